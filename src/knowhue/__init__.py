@@ -1,0 +1,27 @@
+"""Knowhue: does a model colour better when it knows what it is looking at?
+
+The public verbs live here and load on first use, so that importing the package costs nothing.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Config": "knowhue.config",
+    "evaluate": "knowhue.evaluation.evaluate",
+    "load_config": "knowhue.presets",
+    "prepare": "knowhue.data.prepare",
+    "run_study": "knowhue.study",
+    "train": "knowhue.training.train",
+    "write_report": "knowhue.report.page",
+}
+
+__all__ = ["Config", "evaluate", "load_config", "prepare", "run_study", "train", "write_report"]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from its home the first time it is asked for."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'knowhue' has no attribute {name!r}; public names: {', '.join(__all__)}")

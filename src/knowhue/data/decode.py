@@ -1,0 +1,77 @@
+"""Any picture file to 8-bit sRGB: orientation, colour profile, depth and alpha handled, limits first."""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps
+
+from knowhue.errors import PictureError
+
+MAX_PIXELS = 200_000_000
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".jp2"})
+
+
+def decode(path: Path) -> Image.Image:
+    """Read a picture as 8-bit sRGB, upright, first frame, transparency over white.
+
+    Raises:
+        PictureError: the file is missing, no picture, damaged, or has more than `MAX_PIXELS` pixels.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of what is checked, or mended, here
+            with Image.open(path) as image:
+                _refuse_too_large(image)
+                return to_srgb(image)
+    except PictureError:
+        raise
+    except Image.DecompressionBombError:
+        raise PictureError(f"it has more than {MAX_PIXELS:,} pixels") from None
+    except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, ...
+        raise PictureError(f"unreadable: {_first_line(error)}") from None
+
+
+def _refuse_too_large(image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise PictureError(f"it has {width * height:,} pixels, more than {MAX_PIXELS:,}")
+
+
+def to_srgb(image: Image.Image) -> Image.Image:
+    """Turn an opened picture into 8-bit sRGB as `decode` does."""
+    image.load()
+    profile = image.info.get("icc_profile")
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):
+        image = _to_8_bit(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        canvas = Image.new("RGBA", image.size, "white")
+        return _apply_profile(Image.alpha_composite(canvas, image).convert("RGB"), profile)
+    if image.mode not in ("RGB", "CMYK", "L"):
+        image = image.convert("RGB")
+    return _apply_profile(image, profile).convert("RGB")
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """Scale 16-bit gray by its full range; Pillow's own conversion clips it to white."""
+    values = np.asarray(image, dtype=np.float64)
+    top = 1.0 if image.mode == "F" and values.max() <= 1 else 65535.0
+    return Image.fromarray(np.clip(values * 255 / top, 0, 255).round().astype(np.uint8))
+
+
+def _apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
+    if not profile:
+        return image
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except ImageCms.PyCMSError:
+        return image  # a profile that does not fit its picture is common, and read as sRGB everywhere
+    return converted or image
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,232 @@
+"""Decode, check, split and resize every picture once; what training reads is one array and its manifest."""
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from knowhue.config import Pictures, fingerprint
+from knowhue.data.checks import checksum, colourfulness, find_duplicates, stratified_split, unique
+from knowhue.data.sources import Item, list_items
+from knowhue.errors import PictureError, RunError
+from knowhue.randomness import stream
+from knowhue.runs import Report, read_json, replacing, write_json
+
+VERSION = 1
+PARTS = ("train", "validation")
+COLUMNS = ("index", "path", "part", "label", "status", "reason", "colourfulness", "width", "height", "sha256")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Pictures ready to train on.
+
+    Attributes:
+        classes: names, in the order of the label indices.
+        rgb: (N, size, size, 3) uint8 sRGB, memory-mapped.
+        label: (N,) class index, -1 where unknown.
+        is_train: (N,) which part each picture belongs to.
+        paths: where each picture came from.
+        fingerprint: changes when any picture, label or part does.
+    """
+
+    classes: tuple[str, ...]
+    rgb: NDArray[np.uint8]
+    label: NDArray[np.int64]
+    is_train: NDArray[np.bool_]
+    paths: tuple[str, ...]
+    fingerprint: str
+
+    def positions(self, part: str) -> NDArray[np.int64]:
+        """Indices of the pictures of `train` or `validation`."""
+        return np.flatnonzero(self.is_train if part == "train" else ~self.is_train)
+
+
+class _Row(NamedTuple):
+    """A line of the manifest before its index is known."""
+
+    item: Item
+    rgb: NDArray[np.uint8] | None
+    reason: str
+    colourfulness: float
+    size: tuple[int, int]
+
+
+def prepare(pictures: Pictures, folder: Path, report: Report = lambda _: None) -> Prepared:
+    """Make `folder` hold the configured pictures; work already done is not repeated.
+
+    Args:
+        pictures: where they come from, their size, the rules.
+        folder: where the array, the manifest and the summary go.
+        report: told `{"stage": "prepare", "done": n, "total": n}`.
+
+    Raises:
+        PictureError: no pictures, one class, or too few of one; what was left out is in the message.
+        RunError: the folder cannot be written.
+    """
+    items = list_items(pictures)
+    key = fingerprint(
+        [VERSION, pictures.model_dump(mode="json"), [item[:3] + (item.stamp,) for item in items]]
+    )
+    summary = folder / "prepared.json"
+    if not summary.exists() or read_json(summary)["fingerprint"] != key:
+        rows = list(_read_all(items, pictures, report))
+        _write(rows, pictures, folder, key)
+    return load_prepared(folder)
+
+
+def load_prepared(folder: Path) -> Prepared:
+    """Open what `prepare` made.
+
+    Raises:
+        RunError: nothing prepared there.
+    """
+    summary = read_json(folder / "prepared.json")
+    with (folder / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        kept = [row for row in csv.DictReader(file) if row["status"] == "kept"]
+    number = {name: i for i, name in enumerate(summary["classes"])}
+    return Prepared(
+        classes=tuple(summary["classes"]),
+        rgb=np.load(folder / "pictures.npy", mmap_mode="r"),
+        label=np.array([number.get(row["label"], -1) for row in kept], dtype=np.int64),
+        is_train=np.array([row["part"] == "train" for row in kept]),
+        paths=tuple(row["path"] for row in kept),
+        fingerprint=summary["fingerprint"],
+    )
+
+
+def _read_all(items: Sequence[Item], pictures: Pictures, report: Report) -> Iterator[_Row]:
+    def read(item: Item) -> _Row:
+        return _read(item, pictures)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done, row in enumerate(pool.map(read, items), start=1):
+            yield row
+            report({"stage": "prepare", "done": done, "total": len(items)})
+
+
+def _read(item: Item, pictures: Pictures) -> _Row:
+    try:
+        image = item.load()
+    except PictureError as error:
+        return _Row(item, None, str(error), 0.0, (0, 0))
+    side = pictures.size_px
+    rgb = np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS))
+    colour = colourfulness(rgb)
+    gray = f"near-gray: colourfulness {colour:.1f} is below {pictures.min_colourfulness:g}"
+    return _Row(item, rgb, gray if colour < pictures.min_colourfulness else "", colour, image.size)
+
+
+def _write(rows: list[_Row], pictures: Pictures, folder: Path, key: str) -> None:
+    parts = _parts(rows, pictures)
+    checksums = [checksum(row.rgb) if row.rgb is not None else "" for row in rows]
+    reasons = _reasons(rows, parts, checksums)
+    classes = sorted(unique(row.item.label for row in rows))
+    _require_enough(rows, parts, reasons, classes, pictures)
+    kept = [i for i, reason in enumerate(reasons) if not reason]
+    _write_array(folder / "pictures.npy", [rows[i].rgb for i in kept])
+    with replacing(folder / "manifest.csv") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(_manifest(rows, parts, reasons, checksums))
+    write_json(folder / "prepared.json", _summary(rows, parts, reasons, classes, pictures, key))
+
+
+def _parts(rows: list[_Row], pictures: Pictures) -> list[str]:
+    """Parts as the source gives them, the rest split; damaged pictures do not shift the split."""
+    free = [i for i, row in enumerate(rows) if row.item.part is None]
+    generator = stream(pictures.split_seed, "split")
+    split = stratified_split([rows[i].item.label for i in free], pictures.validation_share, generator)
+    parts = [row.item.part or "train" for row in rows]
+    for i, part in zip(free, split, strict=True):
+        parts[i] = part
+    return parts
+
+
+def _reasons(rows: list[_Row], parts: list[str], checksums: list[str]) -> list[str]:
+    reasons = [row.reason for row in rows]
+    usable = [i for i, reason in enumerate(reasons) if not reason]
+    found = find_duplicates(
+        [rows[i].item.name for i in usable], [parts[i] for i in usable], [checksums[i] for i in usable]
+    )
+    for position, reason in found.items():
+        reasons[usable[position]] = reason
+    return reasons
+
+
+def _require_enough(
+    rows: list[_Row], parts: list[str], reasons: list[str], classes: list[str], pictures: Pictures
+) -> None:
+    left_out = Counter(reason.partition(":")[0].partition(" of ")[0] for reason in reasons if reason)
+    why = f" Left out: {', '.join(f'{n} {reason}' for reason, n in left_out.items())}." if left_out else ""
+    if len(classes) < 2:
+        raise PictureError(
+            f"The pictures should be of at least 2 classes, one folder each. Found {len(classes)}: "
+            f"{', '.join(classes) or 'none'}.{why} Put them into <class>/ folders."
+        )
+    counts = Counter(
+        (row.item.label, part) for row, part, reason in zip(rows, parts, reasons, strict=True) if not reason
+    )
+    for part, need in (("train", pictures.min_per_class), ("validation", 1)):
+        few = {name: counts[name, part] for name in classes if counts[name, part] < need}
+        if few:
+            found = ", ".join(f"{name} {count}" for name, count in few.items())
+            raise PictureError(
+                f"Each class needs at least {need} usable {part} pictures. Found {found}.{why} Add pictures, "
+                "remove the class, or lower `pictures.min_per_class`."
+            )
+
+
+def _write_array(path: Path, pictures: list[Any]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".part.npy")
+        array = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(pictures), *pictures[0].shape))
+        for i, rgb in enumerate(pictures):
+            array[i] = rgb
+        array.flush()
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RunError(
+            f"Cannot write `{path}`: {error.strerror}. Name another folder with --out, or free it."
+        ) from None
+
+
+def _manifest(
+    rows: list[_Row], parts: list[str], reasons: list[str], checksums: list[str]
+) -> Iterator[tuple[Any, ...]]:
+    index = 0
+    for row, part, reason, digest in zip(rows, parts, reasons, checksums, strict=True):
+        width, height = row.size
+        status = "left out" if reason else "kept"
+        position = "" if reason else index
+        index += not reason
+        yield (
+            position, row.item.name, part, row.item.label or "", status, reason,
+            f"{row.colourfulness:.2f}", width, height, digest,
+        )  # fmt: skip
+
+
+def _summary(
+    rows: list[_Row], parts: list[str], reasons: list[str], classes: list[str], pictures: Pictures, key: str
+) -> dict[str, Any]:
+    zipped = list(zip(rows, parts, reasons, strict=True))
+    counts = Counter((part, row.item.label or "unlabelled") for row, part, reason in zipped if not reason)
+    return {
+        "classes": classes,
+        "size_px": pictures.size_px,
+        "source": pictures.source,
+        "path": pictures.path,
+        "fingerprint": key,
+        "counts": {part: {name: counts[part, name] for name in [*classes, "unlabelled"]} for part in PARTS},
+        "left_out": [{"path": r.item.name, "part": p, "reason": reason} for r, p, reason in zipped if reason],
+    }

@@ -1,0 +1,1 @@
+"""How good the colours and classes are: one evaluator for models and baselines alike."""

@@ -1,0 +1,1 @@
+"""The networks: encoder, heads, discriminator, and the model that joins them."""

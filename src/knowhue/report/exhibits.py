@@ -1,0 +1,108 @@
+"""EXHIBITS: what the page shows as a numbered figure, what it says below it, and the numbers behind it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from knowhue.report.classes import confusion_table, per_class_table
+from knowhue.report.curves import curve_table
+from knowhue.report.diagram import plain, setup_table
+from knowhue.report.pictures import sample_table
+from knowhue.report.records import Study, Table
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One numbered figure of the page."""
+
+    figures: tuple[str, ...]
+    """Keys of `FIGURES`, shown side by side."""
+    title: str
+    caption: str
+    """May name the facts of `facts` in braces."""
+    data: Callable[[Study], Table]
+    wide: bool = False
+
+
+EXHIBITS: dict[str, Exhibit] = {
+    "samples": Exhibit(
+        ("samples", "more_samples"),
+        "Validation pictures.",
+        "What the models see, what each arm makes of it, and the truth. Below a colouring stands the class "
+        "that the arm names, with its probability (below single-task: by the single-task classifier); ✗ "
+        "marks a wrong one. The pictures were fixed before training, none was picked afterwards. "
+        "Seed {seed}, last epoch.",
+        sample_table,
+        wide=True,
+    ),
+    "setup": Exhibit(
+        ("setup",),
+        "Set-up.",
+        "One base feeds both heads. For {frozen} epochs only the heads train, so the tasks cannot touch each "
+        "other; for {tuned} more the base trains too, and in the multi-task arm both losses shape it "
+        "(task weights: colour {colour_weight}, class {class_weight}).",
+        setup_table,
+        wide=True,
+    ),
+    "accuracy": Exhibit(
+        ("accuracy",),
+        "Accuracy.",
+        "Share of validation pictures classified right after each epoch. {overlap_class}",
+        lambda study: curve_table(study, "class", "validation", ("accuracy", "balanced_accuracy")),
+    ),
+    "error": Exhibit(
+        ("error",),
+        "Colour error.",
+        "Mean absolute error of a*b* on the validation pictures after each epoch; lower is better. {overlap_colour}",
+        lambda study: curve_table(study, "colour", "validation", ("ab_l1", "adversarial")),
+    ),
+    "losses": Exhibit(
+        ("losses",),
+        "Generator and discriminator.",
+        "Adversarial training losses, mean of each epoch. Neither should run away from the other.",
+        lambda study: curve_table(study, "colour", "train", ("l1", "generator", "discriminator")),
+    ),
+    "judgements": Exhibit(
+        ("judgements",),
+        "Who is winning.",
+        "Share of patches that the discriminator judges right. Both near 100\u00a0% is saturation: the "
+        "colour head learns nothing from it any more; 50\u00a0% (dashed) is guessing.",
+        lambda study: curve_table(study, "colour", "train", ("discriminator_real", "discriminator_fake")),
+    ),
+    "per_class": Exhibit(
+        ("per_class",),
+        "Class by class.",
+        "Scores of each class on the validation part; the bar joins the two arms. {spread}",
+        per_class_table,
+        wide=True,
+    ),
+    "confusion": Exhibit(
+        ("confusion",),
+        "Confusion.",
+        "Rows are true classes, columns predicted ones; per cent of the row{pooled}.",
+        confusion_table,
+        wide=True,
+    ),
+}
+
+
+def facts(study: Study) -> dict[str, object]:
+    """Return what captions may name."""
+    many = len(study.settings.get("seeds", ())) > 1
+    first = study.first("multi") or study.first("colour") or study.first("class")
+    thin = "Thin lines are seeds, the bold line is their mean. " if many else ""
+    frozen = study.config("training", "heads", "epochs")
+    same = (
+        "While the base is frozen (shaded) both arms are the same computation, so their curves coincide: "
+        "single-task is dashed over multi-task."
+    )
+    return {
+        "seed": "–" if first is None else first.seed,
+        "frozen": plain(frozen),
+        "tuned": plain(study.config("training", "finetune", "epochs")),
+        "colour_weight": plain(study.config("task_weights", "colour")),
+        "class_weight": plain(study.config("task_weights", "class")),
+        "overlap_class": thin + (same if frozen and study.of("class") and study.of("multi") else ""),
+        "overlap_colour": thin + (same if frozen and study.of("colour") and study.of("multi") else ""),
+        "spread": "Small dots are seeds, large ones their mean." if many else "",
+        "pooled": ", all seeds together" if many else "",
+    }

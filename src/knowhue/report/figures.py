@@ -1,0 +1,25 @@
+"""FIGURES: every figure of the report, by name; each is a pure function of the study."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from knowhue.report.classes import confusion, per_class
+from knowhue.report.curves import accuracy, error, judgements, losses
+from knowhue.report.diagram import setup
+from knowhue.report.pictures import more_samples, samples
+from knowhue.report.records import Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FIGURES: "dict[str, Callable[[Study], Figure]]" = {
+    "samples": samples,
+    "more_samples": more_samples,
+    "setup": setup,
+    "accuracy": accuracy,
+    "error": error,
+    "losses": losses,
+    "judgements": judgements,
+    "per_class": per_class,
+    "confusion": confusion,
+}

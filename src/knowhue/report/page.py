@@ -1,0 +1,118 @@
+"""Write the report: one HTML file that needs nothing else, and `results.json` with every number in it."""
+
+import base64
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from knowhue.report import tables
+from knowhue.report.answers import MIN_SEEDS, answer
+from knowhue.report.exhibits import EXHIBITS, Exhibit, facts
+from knowhue.report.figures import FIGURES
+from knowhue.report.pictures import has_second
+from knowhue.report.records import ARM_LABELS, TASK_METRICS, Study, Table
+from knowhue.report.results import read_study, results_table
+from knowhue.report.svg import to_svg
+from knowhue.runs import replacing, write_json
+
+_LONGEST_LIST = 300
+"""Left-out pictures listed by name; the rest is counted and stands in `prepared.json`."""
+
+
+def write_report(folder: Path) -> Path:
+    """Write `results.json` and `report.html` of a study, in whatever state it is.
+
+    Args:
+        folder: the study folder.
+
+    Returns:
+        The path of the page: one file without links to anything outside of it.
+
+    Raises:
+        RunError: the folder is no study, or cannot be written.
+    """
+    study = read_study(folder)
+    results = results_table(study)
+    write_json(folder / "results.json", results)
+    page = folder / "report.html"
+    with replacing(page) as file:
+        file.write(render_page(study, results))
+    return page
+
+
+def render_page(study: Study, results: dict[str, Any]) -> str:
+    """Return the page as HTML.
+
+    Args:
+        study: what to show.
+        results: its `results_table`.
+    """
+    environment = Environment(
+        loader=PackageLoader("knowhue.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    css = Markup(environment.loader.get_source(environment, "page.css")[0])  # type: ignore[union-attr]
+    text = json.dumps(results, indent=1, allow_nan=False)
+    return environment.get_template("page.html").render(
+        css=css, results=results, results_link=_data_link("application/json", text), **_content(study)
+    )
+
+
+def _content(study: Study) -> dict[str, Any]:
+    """Return all that the template shows, ready as text."""
+    first = next((run for arm in study.runs for run in study.finished(arm)), None)
+    left_out = study.prepared.get("left_out", ())
+    return {
+        "study": study,
+        "arm_labels": ARM_LABELS,
+        "answers": {question: answer(study, question) for question in TASK_METRICS},
+        "min_seeds": MIN_SEEDS,
+        "figures": {name: _figure(study, exhibit) for name, exhibit in EXHIBITS.items()},
+        "scores": tables.score_tables(study),
+        "number": tables.number,
+        "difference": tables.difference,
+        "has_fid": "fid" in study.metrics,
+        "classes": tables.class_table(study),
+        "counts": tables.count_table(study),
+        "left_out_counts": tables.left_out_counts(study),
+        "left_out": left_out[:_LONGEST_LIST],
+        "left_out_more": max(len(left_out) - _LONGEST_LIST, 0),
+        "warnings": tables.warnings(study),
+        "settings": tables.setting_rows(study.settings.get("config", {})),
+        "environment": first.environment if first else {},
+        "pictures": first.scores.get("pictures") if first else None,
+        "times": tables.time_table(study),
+    }
+
+
+def _figure(study: Study, exhibit: Exhibit) -> dict[str, Any]:
+    caption = exhibit.caption.format(**facts(study))
+    names = [name for name in exhibit.figures if name != "more_samples" or has_second(study)]
+    drawn = [(name, FIGURES[name](study)) for name in names]
+    return {
+        "title": exhibit.title,
+        "caption": caption,
+        "wide": exhibit.wide,
+        "in_columns": len(exhibit.figures) > 1,
+        "drawings": [Markup(to_svg(figure, name, f"{exhibit.title} {caption}")) for name, figure in drawn],
+        "data": _data_link("text/csv", _csv(exhibit.data(study))),
+        "file": f"{exhibit.figures[0]}.csv",
+    }
+
+
+def _csv(table: Table) -> str:
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows(table)
+    return file.getvalue()
+
+
+def _data_link(kind: str, text: str) -> str:
+    return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"

@@ -1,0 +1,93 @@
+"""The vocabulary of the report: a study and its runs as plain values, whatever their state."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Row = Mapping[str, Any]
+Arrays = Mapping[str, np.ndarray]
+Table = list[list[Any]]
+"""Rows of cells, the header first; `None` is an empty cell."""
+
+ARM_LABELS = {"class": "Single-task classification", "colour": "Single-task colouring", "multi": "Multi-task"}
+TASK_METRICS = {"colour": "ab_l1", "class": "balanced_accuracy"}
+"""The primary metric of each question; the arm of the same name is its single-task side."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One arm trained with one seed, as far as it got."""
+
+    arm: str
+    seed: int
+    state: str = "missing"
+    """`finished`, `running` (or interrupted), `diverged`, or `missing`: never started."""
+    same_settings: bool = True
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    log: tuple[Row, ...] = ()
+    scores: Row = field(default_factory=dict)
+    images: tuple[Row, ...] = ()
+    samples: Arrays = field(default_factory=dict)
+    environment: Row = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the numbers of this run may be used."""
+        return self.state == "finished"
+
+    def metric(self, name: str) -> float | None:
+        """Return a score of the whole validation part, or None where there is none."""
+        return self.scores.get("metrics", {}).get(name)
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """All that the report knows: what was asked, the pictures, the baselines, every run."""
+
+    settings: Row
+    runs: Mapping[str, Mapping[int, Run]]
+    prepared: Row = field(default_factory=dict)
+    baselines: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    metrics: Mapping[str, Row] = field(default_factory=dict)
+    samples: Arrays = field(default_factory=dict)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, in label order."""
+        return list(self.prepared.get("classes", ()))
+
+    def of(self, arm: str) -> list[Run]:
+        """Return the runs of an arm by seed, whatever their state; empty where the arm was not asked for."""
+        return [run for _, run in sorted(self.runs.get(arm, {}).items())]
+
+    def finished(self, arm: str) -> list[Run]:
+        """Return the finished runs of an arm, by seed."""
+        return [run for run in self.of(arm) if run.finished]
+
+    def first(self, arm: str) -> Run | None:
+        """Return the finished run of an arm with the lowest seed."""
+        return next(iter(self.finished(arm)), None)
+
+    def config(self, *keys: str) -> Any:
+        """Return a setting of the configuration, or None where it does not say."""
+        value: Any = self.settings.get("config", {})
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+
+def mean(values: list[float | None]) -> float | None:
+    """Return the mean; None where anything is missing, so that no failure is averaged away."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known and len(known) == len(values) else None
+
+
+def spaced(name: str) -> str:
+    """Return a name from a file as words.
+
+    >>> spaced("coral_reef")
+    'coral reef'
+    """
+    return name.replace("_", " ")

@@ -1,0 +1,216 @@
+"""The tables of the page, as rows of ready text: scores, classes, pictures, warnings, settings, time."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from knowhue.report.classes import class_scores
+from knowhue.report.records import ARM_LABELS, Row, Run, Study, Table, mean, spaced
+from knowhue.report.results import metric_names, timing
+
+MISSING = "–"
+_CLASS_WORDS = ("accuracy", "entropy", "calibration", "brier")
+_ARROWS = {"lower": "↓", "higher": "↑"}
+
+
+def score_tables(study: Study) -> dict[str, dict[str, Any]]:
+    """Return for each question its metrics, single-task beside multi-task beside trivial baselines."""
+    names: dict[str, list[str]] = {
+        "colour": metric_names(study, "colour"),
+        "class": metric_names(study, "class"),
+    }
+    for name in metric_names(study, "multi"):  # a metric of an arm that was not trained is known by its name
+        if name not in (*names["colour"], *names["class"]):
+            names["class" if any(word in name for word in _CLASS_WORDS) else "colour"].append(name)
+    return {task: _score_table(study, task, found) for task, found in names.items() if found}
+
+
+def number(value: float | None, unit: str = "") -> str:
+    """Return a number as text, shares in per cent.
+
+    >>> number(0.8412, "share"), number(13.2071), number(0.5123), number(None)
+    ('84.1', '13.21', '0.512', '–')
+    """
+    return MISSING if value is None else _fixed(value, unit, value)
+
+
+def difference(single: float | None, multi: float | None, unit: str = "") -> str:
+    """Return multi minus single as text, signed, with as many places as the numbers it compares.
+
+    >>> difference(12.01, 11.85), difference(0.8, 0.82, "share"), difference(0.8, 0.8, "share")
+    ('−0.16', '+2.0', '0.0')
+    """
+    if single is None or multi is None:
+        return MISSING
+    text = _fixed(multi - single, unit, single)
+    rounds_to_zero = not text.strip("−0.")
+    return text.removeprefix("−") if rounds_to_zero else text if text[0] == "−" else f"+{text}"
+
+
+def _fixed(value: float, unit: str, like: float) -> str:
+    places = 1 if unit == "share" else 3 if abs(like) < 1.5 else 2 if abs(like) < 100 else 1
+    return f"{100 * value if unit == 'share' else value:.{places}f}".replace("-", "−")
+
+
+def class_table(study: Study) -> Table:
+    """Return accuracy and error of each class, single-task and multi-task, means over finished seeds."""
+    columns = (("class", "accuracy"), ("multi", "accuracy"), ("colour", "ab_l1"), ("multi", "ab_l1"))
+    scores = [class_scores(study, arm, name) for arm, name in columns]
+    runs = [run for arm in study.runs for run in study.finished(arm)]
+    counts = runs[0].scores.get("per_class", {}) if runs else {}
+    rows: Table = []
+    for place, name in enumerate(study.classes):
+        cells = [
+            mean([None if np.isnan(value) else value for value in column[:, place]]) for column in scores
+        ]
+        units = ("share", "share", "", "")
+        texts = [number(cell, unit) for cell, unit in zip(cells, units, strict=True)]
+        rows.append([spaced(name), counts.get(name, {}).get("pictures", MISSING), *texts])
+    return rows
+
+
+def count_table(study: Study) -> Table:
+    """Return how many pictures of each class each part has, and the sums."""
+    parts: Mapping[str, Row] = study.prepared.get("counts", {})
+    names = list(dict.fromkeys(name for part in parts.values() for name in part))
+    rows: Table = [["Class", *map(str.capitalize, parts)]]
+    for name in names:
+        counts = [part.get(name, 0) for part in parts.values()]
+        if any(counts) or name in study.classes:
+            rows.append([spaced(name), *counts])
+    return [*rows, ["All", *(sum(part.values()) for part in parts.values())]]
+
+
+def left_out_counts(study: Study) -> Table:
+    """Return how many pictures were left out for which kind of reason."""
+    kinds = Counter(str(row.get("reason", "")).split(":")[0] for row in study.prepared.get("left_out", ()))
+    return [[kind, count] for kind, count in kinds.most_common()]
+
+
+def warnings(study: Study) -> list[tuple[str, str]]:
+    """Return (who, what): runs that are not whole, and what training warned about, by arm and kind."""
+    found = [
+        (label, "is not part of this study.") for arm, label in ARM_LABELS.items() if arm not in study.runs
+    ]
+    for arm in study.runs:
+        label = ARM_LABELS.get(arm, arm)
+        for run in study.of(arm):
+            if not run.finished:
+                found.append((f"{label}, seed {run.seed}", _STATES.get(run.state, run.state)))
+            if not run.same_settings:
+                found.append((f"{label}, seed {run.seed}", _OTHER_SETTINGS))
+        found += [(f"{label}, {who}", what) for who, what in _log_warnings(study.of(arm))]
+    return found
+
+
+def setting_rows(config: Mapping[str, Any], prefix: str = "") -> Table:
+    """Return a nested configuration as rows of dotted name and value."""
+    rows: Table = []
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        rows += setting_rows(value, f"{name}.") if isinstance(value, Mapping) and value else [[name, value]]
+    return rows
+
+
+def time_table(study: Study) -> Table:
+    """Return the time of each arm's phases, all seeds together; header first."""
+    table = timing(study)
+    phases = list(dict.fromkeys(phase for arm in study.runs for phase in table[arm]))
+    names = {"heads": "Heads", "finetune": "Fine-tuning", "evaluate": "Evaluation"}
+    rows: Table = [["", *(names.get(phase, spaced(phase)) for phase in phases), "Together"]]
+    for arm in study.runs:
+        seconds = [table[arm].get(phase) for phase in phases]
+        rows.append([ARM_LABELS.get(arm, arm), *map(duration, seconds), duration(sum(table[arm].values()))])
+    return [*rows, ["All", *([""] * len(phases)), duration(table["total"])]]
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time as text.
+
+    >>> duration(12.34), duration(754), duration(7384)
+    ('12.3 s', '12 min 34 s', '2 h 3 min')
+    """
+    if seconds is None:
+        return MISSING
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s"
+    minutes, hours = whole // 60, whole // 3600
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min {whole % 60} s"
+
+
+def _score_table(study: Study, task: str, names: Sequence[str]) -> dict[str, Any]:
+    baselines = {
+        name: values
+        for name, values in study.baselines.items()
+        if any(values.get(each) is not None for each in names)
+    }
+    return {
+        "baselines": [spaced(name) for name in baselines],
+        "rows": [_score_row(study, task, name, list(baselines.values())) for name in names],
+    }
+
+
+def _score_row(
+    study: Study, task: str, name: str, baselines: list[Mapping[str, float | None]]
+) -> dict[str, Any]:
+    about = study.metrics.get(name, {})
+    unit = about.get("unit", "")
+    sides = [[run.metric(name) for run in study.finished(arm)] for arm in (task, "multi")]
+    single, multi = map(mean, sides)
+    return {
+        "title": about.get("title", spaced(name)),
+        "unit": "%" if unit == "share" else unit,
+        "arrow": _ARROWS.get(about.get("better", ""), ""),
+        "better": about.get("better", ""),
+        "scores": [_with_spread(side, unit) for side in sides],
+        "difference": difference(single, multi, unit),
+        "baselines": [number(values.get(name), unit) for values in baselines],
+    }
+
+
+def _with_spread(values: list[float | None], unit: str) -> str:
+    """Return mean ± standard deviation over seeds; the mean alone of one seed."""
+    centre = mean(values)
+    if centre is None or len(values) < 2:
+        return number(centre, unit)
+    return f"{number(centre, unit)} ± {_fixed(float(np.std(np.array(values, float), ddof=1)), unit, centre)}"
+
+
+_OTHER_SETTINGS = "was made with other settings than this study's; train it again."
+_STATES = {
+    "running": "is not finished: its curves are shown, its scores are not used.",
+    "missing": "was not started.",
+    "diverged": "diverged: its losses ceased to be numbers; its scores are not used.",
+}
+
+
+def _log_warnings(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """Join a warning that comes back epoch by epoch and seed by seed into one, in its last words."""
+    found: dict[str, list[tuple[int, int, str]]] = {}
+    for run in runs:
+        for line in run.log:
+            for text in line.get("warnings") or ():
+                found.setdefault(text.split(":")[0], []).append((run.seed, line.get("epoch", 0), text))
+    return [
+        (
+            _span("seed", [seed for seed, _, _ in each]),
+            f"{_span('epoch', [at for _, at, _ in each])}: {each[-1][2]}",
+        )
+        for each in found.values()
+    ]
+
+
+def _span(noun: str, numbers: Sequence[int]) -> str:
+    """Return which seeds or epochs.
+
+    >>> _span("epoch", [8]), _span("epoch", [3, 2, 4]), _span("seed", [0, 3])
+    ('epoch 8', 'epochs 2 to 4', 'seeds 0, 3')
+    """
+    several = sorted(set(numbers))
+    if len(several) == 1:
+        return f"{noun} {several[0]}"
+    together = several[-1] - several[0] + 1 == len(several)
+    return f"{noun}s {several[0]} to {several[-1]}" if together else f"{noun}s {', '.join(map(str, several))}"

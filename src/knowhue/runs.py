@@ -1,0 +1,106 @@
+"""What a study folder and a run folder contain, and how files get there whole.
+
+DIR/study.json                       what was asked: command, configuration, arms, seeds
+DIR/pictures/                        prepared pictures and their manifest, see `data.prepare`
+DIR/features/                        cached features of the frozen base
+DIR/<arm>/seed-<n>-<fingerprint>/    one run
+    config.json environment.json     its settings; machine and versions
+    log.jsonl                        one line an epoch
+    scores.json per_image.csv        the last epoch's validation scores
+    samples.npz                      colourings of the fixed sample pictures
+    model.safetensors checkpoints/   weights; the state to go on from
+    status.json                      written last; the only file that the runner trusts
+DIR/heads/<task>/seed-<n>-<fingerprint>/   a head trained on the frozen base, forked by the arms
+DIR/results.json DIR/report.html     made from all of the above
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from knowhue.config import Config, fingerprint
+from knowhue.errors import RunError
+
+
+def run_folder(root: Path, arm: str, config: Config) -> Path:
+    """Where the run of `config` as `arm` lives below the study folder `root`."""
+    return root / arm / f"seed-{config.seed}-{fingerprint(config)}"
+
+
+@contextmanager
+def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a file that takes the place of `path` only when everything was written.
+
+    A crash at any moment leaves the old file or the new one, never half of one.
+
+    Raises:
+        RunError: the folder cannot be written, or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise RunError(
+            f"Cannot write `{path}`: {error.strerror}. Name another folder with --out, or free it."
+        ) from None
+    try:
+        with os.fdopen(
+            handle, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": "\n"})
+        ) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException as error:
+        Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise RunError(
+                f"Cannot write `{path}`: {error.strerror}. Free some space and run the same command again."
+            ) from None
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, whole or not at all; NaN is refused."""
+    with replacing(path) as file:
+        json.dump(value, file, indent=1, allow_nan=False)
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        RunError: the file is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"`{path}` should be a file written by knowhue. Found: {error}.") from None
+
+
+def has_ended(folder: Path) -> bool:
+    """Whether a run came to its end, well or diverged; a diverged one stays in, and is named."""
+    path = folder / "status.json"
+    return path.exists() and read_json(path).get("state") in ("finished", "diverged")
+
+
+def read_log(folder: Path, phase: str | None = None) -> list[dict[str, Any]]:
+    """The epochs of a run, or of one of its phases, first to last."""
+    path = folder / "log.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [entry for entry in map(json.loads, lines) if phase in (None, entry["phase"])]
+
+
+def write_log(folder: Path, epochs: list[dict[str, Any]]) -> None:
+    """Write the epochs of a run; small enough to be written anew each epoch, and so never torn."""
+    with replacing(folder / "log.jsonl") as file:
+        file.writelines(json.dumps(epoch, allow_nan=False) + "\n" for epoch in epochs)
+
+
+Report = Callable[[dict[str, Any]], None]
+"""Who is told about progress: called with one small dict at a time; apps draw it."""

@@ -1,0 +1,143 @@
+"""Arms by seeds on one set of pictures, from shared heads; then baselines and the report."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from knowhue import __version__
+from knowhue.color import rgb_to_lab
+from knowhue.config import Config, fingerprint
+from knowhue.data.loaders import to_rgb, validation_batches
+from knowhue.data.prepare import Prepared
+from knowhue.errors import ConfigError, RunError
+from knowhue.evaluation.evaluate import evaluate, predict_class, predict_colour, predict_gray
+from knowhue.evaluation.metrics import METRICS
+from knowhue.presets import ARMS, edit
+from knowhue.report.page import write_report
+from knowhue.runs import Report, read_json, write_json
+from knowhue.training.loop import Work, finite_or_none
+from knowhue.training.outcome import write_truth
+from knowhue.training.train import open_work, run_arm
+
+
+def run_study(
+    config: Config,
+    root: Path,
+    arms: Sequence[str] = tuple(ARMS),
+    seeds: Sequence[int] = (0,),
+    description: dict[str, Any] | None = None,
+    report: Report = lambda _: None,
+) -> Path:
+    """Train every arm with every seed below `root`, compare, and write the report.
+
+    The same call goes on where an interrupted one stopped and does not repeat what has ended.
+
+    Args:
+        config: the settings that all arms share; its `tasks` and `seed` are set by arm and seed.
+        root: the study folder.
+        arms: keys of `ARMS`.
+        seeds: one block each.
+        description: `name`, `preset` and `command`, for the reader of the report.
+        report: told about progress.
+
+    Returns:
+        The report, `root/report.html`; `root/results.json` lies beside it.
+
+    Raises:
+        ConfigError: an unknown arm or doubled seed.
+        RunError: `root` holds a study with other settings.
+    """
+    _check(arms, seeds)
+    _describe(config, root, arms, seeds, description or {})
+    work = open_work(config, root, report)
+    write_baselines(work)
+    write_truth(work)
+    cells = [(seed, arm) for seed in seeds for arm in arms]
+    for done, (seed, arm) in enumerate(cells):
+        report({"stage": "cell", "done": done, "total": len(cells), "arm": arm, "seed": seed})
+        run_arm(work, edit(config, {**ARMS[arm], "seed": seed}), arm)
+    report({"stage": "report"})
+    return write_report(root)
+
+
+def write_baselines(work: Work) -> None:
+    """`baselines.json` and `metrics.json`: what costs nothing, scored as the models are."""
+    prepared, device = work.prepared, work.engine.device
+    train = prepared.label[prepared.is_train & (prepared.label >= 0)]
+    majority = int(torch.bincount(torch.from_numpy(train)).argmax())
+    ways = {
+        "gray": predict_gray,
+        "mean_colour": predict_colour(mean_colour(prepared)),
+        "majority_class": predict_class(majority, len(prepared.classes)),
+    }
+    scores = {
+        name: finite_or_none(
+            evaluate(way, validation_batches(prepared, 64, work.engine.share, device)).metrics
+        )
+        for name, way in ways.items()
+    }
+    write_json(work.root / "baselines.json", scores)
+    described = {
+        name: {"title": m.title, "unit": m.unit, "better": m.better, "task": m.task}
+        for name, m in METRICS.items()
+    }
+    write_json(work.root / "metrics.json", described)
+
+
+def mean_colour(prepared: Prepared, batch_size: int = 256) -> torch.Tensor:
+    """Mean a*b* of the training pictures, (2,), CIELAB units."""
+    positions = prepared.positions("train")
+    total = torch.zeros(2, dtype=torch.float64)
+    for start in range(0, len(positions), batch_size):
+        chosen = prepared.rgb[positions[start : start + batch_size]]
+        chroma = rgb_to_lab(to_rgb(chosen, torch.device("cpu")))[1]
+        total += chroma.double().mean((2, 3)).sum(0)
+    return (total / len(positions)).float()
+
+
+def _check(arms: Sequence[str], seeds: Sequence[int]) -> None:
+    unknown = [arm for arm in arms if arm not in ARMS]
+    if unknown or not arms:
+        raise ConfigError(f"`arms` should be some of {', '.join(ARMS)}. Found `arms = {', '.join(arms)}`.")
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"`seeds` should be different whole numbers. Found `seeds = {list(seeds)}`.")
+
+
+def _describe(
+    config: Config, root: Path, arms: Sequence[str], seeds: Sequence[int], description: dict[str, Any]
+) -> None:
+    """Write `study.json`, or make sure that the one there asks for the same; arms and seeds may be added."""
+    path = root / "study.json"
+    settings = config.model_dump(mode="json")
+    if path.exists():
+        earlier = read_json(path)
+        if fingerprint(earlier["config"]) != fingerprint(settings):
+            changed = ", ".join(sorted(_differences(earlier["config"], settings)))
+            raise RunError(
+                f"`{root}` holds a study with other settings ({changed}). Name another folder with --out, or go on "
+                f"with the settings in `{path}`."
+            )
+        arms = [*dict.fromkeys([*earlier["arms"], *arms])]
+        seeds = sorted({*earlier["seeds"], *seeds})
+    write_json(
+        path,
+        {
+            "name": root.name,
+            "version": __version__,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            **description,
+            "arms": list(arms),
+            "seeds": list(seeds),
+            "config": settings,
+        },
+    )
+
+
+def _differences(old: Any, new: Any, key: str = "") -> set[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = {*old, *new}
+        return {d for n in names for d in _differences(old.get(n), new.get(n), f"{key}.{n}".strip("."))}
+    return set() if old == new else {key}

@@ -1,0 +1,43 @@
+"""Names for shapes and units, and the two tuples that travel through every module.
+
+Letters: B pictures, H and W pixels. Public tensors carry physical units; scaled ones live inside `models`.
+"""
+
+from typing import NamedTuple, TypeAlias
+
+from torch import Tensor
+
+RGB: TypeAlias = Tensor
+"""(B, 3, H, W) float32, sRGB, 0 to 1."""
+Lightness: TypeAlias = Tensor
+"""(B, 1, H, W) float32, CIELAB L*, 0 to 100."""
+Chroma: TypeAlias = Tensor
+"""(B, 2, H, W) float32, CIELAB a*b*, about -110 to 110."""
+Label: TypeAlias = Tensor
+"""(B,) int64, class index, or -1 where unknown."""
+Logits: TypeAlias = Tensor
+"""(B, classes) float32."""
+Pyramid: TypeAlias = tuple[Tensor, ...]
+"""Feature maps (B, C, h, w) from fine to coarse, as many as the decoder taps."""
+
+
+class Batch(NamedTuple):
+    """What a model may see of some pictures, and what it should answer.
+
+    `label_weight` (B,) is 0 for an unlabelled picture and otherwise the batch size over the number of
+    labelled pictures, both over all processes, so that a plain mean is the mean over the labelled ones.
+    """
+
+    index: Tensor
+    lightness: Lightness
+    chroma: Chroma
+    label: Label
+    label_weight: Tensor
+    features: Pyramid | None = None
+
+
+class Prediction(NamedTuple):
+    """What a model says; a head that it does not have is None."""
+
+    chroma: Chroma | None
+    logits: Logits | None

@@ -1,0 +1,100 @@
+"""Devices, processes and arithmetic: the only importer of accelerate."""
+
+import os
+import platform
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+
+from knowhue.config import Training
+from knowhue.data.loaders import Share
+from knowhue.errors import ConfigError
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class Engine:
+    """One process of one or many, on its device.
+
+    Attributes:
+        device: where this process computes.
+        share: which process of how many.
+        precision: `float32` or `bfloat16`, as resolved for this device.
+    """
+
+    def __init__(self, training: Training) -> None:
+        self._accelerator = Accelerator(mixed_precision="no")  # the autocast below covers the networks alone
+        self.device: torch.device = self._accelerator.device
+        self.share = Share(self._accelerator.process_index, self._accelerator.num_processes)
+        self.precision = resolve_precision(training.precision, self.device)
+        if training.batch_size % self.share.world:
+            raise ConfigError(
+                f"`training.batch_size` should be a multiple of the {self.share.world} processes. "
+                f"Found `training.batch_size = {training.batch_size}`."
+            )
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files."""
+        return self._accelerator.is_main_process
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The networks' arithmetic; colour conversion and losses stay in float32."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+    def place(self, module: Module) -> Module:
+        """Move a module here, in the memory layout that convolutions like."""
+        return module.to(self.device, memory_format=torch.channels_last)  # pyright: ignore
+
+    def distribute(self, module: Module) -> Module:
+        """Wrap for several processes; of a bare module, anew whenever what trains has changed."""
+        return self._accelerator.prepare_model(module) if self.share.world > 1 else module
+
+    def backward(self, loss: Tensor) -> None:
+        """Backpropagate; gradients come out averaged over the processes."""
+        self._accelerator.backward(loss)
+
+    def average(self, values: Mapping[str, Tensor]) -> dict[str, float]:
+        """Mean over the processes of scalars they all have."""
+        if not values:
+            return {}
+        stacked = torch.stack([value.detach().float() for value in values.values()])
+        mean = self._accelerator.reduce(stacked, reduction="mean")
+        return dict(zip(values, mean.tolist(), strict=True))  # pyright: ignore[reportAttributeAccessIssue]
+
+    def gather(self, rows: list[Any]) -> list[Any]:
+        """The rows of all processes, on all processes."""
+        return gather_object(rows) if self.share.world > 1 else rows
+
+    def wait(self) -> None:
+        """Hold until every process is here."""
+        self._accelerator.wait_for_everyone()
+
+    def environment(self) -> dict[str, Any]:
+        """What a reader needs to know of this machine to judge the numbers."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.processor()
+        return {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "platform": platform.platform(),
+            "device": f"{self.device.type} {name}".strip(),
+            "precision": self.precision,
+            "processes": self.share.world,
+            "cpu_threads": torch.get_num_threads(),
+            "cpu_cores": os.cpu_count(),
+        }
+
+
+def resolve_precision(wanted: str, device: torch.device) -> str:
+    """`auto` is bfloat16 where the device multiplies it in hardware: there it measures faster, elsewhere slower."""
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    has_it = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return "bfloat16" if has_it else "float32"

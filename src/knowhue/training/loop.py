@@ -1,0 +1,210 @@
+"""One phase of one run: epochs of steps, scores after each, and a state to go on from."""
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from knowhue.config import Config, Phase
+from knowhue.data.loaders import TrainingBatches, validation_batches
+from knowhue.data.prepare import Prepared
+from knowhue.evaluation.evaluate import Evaluation, evaluate
+from knowhue.models.discriminator import Discriminator
+from knowhue.models.multitask import MultiTask
+from knowhue.objectives.losses import GAN_LOSSES
+from knowhue.runs import Report, read_log, write_log
+from knowhue.tensors import Batch, Prediction
+from knowhue.training import checkpoint
+from knowhue.training.engine import Engine
+from knowhue.training.feature_cache import FeatureCache
+from knowhue.training.monitor import find_faults
+from knowhue.training.phases import (
+    PhaseName,
+    first_epoch,
+    make_discriminator_optimizer,
+    make_optimizer,
+    rate_factor,
+    set_rates,
+)
+from knowhue.training.step import Players, train_step
+
+Entry = dict[str, Any]
+
+
+def finite_or_none(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Values that JSON can hold; what is not a number is None, and shown as missing."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+class Diverged(Exception):
+    """A loss is no longer finite; the run ends, and is named."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every run of a study shares.
+
+    Attributes:
+        root: the study folder.
+        engine: device, processes, arithmetic.
+        prepared: the pictures.
+        report: told about progress.
+    """
+
+    root: Path
+    engine: Engine
+    prepared: Prepared
+    report: Report
+
+
+@dataclass(frozen=True)
+class Session:
+    """The bare modules of a run, and the cached features of a frozen base if there are any."""
+
+    model: MultiTask
+    discriminator: Discriminator | None
+    features: FeatureCache | None = None
+
+    def modules(self, with_base: bool) -> dict[str, torch.nn.Module]:
+        """The parts by name, as weights are stored; the base only where it has been trained."""
+        heads = {
+            "colour": self.model.colour,
+            "class": self.model.classifier,
+            "discriminator": self.discriminator,
+        }
+        base = {"encoder": self.model.encoder} if with_base else {}
+        return base | {name: module for name, module in heads.items() if module is not None}
+
+
+def run_phase(work: Work, config: Config, folder: Path, session: Session, name: PhaseName) -> list[Entry]:
+    """Train to the end of a phase, from wherever `folder` says it stopped.
+
+    Everything random comes from (seed, purpose, epoch), so an interrupted phase ends with the same numbers.
+
+    Returns:
+        One entry an epoch, as in `log.jsonl`.
+
+    Raises:
+        Diverged: a loss is not finite.
+    """
+    phase: Phase = getattr(config.training, name)
+    players = _players(work.engine, session, phase, config)
+    modules = session.modules(with_base=name == "finetune")
+    optimizers = dict(zip(("model", "discriminator"), players.optimizers, strict=False))
+    done = checkpoint.restore(folder / "checkpoints", modules, optimizers)
+    log = read_log(folder, name)[:done]
+    for epoch in range(done, phase.epochs):
+        log.append(_epoch(work, config, session, players, name, epoch))
+        if work.engine.is_main:
+            write_log(folder, log)
+            checkpoint.save(folder / "checkpoints", epoch + 1, modules, optimizers)
+        work.engine.wait()
+        if None in log[-1]["train"].values():
+            raise Diverged(f"a loss is not finite in {name} epoch {epoch + 1}: {log[-1]['train']}")
+    return log
+
+
+def validate(work: Work, config: Config, session: Session, batch_size: int = 64) -> Evaluation:
+    """Score the validation pictures with the model as it stands."""
+    session.model.eval()
+    batches = validation_batches(work.prepared, batch_size, work.engine.share, work.engine.device)
+    if session.features is not None:
+        batches = _with_features(batches, session.features)
+    critic = None
+    if session.discriminator is not None:
+        session.discriminator.eval()
+        critic = partial(_judge, work.engine, session.discriminator, config.colour.gan_loss)
+    return evaluate(partial(predict, work.engine, session.model), batches, critic, work.engine.gather)
+
+
+def predict(engine: Engine, model: MultiTask, batch: Batch) -> Prediction:
+    """Predict in the engine's arithmetic; answers are float32."""
+    with torch.no_grad(), engine.autocast():
+        return model(batch.lightness, batch.features)
+
+
+def _players(engine: Engine, session: Session, phase: Phase, config: Config) -> Players:
+    optimizer = make_optimizer(session.model, phase, config.training.weight_decay)
+    opponent, opponents_optimizer = None, None
+    if session.discriminator is not None:
+        opponents_optimizer = make_discriminator_optimizer(session.discriminator, phase)
+        opponent = engine.distribute(session.discriminator)
+    return Players(engine.distribute(session.model), optimizer, opponent, opponents_optimizer)
+
+
+def _epoch(
+    work: Work, config: Config, session: Session, players: Players, name: PhaseName, epoch: int
+) -> Entry:
+    """Train on every picture once, score, and say how it went."""
+    started = time.perf_counter()
+    for module in session.modules(with_base=True).values():
+        module.train()
+    losses, pictures = _train(work, config, session, players, name, epoch)
+    trained = time.perf_counter()
+    train = work.engine.average({key: torch.stack(values).mean() for key, values in losses.items()})
+    scores = validate(work, config, session).metrics
+    return {
+        "phase": name,
+        "epoch": first_epoch(config, name) + epoch + 1,
+        "train": finite_or_none(train),
+        "validation": finite_or_none(scores),
+        "seconds": round(time.perf_counter() - started, 3),
+        "pictures_per_second": round(pictures / (trained - started), 1),
+        "warnings": find_faults(train, scores),
+    }
+
+
+def _train(
+    work: Work, config: Config, session: Session, players: Players, name: PhaseName, epoch: int
+) -> tuple[dict[str, list[Tensor]], int]:
+    """One pass over the training pictures: the losses of each step, and how many pictures were seen."""
+    phase: Phase = getattr(config.training, name)
+    batches = TrainingBatches(
+        work.prepared,
+        config.training.batch_size,
+        config.seed,
+        epoch=first_epoch(config, name) + epoch,
+        shift_px=config.training.shift_px if name == "finetune" else 0,
+        share=work.engine.share,
+        device=work.engine.device,
+    )
+    losses, steps = defaultdict(list), len(batches)
+    for step, (batch, mirrored) in enumerate(batches):
+        if session.features is not None:
+            batch = batch._replace(features=session.features.read(batch.index.cpu().numpy(), mirrored))
+        set_rates(players.optimizers, rate_factor(epoch * steps + step, phase.epochs * steps))
+        for key, value in train_step(work.engine, players, batch, config).items():
+            losses[key].append(value.detach())
+        _tell(work.report, epoch + 1, phase.epochs, step + 1, steps, losses)
+    return losses, steps * batches.batch_size
+
+
+def _tell(
+    report: Report, epoch: int, epochs: int, step: int, steps: int, losses: dict[str, list[Tensor]]
+) -> None:
+    newest = {name: values[-1] for name, values in losses.items()}
+    report(
+        {"stage": "train", "epoch": epoch, "epochs": epochs, "step": step, "steps": steps, "losses": newest}
+    )
+
+
+def _with_features(batches: Iterator[Batch], features: FeatureCache) -> Iterator[Batch]:
+    for batch in batches:
+        index = batch.index.cpu().numpy()
+        yield batch._replace(features=features.read(index, np.zeros(len(index), dtype=np.bool_)))
+
+
+def _judge(
+    engine: Engine, discriminator: Discriminator, gan_loss: str, batch: Batch, prediction: Prediction
+) -> Tensor:
+    with engine.autocast():
+        scores = discriminator(batch.lightness, prediction.chroma)
+    return torch.stack([GAN_LOSSES[gan_loss].generator(score) for score in scores])

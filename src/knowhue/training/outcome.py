@@ -1,0 +1,101 @@
+"""What a run leaves to be read: scores, one row a picture, and colourings of the fixed samples."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from knowhue.color import lab_to_rgb
+from knowhue.data.loaders import label_weights, to_batch
+from knowhue.data.prepare import Prepared
+from knowhue.evaluation.evaluate import Evaluation, confusion, per_class
+from knowhue.evaluation.metrics import Row
+from knowhue.runs import replacing, write_json
+from knowhue.tensors import RGB
+from knowhue.training.loop import Session, Work, finite_or_none, predict
+
+SAMPLES_PER_CLASS = 2
+FROM_ROW = ("probability", "ab_l1", "chroma_predicted", "chroma_true", "adversarial", "cross_entropy")
+
+
+def write_scores(folder: Path, prepared: Prepared, scored: Evaluation) -> None:
+    """`scores.json` and `per_image.csv`."""
+    classes = prepared.classes
+    has_class = bool(scored.rows) and "predicted" in scored.rows[0]
+    write_json(
+        folder / "scores.json",
+        {
+            "part": "validation",
+            "pictures": len(scored.rows),
+            "metrics": finite_or_none(scored.metrics),
+            "per_class": {name: finite_or_none(row) for name, row in per_class(scored.rows, classes).items()},
+            **({"confusion": confusion(scored.rows, len(classes))} if has_class else {}),
+        },
+    )
+    rows = [_readable(row, prepared) for row in scored.rows]
+    with replacing(folder / "per_image.csv") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def sample_positions(prepared: Prepared) -> NDArray[np.int64]:
+    """The pictures that every report shows: the first of each class among the validation pictures, unchosen."""
+    positions = prepared.positions("validation")
+    labels = prepared.label[positions]
+    return np.concatenate([positions[labels == n][:SAMPLES_PER_CLASS] for n in range(len(prepared.classes))])
+
+
+def write_samples(work: Work, folder: Path, session: Session) -> None:
+    """`samples.npz`: what the model makes of the sample pictures."""
+    positions = sample_positions(work.prepared)
+    rgb = work.prepared.rgb[positions]
+    weights = label_weights(work.prepared.label[positions])
+    batch = to_batch(work.prepared, positions, rgb, weights, work.engine.device)
+    prediction = predict(work.engine, session.model, batch)
+    arrays: dict[str, Any] = {"index": positions}
+    if prediction.chroma is not None:
+        arrays["rgb"] = to_bytes(lab_to_rgb(batch.lightness, prediction.chroma))
+    if prediction.logits is not None:
+        probability, predicted = prediction.logits.softmax(1).max(1)
+        arrays |= {"predicted": predicted.cpu().numpy(), "probability": probability.cpu().numpy()}
+    _write_arrays(folder / "samples.npz", arrays)
+
+
+def write_truth(work: Work) -> None:
+    """`pictures/samples.npz`: the sample pictures in gray and in their own colours."""
+    positions = sample_positions(work.prepared)
+    rgb, label = work.prepared.rgb[positions], work.prepared.label[positions]
+    batch = to_batch(work.prepared, positions, rgb, label_weights(label), work.engine.device)
+    gray = to_bytes(lab_to_rgb(batch.lightness, torch.zeros_like(batch.chroma)))
+    _write_arrays(
+        work.root / "pictures" / "samples.npz",
+        {"index": positions, "label": label, "gray": gray, "truth": rgb},
+    )
+
+
+def to_bytes(rgb: RGB) -> NDArray[np.uint8]:
+    """(B, 3, H, W), 0 to 1, to (B, H, W, 3) uint8; what is not a number is black."""
+    scaled = rgb.nan_to_num(0.0).clamp(0, 1) * 255
+    return scaled.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _readable(row: Row, prepared: Prepared) -> dict[str, Any]:
+    """A row with names in place of numbers."""
+
+    def name(label: int) -> str:
+        return prepared.classes[label] if label >= 0 else ""
+
+    readable = {"index": row["index"], "path": prepared.paths[row["index"]], "label": name(row["label"])}
+    if "predicted" in row:
+        readable |= {"predicted": name(row["predicted"]), "correct": row["correct"]}
+    return readable | {key: round(row[key], 5) for key in FROM_ROW if row.get(key) is not None}
+
+
+def _write_arrays(path: Path, arrays: dict[str, Sequence[Any] | NDArray[Any]]) -> None:
+    with replacing(path, "wb") as file:
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,209 @@
+"""One run from its settings to its folder: heads on the frozen base, fork, fine-tune, scores."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from knowhue.config import Config, Task
+from knowhue.data.prepare import load_prepared, prepare
+from knowhue.errors import ConfigError
+from knowhue.models.discriminator import receptive_field
+from knowhue.models.encoder import weights_digest
+from knowhue.models.multitask import build_discriminator, build_model
+from knowhue.presets import edit
+from knowhue.runs import Report, has_ended, read_log, run_folder, write_json, write_log
+from knowhue.training import checkpoint
+from knowhue.training.engine import Engine
+from knowhue.training.feature_cache import cache_features
+from knowhue.training.loop import Diverged, Entry, Session, Work, run_phase, validate
+from knowhue.training.outcome import write_samples, write_scores
+from knowhue.training.phases import PhaseName
+
+
+def train(config: Config, root: Path, arm: str = "multi", report: Report = lambda _: None) -> Path:
+    """Prepare the pictures, train one arm with one seed below `root`, and score it.
+
+    The same command continues an interrupted run and does not repeat a finished one.
+
+    Args:
+        config: its `tasks` say what is trained.
+        root: the study folder; runs in it share pictures, features and heads.
+        arm: the name of the run's folder below `root`.
+        report: told about progress, one small dict at a time.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        KnowhueError: settings, pictures, weights or folder do not serve; the message says how to mend it.
+    """
+    return run_arm(open_work(config, root, report), config, arm)
+
+
+def open_work(config: Config, root: Path, report: Report) -> Work:
+    """Start the engine and prepare the pictures, on one process for all."""
+    engine = Engine(config.training)
+    _refuse_contradictions(config)
+    if engine.is_main:
+        prepare(config.pictures, root / "pictures", report)
+    engine.wait()
+    return Work(root, engine, load_prepared(root / "pictures"), report)
+
+
+def run_arm(work: Work, config: Config, arm: str) -> Path:
+    """Train one arm from the heads of its seed, which are trained first if they are not there yet."""
+    folder = run_folder(work.root, arm, config)
+    if has_ended(folder):
+        return folder
+    heads = {task: run_head(work, config, task) for task in config.tasks}
+    work.report(
+        {
+            "stage": "run",
+            "arm": arm,
+            "seed": config.seed,
+            "phase": "finetune",
+            "epochs": config.training.finetune.epochs,
+        }
+    )
+    session = _session(work, config)
+    _load_heads(session, heads)
+    return _run(work, config, folder, session, "finetune", list(heads.values()))
+
+
+def run_head(work: Work, config: Config, task: Task) -> Path:
+    """Train the head of one task on the frozen base.
+
+    With the base frozen the heads share nothing that learns, so a multi-task model's heads are those of the
+    single tasks, bit for bit: they are trained once a seed and every arm is forked from them. Settings of
+    the other task and of fine-tuning are reset, so that arms that differ only there find the same head.
+    """
+    own = head_config(config, task)
+    folder = run_folder(work.root / "heads", task, own)
+    if has_ended(folder):
+        return folder
+    work.report(
+        {
+            "stage": "run",
+            "arm": task,
+            "seed": config.seed,
+            "phase": "heads",
+            "epochs": own.training.heads.epochs,
+        }
+    )
+    session = _session(work, own)
+    if own.training.cache_features:
+        cache = cache_features(session.model, work.prepared, work.root / "features", work.engine, work.report)
+        session = Session(session.model, session.discriminator, cache)
+    return _run(work, own, folder, session, "heads", [])
+
+
+def head_config(config: Config, task: Task) -> Config:
+    """The settings that a task's head depends on; everything else at its default."""
+    default = Config()
+    finetune = {
+        "finetune": {**default.training.finetune.model_dump(), "epochs": 0},
+        "shift_px": default.training.shift_px,
+    }
+    other = {
+        "colour": {"class": default.class_.model_dump()},
+        "class": {"colour": default.colour.model_dump()},
+    }
+    weights = default.task_weights.model_dump()
+    return edit(config, {"tasks": (task,), "task_weights": weights, "training": finetune, **other[task]})
+
+
+def _session(work: Work, config: Config) -> Session:
+    model = work.engine.place(build_model(config, len(work.prepared.classes)))
+    discriminator = build_discriminator(config)
+    return Session(model, None if discriminator is None else work.engine.place(discriminator))
+
+
+def _run(
+    work: Work, config: Config, folder: Path, session: Session, name: PhaseName, heads: list[Path]
+) -> Path:
+    """Train a phase, score, write everything; the status last."""
+    if work.engine.is_main:
+        environment = {**work.engine.environment(), "base_weights": weights_digest(session.model.encoder)}
+        write_json(folder / "config.json", config.model_dump(mode="json"))
+        write_json(folder / "environment.json", environment)
+        write_json(folder / "status.json", {"state": "running"})
+    state = {"state": "finished"}
+    try:
+        log = run_phase(work, config, folder, session, name)
+    except Diverged as error:
+        log, state = read_log(folder, name), {"state": "diverged", "reason": str(error)}
+    started = time.perf_counter()
+    scored = validate(work, config, session)
+    if work.engine.is_main:
+        write_scores(folder, work.prepared, scored)
+        write_samples(work, folder, session)
+        _write_weights(folder, session, with_base=bool(heads))
+        write_log(folder, _join([read_log(head) for head in heads]) + log)
+        seconds = _seconds(heads) | {name: _total(log), "evaluate": round(time.perf_counter() - started, 2)}
+        write_json(folder / "status.json", {**state, "seconds": seconds})
+        checkpoint.clear(folder / "checkpoints")
+    work.engine.wait()
+    return folder
+
+
+def _load_heads(session: Session, heads: dict[Task, Path]) -> None:
+    modules = session.modules(with_base=False)
+    for folder in heads.values():
+        stored = load_file(folder / "model.safetensors")
+        for name, module in modules.items():
+            own = {
+                key.removeprefix(f"{name}."): value
+                for key, value in stored.items()
+                if key.startswith(f"{name}.")
+            }
+            if own:
+                module.load_state_dict(own)
+
+
+def _write_weights(folder: Path, session: Session, with_base: bool) -> None:
+    modules = session.modules(with_base)
+    weights = {
+        f"{name}.{key}": value
+        for name, module in modules.items()
+        for key, value in module.state_dict().items()
+    }
+    checkpoint.save_weights(folder / "model.safetensors", weights)
+
+
+def _seconds(heads: Sequence[Path]) -> dict[str, float]:
+    return {"heads": sum(_total(read_log(head)) for head in heads)} if heads else {}
+
+
+def _total(log: Sequence[Entry]) -> float:
+    return round(sum(entry["seconds"] for entry in log), 2)
+
+
+def _join(logs: Sequence[Sequence[Entry]]) -> list[Entry]:
+    """The logs of the heads as one: what they say of the same epoch stands in one entry."""
+    joined: list[Entry] = []
+    for entries in zip(*logs, strict=False):
+        first, *others = entries
+        merged = {**first, "train": dict(first["train"]), "validation": dict(first["validation"])}
+        for other in others:
+            merged["train"] |= other["train"]
+            merged["validation"] |= other["validation"]
+            merged["seconds"] = round(merged["seconds"] + other["seconds"], 3)
+            merged["warnings"] = merged["warnings"] + other["warnings"]
+        joined.append(merged)
+    return joined
+
+
+def _refuse_contradictions(config: Config) -> None:
+    training, size = config.training, config.pictures.size_px
+    if training.shift_px >= size:
+        raise ConfigError(
+            f"`training.shift_px` should be below `pictures.size_px = {size}`. Found {training.shift_px}."
+        )
+    seen = receptive_field(config.colour.discriminator_layers)
+    if size >> config.colour.discriminator_layers < 2:
+        raise ConfigError(
+            f"`colour.discriminator_layers = {config.colour.discriminator_layers}` sees {seen} pixels, too many for pictures "
+            f"of `pictures.size_px = {size}`. Lower it."
+        )

@@ -1,0 +1,150 @@
+"""The drawn set is a control with a known answer: these are the properties that make it one."""
+
+import numpy as np
+import pytest
+from skimage.color import rgb2lab
+
+from knowhue.data.drawn import CLASSES, draw
+from knowhue.data.drawn.canvas import MATERIALS
+from knowhue.data.drawn.palette import _PALETTES, _fit_gamut, _linear, lab_to_srgb
+from knowhue.data.drawn.scene import compose
+
+LABELS = range(len(CLASSES))
+
+
+def picture(index: int = 0, label: int = 0, size_px: int = 48, class_colour: float = 1.0, seed: int = 5):
+    return draw(index, label, size_px, class_colour, seed)
+
+
+def mean_colours(class_colour: float, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean a*b* (count, 2) and label (count,) of pictures at 24 px, the classes in turn."""
+    labels = np.arange(count) % len(CLASSES)
+    pictures = [draw(first + i, int(label), 24, class_colour, seed=11) for i, label in enumerate(labels)]
+    return rgb2lab(np.stack(pictures))[..., 1:].mean(axis=(1, 2)), labels
+
+
+def nearest_centroid_accuracy(class_colour: float) -> float:
+    """Accuracy on 300 pictures of centroids from 300 others."""
+    known, known_labels = mean_colours(class_colour, 0, 300)
+    asked, asked_labels = mean_colours(class_colour, 300, 300)
+    centroids = np.stack([known[known_labels == label].mean(axis=0) for label in LABELS])
+    distance = np.linalg.norm(asked[:, None] - centroids, axis=2)
+    return float((distance.argmin(axis=1) == asked_labels).mean())
+
+
+def test_classes_are_sorted():
+    assert list(CLASSES) == sorted(CLASSES)
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("size_px", [16, 33, 64])
+def test_shape_and_type(label, size_px):
+    drawn = picture(label=label, size_px=size_px)
+    assert drawn.shape == (size_px, size_px, 3)
+    assert drawn.dtype == np.uint8
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_same_arguments_give_same_bytes(label):
+    np.random.seed(0)  # noqa: NPY002 - the global state must play no part
+    first = picture(label=label)
+    np.random.seed(1)  # noqa: NPY002
+    assert picture(label=label).tobytes() == first.tobytes()
+
+
+@pytest.mark.parametrize("other", [{"index": 1}, {"label": 1}, {"seed": 6}])
+def test_another_key_gives_another_scene(other):
+    difference = rgb2lab(picture())[..., 0] - rgb2lab(picture(**other))[..., 0]
+    assert np.abs(difference).mean() > 2
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("index", range(6))
+def test_lightness_does_not_depend_on_the_dial(index, label):
+    own, free = (rgb2lab(picture(index, label, 64, dial))[..., 0] for dial in (1.0, 0.0))
+    difference = np.abs(own - free)
+    assert difference.max() < 1.0
+    assert difference.mean() < 0.3
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("palette", range(len(_PALETTES)))
+def test_every_palette_keeps_the_lightness_of_the_scene(label, palette):
+    scene = compose(label, 48, np.random.default_rng(label))
+    chroma = np.tensordot(_PALETTES[palette].T, scene.materials, 1)
+    difference = np.abs(rgb2lab(lab_to_srgb(scene.lightness, chroma))[..., 0] - scene.lightness)
+    assert difference.max() < 0.5
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_material_shares_sum_to_one(label):
+    shares = compose(label, 48, np.random.default_rng(label)).materials
+    assert shares.shape == (MATERIALS, 48, 48)
+    assert shares.min() > -1e-5
+    np.testing.assert_allclose(shares.sum(axis=0), 1, atol=1e-4)
+
+
+def test_chroma_is_reduced_until_rgb_needs_no_clipping():
+    rng = np.random.default_rng(0)
+    lightness = rng.uniform(3, 97, 5000).astype(np.float32)
+    ab = rng.uniform(-110, 110, (2, 5000)).astype(np.float32)
+    factor = _fit_gamut(lightness, ab)
+    linear = _linear(lightness, ab * factor)
+    assert linear.min() > -1e-4
+    assert linear.max() < 1 + 1e-4
+    assert factor.max() == 1
+    assert factor.min() > 0
+
+
+def test_colours_in_gamut_keep_their_chroma():
+    rgb = np.random.default_rng(1).integers(1, 255, (40, 40, 3), dtype=np.uint8)
+    lab = rgb2lab(rgb).astype(np.float32)
+    back = lab_to_srgb(lab[..., 0], np.moveaxis(lab[..., 1:], -1, 0))
+    assert np.abs(back.astype(int) - rgb.astype(int)).max() <= 1
+
+
+def test_waters_of_two_palettes_are_well_apart():
+    water = _PALETTES[:, 0]
+    distance = np.linalg.norm(water[:, None] - water[None], axis=2)
+    assert distance[~np.eye(len(water), dtype=bool)].min() > 15
+
+
+def test_colour_tells_the_class_at_one():
+    assert nearest_centroid_accuracy(1.0) > 0.95
+
+
+def test_colour_says_nothing_of_the_class_at_zero():
+    assert nearest_centroid_accuracy(0.0) < 0.35
+
+
+def test_the_dial_is_the_share_of_pictures_in_their_own_palette():
+    drawn = [[picture(i, i % 5, 16, dial, seed=2).tobytes() for i in range(200)] for dial in (0.0, 0.5, 1.0)]
+    own, free = np.mean(
+        [[a == b for a, b in zip(drawn[1], drawn[end], strict=True)] for end in (2, 0)], axis=1
+    )
+    assert 0.5 <= own <= 0.7  # half by the dial, and a fifth of the other half by luck
+    assert 0.5 <= free <= 0.7
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"class_colour": 1.2},
+            "`class_colour` should be a number from 0 to 1. Found `class_colour = 1.2`.",
+        ),
+        (
+            {"class_colour": float("nan")},
+            "`class_colour` should be a number from 0 to 1. Found `class_colour = nan`.",
+        ),
+        ({"label": 5}, "`label` should be from 0 to 4. Found `label = 5`."),
+        ({"label": -1}, "`label` should be from 0 to 4. Found `label = -1`."),
+        ({"size_px": 8}, "`size_px` should be 16 or more. Found `size_px = 8`."),
+        ({"index": -1}, "`index` should be 0 or more. Found `index = -1`."),
+        ({"seed": -1}, "`seed` should be 0 or more. Found `seed = -1`."),
+    ],
+)
+def test_wrong_arguments_are_named(wrong, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - the whole message is compared
+        picture(**wrong)
+    assert str(error.value) == message

@@ -1,0 +1,136 @@
+"""Every figure draws every state of a study, and becomes SVG that fits into the page."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from synthetic_study import change, put, run_of, write_study
+
+from knowhue.report.classes import confusion_table, per_class_table
+from knowhue.report.curves import curve_table
+from knowhue.report.exhibits import EXHIBITS
+from knowhue.report.figures import FIGURES
+from knowhue.report.pictures import sample_table
+from knowhue.report.results import read_study
+from knowhue.report.svg import to_svg
+
+
+def _nothing(folder: Path) -> None:
+    write_study(folder / "whole")
+    put(folder / "study.json", {"seeds": [0], "arms": ["class", "colour", "multi"], "config": {}})
+
+
+def _nulls(folder: Path) -> None:
+    write_study(folder, seeds=(0, 1))
+    run = run_of(folder, "multi")
+    lines = (run / "log.jsonl").read_text()
+    (run / "log.jsonl").write_text(re.sub(r'("(?:ab_l1|accuracy|generator)": )[-0-9.e]+', r"\1null", lines))
+
+    def blank(scores):
+        scores["metrics"] = dict.fromkeys(scores["metrics"])
+        scores["per_class"]["jellyfish"] = {"pictures": 0, "accuracy": None, "ab_l1": None}
+
+    change(run / "scores.json", blank)
+
+
+def _unfinished(folder: Path) -> None:
+    write_study(folder, seeds=(0, 1))
+    run = run_of(folder, "colour")
+    for name in ("scores.json", "per_image.csv", "samples.npz", "status.json"):
+        (run / name).unlink()
+    lines = (run / "log.jsonl").read_text().splitlines(keepends=True)
+    (run / "log.jsonl").write_text("".join(lines[:3]))
+
+
+STATES = {
+    "one seed": write_study,
+    "eight seeds": lambda folder: write_study(folder, seeds=tuple(range(8))),
+    "no class arm": lambda folder: write_study(folder, arms=("colour", "multi")),
+    "no colour arm": lambda folder: write_study(folder, arms=("class", "multi")),
+    "only colour": lambda folder: write_study(folder, arms=("colour",)),
+    "nulls": _nulls,
+    "unfinished": _unfinished,
+    "nothing yet": _nothing,
+    "many classes": lambda folder: write_study(folder, classes=[f"class_{number}" for number in range(14)]),
+}
+
+
+@pytest.fixture(scope="module", params=STATES)
+def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("state")
+    STATES[request.param](folder)
+    return read_study(folder)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_draws_every_state(study, name: str):
+    figure = FIGURES[name](study)
+    assert isinstance(figure, Figure)
+    text = to_svg(figure, name, "A <figure> & more")
+    assert text.startswith('<svg role="img" aria-label="A &lt;figure> &amp; more"')
+    assert not re.search(r"(?<![a-z0-9+/])nan(?![a-z0-9+/])", text.lower())
+    assert not set(re.findall(r'(?:href="|url\()([^")]{4})', text)) - {"data", f"#{name}"[:4]}
+
+
+@pytest.mark.parametrize("name", EXHIBITS)
+def test_every_exhibit_has_its_numbers(study, name: str):
+    header, *rows = EXHIBITS[name].data(study)
+    assert all(len(row) == len(header) for row in rows)
+    assert set(EXHIBITS[name].figures) <= set(FIGURES)
+
+
+def test_every_figure_is_shown():
+    assert [name for exhibit in EXHIBITS.values() for name in exhibit.figures] == list(FIGURES)
+
+
+def test_colours_follow_the_page_and_text_stays_text(one_seed: Path):
+    text = to_svg(FIGURES["accuracy"](read_study(one_seed)), "accuracy", "")
+    assert "var(--single" in text
+    assert "var(--multi" in text
+    assert ">everything trains</text>" in text
+    assert "DejaVu" not in text
+    fixed = set(re.findall(r"(?<!, )#[0-9a-f]{6}", text))
+    assert not fixed, f"colours that do not follow the page: {fixed}"
+
+
+def test_figures_are_pure(one_seed: Path):
+    study = read_study(one_seed)
+    for name, draw in FIGURES.items():
+        assert to_svg(draw(study), name, "") == to_svg(draw(study), name, "")
+
+
+def test_curve_table_is_the_log(one_seed: Path):
+    study = read_study(one_seed)
+    rows = curve_table(study, "colour", "validation", ("ab_l1",))
+    assert rows[0] == ["arm", "seed", "epoch", "phase", "ab_l1"]
+    assert len(rows) == 1 + 2 * 10
+    assert rows[1][-1] == study.runs["colour"][0].log[0]["validation"]["ab_l1"]
+
+
+def test_confusion_adds_up(eight_seeds: Path):
+    rows = confusion_table(read_study(eight_seeds))[1:]
+    assert sum(row[-1] for row in rows) == 2 * 8 * 150
+
+
+def test_per_class_table_leaves_absent_tasks_empty(one_seed: Path):
+    rows = per_class_table(read_study(one_seed))[1:]
+    assert {row[0] for row in rows if row[-1] is None} == {"class"}
+    assert {row[0] for row in rows if row[-2] is None} == {"colour"}
+
+
+def test_samples_are_matched_by_picture_not_by_place(one_seed: Path):
+    study = read_study(one_seed)
+    run = study.runs["multi"][0]
+    turned = dataclasses.replace(run, samples={name: values[::-1] for name, values in run.samples.items()})
+    other = dataclasses.replace(study, runs=dict(study.runs) | {"multi": {0: turned}})
+    assert sample_table(other) == sample_table(study)
+    assert to_svg(FIGURES["samples"](other), "s", "") == to_svg(FIGURES["samples"](study), "s", "")
+
+
+def test_an_unfinished_seed_does_not_cut_the_mean_short(tmp_path: Path):
+    _unfinished(tmp_path)
+    lines = FIGURES["error"](read_study(tmp_path)).axes[0].lines
+    assert max(np.max(line.get_xdata()) for line in lines if line.get_linewidth() > 1.5) == 10

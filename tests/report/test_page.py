@@ -1,0 +1,151 @@
+"""The page is one file that loads nothing, says what is not there, and keeps every number."""
+
+import base64
+import csv
+import html
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from synthetic_study import METRICS, change, put, run_of, write_study
+from test_figures import STATES
+
+from knowhue.report.page import write_report
+from knowhue.report.results import read_study, results_table
+from knowhue.report.tables import score_tables, warnings
+
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Reader(HTMLParser):
+    """Collects what a page refers to and whether its elements nest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[tuple[str, str]] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.open += [] if tag in VOID else [tag]
+        for name, value in attrs:
+            if name in {"src", "href", "xlink:href", "srcset", "action", "poster", "data"}:
+                self.links.append((tag, value or ""))
+            if name == "id":
+                self.ids.append(value or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def read(page: Path) -> tuple[str, Reader]:
+    text, reader = page.read_text(encoding="utf-8"), Reader()
+    reader.feed(text)
+    assert not reader.open
+    return text, reader
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(write_study(tmp_path_factory.mktemp("page") / "demo"))
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_state_gives_a_page(tmp_path: Path, state: str):
+    STATES[state](tmp_path)
+    text, reader = read(write_report(tmp_path))
+    assert all(link.startswith(("data:", "#")) for _, link in reader.links)
+    assert len(reader.ids) == len(set(reader.ids))
+    assert "None" not in re.sub(r"<[^>]*>|<style>.*?</style>", "", text).replace("None:", "")
+    json.loads((tmp_path / "results.json").read_text())
+
+
+def test_it_asks_nobody_for_anything(page: Path):
+    text, _ = read(page)
+    without_namespaces = re.sub(r'xmlns(:\w+)?="[^"]*"', "", text)
+    assert "http://" not in without_namespaces
+    assert "https://" not in without_namespaces
+    assert "<script" not in text
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+
+
+def test_every_figure_has_a_description_and_its_data(page: Path):
+    text, _ = read(page)
+    assert text.count("<figure ") == text.count("Data (CSV)") == text.count("<figcaption>")
+    assert text.count("<svg ") == text.count('<svg role="img" aria-label="')
+
+
+def test_csv_links_hold_the_numbers(page: Path):
+    text, _ = read(page)
+    link = re.search(r'download="error.csv" href="data:text/csv;charset=utf-8;base64,([^"]+)"', text)
+    assert link
+    rows = list(csv.DictReader(io.StringIO(base64.b64decode(html.unescape(link[1])).decode())))
+    log = read_study(page.parent).runs["multi"][0].log
+    found = [float(row["ab_l1"]) for row in rows if row["arm"] == "multi"]
+    assert found == [line["validation"]["ab_l1"] for line in log]
+
+
+def test_results_beside_and_inside_the_page_are_the_same(page: Path):
+    text, _ = read(page)
+    link = re.search(
+        r'download="results.json" href="data:application/json;charset=utf-8;base64,([^"]+)"', text
+    )
+    assert link
+    inside = json.loads(base64.b64decode(html.unescape(link[1])))
+    assert inside == json.loads((page.parent / "results.json").read_text())
+    assert inside == json.loads(json.dumps(results_table(read_study(page.parent))))
+
+
+def test_the_answers_come_before_the_first_figure(page: Path):
+    text = html.unescape(page.read_text(encoding="utf-8"))
+    results = json.loads((page.parent / "results.json").read_text())
+    for sentence in results["answers"].values():
+        assert 0 < text.index(sentence.partition(": w")[2]) < text.index("<figure")
+
+
+def test_names_are_escaped(tmp_path: Path):
+    names = ["<b>fish</b>", 'a"b', "c&d", "</svg><script>", "e'f"]
+    write_study(tmp_path, classes=names)
+    change(tmp_path / "study.json", lambda study: study.update(name="<script>alert(1)</script>"))
+    change(tmp_path / "metrics.json", lambda metrics: metrics["psnr"].update(title="<i>PSNR</i>"))
+    text, _ = read(write_report(tmp_path))
+    for dangerous in ("<script", "<b>fish", "<i>PSNR"):
+        assert dangerous not in text
+    assert "&lt;b&gt;fish&lt;/b&gt;" in text
+
+
+def test_fid_is_said_to_be_absent_only_where_it_is(tmp_path: Path):
+    write_study(tmp_path)
+    words = "The Fréchet Inception Distance is not part of these scores."
+    assert words in write_report(tmp_path).read_text(encoding="utf-8")
+    put(tmp_path / "metrics.json", METRICS | {"fid": {"title": "FID", "unit": "", "better": "lower"}})
+    assert words not in write_report(tmp_path).read_text(encoding="utf-8")
+
+
+def test_warnings_are_joined_over_epochs_and_seeds(eight_seeds: Path, tmp_path: Path):
+    found = warnings(read_study(eight_seeds))
+    assert (
+        "Multi-task, seeds 0 to 7",
+        "epochs 8 to 10: discriminator saturated: it judges 99 % of true patches right",
+    ) in found
+    write_study(tmp_path, seeds=(0, 1))
+    (run_of(tmp_path, "class", 1) / "status.json").unlink()
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "Single-task classification, seed 1</b> – is not finished" in text
+
+
+def test_metrics_of_a_missing_arm_keep_their_table(tmp_path: Path):
+    write_study(tmp_path, arms=("multi",))
+    tables = score_tables(read_study(tmp_path))
+    assert [row["title"] for row in tables["class"]["rows"]] == ["Accuracy", "Balanced accuracy"]
+    assert tables["colour"]["rows"][0]["scores"][0] == "–"
+    assert tables["colour"]["rows"][0]["difference"] == "–"
+
+
+def test_writing_twice_gives_the_same_page(page: Path):
+    before = page.read_bytes()
+    assert write_report(page.parent).read_bytes() == before

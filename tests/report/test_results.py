@@ -1,0 +1,101 @@
+"""A study folder is read in whatever state it is, and its numbers keep their names."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from synthetic_study import CLASSES, change, run_of, write_study
+
+from knowhue.errors import RunError
+from knowhue.report.results import read_study, results_table, study_hash
+
+
+def test_reads_what_the_contract_says(one_seed: Path):
+    study = read_study(one_seed)
+    run = study.runs["multi"][0]
+    assert study.classes == CLASSES
+    assert run.finished
+    assert run.same_settings
+    assert len(run.log) == 10
+    assert run.images[0]["correct"] in (0.0, 1.0)
+    assert run.samples["rgb"].dtype.name == "uint8"
+    assert "rgb" not in study.runs["class"][0].samples
+
+
+def test_results_have_the_documented_paths(one_seed: Path):
+    table = json.loads(json.dumps(results_table(read_study(one_seed)), allow_nan=False))
+    assert set(table) == {
+        "study", "answers", "verdicts", "arms", "baselines", "metrics", "timing", "settings",
+    }  # fmt: skip
+    assert table["arms"]["colour"]["seeds"]["0"]["metrics"]["ab_l1"] == pytest.approx(12, abs=0.2)
+    assert table["arms"]["multi"]["mean"]["balanced_accuracy"] > 0.7
+    assert "ab_l1" not in table["arms"]["class"]["mean"]
+    assert table["baselines"]["mean_colour"]["ab_l1"] == 15.1
+    assert table["timing"]["multi"] == {"heads": 12.5, "finetune": 45.5, "evaluate": 1.25}
+    assert table["timing"]["total"] == pytest.approx(3 * 59.25)
+    assert table["settings"]["encoder"]["name"] == "tf_efficientnet_lite0"
+    assert table["study"]["hash"] == study_hash(read_study(one_seed))
+    assert all(sentence.endswith(".") for sentence in table["answers"].values())
+
+
+def test_mean_is_over_finished_seeds(eight_seeds: Path):
+    arm = results_table(read_study(eight_seeds))["arms"]["colour"]
+    values = [seed["metrics"]["ab_l1"] for seed in arm["seeds"].values()]
+    assert arm["finished"] == len(values) == 8
+    assert arm["mean"]["ab_l1"] == pytest.approx(math.fsum(values) / 8)
+
+
+@pytest.mark.parametrize("state", ["running", "diverged"])
+def test_a_run_that_did_not_finish_stays_in_sight(tmp_path: Path, state: str):
+    write_study(tmp_path, seeds=(0, 1))
+    change(run_of(tmp_path, "multi", 1) / "status.json", lambda status: status.update(state=state))
+    table = results_table(read_study(tmp_path))
+    assert table["arms"]["multi"]["seeds"]["1"]["state"] == state
+    assert table["arms"]["multi"]["finished"] == 1
+    assert (
+        f"multi-task seed 1 ({'not finished' if state == 'running' else 'diverged'})"
+        in table["answers"]["colour"]
+    )
+
+
+def test_a_null_score_makes_the_mean_null(tmp_path: Path):
+    write_study(tmp_path, seeds=(0, 1))
+    change(run_of(tmp_path, "multi") / "scores.json", lambda scores: scores["metrics"].update(psnr=None))
+    assert results_table(read_study(tmp_path))["arms"]["multi"]["mean"]["psnr"] is None
+
+
+def test_a_run_not_started_is_missing(tmp_path: Path):
+    write_study(tmp_path)
+    change(tmp_path / "study.json", lambda study: study.update(seeds=[0, 1]))
+    assert read_study(tmp_path).runs["class"][1].state == "missing"
+
+
+def test_a_run_with_other_settings_is_marked(tmp_path: Path):
+    write_study(tmp_path)
+    change(tmp_path / "study.json", lambda study: study["config"]["training"].update(batch_size=16))
+    assert not read_study(tmp_path).runs["multi"][0].same_settings
+
+
+def test_only_study_json_is_needed(tmp_path: Path):
+    write_study(tmp_path / "whole")
+    (tmp_path / "study.json").write_bytes((tmp_path / "whole" / "study.json").read_bytes())
+    assert read_study(tmp_path).runs["multi"][0].state == "missing"
+
+
+def test_no_study_is_an_error_that_names_the_file(tmp_path: Path):
+    with pytest.raises(RunError, match=r"study\.json"):
+        read_study(tmp_path)
+
+
+def test_the_report_never_loads_torch(one_seed: Path, tmp_path: Path):
+    code = (
+        "import sys, pathlib; from knowhue.report.page import render_page;"
+        "assert 'matplotlib' not in sys.modules;"
+        "from knowhue.report.results import read_study, results_table;"
+        f"study = read_study(pathlib.Path({str(one_seed)!r})); render_page(study, results_table(study));"
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
