@@ -68,6 +68,17 @@ def edit(config: Config, changes: Mapping[str, Any]) -> Config:
     return _check(_merge(config.model_dump(by_alias=True), changes))
 
 
+def arm_config(config: Config, arm: str, seed: int | None = None) -> Config:
+    """The settings of one arm, and one seed, of a study.
+
+    Raises:
+        ConfigError: unknown arm.
+    """
+    if arm not in ARMS:
+        raise ConfigError(f"`arm` should be one of {', '.join(ARMS)}. Found `arm = {arm}`.")
+    return edit(config, ARMS[arm] if seed is None else {**ARMS[arm], "seed": seed})
+
+
 def _check(values: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(values)

@@ -83,6 +83,11 @@ def read_json(path: Path) -> Any:
         raise RunError(f"`{path}` should be a file written by knowhue. Found: {error}.") from None
 
 
+def read_config(folder: Path) -> Config:
+    """The settings of a run."""
+    return Config.model_validate(read_json(folder / "config.json"))
+
+
 def has_ended(folder: Path) -> bool:
     """Whether a run came to its end, well or diverged; a diverged one stays in, and is named."""
     path = folder / "status.json"

@@ -15,7 +15,7 @@ from knowhue.data.prepare import Prepared
 from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.evaluate import evaluate, predict_class, predict_colour, predict_gray
 from knowhue.evaluation.metrics import METRICS
-from knowhue.presets import ARMS, edit
+from knowhue.presets import ARMS, arm_config
 from knowhue.report.page import write_report
 from knowhue.runs import Report, read_json, write_json
 from knowhue.training.loop import Work, finite_or_none
@@ -58,7 +58,7 @@ def run_study(
     cells = [(seed, arm) for seed in seeds for arm in arms]
     for done, (seed, arm) in enumerate(cells):
         report({"stage": "cell", "done": done, "total": len(cells), "arm": arm, "seed": seed})
-        run_arm(work, edit(config, {**ARMS[arm], "seed": seed}), arm)
+        run_arm(work, arm_config(config, arm, seed), arm)
     report({"stage": "report"})
     return write_report(root)
 
@@ -99,8 +99,7 @@ def mean_colour(prepared: Prepared, batch_size: int = 256) -> torch.Tensor:
 
 
 def _check(arms: Sequence[str], seeds: Sequence[int]) -> None:
-    unknown = [arm for arm in arms if arm not in ARMS]
-    if unknown or not arms:
+    if not set(arms) <= set(ARMS) or not arms:
         raise ConfigError(f"`arms` should be some of {', '.join(ARMS)}. Found `arms = {', '.join(arms)}`.")
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"`seeds` should be different whole numbers. Found `seeds = {list(seeds)}`.")

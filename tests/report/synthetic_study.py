@@ -14,12 +14,17 @@ CLASSES = ["coral_reef", "jellyfish", "king_penguin", "sea_slug", "seashore"]
 PER_CLASS = 30
 SIDE = 48
 METRICS = {
-    "ab_l1": {"title": "Mean absolute error of a*b*", "unit": "CIELAB units", "better": "lower"},
-    "ciede2000": {"title": "CIEDE2000", "unit": "", "better": "lower"},
-    "psnr": {"title": "PSNR over RGB", "unit": "dB", "better": "higher"},
-    "adversarial": {"title": "Adversarial (GAN) loss", "unit": "", "better": "lower"},
-    "accuracy": {"title": "Accuracy", "unit": "share", "better": "higher"},
-    "balanced_accuracy": {"title": "Balanced accuracy", "unit": "share", "better": "higher"},
+    "ab_l1": {
+        "title": "Mean absolute error of a*b*",
+        "unit": "CIELAB units",
+        "better": "lower",
+        "task": "colour",
+    },
+    "ciede2000": {"title": "CIEDE2000", "unit": "", "better": "lower", "task": "colour"},
+    "psnr": {"title": "PSNR over RGB", "unit": "dB", "better": "higher", "task": "colour"},
+    "adversarial": {"title": "Adversarial (GAN) loss", "unit": "", "better": "lower", "task": "colour"},
+    "accuracy": {"title": "Accuracy", "unit": "share", "better": "higher", "task": "class"},
+    "balanced_accuracy": {"title": "Balanced accuracy", "unit": "share", "better": "higher", "task": "class"},
 }
 BASELINES = {
     "gray": {"ab_l1": 15.6, "psnr": 19.1},

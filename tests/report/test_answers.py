@@ -1,5 +1,6 @@
 """The two answers say what the numbers carry, first of all when that is nothing."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,17 @@ def test_picture_interval_needs_every_score(one_seed: Path):
     multi = read_study(one_seed).runs["multi"][0]
     single = _run([{"index": row["index"], "ab_l1": None} for row in multi.images])
     assert picture_interval([(single, multi)], "ab_l1") is None
+
+
+def test_unlabelled_pictures_do_not_take_the_interval_away(one_seed: Path):
+    study = read_study(one_seed)
+    extra = {"index": 999, "label": "", "correct": None}
+    pair = [
+        dataclasses.replace(run, images=(*run.images, extra))
+        for run in (study.runs["class"][0], study.runs["multi"][0])
+    ]
+    whole = picture_interval([(study.runs["class"][0], study.runs["multi"][0])], "correct")
+    assert picture_interval([(pair[0], pair[1])], "correct") == whole
 
 
 def _run(images: list[dict]):

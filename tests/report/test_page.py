@@ -13,9 +13,10 @@ import pytest
 from synthetic_study import METRICS, change, put, run_of, write_study
 from test_figures import STATES
 
+from knowhue.report.notices import warnings
 from knowhue.report.page import write_report
 from knowhue.report.results import read_study, results_table
-from knowhue.report.tables import score_tables, warnings
+from knowhue.report.tables import score_tables
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -149,3 +150,27 @@ def test_metrics_of_a_missing_arm_keep_their_table(tmp_path: Path):
 def test_writing_twice_gives_the_same_page(page: Path):
     before = page.read_bytes()
     assert write_report(page.parent).read_bytes() == before
+
+
+def test_the_difference_is_paired_by_seed(tmp_path: Path):
+    write_study(tmp_path, seeds=(0, 1), gain=0.5)
+    for seed, value in ((0, 10.0), (1, 20.0)):
+        change(
+            run_of(tmp_path, "multi", seed) / "scores.json",
+            lambda each, v=value: each["metrics"].update(psnr=v),
+        )
+        change(
+            run_of(tmp_path, "colour", seed) / "scores.json",
+            lambda each, v=value: each["metrics"].update(psnr=v - 1),
+        )
+    (run_of(tmp_path, "colour", 0) / "status.json").unlink()
+    rows = score_tables(read_study(tmp_path))["colour"]["rows"]
+    assert next(row["difference"] for row in rows if row["title"].startswith("PSNR")) == "+1.00"
+
+
+def test_sample_pictures_of_one_row_share_a_seed(tmp_path: Path):
+    write_study(tmp_path, seeds=(0, 1))
+    (run_of(tmp_path, "colour", 0) / "status.json").unlink()
+    study = read_study(tmp_path)
+    shown = [study.shown(arm) for arm in study.runs]
+    assert [run and run.seed for run in shown] == [1, 1, 1]

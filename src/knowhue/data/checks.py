@@ -55,6 +55,7 @@ def stratified_split(labels: Sequence[str | None], share: float, generator: np.r
     Args:
         labels: class name, or None where unknown.
         share: of each class for validation, above 0 and below 1; rounded, at least one picture.
+        generator: chooses them.
 
     >>> stratified_split(["a", "a", "b", "b", None], 0.5, np.random.default_rng(0)).count("validation")
     2

@@ -75,7 +75,7 @@ def prepare(pictures: Pictures, folder: Path, report: Report = lambda _: None) -
     """
     items = list_items(pictures)
     key = fingerprint(
-        [VERSION, pictures.model_dump(mode="json"), [item[:3] + (item.stamp,) for item in items]]
+        [VERSION, pictures.model_dump(mode="json"), [(*item[:3], item.stamp) for item in items]]
     )
     summary = folder / "prepared.json"
     if not summary.exists() or read_json(summary)["fingerprint"] != key:

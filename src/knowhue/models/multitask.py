@@ -73,7 +73,7 @@ def build_model(config: Config, classes: int) -> MultiTask:
     """
     if config.colour.decoder not in DECODERS:
         raise ConfigError(
-            f"`colour.decoder` should be one of {', '.join(DECODERS)}. Found `colour.decoder = {config.colour.decoder}`."
+            f"`colour.decoder` should be one of {', '.join(DECODERS)}. Found `{config.colour.decoder}`."
         )
     with initialised_by(config.seed, "encoder"):
         encoder = build_encoder(config.encoder)

@@ -58,9 +58,9 @@ def _boxes(study: Study) -> list[Box]:
     start = "random weights" if say("encoder", "weights") == "none" else "pretrained"
     frozen, tuned = (plain(say("training", phase, "epochs")) for phase in ("heads", "finetune"))
     schedule = f"frozen {frozen} epochs, then tuned {tuned}"
-    decoder = say("colour", "decoder")
+    decoder = say("colour", "decoder") or "–"
     upsample = "transposed convolutions" if decoder == "transposed" else f"decoder “{decoder}”"
-    gan = f"{str(say('colour', 'gan_loss')).upper()} × {plain(say('colour', 'adversarial_weight'))}"
+    gan = f"{str(say('colour', 'gan_loss') or '–').upper()} × {plain(say('colour', 'adversarial_weight'))}"
     size = plain(say("pictures", "size_px"))
     return [
         Box(6, 23, 12, "Gray picture", ("L*", f"{size} × {size} px"), plain=True),

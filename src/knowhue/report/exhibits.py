@@ -52,7 +52,8 @@ EXHIBITS: dict[str, Exhibit] = {
     "error": Exhibit(
         ("error",),
         "Colour error.",
-        "Mean absolute error of a*b* on the validation pictures after each epoch; lower is better. {overlap_colour}",
+        "Mean absolute error of a*b* on the validation pictures after each epoch; lower is better. "
+        "{overlap_colour}",
         lambda study: curve_table(study, "colour", "validation", ("ab_l1", "adversarial")),
     ),
     "losses": Exhibit(
@@ -88,7 +89,6 @@ EXHIBITS: dict[str, Exhibit] = {
 def facts(study: Study) -> dict[str, object]:
     """Return what captions may name."""
     many = len(study.settings.get("seeds", ())) > 1
-    first = study.first("multi") or study.first("colour") or study.first("class")
     thin = "Thin lines are seeds, the bold line is their mean. " if many else ""
     frozen = study.config("training", "heads", "epochs")
     same = (
@@ -96,7 +96,7 @@ def facts(study: Study) -> dict[str, object]:
         "single-task is dashed over multi-task."
     )
     return {
-        "seed": "–" if first is None else first.seed,
+        "seed": plain(study.shown_seed),
         "frozen": plain(frozen),
         "tuned": plain(study.config("training", "finetune", "epochs")),
         "colour_weight": plain(study.config("task_weights", "colour")),

@@ -14,6 +14,7 @@ from knowhue.report import tables
 from knowhue.report.answers import MIN_SEEDS, answer
 from knowhue.report.exhibits import EXHIBITS, Exhibit, facts
 from knowhue.report.figures import FIGURES
+from knowhue.report.notices import warnings
 from knowhue.report.pictures import has_second
 from knowhue.report.records import ARM_LABELS, TASK_METRICS, Study, Table
 from knowhue.report.results import read_study, results_table
@@ -85,7 +86,7 @@ def _content(study: Study) -> dict[str, Any]:
         "left_out_counts": tables.left_out_counts(study),
         "left_out": left_out[:_LONGEST_LIST],
         "left_out_more": max(len(left_out) - _LONGEST_LIST, 0),
-        "warnings": tables.warnings(study),
+        "warnings": warnings(study),
         "settings": tables.setting_rows(study.settings.get("config", {})),
         "environment": first.environment if first else {},
         "pictures": first.scores.get("pictures") if first else None,

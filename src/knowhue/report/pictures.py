@@ -31,10 +31,10 @@ def has_second(study: Study) -> bool:
 
 
 def sample_table(study: Study) -> Table:
-    """Return what was predicted for the sample pictures: one row per arm and picture, first finished seed."""
+    """Return what was predicted for the sample pictures: one row per arm and picture, the shown seed."""
     rows: Table = [["picture", "true class", "arm", "seed", "predicted class", "probability"]]
     for arm in ("class", "multi"):
-        run = study.first(arm)
+        run = study.shown(arm)
         for place, index in enumerate(study.samples.get("index", ())):
             predicted, probability = _prediction(study, run, int(index))
             if run is not None and predicted is not None:
@@ -61,7 +61,7 @@ def _grid(study: Study, nth: int) -> "Figure":
 
 def _row(axes: np.ndarray, study: Study, place: int) -> None:
     index = int(study.samples["index"][place])
-    single, multi = study.first("colour"), study.first("multi")
+    single, multi = study.shown("colour"), study.shown("multi")
     pictures = (
         study.samples["gray"][place],
         _coloured(single, index),
@@ -76,7 +76,7 @@ def _row(axes: np.ndarray, study: Study, place: int) -> None:
             ax.imshow(picture, interpolation="none")
             bare(ax)
     truth = _truth(study, place)
-    _under(axes[1], truth, _prediction(study, study.first("class"), index))
+    _under(axes[1], truth, _prediction(study, study.shown("class"), index))
     _under(axes[2], truth, _prediction(study, multi, index))
     axes[3].set_xlabel(spaced(truth), color=INK, fontsize=SMALL, labelpad=3)
 

@@ -66,9 +66,15 @@ class Study:
         """Return the finished runs of an arm, by seed."""
         return [run for run in self.of(arm) if run.finished]
 
-    def first(self, arm: str) -> Run | None:
-        """Return the finished run of an arm with the lowest seed."""
-        return next(iter(self.finished(arm)), None)
+    @property
+    def shown_seed(self) -> int | None:
+        """The lowest seed that every arm with a finished run has finished, so that pictures compare."""
+        sets = [{run.seed for run in self.finished(arm)} for arm in self.runs if self.finished(arm)]
+        return min(set.intersection(*sets), default=None) if sets else None
+
+    def shown(self, arm: str) -> Run | None:
+        """Return the run of an arm whose pictures are shown; None where it has not finished."""
+        return next((run for run in self.finished(arm) if run.seed == self.shown_seed), None)
 
     def config(self, *keys: str) -> Any:
         """Return a setting of the configuration, or None where it does not say."""

@@ -45,6 +45,8 @@ def _picture_differences(pairs: Sequence[tuple[Run, Run]], column: str) -> list[
     for single, multi in pairs:
         known = {row["index"]: row.get(column) for row in single.images}
         for row in multi.images:
+            if column == "correct" and not row.get("label"):
+                continue  # an unlabelled picture has no right answer
             before, after = known.get(row["index"]), row.get(column)
             if before is None or after is None:
                 return []

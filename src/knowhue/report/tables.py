@@ -1,4 +1,4 @@
-"""The tables of the page, as rows of ready text: scores, classes, pictures, warnings, settings, time."""
+"""The tables of the page, as rows of ready text: scores, classes, pictures, settings, time."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from knowhue.report.classes import class_scores
-from knowhue.report.records import ARM_LABELS, Row, Run, Study, Table, mean, spaced
+from knowhue.report.records import ARM_LABELS, Row, Study, Table, mean, spaced
 from knowhue.report.results import metric_names, timing
 
 MISSING = "–"
-_CLASS_WORDS = ("accuracy", "entropy", "calibration", "brier")
 _ARROWS = {"lower": "↓", "higher": "↑"}
 
 
@@ -21,9 +20,10 @@ def score_tables(study: Study) -> dict[str, dict[str, Any]]:
         "colour": metric_names(study, "colour"),
         "class": metric_names(study, "class"),
     }
-    for name in metric_names(study, "multi"):  # a metric of an arm that was not trained is known by its name
+    for name in metric_names(study, "multi"):  # for a metric of an arm that was not trained
         if name not in (*names["colour"], *names["class"]):
-            names["class" if any(word in name for word in _CLASS_WORDS) else "colour"].append(name)
+            task = study.metrics.get(name, {}).get("task")
+            names["class" if task == "class" else "colour"].append(name)
     return {task: _score_table(study, task, found) for task, found in names.items() if found}
 
 
@@ -89,22 +89,6 @@ def left_out_counts(study: Study) -> Table:
     return [[kind, count] for kind, count in kinds.most_common()]
 
 
-def warnings(study: Study) -> list[tuple[str, str]]:
-    """Return (who, what): runs that are not whole, and what training warned about, by arm and kind."""
-    found = [
-        (label, "is not part of this study.") for arm, label in ARM_LABELS.items() if arm not in study.runs
-    ]
-    for arm in study.runs:
-        label = ARM_LABELS.get(arm, arm)
-        for run in study.of(arm):
-            if not run.finished:
-                found.append((f"{label}, seed {run.seed}", _STATES.get(run.state, run.state)))
-            if not run.same_settings:
-                found.append((f"{label}, seed {run.seed}", _OTHER_SETTINGS))
-        found += [(f"{label}, {who}", what) for who, what in _log_warnings(study.of(arm))]
-    return found
-
-
 def setting_rows(config: Mapping[str, Any], prefix: str = "") -> Table:
     """Return a nested configuration as rows of dotted name and value."""
     rows: Table = []
@@ -159,16 +143,22 @@ def _score_row(
     about = study.metrics.get(name, {})
     unit = about.get("unit", "")
     sides = [[run.metric(name) for run in study.finished(arm)] for arm in (task, "multi")]
-    single, multi = map(mean, sides)
     return {
         "title": about.get("title", spaced(name)),
         "unit": "%" if unit == "share" else unit,
         "arrow": _ARROWS.get(about.get("better", ""), ""),
         "better": about.get("better", ""),
         "scores": [_with_spread(side, unit) for side in sides],
-        "difference": difference(single, multi, unit),
+        "difference": _paired_difference(study, task, name, unit),
         "baselines": [number(values.get(name), unit) for values in baselines],
     }
+
+
+def _paired_difference(study: Study, task: str, name: str, unit: str) -> str:
+    """Return the mean difference over the seeds that both arms finished, whatever else one of them has."""
+    multi = {run.seed: run.metric(name) for run in study.finished("multi")}
+    pairs = [(run.metric(name), multi[run.seed]) for run in study.finished(task) if run.seed in multi]
+    return difference(mean([before for before, _ in pairs]), mean([after for _, after in pairs]), unit)
 
 
 def _with_spread(values: list[float | None], unit: str) -> str:
@@ -177,40 +167,3 @@ def _with_spread(values: list[float | None], unit: str) -> str:
     if centre is None or len(values) < 2:
         return number(centre, unit)
     return f"{number(centre, unit)} ± {_fixed(float(np.std(np.array(values, float), ddof=1)), unit, centre)}"
-
-
-_OTHER_SETTINGS = "was made with other settings than this study's; train it again."
-_STATES = {
-    "running": "is not finished: its curves are shown, its scores are not used.",
-    "missing": "was not started.",
-    "diverged": "diverged: its losses ceased to be numbers; its scores are not used.",
-}
-
-
-def _log_warnings(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """Join a warning that comes back epoch by epoch and seed by seed into one, in its last words."""
-    found: dict[str, list[tuple[int, int, str]]] = {}
-    for run in runs:
-        for line in run.log:
-            for text in line.get("warnings") or ():
-                found.setdefault(text.split(":")[0], []).append((run.seed, line.get("epoch", 0), text))
-    return [
-        (
-            _span("seed", [seed for seed, _, _ in each]),
-            f"{_span('epoch', [at for _, at, _ in each])}: {each[-1][2]}",
-        )
-        for each in found.values()
-    ]
-
-
-def _span(noun: str, numbers: Sequence[int]) -> str:
-    """Return which seeds or epochs.
-
-    >>> _span("epoch", [8]), _span("epoch", [3, 2, 4]), _span("seed", [0, 3])
-    ('epoch 8', 'epochs 2 to 4', 'seeds 0, 3')
-    """
-    several = sorted(set(numbers))
-    if len(several) == 1:
-        return f"{noun} {several[0]}"
-    together = several[-1] - several[0] + 1 == len(several)
-    return f"{noun}s {several[0]} to {several[-1]}" if together else f"{noun}s {', '.join(map(str, several))}"

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from knowhue.config import Config, Phase
@@ -117,7 +118,7 @@ def validate(work: Work, config: Config, session: Session, batch_size: int = 64)
     session.model.eval()
     batches = validation_batches(work.prepared, batch_size, work.engine.share, work.engine.device)
     if session.features is not None:
-        batches = _with_features(batches, session.features)
+        batches = (_with_features(batch, session.features) for batch in batches)
     critic = None
     if session.discriminator is not None:
         session.discriminator.eval()
@@ -177,9 +178,8 @@ def _train(
         device=work.engine.device,
     )
     losses, steps = defaultdict(list), len(batches)
-    for step, (batch, mirrored) in enumerate(batches):
-        if session.features is not None:
-            batch = batch._replace(features=session.features.read(batch.index.cpu().numpy(), mirrored))
+    for step, (plain, mirrored) in enumerate(batches):
+        batch = plain if session.features is None else _with_features(plain, session.features, mirrored)
         set_rates(players.optimizers, rate_factor(epoch * steps + step, phase.epochs * steps))
         for key, value in train_step(work.engine, players, batch, config).items():
             losses[key].append(value.detach())
@@ -196,10 +196,10 @@ def _tell(
     )
 
 
-def _with_features(batches: Iterator[Batch], features: FeatureCache) -> Iterator[Batch]:
-    for batch in batches:
-        index = batch.index.cpu().numpy()
-        yield batch._replace(features=features.read(index, np.zeros(len(index), dtype=np.bool_)))
+def _with_features(batch: Batch, features: FeatureCache, mirrored: NDArray[np.bool_] | None = None) -> Batch:
+    index = batch.index.cpu().numpy()
+    upright = np.zeros(len(index), dtype=np.bool_)
+    return batch._replace(features=features.read(index, upright if mirrored is None else mirrored))
 
 
 def _judge(

@@ -8,12 +8,13 @@ from safetensors.torch import load_file
 
 from knowhue.config import Config, Task
 from knowhue.data.prepare import load_prepared, prepare
-from knowhue.errors import ConfigError
+from knowhue.errors import ConfigError, RunError
+from knowhue.evaluation.evaluate import Evaluation
 from knowhue.models.discriminator import receptive_field
 from knowhue.models.encoder import weights_digest
 from knowhue.models.multitask import build_discriminator, build_model
 from knowhue.presets import edit
-from knowhue.runs import Report, has_ended, read_log, run_folder, write_json, write_log
+from knowhue.runs import Report, has_ended, read_config, read_log, run_folder, write_json, write_log
 from knowhue.training import checkpoint
 from knowhue.training.engine import Engine
 from knowhue.training.feature_cache import cache_features
@@ -68,8 +69,31 @@ def run_arm(work: Work, config: Config, arm: str) -> Path:
         }
     )
     session = _session(work, config)
-    _load_heads(session, heads)
+    for head in heads.values():
+        _load(session, head)
     return _run(work, config, folder, session, "finetune", list(heads.values()))
+
+
+def evaluate_run(folder: Path, report: Report = lambda _: None) -> Evaluation:
+    """Score a trained run again, on its study's validation pictures, and write its scores anew.
+
+    Raises:
+        RunError: `folder` is no run folder of a finished run.
+    """
+    if not has_ended(folder):
+        raise RunError(
+            f"`{folder}` should be the folder of a finished run, such as runs/demo/multi/seed-0-1a2b3c4d. "
+            "Found no finished one there. Train it with `knowhue study` or `knowhue train`."
+        )
+    config = read_config(folder)
+    root = folder.parent.parent
+    work = Work(root, Engine(config.training), load_prepared(root / "pictures"), report)
+    session = _session(work, config)
+    _load(session, folder)
+    scored = validate(work, config, session)
+    if work.engine.is_main:
+        write_scores(folder, work.prepared, scored)
+    return scored
 
 
 def run_head(work: Work, config: Config, task: Task) -> Path:
@@ -148,18 +172,15 @@ def _run(
     return folder
 
 
-def _load_heads(session: Session, heads: dict[Task, Path]) -> None:
-    modules = session.modules(with_base=False)
-    for folder in heads.values():
-        stored = load_file(folder / "model.safetensors")
-        for name, module in modules.items():
-            own = {
-                key.removeprefix(f"{name}."): value
-                for key, value in stored.items()
-                if key.startswith(f"{name}.")
-            }
-            if own:
-                module.load_state_dict(own)
+def _load(session: Session, folder: Path) -> None:
+    """Load the parts that a run stored; its base only if it trained one."""
+    stored = load_file(folder / "model.safetensors")
+    for name, module in session.modules(with_base=True).items():
+        own = {
+            key.removeprefix(f"{name}."): value for key, value in stored.items() if key.startswith(f"{name}.")
+        }
+        if own:
+            module.load_state_dict(own)
 
 
 def _write_weights(folder: Path, session: Session, with_base: bool) -> None:
@@ -204,6 +225,6 @@ def _refuse_contradictions(config: Config) -> None:
     seen = receptive_field(config.colour.discriminator_layers)
     if size >> config.colour.discriminator_layers < 2:
         raise ConfigError(
-            f"`colour.discriminator_layers = {config.colour.discriminator_layers}` sees {seen} pixels, too many for pictures "
-            f"of `pictures.size_px = {size}`. Lower it."
+            f"`colour.discriminator_layers` should leave at least 2 patches of a picture of {size} pixels. "
+            f"Found `colour.discriminator_layers = {config.colour.discriminator_layers}`, which see {seen} pixels."
         )

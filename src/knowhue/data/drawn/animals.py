@@ -7,9 +7,9 @@ import numpy as np
 
 from knowhue.data.drawn.canvas import ACCENT, BODY, SECOND, Canvas, Field, Pose, smooth
 from knowhue.data.drawn.scenery import shade_ground
+from knowhue.data.drawn.shapes import fin, merge, spindle
 
 Rng = np.random.Generator
-Pair = tuple[float, float]
 
 
 def draw_shark(canvas: Canvas, rng: Rng, pose: Pose) -> None:
@@ -17,20 +17,13 @@ def draw_shark(canvas: Canvas, rng: Rng, pose: Pose) -> None:
     canvas = canvas.window(pose, 1.5)
     u, v = canvas.local(pose)
     v = v - rng.uniform(-0.16, 0.16) * u * u - rng.uniform(-0.05, 0.05) * np.sin(3 * u)
-    thick = _spindle(u, rng.uniform(0.42, 0.54), 0.58, 1.2) + 0.016
+    thick = spindle(u, rng.uniform(0.42, 0.54), 0.58, 1.2) + 0.016
     body = np.maximum(np.abs(v + 0.02) - thick, np.abs(u) - 1)
     beat, span = rng.uniform(0.8, 1.25, 2)
     back = rng.uniform(26, 46)
-    far_fin = _fin(u, -v, (0.42, 0.16), (-0.02, 0.36 * span), (0.06, 0.05))
+    far_fin = fin(u, -v, (0.42, 0.16), (-0.02, 0.36 * span), (0.06, 0.05))
     canvas.paint(canvas.cover(far_fin, pose.scale), back - 6, BODY, min(pose.haze + 0.1, 1.0))
-    fins = [
-        _fin(u, v, (0.24, -0.16), (-0.26, 0.46 * span), (0.07, 0.07)),
-        _fin(u, v, (-0.5, -0.62), (-0.7, 0.14), (0.02, 0.04)),
-        _fin(u, -v, (-0.45, -0.58), (-0.68, 0.15), (0.02, 0.04)),
-        _fin(u, v, (-0.8, -1.0), (-1.36, 0.54 * beat), (0.05, 0.09)),
-        _fin(u, -v, (-0.8, -1.0), (-1.18, 0.34 * beat), (0.05, 0.07)),
-    ]
-    whole = np.minimum(body, np.minimum.reduce(fins))
+    whole = np.minimum(body, _shark_fins(u, v, span, beat))
     belly = smooth((-0.25 - v / thick) * 2.2 + 0.4)
     belly = belly * canvas.cover(body, pose.scale)
     light = back + (rng.uniform(68, 84) - back) * belly + 9 * canvas.relief(whole, 0.16)
@@ -38,9 +31,21 @@ def draw_shark(canvas: Canvas, rng: Rng, pose: Pose) -> None:
     cover = canvas.cover(whole, pose.scale)
     canvas.paint(cover, light, BODY, pose.haze)
     canvas.stain(cover * belly, SECOND, pose.haze)
-    near_fin = _fin(u, -v, (0.4, 0.1), (-0.16 * beat, 0.48 * span), (0.08, 0.04))
+    near_fin = fin(u, -v, (0.4, 0.1), (-0.16 * beat, 0.48 * span), (0.08, 0.04))
     canvas.paint(canvas.cover(near_fin, pose.scale), back + 3 - 20 * np.clip(-v, 0, 0.4), BODY, pose.haze)
     _shark_face(canvas, u, v, pose)
+
+
+def _shark_fins(u: Field, v: Field, span: float, beat: float) -> Field:
+    """Signed distance to the dorsal, second dorsal and anal fins and both lobes of the tail."""
+    fins = [
+        fin(u, v, (0.24, -0.16), (-0.26, 0.46 * span), (0.07, 0.07)),
+        fin(u, v, (-0.5, -0.62), (-0.7, 0.14), (0.02, 0.04)),
+        fin(u, -v, (-0.45, -0.58), (-0.68, 0.15), (0.02, 0.04)),
+        fin(u, v, (-0.8, -1.0), (-1.36, 0.54 * beat), (0.05, 0.09)),
+        fin(u, -v, (-0.8, -1.0), (-1.18, 0.34 * beat), (0.05, 0.07)),
+    ]
+    return np.minimum.reduce(fins)
 
 
 def _marks(canvas: Canvas, rng: Rng, u: Field, v: Field) -> Field:
@@ -69,13 +74,13 @@ def draw_penguin(canvas: Canvas, rng: Rng, pose: Pose) -> None:
     canvas = canvas.window(pose, 1.4)
     u, v = canvas.local(pose)
     v = v - rng.uniform(-0.14, 0.14) * u * u
-    thick = _spindle(u * 1.02 + 0.1, rng.uniform(0.72, 0.88), 0.6, 0.75)
+    thick = spindle(u * 1.02 + 0.1, rng.uniform(0.72, 0.88), 0.6, 0.75)
     body = np.maximum(np.abs(v) - thick, np.maximum(u - 0.88, -1.07 - u))
     head = np.sqrt(((u - 0.72) / 1.25) ** 2 + (v - 0.03) ** 2) - 0.16
-    body = _merge(body, head, 0.12)
+    body = merge(body, head, 0.12)
     up, reach = rng.choice([-1.0, 1.0], p=[0.35, 0.65]), rng.uniform(0.42, 0.62)
     sweep, dark = rng.uniform(-0.3, 0.05), rng.uniform(12, 26)
-    far = _fin(u, -up * v, (0.34, 0.1), (sweep - 0.1, 0.95 * reach), (0.06, -0.02))
+    far = fin(u, -up * v, (0.34, 0.1), (sweep - 0.1, 0.95 * reach), (0.06, -0.02))
     canvas.paint(canvas.cover(far, pose.scale), dark + 4, BODY, min(pose.haze + 0.1, 1.0))
     _penguin_ends(canvas, u, v, pose)
     cover = canvas.cover(body, pose.scale)
@@ -89,7 +94,7 @@ def draw_penguin(canvas: Canvas, rng: Rng, pose: Pose) -> None:
     eye = np.sqrt((u - 0.76) ** 2 + (v - 0.07) ** 2)
     canvas.paint(canvas.cover(eye - 0.034, pose.scale), 90.0, SECOND, pose.haze)
     canvas.paint(canvas.cover(eye - 0.018, pose.scale), 5.0, BODY, pose.haze)
-    wing = _fin(u, up * (v + 0.05 * up), (0.4, 0.08), (sweep, reach), (0.07, -0.03))
+    wing = fin(u, up * (v + 0.05 * up), (0.4, 0.08), (sweep, reach), (0.07, -0.03))
     canvas.paint(canvas.cover(wing - 0.02, pose.scale), dark + 18 * np.clip(up * v, 0, 1), BODY, pose.haze)
 
 
@@ -161,7 +166,7 @@ def draw_starfish(canvas: Canvas, rng: Rng, pose: Pose) -> None:
     along, aside = radius * np.cos(off), radius * np.abs(np.sin(off))
     stout = rng.uniform(0.2, 0.32)
     width = stout * np.clip(1 - along / reach, 0, 1) ** 0.75 + 0.03
-    distance = _merge((aside - width) * 0.9, radius - 1.25 * stout, 0.1)
+    distance = merge((aside - width) * 0.9, radius - 1.25 * stout, 0.1)
     distance = np.maximum(distance, along - reach) * (1 - 0.5 * tilt)
     shade_ground(whole, pose, 0.9)
     face = canvas.relief(distance, 0.22)
@@ -172,32 +177,3 @@ def draw_starfish(canvas: Canvas, rng: Rng, pose: Pose) -> None:
     ridge = np.exp(-((aside / 0.05) ** 2)) * (0.6 + 0.4 * np.cos(along * 40))
     canvas.paint(0.7 * cover * ridge, base + 22, SECOND, pose.haze)
     canvas.stain(cover * smooth((along / reach - 0.55) * 2.5), ACCENT, pose.haze)
-
-
-def _spindle(u: Field, thickness: float, blunt: float, taper: float) -> Field:
-    """Half-thickness of a fish-like body, nose at u = 1: an airfoil, blunt in front and tapering behind."""
-    back = np.clip((1 - u) / 2, 1e-4, 1)
-    return thickness * back**blunt * (1 - back) ** taper
-
-
-def _fin(u: Field, v: Field, root: Pair, tip: Pair, curve: Pair) -> Field:
-    """Signed distance of a fin that stands on v = 0.
-
-    Args:
-        u: along the body.
-        v: out from the body.
-        root: u of the front and the back of the fin at the body.
-        tip: (u, v) of its end.
-        curve: how far the front edge bulges, and how far the back edge is hollowed.
-    """
-    out = v / tip[1]
-    bulge = 4 * np.clip(out, 0, 1) * (1 - np.clip(out, 0, 1))
-    front = root[0] + (tip[0] - root[0]) * out + curve[0] * bulge
-    rear = root[1] + (tip[0] - root[1]) * out + curve[1] * bulge
-    return np.maximum(np.maximum(u - front, rear - u) * 0.8, np.maximum(-v, v - tip[1]))
-
-
-def _merge(first: Field, second: Field, blend: float) -> Field:
-    """Smooth union of two signed distances (polynomial minimum by I. Quilez)."""
-    mix = np.clip(0.5 + 0.5 * (second - first) / blend, 0, 1)
-    return second + (first - second) * mix - blend * mix * (1 - mix)

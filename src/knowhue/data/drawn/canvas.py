@@ -60,18 +60,18 @@ class Canvas:
     def _span(self, middle: float, half: float) -> slice:
         first = int((middle - half + 1) / self.pixel) - 1
         last = int((middle + half + 1) / self.pixel) + 2
-        return slice(max(first, 0), max(last, 1))
+        return slice(min(max(first, 0), self.size_px - 1), max(last, 1))
 
     def noise(self, rng: np.random.Generator, across: int, down: int) -> Field:
         """Smooth noise, mean 0 and deviation about 1, with so many bumps across and down the whole sheet."""
         lattice = rng.standard_normal((down + 3, across + 3), dtype=np.float32)
         left, right = _spline(self.size_px, down)[self.rows], _spline(self.size_px, across)[self.columns]
-        return (left @ lattice @ right.T) * np.float32(2.1)
+        return np.float32(2.1) * np.asarray(left @ lattice @ right.T)
 
     def fractal(self, rng: np.random.Generator, cells: int, octaves: int = 3) -> Field:
         """Noise at `cells` bumps, twice as many, and so on, each octave at half the strength."""
         layers = [self.noise(rng, cells << i, cells << i) * np.float32(0.5**i) for i in range(octaves)]
-        return np.sum(layers, axis=0, dtype=np.float32)
+        return np.add.reduce(layers)
 
     def fill(self, lightness: Field, depth: Field) -> None:
         """Flood the sheet with water; it is also the fog that later things fade into.

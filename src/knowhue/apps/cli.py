@@ -1,0 +1,173 @@
+"""`knowhue`: one subcommand a public verb. Heavy imports wait until a command needs them."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from knowhue.errors import KnowhueError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Does a model colour better when it knows what it is looking at?\n\n"
+    "Train a colorizer and a classifier on one shared base, alone and together, and see whether they help each other.",
+    epilog="Start with: `knowhue study --preset demo --out runs/demo`",
+)
+
+PicturesArgument = Annotated[
+    str | None,
+    typer.Argument(
+        help="Folder with `<class>/`, or `train/<class>/` and `val/<class>/`; `unlabelled/` trains colour only."
+    ),
+]
+PresetOption = Annotated[
+    str, typer.Option(help="Where the settings start from: `poster`, `poster-imagenet` or `demo`.")
+]
+ConfigOption = Annotated[
+    list[Path] | None, typer.Option("--config", help="YAML file with settings; may be repeated.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="One setting, such as `training.heads.epochs=3`; may be repeated."),
+]
+OutOption = Annotated[Path, typer.Option(help="Study folder. The same command goes on where it stopped.")]
+
+
+@app.command(epilog="Example: `knowhue study photos/ --preset poster --out runs/photos`")
+def study(
+    pictures: PicturesArgument = None,
+    preset: PresetOption = "poster",
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    arms: Annotated[str, typer.Option(help="Arms to train, separated by commas.")] = "class,colour,multi",
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from `seed` on.")] = 1,
+    out: OutOption = Path("runs/study"),
+) -> None:
+    """Train the three models, compare them, answer the two questions in a report."""
+    settings = _settings(pictures, preset, config, set_)
+    from knowhue.apps.progress import showing_progress
+    from knowhue.runs import read_json
+    from knowhue.study import run_study
+
+    description = {"name": out.name, "preset": preset, "command": _command()}
+    numbers = range(settings.seed, settings.seed + seeds)
+    with showing_progress() as report:
+        page = run_study(settings, out, arms.split(","), numbers, description, report)
+    answers = read_json(out / "results.json")["answers"]
+    typer.echo(f"\nIs colouring easier for a model that also learns to classify?\n  {answers['colour']}")
+    typer.echo(f"\nIs classifying easier for a model that also learns to colour?\n  {answers['class']}")
+    typer.echo(f"\nReport: {page}")
+
+
+@app.command(epilog="Example: `knowhue prepare photos/ --out runs/photos --set pictures.size_px=128`")
+def prepare(
+    pictures: PicturesArgument = None,
+    preset: PresetOption = "poster",
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    out: OutOption = Path("runs/study"),
+) -> None:
+    """Check, split and resize the pictures; say what was left out and why."""
+    settings = _settings(pictures, preset, config, set_)
+    from knowhue.apps.progress import showing_progress
+    from knowhue.data.prepare import prepare as run
+    from knowhue.runs import read_json
+
+    with showing_progress() as report:
+        run(settings.pictures, out / "pictures", report)
+    summary = read_json(out / "pictures" / "prepared.json")
+    for part, counts in summary["counts"].items():
+        typer.echo(f"{part}: " + ", ".join(f"{name} {count}" for name, count in counts.items() if count))
+    for left in summary["left_out"]:
+        typer.echo(f"left out: {left['path']} ({left['reason']})")
+    typer.echo(f"Prepared: {out / 'pictures'}")
+
+
+@app.command(epilog="Example: `knowhue train photos/ --arm multi --out runs/photos`")
+def train(
+    pictures: PicturesArgument = None,
+    arm: Annotated[str, typer.Option(help="`class`, `colour` or `multi`.")] = "multi",
+    preset: PresetOption = "poster",
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    out: OutOption = Path("runs/study"),
+) -> None:
+    """Train one arm with one seed (`--set seed=1`)."""
+    settings = _settings(pictures, preset, config, set_)
+    from knowhue.apps.progress import showing_progress
+    from knowhue.presets import arm_config
+    from knowhue.training.train import train as run
+
+    settings = arm_config(settings, arm)
+    with showing_progress() as report:
+        folder = run(settings, out, arm, report)
+    _print_scores(folder)
+
+
+@app.command(epilog="Example: `knowhue evaluate runs/demo/multi/seed-0-1a2b3c4d`")
+def evaluate(run: Annotated[Path, typer.Argument(help="Run folder of a trained arm.")]) -> None:
+    """Score a trained run on its study's validation pictures again."""
+    from knowhue.training.train import evaluate_run
+
+    evaluate_run(run)
+    _print_scores(run)
+
+
+@app.command(epilog="Example: `knowhue report runs/demo`")
+def report(study: Annotated[Path, typer.Argument(help="Study folder.")]) -> None:
+    """Make report.html and results.json again from the run folders; needs no torch."""
+    from knowhue.report.page import write_report
+
+    typer.echo(f"Report: {write_report(study)}")
+
+
+@app.command(epilog="Example: `knowhue config --preset demo --set training.batch_size=64`")
+def config(preset: PresetOption = "poster", config: ConfigOption = None, set_: SetOption = None) -> None:
+    """Print every setting with its value, meaning and unit, as YAML that --config reads."""
+    from knowhue.apps.settings import explain
+
+    typer.echo(explain(_settings(None, preset, config, set_)))
+
+
+def main() -> NoReturn:
+    """Run the command line; what a user can mend is one line and exit code 2."""
+    try:
+        app(standalone_mode=True)
+    except KnowhueError as error:
+        typer.echo(f"knowhue: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("\nknowhue: stopped. The same command goes on from the last epoch.", err=True)
+        sys.exit(130)
+    except OSError as error:
+        typer.echo(f"knowhue: {error.strerror}: `{error.filename}`.", err=True)
+        sys.exit(2)
+    sys.exit(0)
+
+
+def _settings(pictures: str | None, preset: str, files: list[Path] | None, settings: list[str] | None):
+    from knowhue.presets import load_config
+
+    asked = list(settings or [])
+    if pictures is not None:
+        asked.insert(0, f"pictures.path={pictures}")
+        asked[:0] = [] if preset == "poster-imagenet" else ["pictures.source=folder"]
+    return load_config(preset, files or [], asked)
+
+
+def _print_scores(folder: Path) -> None:
+    from knowhue.runs import read_json
+
+    for name, value in read_json(folder / "scores.json")["metrics"].items():
+        typer.echo(f"{name:>20} {'not a number' if value is None else f'{value:.4f}'}")
+    typer.echo(f"Run: {folder}")
+
+
+def _command() -> str:
+    return shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])

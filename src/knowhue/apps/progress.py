@@ -1,0 +1,125 @@
+"""Progress of long work: live bars in a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from knowhue.runs import Report
+
+PLAIN_SECONDS = 15.0
+SHORT = {
+    "l1": "L1",
+    "generator": "G",
+    "discriminator": "D",
+    "cross_entropy": "CE",
+}
+
+
+@contextmanager
+def showing_progress() -> Iterator[Report]:
+    """A function to tell progress to; the screen is left tidy whatever happens. Only one process shows."""
+    import os
+
+    console = Console(stderr=True)
+    if os.environ.get("RANK", "0") != "0":
+        yield lambda _: None
+    elif console.is_terminal:
+        with _bars(console) as bars:
+            yield Live(bars)
+    else:
+        yield Plain(console)
+
+
+class Plain:
+    """One line a while, for files and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._title = ""
+        self._last = 0.0
+        self._started = time.monotonic()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Print an event that begins or ends something, or if the last line is a while ago."""
+        self._title = title(event) or self._title
+        done, total = extent(event)
+        now = time.monotonic()
+        if title(event) or done == total or now - self._last > PLAIN_SECONDS:
+            self._last = now
+            clock = f"{now - self._started:6.0f} s"
+            self._console.print(
+                f"{clock}  {self._title}  {describe(event)}".rstrip(), highlight=False, soft_wrap=True
+            )
+
+
+class Live:
+    """Two bars: the work at hand with its losses, and the cells of the study."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._cells: TaskID | None = None
+        self._now = bars.add_task("starting", total=None, losses="")
+        self._title = ""
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Move the bars."""
+        if event["stage"] == "cell":
+            if self._cells is None:
+                self._cells = self._bars.add_task("arms x seeds", total=event["total"], losses="")
+            self._bars.update(self._cells, completed=event["done"])
+        new_title = title(event)
+        if new_title:
+            self._title = new_title
+            self._bars.reset(self._now, total=None, description=new_title, losses="")
+        done, total = extent(event)
+        if total:
+            text = describe(event)
+            self._bars.update(self._now, description=self._title, total=total, completed=done, losses=text)
+
+
+def title(event: Mapping[str, Any]) -> str:
+    """What begins with this event, or nothing."""
+    match event["stage"]:
+        case "run":
+            what = "heads on the frozen base" if event["phase"] == "heads" else "fine-tuning everything"
+            return f"{event['arm']}, seed {event['seed']}: {what}"
+        case "prepare" | "features" if event["done"] == 1:
+            return "preparing pictures"
+        case "report":
+            return "writing the report"
+    return ""
+
+
+def extent(event: Mapping[str, Any]) -> tuple[int, int]:
+    """How much of the work at hand is done, of how much; steps over all epochs of a phase."""
+    if event["stage"] == "train":
+        return (event["epoch"] - 1) * event["steps"] + event["step"], event["epochs"] * event["steps"]
+    return (event["done"], event["total"]) if event["stage"] in ("prepare", "features") else (0, 0)
+
+
+def describe(event: Mapping[str, Any]) -> str:
+    """Epoch and losses, or counts."""
+    if event["stage"] == "train":
+        losses = "  ".join(f"{SHORT[k]} {float(v):.3f}" for k, v in event["losses"].items() if k in SHORT)
+        return f"epoch {event['epoch']}/{event['epochs']}  {losses}"
+    if event["stage"] in ("prepare", "features"):
+        what = "pictures" if event["stage"] == "prepare" else "pictures through the frozen base"
+        return f"{event['done']}/{event['total']} {what}"
+    return ""
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[losses]}"),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
