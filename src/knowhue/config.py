@@ -22,40 +22,41 @@ class Pictures(Section):
     """Where pictures come from and how they are made ready."""
 
     source: Literal["folder", "imagenet", "huggingface", "drawn"] = Field(
-        "folder", description="kind of source; `knowhue study PATH` implies a folder"
+        default="folder", description="kind of source; `knowhue study PATH` implies a folder"
     )
     path: str | None = Field(
-        None, description="folder, root of a local ImageNet tree, or name of a Hugging Face dataset"
+        default=None, description="folder, root of a local ImageNet tree, or name of a Hugging Face dataset"
     )
     wordnet_ids: dict[str, str] = Field(
         default_factory=dict, description="class name to WordNet id, for `source: imagenet`"
     )
-    image_column: str = Field("image", description="Hugging Face: column of the pictures")
-    label_column: str = Field("label", description="Hugging Face: column of the labels")
+    image_column: str = Field(default="image", description="Hugging Face: column of the pictures")
+    label_column: str = Field(default="label", description="Hugging Face: column of the labels")
     size_px: Annotated[int, Field(ge=16, le=1024)] = Field(
-        96, description="side of the square pictures, pixels"
+        default=96, description="side of the square pictures, pixels"
     )
     validation_share: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.2, description="share split off per class where the source has no validation part"
+        default=0.2, description="share split off per class where the source has no validation part"
     )
-    split_seed: Annotated[int, Field(ge=0)] = Field(0, description="seed of that split")
+    split_seed: Annotated[int, Field(ge=0)] = Field(default=0, description="seed of that split")
     min_colourfulness: Annotated[float, Field(ge=0)] = Field(
-        4.0, description="Hasler-Suesstrunk colourfulness (0 to about 110) below which a picture is near-gray"
+        default=4.0,
+        description="Hasler-Suesstrunk colourfulness (0 to about 110) below which a picture is near-gray",
     )
-    min_per_class: Count = Field(10, description="labelled training pictures that each class needs")
-    drawn_count: Count = Field(1500, description="drawn: pictures, training and validation together")
-    drawn_seed: Annotated[int, Field(ge=0)] = Field(0, description="drawn: seed of the set")
+    min_per_class: Count = Field(default=10, description="labelled training pictures that each class needs")
+    drawn_count: Count = Field(default=1500, description="drawn: pictures, training and validation together")
+    drawn_seed: Annotated[int, Field(ge=0)] = Field(default=0, description="drawn: seed of the set")
     class_colour: Share = Field(
-        0.8, description="drawn: how far colour follows from class given the lightness, 0 to 1"
+        default=0.8, description="drawn: how far colour follows from class given the lightness, 0 to 1"
     )
 
 
 class Encoder(Section):
     """The shared base: a pretrained feature extractor that sees gray."""
 
-    name: str = Field("resnet18", description="any timm model with a feature pyramid")
+    name: str = Field(default="resnet18", description="any timm model with a feature pyramid")
     weights: str = Field(
-        "pretrained",
+        default="pretrained",
         description="`pretrained` (from the hub), `package` (from a pip package), a local file, or `none`",
     )
 
@@ -63,32 +64,39 @@ class Encoder(Section):
 class Colour(Section):
     """The colour task: a conditional GAN with an L1 term."""
 
-    decoder: str = Field("transposed", description="head from features to chroma, see `decoders.DECODERS`")
-    width: Count = Field(32, description="channels of the decoder's last stage; doubles towards the base")
-    gan_loss: Literal["bce", "lsgan", "hinge"] = Field("lsgan", description="adversarial loss")
+    decoder: str = Field(
+        default="unet", description="head from features to chroma, see `decoders.DECODERS`"
+    )
+    width: Count = Field(
+        default=32, description="channels of the decoder's last stage; doubles towards the base"
+    )
+    gan_loss: Literal["bce", "lsgan", "hinge"] = Field(default="lsgan", description="adversarial loss")
     adversarial_weight: Annotated[float, Field(ge=0)] = Field(
-        1.0, description="weight of the generator's adversarial loss; 0 leaves plain regression"
+        default=1.0, description="weight of the generator's adversarial loss; 0 leaves plain regression"
     )
     l1_weight: Annotated[float, Field(ge=0)] = Field(
-        100.0, description="weight of the mean absolute error, chroma scaled by 1/110 (pix2pix uses 100)"
+        default=100.0,
+        description="weight of the mean absolute error, chroma scaled by 1/110 (pix2pix uses 100)",
     )
-    discriminator_width: Count = Field(32, description="channels of the discriminator's first layer")
+    discriminator_width: Count = Field(default=32, description="channels of the discriminator's first layer")
     discriminator_layers: Annotated[int, Field(ge=1, le=6)] = Field(
-        3, description="stride-2 layers of the PatchGAN; 3 see 46 pixels"
+        default=3, description="stride-2 layers of the PatchGAN; 3 see 46 pixels"
     )
 
 
 class Class(Section):
     """The classification task."""
 
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="cross-entropy smoothing")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="cross-entropy smoothing"
+    )
 
 
 class TaskWeights(Section):
     """What each task's loss counts in the sum that the shared base is trained on."""
 
-    colour: Positive = Field(1.0, description="weight of the colour task's loss")
-    class_: Positive = Field(10.0, alias="class", description="weight of the class task's loss")
+    colour: Positive = Field(default=1.0, description="weight of the colour task's loss")
+    class_: Positive = Field(default=10.0, alias="class", description="weight of the class task's loss")
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
@@ -98,26 +106,33 @@ class Phase(Section):
 
     epochs: Annotated[int, Field(ge=0)] = Field(description="passes over the training pictures")
     rate: Positive = Field(description="peak learning rate of the heads (AdamW, cosine decay to a tenth)")
-    base_rate: Annotated[float, Field(ge=0)] = Field(0.0, description="the same of the base; 0 is frozen")
-    discriminator_rate: Positive = Field(2e-4, description="the same of the discriminator")
+    base_rate: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="the same of the base; 0 is frozen"
+    )
+    discriminator_rate: Positive = Field(default=2e-4, description="the same of the discriminator")
 
 
 class Training(Section):
     """Schedule, batches and arithmetic."""
 
-    batch_size: Annotated[int, Field(ge=2)] = Field(32, description="pictures a step, over all processes")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="AdamW's decoupled decay")
+    batch_size: Annotated[int, Field(ge=2)] = Field(
+        default=32, description="pictures a step, over all processes"
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.01, description="AdamW's decoupled decay")
     shift_px: Annotated[int, Field(ge=0)] = Field(
-        6, description="fine-tuning: pictures move by up to this many pixels, edges reflected"
+        default=6, description="fine-tuning: pictures move by up to this many pixels, edges reflected"
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="arithmetic of the networks; auto is bfloat16 where the device has it"
+        default="auto", description="arithmetic of the networks; auto is bfloat16 where the device has it"
     )
-    cache_features: bool = Field(
-        True, description="compute the frozen base once per picture, keep it on disk"
+    cache_gib: Annotated[float, Field(ge=0)] = Field(
+        default=8.0,
+        description="disk for cached features of the frozen base; GiB; beyond it they are recomputed",
     )
-    heads: Phase = Field(Phase(epochs=30, rate=1e-3), description="base frozen, heads only")
-    finetune: Phase = Field(Phase(epochs=15, rate=3e-4, base_rate=1e-4), description="everything trains")
+    heads: Phase = Field(default=Phase(epochs=30, rate=1e-3), description="base frozen, heads only")
+    finetune: Phase = Field(
+        default=Phase(epochs=15, rate=3e-4, base_rate=1e-4), description="everything trains"
+    )
 
     @model_validator(mode="after")
     def _phases_mean_what_they_say(self) -> "Training":
@@ -134,13 +149,17 @@ class Training(Section):
 class Config(Section):
     """One run: one arm of one study with one seed."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="names every random stream of the run")
-    tasks: tuple[Task, ...] = Field(("colour", "class"), description="what this model is trained to do")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
+        default=0, description="names every random stream of the run"
+    )
+    tasks: tuple[Task, ...] = Field(
+        default=("colour", "class"), description="what this model is trained to do"
+    )
     task_weights: TaskWeights = TaskWeights()
     pictures: Pictures = Pictures()
     encoder: Encoder = Encoder()
     colour: Colour = Colour()
-    class_: Class = Field(Class(), alias="class")
+    class_: Class = Field(default=Class(), alias="class")
     training: Training = Training()
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)

@@ -31,8 +31,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 ARMS: dict[str, dict[str, Any]] = {
+    "colour": {"tasks": ("colour",)},  # first: the features that it caches serve the other two
     "class": {"tasks": ("class",)},
-    "colour": {"tasks": ("colour",)},
     "multi": {"tasks": ("colour", "class")},
 }
 

@@ -48,9 +48,8 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             f"Cannot write `{path}`: {error.strerror}. Name another folder with --out, or free it."
         ) from None
     try:
-        with os.fdopen(
-            handle, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": "\n"})
-        ) as file:
+        text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+        with open(handle, mode, **text) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

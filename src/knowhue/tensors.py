@@ -24,11 +24,12 @@ Pyramid: TypeAlias = tuple[Tensor, ...]
 class Batch(NamedTuple):
     """What a model may see of some pictures, and what it should answer.
 
-    `label_weight` (B,) is 0 for an unlabelled picture and otherwise the batch size over the number of
-    labelled pictures, both over all processes, so that a plain mean is the mean over the labelled ones.
+    `position` (B,) says which of the prepared pictures they are. `label_weight` (B,) is 0 for an unlabelled
+    picture and otherwise the batch size over the number of labelled pictures, both over all processes, so that
+    a plain mean is the mean over the labelled ones.
     """
 
-    index: Tensor
+    position: Tensor
     lightness: Lightness
     chroma: Chroma
     label: Label

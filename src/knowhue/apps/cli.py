@@ -45,7 +45,7 @@ def study(
     preset: PresetOption = "poster",
     config: ConfigOption = None,
     set_: SetOption = None,
-    arms: Annotated[str, typer.Option(help="Arms to train, separated by commas.")] = "class,colour,multi",
+    arms: Annotated[str, typer.Option(help="Arms to train, separated by commas.")] = "colour,class,multi",
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from `seed` on.")] = 1,
     out: OutOption = Path("runs/study"),
 ) -> None:

@@ -91,6 +91,8 @@ def title(event: Mapping[str, Any]) -> str:
             return "preparing pictures"
         case "report":
             return "writing the report"
+        case "note":
+            return str(event["text"])
     return ""
 
 

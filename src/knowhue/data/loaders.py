@@ -70,7 +70,7 @@ class TrainingBatches:
             weight = label_weights(self.prepared.label[self.order[chosen]])[
                 self.share.rank :: self.share.world
             ]
-            applied = Augmentation(*(values[mine] for values in self.augmentation))
+            applied = Augmentation(self.augmentation.mirrored[mine], self.augmentation.shift[mine])
             rgb = augment(self.prepared.rgb[self.order[mine]], applied)
             yield to_batch(self.prepared, self.order[mine], rgb, weight, self.device), applied.mirrored
 
@@ -95,8 +95,8 @@ def to_batch(
     """Move pictures to the device and convert them there, all at once."""
     lightness, chroma = rgb_to_lab(to_rgb(rgb, device))
     label = torch.from_numpy(prepared.label[positions]).to(device)
-    index = torch.from_numpy(positions).to(device)
-    return Batch(index, lightness, chroma, label, torch.from_numpy(weight).to(device))
+    position = torch.from_numpy(positions).to(device)
+    return Batch(position, lightness, chroma, label, torch.from_numpy(weight).to(device))
 
 
 def to_rgb(pictures: NDArray[np.uint8], device: torch.device) -> RGB:

@@ -96,7 +96,7 @@ def from_imagenet(pictures: Pictures) -> list[Item]:
 def from_huggingface(pictures: Pictures) -> list[Item]:
     """A Hugging Face dataset, by hub name or local folder, through the extra `huggingface`."""
     try:
-        import datasets
+        import datasets  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         raise ConfigError(
             "`pictures.source: huggingface` needs an extra: pip install 'knowhue[huggingface]'"

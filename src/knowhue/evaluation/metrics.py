@@ -93,7 +93,7 @@ def mean_chroma(chroma: Chroma) -> Tensor:
 
 def picture_columns(batch: Batch, prediction: Prediction) -> dict[str, Tensor]:
     """What is known of each picture of a batch, (B,) a column."""
-    columns = {"index": batch.index, "label": batch.label}
+    columns = {"index": batch.position, "label": batch.label}
     if prediction.chroma is not None:
         columns["ab_l1"] = ab_l1(prediction.chroma, batch.chroma)
         columns["chroma_predicted"] = mean_chroma(prediction.chroma)

@@ -4,7 +4,7 @@ import hashlib
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -73,8 +73,11 @@ class Encoder(nn.Module):
         super().__init__()
         base = _known(name)
         self.body = timm.create_model(name, features_only=True, pretrained=False)
-        self.channels: tuple[int, ...] = tuple(self.body.feature_info.channels())
-        self.strides: tuple[int, ...] = tuple(self.body.feature_info.reduction())
+        info: Any = self.body.feature_info
+        self.channels: tuple[int, ...] = tuple(info.channels())
+        self.strides: tuple[int, ...] = tuple(info.reduction())
+        self.mean: Tensor
+        self.deviation: Tensor
         mean, deviation = _normalisation(name, base)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("deviation", deviation, persistent=False)
@@ -129,7 +132,7 @@ def _known(name: str) -> Base:
 
 
 def _normalisation(name: str, base: Base) -> tuple[Tensor, Tensor]:
-    usual = timm.get_pretrained_cfg(name)
+    usual: Any = timm.get_pretrained_cfg(name)
     mean = usual.mean if base.mean is None else (base.mean,) * 3
     deviation = usual.std if base.deviation is None else (base.deviation,) * 3
     return torch.tensor(mean).reshape(1, 3, 1, 1), torch.tensor(deviation).reshape(1, 3, 1, 1)

@@ -53,7 +53,7 @@ class Engine:
 
     def distribute(self, module: Module) -> Module:
         """Wrap for several processes; of a bare module, anew whenever what trains has changed."""
-        return self._accelerator.prepare_model(module) if self.share.world > 1 else module
+        return self._accelerator.prepare_model(module) if self.share.world > 1 else module  # pyright: ignore
 
     def backward(self, loss: Tensor) -> None:
         """Backpropagate; gradients come out averaged over the processes."""

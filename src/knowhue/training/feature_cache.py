@@ -61,12 +61,18 @@ def cache_features(
             _fill(model, prepared, home, missing, engine, report)
         except OSError as error:
             raise RunError(
-                f"Cannot write `{home}`: {error.strerror}. Free some space, or --set training.cache_features=false"
+                f"Cannot write `{home}`: {error.strerror}. Free some space, or --set training.cache_gib=0"
             ) from None
     arrays = [np.load(home / f"tap-{tap}.npy", mmap_mode="r") for tap in model.taps]
     shapes = [read_json(home / f"tap-{tap}.json") for tap in model.taps]
     assert all(list(a.shape) == s for a, s in zip(arrays, shapes, strict=True))
     return FeatureCache(arrays, engine.device)
+
+
+def cache_bytes(model: MultiTask, prepared: Prepared, engine: Engine) -> int:
+    """Disk that a model's taps of all pictures need."""
+    one = _compute(model.eval(), prepared, np.arange(1), False, engine)
+    return 2 * len(prepared.rgb) * sum(one[tap].nbytes for tap in model.taps)
 
 
 def _fill(

@@ -81,8 +81,8 @@ class Session:
             "class": self.model.classifier,
             "discriminator": self.discriminator,
         }
-        base = {"encoder": self.model.encoder} if with_base else {}
-        return base | {name: module for name, module in heads.items() if module is not None}
+        base = {"encoder": self.model.encoder if with_base else None}
+        return {name: module for name, module in (base | heads).items() if module is not None}
 
 
 def run_phase(work: Work, config: Config, folder: Path, session: Session, name: PhaseName) -> list[Entry]:
@@ -99,7 +99,7 @@ def run_phase(work: Work, config: Config, folder: Path, session: Session, name: 
     phase: Phase = getattr(config.training, name)
     players = _players(work.engine, session, phase, config)
     modules = session.modules(with_base=name == "finetune")
-    optimizers = dict(zip(("model", "discriminator"), players.optimizers, strict=False))
+    optimizers = {f"optimizer-{i}": optimizer for i, optimizer in enumerate(players.optimizers)}
     done = checkpoint.restore(folder / "checkpoints", modules, optimizers)
     log = read_log(folder, name)[:done]
     for epoch in range(done, phase.epochs):
@@ -197,7 +197,7 @@ def _tell(
 
 
 def _with_features(batch: Batch, features: FeatureCache, mirrored: NDArray[np.bool_] | None = None) -> Batch:
-    index = batch.index.cpu().numpy()
+    index = batch.position.cpu().numpy()
     upright = np.zeros(len(index), dtype=np.bool_)
     return batch._replace(features=features.read(index, upright if mirrored is None else mirrored))
 

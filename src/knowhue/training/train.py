@@ -17,7 +17,7 @@ from knowhue.presets import edit
 from knowhue.runs import Report, has_ended, read_config, read_log, run_folder, write_json, write_log
 from knowhue.training import checkpoint
 from knowhue.training.engine import Engine
-from knowhue.training.feature_cache import cache_features
+from knowhue.training.feature_cache import cache_bytes, cache_features
 from knowhue.training.loop import Diverged, Entry, Session, Work, run_phase, validate
 from knowhue.training.outcome import write_samples, write_scores
 from knowhue.training.phases import PhaseName
@@ -117,9 +117,17 @@ def run_head(work: Work, config: Config, task: Task) -> Path:
         }
     )
     session = _session(work, own)
-    if own.training.cache_features:
+    needed = cache_bytes(session.model, work.prepared, work.engine) / 2**30
+    if needed <= own.training.cache_gib:
         cache = cache_features(session.model, work.prepared, work.root / "features", work.engine, work.report)
         session = Session(session.model, session.discriminator, cache)
+    else:
+        work.report(
+            {
+                "stage": "note",
+                "text": f"features would take {needed:.1f} GiB, over training.cache_gib: recomputed",
+            }
+        )
     return _run(work, own, folder, session, "heads", [])
 
 

@@ -1,0 +1,101 @@
+"""Tiny pictures, settings and work that many tests share; everything here takes milliseconds."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from knowhue.config import Config
+from knowhue.data.prepare import Prepared
+from knowhue.presets import edit
+from knowhue.training.engine import Engine
+from knowhue.training.loop import Work
+
+TINY: dict[str, Any] = {
+    "pictures": {"source": "drawn", "size_px": 32, "drawn_count": 20, "min_per_class": 1},
+    "encoder": {"name": "tf_efficientnet_lite0", "weights": "none"},
+    "colour": {"width": 4, "discriminator_width": 4, "discriminator_layers": 2},
+    "training": {
+        "batch_size": 4,
+        "shift_px": 2,
+        "precision": "float32",
+        "heads": {"epochs": 2, "rate": 1e-3},
+        "finetune": {"epochs": 2},
+    },
+}
+
+MakeFolder = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Sums in one order on every machine."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny() -> Callable[..., Config]:
+    """The tiny configuration with changes by dotted name: `tiny(training__batch_size=2, seed=1)`."""
+
+    def make(**changes: Any) -> Config:
+        config = edit(Config(), TINY)
+        for name, value in changes.items():
+            nested: Any = value
+            for part in reversed(name.split("__")):
+                nested = {part: nested}
+            config = edit(config, nested)
+        return config
+
+    return make
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path) -> MakeFolder:
+    """Write coloured noise: `make_folder({"train/cat": 3, "val/cat": 1})` returns the root."""
+
+    def make(layout: Mapping[str, int], root: str = "photos", size_px: int = 24, seed: int = 0) -> Path:
+        generator = np.random.default_rng(seed)
+        for folder, count in layout.items():
+            home = tmp_path / root / folder
+            home.mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                noise = generator.integers(0, 256, (size_px, size_px, 3), dtype=np.uint8)
+                Image.fromarray(noise).save(home / f"{number:02d}.png")
+        return tmp_path / root
+
+    return make
+
+
+@pytest.fixture
+def make_prepared() -> Callable[..., Prepared]:
+    """Prepared pictures of noise that were never on disk; every fourth is for validation."""
+
+    def make(count: int = 16, size_px: int = 32, classes: int = 2, unlabelled: int = 0, seed: int = 0) -> Prepared:
+        generator = np.random.default_rng(seed)
+        label = (np.arange(count) + np.arange(count) // 4) % classes
+        is_train = np.arange(count) % 4 != 3
+        label[np.flatnonzero(is_train)[:unlabelled]] = -1
+        return Prepared(
+            classes=tuple("abcdefgh"[:classes]),
+            rgb=generator.integers(0, 256, (count, size_px, size_px, 3), dtype=np.uint8),
+            label=label,
+            is_train=is_train,
+            paths=tuple(f"noise/{i}.png" for i in range(count)),
+            fingerprint=f"noise-{count}-{size_px}-{classes}-{unlabelled}-{seed}",
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_work(tmp_path: Path, make_prepared: Callable[..., Prepared]) -> Callable[..., Work]:
+    """Work on prepared noise below a folder of its own: `make_work(config, "first")`."""
+
+    def make(config: Config, name: str = "study", report: Any = lambda _: None, **prepared: Any) -> Work:
+        return Work(tmp_path / name, Engine(config.training), make_prepared(**prepared), report)
+
+    return make

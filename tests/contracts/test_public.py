@@ -1,0 +1,61 @@
+"""What holds for the whole package."""
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+
+import knowhue
+
+ROOT = Path(knowhue.__file__).parent
+MODULES = sorted(ROOT.rglob("*.py"))
+NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
+
+
+def test_public_names_are_sorted_and_there():
+    assert knowhue.__all__ == sorted(knowhue.__all__)
+    for name in knowhue.__all__:
+        assert getattr(knowhue, name).__doc__
+
+
+def test_unknown_name_lists_the_public_ones():
+    with pytest.raises(AttributeError, match=r"no attribute 'tran'; public names: Config, .*train"):
+        knowhue.tran  # noqa: B018
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_every_module_says_why_it_exists(path):
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert docstring
+    assert docstring.splitlines()[0].rstrip().endswith((".", ";", "?"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_every_function_and_class_without_underscore_has_a_docstring(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    public = [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_") and not ast.get_docstring(node)
+    ]
+    assert public == []
+
+
+def test_no_module_is_a_drawer_for_everything():
+    assert {path.stem for path in MODULES} & {"utils", "util", "helpers", "common", "misc"} == set()
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p.stem != "__main__"], ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_module_imports_by_itself(path):
+    relative = path.relative_to(ROOT.parent).with_suffix("")
+    importlib.import_module(".".join(relative.parts).removesuffix(".__init__"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_only_apps_print_or_exit(path):
+    if "apps" in path.parts:
+        pytest.skip("apps may")
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    names = {ast.unparse(function) for function in calls}
+    assert names & {"print", "sys.exit", "exit", "quit", "os._exit"} == set()

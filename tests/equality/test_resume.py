@@ -1,0 +1,71 @@
+"""An interrupted run that goes on ends with the numbers of one that was never interrupted."""
+
+import pytest
+
+from knowhue.runs import has_ended, read_log
+from knowhue.training.train import run_arm
+
+TIMES = ("seconds", "pictures_per_second")
+
+
+class Interrupted(Exception):
+    """Stands for a power cut."""
+
+
+def interrupt_after(steps):
+    """A report that stops the run at its nth training step."""
+    seen = 0
+
+    def report(event):
+        nonlocal seen
+        seen += event["stage"] == "train"
+        if seen > steps:
+            raise Interrupted
+
+    return report
+
+
+def numbers(folder):
+    return [{k: v for k, v in entry.items() if k not in TIMES} for entry in read_log(folder)]
+
+
+STEPS_AN_EPOCH = 3  # 12 training pictures in batches of 4
+
+
+@pytest.mark.parametrize("arm", ["colour", "multi"])
+def test_resumed_is_uninterrupted(tiny, make_work, arm):
+    config = tiny(tasks=("colour",) if arm == "colour" else ("colour", "class"))
+    whole = run_arm(make_work(config, "whole"), config, arm)
+    heads = 2 * STEPS_AN_EPOCH * len(config.tasks)
+    for steps in (1, STEPS_AN_EPOCH + 1):  # in the first epoch, in the second
+        with pytest.raises(Interrupted):
+            run_arm(make_work(config, "cut", interrupt_after(steps)), config, arm)
+    while_finetuning = interrupt_after(heads - STEPS_AN_EPOCH + STEPS_AN_EPOCH + 2)
+    with pytest.raises(Interrupted):
+        run_arm(make_work(config, "cut", while_finetuning), config, arm)
+    resumed = run_arm(make_work(config, "cut"), config, arm)
+    assert numbers(resumed) == numbers(whole)
+    assert len(numbers(resumed)) == 4
+    for name in ("model.safetensors", "scores.json", "per_image.csv"):
+        assert (resumed / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_finished_run_is_not_repeated(tiny, make_work):
+    config = tiny(tasks=("class",), training__heads__epochs=1, training__finetune__epochs=1)
+    folder = run_arm(make_work(config), config, "class")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    events = []
+    assert run_arm(make_work(config, report=events.append), config, "class") == folder
+    assert has_ended(folder)
+    assert events == []
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(tiny, make_work):
+    short = {"tasks": ("colour",), "training__heads__epochs": 1, "training__finetune__epochs": 1}
+    folders = [
+        run_arm(make_work(config, name), config, "colour")
+        for name, config in (("a", tiny(**short)), ("b", tiny(**short)), ("c", tiny(seed=1, **short)))
+    ]
+    first, again, other = ((folder / "model.safetensors").read_bytes() for folder in folders)
+    assert first == again != other

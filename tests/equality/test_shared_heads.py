@@ -1,0 +1,69 @@
+"""The A/A gate: with the base frozen, heads trained side by side are the heads trained alone, bit for bit."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from knowhue.training.feature_cache import cache_features
+from knowhue.training.loop import run_phase
+from knowhue.training.train import _session, head_config, run_head
+
+
+def train_both_ways(config, work):
+    """Both heads in one model, and each in a run of its own: their weights by name."""
+    session = _session(work, config)
+    if config.training.cache_gib:
+        session = replace(session, features=cache_features(session.model, work.prepared, work.root / "f", work.engine))
+    run_phase(work, config, work.root / "joint", session, "heads")
+    joint = {
+        f"{name}.{key}": value
+        for name, module in session.modules(with_base=False).items()
+        for key, value in module.state_dict().items()
+    }
+    folders = [run_head(work, config, task) for task in ("colour", "class")]
+    return joint, {k: v for folder in folders for k, v in load_file(folder / "model.safetensors").items()}
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("decoder", ["transposed", "unet"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_joint_heads_are_the_separate_heads(tiny, make_work, decoder, cached, precision):
+    config = tiny(
+        colour__decoder=decoder, training__cache_gib=10 * cached, training__precision=precision
+    )
+    joint, alone = train_both_ways(config, make_work(config, unlabelled=3))
+    assert joint.keys() == alone.keys()
+    assert [key for key, value in joint.items() if not torch.equal(value, alone[key])] == []
+
+
+def test_heads_did_learn(tiny, make_work):
+    config = tiny()
+    joint, _ = train_both_ways(config, make_work(config))
+    untrained = _session(make_work(config), config).modules(with_base=False)
+    assert not torch.equal(joint["class.linear.weight"], untrained["class"].linear.weight)
+    assert joint["colour.out.weight"].abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("task", "change"),
+    [
+        ("colour", {"class__label_smoothing": 0.1}),
+        ("class", {"colour__width": 8}),
+        ("class", {"colour__gan_loss": "hinge"}),
+        ("colour", {"training__finetune__epochs": 7}),
+        ("class", {"training__shift_px": 3}),
+        ("class", {"task_weights__class": 3.0}),
+    ],
+)
+def test_what_does_not_concern_a_head_does_not_rename_it(tiny, task, change):
+    assert head_config(tiny(), task) == head_config(tiny(**change), task)
+
+
+@pytest.mark.parametrize(
+    ("task", "change"),
+    [("class", {"class__label_smoothing": 0.1}), ("colour", {"colour__width": 8}), ("class", {"seed": 1})],
+)
+def test_what_concerns_a_head_renames_it(tiny, task, change):
+    assert head_config(tiny(), task) != head_config(tiny(**change), task)

@@ -1,0 +1,136 @@
+"""Every metric against plain numpy, however the pictures are split into batches."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from knowhue.evaluation.metrics import (
+    METRICS,
+    ab_l1,
+    confusion,
+    mean_chroma,
+    picture_columns,
+    score_rows,
+    to_rows,
+)
+from knowhue.tensors import Batch, Prediction
+
+COUNT, CLASSES = 12, 3
+
+
+@pytest.fixture
+def case():
+    """A batch of 12, two of them unlabelled, and a prediction that is partly right."""
+    generator = torch.Generator().manual_seed(0)
+    label = torch.tensor([0, 1, 2, -1, 0, 0, 2, 1, -1, 0, 0, 2])
+    chroma, predicted = (30 * torch.randn(COUNT, 2, 6, 5, generator=generator) for _ in range(2))
+    logits = 2 * torch.randn(COUNT, CLASSES, generator=generator)
+    batch = Batch(torch.arange(COUNT), torch.zeros(COUNT, 1, 6, 5), chroma, label, torch.ones(COUNT))
+    return batch, Prediction(predicted, logits)
+
+
+def part(case, chosen):
+    batch, prediction = case
+    return Batch(*(t[chosen] for t in batch[:5])), Prediction(*(t[chosen] for t in prediction))
+
+
+def reference(case):
+    """The same scores without torch."""
+    batch, (predicted, logits) = case
+    true, predicted, logits = batch.chroma.numpy(), predicted.numpy(), logits.double().numpy()
+    label = batch.label.numpy()
+    known = label >= 0
+    answer = logits.argmax(1)
+    log_probability = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    recalls = [np.mean(answer[label == n] == n) for n in range(CLASSES)]
+    vivid, true_vivid = (np.hypot(x[:, 0], x[:, 1]).mean() for x in (predicted, true))
+    return {
+        "ab_l1": np.abs(predicted - true).mean(),
+        "chroma_ratio": vivid / true_vivid,
+        "accuracy": np.mean(answer[known] == label[known]),
+        "balanced_accuracy": np.mean(recalls),
+        "cross_entropy": -np.mean(log_probability[known, label[known]]),
+        "adversarial": 0.25,
+    }
+
+
+def rows_of(case):
+    columns = picture_columns(*case)
+    return to_rows(columns | {"adversarial": torch.full((len(columns["index"]),), 0.25)})
+
+
+def test_every_metric_is_its_reference(case):
+    scores = score_rows(rows_of(case))
+    assert scores.keys() == METRICS.keys() == reference(case).keys()
+    assert scores == pytest.approx(reference(case), rel=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [(12,), (5, 7), (1,) * 12, (11, 1)])
+def test_batches_do_not_matter(case, sizes):
+    rows = [row for chosen in torch.arange(COUNT).split(list(sizes)) for row in rows_of(part(case, chosen))]
+    assert score_rows(rows) == pytest.approx(score_rows(rows_of(case)), rel=1e-6)
+
+
+def test_order_does_not_matter(case):
+    shuffled = rows_of(part(case, torch.randperm(COUNT, generator=torch.Generator().manual_seed(1))))
+    assert score_rows(shuffled) == pytest.approx(score_rows(rows_of(case)), rel=1e-6)
+
+
+def test_unlabelled_pictures_count_for_colour_only(case):
+    rows = rows_of(case)
+    blank = [row for row in rows if row["label"] == -1]
+    assert [(row["correct"], row["cross_entropy"]) for row in blank] == [(None, None)] * 2
+    labelled = [row for row in rows if row["label"] >= 0]
+    for name in ("accuracy", "balanced_accuracy", "cross_entropy"):
+        assert score_rows(rows)[name] == score_rows(labelled)[name]
+    assert score_rows(rows)["ab_l1"] != score_rows(labelled)["ab_l1"]
+
+
+def test_confusion_counts_the_labelled(case):
+    matrix = np.array(confusion(rows_of(case), CLASSES))
+    batch, prediction = case
+    expected = np.zeros((CLASSES, CLASSES), int)
+    for label, answer in zip(batch.label.tolist(), prediction.logits.argmax(1).tolist(), strict=True):
+        expected[label, answer] += label >= 0
+    assert np.array_equal(matrix, expected)
+    accuracy = score_rows(rows_of(case))["accuracy"]
+    assert np.trace(matrix) / matrix.sum() == pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize("head", ["colour", "class"])
+def test_a_head_that_is_not_there_is_not_scored(case, head):
+    batch, (chroma, logits) = case
+    prediction = Prediction(chroma, None) if head == "colour" else Prediction(None, logits)
+    scores = score_rows(to_rows(picture_columns(batch, prediction)))
+    assert {METRICS[name].task for name in scores} == {head}
+
+
+@pytest.mark.parametrize("shape", [(12, 2, 6, 1), (1, 2, 6, 5), (12, 1, 6, 5), (12, 2, 5, 6)])
+def test_nothing_is_broadcast(shape):
+    with pytest.raises(ValueError, match=r"`predicted` should be of the shape of `true`, \(12, 2, 6, 5\)"):
+        ab_l1(torch.zeros(shape), torch.zeros(12, 2, 6, 5))
+
+
+def test_golden_values():
+    assert ab_l1(torch.full((2, 2, 3, 3), 4.0), torch.full((2, 2, 3, 3), 1.0)).tolist() == [3.0, 3.0]
+    three_four = torch.tensor([3.0, 4.0]).reshape(1, 2, 1, 1).expand(1, 2, 2, 2)
+    assert mean_chroma(three_four).tolist() == [5.0]
+
+
+def test_half_precision_predictions_are_scored_in_full(case):
+    batch, prediction = case
+    half = prediction.chroma.bfloat16()
+    assert torch.equal(ab_l1(half, batch.chroma), ab_l1(half.float(), batch.chroma))
+
+
+@pytest.mark.xfail(strict=True, reason="`balanced` takes the mean of nothing, of which numpy warns")
+def test_no_labelled_picture_gives_no_number(case):
+    rows = [row for row in rows_of(case) if row["label"] == -1]
+    assert math.isnan(score_rows(rows)["accuracy"])
+
+
+def test_gray_truth_gives_a_finite_ratio():
+    rows = [{"chroma_predicted": 1.0, "chroma_true": 0.0}]
+    assert math.isfinite(score_rows([{"index": 0, "label": 0, **rows[0]}])["chroma_ratio"])

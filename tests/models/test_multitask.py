@@ -1,0 +1,63 @@
+"""The joint model: heads that do not know of each other, and randomness that stays where it is."""
+
+import numpy as np
+import pytest
+import torch
+
+from knowhue.models.multitask import build_discriminator, build_model
+
+
+def equal(first, second):
+    one, two = first.state_dict(), second.state_dict()
+    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_a_head_starts_alike_whatever_else_there_is(tiny):
+    both = build_model(tiny(), 3)
+    colour, label = build_model(tiny(tasks=("colour",)), 3), build_model(tiny(tasks=("class",)), 3)
+    assert equal(both.colour, colour.colour)
+    assert equal(both.classifier, label.classifier)
+    assert equal(both.encoder, colour.encoder)
+    assert equal(both.encoder, label.encoder)
+
+
+def test_another_seed_starts_elsewhere(tiny):
+    first, second = build_model(tiny(), 3), build_model(tiny(seed=1), 3)
+    assert not equal(first.classifier, second.classifier)
+    assert not equal(first.encoder, second.encoder)
+    assert not equal(build_discriminator(tiny()), build_discriminator(tiny(seed=1)))
+
+
+def test_building_leaves_the_global_generators_alone(tiny):
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    build_model(tiny(), 3)
+    build_discriminator(tiny())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+
+
+def test_a_head_that_is_not_there_answers_none(tiny):
+    lightness = torch.full((2, 1, 32, 32), 50.0)
+    both = build_model(tiny(), 3).eval()(lightness)
+    assert both.chroma.shape == (2, 2, 32, 32)
+    assert both.logits.shape == (2, 3)
+    assert build_model(tiny(tasks=("class",)), 3).eval()(lightness).chroma is None
+    assert build_model(tiny(tasks=("colour",)), 3).eval()(lightness).logits is None
+
+
+@pytest.mark.parametrize("decoder", ["transposed", "unet"])
+def test_features_at_hand_serve_as_well(tiny, decoder):
+    model = build_model(tiny(colour__decoder=decoder), 3).eval()
+    torch.nn.init.normal_(model.colour.out.weight)
+    lightness = 100 * torch.rand(2, 1, 32, 32)
+    with torch.no_grad():
+        fresh, reused = model(lightness), model(lightness, model.features(lightness))
+    assert torch.equal(fresh.chroma, reused.chroma)
+    assert torch.equal(fresh.logits, reused.logits)
+
+
+@pytest.mark.parametrize("change", [{"tasks": ("class",)}, {"colour__adversarial_weight": 0}])
+def test_without_an_adversary_there_is_none(tiny, change):
+    assert build_discriminator(tiny(**change)) is None

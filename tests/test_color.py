@@ -1,0 +1,117 @@
+"""sRGB and CIELAB against two independent libraries, at every 8-bit gray and under reduced precision."""
+
+import colour
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from skimage.color import lab2rgb, rgb2lab
+
+from knowhue.color import lab_to_rgb, rgb_to_lab, scale_chroma, unscale_chroma
+
+pictures = arrays(np.uint8, st.tuples(st.integers(1, 3), st.integers(1, 8), st.integers(1, 8), st.just(3)))
+
+
+def tensor(rgb: np.ndarray) -> torch.Tensor:
+    """(B, H, W, 3), 8 bits, to (B, 3, H, W), 0 to 1."""
+    return torch.from_numpy(rgb).permute(0, 3, 1, 2).float() / 255
+
+
+def joined(rgb: torch.Tensor) -> np.ndarray:
+    """L*a*b* with channels last, as the other libraries have it."""
+    return torch.cat(rgb_to_lab(rgb), 1).permute(0, 2, 3, 1).numpy()
+
+
+@settings(deadline=None, max_examples=30)
+@given(pictures)
+def test_parity_with_scikit_image(rgb):
+    np.testing.assert_allclose(joined(tensor(rgb)), rgb2lab(rgb / 255.0), atol=1e-3)
+
+
+@settings(deadline=None, max_examples=30)
+@given(pictures)
+def test_parity_with_colour_science(rgb):
+    theirs = colour.XYZ_to_Lab(colour.sRGB_to_XYZ(rgb / 255.0))
+    np.testing.assert_allclose(joined(tensor(rgb)), theirs, atol=0.05)
+
+
+def test_back_is_scikit_images_way_back():
+    generator = np.random.default_rng(0)
+    lab = rgb2lab(generator.random((1, 64, 64, 3)))
+    ours = torch.from_numpy(lab).float().permute(0, 3, 1, 2)
+    back = lab_to_rgb(ours[:, :1], ours[:, 1:]).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_allclose(back, lab2rgb(lab), atol=1e-4)
+
+
+@pytest.mark.parametrize("which", ["grays", "random"])
+def test_eight_bit_round_trip_changes_no_value(which):
+    grays = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(1, 1, 256, 3)
+    random = np.random.default_rng(0).integers(0, 256, (1, 1, 100_000, 3), dtype=np.uint8)
+    rgb = tensor(grays if which == "grays" else random)
+    back = lab_to_rgb(*rgb_to_lab(rgb))
+    assert torch.equal((back * 255).round(), (rgb * 255).round())
+
+
+def test_grays_have_no_chroma_and_rising_lightness():
+    gray = torch.linspace(0, 1, 256).reshape(1, 1, 1, 256).expand(1, 3, 1, 256)
+    lightness, chroma = rgb_to_lab(gray)
+    assert chroma.abs().max() < 0.02
+    assert (lightness.diff() > 0).all()
+    assert lightness.min().abs() < 1e-4
+    assert abs(lightness.max() - 100) < 1e-3
+
+
+def test_without_clipping_colours_out_of_gamut_stay_out():
+    lightness, chroma = torch.full((1, 1, 1, 1), 50.0), torch.full((1, 2, 1, 1), 110.0)
+    clipped, free = lab_to_rgb(lightness, chroma), lab_to_rgb(lightness, chroma, clip=False)
+    assert clipped.min() >= 0 and clipped.max() <= 1  # noqa: PT018
+    assert free.max() > 1 or free.min() < 0
+
+
+@pytest.mark.parametrize("gray", [0.0, 1e-4, 0.5, 1.0])
+def test_gradients_are_finite_from_black_to_white(gray):
+    rgb = torch.full((1, 3, 2, 2), gray, requires_grad=True)
+    lightness, chroma = rgb_to_lab(rgb)
+    (lightness.sum() + chroma.square().sum()).backward()
+    assert rgb.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("level", [0.0, 8.0, 50.0, 100.0])
+def test_gradients_back_are_finite(level):
+    lightness, chroma = torch.full((1, 1, 1, 2), level), torch.zeros(1, 2, 1, 2)
+    chroma[..., 1] = 90.0  # out of gamut at every lightness
+    chroma.requires_grad_()
+    lab_to_rgb(lightness, chroma, clip=False).sum().backward()
+    assert chroma.grad.isfinite().all()
+
+
+def test_reduced_precision_has_no_part_in_it():
+    rgb = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    outside = rgb_to_lab(rgb)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = rgb_to_lab(rgb)
+        back = lab_to_rgb(*inside)
+    assert all(torch.equal(a, b) for a, b in zip(inside, outside, strict=True))
+    assert torch.equal(back, lab_to_rgb(*outside))
+    assert back.dtype == torch.float32
+
+
+def test_scaling_goes_there_and_back():
+    chroma = torch.tensor([-110.0, -55.0, 0.0, 110.0])
+    assert scale_chroma(chroma).tolist() == [-1.0, -0.5, 0.0, 1.0]
+    assert torch.equal(unscale_chroma(scale_chroma(chroma)), chroma)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 4), (1, 1, 4, 4), (1, 4, 4, 3)])
+def test_other_shapes_are_refused(shape):
+    with pytest.raises(ValueError, match=r"`rgb` should be of shape \(B, 3, H, W\)\. Found `rgb\.shape"):
+        rgb_to_lab(torch.zeros(shape))
+
+
+def test_lightness_and_chroma_in_the_wrong_order_are_refused():
+    with pytest.raises(ValueError, match="`lightness` should be of shape"):
+        lab_to_rgb(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4))
+    with pytest.raises(ValueError, match="`chroma` should be of shape"):
+        lab_to_rgb(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4))

@@ -1,0 +1,79 @@
+"""Settings are checked when made; what is wrong is named by its key."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from knowhue.config import Config, fingerprint
+from knowhue.errors import ConfigError
+from knowhue.presets import edit
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trainning": {}}, "`trainning` is not a setting. `knowhue config` lists them all."),
+        ({"training": {"epochs": 3}}, "`training.epochs` is not a setting. `knowhue config` lists them all."),
+        ({"training": {"heads": {"epochs": "many"}}}, "`training.heads.epochs` should be a valid integer"),
+        ({"training": {"heads": {"epochs": 2.5}}}, "Found `training.heads.epochs = 2.5`."),
+        ({"training": {"heads": {"epochs": -1}}}, "`training.heads.epochs` should be greater than or equal to 0"),
+        ({"training": {"precision": "float8"}}, "Found `training.precision = float8`."),
+        ({"colour": {"gan_loss": "wgan"}}, "`colour.gan_loss` should be 'bce', 'lsgan' or 'hinge'"),
+        ({"class": {"label_smoothing": 1}}, "`class.label_smoothing` should be less than 1. Found"),
+        ({"pictures": {"size_px": 8}}, "`pictures.size_px` should be greater than or equal to 16. Found"),
+        ({"pictures": {"validation_share": 0}}, "`pictures.validation_share` should be greater than 0. Found"),
+        ({"training": {"heads": {"rate": float("nan")}}}, "`training.heads.rate` should be a finite number"),
+        ({"tasks": ()}, "`tasks` should name colour, class or both, each once"),
+        ({"tasks": ("class", "class")}, "`tasks` should name colour, class or both, each once"),
+        ({"tasks": ("segment",)}, "Found `tasks.0 = segment`."),
+        ({"training": {"heads": {"base_rate": 1e-4}}}, "`training.heads.base_rate` should be 0: the base is frozen"),
+        ({"training": {"heads": {"epochs": 0}, "finetune": {"epochs": 0}}}, "should not both be 0"),
+        ({"training": 3}, "Found `training = 3`."),
+    ],
+)
+def test_what_is_wrong_is_named(changes, message):
+    with pytest.raises(ConfigError) as caught:
+        edit(Config(), changes)
+    assert message in str(caught.value)
+
+
+def test_all_problems_are_named_at_once():
+    with pytest.raises(ConfigError) as caught:
+        edit(Config(), {"seed": -1, "pictures": {"size_px": "big"}})
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_settings_are_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        Config().seed = 3
+
+
+def test_a_dump_reads_back_to_an_equal_configuration():
+    for by_alias in (True, False):
+        assert Config.model_validate(Config().model_dump(mode="json", by_alias=by_alias)) == Config()
+    assert "class" in Config().model_dump()
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(max_size=4), values, max_size=5))
+def test_fingerprint_does_not_depend_on_order(value):
+    assert fingerprint(value) == fingerprint(dict(reversed(value.items())))
+    assert len(fingerprint(value)) == 8
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"tasks": ("class",)}, {"class": {"label_smoothing": 0.1}}])
+def test_every_setting_counts_in_the_fingerprint(changes):
+    assert fingerprint(edit(Config(), changes)) != fingerprint(Config())
+    assert fingerprint(edit(Config(), changes)) == fingerprint(edit(Config(), changes))
+
+
+def test_fingerprint_is_the_same_in_every_version():
+    # A changed value here means that every finished run would be trained again.
+    assert fingerprint({"b": [1, 2.5, None], "a": "x"}) == "ce74053d"
