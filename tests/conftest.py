@@ -37,7 +37,7 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> Callable[..., Config]:
     """The tiny configuration with changes by dotted name: `tiny(training__batch_size=2, seed=1)`."""
 
@@ -74,7 +74,9 @@ def make_folder(tmp_path: Path) -> MakeFolder:
 def make_prepared() -> Callable[..., Prepared]:
     """Prepared pictures of noise that were never on disk; every fourth is for validation."""
 
-    def make(count: int = 16, size_px: int = 32, classes: int = 2, unlabelled: int = 0, seed: int = 0) -> Prepared:
+    def make(
+        count: int = 16, size_px: int = 32, classes: int = 2, unlabelled: int = 0, seed: int = 0
+    ) -> Prepared:
         generator = np.random.default_rng(seed)
         label = (np.arange(count) + np.arange(count) // 4) % classes
         is_train = np.arange(count) % 4 != 3

@@ -43,7 +43,15 @@ def test_settings_lie_over_files_over_the_preset(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1e-4", 1e-4), ("1E-4", 1e-4), (".5", 0.5), ("0.5", 0.5), ("2", 2.0), ("+1.5e-3", 1.5e-3), ("1.e-3", 1e-3)],
+    [
+        ("1e-4", 1e-4),
+        ("1E-4", 1e-4),
+        (".5", 0.5),
+        ("0.5", 0.5),
+        ("2", 2.0),
+        ("+1.5e-3", 1.5e-3),
+        ("1.e-3", 1e-3),
+    ],
 )
 def test_numbers_are_read_as_numbers(text, value):
     assert load_config(settings=[f"training.heads.rate={text}"]).training.heads.rate == value
@@ -62,7 +70,10 @@ def test_table_of_ids_is_replaced_whole():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("training.heads.epochs", "should look like `training.heads.epochs=3`. Found `--set training.heads.epochs`"),
+        (
+            "training.heads.epochs",
+            "should look like `training.heads.epochs=3`. Found `--set training.heads.epochs`",
+        ),
         ("=3", "should look like"),
         ("training..epochs=3", "should look like"),
         ("seeed=3", "`seeed` is not a setting"),

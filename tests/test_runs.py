@@ -35,15 +35,23 @@ def test_file_is_replaced_when_all_is_written(tmp_path, mode):
 def test_interrupted_writing_leaves_the_old_file(tmp_path, error):
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(error), replacing(path) as file:
-        file.write("half of the n")
-        raise error
+
+    def write():
+        with replacing(path) as file:
+            file.write("half of the n")
+            raise error
+
+    with pytest.raises(error):
+        write()
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_full_disk_is_said(tmp_path):
-    with pytest.raises(RunError, match="No space left on device. Free some space"), replacing(tmp_path / "file"):
+    with (
+        pytest.raises(RunError, match=r"No space left on device\. Free some space"),
+        replacing(tmp_path / "file"),
+    ):
         raise OSError(28, "No space left on device")
     assert list(tmp_path.iterdir()) == []
 
@@ -85,7 +93,10 @@ def test_a_run_has_ended_when_its_status_says_so(tmp_path, status, ended):
 
 def test_log_reads_back(tmp_path):
     assert read_log(tmp_path) == []
-    epochs = [{"phase": phase, "epoch": n, "train": {"l1": 0.1 + n}} for n, phase in enumerate(["heads", "finetune"])]
+    epochs = [
+        {"phase": phase, "epoch": n, "train": {"l1": 0.1 + n}}
+        for n, phase in enumerate(["heads", "finetune"])
+    ]
     write_log(tmp_path, epochs)
     assert read_log(tmp_path) == epochs
     assert read_log(tmp_path, "finetune") == epochs[1:]

@@ -54,7 +54,10 @@ class Pictures(Section):
 class Encoder(Section):
     """The shared base: a pretrained feature extractor that sees gray."""
 
-    name: str = Field(default="resnet18", description="any timm model with a feature pyramid")
+    name: str = Field(
+        default="resnet18",
+        description="shared base: resnet18, resnet34, resnet50, convnext_tiny, tf_efficientnet_lite0",
+    )
     weights: str = Field(
         default="pretrained",
         description="`pretrained` (from the hub), `package` (from a pip package), a local file, or `none`",
@@ -64,9 +67,7 @@ class Encoder(Section):
 class Colour(Section):
     """The colour task: a conditional GAN with an L1 term."""
 
-    decoder: str = Field(
-        default="unet", description="head from features to chroma, see `decoders.DECODERS`"
-    )
+    decoder: str = Field(default="unet", description="head from features to chroma, see `decoders.DECODERS`")
     width: Count = Field(
         default=32, description="channels of the decoder's last stage; doubles towards the base"
     )

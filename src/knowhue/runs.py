@@ -31,6 +31,17 @@ def run_folder(root: Path, arm: str, config: Config) -> Path:
     return root / arm / f"seed-{config.seed}-{fingerprint(config)}"
 
 
+def require_writable(folder: Path) -> None:
+    """Make sure, before hours of work, that its results can be kept.
+
+    Raises:
+        RunError: the folder cannot be made or written.
+    """
+    with replacing(folder / ".writable"):
+        pass
+    (folder / ".writable").unlink()
+
+
 @contextmanager
 def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a file that takes the place of `path` only when everything was written.
@@ -78,6 +89,8 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"`{path}` should be there. Found none: is `{path.parent}` the folder you meant?") from None
     except (OSError, ValueError) as error:
         raise RunError(f"`{path}` should be a file written by knowhue. Found: {error}.") from None
 

@@ -9,7 +9,7 @@ import torch
 
 from knowhue import __version__
 from knowhue.color import rgb_to_lab
-from knowhue.config import Config, fingerprint
+from knowhue.config import Config
 from knowhue.data.loaders import to_rgb, validation_batches
 from knowhue.data.prepare import Prepared
 from knowhue.errors import ConfigError, RunError
@@ -51,8 +51,9 @@ def run_study(
         RunError: `root` holds a study with other settings.
     """
     _check(arms, seeds)
-    _describe(config, root, arms, seeds, description or {})
+    _refuse_other_settings(config, root)
     work = open_work(config, root, report)
+    _describe(config, root, arms, seeds, description or {})
     write_baselines(work)
     write_truth(work)
     cells = [(seed, arm) for seed in seeds for arm in arms]
@@ -105,34 +106,37 @@ def _check(arms: Sequence[str], seeds: Sequence[int]) -> None:
         raise ConfigError(f"`seeds` should be different whole numbers. Found `seeds = {list(seeds)}`.")
 
 
+def _refuse_other_settings(config: Config, root: Path) -> None:
+    """One study, one configuration, from the first finished epoch on."""
+    path = root / "study.json"
+    if not path.exists() or not any(root.rglob("log.jsonl")):
+        return
+    changed = sorted(_differences(read_json(path)["config"], config.model_dump(mode="json")))
+    if changed:
+        raise RunError(
+            f"`{root}` holds a study with other settings ({', '.join(changed)}). Name another folder with --out, "
+            f"or go on with the settings in `{path}`."
+        )
+
+
 def _describe(
     config: Config, root: Path, arms: Sequence[str], seeds: Sequence[int], description: dict[str, Any]
 ) -> None:
-    """Write `study.json`, or make sure that the one there asks for the same; arms and seeds may be added."""
+    """Write `study.json`; arms and seeds are added to those of an earlier call."""
     path = root / "study.json"
     settings = config.model_dump(mode="json")
-    if path.exists():
-        earlier = read_json(path)
-        if fingerprint(earlier["config"]) != fingerprint(settings):
-            changed = ", ".join(sorted(_differences(earlier["config"], settings)))
-            raise RunError(
-                f"`{root}` holds a study with other settings ({changed}). Name another folder with --out, or go on "
-                f"with the settings in `{path}`."
-            )
-        arms = [*dict.fromkeys([*earlier["arms"], *arms])]
-        seeds = sorted({*earlier["seeds"], *seeds})
-    write_json(
-        path,
-        {
-            "name": root.name,
-            "version": __version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            **description,
-            "arms": list(arms),
-            "seeds": list(seeds),
-            "config": settings,
-        },
-    )
+    earlier = read_json(path) if path.exists() else {}
+    same = earlier.get("config") == settings
+    described = {
+        "name": root.name,
+        "version": __version__,
+        "created": earlier["created"] if same else datetime.now(UTC).isoformat(timespec="seconds"),
+        **description,
+        "arms": [*dict.fromkeys([*(earlier["arms"] if same else []), *arms])],
+        "seeds": sorted({*(earlier["seeds"] if same else []), *seeds}),
+        "config": settings,
+    }
+    write_json(path, described)
 
 
 def _differences(old: Any, new: Any, key: str = "") -> set[str]:

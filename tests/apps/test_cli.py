@@ -66,7 +66,10 @@ def errs(result, *parts):
 @pytest.mark.parametrize("command", ["prepare", "train", "study"])
 def test_bad_pictures(knowhue, make_folder, tmp_path, command):
     def refuse(name, *parts):
-        errs(knowhue(command, *([tmp_path / name] if name else []), "--out", tmp_path / f"out-{name}", *SET), *parts)
+        errs(
+            knowhue(command, *([tmp_path / name] if name else []), "--out", tmp_path / f"out-{name}", *SET),
+            *parts,
+        )
 
     (tmp_path / "empty").mkdir()
     refuse("nowhere", "Found nothing there")
@@ -101,7 +104,10 @@ def test_bad_settings(knowhue, command, arguments, parts):
     ("arguments", "parts"),
     [
         (["--set", "training.shift_px=16"], ["`training.shift_px` should be below"]),
-        (["--set", "colour.discriminator_layers=5"], ["`colour.discriminator_layers` should leave at least 2"]),
+        (
+            ["--set", "colour.discriminator_layers=5"],
+            ["`colour.discriminator_layers` should leave at least 2"],
+        ),
         (["--set", "encoder.name=vgg"], ["`encoder.name` should be one of", "vgg"]),
         (["--set", "colour.decoder=palette"], ["`colour.decoder` should be one of", "palette"]),
         (["--set", "encoder.weights=nowhere.pth"], ["Found `nowhere.pth`, which is no file"]),
@@ -111,7 +117,10 @@ def test_bad_settings(knowhue, command, arguments, parts):
 )
 def test_settings_that_do_not_serve(knowhue, make_folder, tmp_path, arguments, parts):
     photos = make_folder({"cat": 5, "dog": 5})
-    errs(knowhue("train", photos, "--out", tmp_path / "out", *SET, "--set", "training.shift_px=2", *arguments), *parts)
+    errs(
+        knowhue("train", photos, "--out", tmp_path / "out", *SET, "--set", "training.shift_px=2", *arguments),
+        *parts,
+    )
 
 
 @pytest.mark.parametrize("command", ["prepare", "train", "study"])

@@ -37,7 +37,9 @@ def test_every_function_and_class_without_underscore_has_a_docstring(path):
     public = [
         node.name
         for node in tree.body
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_") and not ast.get_docstring(node)
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+        and not ast.get_docstring(node)
     ]
     assert public == []
 
@@ -46,7 +48,9 @@ def test_no_module_is_a_drawer_for_everything():
     assert {path.stem for path in MODULES} & {"utils", "util", "helpers", "common", "misc"} == set()
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if p.stem != "__main__"], ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", [p for p in MODULES if p.stem != "__main__"], ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_every_module_imports_by_itself(path):
     relative = path.relative_to(ROOT.parent).with_suffix("")
     importlib.import_module(".".join(relative.parts).removesuffix(".__init__"))
@@ -56,6 +60,10 @@ def test_every_module_imports_by_itself(path):
 def test_only_apps_print_or_exit(path):
     if "apps" in path.parts:
         pytest.skip("apps may")
-    calls = [node.func for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    calls = [
+        node.func
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    ]
     names = {ast.unparse(function) for function in calls}
     assert names & {"print", "sys.exit", "exit", "quit", "os._exit"} == set()

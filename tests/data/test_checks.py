@@ -22,7 +22,9 @@ def test_colourfulness_is_the_papers():
     assert colourfulness(noise) == pytest.approx(reference_colourfulness(noise))
 
 
-@pytest.mark.parametrize(("rgb", "value"), [((255, 0, 0), 0.3 * 285.09), ((0, 0, 255), 0.3 * 255), ((7, 7, 7), 0)])
+@pytest.mark.parametrize(
+    ("rgb", "value"), [((255, 0, 0), 0.3 * 285.09), ((0, 0, 255), 0.3 * 255), ((7, 7, 7), 0)]
+)
 def test_colourfulness_of_one_colour_is_its_distance_from_gray(rgb, value):
     assert colourfulness(np.full((3, 3, 3), rgb, np.uint8)) == pytest.approx(value, abs=0.01)
 

@@ -91,7 +91,8 @@ def test_orientation_is_applied(read, orientation):
     upright[0, 0] = RED
     turned = {
         1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
-        5: upright.transpose(1, 0, 2), 6: np.rot90(upright), 7: np.rot90(upright, 2).transpose(1, 0, 2), 8: np.rot90(upright, -1),
+        5: upright.transpose(1, 0, 2), 6: np.rot90(upright),
+        7: np.rot90(upright, 2).transpose(1, 0, 2), 8: np.rot90(upright, -1),
     }  # fmt: skip
     stored = Image.fromarray(np.ascontiguousarray(turned[orientation]))
     exif = Image.Exif()
@@ -133,7 +134,9 @@ def test_profile_that_does_not_fit_is_ignored(read, mode):
     assert np.array_equal(read(plain, "picture.tif", icc_profile=profile), read(plain, "plain.tif"))
 
 
-@pytest.mark.xfail(strict=True, reason="ImageCmsProfile raises OSError on damaged profiles; only PyCMSError is caught")
+@pytest.mark.xfail(
+    strict=True, reason="ImageCmsProfile raises OSError on damaged profiles; only PyCMSError is caught"
+)
 def test_damaged_profile_is_ignored(read):
     assert (read(flat(RED), icc_profile=b"no profile") == RED).all()
 
@@ -163,11 +166,13 @@ def test_what_is_no_picture_is_refused(tmp_path, content, message):
         decode(path)
 
 
-@pytest.mark.xfail(strict=True, reason="Pillow's own limit of 178,956,970 pixels comes first, under our number")
+@pytest.mark.xfail(
+    strict=True, reason="Pillow's own limit of 178,956,970 pixels comes first, under our number"
+)
 def test_the_limit_is_the_one_that_is_named(tmp_path):
     path = tmp_path / "picture.png"
     path.write_bytes(png_header(1_000, MAX_PIXELS // 1_000))
-    with pytest.raises(PictureError, match="^unreadable: "):
+    with pytest.raises(PictureError, match=r"^unreadable: "):
         decode(path)
 
 
@@ -182,5 +187,5 @@ def test_truncated_file_is_refused(tmp_path, suffix):
 
 
 def test_missing_file_is_refused(tmp_path):
-    with pytest.raises(PictureError, match="unreadable: .*No such file"):
+    with pytest.raises(PictureError, match=r"unreadable: .*No such file"):
         decode(tmp_path / "nothing.png")

@@ -71,7 +71,9 @@ def test_reading_twice_gives_the_same(make_prepared):
     assert all(torch.equal(a[0].lightness, b[0].lightness) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize(("batch_size", "steps", "seen"), [(12, 3, 36), (10, 3, 30), (36, 1, 36), (100, 1, 36)])
+@pytest.mark.parametrize(
+    ("batch_size", "steps", "seen"), [(12, 3, 36), (10, 3, 30), (36, 1, 36), (100, 1, 36)]
+)
 def test_last_smaller_batch_is_dropped(batches, batch_size, steps, seen):
     passes = batches(batch_size=batch_size)
     positions = [p for batch in orders(passes) for p in batch]

@@ -75,7 +75,9 @@ def test_text_named_jpg_is_named_in_the_manifest(photos, tmp_path):
     assert (row["status"], row["index"]) == ("left out", "")
     assert row["reason"].startswith("unreadable: cannot identify")
     assert len(prepared.rgb) == 15
-    assert [left["path"] for left in read_json(tmp_path / "out" / "prepared.json")["left_out"]] == ["cat/text.jpg"]
+    assert [left["path"] for left in read_json(tmp_path / "out" / "prepared.json")["left_out"]] == [
+        "cat/text.jpg"
+    ]
 
 
 def test_near_gray_picture_is_left_out_and_named(photos, tmp_path):
@@ -107,7 +109,9 @@ def test_unlabelled_pictures_train_only(make_folder, tmp_path):
     assert read_json(tmp_path / "out" / "prepared.json")["counts"]["train"]["unlabelled"] == 4
 
 
-@pytest.mark.xfail(strict=True, reason="unlabelled/ is listed first, so its copy stays and the labelled one goes")
+@pytest.mark.xfail(
+    strict=True, reason="unlabelled/ is listed first, so its copy stays and the labelled one goes"
+)
 def test_labelled_copy_of_an_unlabelled_picture_stays(make_folder, tmp_path):
     root = make_folder({"train/cat": 3, "val/cat": 1, "train/dog": 3, "val/dog": 1, "unlabelled": 2})
     shutil.copy(root / "train/cat/00.png", root / "unlabelled/copy.png")
@@ -134,7 +138,9 @@ def test_what_changed_is_read_again(photos, tmp_path, change):
     assert second.fingerprint != first.fingerprint
 
 
-@pytest.mark.xfail(strict=True, reason="pictures.npy is replaced while prepared.json still vouches for the old one")
+@pytest.mark.xfail(
+    strict=True, reason="pictures.npy is replaced while prepared.json still vouches for the old one"
+)
 def test_interrupted_preparation_is_never_taken_for_the_old_one(photos, tmp_path, monkeypatch):
     first = prepare(rules(photos), tmp_path / "out")
     expected = first.rgb.copy()
@@ -153,8 +159,16 @@ def test_interrupted_preparation_is_never_taken_for_the_old_one(photos, tmp_path
         ({"cat": 10}, {}, r"at least 2 classes.*Found 1: cat.*Put them into <class>/ folders"),
         ({"unlabelled": 10}, {}, r"at least 2 classes.*Found 0: none"),
         ({}, {}, r"should hold pictures as <class>/\*\.jpg.*Found none.*--preset demo"),
-        ({"cat": 10, "dog": 3}, {"min_per_class": 4}, r"at least 4 usable train pictures\. Found dog 2\. Add"),
-        ({"train/cat": 2, "train/dog": 2, "val/cat": 1}, {}, r"at least 1 usable validation pictures\. Found dog 0"),
+        (
+            {"cat": 10, "dog": 3},
+            {"min_per_class": 4},
+            r"at least 4 usable train pictures\. Found dog 2\. Add",
+        ),
+        (
+            {"train/cat": 2, "train/dog": 2, "val/cat": 1},
+            {},
+            r"at least 1 usable validation pictures\. Found dog 0",
+        ),
     ],
 )
 def test_too_little_says_how_to_mend_it(make_folder, tmp_path, layout, changes, message):
@@ -188,7 +202,7 @@ def test_root_that_is_no_folder(tmp_path, path, error, message):
 
 def test_folder_that_cannot_be_written(photos, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="Cannot write .*--out"):
+    with pytest.raises(RunError, match=r"Cannot write .*--out"):
         prepare(rules(photos), tmp_path / "file" / "out")
 
 

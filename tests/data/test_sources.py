@@ -19,7 +19,9 @@ def listed(**settings):
 
 @pytest.mark.parametrize("validation", ["val", "valid", "validation"])
 def test_train_and_validation_folders(make_folder, validation):
-    root = make_folder({"train/b": 1, "train/a": 1, f"{validation}/a": 1, "train/unlabelled": 1, "unlabelled": 1})
+    root = make_folder(
+        {"train/b": 1, "train/a": 1, f"{validation}/a": 1, "train/unlabelled": 1, "unlabelled": 1}
+    )
     assert listed(path=str(root)) == [
         ("unlabelled/00.png", "train", None),
         ("train/unlabelled/00.png", "train", None),
@@ -71,7 +73,9 @@ def test_imagenet_with_the_flat_validation_folder_of_the_download(make_folder):
 
 def test_imagenet_class_that_is_not_there_is_named(make_folder):
     root = make_folder({"train/n1": 1})
-    with pytest.raises(PictureError, match=r"train/n2` should hold the pictures of penguin\. Found none\. Unpack"):
+    with pytest.raises(
+        PictureError, match=r"train/n2` should hold the pictures of penguin\. Found none\. Unpack"
+    ):
         listed(source="imagenet", path=str(root), wordnet_ids=IDS)
 
 
@@ -124,7 +128,9 @@ def test_huggingface_names_of_classes_that_are_text(hub):
     assert [label for _, _, label in listed(source="huggingface", path="x")] == ["cat", "dog", None]
 
 
-@pytest.mark.xfail(strict=True, reason="what Pillow or datasets raises on one damaged picture ends the preparation")
+@pytest.mark.xfail(
+    strict=True, reason="what Pillow or datasets raises on one damaged picture ends the preparation"
+)
 def test_huggingface_damaged_picture_is_left_out(hub, tmp_path):
     class Damaged(FakeSplit):
         def __getitem__(self, key):

@@ -36,7 +36,12 @@ def train_with_two(config, out: Path):
     command = ["-m", "knowhue", "train", "--config", str(settings), "--out", str(out), "--arm", "multi"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [sys.executable, *launcher, *command], env=environment, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, *launcher, *command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     (folder,) = (out / "multi").iterdir()

@@ -15,7 +15,9 @@ def train_both_ways(config, work):
     """Both heads in one model, and each in a run of its own: their weights by name."""
     session = _session(work, config)
     if config.training.cache_gib:
-        session = replace(session, features=cache_features(session.model, work.prepared, work.root / "f", work.engine))
+        session = replace(
+            session, features=cache_features(session.model, work.prepared, work.root / "f", work.engine)
+        )
     run_phase(work, config, work.root / "joint", session, "heads")
     joint = {
         f"{name}.{key}": value
@@ -30,9 +32,7 @@ def train_both_ways(config, work):
 @pytest.mark.parametrize("decoder", ["transposed", "unet"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_joint_heads_are_the_separate_heads(tiny, make_work, decoder, cached, precision):
-    config = tiny(
-        colour__decoder=decoder, training__cache_gib=10 * cached, training__precision=precision
-    )
+    config = tiny(colour__decoder=decoder, training__cache_gib=10 * cached, training__precision=precision)
     joint, alone = train_both_ways(config, make_work(config, unlabelled=3))
     assert joint.keys() == alone.keys()
     assert [key for key, value in joint.items() if not torch.equal(value, alone[key])] == []

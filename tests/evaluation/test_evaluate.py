@@ -21,7 +21,9 @@ def batches(prepared, size=4, share=None):
 
 def test_gray_is_wrong_by_the_chroma(prepared):
     truth = torch.cat([batch.chroma for batch in batches(prepared)])
-    assert evaluate(predict_gray, batches(prepared)).metrics["ab_l1"] == pytest.approx(truth.abs().mean().item())
+    assert evaluate(predict_gray, batches(prepared)).metrics["ab_l1"] == pytest.approx(
+        truth.abs().mean().item()
+    )
     assert evaluate(predict_gray, batches(prepared)).metrics["chroma_ratio"] == 0
 
 
@@ -41,7 +43,7 @@ def test_always_the_same_class(prepared):
 
 def test_rows_are_ordered_whoever_computed_them(prepared):
     shares = [evaluate(predict_gray, batches(prepared, share=Share(rank, 3))).rows for rank in range(3)]
-    joined = evaluate(predict_gray, [], gather=lambda _: sum(shares, []))
+    joined = evaluate(predict_gray, [], gather=lambda _: [row for share in shares for row in share])
     whole = evaluate(predict_gray, batches(prepared, size=64))
     assert joined.rows == whole.rows
     assert [row["index"] for row in whole.rows] == prepared.positions("validation").tolist()

@@ -52,7 +52,9 @@ def test_every_parameter_gets_a_gradient(make_model, encoder, decoder):
     model = make_model(encoder, decoder, width=16)  # with fewer, each channel is a group of GroupNorm
     head = model.colour
     nn.init.normal_(head.out.weight)  # at 0 it lets no gradient past
-    head([1 + noise(2, model.encoder.channels[t], 64 // s, 64 // s) for t, s in taps(model)]).square().sum().backward()
+    head(
+        [1 + noise(2, model.encoder.channels[t], 64 // s, 64 // s) for t, s in taps(model)]
+    ).square().sum().backward()
     assert [n for n, p in head.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 

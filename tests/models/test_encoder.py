@@ -14,7 +14,9 @@ from knowhue.training.loop import run_phase
 from knowhue.training.train import _session
 
 LITE0 = "tf_efficientnet_lite0"
-NOT_TENSORS = pytest.mark.xfail(strict=True, reason="a .pth file of anything but named tensors gives a traceback")
+NOT_TENSORS = pytest.mark.xfail(
+    strict=True, reason="a .pth file of anything but named tensors gives a traceback"
+)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,9 @@ def test_batchnorm_statistics_do_not_move(tiny, make_work, phase):
     assert (weights_digest(session.model.encoder) == digest) == (phase == "heads")
 
 
-@pytest.mark.xfail(strict=True, reason="Encoder.__init__ leaves BatchNorm in training mode until train() is called")
+@pytest.mark.xfail(
+    strict=True, reason="Encoder.__init__ leaves BatchNorm in training mode until train() is called"
+)
 def test_fresh_base_keeps_batchnorm_still():
     encoder = Encoder("resnet18")
     before = norms(encoder)
@@ -184,7 +188,12 @@ def test_without_a_hub_nothing_is_random(monkeypatch):
         build_encoder(EncoderConfig(name="resnet18", weights="pretrained"))
     message = str(caught.value)
     assert "could not be downloaded (hub not reachable)" in message
-    for way in ("connect to the hub", "encoder.weights=FILE", "encoder.weights=package", "encoder.weights=none"):
+    for way in (
+        "connect to the hub",
+        "encoder.weights=FILE",
+        "encoder.weights=package",
+        "encoder.weights=none",
+    ):
         assert way in message
 
 

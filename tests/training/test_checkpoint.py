@@ -77,14 +77,14 @@ def test_full_disk_is_said(tmp_path, trained, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("knowhue.training.checkpoint.torch.save", full)
-    with pytest.raises(RunError, match="No space left on device.*Free some space"):
+    with pytest.raises(RunError, match=r"No space left on device.*Free some space"):
         checkpoint.save(tmp_path, 1, *trained())
 
 
 def test_other_version_is_said(tmp_path, trained, monkeypatch):
     checkpoint.save(tmp_path, 1, *trained())
     monkeypatch.setattr(checkpoint, "VERSION", 2)
-    with pytest.raises(RunError, match="another version of knowhue. Remove"):
+    with pytest.raises(RunError, match=r"another version of knowhue. Remove"):
         checkpoint.restore(tmp_path, *trained())
 
 
@@ -106,7 +106,7 @@ def test_damaged_state_is_said(tmp_path, trained, name, content):
     checkpoint.save(tmp_path, 1, *trained())
     path = tmp_path / "epoch-0001" / name
     path.unlink() if content is None else path.write_bytes(content)
-    with pytest.raises(RunError, match="is damaged: .*Remove"):
+    with pytest.raises(RunError, match=r"is damaged: .*Remove"):
         checkpoint.restore(tmp_path, *trained())
 
 

@@ -63,7 +63,11 @@ def test_rates_are_set_from_the_peak_each_time(tiny):
     optimizer = make_optimizer(build_model(tiny(), 2), FINETUNE, 0.0)
     for factor in (0.5, 0.5, 1.0):
         set_rates([optimizer], factor)
-        assert [group["lr"] for group in optimizer.param_groups] == [1e-4 * factor, 3e-4 * factor, 3e-4 * factor]
+        assert [group["lr"] for group in optimizer.param_groups] == [
+            1e-4 * factor,
+            3e-4 * factor,
+            3e-4 * factor,
+        ]
 
 
 def test_epochs_count_over_both_phases(tiny):

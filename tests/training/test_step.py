@@ -31,7 +31,9 @@ def setting(tiny, make_work):
         if discriminator is not None:
             discriminator.eval()  # spectral normalisation then makes no power iteration of its own
             opponents_optimizer = torch.optim.SGD(discriminator.parameters(), rate)
-        players = Players(model, torch.optim.SGD(model.parameters(), rate), discriminator, opponents_optimizer)
+        players = Players(
+            model, torch.optim.SGD(model.parameters(), rate), discriminator, opponents_optimizer
+        )
         batch, _ = next(iter(TrainingBatches(work.prepared, 12, 0, 0, 0, Share(), torch.device("cpu"))))
         return config, work.engine, players, batch
 
@@ -65,7 +67,9 @@ def gradients(module):
 @pytest.mark.parametrize("gan_loss", GAN_LOSSES)
 @pytest.mark.parametrize("tasks", [("colour",), ("colour", "class")])
 def test_one_shared_pass_gives_the_gradients_of_two(setting, gan_loss, tasks):
-    config, engine, players, batch = setting(tasks=tasks, colour__gan_loss=gan_loss, colour__adversarial_weight=20.0)
+    config, engine, players, batch = setting(
+        tasks=tasks, colour__gan_loss=gan_loss, colour__adversarial_weight=20.0
+    )
     expected = plain_gradients(config, players, batch)
     train_step(engine, players, batch, config)
     for got, want in zip((gradients(players.model), gradients(players.discriminator)), expected, strict=True):
@@ -79,7 +83,9 @@ def test_adversary_does_reach_the_model(setting):
     config, engine, players, batch = setting(tasks=("colour",))
     train_step(engine, players, batch, config)
     before = gradients(players.model)["colour.out.weight"].clone()
-    louder = config.model_copy(update={"colour": config.colour.model_copy(update={"adversarial_weight": 50.0})})
+    louder = config.model_copy(
+        update={"colour": config.colour.model_copy(update={"adversarial_weight": 50.0})}
+    )
     train_step(engine, players, batch, louder)
     assert not torch.allclose(gradients(players.model)["colour.out.weight"], before, rtol=1e-3)
 

@@ -50,7 +50,7 @@ def study(
     out: OutOption = Path("runs/study"),
 ) -> None:
     """Train the three models, compare them, answer the two questions in a report."""
-    settings = _settings(pictures, preset, config, set_)
+    settings = _settings_with_pictures(pictures, preset, config, set_)
     from knowhue.apps.progress import showing_progress
     from knowhue.runs import read_json
     from knowhue.study import run_study
@@ -74,7 +74,7 @@ def prepare(
     out: OutOption = Path("runs/study"),
 ) -> None:
     """Check, split and resize the pictures; say what was left out and why."""
-    settings = _settings(pictures, preset, config, set_)
+    settings = _settings_with_pictures(pictures, preset, config, set_)
     from knowhue.apps.progress import showing_progress
     from knowhue.data.prepare import prepare as run
     from knowhue.runs import read_json
@@ -99,7 +99,7 @@ def train(
     out: OutOption = Path("runs/study"),
 ) -> None:
     """Train one arm with one seed (`--set seed=1`)."""
-    settings = _settings(pictures, preset, config, set_)
+    settings = _settings_with_pictures(pictures, preset, config, set_)
     from knowhue.apps.progress import showing_progress
     from knowhue.presets import arm_config
     from knowhue.training.train import train as run
@@ -159,6 +159,16 @@ def _settings(pictures: str | None, preset: str, files: list[Path] | None, setti
         asked.insert(0, f"pictures.path={pictures}")
         asked[:0] = [] if preset == "poster-imagenet" else ["pictures.source=folder"]
     return load_config(preset, files or [], asked)
+
+
+def _settings_with_pictures(
+    pictures: str | None, preset: str, files: list[Path] | None, settings: list[str] | None
+):
+    from knowhue.data.sources import require_source
+
+    loaded = _settings(pictures, preset, files, settings)
+    require_source(loaded.pictures)
+    return loaded
 
 
 def _print_scores(folder: Path) -> None:

@@ -47,6 +47,16 @@ def list_items(pictures: Pictures) -> list[Item]:
     return items
 
 
+def require_source(pictures: Pictures) -> None:
+    """Say at once, before anything heavy is loaded, if there is no such folder.
+
+    Raises:
+        PictureError, ConfigError: as `list_items` would.
+    """
+    if pictures.source in ("folder", "imagenet"):
+        _root(pictures)
+
+
 def from_folder(pictures: Pictures) -> list[Item]:
     """`train/<class>/` and `val/<class>/`, or `<class>/` alone; `unlabelled/` trains colour only."""
     root = _root(pictures)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -75,8 +76,17 @@ def clear(folder: Path) -> None:
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write tensors to a safetensors file."""
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, path)
+    """Write tensors to a safetensors file.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, path)
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"Cannot write `{path}`: {error}. Free some space and run the same command again."
+        ) from None
 
 
 def _epochs(folder: Path) -> list[int]:

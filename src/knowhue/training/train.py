@@ -14,7 +14,16 @@ from knowhue.models.discriminator import receptive_field
 from knowhue.models.encoder import weights_digest
 from knowhue.models.multitask import build_discriminator, build_model
 from knowhue.presets import edit
-from knowhue.runs import Report, has_ended, read_config, read_log, run_folder, write_json, write_log
+from knowhue.runs import (
+    Report,
+    has_ended,
+    read_config,
+    read_log,
+    require_writable,
+    run_folder,
+    write_json,
+    write_log,
+)
 from knowhue.training import checkpoint
 from knowhue.training.engine import Engine
 from knowhue.training.feature_cache import cache_bytes, cache_features
@@ -48,6 +57,7 @@ def open_work(config: Config, root: Path, report: Report) -> Work:
     engine = Engine(config.training)
     _refuse_contradictions(config)
     if engine.is_main:
+        require_writable(root)
         prepare(config.pictures, root / "pictures", report)
     engine.wait()
     return Work(root, engine, load_prepared(root / "pictures"), report)

@@ -1,0 +1,143 @@
+"""A phase from end to end: what is logged, what trains, and a run that diverges is named and kept."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from knowhue.models.encoder import weights_digest
+from knowhue.runs import read_json, read_log
+from knowhue.training.loop import finite_or_none, run_phase
+from knowhue.training.train import _session, run_arm, run_head
+
+
+@pytest.fixture
+def run(tiny, make_work):
+    """Run a phase of the tiny configuration: session, log, work."""
+
+    def make(name="heads", **changes):
+        config = tiny(**changes)
+        work = make_work(config)
+        session = _session(work, config)
+        return session, run_phase(work, config, work.root / "run", session, name), work
+
+    return make
+
+
+def test_every_epoch_is_logged(run):
+    _, log, work = run(training__heads__epochs=3)
+    assert read_log(work.root / "run") == log
+    assert [entry["epoch"] for entry in log] == [1, 2, 3]
+    for entry in log:
+        assert entry["train"].keys() == {
+            "l1", "generator", "discriminator", "discriminator_real", "discriminator_fake", "cross_entropy",
+        }  # fmt: skip
+        assert {"ab_l1", "adversarial", "accuracy"} <= entry["validation"].keys()
+        assert entry["pictures_per_second"] > 0
+
+
+def test_finetuning_counts_on_from_the_heads(run):
+    _, log, _ = run("finetune", training__heads__epochs=5)
+    assert [entry["epoch"] for entry in log] == [6, 7]
+
+
+def test_every_epoch_of_both_phases_has_its_own_order(run, monkeypatch):
+    from knowhue.training import loop
+
+    asked = []
+
+    class Recorded(loop.TrainingBatches):
+        def __init__(self, *arguments, epoch, shift_px, **others):
+            asked.append((epoch, shift_px))
+            super().__init__(*arguments, epoch=epoch, shift_px=shift_px, **others)
+
+    monkeypatch.setattr(loop, "TrainingBatches", Recorded)
+    for phase in ("heads", "finetune"):
+        run(phase)
+    # While features are cached pictures can be mirrored, but not moved.
+    assert asked == [(0, 0), (1, 0), (2, 2), (3, 2)]
+
+
+def test_learning_lowers_the_training_loss(run):
+    _, log, _ = run(training__heads__epochs=12, encoder__weights="package", training__heads__rate=1e-2)
+    assert log[-1]["train"]["cross_entropy"] < 0.7 * log[0]["train"]["cross_entropy"]
+
+
+@pytest.mark.parametrize("phase", ["heads", "finetune"])
+def test_the_base_moves_only_where_it_should(run, tiny, make_work, phase):
+    config = tiny()
+    before = weights_digest(_session(make_work(config, "untouched"), config).model.encoder)
+    session, _, _ = run(phase)
+    assert (weights_digest(session.model.encoder) == before) == (phase == "heads")
+
+
+def test_progress_is_told_each_step(tiny, make_work):
+    config, events = tiny(), []
+    work = make_work(config, report=events.append)
+    run_phase(work, config, work.root / "run", _session(work, config), "heads")
+    told = [(event["epoch"], event["step"]) for event in events if event["stage"] == "train"]
+    assert told == [(epoch, step) for epoch in (1, 2) for step in (1, 2, 3)]
+
+
+@pytest.fixture
+def diverging(monkeypatch):
+    """Make every classification loss infinite."""
+    from knowhue.training import step
+
+    def infinite(logits, *_):
+        return logits.sum() * math.inf
+
+    monkeypatch.setattr(step, "cross_entropy", infinite)
+
+
+def test_diverged_run_is_named_and_kept(tiny, make_work, diverging):
+    config = tiny(tasks=("class",), training__heads__epochs=3)
+    work = make_work(config)
+    folder = run_head(work, config, "class")
+    status = read_json(folder / "status.json")
+    assert status["state"] == "diverged"
+    assert "a loss is not finite in heads epoch 1" in status["reason"]
+    (entry,) = read_log(folder)
+    assert entry["train"]["cross_entropy"] is None
+    json.dumps(read_json(folder / "scores.json"), allow_nan=False)
+    before = (folder / "status.json").stat().st_mtime_ns
+    run_head(work, config, "class")
+    assert (folder / "status.json").stat().st_mtime_ns == before
+
+
+def test_arm_of_a_diverged_head_is_diverged_too(tiny, make_work, diverging):
+    config = tiny(tasks=("class",))
+    folder = run_arm(make_work(config), config, "class")
+    assert read_json(folder / "status.json")["state"] == "diverged"
+
+
+LAST = pytest.mark.xfail(
+    strict=True, reason="run_phase looks at an epoch's losses only right after training it"
+)
+
+
+@pytest.mark.parametrize("epochs", [3, pytest.param(1, marks=LAST)])
+def test_interrupted_diverged_phase_is_named_too(tiny, make_work, diverging, monkeypatch, epochs):
+    # The state after the diverged epoch is saved before the run is named; a second call must name it too.
+    config = tiny(tasks=("class",), training__heads__epochs=epochs)
+    work = make_work(config)
+    with monkeypatch.context() as patch:
+        patch.setattr("knowhue.training.train.write_scores", None)
+        with pytest.raises(TypeError):
+            run_head(work, config, "class")
+    folder = run_head(work, config, "class")
+    assert read_json(folder / "status.json")["state"] == "diverged"
+
+
+def test_what_is_not_finite_is_none():
+    values = {"a": 1.0, "b": math.nan, "c": -math.inf}
+    assert finite_or_none(values) == {"a": 1.0, "b": None, "c": None}
+
+
+def test_unlabelled_pictures_alone_in_a_batch_do_no_harm(tiny, make_work):
+    config = tiny(training__batch_size=2)
+    work = make_work(config, unlabelled=10)
+    log = run_phase(work, config, work.root / "run", _session(work, config), "heads")
+    assert all(value is not None and math.isfinite(value) for value in log[-1]["train"].values())
+    assert torch.isfinite(torch.tensor(log[-1]["train"]["cross_entropy"]))
