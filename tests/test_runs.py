@@ -13,6 +13,7 @@ from knowhue.runs import (
     read_json,
     read_log,
     replacing,
+    require_writable,
     run_folder,
     write_json,
     write_log,
@@ -73,12 +74,26 @@ def test_what_json_cannot_hold_is_refused(tmp_path, value):
     assert read_json(tmp_path / "file.json") == "old"
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "\x00"])
+@pytest.mark.parametrize("content", ["", "{", "\x00"])
 def test_file_that_is_not_ours(tmp_path, content):
-    if content is not None:
-        (tmp_path / "file.json").write_text(content)
+    (tmp_path / "file.json").write_text(content)
     with pytest.raises(RunError, match=r"file\.json` should be a file written by knowhue"):
         read_json(tmp_path / "file.json")
+
+
+def test_file_that_is_not_there(tmp_path):
+    with pytest.raises(
+        RunError, match=r"file\.json` should be there\. Found none: is `.*` the folder you meant"
+    ):
+        read_json(tmp_path / "file.json")
+
+
+def test_writable_folder_is_left_as_it_was(tmp_path):
+    require_writable(tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="Cannot write"):
+        require_writable(tmp_path / "file" / "out")
 
 
 @pytest.mark.parametrize(

@@ -171,9 +171,6 @@ def test_a_phase_may_have_no_epochs(tiny, tmp_path, phase):
     assert [entry["phase"] for entry in read_log(folder)] == [other] * 2
 
 
-@pytest.mark.xfail(
-    strict=True, reason="study.json is written before anything is known to work, and then binds"
-)
 @pytest.mark.parametrize(
     ("wrong", "right"),
     [

@@ -20,14 +20,14 @@ def run(tiny, make_work):
         config = tiny(**changes)
         work = make_work(config)
         session = _session(work, config)
-        return session, run_phase(work, config, work.root / "run", session, name), work
+        return session, run_phase(work, config, work.root / name, session, name), work
 
     return make
 
 
 def test_every_epoch_is_logged(run):
     _, log, work = run(training__heads__epochs=3)
-    assert read_log(work.root / "run") == log
+    assert read_log(work.root / "heads") == log
     assert [entry["epoch"] for entry in log] == [1, 2, 3]
     for entry in log:
         assert entry["train"].keys() == {

@@ -119,12 +119,18 @@ def evaluate(run: Annotated[Path, typer.Argument(help="Run folder of a trained a
     _print_scores(run)
 
 
-@app.command(epilog="Example: `knowhue report runs/demo`")
-def report(study: Annotated[Path, typer.Argument(help="Study folder.")]) -> None:
+@app.command(epilog="Example: `knowhue report runs/demo --figures talk/`")
+def report(
+    study: Annotated[Path, typer.Argument(help="Study folder.")],
+    figures: Annotated[Path | None, typer.Option(help="Write the figures here too, as PNG files.")] = None,
+) -> None:
     """Make report.html and results.json again from the run folders; needs no torch."""
+    from knowhue.report.images import write_figures
     from knowhue.report.page import write_report
 
     typer.echo(f"Report: {write_report(study)}")
+    for path in write_figures(study, figures) if figures else ():
+        typer.echo(f"Figure: {path}")
 
 
 @app.command(epilog="Example: `knowhue config --preset demo --set training.batch_size=64`")

@@ -97,7 +97,7 @@ def run_phase(work: Work, config: Config, folder: Path, session: Session, name: 
         Diverged: a loss is not finite.
     """
     phase: Phase = getattr(config.training, name)
-    players = _players(work.engine, session, phase, config)
+    players = make_players(work.engine, session, phase, config)
     modules = session.modules(with_base=name == "finetune")
     optimizers = {f"optimizer-{i}": optimizer for i, optimizer in enumerate(players.optimizers)}
     done = checkpoint.restore(folder / "checkpoints", modules, optimizers)
@@ -132,7 +132,8 @@ def predict(engine: Engine, model: MultiTask, batch: Batch) -> Prediction:
         return model(batch.lightness, batch.features)
 
 
-def _players(engine: Engine, session: Session, phase: Phase, config: Config) -> Players:
+def make_players(engine: Engine, session: Session, phase: Phase, config: Config) -> Players:
+    """Everybody who trains in a phase, wrapped for the processes, with fresh optimizers."""
     optimizer = make_optimizer(session.model, phase, config.training.weight_decay)
     opponent, opponents_optimizer = None, None
     if session.discriminator is not None:

@@ -1,0 +1,181 @@
+"""One block (a seed, three arms) the straightforward way and Knowhue's: wall-clock ratio and final scores.
+
+The straightforward way trains each arm on its own, as one would write it first: every epoch decodes every
+picture again, the base is computed anew in the frozen phase too, float32 throughout, and the discriminator
+judges generated pictures once for its own step and again for the generator's. Pictures, networks, optimizers,
+order, augmentation and schedule are the same, so the scores must agree but for rounding and the order of the
+two adversarial steps.
+
+    python benchmarks/study_block.py PICTURES --weights FILE [--size 64] [--heads 30] [--finetune 15]
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from knowhue.config import Config
+from knowhue.data.loaders import TrainingBatches, augment, to_batch, validation_batches
+from knowhue.data.prepare import Prepared
+from knowhue.data.sources import Item, list_items
+from knowhue.evaluation.evaluate import evaluate
+from knowhue.models.multitask import build_discriminator, build_model
+from knowhue.objectives.losses import GAN_LOSSES, chroma_l1, cross_entropy
+from knowhue.presets import ARMS, arm_config, load_config
+from knowhue.runs import read_json
+from knowhue.study import run_study
+from knowhue.training.engine import Engine
+from knowhue.training.loop import Session, make_players, predict
+from knowhue.training.phases import first_epoch, rate_factor, set_rates
+from knowhue.training.step import Players, train_step
+from knowhue.training.train import open_work
+
+MATRIX = 2048
+
+
+def main() -> None:
+    """Run both ways and print the comparison."""
+    config = _read_arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        started = time.perf_counter()
+        run_study(config, root / "knowhue")
+        ours = time.perf_counter() - started
+        scores = read_json(root / "knowhue" / "results.json")["arms"]
+        work = open_work(config, root / "knowhue", lambda _: None)
+        plain = config.model_copy(
+            update={"training": config.training.model_copy(update={"precision": "float32"})}
+        )
+        engine = Engine(plain.training)
+        items = {item.name: item for item in list_items(config.pictures)}
+        started = time.perf_counter()
+        theirs = {arm: train_plainly(arm_config(plain, arm), work.prepared, items, engine) for arm in ARMS}
+        straightforward = time.perf_counter() - started
+        share = rate_share(config, work.prepared, work.engine)
+    print(f"\n{'':24}{'straightforward':>16}{'knowhue':>12}")
+    print(
+        f"{'wall-clock, seconds':24}{straightforward:16.0f}{ours:12.0f}   ratio {straightforward / ours:.2f}"
+    )
+    for arm, metrics in theirs.items():
+        for name in ("ab_l1", "chroma_ratio", "accuracy", "balanced_accuracy"):
+            if name in metrics:
+                print(f"{arm + ' ' + name:24}{metrics[name]:16.4f}{scores[arm]['mean'][name]:12.4f}")
+    print(f"a multi-task fine-tuning step reaches {share:.0%} of this machine's bfloat16 matrix-product rate")
+
+
+def train_plainly(
+    config: Config, prepared: Prepared, items: dict[str, Item], engine: Engine
+) -> dict[str, float]:
+    """One arm, the way one would write it first; its scores on the validation pictures."""
+    model = engine.place(build_model(config, len(prepared.classes)))
+    opponent = build_discriminator(config)
+    session = Session(model, None if opponent is None else engine.place(opponent))
+    for name in ("heads", "finetune"):
+        phase = getattr(config.training, name)
+        players = make_players(engine, session, phase, config)
+        model.train()
+        for epoch in range(phase.epochs):
+            number = first_epoch(config, name) + epoch
+            shift = config.training.shift_px if name == "finetune" else 0
+            batches = TrainingBatches(
+                prepared, config.training.batch_size, config.seed, number, shift, engine.share, engine.device
+            )
+            for step in range(len(batches)):
+                factor = rate_factor(epoch * len(batches) + step, phase.epochs * len(batches))
+                set_rates(players.optimizers, factor)
+                plain_step(players, decode_batch(batches, step, prepared, items), config)
+    model.eval()
+    return evaluate(
+        lambda batch: predict(engine, model, batch),
+        validation_batches(prepared, 64, engine.share, engine.device),
+    ).metrics
+
+
+def decode_batch(batches: TrainingBatches, step: int, prepared: Prepared, items: dict[str, Item]):
+    """The pictures of a step, from their files."""
+    from PIL import Image, ImageOps
+
+    chosen = slice(step * batches.batch_size, (step + 1) * batches.batch_size)
+    positions, side = batches.order[chosen], prepared.rgb.shape[1]
+    decoded = [
+        np.asarray(ImageOps.fit(items[prepared.paths[i]].load(), (side, side), Image.Resampling.LANCZOS))
+        for i in positions
+    ]
+    applied = type(batches.augmentation)(*(values[chosen] for values in batches.augmentation))
+    weights = np.ones(len(positions), dtype=np.float32)
+    return to_batch(prepared, positions, augment(np.stack(decoded), applied), weights, batches.device)
+
+
+def plain_step(players: Players, batch, config: Config) -> None:
+    """Discriminator step, then model step, each with its own forward passes."""
+    prediction = players.model(batch.lightness)
+    total = torch.zeros(())
+    if prediction.chroma is not None:
+        loss, judge = GAN_LOSSES[config.colour.gan_loss], players.discriminator
+        real, fake = judge(batch.lightness, batch.chroma), judge(batch.lightness, prediction.chroma.detach())
+        players.discriminator_optimizer.zero_grad(set_to_none=True)
+        ((loss.real(real) + loss.fake(fake)) / 2).backward()
+        players.discriminator_optimizer.step()
+        colour = config.colour.l1_weight * chroma_l1(prediction.chroma, batch.chroma)
+        colour = colour + config.colour.adversarial_weight * loss.generator(
+            judge(batch.lightness, prediction.chroma)
+        )
+        total = total + config.task_weights.colour * colour
+    if prediction.logits is not None:
+        entropy = cross_entropy(
+            prediction.logits, batch.label, batch.label_weight, config.class_.label_smoothing
+        )
+        total = total + config.task_weights.class_ * entropy
+    players.optimizer.zero_grad(set_to_none=True)
+    total.backward()
+    players.optimizer.step()
+
+
+def rate_share(config: Config, prepared: Prepared, engine: Engine) -> float:
+    """Floating-point operations a second of a multi-task fine-tuning step, over those of a large product."""
+    config = arm_config(config, "multi")
+    session = Session(engine.place(build_model(config, len(prepared.classes))), build_discriminator(config))
+    players = make_players(engine, session, config.training.finetune, config)
+    batches = TrainingBatches(prepared, config.training.batch_size, 0, 0, 0, engine.share, engine.device)
+    batch, _ = next(iter(batches))
+    with FlopCounterMode(display=False) as counter:
+        train_step(engine, players, batch, config)
+    step = counter.get_total_flops() / _median_seconds(lambda: train_step(engine, players, batch, config))
+    a, b = (torch.randn(MATRIX, MATRIX, dtype=torch.bfloat16) for _ in range(2))
+    return step / (2 * MATRIX**3 / _median_seconds(lambda: a @ b))
+
+
+def _median_seconds(work: Callable[[], object], runs: int = 9) -> float:
+    times = []
+    for _ in range(runs + 2):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return float(np.median(times[2:]))
+
+
+def _read_arguments() -> Config:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pictures")
+    parser.add_argument("--weights", default="pretrained")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--heads", type=int, default=30)
+    parser.add_argument("--finetune", type=int, default=15)
+    asked = parser.parse_args()
+    settings = {
+        "pictures.path": asked.pictures,
+        "pictures.size_px": asked.size,
+        "encoder.weights": asked.weights,
+        "training.heads.epochs": asked.heads,
+        "training.finetune.epochs": asked.finetune,
+    }
+    return load_config("poster", settings=[f"{key}={value}" for key, value in settings.items()])
+
+
+if __name__ == "__main__":
+    main()
