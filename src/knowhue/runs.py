@@ -90,7 +90,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RunError(f"`{path}` should be there. Found none: is `{path.parent}` the folder you meant?") from None
+        raise RunError(
+            f"`{path}` should be there. Found none: is `{path.parent}` the folder you meant?"
+        ) from None
     except (OSError, ValueError) as error:
         raise RunError(f"`{path}` should be a file written by knowhue. Found: {error}.") from None
 

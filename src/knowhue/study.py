@@ -10,7 +10,7 @@ import torch
 from knowhue import __version__
 from knowhue.color import rgb_to_lab
 from knowhue.config import Config
-from knowhue.data.loaders import to_rgb, validation_batches
+from knowhue.data.loaders import Share, to_rgb, validation_batches
 from knowhue.data.prepare import Prepared
 from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.evaluate import evaluate, predict_class, predict_colour, predict_gray
@@ -53,15 +53,17 @@ def run_study(
     _check(arms, seeds)
     _refuse_other_settings(config, root)
     work = open_work(config, root, report)
-    _describe(config, root, arms, seeds, description or {})
-    write_baselines(work)
-    write_truth(work)
+    if work.engine.is_main:
+        _describe(config, root, arms, seeds, description or {})
+        write_baselines(work)
+        write_truth(work)
+    work.engine.wait()
     cells = [(seed, arm) for seed in seeds for arm in arms]
     for done, (seed, arm) in enumerate(cells):
         report({"stage": "cell", "done": done, "total": len(cells), "arm": arm, "seed": seed})
         run_arm(work, arm_config(config, arm, seed), arm)
     report({"stage": "report"})
-    return write_report(root)
+    return write_report(root) if work.engine.is_main else root / "report.html"
 
 
 def write_baselines(work: Work) -> None:
@@ -76,7 +78,7 @@ def write_baselines(work: Work) -> None:
     }
     scores = {
         name: finite_or_none(
-            evaluate(way, validation_batches(prepared, 64, work.engine.share, device)).metrics
+            evaluate(way, validation_batches(prepared, 64, Share(), device), full=True).metrics
         )
         for name, way in ways.items()
     }

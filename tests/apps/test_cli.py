@@ -168,10 +168,7 @@ def test_config_prints_what_config_reads(knowhue, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["photos", "2024", "1e5", "null", "old: new", "[raw]"])
-def test_folder_of_any_name(name, request):
-    if name != "photos":
-        reason = "the folder's name is read as YAML; quote it: f'pictures.path={json.dumps(pictures)}'"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+def test_folder_of_any_name(name):
     settings = cli._settings(name, "poster", None, None)
     assert (settings.pictures.source, settings.pictures.path) == ("folder", name)
 
@@ -198,6 +195,5 @@ def test_interrupted_command_has_the_shells_code(interrupted):
     assert "Traceback" not in err
 
 
-@pytest.mark.xfail(strict=True, reason="typer turns KeyboardInterrupt into a silent exit before main sees it")
 def test_interrupted_command_says_how_to_go_on(interrupted):
     assert "The same command goes on" in interrupted[2]

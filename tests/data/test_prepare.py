@@ -109,9 +109,6 @@ def test_unlabelled_pictures_train_only(make_folder, tmp_path):
     assert read_json(tmp_path / "out" / "prepared.json")["counts"]["train"]["unlabelled"] == 4
 
 
-@pytest.mark.xfail(
-    strict=True, reason="unlabelled/ is listed first, so its copy stays and the labelled one goes"
-)
 def test_labelled_copy_of_an_unlabelled_picture_stays(make_folder, tmp_path):
     root = make_folder({"train/cat": 3, "val/cat": 1, "train/dog": 3, "val/dog": 1, "unlabelled": 2})
     shutil.copy(root / "train/cat/00.png", root / "unlabelled/copy.png")
@@ -138,9 +135,6 @@ def test_what_changed_is_read_again(photos, tmp_path, change):
     assert second.fingerprint != first.fingerprint
 
 
-@pytest.mark.xfail(
-    strict=True, reason="pictures.npy is replaced while prepared.json still vouches for the old one"
-)
 def test_interrupted_preparation_is_never_taken_for_the_old_one(photos, tmp_path, monkeypatch):
     first = prepare(rules(photos), tmp_path / "out")
     expected = first.rgb.copy()

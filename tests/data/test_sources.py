@@ -128,9 +128,6 @@ def test_huggingface_names_of_classes_that_are_text(hub):
     assert [label for _, _, label in listed(source="huggingface", path="x")] == ["cat", "dog", None]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="what Pillow or datasets raises on one damaged picture ends the preparation"
-)
 def test_huggingface_damaged_picture_is_left_out(hub, tmp_path):
     class Damaged(FakeSplit):
         def __getitem__(self, key):

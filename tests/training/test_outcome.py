@@ -75,9 +75,6 @@ def test_bytes_of_colours():
     assert to_bytes(rgb)[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255, 0, 1]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="each process scores its share of the pictures and all write the same file"
-)
 def test_baselines_of_two_processes_are_those_of_one(tiny, make_work, monkeypatch):
     work = make_work(tiny(), count=32)
     write_baselines(work)

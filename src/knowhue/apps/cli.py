@@ -1,5 +1,6 @@
 """`knowhue`: one subcommand a public verb. Heavy imports wait until a command needs them."""
 
+import json
 import os
 import shlex
 import sys
@@ -9,6 +10,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from knowhue.errors import KnowhueError
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -148,9 +151,10 @@ def main() -> NoReturn:
     except KnowhueError as error:
         typer.echo(f"knowhue: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("\nknowhue: stopped. The same command goes on from the last epoch.", err=True)
-        sys.exit(130)
+    except SystemExit as end:  # typer turns Ctrl-C into this one
+        if end.code == INTERRUPTED:
+            typer.echo("\nknowhue: stopped. The same command goes on from the last epoch.", err=True)
+        raise
     except OSError as error:
         typer.echo(f"knowhue: {error.strerror}: `{error.filename}`.", err=True)
         sys.exit(2)
@@ -162,7 +166,7 @@ def _settings(pictures: str | None, preset: str, files: list[Path] | None, setti
 
     asked = list(settings or [])
     if pictures is not None:
-        asked.insert(0, f"pictures.path={pictures}")
+        asked.insert(0, f"pictures.path={json.dumps(pictures)}")
         asked[:0] = [] if preset == "poster-imagenet" else ["pictures.source=folder"]
     return load_config(preset, files or [], asked)
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from knowhue.errors import PictureError
 
-MAX_PIXELS = 200_000_000
+MAX_PIXELS = 178_956_970  # Pillow's own limit, a quarter of a gigapixel of RGB
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".jp2"})
 
 
@@ -68,7 +68,7 @@ def _apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except ImageCms.PyCMSError:
+    except (ImageCms.PyCMSError, OSError):
         return image  # a profile that does not fit its picture is common, and read as sRGB everywhere
     return converted or image
 

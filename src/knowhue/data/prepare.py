@@ -19,7 +19,7 @@ from knowhue.data.checks import checksum, colourfulness, find_duplicates, strati
 from knowhue.data.sources import Item, list_items
 from knowhue.errors import PictureError, RunError
 from knowhue.randomness import stream
-from knowhue.runs import Report, read_json, replacing, write_json
+from knowhue.runs import Report, read_json, replacing, require_writable, write_json
 
 VERSION = 1
 PARTS = ("train", "validation")
@@ -79,6 +79,7 @@ def prepare(pictures: Pictures, folder: Path, report: Report = lambda _: None) -
     )
     summary = folder / "prepared.json"
     if not summary.exists() or read_json(summary)["fingerprint"] != key:
+        require_writable(folder)
         rows = list(_read_all(items, pictures, report))
         _write(rows, pictures, folder, key)
     return load_prepared(folder)
@@ -133,6 +134,7 @@ def _write(rows: list[_Row], pictures: Pictures, folder: Path, key: str) -> None
     classes = sorted(unique(row.item.label for row in rows))
     _require_enough(rows, parts, reasons, classes, pictures)
     kept = [i for i, reason in enumerate(reasons) if not reason]
+    (folder / "prepared.json").unlink(missing_ok=True)  # it vouches for the array; written last
     _write_array(folder / "pictures.npy", [rows[i].rgb for i in kept])
     with replacing(folder / "manifest.csv") as file:
         writer = csv.writer(file)

@@ -60,13 +60,14 @@ def require_source(pictures: Pictures) -> None:
 def from_folder(pictures: Pictures) -> list[Item]:
     """`train/<class>/` and `val/<class>/`, or `<class>/` alone; `unlabelled/` trains colour only."""
     root = _root(pictures)
-    items = _folder_items(root, root / UNLABELLED, "train", None)
+    unlabelled = _folder_items(root, root / UNLABELLED, "train", None)
     train, validation = root / "train", _first_existing(root, VALIDATION_NAMES)
     if not train.is_dir():
-        return items + _class_items(root, root, None, skip={UNLABELLED})
-    items += _folder_items(root, train / UNLABELLED, "train", None)
-    items += _class_items(root, train, "train" if validation else None, skip={UNLABELLED})
-    return items + (_class_items(root, validation, "validation") if validation else [])
+        return _class_items(root, root, None, skip={UNLABELLED}) + unlabelled
+    unlabelled += _folder_items(root, train / UNLABELLED, "train", None)
+    items = _class_items(root, train, "train" if validation else None, skip={UNLABELLED})
+    items += _class_items(root, validation, "validation") if validation else []
+    return items + unlabelled  # last: of two equal pictures the first stays, and should be the labelled one
 
 
 def from_imagenet(pictures: Pictures) -> list[Item]:
@@ -206,7 +207,10 @@ def _dataset_items(split, name: str, part: str | None, pictures: Pictures) -> li
     ]
 
     def load(index: int) -> Image.Image:
-        return to_srgb(split[index][pictures.image_column])
+        try:
+            return to_srgb(split[index][pictures.image_column])
+        except Exception as error:  # the library decodes on access and raises whatever Pillow does
+            raise PictureError(f"unreadable: {error}") from None
 
     stamp = split._fingerprint
     return [

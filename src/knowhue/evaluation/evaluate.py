@@ -25,6 +25,7 @@ def evaluate(
     batches: Iterable[Batch],
     critic: Critic | None = None,
     gather: Callable[[list[Row]], list[Row]] = lambda rows: rows,
+    full: bool = False,
 ) -> Evaluation:
     """Score predictions.
 
@@ -33,12 +34,13 @@ def evaluate(
         batches: each picture in exactly one, over all processes.
         critic: the discriminator's adversarial loss of each picture, (B,).
         gather: joins the rows of all processes.
+        full: also what is too slow for every epoch, see `picture_columns`.
     """
     rows: list[Row] = []
     with torch.no_grad():
         for batch in batches:
             prediction = predict(batch)
-            columns = picture_columns(batch, prediction)
+            columns = picture_columns(batch, prediction, full)
             if critic is not None:
                 columns["adversarial"] = critic(batch, prediction)
             rows += to_rows(columns)

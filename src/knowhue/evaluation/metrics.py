@@ -7,7 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from knowhue.color import lab_to_rgb
 from knowhue.config import Task
+from knowhue.evaluation import fidelity
+from knowhue.evaluation.calibration import calibration_error
+from knowhue.evaluation.colour_difference import ciede2000
 from knowhue.tensors import Batch, Chroma, Prediction
 
 Row = dict[str, Any]
@@ -16,7 +20,8 @@ Row = dict[str, Any]
 class Metric(NamedTuple):
     """A score over a set of pictures.
 
-    `over_set` makes it of the pictures' rows; `column` is what it reads of them.
+    `over_set` makes it of the pictures' rows; `column` is what it reads of them, and where it compares
+    with the true pictures, `<column>_true` too.
     """
 
     title: str
@@ -40,36 +45,72 @@ def balanced(rows: Sequence[Row], column: str) -> float:
     0.5
     """
     labels = sorted({row["label"] for row in rows if row["label"] >= 0})
+    if not labels:
+        return float("nan")
+    if not labels:
+        return float("nan")
     return float(np.mean([mean([row for row in rows if row["label"] == label], column) for label in labels]))
+
+
+def ratio(rows: Sequence[Row], column: str) -> float:
+    """Mean of a column over the mean of its truth."""
+    return mean(rows, column) / max(mean(rows, f"{column}_true"), 1e-9)
+
+
+def difference_of_means(rows: Sequence[Row], column: str) -> float:
+    """Absolute difference between the mean of a column and the mean of its truth."""
+    return abs(mean(rows, column) - mean(rows, f"{column}_true"))
+
+
+def mean_difference(rows: Sequence[Row], column: str) -> float:
+    """Mean over the pictures of the absolute difference between a column and its truth."""
+    return float(np.mean([abs(row[column] - row[f"{column}_true"]) for row in rows]))
 
 
 METRICS: dict[str, Metric] = {
     "ab_l1": Metric("Mean absolute error of a*b*", "CIELAB units", "lower", "colour", "ab_l1", mean),
+    "ciede2000": Metric("CIEDE2000", "CIEDE2000 units", "lower", "colour", "ciede2000", mean),
+    "psnr_rgb": Metric("PSNR of RGB (L* is given)", "dB", "higher", "colour", "psnr_rgb", mean),
+    "ssim_rgb": Metric("SSIM of RGB (L* is given)", "-1 to 1", "higher", "colour", "ssim_rgb", mean),
     "adversarial": Metric(
         "Generator's adversarial loss, own discriminator", "loss", "neither", "colour", "adversarial", mean
     ),
     "chroma_ratio": Metric(
-        "Mean chroma, predicted over true",
-        "ratio, 1 is as vivid",
-        "neither",
-        "colour",
-        "",
-        lambda rows, _: _ratio(rows),
+        "Mean chroma, predicted over true", "ratio, 1 is as vivid", "neither", "colour", "chroma", ratio
+    ),
+    "colourfulness": Metric(
+        "Colourfulness (signed, as Hasler and Süsstrunk)", "M3", "neither", "colour", "colourfulness", mean
+    ),
+    "colourfulness_absolute": Metric(
+        "Colourfulness (absolute convention)", "M3", "neither", "colour", "colourfulness_absolute", mean
+    ),
+    "colourfulness_difference_of_means": Metric(
+        "Difference of the mean colourfulness", "M3", "lower", "colour", "colourfulness", difference_of_means
+    ),
+    "mean_colourfulness_difference": Metric(
+        "Mean difference of colourfulness", "M3", "lower", "colour", "colourfulness", mean_difference
     ),
     "accuracy": Metric("Accuracy", "share", "higher", "class", "correct", mean),
     "balanced_accuracy": Metric("Balanced accuracy", "share", "higher", "class", "correct", balanced),
     "cross_entropy": Metric("Cross-entropy", "nats", "lower", "class", "cross_entropy", mean),
+    "ece": Metric(
+        "Expected calibration error, 15 bins",
+        "share",
+        "lower",
+        "class",
+        "probability",
+        lambda rows, _: calibration_error(rows),
+    ),
 }
 
 
 def score_rows(rows: Sequence[Row]) -> dict[str, float]:
     """Every metric whose columns the rows have."""
     columns = set(rows[0]) if rows else set()
-    needed = {name: metric.column or "chroma_predicted" for name, metric in METRICS.items()}
     return {
-        name: METRICS[name].over_set(rows, METRICS[name].column)
-        for name in METRICS
-        if needed[name] in columns
+        name: metric.over_set(rows, metric.column)
+        for name, metric in METRICS.items()
+        if metric.column in columns
     }
 
 
@@ -91,13 +132,21 @@ def mean_chroma(chroma: Chroma) -> Tensor:
     return chroma.float().norm(dim=1).mean((1, 2))
 
 
-def picture_columns(batch: Batch, prediction: Prediction) -> dict[str, Tensor]:
-    """What is known of each picture of a batch, (B,) a column."""
+def picture_columns(batch: Batch, prediction: Prediction, full: bool = False) -> dict[str, Tensor]:
+    """What is known of each picture of a batch, (B,) a column.
+
+    Args:
+        batch: the pictures.
+        prediction: at their size.
+        full: also what is too slow for every epoch: CIEDE2000, PSNR, SSIM, colourfulness.
+    """
     columns = {"index": batch.position, "label": batch.label}
     if prediction.chroma is not None:
         columns["ab_l1"] = ab_l1(prediction.chroma, batch.chroma)
-        columns["chroma_predicted"] = mean_chroma(prediction.chroma)
+        columns["chroma"] = mean_chroma(prediction.chroma)
         columns["chroma_true"] = mean_chroma(batch.chroma)
+        if full:
+            columns |= _slow_columns(batch, prediction.chroma)
     if prediction.logits is not None:
         log_probability = prediction.logits.float().log_softmax(1)
         probability, predicted = log_probability.exp().max(1)
@@ -108,6 +157,19 @@ def picture_columns(batch: Batch, prediction: Prediction) -> dict[str, Tensor]:
         }
         columns["cross_entropy"] = -log_probability.gather(1, batch.label.clamp_min(0)[:, None])[:, 0]
     return columns
+
+
+def _slow_columns(batch: Batch, chroma: Chroma) -> dict[str, Tensor]:
+    """Colour difference in CIELAB as predicted; the rest in RGB, clipped to the gamut."""
+    predicted, true = (lab_to_rgb(batch.lightness, each) for each in (chroma, batch.chroma))
+    return {
+        "ciede2000": ciede2000(batch.lightness, chroma, batch.chroma),
+        "psnr_rgb": fidelity.psnr(predicted, true),
+        "ssim_rgb": fidelity.ssim(predicted, true),
+        "colourfulness": fidelity.colourfulness(predicted),
+        "colourfulness_true": fidelity.colourfulness(true),
+        "colourfulness_absolute": fidelity.colourfulness_absolute(predicted),
+    }
 
 
 def to_rows(columns: dict[str, Tensor]) -> list[Row]:
@@ -127,7 +189,3 @@ def confusion(rows: Sequence[Row], classes: int) -> list[list[int]]:
         if row["label"] >= 0:
             matrix[row["label"], row["predicted"]] += 1
     return matrix.tolist()
-
-
-def _ratio(rows: Sequence[Row]) -> float:
-    return mean(rows, "chroma_predicted") / max(mean(rows, "chroma_true"), 1e-9)

@@ -81,6 +81,7 @@ class Encoder(nn.Module):
         mean, deviation = _normalisation(name, base)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("deviation", deviation, persistent=False)
+        self.train()  # from the start: a new module's BatchNorm would move
 
     def forward(self, lightness: Lightness) -> Pyramid:
         """Features of L* (B, 1, H, W), H and W multiples of the coarsest stride; fine to coarse."""
@@ -179,11 +180,16 @@ def _read_weights(path: Path) -> Weights:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise WeightsError(
             f"`{path}` should be a .safetensors or .pth file of tensors. Found: {error}"
         ) from None
+    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise WeightsError(
+            f"`{path}` should hold tensors by name, as `model.state_dict()` gives. Found something else."
+        )
+    return weights
 
 
 def _fill(encoder: Encoder, weights: Weights, config: EncoderConfig) -> None:

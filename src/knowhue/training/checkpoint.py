@@ -1,6 +1,7 @@
 """The whole state after an epoch, in one folder that appears at once; weights as safetensors."""
 
 import os
+import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,7 +66,7 @@ def restore(folder: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[
             module.load_state_dict(load_file(home / f"{name}.safetensors"))
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
-    except (OSError, KeyError, RuntimeError) as error:
+    except (OSError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         raise RunError(f"`{home}` is damaged: {error}. Remove `{folder}` to start this run anew.") from None
     return epochs[-1]
 

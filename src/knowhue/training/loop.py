@@ -102,19 +102,26 @@ def run_phase(work: Work, config: Config, folder: Path, session: Session, name: 
     optimizers = {f"optimizer-{i}": optimizer for i, optimizer in enumerate(players.optimizers)}
     done = checkpoint.restore(folder / "checkpoints", modules, optimizers)
     log = read_log(folder, name)[:done]
+    _refuse_divergence(log)
     for epoch in range(done, phase.epochs):
         log.append(_epoch(work, config, session, players, name, epoch))
         if work.engine.is_main:
             write_log(folder, log)
             checkpoint.save(folder / "checkpoints", epoch + 1, modules, optimizers)
         work.engine.wait()
-        if None in log[-1]["train"].values():
-            raise Diverged(f"a loss is not finite in {name} epoch {epoch + 1}: {log[-1]['train']}")
+        _refuse_divergence(log)
     return log
 
 
-def validate(work: Work, config: Config, session: Session, batch_size: int = 64) -> Evaluation:
-    """Score the validation pictures with the model as it stands."""
+def _refuse_divergence(log: list[Entry]) -> None:
+    if log and None in log[-1]["train"].values():
+        raise Diverged(f"a loss is not finite in epoch {log[-1]['epoch']}: {log[-1]['train']}")
+
+
+def validate(
+    work: Work, config: Config, session: Session, batch_size: int = 64, full: bool = False
+) -> Evaluation:
+    """Score the validation pictures with the model as it stands; `full` at the end, by every metric."""
     session.model.eval()
     batches = validation_batches(work.prepared, batch_size, work.engine.share, work.engine.device)
     if session.features is not None:
@@ -123,7 +130,7 @@ def validate(work: Work, config: Config, session: Session, batch_size: int = 64)
     if session.discriminator is not None:
         session.discriminator.eval()
         critic = partial(_judge, work.engine, session.discriminator, config.colour.gan_loss)
-    return evaluate(partial(predict, work.engine, session.model), batches, critic, work.engine.gather)
+    return evaluate(partial(predict, work.engine, session.model), batches, critic, work.engine.gather, full)
 
 
 def predict(engine: Engine, model: MultiTask, batch: Batch) -> Prediction:

@@ -19,7 +19,20 @@ from knowhue.tensors import RGB
 from knowhue.training.loop import Session, Work, finite_or_none, predict
 
 SAMPLES_PER_CLASS = 2
-FROM_ROW = ("probability", "ab_l1", "chroma_predicted", "chroma_true", "adversarial", "cross_entropy")
+FROM_ROW = (
+    "probability",
+    "ab_l1",
+    "ciede2000",
+    "psnr_rgb",
+    "ssim_rgb",
+    "chroma",
+    "chroma_true",
+    "colourfulness",
+    "colourfulness_true",
+    "colourfulness_absolute",
+    "adversarial",
+    "cross_entropy",
+)
 
 
 def write_scores(folder: Path, prepared: Prepared, scored: Evaluation) -> None:

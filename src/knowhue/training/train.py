@@ -18,6 +18,7 @@ from knowhue.runs import (
     Report,
     has_ended,
     read_config,
+    read_json,
     read_log,
     require_writable,
     run_folder,
@@ -66,7 +67,7 @@ def open_work(config: Config, root: Path, report: Report) -> Work:
 def run_arm(work: Work, config: Config, arm: str) -> Path:
     """Train one arm from the heads of its seed, which are trained first if they are not there yet."""
     folder = run_folder(work.root, arm, config)
-    if has_ended(folder):
+    if _has_ended(work, folder):
         return folder
     heads = {task: run_head(work, config, task) for task in config.tasks}
     work.report(
@@ -98,9 +99,10 @@ def evaluate_run(folder: Path, report: Report = lambda _: None) -> Evaluation:
     config = read_config(folder)
     root = folder.parent.parent
     work = Work(root, Engine(config.training), load_prepared(root / "pictures"), report)
+    _has_ended(work, folder)
     session = _session(work, config)
     _load(session, folder)
-    scored = validate(work, config, session)
+    scored = validate(work, config, session, full=True)
     if work.engine.is_main:
         write_scores(folder, work.prepared, scored)
     return scored
@@ -115,7 +117,7 @@ def run_head(work: Work, config: Config, task: Task) -> Path:
     """
     own = head_config(config, task)
     folder = run_folder(work.root / "heads", task, own)
-    if has_ended(folder):
+    if _has_ended(work, folder):
         return folder
     work.report(
         {
@@ -144,16 +146,25 @@ def run_head(work: Work, config: Config, task: Task) -> Path:
 def head_config(config: Config, task: Task) -> Config:
     """The settings that a task's head depends on; everything else at its default."""
     default = Config()
-    finetune = {
-        "finetune": {**default.training.finetune.model_dump(), "epochs": 0},
-        "shift_px": default.training.shift_px,
-    }
+    finetune = {"finetune": default.training.finetune.model_dump(), "shift_px": default.training.shift_px}
     other = {
         "colour": {"class": default.class_.model_dump()},
         "class": {"colour": default.colour.model_dump()},
     }
     weights = default.task_weights.model_dump()
     return edit(config, {"tasks": (task,), "task_weights": weights, "training": finetune, **other[task]})
+
+
+def _has_ended(work: Work, folder: Path) -> bool:
+    """Whether there is nothing left to do; a run of other pictures than are prepared now is refused."""
+    if (folder / "environment.json").exists():
+        seen = read_json(folder / "environment.json")["pictures"]
+        if seen != work.prepared.fingerprint:
+            raise RunError(
+                f"`{folder}` was trained on other pictures than are there now: some were added, changed or removed. "
+                "Name another folder with --out, or bring the old pictures back."
+            )
+    return has_ended(folder)
 
 
 def _session(work: Work, config: Config) -> Session:
@@ -167,7 +178,11 @@ def _run(
 ) -> Path:
     """Train a phase, score, write everything; the status last."""
     if work.engine.is_main:
-        environment = {**work.engine.environment(), "base_weights": weights_digest(session.model.encoder)}
+        digests = {
+            "base_weights": weights_digest(session.model.encoder),
+            "pictures": work.prepared.fingerprint,
+        }
+        environment = work.engine.environment() | digests
         write_json(folder / "config.json", config.model_dump(mode="json"))
         write_json(folder / "environment.json", environment)
         write_json(folder / "status.json", {"state": "running"})
@@ -177,7 +192,7 @@ def _run(
     except Diverged as error:
         log, state = read_log(folder, name), {"state": "diverged", "reason": str(error)}
     started = time.perf_counter()
-    scored = validate(work, config, session)
+    scored = validate(work, config, session, full=bool(heads))
     if work.engine.is_main:
         write_scores(folder, work.prepared, scored)
         write_samples(work, folder, session)

@@ -1,0 +1,178 @@
+"""Every score against an independent implementation; run with `-s` to see the table."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from skimage.color import deltaE_ciede2000
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torchmetrics.functional.classification import multiclass_calibration_error
+from torchmetrics.functional.image import peak_signal_noise_ratio as torchmetrics_psnr
+from torchmetrics.functional.image import structural_similarity_index_measure as torchmetrics_ssim
+
+from knowhue.data.checks import colourfulness as prepared_colourfulness
+from knowhue.evaluation import fidelity
+from knowhue.evaluation.calibration import calibration_error, reliability
+from knowhue.evaluation.colour_difference import ciede2000, delta_e2000
+
+# Sharma, Wu and Dalal 2005, table 1: L1 a1 b1 L2 a2 b2 CIEDE2000.
+SHARMA = """
+50.0000 2.6772 -79.7751 50.0000 0.0000 -82.7485 2.0425
+50.0000 3.1571 -77.2803 50.0000 0.0000 -82.7485 2.8615
+50.0000 2.8361 -74.0200 50.0000 0.0000 -82.7485 3.4412
+50.0000 -1.3802 -84.2814 50.0000 0.0000 -82.7485 1.0000
+50.0000 -1.1848 -84.8006 50.0000 0.0000 -82.7485 1.0000
+50.0000 -0.9009 -85.5211 50.0000 0.0000 -82.7485 1.0000
+50.0000 0.0000 0.0000 50.0000 -1.0000 2.0000 2.3669
+50.0000 -1.0000 2.0000 50.0000 0.0000 0.0000 2.3669
+50.0000 2.4900 -0.0010 50.0000 -2.4900 0.0009 7.1792
+50.0000 2.4900 -0.0010 50.0000 -2.4900 0.0010 7.1792
+50.0000 2.4900 -0.0010 50.0000 -2.4900 0.0011 7.2195
+50.0000 2.4900 -0.0010 50.0000 -2.4900 0.0012 7.2195
+50.0000 -0.0010 2.4900 50.0000 0.0009 -2.4900 4.8045
+50.0000 -0.0010 2.4900 50.0000 0.0010 -2.4900 4.8045
+50.0000 -0.0010 2.4900 50.0000 0.0011 -2.4900 4.7461
+50.0000 2.5000 0.0000 50.0000 0.0000 -2.5000 4.3065
+50.0000 2.5000 0.0000 73.0000 25.0000 -18.0000 27.1492
+50.0000 2.5000 0.0000 61.0000 -5.0000 29.0000 22.8977
+50.0000 2.5000 0.0000 56.0000 -27.0000 -3.0000 31.9030
+50.0000 2.5000 0.0000 58.0000 24.0000 15.0000 19.4535
+50.0000 2.5000 0.0000 50.0000 3.1736 0.5854 1.0000
+50.0000 2.5000 0.0000 50.0000 3.2972 0.0000 1.0000
+50.0000 2.5000 0.0000 50.0000 1.8634 0.5757 1.0000
+50.0000 2.5000 0.0000 50.0000 3.2592 0.3350 1.0000
+60.2574 -34.0099 36.2677 60.4626 -34.1751 39.4387 1.2644
+63.0109 -31.0961 -5.8663 62.8187 -29.7946 -4.0864 1.2630
+61.2901 3.7196 -5.3901 61.4292 2.2480 -4.9620 1.8731
+35.0831 -44.1164 3.7933 35.0232 -40.0716 1.5901 1.8645
+22.7233 20.0904 -46.6940 23.0331 14.9730 -42.5619 2.0373
+36.4612 47.8580 18.3852 36.2715 50.5065 21.2231 1.4146
+90.8027 -2.0831 1.4410 91.1528 -1.6435 0.0447 1.4441
+90.9257 -0.5406 -0.9208 88.6381 -0.8985 -0.7239 1.5381
+6.7747 -0.2908 -2.4247 5.8714 -0.0985 -2.2286 0.6377
+2.0776 0.0795 -1.1350 0.9033 -0.0636 -0.5514 0.9082
+"""
+Pair = tuple[Any, Any, float]
+
+
+def pictures() -> tuple[torch.Tensor, torch.Tensor]:
+    """Four pictures of 40 x 36 pixels and a noisy copy, RGB 0 to 1."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(4, 3, 5, 5, generator=generator)
+    true = torch.nn.functional.interpolate(coarse, size=(40, 36), mode="bilinear")
+    return (true + 0.1 * torch.randn(true.shape, generator=generator)).clamp(0, 1), true
+
+
+def arrays(rgb: torch.Tensor) -> np.ndarray:
+    return rgb.permute(0, 2, 3, 1).double().numpy()
+
+
+def sharma() -> Pair:
+    table = torch.tensor([[float(x) for x in line.split()] for line in SHARMA.split("\n") if line])
+    assert len(table) == 34
+    return delta_e2000(table[:, :3].double(), table[:, 3:6].double()), table[:, 6], 6e-5
+
+
+def difference() -> Pair:
+    generator = torch.Generator().manual_seed(0)
+    lightness = 100 * torch.rand(3, 1, 40, 40, generator=generator)
+    predicted, true = (40 * torch.randn(3, 2, 40, 40, generator=generator) for _ in range(2))
+    predicted[0, :, :9], true[0, :, 5:12] = 0, 0  # grays on either side
+    both = [torch.cat((lightness, x), 1).permute(0, 2, 3, 1).double().numpy() for x in (predicted, true)]
+    return ciede2000(lightness, predicted, true), deltaE_ciede2000(*both).mean((1, 2)), 1e-4
+
+
+def psnr_skimage() -> Pair:
+    pairs = zip(*map(arrays, pictures()), strict=True)
+    return fidelity.psnr(*pictures()), [peak_signal_noise_ratio(y, x, data_range=1) for x, y in pairs], 1e-4
+
+
+def psnr_torchmetrics() -> Pair:
+    expected = torchmetrics_psnr(*pictures(), data_range=1.0, reduction="none", dim=(1, 2, 3))
+    return fidelity.psnr(*pictures()), expected, 1e-4
+
+
+def ssim_skimage() -> Pair:
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1}
+    pairs = zip(*map(arrays, pictures()), strict=True)
+    expected = [structural_similarity(x, y, channel_axis=-1, **options) for x, y in pairs]
+    return fidelity.ssim(*pictures()), expected, 1e-5
+
+
+def ssim_torchmetrics() -> Pair:
+    """On pictures whose border of 10 pixels is flat, so that its reflection adds nothing but ones."""
+    predicted, true = (torch.nn.functional.pad(x, (12,) * 4, value=0.5) for x in pictures())
+    padded = torch.tensor([(40 + 24, 36 + 24)]).prod()
+    inside = torch.tensor([(40 + 14, 36 + 14)]).prod()
+    whole = torchmetrics_ssim(predicted, true, data_range=1.0, sigma=1.5, reduction="none")
+    assert isinstance(whole, torch.Tensor)
+    return fidelity.ssim(predicted, true), 1 - (1 - whole) * padded / inside, 1e-4
+
+
+def signed_colourfulness() -> Pair:
+    rgb = (pictures()[1] * 255).round() / 255
+    bytes_ = (arrays(rgb) * 255).round().astype(np.uint8)
+    return fidelity.colourfulness(rgb), [prepared_colourfulness(each) for each in bytes_], 1e-4
+
+
+def expected_calibration_error() -> Pair:
+    logits = 2 * torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    label = torch.randint(4, (200,), generator=torch.Generator().manual_seed(1))
+    probability, predicted = logits.softmax(1).max(1)
+    found = calibration_error(
+        [
+            {"probability": p, "correct": int(c)}
+            for p, c in zip(probability.tolist(), predicted == label, strict=True)
+        ]
+    )
+    return found, multiclass_calibration_error(logits, label, 4, n_bins=15, norm="l1"), 1e-6
+
+
+PARITY: dict[str, tuple[str, Callable[[], Pair]]] = {
+    "CIEDE2000": ("Sharma et al. 2005, 34 pairs", sharma),
+    "ciede2000": ("scikit-image", difference),
+    "psnr_rgb": ("scikit-image", psnr_skimage),
+    "psnr_rgb ": ("torchmetrics", psnr_torchmetrics),
+    "ssim_rgb": ("scikit-image", ssim_skimage),
+    "ssim_rgb ": ("torchmetrics, flat borders", ssim_torchmetrics),
+    "colourfulness": ("data.checks (numpy)", signed_colourfulness),
+    "ece": ("torchmetrics", expected_calibration_error),
+}
+
+
+@pytest.mark.parametrize("name", PARITY)
+def test_parity(name):
+    reference, compare = PARITY[name]
+    found, expected, tolerance = compare()
+    largest = np.abs(np.asarray(found, float) - np.asarray(expected, float)).max()
+    print(f"\n| {name.strip():24} | {reference:32} | {largest:.1e} |", end="")
+    assert largest <= tolerance
+
+
+def test_one_picture_by_both_conventions():
+    """Signed and absolute part where opponent values cancel."""
+    rgb = torch.zeros(1, 3, 2, 2)
+    rgb[0, 0, 0], rgb[0, 1, 1] = 1, 1  # red above green
+    assert fidelity.colourfulness(rgb).item() == pytest.approx(255 * (1 + 0.3 * 0.5))
+    assert fidelity.colourfulness_absolute(rgb).item() == pytest.approx(255 * 0.3 * np.hypot(1, 0.5))
+
+
+def test_probability_one_is_in_the_last_bin_and_edges_in_the_lower():
+    bins = reliability([{"probability": p, "correct": 1} for p in (1.0, 0.0, 0.2)])
+    assert [n for n, each in enumerate(bins) if each.pictures] == [0, 2, 14]
+    assert np.isnan(calibration_error([{"probability": 1.0, "correct": None}]))
+
+
+@pytest.mark.parametrize("score", [fidelity.psnr, fidelity.ssim])
+def test_rgb_scores_do_not_broadcast(score):
+    with pytest.raises(ValueError, match=r"`predicted` should be of the shape of `true`, \(2, 3, 16, 16\)"):
+        score(torch.zeros(1, 3, 16, 16), torch.zeros(2, 3, 16, 16))
+
+
+def test_ciede2000_does_not_broadcast():
+    with pytest.raises(ValueError, match="should be of the size of `true`"):
+        ciede2000(torch.zeros(1, 1, 4, 4), torch.zeros(2, 2, 4, 4), torch.zeros(2, 2, 4, 4))
+    with pytest.raises(ValueError, match="11 pixels"):
+        fidelity.ssim(torch.zeros(1, 3, 10, 16), torch.zeros(1, 3, 10, 16))
