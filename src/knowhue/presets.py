@@ -26,7 +26,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "demo": {
         "pictures": {"source": "drawn", "size_px": 64},
         "encoder": {"name": "tf_efficientnet_lite0", "weights": "package"},
-        "training": {"shift_px": 4, "heads": {"epochs": 6, "rate": 1e-3}, "finetune": {"epochs": 4}},
+        "training": {"shift_px": 4, "heads": {"epochs": 8}, "finetune": {"epochs": 6}},
     },
 }
 
@@ -128,7 +128,7 @@ def _read_setting(text: str) -> dict[str, Any]:
         nested: Any = yaml.safe_load(value)
     except yaml.YAMLError:
         nested = value
-    if isinstance(nested, str):
+    if nested == value.strip():  # plain text, not a quoted one
         nested = _number(nested)
     for part in reversed(key.strip().split(".")):
         nested = {part: nested}

@@ -37,9 +37,12 @@ def require_writable(folder: Path) -> None:
     Raises:
         RunError: the folder cannot be made or written.
     """
+    existed = folder.exists()
     with replacing(folder / ".writable"):
         pass
     (folder / ".writable").unlink()
+    if not existed:
+        folder.rmdir()
 
 
 @contextmanager

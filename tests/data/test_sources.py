@@ -23,11 +23,11 @@ def test_train_and_validation_folders(make_folder, validation):
         {"train/b": 1, "train/a": 1, f"{validation}/a": 1, "train/unlabelled": 1, "unlabelled": 1}
     )
     assert listed(path=str(root)) == [
-        ("unlabelled/00.png", "train", None),
-        ("train/unlabelled/00.png", "train", None),
         ("train/a/00.png", "train", "a"),
         ("train/b/00.png", "train", "b"),
         (f"{validation}/a/00.png", "validation", "a"),
+        ("unlabelled/00.png", "train", None),
+        ("train/unlabelled/00.png", "train", None),
     ]
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from knowhue.tensors import Chroma, Lightness
 
 TWENTY_FIVE_7 = 25.0**7
+OPPOSITE = math.pi + 1e-6  # hues exactly opposite stay so whatever the rounding
 
 
 def ciede2000(lightness: Lightness, predicted: Chroma, true: Chroma) -> Tensor:
@@ -26,7 +27,7 @@ def ciede2000(lightness: Lightness, predicted: Chroma, true: Chroma) -> Tensor:
 
     >>> gray, red = torch.zeros(1, 2, 1, 1), torch.tensor([2.5, 0.0]).reshape(1, 2, 1, 1)
     >>> round(ciede2000(torch.full((1, 1, 1, 1), 50.0), red, gray).item(), 2)
-    3.37
+    3.46
     """
     if predicted.shape != true.shape or lightness.shape != true[:, :1].shape:
         raise ValueError(
@@ -68,7 +69,8 @@ def _adjusted(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor, Te
     polar = []
     for lab in (first, second):
         red_green, yellow_blue = stretch * lab[:, 1], lab[:, 2]
-        polar += [torch.hypot(red_green, yellow_blue), torch.atan2(yellow_blue, red_green) % (2 * math.pi)]
+        hue = torch.atan2(yellow_blue, red_green)
+        polar += [torch.hypot(red_green, yellow_blue), torch.where(hue < 0, hue + 2 * math.pi, hue)]
     return polar[0], polar[1], polar[2], polar[3]
 
 
@@ -79,7 +81,7 @@ def _saturation(chroma: Tensor) -> Tensor:
 def _hues(first: Tensor, second: Tensor, one_is_gray: Tensor) -> tuple[Tensor, Tensor]:
     """Mean hue and signed hue difference, radians, the shorter way round."""
     difference, total = second - first, first + second
-    turn = torch.where(difference.abs() > math.pi, 2 * math.pi, 0.0)
+    turn = torch.where(difference.abs() > OPPOSITE, 2 * math.pi, 0.0)
     shortest = difference - turn * difference.sign()
     mean = (total + torch.where(total < 2 * math.pi, turn, -turn)) / 2
     return torch.where(one_is_gray, total, mean), shortest.masked_fill(one_is_gray, 0)

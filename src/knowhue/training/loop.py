@@ -115,7 +115,9 @@ def run_phase(work: Work, config: Config, folder: Path, session: Session, name: 
 
 def _refuse_divergence(log: list[Entry]) -> None:
     if log and None in log[-1]["train"].values():
-        raise Diverged(f"a loss is not finite in epoch {log[-1]['epoch']}: {log[-1]['train']}")
+        raise Diverged(
+            f"a loss is not finite in {log[-1]['phase']} epoch {log[-1]['epoch']}: {log[-1]['train']}"
+        )
 
 
 def validate(
