@@ -147,6 +147,19 @@ class Training(Section):
         return self
 
 
+class Evaluation(Section):
+    """What is measured beyond the scores of single pictures; training does not depend on it."""
+
+    networks: tuple[Literal["lite0", "inception"], ...] = Field(
+        default=("lite0",),
+        description="networks of the distances between sets of pictures; lite0, inception (needs knowhue[fid])",
+    )
+    inception_weights: str | None = Field(
+        default=None,
+        description="file of torch-fidelity's Inception-v3 weights for FID and KID; null downloads them",
+    )
+
+
 class Config(Section):
     """One run: one arm of one study with one seed."""
 
@@ -162,6 +175,7 @@ class Config(Section):
     colour: Colour = Colour()
     class_: Class = Field(default=Class(), alias="class")
     training: Training = Training()
+    evaluation: Evaluation = Evaluation()
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 

@@ -27,8 +27,12 @@ from knowhue.errors import RunError
 
 
 def run_folder(root: Path, arm: str, config: Config) -> Path:
-    """Where the run of `config` as `arm` lives below the study folder `root`."""
-    return root / arm / f"seed-{config.seed}-{fingerprint(config)}"
+    """Where the run of `config` as `arm` lives below the study folder `root`.
+
+    Its name is a fingerprint of what it is trained by; what is measured afterwards does not count.
+    """
+    trained_by = config.model_dump(mode="json", exclude={"evaluation"})
+    return root / arm / f"seed-{config.seed}-{fingerprint(trained_by)}"
 
 
 def require_writable(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Arms by seeds on one set of pictures, from shared heads; then baselines and the report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,17 @@ import torch
 
 from knowhue import __version__
 from knowhue.color import rgb_to_lab
-from knowhue.config import Config
-from knowhue.data.loaders import Share, to_rgb, validation_batches
+from knowhue.config import Config, Evaluation
+from knowhue.data.loaders import to_rgb
 from knowhue.data.prepare import Prepared
 from knowhue.errors import ConfigError, RunError
-from knowhue.evaluation.evaluate import evaluate, predict_class, predict_colour, predict_gray
+from knowhue.evaluation.evaluate import predict_class, predict_colour, predict_gray
 from knowhue.evaluation.metrics import METRICS
 from knowhue.presets import ARMS, arm_config
 from knowhue.report.page import write_report
 from knowhue.runs import Report, read_json, write_json
-from knowhue.training.loop import Work, finite_or_none
+from knowhue.training.distances import noise_floor, score_way
+from knowhue.training.loop import Work
 from knowhue.training.outcome import write_truth
 from knowhue.training.train import open_work, run_arm
 
@@ -55,7 +56,7 @@ def run_study(
     work = open_work(config, root, report)
     if work.engine.is_main:
         _describe(config, root, arms, seeds, description or {})
-        write_baselines(work)
+        write_baselines(work, config.evaluation)
         write_truth(work)
     work.engine.wait()
     cells = [(seed, arm) for seed in seeds for arm in arms]
@@ -66,9 +67,12 @@ def run_study(
     return write_report(root) if work.engine.is_main else root / "report.html"
 
 
-def write_baselines(work: Work) -> None:
-    """`baselines.json` and `metrics.json`: what costs nothing, scored as the models are."""
-    prepared, device = work.prepared, work.engine.device
+def write_baselines(work: Work, settings: Evaluation = Evaluation()) -> None:
+    """`baselines.json` and `metrics.json`: what costs nothing, scored as the models are.
+
+    The row `real` is the noise floor: other real pictures, from the training part.
+    """
+    prepared = work.prepared
     train = prepared.label[prepared.is_train & (prepared.label >= 0)]
     majority = int(torch.bincount(torch.from_numpy(train)).argmax())
     ways = {
@@ -76,13 +80,8 @@ def write_baselines(work: Work) -> None:
         "mean_colour": predict_colour(mean_colour(prepared)),
         "majority_class": predict_class(majority, len(prepared.classes)),
     }
-    scores = {
-        name: finite_or_none(
-            evaluate(way, validation_batches(prepared, 64, Share(), device), full=True).metrics
-        )
-        for name, way in ways.items()
-    }
-    write_json(work.root / "baselines.json", scores)
+    scores = {name: score_way(work, settings, way) for name, way in ways.items()}
+    write_json(work.root / "baselines.json", scores | {"real": noise_floor(work, settings)})
     described = {
         name: {"title": m.title, "unit": m.unit, "better": m.better, "task": m.task}
         for name, m in METRICS.items()
@@ -113,7 +112,9 @@ def _refuse_other_settings(config: Config, root: Path) -> None:
     path = root / "study.json"
     if not path.exists() or not any(root.rglob("log.jsonl")):
         return
-    changed = sorted(_differences(read_json(path)["config"], config.model_dump(mode="json")))
+    changed = sorted(
+        _differences(_trained_by(read_json(path)["config"]), _trained_by(config.model_dump(mode="json")))
+    )
     if changed:
         raise RunError(
             f"`{root}` holds a study with other settings ({', '.join(changed)}). Name another folder with --out, "
@@ -128,7 +129,7 @@ def _describe(
     path = root / "study.json"
     settings = config.model_dump(mode="json")
     earlier = read_json(path) if path.exists() else {}
-    same = earlier.get("config") == settings
+    same = _trained_by(earlier.get("config", {})) == _trained_by(settings)
     described = {
         "name": root.name,
         "version": __version__,
@@ -139,6 +140,11 @@ def _describe(
         "config": settings,
     }
     write_json(path, described)
+
+
+def _trained_by(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without those of the evaluation, which may change over finished runs."""
+    return {key: value for key, value in settings.items() if key != "evaluation"}
 
 
 def _differences(old: Any, new: Any, key: str = "") -> set[str]:

@@ -1,12 +1,16 @@
 """Any way to predict, over any batches, to one row a picture and scores; baselines are just other ways."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from knowhue.color import lab_to_rgb
+from knowhue.evaluation.distribution import Features
 from knowhue.evaluation.metrics import Row, confusion, picture_columns, score_rows, to_rows
+from knowhue.evaluation.networks import Network
 from knowhue.tensors import Batch, Prediction
 
 Predict = Callable[[Batch], Prediction]
@@ -14,18 +18,23 @@ Critic = Callable[[Batch, Prediction], Tensor]
 
 
 class Evaluation(NamedTuple):
-    """One row a picture, ordered by index, and the metrics over all of them."""
+    """One row a picture, ordered by index, the metrics over all of them, and features by network.
+
+    `features[name]` is (pictures, D) in the order of the rows.
+    """
 
     rows: list[Row]
     metrics: dict[str, float]
+    features: dict[str, Features]
 
 
 def evaluate(
     predict: Predict,
     batches: Iterable[Batch],
     critic: Critic | None = None,
-    gather: Callable[[list[Row]], list[Row]] = lambda rows: rows,
+    gather: Callable[[list[Any]], list[Any]] = lambda rows: rows,
     full: bool = False,
+    networks: Mapping[str, Network] | None = None,
 ) -> Evaluation:
     """Score predictions.
 
@@ -33,10 +42,12 @@ def evaluate(
         predict: batch to prediction, at the size of the batch's pictures.
         batches: each picture in exactly one, over all processes.
         critic: the discriminator's adversarial loss of each picture, (B,).
-        gather: joins the rows of all processes.
+        gather: joins what all processes have of each picture.
         full: also what is too slow for every epoch, see `picture_columns`.
+        networks: what turns the colourings into features.
     """
     rows: list[Row] = []
+    seen: dict[str, list[tuple[int, Features]]] = {name: [] for name in networks or {}}
     with torch.no_grad():
         for batch in batches:
             prediction = predict(batch)
@@ -44,8 +55,11 @@ def evaluate(
             if critic is not None:
                 columns["adversarial"] = critic(batch, prediction)
             rows += to_rows(columns)
+            for name, network in (networks or {}).items():
+                seen[name] += _features(network, batch, prediction)
     rows = sorted(gather(rows), key=lambda row: row["index"])
-    return Evaluation(rows, score_rows(rows))
+    features = {name: _in_order(gather(pairs)) for name, pairs in seen.items()}
+    return Evaluation(rows, score_rows(rows), {name: each for name, each in features.items() if len(each)})
 
 
 def per_class(rows: Sequence[Row], classes: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -77,6 +91,18 @@ def predict_class(label: int, classes: int) -> Predict:
         return Prediction(None, logits)
 
     return predict
+
+
+def _features(network: Network, batch: Batch, prediction: Prediction) -> list[tuple[int, Features]]:
+    """(index, features) of each colouring; none without a colour head."""
+    if prediction.chroma is None:
+        return []
+    features = network.features(lab_to_rgb(batch.lightness, prediction.chroma)).cpu().numpy()
+    return list(zip(batch.position.tolist(), features, strict=True))
+
+
+def _in_order(pairs: list[tuple[int, Features]]) -> Features:
+    return np.array([features for _, features in sorted(pairs, key=lambda pair: pair[0])])
 
 
 __all__ = [

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from knowhue.color import LIGHTNESS_SCALE
 from knowhue.config import Encoder as EncoderConfig
 from knowhue.errors import ConfigError, WeightsError
-from knowhue.tensors import Lightness, Pyramid
+from knowhue.tensors import RGB, Lightness, Pyramid
 
 Weights = Mapping[str, Tensor]
 
@@ -106,8 +106,42 @@ def build_encoder(config: EncoderConfig) -> Encoder:
     """
     encoder = Encoder(config.name)
     if config.weights != "none":
-        _fill(encoder, _find_weights(config), config)
+        _fill(encoder.body, _find_weights(config), config)
     return encoder
+
+
+class PooledFeatures(nn.Module):
+    """A pretrained classifier without its last layer: RGB (B, 3, H, W), 0 to 1, to (B, D)."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.body = timm.create_model(name, num_classes=0, pretrained=False)
+        self.mean: Tensor
+        self.deviation: Tensor
+        mean, deviation = _normalisation(name, _known(name))
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("deviation", deviation, persistent=False)
+
+    def forward(self, rgb: RGB) -> Tensor:
+        """Normalise as in the network's own training, and pool its last map."""
+        return self.body((rgb - self.mean) / self.deviation)
+
+
+def pretrained_features(name: str, weights: str) -> nn.Module:
+    """A frozen pretrained network that sees colour and gives pooled features, for the evaluation.
+
+    Args:
+        name: a key of `ENCODERS`.
+        weights: as `encoder.weights`.
+
+    Raises:
+        ConfigError: unknown name.
+        WeightsError: the weights cannot be had or do not fit.
+    """
+    network = PooledFeatures(name)
+    config = EncoderConfig(name=name, weights=weights)
+    _fill(network.body, _find_weights(config), config)
+    return network.requires_grad_(False).eval()
 
 
 def freeze(encoder: Encoder) -> None:
@@ -192,13 +226,13 @@ def _read_weights(path: Path) -> Weights:
     return weights
 
 
-def _fill(encoder: Encoder, weights: Weights, config: EncoderConfig) -> None:
+def _fill(body: nn.Module, weights: Weights, config: EncoderConfig) -> None:
     """Load strictly: every tensor of the base must be there; only the classifier on top may be left over."""
-    own = encoder.body.state_dict()
+    own = body.state_dict()
     wrong = [k for k, v in own.items() if k not in weights or weights[k].shape != v.shape]
     if wrong:
         raise WeightsError(
             f"`{config.weights}` should hold all {len(own)} tensors of `{config.name}`. {len(wrong)} are missing or of "
             f"another shape, such as `{wrong[0]}`. Name the base that they belong to with --set encoder.name=..."
         )
-    encoder.body.load_state_dict({key: weights[key] for key in own})
+    body.load_state_dict({key: weights[key] for key in own})

@@ -168,15 +168,18 @@ def _levels(ax: "Axes", study: Study, panel: Panel) -> None:
     style = {"color": MUTED, "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 1}
     if panel.even is not None:
         ax.axhline(panel.even, **style)
-    for title, values in study.baselines.items() if panel.part == "validation" else ():
-        value = values.get(panel.name)
-        if value is not None:
-            level = value * panel.scale
-            ax.axhline(level, **style)
-            ax.annotate(
-                f"{spaced(title)} {level:.1f}", (1, level), xycoords=("axes fraction", "data"),
-                xytext=(-3, 2), textcoords="offset points", ha="right", color=MUTED, fontsize=SMALL,
-            )  # fmt: skip
+    if panel.part != "validation":
+        return
+    named = ((values.get(panel.name), spaced(title)) for title, values in study.baselines.items())
+    levels = sorted((value * panel.scale, title) for value, title in named if value is not None)
+    for place, (level, title) in enumerate(levels):
+        ax.axhline(level, **style)
+        above = place == len(levels) - 1  # of two that lie close, one is named over its line and one under
+        ax.annotate(
+            f"{title} {level:.1f}", (1, level), xycoords=("axes fraction", "data"),
+            xytext=(-3, 2 if above else -2), textcoords="offset points",
+            ha="right", va="bottom" if above else "top", color=MUTED, fontsize=SMALL,
+        )  # fmt: skip
 
 
 def _label_ends(ax: "Axes", last: int, ends: list[tuple[float, str, str]]) -> None:

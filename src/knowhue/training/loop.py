@@ -18,6 +18,7 @@ from knowhue.config import Config, Phase
 from knowhue.data.loaders import TrainingBatches, validation_batches
 from knowhue.data.prepare import Prepared
 from knowhue.evaluation.evaluate import Evaluation, evaluate
+from knowhue.evaluation.networks import Network, open_networks
 from knowhue.models.discriminator import Discriminator
 from knowhue.models.multitask import MultiTask
 from knowhue.objectives.losses import GAN_LOSSES
@@ -132,7 +133,10 @@ def validate(
     if session.discriminator is not None:
         session.discriminator.eval()
         critic = partial(_judge, work.engine, session.discriminator, config.colour.gan_loss)
-    return evaluate(partial(predict, work.engine, session.model), batches, critic, work.engine.gather, full)
+    networks = open_networks(config.evaluation, work.engine.device) if full else {}
+    had = {name: network for name, network in networks.items() if isinstance(network, Network)}
+    way = partial(predict, work.engine, session.model)
+    return evaluate(way, batches, critic, work.engine.gather, full, had)
 
 
 def predict(engine: Engine, model: MultiTask, batch: Batch) -> Prediction:

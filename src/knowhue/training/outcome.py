@@ -1,7 +1,7 @@
 """What a run leaves to be read: scores, one row a picture, and colourings of the fixed samples."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from knowhue.color import lab_to_rgb
 from knowhue.data.loaders import label_weights, to_batch
 from knowhue.data.prepare import Prepared
+from knowhue.evaluation.calibration import reliability
 from knowhue.evaluation.evaluate import Evaluation, confusion, per_class
 from knowhue.evaluation.metrics import Row
 from knowhue.runs import replacing, write_json
@@ -35,8 +36,17 @@ FROM_ROW = (
 )
 
 
-def write_scores(folder: Path, prepared: Prepared, scored: Evaluation) -> None:
-    """`scores.json` and `per_image.csv`."""
+def write_scores(
+    folder: Path, prepared: Prepared, scored: Evaluation, distribution: Mapping[str, Any] | None = None
+) -> None:
+    """`scores.json` and `per_image.csv`.
+
+    Args:
+        folder: of the run.
+        prepared: the pictures.
+        scored: the model's evaluation.
+        distribution: distances between its colourings and the true pictures, see `training.distances`.
+    """
     classes = prepared.classes
     has_class = bool(scored.rows) and "predicted" in scored.rows[0]
     write_json(
@@ -46,7 +56,8 @@ def write_scores(folder: Path, prepared: Prepared, scored: Evaluation) -> None:
             "pictures": len(scored.rows),
             "metrics": finite_or_none(scored.metrics),
             "per_class": {name: finite_or_none(row) for name, row in per_class(scored.rows, classes).items()},
-            **({"confusion": confusion(scored.rows, len(classes))} if has_class else {}),
+            **({"distribution": distribution} if distribution else {}),
+            **(_class_tables(scored.rows, len(classes)) if has_class else {}),
         },
     )
     rows = [_readable(row, prepared) for row in scored.rows]
@@ -95,6 +106,11 @@ def to_bytes(rgb: RGB) -> NDArray[np.uint8]:
     """(B, 3, H, W), 0 to 1, to (B, H, W, 3) uint8; what is not a number is black."""
     scaled = rgb.nan_to_num(0.0).clamp(0, 1) * 255
     return scaled.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _class_tables(rows: Sequence[Row], classes: int) -> dict[str, Any]:
+    bins = [each._asdict() for each in reliability(rows)]
+    return {"confusion": confusion(rows, classes), "reliability": bins}
 
 
 def _readable(row: Row, prepared: Prepared) -> dict[str, Any]:

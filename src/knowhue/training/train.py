@@ -26,6 +26,7 @@ from knowhue.runs import (
     write_log,
 )
 from knowhue.training import checkpoint
+from knowhue.training.distances import distances
 from knowhue.training.engine import Engine
 from knowhue.training.feature_cache import cache_bytes, cache_features
 from knowhue.training.loop import Diverged, Entry, Session, Work, run_phase, validate
@@ -104,7 +105,7 @@ def evaluate_run(folder: Path, report: Report = lambda _: None) -> Evaluation:
     _load(session, folder)
     scored = validate(work, config, session, full=True)
     if work.engine.is_main:
-        write_scores(folder, work.prepared, scored)
+        write_scores(folder, work.prepared, scored, distances(work, config.evaluation, scored.features))
     return scored
 
 
@@ -194,7 +195,7 @@ def _run(
     started = time.perf_counter()
     scored = validate(work, config, session, full=bool(heads))
     if work.engine.is_main:
-        write_scores(folder, work.prepared, scored)
+        write_scores(folder, work.prepared, scored, distances(work, config.evaluation, scored.features))
         write_samples(work, folder, session)
         _write_weights(folder, session, with_base=bool(heads))
         write_log(folder, _join([read_log(head) for head in heads]) + log)

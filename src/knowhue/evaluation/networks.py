@@ -1,0 +1,104 @@
+"""NETWORKS: pretrained networks that turn pictures into features; opened from files, packages or the hub."""
+
+import pickle
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from knowhue.config import Evaluation
+from knowhue.errors import WeightsError
+from knowhue.models.encoder import pretrained_features, weights_digest
+from knowhue.tensors import RGB
+
+
+class Network(NamedTuple):
+    """A network that can be had.
+
+    Attributes:
+        features: RGB (B, 3, H, W), 0 to 1, to (B, D) float32.
+        provenance: what a number must be quoted with: network, weights, resize, tool.
+    """
+
+    features: Callable[[RGB], Tensor]
+    provenance: dict[str, Any]
+
+
+class Absent(NamedTuple):
+    """A network that cannot be had, or was not asked for, and why."""
+
+    reason: str
+
+
+def resize(rgb: RGB, side_px: int) -> RGB:
+    """Bilinear with antialiasing, which FID depends on in the first digit; clipped to 0 to 1."""
+    size = (side_px, side_px)
+    return interpolate(rgb, size=size, mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
+
+
+def _lite0(settings: Evaluation, device: torch.device) -> Network:
+    """EfficientNet-Lite0 of its pip package; 1280 pooled features."""
+    network = pretrained_features("tf_efficientnet_lite0", "package").to(device)
+    return Network(
+        lambda rgb: network(resize(rgb, 224)).float(),
+        _provenance("EfficientNet-Lite0 (ImageNet), 1280 pooled features", network, 224, "knowhue, timm"),
+    )
+
+
+def _inception(settings: Evaluation, device: torch.device) -> Network:
+    """The Inception-v3 of the original FID, as torch-fidelity converts it; 2048 pooled features."""
+    from torch_fidelity import __version__ as version
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    file = settings.inception_weights
+    if file is not None:  # the package unpickles it without this check
+        torch.load(Path(file).expanduser(), map_location="cpu", weights_only=True)
+    path = None if file is None else str(Path(file).expanduser())
+    network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=path).to(
+        device
+    )
+    return Network(
+        lambda rgb: network((255 * resize(rgb, 299)).round().to(torch.uint8))[0].float(),
+        _provenance(
+            "Inception-v3 (2015-12-05), 2048 pooled features", network, 299, f"torch-fidelity {version}"
+        )
+        | {"file": file or "downloaded by torch-fidelity"},
+    )
+
+
+NETWORKS: dict[str, Callable[[Evaluation, torch.device], Network]] = {
+    "lite0": _lite0,
+    "inception": _inception,
+}
+
+
+@cache
+def open_networks(settings: Evaluation, device: torch.device) -> Mapping[str, Network | Absent]:
+    """Every network of `NETWORKS`, or why it is not there; opened once a process."""
+    return {name: _open(name, settings, device) for name in NETWORKS}
+
+
+def _open(name: str, settings: Evaluation, device: torch.device) -> Network | Absent:
+    if name not in settings.networks:
+        asked = ", ".join(settings.networks) or "none"
+        return Absent(f"not computed: `evaluation.networks` asks for {asked}, not for {name}")
+    try:
+        return NETWORKS[name](settings, device)
+    except ImportError as error:
+        return Absent(f"not computed: {error}; pip install 'knowhue[fid]'")
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, WeightsError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return Absent(f"not computed: the weights of {name} could not be had ({reason})")
+
+
+def _provenance(title: str, network: nn.Module, side_px: int, tool: str) -> dict[str, Any]:
+    return {
+        "network": title,
+        "weights": weights_digest(network),
+        "resize": f"bilinear, antialiased, to {side_px} x {side_px} pixels",
+        "tool": tool,
+    }

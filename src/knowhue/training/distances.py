@@ -1,0 +1,94 @@
+"""Distances between colourings and true pictures; the true pictures' features are computed once a study."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knowhue.config import Evaluation as EvaluationSettings
+from knowhue.config import fingerprint
+from knowhue.data.loaders import Share, label_weights, to_batch, validation_batches
+from knowhue.evaluation.distribution import Features, measure
+from knowhue.evaluation.evaluate import Predict, evaluate
+from knowhue.evaluation.metrics import mean
+from knowhue.evaluation.networks import Network, open_networks
+from knowhue.randomness import stream
+from knowhue.runs import replacing
+from knowhue.tensors import Batch, Prediction
+from knowhue.training.loop import Work, finite_or_none
+
+
+def distances(
+    work: Work, settings: EvaluationSettings, features: Mapping[str, Features]
+) -> dict[str, dict[str, Any]]:
+    """What `scores.json` says under `distribution`; on one process.
+
+    Args:
+        work: its validation pictures are the reference.
+        settings: which networks.
+        features: of the colourings, from `evaluate`; without any there is nothing to measure.
+    """
+    if not features:
+        return {}
+    networks = open_networks(settings, work.engine.device)
+    truth = {
+        name: true_features(work, name, net) for name, net in networks.items() if isinstance(net, Network)
+    }
+    return measure(features, truth, networks)
+
+
+def true_features(work: Work, name: str, network: Network) -> Features:
+    """Features of the true validation pictures, kept in `features/` under all that they depend on."""
+    key = fingerprint({"pictures": work.prepared.fingerprint, **network.provenance})
+    path = work.root / "features" / f"truth-{name}-{key}.npy"
+    if not path.exists():
+        batches = validation_batches(work.prepared, 64, Share(), work.engine.device)
+        features = evaluate(_truth, batches, networks={name: network}).features[name]
+        with replacing(path, "wb") as file:
+            np.save(file, features)
+    return np.load(path)
+
+
+def score_way(work: Work, settings: EvaluationSettings, predict: Predict) -> dict[str, Any]:
+    """The row of a way to predict in `baselines.json`: its metrics, and `distribution` if it colours."""
+    batches = validation_batches(work.prepared, 64, Share(), work.engine.device)
+    scored = evaluate(predict, batches, full=True, networks=_had(work, settings))
+    found = distances(work, settings, scored.features)
+    return finite_or_none(scored.metrics) | ({"distribution": found} if found else {})
+
+
+def noise_floor(work: Work, settings: EvaluationSettings) -> dict[str, Any]:
+    """What real pictures score: as many from the training part, drawn by their own stream, against the validation part.
+
+    Only scores of whole sets have such a floor; other pictures have no error.
+    """
+    prepared, device = work.prepared, work.engine.device
+    validation = validation_batches(prepared, 64, Share(), device)
+    true_colourfulness = mean(evaluate(_truth, validation, full=True).rows, "colourfulness_true")
+    count = len(prepared.positions("validation"))
+    chosen = np.sort(stream(0, "noise-floor").permutation(prepared.positions("train"))[:count])
+    scored = evaluate(_truth, _batches(work, chosen), full=True, networks=_had(work, settings))
+    colourfulness = scored.metrics["colourfulness"]
+    return {
+        "colourfulness": colourfulness,
+        "colourfulness_absolute": scored.metrics["colourfulness_absolute"],
+        "colourfulness_difference_of_means": abs(colourfulness - true_colourfulness),
+        "distribution": distances(work, settings, scored.features),
+    }
+
+
+def _batches(work: Work, positions: NDArray[np.int64], size: int = 64) -> Iterator[Batch]:
+    for start in range(0, len(positions), size):
+        part = positions[start : start + size]
+        weights = label_weights(work.prepared.label[part])
+        yield to_batch(work.prepared, part, work.prepared.rgb[part], weights, work.engine.device)
+
+
+def _had(work: Work, settings: EvaluationSettings) -> dict[str, Network]:
+    networks = open_networks(settings, work.engine.device)
+    return {name: network for name, network in networks.items() if isinstance(network, Network)}
+
+
+def _truth(batch: Batch) -> Prediction:
+    return Prediction(batch.chroma, None)

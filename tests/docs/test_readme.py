@@ -1,0 +1,47 @@
+"""What the README tells a reader to type exists, and its Python does what it says."""
+
+import inspect
+import re
+from pathlib import Path
+
+import knowhue
+from knowhue.apps.cli import app
+from knowhue.config import Config
+from knowhue.presets import PRESETS, load_config
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_python_of_the_readme_runs(monkeypatch):
+    (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    real, asked = inspect.signature(knowhue.run_study), []
+    monkeypatch.setattr(knowhue, "run_study", lambda *a, **k: asked.append(real.bind(*a, **k)), raising=False)
+    exec(compile(block, "README.md", "exec"), {})
+    (call,) = asked
+    assert isinstance(call.arguments["config"], Config)
+    assert list(call.arguments["seeds"]) == list(range(7))
+
+
+def test_every_command_is_in_the_readme():
+    commands = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    assert set(re.findall(r"^\| `knowhue (\w+)`", README, flags=re.M)) == commands
+
+
+def test_settings_and_presets_of_the_readme_exist():
+    for preset in re.findall(r"--preset ([\w-]+)", README):
+        assert preset in PRESETS
+    for setting in re.findall(r"--set ([\w.]+=[\w.]+)", README):
+        load_config(settings=[setting.replace("0..1", "0.5")])
+
+
+def test_make_targets_of_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make (\w+)", README, flags=re.M):
+        assert re.search(rf"^{target}:", makefile, flags=re.M)
+
+
+def test_linked_files_exist():
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert "://" in link or (page.parent / link).exists(), f"{page.name}: {link}"
