@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Config": "knowhue.config",
-    "evaluate": "knowhue.evaluation.evaluate",
+    "evaluate_run": "knowhue.training.train",
     "load_config": "knowhue.presets",
     "prepare": "knowhue.data.prepare",
     "run_study": "knowhue.study",
@@ -17,7 +17,7 @@ _HOMES = {
     "write_report": "knowhue.report.page",
 }
 
-__all__ = ["Config", "evaluate", "load_config", "prepare", "run_study", "train", "write_report"]
+__all__ = ["Config", "evaluate_run", "load_config", "prepare", "run_study", "train", "write_report"]
 
 
 def __getattr__(name: str) -> object:

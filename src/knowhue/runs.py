@@ -8,6 +8,7 @@ DIR/<arm>/seed-<n>-<fingerprint>/    one run
     log.jsonl                        one line an epoch
     scores.json per_image.csv        the last epoch's validation scores
     samples.npz                      colourings of the fixed sample pictures
+    extremes.npz                     the best and the worst colourings
     model.safetensors checkpoints/   weights; the state to go on from
     status.json                      written last; the only file that the runner trusts
 DIR/heads/<task>/seed-<n>-<fingerprint>/   a head trained on the frozen base, forked by the arms
@@ -46,7 +47,18 @@ def require_writable(folder: Path) -> None:
         pass
     (folder / ".writable").unlink()
     if not existed:
+        remove_if_empty(folder)
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Leave no trace of work that came to nothing."""
+    if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
+
+
+def pictures_in_use(root: Path) -> set[str]:
+    """Fingerprints of the prepared pictures that the runs below a study folder have seen."""
+    return {read_json(path).get("pictures", "") for path in root.rglob("environment.json")}
 
 
 @contextmanager
@@ -66,7 +78,9 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             f"Cannot write `{path}`: {error.strerror}. Name another folder with --out, or free it."
         ) from None
     try:
-        text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+        text: dict[str, Any] = (
+            {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
+        )
         with open(handle, mode, **text) as file:
             yield file
             file.flush()
@@ -110,7 +124,7 @@ def read_config(folder: Path) -> Config:
 
 
 def has_ended(folder: Path) -> bool:
-    """Whether a run came to its end, well or diverged; a diverged one stays in, and is named."""
+    """Whether a run came to its end, well or diverged; a diverged one is not repeated, and the report names it."""
     path = folder / "status.json"
     return path.exists() and read_json(path).get("state") in ("finished", "diverged")
 

@@ -15,7 +15,7 @@ from knowhue.data.prepare import Prepared
 from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.evaluate import predict_class, predict_colour, predict_gray
 from knowhue.evaluation.metrics import METRICS
-from knowhue.presets import ARMS, arm_config
+from knowhue.presets import ARMS, arm_config, edit
 from knowhue.report.page import write_report
 from knowhue.runs import Report, read_json, write_json
 from knowhue.training.distances import noise_floor, score_way
@@ -52,6 +52,7 @@ def run_study(
         RunError: `root` holds a study with other settings.
     """
     _check(arms, seeds)
+    config = edit(config, {"seed": 0, "tasks": Config().tasks})  # arms and seeds set these
     _refuse_other_settings(config, root)
     work = open_work(config, root, report)
     if work.engine.is_main:
@@ -64,15 +65,18 @@ def run_study(
         report({"stage": "cell", "done": done, "total": len(cells), "arm": arm, "seed": seed})
         run_arm(work, arm_config(config, arm, seed), arm)
     report({"stage": "report"})
-    return write_report(root) if work.engine.is_main else root / "report.html"
+    if work.engine.is_main:
+        write_report(root)
+    work.engine.wait()
+    return root / "report.html"
 
 
-def write_baselines(work: Work, settings: Evaluation = Evaluation()) -> None:
+def write_baselines(work: Work, settings: Evaluation | None = None) -> None:
     """`baselines.json` and `metrics.json`: what costs nothing, scored as the models are.
 
     The row `real` is the noise floor: other real pictures, from the training part.
     """
-    prepared = work.prepared
+    prepared, settings = work.prepared, settings or Evaluation()
     train = prepared.label[prepared.is_train & (prepared.label >= 0)]
     majority = int(torch.bincount(torch.from_numpy(train)).argmax())
     ways = {

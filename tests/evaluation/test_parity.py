@@ -6,16 +6,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import sqrtm
 from skimage.color import deltaE_ciede2000
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.classification import multiclass_calibration_error
 from torchmetrics.functional.image import peak_signal_noise_ratio as torchmetrics_psnr
 from torchmetrics.functional.image import structural_similarity_index_measure as torchmetrics_ssim
+from torchmetrics.image.fid import _compute_fid
+from torchmetrics.image.kid import poly_mmd
 
 from knowhue.data.checks import colourfulness as prepared_colourfulness
 from knowhue.evaluation import fidelity
 from knowhue.evaluation.calibration import calibration_error, reliability
 from knowhue.evaluation.colour_difference import ciede2000, delta_e2000
+from knowhue.evaluation.distribution import frechet, kernel_distance
 
 # Sharma, Wu and Dalal 2005, table 1: L1 a1 b1 L2 a2 b2 CIEDE2000.
 SHARMA = """
@@ -130,6 +134,38 @@ def expected_calibration_error() -> Pair:
     return found, multiclass_calibration_error(logits, label, 4, n_bins=15, norm="l1"), 1e-6
 
 
+def features(count: int, seed: int, size: int = 24) -> np.ndarray:
+    """Correlated, shifted rows, float32 as networks give them."""
+    rng = np.random.default_rng(seed)
+    mixing = np.random.default_rng(9).normal(size=(size, size))
+    return (rng.normal(size=(count, size)) @ mixing + 0.3 * seed).astype(np.float32)
+
+
+def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return x.astype(float).mean(0), np.cov(x.astype(float), rowvar=False)
+
+
+def frechet_scipy() -> Pair:
+    first, second = features(200, 0), features(150, 1)
+    (mean_1, cov_1), (mean_2, cov_2) = moments(first), moments(second)
+    root = np.real(sqrtm(cov_1 @ cov_2))
+    expected = ((mean_1 - mean_2) ** 2).sum() + np.trace(cov_1 + cov_2 - 2 * root)
+    return frechet(first, second) / expected, 1.0, 1e-9
+
+
+def frechet_torchmetrics() -> Pair:
+    """With fewer pictures than dimensions, where covariances are singular."""
+    first, second = features(20, 0), features(18, 1)
+    expected = _compute_fid(*(torch.from_numpy(x) for pair in map(moments, (first, second)) for x in pair))
+    return frechet(first, second) / expected.item(), 1.0, 1e-6
+
+
+def kernel_torchmetrics() -> Pair:
+    first, second = features(60, 0), features(60, 1)
+    expected = poly_mmd(*(torch.from_numpy(x.astype(float)) for x in (first, second)), 3, None, 1.0)
+    return kernel_distance(first, second) / expected.item(), 1.0, 1e-9
+
+
 PARITY: dict[str, tuple[str, Callable[[], Pair]]] = {
     "CIEDE2000": ("Sharma et al. 2005, 34 pairs", sharma),
     "ciede2000": ("scikit-image", difference),
@@ -138,6 +174,9 @@ PARITY: dict[str, tuple[str, Callable[[], Pair]]] = {
     "ssim_rgb": ("scikit-image", ssim_skimage),
     "ssim_rgb ": ("torchmetrics, flat borders", ssim_torchmetrics),
     "colourfulness": ("data.checks (numpy)", signed_colourfulness),
+    "Frechet (relative)": ("scipy.linalg.sqrtm", frechet_scipy),
+    "Frechet (relative) ": ("torchmetrics, singular", frechet_torchmetrics),
+    "kernel distance (rel.)": ("torchmetrics", kernel_torchmetrics),
     "ece": ("torchmetrics", expected_calibration_error),
 }
 

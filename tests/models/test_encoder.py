@@ -9,7 +9,7 @@ from torch import nn
 
 from knowhue.config import Encoder as EncoderConfig
 from knowhue.errors import ConfigError, WeightsError
-from knowhue.models.encoder import ENCODERS, Encoder, build_encoder, freeze, weights_digest
+from knowhue.models.encoder import ENCODERS, Encoder, build_encoder, weights_digest
 from knowhue.training.loop import run_phase
 from knowhue.training.train import _session
 
@@ -50,7 +50,7 @@ def test_pyramid_is_as_declared_and_all_of_it_learns(name):
 @pytest.mark.parametrize("name", ENCODERS)
 def test_frozen_base_gets_no_gradient(name):
     encoder = Encoder(name).train()
-    freeze(encoder)
+    encoder.requires_grad_(False)
     assert not any(m.requires_grad for m in encoder(noise(1, 1, 32, 32)))
 
 

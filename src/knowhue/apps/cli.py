@@ -1,6 +1,5 @@
 """`knowhue`: one subcommand a public verb. Heavy imports wait until a command needs them."""
 
-import json
 import os
 import shlex
 import sys
@@ -62,6 +61,8 @@ def study(
     numbers = range(settings.seed, settings.seed + seeds)
     with showing_progress() as report:
         page = run_study(settings, out, arms.split(","), numbers, description, report)
+    if not _is_main():
+        return
     answers = read_json(out / "results.json")["answers"]
     typer.echo(f"\nIs colouring easier for a model that also learns to classify?\n  {answers['colour']}")
     typer.echo(f"\nIs classifying easier for a model that also learns to colour?\n  {answers['class']}")
@@ -104,13 +105,12 @@ def train(
     """Train one arm with one seed (`--set seed=1`)."""
     settings = _settings_with_pictures(pictures, preset, config, set_)
     from knowhue.apps.progress import showing_progress
-    from knowhue.presets import arm_config
     from knowhue.training.train import train as run
 
-    settings = arm_config(settings, arm)
     with showing_progress() as report:
         folder = run(settings, out, arm, report)
-    _print_scores(folder)
+    if _is_main():
+        _print_scores(folder)
 
 
 @app.command(epilog="Example: `knowhue evaluate runs/demo/multi/seed-0-1a2b3c4d`")
@@ -162,13 +162,13 @@ def main() -> NoReturn:
 
 
 def _settings(pictures: str | None, preset: str, files: list[Path] | None, settings: list[str] | None):
-    from knowhue.presets import load_config
+    from knowhue.presets import edit, load_config
 
-    asked = list(settings or [])
-    if pictures is not None:
-        asked.insert(0, f"pictures.path={json.dumps(pictures)}")
-        asked[:0] = [] if preset == "poster-imagenet" else ["pictures.source=folder"]
-    return load_config(preset, files or [], asked)
+    loaded = load_config(preset, files or [], settings or [])
+    if pictures is None:
+        return loaded
+    source = "folder" if loaded.pictures.source == "drawn" else loaded.pictures.source
+    return edit(loaded, {"pictures": {"path": pictures, "source": source}})
 
 
 def _settings_with_pictures(
@@ -187,6 +187,11 @@ def _print_scores(folder: Path) -> None:
     for name, value in read_json(folder / "scores.json")["metrics"].items():
         typer.echo(f"{name:>20} {'not a number' if value is None else f'{value:.4f}'}")
     typer.echo(f"Run: {folder}")
+
+
+def _is_main() -> bool:
+    """Whether this process, of those that `torch.distributed.run` started, is the one that speaks."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _command() -> str:

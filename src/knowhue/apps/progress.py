@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from knowhue.runs import Report
 
 PLAIN_SECONDS = 15.0
+LIVE_SECONDS = 0.2
 SHORT = {
     "l1": "L1",
     "generator": "G",
@@ -40,20 +41,29 @@ class Plain:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._title = ""
-        self._last = 0.0
+        self._last = self._began = 0.0
         self._started = time.monotonic()
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Print an event that begins or ends something, or if the last line is a while ago."""
-        self._title = title(event) or self._title
-        done, total = extent(event)
         now = time.monotonic()
-        if title(event) or done == total or now - self._last > PLAIN_SECONDS:
+        if title(event):
+            self._title, self._began = title(event), now
+        done, total = extent(event)
+        if event["stage"] == "note" or title(event) or done == total or now - self._last > PLAIN_SECONDS:
             self._last = now
             clock = f"{now - self._started:6.0f} s"
             self._console.print(
-                f"{clock}  {self._title}  {describe(event)}".rstrip(), highlight=False, soft_wrap=True
+                f"{clock}  {self._title}  {describe(event)}{self._left(done, total, now)}".rstrip(),
+                highlight=False,
+                soft_wrap=True,
             )
+
+    def _left(self, done: int, total: int, now: float) -> str:
+        """How long the work at hand will still take, once a bit of it is done."""
+        if not 0.02 < done / max(total, 1) < 1:
+            return ""
+        return f"  about {(now - self._began) * (total - done) / done:.0f} s left"
 
 
 class Live:
@@ -64,6 +74,7 @@ class Live:
         self._cells: TaskID | None = None
         self._now = bars.add_task("starting", total=None, losses="")
         self._title = ""
+        self._shown = 0.0
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Move the bars."""
@@ -76,7 +87,10 @@ class Live:
             self._title = new_title
             self._bars.reset(self._now, total=None, description=new_title, losses="")
         done, total = extent(event)
-        if total:
+        if event["stage"] == "note":
+            self._bars.console.print(describe(event))
+        if total and (done == total or time.monotonic() - self._shown > LIVE_SECONDS):
+            self._shown = time.monotonic()  # reading a loss waits for the device
             text = describe(event)
             self._bars.update(self._now, description=self._title, total=total, completed=done, losses=text)
 
@@ -87,12 +101,10 @@ def title(event: Mapping[str, Any]) -> str:
         case "run":
             what = "heads on the frozen base" if event["phase"] == "heads" else "fine-tuning everything"
             return f"{event['arm']}, seed {event['seed']}: {what}"
-        case "prepare" | "features" if event["done"] == 1:
+        case "prepare" if event["done"] == 1:
             return "preparing pictures"
         case "report":
             return "writing the report"
-        case "note":
-            return str(event["text"])
     return ""
 
 
@@ -111,7 +123,7 @@ def describe(event: Mapping[str, Any]) -> str:
     if event["stage"] in ("prepare", "features"):
         what = "pictures" if event["stage"] == "prepare" else "pictures through the frozen base"
         return f"{event['done']}/{event['total']} {what}"
-    return ""
+    return str(event["text"]) if event["stage"] == "note" else ""
 
 
 def _bars(console: Console) -> Progress:

@@ -10,16 +10,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from knowhue.arrays import allocate
 from knowhue.config import Pictures, fingerprint
 from knowhue.data.checks import checksum, colourfulness, find_duplicates, stratified_split, unique
 from knowhue.data.sources import Item, list_items
 from knowhue.errors import PictureError, RunError
 from knowhue.randomness import stream
-from knowhue.runs import Report, read_json, replacing, require_writable, write_json
+from knowhue.runs import (
+    Report,
+    pictures_in_use,
+    read_json,
+    remove_if_empty,
+    replacing,
+    require_writable,
+    write_json,
+)
 
 VERSION = 1
 PARTS = ("train", "validation")
@@ -52,13 +60,13 @@ class Prepared:
 
 
 class _Row(NamedTuple):
-    """A line of the manifest before its index is known."""
+    """A line of the manifest before its index is known; `checksum` is empty where nothing could be read."""
 
     item: Item
-    rgb: NDArray[np.uint8] | None
     reason: str
-    colourfulness: float
-    size: tuple[int, int]
+    colourfulness: float = 0.0
+    size: tuple[int, int] = (0, 0)
+    checksum: str = ""
 
 
 def prepare(pictures: Pictures, folder: Path, report: Report = lambda _: None) -> Prepared:
@@ -66,22 +74,28 @@ def prepare(pictures: Pictures, folder: Path, report: Report = lambda _: None) -
 
     Args:
         pictures: where they come from, their size, the rules.
-        folder: where the array, the manifest and the summary go.
+        folder: where the array, the manifest and the summary go; below the study folder.
         report: told `{"stage": "prepare", "done": n, "total": n}`.
 
     Raises:
         PictureError: no pictures, one class, or too few of one; what was left out is in the message.
-        RunError: the folder cannot be written.
+        RunError: the folder cannot be written, or runs beside it were trained on other pictures.
     """
     items = list_items(pictures)
-    key = fingerprint(
-        [VERSION, pictures.model_dump(mode="json"), [(*item[:3], item.stamp) for item in items]]
-    )
+    stamps = [(*item[:3], item.stamp) for item in items]
+    key = fingerprint([VERSION, pictures.model_dump(mode="json"), stamps])
     summary = folder / "prepared.json"
-    if not summary.exists() or read_json(summary)["fingerprint"] != key:
+    if not summary.exists() or read_json(summary)["key"] != key:
         require_writable(folder)
-        rows = list(_read_all(items, pictures, report))
-        _write(rows, pictures, folder, key)
+        scratch = folder / ".pictures.npy"
+        try:
+            side = pictures.size_px
+            array = allocate(scratch, (len(items), side, side, 3), np.uint8)
+            rows = list(_read_all(items, pictures, array, report))
+            _write(rows, array, pictures, folder, key)
+        finally:
+            scratch.unlink(missing_ok=True)
+            remove_if_empty(folder)
     return load_prepared(folder)
 
 
@@ -105,42 +119,62 @@ def load_prepared(folder: Path) -> Prepared:
     )
 
 
-def _read_all(items: Sequence[Item], pictures: Pictures, report: Report) -> Iterator[_Row]:
-    def read(item: Item) -> _Row:
-        return _read(item, pictures)
+def _read_all(
+    items: Sequence[Item], pictures: Pictures, array: NDArray[np.uint8], report: Report
+) -> Iterator[_Row]:
+    """Read every picture, several at a time, into its row of `array`."""
+
+    def read(position: int) -> _Row:
+        return _read(items[position], pictures, array[position])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, row in enumerate(pool.map(read, items), start=1):
+        for done, row in enumerate(pool.map(read, range(len(items))), start=1):
             yield row
             report({"stage": "prepare", "done": done, "total": len(items)})
 
 
-def _read(item: Item, pictures: Pictures) -> _Row:
+def _read(item: Item, pictures: Pictures, out: NDArray[np.uint8]) -> _Row:
     try:
         image = item.load()
     except PictureError as error:
-        return _Row(item, None, str(error), 0.0, (0, 0))
+        return _Row(item, str(error))
     side = pictures.size_px
-    rgb = np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS))
-    colour = colourfulness(rgb)
+    out[:] = np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS))
+    colour = colourfulness(out)
     gray = f"near-gray: colourfulness {colour:.1f} is below {pictures.min_colourfulness:g}"
-    return _Row(item, rgb, gray if colour < pictures.min_colourfulness else "", colour, image.size)
+    return _Row(item, gray if colour < pictures.min_colourfulness else "", colour, image.size, checksum(out))
 
 
-def _write(rows: list[_Row], pictures: Pictures, folder: Path, key: str) -> None:
+def _write(rows: list[_Row], array: NDArray[np.uint8], pictures: Pictures, folder: Path, key: str) -> None:
     parts = _parts(rows, pictures)
-    checksums = [checksum(row.rgb) if row.rgb is not None else "" for row in rows]
-    reasons = _reasons(rows, parts, checksums)
+    reasons = _reasons(rows, parts)
     classes = sorted(unique(row.item.label for row in rows))
     _require_enough(rows, parts, reasons, classes, pictures)
     kept = [i for i, reason in enumerate(reasons) if not reason]
+    identity = fingerprint([(rows[i].checksum, rows[i].item.label, parts[i]) for i in kept])
+    _refuse_change_under_runs(folder, identity)
     (folder / "prepared.json").unlink(missing_ok=True)  # it vouches for the array; written last
-    _write_array(folder / "pictures.npy", [rows[i].rgb for i in kept])
+    final = allocate(folder / "pictures.npy", (len(kept), *array.shape[1:]), np.uint8)
+    for position, i in enumerate(kept):
+        final[position] = array[i]
+    final.flush()
     with replacing(folder / "manifest.csv") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        writer.writerows(_manifest(rows, parts, reasons, checksums))
-    write_json(folder / "prepared.json", _summary(rows, parts, reasons, classes, pictures, key))
+        writer.writerows(_manifest(rows, parts, reasons))
+    summary = _summary(rows, parts, reasons, classes, pictures)
+    write_json(folder / "prepared.json", {**summary, "key": key, "fingerprint": identity})
+
+
+def _refuse_change_under_runs(folder: Path, identity: str) -> None:
+    """Runs are worth nothing without the pictures that they were trained on: those are never overwritten."""
+    summary = folder / "prepared.json"
+    old = read_json(summary)["fingerprint"] if summary.exists() else identity
+    if old != identity and old in pictures_in_use(folder.parent):
+        raise RunError(
+            f"`{folder.parent}` holds runs that were trained on other pictures: some were added, changed or removed "
+            "since, or are prepared in another way. Name another folder with --out, or bring the old ones back."
+        )
 
 
 def _parts(rows: list[_Row], pictures: Pictures) -> list[str]:
@@ -154,11 +188,11 @@ def _parts(rows: list[_Row], pictures: Pictures) -> list[str]:
     return parts
 
 
-def _reasons(rows: list[_Row], parts: list[str], checksums: list[str]) -> list[str]:
+def _reasons(rows: list[_Row], parts: list[str]) -> list[str]:
     reasons = [row.reason for row in rows]
     usable = [i for i, reason in enumerate(reasons) if not reason]
     found = find_duplicates(
-        [rows[i].item.name for i in usable], [parts[i] for i in usable], [checksums[i] for i in usable]
+        [rows[i].item.name for i in usable], [parts[i] for i in usable], [rows[i].checksum for i in usable]
     )
     for position, reason in found.items():
         reasons[usable[position]] = reason
@@ -188,38 +222,21 @@ def _require_enough(
             )
 
 
-def _write_array(path: Path, pictures: list[Any]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part.npy")
-        array = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(pictures), *pictures[0].shape))
-        for i, rgb in enumerate(pictures):
-            array[i] = rgb
-        array.flush()
-        os.replace(temporary, path)
-    except OSError as error:
-        raise RunError(
-            f"Cannot write `{path}`: {error.strerror}. Name another folder with --out, or free it."
-        ) from None
-
-
-def _manifest(
-    rows: list[_Row], parts: list[str], reasons: list[str], checksums: list[str]
-) -> Iterator[tuple[Any, ...]]:
+def _manifest(rows: list[_Row], parts: list[str], reasons: list[str]) -> Iterator[tuple[Any, ...]]:
     index = 0
-    for row, part, reason, digest in zip(rows, parts, reasons, checksums, strict=True):
+    for row, part, reason in zip(rows, parts, reasons, strict=True):
         width, height = row.size
         status = "left out" if reason else "kept"
         position = "" if reason else index
         index += not reason
         yield (
             position, row.item.name, part, row.item.label or "", status, reason,
-            f"{row.colourfulness:.2f}", width, height, digest,
+            f"{row.colourfulness:.2f}", width, height, row.checksum,
         )  # fmt: skip
 
 
 def _summary(
-    rows: list[_Row], parts: list[str], reasons: list[str], classes: list[str], pictures: Pictures, key: str
+    rows: list[_Row], parts: list[str], reasons: list[str], classes: list[str], pictures: Pictures
 ) -> dict[str, Any]:
     zipped = list(zip(rows, parts, reasons, strict=True))
     counts = Counter((part, row.item.label or "unlabelled") for row, part, reason in zipped if not reason)
@@ -228,7 +245,6 @@ def _summary(
         "size_px": pictures.size_px,
         "source": pictures.source,
         "path": pictures.path,
-        "fingerprint": key,
         "counts": {part: {name: counts[part, name] for name in [*classes, "unlabelled"]} for part in PARTS},
         "left_out": [{"path": r.item.name, "part": p, "reason": reason} for r, p, reason in zipped if reason],
     }

@@ -15,6 +15,7 @@ from knowhue.errors import ConfigError, PictureError
 
 UNLABELLED = "unlabelled"
 VALIDATION_NAMES = ("val", "valid", "validation")
+PART_NAMES = frozenset({*VALIDATION_NAMES, "train", "training", "test", "testing"})
 
 
 class Item(NamedTuple):
@@ -62,11 +63,17 @@ def from_folder(pictures: Pictures) -> list[Item]:
     root = _root(pictures)
     unlabelled = _folder_items(root, root / UNLABELLED, "train", None)
     train, validation = root / "train", _first_existing(root, VALIDATION_NAMES)
+    parts = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name.lower() in PART_NAMES)
+    if set(parts) - {"train", *VALIDATION_NAMES} or (parts and not train.is_dir()):
+        raise PictureError(
+            f"`{root}` should hold train/<class>/ and val/<class>/, or <class>/ alone. Found the folders "
+            f"{', '.join(parts)}. Rename them, or move what should not be used elsewhere."
+        )
     if not train.is_dir():
         return _class_items(root, root, None, skip={UNLABELLED}) + unlabelled
     unlabelled += _folder_items(root, train / UNLABELLED, "train", None)
     items = _class_items(root, train, "train" if validation else None, skip={UNLABELLED})
-    items += _class_items(root, validation, "validation") if validation else []
+    items += _class_items(root, validation, "validation", skip={UNLABELLED}) if validation else []
     return items + unlabelled  # last: of two equal pictures the first stays, and should be the labelled one
 
 

@@ -47,8 +47,6 @@ def balanced(rows: Sequence[Row], column: str) -> float:
     labels = sorted({row["label"] for row in rows if row["label"] >= 0})
     if not labels:
         return float("nan")
-    if not labels:
-        return float("nan")
     return float(np.mean([mean([row for row in rows if row["label"] == label], column) for label in labels]))
 
 

@@ -40,7 +40,7 @@ def resize(rgb: RGB, side_px: int) -> RGB:
     return interpolate(rgb, size=size, mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
 
 
-def _lite0(settings: Evaluation, device: torch.device) -> Network:
+def _lite0(_: str | None, device: torch.device) -> Network:
     """EfficientNet-Lite0 of its pip package; 1280 pooled features."""
     network = pretrained_features("tf_efficientnet_lite0", "package").to(device)
     return Network(
@@ -49,12 +49,11 @@ def _lite0(settings: Evaluation, device: torch.device) -> Network:
     )
 
 
-def _inception(settings: Evaluation, device: torch.device) -> Network:
+def _inception(file: str | None, device: torch.device) -> Network:
     """The Inception-v3 of the original FID, as torch-fidelity converts it; 2048 pooled features."""
     from torch_fidelity import __version__ as version
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    file = settings.inception_weights
     if file is not None:  # the package unpickles it without this check
         torch.load(Path(file).expanduser(), map_location="cpu", weights_only=True)
     path = None if file is None else str(Path(file).expanduser())
@@ -70,24 +69,27 @@ def _inception(settings: Evaluation, device: torch.device) -> Network:
     )
 
 
-NETWORKS: dict[str, Callable[[Evaluation, torch.device], Network]] = {
+NETWORKS: dict[str, Callable[[str | None, torch.device], Network]] = {
     "lite0": _lite0,
     "inception": _inception,
 }
 
 
-@cache
 def open_networks(settings: Evaluation, device: torch.device) -> Mapping[str, Network | Absent]:
-    """Every network of `NETWORKS`, or why it is not there; opened once a process."""
-    return {name: _open(name, settings, device) for name in NETWORKS}
+    """Every network of `NETWORKS`, or why it is not there; each is opened once a process."""
+    asked = ", ".join(settings.networks) or "none"
+    return {
+        name: _open(name, settings.inception_weights, device)
+        if name in settings.networks
+        else Absent(f"not computed: `evaluation.networks` asks for {asked}, not for {name}")
+        for name in NETWORKS
+    }
 
 
-def _open(name: str, settings: Evaluation, device: torch.device) -> Network | Absent:
-    if name not in settings.networks:
-        asked = ", ".join(settings.networks) or "none"
-        return Absent(f"not computed: `evaluation.networks` asks for {asked}, not for {name}")
+@cache
+def _open(name: str, file: str | None, device: torch.device) -> Network | Absent:
     try:
-        return NETWORKS[name](settings, device)
+        return NETWORKS[name](file, device)
     except ImportError as error:
         return Absent(f"not computed: {error}; pip install 'knowhue[fid]'")
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, WeightsError) as error:

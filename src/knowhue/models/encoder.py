@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,9 @@ from knowhue.errors import ConfigError, WeightsError
 from knowhue.tensors import RGB, Lightness, Pyramid
 
 Weights = Mapping[str, Tensor]
+
+_FLATTENED = re.compile(r"^(stem|stages)\.(\d+)(?=\.)")
+"""timm's feature extractors flatten these containers: `stages.0.x` is `stages_0.x`."""
 
 
 class Base(NamedTuple):
@@ -144,11 +148,6 @@ def pretrained_features(name: str, weights: str) -> nn.Module:
     return network.requires_grad_(False).eval()
 
 
-def freeze(encoder: Encoder) -> None:
-    """Stop the base from learning, BatchNorm's affine parameters included."""
-    encoder.requires_grad_(False)
-
-
 def weights_digest(module: nn.Module) -> str:
     """The first 16 hex digits of the SHA-256 of all parameters and buffers, by name."""
     digest = hashlib.sha256()
@@ -229,6 +228,7 @@ def _read_weights(path: Path) -> Weights:
 def _fill(body: nn.Module, weights: Weights, config: EncoderConfig) -> None:
     """Load strictly: every tensor of the base must be there; only the classifier on top may be left over."""
     own = body.state_dict()
+    weights = {**weights, **{_FLATTENED.sub(r"\1_\2", key): value for key, value in weights.items()}}
     wrong = [k for k, v in own.items() if k not in weights or weights[k].shape != v.shape]
     if wrong:
         raise WeightsError(

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from knowhue.report.calibration import reliability_table
 from knowhue.report.classes import confusion_table, per_class_table
 from knowhue.report.curves import curve_table
 from knowhue.report.diagram import plain, setup_table
+from knowhue.report.extremes import extremes_table
 from knowhue.report.pictures import sample_table
 from knowhue.report.records import Study, Table
 
@@ -81,6 +83,24 @@ EXHIBITS: dict[str, Exhibit] = {
         "Confusion.",
         "Rows are true classes, columns predicted ones; per cent of the row{pooled}.",
         confusion_table,
+        wide=True,
+    ),
+    "reliability": Exhibit(
+        ("reliability",),
+        "Does the probability mean what it says?",
+        "Validation pictures sorted by the probability of the class that the model names, 15 bins of equal "
+        "width{pooled}: on the dashed line a probability of 80\u00a0% is right 80\u00a0% of the time, below "
+        "it the model is too sure of itself. Larger dots hold more pictures. The expected calibration error "
+        "(Guo et al. 2017) is the mean distance from the line.",
+        reliability_table,
+        wide=True,
+    ),
+    "extremes": Exhibit(
+        ("extremes",),
+        "Best and worst colourings.",
+        "The validation pictures with the least and the greatest error of a*b* (below each, CIELAB units), "
+        "chosen by that number alone, the true colours beneath. Seed {seed}, last epoch.",
+        extremes_table,
         wide=True,
     ),
 }

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from knowhue.report.calibration import reliability
 from knowhue.report.classes import confusion, per_class
 from knowhue.report.curves import accuracy, error, judgements, losses
 from knowhue.report.diagram import setup
+from knowhue.report.extremes import extremes
 from knowhue.report.pictures import more_samples, samples
 from knowhue.report.records import Study
 
@@ -22,4 +24,6 @@ FIGURES: "dict[str, Callable[[Study], Figure]]" = {
     "judgements": judgements,
     "per_class": per_class,
     "confusion": confusion,
+    "reliability": reliability,
+    "extremes": extremes,
 }

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from knowhue.report import tables
 from knowhue.report.answers import MIN_SEEDS, answer
+from knowhue.report.distances import distance_table, has_fid, not_computed
 from knowhue.report.exhibits import EXHIBITS, Exhibit, facts
 from knowhue.report.figures import FIGURES
 from knowhue.report.notices import warnings
@@ -80,7 +81,9 @@ def _content(study: Study) -> dict[str, Any]:
         "scores": tables.score_tables(study),
         "number": tables.number,
         "difference": tables.difference,
-        "has_fid": "fid" in study.metrics,
+        "distances": distance_table(study),
+        "not_computed": not_computed(study),
+        "has_fid": has_fid(study),
         "classes": tables.class_table(study),
         "counts": tables.count_table(study),
         "left_out_counts": tables.left_out_counts(study),

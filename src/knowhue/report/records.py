@@ -30,6 +30,7 @@ class Run:
     scores: Row = field(default_factory=dict)
     images: tuple[Row, ...] = ()
     samples: Arrays = field(default_factory=dict)
+    extremes: Arrays = field(default_factory=dict)
     environment: Row = field(default_factory=dict)
 
     @property

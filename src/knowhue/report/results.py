@@ -109,6 +109,7 @@ def _read_run(root: Path, settings: Row, arm: str, seed: int) -> Run:
         scores=_optional_json(folder / "scores.json"),
         images=_read_images(folder / "per_image.csv"),
         samples=_arrays(folder / "samples.npz"),
+        extremes=_arrays(folder / "extremes.npz"),
         environment=_optional_json(folder / "environment.json"),
     )
 

@@ -11,6 +11,7 @@ from knowhue.report.records import ARM_LABELS, Row, Study, Table, mean, spaced
 from knowhue.report.results import metric_names, timing
 
 MISSING = "–"
+BASELINE_LABELS = {"real": "other real pictures"}
 _ARROWS = {"lower": "↓", "higher": "↑"}
 
 
@@ -132,7 +133,7 @@ def _score_table(study: Study, task: str, names: Sequence[str]) -> dict[str, Any
         if any(values.get(each) is not None for each in names)
     }
     return {
-        "baselines": [spaced(name) for name in baselines],
+        "baselines": [BASELINE_LABELS.get(name, spaced(name)) for name in baselines],
         "rows": [_score_row(study, task, name, list(baselines.values())) for name in names],
     }
 
@@ -148,7 +149,7 @@ def _score_row(
         "unit": "%" if unit == "share" else unit,
         "arrow": _ARROWS.get(about.get("better", ""), ""),
         "better": about.get("better", ""),
-        "scores": [_with_spread(side, unit) for side in sides],
+        "scores": [with_spread(side, unit) for side in sides],
         "difference": _paired_difference(study, task, name, unit),
         "baselines": [number(values.get(name), unit) for values in baselines],
     }
@@ -161,8 +162,12 @@ def _paired_difference(study: Study, task: str, name: str, unit: str) -> str:
     return difference(mean([before for before, _ in pairs]), mean([after for _, after in pairs]), unit)
 
 
-def _with_spread(values: list[float | None], unit: str) -> str:
-    """Return mean ± standard deviation over seeds; the mean alone of one seed."""
+def with_spread(values: list[float | None], unit: str = "") -> str:
+    """Return mean ± standard deviation over seeds; the mean alone of one seed.
+
+    >>> with_spread([2.0, 4.0]), with_spread([2.0]), with_spread([2.0, None])
+    ('3.00 ± 1.41', '2.00', '–')
+    """
     centre = mean(values)
     if centre is None or len(values) < 2:
         return number(centre, unit)

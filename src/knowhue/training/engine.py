@@ -4,11 +4,12 @@ import os
 import platform
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch import Tensor, nn
 
 from knowhue.config import Training
@@ -28,7 +29,11 @@ class Engine:
     """
 
     def __init__(self, training: Training) -> None:
-        self._accelerator = Accelerator(mixed_precision="no")  # the autocast below covers the networks alone
+        patience = InitProcessGroupKwargs(
+            timeout=timedelta(hours=12)
+        )  # others wait while one prepares pictures
+        # no mixed precision of accelerate's: the autocast below covers the networks alone
+        self._accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[patience])
         self.device: torch.device = self._accelerator.device
         self.share = Share(self._accelerator.process_index, self._accelerator.num_processes)
         self.precision = resolve_precision(training.precision, self.device)
@@ -50,6 +55,10 @@ class Engine:
     def place(self, module: Module) -> Module:
         """Move a module here, in the memory layout that convolutions like."""
         return module.to(self.device, memory_format=torch.channels_last)  # pyright: ignore
+
+    def release(self) -> None:
+        """Let go of modules distributed before; a study has many runs."""
+        self._accelerator.free_memory()
 
     def distribute(self, module: Module) -> Module:
         """Wrap for several processes; of a bare module, anew whenever what trains has changed."""

@@ -8,6 +8,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor
 
+from knowhue.arrays import allocate
 from knowhue.color import rgb_to_lab
 from knowhue.config import fingerprint
 from knowhue.data.loaders import to_rgb
@@ -85,9 +86,7 @@ def _fill(
         home.mkdir(parents=True, exist_ok=True)
         for tap in taps:
             shape = (2, count, *first[tap].shape[1:])
-            open_memmap(
-                home / f"tap-{tap}.npy", mode="w+", dtype=_STORED[first[tap].dtype], shape=shape
-            ).flush()
+            allocate(home / f"tap-{tap}.npy", shape, _STORED[first[tap].dtype]).flush()
     engine.wait()
     arrays = {tap: open_memmap(home / f"tap-{tap}.npy", mode="r+") for tap in taps}
     mine = np.arange(count)[engine.share.rank :: engine.share.world]

@@ -147,6 +147,7 @@ def predict(engine: Engine, model: MultiTask, batch: Batch) -> Prediction:
 
 def make_players(engine: Engine, session: Session, phase: Phase, config: Config) -> Players:
     """Everybody who trains in a phase, wrapped for the processes, with fresh optimizers."""
+    engine.release()
     optimizer = make_optimizer(session.model, phase, config.training.weight_decay)
     opponent, opponents_optimizer = None, None
     if session.discriminator is not None:
@@ -158,7 +159,7 @@ def make_players(engine: Engine, session: Session, phase: Phase, config: Config)
 def _epoch(
     work: Work, config: Config, session: Session, players: Players, name: PhaseName, epoch: int
 ) -> Entry:
-    """Train on every picture once, score, and say how it went."""
+    """Train on every whole batch of the pictures once, score, and say how it went."""
     started = time.perf_counter()
     for module in session.modules(with_base=True).values():
         module.train()

@@ -19,9 +19,8 @@ def find_faults(train: Mapping[str, float], validation: Mapping[str, float]) -> 
     real, fake = train.get("discriminator_real", 0.0), train.get("discriminator_fake", 0.0)
     if min(real, fake) > SATURATED:
         faults.append(
-            f"discriminator saturated: it is right on {real:.0%} of real and {fake:.0%} of generated patches".replace(
-                "%", " %"
-            )
+            f"discriminator saturated: it is right on {100 * real:.0f} % of real and {100 * fake:.0f} % of "
+            "generated patches"
         )
     if validation.get("chroma_ratio", 1.0) < GRAY_RATIO:
         faults.append(

@@ -1,6 +1,7 @@
 """What a run leaves to be read: scores, one row a picture, and colourings of the fixed samples."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from knowhue.tensors import RGB
 from knowhue.training.loop import Session, Work, finite_or_none, predict
 
 SAMPLES_PER_CLASS = 2
+EXTREMES = 4
 FROM_ROW = (
     "probability",
     "ab_l1",
@@ -62,7 +64,7 @@ def write_scores(
     )
     rows = [_readable(row, prepared) for row in scored.rows]
     with replacing(folder / "per_image.csv") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(key for row in rows for key in row)))
         writer.writeheader()
         writer.writerows(rows)
 
@@ -88,6 +90,24 @@ def write_samples(work: Work, folder: Path, session: Session) -> None:
         probability, predicted = prediction.logits.softmax(1).max(1)
         arrays |= {"predicted": predicted.cpu().numpy(), "probability": probability.cpu().numpy()}
     _write_arrays(folder / "samples.npz", arrays)
+
+
+def write_extremes(work: Work, folder: Path, session: Session, rows: Sequence[Row]) -> None:
+    """`extremes.npz`: the colourings with the least and the greatest error, best first; none without colours."""
+    scored = [row for row in rows if row.get("ab_l1") is not None and math.isfinite(row["ab_l1"])]
+    ordered = sorted(scored, key=lambda row: (row["ab_l1"], row["index"]))
+    half = min(EXTREMES, len(ordered) // 2)
+    chosen = ordered[:half] + ordered[len(ordered) - half :]
+    if not chosen:
+        return
+    positions = np.array([row["index"] for row in chosen])
+    rgb = work.prepared.rgb[positions]
+    weights = label_weights(work.prepared.label[positions])
+    batch = to_batch(work.prepared, positions, rgb, weights, work.engine.device)
+    chroma = predict(work.engine, session.model, batch).chroma
+    assert chroma is not None  # rows with an error come from a colour head
+    arrays = {"index": positions, "ab_l1": np.array([row["ab_l1"] for row in chosen]), "truth": rgb}
+    _write_arrays(folder / "extremes.npz", arrays | {"rgb": to_bytes(lab_to_rgb(batch.lightness, chroma))})
 
 
 def write_truth(work: Work) -> None:

@@ -9,7 +9,6 @@ from torch import nn
 
 from knowhue.config import Config, Phase
 from knowhue.models.discriminator import Discriminator
-from knowhue.models.encoder import freeze
 from knowhue.models.multitask import MultiTask
 
 PhaseName = Literal["heads", "finetune"]
@@ -32,8 +31,6 @@ def make_optimizer(model: MultiTask, phase: Phase, weight_decay: float) -> torch
     model.encoder.requires_grad_(bool(phase.base_rate))
     if phase.base_rate:
         groups.append(_group(model.encoder.parameters(), phase.base_rate, (0.9, 0.999)))
-    else:
-        freeze(model.encoder)
     if model.colour is not None:
         groups.append(_group(model.colour.parameters(), phase.rate, GAN_BETAS))
     if model.classifier is not None:

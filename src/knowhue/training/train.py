@@ -13,7 +13,7 @@ from knowhue.evaluation.evaluate import Evaluation
 from knowhue.models.discriminator import receptive_field
 from knowhue.models.encoder import weights_digest
 from knowhue.models.multitask import build_discriminator, build_model
-from knowhue.presets import edit
+from knowhue.presets import arm_config, edit
 from knowhue.runs import (
     Report,
     has_ended,
@@ -30,7 +30,7 @@ from knowhue.training.distances import distances
 from knowhue.training.engine import Engine
 from knowhue.training.feature_cache import cache_bytes, cache_features
 from knowhue.training.loop import Diverged, Entry, Session, Work, run_phase, validate
-from knowhue.training.outcome import write_samples, write_scores
+from knowhue.training.outcome import write_extremes, write_samples, write_scores
 from knowhue.training.phases import PhaseName
 
 
@@ -40,9 +40,9 @@ def train(config: Config, root: Path, arm: str = "multi", report: Report = lambd
     The same command continues an interrupted run and does not repeat a finished one.
 
     Args:
-        config: its `tasks` say what is trained.
+        config: the settings; `tasks` is set by the arm.
         root: the study folder; runs in it share pictures, features and heads.
-        arm: the name of the run's folder below `root`.
+        arm: a key of `presets.ARMS`; also the name of the run's folder below `root`.
         report: told about progress, one small dict at a time.
 
     Returns:
@@ -51,6 +51,7 @@ def train(config: Config, root: Path, arm: str = "multi", report: Report = lambd
     Raises:
         KnowhueError: settings, pictures, weights or folder do not serve; the message says how to mend it.
     """
+    config = arm_config(config, arm)
     return run_arm(open_work(config, root, report), config, arm)
 
 
@@ -58,6 +59,7 @@ def open_work(config: Config, root: Path, report: Report) -> Work:
     """Start the engine and prepare the pictures, on one process for all."""
     engine = Engine(config.training)
     _refuse_contradictions(config)
+    build_model(config, classes=2)  # names and weights are tried before any picture is read
     if engine.is_main:
         require_writable(root)
         prepare(config.pictures, root / "pictures", report)
@@ -82,6 +84,7 @@ def run_arm(work: Work, config: Config, arm: str) -> Path:
     )
     session = _session(work, config)
     for head in heads.values():
+        _require_same_base(work, session, head)
         _load(session, head)
     return _run(work, config, folder, session, "finetune", list(heads.values()))
 
@@ -168,6 +171,18 @@ def _has_ended(work: Work, folder: Path) -> bool:
     return has_ended(folder)
 
 
+def _require_same_base(work: Work, session: Session, head: Path) -> None:
+    """A head and the model that it is put into must have seen the same features."""
+    seen = read_json(head / "environment.json")
+    now = {"base_weights": weights_digest(session.model.encoder), "precision": work.engine.precision}
+    changed = [f"{name} {seen[name]}, now {value}" for name, value in now.items() if seen[name] != value]
+    if changed:
+        raise RunError(
+            f"`{head}` was trained with {'; '.join(changed)}. Its arms could not be compared with the others: "
+            "bring the old weights or precision back, or name another folder with --out."
+        )
+
+
 def _session(work: Work, config: Config) -> Session:
     model = work.engine.place(build_model(config, len(work.prepared.classes)))
     discriminator = build_discriminator(config)
@@ -197,6 +212,7 @@ def _run(
     if work.engine.is_main:
         write_scores(folder, work.prepared, scored, distances(work, config.evaluation, scored.features))
         write_samples(work, folder, session)
+        write_extremes(work, folder, session, scored.rows)
         _write_weights(folder, session, with_base=bool(heads))
         write_log(folder, _join([read_log(head) for head in heads]) + log)
         seconds = _seconds(heads) | {name: _total(log), "evaluate": round(time.perf_counter() - started, 2)}

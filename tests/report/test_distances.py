@@ -1,0 +1,86 @@
+"""Distances, what was not computed, reliability and extremes in the report."""
+
+from pathlib import Path
+
+import numpy as np
+from synthetic_study import change, run_of, write_study
+
+from knowhue.report.calibration import reliability_bins, reliability_table
+from knowhue.report.distances import distance_table, has_fid, not_computed
+from knowhue.report.extremes import extremes, extremes_table
+from knowhue.report.page import write_report
+from knowhue.report.results import read_study
+
+
+def entry(value: float | None, name: str = "n") -> dict:
+    about = {"title": f"Distance {name}", "better": "lower"}
+    if value is None:
+        return {**about, "value": None, "reason": "not computed: <no weights>"}
+    tool = {"network": name, "weights": "0a1b", "resize": "to 224", "tool": "knowhue"}
+    return {**about, "value": value, **tool, "pictures": 9, "reference_pictures": 9, "warning": "9 are few"}
+
+
+def study_with_distances(folder: Path) -> Path:
+    write_study(folder, seeds=(0, 1))
+    bins = [{"lower": 0.0, "upper": 0.5, "pictures": 0, "confidence": None, "accuracy": None},
+            {"lower": 0.5, "upper": 1.0, "pictures": 10, "confidence": 0.8, "accuracy": 0.6}]  # fmt: skip
+    for arm, values in {"colour": (10.0, 12.0), "multi": (8.0, 9.0), "class": (None, None)}.items():
+        for seed, value in enumerate(values):
+            added: dict = {"distribution": {"fd": entry(value), "fid": entry(None, "fid")}} if value else {}
+            added |= {"reliability": bins} if arm != "colour" else {}
+            change(run_of(folder, arm, seed) / "scores.json", lambda scores, a=added: scores.update(a))
+    real = {"distribution": {"fd": entry(5.0), "fid": entry(None, "fid")}}
+    change(folder / "baselines.json", lambda baselines: baselines.update(real=real))
+    return folder
+
+
+def test_distances_stand_beside_the_noise_floor(tmp_path: Path):
+    table = distance_table(read_study(study_with_distances(tmp_path)))
+    assert table["baselines"] == ["other real pictures"]
+    assert table["rows"] == [
+        {"title": "Distance n", "scores": ["11.00 ± 1.41", "8.50 ± 0.71"], "baselines": ["5.00"]}
+    ]
+    assert table["warnings"] == ["9 are few."]
+    assert table["provenance"] == ["n: weights 0a1b; to 224; knowhue; 9 pictures against 9."]
+
+
+def test_what_was_not_computed_is_on_the_page(tmp_path: Path):
+    study_with_distances(tmp_path)
+    study = read_study(tmp_path)
+    assert not_computed(study) == [("Distance fid", "<no weights>")]
+    assert not has_fid(study)
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "<b>Distance fid</b> – &lt;no weights&gt;" in text
+    assert "Small sample." in text
+
+
+def test_an_older_study_has_no_distances(one_seed: Path):
+    study = read_study(one_seed)
+    assert distance_table(study)["rows"] == []
+    assert not_computed(study) == []
+
+
+def test_reliability_adds_up_over_seeds(tmp_path: Path):
+    study = read_study(study_with_distances(tmp_path))
+    empty, full = reliability_bins(study, "multi")
+    assert (empty["pictures"], empty["accuracy"]) == (0, None)
+    assert (full["pictures"], round(full["confidence"], 6), round(full["accuracy"], 6)) == (20, 0.8, 0.6)
+    assert len(reliability_table(study)) == 1 + 2 * 2
+
+
+def test_extremes_are_those_with_the_least_and_greatest_error(tmp_path: Path):
+    write_study(tmp_path)
+    pictures = np.zeros((4, 8, 8, 3), np.uint8)
+    errors = np.array([1.0, 2.0, 30.0, 40.0])
+    np.savez(
+        run_of(tmp_path, "multi") / "extremes.npz",
+        index=np.arange(4),
+        ab_l1=errors,
+        rgb=pictures,
+        truth=pictures,
+    )
+    study = read_study(tmp_path)
+    axes = np.array(extremes(study).axes).reshape(4, 4)
+    assert [ax.get_xlabel() for ax in axes[2]] == ["1.0", "2.0", "30.0", "40.0"]
+    values = [row[-1] for row in extremes_table(study)[1:] if row[0] == "multi"]
+    assert values == sorted(values)
