@@ -129,7 +129,7 @@ def test_what_changed_is_read_again(photos, tmp_path, change):
     if change == "picture":
         Image.effect_noise((30, 30), 90).convert("RGB").save(photos / "cat" / "00.png")
     elif change == "new":
-        Image.effect_noise((30, 30), 50).convert("RGB").rotate(90).save(photos / "dog" / "new.png")
+        Image.new("RGB", (30, 30), (200, 10, 10)).save(photos / "dog" / "new.png")
     changes = {"size": {"size_px": 24}, "share": {"validation_share": 0.4}}.get(change, {})
     second = prepare(rules(photos, **changes), tmp_path / "out")
     assert second.fingerprint != first.fingerprint

@@ -115,3 +115,36 @@ def test_lite0_sees_colour():
 def test_resize_keeps_the_range():
     assert resize(torch.ones(1, 3, 8, 8), 5).shape == (1, 3, 5, 5)
     assert resize(torch.rand(1, 3, 64, 64), 20).std() < 0.1  # antialiased: noise is averaged
+
+
+@pytest.fixture(scope="module")
+def inception_file(tmp_path_factory):
+    """Random weights in torch-fidelity's format: the true ones are not to be had where tests run."""
+    module = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    folder = tmp_path_factory.mktemp("inception")
+    torch.save({}, folder / "empty.pth")
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        torch.manual_seed(0)
+        patch.setattr(module.FeatureExtractorInceptionV3, "load_state_dict", lambda self, _: None)
+        network = module.FeatureExtractorInceptionV3(
+            "x", ["2048"], feature_extractor_weights_path=folder / "empty.pth"
+        )
+    torch.save(network.state_dict(), folder / "weights.pth")
+    return folder / "weights.pth"
+
+
+def test_fid_of_local_weights_is_torchmetrics(inception_file):
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    pictures = torch.randint(
+        256, (2, 3, 3, 299, 299), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    reference = FrechetInceptionDistance(2048, feature_extractor_weights_path=str(inception_file))
+    reference.update(pictures[0], real=True)
+    reference.update(pictures[1] // 2, real=False)
+    settings = Evaluation(networks=("inception",), inception_weights=str(inception_file))
+    network = open_networks(settings, CPU)["inception"]
+    assert isinstance(network, Network)
+    assert network.provenance["file"] == str(inception_file)
+    first, second = (network.features(x / 255).numpy() for x in (pictures[0], pictures[1] // 2))
+    assert frechet(first, second) == pytest.approx(reference.compute().item(), rel=1e-3, abs=1e-6)

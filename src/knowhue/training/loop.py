@@ -41,9 +41,9 @@ from knowhue.training.step import Players, train_step
 Entry = dict[str, Any]
 
 
-def finite_or_none(values: Mapping[str, float]) -> dict[str, float | None]:
+def finite_or_none(values: Mapping[str, float | None]) -> dict[str, float | None]:
     """Values that JSON can hold; what is not a number is None, and shown as missing."""
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+    return {k: value if value is not None and math.isfinite(value) else None for k, value in values.items()}
 
 
 class Diverged(Exception):

@@ -129,7 +129,7 @@ def to_bytes(rgb: RGB) -> NDArray[np.uint8]:
 
 
 def _class_tables(rows: Sequence[Row], classes: int) -> dict[str, Any]:
-    bins = [each._asdict() for each in reliability(rows)]
+    bins = [finite_or_none(each._asdict()) for each in reliability(rows)]
     return {"confusion": confusion(rows, classes), "reliability": bins}
 
 
