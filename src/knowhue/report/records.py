@@ -36,7 +36,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether the numbers of this run may be used."""
-        return self.state == "finished"
+        return self.state == "finished" and self.same_settings
 
     def metric(self, name: str) -> float | None:
         """Return a score of the whole validation part, or None where there is none."""

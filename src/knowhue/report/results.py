@@ -74,14 +74,30 @@ def metric_names(study: Study, arm: str) -> list[str]:
 
 
 def timing(study: Study) -> dict[str, Any]:
-    """Return the seconds of each arm's phases, summed over its seeds, and their total."""
+    """Return the seconds of each arm's phases, summed over its seeds, and the total.
+
+    An arm's `heads` are those it starts from. Arms of a seed share them, so the total counts them once.
+    """
     table: dict[str, Any] = {}
     for arm in study.runs:
         table[arm] = {}
         for run in study.of(arm):
             for phase, seconds in run.seconds.items():
                 table[arm][phase] = round(table[arm].get(phase, 0.0) + (seconds or 0.0), 3)
-    return table | {"total": round(sum(sum(phases.values()) for phases in table.values()), 3)}
+    spent = sum(seconds for phases in table.values() for phase, seconds in phases.items() if phase != "heads")
+    return table | {"total": round(spent + _heads_once(study), 3)}
+
+
+def _heads_once(study: Study) -> float:
+    """Seconds of all heads, each counted once: multi-task's are the two single tasks' together."""
+    total = 0.0
+    for seed in {seed for runs in study.runs.values() for seed in runs}:
+        heads = {
+            arm: runs[seed].seconds.get("heads", 0.0) for arm, runs in study.runs.items() if seed in runs
+        }
+        alone = sum(seconds for arm, seconds in heads.items() if arm != "multi")
+        total += max(alone, heads.get("multi", 0.0))
+    return total
 
 
 def _arm_table(study: Study, arm: str) -> dict[str, Any]:
