@@ -141,7 +141,7 @@ def _frame(ax: "Axes", panel: Panel, last: int) -> None:
 
     low, high = panel.limits or ax.get_ylim()
     room = high - low
-    ax.set(xlim=(0.6, last + 0.4), ylim=(low - 0.03 * room, high + 0.14 * room))
+    ax.set(xlim=(0.6, last + 0.4), ylim=(low - 0.03 * room, high + 0.22 * room))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     ax.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
     if ax.get_subplotspec().is_last_row():  # pyright: ignore[reportOptionalMemberAccess]
