@@ -50,7 +50,12 @@ class Plain:
         if title(event):
             self._title, self._began = title(event), now
         done, total = extent(event)
-        if event["stage"] == "note" or title(event) or done == total or now - self._last > PLAIN_SECONDS:
+        if (
+            event["stage"] == "note"
+            or title(event)
+            or 0 < done == total
+            or (total and now - self._last > PLAIN_SECONDS)
+        ):
             self._last = now
             clock = f"{now - self._started:6.0f} s"
             self._console.print(
