@@ -26,7 +26,8 @@ from knowhue.data.sources import Item, list_items
 from knowhue.evaluation.evaluate import evaluate
 from knowhue.models.multitask import build_discriminator, build_model
 from knowhue.objectives.losses import GAN_LOSSES, chroma_l1, cross_entropy
-from knowhue.presets import ARMS, arm_config, load_config
+from knowhue.plan import make_plan
+from knowhue.presets import THREE_ARMS, arm_config, load_config
 from knowhue.runs import read_json
 from knowhue.study import run_study
 from knowhue.training.engine import Engine
@@ -44,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         started = time.perf_counter()
-        run_study(config, root / "knowhue")
+        run_study(make_plan(config), root / "knowhue")
         ours = time.perf_counter() - started
         scores = read_json(root / "knowhue" / "results.json")["arms"]
         work = open_work(config, root / "knowhue", lambda _: None)
@@ -54,7 +55,9 @@ def main() -> None:
         engine = Engine(plain.training)
         items = {item.name: item for item in list_items(config.pictures)}
         started = time.perf_counter()
-        theirs = {arm: train_plainly(arm_config(plain, arm), work.prepared, items, engine) for arm in ARMS}
+        theirs = {
+            arm: train_plainly(arm_config(plain, arm), work.prepared, items, engine) for arm in THREE_ARMS
+        }
         straightforward = time.perf_counter() - started
         share = rate_share(config, work.prepared, work.engine)
     print(f"\n{'':24}{'straightforward':>16}{'knowhue':>12}")

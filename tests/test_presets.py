@@ -112,7 +112,7 @@ def test_missing_file_and_empty_file(tmp_path):
 def test_unknown_names_list_the_known():
     with pytest.raises(ConfigError, match=r"one of poster, .*demo\. Found `preset = paper`"):
         load_config("paper")
-    with pytest.raises(ConfigError, match=r"one of .*multi\. Found `arm = both`"):
+    with pytest.raises(ConfigError, match=r"one of .*multi, .*\. Found `arm = both`"):
         arm_config(Config(), "both")
 
 
@@ -121,6 +121,8 @@ def test_arms_differ_in_their_edits_alone(arm):
     config = load_config("demo")
     changed = arm_config(config, arm, seed=7)
     assert changed.tasks == ARMS[arm]["tasks"]
-    assert changed.model_copy(update={"tasks": config.tasks, "seed": config.seed}) == config
+    assert not set(ARMS[arm]) - {"tasks", "supervision"}
+    kept = {"tasks": config.tasks, "supervision": config.supervision, "seed": config.seed}
+    assert changed.model_copy(update=kept) == config
     assert changed.seed == 7
     assert arm_config(config, arm).seed == config.seed

@@ -9,8 +9,10 @@ from PIL import Image
 
 from knowhue.errors import ConfigError, KnowhueError, RunError
 from knowhue.evaluation.metrics import METRICS
+from knowhue.plan import make_plan
 from knowhue.runs import read_json, read_log
-from knowhue.study import mean_colour, run_study
+from knowhue.status import read_plan
+from knowhue.study import freeze, mean_colour, run_study
 from knowhue.training.train import evaluate_run
 
 SHORT = {"training__heads__epochs": 1, "training__finetune__epochs": 1, "encoder__weights": "package"}
@@ -30,7 +32,7 @@ def config(tiny):
 def original(config, tmp_path_factory):
     """A finished study of three arms and one seed; tests get copies."""
     root = tmp_path_factory.mktemp("study")
-    run_study(config, root)
+    run_study(make_plan(config), root)
     return root
 
 
@@ -53,7 +55,7 @@ def test_results_have_every_arm_and_metric(study):
     scores = {
         arm: read_json(next((study / arm).glob("*/scores.json"))) for arm in ("class", "colour", "multi")
     }
-    assert scores["multi"]["metrics"].keys() == METRICS.keys()
+    assert scores["multi"]["metrics"].keys() == METRICS.keys() - {"lpips_alex"}  # was not asked for
     for arm in ("class", "colour"):
         assert {METRICS[name].task for name in scores[arm]["metrics"]} == {arm}
     assert {scored["pictures"] for scored in scores.values()} == {5}
@@ -71,13 +73,14 @@ def test_baselines_are_scored_as_the_models_are(study):
     baselines = read_json(study / "baselines.json")
     assert baselines["gray"]["chroma_ratio"] == 0
     assert baselines["mean_colour"]["ab_l1"] > 0
+    assert min(baselines[name]["stlpips_alex"] for name in ("gray", "mean_colour")) > 0
     assert baselines["majority_class"]["balanced_accuracy"] == pytest.approx(0.2)
     assert read_json(study / "metrics.json").keys() == METRICS.keys()
 
 
 def test_second_call_trains_nothing(study, config):
     before, events = runs(study), []
-    run_study(config, study, report=events.append)
+    run_study(make_plan(config), study, report=events.append)
     assert runs(study) == before
     assert {event["stage"] for event in events} <= {"cell", "report"}
 
@@ -87,37 +90,44 @@ def test_lost_run_alone_is_trained_again(study, config):
     (folder,) = (study / "class").iterdir()
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "status.json").unlink()
-    run_study(config, study)
+    run_study(make_plan(config), study)
     changed = [path for path, time in runs(study).items() if before[path] != time]
     assert changed == [folder.relative_to(study)]
     assert (folder / "model.safetensors").read_bytes() == weights
 
 
-def test_seeds_and_arms_can_be_added(tiny, tmp_path):
-    config = tiny(**SHORT | {"training__finetune__epochs": 0})
-    run_study(config, tmp_path, arms=["class"], seeds=[0])
-    first = runs(tmp_path)
-    run_study(config, tmp_path, arms=["colour"], seeds=[1])
-    assert first.items() <= runs(tmp_path).items()
-    described = read_json(tmp_path / "study.json")
-    assert (described["arms"], described["seeds"]) == (["class", "colour"], [0, 1])
-    assert len(list((tmp_path / "colour").iterdir())) == 1
+def test_changing_the_frozen_plan_is_refused_with_the_reason(study, config):
+    before = (study / "study.json").read_bytes()
+    for plan, key in (
+        (make_plan(config, seeds=[0, 1]), "seeds"),
+        (make_plan(config, arms=["colour", "multi"]), "arms.class"),
+        (make_plan(config).model_copy(update={"alpha": 0.1}), "alpha"),
+    ):
+        with pytest.raises(RunError, match=rf"frozen on .*, before its first run; now {key} would differ"):
+            run_study(plan, study)
+    assert (study / "study.json").read_bytes() == before
+
+
+def test_plan_that_no_run_has_started_from_may_change(config, tmp_path):
+    freeze(make_plan(config), tmp_path, {})
+    freeze(make_plan(config, seeds=[0, 1]), tmp_path, {})
+    assert read_plan(tmp_path).hash == make_plan(config, seeds=[0, 1]).hash
 
 
 @pytest.mark.parametrize(
     ("changes", "keys"),
     [
-        ({"training__batch_size": 2}, "training.batch_size"),
+        ({"training__batch_size": 2}, "config.training.batch_size"),
         (
             {"pictures__drawn_seed": 1, "class__label_smoothing": 0.1},
-            "class.label_smoothing, pictures.drawn_seed",
+            "config.class.label_smoothing, config.pictures.drawn_seed",
         ),
     ],
 )
 def test_other_settings_are_refused_by_name(study, tiny, changes, keys):
     before = (study / "study.json").read_bytes()
-    with pytest.raises(RunError, match=rf"other settings \({keys}\)\. Name another folder with --out"):
-        run_study(tiny(**SHORT, **changes), study)
+    with pytest.raises(RunError, match=rf"now {keys} would differ.* Name another folder with --out"):
+        run_study(make_plan(tiny(**SHORT, **changes)), study)
     assert (study / "study.json").read_bytes() == before
 
 
@@ -130,10 +140,9 @@ def test_other_settings_are_refused_by_name(study, tiny, changes, keys):
         ({"seeds": []}, "`seeds` should be different whole numbers"),
     ],
 )
-def test_arms_and_seeds_are_checked_first(config, tmp_path, arguments, message):
+def test_arms_and_seeds_are_checked_first(config, arguments, message):
     with pytest.raises(ConfigError, match=message):
-        run_study(config, tmp_path / "study", **arguments)
-    assert not (tmp_path / "study").exists()
+        make_plan(config, **arguments)
 
 
 def test_evaluating_again_gives_the_same_scores(study):
@@ -154,7 +163,7 @@ def test_mean_colour_is_of_the_training_pictures(make_prepared):
 @pytest.mark.parametrize("phase", ["heads", "finetune"])
 def test_a_phase_may_have_no_epochs(tiny, tmp_path, phase):
     config = tiny(**{f"training__{phase}__epochs": 0}, encoder__weights="none")
-    run_study(config, tmp_path, arms=["class"])
+    run_study(make_plan(config, ["class"]), tmp_path)
     (folder,) = (tmp_path / "class").iterdir()
     other = "heads" if phase == "finetune" else "finetune"
     assert [entry["phase"] for entry in read_log(folder)] == [other] * 2
@@ -170,8 +179,8 @@ def test_a_phase_may_have_no_epochs(tiny, tmp_path, phase):
 def test_mended_settings_are_taken_where_nothing_was_trained(tiny, tmp_path, wrong, right):
     short = {"training__heads__epochs": 1, "training__finetune__epochs": 0}
     with pytest.raises(KnowhueError, match=r"should be|needs at least"):
-        run_study(tiny(**short, **wrong), tmp_path, arms=["class"])
-    run_study(tiny(**short, **right), tmp_path, arms=["class"])
+        run_study(make_plan(tiny(**short, **wrong), ["class"]), tmp_path)
+    run_study(make_plan(tiny(**short, **right), ["class"]), tmp_path)
 
 
 def test_pictures_that_changed_under_a_finished_study_are_noticed(tiny, make_folder, tmp_path):
@@ -180,12 +189,12 @@ def test_pictures_that_changed_under_a_finished_study_are_noticed(tiny, make_fol
     config = tiny(
         **settings, encoder__weights="none", training__heads__epochs=1, training__finetune__epochs=1
     )
-    run_study(config, tmp_path / "study", arms=["class"])
+    run_study(make_plan(config, ["class"]), tmp_path / "study")
     before = runs(tmp_path / "study")
     noise = np.random.default_rng(9).integers(0, 256, (24, 24, 3), dtype=np.uint8)
     Image.fromarray(noise).save(photos / "cat" / "another.png")
     try:
-        run_study(config, tmp_path / "study", arms=["class"])
+        run_study(make_plan(config, ["class"]), tmp_path / "study")
     except RunError:
         return
     assert runs(tmp_path / "study") != before

@@ -51,6 +51,19 @@ class Pictures(Section):
     )
 
 
+class Supervision(Section):
+    """What the training pictures teach. Validation pictures always keep the truth."""
+
+    labelled_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0,
+        description="share of each class's training labels that are known; the rest trains colour only",
+    )
+    placebo: Literal["none", "labels", "colours"] = Field(
+        default="none",
+        description="control: `labels` are shuffled over the pictures, or `colours` are another picture's",
+    )
+
+
 class Encoder(Section):
     """The shared base: a pretrained feature extractor that sees gray."""
 
@@ -154,9 +167,19 @@ class Evaluation(Section):
         default=("lite0",),
         description="networks of the distances between sets of pictures; lite0, inception (needs knowhue[fid])",
     )
+    diagnose_every_steps: Annotated[int, Field(ge=0)] = Field(
+        default=25, description="fine-tuning of two tasks: steps between looks at their gradients; 0 is never"
+    )
     inception_weights: str | None = Field(
         default=None,
         description="file of torch-fidelity's Inception-v3 weights for FID and KID; null downloads them",
+    )
+    perceptual: tuple[Literal["stlpips", "lpips"], ...] = Field(
+        default=("stlpips",),
+        description="how far each colouring looks from its picture; stlpips, lpips (need knowhue[perceptual])",
+    )
+    lpips_weights: str | None = Field(
+        default=None, description="file of torchvision's AlexNet weights for LPIPS; null downloads them"
     )
 
 
@@ -171,6 +194,7 @@ class Config(Section):
     )
     task_weights: TaskWeights = TaskWeights()
     pictures: Pictures = Pictures()
+    supervision: Supervision = Supervision()
     encoder: Encoder = Encoder()
     colour: Colour = Colour()
     class_: Class = Field(default=Class(), alias="class")

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from knowhue.config import Config
 from knowhue.errors import ConfigError
+
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 POSTER: dict[str, Any] = {}  # the defaults of `Config` are the poster's schedule on a ResNet-18
 
@@ -23,6 +25,7 @@ OCEAN_IDS = {
 PRESETS: dict[str, dict[str, Any]] = {
     "poster": POSTER,
     "poster-imagenet": {"pictures": {"source": "imagenet", "wordnet_ids": OCEAN_IDS}},
+    "label-fraction": POSTER,
     "demo": {
         "pictures": {"source": "drawn", "size_px": 64},
         "encoder": {"name": "tf_efficientnet_lite0", "weights": "package"},
@@ -30,11 +33,25 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-ARMS: dict[str, dict[str, Any]] = {
-    "colour": {"tasks": ("colour",)},  # first: the features that it caches serve the other two
+_BOTH = ("colour", "class")
+THREE_ARMS: dict[str, dict[str, Any]] = {
+    "colour": {"tasks": ("colour",)},  # first: the features that it caches serve the others
     "class": {"tasks": ("class",)},
-    "multi": {"tasks": ("colour", "class")},
+    "multi": {"tasks": _BOTH},
 }
+FEW_LABELS: dict[str, dict[str, Any]] = {  # every picture still trains the colour task
+    f"{arm}-labels{percent}": THREE_ARMS[arm] | {"supervision": {"labelled_share": percent / 100}}
+    for percent in (1, 5, 25)
+    for arm in ("class", "multi")
+}
+ARMS: dict[str, dict[str, Any]] = {
+    **THREE_ARMS,
+    "placebo-labels": {"tasks": _BOTH, "supervision": {"placebo": "labels"}},
+    "placebo-colours": {"tasks": _BOTH, "supervision": {"placebo": "colours"}},
+    **FEW_LABELS,
+}
+STUDY_ARMS: dict[str, tuple[str, ...]] = {"label-fraction": (*THREE_ARMS, *FEW_LABELS)}
+"""What a preset's study compares, where it is not `THREE_ARMS`."""
 
 
 def load_config(preset: str = "poster", files: Sequence[Path] = (), settings: Sequence[str] = ()) -> Config:
@@ -54,9 +71,9 @@ def load_config(preset: str = "poster", files: Sequence[Path] = (), settings: Se
     if preset not in PRESETS:
         raise ConfigError(f"`preset` should be one of {', '.join(PRESETS)}. Found `preset = {preset}`.")
     values = Config().model_dump(by_alias=True)
-    for layer in (PRESETS[preset], *map(_read_yaml, files), *map(_read_setting, settings)):
-        values = _merge(values, layer)
-    return _check(values)
+    for layer in (PRESETS[preset], *map(read_yaml, files), *map(_read_setting, settings)):
+        values = merge(values, layer)
+    return checked(Config, values)
 
 
 def edit(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -65,7 +82,7 @@ def edit(config: Config, changes: Mapping[str, Any]) -> Config:
     >>> edit(Config(), ARMS["class"]).tasks
     ('class',)
     """
-    return _check(_merge(config.model_dump(by_alias=True), changes))
+    return checked(Config, merge(config.model_dump(by_alias=True), changes))
 
 
 def arm_config(config: Config, arm: str, seed: int | None = None) -> Config:
@@ -79,9 +96,14 @@ def arm_config(config: Config, arm: str, seed: int | None = None) -> Config:
     return edit(config, ARMS[arm] if seed is None else {**ARMS[arm], "seed": seed})
 
 
-def _check(values: Mapping[str, Any]) -> Config:
+def checked(model: type[AnyModel], values: Mapping[str, Any]) -> AnyModel:
+    """Make a settings model of nested values.
+
+    Raises:
+        ConfigError: unknown keys, or values of the wrong type or range; all are named, one a line.
+    """
     try:
-        return Config.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(problem) for problem in error.errors())) from None
 
@@ -96,16 +118,26 @@ def _explain(problem: Any) -> str:
     return f"`{key}` should be {message}. Found `{key} = {problem['input']}`."
 
 
-def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay nested changes over nested values.
+
+    >>> merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}})
+    {'a': {'b': 3, 'c': 2}}
+    """
     merged = dict(base)
     for key, value in changes.items():
         nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         replace = key == "wordnet_ids"  # a table of the user's, not a section
-        merged[key] = _merge(merged[key], value) if nested and not replace else value
+        merged[key] = merge(merged[key], value) if nested and not replace else value
     return merged
 
 
-def _read_yaml(path: Path) -> Mapping[str, Any]:
+def read_yaml(path: Path) -> Mapping[str, Any]:
+    """Read a file of nested `key: value` lines.
+
+    Raises:
+        ConfigError: it cannot be read, or holds something else.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -1,8 +1,9 @@
 """What a study folder and a run folder contain, and how files get there whole.
 
-DIR/study.json                       what was asked: command, configuration, arms, seeds
+DIR/study.json                       the frozen plan, its hash, and the command
 DIR/pictures/                        prepared pictures and their manifest, see `data.prepare`
 DIR/features/                        cached features of the frozen base
+DIR/gate/seed-<n>.json               the A/A gate of a block, see `training.gate`
 DIR/<arm>/seed-<n>-<fingerprint>/    one run
     config.json environment.json     its settings; machine and versions
     log.jsonl                        one line an epoch
@@ -26,14 +27,25 @@ from typing import IO, Any
 from knowhue.config import Config, fingerprint
 from knowhue.errors import RunError
 
+SETTINGS_VERSION = 1
+"""Raised when a default comes to mean something else, so that older runs are not taken for the same."""
+
+
+def trained_by(config: Config) -> dict[str, Any]:
+    """What a run's weights depend on: the settings that are not at their defaults, without the evaluation's.
+
+    A setting that a later version adds, at the default that changes nothing, thus leaves a run's name as it is.
+    """
+    settings = config.model_dump(mode="json", exclude={"evaluation"}, exclude_defaults=True)
+    return {"version": SETTINGS_VERSION, "seed": config.seed, **settings}
+
 
 def run_folder(root: Path, arm: str, config: Config) -> Path:
     """Where the run of `config` as `arm` lives below the study folder `root`.
 
     Its name is a fingerprint of what it is trained by; what is measured afterwards does not count.
     """
-    trained_by = config.model_dump(mode="json", exclude={"evaluation"})
-    return root / arm / f"seed-{config.seed}-{fingerprint(trained_by)}"
+    return root / arm / f"seed-{config.seed}-{fingerprint(trained_by(config))}"
 
 
 def require_writable(folder: Path) -> None:

@@ -1,6 +1,5 @@
-"""Arms by seeds on one set of pictures, from shared heads; then baselines and the report."""
+"""Arms by seeds on one set of pictures, from shared heads: freeze the plan, run its cells, write the report."""
 
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,38 +8,38 @@ import torch
 
 from knowhue import __version__
 from knowhue.color import rgb_to_lab
-from knowhue.config import Config, Evaluation
+from knowhue.config import Evaluation, fingerprint
 from knowhue.data.loaders import to_rgb
 from knowhue.data.prepare import Prepared
 from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.evaluate import predict_class, predict_colour, predict_gray
 from knowhue.evaluation.metrics import METRICS
-from knowhue.presets import ARMS, arm_config, edit
+from knowhue.plan import Plan
 from knowhue.report.page import write_report
 from knowhue.runs import Report, read_json, write_json
 from knowhue.training.distances import noise_floor, score_way
+from knowhue.training.gate import check_gate
 from knowhue.training.loop import Work
 from knowhue.training.outcome import write_truth
 from knowhue.training.train import open_work, run_arm
+from knowhue.workers import run_side_by_side
 
 
 def run_study(
-    config: Config,
+    plan: Plan,
     root: Path,
-    arms: Sequence[str] = tuple(ARMS),
-    seeds: Sequence[int] = (0,),
+    workers: int = 1,
     description: dict[str, Any] | None = None,
     report: Report = lambda _: None,
 ) -> Path:
-    """Train every arm with every seed below `root`, compare, and write the report.
+    """Freeze a plan, train its arms with its seeds below `root`, compare, and write the report.
 
     The same call goes on where an interrupted one stopped and does not repeat what has ended.
 
     Args:
-        config: the settings that all arms share; its `tasks` and `seed` are set by arm and seed.
+        plan: what is asked; see `plan.make_plan`.
         root: the study folder.
-        arms: keys of `ARMS`.
-        seeds: one block each.
+        workers: cells that run side by side on this machine, the threads shared out among them.
         description: `name`, `preset` and `command`, for the reader of the report.
         report: told about progress.
 
@@ -48,22 +47,24 @@ def run_study(
         The report, `root/report.html`; `root/results.json` lies beside it.
 
     Raises:
-        ConfigError: an unknown arm or doubled seed.
-        RunError: `root` holds a study with other settings.
+        ConfigError: `workers` does not fit.
+        RunError: `root` holds a study with another plan, which was frozen when its first run started.
     """
-    _check(arms, seeds)
-    config = edit(config, {"seed": 0, "tasks": Config().tasks})  # arms and seeds set these
-    _refuse_other_settings(config, root)
-    work = open_work(config, root, report)
+    _refuse_another_plan(plan, root)
+    work = open_work(plan.config, root, report)
+    if workers > 1 and work.engine.share.world > 1:
+        raise ConfigError(
+            f"`workers` should be 1 under torch.distributed.run. Found `workers = {workers}`. Use one of the two."
+        )
     if work.engine.is_main:
-        _describe(config, root, arms, seeds, description or {})
-        write_baselines(work, config.evaluation)
+        freeze(plan, root, description or {})
+        write_baselines(work, plan.config.evaluation)
         write_truth(work)
     work.engine.wait()
-    cells = [(seed, arm) for seed in seeds for arm in arms]
-    for done, (seed, arm) in enumerate(cells):
-        report({"stage": "cell", "done": done, "total": len(cells), "arm": arm, "seed": seed})
-        run_arm(work, arm_config(config, arm, seed), arm)
+    if workers > 1:
+        run_side_by_side(work, plan, workers)
+    else:
+        _run_in_turn(work, plan)
     report({"stage": "report"})
     if work.engine.is_main:
         write_report(root)
@@ -71,12 +72,38 @@ def run_study(
     return root / "report.html"
 
 
+def _run_in_turn(work: Work, plan: Plan) -> None:
+    """Every cell, block by block, on this process and those that torch.distributed.run started."""
+    cells = [(seed, arm) for seed in plan.seeds for arm in plan.arms]
+    for done, (seed, arm) in enumerate(cells):
+        work.report({"stage": "cell", "done": done, "total": len(cells), "arm": arm, "seed": seed})
+        config = plan.run_config(arm, seed)
+        if arm == plan.gate_arm:
+            check_gate(work, config)
+        run_arm(work, config, arm)
+
+
 def write_baselines(work: Work, settings: Evaluation | None = None) -> None:
     """`baselines.json` and `metrics.json`: what costs nothing, scored as the models are.
 
-    The row `real` is the noise floor: other real pictures, from the training part.
+    The row `real` is the noise floor: other real pictures, from the training part. What was scored before on the
+    same pictures by the same metrics and networks is kept in `features/`.
     """
-    prepared, settings = work.prepared, settings or Evaluation()
+    settings = settings or Evaluation()
+    described = {
+        name: {"title": m.title, "unit": m.unit, "better": m.better, "task": m.task}
+        for name, m in METRICS.items()
+    }
+    key = fingerprint([work.prepared.fingerprint, settings.model_dump(mode="json"), described, __version__])
+    kept = work.root / "features" / f"baselines-{key}.json"
+    if not kept.exists():
+        write_json(kept, _score_baselines(work, settings))
+    write_json(work.root / "baselines.json", read_json(kept))
+    write_json(work.root / "metrics.json", described)
+
+
+def _score_baselines(work: Work, settings: Evaluation) -> dict[str, Any]:
+    prepared = work.prepared
     train = prepared.label[prepared.is_train & (prepared.label >= 0)]
     majority = int(torch.bincount(torch.from_numpy(train)).argmax())
     ways = {
@@ -85,12 +112,7 @@ def write_baselines(work: Work, settings: Evaluation | None = None) -> None:
         "majority_class": predict_class(majority, len(prepared.classes)),
     }
     scores = {name: score_way(work, settings, way) for name, way in ways.items()}
-    write_json(work.root / "baselines.json", scores | {"real": noise_floor(work, settings)})
-    described = {
-        name: {"title": m.title, "unit": m.unit, "better": m.better, "task": m.task}
-        for name, m in METRICS.items()
-    }
-    write_json(work.root / "metrics.json", described)
+    return scores | {"real": noise_floor(work, settings)}
 
 
 def mean_colour(prepared: Prepared, batch_size: int = 256) -> torch.Tensor:
@@ -104,51 +126,38 @@ def mean_colour(prepared: Prepared, batch_size: int = 256) -> torch.Tensor:
     return (total / len(positions)).float()
 
 
-def _check(arms: Sequence[str], seeds: Sequence[int]) -> None:
-    if not set(arms) <= set(ARMS) or not arms:
-        raise ConfigError(f"`arms` should be some of {', '.join(ARMS)}. Found `arms = {', '.join(arms)}`.")
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ConfigError(f"`seeds` should be different whole numbers. Found `seeds = {list(seeds)}`.")
-
-
-def _refuse_other_settings(config: Config, root: Path) -> None:
-    """One study, one configuration, from the first finished epoch on."""
+def freeze(plan: Plan, root: Path, description: dict[str, Any]) -> None:
+    """Write `study.json`: the plan, its hash, when it was frozen, and the command."""
     path = root / "study.json"
-    if not path.exists() or not any(root.rglob("log.jsonl")):
-        return
-    changed = sorted(
-        _differences(_trained_by(read_json(path)["config"]), _trained_by(config.model_dump(mode="json")))
-    )
-    if changed:
-        raise RunError(
-            f"`{root}` holds a study with other settings ({', '.join(changed)}). Name another folder with --out, "
-            f"or go on with the settings in `{path}`."
-        )
-
-
-def _describe(
-    config: Config, root: Path, arms: Sequence[str], seeds: Sequence[int], description: dict[str, Any]
-) -> None:
-    """Write `study.json`; arms and seeds are added to those of an earlier call."""
-    path = root / "study.json"
-    settings = config.model_dump(mode="json")
     earlier = read_json(path) if path.exists() else {}
-    same = _trained_by(earlier.get("config", {})) == _trained_by(settings)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     described = {
         "name": root.name,
         "version": __version__,
-        "created": earlier["created"] if same else datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": earlier["created"] if earlier.get("hash") == plan.hash else now,
         **description,
-        "arms": [*dict.fromkeys([*(earlier["arms"] if same else []), *arms])],
-        "seeds": sorted({*(earlier["seeds"] if same else []), *seeds}),
-        "config": settings,
+        "hash": plan.hash,
+        **plan.model_dump(mode="json"),
     }
     write_json(path, described)
 
 
-def _trained_by(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings without those of the evaluation, which may change over finished runs."""
-    return {key: value for key, value in settings.items() if key != "evaluation"}
+def _refuse_another_plan(plan: Plan, root: Path) -> None:
+    """Once a run has started, the questions, the arms, the seeds and the settings stay."""
+    path = root / "study.json"
+    if not path.exists() or not any(root.rglob("environment.json")):
+        return
+    frozen = read_json(path)
+    asked = plan.model_dump(mode="json")
+    changed = sorted(_differences({key: frozen.get(key) for key in asked}, asked))
+    changed = [key for key in changed if not key.startswith("config.evaluation")]
+    if changed:
+        raise RunError(
+            f"`{root}` holds a study whose plan was frozen on {frozen['created']}, before its first run; now "
+            f"{', '.join(changed)} would differ. A plan that changes after results are seen finds effects that are "
+            "not there (adding seeds until p < .05: up to 20 % false claims). Name another folder with --out, or "
+            f"go on with the plan in `{path}`."
+        )
 
 
 def _differences(old: Any, new: Any, key: str = "") -> set[str]:

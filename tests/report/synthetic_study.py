@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from knowhue.presets import ARMS, edit, load_config
+from knowhue.plan import make_plan
+from knowhue.presets import load_config
 from knowhue.runs import run_folder
 
 CLASSES = ["coral_reef", "jellyfish", "king_penguin", "sea_slug", "seashore"]
@@ -46,18 +47,18 @@ def write_study(
 ) -> Path:
     """Write a study in which multi-task is `gain` (one CIELAB unit, and a tenth in accuracy) better."""
     names = classes or CLASSES
-    config = load_config("demo")
+    plan = make_plan(load_config("demo"), arms, seeds)
     put(folder / "study.json", {
         "name": "demo", "preset": "demo", "command": "knowhue study --preset demo --out runs/demo",
-        "version": "0.1.0", "created": "2026-11-23T01:00:00Z", "arms": list(arms), "seeds": list(seeds),
-        "config": config.model_dump(mode="json", by_alias=True),
+        "version": "0.1.0", "created": "2026-11-23T01:00:00Z", "hash": plan.hash,
+        **plan.model_dump(mode="json"),
     })  # fmt: skip
     put(folder / "metrics.json", METRICS)
     put(folder / "baselines.json", baselines)
     _write_pictures(folder / "pictures", names)
     for arm in arms:
         for seed in seeds:
-            run = run_folder(folder, arm, edit(config, dict(ARMS[arm]) | {"seed": seed}))
+            run = run_folder(folder, arm, plan.run_config(arm, seed))
             better = (gain if arm == "multi" else 0.0) + noise * np.random.default_rng(
                 [seed, len(arm)]
             ).normal()

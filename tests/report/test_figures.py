@@ -20,7 +20,7 @@ from knowhue.report.svg import to_svg
 
 def _nothing(folder: Path) -> None:
     write_study(folder / "whole")
-    put(folder / "study.json", {"seeds": [0], "arms": ["class", "colour", "multi"], "config": {}})
+    put(folder / "study.json", {"seeds": [0], "arms": {"class": {}, "colour": {}, "multi": {}}, "config": {}})
 
 
 def _nulls(folder: Path) -> None:

@@ -41,32 +41,80 @@ SetOption = Annotated[
 OutOption = Annotated[Path, typer.Option(help="Study folder. The same command goes on where it stopped.")]
 
 
-@app.command(epilog="Example: `knowhue study photos/ --preset poster --out runs/photos`")
+PlanOption = Annotated[
+    Path | None, typer.Option("--plan", help="Study file, as `knowhue plan` prints it; laid over the preset.")
+]
+ArmsOption = Annotated[
+    str | None,
+    typer.Option(help="Arms to compare, separated by commas; `colour,class,multi` unless the preset says."),
+]
+SeedsOption = Annotated[
+    int | None, typer.Option(min=1, help="How many seeds, from `seed` on; a claim needs 7 or more.")
+]
+GridOption = Annotated[
+    str | None, typer.Option(help="Further class-task weights to try in multi-task arms, such as `1,100`.")
+]
+
+
+@app.command(epilog="Example: `knowhue study photos/ --preset poster --seeds 10 --out runs/photos`")
 def study(
     pictures: PicturesArgument = None,
     preset: PresetOption = "poster",
     config: ConfigOption = None,
     set_: SetOption = None,
-    arms: Annotated[str, typer.Option(help="Arms to train, separated by commas.")] = "colour,class,multi",
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from `seed` on.")] = 1,
+    plan: PlanOption = None,
+    arms: ArmsOption = None,
+    seeds: SeedsOption = None,
+    grid: GridOption = None,
+    workers: Annotated[int, typer.Option(min=1, help="Cells that run side by side on this machine.")] = 1,
     out: OutOption = Path("runs/study"),
 ) -> None:
-    """Train the three models, compare them, answer the two questions in a report."""
-    settings = _settings_with_pictures(pictures, preset, config, set_)
+    """Train the models with every seed, compare them, answer the two questions in a report."""
+    if plan is None:
+        asked = _plan(pictures, preset, config, set_, arms, seeds, grid)
+    else:
+        asked = _plan_file(plan, pictures, config, set_, arms, seeds, grid)
     from knowhue.apps.progress import showing_progress
     from knowhue.runs import read_json
     from knowhue.study import run_study
 
     description = {"name": out.name, "preset": preset, "command": _command()}
-    numbers = range(settings.seed, settings.seed + seeds)
     with showing_progress() as report:
-        page = run_study(settings, out, arms.split(","), numbers, description, report)
+        page = run_study(asked, out, workers, description, report)
     if not _is_main():
         return
     answers = read_json(out / "results.json")["answers"]
     typer.echo(f"\nIs colouring easier for a model that also learns to classify?\n  {answers['colour']}")
     typer.echo(f"\nIs classifying easier for a model that also learns to colour?\n  {answers['class']}")
     typer.echo(f"\nReport: {page}")
+
+
+@app.command(epilog="Example: `knowhue plan photos/ --seeds 20 > study.yaml`")
+def plan(
+    pictures: PicturesArgument = None,
+    preset: PresetOption = "poster",
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    arms: ArmsOption = None,
+    seeds: SeedsOption = None,
+    grid: GridOption = None,
+) -> None:
+    """Print a study file, filled in, to be read, changed, and given to `knowhue study --plan`."""
+    from knowhue.apps.settings import explain
+
+    typer.echo(explain(_plan(pictures, preset, config, set_, arms, seeds, grid)))
+
+
+@app.command(epilog="Example: `knowhue status runs/photos`")
+def status(study: Annotated[Path, typer.Argument(help="Study folder.")]) -> None:
+    """Show how far every cell of a study is; needs no torch."""
+    from knowhue.apps.cells import cell_lines
+    from knowhue.status import read_cells, read_plan
+
+    asked = read_plan(study)
+    typer.echo(f"plan {asked.hash}, {len(asked.arms)} arms x {len(asked.seeds)} seeds")
+    for line in cell_lines(read_cells(study, asked)):
+        typer.echo(line)
 
 
 @app.command(epilog="Example: `knowhue prepare photos/ --out runs/photos --set pictures.size_px=128`")
@@ -169,6 +217,49 @@ def _settings(pictures: str | None, preset: str, files: list[Path] | None, setti
         return loaded
     source = "folder" if loaded.pictures.source == "drawn" else loaded.pictures.source
     return edit(loaded, {"pictures": {"path": pictures, "source": source}})
+
+
+def _plan(
+    pictures: str | None,
+    preset: str,
+    files: list[Path] | None,
+    settings: list[str] | None,
+    arms: str | None,
+    seeds: int | None,
+    grid: str | None,
+):
+    from knowhue.plan import make_plan
+    from knowhue.presets import STUDY_ARMS, THREE_ARMS
+
+    config = _settings_with_pictures(pictures, preset, files, settings)
+    chosen = arms.split(",") if arms else STUDY_ARMS.get(preset, tuple(THREE_ARMS))
+    numbers = range(config.seed, config.seed + (seeds or 1))
+    return make_plan(config, chosen, numbers, _weights(grid))
+
+
+def _plan_file(path: Path, pictures: str | None, *others: object):
+    from knowhue.data.sources import require_source
+    from knowhue.errors import ConfigError
+    from knowhue.plan import Plan
+    from knowhue.presets import checked, read_yaml
+
+    if pictures is not None or any(others):
+        raise ConfigError(
+            f"`--plan {path}` says all that a study asks: pictures, settings, arms and seeds. Change them there, "
+            "or leave --plan out."
+        )
+    asked = checked(Plan, read_yaml(path))
+    require_source(asked.config.pictures)
+    return asked
+
+
+def _weights(grid: str | None) -> list[float]:
+    from knowhue.errors import ConfigError
+
+    try:
+        return [float(weight) for weight in (grid or "").split(",") if weight]
+    except ValueError:
+        raise ConfigError(f"`--grid` should be numbers, such as `1,100`. Found `--grid {grid}`.") from None
 
 
 def _settings_with_pictures(

@@ -5,12 +5,11 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from knowhue.config import Config
 
+def explain(config: BaseModel) -> str:
+    """YAML that `--config`, or `--plan`, reads back to the same settings.
 
-def explain(config: Config) -> str:
-    """YAML that `--config` reads back to the same configuration.
-
+    >>> from knowhue.config import Config
     >>> print(explain(Config()).splitlines()[0].split("#")[0].strip())
     seed: 0
     """
@@ -25,8 +24,21 @@ def _lines(section: BaseModel, depth: int) -> list[str]:
         if isinstance(value, BaseModel):
             lines += [f"{indent}{key}:", *_lines(value, depth + 1)]
             continue
+        if isinstance(value, dict) and value:  # named entries, such as arms
+            lines += [f"{indent}{key}:  # {field.description}", *_entries(value, depth + 1)]
+            continue
         setting = f"{indent}{key}: {_inline(value)}"
         lines.append(f"{setting:<44}  # {field.description}" if field.description else setting)
+    return lines
+
+
+def _entries(entries: dict[str, Any], depth: int) -> list[str]:
+    lines: list[str] = []
+    for name, value in entries.items():
+        if isinstance(value, BaseModel):
+            lines += [f"{'  ' * depth}{_inline(name)}:", *_lines(value, depth + 1)]
+        else:
+            lines.append(f"{'  ' * depth}{_inline(name)}: {_inline(value)}")
     return lines
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from knowhue.color import rgb_to_lab
 from knowhue.data.prepare import Prepared
+from knowhue.data.supervision import Targets
 from knowhue.randomness import stream
 from knowhue.tensors import RGB, Batch
 
@@ -42,6 +43,7 @@ class TrainingBatches:
         shift_px: pictures move by up to this much.
         share: which process this is.
         device: where batches go.
+        targets: what the pictures teach; the truth if None.
     """
 
     def __init__(
@@ -53,9 +55,11 @@ class TrainingBatches:
         shift_px: int,
         share: Share,
         device: torch.device,
+        targets: Targets | None = None,
     ) -> None:
         positions = prepared.positions("train")
         self.prepared, self.share, self.device = prepared, share, device
+        self.targets = targets or Targets(prepared.label, np.arange(len(prepared.label)))
         self.batch_size = min(batch_size, len(positions) // share.world * share.world)
         self.order = stream(seed, "order", epoch).permutation(positions)
         self.augmentation = draw_augmentation(seed, epoch, len(positions), shift_px)
@@ -67,12 +71,22 @@ class TrainingBatches:
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             chosen = slice(start, start + self.batch_size)
             mine = slice(start + self.share.rank, start + self.batch_size, self.share.world)
-            weight = label_weights(self.prepared.label[self.order[chosen]])[
-                self.share.rank :: self.share.world
-            ]
+            weight = label_weights(self.targets.label[self.order[chosen]])
+            weight = weight[self.share.rank :: self.share.world]
             applied = Augmentation(self.augmentation.mirrored[mine], self.augmentation.shift[mine])
-            rgb = augment(self.prepared.rgb[self.order[mine]], applied)
-            yield to_batch(self.prepared, self.order[mine], rgb, weight, self.device), applied.mirrored
+            yield self._batch(self.order[mine], applied, weight), applied.mirrored
+
+    def _batch(
+        self, positions: NDArray[np.int64], applied: Augmentation, weight: NDArray[np.float32]
+    ) -> Batch:
+        rgb = augment(self.prepared.rgb[positions], applied)
+        batch = to_batch(self.prepared, positions, rgb, weight, self.device)
+        batch = batch._replace(label=torch.from_numpy(self.targets.label[positions]).to(self.device))
+        donors = self.targets.colour_of[positions]
+        if (donors == positions).all():
+            return batch
+        foreign = augment(self.prepared.rgb[donors], applied)
+        return batch._replace(chroma=rgb_to_lab(to_rgb(foreign, self.device))[1])
 
 
 def validation_batches(

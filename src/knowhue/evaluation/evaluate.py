@@ -10,7 +10,8 @@ from torch import Tensor
 from knowhue.color import lab_to_rgb
 from knowhue.evaluation.distribution import Features
 from knowhue.evaluation.metrics import Row, confusion, picture_columns, score_rows, to_rows
-from knowhue.evaluation.networks import Network
+from knowhue.evaluation.networks import Absent, Network
+from knowhue.evaluation.perceptual import Perceptual, describe, perceptual_columns
 from knowhue.tensors import Batch, Prediction
 
 Predict = Callable[[Batch], Prediction]
@@ -20,12 +21,14 @@ Critic = Callable[[Batch, Prediction], Tensor]
 class Evaluation(NamedTuple):
     """One row a picture, ordered by index, the metrics over all of them, and features by network.
 
-    `features[name]` is (pictures, D) in the order of the rows.
+    `features[name]` is (pictures, D) in the order of the rows. `perceptual` says what the perceptual columns
+    must be quoted with, or why they are not there.
     """
 
     rows: list[Row]
     metrics: dict[str, float]
     features: dict[str, Features]
+    perceptual: dict[str, dict[str, Any]]
 
 
 def evaluate(
@@ -35,6 +38,7 @@ def evaluate(
     gather: Callable[[list[Any]], list[Any]] = lambda rows: rows,
     full: bool = False,
     networks: Mapping[str, Network] | None = None,
+    perceptual: Mapping[str, Perceptual | Absent] | None = None,
 ) -> Evaluation:
     """Score predictions.
 
@@ -45,6 +49,7 @@ def evaluate(
         gather: joins what all processes have of each picture.
         full: also what is too slow for every epoch, see `picture_columns`.
         networks: what turns the colourings into features.
+        perceptual: what compares each colouring with its true picture, see `open_perceptual`.
     """
     rows: list[Row] = []
     seen: dict[str, list[tuple[int, Features]]] = {name: [] for name in networks or {}}
@@ -52,6 +57,7 @@ def evaluate(
         for batch in batches:
             prediction = predict(batch)
             columns = picture_columns(batch, prediction, full)
+            columns |= _perceptual(perceptual or {}, batch, prediction)
             if critic is not None:
                 columns["adversarial"] = critic(batch, prediction)
             rows += to_rows(columns)
@@ -59,7 +65,8 @@ def evaluate(
                 seen[name] += _features(network, batch, prediction)
     rows = sorted(gather(rows), key=lambda row: row["index"])
     features = {name: _in_order(gather(pairs)) for name, pairs in seen.items()}
-    return Evaluation(rows, score_rows(rows), {name: each for name, each in features.items() if len(each)})
+    had = {name: each for name, each in features.items() if len(each)}
+    return Evaluation(rows, score_rows(rows), had, describe(perceptual or {}, rows))
 
 
 def per_class(rows: Sequence[Row], classes: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -91,6 +98,16 @@ def predict_class(label: int, classes: int) -> Predict:
         return Prediction(None, logits)
 
     return predict
+
+
+def _perceptual(
+    networks: Mapping[str, Perceptual | Absent], batch: Batch, prediction: Prediction
+) -> dict[str, Tensor]:
+    """Columns of the colourings; none without a colour head."""
+    if prediction.chroma is None or not networks:
+        return {}
+    colouring, truth = (lab_to_rgb(batch.lightness, each) for each in (prediction.chroma, batch.chroma))
+    return perceptual_columns(networks, colouring, truth)
 
 
 def _features(network: Network, batch: Batch, prediction: Prediction) -> list[tuple[int, Features]]:

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from knowhue.plan import MIN_SEEDS
 from knowhue.report.records import TASK_METRICS, Run, Study, mean, spaced
 from knowhue.report.statistics import Interval, picture_interval, seed_interval
-
-MIN_SEEDS = 7
-"""Fewest seeds with which a sign-flip test can pass .025; below, no verdict."""
 
 
 @dataclass(frozen=True)

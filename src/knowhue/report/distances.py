@@ -1,4 +1,4 @@
-"""Distances between sets of pictures, with all that they must be quoted with, and what was not computed."""
+"""Distances by pretrained networks, with all that they must be quoted with, and what was not computed."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -24,7 +24,7 @@ def distance_table(study: Study) -> dict[str, Any]:
 
 def not_computed(study: Study) -> list[tuple[str, str]]:
     """Return (title, reason) of what is in no run and no baseline."""
-    entries = _all(study)
+    entries = [*_all(study), *_perceptual(study)]
     found = {
         entry["title"]: str(entry.get("reason", "")).removeprefix("not computed: ")
         for each in entries
@@ -32,6 +32,11 @@ def not_computed(study: Study) -> list[tuple[str, str]]:
         if not _has(entry)
     }
     return list(found.items())
+
+
+def perceptual_provenance(study: Study) -> list[str]:
+    """Return what the perceptual distances of the score table must be quoted with, a sentence a network."""
+    return _texts(_perceptual(study), _provenance)
 
 
 def has_fid(study: Study) -> bool:
@@ -57,6 +62,10 @@ def _all(study: Study) -> list[Entries]:
     return [each for each in (*runs, *(found for _, found in _of_baselines(study))) if each]
 
 
+def _perceptual(study: Study) -> list[Entries]:
+    return [run.scores.get("perceptual", {}) for arm in study.runs for run in study.finished(arm)]
+
+
 def _of_baselines(study: Study) -> Iterator[tuple[str, Any]]:
     for name, values in study.baselines.items():
         yield name, values.get("distribution") or {}
@@ -74,9 +83,11 @@ def _texts(entries: list[Entries], say: Any) -> list[str]:
 
 def _provenance(entry: Mapping[str, Any]) -> str:
     file = f", from {entry['file']}" if entry.get("file") else ""
+    side = f" of {entry['size_px']} pixels a side" if entry.get("size_px") else ""
+    against = f" against {entry['reference_pictures']}" if entry.get("reference_pictures") else ""
     return (
         f"{entry['network']}: weights {entry['weights']}{file}; {entry['resize']}; {entry['tool']}; "
-        f"{entry['pictures']} pictures against {entry['reference_pictures']}."
+        f"{entry['pictures']} pictures{side}{against}."
     )
 
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from knowhue.report import tables
 from knowhue.report.answers import MIN_SEEDS, answer
-from knowhue.report.distances import distance_table, has_fid, not_computed
+from knowhue.report.distances import distance_table, has_fid, not_computed, perceptual_provenance
 from knowhue.report.exhibits import EXHIBITS, Exhibit, facts
 from knowhue.report.figures import FIGURES
 from knowhue.report.notices import warnings
@@ -82,6 +82,7 @@ def _content(study: Study) -> dict[str, Any]:
         "number": tables.number,
         "difference": tables.difference,
         "distances": distance_table(study),
+        "perceptual": perceptual_provenance(study),
         "not_computed": not_computed(study),
         "has_fid": has_fid(study),
         "classes": tables.class_table(study),

@@ -9,7 +9,7 @@ import numpy as np
 
 from knowhue.config import Config, fingerprint
 from knowhue.errors import ConfigError
-from knowhue.presets import ARMS, edit
+from knowhue.presets import edit
 from knowhue.report.answers import answer
 from knowhue.report.records import TASK_METRICS, Arrays, Row, Run, Study, mean
 from knowhue.runs import read_json, read_log, run_folder
@@ -136,7 +136,7 @@ def _find_run(root: Path, settings: Row, arm: str, seed: int) -> tuple[Path | No
     A folder of the same seed with other settings is shown rather than hidden, and named in the report.
     """
     try:
-        config = edit(Config.model_validate(settings["config"]), dict(ARMS.get(arm, {})) | {"seed": seed})
+        config = edit(Config.model_validate(settings["config"]), settings["arms"][arm] | {"seed": seed})
         expected = run_folder(root, arm, config)
     except (ConfigError, ValueError):  # written by another version: its settings cannot be checked any more
         expected = None

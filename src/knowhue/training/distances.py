@@ -13,6 +13,7 @@ from knowhue.evaluation.distribution import Features, measure
 from knowhue.evaluation.evaluate import Predict, evaluate
 from knowhue.evaluation.metrics import mean
 from knowhue.evaluation.networks import Network, open_networks
+from knowhue.evaluation.perceptual import open_perceptual
 from knowhue.randomness import stream
 from knowhue.runs import replacing
 from knowhue.tensors import Batch, Prediction
@@ -53,7 +54,8 @@ def true_features(work: Work, name: str, network: Network) -> Features:
 def score_way(work: Work, settings: EvaluationSettings, predict: Predict) -> dict[str, Any]:
     """The row of a way to predict in `baselines.json`: its metrics, and `distribution` if it colours."""
     batches = validation_batches(work.prepared, 64, Share(), work.engine.device)
-    scored = evaluate(predict, batches, full=True, networks=_had(work, settings))
+    perceptual = open_perceptual(settings, work.engine.device)
+    scored = evaluate(predict, batches, full=True, networks=_had(work, settings), perceptual=perceptual)
     found = distances(work, settings, scored.features)
     return finite_or_none(scored.metrics) | ({"distribution": found} if found else {})
 

@@ -17,14 +17,17 @@ from torch import Tensor
 from knowhue.config import Config, Phase
 from knowhue.data.loaders import TrainingBatches, validation_batches
 from knowhue.data.prepare import Prepared
+from knowhue.data.supervision import find_targets
 from knowhue.evaluation.evaluate import Evaluation, evaluate
 from knowhue.evaluation.networks import Network, open_networks
+from knowhue.evaluation.perceptual import open_perceptual
 from knowhue.models.discriminator import Discriminator
 from knowhue.models.multitask import MultiTask
 from knowhue.objectives.losses import GAN_LOSSES
 from knowhue.runs import Report, read_log, write_log
 from knowhue.tensors import Batch, Prediction
 from knowhue.training import checkpoint
+from knowhue.training.diagnostics import diagnose
 from knowhue.training.engine import Engine
 from knowhue.training.feature_cache import FeatureCache
 from knowhue.training.monitor import find_faults
@@ -136,7 +139,8 @@ def validate(
     networks = open_networks(config.evaluation, work.engine.device) if full else {}
     had = {name: network for name, network in networks.items() if isinstance(network, Network)}
     way = partial(predict, work.engine, session.model)
-    return evaluate(way, batches, critic, work.engine.gather, full, had)
+    perceptual = open_perceptual(config.evaluation, work.engine.device) if full else {}
+    return evaluate(way, batches, critic, work.engine.gather, full, had, perceptual)
 
 
 def predict(engine: Engine, model: MultiTask, batch: Batch) -> Prediction:
@@ -163,7 +167,7 @@ def _epoch(
     started = time.perf_counter()
     for module in session.modules(with_base=True).values():
         module.train()
-    losses, pictures = _train(work, config, session, players, name, epoch)
+    losses, pictures, diagnostics = _train(work, config, session, players, name, epoch)
     trained = time.perf_counter()
     train = work.engine.average({key: torch.stack(values).mean() for key, values in losses.items()})
     scores = validate(work, config, session).metrics
@@ -175,13 +179,14 @@ def _epoch(
         "seconds": round(time.perf_counter() - started, 3),
         "pictures_per_second": round(pictures / (trained - started), 1),
         "warnings": find_faults(train, scores),
+        **({"diagnostics": diagnostics} if diagnostics else {}),
     }
 
 
 def _train(
     work: Work, config: Config, session: Session, players: Players, name: PhaseName, epoch: int
-) -> tuple[dict[str, list[Tensor]], int]:
-    """One pass over the training pictures: the losses of each step, and how many pictures were seen."""
+) -> tuple[dict[str, list[Tensor]], int, list[Entry]]:
+    """One pass over the training pictures: the losses of each step, how many pictures were seen, diagnostics."""
     phase: Phase = getattr(config.training, name)
     batches = TrainingBatches(
         work.prepared,
@@ -191,15 +196,26 @@ def _train(
         shift_px=config.training.shift_px if name == "finetune" else 0,
         share=work.engine.share,
         device=work.engine.device,
+        targets=find_targets(work.prepared, config.supervision, config.seed),
     )
-    losses, steps = defaultdict(list), len(batches)
+    losses, steps, diagnostics = defaultdict(list), len(batches), []
+    every = config.evaluation.diagnose_every_steps if _both_pull(config, name) else 0
     for step, (plain, mirrored) in enumerate(batches):
         batch = plain if session.features is None else _with_features(plain, session.features, mirrored)
         set_rates(players.optimizers, rate_factor(epoch * steps + step, phase.epochs * steps))
+        if every and step % every == 0:
+            seen = diagnose(work.engine, session.model, session.discriminator, batch, config)
+            diagnostics.append({"step": step, **finite_or_none(seen)})
         for key, value in train_step(work.engine, players, batch, config).items():
             losses[key].append(value.detach())
         _tell(work.report, epoch + 1, phase.epochs, step + 1, steps, losses)
-    return losses, steps * batches.batch_size
+    return losses, steps * batches.batch_size, diagnostics
+
+
+def _both_pull(config: Config, name: PhaseName) -> bool:
+    """Whether two tasks train the base in this phase."""
+    phase: Phase = getattr(config.training, name)
+    return len(config.tasks) > 1 and phase.base_rate > 0
 
 
 def _tell(

@@ -28,6 +28,8 @@ FROM_ROW = (
     "ciede2000",
     "psnr_rgb",
     "ssim_rgb",
+    "stlpips_alex",
+    "lpips_alex",
     "chroma",
     "chroma_true",
     "colourfulness",
@@ -49,7 +51,8 @@ def write_scores(
         scored: the model's evaluation.
         distribution: distances between its colourings and the true pictures, see `training.distances`.
     """
-    classes = prepared.classes
+    classes, side = prepared.classes, prepared.rgb.shape[1]
+    perceptual = {name: {**entry, "size_px": side} for name, entry in scored.perceptual.items()}
     has_class = bool(scored.rows) and "predicted" in scored.rows[0]
     write_json(
         folder / "scores.json",
@@ -59,6 +62,7 @@ def write_scores(
             "metrics": finite_or_none(scored.metrics),
             "per_class": {name: finite_or_none(row) for name, row in per_class(scored.rows, classes).items()},
             **({"distribution": distribution} if distribution else {}),
+            **({"perceptual": perceptual} if perceptual else {}),
             **(_class_tables(scored.rows, len(classes)) if has_class else {}),
         },
     )

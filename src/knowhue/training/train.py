@@ -132,31 +132,49 @@ def run_head(work: Work, config: Config, task: Task) -> Path:
             "epochs": own.training.heads.epochs,
         }
     )
-    session = _session(work, own)
-    needed = cache_bytes(session.model, work.prepared, work.engine) / 2**30
-    if needed <= own.training.cache_gib:
-        cache = cache_features(session.model, work.prepared, work.root / "features", work.engine, work.report)
-        session = Session(session.model, session.discriminator, cache)
-    else:
-        work.report(
-            {
-                "stage": "note",
-                "text": f"features would take {needed:.1f} GiB, over training.cache_gib: recomputed",
-            }
-        )
+    session = _with_cached_features(work, own, _session(work, own))
     return _run(work, own, folder, session, "heads", [])
+
+
+def warm_features(work: Work, config: Config) -> None:
+    """Compute the frozen base's features before several processes ask for them at once."""
+    _with_cached_features(work, config, _session(work, config))
+
+
+def _with_cached_features(work: Work, config: Config, session: Session) -> Session:
+    """The same with cached features, or as it was, said aloud, if they would take too much disk."""
+    needed = cache_bytes(session.model, work.prepared, work.engine) / 2**30
+    if needed > config.training.cache_gib:
+        text = f"features would take {needed:.1f} GiB, over training.cache_gib: recomputed"
+        work.report({"stage": "note", "text": text})
+        return session
+    cache = cache_features(session.model, work.prepared, work.root / "features", work.engine, work.report)
+    return Session(session.model, session.discriminator, cache)
 
 
 def head_config(config: Config, task: Task) -> Config:
     """The settings that a task's head depends on; everything else at its default."""
     default = Config()
-    finetune = {"finetune": default.training.finetune.model_dump(), "shift_px": default.training.shift_px}
-    other = {
-        "colour": {"class": default.class_.model_dump()},
-        "class": {"colour": default.colour.model_dump()},
-    }
-    weights = default.task_weights.model_dump()
-    return edit(config, {"tasks": (task,), "task_weights": weights, "training": finetune, **other[task]})
+    others_placebo = {"colour": "labels", "class": "colours"}[task]
+    placebo = config.supervision.placebo
+    known = config.supervision.labelled_share if task == "class" else default.supervision.labelled_share
+    other = {"colour": {"class": default.class_}, "class": {"colour": default.colour}}[task]
+    return edit(
+        config,
+        {
+            "tasks": (task,),
+            "task_weights": default.task_weights.model_dump(),
+            "training": {
+                "finetune": default.training.finetune.model_dump(),
+                "shift_px": default.training.shift_px,
+            },
+            "supervision": {
+                "labelled_share": known,
+                "placebo": "none" if placebo == others_placebo else placebo,
+            },
+            **{name: section.model_dump() for name, section in other.items()},
+        },
+    )
 
 
 def _has_ended(work: Work, folder: Path) -> bool:

@@ -1,0 +1,95 @@
+"""What a study asks, fixed before its first run: questions, arms, seeds, settings, and the hash of them all."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+
+from knowhue.config import Config, Positive, Section, Task, fingerprint
+from knowhue.errors import ConfigError
+from knowhue.presets import ARMS, THREE_ARMS, checked, edit
+from knowhue.runs import trained_by
+
+MIN_SEEDS = 7
+"""Fewest seeds with which an exact sign-flip test can pass .025; below, no verdict."""
+
+
+class Question(Section):
+    """One of the two co-primary questions: the mean over seeds of `metric(multi) - metric(single)`."""
+
+    metric: str = Field(description="primary metric, a key of `METRICS`")
+    single: str = Field(description="arm that does the task alone")
+    multi: str = Field(default="multi", description="arm that it is compared with")
+    sesoi: Positive = Field(description="smallest effect of interest, in the metric's unit")
+    if_diverged: str = Field(description="baseline whose score a diverged run is given")
+
+
+QUESTIONS: dict[Task, Question] = {
+    "colour": Question(metric="ab_l1", single="colour", sesoi=0.25, if_diverged="gray"),
+    "class": Question(metric="balanced_accuracy", single="class", sesoi=0.01, if_diverged="majority_class"),
+}
+
+
+class Plan(Section):
+    """A study before it is run."""
+
+    questions: dict[Task, Question] = Field(default=QUESTIONS, description="the co-primary questions")
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        default=0.05, description="rate of false claims over both questions together (Holm)"
+    )
+    arms: dict[str, dict[str, Any]] = Field(
+        default=THREE_ARMS, description="name to the changes that make the arm from `config`"
+    )
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
+        default=(0,), description="one block each"
+    )
+    config: Config = Field(default=Config(), description="the settings that all arms share")
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds or len(set(seeds)) < len(seeds):
+            raise ValueError(f"`seeds` should be different whole numbers. Found `seeds = {list(seeds)}`.")
+        return seeds
+
+    @property
+    def hash(self) -> str:
+        """Fingerprint of all that the runs and the verdicts depend on."""
+        asked = self.model_dump(mode="json", exclude={"config"})
+        return fingerprint(asked | {"config": trained_by(self.config)})
+
+    @property
+    def gate_arm(self) -> str | None:
+        """The arm that the A/A gate of each block is tried on: the first that has both tasks."""
+        both = (arm for arm, changes in self.arms.items() if len(edit(self.config, changes).tasks) > 1)
+        return next(both, None)
+
+    def run_config(self, arm: str, seed: int) -> Config:
+        """The settings of one cell."""
+        return edit(self.config, {**self.arms[arm], "seed": seed})
+
+
+def make_plan(
+    config: Config,
+    arms: Sequence[str] = tuple(THREE_ARMS),
+    seeds: Sequence[int] = (0,),
+    task_weight_grid: Sequence[float] = (),
+) -> Plan:
+    """Fill in a plan from a configuration.
+
+    Args:
+        config: the settings that all arms share.
+        arms: keys of `ARMS`.
+        seeds: one block each.
+        task_weight_grid: further weights of the class task; each adds an arm `multi-class<weight>`.
+
+    Raises:
+        ConfigError: an unknown arm, doubled seeds, or no arm.
+    """
+    if not arms or not set(arms) <= set(ARMS):
+        raise ConfigError(f"`arms` should be some of {', '.join(ARMS)}. Found `arms = {', '.join(arms)}`.")
+    chosen = {arm: dict(ARMS[arm]) for arm in arms}
+    for weight in task_weight_grid:
+        chosen[f"multi-class{weight:g}"] = {**ARMS["multi"], "task_weights": {"class": float(weight)}}
+    shared = edit(config, {"seed": 0, "tasks": Config().tasks})  # arms and seeds set these
+    return checked(Plan, {"arms": chosen, "seeds": list(seeds), "config": shared.model_dump(mode="json")})
