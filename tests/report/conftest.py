@@ -15,4 +15,4 @@ def one_seed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def eight_seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete study of eight seeds in which multi-task helps; not to be changed by a test."""
-    return write_study(tmp_path_factory.mktemp("eight") / "demo", seeds=tuple(range(8)))
+    return write_study(tmp_path_factory.mktemp("eight") / "demo", seeds=tuple(range(8)), gain=0.5)

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
 from synthetic_study import BASELINES, change, run_of, write_study
 
 from knowhue.report.answers import MIN_SEEDS, answer
+from knowhue.report.chance import picture_interval
 from knowhue.report.results import read_study
-from knowhue.report.statistics import picture_interval, seed_interval
 
 EIGHT = tuple(range(8))
 
@@ -48,20 +47,38 @@ def test_planted_harm_is_found(tmp_path: Path):
 
 
 def test_no_effect_is_inconclusive(tmp_path: Path):
-    write_study(tmp_path, seeds=EIGHT, gain=0.0, noise=0.2)
+    write_study(tmp_path, seeds=EIGHT, gain=0.0, noise=0.5)
     found = ask(tmp_path, "colour")
-    assert found.sentence.startswith("Inconclusive: over 8 seeds")
-    assert "includes no difference" in found.sentence
+    assert found.sentence.startswith("Inconclusive (")
 
 
-@pytest.mark.parametrize("state", ["running", "diverged"])
-def test_a_lost_seed_forbids_a_verdict(tmp_path: Path, state: str):
+def test_an_effect_shown_to_be_small_is_called_no_difference(tmp_path: Path):
+    write_study(tmp_path, seeds=EIGHT, gain=0.03, noise=0.01)
+    found = ask(tmp_path, "colour")
+    assert found.verdict == "equivalent"
+    assert found.sentence.startswith("Multi-task training makes no difference that matters to colouring")
+    assert "smallest effect of interest 0.25" in found.sentence
+
+
+def test_an_unfinished_seed_forbids_a_verdict(tmp_path: Path):
     write_study(tmp_path, seeds=EIGHT, gain=1.0)
-    change(run_of(tmp_path, "multi", 3) / "status.json", lambda status: status.update(state=state))
+    change(run_of(tmp_path, "multi", 3) / "status.json", lambda status: status.update(state="running"))
     found = ask(tmp_path, "colour")
     assert found.verdict == "none"
-    assert found.sentence.startswith("Left out of the numbers: multi-task seed 3")
+    assert found.sentence.startswith("Left out of the numbers: multi-task seed 3 (not finished)")
     assert "with 7 seeds" in found.sentence
+
+
+def test_a_diverged_seed_stays_in_with_the_declared_score(tmp_path: Path):
+    write_study(tmp_path, seeds=EIGHT, gain=1.0)
+    whole = ask(tmp_path, "colour")
+    change(run_of(tmp_path, "multi", 3) / "status.json", lambda status: status.update(state="diverged"))
+    found = ask(tmp_path, "colour")
+    assert found.sentence.startswith(
+        "Diverged, and given the score of “gray” as declared: multi-task seed 3."
+    )
+    assert found.verdict == "inconclusive"
+    assert found.multi == pytest.approx(whole.multi + (15.6 - 11.0) / 8, abs=0.05)
 
 
 def test_a_missing_arm_is_named_with_its_command(tmp_path: Path):
@@ -94,13 +111,6 @@ def test_a_null_primary_score_is_left_out_by_name(tmp_path: Path):
     write_study(tmp_path)
     change(run_of(tmp_path, "multi") / "scores.json", lambda scores: scores["metrics"].update(ab_l1=None))
     assert "multi-task seed 0 (has no score)" in ask(tmp_path, "colour").sentence
-
-
-def test_seed_interval_is_the_paired_t_of_scipy():
-    values = np.random.default_rng(0).normal(size=9)
-    theirs = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert seed_interval(values) == pytest.approx((theirs.low, theirs.high))
-    assert seed_interval(values[:1]) is None
 
 
 def test_picture_interval_is_centred_on_the_difference_of_scores(one_seed: Path):

@@ -1,14 +1,15 @@
 """The two questions of the study, answered in words with numbers, and never beyond what the numbers carry."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from knowhue.plan import MIN_SEEDS
-from knowhue.report.records import TASK_METRICS, Run, Study, mean, spaced
-from knowhue.report.statistics import Interval, picture_interval, seed_interval
+from knowhue.report.chance import Pairs, picture_interval
+from knowhue.report.contrasts import Contrast, primary, questions, score
+from knowhue.report.records import TASK_METRICS, Study, mean, spaced
+from knowhue.report.verdicts import Verdict, verdicts
+from knowhue.statistics.paired import Interval
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,13 @@ class Answer:
 
     question: str
     verdict: str
-    """`helps`, `hurts`, `inconclusive`, `none` (too few seeds or an incomplete study) or `missing`."""
+    """`helps`, `hurts`, `equivalent`, `inconclusive`, `none` (too few seeds, or runs missing) or `missing`."""
     headline: str
     detail: str
     caveat: str = ""
     """What must be said first: a trivial baseline is not beaten, or a run is not among the numbers."""
+    evidence: str = ""
+    """The intervals, tests and effect sizes behind a verdict; empty without one."""
     single: float | None = None
     multi: float | None = None
     interval: Interval | None = None
@@ -43,7 +46,7 @@ class Answer:
     @property
     def sentence(self) -> str:
         """All of it in words."""
-        return f"{self.caveat} {self.headline}: {self.detail}".strip()
+        return f"{self.caveat} {self.headline}: {self.detail} {self.evidence}".strip()
 
 
 WORDINGS = {
@@ -68,59 +71,77 @@ WORDINGS = {
 }
 
 
-def answer(study: Study, question: str) -> Answer:
+def answer(study: Study, question: str, judged: Mapping[str, Verdict] | None = None) -> Answer:
     """Answer one of the two questions.
 
     The estimate is the mean over seeds of multi-task minus single-task, paired by seed. With at least
-    `MIN_SEEDS` pairs and none lost, the verdict is whether the paired-t 95 % interval over seeds leaves
-    out 0; otherwise there is no verdict, and the interval is over the pictures of these very runs.
+    `MIN_SEEDS` seeds, all of them ended, there is a verdict (see `report.verdicts`); otherwise there is none, and
+    the interval is over the pictures of these very runs.
 
     Args:
         study: the study, in any state.
         question: `colour` (mean absolute error of a*b*, lower is better) or `class` (balanced accuracy).
+        judged: the `verdicts` of this study, if at hand.
     """
-    words, metric = WORDINGS[question], TASK_METRICS[question]
+    words = WORDINGS[question]
     caveat = " ".join(filter(None, (_beaten_by_baseline(study, question), _lost(study, question))))
-    pairs = _pairs(study, question)
-    if not pairs:
+    found = primary(study, question)
+    if found is None:
         return Answer(words.question, "missing", "No answer yet", _what_is_missing(study, question), caveat)
-    scores = np.array([[run.metric(metric) for run in pair] for pair in pairs], float)
-    complete = len(pairs) == len(study.settings.get("seeds", ())) >= MIN_SEEDS
-    differences = scores[:, 1] - scores[:, 0]
-    interval = seed_interval(differences) if complete else picture_interval(pairs, words.column)
-    verdict = _verdict(interval, words.lower_is_better) if complete else "none"
-    single, multi = scores.mean(axis=0).tolist()
-    claim = _claim(words, verdict, len(pairs), single, multi)
-    span = _interval_text(words, verdict, interval, _picture_count(pairs))
+    verdict = (judged or verdicts(study))[question]
+    settled = verdict.word != "none"
+    interval = found.interval if settled else picture_interval(found.pairs, words.column)
+    claim = _claim(words, verdict.word, len(found.seeds), *found.levels)
     return Answer(
-        words.question, verdict, _headline(words, verdict), f"{claim} {span}", caveat, single, multi, interval
+        words.question,
+        verdict.word,
+        _headline(words, verdict, len(found.seeds)),
+        claim if settled else f"{claim} {_pictures_text(words, interval, _picture_count(found.pairs))}",
+        caveat,
+        evidence(study, question, found, verdict) if settled else "",
+        *found.levels,
+        interval,
     )
 
 
-def _picture_count(pairs: Sequence[tuple[Run, Run]]) -> int:
-    return int(pairs[0][1].scores.get("pictures") or len(pairs[0][1].images))
+def evidence(study: Study, question: str, found: Contrast, verdict: Verdict) -> str:
+    """Say what carries a verdict: intervals over seeds and over both populations, p, effect size, wins."""
+    words, margin = WORDINGS[question], questions(study)[question].sesoi
+    both = f", over seeds and pictures {_ends(words, found.population)}" if found.population else ""
+    effect = (
+        f"d_z = {found.effect:.2f}".replace("-", "−") if found.effect is not None else "d_z has no spread"
+    )
+    low, high = found.wins.interval
+    return (
+        f"95 % interval of the paired difference over seeds (Student's t) {_ends(words, found.interval)}{both}; "
+        f"smallest effect of interest {words.amount(margin)}. Exact sign-flip p = {_p(verdict.p)}, "
+        f"{_p(verdict.p_holm)} after Holm over both questions; equivalence p = {_p(verdict.p_equivalent)}. "
+        f"{effect}; better in {found.wins.count} of {found.wins.of} seeds "
+        f"({100 * low:.0f} to {100 * high:.0f} %, Wilson)."
+    )
 
 
-def _pairs(study: Study, question: str) -> list[tuple[Run, Run]]:
-    """Return (single, multi) of every seed of which both finished with a number."""
-    metric = TASK_METRICS[question]
-    multi = {run.seed: run for run in study.finished("multi") if run.metric(metric) is not None}
-    return [
-        (run, multi[run.seed])
-        for run in study.finished(question)
-        if run.seed in multi and run.metric(metric) is not None
-    ]
+def _p(value: float | None) -> str:
+    return "none" if value is None else "below .001" if value < 0.001 else f"{value:.3f}".removeprefix("0")
 
 
-def _verdict(interval: Interval | None, lower_is_better: bool) -> str:
-    if interval is None or interval[0] <= 0 <= interval[1]:
-        return "inconclusive"
-    return "helps" if (interval[1] < 0) == lower_is_better else "hurts"
+def _picture_count(pairs: Pairs) -> int:
+    return int(pairs[0][1].scores.get("pictures") or len(pairs[0][1].images)) if pairs else 0
 
 
-def _headline(words: Wording, verdict: str) -> str:
-    known = {"none": "No verdict yet", "inconclusive": "Inconclusive"}
-    return known.get(verdict, f"Multi-task training {verdict} {words.does}")
+def _headline(words: Wording, verdict: Verdict, seeds: int) -> str:
+    if verdict.word == "inconclusive":
+        needed = verdict.seeds_needed
+        if needed is None:
+            return "Inconclusive (no number of seeds within reach would tell)"
+        if needed <= seeds:
+            return "Inconclusive (the difference lies near the smallest effect of interest)"
+        return f"Inconclusive (a new study would need about {needed} seeds)"
+    known = {
+        "none": "No verdict yet",
+        "equivalent": f"Multi-task training makes no difference that matters to {words.does}",
+    }
+    return known.get(verdict.word, f"Multi-task training {verdict.word} {words.does}")
 
 
 def _claim(words: Wording, verdict: str, count: int, single: float, multi: float) -> str:
@@ -136,19 +157,23 @@ def _claim(words: Wording, verdict: str, count: int, single: float, multi: float
     )
 
 
-def _interval_text(words: Wording, verdict: str, interval: Interval | None, pictures: int) -> str:
+def _ends(words: Wording, interval: Interval | None) -> str:
+    """An interval as signed text with its unit."""
     if interval is None:
-        return "No interval can be given from these scores."
+        return "unknown"
     scale, unit = (1, "CIELAB units") if words.lower_is_better else (100, "points")
     places = 2 if words.lower_is_better else 1
-    ends = " to ".join(f"{scale * end:+.{places}f}" for end in interval).replace("-", "−") + f" {unit}"
-    if verdict == "none":
-        return (
-            f"Over the {pictures} validation pictures of these runs the 95 % interval of the difference is "
-            f"{ends} (normal, over pictures), which speaks for these trained models, not for the method."
-        )
-    closing = "; it includes no difference" if verdict == "inconclusive" else ""
-    return f"The 95 % interval of the paired difference is {ends} (Student's t over seeds){closing}."
+    ends = [f"{scale * end:+.{places}f}" for end in interval]
+    return f"{' to '.join(ends)} {unit}".replace("-", "−")
+
+
+def _pictures_text(words: Wording, interval: Interval | None, pictures: int) -> str:
+    if interval is None:
+        return "No interval can be given from these scores."
+    return (
+        f"Over the {pictures} validation pictures of these runs the 95 % interval of the difference is "
+        f"{_ends(words, interval)} (normal, over pictures), which speaks for these trained models, not for the method."
+    )
 
 
 def _beaten_by_baseline(study: Study, question: str) -> str:
@@ -178,15 +203,23 @@ _STATES = {"running": "not finished", "missing": "not started"}
 
 
 def _lost(study: Study, question: str) -> str:
-    """Name the runs that give no number: none is dropped in silence."""
-    metric = TASK_METRICS[question]
+    """Name the runs that give no number, and those that were given one: none is dropped in silence."""
+    asked = questions(study)[question]
+    sides = (("single-task", asked.single), ("multi-task", asked.multi))
+    runs = [(label, run) for label, arm in sides for run in study.of(arm)]
     lost = [
         f"{label} seed {run.seed} ({'has no score' if run.finished else _STATES.get(run.state, run.state)})"
-        for label, arm in (("single-task", question), ("multi-task", "multi"))
-        for run in study.of(arm)
-        if not run.finished or run.metric(metric) is None
+        for label, run in runs
+        if score(study, run, asked.metric) is None
     ]
-    return f"Left out of the numbers: {', '.join(lost)}." if lost else ""
+    given = [f"{label} seed {run.seed}" for label, run in runs if run.state == "diverged"]
+    return " ".join(
+        (f"Left out of the numbers: {', '.join(lost)}.",) * bool(lost)
+        + (
+            f"Diverged, and given the score of “{spaced(asked.if_diverged)}” as declared: {', '.join(given)}.",
+        )
+        * bool(given)
+    )
 
 
 def _what_is_missing(study: Study, question: str) -> str:

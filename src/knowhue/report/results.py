@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from knowhue.config import Config, fingerprint
+from knowhue.config import Config
 from knowhue.errors import ConfigError
 from knowhue.presets import edit
 from knowhue.report.answers import answer
+from knowhue.report.contrasts import primary, questions
 from knowhue.report.records import TASK_METRICS, Arrays, Row, Run, Study, mean
+from knowhue.report.verdicts import Verdict, verdicts
 from knowhue.runs import read_json, read_log, run_folder
 
 
@@ -48,12 +50,14 @@ def results_table(study: Study) -> dict[str, Any]:
     A missing number is null.
     """
     asked = {key: study.settings.get(key) for key in ("name", "preset", "command", "version", "created")}
-    answers = {question: answer(study, question) for question in TASK_METRICS}
+    judged = verdicts(study)
+    answers = {question: answer(study, question, judged) for question in TASK_METRICS}
     return {
-        "study": asked | {"hash": study_hash(study), "arms": list(study.runs),
+        "study": asked | {"hash": study.settings.get("hash"), "arms": list(study.runs),
                           "seeds": list(study.settings.get("seeds", ()))},
         "answers": {question: each.sentence for question, each in answers.items()},
         "verdicts": {question: each.verdict for question, each in answers.items()},
+        "tests": {question: _tests(study, question, each) for question, each in judged.items()},
         "arms": {arm: _arm_table(study, arm) for arm in study.runs},
         "baselines": {name: dict(values) for name, values in study.baselines.items()},
         "metrics": {name: dict(text) for name, text in study.metrics.items()},
@@ -62,9 +66,21 @@ def results_table(study: Study) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def study_hash(study: Study) -> str:
-    """Return the fingerprint of what was asked: configuration, arms and seeds, fixed before any run."""
-    return fingerprint({key: study.settings.get(key) for key in ("config", "arms", "seeds")})
+def _tests(study: Study, question: str, verdict: Verdict) -> dict[str, Any]:
+    """Every number behind a verdict, in the metric's unit."""
+    found = primary(study, question)
+    if found is None:
+        return {}
+    asked = questions(study)[question]
+    return {
+        "metric": asked.metric, "single": asked.single, "multi": asked.multi, "sesoi": asked.sesoi,
+        "seeds": list(found.seeds), "differences": found.differences.tolist(), "mean": found.estimate,
+        "interval_seeds": found.interval, "interval_seeds_and_pictures": found.population,
+        "interval_bca": found.bca, "p": verdict.p, "p_holm": verdict.p_holm,
+        "p_equivalent": verdict.p_equivalent, "d_z": found.effect, "wins": found.wins.count,
+        "hurt_beyond_sesoi": found.hurt(asked.sesoi).count, "worst_seed": found.worst_seed,
+        "seeds_needed": verdict.seeds_needed,
+    }  # fmt: skip
 
 
 def metric_names(study: Study, arm: str) -> list[str]:

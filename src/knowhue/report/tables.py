@@ -86,7 +86,8 @@ def count_table(study: Study) -> Table:
 
 def left_out_counts(study: Study) -> Table:
     """Return how many pictures were left out for which kind of reason."""
-    kinds = Counter(str(row.get("reason", "")).split(":")[0] for row in study.prepared.get("left_out", ()))
+    reasons = (str(row.get("reason", "")) for row in study.prepared.get("left_out", ()))
+    kinds = Counter(reason.partition(":")[0].partition(" of ")[0] for reason in reasons)
     return [[kind, count] for kind, count in kinds.most_common()]
 
 

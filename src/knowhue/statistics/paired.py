@@ -1,0 +1,209 @@
+"""One vector of paired differences, multi-task minus single-task, one a seed: intervals, tests, effect sizes.
+
+Every function takes `differences` (seeds,), in the metric's own unit, and looks at nothing else. Seeds that
+are all equal have no spread to judge by: what needs one says so by None, what has a limit returns the limit.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+
+Interval = tuple[float, float]
+Differences = NDArray[np.floating] | Sequence[float]
+
+EXACT_SEEDS = 40
+"""Up to so many seeds every sign pattern is counted; beyond, `RANDOM_PATTERNS` are drawn."""
+RANDOM_PATTERNS = 2**20
+_TIE = 1e-9  # of the sum of absolute differences: far above rounding, far below any measured score
+
+
+class Share(NamedTuple):
+    """How many seeds of all are on one side, with the Wilson interval of their share."""
+
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride] - hides tuple.count, needed by nobody
+    of: int
+    share: float
+    interval: Interval
+
+
+Wins = Share
+
+
+def t_interval(differences: Differences, confidence: float = 0.95) -> Interval | None:
+    """Return Student's t interval of the mean; None below 2 seeds.
+
+    >>> [round(end, 3) for end in t_interval([1.0, 2.0, 3.0])]
+    [-0.484, 4.484]
+    """
+    d = _checked(differences)
+    if len(d) < 2:
+        return None
+    if _constant(d):
+        return float(d[0]), float(d[0])
+    half = stats.t.ppf((1 + confidence) / 2, len(d) - 1) * stats.sem(d)
+    return float(d.mean() - half), float(d.mean() + half)
+
+
+def sign_flip_p(differences: Differences) -> float:
+    """Return the two-sided p of the sign-flip (randomisation) test of the mean (Fisher 1935, section 21).
+
+    Under the null hypothesis multi and single can be swapped within a seed, so all 2^n sign patterns are equally
+    likely: p is the share of them whose |mean| is at least the one seen, ties included; zeros are kept.
+    Sums of two halves are matched, so it is exact up to `EXACT_SEEDS`; beyond, 2^20 patterns drawn with a
+    fixed seed give (k + 1) / (m + 1), which is valid too (Phipson and Smyth 2010).
+
+    >>> sign_flip_p([0.3, 0.1, 0.2, 0.4, 0.2])
+    0.0625
+    """
+    d = _checked(differences)
+    threshold = abs(d.sum()) - _TIE * np.abs(d).sum()
+    if threshold <= 0:
+        return 1.0
+    if len(d) > EXACT_SEEDS:
+        return (_random_patterns_beyond(d, threshold) + 1) / (RANDOM_PATTERNS + 1)
+    left, right = (np.sort(_signed_sums(half)) for half in np.array_split(d, 2))
+    above = len(right) * len(left) - int(np.searchsorted(right, threshold - left).sum())
+    return 2 * above / 2 ** len(d)  # a pattern and its mirror image
+
+
+def bca_interval(
+    differences: Differences, confidence: float = 0.95, resamples: int = 9999, seed: int = 0
+) -> Interval | None:
+    """Return the BCa bootstrap interval of the mean (Efron 1987); None below 2 seeds or when all are equal.
+
+    A check for 20 seeds or more: with 5 it covers 84 % and with 10 91 % at nominal 95 %.
+
+    >>> low, high = bca_interval([1.0, 2.0, 3.0, 4.0, 10.0])
+    >>> low < 4.0 < high
+    True
+    """
+    d = _checked(differences)
+    if len(d) < 2 or _constant(d):
+        return None
+    found = stats.bootstrap(
+        (d,), np.mean, confidence_level=confidence, n_resamples=resamples, method="BCa",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    return float(found.low), float(found.high)
+
+
+def hedges_dz(differences: Differences) -> float | None:
+    """Return the mean in paired standard deviations, freed of its small-sample bias (Hedges 1981).
+
+    `mean / sd * J(n - 1)` with the exact `J(f) = Γ(f/2) / (√(f/2) Γ((f-1)/2))`. None where the standard
+    deviation is 0, and below 3 seeds, where the expectation does not exist and J is 0.
+
+    >>> round(hedges_dz([1.0, 2.0, 3.0]), 4)
+    1.1284
+    """
+    d = _checked(differences)
+    if len(d) < 3 or _constant(d):
+        return None
+    half = (len(d) - 1) / 2
+    correction = math.exp(special.gammaln(half) - special.gammaln(half - 0.5)) / math.sqrt(half)
+    return float(d.mean() / d.std(ddof=1) * correction)
+
+
+def wilson_interval(count: int, of: int, confidence: float = 0.95) -> Interval:
+    """Return the score interval of a share (Wilson 1927).
+
+    Raises:
+        ValueError: nothing was counted, or more than there is.
+
+    >>> [round(end, 3) for end in wilson_interval(7, 10)]
+    [0.397, 0.892]
+    """
+    if not 0 <= count <= of or of == 0:
+        raise ValueError(f"`count` should be in 0..of, and `of` above 0. Found `count = {count}, of = {of}`.")
+    low, high = stats.binomtest(count, of).proportion_ci(confidence, method="wilson")
+    return float(low), float(high)
+
+
+def wins(differences: Differences, lower_is_better: bool) -> Wins:
+    """Count the seeds with which multi-task is better; a tie is no win.
+
+    >>> wins([0.2, 0.0, -0.1, 0.4], lower_is_better=False)[:3]
+    (2, 4, 0.5)
+    """
+    return sided_share(-_checked(differences), 0.0, lower_is_better)
+
+
+def sided_share(differences: Differences, margin: float, lower_is_better: bool) -> Share:
+    """Count the seeds with which multi-task is worse by more than the margin: negative transfer.
+
+    Args:
+        differences: (seeds,) multi minus single.
+        margin: the smallest difference of interest, at least 0, in the same unit.
+        lower_is_better: whether a positive difference is worse.
+
+    Raises:
+        ValueError: there is no seed, or the margin is negative.
+
+    >>> sided_share([0.2, 0.0, -0.1, -0.4], margin=0.1, lower_is_better=False)[:3]
+    (1, 4, 0.25)
+    """
+    d = _checked(differences)
+    if not margin >= 0:
+        raise ValueError(f"`margin` should be at least 0. Found `margin = {margin}`.")
+    count = int(np.count_nonzero((d if lower_is_better else -d) > margin))
+    interval = wilson_interval(count, len(d))
+    return Share(count, len(d), count / len(d), interval)
+
+
+def tost_p(differences: Differences, margin: float) -> float | None:
+    """Return the p of equivalence: the larger of two one-sided paired t tests (Schuirmann 1987).
+
+    Small means that the mean difference is shown to be within ±margin. None below 2 seeds; with seeds that
+    are all equal it is 0 within the margin and 1 elsewhere.
+
+    Raises:
+        ValueError: the margin is not above 0.
+
+    >>> round(tost_p([0.1, -0.2, 0.0, 0.2, -0.1], margin=0.5), 4)
+    0.0011
+    """
+    d = _checked(differences)
+    if not margin > 0:
+        raise ValueError(f"`margin` should be above 0. Found `margin = {margin}`.")
+    if len(d) < 2:
+        return None
+    if _constant(d):
+        return 0.0 if abs(d[0]) < margin else 1.0
+    nearest = (margin - abs(d.mean())) / stats.sem(d)  # the side that is closer has the larger p
+    return float(stats.t.sf(nearest, len(d) - 1))
+
+
+def _checked(differences: Differences) -> NDArray[np.float64]:
+    d = np.asarray(differences, float)
+    if d.ndim != 1 or not np.isfinite(d).all():
+        raise ValueError(
+            f"`differences` should be finite, of shape (seeds,). Found `differences = {d.tolist()}`."
+        )
+    return d
+
+
+def _constant(d: NDArray[np.float64]) -> bool:
+    """Whether all are equal: the standard deviation of three times 0.1 is 1.7e-17, not 0."""
+    return bool(np.ptp(d) == 0)
+
+
+def _signed_sums(d: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the 2^n sums of ±d."""
+    sums = np.zeros(1)
+    for value in d:
+        sums = np.concatenate((sums + value, sums - value))
+    return sums
+
+
+def _random_patterns_beyond(d: NDArray[np.float64], threshold: float, chunk: int = 2**14) -> int:
+    """Count the drawn sign patterns whose |sum| reaches the threshold."""
+    generator = np.random.default_rng(0)
+    count = 0
+    for _ in range(RANDOM_PATTERNS // chunk):
+        signs = 2 * generator.integers(0, 2, (chunk, len(d)), dtype=np.int8) - 1
+        count += int(np.count_nonzero(np.abs(signs @ d) >= threshold))
+    return count

@@ -1,0 +1,261 @@
+"""Paired differences: parity with scipy and with counting, symmetries, and coverage of planted truths."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from knowhue.statistics import paired
+from knowhue.statistics.paired import (
+    bca_interval,
+    hedges_dz,
+    sided_share,
+    sign_flip_p,
+    t_interval,
+    tost_p,
+    wilson_interval,
+    wins,
+)
+
+# Multiples of 1/64: sums, mirrors and powers of two are exact, so that equality can be asked for.
+vectors = st.lists(st.integers(-640, 640).map(lambda value: value / 64), min_size=2, max_size=12)
+SCORES = np.random.default_rng(5).normal(0.1, 1.0, 9)
+
+
+def counted_p(d: Sequence[float]) -> float:
+    """By trying every sign pattern, one after the other."""
+    patterns = itertools.product((-1, 1), repeat=len(d))
+    sums = np.array([abs(np.dot(pattern, d)) for pattern in patterns])
+    return float(np.mean(sums >= abs(sum(d)) - 1e-12))
+
+
+def samples(count: int, seeds: int, mean: float = 0.0) -> np.ndarray:
+    return np.random.default_rng(seeds).normal(mean, 1.0, (count, seeds))
+
+
+@given(vectors)
+@settings(deadline=None, max_examples=50)
+def test_t_interval_is_scipy_s(d: list[float]):
+    found = t_interval(d, 0.9)
+    assert found is not None
+    if np.ptp(d) == 0:
+        assert found == (d[0], d[0])
+    else:
+        assert found == pytest.approx(tuple(stats.ttest_1samp(d, 0).confidence_interval(0.9)))
+
+
+@given(vectors)
+@settings(deadline=None, max_examples=40)
+def test_sign_flip_p_is_the_share_of_patterns_counted(d: list[float]):
+    assert sign_flip_p(d) == counted_p(d)
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 5, 13, 20])
+def test_sign_flip_p_of_one_direction_is_two_patterns(seeds: int):
+    assert sign_flip_p(np.linspace(0.1, 0.9, seeds)) == 2 / 2**seeds
+
+
+def test_sign_flip_p_is_scipy_s_permutation_test():
+    expected = stats.permutation_test(
+        (SCORES,), np.mean, permutation_type="samples", n_resamples=2**9, alternative="two-sided"
+    )
+    assert sign_flip_p(SCORES) == pytest.approx(expected.pvalue, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("d", "p"), [([0.1, 0.2, 0.3, -0.3], 0.75), ([0.0, 0.0], 1.0), ([], 1.0), ([1, -1], 1.0)]
+)
+def test_ties_count_despite_rounding(d: list[float], p: float):
+    assert sign_flip_p(d) == p == sign_flip_p(d[::-1])
+
+
+def test_a_zero_changes_no_sign_flip_p():
+    assert sign_flip_p([*SCORES, 0.0, 0.0]) == sign_flip_p(SCORES)
+
+
+def test_random_patterns_agree_with_exact_ones(monkeypatch: pytest.MonkeyPatch):
+    d = np.random.default_rng(2).normal(0.4, 1.0, 24)
+    exact = sign_flip_p(d)
+    monkeypatch.setattr(paired, "EXACT_SEEDS", 23)
+    drawn = sign_flip_p(d)
+    assert drawn != exact
+    assert drawn == pytest.approx(exact, abs=4 * math.sqrt(exact / paired.RANDOM_PATTERNS))
+    assert drawn == sign_flip_p(d)
+
+
+def test_random_patterns_never_give_0():
+    assert sign_flip_p(np.ones(60)) == 1 / (paired.RANDOM_PATTERNS + 1)
+
+
+@given(vectors, st.sampled_from([0.25, 2.0, 64.0]))
+@settings(deadline=None, max_examples=25)
+def test_swapping_the_arms_mirrors_and_units_scale(d: list[float], unit: float):
+    for interval in (t_interval, lambda values: bca_interval(values, resamples=99)):
+        found, mirrored, scaled = interval(d), interval(-np.array(d)), interval(unit * np.array(d))
+        if found is None:
+            assert mirrored is scaled is None
+            continue
+        assert scaled == pytest.approx(tuple(unit * end for end in found), abs=1e-9)
+        if interval is t_interval:
+            assert mirrored == pytest.approx((-found[1], -found[0]))
+    assert sign_flip_p(d) == sign_flip_p(-np.array(d)) == sign_flip_p(unit * np.array(d))
+    effect = hedges_dz(d)
+    if effect is not None:
+        assert hedges_dz(-unit * np.array(d)) == pytest.approx(-effect)
+    assert tost_p(d, 1.0) == pytest.approx(tost_p(-unit * np.array(d), unit))
+
+
+@given(vectors.flatmap(lambda d: st.tuples(st.just(d), st.permutations(d))))
+@settings(deadline=None, max_examples=25)
+def test_the_order_of_seeds_does_not_matter(pair: tuple[list[float], list[float]]):
+    d, other = pair
+    assert t_interval(d) == pytest.approx(t_interval(other))
+    assert sign_flip_p(d) == sign_flip_p(other)
+    assert tost_p(d, 0.5) == pytest.approx(tost_p(other, 0.5))
+    assert wins(d, lower_is_better=True) == wins(other, lower_is_better=True)
+
+
+def test_bca_interval_is_efron_s_formula():
+    d = np.random.default_rng(1).exponential(size=20)
+    means = np.random.default_rng(8).choice(d, (40_000, 20)).mean(axis=1)
+    bias = stats.norm.ppf(np.mean(means < d.mean()))
+    left = d.mean() - (d.sum() - d) / 19
+    acceleration = np.sum(left**3) / (6 * np.sum(left**2) ** 1.5)
+    shifted = bias + stats.norm.ppf([0.025, 0.975])
+    levels = stats.norm.cdf(bias + shifted / (1 - acceleration * shifted))
+    assert bca_interval(d) == pytest.approx(tuple(np.quantile(means, levels)), abs=0.03)
+    assert bca_interval(d) == bca_interval(d) != bca_interval(d, seed=1)
+
+
+def test_bca_undercovers_with_few_seeds_as_the_protocol_says():
+    covered = [
+        low < 0 < high
+        for low, high in filter(None, (bca_interval(d, resamples=499) for d in samples(1000, 5)))
+    ]
+    assert 0.78 < np.mean(covered) < 0.89
+
+
+def test_hedges_dz_is_unbiased():
+    effects = [hedges_dz(d) or 0.0 for d in samples(20_000, 6, mean=0.8)]
+    naive = [d.mean() / d.std(ddof=1) for d in samples(20_000, 6, mean=0.8)]
+    error = 4 * np.std(effects) / math.sqrt(20_000)
+    assert np.mean(effects) == pytest.approx(0.8, abs=error)
+    assert np.mean(naive) > 0.8 + 4 * error
+
+
+def test_hedges_correction_is_near_its_approximation():
+    d = samples(1, 20)[0]
+    assert hedges_dz(d) == pytest.approx(d.mean() / d.std(ddof=1) * (1 - 3 / (4 * 19 - 1)), rel=1e-4)
+
+
+@pytest.mark.parametrize(("count", "of"), [(0, 5), (3, 7), (20, 20), (1, 1)])
+def test_wilson_interval_solves_the_score_equation(count: int, of: int):
+    """Its ends are the shares from which the count is exactly 1.96 standard errors away."""
+    share, quantile = count / of, stats.norm.ppf(0.975)
+    for end in wilson_interval(count, of):
+        assert abs(share - end) == pytest.approx(quantile * math.sqrt(end * (1 - end) / of), abs=1e-12)
+
+
+def test_a_tie_is_neither_a_win_nor_a_loss():
+    d = [0.0, 0.0, 1.0, -2.0, -3.0]
+    assert wins(d, lower_is_better=True)[:3] == (2, 5, 0.4)
+    assert wins(d, lower_is_better=False)[:3] == (1, 5, 0.2)
+    assert wins(d, lower_is_better=True).interval == wilson_interval(2, 5)
+
+
+@given(vectors, st.sampled_from([0.0, 0.25, 3.0]), st.booleans())
+@settings(deadline=None, max_examples=25)
+def test_wins_ties_and_losses_are_all_seeds(d: list[float], margin: float, lower: bool):
+    better, worse = sided_share(d, margin, not lower), sided_share(d, margin, lower)
+    assert better.count + worse.count + sum(abs(value) <= margin for value in d) == len(d)
+    assert wins(d, lower) == sided_share(d, 0.0, not lower)
+    assert worse.interval[0] <= worse.share <= worse.interval[1]
+
+
+@given(vectors, st.sampled_from([0.1, 1.0, 5.0]))
+@settings(deadline=None, max_examples=50)
+def test_tost_is_the_larger_of_two_one_sided_t_tests(d: list[float], margin: float):
+    if np.ptp(d) == 0:
+        assert tost_p(d, margin) == float(abs(d[0]) >= margin)
+        return
+    low = stats.ttest_1samp(d, -margin, alternative="greater").pvalue
+    high = stats.ttest_1samp(d, margin, alternative="less").pvalue
+    assert tost_p(d, margin) == pytest.approx(max(low, high))
+
+
+def test_tost_at_5_percent_is_the_90_percent_interval_within_the_margin():
+    for d in samples(200, 10):
+        low, high = t_interval(d, 0.9) or (0, 0)
+        assert ((tost_p(d, 0.6) or 0) < 0.05) == (low > -0.6 and high < 0.6)
+
+
+def test_equal_seeds_are_not_rounded_into_a_spread():
+    d = [0.1] * 3
+    assert np.std(d, ddof=1) > 0
+    assert t_interval(d) == (0.1, 0.1)
+    assert hedges_dz(d) is bca_interval(d) is None
+    assert (tost_p(d, 0.11), tost_p(d, 0.1), tost_p(d, 0.09)) == (0.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("d", [[], [0.3]])
+def test_one_seed_says_nothing_about_spread(d: list[float]):
+    assert t_interval(d) is bca_interval(d) is hedges_dz(d) is tost_p(d, 1.0) is None
+    assert sign_flip_p(d) == 1.0
+    assert hedges_dz([0.1, 0.4]) is None
+
+
+@pytest.mark.parametrize(("seeds", "mean"), [(7, 0.3), (20, -2.0)])
+def test_t_interval_covers_the_planted_mean_at_its_nominal_rate(seeds: int, mean: float):
+    intervals = [t_interval(d) or (0, 0) for d in samples(4000, seeds, mean)]
+    covered = np.mean([low < mean < high for low, high in intervals])
+    assert covered == pytest.approx(0.95, abs=3.5 * math.sqrt(0.95 * 0.05 / 4000))
+
+
+@pytest.mark.parametrize("draw", ["normal", "laplace", "uniform", "standard_cauchy"])
+def test_sign_flip_rejects_a_true_null_as_often_as_it_says(draw: str):
+    generator = np.random.default_rng(4)
+    p = np.array(
+        [sign_flip_p(getattr(generator, draw)(size=10) - 0.5 * (draw == "uniform")) for _ in range(4000)]
+    )
+    for alpha in (0.01, 0.05, 0.2, 0.5):
+        attainable = math.floor(alpha * 2**9) / 2**9
+        assert np.mean(p <= alpha) == pytest.approx(attainable, abs=3.5 * math.sqrt(alpha / 4000))
+
+
+def test_seven_seeds_are_the_first_that_can_pass_the_level_of_two_questions():
+    assert sign_flip_p(np.ones(6)) > 0.025 > sign_flip_p(np.ones(7))
+    assert sign_flip_p(np.ones(5)) == 0.0625
+
+
+def test_tost_has_its_size_at_the_margin_and_its_power_within():
+    size = np.mean([(tost_p(d, 0.5) or 0) <= 0.05 for d in samples(4000, 36, mean=0.5)])
+    power = np.mean([(tost_p(d, 0.5) or 0) <= 0.05 for d in samples(4000, 36)])
+    assert size == pytest.approx(0.05, abs=3.5 * math.sqrt(0.05 * 0.95 / 4000))
+    assert power == pytest.approx(0.805, abs=3.5 * math.sqrt(0.8 * 0.2 / 4000))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: t_interval(np.zeros((2, 2))),
+            r"`differences` should be finite, of shape \(seeds,\)\. Found",
+        ),
+        (lambda: sign_flip_p([0.1, math.nan]), "`differences` should be finite"),
+        (lambda: tost_p([0.1, 0.2], 0.0), r"`margin` should be above 0\. Found `margin = 0.0`\."),
+        (lambda: sided_share([0.1], -1.0, True), r"`margin` should be at least 0\. Found `margin = -1.0`\."),
+        (
+            lambda: wins([], True),
+            r"`count` should be in 0\.\.of, and `of` above 0\. Found `count = 0, of = 0`\.",
+        ),
+        (lambda: wilson_interval(3, 2), r"Found `count = 3, of = 2`"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(call, message: str):
+    with pytest.raises(ValueError, match=message):
+        call()
