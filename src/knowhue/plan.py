@@ -1,9 +1,10 @@
 """What a study asks, fixed before its first run: questions, arms, seeds, settings, and the hash of them all."""
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from knowhue.config import Config, Positive, Section, Task, fingerprint
 from knowhue.errors import ConfigError
@@ -12,6 +13,9 @@ from knowhue.runs import trained_by
 
 MIN_SEEDS = 7
 """Fewest seeds with which an exact sign-flip test can pass .025; below, no verdict."""
+
+RESERVED = ("pictures", "features", "heads", "gate")
+_ARM_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
 class Question(Section):
@@ -38,7 +42,7 @@ class Plan(Section):
         default=0.05, description="rate of false claims over both questions together (Holm)"
     )
     arms: dict[str, dict[str, Any]] = Field(
-        default=THREE_ARMS, description="name to the changes that make the arm from `config`"
+        default=THREE_ARMS, min_length=1, description="name to the changes that make the arm from `config`"
     )
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
         default=(0,), description="one block each"
@@ -51,6 +55,20 @@ class Plan(Section):
         if not seeds or len(set(seeds)) < len(seeds):
             raise ValueError(f"`seeds` should be different whole numbers. Found `seeds = {list(seeds)}`.")
         return seeds
+
+    @model_validator(mode="after")
+    def _arms_make_runs(self) -> "Plan":
+        for name, changes in self.arms.items():
+            if not _ARM_NAME.fullmatch(name) or name in RESERVED:
+                raise ValueError(
+                    "`arms` should be named by letters, digits, `-`, `.` and `_`, and not as the study folder's own "
+                    f"{', '.join(RESERVED)}. Found `{name}`."
+                )
+            try:
+                edit(self.config, changes)
+            except ConfigError as error:
+                raise ValueError(f"arm `{name}`: {error}") from None
+        return self
 
     @property
     def hash(self) -> str:

@@ -9,6 +9,8 @@ from knowhue.plan import Plan
 from knowhue.presets import checked
 from knowhue.runs import read_json, read_log, run_folder
 
+ENDED = ("finished", "diverged")
+
 
 class Cell(NamedTuple):
     """One arm with one seed.

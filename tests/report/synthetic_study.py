@@ -90,7 +90,7 @@ def _write_pictures(folder: Path, names: list[str]) -> None:
         "left_out": [
             {"path": "coral_reef/00017.png", "part": "train", "reason": "near-gray: 2.1 is below 4.0"},
             {"path": "jellyfish/00003.png", "part": "train", "reason": "near-gray: 3.0 is below 4.0"},
-            {"path": "seashore/00009.png", "part": "validation", "reason": "duplicate: of 00008.png"},
+            {"path": "seashore/00009.png", "part": "validation", "reason": "duplicate of 00008.png (train)"},
         ],
     })  # fmt: skip
     truth = _scenes(len(names), 0.0)

@@ -6,10 +6,12 @@ import numpy as np
 from synthetic_study import change, run_of, write_study
 
 from knowhue.report.calibration import reliability_bins, reliability_table
-from knowhue.report.distances import distance_table, has_fid, not_computed
+from knowhue.report.distances import distance_table, has_fid, not_computed, perceptual_provenance
 from knowhue.report.extremes import extremes, extremes_table
 from knowhue.report.page import write_report
+from knowhue.report.records import Study
 from knowhue.report.results import read_study
+from knowhue.report.tables import left_out_counts
 
 
 def entry(value: float | None, name: str = "n") -> dict:
@@ -52,6 +54,40 @@ def test_what_was_not_computed_is_on_the_page(tmp_path: Path):
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert "<b>Distance fid</b> – &lt;no weights&gt;" in text
     assert "Small sample." in text
+
+
+def test_perceptual_scores_are_quoted_with_their_network(tmp_path: Path):
+    write_study(tmp_path)
+    tool = {"network": "ST-LPIPS", "weights": "0a1b", "resize": "not resized", "tool": "knowhue"}
+    perceptual = {
+        "stlpips_alex": {"title": "ST-LPIPS", "value": 0.3, **tool, "pictures": 9, "size_px": 64},
+        "lpips_alex": {
+            "title": "LPIPS",
+            "value": None,
+            "reason": "not computed: no package; pip install 'x'",
+        },
+    }
+    for arm in ("colour", "multi"):
+        change(run_of(tmp_path, arm) / "scores.json", lambda scores: scores.update(perceptual=perceptual))
+    study = read_study(tmp_path)
+    assert perceptual_provenance(study) == [
+        "ST-LPIPS: weights 0a1b; not resized; knowhue; 9 pictures of 64 pixels a side."
+    ]
+    assert not_computed(study) == [("LPIPS", "no package; pip install 'x'")]
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "9 pictures of 64 pixels a side." in text
+    assert "<b>LPIPS</b> – no package; pip install &#39;x&#39;" in text
+
+
+def test_left_out_pictures_are_counted_by_kind(tmp_path: Path):
+    reasons = [
+        "duplicate of a (train)",
+        "duplicate of b (train)",
+        "near-duplicate of a (train)",
+        "near-gray: 3",
+    ]
+    study = Study({}, {}, prepared={"left_out": [{"reason": reason} for reason in reasons]})
+    assert left_out_counts(study) == [["duplicate", 2], ["near-duplicate", 1], ["near-gray", 1]]
 
 
 def test_an_older_study_has_no_distances(one_seed: Path):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from knowhue.status import Cell
+from knowhue.status import ENDED, Cell
 
 MARKS = {"missing": "·", "finished": "done", "diverged": "diverged"}
 
@@ -22,7 +22,7 @@ def cell_lines(cells: Sequence[Cell]) -> list[str]:
     for seed in dict.fromkeys(cell.seed for cell in cells):
         row = {cell.arm: _mark(cell) for cell in cells if cell.seed == seed}
         lines.append(f"{seed:>5}  " + "  ".join(row.get(arm, "").rjust(widths[arm]) for arm in arms))
-    ended = sum(cell.state in ("finished", "diverged") for cell in cells)
+    ended = sum(cell.state in ENDED for cell in cells)
     return [*lines, f"{ended} of {len(cells)} cells have ended"]
 
 

@@ -1,14 +1,17 @@
 """Progress of long work: live bars in a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
+from knowhue.apps.cells import cell_lines
 from knowhue.runs import Report
+from knowhue.status import ENDED
 
 PLAIN_SECONDS = 15.0
 LIVE_SECONDS = 0.2
@@ -29,7 +32,7 @@ def showing_progress() -> Iterator[Report]:
     if os.environ.get("RANK", "0") != "0":
         yield lambda _: None
     elif console.is_terminal:
-        with _bars(console) as bars:
+        with Bars(console) as bars:
             yield Live(bars)
     else:
         yield Plain(console)
@@ -42,11 +45,15 @@ class Plain:
         self._console = console
         self._title = ""
         self._last = self._began = 0.0
+        self._ended = 0
         self._started = time.monotonic()
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Print an event that begins or ends something, or if the last line is a while ago."""
         now = time.monotonic()
+        if event["stage"] == "cells":
+            self._tell_cells(event, now)
+            return
         if title(event):
             self._title, self._began = title(event), now
         done, total = extent(event)
@@ -64,6 +71,14 @@ class Plain:
                 soft_wrap=True,
             )
 
+    def _tell_cells(self, event: Mapping[str, Any], now: float) -> None:
+        """Say which cells have ended, whenever one does."""
+        ended = sum(cell.state in ENDED for cell in event["cells"])
+        if ended != self._ended:
+            self._ended = ended
+            text = f"{now - self._started:6.0f} s  {cell_lines(event['cells'])[-1]}"
+            self._console.print(text, highlight=False, soft_wrap=True)
+
     def _left(self, done: int, total: int, now: float) -> str:
         """How long the work at hand will still take, once a bit of it is done."""
         if not 0.02 < done / max(total, 1) < 1:
@@ -72,9 +87,9 @@ class Plain:
 
 
 class Live:
-    """Two bars: the work at hand with its losses, and the cells of the study."""
+    """Two bars: the work at hand with its losses, and the cells of the study; a table of them side by side."""
 
-    def __init__(self, bars: Progress) -> None:
+    def __init__(self, bars: "Bars") -> None:
         self._bars = bars
         self._cells: TaskID | None = None
         self._now = bars.add_task("starting", total=None, losses="")
@@ -83,6 +98,9 @@ class Live:
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Move the bars."""
+        if event["stage"] == "cells":
+            self._bars.show_cells(cell_lines(event["cells"]))
+            return
         if event["stage"] == "cell":
             if self._cells is None:
                 self._cells = self._bars.add_task("arms x seeds", total=event["total"], losses="")
@@ -131,14 +149,29 @@ def describe(event: Mapping[str, Any]) -> str:
     return str(event["text"]) if event["stage"] == "note" else ""
 
 
-def _bars(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[losses]}"),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
+class Bars(Progress):
+    """Bars, and below them the table of cells once there is one."""
+
+    def __init__(self, console: Console) -> None:
+        self._cells = Text()
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[losses]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+
+    def show_cells(self, lines: Sequence[str]) -> None:
+        """Replace the table."""
+        self._cells = Text("\n".join(lines))
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """What rich draws: the table takes the place of the bars."""
+        if self._cells:
+            yield self._cells
+        else:
+            yield from super().get_renderables()

@@ -1,0 +1,92 @@
+"""Targets: hidden and shuffled labels and exchanged colours touch training pictures alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from knowhue.config import Supervision
+from knowhue.data.loaders import Share, TrainingBatches
+from knowhue.data.supervision import find_targets
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def prepared(make_prepared):
+    return make_prepared(count=64, size_px=16, classes=4, unlabelled=5)
+
+
+@pytest.mark.parametrize("placebo", ["none", "labels", "colours"])
+@pytest.mark.parametrize("share", [0.1, 1.0])
+def test_validation_keeps_the_truth(prepared, placebo, share):
+    targets = find_targets(prepared, Supervision(placebo=placebo, labelled_share=share), seed=3)
+    held = prepared.positions("validation")
+    assert np.array_equal(targets.label[held], prepared.label[held])
+    assert np.array_equal(targets.colour_of[held], held)
+
+
+def test_without_a_placebo_everything_is_the_truth(prepared):
+    targets = find_targets(prepared, Supervision(), seed=0)
+    assert np.array_equal(targets.label, prepared.label)
+    assert np.array_equal(targets.colour_of, np.arange(64))
+
+
+def test_shuffled_labels_keep_their_counts_and_lose_their_pictures(prepared):
+    targets = find_targets(prepared, Supervision(placebo="labels"), seed=0)
+    train = prepared.positions("train")
+    assert np.array_equal(np.sort(targets.label[train]), np.sort(prepared.label[train]))
+    assert np.array_equal(targets.label < 0, prepared.label < 0)
+    assert (targets.label[train] == prepared.label[train]).mean() < 0.6
+    assert np.array_equal(targets.colour_of, np.arange(64))
+
+
+def test_no_picture_keeps_its_own_colours(prepared):
+    targets = find_targets(prepared, Supervision(placebo="colours"), seed=0)
+    train = prepared.positions("train")
+    assert not (targets.colour_of[train] == train).any()
+    assert np.array_equal(np.sort(targets.colour_of[train]), train)  # each gives its colours once
+    assert np.array_equal(targets.label, prepared.label)
+
+
+@pytest.mark.parametrize("placebo", ["labels", "colours"])
+def test_placebos_follow_their_seed(prepared, placebo):
+    first, again, other = (
+        find_targets(prepared, Supervision(placebo=placebo), seed=seed) for seed in (0, 0, 1)
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_known_labels_are_nested_and_stratified(prepared):
+    known = {
+        share: find_targets(prepared, Supervision(labelled_share=share), seed=0).label >= 0
+        for share in (0.01, 0.3, 0.6)
+    }
+    assert not (known[0.01] & ~known[0.3]).any()
+    assert not (known[0.3] & ~known[0.6]).any()
+    for number in range(4):
+        members = prepared.is_train & (prepared.label == number)
+        assert (known[0.01] & members).sum() == 1
+        assert (known[0.6] & members).sum() == round(0.6 * members.sum())
+
+
+def test_batches_teach_the_targets_with_one_augmentation(prepared):
+    colours = find_targets(prepared, Supervision(placebo="colours"), seed=0)
+    plain, taught = (
+        {
+            int(position): (light, chroma)
+            for batch, _ in TrainingBatches(prepared, 12, 0, 0, 0, Share(), CPU, targets)
+            for position, light, chroma in zip(batch.position, batch.lightness, batch.chroma, strict=True)
+        }
+        for targets in (None, colours)
+    )
+    for position, (light, chroma) in taught.items():
+        assert torch.equal(light, plain[position][0])
+        assert not torch.equal(chroma, plain[position][1])
+
+
+def test_batches_weigh_the_labels_that_are_known(prepared):
+    hidden = find_targets(prepared, Supervision(labelled_share=0.3), seed=0)
+    for batch, _ in TrainingBatches(prepared, 12, 0, 0, 0, Share(), CPU, hidden):
+        assert torch.equal(batch.label >= 0, batch.label_weight > 0)
+        assert np.array_equal(batch.label.numpy(), hidden.label[batch.position.numpy()])
