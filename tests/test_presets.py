@@ -121,8 +121,8 @@ def test_arms_differ_in_their_edits_alone(arm):
     config = load_config("demo")
     changed = arm_config(config, arm, seed=7)
     assert changed.tasks == ARMS[arm]["tasks"]
-    assert not set(ARMS[arm]) - {"tasks", "supervision"}
-    kept = {"tasks": config.tasks, "supervision": config.supervision, "seed": config.seed}
+    assert not set(ARMS[arm]) - {"tasks", "supervision", "training"}
+    kept = {name: getattr(config, name) for name in ("tasks", "supervision", "training", "seed")}
     assert changed.model_copy(update=kept) == config
     assert changed.seed == 7
     assert arm_config(config, arm).seed == config.seed

@@ -48,6 +48,7 @@ ARMS: dict[str, dict[str, Any]] = {
     **THREE_ARMS,
     "placebo-labels": {"tasks": _BOTH, "supervision": {"placebo": "labels"}},
     "placebo-colours": {"tasks": _BOTH, "supervision": {"placebo": "colours"}},
+    "multi-pcgrad": {"tasks": _BOTH, "training": {"aggregator": "pcgrad"}},
     **FEW_LABELS,
 }
 STUDY_ARMS: dict[str, tuple[str, ...]] = {"label-fraction": (*THREE_ARMS, *FEW_LABELS)}

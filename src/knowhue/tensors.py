@@ -38,7 +38,12 @@ class Batch(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What a model says; a head that it does not have is None."""
+    """What a model says; a head that it does not have is None.
+
+    `shared` holds the features as the colour head and as the class head got them: equal in value, apart in the
+    graph, so that each task's gradient at the shared features can be seen and weighed.
+    """
 
     chroma: Chroma | None
     logits: Logits | None
+    shared: tuple[Pyramid, Pyramid] | None = None

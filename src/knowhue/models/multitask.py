@@ -55,13 +55,14 @@ class MultiTask(nn.Module):
             a*b* at the size of `lightness` and logits; None for a head that the model lacks.
         """
         pyramid = self.features(lightness) if features is None else features
+        for_colour, for_class = (tuple(each.view_as(each) for each in pyramid) for _ in range(2))
         chroma = logits = None
         if self.colour is not None:
             height, width = lightness.shape[2:]
-            chroma = unscale_chroma(self.colour(pyramid))[..., :height, :width]
+            chroma = unscale_chroma(self.colour(for_colour))[..., :height, :width]
         if self.classifier is not None:
-            logits = self.classifier(pyramid)
-        return Prediction(chroma, logits)
+            logits = self.classifier(for_class)
+        return Prediction(chroma, logits, (for_colour, for_class))
 
 
 def build_model(config: Config, classes: int) -> MultiTask:

@@ -24,6 +24,7 @@ from knowhue.evaluation.perceptual import open_perceptual
 from knowhue.models.discriminator import Discriminator
 from knowhue.models.multitask import MultiTask
 from knowhue.objectives.losses import GAN_LOSSES
+from knowhue.objectives.weighting import open_weighting
 from knowhue.runs import Report, read_log, write_log
 from knowhue.tensors import Batch, Prediction
 from knowhue.training import checkpoint
@@ -157,7 +158,9 @@ def make_players(engine: Engine, session: Session, phase: Phase, config: Config)
     if session.discriminator is not None:
         opponents_optimizer = make_discriminator_optimizer(session.discriminator, phase)
         opponent = engine.distribute(session.discriminator)
-    return Players(engine.distribute(session.model), optimizer, opponent, opponents_optimizer)
+    joined = config.training.aggregator
+    weighting = None if joined == "sum" else open_weighting(joined)
+    return Players(engine.distribute(session.model), optimizer, opponent, opponents_optimizer, weighting)
 
 
 def _epoch(

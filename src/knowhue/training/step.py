@@ -1,5 +1,6 @@
 """One update of the discriminator and of the model, from one forward pass of each; no I/O."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -13,10 +14,12 @@ from knowhue.objectives.losses import (
     follow,
     share_judged_right,
 )
-from knowhue.tensors import Batch, Chroma, Prediction
+from knowhue.objectives.weighting import gramian
+from knowhue.tensors import Batch, Chroma, Prediction, Pyramid
 from knowhue.training.engine import Engine
 
 Losses = dict[str, Tensor]
+Weighting = Callable[[Tensor], Tensor]
 
 
 class Players(NamedTuple):
@@ -26,6 +29,7 @@ class Players(NamedTuple):
     optimizer: torch.optim.Optimizer
     discriminator: nn.Module | None
     discriminator_optimizer: torch.optim.Optimizer | None
+    weighting: Weighting | None = None
 
     @property
     def optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
@@ -42,23 +46,55 @@ def train_step(engine: Engine, players: Players, batch: Batch, config: Config) -
     with engine.autocast():
         prediction: Prediction = players.model(batch.lightness, batch.features)
     losses: Losses = {}
-    total = torch.zeros((), device=engine.device)
+    by_task: Losses = {}
     if prediction.chroma is not None:
         losses["l1"] = chroma_l1(prediction.chroma, batch.chroma)
         colour = config.colour.l1_weight * losses["l1"]
         if players.discriminator is not None:
             direction = duel(engine, players, batch, prediction.chroma, config.colour.gan_loss, losses)
             colour = colour + config.colour.adversarial_weight * follow(prediction.chroma, direction)
-        total = total + config.task_weights.colour * colour
+        by_task["colour"] = config.task_weights.colour * colour
     if prediction.logits is not None:
         losses["cross_entropy"] = cross_entropy(
             prediction.logits, batch.label, batch.label_weight, config.class_.label_smoothing
         )
-        total = total + config.task_weights.class_ * losses["cross_entropy"]
+        by_task["class"] = config.task_weights.class_ * losses["cross_entropy"]
+    if len(by_task) > 1 and players.weighting is not None:
+        losses |= weigh(engine, players.weighting, prediction, by_task)
     players.optimizer.zero_grad(set_to_none=True)
-    engine.backward(total)
+    engine.backward(torch.stack(list(by_task.values())).sum())
     players.optimizer.step()
     return losses
+
+
+def weigh(engine: Engine, weighting: Weighting, prediction: Prediction, by_task: Losses) -> Losses:
+    """Scale what each task's gradient counts at the shared features in the backward pass to come.
+
+    The heads still move by their own task alone. The Gramian is averaged over the processes, so that all of them
+    weigh alike, and one ordinary backward pass through the base follows: `torch.autograd.grad` on shared
+    parameters would let processes drift apart.
+
+    Returns:
+        The weights, by name, for the log.
+    """
+    assert prediction.shared is not None  # every model's forward pass gives it
+    branches = dict(zip(("colour", "class"), prediction.shared, strict=True))
+    if not branches["colour"][-1].requires_grad:
+        return {}  # a frozen base has nothing to weigh
+    gradients = [_at(loss, branches[task]) for task, loss in by_task.items()]
+    products = engine.average({str(i): value for i, value in enumerate(gramian(gradients).flatten())})
+    weights = weighting(torch.tensor(list(products.values())).reshape(len(by_task), -1))
+    for task, weight in zip(by_task, weights.tolist(), strict=True):
+        for features in branches[task]:
+            features.register_hook(lambda gradient, weight=weight: gradient * weight)
+    return {f"weight_{task}": weight for task, weight in zip(by_task, weights, strict=True)}
+
+
+def _at(loss: Tensor, features: Pyramid) -> Tensor:
+    """Gradient of a loss at all maps, as one vector; 0 at a map that the task does not read."""
+    found = torch.autograd.grad(loss, features, retain_graph=True, allow_unused=True)
+    pairs = zip(found, features, strict=True)
+    return torch.cat([(torch.zeros_like(f) if g is None else g).flatten() for g, f in pairs])
 
 
 def duel(

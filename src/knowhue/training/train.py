@@ -13,6 +13,7 @@ from knowhue.evaluation.evaluate import Evaluation
 from knowhue.models.discriminator import receptive_field
 from knowhue.models.encoder import weights_digest
 from knowhue.models.multitask import build_discriminator, build_model
+from knowhue.objectives.weighting import open_weighting
 from knowhue.presets import arm_config, edit
 from knowhue.runs import (
     Report,
@@ -59,6 +60,8 @@ def open_work(config: Config, root: Path, report: Report) -> Work:
     """Start the engine and prepare the pictures, on one process for all."""
     engine = Engine(config.training)
     _refuse_contradictions(config)
+    if config.training.aggregator != "sum":
+        open_weighting(config.training.aggregator)
     build_model(config, classes=2)  # names and weights are tried before any picture is read
     if engine.is_main:
         require_writable(root)
@@ -167,6 +170,7 @@ def head_config(config: Config, task: Task) -> Config:
             "training": {
                 "finetune": default.training.finetune.model_dump(),
                 "shift_px": default.training.shift_px,
+                "aggregator": default.training.aggregator,
             },
             "supervision": {
                 "labelled_share": known,
