@@ -78,7 +78,7 @@ def weigh(engine: Engine, weighting: Weighting, prediction: Prediction, by_task:
         The weights, by name, for the log.
     """
     assert prediction.shared is not None  # every model's forward pass gives it
-    branches = dict(zip(("colour", "class"), prediction.shared, strict=True))
+    branches: dict[str, Pyramid] = dict(zip(("colour", "class"), prediction.shared, strict=True))
     if not branches["colour"][-1].requires_grad:
         return {}  # a frozen base has nothing to weigh
     gradients = [_at(loss, branches[task]) for task, loss in by_task.items()]
