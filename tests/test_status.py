@@ -32,5 +32,5 @@ def test_cells_say_how_far_they_are(plan, tmp_path):
 
 
 def test_folder_without_a_study_is_refused(tmp_path):
-    with pytest.raises(RunError, match=r"study\.json` should be there"):
+    with pytest.raises(RunError, match=r"should be the folder of a study.* Found no study\.json there\.$"):
         read_plan(tmp_path)

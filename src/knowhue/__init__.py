@@ -11,13 +11,14 @@ _HOMES = {
     "Config": "knowhue.config",
     "evaluate_run": "knowhue.training.train",
     "load_config": "knowhue.presets",
+    "make_plan": "knowhue.plan",
     "prepare": "knowhue.data.prepare",
     "run_study": "knowhue.study",
     "train": "knowhue.training.train",
     "write_report": "knowhue.report.page",
 }
 
-__all__ = ["Config", "evaluate_run", "load_config", "prepare", "run_study", "train", "write_report"]
+__all__ = ["Config", "evaluate_run", "load_config", "make_plan", "prepare", "run_study", "train", "write_report"]
 
 
 def __getattr__(name: str) -> object:

@@ -43,6 +43,10 @@ class Pictures(Section):
         default=4.0,
         description="Hasler-Suesstrunk colourfulness (0 to about 110) below which a picture is near-gray",
     )
+    duplicate_distance_bits: Annotated[int, Field(ge=0, le=16)] = Field(
+        default=8,
+        description="bits of 64 that perceptual hashes of copies may differ in; 0 finds only equal pixels",
+    )
     min_per_class: Count = Field(default=10, description="labelled training pictures that each class needs")
     drawn_count: Count = Field(default=1500, description="drawn: pictures, training and validation together")
     drawn_seed: Annotated[int, Field(ge=0)] = Field(default=0, description="drawn: seed of the set")
@@ -138,6 +142,10 @@ class Training(Section):
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="arithmetic of the networks; auto is bfloat16 where the device has it"
+    )
+    aggregator: Literal["sum", "pcgrad", "mgda", "imtlg", "alignedmtl"] = Field(
+        default="sum",
+        description="how two tasks' gradients join at the shared features; all but sum need knowhue[aggregators]",
     )
     cache_gib: Annotated[float, Field(ge=0)] = Field(
         default=8.0,

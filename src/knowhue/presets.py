@@ -133,8 +133,8 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def read_yaml(path: Path) -> Mapping[str, Any]:
-    """Read a file of nested `key: value` lines.
+def read_yaml(path: Path, option: str = "--config") -> Mapping[str, Any]:
+    """Read a file of nested `key: value` lines, given to an option of the command line.
 
     Raises:
         ConfigError: it cannot be read, or holds something else.
@@ -142,13 +142,13 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"`--config` should be a readable YAML file. Found `{path}`: {error}.") from None
+        raise ConfigError(f"`{option}` should be a readable YAML file. Found `{path}`: {error}.") from None
     except yaml.YAMLError as error:
         place = " ".join(str(error).split())
-        raise ConfigError(f"`--config` should be valid YAML. Found in `{path}`: {place}.") from None
+        raise ConfigError(f"`{option}` should be valid YAML. Found in `{path}`: {place}.") from None
     if not isinstance(values, Mapping | None):
         raise ConfigError(
-            f"`--config` should hold `key: value` lines. Found `{path}` with a {type(values).__name__}."
+            f"`{option}` should hold `key: value` lines. Found `{path}` with a {type(values).__name__}."
         )
     return values or {}
 

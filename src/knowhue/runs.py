@@ -130,6 +130,20 @@ def read_json(path: Path) -> Any:
         raise RunError(f"`{path}` should be a file written by knowhue. Found: {error}.") from None
 
 
+def read_description(root: Path) -> dict[str, Any]:
+    """`study.json` of a study folder.
+
+    Raises:
+        RunError: there is none; single runs may lie in the folder.
+    """
+    if not (root / "study.json").exists():
+        raise RunError(
+            f"`{root}` should be the folder of a study, as `knowhue study --out` makes it. Found no study.json there."
+            + (" It holds single runs: see them with `knowhue evaluate`." * any(root.glob("*/seed-*/config.json")))
+        )
+    return read_json(root / "study.json")
+
+
 def read_config(folder: Path) -> Config:
     """The settings of a run."""
     return Config.model_validate(read_json(folder / "config.json"))

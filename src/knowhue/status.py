@@ -7,7 +7,7 @@ from typing import NamedTuple
 from knowhue.config import Config
 from knowhue.plan import Plan
 from knowhue.presets import checked
-from knowhue.runs import read_json, read_log, run_folder
+from knowhue.runs import read_description, read_json, read_log, run_folder
 
 ENDED = ("finished", "diverged")
 
@@ -36,7 +36,7 @@ def read_plan(root: Path) -> Plan:
         RunError: there is none.
         ConfigError: it is of another version.
     """
-    described = read_json(root / "study.json")
+    described = read_description(root)
     return checked(Plan, {key: described[key] for key in Plan.model_fields if key in described})
 
 

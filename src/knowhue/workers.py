@@ -19,7 +19,7 @@ from knowhue.training.gate import check_gate
 from knowhue.training.loop import Work
 from knowhue.training.train import head_config, run_arm, run_head, warm_features
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 5.0
 
 
 class Job(NamedTuple):

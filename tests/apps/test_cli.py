@@ -10,7 +10,7 @@ from PIL import Image
 
 from knowhue.apps import cli
 
-COMMANDS = ["study", "prepare", "train", "evaluate", "report", "config"]
+COMMANDS = ["study", "plan", "status", "prepare", "train", "evaluate", "report", "config"]
 
 
 @pytest.fixture

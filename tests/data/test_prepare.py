@@ -5,11 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from knowhue.config import Pictures
 from knowhue.data import prepare as module
 from knowhue.data.checks import checksum
+from knowhue.data.drawn import draw
 from knowhue.data.prepare import COLUMNS, load_prepared, prepare
 from knowhue.errors import ConfigError, PictureError, RunError
 from knowhue.runs import read_json
@@ -99,6 +100,19 @@ def test_duplicate_across_parts_leaves_the_training_copy_out(make_folder, tmp_pa
     for name in ("train/cat/copy.png", "train/dog/another_format.bmp"):
         assert rows[name]["reason"] == "duplicate of val/dog/00.png (validation)"
     assert len(prepared.rgb) == 8
+
+
+def test_near_duplicate_across_parts_leaves_the_training_copy_out(make_folder, tmp_path):
+    root = make_folder({"train/cat": 3, "val/cat": 1, "train/dog": 3, "val/dog": 1})
+    scene = Image.fromarray(draw(0, 0, 90, class_colour=1.0, seed=0))
+    scene.save(root / "val/dog/scene.png")
+    ImageOps.mirror(scene).resize((60, 60)).save(root / "train/cat/scene.jpg", quality=50)
+    prepared = prepare(rules(root, size_px=32), tmp_path / "a")
+    row = manifest(tmp_path / "a")["train/cat/scene.jpg"]
+    assert (row["status"], row["reason"]) == ("left out", "near-duplicate of val/dog/scene.png (validation)")
+    assert "val/dog/scene.png" in prepared.paths
+    only_equal = prepare(rules(root, size_px=32, duplicate_distance_bits=0), tmp_path / "b")
+    assert len(only_equal.rgb) == len(prepared.rgb) + 1 == 10
 
 
 def test_unlabelled_pictures_train_only(make_folder, tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import knowhue
 from knowhue.apps.cli import app
-from knowhue.config import Config
+from knowhue.plan import Plan
 from knowhue.presets import PRESETS, load_config
 
 ROOT = Path(__file__).parents[2]
@@ -19,8 +19,8 @@ def test_python_of_the_readme_runs(monkeypatch):
     monkeypatch.setattr(knowhue, "run_study", lambda *a, **k: asked.append(real.bind(*a, **k)), raising=False)
     exec(compile(block, "README.md", "exec"), {})
     (call,) = asked
-    assert isinstance(call.arguments["config"], Config)
-    assert list(call.arguments["seeds"]) == list(range(7))
+    assert isinstance(call.arguments["plan"], Plan)
+    assert call.arguments["plan"].seeds == tuple(range(7))
 
 
 def test_every_command_is_in_the_readme():

@@ -29,7 +29,7 @@ PicturesArgument = Annotated[
     ),
 ]
 PresetOption = Annotated[
-    str, typer.Option(help="Where the settings start from: `poster`, `poster-imagenet` or `demo`.")
+    str, typer.Option(help="Where the settings start from: `poster`, `poster-imagenet`, `label-fraction` or `demo`.")
 ]
 ConfigOption = Annotated[
     list[Path] | None, typer.Option("--config", help="YAML file with settings; may be repeated.")
@@ -42,7 +42,7 @@ OutOption = Annotated[Path, typer.Option(help="Study folder. The same command go
 
 
 PlanOption = Annotated[
-    Path | None, typer.Option("--plan", help="Study file, as `knowhue plan` prints it; laid over the preset.")
+    Path | None, typer.Option("--plan", help="Study file, as `knowhue plan` prints it; it says everything.")
 ]
 ArmsOption = Annotated[
     str | None,
@@ -248,7 +248,7 @@ def _plan_file(path: Path, pictures: str | None, *others: object):
             f"`--plan {path}` says all that a study asks: pictures, settings, arms and seeds. Change them there, "
             "or leave --plan out."
         )
-    asked = checked(Plan, read_yaml(path))
+    asked = checked(Plan, read_yaml(path, "--plan"))
     require_source(asked.config.pictures)
     return asked
 

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from knowhue.arrays import allocate
 from knowhue.config import Pictures, fingerprint
 from knowhue.data.checks import checksum, colourfulness, find_duplicates, stratified_split, unique
+from knowhue.data.near_duplicates import find_near_duplicates, signatures
 from knowhue.data.sources import Item, list_items
 from knowhue.errors import PictureError, RunError
 from knowhue.randomness import stream
@@ -29,7 +30,7 @@ from knowhue.runs import (
     write_json,
 )
 
-VERSION = 1
+VERSION = 2
 PARTS = ("train", "validation")
 COLUMNS = ("index", "path", "part", "label", "status", "reason", "colourfulness", "width", "height", "sha256")
 
@@ -147,7 +148,7 @@ def _read(item: Item, pictures: Pictures, out: NDArray[np.uint8]) -> _Row:
 
 def _write(rows: list[_Row], array: NDArray[np.uint8], pictures: Pictures, folder: Path, key: str) -> None:
     parts = _parts(rows, pictures)
-    reasons = _reasons(rows, parts)
+    reasons = _reasons(rows, parts, array, pictures.duplicate_distance_bits)
     classes = sorted(unique(row.item.label for row in rows))
     _require_enough(rows, parts, reasons, classes, pictures)
     kept = [i for i, reason in enumerate(reasons) if not reason]
@@ -188,15 +189,28 @@ def _parts(rows: list[_Row], pictures: Pictures) -> list[str]:
     return parts
 
 
-def _reasons(rows: list[_Row], parts: list[str]) -> list[str]:
+def _reasons(rows: list[_Row], parts: list[str], array: NDArray[np.uint8], limit_bits: int) -> list[str]:
+    """Why each picture is left out, or nothing; near-duplicates are looked for among what is left."""
     reasons = [row.reason for row in rows]
-    usable = [i for i, reason in enumerate(reasons) if not reason]
-    found = find_duplicates(
-        [rows[i].item.name for i in usable], [parts[i] for i in usable], [rows[i].checksum for i in usable]
-    )
-    for position, reason in found.items():
+    usable, names, own = _usable(rows, parts, reasons)
+    for position, reason in find_duplicates(names, own, [rows[i].checksum for i in usable]).items():
         reasons[usable[position]] = reason
+    if limit_bits:
+        usable, names, own = _usable(rows, parts, reasons)
+        found = signatures(_blocks(array, usable))
+        for position, reason in find_near_duplicates(names, own, found, limit_bits).items():
+            reasons[usable[position]] = reason
     return reasons
+
+
+def _usable(rows: list[_Row], parts: list[str], reasons: list[str]) -> tuple[list[int], list[str], list[str]]:
+    """Positions, names and parts of the pictures that there is nothing against so far."""
+    usable = [i for i, reason in enumerate(reasons) if not reason]
+    return usable, [rows[i].item.name for i in usable], [parts[i] for i in usable]
+
+
+def _blocks(array: NDArray[np.uint8], positions: list[int], size: int = 256) -> Iterator[NDArray[np.uint8]]:
+    return (array[positions[at : at + size]] for at in range(0, len(positions), size))
 
 
 def _require_enough(

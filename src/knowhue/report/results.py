@@ -14,7 +14,7 @@ from knowhue.report.answers import answer
 from knowhue.report.contrasts import primary, questions
 from knowhue.report.records import TASK_METRICS, Arrays, Row, Run, Study, mean
 from knowhue.report.verdicts import Verdict, verdicts
-from knowhue.runs import read_json, read_log, run_folder
+from knowhue.runs import read_description, read_json, read_log, run_folder
 
 
 def read_study(folder: Path) -> Study:
@@ -27,7 +27,7 @@ def read_study(folder: Path) -> Study:
     Raises:
         RunError: there is no `study.json`, or a file is not what knowhue writes.
     """
-    settings = read_json(folder / "study.json")
+    settings = read_description(folder)
     return Study(
         settings=settings,
         runs={

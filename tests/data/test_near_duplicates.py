@@ -1,0 +1,145 @@
+"""Copies that are not equal are found, look-alikes are not, and the validation copy stays."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageEnhance, ImageOps
+
+from knowhue.data import near_duplicates as module
+from knowhue.data.drawn import draw
+from knowhue.data.near_duplicates import (
+    Signatures,
+    close_pairs,
+    find_near_duplicates,
+    near_pairs,
+    signatures,
+)
+
+SIDE, LIMIT = 64, 8
+
+
+def scenes(count: int = 20, first: int = 0) -> list[Image.Image]:
+    """Pictures larger than they are prepared, as photos are."""
+    return [Image.fromarray(draw(first + n, n % 5, 160, class_colour=0.8, seed=1)) for n in range(count)]
+
+
+def prepared(images) -> np.ndarray:
+    fitted = (ImageOps.fit(image, (SIDE, SIDE), Image.Resampling.LANCZOS) for image in images)
+    return np.stack([np.asarray(image) for image in fitted])
+
+
+def jpeg(image: Image.Image) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=30)
+    return Image.open(file).convert("RGB")
+
+
+def half(image: Image.Image) -> Image.Image:
+    return image.resize((80, 80), Image.Resampling.LANCZOS)
+
+
+COPIES = {
+    "re-encoded": jpeg,
+    "resized": half,
+    "cropped 3 %": lambda image: image.crop((2, 2, 157, 157)),
+    "mirrored": ImageOps.mirror,
+    "brightened 10 %": lambda image: ImageEnhance.Brightness(image).enhance(1.1),
+    "mirrored, resized, re-encoded": lambda image: jpeg(half(ImageOps.mirror(image))),
+}
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_copies_are_found(kind):
+    originals = scenes()
+    found = signatures([prepared(originals), prepared(map(COPIES[kind], originals))])
+    pairs = {tuple(pair) for pair in near_pairs(found, LIMIT).tolist()}
+    assert pairs <= {(n, n + 20) for n in range(20)}
+    assert len(pairs) >= (19 if kind == "cropped 3 %" else 20)
+
+
+def test_drawn_pictures_are_no_copies_of_each_other():
+    pictures = np.stack([draw(n, n % 5, 64, class_colour=0.8, seed=0) for n in range(1500)])
+    assert len(near_pairs(signatures([pictures]), LIMIT)) == 0
+
+
+def test_one_layout_in_two_colours_is_two_pictures():
+    pictures = prepared(scenes(4))
+    recoloured = pictures[..., [2, 0, 1]]
+    found = signatures([pictures, recoloured])
+    same_layout = found._replace(upright=np.tile(found.upright[:4], 2))
+    assert len(close_pairs(same_layout.upright, same_layout.upright, LIMIT)) >= 4
+    assert len(near_pairs(same_layout, LIMIT)) == 0
+
+
+def test_flat_pictures_are_told_apart_by_colour():
+    colours = [(200, 30, 30), (30, 30, 200), (201, 30, 30)]
+    flat = np.stack([np.full((SIDE, SIDE, 3), colour, np.uint8) for colour in colours])
+    assert near_pairs(signatures([flat]), LIMIT).tolist() == [[0, 2]]
+
+
+def test_mirror_hash_is_the_hash_of_the_mirror_image():
+    pictures = prepared(scenes(8))
+    mirrored = signatures([np.ascontiguousarray(pictures[:, :, ::-1])])
+    assert signatures([pictures]).mirrored.tolist() == mirrored.upright.tolist()
+
+
+@pytest.mark.parametrize("side", [16, 33, 96])
+def test_blocks_do_not_matter(side):
+    pictures = np.stack([draw(n, n % 5, side, class_colour=0.8, seed=0) for n in range(5)])
+    whole, parts = signatures([pictures]), signatures([pictures[:2], pictures[2:]])
+    assert all(np.array_equal(one, other) for one, other in zip(whole, parts, strict=True))
+    assert whole.thumbs.shape == (5, 8, 8, 3)
+
+
+def test_thumbnail_is_the_mean_of_its_pixels():
+    picture = draw(0, 0, 64, class_colour=0.8, seed=0)
+    means = picture.reshape(8, 8, 8, 8, 3).mean((1, 3))
+    assert np.abs(signatures([picture[None]]).thumbs[0] - means).max() <= 0.51
+
+
+@given(st.integers(0, 16), st.integers(0, 1000))
+def test_banded_search_is_the_exhaustive_one(limit, seed):
+    rng = np.random.default_rng(seed)
+    hashes = rng.integers(0, 2**64, 30, dtype=np.uint64)
+    others = hashes[rng.permutation(30)]
+    for _ in range(12):  # so that some are close
+        others = others ^ (np.uint64(1) << rng.integers(0, 64, 30, dtype=np.uint64))
+    distance = np.bitwise_count(hashes[:, None] ^ others)
+    expected = np.argwhere(np.triu(distance <= limit, 1))
+    assert close_pairs(hashes, others, limit).tolist() == expected.tolist()
+
+
+def test_memory_is_bounded_and_blocks_of_the_search_do_not_matter(monkeypatch):
+    found = signatures([prepared(scenes(10)), prepared(scenes(10))])
+    whole = near_pairs(found, 16).tolist()
+    monkeypatch.setattr(module, "_CELLS", 3)
+    assert near_pairs(found, 16).tolist() == whole
+
+
+def alike(count: int) -> Signatures:
+    """The signatures of one picture, `count` times."""
+    return Signatures(*(np.repeat(each, count, axis=0) for each in signatures([prepared(scenes(1))])))
+
+
+def test_training_copy_goes_wherever_it_stands():
+    found = find_near_duplicates(["a", "b", "c"], ["train", "validation", "train"], alike(3), LIMIT)
+    assert found == {0: "near-duplicate of b (validation)", 2: "near-duplicate of b (validation)"}
+
+
+def test_first_copy_stays_within_a_part():
+    assert find_near_duplicates(["a", "b"], ["train"] * 2, alike(2), LIMIT) == {
+        1: "near-duplicate of a (train)"
+    }
+
+
+def test_only_pictures_that_stay_make_others_go(monkeypatch):
+    chain = np.array([[0, 1], [1, 2]])  # 2 is like 1, which goes, but not like 0
+    monkeypatch.setattr(module, "near_pairs", lambda *_: chain)
+    assert find_near_duplicates("abc", ["train"] * 3, alike(3), LIMIT) == {1: "near-duplicate of a (train)"}
+
+
+def test_nothing_has_no_duplicates():
+    assert find_near_duplicates([], [], signatures([]), LIMIT) == {}
