@@ -18,7 +18,16 @@ _HOMES = {
     "write_report": "knowhue.report.page",
 }
 
-__all__ = ["Config", "evaluate_run", "load_config", "make_plan", "prepare", "run_study", "train", "write_report"]
+__all__ = [
+    "Config",
+    "evaluate_run",
+    "load_config",
+    "make_plan",
+    "prepare",
+    "run_study",
+    "train",
+    "write_report",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -139,7 +139,10 @@ def read_description(root: Path) -> dict[str, Any]:
     if not (root / "study.json").exists():
         raise RunError(
             f"`{root}` should be the folder of a study, as `knowhue study --out` makes it. Found no study.json there."
-            + (" It holds single runs: see them with `knowhue evaluate`." * any(root.glob("*/seed-*/config.json")))
+            + (
+                " It holds single runs: see them with `knowhue evaluate`."
+                * any(root.glob("*/seed-*/config.json"))
+            )
         )
     return read_json(root / "study.json")
 

@@ -36,7 +36,7 @@ def case():
 
 def part(case, chosen):
     batch, prediction = case
-    return Batch(*(t[chosen] for t in batch[:5])), Prediction(*(t[chosen] for t in prediction))
+    return Batch(*(t[chosen] for t in batch[:5])), Prediction(*(t[chosen] for t in prediction[:2]))
 
 
 def colour_reference(true, predicted):
@@ -67,7 +67,7 @@ def hasler(rgb, convention=np.asarray):
 
 def reference(case):
     """The same scores without torch."""
-    batch, (predicted, logits) = case
+    batch, (predicted, logits, *_) = case
     true, predicted, logits = batch.chroma.numpy(), predicted.numpy(), logits.double().numpy()
     label = batch.label.numpy()
     known = label >= 0
@@ -135,7 +135,7 @@ def test_confusion_counts_the_labelled(case):
 
 @pytest.mark.parametrize("head", ["colour", "class"])
 def test_a_head_that_is_not_there_is_not_scored(case, head):
-    batch, (chroma, logits) = case
+    batch, (chroma, logits, *_) = case
     prediction = Prediction(chroma, None) if head == "colour" else Prediction(None, logits)
     scores = score_rows(to_rows(picture_columns(batch, prediction)))
     assert {METRICS[name].task for name in scores} == {head}

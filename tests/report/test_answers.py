@@ -9,7 +9,7 @@ from synthetic_study import BASELINES, change, run_of, write_study
 
 from knowhue.report.answers import MIN_SEEDS, answer
 from knowhue.report.chance import picture_interval
-from knowhue.report.results import read_study
+from knowhue.report.reading import read_study
 
 EIGHT = tuple(range(8))
 

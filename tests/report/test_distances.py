@@ -9,8 +9,8 @@ from knowhue.report.calibration import reliability_bins, reliability_table
 from knowhue.report.distances import distance_table, has_fid, not_computed, perceptual_provenance
 from knowhue.report.extremes import extremes, extremes_table
 from knowhue.report.page import write_report
+from knowhue.report.reading import read_study
 from knowhue.report.records import Study
-from knowhue.report.results import read_study
 from knowhue.report.tables import left_out_counts
 
 

@@ -14,7 +14,7 @@ from knowhue.report.curves import curve_table
 from knowhue.report.exhibits import EXHIBITS
 from knowhue.report.figures import FIGURES
 from knowhue.report.pictures import sample_table
-from knowhue.report.results import read_study
+from knowhue.report.reading import read_study
 from knowhue.report.svg import to_svg
 
 

@@ -15,7 +15,8 @@ from test_figures import STATES
 
 from knowhue.report.notices import warnings
 from knowhue.report.page import write_report
-from knowhue.report.results import read_study, results_table
+from knowhue.report.reading import read_study
+from knowhue.report.results import results_table
 from knowhue.report.tables import score_tables
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}

@@ -10,7 +10,8 @@ import pytest
 from synthetic_study import CLASSES, change, run_of, write_study
 
 from knowhue.errors import RunError
-from knowhue.report.results import read_study, results_table
+from knowhue.report.reading import read_study
+from knowhue.report.results import results_table
 from knowhue.status import read_plan
 
 
@@ -93,7 +94,8 @@ def test_the_report_never_loads_torch(one_seed: Path, tmp_path: Path):
     code = (
         "import sys, pathlib; from knowhue.report.page import render_page;"
         "assert 'matplotlib' not in sys.modules;"
-        "from knowhue.report.results import read_study, results_table;"
+        "from knowhue.report.reading import read_study;"
+        "from knowhue.report.results import results_table;"
         f"study = read_study(pathlib.Path({str(one_seed)!r})); render_page(study, results_table(study));"
         "sys.exit('torch' in sys.modules)"
     )

@@ -29,7 +29,10 @@ PicturesArgument = Annotated[
     ),
 ]
 PresetOption = Annotated[
-    str, typer.Option(help="Where the settings start from: `poster`, `poster-imagenet`, `label-fraction` or `demo`.")
+    str,
+    typer.Option(
+        help="Where the settings start from: `poster`, `poster-imagenet`, `label-fraction` or `demo`."
+    ),
 ]
 ConfigOption = Annotated[
     list[Path] | None, typer.Option("--config", help="YAML file with settings; may be repeated.")

@@ -8,8 +8,11 @@ from knowhue.report.classes import confusion_table, per_class_table
 from knowhue.report.curves import curve_table
 from knowhue.report.diagram import plain, setup_table
 from knowhue.report.extremes import extremes_table
+from knowhue.report.forest import forest_table
+from knowhue.report.label_fraction import label_fraction_table
 from knowhue.report.pictures import sample_table
 from knowhue.report.records import Study, Table
+from knowhue.report.transfer import transfer_table
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,33 @@ class Exhibit:
 
 
 EXHIBITS: dict[str, Exhibit] = {
+    "transfer": Exhibit(
+        ("transfer_colour", "transfer_class"),
+        "Seed by seed.",
+        "Left: every seed as a line from its single-task to its multi-task model. Right: the differences, their mean, "
+        "the 95\u00a0% interval over seeds (thick) and over seeds and pictures (thin), and the band of effects too "
+        "small to matter.",
+        transfer_table,
+        wide=True,
+    ),
+    "forest": Exhibit(
+        ("forest",),
+        "All arms.",
+        "Each arm against the single-task arm of its question: mean paired difference and 95\u00a0% interval over "
+        "seeds. Only multi-task is what the study asks about; the p-values of the others are adjusted together "
+        "(Benjamini-Hochberg). A placebo that does as well as multi-task says that no information passed between "
+        "the tasks.",
+        forest_table,
+        wide=True,
+    ),
+    "label_fraction": Exhibit(
+        ("label_fraction",),
+        "With few labels.",
+        "Balanced accuracy when only a share of the training labels is known; every picture still trains the colour "
+        "task of the multi-task model. Means over seeds with 95\u00a0% intervals.",
+        label_fraction_table,
+        wide=True,
+    ),
     "samples": Exhibit(
         ("samples", "more_samples"),
         "Validation pictures.",

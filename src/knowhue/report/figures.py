@@ -8,13 +8,20 @@ from knowhue.report.classes import confusion, per_class
 from knowhue.report.curves import accuracy, error, judgements, losses
 from knowhue.report.diagram import setup
 from knowhue.report.extremes import extremes
+from knowhue.report.forest import forest
+from knowhue.report.label_fraction import label_fraction
 from knowhue.report.pictures import more_samples, samples
 from knowhue.report.records import Study
+from knowhue.report.transfer import transfer_class, transfer_colour
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURES: "dict[str, Callable[[Study], Figure]]" = {
+    "transfer_colour": transfer_colour,
+    "transfer_class": transfer_class,
+    "forest": forest,
+    "label_fraction": label_fraction,
     "samples": samples,
     "more_samples": more_samples,
     "setup": setup,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from knowhue.report.figures import FIGURES
-from knowhue.report.results import read_study
+from knowhue.report.reading import read_study
 from knowhue.runs import replacing
 
 DOTS_PER_INCH = 200

@@ -10,16 +10,21 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from knowhue.plan import MIN_SEEDS
 from knowhue.report import tables
-from knowhue.report.answers import MIN_SEEDS, answer
+from knowhue.report.answers import Answer, answer
 from knowhue.report.distances import distance_table, has_fid, not_computed, perceptual_provenance
+from knowhue.report.evidence import chapters, frozen
 from knowhue.report.exhibits import EXHIBITS, Exhibit, facts
 from knowhue.report.figures import FIGURES
+from knowhue.report.label_fraction import has_label_fractions
 from knowhue.report.notices import warnings
 from knowhue.report.pictures import has_second
+from knowhue.report.reading import read_study
 from knowhue.report.records import ARM_LABELS, TASK_METRICS, Study, Table
-from knowhue.report.results import read_study, results_table
+from knowhue.report.results import results_table
 from knowhue.report.svg import to_svg
+from knowhue.report.verdicts import verdicts
 from knowhue.runs import replacing, write_json
 
 _LONGEST_LIST = 300
@@ -75,7 +80,12 @@ def _content(study: Study) -> dict[str, Any]:
     return {
         "study": study,
         "arm_labels": ARM_LABELS,
-        "answers": {question: answer(study, question) for question in TASK_METRICS},
+        "answers": _answers(study),
+        "chapters": chapters(study),
+        "frozen": frozen(study),
+        "many_seeds": len(study.settings.get("seeds", ())) > 1,
+        "many_arms": len(study.runs) > len(TASK_METRICS) + 1,
+        "label_fractions": has_label_fractions(study),
         "min_seeds": MIN_SEEDS,
         "figures": {name: _figure(study, exhibit) for name, exhibit in EXHIBITS.items()},
         "scores": tables.score_tables(study),
@@ -96,6 +106,11 @@ def _content(study: Study) -> dict[str, Any]:
         "pictures": first.scores.get("pictures") if first else None,
         "times": tables.time_table(study),
     }
+
+
+def _answers(study: Study) -> dict[str, Answer]:
+    judged = verdicts(study)
+    return {question: answer(study, question, judged) for question in TASK_METRICS}
 
 
 def _figure(study: Study, exhibit: Exhibit) -> dict[str, Any]:

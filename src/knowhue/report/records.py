@@ -53,6 +53,10 @@ class Study:
     baselines: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     metrics: Mapping[str, Row] = field(default_factory=dict)
     samples: Arrays = field(default_factory=dict)
+    gates: Mapping[int, Row] = field(default_factory=dict)
+    """The A/A gate of each block, by seed."""
+    exploratory: Table = field(default_factory=list)
+    """Runs in the folder that the plan does not ask for."""
 
     @property
     def classes(self) -> list[str]:

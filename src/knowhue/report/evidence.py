@@ -1,0 +1,126 @@
+"""The sections of the page that carry a claim: where it helped and hurt, at what cost, and what was frozen."""
+
+from dataclasses import dataclass
+
+from knowhue.report.compute import deployment_rows, equal_pictures_rows, equal_time_rows
+from knowhue.report.integrity import cell_rows, cells_sentence, check_plan, gate_sentence
+from knowhue.report.negative_transfer import (
+    class_transfer_rows,
+    equal_train_loss_rows,
+    picture_flips_rows,
+    seed_transfer_rows,
+)
+from knowhue.report.optimism import optimism_rows
+from knowhue.report.prediction import diagnostic_means_rows, prediction_rows
+from knowhue.report.records import Study, Table
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table of the page: what it shows, how to read it, its rows with the header first."""
+
+    title: str
+    note: str
+    rows: Table
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """Sheets under one heading."""
+
+    title: str
+    sheets: tuple[Sheet, ...]
+
+
+def chapters(study: Study) -> list[Chapter]:
+    """Everything behind a verdict that one number hides; tables without a row are left out."""
+    found = [
+        Chapter("Where it helped, and where it hurt", _transfer(study)),
+        Chapter("What it costs", _cost(study)),
+        Chapter("What the choice of an epoch would have added", _epochs(study)),
+        Chapter("How the tasks pull at the base", _diagnostics(study)),
+    ]
+    kept = [
+        Chapter(each.title, tuple(sheet for sheet in each.sheets if len(sheet.rows) > 1)) for each in found
+    ]
+    return [each for each in kept if each.sheets]
+
+
+def frozen(study: Study) -> tuple[list[str], Chapter]:
+    """What was asked beforehand and what was run: sentences, and tables of cells and of unplanned runs."""
+    seeds = study.settings.get("seeds", ())
+    sentences = [check_plan(study).sentence, cells_sentence(study), gate_sentence(study.gates, seeds)]
+    sheets = (
+        Sheet("Cells", "", cell_rows(study)),
+        Sheet(
+            "Exploratory runs",
+            "Runs in this folder that the plan does not ask for; no verdict rests on them.",
+            study.exploratory,
+        ),
+    )
+    return sentences, Chapter("What was frozen", tuple(each for each in sheets if len(each.rows) > 1))
+
+
+def _transfer(study: Study) -> tuple[Sheet, ...]:
+    return (
+        Sheet(
+            "Seeds",
+            "Seeds in which multi-task is worse by more than the smallest effect of interest, with the Wilson "
+            "interval of their share, and the seeds at both ends.",
+            seed_transfer_rows(study),
+        ),
+        Sheet(
+            "Classes",
+            "Mean paired difference of each class over seeds. A class is called helped or hurt only where the exact "
+            "sign-flip p, adjusted over all rows (Benjamini-Hochberg), is at most 0.05.",
+            class_transfer_rows(study),
+        ),
+        Sheet(
+            "Pictures that change sides",
+            "Share of pictures that only the single-task classifier names right, or only the multi-task one.",
+            picture_flips_rows(study),
+        ),
+        Sheet(
+            "At equal training loss",
+            "Validation scores where both arms' training loss has come equally far (interpolated between epochs of "
+            "fine-tuning): what is left here is not a matter of one arm having trained faster.",
+            equal_train_loss_rows(study),
+        ),
+    )
+
+
+def _cost(study: Study) -> tuple[Sheet, ...]:
+    return (
+        Sheet("Equal pictures", "Both arms saw the same pictures as often: the primary comparison.",
+              equal_pictures_rows(study)),
+        Sheet(
+            "Equal time",
+            "The slower arm is read where the faster one had ended, by its own clock (interpolated between epochs).",
+            equal_time_rows(study),
+        ),
+        Sheet("Deployment", "One model for two tasks against one model for each.", deployment_rows(study)),
+    )  # fmt: skip
+
+
+def _epochs(study: Study) -> tuple[Sheet, ...]:
+    note = (
+        "This report uses the last epoch. Choosing the best one on the same pictures would have added this much, "
+        "and more for an arm that serves one task only."
+    )
+    return (Sheet("Best epoch against last", note, optimism_rows(study)),)
+
+
+def _diagnostics(study: Study) -> tuple[Sheet, ...]:
+    return (
+        Sheet(
+            "Gradients at the shared features",
+            "Of the multi-task arm, every few steps of fine-tuning. Affinity is by which share one step of the base "
+            "for one task lowers the other's loss. They describe, and are no verdict.",
+            diagnostic_means_rows(study),
+        ),
+        Sheet(
+            "Did it predict the transfer?",
+            "Rank correlation over seeds of each diagnostic with the difference that was found; exploratory.",
+            prediction_rows(study),
+        ),
+    )

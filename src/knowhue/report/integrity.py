@@ -1,0 +1,222 @@
+"""What was run against what was frozen: the plan's hash, the cells, the A/A gate, and runs that nobody planned."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from knowhue.errors import ConfigError
+from knowhue.plan import RESERVED, Plan
+from knowhue.presets import checked
+from knowhue.report.compute import metric_label
+from knowhue.report.contrasts import questions
+from knowhue.report.records import ARM_LABELS, Row, Run, Study, Table
+from knowhue.report.tables import number
+from knowhue.runs import read_json, run_folder
+
+_RUN_NAME = re.compile(r"seed-(\d+)-\w+")
+_FEW = 5
+"""Names listed in a sentence; the rest is counted."""
+
+
+class PlanCheck(NamedTuple):
+    """The stored hash, the one of what `study.json` says now (None where it cannot be read), and a sentence."""
+
+    stored: str | None
+    recomputed: str | None
+    intact: bool
+    sentence: str
+
+
+class CellCount(NamedTuple):
+    """Cells of one arm by state; `other_settings` are runs of other settings than the plan's, in no other count."""
+
+    arm: str
+    planned: int
+    finished: int
+    diverged: int
+    running: int
+    missing: int
+    other_settings: int
+
+
+class ExploratoryRun(NamedTuple):
+    """A run in the study folder that its plan does not ask for; `metrics` are the primary ones that it has."""
+
+    arm: str
+    seed: int
+    folder: str
+    state: str
+    metrics: Mapping[str, float | None]
+
+
+def check_plan(study: Study) -> PlanCheck:
+    """Recompute the plan's hash from `study.json` and compare it with the one written when it was frozen.
+
+    Settings of the evaluation are outside the hash. Who changes plan and hash together is not found out.
+    """
+    stored = study.settings.get("hash")
+    try:
+        plan = _plan(study)
+    except ConfigError as error:
+        text = f"study.json cannot be checked by this version: {str(error).splitlines()[0]}"
+        return PlanCheck(stored, None, False, text)
+    if stored is None:
+        text = "study.json carries no hash: it was written before plans were frozen."
+        return PlanCheck(None, plan.hash, False, text)
+    if stored != plan.hash:
+        text = f"study.json was changed after it was frozen: its plan has the hash {plan.hash}, not {stored}."
+        return PlanCheck(stored, plan.hash, False, text)
+    frozen = str(study.settings.get("created") or "an unknown date")
+    text = f"The plan is as it was frozen on {frozen}: its hash is {stored}."
+    return PlanCheck(stored, plan.hash, True, text)
+
+
+def cell_counts(study: Study) -> list[CellCount]:
+    """Count the planned cells of each arm by what became of them."""
+    return [_count(arm, study.of(arm)) for arm in study.runs]
+
+
+def cells_sentence(study: Study) -> str:
+    """Say how many cells there are and what became of them."""
+    counts = cell_counts(study)
+    planned = sum(each.planned for each in counts)
+    words = {"finished": "finished", "diverged": "diverged", "running": "not finished",
+             "missing": "not started", "other_settings": "run with other settings"}  # fmt: skip
+    sums = {text: sum(getattr(each, key) for each in counts) for key, text in words.items()}
+    said = [f"{count} {text}" for text, count in sums.items() if count or text == "finished"]
+    seeds = len(study.settings.get("seeds", ()))
+    return f"Planned: {planned} runs ({_plural(len(counts), 'arm')}, {_plural(seeds, 'seed')}); {', '.join(said)}."
+
+
+def read_gates(folder: Path) -> dict[int, dict[str, Any]]:
+    """Read the A/A gate of each block, `gate/seed-<n>.json`, by seed.
+
+    Raises:
+        RunError: a file is not what knowhue writes.
+    """
+    paths = (folder / "gate").glob("seed-*.json")
+    found = {int(name): path for path in paths if (name := path.stem.removeprefix("seed-")).isdecimal()}
+    return {seed: read_json(found[seed]) for seed in sorted(found)}
+
+
+def gate_sentence(gates: Mapping[int, Mapping[str, Any]], seeds: Sequence[int]) -> str:
+    """Say whether heads trained together and alone came out equal in every block.
+
+    Args:
+        gates: as `read_gates` gives them.
+        seeds: of the plan; the gates of others are not spoken of.
+    """
+    known = {seed: gates[seed] for seed in seeds if seed in gates}
+    absent = [seed for seed in seeds if seed not in gates]
+    if not known:
+        return "The A/A gate was not run: whether arms share the same heads was not tried in this study."
+    failed = {seed: gate["differ"] for seed, gate in known.items() if gate["differ"]}
+    without = f" It was not run for {_seeds(absent)}." if absent else ""
+    if failed:
+        names = list(dict.fromkeys(name for each in failed.values() for name in each))
+        more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
+        return (
+            f"The A/A gate failed for {_seeds(failed)}: {', '.join(names[:_FEW])}{more} came out otherwise when heads "
+            f"were trained together than alone, so the arms do not differ in fine-tuning only.{without}"
+        )
+    steps, tensors = (_span({gate[key] for gate in known.values()}) for key in ("steps", "tensors"))
+    return (
+        f"The A/A gate passed for {_seeds(known)}: after {steps} steps on the frozen base all {tensors} tensors of the "
+        f"heads trained together are, bit for bit, those of the heads trained alone.{without}"
+    )
+
+
+def exploratory_runs(folder: Path, study: Study) -> list[ExploratoryRun]:
+    """Return the runs below a study folder that are not cells of its plan: another arm, seed or fingerprint.
+
+    They were not asked for before results were seen, so they are to be called exploratory. Where the plan cannot
+    be read by this version, only arms and seeds are compared.
+    """
+    planned = _planned(folder, study)
+    metrics = [asked.metric for asked in questions(study).values()]
+    paths = sorted(
+        path for path in folder.glob("*/seed-*") if path.parent.name not in RESERVED and path.is_dir()
+    )
+    named = [(path, name) for path in paths if (name := _RUN_NAME.fullmatch(path.name))]
+    return [
+        _exploratory(path, int(name[1]), metrics)
+        for path, name in named
+        if (path not in planned if planned is not None else not _asked(study, path.parent.name, int(name[1])))
+    ]
+
+
+def cell_rows(study: Study) -> Table:
+    """Return `cell_counts` as text; header first."""
+    header = ["Arm", "Planned", "Finished", "Diverged", "Not finished", "Not started", "Other settings"]
+    return [header, *([ARM_LABELS.get(each.arm, each.arm), *each[1:]] for each in cell_counts(study))]
+
+
+def exploratory_rows(folder: Path, study: Study) -> Table:
+    """Return `exploratory_runs` as text; header first."""
+    metrics = [asked.metric for asked in questions(study).values()]
+    units = [study.metrics.get(metric, {}).get("unit", "") for metric in metrics]
+    rows: Table = [
+        ["Arm (exploratory)", "Seed", "Folder", "State", *(metric_label(study, m) for m in metrics)]
+    ]
+    for run in exploratory_runs(folder, study):
+        scores = [number(run.metrics[metric], unit) for metric, unit in zip(metrics, units, strict=True)]
+        rows.append([run.arm, run.seed, run.folder, run.state, *scores])
+    return rows
+
+
+def _plan(study: Study) -> Plan:
+    return checked(Plan, {key: study.settings[key] for key in Plan.model_fields if key in study.settings})
+
+
+def _planned(folder: Path, study: Study) -> set[Path] | None:
+    try:
+        plan = _plan(study)
+    except ConfigError:
+        return None
+    return {run_folder(folder, arm, plan.run_config(arm, seed)) for arm in plan.arms for seed in plan.seeds}
+
+
+def _asked(study: Study, arm: str, seed: int) -> bool:
+    return arm in study.runs and seed in study.runs[arm]
+
+
+def _exploratory(path: Path, seed: int, metrics: Iterable[str]) -> ExploratoryRun:
+    status, scores = (_optional(path / name) for name in ("status.json", "scores.json"))
+    found: Row = scores.get("metrics", {})
+    state = status.get("state", "running")
+    return ExploratoryRun(
+        path.parent.name, seed, path.name, state, {name: found.get(name) for name in metrics}
+    )
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
+
+
+def _count(arm: str, runs: Sequence[Run]) -> CellCount:
+    states = Counter(run.state if run.same_settings else "other" for run in runs)
+    named = (states[name] for name in ("finished", "diverged", "running", "missing", "other"))
+    return CellCount(arm, len(runs), *named)
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def _seeds(seeds: Iterable[int]) -> str:
+    """Return which seeds.
+
+    >>> _seeds([3]), _seeds([0, 1, 2]), _seeds([0, 3])
+    ('seed 3', 'seeds 0 to 2', 'seeds 0, 3')
+    """
+    return _span(seeds, "seed ", "seeds ")
+
+
+def _span(numbers: Iterable[int], one: str = "", several: str = "") -> str:
+    known = sorted(set(numbers))
+    if len(known) == 1:
+        return f"{one}{known[0]}"
+    together = known[-1] - known[0] + 1 == len(known) > 2
+    return several + (f"{known[0]} to {known[-1]}" if together else ", ".join(map(str, known)))

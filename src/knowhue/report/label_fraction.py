@@ -1,0 +1,216 @@
+"""What a second task is worth when labels are few: balanced accuracy over the share of labels that are known."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from knowhue.report.contrasts import questions, score
+from knowhue.report.palette import MULTI, MUTED, PAPER, RULE, SINGLE, SMALL, TEXT, entitle, panels, say_empty
+from knowhue.report.records import Study, Table, spaced
+from knowhue.statistics.paired import Interval, t_interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_QUESTION = "class"
+_SIDES = (("single", "Single-task", SINGLE, 1 / 1.05), ("multi", "Multi-task", MULTI, 1.05))
+"""Side, its name and colour, and how far it is moved along the log axis, so that error bars do not overlap."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One arm at one share of labels."""
+
+    side: str
+    """`single` or `multi`."""
+    share: float
+    arm: str
+    scores: Mapping[int, float]
+    """By seed; that of a diverged run is the one declared for it."""
+    diverged: frozenset[int]
+
+    @property
+    def mean(self) -> float | None:
+        """Over seeds; None without any."""
+        return float(np.mean(list(self.scores.values()))) if self.scores else None
+
+    @property
+    def interval(self) -> Interval | None:
+        """95 %, over seeds, Student's t."""
+        return t_interval(list(self.scores.values()))
+
+
+def tasks(study: Study, arm: str) -> set[str]:
+    """Return what an arm is trained on, by its edits, or the study's configuration where they do not say."""
+    return set(_edits(study, arm).get("tasks") or study.config("tasks") or ("colour", "class"))
+
+
+def labelled_share(study: Study, arm: str) -> float:
+    """Return the share of class labels that an arm is trained with."""
+    return float(_supervision(study, arm, "labelled_share") or 1.0)
+
+
+def placebo(study: Study, arm: str) -> str | None:
+    """Return which targets of an arm are a placebo, `labels` or `colours`; None for true ones."""
+    found = _supervision(study, arm, "placebo")
+    return None if found in (None, "none") else str(found)
+
+
+def asked_of(study: Study, question: str, **arms: str) -> Study:
+    """Return the study with a question asked of other arms: what is declared for diverged runs holds for them too.
+
+    Args:
+        study: as it was planned.
+        question: one of its questions.
+        arms: `single`, `multi` or both.
+    """
+    asked = {name: each.model_dump() for name, each in questions(study).items()}
+    return replace(
+        study, settings={**study.settings, "questions": asked | {question: asked[question] | arms}}
+    )
+
+
+def has_label_fractions(study: Study) -> bool:
+    """Whether the study has at least two shares of labels to compare."""
+    return len({point.share for point in label_points(study)}) > 1
+
+
+def label_points(study: Study) -> list[Point]:
+    """Return the arms that differ in nothing but tasks and labels, by side and share of labels."""
+    found: dict[tuple[str, float], Point] = {}
+    for arm in study.settings.get("arms", {}):
+        changed = {*_edits(study, arm), *_edits(study, arm).get("supervision", {})}
+        side = {frozenset(("class",)): "single", frozenset(("colour", "class")): "multi"}.get(
+            frozenset(tasks(study, arm))
+        )
+        if (
+            side
+            and not placebo(study, arm)
+            and changed <= {"tasks", "supervision", "labelled_share", "placebo"}
+        ):
+            share = labelled_share(study, arm)
+            found.setdefault((side, share), _point(study, side, share, arm))
+    return [found[key] for key in sorted(found, key=lambda key: (key[0] != "single", key[1]))]
+
+
+def label_fraction(study: Study) -> "Figure":
+    """Draw balanced accuracy over the share of labels, single-task against multi-task."""
+    figure, axes = panels(5.0, 3.2)
+    ax = axes[0, 0]
+    planned = label_points(study)
+    points = [point for point in planned if point.scores]
+    if not points or not has_label_fractions(study):
+        say_empty(
+            ax, "No finished run yet" if has_label_fractions(study) else "All arms know the same labels"
+        )
+        return figure
+    entitle(ax, "Balanced accuracy, %")
+    ax.set_xscale("log")
+    ends = [
+        _side(ax, [point for point in points if point.side == side], name, colour, shift)
+        for side, name, colour, shift in _SIDES
+    ]
+    _frame(ax, sorted({100 * point.share for point in planned}))
+    _name_ends(ax, [end for end in ends if end])
+    lost = [f"{point.arm} seed {seed}" for point in points for seed in sorted(point.diverged)]
+    if lost:
+        given = spaced(questions(study)[_QUESTION].if_diverged)
+        note_diverged(figure, [f"{run} (“{given}”)" for run in lost])
+    return figure
+
+
+def note_diverged(figure: "Figure", runs: Sequence[str]) -> None:
+    """Name below a figure the runs that are drawn hollow, if any."""
+    if runs:
+        text = f"○ diverged, given a baseline's score: {', '.join(runs)}"
+        width = int(16 * figure.get_figwidth())  # letters
+        style = {"ha": "left", "fontsize": SMALL, "color": MUTED}
+        figure.supxlabel(fill(text, width), x=0.01, **style)
+
+
+def label_fraction_table(study: Study) -> Table:
+    """Return the numbers of the drawing: one row per arm and seed, and one of their mean with its 95 % interval."""
+    rows: Table = [["labelled_share", "side", "arm", "seed", "balanced_accuracy", "diverged", "low", "high"]]
+    for point in label_points(study):
+        arm = [point.share, point.side, point.arm]
+        rows += [
+            [*arm, seed, value, seed in point.diverged, None, None] for seed, value in point.scores.items()
+        ]
+        rows.append([*arm, "mean", point.mean, bool(point.diverged), *(point.interval or (None, None))])
+    return rows
+
+
+def _edits(study: Study, arm: str) -> Mapping[str, Any]:
+    return study.settings.get("arms", {}).get(arm) or {}
+
+
+def _supervision(study: Study, arm: str, key: str) -> Any:
+    return (_edits(study, arm).get("supervision") or {}).get(key, study.config("supervision", key))
+
+
+def _point(study: Study, side: str, share: float, arm: str) -> Point:
+    declared = asked_of(study, _QUESTION, **{side: arm}) if _QUESTION in questions(study) else study
+    scores = {run.seed: score(declared, run, "balanced_accuracy") for run in study.of(arm)}
+    known = {seed: value for seed, value in scores.items() if value is not None and np.isfinite(value)}
+    lost = frozenset(run.seed for run in study.of(arm) if run.state == "diverged" and run.seed in known)
+    return Point(side, share, arm, known, lost)
+
+
+def _side(
+    ax: "Axes", points: list[Point], name: str, colour: str, shift: float
+) -> tuple[float, float, str, str] | None:
+    """Draw one arm over its shares of labels; return where its curve ends, with its name and colour."""
+    places = [100 * shift * point.share for point in points]
+    for place, point in zip(places, points, strict=True):
+        for seed, value in point.scores.items() if len(point.scores) > 1 else ():
+            inside = PAPER if seed in point.diverged else colour
+            # Beside the mean's marker, which would cover them.
+            faint = {
+                "alpha": 1 if seed in point.diverged else 0.5,
+                "markersize": 3.2,
+                "markeredgewidth": 0.6,
+                "zorder": 2,
+                "label": "seed",
+            }
+            ax.plot(place * shift, 100 * value, "o", color=colour, markerfacecolor=inside, **faint)
+        if point.interval:
+            ends = 100 * np.array(point.interval)
+            ax.plot([place, place], ends, color=colour, linewidth=1.6, zorder=3, label="interval")
+    means = [100 * (point.mean or 0.0) for point in points]
+    if not means:
+        return None
+    ax.plot(places, means, "o-", color=colour, linewidth=1.9, markersize=5, zorder=4, label="mean")
+    return 105 * points[-1].share, means[-1], name, colour
+
+
+def _frame(ax: "Axes", shares: list[float]) -> None:
+    """Tick the shares that were trained with, and no others."""
+    from matplotlib.ticker import MaxNLocator, NullLocator
+
+    ax.set_xlim(shares[0] / 1.3, shares[-1] * 1.3)
+    ax.set_xticks(shares, [f"{share:g} %" for share in shares])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+    ax.set_xlabel("Share of the training labels that are known")
+    ax.grid(axis="y", color=RULE, linewidth=0.5)
+    ax.set_axisbelow(True)
+
+
+def _name_ends(ax: "Axes", ends: list[tuple[float, float, str, str]]) -> None:
+    """Name each curve at its end, apart from each other where they end together."""
+    low, high = ax.get_ylim()
+    gap = 0.085 * (high - low)
+    order = sorted(ends, key=lambda end: end[1])
+    heights = [end[1] for end in order]
+    if len(heights) == 2 and heights[1] - heights[0] < gap:
+        middle = sum(heights) / 2
+        heights = [middle - gap / 2, middle + gap / 2]
+    for height, (right, _, name, colour) in zip(heights, order, strict=True):
+        ax.annotate(
+            name, (right, height), xytext=(10, 0), textcoords="offset points", va="center",
+            color=colour, fontsize=TEXT, fontweight="bold", annotation_clip=False,
+        )  # fmt: skip

@@ -1,0 +1,309 @@
+"""Where the second task costs: seeds, classes and pictures that a mean hides, and what is left at equal train loss."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knowhue.plan import Question
+from knowhue.report.compute import (
+    QUESTION_LABELS,
+    Matched,
+    finished_pairs,
+    interval_text,
+    lower_is_better,
+    matched,
+    metric_label,
+    p_text,
+)
+from knowhue.report.contrasts import Contrast, primary, questions
+from knowhue.report.records import Run, Study, Table, spaced
+from knowhue.report.tables import MISSING, difference, number
+from knowhue.statistics.flips import flips
+from knowhue.statistics.multiplicity import benjamini_hochberg
+from knowhue.statistics.paired import Interval, Share, sign_flip_p, t_interval
+
+CLASS_SCORES = {"colour": "ab_l1", "class": "accuracy"}
+"""What is compared class by class; the accuracy of the pictures of one class is its recall."""
+TRAIN_LOSSES = {"ab_l1": "l1", "balanced_accuracy": "cross_entropy"}
+"""The training loss that stands for a metric."""
+LEVEL = 0.05
+
+
+class SeedTransfer(NamedTuple):
+    """How many seeds of a question are worse by more than `sesoi`, and the extreme ones.
+
+    `level` is single-task's mean; `worst` and `best` are differences, multi minus single, in the metric's unit.
+    """
+
+    question: str
+    metric: str
+    sesoi: float
+    level: float
+    hurt: Share
+    worst_seed: int
+    worst: float
+    best_seed: int
+    best: float
+
+
+class ClassTransfer(NamedTuple):
+    """One class in one score; `word` is `hurt`, `helped`, or empty where p, adjusted over all rows, is above .05."""
+
+    name: str
+    match: Matched
+    p: float
+    p_adjusted: float
+    word: str
+
+
+class PictureFlips(NamedTuple):
+    """Shares of pictures that changed sides from single to multi-task, mean over seeds.
+
+    Attributes:
+        name: the class, or None for all pictures.
+        pictures: of it.
+        seeds: that both arms finished.
+        right_to_wrong: share lost; `wrong_to_right`: share won; `net`: won minus lost, the change of accuracy.
+        interval: of `net`, 95 %, Student's t over seeds; None of one seed.
+    """
+
+    name: str | None
+    pictures: int
+    seeds: tuple[int, ...]
+    right_to_wrong: float
+    wrong_to_right: float
+    net: float
+    interval: Interval | None
+
+
+class LossMatched(NamedTuple):
+    """One question at equal train loss.
+
+    Attributes:
+        match: the validation scores there.
+        loss: name of the train loss; `level`: mean over seeds of its common level, as logged.
+        apart: seeds left out, in which the two arms' train losses have no level in common.
+    """
+
+    match: Matched
+    loss: str
+    level: float
+    apart: tuple[int, ...]
+
+
+def seed_transfer(study: Study) -> list[SeedTransfer]:
+    """Count for each question the seeds that multi-task hurts; a diverged run has its declared score."""
+    found = ((name, asked, primary(study, name)) for name, asked in questions(study).items())
+    return [
+        _seeds(name, asked, each)
+        for name, asked, each in found
+        if each is not None and np.isfinite(each.scores).all()
+    ]
+
+
+def class_transfer(study: Study) -> list[ClassTransfer]:
+    """Compare every class in both scores over the seeds that both arms finished; a diverged run has no such score.
+
+    p is the exact sign-flip one, adjusted over all rows by Benjamini and Hochberg; it is never below 2^(1 - seeds),
+    so with 5 seeds nothing can be flagged.
+    """
+    pairs = {
+        (name, label): found
+        for name, asked in questions(study).items()
+        for label in study.classes
+        if (found := _class_pairs(study, asked, label, CLASS_SCORES[name]))
+    }
+    p = {key: sign_flip_p([multi - single for single, multi in each.values()]) for key, each in pairs.items()}
+    adjusted = benjamini_hochberg({" ".join(key): value for key, value in p.items()})
+    rows = []
+    for (name, label), each in pairs.items():
+        match = matched(name, CLASS_SCORES[name], each)
+        if match is not None:
+            both = (p[name, label], adjusted[f"{name} {label}"])
+            rows.append(ClassTransfer(label, match, *both, _word(study, match, both[1])))
+    return rows
+
+
+def picture_flips(study: Study) -> list[PictureFlips]:
+    """Count the pictures whose class one arm tells and the other does not: all of them first, then by class.
+
+    Shares are of all labelled pictures, so `net` is the change of accuracy, which is that of balanced accuracy
+    only where classes are equally large. Nothing where the arms were scored on different pictures.
+    """
+    asked = questions(study).get("class")
+    pairs = finished_pairs(study, asked) if asked else {}
+    tables = [{row["index"]: row for row in run.images if row.get("label") and row.get("correct") is not None}
+              for runs in pairs.values() for run in runs]  # fmt: skip
+    if not tables or not tables[0] or any(each.keys() != tables[0].keys() for each in tables):
+        return []
+    right = np.array([[each[index]["correct"] for index in tables[0]] for each in tables])
+    labels = np.array([row["label"] for row in tables[0].values()])
+    groups: list[tuple[str | None, NDArray[np.bool_]]] = [(None, np.ones(len(labels), bool))]
+    groups += [(name, labels == name) for name in study.classes if name in labels]
+    return [_flips(name, tuple(pairs), right[::2, chosen], right[1::2, chosen]) for name, chosen in groups]
+
+
+def equal_train_loss(study: Study) -> list[LossMatched]:
+    """Return both questions at equal train loss: does the second task change what the same fit generalises to?
+
+    For each seed the level is the lowest train loss (`l1`, `cross_entropy`) that both arms came to in fine-tuning.
+    Either arm's validation score is taken where its train loss first comes to that level, on the line between two
+    epochs. Approximated: a train loss is the mean over an epoch, its score is from the end of it; and the arm that
+    fits faster is caught before its learning rate has come down. A seed whose train losses do not overlap is left
+    out and named; a question without any other seed has no row.
+    """
+    rows = [_loss_matched(study, name, asked) for name, asked in questions(study).items()]
+    return [row for row in rows if row is not None]
+
+
+def seed_transfer_rows(study: Study) -> Table:
+    """Return `seed_transfer` as text; header first."""
+    rows: Table = [["Question", "Metric", "Counts as worse beyond", "Seeds worse", "Share, %", "95 % interval",
+                    "Worst seed", "Best seed"]]  # fmt: skip
+    found = {row.question: row for row in seed_transfer(study)}
+    for name, asked in questions(study).items():
+        unit = study.metrics.get(asked.metric, {}).get("unit", "")
+        cells = [
+            QUESTION_LABELS.get(name, name),
+            metric_label(study, asked.metric),
+            number(asked.sesoi, unit),
+        ]
+        if (row := found.get(name)) is None:
+            rows.append([*cells, *[MISSING] * 5])
+            continue
+        ends = [f"{difference(row.level, row.level + gap, unit)} (seed {seed})"
+                for gap, seed in ((row.worst, row.worst_seed), (row.best, row.best_seed))]  # fmt: skip
+        low, high = (number(end, "share") for end in row.hurt.interval)
+        count = f"{row.hurt.count} of {row.hurt.of}"
+        rows.append([*cells, count, number(row.hurt.share, "share"), f"{low} to {high}", *ends])
+    return rows
+
+
+def class_transfer_rows(study: Study) -> Table:
+    """Return `class_transfer` as text; header first."""
+    rows: Table = [["Class", "Score", "Single-task", "Multi-task", "Difference", "95 % interval", "p",
+                    "p, adjusted", "Seeds", ""]]  # fmt: skip
+    for row in class_transfer(study):
+        match, unit = row.match, "share" if row.match.metric == "accuracy" else ""
+        title = "Recall, %" if unit else metric_label(study, match.metric)
+        cells = [number(match.single, unit), number(match.multi, unit)]
+        cells += [
+            difference(match.single, match.multi, unit),
+            interval_text(match.single, match.interval, unit),
+        ]
+        p = (p_text(row.p), p_text(row.p_adjusted))
+        rows.append([spaced(row.name), title, *cells, *p, len(match.seeds), row.word])
+    return rows
+
+
+def picture_flips_rows(study: Study) -> Table:
+    """Return `picture_flips` as text, in per cent of the pictures; header first."""
+    rows: Table = [["Class", "Pictures", "Right to wrong, %", "Wrong to right, %", "Net, points", "95 % interval",
+                    "Seeds"]]  # fmt: skip
+    for row in picture_flips(study):
+        shares = [number(row.right_to_wrong, "share"), number(row.wrong_to_right, "share")]
+        net = [difference(0.0, row.net, "share"), interval_text(0.0, row.interval, "share")]
+        name = "All" if row.name is None else spaced(row.name)
+        rows.append([name, row.pictures, *shares, *net, len(row.seeds)])
+    return rows
+
+
+def equal_train_loss_rows(study: Study) -> Table:
+    """Return `equal_train_loss` as text; header first."""
+    rows: Table = [["Question", "Metric", "Train loss", "At", "Single-task", "Multi-task", "Difference",
+                    "95 % interval", "Seeds"]]  # fmt: skip
+    found = {row.match.question: row for row in equal_train_loss(study)}
+    for name, asked in questions(study).items():
+        cells = [QUESTION_LABELS.get(name, name), metric_label(study, asked.metric)]
+        row, unit = found.get(name), study.metrics.get(asked.metric, {}).get("unit", "")
+        if row is None:
+            rows.append([*cells, spaced(TRAIN_LOSSES.get(asked.metric, MISSING)), *[MISSING] * 5, 0])
+            continue
+        match = row.match
+        sides = [number(match.single, unit), number(match.multi, unit)]
+        gap = [difference(match.single, match.multi, unit), interval_text(match.single, match.interval, unit)]
+        rows.append([*cells, spaced(row.loss), number(row.level), *sides, *gap, len(match.seeds)])
+    return rows
+
+
+def _seeds(name: str, asked: Question, found: Contrast) -> SeedTransfer:
+    gaps = found.differences
+    worst = int(np.argmax(gaps if found.lower_is_better else -gaps))
+    best = int(np.argmin(gaps if found.lower_is_better else -gaps))
+    ends = (found.seeds[worst], float(gaps[worst]), found.seeds[best], float(gaps[best]))
+    return SeedTransfer(name, asked.metric, asked.sesoi, found.levels[0], found.hurt(asked.sesoi), *ends)
+
+
+def _class_pairs(study: Study, asked: Question, label: str, score: str) -> dict[int, tuple[float, float]]:
+    pairs = {
+        seed: tuple(run.scores.get("per_class", {}).get(label, {}).get(score) for run in runs)
+        for seed, runs in finished_pairs(study, asked).items()
+    }
+    return {
+        seed: (single, multi)
+        for seed, (single, multi) in pairs.items()
+        if single is not None and multi is not None and np.isfinite([single, multi]).all()
+    }
+
+
+def _word(study: Study, match: Matched, p_adjusted: float) -> str:
+    if p_adjusted > LEVEL:
+        return ""
+    return "helped" if (match.difference < 0) == lower_is_better(study, match.metric) else "hurt"
+
+
+def _flips(
+    name: str | None, seeds: tuple[int, ...], before: NDArray[np.float64], after: NDArray[np.float64]
+) -> PictureFlips:
+    found = flips(before, after)
+    net = np.array(found.wrong_to_right_by_seed) - np.array(found.right_to_wrong_by_seed)
+    shares = (found.right_to_wrong, found.wrong_to_right, float(net.mean()))
+    return PictureFlips(name, before.shape[1], seeds, *shares, t_interval(net))
+
+
+def _loss_matched(study: Study, name: str, asked: Question) -> LossMatched | None:
+    loss = TRAIN_LOSSES.get(asked.metric)
+    if loss is None:
+        return None
+    pairs, levels, apart = {}, [], []
+    for seed, (single, multi) in finished_pairs(study, asked).items():
+        first, second = _tuning(single, loss, asked.metric), _tuning(multi, loss, asked.metric)
+        level = _common_level(first, second)
+        scores = [None if level is None else _at_level(each, level) for each in (first, second)]
+        if level is None or None in scores:
+            apart.append(seed)
+        else:
+            pairs[seed] = (scores[0], scores[1])
+            levels.append(level)
+    match = matched(name, asked.metric, pairs)
+    return None if match is None else LossMatched(match, loss, float(np.mean(levels)), tuple(apart))
+
+
+def _tuning(run: Run, loss: str, metric: str) -> list[tuple[float, float]]:
+    """Return (train loss, validation score) of each fine-tuning epoch that has both."""
+    entries = [entry for entry in run.log if entry.get("phase") == "finetune"]
+    found = [(entry.get("train", {}).get(loss), entry.get("validation", {}).get(metric)) for entry in entries]
+    return [pair for pair in found if None not in pair and np.isfinite(pair).all()]
+
+
+def _common_level(
+    first: Sequence[tuple[float, float]], second: Sequence[tuple[float, float]]
+) -> float | None:
+    """Return the lowest train loss that both came to; None where they have none in common."""
+    losses = [[loss for loss, _ in side] for side in (first, second)]
+    if not all(losses):
+        return None
+    level = max(map(min, losses))
+    return level if level <= min(map(max, losses)) else None
+
+
+def _at_level(curve: Sequence[tuple[float, float]], level: float) -> float | None:
+    """Return the score where the loss first comes to a level, on the line between two epochs."""
+    for (loss, score), (next_loss, next_score) in pairwise(curve):
+        if min(loss, next_loss) <= level <= max(loss, next_loss):
+            share = 0.0 if loss == next_loss else (level - loss) / (next_loss - loss)
+            return score + share * (next_score - score)
+    return curve[0][1] if len(curve) == 1 else None  # one epoch overlaps only where it is the level

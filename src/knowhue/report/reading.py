@@ -1,0 +1,108 @@
+"""Read the files of a study into plain values, in whatever state they are."""
+
+import csv
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from knowhue.config import Config
+from knowhue.errors import ConfigError
+from knowhue.presets import edit
+from knowhue.report.integrity import exploratory_rows, read_gates
+from knowhue.report.records import Arrays, Row, Run, Study
+from knowhue.runs import read_description, read_json, read_log, run_folder
+
+
+def read_study(folder: Path) -> Study:
+    """Read a study folder in whatever state it is.
+
+    Args:
+        folder: what `knowhue study --out` named. Only its `study.json` must exist: a run that was not
+            started, did not finish or diverged is part of the study and says so in its `state`.
+
+    Raises:
+        RunError: there is no `study.json`, or a file is not what knowhue writes.
+    """
+    settings = read_description(folder)
+    study = Study(
+        settings=settings,
+        runs={
+            arm: {seed: _read_run(folder, settings, arm, seed) for seed in settings["seeds"]}
+            for arm in settings["arms"]
+        },
+        prepared=_optional_json(folder / "pictures" / "prepared.json"),
+        baselines=_optional_json(folder / "baselines.json"),
+        metrics=_optional_json(folder / "metrics.json"),
+        samples=_arrays(folder / "pictures" / "samples.npz"),
+        gates=read_gates(folder),
+    )
+    return replace(study, exploratory=exploratory_rows(folder, study))
+
+
+def _read_run(root: Path, settings: Row, arm: str, seed: int) -> Run:
+    folder, same = _find_run(root, settings, arm, seed)
+    if folder is None:
+        return Run(arm, seed)
+    status = _optional_json(folder / "status.json")
+    return Run(
+        arm=arm,
+        seed=seed,
+        state=status.get("state", "running"),
+        same_settings=same,
+        seconds=status.get("seconds", {}),
+        log=tuple(read_log(folder)),
+        scores=_optional_json(folder / "scores.json"),
+        images=_read_images(folder / "per_image.csv"),
+        samples=_arrays(folder / "samples.npz"),
+        extremes=_arrays(folder / "extremes.npz"),
+        environment=_optional_json(folder / "environment.json"),
+    )
+
+
+def _find_run(root: Path, settings: Row, arm: str, seed: int) -> tuple[Path | None, bool]:
+    """Return the folder of a run and whether it has the study's settings.
+
+    A folder of the same seed with other settings is shown rather than hidden, and named in the report.
+    """
+    try:
+        config = edit(Config.model_validate(settings["config"]), settings["arms"][arm] | {"seed": seed})
+        expected = run_folder(root, arm, config)
+    except (ConfigError, ValueError):  # written by another version: its settings cannot be checked any more
+        expected = None
+    if expected is not None and expected.is_dir():
+        return expected, True
+    others = sorted((root / arm).glob(f"seed-{seed}-*"), key=lambda path: path.stat().st_mtime)
+    return (others[-1], False) if others else (None, True)
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
+
+
+def _arrays(path: Path) -> Arrays:
+    if not path.exists():
+        return {}
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def _read_images(path: Path) -> tuple[Row, ...]:
+    if not path.exists():
+        return ()
+    with path.open(encoding="utf-8", newline="") as file:
+        return tuple({key: _cell(key, text) for key, text in row.items()} for row in csv.DictReader(file))
+
+
+def _cell(column: str, text: str) -> Any:
+    """Read one cell of `per_image.csv`; an empty or non-finite number is None."""
+    if column == "correct":
+        return {"true": 1.0, "1": 1.0, "false": 0.0, "0": 0.0}.get(text.strip().lower())
+    if column == "index":
+        return int(text)
+    if column in ("ab_l1", "probability"):
+        number = float(text) if text.strip() else math.nan
+        return number if math.isfinite(number) else None
+    return text

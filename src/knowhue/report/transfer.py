@@ -1,0 +1,205 @@
+"""Each question at a glance: every seed from its single-task to its multi-task arm, and what lies between."""
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from knowhue.plan import Question
+from knowhue.report.contrasts import Contrast, primary, questions
+from knowhue.report.forest import (
+    Measure,
+    head,
+    limits,
+    measure,
+    name_directions,
+    name_margin,
+    shade_margin,
+    with_numbers,
+)
+from knowhue.report.label_fraction import note_diverged
+from knowhue.report.palette import (
+    INK,
+    MULTI,
+    MUTED,
+    PAPER,
+    RULE,
+    SINGLE,
+    SMALL,
+    panels,
+    say_empty,
+)
+from knowhue.report.records import Study, Table, spaced
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_DOT = 6.5
+"""Points from dot to dot of a stack."""
+_HEIGHT = 150
+"""Of a panel, in points."""
+_ROWS = (12.0, 37.0, 62.0)
+"""Heights in points of the interval over seeds and pictures, of that over seeds, and of the lowest dot."""
+
+
+def transfer_colour(study: Study) -> "Figure":
+    """Draw what also classifying does to colouring, seed by seed."""
+    return _transfer(study, "colour")
+
+
+def transfer_class(study: Study) -> "Figure":
+    """Draw what also colouring does to classification, seed by seed."""
+    return _transfer(study, "class")
+
+
+def transfer_table(study: Study) -> Table:
+    """Return the numbers of both drawings: one row per question and seed, and one of their mean.
+
+    Intervals are 95 %: `low` to `high` over seeds, `low_pictures` to `high_pictures` over seeds and pictures.
+    """
+    header = ["question", "metric", "seed", "single_task", "multi_task", "difference", "diverged"]
+    rows: Table = [[*header, "low", "high", "low_pictures", "high_pictures"]]
+    for question in questions(study):
+        found = with_numbers(primary(study, question))
+        if found is None:
+            continue
+        for seed, (before, after), lost in zip(found.seeds, found.scores.tolist(), _lost(found), strict=True):
+            names = " ".join(arm for arm, each in zip(found.arms, lost, strict=True) if each)
+            rows.append([question, found.metric, seed, before, after, after - before, names, *[None] * 4])
+        ends = [*(found.interval or (None, None)), *(found.population or (None, None))]
+        rows.append([question, found.metric, "mean", *found.levels, found.estimate, "", *ends])
+    return rows
+
+
+def _transfer(study: Study, question: str) -> "Figure":
+    asked = questions(study).get(question)
+    figure, axes = panels(5.0, 3.1, columns=2, width_ratios=(1, 1.25))
+    left, right = axes[0]
+    found = with_numbers(primary(study, question))
+    if asked is None or found is None:
+        say_empty(left, "")
+        say_empty(right, _why_empty(study, asked))
+        return figure
+    said = measure(study, asked)
+    _slopes(left, found, said)
+    _differences(right, found, said, asked.sesoi, len(study.settings.get("seeds", ())))
+    sides = {asked.single: "single-task", asked.multi: "multi-task"}
+    given = spaced(asked.if_diverged)
+    note_diverged(figure, [f"{sides[run.arm]} seed {run.seed} (“{given}”)" for run in found.diverged])
+    return figure
+
+
+def _why_empty(study: Study, asked: Question | None) -> str:
+    if asked is None:
+        return "The study does not ask this"
+    sides = (("single-task", asked.single), ("multi-task", asked.multi))
+    counts = [f"{name}: {len(study.finished(arm))} finished" for name, arm in sides]
+    return "\n".join(("No seed with both scores yet", *counts))
+
+
+def _lost(found: Contrast) -> list[list[bool]]:
+    """Return for each seed which of its two runs diverged."""
+    lost = {(run.arm, run.seed) for run in found.diverged}
+    return [[(arm, seed) in lost for arm in found.arms] for seed in found.seeds]
+
+
+def _improves(found: Contrast) -> list[bool]:
+    sign = -1 if found.lower_is_better else 1
+    return (sign * found.differences > 0).tolist()
+
+
+def _slopes(ax: "Axes", found: Contrast, said: Measure) -> None:
+    """Draw every seed as a line between its two arms, and the mean over them."""
+    scores = said.scale * found.scores
+    for pair, better, lost in zip(scores, _improves(found), _lost(found), strict=True):
+        colour = MULTI if better else MUTED
+        ax.plot([0, 1], pair, color=colour, linewidth=0.8, alpha=0.6, zorder=2, label="seed")
+        for place, colour in enumerate((SINGLE, MULTI)):
+            inside = PAPER if lost[place] else colour
+            ax.plot(place, pair[place], "o", color=colour, markersize=3.4, markerfacecolor=inside, zorder=3)
+    means = scores.mean(axis=0)
+    ax.plot([0, 1], means, color=INK, linewidth=2.4, solid_capstyle="round", zorder=4, label="mean")
+    for place, colour in enumerate((SINGLE, MULTI)):
+        ax.plot(place, means[place], "o", color=colour, markersize=7, zorder=5)
+    head(ax, said.titled(said.unit), "lower is better ↓" if found.lower_is_better else "higher is better ↑")
+    ax.set_xlim(-0.5, 1.5)
+    names = [
+        f"{name}-task\n{said.level(level)}"
+        for name, level in zip(("single", "multi"), found.levels, strict=True)
+    ]
+    ax.set_xticks([0, 1], names, fontsize=SMALL, fontweight="bold", linespacing=1.4)
+    for label, colour in zip(ax.get_xticklabels(), (SINGLE, MULTI), strict=True):
+        label.set_color(colour)
+    _quiet(ax, "y", "bottom")
+
+
+def _quiet(ax: "Axes", axis: Literal["x", "y"], spine: str) -> None:
+    """Leave few ticks on the axis of numbers, and only the names on the other."""
+    from matplotlib.ticker import MaxNLocator
+
+    numbers = ax.xaxis if axis == "x" else ax.yaxis
+    numbers.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+    ax.tick_params(axis="y" if axis == "x" else "x", length=0)
+    ax.spines[spine].set_visible(False)
+    if axis == "y":
+        ax.grid(axis="y", color=RULE, linewidth=0.5)
+        ax.set_axisbelow(True)
+
+
+def _differences(ax: "Axes", found: Contrast, said: Measure, sesoi: float, planned: int) -> None:
+    """Draw the difference of every seed as a stack of dots, their mean and what chance leaves of it."""
+    values, mean = said.scale * found.differences, said.scale * found.estimate
+    ends = [said.scale * end for each in (found.interval, found.population) for end in each or ()]
+    low, high = limits([*values, *ends], said.scale * sesoi)
+    ax.set(xlim=(low, high), ylim=(0, _HEIGHT))
+    shade_margin(ax, said.scale * sesoi)
+    levels = stacked(values, _DOT / 130 * (high - low))
+    step = min(_DOT, (_HEIGHT - 20 - _ROWS[2]) / max(*levels, 1))
+    for value, level, better, lost in zip(values, levels, _improves(found), _lost(found), strict=True):
+        colour = MULTI if better else MUTED
+        inside = PAPER if any(lost) else colour
+        ax.plot(
+            value, _ROWS[2] + step * level, "o", color=colour, markersize=5, markerfacecolor=inside,
+            zorder=3, label="difference",
+        )  # fmt: skip
+    of = f" of {planned}\n" if len(values) < planned else " "
+    rows = {_ROWS[2]: f"{len(values)}{of}seed{'s' * (max(len(values), planned) > 1)}"}
+    rows |= _intervals(ax, found, said, mean)
+    ax.set_yticks(list(rows), list(rows.values()), fontsize=SMALL)
+    _quiet(ax, "x", "left")
+    head(ax, f"{said.signed(found.estimate)} {said.difference_unit}", "multi-task minus single-task")
+    name_margin(ax)
+    name_directions(ax, found.lower_is_better)
+
+
+def _intervals(ax: "Axes", found: Contrast, said: Measure, mean: float) -> dict[float, str]:
+    """Draw the mean with its intervals; return the name of each row by its height."""
+    ax.plot(mean, _ROWS[1], "o", color=INK, markersize=7, zorder=4, label="estimate")
+    if found.interval is None:
+        return {_ROWS[1]: "one seed has\nno interval"}
+    for width, height, interval in ((3.6, _ROWS[1], found.interval), (1.2, _ROWS[0], found.population)):
+        if interval is not None:
+            style = {"color": INK, "linewidth": width, "solid_capstyle": "butt", "zorder": 3}
+            ax.plot(said.scale * np.array(interval), [height, height], label="interval", **style)
+    names = {_ROWS[1]: "mean, 95 %\nover seeds"}
+    return names | ({_ROWS[0]: "over seeds\nand pictures"} if found.population else {})
+
+
+def stacked(values: "np.ndarray", width: float) -> list[int]:
+    """Return the lowest free level for each dot of a stack, so that none covers another.
+
+    Args:
+        values: where the dots stand; they stay there.
+        width: of a dot, in the same unit.
+
+    >>> stacked(np.array([0.0, 5.0, 0.5, 0.9]), width=1.0)
+    [0, 0, 1, 2]
+    """
+    levels = np.zeros(len(values), int)
+    last: list[float] = []  # where the last dot of each level stands
+    for place in np.argsort(values, kind="stable"):
+        value = float(values[place])
+        level = next((level for level, left in enumerate(last) if value - left >= width), len(last))
+        last[level : level + 1] = [value]
+        levels[place] = level
+    return levels.tolist()

@@ -1,0 +1,156 @@
+"""Scores are compared at equal pictures, at equal time, and as one model against two."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_study import METRICS, change, run_of, write_study
+
+from knowhue.report.compute import (
+    clock,
+    deployment,
+    deployment_rows,
+    equal_pictures,
+    equal_pictures_rows,
+    equal_time,
+    equal_time_rows,
+    interval_text,
+    matched,
+)
+from knowhue.report.reading import read_study
+from knowhue.report.records import Run, Study
+
+METRIC = {"colour": "ab_l1", "class": "balanced_accuracy"}
+
+
+def run(arm: str, seconds: list[Any], seed: int = 0, looked: float = 0.0, **scores: list[Any]) -> Run:
+    """A run whose epochs took `seconds` and ended with these scores."""
+    log = tuple(
+        {"epoch": i + 1, "seconds": spent, "validation": {name: each[i] for name, each in scores.items()}}
+        | ({"diagnostics": [{"seconds": looked / 2}, {"seconds": looked / 2}]} if looked else {})
+        for i, spent in enumerate(seconds)
+    )
+    return Run(arm, seed, "finished", log=log, scores={"metrics": {k: v[-1] for k, v in scores.items()}})
+
+
+def study(*runs: Run) -> Study:
+    arms = dict.fromkeys(each.arm for each in runs)
+    table = {arm: {each.seed: each for each in runs if each.arm == arm} for arm in arms}
+    return Study({}, table, metrics=METRICS)
+
+
+def three(seed: int = 0) -> tuple[Run, ...]:
+    """Single tasks of 30 and 15 seconds; multi-task takes 40 and moves by one a second."""
+    return (
+        run("colour", [10, 10, 10], seed, ab_l1=[20.0, 15.0, 12.0]),
+        run("class", [5, 5, 5], seed, balanced_accuracy=[0.5, 0.6, 0.7]),
+        run("multi", [10, 10, 20], seed, ab_l1=[40.0, 30.0, 10.0], balanced_accuracy=[0.5, 0.6, 0.8]),
+    )
+
+
+def test_the_clock_leaves_out_what_diagnostics_took():
+    assert clock(run("multi", [10, 12], looked=2.0, ab_l1=[1, 1])).tolist() == [8, 18]
+    assert clock(run("multi", [10, None], ab_l1=[1, 1])).tolist() == []
+    assert clock(Run("multi", 0)).tolist() == []
+
+
+def test_equal_time_reads_the_longer_training_where_the_shorter_one_ended():
+    colour, class_ = equal_time(study(*three()))
+    assert (colour.match.single, colour.match.multi) == pytest.approx((12.0, 20.0))
+    assert (colour.seconds, colour.single_seconds, colour.multi_seconds) == (30, 30, 40)
+    assert (colour.epochs, colour.of, colour.multi_cut) == (2.5, 3, 1)
+    assert class_.match.multi == pytest.approx(0.55)
+    assert class_.epochs == 1.5
+
+
+def test_where_multi_task_is_faster_the_single_task_is_cut():
+    slow = run("colour", [20, 20, 20], ab_l1=[30.0, 20.0, 10.0])
+    (row,) = equal_time(study(slow, three()[2]))
+    assert (row.match.single, row.match.multi) == pytest.approx((20.0, 10.0))
+    assert (row.seconds, row.multi_cut, row.epochs) == (40, 0, 3)
+
+
+def test_time_pairs_by_seed_with_a_t_interval():
+    runs = [
+        each
+        for seed, single in enumerate((11.0, 12.0, 13.0))
+        for each in (run("colour", [1], seed, ab_l1=[single]), run("multi", [1], seed, ab_l1=[10.0]))
+    ]
+    (row,) = equal_time(study(*runs))
+    assert row.match.seeds == (0, 1, 2)
+    assert row.match.difference == pytest.approx(-2)
+    assert row.match.interval == pytest.approx((-2 - 2.48414, -2 + 2.48414), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "single",
+    [
+        run("colour", [4, 4], ab_l1=[12.0, 11.0]),
+        run("colour", [10, None], ab_l1=[12.0, 11.0]),
+        run("colour", [10, 10], ab_l1=[12.0, None]),
+        run("colour", [10, 10], ab_l1=[12.0, math.nan]),
+    ],
+    ids=["over before the first epoch", "no seconds", "no last score", "last score not a number"],
+)
+def test_what_cannot_be_read_at_equal_time_has_no_row(single: Run):
+    data = study(single, three()[2])
+    assert equal_time(data) == []
+    assert equal_time_rows(data)[1][2:6] == ["–"] * 4
+
+
+def test_one_model_against_two():
+    found = deployment(study(*three(0), *three(1)))
+    assert found is not None
+    assert (found.seeds, found.bases, found.heads) == ((0, 1), (1, 2), (2, 2))
+    assert found.seconds == (40, 45)
+    assert [each.difference for each in found.matches] == pytest.approx([-2.0, 0.1])
+
+
+def test_deployment_counts_the_seeds_that_all_arms_finished():
+    found = deployment(study(*three(0), *three(1)[1:]))
+    assert found is not None
+    assert found.seeds == (0,)
+    assert found.matches[0].interval is None
+
+
+def test_a_missing_arm_leaves_headers_and_dashes():
+    data = study(*three()[::2])
+    assert deployment(data) is None
+    assert len(deployment_rows(data)) == 1
+    assert [each.question for each in equal_pictures(data)] == ["colour"]
+    assert equal_pictures_rows(data)[2] == ["Classification", "Balanced accuracy, %", *["–"] * 4, 0]
+
+
+def test_unknown_seconds_and_scores_are_dashes_in_deployment():
+    colour, _, multi = three()
+    unknown = run("class", [5, None, 5], balanced_accuracy=[0.5, 0.6, None])
+    found = deployment(study(colour, unknown, multi))
+    assert found is not None
+    assert found.seconds == (40, None)
+    assert [each.question for each in found.matches] == ["colour"]
+    assert deployment_rows(study(colour, unknown, multi))[3] == ["Training", "40.0 s", "–", "–"]
+
+
+def test_nothing_is_matched_without_two_numbers():
+    assert matched("colour", "ab_l1", {0: (1.0, math.nan)}) is None
+    assert interval_text(None, (0.0, 1.0)) == "–"
+
+
+def test_equal_pictures_is_what_was_reported_a_diverged_run_as_declared(tmp_path: Path):
+    write_study(tmp_path, seeds=(0, 1))
+    change(run_of(tmp_path, "multi", 1) / "status.json", lambda status: status.update(state="diverged"))
+    data = read_study(tmp_path)
+    colour, _ = equal_pictures(data)
+    assert colour.seeds == (0, 1)
+    assert colour.multi == pytest.approx((data.runs["multi"][0].metric("ab_l1") + 15.6) / 2)  # type: ignore[operator]
+
+
+def test_rows_are_text(eight_seeds: Path):
+    data = read_study(eight_seeds)
+    for rows in (equal_pictures_rows(data), equal_time_rows(data), deployment_rows(data)):
+        assert len({len(row) for row in rows}) == 1
+        assert len(rows) > 2
+        assert all(isinstance(cell, str | int) and cell != "–" for row in rows for cell in row)
+    assert deployment_rows(data)[1] == ["Bases run on a picture", 1, 2, "−1"]
+    assert deployment_rows(data)[3][1:] == ["32.0 s", "1 min 4 s", "−50 %"]

@@ -1,0 +1,152 @@
+"""What was run is held against what was frozen."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_study import change, put, run_of, write_study
+
+from knowhue.errors import RunError
+from knowhue.report.integrity import (
+    cell_counts,
+    cell_rows,
+    cells_sentence,
+    check_plan,
+    exploratory_rows,
+    exploratory_runs,
+    gate_sentence,
+    read_gates,
+)
+from knowhue.report.reading import read_study
+
+PASSED = {"steps": 3, "tensors": 60, "differ": []}
+
+
+def failed(*names: str) -> dict[str, Any]:
+    return PASSED | {"differ": list(names)}
+
+
+def test_an_untouched_plan_is_intact(one_seed: Path):
+    found = check_plan(read_study(one_seed))
+    assert found.intact
+    assert found.stored == found.recomputed
+    assert found.sentence.startswith("The plan is as it was frozen on 2026-11-23")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda plan: plan["questions"]["colour"].update(sesoi=0.01),
+        lambda plan: plan["config"]["training"].update(batch_size=16),
+        lambda plan: plan.update(seeds=[0, 1]),
+        lambda plan: plan["arms"].pop("class"),
+        lambda plan: plan.update(alpha=0.1),
+        lambda plan: plan.update(hash="00000000"),
+    ],
+    ids=["question", "setting", "seeds", "arm", "alpha", "hash"],
+)
+def test_a_change_after_freezing_is_said(tmp_path: Path, edit: Any):
+    write_study(tmp_path)
+    change(tmp_path / "study.json", edit)
+    found = check_plan(read_study(tmp_path))
+    assert not found.intact
+    assert found.sentence.startswith("study.json was changed after it was frozen: its plan has the hash ")
+
+
+def test_settings_of_the_evaluation_and_the_description_may_change(tmp_path: Path):
+    write_study(tmp_path)
+    change(tmp_path / "study.json", lambda plan: plan["config"]["evaluation"].update(diagnose_every_steps=0))
+    change(tmp_path / "study.json", lambda plan: plan.update(name="another"))
+    assert check_plan(read_study(tmp_path)).intact
+
+
+def test_what_cannot_be_checked_is_said(tmp_path: Path):
+    write_study(tmp_path)
+    change(tmp_path / "study.json", lambda plan: plan.pop("hash"))
+    assert "carries no hash" in check_plan(read_study(tmp_path)).sentence
+    change(tmp_path / "study.json", lambda plan: plan["config"].update(of_another_version=1))
+    found = check_plan(read_study(tmp_path))
+    assert (found.intact, found.recomputed) == (False, None)
+    assert "`config.of_another_version` is not a setting" in found.sentence
+
+
+def test_cells_are_counted_by_state(tmp_path: Path):
+    write_study(tmp_path, seeds=(0, 1, 2))
+    change(run_of(tmp_path, "multi", 0) / "status.json", lambda status: status.update(state="diverged"))
+    (run_of(tmp_path, "multi", 1) / "status.json").unlink()
+    shutil.rmtree(run_of(tmp_path, "multi", 2))
+    data = read_study(tmp_path)
+    assert cell_counts(data)[-1] == ("multi", 3, 0, 1, 1, 1, 0)
+    said = "Planned: 9 runs (3 arms, 3 seeds); 6 finished, 1 diverged, 1 not finished, 1 not started."
+    assert cells_sentence(data) == said
+    assert cell_rows(data)[-1] == ["Multi-task", 3, 0, 1, 1, 1, 0]
+
+
+def test_runs_of_other_settings_are_no_finished_cells(tmp_path: Path):
+    write_study(tmp_path)
+    change(tmp_path / "study.json", lambda plan: plan["config"]["training"].update(batch_size=16))
+    said = "Planned: 3 runs (3 arms, 1 seed); 0 finished, 3 run with other settings."
+    assert cells_sentence(read_study(tmp_path)) == said
+
+
+def test_gates_are_read_by_seed(tmp_path: Path):
+    assert read_gates(tmp_path) == {}
+    for seed in (10, 2):
+        put(tmp_path / "gate" / f"seed-{seed}.json", PASSED)
+    put(tmp_path / "gate" / "seed-x.json", PASSED)
+    assert list(read_gates(tmp_path)) == [2, 10]
+    (tmp_path / "gate" / "seed-2.json").write_text("{", encoding="utf-8")
+    with pytest.raises(RunError, match=r"seed-2\.json"):
+        read_gates(tmp_path)
+
+
+def test_the_gate_is_said_to_have_passed_failed_or_not_been_run():
+    passed = gate_sentence({0: PASSED, 1: PASSED, 2: PASSED, 9: failed("x")}, (0, 1, 2))
+    assert passed == (
+        "The A/A gate passed for seeds 0 to 2: after 3 steps on the frozen base all 60 tensors of the heads trained "
+        "together are, bit for bit, those of the heads trained alone."
+    )
+    assert gate_sentence({}, (0, 1)).startswith("The A/A gate was not run")
+    assert gate_sentence({1: PASSED}, (0, 1, 2)).endswith(" It was not run for seeds 0, 2.")
+    said = gate_sentence({0: PASSED, 1: failed("a", "b"), 3: failed("b")}, (0, 1, 3))
+    assert said.startswith("The A/A gate failed for seeds 1, 3: a, b came out otherwise")
+    assert "a, b, c, d, e and 2 more" in gate_sentence({0: failed(*"abcdefg")}, (0,))
+
+
+def test_a_study_as_planned_has_nothing_exploratory(one_seed: Path):
+    assert exploratory_runs(one_seed, read_study(one_seed)) == []
+    assert len(exploratory_rows(one_seed, read_study(one_seed))) == 1
+
+
+def test_runs_nobody_planned_are_exploratory(tmp_path: Path):
+    write_study(tmp_path)
+    planned = run_of(tmp_path, "multi")
+    for place in (
+        "multi/seed-0-ffffffff",
+        "multi/seed-5-ffffffff",
+        "later/seed-0-ffffffff",
+        "heads/seed-0-ffffffff",
+    ):
+        shutil.copytree(planned, tmp_path / place)
+    (tmp_path / "later" / "seed-0-ffffffff" / "status.json").unlink()
+    (tmp_path / "later" / "seed-0-ffffffff" / "scores.json").unlink()
+    (tmp_path / "later" / "seed-notes").mkdir()
+    data = read_study(tmp_path)
+    found = exploratory_runs(tmp_path, data)
+    assert [each[:4] for each in found] == [
+        ("later", 0, "seed-0-ffffffff", "running"),
+        ("multi", 0, "seed-0-ffffffff", "finished"),
+        ("multi", 5, "seed-5-ffffffff", "finished"),
+    ]
+    assert found[1].metrics["ab_l1"] == data.runs["multi"][0].metric("ab_l1")
+    rows = exploratory_rows(tmp_path, data)
+    assert rows[0][-2:] == ["Mean absolute error of a*b*, CIELAB units", "Balanced accuracy, %"]
+    assert rows[1][-2:] == ["–", "–"]
+
+
+def test_a_plan_of_another_version_is_compared_by_arm_and_seed(tmp_path: Path):
+    write_study(tmp_path)
+    shutil.copytree(run_of(tmp_path, "multi"), tmp_path / "multi" / "seed-5-ffffffff")
+    change(tmp_path / "study.json", lambda plan: plan["config"].update(of_another_version=1))
+    assert [each.seed for each in exploratory_runs(tmp_path, read_study(tmp_path))] == [5]

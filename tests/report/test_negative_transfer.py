@@ -1,0 +1,243 @@
+"""Harm to seeds, classes and pictures is counted as planted, and so is what is left at equal train loss."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from synthetic_study import CLASSES, METRICS, change, run_of, write_study
+
+from knowhue.report.negative_transfer import (
+    class_transfer,
+    class_transfer_rows,
+    equal_train_loss,
+    equal_train_loss_rows,
+    picture_flips,
+    picture_flips_rows,
+    seed_transfer,
+    seed_transfer_rows,
+)
+from knowhue.report.reading import read_study
+from knowhue.report.records import Run, Study
+
+LABELS = ("coral", "coral", "coral", "slug")
+
+
+def run(arm: str, seed: int = 0, **more: Any) -> Run:
+    return Run(arm, seed, "finished", **more)
+
+
+def study(*runs: Run, classes: tuple[str, ...] = ("coral", "slug")) -> Study:
+    arms = dict.fromkeys(each.arm for each in runs)
+    table = {arm: {each.seed: each for each in runs if each.arm == arm} for arm in arms}
+    return Study({}, table, {"classes": list(classes)}, metrics=METRICS)
+
+
+def scored(arm: str, seed: int, name: str, value: Any) -> Run:
+    return run(arm, seed, scores={"metrics": {name: value}})
+
+
+def judged(arm: str, seed: int, correct: str, labels: tuple[str, ...] = LABELS, first: int = 0) -> Run:
+    """A run that is right (1), wrong (0) or silent (-) on pictures, listed last to first."""
+    known = {"1": 1.0, "0": 0.0, "-": None}
+    rows = [{"index": first + i, "label": label, "correct": known[mark]}
+            for i, (label, mark) in enumerate(zip(labels, correct, strict=True))]  # fmt: skip
+    return run(arm, seed, images=tuple(reversed(rows) if arm == "multi" else rows))
+
+
+def tuned(arm: str, losses: list[Any], scores: list[Any], seed: int = 0) -> Run:
+    heads = {"phase": "heads", "train": {"l1": 0.05}, "validation": {"ab_l1": 99.0}}
+    pairs = zip(losses, scores, strict=True)
+    log = [{"phase": "finetune", "train": {"l1": a}, "validation": {"ab_l1": b}} for a, b in pairs]
+    return run(arm, seed, log=(heads, *log))
+
+
+def per_class(arm: str, seed: int, name: str, *values: Any) -> Run:
+    return run(
+        arm,
+        seed,
+        scores={"per_class": {c: {name: v} for c, v in zip(("coral", "slug"), values, strict=True)}},
+    )
+
+
+def test_seeds_worse_by_more_than_the_margin_are_counted():
+    gaps = (0.3, 0.2, -0.4, 0.9)
+    data = study(*(scored(arm, seed, "ab_l1", 10 + gap * (arm == "multi"))
+                   for seed, gap in enumerate(gaps) for arm in ("colour", "multi")))  # fmt: skip
+    (row,) = seed_transfer(data)
+    assert row.hurt[:3] == (2, 4, 0.5)
+    assert row.hurt.interval == pytest.approx((0.15, 0.85), abs=0.001)  # Wilson
+    assert (row.worst_seed, row.best_seed) == (3, 2)
+    assert (row.worst, row.best) == pytest.approx((0.9, -0.4))
+    assert seed_transfer_rows(data)[1][3:] == [
+        "2 of 4",
+        "50.0",
+        "15.0 to 85.0",
+        "+0.90 (seed 3)",
+        "−0.40 (seed 2)",
+    ]
+    assert seed_transfer_rows(data)[2][3:] == ["–"] * 5
+
+
+def test_worst_and_best_follow_the_direction_of_the_metric():
+    data = study(*(scored("class", s, "balanced_accuracy", 0.5) for s in (0, 1)),
+                 *(scored("multi", s, "balanced_accuracy", 0.4 + 0.2 * s) for s in (0, 1)))  # fmt: skip
+    (row,) = seed_transfer(data)
+    assert (row.worst_seed, row.best_seed, row.hurt.count) == (0, 1, 1)
+
+
+@pytest.mark.parametrize("value", [None, math.nan])
+def test_a_score_that_is_no_number_gives_no_row(value: Any):
+    assert seed_transfer(study(scored("colour", 0, "ab_l1", 12.0), scored("multi", 0, "ab_l1", value))) == []
+
+
+def test_a_class_is_flagged_only_where_all_rows_together_allow_it():
+    gains = (0.1, 0.2, 0.15, 0.12, 0.18, 0.11, 0.14, 0.16)
+    noise = (0.1, -0.1) * 4
+    runs = [
+        each
+        for seed, (gain, chance) in enumerate(zip(gains, noise, strict=True))
+        for each in (
+            per_class("colour", seed, "ab_l1", 10, 10),
+            per_class("multi", seed, "ab_l1", 10 + gain, 10 + chance),
+        )
+    ]
+    coral, slug = class_transfer(study(*runs))
+    assert (coral.name, coral.word, slug.word) == ("coral", "hurt", "")
+    assert coral.match.difference == pytest.approx(np.mean(gains))
+    assert (coral.p, coral.p_adjusted) == pytest.approx((2 / 256, 4 / 256))
+    assert slug.p == 1
+
+
+def test_a_higher_recall_is_help():
+    runs = [per_class(arm, seed, "accuracy", 0.5 + 0.1 * (arm == "multi"), 0.5)
+            for seed in range(7) for arm in ("class", "multi")]  # fmt: skip
+    coral, slug = class_transfer(study(*runs))
+    assert (coral.match.question, coral.word, slug.word) == ("class", "helped", "")
+    assert class_transfer_rows(study(*runs))[1] == [
+        "coral", "Recall, %", "50.0", "60.0", "+10.0", "+10.0 to +10.0", "0.016", "0.031", 7, "helped",
+    ]  # fmt: skip
+
+
+def test_five_seeds_flag_nothing_however_large_the_effect():
+    runs = [
+        per_class(arm, seed, "ab_l1", 10 + 5 * (arm == "multi"), 10)
+        for seed in range(5)
+        for arm in ("colour", "multi")
+    ]
+    assert [row.word for row in class_transfer(study(*runs))] == ["", ""]
+
+
+def test_classes_without_scores_have_no_row():
+    runs = [per_class("colour", 0, "ab_l1", 10, None), per_class("multi", 0, "ab_l1", 11, 12),
+            per_class("colour", 1, "ab_l1", 10, math.nan), per_class("multi", 1, "ab_l1", 11, 12)]  # fmt: skip
+    (row,) = class_transfer(study(*runs))
+    assert (row.name, row.match.seeds) == ("coral", (0, 1))
+
+
+def test_planted_flips_are_found_whatever_the_order_of_the_rows():
+    runs = [
+        judged("class", 0, "1100"),
+        judged("multi", 0, "0111"),
+        judged("class", 1, "1100"),
+        judged("multi", 1, "1101"),
+    ]
+    everything, coral, slug = picture_flips(study(*runs))
+    assert (everything.name, everything.pictures, everything.seeds) == (None, 4, (0, 1))
+    assert everything[3:6] == (1 / 8, 3 / 8, 1 / 4)
+    assert everything.interval == pytest.approx((0.25, 0.25))
+    assert coral[3:6] == pytest.approx((1 / 6, 1 / 6, 0))
+    assert slug[3:6] == (0, 1, 1)
+    assert picture_flips_rows(study(*runs))[1] == ["All", 4, "12.5", "37.5", "+25.0", "+25.0 to +25.0", 2]
+
+
+def test_pictures_without_a_label_do_not_count():
+    labels = (*LABELS, "")
+    everything, *_ = picture_flips(
+        study(judged("class", 0, "1100-", labels), judged("multi", 0, "01111", labels))
+    )
+    assert (everything.pictures, everything.interval) == (4, None)
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        (),
+        (judged("multi", 0, "1111"),),
+        (judged("class", 0, "1111"), judged("multi", 1, "1111")),
+        (judged("class", 0, "1111"), judged("multi", 0, "1111", first=7)),
+        (run("class"), run("multi")),
+    ],
+    ids=["no runs", "one arm", "no common seed", "other pictures", "no pictures"],
+)
+def test_flips_need_two_arms_on_the_same_pictures(runs: tuple[Run, ...]):
+    assert picture_flips(study(*runs)) == []
+    assert len(picture_flips_rows(study(*runs))) == 1
+
+
+def test_equal_train_loss_reads_between_epochs():
+    single, multi = (
+        tuned("colour", [0.4, 0.2, 0.1], [14, 12, 10]),
+        tuned("multi", [0.5, 0.3, 0.15], [15, 13, 9]),
+    )
+    (row,) = equal_train_loss(study(single, multi))
+    assert (row.loss, row.apart) == ("l1", ())
+    assert row.level == 0.15  # multi-task never came lower
+    assert (row.match.single, row.match.multi) == pytest.approx((11.0, 9.0))
+
+
+def test_the_first_time_at_the_level_counts():
+    single, multi = (
+        tuned("colour", [0.4, 0.1, 0.3, 0.1], [14, 11, 30, 40]),
+        tuned("multi", [0.5, 0.25], [15, 9]),
+    )
+    (row,) = equal_train_loss(study(single, multi))
+    assert row.match.single == pytest.approx(12.5)
+
+
+def test_seeds_apart_are_named_and_a_question_of_them_alone_has_no_row():
+    apart = (tuned("colour", [0.4, 0.3], [14, 13], 1), tuned("multi", [0.2, 0.1], [12, 11], 1))
+    near = (tuned("colour", [0.4, 0.2], [14, 12]), tuned("multi", [0.3, 0.2], [12, 11]))
+    (row,) = equal_train_loss(study(*near, *apart))
+    assert (row.match.seeds, row.apart) == ((0,), (1,))
+    assert equal_train_loss(study(*apart)) == []
+    assert equal_train_loss_rows(study(*apart))[1][3:] == ["–"] * 5 + [0]
+
+
+@pytest.mark.parametrize("hole", [None, math.nan])
+def test_epochs_without_a_number_are_passed_over(hole: Any):
+    single = tuned("colour", [0.4, hole, 0.2], [14, 99, 12])
+    (row,) = equal_train_loss(study(single, tuned("multi", [0.3, 0.2, 0.2], [13, 11, hole])))
+    assert (row.match.single, row.match.multi) == pytest.approx((12, 11))
+    assert equal_train_loss(study(single, tuned("multi", [hole], [13]))) == []
+
+
+def test_one_epoch_overlaps_only_where_it_is_the_level():
+    (row,) = equal_train_loss(study(tuned("colour", [0.4, 0.2], [14, 12]), tuned("multi", [0.3], [9])))
+    assert (row.match.single, row.match.multi) == pytest.approx((13, 9))
+
+
+def test_a_diverged_run_counts_as_a_hurt_seed_and_in_no_class(tmp_path: Path):
+    write_study(tmp_path, seeds=(0, 1))
+    change(run_of(tmp_path, "multi", 1) / "status.json", lambda status: status.update(state="diverged"))
+    data = read_study(tmp_path)
+    assert [(row.hurt.count, row.worst_seed) for row in seed_transfer(data)] == [(1, 1), (1, 1)]
+    assert {row.match.seeds for row in class_transfer(data)} == {(0,)}
+
+
+def test_rows_of_a_whole_study_are_text(eight_seeds: Path):
+    data = read_study(eight_seeds)
+    tables = [
+        each(data)
+        for each in (seed_transfer_rows, class_transfer_rows, picture_flips_rows, equal_train_loss_rows)
+    ]
+    assert [len(table) for table in tables] == [3, 1 + 2 * len(CLASSES), 2 + len(CLASSES), 3]
+    assert all(len({len(row) for row in table}) == 1 for table in tables)
+    assert {row[-1] for row in tables[1][1:6]} == {"helped"}
+    (everything, *classes) = picture_flips(data)
+    gain = [
+        data.runs["multi"][s].metric("accuracy") - data.runs["class"][s].metric("accuracy") for s in range(8)
+    ]  # type: ignore[operator]
+    assert everything.net == pytest.approx(np.mean(gain))
+    assert np.mean([each.net for each in classes]) == pytest.approx(everything.net)

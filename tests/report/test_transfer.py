@@ -1,0 +1,161 @@
+"""The drawing of a question holds every seed, its mean and its intervals, and the band of what is too small."""
+
+import dataclasses
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.text import Text
+from scipy import stats
+
+from knowhue.plan import QUESTIONS
+from knowhue.presets import THREE_ARMS
+from knowhue.report.contrasts import primary
+from knowhue.report.reading import read_study
+from knowhue.report.records import Run, Study
+from knowhue.report.svg import to_svg
+from knowhue.report.transfer import stacked, transfer_class, transfer_colour, transfer_table
+
+DRAW = {"colour": transfer_colour, "class": transfer_class}
+SCALE = {"colour": 1, "class": 100}
+BASELINES = {"gray": {"ab_l1": 15.6}, "majority_class": {"balanced_accuracy": 0.2}}
+
+
+def make_study(differences: list[float], **states: dict[int, str]) -> Study:
+    """A study without files: multi-task differs from single-task by these, and by a tenth of them in accuracy."""
+    runs = {}
+    for arm in THREE_ARMS:
+        runs[arm] = {}
+        for seed, difference in enumerate(differences):
+            more = difference * (arm == "multi")
+            metrics = {"ab_l1": 12 + 0.1 * seed + more, "balanced_accuracy": 0.8 + 0.01 * seed + more / 10}
+            state = states.get(arm, {}).get(seed, "finished")
+            runs[arm][seed] = Run(
+                arm, seed, state, scores={"metrics": metrics} if state == "finished" else {}
+            )
+    settings = {"seeds": list(range(len(differences))), "arms": THREE_ARMS}
+    return Study(settings, runs, baselines=BASELINES)
+
+
+def lines(figure, panel: int, label: str) -> list[np.ndarray]:
+    return [line.get_xydata() for line in figure.axes[panel].lines if line.get_label() == label]
+
+
+def words(figure) -> str:
+    return " ".join(text.get_text() for text in figure.findobj(Text))
+
+
+SOME = [-0.3, -0.5, 0.1, -0.2, -0.45, 0.0, -0.35, -0.1]
+
+
+@pytest.mark.parametrize("question", DRAW)
+@pytest.mark.parametrize("differences", [[-0.3], SOME, [0.2, 0.2], [-0.4] * 20], ids=len)
+def test_every_seed_is_drawn_with_its_scores(question: str, differences: list[float]):
+    study = make_study(differences)
+    figure = DRAW[question](study)
+    scores = SCALE[question] * primary(study, question).scores
+    np.testing.assert_allclose([line[:, 1] for line in lines(figure, 0, "seed")], scores)
+    np.testing.assert_allclose(lines(figure, 0, "mean")[0][:, 1], scores.mean(axis=0))
+    dots = np.concatenate(lines(figure, 1, "difference"))
+    np.testing.assert_allclose(dots[:, 0], scores[:, 1] - scores[:, 0])
+    np.testing.assert_allclose(lines(figure, 1, "estimate")[0][0, 0], np.diff(scores).mean())
+
+
+@pytest.mark.parametrize("question", DRAW)
+def test_intervals_are_those_of_the_statistics(question: str, eight_seeds: Path):
+    study = read_study(eight_seeds)
+    over_seeds, over_both = lines(DRAW[question](study), 1, "interval")
+    d = SCALE[question] * primary(study, question).differences
+    expected = stats.t.interval(0.95, len(d) - 1, d.mean(), stats.sem(d))
+    np.testing.assert_allclose(over_seeds[:, 0], expected)
+    np.testing.assert_allclose(
+        over_both[:, 0], SCALE[question] * np.array(primary(study, question).population)
+    )
+
+
+@pytest.mark.parametrize("question", DRAW)
+@pytest.mark.parametrize("differences", [[-0.3], SOME, [-9.0, -8.0, -8.5]], ids=len)
+def test_the_whole_band_of_what_is_too_small_is_in_the_panel(question: str, differences: list[float]):
+    ax = DRAW[question](make_study(differences)).axes[1]
+    margin = SCALE[question] * QUESTIONS[question].sesoi
+    band = ax.patches[0].get_extents().transformed(ax.transData.inverted())
+    np.testing.assert_allclose([band.x0, band.x1], [-margin, margin])
+    low, high = ax.get_xlim()
+    assert low < -margin < margin < high
+
+
+def test_only_seeds_that_improve_have_the_colour_of_improvement():
+    for question, better in (("colour", np.array(SOME) < 0), ("class", np.array(SOME) > 0)):
+        ax = DRAW[question](make_study(SOME)).axes[0]
+        seeds = [line for line in ax.lines if line.get_label() == "seed"]
+        assert [line.get_color() == "#c8500a" for line in seeds] == better.tolist()
+
+
+def test_one_seed_says_that_it_has_no_interval():
+    figure = transfer_colour(make_study([-0.3]))
+    assert not lines(figure, 1, "interval")
+    assert "no interval" in words(figure)
+    assert "1 seed" in words(figure)
+
+
+def test_a_diverged_run_is_hollow_and_named_and_has_the_declared_score():
+    study = make_study(SOME, multi={3: "diverged"})
+    figure = transfer_colour(study)
+    hollow = [line.get_xdata()[0] for line in figure.axes[1].lines if line.get_markerfacecolor() == "#fefefe"]
+    np.testing.assert_allclose(hollow, 15.6 - 12.3)
+    assert "multi-task seed 3 (“gray”)" in words(figure)
+    assert [row[6] for row in transfer_table(study)[1:10]] == ["", "", "", "multi", "", "", "", "", ""]
+
+
+def test_seeds_without_a_pair_or_a_number_are_counted_as_missing():
+    study = make_study(SOME, colour={0: "running"})
+    unreadable = dataclasses.replace(study.runs["multi"][4], scores={"metrics": {"ab_l1": math.nan}})
+    multi = {**study.runs["multi"], 4: unreadable}
+    study = dataclasses.replace(study, runs={**study.runs, "multi": multi})
+    figure = transfer_colour(study)
+    assert len(lines(figure, 0, "seed")) == 6
+    assert "6 of 8\nseeds" in words(figure)
+    assert ">nan" not in to_svg(figure, "drawing", "").lower()
+
+
+def test_without_a_pair_words_say_what_there_is():
+    study = make_study(SOME, multi=dict.fromkeys(range(8), "running"))
+    assert "single-task: 8 finished\nmulti-task: 0 finished" in words(transfer_colour(study))
+    assert transfer_table(study) == transfer_table(study)[:1]
+    assert "No seed" in words(transfer_class(Study({"seeds": [0], "arms": {}}, {})))
+
+
+def test_colours_follow_the_page():
+    text = to_svg(transfer_colour(make_study(SOME, multi={3: "diverged"})), "drawing", "")
+    assert not set(re.findall(r"(?<!, )#[0-9a-f]{6}", text))
+    assert len(re.findall(r' id="([^"]+)"', text)) == len(set(re.findall(r' id="([^"]+)"', text)))
+
+
+def test_a_question_that_was_not_asked_says_so():
+    asked = {"colour": QUESTIONS["colour"].model_dump()}
+    study = make_study(SOME)
+    study = dataclasses.replace(study, settings={**study.settings, "questions": asked})
+    assert "does not ask" in words(transfer_class(study))
+
+
+def test_table_holds_the_raw_numbers():
+    header, *rows = transfer_table(make_study(SOME))
+    table = {(row[0], row[2]): dict(zip(header, row, strict=True)) for row in rows}
+    assert len(rows) == 2 * (8 + 1)
+    for seed, difference in enumerate(SOME):
+        assert table["colour", seed]["difference"] == pytest.approx(difference)
+        assert table["class", seed]["difference"] == pytest.approx(difference / 10)
+    assert table["colour", "mean"]["difference"] == pytest.approx(np.mean(SOME))
+    low, high = stats.t.interval(0.95, 7, np.mean(SOME), stats.sem(SOME))
+    assert (table["colour", "mean"]["low"], table["colour", "mean"]["high"]) == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_dot_of_a_stack_covers_another(seed: int):
+    values = np.random.default_rng(seed).normal(size=40).round(1)
+    levels = np.array(stacked(values, width=0.3))
+    for level in range(levels.max() + 1):
+        assert (np.diff(np.sort(values[levels == level])) >= 0.3 - 1e-9).all()
+    assert 0 in levels
