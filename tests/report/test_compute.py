@@ -15,9 +15,8 @@ from knowhue.report.compute import (
     equal_pictures_rows,
     equal_time,
     equal_time_rows,
-    interval_text,
-    matched,
 )
+from knowhue.report.matched import interval_text, matched
 from knowhue.report.reading import read_study
 from knowhue.report.records import Run, Study
 

@@ -11,7 +11,8 @@ from scipy import stats
 
 from knowhue.plan import QUESTIONS
 from knowhue.presets import ARMS
-from knowhue.report.forest import Measure, arm_name, forest, forest_table
+from knowhue.report.differences import Measure
+from knowhue.report.forest import arm_name, forest, forest_table
 from knowhue.report.records import Run, Study
 from knowhue.report.svg import to_svg
 from knowhue.statistics.multiplicity import benjamini_hochberg

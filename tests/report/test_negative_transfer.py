@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from synthetic_study import CLASSES, METRICS, change, run_of, write_study
 
+from knowhue.report.loss_matched import equal_train_loss, equal_train_loss_rows
 from knowhue.report.negative_transfer import (
     class_transfer,
     class_transfer_rows,
-    equal_train_loss,
-    equal_train_loss_rows,
     picture_flips,
     picture_flips_rows,
     seed_transfer,

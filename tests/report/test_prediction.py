@@ -6,16 +6,14 @@ from typing import Any
 
 import pytest
 
-from knowhue.report.prediction import (
+from knowhue.report.diagnostics import (
     DIAGNOSTICS,
-    Prediction,
     diagnostic_means,
     diagnostic_means_rows,
-    prediction_rows,
-    predictions,
     seed_diagnostics,
     seed_diagnostics_rows,
 )
+from knowhue.report.prediction import Prediction, prediction_rows, predictions
 from knowhue.report.reading import read_study
 from knowhue.report.records import Run, Study
 

@@ -3,15 +3,12 @@
 from dataclasses import dataclass
 
 from knowhue.report.compute import deployment_rows, equal_pictures_rows, equal_time_rows
+from knowhue.report.diagnostics import diagnostic_means_rows
 from knowhue.report.integrity import cell_rows, cells_sentence, check_plan, gate_sentence
-from knowhue.report.negative_transfer import (
-    class_transfer_rows,
-    equal_train_loss_rows,
-    picture_flips_rows,
-    seed_transfer_rows,
-)
+from knowhue.report.loss_matched import equal_train_loss_rows
+from knowhue.report.negative_transfer import class_transfer_rows, picture_flips_rows, seed_transfer_rows
 from knowhue.report.optimism import optimism_rows
-from knowhue.report.prediction import diagnostic_means_rows, prediction_rows
+from knowhue.report.prediction import prediction_rows
 from knowhue.report.records import Study, Table
 
 
@@ -82,8 +79,9 @@ def _transfer(study: Study) -> tuple[Sheet, ...]:
         ),
         Sheet(
             "At equal training loss",
-            "Validation scores where both arms' training loss has come equally far (interpolated between epochs of "
-            "fine-tuning): what is left here is not a matter of one arm having trained faster.",
+            "Validation scores where each arm's training loss first comes to the lowest level that both reached in "
+            "fine-tuning, on the line between two epochs; the arm that fits faster is caught before its learning rate "
+            "has come down.",
             equal_train_loss_rows(study),
         ),
     )
@@ -95,7 +93,8 @@ def _cost(study: Study) -> tuple[Sheet, ...]:
               equal_pictures_rows(study)),
         Sheet(
             "Equal time",
-            "The slower arm is read where the faster one had ended, by its own clock (interpolated between epochs).",
+            "The longer training is read where the shorter one ended, on the line between two epochs; cut before its "
+            "learning rate came down, it stands at a disadvantage. Diagnostics are not on the clock, validation is.",
             equal_time_rows(study),
         ),
         Sheet("Deployment", "One model for two tasks against one model for each.", deployment_rows(study)),
@@ -103,10 +102,7 @@ def _cost(study: Study) -> tuple[Sheet, ...]:
 
 
 def _epochs(study: Study) -> tuple[Sheet, ...]:
-    note = (
-        "This report uses the last epoch. Choosing the best one on the same pictures would have added this much, "
-        "and more for an arm that serves one task only."
-    )
+    note = "The last epoch is reported. Choosing each run's best one on the same pictures would have added this much."
     return (Sheet("Best epoch against last", note, optimism_rows(study)),)
 
 
@@ -114,13 +110,15 @@ def _diagnostics(study: Study) -> tuple[Sheet, ...]:
     return (
         Sheet(
             "Gradients at the shared features",
-            "Of the multi-task arm, every few steps of fine-tuning. Affinity is by which share one step of the base "
-            "for one task lowers the other's loss. They describe, and are no verdict.",
+            "Of the multi-task arm, every few steps of fine-tuning: means of cosines, shares of negative ones, "
+            "geometric mean of the norm ratio, medians of affinities (by which share one step of the base for one task "
+            "lowers the other's loss; Fifty et al. 2021). They describe and are no verdict.",
             diagnostic_means_rows(study),
         ),
         Sheet(
             "Did it predict the transfer?",
-            "Rank correlation over seeds of each diagnostic with the difference that was found; exploratory.",
+            "Spearman's correlation over seeds of each diagnostic with the transfer found (positive is better); p by "
+            "permutation, not adjusted, so about one row in twenty reaches .05 by chance. Exploratory.",
             prediction_rows(study),
         ),
     )

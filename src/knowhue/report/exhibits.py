@@ -32,27 +32,30 @@ EXHIBITS: dict[str, Exhibit] = {
     "transfer": Exhibit(
         ("transfer_colour", "transfer_class"),
         "Seed by seed.",
-        "Left: every seed as a line from its single-task to its multi-task model. Right: the differences, their mean, "
-        "the 95\u00a0% interval over seeds (thick) and over seeds and pictures (thin), and the band of effects too "
-        "small to matter.",
+        "Each thin line is a seed, from its single-task to its multi-task model; orange seeds improve, gray ones do "
+        "not, and the black line is the mean. On the right are the differences of the same seeds and their mean with "
+        "its 95\u00a0% interval (thick: over seeds; thin: over seeds and pictures). Inside the shaded band a "
+        "difference is smaller than the smallest one that matters, fixed beforehand.",
         transfer_table,
         wide=True,
     ),
     "forest": Exhibit(
         ("forest",),
         "All arms.",
-        "Each arm against the single-task arm of its question: mean paired difference and 95\u00a0% interval over "
-        "seeds. Only multi-task is what the study asks about; the p-values of the others are adjusted together "
-        "(Benjamini-Hochberg). A placebo that does as well as multi-task says that no information passed between "
-        "the tasks.",
+        "Every arm that trains both tasks against the single-task model: mean paired difference over seeds and its "
+        "95\u00a0% interval (Student\u2019s t). Orange is the question itself. Rows in gray learn this very task from "
+        "other targets (a placebo, or fewer labels), so their difference says nothing about transfer; an arrow is a "
+        "value beyond the axis. A placebo of the other task that does as well as multi-task says that no information "
+        "passed between the tasks.",
         forest_table,
         wide=True,
     ),
     "label_fraction": Exhibit(
         ("label_fraction",),
         "With few labels.",
-        "Balanced accuracy when only a share of the training labels is known; every picture still trains the colour "
-        "task of the multi-task model. Means over seeds with 95\u00a0% intervals.",
+        "Balanced accuracy when only a share of the training labels is known, while every picture still trains "
+        "colouring. Large dots are means over seeds with 95\u00a0% intervals, faint dots are seeds; the axis is "
+        "logarithmic.",
         label_fraction_table,
         wide=True,
     ),

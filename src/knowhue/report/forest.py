@@ -1,31 +1,35 @@
 """Every arm against the single-task arm of each question, with the placebos that must show nothing."""
 
-import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from knowhue.plan import Question
 from knowhue.report.contrasts import Contrast, primary, questions
-from knowhue.report.label_fraction import asked_of, labelled_share, note_diverged, placebo, tasks
+from knowhue.report.differences import (
+    Measure,
+    head,
+    limits,
+    measure,
+    name_directions,
+    name_margin,
+    note_diverged,
+    shade_margin,
+    with_numbers,
+)
 from knowhue.report.palette import (
     INK,
     MULTI,
     MUTED,
     PAPER,
-    RULE,
-    SHADE,
     SMALL,
-    TEXT,
     panels,
     say_empty,
 )
-from knowhue.report.records import Study, Table, spaced
+from knowhue.report.records import Study, Table
+from knowhue.report.taught import asked_of, labelled_share, placebo, tasks
 from knowhue.statistics.multiplicity import benjamini_hochberg
-from knowhue.statistics.paired import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,53 +45,6 @@ _PATTERNS = {
     r"multi-class(.+)": r"multi-task, class weight \1",
     r"multi-labels(.+)": r"multi-task, \1 % of the labels",
 }
-_TITLES = {"ab_l1": "L1 of a*b*"}
-_UNITS = {"ab_l1": "CIELAB units", "balanced_accuracy": "share"}
-
-
-class Measure(NamedTuple):
-    """How a metric is said: a share is shown in per cent, and a difference of shares in percentage points."""
-
-    title: str
-    unit: str
-    difference_unit: str
-    scale: float
-    places: int
-
-    def titled(self, unit: str) -> str:
-        """Return title and unit."""
-        return f"{self.title}, {unit}" if unit else self.title
-
-    def level(self, value: float) -> str:
-        """Return a score as text."""
-        return f"{self.scale * value:.{self.places}f}"
-
-    def signed(self, value: float) -> str:
-        """Return a difference as text."""
-        text = f"{self.scale * value:+.{self.places}f}".replace("-", "−")
-        return text if text.strip("+−0.") else text[1:]
-
-
-def measure(study: Study, asked: Question) -> Measure:
-    """Return how the metric of a question is said, to two digits of its smallest effect of interest."""
-    about = study.metrics.get(asked.metric, {})
-    title = _TITLES.get(asked.metric, str(about.get("title", spaced(asked.metric).capitalize())))
-    unit = about.get("unit", _UNITS.get(asked.metric, ""))
-    scale, shown, between = (100, "%", "percentage points") if unit == "share" else (1, unit, unit)
-    return Measure(title, shown, between, scale, max(1 - math.floor(math.log10(scale * asked.sesoi)), 0))
-
-
-def with_numbers(found: Contrast | None) -> Contrast | None:
-    """Return a contrast of the seeds whose scores are finite; None without any."""
-    if found is None or np.isfinite(found.scores).all():
-        return found
-    kept = np.isfinite(found.scores).all(axis=1)
-    if not kept.any():
-        return None
-    seeds = tuple(np.array(found.seeds)[kept].tolist())
-    diverged = tuple(run for run in found.diverged if run.seed in seeds)
-    pairs = [pair for pair in found.pairs if pair[0].seed in seeds]
-    return replace(found, seeds=seeds, scores=found.scores[kept], diverged=diverged, pairs=pairs)
 
 
 @dataclass(frozen=True)
@@ -167,48 +124,6 @@ def forest(study: Study) -> "Figure":
             say_empty(ax, "No seed with both scores yet")
     note_diverged(figure, lost)
     return figure
-
-
-def shade_margin(ax: "Axes", margin: float) -> None:
-    """Mark no difference, and the differences smaller than the smallest of interest."""
-    ax.axvspan(-margin, margin, color=SHADE, linewidth=0, zorder=0)
-    for edge in (-margin, margin):
-        ax.axvline(edge, color=RULE, linewidth=0.6, zorder=0.5)
-    ax.axvline(0, 0, 0.9, color=MUTED, linewidth=0.8, zorder=1)  # ends below the name of the band
-
-
-def name_margin(ax: "Axes") -> None:
-    """Name the band of `shade_margin` at its top, within the panel wherever the band lies."""
-    low, high = ax.get_xlim()
-    zero = -low / (high - low)
-    side = "left" if zero < 0.32 else "right" if zero > 0.68 else "center"
-    place = {"left": 0.01, "right": 0.99, "center": zero}[side]
-    style = {"ha": side, "va": "top", "color": MUTED, "fontsize": SMALL, "zorder": 2}
-    ax.text(place, 0.985, "smaller than matters", transform=ax.transAxes, **style)
-
-
-def head(ax: "Axes", title: str, subtitle: str) -> None:
-    """Write the title of a panel and a quiet line below it."""
-    ax.set_title(title, loc="left", fontsize=TEXT, fontweight="bold", color=INK, pad=20)
-    place = {"xy": (0, 1), "xycoords": "axes fraction", "xytext": (0, 7), "textcoords": "offset points"}
-    ax.annotate(subtitle, **place, color=MUTED, fontsize=SMALL, va="bottom")
-
-
-def name_directions(ax: "Axes", lower_is_better: bool) -> None:
-    """Say below the axis which side is better."""
-    words = ("← better", "worse →") if lower_is_better else ("← worse", "better →")
-    for place, text in zip((0, 1), words, strict=True):
-        ax.annotate(
-            text, (place, 0), xycoords="axes fraction", xytext=(0, -16), textcoords="offset points",
-            ha="right" if place else "left", va="top", fontsize=SMALL,
-            color=MULTI if "better" in text else MUTED,
-        )  # fmt: skip
-
-
-def limits(values: Sequence[float], margin: float) -> Interval:
-    """Return the ends of an axis of differences: all values and the whole band of what is too small."""
-    low, high = min([*values, -1.15 * margin]), max([*values, 1.15 * margin])
-    return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
 def _targets(study: Study, question: str, arm: str) -> tuple[float, bool]:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from knowhue.errors import ConfigError
 from knowhue.plan import RESERVED, Plan
 from knowhue.presets import checked
-from knowhue.report.compute import metric_label
 from knowhue.report.contrasts import questions
+from knowhue.report.matched import metric_label
 from knowhue.report.records import ARM_LABELS, Row, Run, Study, Table
 from knowhue.report.tables import number
 from knowhue.runs import read_json, run_folder

@@ -1,15 +1,16 @@
 """What a second task is worth when labels are few: balanced accuracy over the share of labels that are known."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from knowhue.report.contrasts import questions, score
-from knowhue.report.palette import MULTI, MUTED, PAPER, RULE, SINGLE, SMALL, TEXT, entitle, panels, say_empty
+from knowhue.report.differences import note_diverged
+from knowhue.report.palette import MULTI, PAPER, RULE, SINGLE, TEXT, entitle, panels, say_empty
 from knowhue.report.records import Study, Table, spaced
+from knowhue.report.taught import asked_of, edits, labelled_share, placebo, tasks
 from knowhue.statistics.paired import Interval, t_interval
 
 if TYPE_CHECKING:
@@ -44,36 +45,6 @@ class Point:
         return t_interval(list(self.scores.values()))
 
 
-def tasks(study: Study, arm: str) -> set[str]:
-    """Return what an arm is trained on, by its edits, or the study's configuration where they do not say."""
-    return set(_edits(study, arm).get("tasks") or study.config("tasks") or ("colour", "class"))
-
-
-def labelled_share(study: Study, arm: str) -> float:
-    """Return the share of class labels that an arm is trained with."""
-    return float(_supervision(study, arm, "labelled_share") or 1.0)
-
-
-def placebo(study: Study, arm: str) -> str | None:
-    """Return which targets of an arm are a placebo, `labels` or `colours`; None for true ones."""
-    found = _supervision(study, arm, "placebo")
-    return None if found in (None, "none") else str(found)
-
-
-def asked_of(study: Study, question: str, **arms: str) -> Study:
-    """Return the study with a question asked of other arms: what is declared for diverged runs holds for them too.
-
-    Args:
-        study: as it was planned.
-        question: one of its questions.
-        arms: `single`, `multi` or both.
-    """
-    asked = {name: each.model_dump() for name, each in questions(study).items()}
-    return replace(
-        study, settings={**study.settings, "questions": asked | {question: asked[question] | arms}}
-    )
-
-
 def has_label_fractions(study: Study) -> bool:
     """Whether the study has at least two shares of labels to compare."""
     return len({point.share for point in label_points(study)}) > 1
@@ -83,7 +54,7 @@ def label_points(study: Study) -> list[Point]:
     """Return the arms that differ in nothing but tasks and labels, by side and share of labels."""
     found: dict[tuple[str, float], Point] = {}
     for arm in study.settings.get("arms", {}):
-        changed = {*_edits(study, arm), *_edits(study, arm).get("supervision", {})}
+        changed = {*edits(study, arm), *edits(study, arm).get("supervision", {})}
         side = {frozenset(("class",)): "single", frozenset(("colour", "class")): "multi"}.get(
             frozenset(tasks(study, arm))
         )
@@ -123,15 +94,6 @@ def label_fraction(study: Study) -> "Figure":
     return figure
 
 
-def note_diverged(figure: "Figure", runs: Sequence[str]) -> None:
-    """Name below a figure the runs that are drawn hollow, if any."""
-    if runs:
-        text = f"○ diverged, given a baseline's score: {', '.join(runs)}"
-        width = int(16 * figure.get_figwidth())  # letters
-        style = {"ha": "left", "fontsize": SMALL, "color": MUTED}
-        figure.supxlabel(fill(text, width), x=0.01, **style)
-
-
 def label_fraction_table(study: Study) -> Table:
     """Return the numbers of the drawing: one row per arm and seed, and one of their mean with its 95 % interval."""
     rows: Table = [["labelled_share", "side", "arm", "seed", "balanced_accuracy", "diverged", "low", "high"]]
@@ -142,14 +104,6 @@ def label_fraction_table(study: Study) -> Table:
         ]
         rows.append([*arm, "mean", point.mean, bool(point.diverged), *(point.interval or (None, None))])
     return rows
-
-
-def _edits(study: Study, arm: str) -> Mapping[str, Any]:
-    return study.settings.get("arms", {}).get(arm) or {}
-
-
-def _supervision(study: Study, arm: str, key: str) -> Any:
-    return (_edits(study, arm).get("supervision") or {}).get(key, study.config("supervision", key))
 
 
 def _point(study: Study, side: str, share: float, arm: str) -> Point:

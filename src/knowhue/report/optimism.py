@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from knowhue.report.compute import interval_text, lower_is_better, metric_label
 from knowhue.report.contrasts import questions
+from knowhue.report.matched import interval_text, lower_is_better, metric_label
 from knowhue.report.records import ARM_LABELS, Run, Study, Table
 from knowhue.report.tables import difference, number
 from knowhue.statistics.paired import Interval, t_interval

@@ -17,6 +17,7 @@ from knowhue.report.distances import distance_table, has_fid, not_computed, perc
 from knowhue.report.evidence import chapters, frozen
 from knowhue.report.exhibits import EXHIBITS, Exhibit, facts
 from knowhue.report.figures import FIGURES
+from knowhue.report.forest import forest_rows
 from knowhue.report.label_fraction import has_label_fractions
 from knowhue.report.notices import warnings
 from knowhue.report.pictures import has_second
@@ -84,7 +85,7 @@ def _content(study: Study) -> dict[str, Any]:
         "chapters": chapters(study),
         "frozen": frozen(study),
         "many_seeds": len(study.settings.get("seeds", ())) > 1,
-        "many_arms": len(study.runs) > len(TASK_METRICS) + 1,
+        "many_arms": len({row.arm for row in forest_rows(study)}) > 1,
         "label_fractions": has_label_fractions(study),
         "min_seeds": MIN_SEEDS,
         "figures": {name: _figure(study, exhibit) for name, exhibit in EXHIBITS.items()},

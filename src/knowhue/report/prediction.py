@@ -5,7 +5,7 @@ Conflict of gradients is known not to foretell generalisation (Mueller et al., T
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,49 +13,14 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from knowhue.plan import MIN_SEEDS
-from knowhue.report.compute import QUESTION_LABELS, p_text
 from knowhue.report.contrasts import primary, questions
-from knowhue.report.records import Row, Run, Study, Table
-from knowhue.report.tables import MISSING, number
-from knowhue.statistics.paired import Interval, t_interval
+from knowhue.report.diagnostics import DIAGNOSTICS, seed_diagnostics
+from knowhue.report.matched import QUESTION_LABELS, p_text
+from knowhue.report.records import Study, Table
+from knowhue.report.tables import MISSING
 
 RESAMPLES = 9999  # all pairings of 7 seeds are 5040, so p is exact there, and drawn beyond
 LEVEL = 0.05
-COST = "cost"
-
-
-class Diagnostic(NamedTuple):
-    """What is made of a run's looks at its gradients.
-
-    Attributes:
-        title: for the reader.
-        of: its value for a run, from its looks; None where they do not say.
-        promise: by question, the sign of the correlation with transfer that it would have if it foretold it;
-            a question that it says nothing of is left out.
-    """
-
-    title: str
-    of: Callable[[Sequence[Row]], float | None]
-    promise: Mapping[str, int]
-
-
-class SeedDiagnostics(NamedTuple):
-    """One multi-task run: how many looks, and every diagnostic by name, with `cost`, the share of fine-tuning time."""
-
-    seed: int
-    looks: int
-    values: Mapping[str, float | None]
-
-
-class DiagnosticMean(NamedTuple):
-    """One diagnostic over the seeds that have it: mean, 95 % t interval, and extremes."""
-
-    name: str
-    seeds: tuple[int, ...]
-    mean: float
-    interval: Interval | None
-    lowest: float
-    highest: float
 
 
 class Prediction(NamedTuple):
@@ -79,78 +44,6 @@ class Prediction(NamedTuple):
     word: str
 
 
-def _known(looks: Sequence[Row], name: str) -> list[float]:
-    values = [look.get(name) for look in looks]
-    return [value for value in values if value is not None and math.isfinite(value)]
-
-
-def _mean(name: str) -> Callable[[Sequence[Row]], float | None]:
-    return lambda looks: float(np.mean(values)) if (values := _known(looks, name)) else None
-
-
-def _median(name: str) -> Callable[[Sequence[Row]], float | None]:
-    return lambda looks: float(np.median(values)) if (values := _known(looks, name)) else None
-
-
-def _conflict(name: str) -> Callable[[Sequence[Row]], float | None]:
-    return lambda looks: float(np.mean(np.array(values) < 0)) if (values := _known(looks, name)) else None
-
-
-def _norm_ratio(looks: Sequence[Row]) -> float | None:
-    """Return the geometric mean of class over colour; colour's norm as if its two terms were at right angles."""
-    pairs = [
-        (look.get("norm_class"), math.hypot(look["norm_l1"], look.get("norm_adversarial") or 0.0))
-        for look in looks
-        if look.get("norm_l1") is not None
-    ]
-    ratios = [math.log(one / other) for one, other in pairs if one and other and math.isfinite(one * other)]
-    return math.exp(math.fsum(ratios) / len(ratios)) if ratios else None
-
-
-_HELPS, _HURTS = {"colour": 1, "class": 1}, {"colour": -1, "class": -1}
-DIAGNOSTICS: dict[str, Diagnostic] = {
-    "cosine_l1": Diagnostic("Cosine, cross-entropy and L1", _mean("cosine_l1"), _HELPS),
-    "cosine_adversarial": Diagnostic(
-        "Cosine, cross-entropy and adversarial", _mean("cosine_adversarial"), _HELPS
-    ),
-    "cosine_colour": Diagnostic("Cosine, cross-entropy and colour sum", _mean("cosine_colour"), _HELPS),
-    "conflict_l1": Diagnostic("Conflict with L1, % of steps", _conflict("cosine_l1"), _HURTS),
-    "conflict_adversarial": Diagnostic(
-        "Conflict with adversarial, % of steps", _conflict("cosine_adversarial"), _HURTS
-    ),
-    "conflict_colour": Diagnostic("Conflict with colour sum, % of steps", _conflict("cosine_colour"), _HURTS),
-    "norm_ratio": Diagnostic("Gradient norm, class over colour", _norm_ratio, {}),
-    "affinity_class_to_colour": Diagnostic(
-        "Affinity, class to colour", _median("affinity_class_to_colour"), {"colour": 1}
-    ),
-    "affinity_colour_to_class": Diagnostic(
-        "Affinity, colour to class", _median("affinity_colour_to_class"), {"class": 1}
-    ),
-}
-"""Each step that was looked at counts the same. Cosines are means and conflicts shares of negative cosines, at the
-shared features; the norm ratio is a geometric mean; affinities are medians, because a step that all but forgets the
-other task weighs more in a mean than all the rest."""
-
-
-def seed_diagnostics(study: Study, arm: str = "multi") -> list[SeedDiagnostics]:
-    """Return the diagnostics of each run of an arm that came to its end, diverged or not, and was looked at."""
-    ended = [run for run in study.of(arm) if run.finished or run.state == "diverged"]
-    return [_diagnose(run) for run in ended if _looks(run)]
-
-
-def diagnostic_means(study: Study, arm: str = "multi") -> list[DiagnosticMean]:
-    """Return each diagnostic over the seeds that have it, and their cost as share of fine-tuning time."""
-    found = seed_diagnostics(study, arm)
-    rows = []
-    for name in (*DIAGNOSTICS, COST):
-        known = {each.seed: value for each in found if (value := each.values[name]) is not None}
-        if known:
-            values = list(known.values())
-            spread = (t_interval(values), min(values), max(values))
-            rows.append(DiagnosticMean(name, tuple(known), float(np.mean(values)), *spread))
-    return rows
-
-
 def predictions(study: Study) -> list[Prediction]:
     """Set each diagnostic beside the transfer of each question, over seeds; nothing without diagnostics.
 
@@ -168,27 +61,6 @@ def predictions(study: Study) -> list[Prediction]:
     return rows
 
 
-def seed_diagnostics_rows(study: Study, arm: str = "multi") -> Table:
-    """Return `seed_diagnostics` as text, one row a seed; header first."""
-    titles = [each.title for each in DIAGNOSTICS.values()]
-    rows: Table = [["Seed", "Steps looked at", *titles, "Share of fine-tuning time, %"]]
-    for each in seed_diagnostics(study, arm):
-        texts = [_text(name, value) for name, value in each.values.items()]
-        rows.append([each.seed, each.looks, *texts])
-    return rows
-
-
-def diagnostic_means_rows(study: Study, arm: str = "multi") -> Table:
-    """Return `diagnostic_means` as text, one row a diagnostic; header first."""
-    rows: Table = [["Diagnostic", "Mean over seeds", "95 % interval", "Lowest seed", "Highest seed", "Seeds"]]
-    for row in diagnostic_means(study, arm):
-        title = "Share of fine-tuning time, %" if row.name == COST else DIAGNOSTICS[row.name].title
-        ends = " to ".join(_text(row.name, end) for end in row.interval) if row.interval else MISSING
-        cells = [_text(row.name, value) for value in (row.lowest, row.highest)]
-        rows.append([title, _text(row.name, row.mean), ends, *cells, len(row.seeds)])
-    return rows
-
-
 def prediction_rows(study: Study) -> Table:
     """Return `predictions` as text; header first."""
     header = ["Diagnostic", "Question", "Spearman correlation", "p", "Seeds", "Did it predict the transfer?"]
@@ -198,18 +70,6 @@ def prediction_rows(study: Study) -> Table:
                    p_text(row.p), row.seeds]  # fmt: skip
         rows.append([DIAGNOSTICS[row.name].title, QUESTION_LABELS[row.question], *numbers, row.word])
     return rows
-
-
-def _looks(run: Run) -> list[Row]:
-    return [look for entry in run.log for look in entry.get("diagnostics") or ()]
-
-
-def _diagnose(run: Run) -> SeedDiagnostics:
-    looks = _looks(run)
-    values = {name: diagnostic.of(looks) for name, diagnostic in DIAGNOSTICS.items()}
-    spent = [entry.get("seconds") or 0.0 for entry in run.log if entry.get("phase") == "finetune"]
-    cost = math.fsum(_known(looks, "seconds")) / math.fsum(spent) if any(spent) else None
-    return SeedDiagnostics(run.seed, len(looks), values | {COST: cost})
 
 
 def _transfer(study: Study, question: str) -> dict[int, float]:
@@ -245,8 +105,3 @@ def _correlations(permuted: NDArray[np.float64], ranks: NDArray[np.float64]) -> 
     first = permuted - permuted.mean(axis=-1, keepdims=True)
     second = ranks - ranks.mean()
     return (first @ second) / np.sqrt(np.square(first).sum(axis=-1) * np.square(second).sum())
-
-
-def _text(name: str, value: float | None) -> str:
-    text = number(value, "share" if name.startswith("conflict") or name == COST else "")
-    return text if text.strip("−0.") else text.removeprefix("−")  # no minus before what rounds to 0

@@ -6,17 +6,17 @@ import numpy as np
 
 from knowhue.plan import Question
 from knowhue.report.contrasts import Contrast, primary, questions
-from knowhue.report.forest import (
+from knowhue.report.differences import (
     Measure,
     head,
     limits,
     measure,
     name_directions,
     name_margin,
+    note_diverged,
     shade_margin,
     with_numbers,
 )
-from knowhue.report.label_fraction import note_diverged
 from knowhue.report.palette import (
     INK,
     MULTI,

@@ -1,0 +1,84 @@
+"""Both sides of a metric under one condition, paired by seed, and how such numbers are said."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from knowhue.plan import Question
+from knowhue.report.records import Run, Study, spaced
+from knowhue.report.tables import MISSING, difference, number
+from knowhue.statistics.paired import Interval, t_interval
+
+QUESTION_LABELS = {"colour": "Colouring", "class": "Classification"}
+
+
+class Matched(NamedTuple):
+    """Both sides of one metric under one condition, one pair a seed.
+
+    Attributes:
+        question: `colour` or `class`.
+        metric: what is compared, in its own unit.
+        seeds: of the pairs.
+        single: mean over seeds, and `multi`.
+        difference: mean of multi minus single.
+        interval: of it, 95 %, Student's t over seeds; None of one seed.
+    """
+
+    question: str
+    metric: str
+    seeds: tuple[int, ...]
+    single: float
+    multi: float
+    difference: float
+    interval: Interval | None
+
+
+def matched(question: str, metric: str, pairs: Mapping[int, tuple[float, float]]) -> Matched | None:
+    """Compare `(single, multi)` over the seeds that have both; None without any."""
+    known = {seed: pair for seed, pair in pairs.items() if np.isfinite(pair).all()}
+    if not known:
+        return None
+    sides = np.array(list(known.values()), float)
+    gaps = sides[:, 1] - sides[:, 0]
+    single, multi = sides.mean(axis=0).tolist()
+    return Matched(question, metric, tuple(known), single, multi, float(gaps.mean()), t_interval(gaps))
+
+
+def finished_pairs(study: Study, asked: Question) -> dict[int, tuple[Run, Run]]:
+    """Return the seeds that both arms of a question finished, and their runs."""
+    sides = [{run.seed: run for run in study.finished(arm)} for arm in (asked.single, asked.multi)]
+    return {seed: (sides[0][seed], sides[1][seed]) for seed in sides[0] if seed in sides[1]}
+
+
+def metric_label(study: Study, metric: str) -> str:
+    """Return a metric's title and unit, shares in per cent."""
+    about = study.metrics.get(metric, {})
+    unit = {"share": "%"}.get(about.get("unit", ""), about.get("unit", ""))
+    return f"{about.get('title', spaced(metric))}{f', {unit}' if unit else ''}"
+
+
+def lower_is_better(study: Study, metric: str) -> bool:
+    """Whether a smaller value is the better one."""
+    usual = "lower" if metric == "ab_l1" else "higher"
+    return study.metrics.get(metric, {}).get("better", usual) == "lower"
+
+
+def interval_text(level: float | None, interval: Interval | None, unit: str = "") -> str:
+    """Return an interval of a difference, with as many places as the level that it is a difference from.
+
+    >>> interval_text(0.8, (-0.01, 0.02), "share"), interval_text(12.0, None)
+    ('−1.0 to +2.0', '–')
+    """
+    if level is None or interval is None:
+        return MISSING
+    return " to ".join(difference(level, level + end, unit) for end in interval)
+
+
+def p_text(p: float | None) -> str:
+    """Return a p value as text.
+
+    >>> p_text(0.0156), p_text(0.0001), p_text(None)
+    ('0.016', '<0.001', '–')
+    """
+    return "<0.001" if p is not None and p < 0.0005 else number(p)
