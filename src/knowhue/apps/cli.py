@@ -289,4 +289,6 @@ def _is_main() -> bool:
 
 
 def _command() -> str:
-    return shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
+    name = os.path.basename(sys.argv[0])
+    began = ["python", "-m", "knowhue"] if name == "__main__.py" else [name]
+    return shlex.join([*began, *sys.argv[1:]])
