@@ -4,7 +4,8 @@ The straightforward way trains each arm on its own, as one would write it first:
 picture again, the base is computed anew in the frozen phase too, float32 throughout, and the discriminator
 judges generated pictures once for its own step and again for the generator's. Pictures, networks, optimizers,
 order, augmentation and schedule are the same, so the scores must agree but for rounding and the order of the
-two adversarial steps.
+two adversarial steps. Both ways end with the same scores of every picture; networks that only measure are left
+out of both.
 
     python benchmarks/study_block.py PICTURES --weights FILE [--size 64] [--heads 30] [--finetune 15]
 """
@@ -96,6 +97,7 @@ def train_plainly(
     return evaluate(
         lambda batch: predict(engine, model, batch),
         validation_batches(prepared, 64, engine.share, engine.device),
+        full=True,
     ).metrics
 
 
@@ -176,6 +178,9 @@ def _read_arguments() -> Config:
         "encoder.weights": asked.weights,
         "training.heads.epochs": asked.heads,
         "training.finetune.epochs": asked.finetune,
+        "evaluation.networks": "[]",
+        "evaluation.perceptual": "[]",
+        "evaluation.diagnose_every_steps": 0,
     }
     return load_config("poster", settings=[f"{key}={value}" for key, value in settings.items()])
 
