@@ -26,7 +26,13 @@ def interrupt_after(steps):
 
 
 def numbers(folder):
-    return [{k: v for k, v in entry.items() if k not in TIMES} for entry in read_log(folder)]
+    return [timeless(entry) for entry in read_log(folder)]
+
+
+def timeless(entry):
+    """An epoch, or one look at its gradients, without the times that it took."""
+    looks = {"diagnostics": [timeless(look) for look in entry.get("diagnostics", ())]}
+    return {key: value for key, value in (entry | looks).items() if key not in TIMES}
 
 
 STEPS_AN_EPOCH = 3  # 12 training pictures in batches of 4
