@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from knowhue.color import LIGHTNESS_SCALE
 from knowhue.config import Encoder as EncoderConfig
 from knowhue.errors import ConfigError, WeightsError
+from knowhue.models.hub import asking_hub
 from knowhue.tensors import RGB, Lightness, Pyramid
 
 Weights = Mapping[str, Tensor]
@@ -193,7 +194,8 @@ def _find_weights(config: EncoderConfig) -> Weights:
 
 def _download(name: str) -> Weights:
     try:
-        return timm.create_model(name, pretrained=True).state_dict()
+        with asking_hub():
+            return timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # the hub client raises its own, requests', httpx' and OS errors
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(
