@@ -8,24 +8,36 @@ import importlib
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Colorizer": "knowhue.inference.colorizer",
     "Config": "knowhue.config",
+    "Hint": "knowhue.inference.hints",
+    "Wishes": "knowhue.inference.colorizer",
+    "deploy": "knowhue.training.deploy",
     "evaluate_run": "knowhue.training.train",
     "load_config": "knowhue.presets",
     "make_plan": "knowhue.plan",
     "prepare": "knowhue.data.prepare",
+    "read_picture": "knowhue.inference.media",
     "run_study": "knowhue.study",
     "train": "knowhue.training.train",
+    "write_picture": "knowhue.inference.media",
     "write_report": "knowhue.report.page",
 }
 
 __all__ = [
+    "Colorizer",
     "Config",
+    "Hint",
+    "Wishes",
+    "deploy",
     "evaluate_run",
     "load_config",
     "make_plan",
     "prepare",
+    "read_picture",
     "run_study",
     "train",
+    "write_picture",
     "write_report",
 ]
 

@@ -19,3 +19,7 @@ class WeightsError(KnowhueError):
 
 class RunError(KnowhueError):
     """A run folder cannot be written, read, or continued with these settings."""
+
+
+class ExtraError(KnowhueError):
+    """A feature needs a package that is an extra; the message gives the command that installs it."""

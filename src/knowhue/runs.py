@@ -158,6 +158,25 @@ def has_ended(folder: Path) -> bool:
     return path.exists() and read_json(path).get("state") in ("finished", "diverged")
 
 
+def finished_run(path: Path) -> Path:
+    """The run folder that a path means: itself, or of a study the first finished multi-task run, else colour run.
+
+    Raises:
+        RunError: neither is there.
+    """
+    if (path / "config.json").exists() and has_ended(path):
+        return path
+    found = [
+        run for arm in ("multi", "colour") for run in sorted(path.glob(f"{arm}/seed-*")) if has_ended(run)
+    ]
+    if not found:
+        raise RunError(
+            f"`{path}` should be the folder of a finished run or study, such as runs/demo. Found no finished run "
+            "there. Train one with `knowhue study` or `knowhue train`."
+        )
+    return found[0]
+
+
 def read_log(folder: Path, phase: str | None = None) -> list[dict[str, Any]]:
     """The epochs of a run, or of one of its phases, first to last."""
     path = folder / "log.jsonl"

@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from knowhue.apps import use
 from knowhue.errors import KnowhueError
 
 INTERRUPTED = 130
@@ -195,6 +196,11 @@ def config(preset: PresetOption = "poster", config: ConfigOption = None, set_: S
     typer.echo(explain(_settings(None, preset, config, set_)))
 
 
+app.command(epilog="Example: `knowhue colorize photo.jpg -o colour.jpg`")(use.colorize)
+app.command(epilog="Example: `knowhue models runs/photos`")(use.models)
+app.command(epilog="Example: `knowhue export runs/photos --to onnx -o photos.onnx`")(use.export)
+
+
 def main() -> NoReturn:
     """Run the command line; what a user can mend is one line and exit code 2."""
     try:
@@ -204,7 +210,7 @@ def main() -> NoReturn:
         sys.exit(2)
     except SystemExit as end:  # typer turns Ctrl-C into this one
         if end.code == INTERRUPTED:
-            typer.echo("\nknowhue: stopped. The same command goes on from the last epoch.", err=True)
+            typer.echo("\nknowhue: stopped. The same command goes on where it stopped.", err=True)
         raise
     except OSError as error:
         typer.echo(f"knowhue: {error.strerror}: `{error.filename}`.", err=True)

@@ -94,8 +94,15 @@ def validation_batches(
 ) -> Iterator[Batch]:
     """The validation pictures as they are, each on exactly one process."""
     mine = prepared.positions("validation")[share.rank :: share.world]
-    for start in range(0, len(mine), batch_size):
-        chosen = mine[start : start + batch_size]
+    yield from plain_batches(prepared, mine, batch_size, device)
+
+
+def plain_batches(
+    prepared: Prepared, positions: NDArray[np.int64], batch_size: int, device: torch.device
+) -> Iterator[Batch]:
+    """Some pictures as they are, in order."""
+    for start in range(0, len(positions), batch_size):
+        chosen = positions[start : start + batch_size]
         yield to_batch(prepared, chosen, prepared.rgb[chosen], label_weights(prepared.label[chosen]), device)
 
 

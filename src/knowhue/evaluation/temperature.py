@@ -1,5 +1,7 @@
 """One number that makes class probabilities mean what they say (Guo et al. 2017, section 4.2)."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
@@ -26,7 +28,8 @@ def fit_temperature(logits: NDArray[np.floating], label: NDArray[np.integer]) ->
         scaled = log_softmax(logits / np.exp(log_temperature), axis=1)
         return -float(scaled[np.arange(len(label)), label].mean())
 
-    return float(np.exp(minimize_scalar(loss, bounds=BOUNDS, method="bounded").x))
+    found: Any = minimize_scalar(loss, bounds=BOUNDS, method="bounded")
+    return float(np.exp(found.x))
 
 
 def judge_temperature(logits: NDArray[np.floating], label: NDArray[np.integer]) -> tuple[float, float]:

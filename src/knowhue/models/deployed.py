@@ -4,11 +4,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from knowhue.description import Description
 from knowhue.models.multitask import MultiTask, build_model
 from knowhue.presets import edit
 from knowhue.tensors import Chroma, Lightness
+
+NEIGHBOURS = 10
 
 
 class Answer(NamedTuple):
@@ -26,20 +29,17 @@ class Answer(NamedTuple):
 class Deployed(nn.Module):
     """Everything that a prediction needs, as one module whose state is one file.
 
-    Novelty is the Mahalanobis distance of the pooled coarsest features from the training pictures' (Lee et al.
-    2018, with one Gaussian for all classes): |(f - mean) whitening| / sqrt(channels) / limit.
+    Novelty is the cosine distance of the pooled coarsest features to those of the tenth nearest of some training
+    pictures, over its limit (deep nearest neighbours, Sun et al. 2022).
     """
 
-    def __init__(self, model: MultiTask, temperature: float, novelty_limit: float) -> None:
+    def __init__(self, model: MultiTask, temperature: float, references: int, novelty_limit: float) -> None:
         super().__init__()
-        channels = model.encoder.channels[-1]
         self.model = model
         self.temperature = temperature
         self.novelty_limit = novelty_limit
-        self.feature_mean: Tensor
-        self.feature_whitening: Tensor
-        self.register_buffer("feature_mean", torch.zeros(channels))
-        self.register_buffer("feature_whitening", torch.eye(channels))
+        self.references: Tensor
+        self.register_buffer("references", torch.zeros(references, model.encoder.channels[-1]))
 
     def forward(self, lightness: Lightness) -> Answer:
         """Answer for L* (B, 1, H, W) of any size."""
@@ -53,9 +53,10 @@ class Deployed(nn.Module):
         )
 
     def distance(self, pooled: Tensor) -> Tensor:
-        """Root mean square of the whitened features: (B, C) to (B,); about 1 for a training picture."""
-        whitened = (pooled - self.feature_mean) @ self.feature_whitening
-        return whitened.square().mean(1).sqrt()
+        """Cosine distance to the tenth nearest reference, 0 to 2: (B, C) to (B,)."""
+        similarity = functional.normalize(pooled, dim=1) @ self.references.T
+        nearest = similarity.topk(min(NEIGHBOURS, len(self.references)), dim=1).values
+        return 1 - nearest[:, -1]
 
 
 def pool(features: Tensor) -> Tensor:
@@ -68,4 +69,5 @@ def build_deployed(description: Description) -> Deployed:
     config = edit(description.config, {"encoder": {"weights": "none"}})
     model = build_model(config, max(len(description.classes), 2))
     calibration = description.calibration
-    return Deployed(model, calibration.temperature if calibration else 1.0, description.novelty_limit).eval()
+    temperature = calibration.temperature if calibration else 1.0
+    return Deployed(model, temperature, description.references, description.novelty_limit).eval()

@@ -12,7 +12,7 @@ from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.evaluate import Evaluation
 from knowhue.models.discriminator import receptive_field
 from knowhue.models.encoder import weights_digest
-from knowhue.models.multitask import build_discriminator, build_model
+from knowhue.models.multitask import MultiTask, build_discriminator, build_model
 from knowhue.objectives.weighting import open_weighting
 from knowhue.presets import arm_config, edit
 from knowhue.runs import (
@@ -113,6 +113,18 @@ def evaluate_run(folder: Path, report: Report = lambda _: None) -> Evaluation:
     if work.engine.is_main:
         write_scores(folder, work.prepared, scored, distances(work, config.evaluation, scored.features))
     return scored
+
+
+def load_run(work: Work, config: Config, folder: Path) -> MultiTask:
+    """The trained model of a run, ready to predict.
+
+    Raises:
+        RunError: the pictures there now are not those that it was trained on.
+    """
+    _has_ended(work, folder)
+    session = _session(work, config)
+    _load(session, folder)
+    return session.model.eval()
 
 
 def run_head(work: Work, config: Config, task: Task) -> Path:

@@ -1,0 +1,116 @@
+"""A 12-megapixel JPEG coloured, over the floor of only decoding and encoding it; and the network over two others.
+
+The floor reads and writes the same file with the same code and options and does nothing in between. All are
+warmed up and take turns, and medians are compared. The other networks are a SIGGRAPH17-sized one at 256 pixels (the
+layers of Zhang et al. 2017 without their weights) and the encoder alone of DDColor-tiny, a ConvNeXt-T, at 512 pixels
+(Kang et al. 2023), each on one picture as its users run it.
+
+    python benchmarks/colorize.py [--model built-in] [--picture FILE] [--runs 9]
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from scipy.ndimage import zoom
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from knowhue.inference.colorizer import Colorizer
+from knowhue.inference.media import encode_picture, read_picture
+from knowhue.inference.picture import Picture
+
+HEIGHT, WIDTH = 3000, 4000
+
+
+def main() -> None:
+    """Time everything in turns and print the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="built-in")
+    parser.add_argument("--picture", type=Path)
+    parser.add_argument("--runs", type=int, default=9)
+    asked = parser.parse_args()
+    data = asked.picture.read_bytes() if asked.picture else draw_photo()
+    colorizer = Colorizer.load(asked.model)
+    seen = colorizer.look(read_picture(data))[None]
+    siggraph, convnext = siggraph17().eval(), timm.create_model("convnext_tiny", features_only=True).eval()
+    gray, rgb = torch.zeros(1, 4, 256, 256), torch.zeros(1, 3, 512, 512)
+    gray, rgb = (each.to(memory_format=torch.channels_last) for each in (gray, rgb))
+    ways: dict[str, Callable[[], object]] = {
+        "floor: decode and encode": lambda: encode_picture(read_picture(data), ".jpg"),
+        "coloured": lambda: encode_picture(colorizer.colorize(data).picture, ".jpg"),
+        "the network alone": lambda: colorizer.network.predict(seen),
+        "SIGGRAPH17-sized, 256 px": lambda: siggraph(gray),
+        "DDColor-tiny's encoder, 512 px": lambda: convnext(rgb),
+    }
+    with torch.inference_mode():
+        seconds = take_turns(ways, asked.runs)
+        work = {
+            "SIGGRAPH17-sized, 256 px": flops(siggraph, gray),
+            "DDColor-tiny's encoder, 512 px": flops(convnext, rgb),
+        }
+    floor, alone = seconds["floor: decode and encode"], seconds["the network alone"]
+    print(f"{len(data) / 1e6:.1f} MB; {colorizer.network.description.name}, {colorizer.network.runtime}")
+    for name, value in seconds.items():
+        base = floor if name in list(ways)[:2] else alone
+        more = f", {work[name] / 1e9:.1f} GFLOP" if name in work else ""
+        print(f"{name:34}{1000 * value:8.1f} ms   {value / base:6.2f} times{more}")
+
+
+def take_turns(ways: dict[str, Callable[[], object]], runs: int) -> dict[str, float]:
+    """Median seconds of each, after two rounds to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(runs + 2):
+        for name, work in ways.items():
+            started = time.perf_counter()
+            work()
+            times[name].append(time.perf_counter() - started)
+    return {name: float(np.median(values[2:])) for name, values in times.items()}
+
+
+def draw_photo() -> bytes:
+    """A JPEG of 12 megapixels with large shapes and fine grain."""
+    generator = np.random.default_rng(0)
+    shapes = zoom(generator.integers(20, 235, (30, 40, 3)).astype(np.float32), (100, 100, 1), order=1)
+    grain = generator.normal(0, 4, (HEIGHT, WIDTH, 1))
+    return encode_picture(Picture.of((shapes + grain).clip(0, 255).astype(np.uint8)), ".jpg")
+
+
+def flops(network: nn.Module, batch: torch.Tensor) -> float:
+    """Floating-point operations of one forward pass."""
+    with FlopCounterMode(display=False) as counter:
+        network(batch)
+    return counter.get_total_flops()
+
+
+def siggraph17() -> nn.Module:
+    """A chain with the layers' widths, strides and dilations of Zhang et al. 2017; its skips are left out."""
+    blocks: list[nn.Module] = []
+
+    def conv(incoming: int, outgoing: int, stride: int = 1, dilation: int = 1) -> None:
+        blocks.extend([nn.Conv2d(incoming, outgoing, 3, stride, dilation, dilation), nn.ReLU()])
+
+    for incoming, width, layers, stride, dilation in (
+        (4, 64, 2, 1, 1),
+        (64, 128, 2, 2, 1),
+        (128, 256, 3, 2, 1),
+        (256, 512, 3, 2, 1),
+        (512, 512, 3, 1, 2),
+        (512, 512, 3, 1, 2),
+        (512, 512, 3, 1, 1),
+    ):
+        for layer in range(layers):
+            conv(incoming if layer == 0 else width, width, stride if layer == 0 else 1, dilation)
+    for incoming, width, layers in ((512, 256, 3), (256, 128, 2), (128, 128, 2)):
+        blocks.append(nn.ConvTranspose2d(incoming, width, 4, 2, 1))
+        for _ in range(layers - 1):
+            conv(width, width)
+    return nn.Sequential(*blocks, nn.Conv2d(128, 2, 1)).to(memory_format=torch.channels_last)  # pyright: ignore
+
+
+if __name__ == "__main__":
+    main()

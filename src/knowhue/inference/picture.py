@@ -1,0 +1,51 @@
+"""A decoded picture: pixels in their own depth, transparency, and all that is needed to write it as it came."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[Any]
+"""(H, W, 1 or 3) uint8 or uint16, C-contiguous, upright, sRGB-encoded."""
+
+
+class Origin(NamedTuple):
+    """Where a picture comes from, and what its file said beside the pixels.
+
+    Attributes:
+        suffix: of its format, such as `.jpg`, whatever the file was called.
+        profile: ICC profile that it is to be written with: its own if that describes RGB, that of sRGB if it had
+            another, None if it had none.
+        metadata: EXIF, XMP, IPTC and comments, by their names in libvips. Their orientation is no longer true.
+        pixels_per_mm: horizontal and vertical resolution, of the upright picture; 72 to the inch if none was told.
+        bits: of a channel in the file.
+        is_lossless: whether a format that can lose something (WebP) did not.
+        notes: what a user should know of how it was read.
+    """
+
+    suffix: str = ""
+    profile: bytes | None = None
+    metadata: tuple[tuple[str, bytes | str], ...] = ()
+    pixels_per_mm: tuple[float, float] = (2.835, 2.835)
+    bits: int = 8
+    is_lossless: bool = False
+    notes: tuple[str, ...] = ()
+
+
+class Picture(NamedTuple):
+    """A picture.
+
+    Attributes:
+        pixels: (H, W, 1 or 3); 1 if its file says gray, 3 else, whatever the colours.
+        alpha: (H, W) of the same type, 0 where nothing is seen, or None.
+        origin: what else its file said.
+    """
+
+    pixels: Pixels
+    alpha: NDArray[Any] | None = None
+    origin: Origin = Origin()
+
+    @classmethod
+    def of(cls, pixels: Pixels) -> "Picture":
+        """A picture that comes from no file."""
+        return cls(np.ascontiguousarray(pixels))

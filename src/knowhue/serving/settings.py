@@ -1,0 +1,100 @@
+"""What a server may be told: where it listens, who may come in, and how much it takes on at once."""
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from knowhue.config import Count, Positive, Section
+from knowhue.errors import ConfigError
+
+MIB = 1 << 20
+SHORTEST_TOKEN = 16
+
+
+class ServerSettings(Section):
+    """Everything that is settled before a server starts.
+
+    Raises:
+        ConfigError: by `check`, if others could reach it and nothing asks them who they are.
+    """
+
+    host: str = Field(default="127.0.0.1", description="address that it listens on")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=7860, description="port; 0 takes any free one"
+    )
+    token: str | None = Field(
+        default=None, repr=False, description="what a client must show: `Authorization: Bearer ...`"
+    )
+    no_auth: bool = Field(default=False, description="let everybody in who can reach it")
+    hosts: tuple[str, ...] = Field(
+        default=(), description="further names, beside the loopback's, by which browsers may call it"
+    )
+    max_upload_mib: Positive = Field(default=64, description="size of one request")
+    max_held_mib: Positive = Field(default=512, description="uploads held in memory at once")
+    max_pixels: Count = Field(default=100_000_000, description="pixels of one picture, by its header")
+    queue_length: Count = Field(default=64, description="requests accepted at once; more are answered 429")
+    batch_size: Count = Field(
+        default=8, description="pictures that the network looks at together; 1 is alone"
+    )
+    batch_wait_ms: Annotated[float, Field(ge=0)] = Field(
+        default=5, description="how long a picture waits for company, if more are being decoded"
+    )
+    workers: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="threads that decode and paint; 0 is one a processor"
+    )
+    request_seconds: Positive = Field(default=60, description="from upload to answer")
+    upload_seconds: Positive = Field(
+        default=30, description="for an upload, beside a second for each 128 KiB that came"
+    )
+    stop_seconds: Positive = Field(default=10, description="for sending the last answers when stopping")
+    studies: tuple[Path, ...] = Field(default=(), description="study folders that the page shows")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return is_loopback(self.host)
+
+    def check(self) -> "ServerSettings":
+        """Itself, once it is safe to listen.
+
+        Raises:
+            ConfigError: others could reach it without a token, or the token can be guessed.
+
+        >>> ServerSettings(host="0.0.0.0", no_auth=True).check().host
+        '0.0.0.0'
+        """
+        if self.token is not None and self.no_auth:
+            raise ConfigError(
+                "`token` should be left out with `no_auth`. Found both; `--no-auth` lets everybody in."
+            )
+        if self.token is not None and (len(self.token) < SHORTEST_TOKEN or not _printable(self.token)):
+            raise ConfigError(
+                f"`token` should have {SHORTEST_TOKEN} or more letters, digits or signs of ASCII, and no spaces. Found "
+                f"{len(self.token)} characters; `python -c 'import secrets; print(secrets.token_urlsafe())'` makes one."
+            )
+        if not self.is_loopback and self.token is None and not self.no_auth:
+            raise ConfigError(
+                f"`host` should be this machine's own, 127.0.0.1, unless a token is asked for. Found "
+                f"`host = {self.host}`, which others can reach: add `--token TOKEN`, or `--no-auth` to let everybody in."
+            )
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address means this machine alone.
+
+    >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "192.168.1.5", "example.org")]
+    [True, True, True, False, False, False]
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _printable(token: str) -> bool:
+    return token.isascii() and token.isprintable() and " " not in token

@@ -1,0 +1,134 @@
+"""From a finished run to one file that predicts: weights, calibrated probabilities, what is usual, a description."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save
+from torch import Tensor
+from torch.nn import functional
+
+from knowhue import __version__
+from knowhue.config import Config
+from knowhue.data.loaders import plain_batches
+from knowhue.data.prepare import load_prepared
+from knowhue.description import Calibration, Description, Interval
+from knowhue.evaluation.temperature import fit_temperature, judge_temperature
+from knowhue.models.deployed import Deployed, pool
+from knowhue.models.multitask import MultiTask
+from knowhue.runs import Report, finished_run, read_config, replacing
+from knowhue.training.engine import Engine
+from knowhue.training.loop import Work
+from knowhue.training.train import load_run
+
+FILE = "colorizer.safetensors"
+NOVELTY_QUANTILE = 0.99
+REFERENCES = 2000
+SCORES = {
+    "ab_l1": "ab_l1",
+    "ciede2000": "ciede2000",
+    "psnr_rgb": "psnr_rgb",
+    "ssim_rgb": "ssim_rgb",
+    "correct": "accuracy",
+}
+
+
+def deploy(folder: Path, report: Report = lambda _: None, licence: str = "") -> Path:
+    """Make `colorizer.safetensors` in a run's folder, unless it is there.
+
+    Temperature and limit of novelty are fitted on the validation pictures, which the weights have not seen; what
+    is usual comes from up to 2,000 training pictures.
+
+    Args:
+        folder: of a finished run, or of a study, whose first multi-task run is taken.
+        report: told about progress.
+        licence: of the weights, for the card.
+
+    Raises:
+        RunError: no finished run is there, its pictures are gone, or the folder cannot be written.
+    """
+    folder = finished_run(folder)
+    path = folder / FILE
+    if not path.exists():
+        report({"stage": "deploy"})
+        config, root = read_config(folder), folder.parent.parent
+        work = Work(root, Engine(config.training), load_prepared(root / "pictures"), report)
+        write_deployed(path, *fit(work, config, folder, licence))
+    return path
+
+
+def write_deployed(path: Path, module: Deployed, description: Description) -> None:
+    """One file with all that a prediction needs; loading it runs no code."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    with replacing(path, "wb") as file:
+        file.write(save(weights, {"knowhue": description.model_dump_json()}))
+
+
+def fit(work: Work, config: Config, folder: Path, licence: str) -> tuple[Deployed, Description]:
+    """A run's model with its temperature, usual features and description."""
+    model = load_run(work, config, folder)
+    prepared = work.prepared
+    training, validation = (prepared.positions(part) for part in ("train", "validation"))
+    usual, _ = _look(model, work, training[:: -(-len(training) // REFERENCES)])
+    seen, logits = _look(model, work, validation)
+    calibration = None if logits is None else _calibrate(logits, prepared.label[validation])
+    module = Deployed(model, calibration.temperature if calibration else 1.0, len(usual), 1.0).eval()
+    module.references.copy_(functional.normalize(usual, dim=1))
+    limit = max(float(torch.quantile(module.distance(seen), NOVELTY_QUANTILE)), 1e-6)
+    module.novelty_limit = limit
+    description = Description(
+        name=f"{folder.parent.name}, seed {config.seed}, of {work.root}",
+        version=__version__,
+        config=config,
+        classes=tuple(prepared.classes),
+        size_px=prepared.rgb.shape[1],
+        pictures={
+            "source": config.pictures.source,
+            "train": len(training),
+            "validation": len(validation),
+            "fingerprint": prepared.fingerprint,
+        },
+        metrics=_intervals(folder / "per_image.csv"),
+        calibration=calibration,
+        references=len(usual),
+        novelty_limit=limit,
+        licence=licence,
+    )
+    return module, description
+
+
+def _look(model: MultiTask, work: Work, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
+    """Pooled coarsest features, and logits if the model has them, of some pictures."""
+    features, logits = [], []
+    with torch.no_grad():
+        for batch in plain_batches(work.prepared, positions, 64, work.engine.device):
+            pyramid = model.features(batch.lightness)
+            features.append(pool(pyramid[-1]).cpu())
+            answer = model(batch.lightness, pyramid).logits
+            logits.append(None if answer is None else answer.float().cpu())
+    return torch.cat(features), None if model.classifier is None else torch.cat(logits)
+
+
+def _calibrate(logits: Tensor, label: NDArray[np.int64]) -> Calibration:
+    known = label >= 0
+    answers, truth = logits.numpy()[known].astype(np.float64), label[known]
+    before, after = judge_temperature(answers, truth)
+    temperature = fit_temperature(answers, truth)
+    return Calibration(temperature=temperature, ece_before=before, ece_after=after, pictures=len(truth))
+
+
+def _intervals(path: Path) -> dict[str, Interval]:
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = {
+        name: [float(row[column]) for row in rows if row.get(column)] for column, name in SCORES.items()
+    }
+    return {name: _interval(values) for name, values in columns.items() if len(values) > 1}
+
+
+def _interval(values: Sequence[float]) -> Interval:
+    mean, half = float(np.mean(values)), 1.96 * float(np.std(values, ddof=1)) / len(values) ** 0.5
+    return Interval(value=mean, low=mean - half, high=mean + half)

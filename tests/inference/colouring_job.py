@@ -1,0 +1,50 @@
+"""A folder's job with a network that needs no weights; run as a program, to be killed, or imported."""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from knowhue.config import Config
+from knowhue.description import Description
+from knowhue.inference.colorizer import Colorizer
+from knowhue.inference.folder import colorize_folder
+from knowhue.inference.network import Answers
+
+CLASSES = ("bright", "dark")
+
+
+class FakeNetwork:
+    """Orange everywhere; bright pictures are `bright`."""
+
+    runtime = "fake"
+
+    def __init__(self, novelty_limit: float = 1.0, on_predict: Callable[[], None] = lambda: None) -> None:
+        self.description = Description(
+            name="fake",
+            version="0",
+            config=Config(),
+            classes=CLASSES,
+            size_px=32,
+            pictures={},
+            metrics={},
+            references=1,
+            novelty_limit=novelty_limit,
+        )
+        self.batches: list[int] = []
+        self._on_predict = on_predict
+
+    def predict(self, lightness: np.ndarray) -> Answers:
+        self._on_predict()
+        self.batches.append(len(lightness))
+        bright = lightness.mean((1, 2)) / 100
+        chroma = np.tile(np.array([20, 40], np.float32), (*lightness.shape, 1))
+        probabilities = np.stack([bright, 1 - bright], 1)
+        return Answers(chroma, probabilities.astype(np.float32), np.full(len(lightness), 0.5, np.float32))
+
+
+if __name__ == "__main__":
+    slow = FakeNetwork(on_predict=lambda: time.sleep(0.005))
+    colorize_folder(Colorizer(slow), Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,310 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from colouring_job import FakeNetwork
+from PIL import Image
+
+from knowhue.errors import ConfigError, PictureError, RunError
+from knowhue.inference import stages
+from knowhue.inference.colorizer import Colorizer, Wishes
+from knowhue.inference.folder import STAGING, Summary, colorize_folder
+from knowhue.inference.ledger import LEDGER
+from knowhue.inference.pipeline import Limits
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return make_pictures(tmp_path / "in", ["a.png", "b.png", "deep/a.png", "deep/er/c.jpg"])
+
+
+def make_pictures(folder: Path, names: list[str]) -> Path:
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 256, (20, 24 + 8 * (number % 3)), np.uint8)
+        Image.fromarray(noise).save(folder / name)
+    return folder
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def colour(source: Path, out: Path, network: FakeNetwork | None = None, **changes: Any) -> Summary:
+    return colorize_folder(Colorizer(network or FakeNetwork()), source, out, **changes)
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / LEDGER).read_text().splitlines()]
+
+
+def tree(out: Path) -> list[str]:
+    return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {name: (out / name).read_bytes() for name in tree(out) if name != LEDGER}
+
+
+def test_the_output_mirrors_the_input_and_has_a_line_for_each(source: Path, tmp_path: Path):
+    summary = colour(source, tmp_path / "out")
+    assert tree(tmp_path / "out") == sorted([*tree(source), LEDGER])
+    assert (summary.made, summary.already, summary.failed, summary.left) == (4, 0, 0, 0)
+    assert not list((tmp_path / "out").glob(".*"))
+    found = {line["path"]: line for line in lines(tmp_path / "out")}
+    for name in tree(source):
+        line, picture = found[name], pixels(tmp_path / "out" / name)
+        assert line["output"] == name
+        assert (line["height"], line["width"]) == picture.shape[:2] == pixels(source / name).shape
+        assert line["label"] in (*"bright dark".split(), "unknown")
+        assert line["model"] == "fake"
+        assert line["seconds"] > 0
+        red, _, blue = picture.reshape(-1, 3).mean(0)
+        assert red > blue + 10  # orange, where sRGB has it
+
+
+def test_the_same_colours_as_one_at_a_time(source: Path, tmp_path: Path):
+    colour(source, tmp_path / "out", limits=Limits(3, 4))
+    for name in ("a.png", "deep/a.png"):
+        alone = Colorizer(FakeNetwork()).colorize(source / name).picture.pixels
+        assert np.array_equal(pixels(tmp_path / "out" / name), alone)
+
+
+def test_the_second_run_has_nothing_to_do(source: Path, tmp_path: Path):
+    colour(source, tmp_path / "out")
+    before, network = contents(tmp_path / "out"), FakeNetwork()
+    summary = colour(source, tmp_path / "out", network)
+    assert (summary.made, summary.already) == (0, 4)
+    assert network.batches == []
+    assert contents(tmp_path / "out") == before
+    assert len(lines(tmp_path / "out")) == 4
+
+
+def test_what_changed_came_or_went_is_done_and_nothing_else(source: Path, tmp_path: Path):
+    colour(source, tmp_path / "out")
+    make_pictures(source, ["new.png", "b.png"])  # another b
+    (tmp_path / "out/deep/a.png").unlink()
+    untouched = (tmp_path / "out/a.png").stat().st_mtime_ns
+    summary = colour(source, tmp_path / "out")
+    assert (summary.made, summary.already) == (3, 2)
+    assert (tmp_path / "out/a.png").stat().st_mtime_ns == untouched
+    assert tree(tmp_path / "out") == sorted([*tree(source), LEDGER])
+
+
+def test_what_somebody_else_made_is_not_replaced(source: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    (out / "deep").mkdir(parents=True)
+    (out / "deep/a.png").write_bytes(b"mine")
+    with pytest.raises(RunError, match=r"1 other files in the way, such as `deep/a.png`.*--overwrite"):
+        colour(source, out)
+    assert contents(out) == {"deep/a.png": b"mine"}
+    assert colour(source, out, overwrite=True).made == 4
+    assert (out / "deep/a.png").read_bytes() != b"mine"
+
+
+def test_a_retouched_colouring_is_not_replaced_when_its_original_changes(source: Path, tmp_path: Path):
+    colour(source, tmp_path / "out")
+    (tmp_path / "out/b.png").write_bytes(b"retouched")
+    assert colour(source, tmp_path / "out").made == 0
+    make_pictures(source, ["x.png", "b.png"])
+    with pytest.raises(RunError, match="in the way, such as `b.png`"):
+        colour(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"network": FakeNetwork(novelty_limit=2.0)}, "another model"),
+        ({"wishes": Wishes(saturation=0.5)}, "another saturation"),
+        ({"suffix": ".png"}, "another format"),
+    ],
+)
+def test_another_jobs_folder_is_refused_or_done_anew(source: Path, tmp_path: Path, change: dict, said: str):
+    colour(source, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    with pytest.raises(RunError, match=f"{said}.*--overwrite"):
+        colour(source, tmp_path / "out", **change)
+    assert contents(tmp_path / "out") == before
+    assert colour(source, tmp_path / "out", overwrite=True, **change).made == 4
+    assert colour(source, tmp_path / "out", overwrite=True, **change).made == 0  # resumable, too
+
+
+def test_the_name_of_a_model_does_not_count(source: Path, tmp_path: Path):
+    colour(source, tmp_path / "out")
+    moved = FakeNetwork()
+    moved.description = moved.description.model_copy(update={"name": "moved elsewhere"})
+    assert colour(source, tmp_path / "out", moved).already == 4
+
+
+def test_a_bad_file_among_good_ones_is_told_and_tried_again(source: Path, tmp_path: Path):
+    (source / "bad.png").write_bytes(b"no picture")
+    (source / "deep/broken.png").symlink_to(tmp_path / "nowhere")
+    (source / "cut.png").write_bytes((source / "a.png").read_bytes()[:200])
+    summary = colour(source, tmp_path / "out")
+    assert (summary.made, summary.failed) == (4, 3)
+    failures = dict(summary.failures)
+    assert {line["path"]: line["error"] for line in lines(tmp_path / "out") if "error" in line} == failures
+    assert failures.keys() == {"bad.png", "deep/broken.png", "cut.png"}
+    assert any("bad.png: " in line for line in summary.lines())
+    assert summary.as_record()["failed"] == 3
+    make_pictures(source, ["bad.png"])
+    summary = colour(source, tmp_path / "out")
+    assert (summary.made, summary.already, summary.failed) == (1, 4, 2)
+    assert len(lines(tmp_path / "out")) == 7
+
+
+def test_stops_at_the_first_failure_and_goes_on_later(tmp_path: Path):
+    source = make_pictures(tmp_path / "in", [f"{n:03}.png" for n in range(60)])
+    good = (source / "005.png").read_bytes()
+    (source / "005.png").write_bytes(b"no picture")
+    summary = colour(source, tmp_path / "out", on_error="stop", limits=Limits(1, 1))
+    assert summary.failed == 1
+    assert 5 <= summary.made < 59
+    assert summary.made + summary.left == 59
+    assert "not begun" in "\n".join(summary.lines())
+    assert len(contents(tmp_path / "out")) == summary.made  # what was in flight was finished
+    (source / "005.png").write_bytes(good)
+    again = colour(source, tmp_path / "out", on_error="stop")
+    assert (again.made, again.already, again.left) == (60 - summary.made, summary.made, 0)
+
+
+def test_a_fault_in_the_program_ends_it_and_loses_nothing(source: Path, tmp_path: Path):
+    def fail() -> None:
+        raise MemoryError("out of memory")
+
+    with pytest.raises(MemoryError, match="out of memory"):
+        colour(source, tmp_path / "out", FakeNetwork(on_predict=fail))
+    assert not list((tmp_path / "out").glob(".*"))
+    assert colour(source, tmp_path / "out").made == 4
+
+
+def test_an_odd_error_of_one_picture_is_told_with_its_name(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real = stages.read_picture
+
+    def read(path: Path, **options: Any) -> Any:
+        if path.name == "b.png":
+            raise ZeroDivisionError("odd")
+        return real(path, **options)
+
+    monkeypatch.setattr(stages, "read_picture", read)
+    assert colour(source, tmp_path / "out").failures == (("b.png", "ZeroDivisionError: odd"),)
+
+
+def test_a_full_disk_ends_it_at_once(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: Any) -> Any:
+        raise RunError("Cannot write `x`: No space left on device.")
+
+    monkeypatch.setattr(stages, "replacing", full)
+    with pytest.raises(RunError, match="No space left"):
+        colour(source, tmp_path / "out")
+    assert contents(tmp_path / "out") == {}
+    monkeypatch.undo()
+    assert colour(source, tmp_path / "out").made == 4
+
+
+def test_ctrl_c_ends_it_cleanly(tmp_path: Path):
+    source = make_pictures(tmp_path / "in", [f"{n:03}.png" for n in range(60)])
+
+    def press(event: dict[str, Any]) -> None:
+        if event["done"] == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        colour(source, tmp_path / "out", report=press)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("knowhue-")]
+    assert len(contents(tmp_path / "out")) == len(lines(tmp_path / "out")) == 10
+    assert colour(source, tmp_path / "out").made == 50
+
+
+def test_tells_how_far_it_is(source: Path, tmp_path: Path):
+    (source / "bad.png").write_bytes(b"no picture")
+    events: list[dict[str, Any]] = []
+    colour(source, tmp_path / "out", report=events.append)
+    assert [event["done"] for event in events] == [0, 1, 2, 3, 4, 5]
+    assert {event["total"] for event in events} == {5}
+    assert events[-1]["failed"] == 1
+    assert events[-1]["per_second"] > 0
+    assert events[-1]["seconds_left"] == 0
+
+
+def test_pictures_of_one_shape_are_predicted_together(tmp_path: Path):
+    source = make_pictures(tmp_path / "in", [f"{n}.png" for n in range(0, 24)])
+    network = FakeNetwork(on_predict=lambda: time.sleep(0.02))
+    colour(source, tmp_path / "out", network, limits=Limits(2, 8))
+    assert sum(network.batches) == 24
+    assert max(network.batches) > 1
+
+
+def test_gif_becomes_png_and_a_forced_suffix_counts_for_all(tmp_path: Path):
+    source = make_pictures(tmp_path / "in", ["a.gif", "b.jpg"])
+    colour(source, tmp_path / "out")
+    assert set(contents(tmp_path / "out")) == {"a.png", "b.jpg"}
+    colour(source, tmp_path / "webp", suffix=".webp")
+    assert set(contents(tmp_path / "webp")) == {"a.webp", "b.webp"}
+
+
+def test_what_cannot_be_is_said_before_work(source: Path, tmp_path: Path):
+    make_pictures(source, ["a.jpg"])
+    (tmp_path / "empty").mkdir()
+    for error, said, changes in [
+        (ConfigError, "would both become `a.webp`", {"suffix": ".webp"}),
+        (ConfigError, "should be one of .jpg", {"suffix": ".xyz"}),
+        (ConfigError, "should be `skip` or `stop`", {"on_error": "weep"}),
+        (ConfigError, "should be empty for a folder", {"wishes": Wishes(hints=("a hint",))}),  # pyright: ignore
+        (PictureError, "should hold pictures", {"source": tmp_path / "empty"}),
+        (PictureError, "should be a folder", {"source": source / "a.png"}),
+    ]:
+        with pytest.raises(error, match=said):
+            colour(**{"source": source, "out": tmp_path / "out"} | changes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_is_said(source: Path, tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(RunError, match="Cannot write"):
+        colour(source, tmp_path / "file")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no such signal on this system")
+def test_killed_at_random_moments_it_goes_on_without_loss_or_double_work(tmp_path: Path):
+    source = make_pictures(tmp_path / "in", [f"{n // 40}/{n:03}.png" for n in range(120)])
+    out, generator, done = tmp_path / "out", random.Random(0), 0
+    job = [sys.executable, str(Path(__file__).with_name("colouring_job.py")), str(source), str(out)]
+    made: dict[str, int] = {}
+    for _ in range(2):
+        process = subprocess.Popen(job, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        deadline, wanted = time.monotonic() + 60, done + generator.randint(5, 30)
+        while count_lines(out) < wanted and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.0005)
+        time.sleep(generator.uniform(0, 0.02))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        for name in tree(out):  # nothing is half written
+            if name != LEDGER and not name.startswith(STAGING):
+                assert pixels(out / name).size
+                assert made.setdefault(name, (out / name).stat().st_mtime_ns) == (out / name).stat().st_mtime_ns
+        done = len(made)
+    summary = colour(source, out, FakeNetwork())
+    assert (summary.made, summary.already) == (120 - done, done)
+    assert tree(out) == sorted([*tree(source), LEDGER])
+    assert len({line["path"] for line in lines(out)}) == len(lines(out)) == 120
+    assert all((out / name).stat().st_mtime_ns == moment for name, moment in made.items())
+
+
+def count_lines(out: Path) -> int:
+    try:
+        return (out / LEDGER).read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,156 @@
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from knowhue.errors import RunError
+from knowhue.inference.ledger import JOB, LEDGER, Ledger, Stamp
+
+THIS = dict.fromkeys(JOB, "this")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "in.jpg").write_bytes(b"original")
+    return tmp_path / "out"
+
+
+def opened(out: Path, overwrite: bool = False, **changes: Any) -> Ledger:
+    return Ledger(out, THIS | changes, overwrite)
+
+
+def stamp(out: Path) -> Stamp:
+    found = Stamp.of(out.parent / "in.jpg")
+    assert found is not None
+    return found
+
+
+def commit(ledger: Ledger, name: str = "a/x.jpg", **said: Any) -> None:
+    written = ledger.out / "written"
+    written.write_bytes(b"colours of " + os.fsencode(name))
+    ledger.commit({"path": name, "output": name, **said}, stamp(ledger.out), written)
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    text = (out / LEDGER).read_text()
+    assert text == "" or text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_picture_and_its_line_are_there_and_are_known_again(out: Path):
+    with opened(out) as ledger:
+        assert not ledger.has("a/x.jpg", "a/x.jpg", stamp(out))
+        commit(ledger, label="coral", probability=0.75)
+    assert (out / "a/x.jpg").read_bytes() == b"colours of a/x.jpg"
+    assert not (out / "written").exists()
+    assert lines(out)[0]["label"] == "coral"
+    with opened(out) as ledger:
+        assert ledger.has("a/x.jpg", "a/x.jpg", stamp(out))
+        assert ledger.made("a/x.jpg", "a/x.jpg")
+
+
+@pytest.mark.parametrize("what", ["changed", "gone", "renamed"])
+def test_a_picture_is_done_again_when(out: Path, what: str):
+    with opened(out) as ledger:
+        commit(ledger)
+    if what == "changed":
+        (out.parent / "in.jpg").write_bytes(b"retouched!")
+    if what == "gone":
+        (out / "a/x.jpg").unlink()
+    with opened(out) as ledger:
+        assert not ledger.has("a/x.jpg", "a/x.png" if what == "renamed" else "a/x.jpg", stamp(out))
+
+
+def test_an_output_that_somebody_changed_is_no_longer_ours(out: Path):
+    with opened(out) as ledger:
+        commit(ledger)
+    (out / "a/x.jpg").write_bytes(b"retouched by hand")
+    with opened(out) as ledger:
+        assert ledger.has("a/x.jpg", "a/x.jpg", stamp(out))  # nothing to do
+        assert not ledger.made("a/x.jpg", "a/x.jpg")  # nothing to replace, should there be
+
+
+def test_a_kill_at_any_byte_leaves_a_picture_with_its_line_or_neither(out: Path):
+    with opened(out) as ledger:
+        commit(ledger, "first.jpg")
+        commit(ledger, "second.jpg", warnings=["räre"])
+    whole, picture = (out / LEDGER).read_bytes(), (out / "second.jpg").read_bytes()
+    begin = whole.index(b"\n") + 1
+    for length in range(begin, len(whole) + 1, 7):
+        (out / LEDGER).write_bytes(whole[:length])
+        with opened(out) as ledger:
+            assert list(ledger.records) == ["first.jpg", "second.jpg"][: 1 + (length == len(whole))]
+        assert len(lines(out)) == len(ledger.records)
+    (out / LEDGER).write_bytes(whole[:-1])  # killed after the picture came to its place
+    assert (out / "second.jpg").read_bytes() == picture
+    with opened(out) as ledger:
+        assert list(ledger.records) == ["first.jpg", "second.jpg"]
+    (out / LEDGER).write_bytes(whole[:-1])  # killed before
+    (out / "second.jpg").unlink()
+    with opened(out) as ledger:
+        assert list(ledger.records) == ["first.jpg"]
+
+
+def test_a_picture_that_cannot_come_to_its_place_leaves_no_line(out: Path):
+    (out / "a").write_bytes(b"a file where a folder should be")
+    with opened(out) as ledger:
+        commit(ledger, "b.jpg")
+        with pytest.raises(RunError, match="Cannot write"):
+            commit(ledger)
+        commit(ledger, "c.jpg")
+    assert [record["path"] for record in lines(out)] == ["b.jpg", "c.jpg"]
+
+
+def test_a_failure_is_noted_and_forgotten_by_the_next_run(out: Path):
+    with opened(out) as ledger:
+        ledger.fail("bad.jpg", "no picture")
+        commit(ledger)
+    assert lines(out)[0] | {"job": {}} == {"path": "bad.jpg", "error": "no picture", "job": {}}
+    with opened(out) as ledger:
+        assert list(ledger.records) == ["a/x.jpg"]
+    assert len(lines(out)) == 1
+
+
+@pytest.mark.parametrize("key", JOB)
+def test_another_jobs_colours_are_refused_and_left_alone(out: Path, key: str):
+    with opened(out) as ledger:
+        commit(ledger)
+    before = (out / LEDGER).read_bytes()
+    with pytest.raises(RunError, match=JOB[key]):
+        opened(out, **{key: "other"})
+    assert (out / LEDGER).read_bytes() == before
+    with opened(out, overwrite=True, **{key: "other"}) as ledger:
+        assert list(ledger.records) == (["a/x.jpg"] if key == "source" else [])
+
+
+def test_failures_alone_hinder_no_other_job(out: Path):
+    with opened(out) as ledger:
+        ledger.fail("bad.jpg", "no picture")
+    with opened(out, model="other"):
+        pass
+
+
+def test_every_name_can_be_written_and_read(out: Path):
+    odd = "line\nbreak \udcff \N{SNOWMAN}.jpg"
+    with opened(out) as ledger:
+        commit(ledger, odd)
+    with opened(out) as ledger:
+        assert ledger.has(odd, odd, stamp(out))
+
+
+def test_one_process_at_a_time(out: Path):
+    with opened(out), pytest.raises(RunError, match="one process at a time"):
+        opened(out)
+    with opened(out):
+        pass
+
+
+@pytest.mark.parametrize("text", ["something else\n{}\n", "[]\n", '{"a": 1}\n', "\xff\xfe\n"])
+def test_a_file_that_is_not_ours_is_left_alone(out: Path, text: str):
+    (out / LEDGER).write_bytes(text.encode("latin-1"))
+    with pytest.raises(RunError, match="should hold the lines that knowhue writes"):
+        opened(out)
+    assert (out / LEDGER).read_bytes() == text.encode("latin-1")

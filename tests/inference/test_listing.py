@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import pytest
+
+from knowhue.errors import ConfigError, PictureError
+from knowhue.inference.listing import list_folder
+
+SUFFIXES = {".jpg", ".png"}
+
+
+def names(source: Path, out: Path, suffix: str | None = None) -> dict[str, str]:
+    items = list_folder(source, out, SUFFIXES, lambda own: suffix or own)
+    assert all(item.source == source / item.path for item in items)
+    return {item.path: item.output for item in items}
+
+
+def put(root: Path, *files: str) -> None:
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes(b"")
+
+
+def test_the_tree_is_kept_and_only_pictures_are_taken(tmp_path: Path):
+    put(tmp_path / "in", "b.JPG", "a/x.png", "a/c/y.jpg", "a/readme.txt", "a/folder.jpg/z.png")
+    expected = ["a/c/y.jpg", "a/folder.jpg/z.png", "a/x.png", "b.JPG"]
+    assert list(names(tmp_path / "in", tmp_path / "out")) == expected
+    assert names(tmp_path / "in", tmp_path / "out", ".png")["b.JPG"] == "b.png"
+
+
+def test_hidden_files_and_the_output_inside_are_left_out(tmp_path: Path):
+    put(tmp_path, "a.jpg", ".b.jpg", ".cache/c.jpg", "out/a.jpg", "out/deep/d.jpg", "outer/e.jpg")
+    assert list(names(tmp_path, tmp_path / "out")) == ["a.jpg", "outer/e.jpg"]
+
+
+def test_links_are_followed_once_and_loops_end(tmp_path: Path):
+    put(tmp_path, "in/z/a.jpg", "elsewhere/b.jpg")
+    (tmp_path / "in" / "a_link").symlink_to(tmp_path / "in" / "z")  # its folder has its own name
+    (tmp_path / "in" / "z" / "loop").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "other").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "in" / "z")
+    assert list(names(tmp_path / "in", tmp_path / "out")) == ["other/b.jpg", "z/a.jpg"]
+
+
+def test_a_broken_link_is_a_picture_that_will_fail(tmp_path: Path):
+    put(tmp_path, "a.jpg")
+    (tmp_path / "b.jpg").symlink_to(tmp_path / "nowhere")
+    assert list(names(tmp_path, tmp_path / "out")) == ["a.jpg", "b.jpg"]
+
+
+def test_two_pictures_never_become_one_file(tmp_path: Path):
+    put(tmp_path, "a/x.jpg", "a/x.png", "b/x.jpg")
+    assert len(names(tmp_path, tmp_path / "out")) == 3
+    with pytest.raises(ConfigError, match=r"Found `a/x.jpg` and `a/x.png`.*`a/x.png`"):
+        names(tmp_path, tmp_path / "out", ".png")
+
+
+def test_an_original_is_never_replaced(tmp_path: Path):
+    put(tmp_path, "in/x.jpg", "out/sub/y.jpg", "a.jpg")
+    with pytest.raises(ConfigError, match="would replace an original"):
+        names(tmp_path / "in", tmp_path / "in")
+    put(tmp_path, "out/sub/sub/y.jpg")  # what is made of sub/sub/y.jpg is sub/y.jpg, one of the pictures
+    with pytest.raises(ConfigError, match="would replace an original"):
+        names(tmp_path / "out" / "sub", tmp_path / "out")
+    (tmp_path / "linked").symlink_to(tmp_path / "in")
+    with pytest.raises(ConfigError, match="would replace an original"):
+        names(tmp_path / "in", tmp_path / "linked")
+
+
+def test_no_folder_and_no_picture_are_said(tmp_path: Path):
+    put(tmp_path, "in/a.txt", "a.jpg")
+    with pytest.raises(PictureError, match=r"should hold pictures \(.jpg, .png\)"):
+        names(tmp_path / "in", tmp_path / "out")
+    for wrong in ("a.jpg", "nowhere"):
+        with pytest.raises(PictureError, match="should be a folder of pictures"):
+            names(tmp_path / wrong, tmp_path / "out")

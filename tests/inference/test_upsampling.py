@@ -1,0 +1,27 @@
+import numpy as np
+import pytest
+
+from knowhue.inference.upsampling import UPSAMPLINGS, guided
+
+
+@pytest.mark.parametrize("name", UPSAMPLINGS)
+def test_constant_chroma_stays_whatever_the_guide(name):
+    guide = np.random.default_rng(0).uniform(0, 100, (9, 11)).astype(np.float32)
+    chroma = np.full((9, 11, 2), (20, -5), np.float32)
+    slope, offset = UPSAMPLINGS[name](chroma, guide)
+    assert np.allclose(slope * guide[..., None] + offset, chroma, atol=1e-3)
+
+
+def test_chroma_that_follows_lightness_is_found_as_its_line():
+    guide = np.random.default_rng(0).uniform(0, 100, (20, 20)).astype(np.float32)
+    chroma = np.stack([0.3 * guide - 10, -0.1 * guide + 5], -1)
+    slope, _ = guided(chroma, guide, epsilon=1e-3)
+    assert np.allclose(slope, (0.3, -0.1), atol=1e-3)
+
+
+def test_what_is_flat_has_no_slope():
+    guide = np.full((8, 8), 50, np.float32) + np.random.default_rng(0).normal(0, 0.1, (8, 8)).astype(
+        np.float32
+    )
+    chroma = np.random.default_rng(1).normal(0, 20, (8, 8, 2)).astype(np.float32)
+    assert np.abs(guided(chroma, guide)[0]).max() < 0.5

@@ -1,0 +1,76 @@
+"""From a run to one file: what was fitted is right, and the file predicts as the run does."""
+
+import numpy as np
+import pytest
+import torch
+
+from knowhue.errors import RunError
+from knowhue.inference.torch_network import open_torch
+from knowhue.runs import read_json
+from knowhue.training.deploy import deploy
+from knowhue.training.train import train
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory):
+    config = tiny(
+        training__heads={"epochs": 1},
+        training__finetune={"epochs": 1},
+        evaluation={"networks": (), "perceptual": ()},
+    )
+    return train(config, tmp_path_factory.mktemp("deploy"), "multi")
+
+
+@pytest.fixture(scope="module")
+def file(run):
+    return deploy(run)
+
+
+def test_a_reference_is_at_home_and_its_opposite_as_far_as_can_be(file):
+    module = open_torch(file).module
+    module.references = torch.nn.functional.normalize(module.references[:1].repeat(12, 1), dim=1)
+    assert module.distance(module.references[:1] * 7).item() == pytest.approx(0, abs=1e-5)
+    assert module.distance(-module.references[:1]).item() == pytest.approx(2, abs=1e-5)
+
+
+def test_the_file_says_what_it_is(file, run):
+    description = open_torch(file).description
+    scores = read_json(run / "scores.json")["metrics"]
+    assert description.classes == ("coral_reef", "jellyfish", "penguin", "shark", "starfish")
+    assert description.size_px == 32
+    assert description.metrics["ab_l1"].value == pytest.approx(scores["ab_l1"], abs=1e-4)
+    assert description.metrics["accuracy"].value == pytest.approx(scores["accuracy"], abs=1e-4)
+    assert description.metrics["ab_l1"].low < scores["ab_l1"] < description.metrics["ab_l1"].high
+    assert description.calibration is not None
+
+
+def test_probabilities_are_the_runs_with_the_temperature(file):
+    network = open_torch(file)
+    seen = np.random.default_rng(0).uniform(0, 100, (3, 32, 48)).astype(np.float32)
+    answer = network.predict(seen)
+    with torch.no_grad():
+        logits = network.module.model(torch.from_numpy(seen)[:, None]).logits
+    temperature = network.description.calibration.temperature
+    assert answer.chroma.shape == (3, 32, 48, 2)
+    assert np.allclose(answer.probabilities, (logits / temperature).softmax(1).numpy(), atol=1e-6)
+    assert np.allclose(answer.probabilities.sum(1), 1, atol=1e-5)
+
+
+def test_noise_is_farther_than_the_validation_pictures(file, run):
+    network = open_torch(file)
+    rgb = np.load(run.parent.parent / "pictures" / "pictures.npy")[:16].astype(np.float32)
+    usual = network.predict((rgb.mean(-1) / 2.55).astype(np.float32)).novelty
+    noise = np.random.default_rng(0).choice([0.0, 100.0], (16, 32, 32)).astype(np.float32)
+    assert np.median(usual) < 1
+    assert np.median(network.predict(noise).novelty) > np.median(usual) * 1.1
+
+
+def test_is_made_once(file, run):
+    before = file.stat().st_mtime_ns
+    assert deploy(run.parent.parent) == file
+    assert file.stat().st_mtime_ns == before
+
+
+def test_a_folder_without_a_finished_run_is_refused(tmp_path):
+    with pytest.raises(RunError, match="finished run"):
+        deploy(tmp_path)
