@@ -10,25 +10,26 @@ from PIL import Image
 
 from knowhue.apps import cli
 
-COMMANDS = ["study", "plan", "status", "prepare", "train", "evaluate", "report", "config"]
-
-
-@pytest.fixture
-def knowhue(monkeypatch, capsys):
-    """Run a command in this process: exit code, standard output, standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["knowhue", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        written = capsys.readouterr()
-        return ended.value.code, written.out, written.err
-
-    return run
+COMMANDS = [
+    *("study", "plan", "status", "prepare", "train", "evaluate", "report", "config"),
+    *("colorize", "models", "export"),
+]
 
 
 def test_starting_imports_nothing_heavy():
-    heavy = ("torch", "timm", "kornia", "matplotlib", "accelerate", "scipy", "pandas", "datasets")
+    heavy = (
+        "torch",
+        "timm",
+        "kornia",
+        "matplotlib",
+        "accelerate",
+        "scipy",
+        "pandas",
+        "datasets",
+        "pyvips",
+        "numba",
+        "PIL",
+    )
     code = f"import sys, knowhue.apps.cli; print(sorted(set({heavy}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

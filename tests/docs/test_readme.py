@@ -4,6 +4,9 @@ import inspect
 import re
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 import knowhue
 from knowhue.apps.cli import app
 from knowhue.plan import Plan
@@ -13,14 +16,28 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def blocks():
+    """The Python of the README, in order."""
+    return re.findall(r"```python\n(.*?)```", README, flags=re.S)
+
+
 def test_python_of_the_readme_runs(monkeypatch):
-    (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    block = blocks()[0]
     real, asked = inspect.signature(knowhue.run_study), []
     monkeypatch.setattr(knowhue, "run_study", lambda *a, **k: asked.append(real.bind(*a, **k)), raising=False)
     exec(compile(block, "README.md", "exec"), {})
     (call,) = asked
     assert isinstance(call.arguments["plan"], Plan)
     assert call.arguments["plan"].seeds == tuple(range(7))
+
+
+def test_the_colouring_of_the_readme_runs(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.arange(240, dtype=np.uint8).reshape(12, 20)).save("photo.jpg")
+    exec(compile(blocks()[1], "README.md", "exec"), {})
+    with Image.open("colour.png") as made:
+        assert made.size == (20, 12)
+    assert "unlike the pictures" in capsys.readouterr().out
 
 
 def test_every_command_is_in_the_readme():

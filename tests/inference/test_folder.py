@@ -66,7 +66,7 @@ def test_the_output_mirrors_the_input_and_has_a_line_for_each(source: Path, tmp_
         line, picture = found[name], pixels(tmp_path / "out" / name)
         assert line["output"] == name
         assert (line["height"], line["width"]) == picture.shape[:2] == pixels(source / name).shape
-        assert line["label"] in (*"bright dark".split(), "unknown")
+        assert line["label"] in ("bright", "dark", "unknown")
         assert line["model"] == "fake"
         assert line["seconds"] > 0
         red, _, blue = picture.reshape(-1, 3).mean(0)
@@ -112,12 +112,22 @@ def test_what_somebody_else_made_is_not_replaced(source: Path, tmp_path: Path):
     assert (out / "deep/a.png").read_bytes() != b"mine"
 
 
+def test_what_comes_meanwhile_is_not_replaced(source: Path, tmp_path: Path):
+    def put(event: dict[str, Any]) -> None:
+        if event["done"] == 0:
+            (tmp_path / "out/b.png").write_bytes(b"mine")
+
+    summary = colour(source, tmp_path / "out", report=put)
+    assert summary.failures == (("b.png", "`b.png` was put in its place by somebody else meanwhile."),)
+    assert (tmp_path / "out/b.png").read_bytes() == b"mine"
+
+
 def test_a_retouched_colouring_is_not_replaced_when_its_original_changes(source: Path, tmp_path: Path):
     colour(source, tmp_path / "out")
     (tmp_path / "out/b.png").write_bytes(b"retouched")
     assert colour(source, tmp_path / "out").made == 0
     make_pictures(source, ["x.png", "b.png"])
-    with pytest.raises(RunError, match="in the way, such as `b.png`"):
+    with pytest.raises(RunError, match=r"in the way, such as `b.png`"):
         colour(source, tmp_path / "out")
 
 
@@ -294,7 +304,9 @@ def test_killed_at_random_moments_it_goes_on_without_loss_or_double_work(tmp_pat
         for name in tree(out):  # nothing is half written
             if name != LEDGER and not name.startswith(STAGING):
                 assert pixels(out / name).size
-                assert made.setdefault(name, (out / name).stat().st_mtime_ns) == (out / name).stat().st_mtime_ns
+                assert (
+                    made.setdefault(name, (out / name).stat().st_mtime_ns) == (out / name).stat().st_mtime_ns
+                )
         done = len(made)
     summary = colour(source, out, FakeNetwork())
     assert (summary.made, summary.already) == (120 - done, done)

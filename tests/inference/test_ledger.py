@@ -18,7 +18,7 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def opened(out: Path, overwrite: bool = False, **changes: Any) -> Ledger:
+def opened(out: Path, *, overwrite: bool = False, **changes: Any) -> Ledger:
     return Ledger(out, THIS | changes, overwrite)
 
 
@@ -120,7 +120,7 @@ def test_another_jobs_colours_are_refused_and_left_alone(out: Path, key: str):
         commit(ledger)
     before = (out / LEDGER).read_bytes()
     with pytest.raises(RunError, match=JOB[key]):
-        opened(out, **{key: "other"})
+        Ledger(out, THIS | {key: "other"}, overwrite=False)
     assert (out / LEDGER).read_bytes() == before
     with opened(out, overwrite=True, **{key: "other"}) as ledger:
         assert list(ledger.records) == (["a/x.jpg"] if key == "source" else [])

@@ -1,6 +1,6 @@
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -77,7 +77,7 @@ def test_stages_work_at_the_same_time():
             begun.set()
         return item
 
-    def predict(values: list[int]) -> list[int]:
+    def predict(values: Sequence[int]) -> Sequence[int]:
         if 1 in values:
             predicted.set()
         return values
@@ -93,7 +93,7 @@ def test_stages_work_at_the_same_time():
 def test_predicts_together_what_is_there_and_waits_for_no_more():
     batches, gate = [], threading.Event()
 
-    def predict(values: list[int]) -> list[int]:
+    def predict(values: Sequence[int]) -> Sequence[int]:
         gate.wait(5)
         batches.append(len(values))
         return values
@@ -150,12 +150,9 @@ def test_leaving_early_begins_nothing_more_and_leaves_no_thread(error: type[Base
         return item
 
     outcomes = flow(range(10_000), stages(begin=begin), Limits(2, 2, 4))
+    next(outcomes)
     with pytest.raises(error):
-        try:
-            for _ in outcomes:
-                raise error
-        finally:
-            outcomes.close()
+        outcomes.throw(error)
     assert not threads_left()
     assert len(begun) < 100
 

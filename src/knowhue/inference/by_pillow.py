@@ -1,4 +1,4 @@
-"""What libvips cannot read, read by Pillow: BMP, JPEG 2000, PNM, rare TIFFs, and HEIC where its decoder is installed."""
+"""What libvips cannot read, by Pillow: BMP, JPEG 2000, PNM, rare TIFFs, and HEIC where its decoder is installed."""
 
 import importlib
 import io
@@ -39,11 +39,16 @@ def decode_by_pillow(
             return _decoded(image)
     except (PictureError, ExtraError):
         raise
+    except Image.DecompressionBombError as error:
+        raise PictureError(
+            f"`{called}` should be smaller, whatever the limit, as it is no JPEG, PNG or TIFF. Found: {error} Save it as "
+            "one of these."
+        ) from None
     except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, ...
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise PictureError(
-            f"`{called}` should be a whole picture. Found it damaged or cut short ({first}). Copy it again from where it "
-            "came from."
+            f"`{called}` should be a whole picture. Found it damaged or cut short ({first}). Copy it again from "
+            "where it came from."
         ) from None
 
 
@@ -82,7 +87,7 @@ def _values(image: Image.Image) -> tuple[NDArray[Any], str]:
         return np.dstack([codes[..., :1] * np.float32(100 / 255), signed]), "lab"
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image)
-        if image.mode == "I" and 0 <= values.min() and values.max() <= 65535:
+        if image.mode == "I" and values.min() >= 0 and values.max() <= 65535:
             values = values.astype(np.uint16)
         return values[..., None], "grey16"
     default = "RGBA" if image.has_transparency_data else "L" if image.mode == "L" else "RGB"

@@ -22,7 +22,7 @@ _TURNS: Mapping[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     5: lambda values: values.swapaxes(0, 1),
     6: lambda values: np.rot90(values, -1),
     7: lambda values: values[::-1, ::-1].swapaxes(0, 1),
-    8: lambda values: np.rot90(values),
+    8: np.rot90,
 }
 """How a picture with an EXIF orientation (CIPA DC-008, 4.6.5.1.6) is put upright."""
 

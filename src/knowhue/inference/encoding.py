@@ -2,13 +2,18 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from knowhue.errors import ConfigError, RunError
+from knowhue.inference.metadata import keep
 from knowhue.inference.picture import Picture
-from knowhue.inference.vips import as_file, from_array, library, reason, to_array
+from knowhue.inference.profiles import from_srgb
+from knowhue.inference.tiff_exif import with_exif
+from knowhue.inference.vips import Image, VipsError, attach, image_of, reason, save
 from knowhue.runs import replacing
 
 
@@ -16,42 +21,62 @@ class Kind(NamedTuple):
     """What a kind of file can hold, and how it is written.
 
     Attributes:
-        options: of libvips' saver; `Q` is the quality, where there is one.
+        suffix: the usual one.
+        saver: in libvips.
+        options: of the saver; `Q` is the quality, where there is one.
+        lossless: further options for pictures whose file was lossless.
         alpha: whether it holds transparency.
-        deep: whether it holds 16 bits.
+        bits: of a channel, at most.
         longest_px: side that it can hold.
     """
 
+    suffix: str
+    saver: str
     options: Mapping[str, Any]
+    lossless: Mapping[str, Any] = MappingProxyType({})
     alpha: bool = True
-    deep: bool = False
+    bits: int = 8
     longest_px: int = 2**31 - 1
 
 
-_JPEG = Kind({"Q": 95, "subsample_mode": "off"}, alpha=False, longest_px=65_500)
-_TIFF = Kind({"compression": "deflate", "predictor": "horizontal"}, deep=True)
+_JPEG = Kind(".jpg", "jpegsave", {"Q": 95, "subsample_mode": "off"}, alpha=False, longest_px=65_500)
+_TIFF = Kind(
+    ".tif", "tiffsave", {"compression": "deflate", "predictor": "horizontal", "resunit": "inch"}, bits=16
+)
 OUTPUT_SUFFIXES: dict[str, Kind] = {
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
-    ".png": Kind({"compression": 3}, deep=True),
+    ".png": Kind(".png", "pngsave", {"compression": 2, "filter": "up"}, bits=16),
     ".tif": _TIFF,
     ".tiff": _TIFF,
-    ".webp": Kind({"Q": 95, "smart_subsample": True}, longest_px=16_383),
-    ".avif": Kind({"Q": 85, "effort": 3, "compression": "av1", "subsample_mode": "off"}, longest_px=16_384),
+    ".webp": Kind(
+        ".webp",
+        "webpsave",
+        {"Q": 92, "effort": 2, "smart_subsample": True},
+        {"lossless": True},
+        longest_px=16_383,
+    ),
+    ".avif": Kind(
+        ".avif",
+        "heifsave",
+        {"Q": 88, "effort": 0, "compression": "av1", "subsample_mode": "off"},
+        bits=12,
+        longest_px=16_384,
+    ),
 }
-"""Colour is what is written, so it is not subsampled where that can be had."""
-
-
-def output_suffix(suffix: str) -> str:
-    """The suffix that a picture of this kind is written with: its own, or `.png` if that cannot be written."""
-    return suffix if suffix.lower() in OUTPUT_SUFFIXES else ".png"
+"""Colour is what is written, so it is not subsampled where that can be had; effort buys little size for much time."""
 
 
 def write_picture(picture: Picture, target: Path, *, quality: int | None = None) -> list[str]:
     """Write a picture, whole or not at all; returns what the kind of file could not hold, in words.
 
+    Args:
+        picture: as it was read, or coloured since.
+        target: its suffix is one of `OUTPUT_SUFFIXES`.
+        quality: 1 to 100, of kinds that lose something; each has its own if None.
+
     Raises:
-        ConfigError: the suffix is none of `OUTPUT_SUFFIXES`, or the picture is too long for it.
+        ConfigError: the suffix is none of `OUTPUT_SUFFIXES`, the picture is too long for it, or the quality is none.
         RunError: the file cannot be written.
     """
     data, notes = encode_with_notes(picture, target.suffix, quality)
@@ -67,85 +92,85 @@ def encode_picture(picture: Picture, suffix: str, quality: int | None = None) ->
 
 def encode_with_notes(picture: Picture, suffix: str, quality: int | None = None) -> tuple[bytes, list[str]]:
     """The bytes of a picture file, and what it could not hold."""
+    kind = _kind(suffix, picture, quality)
+    image, notes = _image(picture, kind)
+    kept = keep(picture.origin.metadata, kind.suffix)
+    for name, value in kept.fields.items():
+        attach(image, name, value)
+    options = {**kind.options, **(kind.lossless if picture.origin.is_lossless else {})}
+    if quality is not None and "Q" in options:
+        options["Q"] = quality
+    if kind.suffix == ".avif":
+        options["bitdepth"] = 8 if image.format == "uchar" else 10 if picture.origin.bits == 10 else 12
+    try:
+        data = save(image, kind.saver, **options)
+    except VipsError as error:
+        raise RunError(
+            f"The picture cannot be written as {suffix}: {reason(error)}. Write .png or .tif."
+        ) from None
+    if kind.suffix == ".tif":
+        data = with_exif(data, picture.origin.metadata)
+    return data, [*notes, *kept.notes]
+
+
+def _kind(suffix: str, picture: Picture, quality: int | None) -> Kind:
     kind = OUTPUT_SUFFIXES.get(suffix.lower())
     if kind is None:
         raise ConfigError(
-            f"`output` should end in one of {', '.join(OUTPUT_SUFFIXES)}. Found `{suffix or 'no suffix'}`."
+            f"`output` should end in one of {', '.join(OUTPUT_SUFFIXES)}. Found `{suffix or 'no suffix'}`. Name it "
+            "with one of these."
+        )
+    if quality is not None and not 1 <= quality <= 100:
+        raise ConfigError(
+            f"`quality` should be from 1 to 100. Found `quality = {quality}`. 95 is hardly seen."
         )
     height, width = picture.pixels.shape[:2]
     if max(height, width) > kind.longest_px:
         raise ConfigError(
-            f"`{suffix}` should hold pictures up to {kind.longest_px} pixels a side. Found {width} x {height}: "
-            "write .png or .tif."
+            f"`{suffix}` should hold pictures up to {kind.longest_px:,} pixels a side. Found {width} x {height}. Write "
+            ".png or .tif."
         )
-    picture, notes = _fit(picture, kind, suffix)
-    options = dict(kind.options) | ({"Q": quality} if quality is not None and "Q" in kind.options else {})
-    try:
-        return bytes(_image(picture).write_to_buffer(suffix.lower(), **options)), notes
-    except library().Error as error:
-        raise RunError(f"The picture cannot be written as {suffix}: {reason(error)}.") from None
+    return kind
 
 
-def _fit(picture: Picture, kind: Kind, suffix: str) -> tuple[Picture, list[str]]:
-    """Less depth and no transparency where the kind of file cannot hold them, said."""
+def _image(picture: Picture, kind: Kind) -> tuple[Image, list[str]]:
+    """An image with the picture's colours in its profile, transparency and resolution, as deep as the kind allows."""
+    pixels, alpha, origin = picture
     notes = []
-    if picture.pixels.dtype == np.uint16 and not kind.deep:
-        alpha = None if picture.alpha is None else _eight(picture.alpha)
-        picture = picture._replace(pixels=_eight(picture.pixels), alpha=alpha)
-        notes.append(f"{suffix} holds 8 bits a channel; the picture had 16")
-    if picture.alpha is not None and not kind.alpha:
-        picture = picture._replace(pixels=_over_white(picture), alpha=None)
-        notes.append(f"{suffix} holds no transparency; the picture was put over white")
-    return picture, notes
-
-
-def _eight(values: np.ndarray) -> np.ndarray:
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def _over_white(picture: Picture) -> np.ndarray:
-    top = np.iinfo(picture.pixels.dtype).max
-    assert picture.alpha is not None
-    share = picture.alpha[..., None].astype(np.float32) / top
-    return (picture.pixels * share + top * (1 - share)).round().astype(picture.pixels.dtype)
-
-
-def _image(picture: Picture) -> Any:
-    """An image with the picture's profile, transparency and metadata."""
-    origin = picture.origin
-    image = from_array(picture.pixels)
-    if origin.profile is not None and image.bands == 3:
-        image = _in_profile(image, origin.profile)
-    elif origin.had_profile:
-        image = _tagged_srgb(image)
-    if picture.alpha is not None:
-        image = image.bandjoin(from_array(picture.alpha[..., None]))
+    bits = 8 * pixels.dtype.itemsize
+    if bits > kind.bits:
+        notes.append(f"{kind.suffix} holds {kind.bits} bits a channel; the picture had {origin.bits}")
+        bits = 16 if kind.bits > 8 else 8
+    if alpha is not None and not kind.alpha:
+        pixels, alpha = _over_white(pixels, alpha), None
+        notes.append(f"{kind.suffix} holds no transparency; the picture was put over white")
+    image = image_of(pixels, _interpretation(pixels))
+    if origin.profile is not None and pixels.shape[2] == 3:
+        image = from_srgb(image, origin.profile, bits)
+    image = _as_deep(image, bits)
+    if alpha is not None:
+        image = image.bandjoin(_as_deep(image_of(alpha[..., None], _interpretation(alpha[..., None])), bits))
     image = image.copy(xres=origin.pixels_per_mm[0], yres=origin.pixels_per_mm[1])
-    types = library().GValue
-    for name, value in origin.metadata:
-        image.set_type(types.blob_type if isinstance(value, bytes) else types.gstr_type, name, value)
-    if origin.metadata:
-        image.set_type(types.gint_type, "orientation", 1)  # the EXIF block still has the old one
-    return image
+    attach(image, "orientation", 1)  # metadata may hold the old one
+    return image, notes
 
 
-def _in_profile(image: Any, profile: bytes) -> Any:
-    """SRGB pixels in the profile that the picture came with."""
-    depth = 16 if image.format == "ushort" else 8
-    with as_file(profile) as name:
-        done = image.icc_transform(name, input_profile="srgb", intent="relative", depth=depth)
-        done = from_array(to_array(done))  # before the profile's file goes
-    done = done.copy()
-    done.set_type(library().GValue.blob_type, "icc-profile-data", profile)
-    return done
+def _interpretation(pixels: NDArray[Any]) -> str:
+    deep = pixels.dtype == np.uint16
+    if pixels.shape[2] == 1:
+        return "grey16" if deep else "b-w"
+    return "rgb16" if deep else "srgb"
 
 
-def _tagged_srgb(image: Any) -> Any:
-    if image.bands != 3:
+def _as_deep(image: Image, bits: int) -> Image:
+    """Round 16-bit codes to 8 bits where that is asked for; libvips' own conversion cuts them."""
+    if image.format == "uchar" or bits == 16:
         return image
-    done = image.copy()
-    profile = (
-        library().Image.black(1, 1, bands=3).copy(interpretation="srgb").icc_export(output_profile="srgb")
-    )
-    done.set_type(library().GValue.blob_type, "icc-profile-data", profile.get("icc-profile-data"))
-    return done
+    rounded = (image * (255 / 65535)).rint().cast("uchar")
+    return rounded.copy(interpretation="b-w" if image.bands == 1 else "srgb")
+
+
+def _over_white(pixels: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
+    top = np.iinfo(pixels.dtype).max
+    share = alpha[..., None].astype(np.float32) / top
+    return (pixels * share + top * (1 - share)).round().astype(pixels.dtype)

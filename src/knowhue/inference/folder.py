@@ -2,13 +2,14 @@
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from knowhue.config import fingerprint
-from knowhue.errors import ConfigError, KnowhueError, RunError
+from knowhue.errors import ConfigError, KnowhueError, PictureError, RunError
 from knowhue.inference.colorizer import Colorizer, Wishes
 from knowhue.inference.ledger import Ledger, Stamp
 from knowhue.inference.listing import Item, list_folder
@@ -19,6 +20,27 @@ from knowhue.runs import Report, require_writable
 
 STAGING = ".colorizing"
 """Folder in the output folder where pictures are written before they are put in their place."""
+
+
+@contextmanager
+def _torch_alone() -> Iterator[None]:
+    """Threads that begin in this context predict with one core each: the others have pictures of their own.
+
+    Where several cores share one prediction, each spins while it waits for the others: on two cores a batch of 8 took
+    nine times as long of them as with one.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+ALONE: dict[str, Callable[[], AbstractContextManager[None]]] = {"torch": _torch_alone}
+"""How a network's runtime is kept to one core for each prediction, by its name."""
 
 
 class Summary(NamedTuple):
@@ -109,13 +131,12 @@ def colorize_folder(
     out.mkdir(parents=True, exist_ok=True)
     with Ledger(out, _job(colorizer, source, wishes, suffix), overwrite) as ledger:
         waiting = [item for item in items if not ledger.has(item.path, item.output, Stamp.of(item.source))]
-        if not overwrite:
-            _refuse_strangers(waiting, ledger)
+        _refuse_strangers(waiting, ledger)
         progress = _Progress(ledger, len(items), len(items) - len(waiting), on_error == "stop", report)
         staging = out / STAGING
-        _work_through(
-            waiting, PictureStages(colorizer, wishes, staging).as_stages(), limits, progress, staging
-        )
+        stages = PictureStages(colorizer, wishes, staging).as_stages()
+        with ALONE.get(colorizer.network.runtime, nullcontext)():
+            _work_through(waiting, stages, limits, progress, staging)
     return Summary(
         source,
         out,
@@ -144,13 +165,16 @@ class _Progress:
 
     def note(self, outcome: Outcome) -> None:
         """Put a picture in its place, or its failure on the list."""
-        if outcome.error is None:
-            self._ledger.commit(outcome.result.record, outcome.result.stamp, outcome.result.written)
+        item, made, error = outcome
+        if error is None and self._ledger.in_the_way(item.path, item.output):
+            error = PictureError(f"`{item.output}` was put in its place by somebody else meanwhile.")
+        if error is None:
+            self._ledger.commit(made.record, made.stamp, made.written)
             self.made += 1
         else:
-            reason = _reason(outcome.error)
-            self._ledger.fail(outcome.item.path, reason)
-            self.failures.append((outcome.item.path, reason))
+            reason = _reason(error)
+            self._ledger.fail(item.path, reason)
+            self.failures.append((item.path, reason))
             self.goes_on = not self._stops
         self.tell()
 
@@ -218,11 +242,7 @@ def _job(colorizer: Colorizer, source: Path, wishes: Wishes, suffix: str | None)
 
 
 def _refuse_strangers(items: list[Item], ledger: Ledger) -> None:
-    strangers = [
-        item.output
-        for item in items
-        if (ledger.out / item.output).exists() and not ledger.made(item.path, item.output)
-    ]
+    strangers = [item.output for item in items if ledger.in_the_way(item.path, item.output)]
     if strangers:
         raise RunError(
             f"`{ledger.out}` should have room for what is made. Found {len(strangers)} other files in the way, such as "

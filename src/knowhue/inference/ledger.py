@@ -57,9 +57,10 @@ class Ledger:
         """
         self.out = out
         self.job = job
+        self._overwrite = overwrite
         self._folder = _lock(out)
         try:
-            self.records = self._kept(self._read(), overwrite)
+            self.records = self._kept(self._read())
             with replacing(out / LEDGER) as file:
                 file.writelines(_line(record) + "\n" for record in self.records.values())
             self._file = FileIO(out / LEDGER, "a")
@@ -92,6 +93,10 @@ class Ledger:
             and record["output"] == output
             and Stamp(*record["stamps"][1]) == Stamp.of(self.out / output)
         )
+
+    def in_the_way(self, path: str, output: str) -> bool:
+        """Whether there is a file where a picture is to go, which this job did not make and may not replace."""
+        return not self._overwrite and os.path.lexists(self.out / output) and not self.made(path, output)
 
     def commit(self, record: dict[str, Any], stamp: Stamp, written: Path) -> None:
         """Put a written picture in its place and its line into the file; both are there afterwards, or neither.
@@ -144,12 +149,12 @@ class Ledger:
                 records.append(record)
         return records
 
-    def _kept(self, records: list[dict[str, Any]], overwrite: bool) -> dict[str, dict[str, Any]]:
+    def _kept(self, records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         """The last line of each picture that was done by this job; failures are tried again.
 
         Which folder the pictures came from does not count where overwriting is allowed: it may have been moved.
         """
-        counting = JOB.keys() - {"source"} if overwrite else JOB.keys()
+        counting = JOB.keys() - {"source"} if self._overwrite else JOB.keys()
         kept: dict[str, dict[str, Any]] = {}
         for record in records:
             if "error" in record:
@@ -157,7 +162,7 @@ class Ledger:
             differing = [
                 key for key in JOB if key in counting and record["job"].get(key) != self.job.get(key)
             ]
-            if differing and not overwrite:
+            if differing and not self._overwrite:
                 raise RunError(
                     f"`{self.out}` should be empty, or hold the colours of this job. Found colours "
                     f"{' and '.join(JOB[key] for key in differing)}. Name another folder, or have them replaced "

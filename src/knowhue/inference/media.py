@@ -21,6 +21,7 @@ from knowhue.inference.formats import (
     recognise,
 )
 from knowhue.inference.picture import Picture, Pixels
+from knowhue.inference.tiff_exif import exif_of_tiff
 from knowhue.inference.vips import VipsError, array_of, image_of, load, reason
 
 __all__ = [
@@ -81,14 +82,14 @@ def shrink(pixels: Pixels, height: int, width: int) -> NDArray[np.float32]:
     (2, 3, 1)
     """
     image = image_of(pixels, "multiband")
-    blocks = [max(1, old // (new * _LEFT_TO_LANCZOS)) for old, new in ((image.width, width), (image.height, height))]
+    blocks = [
+        max(1, old // (new * _LEFT_TO_LANCZOS)) for old, new in ((image.width, width), (image.height, height))
+    ]
     small = array_of(image.shrink(*blocks, ceil=True)) if max(blocks) > 1 else pixels
     box = (0, 0, image.width / blocks[0], image.height / blocks[1])  # the last blocks may stick out
-    planes = [
-        Pillow.fromarray(small[..., k].astype(np.float32)).resize((width, height), Pillow.Resampling.LANCZOS, box)
-        for k in range(small.shape[2])
-    ]
-    return np.stack(planes, -1) / np.float32(np.iinfo(pixels.dtype).max)
+    planes = (Pillow.fromarray(small[..., k].astype(np.float32)) for k in range(small.shape[2]))
+    resized = [np.asarray(each.resize((width, height), Pillow.Resampling.LANCZOS, box)) for each in planes]
+    return np.stack(resized, -1).astype(np.float32, copy=False) / np.float32(np.iinfo(pixels.dtype).max)
 
 
 def _opened(source: Path | bytes, called: str) -> File:
@@ -101,7 +102,9 @@ def _opened(source: Path | bytes, called: str) -> File:
     try:
         return source.open("rb", buffering=0)
     except FileNotFoundError:
-        raise PictureError(f"`{called}` should be a picture. Found no such file. Is the path right?") from None
+        raise PictureError(
+            f"`{called}` should be a picture. Found no such file. Is the path right?"
+        ) from None
     except OSError as error:
         raise PictureError(
             f"`{called}` should be a readable file. Found: {error.strerror}. Check its permissions."
@@ -112,16 +115,16 @@ def _no_picture(head: bytes, called: str) -> str:
     if not head:
         return f"`{called}` should be a picture. Found an empty file. Copy it again from where it came from."
     return (
-        f"`{called}` should be a picture ({', '.join(FORMATS)}). Found something else, or its first bytes damaged. Save "
-        "it as one of these."
+        f"`{called}` should be a picture ({', '.join(FORMATS)}). Found something else, or its first bytes damaged. "
+        "Save it as one of these."
     )
 
 
 def _limit(width: int, height: int, max_pixels: int, called: str) -> None:
     if width * height > max_pixels:
         raise PictureError(
-            f"`{called}` should have at most {max_pixels:,} pixels. Found {width} x {height} = {width * height:,}. Make "
-            "it smaller first."
+            f"`{called}` should have at most {max_pixels:,} pixels. Found {width} x {height} = {width * height:,}. "
+            "Make it smaller, or raise `max_pixels` if you trust it."
         )
 
 
@@ -138,9 +141,11 @@ def _decode(file: File, kind: str, check: Callable[[int, int], None], called: st
         return decode_by_pillow(file, known.plugins, check, called)
     check(image.width, image.height)
     try:
-        return decode(image, known.frames)
+        decoded = decode(image, known.frames)
     except VipsError as error:
         raise _damaged(error, kind, called) from None
+    exif = exif_of_tiff(file) if kind == "TIFF" else None
+    return decoded._replace(metadata=(*decoded.metadata, ("exif-data", exif))) if exif else decoded
 
 
 def _damaged(error: VipsError, kind: str, called: str) -> PictureError:

@@ -15,7 +15,7 @@ class Stages(NamedTuple):
     Attributes:
         weigh: item to the bytes that it will hold until it is finished.
         begin: item to what `predict` sees of it; called by several threads.
-        predict: several of those to as many answers; called by one thread.
+        predict: several of those to as many answers; called by a quarter as many threads, at least one.
         finish: item, what was begun, answer; to the result. Called by several threads.
     """
 
@@ -133,6 +133,7 @@ class _Flow:
     def __init__(self, items: Iterable[Any], stages: Stages, limits: Limits, threads: int) -> None:
         self.outcomes: SimpleQueue[Any] = SimpleQueue()
         self.fault: BaseException | None = None
+        predictors = max(1, threads // 4)  # more would make smaller batches
         self._items = iter(items)
         self._stages = stages
         self._batch = limits.batch
@@ -142,8 +143,8 @@ class _Flow:
         self._begun: SimpleQueue[Any] = SimpleQueue()
         self._answered: SimpleQueue[Any] = SimpleQueue()
         self._threads = [
-            *self._group("begin", self._begin_next, threads, self._begun, 1),
-            *self._group("predict", self._predict_next, 1, self._answered, threads),
+            *self._group("begin", self._begin_next, threads, self._begun, predictors),
+            *self._group("predict", self._predict_next, predictors, self._answered, threads),
             *self._group("finish", self._finish_next, threads, self.outcomes, 1),
         ]
 

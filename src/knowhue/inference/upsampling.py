@@ -17,13 +17,17 @@ EPSILON = 25.0
 
 
 def guided(chroma: FloatArray, guide: FloatArray, radius: int = RADIUS, epsilon: float = EPSILON) -> Lines:
-    """The fast guided filter (He and Sun 2015): chroma follows the lightness's edges at full size.
+    """Chroma itself, and beside it what goes with the lightness's detail between two small pixels.
+
+    The slopes are those of the fast guided filter (He and Sun 2015). Its offsets are not: they average the chroma over
+    windows, which loses more than the guide gives back; here the line of each small pixel passes through its own
+    lightness and chroma.
 
     Args:
         chroma: a*b* (h, w, 2).
         guide: L* (h, w).
         radius: of the windows, pixels.
-        epsilon: variance of L* that counts as flat.
+        epsilon: variance of L* far below which there is no edge.
     """
 
     def mean(values: NDArray[Any]) -> NDArray[Any]:
@@ -33,8 +37,8 @@ def guided(chroma: FloatArray, guide: FloatArray, radius: int = RADIUS, epsilon:
     centre, target = mean(guide), mean(chroma)
     variance = mean(guide * guide) - centre * centre
     covariance = mean(guide[..., None] * chroma) - centre[..., None] * target
-    slope = covariance / (np.maximum(variance, 0)[..., None] + epsilon)
-    return mean(slope), mean(target - slope * centre[..., None])
+    slope = mean(covariance / (np.maximum(variance, 0)[..., None] + epsilon))
+    return slope, chroma - slope * guide[..., None]
 
 
 def bilinear(chroma: FloatArray, guide: FloatArray) -> Lines:

@@ -1,11 +1,7 @@
-"""libvips with its cache off, so that memory stays flat and a changed file is read anew; the only importer of pyvips."""
+"""libvips, its cache off: memory stays flat, a changed file is read anew. The only importer of pyvips."""
 
 import io
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,6 +53,15 @@ def array_of(image: Image) -> NDArray[Any]:
     return image.numpy().reshape(image.height, image.width, image.bands)
 
 
+def save(image: Image, saver: str, **options: Any) -> bytes:
+    """Compute and encode an image with one of libvips' savers by name; all fields it has go along.
+
+    Raises:
+        VipsError: it cannot be encoded.
+    """
+    return pyvips.Operation.call(f"{saver}_buffer", image, **options)  # pyright: ignore[reportReturnType]
+
+
 def attach(image: Image, name: str, value: bytes | str | int) -> None:
     """Set a field of an image that nobody else holds."""
     kinds = {
@@ -64,7 +69,7 @@ def attach(image: Image, name: str, value: bytes | str | int) -> None:
         str: pyvips.GValue.gstr_type,
         int: pyvips.GValue.gint_type,
     }
-    image.set_type(kinds[type(value)], name, value)
+    image.set_type(kinds[type(value)], name, value)  # pyright: ignore[reportArgumentType]
 
 
 def attached(image: Image, name: str) -> Any:
@@ -86,34 +91,11 @@ def reason(error: Exception) -> str:
 @cache
 def _settle() -> None:
     pyvips.cache_set_max(0)
+    pyvips.block_untrusted_set(True)
+    pyvips.operation_block_set("VipsForeignLoadSvg", True)  # it may name other files
 
 
 def library() -> Any:
     """The module pyvips, settled for use."""
     _settle()
     return pyvips
-
-
-def from_array(pixels: NDArray[Any]) -> Image:
-    """An image over pixels (H, W, C), uint8 or uint16; sRGB or gray with or without transparency."""
-    deep = pixels.dtype == np.uint16
-    if pixels.shape[2] < 3:
-        return image_of(pixels, "grey16" if deep else "b-w")
-    return image_of(pixels, "rgb16" if deep else "srgb")
-
-
-def to_array(image: Image) -> NDArray[Any]:
-    """Decode or compute an image: (H, W, C)."""
-    return array_of(image)
-
-
-@contextmanager
-def as_file(data: bytes) -> Iterator[str]:
-    """Name of a file that holds data for as long as the block lasts, for what libvips takes by name alone."""
-    handle, name = tempfile.mkstemp(suffix=".icc")
-    try:
-        with open(handle, "wb") as file:
-            file.write(data)
-        yield name
-    finally:
-        Path(name).unlink(missing_ok=True)

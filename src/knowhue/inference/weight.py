@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from knowhue.inference.vips import library
+from knowhue.inference.formats import FORMATS, HEAD_BYTES, recognise
+from knowhue.inference.vips import VipsError, load
 
 _COPIES = 3
 """Of its pixels, at the worst moment: what was read, what is painted, what is encoded."""
 _PACKED = 32
-"""Bytes of pixels in a byte of file, where libvips cannot read the header; little is packed more tightly."""
-_UNPACKED = frozenset({".bmp"})
+"""Bytes of pixels in a byte of file, where libvips does not read the header; few are packed more tightly."""
+_UNPACKED = frozenset({"BMP", "PNM"})
 
 
 def weigh_picture(path: Path) -> int:
@@ -16,18 +17,18 @@ def weigh_picture(path: Path) -> int:
 
     Never fails: what is wrong with a picture is told by reading it.
     """
-    vips = library()
     try:
-        image = vips.Image.new_from_file(str(path), access="sequential")
-    except (vips.Error, ValueError):  # ValueError: a name that libvips cannot be given
-        return _by_file(path)
-    wide = 1 if image.format == "uchar" else 2
-    return _COPIES * image.width * image.height * max(image.bands, 3) * wide
-
-
-def _by_file(path: Path) -> int:
-    try:
-        size = path.stat().st_size
-    except OSError:
+        if not path.is_file():  # opening a pipe would wait for ever
+            return 0
+        with path.open("rb", buffering=0) as file:
+            kind = recognise(file.read(HEAD_BYTES))
+            if kind is None:
+                return 0
+            if not FORMATS[kind].loader:
+                return _COPIES * path.stat().st_size * (1 if kind in _UNPACKED else _PACKED)
+            file.seek(0)
+            image = load(FORMATS[kind].loader, file)
+            depth_bytes = 1 if image.format == "uchar" else 2
+            return _COPIES * image.width * image.height * max(image.bands, 3) * depth_bytes
+    except (OSError, VipsError):
         return 0
-    return _COPIES * size * (1 if path.suffix.lower() in _UNPACKED else _PACKED)

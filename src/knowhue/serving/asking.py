@@ -3,22 +3,21 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from knowhue.errors import PictureError
+import numpy as np
+
 from knowhue.inference.colorizer import Colorized, Colorizer, Wishes
-from knowhue.inference.encoding import output_suffix
+from knowhue.inference.encoding import OUTPUT_SUFFIXES, encode_with_notes
 from knowhue.inference.formats import recognise
 from knowhue.inference.hints import Hint, parse_hint
 from knowhue.inference.judgement import Judgement, judge
-from knowhue.inference.media import encode_picture, read_picture
+from knowhue.inference.media import read_picture
 from knowhue.inference.network import Answers, FloatArray
 from knowhue.inference.picture import Picture
+from knowhue.inference.pixels import enlarge
+from knowhue.serving.refusals import NoPictureError
 
 CALLED = "picture"
 """What messages call an upload: never by the name that came with it."""
-
-
-class NoPictureError(PictureError):
-    """What was sent is of no known kind."""
 
 
 class Ask(NamedTuple):
@@ -89,7 +88,7 @@ def prepare(colorizer: Colorizer, ask: Ask, max_pixels: int) -> Ready:
     height, width = picture.pixels.shape[:2]
     hints = [parse_hint(each, width, height) if isinstance(each, str) else each for each in ask.hints]
     wishes = Wishes(tuple(hints), ask.saturation, ask.uncertainty, ask.unknown_below)
-    suffix = ask.suffix or output_suffix(picture.origin.suffix)
+    suffix = ask.suffix or (picture.origin.suffix if picture.origin.suffix in OUTPUT_SUFFIXES else ".png")
     return Ready(picture, colorizer.look(picture), wishes, suffix)
 
 
@@ -98,8 +97,19 @@ def finish(colorizer: Colorizer, ask: Ask, ready: Ready, answer: Answers) -> Rep
     if not ask.colour:
         return Reply(_classified(colorizer, ready, answer, ask.unknown_below))
     made = colorizer.finish(ready.picture, ready.seen, answer, ready.wishes)
-    data = encode_picture(made.picture, ready.suffix) if ask.encode else b""
-    return Reply(made.judgement, data, ready.suffix, made)
+    if not ask.encode:
+        return Reply(made.judgement, suffix=ready.suffix, made=made)
+    data, notes = encode_with_notes(made.picture, ready.suffix)
+    judgement = made.judgement._replace(warnings=(*made.judgement.warnings, *notes))
+    return Reply(judgement, data, ready.suffix, made)
+
+
+def uncertainty_map(made: Colorized) -> bytes:
+    """A gray PNG of the picture's size, 10 codes a CIELAB unit, up to 25.5 units."""
+    assert made.uncertainty is not None
+    height, width = made.picture.pixels.shape[:2]
+    codes = (enlarge(made.uncertainty, height, width) * 10).clip(0, 255).round().astype(np.uint8)
+    return encode_with_notes(Picture.of(codes[..., None]), ".png")[0]
 
 
 def _decoded(data: bytes, max_pixels: int) -> Picture:

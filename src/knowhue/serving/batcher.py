@@ -1,4 +1,4 @@
-"""Requests side by side: a bounded queue, threads that decode and paint, one that lets the network see several at once."""
+"""Requests side by side: a bounded queue, threads that decode and paint, one that shows the network several at once."""
 
 import logging
 import math
@@ -14,6 +14,7 @@ from knowhue.errors import KnowhueError
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.network import Answers
 from knowhue.serving.asking import Ask, Ready, Reply, finish, prepare
+from knowhue.serving.refusals import Busy, Late, Stopping
 from knowhue.serving.settings import ServerSettings
 
 Observe = Callable[[str, float], None]
@@ -23,34 +24,6 @@ LONGEST_RETRY_SECONDS = 60
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 _SMOOTHING = 0.1
-
-
-class Busy(KnowhueError):
-    """The queue is full.
-
-    Attributes:
-        retry_after_seconds: when there should be room.
-    """
-
-    def __init__(self, length: int, retry_after_seconds: int) -> None:
-        super().__init__(f"The server is busy with {length} requests. Try again in {retry_after_seconds} s.")
-        self.retry_after_seconds = retry_after_seconds
-
-
-class Stopping(KnowhueError):
-    """The server finishes what it accepted and accepts no more."""
-
-    def __init__(self) -> None:
-        super().__init__("The server is stopping. Try again when it runs again.")
-
-
-class Late(KnowhueError):
-    """A request took longer than the server allows."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(
-            f"The picture should be answered within {seconds:g} s. It was not; send a smaller one."
-        )
 
 
 class _Job(NamedTuple):
@@ -141,14 +114,18 @@ class Batcher:
             self._changed.notify_all()
         return future
 
-    def close(self, wait: bool = True) -> None:
-        """Accept no more; with `wait`, return when all that was accepted is answered."""
+    def stop(self) -> None:
+        """Accept no more; what was accepted is still answered."""
         with self._changed:
             self._is_closing = True
             self._changed.notify_all()
-        if wait:
-            for thread in self._threads:
-                thread.join()
+
+    def close(self, seconds: float | None = None) -> None:
+        """Stop, and wait until all that was accepted is answered, or for some time."""
+        self.stop()
+        until = None if seconds is None else time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(None if until is None else max(0.0, until - time.monotonic()))
 
     def _check(self) -> None:
         if self._is_closing:
@@ -183,7 +160,7 @@ class Batcher:
             del todo  # an idle worker must not hold the last picture
 
     def _may_decode(self) -> bool:
-        return bool(self._waiting) and self._decoded_pixels <= self.settings.max_pixels
+        return bool(self._waiting) and self._decoded_pixels < self.settings.max_pixels
 
     def _is_done(self) -> bool:
         return self._is_closing and not self._accepted

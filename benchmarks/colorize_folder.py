@@ -1,0 +1,188 @@
+"""A folder of pictures: coloured a second, against the floor that only decodes and encodes; killed and resumed.
+
+The floor reads and writes the same files with the same code and the same number of threads, once before and once after
+the colouring; start-up is left out of all. The job is then run again as a program of its own, killed with SIGKILL at
+random moments: every picture must come out whole, with one line, made once, and as the uninterrupted job made it.
+
+    python benchmarks/colorize_folder.py [2000] [--width 800] [--height 600] [--model built-in] [--kills 6]
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from knowhue.inference.colorizer import Colorizer
+from knowhue.inference.folder import colorize_folder
+from knowhue.inference.ledger import LEDGER
+from knowhue.inference.media import read_picture, write_picture
+from knowhue.inference.pipeline import Limits
+
+BASES = 16
+WARM = 16
+
+
+class Cost(NamedTuple):
+    """Seconds by the clock, and of all cores together; the second hardly depends on who else is at work."""
+
+    wall: float
+    cpu: float
+
+
+def main() -> None:
+    """Measure, then kill."""
+    asked = _read_arguments()
+    if asked.job:
+        _colour(asked, *map(Path, asked.job))
+        return
+    with tempfile.TemporaryDirectory(dir=asked.scratch) as folder:
+        root = Path(folder)
+        names = make_pictures(root / "in", asked.count, asked.width, asked.height)
+        costs = measure(asked, root, names)
+        for name, cost in costs.items():
+            print(
+                f"{name:22}{asked.count / cost.wall:9.1f} pictures/s{cost.wall:9.1f} s{cost.cpu:9.1f} s of cores"
+            )
+        floors = [cost for name, cost in costs.items() if name.startswith("floor")]
+        for what, ours, floor in zip(("clock", "cores"), costs["coloured"], np.mean(floors, 0), strict=True):
+            print(f"over the floor, {what}: {ours / floor:.2f}")
+        wrong = hunt(asked, root, names)
+    print(f"{asked.kills} kills; lost, torn, doubled or different: {wrong or 'none'}")
+    sys.exit(1 if wrong else 0)
+
+
+def make_pictures(folder: Path, count: int, width: int, height: int) -> list[str]:
+    """Pictures with the spectrum of photos (amplitude 1/f), each another; their names, in folders of 100."""
+    generator = np.random.default_rng(0)
+    frequency = np.hypot(np.fft.fftfreq(2 * height)[:, None], np.fft.rfftfreq(2 * width)[None])
+    frequency[0, 0] = np.inf
+    bases = []
+    for _ in range(BASES):
+        phase = np.exp(2j * np.pi * generator.random((3, *frequency.shape)))
+        noise = np.fft.irfft2(phase / frequency, (2 * height, 2 * width))
+        bases.append((128 + 45 * noise / noise.std()).clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
+    names = []
+    for number in range(count):
+        base = bases[generator.integers(BASES)]
+        top, left = generator.integers(height), generator.integers(width)
+        names.append(f"{number // 100:03}/{number:06}.jpg")
+        (folder / names[-1]).parent.mkdir(parents=True, exist_ok=True)
+        crop = base[top : top + height, left : left + width]
+        Image.fromarray(crop).save(folder / names[-1], quality=90)
+    return names
+
+
+def measure(asked: argparse.Namespace, root: Path, names: list[str]) -> dict[str, Cost]:
+    """The floor twice, and the colouring between."""
+
+    def floor(out: str) -> None:
+        def copy(name: str) -> None:
+            target = root / out / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_picture(read_picture(root / "in" / name), target)
+
+        with ThreadPoolExecutor(asked.threads) as pool:
+            list(pool.map(copy, names))
+
+    warm = make_pictures(root / "warm", WARM, asked.width, asked.height)
+    assert len(warm) == WARM
+    _colour(asked, root / "warm", root / "warmed")
+    return {
+        "floor before": _cost(lambda: floor("floor-before")),
+        "coloured": _cost(lambda: _colour(asked, root / "in", root / "peaceful")),
+        "floor after": _cost(lambda: floor("floor-after")),
+    }
+
+
+def hunt(asked: argparse.Namespace, root: Path, names: list[str]) -> list[str]:
+    """Kill the job at random moments, then let it end; names of pictures that did not come out as they should."""
+    out, generator = root / "hunted", random.Random(asked.seed)
+    command = [sys.executable, __file__, "--job", str(root / "in"), str(out), "--model", asked.model]
+    moments: dict[str, int] = {}
+    wrong: set[str] = set()
+    for kill in range(asked.kills):
+        done = _lines(out)
+        aim = done + generator.randint(1, max(2 * (len(names) - done) // (asked.kills - kill + 1), 1))
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        while _lines(out) < aim and process.poll() is None:
+            time.sleep(0.001)
+        time.sleep(generator.uniform(0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        wrong |= _changed(out, moments)
+        print(f"killed with {_lines(out)} lines, {len(moments)} pictures in place", flush=True)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    wrong |= _changed(out, moments)
+    listed = [json.loads(line)["path"] for line in (out / LEDGER).read_text().splitlines()]
+    wrong |= {name for name in names if listed.count(name) != 1 or name not in moments}
+    wrong |= {name for name in names if _differs(out / name, root / "peaceful" / name)}
+    wrong |= {str(path) for path in out.rglob(".*")}
+    return sorted(wrong)
+
+
+def _changed(out: Path, moments: dict[str, int]) -> set[str]:
+    """Pictures that were made twice since `moments`, or that are not whole; `moments` learns of the new ones."""
+    wrong = set()
+    for path in out.glob("[!.]*/*.jpg"):
+        name = path.relative_to(out).as_posix()
+        made = path.stat().st_mtime_ns
+        if name not in moments:
+            with Image.open(path) as picture:
+                picture.load()  # a torn file raises
+        if moments.setdefault(name, made) != made:
+            wrong.add(name)
+    return wrong
+
+
+def _differs(one: Path, other: Path) -> bool:
+    """By more than the rounding of predictions in batches of other sizes, which JPEG makes a little of in places."""
+    if one.read_bytes() == other.read_bytes():
+        return False
+    values = [np.asarray(Image.open(path)).astype(int) for path in (one, other)]
+    return bool(np.abs(values[0] - values[1]).mean() > 0.02)
+
+
+def _lines(out: Path) -> int:
+    path = out / LEDGER
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def _colour(asked: argparse.Namespace, source: Path, out: Path) -> None:
+    summary = colorize_folder(Colorizer.load(asked.model), source, out, limits=Limits(asked.threads))
+    assert not summary.failed, summary.lines()
+
+
+def _cost(work: Callable[[], None]) -> Cost:
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return Cost(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def _read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("count", type=int, nargs="?", default=2000)
+    parser.add_argument("--width", type=int, default=800)
+    parser.add_argument("--height", type=int, default=600)
+    parser.add_argument("--model", default="built-in")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--kills", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scratch", help="folder for the pictures; the system's if not given")
+    parser.add_argument("--job", nargs=2, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

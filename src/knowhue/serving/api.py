@@ -1,0 +1,269 @@
+"""The HTTP API: routes, and nothing else."""
+
+import asyncio
+import json
+from base64 import b64encode
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from knowhue import __version__
+from knowhue.errors import KnowhueError
+from knowhue.inference.colorizer import Colorizer
+from knowhue.serving.asking import Ask, Reply, uncertainty_map
+from knowhue.serving.batcher import Batcher
+from knowhue.serving.docs import router as docs
+from knowhue.serving.limits import Shield
+from knowhue.serving.monitoring import CONTENT_TYPE_LATEST, Monitor
+from knowhue.serving.refusals import Late, Refusal, Stopping, one_line, refusal_of
+from knowhue.serving.schemas import (
+    MEDIA_TYPES,
+    ClassOptions,
+    ColourAnswer,
+    ColourOptions,
+    ErrorAnswer,
+    JudgementAnswer,
+    ModelAnswer,
+    StatusAnswer,
+    UncertaintyAnswer,
+    gather,
+    parameters,
+)
+from knowhue.serving.settings import ServerSettings
+from knowhue.serving.uploads import FIELD, Upload, receive_upload
+
+SCORES_IN_HEADER = 5
+T = TypeVar("T", bound=ClassOptions)
+_FILE = {"type": "string", "format": "binary"}
+_PICTURES = {kind: {"schema": _FILE} for kind in dict.fromkeys(MEDIA_TYPES.values())}
+_REFUSALS = (400, 401, 403, 404, 408, 413, 415, 421, 422, 429, 431, 500, 503, 504)
+
+
+def make_app(models: Mapping[str, Colorizer], settings: ServerSettings) -> FastAPI:
+    """The API over some models, the first being what a request gets that names none.
+
+    `app.state.batchers` holds a `Batcher` a model by name; they are closed when the app's lifespan ends.
+
+    Raises:
+        ConfigError: others could reach the server and nothing asks them who they are.
+    """
+    settings.check()
+    monitor = Monitor()
+    batchers = {name: Batcher(model, settings, monitor.observer(name)) for name, model in models.items()}
+    for name, batcher in batchers.items():
+        monitor.watch_queue(name, lambda batcher=batcher: batcher.length)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        for batcher in batchers.values():
+            await asyncio.to_thread(batcher.close, settings.stop_seconds)
+
+    app = FastAPI(
+        title="Knowhue",
+        version=__version__,
+        summary="Colours and a calibrated class for a gray photo.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        dependencies=[Depends(HTTPBearer(auto_error=False))] if settings.token else [],
+    )
+    app.state.batchers, app.state.settings, app.state.monitor = batchers, settings, monitor
+    app.include_router(_router)
+    app.include_router(docs)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(KnowhueError, _knowhue_error)
+    app.add_middleware(Shield, settings=settings, monitor=monitor)
+    return app
+
+
+_router = APIRouter()
+
+
+def _body(kind: type[ClassOptions]) -> dict[str, Any]:
+    """What a route that takes a picture tells OpenAPI."""
+    fields = kind.model_json_schema()["properties"]
+    form = {"type": "object", "properties": {FIELD: _FILE, **fields}, "required": [FIELD]}
+    form["additionalProperties"] = False
+    content = {"multipart/form-data": {"schema": form}, "image/*": {"schema": _FILE}}
+    return {"parameters": parameters(kind), "requestBody": {"required": True, "content": content}}
+
+
+def _refusals() -> dict[int | str, dict[str, Any]]:
+    """All errors look alike."""
+    known: dict[int | str, dict[str, Any]] = {
+        code: {"model": ErrorAnswer, "description": HTTPStatus(code).phrase} for code in _REFUSALS
+    }
+    known[429]["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
+    return known
+
+
+@_router.post(
+    "/v1/colorize",
+    response_model=ColourAnswer,
+    responses={
+        200: {
+            "description": "The picture; or JSON, if `Accept` names it.",
+            "content": _PICTURES,
+            "headers": {
+                "Knowhue-Class": {"schema": {"type": "string"}, "description": "percent-encoded"},
+                "Knowhue-Probability": {"schema": {"type": "string"}},
+                "Knowhue-Scores": {"schema": {"type": "string"}, "description": "JSON, the best classes"},
+                "Knowhue-Warnings": {"schema": {"type": "string"}, "description": "JSON"},
+            },
+        },
+        **_refusals(),
+    },
+    openapi_extra=_body(ColourOptions),
+)
+async def colorize(request: Request) -> Response:
+    """Colour a picture. Options go into the query or the form, not into both."""
+    upload, options, name, batcher = await _received(request, ColourOptions)
+    batcher.colorizer.require("colour")
+    ask = Ask(
+        upload.data,
+        hints=options.hints,
+        saturation=options.saturation,
+        unknown_below=options.unknown_below,
+        uncertainty=options.uncertainty,
+        suffix=None if options.format is None else f".{options.format}",
+    )
+    del upload  # held by the queue alone
+    reply = await _reply(request, batcher, ask)
+    if "application/json" in request.headers.get("accept", ""):
+        return await asyncio.to_thread(_as_json, name, reply)
+    return Response(reply.data, media_type=MEDIA_TYPES[reply.suffix], headers=_judgement_headers(name, reply))
+
+
+@_router.post(
+    "/v1/classify", response_model=JudgementAnswer, responses=_refusals(), openapi_extra=_body(ClassOptions)
+)
+async def classify(request: Request) -> Response:
+    """Classify a picture without colouring it."""
+    upload, options, name, batcher = await _received(request, ClassOptions)
+    batcher.colorizer.require("class")
+    ask = Ask(upload.data, colour=False, unknown_below=options.unknown_below)
+    del upload
+    reply = await _reply(request, batcher, ask)
+    return JSONResponse({"model": name, **reply.judgement.as_record()})
+
+
+@_router.get("/v1/models", responses={401: {"model": ErrorAnswer}})
+async def list_models(request: Request) -> list[ModelAnswer]:
+    """The models; the first is what a request gets that names none."""
+    batchers: Mapping[str, Batcher] = request.app.state.batchers
+    return [ModelAnswer.of(name, each.colorizer.network.description) for name, each in batchers.items()]
+
+
+@_router.get("/healthz")
+async def healthz() -> StatusAnswer:
+    """Whether the process answers."""
+    return StatusAnswer(status="ok")
+
+
+@_router.get("/readyz", responses={503: {"model": ErrorAnswer}})
+async def readyz(request: Request) -> StatusAnswer:
+    """Whether it accepts work."""
+    if not all(batcher.is_open for batcher in request.app.state.batchers.values()):
+        raise Stopping
+    return StatusAnswer(status="ready")
+
+
+@_router.get("/metrics", responses={200: {"content": {"text/plain": {}}}, 401: {"model": ErrorAnswer}})
+async def metrics(request: Request) -> Response:
+    """For Prometheus."""
+    return Response(request.app.state.monitor.text(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+async def _received(request: Request, kind: type[T]) -> tuple[Upload, T, str, Batcher]:
+    """The upload, read only if there is room for it, its options, and the batcher that they name."""
+    _batcher(request, request.query_params.get("model"))[1].check()
+    try:
+        upload = await receive_upload(request)
+    except ClientDisconnect:
+        raise Refusal(400, "gone", "The client left.") from None
+    options = gather(kind, upload.pairs)
+    return upload, options, *_batcher(request, options.model)
+
+
+def _batcher(request: Request, name: str | None) -> tuple[str, Batcher]:
+    batchers: Mapping[str, Batcher] = request.app.state.batchers
+    chosen = next(iter(batchers)) if name is None else name
+    if chosen not in batchers:
+        raise Refusal(404, "model", f"`model` should be one of {', '.join(batchers)}. Found another.")
+    return chosen, batchers[chosen]
+
+
+async def _reply(request: Request, batcher: Batcher, ask: Ask) -> Reply:
+    """Wait for the reply, the limit, or the client's leaving, whatever comes first."""
+    future = asyncio.wrap_future(batcher.submit(ask))
+    gone = asyncio.create_task(_left(request))
+    seconds = batcher.settings.request_seconds
+    try:
+        await asyncio.wait({future, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if future.done():
+            return future.result()
+        if gone.done():
+            raise Refusal(400, "gone", "The client left.")
+        raise Late(seconds)
+    finally:
+        gone.cancel()
+        future.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _as_json(name: str, reply: Reply) -> Response:
+    unsure = None if reply.made is None else reply.made.uncertainty
+    answer = ColourAnswer(
+        model=name,
+        **reply.judgement.as_record(),
+        picture=b64encode(reply.data).decode(),
+        media_type=MEDIA_TYPES[reply.suffix],
+    )
+    if reply.made is not None and unsure is not None:
+        found = b64encode(uncertainty_map(reply.made)).decode()
+        answer.uncertainty = UncertaintyAnswer(mean=round(float(unsure.mean()), 4), map=found)
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _judgement_headers(name: str, reply: Reply) -> dict[str, str]:
+    record = reply.judgement.as_record()
+    headers = {"knowhue-model": quote(name), "vary": "accept"}
+    if record["label"] is not None:
+        best = dict(list(record["probabilities"].items())[:SCORES_IN_HEADER])
+        headers["knowhue-class"] = quote(record["label"])
+        headers["knowhue-probability"] = str(record["probability"])
+        headers["knowhue-scores"] = json.dumps(best)
+    if record["warnings"]:
+        headers["knowhue-warnings"] = json.dumps(record["warnings"])
+    if reply.made is not None and reply.made.uncertainty is not None:
+        headers["knowhue-uncertainty"] = f"{reply.made.uncertainty.mean():.4f}"
+    return headers
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    body = one_line(f"{error.detail}: {request.method} {request.url.path}"[:200])
+    return Response(body, error.status_code, error.headers, "application/json")
+
+
+async def _knowhue_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, KnowhueError)
+    refusal = refusal_of(error)
+    if refusal is None:
+        raise error
+    request.app.state.monitor.refused(refusal.reason)
+    return Response(one_line(str(refusal)), refusal.status, refusal.headers, "application/json")

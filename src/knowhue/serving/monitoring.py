@@ -1,0 +1,94 @@
+"""What a server tells Prometheus: requests, refusals, stages, batches and memory; never a name or a picture."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+__all__ = ["CONTENT_TYPE_LATEST", "Monitor"]
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+BATCHES = (1, 2, 4, 8, 16, 32)
+OTHER = "other"
+
+
+class Monitor:
+    """One server's metrics, in a registry of its own.
+
+    >>> monitor = Monitor()
+    >>> monitor.refused("size")
+    >>> b'knowhue_refused_total{reason="size"} 1.0' in monitor.text()
+    True
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        registry = self.registry
+        self._requests = Counter(
+            "knowhue_requests", "Requests by route and status.", ["route", "status"], registry=registry
+        )
+        self._seconds = Histogram(
+            "knowhue_request_seconds",
+            "From the first byte to the last answer.",
+            ["route"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._underway = Gauge("knowhue_requests_underway", "Requests being answered.", registry=registry)
+        self._refused = Counter(
+            "knowhue_refused", "Requests refused, by reason.", ["reason"], registry=registry
+        )
+        self._stages = Histogram(
+            "knowhue_stage_seconds",
+            "Decoding, predicting a batch, painting.",
+            ["model", "stage"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._batches = Histogram(
+            "knowhue_batch_pictures",
+            "Pictures that the network saw together.",
+            ["model"],
+            buckets=BATCHES,
+            registry=registry,
+        )
+        self._queue = Gauge("knowhue_queue_length", "Requests accepted.", ["model"], registry=registry)
+        ProcessCollector(registry=registry)
+
+    @contextmanager
+    def timing(self, scope: Mapping[str, Any], status: Callable[[], int]) -> Iterator[None]:
+        """Count and time a request. Routes are the server's own names, so that callers cannot make up labels."""
+        started = time.perf_counter()
+        with self._underway.track_inprogress():
+            try:
+                yield
+            finally:
+                route = getattr(scope.get("route"), "path", None) or OTHER
+                self._requests.labels(route, str(status() or "none")).inc()
+                self._seconds.labels(route).observe(time.perf_counter() - started)
+
+    def refused(self, reason: str) -> None:
+        """Count a refusal."""
+        self._refused.labels(reason).inc()
+
+    def observer(self, model: str) -> Callable[[str, float], None]:
+        """What one model's batcher is to tell."""
+
+        def observe(stage: str, value: float) -> None:
+            if stage == "batch":
+                self._batches.labels(model).observe(value)
+            else:
+                self._stages.labels(model, stage).observe(value)
+
+        return observe
+
+    def watch_queue(self, model: str, length: Callable[[], int]) -> None:
+        """Ask for a queue's length whenever the metrics are read."""
+        self._queue.labels(model).set_function(length)
+
+    def text(self) -> bytes:
+        """All metrics, as Prometheus reads them."""
+        return generate_latest(self.registry)

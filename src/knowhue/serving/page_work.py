@@ -1,0 +1,163 @@
+"""What the page asks of the models: small pictures for the browser at once, the whole one when it is downloaded."""
+
+import asyncio
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import NamedTuple
+
+import numpy as np
+
+from knowhue.inference.media import encode_picture, read_picture, shrink
+from knowhue.inference.network import FloatArray
+from knowhue.inference.picture import Picture, Pixels
+from knowhue.inference.pixels import paint
+from knowhue.serving.asking import Ask, Reply
+from knowhue.serving.batcher import Batcher
+from knowhue.serving.page_desk import Desk, Look, Photo, Pin, Sitting
+
+PREVIEW_PX = 1280
+THUMB_PX = 240
+_QUALITY = 88
+_UNSURE_AT = 20.0
+"""Standard deviation of a*b*, CIELAB units, at which the overlay is as strong as it gets."""
+_UNSURE_RGB = (255, 0, 170)
+_UNSURE_ALPHA = 0.85
+_LONGEST_NAME = 80
+
+
+class View(NamedTuple):
+    """What one model makes of the chosen photo; None of `after` without a colour head."""
+
+    reply: Reply
+    after: str | None
+    unsure: str | None
+
+
+def take_in(desk: Desk, sitting: Sitting, name: str, data: bytes, max_pixels: int) -> Photo:
+    """Decode a photo once, keep it and a small one, and show it in gray.
+
+    Raises:
+        PictureError: it is no picture, damaged, or too large.
+        FullError: it does not fit beside the visitor's other photos.
+    """
+    shown = shown_name(name)
+    whole = read_picture(data, max_pixels=max_pixels, name=shown)
+    preview = reduced(whole, PREVIEW_PX)
+    height, width = whole.pixels.shape[:2]
+    photo = Photo(secrets.token_urlsafe(16), shown, data, preview, (width, height))
+    desk.add(sitting, photo)
+    desk.show(photo, "before", _jpeg(Picture(in_gray(preview.pixels), preview.alpha)))
+    return photo
+
+
+def reduced(picture: Picture, longest_px: int) -> Picture:
+    """A picture of 8 bits without metadata, at most `longest_px` wide and high."""
+    height, width = picture.pixels.shape[:2]
+    scale = min(1.0, longest_px / max(height, width))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    return Picture(
+        _resized(picture.pixels, *size),
+        None if picture.alpha is None else _resized(picture.alpha[..., None], *size)[..., 0].copy(),
+    )
+
+
+def in_gray(pixels: Pixels) -> Pixels:
+    """What the models see of a picture."""
+    return paint(pixels, np.zeros((1, 1, 2), np.float32), np.zeros((1, 1), np.float32))[0]
+
+
+def whole_ask(sitting: Sitting, photo: Photo) -> Ask:
+    """What a download asks: the same that `POST /v1/colorize` would be asked."""
+    return Ask(photo.data, hints=_written(photo.pins), saturation=sitting.chroma_scale)
+
+
+async def look(
+    desk: Desk, sitting: Sitting, photo: Photo, batchers: Mapping[str, Batcher]
+) -> dict[str, View]:
+    """What every model makes of a photo at the page's size, all at once.
+
+    Raises:
+        Busy: too much is being done.
+    """
+    replies = await asyncio.gather(
+        *(_ask(batcher, _small_ask(sitting, photo, batcher)) for batcher in batchers.values())
+    )
+    return {
+        name: await asyncio.to_thread(_view, desk, photo, name, reply)
+        for name, reply in zip(batchers, replies, strict=True)
+    }
+
+
+async def thumb(desk: Desk, sitting: Sitting, photo: Photo, batcher: Batcher) -> None:
+    """Colour a photo for the gallery."""
+    small = reduced(photo.preview, THUMB_PX)
+    ask = Ask(small, hints=_written(photo.pins), saturation=sitting.chroma_scale, suffix=".jpg", encode=False)
+    reply = await _ask(batcher, ask)
+    if reply.made is not None:
+        desk.show(photo, "thumb", _jpeg(reply.made.picture))
+
+
+def shown_name(name: str) -> str:
+    """A file's name without its folders and without characters that mean something elsewhere.
+
+    >>> shown_name("../../etc/<b>my photo.jpg")
+    'b my photo.jpg'
+    """
+    plain = re.sub(r"[^\w.\- ]+", " ", PurePath(name.replace("\\", "/")).name)
+    return " ".join(plain.split()).strip(". ")[-_LONGEST_NAME:] or "photo"
+
+
+def download_name(photo: Photo, suffix: str) -> str:
+    """The name of a coloured photo's file."""
+    return f"{PurePath(photo.name).stem}-colour{suffix}"
+
+
+def _small_ask(sitting: Sitting, photo: Photo, batcher: Batcher) -> Ask:
+    return Ask(
+        photo.preview,
+        colour="colour" in batcher.colorizer.network.description.tasks,
+        hints=_written(photo.pins),
+        saturation=sitting.chroma_scale,
+        uncertainty=sitting.is_unsure_shown,
+        suffix=".jpg",
+        encode=False,
+    )
+
+
+async def _ask(batcher: Batcher, ask: Ask) -> Reply:
+    return await asyncio.wrap_future(batcher.submit(ask))
+
+
+def _view(desk: Desk, photo: Photo, name: str, reply: Reply) -> View:
+    if reply.made is None:
+        return View(reply, None, None)
+    after = desk.show(photo, f"after {name}", _jpeg(reply.made.picture))
+    unsure = None
+    if reply.made.uncertainty is not None:
+        unsure = desk.show(photo, f"unsure {name}", _overlay(reply.made.uncertainty))
+    return View(reply._replace(made=None), after, unsure)
+
+
+def _overlay(uncertainty: FloatArray) -> Look:
+    strength = (uncertainty / _UNSURE_AT).clip(0, 1) * _UNSURE_ALPHA
+    pixels = np.empty((*uncertainty.shape, 3), np.uint8)
+    pixels[:] = _UNSURE_RGB
+    picture = Picture(pixels, (255 * strength).round().astype(np.uint8))
+    return Look(encode_picture(picture, ".png"), "image/png")
+
+
+def _jpeg(picture: Picture) -> Look:
+    return Look(encode_picture(picture, ".jpg", quality=_QUALITY), "image/jpeg")
+
+
+def _resized(pixels: Pixels, height: int, width: int) -> Pixels:
+    if pixels.dtype == np.uint8 and pixels.shape[:2] == (height, width):
+        return pixels
+    return (shrink(pixels, height, width).clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def _written(pins: list[Pin]) -> tuple[str, ...]:
+    """Hints as the API takes them."""
+    return tuple(f"{100 * pin.x:.2f}%,{100 * pin.y:.2f}%={pin.colour}" for pin in pins)

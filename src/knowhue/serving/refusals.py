@@ -1,0 +1,85 @@
+"""Why a request is not answered as it wished: a status, one line, and a word for the metrics."""
+
+import json
+from collections.abc import Mapping
+
+from knowhue.errors import ConfigError, ExtraError, KnowhueError, PictureError, RunError
+
+
+class Refusal(Exception):
+    """A request that is not let through.
+
+    Attributes:
+        status: of HTTP.
+        reason: one word for the metrics.
+        headers: further ones.
+    """
+
+    def __init__(
+        self, status: int, reason: str, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.headers = headers or {}
+
+
+class Busy(KnowhueError):
+    """The queue is full.
+
+    Attributes:
+        retry_after_seconds: when there should be room.
+    """
+
+    def __init__(self, length: int, retry_after_seconds: int) -> None:
+        super().__init__(f"The server is busy with {length} requests. Try again in {retry_after_seconds} s.")
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Stopping(KnowhueError):
+    """The server finishes what it accepted and accepts no more."""
+
+    def __init__(self) -> None:
+        super().__init__("The server is stopping. Try again when it runs again.")
+
+
+class Late(KnowhueError):
+    """A request took longer than the server allows."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"The picture should be answered within {seconds:g} s. It was not. Send a smaller one."
+        )
+
+
+class NoPictureError(PictureError):
+    """What was sent is of no known kind."""
+
+
+STATUSES: dict[type[Exception], tuple[int, str]] = {
+    Busy: (429, "busy"),
+    Stopping: (503, "stopping"),
+    Late: (504, "late"),
+    NoPictureError: (415, "kind"),
+    ExtraError: (415, "kind"),
+    PictureError: (422, "picture"),
+    ConfigError: (422, "option"),
+    RunError: (422, "format"),
+}
+"""Status and reason of errors; the first that fits."""
+
+
+def refusal_of(error: KnowhueError) -> Refusal | None:
+    """How an error is answered; None if it is the server's own."""
+    found = next((known for kind, known in STATUSES.items() if isinstance(error, kind)), None)
+    headers = {"retry-after": str(error.retry_after_seconds)} if isinstance(error, Busy) else {}
+    return None if found is None else Refusal(*found, str(error), headers)
+
+
+def one_line(message: str) -> bytes:
+    r"""The body of every answer that is an error.
+
+    >>> one_line("Two\\nlines.")
+    b'{"error": "Two lines."}'
+    """
+    return json.dumps({"error": " ".join(message.split())}).encode()

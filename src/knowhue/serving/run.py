@@ -1,0 +1,77 @@
+"""Start a server, and run it until it is told to stop."""
+
+import socket
+from collections.abc import Callable, Mapping
+
+from knowhue.errors import ConfigError, ExtraError
+from knowhue.inference.colorizer import Colorizer
+from knowhue.serving.settings import ServerSettings
+
+Announce = Callable[[str], None]
+
+
+def serve(
+    models: Mapping[str, Colorizer],
+    settings: ServerSettings,
+    announce: Announce = lambda address: None,
+    with_page: bool = True,
+) -> None:
+    """Serve some models until SIGINT or SIGTERM, then finish what was accepted.
+
+    Args:
+        models: by the names that requests use; the first is the usual one.
+        settings: where, for whom, and how much.
+        announce: told the address once it is known.
+        with_page: whether there is a page beside the API.
+
+    Raises:
+        ConfigError: others could reach it without a token, or the port is taken.
+        ExtraError: a package for serving is missing.
+    """
+    settings.check()
+    try:
+        from knowhue.serving.api import make_app
+        from knowhue.serving.connection import Server
+
+        app = make_app(models, settings)
+        if with_page:
+            from knowhue.serving.page import mount_page
+
+            app = mount_page(app, models, settings, app.state.batchers)
+    except ImportError as error:
+        raise ExtraError(
+            f"`knowhue serve` needs `{error.name}`, which is not installed: pip install 'knowhue[serve]'."
+        ) from None
+    with listening(settings) as opened:
+        announce(address_of(opened, settings))
+        try:
+            Server(app, settings).run(sockets=[opened])
+        except KeyboardInterrupt:
+            return  # uvicorn has stopped in order and tells it again
+
+
+def listening(settings: ServerSettings) -> socket.socket:
+    """The socket that a server accepts connections from.
+
+    Raises:
+        ConfigError: the address is not this machine's, or taken.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=256)
+    except OSError as error:
+        raise ConfigError(
+            f"`host` and `port` should be free and this machine's own. Found {settings.host} port {settings.port}: "
+            f"{error.strerror or error}. Name another with `--port`, or 0 for any."
+        ) from None
+
+
+def address_of(opened: socket.socket, settings: ServerSettings) -> str:
+    """What a browser opens.
+
+    >>> with listening(ServerSettings(port=0)) as opened:
+    ...     address_of(opened, ServerSettings()).rsplit(":", 1)[0]
+    'http://127.0.0.1'
+    """
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{opened.getsockname()[1]}"

@@ -1,0 +1,170 @@
+"""What the API takes and gives, as its OpenAPI tells it."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from knowhue.config import Section, Share, Task
+from knowhue.description import Description, Interval
+from knowhue.errors import ConfigError
+
+MOST_HINTS = 64
+T = TypeVar("T", bound=BaseModel)
+Format = Literal["jpg", "png", "webp", "tif", "avif"]
+MEDIA_TYPES: dict[str, str] = {
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".tif": "image/tiff",
+    ".tiff": "image/tiff",
+    ".avif": "image/avif",
+}
+
+
+class ClassOptions(Section):
+    """How to classify."""
+
+    model: str | None = Field(
+        default=None, max_length=200, description="one of `/v1/models`; the first if none is named"
+    )
+    unknown_below: Share | None = Field(
+        default=None,
+        description="probability below which the class is `unknown`; the model's own limit if none",
+    )
+
+
+class ColourOptions(ClassOptions):
+    """How to colour."""
+
+    saturation: Annotated[float, Field(ge=0, le=4)] = Field(
+        default=1.0, description="what the chroma is multiplied by; 0 is gray"
+    )
+    hints: tuple[Annotated[str, Field(max_length=100)], ...] = Field(
+        default=(),
+        max_length=MOST_HINTS,
+        description="points with a colour, `X,Y=COLOUR`, such as `30%,40%=orange` or `120,80=#c83232`",
+    )
+    format: Format | None = Field(default=None, description="of the answer; that of the picture if none")
+    uncertainty: bool = Field(
+        default=False, description="also say where the colours are unsure; six more looks at the picture"
+    )
+
+
+class ErrorAnswer(BaseModel):
+    """What went wrong, and how to mend it."""
+
+    error: str
+
+
+class StatusAnswer(BaseModel):
+    """How the server is."""
+
+    status: str
+
+
+class JudgementAnswer(BaseModel):
+    """What is said of a picture."""
+
+    model: str
+    label: str | None = Field(description="most probable class; `unknown` if none is probable enough")
+    probability: float | None = Field(description="calibrated, 0 to 1, of the most probable class")
+    probabilities: dict[str, float] = Field(description="of all classes, most probable first")
+    novelty: float = Field(description="above 1 the picture is unlike those that the model was trained on")
+    chroma: float | None = Field(description="mean C*, CIELAB units")
+    colourfulness: float | None = Field(description="Hasler and Suesstrunk 2003")
+    reduced: float | None = Field(description="share of pixels whose chroma was reduced to fit sRGB")
+    warnings: list[str]
+
+
+class UncertaintyAnswer(BaseModel):
+    """Where the colours are unsure."""
+
+    mean: float = Field(description="CIELAB units")
+    map: str = Field(description="gray PNG in base64, 10 codes a CIELAB unit")
+
+
+class ColourAnswer(JudgementAnswer):
+    """A coloured picture and what is said of it."""
+
+    picture: str = Field(description="the file in base64")
+    media_type: str
+    uncertainty: UncertaintyAnswer | None = None
+
+
+class ModelAnswer(BaseModel):
+    """A model that the server runs."""
+
+    name: str
+    description: str
+    tasks: tuple[Task, ...]
+    classes: tuple[str, ...]
+    size_px: int
+    metrics: dict[str, Interval]
+    unknown_below: float
+    licence: str
+
+    @classmethod
+    def of(cls, name: str, found: Description) -> "ModelAnswer":
+        """What is told of a model."""
+        return cls(
+            name=name,
+            description=found.name,
+            tasks=found.tasks,
+            classes=found.classes if "class" in found.tasks else (),
+            size_px=found.size_px,
+            metrics=found.metrics,
+            unknown_below=found.unknown_below,
+            licence=found.licence,
+        )
+
+
+def gather(kind: type[T], pairs: Sequence[tuple[str, str]]) -> T:
+    """Options from the pairs of a query and a form.
+
+    Raises:
+        ConfigError: one is unknown, out of range, or given twice.
+
+    >>> gather(ColourOptions, [("hints", "1,2=red"), ("saturation", "0.5"), ("hints", "3,4=blue")]).hints
+    ('1,2=red', '3,4=blue')
+    """
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name == "hints":
+            values.setdefault(name, []).append(value)
+        elif name in values:
+            raise ConfigError(f"`{_short(name)}` should be given once. Found it twice.")
+        else:
+            values[name] = value
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_sentence(kind, error)) from None
+
+
+def parameters(kind: type[BaseModel]) -> list[dict[str, Any]]:
+    """The same options as OpenAPI tells them."""
+    described = kind.model_json_schema()["properties"]
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": text.pop("description", ""),
+            "schema": text,
+        }
+        for name, text in described.items()
+    ]
+
+
+def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = _short(str(first["loc"][0]))
+    if first["type"] == "extra_forbidden":
+        return f"An option should be one of {', '.join(kind.model_fields)}. Found `{name}`."
+    return f"`{name}` should be as the documentation says: {first['msg']}. Found `{_short(str(first['input']))}`."
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,194 @@
+"""What the page shows of study folders: cells, curves and the newest pictures, live; and the finished report."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+
+from knowhue.config import Task
+from knowhue.errors import KnowhueError
+from knowhue.inference.media import encode_picture
+from knowhue.inference.picture import Picture
+from knowhue.plan import Plan
+from knowhue.runs import read_log, run_folder
+from knowhue.status import ENDED, Cell, read_cells, read_plan
+
+REPORT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; sandbox allow-downloads"
+)
+"""Content-Security-Policy of a report: it may show itself, and let its tables be saved."""
+STATES = {"missing": "–", "finished": "done", "diverged": "diverged"}
+METRICS = {
+    "ab_l1": "Colour error, CIELAB units (lower is better)",
+    "balanced_accuracy": "Balanced accuracy (higher is better)",
+}
+_MOST_SAMPLES = 8
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 440, 180, 44, 24
+
+
+class Curve(NamedTuple):
+    """One metric of one run over its epochs; `kind` is its colour on the page."""
+
+    arm: str
+    kind: str
+    values: tuple[float, ...]
+
+
+def panel(studies: Sequence[Path]) -> Markup:
+    """All studies, as far as they are."""
+    if not studies:
+        return Markup('<div class="empty"><p><b>No study is shown.</b> Start the server with <code>--study DIR</code>.</p></div>')
+    return Markup("").join(_study(place, root) for place, root in enumerate(studies))
+
+
+def report_file(studies: Sequence[Path], place: int) -> Path | None:
+    """The finished report of a study, if there is one."""
+    return _existing(studies, place, "report.html")
+
+
+def strip(studies: Sequence[Path], place: int, what: str) -> bytes | None:
+    """PNG of a study's sample pictures in a row: `gray`, `truth`, or as the newest run of an arm coloured them."""
+    if not 0 <= place < len(studies):
+        return None
+    try:
+        path = _strips(studies[place], read_plan(studies[place])).get(what)
+        if path is None:
+            return None
+        with np.load(path) as arrays:
+            tiles = arrays[what if what in ("gray", "truth") else "rgb"][:_MOST_SAMPLES]
+    except (KnowhueError, OSError, ValueError, KeyError):
+        return None  # being written, or of another version; the next tick shows it
+    return encode_picture(Picture(np.ascontiguousarray(np.concatenate(list(tiles), axis=1))), ".png")
+
+
+def _existing(studies: Sequence[Path], place: int, name: str) -> Path | None:
+    path = studies[place] / name if 0 <= place < len(studies) else None
+    return path if path is not None and path.is_file() else None
+
+
+def _study(place: int, root: Path) -> Markup:
+    name = root.resolve().name
+    try:
+        plan = read_plan(root)
+        cells = read_cells(root, plan)
+        drawn = _charts(root, plan)
+    except (KnowhueError, OSError, ValueError, KeyError) as error:
+        return Markup('<section class="study"><h2>{}</h2><p class="note">{}</p></section>').format(name, _reason(error))
+    ended = sum(cell.state in ENDED for cell in cells)
+    report = Markup("")
+    if (root / "report.html").is_file():
+        report = Markup('<a class="download" href="page/studies/{}/report.html" target="_blank">Open the report</a>').format(place)
+    return Markup(
+        '<section class="study"><header><h2>{}</h2><p class="note">{} of {} runs done</p>{}</header>{}<div class="charts">'
+        "{}</div>{}</section>"
+    ).format(name, ended, len(cells), report, _table(plan, cells), drawn, _samples(place, root, plan))
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, KnowhueError) else "Its files cannot be read at the moment."
+
+
+def _table(plan: Plan, cells: Sequence[Cell]) -> Markup:
+    found = {(cell.arm, cell.seed): cell for cell in cells}
+    head = Markup("").join(Markup('<th scope="col">{}</th>').format(seed) for seed in plan.seeds)
+    rows = Markup("").join(
+        Markup('<tr><th scope="row" class="{}">{}</th>{}</tr>').format(
+            kind_of(plan, arm), arm, Markup("").join(_cell(found[arm, seed]) for seed in plan.seeds)
+        )
+        for arm in plan.arms
+    )
+    return Markup(
+        '<div class="scroll" tabindex="0" role="region" aria-label="Runs by arm and seed"><table class="cells"><thead><tr>'
+        '<th scope="col">Seed</th>{}</tr></thead><tbody>{}</tbody></table></div>'
+    ).format(head, rows)
+
+
+def _cell(cell: Cell) -> Markup:
+    share = 1.0 if cell.state in ENDED else cell.epochs / max(cell.of, 1)
+    text = STATES.get(cell.state, f"{cell.epochs}/{cell.of}")
+    return Markup('<td class="{}" style="--p:{:.3f}">{}</td>').format(cell.state, share, text)
+
+
+def kind_of(plan: Plan, arm: str) -> str:
+    """The colour of an arm on the page."""
+    tasks: Sequence[Task] = plan.run_config(arm, plan.seeds[0]).tasks
+    return "multi" if len(tasks) > 1 else "single"
+
+
+def _charts(root: Path, plan: Plan) -> Markup:
+    return Markup("").join(
+        _chart(title, curves) for metric, title in METRICS.items() if (curves := list(_curves(root, plan, metric)))
+    )
+
+
+def _curves(root: Path, plan: Plan, metric: str) -> Iterator[Curve]:
+    for arm in plan.arms:
+        for seed in plan.seeds:
+            log = read_log(run_folder(root, arm, plan.run_config(arm, seed)), "finetune")
+            values = tuple(entry["validation"].get(metric) for entry in log)
+            if values and all(value is not None for value in values):
+                yield Curve(arm, kind_of(plan, arm), values)
+
+
+def _chart(title: str, curves: Sequence[Curve]) -> Markup:
+    """Thin lines, one a run; the first of each arm carries its name."""
+    low = min(min(curve.values) for curve in curves)
+    high = max(max(curve.values) for curve in curves)
+    span = (high - low) or 1.0
+    longest = max(len(curve.values) for curve in curves)
+
+    def point(index: int, value: float) -> tuple[float, float]:
+        across = _LEFT + (_WIDTH - _LEFT - 8) * (index / max(longest - 1, 1))
+        return across, 8 + (_HEIGHT - _BOTTOM - 16) * (1 - (value - low) / span)
+
+    lines = Markup("").join(_line([point(*pair) for pair in enumerate(curve.values)], curve) for curve in curves)
+    return Markup(
+        '<figure><figcaption>{title}</figcaption><svg viewBox="0 0 {width} {height}" role="img" aria-label="{title}: from '
+        '{first:.3g} to {last:.3g}"><path class="axis" d="M{left} 8V{bottom}H{width}"/><text x="{text}" y="14" '
+        'text-anchor="end">{high:.3g}</text><text x="{text}" y="{bottom}" text-anchor="end">{low:.3g}</text>'
+        '<text x="{width}" y="{height}" dy="-6" text-anchor="end">epoch {longest}</text>{lines}</svg></figure>'
+    ).format(
+        title=title, width=_WIDTH, height=_HEIGHT, left=_LEFT, bottom=_HEIGHT - _BOTTOM, text=_LEFT - 6, high=high, low=low,
+        longest=longest, lines=lines, first=curves[0].values[0], last=curves[0].values[-1],
+    )  # fmt: skip
+
+
+def _line(points: Sequence[tuple[float, float]], curve: Curve) -> Markup:
+    if len(points) == 1:
+        return Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="2.5"/>').format(curve.kind, *points[0])
+    path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+    return Markup('<path class="{}" d="{}"><title>{}</title></path>').format(curve.kind, path, curve.arm)
+
+
+def _samples(place: int, root: Path, plan: Plan) -> Markup:
+    strips = _strips(root, plan)
+    if len(strips) < 3:
+        return Markup("")
+    rows = Markup("").join(
+        Markup(
+            '<tr><th scope="row" class="{kind}">{label}</th><td><img src="page/studies/{place}/{what}.png?v={version}" '
+            'alt="Sample pictures, {label}"></td></tr>'
+        ).format(
+            kind="" if what in ("gray", "truth") else kind_of(plan, what), place=place, what=what,
+            label={"gray": "given", "truth": "truth"}.get(what, what), version=path.stat().st_mtime_ns,
+        )  # fmt: skip
+        for what, path in strips.items()
+    )
+    return Markup('<table class="samples"><caption>Newest samples</caption><tbody>{}</tbody></table>').format(rows)
+
+
+def _strips(root: Path, plan: Plan) -> dict[str, Path]:
+    """Where each row of the samples is found: what was given, the newest run of each arm that colours, the truth."""
+    given = root / "pictures" / "samples.npz"
+    if not given.is_file():
+        return {}
+    found = {"gray": given}
+    for arm in plan.arms:
+        runs = [run_folder(root, arm, plan.run_config(arm, seed)) / "samples.npz" for seed in plan.seeds]
+        there = [path for path in runs if path.is_file()]
+        if there and "colour" in plan.run_config(arm, plan.seeds[0]).tasks:
+            found[arm] = max(there, key=lambda path: path.stat().st_mtime_ns)
+    return found | {"truth": given}

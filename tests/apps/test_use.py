@@ -1,0 +1,135 @@
+"""`knowhue colorize` and `models`: what a stranger does first, and what goes wrong."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.color import rgb2lab
+
+CASES = {".jpg": 4.0, ".png": 0.5, ".tif": 0.5}  # JPEG adds its own error
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A gray ramp with a disc, 60 x 90."""
+    rows, columns = np.mgrid[:60, :90]
+    gray = np.where((rows - 30) ** 2 + (columns - 40) ** 2 < 200, 200, 40 + columns).astype(np.uint8)
+
+    def make(name="photo.png"):
+        Image.fromarray(gray).save(tmp_path / name, quality=98)
+        return tmp_path / name
+
+    return make
+
+
+def lightness(path):
+    return rgb2lab(np.asarray(Image.open(path).convert("RGB")))[..., 0]
+
+
+@pytest.mark.parametrize("suffix", CASES)
+def test_colours_one_picture_and_says_what_it_did(knowhue, photo, tmp_path, suffix):
+    out = tmp_path / f"colour{suffix}"
+    code, said, _ = knowhue("colorize", photo(), "-o", out)
+    assert code == 0
+    assert "class:" in said
+    assert "model: built-in" in said
+    assert np.asarray(Image.open(out)).shape == (60, 90, 3)
+    assert np.abs(lightness(out) - lightness(photo())).max() <= CASES[suffix]
+
+
+def test_without_out_it_writes_beside_the_picture(knowhue, photo):
+    source = photo()
+    knowhue("colorize", source)
+    assert source.with_name("photo-colour.png").exists()
+
+
+def test_json_is_one_line(knowhue, photo, tmp_path):
+    _, said, _ = knowhue("colorize", photo(), "-o", tmp_path / "c.png", "--json")
+    record = json.loads(said)
+    assert record["output"] == str(tmp_path / "c.png")
+    assert sum(record["probabilities"].values()) == pytest.approx(1, abs=1e-3)
+    assert record["chroma"] > 0
+
+
+def test_a_hint_changes_the_colour_where_it_is(knowhue, photo, tmp_path):
+    plain, hinted = tmp_path / "plain.png", tmp_path / "hinted.png"
+    knowhue("colorize", photo(), "-o", plain)
+    knowhue("colorize", photo(), "-o", hinted, "--hint", "40,30=#c03030")
+    plain, hinted = (rgb2lab(np.asarray(Image.open(path))) for path in (plain, hinted))
+    wanted = rgb2lab(np.array([[[0xC0, 0x30, 0x30]]], np.uint8))[0, 0, 1:]
+    assert np.abs(hinted[30, 40, 1:] - wanted).max() < np.abs(plain[30, 40, 1:] - wanted).max()
+    assert hinted[30, 40, 1] > 20  # as red as sRGB is at this lightness
+
+
+def test_saturation_0_is_the_gray_picture(knowhue, photo, tmp_path):
+    knowhue("colorize", photo(), "-o", tmp_path / "c.png", "--saturation", "0")
+    gray = np.asarray(Image.open(photo()))
+    assert (np.asarray(Image.open(tmp_path / "c.png")) == gray[..., None]).all()
+
+
+def test_the_uncertainty_map_has_the_pictures_size(knowhue, photo, tmp_path):
+    _, said, _ = knowhue("colorize", photo(), "-o", tmp_path / "c.png", "--uncertainty", tmp_path / "u.png")
+    unsure = np.asarray(Image.open(tmp_path / "u.png"))
+    assert unsure.shape == (60, 90)
+    assert unsure.std() > 0
+    assert "uncertainty" in said
+
+
+def test_nothing_is_replaced_unless_asked(knowhue, photo, tmp_path):
+    out = tmp_path / "c.png"
+    out.write_bytes(b"precious")
+    code, _, err = knowhue("colorize", photo(), "-o", out)
+    assert (code, out.read_bytes()) == (2, b"precious")
+    assert "--overwrite" in err
+    assert knowhue("colorize", photo(), "-o", out, "--overwrite")[0] == 0
+    assert out.read_bytes() != b"precious"
+
+
+def broken(tmp_path, photo):
+    (tmp_path / "text.jpg").write_text("hello")
+    (tmp_path / "empty.png").touch()
+    return {
+        "missing": ([tmp_path / "none.jpg"], "Found no"),
+        "text": ([tmp_path / "text.jpg"], "should be a picture"),
+        "empty": ([tmp_path / "empty.png"], "empty"),
+        "suffix": ([photo(), "-o", tmp_path / "c.xyz"], ".png"),
+        "model": ([photo(), "-o", tmp_path / "c.png", "--model", tmp_path / "none"], "Found no"),
+        "no model": ([photo(), "-o", tmp_path / "c.png", "--model", tmp_path], "knowhue study"),
+        "hint": ([photo(), "-o", tmp_path / "c.png", "--hint", "nonsense"], "hint"),
+        "outside": ([photo(), "-o", tmp_path / "c.png", "--hint", "900,1=red"], "900"),
+        "threshold": ([photo(), "-o", tmp_path / "c.png", "--unknown-below", "2"], "unknown-below"),
+    }
+
+
+@pytest.mark.parametrize(
+    "case", ["missing", "text", "empty", "suffix", "model", "no model", "hint", "outside", "threshold"]
+)
+def test_what_is_wrong_is_said_in_one_line(knowhue, photo, tmp_path, case):
+    arguments, said = broken(tmp_path, photo)[case]
+    code, _, err = knowhue("colorize", *arguments)
+    assert code == 2
+    assert said in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "c.png").exists()
+
+
+def test_a_folder_is_coloured_and_listed(knowhue, photo, tmp_path):
+    for name in ("a.png", "b.jpg"):
+        photo(name)
+    source = tmp_path / "photos"
+    source.mkdir()
+    for name in ("a.png", "b.jpg"):
+        (tmp_path / name).rename(source / name)
+    (source / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    code, said, _ = knowhue("colorize", source, "-o", tmp_path / "out")
+    assert code == 1
+    assert "broken.jpg" in said
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"a.png", "b.jpg"}
+
+
+def test_models_says_what_the_built_in_model_is(knowhue):
+    code, said, _ = knowhue("models")
+    assert code == 0
+    for part in ("built-in", "jellyfish", "drawn", "accuracy", "temperature", "licence"):
+        assert part in said

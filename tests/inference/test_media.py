@@ -1,0 +1,454 @@
+"""Whatever people have as pictures is read by its true lightness, or refused in one line; nothing of it is lost."""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import colour
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from icc_profiles import RGB as SPACES
+from icc_profiles import dot_gain_curve, gray_profile, rgb_profile, rgb_to_xyz
+from odd_files import ODD_FILES, XMP, after_start, exif, iptc, lab, pillow, tagged, tiff
+from PIL import Image, ImageCms
+
+from knowhue.errors import ConfigError, KnowhueError, PictureError, RunError
+from knowhue.inference.media import OUTPUT_SUFFIXES, encode_picture, read_picture, shrink, write_picture
+from knowhue.inference.picture import Origin, Picture
+from knowhue.inference.profiles import srgb_profile
+
+READ = [name for name, odd in ODD_FILES.items() if not odd.error]
+REFUSED = [name for name, odd in ODD_FILES.items() if odd.error]
+LOSSLESS = (".png", ".tif", ".tiff")
+NOISE = np.random.default_rng(0).integers(0, 256, (20, 31, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Put an odd file on the disk."""
+
+    def put(name):
+        path = tmp_path / f"picture{ODD_FILES[name].suffix}"
+        path.write_bytes(ODD_FILES[name].data())
+        return path
+
+    return put
+
+
+def as_expected(picture, odd):
+    assert picture.pixels.shape == (*odd.size, odd.channels)
+    assert picture.pixels.dtype == f"u{odd.bits // 8}"
+    assert picture.pixels.flags.c_contiguous
+    assert (picture.alpha is not None) == odd.alpha
+    if odd.alpha:
+        assert picture.alpha.shape == odd.size
+        assert picture.alpha.dtype == picture.pixels.dtype
+    held = " ".join(name for name, _ in picture.origin.metadata)
+    assert all(kept in held for kept in odd.keeps)
+    if odd.dpi:
+        assert np.multiply(picture.origin.pixels_per_mm, 25.4) == pytest.approx(odd.dpi, abs=0.1)
+
+
+def test_there_are_many_odd_files():
+    assert len(READ) >= 60
+    assert len(REFUSED) >= 30
+
+
+@pytest.mark.parametrize("name", READ)
+def test_odd_file_is_read_as_it_is(place, name):
+    odd = ODD_FILES[name]
+    picture = read_picture(place(name))
+    as_expected(picture, odd)
+    assert len(picture.origin.notes) == len(odd.notes)
+    assert all(part in note for part, note in zip(odd.notes, picture.origin.notes, strict=True))
+    if odd.pixels is not None:
+        assert np.array_equal(picture.pixels, odd.pixels)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_odd_file_is_written_as_it_came(place, tmp_path, name):
+    odd = ODD_FILES[name]
+    picture = read_picture(place(name))
+    target = tmp_path / f"out{odd.suffix if odd.suffix in OUTPUT_SUFFIXES else '.png'}"
+    assert write_picture(picture, target) == []
+    again = read_picture(target)
+    as_expected(again, odd)
+    assert not [note for note in again.origin.notes if "profile" in note]
+    with Image.open(target) as opened:
+        assert opened.getexif().get(0x0112, 1) == 1
+    if odd.channels == 3:
+        assert again.origin.profile == picture.origin.profile
+        assert (again.origin.profile is not None) == odd.profile
+    if target.suffix in LOSSLESS:
+        assert np.array_equal(again.pixels, picture.pixels)
+        assert odd.alpha is False or np.array_equal(again.alpha, picture.alpha)
+    else:
+        assert np.abs(lightness(again.pixels) - lightness(picture.pixels)).mean() < 1.5
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_odd_file_is_refused_in_one_line(place, name):
+    path = place(name)
+    with pytest.raises(KnowhueError) as caught:
+        read_picture(path)
+    message = str(caught.value)
+    assert ODD_FILES[name].error in message
+    assert str(path) in message
+    assert "\n" not in message
+    assert message.endswith(".")
+
+
+def test_orientation_turns_the_pixels_once(place):
+    upright = read_picture(place("jpeg orientation 1")).pixels.astype(int)
+    for k in range(2, 9):
+        turned = read_picture(place(f"jpeg orientation {k}")).pixels
+        assert np.abs(turned - upright).mean() < 3
+    assert np.abs(upright[::-1] - upright).mean() > 20
+    assert np.abs(upright[:, ::-1] - upright).mean() > 20
+
+
+# Lightness
+
+
+def lightness(pixels):
+    """L* of sRGB pixels by colour-science."""
+    codes = pixels / np.iinfo(pixels.dtype).max
+    linear = colour.models.eotf_sRGB(codes)
+    luminance = linear[..., 0] if pixels.shape[2] == 1 else linear @ [0.212671, 0.715160, 0.072169]
+    return colour.algebra.spow(luminance, 1) * 0 + l_star(luminance)
+
+
+def l_star(luminance):
+    return colour.lightness(luminance.clip(0, 1) * 100, method="CIE 1976")
+
+
+TOLERANCE = {8: 0.5, 16: 0.05}
+INTERPRETATION = {(1, 8): "b-w", (1, 16): "grey16", (3, 8): "srgb", (3, 16): "rgb16"}
+
+
+def of_all_codes(channels, bits):
+    """Many colours, the corners of the cube among them: (1, N, channels)."""
+    steps = np.linspace(0, 1, 11 if channels == 3 else 256)
+    cube = np.stack(np.meshgrid(*[steps] * channels, indexing="ij"), -1).reshape(1, -1, channels)
+    return (cube * ((1 << bits) - 1)).round().astype(f"u{bits // 8}")
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("space", list(SPACES))
+def test_lightness_of_a_wide_gamut_is_the_true_one(space, bits):
+    codes = of_all_codes(3, bits)
+    data = tagged(codes, INTERPRETATION[3, bits], ".png", rgb_profile(space))
+    _, white, gamma = SPACES[space]
+    xyz = (codes / ((1 << bits) - 1)) ** gamma @ rgb_to_xyz(space).T
+    if white == "D50":
+        to_d65 = colour.adaptation.matrix_chromatic_adaptation_VonKries(
+            colour.xy_to_XYZ((0.3457, 0.3585)), colour.xy_to_XYZ((0.3127, 0.3290)), "Bradford"
+        )
+        xyz = xyz @ to_d65.T
+    read = read_picture(data)
+    assert read.pixels.dtype == codes.dtype
+    assert np.abs(lightness(read.pixels) - l_star(xyz[..., 1])).max() < TOLERANCE[bits]
+
+
+@pytest.mark.parametrize("space", list(SPACES))
+def test_lightness_stays_when_written_in_its_own_profile(space):
+    codes = of_all_codes(3, 16)
+    read = read_picture(tagged(codes, "rgb16", ".png", rgb_profile(space)))
+    again = read_picture(encode_picture(read, ".tif"))
+    assert again.origin.profile == rgb_profile(space)
+    assert np.abs(lightness(again.pixels) - lightness(read.pixels)).max() < 0.05
+    assert np.abs(again.pixels.astype(int) - read.pixels).mean() < 65535 * 0.002
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("curve", ["gamma 1.8", "gamma 2.2", "dot gain"])
+def test_lightness_of_gray_follows_its_curve(curve, bits):
+    codes = of_all_codes(1, bits)
+    share = codes[..., 0] / ((1 << bits) - 1)
+    if curve == "dot gain":
+        table = dot_gain_curve()
+        profile, luminance = gray_profile(curve=table), np.interp(share, np.linspace(0, 1, 256), table)
+    else:
+        gamma = round(float(curve.split()[1]) * 256) / 256
+        profile, luminance = gray_profile(gamma), share**gamma
+    read = read_picture(tagged(codes, INTERPRETATION[1, bits], ".tif", profile))
+    assert read.pixels.shape == codes.shape
+    assert np.abs(lightness(read.pixels) - l_star(luminance)).max() < TOLERANCE[bits]
+
+
+def test_cmyk_is_read_as_its_profile_says():
+    steps = np.linspace(0, 255, 5).round().astype(np.uint8)
+    codes = np.stack(np.meshgrid(*[steps] * 4, indexing="ij"), -1).reshape(1, -1, 4)
+    image = Image.merge("CMYK", [Image.fromarray(plane.copy()) for plane in np.moveaxis(codes, 2, 0)])
+    read = read_picture(pillow(image, "TIFF", icc_profile=cmyk_profile()))
+    reference = ImageCms.profileToProfile(
+        image, as_profile(cmyk_profile()), ImageCms.createProfile("LAB"), ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        outputMode="LAB",
+    )  # fmt: skip
+    wanted = np.asarray(reference)[..., 0] * (100 / 255)
+    found = lightness(read.pixels)
+    chroma = np.hypot(*(np.asarray(reference)[..., k].astype(np.int8).astype(float) for k in (1, 2)))
+    near_gray = chroma < 8  # D50 and D65 agree on the lightness of gray alone
+    assert near_gray.sum() > 20
+    assert np.abs(found - wanted)[near_gray].max() < 1.2
+    assert read.origin.profile == srgb_profile()
+
+
+def cmyk_profile():
+    from knowhue.inference.vips import built_in_profile
+
+    return built_in_profile("cmyk")
+
+
+def as_profile(data):
+    import io
+
+    return ImageCms.ImageCmsProfile(io.BytesIO(data))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_lab_keeps_its_own_lightness(bits):
+    read = read_picture(lab(bits))
+    wanted = np.linspace(10, 90, read.pixels.shape[1])
+    assert np.abs(lightness(read.pixels) - wanted).max() < TOLERANCE[bits]
+
+
+# Writing
+
+
+def full_picture():
+    """Everything at once: 16 bits, transparency, metadata, resolution."""
+    generator = np.random.default_rng(1)
+    pixels = generator.integers(0, 65536, (9, 14, 3), dtype=np.uint16)
+    metadata = (
+        ("exif-data", b"Exif\0\0" + exif(6).tobytes().removeprefix(b"Exif\0\0")),
+        ("xmp-data", XMP),
+        ("iptc-data", iptc()[4:]),
+        ("png-comment-0-Title", "hello"),
+    )
+    origin = Origin(".tif", srgb_profile(), metadata, (300 / 25.4, 300 / 25.4), bits=16)
+    return Picture(pixels, generator.integers(0, 65536, (9, 14), dtype=np.uint16), origin)
+
+
+LOST = {
+    ".jpg": ("8 bits", "over white", "comments"),
+    ".png": ("IPTC",),
+    ".tif": ("comments",),
+    ".webp": ("8 bits", "IPTC", "comments"),
+    ".avif": ("12 bits", "IPTC", "comments"),
+}
+
+
+@pytest.mark.parametrize("suffix", list(LOST))
+def test_what_a_kind_of_file_cannot_hold_is_said_and_the_rest_is_there(tmp_path, suffix):
+    picture = full_picture()
+    target = tmp_path / f"picture{suffix}"
+    notes = write_picture(picture, target)
+    assert len(notes) == len(LOST[suffix])
+    assert all(part in note for part, note in zip(LOST[suffix], notes, strict=True))
+    with Image.open(target) as opened:
+        found = opened.getexif()
+        assert found[0x010F] == "Maker"
+        assert found.get(0x0112, 1) == 1
+        assert found.get_ifd(0x8769)[0x9003] == "2020:01:02 03:04:05"
+        assert found.get_ifd(0x8825)[1] == "N"
+        assert found.get_ifd(1) == {}  # no thumbnail of the picture as it was
+    again = read_picture(target)
+    metadata = dict(again.origin.metadata)
+    assert metadata["xmp-data"] == XMP.replace(b'Orientation="6"', b'Orientation="1"')
+    assert again.pixels.dtype == (np.uint8 if suffix in (".jpg", ".webp") else np.uint16)
+    assert again.origin.profile == srgb_profile()
+    if suffix in LOSSLESS:
+        assert np.array_equal(again.pixels, picture.pixels)
+        assert np.array_equal(again.alpha, picture.alpha)
+
+
+def test_iptc_goes_from_jpeg_to_tiff_and_back():
+    jpeg = after_start(pillow(NOISE, "JPEG"), iptc())
+    through = read_picture(encode_picture(read_picture(jpeg), ".tif"))
+    fields = dict(through.origin.metadata)
+    assert fields["iptc-data"] == b"\x1c\x02\x78\0\x07caption"
+    back = read_picture(encode_picture(through, ".jpg"))
+    assert b"caption" in dict(back.origin.metadata)["iptc-data"]
+    alone = through._replace(origin=through.origin._replace(metadata=(("iptc-data", fields["iptc-data"]),)))
+    assert dict(read_picture(encode_picture(alone, ".jpg")).origin.metadata)["iptc-data"] == iptc()[4:]
+
+
+def test_metadata_too_long_for_jpeg_are_named():
+    picture = Picture(NOISE, None, Origin(metadata=(("xmp-data", b"x" * 70_000),)))
+    target_notes = write_notes(picture, ".jpg")
+    assert target_notes == ["XMP was left out: .jpg holds 65,500 bytes of it, not 70,000"]
+    assert write_notes(picture, ".png") == []
+
+
+def write_notes(picture, suffix):
+    from knowhue.inference.encoding import encode_with_notes
+
+    return encode_with_notes(picture, suffix)[1]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    arrays(
+        st.sampled_from([np.uint8, np.uint16]),
+        st.tuples(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3])),
+    ),
+    st.sampled_from(LOSSLESS),
+)
+def test_any_pixels_come_back_from_a_lossless_kind(pixels, suffix):
+    assert np.array_equal(read_picture(encode_picture(Picture.of(pixels), suffix)).pixels, pixels)
+
+
+@settings(max_examples=25, deadline=None)
+@given(arrays(np.uint16, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(1))))
+def test_sixteen_bits_are_rounded_to_eight(pixels):
+    eight = read_picture(encode_picture(Picture.of(pixels), ".jpg", quality=100)).pixels
+    assert np.abs(eight * 257.0 - pixels).max() <= 257 * 2.5
+
+
+def test_transparency_lies_over_white_in_jpeg():
+    pixels = np.full((16, 16, 3), 40, np.uint8)
+    alpha = np.zeros((16, 16), np.uint8)
+    alpha[8:] = 255
+    again = read_picture(encode_picture(Picture(pixels, alpha), ".jpg")).pixels
+    assert (again[:7] > 250).all()
+    assert np.abs(again[9:].astype(int) - 40).max() < 5
+
+
+def test_quality_says_how_large_a_file_is():
+    sizes = [len(encode_picture(Picture.of(NOISE), ".jpg", quality=quality)) for quality in (30, 60, 95)]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == len(encode_picture(Picture.of(NOISE), ".jpg"))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".avif"])
+def test_colour_is_not_subsampled(suffix):
+    stripes = np.zeros((32, 32, 3), np.uint8)
+    stripes[:, ::2], stripes[:, 1::2] = (200, 40, 40), (40, 90, 200)
+    again = read_picture(encode_picture(Picture.of(stripes), suffix)).pixels.astype(int)
+    assert np.abs(again - stripes).mean() < 12
+
+
+@pytest.mark.parametrize(
+    ("suffix", "quality", "shape", "message"),
+    [
+        (".gif", None, (2, 2, 3), r"should end in one of \.jpg, .* Found `\.gif`"),
+        ("", None, (2, 2, 3), "Found `no suffix`"),
+        (".jpg", 0, (2, 2, 3), "`quality` should be from 1 to 100"),
+        (".webp", None, (1, 16_384, 3), r"up to 16,383 pixels a side. Found 16384 x 1"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(tmp_path, suffix, quality, shape, message):
+    with pytest.raises(ConfigError, match=message):
+        write_picture(Picture.of(np.zeros(shape, np.uint8)), tmp_path / f"out{suffix}", quality=quality)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    target = tmp_path / "out.png"
+    target.write_bytes(b"old")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("knowhue.runs.os.fsync", full)
+    with pytest.raises(RunError, match="No space left"):
+        write_picture(Picture.of(NOISE), target)
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+# Limits, names, threads
+
+
+def test_limit_is_checked_before_decoding():
+    data = pillow(NOISE, "PNG")[:60]  # header alone
+    with pytest.raises(PictureError, match=r"at most 619 pixels. Found 31 x 20 = 620\."):
+        read_picture(data, max_pixels=619)
+    with pytest.raises(PictureError, match="damaged or cut short"):
+        read_picture(data, max_pixels=620)
+
+
+def test_bytes_are_called_by_the_name_given():
+    with pytest.raises(PictureError, match="`upload 7` should be a picture"):
+        read_picture(b"", name="upload 7")
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    with pytest.raises(PictureError, match="Found a folder"):
+        read_picture(tmp_path)
+    with pytest.raises(PictureError, match="Found no such file"):
+        read_picture(tmp_path / "nothing.jpg")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes in the file system")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(PictureError, match="a device or a pipe"):
+        read_picture(tmp_path / "pipe.jpg")
+
+
+def test_names_that_are_no_text_are_read(tmp_path):
+    path = tmp_path / b"caf\xe9.png".decode(errors="surrogateescape")
+    path.write_bytes(pillow(NOISE, "PNG"))
+    assert np.array_equal(read_picture(path).pixels, NOISE)
+
+
+def test_a_changed_file_is_read_anew(tmp_path):
+    path = tmp_path / "picture.png"
+    for pixels in (NOISE, NOISE[::-1].copy()):
+        path.write_bytes(pillow(pixels, "PNG"))
+        assert np.array_equal(read_picture(path).pixels, pixels)
+
+
+def test_threads_read_and_write_what_one_would():
+    data = [ODD_FILES[name].data() for name in ("adobe", "png rgba 16", "tiff lab 16", "jpeg cmyk")] * 6
+
+    def through(each):
+        return encode_picture(read_picture(each), ".png")
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(through, data)) == [through(each) for each in data[:4]] * 6
+
+
+def test_heic_is_read_where_its_decoder_is_installed(monkeypatch):
+    opened = SimpleNamespace(to_pillow=lambda: Image.fromarray(NOISE))
+    monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(open_heif=lambda _: opened))
+    picture = read_picture(ODD_FILES["heic"].data())
+    assert picture.origin.suffix == ".heic"
+    assert np.array_equal(picture.pixels, NOISE)
+
+
+def test_a_float_tiff_says_what_was_cut():
+    picture = read_picture(tiff(np.array([[-0.5, 0.5, 1.0]], np.float32)))
+    assert "-0.5 to 1" in picture.origin.notes[1]
+    assert picture.pixels.ravel().tolist() == [0, 32768, 65535]
+
+
+# Resizing
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(("height", "width"), [(96, 144), (31, 200), (7, 5), (300, 450)])
+def test_resizes_as_pillow_did_for_training(dtype, height, width):
+    generator = np.random.default_rng(0)
+    smooth = generator.integers(0, 256, (15, 22, 3), dtype=np.uint8)
+    large = np.asarray(Image.fromarray(smooth).resize((1117, 763), Image.Resampling.BICUBIC)).astype(int)
+    large = (large + generator.normal(0, 8, large.shape)).clip(0, 255).astype(np.uint8)
+    reference = np.asarray(Image.fromarray(large).resize((width, height), Image.Resampling.LANCZOS)) / 255
+    pixels = large if dtype == np.uint8 else large.astype(np.uint16) * 257
+    found = shrink(pixels, height, width)
+    assert found.shape == (height, width, 3)
+    assert found.dtype == np.float32
+    assert np.abs(found - reference).mean() < 0.4 / 255
+    assert np.abs(found - reference).max() < 2.5 / 255
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 3), (1, 5000, 3), (5000, 2, 1)])
+def test_pictures_of_any_shape_are_resized(shape):
+    assert shrink(np.full(shape, 51, np.uint8), 40, 50) == pytest.approx(0.2, abs=1e-6)

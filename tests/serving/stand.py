@@ -1,0 +1,93 @@
+"""A server over a network that needs no weights, and pictures to send to it."""
+
+import asyncio
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from knowhue.config import Config
+from knowhue.description import Description
+from knowhue.inference.colorizer import Colorizer
+from knowhue.inference.network import Answers
+from knowhue.serving.api import make_app
+from knowhue.serving.connection import Server
+from knowhue.serving.run import listening
+from knowhue.serving.settings import ServerSettings
+
+CLASSES = ("bright", "dark")
+
+
+class FakeNetwork:
+    """Orange everywhere; bright pictures are `bright`."""
+
+    runtime = "fake"
+
+    def __init__(self, on_predict: Callable[[np.ndarray], None] = lambda seen: None, tasks: Any = None) -> None:
+        config = Config() if tasks is None else Config(tasks=tasks)
+        self.description = Description(
+            name="fake",
+            version="0",
+            config=config,
+            classes=CLASSES,
+            size_px=32,
+            pictures={},
+            metrics={},
+            references=1,
+            novelty_limit=1.0,
+        )
+        self.batches: list[int] = []
+        self._on_predict = on_predict
+
+    def predict(self, lightness: np.ndarray) -> Answers:
+        self._on_predict(lightness)
+        self.batches.append(len(lightness))
+        bright = lightness.mean((1, 2)) / 100
+        chroma = np.tile(np.array([20, 40], np.float32), (*lightness.shape, 1))
+        probabilities = np.stack([bright, 1 - bright], 1)
+        return Answers(chroma, probabilities.astype(np.float32), np.full(len(lightness), 0.5, np.float32))
+
+
+def colorizer(on_predict: Callable[[np.ndarray], None] = lambda seen: None, tasks: Any = None) -> Colorizer:
+    return Colorizer(FakeNetwork(on_predict, tasks))
+
+
+def photo(kind: str = "jpeg", width: int = 48, height: int = 32, value: int = 128, mode: str = "L") -> bytes:
+    """The bytes of a flat picture; `value` is what it looks like."""
+    file = io.BytesIO()
+    Image.new(mode, (width, height), value if mode == "L" else (value,) * len(mode)).save(file, kind)
+    return file.getvalue()
+
+
+@contextmanager
+def running(
+    models: dict[str, Colorizer] | None = None, header_seconds: float | None = None, **changes: Any
+) -> Iterator[tuple[str, int, Server]]:
+    """A real server on a free port, in a thread: its host and port, and itself."""
+    settings = ServerSettings(port=0, **{"workers": 2, **changes})
+    app = make_app(models or {"fake": colorizer()}, settings)
+    server = Server(app, settings)
+    if header_seconds is not None:
+        server.config.http = type("Impatient", (server.config.http,), {"header_seconds": header_seconds})  # type: ignore[arg-type]
+    with listening(settings) as opened:
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve([opened])), daemon=True)
+        thread.start()
+        wait_until(lambda: server.started)
+        try:
+            yield "127.0.0.1", opened.getsockname()[1], server
+        finally:
+            server.should_exit = True
+            thread.join(20)
+            assert not thread.is_alive(), "the server did not stop"
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.005)

@@ -1,0 +1,244 @@
+import io
+import threading
+import time
+from concurrent.futures import Future, wait
+
+import numpy as np
+import pytest
+from PIL import Image
+from stand import FakeNetwork, colorizer, photo, wait_until
+
+from knowhue.errors import ConfigError, PictureError
+from knowhue.inference.colorizer import Colorizer, Wishes
+from knowhue.inference.hints import Hint
+from knowhue.inference.media import encode_picture, read_picture
+from knowhue.serving.asking import Ask, Reply
+from knowhue.serving.batcher import Batcher
+from knowhue.serving.refusals import Busy, Late, NoPictureError, Stopping
+from knowhue.serving.settings import ServerSettings
+
+WIDE, TALL = photo(width=48), photo(width=20)
+
+
+@pytest.fixture
+def make_batcher():
+    """Batchers that are closed afterwards: `make_batcher(network=..., queue_length=3)`."""
+    made: list[Batcher] = []
+
+    def make(network: FakeNetwork | None = None, **settings) -> Batcher:
+        batcher = Batcher(Colorizer(network or FakeNetwork()), ServerSettings(**{"workers": 2, **settings}))
+        made.append(batcher)
+        return batcher
+
+    yield make
+    for batcher in made:
+        batcher.close(10)
+
+
+class Gate:
+    """Something that predictions wait for."""
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+        self.waiting = 0
+
+    def __call__(self, seen: np.ndarray) -> None:
+        self.waiting += 1
+        assert self.opened.wait(10)
+
+
+def replies(futures: list[Future[Reply]]) -> list[Reply]:
+    wait(futures, 10)
+    return [future.result(0) for future in futures]
+
+
+def test_a_reply_is_what_the_colorizer_says_alone(make_batcher):
+    data = photo("png", mode="RGB", value=90)
+    wishes = Wishes(hints=(Hint(0.5, 0.5, 30, -20),), saturation=0.7)
+    reply = make_batcher().submit(Ask(data, hints=wishes.hints, saturation=0.7)).result(10)
+    alone = colorizer().colorize(data, wishes)
+    assert reply.data == encode_picture(alone.picture, ".png")
+    assert reply.judgement == alone.judgement
+    assert reply.suffix == ".png"
+
+
+def test_hints_are_read_against_the_size_of_the_picture(make_batcher):
+    batcher = make_batcher()
+    written = batcher.submit(Ask(WIDE, hints=("25%,50%=red",))).result(10)
+    assert written.data != batcher.submit(Ask(WIDE)).result(10).data
+    with pytest.raises(ConfigError, match="hint"):
+        batcher.submit(Ask(WIDE, hints=("48,0=red",))).result(10)
+
+
+def test_without_colour_it_only_judges(make_batcher):
+    reply = make_batcher().submit(Ask(photo(value=250), colour=False)).result(10)
+    assert (reply.judgement.label, reply.data, reply.made, reply.judgement.chroma) == ("bright", b"", None, None)
+
+
+def test_what_the_file_cannot_hold_is_said(make_batcher):
+    reply = make_batcher().submit(Ask(photo("png", mode="RGBA"), suffix=".jpg")).result(10)
+    assert any("transparency" in warning for warning in reply.judgement.warnings)
+    assert Image.open(io.BytesIO(reply.data)).format == "JPEG"
+
+
+def test_pictures_of_one_shape_are_seen_together_and_others_are_not(make_batcher):
+    gate = Gate()
+    network = FakeNetwork(gate)
+    batcher = make_batcher(network, batch_size=8)
+    first = batcher.submit(Ask(WIDE))
+    wait_until(lambda: gate.waiting)
+    rest = [batcher.submit(Ask(data)) for data in (WIDE, TALL, WIDE, TALL, WIDE)]
+    wait_until(lambda: len(batcher._seen) == 5)
+    gate.opened.set()
+    assert len(replies([first, *rest])) == 6
+    assert network.batches == [1, 3, 2]
+
+
+def test_a_batch_is_never_larger_than_it_may_be(make_batcher):
+    gate = Gate()
+    network = FakeNetwork(gate)
+    batcher = make_batcher(network, batch_size=2)
+    futures = [batcher.submit(Ask(WIDE)) for _ in range(7)]
+    wait_until(lambda: gate.waiting and len(batcher._seen) >= 5)
+    gate.opened.set()
+    replies(futures)
+    assert max(network.batches) == 2
+    assert sum(network.batches) == 7
+
+
+def test_a_lonely_picture_waits_for_no_company(make_batcher):
+    batcher = make_batcher(batch_wait_ms=5_000)
+    started = time.monotonic()
+    batcher.submit(Ask(WIDE)).result(10)
+    assert time.monotonic() - started < 2
+
+
+def test_a_full_queue_is_busy_and_says_when_to_come_again(make_batcher):
+    gate = Gate()
+    batcher = make_batcher(FakeNetwork(gate), queue_length=3)
+    futures = [batcher.submit(Ask(WIDE)) for _ in range(3)]
+    with pytest.raises(Busy, match="busy with 3 requests") as caught:
+        batcher.submit(Ask(WIDE))
+    assert 1 <= caught.value.retry_after_seconds <= 60
+    with pytest.raises(Busy):
+        batcher.check()
+    gate.opened.set()
+    replies(futures)
+    wait_until(lambda: batcher.length == 0)
+    batcher.submit(Ask(WIDE)).result(10)
+
+
+def test_who_leaves_makes_room(make_batcher):
+    gate = Gate()
+    network = FakeNetwork(gate)
+    batcher = make_batcher(network, queue_length=3, workers=1, max_pixels=48 * 32)
+    first = batcher.submit(Ask(WIDE))  # more pixels than may be held: the others wait undecoded
+    wait_until(lambda: gate.waiting)
+    others = [batcher.submit(Ask(WIDE)) for _ in range(2)]
+    assert others[0].cancel()
+    accepted = batcher.submit(Ask(WIDE))
+    gate.opened.set()
+    assert len(replies([first, others[1], accepted])) == 3
+    assert sum(network.batches) == 3
+
+
+def test_a_failure_is_one_pictures_own(make_batcher):
+    gate = Gate()
+
+    def dark_ones_crash(seen: np.ndarray) -> None:
+        gate(seen)
+        if (seen.mean((1, 2)) < 20).any():
+            raise RuntimeError("the secret path /srv/model broke")
+
+    batcher = make_batcher(FakeNetwork(dark_ones_crash))
+    first = batcher.submit(Ask(WIDE))
+    wait_until(lambda: gate.waiting)
+    futures = [batcher.submit(Ask(photo(value=value))) for value in (200, 0, 100, 0, 150)]
+    wait_until(lambda: len(batcher._seen) == 5)
+    gate.opened.set()
+    wait([first, *futures], 10)
+    assert [future.exception(0) is None for future in futures] == [True, False, True, False, True]
+    assert first.result(0).data
+    assert batcher.submit(Ask(WIDE)).result(10).data
+
+
+@pytest.mark.parametrize(("data", "error"), [(b"GIF", NoPictureError), (WIDE[:200], PictureError), (b"", PictureError)])
+def test_a_bad_picture_is_told_and_forgotten(make_batcher, data: bytes, error: type[Exception]):
+    batcher = make_batcher()
+    with pytest.raises(error, match="`picture`"):
+        batcher.submit(Ask(data)).result(10)
+    wait_until(lambda: batcher.length == 0)
+
+
+def test_pixels_are_counted_before_they_are_decoded(make_batcher):
+    with pytest.raises(PictureError, match="at most 1,000 pixels"):
+        make_batcher(max_pixels=1000).submit(Ask(WIDE)).result(10)
+
+
+def test_a_request_whose_time_is_up_is_dropped(make_batcher):
+    gate = Gate()
+    network = FakeNetwork(gate)
+    batcher = make_batcher(network, request_seconds=0.1, max_pixels=48 * 32, workers=1)
+    first, second = batcher.submit(Ask(WIDE)), batcher.submit(Ask(WIDE))
+    wait_until(lambda: gate.waiting)
+    time.sleep(0.15)
+    gate.opened.set()
+    for future in (first, second):
+        with pytest.raises(Late, match=r"within 0\.1 s"):
+            future.result(10)
+    assert network.batches == [1]
+
+
+def test_closing_finishes_what_was_accepted_and_accepts_no_more(make_batcher):
+    gate = Gate()
+    batcher = make_batcher(FakeNetwork(gate))
+    futures = [batcher.submit(Ask(WIDE)) for _ in range(5)]
+    closing = threading.Thread(target=batcher.close)
+    closing.start()
+    wait_until(lambda: not batcher.is_open)
+    with pytest.raises(Stopping):
+        batcher.submit(Ask(WIDE))
+    assert closing.is_alive()
+    gate.opened.set()
+    closing.join(10)
+    assert all(future.done() for future in futures)
+    assert all(reply.data for reply in replies(futures))
+    assert not any(thread.is_alive() for thread in batcher._threads)
+
+
+def test_few_pictures_are_decoded_at_once_however_many_wait(make_batcher):
+    """Memory is bounded by pixels, not by the length of the queue."""
+    gate = Gate()
+    batcher = make_batcher(FakeNetwork(gate), queue_length=50, max_pixels=2000, workers=2, batch_size=1)
+    futures = [batcher.submit(Ask(WIDE)) for _ in range(40)]
+    wait_until(lambda: gate.waiting)
+    time.sleep(0.1)
+    held = batcher._decoded_pixels
+    gate.opened.set()
+    replies(futures)
+    assert held <= 2000 + 2 * 48 * 32
+    wait_until(lambda: batcher._decoded_pixels == 0)
+
+
+def test_many_threads_may_ask(make_batcher):
+    batcher = make_batcher(queue_length=64)
+    labels: dict[int, str | None] = {}
+
+    def ask(number: int) -> None:
+        value = 250 if number % 2 else 5
+        labels[number] = batcher.submit(Ask(photo(value=value, width=20 + number))).result(20).judgement.label
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert labels == {number: "bright" if number % 2 else "dark" for number in range(24)}
+
+
+def test_a_picture_in_memory_may_be_asked_for_too(make_batcher):
+    picture = read_picture(WIDE)
+    reply = make_batcher().submit(Ask(picture, encode=False)).result(10)
+    assert reply.data == b""
+    assert reply.made is not None
+    assert reply.made.picture.pixels.shape == (32, 48, 3)
