@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install study test lint clean
+.PHONY: install study test lint browser clean
 
 install: .venv/installed  ## make .venv/ with knowhue in it
 
@@ -14,8 +14,13 @@ install: .venv/installed  ## make .venv/ with knowhue in it
 study: install  ## the main job on the built-in pictures, report in runs/demo/report.html
 	$(BIN)/knowhue study --preset demo --out runs/demo
 
-test: install lint  ## everything that must hold before a change lands
-	$(BIN)/python -m pytest
+test: install lint browser  ## everything that must hold before a change lands
+	$(BIN)/python -m pytest -n auto
+
+browser:  ## Chromium for the tests of the page; without it they are skipped, and say so
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1 || \
+	echo "No Chromium, and apt-get cannot install it here: the tests of the page in a browser are skipped."
 
 lint: install
 	$(BIN)/ruff check .

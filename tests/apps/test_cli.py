@@ -12,7 +12,7 @@ from knowhue.apps import cli
 
 COMMANDS = [
     *("study", "plan", "status", "prepare", "train", "evaluate", "report", "config"),
-    *("colorize", "models", "export"),
+    *("colorize", "models", "export", "serve"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Picture files as people have them: every mode, depth, profile, orientation, container and damage, made on the spot."""
+"""Picture files as people have them: every mode, depth, profile, orientation and damage, made on the spot."""
 
 import io
 import struct
@@ -416,7 +416,7 @@ ODD_FILES: dict[str, Odd] = {
     "bomb tiff": Odd(tiff_bomb, ".tif", error="most 200,000,000"),
     "bomb bmp": Odd(
         lambda: b"BM" + struct.pack("<IIIIiiHHIIiiII", 54, 0, 54, 40, 20_000, 20_000, 1, 24, 0, 0, 1, 1, 0, 0),
-        ".bmp", error="400000000",
+        ".bmp", error="400,000,000",
     ),
     "bad checksum": Odd(bad_crc, ".png", error=DAMAGED),
     "signed": Odd(lambda: tiff(GRAY.astype(np.int16) - 99), ".tif", channels=1, error="signed"),

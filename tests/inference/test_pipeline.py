@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knowhue.inference.pipeline import Limits, Room, Stages, flow
+from knowhue.inference.pipeline import Limits, Stages, flow
+from knowhue.inference.room import Room
 
 
 def stages(**changes: Any) -> Stages:

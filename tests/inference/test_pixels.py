@@ -2,24 +2,30 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from skimage.color import lab2rgb, rgb2lab
 
+from knowhue.color import rgb_to_lab
 from knowhue.evaluation.fidelity import colourfulness
 from knowhue.inference import pixels as module
 from knowhue.inference.pixels import enlarge, lightness, paint
 from knowhue.inference.upsampling import UPSAMPLINGS
 
 LARGEST = {np.uint8: 0.5, np.uint16: 0.01}
+DEPTHS = list(LARGEST)
+GUIDE = np.full((1, 1), 50, np.float32)
 
 
 def scene(seed: int, shape: tuple[int, ...], dtype: type = np.uint8) -> np.ndarray:
-    """Noise with black, white and flat parts."""
-    found = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+    """Noise with black, white and dark parts."""
+    top = np.iinfo(dtype).max
+    found = np.random.default_rng(seed).integers(0, top, shape, dtype, endpoint=True)
     found[: shape[0] // 4] = 0
-    found[-(shape[0] // 4) :] = np.iinfo(dtype).max
+    found[shape[0] // 4 : shape[0] // 2] //= 40
+    found[-(shape[0] // 4) :] = top
     return found
 
 
@@ -29,120 +35,190 @@ def small(seed: int, height: int = 5, width: int = 7, largest: float = 150) -> t
     return chroma, generator.uniform(0, 100, (height, width)).astype(np.float32)
 
 
-@settings(max_examples=60, deadline=None)
+def flat(a: float, b: float) -> np.ndarray:
+    return np.full((1, 1, 2), (a, b), np.float32)
+
+
+def codes(dtype: type) -> np.ndarray:
+    """Every gray of a depth, or many of them."""
+    return np.linspace(0, np.iinfo(dtype).max, 4096).round().astype(dtype).reshape(64, 64, 1)
+
+
+@settings(max_examples=80, deadline=None)
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(1, 40),
     st.integers(1, 40),
+    st.integers(1, 9),
+    st.integers(1, 9),
     st.sampled_from([1, 3]),
-    st.sampled_from([np.uint8, np.uint16]),
+    st.sampled_from(DEPTHS),
     st.sampled_from(list(UPSAMPLINGS)),
+    st.sampled_from([0, 0.01, 3, 30, 150]),
 )
-def test_lightness_is_kept_whatever_the_chroma(seed, height, width, channels, dtype, upsampling):
+def test_lightness_is_kept_whatever_the_chroma(
+    seed, height, width, rows, columns, channels, dtype, upsampling, largest
+):
     picture = scene(seed, (height, width, channels), dtype)
-    painted, _ = paint(picture, *small(seed), upsampling=upsampling)
+    painted, reach = paint(picture, *small(seed, rows, columns, largest), upsampling=upsampling)
     assert painted.shape == (height, width, 3)
     assert painted.dtype == dtype
     assert np.abs(lightness(painted) - lightness(picture)).max() <= LARGEST[dtype]
+    assert (painted[(picture == 0).all(-1)] == 0).all()
+    assert (painted[(picture == np.iinfo(dtype).max).all(-1)] == np.iinfo(dtype).max).all()
+    assert np.isfinite(reach).all()
 
 
 @given(arrays.arrays(np.uint8, (4, 6, 3)))
 @settings(max_examples=30, deadline=None)
-def test_lightness_agrees_with_scikit_image(picture):
+def test_lightness_agrees_with_scikit_image_and_with_the_network_s(picture):
     assert np.allclose(lightness(picture), rgb2lab(picture)[..., 0], atol=1e-3)
+    ours = rgb_to_lab(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255)[0]
+    assert np.allclose(lightness(picture), ours[0, 0], atol=1e-3)
 
 
-def test_sixteen_bits_agree_with_scikit_image():
-    picture = scene(0, (40, 40, 3), np.uint16)
-    assert np.allclose(lightness(picture), rgb2lab(picture / 65535)[..., 0], atol=1e-3)
+@pytest.mark.parametrize("dtype", DEPTHS)
+def test_all_grays_have_the_lightness_of_scikit_image(dtype):
+    gray = codes(dtype)
+    true = rgb2lab(np.repeat(gray, 3, -1) / np.iinfo(dtype).max)[..., 0]
+    assert np.allclose(lightness(gray), true, atol=2e-4)
+    assert np.allclose(lightness(np.repeat(gray, 3, -1)), true, atol=2e-4)
 
 
-def test_colours_in_gamut_agree_with_scikit_image():
-    gray = np.linspace(60, 190, 40 * 40).reshape(40, 40, 1).astype(np.uint8)
-    chroma = np.full((1, 1, 2), (12, -18), np.float32)
-    painted, reach = paint(gray, chroma, np.full((1, 1), 50, np.float32), upsampling="bilinear")
-    lab = np.concatenate([lightness(gray)[..., None], np.broadcast_to(chroma, (40, 40, 2))], -1)
-    assert np.abs(painted - lab2rgb(lab.astype(np.float64)) * 255).max() < 0.6
+@pytest.mark.parametrize("dtype", DEPTHS)
+def test_no_chroma_gives_the_same_grays(dtype):
+    painted, reach = paint(codes(dtype), np.zeros((3, 3, 2), np.float32), np.ones((3, 3), np.float32))
+    assert (painted == codes(dtype)).all()
+    assert reach == (0, 0, 0)
+
+
+@pytest.mark.parametrize("dtype", DEPTHS)
+def test_colours_in_gamut_agree_with_scikit_image(dtype):
+    top = np.iinfo(dtype).max
+    gray = (np.linspace(0.25, 0.75, 40 * 40).reshape(40, 40, 1) * top).astype(dtype)
+    painted, reach = paint(gray, flat(12, -18), GUIDE)
+    lab = np.concatenate([lightness(gray)[..., None], np.broadcast_to(flat(12, -18), (40, 40, 2))], -1)
+    assert np.abs(painted - lab2rgb(lab.astype(np.float64)) * top).max() < (0.6 if top == 255 else 4)
     assert reach.reduced == 0
     assert reach.chroma == pytest.approx(np.hypot(12, 18), rel=1e-4)
 
 
-def test_a_colour_that_srgb_lacks_keeps_its_hue():
-    gray = np.full((8, 8, 1), 120, np.uint16) * 257
-    chroma = np.full((1, 1, 2), (90, 90), np.float32)
-    painted, reach = paint(gray, chroma, np.full((1, 1), 50, np.float32), upsampling="bilinear")
+def test_a_picture_s_own_colours_are_given_back():
+    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    picture[0, :3] = 255 * np.eye(3)
+    lab = rgb2lab(picture).astype(np.float32)
+    painted, reach = paint(picture, lab[..., 1:], lab[..., 0], upsampling="bilinear")
+    assert np.abs(painted.astype(int) - picture).max() <= 1
+    assert reach.reduced < 0.02
+
+
+@pytest.mark.parametrize("degrees", range(0, 360, 15))
+def test_a_colour_that_srgb_lacks_keeps_its_hue_and_what_fits_of_its_chroma(degrees):
+    direction = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    painted, reach = paint(np.full((8, 8, 1), 30000, np.uint16), flat(*(150 * np.array(direction))), GUIDE)
     found = rgb2lab(painted / 65535)[0, 0]
     assert reach.reduced == 1
-    assert np.degrees(np.arctan2(found[2], found[1])) == pytest.approx(45, abs=0.3)
-    assert 60 < np.hypot(*found[1:]) < np.hypot(90, 90)
-
-
-def test_black_and_white_stay():
-    ends = np.array([[[0], [255]]], np.uint8)
-    painted, reach = paint(ends, *small(0))
-    assert painted[0, 0].tolist() == [0, 0, 0]
-    assert painted[0, 1].tolist() == [255, 255, 255]
-    assert reach.chroma < 0.1
-
-
-def test_no_chroma_gives_gray():
-    picture = scene(1, (20, 20, 1))
-    painted, reach = paint(picture, np.zeros((3, 3, 2), np.float32), np.ones((3, 3), np.float32))
-    assert (painted == picture).all()
-    assert reach.colourfulness == 0
+    assert np.degrees(np.arctan2(found[2], found[1])) % 360 == pytest.approx(degrees, abs=0.02 * 360 / 150)
+    assert reach.chroma == pytest.approx(np.hypot(*found[1:]), abs=0.05)
+    assert min(painted[0, 0].min(), 65535 - painted[0, 0].max()) < 60  # of the gamut's surface
 
 
 def test_saturation_is_a_factor():
     picture = np.full((10, 10, 1), 128, np.uint8)
-    chroma, guide = np.full((2, 2, 2), 10, np.float32), np.full((2, 2), 50, np.float32)
-    assert paint(picture, chroma, guide, saturation=0)[1].chroma == 0
-    assert paint(picture, chroma, guide, saturation=2)[1].chroma == pytest.approx(200**0.5 * 2, rel=1e-3)
+    assert paint(picture, flat(10, 10), GUIDE, saturation=0)[1].chroma == 0
+    assert paint(picture, flat(10, 10), GUIDE, saturation=2)[1].chroma == pytest.approx(800**0.5, rel=1e-3)
 
 
 @pytest.mark.parametrize("upsampling", UPSAMPLINGS)
-def test_a_mirrored_picture_is_painted_mirrored(upsampling):
+def test_constant_chroma_stays_constant(upsampling):
+    guide = np.random.default_rng(0).uniform(0, 100, (6, 8)).astype(np.float32)
+    gray = np.full((50, 70, 1), 140, np.uint16) * 257
+    painted, _ = paint(gray, np.full((6, 8, 2), (15, -20), np.float32), guide, upsampling=upsampling)
+    assert np.ptp(painted.astype(int), (0, 1)).max() <= 2
+
+
+@pytest.mark.parametrize("upsampling", UPSAMPLINGS)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_mirrored_picture_is_painted_mirrored(upsampling, axis):
     picture = scene(2, (33, 47, 3))
     chroma, guide = small(2, largest=40)
     straight, _ = paint(picture, chroma, guide, upsampling=upsampling)
-    turned, _ = paint(picture[:, ::-1].copy(), chroma[:, ::-1], guide[:, ::-1], upsampling=upsampling)
-    assert np.abs(turned[:, ::-1].astype(int) - straight).max() <= 1
+    mirrored = (np.ascontiguousarray(np.flip(each, axis)) for each in (picture, chroma, guide))
+    turned, _ = paint(*mirrored, upsampling=upsampling)
+    assert np.abs(np.flip(turned, axis).astype(int) - straight).max() <= 1
 
 
-def test_a_step_of_chroma_lands_where_it_is():
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("length", [80, 4096])
+def test_a_step_of_chroma_lands_where_it_is(axis, length):
     chroma = np.zeros((1, 8, 2), np.float32)
     chroma[:, 4:, 0] = 40
-    picture = np.full((4, 80, 1), 128, np.uint8)
-    painted, _ = paint(picture, chroma, np.full((1, 8), 50, np.float32), upsampling="bilinear")
-    redness = rgb2lab(painted)[0, :, 1]
-    assert redness[34] < 1
-    assert redness[45] > 39
-    assert redness[39:41].mean() == pytest.approx(20, abs=1)
+    picture = np.full((4, length, 1), 128, np.uint8)
+    guide = np.full((1, 8), 50, np.float32)
+    if axis == 0:
+        chroma, picture, guide = (
+            np.ascontiguousarray(each.swapaxes(0, 1)) for each in (chroma, picture, guide)
+        )
+    redness = rgb2lab(paint(picture, chroma, guide)[0])[..., 1].mean(1 - axis)
+    share = (
+        np.arange(length) + 0.5
+    ) * 8 / length - 3.5  # 0 at the middle of one small pixel, 1 at the next one's
+    assert np.allclose(redness, 40 * share.clip(0, 1), atol=1)
 
 
-def test_threads_do_not_change_the_numbers(monkeypatch):
-    picture = scene(3, (64, 50, 3))
+def test_wide_pictures_are_painted_as_their_parts_are():
+    picture = scene(5, (3, 5000, 3))
+    painted, _ = paint(picture, flat(20, -30), GUIDE)
+    alone, _ = paint(picture[:, 4000:].copy(), flat(20, -30), GUIDE)
+    assert (painted[:, 4000:] == alone).all()
+
+
+@pytest.mark.parametrize("dtype", DEPTHS)
+def test_threads_do_not_change_the_numbers(monkeypatch, dtype):
+    picture = scene(3, (64, 50, 3), dtype)
     whole = paint(picture, *small(3))
     monkeypatch.setattr(module, "BAND_PIXELS", 500)
-    banded = paint(picture, *small(3))
-    assert (banded[0] == whole[0]).all()
-    assert banded[1] == pytest.approx(whole[1])
-    assert (lightness(picture) == lightness(picture.copy())).all()
+    monkeypatch.setattr(module, "THREADS", 1)
+    one, seen = paint(picture, *small(3)), lightness(picture)
+    monkeypatch.setattr(module, "THREADS", 2)
+    two = paint(picture, *small(3))
+    assert (one[0] == two[0]).all()
+    assert one[1] == two[1]
+    assert (lightness(picture) == seen).all()
+    assert (one[0] == whole[0]).all()
+    assert one[1] == pytest.approx(whole[1])
 
 
-def test_colourfulness_is_the_evaluations():
-    import torch
+def test_input_may_be_read_only():
+    picture, (chroma, guide) = scene(6, (9, 9, 3)), small(6)
+    for each in (picture, chroma, guide):
+        each.flags.writeable = False
+    paint(picture, chroma, guide, saturation=2)
 
-    painted, reach = paint(scene(4, (30, 30, 1)), *small(4, largest=60))
-    theirs = colourfulness(torch.from_numpy(painted).permute(2, 0, 1)[None].float() / 255)
-    assert reach.colourfulness == pytest.approx(theirs.item(), rel=1e-4)
+
+@pytest.mark.parametrize("dtype", DEPTHS)
+def test_colourfulness_is_the_evaluation_s(dtype):
+    painted, reach = paint(scene(4, (30, 30, 1), dtype), *small(4, largest=60))
+    rgb = torch.from_numpy(painted / np.iinfo(dtype).max).permute(2, 0, 1)[None]
+    assert reach.colourfulness == pytest.approx(colourfulness(rgb).item(), rel=1e-4)
 
 
 @pytest.mark.parametrize(
-    "picture", [np.zeros((3, 3), np.uint8), np.zeros((3, 3, 2), np.uint8), np.zeros((3, 3, 3))]
+    ("picture", "message"),
+    [
+        (np.zeros((3, 3), np.uint8), r"`pixels` should be \(H, W, 1 or 3\)"),
+        (np.zeros((3, 3, 2), np.uint8), r"`pixels` should be \(H, W, 1 or 3\)"),
+        (np.zeros((0, 3, 3), np.uint8), r"Found `pixels.shape = \(0, 3, 3\)`"),
+        (np.zeros((3, 3, 3)), "`pixels` should be uint8 or uint16. Found `pixels.dtype = float64`"),
+        (np.zeros((3, 3, 3), ">u2"), "`pixels` should be uint8 or uint16. Found `pixels.dtype = >u2`"),
+        (np.zeros((3, 6, 3), np.uint8)[:, ::2], "`pixels` should be C-contiguous.*numpy.ascontiguousarray"),
+    ],
 )
-def test_other_shapes_and_types_are_refused(picture):
-    with pytest.raises(ValueError, match="`pixels` should be"):
+def test_other_pixels_are_refused(picture, message):
+    with pytest.raises(ValueError, match=message):
         lightness(picture)
+    with pytest.raises(ValueError, match=message):
+        paint(picture, flat(0, 0), GUIDE)
 
 
 def test_enlarging_keeps_flat_maps_and_ends():

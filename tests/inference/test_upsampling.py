@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from knowhue.inference.upsampling import UPSAMPLINGS, guided
+from knowhue.inference.upsampling import UPSAMPLINGS, chroma_lines, guided
 
 
 @pytest.mark.parametrize("name", UPSAMPLINGS)
@@ -25,3 +25,29 @@ def test_what_is_flat_has_no_slope():
     )
     chroma = np.random.default_rng(1).normal(0, 20, (8, 8, 2)).astype(np.float32)
     assert np.abs(guided(chroma, guide)[0]).max() < 0.5
+
+
+CHROMA, GUIDE = np.zeros((3, 4, 2), np.float32), np.zeros((3, 4), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"chroma": CHROMA[..., 0]}, r"`chroma` should be \(h, w, 2\).*Found `chroma.shape = \(3, 4\)`"),
+        ({"chroma": CHROMA[:0], "guide": GUIDE[:0]}, r"`chroma` should be \(h, w, 2\)"),
+        (
+            {"guide": GUIDE[:2]},
+            r"`guide` should be \(h, w\) as chroma is, \(3, 4\). Found `guide.shape = \(2, 4\)`",
+        ),
+        ({"chroma": CHROMA * np.nan}, "`chroma` and `guide` should be finite. Found NaN or infinity."),
+        (
+            {"upsampling": "nearest"},
+            "`upsampling` should be one of guided, bilinear. Found `upsampling = 'nearest'`",
+        ),
+        ({"saturation": -1.0}, "`saturation` should be 0 or more, finite. Found `saturation = -1.0`"),
+        ({"saturation": float("nan")}, "`saturation` should be 0 or more, finite. Found `saturation = nan`"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changed, message):
+    with pytest.raises(ValueError, match=message):
+        chroma_lines(**({"chroma": CHROMA, "guide": GUIDE, "upsampling": "guided"} | changed))

@@ -28,7 +28,9 @@ class FakeNetwork:
 
     runtime = "fake"
 
-    def __init__(self, on_predict: Callable[[np.ndarray], None] = lambda seen: None, tasks: Any = None) -> None:
+    def __init__(
+        self, on_predict: Callable[[np.ndarray], None] = lambda seen: None, tasks: Any = None
+    ) -> None:
         config = Config() if tasks is None else Config(tasks=tasks)
         self.description = Description(
             name="fake",

@@ -19,7 +19,9 @@ def test_others_are_let_near_only_with_a_token_or_when_said_so(host: str):
     assert ServerSettings(host=host, no_auth=True).check().no_auth
 
 
-@pytest.mark.parametrize("token", ["", "short", "with spaces in it it is none", "not-ascii-äöü-xxxxxxx", "x" * 15 + "\n"])
+@pytest.mark.parametrize(
+    "token", ["", "short", "with spaces in it it is none", "not-ascii-äöü-xxxxxxx", "x" * 15 + "\n"]
+)
 def test_a_token_that_can_be_guessed_or_not_sent_is_refused(token: str):
     with pytest.raises(ConfigError, match="`token` should have 16"):
         ServerSettings(token=token).check()

@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from knowhue.apps import use
+from knowhue.apps.serve import serve
 from knowhue.errors import KnowhueError
 
 INTERRUPTED = 130
@@ -199,6 +200,8 @@ def config(preset: PresetOption = "poster", config: ConfigOption = None, set_: S
 app.command(epilog="Example: `knowhue colorize photo.jpg -o colour.jpg`")(use.colorize)
 app.command(epilog="Example: `knowhue models runs/photos`")(use.models)
 app.command(epilog="Example: `knowhue export runs/photos --to onnx -o photos.onnx`")(use.export)
+
+app.command(epilog="Example: `knowhue serve --model photos=runs/photos`")(serve)
 
 
 def main() -> NoReturn:

@@ -83,7 +83,7 @@ def colorize(
         out = out / source.name
     if single and out.exists() and not overwrite:
         raise ConfigError(f"`{out}` is there already. Name another file with --out, or add --overwrite.")
-    colorizer = _load(model)
+    colorizer = load(model)
     colorizer.require("colour")
     if single:
         from knowhue.inference.media import read_picture
@@ -107,7 +107,7 @@ def models(
     from knowhue.inference.opening import BUILT_IN
 
     for name in model or [BUILT_IN]:
-        typer.echo("\n".join(_describe(_load(name))))
+        typer.echo("\n".join(_describe(load(name))))
 
 
 def export(
@@ -132,7 +132,7 @@ def export(
         typer.echo(line)
 
 
-def _load(model: str) -> "Colorizer":
+def load(model: str) -> "Colorizer":
     """Open a model; a run is fitted for use the first time it is asked for."""
     from knowhue.inference.colorizer import Colorizer
 

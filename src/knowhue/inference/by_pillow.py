@@ -18,14 +18,12 @@ _MODES = {"1": "L", "LA": "LA", "La": "LA", "CMYK": "CMYK", "RGBa": "RGBA", "RGB
 _ORIENTATION = 0x0112
 
 
-def decode_by_pillow(
-    file: io.FileIO | io.BytesIO, plugins: tuple[str, ...], check: Check, called: str
-) -> Decoded:
-    """Decode what one of some of Pillow's readers knows.
+def decode_by_pillow(file: io.FileIO | io.BytesIO, plugin: str, check: Check, called: str) -> Decoded:
+    """Decode what one of Pillow's readers knows.
 
     Args:
         file: at its beginning.
-        plugins: names of the readers; none for HEIC.
+        plugin: name of the reader; none for HEIC.
         check: told width and height before anything is decoded; raises if that is too much.
         called: what messages call it.
 
@@ -34,22 +32,24 @@ def decode_by_pillow(
         ExtraError: it is HEIC and there is no decoder.
     """
     try:
-        with _heic(file, called) if not plugins else Image.open(file, formats=plugins) as image:
+        with _heic(file, called) if not plugin else _plain(file, plugin) as image:
             check(*image.size)
             return _decoded(image)
     except (PictureError, ExtraError):
         raise
-    except Image.DecompressionBombError as error:
-        raise PictureError(
-            f"`{called}` should be smaller, whatever the limit, as it is no JPEG, PNG or TIFF. Found: {error} Save it as "
-            "one of these."
-        ) from None
     except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, ...
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise PictureError(
             f"`{called}` should be a whole picture. Found it damaged or cut short ({first}). Copy it again from "
             "where it came from."
         ) from None
+
+
+def _plain(file: io.FileIO | io.BytesIO, plugin: str) -> Image.Image:
+    """Open without `Image.open`, which has a limit of its own."""
+    Image.init()
+    reader, _ = Image.OPEN[plugin]
+    return reader(file, "")
 
 
 def _heic(file: io.FileIO | io.BytesIO, called: str) -> Image.Image:

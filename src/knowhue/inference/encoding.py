@@ -97,6 +97,7 @@ def encode_with_notes(picture: Picture, suffix: str, quality: int | None = None)
     kept = keep(picture.origin.metadata, kind.suffix)
     for name, value in kept.fields.items():
         attach(image, name, value)
+    attach(image, "orientation", 1)  # EXIF may hold the old one, and is set to what was attached last
     options = {**kind.options, **(kind.lossless if picture.origin.is_lossless else {})}
     if quality is not None and "Q" in options:
         options["Q"] = quality
@@ -137,21 +138,21 @@ def _image(picture: Picture, kind: Kind) -> tuple[Image, list[str]]:
     """An image with the picture's colours in its profile, transparency and resolution, as deep as the kind allows."""
     pixels, alpha, origin = picture
     notes = []
-    bits = 8 * pixels.dtype.itemsize
-    if bits > kind.bits:
-        notes.append(f"{kind.suffix} holds {kind.bits} bits a channel; the picture had {origin.bits}")
-        bits = 16 if kind.bits > 8 else 8
+    bits = min(8 * pixels.dtype.itemsize, 16 if kind.bits > 8 else 8)
+    had = origin.bits if 8 < origin.bits < 16 else 8 * pixels.dtype.itemsize
+    if had > kind.bits:
+        notes.append(f"{kind.suffix} holds {kind.bits} bits a channel; the picture had {had}")
     if alpha is not None and not kind.alpha:
         pixels, alpha = _over_white(pixels, alpha), None
         notes.append(f"{kind.suffix} holds no transparency; the picture was put over white")
-    image = image_of(pixels, _interpretation(pixels))
     if origin.profile is not None and pixels.shape[2] == 3:
-        image = from_srgb(image, origin.profile, bits)
+        image = from_srgb(pixels, origin.profile, bits)
+    else:
+        image = image_of(pixels, _interpretation(pixels))
     image = _as_deep(image, bits)
     if alpha is not None:
         image = image.bandjoin(_as_deep(image_of(alpha[..., None], _interpretation(alpha[..., None])), bits))
     image = image.copy(xres=origin.pixels_per_mm[0], yres=origin.pixels_per_mm[1])
-    attach(image, "orientation", 1)  # metadata may hold the old one
     return image, notes
 
 

@@ -2,90 +2,25 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from knowhue.config import fingerprint
-from knowhue.errors import ConfigError, KnowhueError, PictureError, RunError
+from knowhue.errors import ConfigError, RunError
 from knowhue.inference.colorizer import Colorizer, Wishes
 from knowhue.inference.ledger import Ledger, Stamp
 from knowhue.inference.listing import Item, list_folder
 from knowhue.inference.media import OUTPUT_SUFFIXES, SUFFIXES
-from knowhue.inference.pipeline import Limits, Outcome, Stages, flow
-from knowhue.inference.stages import PictureStages
+from knowhue.inference.pipeline import Limits, Stages, flow
+from knowhue.inference.stages import ALONE, PictureStages
+from knowhue.inference.tally import Progress, Summary
 from knowhue.runs import Report, require_writable
 
 STAGING = ".colorizing"
 """Folder in the output folder where pictures are written before they are put in their place."""
-
-
-@contextmanager
-def _torch_alone() -> Iterator[None]:
-    """Threads that begin in this context predict with one core each: the others have pictures of their own.
-
-    Where several cores share one prediction, each spins while it waits for the others: on two cores a batch of 8 took
-    nine times as long of them as with one.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-ALONE: dict[str, Callable[[], AbstractContextManager[None]]] = {"torch": _torch_alone}
-"""How a network's runtime is kept to one core for each prediction, by its name."""
-
-
-class Summary(NamedTuple):
-    """What came of a folder.
-
-    Attributes:
-        source: folder of the pictures.
-        out: folder of the colourings, with `colorized.jsonl`.
-        made: pictures coloured by this run.
-        already: that earlier runs had done.
-        failures: paths, and why.
-        left: not begun, because the run was to stop at the first failure.
-        seconds: that it took.
-        model: name.
-    """
-
-    source: Path
-    out: Path
-    made: int
-    already: int
-    failures: tuple[tuple[str, str], ...]
-    left: int
-    seconds: float
-    model: str
-
-    @property
-    def failed(self) -> int:
-        """How many pictures could not be coloured."""
-        return len(self.failures)
-
-    def as_record(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        record = self._asdict() | {"source": str(self.source), "out": str(self.out), "failed": self.failed}
-        record["failures"] = [{"path": path, "error": error} for path, error in self.failures]
-        return record | {"seconds": round(self.seconds, 3)}
-
-    def lines(self) -> list[str]:
-        """For people."""
-        rate = self.made / self.seconds if self.seconds else 0.0
-        lines = [f"{self.made} pictures coloured in {self.seconds:.0f} s ({rate:.1f} a second) -> {self.out}"]
-        lines += [f"  {self.already} were there already"] * (self.already > 0)
-        lines += [f"  {self.failed} failed; the same command tries them again:"] * (self.failed > 0)
-        lines += [f"    {path}: {error}" for path, error in self.failures]
-        lines += [f"  stopped: {self.left} not begun; the same command goes on"] * (self.left > 0)
-        return [*lines, f"  model: {self.model}"]
 
 
 def colorize_folder(
@@ -132,7 +67,7 @@ def colorize_folder(
     with Ledger(out, _job(colorizer, source, wishes, suffix), overwrite) as ledger:
         waiting = [item for item in items if not ledger.has(item.path, item.output, Stamp.of(item.source))]
         _refuse_strangers(waiting, ledger)
-        progress = _Progress(ledger, len(items), len(items) - len(waiting), on_error == "stop", report)
+        progress = Progress(ledger, len(items), len(items) - len(waiting), on_error == "stop", report)
         staging = out / STAGING
         stages = PictureStages(colorizer, wishes, staging).as_stages()
         with ALONE.get(colorizer.network.runtime, nullcontext)():
@@ -149,47 +84,8 @@ def colorize_folder(
     )
 
 
-class _Progress:
-    """What has come of the pictures so far: noted in the ledger, told to who asked."""
-
-    def __init__(self, ledger: Ledger, total: int, already: int, stops: bool, report: Report) -> None:
-        self.made = 0
-        self.already = already
-        self.failures: list[tuple[str, str]] = []
-        self.goes_on = True
-        self._ledger = ledger
-        self._total = total
-        self._stops = stops
-        self._report = report
-        self._started = time.monotonic()
-
-    def note(self, outcome: Outcome) -> None:
-        """Put a picture in its place, or its failure on the list."""
-        item, made, error = outcome
-        if error is None and self._ledger.in_the_way(item.path, item.output):
-            error = PictureError(f"`{item.output}` was put in its place by somebody else meanwhile.")
-        if error is None:
-            self._ledger.commit(made.record, made.stamp, made.written)
-            self.made += 1
-        else:
-            reason = _reason(error)
-            self._ledger.fail(item.path, reason)
-            self.failures.append((item.path, reason))
-            self.goes_on = not self._stops
-        self.tell()
-
-    def tell(self) -> None:
-        """Say how far it is."""
-        here = self.made + len(self.failures)
-        rate = here / max(time.monotonic() - self._started, 1e-9)
-        done = self.already + here
-        event = {"stage": "folder", "done": done, "total": self._total, "failed": len(self.failures)}
-        left = (self._total - done) / rate if rate else None
-        self._report(event | {"per_second": rate, "seconds_left": left})
-
-
 def _work_through(
-    items: list[Item], stages: Stages, limits: Limits, progress: _Progress, staging: Path
+    items: list[Item], stages: Stages, limits: Limits, progress: Progress, staging: Path
 ) -> None:
     """Do all, or all up to the first failure and what has begun by then; a full disk ends it at once."""
     shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
@@ -203,12 +99,6 @@ def _work_through(
     finally:
         outcomes.close()
         shutil.rmtree(staging, ignore_errors=True)
-
-
-def _reason(error: Exception) -> str:
-    """In one line; an error that is not a user's to mend with its name."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, KnowhueError) else f"{type(error).__name__}: {text}"
 
 
 def _renaming(suffix: str | None) -> Callable[[str], str]:

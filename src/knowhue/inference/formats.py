@@ -13,29 +13,29 @@ class Format(NamedTuple):
     Attributes:
         suffixes: of its files; the first is the usual one.
         loader: in libvips; none if Pillow reads it.
-        plugins: names of Pillow's readers.
+        plugin: name of Pillow's reader, for what libvips does not read.
         frames: what its pages are called.
     """
 
     suffixes: tuple[str, ...]
     loader: str = ""
-    plugins: tuple[str, ...] = ()
+    plugin: str = ""
     frames: str = "frames"
 
 
 FORMATS: Mapping[str, Format] = {
-    "JPEG": Format((".jpg", ".jpeg", ".jpe", ".jfif"), "jpegload", ("JPEG",)),
-    "PNG": Format((".png", ".apng"), "pngload", ("PNG",)),
-    "TIFF": Format((".tif", ".tiff"), "tiffload", ("TIFF",), "pages"),
-    "WebP": Format((".webp",), "webpload", ("WEBP",)),
-    "GIF": Format((".gif",), "gifload", ("GIF",)),
-    "AVIF": Format((".avif",), "heifload", ("AVIF",), "pictures"),
+    "JPEG": Format((".jpg", ".jpeg", ".jpe", ".jfif"), "jpegload"),
+    "PNG": Format((".png", ".apng"), "pngload"),
+    "TIFF": Format((".tif", ".tiff"), "tiffload", "TIFF", "pages"),
+    "WebP": Format((".webp",), "webpload"),
+    "GIF": Format((".gif",), "gifload"),
+    "AVIF": Format((".avif",), "heifload", frames="pictures"),
     "HEIC": Format((".heic", ".heif")),
-    "BMP": Format((".bmp", ".dib"), plugins=("BMP",)),
-    "JPEG 2000": Format((".jp2", ".j2k"), plugins=("JPEG2000",)),
-    "PNM": Format((".ppm", ".pgm", ".pbm", ".pnm"), plugins=("PPM",)),
+    "BMP": Format((".bmp", ".dib"), plugin="BMP"),
+    "JPEG 2000": Format((".jp2", ".j2k"), plugin="JPEG2000"),
+    "PNM": Format((".ppm", ".pgm", ".pbm", ".pnm"), plugin="PPM"),
 }
-"""Formats by name. Those that are read by libvips list Pillow's reader for what libvips does not know of them."""
+"""Formats by name."""
 
 SUFFIXES = frozenset(suffix for known in FORMATS.values() for suffix in known.suffixes)
 """Suffixes, lower case, of files that may be read."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from knowhue.errors import RunError
+from knowhue.inference.locking import hold, release
 from knowhue.runs import replacing
 
 LEDGER = "colorized.jsonl"
@@ -58,14 +59,14 @@ class Ledger:
         self.out = out
         self.job = job
         self._overwrite = overwrite
-        self._folder = _lock(out)
+        self._folder = hold(out)
         try:
             self.records = self._kept(self._read())
             with replacing(out / LEDGER) as file:
                 file.writelines(_line(record) + "\n" for record in self.records.values())
             self._file = FileIO(out / LEDGER, "a")
         except BaseException:
-            _unlock(self._folder)
+            release(self._folder)
             raise
 
     def __enter__(self) -> "Ledger":
@@ -73,7 +74,7 @@ class Ledger:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
-        _unlock(self._folder)
+        release(self._folder)
 
     def has(self, path: str, output: str, stamp: Stamp | None) -> bool:
         """Whether a picture was done as it is now, and its output is still there."""
@@ -171,31 +172,6 @@ class Ledger:
             if not differing:
                 kept[record["path"]] = record | {"job": self.job}
         return kept
-
-
-def _lock(out: Path) -> int | None:
-    """Keep other processes from the folder as long as this one lives; None where the system knows no such locks."""
-    try:
-        import fcntl
-    except ModuleNotFoundError:
-        return None
-    folder = os.open(out, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(folder)
-        raise RunError(
-            f"`{out}` should be written by one process at a time. Found another at it. Wait for it, or name another "
-            "folder."
-        ) from None
-    except OSError:
-        pass  # a network drive without locks
-    return folder
-
-
-def _unlock(folder: int | None) -> None:
-    if folder is not None:
-        os.close(folder)
 
 
 def _line(record: dict[str, Any]) -> str:

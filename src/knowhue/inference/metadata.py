@@ -88,9 +88,7 @@ def _for_tiff(found: dict[str, bytes | str]) -> dict[str, bytes | str]:
     if isinstance(iptc, bytes) and iptc.startswith(_PHOTOSHOP):
         found["photoshop-data"] = iptc[len(_PHOTOSHOP) :]
         iptc = _iptc(iptc[len(_PHOTOSHOP) :])
-    if isinstance(
-        iptc, bytes
-    ):  # libvips 8.18 writes a fourth of what it is given: it counts in words, libtiff in bytes
+    if isinstance(iptc, bytes):  # libvips 8.18 writes a fourth: it counts in words, libtiff in bytes
         found["iptc-data"] = iptc.ljust(4 * len(iptc), b"\0")
     return found
 

@@ -18,7 +18,7 @@ INPUT = "lightness"
 OUTPUTS = ("chroma", "probabilities", "novelty")
 TASK_OF = {"chroma": "colour", "probabilities": "class"}
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
-_ERRORS_ALONE = 3
+_FATAL = 4
 
 
 class OnnxNetwork:
@@ -98,7 +98,7 @@ def _runtime() -> Any:
 def _options(runtime: Any, threads: int) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = _ERRORS_ALONE + 1  # what goes wrong is raised; twice is too often
+    options.log_severity_level = _FATAL  # what goes wrong is raised; twice is too often
     options.add_session_config_entry("session.load_model_format", "ONNX")  # not the runtime's own, unchecked one
     return options
 

@@ -1,33 +1,40 @@
 """The work on every pixel of a full-size picture: its lightness, and chroma painted on without changing it.
 
-Compiled by numba, the only importer of it; rows are shared out among threads in bands. The tables hold sRGB's two
-curves and CIELAB's cube root, interpolated over square roots, where they are smooth: exact to a millionth.
+Compiled by numba, the only importer of it, and kept for the next process in `__pycache__` beside this file, else in the
+user's cache folder. numba looks at this file alone for changes, so what the kernels build in has to be defined here.
+Loops are short and without branches, for the compiler to make vectors of them; only colours that sRGB lacks are picked
+out. Rows are shared out among threads in bands, whatever the number of threads, and no array but the result is as large
+as the picture.
 """
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import NDArray
 
 from knowhue.inference.picture import Pixels
-from knowhue.inference.upsampling import UPSAMPLINGS
+from knowhue.inference.upsampling import chroma_lines, enlarge
+
+__all__ = ["Reach", "enlarge", "lightness", "paint"]
 
 FloatArray = NDArray[np.float32]
 
 BAND_PIXELS = 1 << 18
-_STEPS = 8192  # of a table over the square root of 0..1
-_BISECTIONS = 8
-_VISIBLE = np.float32(26 / 116)  # cube root at L* 10: below, no colour can be seen
+THREADS: int = numba.config.NUMBA_NUM_THREADS  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]
+"""Cores that this process may use; the environment's NUMBA_NUM_THREADS changes it."""
+
+_CHUNK = 1024  # pixels of a row at a time: all that is between input and output stays in the nearest cache
+_BISECTIONS = 14
 _TOLERANCE = np.float32(2e-6)  # of linear RGB beyond 0..1, which rounding alone can bring about
+_VISIBLE = np.float32(26 / 116)  # cube root at L* 10: below, no colour can be seen
 _TO_XYZ = np.array(  # Rec. 709 primaries, D65, as kornia has them
     [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
 )
-_FROM_XYZ = (np.linalg.inv(_TO_XYZ) * _TO_XYZ.sum(1)).astype(np.float32)
+_FROM_XYZ = tuple(map(tuple, (np.linalg.inv(_TO_XYZ) * _TO_XYZ.sum(1)).astype(np.float32)))
 """From X/Xn, Y/Yn, Z/Zn to linear RGB; its rows sum to 1, so that gray is gray."""
 
 
@@ -47,15 +54,17 @@ class Reach(NamedTuple):
 
 
 def lightness(pixels: Pixels) -> FloatArray:
-    """CIELAB L* (H, W), 0 to 100, of sRGB-encoded pixels (H, W, 1 or 3), uint8 or uint16.
+    """CIELAB L* (H, W), 0 to 100, of sRGB-encoded pixels (H, W, 1 or 3), uint8 or uint16; error below 1e-4.
+
+    Raises:
+        ValueError: the pixels have another shape, type or order in memory.
 
     >>> lightness(np.full((1, 1, 3), 255, np.uint8)).item()
     100.0
     """
-    _check(pixels)
+    pixels = _to_read(pixels)
     out = np.empty(pixels.shape[:2], np.float32)
-    weights = _channel_weights(pixels)
-    _in_bands(lambda rows: _lightness(pixels[rows], weights, _CUBE_ROOT, out[rows]), pixels.shape)
+    _in_bands(lambda rows: _lightness(pixels[rows], _tables(pixels), out[rows]), pixels.shape)
     return out
 
 
@@ -77,55 +86,73 @@ def paint(
         chroma: a*b* (h, w, 2) of the same picture at a small size.
         guide: L* (h, w) of the same.
         upsampling: a key of `UPSAMPLINGS`.
-        saturation: what the chroma is multiplied by.
+        saturation: what the chroma is multiplied by, 0 and up.
 
     Returns:
         Pixels (H, W, 3) of the same type, and how far it went.
+
+    Raises:
+        ValueError: an array has another shape, type or order in memory, chroma is not finite, the upsampling is
+            unknown, or saturation negative.
+
+    >>> gray = np.full((1, 1, 1), 119, np.uint8)
+    >>> paint(gray, np.full((1, 1, 2), 40, np.float32), np.full((1, 1), 50, np.float32))[0].tolist()
+    [[[193, 87, 52]]]
     """
-    _check(pixels)
-    slope, offset = UPSAMPLINGS[upsampling](chroma * np.float32(saturation), guide)
-    lines = np.ascontiguousarray(np.concatenate([slope, offset], -1), np.float32)
-    out = np.empty((*pixels.shape[:2], 3), pixels.dtype)
-    weights, top = _channel_weights(pixels), np.iinfo(pixels.dtype).max
+    pixels = _to_read(pixels)
+    lines = chroma_lines(chroma, guide, upsampling, saturation)
+    height, width = pixels.shape[:2]
+    out = np.empty((height, width, 3), pixels.dtype)
 
     def work(rows: slice) -> NDArray[np.float64]:
-        first = np.int64(rows.start)
-        return _paint(
-            pixels[rows], weights, lines, first, len(pixels), _CUBE_ROOT, _ENCODED, np.float32(top), out[rows]
-        )
+        return _paint(pixels[rows], _tables(pixels), lines, rows.start, height, out[rows])
 
-    return out, _reach(np.sum(_in_bands(work, pixels.shape), axis=0), out.size // 3)
+    sums = np.sum(_in_bands(work, pixels.shape), axis=0)
+    return out, _reach(sums / (height * width), np.iinfo(pixels.dtype).max)
 
 
-def enlarge(values: FloatArray, height: int, width: int) -> FloatArray:
-    """Bilinear resize of (h, w) to (height, width), the same area in both, for maps to be looked at."""
-    rows, columns = (
-        ((np.arange(length) + 0.5) * old / length - 0.5).clip(0, old - 1)
-        for length, old in zip((height, width), values.shape, strict=True)
-    )
-    wide = np.stack([np.interp(columns, np.arange(values.shape[1]), row) for row in values])
-    low = np.floor(rows).astype(int)
-    high, share = np.minimum(low + 1, len(values) - 1), (rows - low)[:, None]
-    return (wide[low] * (1 - share) + wide[high] * share).astype(np.float32)
-
-
-def _check(pixels: Pixels) -> None:
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or pixels.dtype not in (np.uint8, np.uint16):
+def _to_read(pixels: Pixels) -> Pixels:
+    """Checked pixels, never writable: numba would compile once more for those that are."""
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or not pixels.size:
         raise ValueError(
-            "`pixels` should be (H, W, 1 or 3) of uint8 or uint16. "
-            f"Found `pixels.shape = {pixels.shape}`, {pixels.dtype}."
+            f"`pixels` should be (H, W, 1 or 3), H and W 1 or more. Found `pixels.shape = {pixels.shape}`."
         )
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"`pixels` should be uint8 or uint16. Found `pixels.dtype = {pixels.dtype}`.")
+    if not pixels.flags.c_contiguous:
+        raise ValueError(
+            f"`pixels` should be C-contiguous. Found `pixels.strides = {pixels.strides}`. Pass "
+            "`numpy.ascontiguousarray(pixels)`."
+        )
+    view = pixels.view()
+    view.flags.writeable = False
+    return view
 
 
 def _in_bands(work: Callable[[slice], Any], shape: tuple[int, ...]) -> list[Any]:
     """Do work on bands of rows, side by side where there is more than one; answers in order."""
     height, width = shape[:2]
-    step = max(1, BAND_PIXELS // max(width, 1))
+    step = max(1, BAND_PIXELS // width)
     bands = [slice(start, min(start + step, height)) for start in range(0, height, step)]
-    if len(bands) == 1:
-        return [work(bands[0])]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    if len(bands) == 1 or THREADS == 1:
+        return [work(band) for band in bands]
+    # not numba's own threads: those may not be used by two callers at once
+    with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(work, bands))
+
+
+def _reach(means: NDArray[np.float64], top: int) -> Reach:
+    chroma, reduced, *moments = means.tolist()
+    red_green, yellow_blue, red_green_square, yellow_blue_square = moments
+    centre = red_green**2 + (yellow_blue / 2) ** 2
+    square = red_green_square + yellow_blue_square / 4
+    colourfulness = (max(square - centre, 0) ** 0.5 + 0.3 * centre**0.5) * 255 / top
+    return Reach(chroma, colourfulness, reduced)
+
+
+def _cube_root_of(y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """CIELAB's cube root with its linear foot (CIE 15:2004)."""
+    return np.where(y > (6 / 29) ** 3, np.cbrt(y), y * (841 / 108) + 4 / 29)
 
 
 def _decoded(steps: int) -> NDArray[np.float64]:
@@ -134,167 +161,249 @@ def _decoded(steps: int) -> NDArray[np.float64]:
     return np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
 
 
-_WEIGHTED = {
-    (dtype, channels): (weights * _decoded(np.iinfo(dtype).max + 1)[:, None]).T.astype(np.float32).copy()
-    for dtype in (np.uint8, np.uint16)
-    for channels, weights in ((1, np.ones(1)), (3, _TO_XYZ[1]))
+def _build_tables(codes: int) -> dict[int, FloatArray]:
+    """By the number of channels. Of one: CIELAB's cube root by code; of three: what each adds to Y, (3, codes)."""
+    light = _decoded(codes)
+    return {
+        1: _cube_root_of(light)[None].astype(np.float32),
+        3: (_TO_XYZ[1][:, None] * light).astype(np.float32),
+    }
+
+
+_TABLES = {dtype: _build_tables(np.iinfo(dtype).max + 1) for dtype in (np.uint8, np.uint16)}
+
+
+def _tables(pixels: Pixels) -> FloatArray:
+    return _TABLES[pixels.dtype.type][pixels.shape[2]]
+
+
+def _fit(power: float, lowest: float, scale: float = 1, shift: float = 0) -> tuple[tuple[Any, ...], Any, Any]:
+    """A polynomial for scale * y ** power + shift, y from `lowest` to 1, good to 2e-7.
+
+    It is one of y ** (1 / 4), two square roots, in which the curve is smooth and a vector has them.
+
+    Returns:
+        Coefficients, highest first, of (y ** (1 / 4) - middle) * steepness; middle; steepness.
+    """
+    low = lowest**0.25
+    middle, half = (1 + low) / 2, (1 - low) / 2
+    curve = Chebyshev.interpolate(lambda place: scale * (middle + half * place) ** (4 * power) + shift, 8)
+    coefficients = curve.convert(kind=Polynomial).coef[::-1]
+    return tuple(map(np.float32, coefficients)), np.float32(middle), np.float32(1 / half)
+
+
+_FOOT = np.float32((6 / 29) ** 3)
+_ROOT, _ROOT_MIDDLE, _ROOT_STEEPNESS = _fit(1 / 3, (6 / 29) ** 3)
+_TOE = np.float32(0.0031308)
+_CODE, _CODE_MIDDLE, _CODE_STEEPNESS = _fit(1 / 2.4, 0.0031308, 1.055, -0.055)
+
+
+_SETTINGS: dict[str, Any] = {  # sums may be reordered, which vectors need, but NaN is not assumed away
+    "nogil": True,
+    "error_model": "numpy",
+    "fastmath": {"arcp", "contract", "nsz", "reassoc"},
 }
 
 
-def _channel_weights(pixels: Pixels) -> FloatArray:
-    """What each code of each channel adds to Y: (channels, codes)."""
-    return _WEIGHTED[pixels.dtype.type, pixels.shape[2]]
+def _part(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A part of kernels, inlined: called, it would give other last digits when fresh than from the cache."""
+    return numba.njit(forceinline=True, **_SETTINGS)(function)
 
 
-def _over_roots(curve: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> FloatArray:
-    return curve(np.linspace(0, 1, _STEPS + 1) ** 2).astype(np.float32)
-
-
-_CUBE_ROOT = _over_roots(lambda y: np.where(y > (6 / 29) ** 3, np.cbrt(y), y * (841 / 108) + 4 / 29))
-_ENCODED = _over_roots(lambda y: np.where(y <= 0.0031308, 12.92 * y, 1.055 * y ** (1 / 2.4) - 0.055))
-
-
-def _reach(sums: NDArray[np.float64], count: int) -> Reach:
-    chroma, reduced, *moments = sums / count
-    red_green, yellow_blue, red_green_square, yellow_blue_square = moments
-    spread = max(red_green_square - red_green**2, 0) + max(yellow_blue_square - yellow_blue**2, 0)
-    mean = red_green**2 + yellow_blue**2
-    return Reach(float(chroma), float(spread**0.5 + 0.3 * mean**0.5), float(reduced))
-
-
-def _compiled(function: Callable[..., Any] | None = None, **options: Any) -> Callable[..., Any]:
-    """Compile without the interpreter lock; kept on disk for the next process where some folder can be written."""
-    if function is None:
-        return partial(_compiled, **options)
-    settings = {"nogil": True, "fastmath": True, "error_model": "numpy", **options}
+def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiled without the interpreter lock at its first call, and kept on disk where a folder can be written."""
     try:
-        return numba.njit(cache=True, **settings)(function)
-    except RuntimeError:  # numba found no folder for its cache
-        return numba.njit(**settings)(function)
+        return numba.njit(cache=True, **_SETTINGS)(function)
+    except RuntimeError:  # there is none: every process compiles again, some seconds
+        return numba.njit(**_SETTINGS)(function)
 
 
-@_compiled(inline="always")
-def _look_up(value, table):
-    """A table over the square root of 0..1, interpolated."""
-    place = np.sqrt(min(max(value, np.float32(0)), np.float32(1))) * np.float32(_STEPS)
-    low = min(np.int32(place), np.int32(_STEPS - 1))
-    return table[low] + (table[low + 1] - table[low]) * (place - np.float32(low))
+@_part
+def _cube_root(y):
+    place = (np.sqrt(np.sqrt(y)) - _ROOT_MIDDLE) * _ROOT_STEEPNESS
+    value = np.float32(0)
+    for coefficient in _ROOT:
+        value = value * place + coefficient
+    return value if y > _FOOT else y * np.float32(841 / 108) + np.float32(4 / 29)
 
 
-@_compiled(inline="always")
+@_part
+def _encoded(light):
+    """The sRGB curve from light, clipped to 0..1, to code, 0..1."""
+    light = min(max(light, np.float32(0)), np.float32(1))
+    place = (np.sqrt(np.sqrt(light)) - _CODE_MIDDLE) * _CODE_STEEPNESS
+    value = np.float32(0)
+    for coefficient in _CODE:
+        value = value * place + coefficient
+    return value if light > _TOE else np.float32(12.92) * light
+
+
+@_part
 def _light(root):
-    """The inverse of CIELAB's cube root with its linear foot (CIE 15:2004)."""
     linear = np.float32(108 / 841) * (root - np.float32(4 / 29))
     return root * root * root if root > np.float32(6 / 29) else linear
 
 
-@_compiled(inline="always")
-def _linear_rgb(root, a, b, matrix):
+@_part
+def _linear_rgb(root, a, b):
     x = _light(root + a * np.float32(1 / 500))
     y = _light(root)
     z = _light(root - b * np.float32(1 / 200))
     return (
-        matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z,
-        matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z,
-        matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z,
+        _FROM_XYZ[0][0] * x + _FROM_XYZ[0][1] * y + _FROM_XYZ[0][2] * z,
+        _FROM_XYZ[1][0] * x + _FROM_XYZ[1][1] * y + _FROM_XYZ[1][2] * z,
+        _FROM_XYZ[2][0] * x + _FROM_XYZ[2][1] * y + _FROM_XYZ[2][2] * z,
     )
 
 
-@_compiled
-def _roots(row, weights, table, out):
-    """The cube root of Y/Yn of a row of pixels."""
-    for x in range(row.shape[0]):
-        y = weights[0, row[x, 0]]
-        if row.shape[1] == 3:
-            y += weights[1, row[x, 1]] + weights[2, row[x, 2]]
-        out[x] = _look_up(y, table)
+@_part
+def _roots(codes, channels, tables, out):
+    """CIELAB's cube root of Y/Yn, of pixels whose codes follow each other."""
+    if channels == 1:
+        for x in range(len(out)):
+            out[x] = tables[0, codes[x]]
+    else:
+        red, green, blue = tables[0], tables[1], tables[2]
+        for x in range(len(out)):
+            out[x] = red[codes[3 * x]] + green[codes[3 * x + 1]] + blue[codes[3 * x + 2]]
+        for x in range(len(out)):
+            out[x] = _cube_root(out[x])
 
 
-@_compiled
-def _lightness(pixels, weights, table, out):
-    for y in range(pixels.shape[0]):
-        _roots(pixels[y], weights, table, out[y])
-        for x in range(pixels.shape[1]):
-            out[y, x] = np.float32(116) * out[y, x] - np.float32(16)
-
-
-@_compiled
-def _place(position, length, small):
-    """Where a pixel's centre lies among a smaller row's: the left neighbour and the share of the right one."""
-    place = (np.float32(position) + np.float32(0.5)) * np.float32(small / length) - np.float32(0.5)
-    place = min(max(place, np.float32(0)), np.float32(small - 1))
-    low = min(np.int64(place), max(small - 2, 0))
-    return low, place - np.float32(low)
-
-
-@_compiled
-def _reduce(root, a, b, matrix):
-    """The largest share of a chroma that sRGB can show at this lightness, by bisection."""
-    low, high = np.float32(0), np.float32(1)
-    for _ in range(_BISECTIONS):
-        middle = np.float32(0.5) * (low + high)
-        red, green, blue = _linear_rgb(root, a * middle, b * middle, matrix)
-        if min(red, green, blue) < 0 or max(red, green, blue) > 1:
-            high = middle
-        else:
-            low = middle
-    return low
-
-
-@_compiled
-def _paint(pixels, weights, lines, first, full_height, roots, encoded, top, out):
-    """Paint a band of rows that begins at row `first` of the picture; see `_reach` for the sums it returns."""
-    height, width, _ = pixels.shape
-    small_height, small_width, _ = lines.shape
-    matrix = _MATRIX
-    sums = np.zeros(6)
-    root = np.empty(width, np.float32)
-    line = np.empty((small_width, 4), np.float32)
-    low = np.empty(width, np.int64)
-    share = np.empty(width, np.float32)
-    for x in range(width):
-        low[x], share[x] = _place(x, width, small_width)
+@_kernel
+def _lightness(pixels, tables, out):
+    height, width, channels = pixels.shape
     for y in range(height):
-        above, weight = _place(first + y, full_height, small_height)
-        below = min(above + 1, small_height - 1)
-        for k in range(small_width):
-            for c in range(4):
-                line[k, c] = lines[above, k, c] + (lines[below, k, c] - lines[above, k, c]) * weight
-        _roots(pixels[y], weights, roots, root)
-        _paint_row(root, line, low, share, matrix, encoded, top, out[y], sums)
+        row = out[y]
+        _roots(pixels[y].reshape(width * channels), channels, tables, row)
+        for x in range(width):
+            row[x] = min(max(np.float32(116) * row[x] - np.float32(16), np.float32(0)), np.float32(100))
+
+
+@_part
+def _place(position, length, small):
+    """Where a pixel's centre lies in a smaller row: the neighbours, and the share of the second."""
+    place = min(max((position + 0.5) * small / length - 0.5, 0.0), small - 1.0)
+    low = int(place)
+    return low, min(low + 1, small - 1), np.float32(place - low)
+
+
+@_part
+def _widen(line, start, width, out):
+    """A row of lines (w, 4) at a chunk of the picture's columns, (4, chunk)."""
+    for x in range(out.shape[1]):
+        left, right, share = _place(start + x, width, len(line))
+        for c in range(4):
+            out[c, x] = line[left, c] + (line[right, c] - line[left, c]) * share
+
+
+@_part
+def _chroma(root, slope_above, slope_below, offset_above, offset_below, share, out):
+    """Chroma on lines between those of two rows: slope x L* + offset."""
+    for x in range(len(out)):
+        slope = slope_above[x] + (slope_below[x] - slope_above[x]) * share
+        offset = offset_above[x] + (offset_below[x] - offset_above[x]) * share
+        out[x] = slope * (np.float32(116) * root[x] - np.float32(16)) + offset
+
+
+@_part
+def _find_outside(root, a, b, out):
+    """Mark the colours that sRGB lacks; their number."""
+    count = 0
+    for x in range(len(root)):
+        red, green, blue = _linear_rgb(root[x], a[x], b[x])
+        highest = max(red, green, blue)
+        fits = (min(red, green, blue) >= -_TOLERANCE * highest) & (highest <= 1 + _TOLERANCE)
+        out[x] = not fits
+        count += not fits
+    return count
+
+
+@_part
+def _largest_shares(root, a, b, out):
+    """The largest share of each chroma that sRGB can show at this lightness, by bisection."""
+    out[:] = 0
+    step = np.float32(0.5)
+    for _ in range(_BISECTIONS):
+        for x in range(len(out)):
+            share = out[x] + step
+            red, green, blue = _linear_rgb(root[x], a[x] * share, b[x] * share)
+            fits = (min(red, green, blue) >= 0) & (max(red, green, blue) <= 1)
+            out[x] = share if fits else out[x]
+        step *= np.float32(0.5)
+
+
+@_part
+def _reduce(planes, is_outside, count, work, places):
+    """Reduce marked colours; how many of them can be seen."""
+    found = 0
+    for x in range(len(is_outside)):
+        places[found] = x
+        found += is_outside[x]
+    shares = work[3, :count]
+    for i in range(count):
+        for c in range(3):
+            work[c, i] = planes[c, places[i]]
+    _largest_shares(work[0, :count], work[1, :count], work[2, :count], shares)
+    seen = 0
+    for i in range(count):
+        seen += work[0, i] > _VISIBLE
+        planes[1, places[i]] *= shares[i]
+        planes[2, places[i]] *= shares[i]
+    return seen
+
+
+@_part
+def _encode(root, a, b, top, out):
+    """Codes of colours, one pixel after the other; the sum of their C*."""
+    chroma = np.float32(0)
+    for x in range(len(root)):
+        red, green, blue = _linear_rgb(root[x], a[x], b[x])
+        out[3 * x] = np.int32(_encoded(red) * top + np.float32(0.5))
+        out[3 * x + 1] = np.int32(_encoded(green) * top + np.float32(0.5))
+        out[3 * x + 2] = np.int32(_encoded(blue) * top + np.float32(0.5))
+        chroma += np.sqrt(a[x] * a[x] + b[x] * b[x])
+    return chroma
+
+
+@_part
+def _opponents(codes, sums):
+    """Add the moments of red - green and of red + green - 2 blue, in whole numbers."""
+    first, second, first_square, second_square = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+    for x in range(len(codes) // 3):
+        red, green, blue = np.int64(codes[3 * x]), np.int64(codes[3 * x + 1]), np.int64(codes[3 * x + 2])
+        red_green, yellow_blue = red - green, red + green - 2 * blue
+        first, second = first + red_green, second + yellow_blue
+        first_square, second_square = first_square + red_green**2, second_square + yellow_blue**2
+    for place, value in enumerate((first, second, first_square, second_square)):
+        sums[place] += value
+
+
+@_kernel
+def _paint(pixels, tables, lines, first, full_height, out):
+    """Paint a band of rows that begins at row `first` of the picture; see `_reach` for the sums it returns."""
+    height, width, channels = pixels.shape
+    sums = np.zeros(6)
+    for start in range(0, width, _CHUNK):
+        count = min(_CHUNK, width - start)
+        above, below = np.empty((4, count), np.float32), np.empty((4, count), np.float32)
+        planes, work = np.empty((3, count), np.float32), np.empty((4, count), np.float32)
+        is_outside, places = np.empty(count, np.uint8), np.empty(count + 1, np.int32)
+        held = -1
+        for y in range(height):
+            upper, lower, share = _place(first + y, full_height, len(lines))
+            if upper != held:
+                held = upper
+                _widen(lines[upper], start, width, above)
+                _widen(lines[lower], start, width, below)
+            codes = pixels[y].reshape(width * channels)[channels * start : channels * (start + count)]
+            painted = out[y].reshape(3 * width)[3 * start : 3 * (start + count)]
+            _roots(codes, channels, tables, planes[0])
+            _chroma(planes[0], above[0], below[0], above[2], below[2], share, planes[1])
+            _chroma(planes[0], above[1], below[1], above[3], below[3], share, planes[2])
+            outside = _find_outside(planes[0], planes[1], planes[2], is_outside)
+            if outside:
+                sums[1] += _reduce(planes, is_outside, outside, work, places)
+            sums[0] += _encode(planes[0], planes[1], planes[2], np.float32(tables.shape[1] - 1), painted)
+            _opponents(painted, sums[2:])
     return sums
-
-
-@_compiled
-def _paint_row(root, line, low, share, matrix, encoded, top, out, sums):
-    last = line.shape[0] - 1
-    chroma, reduced, rg, yb, rg2, yb2 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    scale = np.float32(255) / top
-    for x in range(root.shape[0]):
-        left = low[x]
-        right = min(left + 1, last)
-        value = np.float32(116) * root[x] - np.float32(16)
-        slope = line[left, 0] + (line[right, 0] - line[left, 0]) * share[x]
-        offset = line[left, 2] + (line[right, 2] - line[left, 2]) * share[x]
-        a = slope * value + offset
-        slope = line[left, 1] + (line[right, 1] - line[left, 1]) * share[x]
-        offset = line[left, 3] + (line[right, 3] - line[left, 3]) * share[x]
-        b = slope * value + offset
-        red, green, blue = _linear_rgb(root[x], a, b, matrix)
-        if min(red, green, blue) < -_TOLERANCE or max(red, green, blue) > 1 + _TOLERANCE:
-            part = _reduce(root[x], a, b, matrix)
-            a, b = a * part, b * part
-            reduced += root[x] > _VISIBLE
-            red, green, blue = _linear_rgb(root[x], a, b, matrix)
-        r = np.int32(_look_up(red, encoded) * top + np.float32(0.5))
-        g = np.int32(_look_up(green, encoded) * top + np.float32(0.5))
-        bl = np.int32(_look_up(blue, encoded) * top + np.float32(0.5))
-        out[x, 0], out[x, 1], out[x, 2] = r, g, bl
-        chroma += np.sqrt(a * a + b * b)
-        opponent, other = np.float32(r - g) * scale, (np.float32(0.5) * (r + g) - bl) * scale
-        rg, yb, rg2, yb2 = rg + opponent, yb + other, rg2 + opponent * opponent, yb2 + other * other
-    for k, value in enumerate((chroma, reduced, rg, yb, rg2, yb2)):
-        sums[k] += value
-
-
-_MATRIX = _FROM_XYZ

@@ -1,7 +1,8 @@
 """What is done to each picture of a folder: read, predict; paint, encode and write."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,3 +98,24 @@ def _encode(picture: Picture, suffix: str) -> tuple[bytes, list[str]]:
         return encode_with_notes(picture, suffix)
     except RunError as error:  # of this picture; one of the disk is every picture's
         raise PictureError(str(error)) from None
+
+
+@contextmanager
+def _torch_alone() -> Iterator[None]:
+    """Threads that begin in this context predict with one core each: the others have pictures of their own.
+
+    Where several cores share one prediction, each spins while it waits for the others: on two cores a batch of 8 took
+    nine times as long of them as with one.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+ALONE: dict[str, Callable[[], AbstractContextManager[None]]] = {"torch": _torch_alone}
+"""How a network's runtime is kept to one core for each prediction, by its name."""

@@ -17,7 +17,7 @@ def exif_of_tiff(file: io.FileIO | io.BytesIO) -> bytes | None:
     """The EXIF of the first page of a TIFF file, as JPEG has it; None if there is none that can be read."""
     file.seek(0)
     try:
-        with Image.open(file, formats=("TIFF",)) as image:
+        with TiffImagePlugin.TiffImageFile(file) as image:  # not `Image.open`, which has a limit of its own
             whole = image.getexif()
             found = Image.Exif()
             found.update({tag: str(whole[tag]) for tag in _TEXTS if tag in whole})

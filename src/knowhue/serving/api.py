@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from knowhue import __version__
+from knowhue.config import Task
 from knowhue.errors import KnowhueError
 from knowhue.inference.colorizer import Colorizer
 from knowhue.serving.asking import Ask, Reply, uncertainty_map
@@ -34,6 +35,7 @@ from knowhue.serving.schemas import (
     ModelAnswer,
     StatusAnswer,
     UncertaintyAnswer,
+    fields,
     gather,
     parameters,
 )
@@ -91,8 +93,11 @@ _router = APIRouter()
 
 def _body(kind: type[ClassOptions]) -> dict[str, Any]:
     """What a route that takes a picture tells OpenAPI."""
-    fields = kind.model_json_schema()["properties"]
-    form = {"type": "object", "properties": {FIELD: _FILE, **fields}, "required": [FIELD]}
+    form: dict[str, Any] = {
+        "type": "object",
+        "properties": {FIELD: _FILE, **fields(kind)},
+        "required": [FIELD],
+    }
     form["additionalProperties"] = False
     content = {"multipart/form-data": {"schema": form}, "image/*": {"schema": _FILE}}
     return {"parameters": parameters(kind), "requestBody": {"required": True, "content": content}}
@@ -126,9 +131,9 @@ def _refusals() -> dict[int | str, dict[str, Any]]:
     openapi_extra=_body(ColourOptions),
 )
 async def colorize(request: Request) -> Response:
-    """Colour a picture. Options go into the query or the form, not into both."""
+    """Colour a picture. Options go into the query, or into the form, whose word is the last."""
     upload, options, name, batcher = await _received(request, ColourOptions)
-    batcher.colorizer.require("colour")
+    _require(batcher, name, "colour")
     ask = Ask(
         upload.data,
         hints=options.hints,
@@ -150,7 +155,7 @@ async def colorize(request: Request) -> Response:
 async def classify(request: Request) -> Response:
     """Classify a picture without colouring it."""
     upload, options, name, batcher = await _received(request, ClassOptions)
-    batcher.colorizer.require("class")
+    _require(batcher, name, "class")
     ask = Ask(upload.data, colour=False, unknown_below=options.unknown_below)
     del upload
     reply = await _reply(request, batcher, ask)
@@ -191,7 +196,7 @@ async def _received(request: Request, kind: type[T]) -> tuple[Upload, T, str, Ba
         upload = await receive_upload(request)
     except ClientDisconnect:
         raise Refusal(400, "gone", "The client left.") from None
-    options = gather(kind, upload.pairs)
+    options = gather(kind, upload.query, upload.form)
     return upload, options, *_batcher(request, options.model)
 
 
@@ -201,6 +206,15 @@ def _batcher(request: Request, name: str | None) -> tuple[str, Batcher]:
     if chosen not in batchers:
         raise Refusal(404, "model", f"`model` should be one of {', '.join(batchers)}. Found another.")
     return chosen, batchers[chosen]
+
+
+def _require(batcher: Batcher, name: str, task: Task) -> None:
+    tasks = batcher.colorizer.network.description.tasks
+    if task not in tasks:
+        message = (
+            f"`model` should have a {task} head. Found `{name}`, trained for {' and '.join(tasks)} alone."
+        )
+        raise Refusal(422, "model", message)
 
 
 async def _reply(request: Request, batcher: Batcher, ask: Ask) -> Reply:

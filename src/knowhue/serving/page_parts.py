@@ -60,8 +60,10 @@ def examples(files: Sequence[Path]) -> Markup:
         ).format(name=path.stem)
         for path in files
     )
-    return Markup('<p class="label" id="examples-label">Or try one of these</p><div class="examples" role="group" '
-                  'aria-labelledby="examples-label">{}</div>').format(buttons)
+    return Markup(
+        '<p class="label" id="examples-label">Or try one of these</p><div class="examples" role="group" '
+        'aria-labelledby="examples-label">{}</div>'
+    ).format(buttons)
 
 
 def palette() -> Markup:
@@ -77,7 +79,7 @@ def palette() -> Markup:
         '<p class="note">Say what colour something has: pick one, then touch the photo there.</p>'
         '<div class="palette"><label class="any"><input type="color" id="point-colour" value="#c83232">'
         '<span>Any colour</span></label><div class="swatches" role="group" aria-label="Usual colours">{}</div></div>'
-        '<button type="button" id="point-mode" class="quiet" aria-pressed="false">Place points</button>'
+        '<button type="button" id="point-mode" class="button" aria-pressed="false">Place points</button>'
     ).format(swatches)
 
 
@@ -107,13 +109,16 @@ def gallery(sitting: Sitting, models: Mapping[str, Description]) -> Markup:
     several = len(colouring(models)) > 1
     links = Markup("").join(
         Markup('<a class="download quiet" href="page/all/{}/{}" download>All {} as ZIP{}</a>').format(
-            sitting.key, quote(name, safe=""), len(sitting.photos), f", {role(each)[0].lower()}" if several else ""
+            sitting.key,
+            quote(name, safe=""),
+            len(sitting.photos),
+            f", {role(each)[0].lower()}" if several else "",
         )
         for name, each in colouring(models).items()
     )
-    return Markup(
-        '<div class="gallery"><ul aria-label="Photos">{}</ul><p class="zips">{}</p></div>'
-    ).format(items, links)
+    return Markup('<div class="gallery"><ul aria-label="Photos">{}</ul><p class="zips">{}</p></div>').format(
+        items, links
+    )
 
 
 def colouring(models: Mapping[str, Description]) -> dict[str, Description]:
@@ -121,7 +126,9 @@ def colouring(models: Mapping[str, Description]) -> dict[str, Description]:
     return {name: each for name, each in models.items() if "colour" in each.tasks}
 
 
-def stage(photo: Photo | None, views: Mapping[str, View], models: Mapping[str, Description], key: str) -> Markup:
+def stage(
+    photo: Photo | None, views: Mapping[str, View], models: Mapping[str, Description], key: str
+) -> Markup:
     """The chosen photo, by every model side by side."""
     if photo is None:
         return Markup(
@@ -129,7 +136,8 @@ def stage(photo: Photo | None, views: Mapping[str, View], models: Mapping[str, D
             "example. It is coloured on the machine that serves this page, and forgotten when you leave.</p></div>"
         )
     cards = Markup("").join(
-        _card(number, photo, name, view, models[name], key) for number, (name, view) in enumerate(views.items())
+        _card(number, photo, name, view, models[name], key)
+        for number, (name, view) in enumerate(views.items())
     )
     return Markup('<div class="cards" data-count="{}">{}</div>').format(len(views), cards)
 
@@ -160,8 +168,8 @@ def _card(
     title, kind, taught = role(description)
     return Markup(
         '<article class="card {kind}" aria-labelledby="card-{number}"><header><h2 id="card-{number}">{title}</h2>'
-        '<p title="{model}">{taught}</p></header>{frame}<div class="says">{classes}{warnings}</div>'
-        '<footer>{link}</footer></article>'
+        '<p title="{model}">{taught}</p></header>{frame}<footer>{link}</footer>'
+        '<div class="says">{classes}{warnings}</div></article>'
     ).format(
         kind=kind, number=number, title=title, taught=taught, model=description.name,
         frame=_frame(photo, view, title), classes=_classes(view.reply.judgement),
@@ -173,7 +181,9 @@ def _frame(photo: Photo, view: View, title: str) -> Markup:
     before = f"page/looks/{photo.looks['before']}"
     width, height = photo.size_px
     pins = Markup("").join(
-        Markup('<li style="--x:{:.2f}%;--y:{:.2f}%;--c:{}"></li>').format(100 * pin.x, 100 * pin.y, pin.colour)
+        Markup('<li style="--x:{:.2f}%;--y:{:.2f}%;--c:{}"></li>').format(
+            100 * pin.x, 100 * pin.y, pin.colour
+        )
         for pin in photo.pins
     )
     return Markup(
@@ -202,12 +212,12 @@ def _classes(judgement: Judgement) -> Markup:
         ).format(_words(name), share, percent(share))
         for name, share in list(judgement.probabilities.items())[:_MOST_CLASSES]
     )
-    best = Markup("not sure what it sees") if judgement.label == UNKNOWN else Markup("sees <b>{}</b>").format(
-        _words(judgement.label)
+    best = (
+        Markup("Not sure what it sees")
+        if judgement.label == UNKNOWN
+        else Markup("Sees <b>{}</b>").format(_words(judgement.label))
     )
-    return Markup(
-        '<table class="classes"><caption>{}</caption><tbody>{}</tbody></table>'
-    ).format(best, rows)
+    return Markup('<table class="classes"><caption>{}</caption><tbody>{}</tbody></table>').format(best, rows)
 
 
 def percent(share: float) -> str:
@@ -230,7 +240,13 @@ def _link(photo: Photo, name: str, view: View, sitting_key: str) -> Markup:
     if view.after is None:
         return Markup("")
     width, height = photo.size_px
-    kind = view.reply.suffix.lstrip(".").upper().replace("JPG", "JPEG").replace("TIF", "TIFF").replace("TIFFF", "TIFF")
+    kind = (
+        view.reply.suffix.lstrip(".")
+        .upper()
+        .replace("JPG", "JPEG")
+        .replace("TIF", "TIFF")
+        .replace("TIFFF", "TIFF")
+    )
     return Markup(
         '<a class="download" href="page/photos/{}/{}/{}" download>Download <span>{} × {} {}</span></a>'
     ).format(sitting_key, photo.key, quote(name, safe=""), width, height, kind)

@@ -41,7 +41,7 @@ class ColourOptions(ClassOptions):
     saturation: Annotated[float, Field(ge=0, le=4)] = Field(
         default=1.0, description="what the chroma is multiplied by; 0 is gray"
     )
-    hints: tuple[Annotated[str, Field(max_length=100)], ...] = Field(
+    hints: tuple[Annotated[str, Field(max_length=100, json_schema_extra={"format": "hint"})], ...] = Field(
         default=(),
         max_length=MOST_HINTS,
         description="points with a colour, `X,Y=COLOUR`, such as `30%,40%=orange` or `120,80=#c83232`",
@@ -97,7 +97,6 @@ class ModelAnswer(BaseModel):
     """A model that the server runs."""
 
     name: str
-    description: str
     tasks: tuple[Task, ...]
     classes: tuple[str, ...]
     size_px: int
@@ -110,7 +109,6 @@ class ModelAnswer(BaseModel):
         """What is told of a model."""
         return cls(
             name=name,
-            description=found.name,
             tasks=found.tasks,
             classes=found.classes if "class" in found.tasks else (),
             size_px=found.size_px,
@@ -120,8 +118,8 @@ class ModelAnswer(BaseModel):
         )
 
 
-def gather(kind: type[T], pairs: Sequence[tuple[str, str]]) -> T:
-    """Options from the pairs of a query and a form.
+def gather(kind: type[T], *sources: Sequence[tuple[str, str]]) -> T:
+    """Options from the pairs of a query and of a form; what the form says takes the place of the query's.
 
     Raises:
         ConfigError: one is unknown, out of range, or given twice.
@@ -130,6 +128,30 @@ def gather(kind: type[T], pairs: Sequence[tuple[str, str]]) -> T:
     ('1,2=red', '3,4=blue')
     """
     values: dict[str, Any] = {}
+    for pairs in sources:
+        values |= _collected(pairs)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_sentence(kind, error)) from None
+
+
+def fields(kind: type[BaseModel]) -> dict[str, dict[str, Any]]:
+    """The same options as OpenAPI tells them; an option that may be left out is never null, for text knows none."""
+    described = kind.model_json_schema()["properties"]
+    return {name: _without_null(schema) for name, schema in described.items()}
+
+
+def parameters(kind: type[BaseModel]) -> list[dict[str, Any]]:
+    """The same options in a query."""
+    return [
+        {"name": name, "in": "query", "description": schema.pop("description", ""), "schema": schema}
+        for name, schema in fields(kind).items()
+    ]
+
+
+def _collected(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
     for name, value in pairs:
         if name == "hints":
             values.setdefault(name, []).append(value)
@@ -137,25 +159,14 @@ def gather(kind: type[T], pairs: Sequence[tuple[str, str]]) -> T:
             raise ConfigError(f"`{_short(name)}` should be given once. Found it twice.")
         else:
             values[name] = value
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(_sentence(kind, error)) from None
+    return values
 
 
-def parameters(kind: type[BaseModel]) -> list[dict[str, Any]]:
-    """The same options as OpenAPI tells them."""
-    described = kind.model_json_schema()["properties"]
-    return [
-        {
-            "name": name,
-            "in": "query",
-            "required": False,
-            "description": text.pop("description", ""),
-            "schema": text,
-        }
-        for name, text in described.items()
-    ]
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    kinds = [kind for kind in schema.pop("anyOf", []) if kind != {"type": "null"}]
+    if schema.get("default", 0) is None:
+        del schema["default"]
+    return schema | (kinds[0] if kinds else {})
 
 
 def _sentence(kind: type[BaseModel], error: ValidationError) -> str:

@@ -30,17 +30,19 @@ _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 440, 180, 44, 24
 
 
 class Curve(NamedTuple):
-    """One metric of one run over its epochs; `kind` is its colour on the page."""
+    """One metric of one run over its epochs; `look` is its colour on the page, and how it is dashed."""
 
     arm: str
-    kind: str
+    look: str
     values: tuple[float, ...]
 
 
 def panel(studies: Sequence[Path]) -> Markup:
     """All studies, as far as they are."""
     if not studies:
-        return Markup('<div class="empty"><p><b>No study is shown.</b> Start the server with <code>--study DIR</code>.</p></div>')
+        return Markup(
+            '<div class="empty"><p><b>No study is shown.</b> Start the server with <code>--study DIR</code>.</p></div>'
+        )
     return Markup("").join(_study(place, root) for place, root in enumerate(studies))
 
 
@@ -76,19 +78,26 @@ def _study(place: int, root: Path) -> Markup:
         cells = read_cells(root, plan)
         drawn = _charts(root, plan)
     except (KnowhueError, OSError, ValueError, KeyError) as error:
-        return Markup('<section class="study"><h2>{}</h2><p class="note">{}</p></section>').format(name, _reason(error))
+        return Markup('<section class="study"><h2>{}</h2><p class="note">{}</p></section>').format(
+            name, _reason(error)
+        )
     ended = sum(cell.state in ENDED for cell in cells)
     report = Markup("")
     if (root / "report.html").is_file():
-        report = Markup('<a class="download" href="page/studies/{}/report.html" target="_blank">Open the report</a>').format(place)
+        report = Markup(
+            '<a class="download" href="page/studies/{}/report.html" target="_blank">Open the report</a>'
+        ).format(place)
     return Markup(
-        '<section class="study"><header><h2>{}</h2><p class="note">{} of {} runs done</p>{}</header>{}<div class="charts">'
-        "{}</div>{}</section>"
+        '<section class="study"><header><h2>{}</h2><p class="note">{} of {} runs done</p>{}</header>{}{}{}</section>'
     ).format(name, ended, len(cells), report, _table(plan, cells), drawn, _samples(place, root, plan))
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, KnowhueError) else "Its files cannot be read at the moment."
+    return (
+        f"Not shown: {error}"
+        if isinstance(error, KnowhueError)
+        else "Its files cannot be read at the moment."
+    )
 
 
 def _table(plan: Plan, cells: Sequence[Cell]) -> Markup:
@@ -101,8 +110,8 @@ def _table(plan: Plan, cells: Sequence[Cell]) -> Markup:
         for arm in plan.arms
     )
     return Markup(
-        '<div class="scroll" tabindex="0" role="region" aria-label="Runs by arm and seed"><table class="cells"><thead><tr>'
-        '<th scope="col">Seed</th>{}</tr></thead><tbody>{}</tbody></table></div>'
+        '<div class="scroll" tabindex="0" role="region" aria-label="Runs by arm and seed"><table class="cells"><thead>'
+        '<tr><th scope="col">Seed</th>{}</tr></thead><tbody>{}</tbody></table></div>'
     ).format(head, rows)
 
 
@@ -118,19 +127,43 @@ def kind_of(plan: Plan, arm: str) -> str:
     return "multi" if len(tasks) > 1 else "single"
 
 
+def line_looks(plan: Plan) -> dict[str, str]:
+    """How each arm's lines are drawn: the colour of what it learns, dashed where another arm has that already."""
+    looks: dict[str, str] = {}
+    for arm in plan.arms:
+        kind = kind_of(plan, arm)
+        used = sum(look.split()[0] == kind for look in looks.values())
+        looks[arm] = f"{kind} dash{used}" if used else kind
+    return looks
+
+
 def _charts(root: Path, plan: Plan) -> Markup:
-    return Markup("").join(
-        _chart(title, curves) for metric, title in METRICS.items() if (curves := list(_curves(root, plan, metric)))
+    charts = Markup("").join(
+        _chart(title, curves)
+        for metric, title in METRICS.items()
+        if (curves := list(_curves(root, plan, metric)))
+    )
+    keys = Markup("").join(
+        Markup(
+            '<li><svg viewBox="0 0 28 8" aria-hidden="true" class="{0}"><path class="{1}" d="M0 4H28"/></svg>{2}</li>'
+        ).format(look.split()[0], look, arm)
+        for arm, look in line_looks(plan).items()
+    )
+    return (
+        Markup('<div class="charts">{}</div><ul class="keys" aria-label="Lines">{}</ul>').format(charts, keys)
+        if charts
+        else charts
     )
 
 
 def _curves(root: Path, plan: Plan, metric: str) -> Iterator[Curve]:
+    looks = line_looks(plan)
     for arm in plan.arms:
         for seed in plan.seeds:
             log = read_log(run_folder(root, arm, plan.run_config(arm, seed)), "finetune")
             values = tuple(entry["validation"].get(metric) for entry in log)
             if values and all(value is not None for value in values):
-                yield Curve(arm, kind_of(plan, arm), values)
+                yield Curve(arm, looks[arm], values)
 
 
 def _chart(title: str, curves: Sequence[Curve]) -> Markup:
@@ -144,23 +177,25 @@ def _chart(title: str, curves: Sequence[Curve]) -> Markup:
         across = _LEFT + (_WIDTH - _LEFT - 8) * (index / max(longest - 1, 1))
         return across, 8 + (_HEIGHT - _BOTTOM - 16) * (1 - (value - low) / span)
 
-    lines = Markup("").join(_line([point(*pair) for pair in enumerate(curve.values)], curve) for curve in curves)
+    lines = Markup("").join(
+        _line([point(*pair) for pair in enumerate(curve.values)], curve) for curve in curves
+    )
     return Markup(
-        '<figure><figcaption>{title}</figcaption><svg viewBox="0 0 {width} {height}" role="img" aria-label="{title}: from '
-        '{first:.3g} to {last:.3g}"><path class="axis" d="M{left} 8V{bottom}H{width}"/><text x="{text}" y="14" '
+        '<figure><figcaption>{title}</figcaption><svg viewBox="0 0 {width} {height}" role="img" '
+        'aria-label="{title}: from {first:.3g} to {last:.3g}"><path class="axis" d="M{left} 8V{bottom}H{width}"/><text x="{text}" y="14" '
         'text-anchor="end">{high:.3g}</text><text x="{text}" y="{bottom}" text-anchor="end">{low:.3g}</text>'
         '<text x="{width}" y="{height}" dy="-6" text-anchor="end">epoch {longest}</text>{lines}</svg></figure>'
     ).format(
-        title=title, width=_WIDTH, height=_HEIGHT, left=_LEFT, bottom=_HEIGHT - _BOTTOM, text=_LEFT - 6, high=high, low=low,
-        longest=longest, lines=lines, first=curves[0].values[0], last=curves[0].values[-1],
+        title=title, width=_WIDTH, height=_HEIGHT, left=_LEFT, bottom=_HEIGHT - _BOTTOM, text=_LEFT - 6, high=high,
+        low=low, longest=longest, lines=lines, first=curves[0].values[0], last=curves[0].values[-1],
     )  # fmt: skip
 
 
 def _line(points: Sequence[tuple[float, float]], curve: Curve) -> Markup:
     if len(points) == 1:
-        return Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="2.5"/>').format(curve.kind, *points[0])
+        return Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="2.5"/>').format(curve.look, *points[0])
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-    return Markup('<path class="{}" d="{}"><title>{}</title></path>').format(curve.kind, path, curve.arm)
+    return Markup('<path class="{}" d="{}"><title>{}</title></path>').format(curve.look, path, curve.arm)
 
 
 def _samples(place: int, root: Path, plan: Plan) -> Markup:
@@ -172,12 +207,17 @@ def _samples(place: int, root: Path, plan: Plan) -> Markup:
             '<tr><th scope="row" class="{kind}">{label}</th><td><img src="page/studies/{place}/{what}.png?v={version}" '
             'alt="Sample pictures, {label}"></td></tr>'
         ).format(
-            kind="" if what in ("gray", "truth") else kind_of(plan, what), place=place, what=what,
-            label={"gray": "given", "truth": "truth"}.get(what, what), version=path.stat().st_mtime_ns,
-        )  # fmt: skip
+            kind="" if what in ("gray", "truth") else kind_of(plan, what),
+            place=place,
+            what=what,
+            label="given" if what == "gray" else what,
+            version=path.stat().st_mtime_ns,
+        )
         for what, path in strips.items()
     )
-    return Markup('<table class="samples"><caption>Newest samples</caption><tbody>{}</tbody></table>').format(rows)
+    return Markup('<table class="samples"><caption>Newest samples</caption><tbody>{}</tbody></table>').format(
+        rows
+    )
 
 
 def _strips(root: Path, plan: Plan) -> dict[str, Path]:

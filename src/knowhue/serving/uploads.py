@@ -22,11 +22,13 @@ class Upload(NamedTuple):
 
     Attributes:
         data: of the picture's file.
-        pairs: names and values of the query, then of the form.
+        query: names and values of options there.
+        form: the same, beside the picture.
     """
 
     data: bytes
-    pairs: list[tuple[str, str]]
+    query: list[tuple[str, str]]
+    form: list[tuple[str, str]]
 
 
 async def receive_upload(request: Request) -> Upload:
@@ -36,13 +38,13 @@ async def receive_upload(request: Request) -> Upload:
         Refusal: it is of another type, damaged, or has no picture.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    pairs = list(request.query_params.multi_items())
+    query = list(request.query_params.multi_items())
     if kind == "multipart/form-data":
-        data, fields = await _from_form(request)
-        return Upload(data, pairs + fields)
+        data, form = await _from_form(request)
+        return Upload(data, query, form)
     if not kind.startswith("image/"):
         raise Refusal(415, "kind", f"`Content-Type` should be {_WAYS}. Found another.")
-    return Upload(_some(b"".join([chunk async for chunk in request.stream()])), pairs)
+    return Upload(_some(b"".join([chunk async for chunk in request.stream()])), query, [])
 
 
 async def _from_form(request: Request) -> tuple[bytes, list[tuple[str, str]]]:

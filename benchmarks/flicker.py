@@ -1,0 +1,284 @@
+"""How much steadier a film's colours are than those of its frames one by one, and what that costs in accuracy.
+
+Films are drawn from photos, so that colours and motion are known: a camera that holds still, one that pans and zooms,
+and a part of another photo that moves over the first, and cuts between the two with a moving camera. Lightness alone is given to the model, with grain and a lamp that
+flickers. `flicker` follows every point by its true motion; `a*b* error` is against the photo's colours, and `beside the
+moving part` within three small pixels of its edge, where a past carried wrongly would smear.
+
+    python benchmarks/flicker.py PHOTOS --model RUN [--films 20] [--frames 24] [--grain 4] [--lamp 0.05]
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation, binary_erosion, map_coordinates
+
+from knowhue.color import rgb_to_lab
+from knowhue.inference.colorizer import Colorizer
+from knowhue.inference.media import read_picture, shrink
+from knowhue.inference.picture import Picture
+from knowhue.inference.pixels import lightness
+from knowhue.inference.steady import Past, Steadier, agreement, carry, flicker
+
+FloatArray = NDArray[np.float32]
+HEIGHT, WIDTH = 192, 256
+KINDS = ("still", "camera moves", "part moves", "cuts")
+SCENE_FRAMES = 6  # of the last kind
+
+
+class Film(NamedTuple):
+    """A drawn film, at the network's size.
+
+    Attributes:
+        seen: L* (T, h, w) of the frames with grain and flickering lamp.
+        truth: a*b* (T, h, w, 2) without.
+        flow: (T - 1, h, w, 2): where each point was a frame ago, small pixels.
+        same: (T - 1, h, w): whether it was there, and seen.
+        edge: (T, h, w): beside the moving part.
+    """
+
+    seen: FloatArray
+    truth: FloatArray
+    flow: FloatArray
+    same: NDArray[np.bool_]
+    edge: NDArray[np.bool_]
+
+
+class Scores(NamedTuple):
+    """Means over a film; NaN where it has no such place."""
+
+    flicker: float
+    error: float
+    edge_error: float
+
+
+def main() -> None:
+    """Draw, predict once, steady in every way, print."""
+    asked = _read_arguments()
+    colorizer = Colorizer.load(asked.model)
+    files = sorted(p for p in asked.photos.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    chosen = files[:: max(1, len(files) // (2 * asked.films))]
+    generator = np.random.default_rng(asked.seed)
+    found: dict[str, dict[str, list[Scores]]] = {}
+    spent: dict[str, float] = {}
+    for number in range(min(asked.films, len(chosen) // 2)):
+        photos = [read_picture(chosen[k]).pixels for k in (2 * number, 2 * number + 1)]
+        for kind in KINDS:
+            film = draw(kind, [_in_colour(photo) for photo in photos], colorizer, asked, generator)
+            answers = [answer.chroma[0] for answer in colorizer.predict(list(film.seen))]  # pyright: ignore
+            for name, steady in ways().items():
+                started = time.perf_counter()
+                chroma = steady(film, answers)
+                spent[name] = spent.get(name, 0) + (time.perf_counter() - started) / len(answers)
+                found.setdefault(kind, {}).setdefault(name, []).append(score(film, chroma))
+    films = len(found[KINDS[0]]["frame by frame"])
+    for kind, by_way in found.items():
+        print(
+            f"\n{kind} ({films} films){'flicker':>{48 - len(kind) - len(str(films))}}{'a*b* error':>12}"
+            f"{'beside the part':>17}{'ms/frame':>10}"
+        )
+        for name, scores in by_way.items():
+            cells = np.nanmean(np.array(scores), 0) if kind == KINDS[2] else np.array(scores).mean(0)
+            cost = 1000 * spent[name] / (films * len(found))
+            print(f"  {name:44}{cells[0]:11.3f}{cells[1]:12.3f}{cells[2]:17.3f}{cost:10.1f}")
+
+
+def ways() -> dict[str, Callable[[Film, list[FloatArray]], list[FloatArray]]]:
+    """What is compared."""
+
+    def by(make: Callable[[], Steadier]) -> Callable[[Film, list[FloatArray]], list[FloatArray]]:
+        def steady(film: Film, answers: list[FloatArray]) -> list[FloatArray]:
+            steadier = make()
+            return [steadier.step(*each) for each in zip(film.seen, answers, strict=True)]
+
+        return steady
+
+    return {
+        "true colours": lambda film, _: list(film.truth),
+        "frame by frame": lambda _, answers: answers,
+        "averaged in place, no gate, 0.8": by(lambda: Unmoved(0.8, gated=False)),
+        "averaged in place, gated, 0.8": by(lambda: Unmoved(0.8, gated=True)),
+        **{f"carried along, gated, {s}": by(lambda s=s: Steadier(s)) for s in (0.5, 0.7, 0.8, 0.9, 0.95)},
+    }
+
+
+class Unmoved(Steadier):
+    """An exponential average that knows no motion, to compare with."""
+
+    def __init__(self, strength: float, gated: bool) -> None:
+        super().__init__(strength)
+        self._gated = gated
+
+    def step(self, lightness: FloatArray, chroma: FloatArray) -> FloatArray:
+        """As of `Steadier`."""
+        answer = chroma
+        if self.past is not None:
+            gate = agreement(self.past.lightness, lightness)[..., None] if self._gated else 1
+            answer = chroma + np.float32(self._strength) * gate * (self.past.chroma - chroma)
+        self.past = Past(lightness, answer)
+        return answer
+
+
+def score(film: Film, chroma: list[FloatArray]) -> Scores:
+    """Flicker and errors of one film's colours; the first frames, which have no past, count as well."""
+    flickers = [
+        flicker(chroma[t + 1], carry(chroma[t], film.flow[t]), film.same[t]) for t in range(len(film.flow))
+    ]
+    error = np.abs(np.stack(chroma) - film.truth)
+    edge = float(error[film.edge].mean()) if film.edge.any() else float("nan")
+    return Scores(float(np.mean(flickers)), float(error.mean()), edge)
+
+
+def draw(
+    kind: str,
+    photos: list[NDArray[np.uint8]],
+    colorizer: Colorizer,
+    asked: argparse.Namespace,
+    generator: np.random.Generator,
+) -> Film:
+    """A film of one kind from two photos (H, W, 3)."""
+    moving = kind in ("camera moves", "cuts")
+    windows = [_Window(photo.shape[:2], moving, generator) for photo in photos]
+    part = _Part(photos[1], generator) if kind == "part moves" else None
+    seen, truth, maps, masks = [], [], [], []
+    for t in range(asked.frames):
+        scene = t // SCENE_FRAMES % 2 if kind == "cuts" else 0
+        where = windows[scene].at(t / max(asked.frames - 1, 1))
+        colour = np.stack(
+            [map_coordinates(photos[scene][..., k], where, np.float32, 1) for k in range(3)], -1
+        )
+        if part is not None:
+            part.onto(colour, t)
+        lamp = 1 + asked.lamp * generator.standard_normal()
+        gray = _luma(colour) * lamp + asked.grain * generator.standard_normal(colour.shape[:2])
+        gray = gray.clip(0, 255).round().astype(np.uint8)[..., None]
+        seen.append(colorizer.look(Picture.of(gray)))
+        small = shrink(colour.clip(0, 255).round().astype(np.uint8), *seen[-1].shape)
+        truth.append(_chroma(small))
+        maps.append(_small(np.asarray(where, np.float32).transpose(1, 2, 0), seen[-1].shape))
+        mask = np.zeros((HEIGHT, WIDTH), np.float32) if part is None else part.mask(t)
+        masks.append(_small(mask[..., None], seen[-1].shape)[..., 0] > 0.5)
+    scale = HEIGHT / seen[0].shape[0]
+    flow, same = zip(*(_correspond(part, maps, masks, t, scale) for t in range(1, asked.frames)), strict=True)
+    if kind == "cuts":
+        same = [s & ((t + 1) % SCENE_FRAMES > 0) for t, s in enumerate(same)]
+    edge = [binary_dilation(m, iterations=3) & ~binary_erosion(m, iterations=3) for m in masks]
+    return Film(*map(np.stack, (seen, truth, flow, same, edge)))
+
+
+class _Window:
+    """The part of a photo that a camera looks at, as a line of time 0 to 1."""
+
+    def __init__(self, shape: tuple[int, int], moving: bool, generator: np.random.Generator) -> None:
+        largest = min(shape[0] / HEIGHT, shape[1] / WIDTH)
+        ends = generator.uniform(0.7, 0.95, 2) * largest if moving else np.full(2, 0.95 * largest)
+        room = [
+            np.array([n - k * size for k in ends]) for n, size in zip(shape, (HEIGHT, WIDTH), strict=True)
+        ]
+        corners = [r * generator.random(2) if moving else r * 0.5 for r in room]
+        self._lines = [np.array(pair) for pair in (*corners, ends)]
+
+    def at(self, moment: float) -> tuple[FloatArray, FloatArray]:
+        """Rows and columns in the photo of each pixel of the frame."""
+        top, left, scale = (a + (b - a) * moment for a, b in self._lines)
+        rows, columns = np.indices((HEIGHT, WIDTH), np.float32)
+        return top + rows * scale, left + columns * scale
+
+
+class _Part:
+    """A disc from another photo that crosses the frame."""
+
+    def __init__(self, photo: NDArray[np.uint8], generator: np.random.Generator) -> None:
+        self.velocity = generator.uniform(1.5, 4, 2) * generator.choice([-1, 1], 2)
+        self._centre = np.array([HEIGHT, WIDTH]) * generator.uniform(0.4, 0.6, 2) - 12 * self.velocity
+        self._photo = photo.astype(np.float32)
+        self._radius = HEIGHT / 4
+        self._middle = np.array(photo.shape[:2]) / 2
+
+    def mask(self, t: int) -> FloatArray:
+        """Where it is (H, W), 0 or 1."""
+        rows, columns = np.indices((HEIGHT, WIDTH)) - (self._centre + t * self.velocity)[:, None, None]
+        return (np.hypot(rows, columns) < self._radius).astype(np.float32)
+
+    def onto(self, colour: FloatArray, t: int) -> None:
+        """Draw it over a frame."""
+        places = (
+            np.indices((HEIGHT, WIDTH)) - (self._centre + t * self.velocity - self._middle)[:, None, None]
+        )
+        inside = self.mask(t) > 0
+        for k in range(3):
+            colour[inside, k] = map_coordinates(
+                self._photo[..., k], places[:, inside], np.float32, 1, mode="reflect"
+            )
+
+
+def _correspond(
+    part: _Part | None,
+    maps: list[FloatArray],
+    masks: list[NDArray[np.bool_]],
+    t: int,
+    scale: float,
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Where each point of frame t was before, in small pixels, and whether it could be seen there."""
+    now, before = maps[t], maps[t - 1]
+    steps = np.array([before[1, 0, 0] - before[0, 0, 0], before[0, 1, 1] - before[0, 0, 1]])
+    places = (now - before[0, 0]) / steps
+    flow = places - np.indices(now.shape[:2]).transpose(1, 2, 0)
+    if part is not None:
+        flow = np.where(masks[t][..., None], -part.velocity / scale, flow)
+    places = flow + np.indices(now.shape[:2]).transpose(1, 2, 0)
+    inside = ((places >= 0) & (places <= np.array(now.shape[:2]) - 1)).all(-1)
+    rows, columns = (places[..., k].round().astype(int).clip(0, now.shape[k] - 1) for k in (0, 1))
+    sharp = [
+        ~(binary_dilation(m, iterations=2) & ~binary_erosion(m, iterations=2))
+        for m in (masks[t], masks[t - 1])
+    ]
+    same = inside & (masks[t - 1][rows, columns] == masks[t]) & sharp[0] & sharp[1][rows, columns]
+    return flow.astype(np.float32), same
+
+
+def _in_colour(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.repeat(pixels, 3, 2) if pixels.shape[2] == 1 else pixels
+
+
+def _luma(colour: FloatArray) -> FloatArray:
+    """Gray codes of the same L* as the colours."""
+    codes = np.arange(256, dtype=np.uint8).reshape(1, -1, 1)
+    of_code = lightness(codes)[0]
+    return np.interp(lightness(colour.clip(0, 255).round().astype(np.uint8)), of_code, np.arange(256))
+
+
+def _chroma(small: FloatArray) -> FloatArray:
+    rgb = torch.from_numpy(small.clip(0, 1)).permute(2, 0, 1)[None]
+    return rgb_to_lab(rgb)[1][0].permute(1, 2, 0).numpy()
+
+
+def _small(values: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+    """Values (H, W, C) at the centres of small pixels."""
+    places = [(np.arange(new) + 0.5) * old / new - 0.5 for new, old in zip(shape, values.shape, strict=False)]
+    grid = np.meshgrid(*places, indexing="ij")
+    return np.stack(
+        [map_coordinates(values[..., k], grid, order=1, mode="nearest") for k in range(values.shape[2])], -1
+    )
+
+
+def _read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--model", default="built-in")
+    parser.add_argument("--films", type=int, default=20)
+    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--grain", type=float, default=4.0, help="standard deviation, codes of 255")
+    parser.add_argument("--lamp", type=float, default=0.05, help="standard deviation of the brightness")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

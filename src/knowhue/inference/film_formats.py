@@ -1,0 +1,84 @@
+"""What can be written: how each container's pictures are encoded, and what else it has a place for."""
+
+from typing import NamedTuple, Protocol
+
+_X264 = {"crf": "18", "preset": "medium"}
+_VP9 = {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
+
+
+class Codec(NamedTuple):
+    """How a container's pictures are encoded.
+
+    Attributes:
+        name: of FFmpeg's encoder.
+        options: of that.
+        deep: whether it takes 10 bits.
+        odd: whether it takes odd sizes with halved chroma.
+        aspect: whether it takes pixels that are not square.
+    """
+
+    name: str
+    options: dict[str, str]
+    deep: bool
+    odd: bool
+    aspect: bool
+
+
+CODECS: dict[str, Codec] = {
+    ".mp4": Codec("libx264", _X264, True, False, True),
+    ".m4v": Codec("libx264", _X264, True, False, True),
+    ".mov": Codec("libx264", _X264, True, False, True),
+    ".mkv": Codec("libx264", _X264, True, False, True),
+    ".webm": Codec("libvpx-vp9", _VP9, False, True, False),
+}
+
+
+class Shape(Protocol):
+    """What a codec must cope with."""
+
+    height: int
+    width: int
+    deep: bool
+    aspect: float
+
+
+def pixel_format(shape: Shape, codec: Codec) -> str:
+    """FFmpeg's name of what is encoded: halved chroma wherever the size allows, 10 bits for more than 8."""
+    chroma = "yuv444p" if _is_odd(shape) and not codec.odd else "yuv420p"
+    return chroma + ("10le" if shape.deep and codec.deep else "")
+
+
+def concessions(shape: Shape, codec: Codec) -> list[str]:
+    """What is not quite as it was, in words."""
+    notes = []
+    if _is_odd(shape) and not codec.odd:
+        notes.append(
+            f"the odd size {shape.width} x {shape.height} needs full chroma (4:4:4), which some players lack"
+        )
+    if shape.aspect != 1 and not codec.aspect:
+        notes.append(
+            f"its pixels of {shape.aspect} are shown square in .webm; .mp4 and .mkv keep their shape"
+        )
+    if shape.deep and codec.deep:
+        notes.append("more than 8 bits: written with 10, which some players lack")
+    elif shape.deep:
+        notes.append("more than 8 bits: written with 8; H.264 (.mp4, .mkv, .mov) would keep 10")
+    return notes
+
+
+def has_place(kind: str, suffix: str) -> bool:
+    """Whether a container takes streams of a kind at all; which sound and subtitles it takes, its writer says."""
+    return kind in ("audio", "subtitle", "video") or (kind == "attachment" and suffix == ".mkv")
+
+
+def container_options(suffix: str) -> dict[str, str]:
+    """Of FFmpeg's writer of a container."""
+    if suffix in (".mkv", ".webm"):
+        return {
+            "avoid_negative_ts": "disabled"
+        }  # it would shift the pictures where a sound begins before them
+    return {"movflags": "+faststart+use_metadata_tags"}
+
+
+def _is_odd(shape: Shape) -> bool:
+    return bool(shape.height % 2 or shape.width % 2)

@@ -1,0 +1,170 @@
+"""Colours that hold still from frame to frame: each frame's chroma is averaged with the past's, moved to its place.
+
+The work is done at the network's size. What moved is found by comparing lightness (optical flow of Lucas and Kanade
+1981, iterated over a pyramid as Bouguet 2000), the past chroma is carried along, and it counts only where the carried
+lightness agrees with the frame's. A cut forgets the past.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates, uniform_filter, zoom
+
+FloatArray = NDArray[np.float32]
+
+STRENGTH = 0.8
+"""Share of the past where it agrees; 0.8 averages over about five frames. By `benchmarks/flicker.py`."""
+TOLERANCE = 4.0
+"""Difference of L*, beyond the noise's, at which the past's share has fallen to 0.6 of that."""
+SHARED = 0.8
+"""Agreement, mean over the frame, below which it begins another scene; cuts between photos reach 0.8, fast pans 0.9."""
+FLASH = 20.0
+"""Change of the whole picture's L* above which a frame begins another scene."""
+_GRAINIEST = 3.0  # L*: what changes more is no grain
+_COARSEST_PX = 20
+_ROUNDS = 2
+_WINDOW = 11
+_QUIET = 4.0  # variance of L*: film grain, as good as nothing to see
+_STIFFNESS = 16.0  # squared slope of L* a pixel: where there is less to see, grain would pass for motion
+
+
+class Past(NamedTuple):
+    """What is remembered of the frames so far.
+
+    Attributes:
+        lightness: L* (h, w) of the last frame.
+        chroma: its a*b* (h, w, 2) as answered.
+    """
+
+    lightness: FloatArray
+    chroma: FloatArray
+
+
+class Steadier:
+    """Steadies the chroma of one film, frame by frame in order.
+
+    Attributes:
+        past: what it goes on from; None before the first frame. Never changed in place, so that it may be kept.
+        cuts: how many scenes have begun after the first.
+    """
+
+    def __init__(self, strength: float = STRENGTH, past: Past | None = None, cuts: int = 0) -> None:
+        """Begin, or go on from what was kept of another.
+
+        Args:
+            strength: share of the past, 0 (each frame alone) to below 1.
+            past: of the frame before.
+            cuts: so far.
+
+        Raises:
+            ValueError: the strength is out of range.
+        """
+        if not 0 <= strength < 1:
+            raise ValueError(f"`strength` should be from 0 to below 1. Found `strength = {strength}`.")
+        self.past = past
+        self.cuts = cuts
+        self._strength = strength
+
+    def step(self, lightness: FloatArray, chroma: FloatArray) -> FloatArray:
+        """The steadied a*b* (h, w, 2) of the next frame, from its L* (h, w) and its own a*b*."""
+        answer = chroma
+        if self.past is not None and self._strength > 0:
+            flow = motion(self.past.lightness, lightness)
+            carried = carry(self.past.lightness, flow)
+            agreed = agreement(carried, lightness)
+            if is_cut(carried, lightness, agreed):
+                self.cuts += 1
+            else:
+                share = np.float32(self._strength) * agreed[..., None]
+                answer = chroma + share * (carry(self.past.chroma, flow) - chroma)
+        self.past = Past(lightness, answer)
+        return answer
+
+
+def agreement(carried: FloatArray, lightness: FloatArray) -> FloatArray:
+    """How far the past may be believed (h, w), 0 to 1, from its L* carried to the frame and the frame's.
+
+    A change of the whole picture's brightness is none of the scene, nor is noise as strong as the picture's median.
+    """
+    difference = lightness - carried
+    difference = uniform_filter(difference - np.median(difference), 3, mode="nearest")
+    noise = min(2 * np.median(np.abs(difference)), _GRAINIEST)
+    beyond = np.maximum(np.abs(difference) - noise, 0) / TOLERANCE
+    return np.exp(-0.5 * beyond * beyond).astype(np.float32)
+
+
+def is_cut(carried: FloatArray, lightness: FloatArray, agreed: FloatArray) -> bool:
+    """Whether a frame shows another scene than the one before, whose L* was carried to it as well as it can be."""
+    return bool(agreed.mean() < SHARED or abs(np.median(lightness - carried)) > FLASH)
+
+
+def motion(past: FloatArray, lightness: FloatArray) -> FloatArray:
+    """Where each pixel of a frame was in the one before: (h, w, 2), rows and columns, added to its own place.
+
+    Args:
+        past: L* (h, w) of the frame before.
+        lightness: L* (h, w) of the frame.
+    """
+    past = past + np.median(lightness - past)
+    pyramid = [(past, lightness)]
+    while min(pyramid[-1][0].shape) >= 2 * _COARSEST_PX:
+        pyramid.append((_halved(pyramid[-1][0]), _halved(pyramid[-1][1])))
+    flow = np.zeros((*pyramid[-1][0].shape, 2), np.float32)
+    for old, new in reversed(pyramid):
+        flow = _resized(flow, new.shape)
+        for _ in range(_ROUNDS):
+            flow = _improved(flow, old, new)
+    return flow
+
+
+def carry(values: FloatArray, flow: FloatArray) -> FloatArray:
+    """Values (h, w) or (h, w, C) of the frame before, brought to where they are now; the borders are continued."""
+    places = np.indices(flow.shape[:2], np.float32) + flow.transpose(2, 0, 1)
+    planes = values[..., None] if values.ndim == 2 else values
+    carried = [
+        map_coordinates(planes[..., k], places, order=1, mode="nearest") for k in range(planes.shape[2])
+    ]
+    return np.stack(carried, -1).reshape(values.shape).astype(np.float32, copy=False)
+
+
+def flicker(chroma: FloatArray, carried: FloatArray, same: NDArray[np.bool_]) -> float:
+    """Mean of |a*b* - what a*b* was there a frame ago| over the places that show the same thing as then.
+
+    Args:
+        chroma: a*b* (h, w, 2) of a frame.
+        carried: a*b* (h, w, 2) of the frame before, brought to the frame's places by the true motion if it is known.
+        same: (h, w), whether a place shows what it showed.
+
+    Returns:
+        CIELAB units; NaN if no place does.
+    """
+    return float(np.abs(chroma - carried)[same].mean()) if same.any() else float("nan")
+
+
+def _improved(flow: FloatArray, old: FloatArray, new: FloatArray) -> FloatArray:
+    """One round of Lucas and Kanade: the shift within a window that explains what is left of the difference."""
+    carried = carry(old, flow)
+    down, across = np.gradient(carried)
+    left = new - carried
+    products = np.stack([down * down, down * across, across * across, down * left, across * left])
+    yy, yx, xx, yt, xt = uniform_filter(products, (0, _WINDOW, _WINDOW), mode="nearest")
+    yy, xx = yy + _STIFFNESS, xx + _STIFFNESS
+    scale = 1 / (yy * xx - yx * yx)
+    step = np.stack([(xx * yt - yx * xt) * scale, (yy * xt - yx * yt) * scale], -1)
+    return flow + step.clip(-2, 2)
+
+
+def _halved(values: FloatArray) -> FloatArray:
+    """Means of 2 x 2; an odd last row or column is repeated."""
+    height, width = values.shape
+    even = np.pad(values, ((0, height % 2), (0, width % 2)), mode="edge")
+    return even.reshape((height + 1) // 2, 2, (width + 1) // 2, 2).mean((1, 3))
+
+
+def _resized(flow: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+    if flow.shape[:2] == shape:
+        return flow
+    factors = [new / old for new, old in zip(shape, flow.shape, strict=False)]
+    larger = zoom(flow, (*factors, 1), order=1, mode="nearest", grid_mode=True)
+    return (larger * np.array(factors, np.float32)).astype(np.float32)

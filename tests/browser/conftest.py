@@ -1,0 +1,132 @@
+"""A real server with the page, and a real browser before it, which must not ask any other host for anything."""
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
+playwright = pytest.importorskip("playwright.sync_api", reason="needs `pip install playwright`")
+pytest.importorskip("gradio", reason="needs `pip install 'knowhue[serve]'`")
+
+from stand import FakeNetwork, wait_until  # noqa: E402
+
+from knowhue.config import Config  # noqa: E402
+from knowhue.inference.colorizer import Colorizer  # noqa: E402
+from knowhue.inference.network import Answers  # noqa: E402
+from knowhue.plan import Plan, make_plan  # noqa: E402
+from knowhue.runs import run_folder, write_json, write_log  # noqa: E402
+from knowhue.serving.api import make_app  # noqa: E402
+from knowhue.serving.connection import Server  # noqa: E402
+from knowhue.serving.page import mount_page  # noqa: E402
+from knowhue.serving.page_desk import Desk  # noqa: E402
+from knowhue.serving.run import listening  # noqa: E402
+from knowhue.serving.settings import ServerSettings  # noqa: E402
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+class Untold(FakeNetwork):
+    """Has no class head, and paints blue."""
+
+    def predict(self, lightness: np.ndarray) -> Answers:
+        answers = super().predict(lightness)
+        assert answers.chroma is not None
+        return answers._replace(chroma=answers.chroma * np.float32(-0.5), probabilities=None)
+
+
+class Served(NamedTuple):
+    """A running server: its address, what it holds, its folder for uploads, and a study that it shows."""
+
+    address: str
+    desk: Desk
+    uploads: Path
+    study: Path
+    plan: Plan
+
+
+class Visit(NamedTuple):
+    """A page that is open, and the addresses that it asked for."""
+
+    page: Any
+    asked: list[str]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"needs a browser, none of {', '.join(BROWSERS)} is there: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        launched = driver.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    study, plan = tmp_path_factory.mktemp("studies") / "small", make_plan(Config(), seeds=(0, 1))
+    write_json(study / "study.json", plan.model_dump(mode="json"))
+    models = {"alone": Colorizer(Untold(tasks=("colour",))), "both": Colorizer(FakeNetwork())}
+    settings = ServerSettings(port=0, workers=2, stop_seconds=1, studies=(study,))
+    app = make_app(models, settings)
+    mount_page(app, models, settings, app.state.batchers)
+    server = Server(app, settings)
+    with listening(settings) as opened:
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve([opened])), daemon=True)
+        thread.start()
+        wait_until(lambda: server.started)
+        address = f"http://127.0.0.1:{opened.getsockname()[1]}"
+        yield Served(address, app.state.desk, Path(os.environ["GRADIO_TEMP_DIR"]), study, plan)
+        server.should_exit = True
+        thread.join(20)
+
+
+@pytest.fixture
+def visit(browser: Any, served: Served) -> Iterator[Callable[..., Visit]]:
+    """Open the page: `visit(width=360, color_scheme="dark")`; afterwards, it must have asked its own host alone."""
+    opened: list[tuple[Any, Visit]] = []
+    complaints: list[str] = []
+
+    def go(width: int = 1280, height: int = 900, **options: Any) -> Visit:
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        page = context.new_page()
+        seen = Visit(page, [])
+        opened.append((context, seen))
+        page.set_default_timeout(15_000)
+        page.on("request", lambda request: seen.asked.append(request.url))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+        page.goto(served.address)
+        page.locator("#photos button").first.wait_for()
+        page.locator("#stage .empty").wait_for()
+        return seen
+
+    yield go
+    for context, seen in opened:
+        context.close()
+        foreign = [url for url in seen.asked if not url.startswith((served.address, "data:", "blob:"))]
+        assert foreign == []
+    assert complaints == []
+
+
+@pytest.fixture
+def log_epoch(served: Served) -> Callable[..., None]:
+    """Let a run of the study be one epoch further: `log_epoch("multi", 0, 3, ab_l1=12.5)`."""
+
+    def log(arm: str, seed: int, epochs: int, **validation: float) -> None:
+        folder = run_folder(served.study, arm, served.plan.run_config(arm, seed))
+        lines = [
+            {"phase": "finetune", "epoch": epoch, "validation": validation, "seconds": 1.0} for epoch in range(1, epochs + 1)
+        ]
+        write_log(folder, json.loads(json.dumps(lines)))
+
+    return log

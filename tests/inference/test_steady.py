@@ -1,0 +1,213 @@
+import threading
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter, shift
+from skimage.registration import phase_cross_correlation
+
+from knowhue.inference.ahead import ahead
+from knowhue.inference.reels import decoding_times
+from knowhue.inference.steady import Past, Steadier, agreement, carry, flicker, is_cut, motion
+from knowhue.inference.turn import Turn
+
+SHAPE = (48, 64)
+
+
+def scene(seed: int, shape: tuple[int, int] = (64, 96)) -> np.ndarray:
+    """L* with detail of several sizes."""
+    noise = np.random.default_rng(seed).random(shape)
+    detail = sum(size * gaussian_filter(noise, size) for size in (1.5, 3, 6))
+    return ((detail - detail.min()) / np.ptp(detail) * 80 + 10).astype(np.float32)
+
+
+def panned(seed: int, down: float, right: float) -> tuple[np.ndarray, np.ndarray]:
+    """Two frames of a scene, the second of which looks at what lies further down and right."""
+    whole = scene(seed)
+    moved = shift(whole, (-down, -right), order=3, mode="nearest")
+    rows, columns = slice(8, 8 + SHAPE[0]), slice(16, 16 + SHAPE[1])
+    return whole[rows, columns], moved[rows, columns]
+
+
+@pytest.mark.parametrize(("down", "right"), [(0, 0), (0, 1), (0.5, -1.5), (-1, 2)])
+def test_motion_is_that_of_the_camera_as_an_independent_method_finds_it(down: float, right: float):
+    past, now = panned(1, down, right)
+    flow = motion(past, now)
+    inside = flow[6:-6, 8:-8].reshape(-1, 2)
+    assert np.abs(np.median(inside, 0) - [down, right]).max() < 0.15 + 0.1 * np.hypot(down, right)
+    found, *_ = phase_cross_correlation(past, now, upsample_factor=10, normalization=None)
+    assert np.abs(np.median(inside, 0) - found).max() < 1.0
+
+
+def test_motion_does_not_mistake_a_brighter_lamp_for_movement():
+    past, now = panned(2, 0, 1)
+    assert np.abs(motion(past, now + 8) - motion(past, now)).max() < 1e-3
+
+
+def test_carrying_brings_the_past_to_its_place():
+    past, now = panned(3, -1, 2)
+    carried = carry(past, motion(past, now))
+    assert np.abs(carried - now)[4:-4, 4:-4].mean() < 0.25 * np.abs(past - now)[4:-4, 4:-4].mean()
+
+
+@given(st.integers(0, 99), st.floats(0, 0.95), st.integers(1, 5))
+@settings(max_examples=20, deadline=None)
+def test_steadied_chroma_stays_between_the_extremes_of_what_was_predicted(
+    seed: int, strength: float, count: int
+):
+    generator = np.random.default_rng(seed)
+    steadier = Steadier(strength)
+    chroma = generator.uniform(-50, 50, (count, *SHAPE, 2)).astype(np.float32)
+    for each in chroma:
+        answer = steadier.step(scene(seed, SHAPE), each)
+    assert answer.dtype == np.float32
+    assert answer.min() >= chroma.min() - 1e-3
+    assert answer.max() <= chroma.max() + 1e-3
+
+
+def test_a_still_scene_is_averaged_exactly_as_the_strength_says():
+    lightness, generator = scene(4, SHAPE), np.random.default_rng(0)
+    chroma = generator.normal(0, 10, (6, *SHAPE, 2)).astype(np.float32)
+    steadier, expected = Steadier(0.75), chroma[0]
+    for each in chroma:
+        expected = 0.75 * expected + 0.25 * each
+        assert np.allclose(steadier.step(lightness, each), expected, atol=1e-3)
+
+
+def test_without_strength_each_frame_stands_alone():
+    steadier = Steadier(0)
+    for seed in range(3):
+        chroma = np.random.default_rng(seed).normal(0, 10, (*SHAPE, 2)).astype(np.float32)
+        assert np.array_equal(steadier.step(scene(5, SHAPE), chroma), chroma)
+
+
+@pytest.mark.parametrize("grain", [0.0, 2.0])
+def test_a_cut_forgets_the_past_and_nothing_else_does(grain: float):
+    generator = np.random.default_rng(0)
+    orange, blue = (np.full((*SHAPE, 2), value, np.float32) for value in (40, -40))
+    steadier = Steadier(0.8)
+    for right in range(5):  # a pan with grain and a lamp that flickers
+        frame = panned(6, 0, right)[1] + grain * generator.standard_normal(SHAPE) + generator.normal(0, 3)
+        steadier.step(frame.astype(np.float32), orange)
+    assert steadier.cuts == 0
+    assert np.array_equal(steadier.step(scene(7, SHAPE), blue), blue)
+    assert steadier.cuts == 1
+
+
+def test_fading_to_black_is_no_cut_but_a_flash_is():
+    lightness = scene(8, SHAPE)
+    fading = [lightness * share for share in np.linspace(1, 0, 12, dtype=np.float32)]
+    pairs = [*pairwise(fading), (fading[-1], np.full(SHAPE, 90, np.float32))]
+    assert [is_cut(*pair, agreement(*pair)) for pair in pairs] == [False] * 11 + [True]
+
+
+def test_what_appears_takes_its_own_colour_at_once():
+    before, now = scene(9, SHAPE), scene(9, SHAPE)
+    now[16:32, 20:40] = 95 - now[16:32, 20:40]
+    orange, blue = (np.full((*SHAPE, 2), value, np.float32) for value in (40, -40))
+    steadier = Steadier(0.9)
+    steadier.step(before, orange)
+    answer = steadier.step(now, blue)
+    assert answer[20:28, 25:35].mean() < -20  # new here
+    assert answer[:10, :10].mean() > 25  # as before
+    assert agreement(before, now)[20:28, 25:35].mean() < 0.3
+
+
+def test_it_steadies_what_wavers_and_goes_on_from_what_was_kept():
+    generator = np.random.default_rng(1)
+    frames = [panned(10, 0, t / 2)[1] + generator.normal(0, 1, SHAPE).astype(np.float32) for t in range(8)]
+    chroma = [
+        generator.normal(20, 5, (1, 1, 2)).astype(np.float32) + np.zeros((*SHAPE, 2), np.float32)
+        for _ in frames
+    ]
+    steadier = Steadier()
+    steadied = [steadier.step(*pair) for pair in zip(frames, chroma, strict=True)]
+    same = np.ones(SHAPE, bool)
+    wavering, held = (
+        np.mean([flicker(b, a, same) for a, b in pairwise(series[2:])]) for series in (chroma, steadied)
+    )
+    assert held < 0.4 * wavering
+    again = Steadier()
+    for pair in zip(frames[:4], chroma[:4], strict=True):
+        again.step(*pair)
+    resumed = Steadier(past=Past(*(part.copy() for part in again.past or ())), cuts=again.cuts)
+    for pair, expected in zip(zip(frames[4:], chroma[4:], strict=True), steadied[4:], strict=True):
+        assert np.array_equal(resumed.step(*pair), expected)
+
+
+def test_what_was_kept_is_never_changed():
+    steadier = Steadier()
+    steadier.step(scene(11, SHAPE), np.ones((*SHAPE, 2), np.float32))
+    kept = steadier.past
+    assert kept is not None
+    copies = [part.copy() for part in kept]
+    steadier.step(scene(11, SHAPE), np.zeros((*SHAPE, 2), np.float32))
+    assert all(np.array_equal(a, b) for a, b in zip(kept, copies, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (33, 128), (128, 32)])
+def test_any_shape_that_a_network_looks_at(shape: tuple[int, int]):
+    steadier = Steadier()
+    for seed in (1, 1, 2):
+        assert steadier.step(scene(seed, shape), np.ones((*shape, 2), np.float32)).shape == (*shape, 2)
+
+
+def test_flicker_counts_only_the_same_places():
+    now, before = np.zeros((2, 2, 2), np.float32), np.full((2, 2, 2), 3, np.float32)
+    before[0] = 100
+    assert flicker(now, before, np.array([[False, False], [True, True]])) == 3
+    assert np.isnan(flicker(now, before, np.zeros((2, 2), bool)))
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.0])
+def test_a_strength_out_of_range_is_refused(strength: float):
+    with pytest.raises(ValueError, match="`strength` should be from 0 to below 1"):
+        Steadier(strength)
+
+
+@given(st.lists(st.integers(-500, 5000), unique=True, min_size=1, max_size=40), st.randoms())
+def test_decoding_times_rise_and_come_before_presentation(times: list[int], randomness):
+    randomness.shuffle(times)
+    decoding = decoding_times(np.array(times))
+    assert (np.diff(decoding) > 0).all()
+    assert (decoding <= np.array(times)).all()
+
+
+@pytest.mark.parametrize("turned", [Turn(a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1)])  # pyright: ignore
+def test_turning_there_and_back(turned: Turn):
+    values = np.arange(24).reshape(2, 3, 4)
+    assert np.array_equal(turned.stored(turned.upright(values)), values)
+
+
+def test_work_ahead_is_bounded_in_order_and_ends_when_nobody_waits():
+    made: list[int] = []
+    closed = threading.Event()
+
+    def items() -> Iterator[int]:
+        try:
+            for number in range(1000):
+                made.append(number)
+                yield number
+        finally:
+            closed.set()
+
+    working = ahead(items(), 3)
+    assert [next(working) for _ in range(5)] == [0, 1, 2, 3, 4]
+    working.close()
+    assert closed.is_set()
+    assert len(made) <= 5 + 3 + 2
+    assert not [thread for thread in threading.enumerate() if thread.name == "knowhue-ahead"]
+
+
+def test_what_fails_ahead_is_raised_after_what_went_well():
+    def items() -> Iterator[int]:
+        yield 1
+        raise OSError("odd")
+
+    working = ahead(items(), 3)
+    assert next(working) == 1
+    with pytest.raises(OSError, match="odd"):
+        next(working)

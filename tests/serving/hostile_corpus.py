@@ -1,0 +1,421 @@
+"""What an attacker, or a broken program, sends: endless, and the same again for the same seed."""
+
+import gzip
+import io
+import random
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from http.client import HTTPConnection
+from typing import NamedTuple
+
+from PIL import Image
+
+SECRET = "hush-hush-hush-hush"
+KINDS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "AVIF", "BMP")
+ALLOWED = {200, 400, 404, 405, 413, 415, 421, 422, 431}
+"""Statuses that a wrong input may have: never a server's failure, never a timeout."""
+LEAKS = re.compile(
+    rb"Traceback|site-packages|File \"|\.py\b|/work/|/home/|/root/|/tmp/|/usr/|0x[0-9a-f]{6}|<module|Exception|root:x|"
+    + SECRET.encode()
+)
+ENDS = ("/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//evil.example/", "/..%5c..%5cx", "/%00", "/")
+NAMES = (
+    "../../../../etc/passwd",
+    "..\\..\\windows\\win.ini",
+    "/etc/shadow",
+    "C:\\x.jpg",
+    "x.jpg\0.exe",
+    "a" * 3000,
+    "\u202egpj.exe",
+    "'; DROP TABLE photos; --",
+    "<script>alert(1)</script>.jpg",
+    "$(touch /tmp/pwned).jpg",
+    "|touch pwned",
+    "%00%2e%2e%2f",
+    "CON",
+    ".",
+    "",
+    "x.jpg[page=1]",
+    "msl:/etc/passwd",
+)
+
+
+class Sent(NamedTuple):
+    """A request.
+
+    Attributes:
+        kind: of attack.
+        path: with query, as it goes over the wire.
+        body: bytes.
+        headers: beside those that every request has.
+        method: of HTTP.
+    """
+
+    kind: str
+    path: str
+    body: bytes = b""
+    headers: Mapping[str, str] = {"content-type": "image/jpeg"}
+    method: str = "POST"
+
+
+class Got(NamedTuple):
+    """An answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def picture(chance: random.Random, kind: str = "JPEG") -> bytes:
+    """A small good one."""
+    mode = chance.choice(("L", "RGB"))
+    image = Image.new(mode, (chance.randint(1, 60), chance.randint(1, 60)), chance.randrange(256))
+    file = io.BytesIO()
+    image.save(file, kind)
+    return file.getvalue()
+
+
+def truncated(chance: random.Random) -> Sent:
+    data = picture(chance, chance.choice(KINDS))
+    return Sent("truncated", "/v1/colorize", data[: chance.randrange(1, len(data))])
+
+
+def corrupted(chance: random.Random) -> Sent:
+    data = bytearray(picture(chance, chance.choice(KINDS)))
+    for _ in range(chance.randint(1, 12)):
+        data[chance.randrange(len(data))] = chance.randrange(256)
+    return Sent("corrupted", "/v1/colorize", bytes(data))
+
+
+def spliced(chance: random.Random) -> Sent:
+    """The middle of one kind in another."""
+    one, other = picture(chance, chance.choice(KINDS)), picture(chance, chance.choice(KINDS))
+    cut = chance.randrange(4, len(one))
+    return Sent("spliced", "/v1/classify", one[:cut] + other[chance.randrange(len(other)) :])
+
+
+def bomb(chance: random.Random) -> Sent:
+    return Sent("bomb", "/v1/colorize", chance.choice(BOMBS)(chance))
+
+
+def polyglot(chance: random.Random) -> Sent:
+    """Something else that is also a picture, or the other way round: a picture's start, or nothing at all."""
+    good = picture(chance, chance.choice(KINDS))
+    other = chance.choice(OTHERS)
+    return Sent("polyglot", "/v1/colorize", chance.choice((good + other, other + good, good[:20] + other)))
+
+
+def wrong_type(chance: random.Random) -> Sent:
+    kinds = (
+        "text/html",
+        "application/json",
+        "image/svg+xml",
+        "application/x-www-form-urlencoded",
+        "image/",
+        "x",
+        "",
+    )
+    kind = chance.choice(kinds)
+    data = chance.choice((picture(chance), chance.choice(OTHERS), chance.randbytes(chance.randint(0, 400))))
+    return Sent("wrong type", "/v1/colorize", data, {"content-type": kind} if kind else {})
+
+
+def name(chance: random.Random) -> Sent:
+    """A good picture under a name that means harm."""
+    called = chance.choice(NAMES).encode("utf-8", "surrogatepass")
+    part = (
+        b'content-disposition: form-data; name="picture"; filename="'
+        + called.replace(b'"', b"%22")
+        + b'"\r\n'
+    )
+    return _form("name", part + b"content-type: image/jpeg\r\n\r\n" + picture(chance))
+
+
+def form(chance: random.Random) -> Sent:
+    """A form that is none, or too much of one."""
+    good = b'content-disposition: form-data; name="picture"; filename="a"\r\n\r\n' + picture(chance)
+    field = b'content-disposition: form-data; name="%s"\r\n\r\n%s'
+    options = (
+        b"model",
+        b"saturation",
+        b"hints",
+        b"format",
+        b"uncertainty",
+        b"picture",
+        b"__proto__",
+        b"\xff",
+        b"",
+    )
+    parts = [
+        good,
+        *(field % (chance.choice(options), chance.choice(VALUES)) for _ in range(chance.randint(0, 4))),
+    ]
+    odd = (
+        [good] * chance.randint(2, 200),
+        [field % (b"hints", b"1,1=red")] * chance.randint(1, 200),
+        [b"x: " + b"y" * 100_000 + b"\r\n\r\nz"],
+        [b"content-disposition: form-data\r\n\r\nx"],
+        [b'content-disposition: form-data; name="picture"; filename="a"\r\n\r\n'],
+        [b""],
+        parts,
+        parts,
+        parts,
+    )
+    sent = _form("form", *chance.choice(odd))
+    return (
+        sent._replace(body=sent.body[: chance.randrange(len(sent.body))]) if chance.random() < 0.3 else sent
+    )
+
+
+def option(chance: random.Random) -> Sent:
+    names = (
+        "model",
+        "saturation",
+        "hints",
+        "format",
+        "uncertainty",
+        "unknown_below",
+        "x",
+        "token",
+        "%00",
+        "a[b]",
+    )
+    query = "&".join(
+        f"{chance.choice(names)}={_quoted(chance.choice(VALUES))}" for _ in range(chance.randint(1, 5))
+    )
+    return Sent("option", f"{chance.choice(('/v1/colorize', '/v1/classify'))}?{query}", picture(chance))
+
+
+def path(chance: random.Random) -> Sent:
+    start = chance.choice(("", "/docs", "/v1", "/v1/models", "/static", "/openapi.json"))
+    end = chance.choice(ENDS)
+    more = chance.choice(("", "?x=../../etc/passwd", ";x", "%0d%0ax:y"))
+    method = chance.choice(("GET", "HEAD", "PUT", "DELETE", "TRACE", "PATCH", "OPTIONS", "BREW"))
+    return Sent("path", start + end + more, method=method, headers={})
+
+
+def header(chance: random.Random) -> Sent:
+    odd = (
+        {f"x-{n}": "y" for n in range(chance.randint(60, 90))},
+        {"x": "y" * chance.randint(1, 30_000)},
+        {"accept": "application/json" * chance.randint(1, 500)},
+        {
+            "host": chance.choice(
+                ("evil.example", "localhost.evil.example", "[::", "127.0.0.1:99999999", "\xff")
+            )
+        },
+        {"content-encoding": "gzip"},
+        {"transfer-encoding": "gzip"},
+        {"authorization": "Basic " + "A" * chance.randint(0, 4000)},
+        {"x-forwarded-for": "1.2.3.4", "x-forwarded-host": "evil.example", "forwarded": "host=evil.example"},
+        {"range": "bytes=0-0"},
+        {"upgrade": "websocket", "connection": "upgrade"},
+    )
+    return Sent(
+        "header", "/v1/colorize", picture(chance), {"content-type": "image/jpeg", **chance.choice(odd)}
+    )
+
+
+ATTACKS: tuple[Callable[[random.Random], Sent], ...] = (
+    truncated,
+    corrupted,
+    spliced,
+    bomb,
+    polyglot,
+    wrong_type,
+    name,
+    form,
+    option,
+    path,
+    header,
+)
+VALUES = (
+    b"1",
+    b"-1",
+    b"nan",
+    b"1e400",
+    b"\0",
+    b"\xff\xfe",
+    b"../../etc/passwd",
+    b"{{7*7}}",
+    b"${7*7}",
+    b"<script>",
+    b"true",
+    b"null",
+    b"[]",
+    b"9" * 3000,
+    "١٢".encode(),
+    b"1,1=red",
+    b"1e9,1=red",
+    b"50%,50%=url(file:///etc/passwd)",
+    b"jpg",
+    b".jpg[Q=1,keep=all]",
+    b"png\r\nx: y",
+)
+
+
+def hostile(seed: int) -> Iterator[Sent]:
+    """Attacks without end, each kind in turn."""
+    chance = random.Random(seed)
+    while True:
+        for attack in ATTACKS:
+            yield attack(chance)
+
+
+def send(link: HTTPConnection, sent: Sent) -> Got:
+    """Over the wire, path and headers as they are."""
+    link.putrequest(sent.method, sent.path, skip_host="host" in sent.headers, skip_accept_encoding=True)
+    for key, value in sent.headers.items():
+        link.putheader(key, value.encode("latin-1"))
+    if "transfer-encoding" not in sent.headers:
+        link.putheader("content-length", str(len(sent.body)))
+    link.endheaders(sent.body)
+    answer = link.getresponse()
+    return Got(answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read())
+
+
+def fault_of(sent: Sent, got: Got) -> str | None:
+    """What is wrong with an answer, None if nothing is."""
+    # h11 itself, in plain words, answers what is not HTTP at all; its answer has nothing of ours
+    is_ours = got.body != b"Invalid HTTP request received."
+    if got.status not in ALLOWED:
+        return f"status {got.status}"
+    told = got.body if got.headers.get("content-type", "").startswith("application/json") else b""
+    if LEAKS.search(told) or LEAKS.search(repr(got.headers).encode()):
+        return f"leak: {told[:200]!r}"
+    if is_ours and got.headers.get("x-content-type-options") != "nosniff":
+        return "no security headers"
+    if is_ours and got.status != 200 and sent.method != "HEAD" and not got.body.startswith(b'{"error": "'):
+        return f"no line of JSON: {got.body[:200]!r}"
+    if sent.kind == "bomb" and got.status == 200:
+        return "took a bomb"
+    return None
+
+
+def _form(kind: str, *parts: bytes) -> Sent:
+    body = b"".join(b"--edge\r\n" + part + b"\r\n" for part in parts) + b"--edge--\r\n"
+    return Sent(kind, "/v1/colorize", body, {"content-type": "multipart/form-data; boundary=edge"})
+
+
+def _quoted(value: bytes) -> str:
+    return "".join(f"%{byte:02x}" for byte in value)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _png(width: int, height: int, *more: bytes) -> bytes:
+    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(more) + _chunk(b"IEND", b"")
+
+
+def _zeros(count: int) -> bytes:
+    packer = zlib.compressobj(9)
+    return b"".join(packer.compress(bytes(1 << 20)) for _ in range(count >> 20)) + packer.flush()
+
+
+def _png_of_zeros(chance: random.Random) -> bytes:
+    """A hundred million pixels and one row in a tenth of a megabyte."""
+    return _png(10_000, 10_001, _chunk(b"IDAT", _DEFLATED))
+
+
+def _png_with_a_long_story(chance: random.Random) -> bytes:
+    """A text that unpacks to a hundred megabytes, of a picture without data."""
+    return _png(8, 8, _chunk(b"zTXt", b"Comment\0\0" + _DEFLATED))
+
+
+def _png_with_a_long_profile(chance: random.Random) -> bytes:
+    return _png(8, 8, _chunk(b"iCCP", b"p\0\0" + _DEFLATED))
+
+
+def _png_header(chance: random.Random) -> bytes:
+    return _png(chance.randint(20_000, 2**31 - 1), chance.randint(20_000, 2**31 - 1), _chunk(b"IDAT", b"x"))
+
+
+def _gif_header(chance: random.Random) -> bytes:
+    frame = struct.pack("<HHHH", 0, 0, 65535, 65535)
+    return b"GIF89a" + struct.pack("<HH", 65535, 65535) + b"\0\0\0," + frame + b"\0\x02\0;"
+
+
+def _bmp_header(chance: random.Random) -> bytes:
+    size = struct.pack("<IiiHHIIiiII", 40, 2**31 - 1, 2**31 - 1, 1, 24, 0, 0, 0, 0, 0, 0)
+    return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + size
+
+
+def _jpeg_header(chance: random.Random) -> bytes:
+    frame = struct.pack(">BHHB", 8, 65500, 65500, 1) + b"\x01\x11\0"
+    return b"\xff\xd8\xff\xc0" + struct.pack(">H", len(frame) + 2) + frame + b"\xff\xd9"
+
+
+def _tiff_header(chance: random.Random) -> bytes:
+    tags = (
+        (256, 4, 2**31),
+        (257, 4, 2**31),
+        (258, 3, 8),
+        (262, 3, 1),
+        (273, 4, 8),
+        (277, 3, 1),
+        (279, 4, 2**31),
+    )
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    return b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def _tiff_loop(chance: random.Random) -> bytes:
+    """A directory that is its own successor."""
+    directory = struct.pack("<H", 1) + struct.pack("<HHII", 256, 4, 1, 1) + struct.pack("<I", 8)
+    return b"II*\0" + struct.pack("<I", 8) + directory
+
+
+def _webp_header(chance: random.Random) -> bytes:
+    body = b"VP8X" + struct.pack("<I", 10) + b"\x10\0\0\0" + b"\xff\xff\xff" * 2
+    return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+
+
+def _pnm_header(chance: random.Random) -> bytes:
+    return b"P5 1000000 1000000 255\n" + bytes(100)
+
+
+def _zipped() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("../../x", bytes(100_000))
+    return file.getvalue()
+
+
+_DEFLATED = _zeros(101 << 20)
+BOMBS = (
+    _png_of_zeros,
+    _png_with_a_long_story,
+    _png_with_a_long_profile,
+    _png_header,
+    _gif_header,
+    _bmp_header,
+    _jpeg_header,
+    _tiff_header,
+    _tiff_loop,
+    _webp_header,
+    _pnm_header,
+)
+OTHERS = (
+    b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
+    b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY y SYSTEM "file:///etc/passwd">]><svg>&y;</svg>',
+    b"<html><script>alert(1)</script></html>",
+    b"%PDF-1.7\n1 0 obj <</Type/Catalog>> endobj",
+    b"%!PS-Adobe-3.0\n(/etc/passwd) (r) file",
+    b"push graphic-context\nimage over 0,0 0,0 'https://127.0.0.1/x'\npop graphic-context",
+    b"#!/bin/sh\ntouch /tmp/pwned\n",
+    b"<?php system($_GET['x']); ?>",
+    b"MZ" + bytes(100),
+    b"\x7fELF" + bytes(100),
+    b"{}",
+    gzip.compress(bytes(100_000)),
+    _zipped(),
+    b"\x93NUMPY\x01\0v\0" + b"{'descr': '|O', 'fortran_order': False, 'shape': (1,)}",
+    b"cposix\nsystem\n(S'touch /tmp/pwned'\ntR.",
+    bytes(1000),
+)

@@ -1,0 +1,280 @@
+import base64
+import io
+import json
+import re
+import threading
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+from stand import CLASSES, colorizer, photo, running, wait_until
+
+from knowhue.inference.colorizer import Colorizer, Wishes
+from knowhue.inference.media import encode_picture
+from knowhue.serving.api import make_app
+from knowhue.serving.settings import ServerSettings
+
+JPEG, PNG = photo(), photo("png", mode="RGB")
+AS_JPEG, AS_JSON = (
+    {"content-type": "image/jpeg"},
+    {"content-type": "image/jpeg", "accept": "application/json"},
+)
+
+
+def client_of(models: dict[str, Colorizer] | None = None, **settings) -> TestClient:
+    app = make_app(models or {"fake": colorizer()}, ServerSettings(**{"workers": 2, **settings}))
+    return TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def client():
+    models = {
+        "multi": colorizer(),
+        "only class": colorizer(tasks=("class",)),
+        "only colour": colorizer(tasks=("colour",)),
+    }
+    with client_of(models) as made:
+        yield made
+
+
+def error_of(answer) -> str:
+    assert answer.headers["content-type"] == "application/json"
+    assert list(answer.json()) == ["error"]
+    assert "\n" not in answer.json()["error"]
+    return answer.json()["error"]
+
+
+def test_bytes_and_form_are_answered_alike_and_as_the_colorizer_would(client: TestClient):
+    alone = colorizer().colorize(JPEG, Wishes(saturation=0.5))
+    raw = client.post("/v1/colorize", params={"saturation": 0.5}, content=JPEG, headers=AS_JPEG)
+    form = client.post("/v1/colorize", files={"picture": ("p.jpg", JPEG)}, data={"saturation": "0.5"})
+    assert raw.status_code == form.status_code == 200
+    assert raw.content == form.content == encode_picture(alone.picture, ".jpg")
+    assert raw.headers["content-type"] == "image/jpeg"
+
+
+def test_what_is_said_of_the_picture_is_in_the_headers(client: TestClient):
+    answer = client.post("/v1/colorize", content=photo(value=255), headers=AS_JPEG)
+    assert answer.headers["knowhue-class"] == "bright"
+    assert float(answer.headers["knowhue-probability"]) == pytest.approx(1, abs=1e-3)
+    assert list(json.loads(answer.headers["knowhue-scores"])) == ["bright", "dark"]
+
+
+def test_json_has_the_same_picture_and_more(client: TestClient):
+    picture = client.post("/v1/colorize", content=JPEG, headers=AS_JPEG).content
+    answer = client.post("/v1/colorize", params={"uncertainty": "true"}, content=JPEG, headers=AS_JSON).json()
+    assert base64.b64decode(answer["picture"]) == picture
+    assert (answer["media_type"], answer["model"]) == ("image/jpeg", "multi")
+    assert set(answer["probabilities"]) == set(CLASSES)
+    unsure = Image.open(io.BytesIO(base64.b64decode(answer["uncertainty"]["map"])))
+    assert unsure.size == (48, 32)
+    assert answer["uncertainty"]["mean"] == pytest.approx(np.asarray(unsure).mean() / 10, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("sent", "options", "kind"),
+    [
+        (photo("png"), {}, "image/png"),
+        (photo("webp", mode="RGB"), {}, "image/webp"),
+        (photo("tiff"), {}, "image/tiff"),
+        (photo("bmp"), {}, "image/png"),
+        (photo("gif"), {}, "image/png"),
+        (JPEG, {"format": "webp"}, "image/webp"),
+        (JPEG, {"format": "tif"}, "image/tiff"),
+        (PNG, {"format": "jpg"}, "image/jpeg"),
+        (JPEG, {"format": "avif"}, "image/avif"),
+    ],
+)
+def test_the_answer_is_of_the_pictures_kind_or_of_the_one_asked_for(
+    client, sent: bytes, options: dict, kind: str
+):
+    answer = client.post("/v1/colorize", params=options, content=sent, headers={"content-type": "image/x"})
+    assert answer.headers["content-type"] == kind
+    assert Image.open(io.BytesIO(answer.content)).get_format_mimetype() == kind
+    assert Image.open(io.BytesIO(answer.content)).size == (48, 32)
+
+
+def test_hints_may_be_several(client: TestClient):
+    one = client.post("/v1/colorize", params={"hints": "25%,50%=blue"}, content=JPEG, headers=AS_JPEG)
+    two = {"hints": ["25%,50%=blue", "40,3=#00ff00"]}
+    raw = client.post("/v1/colorize", params=two, content=JPEG, headers=AS_JPEG)
+    form = client.post("/v1/colorize", files={"picture": JPEG}, data=two)
+    assert raw.content == form.content != one.content
+
+
+def test_classify_says_the_class_alone(client: TestClient):
+    answer = client.post("/v1/classify", content=photo(value=0), headers=AS_JPEG).json()
+    assert (answer["label"], answer["chroma"], answer["model"]) == ("dark", None, "multi")
+    unsure = client.post("/v1/classify", params={"unknown_below": 1}, content=JPEG, headers=AS_JPEG).json()
+    assert unsure["label"] == "unknown"
+
+
+def test_models_are_chosen_by_name(client: TestClient):
+    listed = client.get("/v1/models").json()
+    assert [each["name"] for each in listed] == ["multi", "only class", "only colour"]
+    assert [each["classes"] for each in listed] == [list(CLASSES), list(CLASSES), []]
+    answer = client.post(
+        "/v1/colorize", params={"model": "only colour"}, content=JPEG, headers=AS_JSON
+    ).json()
+    assert answer["model"] == "only colour"
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "status", "words"),
+    [
+        ("/v1/colorize", {"model": "nobody"}, 404, "one of multi, only class, only colour"),
+        ("/v1/colorize", {"model": "only class"}, 422, "colour head"),
+        ("/v1/classify", {"model": "only colour"}, 422, "class head"),
+        ("/v1/colorize", {"saturation": "-1"}, 422, "`saturation`"),
+        ("/v1/colorize", {"saturation": "nan"}, 422, "`saturation`"),
+        ("/v1/colorize", {"saturation": "1e999"}, 422, "`saturation`"),
+        ("/v1/colorize", {"saturation": ["1", "2"]}, 422, "given once"),
+        ("/v1/colorize", {"hints": "nowhere"}, 422, "`hint`"),
+        ("/v1/colorize", {"hints": ["1,1=red"] * 65}, 422, "`hints`"),
+        ("/v1/colorize", {"format": "exe"}, 422, "`format`"),
+        ("/v1/colorize", {"uncertainty": "perhaps"}, 422, "`uncertainty`"),
+        ("/v1/colorize", {"unknown_below": "2"}, 422, "`unknown_below`"),
+        ("/v1/colorize", {"colour": "red"}, 422, "one of model"),
+        ("/v1/classify", {"saturation": "1"}, 422, "one of model, unknown_below"),
+    ],
+)
+def test_wrong_options_are_told_by_name(client, path: str, options: dict, status: int, words: str):
+    raw = client.post(path, params=options, content=JPEG, headers=AS_JPEG)
+    form = client.post(path, files={"picture": JPEG}, data=options)
+    for answer in (raw, form):
+        assert answer.status_code == status
+        assert words in error_of(answer)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "words"),
+    [
+        ({"content": JPEG}, 415, "Content-Type"),
+        ({"content": JPEG, "headers": {"content-type": "text/plain"}}, 415, "Content-Type"),
+        ({"content": b"", "headers": AS_JPEG}, 400, "Found none"),
+        ({"content": b"hello", "headers": AS_JPEG}, 415, "something else"),
+        ({"content": JPEG[:300], "headers": AS_JPEG}, 422, "damaged"),
+        ({"files": {"image": JPEG}}, 400, "named `picture`"),
+        ({"files": [("picture", JPEG), ("picture", JPEG)]}, 400, "Too many files"),
+        ({"files": {"other": ("", "")}, "data": {"picture": "text"}}, 400, "form"),
+        ({"content": b"--x", "headers": {"content-type": "multipart/form-data"}}, 400, "boundary"),
+        (
+            {"content": b"nothing", "headers": {"content-type": "multipart/form-data; boundary=x"}},
+            400,
+            "form",
+        ),
+        ({"files": {"picture": JPEG}, "data": {"model": "x" * 5000}}, 400, "size"),
+        ({"files": {"picture": JPEG}, "data": {f"f{n}": "1" for n in range(90)}}, 400, "fields"),
+    ],
+)
+def test_wrong_requests_are_told(client: TestClient, sent: dict, status: int, words: str):
+    answer = client.post("/v1/colorize", **sent)
+    assert answer.status_code == status
+    assert words in error_of(answer)
+
+
+def test_wrong_paths_and_methods(client: TestClient):
+    assert client.get("/v2").status_code == 404
+    assert client.get("/v1/models/").status_code == 404
+    assert error_of(client.get("/v1/colorize"))
+    assert client.get("/v1/colorize").status_code == 405
+    assert client.get("/v1/colorize").headers["allow"] == "POST"
+
+
+def test_a_failure_says_nothing_of_the_inside(caplog: pytest.LogCaptureFixture):
+    def crash(seen: np.ndarray) -> None:
+        raise RuntimeError("/srv/secret/model.bin is broken")
+
+    with client_of({"broken": colorizer(crash)}) as client:
+        answer = client.post("/v1/colorize", content=JPEG, headers=AS_JPEG)
+    assert answer.status_code == 500
+    assert error_of(answer) == "The server failed on this request. Its log says why."
+    assert "secret" in caplog.text
+
+
+def test_probes_and_metrics(client: TestClient):
+    client.post("/v1/colorize", content=JPEG, headers=AS_JPEG)
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+    text = client.get("/metrics").text
+    assert re.search(r'knowhue_requests_total\{route="/v1/colorize",status="200"\} [1-9]', text)
+    assert re.search(r'knowhue_batch_pictures_count\{model="multi"\} [1-9]', text)
+
+
+def test_a_stopping_server_is_not_ready_and_takes_nothing():
+    with client_of() as client:
+        client.app.state.batchers["fake"].stop()  # type: ignore[attr-defined]
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/healthz").status_code == 200
+        answer = client.post("/v1/colorize", content=JPEG, headers=AS_JPEG)
+        assert answer.status_code == 503
+        assert "stopping" in error_of(answer)
+
+
+def test_a_full_queue_answers_429_and_the_rest_are_served():
+    opened = threading.Event()
+    with client_of({"slow": colorizer(lambda seen: opened.wait(10))}, queue_length=2) as client:  # type: ignore[arg-type,return-value]
+        answers = []
+        send = lambda: answers.append(client.post("/v1/colorize", content=JPEG, headers=AS_JPEG))  # noqa: E731
+        threads = [threading.Thread(target=send) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: client.app.state.batchers["slow"].length == 2)  # type: ignore[attr-defined]
+        busy = client.post("/v1/colorize", content=JPEG, headers=AS_JPEG)
+        opened.set()
+        for thread in threads:
+            thread.join(10)
+    assert busy.status_code == 429
+    assert 1 <= int(busy.headers["retry-after"]) <= 60
+    assert "busy" in error_of(busy)
+    assert [answer.status_code for answer in answers] == [200, 200]
+
+
+def test_what_takes_too_long_answers_504():
+    opened = threading.Event()
+    with client_of({"slow": colorizer(lambda seen: opened.wait(10))}, request_seconds=0.2) as client:  # type: ignore[arg-type,return-value]
+        answer = client.post("/v1/colorize", content=JPEG, headers=AS_JPEG)
+        opened.set()
+    assert answer.status_code == 504
+    assert "0.2 s" in error_of(answer)
+
+
+def test_the_documentation_asks_no_other_host(client: TestClient):
+    page = client.get("/docs")
+    assert page.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
+    places = re.findall(r'(?:src|href)="([^"]*)"', page.text)
+    assert len(places) == 4
+    for place in places:
+        assert place.startswith("/docs/")
+        assert client.get(place).status_code == 200
+    assert not re.search(r"<script>|<style>|\son\w+=", page.text)
+    assert "validatorUrl: null" in client.get("/docs/start.js").text
+
+
+def test_a_real_server_stops_after_it_finished_what_it_accepted():
+    import httpx
+
+    opened = threading.Event()
+    answers: list[httpx.Response] = []
+    slow = {"slow": colorizer(lambda seen: opened.wait(10))}  # type: ignore[arg-type,return-value]
+    with running(slow) as (host, port, server):
+        address = f"http://{host}:{port}"
+
+        def ask() -> None:
+            answers.append(httpx.post(f"{address}/v1/colorize", content=JPEG, headers=AS_JPEG, timeout=20))
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: server._batchers["slow"].length == 4)
+        server.should_exit = True
+        wait_until(lambda: not server._batchers["slow"].is_open)
+        late = httpx.post(f"{address}/v1/colorize", content=JPEG, headers=AS_JPEG)
+        opened.set()
+        for thread in threads:
+            thread.join(10)
+    assert late.status_code == 503
+    assert [answer.status_code for answer in answers] == [200] * 4
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{address}/healthz")

@@ -1,0 +1,119 @@
+"""Wrong, broken and malicious requests over a real connection; `benchmarks/hostile.py` sends many more of the same."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from http.client import HTTPConnection
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from hostile_corpus import ATTACKS, BOMBS, NAMES, Got, Sent, fault_of, hostile, send
+from stand import colorizer, photo, running
+
+ROUNDS = 12
+
+
+@pytest.fixture(scope="module")
+def server():
+    """Host and port of a server that runs through all of this."""
+    with running({"fake": colorizer()}, upload_seconds=5, max_upload_mib=4) as (host, port, _):
+        yield host, port
+
+
+@pytest.fixture
+def ask(server: tuple[str, int]) -> Callable[[Sent], Got]:
+    def once(sent: Sent) -> Got:
+        link = HTTPConnection(*server, timeout=20)
+        try:
+            return send(link, sent)
+        finally:
+            link.close()
+
+    return once
+
+
+def test_nothing_makes_it_fail_or_leak(ask: Callable[[Sent], Got]):
+    statuses: Counter[str] = Counter()
+    for sent in islice(hostile(seed=0), ROUNDS * len(ATTACKS)):
+        got = ask(sent)
+        assert fault_of(sent, got) is None, (
+            sent.kind,
+            sent.path[:200],
+            sent.body[:100],
+            got.status,
+            fault_of(sent, got),
+        )
+        statuses[sent.kind] += 1
+    assert set(statuses.values()) == {ROUNDS}
+    answer = ask(Sent("good", "/v1/colorize", photo()))
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize("bomb", BOMBS, ids=lambda bomb: bomb.__name__)
+def test_bombs_are_refused_before_they_unpack(ask: Callable[[Sent], Got], bomb: Callable):
+    import random
+
+    before = _resident_mib()
+    got = ask(Sent("bomb", "/v1/colorize", bomb(random.Random(1))))
+    assert got.status in (415, 422)
+    assert _resident_mib() - before < 60
+
+
+@pytest.mark.parametrize("name", NAMES, ids=lambda name: ascii(name[:20]))
+def test_names_are_never_paths(ask: Callable[[Sent], Got], name: str, monkeypatch, tmp_path):
+    """A good picture is answered whatever it is called, or the form refused; nothing is written, nothing read."""
+    monkeypatch.chdir(tmp_path)
+    temporary = set(Path(tempfile.gettempdir()).iterdir())
+    called = name.encode("utf-8", "surrogatepass").replace(b'"', b"%22")
+    part = b'content-disposition: form-data; name="picture"; filename="' + called + b'"\r\n\r\n' + photo()
+    body = b"--edge\r\n" + part + b"\r\n--edge--\r\n"
+    got = ask(Sent("name", "/v1/colorize", body, {"content-type": "multipart/form-data; boundary=edge"}))
+    assert got.status in (200, 400)
+    assert (
+        name == ""
+        or name == "."
+        or name.encode("utf-8", "replace") not in got.body + repr(got.headers).encode()
+    )
+    assert not list(tmp_path.iterdir())
+    assert not [
+        path for path in set(Path(tempfile.gettempdir()).iterdir()) - temporary if "pwned" in path.name
+    ]
+
+
+def test_large_uploads_stay_in_memory(ask: Callable[[Sent], Got], monkeypatch: pytest.MonkeyPatch):
+    """Not even for a moment does a disk see them."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a temporary file was made")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", refuse)
+    monkeypatch.setattr("os.open", refuse)
+    data = photo("bmp", width=1500, height=1500)
+    body = (
+        b'--edge\r\ncontent-disposition: form-data; name="picture"; filename="a"\r\n\r\n'
+        + data
+        + b"\r\n--edge--\r\n"
+    )
+    got = ask(Sent("large", "/v1/classify", body, {"content-type": "multipart/form-data; boundary=edge"}))
+    assert got.status == 200
+
+
+def test_memory_stays_flat(server: tuple[str, int]):
+    link = HTTPConnection(*server, timeout=20)
+    sent = Sent("good", "/v1/colorize", photo(width=200, height=150))
+    sizes = []
+    for _ in range(3):
+        for _ in range(120):
+            assert send(link, sent).status == 200
+        sizes.append(_resident_mib())
+    link.close()
+    assert sizes[2] - sizes[1] < 4, sizes
+
+
+def _resident_mib() -> float:
+    pages = Path("/proc/self/statm")
+    if not pages.exists():
+        pytest.skip("needs /proc to read the memory in use")
+    return int(pages.read_text().split()[1]) * 4096 / (1 << 20)
