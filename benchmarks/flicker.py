@@ -1,9 +1,10 @@
 """How much steadier a film's colours are than those of its frames one by one, and what that costs in accuracy.
 
 Films are drawn from photos, so that colours and motion are known: a camera that holds still, one that pans and zooms,
-and a part of another photo that moves over the first, and cuts between the two with a moving camera. Lightness alone is given to the model, with grain and a lamp that
-flickers. `flicker` follows every point by its true motion; `a*b* error` is against the photo's colours, and `beside the
-moving part` within three small pixels of its edge, where a past carried wrongly would smear.
+a part of another photo that moves over the first, and cuts between two with a moving camera. Lightness alone is given
+to the model, with grain and a lamp that flickers. `flicker` follows every point by its true motion, over places that
+can be seen in both frames; `a*b* error` is against the photo's colours, and `beside the part` within three small pixels
+of the moving part's edge, where a past carried wrongly would smear.
 
     python benchmarks/flicker.py PHOTOS --model RUN [--films 20] [--frames 24] [--grain 4] [--lamp 0.05]
 """

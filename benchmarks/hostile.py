@@ -58,17 +58,21 @@ def attack(port: int, process: int, inputs: int, seed: int) -> list[str]:
     """Send the corpus; returns what was wrong."""
     statuses: dict[str, Counter[int]] = {}
     faults, sizes = [], []
-    before, started, slowest = set(Path(tempfile.gettempdir()).iterdir()), time.perf_counter(), 0.0
+    before, started, slowest = set(Path(tempfile.gettempdir()).iterdir()), time.perf_counter(), (0.0, "")
     for number, sent in enumerate(islice(hostile(seed), inputs)):
         begun = time.perf_counter()
         status, fault = once(port, sent)
-        slowest = max(slowest, time.perf_counter() - begun)
+        slowest = max(
+            slowest, (time.perf_counter() - begun, f"{sent.kind} of {len(sent.body)} bytes, {status}")
+        )
         statuses.setdefault(sent.kind, Counter())[status] += 1
         if fault:
             faults.append(f"{number} {sent.kind} {sent.method} {sent.path[:80]}: {fault}")
         if number % max(1, inputs // 20) == 0:
             sizes.append(resident_mib(process))
-    print(f"{inputs} inputs in {time.perf_counter() - started:.0f} s, the slowest {slowest:.2f} s")
+    print(
+        f"{inputs} inputs in {time.perf_counter() - started:.0f} s, the slowest {slowest[0]:.2f} s ({slowest[1]})"
+    )
     for kind, counted in statuses.items():
         print(f"  {kind:11s} {', '.join(f'{status}: {times}' for status, times in sorted(counted.items()))}")
     made = [path for path in set(Path(tempfile.gettempdir()).iterdir()) - before if "pwned" in path.name]
@@ -96,7 +100,13 @@ def once(port: int, sent: Sent) -> tuple[int, str | None]:
 
 def starve(port: int, clients: int) -> list[str]:
     """Hold many connections with slow uploads; a good request must still be answered, and they be cut off."""
-    head = b"POST /v1/colorize HTTP/1.1\r\nhost: localhost\r\ncontent-type: image/jpeg\r\ncontent-length: 9999\r\n\r\n\xff"
+    lines = (
+        b"POST /v1/colorize HTTP/1.1",
+        b"host: localhost",
+        b"content-type: image/jpeg",
+        b"content-length: 9999",
+    )
+    head = b"\r\n".join((*lines, b"", b"\xff"))
     links = [
         socket.create_connection(("127.0.0.1", port), timeout=UPLOAD_SECONDS * 4) for _ in range(clients)
     ]

@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 import pytest
+from api_client import colorize
 from fastapi.testclient import TestClient
 from PIL import Image
 from stand import CLASSES, colorizer, photo, running, wait_until
@@ -278,3 +279,12 @@ def test_a_real_server_stops_after_it_finished_what_it_accepted():
     assert [answer.status_code for answer in answers] == [200] * 4
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{address}/healthz")
+
+
+def test_the_client_of_the_documentation(tmp_path):
+    """It is shown in the docs as it stands in `api_client.py`."""
+    (tmp_path / "photo.jpg").write_bytes(JPEG)
+    with running(token="a-token-of-some-length") as (host, port, _):
+        picture, said = colorize(tmp_path / "photo.jpg", f"http://{host}:{port}", "a-token-of-some-length")
+    assert picture == encode_picture(colorizer().colorize(JPEG).picture, ".jpg")
+    assert said["label"] in CLASSES

@@ -1,10 +1,13 @@
 """Whatever its own OpenAPI allows is answered as that says; whatever it does not is refused as that says."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import schemathesis
+from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from stand import colorizer, photo
-from starlette.routing import _DefaultLifespan
 
 from knowhue.serving.api import make_app
 from knowhue.serving.settings import ServerSettings
@@ -12,13 +15,19 @@ from knowhue.serving.settings import ServerSettings
 PHOTOS = [
     photo(kind, width, 20, value) for kind in ("jpeg", "png", "gif") for width, value in ((20, 0), (33, 255))
 ]
-EXAMPLES = 25
+EXAMPLES = 60
+
+
+@asynccontextmanager
+async def _endless(_: FastAPI) -> AsyncIterator[None]:
+    yield
+
 
 schemathesis.openapi.media_type("image/*", st.sampled_from(PHOTOS))
 schemathesis.openapi.format("binary", st.sampled_from(PHOTOS))
 schemathesis.openapi.format("hint", st.sampled_from(["0,0=red", "99.5%, 3%=#00ff7f", "5,6 = rgb(1, 2, 3)"]))
 app = make_app({"fake": colorizer()}, ServerSettings(workers=1, batch_wait_ms=0))
-app.router.lifespan_context = _DefaultLifespan(app.router)  # each case starts and ends one; the batcher stays
+app.router.lifespan_context = _endless  # each case starts and ends one; the batcher stays
 schema = schemathesis.openapi.from_asgi("/openapi.json", app, headers={"host": "localhost"})
 
 

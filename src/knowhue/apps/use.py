@@ -128,6 +128,7 @@ def export(
     """Write a trained model as one file or folder that needs nothing else."""
     from knowhue.apps.exporting import run_export
 
+    _deploy_once(source)
     for line in run_export(source, to.value, out, precision, calibrate, licence, upload):
         typer.echo(line)
 

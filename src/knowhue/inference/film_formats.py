@@ -1,5 +1,6 @@
 """What can be written: how each container's pictures are encoded, and what else it has a place for."""
 
+from fractions import Fraction
 from typing import NamedTuple, Protocol
 
 _X264 = {"crf": "18", "preset": "medium"}
@@ -39,7 +40,7 @@ class Shape(Protocol):
     height: int
     width: int
     deep: bool
-    aspect: float
+    aspect: Fraction
 
 
 def pixel_format(shape: Shape, codec: Codec) -> str:

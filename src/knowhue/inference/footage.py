@@ -9,12 +9,16 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.codec.context import Flags
+from av.error import ArgumentError, FFmpegError, InvalidDataError
 from av.sidedata.sidedata import Type as SideData
+from av.stream import Disposition
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
@@ -62,7 +66,7 @@ class Frame(NamedTuple):
 
     def checksum(self) -> int:
         """Of the pixels."""
-        return zlib.crc32(np.ascontiguousarray(self.pixels))
+        return zlib.crc32(np.ascontiguousarray(self.pixels).data)
 
 
 class Footage:
@@ -87,7 +91,7 @@ class Footage:
         self._open()
         try:
             first = next(self._decoded(), None)
-        except av.FFmpegError as error:
+        except FFmpegError as error:
             raise self._damaged(error) from None
         if first is None:
             raise self._damaged("not one whole frame")
@@ -125,7 +129,7 @@ class Footage:
                 return
             rest = self._behind(pts, checksum) or self._behind_counted(count, checksum)
             yield from self._timed(rest, pts)
-        except av.FFmpegError as error:
+        except FFmpegError as error:
             raise self._damaged(error) from None
 
     def _open(self) -> None:
@@ -133,7 +137,7 @@ class Footage:
             self._container.close()
         try:
             self._container = av.open(str(self.path), "r", metadata_errors="replace")
-        except (av.FFmpegError, OSError) as error:
+        except (FFmpegError, OSError) as error:
             raise self._damaged(error) from None
         pictures = [each for each in self._container.streams.video if not _is_cover(each)]
         if not pictures:
@@ -150,7 +154,7 @@ class Footage:
         for packet in self._container.demux(self._stream):
             try:
                 frames = packet.decode()
-            except av.error.InvalidDataError:
+            except InvalidDataError:
                 damaged += 1
                 continue
             for frame in frames:
@@ -169,7 +173,7 @@ class Footage:
                     return None
                 if frame.pts == pts:
                     return frames if self._read(frame, pts, 0).checksum() == checksum else None
-        except av.FFmpegError:
+        except FFmpegError:
             pass
         return None
 
@@ -177,10 +181,8 @@ class Footage:
         """Frames behind the first `count`, all decoded again."""
         self._open()
         frames = self._decoded()
-        last = None
-        for _, (last, _) in zip(range(count), frames, strict=False):
-            pass
-        if last is None or self._read(last, 0, 0).checksum() != checksum:
+        last = next(islice(frames, count - 1, None), None)
+        if last is None or self._read(last[0], 0, 0).checksum() != checksum:
             raise PictureError(
                 f"`{self.path}` should be as it was when its colouring began. Found other frames. Colour it to another "
                 "file."
@@ -279,7 +281,7 @@ class Encoder:
         self._colours = footage.colours
         self._time_base = footage.time_base
         self._context: Any = av.CodecContext.create(codec.name, "w")
-        self._context.flags |= av.codec.context.Flags.global_header | av.codec.context.Flags.frame_duration
+        self._context.flags |= Flags.global_header | Flags.frame_duration
         self._format = footage.shape(self._context, codec)
         self._packets: list[Packet] = []
 
@@ -333,7 +335,7 @@ def assemble(
             sounds = footage.packets(streams if len(times) else {})
             for packet in heapq.merge(pictures, sounds, key=_moment):
                 file.mux(packet)
-    except (av.FFmpegError, OSError) as error:
+    except (FFmpegError, OSError) as error:
         raise RunError(f"Cannot write `{out}`: {error}. Free some space, or name an .mkv file.") from None
     return [*concessions(footage, codec), *_left_out(footage, out.suffix)]
 
@@ -356,7 +358,7 @@ def _adopt(footage: Footage, file: Any, suffix: str) -> dict[int, Any]:
 def _begin(file: Any, suffix: str) -> None:
     try:
         file.start_encoding()
-    except av.error.ArgumentError as error:
+    except ArgumentError as error:
         raise _refusal(suffix, error) from None
 
 
@@ -405,10 +407,10 @@ def _told(metadata: dict[str, str]) -> dict[str, str]:
 
 
 def _is_cover(stream: Any) -> bool:
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+    return bool(stream.disposition & Disposition.attached_pic)
 
 
-def _display_matrix(frame: av.VideoFrame) -> list[int] | None:
+def _display_matrix(frame: Any) -> list[int] | None:
     for data in frame.side_data:
         if data.type == SideData.DISPLAYMATRIX:
             return np.frombuffer(bytes(data), np.int32)[:9].tolist()

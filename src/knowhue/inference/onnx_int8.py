@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from knowhue.errors import ConfigError, PictureError
+from knowhue.errors import ConfigError
 from knowhue.inference.described import KEY
-from knowhue.inference.glimpse import working_size
+from knowhue.inference.examples import Example, find_pictures, read_examples
 from knowhue.inference.network import Answers, FloatArray, Network
 from knowhue.inference.onnx_export import require_packages, set_metadata
 from knowhue.inference.onnx_network import INPUT, INT8_KEY, network_of, open_onnx
@@ -24,17 +24,8 @@ from knowhue.runs import replacing
 
 CALIBRATED_ON = 128
 MEASURED_ON = 256
-FEWEST = 8
 KEPT_AT_THE_END = 2
 """Convolutions of the colour head, at the finest sizes, that stay float: they cost little and show most."""
-
-
-class Example(NamedTuple):
-    """A colour picture at the network's size: L* (h, w), a*b* (h, w, 2), class or None."""
-
-    lightness: FloatArray
-    chroma: FloatArray
-    label: str | None
 
 
 class Loss(NamedTuple):
@@ -84,10 +75,9 @@ def quantize(source: Path, target: Path, pictures: Path) -> Loss:
             f"`source` should be in float32. Found `{source}` in {before.description.precision}. Export the run "
             "to ONNX first."
         )
-    seen = _find_pictures(pictures)
-    calibration, measured = (
-        _read(_spread(files, most), before) for files, most in ((seen[::2], CALIBRATED_ON), (seen[1::2], MEASURED_ON))
-    )
+    seen, size_px = find_pictures(pictures), before.description.size_px
+    calibration = read_examples(seen[::2], CALIBRATED_ON, size_px)
+    measured = read_examples(seen[1::2], MEASURED_ON, size_px)
     return write_int8(source, target, [each.lightness for each in calibration], measured)
 
 
@@ -197,45 +187,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         root.removeFilter(is_not_quantiser)
-
-
-def _find_pictures(folder: Path) -> list[Path]:
-    from knowhue.inference.media import SUFFIXES
-
-    found = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
-    if len(found) < 2 * FEWEST:
-        raise PictureError(
-            f"`pictures` should be a folder of at least {2 * FEWEST} colour pictures, better some hundreds. "
-            f"Found {len(found)} in `{folder}`."
-        )
-    return found
-
-
-def _spread(files: Sequence[Path], most: int) -> list[Path]:
-    return [files[int(place)] for place in np.linspace(0, len(files) - 1, min(most, len(files)))]
-
-
-def _read(files: Sequence[Path], network: Network) -> list[Example]:
-    """Examples of the colour pictures among some files."""
-    examples = [_example(file, network.description.size_px) for file in files]
-    kept = [each for each in examples if each is not None]
-    if len(kept) < FEWEST:
-        raise PictureError(
-            f"`pictures` should hold at least {2 * FEWEST} pictures in colour. Found {len(kept)} in colour among "
-            f"{len(files)}, the others are gray."
-        )
-    return kept
-
-
-def _example(file: Path, size_px: int) -> Example | None:
-    import torch
-
-    from knowhue.color import rgb_to_lab
-    from knowhue.inference.media import read_picture, shrink
-
-    pixels = read_picture(file).pixels
-    if pixels.shape[2] != 3:
-        return None
-    small = shrink(pixels, *working_size(*pixels.shape[:2], size_px)).clip(0, 1)
-    lightness, chroma = rgb_to_lab(torch.from_numpy(small).permute(2, 0, 1)[None])
-    return Example(lightness[0, 0].numpy(), chroma[0].permute(1, 2, 0).numpy(), file.parent.name)

@@ -39,7 +39,9 @@ class OnnxNetwork:
 
     def predict(self, lightness: FloatArray) -> Answers:
         """Answer for L* (B, h, w), 0 to 100; any h and w."""
-        found = dict(zip(self._outputs, self._session.run(self._outputs, {INPUT: lightness[:, None]}), strict=True))
+        found = dict(
+            zip(self._outputs, self._session.run(self._outputs, {INPUT: lightness[:, None]}), strict=True)
+        )
         return Answers(found.get("chroma"), found.get("probabilities"), found["novelty"])
 
 
@@ -73,7 +75,9 @@ def network_of(data: bytes, path: Path, threads: int = 0) -> OnnxNetwork:
     try:
         session = runtime.InferenceSession(data, _options(runtime, threads), providers=_providers(runtime))
     except Exception as error:  # the runtime's errors have no common root but this
-        raise WeightsError(f"`{path}` should be a readable .onnx file. Found: {_first_line(error)}.") from None
+        raise WeightsError(
+            f"`{path}` should be a readable .onnx file. Found: {_first_line(error)}."
+        ) from None
     metadata = session.get_modelmeta().custom_metadata_map
     description = read_description(metadata.get(KEY), path)
     _check_signature(session, description, path)
@@ -99,7 +103,9 @@ def _options(runtime: Any, threads: int) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = _FATAL  # what goes wrong is raised; twice is too often
-    options.add_session_config_entry("session.load_model_format", "ONNX")  # not the runtime's own, unchecked one
+    options.add_session_config_entry(
+        "session.load_model_format", "ONNX"
+    )  # not the runtime's own, unchecked one
     return options
 
 

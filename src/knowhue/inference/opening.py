@@ -90,7 +90,7 @@ def _open_torch(path: Path) -> Network:
 
 
 def _open_onnx(path: Path) -> Network:
-    from knowhue.inference.onnx import open_onnx
+    from knowhue.inference.onnx_network import open_onnx
 
     return open_onnx(path)
 

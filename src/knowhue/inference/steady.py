@@ -5,7 +5,7 @@ The work is done at the network's size. What moved is found by comparing lightne
 lightness agrees with the frame's. A cut forgets the past.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +77,7 @@ class Steadier:
                 self.cuts += 1
             else:
                 share = np.float32(self._strength) * agreed[..., None]
-                answer = chroma + share * (carry(self.past.chroma, flow) - chroma)
+                answer = (chroma + share * (carry(self.past.chroma, flow) - chroma)).astype(np.float32)
         self.past = Past(lightness, answer)
         return answer
 
@@ -106,7 +106,7 @@ def motion(past: FloatArray, lightness: FloatArray) -> FloatArray:
         past: L* (h, w) of the frame before.
         lightness: L* (h, w) of the frame.
     """
-    past = past + np.median(lightness - past)
+    past = (past + np.median(lightness - past)).astype(np.float32)
     pyramid = [(past, lightness)]
     while min(pyramid[-1][0].shape) >= 2 * _COARSEST_PX:
         pyramid.append((_halved(pyramid[-1][0]), _halved(pyramid[-1][1])))
@@ -147,8 +147,8 @@ def _improved(flow: FloatArray, old: FloatArray, new: FloatArray) -> FloatArray:
     carried = carry(old, flow)
     down, across = np.gradient(carried)
     left = new - carried
-    products = np.stack([down * down, down * across, across * across, down * left, across * left])
-    yy, yx, xx, yt, xt = uniform_filter(products, (0, _WINDOW, _WINDOW), mode="nearest")
+    products = (down * down, down * across, across * across, down * left, across * left)
+    yy, yx, xx, yt, xt = (uniform_filter(product, _WINDOW, mode="nearest") for product in products)
     yy, xx = yy + _STIFFNESS, xx + _STIFFNESS
     scale = 1 / (yy * xx - yx * yx)
     step = np.stack([(xx * yt - yx * xt) * scale, (yy * xt - yx * yt) * scale], -1)
@@ -166,5 +166,5 @@ def _resized(flow: FloatArray, shape: tuple[int, ...]) -> FloatArray:
     if flow.shape[:2] == shape:
         return flow
     factors = [new / old for new, old in zip(shape, flow.shape, strict=False)]
-    larger = zoom(flow, (*factors, 1), order=1, mode="nearest", grid_mode=True)
+    larger: NDArray[Any] = zoom(flow, (*factors, 1), order=1, mode="nearest", grid_mode=True)
     return (larger * np.array(factors, np.float32)).astype(np.float32)

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from knowhue.description import Description
 from knowhue.errors import WeightsError
+from knowhue.inference.described import KEY, read_description
 from knowhue.inference.network import Answers, FloatArray
 from knowhue.models.deployed import Deployed, build_deployed
 
@@ -40,7 +40,7 @@ def open_torch(path: Path) -> TorchNetwork:
     """
     try:
         with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get("knowhue")
+            text = (file.metadata() or {}).get(KEY)
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"`{path}` should be a readable safetensors file. Found: {error}.") from None
@@ -52,27 +52,6 @@ def open_torch(path: Path) -> TorchNetwork:
         first = str(error).splitlines()[-1].strip()
         raise WeightsError(f"`{path}` should hold the weights that it describes. Found: {first}") from None
     return TorchNetwork(module, description)
-
-
-def read_description(text: str | None, path: Path) -> Description:
-    """The description stored with weights.
-
-    Raises:
-        WeightsError: there is none, or a later version of knowhue wrote it.
-    """
-    if text is None:
-        raise WeightsError(
-            f"`{path}` should be a model that `knowhue export` made. Found weights without a description: a run's "
-            "model.safetensors is not one; export its run folder."
-        )
-    try:
-        return Description.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise WeightsError(
-            f"`{path}` should be described as this version of knowhue does. Found at "
-            f"`{'.'.join(map(str, first['loc']))}`: {first['msg']}. Upgrade knowhue, or export the run again."
-        ) from None
 
 
 def _to_numpy(tensor: Tensor) -> FloatArray:

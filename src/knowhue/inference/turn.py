@@ -17,6 +17,7 @@ class Turn(NamedTuple):
     def of(cls, matrix: Sequence[int]) -> "Turn":
         """The quarter turn nearest to a display matrix: 9 numbers, row by row, x' = m0 x + m3 y, y' = m1 x + m4 y.
 
+        >>> import numpy as np
         >>> Turn.of([0, 1, 0, -1, 0, 0, 0, 0, 1]).upright(np.array([[1, 2], [3, 4]])).tolist()
         [[3, 1], [4, 2]]
         """

@@ -76,7 +76,7 @@ class Server(uvicorn.Server):
                 ws="none",
                 loop="asyncio",
                 lifespan="on",
-                log_level="warning",
+                log_level="error",  # callers can cause warnings, as many as they like
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,

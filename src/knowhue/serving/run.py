@@ -4,8 +4,13 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from knowhue.errors import ConfigError, ExtraError
 from knowhue.inference.colorizer import Colorizer
+from knowhue.inference.picture import Picture
+from knowhue.serving.asking import Ask
+from knowhue.serving.batcher import Batcher
 from knowhue.serving.settings import ServerSettings
 
 BACKLOG = 256
@@ -45,11 +50,21 @@ def serve(
             f"`knowhue serve` needs `{error.name}`, which is not installed: pip install 'knowhue[serve]'."
         ) from None
     with listening(settings) as opened:
+        warm(app.state.batchers)
         announce(address_of(opened, settings))
         try:
             Server(app, settings).run(sockets=[opened])
         except KeyboardInterrupt:
             return  # uvicorn has stopped in order and tells it again
+
+
+def warm(batchers: Mapping[str, Batcher]) -> None:
+    """Colour a gray and an RGB picture by every model, so that nobody waits for what is compiled on first use."""
+    for batcher in batchers.values():
+        colours = "colour" in batcher.colorizer.network.description.tasks
+        for bands in (1, 3):
+            small = Picture.of(np.full((64, 64, bands), 128, np.uint8))
+            batcher.submit(Ask(small, colour=colours)).result()
 
 
 def listening(settings: ServerSettings) -> socket.socket:

@@ -1,0 +1,126 @@
+"""What `knowhue export` does, and says."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from knowhue.errors import ConfigError
+from knowhue.inference.opening import find_model
+from knowhue.inference.torch_network import TorchNetwork, open_torch
+
+UNITS = {"chroma": "CIELAB units", "probabilities": "", "novelty": ""}
+PRECISIONS = {
+    "safetensors": ("float32", "float16"),
+    "hub-folder": ("float32", "float16"),
+    "onnx": ("float32", "int8"),
+}
+
+
+def run_export(
+    source: str,
+    kind: str,
+    out: Path | None,
+    precision: str,
+    calibrate: Path | None,
+    licence: str,
+    upload: str | None,
+) -> Iterator[str]:
+    """Write a model; lines that say what was written and how it was checked.
+
+    Raises:
+        ConfigError: the settings contradict each other, or the source cannot be exported again.
+    """
+    _check(kind, precision, calibrate, upload)
+    path = find_model(source)
+    if path.suffix != ".safetensors":
+        raise ConfigError(
+            f"`source` should be a run, a study or a .safetensors file. Found `{source}`: export its run again."
+        )
+    network = _licensed(open_torch(path), licence)
+    target = out or Path(f"{Path(source).resolve().name}{'' if kind == 'hub-folder' else '.' + kind}")
+    _refuse_suffix(kind, target)
+    yield from EXPORTS[kind](network, target, precision, calibrate)
+    if upload is not None:
+        from knowhue.inference.sharing import upload as send
+
+        yield f"uploaded: {send(target, upload)}"
+
+
+def _check(kind: str, precision: str, calibrate: Path | None, upload: str | None) -> None:
+    if precision not in PRECISIONS[kind]:
+        raise ConfigError(
+            f"`--precision` should be {' or '.join(PRECISIONS[kind])} for --to {kind}. Found `{precision}`."
+        )
+    if (precision == "int8") != (calibrate is not None):
+        raise ConfigError(
+            "`--precision int8` and `--calibrate FOLDER` should go together: 8 bits are fitted to pictures, and what "
+            "they cost is measured on others of them."
+        )
+    if upload is not None and kind != "hub-folder":
+        raise ConfigError("`--upload` should go with `--to hub-folder`, which makes what the hub takes.")
+
+
+def _licensed(network: TorchNetwork, licence: str) -> TorchNetwork:
+    if not licence:
+        return network
+    return TorchNetwork(network.module, network.description.model_copy(update={"licence": licence}))
+
+
+def _refuse_suffix(kind: str, target: Path) -> None:
+    if kind != "hub-folder" and target.suffix != f".{kind}":
+        raise ConfigError(f"`--out` should end in .{kind} for --to {kind}. Found `{target}`.")
+
+
+def _safetensors(network: TorchNetwork, target: Path, precision: str, _: Path | None) -> Iterator[str]:
+    from knowhue.inference.sharing import export_safetensors
+
+    differences = export_safetensors(network, target, precision)
+    yield f"{target}: {target.stat().st_size / 1e6:.1f} MB"
+    yield _said(differences, "the original")
+
+
+def _hub_folder(network: TorchNetwork, target: Path, precision: str, _: Path | None) -> Iterator[str]:
+    from knowhue.inference.sharing import export_hub_folder
+
+    differences = export_hub_folder(network, target, precision)
+    yield f"{target}: README.md, config.json, model.safetensors"
+    yield _said(differences, "the original")
+
+
+def _onnx(network: TorchNetwork, target: Path, precision: str, calibrate: Path | None) -> Iterator[str]:
+    from knowhue.inference.onnx_export import export_onnx
+
+    if precision == "float32":
+        differences = export_onnx(network, target)
+        yield f"{target}: {target.stat().st_size / 1e6:.1f} MB"
+        yield _said(differences, "torch")
+        return
+    from knowhue.inference.onnx_int8 import quantize
+
+    assert calibrate is not None  # checked before
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "float32.onnx"
+        differences = export_onnx(network, whole)
+        lost = quantize(whole, target, calibrate)
+    yield f"{target}: {target.stat().st_size / 1e6:.1f} MB"
+    yield _said(differences, "torch, before 8 bits")
+    yield f"in 8 bits, on {lost.measured_on} pictures ({lost.calibrated_on} others were calibrated on):"
+    if lost.chroma is not None:
+        yield f"  a*b* differ by {lost.chroma:.2f} CIELAB units on average"
+        yield f"  a*b* error {lost.ab_l1_after:.2f} instead of {lost.ab_l1_before:.2f} CIELAB units"
+    if lost.agreement is not None:
+        yield f"  the same class in {lost.agreement:.1%}"
+    if lost.accuracy_before is not None:
+        yield f"  accuracy {lost.accuracy_after:.1%} instead of {lost.accuracy_before:.1%}"
+
+
+def _said(differences: Mapping[str, float], other: str) -> str:
+    parts = [f"{name} {value:.2g} {UNITS.get(name, '')}".strip() for name, value in differences.items()]
+    return f"largest difference to {other}: {', '.join(parts)}"
+
+
+EXPORTS: dict[str, Callable[[TorchNetwork, Path, str, Path | None], Iterator[str]]] = {
+    "safetensors": _safetensors,
+    "onnx": _onnx,
+    "hub-folder": _hub_folder,
+}
