@@ -233,7 +233,7 @@ def test_ctrl_c_ends_it_cleanly(tmp_path: Path):
 
     with pytest.raises(KeyboardInterrupt):
         colour(source, tmp_path / "out", report=press)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("knowhue-")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("knowhue-folder-")]
     assert len(contents(tmp_path / "out")) == len(lines(tmp_path / "out")) == 10
     assert colour(source, tmp_path / "out").made == 50
 

@@ -17,7 +17,7 @@ def stages(**changes: Any) -> Stages:
 
 
 def threads_left() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("knowhue-")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("knowhue-folder-")]
 
 
 @settings(max_examples=30, deadline=None)

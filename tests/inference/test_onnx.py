@@ -1,0 +1,357 @@
+"""ONNX: answers as torch does or is not written; what is read is no code and nothing else; 8 bits and their cost."""
+
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+from PIL import Image
+from tiny_models import CLASSES, describe, lite0_network, noise, two_stage_network
+
+from knowhue.errors import ConfigError, ExtraError, PictureError, WeightsError
+from knowhue.inference.examples import Example
+from knowhue.inference.network import Answers
+from knowhue.inference.onnx_export import TOLERANCE, export_onnx
+from knowhue.inference.onnx_guard import reads_elsewhere
+from knowhue.inference.onnx_int8 import judge_loss, quantize
+from knowhue.inference.onnx_network import INT8_KEY, open_onnx
+from knowhue.inference.opening import open_network
+from knowhue.models.deployed import Deployed
+
+
+@pytest.fixture(scope="session")
+def network():
+    return two_stage_network()
+
+
+@pytest.fixture(scope="session")
+def file(network, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    export_onnx(network, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def opened(file):
+    return open_onnx(file, threads=1)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """Waves of colour, eight of each class."""
+    root, generator = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for name in CLASSES:
+        (root / name).mkdir()
+        for number in range(8):
+            phase = generator.uniform(0, 6, 3) + np.linspace(0, 5, 40)[:, None, None] * generator.uniform(
+                0, 2, 3
+            )
+            rgb = 127 + 100 * np.sin(phase + np.linspace(0, 4, 36)[None, :, None])
+            Image.fromarray(rgb.astype(np.uint8)).save(root / name / f"{number}.png")
+    return root
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 70), st.integers(1, 70), st.integers(0, 99))
+def test_pictures_of_any_number_and_size_are_answered_as_by_torch(
+    network, opened, count, height, width, seed
+):
+    lightness = noise(count, height, width, seed)
+    expected, found = network.predict(lightness), opened.predict(lightness)
+    for name in Answers._fields:
+        one, other = getattr(expected, name), getattr(found, name)
+        assert one.shape == other.shape
+        assert other.dtype == np.float32
+        assert np.abs(one - other).max() <= TOLERANCE[name]
+    assert np.abs(found.chroma).max() > 1
+
+
+def test_the_largest_differences_are_in_the_file(opened):
+    assert set(opened.measured["parity"]) == set(TOLERANCE)
+    assert all(0 <= value <= TOLERANCE[name] for name, value in opened.measured["parity"].items())
+    assert opened.description == describe()
+
+
+@pytest.mark.parametrize("task", ["colour", "class"])
+def test_a_head_that_is_not_there_is_left_out(tmp_path, task):
+    network = two_stage_network((task,))
+    differences = export_onnx(network, tmp_path / "model.onnx")
+    answers = open_onnx(tmp_path / "model.onnx").predict(noise(2, 9, 13))
+    assert (answers.chroma is None) == (task == "class")
+    assert (answers.probabilities is None) == (task == "colour")
+    assert answers.novelty.shape == (2,)
+    assert len(differences) == 2
+
+
+class Contrary(Deployed):
+    """Answers otherwise when it is traced than when it is run."""
+
+    def forward(self, lightness):
+        answer = super().forward(lightness)
+        return answer._replace(chroma=answer.chroma + 1) if torch.compiler.is_exporting() else answer
+
+
+def test_a_graph_that_answers_otherwise_is_never_written(tmp_path):
+    target = tmp_path / "model.onnx"
+    target.write_bytes(b"as it was")
+    with pytest.raises(WeightsError, match=r"within chroma 0\.01.* Found differences up to chroma 1,"):
+        export_onnx(two_stage_network(kind=Contrary), target)
+    assert target.read_bytes() == b"as it was"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_the_file_says_nothing_of_the_machine_that_made_it(file):
+    data = file.read_bytes()
+    assert b".py" not in data
+    assert b"stack_trace" not in data
+
+
+def test_running_imports_neither_torch_nor_onnx(file):
+    program = (
+        "import sys; from pathlib import Path; import numpy as np\n"
+        "from knowhue.inference.opening import open_network\n"
+        f"network = open_network({str(file)!r})\n"
+        "network.predict(np.zeros((1, 5, 5), np.float32))\n"
+        "assert network.runtime == 'onnx'\n"
+        "print(sorted({'torch', 'onnx', 'onnxscript', 'timm'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_opens_by_its_suffix(file):
+    assert open_network(file).runtime == "onnx"
+
+
+def test_threads_change_no_answer(file, opened):
+    lightness = noise(1, 40, 50)
+    for one, other in zip(opened.predict(lightness), open_onnx(file, 2).predict(lightness), strict=True):
+        assert np.allclose(one, other, atol=1e-4)
+
+
+def test_without_the_runtime_the_remedy_is_named(file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ExtraError, match=r"pip install 'knowhue\[onnx\]'"):
+        open_onnx(file)
+
+
+def test_without_the_exporter_the_remedy_is_named(network, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ExtraError, match=r"needs onnxscript\. .*pip install 'knowhue\[onnx\]'"):
+        export_onnx(network, tmp_path / "model.onnx")
+
+
+class Bomb:
+    """Pickled code."""
+
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"not a model at all", pickle.dumps(Bomb()), pickle.dumps([Bomb()], 0)]
+)
+def test_what_is_no_model_is_refused_in_one_line_and_not_run(tmp_path, data, capfd):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match=r"should be a readable \.onnx file") as caught:
+        open_onnx(path)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
+def test_a_torn_file_is_refused(file, tmp_path, share):
+    path = tmp_path / "model.onnx"
+    data = file.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(WeightsError):
+        open_onnx(path)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(WeightsError, match="No such file"):
+        open_onnx(tmp_path / "none.onnx")
+
+
+def _elsewhere(location="weights.bin"):
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value=location)
+    return tensor
+
+
+def _graph(nodes=(), initializers=(), name="g"):
+    output = helper.make_tensor_value_info("novelty", TensorProto.FLOAT, [4])
+    source = helper.make_tensor_value_info("lightness", TensorProto.FLOAT, ["b", 1, "h", "w"])
+    return helper.make_graph(list(nodes), name, [source], [output], list(initializers))
+
+
+def _model(graph, **parts):
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10, **parts)
+
+
+def _constant(tensor):
+    return helper.make_node("Constant", [], ["w"], value=tensor)
+
+
+def _sparse():
+    return onnx.SparseTensorProto(values=_elsewhere(), indices=_elsewhere(), dims=[4])
+
+
+def _in_branch():
+    branch = helper.make_graph([_constant(_elsewhere())], "b", [], [])
+    return _graph([helper.make_node("If", ["c"], ["novelty"], then_branch=branch, else_branch=branch)])
+
+
+def _in_function():
+    opset = [helper.make_opsetid("", 20)]
+    return helper.make_function("local", "f", [], ["w"], [_constant(_elsewhere())], opset)
+
+
+HIDING_PLACES = {
+    "initializer": lambda: _model(_graph([helper.make_node("Identity", ["w"], ["novelty"])], [_elsewhere()])),
+    "constant": lambda: _model(_graph([_constant(_elsewhere())])),
+    "list": lambda: _model(_graph([helper.make_node("X", [], ["w"], many=[_elsewhere()])])),
+    "branch": lambda: _model(_in_branch()),
+    "sparse": lambda: _model(_graph([helper.make_node("X", [], ["w"], value=_sparse())])),
+    "function": lambda: _model(_graph(), functions=[_in_function()]),
+    "memory": lambda: _model(_graph(initializers=[_elsewhere("*/_ORT_MEM_ADDR_/*")])),
+}
+
+
+@pytest.mark.parametrize("place", HIDING_PLACES)
+def test_weights_that_lie_elsewhere_are_never_fetched(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    path = tmp_path / "model.onnx"
+    path.write_bytes(HIDING_PLACES[place]().SerializeToString())
+    with pytest.raises(WeightsError, match="read from elsewhere"):
+        open_onnx(path)
+
+
+def test_weights_that_lie_here_are_not_suspected(file):
+    assert not reads_elsewhere(file.read_bytes())
+
+
+@given(st.binary(max_size=60))
+def test_bytes_are_read_as_fields_or_refused(data):
+    try:
+        reads_elsewhere(data)
+    except ValueError:
+        with pytest.raises(Exception, match=r".*"):
+            onnx.ModelProto.FromString(data)
+
+
+def test_operators_that_only_their_maker_has_are_refused(tmp_path):
+    model = _model(_graph([helper.make_node("Steal", ["lightness"], ["novelty"], domain="evil")]))
+    model.opset_import.append(helper.make_opsetid("evil", 1))
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(WeightsError, match=r"should be a readable \.onnx file"):
+        open_onnx(tmp_path / "model.onnx")
+
+
+def test_a_foreign_model_is_refused(tmp_path):
+    onnx.save(
+        _model(_graph([helper.make_node("Flatten", ["lightness"], ["novelty"])])), tmp_path / "model.onnx"
+    )
+    with pytest.raises(WeightsError, match="without a description"):
+        open_onnx(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("lie", [{"classes": ("one",)}, {"config": describe(("colour",)).config}])
+def test_a_description_that_does_not_fit_is_refused(file, tmp_path, lie):
+    model = onnx.load(file)
+    if "config" in lie:
+        del model.graph.output[0]  # the colours
+    described = describe(**({"classes": ("one",)} if "classes" in lie else {}))
+    model.metadata_props[0].value = described.model_dump_json()
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(WeightsError, match="take and give what its description says"):
+        open_onnx(tmp_path / "model.onnx")
+
+
+@pytest.fixture(scope="session")
+def eight_bits(file, photos, tmp_path_factory):
+    path = tmp_path_factory.mktemp("int8") / "model.onnx"
+    return path, quantize(file, path, photos)
+
+
+def test_eight_bits_answer_nearly_as_float_and_say_so(opened, eight_bits):
+    path, loss = eight_bits
+    network = open_onnx(path)
+    lightness = noise(2, 33, 47)
+    assert not np.array_equal(network.predict(lightness).chroma, opened.predict(lightness).chroma)
+    assert network.description == describe(precision="int8")
+    assert network.measured == {"int8": loss._asdict()}
+    assert 0 < loss.chroma < 3
+    assert abs(loss.ab_l1_after - loss.ab_l1_before) <= loss.chroma
+    assert (loss.calibrated_on, loss.measured_on) == (12, 12)
+    assert loss.accuracy_before is not None
+
+
+def test_only_convolutions_but_the_first_and_the_last_are_in_eight_bits(eight_bits):
+    model = onnx.load(eight_bits[0])
+    made_by = {name: node.op_type for node in model.graph.node for name in node.output}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    quantised = [made_by.get(node.input[1]) == "DequantizeLinear" for node in convolutions]
+    assert quantised[0] is False
+    assert quantised[-1] is False
+    assert sum(quantised) >= 1
+    assert {entry.key for entry in model.metadata_props} == {"knowhue", INT8_KEY}
+
+
+def test_eight_bits_are_made_of_float_alone(eight_bits, photos, tmp_path):
+    with pytest.raises(ConfigError, match=r"in float32. Found .* in int8"):
+        quantize(eight_bits[0], tmp_path / "again.onnx", photos)
+
+
+def test_too_few_pictures_are_refused(file, photos, tmp_path):
+    with pytest.raises(PictureError, match="at least 16 colour pictures"):
+        quantize(file, tmp_path / "model.onnx", photos / CLASSES[0])
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_gray_pictures_measure_nothing(file, tmp_path):
+    for number in range(16):
+        Image.new("L", (9, 9), number).save(tmp_path / f"{number}.png")
+    with pytest.raises(PictureError, match="Found 0 in colour among 8"):
+        quantize(file, tmp_path / "model.onnx", tmp_path)
+
+
+class Answering:
+    """Gives one colour and one class to every picture."""
+
+    runtime = "fixed"
+    description = describe()
+
+    def __init__(self, chroma, label):
+        self.chroma, self.label = chroma, label
+
+    def predict(self, lightness):
+        probabilities = np.eye(3, dtype=np.float32)[[self.label] * len(lightness)]
+        chroma = np.full((*lightness.shape, 2), self.chroma, np.float32)
+        return Answers(chroma, probabilities, np.zeros(len(lightness), np.float32))
+
+
+def test_the_loss_is_what_its_words_say():
+    truth = [
+        Example(noise(1, 4, 5)[0], np.full((4, 5, 2), 10, np.float32), label) for label in ("shark", "coral")
+    ]
+    loss = judge_loss(Answering(7, 2), Answering(12, 1), truth, 5)
+    assert (loss.chroma, loss.ab_l1_before, loss.ab_l1_after) == (5, 3, 2)
+    assert (loss.agreement, loss.accuracy_before, loss.accuracy_after) == (0, 0.5, 0)
+    assert (loss.calibrated_on, loss.measured_on) == (5, 2)
+    unlabelled = [each._replace(label="holiday") for each in truth]
+    assert judge_loss(Answering(7, 2), Answering(12, 1), unlabelled, 5).accuracy_before is None
+
+
+@pytest.mark.slow
+def test_a_real_base_passes_too(tmp_path):
+    differences = export_onnx(lite0_network(), tmp_path / "model.onnx")
+    assert all(value <= TOLERANCE[name] for name, value in differences.items())

@@ -1,0 +1,90 @@
+"""Models of a few thousand weights with all the parts of a real one, and their descriptions."""
+
+import numpy as np
+import torch
+from timm.layers import Conv2dSame
+from torch import Tensor, nn
+
+from knowhue.config import Config
+from knowhue.description import Calibration, Description, Interval
+from knowhue.inference.torch_network import TorchNetwork
+from knowhue.models.classifier import Classifier
+from knowhue.models.decoders import DECODERS
+from knowhue.models.deployed import Deployed, build_deployed
+from knowhue.models.multitask import MultiTask
+from knowhue.presets import edit
+
+CLASSES = ("coral", "penguin", "shark")
+SIZE_PX = 32
+BOTH = ("colour", "class")
+
+
+class TwoStageBase(nn.Module):
+    """A base of strides 2 and 4, the first of which pads as TensorFlow does."""
+
+    channels, strides = (8, 12), (2, 4)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = Conv2dSame(1, 8, 3, 2)
+        self.norm = nn.BatchNorm2d(8)
+        self.second = nn.Conv2d(8, 12, 3, 2, padding=1)
+
+    def forward(self, lightness: Tensor) -> tuple[Tensor, ...]:
+        fine = torch.relu(self.norm(self.first(lightness / 100)))
+        return fine, torch.relu(self.second(fine))
+
+
+def describe(tasks: tuple[str, ...] = BOTH, **changes: object) -> Description:
+    """What a small run would say of its model."""
+    config = edit(
+        Config(),
+        {
+            "tasks": tasks,
+            "encoder": {"name": "tf_efficientnet_lite0", "weights": "none"},
+            "colour": {"width": 4},
+            "pictures": {"path": "/home/somebody/photos", "size_px": SIZE_PX},
+        },
+    )
+    values = {
+        "name": "multi, seed 0, of /home/somebody/runs",
+        "version": "0.1.0",
+        "config": config,
+        "classes": CLASSES,
+        "size_px": SIZE_PX,
+        "pictures": {"source": "folder", "train": 90, "validation": 30, "fingerprint": "0123abcd"},
+        "metrics": {"ab_l1": Interval(value=9.5, low=9.0, high=10.0)},
+        "calibration": Calibration(temperature=1.5, ece_before=0.05, ece_after=0.02, pictures=30),
+        "references": 12,
+        "novelty_limit": 0.3,
+    }
+    return Description.model_validate(values | changes)
+
+
+def two_stage_network(tasks: tuple[str, ...] = BOTH, kind: type[Deployed] = Deployed) -> TorchNetwork:
+    """The smallest model that has every kind of layer."""
+    torch.manual_seed(0)
+    base = TwoStageBase()
+    colour = DECODERS["unet"](base.channels, base.strides, 4) if "colour" in tasks else None
+    classifier = Classifier(base.channels[-1], len(CLASSES)) if "class" in tasks else None
+    module = kind(MultiTask(base, colour, classifier), 1.5, 12, 0.3)  # pyright: ignore[reportArgumentType]
+    return TorchNetwork(_awakened(module), describe(tasks))
+
+
+def lite0_network() -> TorchNetwork:
+    """An untrained model on a real base, as files can hold it."""
+    torch.manual_seed(0)
+    return TorchNetwork(_awakened(build_deployed(describe())), describe())
+
+
+def noise(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    """L* (count, height, width)."""
+    return np.random.default_rng(seed).uniform(0, 100, (count, height, width)).astype(np.float32)
+
+
+def _awakened(module: Deployed) -> Deployed:
+    """With colours, which an untrained head does not give, and references of length 1."""
+    if module.model.colour is not None:
+        nn.init.normal_(module.model.colour.out.weight, std=0.3)
+    module.references.copy_(nn.functional.normalize(torch.randn_like(module.references).abs(), dim=1))
+    return module
