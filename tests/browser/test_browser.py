@@ -69,7 +69,7 @@ def test_an_upload_is_answered_by_both_models_side_by_side(visit):
     expect(page.get_by_role("heading", name="Single-task")).to_be_visible()
     expect(page.get_by_role("heading", name="Multi-task")).to_be_visible()
     expect(page.get_by_text("Sees dark").or_(page.get_by_text("Sees bright")).or_(page.get_by_text("Not sure"))).to_be_visible()
-    expect(page.get_by_role("status")).to_have_text("1 photo coloured.")
+    expect(page.locator("p.status")).to_have_text("1 photo coloured.")
     assert coloured(page, 0)[..., 2].mean() > coloured(page, 0)[..., 0].mean()  # blue
     assert coloured(page, 1)[..., 0].mean() > coloured(page, 1)[..., 2].mean()  # orange
 

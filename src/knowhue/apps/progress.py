@@ -21,6 +21,13 @@ SHORT = {
     "discriminator": "D",
     "cross_entropy": "CE",
 }
+COUNTED = {
+    "prepare": "pictures",
+    "features": "pictures through the frozen base",
+    "folder": "pictures",
+    "film": "frames",
+}
+"""What is counted in stages that go from picture to picture."""
 
 
 @contextmanager
@@ -126,6 +133,8 @@ def title(event: Mapping[str, Any]) -> str:
             return f"{event['arm']}, seed {event['seed']}: {what}"
         case "prepare" if event["done"] == 1:
             return "preparing pictures"
+        case "folder" | "film" if event["done"] <= 1:
+            return "colouring"
         case "report":
             return "writing the report"
     return ""
@@ -135,7 +144,7 @@ def extent(event: Mapping[str, Any]) -> tuple[int, int]:
     """How much of the work at hand is done, of how much; steps over all epochs of a phase."""
     if event["stage"] == "train":
         return (event["epoch"] - 1) * event["steps"] + event["step"], event["epochs"] * event["steps"]
-    return (event["done"], event["total"]) if event["stage"] in ("prepare", "features") else (0, 0)
+    return (event["done"], event["total"]) if event["stage"] in COUNTED else (0, 0)
 
 
 def describe(event: Mapping[str, Any]) -> str:
@@ -143,9 +152,10 @@ def describe(event: Mapping[str, Any]) -> str:
     if event["stage"] == "train":
         losses = "  ".join(f"{SHORT[k]} {float(v):.3f}" for k, v in event["losses"].items() if k in SHORT)
         return f"epoch {event['epoch']}/{event['epochs']}  {losses}"
-    if event["stage"] in ("prepare", "features"):
-        what = "pictures" if event["stage"] == "prepare" else "pictures through the frozen base"
-        return f"{event['done']}/{event['total']} {what}"
+    if event["stage"] in COUNTED:
+        counts = f"{event['done']}/{event['total']} {COUNTED[event['stage']]}"
+        rate = f", {event['per_second']:.1f} a second" if event.get("per_second") else ""
+        return counts + rate + (f", {event['failed']} failed" if event.get("failed") else "")
     return str(event["text"]) if event["stage"] == "note" else ""
 
 

@@ -79,7 +79,7 @@ def refusal_of(error: KnowhueError) -> Refusal | None:
 def one_line(message: str) -> bytes:
     r"""The body of every answer that is an error.
 
-    >>> one_line("Two\\nlines.")
+    >>> one_line("Two\nlines.")
     b'{"error": "Two lines."}'
     """
     return json.dumps({"error": " ".join(message.split())}).encode()
