@@ -30,7 +30,7 @@ from knowhue.inference.ledger import LEDGER
 from knowhue.inference.media import read_picture, write_picture
 from knowhue.inference.pipeline import Limits
 
-BASES = 16
+BASES = 4
 WARM = 16
 
 

@@ -125,7 +125,8 @@ def log_epoch(served: Served) -> Callable[..., None]:
     def log(arm: str, seed: int, epochs: int, **validation: float) -> None:
         folder = run_folder(served.study, arm, served.plan.run_config(arm, seed))
         lines = [
-            {"phase": "finetune", "epoch": epoch, "validation": validation, "seconds": 1.0} for epoch in range(1, epochs + 1)
+            {"phase": "finetune", "epoch": epoch, "validation": validation, "seconds": 1.0}
+            for epoch in range(1, epochs + 1)
         ]
         write_log(folder, json.loads(json.dumps(lines)))
 

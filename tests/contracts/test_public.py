@@ -20,7 +20,9 @@ def test_public_names_are_sorted_and_there():
 
 
 def test_unknown_name_lists_the_public_ones():
-    with pytest.raises(AttributeError, match=r"no attribute 'tran'; public names: Colorizer, Config, .*train"):
+    with pytest.raises(
+        AttributeError, match=r"no attribute 'tran'; public names: Colorizer, Config, .*train"
+    ):
         knowhue.tran  # noqa: B018
 
 

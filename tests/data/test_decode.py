@@ -55,7 +55,9 @@ def test_cmyk_jpeg(read):
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "YCbCr", "HSV", "LAB", "RGBX"])
 def test_every_mode_gives_rgb(tmp_path, mode):
-    path = tmp_path / ("picture.jpg" if mode == "YCbCr" else "picture.tif")  # Pillow 12 cuts YCbCr TIFFs short
+    path = tmp_path / (
+        "picture.jpg" if mode == "YCbCr" else "picture.tif"
+    )  # Pillow 12 cuts YCbCr TIFFs short
     try:
         flat(RED).convert(mode).save(path)
     except (OSError, ValueError):

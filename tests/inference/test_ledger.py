@@ -94,14 +94,36 @@ def test_a_kill_at_any_byte_leaves_a_picture_with_its_line_or_neither(out: Path)
         assert list(ledger.records) == ["first.jpg"]
 
 
-def test_a_picture_that_cannot_come_to_its_place_leaves_no_line(out: Path):
-    (out / "a").write_bytes(b"a file where a folder should be")
+@pytest.mark.parametrize("blocked", ["a", "a/x.jpg"])
+def test_a_picture_that_cannot_come_to_its_place_leaves_no_line(out: Path, blocked: str):
+    if blocked == "a":
+        (out / "a").write_bytes(b"a file where a folder should be")
+    else:
+        (out / "a/x.jpg").mkdir(parents=True)
     with opened(out) as ledger:
         commit(ledger, "b.jpg")
         with pytest.raises(RunError, match="Cannot write"):
             commit(ledger)
         commit(ledger, "c.jpg")
     assert [record["path"] for record in lines(out)] == ["b.jpg", "c.jpg"]
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_kill_before_or_after_the_move_is_told_apart(
+    out: Path, monkeypatch: pytest.MonkeyPatch, moved: bool
+):
+    def die(written: Path, output: Path) -> None:
+        if moved:
+            written.rename(output)
+        raise KeyboardInterrupt
+
+    with opened(out) as ledger, monkeypatch.context() as patched:
+        patched.setattr("knowhue.inference.ledger.os.replace", die)
+        with pytest.raises(KeyboardInterrupt):
+            commit(ledger)
+    with opened(out) as ledger:
+        assert list(ledger.records) == ["a/x.jpg"] * moved
+        assert not ledger.in_the_way("a/x.jpg", "a/x.jpg")
 
 
 def test_a_failure_is_noted_and_forgotten_by_the_next_run(out: Path):

@@ -68,7 +68,7 @@ def test_weights_beyond_half_precision_are_refused(tmp_path):
 
 
 def test_an_unknown_precision_lists_the_known(network, tmp_path):
-    with pytest.raises(ConfigError, match="one of float32, float16. Found `precision = int3`"):
+    with pytest.raises(ConfigError, match=r"one of float32, float16\. Found `precision = int3`"):
         export_safetensors(network, tmp_path / "x.safetensors", "int3")
 
 

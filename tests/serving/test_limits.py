@@ -256,7 +256,9 @@ def test_who_leaves_while_waiting_is_forgotten():
         request = post_of(len(JPEG)) + JPEG
         with socket.create_connection((host, port)) as stays:
             stays.sendall(request)
-            wait_until(lambda: batcher.length == 1 and not (batcher._waiting or batcher._decoding or batcher._seen))
+            wait_until(
+                lambda: batcher.length == 1 and not (batcher._waiting or batcher._decoding or batcher._seen)
+            )
             with socket.create_connection((host, port)) as leaves:
                 leaves.sendall(request)
                 wait_until(lambda: batcher._seen)

@@ -143,7 +143,9 @@ class _Flow:
             for _ in range(listeners * is_last):
                 following.put(_NO_MORE)
 
-        return [threading.Thread(target=run, name=f"knowhue-folder-{name}", daemon=True) for _ in range(count)]
+        return [
+            threading.Thread(target=run, name=f"knowhue-folder-{name}", daemon=True) for _ in range(count)
+        ]
 
     def _begin_next(self) -> bool:
         with self._lock:

@@ -24,7 +24,7 @@ const aim = (cross, x, y) => {
 };
 
 split(50);
-setMode("compare");
+setMode(document.body.dataset.mode ?? "compare");
 element.addEventListener("input", (event) => {
   if (event.target.matches(".split")) split(event.target.value);
 });

@@ -192,4 +192,4 @@ def _theme() -> Any:
 
     sans = ("Helvetica Neue", "Helvetica", "Arial", "Liberation Sans", "sans-serif")
     mono = ("ui-monospace", "Menlo", "Consolas", "Liberation Mono", "monospace")
-    return gr.themes.Base(font=sans, font_mono=mono, radius_size="sm", spacing_size="md", text_size="md")
+    return gr.themes.Base(font=sans, font_mono=mono, radius_size="sm", spacing_size="md", text_size="md")  # pyright: ignore[reportPrivateImportUsage]

@@ -1,6 +1,7 @@
 """The page's layout in gradio, and which event calls what."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,10 @@ def _collected(files: Sequence[str], folder: Path) -> list[tuple[str, bytes]]:
         if file.resolve().is_relative_to(folder.resolve()):
             found.append((file.name, file.read_bytes()))
             file.unlink()
-            file.parent.rmdir()
+            with suppress(
+                OSError
+            ):  # another visitor's upload of the same content waits there for its own turn
+                file.parent.rmdir()
     for placeholder in folder.glob("tmp*"):  # gradio makes one a file
         if placeholder.is_file():
             placeholder.unlink()
