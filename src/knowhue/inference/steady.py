@@ -166,5 +166,5 @@ def _resized(flow: FloatArray, shape: tuple[int, ...]) -> FloatArray:
     if flow.shape[:2] == shape:
         return flow
     factors = [new / old for new, old in zip(shape, flow.shape, strict=False)]
-    larger: NDArray[Any] = zoom(flow, (*factors, 1), order=1, mode="nearest", grid_mode=True)  # pyright: ignore[reportReturnType]
+    larger: Any = zoom(flow, (*factors, 1), order=1, mode="nearest", grid_mode=True)
     return (larger * np.array(factors, np.float32)).astype(np.float32)
