@@ -15,7 +15,7 @@ study: install  ## the main job on the built-in pictures, report in runs/demo/re
 	$(BIN)/knowhue study --preset demo --out runs/demo
 
 test: install lint browser  ## everything that must hold before a change lands
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 browser:  ## Chromium for the tests of the page; without it they are skipped, and say so
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \

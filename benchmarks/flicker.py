@@ -133,7 +133,7 @@ def score(film: Film, chroma: list[FloatArray]) -> Scores:
     ]
     error = np.abs(np.stack(chroma) - film.truth)
     edge = float(error[film.edge].mean()) if film.edge.any() else float("nan")
-    return Scores(float(np.mean(flickers)), float(error.mean()), edge)
+    return Scores(float(np.nanmean(flickers)), float(error.mean()), edge)
 
 
 def draw(

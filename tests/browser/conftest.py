@@ -60,7 +60,7 @@ class Visit(NamedTuple):
     asked: list[str]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # the driver's event loop must not outlive these tests
 def browser() -> Iterator[Any]:
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:

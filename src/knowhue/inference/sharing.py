@@ -128,7 +128,7 @@ def upload(folder: Path, repository: str, hub: Hub | None = None) -> str:
                 commit_message="Upload a knowhue model",
             )
     except Exception as error:  # the hub client raises its own, httpx' and OS errors
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = _reason(error)
         raise RunError(
             f"`{folder}` could not be uploaded to `{repository}`: {reason}. The folder is whole; with a connection and "
             f"`hf auth login`, upload it by: hf upload {repository} {folder}"
@@ -140,6 +140,14 @@ def _hub() -> Hub:
     from huggingface_hub import HfApi
 
     return HfApi()
+
+
+def _reason(error: Exception) -> str:
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    if isinstance(error, OfflineModeIsEnabled):  # its own text blames a variable that the user has not set
+        return "the hub cannot be reached, or HF_HUB_OFFLINE is set"
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _opened(source: Path | TorchNetwork) -> TorchNetwork:

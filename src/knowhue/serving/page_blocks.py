@@ -1,7 +1,7 @@
 """The page's layout in gradio, and which event calls what."""
 
+import contextlib
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -162,16 +162,16 @@ def _collected(files: Sequence[str], folder: Path) -> list[tuple[str, bytes]]:
     """Names and bytes of uploads, whose files are gone afterwards."""
     found = []
     for file in map(Path, files):
-        if file.resolve().is_relative_to(folder.resolve()):
+        if not file.resolve().is_relative_to(folder.resolve()):
+            continue
+        with contextlib.suppress(FileNotFoundError):  # two visitors with the same file share its place
             found.append((file.name, file.read_bytes()))
             file.unlink()
-            with suppress(
-                OSError
-            ):  # another visitor's upload of the same content waits there for its own turn
-                file.parent.rmdir()
+        with contextlib.suppress(OSError):  # the same picture by another name is still there
+            file.parent.rmdir()
     for placeholder in folder.glob("tmp*"):  # gradio makes one a file
         if placeholder.is_file():
-            placeholder.unlink()
+            placeholder.unlink(missing_ok=True)
     return found
 
 
