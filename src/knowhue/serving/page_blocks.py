@@ -1,6 +1,5 @@
 """The page's layout in gradio, and which event calls what."""
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -164,10 +163,10 @@ def _collected(files: Sequence[str], folder: Path) -> list[tuple[str, bytes]]:
     for file in map(Path, files):
         if not file.resolve().is_relative_to(folder.resolve()):
             continue
-        with contextlib.suppress(FileNotFoundError):  # two visitors with the same file share its place
+        with suppress(FileNotFoundError):  # two visitors with the same file share its place
             found.append((file.name, file.read_bytes()))
             file.unlink()
-        with contextlib.suppress(OSError):  # the same picture by another name is still there
+        with suppress(OSError):  # the same picture by another name is still there
             file.parent.rmdir()
     for placeholder in folder.glob("tmp*"):  # gradio makes one a file
         if placeholder.is_file():
