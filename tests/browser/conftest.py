@@ -71,7 +71,7 @@ def browser() -> Iterator[Any]:
         launched.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     study, plan = tmp_path_factory.mktemp("studies") / "small", make_plan(Config(), seeds=(0, 1))
     write_json(study / "study.json", plan.model_dump(mode="json"))

@@ -159,7 +159,7 @@ def test_uploads_are_gone_from_the_folder_once_taken_and_others_are_not_read(tmp
 
 def test_names_from_files_are_escaped_everywhere():
     bad = held("k", name='"><script>')
-    bad.looks["before"] = ["look"]
+    bad.looks["before"] = "look"
     sitting = Desk(1).sitting("tab")
     sitting.photos = {"k": bad, "l": held("l", name="<b>")}
     assert "<script" not in parts.gallery(sitting, {})

@@ -1,4 +1,5 @@
 // What the page does in the browser: the divider, points, paste and drop. `element` and `trigger` come from gradio.
+const root = document.documentElement;
 const clamp = (value) => Math.min(1, Math.max(0, value));
 const setMode = (mode) => {
   document.body.dataset.mode = mode;
@@ -46,42 +47,38 @@ element.addEventListener("keydown", (event) => {
   else return;
   event.preventDefault();
 });
+document.addEventListener("click", (event) => {
+  const swatch = event.target.closest(".swatch");
+  if (swatch) document.getElementById("point-colour").value = swatch.dataset.colour;
+  if (swatch) setMode("points");
+  if (event.target.closest("#point-mode")) {
+    setMode(document.body.dataset.mode === "points" ? "compare" : "points");
+  }
+  if (event.target.closest("#theme")) document.body.classList.toggle("dark");
+});
+document.addEventListener("change", (event) => {
+  if (event.target.id === "point-colour") setMode("points");
+});
 
-if (!window.knowhueListens) {  // gradio may make the element anew; the document stays
-  window.knowhueListens = true;
-  document.addEventListener("click", (event) => {
-    const swatch = event.target.closest(".swatch");
-    if (swatch) document.getElementById("point-colour").value = swatch.dataset.colour;
-    if (swatch) setMode("points");
-    if (event.target.closest("#point-mode")) {
-      setMode(document.body.dataset.mode === "points" ? "compare" : "points");
-    }
-    if (event.target.closest("#theme")) document.body.classList.toggle("dark");
-  });
-  document.addEventListener("change", (event) => {
-    if (event.target.id === "point-colour") setMode("points");
-  });
-
-  const choose = (files) => {
-    const input = document.querySelector("#photos input[type=file]");
-    if (!input || !files.length) return;
-    const transfer = new DataTransfer();
-    for (const file of files) transfer.items.add(file);
-    input.files = transfer.files;
-    input.dispatchEvent(new Event("change", { bubbles: true }));
-  };
-  document.addEventListener("paste", (event) => {
-    const files = [...(event.clipboardData?.files ?? [])];
-    if (!files.length) return;
-    event.preventDefault();
-    choose(files);
-  });
-  document.addEventListener("dragover", (event) => { event.preventDefault(); document.body.dataset.drag = "over"; });
-  document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) delete document.body.dataset.drag; });
-  document.addEventListener("drop", (event) => {
-    delete document.body.dataset.drag;
-    if (event.target.closest?.("#photos")) return;
-    event.preventDefault();
-    choose([...(event.dataTransfer?.files ?? [])]);
-  });
-}
+const choose = (files) => {
+  const input = document.querySelector("#photos input[type=file]");
+  if (!input || !files.length) return;
+  const transfer = new DataTransfer();
+  for (const file of files) transfer.items.add(file);
+  input.files = transfer.files;
+  input.dispatchEvent(new Event("change", { bubbles: true }));
+};
+document.addEventListener("paste", (event) => {
+  const files = [...(event.clipboardData?.files ?? [])];
+  if (!files.length) return;
+  event.preventDefault();
+  choose(files);
+});
+document.addEventListener("dragover", (event) => { event.preventDefault(); document.body.dataset.drag = "over"; });
+document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) delete document.body.dataset.drag; });
+document.addEventListener("drop", (event) => {
+  delete document.body.dataset.drag;
+  if (event.target.closest?.("#photos")) return;
+  event.preventDefault();
+  choose([...(event.dataTransfer?.files ?? [])]);
+});
