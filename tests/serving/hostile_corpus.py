@@ -18,7 +18,7 @@ KINDS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "AVIF", "BMP")
 ALLOWED = {200, 400, 404, 405, 413, 415, 421, 422, 431}
 """Statuses that a wrong input may have: never a server's failure, never a timeout."""
 LEAKS = re.compile(
-    rb"Traceback|site-packages|File \"|\.py\b|/work/|/home/|/root/|/tmp/|/usr/|0x[0-9a-f]{6}|<module|Exception|root:x|"
+    rb"Traceback|site-packages|File \"|\.py\b|/home/|/opt/|/tmp/|/usr/|0x[0-9a-f]{6}|<module|Exception|root:x|"
     + SECRET.encode()
 )
 ENDS = ("/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//evil.example/", "/..%5c..%5cx", "/%00", "/")
