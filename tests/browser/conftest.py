@@ -104,6 +104,10 @@ def visit(browser: Any, served: Served) -> Iterator[Callable[..., Visit]]:
         page.set_default_timeout(15_000)
         page.on("request", lambda request: seen.asked.append(request.url))
         page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "response",
+            lambda got: complaints.append(f"{got.status} {got.url}") if got.status >= 400 else None,
+        )
         page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
         page.goto(served.address)
         page.locator("#photos button").first.wait_for()

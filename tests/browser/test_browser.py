@@ -12,8 +12,6 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs `pip insta
 expect = playwright.expect
 pytestmark = pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting'")  # gradio's, of pandas
 
-UNFINISHED = pytest.mark.xfail(reason="placing points and late looks are not settled yet", run=False)
-
 
 def scene(width: int = 320, height: int = 240, kind: str = "PNG") -> bytes:
     """A gray picture with some structure."""
@@ -103,7 +101,6 @@ def test_the_divider_moves_by_mouse_and_keys_in_both_cards_and_stays_when_colour
     assert at(page) == kept
 
 
-@UNFINISHED
 def test_strength_saturation_and_overlay_do_what_they_say(visit):
     page = visit().page
     upload(page, ("a.png", scene()))
@@ -117,7 +114,6 @@ def test_strength_saturation_and_overlay_do_what_they_say(visit):
     expect(page.locator(".unsure").first).to_be_visible()
 
 
-@UNFINISHED
 def test_a_point_colours_what_lies_around_it_and_can_be_removed(visit):
     page = visit().page
     upload(page, ("a.png", scene()))
@@ -198,7 +194,6 @@ def test_what_is_no_picture_is_said_and_does_no_harm(visit):
     expect(page.get_by_role("alert")).to_have_count(0)
 
 
-@UNFINISHED
 def test_everything_can_be_done_with_the_keyboard_alone(visit):
     page = visit().page
     tab_to(page, "#photos button")
@@ -242,7 +237,6 @@ def test_text_can_be_read_in_both_themes(visit, scheme: str):
     )
 
 
-@UNFINISHED
 def test_a_phone_shows_photos_first_and_needs_no_sideways_scrolling(visit):
     page = visit(360, 740, has_touch=True, is_mobile=True, device_scale_factor=2).page
     upload(page, ("a.png", scene()), ("b.png", scene()))
@@ -279,7 +273,7 @@ def test_every_control_and_picture_has_a_name(visit):
 def test_nothing_uploaded_is_left_on_disk_nor_in_memory_once_the_visitor_has_gone(visit, served):
     page = visit().page
     upload(page, ("a.png", scene()))
-    assert [path for path in served.uploads.rglob("*") if path.is_file()] == []
+    assert list(served.uploads.iterdir()) == []
     assert served.desk.held_bytes > 0
     page.goto("about:blank")
     for _ in range(100):

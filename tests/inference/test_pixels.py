@@ -25,7 +25,7 @@ def scene(seed: int, shape: tuple[int, ...], dtype: type = np.uint8) -> np.ndarr
     found = np.random.default_rng(seed).integers(0, top, shape, dtype, endpoint=True)
     found[: shape[0] // 4] = 0
     found[shape[0] // 4 : shape[0] // 2] //= 40
-    found[-(shape[0] // 4) :] = top
+    found[shape[0] - shape[0] // 4 :] = top
     return found
 
 
@@ -67,6 +67,17 @@ def test_lightness_is_kept_whatever_the_chroma(
     assert (painted[(picture == 0).all(-1)] == 0).all()
     assert (painted[(picture == np.iinfo(dtype).max).all(-1)] == np.iinfo(dtype).max).all()
     assert np.isfinite(reach).all()
+
+
+@pytest.mark.parametrize("dtype", DEPTHS)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("largest", 10.0 ** np.arange(-6, 3))
+def test_black_and_white_stay_exactly(dtype, channels, largest):
+    ends = np.zeros((2, 512, channels), dtype)
+    ends[1] = np.iinfo(dtype).max
+    chroma = np.random.default_rng(0).uniform(-largest, largest, (2, 512, 2)).astype(np.float32)
+    painted, _ = paint(ends, chroma, np.full((2, 512), 50, np.float32), upsampling="bilinear")
+    assert (painted == ends).all()
 
 
 @given(arrays.arrays(np.uint8, (4, 6, 3)))

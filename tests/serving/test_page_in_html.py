@@ -20,7 +20,7 @@ from knowhue.serving import page_parts as parts
 from knowhue.serving.api import make_app
 from knowhue.serving.page import mount_page
 from knowhue.serving.page_blocks import _collected
-from knowhue.serving.page_desk import IDLE_SECONDS, Desk, FullError, Look, Photo, Pin
+from knowhue.serving.page_desk import IDLE_SECONDS, LATE_LOOKS, Desk, FullError, Look, Photo, Pin
 from knowhue.serving.page_events import EXAMPLES, Events, example_files
 from knowhue.serving.page_work import reduced, shown_name, take_in
 from knowhue.serving.settings import ServerSettings
@@ -75,15 +75,16 @@ def test_an_idle_visitor_is_forgotten_with_all_that_was_held():
     desk.close()
 
 
-def test_a_new_look_takes_the_place_of_the_old_one():
+def test_a_look_stays_for_late_browsers_and_goes_after_a_few_more():
     desk = Desk(8)
     kept = held("one")
     desk.add(desk.sitting("tab"), kept)
-    first, second = (desk.show(kept, "after", Look(data, "image/png")) for data in (b"a", b"b"))
-    assert desk.look(first) is None
-    assert desk.look(second) == Look(b"b", "image/png")
+    keys = [desk.show(kept, "after", Look(bytes([k]), "image/png")) for k in range(LATE_LOOKS + 2)]
+    assert [desk.look(key) is None for key in keys] == [True, True] + [False] * LATE_LOOKS
+    assert kept.newest("after") == keys[-1]
+    assert kept.newest("before") is None
     desk.forget("tab")
-    assert desk.look(second) is None
+    assert [desk.look(key) for key in keys] == [None] * len(keys)
     desk.close()
 
 
@@ -146,11 +147,11 @@ def test_uploads_are_gone_from_the_folder_once_taken_and_others_are_not_read(tmp
     folder = tmp_path / "uploads"
     (folder / "hash").mkdir(parents=True)
     (folder / "hash" / "a.jpg").write_bytes(b"photo")
-    (folder / "tmp1").touch()
+    (folder / "tmp1").write_bytes(b"half of another visitor's upload")
     (tmp_path / "secret").write_bytes(b"secret")
     asked = [str(folder / "hash" / "a.jpg"), str(tmp_path / "secret"), str(folder / ".." / "secret")]
     assert _collected(asked, folder) == [("a.jpg", b"photo")]
-    assert list(folder.iterdir()) == []
+    assert [path.name for path in folder.iterdir()] == ["tmp1"]
     assert (tmp_path / "secret").exists()
 
 
@@ -159,7 +160,7 @@ def test_uploads_are_gone_from_the_folder_once_taken_and_others_are_not_read(tmp
 
 def test_names_from_files_are_escaped_everywhere():
     bad = held("k", name='"><script>')
-    bad.looks["before"] = "look"
+    bad.looks["before"] = ["look"]
     sitting = Desk(1).sitting("tab")
     sitting.photos = {"k": bad, "l": held("l", name="<b>")}
     assert "<script" not in parts.gallery(sitting, {})
@@ -198,7 +199,7 @@ def test_the_server_being_busy_is_said_and_nothing_breaks(served, monkeypatch):
     shown = take(events, "busy", ("a.png", photo("png")))
     assert "The server is busy" in shown.status
     monkeypatch.undo()
-    assert "<article" in asyncio.run(events.refresh("busy")).stage
+    assert "<article" in asyncio.run(events.tune("busy", 100, 100, False)).stage
     events.desk.forget("busy")
 
 

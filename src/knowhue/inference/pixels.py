@@ -30,6 +30,7 @@ THREADS: int = numba.config.NUMBA_NUM_THREADS  # pyright: ignore[reportPrivateIm
 _CHUNK = 1024  # pixels of a row at a time: all that is between input and output stays in the nearest cache
 _BISECTIONS = 14
 _TOLERANCE = np.float32(2e-6)  # of linear RGB beyond 0..1, which rounding alone can bring about
+_WHITE = np.float32(1 - 1e-6)  # cube root of Y/Yn: from here on there is room for no chroma, however little
 _VISIBLE = np.float32(26 / 116)  # cube root at L* 10: below, no colour can be seen
 _TO_XYZ = np.array(  # Rec. 709 primaries, D65, as kornia has them
     [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
@@ -314,6 +315,7 @@ def _find_outside(root, a, b, out):
         red, green, blue = _linear_rgb(root[x], a[x], b[x])
         highest = max(red, green, blue)
         fits = (min(red, green, blue) >= -_TOLERANCE * highest) & (highest <= 1 + _TOLERANCE)
+        fits &= (root[x] < _WHITE) | (a[x] * a[x] + b[x] * b[x] == 0)
         out[x] = not fits
         count += not fits
     return count
@@ -328,7 +330,7 @@ def _largest_shares(root, a, b, out):
         for x in range(len(out)):
             share = out[x] + step
             red, green, blue = _linear_rgb(root[x], a[x] * share, b[x] * share)
-            fits = (min(red, green, blue) >= 0) & (max(red, green, blue) <= 1)
+            fits = (min(red, green, blue) >= 0) & (max(red, green, blue) <= 1) & (root[x] < _WHITE)
             out[x] = share if fits else out[x]
         step *= np.float32(0.5)
 

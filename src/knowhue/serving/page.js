@@ -1,8 +1,8 @@
 // What the page does in the browser: the divider, points, paste and drop. `element` and `trigger` come from gradio.
-const root = document.documentElement;
 const clamp = (value) => Math.min(1, Math.max(0, value));
+const bench = () => document.getElementById("bench");  // gradio keeps styles within its own container
 const setMode = (mode) => {
-  document.body.dataset.mode = mode;
+  bench().dataset.mode = mode;
   const button = document.getElementById("point-mode");
   if (!button) return;
   button.setAttribute("aria-pressed", mode === "points");
@@ -24,13 +24,13 @@ const aim = (cross, x, y) => {
 };
 
 split(50);
-setMode(document.body.dataset.mode ?? "compare");
+setMode(bench().dataset.mode ?? "compare");
 element.addEventListener("input", (event) => {
   if (event.target.matches(".split")) split(event.target.value);
 });
 element.addEventListener("click", (event) => {
   const surface = event.target.closest(".aim");
-  if (!surface || document.body.dataset.mode !== "points") return;
+  if (!surface || bench().dataset.mode !== "points") return;
   const box = surface.getBoundingClientRect();
   place((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
 });
@@ -47,38 +47,42 @@ element.addEventListener("keydown", (event) => {
   else return;
   event.preventDefault();
 });
-document.addEventListener("click", (event) => {
-  const swatch = event.target.closest(".swatch");
-  if (swatch) document.getElementById("point-colour").value = swatch.dataset.colour;
-  if (swatch) setMode("points");
-  if (event.target.closest("#point-mode")) {
-    setMode(document.body.dataset.mode === "points" ? "compare" : "points");
-  }
-  if (event.target.closest("#theme")) document.body.classList.toggle("dark");
-});
-document.addEventListener("change", (event) => {
-  if (event.target.id === "point-colour") setMode("points");
-});
 
-const choose = (files) => {
-  const input = document.querySelector("#photos input[type=file]");
-  if (!input || !files.length) return;
-  const transfer = new DataTransfer();
-  for (const file of files) transfer.items.add(file);
-  input.files = transfer.files;
-  input.dispatchEvent(new Event("change", { bubbles: true }));
-};
-document.addEventListener("paste", (event) => {
-  const files = [...(event.clipboardData?.files ?? [])];
-  if (!files.length) return;
-  event.preventDefault();
-  choose(files);
-});
-document.addEventListener("dragover", (event) => { event.preventDefault(); document.body.dataset.drag = "over"; });
-document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) delete document.body.dataset.drag; });
-document.addEventListener("drop", (event) => {
-  delete document.body.dataset.drag;
-  if (event.target.closest?.("#photos")) return;
-  event.preventDefault();
-  choose([...(event.dataTransfer?.files ?? [])]);
-});
+if (!window.knowhueListens) {  // gradio may make the element anew; the document stays
+  window.knowhueListens = true;
+  document.addEventListener("click", (event) => {
+    const swatch = event.target.closest(".swatch");
+    if (swatch) document.getElementById("point-colour").value = swatch.dataset.colour;
+    if (swatch) setMode("points");
+    if (event.target.closest("#point-mode")) {
+      setMode(bench().dataset.mode === "points" ? "compare" : "points");
+    }
+    if (event.target.closest("#theme")) document.body.classList.toggle("dark");
+  });
+  document.addEventListener("change", (event) => {
+    if (event.target.id === "point-colour") setMode("points");
+  });
+
+  const choose = (files) => {
+    const input = document.querySelector("#photos input[type=file]");
+    if (!input || !files.length) return;
+    const transfer = new DataTransfer();
+    for (const file of files) transfer.items.add(file);
+    input.files = transfer.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  };
+  document.addEventListener("paste", (event) => {
+    const files = [...(event.clipboardData?.files ?? [])];
+    if (!files.length) return;
+    event.preventDefault();
+    choose(files);
+  });
+  document.addEventListener("dragover", (event) => { event.preventDefault(); bench().dataset.drag = "over"; });
+  document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) delete bench().dataset.drag; });
+  document.addEventListener("drop", (event) => {
+    delete bench().dataset.drag;
+    if (event.target.closest?.("#photos")) return;
+    event.preventDefault();
+    choose([...(event.dataTransfer?.files ?? [])]);
+  });
+}

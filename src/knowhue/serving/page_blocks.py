@@ -1,7 +1,7 @@
 """The page's layout in gradio, and which event calls what."""
 
-import contextlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def _colour_tab(blocks: gr.Blocks, events: Events, upload_folder: Path) -> None:
         with gr.Column(elem_id="intake", min_width=0):
             photos = gr.File(
                 label="Drop, paste or choose photos", show_label=False, file_count="multiple",
-                file_types=sorted(SUFFIXES), elem_id="photos", height=150,
+                file_types=sorted(SUFFIXES), elem_id="photos", height=120,
             )  # fmt: skip
             examples = _html(parts.examples(example_files()), "examples")
         with gr.Column(elem_id="results", min_width=0):
@@ -72,13 +72,17 @@ def _colour_tab(blocks: gr.Blocks, events: Events, upload_folder: Path) -> None:
         with gr.Column(elem_id="tuning", min_width=0):
             strength = _percent("Strength", "Less is closer to the gray photo.", 100)
             saturation = _percent("Saturation", "More is more vivid.", 200)
-            unsure = gr.Checkbox(label="Show where the colours are unsure", elem_id="unsure")
+            unsure = gr.Checkbox(
+                label="Show where the colours are unsure",
+                info="Pinker where the model answers otherwise when it looks again.",
+                elem_id="unsure",
+            )
             _html(parts.palette(), "palette")
             points = _html(parts.points(()), "points")
     shown = [stage, gallery, points, status]
 
-    async def take(files: list[str] | None, request: gr.Request) -> list[Any]:
-        taken = _collected(files or [], upload_folder)
+    async def take(files: Any, request: gr.Request) -> list[Any]:
+        taken = _collected(_paths(files), upload_folder)
         return [None, *_strings(await events.take(_session(request), taken))]
 
     async def example(event: gr.EventData, request: gr.Request) -> list[str]:
@@ -93,8 +97,8 @@ def _colour_tab(blocks: gr.Blocks, events: Events, upload_folder: Path) -> None:
     async def tune(strong: float, vivid: float, is_unsure: bool, request: gr.Request) -> list[str]:
         return _strings(await events.tune(_session(request), strong, vivid, is_unsure))
 
-    async def refresh(request: gr.Request) -> list[str]:
-        return _strings(await events.refresh(_session(request)))
+    async def refresh(request: gr.Request) -> str:
+        return str(await events.refresh(_session(request)))
 
     async def pin(event: gr.EventData, request: gr.Request) -> list[str]:
         where = float(_of(event, "x")), float(_of(event, "y"))
@@ -106,7 +110,7 @@ def _colour_tab(blocks: gr.Blocks, events: Events, upload_folder: Path) -> None:
     async def unpin_all(request: gr.Request) -> list[str]:
         return _strings(await events.unpin(_session(request), None))
 
-    photos.upload(take, photos, [photos, *shown], **_QUIET)
+    photos.upload(take, photos, [photos, *shown], preprocess=False, **_QUIET)
     examples.select(example, None, shown, **_QUIET)
     gallery.select(choose, None, shown, **_QUIET)
     gallery.delete(remove, None, shown, **_QUIET)
@@ -116,7 +120,7 @@ def _colour_tab(blocks: gr.Blocks, events: Events, upload_folder: Path) -> None:
     for control in (strength, saturation, unsure):
         control.change(tune, [strength, saturation, unsure], shown, **_LIVE)
     for slider in (strength, saturation):
-        slider.release(refresh, None, shown, **_LIVE)
+        slider.release(refresh, None, gallery, **_LIVE)
 
 
 def _studies_tab(tab: gr.Tab, studies: Sequence[Path]) -> None:
@@ -158,20 +162,23 @@ def _strings(shown: Shown) -> list[str]:
     return [str(each) for each in shown]
 
 
+def _paths(files: Any) -> list[str]:
+    """Where uploads lie, from what the browser says; gradio's own reading of it leaves an empty file for each."""
+    each = files if isinstance(files, list) else [files]
+    return [file["path"] for file in each if isinstance(file, dict) and isinstance(file.get("path"), str)]
+
+
 def _collected(files: Sequence[str], folder: Path) -> list[tuple[str, bytes]]:
     """Names and bytes of uploads, whose files are gone afterwards."""
     found = []
     for file in map(Path, files):
         if not file.resolve().is_relative_to(folder.resolve()):
             continue
-        with contextlib.suppress(FileNotFoundError):  # two visitors with the same file share its place
+        with suppress(FileNotFoundError):  # two visitors with the same file share its place
             found.append((file.name, file.read_bytes()))
             file.unlink()
-        with contextlib.suppress(OSError):  # the same picture by another name is still there
+        with suppress(OSError):  # the same picture by another name is still there
             file.parent.rmdir()
-    for placeholder in folder.glob("tmp*"):  # gradio makes one a file
-        if placeholder.is_file():
-            placeholder.unlink(missing_ok=True)
     return found
 
 

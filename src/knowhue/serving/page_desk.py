@@ -1,5 +1,6 @@
 """What the page holds for its visitors, in memory alone: their photos, and how these look at the moment."""
 
+import asyncio
 import secrets
 import threading
 import time
@@ -14,6 +15,7 @@ from knowhue.serving.settings import MIB
 IDLE_SECONDS = 30 * 60
 """After which a visitor who does nothing is forgotten."""
 _SWEEP_SECONDS = 60
+LATE_LOOKS = 8
 
 
 class FullError(KnowhueError):
@@ -46,7 +48,7 @@ class Photo:
         preview: the picture, reduced to the page's size.
         size_px: width and height of the whole picture.
         pins: hints, oldest first.
-        looks: what stands for it in the browser, by what it shows: a key into the desk's looks.
+        looks: what stands for it in the browser, by what it shows: keys into the desk's looks, newest last.
     """
 
     key: str
@@ -55,7 +57,11 @@ class Photo:
     preview: Picture
     size_px: tuple[int, int]
     pins: list[Pin] = field(default_factory=list)
-    looks: dict[str, str] = field(default_factory=dict)
+    looks: dict[str, list[str]] = field(default_factory=dict)
+
+    def newest(self, what: str) -> str | None:
+        """The key of what shows it now."""
+        return self.looks[what][-1] if what in self.looks else None
 
 
 @dataclass
@@ -67,6 +73,8 @@ class Sitting:
         strength: share of the predicted colours that is used, 0 to 1.
         saturation: what their chroma is multiplied by.
         is_unsure_shown: whether the overlay of uncertainty is wanted.
+        touched: when they did something last, by the desk's clock.
+        turn: held while their page is made, so that a later look never comes before an earlier one.
     """
 
     key: str = field(default_factory=lambda: secrets.token_urlsafe(16))
@@ -76,6 +84,7 @@ class Sitting:
     saturation: float = 1.0
     is_unsure_shown: bool = False
     touched: float = 0.0
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def photo(self) -> Photo | None:
@@ -155,12 +164,18 @@ class Desk:
             sitting.chosen = photo.key
 
     def show(self, photo: Photo, what: str, look: Look) -> str:
-        """Take a small picture in place of the one before; returns its key."""
+        """Take a small picture in place of one before; returns its key.
+
+        The last `LATE_LOOKS` stay, for a browser that still loads one while the next is being made.
+        """
         with self._lock:
-            self._looks.pop(photo.looks.pop(what, ""), None)
-            photo.looks[what] = secrets.token_urlsafe(16)
-            self._looks[photo.looks[what]] = look
-            return photo.looks[what]
+            key = secrets.token_urlsafe(16)
+            kept = photo.looks.setdefault(what, [])
+            kept.append(key)
+            self._looks[key] = look
+            while len(kept) > LATE_LOOKS:
+                self._looks.pop(kept.pop(0), None)
+            return key
 
     def look(self, key: str) -> Look | None:
         """The small picture with a key."""
@@ -170,7 +185,7 @@ class Desk:
         """Forget one photo."""
         with self._lock:
             photo = sitting.photos.pop(key, None)
-            for look in () if photo is None else photo.looks.values():
+            for look in () if photo is None else (key for kept in photo.looks.values() for key in kept):
                 self._looks.pop(look, None)
             if sitting.chosen == key:
                 sitting.chosen = next(reversed(sitting.photos), "")

@@ -1,6 +1,7 @@
 """What happens when a visitor does something: the desk changes, the models are asked, the page shows it."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -87,9 +88,14 @@ class Events:
         sitting.is_unsure_shown = bool(is_unsure_shown)
         return await self.show(sitting)
 
-    async def refresh(self, session: str) -> Shown:
+    async def refresh(self, session: str) -> Markup:
         """Colour the gallery anew."""
-        return await self.show(self.desk.sitting(session), thumbs=True)
+        sitting = self.desk.sitting(session)
+        async with sitting.turn:
+            if len(sitting.photos) > 1:
+                with contextlib.suppress(KnowhueError):  # what is too busy now shows the former colours
+                    await self._thumbs(sitting)
+            return parts.gallery(sitting, self.models)
 
     async def pin(self, session: str, x: float, y: float, colour: str) -> Shown:
         """Say what colour the chosen photo has at a point."""
@@ -115,7 +121,11 @@ class Events:
     async def show(
         self, sitting: Sitting, done: str = "", failures: Sequence[str] = (), thumbs: bool = False
     ) -> Shown:
-        """Ask every model for the chosen photo, and say what went wrong."""
+        """Ask every model for the chosen photo, and say what went wrong; one after the other for one visitor."""
+        async with sitting.turn:
+            return await self._show(sitting, done, failures, thumbs)
+
+    async def _show(self, sitting: Sitting, done: str, failures: Sequence[str], thumbs: bool) -> Shown:
         views, problems = {}, list(failures)
         try:
             if sitting.photo is not None:

@@ -158,7 +158,7 @@ def _thumb(photo: Photo, is_chosen: bool) -> Markup:
         key=photo.key,
         pressed=str(is_chosen).lower(),
         name=photo.name,
-        look=photo.looks.get("thumb", photo.looks.get("before", "")),
+        look=photo.newest("thumb") or photo.newest("before"),
     )
 
 
@@ -178,7 +178,7 @@ def _card(
 
 
 def _frame(photo: Photo, view: View, title: str) -> Markup:
-    before = f"page/looks/{photo.looks['before']}"
+    before = f"page/looks/{photo.newest('before')}"
     width, height = photo.size_px
     pins = Markup("").join(
         Markup('<li style="--x:{:.2f}%;--y:{:.2f}%;--c:{}"></li>').format(

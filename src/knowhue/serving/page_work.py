@@ -20,10 +20,10 @@ from knowhue.serving.page_desk import Desk, Look, Photo, Pin, Sitting
 PREVIEW_PX = 1280
 THUMB_PX = 240
 _QUALITY = 88
-_UNSURE_AT = 20.0
+_UNSURE_AT = 40.0
 """Standard deviation of a*b*, CIELAB units, at which the overlay is as strong as it gets."""
 _UNSURE_RGB = (255, 0, 170)
-_UNSURE_ALPHA = 0.85
+_UNSURE_ALPHA = 0.75
 _LONGEST_NAME = 80
 
 
@@ -141,7 +141,7 @@ def _view(desk: Desk, photo: Photo, name: str, reply: Reply) -> View:
 
 
 def _overlay(uncertainty: FloatArray) -> Look:
-    strength = (uncertainty / _UNSURE_AT).clip(0, 1) * _UNSURE_ALPHA
+    strength = (uncertainty / _UNSURE_AT).clip(0, 1) ** 1.5 * _UNSURE_ALPHA  # the usual stays pale
     pixels = np.empty((*uncertainty.shape, 3), np.uint8)
     pixels[:] = _UNSURE_RGB
     picture = Picture(pixels, (255 * strength).round().astype(np.uint8))

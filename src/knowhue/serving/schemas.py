@@ -121,6 +121,8 @@ class ModelAnswer(BaseModel):
 def gather(kind: type[T], *sources: Sequence[tuple[str, str]]) -> T:
     """Options from the pairs of a query and of a form; what the form says takes the place of the query's.
 
+    Each must be right by itself: a wrong value is refused even where another takes its place.
+
     Raises:
         ConfigError: one is unknown, out of range, or given twice.
 
@@ -128,9 +130,11 @@ def gather(kind: type[T], *sources: Sequence[tuple[str, str]]) -> T:
     ('1,2=red', '3,4=blue')
     """
     values: dict[str, Any] = {}
-    for pairs in sources:
-        values |= _collected(pairs)
     try:
+        for pairs in sources:
+            given = _collected(pairs)
+            kind.model_validate(given)
+            values |= given
         return kind.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_sentence(kind, error)) from None
