@@ -1,5 +1,6 @@
 """Tiny pictures, settings and work that many tests share; everything here takes milliseconds."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 
 from knowhue.config import Config
@@ -14,6 +16,10 @@ from knowhue.data.prepare import Prepared
 from knowhue.presets import edit
 from knowhue.training.engine import Engine
 from knowhue.training.loop import Work
+
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("explore", max_examples=2000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 TINY: dict[str, Any] = {
     "pictures": {"source": "drawn", "size_px": 32, "drawn_count": 20, "min_per_class": 1},

@@ -32,17 +32,17 @@ def reads_elsewhere(data: bytes) -> bool:
     waiting = [("model", 0, len(data))]
     while waiting:
         kind, start, end = waiting.pop()
-        for number, first, last in _fields(data, start, end):
+        for number, encoding, first, last in _fields(data, start, end):
             part = _PARTS[kind].get(number)
             if part == "elsewhere":
                 return True
-            if part is not None:
+            if part is not None and encoding == _MESSAGE:
                 waiting.append((part, first, last))
     return False
 
 
-def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Number, first byte and end of each field of the message at `start` to `end`."""
+def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Number, encoding, first byte and end of each field of the message at `start` to `end`."""
     at = start
     while at < end:
         tag, at = _varint(data, at, end)
@@ -58,7 +58,7 @@ def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]
             raise ValueError(f"protobuf wire type {tag & 7} at byte {first}")
         if at > end:
             raise ValueError(f"a field beyond its message at byte {first}")
-        yield tag >> 3, first, at
+        yield tag >> 3, tag & 7, first, at
 
 
 def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
