@@ -21,8 +21,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.media import encode_picture, read_picture
-from knowhue.inference.picture import Picture
+from knowhue.inference.files.media import encode_picture, read_picture
+from knowhue.inference.files.picture import Picture
 
 HEIGHT, WIDTH = 3000, 4000
 

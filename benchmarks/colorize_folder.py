@@ -25,10 +25,10 @@ import numpy as np
 from PIL import Image
 
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.folder import colorize_folder
-from knowhue.inference.ledger import LEDGER
-from knowhue.inference.media import read_picture, write_picture
-from knowhue.inference.pipeline import Limits
+from knowhue.inference.files.media import read_picture, write_picture
+from knowhue.inference.folders.folder import colorize_folder
+from knowhue.inference.folders.ledger import LEDGER
+from knowhue.inference.folders.pipeline import Limits
 
 BASES = 4
 WARM = 16

@@ -22,10 +22,10 @@ from scipy.ndimage import binary_dilation, binary_erosion, map_coordinates
 
 from knowhue.color import rgb_to_lab
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.media import read_picture, shrink
-from knowhue.inference.picture import Picture
+from knowhue.inference.files.media import read_picture, shrink
+from knowhue.inference.files.picture import Picture
+from knowhue.inference.films.steady import Past, Steadier, agreement, carry, flicker
 from knowhue.inference.pixels import lightness
-from knowhue.inference.steady import Past, Steadier, agreement, carry, flicker
 
 FloatArray = NDArray[np.float32]
 HEIGHT, WIDTH = 192, 256

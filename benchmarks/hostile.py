@@ -1,6 +1,6 @@
 """Thousands of wrong, broken and malicious requests to a real server: what it answered, what leaked, what it cost.
 
-python benchmarks/hostile.py [--model built-in] [--inputs 20000] [--seed 1] [--slow 200]
+python benchmarks/hostile.py [--model built-in] [--inputs 12000] [--rounds 5] [--seed 1] [--slow 200]
 
 The attacks are those of tests/serving/hostile_corpus.py; the server runs in its own process, so that its memory and
 its life can be watched.
@@ -20,22 +20,33 @@ from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "serving"))
 from hostile_corpus import SECRET, Sent, fault_of, hostile, picture, send
 
 UPLOAD_SECONDS = 3
+UNANSWERED = "no answer"
+_BEGUN = b"POST /v1/colorize HTTP/1.1\r\nhost: localhost\r\ncontent-type: image/jpeg\r\n"
+STARVING = {
+    "slow uploads": (_BEGUN + b"content-length: 9999\r\n\r\n\xff", "408"),
+    "slow headers": (_BEGUN + b"x-slow: ", UNANSWERED),  # who has not ended the headers is not answered
+}
+"""What a client sends that then stops, and the status that it gets in the end."""
 
 
 def main() -> None:
     """Attack, and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="built-in")
-    parser.add_argument("--inputs", type=int, default=20_000)
+    parser.add_argument("--inputs", type=int, default=12_000, help="of one round")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=5,
+        help="of the same inputs; what holds memory for ever grows in the last",
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
-        "--slow", type=int, default=200, help="clients that send a byte at a time, all at once"
+        "--slow", type=int, default=200, help="clients that stop within a request, all at once"
     )
     asked = parser.parse_args()
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
@@ -44,8 +55,9 @@ def main() -> None:
     )
     process.start()
     port: int = ours.recv()
-    faults = attack(port, process.pid or 0, asked.inputs, asked.seed)
-    faults += starve(port, asked.slow)
+    faults = attack(port, process.pid or 0, list(islice(hostile(asked.seed), asked.inputs)), asked.rounds)
+    for kind, (head, cut_off) in STARVING.items():
+        faults += starve(port, asked.slow, kind, head, cut_off)
     ours.send("stop")
     process.join(30)
     print(f"server ended with {process.exitcode}; faults: {len(faults)}")
@@ -54,74 +66,64 @@ def main() -> None:
     sys.exit(1 if faults or process.exitcode else 0)
 
 
-def attack(port: int, process: int, inputs: int, seed: int) -> list[str]:
-    """Send the corpus; returns what was wrong."""
+def attack(port: int, process: int, inputs: list[Sent], rounds: int) -> list[str]:
+    """Send the corpus, some times over; returns what was wrong."""
     statuses: dict[str, Counter[int]] = {}
-    faults, sizes = [], []
+    faults: list[str] = []
     before, started, slowest = set(Path(tempfile.gettempdir()).iterdir()), time.perf_counter(), (0.0, "")
-    for number, sent in enumerate(islice(hostile(seed), inputs)):
-        begun = time.perf_counter()
-        status, fault = once(port, sent)
-        slowest = max(
-            slowest, (time.perf_counter() - begun, f"{sent.kind} of {len(sent.body)} bytes, {status}")
-        )
-        statuses.setdefault(sent.kind, Counter())[status] += 1
-        if fault:
-            faults.append(f"{number} {sent.kind} {sent.method} {sent.path[:80]}: {fault}")
-        if number % max(1, inputs // 20) == 0:
-            sizes.append(resident_mib(process))
-    print(
-        f"{inputs} inputs in {time.perf_counter() - started:.0f} s, the slowest {slowest[0]:.2f} s ({slowest[1]})"
-    )
+    sizes = [resident_mib(process)]
+    for turn in range(rounds):
+        for number, sent in enumerate(inputs):
+            begun = time.perf_counter()
+            status, fault = once(port, sent)
+            took = time.perf_counter() - begun
+            slowest = max(slowest, (took, f"{sent.kind} of {len(sent.body)} bytes, {status}"))
+            statuses.setdefault(sent.kind, Counter())[status] += 1
+            if fault:
+                faults.append(f"{turn}.{number} {sent.kind} {sent.method} {sent.path[:80]}: {fault}")
+        sizes.append(resident_mib(process))
+    count, seconds = rounds * len(inputs), time.perf_counter() - started
+    print(f"{count} inputs in {seconds:.0f} s, the slowest {slowest[0]:.2f} s ({slowest[1]})")
     for kind, counted in statuses.items():
         print(f"  {kind:11s} {', '.join(f'{status}: {times}' for status, times in sorted(counted.items()))}")
     made = [path for path in set(Path(tempfile.gettempdir()).iterdir()) - before if "pwned" in path.name]
-    faults += [f"made {path}" for path in made]
-    trend = (
-        np.polyfit(np.arange(len(sizes) - 4), sizes[4:], 1)[0] * (len(sizes) - 4) if len(sizes) > 8 else 0.0
-    )
-    print(
-        f"memory {sizes[0]:.0f} MiB at first, {sizes[-1]:.0f} MiB at last; {trend:+.1f} MiB over the last four fifths"
-    )
-    return faults
+    print(f"memory, MiB before and after each round: {', '.join(f'{size:.0f}' for size in sizes)}")
+    return faults + [f"made {path}" for path in made]
 
 
-def once(port: int, sent: Sent) -> tuple[int, str | None]:
-    """Status, and what is wrong with the answer."""
+def once(port: int, sent: Sent, tries: int = 3) -> tuple[int, str | None]:
+    """Status, and what is wrong with the answer; who is refused while sending may be cut off before reading why."""
     link = HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         got = send(link, sent)
         return got.status, fault_of(sent, got)
+    except ConnectionError as error:
+        if tries == 1:
+            return 0, f"no answer: {type(error).__name__} {error}"
     except Exception as error:
         return 0, f"no answer: {type(error).__name__} {error}"
     finally:
         link.close()
+    return once(port, sent, tries - 1)
 
 
-def starve(port: int, clients: int) -> list[str]:
-    """Hold many connections with slow uploads; a good request must still be answered, and they be cut off."""
-    lines = (
-        b"POST /v1/colorize HTTP/1.1",
-        b"host: localhost",
-        b"content-type: image/jpeg",
-        b"content-length: 9999",
-    )
-    head = b"\r\n".join((*lines, b"", b"\xff"))
-    links = [
-        socket.create_connection(("127.0.0.1", port), timeout=UPLOAD_SECONDS * 4) for _ in range(clients)
-    ]
+def starve(port: int, clients: int, kind: str, head: bytes, cut_off: str) -> list[str]:
+    """Hold many connections with requests that stop; a good one must still be answered, and they be cut off."""
+    links = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(clients)]
     for link in links:
         link.sendall(head)
     started = time.perf_counter()
     good, fault = once(port, Sent("good", "/v1/colorize", picture(random.Random(0))))
     took = time.perf_counter() - started
-    answers = Counter(link.recv(100)[9:12].decode() for link in links)
+    answers = Counter(link.recv(100)[9:12].decode() or UNANSWERED for link in links)
+    ended = time.perf_counter() - started
     print(
-        f"{clients} slow uploads at once: a good one was answered {good} in {took:.2f} s; they: {dict(answers)}"
+        f"{clients} {kind} at once: a good request was answered {good} in {took:.2f} s; they were cut off after"
     )
+    print(f"  {ended:.1f} s: {', '.join(f'{status}: {times}' for status, times in answers.items())}")
     for link in links:
         link.close()
-    return [f"slow uploads: {fault}"] if fault or good != 200 or set(answers) != {"408"} else []
+    return [f"{kind}: {fault}"] if fault or good != 200 or set(answers) != {cut_off} else []
 
 
 def resident_mib(process: int) -> float:
@@ -137,12 +139,15 @@ def run_server(model: str, link: Connection) -> None:
     from knowhue.inference.colorizer import Colorizer
     from knowhue.serving.api import make_app
     from knowhue.serving.connection import Server
+    from knowhue.serving.page import mount_page
     from knowhue.serving.run import listening
     from knowhue.serving.settings import ServerSettings
 
     os.environ["KNOWHUE_SECRET"] = SECRET  # whatever prints its environment leaks this
     settings = ServerSettings(port=0, upload_seconds=UPLOAD_SECONDS)
-    server = Server(make_app({"model": Colorizer.load(model)}, settings), settings)
+    models = {"model": Colorizer.load(model)}
+    app = make_app(models, settings)
+    server = Server(mount_page(app, models, settings, app.state.batchers), settings)
 
     async def run(opened: socket.socket) -> None:
         serving = asyncio.create_task(server.serve([opened]))

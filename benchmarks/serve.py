@@ -106,14 +106,19 @@ def load(port: int, pictures: list[bytes], clients: int, requests: int) -> tuple
 
 def watch_memory(process: int, port: int, pictures: list[bytes], requests: int) -> None:
     """Resident memory of the servers' process while it answers."""
-    step, sizes = max(1, requests // 10), []
+    step, sizes = max(1, requests // 10), [resident_mib(process)]
     for _ in range(10):
         load(port, pictures, 8, step)
-        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
-        sizes.append(pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20))
-    slope = np.polyfit(np.arange(2, 11) * step, sizes[1:], 1)[0] * 1000
-    print(f"memory, MiB after each {step} requests: {', '.join(f'{size:.0f}' for size in sizes)}")
+        sizes.append(resident_mib(process))
+    slope = np.polyfit(np.arange(2, 11) * step, sizes[2:], 1)[0] * 1000
+    print(f"memory, MiB before and after each {step} requests: {', '.join(f'{size:.0f}' for size in sizes)}")
     print(f"trend after the first {2 * step}: {slope:+.1f} MiB a thousand requests")
+
+
+def resident_mib(process: int) -> float:
+    """Memory of a process."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
 def photo(seed: int) -> bytes:

@@ -14,8 +14,8 @@ from scipy.stats import rankdata, spearmanr
 
 from knowhue.color import rgb_to_lab
 from knowhue.inference.colorizer import Colorizer
+from knowhue.inference.files.media import SUFFIXES, read_picture, shrink
 from knowhue.inference.glimpse import working_size
-from knowhue.inference.media import SUFFIXES, read_picture, shrink
 from knowhue.inference.uncertainty import spread_over_views
 
 FIFTHS = np.linspace(0, 1, 6)

@@ -18,8 +18,8 @@ from scipy.ndimage import maximum_filter
 
 from knowhue.color import rgb_to_lab
 from knowhue.inference.colorizer import Colorizer
+from knowhue.inference.files.media import read_picture
 from knowhue.inference.glimpse import glimpse, working_size
-from knowhue.inference.media import read_picture
 from knowhue.inference.pixels import enlarge
 from knowhue.inference.upsampling import Lines, bilinear, guided
 

@@ -17,10 +17,10 @@ _HOMES = {
     "load_config": "knowhue.presets",
     "make_plan": "knowhue.plan",
     "prepare": "knowhue.data.prepare",
-    "read_picture": "knowhue.inference.media",
+    "read_picture": "knowhue.inference.files.media",
     "run_study": "knowhue.study",
     "train": "knowhue.training.train",
-    "write_picture": "knowhue.inference.media",
+    "write_picture": "knowhue.inference.files.media",
     "write_report": "knowhue.report.page",
 }
 

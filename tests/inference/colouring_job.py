@@ -10,8 +10,8 @@ import numpy as np
 from knowhue.config import Config
 from knowhue.description import Description
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.folder import colorize_folder
-from knowhue.inference.network import Answers
+from knowhue.inference.folders.folder import colorize_folder
+from knowhue.inference.networks.network import Answers
 
 CLASSES = ("bright", "dark")
 

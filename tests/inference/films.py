@@ -8,7 +8,7 @@ import av
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from knowhue.inference.footage import open_footage
+from knowhue.inference.films.footage import open_footage
 from knowhue.inference.pixels import lightness
 
 FRAMES, HEIGHT, WIDTH = 12, 32, 48

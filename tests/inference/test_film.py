@@ -11,10 +11,11 @@ from colouring_job import FakeNetwork
 from films import FRAMES, UNEVEN, Kind, drawn, make_film, packets, play
 
 from knowhue.errors import ConfigError, ExtraError, PictureError
-from knowhue.inference import film_formats, footage
 from knowhue.inference.colorizer import Colorizer, Wishes
-from knowhue.inference.film import Summary, colorize_film
-from knowhue.inference.network import Answers
+from knowhue.inference.films import footage
+from knowhue.inference.films import formats as film_formats
+from knowhue.inference.films.film import Summary, colorize_film
+from knowhue.inference.networks.network import Answers
 
 LOSSLESS = film_formats.Codec("ffv1", {}, True, True, True)
 
@@ -328,10 +329,10 @@ def sound_only(path: Path) -> None:
 
 
 def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    import knowhue.inference
+    import knowhue.inference.films
 
     monkeypatch.setitem(sys.modules, "av", None)
-    monkeypatch.delitem(sys.modules, "knowhue.inference.footage")
-    monkeypatch.delattr(knowhue.inference, "footage")
+    monkeypatch.delitem(sys.modules, "knowhue.inference.films.footage")
+    monkeypatch.delattr(knowhue.inference.films, "footage")
     with pytest.raises(ExtraError, match=r"pip install 'knowhue\[film\]'"):
         colour(tmp_path / "in.mp4", tmp_path / "out.mp4")

@@ -15,11 +15,11 @@ from colouring_job import FakeNetwork
 from PIL import Image
 
 from knowhue.errors import ConfigError, PictureError, RunError
-from knowhue.inference import stages
 from knowhue.inference.colorizer import Colorizer, Wishes
-from knowhue.inference.folder import STAGING, Summary, colorize_folder
-from knowhue.inference.ledger import LEDGER
-from knowhue.inference.pipeline import Limits
+from knowhue.inference.folders import stages
+from knowhue.inference.folders.folder import STAGING, Summary, colorize_folder
+from knowhue.inference.folders.ledger import LEDGER
+from knowhue.inference.folders.pipeline import Limits
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from knowhue.inference.network import Answers
-from knowhue.inference.parity import SIZES, largest_differences, trial_pictures
+from knowhue.inference.networks.network import Answers
+from knowhue.inference.networks.parity import SIZES, largest_differences, trial_pictures
 
 
 def _answer(lightness, chroma=0.0, novelty=0.0, count=None, probabilities=None):

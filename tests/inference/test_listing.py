@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from knowhue.errors import ConfigError, PictureError
-from knowhue.inference.listing import list_folder
+from knowhue.inference.folders.listing import list_folder
 
 SUFFIXES = {".jpg", ".png"}
 

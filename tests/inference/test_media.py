@@ -16,9 +16,9 @@ from odd_files import ODD_FILES, XMP, after_start, exif, iptc, lab, pillow, tagg
 from PIL import Image, ImageCms
 
 from knowhue.errors import ConfigError, KnowhueError, PictureError, RunError
-from knowhue.inference.media import OUTPUT_SUFFIXES, encode_picture, read_picture, shrink, write_picture
-from knowhue.inference.picture import Origin, Picture
-from knowhue.inference.profiles import srgb_profile
+from knowhue.inference.files.media import OUTPUT_SUFFIXES, encode_picture, read_picture, shrink, write_picture
+from knowhue.inference.files.picture import Origin, Picture
+from knowhue.inference.files.profiles import srgb_profile
 
 READ = [name for name, odd in ODD_FILES.items() if not odd.error]
 REFUSED = [name for name, odd in ODD_FILES.items() if odd.error]
@@ -200,7 +200,7 @@ def test_cmyk_is_read_as_its_profile_says():
 
 
 def cmyk_profile():
-    from knowhue.inference.vips import built_in_profile
+    from knowhue.inference.files.vips import built_in_profile
 
     return built_in_profile("cmyk")
 
@@ -287,7 +287,7 @@ def test_metadata_too_long_for_jpeg_are_named():
 
 
 def write_notes(picture, suffix):
-    from knowhue.inference.encoding import encode_with_notes
+    from knowhue.inference.files.encoding import encode_with_notes
 
     return encode_with_notes(picture, suffix)[1]
 

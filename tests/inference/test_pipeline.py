@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knowhue.inference.pipeline import Limits, Stages, flow
-from knowhue.inference.room import Room
+from knowhue.inference.folders.pipeline import Limits, Stages, flow
+from knowhue.inference.folders.room import Room
 
 
 def stages(**changes: Any) -> Stages:

@@ -15,11 +15,11 @@ from tiny_models import describe, lite0_network, noise
 
 from knowhue.description import Interval
 from knowhue.errors import ConfigError, RunError, WeightsError
-from knowhue.inference.card import SCORES, model_card
-from knowhue.inference.opening import open_network
-from knowhue.inference.parity import largest_differences
-from knowhue.inference.sharing import export_hub_folder, export_safetensors, upload
-from knowhue.inference.torch_network import open_torch
+from knowhue.inference.networks.card import SCORES, model_card
+from knowhue.inference.networks.opening import open_network
+from knowhue.inference.networks.parity import largest_differences
+from knowhue.inference.networks.sharing import export_hub_folder, export_safetensors, upload
+from knowhue.inference.networks.torch_network import open_torch
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, shift
 from skimage.registration import phase_cross_correlation
 
-from knowhue.inference.ahead import ahead
-from knowhue.inference.reels import decoding_times
-from knowhue.inference.steady import Past, Steadier, agreement, carry, flicker, is_cut, motion
-from knowhue.inference.turn import Turn
+from knowhue.inference.films.ahead import ahead
+from knowhue.inference.films.reels import decoding_times
+from knowhue.inference.films.steady import Past, Steadier, agreement, carry, flicker, is_cut, motion
+from knowhue.inference.films.turn import Turn
 
 SHAPE = (48, 64)
 

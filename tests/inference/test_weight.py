@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from knowhue.inference.weight import weigh_picture
+from knowhue.inference.files.weight import weigh_picture
 
 
 def size_bytes(picture: np.ndarray) -> int:

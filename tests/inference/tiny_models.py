@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from knowhue.config import Config
 from knowhue.description import Calibration, Description, Interval
-from knowhue.inference.torch_network import TorchNetwork
+from knowhue.inference.networks.torch_network import TorchNetwork
 from knowhue.models.classifier import Classifier
 from knowhue.models.decoders import DECODERS
 from knowhue.models.deployed import Deployed, build_deployed

@@ -14,7 +14,7 @@ from PIL import Image
 from knowhue.config import Config
 from knowhue.description import Description
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.network import Answers
+from knowhue.inference.networks.network import Answers
 from knowhue.serving.api import make_app
 from knowhue.serving.connection import Server
 from knowhue.serving.run import listening
@@ -68,11 +68,19 @@ def photo(kind: str = "jpeg", width: int = 48, height: int = 32, value: int = 12
 
 @contextmanager
 def running(
-    models: dict[str, Colorizer] | None = None, header_seconds: float | None = None, **changes: Any
+    models: dict[str, Colorizer] | None = None,
+    header_seconds: float | None = None,
+    with_page: bool = False,
+    **changes: Any,
 ) -> Iterator[tuple[str, int, Server]]:
     """A real server on a free port, in a thread: its host and port, and itself."""
     settings = ServerSettings(port=0, **{"workers": 2, **changes})
-    app = make_app(models or {"fake": colorizer()}, settings)
+    served = models or {"fake": colorizer()}
+    app = make_app(served, settings)
+    if with_page:
+        from knowhue.serving.page import mount_page
+
+        mount_page(app, served, settings, app.state.batchers)
     server = Server(app, settings)
     if header_seconds is not None:
         server.config.http = type("Impatient", (server.config.http,), {"header_seconds": header_seconds})  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from PIL import Image
 from stand import CLASSES, colorizer, photo, running, wait_until
 
 from knowhue.inference.colorizer import Colorizer, Wishes
-from knowhue.inference.media import encode_picture
+from knowhue.inference.files.media import encode_picture
 from knowhue.serving.api import make_app
 from knowhue.serving.settings import ServerSettings
 

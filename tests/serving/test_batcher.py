@@ -10,8 +10,8 @@ from stand import FakeNetwork, colorizer, photo, wait_until
 
 from knowhue.errors import ConfigError, PictureError
 from knowhue.inference.colorizer import Colorizer, Wishes
+from knowhue.inference.files.media import encode_picture, read_picture
 from knowhue.inference.hints import Hint
-from knowhue.inference.media import encode_picture, read_picture
 from knowhue.serving.asking import Ask, Reply
 from knowhue.serving.batcher import Batcher
 from knowhue.serving.refusals import Busy, Late, NoPictureError, Stopping

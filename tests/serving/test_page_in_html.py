@@ -10,18 +10,19 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from stand import FakeNetwork, colorizer, photo
+from stand import FakeNetwork, colorizer, photo, wait_until
 
 from knowhue.errors import PictureError
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.network import Answers
-from knowhue.inference.picture import Picture
+from knowhue.inference.files.picture import Picture
+from knowhue.inference.networks.network import Answers
 from knowhue.serving import page_parts as parts
 from knowhue.serving.api import make_app
 from knowhue.serving.page import mount_page
 from knowhue.serving.page_blocks import _collected
 from knowhue.serving.page_desk import IDLE_SECONDS, LATE_LOOKS, Desk, FullError, Look, Photo, Pin
 from knowhue.serving.page_events import EXAMPLES, Events, example_files
+from knowhue.serving.page_gate import LARGEST_EVENT
 from knowhue.serving.page_work import reduced, shown_name, take_in
 from knowhue.serving.settings import ServerSettings
 
@@ -97,6 +98,19 @@ def test_when_full_others_are_forgotten_first_and_then_photos_are_refused():
     with pytest.raises(FullError, match=r"`old.jpg` should fit .* remove some first"):
         desk.add(busy, held("three", 700_000))
     assert list(busy.photos) == ["two"]
+    desk.close()
+
+
+def test_sessions_without_end_push_out_empty_ones_first(monkeypatch):
+    monkeypatch.setattr("knowhue.serving.page_desk.MOST_SITTINGS", 3)
+    now = iter(range(1000))
+    desk = Desk(8, lambda: next(now))
+    kept = desk.sitting("mine")
+    desk.add(kept, held("one"))
+    for number in range(20):
+        desk.sitting(f"program {number}")
+    assert desk.sitting("mine") is kept
+    assert len(desk._sittings) == 3
     desk.close()
 
 
@@ -176,6 +190,39 @@ def test_two_models_stand_side_by_side_and_only_one_that_was_told_classes_names_
     assert "Multi-task" in multi
     assert "Sees <b>bright</b>" in multi
     events.desk.forget("pair")
+
+
+def test_models_of_one_kind_are_told_apart_by_the_names_they_are_served_by():
+    def told(*tasks):
+        return FakeNetwork(tasks=tasks).description
+
+    both, alone = told("colour", "class"), told("colour")
+    assert parts.titles({"a": both, "b": alone}) == {"a": "Multi-task", "b": "Single-task"}
+    assert parts.titles({"old": both, "new <1>": both, "b": alone}) == {
+        "old": "old",
+        "new <1>": "new <1>",
+        "b": "Single-task",
+    }
+    sitting = Desk(1).sitting("tab")
+    sitting.photos = {key: held(key) for key in "kl"}
+    for each in sitting.photos.values():
+        each.looks["before"] = ["look"]
+    links = re.findall(
+        "All 2 as ZIP, ([^<]*)", parts.gallery(sitting, {"Old": both, "x <1>": both, "b": alone})
+    )
+    assert links == ["Old", "x &lt;1&gt;", "single-task"]
+
+
+def test_cards_of_two_models_of_one_kind_have_two_headings():
+    models = {"old": colorizer(), "new": colorizer()}
+    app = make_app(models, ServerSettings(workers=1))
+    events = Events(Desk(8), app.state.batchers, ServerSettings(workers=1))
+    shown = take(events, "twins", ("a.jpg", photo()))
+    assert re.findall("<h2[^>]*>([^<]*)</h2>", shown.stage) == ["old", "new"]
+    assert shown.stage.count("learned colours and classes together") == 2
+    events.desk.close()
+    for batcher in app.state.batchers.values():
+        batcher.close(5)
 
 
 def test_points_are_kept_a_photo_limited_and_removed(served):
@@ -291,6 +338,47 @@ def test_no_route_beyond_what_the_page_needs(served, path: str):
     answer = served[0].get(path)
     assert answer.status_code == 404
     assert list(answer.json()) == ["error"]
+
+
+def test_an_upload_is_answered_without_where_it_lies_and_can_be_used(served):
+    client, events = served
+    answer = client.post("/gradio_api/upload", files={"files": ("my scan.jpg", photo())})
+    assert answer.status_code == 200
+    (place,) = answer.json()
+    assert re.fullmatch(r"knowhue-uploads/[0-9a-f]{64}/my scan\.jpg", place)
+    config = client.get("/config").json()
+    (number,) = (each["id"] for each in config["dependencies"] if each["targets"][0][1] == "upload")
+    file = {"path": place, "orig_name": "my scan.jpg", "meta": {"_type": "gradio.FileData"}}
+    event = {"data": [[file]], "fn_index": number, "session_hash": "program"}
+    assert client.post("/gradio_api/queue/join", json=event).status_code == 200
+    wait_until(lambda: events.desk.sitting("program").photos)
+    (taken,) = events.desk.sitting("program").photos.values()
+    assert taken.name == "my scan.jpg"
+    events.desk.forget("program")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/gradio_api/queue/join", b"no json"),
+        ("/gradio_api/queue/join", b'{"fn_index": 5, "session_hash": "s", "data": 0.5}'),
+        ("/gradio_api/queue/join", b'{"fn_index": 99, "session_hash": "s", "data": []}'),
+        ("/gradio_api/upload", b"no form"),
+        ("/gradio_api/upload", b'--e\r\ncontent-disposition: form-data; name="files"\r\n\r\nx\r\n--e--\r\n'),
+        ("/gradio_api/cancel", b"[]"),
+    ],
+)
+def test_what_the_page_would_not_send_is_refused_in_one_line(served, path: str, body: bytes):
+    kind = "multipart/form-data; boundary=e" if "upload" in path else "application/json"
+    answer = served[0].post(path, content=body, headers={"content-type": kind})
+    assert 400 <= answer.status_code < 500
+    assert list(answer.json()) == ["error"]
+    assert "Traceback" not in answer.text
+
+
+def test_an_event_larger_than_any_of_the_page_is_refused(served):
+    answer = served[0].post("/gradio_api/queue/join", content=b" " * (LARGEST_EVENT + 1))
+    assert answer.status_code == 413
 
 
 def test_the_apis_routes_stay_as_they_are(served):

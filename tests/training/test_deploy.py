@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from knowhue.errors import RunError
-from knowhue.inference.torch_network import open_torch
+from knowhue.inference.networks.torch_network import open_torch
 from knowhue.runs import read_json
 from knowhue.training.deploy import deploy
 from knowhue.training.train import train

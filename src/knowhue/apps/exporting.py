@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from knowhue.errors import ConfigError
-from knowhue.inference.opening import find_model
-from knowhue.inference.torch_network import TorchNetwork, open_torch
+from knowhue.inference.networks.opening import find_model
+from knowhue.inference.networks.torch_network import TorchNetwork, open_torch
 
 UNITS = {"chroma": "CIELAB units", "probabilities": "", "novelty": ""}
 PRECISIONS = {
@@ -41,7 +41,7 @@ def run_export(
     _refuse_suffix(kind, target)
     yield from EXPORTS[kind](network, target, precision, calibrate)
     if upload is not None:
-        from knowhue.inference.sharing import upload as send
+        from knowhue.inference.networks.sharing import upload as send
 
         yield f"uploaded: {send(target, upload)}"
 
@@ -72,7 +72,7 @@ def _refuse_suffix(kind: str, target: Path) -> None:
 
 
 def _safetensors(network: TorchNetwork, target: Path, precision: str, _: Path | None) -> Iterator[str]:
-    from knowhue.inference.sharing import export_safetensors
+    from knowhue.inference.networks.sharing import export_safetensors
 
     differences = export_safetensors(network, target, precision)
     yield f"{target}: {target.stat().st_size / 1e6:.1f} MB"
@@ -80,7 +80,7 @@ def _safetensors(network: TorchNetwork, target: Path, precision: str, _: Path | 
 
 
 def _hub_folder(network: TorchNetwork, target: Path, precision: str, _: Path | None) -> Iterator[str]:
-    from knowhue.inference.sharing import export_hub_folder
+    from knowhue.inference.networks.sharing import export_hub_folder
 
     differences = export_hub_folder(network, target, precision)
     yield f"{target}: README.md, config.json, model.safetensors"
@@ -88,14 +88,14 @@ def _hub_folder(network: TorchNetwork, target: Path, precision: str, _: Path | N
 
 
 def _onnx(network: TorchNetwork, target: Path, precision: str, calibrate: Path | None) -> Iterator[str]:
-    from knowhue.inference.onnx_export import export_onnx
+    from knowhue.inference.networks.onnx_export import export_onnx
 
     if precision == "float32":
         differences = export_onnx(network, target)
         yield f"{target}: {target.stat().st_size / 1e6:.1f} MB"
         yield _said(differences, "torch")
         return
-    from knowhue.inference.onnx_int8 import quantize
+    from knowhue.inference.networks.onnx_int8 import quantize
 
     assert calibrate is not None  # checked before
     with tempfile.TemporaryDirectory() as folder:

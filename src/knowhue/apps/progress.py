@@ -17,6 +17,8 @@ PLAIN_SECONDS = 15.0
 LIVE_SECONDS = 0.2
 SHORT = {
     "l1": "L1",
+    "l2": "L2",
+    "colour_classes": "colour classes",
     "generator": "G",
     "discriminator": "D",
     "cross_entropy": "CE",

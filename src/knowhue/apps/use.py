@@ -86,7 +86,7 @@ def colorize(
     colorizer = load(model)
     colorizer.require("colour")
     if single:
-        from knowhue.inference.media import read_picture
+        from knowhue.inference.files.media import read_picture
 
         picture = read_picture(source)
         height, width = picture.pixels.shape[:2]
@@ -104,7 +104,7 @@ def models(
     ] = None,
 ) -> None:
     """Say what a model is: tasks, classes, data, scores with intervals, calibration."""
-    from knowhue.inference.opening import BUILT_IN
+    from knowhue.inference.networks.opening import BUILT_IN
 
     for name in model or [BUILT_IN]:
         typer.echo("\n".join(_describe(load(name))))
@@ -142,7 +142,7 @@ def load(model: str) -> "Colorizer":
 
 
 def _deploy_once(model: str) -> None:
-    from knowhue.inference.opening import needs_deployment
+    from knowhue.inference.networks.opening import needs_deployment
 
     run = needs_deployment(model)
     if run is not None:
@@ -160,7 +160,7 @@ def _one(
     uncertainty: Path | None,
     as_json: bool,
 ) -> None:
-    from knowhue.inference.media import write_picture
+    from knowhue.inference.files.media import write_picture
 
     notes = write_picture(made.picture, out)
     record = {"path": str(source), "output": str(out), **made.judgement.as_record()}
@@ -176,8 +176,8 @@ def _write_map(made: "Colorized", path: Path) -> None:
     """The uncertainty at the picture's size, 10 codes a CIELAB unit, up to 25.5 units."""
     import numpy as np
 
-    from knowhue.inference.media import write_picture
-    from knowhue.inference.picture import Picture
+    from knowhue.inference.files.media import write_picture
+    from knowhue.inference.files.picture import Picture
     from knowhue.inference.pixels import enlarge
 
     assert made.uncertainty is not None
@@ -190,7 +190,7 @@ def _folder(
     colorizer, source: Path, out: Path, wishes: "Wishes", as_json: bool, overwrite: bool, on_error: OnError
 ):
     from knowhue.apps.progress import showing_progress
-    from knowhue.inference.folder import colorize_folder
+    from knowhue.inference.folders.folder import colorize_folder
 
     with showing_progress() as report:
         summary = colorize_folder(
@@ -201,7 +201,7 @@ def _folder(
 
 def _film(colorizer, source: Path, out: Path, wishes: "Wishes", as_json: bool, overwrite: bool, _: OnError):
     from knowhue.apps.progress import showing_progress
-    from knowhue.inference.film import colorize_film
+    from knowhue.inference.films.film import colorize_film
 
     with showing_progress() as report:
         summary = colorize_film(colorizer, source, out, wishes=wishes, overwrite=overwrite, report=report)

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from knowhue.errors import ConfigError
+from knowhue.inference.files.media import read_picture
+from knowhue.inference.files.picture import Picture
 from knowhue.inference.glimpse import glimpse
 from knowhue.inference.hints import Hint, spread
 from knowhue.inference.judgement import Judgement, judge
-from knowhue.inference.media import read_picture
-from knowhue.inference.network import Answers, FloatArray, Network
-from knowhue.inference.opening import BUILT_IN, open_network
-from knowhue.inference.picture import Picture
+from knowhue.inference.networks.network import Answers, FloatArray, Network
+from knowhue.inference.networks.opening import BUILT_IN, open_network
 from knowhue.inference.pixels import Reach, paint
 from knowhue.inference.uncertainty import spread_over_views
 

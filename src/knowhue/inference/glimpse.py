@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from knowhue.inference.media import shrink
-from knowhue.inference.network import FloatArray
-from knowhue.inference.picture import Pixels
+from knowhue.inference.files.media import shrink
+from knowhue.inference.files.picture import Pixels
+from knowhue.inference.networks.network import FloatArray
 from knowhue.inference.pixels import lightness
 
 LONGEST = 4

@@ -13,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.linalg import splu
 
 from knowhue.errors import ConfigError
-from knowhue.inference.network import FloatArray
+from knowhue.inference.networks.network import FloatArray
 
 REACH = 0.15
 """The longest at which a hint in the middle of a flat picture still leaves its corners alone."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from knowhue.description import Description
-from knowhue.inference.network import FloatArray
+from knowhue.inference.networks.network import FloatArray
 from knowhue.inference.pixels import Reach
 
 UNKNOWN = "unknown"

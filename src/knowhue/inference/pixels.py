@@ -16,7 +16,7 @@ import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import NDArray
 
-from knowhue.inference.picture import Pixels
+from knowhue.inference.files.picture import Pixels
 from knowhue.inference.upsampling import chroma_lines, enlarge
 
 __all__ = ["Reach", "enlarge", "lightness", "paint"]

@@ -62,7 +62,9 @@ class Access:
         host = headers.get("host", "")
         if self.settings.is_loopback and not self._is_mine(host):
             names = ", ".join(("localhost", "127.0.0.1", *self.settings.hosts))
-            raise Refusal(421, "host", f"`Host` should be one of {names}. Found another; see `--allow-host`.")
+            raise Refusal(
+                421, "host", f"`Host` should be one of {names}. Found another; see `--allowed-host`."
+            )
         origin = headers.get("origin")
         if origin is not None and scope["method"] not in ("GET", "HEAD") and _place(origin) != host:
             raise Refusal(403, "origin", "`Origin` should be this server's own. Found another site's.")

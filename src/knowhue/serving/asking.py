@@ -6,13 +6,13 @@ from typing import NamedTuple
 import numpy as np
 
 from knowhue.inference.colorizer import Colorized, Colorizer, Wishes
-from knowhue.inference.encoding import OUTPUT_SUFFIXES, encode_with_notes
-from knowhue.inference.formats import recognise
+from knowhue.inference.files.encoding import OUTPUT_SUFFIXES, encode_with_notes
+from knowhue.inference.files.formats import recognise
+from knowhue.inference.files.media import read_picture
+from knowhue.inference.files.picture import Picture
 from knowhue.inference.hints import Hint, parse_hint
 from knowhue.inference.judgement import Judgement, judge
-from knowhue.inference.media import read_picture
-from knowhue.inference.network import Answers, FloatArray
-from knowhue.inference.picture import Picture
+from knowhue.inference.networks.network import Answers, FloatArray
 from knowhue.inference.pixels import enlarge
 from knowhue.serving.refusals import NoPictureError
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from knowhue.errors import KnowhueError
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.network import Answers
+from knowhue.inference.networks.network import Answers
 from knowhue.serving.asking import Ask, Ready, Reply, finish, prepare
 from knowhue.serving.refusals import Busy, Late, Stopping
 from knowhue.serving.settings import ServerSettings

@@ -7,8 +7,9 @@ from typing import Any
 
 import gradio as gr
 
-from knowhue.inference.media import SUFFIXES
+from knowhue.inference.files.media import SUFFIXES
 from knowhue.serving import page_parts as parts
+from knowhue.serving.page_cards import stage as stage_of
 from knowhue.serving.page_desk import Sitting
 from knowhue.serving.page_events import Events, Shown, example_files
 from knowhue.serving.studies import panel
@@ -65,7 +66,7 @@ def _colour_tab(blocks: gr.Blocks, events: Events, upload_folder: Path) -> None:
         with gr.Column(elem_id="results", min_width=0):
             status = _html(parts.says(""), "status")
             stage = gr.HTML(
-                str(parts.stage(None, {}, events.models, "")), elem_id="stage", apply_default_css=False,
+                str(stage_of(None, {}, events.models, "")), elem_id="stage", apply_default_css=False,
                 js_on_load=(HERE / "page.js").read_text(encoding="utf-8"),
             )  # fmt: skip
             gallery = _html(parts.gallery(Sitting(), events.models), "gallery")

@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from knowhue.errors import KnowhueError
-from knowhue.inference.picture import Picture
+from knowhue.inference.files.picture import Picture
 from knowhue.serving.settings import MIB
 
 IDLE_SECONDS = 30 * 60
 """After which a visitor who does nothing is forgotten."""
 _SWEEP_SECONDS = 60
 LATE_LOOKS = 8
+MOST_SITTINGS = 1000
+"""Beyond which those without photos are forgotten, then the most idle; a program can open sessions without end."""
 
 
 class FullError(KnowhueError):
@@ -126,6 +128,8 @@ class Desk:
         """The visitor of a session of gradio; a new one if it is not known, or was forgotten."""
         with self._lock:
             self.forget_idle()
+            if session not in self._sittings and len(self._sittings) >= MOST_SITTINGS:
+                self.forget(min(self._sittings, key=self._worth))
             found = self._sittings.setdefault(session, Sitting())
             found.touched = self._clock()
             self._wind()
@@ -211,6 +215,11 @@ class Desk:
                 self.forget(session)
             if self._timer is not None:
                 self._timer.cancel()
+
+    def _worth(self, session: str) -> tuple[bool, float]:
+        """Least of whom is forgotten first."""
+        sitting = self._sittings[session]
+        return bool(sitting.photos), sitting.touched
 
     def _wind(self) -> None:
         """Look for idle visitors once a minute, as long as there are any."""

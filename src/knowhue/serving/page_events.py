@@ -13,6 +13,7 @@ from knowhue.description import Description
 from knowhue.errors import KnowhueError
 from knowhue.serving import page_parts as parts
 from knowhue.serving.batcher import Batcher
+from knowhue.serving.page_cards import stage
 from knowhue.serving.page_desk import Desk, Pin, Sitting
 from knowhue.serving.page_work import look, take_in, thumb
 from knowhue.serving.settings import ServerSettings
@@ -139,7 +140,7 @@ class Events:
             problems.append("The server failed on this photo. Its log says why.")
         chosen = sitting.photo if views else None
         return Shown(
-            parts.stage(chosen, views, self.models, sitting.key),
+            stage(chosen, views, self.models, sitting.key),
             parts.gallery(sitting, self.models),
             parts.points(sitting.photo.pins if sitting.photo else ()),
             parts.says(" ".join(problems), True) if problems else parts.says(done),

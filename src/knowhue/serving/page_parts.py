@@ -1,5 +1,6 @@
 """The page's own pieces of HTML; gradio puts them where they belong and exchanges only what changed."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -7,9 +8,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from knowhue.description import Description
-from knowhue.inference.judgement import UNKNOWN, Judgement
 from knowhue.serving.page_desk import Photo, Pin, Sitting
-from knowhue.serving.page_work import View
 
 QUESTION = "Does a model colour better when it knows what it is looking at?"
 SWATCHES = {
@@ -24,18 +23,23 @@ SWATCHES = {
     "#808080": "no colour",
 }
 """Colours that old photos ask for."""
-_MOST_CLASSES = 5
 _ROLES = {
     ("colour", "class"): ("Multi-task", "multi", "learned colours and classes together"),
     ("colour",): ("Single-task", "single", "learned colours alone"),
     ("class",): ("Single-task", "single", "learned classes alone"),
 }
-_DEFAULT_RATIO = 4 / 3
 
 
 def role(description: Description) -> tuple[str, str, str]:
     """What a model is called, its colour on the page, and how it was taught."""
     return _ROLES[tuple(sorted(description.tasks, key=("colour", "class").index))]
+
+
+def titles(descriptions: Mapping[str, Description]) -> dict[str, str]:
+    """What each model's card is headed by: its kind, or the name it is served by where several are of one kind."""
+    kinds = {name: role(each)[0] for name, each in descriptions.items()}
+    several = {kind for kind, count in Counter(kinds.values()).items() if count > 1}
+    return {name: name if kind in several else kind for name, kind in kinds.items()}
 
 
 def heading(descriptions: Mapping[str, Description]) -> Markup:
@@ -106,15 +110,15 @@ def gallery(sitting: Sitting, models: Mapping[str, Description]) -> Markup:
     if len(sitting.photos) < 2:
         return Markup('<div class="gallery"></div>')
     items = Markup("").join(_thumb(photo, photo.key == sitting.chosen) for photo in sitting.photos.values())
-    several = len(colouring(models)) > 1
+    several, called = len(colouring(models)) > 1, titles(models)
     links = Markup("").join(
         Markup('<a class="download quiet" href="page/all/{}/{}" download>All {} as ZIP{}</a>').format(
             sitting.key,
             quote(name, safe=""),
             len(sitting.photos),
-            f", {role(each)[0].lower()}" if several else "",
+            f", {_within(called[name], name)}" if several else "",
         )
-        for name, each in colouring(models).items()
+        for name in colouring(models)
     )
     return Markup('<div class="gallery"><ul aria-label="Photos">{}</ul><p class="zips">{}</p></div>').format(
         items, links
@@ -124,22 +128,6 @@ def gallery(sitting: Sitting, models: Mapping[str, Description]) -> Markup:
 def colouring(models: Mapping[str, Description]) -> dict[str, Description]:
     """Those that can colour."""
     return {name: each for name, each in models.items() if "colour" in each.tasks}
-
-
-def stage(
-    photo: Photo | None, views: Mapping[str, View], models: Mapping[str, Description], key: str
-) -> Markup:
-    """The chosen photo, by every model side by side."""
-    if photo is None:
-        return Markup(
-            '<div class="empty"><p><b>No photo yet.</b> Drop one anywhere on this page, paste it, choose it, or take an '
-            "example. It is coloured on the machine that serves this page, and forgotten when you leave.</p></div>"
-        )
-    cards = Markup("").join(
-        _card(number, photo, name, view, models[name], key)
-        for number, (name, view) in enumerate(views.items())
-    )
-    return Markup('<div class="cards" data-count="{}">{}</div>').format(len(views), cards)
 
 
 def says(message: str, is_alert: bool = False) -> Markup:
@@ -162,99 +150,6 @@ def _thumb(photo: Photo, is_chosen: bool) -> Markup:
     )
 
 
-def _card(
-    number: int, photo: Photo, name: str, view: View, description: Description, sitting_key: str
-) -> Markup:
-    title, kind, taught = role(description)
-    return Markup(
-        '<article class="card {kind}" aria-labelledby="card-{number}"><header><h2 id="card-{number}">{title}</h2>'
-        '<p title="{model}">{taught}</p></header>{frame}<footer>{link}</footer>'
-        '<div class="says">{classes}{warnings}</div></article>'
-    ).format(
-        kind=kind, number=number, title=title, taught=taught, model=description.name,
-        frame=_frame(photo, view, title), classes=_classes(view.reply.judgement),
-        warnings=_warnings(view.reply.judgement), link=_link(photo, name, view, sitting_key),
-    )  # fmt: skip
-
-
-def _frame(photo: Photo, view: View, title: str) -> Markup:
-    before = f"page/looks/{photo.newest('before')}"
-    width, height = photo.size_px
-    pins = Markup("").join(
-        Markup('<li style="--x:{:.2f}%;--y:{:.2f}%;--c:{}"></li>').format(
-            100 * pin.x, 100 * pin.y, pin.colour
-        )
-        for pin in photo.pins
-    )
-    return Markup(
-        '<div class="frame" style="--ratio:{ratio:.4f}"><img class="after" src="{after}" alt="{name}, coloured by the '
-        '{title} model" draggable="false"><img class="unsure" src="{unsure}" alt="" {hidden}><img class="before" '
-        'src="{before}" alt="{name} in gray" draggable="false"><span class="tag gray" aria-hidden="true">Gray</span>'
-        '<span class="tag colour" aria-hidden="true">Colour</span><ol class="pins" aria-hidden="true">{pins}</ol>'
-        '<input class="split" type="range" min="0" max="100" value="50" aria-label="{title}: gray on the left of, '
-        'colours on the right of"><span class="handle" aria-hidden="true"></span><div class="aim" tabindex="0" '
-        'role="application" aria-label="{title}: place a colour point. Arrow keys move the cross, Enter places the '
-        'colour."><span class="cross"></span></div></div>'
-    ).format(
-        ratio=width / height, after=before if view.after is None else f"page/looks/{view.after}", before=before,
-        name=photo.name, title=title, pins=pins, unsure=f"page/looks/{view.unsure}" if view.unsure else "data:,",
-        hidden=Markup("" if view.unsure else "hidden"),
-    )  # fmt: skip
-
-
-def _classes(judgement: Judgement) -> Markup:
-    if judgement.label is None:
-        return Markup('<p class="note none">No class: this model was never told any.</p>')
-    rows = Markup("").join(
-        Markup(
-            '<tr><th scope="row">{}</th><td class="bar" aria-hidden="true"><span style="--p:{:.4f}"></span></td>'
-            "<td>{}</td></tr>"
-        ).format(_words(name), share, percent(share))
-        for name, share in list(judgement.probabilities.items())[:_MOST_CLASSES]
-    )
-    best = (
-        Markup("Not sure what it sees")
-        if judgement.label == UNKNOWN
-        else Markup("Sees <b>{}</b>").format(_words(judgement.label))
-    )
-    return Markup('<table class="classes"><caption>{}</caption><tbody>{}</tbody></table>').format(best, rows)
-
-
-def percent(share: float) -> str:
-    """A probability for people; never a certainty.
-
-    >>> [percent(share) for share in (0.9999, 0.984, 0.5, 0.002)]
-    ['> 99 %', '98 %', '50 %', '< 1 %']
-    """
-    if share > 0.995:
-        return "> 99 %"
-    return "< 1 %" if share < 0.01 else f"{100 * share:.0f} %"
-
-
-def _warnings(judgement: Judgement) -> Markup:
-    items = Markup("").join(Markup("<li>{}</li>").format(_sentence(each)) for each in judgement.warnings)
-    return Markup('<ul class="warnings">{}</ul>').format(items)
-
-
-def _link(photo: Photo, name: str, view: View, sitting_key: str) -> Markup:
-    if view.after is None:
-        return Markup("")
-    width, height = photo.size_px
-    kind = (
-        view.reply.suffix.lstrip(".")
-        .upper()
-        .replace("JPG", "JPEG")
-        .replace("TIF", "TIFF")
-        .replace("TIFFF", "TIFF")
-    )
-    return Markup(
-        '<a class="download" href="page/photos/{}/{}/{}" download>Download <span>{} × {} {}</span></a>'
-    ).format(sitting_key, photo.key, quote(name, safe=""), width, height, kind)
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + "."
+def _within(title: str, name: str) -> str:
+    """A card's title within a sentence; a served name stays as it is."""
+    return title if title == name else title.lower()

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from knowhue.inference.media import encode_picture, read_picture, shrink
-from knowhue.inference.network import FloatArray
-from knowhue.inference.picture import Picture, Pixels
+from knowhue.inference.files.media import encode_picture, read_picture, shrink
+from knowhue.inference.files.picture import Picture, Pixels
+from knowhue.inference.networks.network import FloatArray
 from knowhue.inference.pixels import paint
 from knowhue.serving.asking import Ask, Reply
 from knowhue.serving.batcher import Batcher

@@ -8,7 +8,7 @@ import numpy as np
 
 from knowhue.errors import ConfigError, ExtraError
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.picture import Picture
+from knowhue.inference.files.picture import Picture
 from knowhue.serving.asking import Ask
 from knowhue.serving.batcher import Batcher
 from knowhue.serving.settings import ServerSettings
@@ -46,9 +46,7 @@ def serve(
 
             app = mount_page(app, models, settings, app.state.batchers)
     except ImportError as error:
-        raise ExtraError(
-            f"`knowhue serve` needs `{error.name}`, which is not installed: pip install 'knowhue[serve]'."
-        ) from None
+        raise (without_extra(error) or error) from None
     with listening(settings) as opened:
         warm(app.state.batchers)
         announce(address_of(opened, settings))
@@ -56,6 +54,21 @@ def serve(
             Server(app, settings).run(sockets=[opened])
         except KeyboardInterrupt:
             return  # uvicorn has stopped in order and tells it again
+
+
+def without_extra(error: ImportError) -> ExtraError | None:
+    """How an import that failed is mended; None if it is not for want of another's package.
+
+    >>> without_extra(ImportError("cannot import name 'x'", name="knowhue.serving.api")) is None
+    True
+    """
+    package = (error.name or "knowhue").partition(".")[0]
+    if package == "knowhue":
+        return None
+    found = "not installed" if isinstance(error, ModuleNotFoundError) else f"of another version ({error})"
+    return ExtraError(
+        f"`knowhue serve` needs `{package}`, which is {found}: pip install --upgrade 'knowhue[serve]'."
+    )
 
 
 def warm(batchers: Mapping[str, Batcher]) -> None:

@@ -9,8 +9,8 @@ from markupsafe import Markup
 
 from knowhue.config import Task
 from knowhue.errors import KnowhueError
-from knowhue.inference.media import encode_picture
-from knowhue.inference.picture import Picture
+from knowhue.inference.files.media import encode_picture
+from knowhue.inference.files.picture import Picture
 from knowhue.plan import Plan
 from knowhue.runs import read_log, run_folder
 from knowhue.status import ENDED, Cell, read_cells, read_plan

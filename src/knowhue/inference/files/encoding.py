@@ -1,0 +1,177 @@
+"""From a picture to a file of any known kind: depth, transparency, profile and metadata kept where it can hold them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knowhue.errors import ConfigError, RunError
+from knowhue.inference.files.metadata import keep
+from knowhue.inference.files.picture import Picture
+from knowhue.inference.files.profiles import from_srgb
+from knowhue.inference.files.tiff_exif import with_exif
+from knowhue.inference.files.vips import Image, VipsError, attach, image_of, reason, save
+from knowhue.runs import replacing
+
+
+class Kind(NamedTuple):
+    """What a kind of file can hold, and how it is written.
+
+    Attributes:
+        suffix: the usual one.
+        saver: in libvips.
+        options: of the saver; `Q` is the quality, where there is one.
+        lossless: further options for pictures whose file was lossless.
+        alpha: whether it holds transparency.
+        bits: of a channel, at most.
+        longest_px: side that it can hold.
+    """
+
+    suffix: str
+    saver: str
+    options: Mapping[str, Any]
+    lossless: Mapping[str, Any] = MappingProxyType({})
+    alpha: bool = True
+    bits: int = 8
+    longest_px: int = 2**31 - 1
+
+
+_JPEG = Kind(".jpg", "jpegsave", {"Q": 95, "subsample_mode": "off"}, alpha=False, longest_px=65_500)
+_TIFF = Kind(
+    ".tif", "tiffsave", {"compression": "deflate", "predictor": "horizontal", "resunit": "inch"}, bits=16
+)
+OUTPUT_SUFFIXES: dict[str, Kind] = {
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".png": Kind(".png", "pngsave", {"compression": 2, "filter": "up"}, bits=16),
+    ".tif": _TIFF,
+    ".tiff": _TIFF,
+    ".webp": Kind(
+        ".webp",
+        "webpsave",
+        {"Q": 92, "effort": 2, "smart_subsample": True},
+        {"lossless": True},
+        longest_px=16_383,
+    ),
+    ".avif": Kind(
+        ".avif",
+        "heifsave",
+        {"Q": 88, "effort": 0, "compression": "av1", "subsample_mode": "off"},
+        bits=12,
+        longest_px=16_384,
+    ),
+}
+"""Colour is what is written, so it is not subsampled where that can be had; effort buys little size for much time."""
+
+
+def write_picture(picture: Picture, target: Path, *, quality: int | None = None) -> list[str]:
+    """Write a picture, whole or not at all; returns what the kind of file could not hold, in words.
+
+    Args:
+        picture: as it was read, or coloured since.
+        target: its suffix is one of `OUTPUT_SUFFIXES`.
+        quality: 1 to 100, of kinds that lose something; each has its own if None.
+
+    Raises:
+        ConfigError: the suffix is none of `OUTPUT_SUFFIXES`, the picture is too long for it, or the quality is none.
+        RunError: the file cannot be written.
+    """
+    data, notes = encode_with_notes(picture, target.suffix, quality)
+    with replacing(target, "wb") as file:
+        file.write(data)
+    return notes
+
+
+def encode_picture(picture: Picture, suffix: str, quality: int | None = None) -> bytes:
+    """The bytes of a picture file; as `write_picture`."""
+    return encode_with_notes(picture, suffix, quality)[0]
+
+
+def encode_with_notes(picture: Picture, suffix: str, quality: int | None = None) -> tuple[bytes, list[str]]:
+    """The bytes of a picture file, and what it could not hold."""
+    kind = _kind(suffix, picture, quality)
+    image, notes = _image(picture, kind)
+    kept = keep(picture.origin.metadata, kind.suffix)
+    for name, value in kept.fields.items():
+        attach(image, name, value)
+    attach(image, "orientation", 1)  # EXIF may hold the old one, and is set to what was attached last
+    options = {**kind.options, **(kind.lossless if picture.origin.is_lossless else {})}
+    if quality is not None and "Q" in options:
+        options["Q"] = quality
+    if kind.suffix == ".avif":
+        options["bitdepth"] = 8 if image.format == "uchar" else 10 if picture.origin.bits == 10 else 12
+    try:
+        data = save(image, kind.saver, **options)
+    except VipsError as error:
+        raise RunError(
+            f"The picture cannot be written as {suffix}: {reason(error)}. Write .png or .tif."
+        ) from None
+    if kind.suffix == ".tif":
+        data = with_exif(data, picture.origin.metadata)
+    return data, [*notes, *kept.notes]
+
+
+def _kind(suffix: str, picture: Picture, quality: int | None) -> Kind:
+    kind = OUTPUT_SUFFIXES.get(suffix.lower())
+    if kind is None:
+        raise ConfigError(
+            f"`output` should end in one of {', '.join(OUTPUT_SUFFIXES)}. Found `{suffix or 'no suffix'}`. Name it "
+            "with one of these."
+        )
+    if quality is not None and not 1 <= quality <= 100:
+        raise ConfigError(
+            f"`quality` should be from 1 to 100. Found `quality = {quality}`. 95 is hardly seen."
+        )
+    height, width = picture.pixels.shape[:2]
+    if max(height, width) > kind.longest_px:
+        raise ConfigError(
+            f"`{suffix}` should hold pictures up to {kind.longest_px:,} pixels a side. Found {width} x {height}. Write "
+            ".png or .tif."
+        )
+    return kind
+
+
+def _image(picture: Picture, kind: Kind) -> tuple[Image, list[str]]:
+    """An image with the picture's colours in its profile, transparency and resolution, as deep as the kind allows."""
+    pixels, alpha, origin = picture
+    notes = []
+    bits = min(8 * pixels.dtype.itemsize, 16 if kind.bits > 8 else 8)
+    had = origin.bits if 8 < origin.bits < 16 else 8 * pixels.dtype.itemsize
+    if had > kind.bits:
+        notes.append(f"{kind.suffix} holds {kind.bits} bits a channel; the picture had {had}")
+    if alpha is not None and not kind.alpha:
+        pixels, alpha = _over_white(pixels, alpha), None
+        notes.append(f"{kind.suffix} holds no transparency; the picture was put over white")
+    if origin.profile is not None and pixels.shape[2] == 3:
+        image = from_srgb(pixels, origin.profile, bits)
+    else:
+        image = image_of(pixels, _interpretation(pixels))
+    image = _as_deep(image, bits)
+    if alpha is not None:
+        image = image.bandjoin(_as_deep(image_of(alpha[..., None], _interpretation(alpha[..., None])), bits))
+    image = image.copy(xres=origin.pixels_per_mm[0], yres=origin.pixels_per_mm[1])
+    return image, notes
+
+
+def _interpretation(pixels: NDArray[Any]) -> str:
+    deep = pixels.dtype == np.uint16
+    if pixels.shape[2] == 1:
+        return "grey16" if deep else "b-w"
+    return "rgb16" if deep else "srgb"
+
+
+def _as_deep(image: Image, bits: int) -> Image:
+    """Round 16-bit codes to 8 bits where that is asked for; libvips' own conversion cuts them."""
+    if image.format == "uchar" or bits == 16:
+        return image
+    rounded = (image * (255 / 65535)).rint().cast("uchar")
+    return rounded.copy(interpretation="b-w" if image.bands == 1 else "srgb")
+
+
+def _over_white(pixels: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
+    top = np.iinfo(pixels.dtype).max
+    share = alpha[..., None].astype(np.float32) / top
+    return (pixels * share + top * (1 - share)).round().astype(pixels.dtype)

@@ -1,0 +1,1 @@
+"""Films, frame by frame and steady."""

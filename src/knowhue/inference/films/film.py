@@ -1,0 +1,251 @@
+"""A film coloured: steady from frame to frame, sound and all else kept, and gone on with after a kill."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from knowhue.config import fingerprint
+from knowhue.errors import ConfigError, ExtraError, KnowhueError
+from knowhue.inference.colorizer import Colorizer, Wishes
+from knowhue.inference.files.picture import Picture
+from knowhue.inference.films.ahead import ahead
+from knowhue.inference.films.formats import CODECS, Codec
+from knowhue.inference.films.reels import Progress, Reels
+from knowhue.inference.films.steady import STRENGTH, Past, Steadier
+from knowhue.inference.films.summary import Summary, summarise
+from knowhue.inference.networks.network import Answers, FloatArray
+from knowhue.inference.pixels import Reach, paint
+from knowhue.runs import Report
+
+if TYPE_CHECKING:
+    from knowhue.inference.films.footage import Footage, Frame
+
+REEL_FRAMES = 240
+BATCH = 8
+_HELD_BYTES = 256 << 20  # of the frames that are predicted together
+_FORMAT = 1  # raised when reels come to mean something else
+
+
+def colorize_film(
+    colorizer: Colorizer,
+    source: Path,
+    out: Path,
+    *,
+    wishes: Wishes = Wishes(),  # noqa: B008
+    overwrite: bool = False,
+    strength: float = STRENGTH,
+    reel_frames: int = REEL_FRAMES,
+    report: Report = lambda _: None,
+) -> Summary:
+    """Colour a film; the same call goes on after a kill, from the last reel that was kept.
+
+    Size, frame times, sound, subtitles, chapters, metadata and the way up are kept. H.264 (VP9 for .webm) is written.
+
+    Args:
+        colorizer: a model with a colour head.
+        source: any film that FFmpeg's libraries read.
+        out: .mp4, .m4v, .mov, .mkv or .webm.
+        wishes: saturation and `unknown_below`; no hints, no uncertainty.
+        overwrite: whether `out` may be replaced.
+        strength: of steadying, 0 (each frame alone) to below 1.
+        reel_frames: encoded and kept together, in a hidden folder beside `out` until the film is done.
+        report: told `done`, `total` (0 if unknown), `per_second`, `seconds_left` now and then.
+
+    Raises:
+        ExtraError: PyAV is not installed.
+        PictureError: the film is missing, damaged, or has no moving pictures.
+        ConfigError: `out` cannot be written to, is of an unknown kind or takes not all streams; or other wishes.
+        RunError: the disk is full.
+    """
+    started = time.monotonic()
+    colorizer.require("colour")
+    footage = _footage()
+    codec = _check(source, out, wishes, overwrite)
+    with footage.open_footage(source) as film:
+        job = _job(colorizer, source, wishes, codec, strength, reel_frames)
+        reels = Reels(out.with_name(f".{out.name}.colorizing"), job)
+        if reels.began_anew:
+            report({"stage": "note", "text": "began anew: the film, the model or the wishes have changed"})
+        made = reels.folder / f"film{out.suffix.lower()}"
+        _rehearse(lambda: footage.assemble(film, codec, made, (), np.zeros(0, np.int64)), reels)
+        already = reels.progress.frames
+        if not reels.progress.complete:
+            work = _Work(colorizer, film, codec, wishes, strength, reel_frames)
+            work.go_on(reels, _Teller(report, already, film.total))
+        notes = footage.assemble(film, codec, made, reels.packets(), reels.times())
+        os.replace(made, out)
+        reels.remove()
+        seconds = time.monotonic() - started
+        return summarise(colorizer, film, out, reels.progress, already, wishes, notes, seconds)
+
+
+class _Coloured(NamedTuple):
+    """A frame with its steadied chroma (as stored, not upright), and what is known after it."""
+
+    frame: "Frame"
+    lightness: FloatArray
+    chroma: FloatArray
+    past: Past | None
+    cuts: int
+    answer: Answers
+
+
+class _Work:
+    """Decoding, predicting and encoding, side by side."""
+
+    def __init__(
+        self,
+        colorizer: Colorizer,
+        film: "Footage",
+        codec: Codec,
+        wishes: Wishes,
+        strength: float,
+        reel_frames: int,
+    ) -> None:
+        self._colorizer = colorizer
+        self._film = film
+        self._codec = codec
+        self._saturation = wishes.saturation
+        self._strength = strength
+        self._reel_frames = reel_frames
+        frame_bytes = film.height * film.width * (6 if film.deep else 3)
+        self._batch = min(BATCH, max(1, _HELD_BYTES // frame_bytes))
+
+    def go_on(self, reels: Reels, teller: "_Teller") -> None:
+        """Make the reels that are missing."""
+        progress = reels.progress
+        frames = self._film.frames(progress.frames, progress.pts, progress.checksum)
+        steadier = Steadier(self._strength, progress.past, progress.cuts)
+        seen = ahead(self._look(frames), self._batch)
+        coloured = ahead(self._predict(seen, steadier), self._batch)
+        try:
+            while not reels.progress.complete:
+                self._make_reel(coloured, reels, teller)
+        finally:
+            coloured.close()
+
+    def _look(self, frames: Iterable["Frame"]) -> Iterator[tuple["Frame", FloatArray]]:
+        for frame in frames:
+            yield frame, self._colorizer.look(Picture(frame.pixels))
+
+    def _predict(self, seen: Iterator[tuple["Frame", FloatArray]], steadier: Steadier) -> Iterator[_Coloured]:
+        """In batches that begin with a reel, so that a resumed film has the same ones; upright, as it was trained."""
+        turn, place = self._film.turn, 0
+        while batch := list(islice(seen, min(self._batch, self._reel_frames - place))):
+            place = (place + len(batch)) % self._reel_frames
+            upright = [turn.upright(lightness) for _, lightness in batch]
+            answers = self._colorizer.predict(upright)
+            for (frame, lightness), shown, answer in zip(batch, upright, answers, strict=True):
+                assert answer.chroma is not None  # `require` was called
+                chroma = turn.stored(steadier.step(shown, answer.chroma[0]))
+                yield _Coloured(frame, lightness, chroma, steadier.past, steadier.cuts, answer)
+
+    def _make_reel(self, coloured: Iterator[_Coloured], reels: Reels, teller: "_Teller") -> None:
+        from knowhue.inference.films.footage import Encoder
+
+        progress, encoder, last = reels.progress, Encoder(self._film, self._codec), None
+        for last in islice(coloured, self._reel_frames):
+            pixels, reach = paint(last.frame.pixels, last.chroma, last.lightness, saturation=self._saturation)
+            encoder.add(pixels, last.frame.pts, last.frame.duration)
+            progress = _after(progress, last, reach)
+            teller.tell(progress.frames)
+        made = progress.frames - reels.progress.frames
+        if last is not None:
+            progress = progress._replace(checksum=last.frame.checksum())
+        packets = encoder.finish() if made else []
+        reels.add(packets, progress._replace(complete=made < self._reel_frames))
+
+
+def _after(progress: Progress, coloured: _Coloured, reach: Reach) -> Progress:
+    frame, answer = coloured.frame, coloured.answer
+    seen = np.zeros(0) if answer.probabilities is None else answer.probabilities[0].astype(np.float64)
+    return Progress(
+        frames=progress.frames + 1,
+        pts=frame.pts,
+        damaged=progress.damaged + frame.damaged,
+        past=coloured.past,
+        cuts=coloured.cuts,
+        probabilities=seen if progress.frames == 0 else progress.probabilities + seen,
+        novelty=progress.novelty + float(answer.novelty[0]),
+        reach=progress.reach + np.array(reach),
+    )
+
+
+class _Teller:
+    """Says how far it is."""
+
+    def __init__(self, report: Report, already: int, total: int) -> None:
+        self._report = report
+        self._already = already
+        self._total = total
+        self._started = time.monotonic()
+
+    def tell(self, done: int) -> None:
+        """After a frame."""
+        rate = (done - self._already) / max(time.monotonic() - self._started, 1e-9)
+        left = max(self._total - done, 0) / rate if self._total else None
+        event = {"stage": "film", "done": done, "total": max(self._total, done) if self._total else 0}
+        self._report(event | {"per_second": rate, "seconds_left": left})
+
+
+def _footage() -> Any:
+    """What needs PyAV."""
+    try:
+        from knowhue.inference.films import footage
+    except ModuleNotFoundError as error:
+        if error.name != "av":
+            raise
+        raise ExtraError("Films need PyAV. Found it not installed: pip install 'knowhue[film]'.") from None
+    return footage
+
+
+def _check(source: Path, out: Path, wishes: Wishes, overwrite: bool) -> Codec:
+    if wishes.hints or wishes.uncertainty:
+        raise ConfigError(
+            "`wishes` should hold neither hints nor `uncertainty` for a film. Found some. Colour a single picture."
+        )
+    suffix = out.suffix.lower()
+    if suffix not in CODECS:
+        raise ConfigError(
+            f"`out` should be one of {', '.join(CODECS)}. Found `{out.name}`. Name it so with --out; "
+            ".mkv takes nearly all kinds of sound and subtitles."
+        )
+    if out.exists() and (out.samefile(source) if source.exists() else False):
+        raise ConfigError(f"`out` should be another file than the film. Found `{out}` for both.")
+    if out.exists() and not overwrite:
+        raise ConfigError(f"`{out}` is there already. Name another file with --out, or add --overwrite.")
+    return CODECS[suffix]
+
+
+def _rehearse(assemble: Callable[[], Any], reels: Reels) -> None:
+    """Find out before the work whether its result can be put together, and leave no trace if not."""
+    try:
+        assemble()
+    except KnowhueError:
+        if not reels.count:
+            reels.remove()
+        raise
+
+
+def _job(
+    colorizer: Colorizer, source: Path, wishes: Wishes, codec: Codec, strength: float, reel_frames: int
+) -> dict[str, Any]:
+    """What reels depend on."""
+    described = colorizer.network.description.model_dump(mode="json", exclude={"name", "licence"})
+    status = source.stat() if source.exists() else None
+    return {
+        "format": _FORMAT,
+        "source": str(source.resolve()),
+        "stamp": status and [status.st_size, status.st_mtime_ns],
+        "model": fingerprint(described),
+        "runtime": colorizer.network.runtime,
+        "saturation": wishes.saturation,
+        "codec": [codec.name, codec.options],
+        "strength": strength,
+        "reel_frames": reel_frames,
+    }

@@ -1,0 +1,434 @@
+"""Film files in and out through FFmpeg's libraries, by PyAV, of which this is the only importer.
+
+Frames become sRGB-encoded pixels by the matrix and range that the film names, and go back by the same. An untagged film
+is of BT.709 from 720 lines or 1280 columns on, of BT.601 below, as players guess; the output is tagged.
+"""
+
+import heapq
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from av.codec.context import Flags
+from av.error import ArgumentError, FFmpegError, InvalidDataError
+from av.sidedata.sidedata import Type as SideData
+from av.stream import Disposition
+from av.video.reformatter import Interpolation
+from numpy.typing import NDArray
+
+from knowhue.errors import ConfigError, PictureError, RunError
+from knowhue.inference.files.picture import Pixels
+from knowhue.inference.films.colours import (
+    FULL,
+    LIMITED,
+    MATRICES,
+    colours_to_write,
+    depth_bits,
+    doubts,
+    gray_pixels,
+    is_full,
+    is_gray,
+    matrix_of,
+)
+from knowhue.inference.films.formats import Codec, concessions, container_options, has_place, pixel_format
+from knowhue.inference.films.reels import Packet, decoding_times
+from knowhue.inference.films.turn import Turn
+
+_EXACT = (
+    Interpolation.BICUBIC
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+)
+_INTERNAL = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "duration"})
+
+
+class Frame(NamedTuple):
+    """A decoded frame.
+
+    Attributes:
+        pixels: (H, W, 1 or 3) as stored, perhaps not upright.
+        pts: presentation time, in the film's time base; rises.
+        duration: likewise; 0 if unknown.
+        damaged: packets since the frame before that could not be decoded.
+    """
+
+    pixels: Pixels
+    pts: int
+    duration: int
+    damaged: int
+
+    def checksum(self) -> int:
+        """Of the pixels."""
+        return zlib.crc32(np.ascontiguousarray(self.pixels).data)
+
+
+class Footage:
+    """An open film.
+
+    Attributes:
+        path: its file.
+        height: of a frame as stored, pixels.
+        width: likewise.
+        time_base: seconds in a unit of time.
+        rate: frames a second, on average.
+        total: how many frames there should be; 0 if unknown.
+        turn: to upright.
+        deep: whether it has more than 8 bits.
+        aspect: width of a pixel over its height.
+        colours: of the output.
+        notes: what a user should know of how it is read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._open()
+        try:
+            first = next(self._decoded(), None)
+        except FFmpegError as error:
+            raise self._damaged(error) from None
+        if first is None:
+            raise self._damaged("not one whole frame")
+        self.height, self.width = first[0].height, first[0].width
+        assert self._stream.time_base is not None
+        self.time_base: Fraction = self._stream.time_base
+        self.rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(24)
+        self.total = self._stream.frames or self._estimate()
+        self.matrix = _display_matrix(first[0])
+        self.turn = Turn.of(self.matrix) if self.matrix else Turn()
+        self.deep = depth_bits(first[0]) > 8
+        self.colours = colours_to_write(first[0])
+        self.aspect = self._stream.sample_aspect_ratio or Fraction(1)
+        self.notes = doubts(first[0])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+    def frames(self, count: int = 0, pts: int = 0, checksum: int = 0) -> Iterator[Frame]:
+        """Frames in the order of presentation, from the first or from behind one that was read before.
+
+        Args:
+            count: of frames that were read before.
+            pts: presentation time of the last of them.
+            checksum: of its pixels.
+
+        Raises:
+            PictureError: that frame is not there any more, or the file ends in the middle of its structure.
+        """
+        try:
+            if not count:
+                self._open()
+                yield from self._timed(self._decoded(), None)
+                return
+            rest = self._behind(pts, checksum) or self._behind_counted(count, checksum)
+            yield from self._timed(rest, pts)
+        except FFmpegError as error:
+            raise self._damaged(error) from None
+
+    def _open(self) -> None:
+        with suppress(AttributeError):
+            self._container.close()
+        try:
+            self._container = av.open(str(self.path), "r", metadata_errors="replace")
+        except (FFmpegError, OSError) as error:
+            raise self._damaged(error) from None
+        pictures = [each for each in self._container.streams.video if not _is_cover(each)]
+        if not pictures:
+            self._container.close()
+            raise PictureError(
+                f"`{self.path}` should be a film. Found no moving pictures in it. Name a file that has some."
+            )
+        self._stream = pictures[0]
+        self._stream.thread_type = "AUTO"
+
+    def _decoded(self) -> Iterator[tuple[av.VideoFrame, int]]:
+        """Frames, each with the count of damaged packets before it."""
+        damaged = 0
+        for packet in self._container.demux(self._stream):
+            try:
+                frames = packet.decode()
+            except InvalidDataError:
+                damaged += 1
+                continue
+            for frame in frames:
+                yield frame, damaged
+                damaged = 0
+
+    def _behind(self, pts: int, checksum: int) -> Iterator[tuple[av.VideoFrame, int]] | None:
+        """Frames behind one that is found by jumping there; None if it is not found that way."""
+        frames = self._decoded()
+        try:
+            self._open()
+            self._container.seek(pts, stream=self._stream)
+            frames = self._decoded()
+            for frame, _ in frames:
+                if frame.pts is None or frame.pts > pts:
+                    return None
+                if frame.pts == pts:
+                    return frames if self._read(frame, pts, 0).checksum() == checksum else None
+        except FFmpegError:
+            pass
+        return None
+
+    def _behind_counted(self, count: int, checksum: int) -> Iterator[tuple[av.VideoFrame, int]]:
+        """Frames behind the first `count`, all decoded again."""
+        self._open()
+        frames = self._decoded()
+        last = next(islice(frames, count - 1, None), None)
+        if last is None or self._read(last[0], 0, 0).checksum() != checksum:
+            raise PictureError(
+                f"`{self.path}` should be as it was when its colouring began. Found other frames. Colour it to another "
+                "file."
+            )
+        return frames
+
+    def _timed(self, frames: Iterable[tuple[av.VideoFrame, int]], last: int | None) -> Iterator[Frame]:
+        """Frames with times that rise; a missing one is the last and a frame's length."""
+        step = max(1, round(1 / (self.rate * self.time_base)))
+        for frame, damaged in frames:
+            pts = frame.pts
+            if pts is None:
+                pts = 0 if last is None else last + step
+            last = pts if last is None else max(pts, last + 1)
+            yield self._read(frame, last, damaged)
+
+    def _read(self, frame: av.VideoFrame, pts: int, damaged: int) -> Frame:
+        if (frame.height, frame.width) != (self.height, self.width):
+            raise PictureError(
+                f"`{self.path}` should keep its size. Found {frame.width} x {frame.height} after {self.width} x "
+                f"{self.height}. Cut it where the size changes."
+            )
+        return Frame(_pixels(frame, self._stream.codec_context.name), pts, int(frame.duration or 0), damaged)
+
+    def _estimate(self) -> int:
+        if self._stream.duration and self._stream.time_base:
+            seconds = self._stream.duration * self._stream.time_base
+        else:
+            seconds = Fraction(self._container.duration or 0, 1_000_000)
+        return round(seconds * self.rate)
+
+    def _damaged(self, error: object) -> PictureError:
+        reason = getattr(error, "strerror", None) or error
+        return PictureError(
+            f"`{self.path}` should be a whole film. Found it missing, damaged or of another kind ({reason}). Copy it "
+            "again from where it came from."
+        )
+
+    # What the output takes over from this film.
+
+    def others(self) -> list[Any]:
+        """All streams but the one that is coloured."""
+        return [each for each in self._container.streams if each.index != self._stream.index]
+
+    def describe(self, out: Any) -> None:
+        """Copy metadata, chapters, and what the container says of the pictures, to an output container."""
+        out.metadata.update(_told(self._container.metadata))
+        out.set_chapters(self._container.chapters())
+        stream = out.streams[0]
+        stream.metadata.update(_told(self._stream.metadata))
+        stream.disposition = self._stream.disposition
+        if self.matrix:
+            stream.set_display_matrix(self.matrix)
+
+    def shape(self, context: Any, codec: Codec) -> str:
+        """Set up an encoder for frames like these; its pixel format."""
+        context.width, context.height = self.width, self.height
+        context.pix_fmt = pixel_format(self, codec)
+        context.time_base, context.framerate = self.time_base, self.rate
+        context.sample_aspect_ratio = self.aspect
+        context.colorspace, context.color_range = self.colours.matrix, self.colours.range
+        context.color_trc, context.color_primaries = self.colours.transfer, self.colours.primaries
+        context.options = dict(codec.options)
+        return context.pix_fmt
+
+    def packets(self, streams: dict[int, Any]) -> Iterator[Any]:
+        """Packets of other streams, by their index, readdressed to those of an output."""
+        self._open()
+        wanted = [each for each in self._container.streams if each.index in streams]
+        if not wanted:
+            return
+        for packet in self._container.demux(wanted):
+            if packet.dts is not None and packet.size:
+                packet.stream = streams[packet.stream.index]
+                yield packet
+
+
+@contextmanager
+def open_footage(path: Path) -> Iterator[Footage]:
+    """Open a film.
+
+    Raises:
+        PictureError: it is missing, damaged, or has no moving pictures.
+    """
+    footage = Footage(path)
+    try:
+        yield footage
+    finally:
+        footage.close()
+
+
+class Encoder:
+    """Encodes the frames of one reel, which can be decoded without any other."""
+
+    def __init__(self, footage: Footage, codec: Codec) -> None:
+        self._colours = footage.colours
+        self._time_base = footage.time_base
+        self._context: Any = av.CodecContext.create(codec.name, "w")
+        self._context.flags |= Flags.global_header | Flags.frame_duration
+        self._format = footage.shape(self._context, codec)
+        self._packets: list[Packet] = []
+
+    def add(self, pixels: Pixels, pts: int, duration: int) -> None:
+        """Encode (H, W, 3)."""
+        kind = "rgb24" if pixels.dtype == np.uint8 else "rgb48le"
+        frame = av.VideoFrame.from_ndarray(pixels, kind).reformat(
+            format=self._format,
+            src_color_range=FULL,
+            dst_color_range=self._colours.range,
+            dst_colorspace=MATRICES[self._colours.matrix],
+            interpolation=_EXACT,
+        )
+        frame.pts, frame.duration, frame.time_base = pts, duration, self._time_base
+        self._keep(self._context.encode(frame))
+
+    def finish(self) -> list[Packet]:
+        """All packets, in the order of decoding."""
+        self._keep(self._context.encode(None))
+        return self._packets
+
+    def _keep(self, packets: list[Any]) -> None:
+        self._packets += [
+            Packet(bytes(each), each.pts, each.duration or 0, bool(each.is_keyframe)) for each in packets
+        ]
+
+
+def assemble(
+    footage: Footage, codec: Codec, out: Path, packets: Iterable[Packet], times: NDArray[np.int64]
+) -> list[str]:
+    """Write a film: encoded pictures, and all else as it was in the original.
+
+    Without packets only the head is written, which tells whether the container takes everything.
+
+    Returns:
+        What could not be kept, in words.
+
+    Raises:
+        ConfigError: the container takes no sound or subtitles of that kind.
+        RunError: the file cannot be written.
+    """
+    try:
+        with av.open(str(out), "w", options=container_options(out.suffix), metadata_errors="replace") as file:
+            stream: Any = file.add_stream(codec.name, footage.rate)
+            footage.shape(stream.codec_context, codec)
+            stream.time_base = footage.time_base
+            footage.describe(file)
+            streams = _adopt(footage, file, out.suffix)
+            _begin(file, out.suffix)
+            pictures = _addressed(packets, times, stream, footage.time_base, out.suffix)
+            sounds = footage.packets(streams if len(times) else {})
+            for packet in heapq.merge(pictures, sounds, key=_moment):
+                file.mux(packet)
+    except (FFmpegError, OSError) as error:
+        raise RunError(f"Cannot write `{out}`: {error}. Free some space, or name an .mkv file.") from None
+    return [*concessions(footage, codec), *_left_out(footage, out.suffix)]
+
+
+def _adopt(footage: Footage, file: Any, suffix: str) -> dict[int, Any]:
+    """Add the original's other streams to an output; by their index."""
+    adopted: dict[int, Any] = {}
+    for each in footage.others():
+        if has_place(each.type, suffix):
+            try:
+                new = file.add_stream_from_template(each, opaque=True)
+            except ValueError as error:
+                raise _refusal(suffix, error) from None
+            new.metadata.update(_told(each.metadata))
+            new.disposition = each.disposition
+            adopted[each.index] = new
+    return adopted
+
+
+def _begin(file: Any, suffix: str) -> None:
+    try:
+        file.start_encoding()
+    except ArgumentError as error:
+        raise _refusal(suffix, error) from None
+
+
+def _left_out(footage: Footage, suffix: str) -> list[str]:
+    return [
+        f"stream {each.index} ({each.type}) has no place in {suffix} and was left out"
+        for each in footage.others()
+        if not has_place(each.type, suffix) and not _holds_chapters(each)
+    ]
+
+
+def _holds_chapters(stream: Any) -> bool:
+    """Whether it is the text by which .mp4 and .mov store chapters, which are written as such."""
+    return stream.type == "data" and bool(stream.container.chapters())
+
+
+def _refusal(suffix: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"`out` should be a file that takes all streams of the film. Found `{suffix}`: {error}. Name an .mkv file, "
+        "which takes nearly all."
+    )
+
+
+def _addressed(
+    packets: Iterable[Packet], times: NDArray[np.int64], stream: Any, time_base: Fraction, suffix: str
+) -> Iterator[Any]:
+    decoding = decoding_times(times)
+    if suffix in (".mkv", ".webm") and len(
+        times
+    ):  # they know no decoding times, and shift all for one below zero
+        decoding = np.maximum(decoding, times.min())
+    for packet, dts in zip(packets, decoding, strict=True):
+        new = av.Packet(packet.data)
+        new.pts, new.dts, new.duration = packet.pts, int(dts), packet.duration
+        new.time_base, new.is_keyframe, new.stream = time_base, packet.is_key, stream
+        yield new
+
+
+def _moment(packet: Any) -> Fraction:
+    return packet.dts * packet.time_base
+
+
+def _told(metadata: dict[str, str]) -> dict[str, str]:
+    """What people wrote; the rest is the container's to write anew."""
+    return {key: value for key, value in metadata.items() if key.lower() not in _INTERNAL}
+
+
+def _is_cover(stream: Any) -> bool:
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
+def _display_matrix(frame: Any) -> list[int] | None:
+    for data in frame.side_data:
+        if data.type == SideData.DISPLAYMATRIX:
+            return np.frombuffer(bytes(data), np.int32)[:9].tolist()
+    return None
+
+
+def _pixels(frame: av.VideoFrame, codec: str) -> Pixels:
+    """A frame as sRGB-encoded pixels, (H, W, 1) if it is gray; 16 bits if it has more than 8."""
+    bits = depth_bits(frame)
+    if is_gray(frame):
+        codes = frame.to_ndarray().reshape(frame.height, frame.width)
+        return gray_pixels(codes, bits, frame.color_range, codec)
+    is_rgb = frame.format.is_rgb
+    made = frame.reformat(
+        format="rgb24" if bits == 8 else "rgb48le",
+        src_colorspace=None if is_rgb else MATRICES[matrix_of(frame)],
+        src_color_range=FULL if is_rgb or is_full(frame) else LIMITED,
+        dst_color_range=FULL,
+        interpolation=_EXACT,
+    )
+    return np.ascontiguousarray(made.to_ndarray())

@@ -1,0 +1,140 @@
+"""A folder of pictures coloured into another: many at a time, resumable, nothing lost and nothing done twice."""
+
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, Literal
+
+from knowhue.config import fingerprint
+from knowhue.errors import ConfigError, RunError
+from knowhue.inference.colorizer import Colorizer, Wishes
+from knowhue.inference.files.media import OUTPUT_SUFFIXES, SUFFIXES
+from knowhue.inference.folders.ledger import Ledger, Stamp
+from knowhue.inference.folders.listing import Item, list_folder
+from knowhue.inference.folders.pipeline import Limits, Stages, flow
+from knowhue.inference.folders.stages import ALONE, PictureStages
+from knowhue.inference.folders.tally import Progress, Summary
+from knowhue.runs import Report, require_writable
+
+STAGING = ".colorizing"
+"""Folder in the output folder where pictures are written before they are put in their place."""
+
+
+def colorize_folder(
+    colorizer: Colorizer,
+    source: Path,
+    out: Path,
+    *,
+    wishes: Wishes = Wishes(),  # noqa: B008
+    suffix: str | None = None,
+    overwrite: bool = False,
+    on_error: Literal["skip", "stop"] = "skip",
+    limits: Limits = Limits(),  # noqa: B008
+    report: Report = lambda _: None,
+) -> Summary:
+    """Colour all pictures of a folder and the folders in it; the same call goes on after a kill.
+
+    `out/colorized.jsonl` gets one line of JSON a picture when that is in its place: `path`, `output`, `width`,
+    `height`, what is said of the picture (see `Judgement`), `seconds` of work, `model`. A failed one gets `path` and
+    `error`. A picture is done again when its file has changed since, or its output is gone.
+
+    Args:
+        colorizer: a model with a colour head.
+        source: folder of pictures.
+        out: folder of colourings, with the names of the originals.
+        wishes: for every picture; without hints.
+        suffix: that all outputs get, such as `.png`; None keeps the formats.
+        overwrite: whether files that this job did not make may be replaced.
+        on_error: whether to go on after a picture that fails, or to begin no other.
+        limits: threads and memory.
+        report: told `done` (with those of earlier runs and the failed), `total`, `failed`, `per_second` and
+            `seconds_left` after every picture.
+
+    Raises:
+        PictureError: no folder, or no picture in it.
+        ConfigError: names that clash, hints, or a model without a colour head.
+        RunError: `out` holds other files or another job's colours, or it cannot be written (any more).
+    """
+    started = time.monotonic()
+    colorizer.require("colour")
+    _check(wishes, suffix, on_error)
+    items = list_folder(source, out, SUFFIXES, _renaming(suffix))
+    require_writable(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with Ledger(out, _job(colorizer, source, wishes, suffix), overwrite) as ledger:
+        waiting = [item for item in items if not ledger.has(item.path, item.output, Stamp.of(item.source))]
+        _refuse_strangers(waiting, ledger)
+        progress = Progress(ledger, len(items), len(items) - len(waiting), on_error == "stop", report)
+        staging = out / STAGING
+        stages = PictureStages(colorizer, wishes, staging).as_stages()
+        with ALONE.get(colorizer.network.runtime, nullcontext)():
+            _work_through(waiting, stages, limits, progress, staging)
+    return Summary(
+        source,
+        out,
+        progress.made,
+        progress.already,
+        tuple(progress.failures),
+        len(waiting) - progress.made - len(progress.failures),
+        time.monotonic() - started,
+        colorizer.network.description.name,
+    )
+
+
+def _work_through(
+    items: list[Item], stages: Stages, limits: Limits, progress: Progress, staging: Path
+) -> None:
+    """Do all, or all up to the first failure and what has begun by then; a full disk ends it at once."""
+    shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
+    progress.tell()
+    outcomes = flow(takewhile(lambda _: progress.goes_on, items), stages, limits)
+    try:
+        for outcome in outcomes:
+            if isinstance(outcome.error, RunError):
+                raise outcome.error
+            progress.note(outcome)
+    finally:
+        outcomes.close()
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _renaming(suffix: str | None) -> Callable[[str], str]:
+    """Suffix of a picture to that of what is made of it: the given one, its own, or `.png` if that can only be read."""
+    return lambda own: suffix or (own if own.lower() in OUTPUT_SUFFIXES else ".png")
+
+
+def _check(wishes: Wishes, suffix: str | None, on_error: str) -> None:
+    if wishes.hints:
+        raise ConfigError(
+            "`wishes.hints` should be empty for a folder: they are points of one picture. Found "
+            f"{len(wishes.hints)}. Colour that picture alone."
+        )
+    if suffix is not None and suffix not in OUTPUT_SUFFIXES:
+        raise ConfigError(f"`suffix` should be one of {', '.join(OUTPUT_SUFFIXES)}. Found `{suffix}`.")
+    if on_error not in ("skip", "stop"):
+        raise ConfigError(f"`on_error` should be `skip` or `stop`. Found `{on_error}`.")
+
+
+def _job(colorizer: Colorizer, source: Path, wishes: Wishes, suffix: str | None) -> dict[str, Any]:
+    """What makes colours comparable; the description holds fitted numbers, and so tells two trainings apart."""
+    described = colorizer.network.description.model_dump(mode="json", exclude={"name", "licence"})
+    return {
+        "source": str(source.resolve()),
+        "model": fingerprint(described),
+        "suffix": suffix,
+        "saturation": wishes.saturation,
+        "uncertainty": wishes.uncertainty,
+        "unknown_below": wishes.unknown_below,
+    }
+
+
+def _refuse_strangers(items: list[Item], ledger: Ledger) -> None:
+    strangers = [item.output for item in items if ledger.in_the_way(item.path, item.output)]
+    if strangers:
+        raise RunError(
+            f"`{ledger.out}` should have room for what is made. Found {len(strangers)} other files in the way, such as "
+            f"`{strangers[0]}`. Name another folder, or have them replaced with --overwrite."
+        )

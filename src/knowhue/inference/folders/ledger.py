@@ -1,0 +1,192 @@
+"""`colorized.jsonl`: what was done in a folder, one line a picture, so that a killed job goes on without double work.
+
+A picture is put in its place between the writing of its line and of the line's end. A whole line thus means a
+whole picture; a line without an end is decided, when the file is opened again, by whether its picture is there.
+"""
+
+import json
+import os
+from contextlib import suppress
+from io import FileIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from knowhue.errors import RunError
+from knowhue.inference.folders.locking import hold, release
+from knowhue.runs import replacing
+
+LEDGER = "colorized.jsonl"
+JOB = {
+    "source": "of another folder",
+    "model": "made by another model",
+    "suffix": "written in another format",
+    "saturation": "made with another saturation",
+    "uncertainty": "made with or without a look at the uncertainty",
+    "unknown_below": "judged with another `unknown_below`",
+}
+"""What a line's `job` holds, and how to say that it differs."""
+
+
+class Stamp(NamedTuple):
+    """What changes when a file does."""
+
+    size_bytes: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> "Stamp | None":
+        """Of a file; None if there is none."""
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        return cls(status.st_size, status.st_mtime_ns)
+
+
+class Ledger:
+    """The lines of one output folder, for one process at a time.
+
+    Attributes:
+        records: of the pictures that are done, by path.
+    """
+
+    def __init__(self, out: Path, job: dict[str, Any], overwrite: bool) -> None:
+        """Read what was done, repair what a kill left, and open the file to go on.
+
+        Raises:
+            RunError: it is another job's, another process is at it, or it cannot be read or written.
+        """
+        self.out = out
+        self.job = job
+        self._overwrite = overwrite
+        self._folder = hold(out)
+        try:
+            self.records = self._kept(self._read())
+            with replacing(out / LEDGER) as file:
+                file.writelines(_line(record) + "\n" for record in self.records.values())
+            self._file = FileIO(out / LEDGER, "a")
+        except BaseException:
+            release(self._folder)
+            raise
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        release(self._folder)
+
+    def has(self, path: str, output: str, stamp: Stamp | None) -> bool:
+        """Whether a picture was done as it is now, and its output is still there."""
+        record = self.records.get(path)
+        return (
+            record is not None
+            and record["output"] == output
+            and Stamp(*record["stamps"][0]) == stamp
+            and (self.out / output).exists()
+        )
+
+    def made(self, path: str, output: str) -> bool:
+        """Whether an output is as this job made it for that picture, and may thus be replaced."""
+        record = self.records.get(path)
+        return (
+            record is not None
+            and record["output"] == output
+            and Stamp(*record["stamps"][1]) == Stamp.of(self.out / output)
+        )
+
+    def in_the_way(self, path: str, output: str) -> bool:
+        """Whether there is a file where a picture is to go, which this job did not make and may not replace."""
+        return not self._overwrite and os.path.lexists(self.out / output) and not self.made(path, output)
+
+    def commit(self, record: dict[str, Any], stamp: Stamp, written: Path) -> None:
+        """Put a written picture in its place and its line into the file; both are there afterwards, or neither.
+
+        Args:
+            record: of the picture, with `path` and `output`.
+            stamp: of the source, before it was read.
+            written: the picture, on the same disk; it is moved.
+
+        Raises:
+            RunError: the picture cannot be moved, or the line not written.
+        """
+        record = record | {"job": self.job, "stamps": [stamp, Stamp.of(written)]}
+        output = self.out / record["output"]
+        begin = self._file.seek(0, os.SEEK_END)
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            self._write(_line(record))
+            os.replace(written, output)
+        except (OSError, RunError) as error:
+            self._file.truncate(begin)
+            raise error if isinstance(error, RunError) else _unwritable(output, error) from None
+        self._write("\n")
+
+    def fail(self, path: str, error: str) -> None:
+        """Note that a picture could not be done; the next run tries again."""
+        self._write(_line({"path": path, "error": error, "job": self.job}) + "\n")
+
+    def _write(self, text: str) -> None:
+        left = memoryview(text.encode())
+        try:
+            while left:  # a disk that is nearly full takes a part
+                left = left[self._file.write(left) or 0 :]
+        except OSError as error:
+            raise _unwritable(self.out / LEDGER, error) from None
+
+    def _read(self) -> list[dict[str, Any]]:
+        """All lines; the last, if it has no end, only if its picture came to its place."""
+        path = self.out / LEDGER
+        try:
+            *whole, torn = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
+            records = [json.loads(line) for line in whole]
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, str(error)) from None
+        if not all(isinstance(record, dict) and {"path", "job"} <= record.keys() for record in records):
+            raise _unreadable(path, "other lines")
+        with suppress(ValueError, KeyError):
+            record = json.loads(torn)
+            if Stamp(*record["stamps"][1]) == Stamp.of(self.out / record["output"]):
+                records.append(record)
+        return records
+
+    def _kept(self, records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """The last line of each picture that was done by this job; failures are tried again.
+
+        Which folder the pictures came from does not count where overwriting is allowed: it may have been moved.
+        """
+        counting = JOB.keys() - {"source"} if self._overwrite else JOB.keys()
+        kept: dict[str, dict[str, Any]] = {}
+        for record in records:
+            if "error" in record:
+                continue
+            differing = [
+                key for key in JOB if key in counting and record["job"].get(key) != self.job.get(key)
+            ]
+            if differing and not self._overwrite:
+                raise RunError(
+                    f"`{self.out}` should be empty, or hold the colours of this job. Found colours "
+                    f"{' and '.join(JOB[key] for key in differing)}. Name another folder, or have them replaced "
+                    "with --overwrite."
+                )
+            if not differing:
+                kept[record["path"]] = record | {"job": self.job}
+        return kept
+
+
+def _line(record: dict[str, Any]) -> str:
+    """JSON in ASCII, so that every file name can be written, and read again."""
+    return json.dumps(record, allow_nan=False)
+
+
+def _unwritable(path: Path, error: OSError) -> RunError:
+    return RunError(
+        f"Cannot write `{path}`: {error.strerror}. Free the place or some space, and run the same command again."
+    )
+
+
+def _unreadable(path: Path, found: str) -> RunError:
+    return RunError(
+        f"`{path}` should hold the lines that knowhue writes there. Found {found}. Move the file away, or name another "
+        "folder."
+    )

@@ -1,0 +1,1 @@
+"""Models as files, and who runs them."""

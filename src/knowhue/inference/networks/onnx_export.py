@@ -1,0 +1,177 @@
+"""From a deployed model to one .onnx file, which appears only if ONNX Runtime answers as torch does."""
+
+import copy
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from knowhue.errors import ExtraError, WeightsError
+from knowhue.inference.networks.described import KEY
+from knowhue.inference.networks.network import Answers, FloatArray
+from knowhue.inference.networks.onnx_network import INPUT, OUTPUTS, PARITY_KEY, TASK_OF, network_of
+from knowhue.inference.networks.parity import Predict, largest_differences
+from knowhue.inference.networks.torch_network import TorchNetwork, open_torch
+from knowhue.models.deployed import Answer, Deployed
+from knowhue.runs import replacing
+
+TOLERANCE = {"chroma": 0.01, "probabilities": 1e-4, "novelty": 1e-3}
+"""Largest difference to torch by output; for chroma CIELAB units, a fortieth of a step of 8-bit colour."""
+
+
+def export_onnx(source: Path | TorchNetwork, target: Path) -> dict[str, float]:
+    """Write a model as one .onnx file with all of its heads, for pictures of any number and size.
+
+    The file appears whole, after ONNX Runtime has answered as torch does, or not at all. Its largest differences to
+    torch are stored in it.
+
+    Args:
+        source: a safetensors file that `knowhue export` made, or what `open_torch` opened.
+        target: .onnx file to write; replaced if it is there.
+
+    Returns:
+        The largest differences by output, in the units of `TOLERANCE`.
+
+    Raises:
+        ExtraError: a package of the extra `onnx` is not installed.
+        WeightsError: the source cannot be read, or ONNX Runtime answers otherwise than torch.
+        RunError: the file cannot be written.
+    """
+    require_packages()
+    network = open_torch(source) if isinstance(source, Path) else source
+    module = _plain_padding(copy.deepcopy(network.module).cpu().eval())
+    model = _without_traces(_to_proto(module))
+    set_metadata(model, KEY, network.description.model_dump_json())
+    made = network_of(model.SerializeToString(), target, threads=1)
+    differences = largest_differences(_on_cpu(network.module), made.predict)
+    _refuse_difference(differences, target)
+    set_metadata(model, PARITY_KEY, json.dumps(differences))
+    with replacing(target, "wb") as file:
+        file.write(model.SerializeToString())
+    return differences
+
+
+class _Graph(nn.Module):
+    """What is exported: edges repeat up to whole strides of any size, and absent heads are left out."""
+
+    def __init__(self, deployed: Deployed) -> None:
+        super().__init__()
+        self.deployed = deployed
+        self.stride = deployed.model.encoder.strides[-1]
+
+    def forward(self, lightness: Tensor) -> tuple[Tensor, ...]:
+        """L* (B, 1, H, W) to the outputs that there are, chroma as (B, H, W, 2)."""
+        height, width = lightness.shape[2:]
+        rows, columns = (self._repeating_edge(length) for length in (height, width))
+        answer: Answer = self.deployed(lightness[:, :, rows][:, :, :, columns])
+        if answer.chroma is not None:
+            answer = answer._replace(chroma=answer.chroma.permute(0, 2, 3, 1)[:, :height, :width])
+        return tuple(each for each in answer if each is not None)
+
+    def _repeating_edge(self, length: int) -> Tensor:
+        whole = (length + self.stride - 1) // self.stride * self.stride
+        return torch.arange(whole).clamp(max=length - 1)
+
+
+def _to_proto(module: Deployed) -> Any:
+    model = module.model
+    has = {"colour": model.colour is not None, "class": model.classifier is not None}
+    size = torch.export.Dim
+    program = torch.onnx.export(
+        _Graph(module).eval(),
+        (torch.rand(2, 1, 70, 50) * 100,),
+        dynamo=True,
+        verbose=False,
+        input_names=[INPUT],
+        output_names=[name for name in OUTPUTS if has.get(TASK_OF.get(name, ""), True)],
+        dynamic_shapes={INPUT: {0: size("batch"), 2: size("height"), 3: size("width")}},
+    )
+    assert program is not None
+    return program.model_proto
+
+
+def _plain_padding(module: Deployed) -> Deployed:
+    """Give convolutions that pad by the size of what they see (TensorFlow's) the padding of whole strides.
+
+    Of n pixels, a multiple of the stride s, a kernel of k takes k - s more, the odd one at the end. As formulas of
+    an unknown size they would take the exporter half an hour.
+    """
+    for name, layer in list(module.named_modules()):
+        if isinstance(layer, nn.Conv2d) and type(layer) is not nn.Conv2d:
+            height, width = (max(k - s, 0) for k, s in zip(layer.kernel_size, layer.stride, strict=True))
+            edges = (width // 2, width - width // 2, height // 2, height - height // 2)
+            module.set_submodule(name, nn.Sequential(nn.ZeroPad2d(edges), _plain(layer)))
+    return module.eval()
+
+
+def _plain(layer: nn.Conv2d) -> nn.Conv2d:
+    plain = nn.Conv2d(
+        layer.in_channels,
+        layer.out_channels,
+        kernel_size=(layer.kernel_size[0], layer.kernel_size[1]),
+        stride=(layer.stride[0], layer.stride[1]),
+        dilation=(layer.dilation[0], layer.dilation[1]),
+        groups=layer.groups,
+        bias=layer.bias is not None,
+    )
+    plain.load_state_dict(layer.state_dict())
+    return plain
+
+
+def _without_traces(model: Any) -> Any:
+    """Leave out from which lines of which files each node came."""
+    graph = model.graph
+    for each in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        each.ClearField("metadata_props")
+        each.ClearField("doc_string")
+    graph.ClearField("value_info")
+    return model
+
+
+def set_metadata(model: Any, key: str, value: str) -> None:
+    """Write a text into the file; readers find it by `key`."""
+    entry = model.metadata_props.add()
+    entry.key, entry.value = key, value
+
+
+def _refuse_difference(differences: dict[str, float], target: Path) -> None:
+    if not all(difference <= TOLERANCE[name] for name, difference in differences.items()):
+        found = ", ".join(f"{name} {value:.2g}" for name, value in differences.items())
+        allowed = ", ".join(f"{name} {TOLERANCE[name]:.2g}" for name in differences)
+        raise WeightsError(
+            f"ONNX Runtime should answer as torch does, within {allowed}. Found differences up to {found}. "
+            f"`{target}` was not written; use the model as safetensors, and report this."
+        )
+
+
+def require_packages() -> None:
+    """Make sure, before work, that the extra is there.
+
+    Raises:
+        ExtraError: it is not.
+    """
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise ExtraError(
+            f"Export to ONNX needs {' and '.join(missing)}. Install what it needs with: pip install 'knowhue[onnx]'"
+        )
+
+
+def _on_cpu(module: Deployed) -> Predict:
+    """The model as it is, run by torch; GPUs may round products to 10 bits."""
+    reference = copy.deepcopy(module).cpu().eval()
+
+    def predict(lightness: FloatArray) -> Answers:
+        with torch.inference_mode():
+            return _as_arrays(reference(torch.from_numpy(lightness)[:, None]))
+
+    return predict
+
+
+def _as_arrays(answer: Answer) -> Answers:
+    chroma = None if answer.chroma is None else answer.chroma.permute(0, 2, 3, 1).numpy()
+    probabilities = None if answer.probabilities is None else answer.probabilities.numpy()
+    return Answers(chroma, probabilities, answer.novelty.numpy())

@@ -1,0 +1,189 @@
+"""From an .onnx file to one whose convolutions multiply 8-bit numbers, with what that costs measured on pictures.
+
+Static quantisation: weights by output channel, activations by the mean over pictures of their extremes. Half the
+time on a CPU comes from the convolutions; what is left in float was chosen by measurement (docs/inference.md).
+"""
+
+import json
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from knowhue.errors import ConfigError
+from knowhue.inference.networks.described import KEY
+from knowhue.inference.networks.examples import Example, find_pictures, read_examples
+from knowhue.inference.networks.network import Answers, FloatArray, Network
+from knowhue.inference.networks.onnx_export import require_packages, set_metadata
+from knowhue.inference.networks.onnx_network import INPUT, INT8_KEY, network_of, open_onnx
+from knowhue.runs import replacing
+
+CALIBRATED_ON = 128
+MEASURED_ON = 256
+KEPT_AT_THE_END = 2
+"""Convolutions of the colour head, at the finest sizes, that stay float: they cost little and show most."""
+
+
+class Loss(NamedTuple):
+    """What 8 bits cost, on pictures that were not calibrated on; None for a head that the model lacks.
+
+    Attributes:
+        chroma: mean absolute difference of a*b* to the float model's, CIELAB units.
+        ab_l1_before: mean absolute error of a*b* of the float model, CIELAB units.
+        ab_l1_after: the same in 8 bits.
+        agreement: share of pictures that are given the same class.
+        accuracy_before: share given the class that their folder names; None where folders name none.
+        accuracy_after: the same in 8 bits.
+        calibrated_on: pictures.
+        measured_on: pictures.
+    """
+
+    chroma: float | None
+    ab_l1_before: float | None
+    ab_l1_after: float | None
+    agreement: float | None
+    accuracy_before: float | None
+    accuracy_after: float | None
+    calibrated_on: int
+    measured_on: int
+
+
+def quantize(source: Path, target: Path, pictures: Path) -> Loss:
+    """Write a model in 8 bits, and say in it and here what that costs.
+
+    Args:
+        source: .onnx file in float32 that `knowhue export` made.
+        target: .onnx file to write; replaced if it is there.
+        pictures: folder of colour pictures like those to be coloured; every other one is calibrated on (up to 128),
+            the others are measured on (up to 256). In folders named as the model's classes they measure accuracy.
+
+    Raises:
+        ExtraError: a package of the extra `onnx` is not installed.
+        WeightsError: the source cannot be read.
+        ConfigError: the source is not in float32.
+        PictureError: too few colour pictures, or an unreadable one.
+        RunError: the file cannot be written.
+    """
+    require_packages()
+    before = open_onnx(source)
+    if before.description.precision != "float32":
+        raise ConfigError(
+            f"`source` should be in float32. Found `{source}` in {before.description.precision}. Export the run "
+            "to ONNX first."
+        )
+    seen, size_px = find_pictures(pictures), before.description.size_px
+    calibration = read_examples(seen[::2], CALIBRATED_ON, size_px)
+    measured = read_examples(seen[1::2], MEASURED_ON, size_px)
+    return write_int8(source, target, [each.lightness for each in calibration], measured)
+
+
+def write_int8(
+    source: Path, target: Path, calibration: Sequence[FloatArray], measured: Sequence[Example]
+) -> Loss:
+    """What `quantize` does, of pictures in memory: L* (h, w) to calibrate on, examples to measure on."""
+    before = open_onnx(source)
+    model = _quantized(source, calibration)
+    del model.metadata_props[:]
+    set_metadata(model, KEY, before.description.model_copy(update={"precision": "int8"}).model_dump_json())
+    after = network_of(model.SerializeToString(), target)
+    loss = judge_loss(before, after, measured, len(calibration))
+    set_metadata(model, INT8_KEY, json.dumps(loss._asdict()))
+    with replacing(target, "wb") as file:
+        file.write(model.SerializeToString())
+    return loss
+
+
+def judge_loss(before: Network, after: Network, examples: Sequence[Example], calibrated_on: int) -> Loss:
+    """Compare two networks of one description on examples."""
+    pairs = [[network.predict(each.lightness[None]) for network in (before, after)] for each in examples]
+    chroma = ab_l1 = agreement = accuracy = None
+    if "colour" in before.description.tasks:
+        chroma = float(np.mean([np.abs(_chroma(one) - _chroma(other)).mean() for one, other in pairs]))
+        ab_l1 = _over(pairs, examples, lambda answer, each: np.abs(_chroma(answer)[0] - each.chroma).mean())
+    if "class" in before.description.tasks:
+        names = before.description.classes
+        agreement = float(np.mean([_class(one) == _class(other) for one, other in pairs]))
+        if all(each.label in names for each in examples):
+            accuracy = _over(pairs, examples, lambda answer, each: names[_class(answer)] == each.label)
+    lost = [each or (None, None) for each in (ab_l1, accuracy)]
+    return Loss(chroma, *lost[0], agreement, *lost[1], calibrated_on, len(examples))
+
+
+def _over(pairs: Sequence[Sequence[Answers]], examples: Sequence[Example], score: Any) -> tuple[float, float]:
+    """Mean of a score over the examples, before and after."""
+    scores = [[score(answer, each) for answer in pair] for pair, each in zip(pairs, examples, strict=True)]
+    first, second = np.mean(np.asarray(scores, np.float64), 0)
+    return float(first), float(second)
+
+
+def _chroma(answer: Answers) -> FloatArray:
+    assert answer.chroma is not None
+    return answer.chroma
+
+
+def _class(answer: Answers) -> int:
+    assert answer.probabilities is not None
+    return int(answer.probabilities[0].argmax())
+
+
+class _Reader:
+    """Hands pictures to the calibrator, one at a time."""
+
+    def __init__(self, pictures: Sequence[FloatArray]) -> None:
+        self.waiting = iter(pictures)
+
+    def get_next(self) -> dict[str, FloatArray] | None:
+        picture = next(self.waiting, None)
+        return None if picture is None else {INPUT: picture[None, None]}
+
+
+def _quantized(source: Path, calibration: Sequence[FloatArray]) -> Any:
+    import onnx
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        ready, done = (Path(folder) / name for name in ("ready.onnx", "done.onnx"))
+        quant_pre_process(source, ready, skip_symbolic_shape=True)
+        quantize_static(
+            ready,
+            done,
+            _Reader(calibration),  # pyright: ignore[reportArgumentType]
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv"],
+            per_channel=True,
+            reduce_range=True,  # without it the sums saturate on CPUs without VNNI
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=_kept(onnx.load(ready)),
+            extra_options={"CalibMovingAverage": True},
+        )
+        return onnx.load(done)
+
+
+def _kept(model: Any) -> list[str]:
+    """The first convolution, which sees L* itself, and the last of the colour head."""
+    nodes = [(node.op_type, node.name) for node in model.graph.node]
+    kinds = [kind for kind, _ in nodes]
+    head = kinds.index("ConvTranspose") if "ConvTranspose" in kinds else len(nodes)
+    last = [name for kind, name in nodes[head:] if kind == "Conv"][-KEPT_AT_THE_END:]
+    return [nodes[kinds.index("Conv")][1], *last]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within it the quantiser does not tell users what only its developers can act on."""
+
+    def is_not_quantiser(record: logging.LogRecord) -> bool:
+        return "onnxruntime" not in record.pathname
+
+    root = logging.getLogger()
+    root.addFilter(is_not_quantiser)
+    try:
+        yield
+    finally:
+        root.removeFilter(is_not_quantiser)
