@@ -77,13 +77,21 @@ class Encoder(Section):
     )
     weights: str = Field(
         default="pretrained",
-        description="`pretrained` (from the hub), `package` (from a pip package), a local file, or `none`",
+        description="`pretrained` (from the hub), `package` (from a pip package), a file, a run folder, or `none`",
     )
 
 
 class Colour(Section):
-    """The colour task: a conditional GAN with an L1 term."""
+    """The colour task: a conditional GAN with an L1 term, or plain feed-forward learning."""
 
+    method: Literal["gan", "feedforward"] = Field(
+        default="gan",
+        description="gan (conditional, with L1) or feedforward (no opponent, adversarial settings do not count)",
+    )
+    loss: Literal["l1", "l2", "classification"] = Field(
+        default="l1",
+        description="feedforward: l1, l2, or classification of 313 rebalanced colours (Zhang et al. 2016)",
+    )
     decoder: str = Field(default="unet", description="head from features to chroma, see `decoders.DECODERS`")
     width: Count = Field(
         default=32, description="channels of the decoder's last stage; doubles towards the base"
@@ -101,10 +109,27 @@ class Colour(Section):
         default=3, description="stride-2 layers of the PatchGAN; 3 see 46 pixels"
     )
 
+    @model_validator(mode="after")
+    def _opponent_and_loss_agree(self) -> "Colour":
+        if self.method == "gan" and self.loss != "l1":
+            raise ValueError(
+                "`colour.loss` should be l1 where `colour.method = gan`. "
+                f"Found `colour.loss = {self.loss}`. For it: --set colour.method=feedforward"
+            )
+        return self
+
+    @property
+    def is_adversarial(self) -> bool:
+        """Whether the colour head has an opponent."""
+        return self.method == "gan" and self.adversarial_weight > 0
+
 
 class Class(Section):
     """The classification task."""
 
+    head: Literal["linear", "attention"] = Field(
+        default="linear", description="what pools the coarsest map: its mean (linear), or learned attention"
+    )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0, description="cross-entropy smoothing"
     )

@@ -54,6 +54,14 @@ def chroma_l1(predicted: Chroma, true: Chroma) -> Tensor:
     return (scale_chroma(predicted) - scale_chroma(true)).abs().mean()
 
 
+def chroma_l2(predicted: Chroma, true: Chroma) -> Tensor:
+    """Mean squared error of chroma scaled to -1..1; its minimiser is the mean colour, hence duller than L1's."""
+    return (scale_chroma(predicted) - scale_chroma(true)).square().mean()
+
+
+PIXEL_LOSSES = {"l1": chroma_l1, "l2": chroma_l2}
+
+
 def cross_entropy(logits: Logits, label: Label, weight: Tensor, smoothing: float) -> Tensor:
     """Cross-entropy over the labelled pictures.
 

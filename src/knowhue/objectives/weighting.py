@@ -1,29 +1,25 @@
 """WEIGHTINGS: from the tasks' gradients at the shared features to what each counts in the base's update."""
 
 from collections.abc import Callable
+from functools import partial
+from math import sqrt
 
 import torch
 from torch import Tensor
 
 from knowhue.errors import ConfigError
 
-WEIGHTINGS: dict[str, str] = {
-    "pcgrad": "PCGradWeighting",  # Yu et al. 2020: what conflicts is projected away
-    "mgda": "MGDAWeighting",  # Sener and Koltun 2018: the shortest vector of the hull
-    "imtlg": "IMTLGWeighting",  # Liu et al. 2021: equal projections on all tasks
-    "alignedmtl": "AlignedMTLWeighting",  # Senushkin et al. 2023: principal components of equal length
-}
-"""Name to torchjd's class; those that need no solver under a copyleft licence."""
+Weighting = Callable[[Tensor], Tensor]
 
 
-def open_weighting(name: str) -> Callable[[Tensor], Tensor]:
+def open_weighting(name: str) -> Weighting:
     """The function from a Gramian (tasks, tasks) to weights (tasks,).
 
-    The sizes are torchjd's: `pcgrad` of two orthogonal tasks gives 1 and 1, as their sum does, and `mgda` weights
-    that sum to 1, as their mean does.
+    The sizes are those of the papers: `pcgrad` of two orthogonal tasks gives 1 and 1, as their sum does; `mgda`
+    weights that sum to 1, as their mean does; `cagrad` begins at the mean too.
 
     Raises:
-        ConfigError: unknown name, or torchjd is not installed.
+        ConfigError: unknown name, or torchjd is not installed and the name needs it.
     """
     if name not in WEIGHTINGS:
         known = ", ".join(("sum", *WEIGHTINGS))
@@ -31,12 +27,11 @@ def open_weighting(name: str) -> Callable[[Tensor], Tensor]:
             f"`training.aggregator` should be one of {known}. Found `training.aggregator = {name}`."
         )
     try:
-        from torchjd import aggregation
+        return WEIGHTINGS[name]()
     except ImportError:
         raise ConfigError(
             f"`training.aggregator = {name}` needs torchjd: pip install 'knowhue[aggregators]'"
         ) from None
-    return getattr(aggregation, WEIGHTINGS[name])()
 
 
 def gramian(gradients: list[Tensor]) -> Tensor:
@@ -47,3 +42,76 @@ def gramian(gradients: list[Tensor]) -> Tensor:
     """
     jacobian = torch.stack([gradient.float() for gradient in gradients])
     return jacobian @ jacobian.T
+
+
+def conflict_averse(product: Tensor, c: float = 0.5) -> Tensor:
+    """Conflict-averse gradient descent of two tasks: Liu, Liu, Jin, Stone and Liu, NeurIPS 2021, algorithm 1.
+
+    Of all directions within `c |g0|` of the mean gradient g0, the one whose least inner product with a task's
+    gradient is the largest: `g0 + c |g0| g_w / |g_w|`, where g_w = s g1 + (1 - s) g2 minimises
+    `g_w . g0 + c |g0| |g_w|` over s in 0..1 (convex, here in closed form).
+
+    Deviations: no division by 1 + c^2, which the authors' code adds to the paper. Where g_w is 0, so that the
+    tasks cannot both descend, the direction is g0; the authors' code tends to it too (torchjd gives 0).
+
+    Args:
+        product: Gramian (2, 2).
+        c: radius, 0 (the mean) to below 1.
+
+    Returns:
+        Weights (2,) of the two gradients, each at least 1/2.
+
+    Raises:
+        ValueError: not two tasks, or `c` out of range.
+
+    >>> conflict_averse(torch.eye(2)).tolist()
+    [0.75, 0.75]
+    """
+    if product.shape != (2, 2):
+        raise ValueError(
+            f"`product` should be of shape (2, 2). Found `product.shape = {tuple(product.shape)}`."
+        )
+    if not 0 <= c < 1:
+        raise ValueError(f"`c` should be from 0 to below 1. Found `c = {c}`.")
+    (own, cross), (_, other) = product.double().tolist()
+    radius = c * sqrt(max(own + 2 * cross + other, 0.0)) / 2
+    share = _least_share(own, cross, other, radius)
+    length = sqrt(max(share**2 * own + 2 * share * (1 - share) * cross + (1 - share) ** 2 * other, 0.0))
+    pull = radius / length if length > 0 else 0.0
+    return product.new_tensor([0.5 + pull * share, 0.5 + pull * (1 - share)])
+
+
+def _least_share(own: float, cross: float, other: float, radius: float) -> float:
+    """Where on 0..1 `slope s + radius sqrt(spread (s - centre)^2 + rest)` is least.
+
+    That is the objective of `conflict_averse` but for a constant: spread = |g1 - g2|^2, slope = (g1 - g2) . g0,
+    and rest the squared distance of 0 from the line through g1 and g2.
+    """
+    spread, slope = own - 2 * cross + other, (own - other) / 2
+    if spread <= 0:
+        return 0.5  # equal gradients: all shares are alike
+    centre, rest = (other - cross) / spread, max(own * other - cross**2, 0.0) / spread
+    excess = radius**2 * spread - slope**2
+    if excess <= 0:  # the slope wins at every distance
+        return 0.5 if slope == 0 else float(slope < 0)
+    away = sqrt(slope**2 * rest / (spread * excess))
+    return min(max(centre + (away if slope < 0 else -away), 0.0), 1.0)
+
+
+def _of_torchjd(name: str) -> Weighting:
+    from torchjd import aggregation
+
+    return getattr(aggregation, name)()
+
+
+WEIGHTINGS: dict[str, Callable[[], Weighting]] = {
+    "pcgrad": partial(_of_torchjd, "PCGradWeighting"),  # Yu et al. 2020: what conflicts is projected away
+    "mgda": partial(_of_torchjd, "MGDAWeighting"),  # Sener and Koltun 2018: the shortest vector of the hull
+    "imtlg": partial(_of_torchjd, "IMTLGWeighting"),  # Liu et al. 2021: equal projections on all tasks
+    "alignedmtl": partial(
+        _of_torchjd, "AlignedMTLWeighting"
+    ),  # Senushkin et al. 2023: components of equal length
+    "cagrad": lambda: conflict_averse,
+}
+"""Name to what makes it. None needs a solver under a copyleft licence: torchjd's CAGrad would need cvxpy, its UPGrad
+quadprog (GPL). Of two tasks UPGrad (Quinton and Rey 2024) is half of PCGrad, so it has no entry of its own."""

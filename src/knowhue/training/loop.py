@@ -216,9 +216,9 @@ def _train(
 
 
 def _both_pull(config: Config, name: PhaseName) -> bool:
-    """Whether two tasks train the base in this phase."""
+    """Whether two tasks, colour by its L1 term, train the base in this phase; other losses are not looked into."""
     phase: Phase = getattr(config.training, name)
-    return len(config.tasks) > 1 and phase.base_rate > 0
+    return len(config.tasks) > 1 and phase.base_rate > 0 and config.colour.loss == "l1"
 
 
 def _tell(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from knowhue.config import Config
 from knowhue.objectives.losses import (
     GAN_LOSSES,
-    chroma_l1,
+    PIXEL_LOSSES,
     cross_entropy,
     follow,
     share_judged_right,
@@ -44,16 +44,20 @@ def train_step(engine: Engine, players: Players, batch: Batch, config: Config) -
         The losses before the update, by name; `generator` is the adversarial loss.
     """
     with engine.autocast():
-        prediction: Prediction = players.model(batch.lightness, batch.features)
+        prediction: Prediction = players.model(batch.lightness, batch.features, batch.chroma)
     losses: Losses = {}
     by_task: Losses = {}
     if prediction.chroma is not None:
-        losses["l1"] = chroma_l1(prediction.chroma, batch.chroma)
-        colour = config.colour.l1_weight * losses["l1"]
+        name = config.colour.loss
+        losses[name] = PIXEL_LOSSES[name](prediction.chroma, batch.chroma)
+        colour = config.colour.l1_weight * losses[name]
         if players.discriminator is not None:
             direction = duel(engine, players, batch, prediction.chroma, config.colour.gan_loss, losses)
             colour = colour + config.colour.adversarial_weight * follow(prediction.chroma, direction)
         by_task["colour"] = config.task_weights.colour * colour
+    elif prediction.colour_loss is not None:
+        losses["colour_classes"] = prediction.colour_loss
+        by_task["colour"] = config.task_weights.colour * prediction.colour_loss
     if prediction.logits is not None:
         losses["cross_entropy"] = cross_entropy(
             prediction.logits, batch.label, batch.label_weight, config.class_.label_smoothing

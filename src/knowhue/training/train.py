@@ -10,6 +10,7 @@ from knowhue.config import Config, Task
 from knowhue.data.prepare import load_prepared, prepare
 from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.evaluate import Evaluation
+from knowhue.models.colour_classes import ColourClasses
 from knowhue.models.discriminator import receptive_field
 from knowhue.models.encoder import weights_digest
 from knowhue.models.multitask import MultiTask, build_discriminator, build_model
@@ -27,6 +28,7 @@ from knowhue.runs import (
     write_log,
 )
 from knowhue.training import checkpoint
+from knowhue.training.colour_prior import count_colours
 from knowhue.training.distances import distances
 from knowhue.training.engine import Engine
 from knowhue.training.feature_cache import cache_bytes, cache_features
@@ -219,6 +221,8 @@ def _require_same_base(work: Work, session: Session, head: Path) -> None:
 
 def _session(work: Work, config: Config) -> Session:
     model = work.engine.place(build_model(config, len(work.prepared.classes)))
+    if isinstance(model.colour, ColourClasses):
+        model.colour.learn_prior(count_colours(work.prepared))
     discriminator = build_discriminator(config)
     return Session(model, None if discriminator is None else work.engine.place(discriminator))
 

@@ -1,0 +1,87 @@
+"""Feed-forward colouring and its losses, and the class heads, learn through the ordinary run."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+
+from knowhue.data.loaders import plain_batches
+from knowhue.errors import ConfigError
+from knowhue.models.classifier import AttentionClassifier
+from knowhue.models.deployed import Deployed
+from knowhue.models.multitask import build_discriminator, build_model
+from knowhue.objectives.losses import PIXEL_LOSSES
+from knowhue.presets import load_config
+from knowhue.runs import read_json, read_log
+from knowhue.training.colour_prior import count_colours
+from knowhue.training.train import load_run, run_arm
+
+FEEDFORWARD = {"colour__method": "feedforward"}
+
+
+@pytest.mark.parametrize(
+    ("loss", "logged"), [("l1", "l1"), ("l2", "l2"), ("classification", "colour_classes")]
+)
+def test_feed_forward_runs_end_to_end_and_lowers_its_loss(tiny, make_work, loss, logged):
+    colour = {"method": "feedforward", "loss": loss}
+    config = tiny(tasks=("colour",), colour=colour, training__finetune={"epochs": 6})
+    work = make_work(config, count=24)
+    folder = run_arm(work, config, "colour")
+    assert [set(entry["train"]) for entry in read_log(folder, "finetune")] == [{logged}] * 6
+    with (folder / "per_image.csv").open() as file:
+        assert all(np.isfinite(float(row["ab_l1"])) for row in csv.DictReader(file))
+    assert read_json(folder / "status.json")["state"] == "finished"
+    untrained, trained = build_model(config, 2).eval(), load_run(work, config, folder)
+    if loss == "classification":
+        untrained.colour.learn_prior(count_colours(work.prepared))
+    assert _loss(trained, work, config) < _loss(untrained, work, config)
+
+
+def _loss(model, work, config):
+    """Of all training pictures at once."""
+    (batch,) = plain_batches(work.prepared, work.prepared.positions("train"), 64, work.engine.device)
+    with torch.no_grad():
+        prediction = model(batch.lightness, None, batch.chroma)
+    if prediction.colour_loss is not None:
+        return prediction.colour_loss
+    return PIXEL_LOSSES[config.colour.loss](prediction.chroma, batch.chroma)
+
+
+def test_without_an_opponent_nothing_is_adversarial(tiny):
+    assert build_discriminator(tiny()) is not None
+    assert build_discriminator(tiny(**FEEDFORWARD)) is None
+
+
+def test_plain_l1_regression_is_the_gan_without_its_adversarial_term(tiny, make_work):
+    changes = {"tasks": ("colour",)}
+    one, other = tiny(**changes, **FEEDFORWARD), tiny(**changes, colour__adversarial_weight=0)
+    runs = [run_arm(make_work(each, name), each, "colour") for each, name in ((one, "a"), (other, "b"))]
+    first, second = ((run / "per_image.csv").read_text() for run in runs)
+    assert first == second
+
+
+@pytest.mark.parametrize("loss", ["l2", "classification"])
+def test_a_gan_with_another_loss_is_refused_with_the_remedy(loss):
+    with pytest.raises(ConfigError, match=r"`colour\.loss` should be l1 .*--set colour\.method=feedforward"):
+        load_config(settings=[f"colour.loss={loss}"])
+
+
+def test_rare_colours_count_more_and_the_prior_is_kept_with_the_weights(tiny, make_work):
+    config = tiny(tasks=("colour", "class"), colour={"method": "feedforward", "loss": "classification"})
+    work = make_work(config)
+    counts = count_colours(work.prepared)
+    assert counts.sum().item() == len(work.prepared.positions("train")) * (32 // 4) ** 2
+    model = load_run(work, config, run_arm(work, config, "multi"))
+    rebalance = model.colour.rebalance
+    assert rebalance[counts.argmax()] < rebalance.median()
+    answer = Deployed(model, 1.0, 1, 1.0).eval()(torch.full((1, 1, 20, 28), 50.0))
+    assert answer.chroma.shape == (1, 2, 20, 28)
+
+
+def test_attention_pooling_learns_beside_the_colour_head(tiny, make_work):
+    config = tiny(**{"class__head": "attention"})
+    assert isinstance(build_model(config, 2).classifier, AttentionClassifier)
+    folder = run_arm(make_work(config), config, "multi")
+    entries = read_log(folder, "finetune")
+    assert entries[-1]["train"]["cross_entropy"] < entries[0]["train"]["cross_entropy"]
