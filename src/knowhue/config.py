@@ -168,9 +168,9 @@ class Training(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="arithmetic of the networks; auto is bfloat16 where the device has it"
     )
-    aggregator: Literal["sum", "pcgrad", "mgda", "imtlg", "alignedmtl"] = Field(
+    aggregator: Literal["sum", "cagrad", "pcgrad", "mgda", "imtlg", "alignedmtl"] = Field(
         default="sum",
-        description="how two tasks' gradients join at the shared features; all but sum need knowhue[aggregators]",
+        description="how two tasks' gradients join at the features; all but sum and cagrad need knowhue[aggregators]",
     )
     cache_gib: Annotated[float, Field(ge=0)] = Field(
         default=8.0,

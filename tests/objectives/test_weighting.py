@@ -2,16 +2,21 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import nnls
 
 from knowhue.data.loaders import Share, TrainingBatches
 from knowhue.errors import ConfigError
 from knowhue.models.multitask import build_discriminator, build_model
-from knowhue.objectives.weighting import WEIGHTINGS, gramian, open_weighting
+from knowhue.objectives.weighting import WEIGHTINGS, conflict_averse, gramian, open_weighting
 from knowhue.training.step import Players, train_step
 
 CONFLICT = [torch.tensor([1.0, 0.0]), torch.tensor([-0.5, 2.0])]
+gradients = st.tuples(*[st.tuples(*[st.floats(-4, 4)] * 2)] * 2).map(lambda rows: torch.tensor(rows).double())
 
 
 def test_gramian_is_all_inner_products():
@@ -41,8 +46,75 @@ def test_order_of_the_tasks_does_not_matter(name):
 @pytest.mark.parametrize("name", WEIGHTINGS)
 def test_joined_gradient_conflicts_with_no_task(name):
     weights = open_weighting(name)(gramian(CONFLICT))
-    joined = sum(w * g for w, g in zip(weights, CONFLICT, strict=True))
+    joined = weights @ torch.stack(CONFLICT)
     assert all((joined @ g).item() >= -1e-5 for g in CONFLICT)
+
+
+def of_share(share, rows, c):
+    """CAGrad's objective g_w . g0 + c |g0| |g_w| at w = (share, 1 - share)."""
+    mean = rows.mean(dim=0)
+    mixed = share[:, None] * rows[0] + (1 - share[:, None]) * rows[1]
+    return mixed @ mean + c * mean.norm() * mixed.norm(dim=1)
+
+
+@given(gradients, st.sampled_from([0.0, 0.2, 0.5, 0.9]))
+@settings(max_examples=200, deadline=None)
+def test_cagrad_finds_the_least_of_a_grid(rows, c):
+    weights = conflict_averse(rows @ rows.T, c)
+    pull = weights - 0.5
+    assert pull.min() >= 0
+    grid = of_share(torch.linspace(0, 1, 2001).double(), rows, c)
+    if pull.sum() > 0:
+        found = of_share((pull[0] / pull.sum())[None], rows, c)
+        assert found.item() <= grid.min().item() + 1e-6 * (1 + grid.abs().max().item())
+
+
+@given(gradients, st.sampled_from([0.2, 0.5, 0.9]))
+@settings(max_examples=200, deadline=None)
+def test_cagrad_gives_the_worse_off_task_the_most_that_the_ball_allows(rows, c):
+    """The primal problem of the paper, on a grid of directions on the ball's rim."""
+    mean = rows.mean(dim=0)
+    found = conflict_averse(rows @ rows.T, c) @ rows
+    size = mean.norm().item() * max(1.0, rows.norm().item())
+    assert (found - mean).norm().item() <= c * mean.norm().item() * (1 + 1e-6) + 1e-9
+    angles = torch.linspace(0, 2 * torch.pi, 2001).double()
+    rim = mean + c * mean.norm() * torch.stack((angles.cos(), angles.sin()), dim=1)
+    best = (rim @ rows.T).min(dim=1).values.max().item()
+    assert (rows @ found).min().item() >= best - 1e-5 * size
+
+
+def test_cagrad_by_hand():
+    """Orthogonal, lengths 1: g_w is the mean, so that the mean grows by c. c = 0 is the mean itself."""
+    torch.testing.assert_close(conflict_averse(torch.eye(2), 0.4), torch.tensor([0.7, 0.7]))
+    torch.testing.assert_close(conflict_averse(gramian(CONFLICT), 0.0), torch.tensor([0.5, 0.5]))
+
+
+def test_cagrad_of_a_vanished_or_opposite_gradient_is_the_mean():
+    for product in ([[4.0, 0.0], [0.0, 0.0]], [[1.0, -1.0], [-1.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]):
+        torch.testing.assert_close(conflict_averse(torch.tensor(product)), torch.tensor([0.5, 0.5]))
+
+
+def test_cagrad_needs_no_torchjd_and_two_tasks(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "torchjd", None)
+    weighting = open_weighting("cagrad")
+    with pytest.raises(ValueError, match=r"`product` should be of shape \(2, 2\)"):
+        weighting(torch.eye(3))
+    with pytest.raises(ValueError, match="`c` should be from 0 to below 1"):
+        conflict_averse(torch.eye(2), 1.0)
+
+
+@given(gradients)
+@settings(max_examples=50, deadline=None)
+def test_pcgrad_of_two_tasks_is_twice_upgrad(rows):
+    """Why UPGrad has no entry: the mean of the gradients' projections on the dual cone, by nonnegative least squares.
+
+    The projection of g_i is J^T v with v = e_i + x, where x of 0 or more makes |g_i + J^T x| the least.
+    """
+    if min(rows.norm(dim=1)) < 1e-2:
+        return
+    upgrad = sum(np.eye(2)[i] + nnls(rows.T.numpy(), -rows[i].numpy())[0] for i in range(2)) / 2
+    pcgrad = open_weighting("pcgrad")(rows @ rows.T).numpy()
+    np.testing.assert_allclose(pcgrad @ rows.numpy(), 2 * upgrad @ rows.numpy(), atol=1e-6)
 
 
 def test_unknown_and_missing_are_said_with_the_remedy(monkeypatch):

@@ -85,3 +85,11 @@ def test_attention_pooling_learns_beside_the_colour_head(tiny, make_work):
     folder = run_arm(make_work(config), config, "multi")
     entries = read_log(folder, "finetune")
     assert entries[-1]["train"]["cross_entropy"] < entries[0]["train"]["cross_entropy"]
+
+
+def test_conflict_averse_descent_weighs_both_tasks_in_an_ordinary_run(tiny, make_work):
+    config = tiny(training__aggregator="cagrad")
+    entries = read_log(run_arm(make_work(config), config, "multi"), "finetune")
+    assert all(
+        entry["train"]["weight_colour"] > 0 and entry["train"]["weight_class"] > 0 for entry in entries
+    )

@@ -1,0 +1,117 @@
+"""The published PatchGAN: what one score sees, how many there are, what it weighs."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from knowhue.color import LIGHTNESS_SCALE, scale_chroma
+from knowhue.errors import ConfigError
+from knowhue.models.patchgan import PatchGAN
+
+
+def _pictures(count, height, width):
+    return torch.rand(count, 1, height, width) * 100, torch.randn(count, 2, height, width) * 30
+
+
+def test_the_layers_add_up_to_70_pixels():
+    assert PatchGAN(4).receptive_field() == 70
+
+
+def test_the_receptive_field_is_read_off_the_layers():
+    patchgan = PatchGAN(4)
+    del patchgan.body[-1]  # the last 4 x 4 convolution of stride 1, above three halvings: 3 * 8 pixels
+    assert patchgan.receptive_field() == 70 - 24
+
+
+@pytest.mark.parametrize("place", [(7, 7), (6, 9)])
+def test_one_score_convolves_exactly_70_pixels_on_a_side(place):
+    patchgan = PatchGAN(4)
+    _leave_out_normalisation(patchgan)  # its statistics see the whole picture
+    lightness, chroma = (x.requires_grad_() for x in _pictures(1, 144, 144))
+    patchgan(lightness, chroma)[(0, 0, *place)].backward()
+    for picture in (lightness, chroma):
+        seen = picture.grad.abs().sum((0, 1)) > 0
+        rows, columns = seen.any(1).nonzero().flatten(), seen.any(0).nonzero().flatten()
+        start = [8 * index - (1 + 2 + 4 + 8 + 8) for index in place]  # each padding of 1, in input pixels
+        assert rows.tolist() == list(range(start[0], start[0] + 70))
+        assert columns.tolist() == list(range(start[1], start[1] + 70))
+
+
+def _leave_out_normalisation(patchgan):
+    for name, layer in patchgan.body.named_children():
+        if isinstance(layer, nn.InstanceNorm2d):
+            patchgan.body[int(name)] = nn.Identity()
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "scores"), [(24, 24, (1, 1)), (64, 64, (6, 6)), (72, 256, (7, 30))]
+)
+def test_one_score_a_patch(height, width, scores):
+    answer = PatchGAN(2)(*_pictures(2, height, width))
+    assert answer.shape == (2, 1, *scores)
+    assert answer.dtype == torch.float32
+
+
+def test_parameter_count_is_the_papers():
+    """The authors' later code reports 2.769 million for 3 + 3 channels: the same sum with 6 for the 3."""
+
+    def weights(channels):
+        return 16 * (channels * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512 * 1)
+
+    others = 2 * (128 + 256 + 512) + 64 + 1  # normalisations; biases of the layers that have none
+    assert round((weights(6) + others) / 1e6, 3) == 2.769
+    assert sum(p.numel() for p in PatchGAN().parameters()) == weights(3) + others == 2_765_633
+
+
+def test_it_judges_lightness_and_chroma_scaled_to_one():
+    patchgan = PatchGAN(4)
+    lightness, chroma = _pictures(2, 32, 32)
+    seen = []
+    patchgan.body.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    patchgan(lightness, chroma)
+    torch.testing.assert_close(seen[0][:, :1], lightness / (LIGHTNESS_SCALE / 2) - 1)
+    torch.testing.assert_close(seen[0][:, 1:], scale_chroma(chroma))
+
+
+def test_scores_equal_the_layers_written_out():
+    torch.manual_seed(0)
+    patchgan, (lightness, chroma) = PatchGAN(4), _pictures(2, 40, 48)
+    with torch.no_grad():
+        for layer in patchgan.body:
+            if isinstance(layer, nn.InstanceNorm2d):
+                layer.weight.fill_(1)
+        kernels = [layer.weight for layer in patchgan.body if isinstance(layer, nn.Conv2d)]
+        maps = torch.cat((lightness / 50 - 1, chroma / 110), 1)
+        for index, (kernel, stride) in enumerate(zip(kernels, (2, 2, 2, 1, 1), strict=True)):
+            maps = F.conv2d(maps, kernel, stride=stride, padding=1)
+            if index in (1, 2, 3):
+                variance, mean = torch.var_mean(maps, (2, 3), correction=0, keepdim=True)
+                maps = (maps - mean) / (variance + 1e-5).sqrt()
+            if index < 4:
+                maps = torch.where(maps > 0, maps, 0.2 * maps)
+        torch.testing.assert_close(patchgan(lightness, chroma), maps, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_a_picture_is_judged_by_itself(mode):
+    patchgan = PatchGAN(4).train(mode)
+    lightness, chroma = _pictures(3, 64, 64)
+    with torch.no_grad():
+        together, alone = patchgan(lightness, chroma)[1:2], patchgan(lightness[1:2], chroma[1:2])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_lightness_counts_and_every_parameter_learns():
+    patchgan = PatchGAN(4)
+    lightness, chroma = _pictures(2, 64, 64)
+    lightness.requires_grad_()
+    patchgan(lightness, chroma).square().sum().backward()
+    assert lightness.grad.abs().sum() > 0
+    assert [n for n, p in patchgan.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.parametrize(("height", "width"), [(23, 64), (64, 16)])
+def test_a_picture_too_small_for_a_patch_is_refused(height, width):
+    with pytest.raises(ConfigError, match=f"at least 24 pixels.*Found {height} x {width}.*`gan`"):
+        PatchGAN(2)(*_pictures(1, height, width))
