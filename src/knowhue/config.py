@@ -102,7 +102,7 @@ class Colour(Section):
     )
     l1_weight: Annotated[float, Field(ge=0)] = Field(
         default=100.0,
-        description="weight of the mean absolute error, chroma scaled by 1/110 (pix2pix uses 100)",
+        description="weight of the l1 or l2 error, chroma scaled by 1/110 (pix2pix uses 100)",
     )
     discriminator_width: Count = Field(default=32, description="channels of the discriminator's first layer")
     discriminator_layers: Annotated[int, Field(ge=1, le=6)] = Field(

@@ -46,9 +46,10 @@ def setup_table(study: Study) -> Table:
     """Return the settings that the drawing names."""
     keys = (
         ("encoder", "name"), ("encoder", "weights"), ("pictures", "size_px"), ("training", "heads", "epochs"),
-        ("training", "finetune", "epochs"), ("colour", "decoder"), ("colour", "gan_loss"),
+        ("training", "finetune", "epochs"), ("colour", "method"), ("colour", "loss"),
+        ("colour", "decoder"), ("colour", "gan_loss"),
         ("colour", "l1_weight"), ("colour", "adversarial_weight"),
-        ("task_weights", "colour"), ("task_weights", "class"),
+        ("class", "head"), ("task_weights", "colour"), ("task_weights", "class"),
     )  # fmt: skip
     return [["setting", "value"], *([".".join(key), study.config(*key)] for key in keys)]
 
@@ -61,14 +62,24 @@ def _boxes(study: Study) -> list[Box]:
     decoder = say("colour", "decoder") or "–"
     upsample = "transposed convolutions" if decoder == "transposed" else f"decoder “{decoder}”"
     gan = f"{str(say('colour', 'gan_loss') or '–').upper()} × {plain(say('colour', 'adversarial_weight'))}"
+    judge = (
+        ("none: feed-forward",) if say("colour", "method") == "feedforward" else ("PatchGAN over L*a*b*", gan)
+    )
+    loss = str(say("colour", "loss") or "l1")
+    error = (
+        "313 colour classes"
+        if loss == "classification"
+        else f"{loss.upper()} × {plain(say('colour', 'l1_weight'))}"
+    )
+    pooled = str(say("class", "head") or "linear")
     size = plain(say("pictures", "size_px"))
     return [
         Box(6, 23, 12, "Gray picture", ("L*", f"{size} × {size} px"), plain=True),
         Box(26, 23, 20, "Shared base", (str(say("encoder", "name") or "–"), start, schedule)),
-        Box(50, 32, 18, "Colour head", (upsample, f"L1 × {plain(say('colour', 'l1_weight'))}")),
-        Box(50, 14, 18, "Class head", ("linear on the same features", "cross-entropy")),
+        Box(50, 32, 18, "Colour head", (upsample, error)),
+        Box(50, 14, 18, "Class head", (f"{pooled} on the same features", "cross-entropy")),
         Box(71, 32, 12, "a*b* + L*", ("L* is given,", "never predicted"), plain=True),
-        Box(91, 32, 18, "Discriminator", ("PatchGAN over L*a*b*", gan)),
+        Box(91, 32, 18, "Discriminator", judge),
         Box(75, 14, 22, f"{len(study.classes)} classes", _class_lines(study), plain=True),
     ]
 
