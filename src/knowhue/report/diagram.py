@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 _ARMS = (
     ("Single-task classification", SINGLE, "base + class head"),
-    ("Single-task colouring", SINGLE, "base + colour head + discriminator"),
-    ("Multi-task", MULTI, "base + both heads + discriminator"),
+    ("Single-task colouring", SINGLE, "base + colour head, its discriminator if any"),
+    ("Multi-task", MULTI, "base + both heads, the discriminator if any"),
 )
 
 
@@ -77,7 +77,7 @@ def _boxes(study: Study) -> list[Box]:
         Box(6, 23, 12, "Gray picture", ("L*", f"{size} × {size} px"), plain=True),
         Box(26, 23, 20, "Shared base", (str(say("encoder", "name") or "–"), start, schedule)),
         Box(50, 32, 18, "Colour head", (upsample, error)),
-        Box(50, 14, 18, "Class head", (f"{pooled} on the same features", "cross-entropy")),
+        Box(50, 14, 18, "Class head", (f"{pooled}, same features", "cross-entropy")),
         Box(71, 32, 12, "a*b* + L*", ("L* is given,", "never predicted"), plain=True),
         Box(91, 32, 18, "Discriminator", judge),
         Box(75, 14, 22, f"{len(study.classes)} classes", _class_lines(study), plain=True),
