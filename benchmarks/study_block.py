@@ -99,7 +99,7 @@ class StockPatchGAN(nn.Module):
 
 def build_stock(config: Config) -> nn.Module | None:
     """The stock discriminator where the arm colours."""
-    return StockPatchGAN() if "colour" in config.tasks else None
+    return StockPatchGAN() if "colour" in config.tasks.names else None
 
 
 DISCRIMINATORS = {"pix2pix's PatchGAN": build_stock, "the fitted one": build_discriminator}
@@ -181,12 +181,12 @@ def plain_step(players: Players, batch, config: Config) -> None:
         colour = colour + config.colour.adversarial_weight * loss.generator(
             judge(batch.lightness, prediction.chroma)
         )
-        total = total + config.task_weights.colour * colour
+        total = total + config.tasks.weights.colour * colour
     if prediction.logits is not None:
         entropy = cross_entropy(
             prediction.logits, batch.label, batch.label_weight, config.class_.label_smoothing
         )
-        total = total + config.task_weights.class_ * entropy
+        total = total + config.tasks.weights.class_ * entropy
     players.optimizer.zero_grad(set_to_none=True)
     total.backward()
     players.optimizer.step()

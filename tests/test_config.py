@@ -30,9 +30,9 @@ from knowhue.presets import edit
             "`pictures.validation_share` should be greater than 0. Found",
         ),
         ({"training": {"heads": {"rate": float("nan")}}}, "`training.heads.rate` should be a finite number"),
-        ({"tasks": ()}, "`tasks` should name colour, class or both, each once"),
-        ({"tasks": ("class", "class")}, "`tasks` should name colour, class or both, each once"),
-        ({"tasks": ("segment",)}, "Found `tasks.0 = segment`."),
+        ({"tasks": ()}, "`tasks.names` should name colour, class or both, each once"),
+        ({"tasks": ("class", "class")}, "`tasks.names` should name colour, class or both, each once"),
+        ({"tasks": ("segment",)}, "Found `tasks.names.0 = segment`."),
         (
             {"training": {"heads": {"base_rate": 1e-4}}},
             "`training.heads.base_rate` should be 0: the base is frozen",

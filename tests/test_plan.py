@@ -50,7 +50,7 @@ def test_grid_adds_an_arm_a_weight():
     plan = make_plan(Config(), task_weight_grid=[0.5, 100])
     assert list(plan.arms)[-2:] == ["multi-class0.5", "multi-class100"]
     config = plan.run_config("multi-class100", 7)
-    assert (config.task_weights.class_, config.seed, config.tasks) == (100.0, 7, ("colour", "class"))
+    assert (config.tasks.weights.class_, config.seed, config.tasks.names) == (100.0, 7, ("colour", "class"))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -81,18 +82,52 @@ class Encoder(Section):
     )
 
 
-class Colour(Section):
-    """The colour task: a conditional GAN with an L1 term, or plain feed-forward learning."""
+class Pix2Pix(Section):
+    """The network of `colour.method=pix2pix`."""
 
-    method: Literal["gan", "feedforward"] = Field(
-        default="gan",
-        description="gan (conditional, with L1) or feedforward (no opponent, adversarial settings do not count)",
+    width: Count = Field(default=64, description="channels at half size and of its discriminator; paper: 64")
+
+
+class Palette(Section):
+    """The diffusion of `colour.method=palette`; the paper's size is the preset palette-rgb-paper."""
+
+    space: Literal["rgb", "ab"] = Field(
+        default="rgb", description="what is drawn: the picture in RGB as published, or its a*b* alone"
+    )
+    width: Count = Field(default=32, description="channels of the denoiser at full size")
+    multipliers: tuple[Count, ...] = Field(
+        default=(1, 2, 2), min_length=1, description="of that width, one a size, from fine to coarse"
+    )
+    blocks: Count = Field(default=1, description="residual blocks a size and way")
+    attentive: Annotated[int, Field(ge=0)] = Field(
+        default=1, description="sizes with self-attention, counted from the coarsest"
+    )
+    schedule: Literal["cosine", "linear"] = Field(default="cosine", description="of the noise")
+    steps: Count = Field(default=1000, description="of the noising")
+    sampler: Literal["ddim", "ancestral"] = Field(default="ddim", description="how noise is taken away")
+    sample_steps: Count = Field(default=20, description="passes of the network a prediction")
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.995, description="of the moving average of the weights that predicts; paper: 0.9999"
+    )
+
+
+class Colour(Section):
+    """The colour task: how chroma is learnt."""
+
+    method: Literal["unet", "gan", "feedforward", "pix2pix", "palette"] = Field(
+        default="unet",
+        description="gan (the poster's: conditional, with L1), unet (the same, its head reads every level of the "
+        "base), feedforward (no opponent), pix2pix or palette (a diffusion), both from scratch",
     )
     loss: Literal["l1", "l2", "classification"] = Field(
         default="l1",
         description="feedforward: l1, l2, or classification of 313 rebalanced colours (Zhang et al. 2016)",
     )
-    decoder: str = Field(default="unet", description="head from features to chroma, see `decoders.DECODERS`")
+    decoder: Literal["auto", "transposed", "unet"] = Field(
+        default="auto",
+        description="head from features to chroma: of the coarsest map (transposed) or all (unet); auto is "
+        "transposed for gan and else unet",
+    )
     width: Count = Field(
         default=32, description="channels of the decoder's last stage; doubles towards the base"
     )
@@ -106,14 +141,25 @@ class Colour(Section):
     )
     discriminator_width: Count = Field(default=32, description="channels of the discriminator's first layer")
     discriminator_layers: Annotated[int, Field(ge=1, le=6)] = Field(
-        default=3, description="stride-2 layers of the PatchGAN; 3 see 46 pixels"
+        default=3, description="stride-2 layers of the PatchGAN; 3 see 46 pixels (pix2pix has its own, of 70)"
     )
+    pix2pix: Pix2Pix = Pix2Pix()
+    palette: Palette = Palette()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_gan_with_skips_is_a_unet(cls, values: Any) -> Any:
+        """One name for one thing; settings of earlier versions spell it by the decoder."""
+        if not isinstance(values, Mapping) or values.get("decoder") != "unet":
+            return values
+        method = values.get("method", "unet")
+        return {**values, "decoder": "auto", "method": "unet" if method == "gan" else method}
 
     @model_validator(mode="after")
-    def _opponent_and_loss_agree(self) -> "Colour":
-        if self.method == "gan" and self.loss != "l1":
+    def _method_and_loss_agree(self) -> "Colour":
+        if self.method != "feedforward" and self.loss != "l1":
             raise ValueError(
-                "`colour.loss` should be l1 where `colour.method = gan`. "
+                f"`colour.loss` should be l1 where `colour.method = {self.method}`. "
                 f"Found `colour.loss = {self.loss}`. For it: --set colour.method=feedforward"
             )
         return self
@@ -121,7 +167,17 @@ class Colour(Section):
     @property
     def is_adversarial(self) -> bool:
         """Whether the colour head has an opponent."""
-        return self.method == "gan" and self.adversarial_weight > 0
+        return self.method in ("unet", "gan", "pix2pix") and self.adversarial_weight > 0
+
+    @property
+    def is_from_scratch(self) -> bool:
+        """Whether the method has a whole network of its own, which stands on no base and shares nothing."""
+        return self.method in ("pix2pix", "palette")
+
+    @property
+    def has_skips(self) -> bool:
+        """Whether the head reads every level of the base."""
+        return self.decoder != "transposed" and self.method != "gan"
 
 
 class Class(Section):
@@ -142,6 +198,45 @@ class TaskWeights(Section):
     class_: Positive = Field(default=10.0, alias="class", description="weight of the class task's loss")
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+
+
+class Tasks(Section):
+    """What the model is trained to do, and what each task counts in the sum that the shared base is trained on."""
+
+    names: tuple[Task, ...] = Field(default=("colour", "class"), description="colour, class, or both")
+    weights: TaskWeights = TaskWeights()
+    weighting: Literal[
+        "static", "uncertainty", "dwa", "gradnorm", "task_constrained",
+        "pcgrad", "mgda", "cagrad", "imtlg", "alignedmtl",
+    ] = Field(
+        default="static",
+        description="fine-tuning of two tasks, on top of the weights: static (nothing), balanced losses (uncertainty, "
+        "dwa, gradnorm), an auxiliary task that stops (task_constrained), or joined gradients (pcgrad, mgda, cagrad, "
+        "imtlg, alignedmtl; all but cagrad need knowhue[aggregators])",
+    )  # fmt: skip
+    main: Task = Field(default="colour", description="task_constrained: the task that never stops")
+    stop_strip_epochs: Count = Field(
+        default=5,
+        description="task_constrained: epochs over which the auxiliary task's training error is judged",
+    )
+    stop_threshold: Annotated[float, Field(ge=0)] = Field(
+        default=1.0, description="task_constrained: the criterion above which the auxiliary task stops"
+    )
+    dwa_temperature: Positive = Field(default=2.0, description="dwa: the larger, the more even")
+    gradnorm_alpha: Annotated[float, Field(ge=0)] = Field(
+        default=1.5, description="gradnorm: pull towards equal rates of learning; 0 asks for equal norms"
+    )
+    weighting_rate: Positive = Field(
+        default=0.01, description="uncertainty, gradnorm: learning rate (Adam) of the factors"
+    )
+
+    @model_validator(mode="after")
+    def _names_are_a_set(self) -> "Tasks":
+        if not self.names or len(set(self.names)) != len(self.names):
+            raise ValueError(
+                f"`tasks.names` should name colour, class or both, each once. Found `tasks.names = {self.names}`."
+            )
+        return self
 
 
 class Phase(Section):
@@ -168,10 +263,6 @@ class Training(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="arithmetic of the networks; auto is bfloat16 where the device has it"
     )
-    aggregator: Literal["sum", "cagrad", "pcgrad", "mgda", "imtlg", "alignedmtl"] = Field(
-        default="sum",
-        description="how two tasks' gradients join at the features; all but sum and cagrad need knowhue[aggregators]",
-    )
     cache_gib: Annotated[float, Field(ge=0)] = Field(
         default=8.0,
         description="disk for cached features of the frozen base; GiB; beyond it they are recomputed",
@@ -196,6 +287,13 @@ class Training(Section):
 class Evaluation(Section):
     """What is measured beyond the scores of single pictures; training does not depend on it."""
 
+    every_epochs: Annotated[int, Field(ge=0)] = Field(
+        default=1, description="epochs between scores of the validation pictures; 0 scores only at the end"
+    )
+    recognition: bool = Field(
+        default=False,
+        description="how often a classifier of true-colour pictures recognises the colourings, per network",
+    )
     networks: tuple[Literal["lite0", "inception"], ...] = Field(
         default=("lite0",),
         description="networks of the distances between sets of pictures; lite0, inception (needs knowhue[fid])",
@@ -222,10 +320,7 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
         default=0, description="names every random stream of the run"
     )
-    tasks: tuple[Task, ...] = Field(
-        default=("colour", "class"), description="what this model is trained to do"
-    )
-    task_weights: TaskWeights = TaskWeights()
+    tasks: Tasks = Tasks()
     pictures: Pictures = Pictures()
     supervision: Supervision = Supervision()
     encoder: Encoder = Encoder()
@@ -236,13 +331,46 @@ class Config(Section):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _in_todays_form(cls, values: Any) -> Any:
+        return current_form(values) if isinstance(values, Mapping) else values
+
     @model_validator(mode="after")
-    def _tasks_are_a_set(self) -> "Config":
-        if not self.tasks or len(set(self.tasks)) != len(self.tasks):
+    def _weighting_gets_what_it_needs(self) -> "Config":
+        weighting = self.tasks.weighting
+        if weighting == "task_constrained" and self.evaluation.every_epochs != 1:
             raise ValueError(
-                f"`tasks` should name colour, class or both, each once. Found `tasks = {self.tasks}`."
+                "`evaluation.every_epochs` should be 1 where `tasks.weighting = task_constrained`, which looks at the "
+                f"validation error of each epoch. Found `evaluation.every_epochs = {self.evaluation.every_epochs}`."
+            )
+        hinge = self.colour.is_adversarial and self.colour.gan_loss == "hinge"
+        if weighting in ("uncertainty", "gradnorm") and hinge:
+            raise ValueError(
+                f"`colour.gan_loss` should be bce or lsgan where `tasks.weighting = {weighting}`, which needs losses "
+                "that are never negative. Found `colour.gan_loss = hinge`."
             )
         return self
+
+
+def current_form(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings, or a part of them, as written by any version so far, in today's form.
+
+    `tasks` was a list of names, and `task_weights` and `training.aggregator` (`sum` for `static`) stood apart.
+
+    >>> current_form({"tasks": ["colour"], "task_weights": {"class": 3.0}})
+    {'tasks': {'names': ['colour'], 'weights': {'class': 3.0}}}
+    """
+    values = dict(values)
+    tasks = values.pop("tasks", {})
+    tasks = dict(tasks) if isinstance(tasks, Mapping) else {"names": tasks}
+    if "task_weights" in values:
+        tasks["weights"] = values.pop("task_weights")
+    training = values.get("training")
+    if isinstance(training, Mapping) and "aggregator" in training:
+        values["training"] = {key: value for key, value in training.items() if key != "aggregator"}
+        tasks["weighting"] = {"sum": "static"}.get(training["aggregator"], training["aggregator"])
+    return {**values, "tasks": tasks} if tasks else values
 
 
 def fingerprint(value: Any) -> str:

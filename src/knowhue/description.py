@@ -57,4 +57,4 @@ class Description(Section):
     @property
     def tasks(self) -> tuple[Task, ...]:
         """What it can do."""
-        return self.config.tasks
+        return self.config.tasks.names

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from knowhue.config import Config, Positive, Section, Task, fingerprint
 from knowhue.errors import ConfigError
-from knowhue.presets import ARMS, THREE_ARMS, checked, edit
+from knowhue.presets import ARMS, THREE_ARMS, checked, edit, merge
 from knowhue.runs import trained_by
 
 MIN_SEEDS = 7
@@ -79,7 +79,7 @@ class Plan(Section):
     @property
     def gate_arm(self) -> str | None:
         """The arm that the A/A gate of each block is tried on: the first that has both tasks."""
-        both = (arm for arm, changes in self.arms.items() if len(edit(self.config, changes).tasks) > 1)
+        both = (arm for arm, changes in self.arms.items() if len(edit(self.config, changes).tasks.names) > 1)
         return next(both, None)
 
     def run_config(self, arm: str, seed: int) -> Config:
@@ -108,6 +108,8 @@ def make_plan(
         raise ConfigError(f"`arms` should be some of {', '.join(ARMS)}. Found `arms = {', '.join(arms)}`.")
     chosen = {arm: dict(ARMS[arm]) for arm in arms}
     for weight in task_weight_grid:
-        chosen[f"multi-class{weight:g}"] = {**ARMS["multi"], "task_weights": {"class": float(weight)}}
-    shared = edit(config, {"seed": 0, "tasks": Config().tasks})  # arms and seeds set these
+        chosen[f"multi-class{weight:g}"] = merge(
+            ARMS["multi"], {"tasks": {"weights": {"class": float(weight)}}}
+        )
+    shared = edit(config, {"seed": 0, "tasks": {"names": Config().tasks.names}})  # arms and seeds set these
     return checked(Plan, {"arms": chosen, "seeds": list(seeds), "config": shared.model_dump(mode="json")})

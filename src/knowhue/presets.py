@@ -7,10 +7,26 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from knowhue.config import Config
+from knowhue.config import Config, current_form
 from knowhue.errors import ConfigError
+from knowhue.methods import METHODS, PAPER_METHODS
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay nested changes over nested values.
+
+    >>> merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}})
+    {'a': {'b': 3, 'c': 2}}
+    """
+    merged = dict(base)
+    for key, value in changes.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        replace = key == "wordnet_ids"  # a table of the user's, not a section
+        merged[key] = merge(merged[key], value) if nested and not replace else value
+    return merged
+
 
 POSTER: dict[str, Any] = {}  # the defaults of `Config` are the poster's schedule on a ResNet-18
 
@@ -31,12 +47,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "encoder": {"name": "tf_efficientnet_lite0", "weights": "package"},
         "training": {"shift_px": 4, "heads": {"epochs": 8}, "finetune": {"epochs": 6}},
     },
+    **{name: method.edits for name, method in METHODS.items()},
+    **{name: {**method.edits, "pictures": {"size_px": 256}} for name, method in PAPER_METHODS.items()},
 }
 
-_BOTH = ("colour", "class")
+_BOTH = {"names": ("colour", "class")}
 THREE_ARMS: dict[str, dict[str, Any]] = {
-    "colour": {"tasks": ("colour",)},  # first: the features that it caches serve the others
-    "class": {"tasks": ("class",)},
+    "colour": {"tasks": {"names": ("colour",)}},  # first: the features that it caches serve the others
+    "class": {"tasks": {"names": ("class",)}},
     "multi": {"tasks": _BOTH},
 }
 FEW_LABELS: dict[str, dict[str, Any]] = {  # every picture still trains the colour task
@@ -48,7 +66,7 @@ ARMS: dict[str, dict[str, Any]] = {
     **THREE_ARMS,
     "placebo-labels": {"tasks": _BOTH, "supervision": {"placebo": "labels"}},
     "placebo-colours": {"tasks": _BOTH, "supervision": {"placebo": "colours"}},
-    "multi-pcgrad": {"tasks": _BOTH, "training": {"aggregator": "pcgrad"}},
+    "multi-pcgrad": {"tasks": {**_BOTH, "weighting": "pcgrad"}},
     **FEW_LABELS,
 }
 STUDY_ARMS: dict[str, tuple[str, ...]] = {"label-fraction": (*THREE_ARMS, *FEW_LABELS)}
@@ -73,17 +91,17 @@ def load_config(preset: str = "poster", files: Sequence[Path] = (), settings: Se
         raise ConfigError(f"`preset` should be one of {', '.join(PRESETS)}. Found `preset = {preset}`.")
     values = Config().model_dump(by_alias=True)
     for layer in (PRESETS[preset], *map(read_yaml, files), *map(_read_setting, settings)):
-        values = merge(values, layer)
+        values = merge(values, current_form(layer))
     return checked(Config, values)
 
 
 def edit(config: Config, changes: Mapping[str, Any]) -> Config:
     """Return `config` with nested `changes`, checked anew.
 
-    >>> edit(Config(), ARMS["class"]).tasks
+    >>> edit(Config(), ARMS["class"]).tasks.names
     ('class',)
     """
-    return checked(Config, merge(config.model_dump(by_alias=True), changes))
+    return checked(Config, merge(config.model_dump(by_alias=True), current_form(changes)))
 
 
 def arm_config(config: Config, arm: str, seed: int | None = None) -> Config:
@@ -117,20 +135,6 @@ def _explain(problem: Any) -> str:
         return problem["msg"].removeprefix("Value error, ")
     message = problem["msg"].removeprefix("Input should be ")
     return f"`{key}` should be {message}. Found `{key} = {problem['input']}`."
-
-
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay nested changes over nested values.
-
-    >>> merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}})
-    {'a': {'b': 3, 'c': 2}}
-    """
-    merged = dict(base)
-    for key, value in changes.items():
-        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        replace = key == "wordnet_ids"  # a table of the user's, not a section
-        merged[key] = merge(merged[key], value) if nested and not replace else value
-    return merged
 
 
 def read_yaml(path: Path, option: str = "--config") -> Mapping[str, Any]:

@@ -32,3 +32,11 @@ def initialised_by(seed: int, *purpose: str | int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, *purpose))
         yield
+
+
+@contextmanager
+def drawing_from(device: torch.device, seed: int, *purpose: str | int) -> Iterator[None]:
+    """Let dropout and noise draw from a stream, and leave torch's global generators as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(stream_seed(seed, "draws", *purpose))
+        yield

@@ -27,6 +27,7 @@ from typing import IO, Any
 from knowhue.config import Config, fingerprint
 from knowhue.errors import RunError
 
+_FIRST_AGGREGATORS = ("pcgrad", "mgda", "cagrad", "imtlg", "alignedmtl")
 SETTINGS_VERSION = 1
 """Raised when a default comes to mean something else, so that older runs are not taken for the same."""
 
@@ -37,7 +38,19 @@ def trained_by(config: Config) -> dict[str, Any]:
     A setting that a later version adds, at the default that changes nothing, thus leaves a run's name as it is.
     """
     settings = config.model_dump(mode="json", exclude={"evaluation"}, exclude_defaults=True)
-    return {"version": SETTINGS_VERSION, "seed": config.seed, **settings}
+    return {"version": SETTINGS_VERSION, "seed": config.seed, **_as_first_named(settings)}
+
+
+def _as_first_named(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as the first versions wrote them where they could, so that their runs keep their names."""
+    tasks = dict(settings.pop("tasks", {}))
+    for today, before in (("names", "tasks"), ("weights", "task_weights")):
+        if today in tasks:
+            settings[before] = tasks.pop(today)
+    if tasks.get("weighting") in _FIRST_AGGREGATORS:
+        training = settings.get("training", {})
+        settings["training"] = {**training, "aggregator": tasks.pop("weighting")}
+    return {**settings, "tasks_more": tasks} if tasks else settings
 
 
 def run_folder(root: Path, arm: str, config: Config) -> Path:

@@ -51,7 +51,7 @@ def run_study(
         RunError: `root` holds a study with another plan, which was frozen when its first run started.
     """
     _refuse_another_plan(plan, root)
-    work = open_work(plan.config, root, report)
+    work = open_work(plan.config, root, report, [plan.run_config(arm, plan.seeds[0]) for arm in plan.arms])
     if workers > 1 and work.engine.share.world > 1:
         raise ConfigError(
             f"`workers` should be 1 under torch.distributed.run. Found `workers = {workers}`. Use one of the two."

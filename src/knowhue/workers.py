@@ -17,6 +17,7 @@ from knowhue.status import read_cells
 from knowhue.training.engine import Engine
 from knowhue.training.gate import check_gate
 from knowhue.training.loop import Work
+from knowhue.training.phases import head_tasks
 from knowhue.training.train import head_config, run_arm, run_head, warm_features
 
 POLL_SECONDS = 5.0
@@ -71,7 +72,7 @@ def _jobs(plan: Plan) -> Iterator[Job]:
     for seed in plan.seeds:
         for arm in plan.arms:
             config = plan.run_config(arm, seed)
-            heads = [Job("head", task, head_config(config, task)) for task in config.tasks]
+            heads = [Job("head", task, head_config(config, task)) for task in head_tasks(config)]
             yield from heads
             if arm == plan.gate_arm:
                 yield Job("gate", arm, config)

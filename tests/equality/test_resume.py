@@ -5,7 +5,7 @@ import pytest
 from knowhue.runs import has_ended, read_log
 from knowhue.training.train import run_arm
 
-TIMES = ("seconds", "pictures_per_second")
+TIMES = ("seconds", "train_seconds", "pictures_per_second")
 
 
 class Interrupted(Exception):
@@ -42,7 +42,7 @@ STEPS_AN_EPOCH = 3  # 12 training pictures in batches of 4
 def test_resumed_is_uninterrupted(tiny, make_work, arm):
     config = tiny(tasks=("colour",) if arm == "colour" else ("colour", "class"))
     whole = run_arm(make_work(config, "whole"), config, arm)
-    heads = 2 * STEPS_AN_EPOCH * len(config.tasks)
+    heads = 2 * STEPS_AN_EPOCH * len(config.tasks.names)
     for steps in (1, STEPS_AN_EPOCH + 1):  # in the first epoch, in the second
         with pytest.raises(Interrupted):
             run_arm(make_work(config, "cut", interrupt_after(steps)), config, arm)

@@ -9,7 +9,7 @@ from knowhue.config import Config
 from knowhue.description import Calibration, Description, Interval
 from knowhue.inference.networks.torch_network import TorchNetwork
 from knowhue.models.classifier import Classifier
-from knowhue.models.decoders import DECODERS
+from knowhue.models.decoders import Decoder
 from knowhue.models.deployed import Deployed, build_deployed
 from knowhue.models.multitask import MultiTask
 from knowhue.presets import edit
@@ -65,7 +65,7 @@ def two_stage_network(tasks: tuple[str, ...] = BOTH, kind: type[Deployed] = Depl
     """The smallest model that has every kind of layer."""
     torch.manual_seed(0)
     base = TwoStageBase()
-    colour = DECODERS["unet"](base.channels, base.strides, 4) if "colour" in tasks else None
+    colour = Decoder(base.channels, base.strides, 4, skips=True) if "colour" in tasks else None
     classifier = Classifier(base.channels[-1], len(CLASSES)) if "class" in tasks else None
     module = kind(MultiTask(base, colour, classifier), 1.5, 12, 0.3)  # pyright: ignore[reportArgumentType]
     return TorchNetwork(_awakened(module), describe(tasks))

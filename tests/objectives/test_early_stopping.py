@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from knowhue.errors import ConfigError
-from knowhue.objectives.balance import TASKS, open_balance
+from knowhue.objectives.balance import TASKS
 from knowhue.objectives.early_stopping import TaskConstrained, criterion, generalisation, trend
 
 # k = 2, lambda = 1. At epoch t the strip is the training errors of t - 2, t - 1 and t:
@@ -129,7 +129,7 @@ def test_learned_by_heart_is_stopped_once_level():
 def test_settings_and_series_out_of_range_are_said():
     for setting, value in (("main", "depth"), ("importance", 0.0), ("strip_epochs", 0), ("threshold", -1.0)):
         with pytest.raises(ConfigError, match=rf"`{setting}` should be .*Found `{setting} = {value}`"):
-            open_balance("task_constrained", **{setting: value})
+            TaskConstrained(**{setting: value})
     with pytest.raises(ConfigError, match=r"`validation` should be finite and 0 or more"):
         stop(TaskConstrained(), [1.0], [math.nan])
     with pytest.raises(ValueError, match="as many as `train_errors`"):

@@ -86,10 +86,12 @@ def test_cross_entropy_of_indifference_is_log_of_the_classes():
     assert cross_entropy(torch.zeros(2, 5), label, torch.ones(2), 0.0).item() == pytest.approx(1.6094379)
 
 
-def test_following_carries_a_gradient():
+def test_following_has_a_value_and_carries_a_gradient():
     chroma = torch.randn(2, 2, 3, 3, requires_grad=True)
     direction = torch.randn(2, 2, 3, 3, requires_grad=True)
-    follow(chroma, direction).backward()
+    loss = follow(chroma, direction, torch.tensor(0.75))
+    loss.backward()
+    assert loss.item() == pytest.approx(0.75)
     assert torch.equal(chroma.grad, direction)
     assert direction.grad is None
 

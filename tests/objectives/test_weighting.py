@@ -12,6 +12,7 @@ from scipy.optimize import nnls
 from knowhue.data.loaders import Share, TrainingBatches
 from knowhue.errors import ConfigError
 from knowhue.models.multitask import build_discriminator, build_model
+from knowhue.objectives.sharing import Sharing
 from knowhue.objectives.weighting import WEIGHTINGS, conflict_averse, gramian, open_weighting
 from knowhue.training.step import Players, train_step
 
@@ -118,7 +119,7 @@ def test_pcgrad_of_two_tasks_is_twice_upgrad(rows):
 
 
 def test_unknown_and_missing_are_said_with_the_remedy(monkeypatch):
-    with pytest.raises(ConfigError, match=r"one of sum, pcgrad, .*Found `training\.aggregator = best`"):
+    with pytest.raises(ConfigError, match=r"one of pcgrad, .*Found `tasks\.weighting = best`"):
         open_weighting("best")
     monkeypatch.setitem(__import__("sys").modules, "torchjd", None)
     with pytest.raises(ConfigError, match=r"pip install 'knowhue\[aggregators\]'"):
@@ -138,7 +139,7 @@ def step(tiny, make_work):
     def run(weighting):
         own, opponent = copy.deepcopy(model), copy.deepcopy(discriminator)
         optimizers = [torch.optim.SGD(each.parameters(), 0.0) for each in (own, opponent)]
-        players = Players(own, optimizers[0], opponent, optimizers[1], weighting)
+        players = Players(own, optimizers[0], opponent, optimizers[1], Sharing(weighting=weighting))
         losses = train_step(work.engine, players, batch, config)
         return losses, {n: p.grad for n, p in own.named_parameters() if p.grad is not None}
 

@@ -20,9 +20,7 @@ from knowhue.training.train import load_run, run_arm
 FEEDFORWARD = {"colour__method": "feedforward"}
 
 
-@pytest.mark.parametrize(
-    ("loss", "logged"), [("l1", "l1"), ("l2", "l2"), ("classification", "colour_classes")]
-)
+@pytest.mark.parametrize(("loss", "logged"), [("l1", "l1"), ("l2", "l2"), ("classification", "colour_loss")])
 def test_feed_forward_runs_end_to_end_and_lowers_its_loss(tiny, make_work, loss, logged):
     colour = {"method": "feedforward", "loss": loss}
     config = tiny(tasks=("colour",), colour=colour, training__finetune={"epochs": 6})
@@ -88,8 +86,88 @@ def test_attention_pooling_learns_beside_the_colour_head(tiny, make_work):
 
 
 def test_conflict_averse_descent_weighs_both_tasks_in_an_ordinary_run(tiny, make_work):
-    config = tiny(training__aggregator="cagrad")
+    config = tiny(tasks__weighting="cagrad")
     entries = read_log(run_arm(make_work(config), config, "multi"), "finetune")
     assert all(
         entry["train"]["weight_colour"] > 0 and entry["train"]["weight_class"] > 0 for entry in entries
     )
+
+
+SMALL = {"pix2pix": {"width": 4}, "palette": {"width": 4, "multipliers": (1, 2), "sample_steps": 3}}
+SCRATCH = {
+    "pix2pix": {"method": "pix2pix", **SMALL},
+    "palette-rgb": {"method": "palette", **SMALL},
+    "palette-ab": {"method": "palette", **SMALL, "palette": {**SMALL["palette"], "space": "ab"}},
+}
+LONG = {"epochs": 25, "rate": 2e-3}
+
+
+@pytest.mark.parametrize("name", SCRATCH)
+def test_a_network_from_scratch_runs_end_to_end_and_lowers_its_loss(tiny, make_work, name):
+    config = tiny(tasks=("colour",), colour=SCRATCH[name], training__finetune=LONG)
+    work = make_work(config, count=24)
+    folder = run_arm(work, config, "colour")
+    log = read_log(folder)
+    assert {entry["phase"] for entry in log} == {"finetune"}  # nothing to freeze, so no heads first
+    assert [entry["epoch"] for entry in log] == list(range(1, 2 + 25 + 1))  # of both phases
+    assert not (work.root / "heads").exists()
+    assert not (work.root / "features").exists() or not list((work.root / "features").glob("*/tap-*"))
+    loss = "l1" if name == "pix2pix" else "colour_loss"
+    first, last = (np.mean([entry["train"][loss] for entry in part]) for part in (log[:5], log[-5:]))
+    assert last < 0.98 * first
+    assert read_json(folder / "status.json")["state"] == "finished"
+    with (folder / "per_image.csv").open() as file:
+        assert all(np.isfinite(float(row["ab_l1"])) for row in csv.DictReader(file))
+
+
+@pytest.mark.parametrize("name", SCRATCH)
+def test_what_is_drawn_in_training_comes_from_the_seed_alone(tiny, make_work, name):
+    """Dropout and noise: again the same, whatever was drawn before; with another seed another."""
+    runs = []
+    for number, seed in enumerate((0, 0, 1)):
+        torch.rand(number + 1)
+        config = tiny(tasks=("colour",), colour=SCRATCH[name], seed=seed)
+        runs.append((run_arm(make_work(config, str(number)), config, "colour") / "per_image.csv").read_text())
+    assert runs[0] == runs[1] != runs[2]
+
+
+@pytest.mark.parametrize("name", SCRATCH)
+def test_a_network_from_scratch_is_refused_beside_the_class_task(tiny, name):
+    config = tiny(colour=SCRATCH[name])
+    method = SCRATCH[name]["method"]
+    with pytest.raises(
+        ConfigError, match=rf"`tasks\.names` should be colour alone where `colour\.method = {method}`"
+    ):
+        build_model(config, 2)
+
+
+def test_pix2pix_has_its_own_opponent_of_70_pixels(tiny):
+    opponent = build_discriminator(tiny(tasks=("colour",), colour=SCRATCH["pix2pix"]))
+    assert opponent.receptive_field() == 70
+    assert build_discriminator(tiny(tasks=("colour",), colour=SCRATCH["palette-rgb"])) is None
+
+
+@pytest.mark.parametrize("size", [(20, 28), (32, 32), (33, 65)])
+@pytest.mark.parametrize("name", SCRATCH)
+def test_networks_from_scratch_colour_pictures_of_any_size(tiny, name, size):
+    model = build_model(tiny(tasks=("colour",), colour=SCRATCH[name]), 2).eval()
+    lightness = 100 * torch.rand(2, 1, *size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert model(lightness).chroma.shape == (2, 2, *size)
+
+
+def test_the_posters_head_reads_the_coarsest_map_and_the_unet_all(tiny):
+    taps = {
+        name: build_model(tiny(tasks=("colour",), colour__method=name), 2).taps for name in ("gan", "unet")
+    }
+    assert len(taps["gan"]) == 1
+    assert len(taps["unet"]) > 1
+    spelled_out = tiny(colour__method="gan", colour__decoder="unet")
+    assert spelled_out == tiny() == tiny(colour__method="unet")
+
+
+def test_scores_can_wait_for_the_end(tiny, make_work):
+    config = tiny(tasks=("colour",), evaluation__every_epochs=0)
+    folder = run_arm(make_work(config), config, "colour")
+    assert [entry["validation"] for entry in read_log(folder)] == [{}] * 4
+    assert read_json(folder / "scores.json")["metrics"]["ab_l1"] > 0

@@ -47,9 +47,9 @@ def plain_gradients(config, players, batch):
     prediction = model(batch.lightness)
     generator = loss.generator(discriminator(batch.lightness, prediction.chroma))
     colour = config.colour.l1_weight * chroma_l1(prediction.chroma, batch.chroma)
-    total = config.task_weights.colour * (colour + config.colour.adversarial_weight * generator)
+    total = config.tasks.weights.colour * (colour + config.colour.adversarial_weight * generator)
     if prediction.logits is not None:
-        total = total + config.task_weights.class_ * cross_entropy(
+        total = total + config.tasks.weights.class_ * cross_entropy(
             prediction.logits, batch.label, batch.label_weight, 0.0
         )
     total.backward()

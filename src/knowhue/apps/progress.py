@@ -18,7 +18,7 @@ LIVE_SECONDS = 0.2
 SHORT = {
     "l1": "L1",
     "l2": "L2",
-    "colour_classes": "colour classes",
+    "colour_loss": "colour",
     "generator": "G",
     "discriminator": "D",
     "cross_entropy": "CE",

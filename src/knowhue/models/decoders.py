@@ -1,6 +1,6 @@
 """Heads from features to chroma. Upsampling is by transposed convolution that cannot draw a checkerboard."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import product
 
 import torch
@@ -97,20 +97,6 @@ class Decoder(nn.Module):
         for stage in self.stages:
             features = stage(features, skips.pop() if stage.skip is not None else None)
         return torch.tanh(self.out(features).float())
-
-
-def _transposed(channels: Sequence[int], strides: Sequence[int], width: int) -> Decoder:
-    return Decoder(channels, strides, width, skips=False)
-
-
-def _unet(channels: Sequence[int], strides: Sequence[int], width: int) -> Decoder:
-    return Decoder(channels, strides, width, skips=True)
-
-
-DECODERS: dict[str, Callable[[Sequence[int], Sequence[int], int], Decoder]] = {
-    "transposed": _transposed,
-    "unet": _unet,
-}
 
 
 def _norm(channels: int) -> nn.Module:

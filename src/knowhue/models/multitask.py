@@ -5,33 +5,47 @@ from torch import nn
 from torch.nn import functional as F
 
 from knowhue.color import unscale_chroma
-from knowhue.config import Config
+from knowhue.config import Config, Task
 from knowhue.errors import ConfigError
 from knowhue.models.classifier import CLASSIFIERS
 from knowhue.models.colour_classes import ColourClasses
-from knowhue.models.decoders import DECODERS, Decoder
+from knowhue.models.decoders import Decoder
 from knowhue.models.discriminator import Discriminator
 from knowhue.models.encoder import Encoder, build_encoder
+from knowhue.models.no_base import NoBase
+from knowhue.models.palette import Palette
+from knowhue.models.patchgan import PatchGAN
+from knowhue.models.pix2pix import Pix2PixUNet, depth_for
 from knowhue.randomness import initialised_by
 from knowhue.tensors import Chroma, Lightness, Prediction, Pyramid
 
-ColourHead = Decoder | ColourClasses
+ColourHead = Decoder | ColourClasses | Pix2PixUNet | Palette
+Opponent = Discriminator | PatchGAN
 
 
 class MultiTask(nn.Module):
     """Lightness to chroma, logits, or both.
 
     Attributes:
-        encoder: the shared base.
+        encoder: the shared base, or the gray picture alone for a head that is a whole network.
         colour: head of the colour task, or None.
         classifier: head of the class task, or None.
     """
 
-    def __init__(self, encoder: Encoder, colour: ColourHead | None, classifier: nn.Module | None) -> None:
+    def __init__(
+        self, encoder: Encoder | NoBase, colour: ColourHead | None, classifier: nn.Module | None
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.colour = colour
         self.classifier = classifier
+        self.stride: int = colour.stride if isinstance(colour, Pix2PixUNet | Palette) else encoder.strides[-1]
+
+    def head(self, task: Task) -> nn.Module:
+        """The head of a task that the model has."""
+        head = {"colour": self.colour, "class": self.classifier}[task]
+        assert head is not None
+        return head
 
     @property
     def taps(self) -> tuple[int, ...]:
@@ -40,7 +54,7 @@ class MultiTask(nn.Module):
 
     def pyramid(self, lightness: Lightness) -> Pyramid:
         """All maps of the base, of pictures of any size; edges repeat up to a whole stride."""
-        return self.encoder(_pad(lightness, self.encoder.strides[-1]))
+        return self.encoder(_pad(lightness, self.stride))
 
     def features(self, lightness: Lightness) -> Pyramid:
         """The maps that the heads read."""
@@ -64,7 +78,7 @@ class MultiTask(nn.Module):
         pyramid = self.features(lightness) if features is None else features
         for_colour, for_class = (tuple(each.view_as(each) for each in pyramid) for _ in range(2))
         chroma = logits = own_loss = None
-        if truth is not None and isinstance(self.colour, ColourClasses):
+        if truth is not None and isinstance(self.colour, ColourClasses | Palette):
             own_loss = self.colour.loss(for_colour, lightness, truth)
         elif self.colour is not None:
             height, width = lightness.shape[2:]
@@ -78,38 +92,53 @@ def build_model(config: Config, classes: int) -> MultiTask:
     """The model of an arm; each head starts from its own stream, whatever else the arm has.
 
     Raises:
-        ConfigError: unknown encoder or decoder.
+        ConfigError: an unknown base, or a colour method that cannot share one is asked to.
         WeightsError: the base's weights cannot be had.
     """
-    if config.colour.decoder not in DECODERS:
-        raise ConfigError(
-            f"`colour.decoder` should be one of {', '.join(DECODERS)}. Found `{config.colour.decoder}`."
-        )
+    has_colour, has_class = (task in config.tasks.names for task in ("colour", "class"))
+    alone = has_colour and config.colour.is_from_scratch
+    if alone and has_class:
+        raise ConfigError(_shares_nothing(config))
     with initialised_by(config.seed, "encoder"):
-        encoder = build_encoder(config.encoder)
+        encoder = NoBase() if alone else build_encoder(config.encoder)
     colour = classifier = None
-    if "colour" in config.tasks:
+    if has_colour:
         with initialised_by(config.seed, "colour-head"):
-            colour = _build_colour(encoder, config)
-    if "class" in config.tasks:
+            colour = _build_network(config) if isinstance(encoder, NoBase) else _build_head(encoder, config)
+    if has_class:
         with initialised_by(config.seed, "class-head"):
             classifier = CLASSIFIERS[config.class_.head](encoder.channels[-1], classes)
     return MultiTask(encoder, colour, classifier).to(memory_format=torch.channels_last)  # pyright: ignore
 
 
-def _build_colour(encoder: Encoder, config: Config) -> ColourHead:
-    colour, shape = config.colour, (encoder.channels, encoder.strides, config.colour.width)
-    if colour.loss == "classification":
-        return ColourClasses(*shape, skips=colour.decoder == "unet")
-    return DECODERS[colour.decoder](*shape)
+def _build_head(encoder: Encoder, config: Config) -> Decoder | ColourClasses:
+    colour = config.colour
+    kind = ColourClasses if colour.loss == "classification" else Decoder
+    return kind(encoder.channels, encoder.strides, colour.width, skips=colour.has_skips)
 
 
-def build_discriminator(config: Config) -> Discriminator | None:
+def _build_network(config: Config) -> Pix2PixUNet | Palette:
+    if config.colour.method == "pix2pix":
+        return Pix2PixUNet(config.colour.pix2pix.width, depth_for(config.pictures.size_px))
+    return Palette(**config.colour.palette.model_dump())
+
+
+def build_discriminator(config: Config) -> Opponent | None:
     """The colour task's opponent, or None where nothing is adversarial."""
-    if "colour" not in config.tasks or not config.colour.is_adversarial:
+    if "colour" not in config.tasks.names or not config.colour.is_adversarial:
         return None
     with initialised_by(config.seed, "discriminator"):
+        if config.colour.method == "pix2pix":
+            return PatchGAN(config.colour.pix2pix.width)
         return Discriminator(config.colour.discriminator_width, config.colour.discriminator_layers)
+
+
+def _shares_nothing(config: Config) -> str:
+    return (
+        f"`tasks.names` should be colour alone where `colour.method = {config.colour.method}`, a whole network from "
+        "scratch that has no base to share with the class task. Train it with --arm colour, or share a base with "
+        "--set colour.method=unet, gan or feedforward."
+    )
 
 
 def _pad(lightness: Lightness, stride: int) -> Lightness:

@@ -1,8 +1,7 @@
-"""BALANCES: how much each task's loss counts from step to step, from the losses seen so far; no autograd."""
+"""Balances: how much each task's loss counts from step to step, from the losses seen so far; no autograd."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import isfinite
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 from knowhue.errors import ConfigError
 
 TASKS = ("colour", "class")
-STATIC = "static"
 
 
 class Balance(nn.Module):
@@ -202,38 +200,6 @@ class Adam(nn.Module):
         return -self.rate * mean / (square.sqrt() + self.epsilon)
 
 
-def _task_constrained(**settings: Any) -> Balance:
-    from knowhue.objectives.early_stopping import TaskConstrained  # it is a Balance: a cycle at the top
-
-    return TaskConstrained(**settings)
-
-
-BALANCES: dict[str, Callable[..., Balance]] = {
-    STATIC: Balance,
-    "uncertainty": Uncertainty,
-    "dwa": DynamicWeightAverage,
-    "gradnorm": GradNorm,
-    "task_constrained": _task_constrained,
-}
-"""Name to what makes it; its keywords are the method's settings."""
-
-
-def open_balance(name: str, **settings: Any) -> Balance:
-    """A fresh balance.
-
-    Raises:
-        ConfigError: unknown name, or a setting out of range.
-
-    >>> open_balance("dwa", temperature=1.0).weights()
-    {'colour': 1.0, 'class': 1.0}
-    """
-    if name not in BALANCES:
-        raise ConfigError(
-            f"`tasks.weighting` should be one of {', '.join(BALANCES)}. Found `tasks.weighting = {name}`."
-        )
-    return BALANCES[name](**settings)
-
-
 def _by_task(values: Tensor) -> dict[str, float]:
     return dict(zip(TASKS, values.tolist(), strict=True))
 
@@ -250,6 +216,6 @@ def checked(name: str, values: Mapping[str, float]) -> Tensor:
         raise ConfigError(
             f"`{name}` should be finite and 0 or more for each of {', '.join(TASKS)}. "
             f"Found `{name} = {dict(values)}`. If that is a generator's hinge loss, which can be negative, "
-            f"take another `colour.gan_loss`, or `tasks.weighting = {STATIC}`."
+            "take another `colour.gan_loss`, or `tasks.weighting = static`."
         )
     return torch.tensor([values[task] for task in TASKS], dtype=torch.float64)

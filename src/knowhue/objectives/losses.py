@@ -75,9 +75,10 @@ def cross_entropy(logits: Logits, label: Label, weight: Tensor, smoothing: float
     return (per_picture * weight).mean()
 
 
-def follow(chroma: Chroma, direction: Tensor) -> Tensor:
-    """A scalar whose gradient with respect to `chroma` is `direction`: carries a gradient found elsewhere."""
-    return (chroma * direction.detach()).sum()
+def follow(chroma: Chroma, direction: Tensor, value: Tensor) -> Tensor:
+    """A loss of the given value whose gradient with respect to `chroma` is `direction`, both found elsewhere."""
+    carrier = (chroma * direction.detach()).sum()
+    return carrier - carrier.detach() + value.detach()
 
 
 def share_judged_right(real: Tensor, fake: Tensor, threshold: float) -> tuple[Tensor, Tensor]:

@@ -22,15 +22,13 @@ def open_weighting(name: str) -> Weighting:
         ConfigError: unknown name, or torchjd is not installed and the name needs it.
     """
     if name not in WEIGHTINGS:
-        known = ", ".join(("sum", *WEIGHTINGS))
-        raise ConfigError(
-            f"`training.aggregator` should be one of {known}. Found `training.aggregator = {name}`."
-        )
+        known = ", ".join(WEIGHTINGS)
+        raise ConfigError(f"`tasks.weighting` should be one of {known}. Found `tasks.weighting = {name}`.")
     try:
         return WEIGHTINGS[name]()
     except ImportError:
         raise ConfigError(
-            f"`training.aggregator = {name}` needs torchjd: pip install 'knowhue[aggregators]'"
+            f"`tasks.weighting = {name}` needs torchjd: pip install 'knowhue[aggregators]'"
         ) from None
 
 

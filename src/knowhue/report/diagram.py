@@ -49,7 +49,7 @@ def setup_table(study: Study) -> Table:
         ("training", "finetune", "epochs"), ("colour", "method"), ("colour", "loss"),
         ("colour", "decoder"), ("colour", "gan_loss"),
         ("colour", "l1_weight"), ("colour", "adversarial_weight"),
-        ("class", "head"), ("task_weights", "colour"), ("task_weights", "class"),
+        ("class", "head"), ("tasks", "weights", "colour"), ("tasks", "weights", "class"),
     )  # fmt: skip
     return [["setting", "value"], *([".".join(key), study.config(*key)] for key in keys)]
 

@@ -54,14 +54,15 @@ def label_points(study: Study) -> list[Point]:
     """Return the arms that differ in nothing but tasks and labels, by side and share of labels."""
     found: dict[tuple[str, float], Point] = {}
     for arm in study.settings.get("arms", {}):
-        changed = {*edits(study, arm), *edits(study, arm).get("supervision", {})}
+        edited = edits(study, arm)
+        changed = {*edited, *edited.get("supervision", {}), *edited.get("tasks", {})}
         side = {frozenset(("class",)): "single", frozenset(("colour", "class")): "multi"}.get(
             frozenset(tasks(study, arm))
         )
         if (
             side
             and not placebo(study, arm)
-            and changed <= {"tasks", "supervision", "labelled_share", "placebo"}
+            and changed <= {"tasks", "names", "supervision", "labelled_share", "placebo"}
         ):
             share = labelled_share(study, arm)
             found.setdefault((side, share), _point(study, side, share, arm))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from knowhue.config import Config
+from knowhue.config import Config, current_form
 from knowhue.errors import ConfigError
 from knowhue.presets import ARMS, edit
 from knowhue.report.integrity import exploratory_rows, read_gates
@@ -29,6 +29,8 @@ def read_study(folder: Path) -> Study:
     settings = read_description(folder)
     if isinstance(settings["arms"], list):  # as versions before frozen plans wrote it
         settings["arms"] = {arm: ARMS.get(arm, {}) for arm in settings["arms"]}
+    settings["arms"] = {arm: current_form(changes) for arm, changes in settings["arms"].items()}
+    settings["config"] = current_form(settings.get("config", {}))
     study = Study(
         settings=settings,
         runs={

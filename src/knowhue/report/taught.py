@@ -10,7 +10,8 @@ from knowhue.report.records import Study
 
 def tasks(study: Study, arm: str) -> set[str]:
     """Return what an arm is trained on, by its edits, or the study's configuration where they do not say."""
-    return set(edits(study, arm).get("tasks") or study.config("tasks") or ("colour", "class"))
+    edited = (edits(study, arm).get("tasks") or {}).get("names")
+    return set(edited or study.config("tasks", "names") or ("colour", "class"))
 
 
 def labelled_share(study: Study, arm: str) -> float:

@@ -123,7 +123,7 @@ def _cell(cell: Cell) -> Markup:
 
 def kind_of(plan: Plan, arm: str) -> str:
     """The colour of an arm on the page."""
-    tasks: Sequence[Task] = plan.run_config(arm, plan.seeds[0]).tasks
+    tasks: Sequence[Task] = plan.run_config(arm, plan.seeds[0]).tasks.names
     return "multi" if len(tasks) > 1 else "single"
 
 
@@ -229,6 +229,6 @@ def _strips(root: Path, plan: Plan) -> dict[str, Path]:
     for arm in plan.arms:
         runs = [run_folder(root, arm, plan.run_config(arm, seed)) / "samples.npz" for seed in plan.seeds]
         there = [path for path in runs if path.is_file()]
-        if there and "colour" in plan.run_config(arm, plan.seeds[0]).tasks:
+        if there and "colour" in plan.run_config(arm, plan.seeds[0]).tasks.names:
             found[arm] = max(there, key=lambda path: path.stat().st_mtime_ns)
     return found | {"truth": given}

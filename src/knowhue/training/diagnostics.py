@@ -114,7 +114,7 @@ def _losses(
         prediction = model(batch.lightness, pyramid)
     assert prediction.chroma is not None  # only asked of two tasks
     assert prediction.logits is not None
-    colour, class_ = config.task_weights.colour, config.task_weights.class_
+    colour, class_ = config.tasks.weights.colour, config.tasks.weights.class_
     entropy = cross_entropy(prediction.logits, batch.label, batch.label_weight, config.class_.label_smoothing)
     l1 = config.colour.l1_weight * chroma_l1(prediction.chroma, batch.chroma)
     losses = {"class": class_ * entropy, "l1": colour * l1}

@@ -64,6 +64,10 @@ class Engine:
         """Wrap for several processes; of a bare module, anew whenever what trains has changed."""
         return self._accelerator.prepare_model(module) if self.share.world > 1 else module  # pyright: ignore
 
+    def bare(self, module: nn.Module) -> Any:
+        """The module itself, without what `distribute` wrapped around it."""
+        return self._accelerator.unwrap_model(module)
+
     def backward(self, loss: Tensor) -> None:
         """Backpropagate; gradients come out averaged over the processes."""
         self._accelerator.backward(loss)

@@ -21,10 +21,10 @@ from knowhue.data.supervision import find_targets
 from knowhue.evaluation.evaluate import Evaluation, evaluate
 from knowhue.evaluation.networks import Network, open_networks
 from knowhue.evaluation.perceptual import open_perceptual
-from knowhue.models.discriminator import Discriminator
-from knowhue.models.multitask import MultiTask
+from knowhue.models.multitask import MultiTask, Opponent
 from knowhue.objectives.losses import GAN_LOSSES
-from knowhue.objectives.weighting import open_weighting
+from knowhue.objectives.sharing import open_sharing
+from knowhue.randomness import drawing_from
 from knowhue.runs import Report, read_log, write_log
 from knowhue.tensors import Batch, Prediction
 from knowhue.training import checkpoint
@@ -37,6 +37,7 @@ from knowhue.training.phases import (
     first_epoch,
     make_discriminator_optimizer,
     make_optimizer,
+    phase_of,
     rate_factor,
     set_rates,
 )
@@ -76,7 +77,7 @@ class Session:
     """The bare modules of a run, and the cached features of a frozen base if there are any."""
 
     model: MultiTask
-    discriminator: Discriminator | None
+    discriminator: Opponent | None
     features: FeatureCache | None = None
 
     def modules(self, with_base: bool) -> dict[str, torch.nn.Module]:
@@ -101,9 +102,9 @@ def run_phase(work: Work, config: Config, folder: Path, session: Session, name: 
     Raises:
         Diverged: a loss is not finite.
     """
-    phase: Phase = getattr(config.training, name)
+    phase = phase_of(config, name)
     players = make_players(work.engine, session, phase, config)
-    modules = session.modules(with_base=name == "finetune")
+    modules = session.modules(with_base=name == "finetune") | players.state()
     optimizers = {f"optimizer-{i}": optimizer for i, optimizer in enumerate(players.optimizers)}
     done = checkpoint.restore(folder / "checkpoints", modules, optimizers)
     log = read_log(folder, name)[:done]
@@ -158,9 +159,8 @@ def make_players(engine: Engine, session: Session, phase: Phase, config: Config)
     if session.discriminator is not None:
         opponents_optimizer = make_discriminator_optimizer(session.discriminator, phase)
         opponent = engine.distribute(session.discriminator)
-    joined = config.training.aggregator
-    weighting = None if joined == "sum" else open_weighting(joined)
-    return Players(engine.distribute(session.model), optimizer, opponent, opponents_optimizer, weighting)
+    model = engine.distribute(session.model)
+    return Players(model, optimizer, opponent, opponents_optimizer, open_sharing(config.tasks))
 
 
 def _epoch(
@@ -170,16 +170,20 @@ def _epoch(
     started = time.perf_counter()
     for module in session.modules(with_base=True).values():
         module.train()
-    losses, pictures, diagnostics = _train(work, config, session, players, name, epoch)
+    with drawing_from(work.engine.device, config.seed, name, epoch, work.engine.share.rank):
+        losses, pictures, diagnostics = _train(work, config, session, players, name, epoch)
     trained = time.perf_counter()
     train = work.engine.average({key: torch.stack(values).mean() for key, values in losses.items()})
-    scores = validate(work, config, session).metrics
+    every = config.evaluation.every_epochs
+    scores = validate(work, config, session).metrics if every and (epoch + 1) % every == 0 else {}
+    players.observe_epoch(train, scores)
     return {
         "phase": name,
         "epoch": first_epoch(config, name) + epoch + 1,
         "train": finite_or_none(train),
         "validation": finite_or_none(scores),
         "seconds": round(time.perf_counter() - started, 3),
+        "train_seconds": round(trained - started, 3),
         "pictures_per_second": round(pictures / (trained - started), 1),
         "warnings": find_faults(train, scores),
         **({"diagnostics": diagnostics} if diagnostics else {}),
@@ -190,7 +194,7 @@ def _train(
     work: Work, config: Config, session: Session, players: Players, name: PhaseName, epoch: int
 ) -> tuple[dict[str, list[Tensor]], int, list[Entry]]:
     """One pass over the training pictures: the losses of each step, how many pictures were seen, diagnostics."""
-    phase: Phase = getattr(config.training, name)
+    phase = phase_of(config, name)
     batches = TrainingBatches(
         work.prepared,
         config.training.batch_size,
@@ -217,8 +221,8 @@ def _train(
 
 def _both_pull(config: Config, name: PhaseName) -> bool:
     """Whether two tasks, colour by its L1 term, train the base in this phase; other losses are not looked into."""
-    phase: Phase = getattr(config.training, name)
-    return len(config.tasks) > 1 and phase.base_rate > 0 and config.colour.loss == "l1"
+    phase = phase_of(config, name)
+    return len(config.tasks.names) > 1 and phase.base_rate > 0 and config.colour.loss == "l1"
 
 
 def _tell(
@@ -237,7 +241,7 @@ def _with_features(batch: Batch, features: FeatureCache, mirrored: NDArray[np.bo
 
 
 def _judge(
-    engine: Engine, discriminator: Discriminator, gan_loss: str, batch: Batch, prediction: Prediction
+    engine: Engine, discriminator: Opponent, gan_loss: str, batch: Batch, prediction: Prediction
 ) -> Tensor:
     with engine.autocast():
         scores = discriminator(batch.lightness, prediction.chroma)

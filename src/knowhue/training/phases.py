@@ -7,19 +7,34 @@ from typing import Literal
 import torch
 from torch import nn
 
-from knowhue.config import Config, Phase
-from knowhue.models.discriminator import Discriminator
-from knowhue.models.multitask import MultiTask
+from knowhue.config import Config, Phase, Task
+from knowhue.models.multitask import MultiTask, Opponent
+from knowhue.models.no_base import NoBase
+from knowhue.models.palette import Palette
 
 PhaseName = Literal["heads", "finetune"]
 GAN_BETAS = (0.5, 0.999)  # Radford et al. 2016: less momentum against a moving opponent
+STEADY_BETAS = (0.9, 0.999)
 WARM_UP_SHARE = 0.03
 FINAL_FACTOR = 0.1
 
 
+def head_tasks(config: Config) -> tuple[Task, ...]:
+    """The tasks whose heads are trained on the frozen base first; none of a network that has no base."""
+    return () if config.colour.is_from_scratch and "colour" in config.tasks.names else config.tasks.names
+
+
+def phase_of(config: Config, name: PhaseName) -> Phase:
+    """A phase as it is run: a network from scratch has nothing to freeze, and tunes for the epochs of both."""
+    phase: Phase = getattr(config.training, name)
+    if name == "finetune" and not head_tasks(config):
+        return phase.model_copy(update={"epochs": config.training.heads.epochs + phase.epochs})
+    return phase
+
+
 def first_epoch(config: Config, name: PhaseName) -> int:
     """How many epochs a run has behind it when a phase begins."""
-    return config.training.heads.epochs if name == "finetune" else 0
+    return config.training.heads.epochs if name == "finetune" and head_tasks(config) else 0
 
 
 def make_optimizer(model: MultiTask, phase: Phase, weight_decay: float) -> torch.optim.AdamW:
@@ -29,16 +44,17 @@ def make_optimizer(model: MultiTask, phase: Phase, weight_decay: float) -> torch
     """
     groups = []
     model.encoder.requires_grad_(bool(phase.base_rate))
-    if phase.base_rate:
-        groups.append(_group(model.encoder.parameters(), phase.base_rate, (0.9, 0.999)))
+    if phase.base_rate and not isinstance(model.encoder, NoBase):
+        groups.append(_group(model.encoder.parameters(), phase.base_rate, STEADY_BETAS))
     if model.colour is not None:
-        groups.append(_group(model.colour.parameters(), phase.rate, GAN_BETAS))
+        betas = STEADY_BETAS if isinstance(model.colour, Palette) else GAN_BETAS
+        groups.append(_group(model.colour.parameters(), phase.rate, betas))
     if model.classifier is not None:
-        groups.append(_group(model.classifier.parameters(), phase.rate, (0.9, 0.999)))
+        groups.append(_group(model.classifier.parameters(), phase.rate, STEADY_BETAS))
     return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
 
 
-def make_discriminator_optimizer(discriminator: Discriminator, phase: Phase) -> torch.optim.AdamW:
+def make_discriminator_optimizer(discriminator: Opponent, phase: Phase) -> torch.optim.AdamW:
     """The opponent's own optimizer."""
     group = _group(discriminator.parameters(), phase.discriminator_rate, GAN_BETAS)
     return torch.optim.AdamW([group], weight_decay=0.0, fused=True)
@@ -63,4 +79,5 @@ def set_rates(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> Non
 
 
 def _group(parameters: Iterable[nn.Parameter], rate: float, betas: tuple[float, float]) -> dict[str, object]:
-    return {"params": list(parameters), "lr": rate, "peak": rate, "betas": betas}
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    return {"params": learning, "lr": rate, "peak": rate, "betas": betas}

@@ -1,11 +1,13 @@
 """One update of the discriminator and of the model, from one forward pass of each; no I/O."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from math import isfinite
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from knowhue.color import CHROMA_SCALE
 from knowhue.config import Config
 from knowhue.objectives.losses import (
     GAN_LOSSES,
@@ -14,12 +16,10 @@ from knowhue.objectives.losses import (
     follow,
     share_judged_right,
 )
-from knowhue.objectives.weighting import gramian
-from knowhue.tensors import Batch, Chroma, Prediction, Pyramid
+from knowhue.objectives.sharing import Sharing
+from knowhue.tensors import Batch, Chroma, Prediction
 from knowhue.training.engine import Engine
-
-Losses = dict[str, Tensor]
-Weighting = Callable[[Tensor], Tensor]
+from knowhue.training.sharing import Losses, share
 
 
 class Players(NamedTuple):
@@ -29,12 +29,33 @@ class Players(NamedTuple):
     optimizer: torch.optim.Optimizer
     discriminator: nn.Module | None
     discriminator_optimizer: torch.optim.Optimizer | None
-    weighting: Weighting | None = None
+    sharing: Sharing = Sharing()
 
     @property
     def optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
         """The model's, then the discriminator's if there is one."""
         return (self.optimizer, *filter(None, (self.discriminator_optimizer,)))
+
+    def state(self) -> dict[str, nn.Module]:
+        """What else must be kept to go on exactly, by name."""
+        return {} if self.sharing.balance is None else {"balance": self.sharing.balance}
+
+    def observe_epoch(self, train: Mapping[str, float], validation: Mapping[str, float]) -> None:
+        """Let a balance take in an epoch: both tasks' errors, of colour in units of scaled chroma.
+
+        Args:
+            train: mean losses; an epoch with one that is not finite is not taken in, the run ends with it.
+            validation: metrics, or nothing where the pictures were not scored.
+        """
+        balance = self.sharing.balance
+        if balance is None or not all(map(isfinite, train.values())):
+            return
+        colour = next(name for name in ("l1", "l2", "colour_loss") if name in train)
+        held_out = {}
+        if validation:
+            error = validation["ab_l1"] / CHROMA_SCALE
+            held_out = {"colour": error, "class": validation["cross_entropy"]}
+        balance.observe_epoch({"colour": train[colour], "class": train["cross_entropy"]}, held_out)
 
 
 def train_step(engine: Engine, players: Players, batch: Batch, config: Config) -> Losses:
@@ -53,52 +74,32 @@ def train_step(engine: Engine, players: Players, batch: Batch, config: Config) -
         colour = config.colour.l1_weight * losses[name]
         if players.discriminator is not None:
             direction = duel(engine, players, batch, prediction.chroma, config.colour.gan_loss, losses)
-            colour = colour + config.colour.adversarial_weight * follow(prediction.chroma, direction)
-        by_task["colour"] = config.task_weights.colour * colour
+            weight = config.colour.adversarial_weight
+            colour = colour + weight * follow(prediction.chroma, direction, losses["generator"])
+        by_task["colour"] = config.tasks.weights.colour * colour
     elif prediction.colour_loss is not None:
-        losses["colour_classes"] = prediction.colour_loss
-        by_task["colour"] = config.task_weights.colour * prediction.colour_loss
+        losses["colour_loss"] = prediction.colour_loss
+        by_task["colour"] = config.tasks.weights.colour * prediction.colour_loss
     if prediction.logits is not None:
         losses["cross_entropy"] = cross_entropy(
             prediction.logits, batch.label, batch.label_weight, config.class_.label_smoothing
         )
-        by_task["class"] = config.task_weights.class_ * losses["cross_entropy"]
-    if len(by_task) > 1 and players.weighting is not None:
-        losses |= weigh(engine, players.weighting, prediction, by_task)
+        by_task["class"] = config.tasks.weights.class_ * losses["cross_entropy"]
+    losses |= share(engine, players.sharing, prediction, by_task)
     players.optimizer.zero_grad(set_to_none=True)
     engine.backward(torch.stack(list(by_task.values())).sum())
+    _let_rest(engine, players)
     players.optimizer.step()
     return losses
 
 
-def weigh(engine: Engine, weighting: Weighting, prediction: Prediction, by_task: Losses) -> Losses:
-    """Scale what each task's gradient counts at the shared features in the backward pass to come.
-
-    The heads still move by their own task alone. The Gramian is averaged over the processes, so that all of them
-    weigh alike, and one ordinary backward pass through the base follows: `torch.autograd.grad` on shared
-    parameters would let processes drift apart.
-
-    Returns:
-        The weights, by name, for the log.
-    """
-    assert prediction.shared is not None  # every model's forward pass gives it
-    branches: dict[str, Pyramid] = dict(zip(("colour", "class"), prediction.shared, strict=True))
-    if not branches["colour"][-1].requires_grad:
-        return {}  # a frozen base has nothing to weigh
-    gradients = [_at(loss, branches[task]) for task, loss in by_task.items()]
-    products = engine.average({str(i): value for i, value in enumerate(gramian(gradients).flatten())})
-    weights = weighting(torch.tensor(list(products.values())).reshape(len(by_task), -1))
-    for task, weight in zip(by_task, weights.tolist(), strict=True):
-        for features in branches[task]:
-            features.register_hook(lambda gradient, weight=weight: gradient * weight)
-    return {f"weight_{task}": weight for task, weight in zip(by_task, weights, strict=True)}
-
-
-def _at(loss: Tensor, features: Pyramid) -> Tensor:
-    """Gradient of a loss at all maps, as one vector; 0 at a map that the task does not read."""
-    found = torch.autograd.grad(loss, features, retain_graph=True, allow_unused=True)
-    pairs = zip(found, features, strict=True)
-    return torch.cat([(torch.zeros_like(f) if g is None else g).flatten() for g, f in pairs])
+def _let_rest(engine: Engine, players: Players) -> None:
+    """Keep the head of a stopped task as it is: without gradients the optimizer passes its parameters over."""
+    balance, model = players.sharing.balance, engine.bare(players.model)
+    for task, factor in ({} if balance is None else balance.weights()).items():
+        if factor == 0:
+            for parameter in model.head(task).parameters():
+                parameter.grad = None
 
 
 def duel(

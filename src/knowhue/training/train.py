@@ -14,7 +14,8 @@ from knowhue.models.colour_classes import ColourClasses
 from knowhue.models.discriminator import receptive_field
 from knowhue.models.encoder import weights_digest
 from knowhue.models.multitask import MultiTask, build_discriminator, build_model
-from knowhue.objectives.weighting import open_weighting
+from knowhue.models.patchgan import SMALLEST_PX
+from knowhue.objectives.sharing import open_sharing
 from knowhue.presets import arm_config, edit
 from knowhue.runs import (
     Report,
@@ -34,7 +35,7 @@ from knowhue.training.engine import Engine
 from knowhue.training.feature_cache import cache_bytes, cache_features
 from knowhue.training.loop import Diverged, Entry, Session, Work, run_phase, validate
 from knowhue.training.outcome import write_extremes, write_samples, write_scores
-from knowhue.training.phases import PhaseName
+from knowhue.training.phases import PhaseName, head_tasks, phase_of
 
 
 def train(config: Config, root: Path, arm: str = "multi", report: Report = lambda _: None) -> Path:
@@ -58,13 +59,23 @@ def train(config: Config, root: Path, arm: str = "multi", report: Report = lambd
     return run_arm(open_work(config, root, report), config, arm)
 
 
-def open_work(config: Config, root: Path, report: Report) -> Work:
-    """Start the engine and prepare the pictures, on one process for all."""
+def open_work(config: Config, root: Path, report: Report, runs: Sequence[Config] = ()) -> Work:
+    """Start the engine and prepare the pictures, on one process for all.
+
+    Args:
+        config: the settings that all runs share.
+        root: the study folder.
+        report: told about progress.
+        runs: the settings of the different runs to come, if they are not `config`'s.
+
+    Raises:
+        KnowhueError: settings, pictures, weights or folder do not serve; the message says how to mend it.
+    """
     engine = Engine(config.training)
-    _refuse_contradictions(config)
-    if config.training.aggregator != "sum":
-        open_weighting(config.training.aggregator)
-    build_model(config, classes=2)  # names and weights are tried before any picture is read
+    for each in runs or (config,):  # names and weights are tried before any picture is read
+        _refuse_contradictions(each)
+        open_sharing(each.tasks)
+        build_model(each, classes=2)
     if engine.is_main:
         require_writable(root)
         prepare(config.pictures, root / "pictures", report)
@@ -77,14 +88,14 @@ def run_arm(work: Work, config: Config, arm: str) -> Path:
     folder = run_folder(work.root, arm, config)
     if _has_ended(work, folder):
         return folder
-    heads = {task: run_head(work, config, task) for task in config.tasks}
+    heads = {task: run_head(work, config, task) for task in head_tasks(config)}
     work.report(
         {
             "stage": "run",
             "arm": arm,
             "seed": config.seed,
             "phase": "finetune",
-            "epochs": config.training.finetune.epochs,
+            "epochs": phase_of(config, "finetune").epochs,
         }
     )
     session = _session(work, config)
@@ -179,12 +190,10 @@ def head_config(config: Config, task: Task) -> Config:
     return edit(
         config,
         {
-            "tasks": (task,),
-            "task_weights": default.task_weights.model_dump(),
+            "tasks": {**default.tasks.model_dump(by_alias=True), "names": (task,)},
             "training": {
                 "finetune": default.training.finetune.model_dump(),
                 "shift_px": default.training.shift_px,
-                "aggregator": default.training.aggregator,
             },
             "supervision": {
                 "labelled_share": known,
@@ -240,18 +249,18 @@ def _run(
         write_json(folder / "config.json", config.model_dump(mode="json"))
         write_json(folder / "environment.json", environment)
         write_json(folder / "status.json", {"state": "running"})
-    state = {"state": "finished"}
+    state, final = {"state": "finished"}, name == "finetune"
     try:
         log = run_phase(work, config, folder, session, name)
     except Diverged as error:
         log, state = read_log(folder, name), {"state": "diverged", "reason": str(error)}
     started = time.perf_counter()
-    scored = validate(work, config, session, full=bool(heads))
+    scored = validate(work, config, session, full=final)
     if work.engine.is_main:
         write_scores(folder, work.prepared, scored, distances(work, config.evaluation, scored.features))
         write_samples(work, folder, session)
         write_extremes(work, folder, session, scored.rows)
-        _write_weights(folder, session, with_base=bool(heads))
+        _write_weights(folder, session, with_base=final)
         write_log(folder, _join([read_log(head) for head in heads]) + log)
         seconds = _seconds(heads) | {name: _total(log), "evaluate": round(time.perf_counter() - started, 2)}
         write_json(folder / "status.json", {**state, "seconds": seconds})
@@ -298,19 +307,26 @@ def _join(logs: Sequence[Sequence[Entry]]) -> list[Entry]:
         for other in others:
             merged["train"] |= other["train"]
             merged["validation"] |= other["validation"]
-            merged["seconds"] = round(merged["seconds"] + other["seconds"], 3)
+            for key in ("seconds", "train_seconds"):
+                merged[key] = round(merged[key] + other[key], 3)
             merged["warnings"] = merged["warnings"] + other["warnings"]
         joined.append(merged)
     return joined
 
 
 def _refuse_contradictions(config: Config) -> None:
-    training, size = config.training, config.pictures.size_px
+    training, colour, size = config.training, config.colour, config.pictures.size_px
     if training.shift_px >= size:
         raise ConfigError(
             f"`training.shift_px` should be below `pictures.size_px = {size}`. Found {training.shift_px}."
         )
-    seen = receptive_field(config.colour.discriminator_layers)
+    if colour.method == "pix2pix" and size < SMALLEST_PX:
+        raise ConfigError(
+            f"`pictures.size_px` should be {SMALLEST_PX} or more where `colour.method = pix2pix`. Found {size}."
+        )
+    if colour.is_from_scratch or not colour.is_adversarial:
+        return
+    seen = receptive_field(colour.discriminator_layers)
     if size >> config.colour.discriminator_layers < 2:
         raise ConfigError(
             f"`colour.discriminator_layers` should leave at least 2 patches of a picture of {size} pixels. "

@@ -1,0 +1,95 @@
+"""Two tasks at the shared base, step by step: scale their losses, or what their gradients count."""
+
+from math import isfinite, sqrt
+
+import torch
+from torch import Tensor
+
+from knowhue.objectives.balance import Balance
+from knowhue.objectives.sharing import Sharing
+from knowhue.objectives.weighting import Weighting, gramian
+from knowhue.tensors import Prediction, Pyramid
+from knowhue.training.engine import Engine
+
+Losses = dict[str, Tensor]
+
+
+def share(engine: Engine, sharing: Sharing, prediction: Prediction, by_task: Losses) -> Losses:
+    """Let two tasks share the base in the backward pass to come; a single task has it to itself.
+
+    Args:
+        engine: of the run.
+        sharing: what stands between the tasks and the base.
+        prediction: of this step; its features tell the tasks' gradients apart.
+        by_task: the statically weighted loss of each task; scaled here where losses are balanced.
+
+    Returns:
+        What each task counts, by name, for the log.
+    """
+    if len(by_task) < 2:
+        return {}
+    if sharing.weighting is not None:
+        return weigh(engine, sharing.weighting, prediction, by_task)
+    return {} if sharing.balance is None else balance(engine, sharing.balance, prediction, by_task)
+
+
+def balance(engine: Engine, factors: Balance, prediction: Prediction, by_task: Losses) -> Losses:
+    """Scale the losses by the factors as they stand, and let these take in the step.
+
+    What they take in is averaged over the processes, so that the factors stay equal on all. Losses that are not
+    finite are not taken in: the run ends at the end of this epoch, and says so.
+    """
+    now = factors.weights()
+    if factors.every_step:
+        losses = engine.average(by_task)
+        norms = _norms(engine, prediction, by_task) if factors.needs_norms else None
+        if all(map(isfinite, (*losses.values(), *(norms or {}).values()))):
+            factors.observe_step(losses, norms)
+    for task, factor in now.items():
+        by_task[task] = factor * by_task[task]
+    return {f"weight_{task}": torch.tensor(factor) for task, factor in now.items()}
+
+
+def weigh(engine: Engine, weighting: Weighting, prediction: Prediction, by_task: Losses) -> Losses:
+    """Scale what each task's gradient counts at the shared features in the backward pass to come.
+
+    The heads still move by their own task alone. The Gramian is averaged over the processes, so that all of them
+    weigh alike, and one ordinary backward pass through the base follows: `torch.autograd.grad` on shared
+    parameters would let processes drift apart.
+
+    Returns:
+        The weights, by name, for the log.
+    """
+    branches = _branches(prediction)
+    if branches is None:
+        return {}  # a frozen base has nothing to weigh
+    gradients = [_at(loss, branches[task]) for task, loss in by_task.items()]
+    products = engine.average({str(i): value for i, value in enumerate(gramian(gradients).flatten())})
+    weights = weighting(torch.tensor(list(products.values())).reshape(len(by_task), -1))
+    for task, weight in zip(by_task, weights.tolist(), strict=True):
+        for features in branches[task]:
+            features.register_hook(lambda gradient, weight=weight: gradient * weight)
+    return {f"weight_{task}": weight for task, weight in zip(by_task, weights, strict=True)}
+
+
+def _norms(engine: Engine, prediction: Prediction, by_task: Losses) -> dict[str, float] | None:
+    """L2 norm of each task's gradient at the shared features of all processes, up to one factor; None if frozen."""
+    branches = _branches(prediction)
+    if branches is None:
+        return None
+    squares = {task: _at(loss, branches[task]).float().square().sum() for task, loss in by_task.items()}
+    return {task: sqrt(square) for task, square in engine.average(squares).items()}
+
+
+def _branches(prediction: Prediction) -> dict[str, Pyramid] | None:
+    """The features as each task's head got them; None where the base is frozen."""
+    assert prediction.shared is not None  # every model's forward pass gives it
+    colour, class_ = prediction.shared
+    return {"colour": colour, "class": class_} if colour[-1].requires_grad else None
+
+
+def _at(loss: Tensor, features: Pyramid) -> Tensor:
+    """Gradient of a loss at all maps, as one vector; 0 at a map that the task does not read."""
+    found = torch.autograd.grad(loss, features, retain_graph=True, allow_unused=True)
+    pairs = zip(found, features, strict=True)
+    return torch.cat([(torch.zeros_like(f) if g is None else g).flatten() for g, f in pairs])
