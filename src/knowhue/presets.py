@@ -38,7 +38,7 @@ OCEAN_IDS = {
     "seashore": "n09428293",
 }
 
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, Mapping[str, Any]] = {
     "poster": POSTER,
     "poster-imagenet": {"pictures": {"source": "imagenet", "wordnet_ids": OCEAN_IDS}},
     "label-fraction": POSTER,

@@ -12,10 +12,12 @@ from knowhue.tensors import Prediction, Pyramid
 from knowhue.training.engine import Engine
 
 Losses = dict[str, Tensor]
+Branches = dict[str, Pyramid]
+"""The shared features as each task's head got them: equal in value, apart in the graph."""
 
 
 def share(engine: Engine, sharing: Sharing, prediction: Prediction, by_task: Losses) -> Losses:
-    """Let two tasks share the base in the backward pass to come; a single task has it to itself.
+    """Let two tasks share a base that learns in the backward pass to come.
 
     Args:
         engine: of the run.
@@ -26,14 +28,15 @@ def share(engine: Engine, sharing: Sharing, prediction: Prediction, by_task: Los
     Returns:
         What each task counts, by name, for the log.
     """
-    if len(by_task) < 2:
+    branches = _branches(prediction) if len(by_task) > 1 else None
+    if branches is None:
         return {}
     if sharing.weighting is not None:
-        return weigh(engine, sharing.weighting, prediction, by_task)
-    return {} if sharing.balance is None else balance(engine, sharing.balance, prediction, by_task)
+        return weigh(engine, sharing.weighting, branches, by_task)
+    return {} if sharing.balance is None else balance(engine, sharing.balance, branches, by_task)
 
 
-def balance(engine: Engine, factors: Balance, prediction: Prediction, by_task: Losses) -> Losses:
+def balance(engine: Engine, factors: Balance, branches: Branches, by_task: Losses) -> Losses:
     """Scale the losses by the factors as they stand, and let these take in the step.
 
     What they take in is averaged over the processes, so that the factors stay equal on all. Losses that are not
@@ -42,7 +45,7 @@ def balance(engine: Engine, factors: Balance, prediction: Prediction, by_task: L
     now = factors.weights()
     if factors.every_step:
         losses = engine.average(by_task)
-        norms = _norms(engine, prediction, by_task) if factors.needs_norms else None
+        norms = _norms(engine, branches, by_task) if factors.needs_norms else None
         if all(map(isfinite, (*losses.values(), *(norms or {}).values()))):
             factors.observe_step(losses, norms)
     for task, factor in now.items():
@@ -50,7 +53,7 @@ def balance(engine: Engine, factors: Balance, prediction: Prediction, by_task: L
     return {f"weight_{task}": torch.tensor(factor) for task, factor in now.items()}
 
 
-def weigh(engine: Engine, weighting: Weighting, prediction: Prediction, by_task: Losses) -> Losses:
+def weigh(engine: Engine, weighting: Weighting, branches: Branches, by_task: Losses) -> Losses:
     """Scale what each task's gradient counts at the shared features in the backward pass to come.
 
     The heads still move by their own task alone. The Gramian is averaged over the processes, so that all of them
@@ -60,9 +63,6 @@ def weigh(engine: Engine, weighting: Weighting, prediction: Prediction, by_task:
     Returns:
         The weights, by name, for the log.
     """
-    branches = _branches(prediction)
-    if branches is None:
-        return {}  # a frozen base has nothing to weigh
     gradients = [_at(loss, branches[task]) for task, loss in by_task.items()]
     products = engine.average({str(i): value for i, value in enumerate(gramian(gradients).flatten())})
     weights = weighting(torch.tensor(list(products.values())).reshape(len(by_task), -1))
@@ -72,17 +72,14 @@ def weigh(engine: Engine, weighting: Weighting, prediction: Prediction, by_task:
     return {f"weight_{task}": weight for task, weight in zip(by_task, weights, strict=True)}
 
 
-def _norms(engine: Engine, prediction: Prediction, by_task: Losses) -> dict[str, float] | None:
-    """L2 norm of each task's gradient at the shared features of all processes, up to one factor; None if frozen."""
-    branches = _branches(prediction)
-    if branches is None:
-        return None
+def _norms(engine: Engine, branches: Branches, by_task: Losses) -> dict[str, float]:
+    """L2 norm of each task's gradient at the shared features of all processes, up to one factor."""
     squares = {task: _at(loss, branches[task]).float().square().sum() for task, loss in by_task.items()}
     return {task: sqrt(square) for task, square in engine.average(squares).items()}
 
 
-def _branches(prediction: Prediction) -> dict[str, Pyramid] | None:
-    """The features as each task's head got them; None where the base is frozen."""
+def _branches(prediction: Prediction) -> Branches | None:
+    """None where the base is frozen, which has nothing to weigh."""
     assert prediction.shared is not None  # every model's forward pass gives it
     colour, class_ = prediction.shared
     return {"colour": colour, "class": class_} if colour[-1].requires_grad else None
