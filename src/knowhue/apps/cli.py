@@ -1,7 +1,5 @@
 """`knowhue`: one subcommand a public verb. Heavy imports wait until a command needs them."""
 
-import os
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -9,6 +7,18 @@ from typing import Annotated, NoReturn
 import typer
 
 from knowhue.apps import use
+from knowhue.apps.compare import compare
+from knowhue.apps.options import (
+    ConfigOption,
+    OutOption,
+    PicturesArgument,
+    PresetOption,
+    SetOption,
+    command_line,
+    is_main,
+    read_settings,
+    read_settings_with_pictures,
+)
 from knowhue.apps.serve import serve
 from knowhue.errors import KnowhueError
 
@@ -23,28 +33,6 @@ app = typer.Typer(
     "Train a colorizer and a classifier on one shared base, alone and together, and see whether they help each other.",
     epilog="Start with: `knowhue study --preset demo --out runs/demo`",
 )
-
-PicturesArgument = Annotated[
-    str | None,
-    typer.Argument(
-        help="Folder with `<class>/`, or `train/<class>/` and `val/<class>/`; `unlabelled/` trains colour only."
-    ),
-]
-PresetOption = Annotated[
-    str,
-    typer.Option(
-        help="Where the settings start from: `poster`, `poster-imagenet`, `label-fraction` or `demo`."
-    ),
-]
-ConfigOption = Annotated[
-    list[Path] | None, typer.Option("--config", help="YAML file with settings; may be repeated.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="One setting, such as `training.heads.epochs=3`; may be repeated."),
-]
-OutOption = Annotated[Path, typer.Option(help="Study folder. The same command goes on where it stopped.")]
-
 
 PlanOption = Annotated[
     Path | None, typer.Option("--plan", help="Study file, as `knowhue plan` prints it; it says everything.")
@@ -83,10 +71,10 @@ def study(
     from knowhue.runs import read_json
     from knowhue.study import run_study
 
-    description = {"name": out.name, "preset": preset, "command": _command()}
+    description = {"name": out.name, "preset": preset, "command": command_line()}
     with showing_progress() as report:
         page = run_study(asked, out, workers, description, report)
-    if not _is_main():
+    if not is_main():
         return
     answers = read_json(out / "results.json")["answers"]
     typer.echo(f"\nIs colouring easier for a model that also learns to classify?\n  {answers['colour']}")
@@ -131,7 +119,7 @@ def prepare(
     out: OutOption = Path("runs/study"),
 ) -> None:
     """Check, split and resize the pictures; say what was left out and why."""
-    settings = _settings_with_pictures(pictures, preset, config, set_)
+    settings = read_settings_with_pictures(pictures, preset, config, set_)
     from knowhue.apps.progress import showing_progress
     from knowhue.data.prepare import prepare as run
     from knowhue.runs import read_json
@@ -156,13 +144,13 @@ def train(
     out: OutOption = Path("runs/study"),
 ) -> None:
     """Train one arm with one seed (`--set seed=1`)."""
-    settings = _settings_with_pictures(pictures, preset, config, set_)
+    settings = read_settings_with_pictures(pictures, preset, config, set_)
     from knowhue.apps.progress import showing_progress
     from knowhue.training.train import train as run
 
     with showing_progress() as report:
         folder = run(settings, out, arm, report)
-    if _is_main():
+    if is_main():
         _print_scores(folder)
 
 
@@ -194,13 +182,16 @@ def config(preset: PresetOption = "poster", config: ConfigOption = None, set_: S
     """Print every setting with its value, meaning and unit, as YAML that --config reads."""
     from knowhue.apps.settings import explain
 
-    typer.echo(explain(_settings(None, preset, config, set_)))
+    typer.echo(explain(read_settings(None, preset, config, set_)))
 
 
 app.command(epilog="Example: `knowhue colorize photo.jpg -o colour.jpg`")(use.colorize)
 app.command(epilog="Example: `knowhue models runs/photos`")(use.models)
 app.command(epilog="Example: `knowhue export runs/photos --to onnx -o photos.onnx`")(use.export)
 
+app.command(epilog="Example: `knowhue compare photos/ --methods l1,gan,unet --seeds 3 --out runs/compare`")(
+    compare
+)
 app.command(epilog="Example: `knowhue serve --model photos=runs/photos`")(serve)
 
 
@@ -221,16 +212,6 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def _settings(pictures: str | None, preset: str, files: list[Path] | None, settings: list[str] | None):
-    from knowhue.presets import edit, load_config
-
-    loaded = load_config(preset, files or [], settings or [])
-    if pictures is None:
-        return loaded
-    source = "folder" if loaded.pictures.source == "drawn" else loaded.pictures.source
-    return edit(loaded, {"pictures": {"path": pictures, "source": source}})
-
-
 def _plan(
     pictures: str | None,
     preset: str,
@@ -243,7 +224,7 @@ def _plan(
     from knowhue.plan import make_plan
     from knowhue.presets import STUDY_ARMS, THREE_ARMS
 
-    config = _settings_with_pictures(pictures, preset, files, settings)
+    config = read_settings_with_pictures(pictures, preset, files, settings)
     chosen = arms.split(",") if arms else STUDY_ARMS.get(preset, tuple(THREE_ARMS))
     numbers = range(config.seed, config.seed + (seeds or 1))
     return make_plan(config, chosen, numbers, _weights(grid))
@@ -274,30 +255,9 @@ def _weights(grid: str | None) -> list[float]:
         raise ConfigError(f"`--grid` should be numbers, such as `1,100`. Found `--grid {grid}`.") from None
 
 
-def _settings_with_pictures(
-    pictures: str | None, preset: str, files: list[Path] | None, settings: list[str] | None
-):
-    from knowhue.data.sources import require_source
-
-    loaded = _settings(pictures, preset, files, settings)
-    require_source(loaded.pictures)
-    return loaded
-
-
 def _print_scores(folder: Path) -> None:
     from knowhue.runs import read_json
 
     for name, value in read_json(folder / "scores.json")["metrics"].items():
         typer.echo(f"{name:>20} {'not a number' if value is None else f'{value:.4f}'}")
     typer.echo(f"Run: {folder}")
-
-
-def _is_main() -> bool:
-    """Whether this process, of those that `torch.distributed.run` started, is the one that speaks."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _command() -> str:
-    name = os.path.basename(sys.argv[0])
-    began = ["python", "-m", "knowhue"] if name == "__main__.py" else [name]
-    return shlex.join([*began, *sys.argv[1:]])

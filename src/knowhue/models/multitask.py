@@ -1,7 +1,7 @@
 """The model: one shared base, a head for each task it has."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from knowhue.color import unscale_chroma
@@ -86,6 +86,13 @@ class MultiTask(nn.Module):
         if self.classifier is not None:
             logits = self.classifier(for_class)
         return Prediction(chroma, logits, (for_colour, for_class), own_loss)
+
+    def samples(self, lightness: Lightness, count: int) -> Tensor | None:
+        """Several answers, a*b* (count, B, 2, H, W), of a colour head that draws them; None of others."""
+        if not isinstance(self.colour, Palette):
+            return None
+        height, width = lightness.shape[2:]
+        return unscale_chroma(self.colour.samples(self.features(lightness), count))[..., :height, :width]
 
 
 def build_model(config: Config, classes: int) -> MultiTask:

@@ -18,6 +18,7 @@ from knowhue.randomness import stream
 from knowhue.runs import replacing
 from knowhue.tensors import Batch, Prediction
 from knowhue.training.loop import Work, finite_or_none
+from knowhue.training.recognition import recognition
 
 
 def distances(
@@ -39,6 +40,16 @@ def distances(
     return measure(features, truth, networks)
 
 
+def measure_set(
+    work: Work, settings: EvaluationSettings, features: Mapping[str, Features]
+) -> dict[str, dict[str, Any]]:
+    """`distribution` and, where it is asked for, `recognition` of a set of colourings, as `scores.json` holds them."""
+    found = {"distribution": distances(work, settings, features)}
+    if settings.recognition:
+        found["recognition"] = recognition(work, settings, features)
+    return {name: values for name, values in found.items() if values}
+
+
 def true_features(work: Work, name: str, network: Network) -> Features:
     """Features of the true validation pictures, kept in `features/` under all that they depend on."""
     key = fingerprint({"pictures": work.prepared.fingerprint, **network.provenance})
@@ -56,8 +67,7 @@ def score_way(work: Work, settings: EvaluationSettings, predict: Predict) -> dic
     batches = validation_batches(work.prepared, 64, Share(), work.engine.device)
     perceptual = open_perceptual(settings, work.engine.device)
     scored = evaluate(predict, batches, full=True, networks=_had(work, settings), perceptual=perceptual)
-    found = distances(work, settings, scored.features)
-    return finite_or_none(scored.metrics) | ({"distribution": found} if found else {})
+    return finite_or_none(scored.metrics) | measure_set(work, settings, scored.features)
 
 
 def noise_floor(work: Work, settings: EvaluationSettings) -> dict[str, Any]:
@@ -77,7 +87,14 @@ def noise_floor(work: Work, settings: EvaluationSettings) -> dict[str, Any]:
         "colourfulness_absolute": scored.metrics["colourfulness_absolute"],
         "colourfulness_difference_of_means": abs(colourfulness - true_colourfulness),
         "distribution": distances(work, settings, scored.features),
+        **({"recognition": _truth_recognised(work, settings)} if settings.recognition else {}),
     }
+
+
+def _truth_recognised(work: Work, settings: EvaluationSettings) -> dict[str, Any]:
+    """Of the true validation pictures: those of the training part taught the classifier."""
+    features = {name: true_features(work, name, network) for name, network in _had(work, settings).items()}
+    return recognition(work, settings, features)
 
 
 def _batches(work: Work, positions: NDArray[np.int64], size: int = 64) -> Iterator[Batch]:

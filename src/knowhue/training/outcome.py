@@ -16,12 +16,14 @@ from knowhue.data.prepare import Prepared
 from knowhue.evaluation.calibration import reliability
 from knowhue.evaluation.evaluate import Evaluation, confusion, per_class
 from knowhue.evaluation.metrics import Row
+from knowhue.models.palette import diversity
 from knowhue.runs import replacing, write_json
-from knowhue.tensors import RGB
+from knowhue.tensors import RGB, Batch
 from knowhue.training.loop import Session, Work, finite_or_none, predict
 
 SAMPLES_PER_CLASS = 2
 EXTREMES = 4
+DRAWN = 4
 FROM_ROW = (
     "probability",
     "ab_l1",
@@ -41,7 +43,7 @@ FROM_ROW = (
 
 
 def write_scores(
-    folder: Path, prepared: Prepared, scored: Evaluation, distribution: Mapping[str, Any] | None = None
+    folder: Path, prepared: Prepared, scored: Evaluation, of_set: Mapping[str, Any] | None = None
 ) -> None:
     """`scores.json` and `per_image.csv`.
 
@@ -49,7 +51,7 @@ def write_scores(
         folder: of the run.
         prepared: the pictures.
         scored: the model's evaluation.
-        distribution: distances between its colourings and the true pictures, see `training.distances`.
+        of_set: what is measured of its colourings as a set, see `training.distances.measure_set`.
     """
     classes, side = prepared.classes, prepared.rgb.shape[1]
     perceptual = {name: {**entry, "size_px": side} for name, entry in scored.perceptual.items()}
@@ -61,7 +63,7 @@ def write_scores(
             "pictures": len(scored.rows),
             "metrics": finite_or_none(scored.metrics),
             "per_class": {name: finite_or_none(row) for name, row in per_class(scored.rows, classes).items()},
-            **({"distribution": distribution} if distribution else {}),
+            **(of_set or {}),
             **({"perceptual": perceptual} if perceptual else {}),
             **(_class_tables(scored.rows, len(classes)) if has_class else {}),
         },
@@ -90,10 +92,21 @@ def write_samples(work: Work, folder: Path, session: Session) -> None:
     arrays: dict[str, Any] = {"index": positions}
     if prediction.chroma is not None:
         arrays["rgb"] = to_bytes(lab_to_rgb(batch.lightness, prediction.chroma))
+        arrays |= _drawn(work, session, batch)
     if prediction.logits is not None:
         probability, predicted = prediction.logits.softmax(1).max(1)
         arrays |= {"predicted": predicted.cpu().numpy(), "probability": probability.cpu().numpy()}
     _write_arrays(folder / "samples.npz", arrays)
+
+
+def _drawn(work: Work, session: Session, batch: Batch) -> dict[str, NDArray[Any]]:
+    """Several colourings of each picture and how far they lie apart; nothing of a head that has one answer."""
+    with torch.no_grad(), work.engine.autocast():
+        samples = session.model.samples(batch.lightness, DRAWN)
+    if samples is None:
+        return {}
+    drawn = [to_bytes(lab_to_rgb(batch.lightness, sample)) for sample in samples]
+    return {"drawn": np.stack(drawn), "diversity": diversity(samples).cpu().numpy()}
 
 
 def write_extremes(work: Work, folder: Path, session: Session, rows: Sequence[Row]) -> None:

@@ -30,7 +30,7 @@ from knowhue.runs import (
 )
 from knowhue.training import checkpoint
 from knowhue.training.colour_prior import count_colours
-from knowhue.training.distances import distances
+from knowhue.training.distances import measure_set
 from knowhue.training.engine import Engine
 from knowhue.training.feature_cache import cache_bytes, cache_features
 from knowhue.training.loop import Diverged, Entry, Session, Work, run_phase, validate
@@ -124,7 +124,7 @@ def evaluate_run(folder: Path, report: Report = lambda _: None) -> Evaluation:
     _load(session, folder)
     scored = validate(work, config, session, full=True)
     if work.engine.is_main:
-        write_scores(folder, work.prepared, scored, distances(work, config.evaluation, scored.features))
+        write_scores(folder, work.prepared, scored, measure_set(work, config.evaluation, scored.features))
     return scored
 
 
@@ -257,7 +257,7 @@ def _run(
     started = time.perf_counter()
     scored = validate(work, config, session, full=final)
     if work.engine.is_main:
-        write_scores(folder, work.prepared, scored, distances(work, config.evaluation, scored.features))
+        write_scores(folder, work.prepared, scored, measure_set(work, config.evaluation, scored.features))
         write_samples(work, folder, session)
         write_extremes(work, folder, session, scored.rows)
         _write_weights(folder, session, with_base=final)

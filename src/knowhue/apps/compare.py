@@ -1,0 +1,62 @@
+"""`knowhue compare`: is the GAN worth it? Ways to colour at equal pictures and at equal wall-clock."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from knowhue.apps.options import (
+    ConfigOption,
+    OutOption,
+    PicturesArgument,
+    PresetOption,
+    SetOption,
+    command_line,
+    is_main,
+    read_settings_with_pictures,
+)
+
+
+def compare(
+    pictures: PicturesArgument = None,
+    preset: PresetOption = "poster",
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="Ways to colour, separated by commas: `l1`, `l2`, `classification`, `gan`, `unet`, `pix2pix`, "
+            "`palette-rgb`, `palette-ab` (all of these unless named), or in their papers' sizes `pix2pix-paper`, "
+            "`palette-rgb-paper`, `palette-ab-paper`."
+        ),
+    ] = None,
+    reference: Annotated[str, typer.Option(help="The method that the others are compared with.")] = "gan",
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from `seed` on.")] = 3,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="Seconds of training at equal wall-clock; unless named, what the reference takes at equal pictures.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Runs side by side on this machine; seconds are then of a shared one.")
+    ] = 1,
+    out: OutOption = Path("runs/compare"),
+) -> None:
+    """Train ways to colour for equal epochs, then for equal seconds, and compare quality and cost."""
+    from knowhue.apps.progress import showing_progress
+    from knowhue.comparison.asked import make_asked
+    from knowhue.comparison.run import compare as run
+    from knowhue.methods import METHODS
+    from knowhue.report.comparison.reading import read_comparison
+    from knowhue.report.comparison.table import markdown_tables
+
+    settings = read_settings_with_pictures(pictures, preset, config, set_)
+    chosen = methods.split(",") if methods else tuple(METHODS)
+    numbers = range(settings.seed, settings.seed + seeds)
+    asked = make_asked(settings, chosen, reference, numbers, budget)
+    with showing_progress() as report:
+        page = run(asked, out, workers, {"command": command_line()}, report)
+    if is_main():
+        typer.echo(f"\n{markdown_tables(read_comparison(out))}\nReport: {page}")

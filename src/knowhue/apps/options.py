@@ -1,0 +1,74 @@
+"""What the commands that train ask on the command line, and the settings that come of it."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from knowhue.config import Config
+
+PicturesArgument = Annotated[
+    str | None,
+    typer.Argument(
+        help="Folder with `<class>/`, or `train/<class>/` and `val/<class>/`; `unlabelled/` trains colour only."
+    ),
+]
+PresetOption = Annotated[
+    str,
+    typer.Option(
+        help="Where the settings start from: `poster`, `poster-imagenet`, `label-fraction`, `demo`, "
+        "or a way to colour such as `palette-rgb`."
+    ),
+]
+ConfigOption = Annotated[
+    list[Path] | None, typer.Option("--config", help="YAML file with settings; may be repeated.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="One setting, such as `training.heads.epochs=3`; may be repeated."),
+]
+OutOption = Annotated[Path, typer.Option(help="Study folder. The same command goes on where it stopped.")]
+
+
+def read_settings(
+    pictures: str | None, preset: str, files: list[Path] | None, settings: list[str] | None
+) -> "Config":
+    """The settings that a command line asks for, and where its pictures are."""
+    from knowhue.presets import edit, load_config
+
+    loaded = load_config(preset, files or [], settings or [])
+    if pictures is None:
+        return loaded
+    source = "folder" if loaded.pictures.source == "drawn" else loaded.pictures.source
+    return edit(loaded, {"pictures": {"path": pictures, "source": source}})
+
+
+def read_settings_with_pictures(
+    pictures: str | None, preset: str, files: list[Path] | None, settings: list[str] | None
+) -> "Config":
+    """The same, of a command that needs pictures.
+
+    Raises:
+        ConfigError: none are named, or they are not there.
+    """
+    from knowhue.data.sources import require_source
+
+    loaded = read_settings(pictures, preset, files, settings)
+    require_source(loaded.pictures)
+    return loaded
+
+
+def is_main() -> bool:
+    """Whether this process, of those that `torch.distributed.run` started, is the one that speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def command_line() -> str:
+    """This command, as a reader would type it again."""
+    name = os.path.basename(sys.argv[0])
+    began = ["python", "-m", "knowhue"] if name == "__main__.py" else [name]
+    return shlex.join([*began, *sys.argv[1:]])

@@ -1,0 +1,1 @@
+"""Ways to colour side by side, at equal pictures and at equal wall-clock."""

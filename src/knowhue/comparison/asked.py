@@ -1,0 +1,125 @@
+"""What a comparison asks, fixed before its first run: methods, reference, seeds, budget, settings."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from knowhue.config import Config, Positive, Section, fingerprint
+from knowhue.errors import ConfigError
+from knowhue.methods import METHODS, PAPER_METHODS
+from knowhue.plan import Plan
+from knowhue.presets import checked, edit, merge
+from knowhue.runs import trained_by
+
+KNOWN = METHODS | PAPER_METHODS
+CLOCK = "-clock"
+"""Ends the folders of runs at equal wall-clock."""
+
+Epochs = tuple[int, int]
+"""On the frozen base, and fine-tuning; a network from scratch has all in the second."""
+
+
+class Asked(Section):
+    """A comparison before it is run."""
+
+    methods: tuple[str, ...] = Field(
+        default=tuple(METHODS), description="two or more ways to colour, see `methods`"
+    )
+    reference: str = Field(default="gan", description="the method that the others are compared with")
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2), description="every method is trained with each")
+    budget_s: Positive | None = Field(
+        default=None,
+        description="seconds of training at equal wall-clock; null is what the reference takes at equal pictures",
+    )
+    config: Config = Field(default=Config(), description="the settings that all methods share")
+
+    @model_validator(mode="after")
+    def _methods_are_known(self) -> "Asked":
+        unknown = set(self.methods) - set(KNOWN)
+        if unknown or len(set(self.methods)) < max(len(self.methods), 2):
+            raise ValueError(
+                f"`methods` should be some of {', '.join(KNOWN)}, two or more, each once. "
+                f"Found `methods = {', '.join(self.methods)}`."
+            )
+        if self.reference not in self.methods:
+            raise ValueError(
+                f"`reference` should be one of the methods {', '.join(self.methods)}. "
+                f"Found `reference = {self.reference}`. Name one with --reference."
+            )
+        return self
+
+    @property
+    def hash(self) -> str:
+        """Fingerprint of all that the runs depend on."""
+        asked = self.model_dump(mode="json", exclude={"config"})
+        return fingerprint(asked | {"config": trained_by(self.config)})
+
+    def epochs(self, method: str) -> Epochs:
+        """Of a method at equal pictures."""
+        config = edit(self.config, KNOWN[method].edits)
+        heads, tuned = config.training.heads.epochs, config.training.finetune.epochs
+        return (0, heads + tuned) if config.colour.is_from_scratch else (heads, tuned)
+
+    def at_equal_pictures(self) -> Plan:
+        """One arm a method, each trained for the epochs of the settings."""
+        return self._plan({name: KNOWN[name].edits for name in self.methods})
+
+    def at_equal_clock(self, epochs: Mapping[str, Epochs]) -> Plan:
+        """One arm a method, trained for epochs of its own; one that has those of equal pictures is that run."""
+        return self._plan(
+            {
+                self.clock_arm(name, each): _for_epochs(KNOWN[name].edits, each)
+                for name, each in epochs.items()
+            }
+        )
+
+    def clock_arm(self, method: str, epochs: Epochs) -> str:
+        """The folder of a method's runs at equal wall-clock."""
+        return method if tuple(epochs) == self.epochs(method) else method + CLOCK
+
+    def _plan(self, arms: Mapping[str, Mapping[str, Any]]) -> Plan:
+        return checked(
+            Plan, {"arms": dict(arms), "seeds": self.seeds, "config": self.config.model_dump(mode="json")}
+        )
+
+
+def make_asked(
+    config: Config,
+    methods: Sequence[str] = tuple(METHODS),
+    reference: str = "gan",
+    seeds: Sequence[int] = (0, 1, 2),
+    budget_s: float | None = None,
+) -> Asked:
+    """Fill in a comparison from a configuration.
+
+    The validation pictures are scored at the end of each run alone, and colourings are shown to a classifier of
+    true-colour pictures.
+
+    Raises:
+        ConfigError: unknown methods, a reference that is none of them, or a method that cannot be trained so.
+    """
+    shared = edit(
+        config,
+        {"seed": 0, "tasks": {"names": ("colour",)}, "evaluation": {"recognition": True, "every_epochs": 0}},
+    )
+    if shared.colour.is_from_scratch:
+        raise ConfigError(
+            "The settings of a comparison should leave `colour.method` to its methods. "
+            f"Found `colour.method = {shared.colour.method}`. Name methods with --methods."
+        )
+    values = {
+        "methods": list(methods),
+        "reference": reference,
+        "seeds": list(seeds),
+        "budget_s": budget_s,
+        "config": shared.model_dump(mode="json"),
+    }
+    asked = checked(Asked, values)
+    asked.at_equal_pictures()
+    return asked
+
+
+def _for_epochs(edits: Mapping[str, Any], epochs: Epochs) -> dict[str, Any]:
+    heads, tuned = epochs
+    return merge(edits, {"training": {"heads": {"epochs": heads}, "finetune": {"epochs": tuned}}})

@@ -1,0 +1,135 @@
+"""Methods by seeds at equal pictures and at equal wall-clock: freeze, run, collect, write the report."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from knowhue import __version__
+from knowhue.comparison.asked import KNOWN, Asked, Epochs
+from knowhue.comparison.budget import epochs_within
+from knowhue.comparison.collect import collect, phase_seconds, runs_of, train_seconds
+from knowhue.errors import ConfigError, RunError
+from knowhue.plan import Plan
+from knowhue.report.comparison.page import write_comparison_report
+from knowhue.runs import Report, read_json, write_json
+from knowhue.study import write_baselines
+from knowhue.training.loop import Work
+from knowhue.training.outcome import write_truth
+from knowhue.training.train import open_work, run_arm
+from knowhue.workers import run_side_by_side
+
+FILE = "comparison.json"
+
+
+def compare(
+    asked: Asked,
+    root: Path,
+    workers: int = 1,
+    description: Mapping[str, Any] | None = None,
+    report: Report = lambda _: None,
+) -> Path:
+    """Train every method with every seed below `root`, twice, and write what each costs and gives.
+
+    First for equal pictures: the epochs of the settings. What an epoch of each took then says for how many each is
+    trained the second time, for equal seconds. The same call goes on where an interrupted one stopped.
+
+    Args:
+        asked: what is compared.
+        root: the folder of the comparison.
+        workers: runs side by side on this machine; the seconds are then those of a shared one.
+        description: `name` and `command`, for the reader of the report.
+        report: told about progress.
+
+    Returns:
+        The report, `root/comparison.html`.
+
+    Raises:
+        ConfigError: `workers` does not fit.
+        RunError: `root` holds another comparison, which was frozen when its first run started.
+    """
+    frozen = _freeze(asked, root, dict(description or {}))
+    first = asked.at_equal_pictures()
+    work = open_work(
+        asked.config, root, report, [first.run_config(arm, asked.seeds[0]) for arm in first.arms]
+    )
+    if workers > 1 and work.engine.share.world > 1:
+        raise ConfigError(
+            f"`workers` should be 1 under torch.distributed.run. Found `workers = {workers}`. Use one of the two."
+        )
+    if work.engine.is_main:
+        write_json(root / FILE, frozen)
+        write_baselines(work, asked.config.evaluation)
+        write_truth(work)
+    work.engine.wait()
+    _run(work, first, workers)
+    if work.engine.is_main and "clock" not in frozen["regimes"]:
+        frozen["regimes"]["clock"] = _equal_clock(asked, first, root)
+        write_json(root / FILE, frozen)
+    work.engine.wait()
+    clock = read_json(root / FILE)["regimes"]["clock"]["epochs"]
+    second = asked.at_equal_clock({name: (heads, tuned) for name, (heads, tuned) in clock.items()})
+    _run(work, second, workers)
+    if work.engine.is_main:
+        report({"stage": "report"})
+        plans = {"pictures": first, "clock": second}
+        write_json(root / FILE, frozen | collect(work, asked, plans, clock))
+        write_comparison_report(root)
+    work.engine.wait()
+    return root / "comparison.html"
+
+
+def _run(work: Work, plan: Plan, workers: int) -> None:
+    if workers > 1:
+        run_side_by_side(work, plan, workers)
+        return
+    cells = [(seed, arm) for seed in plan.seeds for arm in plan.arms]
+    for done, (seed, arm) in enumerate(cells):
+        work.report({"stage": "cell", "done": done, "total": len(cells), "arm": arm, "seed": seed})
+        run_arm(work, plan.run_config(arm, seed), arm)
+
+
+def _equal_clock(asked: Asked, plan: Plan, root: Path) -> dict[str, Any]:
+    """The budget in seconds and, from what an epoch took, the epochs of each method."""
+    budget = asked.budget_s or _mean([train_seconds(run) for run in runs_of(plan, asked.reference, root)])
+    if not budget:
+        raise RunError(
+            f"The reference `{asked.reference}` trained no whole epoch, so it sets no budget. Name one with --budget."
+        )
+    epochs: dict[str, Epochs] = {}
+    for name in asked.methods:
+        seen = [phase_seconds(run) for run in runs_of(plan, name, root)]
+        seconds = (_mean([each[0] for each in seen]), _mean([each[1] for each in seen]))
+        epochs[name] = epochs_within(budget, asked.epochs(name), seconds)
+    return {"title": "equal wall-clock", "budget_s": budget, "epochs": epochs}
+
+
+def _freeze(asked: Asked, root: Path, description: dict[str, Any]) -> dict[str, Any]:
+    """What is asked, with what was frozen before; a comparison whose runs have begun stays as it is."""
+    path = root / FILE
+    earlier = read_json(path) if path.exists() else {}
+    if earlier and earlier["hash"] != asked.hash:
+        raise RunError(
+            f"`{root}` holds another comparison, frozen on {earlier['created']}. What is compared should not change "
+            "after results are seen: name another folder with --out, or go on with the command in "
+            f"`{path}`: {earlier.get('command', 'knowhue compare')}"
+        )
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    pictures = {"title": "equal pictures", "epochs": {name: asked.epochs(name) for name in asked.methods}}
+    return {
+        "name": root.name,
+        "version": __version__,
+        "created": earlier.get("created", now),
+        **description,
+        "hash": asked.hash,
+        **asked.model_dump(mode="json", exclude={"methods"}),
+        "regimes": {"pictures": pictures} | earlier.get("regimes", {}),
+        "methods": {
+            name: {"title": KNOWN[name].title, "source": KNOWN[name].source} for name in asked.methods
+        },
+        "runs": earlier.get("runs", []),
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

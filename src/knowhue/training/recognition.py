@@ -1,0 +1,55 @@
+"""How often a classifier of true-colour pictures recognises colourings; its probe is fitted once a study."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from knowhue.config import Evaluation, fingerprint
+from knowhue.data.loaders import plain_batches
+from knowhue.evaluation.distribution import Features
+from knowhue.evaluation.evaluate import evaluate
+from knowhue.evaluation.networks import Network, open_networks
+from knowhue.evaluation.recognition import Probe, fit_probe, recognised
+from knowhue.tensors import Batch, Prediction
+from knowhue.training.loop import Work
+
+
+def recognition(work: Work, settings: Evaluation, features: Mapping[str, Features]) -> dict[str, Any]:
+    """Shares of the validation pictures whose class is recognised from their colourings, by network.
+
+    Args:
+        work: its training pictures, in their true colours, teach a probe on each network's features.
+        settings: which networks.
+        features: of the colourings, in the order of the pictures' indices; without any there is nothing to tell.
+    """
+    networks = open_networks(settings, work.engine.device)
+    label = work.prepared.label[np.sort(work.prepared.positions("validation"))]
+    return {
+        name: {
+            "title": f"Recognised by a linear probe on {network.provenance['network']}",
+            "better": "higher",
+            **recognised(_probe(work, name, network), features[name], label),
+            **network.provenance,
+        }
+        for name, network in networks.items()
+        if isinstance(network, Network) and name in features
+    }
+
+
+def _probe(work: Work, name: str, network: Network) -> Probe:
+    """Fitted to the true training pictures with known labels; kept in `features/` under all that it depends on."""
+    prepared = work.prepared
+    key = fingerprint({"pictures": prepared.fingerprint, **network.provenance})
+    path = work.root / "features" / f"probe-{name}-{key}.npz"
+    if not path.exists():
+        positions = np.sort(prepared.positions("train"))
+        positions = positions[prepared.label[positions] >= 0]
+        batches = plain_batches(prepared, positions, 64, work.engine.device)
+        features = evaluate(_truth, batches, networks={name: network}).features[name]
+        fit_probe(features, prepared.label[positions], len(prepared.classes)).save(path)
+    return Probe.load(path)
+
+
+def _truth(batch: Batch) -> Prediction:
+    return Prediction(batch.chroma, None)

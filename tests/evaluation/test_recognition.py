@@ -1,0 +1,91 @@
+"""A linear probe on true-colour pictures, asked about colourings."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import check_grad
+
+from knowhue.evaluation.recognition import Probe, fit_probe, penalised_entropy, recognised
+
+
+@pytest.fixture
+def blobs():
+    """Three clouds in five dimensions that overlap."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(90) % 3
+    return generator.normal(size=(90, 5)) + 1.5 * np.eye(3, 5)[labels], labels
+
+
+def test_far_blobs_are_all_told_apart(blobs):
+    features, labels = blobs[0] + 20 * np.eye(3, 5)[blobs[1]], blobs[1]
+    found = recognised(fit_probe(features, labels, 3), features, labels)
+    assert found == {"accuracy": 1.0, "balanced_accuracy": 1.0, "labelled": 90}
+
+
+def test_gradient_is_that_of_the_loss(blobs):
+    generator = np.random.default_rng(1)
+    x, truth = np.hstack((blobs[0], np.ones((90, 1)))), np.eye(3)[blobs[1]]
+    point = generator.normal(size=18)
+    error = check_grad(
+        lambda flat: penalised_entropy(flat.reshape(6, 3), x, truth, 0.7)[0],
+        lambda flat: penalised_entropy(flat.reshape(6, 3), x, truth, 0.7)[1],
+        point,
+    )
+    assert error < 1e-6
+
+
+@pytest.mark.parametrize("penalty", [0.1, 1.0, 10.0])
+def test_torch_finds_the_same_probe(blobs, penalty):
+    """Another optimiser on the textbook formula."""
+    features, labels = blobs
+    probe = fit_probe(features, labels, 3, penalty)
+    x = torch.from_numpy((features - features.mean(0)) / features.std(0))
+    weight, bias = (torch.zeros(*shape, dtype=torch.float64, requires_grad=True) for shape in ((5, 3), (3,)))
+    optimizer = torch.optim.LBFGS(
+        [weight, bias], max_iter=500, tolerance_grad=1e-10, tolerance_change=0, line_search_fn="strong_wolfe"
+    )
+
+    def closure():
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(x @ weight + bias, torch.from_numpy(labels))
+        loss = loss + penalty * weight.square().sum() / (2 * len(x))
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    np.testing.assert_allclose(probe.weight, weight.detach().numpy(), atol=1e-4)
+
+
+def test_units_of_the_features_do_not_count(blobs):
+    features, labels = blobs
+    other = features * np.array([1.0, 100.0, 0.01, 1.0, 5.0]) + 7
+    here, there = fit_probe(features, labels, 3), fit_probe(other, labels, 3)
+    np.testing.assert_array_equal(here.predict(features), there.predict(other))
+
+
+def test_unknown_labels_and_the_order_of_pictures_do_not_count(blobs):
+    features, labels = blobs
+    shuffled = np.random.default_rng(2).permutation(90)
+    more = np.vstack((features, 1e3 * np.ones((4, 5))))[np.r_[shuffled, 90:94]]
+    probe = fit_probe(more, np.r_[labels, -np.ones(4, np.int64)][np.r_[shuffled, 90:94]], 3)
+    np.testing.assert_allclose(probe.weight, fit_probe(features, labels, 3).weight, atol=1e-4)
+    found = recognised(probe, more, np.full(94, -1))
+    assert found == {"accuracy": None, "balanced_accuracy": None, "labelled": 0}
+
+
+def test_a_feature_that_never_varies_is_harmless(blobs):
+    features = np.hstack((blobs[0], np.full((90, 1), 3.0)))
+    assert np.isfinite(fit_probe(features, blobs[1], 3).weight).all()
+
+
+def test_a_missing_class_is_named(blobs):
+    with pytest.raises(ValueError, match=r"every class from 0 to 4\. Found none of \[3, 4\]"):
+        fit_probe(*blobs, classes=5)
+
+
+def test_a_kept_probe_answers_alike(blobs, tmp_path):
+    probe = fit_probe(*blobs, classes=3)
+    probe.save(tmp_path / "probe.npz")
+    np.testing.assert_array_equal(
+        Probe.load(tmp_path / "probe.npz").predict(blobs[0]), probe.predict(blobs[0])
+    )
