@@ -49,8 +49,8 @@ def compare(
     from knowhue.comparison.asked import make_asked
     from knowhue.comparison.run import compare as run
     from knowhue.methods import METHODS
-    from knowhue.report.comparison.reading import read_comparison
-    from knowhue.report.comparison.table import markdown_tables
+    from knowhue.report.comparing.reading import read_comparison
+    from knowhue.report.comparing.table import markdown_tables
 
     settings = read_settings_with_pictures(pictures, preset, config, set_)
     chosen = methods.split(",") if methods else tuple(METHODS)

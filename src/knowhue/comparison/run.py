@@ -11,7 +11,7 @@ from knowhue.comparison.budget import epochs_within
 from knowhue.comparison.collect import collect, phase_seconds, runs_of, train_seconds
 from knowhue.errors import ConfigError, RunError
 from knowhue.plan import Plan
-from knowhue.report.comparison.page import write_comparison_report
+from knowhue.report.comparing.page import write_comparison_report
 from knowhue.runs import Report, read_json, write_json
 from knowhue.study import write_baselines
 from knowhue.training.loop import Work

@@ -1,0 +1,67 @@
+"""The same pictures, unchosen, as every method coloured them, and several samples of those that draw."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from knowhue.report.comparing.reading import Comparison
+from knowhue.report.palette import INK, MUTED, SMALL, bare, panels, say_empty
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def sample_grid(comparison: Comparison, regime: str) -> "Figure":
+    """Draw gray, each method, truth; one row a picture, the first seed that ended."""
+    places = first_of_each_class(comparison)
+    names = list(comparison.methods)
+    columns = [comparison.pictures(regime, name).get("rgb") for name in names]
+    gray, truth = (comparison.samples.get(name) for name in ("gray", "truth"))
+    ways = [("gray", gray), *zip(names, columns, strict=True), ("truth", truth)]
+    figure, axes = panels(10.5, 10.5 / len(ways) * max(len(places), 1) + 0.2, max(len(places), 1), len(ways))
+    for row, place in zip(axes, places, strict=False):
+        for ax, (_, pictures) in zip(row, ways, strict=True):
+            _show(ax, None if pictures is None else pictures[place])
+    for ax, (name, _) in zip(axes[0], ways, strict=True):
+        ax.set_title(name, color=MUTED if name in ("gray", "truth") else INK, fontsize=SMALL, pad=4)
+    return figure
+
+
+def drawing_methods(comparison: Comparison, regime: str) -> list[str]:
+    """Those that gave several samples of a picture."""
+    return [name for name in comparison.methods if "drawn" in comparison.pictures(regime, name)]
+
+
+def drawn_grid(comparison: Comparison, regime: str) -> "Figure":
+    """Draw several samples of each picture, one block of rows a method that has them."""
+    places = first_of_each_class(comparison)
+    blocks = {
+        name: comparison.pictures(regime, name)["drawn"] for name in drawing_methods(comparison, regime)
+    }
+    rows = sum(len(drawn) for drawn in blocks.values())
+    figure, axes = panels(6.0, 6.0 / max(len(places), 1) * max(rows, 1), max(rows, 1), max(len(places), 1))
+    lines = iter(axes)
+    for name, drawn in blocks.items():
+        for number, sample in enumerate(drawn):
+            row = next(lines)
+            for ax, place in zip(row, places, strict=True):
+                _show(ax, sample[place])
+            if number == 0:
+                row[0].set_title(name, loc="left", color=INK, fontsize=SMALL, pad=4)
+    return figure
+
+
+def first_of_each_class(comparison: Comparison) -> list[int]:
+    """Where the first sample picture of each class stands."""
+    labels = np.asarray(comparison.samples.get("label", ()))
+    return [int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)]
+
+
+def _show(ax: "Axes", picture: np.ndarray | None) -> None:
+    if picture is None:
+        say_empty(ax, "–")
+        ax.set_box_aspect(1)
+        return
+    ax.imshow(picture, interpolation="none")
+    bare(ax)

@@ -1,0 +1,128 @@
+"""The tables of a comparison as rows of ready text, for the page, the terminal and Markdown."""
+
+from typing import NamedTuple
+
+from knowhue.report.comparing.reading import Comparison
+from knowhue.report.comparing.summary import Difference, cost, metrics, score
+from knowhue.report.tables import MISSING, difference, number
+
+_HEADS = {
+    "ab_l1": "a*b* error ↓",
+    "ciede2000": "CIEDE2000 ↓",
+    "colourfulness_difference_of_means": "Δ colourfulness ↓",
+    "chroma_ratio": "chroma, of true",
+    "fd_lite0": "FD lite0 ↓",
+    "fid": "FID ↓",
+    "recognition": "recognised, % ↑",
+}
+_COST_HEADS = (
+    "", "epochs", "pictures seen", "seconds trained", "ms a picture trained", "ms a picture predicted",
+    "million parameters",
+)  # fmt: skip
+_BASELINES = {"gray": "left gray", "real": "true colours"}
+
+
+class Cell(NamedTuple):
+    """A value and, below it, its paired difference to the reference; `clear` if the interval excludes 0."""
+
+    value: str
+    below: str = ""
+    clear: bool = False
+
+
+def quality_table(comparison: Comparison, regime: str) -> list[list[Cell]]:
+    """One row a method, one column a metric, then what costs nothing; the header first."""
+    names = metrics(comparison)
+    spread = any(score(comparison, regime, method, "diversity").by_seed for method in comparison.methods)
+    heads = ["", *(_HEADS[name] for name in names), *(["spread of samples"] if spread else [])]
+    rows = [[Cell(head) for head in heads]]
+    for method, described in comparison.methods.items():
+        cells = [_cell(comparison, regime, method, name) for name in names]
+        drawn = [_plain(score(comparison, regime, method, "diversity").mean)] if spread else []
+        note = "reference" if method == comparison.reference else ""
+        rows.append([Cell(described["title"], note), *cells, *drawn])
+    for name, title in _BASELINES.items():
+        scores = comparison.asked.get("baselines", {}).get(name, {})
+        known = [_plain(scores.get(metric), metric) for metric in names]
+        rows.append([Cell(title), *known, *([Cell(MISSING)] if spread else [])])
+    return rows
+
+
+def cost_table(comparison: Comparison, regime: str) -> list[list[Cell]]:
+    """What each method took; ratios are to the reference, of the same table."""
+    rows = [[Cell(head) for head in _COST_HEADS]]
+    for method, described in comparison.methods.items():
+        epochs = comparison.regimes[regime]["epochs"].get(method)
+        seen, seconds = (cost(comparison, regime, method, name) for name in ("pictures_seen", "train_s"))
+        parameters = cost(comparison, regime, method, "parameters")
+        rows.append(
+            [
+                Cell(described["title"]),
+                Cell(MISSING if epochs is None else " + ".join(f"{each}" for each in epochs if each)),
+                Cell(MISSING if seen is None else f"{seen:,.0f}"),
+                Cell(MISSING if seconds is None else f"{seconds:.0f}"),
+                _timed(comparison, regime, method, "train_s_per_picture"),
+                _timed(comparison, regime, method, "predict_s_per_picture"),
+                Cell(MISSING if parameters is None else f"{parameters / 1e6:.1f}"),
+            ]
+        )
+    return rows
+
+
+def markdown_tables(comparison: Comparison) -> str:
+    """All tables as GitHub's Markdown, a heading before each regime's two."""
+    parts = []
+    for regime, described in comparison.regimes.items():
+        budget = described.get("budget_s")
+        parts.append(f"### {described['title'].capitalize()}" + (f" ({budget:.0f} s)" if budget else ""))
+        parts += [_markdown(table(comparison, regime)) for table in (quality_table, cost_table)]
+        parts += [f"Not finished: {'; '.join(found)}" for found in [comparison.unfinished(regime)] if found]
+    return "\n\n".join(parts) + "\n"
+
+
+def _cell(comparison: Comparison, regime: str, method: str, metric: str) -> Cell:
+    found = score(comparison, regime, method, metric)
+    unit = "share" if metric == "recognition" else ""
+    if found.difference is None:
+        return _plain(found.mean, metric)
+    return Cell(
+        number(found.mean, unit), _between(found.difference, found.mean, unit), found.difference.excludes_zero
+    )
+
+
+def _plain(value: float | None, metric: str = "") -> Cell:
+    return Cell(number(value, "share" if metric == "recognition" else ""))
+
+
+def _between(found: Difference, mean: float | None, unit: str) -> str:
+    """Signed mean and interval, with as many places as the value that they stand below."""
+    like = 0.0 if mean is None else mean
+
+    def signed(value: float) -> str:
+        return difference(like, like + value, unit)
+
+    if found.interval is None:
+        return f"{signed(found.mean)} (one seed)"
+    low, high = found.interval
+    return f"{signed(found.mean)} [{signed(low)}, {signed(high)}]"
+
+
+def _timed(comparison: Comparison, regime: str, method: str, name: str) -> Cell:
+    own, theirs = (cost(comparison, regime, each, name) for each in (method, comparison.reference))
+    if own is None:
+        return Cell(MISSING)
+    return Cell(f"{1000 * own:.2f}", f"× {own / theirs:.2f}" if theirs else "")
+
+
+def _markdown(rows: list[list[Cell]]) -> str:
+    lines = []
+    for place, row in enumerate(rows):
+        lines.append("| " + " | ".join(_text(cell) for cell in row) + " |")
+        if place == 0:
+            lines.append("|" + "---|" * len(row))
+    return "\n".join(lines)
+
+
+def _text(cell: Cell) -> str:
+    below = f"**{cell.below}**" if cell.clear else cell.below
+    return f"{cell.value}<br>{below}" if below else cell.value
