@@ -54,7 +54,7 @@ def trade_off(comparison: Comparison) -> "Figure":
     had = set(metrics(comparison))
     shown = [name for name in _PANELS if name in had]
     rows = (len(shown) + 3) // 3
-    figure, axes = panels(10.5, 2.9 * rows, rows, 3)
+    figure, axes = panels(10.5, 3.1 * rows, rows, 3)
     flat = list(axes.flat)
     for ax, name in zip(flat, shown, strict=False):
         _panel(ax, comparison, name)

@@ -34,21 +34,18 @@ def drawing_methods(comparison: Comparison, regime: str) -> list[str]:
 
 
 def drawn_grid(comparison: Comparison, regime: str) -> "Figure":
-    """Draw several samples of each picture, one block of rows a method that has them."""
+    """Draw several samples of each picture side by side, a row a picture, a block of columns a method."""
     places = first_of_each_class(comparison)
-    blocks = {
-        name: comparison.pictures(regime, name)["drawn"] for name in drawing_methods(comparison, regime)
-    }
-    rows = sum(len(drawn) for drawn in blocks.values())
-    figure, axes = panels(6.0, 6.0 / max(len(places), 1) * max(rows, 1), max(rows, 1), max(len(places), 1))
-    lines = iter(axes)
-    for name, drawn in blocks.items():
-        for number, sample in enumerate(drawn):
-            row = next(lines)
-            for ax, place in zip(row, places, strict=True):
-                _show(ax, sample[place])
-            if number == 0:
-                row[0].set_title(name, loc="left", color=INK, fontsize=SMALL, pad=4)
+    names = drawing_methods(comparison, regime)
+    drawn = {name: comparison.pictures(regime, name)["drawn"] for name in names}
+    columns = [(name, number) for name in names for number in range(len(drawn[name]))]
+    rows = max(len(places), 1)
+    figure, axes = panels(10.5, 10.5 / max(len(columns), 8) * rows + 0.2, rows, max(len(columns), 1))
+    for row, place in zip(axes, places, strict=False):
+        for ax, (name, number) in zip(row, columns, strict=False):
+            _show(ax, drawn[name][number][place])
+    for ax, (name, number) in zip(axes[0], columns, strict=False):
+        ax.set_title(name if number == 0 else "", loc="left", color=INK, fontsize=SMALL, pad=4)
     return figure
 
 

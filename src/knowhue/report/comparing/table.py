@@ -60,7 +60,7 @@ def cost_table(comparison: Comparison, regime: str) -> list[list[Cell]]:
                 Cell(described["title"]),
                 Cell(MISSING if epochs is None else " + ".join(f"{each}" for each in epochs if each)),
                 Cell(MISSING if seen is None else f"{seen:,.0f}"),
-                Cell(MISSING if seconds is None else f"{seconds:.0f}"),
+                Cell(MISSING if seconds is None else f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.1f}"),
                 _timed(comparison, regime, method, "train_s_per_picture"),
                 _timed(comparison, regime, method, "predict_s_per_picture"),
                 Cell(MISSING if parameters is None else f"{parameters / 1e6:.1f}"),
@@ -95,16 +95,13 @@ def _plain(value: float | None, metric: str = "") -> Cell:
 
 
 def _between(found: Difference, mean: float | None, unit: str) -> str:
-    """Signed mean and interval, with as many places as the value that they stand below."""
+    """Signed mean and half of its interval, with as many places as the value that they stand below."""
     like = 0.0 if mean is None else mean
-
-    def signed(value: float) -> str:
-        return difference(like, like + value, unit)
-
+    signed = difference(like, like + found.mean, unit)
     if found.interval is None:
-        return f"{signed(found.mean)} (one seed)"
-    low, high = found.interval
-    return f"{signed(found.mean)} [{signed(low)}, {signed(high)}]"
+        return f"{signed} (one seed)"
+    half = difference(like, like + (found.interval[1] - found.interval[0]) / 2, unit).removeprefix("+")
+    return f"{signed} ± {half}"
 
 
 def _timed(comparison: Comparison, regime: str, method: str, name: str) -> Cell:

@@ -1,0 +1,231 @@
+"""`tasks.weighting` through the ordinary run: what each counts, when it rests, and that nothing else changes."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from knowhue.config import Config
+from knowhue.errors import ConfigError
+from knowhue.objectives import early_stopping
+from knowhue.objectives.balance import Balance, GradNorm
+from knowhue.objectives.early_stopping import TaskConstrained
+from knowhue.objectives.sharing import BALANCES
+from knowhue.objectives.weighting import WEIGHTINGS
+from knowhue.plan import Plan
+from knowhue.presets import checked, edit, load_config
+from knowhue.runs import read_log, trained_by
+from knowhue.training import checkpoint, sharing
+from knowhue.training.gate import check_gate
+from knowhue.training.train import run_arm
+
+ALL = (*BALANCES, *WEIGHTINGS)
+
+
+def weighed(tiny, weighting, **changes):
+    """Three epochs of fine-tuning under a weighting."""
+    return tiny(tasks__weighting=weighting, training__finetune={"epochs": 3}, **changes)
+
+
+@pytest.fixture
+def entries(make_work):
+    """The log of a run of both tasks, fine-tuning alone."""
+
+    def run(config, name="work"):
+        folder = run_arm(make_work(config, name, count=24), config, "multi")
+        return read_log(folder, "finetune")
+
+    return run
+
+
+@pytest.mark.parametrize("weighting", ALL)
+def test_every_weighting_says_what_each_task_counts(tiny, make_work, weighting):
+    config = weighed(tiny, weighting)
+    folder = run_arm(make_work(config), config, "multi")
+    for entry in read_log(folder):
+        named = {"weight_colour", "weight_class"} & set(entry["train"])
+        assert len(named) == (2 if entry["phase"] == "finetune" else 0)
+        assert all(math.isfinite(entry["train"][name]) and entry["train"][name] >= 0 for name in named)
+    assert math.isfinite(read_log(folder)[-1]["validation"]["ab_l1"])
+
+
+def test_static_is_the_default_and_weighs_nothing(tiny, entries):
+    config = weighed(tiny, "static")
+    assert config == tiny(training__finetune={"epochs": 3})
+    assert not any(name.startswith("weight") for entry in entries(config) for name in entry["train"])
+
+
+@pytest.mark.parametrize("weighting", ["gradnorm", "pcgrad"])
+def test_a_single_task_knows_no_weighting(tiny, make_work, weighting):
+    rows = []
+    for name in ("static", weighting):
+        config = weighed(tiny, name, tasks__names=("colour",))
+        rows.append((run_arm(make_work(config, name), config, "colour") / "per_image.csv").read_text())
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("weighting", ALL)
+def test_no_weighting_reaches_the_heads_while_the_base_is_frozen(tiny, make_work, weighting):
+    config = weighed(tiny, weighting)
+    found = check_gate(make_work(config), config)
+    assert found["tensors"] > 0
+    assert found["differ"] == []
+
+
+@pytest.mark.parametrize(("main", "stopped"), [("colour", "class"), ("class", "colour")])
+def test_a_stopped_task_counts_nothing_any_more_and_its_head_rests(
+    tiny, make_work, monkeypatch, main, stopped
+):
+    """The criterion says stop after the second epoch, when its strip is full; base and main head go on."""
+    kept = []
+
+    def keep(folder, epoch, modules, optimizers):
+        if "encoder" in modules:
+            kept.append({name: copy.deepcopy(module.state_dict()) for name, module in modules.items()})
+
+    monkeypatch.setattr(checkpoint, "save", keep)
+    monkeypatch.setattr(early_stopping, "measure", lambda *_: math.inf)
+    config = weighed(tiny, "task_constrained", tasks__main=main, tasks__stop_strip_epochs=1)
+    config = edit(config, {"training": {"finetune": {"epochs": 4, "rate": 1e-3}}})
+    folder = run_arm(make_work(config, count=24), config, "multi")
+    log = read_log(folder, "finetune")
+    assert [entry["train"][f"weight_{stopped}"] for entry in log] == [1.0, 1.0, 0.0, 0.0]
+    assert [entry["train"][f"weight_{main}"] for entry in log] == [1.0] * 4
+    assert moved(kept[0], kept[1]) >= {"encoder", "colour", "class"}
+    assert moved(kept[1], kept[3]) >= {"encoder", main}
+    assert stopped not in moved(kept[1], kept[3])
+
+
+def moved(before, after):
+    """Names of the modules with a weight that changed."""
+    return {
+        name
+        for name, state in before.items()
+        if any(not torch.equal(v, after[name][k]) for k, v in state.items())
+    }
+
+
+def test_a_high_threshold_stops_nothing(tiny, entries):
+    log = entries(weighed(tiny, "task_constrained", tasks__stop_strip_epochs=1, tasks__stop_threshold=1e9))
+    assert [entry["train"]["weight_class"] for entry in log] == [1.0] * 3
+
+
+def test_errors_of_both_parts_come_in_one_unit(tiny, entries, monkeypatch):
+    seen = []
+
+    def spy(self, train, validation):
+        seen.append((train, validation))
+
+    monkeypatch.setattr(TaskConstrained, "observe_epoch", spy)
+    log = entries(weighed(tiny, "task_constrained"))
+    for (train, validation), entry in zip(seen, log, strict=True):
+        assert train == {"colour": entry["train"]["l1"], "class": entry["train"]["cross_entropy"]}
+        assert validation["colour"] == pytest.approx(entry["validation"]["ab_l1"] / 110)
+        assert validation["class"] == entry["validation"]["cross_entropy"]
+
+
+def test_gradnorm_sees_losses_and_norms_before_its_factors(tiny, entries, monkeypatch):
+    """With factors of a tenth the norms that it is told stay as they were."""
+    told = {}
+
+    def spy(name):
+        def observe(self, losses, norms):
+            told.setdefault(name, []).append((losses, norms))
+
+        return observe
+
+    for name, factor in (("whole", 1.0), ("tenth", 0.1)):
+        monkeypatch.setattr(GradNorm, "observe_step", spy(name))
+        monkeypatch.setattr(
+            GradNorm, "weights", lambda self, factor=factor: dict.fromkeys(("colour", "class"), factor)
+        )
+        entries(weighed(tiny, "gradnorm"), name)
+    (losses, norms), (tenth_losses, tenth_norms) = told["whole"][0], told["tenth"][0]
+    assert losses == tenth_losses
+    assert norms == tenth_norms
+    assert min(norms.values()) > 0
+    assert losses["class"] > 1.0  # 10 x cross-entropy, with its static weight
+
+
+def test_dwa_follows_the_epochs(tiny, entries):
+    log = entries(weighed(tiny, "dwa", tasks__dwa_temperature=0.5))
+    factors = [(entry["train"]["weight_colour"], entry["train"]["weight_class"]) for entry in log]
+    assert factors[:2] == [(1.0, 1.0)] * 2
+    ratios = torch.tensor([log[1]["train"][name] / log[0]["train"][name] for name in ("l1", "cross_entropy")])
+    expected = 2 * torch.softmax(ratios / 0.5, 0)
+    assert factors[2] == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_losses_that_are_no_numbers_are_not_taken_in(tiny, make_work):
+    class Proud(Balance):
+        every_step = True
+
+        def observe_step(self, losses, norms):
+            raise AssertionError(losses)
+
+    engine = make_work(tiny()).engine
+    features = (torch.ones(1, requires_grad=True),)
+    branches = {"colour": features, "class": features}
+    losses = {"colour": torch.tensor(float("nan")), "class": torch.tensor(1.0)}
+    assert sharing.balance(engine, Proud(), branches, losses)["weight_class"] == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ["evaluation.every_epochs=2", "tasks.weighting=task_constrained"],
+            r"`evaluation\.every_epochs` should be 1",
+        ),
+        (["colour.gan_loss=hinge", "tasks.weighting=gradnorm"], r"`colour\.gan_loss` should be bce or lsgan"),
+        (
+            ["colour.gan_loss=hinge", "tasks.weighting=uncertainty"],
+            r"never negative. Found `colour\.gan_loss = hinge`",
+        ),
+        (["tasks.weighting=best"], r"'task_constrained', .*Found `tasks\.weighting = best`"),
+        (["tasks.main=depth"], r"`tasks\.main` should be 'colour' or 'class'"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(settings=settings)
+
+
+def test_settings_of_earlier_versions_mean_what_they_meant(tmp_path):
+    file = tmp_path / "old.yaml"
+    file.write_text(
+        "tasks: [class]\ntask_weights: {class: 3.0}\ntraining: {aggregator: mgda, batch_size: 8}\n"
+    )
+    config = load_config(files=[file])
+    assert (config.tasks.names, config.tasks.weights.class_, config.tasks.weighting) == (
+        ("class",),
+        3.0,
+        "mgda",
+    )
+    assert (config.tasks.weights.colour, config.training.batch_size) == (1.0, 8)
+    arms = {"multi": {"tasks": ["colour", "class"], "training": {"aggregator": "pcgrad"}}}
+    run = checked(Plan, {"arms": arms, "config": {"task_weights": {"class": 3.0}}}).run_config("multi", 0)
+    assert (run.tasks.weighting, run.tasks.weights.class_) == ("pcgrad", 3.0)
+    assert edit(config, {"training": {"aggregator": "sum"}}).tasks.weighting == "static"
+
+
+def test_runs_of_earlier_versions_keep_their_names():
+    assert trained_by(edit(Config(), {"tasks": ["colour"]})) == {"version": 1, "seed": 0, "tasks": ["colour"]}
+    config = edit(
+        Config(), {"task_weights": {"class": 3.0}, "training": {"aggregator": "pcgrad", "batch_size": 8}}
+    )
+    assert trained_by(config) == {
+        "version": 1,
+        "seed": 0,
+        "task_weights": {"class": 3.0},
+        "training": {"batch_size": 8, "aggregator": "pcgrad"},
+    }
+    old = {"method": "gan", "decoder": "unet"}  # as written in full
+    assert trained_by(edit(Config(), {"colour": old})) == {"version": 1, "seed": 0}
+
+
+@pytest.mark.parametrize("change", [{"weighting": "dwa"}, {"weighting": "gradnorm", "gradnorm_alpha": 0.5}])
+def test_other_weightings_are_other_runs(change):
+    names = [trained_by(edit(Config(), {"tasks": each})) for each in ({}, {"weighting": "gradnorm"}, change)]
+    assert names[2] not in names[:2]
