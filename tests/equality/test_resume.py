@@ -56,6 +56,36 @@ def test_resumed_is_uninterrupted(tiny, make_work, arm):
         assert (resumed / name).read_bytes() == (whole / name).read_bytes(), name
 
 
+@pytest.mark.parametrize("weighting", ["uncertainty", "dwa", "gradnorm", "task_constrained"])
+def test_a_resumed_balance_goes_on_from_what_it_has_seen(tiny, make_work, weighting):
+    config = tiny(
+        tasks__weighting=weighting,
+        tasks__stop_strip_epochs=1,
+        training__finetune__epochs=4,
+        training__heads__epochs=1,
+    )
+    assert_resumes(config, make_work, "multi", heads=2 * STEPS_AN_EPOCH)
+
+
+@pytest.mark.parametrize("method", ["pix2pix", "palette"])
+def test_a_resumed_network_from_scratch_draws_what_it_would_have_drawn(tiny, make_work, method):
+    """Dropout; noise, levels and the moving average of the weights."""
+    small = {"palette": {"width": 4, "multipliers": (1, 2), "sample_steps": 2}, "pix2pix": {"width": 4}}
+    config = tiny(tasks=("colour",), colour={"method": method, **small})
+    assert_resumes(config, make_work, "colour", heads=0)
+
+
+def assert_resumes(config, make_work, arm, heads):
+    """Interrupted in the third epoch of fine-tuning, and gone on with."""
+    whole = run_arm(make_work(config, "whole"), config, arm)
+    with pytest.raises(Interrupted):
+        run_arm(make_work(config, "cut", interrupt_after(heads + 2 * STEPS_AN_EPOCH + 1)), config, arm)
+    resumed = run_arm(make_work(config, "cut"), config, arm)
+    assert numbers(resumed) == numbers(whole)
+    for name in ("model.safetensors", "per_image.csv"):
+        assert (resumed / name).read_bytes() == (whole / name).read_bytes(), name
+
+
 def test_finished_run_is_not_repeated(tiny, make_work):
     config = tiny(tasks=("class",), training__heads__epochs=1, training__finetune__epochs=1)
     folder = run_arm(make_work(config), config, "class")
