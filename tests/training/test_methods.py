@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from knowhue.data.loaders import plain_batches
-from knowhue.errors import ConfigError
+from knowhue.errors import ConfigError, RunError
 from knowhue.models.classifier import AttentionClassifier
 from knowhue.models.deployed import Deployed
 from knowhue.models.multitask import build_discriminator, build_model
@@ -15,6 +15,7 @@ from knowhue.objectives.losses import PIXEL_LOSSES
 from knowhue.presets import load_config
 from knowhue.runs import read_json, read_log
 from knowhue.training.colour_prior import count_colours
+from knowhue.training.deploy import deploy
 from knowhue.training.train import load_run, run_arm
 
 FEEDFORWARD = {"colour__method": "feedforward"}
@@ -171,3 +172,23 @@ def test_scores_can_wait_for_the_end(tiny, make_work):
     folder = run_arm(make_work(config), config, "colour")
     assert [entry["validation"] for entry in read_log(folder)] == [{}] * 4
     assert read_json(folder / "scores.json")["metrics"]["ab_l1"] > 0
+
+
+def test_a_network_from_scratch_is_not_put_to_work_and_says_so(tiny, make_work):
+    config = tiny(tasks=("colour",), colour=SCRATCH["palette-ab"], training__finetune={"epochs": 1})
+    folder = run_arm(make_work(config), config, "colour")
+    with pytest.raises(
+        RunError, match=r"Found `colour\.method = palette`, a network from scratch.*method=unet"
+    ):
+        deploy(folder)
+    assert not (folder / "colorizer.safetensors").exists()
+
+
+def test_samples_that_are_drawn_are_kept_with_their_spread(tiny, make_work):
+    config = tiny(tasks=("colour",), colour=SCRATCH["palette-rgb"])
+    folder = run_arm(make_work(config), config, "colour")
+    with np.load(folder / "samples.npz") as file:
+        assert file["drawn"].shape == (4, *file["rgb"].shape)
+        assert (file["drawn"][0] == file["rgb"]).all()  # the first is the answer
+        assert file["diversity"].shape == (len(file["rgb"]),)
+        assert (file["diversity"] > 0).all()

@@ -16,12 +16,14 @@ from knowhue.config import Config
 from knowhue.data.loaders import plain_batches
 from knowhue.data.prepare import load_prepared
 from knowhue.description import Calibration, Description, Interval
+from knowhue.errors import RunError
 from knowhue.evaluation.temperature import fit_temperature, judge_temperature
 from knowhue.models.deployed import Deployed, pool
 from knowhue.models.multitask import MultiTask
 from knowhue.runs import Report, finished_run, read_config, replacing
 from knowhue.training.engine import Engine
 from knowhue.training.loop import Work
+from knowhue.training.phases import head_tasks
 from knowhue.training.train import load_run
 
 FILE = "colorizer.safetensors"
@@ -48,16 +50,28 @@ def deploy(folder: Path, report: Report = lambda _: None, licence: str = "") -> 
         licence: of the weights, for the card.
 
     Raises:
-        RunError: no finished run is there, its pictures are gone, or the folder cannot be written.
+        RunError: no finished run is there, it is of a network from scratch, its pictures are gone, or the folder
+            cannot be written.
     """
     folder = finished_run(folder)
     path = folder / FILE
     if not path.exists():
         report({"stage": "deploy"})
         config, root = read_config(folder), folder.parent.parent
+        _refuse_without_base(config, folder)
         work = Work(root, Engine(config.training), load_prepared(root / "pictures"), report)
         write_deployed(path, *fit(work, config, folder, licence))
     return path
+
+
+def _refuse_without_base(config: Config, folder: Path) -> None:
+    if not head_tasks(config):
+        raise RunError(
+            f"`{folder}` should be a run whose colour head stands on a base, by whose features pictures unlike the "
+            f"training pictures are told. Found `colour.method = {config.colour.method}`, a network from scratch: it "
+            "can be trained, evaluated and compared, but not put to work. Train `--set colour.method=unet`, gan or "
+            "feedforward for that."
+        )
 
 
 def write_deployed(path: Path, module: Deployed, description: Description) -> None:
