@@ -331,6 +331,11 @@ class Config(Section):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
+    @property
+    def has_base(self) -> bool:
+        """Whether the model stands on a pretrained base, or is a network from scratch."""
+        return "colour" not in self.tasks.names or not self.colour.is_from_scratch
+
     @model_validator(mode="before")
     @classmethod
     def _in_todays_form(cls, values: Any) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from knowhue.apps import cli
+from knowhue.apps import cli, options
 
 COMMANDS = [
     *("study", "plan", "status", "prepare", "train", "evaluate", "report", "config"),
@@ -170,12 +170,12 @@ def test_config_prints_what_config_reads(knowhue, tmp_path):
 
 @pytest.mark.parametrize("name", ["photos", "2024", "1e5", "null", "old: new", "[raw]"])
 def test_folder_of_any_name(name):
-    settings = cli._settings(name, "poster", None, None)
+    settings = options.read_settings(name, "poster", None, None)
     assert (settings.pictures.source, settings.pictures.path) == ("folder", name)
 
 
 def test_settings_go_over_the_named_folder():
-    settings = cli._settings("photos", "demo", None, ["pictures.source=imagenet"])
+    settings = options.read_settings("photos", "demo", None, ["pictures.source=imagenet"])
     assert (settings.pictures.source, Path(settings.pictures.path)) == ("imagenet", Path("photos"))
 
 

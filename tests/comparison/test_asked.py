@@ -56,7 +56,10 @@ def test_at_equal_clock_a_method_with_unchanged_epochs_is_the_run_that_is_there(
     [
         ({"methods": ("gan", "best")}, "`methods` should be some of l1, l2, .*Found `methods = gan, best`"),
         ({"methods": ("gan", "gan")}, "each once"),
-        ({"methods": ("l1", "l2")}, r"`reference` should be one of the methods l1, l2\. .*--reference"),
+        (
+            {"methods": ("l1", "l2"), "reference": "gan"},
+            r"`reference` should be one of the methods l1, l2\. .*--reference",
+        ),
         ({"methods": ("gan",)}, "two or more, each once. Found `methods = gan`"),
         ({"seeds": ()}, r"`seeds` should be different whole numbers\. Found `seeds = \[\]`"),
         ({"budget_s": -1.0}, "`budget_s` should be greater than 0"),
@@ -71,6 +74,11 @@ def test_settings_that_choose_a_method_themselves_are_refused():
     config = edit(Config(), {"tasks": ["colour"], "colour": {"method": "palette"}})
     with pytest.raises(ConfigError, match=r"leave `colour\.method` to its methods"):
         make_asked(config)
+
+
+def test_without_the_gan_the_first_method_is_the_reference():
+    assert make_asked(Config()).reference == "gan"
+    assert make_asked(Config(), ("unet", "l1")).reference == "unet"
 
 
 def test_hash_covers_what_is_trained():

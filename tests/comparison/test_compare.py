@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from knowhue.apps.cli import main
 from knowhue.comparison import run
 from knowhue.comparison.asked import make_asked
 from knowhue.errors import RunError
@@ -84,6 +85,20 @@ def test_the_report_holds_every_method_and_nothing_from_elsewhere(compared):
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "https://" not in page
     assert json.loads((compared / "comparison-results.json").read_text())["reference"] == "gan"
+
+
+def test_status_and_report_know_a_comparison(compared, capsys, monkeypatch, tmp_path):
+    for command in (["status", str(compared)], ["report", str(compared), "--figures", str(tmp_path)]):
+        monkeypatch.setattr("sys.argv", ["knowhue", *command])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert said.count("6 of 6 cells have ended") == 2
+    assert f"Report: {compared / 'comparison.html'}" in said
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "trade_off.png", "samples_pictures.png", "samples_clock.png",
+    }  # fmt: skip
 
 
 def test_another_comparison_in_the_same_folder_is_refused(compared, asked):

@@ -100,14 +100,14 @@ def plan(
 
 @app.command(epilog="Example: `knowhue status runs/photos`")
 def status(study: Annotated[Path, typer.Argument(help="Study folder.")]) -> None:
-    """Show how far every cell of a study is; needs no torch."""
+    """Show how far every cell of a study, or of a comparison, is; needs no torch."""
     from knowhue.apps.cells import cell_lines
-    from knowhue.status import read_cells, read_plan
+    from knowhue.status import read_cells
 
-    asked = read_plan(study)
-    typer.echo(f"plan {asked.hash}, {len(asked.arms)} arms x {len(asked.seeds)} seeds")
-    for line in cell_lines(read_cells(study, asked)):
-        typer.echo(line)
+    for title, asked in _plans(study).items():
+        typer.echo(f"{title}, {len(asked.arms)} arms x {len(asked.seeds)} seeds")
+        for line in cell_lines(read_cells(study, asked)):
+            typer.echo(line)
 
 
 @app.command(epilog="Example: `knowhue prepare photos/ --out runs/photos --set pictures.size_px=128`")
@@ -168,12 +168,15 @@ def report(
     study: Annotated[Path, typer.Argument(help="Study folder.")],
     figures: Annotated[Path | None, typer.Option(help="Write the figures here too, as PNG files.")] = None,
 ) -> None:
-    """Make report.html and results.json again from the run folders; needs no torch."""
-    from knowhue.report.images import write_figures
+    """Make the report of a study, or of a comparison, again from the run folders; needs no torch."""
+    from knowhue.report.comparing import page as comparing
+    from knowhue.report.images import write_comparison_figures, write_figures
     from knowhue.report.page import write_report
 
-    typer.echo(f"Report: {write_report(study)}")
-    for path in write_figures(study, figures) if figures else ():
+    compared = _is_comparison(study)
+    typer.echo(f"Report: {(comparing.write_comparison_report if compared else write_report)(study)}")
+    draw = write_comparison_figures if compared else write_figures
+    for path in draw(study, figures) if figures else ():
         typer.echo(f"Figure: {path}")
 
 
@@ -244,6 +247,21 @@ def _plan_file(path: Path, pictures: str | None, *others: object):
     asked = checked(Plan, read_yaml(path, "--plan"))
     require_source(asked.config.pictures)
     return asked
+
+
+def _is_comparison(folder: Path) -> bool:
+    return (folder / "comparison.json").exists()
+
+
+def _plans(folder: Path):
+    from knowhue.comparison.asked import read_plans
+    from knowhue.runs import read_json
+    from knowhue.status import read_plan
+
+    if _is_comparison(folder):
+        return read_plans(read_json(folder / "comparison.json"))
+    asked = read_plan(folder)
+    return {f"plan {asked.hash}": asked}
 
 
 def _weights(grid: str | None) -> list[float]:

@@ -30,7 +30,10 @@ def compare(
             "`palette-rgb-paper`, `palette-ab-paper`."
         ),
     ] = None,
-    reference: Annotated[str, typer.Option(help="The method that the others are compared with.")] = "gan",
+    reference: Annotated[
+        str | None,
+        typer.Option(help="The method that the others are compared with; `gan`, or the first without it."),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from `seed` on.")] = 3,
     budget: Annotated[
         float | None,

@@ -87,7 +87,7 @@ class Asked(Section):
 def make_asked(
     config: Config,
     methods: Sequence[str] = tuple(METHODS),
-    reference: str = "gan",
+    reference: str | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     budget_s: float | None = None,
 ) -> Asked:
@@ -95,6 +95,13 @@ def make_asked(
 
     The validation pictures are scored at the end of each run alone, and colourings are shown to a classifier of
     true-colour pictures.
+
+    Args:
+        config: the settings that all methods share.
+        methods: keys of `METHODS` or `PAPER_METHODS`.
+        reference: one of them; None is `gan`, or the first where `gan` is not among them.
+        seeds: every method is trained with each.
+        budget_s: seconds of training at equal wall-clock; None is what the reference takes at equal pictures.
 
     Raises:
         ConfigError: unknown methods, a reference that is none of them, or a method that cannot be trained so.
@@ -110,7 +117,7 @@ def make_asked(
         )
     values = {
         "methods": list(methods),
-        "reference": reference,
+        "reference": reference or ("gan" if "gan" in methods else next(iter(methods), "gan")),
         "seeds": list(seeds),
         "budget_s": budget_s,
         "config": shared.model_dump(mode="json"),
@@ -123,3 +130,23 @@ def make_asked(
 def _for_epochs(edits: Mapping[str, Any], epochs: Epochs) -> dict[str, Any]:
     heads, tuned = epochs
     return merge(edits, {"training": {"heads": {"epochs": heads}, "finetune": {"epochs": tuned}}})
+
+
+def read_asked(frozen: Mapping[str, Any]) -> Asked:
+    """What `comparison.json` says was asked.
+
+    Raises:
+        ConfigError: it is of another version.
+    """
+    fields = {name: frozen[name] for name in Asked.model_fields if name in frozen}
+    return checked(Asked, fields | {"methods": list(frozen["methods"])})
+
+
+def read_plans(frozen: Mapping[str, Any]) -> dict[str, Plan]:
+    """The plans of the regimes that are set so far, by title."""
+    asked = read_asked(frozen)
+    plans = {frozen["regimes"]["pictures"]["title"]: asked.at_equal_pictures()}
+    if "clock" in frozen["regimes"]:
+        clock = frozen["regimes"]["clock"]
+        plans[clock["title"]] = asked.at_equal_clock({n: (e[0], e[1]) for n, e in clock["epochs"].items()})
+    return plans

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from knowhue import __version__
-from knowhue.comparison.asked import KNOWN, Asked, Epochs
+from knowhue.comparison.asked import KNOWN, Asked, Epochs, read_plans
 from knowhue.comparison.budget import epochs_within
 from knowhue.comparison.collect import collect, phase_seconds, runs_of, train_seconds
 from knowhue.errors import ConfigError, RunError
@@ -67,13 +67,13 @@ def compare(
         frozen["regimes"]["clock"] = _equal_clock(asked, first, root)
         write_json(root / FILE, frozen)
     work.engine.wait()
-    clock = read_json(root / FILE)["regimes"]["clock"]["epochs"]
-    second = asked.at_equal_clock({name: (heads, tuned) for name, (heads, tuned) in clock.items()})
+    frozen = read_json(root / FILE)
+    first, second = read_plans(frozen).values()
     _run(work, second, workers)
     if work.engine.is_main:
         report({"stage": "report"})
         plans = {"pictures": first, "clock": second}
-        write_json(root / FILE, frozen | collect(work, asked, plans, clock))
+        write_json(root / FILE, frozen | collect(work, asked, plans, frozen["regimes"]["clock"]["epochs"]))
         write_comparison_report(root)
     work.engine.wait()
     return root / "comparison.html"

@@ -103,11 +103,10 @@ def build_model(config: Config, classes: int) -> MultiTask:
         WeightsError: the base's weights cannot be had.
     """
     has_colour, has_class = (task in config.tasks.names for task in ("colour", "class"))
-    alone = has_colour and config.colour.is_from_scratch
-    if alone and has_class:
+    if has_class and not config.has_base:
         raise ConfigError(_shares_nothing(config))
     with initialised_by(config.seed, "encoder"):
-        encoder = NoBase() if alone else build_encoder(config.encoder)
+        encoder = build_encoder(config.encoder) if config.has_base else NoBase()
     colour = classifier = None
     if has_colour:
         with initialised_by(config.seed, "colour-head"):

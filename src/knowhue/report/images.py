@@ -1,10 +1,16 @@
 """The report's figures as picture files, for a talk or a paper."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from knowhue.report.comparing.page import figures
+from knowhue.report.comparing.reading import read_comparison
 from knowhue.report.figures import FIGURES
 from knowhue.report.reading import read_study
 from knowhue.runs import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 200
 
@@ -20,10 +26,20 @@ def write_figures(folder: Path, out: Path) -> list[Path]:
         RunError: `folder` is no study, or `out` cannot be written.
     """
     study = read_study(folder)
-    paths = []
-    for name, draw in FIGURES.items():
-        path = out / f"{name}.png"
-        with replacing(path, "wb") as file:
-            draw(study).savefig(file, format="png", dpi=DOTS_PER_INCH, facecolor="white", bbox_inches="tight")
-        paths.append(path)
-    return paths
+    return [_write(out / f"{name}.png", draw(study)) for name, draw in FIGURES.items()]
+
+
+def write_comparison_figures(folder: Path, out: Path) -> list[Path]:
+    """The same of a comparison.
+
+    Raises:
+        RunError: `folder` is no comparison, or `out` cannot be written.
+    """
+    drawn = figures(read_comparison(folder))
+    return [_write(out / f"{name}.png", figure) for name, figure in drawn.items()]
+
+
+def _write(path: Path, figure: "Figure") -> Path:
+    with replacing(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=DOTS_PER_INCH, facecolor="white", bbox_inches="tight")
+    return path

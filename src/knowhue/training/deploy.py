@@ -23,7 +23,6 @@ from knowhue.models.multitask import MultiTask
 from knowhue.runs import Report, finished_run, read_config, replacing
 from knowhue.training.engine import Engine
 from knowhue.training.loop import Work
-from knowhue.training.phases import head_tasks
 from knowhue.training.train import load_run
 
 FILE = "colorizer.safetensors"
@@ -65,7 +64,7 @@ def deploy(folder: Path, report: Report = lambda _: None, licence: str = "") -> 
 
 
 def _refuse_without_base(config: Config, folder: Path) -> None:
-    if not head_tasks(config):
+    if not config.has_base:
         raise RunError(
             f"`{folder}` should be a run whose colour head stands on a base, by whose features pictures unlike the "
             f"training pictures are told. Found `colour.method = {config.colour.method}`, a network from scratch: it "

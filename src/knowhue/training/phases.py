@@ -21,20 +21,20 @@ FINAL_FACTOR = 0.1
 
 def head_tasks(config: Config) -> tuple[Task, ...]:
     """The tasks whose heads are trained on the frozen base first; none of a network that has no base."""
-    return () if config.colour.is_from_scratch and "colour" in config.tasks.names else config.tasks.names
+    return config.tasks.names if config.has_base else ()
 
 
 def phase_of(config: Config, name: PhaseName) -> Phase:
     """A phase as it is run: a network from scratch has nothing to freeze, and tunes for the epochs of both."""
     phase: Phase = getattr(config.training, name)
-    if name == "finetune" and not head_tasks(config):
+    if name == "finetune" and not config.has_base:
         return phase.model_copy(update={"epochs": config.training.heads.epochs + phase.epochs})
     return phase
 
 
 def first_epoch(config: Config, name: PhaseName) -> int:
     """How many epochs a run has behind it when a phase begins."""
-    return config.training.heads.epochs if name == "finetune" and head_tasks(config) else 0
+    return config.training.heads.epochs if name == "finetune" and config.has_base else 0
 
 
 def make_optimizer(model: MultiTask, phase: Phase, weight_decay: float) -> torch.optim.AdamW:

@@ -1,5 +1,6 @@
 """Two tasks at the shared base, step by step: scale their losses, or what their gradients count."""
 
+from collections.abc import Mapping
 from math import isfinite, sqrt
 
 import torch
@@ -40,17 +41,18 @@ def balance(engine: Engine, factors: Balance, branches: Branches, by_task: Losse
     """Scale the losses by the factors as they stand, and let these take in the step.
 
     What they take in is averaged over the processes, so that the factors stay equal on all. Losses that are not
-    finite are not taken in: the run ends at the end of this epoch, and says so.
+    finite are not taken in: the run ends at the end of this epoch, and says so. Nor is a step in which a task has
+    no loss at all, as where no picture has a label: it tells nothing of the task.
     """
     now = factors.weights()
     if factors.every_step:
         losses = engine.average(by_task)
         norms = _norms(engine, branches, by_task) if factors.needs_norms else None
-        if all(map(isfinite, (*losses.values(), *(norms or {}).values()))):
+        if all(losses.values()) and all(map(isfinite, (*losses.values(), *(norms or {}).values()))):
             factors.observe_step(losses, norms)
     for task, factor in now.items():
         by_task[task] = factor * by_task[task]
-    return {f"weight_{task}": torch.tensor(factor) for task, factor in now.items()}
+    return _named(now, by_task)
 
 
 def weigh(engine: Engine, weighting: Weighting, branches: Branches, by_task: Losses) -> Losses:
@@ -65,11 +67,20 @@ def weigh(engine: Engine, weighting: Weighting, branches: Branches, by_task: Los
     """
     gradients = [_at(loss, branches[task]) for task, loss in by_task.items()]
     products = engine.average({str(i): value for i, value in enumerate(gramian(gradients).flatten())})
-    weights = weighting(torch.tensor(list(products.values())).reshape(len(by_task), -1))
-    for task, weight in zip(by_task, weights.tolist(), strict=True):
+    weights = weighting(torch.tensor(list(products.values())).reshape(len(by_task), -1)).tolist()
+    by_name = dict(zip(by_task, weights, strict=True))
+    for task, weight in by_name.items():
         for features in branches[task]:
             features.register_hook(lambda gradient, weight=weight: gradient * weight)
-    return {f"weight_{task}": weight for task, weight in zip(by_task, weights, strict=True)}
+    return _named(by_name, by_task)
+
+
+def _named(weights: Mapping[str, float], by_task: Losses) -> Losses:
+    """On the device of the losses, with which they are averaged for the log."""
+    return {
+        f"weight_{task}": torch.tensor(weight, device=by_task[task].device)
+        for task, weight in weights.items()
+    }
 
 
 def _norms(engine: Engine, branches: Branches, by_task: Losses) -> dict[str, float]:

@@ -45,16 +45,19 @@ class Players(NamedTuple):
 
         Args:
             train: mean losses; an epoch with one that is not finite is not taken in, the run ends with it.
-            validation: metrics, or nothing where the pictures were not scored.
+            validation: metrics, or nothing where the pictures were not scored; an epoch whose last step spoilt
+                them is not taken in either.
         """
         balance = self.sharing.balance
-        if balance is None or not all(map(isfinite, train.values())):
+        if balance is None:
             return
         colour = next(name for name in ("l1", "l2", "colour_loss") if name in train)
         held_out = {}
         if validation:
             error = validation["ab_l1"] / CHROMA_SCALE
             held_out = {"colour": error, "class": validation["cross_entropy"]}
+        if not all(map(isfinite, (*train.values(), *held_out.values()))):
+            return
         balance.observe_epoch({"colour": train[colour], "class": train["cross_entropy"]}, held_out)
 
 

@@ -324,7 +324,7 @@ def _refuse_contradictions(config: Config) -> None:
         raise ConfigError(
             f"`pictures.size_px` should be {SMALLEST_PX} or more where `colour.method = pix2pix`. Found {size}."
         )
-    if colour.is_from_scratch or not colour.is_adversarial:
+    if not config.has_base or not colour.is_adversarial:
         return
     seen = receptive_field(colour.discriminator_layers)
     if size >> config.colour.discriminator_layers < 2:

@@ -1,0 +1,153 @@
+"""What each way to colour costs: time of a training step and of a prediction as ratios to the GAN with skips, memory.
+
+Every method runs in a process of its own, so that its peak memory is its own, round by round with the others, so that a
+busy machine slows all alike; ratios are medians over rounds. A step is one of fine-tuning, base and opponent included.
+The memory is that above a process which has only imported the project. Pictures are noise; weights are random.
+
+    python benchmarks/methods.py [--size 64] [--batch 16] [--rounds 3] [--methods l1,gan,...]
+    python benchmarks/methods.py --paper --size 256 --batch 1 --rounds 1
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from knowhue.config import Config
+from knowhue.methods import METHODS, PAPER_METHODS
+from knowhue.models.multitask import build_discriminator, build_model
+from knowhue.presets import edit
+from knowhue.tensors import Batch
+from knowhue.training.engine import Engine
+from knowhue.training.loop import Session, make_players, predict
+from knowhue.training.step import train_step
+
+BASELINE = "unet"
+MANY_PASSES = 50
+"""A diffusion with more is timed for two of its passes, and the time multiplied."""
+
+
+def main() -> None:
+    """Measure every method in turn, some rounds, and print a table."""
+    asked = _read_arguments()
+    if asked.child:
+        print(json.dumps(measure(asked.child, asked.size, asked.batch, asked.steps)))
+        return
+    names = list(dict.fromkeys([BASELINE, *asked.methods.split(",")]))
+    rounds = [{name: _in_a_process(name, asked) for name in names} for _ in range(asked.rounds)]
+    print(f"{asked.size} pixels, batches of {asked.batch}, {torch.get_num_threads()} threads, {_device()}")
+    print(
+        f"{'':20}{'parameters':>12}{'opponent':>11}{'step':>8}{'pictures/s':>12}{'prediction':>12}{'peak MiB':>10}"
+    )
+    for name in names:
+        step, prediction = (_ratio(rounds, name, key) for key in ("step_s", "predict_s"))
+        first = rounds[0][name]
+        pace = asked.batch / float(np.median([each[name]["step_s"] for each in rounds]))
+        mark = "*" if first["multiplied"] else " "
+        print(
+            f"{name:20}{first['parameters']:12,}{first['opponent']:11,}{step:8.2f}{pace:12.1f}{prediction:11.2f}{mark}"
+            f"{max(each[name]['peak_mib'] for each in rounds):10.0f}"
+        )
+    print(f"step and prediction: times those of {BASELINE}.", end=" ")
+    print("*: two passes of the network, multiplied by all of them.")
+
+
+def measure(name: str, size: int, batch_size: int, steps: int) -> dict[str, Any]:
+    """Costs of one method in this process."""
+    config = edit(Config(), (METHODS | PAPER_METHODS)[name].edits)
+    config = edit(config, {"pictures": {"size_px": size}, "encoder": {"weights": "none"}})
+    passes = config.colour.palette.sample_steps
+    multiplied = config.colour.method == "palette" and passes > MANY_PASSES
+    if multiplied:
+        config = edit(config, {"colour": {"palette": {"sample_steps": 2}}})
+    engine, before = Engine(config.training), _peak_mib()
+    model, opponent = engine.place(build_model(config, 2)), build_discriminator(config)
+    session = Session(model, None if opponent is None else engine.place(opponent))
+    batch = _noise(batch_size, size, engine.device)
+    players = make_players(engine, session, config.training.finetune, config)
+    trained = _seconds(lambda: train_step(engine, players, batch, config), steps, engine.device)
+    peak = _peak_mib() - before
+    model.eval()
+    predicted = _seconds(lambda: predict(engine, model, batch), steps, engine.device)
+    return {
+        "step_s": trained,
+        "predict_s": predicted * (passes / 2 if multiplied else 1),
+        "multiplied": multiplied,
+        "peak_mib": peak,
+        "parameters": _learning(model),
+        "opponent": 0 if opponent is None else _learning(opponent),
+    }
+
+
+def _noise(count: int, size: int, device: torch.device) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    lightness = 100 * torch.rand(count, 1, size, size, generator=generator)
+    chroma = 20 * torch.randn(count, 2, size, size, generator=generator)
+    positions = torch.arange(count)
+    batch = Batch(positions, lightness, chroma, positions % 2, torch.ones(count))
+    return Batch(*(None if each is None else each.to(device) for each in batch))
+
+
+def _seconds(work: Callable[[], object], runs: int, device: torch.device) -> float:
+    times = []
+    for _ in range(runs + 1):
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - started)
+    return float(np.median(times[1:]))  # the first warms up
+
+
+def _peak_mib() -> float:
+    """Of the GPU where there is one, else resident memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def _learning(module: torch.nn.Module) -> int:
+    return sum(each.numel() for each in module.parameters() if each.requires_grad)
+
+
+def _in_a_process(name: str, asked: argparse.Namespace) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--child", name]
+    for option in ("size", "batch", "steps"):
+        command += [f"--{option}", str(getattr(asked, option))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _ratio(rounds: Sequence[dict[str, dict[str, Any]]], name: str, key: str) -> float:
+    return float(np.median([each[name][key] / each[BASELINE][key] for each in rounds]))
+
+
+def _device() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+
+
+def _read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=5, help="timed steps a round, after one that warms up")
+    parser.add_argument("--methods")
+    parser.add_argument("--paper", action="store_true", help="the sizes of the papers")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    asked.methods = asked.methods or ",".join(PAPER_METHODS if asked.paper else METHODS)
+    return asked
+
+
+if __name__ == "__main__":
+    main()
