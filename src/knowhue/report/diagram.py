@@ -17,6 +17,10 @@ _ARMS = (
 )
 
 
+FROM_SCRATCH = {"pix2pix": "U-Net from scratch", "palette": "diffusion"}
+"""Methods that have no base, and what their networks are."""
+
+
 @dataclass(frozen=True)
 class Box:
     """A network (boxed) or a value (`plain`) around its centre, in hundredths of the width."""
@@ -49,39 +53,59 @@ def setup_table(study: Study) -> Table:
         ("training", "finetune", "epochs"), ("colour", "method"), ("colour", "loss"),
         ("colour", "decoder"), ("colour", "gan_loss"),
         ("colour", "l1_weight"), ("colour", "adversarial_weight"),
-        ("class", "head"), ("tasks", "weights", "colour"), ("tasks", "weights", "class"),
+        ("class", "head"), ("tasks", "weighting"), ("tasks", "weights", "colour"), ("tasks", "weights", "class"),
     )  # fmt: skip
     return [["setting", "value"], *([".".join(key), study.config(*key)] for key in keys)]
 
 
 def _boxes(study: Study) -> list[Box]:
     say = study.config
-    start = "random weights" if say("encoder", "weights") == "none" else "pretrained"
-    frozen, tuned = (plain(say("training", phase, "epochs")) for phase in ("heads", "finetune"))
-    schedule = f"frozen {frozen} epochs, then tuned {tuned}"
-    decoder = say("colour", "decoder") or "–"
-    upsample = "transposed convolutions" if decoder == "transposed" else f"decoder “{decoder}”"
-    gan = f"{str(say('colour', 'gan_loss') or '–').upper()} × {plain(say('colour', 'adversarial_weight'))}"
-    judge = (
-        ("none: feed-forward",) if say("colour", "method") == "feedforward" else ("PatchGAN over L*a*b*", gan)
-    )
-    loss = str(say("colour", "loss") or "l1")
-    error = (
-        "313 colour classes"
-        if loss == "classification"
-        else f"{loss.upper()} × {plain(say('colour', 'l1_weight'))}"
-    )
     pooled = str(say("class", "head") or "linear")
     size = plain(say("pictures", "size_px"))
     return [
         Box(6, 23, 12, "Gray picture", ("L*", f"{size} × {size} px"), plain=True),
-        Box(26, 23, 20, "Shared base", (str(say("encoder", "name") or "–"), start, schedule)),
-        Box(50, 32, 18, "Colour head", (upsample, error)),
+        _base(study),
+        Box(50, 32, 18, "Colour head", _head_lines(study)),
         Box(50, 14, 18, "Class head", (f"{pooled}, same features", "cross-entropy")),
         Box(71, 32, 12, "a*b* + L*", ("L* is given,", "never predicted"), plain=True),
-        Box(91, 32, 18, "Discriminator", judge),
+        Box(91, 32, 18, "Discriminator", _judge_lines(study)),
         Box(75, 14, 22, f"{len(study.classes)} classes", _class_lines(study), plain=True),
     ]
+
+
+def _base(study: Study) -> Box:
+    say = study.config
+    frozen, tuned = (say("training", phase, "epochs") for phase in ("heads", "finetune"))
+    if say("colour", "method") in FROM_SCRATCH:
+        return Box(
+            26, 23, 20, "No base", ("the gray picture alone", f"{plain((frozen or 0) + (tuned or 0))} epochs")
+        )
+    start = "random weights" if say("encoder", "weights") == "none" else "pretrained"
+    schedule = f"frozen {plain(frozen)} epochs, then tuned {plain(tuned)}"
+    return Box(26, 23, 20, "Shared base", (str(say("encoder", "name") or "–"), start, schedule))
+
+
+def _head_lines(study: Study) -> tuple[str, str]:
+    """Return what the colour head is, and what it learns by."""
+    say = study.config
+    method, loss = say("colour", "method"), str(say("colour", "loss") or "l1")
+    if method == "palette":
+        return f"diffusion in {say('colour', 'palette', 'space')}", "noise told apart"
+    posters = say("colour", "decoder") in (None, "auto") and method == "gan"
+    transposed = posters or say("colour", "decoder") == "transposed"
+    network = "transposed convolutions" if transposed else "U-Net on the base"
+    error = (
+        "313 colours" if loss == "classification" else f"{loss.upper()} × {plain(say('colour', 'l1_weight'))}"
+    )
+    return FROM_SCRATCH.get(method, network), error
+
+
+def _judge_lines(study: Study) -> tuple[str, ...]:
+    say = study.config
+    if say("colour", "method") in ("feedforward", "palette"):
+        return ("none",)
+    gan = f"{str(say('colour', 'gan_loss') or '–').upper()} × {plain(say('colour', 'adversarial_weight'))}"
+    return ("PatchGAN over L*a*b*", gan)
 
 
 def _class_lines(study: Study) -> tuple[str, ...]:
