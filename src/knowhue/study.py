@@ -52,19 +52,12 @@ def run_study(
     """
     _refuse_another_plan(plan, root)
     work = open_work(plan.config, root, report, [plan.run_config(arm, plan.seeds[0]) for arm in plan.arms])
-    if workers > 1 and work.engine.share.world > 1:
-        raise ConfigError(
-            f"`workers` should be 1 under torch.distributed.run. Found `workers = {workers}`. Use one of the two."
-        )
     if work.engine.is_main:
         freeze(plan, root, description or {})
         write_baselines(work, plan.config.evaluation)
         write_truth(work)
     work.engine.wait()
-    if workers > 1:
-        run_side_by_side(work, plan, workers)
-    else:
-        _run_in_turn(work, plan)
+    run_cells(work, plan, workers)
     report({"stage": "report"})
     if work.engine.is_main:
         write_report(root)
@@ -72,8 +65,19 @@ def run_study(
     return root / "report.html"
 
 
-def _run_in_turn(work: Work, plan: Plan) -> None:
-    """Every cell, block by block, on this process and those that torch.distributed.run started."""
+def run_cells(work: Work, plan: Plan, workers: int = 1) -> None:
+    """Every cell, block by block: by workers, or on this process and those that torch.distributed.run started.
+
+    Raises:
+        ConfigError: workers were asked for of processes that torch.distributed.run started.
+    """
+    if workers > 1 and work.engine.share.world > 1:
+        raise ConfigError(
+            f"`workers` should be 1 under torch.distributed.run. Found `workers = {workers}`. Use one of the two."
+        )
+    if workers > 1:
+        run_side_by_side(work, plan, workers)
+        return
     cells = [(seed, arm) for seed in plan.seeds for arm in plan.arms]
     for done, (seed, arm) in enumerate(cells):
         work.report({"stage": "cell", "done": done, "total": len(cells), "arm": arm, "seed": seed})

@@ -9,15 +9,13 @@ from knowhue import __version__
 from knowhue.comparison.asked import KNOWN, Asked, Epochs, read_plans
 from knowhue.comparison.budget import epochs_within
 from knowhue.comparison.collect import collect, phase_seconds, runs_of, train_seconds
-from knowhue.errors import ConfigError, RunError
+from knowhue.errors import RunError
 from knowhue.plan import Plan
 from knowhue.report.comparing.page import write_comparison_report
 from knowhue.runs import Report, read_json, write_json
-from knowhue.study import write_baselines
-from knowhue.training.loop import Work
+from knowhue.study import run_cells, write_baselines
 from knowhue.training.outcome import write_truth
-from knowhue.training.train import open_work, run_arm
-from knowhue.workers import run_side_by_side
+from knowhue.training.train import open_work
 
 FILE = "comparison.json"
 
@@ -53,23 +51,19 @@ def compare(
     work = open_work(
         asked.config, root, report, [first.run_config(arm, asked.seeds[0]) for arm in first.arms]
     )
-    if workers > 1 and work.engine.share.world > 1:
-        raise ConfigError(
-            f"`workers` should be 1 under torch.distributed.run. Found `workers = {workers}`. Use one of the two."
-        )
     if work.engine.is_main:
         write_json(root / FILE, frozen)
         write_baselines(work, asked.config.evaluation)
         write_truth(work)
     work.engine.wait()
-    _run(work, first, workers)
+    run_cells(work, first, workers)
     if work.engine.is_main and "clock" not in frozen["regimes"]:
         frozen["regimes"]["clock"] = _equal_clock(asked, first, root)
         write_json(root / FILE, frozen)
     work.engine.wait()
     frozen = read_json(root / FILE)
     first, second = read_plans(frozen).values()
-    _run(work, second, workers)
+    run_cells(work, second, workers)
     if work.engine.is_main:
         report({"stage": "report"})
         plans = {"pictures": first, "clock": second}
@@ -77,16 +71,6 @@ def compare(
         write_comparison_report(root)
     work.engine.wait()
     return root / "comparison.html"
-
-
-def _run(work: Work, plan: Plan, workers: int) -> None:
-    if workers > 1:
-        run_side_by_side(work, plan, workers)
-        return
-    cells = [(seed, arm) for seed in plan.seeds for arm in plan.arms]
-    for done, (seed, arm) in enumerate(cells):
-        work.report({"stage": "cell", "done": done, "total": len(cells), "arm": arm, "seed": seed})
-        run_arm(work, plan.run_config(arm, seed), arm)
 
 
 def _equal_clock(asked: Asked, plan: Plan, root: Path) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from knowhue.plan import MIN_SEEDS
@@ -25,6 +24,7 @@ from knowhue.report.reading import read_study
 from knowhue.report.records import ARM_LABELS, TASK_METRICS, Study, Table
 from knowhue.report.results import results_table
 from knowhue.report.svg import to_svg
+from knowhue.report.template import fill
 from knowhue.report.verdicts import verdicts
 from knowhue.runs import replacing, write_json
 
@@ -60,18 +60,9 @@ def render_page(study: Study, results: dict[str, Any]) -> str:
         study: what to show.
         results: its `results_table`.
     """
-    environment = Environment(
-        loader=PackageLoader("knowhue.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    css = Markup(environment.loader.get_source(environment, "page.css")[0])  # type: ignore[union-attr]
     text = json.dumps(results, indent=1, allow_nan=False)
-    return environment.get_template("page.html").render(
-        css=css, results=results, results_link=_data_link("application/json", text), **_content(study)
-    )
+    link = _data_link("application/json", text)
+    return fill("page.html", results=results, results_link=link, **_content(study))
 
 
 def _content(study: Study) -> dict[str, Any]:

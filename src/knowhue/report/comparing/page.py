@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from knowhue.report.comparing.figure import trade_off
@@ -12,6 +11,7 @@ from knowhue.report.comparing.reading import Comparison, read_comparison
 from knowhue.report.comparing.summary import results
 from knowhue.report.comparing.table import cost_table, quality_table
 from knowhue.report.svg import to_svg
+from knowhue.report.template import fill
 from knowhue.runs import replacing, write_json
 
 if TYPE_CHECKING:
@@ -34,16 +34,8 @@ def write_comparison_report(folder: Path) -> Path:
 
 def render(comparison: Comparison) -> str:
     """The page as HTML."""
-    environment = Environment(
-        loader=PackageLoader("knowhue.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    css = Markup(environment.loader.get_source(environment, "page.css")[0])  # type: ignore[union-attr]
-    return environment.get_template("comparing/page.html").render(
-        css=css,
+    return fill(
+        "comparing/page.html",
         asked=comparison.asked,
         methods=comparison.methods,
         reference=comparison.methods[comparison.reference]["title"],
