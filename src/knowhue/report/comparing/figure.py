@@ -109,7 +109,7 @@ def _lines(ax: "Axes", comparison: Comparison, metric: str, scale: float) -> Non
     if gray is not None:
         ax.axhline(scale * gray, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         ax.annotate(
-            "gray", (1, scale * gray), xycoords=("axes fraction", "data"), xytext=(-2, 2), ha="right",
+            "gray", (1, scale * gray), xycoords=("axes fraction", "data"), xytext=(-2, 1), ha="right", va="bottom",
             textcoords="offset points", color=MUTED, fontsize=SMALL,
         )  # fmt: skip
     budget = comparison.regimes.get("clock", {}).get("budget_s")

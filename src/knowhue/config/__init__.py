@@ -1,0 +1,110 @@
+"""Every setting of a run: frozen models, checked when made, saved with the run, hashed into its name."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from knowhue.config.learning import Evaluation, Phase, Tasks, TaskWeights, Training
+from knowhue.config.model import Class, Colour, Encoder
+from knowhue.config.pictures import Pictures, Supervision
+from knowhue.config.section import Count, Positive, Section, Share, Task
+
+__all__ = [
+    "Class",
+    "Colour",
+    "Config",
+    "Count",
+    "Encoder",
+    "Evaluation",
+    "Phase",
+    "Pictures",
+    "Positive",
+    "Section",
+    "Share",
+    "Supervision",
+    "Task",
+    "TaskWeights",
+    "Tasks",
+    "Training",
+    "current_form",
+    "fingerprint",
+]
+
+
+class Config(Section):
+    """One run: one arm of one study with one seed."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
+        default=0, description="names every random stream of the run"
+    )
+    tasks: Tasks = Tasks()
+    pictures: Pictures = Pictures()
+    supervision: Supervision = Supervision()
+    encoder: Encoder = Encoder()
+    colour: Colour = Colour()
+    class_: Class = Field(default=Class(), alias="class")
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+
+    @property
+    def has_base(self) -> bool:
+        """Whether the model stands on a pretrained base, or is a network from scratch."""
+        return "colour" not in self.tasks.names or not self.colour.is_from_scratch
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_todays_form(cls, values: Any) -> Any:
+        return current_form(values) if isinstance(values, Mapping) else values
+
+    @model_validator(mode="after")
+    def _weighting_gets_what_it_needs(self) -> "Config":
+        weighting = self.tasks.weighting
+        if weighting == "task_constrained" and self.evaluation.every_epochs != 1:
+            raise ValueError(
+                "`evaluation.every_epochs` should be 1 where `tasks.weighting = task_constrained`, which looks at the "
+                f"validation error of each epoch. Found `evaluation.every_epochs = {self.evaluation.every_epochs}`."
+            )
+        hinge = self.colour.is_adversarial and self.colour.gan_loss == "hinge"
+        if weighting in ("uncertainty", "gradnorm") and hinge:
+            raise ValueError(
+                f"`colour.gan_loss` should be bce or lsgan where `tasks.weighting = {weighting}`, which needs losses "
+                "that are never negative. Found `colour.gan_loss = hinge`."
+            )
+        return self
+
+
+def current_form(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings, or a part of them, as written by any version so far, in today's form.
+
+    `tasks` was a list of names, and `task_weights` and `training.aggregator` (`sum` for `static`) stood apart.
+
+    >>> current_form({"tasks": ["colour"], "task_weights": {"class": 3.0}})
+    {'tasks': {'names': ['colour'], 'weights': {'class': 3.0}}}
+    """
+    values = dict(values)
+    tasks = values.pop("tasks", {})
+    tasks = dict(tasks) if isinstance(tasks, Mapping) else {"names": tasks}
+    if "task_weights" in values:
+        tasks["weights"] = values.pop("task_weights")
+    training = values.get("training")
+    if isinstance(training, Mapping) and "aggregator" in training:
+        values["training"] = {key: value for key, value in training.items() if key != "aggregator"}
+        tasks["weighting"] = {"sum": "static"}.get(training["aggregator"], training["aggregator"])
+    return {**values, "tasks": tasks} if tasks else values
+
+
+def fingerprint(value: Any) -> str:
+    """Short name of a value: the first 8 hex digits of the SHA-256 of its canonical JSON.
+
+    >>> fingerprint({"b": 1, "a": 2}) == fingerprint({"a": 2, "b": 1})
+    True
+    """
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,0 +1,57 @@
+"""Settings of the pictures and of what they teach."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from knowhue.config.section import Count, Section, Share
+
+
+class Pictures(Section):
+    """Where pictures come from and how they are made ready."""
+
+    source: Literal["folder", "imagenet", "huggingface", "drawn"] = Field(
+        default="folder", description="kind of source; `knowhue study PATH` implies a folder"
+    )
+    path: str | None = Field(
+        default=None, description="folder, root of a local ImageNet tree, or name of a Hugging Face dataset"
+    )
+    wordnet_ids: dict[str, str] = Field(
+        default_factory=dict, description="class name to WordNet id, for `source: imagenet`"
+    )
+    image_column: str = Field(default="image", description="Hugging Face: column of the pictures")
+    label_column: str = Field(default="label", description="Hugging Face: column of the labels")
+    size_px: Annotated[int, Field(ge=16, le=1024)] = Field(
+        default=96, description="side of the square pictures, pixels"
+    )
+    validation_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.2, description="share split off per class where the source has no validation part"
+    )
+    split_seed: Annotated[int, Field(ge=0)] = Field(default=0, description="seed of that split")
+    min_colourfulness: Annotated[float, Field(ge=0)] = Field(
+        default=4.0,
+        description="Hasler-Suesstrunk colourfulness (0 to about 110) below which a picture is near-gray",
+    )
+    duplicate_distance_bits: Annotated[int, Field(ge=0, le=16)] = Field(
+        default=8,
+        description="bits of 64 that perceptual hashes of copies may differ in; 0 finds only equal pixels",
+    )
+    min_per_class: Count = Field(default=10, description="labelled training pictures that each class needs")
+    drawn_count: Count = Field(default=1500, description="drawn: pictures, training and validation together")
+    drawn_seed: Annotated[int, Field(ge=0)] = Field(default=0, description="drawn: seed of the set")
+    class_colour: Share = Field(
+        default=0.8, description="drawn: how far colour follows from class given the lightness, 0 to 1"
+    )
+
+
+class Supervision(Section):
+    """What the training pictures teach. Validation pictures always keep the truth."""
+
+    labelled_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0,
+        description="share of each class's training labels that are known; the rest trains colour only",
+    )
+    placebo: Literal["none", "labels", "colours"] = Field(
+        default="none",
+        description="control: `labels` are shuffled over the pictures, or `colours` are another picture's",
+    )
