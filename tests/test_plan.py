@@ -1,13 +1,16 @@
 """A plan: filled in from a preset, read back from its own YAML, and hashed over all that matters."""
 
+import json
+
 import pytest
 import yaml
 
 from knowhue.apps.settings import explain
 from knowhue.config import Config
-from knowhue.errors import ConfigError
+from knowhue.errors import ConfigError, RunError
 from knowhue.plan import QUESTIONS, Plan, make_plan
 from knowhue.presets import ARMS, STUDY_ARMS, checked, edit, read_yaml
+from knowhue.study import _refuse_another_plan
 
 
 def test_explained_plan_reads_back_to_the_same(tmp_path):
@@ -80,3 +83,26 @@ def test_arms_of_a_preset_are_arms(preset):
 def test_gate_arm_has_both_tasks():
     assert make_plan(Config()).gate_arm == "multi"
     assert make_plan(Config(), ["colour"]).gate_arm is None
+
+
+def test_arms_of_earlier_versions_are_read_in_todays_form():
+    before = {"arms": {"multi": {"tasks": ["colour", "class"], "task_weights": {"class": 3.0}}}}
+    now = {"arms": {"multi": {"tasks": {"names": ["colour", "class"], "weights": {"class": 3.0}}}}}
+    assert checked(Plan, before) == checked(Plan, now)
+    assert checked(Plan, before).hash == checked(Plan, now).hash
+
+
+def test_a_study_frozen_by_an_earlier_version_goes_on(tmp_path):
+    plan = make_plan(Config())
+    frozen = plan.model_dump(mode="json") | {"created": "2026-01-01"}
+    tasks = frozen["config"].pop("tasks")
+    frozen["config"] |= {"tasks": tasks["names"], "task_weights": tasks["weights"]}
+    frozen["config"]["training"]["aggregator"] = "sum"
+    frozen["config"]["colour"] |= {"method": "gan", "decoder": "unet"}
+    frozen["arms"] = {name: {"tasks": edits["tasks"]["names"]} for name, edits in frozen["arms"].items()}
+    (tmp_path / "study.json").write_text(json.dumps(frozen))
+    (tmp_path / "multi").mkdir()
+    (tmp_path / "multi" / "environment.json").write_text("{}")
+    _refuse_another_plan(plan, tmp_path)
+    with pytest.raises(RunError, match=r"config\.tasks\.weights\.class would differ"):
+        _refuse_another_plan(make_plan(edit(Config(), {"tasks": {"weights": {"class": 4.0}}})), tmp_path)

@@ -1,12 +1,12 @@
 """What a study asks, fixed before its first run: questions, arms, seeds, settings, and the hash of them all."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from knowhue.config import Config, Positive, Section, Task, fingerprint
+from knowhue.config import Config, Positive, Section, Task, current_form, fingerprint
 from knowhue.errors import ConfigError
 from knowhue.presets import ARMS, THREE_ARMS, checked, edit, merge
 from knowhue.runs import trained_by
@@ -48,6 +48,15 @@ class Plan(Section):
         default=(0,), description="one block each"
     )
     config: Config = Field(default=Config(), description="the settings that all arms share")
+
+    @field_validator("arms", mode="before")
+    @classmethod
+    def _in_todays_form(cls, arms: Any) -> Any:
+        if not isinstance(arms, Mapping):
+            return arms
+        return {
+            name: current_form(edits) if isinstance(edits, Mapping) else edits for name, edits in arms.items()
+        }
 
     @field_validator("seeds")
     @classmethod

@@ -15,6 +15,7 @@ from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.evaluate import predict_class, predict_colour, predict_gray
 from knowhue.evaluation.metrics import METRICS
 from knowhue.plan import Plan
+from knowhue.presets import checked
 from knowhue.report.page import write_report
 from knowhue.runs import Report, read_json, write_json
 from knowhue.training.distances import noise_floor, score_way
@@ -153,7 +154,7 @@ def _refuse_another_plan(plan: Plan, root: Path) -> None:
         return
     frozen = read_json(path)
     asked = plan.model_dump(mode="json")
-    changed = sorted(_differences({key: frozen.get(key) for key in asked}, asked))
+    changed = sorted(_differences(_in_todays_form(frozen, asked), asked))
     changed = [key for key in changed if not key.startswith("config.evaluation")]
     if changed:
         raise RunError(
@@ -162,6 +163,15 @@ def _refuse_another_plan(plan: Plan, root: Path) -> None:
             "not there (adding seeds until p < .05: up to 20 % false claims). Name another folder with --out, or "
             f"go on with the plan in `{path}`."
         )
+
+
+def _in_todays_form(frozen: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+    """What was frozen, by the names of this version; as it stands where this version cannot read it."""
+    written = {key: frozen.get(key) for key in asked}
+    try:
+        return checked(Plan, written).model_dump(mode="json")
+    except ConfigError:
+        return written
 
 
 def _differences(old: Any, new: Any, key: str = "") -> set[str]:

@@ -9,15 +9,16 @@ import torch
 from knowhue.config import Config
 from knowhue.errors import ConfigError
 from knowhue.objectives import early_stopping
-from knowhue.objectives.balance import Balance, GradNorm
+from knowhue.objectives.balance import TASKS, Balance, GradNorm, Uncertainty
 from knowhue.objectives.early_stopping import TaskConstrained
-from knowhue.objectives.sharing import BALANCES
+from knowhue.objectives.sharing import BALANCES, open_sharing
 from knowhue.objectives.weighting import WEIGHTINGS
 from knowhue.plan import Plan
 from knowhue.presets import checked, edit, load_config
-from knowhue.runs import read_log, trained_by
+from knowhue.runs import read_json, read_log, trained_by
 from knowhue.training import checkpoint, sharing
 from knowhue.training.gate import check_gate
+from knowhue.training.step import Players
 from knowhue.training.train import run_arm
 
 ALL = (*BALANCES, *WEIGHTINGS)
@@ -148,6 +149,30 @@ def test_gradnorm_sees_losses_and_norms_before_its_factors(tiny, entries, monkey
     assert losses["class"] > 1.0  # 10 x cross-entropy, with its static weight
 
 
+def test_uncertainty_follows_the_statically_weighted_losses(tiny, entries, monkeypatch):
+    """Of the first step, recomputed from its log, with one step an epoch."""
+    seen = []
+    observe = Uncertainty.observe_step
+
+    def spy(self, losses, norms):
+        seen.append((losses, norms, self.weights()))
+        observe(self, losses, norms)
+
+    monkeypatch.setattr(Uncertainty, "observe_step", spy)
+    weights = {"colour": 0.5, "class": 7.0}
+    log = entries(weighed(tiny, "uncertainty", training__batch_size=18, tasks__weights=weights))
+    assert len(seen) == len(log)
+    for (losses, norms, factors), entry in zip(seen, log, strict=True):
+        train = entry["train"]
+        colour = 100 * train["l1"] + train["generator"]
+        assert losses == pytest.approx(
+            {"colour": 0.5 * colour, "class": 7 * train["cross_entropy"]}, rel=1e-5
+        )
+        assert norms is None
+        assert factors == pytest.approx({task: train[f"weight_{task}"] for task in TASKS})
+    assert factors != dict.fromkeys(TASKS, 1.0)
+
+
 def test_dwa_follows_the_epochs(tiny, entries):
     log = entries(weighed(tiny, "dwa", tasks__dwa_temperature=0.5))
     factors = [(entry["train"]["weight_colour"], entry["train"]["weight_class"]) for entry in log]
@@ -169,6 +194,69 @@ def test_losses_that_are_no_numbers_are_not_taken_in(tiny, make_work):
     branches = {"colour": features, "class": features}
     losses = {"colour": torch.tensor(float("nan")), "class": torch.tensor(1.0)}
     assert sharing.balance(engine, Proud(), branches, losses)["weight_class"] == 1
+
+
+class Stub:
+    """An engine of one process, whose averages of tensors without values are 1."""
+
+    @staticmethod
+    def average(values):
+        return {name: 1.0 if value.is_meta else value.item() for name, value in values.items()}
+
+
+@pytest.mark.parametrize("way", [sharing.balance, sharing.weigh])
+def test_weights_are_logged_from_the_device_of_the_losses(way):
+    """There they are averaged together; `meta` stands for an accelerator."""
+    features = {task: (torch.ones(2, device="meta", requires_grad=True),) for task in TASKS}
+    losses = {task: features[task][0].square().sum() for task in TASKS}
+    found = way(Stub(), Balance() if way is sharing.balance else lambda _: torch.ones(2), features, losses)
+    assert {value.device.type for value in found.values()} == {"meta"}
+
+
+@pytest.mark.parametrize("balance", [Uncertainty, GradNorm])
+def test_a_batch_without_any_label_tells_a_balance_nothing(balance):
+    features = {task: (torch.ones(2, requires_grad=True),) for task in TASKS}
+    told, untold = balance(), balance()
+    for empty in (True, False, True):
+        size = {"colour": 3.0, "class": 0.0 if empty else 2.0}
+        losses = {task: size[task] * features[task][0].square().sum() for task in TASKS}
+        sharing.balance(Stub(), told, features, dict(losses))
+        if not empty:
+            sharing.balance(Stub(), untold, features, losses)
+    assert told.weights() == untold.weights() != {"colour": 1.0, "class": 1.0}
+
+
+@pytest.mark.parametrize("weighting", ["uncertainty", "gradnorm"])
+def test_few_labels_do_not_stop_a_balanced_run(tiny, make_work, weighting):
+    """Most of the batches have none, and the first step may be such a one."""
+    config = weighed(
+        tiny,
+        weighting,
+        training__batch_size=2,
+        tasks__weighting_rate=0.05,
+    )
+    folder = run_arm(make_work(config, unlabelled=11), config, "multi")
+    log = read_log(folder, "finetune")
+    assert read_json(folder / "status.json")["state"] == "finished"
+    assert log[-1]["train"]["weight_class"] != 1.0
+
+
+@pytest.mark.parametrize("spoilt", ["train", "validation"])
+@pytest.mark.parametrize("weighting", ["task_constrained", "dwa"])
+def test_an_epoch_that_is_no_number_is_not_taken_in(tiny, weighting, spoilt):
+    """A last step can spoil the scores of an epoch whose losses are finite; the next epoch ends the run."""
+    players = Players(*[None] * 4, open_sharing(tiny(tasks__weighting=weighting).tasks))
+    seen = {
+        "train": {"l1": 0.1, "cross_entropy": 1.0},
+        "validation": {"ab_l1": 9.0, "cross_entropy": 1.0},
+    }
+    before = copy.deepcopy(players.sharing.balance.state_dict())
+    players.observe_epoch(**seen | {spoilt: {name: math.nan for name in seen[spoilt]}})
+    for name, value in players.sharing.balance.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0, equal_nan=True)
+    players.observe_epoch(**seen)
+    after = players.sharing.balance.state_dict()
+    assert any(not torch.equal(after[name].nan_to_num(-1), before[name].nan_to_num(-1)) for name in after)
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,11 @@ class Config(Section):
                 "`evaluation.every_epochs` should be 1 where `tasks.weighting = task_constrained`, which looks at the "
                 f"validation error of each epoch. Found `evaluation.every_epochs = {self.evaluation.every_epochs}`."
             )
+        if weighting == "task_constrained" and self.colour.loss != "l1":
+            raise ValueError(
+                "`colour.loss` should be l1 where `tasks.weighting = task_constrained`, which compares training and "
+                f"validation errors in one unit. Found `colour.loss = {self.colour.loss}`."
+            )
         hinge = self.colour.is_adversarial and self.colour.gan_loss == "hinge"
         if weighting in ("uncertainty", "gradnorm") and hinge:
             raise ValueError(

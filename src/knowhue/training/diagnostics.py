@@ -4,6 +4,7 @@ They describe; they do not predict. Conflict is known not to foretell generalisa
 affinity scores only weakly (Azorin et al. 2023), so the report sets them beside the transfer that was found.
 """
 
+import math
 import time
 from collections.abc import Mapping
 
@@ -89,7 +90,8 @@ def _look_ahead(
             after = _by_task(_losses(engine, model, discriminator, batch, config, moved))
             for parameter, value in zip(base, kept, strict=True):
                 parameter.copy_(value)
-        found[f"affinity_{task}_to_{other}"] = 1 - after[other].item() / before[other].item()
+        start = before[other].item()  # 0 where no picture of the batch has a label: nothing to compare with
+        found[f"affinity_{task}_to_{other}"] = 1 - after[other].item() / start if start else math.nan
     return found
 
 
