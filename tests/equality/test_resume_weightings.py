@@ -30,7 +30,8 @@ def test_a_task_that_was_stopped_before_the_cut_stays_stopped(tiny, make_work, m
     """Stopped after the second epoch of four; the criterion would let it go on ever after."""
     verdicts = iter(())
     monkeypatch.setattr(early_stopping, "measure", lambda *_: next(verdicts, None))
-    config = tiny(tasks__weighting="task_constrained", tasks__stop_strip_epochs=1)
+    unscored = {"evaluation__networks": (), "evaluation__perceptual": ()}
+    config = tiny(tasks__weighting="task_constrained", tasks__stop_strip_epochs=1, **unscored)
     config = edit(config, {"training": {"heads": {"epochs": 1}, "finetune": {"epochs": 4}}})
     verdicts = iter([math.inf])
     whole = run_arm(make_work(config, "whole"), config, "multi")
