@@ -89,3 +89,36 @@ def test_a_kept_probe_answers_alike(blobs, tmp_path):
     np.testing.assert_array_equal(
         Probe.load(tmp_path / "probe.npz").predict(blobs[0]), probe.predict(blobs[0])
     )
+
+
+@pytest.mark.parametrize("penalty", [0.1, 10.0])
+def test_nothing_pulls_at_the_solution(blobs, penalty):
+    """The optimality conditions by the textbook formula, with classes of unequal size; the bias is free."""
+    features, labels = blobs[0][:70], np.where(np.arange(70) < 20, 0, blobs[1][:70])
+    probe = fit_probe(features, labels, 3, penalty)
+    x = (features - features.mean(0)) / features.std(0)
+    odds = np.exp(x @ probe.weight + probe.bias)
+    excess = odds / odds.sum(1, keepdims=True) - np.eye(3)[labels]
+    np.testing.assert_allclose(x.T @ excess + penalty * probe.weight, 0, atol=1e-4)
+    np.testing.assert_allclose(excess.sum(0), 0, atol=1e-4)
+
+
+def test_the_order_of_training_pictures_leaves_answers(blobs):
+    features, labels = blobs
+    shuffled = np.random.default_rng(3).permutation(90)
+    asked = np.random.default_rng(4).normal(size=(200, 5))
+    here, there = fit_probe(features, labels, 3), fit_probe(features[shuffled], labels[shuffled], 3)
+    np.testing.assert_array_equal(here.predict(asked), there.predict(asked))
+
+
+def test_classes_weigh_alike_in_balanced_accuracy_and_unknown_pictures_do_not():
+    """A probe of what is above 10: 3 of 4 right in one class, 0 of 1 in the other, two pictures unknown."""
+    probe = Probe(np.zeros(1), np.ones(1), np.array([[-1.0, 1.0]]), np.array([20.0, 0.0]))
+    features = np.array([[9.0], [8.0], [7.0], [14.0], [5.0], [16.0], [3.0]])
+    found = recognised(probe, features, np.array([0, 0, 0, 0, 1, -1, -1]))
+    assert found == {"accuracy": 0.6, "balanced_accuracy": 0.375, "labelled": 5}
+
+
+def test_no_label_at_all_is_an_error(blobs):
+    with pytest.raises(ValueError, match=r"Found none of \[0, 1, 2\]"):
+        fit_probe(blobs[0], np.full(90, -1), 3)
