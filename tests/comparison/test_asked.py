@@ -2,7 +2,7 @@
 
 import pytest
 
-from knowhue.comparison.asked import KNOWN, make_asked
+from knowhue.comparison.asked import KNOWN, make_comparison
 from knowhue.config import Config
 from knowhue.errors import ConfigError
 from knowhue.methods import METHODS, PAPER_METHODS
@@ -10,7 +10,7 @@ from knowhue.presets import edit
 
 
 def test_every_method_is_trained_for_the_same_pictures():
-    asked = make_asked(Config(), tuple(KNOWN))
+    asked = make_comparison(Config(), tuple(KNOWN))
     totals = {name: sum(asked.epochs(name)) for name in KNOWN}
     assert set(totals.values()) == {30 + 15}
     assert {name for name in KNOWN if asked.epochs(name)[0] == 0} == {
@@ -20,14 +20,14 @@ def test_every_method_is_trained_for_the_same_pictures():
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_a_method_is_its_edits_of_the_shared_settings(name):
-    asked = make_asked(edit(Config(), {"pictures": {"size_px": 128}}), tuple(KNOWN))
+    asked = make_comparison(edit(Config(), {"pictures": {"size_px": 128}}), tuple(KNOWN))
     config = asked.at_equal_pictures().run_config(name, 5)
     assert config == edit(asked.config, {**KNOWN[name].edits, "seed": 5})
     assert (config.pictures.size_px, config.tasks.names) == (128, ("colour",))
 
 
 def test_no_two_methods_are_the_same_model():
-    plan = make_asked(Config(), tuple(KNOWN)).at_equal_pictures()
+    plan = make_comparison(Config(), tuple(KNOWN)).at_equal_pictures()
     configs = [plan.run_config(name, 0) for name in KNOWN]
     assert all(one != other for i, one in enumerate(configs) for other in configs[:i])
 
@@ -42,7 +42,7 @@ def test_small_and_paper_sizes_differ_in_size_and_rates_alone():
 
 
 def test_at_equal_clock_a_method_with_unchanged_epochs_is_the_run_that_is_there():
-    asked = make_asked(Config(), ("l1", "gan", "pix2pix"))
+    asked = make_comparison(Config(), ("l1", "gan", "pix2pix"))
     plan = asked.at_equal_clock({"l1": (40, 20), "gan": (30, 15), "pix2pix": (0, 12)})
     assert list(plan.arms) == ["l1-clock", "gan", "pix2pix-clock"]
     assert plan.run_config("gan", 1) == asked.at_equal_pictures().run_config("gan", 1)
@@ -67,28 +67,28 @@ def test_at_equal_clock_a_method_with_unchanged_epochs_is_the_run_that_is_there(
 )
 def test_what_cannot_be_compared_is_named(arguments, message):
     with pytest.raises(ConfigError, match=message):
-        make_asked(Config(), **arguments)
+        make_comparison(Config(), **arguments)
 
 
 def test_settings_that_choose_a_method_themselves_are_refused():
     config = edit(Config(), {"tasks": ["colour"], "colour": {"method": "palette"}})
     with pytest.raises(ConfigError, match=r"leave `colour\.method` to its methods"):
-        make_asked(config)
+        make_comparison(config)
 
 
 def test_without_the_gan_the_first_method_is_the_reference():
-    assert make_asked(Config()).reference == "gan"
-    assert make_asked(Config(), ("unet", "l1")).reference == "unet"
+    assert make_comparison(Config()).reference == "gan"
+    assert make_comparison(Config(), ("unet", "l1")).reference == "unet"
 
 
 def test_hash_covers_what_is_trained():
-    asked = make_asked(Config())
+    asked = make_comparison(Config())
     others = [
-        make_asked(Config(), seeds=(0, 1)),
-        make_asked(Config(), reference="unet"),
-        make_asked(edit(Config(), {"pictures": {"size_px": 64}})),
-        make_asked(Config(), tuple(METHODS)[:-1]),
-        make_asked(Config(), budget_s=10.0),
+        make_comparison(Config(), seeds=(0, 1)),
+        make_comparison(Config(), reference="unet"),
+        make_comparison(edit(Config(), {"pictures": {"size_px": 64}})),
+        make_comparison(Config(), tuple(METHODS)[:-1]),
+        make_comparison(Config(), budget_s=10.0),
     ]
     assert asked.hash not in {other.hash for other in others}
-    assert asked.hash == make_asked(edit(Config(), {"evaluation": {"networks": []}})).hash
+    assert asked.hash == make_comparison(edit(Config(), {"evaluation": {"networks": []}})).hash

@@ -6,7 +6,8 @@ import pytest
 
 from knowhue.apps.cli import main
 from knowhue.comparison import run
-from knowhue.comparison.asked import make_asked
+from knowhue.comparison.asked import make_comparison
+from knowhue.comparison.collect import runs_of
 from knowhue.errors import RunError
 from knowhue.presets import edit
 from knowhue.runs import read_json
@@ -25,7 +26,7 @@ def asked(tiny):
     config = edit(
         config, {"colour": {"palette": small}, "evaluation": {"perceptual": (), "networks": ("lite0",)}}
     )
-    return make_asked(config, METHODS, seeds=(0, 1))
+    return make_comparison(config, METHODS, seeds=(0, 1))
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,17 @@ def test_status_and_report_know_a_comparison(compared, capsys, monkeypatch, tmp_
     assert {path.name for path in tmp_path.iterdir()} == {
         "trade_off.png", "samples_pictures.png", "samples_clock.png",
     }  # fmt: skip
+
+
+def test_a_diverged_reference_sets_no_budget(asked, compared, tmp_path):
+    plan = asked.at_equal_pictures()
+    for folder in runs_of(plan, "gan", compared):
+        copy = tmp_path / folder.relative_to(compared)
+        copy.mkdir(parents=True)
+        (copy / "log.jsonl").write_text((folder / "log.jsonl").read_text())
+        (copy / "status.json").write_text('{"state": "diverged"}')
+    with pytest.raises(RunError, match=r"`gan` diverged with every seed.*--budget.*--out"):
+        run._equal_clock(asked, plan, tmp_path)
 
 
 def test_another_comparison_in_the_same_folder_is_refused(compared, asked):

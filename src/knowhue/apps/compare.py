@@ -49,7 +49,7 @@ def compare(
 ) -> None:
     """Train ways to colour for equal epochs, then for equal seconds, and compare quality and cost."""
     from knowhue.apps.progress import showing_progress
-    from knowhue.comparison.asked import make_asked
+    from knowhue.comparison.asked import make_comparison
     from knowhue.comparison.run import compare as run
     from knowhue.methods import METHODS
     from knowhue.report.comparing.reading import read_comparison
@@ -58,7 +58,7 @@ def compare(
     settings = read_settings_with_pictures(pictures, preset, config, set_)
     chosen = methods.split(",") if methods else tuple(METHODS)
     numbers = range(settings.seed, settings.seed + seeds)
-    asked = make_asked(settings, chosen, reference, numbers, budget)
+    asked = make_comparison(settings, chosen, reference, numbers, budget)
     with showing_progress() as report:
         page = run(asked, out, workers, {"command": command_line()}, report)
     if is_main():

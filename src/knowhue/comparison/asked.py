@@ -84,7 +84,7 @@ class Asked(Section):
         )
 
 
-def make_asked(
+def make_comparison(
     config: Config,
     methods: Sequence[str] = tuple(METHODS),
     reference: str | None = None,

@@ -1,7 +1,7 @@
 """What the runs of a comparison gave and cost, read from their folders; prediction is timed here, side by side."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,6 +28,11 @@ def runs_of(plan: Plan, arm: str, root: Path) -> list[Path]:
     """The folders of an arm's ended runs, by seed."""
     folders = [run_folder(root, arm, plan.run_config(arm, seed)) for seed in plan.seeds]
     return [folder for folder in folders if has_ended(folder)]
+
+
+def finished(folders: Sequence[Path]) -> list[Path]:
+    """Those that did not diverge."""
+    return [folder for folder in folders if read_json(folder / "status.json")["state"] == "finished"]
 
 
 def train_seconds(folder: Path) -> float:

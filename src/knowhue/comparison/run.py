@@ -8,7 +8,7 @@ from typing import Any
 from knowhue import __version__
 from knowhue.comparison.asked import KNOWN, Asked, Epochs, read_plans
 from knowhue.comparison.budget import epochs_within
-from knowhue.comparison.collect import collect, phase_seconds, runs_of, train_seconds
+from knowhue.comparison.collect import collect, finished, phase_seconds, runs_of, train_seconds
 from knowhue.errors import RunError
 from knowhue.plan import Plan
 from knowhue.report.comparing.page import write_comparison_report
@@ -75,10 +75,12 @@ def compare(
 
 def _equal_clock(asked: Asked, plan: Plan, root: Path) -> dict[str, Any]:
     """The budget in seconds and, from what an epoch took, the epochs of each method."""
-    budget = asked.budget_s or _mean([train_seconds(run) for run in runs_of(plan, asked.reference, root)])
+    references = finished(runs_of(plan, asked.reference, root))
+    budget = asked.budget_s or _mean([train_seconds(run) for run in references])
     if not budget:
         raise RunError(
-            f"The reference `{asked.reference}` trained no whole epoch, so it sets no budget. Name one with --budget."
+            f"The reference `{asked.reference}` diverged with every seed: it sets no budget. Name one with --budget, "
+            "or another --reference, and another folder with --out."
         )
     epochs: dict[str, Epochs] = {}
     for name in asked.methods:

@@ -12,6 +12,7 @@ from knowhue.evaluation.distribution import Features
 from knowhue.runs import replacing
 
 Labels = NDArray[np.int64]
+_LEVEL = 1e-4
 PENALTY = 100.0
 """Of 0.1 to 10,000, what recognised true pictures best in five-fold cross-validation of the training part alone."""
 
@@ -81,6 +82,10 @@ def fit_probe(features: Features, labels: Labels, classes: int, penalty: float =
     found = minimize(
         loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 2000, "gtol": 1e-7, "ftol": 0}
     )
+    if np.abs(found.jac).max() > _LEVEL:
+        raise ValueError(
+            f"The probe should have come to rest. Found a slope of {np.abs(found.jac).max():.1e}."
+        )
     solved = found.x.reshape(x.shape[1], classes)
     return Probe(mean, deviation, solved[:-1], solved[-1])
 

@@ -57,8 +57,12 @@ class Engine:
         return module.to(self.device, memory_format=torch.channels_last)  # pyright: ignore
 
     def release(self) -> None:
-        """Let go of modules distributed before; a study has many runs."""
-        self._accelerator.free_memory()
+        """Let go of modules distributed before, and of a GPU's memory; a study has many runs.
+
+        One process on a CPU has nothing to let go of, and is spared the search for garbage: a third of a tiny run.
+        """
+        if self.share.world > 1 or self.device.type != "cpu":
+            self._accelerator.free_memory()
 
     def distribute(self, module: Module) -> Module:
         """Wrap for several processes; of a bare module, anew whenever what trains has changed."""
