@@ -42,7 +42,9 @@ def test_the_wheel_says_that_it_is_typed_and_carries_its_licence(wheel):
 
 
 def test_every_tracked_file_of_the_package_is_in_the_wheel(wheel):
-    tracked = run("git", "-c", f"safe.directory={ROOT}", "ls-tree", "-r", "--name-only", "HEAD", "src", cwd=ROOT)
+    tracked = run(
+        "git", "-c", f"safe.directory={ROOT}", "ls-tree", "-r", "--name-only", "HEAD", "src", cwd=ROOT
+    )
     wanted = {name.removeprefix("src/") for name in tracked.splitlines()}
     assert wanted - set(zipfile.ZipFile(wheel).namelist()) == set()
 
@@ -52,7 +54,19 @@ def test_the_installed_wheel_colours_a_photo_away_from_its_sources(wheel, tmp_pa
     with zipfile.ZipFile(wheel) as packed:
         packed.extractall(site)
     Image.open(JELLYFISH).convert("L").save(tmp_path / "old.png")
-    where = run(sys.executable, "-c", "import knowhue; print(knowhue.__file__)", cwd=tmp_path, PYTHONPATH=str(site))
+    where = run(
+        sys.executable, "-c", "import knowhue; print(knowhue.__file__)", cwd=tmp_path, PYTHONPATH=str(site)
+    )
     assert Path(where.strip()).is_relative_to(site)
-    run(sys.executable, "-m", "knowhue", "colorize", "old.png", "-o", "new.png", cwd=tmp_path, PYTHONPATH=str(site))
+    run(
+        sys.executable,
+        "-m",
+        "knowhue",
+        "colorize",
+        "old.png",
+        "-o",
+        "new.png",
+        cwd=tmp_path,
+        PYTHONPATH=str(site),
+    )
     assert Image.open(tmp_path / "new.png").convert("HSV").getchannel("S").getextrema()[1] > 60
