@@ -9,11 +9,12 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
+sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("serving", "report")]
 playwright = pytest.importorskip("playwright.sync_api", reason="needs `pip install playwright`")
 pytest.importorskip("gradio", reason="needs `pip install 'knowhue[serve]'`")
 
@@ -91,16 +92,19 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture
-def visit(browser: Any, served: Served) -> Iterator[Callable[..., Visit]]:
-    """Open the page: `visit(width=360, color_scheme="dark")`; afterwards, it must have asked its own host alone."""
-    opened: list[tuple[Any, Visit]] = []
+def opened(browser: Any) -> Iterator[Callable[..., Visit]]:
+    """Open an address: `opened(url, width=390, color_scheme="dark")`.
+
+    Whatever was opened must have asked its own host alone, been answered, and complained of nothing.
+    """
+    visits: list[tuple[Any, Visit, str]] = []
     complaints: list[str] = []
 
-    def go(width: int = 1280, height: int = 900, **options: Any) -> Visit:
+    def go(url: str, width: int = 1280, height: int = 900, **options: Any) -> Visit:
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         page = context.new_page()
         seen = Visit(page, [])
-        opened.append((context, seen))
+        visits.append((context, seen, _origin(url)))
         page.set_default_timeout(15_000)
         page.on("request", lambda request: seen.asked.append(request.url))
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -109,17 +113,34 @@ def visit(browser: Any, served: Served) -> Iterator[Callable[..., Visit]]:
             lambda got: complaints.append(f"{got.status} {got.url}") if got.status >= 400 else None,
         )
         page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
-        page.goto(served.address)
-        page.locator("#photos button").first.wait_for()
-        page.locator("#stage .empty").wait_for()
+        page.goto(url)
         return seen
 
     yield go
-    for context, seen in opened:
+    for context, seen, origin in visits:
         context.close()
-        foreign = [url for url in seen.asked if not url.startswith((served.address, "data:", "blob:"))]
+        foreign = [url for url in seen.asked if not url.startswith((origin, "data:", "blob:"))]
         assert foreign == []
     assert complaints == []
+
+
+def _origin(url: str) -> str:
+    """What every request of a page begins with: its host, or of a file the file itself."""
+    found = urlsplit(url)
+    return url if found.scheme == "file" else f"{found.scheme}://{found.netloc}/"
+
+
+@pytest.fixture
+def visit(opened: Callable[..., Visit], served: Served) -> Callable[..., Visit]:
+    """Open the server's page: `visit(width=360, color_scheme="dark")`."""
+
+    def go(**options: Any) -> Visit:
+        seen = opened(served.address, **options)
+        seen.page.locator("#photos button").first.wait_for()
+        seen.page.locator("#stage .empty").wait_for()
+        return seen
+
+    return go
 
 
 @pytest.fixture

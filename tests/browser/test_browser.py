@@ -238,7 +238,7 @@ def test_text_can_be_read_in_both_themes(visit, scheme: str):
 
 
 def test_a_phone_shows_photos_first_and_needs_no_sideways_scrolling(visit):
-    page = visit(360, 740, has_touch=True, is_mobile=True, device_scale_factor=2).page
+    page = visit(width=360, height=740, has_touch=True, is_mobile=True, device_scale_factor=2).page
     upload(page, ("a.png", scene()), ("b.png", scene()))
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     places = [page.locator(name).bounding_box()["y"] for name in ("#intake", "#results", "#tuning")]

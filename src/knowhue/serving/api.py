@@ -131,7 +131,7 @@ def _refusals() -> dict[int | str, dict[str, Any]]:
     openapi_extra=_body(ColourOptions),
 )
 async def colorize(request: Request) -> Response:
-    """Colour a picture. Options go into the query, or into the form, whose word is the last."""
+    """Colour a picture. Options are query parameters or form fields; a form field overrides."""
     upload, options, name, batcher = await _received(request, ColourOptions)
     _require(batcher, name, "colour")
     ask = Ask(

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import PurePath
 from urllib.parse import quote
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
@@ -18,11 +18,6 @@ from knowhue.serving.page_work import download_name, whole_ask
 from knowhue.serving.schemas import MEDIA_TYPES
 from knowhue.serving.settings import ServerSettings
 from knowhue.serving.studies import REPORT_POLICY, report_file, strip
-
-ICON = (
-    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#8a929b" d="M8 1a7 7 0 0 0 0 14z"/>'
-    '<path fill="#c8500a" d="M8 1a7 7 0 0 1 0 14z"/></svg>'
-)
 
 
 def page_routes(desk: Desk, events: Events, settings: ServerSettings) -> APIRouter:
@@ -72,10 +67,6 @@ def page_routes(desk: Desk, events: Events, settings: ServerSettings) -> APIRout
         if data is None:
             raise HTTPException(404)
         return Response(data, media_type="image/png")
-
-    @router.get("/favicon.ico")
-    async def icon(_: Request) -> Response:
-        return Response(ICON, media_type="image/svg+xml")
 
     def _found(sitting: str, model: str) -> tuple[Sitting, Batcher]:
         visitor, batcher = desk.by_key(sitting), events.batchers.get(model)

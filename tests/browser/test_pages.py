@@ -1,0 +1,92 @@
+"""Every page that people see opens in a browser: it shows something, asks no other host, and complains of nothing.
+
+The server's main page has tests of its own; here are the API's documentation and the reports.
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs `pip install playwright`")
+from synthetic_comparison import write_comparison  # noqa: E402
+from synthetic_study import write_study  # noqa: E402
+
+from knowhue.report.comparing.page import write_comparison_report  # noqa: E402
+from knowhue.report.page import write_report  # noqa: E402
+
+expect = playwright.expect
+SCREENS = {
+    "desktop": {"width": 1280},
+    "dark": {"width": 1280, "color_scheme": "dark"},
+    "phone": {"width": 390, "height": 800, "is_mobile": True, "has_touch": True},
+}
+
+
+@pytest.fixture(params=SCREENS)
+def screen(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return SCREENS[request.param]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(write_study(tmp_path_factory.mktemp("report") / "demo", seeds=(0, 1)))
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_comparison_report(write_comparison(tmp_path_factory.mktemp("comparison")))
+
+
+def test_the_documentation_shows_every_route_and_its_answers(opened, served, screen):
+    page = opened(f"{served.address}/docs", **screen).page
+    for path in ("/v1/colorize", "/v1/classify", "/v1/models", "/healthz", "/readyz", "/metrics"):
+        expect(page.locator(f'.opblock [data-path="{path}"]')).to_be_visible()
+    page.locator('[data-path="/v1/colorize"]').click()
+    expect(
+        page.locator(".opblock.is-open").get_by_text("what the chroma is multiplied by").first
+    ).to_be_visible()
+    expect(
+        page.locator(".opblock.is-open .responses-table").get_by_text("Knowhue-Class").first
+    ).to_be_visible()
+    expect(page.locator(".errors-wrapper")).to_have_count(0)
+    assert page.evaluate("document.documentElement.scrollWidth") <= screen["width"]
+
+
+def test_the_documentation_sends_requests(opened, served):
+    page = opened(f"{served.address}/docs").page
+    page.locator('[data-path="/v1/models"]').click()
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_role("button", name="Execute").click()
+    expect(page.locator(".live-responses-table").get_by_text('"alone"').first).to_be_visible()
+
+
+@pytest.mark.parametrize("kind", ["report", "comparison"])
+def test_a_report_shows_all_of_its_figures(opened, request, kind, screen):
+    file: Path = request.getfixturevalue(kind)
+    page = opened(file.as_uri(), **screen).page
+    expect(page.locator("h1")).to_be_visible()
+    assert page.locator("figure").count() >= 1
+    assert_drawn(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= screen["width"]
+
+
+def test_the_server_shows_a_report_as_it_is(opened, served, report):
+    """In a sandbox, under a policy that must not hold back its styles, drawings and pictures."""
+    (served.study / "report.html").write_bytes(report.read_bytes())
+    page = opened(f"{served.address}/page/studies/0/report.html").page
+    expect(page.locator("h1")).to_be_visible()
+    assert_drawn(page)
+
+
+def assert_drawn(page: Any) -> None:
+    """No picture is broken, and every drawing has more than one colour."""
+    broken = page.locator("img").evaluate_all("all => all.filter(e => !e.naturalWidth).map(e => e.alt)")
+    assert broken == []
+    page.locator("details").evaluate_all("all => all.forEach(e => e.open = true)")
+    for figure in page.locator("figure svg, figure img").all():
+        shown = np.asarray(Image.open(io.BytesIO(figure.screenshot())).convert("L"))
+        assert shown.std() > 2, figure.evaluate("e => e.outerHTML.slice(0, 200)")
