@@ -14,15 +14,27 @@ DIR/<arm>/seed-<n>-<fingerprint>/    one run
     status.json                      written last; the only file that the runner trusts
 DIR/heads/<task>/seed-<n>-<fingerprint>/   a head trained on the frozen base, forked by the arms
 DIR/results.json DIR/report.html     made from all of the above
+DIR/.lock                            there while a process works on the folder, see `locked`
 """
 
+import errno
+import getpass
 import json
 import os
+import shlex
+import socket
+import sys
 import tempfile
+import threading
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
+
+from filelock import FileLock, Timeout
 
 from knowhue.config import Config, fingerprint
 from knowhue.errors import RunError
@@ -61,6 +73,106 @@ def run_folder(root: Path, arm: str, config: Config) -> Path:
     return root / arm / f"seed-{config.seed}-{fingerprint(trained_by(config))}"
 
 
+LOCK = ".lock"
+REPORT_LOCK = ".report.lock"
+"""Of the report alone, which may be made while its study runs."""
+REPORT_S = 60.0
+_WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+_LONGEST_COMMAND = 200
+
+
+@contextmanager
+def locked(folder: Path, what: str, *, name: str = LOCK, wait_s: float = 0.5) -> Iterator[None]:
+    """Keep other processes from writing to a folder for as long as the block runs.
+
+    The operating system holds the lock and lets go of it when the process ends, however it ends: a lock file that a
+    killed process left behind locks nobody out. Within one thread the same folder may be locked again. Of the
+    processes of `torch.distributed.run` the first locks for all. A folder made for the lock is removed again if the
+    block left nothing in it.
+
+    Args:
+        folder: what is written; made if it is not there.
+        what: is being done, in a word, for whoever is refused.
+        name: of the lock file, where less than the whole folder is written.
+        wait_s: seconds to wait for another process to end.
+
+    Raises:
+        RunError: another process has it, with who, where and since when; or the folder cannot be written.
+    """
+    path = folder / name
+    key = os.path.realpath(path)
+    held: set[str] = _held.__dict__.setdefault("paths", set())
+    if key in held or os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    is_new = not folder.exists()
+    lock = FileLock(path, timeout=wait_s, fallback_to_soft=False, on_acquired=partial(_sign, what))
+    try:
+        _acquire(lock, path)
+        held.add(key)
+        yield
+    finally:
+        if lock.is_locked:
+            with suppress(OSError):  # while it is held, so that nobody else's is removed
+                path.unlink()
+            lock.release()
+        held.discard(key)
+        if is_new:
+            remove_if_empty(folder)
+
+
+_held = threading.local()
+
+
+def _acquire(lock: FileLock, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise RunError(
+            f"`{path.parent}` is in use{_holder(path)}. Wait for that to end, or name another folder or file."
+        ) from None
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise RunError(
+                f"Cannot write `{path}`: {error.strerror}. Name another folder, or free it."
+            ) from None
+        path.unlink(missing_ok=True)
+        warnings.warn(
+            f"`{path.parent}` is on a file system that cannot lock ({error.strerror}): make sure that no other process "
+            "writes to it.",
+            stacklevel=4,
+        )
+
+
+def _sign(what: str, descriptor: int) -> None:
+    """Say in the lock file who holds it."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container without an entry for its user
+        user = "unknown"
+    holder = {
+        "what": what,
+        "user": user,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "since": datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
+        "command": shlex.join(sys.argv)[:_LONGEST_COMMAND],
+    }
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, json.dumps(holder).encode())
+
+
+def _holder(path: Path) -> str:
+    """Who holds a lock, as far as it can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        who = f"{found['user']}@{found['host']}, process {found['pid']}, since {found['since']}"
+        return f" by {who} ({found['what']}: {found['command']!a})"
+    except (OSError, ValueError, TypeError, KeyError):
+        return " by another process"
+
+
 def require_writable(folder: Path) -> None:
     """Make sure, before hours of work, that its results can be kept.
 
@@ -77,7 +189,7 @@ def require_writable(folder: Path) -> None:
 
 def remove_if_empty(folder: Path) -> None:
     """Leave no trace of work that came to nothing."""
-    if folder.is_dir() and not any(folder.iterdir()):
+    with suppress(OSError):  # there is something in it, or nothing at all
         folder.rmdir()
 
 

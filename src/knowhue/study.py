@@ -17,7 +17,7 @@ from knowhue.evaluation.metrics import METRICS
 from knowhue.plan import Plan
 from knowhue.presets import checked
 from knowhue.report.page import write_report
-from knowhue.runs import Report, read_json, write_json
+from knowhue.runs import Report, locked, read_json, write_json
 from knowhue.training.distances import noise_floor, score_way
 from knowhue.training.gate import check_gate
 from knowhue.training.loop import Work
@@ -49,12 +49,18 @@ def run_study(
 
     Raises:
         ConfigError: `workers` does not fit.
-        RunError: `root` holds a study with another plan, which was frozen when its first run started.
+        RunError: `root` holds a study with another plan, which was frozen when its first run started, or another
+            process works on it.
     """
+    with locked(root, "study"):
+        return _run_study(plan, root, workers, description or {}, report)
+
+
+def _run_study(plan: Plan, root: Path, workers: int, description: dict[str, Any], report: Report) -> Path:
     _refuse_another_plan(plan, root)
     work = open_work(plan.config, root, report, [plan.run_config(arm, plan.seeds[0]) for arm in plan.arms])
     if work.engine.is_main:
-        freeze(plan, root, description or {})
+        freeze(plan, root, description)
         write_baselines(work, plan.config.evaluation)
         write_truth(work)
     work.engine.wait()

@@ -163,13 +163,6 @@ def test_every_name_can_be_written_and_read(out: Path):
         assert ledger.has(odd, odd, stamp(out))
 
 
-def test_one_process_at_a_time(out: Path):
-    with opened(out), pytest.raises(RunError, match="one process at a time"):
-        opened(out)
-    with opened(out):
-        pass
-
-
 @pytest.mark.parametrize("text", ["something else\n{}\n", "[]\n", '{"a": 1}\n', "\xff\xfe\n"])
 def test_a_file_that_is_not_ours_is_left_alone(out: Path, text: str):
     (out / LEDGER).write_bytes(text.encode("latin-1"))

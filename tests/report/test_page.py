@@ -6,18 +6,22 @@ import html
 import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from synthetic_study import METRICS, change, put, run_of, write_study
 from test_figures import STATES
 
+from knowhue.errors import RunError
 from knowhue.report.notices import warnings
 from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
 from knowhue.report.results import results_table
 from knowhue.report.tables import score_tables
+from knowhue.runs import LOCK, REPORT_LOCK
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -175,3 +179,18 @@ def test_sample_pictures_of_one_row_share_a_seed(tmp_path: Path):
     study = read_study(tmp_path)
     shown = [study.shown(arm) for arm in study.runs]
     assert [run and run.seed for run in shown] == [1, 1, 1]
+
+
+def test_is_made_while_its_study_runs_but_not_twice_at_once(one_seed, tmp_path, monkeypatch):
+    folder = shutil.copytree(one_seed, tmp_path / "study")
+    monkeypatch.setattr("knowhue.report.page.REPORT_S", 0.01)
+    with FileLock(folder / LOCK):
+        assert write_report(folder).exists()
+    with FileLock(folder / REPORT_LOCK), pytest.raises(RunError, match="is in use"):
+        write_report(folder)
+
+
+def test_no_trace_is_left_where_there_is_no_study(tmp_path):
+    with pytest.raises(RunError):
+        write_report(tmp_path / "nowhere")
+    assert list(tmp_path.iterdir()) == []

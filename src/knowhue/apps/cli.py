@@ -122,9 +122,9 @@ def prepare(
     settings = read_settings_with_pictures(pictures, preset, config, set_)
     from knowhue.apps.progress import showing_progress
     from knowhue.data.prepare import prepare as run
-    from knowhue.runs import read_json
+    from knowhue.runs import locked, read_json
 
-    with showing_progress() as report:
+    with locked(out, "prepare"), showing_progress() as report:
         run(settings.pictures, out / "pictures", report)
     summary = read_json(out / "pictures" / "prepared.json")
     for part, counts in summary["counts"].items():

@@ -7,6 +7,7 @@ from pathlib import Path
 from knowhue.errors import ConfigError
 from knowhue.inference.networks.opening import find_model
 from knowhue.inference.networks.torch_network import TorchNetwork, open_torch
+from knowhue.runs import locked
 
 UNITS = {"chroma": "CIELAB units", "probabilities": "", "novelty": ""}
 PRECISIONS = {
@@ -39,11 +40,12 @@ def run_export(
     network = _licensed(open_torch(path), licence)
     target = out or Path(f"{Path(source).resolve().name}{'' if kind == 'hub-folder' else '.' + kind}")
     _refuse_suffix(kind, target)
-    yield from EXPORTS[kind](network, target, precision, calibrate)
-    if upload is not None:
-        from knowhue.inference.networks.sharing import upload as send
+    with locked(target.parent, "export", name=f".{target.name}.lock"):
+        yield from EXPORTS[kind](network, target, precision, calibrate)
+        if upload is not None:
+            from knowhue.inference.networks.sharing import upload as send
 
-        yield f"uploaded: {send(target, upload)}"
+            yield f"uploaded: {send(target, upload)}"
 
 
 def _check(kind: str, precision: str, calibrate: Path | None, upload: str | None) -> None:

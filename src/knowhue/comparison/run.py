@@ -12,7 +12,7 @@ from knowhue.comparison.collect import collect, finished, phase_seconds, runs_of
 from knowhue.errors import RunError
 from knowhue.plan import Plan
 from knowhue.report.comparing.page import write_comparison_report
-from knowhue.runs import Report, read_json, write_json
+from knowhue.runs import Report, locked, read_json, write_json
 from knowhue.study import run_cells, write_baselines
 from knowhue.training.outcome import write_truth
 from knowhue.training.train import open_work
@@ -44,9 +44,15 @@ def compare(
 
     Raises:
         ConfigError: `workers` does not fit.
-        RunError: `root` holds another comparison, which was frozen when its first run started.
+        RunError: `root` holds another comparison, which was frozen when its first run started, or another process
+            works on it.
     """
-    frozen = _freeze(asked, root, dict(description or {}))
+    with locked(root, "compare"):
+        return _compare(asked, root, workers, dict(description or {}), report)
+
+
+def _compare(asked: Asked, root: Path, workers: int, description: dict[str, Any], report: Report) -> Path:
+    frozen = _freeze(asked, root, description)
     first = asked.at_equal_pictures()
     work = open_work(
         asked.config, root, report, [first.run_config(arm, asked.seeds[0]) for arm in first.arms]

@@ -26,7 +26,7 @@ from knowhue.report.results import results_table
 from knowhue.report.svg import to_svg
 from knowhue.report.template import fill
 from knowhue.report.verdicts import verdicts
-from knowhue.runs import replacing, write_json
+from knowhue.runs import REPORT_LOCK, REPORT_S, locked, read_description, replacing, write_json
 
 _LONGEST_LIST = 300
 """Left-out pictures listed by name; the rest is counted and stands in `prepared.json`."""
@@ -44,12 +44,14 @@ def write_report(folder: Path) -> Path:
     Raises:
         RunError: the folder is no study, or cannot be written.
     """
-    study = read_study(folder)
-    results = results_table(study)
-    write_json(folder / "results.json", results)
+    read_description(folder)  # before a lock is laid into any folder
     page = folder / "report.html"
-    with replacing(page) as file:
-        file.write(render_page(study, results))
+    with locked(folder, "report", name=REPORT_LOCK, wait_s=REPORT_S):
+        study = read_study(folder)
+        results = results_table(study)
+        write_json(folder / "results.json", results)
+        with replacing(page) as file:
+            file.write(render_page(study, results))
     return page
 
 

@@ -20,7 +20,7 @@ from knowhue.errors import RunError
 from knowhue.evaluation.temperature import fit_temperature, judge_temperature
 from knowhue.models.deployed import Deployed, pool
 from knowhue.models.multitask import MultiTask
-from knowhue.runs import Report, finished_run, read_config, replacing
+from knowhue.runs import Report, finished_run, locked, read_config, replacing
 from knowhue.training.engine import Engine
 from knowhue.training.loop import Work
 from knowhue.training.train import load_run
@@ -28,6 +28,8 @@ from knowhue.training.train import load_run
 FILE = "colorizer.safetensors"
 NOVELTY_QUANTILE = 0.99
 REFERENCES = 2000
+DEPLOY_S = 600.0
+"""Seconds to wait for another process that deploys the same run."""
 SCORES = {
     "ab_l1": "ab_l1",
     "ciede2000": "ciede2000",
@@ -55,12 +57,18 @@ def deploy(folder: Path, report: Report = lambda _: None, licence: str = "") -> 
     folder = finished_run(folder)
     path = folder / FILE
     if not path.exists():
-        report({"stage": "deploy"})
-        config, root = read_config(folder), folder.parent.parent
-        _refuse_without_base(config, folder)
-        work = Work(root, Engine(config.training), load_prepared(root / "pictures"), report)
-        write_deployed(path, *fit(work, config, folder, licence))
+        with locked(folder, "deploy", wait_s=DEPLOY_S):
+            if not path.exists():  # another process may just have made it
+                _deploy(folder, path, report, licence)
     return path
+
+
+def _deploy(folder: Path, path: Path, report: Report, licence: str) -> None:
+    report({"stage": "deploy"})
+    config, root = read_config(folder), folder.parent.parent
+    _refuse_without_base(config, folder)
+    work = Work(root, Engine(config.training), load_prepared(root / "pictures"), report)
+    write_deployed(path, *fit(work, config, folder, licence))
 
 
 def _refuse_without_base(config: Config, folder: Path) -> None:

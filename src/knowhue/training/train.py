@@ -20,6 +20,7 @@ from knowhue.presets import arm_config, edit
 from knowhue.runs import (
     Report,
     has_ended,
+    locked,
     read_config,
     read_json,
     read_log,
@@ -56,7 +57,8 @@ def train(config: Config, root: Path, arm: str = "multi", report: Report = lambd
         KnowhueError: settings, pictures, weights or folder do not serve; the message says how to mend it.
     """
     config = arm_config(config, arm)
-    return run_arm(open_work(config, root, report), config, arm)
+    with locked(root, "train"):
+        return run_arm(open_work(config, root, report), config, arm)
 
 
 def open_work(config: Config, root: Path, report: Report, runs: Sequence[Config] = ()) -> Work:
@@ -109,7 +111,7 @@ def evaluate_run(folder: Path, report: Report = lambda _: None) -> Evaluation:
     """Score a trained run again, on its study's validation pictures, and write its scores anew.
 
     Raises:
-        RunError: `folder` is no run folder of a finished run.
+        RunError: `folder` is no run folder of a finished run, or another process works on its study.
     """
     if not has_ended(folder):
         raise RunError(
@@ -118,13 +120,14 @@ def evaluate_run(folder: Path, report: Report = lambda _: None) -> Evaluation:
         )
     config = read_config(folder)
     root = folder.parent.parent
-    work = Work(root, Engine(config.training), load_prepared(root / "pictures"), report)
-    _has_ended(work, folder)
-    session = _session(work, config)
-    _load(session, folder)
-    scored = validate(work, config, session, full=True)
-    if work.engine.is_main:
-        write_scores(folder, work.prepared, scored, measure_set(work, config.evaluation, scored.features))
+    with locked(root, "evaluate"):
+        work = Work(root, Engine(config.training), load_prepared(root / "pictures"), report)
+        _has_ended(work, folder)
+        session = _session(work, config)
+        _load(session, folder)
+        scored = validate(work, config, session, full=True)
+        if work.engine.is_main:
+            write_scores(folder, work.prepared, scored, measure_set(work, config.evaluation, scored.features))
     return scored
 
 

@@ -20,7 +20,7 @@ from knowhue.inference.films.steady import STRENGTH, Past, Steadier
 from knowhue.inference.films.summary import Summary, summarise
 from knowhue.inference.networks.network import Answers, FloatArray
 from knowhue.inference.pixels import Reach, paint
-from knowhue.runs import Report
+from knowhue.runs import Report, locked
 
 if TYPE_CHECKING:
     from knowhue.inference.films.footage import Footage, Frame
@@ -66,7 +66,7 @@ def colorize_film(
     colorizer.require("colour")
     footage = _footage()
     codec = _check(source, out, wishes, overwrite)
-    with footage.open_footage(source) as film:
+    with locked(out.parent, "colorize", name=f".{out.name}.lock"), footage.open_footage(source) as film:
         job = _job(colorizer, source, wishes, codec, strength, reel_frames)
         reels = Reels(out.with_name(f".{out.name}.colorizing"), job)
         if reels.began_anew:

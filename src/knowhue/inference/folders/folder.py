@@ -17,7 +17,7 @@ from knowhue.inference.folders.listing import Item, list_folder
 from knowhue.inference.folders.pipeline import Limits, Stages, flow
 from knowhue.inference.folders.stages import ALONE, PictureStages
 from knowhue.inference.folders.tally import Progress, Summary
-from knowhue.runs import Report, require_writable
+from knowhue.runs import Report, locked
 
 STAGING = ".colorizing"
 """Folder in the output folder where pictures are written before they are put in their place."""
@@ -56,15 +56,14 @@ def colorize_folder(
     Raises:
         PictureError: no folder, or no picture in it.
         ConfigError: names that clash, hints, or a model without a colour head.
-        RunError: `out` holds other files or another job's colours, or it cannot be written (any more).
+        RunError: `out` holds other files or another job's colours, another process writes to it, or it cannot be
+            written (any more).
     """
     started = time.monotonic()
     colorizer.require("colour")
     _check(wishes, suffix, on_error)
     items = list_folder(source, out, SUFFIXES, _renaming(suffix))
-    require_writable(out)
-    out.mkdir(parents=True, exist_ok=True)
-    with Ledger(out, _job(colorizer, source, wishes, suffix), overwrite) as ledger:
+    with locked(out, "colorize"), Ledger(out, _job(colorizer, source, wishes, suffix), overwrite) as ledger:
         waiting = [item for item in items if not ledger.has(item.path, item.output, Stamp.of(item.source))]
         _refuse_strangers(waiting, ledger)
         progress = Progress(ledger, len(items), len(items) - len(waiting), on_error == "stop", report)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from knowhue.errors import RunError
-from knowhue.inference.folders.locking import hold, release
 from knowhue.runs import replacing
 
 LEDGER = "colorized.jsonl"
@@ -44,7 +43,7 @@ class Stamp(NamedTuple):
 
 
 class Ledger:
-    """The lines of one output folder, for one process at a time.
+    """The lines of one output folder, which its user has locked.
 
     Attributes:
         records: of the pictures that are done, by path.
@@ -54,27 +53,21 @@ class Ledger:
         """Read what was done, repair what a kill left, and open the file to go on.
 
         Raises:
-            RunError: it is another job's, another process is at it, or it cannot be read or written.
+            RunError: it is another job's, or it cannot be read or written.
         """
         self.out = out
         self.job = job
         self._overwrite = overwrite
-        self._folder = hold(out)
-        try:
-            self.records = self._kept(self._read())
-            with replacing(out / LEDGER) as file:
-                file.writelines(_line(record) + "\n" for record in self.records.values())
-            self._file = FileIO(out / LEDGER, "a")
-        except BaseException:
-            release(self._folder)
-            raise
+        self.records = self._kept(self._read())
+        with replacing(out / LEDGER) as file:
+            file.writelines(_line(record) + "\n" for record in self.records.values())
+        self._file = FileIO(out / LEDGER, "a")
 
     def __enter__(self) -> "Ledger":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
-        release(self._folder)
 
     def has(self, path: str, output: str, stamp: Stamp | None) -> bool:
         """Whether a picture was done as it is now, and its output is still there."""

@@ -12,7 +12,7 @@ from knowhue.report.comparing.summary import results
 from knowhue.report.comparing.table import cost_table, quality_table
 from knowhue.report.svg import to_svg
 from knowhue.report.template import fill
-from knowhue.runs import replacing, write_json
+from knowhue.runs import REPORT_LOCK, REPORT_S, locked, replacing, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,11 +24,13 @@ def write_comparison_report(folder: Path) -> Path:
     Raises:
         RunError: the folder holds no comparison, or cannot be written.
     """
-    comparison = read_comparison(folder)
-    write_json(folder / "comparison-results.json", results(comparison))
+    read_comparison(folder)  # before a lock is laid into any folder
     page = folder / "comparison.html"
-    with replacing(page) as file:
-        file.write(render(comparison))
+    with locked(folder, "report", name=REPORT_LOCK, wait_s=REPORT_S):
+        comparison = read_comparison(folder)
+        write_json(folder / "comparison-results.json", results(comparison))
+        with replacing(page) as file:
+            file.write(render(comparison))
     return page
 
 

@@ -1,0 +1,154 @@
+"""One process at a time writes to a folder; the second is told who, where and since when."""
+
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from knowhue.errors import RunError
+from knowhue.runs import LOCK, locked, remove_if_empty
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from knowhue.runs import locked
+with locked(Path(sys.argv[1]), "study"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A folder that another process holds, and that process."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield tmp_path / "out", process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def enter(folder: Path, what: str = "study") -> None:
+    with locked(folder, what, wait_s=0.01):
+        pass
+
+
+def test_the_second_process_is_told_who_where_and_since_when(held):
+    folder, process = held
+    with pytest.raises(RunError) as refused:
+        enter(folder)
+    text = str(refused.value)
+    assert re.search(
+        rf"out` is in use by \S+@\S+, process {process.pid}, since \d{{4}}-\d\d-\d\d \d\d:", text
+    )
+    assert "(study: '-c " in text
+    assert text.endswith("Wait for that to end, or name another folder or file.")
+    assert "\n" not in text
+
+
+def test_a_killed_process_locks_nobody_out(held):
+    folder, process = held
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (folder / LOCK).exists()
+    enter(folder)
+    assert not (folder / LOCK).exists()
+
+
+@pytest.mark.parametrize("content", ["", "half of the", "[]", '{"user": 1}', "\udcff"])
+def test_a_lock_file_alone_is_no_lock(tmp_path, content):
+    (tmp_path / LOCK).write_bytes(os.fsencode(content))
+    enter(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"half of the", b"[]", b"\xff"])
+def test_a_holder_that_cannot_be_read_holds_all_the_same(held, content):
+    folder, _ = held
+    (folder / LOCK).write_bytes(content)
+    with pytest.raises(RunError, match="in use by another process"):
+        enter(folder)
+
+
+def test_other_threads_are_kept_out_and_the_same_may_lock_again(tmp_path):
+    refused: list[str] = []
+
+    def other() -> None:
+        try:
+            enter(tmp_path)
+        except RunError as error:
+            refused.append(str(error))
+
+    with locked(tmp_path, "study"):
+        enter(tmp_path, "train")  # leaves the outer lock where it is
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    assert len(refused) == 1
+    enter(tmp_path)
+
+
+def test_what_is_done_under_the_lock_is_no_content(tmp_path):
+    with locked(tmp_path / "new", "study"):
+        remove_if_empty(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "old").mkdir()
+    enter(tmp_path / "old")
+    assert list((tmp_path / "old").iterdir()) == []
+    with locked(tmp_path / "kept", "study"):
+        (tmp_path / "kept" / "result").touch()
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["result"]
+
+
+@pytest.mark.parametrize("raised", [ValueError, KeyboardInterrupt, SystemExit])
+def test_work_that_fails_lets_go(tmp_path, raised):
+    with pytest.raises(raised), locked(tmp_path / "out", "study"):
+        raise raised
+    assert not (tmp_path / "out").exists()
+    enter(tmp_path)
+
+
+def test_of_many_processes_the_first_locks_for_all(held, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    enter(held[0])
+
+
+def test_a_link_to_a_folder_is_that_folder(held, tmp_path):
+    (tmp_path / "link").symlink_to(held[0])
+    with pytest.raises(RunError, match="in use"):
+        enter(tmp_path / "link")
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"Cannot write .*Not a directory"):
+        enter(tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_said_and_work_goes_on(tmp_path, monkeypatch, number):
+    def without(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("filelock._unix.fcntl.flock", without)
+    with pytest.warns(UserWarning, match="cannot lock .*no other process writes to it"):
+        enter(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_full_disk_is_said(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("knowhue.runs.os.write", full)
+    with pytest.raises(RunError, match="No space left"):
+        enter(tmp_path / "out")
