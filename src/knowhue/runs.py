@@ -27,7 +27,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
@@ -37,6 +37,7 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from knowhue.config import Config, fingerprint
+from knowhue.csv_text import from_csv, to_csv
 from knowhue.errors import RunError
 
 _FIRST_AGGREGATORS = ("pcgrad", "mgda", "cagrad", "imtlg", "alignedmtl")
@@ -237,6 +238,25 @@ def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, whole or not at all; NaN is refused."""
     with replacing(path) as file:
         json.dump(value, file, indent=1, allow_nan=False)
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table as CSV, the header first, whole or not at all; see `csv_text`."""
+    with replacing(path) as file:
+        file.write(to_csv(rows))
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Read what `write_csv` wrote.
+
+    Raises:
+        RunError: the file is missing, cut or damaged.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return from_csv(file.read())
+    except (OSError, ValueError) as error:
+        raise RunError(f"`{path}` should be a table written by knowhue. Found: {error}.") from None
 
 
 def read_json(path: Path) -> Any:

@@ -1,14 +1,13 @@
 """Write the report: one HTML file that needs nothing else, and `results.json` with every number in it."""
 
 import base64
-import csv
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
+from knowhue.csv_text import to_csv
 from knowhue.plan import MIN_SEEDS
 from knowhue.report import tables
 from knowhue.report.answers import Answer, answer
@@ -21,7 +20,7 @@ from knowhue.report.label_fraction import has_label_fractions
 from knowhue.report.notices import warnings
 from knowhue.report.pictures import has_second
 from knowhue.report.reading import read_study
-from knowhue.report.records import ARM_LABELS, TASK_METRICS, Study, Table
+from knowhue.report.records import ARM_LABELS, TASK_METRICS, Study
 from knowhue.report.results import results_table
 from knowhue.report.svg import to_svg
 from knowhue.report.template import fill
@@ -117,15 +116,9 @@ def _figure(study: Study, exhibit: Exhibit) -> dict[str, Any]:
         "wide": exhibit.wide,
         "in_columns": len(exhibit.figures) > 1,
         "drawings": [Markup(to_svg(figure, name, f"{exhibit.title} {caption}")) for name, figure in drawn],
-        "data": _data_link("text/csv", _csv(exhibit.data(study))),
+        "data": _data_link("text/csv", to_csv(exhibit.data(study))),
         "file": f"{exhibit.figures[0]}.csv",
     }
-
-
-def _csv(table: Table) -> str:
-    file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerows(table)
-    return file.getvalue()
 
 
 def _data_link(kind: str, text: str) -> str:

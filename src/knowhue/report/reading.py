@@ -1,6 +1,5 @@
 """Read the files of a study into plain values, in whatever state they are."""
 
-import csv
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from knowhue.errors import ConfigError
 from knowhue.presets import ARMS, edit
 from knowhue.report.integrity import exploratory_rows, read_gates
 from knowhue.report.records import Arrays, Row, Run, Study
-from knowhue.runs import read_description, read_json, read_log, run_folder
+from knowhue.runs import read_csv, read_description, read_json, read_log, run_folder
 
 
 def read_study(folder: Path) -> Study:
@@ -96,8 +95,7 @@ def _arrays(path: Path) -> Arrays:
 def _read_images(path: Path) -> tuple[Row, ...]:
     if not path.exists():
         return ()
-    with path.open(encoding="utf-8", newline="") as file:
-        return tuple({key: _cell(key, text) for key, text in row.items()} for row in csv.DictReader(file))
+    return tuple({key: _cell(key, text) for key, text in row.items()} for row in read_csv(path))
 
 
 def _cell(column: str, text: str) -> Any:

@@ -1,6 +1,5 @@
 """From a finished run to one file that predicts: weights, calibrated probabilities, what is usual, a description."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from knowhue.errors import RunError
 from knowhue.evaluation.temperature import fit_temperature, judge_temperature
 from knowhue.models.deployed import Deployed, pool
 from knowhue.models.multitask import MultiTask
-from knowhue.runs import Report, finished_run, locked, read_config, replacing
+from knowhue.runs import Report, finished_run, locked, read_config, read_csv, replacing
 from knowhue.training.engine import Engine
 from knowhue.training.loop import Work
 from knowhue.training.train import load_run
@@ -142,8 +141,7 @@ def _calibrate(logits: Tensor, label: NDArray[np.int64]) -> Calibration:
 
 
 def _intervals(path: Path) -> dict[str, Interval]:
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(path)
     columns = {
         name: [float(row[column]) for row in rows if row.get(column)] for column, name in SCORES.items()
     }

@@ -1,6 +1,5 @@
 """What a run leaves to be read: scores, one row a picture, and colourings of the fixed samples."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from knowhue.evaluation.calibration import reliability
 from knowhue.evaluation.evaluate import Evaluation, confusion, per_class
 from knowhue.evaluation.metrics import Row
 from knowhue.models.palette import diversity
-from knowhue.runs import replacing, write_json
+from knowhue.runs import replacing, write_csv, write_json
 from knowhue.tensors import RGB, Batch
 from knowhue.training.loop import Session, Work, finite_or_none, predict
 
@@ -69,10 +68,8 @@ def write_scores(
         },
     )
     rows = [_readable(row, prepared) for row in scored.rows]
-    with replacing(folder / "per_image.csv") as file:
-        writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(key for row in rows for key in row)))
-        writer.writeheader()
-        writer.writerows(rows)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    write_csv(folder / "per_image.csv", [columns, *([row.get(key) for key in columns] for row in rows)])
 
 
 def sample_positions(prepared: Prepared) -> NDArray[np.int64]:

@@ -1,0 +1,54 @@
+"""Tables as CSV text that a spreadsheet shows and never runs; the only place where CSV is made or read."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_RUNS = re.compile(r"\s*['=+\-@|%＝＋－＠]|[\t\r\n\0]")
+"""How text begins that a spreadsheet takes for a formula (OWASP, CSV injection), or that is marked already."""
+_MARK = "'"
+_SPLITS = re.compile(r"""[",;\s]""")
+"""Signs at which some spreadsheet would cut a cell; the standard library's writer leaves a lone return unquoted."""
+_QUOTED_NOTHING = '""'
+
+
+def to_csv(rows: Iterable[Sequence[Any]]) -> str:
+    r"""Write rows, the header first.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe before it; numbers are left alone.
+
+    >>> to_csv([["class", "error"], ["=cmd|calc", -0.5]])
+    "class,error\n'=cmd|calc,-0.5\n"
+    """
+    return "".join(f"{','.join(map(_cell, row)) or _QUOTED_NOTHING}\n" for row in rows)
+
+
+def from_csv(text: str) -> list[dict[str, str]]:
+    r"""Read what `to_csv` wrote: one table row a line, by the names in the header, in the text that went in.
+
+    Raises:
+        ValueError: a row has more or fewer cells than the header, or the text is no CSV.
+
+    >>> from_csv("class,error\n'=cmd|calc,-0.5\n")
+    [{'class': '=cmd|calc', 'error': '-0.5'}]
+    """
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
+    header, *rows = [[_original(cell) for cell in row] for row in rows] or [[]]
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None else str(value)
+    if isinstance(value, str) and _RUNS.match(text) and not _NUMBER.fullmatch(text):
+        text = f"{_MARK}{text}"
+    return '"' + text.replace('"', '""') + '"' if _SPLITS.search(text) else text
+
+
+def _original(cell: str) -> str:
+    return cell[1:] if cell.startswith(_MARK) else cell

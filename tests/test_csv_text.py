@@ -1,0 +1,46 @@
+"""CSV: no cell is a formula, and every text comes back as it went in."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from knowhue.csv_text import from_csv, to_csv
+from knowhue.errors import RunError
+from knowhue.runs import read_csv, write_csv
+
+FORMULAS = ["=cmd|calc!A1", "+1+1", "-2+3", "@SUM(A1)", "\t=1", " =1", "|x", "＝1", "'=1", "\r=1", "%0A"]
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_formula_is_text_in_a_spreadsheet(text):
+    cell = to_csv([[text]]).strip('"\n')
+    assert cell.startswith("'")
+
+
+@pytest.mark.parametrize("number", [-0.5, 3, "-12", "+1.5e-3", "-.5", ""])
+def test_numbers_are_left_alone(number):
+    assert to_csv([[number, 0]]) == f"{number},0\n"
+
+
+TEXT = st.text(
+    st.one_of(st.sampled_from("=+-@'\t\r\n;, \""), st.characters(exclude_categories=["Cs"])), max_size=6
+)
+
+
+@given(st.integers(1, 3).flatmap(lambda width: st.lists(st.lists(TEXT, min_size=width, max_size=width))))
+def test_reading_gives_what_was_written(rows):
+    header = [f"=column {i}" for i in range(len(rows[0]) if rows else 1)]
+    assert from_csv(to_csv([header, *rows])) == [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def test_file_keeps_line_ends_within_cells(tmp_path):
+    write_csv(tmp_path / "a.csv", [["name", "x"], ["one\r\ntwo\rthree\nfour", 1]])
+    assert read_csv(tmp_path / "a.csv") == [{"name": "one\r\ntwo\rthree\nfour", "x": "1"}]
+
+
+@pytest.mark.parametrize("text", ["a,b\n1\n", "a,b\n1,2,3\n", 'a,b\n"1,2\n'])
+def test_damaged_table_is_one_line(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(RunError, match=r"a\.csv` should be a table written by knowhue") as raised:
+        read_csv(tmp_path / "a.csv")
+    assert "\n" not in str(raised.value)
