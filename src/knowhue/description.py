@@ -6,7 +6,7 @@ from knowhue.config import Config, Positive, Section, Share, Task
 
 
 class Interval(Section):
-    """A score and its 95 % interval over the pictures it was measured on (normal approximation)."""
+    """A score and its 95 % interval over the pictures it was measured on: normal, or Wilson's for a share."""
 
     value: float
     low: float
@@ -14,15 +14,36 @@ class Interval(Section):
 
 
 class Calibration(Section):
-    """How the class probabilities were made to mean what they say (Guo et al. 2017).
+    """What a temperature does to the class probabilities (Guo et al. 2017).
 
     The errors are cross-fitted: each fifth of the pictures is judged with a temperature fitted on the others.
     """
 
-    temperature: Positive
+    temperature: Positive = Field(description="as fitted; it is applied if it helps")
     ece_before: float = Field(description="expected calibration error as trained, 0 to 1")
     ece_after: float = Field(description="the same with a fitted temperature")
     pictures: int
+
+    @property
+    def helps(self) -> bool:
+        """Whether the temperature makes the probabilities mean more nearly what they say."""
+        return self.ece_after < self.ece_before
+
+    def sentence(self) -> str:
+        """What was done, and what it was measured to do.
+
+        >>> Calibration(temperature=1.5, ece_before=0.1, ece_after=0.2, pictures=30).sentence()
+        'not calibrated: a temperature makes the expected calibration error worse, 0.200 instead of 0.100 (30 pictures)'
+        """
+        if self.helps:
+            return (
+                f"calibrated by a temperature of {self.temperature:.2f}; expected calibration error "
+                f"{self.ece_before:.3f} before, {self.ece_after:.3f} after ({self.pictures} pictures)"
+            )
+        return (
+            "not calibrated: a temperature makes the expected calibration error worse, "
+            f"{self.ece_after:.3f} instead of {self.ece_before:.3f} ({self.pictures} pictures)"
+        )
 
 
 class Description(Section):
@@ -58,3 +79,8 @@ class Description(Section):
     def tasks(self) -> tuple[Task, ...]:
         """What it can do."""
         return self.config.tasks.names
+
+    @property
+    def temperature(self) -> float:
+        """What the logits are divided by: a fitted temperature that helps, else 1."""
+        return self.calibration.temperature if self.calibration and self.calibration.helps else 1.0

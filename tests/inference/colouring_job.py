@@ -28,7 +28,7 @@ class FakeNetwork:
             config=Config(),
             classes=CLASSES,
             size_px=32,
-            pictures={},
+            pictures={"train": 500, "validation": 500},
             metrics={},
             references=1,
             novelty_limit=novelty_limit,

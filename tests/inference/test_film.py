@@ -243,6 +243,27 @@ def test_one_class_for_the_film_is_the_mean_over_frames(tmp_path: Path):
     assert "class: bright" in "\n".join(summary.lines())
 
 
+class Startled(FakeNetwork):
+    """Finds dark frames unlike the training pictures."""
+
+    def predict(self, lightness: np.ndarray) -> Answers:
+        novelty = np.where(lightness.mean((1, 2)) < 30, 1.5, 0.5).astype(np.float32)
+        return super().predict(lightness)._replace(novelty=novelty)
+
+
+def test_frames_unlike_the_training_pictures_are_counted(tmp_path: Path):
+    dark, light = np.full((4, 32, 48), 20, np.uint8), np.full((8, 32, 48), 240, np.uint8)
+    film = make_film(tmp_path / "in.mkv", np.concatenate([dark, light]))
+    summary = colour(film, tmp_path / "out.mkv", Startled(), reel_frames=5)
+    assert summary.novel == 4
+    assert "  note: 4 of 12 frames are unlike the pictures" in "\n".join(summary.lines())
+    assert "class: bright" in "\n".join(summary.lines())
+    film = make_film(tmp_path / "dark.mkv", dark)
+    said = "\n".join(colour(film, tmp_path / "dark-out.mkv", Startled()).lines())
+    assert "class: unknown, mean" in said
+    assert said.index("unlike") < said.index("class:")
+
+
 def test_subtitles_are_kept(tmp_path: Path):
     film = make_film(tmp_path / "in.mkv")
     (tmp_path / "in.srt").write_text("1\n00:00:00,100 --> 00:00:00,400\nIt was blue.\n\n")

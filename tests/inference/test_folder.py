@@ -321,3 +321,28 @@ def count_lines(out: Path) -> int:
         return (out / LEDGER).read_bytes().count(b"\n")
     except FileNotFoundError:
         return 0
+
+
+class Startled(FakeNetwork):
+    """Finds dark pictures unlike the training pictures."""
+
+    def predict(self, lightness: np.ndarray) -> Any:
+        novelty = np.where(lightness.mean((1, 2)) < 30, 1.5, 0.5).astype(np.float32)
+        return super().predict(lightness)._replace(novelty=novelty)
+
+
+def test_how_many_are_unlike_the_training_pictures_is_said_of_earlier_runs_too(tmp_path: Path):
+    source = make_pictures(tmp_path / "in", ["light.png"])
+    for name in ("dark.png", "darker.png"):
+        Image.fromarray(np.full((20, 24), 20, np.uint8)).save(source / name)
+    for run, made in enumerate((3, 1)):
+        summary = colour(source, tmp_path / "out", Startled())
+        assert (summary.made, summary.novel) == (made, 2)
+        assert "  note: 2 of 3 pictures are unlike the pictures that this model was trained on" in "\n".join(
+            summary.lines()
+        )
+        assert LEDGER in summary.lines()[1]
+        (tmp_path / "out" / ("dark.png", "light.png")[run]).unlink()
+    labels = {line["path"]: line["label"] for line in lines(tmp_path / "out")}
+    assert (labels["dark.png"], labels["darker.png"]) == ("unknown", "unknown")
+    assert labels["light.png"] in ("bright", "dark")

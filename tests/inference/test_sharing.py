@@ -110,7 +110,7 @@ def test_the_card_has_front_matter_data_scores_and_limits():
     assert all(
         f"| {title} | 0.500 | 0.250 to 0.750 | {better} |" in card for title, better in SCORES.values()
     )
-    for words in ("90 training and 30 validation", "temperature of 1.500", "0.050 before, 0.020 after"):
+    for words in ("90 training and 30 validation", "temperature of 1.50", "0.050 before, 0.020 after"):
         assert words in card
     assert "knowhue colorize photo.jpg --model FOLDER" in card
     assert "not a record of what was there" in card

@@ -38,7 +38,7 @@ class FakeNetwork:
             config=config,
             classes=CLASSES,
             size_px=32,
-            pictures={},
+            pictures={"train": 500, "validation": 500},
             metrics={},
             references=1,
             novelty_limit=1.0,

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from knowhue.description import Calibration
 from knowhue.errors import RunError
+from knowhue.inference.networks.card import model_card
 from knowhue.inference.networks.torch_network import open_torch
+from knowhue.models.deployed import build_deployed
 from knowhue.runs import read_json
-from knowhue.training.deploy import deploy
+from knowhue.training.deploy import _intervals, deploy
 from knowhue.training.train import train
 
 
@@ -50,7 +53,7 @@ def test_probabilities_are_the_runs_with_the_temperature(file):
     answer = network.predict(seen)
     with torch.no_grad():
         logits = network.module.model(torch.from_numpy(seen)[:, None]).logits
-    temperature = network.description.calibration.temperature
+    temperature = network.description.temperature
     assert answer.chroma.shape == (3, 32, 48, 2)
     assert np.allclose(answer.probabilities, (logits / temperature).softmax(1).numpy(), atol=1e-6)
     assert np.allclose(answer.probabilities.sum(1), 1, atol=1e-5)
@@ -74,3 +77,28 @@ def test_is_made_once(file, run):
 def test_a_folder_without_a_finished_run_is_refused(tmp_path):
     with pytest.raises(RunError, match="finished run"):
         deploy(tmp_path)
+
+
+@pytest.mark.parametrize(("ece_after", "applied"), [(0.05, 2.5), (0.1, 1.0), (0.164, 1.0)])
+def test_a_temperature_is_applied_only_where_it_helps(file, ece_after, applied):
+    fitted = Calibration(temperature=2.5, ece_before=0.1, ece_after=ece_after, pictures=75)
+    description = open_torch(file).description.model_copy(update={"calibration": fitted})
+    assert build_deployed(description).temperature == description.temperature == applied
+    card = model_card(description)
+    assert ("not calibrated" in card, "calibrated by a temperature" in card) == (applied == 1, applied != 1)
+
+
+@pytest.mark.parametrize("correct", [0, 1, 19, 20])
+def test_the_interval_of_a_share_is_wilsons(tmp_path, correct):
+    """Against statsmodels' formula, written out: Wilson 1927."""
+    rows = ["ab_l1,correct", *(f"{n % 3},{int(n < correct)}" for n in range(20))]
+    (tmp_path / "per_image.csv").write_text("\n".join(rows))
+    found = _intervals(tmp_path / "per_image.csv")
+    p, n, z = correct / 20, 20, 1.959964
+    centre, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    expected = np.array([p, (centre - half) / (1 + z**2 / n), (centre + half) / (1 + z**2 / n)])
+    assert np.allclose(
+        [found["accuracy"].value, found["accuracy"].low, found["accuracy"].high], expected, atol=1e-6
+    )
+    assert 0 <= found["accuracy"].low <= found["accuracy"].high <= 1
+    assert found["ab_l1"].low < found["ab_l1"].value < found["ab_l1"].high

@@ -169,7 +169,8 @@ def _one(
         _write_map(made, uncertainty)
         record["uncertainty"] = {"mean": round(float(made.uncertainty.mean()), 3), "map": str(uncertainty)}
     record["model"] = colorizer.network.description.name
-    typer.echo(json.dumps(record, ensure_ascii=False) if as_json else "\n".join(_sentences(record)))
+    lines = _sentences(record, made.judgement.headline())
+    typer.echo(json.dumps(record, ensure_ascii=False) if as_json else "\n".join(lines))
 
 
 def _write_map(made: "Colorized", path: Path) -> None:
@@ -214,17 +215,16 @@ def _tell(summary, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _sentences(record: dict) -> list[str]:
+def _sentences(record: dict, headline: str | None) -> list[str]:
     lines = [f"{record['path']} -> {record['output']}"]
-    if record["label"] is not None:
-        ranked = ", ".join(f"{name} {share:.0%}" for name, share in list(record["probabilities"].items())[:3])
-        lines.append(f"  class: {record['label']} ({ranked})")
+    lines += [f"  note: {warning}" for warning in record["warnings"]]
+    if headline is not None:
+        lines.append(f"  class: {headline}")
     lines.append(f"  colourfulness {record['colourfulness']:.1f}, mean chroma {record['chroma']:.1f}")
     if "uncertainty" in record:
         lines.append(
             f"  uncertainty {record['uncertainty']['mean']:.1f} units on average: {record['uncertainty']['map']}"
         )
-    lines += [f"  note: {warning}" for warning in record["warnings"]]
     return [*lines, f"  model: {record['model']}"]
 
 
@@ -243,9 +243,5 @@ def _describe(colorizer: "Colorizer") -> list[str]:
         for name, score in described.metrics.items()
     ]
     if described.calibration is not None:
-        fitted = described.calibration
-        lines.append(
-            f"  calibration: temperature {fitted.temperature:.2f}; expected calibration error "
-            f"{fitted.ece_before:.3f} before, {fitted.ece_after:.3f} after"
-        )
+        lines.append(f"  class probabilities: {described.calibration.sentence()}")
     return [*lines, f"  licence: {described.licence or 'not stated'}"]

@@ -95,7 +95,7 @@ class Colorizer:
         self.require("class")
         picture = source if isinstance(source, Picture) else read_picture(source)
         answer = self.predict([self.look(picture)])[0]
-        return self._judge(answer, picture, None, unknown_below)
+        return self._judge(answer, picture, None, Wishes(unknown_below=unknown_below))
 
     def require(self, task: str) -> None:
         """Make sure, before work, that the model can do a task.
@@ -136,17 +136,19 @@ class Colorizer:
         assert answer.chroma is not None  # `require` is called first
         chroma = spread(seen, answer.chroma[0], wishes.hints)
         pixels, reach = paint(picture.pixels, chroma, seen, saturation=wishes.saturation)
-        judgement = self._judge(answer, picture, reach, wishes.unknown_below)
+        judgement = self._judge(answer, picture, reach, wishes)
         uncertainty = self._uncertainty(picture) if wishes.uncertainty else None
         return Colorized(picture._replace(pixels=pixels), judgement, uncertainty)
 
-    def _judge(
-        self, answer: Answers, picture: Picture, reach: Reach | None, unknown_below: float | None
-    ) -> Judgement:
-        probabilities = None if answer.probabilities is None else answer.probabilities[0]
-        notes = picture.origin.notes
+    def _judge(self, answer: Answers, picture: Picture, reach: Reach | None, wishes: Wishes) -> Judgement:
         return judge(
-            self.network.description, probabilities, float(answer.novelty[0]), reach, notes, unknown_below
+            self.network.description,
+            None if answer.probabilities is None else answer.probabilities[0],
+            float(answer.novelty[0]),
+            reach,
+            picture.origin.notes,
+            wishes.unknown_below,
+            wishes.saturation,
         )
 
     def _uncertainty(self, picture: Picture) -> FloatArray:

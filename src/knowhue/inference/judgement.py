@@ -13,20 +13,23 @@ UNKNOWN = "unknown"
 STILL_GRAY = 4.0
 """Mean chroma, CIELAB units, below which a picture looks gray."""
 OFTEN_REDUCED = 0.25
+FEWEST_TO_TELL = 100
+"""Validation pictures from which the distance that one in a hundred exceeds can be told."""
 
 
 class Judgement(NamedTuple):
     """What the model says of a picture, and what is to be said of that.
 
     Attributes:
-        label: the most probable class, `unknown` if none is probable enough, None without a class head.
-        probability: calibrated, of the most probable class.
+        label: the most probable class; `unknown` if none is probable enough or the picture is unlike the training
+            pictures; None without a class head.
+        probability: of the most probable class.
         probabilities: of all classes, most probable first.
         novelty: distance from the training pictures; above 1 the picture is unlike them.
         chroma: mean of C*, CIELAB units.
         colourfulness: Hasler and Suesstrunk 2003, as published.
         reduced: share of pixels whose chroma was reduced to fit sRGB at their lightness.
-        warnings: in words.
+        warnings: in words; first whether the picture is unlike the training pictures, then the notes of reading it.
     """
 
     label: str | None
@@ -38,10 +41,42 @@ class Judgement(NamedTuple):
     reduced: float | None
     warnings: tuple[str, ...]
 
+    @property
+    def is_novel(self) -> bool:
+        """Whether the picture is unlike the training pictures, so that colours and class are guesses."""
+        return is_novel(self.novelty)
+
+    def headline(self) -> str | None:
+        """The class and the three most probable ones, `unknown` alone for a novel picture, None without a class head.
+
+        >>> Judgement("cat", 0.75, {"cat": 0.75, "dog": 0.25}, 0.5, None, None, None, ()).headline()
+        'cat (cat 75%, dog 25%)'
+        >>> Judgement("unknown", 0.75, {"cat": 0.75, "dog": 0.25}, 1.5, None, None, None, ()).headline()
+        'unknown'
+        """
+        if self.label is None or self.is_novel:
+            return self.label
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in list(self.probabilities.items())[:3])
+        return f"{self.label} ({shares})"
+
     def as_record(self) -> dict[str, Any]:
         """Plain values with few digits, for JSON."""
         values = self._asdict() | {"warnings": list(self.warnings)}
         return {key: _rounded(value) for key, value in values.items()}
+
+
+def is_novel(novelty: float) -> bool:
+    """Whether a distance from the training pictures is beyond the usual; one that is no number is.
+
+    >>> is_novel(1.0), is_novel(1.2), is_novel(float("nan"))
+    (False, True, True)
+    """
+    return not novelty <= 1
+
+
+def can_tell_novelty(description: Description) -> bool:
+    """Whether the limit of the usual distance was fitted on enough validation pictures to mean what it says."""
+    return _fitted_on(description) >= FEWEST_TO_TELL
 
 
 def judge(
@@ -51,6 +86,7 @@ def judge(
     reach: Reach | None,
     notes: Sequence[str] = (),
     unknown_below: float | None = None,
+    saturation: float = 1.0,
 ) -> Judgement:
     """Put what a network and the painting found into words.
 
@@ -61,6 +97,7 @@ def judge(
         reach: what painting found; None where nothing was painted.
         notes: what reading the picture found.
         unknown_below: probability below which the class is `unknown`; the description's if None.
+        saturation: what the chroma was multiplied by, so that a user who asked for less is not warned of it.
     """
     label = probability = None
     ranked: dict[str, float] = {}
@@ -69,7 +106,8 @@ def judge(
         ranked = {description.classes[k]: float(probabilities[k]) for k in order}
         probability = float(probabilities[order[0]])
         limit = description.unknown_below if unknown_below is None else unknown_below
-        label = description.classes[order[0]] if probability >= limit else UNKNOWN
+        is_known = probability >= limit and not is_novel(novelty)
+        label = description.classes[order[0]] if is_known else UNKNOWN
     return Judgement(
         label,
         probability,
@@ -78,18 +116,57 @@ def judge(
         None if reach is None else reach.chroma,
         None if reach is None else reach.colourfulness,
         None if reach is None else reach.reduced,
-        (*notes, *_doubts(novelty, reach)),
+        (*_caveats(description, novelty), *notes, *_doubts(reach, saturation)),
     )
 
 
-def _doubts(novelty: float, reach: Reach | None) -> list[str]:
+def caveats_of_many(description: Description, novel: int, of: int, what: str) -> list[str]:
+    """What a user should know before trusting many answers.
+
+    Args:
+        description: of the network.
+        novel: how many are unlike the training pictures.
+        of: how many there are.
+        what: they are, in the plural.
+    """
+    if novel:
+        return [
+            f"{novel} of {of} {what} are unlike the pictures that this model was trained on: "
+            f"{_are_guesses(description)}"
+        ]
+    return _cannot_tell(description) if of else []
+
+
+def _caveats(description: Description, novelty: float) -> list[str]:
+    if is_novel(novelty):
+        return [
+            f"unlike the pictures that the model was trained on (distance {novelty:.1f}, usual up to 1): "
+            f"{_are_guesses(description)}"
+        ]
+    return _cannot_tell(description)
+
+
+def _are_guesses(description: Description) -> str:
+    what = " and ".join({"colour": "colours", "class": "class"}[task] for task in description.tasks)
+    return f"{what} are guesses" if "colour" in description.tasks else f"{what} is a guess"
+
+
+def _cannot_tell(description: Description) -> list[str]:
+    if can_tell_novelty(description):
+        return []
+    return [
+        f"too few validation pictures ({_fitted_on(description)}; {FEWEST_TO_TELL} are needed) to tell what is unlike "
+        "the pictures that the model was trained on"
+    ]
+
+
+def _fitted_on(description: Description) -> int:
+    return int(description.pictures.get("validation", 0))
+
+
+def _doubts(reach: Reach | None, saturation: float) -> list[str]:
     doubts = []
-    if novelty > 1:
-        doubts.append(
-            f"unlike the pictures that the model was trained on (distance {novelty:.1f}, usual up to 1): colours "
-            "and class are guesses"
-        )
-    if reach is not None and reach.chroma < STILL_GRAY:
+    if reach is not None and reach.chroma < STILL_GRAY * min(saturation, 1):
         doubts.append(f"still nearly gray (mean chroma {reach.chroma:.1f}): the model found little to colour")
     if reach is not None and reach.reduced > OFTEN_REDUCED:
         doubts.append(

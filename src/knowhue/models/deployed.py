@@ -17,8 +17,8 @@ NEIGHBOURS = 10
 class Answer(NamedTuple):
     """What a deployed model says of B pictures.
 
-    `probabilities` (B, classes) are calibrated. `novelty` (B,) is the distance from the training pictures, 1 at the
-    one that a validation picture in a hundred exceeds.
+    `probabilities` (B, classes) are calibrated where that helps. `novelty` (B,) is the distance from the training
+    pictures, 1 at the one that a validation picture in a hundred exceeds.
     """
 
     chroma: Chroma | None
@@ -68,6 +68,4 @@ def build_deployed(description: Description) -> Deployed:
     """An empty module of the described shape, for its weights to be loaded into; nothing is downloaded."""
     config = edit(description.config, {"encoder": {"weights": "none"}})
     model = build_model(config, max(len(description.classes), 2))
-    calibration = description.calibration
-    temperature = calibration.temperature if calibration else 1.0
-    return Deployed(model, temperature, description.references, description.novelty_limit).eval()
+    return Deployed(model, description.temperature, description.references, description.novelty_limit).eval()

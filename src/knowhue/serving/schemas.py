@@ -68,8 +68,10 @@ class JudgementAnswer(BaseModel):
     """What is said of a picture."""
 
     model: str
-    label: str | None = Field(description="most probable class; `unknown` if none is probable enough")
-    probability: float | None = Field(description="calibrated, 0 to 1, of the most probable class")
+    label: str | None = Field(
+        description="most probable class; `unknown` if none is probable enough, or novelty is above 1"
+    )
+    probability: float | None = Field(description="0 to 1, of the most probable class")
     probabilities: dict[str, float] = Field(description="of all classes, most probable first")
     novelty: float = Field(description="above 1 the picture is unlike those that the model was trained on")
     chroma: float | None = Field(description="mean C*, CIELAB units")

@@ -20,6 +20,7 @@ from knowhue.evaluation.temperature import fit_temperature, judge_temperature
 from knowhue.models.deployed import Deployed, pool
 from knowhue.models.multitask import MultiTask
 from knowhue.runs import Report, finished_run, locked, read_config, read_csv, replacing
+from knowhue.statistics.paired import wilson_interval
 from knowhue.training.engine import Engine
 from knowhue.training.loop import Work
 from knowhue.training.train import load_run
@@ -29,6 +30,8 @@ NOVELTY_QUANTILE = 0.99
 REFERENCES = 2000
 DEPLOY_S = 600.0
 """Seconds to wait for another process that deploys the same run."""
+SHARES = ("correct",)
+"""Columns of 0 and 1, whose mean is a share."""
 SCORES = {
     "ab_l1": "ab_l1",
     "ciede2000": "ciede2000",
@@ -95,10 +98,9 @@ def fit(work: Work, config: Config, folder: Path, licence: str) -> tuple[Deploye
     usual, _ = _look(model, work, training[:: -(-len(training) // REFERENCES)])
     seen, logits = _look(model, work, validation)
     calibration = None if logits is None else _calibrate(logits, prepared.label[validation])
-    module = Deployed(model, calibration.temperature if calibration else 1.0, len(usual), 1.0).eval()
+    module = Deployed(model, 1.0, len(usual), 1.0).eval()
     module.references.copy_(functional.normalize(usual, dim=1))
     limit = max(float(torch.quantile(module.distance(seen), NOVELTY_QUANTILE)), 1e-6)
-    module.novelty_limit = limit
     description = Description(
         name=f"{folder.parent.name}, seed {config.seed}, of {work.root}",
         version=__version__,
@@ -117,6 +119,7 @@ def fit(work: Work, config: Config, folder: Path, licence: str) -> tuple[Deploye
         novelty_limit=limit,
         licence=licence,
     )
+    module.novelty_limit, module.temperature = limit, description.temperature
     return module, description
 
 
@@ -142,12 +145,20 @@ def _calibrate(logits: Tensor, label: NDArray[np.int64]) -> Calibration:
 
 def _intervals(path: Path) -> dict[str, Interval]:
     rows = read_csv(path)
-    columns = {
-        name: [float(row[column]) for row in rows if row.get(column)] for column, name in SCORES.items()
+    columns = {column: [float(row[column]) for row in rows if row.get(column)] for column in SCORES}
+    return {
+        SCORES[column]: _share(values) if column in SHARES else _mean(values)
+        for column, values in columns.items()
+        if len(values) > 1
     }
-    return {name: _interval(values) for name, values in columns.items() if len(values) > 1}
 
 
-def _interval(values: Sequence[float]) -> Interval:
+def _mean(values: Sequence[float]) -> Interval:
     mean, half = float(np.mean(values)), 1.96 * float(np.std(values, ddof=1)) / len(values) ** 0.5
     return Interval(value=mean, low=mean - half, high=mean + half)
+
+
+def _share(values: Sequence[float]) -> Interval:
+    """Wilson's interval, which stays between 0 and 1."""
+    low, high = wilson_interval(round(sum(values)), len(values))
+    return Interval(value=float(np.mean(values)), low=low, high=high)

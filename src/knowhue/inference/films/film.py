@@ -18,6 +18,7 @@ from knowhue.inference.films.formats import CODECS, Codec
 from knowhue.inference.films.reels import Progress, Reels
 from knowhue.inference.films.steady import STRENGTH, Past, Steadier
 from knowhue.inference.films.summary import Summary, summarise
+from knowhue.inference.judgement import is_novel
 from knowhue.inference.networks.network import Answers, FloatArray
 from knowhue.inference.pixels import Reach, paint
 from knowhue.runs import Report, locked
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 REEL_FRAMES = 240
 BATCH = 8
 _HELD_BYTES = 256 << 20  # of the frames that are predicted together
-_FORMAT = 1  # raised when reels come to mean something else
+_FORMAT = 2  # raised when reels come to mean something else
 
 
 def colorize_film(
@@ -172,6 +173,7 @@ def _after(progress: Progress, coloured: _Coloured, reach: Reach) -> Progress:
         cuts=coloured.cuts,
         probabilities=seen if progress.frames == 0 else progress.probabilities + seen,
         novelty=progress.novelty + float(answer.novelty[0]),
+        novel=progress.novel + is_novel(float(answer.novelty[0])),
         reach=progress.reach + np.array(reach),
     )
 

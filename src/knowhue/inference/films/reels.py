@@ -39,6 +39,7 @@ class Progress(NamedTuple):
         cuts: scenes begun after the first.
         probabilities: of classes (classes,), sum; empty without a class head.
         novelty: sum.
+        novel: frames unlike the training pictures.
         reach: of chroma, colourfulness, reduced share (3,), sum.
         complete: whether this was the film's end.
     """
@@ -51,6 +52,7 @@ class Progress(NamedTuple):
     cuts: int = 0
     probabilities: NDArray[np.float64] = np.zeros(0)
     novelty: float = 0.0
+    novel: int = 0
     reach: NDArray[np.float64] = np.zeros(3)
     complete: bool = False
 
@@ -151,7 +153,8 @@ def _progress_in(path: Path) -> Progress | None:
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             past = Past(file["past_lightness"], file["past_chroma"]) if file["past"] else None
-            numbers = {name: file[name].item() for name in ("frames", "pts", "checksum", "damaged", "cuts")}
+            counts = ("frames", "pts", "checksum", "damaged", "cuts", "novel")
+            numbers = {name: file[name].item() for name in counts}
             return Progress(
                 **numbers,
                 past=past,

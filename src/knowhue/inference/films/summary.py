@@ -7,7 +7,7 @@ import numpy as np
 
 from knowhue.inference.colorizer import Colorizer, Wishes
 from knowhue.inference.films.reels import Progress
-from knowhue.inference.judgement import Judgement, judge
+from knowhue.inference.judgement import Judgement, caveats_of_many, judge
 from knowhue.inference.pixels import Reach
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class Summary(NamedTuple):
         already: that earlier runs had done.
         frames_per_second: on average.
         scenes: told apart by their cuts.
+        novel: frames unlike the training pictures.
         judgement: of the whole: means over all frames.
         notes: what a user should know of how it was read and written.
         seconds: that this run took.
@@ -40,6 +41,7 @@ class Summary(NamedTuple):
     already: int
     frames_per_second: float
     scenes: int
+    novel: int
     judgement: Judgement
     notes: tuple[str, ...]
     seconds: float
@@ -69,11 +71,10 @@ class Summary(NamedTuple):
             f"  {done} coloured in {self.seconds:.0f} s ({rate:.1f} a second)",
         ]
         lines += [f"  {self.already} were done by earlier runs"] * (self.already > 0)
-        if self.judgement.label is not None:
-            ranked = list(self.judgement.probabilities.items())[:3]
-            shares = ", ".join(f"{name} {share:.0%}" for name, share in ranked)
-            lines.append(f"  class: {self.judgement.label} ({shares}), mean over {self.scenes} scene(s)")
         lines += [f"  note: {warning}" for warning in (*self.judgement.warnings, *self.notes)]
+        if (headline := self.judgement.headline()) is not None:
+            scenes = "1 scene" if self.scenes == 1 else f"{self.scenes} scenes"
+            lines.append(f"  class: {headline}, mean over {scenes}")
         return [*lines, f"  model: {self.model}"]
 
 
@@ -110,7 +111,10 @@ def summarise(
         reach,
         film.notes,
         wishes.unknown_below,
+        wishes.saturation,
     )
+    if progress.novel:
+        notes = [*caveats_of_many(description, progress.novel, count, "frames"), *notes]
     if progress.damaged:
         notes = [
             *notes,
@@ -125,6 +129,7 @@ def summarise(
         already,
         float(film.rate),
         progress.cuts + 1,
+        progress.novel,
         judgement,
         tuple(notes),
         seconds,

@@ -12,11 +12,12 @@ from knowhue.config import fingerprint
 from knowhue.errors import ConfigError, RunError
 from knowhue.inference.colorizer import Colorizer, Wishes
 from knowhue.inference.files.media import OUTPUT_SUFFIXES, SUFFIXES
-from knowhue.inference.folders.ledger import Ledger, Stamp
+from knowhue.inference.folders.ledger import LEDGER, Ledger, Stamp
 from knowhue.inference.folders.listing import Item, list_folder
 from knowhue.inference.folders.pipeline import Limits, Stages, flow
 from knowhue.inference.folders.stages import ALONE, PictureStages
 from knowhue.inference.folders.tally import Progress, Summary
+from knowhue.inference.judgement import caveats_of_many, is_novel
 from knowhue.runs import Report, locked
 
 STAGING = ".colorizing"
@@ -71,6 +72,9 @@ def colorize_folder(
         stages = PictureStages(colorizer, wishes, staging).as_stages()
         with ALONE.get(colorizer.network.runtime, nullcontext)():
             _work_through(waiting, stages, limits, progress, staging)
+        there = (ledger.records[item.path]["novelty"] for item in set(items) - set(waiting))
+        novel = progress.novel + sum(map(is_novel, there))
+    described, done = colorizer.network.description, progress.made + progress.already
     return Summary(
         source,
         out,
@@ -78,8 +82,10 @@ def colorize_folder(
         progress.already,
         tuple(progress.failures),
         len(waiting) - progress.made - len(progress.failures),
+        novel,
+        tuple(f"{caveat}; see {LEDGER}" for caveat in caveats_of_many(described, novel, done, "pictures")),
         time.monotonic() - started,
-        colorizer.network.description.name,
+        described.name,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from knowhue.errors import KnowhueError, PictureError
 from knowhue.inference.folders.ledger import Ledger
 from knowhue.inference.folders.pipeline import Outcome
+from knowhue.inference.judgement import is_novel
 from knowhue.runs import Report
 
 
@@ -20,6 +21,8 @@ class Summary(NamedTuple):
         already: that earlier runs had done.
         failures: paths, and why.
         left: not begun, because the run was to stop at the first failure.
+        novel: of those that are there now, unlike the training pictures.
+        notes: what a user should know before trusting them, in words.
         seconds: that it took.
         model: name.
     """
@@ -30,6 +33,8 @@ class Summary(NamedTuple):
     already: int
     failures: tuple[tuple[str, str], ...]
     left: int
+    novel: int
+    notes: tuple[str, ...]
     seconds: float
     model: str
 
@@ -41,6 +46,7 @@ class Summary(NamedTuple):
     def as_record(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         record = self._asdict() | {"source": str(self.source), "out": str(self.out), "failed": self.failed}
+        record["notes"] = list(self.notes)
         record["failures"] = [{"path": path, "error": error} for path, error in self.failures]
         return record | {"seconds": round(self.seconds, 3)}
 
@@ -48,6 +54,7 @@ class Summary(NamedTuple):
         """For people."""
         rate = self.made / self.seconds if self.seconds else 0.0
         lines = [f"{self.made} pictures coloured in {self.seconds:.0f} s ({rate:.1f} a second) -> {self.out}"]
+        lines += [f"  note: {note}" for note in self.notes]
         lines += [f"  {self.already} were there already"] * (self.already > 0)
         lines += [f"  {self.failed} failed; the same command tries them again:"] * (self.failed > 0)
         lines += [f"    {path}: {error}" for path, error in self.failures]
@@ -61,6 +68,7 @@ class Progress:
     def __init__(self, ledger: Ledger, total: int, already: int, stops: bool, report: Report) -> None:
         self.made = 0
         self.already = already
+        self.novel = 0
         self.failures: list[tuple[str, str]] = []
         self.goes_on = True
         self._ledger = ledger
@@ -77,6 +85,7 @@ class Progress:
         if error is None:
             self._ledger.commit(made.record, made.stamp, made.written)
             self.made += 1
+            self.novel += is_novel(made.record["novelty"])
         else:
             reason = _reason(error)
             self._ledger.fail(item.path, reason)

@@ -5,6 +5,7 @@ from typing import Any
 import yaml
 
 from knowhue.description import Description, Interval
+from knowhue.inference.judgement import can_tell_novelty
 
 SCORES: dict[str, tuple[str, str]] = {
     "ab_l1": ("Mean absolute error of a\\*b\\*, CIELAB units", "lower"),
@@ -106,14 +107,8 @@ def _measured(description: Description) -> str:
         "|---|---|---|---|",
         *(_row(name, score) for name, score in description.metrics.items()),
     ]
-    fitted = description.calibration
-    if fitted is not None:
-        lines += [
-            "",
-            f"Class probabilities are calibrated by a temperature of {fitted.temperature:.3f}, fitted on "
-            f"{fitted.pictures} validation pictures: expected calibration error {fitted.ece_before:.3f} before, "
-            f"{fitted.ece_after:.3f} after (cross-fitted).",
-        ]
+    if description.calibration is not None:
+        lines += ["", f"Class probabilities are {description.calibration.sentence()}."]
     return "\n".join(lines)
 
 
@@ -132,13 +127,20 @@ def _limits(description: Description) -> str:
             "small objects may stay gray or take their surroundings' colour.",
         ]
     if "class" in description.tasks:
+        calibrated = description.calibration is not None and description.calibration.helps
         limits.append(
             "It knows no classes but those above. A picture of something else is given one of them, or `unknown` "
-            f"where none is {description.unknown_below:.0%} probable; the probabilities are calibrated for "
-            "pictures like the training pictures alone."
+            f"where none is {description.unknown_below:.0%} probable or the picture is unlike the training pictures; "
+            + (
+                "the probabilities are calibrated for pictures like those alone."
+                if calibrated
+                else "the probabilities are not calibrated."
+            )
         )
     limits.append(
         "A picture unlike the training pictures is flagged by its distance (novelty above 1, which one validation "
         "picture in a hundred exceeds); for such pictures the scores above promise nothing."
+        if can_tell_novelty(description)
+        else "Its validation pictures are too few to tell whether a picture is like the training pictures."
     )
     return "\n".join(f"- {limit}" for limit in limits)
