@@ -15,7 +15,7 @@ from knowhue.presets import edit
     [
         ({"trainning": {}}, "`trainning` is not a setting. `knowhue config` lists them all."),
         ({"training": {"epochs": 3}}, "`training.epochs` is not a setting. `knowhue config` lists them all."),
-        ({"training": {"heads": {"epochs": "many"}}}, "`training.heads.epochs` should be a valid integer"),
+        ({"training": {"heads": {"epochs": "many"}}}, "`training.heads.epochs` should be a whole number"),
         ({"training": {"heads": {"epochs": 2.5}}}, "Found `training.heads.epochs = 2.5`."),
         (
             {"training": {"heads": {"epochs": -1}}},

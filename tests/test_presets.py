@@ -4,9 +4,13 @@ import pytest
 import yaml
 
 from knowhue.apps.settings import explain
-from knowhue.config import Config
+from knowhue.comparison.asked import make_comparison
+from knowhue.config import Config, Encoder
 from knowhue.errors import ConfigError
-from knowhue.presets import ARMS, PRESETS, arm_config, edit, load_config
+from knowhue.models.encoder import build_encoder
+from knowhue.plan import QUESTIONS, Plan, make_plan
+from knowhue.presets import ARMS, PRESETS, arm_config, checked, edit, load_config
+from knowhue.yaml_text import read_yaml
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -78,7 +82,7 @@ def test_table_of_ids_is_replaced_whole():
         ("training..epochs=3", "should look like"),
         ("seeed=3", "`seeed` is not a setting"),
         ("seed.a=3", "Found `seed = {'a': 3}`"),
-        ("training.heads.rate=fast", "`training.heads.rate` should be a valid number"),
+        ("training.heads.rate=fast", "`training.heads.rate` should be a number"),
     ],
 )
 def test_setting_that_cannot_be_read(setting, message):
@@ -100,6 +104,132 @@ def test_file_that_cannot_be_read(tmp_path, content, message):
     (tmp_path / "settings.yaml").write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         load_config(files=[tmp_path / "settings.yaml"])
+
+
+NESTED = "&a [1, 1, 1, 1, 1, 1, 1, 1, 1]"
+BOMB = f"a: {NESTED}\n" + "".join(
+    f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+HOSTILE = {
+    "billion laughs": BOMB,
+    "billion laughs under a setting": BOMB + "pictures: *i",
+    "billion laughs in a table": BOMB + "pictures: {wordnet_ids: {cat: *i}}",
+    "5,000 digits": "seed: " + "9" * 5000,
+    "20,000 bits": "pictures: {split_seed: 0x" + "f" * 5000 + "}",
+    "a number in base 60": "seed: " + ":".join(["59"] * 400),
+    "an open nest": "[" * 1500,
+    "a deep nest": "pictures: " + "[" * 400 + "]" * 400,
+    "itself": "pictures: &p {size_px: *p}",
+    "itself in a list": "seed: &s [*s]",
+    "no date": "seed: 2024-99-99",
+    "no number": "seed: !!int ''",
+    "no truth": "seed: !!bool perhaps",
+    "no time": "seed: !!timestamp never",
+    "a program": "seed: !!python/object/apply:os.system [ls]",
+    "large": "seed: 1 #" + "x" * (1 << 20),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("option", ["--config", "--plan"])
+def test_a_hostile_file_is_refused_in_one_short_line(tmp_path, name, option):
+    (tmp_path / "settings.yaml").write_text(HOSTILE[name])
+    with pytest.raises(ConfigError, match=f"`{option}` should be") as caught:
+        read_yaml(tmp_path / "settings.yaml", option)
+    assert len(caught.value.args) == 1
+    assert len(str(caught.value)) < 500
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value", ["9" * 5000, "0x" + "f" * 5000, "[" * 400 + "]" * 400, "!!int ''", "2024-99-99"]
+)
+def test_a_hostile_setting_is_refused_in_one_short_line(value):
+    with pytest.raises(ConfigError, match="`seed` should be") as caught:
+        load_config(settings=[f"seed={value}"])
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("value", ["x" * 100_000, f"[{', '.join(['x'] * 5000)}]", "{a: {b: {c: {d: e}}}}"])
+def test_a_message_never_prints_a_huge_value(value):
+    with pytest.raises(ConfigError) as caught:
+        load_config(settings=[f"training.batch_size={value}"])
+    assert len(str(caught.value)) < 300
+
+
+def test_of_many_problems_the_first_are_told():
+    with pytest.raises(ConfigError) as caught:
+        load_config(settings=[f"tasks.names=[{', '.join(['x'] * 5000)}]"])
+    assert len(caught.value.args) == 9
+    assert caught.value.args[-1] == "and 4,992 more"
+
+
+@pytest.mark.parametrize(
+    ("setting", "meant"),
+    [
+        ("pictures.size=64", "pictures.size_px"),
+        ("training.heads.epoch=3", "training.heads.epochs"),
+        ("trainin.batch_size=3", "training"),
+        ("pictures.batch_size=3", "training.batch_size"),
+        ("training.finetune.epoch=3", "training.finetune.epochs"),
+        ("heads.epochs=3", "training.heads"),
+        ("class.hed=linear", "class.head"),
+        ("colour.method=gann", "gan"),
+        ("tasks.names=[color]", "colour"),
+    ],
+)
+def test_a_misspelt_setting_names_the_one_that_is_meant(setting, meant):
+    with pytest.raises(ConfigError, match=f"Did you mean `{meant}`"):
+        load_config(settings=[setting])
+
+
+def test_a_far_fetched_setting_gets_no_guess():
+    with pytest.raises(ConfigError, match=r"lists them all\.$"):
+        load_config(settings=["weather=fine"])
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (
+            {"questions": {"colour": {"metric": "ab_l1", "single": "colour", "if_diverged": "gray"}}},
+            "`questions.colour.sesoi` is missing. It is the smallest effect of interest, in the metric's unit.",
+        ),
+        (
+            {"questions": {"colour": QUESTIONS["colour"].model_dump() | {"sesoy": 1}}},
+            "Did you mean `questions.colour.sesoi`?",
+        ),
+        (
+            {"questions": {"color": QUESTIONS["colour"].model_dump()}},
+            "`questions` should be 'colour' or 'class'. Found `questions = color`. Did you mean `colour`?",
+        ),
+        ({"config": {"training": {"batch": 3}}}, "Did you mean `config.training.batch_size`?"),
+        ({"seeds": ["a"]}, "`seeds.0` should be a whole number. Found `seeds.0 = a`."),
+        ({"arms": {}}, "`arms` should have at least 1 item, not 0."),
+        ({"alpha": None}, "`alpha` should be a number. Found `alpha = null`."),
+        ({3: 4}, "`3` should be text, as every key."),
+    ],
+)
+def test_what_is_wrong_with_a_plan_is_readable(values, said):
+    with pytest.raises(ConfigError) as caught:
+        checked(Plan, values)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: load_config("postr"),
+        lambda: arm_config(Config(), "mulit"),
+        lambda: make_plan(Config(), ["colour", "clas"]),
+        lambda: make_comparison(Config(), ["l1", "pallete-rgb"]),
+        lambda: build_encoder(Encoder(name="resnet-18")),
+    ],
+)
+def test_misspelt_presets_arms_methods_and_bases_name_the_one_that_is_meant(ask):
+    with pytest.raises(ConfigError, match=r"Did you mean `(poster|multi|class|palette-rgb|resnet18)`\?"):
+        ask()
 
 
 def test_missing_file_and_empty_file(tmp_path):

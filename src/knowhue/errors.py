@@ -1,8 +1,19 @@
-"""The one root of every error that a user can mend: the command line prints it as one line."""
+"""The one root of every error that a user can mend, and what its message says of names and values."""
+
+import difflib
+import reprlib
+from collections.abc import Iterable
+from typing import Any
 
 
 class KnowhueError(Exception):
-    """Something the user asked for cannot be done; the message says why and how to mend it."""
+    """Something the user asked for cannot be done; the message says why and how to mend it.
+
+    Each argument is a problem of its own, which the command line prints as one line.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class ConfigError(KnowhueError):
@@ -23,3 +34,48 @@ class RunError(KnowhueError):
 
 class ExtraError(KnowhueError):
     """A feature needs a package that is an extra; the message gives the command that installs it."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question that names the nearest of the known names, to be put behind a message; nothing if none is near.
+
+    >>> did_you_mean("mulit", ["colour", "class", "multi"])
+    ' Did you mean `multi`?'
+    >>> did_you_mean("nonsense", ["colour", "class", "multi"])
+    ''
+    """
+    near = difflib.get_close_matches(name[:80], list(known), 1)
+    return f" Did you mean `{near[0]}`?" if near else ""
+
+
+def shown(value: Any, longest: int = 80) -> str:
+    """A value as a message shows it: as a user would type it, and short however large it is.
+
+    >>> shown("paper"), shown([1, [2, [3]], "a"]), shown("x" * 1000)[-9:]
+    ('paper', "[1, [2, [...]], 'a']", 'xxxxxx...')
+    """
+    if isinstance(value, str):
+        return value if len(value) <= longest else f"{value[:longest]}..."
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return _short.repr(value)
+
+
+def install_command(extra: str) -> str:
+    """The command that adds an extra to a clone of the project, typed in its folder.
+
+    >>> install_command("serve")
+    "pip install -e '.[serve]'"
+    """
+    return f"pip install -e '.[{extra}]'"
+
+
+class _Short(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        """Python refuses to write whole numbers of more than 4,300 digits."""
+        return super().repr_int(x, level) if x.bit_length() < 200 else f"a number of {x.bit_length()} bits"
+
+
+_short = _Short()
+_short.maxlevel, _short.maxstring, _short.maxother = 2, 80, 80
+_short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = _short.maxfrozenset = 4

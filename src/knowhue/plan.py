@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from knowhue.config import Config, Positive, Section, Task, current_form, fingerprint
-from knowhue.errors import ConfigError
+from knowhue.errors import ConfigError, did_you_mean, shown
 from knowhue.presets import ARMS, THREE_ARMS, checked, edit, merge
 from knowhue.runs import trained_by
 
@@ -114,7 +114,10 @@ def make_plan(
         ConfigError: an unknown arm, doubled seeds, or no arm.
     """
     if not arms or not set(arms) <= set(ARMS):
-        raise ConfigError(f"`arms` should be some of {', '.join(ARMS)}. Found `arms = {', '.join(arms)}`.")
+        raise ConfigError(
+            f"`arms` should be some of {', '.join(ARMS)}. Found `arms = {shown(', '.join(arms))}`."
+            + "".join(did_you_mean(arm, ARMS) for arm in arms if arm not in ARMS)
+        )
     chosen = {arm: dict(ARMS[arm]) for arm in arms}
     for weight in task_weight_grid:
         chosen[f"multi-class{weight:g}"] = merge(

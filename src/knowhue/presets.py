@@ -8,9 +8,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from knowhue.config import Config, current_form
-from knowhue.errors import ConfigError
+from knowhue.errors import ConfigError, did_you_mean, shown
 from knowhue.methods import METHODS, PAPER_METHODS
+from knowhue.wrong_settings import explain
+from knowhue.yaml_text import MAX_DEPTH, parse_yaml, read_yaml
 
+MOST_PROBLEMS = 8
+"""Of settings that are told at once."""
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
@@ -88,7 +92,10 @@ def load_config(preset: str = "poster", files: Sequence[Path] = (), settings: Se
     3
     """
     if preset not in PRESETS:
-        raise ConfigError(f"`preset` should be one of {', '.join(PRESETS)}. Found `preset = {preset}`.")
+        raise ConfigError(
+            f"`preset` should be one of {', '.join(PRESETS)}. Found `preset = {shown(preset)}`."
+            + did_you_mean(preset, PRESETS)
+        )
     values = Config().model_dump(by_alias=True)
     for layer in (PRESETS[preset], *map(read_yaml, files), *map(_read_setting, settings)):
         values = merge(values, current_form(layer))
@@ -111,7 +118,9 @@ def arm_config(config: Config, arm: str, seed: int | None = None) -> Config:
         ConfigError: unknown arm.
     """
     if arm not in ARMS:
-        raise ConfigError(f"`arm` should be one of {', '.join(ARMS)}. Found `arm = {arm}`.")
+        raise ConfigError(
+            f"`arm` should be one of {', '.join(ARMS)}. Found `arm = {shown(arm)}`.{did_you_mean(arm, ARMS)}"
+        )
     return edit(config, ARMS[arm] if seed is None else {**ARMS[arm], "seed": seed})
 
 
@@ -119,57 +128,38 @@ def checked(model: type[AnyModel], values: Mapping[str, Any]) -> AnyModel:
     """Make a settings model of nested values.
 
     Raises:
-        ConfigError: unknown keys, or values of the wrong type or range; all are named, one a line.
+        ConfigError: unknown keys, or values of the wrong type or range; each is a problem of its own.
     """
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(problem) for problem in error.errors())) from None
-
-
-def _explain(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        return f"`{key}` is not a setting. `knowhue config` lists them all."
-    if problem["type"] == "value_error":
-        return problem["msg"].removeprefix("Value error, ")
-    message = problem["msg"].removeprefix("Input should be ")
-    return f"`{key}` should be {message}. Found `{key} = {problem['input']}`."
-
-
-def read_yaml(path: Path, option: str = "--config") -> Mapping[str, Any]:
-    """Read a file of nested `key: value` lines, given to an option of the command line.
-
-    Raises:
-        ConfigError: it cannot be read, or holds something else.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"`{option}` should be a readable YAML file. Found `{path}`: {error}.") from None
-    except yaml.YAMLError as error:
-        place = " ".join(str(error).split())
-        raise ConfigError(f"`{option}` should be valid YAML. Found in `{path}`: {place}.") from None
-    if not isinstance(values, Mapping | None):
-        raise ConfigError(
-            f"`{option}` should hold `key: value` lines. Found `{path}` with a {type(values).__name__}."
-        )
-    return values or {}
+        problems = [explain(problem, model) for problem in error.errors()[:MOST_PROBLEMS]]
+        more = error.error_count() - len(problems)
+        raise ConfigError(*problems, *[f"and {more:,} more"] * (more > 0)) from None
 
 
 def _read_setting(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
-    if not equals or not all(part for part in key.strip().split(".")):
-        raise ConfigError(f"`--set` should look like `training.heads.epochs=3`. Found `--set {text}`.")
-    try:
-        nested: Any = yaml.safe_load(value)
-    except yaml.YAMLError:
-        nested = value
-    if nested == value.strip():  # plain text, not a quoted one
-        nested = _number(nested)
-    for part in reversed(key.strip().split(".")):
+    parts = key.strip().split(".")
+    if not equals or not all(parts) or len(parts) > MAX_DEPTH:
+        raise ConfigError(f"`--set` should look like `training.heads.epochs=3`. Found `--set {shown(text)}`.")
+    nested: Any = _setting_value(key, value)
+    for part in reversed(parts):
         nested = {part: nested}
     return nested
+
+
+def _setting_value(key: str, text: str) -> Any:
+    try:
+        value = parse_yaml(text)
+    except ValueError as error:
+        if isinstance(error.args[0], yaml.YAMLError):
+            value = text
+        else:
+            raise ConfigError(
+                f"`{shown(key)}` should be a value in YAML. Found `{shown(text)}`: {shown(str(error))}."
+            ) from None
+    return _number(value) if value == text.strip() else value  # plain text, not a quoted one
 
 
 def _number(text: str) -> str | float:

@@ -92,7 +92,7 @@ def test_bad_pictures(knowhue, make_folder, tmp_path, command):
     [
         (["--preset", "paper"], ["`preset` should be one of", "Found `preset = paper`"]),
         (["--set", "trainning.x=1"], ["`trainning` is not a setting"]),
-        (["--set", "training.batch_size=many"], ["`training.batch_size` should be a valid integer", "many"]),
+        (["--set", "training.batch_size=many"], ["`training.batch_size` should be a whole number", "many"]),
         (["--set", "seed"], ["`--set` should look like"]),
         (["--config", "nowhere.yaml"], ["readable YAML file", "nowhere.yaml"]),
     ],

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from knowhue.config import Config, Positive, Section, fingerprint
-from knowhue.errors import ConfigError
+from knowhue.errors import ConfigError, did_you_mean, shown
 from knowhue.methods import METHODS, PAPER_METHODS
 from knowhue.plan import Plan
 from knowhue.presets import checked, edit, merge
@@ -40,12 +40,14 @@ class Asked(Section):
         if unknown or len(set(self.methods)) < max(len(self.methods), 2):
             raise ValueError(
                 f"`methods` should be some of {', '.join(KNOWN)}, two or more, each once. "
-                f"Found `methods = {', '.join(self.methods)}`."
+                f"Found `methods = {shown(', '.join(self.methods))}`."
+                + "".join(did_you_mean(each, KNOWN) for each in self.methods if each in unknown)
             )
         if self.reference not in self.methods:
             raise ValueError(
                 f"`reference` should be one of the methods {', '.join(self.methods)}. "
-                f"Found `reference = {self.reference}`. Name one with --reference."
+                f"Found `reference = {shown(self.reference)}`. Name one with --reference."
+                + did_you_mean(self.reference, self.methods)
             )
         return self
 

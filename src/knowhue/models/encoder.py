@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from knowhue.color import LIGHTNESS_SCALE
 from knowhue.config import Encoder as EncoderConfig
-from knowhue.errors import ConfigError, WeightsError
+from knowhue.errors import ConfigError, WeightsError, did_you_mean, shown
 from knowhue.models.base_weights import Weights, read_base, read_weights, spread_gray
 from knowhue.models.hub import asking_hub
 from knowhue.tensors import RGB, Lightness, Pyramid
@@ -159,7 +159,8 @@ def weights_digest(module: nn.Module) -> str:
 def _known(name: str) -> Base:
     if name not in ENCODERS:
         raise ConfigError(
-            f"`encoder.name` should be one of {', '.join(ENCODERS)}. Found `encoder.name = {name}`."
+            f"`encoder.name` should be one of {', '.join(ENCODERS)}. Found `encoder.name = {shown(name)}`."
+            + did_you_mean(name, ENCODERS)
         )
     return ENCODERS[name]
 

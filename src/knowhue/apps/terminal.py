@@ -1,0 +1,93 @@
+"""What commands print: no name of a file or class steers a terminal, and no sign is missing from its encoding."""
+
+import codecs
+import io
+import json
+import sys
+import unicodedata
+from typing import Any, TextIO
+
+PLAIN = {
+    **dict.fromkeys("\N{MINUS SIGN}\N{EN DASH}\N{EM DASH}\N{NON-BREAKING HYPHEN}\N{HYPHEN}", "-"),
+    **dict.fromkeys("\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}", "'"),
+    **dict.fromkeys("\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}", '"'),
+    **dict.fromkeys("\N{NO-BREAK SPACE}\N{THIN SPACE}\N{NARROW NO-BREAK SPACE}", " "),
+    "\N{HORIZONTAL ELLIPSIS}": "...",
+    "\N{MULTIPLICATION SIGN}": "x",
+    "\N{MIDDLE DOT}": ".",
+    "\N{PLUS-MINUS SIGN}": "+/-",
+    "\N{RIGHTWARDS ARROW}": "->",
+    "\N{LESS-THAN OR EQUAL TO}": "<=",
+    "\N{GREATER-THAN OR EQUAL TO}": ">=",
+}
+"""What stands for our own signs where an encoding lacks them."""
+
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # of scripts and emoji
+ERRORS = "knowhue"
+
+
+def say(*lines: str, err: bool = False) -> None:
+    """Print lines, each as exactly one line of a terminal, on standard output or standard error."""
+    stream = sys.stderr if err else sys.stdout
+    print("\n".join(map(printable, lines)), file=stream, flush=True)
+
+
+def say_json(value: Any) -> None:
+    """Print a value as one line of JSON that every terminal and every reader takes."""
+    print(json_line(value, sys.stdout), flush=True)
+
+
+def printable(text: str) -> str:
+    r"""A text whose control, formatting and undecodable characters are spelt out.
+
+    >>> print(printable("a\x1b[31m\nb\u202ec\udcff"))
+    a\x1b[31m\nb\u202ec\xff
+    """
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def json_line(value: Any, stream: TextIO | None = None) -> str:
+    """JSON in one line; what is unseen, or missing from the stream's encoding, is escaped as JSON does."""
+    text = json.dumps(value, ensure_ascii=False)
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return "".join(c if _is_seen(c) and _has(encoding, c) else json.dumps(c)[1:-1] for c in text)
+
+
+def settle_streams() -> None:
+    """Let standard output and standard error show what their encoding lacks in another way, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=ERRORS)
+
+
+def _is_seen(character: str) -> bool:
+    return unicodedata.category(character) not in _UNSEEN or character in _JOINERS
+
+
+def _has(encoding: str, character: str) -> bool:
+    try:
+        character.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(character: str) -> str:
+    return character if _is_seen(character) else _escaped(character)
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte of a file's name that is no UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _replaced(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = error.object[error.start : error.end]
+    return "".join(PLAIN.get(character) or _escaped(character) for character in missing), error.end
+
+
+codecs.register_error(ERRORS, _replaced)

@@ -1,0 +1,100 @@
+"""What is wrong with a setting, in words: what it should be, what was found, and which was meant."""
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+
+from knowhue.errors import did_you_mean, shown
+
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "`key: value` lines",
+    "mapping": "`key: value` lines",
+    "model": "`key: value` lines",
+}
+"""What is expected, by the first part of pydantic's name for a value of another type."""
+
+
+def explain(problem: Any, model: type[BaseModel]) -> str:
+    """One sentence, or two, about what pydantic found.
+
+    Args:
+        problem: of `ValidationError.errors()`.
+        model: that was to be made.
+    """
+    place = tuple(str(part) for part in problem["loc"])
+    key = shown(".".join(place))
+    if problem["type"] == "extra_forbidden":
+        return f"`{key}` is not a setting. `knowhue config` lists them all.{_nearest_setting(place, model)}"
+    if problem["type"] == "missing":
+        return f"`{key}` is missing.{_meaning(place, model)}"
+    if problem["type"] == "value_error":
+        return problem["msg"].removeprefix("Value error, ")
+    if place and place[-1] == "[key]":  # of a table
+        key, problem = ".".join(place[:-2]), problem | {"input": place[-2]}
+    found = shown(problem["input"])
+    expected = re.findall("'([^']*)'", problem.get("ctx", {}).get("expected", ""))
+    return f"`{key}` should {_expected(problem)}. Found `{key} = {found}`.{did_you_mean(found, expected)}"
+
+
+def _expected(problem: Any) -> str:
+    if problem["type"] == "invalid_key":
+        return "be text, as every key"
+    kind, _, what = problem["type"].partition("_")
+    if kind in _WORDS and what.startswith(("type", "parsing", "from_float", "attributes_type")):
+        return f"be {_WORDS[kind]}"
+    return re.sub(r"^\w+ should | after validation", "", problem["msg"])
+
+
+def _nearest_setting(place: Sequence[str], model: type[BaseModel]) -> str:
+    """The setting that is meant: of the same name elsewhere, else a near one of the same section, else a near one."""
+    *above, name = place
+    known = list(_settings(model))
+    namesakes = [each for each in known if each.rpartition(".")[2] == name]
+    siblings = difflib.get_close_matches(name, _fields(_section(above, model)), 1)
+    if namesakes or siblings:
+        nearest = (
+            difflib.get_close_matches(".".join(place), namesakes, 1, 0.0) or [".".join((*above, *siblings))]
+        )[0]
+        return f" Did you mean `{nearest}`?"
+    return did_you_mean(".".join(place), known)
+
+
+def _meaning(place: Sequence[str], model: type[BaseModel]) -> str:
+    field = _fields(_section(place[:-1], model)).get(place[-1])
+    return f" It is the {field.description}." if field is not None and field.description else ""
+
+
+def _settings(model: type[BaseModel], above: str = "") -> Iterator[str]:
+    """Dotted names of all settings and sections below a section."""
+    for name, field in _fields(model).items():
+        yield above + name
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _settings(inner, f"{above}{name}.")
+
+
+def _section(place: Sequence[str], model: type[BaseModel]) -> type[BaseModel] | None:
+    """The model that a dotted place leads to; tables of models are entered by any key."""
+    found: Any = model
+    for name in place:
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            field = _fields(found).get(name)
+            found = field and field.annotation
+        elif get_origin(found) is dict:
+            found = get_args(found)[1]
+        else:
+            return None
+    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
+
+
+def _fields(model: type[BaseModel] | None) -> dict[str, Any]:
+    return {field.alias or name: field for name, field in model.model_fields.items()} if model else {}
