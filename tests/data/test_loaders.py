@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from knowhue.data.loaders import (
@@ -16,6 +16,8 @@ from knowhue.data.loaders import (
     reflect,
     validation_batches,
 )
+from knowhue.data.prepare import Prepared
+from knowhue.errors import ConfigError
 
 CPU = torch.device("cpu")
 
@@ -76,14 +78,110 @@ def test_reading_twice_gives_the_same(make_prepared):
 )
 def test_last_smaller_batch_is_dropped(batches, batch_size, steps, seen):
     passes = batches(batch_size=batch_size)
-    positions = [p for batch in orders(passes) for p in batch]
     assert len(passes) == steps
-    assert len(positions) == len(set(positions)) == seen
+    assert sum(map(len, orders(passes))) == seen
+
+
+@st.composite
+def samplings(draw):
+    """(labelled images, unlabelled images, batch size, processes, least labelled share of a batch)."""
+    world = draw(st.integers(1, 3))
+    labelled, unlabelled = draw(st.integers(1, 20)), draw(st.integers(0, 30))
+    assume(labelled + unlabelled >= world)
+    return labelled, unlabelled, world * draw(st.integers(1, 8)), world, draw(st.floats(0.05, 0.95))
+
+
+@pytest.fixture(scope="module")
+def sample():
+    """The positions of every step of an epoch; the first images are the labelled ones."""
+
+    def make(labelled, unlabelled, batch_size, world, least, epoch=0, seed=0, rank=None):
+        count = labelled + unlabelled
+        prepared = Prepared(
+            classes=("a", "b"),
+            rgb=np.zeros((count, 2, 2, 3), np.uint8),
+            label=np.where(np.arange(count) < labelled, np.arange(count) % 2, -1),
+            is_train=np.ones(count, bool),
+            paths=("",) * count,
+            fingerprint="",
+        )
+        share = Share(rank or 0, world)
+        made = TrainingBatches(prepared, batch_size, seed, epoch, 0, share, CPU, None, least)
+        if rank is None:
+            return made.order.reshape(len(made), -1)
+        return np.array([batch.position.numpy() for batch, _ in made])
+
+    return make
+
+
+def counts(positions, pool):
+    return np.bincount(positions.ravel(), minlength=max(pool) + 1)[list(pool)]
+
+
+@given(samplings())
+def test_no_step_is_without_labels_and_every_step_has_as_many(sample, sampling):
+    labelled, unlabelled, batch_size, _, least = sampling
+    order = sample(*sampling)
+    assert order.shape[0] == (labelled + unlabelled) // order.shape[1] >= 1
+    assert order.shape[1] <= batch_size
+    known = (order < labelled).sum(1)
+    assert known.min() == known.max() >= 1
+    natural = labelled / (labelled + unlabelled)
+    assert abs(known[0] - max(least, natural) * order.shape[1]) <= 1
+    if unlabelled and order.shape[1] > 1:
+        assert known[0] < order.shape[1]
+
+
+@given(samplings(), st.integers(1, 4))
+def test_images_of_a_pool_come_equally_often_over_all_epochs(sample, sampling, epochs):
+    labelled, unlabelled = sampling[:2]
+    order = np.concatenate([sample(*sampling, epoch=epoch) for epoch in range(epochs)])
+    allowed = (
+        epochs if not unlabelled else 1
+    )  # of one pool, what does not fill a batch is left out each epoch
+    for pool in (range(labelled), range(labelled, labelled + unlabelled)):
+        assert not pool or np.ptp(counts(order, pool)) <= allowed
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 3))
+def test_all_labelled_is_the_usual_epoch(sample, images, batch_size, epoch):
+    order = sample(images, 0, batch_size, 1, 0.5, epoch=epoch)
+    assert (
+        len(set(order.ravel())) == order.size == images // min(batch_size, images) * min(batch_size, images)
+    )
+
+
+@given(samplings())
+def test_processes_share_one_batch_whatever_the_pools(sample, sampling):
+    whole, world = sample(*sampling), sampling[3]
+    for rank in range(world):
+        assert np.array_equal(sample(*sampling, rank=rank), whole[:, rank::world])
+
+
+def test_few_labels_repeat_while_the_rest_passes_once(sample):
+    order = sample(20, 980, 32, 1, 0.5)
+    assert order.shape == (31, 32)
+    assert np.ptp(counts(order, range(20))) <= 1
+    assert counts(order, range(20)).min() == 24  # 31 steps of 16 for 20 images
+    assert counts(order, range(20, 1000)).max() == 1
+
+
+def test_a_few_unlabelled_images_do_not_crowd_out_the_labelled(sample):
+    order = sample(300, 3, 32, 1, 0.5)
+    assert (order >= 300).sum(1).tolist() == [1] * 9
+
+
+def test_fewer_images_than_processes_is_one_plain_error(sample):
+    with pytest.raises(
+        ConfigError, match=r"as many training images as processes\. Found 2 images for 3 processes"
+    ):
+        sample(2, 0, 3, 3, 0.5)
 
 
 def test_no_validation_picture_is_trained_on(make_prepared, batches):
     prepared = make_prepared(count=48, size_px=16, unlabelled=7)
-    assert {p for batch in orders(batches()) for p in batch} == set(prepared.positions("train").tolist())
+    trained = {p for epoch in range(3) for batch in orders(batches(epoch=epoch)) for p in batch}
+    assert trained == set(prepared.positions("train").tolist())
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

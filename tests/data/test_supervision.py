@@ -1,5 +1,7 @@
 """Targets: hidden and shuffled labels and exchanged colours touch training pictures alone."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -70,12 +72,53 @@ def test_known_labels_are_nested_and_stratified(prepared):
         assert (known[0.6] & members).sum() == round(0.6 * members.sum())
 
 
+@pytest.mark.parametrize("labelled_share", [1.0, 0.3])
+def test_images_of_a_share_are_nested_and_stratified(prepared, labelled_share):
+    used = {
+        share: find_targets(prepared, Supervision(image_share=share, labelled_share=labelled_share), seed=5)
+        for share in (0.01, 0.3, 0.6, 1.0)
+    }
+    assert np.array_equal(used[1.0].train, prepared.positions("train"))
+    for smaller, larger in pairwise(used):
+        assert set(used[smaller].train) < set(used[larger].train)
+    train = prepared.positions("train")
+    for number in range(-1, 4):  # the unlabelled are a class of theirs
+        members = set(train[prepared.label[train] == number])
+        assert len(members & set(used[0.6].train)) == round(0.6 * len(members))
+        assert len(members & set(used[0.01].train)) == 1
+
+
+def test_share_of_images_is_drawn_anew_per_seed_only_if_asked(prepared):
+    def drawn(seed, **settings):
+        return find_targets(prepared, Supervision(image_share=0.3, **settings), seed).train.tolist()
+
+    assert drawn(0) == drawn(1)
+    assert drawn(0, resample=True) == drawn(0, resample=True) != drawn(1, resample=True)
+
+
+def test_resampling_all_images_is_refused():
+    with pytest.raises(ValueError, match=r"image_share` should be below 1 where .*Found .* = 1\.0"):
+        Supervision(resample=True)
+
+
+@pytest.mark.parametrize("placebo", ["none", "labels", "colours"])
+def test_what_is_not_in_the_share_is_never_seen(prepared, placebo):
+    targets = find_targets(
+        prepared, Supervision(image_share=0.4, placebo=placebo, labelled_share=0.5), seed=0
+    )
+    batches = [TrainingBatches(prepared, 4, 0, epoch, 0, Share(), CPU, targets) for epoch in range(6)]
+    seen = {int(position) for epoch in batches for batch, _ in epoch for position in batch.position}
+    assert seen == set(targets.train.tolist())
+    assert set(targets.colour_of[targets.train]) == set(targets.train)
+
+
 def test_batches_teach_the_targets_with_one_augmentation(prepared):
     colours = find_targets(prepared, Supervision(placebo="colours"), seed=0)
     plain, taught = (
         {
             int(position): (light, chroma)
-            for batch, _ in TrainingBatches(prepared, 12, 0, 0, 0, Share(), CPU, targets)
+            for epoch in range(2)
+            for batch, _ in TrainingBatches(prepared, 12, 0, epoch, 0, Share(), CPU, targets)
             for position, light, chroma in zip(batch.position, batch.lightness, batch.chroma, strict=True)
         }
         for targets in (None, colours)

@@ -38,6 +38,13 @@ def test_joint_heads_are_the_separate_heads(tiny, make_work, decoder, cached, pr
     assert [key for key, value in joint.items() if not torch.equal(value, alone[key])] == []
 
 
+@pytest.mark.parametrize("supervision", [{"labelled_share": 0.3}, {"image_share": 0.6, "resample": True}])
+def test_joint_heads_are_the_separate_heads_with_few_labels_or_images(tiny, make_work, supervision):
+    config = tiny(supervision=supervision)
+    joint, alone = train_both_ways(config, make_work(config, count=24))
+    assert [key for key, value in joint.items() if not torch.equal(value, alone[key])] == []
+
+
 def test_heads_did_learn(tiny, make_work):
     config = tiny()
     joint, _ = train_both_ways(config, make_work(config))

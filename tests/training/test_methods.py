@@ -33,7 +33,7 @@ def test_feed_forward_runs_end_to_end_and_lowers_its_loss(tiny, make_work, loss,
     assert read_json(folder / "status.json")["state"] == "finished"
     untrained, trained = build_model(config, 2).eval(), load_run(work, config, folder)
     if loss == "classification":
-        untrained.colour.learn_prior(count_colours(work.prepared))
+        untrained.colour.learn_prior(count_colours(work.prepared, work.prepared.positions("train")))
     assert _loss(trained, work, config) < _loss(untrained, work, config)
 
 
@@ -69,7 +69,7 @@ def test_a_gan_with_another_loss_is_refused_with_the_remedy(loss):
 def test_rare_colours_count_more_and_the_prior_is_kept_with_the_weights(tiny, make_work):
     config = tiny(tasks=("colour", "class"), colour={"method": "feedforward", "loss": "classification"})
     work = make_work(config)
-    counts = count_colours(work.prepared)
+    counts = count_colours(work.prepared, work.prepared.positions("train"))
     assert counts.sum().item() == len(work.prepared.positions("train")) * (32 // 4) ** 2
     model = load_run(work, config, run_arm(work, config, "multi"))
     rebalance = model.colour.rebalance
@@ -79,7 +79,7 @@ def test_rare_colours_count_more_and_the_prior_is_kept_with_the_weights(tiny, ma
 
 
 def test_attention_pooling_learns_beside_the_colour_head(tiny, make_work):
-    config = tiny(**{"class__head": "attention"})
+    config = tiny(**{"class__head": "attention", "training__finetune__epochs": 10})
     assert isinstance(build_model(config, 2).classifier, AttentionClassifier)
     folder = run_arm(make_work(config), config, "multi")
     entries = read_log(folder, "finetune")

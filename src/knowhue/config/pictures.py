@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from knowhue.config.section import Count, Section, Share
 
@@ -47,11 +47,32 @@ class Pictures(Section):
 class Supervision(Section):
     """What the training pictures teach. Validation pictures always keep the truth."""
 
+    image_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0,
+        description="share of each class's training images that is trained on; the rest is not seen",
+    )
+    resample: bool = Field(
+        default=False,
+        description="draw that share anew for every seed; otherwise all seeds train on the same images",
+    )
     labelled_share: Annotated[float, Field(gt=0, le=1)] = Field(
         default=1.0,
         description="share of each class's training labels that are known; the rest trains colour only",
+    )
+    labelled_batch_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.5,
+        description="least share of every batch that is labelled, where some training images are not",
     )
     placebo: Literal["none", "labels", "colours"] = Field(
         default="none",
         description="control: `labels` are shuffled over the pictures, or `colours` are another picture's",
     )
+
+    @model_validator(mode="after")
+    def _resampling_has_a_choice(self) -> "Supervision":
+        if self.resample and self.image_share == 1:
+            raise ValueError(
+                "`supervision.image_share` should be below 1 where `supervision.resample = true`: of all images there "
+                "is nothing to draw. Found `supervision.image_share = 1.0`."
+            )
+        return self

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from knowhue.color import rgb_to_lab
 from knowhue.data.prepare import Prepared
-from knowhue.data.supervision import Targets
+from knowhue.data.supervision import Targets, true_targets
+from knowhue.errors import ConfigError
 from knowhue.randomness import stream
 from knowhue.tensors import RGB, Batch
 
@@ -29,21 +30,30 @@ class Augmentation(NamedTuple):
 
 
 class TrainingBatches:
-    """One pass over the training pictures in a seeded order; the last, smaller batch is dropped.
+    """The batches of one epoch, the same for every arm of a block and any number of processes.
 
-    The order and the augmentation come from (seed, purpose, epoch) alone, so every arm of a block, and any
-    number of processes, sees the same pictures in the same steps. Iterating gives this process's part of
-    each batch, and which of its pictures are mirrored.
+    Labelled and unlabelled images are drawn apart, each from endless reshuffled passes over their own pool, so no
+    step is without labels, however few there are, and each image of a pool comes as often as any other. Where all
+    images are labelled that is the usual epoch: each image once, the last, incomplete batch dropped. Drawing both
+    from one pool would starve whoever learns from labels alone: with 20 labels of 1,000, half of all steps see none.
+
+    Order and augmentation come from (seed, purpose, epoch) alone. Iterating gives this process's part of each
+    batch, and which of its images are mirrored.
 
     Args:
-        prepared: the pictures.
+        prepared: the images.
         batch_size: over all processes; a smaller set is one batch.
         seed: of the run.
         epoch: counted from 0 over all phases.
-        shift_px: pictures move by up to this much.
+        shift_px: images move by up to this much.
         share: which process this is.
         device: where batches go.
-        targets: what the pictures teach; the truth if None.
+        targets: what the images teach, and which are trained on; the truth of all if None.
+        labelled_batch_share: least share of a batch that is labelled, where some images are not; above 0, below 1.
+            Where more of the images are labelled, more of the batch is.
+
+    Raises:
+        ConfigError: there are more processes than images.
     """
 
     def __init__(
@@ -56,19 +66,42 @@ class TrainingBatches:
         share: Share,
         device: torch.device,
         targets: Targets | None = None,
+        labelled_batch_share: float = 0.5,
     ) -> None:
-        positions = prepared.positions("train")
         self.prepared, self.share, self.device = prepared, share, device
-        self.targets = targets or Targets(prepared.label, np.arange(len(prepared.label)))
-        self.batch_size = min(batch_size, len(positions) // share.world * share.world)
-        self.order = stream(seed, "order", epoch).permutation(positions)
-        self.augmentation = draw_augmentation(seed, epoch, len(positions), shift_px)
+        self.targets = targets or true_targets(prepared)
+        train = self.targets.train
+        if len(train) < share.world:
+            raise ConfigError(
+                f"There should be at least as many training images as processes. Found {len(train)} images for "
+                f"{share.world} processes. Start fewer, or add images."
+            )
+        self.batch_size = min(batch_size, len(train) // share.world * share.world)
+        self.order = self._draw(train, seed, epoch, labelled_batch_share)
+        self.augmentation = draw_augmentation(seed, epoch, len(self.order), shift_px)
+
+    def _draw(
+        self, train: NDArray[np.int64], seed: int, epoch: int, labelled_batch_share: float
+    ) -> NDArray[np.int64]:
+        """Positions of all images of the epoch, batch after batch."""
+        known = self.targets.label[train] >= 0
+        labelled = labelled_in_batch(self.batch_size, known, labelled_batch_share)
+        steps, parts = len(train) // self.batch_size, []
+        for name, pool, count in (
+            ("labelled", train[known], labelled),
+            ("unlabelled", train[~known], self.batch_size - labelled),
+        ):
+            # alone, a pool spends what does not fill a batch; of two, the next epoch goes on where this one ended
+            spent = len(train) if count == self.batch_size else steps * count
+            drawn = endless(pool, seed, name, epoch * spent, steps * count)
+            parts.append(drawn.reshape(steps, count))
+        return np.concatenate(parts, axis=1).reshape(-1)
 
     def __len__(self) -> int:
         return len(self.order) // self.batch_size
 
     def __iter__(self) -> Iterator[tuple[Batch, NDArray[np.bool_]]]:
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
+        for start in range(0, len(self.order), self.batch_size):
             chosen = slice(start, start + self.batch_size)
             mine = slice(start + self.share.rank, start + self.batch_size, self.share.world)
             weight = label_weights(self.targets.label[self.order[chosen]])
@@ -87,6 +120,41 @@ class TrainingBatches:
             return batch
         foreign = augment(self.prepared.rgb[donors], applied)
         return batch._replace(chroma=rgb_to_lab(to_rgb(foreign, self.device))[1])
+
+
+def labelled_in_batch(batch_size: int, known: NDArray[np.bool_], least: float) -> int:
+    """How many of a batch are labelled.
+
+    Args:
+        batch_size: of the batch.
+        known: (N,) whether each training image has a label.
+        least: share of the batch, above 0 and below 1; more where more of the images are labelled.
+
+    >>> labelled_in_batch(32, np.array([True] + 49 * [False]), 0.5), labelled_in_batch(32, np.array([True]), 0.5)
+    (16, 32)
+    """
+    if known.all() or not known.any():
+        return batch_size * bool(known.all())
+    wanted = round(max(least, float(known.mean())) * batch_size)
+    return min(max(wanted, 1), max(batch_size - 1, 1))
+
+
+def endless(pool: NDArray[np.int64], seed: int, name: str, start: int, count: int) -> NDArray[np.int64]:
+    """Draw from reshuffled passes over a pool, one after the other without end.
+
+    Args:
+        pool: what is drawn; empty only where nothing is.
+        seed: of the run.
+        name: of the pool; with the number of the pass it names the stream that shuffles it.
+        start: how many were drawn before.
+        count: how many are drawn now.
+    """
+    if not count:
+        return pool[:0]
+    first, last = start // len(pool), (start + count - 1) // len(pool)
+    passes = [stream(seed, "order", name, each).permutation(pool) for each in range(first, last + 1)]
+    begin = start - first * len(pool)
+    return np.concatenate(passes)[begin : begin + count]
 
 
 def validation_batches(

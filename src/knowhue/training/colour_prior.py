@@ -1,6 +1,8 @@
 """How often each of the 313 colours is met in the training pictures."""
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -13,9 +15,8 @@ AVERAGED_PX = 4
 """Side of the squares that a colour is averaged over first, as the head does with what it learns."""
 
 
-def count_colours(prepared: Prepared, batch_size: int = 64) -> Tensor:
-    """Nearest bins of the training pictures' colours, (313,) counts; the same on every process."""
-    positions = prepared.positions("train")
+def count_colours(prepared: Prepared, positions: NDArray[np.int64], batch_size: int = 64) -> Tensor:
+    """Nearest bins of the colours of the images trained on, (313,) counts; the same on every process."""
     counts = torch.zeros(len(centres()))
     for start in range(0, len(positions), batch_size):
         rgb = to_rgb(prepared.rgb[positions[start : start + batch_size]], torch.device("cpu"))

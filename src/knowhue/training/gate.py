@@ -70,6 +70,7 @@ def _train(work: Work, config: Config) -> Weights:
         share=work.engine.share,
         device=work.engine.device,
         targets=targets,
+        labelled_batch_share=config.supervision.labelled_batch_share,
     )
     for _, (batch, _) in zip(range(STEPS), batches, strict=False):
         train_step(work.engine, players, batch, config)

@@ -184,6 +184,7 @@ def _epoch(
         "validation": finite_or_none(scores),
         "seconds": round(time.perf_counter() - started, 3),
         "train_seconds": round(trained - started, 3),
+        "pictures": pictures,
         "pictures_per_second": round(pictures / (trained - started), 1),
         "warnings": find_faults(train, scores),
         **({"diagnostics": diagnostics} if diagnostics else {}),
@@ -204,6 +205,7 @@ def _train(
         share=work.engine.share,
         device=work.engine.device,
         targets=find_targets(work.prepared, config.supervision, config.seed),
+        labelled_batch_share=config.supervision.labelled_batch_share,
     )
     losses, steps, diagnostics = defaultdict(list), len(batches), []
     every = config.evaluation.diagnose_every_steps if _both_pull(config, name) else 0

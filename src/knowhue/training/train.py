@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from knowhue.config import Config, Task
 from knowhue.data.prepare import load_prepared, prepare
+from knowhue.data.supervision import find_targets
 from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.evaluate import Evaluation
 from knowhue.models.colour_classes import ColourClasses
@@ -184,11 +185,13 @@ def _with_cached_features(work: Work, config: Config, session: Session) -> Sessi
 
 
 def head_config(config: Config, task: Task) -> Config:
-    """The settings that a task's head depends on; everything else at its default."""
+    """The settings that a task's head depends on; everything else at its default.
+
+    The share of labels concerns the colour head, too: it decides which images stand in each batch.
+    """
     default = Config()
     others_placebo = {"colour": "labels", "class": "colours"}[task]
     placebo = config.supervision.placebo
-    known = config.supervision.labelled_share if task == "class" else default.supervision.labelled_share
     other = {"colour": {"class": default.class_}, "class": {"colour": default.colour}}[task]
     return edit(
         config,
@@ -198,10 +201,7 @@ def head_config(config: Config, task: Task) -> Config:
                 "finetune": default.training.finetune.model_dump(),
                 "shift_px": default.training.shift_px,
             },
-            "supervision": {
-                "labelled_share": known,
-                "placebo": "none" if placebo == others_placebo else placebo,
-            },
+            "supervision": {"placebo": "none" if placebo == others_placebo else placebo},
             **{name: section.model_dump() for name, section in other.items()},
         },
     )
@@ -234,7 +234,8 @@ def _require_same_base(work: Work, session: Session, head: Path) -> None:
 def _session(work: Work, config: Config) -> Session:
     model = work.engine.place(build_model(config, len(work.prepared.classes)))
     if isinstance(model.colour, ColourClasses):
-        model.colour.learn_prior(count_colours(work.prepared))
+        seen = find_targets(work.prepared, config.supervision, config.seed).train
+        model.colour.learn_prior(count_colours(work.prepared, seen))
     discriminator = build_discriminator(config)
     return Session(model, None if discriminator is None else work.engine.place(discriminator))
 

@@ -1,0 +1,117 @@
+"""Few labels: what the single-task classifier loses if batches are drawn from all images, labelled or not.
+
+Two samplers train the same arms with the same labels, schedule and number of steps: the earlier one, which drew
+every batch from one shuffled pool of all training images and so starved who learns from labels alone, and
+Knowhue's, which draws the labelled part of each batch from a pool of its own (`TrainingBatches`). Balanced accuracy
+on the reporting split, after the heads' phase and after fine-tuning, and how many steps saw no label.
+
+    python benchmarks/few_labels.py PICTURES --weights FILE [--per-class 200] [--share 0.02] [--seeds 2]
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+
+from knowhue.config import Config
+from knowhue.data.loaders import TrainingBatches
+from knowhue.data.supervision import find_targets
+from knowhue.presets import arm_config, edit, load_config
+from knowhue.randomness import stream
+from knowhue.runs import read_json, run_folder
+from knowhue.training import loop
+from knowhue.training.loop import Work
+from knowhue.training.train import head_config, open_work, run_arm
+
+
+class FromOnePool(TrainingBatches):
+    """As it was: one pass over all training images, whatever their labels."""
+
+    def _draw(self, train, seed, epoch, labelled_batch_share):
+        order = stream(seed, "order", epoch).permutation(train)
+        return order[: len(order) // self.batch_size * self.batch_size]
+
+
+SAMPLERS = {"one pool": FromOnePool, "labelled apart": TrainingBatches}
+
+
+def main() -> None:
+    """Train with both samplers and print the table."""
+    asked = _read_arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = link_first(asked.pictures, Path(folder) / "pictures", asked.per_class)
+        config = _config(pictures, asked)
+        print(f"{'sampler':16}{'arm':8}{'seed':>5}{'labels':>8}{'steps without':>15}{'heads':>8}{'tuned':>8}")
+        for name, sampler in SAMPLERS.items():
+            with patch.object(loop, "TrainingBatches", sampler):
+                work = open_work(config, Path(folder) / name, lambda _: None)
+                for seed in range(asked.seeds):
+                    for arm in asked.arms.split(","):
+                        one = arm_config(config, arm, seed)
+                        print(f"{name:16}{arm:8}{seed:5}" + _row(work, one, arm, sampler), flush=True)
+
+
+def link_first(source: Path, target: Path, per_class: int) -> Path:
+    """The first training images of each class, and all others, as links."""
+    for split in sorted(p for p in source.iterdir() if p.is_dir()):
+        for folder in sorted(p for p in split.iterdir() if p.is_dir()):
+            home = target / split.name / folder.name
+            home.mkdir(parents=True)
+            files = sorted(folder.iterdir())
+            for file in files[:per_class] if split.name == "train" else files:
+                (home / file.name).symlink_to(file.resolve())
+    return target
+
+
+def _row(work: Work, config: Config, arm: str, sampler: type[TrainingBatches]) -> str:
+    targets = find_targets(work.prepared, config.supervision, config.seed)
+    epochs = range(config.training.heads.epochs + config.training.finetune.epochs)
+    size, share = config.training.batch_size, work.engine.share
+    labelled = [
+        (targets.label[sampler(work.prepared, size, config.seed, epoch, 0, share, work.engine.device, targets).order]
+         >= 0).reshape(-1, size).any(1)
+        for epoch in epochs
+    ]  # fmt: skip
+    without = np.concatenate(labelled)
+    tuned = read_json(run_arm(work, config, arm) / "scores.json")
+    head = run_folder(work.root / "heads", "class", head_config(config, "class"))
+    heads = read_json(head / "scores.json")
+    scores = [each["metrics"]["balanced_accuracy"] * 100 for each in (heads, tuned)]
+    count = int((targets.label[targets.train] >= 0).sum())
+    return f"{count:8}{f'{int((~without).sum())} of {len(without)}':>15}" + "".join(
+        f"{s:8.1f}" for s in scores
+    )
+
+
+def _config(pictures: Path, asked: argparse.Namespace) -> Config:
+    epochs = {"heads": {"epochs": asked.epochs}, "finetune": {"epochs": asked.epochs}}
+    return edit(
+        load_config(),
+        {
+            "pictures": {"path": str(pictures), "size_px": 64},
+            "encoder": {"weights": str(asked.weights)},
+            "supervision": {"labelled_share": asked.share},
+            "training": {"shift_px": 4, **epochs},
+            "evaluation": {"every_epochs": 0, "networks": [], "perceptual": [], "diagnose_every_steps": 0},
+        },
+    )
+
+
+def _read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pictures", type=Path)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--per-class", type=int, default=200)
+    parser.add_argument("--share", type=float, default=0.02)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--arms", default="class,multi")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
