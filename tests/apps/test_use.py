@@ -133,3 +133,17 @@ def test_models_says_what_the_built_in_model_is(knowhue):
     assert code == 0
     for part in ("built-in", "jellyfish", "drawn", "accuracy", "temperature", "licence"):
         assert part in said
+
+
+def test_a_film_may_be_called_like_an_address(knowhue, tmp_path, monkeypatch):
+    import av
+
+    monkeypatch.chdir(tmp_path)
+    with av.open(str(tmp_path / "plain.mp4"), "w") as file:
+        stream = file.add_stream("libx264", 24)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        file.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((32, 48), 99, np.uint8), "gray")))
+        file.mux(stream.encode(None))
+    (tmp_path / "plain.mp4").rename("http:Nosferatu:1922.mp4")
+    assert knowhue("colorize", "http:Nosferatu:1922.mp4", "-o", "./take 1: sea.mp4")[0] == 0
+    assert (tmp_path / "take 1: sea.mp4").stat().st_size > 500

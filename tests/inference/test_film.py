@@ -283,7 +283,7 @@ def test_subtitles_are_kept(tmp_path: Path):
     kept = packets(tmp_path / "out.mkv", "subtitle")
     assert kept == packets(tmp_path / "both.mkv", "subtitle")
     assert kept[0] == (pytest.approx(0.1), b"It was blue.")
-    with pytest.raises(ConfigError, match=r"Name an \.mkv file"):
+    with pytest.raises(ConfigError, match=r"End its name in \.mkv\.$"):
         colour(tmp_path / "both.mkv", tmp_path / "out.mp4")
 
 

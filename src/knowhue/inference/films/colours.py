@@ -13,6 +13,19 @@ MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 _LIMITED_UNLESS_TOLD = frozenset({"h264", "hevc"})
 """Codecs whose standard says what an untagged range is; other gray films use all codes."""
 _HDR = {16: "PQ", 18: "HLG"}
+_LOST = {
+    "A53_CC": "closed captions",
+    "STEREO3D": "stereoscopic layout",
+    "SPHERICAL": "spherical projection",
+    **dict.fromkeys(
+        (
+            "MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "DYNAMIC_HDR_VIVID",
+            "DOVI_RPU_BUFFER", "DOVI_METADATA",
+        ),
+        "high dynamic range metadata",
+    ),
+}  # fmt: skip
+"""What a frame carries beside its codes, by FFmpeg's names, and is not written again."""
 
 
 class Colours(NamedTuple):
@@ -79,4 +92,6 @@ def doubts(frame: Any) -> tuple[str, ...]:
         )
     if any(part.is_alpha for part in frame.format.components):
         notes.append("its transparency was left out")
+    carried = dict.fromkeys(_LOST[name] for data in frame.side_data if (name := data.type.name) in _LOST)
+    notes += [f"its {lost} {'was' if lost.endswith(('n', 't')) else 'were'} left out" for lost in carried]
     return tuple(notes)

@@ -1,10 +1,14 @@
-"""Film files in and out through FFmpeg's libraries, by PyAV, of which this is the only importer.
+"""Film files in and out through FFmpeg's libraries, by PyAV; `tracks` is its only other importer.
 
 Frames become sRGB-encoded pixels by the matrix and range that the film names, and go back by the same. An untagged film
 is of BT.709 from 720 lines or 1280 columns on, of BT.601 below, as players guess; the output is tagged.
+
+All times are counted from where the film begins, whatever its container's clock says then.
 """
 
+import errno
 import heapq
+import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,9 +20,8 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 from av.codec.context import Flags
-from av.error import ArgumentError, FFmpegError, InvalidDataError
+from av.error import FFmpegError, InvalidDataError
 from av.sidedata.sidedata import Type as SideData
-from av.stream import Disposition
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
@@ -36,8 +39,20 @@ from knowhue.inference.films.colours import (
     is_gray,
     matrix_of,
 )
-from knowhue.inference.films.formats import Codec, concessions, container_options, has_place, pixel_format
+from knowhue.inference.films.formats import CODECS, Codec, concessions, field_options, pixel_format
 from knowhue.inference.films.reels import Packet, decoding_times
+from knowhue.inference.films.tracks import (
+    TakesNot,
+    adopt,
+    dated,
+    field_order,
+    is_attached,
+    left_out,
+    lost_words,
+    open_output,
+    origin_of,
+    words,
+)
 from knowhue.inference.films.turn import Turn
 
 _EXACT = (
@@ -46,7 +61,7 @@ _EXACT = (
     | Interpolation.FULL_CHR_H_INT
     | Interpolation.FULL_CHR_H_INP
 )
-_INTERNAL = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "duration"})
+_MATROSKA = (".mkv", ".webm")
 
 
 class Frame(NamedTuple):
@@ -54,7 +69,7 @@ class Frame(NamedTuple):
 
     Attributes:
         pixels: (H, W, 1 or 3) as stored, perhaps not upright.
-        pts: presentation time, in the film's time base; rises.
+        pts: presentation time since the film's beginning, in its time base; rises.
         duration: likewise; 0 if unknown.
         damaged: packets since the frame before that could not be decoded.
     """
@@ -82,6 +97,7 @@ class Footage:
         turn: to upright.
         deep: whether it has more than 8 bits.
         aspect: width of a pixel over its height.
+        fields: `tff` or `bff` if its frames are two fields each, the top or the bottom one first; else empty.
         colours: of the output.
         notes: what a user should know of how it is read.
     """
@@ -105,6 +121,7 @@ class Footage:
         self.deep = depth_bits(first[0]) > 8
         self.colours = colours_to_write(first[0])
         self.aspect = self._stream.sample_aspect_ratio or Fraction(1)
+        self.fields = field_order(self._stream, first[0])
         self.notes = doubts(first[0])
 
     def close(self) -> None:
@@ -127,7 +144,7 @@ class Footage:
                 self._open()
                 yield from self._timed(self._decoded(), None)
                 return
-            rest = self._behind(pts, checksum) or self._behind_counted(count, checksum)
+            rest = self._behind(pts + self._begin, checksum) or self._behind_counted(count, checksum)
             yield from self._timed(rest, pts)
         except FFmpegError as error:
             raise self._damaged(error) from None
@@ -136,10 +153,10 @@ class Footage:
         with suppress(AttributeError):
             self._container.close()
         try:
-            self._container = av.open(str(self.path), "r", metadata_errors="replace")
+            self._container = av.open(address(self.path), "r", metadata_errors="replace")
         except (FFmpegError, OSError) as error:
             raise self._damaged(error) from None
-        pictures = [each for each in self._container.streams.video if not _is_cover(each)]
+        pictures = [each for each in self._container.streams.video if not is_attached(each)]
         if not pictures:
             self._container.close()
             raise PictureError(
@@ -147,6 +164,9 @@ class Footage:
             )
         self._stream = pictures[0]
         self._stream.thread_type = "AUTO"
+        self._origin = origin_of(self._container)
+        assert self._stream.time_base is not None
+        self._begin = round(self._origin / self._stream.time_base)
 
     def _decoded(self) -> Iterator[tuple[av.VideoFrame, int]]:
         """Frames, each with the count of damaged packets before it."""
@@ -193,9 +213,8 @@ class Footage:
         """Frames with times that rise; a missing one is the last and a frame's length."""
         step = max(1, round(1 / (self.rate * self.time_base)))
         for frame, damaged in frames:
-            pts = frame.pts
-            if pts is None:
-                pts = 0 if last is None else last + step
+            missing = 0 if last is None else last + step
+            pts = missing if frame.pts is None else frame.pts - self._begin
             last = pts if last is None else max(pts, last + 1)
             yield self._read(frame, last, damaged)
 
@@ -212,6 +231,8 @@ class Footage:
             seconds = self._stream.duration * self._stream.time_base
         else:
             seconds = Fraction(self._container.duration or 0, 1_000_000)
+            if "matroska" in self._container.format.name:  # it tells the end, not the length
+                seconds -= self._origin
         return round(seconds * self.rate)
 
     def _damaged(self, error: object) -> PictureError:
@@ -227,15 +248,35 @@ class Footage:
         """All streams but the one that is coloured."""
         return [each for each in self._container.streams if each.index != self._stream.index]
 
+    def covers(self) -> dict[int, bytes]:
+        """The files of attached pictures, such as a cover, by their stream's index."""
+        self._open()
+        found: dict[int, bytes] = {}
+        wanted = [each for each in self._container.streams if is_attached(each)]
+        for packet in self._container.demux(wanted) if wanted else ():  # they come before all else
+            if packet.size:
+                found.setdefault(packet.stream.index, bytes(packet))
+            if len(found) == len(wanted):
+                break
+        return found
+
+    def words(self) -> dict[str, str]:
+        """What people wrote of the whole film."""
+        return words(self._container.metadata)
+
     def describe(self, out: Any) -> None:
         """Copy metadata, chapters, and what the container says of the pictures, to an output container."""
-        out.metadata.update(_told(self._container.metadata))
-        out.set_chapters(self._container.chapters())
+        out.metadata.update(self.words())
+        out.set_chapters([self._moved(each) for each in self._container.chapters()])
         stream = out.streams[0]
-        stream.metadata.update(_told(self._stream.metadata))
+        stream.metadata.update(words(self._stream.metadata))
         stream.disposition = self._stream.disposition
         if self.matrix:
             stream.set_display_matrix(self.matrix)
+
+    def _moved(self, chapter: Any) -> Any:
+        begin = round(self._origin / chapter["time_base"])
+        return {**chapter, **{end: max(0, chapter[end] - begin) for end in ("start", "end")}}
 
     def shape(self, context: Any, codec: Codec) -> str:
         """Set up an encoder for frames like these; its pixel format."""
@@ -245,19 +286,29 @@ class Footage:
         context.sample_aspect_ratio = self.aspect
         context.colorspace, context.color_range = self.colours.matrix, self.colours.range
         context.color_trc, context.color_primaries = self.colours.transfer, self.colours.primaries
-        context.options = dict(codec.options)
+        context.options = {**codec.options, **field_options(self, codec)}
         return context.pix_fmt
 
-    def packets(self, streams: dict[int, Any]) -> Iterator[Any]:
-        """Packets of other streams, by their index, readdressed to those of an output."""
+    def packets(self, streams: dict[int, Any], hidden: bool) -> Iterator[Any]:
+        """Packets of other streams, by their index, readdressed to those of an output.
+
+        Args:
+            streams: of the output, by the index of the film's.
+            hidden: whether those go along that an edit list hides, as the output will have one, too.
+        """
         self._open()
         wanted = [each for each in self._container.streams if each.index in streams]
-        if not wanted:
-            return
-        for packet in self._container.demux(wanted):
-            if packet.dts is not None and packet.size:
+        for packet in dated(self._container.demux(wanted) if wanted else ()):
+            if hidden or not packet.is_discard:
+                begin = round(self._origin / packet.time_base)
+                packet.pts, packet.dts = packet.pts - begin, packet.dts - begin
                 packet.stream = streams[packet.stream.index]
                 yield packet
+
+
+def address(path: Path) -> str:
+    """What FFmpeg is to be told, so that a name such as `take 1:sea.mp4` is a file's and never a protocol's."""
+    return f"file:{path}"
 
 
 @contextmanager
@@ -323,72 +374,62 @@ def assemble(
         ConfigError: the container takes no sound or subtitles of that kind.
         RunError: the file cannot be written.
     """
+    covers = footage.covers()
     try:
-        with av.open(str(out), "w", options=container_options(out.suffix), metadata_errors="replace") as file:
-            stream: Any = file.add_stream(codec.name, footage.rate)
-            footage.shape(stream.codec_context, codec)
-            stream.time_base = footage.time_base
-            footage.describe(file)
-            streams = _adopt(footage, file, out.suffix)
-            _begin(file, out.suffix)
-            pictures = _addressed(packets, times, stream, footage.time_base, out.suffix)
-            sounds = footage.packets(streams if len(times) else {})
-            for packet in heapq.merge(pictures, sounds, key=_moment):
-                file.mux(packet)
+        with open_output(footage, address(out), out.suffix) as file:
+            streams = _head(footage, codec, file, out.suffix, covers)
+            if len(times):
+                pictures = _addressed(packets, times, file.streams[0], footage.time_base, out.suffix)
+                sounds = footage.packets(streams, hidden=out.suffix not in _MATROSKA)
+                for packet in heapq.merge(pictures, sounds, key=_moment):
+                    file.mux(packet)
+    except TakesNot as error:
+        raise _refusal(footage, out.suffix, error, covers) from None
     except (FFmpegError, OSError) as error:
-        raise RunError(f"Cannot write `{out}`: {error}. Free some space, or name an .mkv file.") from None
-    return [*concessions(footage, codec), *_left_out(footage, out.suffix)]
+        remedy = "Free some space." if error.errno == errno.ENOSPC else "Name another file with --out."
+        raise RunError(f"Cannot write `{out}`: {error.strerror or error}. {remedy}") from None
+    lost = lost_words(footage.words(), address(out)) if covers and len(times) else []
+    return [*concessions(footage, codec), *left_out(footage, out.suffix), *lost]
 
 
-def _adopt(footage: Footage, file: Any, suffix: str) -> dict[int, Any]:
-    """Add the original's other streams to an output; by their index."""
-    adopted: dict[int, Any] = {}
-    for each in footage.others():
-        if has_place(each.type, suffix):
-            try:
-                new = file.add_stream_from_template(each, opaque=True)
-            except ValueError as error:
-                raise _refusal(suffix, error) from None
-            new.metadata.update(_told(each.metadata))
-            new.disposition = each.disposition
-            adopted[each.index] = new
-    return adopted
+def _head(footage: Footage, codec: Codec, file: Any, suffix: str, covers: dict[int, bytes]) -> dict[int, Any]:
+    """Write all that comes before the packets; the output's streams by the index of the original's.
+
+    Raises:
+        TakesNot: the container does not take one of the streams.
+    """
+    stream: Any = file.add_stream(codec.name, footage.rate)
+    footage.shape(stream.codec_context, codec)
+    stream.time_base = footage.time_base
+    footage.describe(file)
+    return adopt(footage.others(), file, suffix, covers)
 
 
-def _begin(file: Any, suffix: str) -> None:
-    try:
-        file.start_encoding()
-    except ArgumentError as error:
-        raise _refusal(suffix, error) from None
-
-
-def _left_out(footage: Footage, suffix: str) -> list[str]:
-    return [
-        f"stream {each.index} ({each.type}) has no place in {suffix} and was left out"
-        for each in footage.others()
-        if not has_place(each.type, suffix) and not _holds_chapters(each)
-    ]
-
-
-def _holds_chapters(stream: Any) -> bool:
-    """Whether it is the text by which .mp4 and .mov store chapters, which are written as such."""
-    return stream.type == "data" and bool(stream.container.chapters())
-
-
-def _refusal(suffix: str, error: Exception) -> ConfigError:
+def _refusal(footage: Footage, suffix: str, error: Exception, covers: dict[int, bytes]) -> ConfigError:
+    """Name what takes all streams, as found by trying."""
+    able = [each for each in CODECS if each != suffix and _takes(footage, each, covers)]
+    named = " or ".join(filter(None, (", ".join(able[:-1]), *able[-1:])))
+    remedy = f"End its name in {named}." if able else "No kind does; take that stream out first."
     return ConfigError(
-        f"`out` should be a file that takes all streams of the film. Found `{suffix}`: {error}. Name an .mkv file, "
-        "which takes nearly all."
+        f"`out` should be a file that takes all streams of the film. Found `{suffix}`: {error}. {remedy}"
     )
+
+
+def _takes(footage: Footage, suffix: str, covers: dict[int, bytes]) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with open_output(footage, address(Path(folder) / "head"), suffix) as file:
+                _head(footage, CODECS[suffix], file, suffix, covers)
+        except (TakesNot, FFmpegError):
+            return False
+    return True
 
 
 def _addressed(
     packets: Iterable[Packet], times: NDArray[np.int64], stream: Any, time_base: Fraction, suffix: str
 ) -> Iterator[Any]:
     decoding = decoding_times(times)
-    if suffix in (".mkv", ".webm") and len(
-        times
-    ):  # they know no decoding times, and shift all for one below zero
+    if suffix in _MATROSKA:  # they know no decoding times, and shift all for one below zero
         decoding = np.maximum(decoding, times.min())
     for packet, dts in zip(packets, decoding, strict=True):
         new = av.Packet(packet.data)
@@ -399,15 +440,6 @@ def _addressed(
 
 def _moment(packet: Any) -> Fraction:
     return packet.dts * packet.time_base
-
-
-def _told(metadata: dict[str, str]) -> dict[str, str]:
-    """What people wrote; the rest is the container's to write anew."""
-    return {key: value for key, value in metadata.items() if key.lower() not in _INTERNAL}
-
-
-def _is_cover(stream: Any) -> bool:
-    return bool(stream.disposition & Disposition.attached_pic)
 
 
 def _display_matrix(frame: Any) -> list[int] | None:

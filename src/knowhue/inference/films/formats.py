@@ -16,6 +16,7 @@ class Codec(NamedTuple):
         deep: whether it takes 10 bits.
         odd: whether it takes odd sizes with halved chroma.
         aspect: whether it takes pixels that are not square.
+        fields: whether it can say that frames are two fields each.
     """
 
     name: str
@@ -23,13 +24,14 @@ class Codec(NamedTuple):
     deep: bool
     odd: bool
     aspect: bool
+    fields: bool = False
 
 
 CODECS: dict[str, Codec] = {
-    ".mp4": Codec("libx264", _X264, True, False, True),
-    ".m4v": Codec("libx264", _X264, True, False, True),
-    ".mov": Codec("libx264", _X264, True, False, True),
-    ".mkv": Codec("libx264", _X264, True, False, True),
+    ".mp4": Codec("libx264", _X264, True, False, True, True),
+    ".m4v": Codec("libx264", _X264, True, False, True, True),
+    ".mov": Codec("libx264", _X264, True, False, True, True),
+    ".mkv": Codec("libx264", _X264, True, False, True, True),
     ".webm": Codec("libvpx-vp9", _VP9, False, True, False),
 }
 
@@ -41,6 +43,7 @@ class Shape(Protocol):
     width: int
     deep: bool
     aspect: Fraction
+    fields: str
 
 
 def pixel_format(shape: Shape, codec: Codec) -> str:
@@ -64,21 +67,22 @@ def concessions(shape: Shape, codec: Codec) -> list[str]:
         notes.append("more than 8 bits: written with 10, which some players lack")
     elif shape.deep:
         notes.append("more than 8 bits: written with 8; H.264 (.mp4, .mkv, .mov) would keep 10")
+    if shape.fields and not field_options(shape, codec):
+        where = "at this height" if codec.fields else "in .webm; .mp4, .mkv and .mov mark it"
+        notes.append(
+            f"it is no longer marked as interlaced, which cannot be done {where}: players will show combs"
+        )
     return notes
 
 
-def has_place(kind: str, suffix: str) -> bool:
-    """Whether a container takes streams of a kind at all; which sound and subtitles it takes, its writer says."""
-    return kind in ("audio", "subtitle", "video") or (kind == "attachment" and suffix == ".mkv")
-
-
-def container_options(suffix: str) -> dict[str, str]:
-    """Of FFmpeg's writer of a container."""
-    if suffix in (".mkv", ".webm"):
-        return {
-            "avoid_negative_ts": "disabled"
-        }  # it would shift the pictures where a sound begins before them
-    return {"movflags": "+faststart+use_metadata_tags"}
+def field_options(shape: Shape, codec: Codec) -> dict[str, str]:
+    """Options by which an encoder keeps the order of fields: x264's, which wants rows of chroma in both fields."""
+    rows = 2 if pixel_format(shape, codec).startswith("yuv444p") else 4
+    return (
+        {"x264-params": f"{shape.fields}=1"}
+        if shape.fields and codec.fields and shape.height % rows == 0
+        else {}
+    )
 
 
 def _is_odd(shape: Shape) -> bool:

@@ -1,0 +1,470 @@
+"""What a film's container says is true of what is written: its clock, its streams, its name, its fields, the notes."""
+
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from av.codec.context import Flags
+from av.filter import Graph
+from av.stream import Disposition
+from colouring_job import FakeNetwork
+from films import FRAMES, TIME_BASE, Kind, drawn, make_film, packets, play
+from PIL import Image
+
+from knowhue.errors import ConfigError, RunError
+from knowhue.inference.colorizer import Colorizer
+from knowhue.inference.films.film import Summary, colorize_film
+from knowhue.inference.films.formats import CODECS
+
+LENGTH = FRAMES / 24
+TICK = 0.0011  # a unit of Matroska's clock
+
+
+def colour(source: Path, out: Path, **changes: Any) -> Summary:
+    return colorize_film(Colorizer(FakeNetwork()), source, out, **changes)
+
+
+def said(summary: Summary) -> str:
+    return "\n".join([*summary.judgement.warnings, *summary.notes])
+
+
+def span(path: Path) -> tuple[float, float]:
+    """Where the first and the last packet of any stream are presented, seconds."""
+    times = [time for kind in ("video", "audio") for time, _ in packets(path, kind)]
+    return min(times), max(times)
+
+
+def remux(
+    source: Path, target: Path, shift: float = 0, more: Callable[[Any], Any] | None = None, **options: str
+) -> Path:
+    """The same packets in another container, `shift` seconds later, with what `more` puts in before the first."""
+    with av.open(str(source)) as old, av.open(f"file:{target}", "w", options=options) as new:
+        kept = [each for each in old.streams if each.type in ("video", "audio", "subtitle")]
+        streams = {each.index: new.add_stream_from_template(each, opaque=True) for each in kept}
+        first = more(new) if more else None
+        if first is not None:
+            new.mux(first)
+        for packet in old.demux(kept):
+            if packet.size and packet.pts is not None:
+                ticks = round(Fraction(shift) / packet.time_base)
+                packet.pts, packet.dts = (
+                    packet.pts + ticks,
+                    (packet.pts if packet.dts is None else packet.dts) + ticks,
+                )
+                packet.stream = streams[packet.stream.index]
+                new.mux(packet)
+    return target
+
+
+def plain(folder: Path, **kind: Any) -> Path:
+    return make_film(folder / "plain.mp4", kind=Kind("libx264", **kind))
+
+
+# The clock
+
+
+def dvd(path: Path) -> Path:
+    """MPEG-2 and MP2, whose clock never begins at 0."""
+    with av.open(str(path), "w") as file:
+        stream: Any = file.add_stream("mpeg2video", 25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        sound: Any = file.add_stream("mp2", 48000)
+        for k, codes in enumerate(drawn()):
+            frame = av.VideoFrame.from_ndarray(codes, "gray").reformat(format="yuv420p")
+            frame.pts = k
+            tone = av.AudioFrame.from_ndarray(np.full((1, 2 * 1152), 99, np.int16), "s16", "stereo")
+            tone.sample_rate, tone.pts, tone.time_base = 48000, 1152 * k, Fraction(1, 48000)
+            file.mux([*stream.encode(frame), *sound.encode(tone)])
+        file.mux([*stream.encode(None), *sound.encode(None)])
+    return path
+
+
+def late_film(folder: Path, suffix: str, start: float) -> Path:
+    if suffix == ".mpg":
+        return dvd(folder / "late.mpg")
+    return remux(plain(folder, sound="aac"), folder / f"late{suffix}", output_ts_offset=str(start))
+
+
+TURN = 2**33 / 90_000  # when the clock of a broadcast runs over
+
+
+@pytest.mark.parametrize("out", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize(
+    ("suffix", "start"), [(".ts", 50_000), (".ts", 0), (".ts", TURN - 0.3), (".mpg", 0), (".mkv", 50_000)]
+)
+def test_a_film_begins_at_0_whenever_its_containers_clock_does(
+    tmp_path: Path, suffix: str, start: float, out: str
+):
+    late = late_film(tmp_path, suffix, start)
+    before = span(late)
+    assert abs(before[0]) > 0.05
+    summary = colour(late, tmp_path / f"out{out}")
+    after = span(tmp_path / f"out{out}")
+    assert after[0] == pytest.approx(0, abs=2 * TICK)
+    assert after[1] - after[0] == pytest.approx(before[1] - before[0], abs=2 * TICK)
+    sound, picture = (packets(late, kind)[0][0] for kind in ("audio", "video"))
+    written = [packets(tmp_path / f"out{out}", kind)[0][0] for kind in ("audio", "video")]
+    assert written[1] - written[0] == pytest.approx(picture - sound, abs=2 * TICK)
+    with av.open(str(tmp_path / f"out{out}")) as file:
+        assert (file.duration or 0) / 1e6 < LENGTH + 0.2
+    assert summary.frames == FRAMES
+    assert not summary.notes
+
+
+def test_chapters_of_a_late_film_stay_at_their_pictures(tmp_path: Path):
+    def chapters(file: Any) -> None:
+        one = {
+            "id": 1,
+            "start": 1900,
+            "end": 2250,
+            "time_base": Fraction(1, 1000),
+            "metadata": {"title": "One"},
+        }
+        file.set_chapters([one, {**one, "id": 2, "start": 2250, "end": 2500}])
+
+    late = remux(plain(tmp_path, sound="aac"), tmp_path / "late.mkv", 2, chapters)
+    colour(late, tmp_path / "out.mkv")
+    with av.open(str(tmp_path / "out.mkv")) as file:
+        starts = [float(each["start"] * each["time_base"]) for each in file.chapters() if each["time_base"]]
+    begun = span(late)[0]
+    assert 1.9 < begun < 2.01
+    assert starts == pytest.approx([0, 2.25 - begun], abs=TICK)
+
+
+def test_a_film_goes_on_at_its_own_clock_after_a_stop(tmp_path: Path):
+    film = remux(plain(tmp_path, sound="aac"), tmp_path / "late.ts", output_ts_offset="777")
+
+    def stop(event: dict[str, Any]) -> None:
+        if event.get("done") == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        colour(film, tmp_path / "out.mp4", reel_frames=3, report=stop)
+    assert colour(film, tmp_path / "out.mp4", reel_frames=3).already == 6
+    colour(film, tmp_path / "whole.mp4", reel_frames=3)
+    assert packets(tmp_path / "out.mp4", "video") == packets(tmp_path / "whole.mp4", "video")
+
+
+def trimmed(folder: Path) -> Path:
+    """A clip of which 0.25 s were cut away without encoding: an edit list hides them."""
+    return remux(plain(folder, sound="aac"), folder / "cut.mp4", -0.25, avoid_negative_ts="disabled")
+
+
+@pytest.mark.parametrize("out", [".mp4", ".mov", ".mkv"])
+def test_what_was_cut_away_does_not_come_back(tmp_path: Path, out: str):
+    film = trimmed(tmp_path)
+    frames = len(play(film).pixels)
+    assert frames == FRAMES / 2
+    summary = colour(film, tmp_path / f"out{out}")
+    assert summary.frames == frames
+    with av.open(str(tmp_path / f"out{out}")) as file:
+        assert (file.start_time or 0) / 1e6 == pytest.approx(0, abs=0.025)
+        heard = [frame for frame in file.decode(audio=0) if frame.time is not None]
+    assert heard[0].time == pytest.approx(0, abs=0.025)
+    sound = sum(frame.samples for frame in heard) / 48_000
+    assert sound == pytest.approx(20 * 1024 / 48_000 - 0.25, abs=0.05)
+
+
+# Streams
+
+
+def picture_bytes(kind: str) -> bytes:
+    file = BytesIO()
+    Image.new("RGB", (16, 12), "teal").save(file, kind)
+    return file.getvalue()
+
+
+def with_cover(folder: Path, suffix: str, kind: str = "JPEG", sound: str = "aac") -> tuple[Path, bytes]:
+    """A film with a cover: an attached picture, or an attachment where the container has these."""
+    data, film = picture_bytes(kind), plain(folder, sound=sound)
+
+    def attach(file: Any) -> Any:
+        if suffix == ".mkv":
+            file.add_attachment(f"cover.{'jpg' if kind == 'JPEG' else 'png'}", f"image/{kind.lower()}", data)
+            return None
+        cover = file.add_stream("mjpeg" if kind == "JPEG" else "png")
+        cover.width, cover.height, cover.pix_fmt = 16, 12, "yuvj420p" if kind == "JPEG" else "rgb24"
+        cover.disposition = Disposition.attached_pic
+        packet = av.Packet(data)
+        packet.stream, packet.is_keyframe, packet.pts, packet.dts = cover, True, 0, 0
+        return packet
+
+    return remux(film, folder / f"cover{suffix}", more=attach), data
+
+
+def covers(path: Path) -> list[bytes]:
+    with av.open(str(path)) as file:
+        held = [each for each in file.streams if each.disposition & Disposition.attached_pic]
+        return [bytes(packet) for packet in file.demux(held) if packet.size] if held else []
+
+
+def moving(path: Path) -> int:
+    """Streams of moving pictures."""
+    with av.open(str(path)) as file:
+        return sum(not each.disposition & Disposition.attached_pic for each in file.streams.video)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("out", [".mp4", ".m4v", ".mov", ".mkv"])
+@pytest.mark.parametrize("source", [".mp4", ".mkv"])
+def test_a_cover_stays_a_cover_or_is_missed(tmp_path: Path, source: str, out: str, kind: str):
+    film, data = with_cover(tmp_path, source, kind)
+    assert covers(film) == [data]
+    summary = colour(film, tmp_path / f"out{out}")
+    assert moving(tmp_path / f"out{out}") == 1
+    kept = covers(tmp_path / f"out{out}") == [data]
+    assert kept != ("cover" in said(summary))
+    assert kept or out == ".mov"
+
+
+def test_a_cover_has_no_place_in_webm_and_is_missed(tmp_path: Path):
+    film, _ = with_cover(tmp_path, ".mkv", sound="")
+    assert "cover" in said(colour(film, tmp_path / "out.webm"))
+
+
+def test_several_attached_pictures_keep_their_names_in_mkv(tmp_path: Path):
+    names = ["cover.jpg", "small_cover.jpg", "still.png"]
+
+    def attach(file: Any) -> None:
+        for name in names:
+            kind = "PNG" if name.endswith("png") else "JPEG"
+            file.add_attachment(name, f"image/{kind.lower()}", picture_bytes(kind))
+
+    film = remux(plain(tmp_path), tmp_path / "many.mkv", more=attach)
+    colour(film, tmp_path / "out.mkv")
+    with av.open(str(tmp_path / "out.mkv")) as file:
+        found = [{k.lower(): v for k, v in s.metadata.items()}.get("filename") for s in file.streams]
+    assert [name for name in found if name] == names
+
+
+def test_every_packet_of_a_second_video_track_is_kept(tmp_path: Path):
+    with av.open(str(plain(tmp_path))) as old:
+        more = [packet for packet in old.demux(old.streams.video[0]) if packet.size]
+        assert any(packet.dts != packet.pts for packet in more)
+        with av.open(str(tmp_path / "two.mkv"), "w") as new:
+            streams = [new.add_stream_from_template(old.streams.video[0]) for _ in range(2)]
+            for packet in more:
+                times = packet.pts, packet.dts
+                for stream in streams:
+                    packet.stream, (packet.pts, packet.dts), packet.time_base = stream, times, TIME_BASE
+                    new.mux(packet)
+    colour(tmp_path / "two.mkv", tmp_path / "out.mkv")
+    with av.open(str(tmp_path / "out.mkv")) as file:
+        kept = [bytes(packet) for packet in file.demux(file.streams.video[1]) if packet.size]
+    assert kept == [bytes(packet) for packet in more]
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "name", ["Nosferatu:1922.mp4", "http:x.mp4", "pipe:1.mp4", "concat:a|b.mp4", "./data:,.mp4"]
+)
+def test_a_name_is_never_a_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.chdir(tmp_path)
+    plain(tmp_path).rename(tmp_path / name)
+    assert colour(Path(name), Path("out.mp4")).frames == FRAMES
+    (tmp_path / name).rename("plain.mp4")
+    assert colour(Path("plain.mp4"), Path(name)).frames == FRAMES
+    assert len(play(tmp_path / name).pixels) == FRAMES
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["out.mp4", "plain.mp4", Path(name).name]
+    )
+
+
+@pytest.mark.parametrize("name", ["take 1, sea %03d [a].mp4", "-y.mp4", "a?b#c=d&e.mp4", "caf\udce9.mp4"])
+def test_a_name_is_taken_letter_by_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.chdir(tmp_path)
+    plain(tmp_path).rename(tmp_path / name)
+    assert colour(Path(name), Path(f"out {name}")).frames == FRAMES
+    assert len(play(tmp_path / f"out {name}").pixels) == FRAMES
+
+
+# Fields
+
+
+def even(path: Path, **options: str) -> Path:
+    """A film of three frames on a clock of 24 a second."""
+    with av.open(str(path), "w") as file:
+        stream: Any = file.add_stream("libx264", Fraction(24), options=options)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for k, codes in enumerate(drawn(3)):
+            frame = av.VideoFrame.from_ndarray(codes, "gray").reformat(format="yuv420p")
+            frame.pts = k
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    return path
+
+
+def field_order(path: Path) -> tuple[int, bool]:
+    """As the container or codec tells it (FFmpeg's number), and whether frames say that they are interlaced."""
+    with av.open(str(path)) as file:
+        frame = next(file.decode(video=0))
+        return file.streams.video[0].codec_context.field_order, frame.interlaced_frame
+
+
+@pytest.mark.parametrize("out", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize(("order", "number"), [("tff", 2), ("bff", 3)])
+def test_fields_stay_fields_in_their_order(tmp_path: Path, order: str, number: int, out: str):
+    film = even(tmp_path / f"in{out}", **{"x264-params": f"{order}=1"})
+    assert field_order(film) == (number, True)
+    summary = colour(film, tmp_path / f"out{out}")
+    assert field_order(tmp_path / f"out{out}") == (number, True)
+    assert "both fields" in said(summary)
+    assert "no longer marked" not in said(summary)
+
+
+def declared(path: Path, order: str, number: int) -> Path:
+    """A container that tells an order by number; or none (0), but frames that do."""
+    codec, pixels = ("rawvideo", "uyvy422") if number else ("ffv1", "yuv420p")
+    with av.open(str(path), "w") as file:
+        stream: Any = file.add_stream(codec, Fraction(24))
+        stream.width, stream.height, stream.pix_fmt = 48, 32, pixels
+        stream.codec_context.flags |= Flags.interlaced_dct
+        stream.codec_context.field_order = number
+        graph = Graph()
+        source = graph.add_buffer(width=48, height=32, format=pixels, time_base=Fraction(1, 24))
+        graph.link_nodes(source, graph.add("setfield", order), graph.add("buffersink")).configure()
+        for k, codes in enumerate(drawn(3)):
+            frame = av.VideoFrame.from_ndarray(codes, "gray").reformat(format=pixels)
+            frame.pts, frame.time_base = k, Fraction(1, 24)
+            graph.vpush(frame)
+            file.mux(stream.encode(graph.vpull()))
+        file.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("suffix", "order", "number", "shown"),
+    [
+        (".mov", "tff", 4, 3),  # stored top field first, shown bottom first
+        (".mov", "bff", 5, 2),
+        (".mov", "tff", 2, 2),
+        (".mov", "bff", 3, 3),
+        (".avi", "tff", 0, 2),
+        (".avi", "bff", 0, 3),
+    ],
+)
+def test_the_field_that_is_shown_first_stays_so(
+    tmp_path: Path, suffix: str, order: str, number: int, shown: int
+):
+    film = declared(tmp_path / f"in{suffix}", order, number)
+    assert field_order(film) == (number, True)
+    colour(film, tmp_path / "out.mp4")
+    assert field_order(tmp_path / "out.mp4") == (shown, True)
+
+
+def test_fields_that_cannot_be_marked_are_missed(tmp_path: Path):
+    film = even(tmp_path / "in.mkv", **{"x264-params": "tff=1"})
+    assert "no longer marked as interlaced" in said(colour(film, tmp_path / "out.webm"))
+
+
+def test_a_progressive_film_stays_progressive(tmp_path: Path):
+    summary = colour(plain(tmp_path), tmp_path / "out.mp4")
+    assert field_order(tmp_path / "out.mp4") == (1, False)
+    assert not summary.notes
+
+
+# Notes and remedies
+
+
+STYLES = b"[Script Info]\nScriptType: v4.00+\n[V4+ Styles]\nFormat: Name, Fontname, Fontsize\nStyle: Default,Arial,16\n"
+
+
+def with_words(folder: Path, suffix: str) -> Path:
+    """A film with subtitles: mov_text in .mp4, SRT in .mkv."""
+    (folder / "in.srt").write_text("1\n00:00:00,100 --> 00:00:00,400\nIt was blue.\n\n")
+    with av.open(str(folder / "in.srt")) as text:
+        line = next(bytes(packet) for packet in text.demux() if packet.size)
+
+        def add(file: Any) -> Any:
+            if suffix == ".mkv":
+                stream = file.add_stream_from_template(text.streams[0])
+                packet = av.Packet(line)
+            else:
+                stream = file.add_stream("mov_text")
+                stream.codec_context.subtitle_header = STYLES
+                packet = av.Packet(len(line).to_bytes(2, "big") + line)
+            packet.pts, packet.dts, packet.duration, packet.time_base = 100, 100, 300, Fraction(1, 1000)
+            packet.stream = stream
+            return packet
+
+        return remux(plain(folder), folder / f"words{suffix}", more=add)
+
+
+@pytest.mark.parametrize(("source", "takers"), [(".mp4", {".mp4", ".m4v", ".mov"}), (".mkv", {".mkv"})])
+def test_the_remedy_is_what_takes_all_and_never_what_was_tried(tmp_path: Path, source: str, takers: set[str]):
+    film = with_words(tmp_path, source)
+    for tried in CODECS:
+        if tried in takers:
+            colour(film, tmp_path / f"out{tried}")
+            with av.open(str(tmp_path / f"out{tried}")) as file:
+                assert [each.type for each in file.streams] == ["video", "subtitle"]
+        else:
+            with pytest.raises(ConfigError) as caught:
+                colour(film, tmp_path / f"out{tried}")
+            assert set(re.findall(r"\.\w+", str(caught.value).rsplit("End its name in", 1)[1])) == takers
+
+
+def test_where_no_container_takes_all_streams_none_is_named(tmp_path: Path):
+    text = with_words(tmp_path, ".mp4")
+    with av.open(str(text)) as old, av.open(str(tmp_path / "two.mov"), "w") as new:
+        streams = [new.add_stream_from_template(each, opaque=True) for each in old.streams]
+        sound: Any = new.add_stream("pcm_mulaw", 48000)  # .mp4 does not take it, nor .mkv the text
+        sound.layout = "mono"
+        for packet in old.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream.index]
+                new.mux(packet)
+        for packet in sound.encode(silence()):
+            new.mux(packet)
+    with pytest.raises(ConfigError, match=r"End its name in \.mov\.$"):
+        colour(tmp_path / "two.mov", tmp_path / "out.mkv")
+    with pytest.raises(ConfigError, match=r"End its name in \.mov\.$"):
+        colour(tmp_path / "two.mov", tmp_path / "out.mp4")
+
+
+def silence() -> Any:
+    frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.int16), "s16", "mono")
+    frame.sample_rate, frame.pts, frame.time_base = 48000, 0, Fraction(1, 48000)
+    return frame
+
+
+@pytest.mark.parametrize("out", [".mp4", ".mov", ".mkv"])
+def test_a_timecode_is_kept_and_not_missed(tmp_path: Path, out: str):
+    def tell(file: Any) -> None:
+        file.streams[0].metadata["timecode"] = "01:02:03:04"
+
+    film = remux(even(tmp_path / "even.mp4"), tmp_path / "tc.mov", more=tell)
+    with av.open(str(film)) as file:
+        assert [each.type for each in file.streams] == ["video", "data"]
+    summary = colour(film, tmp_path / f"out{out}")
+    with av.open(str(tmp_path / f"out{out}")) as file:
+        told = {k.lower(): v for each in file.streams for k, v in each.metadata.items()} | {
+            k.lower(): v for k, v in file.metadata.items()
+        }
+    assert told["timecode"] == "01:02:03:04"
+    assert not summary.notes
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_not_mended_by_another_name(tmp_path: Path):
+    def stop(event: dict[str, Any]) -> None:
+        if event.get("done") == 8:
+            (tmp_path / ".out.mkv.colorizing" / "film.mkv").unlink(missing_ok=True)
+            (tmp_path / ".out.mkv.colorizing" / "film.mkv").symlink_to("/dev/full")
+
+    with pytest.raises(RunError, match=r"No space left on device\. Free some space\.$"):
+        colour(plain(tmp_path), tmp_path / "out.mkv", reel_frames=3, report=stop)
+
+
+def test_pixels_are_as_they_were_whatever_the_container(tmp_path: Path):
+    film = plain(tmp_path)
+    late = remux(film, tmp_path / "late.mkv", 100)
+    assert np.array_equal(play(late).lightness, play(film).lightness)
