@@ -128,7 +128,11 @@ def test_settings_that_do_not_serve(knowhue, make_folder, tmp_path, arguments, p
 def test_folder_that_cannot_be_written(knowhue, make_folder, tmp_path, command):
     (tmp_path / "file").touch()
     photos = make_folder({"cat": 5, "dog": 5})
-    errs(knowhue(command, photos, "--out", tmp_path / "file" / "out", *SET), "Cannot write", "Name another folder")
+    errs(
+        knowhue(command, photos, "--out", tmp_path / "file" / "out", *SET),
+        "Cannot write",
+        "Name another folder",
+    )
 
 
 def test_prepare_says_what_it_did_and_keeps_it_when_later_pictures_fail(knowhue, make_folder, tmp_path):

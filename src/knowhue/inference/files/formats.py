@@ -4,6 +4,8 @@ import struct
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from knowhue.image_files import SUFFIXES_OF
+
 HEAD_BYTES = 1 << 16
 
 
@@ -24,21 +26,18 @@ class Format(NamedTuple):
 
 
 FORMATS: Mapping[str, Format] = {
-    "JPEG": Format((".jpg", ".jpeg", ".jpe", ".jfif"), "jpegload"),
-    "PNG": Format((".png", ".apng"), "pngload"),
-    "TIFF": Format((".tif", ".tiff"), "tiffload", "TIFF", "pages"),
-    "WebP": Format((".webp",), "webpload"),
-    "GIF": Format((".gif",), "gifload"),
-    "AVIF": Format((".avif",), "heifload", frames="pictures"),
-    "HEIC": Format((".heic", ".heif")),
-    "BMP": Format((".bmp", ".dib"), plugin="BMP"),
-    "JPEG 2000": Format((".jp2", ".j2k"), plugin="JPEG2000"),
-    "PNM": Format((".ppm", ".pgm", ".pbm", ".pnm"), plugin="PPM"),
+    "JPEG": Format(SUFFIXES_OF["JPEG"], "jpegload"),
+    "PNG": Format(SUFFIXES_OF["PNG"], "pngload"),
+    "TIFF": Format(SUFFIXES_OF["TIFF"], "tiffload", "TIFF", "pages"),
+    "WebP": Format(SUFFIXES_OF["WebP"], "webpload"),
+    "GIF": Format(SUFFIXES_OF["GIF"], "gifload"),
+    "AVIF": Format(SUFFIXES_OF["AVIF"], "heifload", frames="pictures"),
+    "HEIC": Format(SUFFIXES_OF["HEIC"]),
+    "BMP": Format(SUFFIXES_OF["BMP"], plugin="BMP"),
+    "JPEG 2000": Format(SUFFIXES_OF["JPEG 2000"], plugin="JPEG2000"),
+    "PNM": Format(SUFFIXES_OF["PNM"], plugin="PPM"),
 }
 """Formats by name."""
-
-SUFFIXES = frozenset(suffix for known in FORMATS.values() for suffix in known.suffixes)
-"""Suffixes, lower case, of files that may be read."""
 
 _SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from knowhue.errors import PictureError
+from knowhue.image_files import SUFFIXES
 from knowhue.inference.files.by_pillow import decode_by_pillow
 from knowhue.inference.files.decoding import Decoded, decode, to_picture
 from knowhue.inference.files.encoding import OUTPUT_SUFFIXES, encode_picture, write_picture
 from knowhue.inference.files.formats import (
     FORMATS,
     HEAD_BYTES,
-    SUFFIXES,
     animated_png_frames,
     is_lossless,
     recognise,

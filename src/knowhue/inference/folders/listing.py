@@ -1,10 +1,11 @@
 """Which pictures of a folder are to be made into which of another."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
 from knowhue.errors import ConfigError, PictureError
+from knowhue.image_files import walk
 
 
 class Item(NamedTuple):
@@ -26,8 +27,7 @@ def list_folder(
 ) -> list[Item]:
     """All pictures of a folder and the folders in it, by name; the output keeps the names.
 
-    Hidden files, and the output folder if it lies inside, are left out. Links to folders are followed, each real
-    folder is entered once.
+    Which files count is said by `image_files.walk`; the output folder, if it lies inside, is left out.
 
     Args:
         source: folder of pictures.
@@ -42,8 +42,8 @@ def list_folder(
     if not source.is_dir():
         raise PictureError(f"`source` should be a folder of pictures. Found `{source}`. Is the path right?")
     items = []
-    for file in _files(source, out):
-        if file.suffix.lower() in suffixes:
+    for file, skipped in walk(source, suffixes, avoid=out):
+        if not skipped:
             name = file.relative_to(source)
             output = name.with_suffix(rename(name.suffix))
             items.append(Item(file, name.as_posix(), output.as_posix()))
@@ -54,29 +54,6 @@ def list_folder(
         )
     _refuse_clashes(items, out)
     return sorted(items, key=lambda item: item.path)
-
-
-def _files(root: Path, out: Path) -> Iterator[Path]:
-    entered = {_identity(out)} if out.exists() and not out.samefile(root) else set()
-    folders, links = [root], []
-    while folders or links:  # links last: a folder that is there under its own name has that name
-        folder = folders.pop() if folders else links.pop(0)
-        identity = _identity(folder)
-        if identity in entered:
-            continue
-        entered.add(identity)
-        for entry in sorted(folder.iterdir()):
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                (links if entry.is_symlink() else folders).append(entry)
-            elif entry.is_file() or entry.is_symlink():  # a broken link is told when it cannot be read
-                yield entry
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
 
 
 def _refuse_clashes(items: list[Item], out: Path) -> None:

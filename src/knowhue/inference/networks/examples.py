@@ -9,7 +9,8 @@ import torch
 
 from knowhue.color import rgb_to_lab
 from knowhue.errors import PictureError
-from knowhue.inference.files.media import SUFFIXES, read_picture, shrink
+from knowhue.image_files import walk
+from knowhue.inference.files.media import read_picture, shrink
 from knowhue.inference.glimpse import working_size
 from knowhue.inference.networks.network import FloatArray
 
@@ -36,7 +37,7 @@ def find_pictures(folder: Path) -> list[Path]:
     Raises:
         PictureError: there are too few to calibrate on some and to measure on others.
     """
-    found = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+    found = sorted(file for file, skipped in walk(folder) if not skipped)
     if len(found) < 2 * FEWEST:
         raise PictureError(
             f"`pictures` should be a folder of at least {2 * FEWEST} colour pictures, better some hundreds. "

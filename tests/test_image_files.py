@@ -1,0 +1,87 @@
+"""One rule of what counts as an image, the same for training and for `knowhue colorize FOLDER`."""
+
+import os
+
+import pytest
+
+from knowhue.image_files import SUFFIXES, walk, why_hidden
+from knowhue.inference.files.formats import FORMATS
+
+
+def put(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode())
+
+
+def images(root):
+    return {path.relative_to(root).as_posix() for path, skipped in walk(root) if not skipped}
+
+
+def skipped(root):
+    return {path.relative_to(root).as_posix(): why for path, why in walk(root) if why}
+
+
+JUNK = [
+    "._a.jpg", ".hidden.jpg", ".thumbs/a.jpg", "__MACOSX/._a.jpg", "__macosx/a.jpg", "@eaDir/a.jpg/THUMB_M.jpg",
+    "#recycle/a.jpg", "#snapshot/a.jpg", "$RECYCLE.BIN/a.jpg", "System Volume Information/a.jpg", "lost+found/a.jpg",
+    "Thumbs.db", "thumbs.DB", "desktop.ini", "notes.txt", "raw.cr2", "no_suffix", ".@__thumb/a.jpg", "@Recycle/a.jpg",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("junk", JUNK)
+def test_junk_is_no_image_and_is_named(tmp_path, junk):
+    put(tmp_path, "sea/a.jpg", f"sea/{junk}")
+    assert images(tmp_path) == {"sea/a.jpg"}
+    (named,) = skipped(tmp_path)
+    assert f"sea/{junk}".startswith(named)
+
+
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES))
+def test_every_suffix_that_can_be_read_counts_in_either_case(tmp_path, suffix):
+    put(tmp_path, f"sea/a{suffix}", f"sea/b{suffix.upper()}")
+    assert len(images(tmp_path)) == 2
+    assert any(suffix in known.suffixes for known in FORMATS.values())
+
+
+@pytest.mark.parametrize("name", ["@home", "#1", "=cmd", "-x", "$5", "unlabelled", "index"])
+def test_odd_names_of_the_users_are_kept(name):
+    assert not why_hidden(name)
+
+
+def test_links_are_followed_once_and_circles_end(tmp_path):
+    put(tmp_path, "a/real/1.jpg", "elsewhere/2.jpg")
+    root = tmp_path / "a"
+    (root / "again").symlink_to(root / "real")
+    (root / "up").symlink_to(root)
+    (root / "out").symlink_to(tmp_path / "elsewhere")
+    (root / "file.jpg").symlink_to(tmp_path / "elsewhere/2.jpg")
+    assert images(root) == {"real/1.jpg", "out/2.jpg", "file.jpg"}
+    assert set(skipped(root)) == {"again", "up"}
+
+
+def test_link_to_itself_and_pipe_are_left_to_the_reader(tmp_path):
+    put(tmp_path, "a.jpg")
+    (tmp_path / "self.jpg").symlink_to("self.jpg")
+    (tmp_path / "gone.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert images(tmp_path) == {"a.jpg", "self.jpg", "gone.jpg", "pipe.jpg"}
+
+
+def test_names_that_are_not_utf_8(tmp_path):
+    (tmp_path / os.fsdecode(b"\xff.jpg")).write_bytes(b"x")
+    assert images(tmp_path) == {os.fsdecode(b"\xff.jpg")}
+
+
+def test_folder_that_cannot_be_opened_is_named(tmp_path, monkeypatch):
+    put(tmp_path, "a/1.jpg", "b/2.jpg")
+    iterdir = type(tmp_path).iterdir
+
+    def refuse(self):
+        if self.name == "a":
+            raise PermissionError(13, "Permission denied")
+        return iterdir(self)
+
+    monkeypatch.setattr(type(tmp_path), "iterdir", refuse)
+    assert images(tmp_path) == {"b/2.jpg"}
+    assert skipped(tmp_path) == {"a": "unreadable folder: Permission denied"}
