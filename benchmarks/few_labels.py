@@ -20,7 +20,8 @@ from knowhue.data.loaders import TrainingBatches
 from knowhue.data.supervision import find_targets
 from knowhue.presets import arm_config, edit, load_config
 from knowhue.randomness import stream
-from knowhue.runs import read_json, run_folder
+from knowhue.runs import run_folder
+from knowhue.storage import read_json
 from knowhue.training import loop
 from knowhue.training.loop import Work
 from knowhue.training.train import head_config, open_work, run_arm

@@ -35,7 +35,7 @@ from knowhue.models.multitask import MultiTask, build_discriminator, build_model
 from knowhue.objectives.losses import GAN_LOSSES, chroma_l1, cross_entropy
 from knowhue.plan import make_plan
 from knowhue.presets import THREE_ARMS, arm_config, load_config
-from knowhue.runs import read_json
+from knowhue.storage import read_json
 from knowhue.study import run_study
 from knowhue.tensors import Chroma, Lightness
 from knowhue.training.engine import Engine

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from knowhue.runs import read_json
+from knowhue.storage import read_json
 
 COMPARED = ("model.safetensors", "scores.json", "per_image.csv", "samples.npz")
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from knowhue.csv_text import from_csv, to_csv
 from knowhue.errors import RunError
-from knowhue.runs import read_csv, write_csv
+from knowhue.storage import read_csv, write_csv
 
 FORMULAS = ["=cmd|calc!A1", "+1+1", "-2+3", "@SUM(A1)", "\t=1", " =1", "|x", "＝1", "'=1", "\r=1", "%0A"]
 
@@ -41,6 +41,6 @@ def test_file_keeps_line_ends_within_cells(tmp_path):
 @pytest.mark.parametrize("text", ["a,b\n1\n", "a,b\n1,2,3\n", 'a,b\n"1,2\n'])
 def test_damaged_table_is_one_line(tmp_path, text):
     (tmp_path / "a.csv").write_text(text)
-    with pytest.raises(RunError, match=r"a\.csv` should be a table written by knowhue") as raised:
+    with pytest.raises(RunError, match=r"a\.csv` is damaged: no table") as raised:
         read_csv(tmp_path / "a.csv")
     assert "\n" not in str(raised.value)

@@ -4,8 +4,9 @@ import pytest
 
 from knowhue.errors import RunError
 from knowhue.plan import make_plan
-from knowhue.runs import run_folder, write_json, write_log
+from knowhue.runs import run_folder, write_log
 from knowhue.status import read_cells, read_plan
+from knowhue.storage import write_json
 from knowhue.study import freeze
 
 

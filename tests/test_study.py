@@ -10,8 +10,9 @@ from PIL import Image
 from knowhue.errors import ConfigError, KnowhueError, RunError
 from knowhue.evaluation.metrics import METRICS
 from knowhue.plan import make_plan
-from knowhue.runs import read_json, read_log
+from knowhue.runs import read_log
 from knowhue.status import read_plan
+from knowhue.storage import read_json
 from knowhue.study import freeze, mean_colour, run_study
 from knowhue.training.train import evaluate_run
 

@@ -1,12 +1,19 @@
 """Cells side by side: the same files as one after another, and nothing computed twice."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 from safetensors.torch import load_file
 
 from knowhue.errors import KnowhueError
 from knowhue.plan import make_plan
-from knowhue.runs import read_json
 from knowhue.status import read_cells, read_plan
+from knowhue.storage import read_json
 from knowhue.study import run_study
 
 SHORT = {"training__heads__epochs": 1, "training__finetune__epochs": 1, "encoder__weights": "none"}
@@ -65,3 +72,63 @@ def test_failing_cell_ends_the_study_and_keeps_the_rest(side_by_side, tiny, tmp_
     (tmp_path / "colour").unlink()
     run_study(plan, tmp_path, workers=2)
     assert {cell.state for cell in read_cells(tmp_path, plan)} == {"finished"}
+
+
+PARENT = """
+import os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from knowhue.workers import end_with_parent
+
+def stay(path):
+    Path(path).write_text(str(os.getpid()))
+    time.sleep(60)
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(2, get_context("spawn"), end_with_parent) as pool:
+        list(pool.map(stay, sys.argv[1:]))
+"""
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
+def test_workers_end_with_a_parent_that_was_killed(tmp_path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    signs = [tmp_path / "one", tmp_path / "two"]
+    parent = subprocess.Popen([sys.executable, tmp_path / "parent.py", *signs])
+    try:
+        deadline = time.monotonic() + 120
+        while not all(sign.exists() and sign.read_text() for sign in signs) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        workers = [int(sign.read_text()) for sign in signs]
+        assert all(is_alive(pid) for pid in workers)
+    finally:
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    deadline = time.monotonic() + 10
+    while any(is_alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    left = [pid for pid in workers if is_alive(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
+
+
+def test_features_are_there_before_any_worker_asks_for_them(tiny, tmp_path, monkeypatch):
+    """Of all arms: with the settings they share alone, workers filled what the others read, all at once."""
+    plan = make_plan(tiny(**QUICK), ["class", "colour"], [0])
+    reads_more = {"colour": {**plan.arms["colour"], "colour": {"method": "unet"}}}
+    plan = plan.model_copy(update={"arms": {**plan.arms, **reads_more}})
+    monkeypatch.setattr("knowhue.workers.ProcessPoolExecutor", lambda *_: pytest.fail("workers began"))
+    with pytest.raises(pytest.fail.Exception, match="workers began"):
+        run_study(plan, tmp_path, workers=2)
+    assert {path.name for path in (tmp_path / "features").glob("*/tap-*.npy")} == {
+        f"tap-{n}.npy" for n in range(5)
+    }

@@ -1,9 +1,11 @@
 """Large arrays on disk, whose room is taken before they are filled."""
 
+import errno
 import math
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import DTypeLike
 
 from knowhue.errors import RunError
+from knowhue.storage import writing
 
 
 def allocate(path: Path, shape: Sequence[int], dtype: DTypeLike) -> np.memmap[Any, Any]:
@@ -25,17 +28,16 @@ def allocate(path: Path, shape: Sequence[int], dtype: DTypeLike) -> np.memmap[An
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if shutil.disk_usage(path.parent).free < size:
-            raise OSError(0, "No space left on device")
-        array = open_memmap(path, mode="w+", dtype=dtype, shape=tuple(shape))
-        if hasattr(os, "posix_fallocate"):
-            with path.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise RunError(
-            f"Cannot write `{path}`, {size / 2**20:.0f} MiB: {error.strerror}. Free some space, or name another folder "
-            "with --out."
-        ) from None
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if shutil.disk_usage(path.parent).free < size:
+                raise OSError(errno.ENOSPC, f"{size / 2**20:.0f} MiB: {os.strerror(errno.ENOSPC)}")
+            array = open_memmap(path, mode="w+", dtype=dtype, shape=tuple(shape))
+            if hasattr(os, "posix_fallocate"):
+                with path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except RunError:
+        with suppress(OSError):
+            path.unlink()
+        raise
     return array

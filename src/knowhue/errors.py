@@ -32,6 +32,13 @@ class RunError(KnowhueError):
     """A run folder cannot be written, read, or continued with these settings."""
 
 
+class DamagedError(RunError):
+    """A file that knowhue wrote is cut, changed, or of another kind."""
+
+    def __init__(self, path: object, found: str) -> None:
+        super().__init__(f"`{path}` is damaged: {found}. Remove it, and run the command that made it again.")
+
+
 class ExtraError(KnowhueError):
     """A feature needs a package that is an extra; the message gives the command that installs it."""
 

@@ -24,21 +24,20 @@ import os
 import shlex
 import socket
 import sys
-import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from knowhue.config import Config, fingerprint
-from knowhue.csv_text import from_csv, to_csv
 from knowhue.errors import RunError
+from knowhue.storage import read_json, replacing
 
 _FIRST_AGGREGATORS = ("pcgrad", "mgda", "cagrad", "imtlg", "alignedmtl")
 SETTINGS_VERSION = 1
@@ -197,82 +196,6 @@ def remove_if_empty(folder: Path) -> None:
 def pictures_in_use(root: Path) -> set[str]:
     """Fingerprints of the prepared pictures that the runs below a study folder have seen."""
     return {read_json(path).get("pictures", "") for path in root.rglob("environment.json")}
-
-
-@contextmanager
-def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a file that takes the place of `path` only when everything was written.
-
-    A crash at any moment leaves the old file or the new one, never half of one.
-
-    Raises:
-        RunError: the folder cannot be written, or the disk is full.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
-    except OSError as error:
-        raise RunError(
-            f"Cannot write `{path}`: {error.strerror}. Name another folder with --out, or free it."
-        ) from None
-    try:
-        text: dict[str, Any] = (
-            {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
-        )
-        with open(handle, mode, **text) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException as error:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise RunError(
-                f"Cannot write `{path}`: {error.strerror}. Free some space and run the same command again."
-            ) from None
-        raise
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON, whole or not at all; NaN is refused."""
-    with replacing(path) as file:
-        json.dump(value, file, indent=1, allow_nan=False)
-
-
-def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table as CSV, the header first, whole or not at all; see `csv_text`."""
-    with replacing(path) as file:
-        file.write(to_csv(rows))
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read what `write_csv` wrote.
-
-    Raises:
-        RunError: the file is missing, cut or damaged.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return from_csv(file.read())
-    except (OSError, ValueError) as error:
-        raise RunError(f"`{path}` should be a table written by knowhue. Found: {error}.") from None
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON.
-
-    Raises:
-        RunError: the file is missing or not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(
-            f"`{path}` should be there. Found none: is `{path.parent}` the folder you meant?"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"`{path}` should be a file written by knowhue. Found: {error}.") from None
 
 
 def read_description(root: Path) -> dict[str, Any]:

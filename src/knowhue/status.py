@@ -7,7 +7,8 @@ from typing import NamedTuple
 from knowhue.config import Config
 from knowhue.plan import Plan
 from knowhue.presets import checked
-from knowhue.runs import read_description, read_json, read_log, run_folder
+from knowhue.runs import read_description, read_log, run_folder
+from knowhue.storage import read_json
 
 ENDED = ("finished", "diverged")
 

@@ -17,7 +17,8 @@ from knowhue.evaluation.metrics import METRICS
 from knowhue.plan import Plan
 from knowhue.presets import checked
 from knowhue.report.page import write_report
-from knowhue.runs import Report, locked, read_json, write_json
+from knowhue.runs import Report, locked
+from knowhue.storage import read_json, write_json
 from knowhue.training.distances import noise_floor, score_way
 from knowhue.training.gate import check_gate
 from knowhue.training.loop import Work

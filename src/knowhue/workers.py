@@ -1,10 +1,12 @@
 """Cells of a study side by side on one machine, each worker with its share of the threads."""
 
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,7 +53,7 @@ def run_side_by_side(work: Work, plan: Plan, workers: int) -> None:
         RunError: a worker died; what has ended is kept, and the same command goes on.
         KnowhueError: as raised by a cell.
     """
-    warm_features(work, plan.config)
+    warm_features(work, (plan.run_config(arm, plan.seeds[0]) for arm in plan.arms))
     context = get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // workers)
     slots = context.Queue()
@@ -113,6 +115,7 @@ _worker: dict[str, Any] = {}
 
 def _open(root: Path, config: Config, threads: int, slots: Any) -> None:
     """Begin a worker: its threads, and its GPU if there are several."""
+    end_with_parent()
     import torch
 
     torch.set_num_threads(threads)
@@ -120,6 +123,21 @@ def _open(root: Path, config: Config, threads: int, slots: Any) -> None:
     if torch.cuda.device_count() > 1:
         torch.cuda.set_device(slot % torch.cuda.device_count())
     _worker["work"] = Work(root, Engine(config.training), load_prepared(root / "pictures"), lambda _: None)
+
+
+def end_with_parent() -> None:
+    """Have this worker end when the process that started it does, even if that was killed and could tell nobody.
+
+    Otherwise it would go on writing into a folder that the next command believes to have for itself.
+    """
+    parent = parent_process()
+    assert parent is not None  # a worker has one
+
+    def watch() -> None:
+        wait_for([parent.sentinel])
+        os._exit(1)  # in the midst of whatever it does: all that counts was written whole
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _work_on(kind: str, name: Any, config: Config) -> None:

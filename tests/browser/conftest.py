@@ -24,13 +24,14 @@ from knowhue.config import Config  # noqa: E402
 from knowhue.inference.colorizer import Colorizer  # noqa: E402
 from knowhue.inference.networks.network import Answers  # noqa: E402
 from knowhue.plan import Plan, make_plan  # noqa: E402
-from knowhue.runs import run_folder, write_json, write_log  # noqa: E402
+from knowhue.runs import run_folder, write_log  # noqa: E402
 from knowhue.serving.api import make_app  # noqa: E402
 from knowhue.serving.connection import Server  # noqa: E402
 from knowhue.serving.page import mount_page  # noqa: E402
 from knowhue.serving.page_desk import Desk  # noqa: E402
 from knowhue.serving.run import listening  # noqa: E402
 from knowhue.serving.settings import ServerSettings  # noqa: E402
+from knowhue.storage import write_json  # noqa: E402
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 

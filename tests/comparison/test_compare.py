@@ -10,7 +10,7 @@ from knowhue.comparison.asked import make_comparison
 from knowhue.comparison.collect import runs_of
 from knowhue.errors import RunError
 from knowhue.presets import edit
-from knowhue.runs import read_json
+from knowhue.storage import read_json
 
 METHODS = ("l1", "gan", "palette-ab")
 

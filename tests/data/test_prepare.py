@@ -13,7 +13,7 @@ from knowhue.data.checks import checksum
 from knowhue.data.drawn import draw
 from knowhue.data.prepare import COLUMNS, load_prepared, prepare
 from knowhue.errors import ConfigError, PictureError, RunError
-from knowhue.runs import read_json
+from knowhue.storage import read_json
 
 
 def rules(path=None, **changes):

@@ -11,8 +11,9 @@ import yaml
 from safetensors.torch import load_file
 
 from knowhue.plan import make_plan
-from knowhue.runs import read_json, read_log
+from knowhue.runs import read_log
 from knowhue.status import read_plan
+from knowhue.storage import read_json
 from knowhue.study import run_study
 from knowhue.training.train import train
 

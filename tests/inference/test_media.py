@@ -356,7 +356,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("knowhue.runs.os.fsync", full)
+    monkeypatch.setattr("knowhue.storage.os.fsync", full)
     with pytest.raises(RunError, match="No space left"):
         write_picture(Picture.of(NOISE), target)
     assert target.read_bytes() == b"old"

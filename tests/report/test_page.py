@@ -22,6 +22,7 @@ from knowhue.report.reading import read_study
 from knowhue.report.results import results_table
 from knowhue.report.tables import score_tables
 from knowhue.runs import LOCK, REPORT_LOCK
+from knowhue.storage import read_json
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -102,13 +103,13 @@ def test_results_beside_and_inside_the_page_are_the_same(page: Path):
     )
     assert link
     inside = json.loads(base64.b64decode(html.unescape(link[1])))
-    assert inside == json.loads((page.parent / "results.json").read_text())
+    assert inside == read_json(page.parent / "results.json")
     assert inside == json.loads(json.dumps(results_table(read_study(page.parent))))
 
 
 def test_the_answers_come_before_the_first_figure(page: Path):
     text = html.unescape(page.read_text(encoding="utf-8"))
-    results = json.loads((page.parent / "results.json").read_text())
+    results = read_json(page.parent / "results.json")
     for sentence in results["answers"].values():
         assert 0 < text.index(sentence.partition(": w")[2]) < text.index("<figure")
 

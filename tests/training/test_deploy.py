@@ -9,7 +9,7 @@ from knowhue.errors import RunError
 from knowhue.inference.networks.card import model_card
 from knowhue.inference.networks.torch_network import open_torch
 from knowhue.models.deployed import build_deployed
-from knowhue.runs import read_json
+from knowhue.storage import read_json
 from knowhue.training.deploy import _intervals, deploy
 from knowhue.training.train import train
 

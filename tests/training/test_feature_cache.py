@@ -1,24 +1,37 @@
 """Cached features are the fresh ones, and stale ones are never read."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 
+from knowhue.arrays import allocate
 from knowhue.color import rgb_to_lab
 from knowhue.data.loaders import to_rgb
 from knowhue.errors import RunError
-from knowhue.runs import read_json
+from knowhue.storage import digest, read_json
+from knowhue.training import feature_cache
 from knowhue.training.feature_cache import cache_features
 from knowhue.training.train import _session
 
 
 @pytest.fixture
-def make_cache(tiny, make_work):
+def make_cache(make_model):
     def make(name="study", pictures=None, **changes):
-        config = tiny(colour__decoder="unet", **changes)
-        work = make_work(config, name, **(pictures or {}))
-        model = _session(work, config).model.eval()
+        model, work = make_model(name, pictures, **changes)
         return cache_features(model, work.prepared, work.root / "features", work.engine), model, work
+
+    return make
+
+
+@pytest.fixture
+def make_model(tiny, make_work):
+    def make(name="study", pictures=None, **changes):
+        config = tiny(**({"colour__method": "unet"} | changes))
+        work = make_work(config, name, **(pictures or {}))
+        return _session(work, config).model.eval(), work
 
     return make
 
@@ -78,20 +91,88 @@ def test_cache_is_computed_once(make_cache, monkeypatch):
     monkeypatch.setattr("knowhue.training.feature_cache._fill", None)
     make_cache()
     (home,) = (work.root / "features").iterdir()
-    assert len(list(home.glob("tap-*.npy"))) == 5
+    assert sorted(path.name for path in home.iterdir()) == [
+        f"tap-{n}.{suffix}" for n in range(5) for suffix in ("json", "npy")
+    ]
     for mark in home.glob("tap-*.json"):
-        assert read_json(mark) == list(np.load(mark.with_suffix(".npy"), mmap_mode="r").shape)
+        assert read_json(mark) == {"content": digest(mark.with_suffix(".npy"))}
 
 
-def test_torn_cache_is_computed_again(make_cache):
-    _, _, work = make_cache()
-    (home,) = (work.root / "features").iterdir()
-    (home / "tap-2.json").unlink()
-    (home / "tap-2.npy").write_bytes(b"half of it")
-    cache, model, work = make_cache()
+def assert_fresh(cache, model, work):
     everything, upright = np.arange(16), np.zeros(16, dtype=bool)
     pairs = zip(cache.read(everything, upright), fresh(model, work, everything, upright), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGES = {
+    "deleted": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-9]),
+    "flipped": flip,
+    "other": lambda path: path.write_text("[1, 2]"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["tap-2.npy", "tap-2.json"])
+def test_damaged_cache_is_computed_again(make_cache, name, damage):
+    _, _, work = make_cache()
+    (home,) = (work.root / "features").iterdir()
+    DAMAGES[damage](home / name)
+    assert_fresh(*make_cache())
+
+
+def test_what_a_killed_process_left_is_not_taken_for_a_cache(make_cache, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def kill(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("knowhue.training.feature_cache.digest", kill)  # filled, and not yet in its place
+        with pytest.raises(Killed):
+            make_cache()
+    cache, model, work = make_cache()
+    assert_fresh(cache, model, work)
+    (home,) = (work.root / "features").iterdir()
+    assert not list(home.glob(".*"))
+
+
+def test_several_at_once_fill_each_file_once(make_model, monkeypatch):
+    """Each begins while another is half way, and wants other taps: the fault was that all emptied the same files."""
+    filled, compute = [], feature_cache._compute
+
+    def slow(*arguments):
+        time.sleep(0.02)
+        return compute(*arguments)
+
+    def counting(path, *arguments):
+        filled.append(path.name)
+        return allocate(path, *arguments)
+
+    monkeypatch.setattr(feature_cache, "BATCH", 2)
+    monkeypatch.setattr(feature_cache, "_compute", slow)
+    monkeypatch.setattr(feature_cache, "allocate", counting)
+    models = [make_model(colour__method=method) for method in ("gan", "unet", "unet")]
+
+    def cached(model, work):
+        return cache_features(model, work.prepared, work.root / "features", work.engine), model, work
+
+    with ThreadPoolExecutor(3) as pool:
+        caches = list(pool.map(cached, *zip(*models, strict=True)))
+    everything, upright = np.arange(16), np.zeros(16, dtype=bool)
+    for cache, model, work in caches:  # batches of 2 sum in another order
+        pairs = zip(cache.read(everything, upright), fresh(model, work, everything, upright), strict=True)
+        for read, computed in pairs:
+            torch.testing.assert_close(read, computed, rtol=1e-5, atol=1e-5)
+    assert sorted(filled) == [f".tap-{n}.npy" for n in range(5)]
 
 
 def test_unwritable_folder_is_named(make_cache, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from knowhue.runs import read_json
+from knowhue.storage import read_json
 from knowhue.training import gate
 from knowhue.training.gate import check_gate
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from knowhue.models.encoder import weights_digest
-from knowhue.runs import read_json, read_log
+from knowhue.runs import read_log
+from knowhue.storage import read_json
 from knowhue.training.loop import finite_or_none, run_phase
 from knowhue.training.train import _session, run_arm, run_head
 

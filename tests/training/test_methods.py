@@ -13,7 +13,8 @@ from knowhue.models.deployed import Deployed
 from knowhue.models.multitask import build_discriminator, build_model
 from knowhue.objectives.losses import PIXEL_LOSSES
 from knowhue.presets import load_config
-from knowhue.runs import read_json, read_log
+from knowhue.runs import read_log
+from knowhue.storage import read_json
 from knowhue.training.colour_prior import count_colours
 from knowhue.training.deploy import deploy
 from knowhue.training.train import load_run, run_arm

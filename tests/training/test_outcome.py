@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from knowhue.data.loaders import Share
-from knowhue.runs import read_json
+from knowhue.storage import read_json
 from knowhue.study import write_baselines
 from knowhue.training.loop import validate
 from knowhue.training.outcome import sample_positions, to_bytes, write_samples, write_scores, write_truth

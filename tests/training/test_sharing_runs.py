@@ -15,7 +15,8 @@ from knowhue.objectives.sharing import BALANCES, open_sharing
 from knowhue.objectives.weighting import WEIGHTINGS
 from knowhue.plan import Plan
 from knowhue.presets import checked, edit, load_config
-from knowhue.runs import read_json, read_log, trained_by
+from knowhue.runs import read_log, trained_by
+from knowhue.storage import read_json
 from knowhue.training import checkpoint, sharing
 from knowhue.training.gate import check_gate
 from knowhue.training.step import Players

@@ -68,7 +68,7 @@ def study(
     else:
         asked = _plan_file(plan, pictures, config, set_, arms, seeds, grid)
     from knowhue.apps.progress import showing_progress
-    from knowhue.runs import read_json
+    from knowhue.storage import read_json
     from knowhue.study import run_study
 
     description = {"name": out.name, "preset": preset, "command": command_line()}
@@ -122,7 +122,8 @@ def prepare(
     settings = read_settings_with_pictures(pictures, preset, config, set_)
     from knowhue.apps.progress import showing_progress
     from knowhue.data.prepare import prepare as run
-    from knowhue.runs import locked, read_json
+    from knowhue.runs import locked
+    from knowhue.storage import read_json
 
     with locked(out, "prepare"), showing_progress() as report:
         run(settings.pictures, out / "pictures", report)
@@ -255,8 +256,8 @@ def _is_comparison(folder: Path) -> bool:
 
 def _plans(folder: Path):
     from knowhue.comparison.asked import read_plans
-    from knowhue.runs import read_json
     from knowhue.status import read_plan
+    from knowhue.storage import read_json
 
     if _is_comparison(folder):
         return read_plans(read_json(folder / "comparison.json"))
@@ -274,7 +275,7 @@ def _weights(grid: str | None) -> list[float]:
 
 
 def _print_scores(folder: Path) -> None:
-    from knowhue.runs import read_json
+    from knowhue.storage import read_json
 
     for name, value in read_json(folder / "scores.json")["metrics"].items():
         typer.echo(f"{name:>20} {'not a number' if value is None else f'{value:.4f}'}")

@@ -14,7 +14,8 @@ from knowhue.evaluation.distribution import DISTANCES
 from knowhue.evaluation.metrics import METRICS
 from knowhue.models.multitask import MultiTask
 from knowhue.plan import Plan
-from knowhue.runs import has_ended, read_config, read_json, read_log, run_folder
+from knowhue.runs import has_ended, read_config, read_log, run_folder
+from knowhue.storage import read_json
 from knowhue.tensors import Batch
 from knowhue.training.loop import Work, predict
 from knowhue.training.train import load_run

@@ -12,7 +12,8 @@ from knowhue.comparison.collect import collect, finished, phase_seconds, runs_of
 from knowhue.errors import RunError
 from knowhue.plan import Plan
 from knowhue.report.comparing.page import write_comparison_report
-from knowhue.runs import Report, locked, read_json, write_json
+from knowhue.runs import Report, locked
+from knowhue.storage import read_json, write_json
 from knowhue.study import run_cells, write_baselines
 from knowhue.training.outcome import write_truth
 from knowhue.training.train import open_work

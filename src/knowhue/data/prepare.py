@@ -20,15 +20,8 @@ from knowhue.data.near_duplicates import find_near_duplicates, signatures
 from knowhue.data.sources import Item, list_items
 from knowhue.errors import PictureError, RunError
 from knowhue.randomness import stream
-from knowhue.runs import (
-    Report,
-    pictures_in_use,
-    read_json,
-    remove_if_empty,
-    replacing,
-    require_writable,
-    write_json,
-)
+from knowhue.runs import Report, pictures_in_use, remove_if_empty, require_writable
+from knowhue.storage import read_json, replacing, write_json
 
 VERSION = 2
 PARTS = ("train", "validation")

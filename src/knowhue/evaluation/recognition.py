@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 from knowhue.evaluation.distribution import Features
-from knowhue.runs import replacing
+from knowhue.storage import replacing
 
 Labels = NDArray[np.int64]
 _LEVEL = 1e-4

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from knowhue.errors import WeightsError
-from knowhue.runs import read_json
+from knowhue.storage import read_json
 
 Weights = Mapping[str, Tensor]
 

@@ -7,7 +7,7 @@ from knowhue.report.comparing.page import figures
 from knowhue.report.comparing.reading import read_comparison
 from knowhue.report.figures import FIGURES
 from knowhue.report.reading import read_study
-from knowhue.runs import replacing
+from knowhue.storage import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,7 +13,8 @@ from knowhue.report.contrasts import questions
 from knowhue.report.matched import metric_label
 from knowhue.report.records import ARM_LABELS, Row, Run, Study, Table
 from knowhue.report.tables import number
-from knowhue.runs import read_json, run_folder
+from knowhue.runs import run_folder
+from knowhue.storage import read_json
 
 _RUN_NAME = re.compile(r"seed-(\d+)-\w+")
 _FEW = 5

@@ -25,7 +25,8 @@ from knowhue.report.results import results_table
 from knowhue.report.svg import to_svg
 from knowhue.report.template import fill
 from knowhue.report.verdicts import verdicts
-from knowhue.runs import REPORT_LOCK, REPORT_S, locked, read_description, replacing, write_json
+from knowhue.runs import REPORT_LOCK, REPORT_S, locked, read_description
+from knowhue.storage import replacing, write_json
 
 _LONGEST_LIST = 300
 """Left-out pictures listed by name; the rest is counted and stands in `prepared.json`."""

@@ -12,7 +12,8 @@ from knowhue.errors import ConfigError
 from knowhue.presets import ARMS, edit
 from knowhue.report.integrity import exploratory_rows, read_gates
 from knowhue.report.records import Arrays, Row, Run, Study
-from knowhue.runs import read_csv, read_description, read_json, read_log, run_folder
+from knowhue.runs import read_description, read_log, run_folder
+from knowhue.storage import read_csv, read_json
 
 
 def read_study(folder: Path) -> Study:

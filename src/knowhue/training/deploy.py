@@ -19,8 +19,9 @@ from knowhue.errors import RunError
 from knowhue.evaluation.temperature import fit_temperature, judge_temperature
 from knowhue.models.deployed import Deployed, pool
 from knowhue.models.multitask import MultiTask
-from knowhue.runs import Report, finished_run, locked, read_config, read_csv, replacing
+from knowhue.runs import Report, finished_run, locked, read_config
 from knowhue.statistics.paired import wilson_interval
+from knowhue.storage import read_csv, replacing
 from knowhue.training.engine import Engine
 from knowhue.training.loop import Work
 from knowhue.training.train import load_run

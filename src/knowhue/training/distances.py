@@ -15,7 +15,7 @@ from knowhue.evaluation.metrics import mean
 from knowhue.evaluation.networks import Network, open_networks
 from knowhue.evaluation.perceptual import open_perceptual
 from knowhue.randomness import stream
-from knowhue.runs import replacing
+from knowhue.storage import replacing
 from knowhue.tensors import Batch, Prediction
 from knowhue.training.loop import Work, finite_or_none
 from knowhue.training.recognition import recognition

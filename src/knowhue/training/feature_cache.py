@@ -1,5 +1,6 @@
 """What the frozen base says of every picture, upright and mirrored, computed once and memory-mapped."""
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,14 @@ from knowhue.data.prepare import Prepared
 from knowhue.errors import RunError
 from knowhue.models.encoder import weights_digest
 from knowhue.models.multitask import MultiTask
-from knowhue.runs import Report, read_json, write_json
+from knowhue.runs import Report, locked
+from knowhue.storage import digest, put_in_place, read_array, read_json, write_json
 from knowhue.tensors import Pyramid
 from knowhue.training.engine import Engine
 
 BATCH = 64
+PATIENCE_S = 12 * 3600.0
+"""Seconds to wait for another process that fills the same cache."""
 _STORED = {torch.bfloat16: np.dtype(np.int16), torch.float32: np.dtype(np.float32)}
 
 
@@ -47,7 +51,9 @@ def cache_features(
     """Open the cache of a model's taps below `folder`, computing what is not there.
 
     Its name is a fingerprint of the base's weights, the pictures and the arithmetic: a stale one is never
-    read. Processes share the work by rows of the same files, so `folder` must be visible to all of them.
+    read. Each file appears whole, with a mark that holds its checksum; a damaged one is computed again. Processes of
+    one run share the work by rows of the same files, so `folder` must be visible to all of them; of several runs one
+    fills and the others wait.
 
     Raises:
         RunError: the folder cannot be written.
@@ -56,18 +62,33 @@ def cache_features(
         [weights_digest(model.encoder), prepared.fingerprint, engine.precision, engine.device.type]
     )
     home = folder / key
-    missing = [tap for tap in model.taps if not (home / f"tap-{tap}.json").exists()]
-    if missing:
-        try:
-            _fill(model, prepared, home, missing, engine, report)
-        except OSError as error:
-            raise RunError(
-                f"Cannot write `{home}`: {error.strerror}. Free some space, or --set training.cache_gib=0"
-            ) from None
-    arrays = [np.load(home / f"tap-{tap}.npy", mmap_mode="r") for tap in model.taps]
-    shapes = [read_json(home / f"tap-{tap}.json") for tap in model.taps]
-    assert all(list(a.shape) == s for a, s in zip(arrays, shapes, strict=True))
+    try:
+        with locked(home, "features", wait_s=PATIENCE_S):
+            missing = [tap for tap in model.taps if not _is_whole(home, tap)] if engine.is_main else []
+            missing = engine.gather([missing])[0]
+            if missing:
+                _fill(model, prepared, home, missing, engine, report)
+    except RunError as error:
+        raise RunError(f"{error} Or do without the cache: --set training.cache_gib=0") from None
+    arrays = [read_array(home / f"tap-{tap}.npy", memory_map=True) for tap in model.taps]
     return FeatureCache(arrays, engine.device)
+
+
+def _is_whole(home: Path, tap: int) -> bool:
+    """Whether a tap's file is there as its mark says."""
+    path = home / f"tap-{tap}.npy"
+    try:
+        status = path.stat()
+        mark = read_json(path.with_suffix(".json"))
+        return mark["content"] == _digest(path, status.st_size, status.st_mtime_ns)
+    except (OSError, RunError, KeyError):
+        return False
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, size_bytes: int, modified_ns: int) -> str:
+    """Checksum of a file as it is now, once a process: reading it all takes less than an epoch on it."""
+    return digest(path)
 
 
 def cache_bytes(model: MultiTask, prepared: Prepared, engine: Engine) -> int:
@@ -82,13 +103,14 @@ def _fill(
     model.eval()
     count = len(prepared.rgb)
     first = _compute(model, prepared, np.arange(1), False, engine)
+    paths = {tap: home / f".tap-{tap}.npy" for tap in taps}  # whoever fills holds the lock
     if engine.is_main:
-        home.mkdir(parents=True, exist_ok=True)
-        for tap in taps:
+        for tap, path in paths.items():
             shape = (2, count, *first[tap].shape[1:])
-            allocate(home / f"tap-{tap}.npy", shape, _STORED[first[tap].dtype]).flush()
+            path.unlink(missing_ok=True)  # of a process that was killed
+            allocate(path, shape, _STORED[first[tap].dtype]).flush()
     engine.wait()
-    arrays = {tap: open_memmap(home / f"tap-{tap}.npy", mode="r+") for tap in taps}
+    arrays = {tap: open_memmap(path, mode="r+") for tap, path in paths.items()}
     mine = np.arange(count)[engine.share.rank :: engine.share.world]
     for start in range(0, len(mine), BATCH):
         chosen = mine[start : start + BATCH]
@@ -101,8 +123,10 @@ def _fill(
         array.flush()
     engine.wait()
     if engine.is_main:
-        for tap in taps:  # the mark of a finished file, written last
-            write_json(home / f"tap-{tap}.json", list(arrays[tap].shape))
+        for tap, path in paths.items():
+            content = digest(path)
+            put_in_place(path, home / f"tap-{tap}.npy")
+            write_json(home / f"tap-{tap}.json", {"content": content})
     engine.wait()
 
 

@@ -9,7 +9,7 @@ from knowhue.data.loaders import TrainingBatches
 from knowhue.data.supervision import find_targets
 from knowhue.models.multitask import build_discriminator, build_model
 from knowhue.presets import edit
-from knowhue.runs import read_json, write_json
+from knowhue.storage import read_json, write_json
 from knowhue.training.loop import Session, Work, make_players
 from knowhue.training.step import train_step
 

@@ -16,7 +16,7 @@ from knowhue.evaluation.calibration import reliability
 from knowhue.evaluation.evaluate import Evaluation, confusion, per_class
 from knowhue.evaluation.metrics import Row
 from knowhue.models.palette import diversity
-from knowhue.runs import replacing, write_csv, write_json
+from knowhue.storage import replacing, write_csv, write_json
 from knowhue.tensors import RGB, Batch
 from knowhue.training.loop import Session, Work, finite_or_none, predict
 

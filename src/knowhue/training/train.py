@@ -1,12 +1,12 @@
 """One run from its settings to its folder: heads on the frozen base, fork, fine-tune, scores."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from safetensors.torch import load_file
 
-from knowhue.config import Config, Task
+from knowhue.config import Config, Task, fingerprint
 from knowhue.data.prepare import load_prepared, prepare
 from knowhue.data.supervision import find_targets
 from knowhue.errors import ConfigError, RunError
@@ -23,13 +23,12 @@ from knowhue.runs import (
     has_ended,
     locked,
     read_config,
-    read_json,
     read_log,
     require_writable,
     run_folder,
-    write_json,
     write_log,
 )
+from knowhue.storage import read_json, write_json
 from knowhue.training import checkpoint
 from knowhue.training.colour_prior import count_colours
 from knowhue.training.distances import measure_set
@@ -168,9 +167,11 @@ def run_head(work: Work, config: Config, task: Task) -> Path:
     return _run(work, own, folder, session, "heads", [])
 
 
-def warm_features(work: Work, config: Config) -> None:
-    """Compute the frozen base's features before several processes ask for them at once."""
-    _with_cached_features(work, config, _session(work, config))
+def warm_features(work: Work, configs: Iterable[Config]) -> None:
+    """Compute the frozen base's features for all heads of these runs, before several processes ask for them at once."""
+    heads = [head_config(config, task) for config in configs for task in head_tasks(config)]
+    for config in {fingerprint(head): head for head in heads}.values():
+        _with_cached_features(work, config, _session(work, config))
 
 
 def _with_cached_features(work: Work, config: Config, session: Session) -> Session:

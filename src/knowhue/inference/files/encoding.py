@@ -14,7 +14,7 @@ from knowhue.inference.files.picture import Picture
 from knowhue.inference.files.profiles import from_srgb
 from knowhue.inference.files.tiff_exif import with_exif
 from knowhue.inference.files.vips import Image, VipsError, attach, image_of, reason, save
-from knowhue.runs import replacing
+from knowhue.storage import replacing
 
 
 class Kind(NamedTuple):

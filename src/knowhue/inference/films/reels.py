@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from knowhue.errors import RunError
 from knowhue.inference.films.steady import Past
-from knowhue.runs import read_json, replacing, write_json
+from knowhue.storage import read_json, replacing, write_json
 
 
 class Packet(NamedTuple):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from knowhue.errors import RunError
-from knowhue.runs import replacing
+from knowhue.storage import replacing
 
 LEDGER = "colorized.jsonl"
 JOB = {

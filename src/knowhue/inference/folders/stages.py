@@ -17,7 +17,7 @@ from knowhue.inference.folders.ledger import Stamp
 from knowhue.inference.folders.listing import Item
 from knowhue.inference.folders.pipeline import Stages
 from knowhue.inference.networks.network import Answers, FloatArray
-from knowhue.runs import replacing
+from knowhue.storage import replacing
 
 
 class Seen(NamedTuple):

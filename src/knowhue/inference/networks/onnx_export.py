@@ -16,7 +16,7 @@ from knowhue.inference.networks.onnx_network import INPUT, OUTPUTS, PARITY_KEY, 
 from knowhue.inference.networks.parity import Predict, largest_differences
 from knowhue.inference.networks.torch_network import TorchNetwork, open_torch
 from knowhue.models.deployed import Answer, Deployed
-from knowhue.runs import replacing
+from knowhue.storage import replacing
 
 TOLERANCE = {"chroma": 0.01, "probabilities": 1e-4, "novelty": 1e-3}
 """Largest difference to torch by output; for chroma CIELAB units, a fortieth of a step of 8-bit colour."""

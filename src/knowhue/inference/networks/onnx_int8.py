@@ -20,7 +20,7 @@ from knowhue.inference.networks.examples import Example, find_pictures, read_exa
 from knowhue.inference.networks.network import Answers, FloatArray, Network
 from knowhue.inference.networks.onnx_export import require_packages, set_metadata
 from knowhue.inference.networks.onnx_network import INPUT, INT8_KEY, network_of, open_onnx
-from knowhue.runs import replacing
+from knowhue.storage import replacing
 
 CALIBRATED_ON = 128
 MEASURED_ON = 256

@@ -19,7 +19,7 @@ from knowhue.inference.networks.torch_network import TorchNetwork, open_torch
 from knowhue.models.deployed import build_deployed
 from knowhue.models.hub import asking_hub
 from knowhue.presets import edit
-from knowhue.runs import replacing
+from knowhue.storage import replacing
 
 PRECISIONS: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
 CONFIG_FILE, CARD_FILE = "config.json", "README.md"

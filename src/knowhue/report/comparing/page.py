@@ -12,7 +12,8 @@ from knowhue.report.comparing.summary import results
 from knowhue.report.comparing.table import cost_table, quality_table
 from knowhue.report.svg import to_svg
 from knowhue.report.template import fill
-from knowhue.runs import REPORT_LOCK, REPORT_S, locked, replacing, write_json
+from knowhue.runs import REPORT_LOCK, REPORT_S, locked
+from knowhue.storage import replacing, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

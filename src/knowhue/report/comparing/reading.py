@@ -8,7 +8,7 @@ import numpy as np
 
 from knowhue.errors import RunError
 from knowhue.report.records import Arrays, Row
-from knowhue.runs import read_json
+from knowhue.storage import read_json
 
 FILE = "comparison.json"
 

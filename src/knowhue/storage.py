@@ -1,0 +1,288 @@
+"""Files that are whole or not at all: how they get to their place, and how damage of one is found and said.
+
+What is written is on the disk before it counts (`fsync` of the file, then of its folder), so a loss of power leaves the
+old file or the new one. JSON carries its own SHA-256, and .npz the checksums of zip, so a flipped bit is damage, not
+another number.
+"""
+
+import errno
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knowhue.csv_text import from_csv, to_csv
+from knowhue.errors import DamagedError, KnowhueError, RunError
+
+Kind = TypeVar("Kind", dict, list)
+
+SEAL = "sha256"
+"""The key of a JSON file's own checksum; readers do not see it."""
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_OF_THE_DISK = _FULL | {errno.EIO, errno.EROFS}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line why `path` cannot be written, whichever library writes it.
+
+    Raises:
+        RunError: the folder cannot be written, or the disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause = _cause(error)
+        if cause is None:
+            raise
+        is_full = cause.errno in _FULL
+        remedy = "Free some space and run the same command again" if is_full else "Make it writable"
+        raise RunError(
+            f"Cannot write `{path}`: {cause.strerror or cause}. {remedy}, or name another folder with --out."
+        ) from None
+
+
+def _cause(error: BaseException | None) -> OSError | None:
+    """What the system said: torch reports a full disk as a RuntimeError that it met an OSError in handling."""
+    if isinstance(error, KnowhueError):
+        return None
+    if isinstance(error, OSError):
+        return error
+    while (error := error and (error.__cause__ or error.__context__)) is not None:
+        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+            return error
+    return None
+
+
+@contextmanager
+def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a file that takes the place of `path` only when everything was written.
+
+    A crash at any moment leaves the old file or the new one, never half of one.
+
+    Raises:
+        RunError: the folder cannot be written, or the disk is full.
+    """
+    text: dict[str, Any] = (
+        {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
+    )
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
+        try:
+            with open(handle, mode, **text) as file:
+                yield file if text else _Checked(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+            sync_folder(path.parent)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def put_in_place(written: Path, path: Path) -> None:
+    """Move a file that was written beside `path` over it, once it is on the disk.
+
+    Raises:
+        RunError: the folder cannot be written, or the disk is full.
+    """
+    with writing(path):
+        with written.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(written, path)
+        sync_folder(path.parent)
+
+
+class _Checked(io.BufferedIOBase):
+    """A file whose every byte goes through Python's `write`, which tells when the disk is full.
+
+    Where numpy and Pillow get hold of a descriptor, they write by C, and let a short write at the end pass in silence.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        return self._file.write(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def flush(self) -> None:
+        if not self._file.closed:
+            self._file.flush()
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A folder to be filled, which takes the place of `path` when everything in it was written; for one process.
+
+    Raises:
+        RunError: the folder cannot be written, or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}")
+    with writing(path):
+        shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            sync_folder(temporary)
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names of a folder's files on the disk; where the system opens no folders, they are as it keeps them."""
+    with suppress(PermissionError, IsADirectoryError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network drives know no such thing
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, whole or not at all, an object with its checksum; NaN is refused."""
+    sealed = {**value, SEAL: _seal(value)} if isinstance(value, dict) else value
+    with replacing(path) as file:
+        json.dump(sealed, file, indent=1, allow_nan=False)
+
+
+def read_json(path: Path, kind: type[Kind] = dict) -> Kind:
+    """Read JSON.
+
+    Args:
+        path: of the file.
+        kind: `dict` or `list`, whichever was written.
+
+    Raises:
+        DamagedError: it is not JSON, of another kind, or not as it was written.
+        RunError: the file is missing or cannot be read.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(path, f"not JSON: {error}") from None
+    if not isinstance(value, kind):
+        raise DamagedError(path, f"it should hold a {kind.__name__}, and holds a {type(value).__name__}")
+    if isinstance(value, dict) and (seal := value.pop(SEAL, None)) not in (None, _seal(value)):
+        raise DamagedError(
+            path, f"its content does not have the checksum {str(seal)[:8]}... that it was written with"
+        )
+    return value
+
+
+def _seal(value: dict[Any, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, allow_nan=False).encode()).hexdigest()
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no number")
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz file by name.
+
+    Raises:
+        DamagedError: it is no such file, or not as it was written.
+        RunError: it is missing or cannot be read.
+    """
+    with _opened(path) as opened:
+        try:
+            with np.load(opened, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except Exception as error:  # damaged bytes make zip, zlib and numpy raise all kinds
+            raise DamagedError(path, f"no arrays: {_first_line(error)}") from None
+
+
+def read_array(path: Path, memory_map: bool = False) -> NDArray[Any]:
+    """The array of an .npy file.
+
+    Raises:
+        DamagedError: it is no such file, or cut.
+        RunError: it is missing or cannot be read.
+    """
+    with _opened(path):
+        try:
+            return np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
+        except Exception as error:
+            raise DamagedError(path, f"no array: {_first_line(error)}") from None
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table as CSV, the header first, whole or not at all; see `csv_text`."""
+    with replacing(path) as file:
+        file.write(to_csv(rows))
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Read what `write_csv` wrote.
+
+    Raises:
+        DamagedError: it is no table, or cut.
+        RunError: it is missing or cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return from_csv(file.read())
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    except ValueError as error:
+        raise DamagedError(path, f"no table: {_first_line(error)}") from None
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file's bytes.
+
+    Raises:
+        RunError: it is missing or cannot be read.
+    """
+    with _opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> RunError:
+    if isinstance(error, FileNotFoundError):
+        return RunError(f"`{path}` should be there. Found none: is `{path.parent}` the folder you meant?")
+    return RunError(f"Cannot read `{path}`: {error.strerror}.")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,276 @@
+"""Files get there whole or not at all, and damage is found and said."""
+
+import json
+import math
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from knowhue.errors import DamagedError, RunError
+from knowhue.storage import (
+    digest,
+    read_array,
+    read_arrays,
+    read_csv,
+    read_json,
+    replacing,
+    replacing_folder,
+    write_csv,
+    write_json,
+)
+
+
+@pytest.mark.parametrize("mode", ["w", "wb"])
+def test_file_is_replaced_when_all_is_written(tmp_path, mode):
+    path = tmp_path / "new" / "file"
+    for content in ("first", "second"):
+        with replacing(path, mode) as file:
+            file.write(content if mode == "w" else content.encode())
+            assert not path.exists() or path.read_text() == "first"
+        assert path.read_text() == content
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_interrupted_writing_leaves_the_old_file(tmp_path, error):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def write():
+        with replacing(path) as file:
+            file.write("half of the n")
+            raise error
+
+    with pytest.raises(error):
+        write()
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_full_disk_is_said(tmp_path):
+    with (
+        pytest.raises(RunError, match=r"No space left on device\. Free some space"),
+        replacing(tmp_path / "file"),
+    ):
+        raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_where_a_folder_should_be(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(RunError, match=r"Cannot write `.*file/below/x\.json`: .*--out"),
+        replacing(tmp_path / "file" / "below" / "x.json"),
+    ):
+        pytest.fail("nothing to write to")
+
+
+@pytest.fixture
+def small_disk():
+    """Files may hold 4,000 bytes: beyond that the system refuses every writer, in whatever language it is written."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+WRITERS = {
+    "json": lambda file: file.write(json.dumps(NOISE.tolist()).encode()),
+    "torch": lambda file: torch.save({"a": torch.zeros(9999)}, file),
+    "npy": lambda file: np.save(file, NOISE),
+    "npz": lambda file: np.savez(file, a=NOISE),
+    "png": lambda file: Image.fromarray(NOISE).save(file, "png"),
+    "jpeg": lambda file: Image.fromarray(NOISE).resize((640, 640)).save(file, "jpeg", quality=100),
+    "tiff": lambda file: Image.fromarray(NOISE).save(file, "tiff"),
+    "webp": lambda file: Image.fromarray(NOISE).save(file, "webp", lossless=True),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_full_disk_in_any_writer_is_said_and_leaves_the_old_file(tmp_path, small_disk, writer):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with (
+        pytest.raises(RunError, match=r"Cannot write .*file`: .*\. Free some space"),
+        replacing(path, "wb") as file,
+    ):
+        WRITERS[writer](file)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_full_disk_in_a_folder_leaves_the_old_folder(tmp_path, small_disk, writer):
+    with replacing_folder(tmp_path / "home") as home:
+        (home / "old").touch()
+    with (
+        pytest.raises(RunError, match=r"Free some space"),
+        replacing_folder(tmp_path / "home") as home,
+        replacing(home / "new", "wb") as file,
+    ):
+        WRITERS[writer](file)
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["home", "home/old"]
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("a fault of ours"), RuntimeError("of a library"), MemoryError()]
+)
+def test_other_errors_are_not_called_a_full_disk(tmp_path, error):
+    with pytest.raises(type(error)), replacing(tmp_path / "file"):
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_takes_its_place_when_all_is_written(tmp_path):
+    home = tmp_path / "home"
+    (tmp_path / ".home").mkdir()
+    (tmp_path / ".home" / "of a killed process").touch()
+    for name in ("first", "second"):
+        with replacing_folder(home) as filled:
+            (filled / name).touch()
+            assert not (home / name).exists()
+        assert [path.name for path in home.iterdir()] == [name]
+    assert list(tmp_path.iterdir()) == [home]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_interrupted_folder_is_the_old_one(tmp_path, error):
+    (tmp_path / "home").mkdir()
+
+    def fill():
+        with replacing_folder(tmp_path / "home") as home:
+            (home / "half").touch()
+            raise error
+
+    with pytest.raises(error):
+        fill()
+    assert list(tmp_path.rglob("*")) == [tmp_path / "home"]
+
+
+def test_files_and_their_names_are_on_the_disk_before_they_count(tmp_path, monkeypatch):
+    """Power may go at any moment: content, then the new name, then nothing more to do."""
+    done, (fsync, replace) = [], (os.fsync, os.replace)
+
+    def synced(descriptor):
+        done.append("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")
+        fsync(descriptor)
+
+    def replaced(*names):
+        done.append("name")
+        replace(*names)
+
+    monkeypatch.setattr("knowhue.storage.os.fsync", synced)
+    monkeypatch.setattr("knowhue.storage.os.replace", replaced)
+    write_json(tmp_path / "a.json", {})
+    assert done == ["file", "name", "folder"]
+    done.clear()
+    with replacing_folder(tmp_path / "home") as home:
+        write_json(home / "a.json", {})
+    assert done == ["file", "name", "folder", "folder", "name", "folder"]
+
+
+@pytest.mark.parametrize("value", [{"a": math.nan}, {"b": math.inf}, {"c": [1, {"a": -math.inf}]}])
+def test_what_json_cannot_hold_is_refused(tmp_path, value):
+    write_json(tmp_path / "file.json", {"old": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "file.json", value)
+    assert read_json(tmp_path / "file.json") == {"old": 1}
+
+
+@pytest.mark.parametrize("value", [{}, {"a": (1, 2.5, None), "1": {"b": "\u00e4"}}, {"x": 1e-300, "y": -0.0}])
+def test_json_reads_back(tmp_path, value):
+    write_json(tmp_path / "file.json", value)
+    assert read_json(tmp_path / "file.json") == json.loads(json.dumps(value))
+    write_json(tmp_path / "list.json", [value])
+    assert read_json(tmp_path / "list.json", list) == [json.loads(json.dumps(value))]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\0", b"[]", b"1", b'"text"', b"null", b"\xff", b"[" * 100_000, b'{"a":' * 100_000, b'{"a": NaN}',
+     b'{"a": ' + b"9" * 5000 + b"}"],
+)  # fmt: skip
+def test_json_that_is_not_ours(tmp_path, content):
+    (tmp_path / "file.json").write_bytes(content)
+    with pytest.raises(DamagedError, match=r"file\.json` is damaged: .*Remove it, and run") as error:
+        read_json(tmp_path / "file.json")
+    assert len(str(error.value)) < 500
+
+
+def test_every_flipped_bit_of_json_is_found(tmp_path):
+    path, value = tmp_path / "file.json", {"mean": 0.25, "name": "coral", "seeds": [0, 1]}
+    write_json(path, value)
+    whole = path.read_bytes()
+    for place in range(8 * len(whole)):
+        changed = bytearray(whole)
+        changed[place // 8] ^= 1 << place % 8
+        path.write_bytes(changed)
+        try:
+            found = read_json(path)
+        except DamagedError:
+            continue
+        # what is left can only be other white space, or a checksum whose key has another name
+        assert {key: found[key] for key in value} == value
+
+
+@pytest.mark.parametrize("change", ["cut", "empty", "flipped", "text"])
+@pytest.mark.parametrize(
+    ("name", "read"), [("a.npz", read_arrays), ("a.npy", read_array), ("a.csv", read_csv)]
+)
+def test_other_files_that_are_not_ours(tmp_path, name, read, change):
+    path = tmp_path / name
+    with replacing(path, "wb") as file:
+        if name == "a.npz":
+            np.savez(file, a=NOISE)
+        elif name == "a.npy":
+            np.save(file, NOISE)
+    if name == "a.csv":
+        write_csv(path, [["index", "path"], [0, "a,b"], [1, "c,d"]])
+    data = path.read_bytes()
+    if (name, change) in [("a.npy", "flipped"), ("a.csv", "empty"), ("a.csv", "text"), ("a.csv", "flipped")]:
+        pytest.skip("cannot be told from this file alone; whoever keeps it keeps its checksum")
+    half = len(data) // 2 if name != "a.csv" else len(data) - 3
+    path.write_bytes(
+        {
+            "cut": data[:half],
+            "empty": b"",
+            "text": b"text",
+            "flipped": data[:half] + b"\xff" + data[half + 1 :],
+        }[change]
+    )
+    with pytest.raises(DamagedError, match=rf"{name}` is damaged"):
+        read(path)
+
+
+def test_every_flipped_byte_of_arrays_is_found_or_changes_nothing(tmp_path):
+    path, arrays = tmp_path / "a.npz", {"index": np.arange(3), "rgb": NOISE[:2, :2]}
+    with replacing(path, "wb") as file:
+        np.savez(file, **arrays)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
+        try:
+            found = read_arrays(path)
+        except DamagedError:
+            continue
+        assert all(np.array_equal(found[name], arrays[name]) for name in found.keys() & arrays.keys())
+
+
+@pytest.mark.parametrize("read", [read_json, read_arrays, read_array, read_csv, digest])
+def test_file_that_is_not_there(tmp_path, read):
+    with pytest.raises(RunError, match=r"file` should be there\. Found none: is `.*` the folder you meant"):
+        read(tmp_path / "file")
+    (tmp_path / "file").mkdir()
+    with pytest.raises(RunError, match=r"Cannot read `.*file`: Is a directory"):
+        read(tmp_path / "file")
+
+
+def test_digest_is_sha256(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc")
+    assert digest(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
