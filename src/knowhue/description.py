@@ -1,8 +1,10 @@
 """What a trained model says of itself: stored with its weights, shown by `knowhue models`, printed on its card."""
 
-from pydantic import Field
+from typing import Annotated, Literal
 
-from knowhue.config import Config, Positive, Section, Share, Task
+from pydantic import Field, model_validator
+
+from knowhue.config import Config, Count, Section, Share, Task
 
 
 class Interval(Section):
@@ -19,10 +21,12 @@ class Calibration(Section):
     The errors are cross-fitted: each fifth of the pictures is judged with a temperature fitted on the others.
     """
 
-    temperature: Positive = Field(description="as fitted; it is applied if it helps")
-    ece_before: float = Field(description="expected calibration error as trained, 0 to 1")
-    ece_after: float = Field(description="the same with a fitted temperature")
-    pictures: int
+    temperature: Annotated[float, Field(ge=0.01, le=100)] = Field(
+        description="as fitted; it is applied if it helps"
+    )
+    ece_before: Share = Field(description="expected calibration error as trained, 0 to 1")
+    ece_after: Share = Field(description="the same with a fitted temperature")
+    pictures: Count
 
     @property
     def helps(self) -> bool:
@@ -58,22 +62,30 @@ class Description(Section):
         precision: of the stored weights.
     """
 
-    format: int = 1
+    format: Literal[1] = 1
     name: str
     version: str
     config: Config
-    classes: tuple[str, ...]
-    size_px: int
+    classes: tuple[Annotated[str, Field(min_length=1, max_length=255)], ...]
+    size_px: Annotated[int, Field(ge=16, le=1024)]
     pictures: dict[str, int | str]
     metrics: dict[str, Interval]
     calibration: Calibration | None = None
-    references: int
-    novelty_limit: Positive
+    references: Count
+    novelty_limit: Annotated[float, Field(ge=1e-6, le=2)]
     unknown_below: Share = Field(
         default=0.5, description="a class less probable than this is answered as unknown"
     )
     precision: str = "float32"
     licence: str = ""
+
+    @model_validator(mode="after")
+    def _can_be_put_to_work(self) -> "Description":
+        if not self.config.has_base:
+            raise ValueError(f"`{self.config.colour.method}`, a network from scratch, cannot be put to work")
+        if "class" in self.tasks and len(self.classes) < 2:
+            raise ValueError(f"two classes or more are needed, found {len(self.classes)}")
+        return self
 
     @property
     def tasks(self) -> tuple[Task, ...]:

@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from stand import CLASSES, colorizer, photo, running, wait_until
 
+from knowhue.errors import WeightsError
 from knowhue.inference.colorizer import Colorizer, Wishes
 from knowhue.inference.files.media import encode_picture
 from knowhue.serving.api import make_app
@@ -192,6 +193,21 @@ def test_a_failure_says_nothing_of_the_inside(caplog: pytest.LogCaptureFixture):
     assert answer.status_code == 500
     assert error_of(answer) == "The server failed on this request. Its log says why."
     assert "secret" in caplog.text
+
+
+def test_a_model_that_answers_nonsense_is_named_in_one_line_and_the_others_go_on(
+    caplog: pytest.LogCaptureFixture,
+):
+    def diverged(seen: np.ndarray) -> None:
+        raise WeightsError("The model should answer `chroma` with finite numbers. Found nan.")
+
+    with client_of({"diverged": colorizer(diverged), "fake": colorizer()}) as client:
+        answer = client.post("/v1/colorize", content=JPEG, headers=AS_JPEG)
+        other = client.post("/v1/colorize?model=fake", content=JPEG, headers=AS_JPEG)
+    assert (answer.status_code, other.status_code) == (500, 200)
+    assert error_of(answer) == "The model should answer `chroma` with finite numbers. Found nan."
+    assert "Found nan" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 def test_probes_and_metrics(client: TestClient):

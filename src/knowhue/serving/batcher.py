@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from typing import Any, NamedTuple, TypeVar
 
-from knowhue.errors import KnowhueError
+from knowhue.errors import KnowhueError, WeightsError
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.networks.network import Answers
 from knowhue.serving.asking import Ask, Ready, Reply, finish, prepare
@@ -272,7 +272,9 @@ def _settle(job: _Job, reply: Reply) -> None:
 
 
 def _fail(job: _Job, error: BaseException) -> None:
-    if not isinstance(error, KnowhueError):
+    if isinstance(error, WeightsError):
+        _LOG.error("%s", error)
+    elif not isinstance(error, KnowhueError):
         _LOG.error("A request failed.", exc_info=error)
     try:
         job.future.set_exception(error)

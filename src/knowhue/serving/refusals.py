@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 
-from knowhue.errors import ConfigError, ExtraError, KnowhueError, PictureError, RunError
+from knowhue.errors import ConfigError, ExtraError, KnowhueError, PictureError, RunError, WeightsError
 
 
 class Refusal(Exception):
@@ -65,6 +65,7 @@ STATUSES: dict[type[Exception], tuple[int, str]] = {
     PictureError: (422, "picture"),
     ConfigError: (422, "option"),
     RunError: (422, "format"),
+    WeightsError: (500, "model"),
 }
 """Status and reason of errors; the first that fits."""
 

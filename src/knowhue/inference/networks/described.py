@@ -28,5 +28,6 @@ def read_description(text: str | None, path: Path) -> Description:
         first = error.errors()[0]
         raise WeightsError(
             f"`{path}` should be described as this version of knowhue does. Found at "
-            f"`{'.'.join(map(str, first['loc']))}`: {first['msg']}. Upgrade knowhue, or export the run again."
+            f"`{'.'.join(map(str, first['loc']))[:80]}`: {first['msg'][:200]}. "
+            "Upgrade knowhue, or export the run again."
         ) from None

@@ -18,6 +18,7 @@ from knowhue.inference.networks.torch_network import TorchNetwork, open_torch
 from knowhue.models.deployed import Answer, Deployed
 from knowhue.storage import replacing
 
+_ALL_BYTES = 1 << 30
 TOLERANCE = {"chroma": 0.01, "probabilities": 1e-4, "novelty": 1e-3}
 """Largest difference to torch by output; for chroma CIELAB units, a fortieth of a step of 8-bit colour."""
 
@@ -77,6 +78,9 @@ class _Graph(nn.Module):
 
 
 def _to_proto(module: Deployed) -> Any:
+    """The graph with all that hangs on weights alone computed once and for all: readers do not do it."""
+    from onnxscript.optimizer import optimize
+
     model = module.model
     has = {"colour": model.colour is not None, "class": model.classifier is not None}
     size = torch.export.Dim
@@ -90,7 +94,7 @@ def _to_proto(module: Deployed) -> Any:
         dynamic_shapes={INPUT: {0: size("batch"), 2: size("height"), 3: size("width")}},
     )
     assert program is not None
-    return program.model_proto
+    return optimize(program.model_proto, input_size_limit=_ALL_BYTES, output_size_limit=_ALL_BYTES)
 
 
 def _plain_padding(module: Deployed) -> Deployed:

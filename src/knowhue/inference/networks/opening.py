@@ -3,24 +3,28 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from knowhue.errors import RunError, WeightsError
-from knowhue.inference.networks.network import Network
+from knowhue.inference.networks.network import FloatArray, Network
 from knowhue.runs import finished_run
 
 BUILT_IN = "built-in"
 RUN_FILE = "colorizer.safetensors"
 HUB_FILE = "model.safetensors"
+_TRIAL: FloatArray = np.tile(np.linspace(0, 100, 47, dtype=np.float32), (2, 32, 1))
+"""Two small pictures, neither square nor a whole number of strides."""
 
 
 def open_network(source: str | Path = BUILT_IN) -> Network:
-    """Open a model by what it is stored as.
+    """Open a model by what it is stored as, and let it answer once.
 
     Args:
         source: `built-in`; a file that `knowhue export` made, `.safetensors` or `.onnx`; a folder for the hub; a
             run folder, or a study's, that has been exported once.
 
     Raises:
-        WeightsError: there is none, or it cannot be read.
+        WeightsError: there is none, it cannot be read, or it answers what no model should.
         ExtraError: it needs a package that is not installed.
     """
     path = find_model(source)
@@ -28,7 +32,12 @@ def open_network(source: str | Path = BUILT_IN) -> Network:
         raise WeightsError(
             f"`model` should be a {' or '.join(OPENERS)} file, a run folder or `{BUILT_IN}`. Found `{source}`."
         )
-    return OPENERS[path.suffix](path)
+    network = OPENERS[path.suffix](path)
+    try:
+        network.predict(_TRIAL)
+    except WeightsError as error:
+        raise WeightsError(f"`{path}` cannot be used. {error}") from None
+    return network
 
 
 def find_model(source: str | Path) -> Path:

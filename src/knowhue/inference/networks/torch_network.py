@@ -1,5 +1,6 @@
 """A deployed model run by torch, from one safetensors file."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from knowhue.description import Description
 from knowhue.errors import WeightsError
 from knowhue.inference.networks.described import KEY, read_description
-from knowhue.inference.networks.network import Answers, FloatArray
+from knowhue.inference.networks.network import Answers, FloatArray, checked
 from knowhue.models.deployed import Deployed, build_deployed
 
 
@@ -29,7 +30,8 @@ class TorchNetwork:
             answer = self.module(torch.from_numpy(lightness)[:, None].to(self.device))
         chroma = None if answer.chroma is None else _to_numpy(answer.chroma.permute(0, 2, 3, 1))
         probabilities = None if answer.probabilities is None else _to_numpy(answer.probabilities)
-        return Answers(chroma, probabilities, _to_numpy(answer.novelty))
+        answers = Answers(chroma, probabilities, _to_numpy(answer.novelty))
+        return checked(answers, self.description, lightness)
 
 
 def open_torch(path: Path) -> TorchNetwork:
@@ -45,13 +47,41 @@ def open_torch(path: Path) -> TorchNetwork:
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"`{path}` should be a readable safetensors file. Found: {error}.") from None
     description = read_description(text, path)
+    _check_fit(description, weights, path)
     module = build_deployed(description)
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        first = str(error).splitlines()[-1].strip()
-        raise WeightsError(f"`{path}` should hold the weights that it describes. Found: {first}") from None
+    module.load_state_dict(weights)
     return TorchNetwork(module, description)
+
+
+def _check_fit(description: Description, weights: Mapping[str, Tensor], path: Path) -> None:
+    """The file holds the tensors that it describes; found out before any is made, for it may describe enormous ones.
+
+    Raises:
+        WeightsError: it does not.
+    """
+    try:
+        with torch.device("meta"):
+            expected = {
+                name: tensor.shape for name, tensor in build_deployed(description).state_dict().items()
+            }
+    except (RuntimeError, OverflowError, TypeError) as error:
+        wrong = f"{(str(error).strip().splitlines() or [type(error).__name__])[0]}"
+    else:
+        found = {name: tensor.shape for name, tensor in weights.items()}
+        differing = [
+            name for name in sorted(expected.keys() | found.keys()) if expected.get(name) != found.get(name)
+        ]
+        if not differing:
+            return
+        name = differing[0]
+        wrong = f"`{name}` of shape {_shape(found.get(name))} where {_shape(expected.get(name))} is described"
+    raise WeightsError(
+        f"`{path}` should hold the weights that it describes. Found {wrong}. Export its run again."
+    )
+
+
+def _shape(size: torch.Size | None) -> str:
+    return "none" if size is None else str(tuple(size))
 
 
 def _to_numpy(tensor: Tensor) -> FloatArray:

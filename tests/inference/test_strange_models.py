@@ -1,0 +1,373 @@
+"""Models of strangers: nothing hangs, fills the memory or answers nonsense; each is refused in one line."""
+
+import json
+import time
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tiny_models import describe, lite0_network, noise
+
+from knowhue.errors import WeightsError
+from knowhue.inference.networks import onnx_network
+from knowhue.inference.networks.network import Answers, checked
+from knowhue.inference.networks.onnx_guard import foreign_operator
+from knowhue.inference.networks.onnx_network import open_onnx, within
+from knowhue.inference.networks.opening import open_network
+from knowhue.inference.networks.sharing import export_safetensors
+
+
+def _integers(name, *values):
+    return numpy_helper.from_array(np.array(values, np.int64), name)
+
+
+def _floats(name, values):
+    return numpy_helper.from_array(np.array(values, np.float32), name)
+
+
+def _node(kind, inputs, output, **attributes):
+    return helper.make_node(kind, inputs.split(), output.split(), **attributes)
+
+
+LAST = _node("Transpose", "lightness", "last", perm=[0, 2, 3, 1])
+TWICE = _node("Concat", "last last", "twice", axis=3)
+GRAYNESS = _node("ReduceMean", "lightness", "grayness1", keepdims=0, axes=[1, 2, 3])
+HONEST = {
+    "chroma": [LAST, _node("Concat", "last last", "chroma", axis=3)],
+    "probabilities": [_node("Add", "flat thirds", "probabilities")],
+    "novelty": [
+        _node("ReduceMean", "lightness", "grayness1", keepdims=0, axes=[1, 2, 3]),
+        _node("Identity", "grayness1", "novelty"),
+    ],
+}
+"""What a model that is as it should be might do, by output; a stranger's does one of them otherwise."""
+
+
+def write(path, before=(), description=None, functions=(), **outputs):
+    """A model of three outputs whose metadata are ours: `write(path, chroma=[nodes that make chroma])`."""
+    shared = [
+        _node("ReduceMean", "lightness", "grayness", keepdims=0, axes=[2, 3]),
+        _node("Sub", "grayness grayness", "nothing"),
+        _node("Identity", "nothing", "flat"),
+    ]
+    nodes = [*shared, *before, *(node for name in HONEST for node in outputs.get(name, HONEST[name]))]
+    values = [
+        _floats("thirds", [[1 / 3, 1 / 3, 1 / 3]]),
+        _floats("thirds2", [[1 / 3, 1 / 3, 1 / 3]] * 2),
+        _floats("zero", 0.0),
+        _floats("huge", 1e38),
+        _floats("five", 5.0),
+        _integers("vastly", 20_000, 20_000, 20, 10),
+        _integers("from", 0),
+        _integers("upto", 1),
+        _floats("square", np.full((600, 600), 1 / 600)),
+    ]
+    shapes = {"chroma": ["b", "h", "w", 2], "probabilities": ["b", 3], "novelty": ["b"]}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("lightness", TensorProto.FLOAT, ["b", 1, "h", "w"])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+        values,
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10, functions=functions)
+    for key, value in ({"knowhue": (description or describe()).model_dump_json()}).items():
+        model.metadata_props.add(key=key, value=value)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def _body(*inputs, name="body"):
+    """A graph within an operator, that hands on what it is given."""
+    typed = [helper.make_tensor_value_info(each, TensorProto.FLOAT, None) for each in inputs]
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, None)
+    return helper.make_graph([_node("Identity", inputs[-1] if inputs else "zero", "out")], name, typed, [out])
+
+
+def _loop():
+    go_on = helper.make_tensor_value_info("go_on", TensorProto.BOOL, [])
+    body = helper.make_graph(
+        [_node("Identity", "go_on", "again"), _node("Add", "was zero", "is")],
+        "body",
+        [
+            helper.make_tensor_value_info("round", TensorProto.INT64, []),
+            go_on,
+            helper.make_tensor_value_info("was", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("again", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("is", TensorProto.FLOAT, None),
+        ],
+    )
+    rounds = helper.make_node("Constant", [], ["rounds"], value=_integers("v", 1 << 62))
+    yes = helper.make_node(
+        "Constant", [], ["yes"], value=helper.make_tensor("v", TensorProto.BOOL, [], [True])
+    )
+    return [rounds, yes, _node("Loop", "rounds yes grayness1", "novelty", body=body)]
+
+
+def _branch():
+    yes = helper.make_node(
+        "Constant", [], ["yes"], value=helper.make_tensor("v", TensorProto.BOOL, [], [True])
+    )
+    return [yes, _node("If", "yes", "novelty", then_branch=_body(), else_branch=_body())]
+
+
+def _function(nodes, name="Relu"):
+    opset = [helper.make_opsetid("", 17)]
+    return helper.make_function("local", name, ["a"], ["b"], nodes, opset)
+
+
+REPEATING = {
+    "loop": {"novelty": [GRAYNESS, *_loop()]},
+    "branch": {"novelty": [GRAYNESS, *_branch()]},
+    "scan": {
+        "novelty": [GRAYNESS, _node("Scan", "grayness1", "novelty", body=_body("each"), num_scan_inputs=1)]
+    },
+    "map": {"novelty": [GRAYNESS, _node("SequenceMap", "grayness1", "novelty", body=_body("each"))]},
+    "loop in a branch": {
+        "novelty": [
+            GRAYNESS,
+            _node(
+                "If",
+                "yes",
+                "novelty",
+                then_branch=helper.make_graph(_loop(), "b", [], []),
+                else_branch=_body(),
+            ),
+        ]
+    },
+    "function": {"functions": [_function([_node("Relu", "a", "b")])]},
+    "chance": {"novelty": [_node("RandomUniformLike", "grayness1", "novelty")]},
+    "runtime's own": {
+        "novelty": [helper.make_node("FusedGemm", ["grayness1"], ["novelty"], domain="com.microsoft")]
+    },
+}
+
+
+def refused(path, *words):
+    """Opening a file is refused at once, in one line that names it."""
+    started = time.monotonic()
+    with pytest.raises(WeightsError) as raised:
+        open_network(path)
+    assert time.monotonic() - started < 5
+    message = str(raised.value)
+    assert "\n" not in message
+    assert len(message) < 600
+    assert str(path) in message
+    assert [word for word in words if word not in message] == []
+    return message
+
+
+def test_a_stranger_that_does_as_ours_is_used(tmp_path):
+    answers = open_network(write(tmp_path / "model.onnx")).predict(noise(3, 9, 7))
+    assert answers.chroma.shape == (3, 9, 7, 2)
+    assert answers.probabilities.sum(1) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", REPEATING)
+def test_what_could_repeat_for_ever_is_refused_before_the_runtime_sees_it(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(onnx_network, "_session", lambda *_: pytest.fail("the runtime saw it"))
+    refused(
+        write(tmp_path / "model.onnx", **REPEATING[kind]), "made of operators that `knowhue export` writes"
+    )
+
+
+@pytest.mark.parametrize("field", [4, 7])
+def test_an_operator_named_twice_is_all_that_it_is_named(field):
+    """Of what stands twice protobuf takes the last."""
+    node = _node("Relu", "a", "b").SerializeToString()
+    for more in (bytes([field << 3 | 2, 4]) + b"Evil", b""):
+        data = node + more if more else node
+        graph = bytes([1 << 3 | 2, len(data)]) + data
+        model = bytes([7 << 3 | 2, len(graph)]) + graph
+        assert (foreign_operator(model) is None) == (not more)
+
+
+SMALL = [_node("ReduceMean", "vast", "small", keepdims=0), _node("Add", "grayness1 small", "novelty")]
+NONSENSE = {
+    "no number": (
+        {"chroma": [LAST, TWICE, _node("Sub", "twice twice", "none"), _node("Div", "none none", "chroma")]},
+        ["`chroma`", "nan"],
+    ),
+    "infinite": (
+        {
+            "novelty": [
+                GRAYNESS,
+                _node("Add", "grayness1 huge", "large"),
+                _node("Mul", "large huge", "novelty"),
+            ]
+        },
+        ["`novelty`", "inf"],
+    ),
+    "beyond colours": ({"chroma": [LAST, TWICE, _node("Mul", "twice huge", "chroma")]}, ["`chroma`"]),
+    "three channels": (
+        {"chroma": [LAST, _node("Concat", "last last last", "chroma", axis=3)]},
+        ["`chroma`", "(2, 32, 47, 3)"],
+    ),
+    "one picture of two": (
+        {"chroma": [LAST, TWICE, _node("Slice", "twice from upto from", "chroma")]},
+        ["`chroma`", "(1, 32, 47, 2)"],
+    ),
+    "not probable": (
+        {
+            "probabilities": [
+                _node("Add", "flat thirds", "right"),
+                _node("Mul", "right five", "probabilities"),
+            ]
+        },
+        ["`probabilities`"],
+    ),
+    "four classes": (
+        {"probabilities": [_node("Concat", "flat thirds2", "probabilities", axis=1)]},
+        ["model.onnx"],
+    ),
+    "each column new": (
+        {"novelty": [_node("ReduceMean", "lightness", "novelty", keepdims=0, axes=[1, 2])]},
+        ["`novelty`", "(2, 47)"],
+    ),
+    "320 GB": (
+        {
+            "novelty": [
+                GRAYNESS,
+                _node("ReduceMean", "lightness", "grayness0", keepdims=0),
+                _node("Expand", "grayness0 vastly", "vast"),
+                *SMALL,
+            ]
+        },
+        ["ONNX Runtime"],
+    ),
+    "320 GB of constants": (
+        {"novelty": [GRAYNESS, _node("Expand", "five vastly", "vast"), *SMALL]},
+        ["ONNX Runtime"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_what_answers_nonsense_or_fills_the_memory_is_refused_when_it_is_opened(tmp_path, kind):
+    nodes, words = NONSENSE[kind]
+    refused(write(tmp_path / "model.onnx", **nodes), *words)
+
+
+def test_what_computes_for_ever_is_left_and_not_asked_again(tmp_path, monkeypatch):
+    chain = [_node("MatMul", "square square", "m0")]
+    chain += [_node("MatMul", f"m{k} square", f"m{k + 1}") for k in range(4000)]
+    late = [
+        GRAYNESS,
+        *chain,
+        _node("ReduceMean", "m4000", "small", keepdims=0),
+        _node("Add", "grayness1 small", "novelty"),
+    ]
+    path = write(tmp_path / "model.onnx", novelty=late)
+    network = open_onnx(path)
+    monkeypatch.setattr(onnx_network, "SECONDS", 0.1)
+    with pytest.raises(WeightsError, match=r"did not answer in many times the time .*Use another"):
+        network.predict(noise(1, 8, 8))
+    started = time.monotonic()
+    with pytest.raises(WeightsError, match="is not asked again"):
+        network.predict(noise(1, 8, 8))
+    assert time.monotonic() - started < 0.1
+
+
+def test_who_does_not_hear_that_it_should_stop_is_left(monkeypatch):
+    monkeypatch.setattr(onnx_network, "_GRACE_SECONDS", 0.05)
+    asked = []
+    with pytest.raises(TimeoutError):
+        within(0.05, lambda: time.sleep(1), lambda: asked.append("stop"))
+    assert asked == ["stop"]
+    with pytest.raises(ZeroDivisionError):
+        within(1, lambda: 1 / 0)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[1]", '{"chroma": "much"}', "[" * 100_000, '{"chroma": ' + "9" * 5000 + "}"]
+)
+def test_measurements_that_are_none_are_refused(tmp_path, text):
+    path = write(tmp_path / "model.onnx")
+    model = onnx.load(path)
+    model.metadata_props.add(key="knowhue.parity", value=text)
+    onnx.save(model, path)
+    refused(path, "what was measured")
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory):
+    path = tmp_path_factory.mktemp("safetensors") / "model.safetensors"
+    export_safetensors(lite0_network(), path)
+    return path
+
+
+DIGITS = "5,000 digits"
+LIES = {
+    "temperature": (("calibration", "temperature"), [1e-300, 0, -1, 1e300, "x", None]),
+    "calibration error": (("calibration", "ece_after"), [-1, 2]),
+    "size": (("size_px",), [0, -64, 8, 100_000, DIGITS, 64.5]),
+    "novelty": (("novelty_limit",), [0, 1e-300, -1, 1e300]),
+    "references": (("references",), [0, -1, 10**12, 10**30]),
+    "classes": (("classes",), [[], ["one"], ["", "b", "c"], ["x" * 300, "b", "c"], ["a"] * 100_000]),
+    "width": (("config", "colour", "width"), [0, 10**6, 10**9, 10**30]),
+    "method": (("config", "colour", "method"), ["palette", "pix2pix", "none"]),
+    "base": (("config", "encoder", "name"), ["resnet18", "nothing", "../../x"]),
+    "format": (("format",), [0, 2, "1.0"]),
+    "unknown key": (("more",), [1]),
+}
+
+
+CASES = {
+    f"{name} {place}": (keys, value)
+    for name, (keys, values) in LIES.items()
+    for place, value in enumerate(values)
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_file_that_describes_itself_wrongly_is_refused(honest, tmp_path, case):
+    keys, value = CASES[case]
+    with safe_open(honest, "pt") as file:
+        said = json.loads(file.metadata()["knowhue"])
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    inner = said
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    path = tmp_path / "model.safetensors"
+    save_file(weights, path, {"knowhue": json.dumps(said).replace(json.dumps(DIGITS), "9" * 5000)})
+    with pytest.raises(Exception, match=r"should|cannot") as raised:
+        open_network(path)
+    assert type(raised.value).__module__ == "knowhue.errors"
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 600
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000, '{"name": ' * 50_000, "null", "\x00"])
+def test_a_description_that_is_none_is_refused(tmp_path, text):
+    save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors", {"knowhue": text})
+    refused(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_diverged_are_refused(honest, tmp_path, value):
+    with safe_open(honest, "pt") as file:
+        said, weights = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    weights["model.classifier.linear.bias"][0] = value
+    save_file(weights, tmp_path / "model.safetensors", said)
+    refused(tmp_path / "model.safetensors", "`probabilities`", "may have diverged")
+
+
+def test_answers_as_described_are_passed_on_as_they_are():
+    lightness = noise(2, 5, 6)
+    answers = Answers(
+        np.ones((2, 5, 6, 2), np.float32), np.full((2, 3), 1 / 3, np.float32), np.zeros(2, np.float32)
+    )
+    assert checked(answers, describe(), lightness) is answers
+    for lacking in ("chroma", "probabilities", "novelty"):
+        with pytest.raises(WeightsError, match=f"`{lacking}` of shape"):
+            checked(answers._replace(**{lacking: None}), describe(), lightness)
+    with pytest.raises(WeightsError, match=r"`chroma` of shape None"):
+        checked(answers, describe(("class",)), lightness)
