@@ -166,6 +166,8 @@ def refused(path, *words):
 
 def test_a_stranger_that_does_as_ours_is_used(tmp_path):
     answers = open_network(write(tmp_path / "model.onnx")).predict(noise(3, 9, 7))
+    assert answers.chroma is not None
+    assert answers.probabilities is not None
     assert answers.chroma.shape == (3, 9, 7, 2)
     assert answers.probabilities.sum(1) == pytest.approx(1)
 
