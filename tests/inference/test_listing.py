@@ -9,7 +9,7 @@ SUFFIXES = {".jpg", ".png"}
 
 
 def names(source: Path, out: Path, suffix: str | None = None) -> dict[str, str]:
-    items = list_folder(source, out, SUFFIXES, lambda own: suffix or own)
+    items = list_folder(source, out, SUFFIXES, lambda own: suffix or own).items
     assert all(item.source == source / item.path for item in items)
     return {item.path: item.output for item in items}
 

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from knowhue.errors import ConfigError
-from knowhue.inference.networks.opening import find_model
+from knowhue.inference.networks.opening import find_model, needs_deployment
 from knowhue.inference.networks.torch_network import TorchNetwork, open_torch
+from knowhue.outputs import require_no_run, require_outputs
 from knowhue.runs import locked
 
 UNITS = {"chroma": "CIELAB units", "probabilities": "", "novelty": ""}
@@ -25,21 +26,28 @@ def run_export(
     calibrate: Path | None,
     licence: str,
     upload: str | None,
+    overwrite: bool,
+    prepare: Callable[[str], None],
 ) -> Iterator[str]:
     """Write a model; lines that say what was written and how it was checked.
 
+    Args:
+        prepare: makes a run ready for use, once all else is right.
+
     Raises:
-        ConfigError: the settings contradict each other, or the source cannot be exported again.
+        ConfigError: the settings contradict each other, the source cannot be exported again, or what would be written
+            exists.
     """
     _check(kind, precision, calibrate, upload)
+    target = out or Path(f"{Path(source).resolve().name}{'' if kind == 'hub-folder' else '.' + kind}")
+    _settle(kind, target, source, overwrite)
+    prepare(source)
     path = find_model(source)
     if path.suffix != ".safetensors":
         raise ConfigError(
             f"`source` should be a run, a study or a .safetensors file. Found `{source}`: export its run again."
         )
     network = _licensed(open_torch(path), licence)
-    target = out or Path(f"{Path(source).resolve().name}{'' if kind == 'hub-folder' else '.' + kind}")
-    _refuse_suffix(kind, target)
     with locked(target.parent, "export", name=f".{target.name}.lock"):
         yield from EXPORTS[kind](network, target, precision, calibrate)
         if upload is not None:
@@ -68,9 +76,21 @@ def _licensed(network: TorchNetwork, licence: str) -> TorchNetwork:
     return TorchNetwork(network.module, network.description.model_copy(update={"licence": licence}))
 
 
-def _refuse_suffix(kind: str, target: Path) -> None:
-    if kind != "hub-folder" and target.suffix != f".{kind}":
-        raise ConfigError(f"`--out` should end in .{kind} for --to {kind}. Found `{target}`.")
+def _settle(kind: str, target: Path, source: str, overwrite: bool) -> None:
+    """Make sure, before a model is opened, that it can be written where it is wanted."""
+    if kind == "hub-folder":
+        require_no_run(target)
+        if target.exists() and not target.is_dir():
+            raise ConfigError(f"{target} is a file; name a folder with --out")
+        outputs = [target / name for name in HUB_FILES]
+    else:
+        if target.suffix != f".{kind}":
+            raise ConfigError(f"`--out` should end in .{kind} for --to {kind}. Found `{target}`.")
+        require_no_run(target.parent)
+        outputs = [target]
+    inputs = [] if needs_deployment(source) else [find_model(source)]
+    for each in outputs:
+        require_outputs({"--out": each}, inputs, overwrite=overwrite)
 
 
 def _safetensors(network: TorchNetwork, target: Path, precision: str, _: Path | None) -> Iterator[str]:

@@ -1,13 +1,14 @@
 """`knowhue colorize`, `models`, `export`: the commands that put a trained model to work."""
 
-import json
+import stat
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from knowhue.errors import ConfigError
+from knowhue.apps.terminal import say, say_json
+from knowhue.errors import ConfigError, PictureError
 
 if TYPE_CHECKING:
     from knowhue.inference.colorizer import Colorized, Colorizer, Wishes
@@ -18,7 +19,6 @@ ModelOption = Annotated[
         help="`built-in`, a run or study folder, or a file or folder that `knowhue export` made.",
     ),
 ]
-FILMS = frozenset({".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv"})
 
 
 class OnError(StrEnum):
@@ -68,34 +68,19 @@ def colorize(
     ] = OnError.skip,
 ) -> None:
     """Colour and classify a photo, a folder or a film; size, depth, lightness and metadata stay."""
+    kind = _kind_of(source)
+    if kind != "picture" and (uncertainty or hint):
+        raise ConfigError(f"--uncertainty and --hint go with a single picture; {source} is a {kind}")
+    out = _settle(kind, source, out, uncertainty, overwrite)
+    say(f"Opening the model {model} ...", err=True)
     from knowhue.inference.colorizer import Wishes
-    from knowhue.inference.hints import parse_hint
 
-    if not source.exists():
-        raise ConfigError(f"`INPUT` should be a picture, a folder or a film. Found no `{source}`.")
-    single = source.is_file() and source.suffix.lower() not in FILMS
-    if not single and (uncertainty or hint):
-        raise ConfigError(
-            "`--uncertainty` and `--hint` should go with a single picture. Found a folder or a film."
-        )
-    out = out or source.with_name(f"{source.stem}-colour{source.suffix}")
-    if single and out.is_dir():
-        out = out / source.name
-    if single and out.exists() and not overwrite:
-        raise ConfigError(f"`{out}` is there already. Name another file with --out, or add --overwrite.")
-    colorizer = load(model)
-    colorizer.require("colour")
-    if single:
-        from knowhue.inference.files.media import read_picture
-
-        picture = read_picture(source)
-        height, width = picture.pixels.shape[:2]
-        hints = tuple(parse_hint(text, width, height) for text in hint or ())
-        wishes = Wishes(hints, saturation, uncertainty is not None, unknown_below)
-        _one(colorizer, colorizer.colorize(picture, wishes), source, out, uncertainty, json_)
+    wishes = Wishes((), saturation, uncertainty is not None, unknown_below)
+    if kind == "picture":
+        _picture(model, source, out, uncertainty, wishes, hint or [], json_, overwrite)
         return
-    many = _folder if source.is_dir() else _film
-    many(colorizer, source, out, Wishes((), saturation, False, unknown_below), json_, overwrite, on_error)
+    many = _folder if kind == "folder" else _film
+    many(_colorizer(model), source, out, wishes, json_, overwrite, on_error)
 
 
 def models(
@@ -107,7 +92,7 @@ def models(
     from knowhue.inference.networks.opening import BUILT_IN
 
     for name in model or [BUILT_IN]:
-        typer.echo("\n".join(_describe(load(name))))
+        say(*_describe(load(name)))
 
 
 def export(
@@ -121,6 +106,7 @@ def export(
         Path | None, typer.Option(help="Folder of colour pictures that int8 is calibrated and measured on.")
     ] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the model card.")] = "",
+    overwrite: Annotated[bool, typer.Option(help="Replace files that exist.")] = False,
     upload: Annotated[
         str | None, typer.Option(help="Hub repository, `owner/name`, to upload the folder to.")
     ] = None,
@@ -128,9 +114,11 @@ def export(
     """Write a trained model as one file or folder that needs nothing else."""
     from knowhue.apps.exporting import run_export
 
-    _deploy_once(source)
-    for line in run_export(source, to.value, out, precision, calibrate, licence, upload):
-        typer.echo(line)
+    say(f"Opening the model {source} ...", err=True)
+    for line in run_export(
+        source, to.value, out, precision, calibrate, licence, upload, overwrite, _deploy_once
+    ):
+        say(line)
 
 
 def load(model: str) -> "Colorizer":
@@ -148,20 +136,90 @@ def _deploy_once(model: str) -> None:
     if run is not None:
         from knowhue.training.deploy import deploy
 
-        typer.echo(f"Fitting class probabilities of {run}, once.", err=True)
+        say(f"Making {run} ready for use, once.", err=True)
         deploy(run)
 
 
-def _one(
-    colorizer: "Colorizer",
-    made: "Colorized",
+def _colorizer(model: str) -> "Colorizer":
+    colorizer = load(model)
+    colorizer.require("colour")
+    return colorizer
+
+
+def _kind_of(source: Path) -> str:
+    """`picture`, `folder` or `film`.
+
+    Raises:
+        PictureError: nothing is there, or nothing that can be read.
+    """
+    from knowhue.inference.films.formats import VIDEO_SUFFIXES
+
+    try:
+        mode = source.stat().st_mode
+    except OSError as error:
+        raise PictureError(f"{source}: {(error.strerror or str(error)).lower()}") from None
+    if stat.S_ISDIR(mode):
+        return "folder"
+    if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
+        raise PictureError(f"{source}: a device or a pipe, not a file; save it as a file first")
+    return "film" if source.suffix.lower() in VIDEO_SUFFIXES else "picture"
+
+
+def _settle(kind: str, source: Path, out: Path | None, uncertainty: Path | None, overwrite: bool) -> Path:
+    """Where the result goes, made sure of before a model is opened.
+
+    Raises:
+        ConfigError: it is an input, exists, cannot be written there, or not in that format.
+    """
+    from knowhue.inference.files.encoding import OUTPUT_SUFFIXES, kind_of
+    from knowhue.inference.films.formats import VIDEO_SUFFIXES, codec_of
+    from knowhue.inference.naming import default_folder, default_output, writable_suffix
+    from knowhue.outputs import require_outputs
+
+    if kind == "folder":
+        out = out or default_folder(source)
+        if not out.is_dir() and (out.exists() or out.suffix.lower() in (*OUTPUT_SUFFIXES, *VIDEO_SUFFIXES)):
+            raise ConfigError(f"{source} is a folder, so --out should be one; {out} names a file")
+        require_outputs({"--out": out / "colorized.jsonl"}, overwrite=True)
+        return out
+    target = out or default_output(source)
+    if out is not None and out.is_dir():
+        target = out / source.with_suffix(writable_suffix(source.suffix)).name
+    if target != out and target.suffix != source.suffix:
+        say(f"{source.suffix or 'This'} can be read but not written: {target.name} is made", err=True)
+    (codec_of(target) if kind == "film" else kind_of(target.suffix))  # raise for what cannot be written
+    outputs = {"--out": target}
+    if uncertainty is not None:
+        kind_of(uncertainty.suffix)
+        outputs["--uncertainty"] = uncertainty
+    require_outputs(outputs, [source], overwrite=overwrite)
+    return target
+
+
+def _picture(
+    model: str,
     source: Path,
     out: Path,
     uncertainty: Path | None,
+    wishes: "Wishes",
+    hints: list[str],
     as_json: bool,
+    overwrite: bool,
 ) -> None:
-    from knowhue.inference.files.media import write_picture
+    from knowhue.inference.files.encoding import fitting_kind
+    from knowhue.inference.files.media import read_picture, write_picture
+    from knowhue.inference.hints import parse_hint
+    from knowhue.outputs import require_outputs
 
+    picture = read_picture(source)
+    height, width = picture.pixels.shape[:2]
+    wishes = wishes._replace(hints=tuple(parse_hint(text, width, height) for text in hints))
+    outputs = {"--out": out} | ({"--uncertainty": uncertainty} if uncertainty else {})
+    for path in outputs.values():
+        fitting_kind(path.suffix, picture)
+    colorizer = _colorizer(model)
+    made = colorizer.colorize(picture, wishes)
+    require_outputs(outputs, [source], overwrite=overwrite)  # nobody has come in between
     notes = write_picture(made.picture, out)
     record = {"path": str(source), "output": str(out), **made.judgement.as_record()}
     record["warnings"] += notes
@@ -169,8 +227,10 @@ def _one(
         _write_map(made, uncertainty)
         record["uncertainty"] = {"mean": round(float(made.uncertainty.mean()), 3), "map": str(uncertainty)}
     record["model"] = colorizer.network.description.name
-    lines = _sentences(record, made.judgement.headline())
-    typer.echo(json.dumps(record, ensure_ascii=False) if as_json else "\n".join(lines))
+    if as_json:
+        say_json(record)
+    else:
+        say(*_sentences(record, made.judgement.headline()))
 
 
 def _write_map(made: "Colorized", path: Path) -> None:
@@ -210,7 +270,10 @@ def _film(colorizer, source: Path, out: Path, wishes: "Wishes", as_json: bool, o
 
 
 def _tell(summary, as_json: bool) -> None:
-    typer.echo(json.dumps(summary.as_record(), ensure_ascii=False) if as_json else "\n".join(summary.lines()))
+    if as_json:
+        say_json(summary.as_record())
+    else:
+        say(*summary.lines())
     if summary.failed:
         raise typer.Exit(1)
 

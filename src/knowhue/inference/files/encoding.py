@@ -92,7 +92,7 @@ def encode_picture(picture: Picture, suffix: str, quality: int | None = None) ->
 
 def encode_with_notes(picture: Picture, suffix: str, quality: int | None = None) -> tuple[bytes, list[str]]:
     """The bytes of a picture file, and what it could not hold."""
-    kind = _kind(suffix, picture, quality)
+    kind, quality = fitting_kind(suffix, picture), _checked(quality)
     image, notes = _image(picture, kind)
     kept = keep(picture.origin.metadata, kind.suffix)
     for name, value in kept.fields.items():
@@ -114,17 +114,28 @@ def encode_with_notes(picture: Picture, suffix: str, quality: int | None = None)
     return data, [*notes, *kept.notes]
 
 
-def _kind(suffix: str, picture: Picture, quality: int | None) -> Kind:
+def kind_of(suffix: str) -> Kind:
+    """What is written by a suffix.
+
+    Raises:
+        ConfigError: nothing is.
+    """
     kind = OUTPUT_SUFFIXES.get(suffix.lower())
     if kind is None:
         raise ConfigError(
             f"`output` should end in one of {', '.join(OUTPUT_SUFFIXES)}. Found `{suffix or 'no suffix'}`. Name it "
             "with one of these."
         )
-    if quality is not None and not 1 <= quality <= 100:
-        raise ConfigError(
-            f"`quality` should be from 1 to 100. Found `quality = {quality}`. 95 is hardly seen."
-        )
+    return kind
+
+
+def fitting_kind(suffix: str, picture: Picture) -> Kind:
+    """What is written of a picture by a suffix.
+
+    Raises:
+        ConfigError: nothing is, or the picture is too long for it.
+    """
+    kind = kind_of(suffix)
     height, width = picture.pixels.shape[:2]
     if max(height, width) > kind.longest_px:
         raise ConfigError(
@@ -132,6 +143,14 @@ def _kind(suffix: str, picture: Picture, quality: int | None) -> Kind:
             ".png or .tif."
         )
     return kind
+
+
+def _checked(quality: int | None) -> int | None:
+    if quality is not None and not 1 <= quality <= 100:
+        raise ConfigError(
+            f"`quality` should be from 1 to 100. Found `quality = {quality}`. 95 is visually lossless."
+        )
+    return quality
 
 
 def _image(picture: Picture, kind: Kind) -> tuple[Image, list[str]]:

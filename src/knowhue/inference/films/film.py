@@ -14,13 +14,14 @@ from knowhue.errors import ConfigError, ExtraError, KnowhueError
 from knowhue.inference.colorizer import Colorizer, Wishes
 from knowhue.inference.files.picture import Picture
 from knowhue.inference.films.ahead import ahead
-from knowhue.inference.films.formats import CODECS, Codec
+from knowhue.inference.films.formats import Codec, codec_of
 from knowhue.inference.films.reels import Progress, Reels
 from knowhue.inference.films.steady import STRENGTH, Past, Steadier
 from knowhue.inference.films.summary import Summary, summarise
 from knowhue.inference.judgement import is_novel
 from knowhue.inference.networks.network import Answers, FloatArray
 from knowhue.inference.pixels import Reach, paint
+from knowhue.outputs import require_outputs
 from knowhue.runs import Report, locked
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def colorize_film(
             work = _Work(colorizer, film, codec, wishes, strength, reel_frames)
             work.go_on(reels, _Teller(report, already, film.total))
         notes = footage.assemble(film, codec, made, reels.packets(), reels.times())
+        require_outputs({"--out": out}, [source], overwrite=overwrite)  # hours may have passed
         os.replace(made, out)
         reels.remove()
         seconds = time.monotonic() - started
@@ -211,17 +213,9 @@ def _check(source: Path, out: Path, wishes: Wishes, overwrite: bool) -> Codec:
         raise ConfigError(
             "`wishes` should hold neither hints nor `uncertainty` for a film. Found some. Colour a single picture."
         )
-    suffix = out.suffix.lower()
-    if suffix not in CODECS:
-        raise ConfigError(
-            f"`out` should be one of {', '.join(CODECS)}. Found `{out.name}`. Name it so with --out; "
-            ".mkv takes nearly all kinds of sound and subtitles."
-        )
-    if out.exists() and (out.samefile(source) if source.exists() else False):
-        raise ConfigError(f"`out` should be another file than the film. Found `{out}` for both.")
-    if out.exists() and not overwrite:
-        raise ConfigError(f"`{out}` is there already. Name another file with --out, or add --overwrite.")
-    return CODECS[suffix]
+    codec = codec_of(out)
+    require_outputs({"--out": out}, [source], overwrite=overwrite)
+    return codec
 
 
 def _rehearse(assemble: Callable[[], Any], reels: Reels) -> None:

@@ -1,7 +1,10 @@
 """What can be written: how each container's pictures are encoded, and what else it has a place for."""
 
 from fractions import Fraction
+from pathlib import Path
 from typing import NamedTuple, Protocol
+
+from knowhue.errors import ConfigError
 
 _X264 = {"crf": "18", "preset": "medium"}
 _VP9 = {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
@@ -34,6 +37,24 @@ CODECS: dict[str, Codec] = {
     ".mkv": Codec("libx264", _X264, True, False, True, True),
     ".webm": Codec("libvpx-vp9", _VP9, False, True, False),
 }
+
+VIDEO_SUFFIXES = frozenset({*CODECS, ".avi", ".mpg", ".mpeg", ".ts", ".wmv"})
+"""Suffixes, lower case, of files that are taken for films."""
+
+
+def codec_of(target: Path) -> Codec:
+    """How a film is encoded for a file.
+
+    Raises:
+        ConfigError: its suffix is none that can be written.
+    """
+    suffix = target.suffix.lower()
+    if suffix not in CODECS:
+        raise ConfigError(
+            f"{target} should end in one of {', '.join(CODECS)} for a film; .mkv takes nearly all kinds of sound and "
+            "subtitles"
+        )
+    return CODECS[suffix]
 
 
 class Shape(Protocol):

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import takewhile
 from pathlib import Path
@@ -18,6 +17,7 @@ from knowhue.inference.folders.pipeline import Limits, Stages, flow
 from knowhue.inference.folders.stages import ALONE, PictureStages
 from knowhue.inference.folders.tally import Progress, Summary
 from knowhue.inference.judgement import caveats_of_many, is_novel
+from knowhue.inference.naming import writable_suffix
 from knowhue.runs import Report, locked
 
 STAGING = ".colorizing"
@@ -63,7 +63,9 @@ def colorize_folder(
     started = time.monotonic()
     colorizer.require("colour")
     _check(wishes, suffix, on_error)
-    items = list_folder(source, out, SUFFIXES, _renaming(suffix))
+    items, own, unreadable = list_folder(
+        source, out, SUFFIXES, lambda given: suffix or writable_suffix(given)
+    )
     with locked(out, "colorize"), Ledger(out, _job(colorizer, source, wishes, suffix), overwrite) as ledger:
         waiting = [item for item in items if not ledger.has(item.path, item.output, Stamp.of(item.source))]
         _refuse_strangers(waiting, ledger)
@@ -80,10 +82,13 @@ def colorize_folder(
         out,
         progress.made,
         progress.already,
-        tuple(progress.failures),
+        (*unreadable, *progress.failures),
         len(waiting) - progress.made - len(progress.failures),
         novel,
-        tuple(f"{caveat}; see {LEDGER}" for caveat in caveats_of_many(described, novel, done, "pictures")),
+        (
+            *(f"{caveat}; see {LEDGER}" for caveat in caveats_of_many(described, novel, done, "pictures")),
+            *_left_alone(own),
+        ),
         time.monotonic() - started,
         described.name,
     )
@@ -104,11 +109,6 @@ def _work_through(
     finally:
         outcomes.close()
         shutil.rmtree(staging, ignore_errors=True)
-
-
-def _renaming(suffix: str | None) -> Callable[[str], str]:
-    """Suffix of a picture to that of what is made of it: the given one, its own, or `.png` if that can only be read."""
-    return lambda own: suffix or (own if own.lower() in OUTPUT_SUFFIXES else ".png")
 
 
 def _check(wishes: Wishes, suffix: str | None, on_error: str) -> None:
@@ -134,6 +134,15 @@ def _job(colorizer: Colorizer, source: Path, wishes: Wishes, suffix: str | None)
         "uncertainty": wishes.uncertainty,
         "unknown_below": wishes.unknown_below,
     }
+
+
+def _left_alone(own: list[str]) -> list[str]:
+    if not own:
+        return []
+    what = "1 picture was" if len(own) == 1 else f"{len(own)} pictures were"
+    return [
+        f"{what} left alone, made by knowhue from pictures beside them: {', '.join(own[:3])}{', ...' * (len(own) > 3)}"
+    ]
 
 
 def _refuse_strangers(items: list[Item], ledger: Ledger) -> None:

@@ -1,11 +1,13 @@
 """Which pictures of a folder are to be made into which of another."""
 
+import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
 from knowhue.errors import ConfigError, PictureError
-from knowhue.image_files import walk
+from knowhue.image_files import UNREADABLE, walk
+from knowhue.inference.naming import made_of
 
 
 class Item(NamedTuple):
@@ -22,12 +24,25 @@ class Item(NamedTuple):
     output: str
 
 
-def list_folder(
-    source: Path, out: Path, suffixes: Collection[str], rename: Callable[[str], str]
-) -> list[Item]:
+class Listing(NamedTuple):
+    """What was found in a folder.
+
+    Attributes:
+        items: pictures to be made, by path.
+        own: pictures that `knowhue colorize` seems to have made from others there, which are left alone.
+        unreadable: folders, and why.
+    """
+
+    items: list[Item]
+    own: list[str]
+    unreadable: list[tuple[str, str]]
+
+
+def list_folder(source: Path, out: Path, suffixes: Collection[str], rename: Callable[[str], str]) -> Listing:
     """All pictures of a folder and the folders in it, by name; the output keeps the names.
 
-    Which files count is said by `image_files.walk`; the output folder, if it lies inside, is left out.
+    Which files count is said by `image_files.walk`; the output folder, if it lies inside, is left out, and so is what
+    `default_output` names after another picture beside it.
 
     Args:
         source: folder of pictures.
@@ -41,24 +56,37 @@ def list_folder(
     """
     if not source.is_dir():
         raise PictureError(f"`source` should be a folder of pictures. Found `{source}`. Is the path right?")
-    items = []
+    found, unreadable = [], []
     for file, skipped in walk(source, suffixes, avoid=out):
-        if not skipped:
-            name = file.relative_to(source)
-            output = name.with_suffix(rename(name.suffix))
-            items.append(Item(file, name.as_posix(), output.as_posix()))
-    if not items:
+        if skipped.startswith(UNREADABLE):
+            unreadable.append((file.relative_to(source).as_posix(), skipped))
+        elif not skipped:
+            found.append(file)
+    own = made_of(found)
+    items = [_item(file, source, rename) for file in found if file not in own]
+    if not items and not unreadable:
         raise PictureError(
             f"`{source}` should hold pictures ({', '.join(sorted(suffixes))}). Found none, in the folders in it "
             "neither."
         )
     _refuse_clashes(items, out)
-    return sorted(items, key=lambda item: item.path)
+    names = sorted(file.relative_to(source).as_posix() for file in own)
+    return Listing(sorted(items, key=lambda item: item.path), names, unreadable)
+
+
+def _item(file: Path, source: Path, rename: Callable[[str], str]) -> Item:
+    name = file.relative_to(source)
+    return Item(file, name.as_posix(), name.with_suffix(rename(name.suffix)).as_posix())
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _refuse_clashes(items: list[Item], out: Path) -> None:
     makers: dict[str, str] = {}
-    sources = {item.source.resolve() for item in items}
+    originals = {_identity(item.source) for item in items if os.path.exists(item.source)}
     for item in items:
         other = makers.setdefault(item.output, item.path)
         if other != item.path:
@@ -66,7 +94,8 @@ def _refuse_clashes(items: list[Item], out: Path) -> None:
                 f"Pictures should become files of different names. Found `{other}` and `{item.path}`, which would both "
                 f"become `{item.output}`. Rename one of them."
             )
-        if (out / item.output).resolve() in sources:
+        target = out / item.output
+        if os.path.exists(target) and _identity(target) in originals:  # by any link or spelling
             raise ConfigError(
                 f"`out` should be another folder than that of the pictures. Found `{out}`, where `{item.output}` would "
                 "replace an original. Name another folder."

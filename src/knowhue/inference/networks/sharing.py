@@ -23,6 +23,7 @@ from knowhue.storage import replacing
 
 PRECISIONS: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
 CONFIG_FILE, CARD_FILE = "config.json", "README.md"
+HUB_FILES = (CARD_FILE, CONFIG_FILE, HUB_FILE)
 
 
 def export_safetensors(
@@ -110,8 +111,7 @@ def upload(folder: Path, repository: str, hub: Hub | None = None) -> str:
         ConfigError: no such folder.
         RunError: the hub cannot be reached or refuses.
     """
-    files = [CARD_FILE, CONFIG_FILE, HUB_FILE]
-    missing = [name for name in files if not (folder / name).is_file()]
+    missing = [name for name in HUB_FILES if not (folder / name).is_file()]
     if missing:
         raise ConfigError(
             f"`folder` should be a folder that `knowhue export --to hub-folder` made. Found no {', '.join(missing)} in "
@@ -124,7 +124,7 @@ def upload(folder: Path, repository: str, hub: Hub | None = None) -> str:
             hub.upload_folder(
                 repo_id=repository,
                 folder_path=folder,
-                allow_patterns=files,
+                allow_patterns=list(HUB_FILES),
                 commit_message="Upload a knowhue model",
             )
     except Exception as error:  # the hub client raises its own, httpx' and OS errors
