@@ -323,9 +323,9 @@ def test_what_cannot_be_is_said_before_work(tmp_path: Path):
     (tmp_path / "cut.mp4").write_bytes(film.read_bytes()[:900])
     sound_only(tmp_path / "sound.mp4")
     for error, said, changes in [
-        (ConfigError, "should be one of .mp4", {"out": tmp_path / "out.avi"}),
-        (ConfigError, "is there already", {"out": tmp_path / "there.mp4"}),
-        (ConfigError, "another file than the film", {"out": film, "overwrite": True}),
+        (ConfigError, "should end in one of .mp4", {"out": tmp_path / "out.avi"}),
+        (ConfigError, "already exists", {"out": tmp_path / "there.mp4"}),
+        (ConfigError, "is an input, which is never replaced", {"out": film, "overwrite": True}),
         (ConfigError, "takes all streams", {"out": tmp_path / "out.webm"}),
         (ConfigError, "neither hints", {"wishes": Wishes(uncertainty=True)}),
         (PictureError, "damaged or of another kind", {"source": tmp_path / "text.mp4"}),

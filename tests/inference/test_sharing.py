@@ -95,7 +95,7 @@ def test_other_readers_know_the_weights_for_pytorchs(folder):
 
 def test_a_run_is_not_overwritten(network, tmp_path):
     (tmp_path / "status.json").write_text("{}")
-    with pytest.raises(ConfigError, match="folder of its own"):
+    with pytest.raises(ConfigError, match="holds a run or a study"):
         export_hub_folder(network, tmp_path)
     assert os.listdir(tmp_path) == ["status.json"]
 

@@ -6,6 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from knowhue import __version__
 from knowhue.apps import use
 from knowhue.apps.compare import compare
 from knowhue.apps.options import (
@@ -20,19 +21,36 @@ from knowhue.apps.options import (
     read_settings_with_pictures,
 )
 from knowhue.apps.serve import serve
+from knowhue.apps.terminal import say, settle_streams
 from knowhue.errors import KnowhueError
 
 INTERRUPTED = 130
 
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        say(f"knowhue {__version__}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Does a model colour better when it knows what it is looking at?\n\n"
     "Train a colorizer and a classifier on one shared base, alone and together, and see whether they help each other.",
     epilog="Start with: `knowhue study --preset demo --out runs/demo`",
 )
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
 
 PlanOption = Annotated[
     Path | None, typer.Option("--plan", help="Study file, as `knowhue plan` prints it; it says everything.")
@@ -51,6 +69,7 @@ GridOption = Annotated[
 
 @app.command(epilog="Example: `knowhue study photos/ --preset poster --seeds 10 --out runs/photos`")
 def study(
+    ctx: typer.Context,
     pictures: PicturesArgument = None,
     preset: PresetOption = "poster",
     config: ConfigOption = None,
@@ -65,21 +84,23 @@ def study(
     """Train the models with every seed, compare them, answer the two questions in a report."""
     if plan is None:
         asked = _plan(pictures, preset, config, set_, arms, seeds, grid)
+        description = {"preset": preset}
     else:
-        asked = _plan_file(plan, pictures, config, set_, arms, seeds, grid)
+        asked = _plan_file(plan, pictures, _given(ctx, "preset"), config, set_, arms, seeds, grid)
+        description = {}
     from knowhue.apps.progress import showing_progress
     from knowhue.storage import read_json
     from knowhue.study import run_study
 
-    description = {"name": out.name, "preset": preset, "command": command_line()}
+    description |= {"name": out.resolve().name, "command": command_line()}
     with showing_progress() as report:
         page = run_study(asked, out, workers, description, report)
     if not is_main():
         return
     answers = read_json(out / "results.json")["answers"]
-    typer.echo(f"\nIs colouring easier for a model that also learns to classify?\n  {answers['colour']}")
-    typer.echo(f"\nIs classifying easier for a model that also learns to colour?\n  {answers['class']}")
-    typer.echo(f"\nReport: {page}")
+    say("", "Is colouring easier for a model that also learns to classify?", f"  {answers['colour']}")
+    say("", "Is classifying easier for a model that also learns to colour?", f"  {answers['class']}")
+    say("", f"Report: {page}")
 
 
 @app.command(epilog="Example: `knowhue plan photos/ --seeds 20 > study.yaml`")
@@ -95,7 +116,7 @@ def plan(
     """Print a study file, filled in, to be read, changed, and given to `knowhue study --plan`."""
     from knowhue.apps.settings import explain
 
-    typer.echo(explain(_plan(pictures, preset, config, set_, arms, seeds, grid)))
+    say(*explain(_plan(pictures, preset, config, set_, arms, seeds, grid)).split("\n"))
 
 
 @app.command(epilog="Example: `knowhue status runs/photos`")
@@ -105,9 +126,8 @@ def status(study: Annotated[Path, typer.Argument(help="Study folder.")]) -> None
     from knowhue.status import read_cells
 
     for title, asked in _plans(study).items():
-        typer.echo(f"{title}, {len(asked.arms)} arms x {len(asked.seeds)} seeds")
-        for line in cell_lines(read_cells(study, asked)):
-            typer.echo(line)
+        say(f"{title}, {_counted(len(asked.arms), 'arm')} x {_counted(len(asked.seeds), 'seed')}")
+        say(*cell_lines(read_cells(study, asked)))
 
 
 @app.command(epilog="Example: `knowhue prepare photos/ --out runs/photos --set pictures.size_px=128`")
@@ -129,10 +149,10 @@ def prepare(
         run(settings.pictures, out / "pictures", report)
     summary = read_json(out / "pictures" / "prepared.json")
     for part, counts in summary["counts"].items():
-        typer.echo(f"{part}: " + ", ".join(f"{name} {count}" for name, count in counts.items() if count))
+        say(f"{part}: " + ", ".join(f"{name} {count}" for name, count in counts.items() if count))
     for left in summary["left_out"]:
-        typer.echo(f"left out: {left['path']} ({left['reason']})")
-    typer.echo(f"Prepared: {out / 'pictures'}")
+        say(f"left out: {left['path']} ({left['reason']})")
+    say(f"Prepared: {out / 'pictures'}")
 
 
 @app.command(epilog="Example: `knowhue train photos/ --arm multi --out runs/photos`")
@@ -168,6 +188,7 @@ def evaluate(run: Annotated[Path, typer.Argument(help="Run folder of a trained a
 def report(
     study: Annotated[Path, typer.Argument(help="Study folder.")],
     figures: Annotated[Path | None, typer.Option(help="Write the figures here too, as PNG files.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace figures that exist.")] = False,
 ) -> None:
     """Make the report of a study, or of a comparison, again from the run folders; needs no torch."""
     from knowhue.report.comparing import page as comparing
@@ -175,10 +196,10 @@ def report(
     from knowhue.report.page import write_report
 
     compared = _is_comparison(study)
-    typer.echo(f"Report: {(comparing.write_comparison_report if compared else write_report)(study)}")
+    say(f"Report: {(comparing.write_comparison_report if compared else write_report)(study)}")
     draw = write_comparison_figures if compared else write_figures
-    for path in draw(study, figures) if figures else ():
-        typer.echo(f"Figure: {path}")
+    for path in draw(study, figures, overwrite) if figures else ():
+        say(f"Figure: {path}")
 
 
 @app.command(epilog="Example: `knowhue config --preset demo --set training.batch_size=64`")
@@ -186,7 +207,7 @@ def config(preset: PresetOption = "poster", config: ConfigOption = None, set_: S
     """Print every setting with its value, meaning and unit, as YAML that --config reads."""
     from knowhue.apps.settings import explain
 
-    typer.echo(explain(read_settings(None, preset, config, set_)))
+    say(*explain(read_settings(None, preset, config, set_)).split("\n"))
 
 
 app.command(epilog="Example: `knowhue colorize photo.jpg -o colour.jpg`")(use.colorize)
@@ -201,17 +222,18 @@ app.command(epilog="Example: `knowhue serve --model photos=runs/photos`")(serve)
 
 def main() -> NoReturn:
     """Run the command line; what a user can mend is one line and exit code 2."""
+    settle_streams()
     try:
         app(standalone_mode=True)
     except KnowhueError as error:
-        typer.echo(f"knowhue: {error}", err=True)
+        say(f"knowhue: {error.args[0]}", *map(str, error.args[1:]), err=True)
         sys.exit(2)
     except SystemExit as end:  # typer turns Ctrl-C into this one
         if end.code == INTERRUPTED:
-            typer.echo("\nknowhue: stopped. The same command goes on where it stopped.", err=True)
+            say("", "knowhue: stopped. The same command goes on where it stopped.", err=True)
         raise
     except OSError as error:
-        typer.echo(f"knowhue: {error.strerror}: `{error.filename}`.", err=True)
+        say(f"knowhue: {error.filename}: {(error.strerror or str(error)).lower()}", err=True)
         sys.exit(2)
     sys.exit(0)
 
@@ -238,12 +260,13 @@ def _plan_file(path: Path, pictures: str | None, *others: object):
     from knowhue.data.sources import require_source
     from knowhue.errors import ConfigError
     from knowhue.plan import Plan
-    from knowhue.presets import checked, read_yaml
+    from knowhue.presets import checked
+    from knowhue.yaml_text import read_yaml
 
     if pictures is not None or any(others):
         raise ConfigError(
-            f"`--plan {path}` says all that a study asks: pictures, settings, arms and seeds. Change them there, "
-            "or leave --plan out."
+            f"`--plan {path}` says all that a study asks: pictures, settings, arms and seeds. Change them there, and "
+            "give no PICTURES, --preset, --config, --set, --arms, --seeds or --grid, or leave --plan out."
         )
     asked = checked(Plan, read_yaml(path, "--plan"))
     require_source(asked.config.pictures)
@@ -275,8 +298,17 @@ def _weights(grid: str | None) -> list[float]:
 
 
 def _print_scores(folder: Path) -> None:
+    from knowhue.apps.scores import score_lines
     from knowhue.storage import read_json
 
-    for name, value in read_json(folder / "scores.json")["metrics"].items():
-        typer.echo(f"{name:>20} {'not a number' if value is None else f'{value:.4f}'}")
-    typer.echo(f"Run: {folder}")
+    say(*score_lines(read_json(folder / "scores.json")["metrics"]), f"Run: {folder}")
+
+
+def _given(ctx: typer.Context, option: str) -> str | None:
+    """What was given for an option, None where its default stands."""
+    source = ctx.get_parameter_source(option)
+    return ctx.params[option] if source is not None and source.name != "DEFAULT" else None
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

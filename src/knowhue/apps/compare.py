@@ -15,6 +15,7 @@ from knowhue.apps.options import (
     is_main,
     read_settings_with_pictures,
 )
+from knowhue.apps.terminal import say
 
 
 def compare(
@@ -62,4 +63,4 @@ def compare(
     with showing_progress() as report:
         page = run(asked, out, workers, {"command": command_line()}, report)
     if is_main():
-        typer.echo(f"\n{markdown_tables(read_comparison(out))}\nReport: {page}")
+        say("", *markdown_tables(read_comparison(out)).split("\n"), f"Report: {page}")

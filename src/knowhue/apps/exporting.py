@@ -6,6 +6,7 @@ from pathlib import Path
 
 from knowhue.errors import ConfigError
 from knowhue.inference.networks.opening import find_model, needs_deployment
+from knowhue.inference.networks.sharing import HUB_FILES
 from knowhue.inference.networks.torch_network import TorchNetwork, open_torch
 from knowhue.outputs import require_no_run, require_outputs
 from knowhue.runs import locked
@@ -31,8 +32,7 @@ def run_export(
 ) -> Iterator[str]:
     """Write a model; lines that say what was written and how it was checked.
 
-    Args:
-        prepare: makes a run ready for use, once all else is right.
+    `prepare` makes a run ready for use, once all else is right.
 
     Raises:
         ConfigError: the settings contradict each other, the source cannot be exported again, or what would be written
@@ -49,6 +49,7 @@ def run_export(
         )
     network = _licensed(open_torch(path), licence)
     with locked(target.parent, "export", name=f".{target.name}.lock"):
+        _settle(kind, target, source, overwrite)  # nobody has come in between
         yield from EXPORTS[kind](network, target, precision, calibrate)
         if upload is not None:
             from knowhue.inference.networks.sharing import upload as send
@@ -86,7 +87,8 @@ def _settle(kind: str, target: Path, source: str, overwrite: bool) -> None:
     else:
         if target.suffix != f".{kind}":
             raise ConfigError(f"`--out` should end in .{kind} for --to {kind}. Found `{target}`.")
-        require_no_run(target.parent)
+        if target.exists() and (target.parent / "status.json").exists():
+            require_no_run(target.parent)
         outputs = [target]
     inputs = [] if needs_deployment(source) else [find_model(source)]
     for each in outputs:

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from knowhue.apps.cells import cell_lines
+from knowhue.apps.terminal import printable
 from knowhue.runs import Report
 from knowhue.status import ENDED
 
@@ -73,26 +74,26 @@ class Plain:
             or (total and now - self._last > PLAIN_SECONDS)
         ):
             self._last = now
-            clock = f"{now - self._started:6.0f} s"
-            self._console.print(
-                f"{clock}  {self._title}  {describe(event)}{self._left(done, total, now)}".rstrip(),
-                highlight=False,
-                soft_wrap=True,
-            )
+            self._print(f"{self._title}  {describe(event)}{self._left(event, now)}".rstrip(), now)
 
     def _tell_cells(self, event: Mapping[str, Any], now: float) -> None:
         """Say which cells have ended, whenever one does."""
         ended = sum(cell.state in ENDED for cell in event["cells"])
         if ended != self._ended:
             self._ended = ended
-            text = f"{now - self._started:6.0f} s  {cell_lines(event['cells'])[-1]}"
-            self._console.print(text, highlight=False, soft_wrap=True)
+            self._print(cell_lines(event["cells"])[-1], now)
 
-    def _left(self, done: int, total: int, now: float) -> str:
-        """How long the work at hand will still take, once a bit of it is done."""
-        if not 0.02 < done / max(total, 1) < 1:
-            return ""
-        return f"  about {(now - self._began) * (total - done) / done:.0f} s left"
+    def _print(self, text: str, now: float) -> None:
+        line = printable(f"{now - self._started:6.0f} s  {text}")
+        self._console.print(line, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+    def _left(self, event: Mapping[str, Any], now: float) -> str:
+        """How long the work at hand will still take: as the event says, else once a bit of it is done."""
+        done, total = extent(event)
+        seconds = event.get("seconds_left")
+        if seconds is None and 0.02 < done / max(total, 1) < 1:
+            seconds = (now - self._began) * (total - done) / done
+        return f"  about {duration(seconds)} left" if seconds and done < total else ""
 
 
 class Live:
@@ -120,11 +121,32 @@ class Live:
             self._bars.reset(self._now, total=None, description=new_title, losses="")
         done, total = extent(event)
         if event["stage"] == "note":
-            self._bars.console.print(describe(event))
+            self._bars.console.print(printable(describe(event)), markup=False, emoji=False)
         if total and (done == total or time.monotonic() - self._shown > LIVE_SECONDS):
             self._shown = time.monotonic()  # reading a loss waits for the device
             text = describe(event)
             self._bars.update(self._now, description=self._title, total=total, completed=done, losses=text)
+
+
+def duration(seconds: float) -> str:
+    """A time that is still to come, in the unit that people use for it; never nothing.
+
+    >>> [duration(each) for each in (0.2, 80, 600, 7500)]
+    ['1 s', '80 s', '10 min', '2 h 5 min']
+    """
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def pace(per_second: float) -> str:
+    """How fast it goes, in the unit that leaves a number to be read.
+
+    >>> pace(12.34), pace(0.02)
+    ('12.3 a second', '1.2 a minute')
+    """
+    return f"{per_second:.1f} a second" if per_second >= 0.5 else f"{60 * per_second:.1f} a minute"
 
 
 def title(event: Mapping[str, Any]) -> str:
@@ -155,8 +177,9 @@ def describe(event: Mapping[str, Any]) -> str:
         losses = "  ".join(f"{SHORT[k]} {float(v):.3f}" for k, v in event["losses"].items() if k in SHORT)
         return f"epoch {event['epoch']}/{event['epochs']}  {losses}"
     if event["stage"] in COUNTED:
-        counts = f"{event['done']}/{event['total']} {COUNTED[event['stage']]}"
-        rate = f", {event['per_second']:.1f} a second" if event.get("per_second") else ""
+        of = f"/{event['total']}" if event["total"] else ""
+        counts = f"{event['done']}{of} {COUNTED[event['stage']]}"
+        rate = f", {pace(event['per_second'])}" if event.get("per_second") else ""
         return counts + rate + (f", {event['failed']} failed" if event.get("failed") else "")
     return str(event["text"]) if event["stage"] == "note" else ""
 

@@ -292,6 +292,9 @@ def _sentences(record: dict, headline: str | None) -> list[str]:
 
 
 def _describe(colorizer: "Colorizer") -> list[str]:
+    from knowhue.apps.scores import score_line
+    from knowhue.inference.judgement import caveats_of_many
+
     described = colorizer.network.description
     lines = [
         described.name,
@@ -302,9 +305,10 @@ def _describe(colorizer: "Colorizer") -> list[str]:
     if "class" in described.tasks:
         lines.append(f"  classes: {', '.join(described.classes)}")
     lines += [
-        f"  {name}: {score.value:.3f} ({score.low:.3f} to {score.high:.3f})"
+        f"  {score_line(name, score.value, (score.low, score.high))}"
         for name, score in described.metrics.items()
     ]
+    lines += [f"  {caveat}" for caveat in caveats_of_many(described, 0, 1, "pictures")]
     if described.calibration is not None:
         lines.append(f"  class probabilities: {described.calibration.sentence()}")
     return [*lines, f"  licence: {described.licence or 'not stated'}"]

@@ -53,9 +53,11 @@ class Summary(NamedTuple):
     def lines(self) -> list[str]:
         """For people."""
         rate = self.made / self.seconds if self.seconds else 0.0
-        lines = [f"{self.made} pictures coloured in {self.seconds:.0f} s ({rate:.1f} a second) -> {self.out}"]
+        what = "1 picture" if self.made == 1 else f"{self.made} pictures"
+        time = f"{self.seconds:.1f} s" if self.seconds < 10 else f"{self.seconds:.0f} s"
+        lines = [f"{what} coloured in {time} ({rate:.1f} a second) -> {self.out}"]
         lines += [f"  note: {note}" for note in self.notes]
-        lines += [f"  {self.already} were there already"] * (self.already > 0)
+        lines += [f"  there already: {self.already}"] * (self.already > 0)
         lines += [f"  {self.failed} failed; the same command tries them again:"] * (self.failed > 0)
         lines += [f"    {path}: {error}" for path, error in self.failures]
         lines += [f"  stopped: {self.left} not begun; the same command goes on"] * (self.left > 0)

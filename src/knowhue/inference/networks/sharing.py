@@ -18,6 +18,7 @@ from knowhue.inference.networks.parity import largest_differences
 from knowhue.inference.networks.torch_network import TorchNetwork, open_torch
 from knowhue.models.deployed import build_deployed
 from knowhue.models.hub import asking_hub
+from knowhue.outputs import require_no_run
 from knowhue.presets import edit
 from knowhue.storage import replacing
 
@@ -64,10 +65,7 @@ def export_hub_folder(
         WeightsError: the source cannot be read, or its weights are too large for the precision.
         RunError: the folder cannot be written.
     """
-    if (folder / "status.json").exists():
-        raise ConfigError(
-            f"`folder` should be a folder of its own. Found the run `{folder}`, whose weights would be replaced."
-        )
+    require_no_run(folder)
     network = _opened(source)
     description = _without_paths(network.description, folder.resolve().name)
     differences = _write(network, description, folder / HUB_FILE, precision)

@@ -1,0 +1,212 @@
+"""Nothing that a command prints steers a terminal, takes more than its line, or fails for a sign that is missing."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from knowhue.apps import progress, terminal, use
+from knowhue.inference.colorizer import Colorizer
+
+HOSTILE = {
+    "escape": "red\x1b[31m",
+    "title": "\x1b]0;owned\x07",
+    "carriage return": "a\rb",
+    "newline": "a\nb",
+    "tab": "a\tb",
+    "backspace": "a\x08\x08b",
+    "override": "\u202egnp.exe",
+    "C1": "\x9b31m",
+    "separator": "a\u2028b",
+    "no UTF-8": b"\xff\xfe".decode("utf-8", "surrogateescape"),
+}
+STEERING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class Stream(io.TextIOWrapper):
+    """A standard output of some encoding."""
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(io.BytesIO(), encoding=encoding)
+
+    def text(self) -> str:
+        self.flush()
+        return self.buffer.getvalue().decode(self.encoding)
+
+
+@pytest.fixture
+def stream(monkeypatch):
+    def make(encoding: str) -> Stream:
+        made = Stream(encoding)
+        monkeypatch.setattr(sys, "stdout", made)
+        terminal.settle_streams()
+        return made
+
+    return make
+
+
+@given(st.text())
+def test_a_printable_text_is_one_line_that_steers_nothing(text):
+    shown = terminal.printable(text)
+    assert not STEERING.search(shown)
+    assert "\n" not in shown
+    assert shown == terminal.printable(shown)
+
+
+@pytest.mark.parametrize(
+    "text", ["Straße", "海 葵", "a b", "é", "👨‍👩‍👧", "نمی‌دانم", "−0.57 to +0.01", "50 %"]
+)
+def test_what_people_write_stays(text):
+    assert terminal.printable(text) == text
+
+
+@given(st.text(st.characters()), st.sampled_from(["utf-8", "cp1252", "latin-1", "ascii", "cp437"]))
+def test_json_is_one_line_that_every_encoding_takes_and_every_reader_reads_back(text, encoding):
+    line = terminal.json_line({"path": text}, Stream(encoding))
+    assert json.loads(line.encode(encoding).decode(encoding)) == {"path": text}
+    assert not STEERING.search(line)
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii", "cp437", "shift_jis", "utf-8", "utf-16"])
+def test_no_encoding_makes_a_line_fail(stream, encoding):
+    written = stream(encoding)
+    terminal.say("−0.57 to ±1 → 海 “x” … 3 × 4 ≤ 5", *HOSTILE.values())
+    lines = written.text().splitlines()
+    assert len(lines) == 1 + len(HOSTILE)
+    if encoding == "ascii":
+        assert lines[0] == r'-0.57 to +/-1 -> \u6d77 "x" ... 3 x 4 <= 5'
+
+
+def test_our_own_signs_have_a_plain_form(stream):
+    written = stream("ascii")
+    terminal.say("".join(terminal.PLAIN))
+    assert written.text() == "".join(terminal.PLAIN.values()) + "\n"
+
+
+@pytest.fixture(scope="module")
+def built_in():
+    return Colorizer.load()
+
+
+@pytest.fixture
+def odd_folder(tmp_path):
+    """A good picture under each odd name, and much that is none."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in HOSTILE.values():
+        Image.fromarray(np.full((8, 8), 99, np.uint8)).save(folder / "good.png")
+        os.rename(folder / "good.png", folder / f"{name}.png")
+    (folder / "self.png").symlink_to("self.png")
+    (folder / "there.png").symlink_to("back.png")
+    (folder / "back.png").symlink_to("there.png")
+    (folder / "broken.png").symlink_to("nowhere\x1b[31m")
+    (folder / "zero.png").symlink_to("/dev/zero")
+    (folder / "home").symlink_to(".")
+    (folder / "loop").symlink_to("loop")
+    os.mkfifo(folder / "pipe.png")
+    return folder
+
+
+def test_odd_names_links_and_pipes_get_a_line_each_and_the_rest_is_coloured(
+    knowhue, odd_folder, tmp_path, monkeypatch, built_in
+):
+    monkeypatch.setattr(use, "load", lambda _: built_in)
+    code, said, err = knowhue("colorize", odd_folder, "-o", tmp_path / "out")
+    assert code == 1
+    assert said.startswith(f"{len(HOSTILE)} pictures coloured")
+    assert not STEERING.search(said + err)
+    for bad in ("self.png", "there.png", "back.png", "broken.png", "zero.png", "pipe.png"):
+        assert len([line for line in said.splitlines() if line.startswith(f"    {bad}: ")]) == 1
+    made = {path.name for path in (tmp_path / "out").glob("*.png")}
+    assert made == {f"{name}.png" for name in HOSTILE.values()}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_one_photo_of_an_odd_name(knowhue, odd_folder, tmp_path, monkeypatch, built_in, name):
+    monkeypatch.setattr(use, "load", lambda _: built_in)
+    photo = odd_folder / f"{HOSTILE[name]}.png"
+    for arguments in ([], ["--overwrite", "--json"]):
+        code, said, err = knowhue("colorize", photo, *arguments)
+        assert code == 0
+        assert not STEERING.search(said + err)
+    assert json.loads(said)["output"] == str(photo.with_name(f"{HOSTILE[name]}-colour.png"))
+    code, said, err = knowhue("colorize", odd_folder / f"{HOSTILE[name]}.gif")
+    assert (code, err.count("\n"), bool(STEERING.search(err))) == (2, 1, False)
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(knowhue, odd_folder, tmp_path, monkeypatch, built_in):
+    (odd_folder / "closed").mkdir()
+    real = Path.iterdir
+
+    def iterdir(path):
+        if path.name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    monkeypatch.setattr(use, "load", lambda _: built_in)
+    code, said, _ = knowhue("colorize", odd_folder, "-o", tmp_path / "out")
+    assert (code, "    closed: unreadable folder: Permission denied" in said) == (1, True)
+    assert said.startswith(f"{len(HOSTILE)} pictures coloured")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_of_classes_are_shown_safely(knowhue, tmp_path, monkeypatch, built_in, name):
+    class Renamed:
+        runtime, predict = built_in.network.runtime, built_in.network.predict
+        description = built_in.network.description.model_copy(
+            update={
+                "classes": (HOSTILE[name], "b", "c", "d", "e"),
+                "name": HOSTILE[name],
+                "licence": HOSTILE[name],
+            }
+        )
+
+    monkeypatch.setattr(use, "load", lambda _: Colorizer(Renamed()))
+    Image.fromarray(np.full((8, 8), 99, np.uint8)).save(tmp_path / "p.png")
+    shown = knowhue("models")[1] + knowhue("colorize", tmp_path / "p.png")[1]
+    assert not STEERING.search(shown)
+    assert terminal.printable(HOSTILE[name]) in shown
+
+
+def test_progress_shows_names_as_they_are_and_steers_nothing():
+    from rich.console import Console
+
+    written = Stream("cp1252")
+    written.reconfigure(errors=terminal.ERRORS)
+    plain = progress.Plain(Console(file=written, width=200))
+    plain({"stage": "note", "text": "\x1b[31m[bold]海[/] −1"})
+    assert written.text().split("s", 1)[1].strip() == r"\x1b[31m[bold]\u6d77[/] -1"
+
+
+def run(*arguments, encoding, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "knowhue", *map(str, arguments)],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        check=False,
+        **options,
+    )
+
+
+def test_a_real_pipe_of_latin_1(tmp_path):
+    """As a Windows pipe or a Latin-1 locale would have it; a plan names the folder so that it is read back."""
+    (tmp_path / "海−").mkdir()
+    done = run("plan", tmp_path / "海−", encoding="cp1252")
+    assert (done.returncode, done.stderr) == (0, b"")
+    (tmp_path / "plan.yaml").write_bytes(done.stdout)
+    from knowhue.yaml_text import read_yaml
+
+    assert read_yaml(tmp_path / "plan.yaml")["config"]["pictures"]["path"] == str(tmp_path / "海−")
+    done = run("colorize", tmp_path / "海.png", encoding="ascii")
+    assert (done.returncode, done.stderr.count(b"\n"), b"Traceback" in done.stderr) == (2, 1, False)
