@@ -214,6 +214,15 @@ def tiff_bomb() -> bytes:
     return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + rows + bytes(4)
 
 
+def preview_first(raw: bool = False) -> bytes:
+    """A TIFF whose first page is a small one; or a DNG, by its version alone."""
+    file, version = io.BytesIO(), [(50706, 1, 4, bytes([1, 4, 0, 0]), True)]
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(RGB[::4, ::4].copy(), metadata=None, subfiletype=1, extratags=version if raw else [])
+        writer.write(RGB, metadata=None)
+    return file.getvalue()
+
+
 def lab_profile() -> bytes:
     """A profile that fits no RGB picture."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
@@ -314,6 +323,10 @@ ODD_FILES: dict[str, Odd] = {
     "png exif turned": Odd(partial(turned, 6, "PNG"), ".png", keeps=("exif",), pixels=RGB),
     "png comment, dpi": Odd(commented, ".png", keeps=("comment",), dpi=150, pixels=RGB),
     "png animated": Odd(partial(frames, "PNG"), ".png", notes=("still picture of its 3",), pixels=RGB),
+    "png linear": Odd(
+        lambda: PNG()[:33] + chunk(b"gAMA", struct.pack(">I", 100_000)) + PNG()[33:],
+        ".png", notes=("gAMA 1",), profile=True,
+    ),
     "png 1x5000": Odd(partial(pillow, _noise(3, 8, 1, 5000), "PNG"), ".png", size=(1, 5000)),
     # TIFF
     "tiff": Odd(TIFF, ".tif", pixels=RGB),
@@ -373,6 +386,7 @@ ODD_FILES: dict[str, Odd] = {
         partial(pillow, RGB, "TIFF", save_all=True, append_images=[Image.fromarray(GRAY)] * 2),
         ".tif", notes=("first of its 3 pages",), pixels=RGB,
     ),
+    "tiff preview first": Odd(preview_first, ".tif", notes=("page 2",), pixels=RGB),
     "tiff turned": Odd(turned_tiff, ".tif", keeps=("exif",), dpi=400, pixels=RGB),
     "tiff xmp": Odd(
         partial(tiff, RGB, extratags=[(700, 1, len(XMP), XMP, True)]), ".tif", keeps=("xmp",), pixels=RGB
@@ -406,6 +420,7 @@ ODD_FILES: dict[str, Odd] = {
     "png named jpg": Odd(PNG, ".jpg", notes=("it is PNG",), pixels=RGB),
     "jpeg without a name": Odd(JPEG, "", notes=("it is JPEG",)),
     # What is refused
+    "raw": Odd(lambda: preview_first(raw=True), ".dng", error="raw file"),
     "empty": Odd(bytes, ".jpg", error="empty file"),
     "text": Odd(lambda: b"this is text\n" * 50, ".jpg", error="something else"),
     "svg": Odd(lambda: b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>', ".svg", error="something"),

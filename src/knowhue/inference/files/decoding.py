@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowhue.errors import PictureError
+from knowhue.inference.files.matrix_profiles import MatrixProfile
 from knowhue.inference.files.picture import Origin, Picture
 from knowhue.inference.files.profiles import to_srgb
 from knowhue.inference.files.vips import Image, array_of, attached
@@ -39,6 +40,7 @@ class Decoded(NamedTuple):
         metadata: as in `Origin`.
         pixels_per_mm: as in `Origin`, but of the picture as it lies.
         notes: as in `Origin`.
+        curves: how codes are to be read where there is no profile; None if they are sRGB's.
     """
 
     values: NDArray[Any]
@@ -49,6 +51,7 @@ class Decoded(NamedTuple):
     metadata: tuple[tuple[str, bytes | str], ...] = ()
     pixels_per_mm: tuple[float, float] = Origin().pixels_per_mm
     notes: tuple[str, ...] = ()
+    curves: MatrixProfile | None = None
 
 
 def decode(image: Image, frames: str) -> Decoded:
@@ -98,6 +101,7 @@ def to_picture(decoded: Decoded, suffix: str, is_lossless: bool = False) -> Pict
         decoded.interpretation,
         decoded.profile,
         8 if min(decoded.bits, 8 * values.itemsize) <= 8 else 16,
+        decoded.curves,
     )
     across, down = decoded.pixels_per_mm
     origin = Origin(

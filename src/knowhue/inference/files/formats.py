@@ -52,6 +52,17 @@ _SIGNATURES = {
     b"\xff\x4f\xff\x51": "JPEG 2000",
     **{b"P%d" % kind: "PNM" for kind in range(1, 7)},
 }
+_RAW_STARTS = (
+    b"FUJIFILMCCD-RAW",
+    b"IIRO",
+    b"IIRS",
+    b"MMOR",
+    b"IIU\0",
+    b"II\x1a\0\0\0HEAPCCDR",
+    b"FOVb",
+    b"\0MRM",
+)
+"""How raw files of Fujifilm, Olympus, Panasonic, Canon, Sigma and Minolta begin; others begin as TIFF."""
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 
@@ -71,6 +82,11 @@ def recognise(head: bytes) -> str | None:
             return "AVIF"
         return "HEIC" if any(brand in brands for brand in _HEIF_BRANDS) else None
     return next((name for start, name in _SIGNATURES.items() if head.startswith(start)), None)
+
+
+def is_raw(head: bytes) -> bool:
+    """Whether data begin as a camera's raw file that is no TIFF."""
+    return head.startswith(_RAW_STARTS) or head[4:12] == b"ftypcrx "
 
 
 def is_lossless(name: str, head: bytes) -> bool:

@@ -4,6 +4,7 @@ ICC.1:2022, 8.3.2 (three-component matrix-based) and 8.3.4 (monochrome). Nearly 
 """
 
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -20,8 +21,7 @@ _TO_XYZ = np.array(  # linear sRGB, D65
 )
 _D50 = np.array([0.9642, 1.0, 0.8249])
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
-_TO_D65 = np.linalg.inv(_BRADFORD) @ np.diag(_BRADFORD @ _TO_XYZ.sum(1) / (_BRADFORD @ _D50)) @ _BRADFORD
-_D50_TO_SRGB = np.linalg.inv(_TO_XYZ) @ _TO_D65
+_SINGULAR = 1e6  # condition above which three primaries are as good as two
 _PARAMETERS = (1, 3, 4, 5, 7)  # of parametric curves, by type
 
 
@@ -78,8 +78,36 @@ def matrix_profile(profile: bytes) -> MatrixProfile | None:
         return None
     if not np.isfinite(curves).all() or (np.diff(curves) < 0).any():
         return None
-    matrix = None if columns is None else _D50_TO_SRGB @ np.stack(columns, 1)
+    matrix = None if columns is None else _to_linear_srgb(np.stack(columns, 1), _D50)
     return MatrixProfile(curves.astype(np.float32), np.stack([table_of(curve) for curve in curves]), matrix)
+
+
+def from_chromaticities(curve: FloatArray, places: Sequence[float] | None) -> MatrixProfile | None:
+    """Colours told by their primaries; None if these make no colours.
+
+    Args:
+        curve: (65536,), linear light of every 16-bit code.
+        places: x and y of white, red, green and blue; None for gray.
+    """
+    matrix = None
+    if places is not None:
+        xyz = [
+            np.array([x / y, 1, (1 - x - y) / y]) if y > 0 else np.zeros(3)
+            for x, y in zip(places[::2], places[1::2], strict=True)
+        ]
+        white, primaries = xyz[0], np.stack(xyz[1:], 1)
+        if not white.any() or np.linalg.cond(primaries) > _SINGULAR:
+            return None
+        matrix = _to_linear_srgb(primaries * np.linalg.solve(primaries, white), white)
+    count = 1 if matrix is None else 3
+    curves, inverses = curve.astype(np.float32)[None], table_of(curve)[None]
+    return MatrixProfile(curves.repeat(count, 0), inverses.repeat(count, 0), matrix)
+
+
+def _to_linear_srgb(to_xyz: FloatArray, white: FloatArray) -> FloatArray:
+    """Linear RGB to linear sRGB (3, 3), by way of XYZ and the adaptation of a white to D65 after Bradford."""
+    gains = (_BRADFORD @ _TO_XYZ.sum(1)) / (_BRADFORD @ white)
+    return np.linalg.inv(_TO_XYZ) @ np.linalg.inv(_BRADFORD) @ np.diag(gains) @ _BRADFORD @ to_xyz
 
 
 def tags_of(profile: bytes) -> dict[bytes, bytes] | None:

@@ -10,6 +10,7 @@ from PIL import Image as Pillow
 
 from knowhue.errors import PictureError
 from knowhue.image_files import SUFFIXES
+from knowhue.inference.files.behind_jpeg import notes_of_jpeg
 from knowhue.inference.files.by_pillow import decode_by_pillow
 from knowhue.inference.files.decoding import Decoded, decode, to_picture
 from knowhue.inference.files.encoding import OUTPUT_SUFFIXES, encode_picture, write_picture
@@ -18,10 +19,13 @@ from knowhue.inference.files.formats import (
     HEAD_BYTES,
     animated_png_frames,
     is_lossless,
+    is_raw,
     recognise,
 )
 from knowhue.inference.files.picture import Picture, Pixels
+from knowhue.inference.files.png_colour import colour_of_png
 from knowhue.inference.files.tiff_exif import exif_of_tiff
+from knowhue.inference.files.tiff_pages import Choice, choose_page
 from knowhue.inference.files.vips import VipsError, array_of, image_of, load, reason
 
 __all__ = [
@@ -44,7 +48,8 @@ File = io.FileIO | io.BytesIO
 def read_picture(source: Path | bytes, max_pixels: int = MAX_PIXELS, name: str | None = None) -> Picture:
     """Read a picture: upright, in sRGB, in its own depth, with what else its file says.
 
-    What it is is told by its content, never by its name. Of several frames or pages the first is read, with a note.
+    What it is is told by its content, never by its name. Of several frames or pages the first is read, with a note,
+    unless that is a preview of another. Raw files of cameras, which hold previews and a sensor's values, are refused.
 
     Args:
         source: a file, or the bytes of one.
@@ -60,6 +65,8 @@ def read_picture(source: Path | bytes, max_pixels: int = MAX_PIXELS, name: str |
         head = file.read(HEAD_BYTES)
         file.seek(0)
         kind = recognise(head)
+        if is_raw(head):
+            raise _raw(called)
         if kind is None:
             raise PictureError(_no_picture(head, called))
         decoded = _decode(file, kind, lambda width, height: _limit(width, height, max_pixels, called), called)
@@ -114,6 +121,13 @@ def _opened(source: Path | bytes, called: str) -> File:
         ) from None
 
 
+def _raw(called: str) -> PictureError:
+    return PictureError(
+        f"`{called}` should be a picture. Found a camera's raw file, of which only a preview could be read. Develop "
+        "it, and save it as TIFF or JPEG."
+    )
+
+
 def _no_picture(head: bytes, called: str) -> str:
     if not head:
         return f"`{called}` should be a picture. Found an empty file. Copy it again from where it came from."
@@ -135,10 +149,13 @@ def _decode(file: File, kind: str, check: Callable[[int, int], None], called: st
     known = FORMATS[kind]
     if not known.loader:
         return decode_by_pillow(file, known.plugin, check, called)
+    choice = choose_page(file) if kind == "TIFF" else Choice()
+    if choice.is_raw:
+        raise _raw(called)
     try:
-        image = load(known.loader, file, **_NO_LIMITS.get(kind, {}))
+        image = load(known.loader, file, **_NO_LIMITS.get(kind, {}), **choice.options)
     except VipsError as error:
-        if kind != "TIFF":
+        if kind != "TIFF" or choice != Choice():
             raise _damaged(error, kind, called) from None
         file.seek(0)
         return decode_by_pillow(file, known.plugin, check, called)
@@ -147,8 +164,21 @@ def _decode(file: File, kind: str, check: Callable[[int, int], None], called: st
         decoded = decode(image, known.frames)
     except VipsError as error:
         raise _damaged(error, kind, called) from None
-    exif = exif_of_tiff(file) if kind == "TIFF" else None
-    return decoded._replace(metadata=(*decoded.metadata, ("exif-data", exif))) if exif else decoded
+    return _with_more(decoded, file, kind, choice)
+
+
+def _with_more(decoded: Decoded, file: File, kind: str, choice: Choice) -> Decoded:
+    """What libvips does not tell."""
+    if kind == "TIFF":
+        decoded = decoded._replace(notes=choice.notes or decoded.notes)
+        exif = exif_of_tiff(file)
+        return decoded._replace(metadata=(*decoded.metadata, ("exif-data", exif))) if exif else decoded
+    if kind == "JPEG":
+        return decoded._replace(notes=(*decoded.notes, *notes_of_jpeg(file)))
+    if kind == "PNG":
+        told = colour_of_png(file, is_gray=decoded.values.shape[2] < 3)
+        return decoded._replace(curves=told.curves, notes=(*decoded.notes, *told.notes))
+    return decoded
 
 
 def _damaged(error: VipsError, kind: str, called: str) -> PictureError:

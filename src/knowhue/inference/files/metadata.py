@@ -1,8 +1,9 @@
 """What a file says beside its pixels, in the form that each kind of file holds."""
 
-import re
 from collections.abc import Iterable
 from typing import NamedTuple
+
+from knowhue.inference.files.stale import blocks_without_thumbnail, exif_without_thumbnail, true_xmp
 
 Fields = Iterable[tuple[str, bytes | str]]
 
@@ -24,7 +25,6 @@ _WORDS = {
 _JPEG_BLOCK = 65_500  # bytes of a JPEG marker, less what libvips puts before
 _PHOTOSHOP = b"Photoshop 3.0\0"
 _IPTC_BLOCK = b"8BIM\x04\x04\0\0"
-_XMP_TURN = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>)\s*)[2-8]""")
 
 
 class Kept(NamedTuple):
@@ -40,21 +40,21 @@ class Kept(NamedTuple):
 
 
 def keep(fields: Fields, suffix: str) -> Kept:
-    """Choose what a kind of file can hold.
+    """Choose what a kind of file can hold and is still true.
 
     JPEG keeps IPTC (IPTC-IIM 4.2) within Photoshop's blocks, TIFF beside them; either is turned into the other. The
-    orientation in XMP is set to upright.
+    orientation in XMP is set to upright. Thumbnails, and what XMP says of things that are not written, go.
 
     Args:
         fields: of an `Origin`.
         suffix: `.jpg`, `.png`, `.tif`, `.webp` or `.avif`.
     """
-    found = dict(fields)
+    found, lost = _true(dict(fields))
     if suffix == ".jpg":
         found = _for_jpeg(found)
     elif suffix == ".tif":
         found = _for_tiff(found)
-    kept, lost = {}, []
+    kept: dict[str, bytes | str] = {}
     for name, value in found.items():
         if not name.startswith(_HOLDS[suffix]):
             lost.append(f"{_word(name)} was left out: {suffix} cannot hold it")
@@ -63,10 +63,24 @@ def keep(fields: Fields, suffix: str) -> Kept:
                 f"{_word(name)} was left out: {suffix} holds {_JPEG_BLOCK:,} bytes of it, not {len(value):,}"
             )
         else:
-            kept[name] = (
-                _XMP_TURN.sub(rb"\g<1>1", value) if name == "xmp-data" and isinstance(value, bytes) else value
-            )
+            kept[name] = value
     return Kept(kept, tuple(dict.fromkeys(lost)))
+
+
+def _true(found: dict[str, bytes | str]) -> tuple[dict[str, bytes | str], list[str]]:
+    """Fields without what would lie, and a note on what a user may miss."""
+    announced: tuple[str, ...] = ()
+    for name, value in found.items():
+        if not isinstance(value, bytes):
+            continue
+        if name == "exif-data":
+            found[name] = exif_without_thumbnail(value)
+        elif name in ("iptc-data", "photoshop-data"):
+            found[name] = blocks_without_thumbnail(value)
+        elif name == "xmp-data":
+            found[name], announced = true_xmp(value)
+    note = f"XMP no longer announces {', '.join(announced)}, which the file does not hold"
+    return {name: value for name, value in found.items() if value}, [note] * bool(announced)
 
 
 def _word(name: str) -> str:

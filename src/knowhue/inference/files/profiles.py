@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from knowhue.inference.files.matrix_profiles import look_up, matrix_profile, table_of, tags_of
+from knowhue.inference.files.matrix_profiles import MatrixProfile, look_up, matrix_profile, table_of, tags_of
 from knowhue.inference.files.picture import Pixels
 from knowhue.inference.files.vips import (
     Image,
@@ -32,6 +32,7 @@ _LUMINANCE = np.array([0.212671, 0.715160, 0.072169], np.float32)  # of linear s
 _SAME = {8: 0.75 / 255, 16: 0.0005}
 """Up to what difference in sRGB codes (0 to 1) a profile is sRGB by another name, and pictures stay as they are."""
 _BAND_PIXELS = 1 << 20
+_Linear = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 class Read(NamedTuple):
@@ -52,10 +53,16 @@ class _Steps(NamedTuple):
     """Ways to sRGB: the fast `encoded` clips what sRGB does not have; `linear` does not, and is not encoded."""
 
     encoded: Callable[[Image], Image]
-    linear: Callable[[NDArray[Any]], NDArray[Any]]
+    linear: _Linear
 
 
-def to_srgb(colours: NDArray[Any], interpretation: str, profile: bytes | None, bits: int) -> Read:
+def to_srgb(
+    colours: NDArray[Any],
+    interpretation: str,
+    profile: bytes | None,
+    bits: int,
+    curves: MatrixProfile | None = None,
+) -> Read:
     """Turn colours into sRGB.
 
     Args:
@@ -63,6 +70,7 @@ def to_srgb(colours: NDArray[Any], interpretation: str, profile: bytes | None, b
         interpretation: libvips' name of what they are.
         profile: that the file carries. One that does not fit the colours, or is damaged, is left aside with a note.
         bits: 8 or 16, of the result.
+        curves: what the file says without a profile; what is written is sRGB then.
     """
     if interpretation.startswith(
         "lab"
@@ -81,6 +89,8 @@ def to_srgb(colours: NDArray[Any], interpretation: str, profile: bytes | None, b
         notes = (*notes, "CMYK without a usable profile, read as a common offset print")
         steps = _profile_steps(interpretation, built_in_profile("cmyk"))
         return Read(_converted(colours, interpretation, steps, bits), profile and srgb_profile(), notes)
+    if curves is not None and profile is None:
+        return Read(_by_curves(colours, curves, bits), srgb_profile())
     return Read(colours, profile and srgb_profile(), notes)
 
 
@@ -168,10 +178,7 @@ def _converted(colours: NDArray[Any], interpretation: str, steps: _Steps, bits: 
     """8 bits by the fast way, mended where it clips; 16 bits by the exact one."""
     channels = 1 if colours.shape[2] == 1 else 3
     if bits == 16:
-        pixels = np.empty((*colours.shape[:2], channels), np.uint16)
-        for band in _bands(pixels):
-            pixels[band] = _exact(colours[band], steps, 65535)[..., :channels]
-        return pixels
+        return _all_exact(colours, steps.linear, channels, bits)
     pixels = array_of(steps.encoded(image_of(colours, interpretation)))
     if channels == 1:
         return np.ascontiguousarray(pixels[..., 1:2])  # gray stays on the neutral axis, in gamut
@@ -180,7 +187,18 @@ def _converted(colours: NDArray[Any], interpretation: str, steps: _Steps, bits: 
         low, high = _ends(part)
         clipped = ((low == 0) | (high == 255)) & (high > low)
         if clipped.any():
-            part[clipped] = _exact(colours[band][clipped][None], steps, 255)[0]
+            part[clipped] = _exact(colours[band][clipped][None], steps.linear, 255)[0]
+    return pixels
+
+
+def _by_curves(colours: NDArray[Any], curves: MatrixProfile, bits: int) -> Pixels:
+    return _all_exact(colours, curves.to_linear, colours.shape[2], bits)
+
+
+def _all_exact(colours: NDArray[Any], linear: _Linear, channels: int, bits: int) -> Pixels:
+    pixels = np.empty((*colours.shape[:2], channels), np.uint8 if bits == 8 else np.uint16)
+    for band in _bands(pixels):
+        pixels[band] = _exact(colours[band], linear, (1 << bits) - 1)[..., :channels]
     return pixels
 
 
@@ -190,10 +208,10 @@ def _bands(pixels: Pixels) -> list[slice]:
     return [slice(start, start + rows) for start in range(0, len(pixels), rows)]
 
 
-def _exact(colours: NDArray[Any], steps: _Steps, top: int) -> NDArray[np.float32]:
+def _exact(colours: NDArray[Any], linear: _Linear, top: int) -> NDArray[np.float32]:
     """Codes (H, W, 3) from 0 to `top`, whole numbers."""
-    linear = _into_gamut(steps.linear(colours).astype(np.float32, copy=False))
-    return (look_up(linear, _encoding()) * np.float32(top)).round()
+    light = _into_gamut(linear(colours).astype(np.float32, copy=False))
+    return (look_up(light, _encoding()) * np.float32(top)).round()
 
 
 def _into_gamut(linear: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ def exif_of_tiff(file: io.FileIO | io.BytesIO) -> bytes | None:
         with TiffImagePlugin.TiffImageFile(file) as image:  # not `Image.open`, which has a limit of its own
             whole = image.getexif()
             found = Image.Exif()
-            found.update({tag: str(whole[tag]) for tag in _TEXTS if tag in whole})
+            found.update({tag: str(whole[tag]).encode("latin-1") for tag in _TEXTS if tag in whole})
             for tag in _INNER:
                 found.get_ifd(tag).update(whole.get_ifd(tag))
             return found.tobytes() if dict(found) or any(map(found.get_ifd, _INNER)) else None
@@ -49,7 +49,7 @@ def with_exif(data: bytes, metadata: Fields) -> bytes:
             entries[tag] = struct.pack("<HHII", tag, _LONG, 1, len(data))
             data += _directory(values, len(data))
     for tag in set(_TEXTS) & set(exif) - set(entries):
-        text = str(exif[tag]).encode() + b"\0"
+        text = str(exif[tag]).encode("latin-1") + b"\0"  # as Pillow decoded it: byte by byte
         data += b"\0" * (len(data) % 2)
         value = text.ljust(4, b"\0") if len(text) <= 4 else struct.pack("<I", len(data))
         entries[tag] = struct.pack("<HHI", tag, _ASCII, len(text)) + value

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from knowhue.inference.files.formats import FORMATS, HEAD_BYTES, recognise
+from knowhue.inference.files.tiff_pages import choose_page
 from knowhue.inference.files.vips import VipsError, load
 
 _COPIES = 3
@@ -27,7 +28,8 @@ def weigh_picture(path: Path) -> int:
             if not FORMATS[kind].loader:
                 return _COPIES * path.stat().st_size * (1 if kind in _UNPACKED else _PACKED)
             file.seek(0)
-            image = load(FORMATS[kind].loader, file)
+            options = choose_page(file).options if kind == "TIFF" else {}
+            image = load(FORMATS[kind].loader, file, **options)
             depth_bytes = 1 if image.format == "uchar" else 2
             return _COPIES * image.width * image.height * max(image.bands, 3) * depth_bytes
     except (OSError, VipsError):

@@ -1,0 +1,240 @@
+"""Metadata go along, but for what would lie: old thumbnails, and what XMP announces and the file does not hold."""
+
+import io
+import struct
+from functools import partial
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from odd_files import GRAY, RGB, XMP, after_start, exif, pillow, tiff
+from PIL import Image
+
+from knowhue.inference.files.encoding import encode_with_notes
+from knowhue.inference.files.media import OUTPUT_SUFFIXES, read_picture
+from knowhue.inference.files.picture import Origin, Picture
+
+SUFFIXES = [".jpg", ".png", ".tif", ".webp", ".avif"]
+OLD = pillow(Image.fromarray(GRAY).resize((8, 6)), "JPEG")
+"""A thumbnail of the gray picture."""
+
+
+def with_thumbnail(turned: bool = True) -> bytes:
+    """EXIF of a camera with a second directory, whose picture stands at the end."""
+    found = exif(6)
+    if not turned:
+        del found[0x0112]
+    block = found.tobytes().removeprefix(b"Exif\0\0")
+    assert block[:4] in (b"II*\0", b"MM\0*")
+    order = "<" if block[:2] == b"II" else ">"
+    first = struct.unpack_from(f"{order}I", block, 4)[0]
+    link = first + 2 + 12 * struct.unpack_from(f"{order}H", block, first)[0]
+    entries = ((0x0103, 3, 6 if order == "<" else 6 << 16), (0x0201, 4, 0), (0x0202, 4, len(OLD)))
+    here = len(block) + len(block) % 2
+    picture = here + 2 + 12 * len(entries) + 4
+    rows = b"".join(
+        struct.pack(f"{order}HHII", tag, kind, 1, picture if tag == 0x0201 else value)
+        for tag, kind, value in entries
+    )
+    second = struct.pack(f"{order}H", len(entries)) + rows + bytes(4)
+    whole = block[:link] + struct.pack(f"{order}I", here) + block[link + 4 :]
+    return b"Exif\0\0" + whole.ljust(here, b"\0") + second + OLD
+
+
+SOURCES = {
+    "JPEG": partial(pillow, GRAY, "JPEG"),
+    "PNG": partial(pillow, GRAY, "PNG"),
+    "WEBP": partial(pillow, RGB, "WEBP"),
+    "AVIF": partial(pillow, RGB, "AVIF"),
+    "TIFF": partial(pillow, GRAY, "TIFF"),
+}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("kind", list(SOURCES))
+def test_the_thumbnail_of_the_gray_picture_is_gone_and_the_rest_is_there(kind: str, suffix: str):
+    block = (
+        exif(6) if kind == "TIFF" else with_thumbnail(turned=kind != "AVIF")
+    )  # of which Pillow makes boxes
+    data = SOURCES[kind](exif=block)
+    assert kind == "TIFF" or OLD in data
+    written, notes = encode_with_notes(read_picture(data), suffix)
+    assert OLD not in written
+    with Image.open(io.BytesIO(written)) as opened:
+        found = opened.getexif()
+        assert found.get_ifd(1) == {}
+        assert found[0x010F] == "Maker"
+        assert kind == "TIFF" or found.get_ifd(0x8769)[0x9003] == "2020:01:02 03:04:05"
+        assert kind == "TIFF" or found.get_ifd(0x8825)[1] == "N"
+    assert not notes
+
+
+@pytest.mark.parametrize("end", [6, 9, 14, 20, 40])
+def test_cut_exif_does_no_harm(end: int):
+    data = pillow(RGB, "JPEG", exif=with_thumbnail()[:end])
+    assert read_picture(encode_with_notes(read_picture(data), ".jpg")[0]).pixels.shape == RGB.shape
+
+
+def resource(kind: int, body: bytes) -> bytes:
+    """One of Photoshop's blocks."""
+    return b"8BIM" + struct.pack(">HHI", kind, 0, len(body)) + body + b"\0" * (len(body) % 2)
+
+
+CAPTION = b"\x1c\x02\x78\0\x07caption"
+
+
+@pytest.mark.parametrize("kind", [0x0409, 0x040C])
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_photoshops_thumbnail_is_gone_and_its_caption_is_there(kind: int, suffix: str):
+    blocks = resource(0x03ED, bytes(16)) + resource(kind, bytes(28) + OLD) + resource(0x0404, CAPTION)
+    body = b"Photoshop 3.0\0" + blocks
+    data = after_start(pillow(GRAY, "JPEG"), b"\xff\xed" + struct.pack(">H", 2 + len(body)) + body)
+    assert OLD in data
+    written, _ = encode_with_notes(read_picture(data), suffix)
+    assert OLD not in written
+    assert b"caption" in written
+    assert resource(0x03ED, bytes(16)) in written
+
+
+# XMP
+
+RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+CAMERA = "http://ns.google.com/photos/1.0/camera/"
+HDRGM = "http://ns.adobe.com/hdr-gain-map/1.0/"
+CONTAINER = "http://ns.google.com/photos/1.0/container/"
+DC = "http://purl.org/dc/elements/1.1/"
+
+
+def xmp(attributes: str = "", inside: str = "") -> bytes:
+    """A packet with a title and whatever is asked for."""
+    return (
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        f'<rdf:RDF xmlns:rdf="{RDF}"><rdf:Description rdf:about="" xmlns:dc="{DC}" xmlns:c="{CAMERA}" '
+        f'xmlns:hdrgm="{HDRGM}" xmlns:Container="{CONTAINER}" xmlns:Item="{CONTAINER}item/" '
+        f'xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:n="http://ns.adobe.com/xmp/note/" xmp:Rating="4" {attributes}>'
+        f"<dc:title>Grün &amp; grau</dc:title>{inside}</rdf:Description></rdf:RDF></x:xmpmeta>"
+        '<?xpacket end="w"?>'
+    ).encode()
+
+
+DIRECTORY = (
+    '<Container:Directory><rdf:Seq><rdf:li rdf:parseType="Resource"><Container:Item Item:Semantic="GainMap" '
+    'Item:Length="689"/></rdf:li></rdf:Seq></Container:Directory>'
+)
+ANNOUNCED = {
+    "gain map": (xmp('hdrgm:Version="1.0"', DIRECTORY), "gain map"),
+    "motion photo": (xmp('c:MotionPhoto="1" c:MotionPhotoVersion="1"', DIRECTORY), "film"),
+    "micro video": (xmp("", "<c:MicroVideo>1</c:MicroVideo><c:MicroVideoOffset>13683</c:MicroVideoOffset>"), "film"),
+    "extended": (xmp('n:HasExtendedXMP="0123456789ABCDEF"'), "more XMP"),
+    "thumbnails": (xmp("", "<xmp:Thumbnails><rdf:Alt><rdf:li>/9j/4AAQ</rdf:li></rdf:Alt></xmp:Thumbnails>"), ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("name", list(ANNOUNCED))
+def test_xmp_announces_nothing_that_is_not_in_the_file(name: str, suffix: str):
+    packet, what = ANNOUNCED[name]
+    written, notes = encode_with_notes(read_picture(pillow(RGB, "JPEG", xmp=packet)), suffix)
+    held = dict(read_picture(written).origin.metadata)["xmp-data"]
+    assert isinstance(held, bytes)
+    names = [node.tag for node in ElementTree.fromstring(held).iter()] + [
+        key for node in ElementTree.fromstring(held).iter() for key in node.attrib
+    ]
+    assert not [each for each in names if each.startswith((f"{{{HDRGM}", f"{{{CONTAINER}", f"{{{CAMERA}M"))]
+    assert not [each for each in names if each.endswith(("HasExtendedXMP", "Thumbnails"))]
+    assert "{http://ns.adobe.com/xap/1.0/}Rating" in names
+    assert "Grün &amp; grau".encode() in held
+    assert len(notes) == bool(what)
+    assert all(what in note and "no longer announces" in note for note in notes)
+
+
+def test_what_is_true_in_those_spaces_stays():
+    packet = xmp('c:BurstID="abc" c:SpecialTypeID="x"')
+    written, notes = encode_with_notes(read_picture(pillow(RGB, "JPEG", xmp=packet)), ".jpg")
+    assert dict(read_picture(written).origin.metadata)["xmp-data"] == packet
+    assert not notes
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        xmp('hdrgm:Version="1.0"')[:-30],
+        xmp('hdrgm:Version="1.0"').replace(b"<x:xmpmeta", b'<!DOCTYPE x [<!ENTITY a "b">]><x:xmpmeta'),
+    ],
+)
+def test_xmp_that_cannot_be_read_goes_if_it_announces_something(packet: bytes):
+    notes, metadata = written_xmp(packet)
+    assert "xmp-data" not in metadata
+    assert "gain map" in notes[0]
+
+
+def test_xmp_that_cannot_be_read_stays_if_it_does_not():
+    notes, metadata = written_xmp(XMP[:-9])
+    assert metadata["xmp-data"] == XMP[:-9].replace(b'"6"', b'"1"')
+    assert not notes
+
+
+def written_xmp(packet: bytes) -> tuple[list[str], dict[str, bytes | str]]:
+    picture = Picture(RGB, None, Origin(metadata=(("xmp-data", packet),)))
+    written, notes = encode_with_notes(picture, ".jpg")
+    return notes, dict(read_picture(written).origin.metadata)
+
+
+def test_xmp_in_another_encoding_is_understood():
+    packet = xmp('hdrgm:Version="1.0"').decode().encode("utf-16")
+    notes, metadata = written_xmp(packet)
+    held = metadata["xmp-data"]
+    assert isinstance(held, bytes)
+    assert b"Version" not in held.replace(b"\0", b"")
+    assert "Grün".encode() in held
+    assert "gain map" in notes[0]
+
+
+# Behind a JPEG
+
+
+@pytest.mark.parametrize(
+    ("behind", "said"),
+    [
+        (pillow(RGB, "JPEG"), "first picture in its file"),
+        (bytes(64) + pillow(RGB, "JPEG"), "first picture in its file"),
+        (struct.pack(">I4s4s", 24, b"ftyp", b"mp42") + bytes(500), "film behind it"),
+        (b"\0\0\x30\x0a\x10\0\0\0MotionPhoto_Data" + b"\0\0\0\x18ftypmp42" + bytes(99), "film behind it"),
+        (bytes(1000), ""),
+        (b"PK\x03\x04", ""),
+    ],
+)
+def test_what_lies_behind_a_jpeg_is_said(behind: bytes, said: str):
+    for progressive in (False, True):
+        first = pillow(RGB, "JPEG", progressive=progressive, exif=with_thumbnail(), restart_marker_blocks=1)
+        notes = read_picture(first + behind).origin.notes
+        assert len(notes) == bool(said)
+        assert all(said in note for note in notes)
+
+
+def test_a_multi_picture_file_is_said():
+    more = [Image.fromarray(RGB[::-1].copy())]
+    data = pillow(RGB, "MPO", save_all=True, append_images=more)
+    read = read_picture(data)
+    assert np.abs(read.pixels.astype(int) - RGB).mean() < 6
+    assert "first picture in its file" in read.origin.notes[0]
+
+
+# Text
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_names_that_are_not_ascii_stay(kind: str, suffix: str):
+    artist = "Ä. Bücherwürmer"
+    data = tiff(GRAY, extratags=[(315, 2, 0, artist.encode() + b"\0", True)])
+    if kind == "JPEG":
+        found = exif()
+        found[0x013B] = artist.encode()
+        data = pillow(GRAY, "JPEG", exif=found)
+    written, _ = encode_with_notes(read_picture(data), suffix)
+    assert artist.encode() in written
+
+
+def test_every_kind_that_is_written_is_tried_here():
+    assert {kind.suffix for kind in OUTPUT_SUFFIXES.values()} == set(SUFFIXES)

@@ -1,0 +1,116 @@
+"""The picture in a TIFF is its full-size page, not a preview; a camera's raw file is refused as one."""
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from odd_files import GRAY, GRAY16, RGB, tiff
+
+from knowhue.errors import PictureError
+from knowhue.inference.files.media import read_picture
+from knowhue.inference.files.weight import weigh_picture
+
+PREVIEW = RGB[::4, ::4].copy()
+REDUCED, MASK = 1, 4
+CFA, LINEAR_RAW = 32803, 34892
+DNG = (50706, 1, 4, bytes([1, 4, 0, 0]), True)
+
+
+def pages(*kept: tuple[np.ndarray, dict], subs: int = 0, **options: bool | str) -> bytes:
+    """A TIFF of several pages; the last `subs` of them are further directories of the first."""
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file, **options) as writer:  # pyright: ignore[reportArgumentType]
+        for k, (pixels, more) in enumerate(kept):
+            sub = {"subifds": subs} if k == 0 and subs else {}
+            writer.write(pixels, metadata=None, **sub, **more)
+    return file.getvalue()
+
+
+SMALL = (PREVIEW, {"subfiletype": REDUCED, "photometric": "rgb"})
+PATTERN = [(33421, 3, 2, (2, 2), True), (33422, 1, 4, bytes([0, 1, 1, 2]), True)]
+SENSOR = (GRAY16, {"photometric": CFA, "extratags": PATTERN})
+WHOLE = (RGB, {"photometric": "rgb"})
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"bigtiff": True}, {"byteorder": ">"}, {"bigtiff": True, "byteorder": ">"}]
+)
+def test_a_preview_is_passed_over(options: dict):
+    for data, note in (
+        (pages(SMALL, WHOLE, **options), "page 2"),
+        (pages((GRAY > 99, {"subfiletype": MASK, "photometric": "mask"}), SMALL, WHOLE, **options), "page 3"),
+        (pages(SMALL, WHOLE, subs=1, **options), "full-size picture"),
+        (pages(SMALL, SMALL, WHOLE, subs=2, **options), "full-size picture"),
+    ):
+        read = read_picture(data)
+        assert np.array_equal(read.pixels, RGB)
+        assert len(read.origin.notes) == 1
+        assert note in read.origin.notes[0]
+        assert "preview" in read.origin.notes[0]
+
+
+def test_a_preview_that_follows_changes_nothing():
+    read = read_picture(pages(WHOLE, SMALL))
+    assert np.array_equal(read.pixels, RGB)
+    assert "first of its 2 pages" in read.origin.notes[0]
+    assert read_picture(pages(WHOLE, SMALL, subs=1)).origin.notes == ()
+
+
+def test_a_preview_alone_is_read():
+    assert np.array_equal(read_picture(pages(SMALL)).pixels, PREVIEW)
+
+
+def test_pages_of_a_fax_are_pages():
+    data = pages((GRAY, {"subfiletype": 2}), (GRAY[::-1].copy(), {"subfiletype": 2}))
+    assert np.array_equal(read_picture(data).pixels[..., 0], GRAY)
+
+
+def test_memory_is_asked_for_the_whole_picture(tmp_path: Path):
+    (tmp_path / "small.tif").write_bytes(pages(SMALL, WHOLE))
+    (tmp_path / "whole.tif").write_bytes(pages(WHOLE))
+    assert weigh_picture(tmp_path / "small.tif") == weigh_picture(tmp_path / "whole.tif") > 0
+
+
+OF_DNG = (PREVIEW, {**SMALL[1], "extratags": [DNG]})
+RAW = {
+    "dng": lambda: pages(OF_DNG, SENSOR, subs=1),
+    "dng, linear": lambda: pages(OF_DNG, (RGB, {"photometric": LINEAR_RAW}), subs=1),
+    "nef, arw, srw": lambda: pages(SMALL, WHOLE, SENSOR, subs=2),
+    "pef": lambda: pages(SENSOR, SMALL),
+    "big-endian": lambda: pages(SMALL, SENSOR, subs=1, byteorder=">"),
+    "cr2": lambda: b"II*\0\x10\0\0\0CR\x02\0" + bytes(100),
+    "iiq": lambda: b"II*\0\x10\0\0\0IIII" + bytes(100),
+    "cr3": lambda: b"\0\0\0\x18ftypcrx \0\0\0\x01crx isom" + bytes(100),
+    "raf": lambda: b"FUJIFILMCCD-RAW 0201" + bytes(100),
+    "orf": lambda: b"IIRO\x08\0\0\0" + bytes(100),
+    "rw2": lambda: b"IIU\0\x18\0\0\0" + bytes(100),
+    "crw": lambda: b"II\x1a\0\0\0HEAPCCDR" + bytes(100),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(RAW))
+def test_raw_files_are_refused_as_raw(tmp_path: Path, name: str):
+    path = tmp_path / "photo.tif"
+    path.write_bytes(RAW[name]())
+    with pytest.raises(PictureError, match=r"raw file.*Develop it") as caught:
+        read_picture(path)
+    assert str(path) in str(caught.value)
+    with pytest.raises(PictureError, match="raw file"):
+        read_picture(RAW[name](), name="picture")
+
+
+@pytest.mark.parametrize("cut", [3, 8, 12, 60, 200])
+def test_directories_that_are_cut_off_do_no_harm(cut: int):
+    with pytest.raises(PictureError):
+        read_picture(pages(SMALL, SENSOR)[:cut])
+
+
+def test_directories_that_go_round_end():
+    data = bytearray(tiff(RGB))
+    first = struct.unpack_from("<I", data, 4)[0]
+    link = first + 2 + 12 * struct.unpack_from("<H", data, first)[0]
+    struct.pack_into("<I", data, link, first)
+    assert np.array_equal(read_picture(bytes(data)).pixels, RGB)
