@@ -1,6 +1,8 @@
 """A whole tiny study: arms by seeds, repeated, widened, and protected from other settings."""
 
 import csv
+import json
+import re
 import shutil
 
 import numpy as np
@@ -199,3 +201,25 @@ def test_pictures_that_changed_under_a_finished_study_are_noticed(tiny, make_fol
     except RunError:
         return
     assert runs(tmp_path / "study") != before
+
+
+def test_a_set_without_any_colour_ends_in_numbers_and_words(tiny, tmp_path):
+    generator = np.random.default_rng(0)
+    for k, name in enumerate(("coral", "shark")):
+        (tmp_path / "gray" / name).mkdir(parents=True)
+        for number in range(9):
+            noise = generator.integers(40 * k, 160 + 40 * k, (48, 48), dtype=np.uint8)
+            Image.fromarray(noise).save(tmp_path / "gray" / name / f"{number}.png")
+    pictures = {"source": "folder", "path": str(tmp_path / "gray"), "min_colourfulness": 0}
+    config = tiny(**SHORT, **{f"pictures__{key}": value for key, value in pictures.items()})
+    run_study(make_plan(config, ("colour", "multi")), tmp_path / "out")
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    written = list((tmp_path / "out").rglob("*.json"))
+    assert (tmp_path / "out" / "results.json") in written
+    for path in written:
+        json.loads(path.read_text(), parse_constant=refuse)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert not re.search(r"[>\s](nan|inf|infinity)[<\s]", page, re.IGNORECASE)

@@ -181,6 +181,44 @@ def test_lightness_of_gray_follows_its_curve(curve, bits):
     assert np.abs(lightness(read.pixels) - l_star(luminance)).max() < TOLERANCE[bits]
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
+def test_a_gray_profile_is_read_as_littlecms_reads_it(kind):
+    gray = np.tile(np.arange(256, dtype=np.uint8), (16, 1))
+    profile = gray_profile(curve=dot_gain_curve())
+    data = pillow(gray, kind, icc_profile=profile, **({"quality": 100} if kind == "JPEG" else {}))
+    wanted = ImageCms.profileToProfile(
+        Image.fromarray(gray), as_profile(profile), ImageCms.createProfile("sRGB"), outputMode="RGB"
+    )
+    assert wanted is not None
+    found = read_picture(data).pixels[..., 0].astype(int)
+    assert np.abs(found - np.asarray(wanted)[..., 1]).max() <= (3 if kind == "JPEG" else 1)
+    assert np.abs(found - gray).max() > 10
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_associated_transparency_is_read_as_the_other_kind(channels, bits):
+    top = (1 << bits) - 1
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, top + 1, (9, 14, channels)).astype(float)
+    alpha = generator.integers(top // 5, top + 1, (9, 14, 1)).astype(float)
+    dtype, photometric = f"u{bits // 8}", "rgb" if channels == 3 else "minisblack"
+    read = [
+        read_picture(
+            tiff(
+                np.dstack([colours, alpha]).round().astype(dtype),
+                photometric=photometric,
+                extrasamples=[kind],
+                planarconfig="contig",
+            )
+        )
+        for colours, kind in ((pixels, "unassalpha"), (pixels * alpha / top, "assocalpha"))
+    ]
+    assert np.array_equal(read[0].pixels, pixels.astype(dtype))
+    assert np.abs(read[1].pixels.astype(int) - read[0].pixels).max() <= 3
+    assert np.array_equal(read[1].alpha, read[0].alpha)
+
+
 def test_cmyk_is_read_as_its_profile_says():
     steps = np.linspace(0, 255, 5).round().astype(np.uint8)
     codes = np.stack(np.meshgrid(*[steps] * 4, indexing="ij"), -1).reshape(1, -1, 4)

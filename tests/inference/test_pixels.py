@@ -134,6 +134,25 @@ def test_a_colour_that_srgb_lacks_keeps_its_hue_and_what_fits_of_its_chroma(degr
     assert min(painted[0, 0].min(), 65535 - painted[0, 0].max()) < 60  # of the gamut's surface
 
 
+def test_much_saturation_turns_no_hue_over():
+    down, across = np.mgrid[0:1:12j, 0 : 2 * np.pi : 18j]
+    chroma = (25 * (0.3 + 0.7 * down)[..., None] * np.stack([np.cos(across), np.sin(across)], -1)).astype(
+        np.float32
+    )
+    rows = np.linspace(25, 230, 96)[:, None] + 12 * np.sin(np.arange(144) / 3)
+    picture = rows.round().astype(np.uint8)[..., None]
+    lab = [
+        rgb2lab(paint(picture, chroma, lightness(picture)[::8, ::8], saturation=much)[0]) for much in (1, 4)
+    ]
+    assert np.abs(lab[1][..., 0] - lab[0][..., 0]).max() < 0.6
+    hues = [np.arctan2(each[..., 2], each[..., 1]) for each in lab]
+    coloured = np.hypot(lab[0][..., 1], lab[0][..., 2]) > 8
+    turned = np.abs((hues[1] - hues[0] + np.pi) % (2 * np.pi) - np.pi)[coloured]
+    assert coloured.mean() > 0.5
+    assert np.degrees(np.quantile(turned, 0.99)) < 6
+    assert np.degrees(turned.max()) < 20
+
+
 def test_saturation_is_a_factor():
     picture = np.full((10, 10, 1), 128, np.uint8)
     assert paint(picture, flat(10, 10), GUIDE, saturation=0)[1].chroma == 0

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from api_client import colorize
 from fastapi.testclient import TestClient
+from odd_files import chunk, preview_first
 from PIL import Image
 from stand import CLASSES, colorizer, photo, running, wait_until
 
@@ -61,6 +62,24 @@ def test_what_is_said_of_the_picture_is_in_the_headers(client: TestClient):
     assert answer.headers["knowhue-class"] == "bright"
     assert float(answer.headers["knowhue-probability"]) == pytest.approx(1, abs=1e-3)
     assert list(json.loads(answer.headers["knowhue-scores"])) == ["bright", "dark"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (JPEG + b"\0\0\0\x18ftypmp42", "motion photo"),
+        (JPEG + JPEG, "first picture in its file"),
+        (PNG[:33] + chunk(b"gAMA", (100_000).to_bytes(4, "big")) + PNG[33:], "gAMA 1"),
+        (preview_first(), "page 2"),
+    ],
+)
+def test_what_was_found_in_the_file_is_a_warning(client: TestClient, content: bytes, said: str):
+    answer = client.post("/v1/colorize", content=content, headers={"content-type": "image/*"})
+    assert said in "".join(json.loads(answer.headers["knowhue-warnings"]))
+    record = client.post(
+        "/v1/colorize", content=content, headers={**AS_JSON, "content-type": "image/*"}
+    ).json()
+    assert said in "".join(record["warnings"])
 
 
 def test_json_has_the_same_picture_and_more(client: TestClient):
@@ -157,6 +176,11 @@ def test_wrong_options_are_told_by_name(client, path: str, options: dict, status
         ({"content": b"", "headers": AS_JPEG}, 400, "Found none"),
         ({"content": b"hello", "headers": AS_JPEG}, 415, "something else"),
         ({"content": JPEG[:300], "headers": AS_JPEG}, 422, "damaged"),
+        (
+            {"content": preview_first(raw=True), "headers": {"content-type": "image/x-adobe-dng"}},
+            422,
+            "raw file",
+        ),
         ({"files": {"image": JPEG}}, 400, "named `picture`"),
         ({"files": [("picture", JPEG), ("picture", JPEG)]}, 400, "Too many files"),
         ({"files": {"other": ("", "")}, "data": {"picture": "text"}}, 400, "form"),

@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
 from knowhue.errors import PictureError
@@ -42,10 +43,13 @@ def _refuse_too_large(image: Image.Image) -> None:
 def to_srgb(image: Image.Image) -> Image.Image:
     """Turn an opened picture into 8-bit sRGB as `decode` does."""
     image.load()
-    profile = image.info.get("icc_profile")
+    profile, light = image.info.get("icc_profile"), _light(image)
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
-        image = _to_8_bit(image)
+        image = _to_8_bit(image, light)
+        light = None
+    if light is not None:
+        image = _by_light(image, light)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         canvas = Image.new("RGBA", image.size, "white")
@@ -55,11 +59,36 @@ def to_srgb(image: Image.Image) -> Image.Image:
     return _apply_profile(image, profile).convert("RGB")
 
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
+def _light(image: Image.Image) -> float | None:
+    """To what power a PNG's codes are light (gAMA), None if they are sRGB; the rules are those of `png_colour`."""
+    gamma = image.info.get("gamma") if image.format == "PNG" else None
+    if not gamma or "icc_profile" in image.info or "srgb" in image.info or abs(gamma / 0.45455 - 1) <= 0.05:
+        return None
+    return 1 / gamma
+
+
+def _encoded(share: NDArray[np.float64], light: float) -> NDArray[np.float64]:
+    """SRGB (IEC 61966-2-1) of codes that are light to a power, both from 0 to 1."""
+    linear = share**light
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def _by_light(image: Image.Image, light: float) -> Image.Image:
+    if image.mode not in ("L", "LA", "RGB", "RGBA"):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    table = (_encoded(np.arange(256) / 255, light) * 255).round().astype(int).tolist()
+    bands = [table if name != "A" else list(range(256)) for name in image.getbands()]
+    return image.point([value for band in bands for value in band])
+
+
+def _to_8_bit(image: Image.Image, light: float | None) -> Image.Image:
     """Scale 16-bit gray by its full range; Pillow's own conversion clips it to white."""
     values = np.asarray(image, dtype=np.float64)
     top = 1.0 if image.mode == "F" and values.max() <= 1 else 65535.0
-    return Image.fromarray(np.clip(values * 255 / top, 0, 255).round().astype(np.uint8))
+    share = np.clip(values / top, 0, 1)
+    return Image.fromarray(
+        ((share if light is None else _encoded(share, light)) * 255).round().astype(np.uint8)
+    )
 
 
 def _apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
