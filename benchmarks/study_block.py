@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from knowhue.color import scale_chroma
 from knowhue.config import Config
-from knowhue.data.loaders import TrainingBatches, augment, to_batch, validation_batches
+from knowhue.data.loaders import TrainingBatches, augment, split_batches, to_batch
 from knowhue.data.prepare import Prepared
 from knowhue.data.sources import Item, list_items
 from knowhue.evaluation.evaluate import evaluate
@@ -146,7 +146,7 @@ def score_plainly(
 ) -> dict[str, float]:
     """The validation pictures' scores; the model trains on afterwards."""
     model.eval()
-    batches = validation_batches(prepared, 64, engine.share, engine.device)
+    batches = split_batches(prepared, "validation", 64, engine.share, engine.device)
     scores = evaluate(lambda batch: predict(engine, model, batch), batches, full=full).metrics
     model.train()
     return scores

@@ -78,22 +78,29 @@ def make_folder(tmp_path: Path) -> MakeFolder:
 
 @pytest.fixture
 def make_prepared() -> Callable[..., Prepared]:
-    """Prepared pictures of noise that were never on disk; every fourth is for validation."""
+    """Prepared pictures of noise that were never on disk; every fourth is for validation (or test)."""
 
     def make(
-        count: int = 16, size_px: int = 32, classes: int = 2, unlabelled: int = 0, seed: int = 0
+        count: int = 16,
+        size_px: int = 32,
+        classes: int = 2,
+        unlabelled: int = 0,
+        seed: int = 0,
+        test: bool = False,
     ) -> Prepared:
         generator = np.random.default_rng(seed)
         label = (np.arange(count) + np.arange(count) // 4) % classes
-        is_train = np.arange(count) % 4 != 3
-        label[np.flatnonzero(is_train)[:unlabelled]] = -1
+        split = np.where(np.arange(count) % 4 != 3, "train", "validation")
+        if test:
+            split[7::8] = "test"
+        label[np.flatnonzero(split == "train")[:unlabelled]] = -1
         return Prepared(
             classes=tuple("abcdefgh"[:classes]),
             rgb=generator.integers(0, 256, (count, size_px, size_px, 3), dtype=np.uint8),
             label=label,
-            is_train=is_train,
+            split=split,
             paths=tuple(f"noise/{i}.png" for i in range(count)),
-            fingerprint=f"noise-{count}-{size_px}-{classes}-{unlabelled}-{seed}",
+            fingerprint=f"noise-{count}-{size_px}-{classes}-{unlabelled}-{seed}-{test}",
         )
 
     return make

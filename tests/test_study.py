@@ -66,7 +66,11 @@ def test_results_have_every_arm_and_metric(study):
 
 def test_rows_of_pictures_are_those_of_the_validation_part(study):
     with (study / "pictures" / "manifest.csv").open(newline="") as file:
-        validation = [row["path"] for row in csv.DictReader(file) if row["part"] == "validation"]
+        validation = [
+            row["path"]
+            for row in csv.DictReader(file)
+            if row["split"] == "validation" and row["status"] == "kept"
+        ]
     for arm in ("class", "colour", "multi"):
         with next((study / arm).glob("*/per_image.csv")).open(newline="") as file:
             assert [row["path"] for row in csv.DictReader(file)] == validation
@@ -159,7 +163,7 @@ def test_mean_colour_is_of_the_training_pictures(make_prepared):
     from skimage.color import rgb2lab
 
     prepared = make_prepared()
-    expected = rgb2lab(prepared.rgb[prepared.is_train])[..., 1:].mean((0, 1, 2))
+    expected = rgb2lab(prepared.rgb[prepared.split == "train"])[..., 1:].mean((0, 1, 2))
     np.testing.assert_allclose(mean_colour(prepared, batch_size=5), expected, atol=1e-3)
 
 

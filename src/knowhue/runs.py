@@ -195,7 +195,8 @@ def remove_if_empty(folder: Path) -> None:
 
 def pictures_in_use(root: Path) -> set[str]:
     """Fingerprints of the prepared pictures that the runs below a study folder have seen."""
-    return {read_json(path).get("pictures", "") for path in root.rglob("environment.json")}
+    runs = (*root.glob("*/seed-*/environment.json"), *root.glob("heads/*/seed-*/environment.json"))
+    return {read_json(path).get("pictures", "") for path in runs}
 
 
 def read_description(root: Path) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def write_baselines(work: Work, settings: Evaluation | None = None) -> None:
 
 def _score_baselines(work: Work, settings: Evaluation) -> dict[str, Any]:
     prepared = work.prepared
-    train = prepared.label[prepared.is_train & (prepared.label >= 0)]
+    train = prepared.label[(prepared.split == "train") & (prepared.label >= 0)]
     majority = int(torch.bincount(torch.from_numpy(train)).argmax())
     ways = {
         "gray": predict_gray,

@@ -122,7 +122,8 @@ def _open(root: Path, config: Config, threads: int, slots: Any) -> None:
     slot = slots.get()
     if torch.cuda.device_count() > 1:
         torch.cuda.set_device(slot % torch.cuda.device_count())
-    _worker["work"] = Work(root, Engine(config.training), load_prepared(root / "pictures"), lambda _: None)
+    prepared = load_prepared(root / "pictures", config.evaluation.split, thorough=False)
+    _worker["work"] = Work(root, Engine(config.training), prepared, lambda _: None)
 
 
 def end_with_parent() -> None:

@@ -14,7 +14,7 @@ from knowhue.data.loaders import (
     draw_augmentation,
     label_weights,
     reflect,
-    validation_batches,
+    split_batches,
 )
 from knowhue.data.prepare import Prepared
 from knowhue.errors import ConfigError
@@ -101,7 +101,7 @@ def sample():
             classes=("a", "b"),
             rgb=np.zeros((count, 2, 2, 3), np.uint8),
             label=np.where(np.arange(count) < labelled, np.arange(count) % 2, -1),
-            is_train=np.ones(count, bool),
+            split=np.full(count, "train"),
             paths=("",) * count,
             fingerprint="",
         )
@@ -190,7 +190,7 @@ def test_validation_covers_each_picture_exactly_once(make_prepared, world):
     seen = [
         position
         for rank in range(world)
-        for batch in validation_batches(prepared, 4, Share(rank, world), CPU)
+        for batch in split_batches(prepared, "validation", 4, Share(rank, world), CPU)
         for position in batch.position.tolist()
     ]
     assert sorted(seen) == prepared.positions("validation").tolist()
@@ -200,7 +200,7 @@ def test_batches_are_the_pictures(make_prepared):
     from knowhue.color import lab_to_rgb
 
     prepared = make_prepared()
-    (batch,) = validation_batches(prepared, 8, Share(), CPU)
+    (batch,) = split_batches(prepared, "validation", 8, Share(), CPU)
     rgb = (lab_to_rgb(batch.lightness, batch.chroma) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     assert np.array_equal(rgb, prepared.rgb[prepared.positions("validation")])
 

@@ -124,22 +124,15 @@ def alike(count: int) -> Signatures:
     return Signatures(*(np.repeat(each, count, axis=0) for each in signatures([prepared(scenes(1))])))
 
 
-def test_training_copy_goes_wherever_it_stands():
-    found = find_near_duplicates(["a", "b", "c"], ["train", "validation", "train"], alike(3), LIMIT)
-    assert found == {0: "near-duplicate of b (validation)", 2: "near-duplicate of b (validation)"}
-
-
-def test_first_copy_stays_within_a_part():
-    assert find_near_duplicates(["a", "b"], ["train"] * 2, alike(2), LIMIT) == {
-        1: "near-duplicate of a (train)"
-    }
+def test_first_of_like_images_is_the_original():
+    assert find_near_duplicates(alike(3), LIMIT) == {1: 0, 2: 0}
 
 
 def test_only_pictures_that_stay_make_others_go(monkeypatch):
     chain = np.array([[0, 1], [1, 2]])  # 2 is like 1, which goes, but not like 0
     monkeypatch.setattr(module, "near_pairs", lambda *_: chain)
-    assert find_near_duplicates("abc", ["train"] * 3, alike(3), LIMIT) == {1: "near-duplicate of a (train)"}
+    assert find_near_duplicates(alike(3), LIMIT) == {1: 0}
 
 
 def test_nothing_has_no_duplicates():
-    assert find_near_duplicates([], [], signatures([]), LIMIT) == {}
+    assert find_near_duplicates(signatures([]), LIMIT) == {}

@@ -1,7 +1,10 @@
 """Pictures are read, checked, split and resized once; what is left out is named."""
 
 import csv
+import json
 import shutil
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from knowhue.data.checks import checksum
 from knowhue.data.drawn import draw
 from knowhue.data.prepare import COLUMNS, load_prepared, prepare
 from knowhue.errors import ConfigError, PictureError, RunError
-from knowhue.storage import read_json
+from knowhue.storage import digest, read_json, write_json
 
 
 def rules(path=None, **changes):
@@ -35,8 +38,8 @@ def test_flat_folders_are_split_by_class(photos, tmp_path):
     assert prepared.classes == ("cat", "dog")
     assert prepared.rgb.shape == (15, 16, 16, 3)
     assert prepared.rgb.dtype == np.uint8
-    assert np.bincount(prepared.label[prepared.is_train]).tolist() == [8, 4]
-    assert np.bincount(prepared.label[~prepared.is_train]).tolist() == [2, 1]
+    assert np.bincount(prepared.label[prepared.split == "train"]).tolist() == [8, 4]
+    assert np.bincount(prepared.label[prepared.split == "validation"]).tolist() == [2, 1]
     labels = [prepared.classes[n] for n in prepared.label]
     assert [path.split("/")[0] for path in prepared.paths] == labels
 
@@ -50,22 +53,66 @@ def test_manifest_and_summary_agree_with_the_array(photos, tmp_path):
         assert (row["width"], row["height"]) == ("24", "24")
     summary = read_json(tmp_path / "out" / "prepared.json")
     assert summary["counts"]["train"] == {"cat": 8, "dog": 4, "unlabelled": 0}
+    assert summary["images"] == 15
 
 
 def test_split_belongs_to_its_seed(photos, tmp_path):
-    first, again = (prepare(rules(photos), tmp_path / name).is_train for name in ("a", "b"))
+    first, again = (prepare(rules(photos), tmp_path / name).split for name in ("a", "b"))
     assert np.array_equal(first, again)
-    other = prepare(rules(photos, split_seed=1), tmp_path / "c").is_train
+    other = prepare(rules(photos, split_seed=1), tmp_path / "c").split
     assert not np.array_equal(first, other)
 
 
-def test_damaged_picture_does_not_shift_the_split(photos, tmp_path):
-    before = prepare(rules(photos), tmp_path / "a")
-    gone = before.paths[0]
+def splits_of(prepared):
+    return dict(zip(prepared.paths, prepared.split.tolist(), strict=True))
+
+
+def damage(root):
+    (root / "cat" / "00a.png").write_bytes(b"no image")
+
+
+def resource_forks(root):
+    for path in list(root.rglob("*.png")):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+
+
+def macosx(root):
+    shutil.copytree(root / "cat", root / "__MACOSX" / "cat")
+
+
+def synology(root):
+    for path in list(root.rglob("*.png")):
+        thumb = path.parent / "@eaDir" / path.name / "SYNOPHOTO_THUMB_XL.jpg"
+        thumb.parent.mkdir(parents=True)
+        Image.open(path).save(thumb)
+
+
+def near_gray(root):
+    for n in range(4):
+        Image.fromarray(np.full((20, 20, 3), 60 + 20 * n, np.uint8)).save(root / "dog" / f"0{n}gray.png")
+
+
+def copies(root):
+    for n in range(6):
+        shutil.copy(root / "cat" / f"0{n}.png", root / "cat" / f"0{n} (1).png")
+        Image.open(root / "cat" / f"0{n}.png").save(root / "cat" / f"0{n}-copy.bmp")
+
+
+@pytest.mark.parametrize("spoil", [damage, resource_forks, macosx, synology, near_gray, copies])
+@pytest.mark.parametrize("test_share", [0.0, 0.2])
+def test_what_is_left_out_never_moves_the_split(photos, tmp_path, spoil, test_share):
+    before = splits_of(prepare(rules(photos, test_share=test_share), tmp_path / "a"))
+    spoil(photos)
+    assert splits_of(prepare(rules(photos, test_share=test_share), tmp_path / "b")) == before
+
+
+def test_image_that_is_damaged_later_moves_at_most_one_other(photos, tmp_path):
+    before = splits_of(prepare(rules(photos), tmp_path / "a"))
+    gone = next(iter(before))
     (photos / gone).write_bytes(b"no picture")
-    after = prepare(rules(photos), tmp_path / "b")
-    part = dict(zip(before.paths, before.is_train, strict=True))
-    assert dict(zip(after.paths, after.is_train, strict=True)) == {k: v for k, v in part.items() if k != gone}
+    after = splits_of(prepare(rules(photos), tmp_path / "b"))
+    assert after.keys() == before.keys() - {gone}
+    assert sum(before[path] != split for path, split in after.items()) <= 1
 
 
 def test_text_named_jpg_is_named_in_the_manifest(photos, tmp_path):
@@ -119,7 +166,7 @@ def test_unlabelled_pictures_train_only(make_folder, tmp_path):
     root = make_folder({"cat": 5, "dog": 5, "unlabelled": 4})
     prepared = prepare(rules(root), tmp_path / "out")
     assert prepared.classes == ("cat", "dog")
-    assert prepared.is_train[prepared.label == -1].tolist() == [True] * 4
+    assert prepared.split[prepared.label == -1].tolist() == ["train"] * 4
     assert read_json(tmp_path / "out" / "prepared.json")["counts"]["train"]["unlabelled"] == 4
 
 
@@ -135,6 +182,222 @@ def test_second_call_reads_no_picture(photos, tmp_path, monkeypatch):
     second = prepare(rules(photos), tmp_path / "out")
     assert second.fingerprint == first.fingerprint
     assert np.array_equal(second.rgb, first.rgb)
+
+
+@pytest.mark.parametrize(
+    "name", ["a.jfif", "a.jpe", "a.ppm", "a.pgm", "a.pnm", "a.dib", "a.j2k", "a.apng", "a.JPEG"]
+)
+def test_every_suffix_that_colorize_reads_is_trained_on(photos, tmp_path, name):
+    kind = {
+        "a.pgm": "PPM",
+        "a.pnm": "PPM",
+        "a.ppm": "PPM",
+        "a.dib": "BMP",
+        "a.j2k": "JPEG2000",
+        "a.apng": "PNG",
+    }
+    noise = np.random.default_rng(1).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(photos / "cat" / name, format=kind.get(name, "JPEG"))
+    assert f"cat/{name}" in prepare(rules(photos), tmp_path / "out").paths
+
+
+def test_heic_without_its_decoder_is_named_with_the_remedy(photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (photos / "cat" / "a.heic").write_bytes(b"....ftypheic")
+    prepare(rules(photos), tmp_path / "out")
+    assert "pip install pillow-heif" in manifest(tmp_path / "out")["cat/a.heic"]["reason"]
+
+
+def test_what_is_left_out_and_skipped_is_said_in_one_line_each_time(photos, tmp_path):
+    near_gray(photos)
+    resource_forks(photos)
+    (photos / "cat" / "notes.txt").touch()
+    for _ in range(2):
+        events = []
+        prepare(rules(photos), tmp_path / "pictures", events.append)
+        (note,) = [event["text"] for event in events if event["stage"] == "note"]
+        assert note == (
+            "4 of 19 images left out (4 near-gray); 20 other files skipped (19 hidden, 1 no image by its name (.txt)); "
+            "see pictures/manifest.csv"
+        )
+    assert manifest(tmp_path / "pictures")["cat/notes.txt"]["status"] == "skipped"
+
+
+def test_nothing_left_out_is_no_line(photos, tmp_path):
+    events = []
+    prepare(rules(photos), tmp_path / "out", events.append)
+    assert {event["stage"] for event in events} == {"prepare"}
+
+
+def test_three_splits_of_the_source_and_a_copy_stays_where_it_is_reported_on(make_folder, tmp_path):
+    root = make_folder({f"{part}/{name}": 3 for part in ("train", "val", "test") for name in ("cat", "dog")})
+    shutil.copy(root / "test/dog/00.png", root / "train/cat/a.png")
+    shutil.copy(root / "test/dog/00.png", root / "val/cat/a.png")
+    shutil.copy(root / "val/dog/01.png", root / "train/dog/b.png")
+    prepared = prepare(rules(root), tmp_path / "out")
+    rows = manifest(tmp_path / "out")
+    assert rows["train/cat/a.png"]["reason"] == "duplicate of test/dog/00.png (test)"
+    assert rows["val/cat/a.png"]["reason"] == "duplicate of test/dog/00.png (test)"
+    assert rows["train/dog/b.png"]["reason"] == "duplicate of val/dog/01.png (validation)"
+    assert [len(prepared.positions(split)) for split in ("train", "validation", "test")] == [6, 6, 6]
+    assert prepared.reporting_split == "test"
+
+
+@pytest.mark.parametrize("given", ["", "val", "test"])
+def test_splits_that_the_source_does_not_give_are_split_off_from_training(make_folder, tmp_path, given):
+    root = make_folder(
+        {"train/cat": 20, "train/dog": 10} | ({f"{given}/cat": 2, f"{given}/dog": 2} if given else {})
+    )
+    prepared = prepare(rules(root, test_share=0.3), tmp_path / "out")
+    counts = read_json(tmp_path / "out" / "prepared.json")["counts"]
+    expected = {"validation": (4, 2), "test": (6, 3), "train": (10, 5)}
+    expected |= {
+        "val": {"validation": (2, 2), "train": (14, 7)},
+        "test": {"test": (2, 2), "train": (16, 8)},
+    }.get(given, {})
+    for split, (cats, dogs) in expected.items():
+        assert counts[split] == {"cat": cats, "dog": dogs, "unlabelled": 0}
+    assert prepared.reporting_split == "test"
+
+
+def test_reporting_split_is_validation_without_a_test_split_and_while_tuning(photos, tmp_path):
+    assert prepare(rules(photos), tmp_path / "a").reporting_split == "validation"
+    assert prepare(rules(photos, test_share=0.2), tmp_path / "b").reporting_split == "test"
+    assert load_prepared(tmp_path / "b", "validation").reporting_split == "validation"
+
+
+@pytest.mark.parametrize("name", ["bad\udcff", "esc\x1b"])
+def test_class_name_that_no_figure_can_hold_is_refused_before_anything_is_read(photos, tmp_path, name):
+    (photos / "dog").rename(photos / name)
+    with pytest.raises(PictureError, match="printable text"):
+        prepare(rules(photos), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_class_name_that_is_a_formula_comes_back_from_a_manifest_that_runs_nothing(photos, tmp_path):
+    (photos / "dog").rename(photos / "=cmd|calc!A1")
+    prepare(rules(photos), tmp_path / "out")
+    prepared = load_prepared(tmp_path / "out")
+    assert prepared.classes == ("=cmd|calc!A1", "cat")
+    assert np.bincount(prepared.label).tolist() == [5, 10]
+    assert "\n=" not in (text := (tmp_path / "out" / "manifest.csv").read_text())
+    assert ",=" not in text
+
+
+def cut_row(folder):
+    lines = (folder / "manifest.csv").read_text().splitlines(keepends=True)
+    (folder / "manifest.csv").write_text("".join(lines[:1] + lines[2:]))
+
+
+def halve(name):
+    def cut(folder):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+
+    return cut
+
+
+def flip(name, at):
+    def change(folder):
+        content = bytearray((folder / name).read_bytes())
+        content[at] ^= 1
+        (folder / name).write_bytes(content)
+
+    return change
+
+
+DAMAGES = {
+    "a row of the manifest is gone": cut_row,
+    "the manifest is cut": halve("manifest.csv"),
+    "the manifest is empty": lambda folder: (folder / "manifest.csv").write_text(""),
+    "the manifest is gone": lambda folder: (folder / "manifest.csv").unlink(),
+    "the array is cut": halve("pictures.npy"),
+    "the array is empty": lambda folder: (folder / "pictures.npy").write_bytes(b""),
+    "the array is gone": lambda folder: (folder / "pictures.npy").unlink(),
+    "a bit of the array is flipped": flip("pictures.npy", -500),
+    "a bit of the array's header is flipped": flip("pictures.npy", 30),
+    "the summary is empty": lambda folder: (folder / "prepared.json").write_text(""),
+    "the summary is {}": lambda folder: (folder / "prepared.json").write_text("{}"),
+    "the summary is a list": lambda folder: (folder / "prepared.json").write_text("[]"),
+    "the summary is cut": halve("prepared.json"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damage_is_one_line_that_names_the_file_and_preparing_heals_it(photos, tmp_path, damage):
+    first = prepare(rules(photos), tmp_path / "out")
+    pixels = first.rgb.copy()
+    damage(tmp_path / "out")
+    with pytest.raises(
+        RunError, match=r"(manifest\.csv|pictures\.npy|prepared\.json)`.*Delete|prepared\.json"
+    ) as raised:
+        load_prepared(tmp_path / "out")
+    assert "\n" not in str(raised.value)
+    healed = prepare(rules(photos), tmp_path / "out")
+    assert healed.fingerprint == first.fingerprint
+    assert np.array_equal(healed.rgb, pixels)
+
+
+def test_manifest_and_checksum_changed_together_are_found_out(photos, tmp_path):
+    prepare(rules(photos), tmp_path / "out")
+    cut_row(tmp_path / "out")
+    summary = read_json(tmp_path / "out" / "prepared.json")
+    summary["checksums"]["manifest.csv"] = digest(tmp_path / "out" / "manifest.csv")
+    write_json(tmp_path / "out" / "prepared.json", summary)
+    with pytest.raises(RunError, match=r"manifest\.csv` was changed"):
+        load_prepared(tmp_path / "out", thorough=False)
+
+
+def test_other_images_are_never_written_under_runs_even_if_the_summary_is_lost(photos, tmp_path):
+    first = prepare(rules(photos), tmp_path / "out")
+    run = tmp_path / "multi" / "seed-0-x"
+    run.mkdir(parents=True)
+    (run / "environment.json").write_text(json.dumps({"pictures": first.fingerprint}))
+    (tmp_path / "out" / "prepared.json").unlink()
+    prepare(rules(photos), tmp_path / "out")  # the same images heal
+    (tmp_path / "out" / "prepared.json").unlink()
+    Image.effect_noise((30, 30), 90).convert("RGB").save(photos / "cat" / "new.png")
+    Image.fromarray(draw(0, 0, 30, class_colour=1.0, seed=0)).save(photos / "cat" / "other.png")
+    with pytest.raises(RunError, match="trained on other pictures"):
+        prepare(rules(photos), tmp_path / "out")
+
+
+def test_array_that_somebody_reads_is_not_changed_under_him(photos, tmp_path):
+    reading = prepare(rules(photos), tmp_path / "out")
+    pixels = reading.rgb.copy()
+    Image.fromarray(draw(0, 0, 30, class_colour=1.0, seed=0)).save(photos / "cat" / "new.png")
+    other = prepare(rules(photos), tmp_path / "out")
+    assert len(other.rgb) == len(pixels) + 1
+    assert np.array_equal(reading.rgb, pixels)
+
+
+def test_two_at_once_are_not_mixed(photos, tmp_path, monkeypatch):
+    """A second process that came in between (F1) is refused, and leaves the first one's files alone."""
+    read_all = module._read_all
+    refused = []
+
+    def interleaved(*args):
+        if not refused:
+            thread = threading.Thread(target=second)
+            thread.start()
+            thread.join()
+        return read_all(*args)
+
+    def second():
+        try:
+            prepare(rules(photos, size_px=24), tmp_path / "out")
+        except RunError as error:
+            refused.append(str(error))
+
+    monkeypatch.setattr(module, "_read_all", interleaved)
+    assert prepare(rules(photos), tmp_path / "out").rgb.shape == (15, 16, 16, 3)
+    assert len(refused) == 1
+    assert load_prepared(tmp_path / "out").rgb.shape == (15, 16, 16, 3)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "pictures.npy",
+        "manifest.csv",
+        "prepared.json",
+    }
 
 
 @pytest.mark.parametrize("change", ["picture", "size", "share", "new"])
@@ -166,16 +429,16 @@ def test_interrupted_preparation_is_never_taken_for_the_old_one(photos, tmp_path
     [
         ({"cat": 10}, {}, r"at least 2 classes.*Found 1: cat.*Put them into <class>/ folders"),
         ({"unlabelled": 10}, {}, r"at least 2 classes.*Found 0: none"),
-        ({}, {}, r"should hold pictures as <class>/\*\.jpg.*Found none.*--preset demo"),
+        ({}, {}, r"should hold images as <class>/\*\.jpg.*Found none.*--preset demo"),
         (
             {"cat": 10, "dog": 3},
             {"min_per_class": 4},
-            r"at least 4 usable train pictures\. Found dog 2\. Add",
+            r"at least 4 usable train images\. Found dog 2 \(of 3 found: 2 train, 1 validation\)\. Add",
         ),
         (
             {"train/cat": 2, "train/dog": 2, "val/cat": 1},
             {},
-            r"at least 1 usable validation pictures\. Found dog 0",
+            r"at least 1 usable validation images\. Found dog 0 \(of 2 found: 2 train\)",
         ),
     ],
 )
@@ -191,7 +454,17 @@ def test_too_little_after_the_checks_says_what_was_left_out(make_folder, tmp_pat
     root = make_folder({"cat": 4, "dog": 4})
     for path in (root / "dog").iterdir():
         Image.new("RGB", (8, 8), "gray").save(path)
-    with pytest.raises(PictureError, match=r"Found dog 0\. Left out: 4 near-gray\."):
+    with pytest.raises(
+        PictureError, match=r"Found dog 0 \(of 4 found: 4 left out\)\. Left out: 4 near-gray\."
+    ):
+        prepare(rules(root), tmp_path / "out")
+
+
+def test_all_gray_folder_is_told_what_helps(make_folder, tmp_path):
+    root = make_folder({"cat": 4, "dog": 4})
+    for path in root.rglob("*.png"):
+        Image.new("RGB", (8, 8), "gray").save(path)
+    with pytest.raises(PictureError, match=r"should be in colour: .* Found 8 images, all of them near-gray"):
         prepare(rules(root), tmp_path / "out")
 
 
@@ -210,7 +483,7 @@ def test_root_that_is_no_folder(tmp_path, path, error, message):
 
 def test_folder_that_cannot_be_written(photos, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match=r"Cannot write .*--out"):
+    with pytest.raises(RunError, match=r"Cannot write .*Name another folder"):
         prepare(rules(photos), tmp_path / "file" / "out")
 
 

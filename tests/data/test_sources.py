@@ -11,10 +11,14 @@ from knowhue.config import Pictures
 from knowhue.data.prepare import prepare
 from knowhue.data.sources import SOURCES, list_items
 from knowhue.errors import ConfigError, PictureError
+from knowhue.image_files import SUFFIXES
+from knowhue.inference.folders.listing import list_folder
 
 
 def listed(**settings):
-    return [(item.name, item.part, item.label) for item in list_items(Pictures(**settings))]
+    return [
+        (item.name, item.split, item.label) for item in list_items(Pictures(**settings)) if not item.skipped
+    ]
 
 
 @pytest.mark.parametrize("validation", ["val", "valid", "validation"])
@@ -26,22 +30,91 @@ def test_train_and_validation_folders(make_folder, validation):
         ("train/a/00.png", "train", "a"),
         ("train/b/00.png", "train", "b"),
         (f"{validation}/a/00.png", "validation", "a"),
-        ("unlabelled/00.png", "train", None),
         ("train/unlabelled/00.png", "train", None),
+        ("unlabelled/00.png", "train", None),
     ]
 
 
 def test_training_folder_alone_is_split_later(make_folder):
     root = make_folder({"train/a": 1, "train/b": 1})
-    assert {part for _, part, _ in listed(path=str(root))} == {None}
+    assert {split for _, split, _ in listed(path=str(root))} == {"train"}
+
+
+@pytest.mark.parametrize("test", ["test", "testing"])
+def test_three_splits(make_folder, test):
+    root = make_folder({f"{part}/{name}": 1 for part in ("train", "val", test) for name in "ab"})
+    found = [(name.split("/")[0], split) for name, split, _ in listed(path=str(root))]
+    assert found == [("train", "train")] * 2 + [("val", "validation")] * 2 + [(test, "test")] * 2
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ("test",),
+        ("val", "test"),
+        ("train", "val", "valid"),
+        ("train", "test", "testing"),
+        ("training", "val"),
+    ],
+)
+def test_folders_of_splits_that_cannot_be_meant(make_folder, parts):
+    root = make_folder({f"{part}/{name}": 1 for part in parts for name in "ab"})
+    with pytest.raises(PictureError, match=f"Found the folders {', '.join(sorted(parts))}"):
+        listed(path=str(root))
+
+
+@pytest.mark.parametrize("junk", [{}, {"._x.jpg": b"", "raw.cr2": b"x"}])
+@pytest.mark.parametrize("home", ["", "train/", "val/", "test/"])
+def test_empty_class_folder_is_an_error_that_names_it(make_folder, home, junk):
+    root = make_folder({f"{part}{name}": 1 for part in {home, "train/" * bool(home)} for name in "ab"})
+    empty = root / home / "empty"
+    empty.mkdir()
+    for name, content in junk.items():
+        (empty / name).write_bytes(content)
+    with pytest.raises(
+        PictureError, match=f"{home}empty` should hold the images of a class. Found none"
+    ) as raised:
+        listed(path=str(root))
+    assert ("1 hidden, 1 no image by its name (.cr2)" in str(raised.value)) == bool(junk)
+
+
+def test_class_that_is_a_link_to_another_class_is_an_error(make_folder):
+    root = make_folder({"a": 1, "b": 1})
+    (root / "c").symlink_to(root / "a")
+    with pytest.raises(
+        PictureError, match=r"/c` should hold .* Found none, but 1 a link to a folder that is here"
+    ):
+        listed(path=str(root))
+
+
+def test_classes_and_splits_may_be_links(make_folder, tmp_path):
+    elsewhere = make_folder({"train/a": 1, "train/b": 1, "val/a": 1, "val/b": 1}, root="elsewhere")
+    root = tmp_path / "linked"
+    (root / "train").mkdir(parents=True)
+    (root / "val").symlink_to(elsewhere / "val")
+    for name in "ab":
+        (root / "train" / name).symlink_to(elsewhere / "train" / name)
+    assert listed(path=str(root)) == listed(path=str(elsewhere))
+
+
+def test_files_outside_the_classes_are_named(make_folder):
+    root = make_folder(
+        {"train/a": 1, "train/b": 1, "train": 1, "extra/c": 1, "val/a": 1, "val/b": 1, "val/unlabelled": 1}
+    )
+    skipped = {item.name: item.skipped for item in list_items(Pictures(path=str(root))) if item.skipped}
+    assert skipped == {
+        "train/00.png": "in no folder of a class",
+        "extra/c/00.png": "outside train, val",
+        "val/unlabelled/00.png": "unlabelled images train only",
+    }
 
 
 def test_flat_classes_with_folders_inside(make_folder):
     root = make_folder({"a/2024": 1, "a/2025": 1, "b": 1, ".thumbnails": 3})
     assert listed(path=str(root)) == [
-        ("a/2024/00.png", None, "a"),
-        ("a/2025/00.png", None, "a"),
-        ("b/00.png", None, "b"),
+        ("a/2024/00.png", "train", "a"),
+        ("a/2025/00.png", "train", "a"),
+        ("b/00.png", "train", "b"),
     ]
 
 
@@ -68,13 +141,15 @@ def test_imagenet_tree(make_folder, prefix):
 def test_imagenet_with_the_flat_validation_folder_of_the_download(make_folder):
     root = make_folder({"train/n1": 2, "train/n2": 2, "val": 3})
     found = listed(source="imagenet", path=str(root), wordnet_ids=IDS)
-    assert [(part, label) for _, part, label in found] == [(None, "jellyfish")] * 2 + [(None, "penguin")] * 2
+    assert [(part, label) for _, part, label in found] == [("train", "jellyfish")] * 2 + [
+        ("train", "penguin")
+    ] * 2
 
 
 def test_imagenet_class_that_is_not_there_is_named(make_folder):
     root = make_folder({"train/n1": 1})
     with pytest.raises(
-        PictureError, match=r"train/n2` should hold the pictures of penguin\. Found none\. Unpack"
+        PictureError, match=r"train/n2` should hold the images of penguin\. Found none\. Unpack"
     ):
         listed(source="imagenet", path=str(root), wordnet_ids=IDS)
 
@@ -111,15 +186,23 @@ def hub(monkeypatch):
     return upload
 
 
-@pytest.mark.parametrize("validation", ["validation", "test"])
-def test_huggingface_dataset(hub, validation, tmp_path):
-    hub(**{"train": FakeSplit([0, 1, -1, None, 1]), validation: FakeSplit([1, 0])})
+def test_huggingface_dataset_with_a_test_split(hub, tmp_path):
+    hub(test=FakeSplit([1, 0]), train=FakeSplit([0, 1, 0, 1, 1]))
+    settings = {"source": "huggingface", "path": "some/set"}
+    assert [split for _, split, _ in listed(**settings)] == ["train"] * 5 + ["test"] * 2
+    prepared = prepare(Pictures(size_px=16, min_per_class=1, **settings), tmp_path / "out")
+    assert np.unique(prepared.split, return_counts=True)[1].tolist() == [2, 3, 2]
+    assert prepared.reporting_split == "test"
+
+
+def test_huggingface_dataset(hub, tmp_path):
+    hub(train=FakeSplit([0, 1, -1, None, 1]), validation=FakeSplit([1, 0]))
     settings = {"source": "huggingface", "path": "some/set"}
     assert [(part, label) for _, part, label in listed(**settings)] == [
         ("train", "a"), ("train", "b"), ("train", None), ("train", None), ("train", "b"),
         ("validation", "b"), ("validation", "a"),
     ]  # fmt: skip
-    prepared = prepare(Pictures(size_px=16, min_per_class=1, **settings), tmp_path)
+    prepared = prepare(Pictures(size_px=16, min_per_class=1, **settings), tmp_path / "out")
     assert prepared.label.tolist() == [0, 1, -1, -1, 1, 1, 0]
 
 
@@ -136,7 +219,9 @@ def test_huggingface_damaged_picture_is_left_out(hub, tmp_path):
             return super().__getitem__(key)
 
     hub(train=Damaged([0, 0, 0, 1, 1, 1]), validation=FakeSplit([0, 1]))
-    prepared = prepare(Pictures(source="huggingface", path="x", size_px=16, min_per_class=1), tmp_path)
+    prepared = prepare(
+        Pictures(source="huggingface", path="x", size_px=16, min_per_class=1), tmp_path / "out"
+    )
     assert len(prepared.rgb) == 7
 
 
@@ -178,3 +263,17 @@ def test_every_source_lists_in_the_same_order_twice(source, make_folder, hub):
     root = make_folder({"train/n1": 2, "train/n2": 2})
     settings = {"source": source, "path": str(root), "wordnet_ids": IDS, "drawn_count": 4}
     assert listed(**settings) == listed(**settings) != []
+
+
+def test_training_and_colorize_take_the_same_files(tmp_path):
+    junk = ["._a.jpg", "__MACOSX/a.jpg", "@eaDir/a.jpg", "#recycle/a.jpg", "Thumbs.db", "notes.txt"]
+    names = [f"sea/{name}" for name in junk + [f"x{suffix}" for suffix in sorted(SUFFIXES)]]
+    for name in [*names, "reef/y.jpg"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "reef" / "link.jpg").symlink_to("../sea/x.jpg")
+    (tmp_path / "__MACOSX").mkdir()
+    coloured = list_folder(tmp_path, tmp_path / "out", SUFFIXES, lambda suffix: suffix)
+    trained = {name for name, _, _ in listed(path=str(tmp_path))}
+    assert trained == {item.path for item in coloured}
+    assert len(trained) == len(SUFFIXES) + 2

@@ -67,7 +67,7 @@ def test_known_labels_are_nested_and_stratified(prepared):
     assert not (known[0.01] & ~known[0.3]).any()
     assert not (known[0.3] & ~known[0.6]).any()
     for number in range(4):
-        members = prepared.is_train & (prepared.label == number)
+        members = (prepared.split == "train") & (prepared.label == number)
         assert (known[0.01] & members).sum() == 1
         assert (known[0.6] & members).sum() == round(0.6 * members.sum())
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from knowhue.data.loaders import Share, validation_batches
+from knowhue.data.loaders import Share, split_batches
 from knowhue.evaluation.evaluate import evaluate, per_class, predict_class, predict_colour, predict_gray
 
 CPU = torch.device("cpu")
@@ -16,7 +16,7 @@ def prepared(make_prepared):
 
 
 def batches(prepared, size=4, share=None):
-    return validation_batches(prepared, size, share or Share(), CPU)
+    return split_batches(prepared, "validation", size, share or Share(), CPU)
 
 
 def test_gray_is_wrong_by_the_chroma(prepared):
@@ -36,7 +36,7 @@ def test_one_colour_everywhere(prepared):
 
 def test_always_the_same_class(prepared):
     metrics = evaluate(predict_class(0, 2), batches(prepared)).metrics
-    labels = prepared.label[~prepared.is_train]
+    labels = prepared.label[prepared.split == "validation"]
     assert metrics["accuracy"] == np.mean(labels == 0)
     assert metrics["balanced_accuracy"] == 0.5
 

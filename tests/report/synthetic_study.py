@@ -88,9 +88,9 @@ def _write_pictures(folder: Path, names: list[str]) -> None:
         "counts": {"train": dict.fromkeys(names, 240) | {"unlabelled": 12},
                    "validation": dict.fromkeys(names, PER_CLASS) | {"unlabelled": 0}},
         "left_out": [
-            {"path": "coral_reef/00017.png", "part": "train", "reason": "near-gray: 2.1 is below 4.0"},
-            {"path": "jellyfish/00003.png", "part": "train", "reason": "near-gray: 3.0 is below 4.0"},
-            {"path": "seashore/00009.png", "part": "validation", "reason": "duplicate of 00008.png (train)"},
+            {"path": "coral_reef/00017.png", "split": "train", "reason": "near-gray: 2.1 is below 4.0"},
+            {"path": "jellyfish/00003.png", "split": "train", "reason": "near-gray: 3.0 is below 4.0"},
+            {"path": "seashore/00009.png", "split": "validation", "reason": "duplicate of 00008.png (train)"},
         ],
     })  # fmt: skip
     truth = _scenes(len(names), 0.0)
@@ -199,7 +199,7 @@ def _scores(
         own = [row for row in rows if row["label"] == name]
         per_class[name] |= {"ab_l1": float(np.mean([row["ab_l1"] for row in own]))} if colour else {}
         per_class[name] |= {"accuracy": float(confusion[label, label] / PER_CLASS)} if classes else {}
-    scores = {"part": "validation", "pictures": len(rows), "metrics": metrics, "per_class": per_class}
+    scores = {"split": "validation", "pictures": len(rows), "metrics": metrics, "per_class": per_class}
     return scores | ({"confusion": confusion.tolist()} if classes else {})
 
 

@@ -55,7 +55,7 @@ def test_samples_are_the_first_of_each_class(scored):
         np.load(work.root / "pictures" / "samples.npz"),
     )
     positions = sample_positions(work.prepared)
-    assert not work.prepared.is_train[positions].any()
+    assert (work.prepared.split[positions] == "validation").all()
     assert work.prepared.label[positions].tolist() == [0, 0, 1, 1]
     for arrays in (samples, truth):
         assert np.array_equal(arrays["index"], positions)

@@ -138,7 +138,7 @@ def prepare(
     set_: SetOption = None,
     out: OutOption = Path("runs/study"),
 ) -> None:
-    """Check, split and resize the pictures; say what was left out and why."""
+    """Check, split and resize the images; `pictures/manifest.csv` says of each what became of it."""
     settings = read_settings_with_pictures(pictures, preset, config, set_)
     from knowhue.apps.progress import showing_progress
     from knowhue.data.prepare import prepare as run
@@ -148,10 +148,9 @@ def prepare(
     with locked(out, "prepare"), showing_progress() as report:
         run(settings.pictures, out / "pictures", report)
     summary = read_json(out / "pictures" / "prepared.json")
-    for part, counts in summary["counts"].items():
-        say(f"{part}: " + ", ".join(f"{name} {count}" for name, count in counts.items() if count))
-    for left in summary["left_out"]:
-        say(f"left out: {left['path']} ({left['reason']})")
+    for split, counts in summary["counts"].items():
+        if any(counts.values()):
+            say(f"{split}: " + ", ".join(f"{name} {count}" for name, count in counts.items() if count))
     say(f"Prepared: {out / 'pictures'}")
 
 

@@ -75,7 +75,8 @@ def collect(
         "metrics": described_metrics(),
         "pictures": {
             "train": len(prepared.positions("train")),
-            "validation": len(prepared.positions("validation")),
+            "split": prepared.reporting_split,
+            "judged": len(prepared.positions(prepared.reporting_split)),
             "size_px": prepared.rgb.shape[1],
             "classes": list(prepared.classes),
         },
@@ -113,8 +114,7 @@ def _run(work: Work, plan: Plan, arm: str, seed: int, at_work: Mapping[str, Any]
     with np.load(folder / "samples.npz", allow_pickle=False) as file:
         if "diversity" in file:
             scores["diversity"] = float(file["diversity"].mean())
-    size = config.training.batch_size
-    seen = len(read_log(folder)) * (len(work.prepared.positions("train")) // size) * size
+    seen = sum(entry["pictures"] for entry in read_log(folder))
     return {
         "seed": seed,
         "state": read_json(folder / "status.json")["state"],
@@ -136,7 +136,7 @@ def _at_work(work: Work, asked: Asked, plan: Plan) -> dict[str, dict[str, Any]]:
         ended = runs_of(plan, name, work.root)
         if ended:
             models[name] = load_run(work, read_config(ended[0]), ended[0])
-    positions = work.prepared.positions("validation")[:TIMED_PICTURES]
+    positions = work.prepared.positions(work.prepared.reporting_split)[:TIMED_PICTURES]
     (batch,) = plain_batches(work.prepared, positions, TIMED_PICTURES, work.engine.device)
     seconds: dict[str, list[float]] = {name: [] for name in models}
     for _ in range(ROUNDS + 1):

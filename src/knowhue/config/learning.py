@@ -106,6 +106,10 @@ class Evaluation(Section):
     every_epochs: Annotated[int, Field(ge=0)] = Field(
         default=1, description="epochs between scores of the validation pictures; 0 scores only at the end"
     )
+    split: Literal["auto", "validation"] = Field(
+        default="auto",
+        description="split that final scores are from: auto is test where there is one; validation leaves test alone",
+    )
     recognition: bool = Field(
         default=False,
         description="how often a classifier of true-colour pictures recognises the colourings, per network",

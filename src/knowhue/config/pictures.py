@@ -27,7 +27,11 @@ class Pictures(Section):
     validation_share: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.2, description="share split off per class where the source has no validation part"
     )
-    split_seed: Annotated[int, Field(ge=0)] = Field(default=0, description="seed of that split")
+    test_share: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0,
+        description="share split off per class where the source has no test part; 0: the validation part reports",
+    )
+    split_seed: Annotated[int, Field(ge=0)] = Field(default=0, description="seed of these splits")
     min_colourfulness: Annotated[float, Field(ge=0)] = Field(
         default=4.0,
         description="Hasler-Suesstrunk colourfulness (0 to about 110) below which a picture is near-gray",
@@ -42,6 +46,15 @@ class Pictures(Section):
     class_colour: Share = Field(
         default=0.8, description="drawn: how far colour follows from class given the lightness, 0 to 1"
     )
+
+    @model_validator(mode="after")
+    def _something_is_left_to_train(self) -> "Pictures":
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError(
+                "`pictures.validation_share` and `pictures.test_share` should be below 1 together. Found "
+                f"{self.validation_share:g} and {self.test_share:g}."
+            )
+        return self
 
 
 class Supervision(Section):

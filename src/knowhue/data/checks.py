@@ -1,10 +1,14 @@
-"""Which pictures may not take part, and why; pure."""
+"""Which images may not take part, and which split each belongs to; pure."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from knowhue.errors import PictureError
+from knowhue.randomness import stream_seed
 
 
 def colourfulness(rgb: NDArray[np.uint8]) -> float:
@@ -31,42 +35,76 @@ def checksum(rgb: NDArray[np.uint8]) -> str:
     return hashlib.sha256(np.ascontiguousarray(rgb).tobytes()).hexdigest()
 
 
-def find_duplicates(names: Sequence[str], parts: Sequence[str], checksums: Sequence[str]) -> dict[int, str]:
-    """Positions of pictures that stand elsewhere too, with the reason.
+def order_of_choice(names: Sequence[str], labels: Sequence[str | None], splits: Sequence[str]) -> list[int]:
+    """Positions in an order in which, of several copies, the first is the one to keep.
 
-    Validation pictures are looked at first, so that a training copy of one is the copy that goes.
-
-    >>> find_duplicates(["a", "b"], ["train", "validation"], ["x", "x"])
-    {0: 'duplicate of b (validation)'}
+    What is reported on is never trained on, so test images come first, then validation images; an image with a label
+    comes before one without, and `reef.jpg` before `reef (1).jpg`.
     """
-    order = sorted(range(len(names)), key=lambda i: (parts[i] != "validation", i))
+    rank = {"test": 0, "validation": 1, "train": 2}
+    return sorted(
+        range(len(names)),
+        key=lambda i: (rank[splits[i]], labels[i] is None, len(names[i]), names[i]),
+    )
+
+
+def find_duplicates(checksums: Sequence[str]) -> dict[int, int]:
+    """Positions of images that stand before, too, and where they first do.
+
+    >>> find_duplicates(["x", "y", "x"])
+    {2: 0}
+    """
     first: dict[str, int] = {}
-    reasons: dict[int, str] = {}
-    for position in order:
-        original = first.setdefault(checksums[position], position)
-        if original != position:
-            reasons[position] = f"duplicate of {names[original]} ({parts[original]})"
-    return reasons
+    seen = [first.setdefault(checksum, position) for position, checksum in enumerate(checksums)]
+    return {position: original for position, original in enumerate(seen) if original != position}
 
 
-def stratified_split(labels: Sequence[str | None], share: float, generator: np.random.Generator) -> list[str]:
-    """Give each picture a part; every class gives the same share, unlabelled pictures train.
+def stratified_split(
+    labels: Sequence[str | None], names: Sequence[str], shares: Mapping[str, float], seed: int
+) -> list[str]:
+    """Give each image a split; every class gives the same shares, unlabelled images train.
+
+    Each class is put in an order that its images' names and the seed decide one by one, so an image more or less
+    moves no other, but for the one at the border.
 
     Args:
         labels: class name, or None where unknown.
-        share: of each class for validation, above 0 and below 1; rounded, at least one picture.
-        generator: chooses them.
+        names: of the images, all different.
+        shares: of each class, by split, together below 1; rounded, at least one image. The rest trains.
+        seed: of the order.
 
-    >>> stratified_split(["a", "a", "b", "b", None], 0.5, np.random.default_rng(0)).count("validation")
+    >>> stratified_split(["a", "a", "b", "b", None], "vwxyz", {"validation": 0.5}, 0).count("validation")
     2
     """
-    parts = ["train"] * len(labels)
-    for name in sorted(unique(labels)):
-        members = [i for i, label in enumerate(labels) if label == name]
-        chosen = generator.permutation(members)[: max(1, round(share * len(members)))]
-        for position in chosen:
-            parts[position] = "validation"
-    return parts
+    splits = ["train"] * len(labels)
+    for label in sorted(unique(labels)):
+        members = [i for i, each in enumerate(labels) if each == label]
+        members.sort(key=lambda i: stream_seed(seed, "split", names[i]))
+        taken = 0
+        for split, share in shares.items():
+            count = max(1, round(share * len(members)))
+            for position in members[taken : taken + count]:
+                splits[position] = split
+            taken += count
+    return splits
+
+
+def refuse_odd_names(names: Iterable[str]) -> None:
+    """Class names go into figures, tables and pages: what these cannot hold is refused before anything is read.
+
+    Raises:
+        PictureError: a name is empty, is not UTF-8, or holds control characters.
+    """
+    for name in sorted(names):
+        if not name.strip() or any(unicodedata.category(sign) in _NO_TEXT for sign in name):
+            raise PictureError(
+                "The name of a class should be printable text: no control characters, and UTF-8. "
+                f"Found {name!a}. Rename its folder."
+            )
+
+
+_NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode categories: control, surrogate (how Python holds bytes that are no UTF-8), line and paragraph separators."""
 
 
 def unique(labels: Iterable[str | None]) -> set[str]:

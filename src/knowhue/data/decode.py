@@ -1,5 +1,6 @@
 """Any picture file to 8-bit sRGB: orientation, colour profile, depth and alpha handled, limits first."""
 
+import importlib
 import io
 import warnings
 from pathlib import Path
@@ -9,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
 from knowhue.errors import PictureError
+from knowhue.image_files import SUFFIXES_OF
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit, a quarter of a gigapixel of RGB
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".jp2"})
 
 
 def decode(path: Path) -> Image.Image:
@@ -21,6 +22,10 @@ def decode(path: Path) -> Image.Image:
         PictureError: the file is missing, no picture, damaged, or has more than `MAX_PIXELS` pixels.
     """
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise PictureError("unreadable: it is a device or a pipe")
+        if path.suffix.lower() in SUFFIXES_OF["HEIC"]:
+            _learn_heic()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of what is checked, or mended, here
             with Image.open(path) as image:
@@ -32,6 +37,16 @@ def decode(path: Path) -> Image.Image:
         raise PictureError(f"it has more than {MAX_PIXELS:,} pixels") from None
     except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, ...
         raise PictureError(f"unreadable: {_first_line(error)}") from None
+
+
+def _learn_heic() -> None:
+    """Let Pillow open HEIC, by a package that the user may have."""
+    try:
+        importlib.import_module("pillow_heif").register_heif_opener()
+    except ImportError:
+        raise PictureError(
+            "unreadable: HEIC needs a decoder, pip install pillow-heif; or save it as JPEG"
+        ) from None
 
 
 def _refuse_too_large(image: Image.Image) -> None:

@@ -157,11 +157,11 @@ def endless(pool: NDArray[np.int64], seed: int, name: str, start: int, count: in
     return np.concatenate(passes)[begin : begin + count]
 
 
-def validation_batches(
-    prepared: Prepared, batch_size: int, share: Share, device: torch.device
+def split_batches(
+    prepared: Prepared, split: str, batch_size: int, share: Share, device: torch.device
 ) -> Iterator[Batch]:
-    """The validation pictures as they are, each on exactly one process."""
-    mine = prepared.positions("validation")[share.rank :: share.world]
+    """The images of a split as they are, each on exactly one process."""
+    mine = prepared.positions(split)[share.rank :: share.world]
     yield from plain_batches(prepared, mine, batch_size, device)
 
 

@@ -1,6 +1,6 @@
 """Copies that are not equal pixel by pixel: re-encoded, resized, slightly cropped, brightened, mirrored; pure."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -52,28 +52,20 @@ def signatures(blocks: Iterable[NDArray[np.uint8]]) -> Signatures:
     return Signatures(np.concatenate(upright), np.concatenate(mirrored), np.concatenate(thumbs))
 
 
-def find_near_duplicates(
-    names: Sequence[str], parts: Sequence[str], found: Signatures, limit_bits: int
-) -> dict[int, str]:
-    """Positions of pictures that resemble one that stays, with the reason.
+def find_near_duplicates(found: Signatures, limit_bits: int) -> dict[int, int]:
+    """Positions of images that resemble one before them that stays, and which that is.
 
-    Validation pictures are looked at first, so that a training copy of one is the copy that goes. A picture
-    is only compared with those that stay: what resembles a copy alone stays too.
+    An image is only compared with those that stay: what resembles a copy alone stays too.
 
     Args:
-        names: of the pictures.
-        parts: `train` or `validation`, each.
-        found: their signatures.
+        found: signatures, in the order of `checks.order_of_choice`.
         limit_bits: bits of `BITS` that the hashes of copies may differ in, 0 to 16.
     """
-    order = np.array(sorted(range(len(names)), key=lambda i: (parts[i] != "validation", i)), np.int64)
-    ordered = Signatures(found.upright[order], found.mirrored[order], found.thumbs[order])
-    reasons: dict[int, str] = {}
-    for first, second in near_pairs(ordered, limit_bits):
-        original, copy = int(order[first]), int(order[second])
-        if original not in reasons and copy not in reasons:
-            reasons[copy] = f"near-duplicate of {names[original]} ({parts[original]})"
-    return reasons
+    copies: dict[int, int] = {}
+    for original, copy in near_pairs(found, limit_bits).tolist():
+        if original not in copies and copy not in copies:
+            copies[copy] = original
+    return copies
 
 
 def near_pairs(found: Signatures, limit_bits: int) -> Pairs:

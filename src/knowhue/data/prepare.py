@@ -1,13 +1,13 @@
-"""Decode, check, split and resize every picture once; what training reads is one array and its manifest."""
+"""Decode, check, split and resize every image once; what training reads is one array and its manifest."""
 
-import csv
 import os
+import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,46 +15,40 @@ from PIL import Image, ImageOps
 
 from knowhue.arrays import allocate
 from knowhue.config import Pictures, fingerprint
-from knowhue.data.checks import checksum, colourfulness, find_duplicates, stratified_split, unique
+from knowhue.data.checks import (
+    checksum,
+    colourfulness,
+    find_duplicates,
+    order_of_choice,
+    refuse_odd_names,
+    stratified_split,
+    unique,
+)
 from knowhue.data.near_duplicates import find_near_duplicates, signatures
+from knowhue.data.prepared import (
+    ARRAY,
+    COLUMNS,
+    MANIFEST,
+    SPLITS,
+    SUMMARY,
+    VERSION,
+    Prepared,
+    Row,
+    find_damage,
+    identify,
+    load_prepared,
+    read_summary,
+)
 from knowhue.data.sources import Item, list_items
 from knowhue.errors import PictureError, RunError
-from knowhue.randomness import stream
-from knowhue.runs import Report, pictures_in_use, remove_if_empty, require_writable
-from knowhue.storage import read_json, replacing, write_json
+from knowhue.runs import Report, locked, pictures_in_use, remove_if_empty, require_writable
+from knowhue.storage import digest, put_in_place, write_csv, write_json
 
-VERSION = 2
-PARTS = ("train", "validation")
-COLUMNS = ("index", "path", "part", "label", "status", "reason", "colourfulness", "width", "height", "sha256")
+__all__ = ["COLUMNS", "SPLITS", "Prepared", "load_prepared", "prepare"]
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Pictures ready to train on.
-
-    Attributes:
-        classes: names, in the order of the label indices.
-        rgb: (N, size, size, 3) uint8 sRGB, memory-mapped.
-        label: (N,) class index, -1 where unknown.
-        is_train: (N,) which part each picture belongs to.
-        paths: where each picture came from.
-        fingerprint: changes when any picture, label or part does.
-    """
-
-    classes: tuple[str, ...]
-    rgb: NDArray[np.uint8]
-    label: NDArray[np.int64]
-    is_train: NDArray[np.bool_]
-    paths: tuple[str, ...]
-    fingerprint: str
-
-    def positions(self, part: str) -> NDArray[np.int64]:
-        """Indices of the pictures of `train` or `validation`."""
-        return np.flatnonzero(self.is_train if part == "train" else ~self.is_train)
-
-
-class _Row(NamedTuple):
-    """A line of the manifest before its index is known; `checksum` is empty where nothing could be read."""
+class _Read(NamedTuple):
+    """An image after it was read; `checksum` is empty where nothing could be read."""
 
     item: Item
     reason: str
@@ -63,195 +57,271 @@ class _Row(NamedTuple):
     checksum: str = ""
 
 
-def prepare(pictures: Pictures, folder: Path, report: Report = lambda _: None) -> Prepared:
-    """Make `folder` hold the configured pictures; work already done is not repeated.
+def prepare(
+    pictures: Pictures,
+    folder: Path,
+    report: Report = lambda _: None,
+    evaluated_on: Literal["auto", "validation"] = "auto",
+) -> Prepared:
+    """Make `folder` hold the configured images; work already done is not repeated, damage heals.
 
     Args:
         pictures: where they come from, their size, the rules.
         folder: where the array, the manifest and the summary go; below the study folder.
-        report: told `{"stage": "prepare", "done": n, "total": n}`.
+        report: told `{"stage": "prepare", "done": n, "total": n}`, and in one note what was left out.
+        evaluated_on: `Evaluation.split`.
 
     Raises:
-        PictureError: no pictures, one class, or too few of one; what was left out is in the message.
-        RunError: the folder cannot be written, or runs beside it were trained on other pictures.
+        PictureError: no images, one class, or too few of one; what was left out is in the message.
+        RunError: the folder cannot be written, or runs beside it were trained on other images.
     """
     items = list_items(pictures)
-    stamps = [(*item[:3], item.stamp) for item in items]
-    key = fingerprint([VERSION, pictures.model_dump(mode="json"), stamps])
-    summary = folder / "prepared.json"
-    if not summary.exists() or read_json(summary)["key"] != key:
-        require_writable(folder)
-        scratch = folder / ".pictures.npy"
-        try:
-            side = pictures.size_px
-            array = allocate(scratch, (len(items), side, side, 3), np.uint8)
-            rows = list(_read_all(items, pictures, array, report))
-            _write(rows, array, pictures, folder, key)
-        finally:
-            scratch.unlink(missing_ok=True)
-            remove_if_empty(folder)
-    return load_prepared(folder)
-
-
-def load_prepared(folder: Path) -> Prepared:
-    """Open what `prepare` made.
-
-    Raises:
-        RunError: nothing prepared there.
-    """
-    summary = read_json(folder / "prepared.json")
-    with (folder / "manifest.csv").open(encoding="utf-8", newline="") as file:
-        kept = [row for row in csv.DictReader(file) if row["status"] == "kept"]
-    number = {name: i for i, name in enumerate(summary["classes"])}
-    return Prepared(
-        classes=tuple(summary["classes"]),
-        rgb=np.load(folder / "pictures.npy", mmap_mode="r"),
-        label=np.array([number.get(row["label"], -1) for row in kept], dtype=np.int64),
-        is_train=np.array([row["part"] == "train" for row in kept]),
-        paths=tuple(row["path"] for row in kept),
-        fingerprint=summary["fingerprint"],
+    refuse_odd_names(unique(item.label for item in items))
+    key = fingerprint(
+        [VERSION, pictures.model_dump(mode="json"), [item._replace(load=None) for item in items]]  # pyright: ignore
     )
+    with locked(folder.parent, "prepare"):
+        if not _is_there(folder, key, report):
+            _prepare(items, pictures, folder, key, report)
+    if said := left_out_sentence(read_summary(folder)):
+        report({"stage": "note", "text": f"{said}; see {folder.name}/{MANIFEST}"})
+    return load_prepared(folder, evaluated_on, thorough=False)
+
+
+def left_out_sentence(summary: dict[str, Any]) -> str:
+    """What was left out and skipped, counted; nothing if everything is used.
+
+    >>> left_out_sentence({"left_out": [{"reason": "near-gray: 3"}], "skipped": {"hidden": 2}, "images": 9})
+    '1 of 9 images left out (1 near-gray); 2 other files skipped (2 hidden)'
+    """
+    said = []
+    if summary["left_out"]:
+        left = Counter(_kind(row["reason"]) for row in summary["left_out"])
+        said.append(f"{left.total()} of {summary['images']} images left out ({_counted(left)})")
+    if skipped := summary["skipped"]:
+        number = sum(skipped.values())
+        said.append(f"{number} other file{'s' * (number != 1)} skipped ({_counted(skipped)})")
+    return "; ".join(said)
+
+
+def _counted(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in Counter(reasons).most_common())
+
+
+def _is_there(folder: Path, key: str, report: Report) -> bool:
+    """Whether the folder holds these images, whole."""
+    if not (folder / SUMMARY).exists():
+        return False
+    try:
+        summary = read_summary(folder)
+    except RunError:
+        return False
+    if summary["key"] != key:
+        return False
+    if damage := find_damage(folder, summary):
+        report({"stage": "note", "text": f"{damage} since the images were prepared: they are prepared anew"})
+    return not damage
+
+
+def _prepare(items: list[Item], pictures: Pictures, folder: Path, key: str, report: Report) -> None:
+    require_writable(folder)
+    side, images = pictures.size_px, [item for item in items if not item.skipped]
+    try:
+        with _scratch(folder, (len(images), side, side, 3)) as (array, _):
+            read = list(_read_all(images, pictures, array, report))
+            splits, reasons = _choose(read, array, pictures)
+            classes = sorted(unique(item.label for item in images))
+            _require_enough(read, splits, reasons, classes, pictures)
+            kept = [i for i, reason in enumerate(reasons) if not reason]
+            rows = _manifest(read, splits, reasons, [item for item in items if item.skipped])
+            identity = identify([row for row in rows if row["status"] == "kept"])
+            _refuse_change_under_runs(folder, identity)
+            _write(rows, array, kept, folder)
+    finally:
+        remove_if_empty(folder)
+    summary = _summary(rows, classes, pictures)
+    checksums = {name: digest(folder / name) for name in (MANIFEST, ARRAY)}
+    write_json(
+        folder / SUMMARY,
+        {"version": VERSION, **summary, "key": key, "fingerprint": identity, "checksums": checksums},
+    )
+
+
+@contextmanager
+def _scratch(folder: Path, shape: tuple[int, ...]) -> Iterator[tuple[NDArray[np.uint8], Path]]:
+    """An array in a file that nobody else has, gone at the end unless it was moved away."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{ARRAY}.")
+    os.close(handle)
+    try:
+        yield allocate(Path(name), shape, np.uint8), Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def _read_all(
     items: Sequence[Item], pictures: Pictures, array: NDArray[np.uint8], report: Report
-) -> Iterator[_Row]:
-    """Read every picture, several at a time, into its row of `array`."""
+) -> Iterator[_Read]:
+    """Read every image, several at a time, into its row of `array`."""
 
-    def read(position: int) -> _Row:
+    def read(position: int) -> _Read:
         return _read(items[position], pictures, array[position])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, row in enumerate(pool.map(read, range(len(items))), start=1):
-            yield row
+        for done, one in enumerate(pool.map(read, range(len(items))), start=1):
+            yield one
             report({"stage": "prepare", "done": done, "total": len(items)})
 
 
-def _read(item: Item, pictures: Pictures, out: NDArray[np.uint8]) -> _Row:
+def _read(item: Item, pictures: Pictures, out: NDArray[np.uint8]) -> _Read:
     try:
         image = item.load()
     except PictureError as error:
-        return _Row(item, str(error))
+        return _Read(item, str(error))
     side = pictures.size_px
     out[:] = np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS))
     colour = colourfulness(out)
     gray = f"near-gray: colourfulness {colour:.1f} is below {pictures.min_colourfulness:g}"
-    return _Row(item, gray if colour < pictures.min_colourfulness else "", colour, image.size, checksum(out))
+    return _Read(item, gray if colour < pictures.min_colourfulness else "", colour, image.size, checksum(out))
 
 
-def _write(rows: list[_Row], array: NDArray[np.uint8], pictures: Pictures, folder: Path, key: str) -> None:
-    parts = _parts(rows, pictures)
-    reasons = _reasons(rows, parts, array, pictures.duplicate_distance_bits)
-    classes = sorted(unique(row.item.label for row in rows))
-    _require_enough(rows, parts, reasons, classes, pictures)
-    kept = [i for i, reason in enumerate(reasons) if not reason]
-    identity = fingerprint([(rows[i].checksum, rows[i].item.label, parts[i]) for i in kept])
-    _refuse_change_under_runs(folder, identity)
-    (folder / "prepared.json").unlink(missing_ok=True)  # it vouches for the array; written last
-    final = allocate(folder / "pictures.npy", (len(kept), *array.shape[1:]), np.uint8)
-    for position, i in enumerate(kept):
-        final[position] = array[i]
-    final.flush()
-    with replacing(folder / "manifest.csv") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(_manifest(rows, parts, reasons))
-    summary = _summary(rows, parts, reasons, classes, pictures)
-    write_json(folder / "prepared.json", {**summary, "key": key, "fingerprint": identity})
+def _choose(read: list[_Read], array: NDArray[np.uint8], pictures: Pictures) -> tuple[list[str], list[str]]:
+    """The split of each image, and why it is left out, or nothing.
+
+    What is damaged, near-gray or a copy goes first, the rest is split: it never moves the split.
+    """
+    reasons = [each.reason for each in read]
+    items = [each.item for each in read]
+    order = [
+        i
+        for i in order_of_choice(*zip(*((it.name, it.label, it.split) for it in items), strict=True))
+        if not reasons[i]
+    ]
+    copies = {
+        order[a]: (order[b], "duplicate")
+        for a, b in find_duplicates([read[i].checksum for i in order]).items()
+    }
+    order = [i for i in order if i not in copies]
+    if pictures.duplicate_distance_bits:
+        found = signatures(array[order[at : at + 256]] for at in range(0, len(order), 256))
+        near = find_near_duplicates(found, pictures.duplicate_distance_bits)
+        copies |= {order[a]: (order[b], "near-duplicate") for a, b in near.items()}
+    kept = [i for i in range(len(read)) if not reasons[i] and i not in copies]
+    splits = _split(items, kept, pictures)
+    for copy, (original, kind) in copies.items():
+        reasons[copy] = f"{kind} of {items[original].name} ({splits[original]})"
+    return splits, reasons
+
+
+def _split(items: list[Item], kept: list[int], pictures: Pictures) -> list[str]:
+    """Splits as the source gives them; those that it does not give are split off from its training images."""
+    splits = [item.split for item in items]
+    shares = {"test": pictures.test_share, "validation": pictures.validation_share}
+    missing = {split: share for split, share in shares.items() if share and split not in splits}
+    pool = [i for i in kept if splits[i] == "train"]
+    chosen = stratified_split(
+        [items[i].label for i in pool], [items[i].name for i in pool], missing, pictures.split_seed
+    )
+    for i, split in zip(pool, chosen, strict=True):
+        splits[i] = split
+    return splits
+
+
+def _require_enough(
+    read: list[_Read], splits: list[str], reasons: list[str], classes: list[str], pictures: Pictures
+) -> None:
+    left_out = Counter(map(_kind, filter(None, reasons)))
+    why = f" Left out: {_counted(left_out)}." if left_out else ""
+    if len(classes) < 2:
+        raise PictureError(
+            f"The images should be of at least 2 classes, one folder each. Found {len(classes)}: "
+            f"{', '.join(classes) or 'none'}.{why} Put them into <class>/ folders."
+        )
+    if left_out["near-gray"] == len(reasons):
+        raise PictureError(
+            f"The images should be in colour: colours are learnt from them. Found {len(reasons)} images, all of them "
+            "near-gray. Train on colour images, and colour these with the model; or lower "
+            "`pictures.min_colourfulness` if they are in faint colours."
+        )
+    found = Counter(each.item.label for each in read)
+    usable = Counter(
+        (each.item.label, split) for each, split, why in zip(read, splits, reasons, strict=True) if not why
+    )
+    needed = {"train": pictures.min_per_class, "validation": 1, "test": int("test" in splits)}
+    for split, need in needed.items():
+        few = [name for name in classes if usable[name, split] < need]
+        if few:
+            said = "; ".join(f"{name} {usable[name, split]} ({_of(name, found, usable)})" for name in few)
+            raise PictureError(
+                f"Each class needs at least {need} usable {split} images. Found {said}.{why} Add images, remove the "
+                "class, or lower `pictures.min_per_class`."
+            )
+
+
+def _of(name: str, found: Counter[str | None], usable: Counter[tuple[str | None, str]]) -> str:
+    """What became of the images of a class."""
+    counts = {split: usable[name, split] for split in SPLITS if usable[name, split]}
+    counts["left out"] = found[name] - sum(counts.values())
+    return (
+        f"of {found[name]} found: {', '.join(f'{count} {what}' for what, count in counts.items() if count)}"
+    )
+
+
+def _kind(reason: str) -> str:
+    return reason.partition(":")[0].partition(" of ")[0]
 
 
 def _refuse_change_under_runs(folder: Path, identity: str) -> None:
-    """Runs are worth nothing without the pictures that they were trained on: those are never overwritten."""
-    summary = folder / "prepared.json"
-    old = read_json(summary)["fingerprint"] if summary.exists() else identity
-    if old != identity and old in pictures_in_use(folder.parent):
+    """Runs are worth nothing without the images that they were trained on: those are never overwritten."""
+    if pictures_in_use(folder.parent) - {"", identity}:
         raise RunError(
             f"`{folder.parent}` holds runs that were trained on other pictures: some were added, changed or removed "
             "since, or are prepared in another way. Name another folder with --out, or bring the old ones back."
         )
 
 
-def _parts(rows: list[_Row], pictures: Pictures) -> list[str]:
-    """Parts as the source gives them, the rest split; damaged pictures do not shift the split."""
-    free = [i for i, row in enumerate(rows) if row.item.part is None]
-    generator = stream(pictures.split_seed, "split")
-    split = stratified_split([rows[i].item.label for i in free], pictures.validation_share, generator)
-    parts = [row.item.part or "train" for row in rows]
-    for i, part in zip(free, split, strict=True):
-        parts[i] = part
-    return parts
-
-
-def _reasons(rows: list[_Row], parts: list[str], array: NDArray[np.uint8], limit_bits: int) -> list[str]:
-    """Why each picture is left out, or nothing; near-duplicates are looked for among what is left."""
-    reasons = [row.reason for row in rows]
-    usable, names, own = _usable(rows, parts, reasons)
-    for position, reason in find_duplicates(names, own, [rows[i].checksum for i in usable]).items():
-        reasons[usable[position]] = reason
-    if limit_bits:
-        usable, names, own = _usable(rows, parts, reasons)
-        found = signatures(_blocks(array, usable))
-        for position, reason in find_near_duplicates(names, own, found, limit_bits).items():
-            reasons[usable[position]] = reason
-    return reasons
-
-
-def _usable(rows: list[_Row], parts: list[str], reasons: list[str]) -> tuple[list[int], list[str], list[str]]:
-    """Positions, names and parts of the pictures that there is nothing against so far."""
-    usable = [i for i, reason in enumerate(reasons) if not reason]
-    return usable, [rows[i].item.name for i in usable], [parts[i] for i in usable]
-
-
-def _blocks(array: NDArray[np.uint8], positions: list[int], size: int = 256) -> Iterator[NDArray[np.uint8]]:
-    return (array[positions[at : at + size]] for at in range(0, len(positions), size))
-
-
-def _require_enough(
-    rows: list[_Row], parts: list[str], reasons: list[str], classes: list[str], pictures: Pictures
-) -> None:
-    left_out = Counter(reason.partition(":")[0].partition(" of ")[0] for reason in reasons if reason)
-    why = f" Left out: {', '.join(f'{n} {reason}' for reason, n in left_out.items())}." if left_out else ""
-    if len(classes) < 2:
-        raise PictureError(
-            f"The pictures should be of at least 2 classes, one folder each. Found {len(classes)}: "
-            f"{', '.join(classes) or 'none'}.{why} Put them into <class>/ folders."
-        )
-    counts = Counter(
-        (row.item.label, part) for row, part, reason in zip(rows, parts, reasons, strict=True) if not reason
-    )
-    for part, need in (("train", pictures.min_per_class), ("validation", 1)):
-        few = {name: counts[name, part] for name in classes if counts[name, part] < need}
-        if few:
-            found = ", ".join(f"{name} {count}" for name, count in few.items())
-            raise PictureError(
-                f"Each class needs at least {need} usable {part} pictures. Found {found}.{why} Add pictures, "
-                "remove the class, or lower `pictures.min_per_class`."
-            )
-
-
-def _manifest(rows: list[_Row], parts: list[str], reasons: list[str]) -> Iterator[tuple[Any, ...]]:
-    index = 0
-    for row, part, reason in zip(rows, parts, reasons, strict=True):
-        width, height = row.size
-        status = "left out" if reason else "kept"
-        position = "" if reason else index
+def _manifest(read: list[_Read], splits: list[str], reasons: list[str], skipped: list[Item]) -> list[Row]:
+    """A line for every image in the order of the source, then one for every file that was skipped."""
+    rows, index = [], 0
+    for one, split, reason in zip(read, splits, reasons, strict=True):
+        status, position = ("left out", "") if reason else ("kept", str(index))
         index += not reason
-        yield (
-            position, row.item.name, part, row.item.label or "", status, reason,
-            f"{row.colourfulness:.2f}", width, height, row.checksum,
+        values = (
+            position, one.item.name, split, one.item.label or "", status, reason,
+            f"{one.colourfulness:.2f}", *map(str, one.size), one.checksum,
         )  # fmt: skip
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
+    blank = dict.fromkeys(COLUMNS, "")
+    return rows + [blank | {"path": it.name, "status": "skipped", "reason": it.skipped} for it in skipped]
 
 
-def _summary(
-    rows: list[_Row], parts: list[str], reasons: list[str], classes: list[str], pictures: Pictures
-) -> dict[str, Any]:
-    zipped = list(zip(rows, parts, reasons, strict=True))
-    counts = Counter((part, row.item.label or "unlabelled") for row, part, reason in zipped if not reason)
+def _write(rows: list[Row], array: NDArray[np.uint8], kept: list[int], folder: Path) -> None:
+    """Both files whole: a process that has the old array open keeps it, and a reader never meets half of one."""
+    (folder / SUMMARY).unlink(missing_ok=True)  # it vouches for the others; written last
+    with _scratch(folder, (len(kept), *array.shape[1:])) as (final, path):
+        for position, i in enumerate(kept):
+            final[position] = array[i]
+        final.flush()  # pyright: ignore[reportAttributeAccessIssue]
+        path.chmod(0o644)
+        put_in_place(path, folder / ARRAY)
+    write_csv(folder / MANIFEST, [COLUMNS, *([row[name] for name in COLUMNS] for row in rows)])
+
+
+def _summary(rows: list[Row], classes: list[str], pictures: Pictures) -> dict[str, Any]:
+    counts = Counter((row["split"], row["label"] or "unlabelled") for row in rows if row["status"] == "kept")
     return {
         "classes": classes,
         "size_px": pictures.size_px,
         "source": pictures.source,
         "path": pictures.path,
-        "counts": {part: {name: counts[part, name] for name in [*classes, "unlabelled"]} for part in PARTS},
-        "left_out": [{"path": r.item.name, "part": p, "reason": reason} for r, p, reason in zipped if reason],
+        "counts": {
+            split: {name: counts[split, name] for name in [*classes, "unlabelled"]} for split in SPLITS
+        },
+        "images": sum(row["status"] != "skipped" for row in rows),
+        "left_out": [
+            {name: row[name] for name in ("path", "split", "reason")}
+            for row in rows
+            if row["status"] == "left out"
+        ],
+        "skipped": Counter(row["reason"] for row in rows if row["status"] == "skipped"),
     }

@@ -1,6 +1,7 @@
-"""Where pictures come from. Each source lists names, parts and labels at once and decodes later."""
+"""Where images come from. Each source lists names, splits and labels at once and decodes later."""
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -10,40 +11,50 @@ from PIL import Image
 
 from knowhue.config import Pictures
 from knowhue.data import drawn
-from knowhue.data.decode import SUFFIXES, decode, to_srgb
+from knowhue.data.decode import decode, to_srgb
 from knowhue.errors import ConfigError, PictureError
+from knowhue.image_files import walk, why_hidden
 
 UNLABELLED = "unlabelled"
-VALIDATION_NAMES = ("val", "valid", "validation")
-PART_NAMES = frozenset({*VALIDATION_NAMES, "train", "training", "test", "testing"})
+SPLIT_NAMES = {
+    "train": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+"""Names of folders, and of a dataset's splits, and the split that they hold."""
 
 
 class Item(NamedTuple):
-    """One picture before it is read.
+    """One image before it is read, or a file that is not looked at.
 
-    `part` is `train`, `validation`, or None where the source leaves the split to us; `label` is a class
-    name, or None where unknown; `stamp` changes when the picture does.
+    `split` is `train`, `validation` or `test`; from `train` is split off what the source does not give. `label` is
+    a class name, or None where unknown; `stamp` changes when the image does; `skipped` says why a file is not
+    looked at, and is empty for images.
     """
 
     name: str
-    part: str | None
+    split: str
     label: str | None
     load: Callable[[], Image.Image]
     stamp: str
+    skipped: str = ""
 
 
 def list_items(pictures: Pictures) -> list[Item]:
-    """All pictures of the configured source, in a fixed order.
+    """All images of the configured source, and what lies among them and is skipped, in a fixed order.
 
     Raises:
         PictureError: nothing there; the message says what was looked for.
         ConfigError: the source needs a setting that is missing.
     """
     items = SOURCES[pictures.source](pictures)
-    if not items:
+    if all(item.skipped for item in items):
         raise PictureError(
-            f"`{pictures.path}` should hold pictures as <class>/*.jpg, or train/<class>/ and val/<class>/. "
-            "Found none. Check the path, or try the built-in set: knowhue study --preset demo"
+            f"`{pictures.path}` should hold images as <class>/*.jpg, or train/<class>/ and val/<class>/. "
+            f"Found none{_others(items)}. Check the path, or try the built-in set: knowhue study --preset demo"
         )
     return items
 
@@ -59,22 +70,68 @@ def require_source(pictures: Pictures) -> None:
 
 
 def from_folder(pictures: Pictures) -> list[Item]:
-    """`train/<class>/` and `val/<class>/`, or `<class>/` alone; `unlabelled/` trains colour only."""
+    """`train/<class>/`, `val/<class>/` and `test/<class>/`, or `<class>/` alone; `unlabelled/` trains colour only."""
     root = _root(pictures)
-    unlabelled = _folder_items(root, root / UNLABELLED, "train", None)
-    train, validation = root / "train", _first_existing(root, VALIDATION_NAMES)
-    parts = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name.lower() in PART_NAMES)
-    if set(parts) - {"train", *VALIDATION_NAMES} or (parts and not train.is_dir()):
+    splits = _splits_of(root)
+    items = [_placed(root, found.path, found.skipped, splits) for found in walk(root)]
+    for home in splits or [""]:
+        _require_images(root, root / home, items)
+    # of two equal images the first stays, and should be the labelled one
+    place = ("train", "validation", "test").index
+    return sorted(items, key=lambda item: (item.label is None, place(item.split), item.name))
+
+
+def _splits_of(root: Path) -> dict[str, str]:
+    """Folders that are splits, and which; none where the classes lie in the root."""
+    named = sorted(
+        p.name for p in root.iterdir() if p.is_dir() and p.name.lower() in {*SPLIT_NAMES, "training"}
+    )
+    known = {name: SPLIT_NAMES[name] for name in named if name in SPLIT_NAMES}
+    if named and (len(set(known.values())) < len(named) or "train" not in known):
         raise PictureError(
-            f"`{root}` should hold train/<class>/ and val/<class>/, or <class>/ alone. Found the folders "
-            f"{', '.join(parts)}. Rename them, or move what should not be used elsewhere."
+            f"`{root}` should hold train/<class>/, and val/<class>/ and test/<class>/ if there are any, or <class>/ "
+            f"alone. Found the folders {', '.join(named)}. Rename them, or move what should not be used elsewhere."
         )
-    if not train.is_dir():
-        return _class_items(root, root, None, skip={UNLABELLED}) + unlabelled
-    unlabelled += _folder_items(root, train / UNLABELLED, "train", None)
-    items = _class_items(root, train, "train" if validation else None, skip={UNLABELLED})
-    items += _class_items(root, validation, "validation", skip={UNLABELLED}) if validation else []
-    return items + unlabelled  # last: of two equal pictures the first stays, and should be the labelled one
+    return known
+
+
+def _placed(root: Path, path: Path, skipped: str, splits: Mapping[str, str]) -> Item:
+    """What a file below the root is, by the folders that it lies in."""
+    name = path.relative_to(root)
+    folders = name.parts[:-1]
+    split, label = "train", None
+    if folders and folders[0] in splits:
+        split, folders = splits[folders[0]], folders[1:]
+    elif splits and folders[:1] != (UNLABELLED,):
+        skipped = skipped or "outside " + ", ".join(splits)
+    if folders and folders[0] != UNLABELLED:
+        label = folders[0]
+    elif folders and split != "train":
+        skipped = skipped or "unlabelled images train only"
+    elif not folders:
+        skipped = skipped or "in no folder of a class"
+    return Item(name.as_posix(), split, label, partial(decode, path), _stamp(path), skipped)
+
+
+def _require_images(root: Path, home: Path, items: Sequence[Item]) -> None:
+    """No class may vanish because its folder is empty, or holds other kinds of files."""
+    for folder in sorted(p for p in home.iterdir() if p.is_dir() and not why_hidden(p.name)):
+        name = folder.relative_to(root).as_posix()
+        inside = [item for item in items if item.name == name or item.name.startswith(f"{name}/")]
+        is_class = folder.name != UNLABELLED and (home != root or folder.name not in SPLIT_NAMES)
+        if is_class and all(item.skipped for item in inside):
+            raise PictureError(
+                f"`{folder}` should hold the images of a class. Found none{_others(inside)}. Put some there, or remove "
+                "the folder."
+            )
+
+
+def _others(items: Sequence[Item]) -> str:
+    """What was found instead of images, counted."""
+    counts = Counter(item.skipped for item in items)
+    return (
+        f", but {', '.join(f'{count} {reason}' for reason, count in counts.most_common(4))}" if counts else ""
+    )
 
 
 def from_imagenet(pictures: Pictures) -> list[Item]:
@@ -90,24 +147,21 @@ def from_imagenet(pictures: Pictures) -> list[Item]:
         root,
     )
     train = data / "train" if (data / "train").is_dir() else data
-    validation = _first_existing(data, VALIDATION_NAMES)
-    labelled = {
-        name: word
-        for name, word in pictures.wordnet_ids.items()
-        if validation and (validation / word).is_dir()
-    }
-    split_ourselves = len(labelled) < len(pictures.wordnet_ids)  # the raw ILSVRC validation folder is flat
+    given = [  # the raw ILSVRC validation folder is flat: then the split is ours
+        (data / folder, split)
+        for folder, split in SPLIT_NAMES.items()
+        if split != "train" and all((data / folder / word).is_dir() for word in pictures.wordnet_ids.values())
+    ]
     items: list[Item] = []
     for name, word in sorted(pictures.wordnet_ids.items()):
-        found = _folder_items(root, train / word, None if split_ourselves else "train", name)
-        if not found:
-            raise PictureError(
-                f"`{train / word}` should hold the pictures of {name}. Found none. Unpack that class there, "
-                "or change its id in `pictures.wordnet_ids`."
-            )
-        items += found
-        if validation and not split_ourselves:
-            items += _folder_items(root, validation / word, "validation", name)
+        for home, split in ((train, "train"), *given):
+            found = _folder_items(root, home / word, split, name)
+            if all(item.skipped for item in found):
+                raise PictureError(
+                    f"`{home / word}` should hold the images of {name}. Found none{_others(found)}. Unpack that class "
+                    "there, or change its id in `pictures.wordnet_ids`."
+                )
+            items += found
     return items
 
 
@@ -127,12 +181,11 @@ def from_huggingface(pictures: Pictures) -> list[Item]:
         raise PictureError(
             f"`{pictures.path}` should be a Hugging Face dataset that can be reached. {error}"
         ) from None
-    validation = next((name for name in (*VALIDATION_NAMES, "test") if name in splits), None)
     items: list[Item] = []
-    for part in filter(None, ("train", validation)):
-        ours = None if validation is None else ("train" if part == "train" else "validation")
-        items += _dataset_items(splits[part], part, ours, pictures)
-    return items
+    for name in splits:
+        if name in SPLIT_NAMES:
+            items += _dataset_items(splits[name], name, SPLIT_NAMES[name], pictures)
+    return sorted(items, key=lambda item: item.split != "train")
 
 
 def from_drawing(pictures: Pictures) -> list[Item]:
@@ -151,41 +204,31 @@ SOURCES: dict[str, Callable[[Pictures], list[Item]]] = {
 def _root(pictures: Pictures) -> Path:
     if not pictures.path:
         raise ConfigError(
-            "`pictures.path` should name a folder of pictures. Found none. "
+            "`pictures.path` should name a folder of images. Found none. "
             "Name it on the command line, or use the built-in set: --preset demo"
         )
     root = Path(pictures.path).expanduser()
     if not root.is_dir():
         raise PictureError(
-            f"`{root}` should be a folder of pictures. Found {'a file' if root.exists() else 'nothing'} there."
+            f"`{root}` should be a folder of images. Found {'a file' if root.exists() else 'nothing'} there."
         )
     return root
 
 
-def _first_existing(root: Path, names: Iterable[str]) -> Path | None:
-    return next((root / name for name in names if (root / name).is_dir()), None)
-
-
-def _class_items(
-    root: Path, parent: Path, part: str | None, skip: frozenset[str] | set[str] = frozenset()
-) -> list[Item]:
-    folders = sorted(
-        p for p in parent.iterdir() if p.is_dir() and not p.name.startswith(".") and p.name not in skip
-    )
-    return [item for folder in folders for item in _folder_items(root, folder, part, folder.name)]
-
-
-def _folder_items(root: Path, folder: Path, part: str | None, label: str | None) -> list[Item]:
-    files = (
-        sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        if folder.is_dir()
-        else []
-    )
-    return [Item(str(p.relative_to(root)), part, label, partial(decode, p), _stamp(p)) for p in files]
+def _folder_items(root: Path, folder: Path, split: str, label: str) -> list[Item]:
+    if not folder.is_dir():
+        return []
+    return [
+        Item(path.relative_to(root).as_posix(), split, label, partial(decode, path), _stamp(path), skipped)
+        for path, skipped in sorted(walk(folder))
+    ]
 
 
 def _stamp(path: Path) -> str:
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError as error:  # a link that leads nowhere; whoever reads it will say so
+        return str(error.errno)
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
@@ -197,17 +240,17 @@ def _drawn_item(index: int, pictures: Pictures) -> Item:
             drawn.draw(index, label, pictures.size_px, pictures.class_colour, pictures.drawn_seed)
         )
 
-    return Item(f"drawn/{index:05d}", None, drawn.CLASSES[label], load, "")
+    return Item(f"drawn/{index:05d}", "train", drawn.CLASSES[label], load, "")
 
 
-def _dataset_items(split, name: str, part: str | None, pictures: Pictures) -> list[Item]:
+def _dataset_items(dataset, name: str, split: str, pictures: Pictures) -> list[Item]:
     for column in (pictures.image_column, pictures.label_column):
-        if column not in split.features:
+        if column not in dataset.features:
             raise ConfigError(
                 f"`pictures.image_column` and `label_column` should be columns of the dataset: "
-                f"{', '.join(split.features)}. Found `{column}`."
+                f"{', '.join(dataset.features)}. Found `{column}`."
             )
-    feature, labels = split.features[pictures.label_column], split[pictures.label_column]
+    feature, labels = dataset.features[pictures.label_column], dataset[pictures.label_column]
     names = [
         str(feature.int2str(v)) if hasattr(feature, "int2str") and v is not None and v >= 0 else v
         for v in labels
@@ -215,12 +258,12 @@ def _dataset_items(split, name: str, part: str | None, pictures: Pictures) -> li
 
     def load(index: int) -> Image.Image:
         try:
-            return to_srgb(split[index][pictures.image_column])
+            return to_srgb(dataset[index][pictures.image_column])
         except Exception as error:  # the library decodes on access and raises whatever Pillow does
             raise PictureError(f"unreadable: {error}") from None
 
-    stamp = split._fingerprint
+    stamp = dataset._fingerprint
     return [
-        Item(f"{name}/{i:07d}", part, None if label in (None, -1) else str(label), partial(load, i), stamp)
+        Item(f"{name}/{i:07d}", split, None if label in (None, -1) else str(label), partial(load, i), stamp)
         for i, label in enumerate(np.asarray(names, dtype=object).tolist())
     ]

@@ -70,7 +70,9 @@ def _deploy(folder: Path, path: Path, report: Report, licence: str) -> None:
     report({"stage": "deploy"})
     config, root = read_config(folder), folder.parent.parent
     _refuse_without_base(config, folder)
-    work = Work(root, Engine(config.training), load_prepared(root / "pictures"), report)
+    work = Work(
+        root, Engine(config.training), load_prepared(root / "pictures", config.evaluation.split), report
+    )
     write_deployed(path, *fit(work, config, folder, licence))
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from knowhue.config import Evaluation as EvaluationSettings
 from knowhue.config import fingerprint
-from knowhue.data.loaders import Share, label_weights, to_batch, validation_batches
+from knowhue.data.loaders import Share, label_weights, split_batches, to_batch
 from knowhue.evaluation.distribution import Features, measure
 from knowhue.evaluation.evaluate import Predict, evaluate
 from knowhue.evaluation.metrics import mean
@@ -27,7 +27,7 @@ def distances(
     """What `scores.json` says under `distribution`; on one process.
 
     Args:
-        work: its validation pictures are the reference.
+        work: the images of its reporting split are the reference.
         settings: which networks.
         features: of the colourings, from `evaluate`; without any there is nothing to measure.
     """
@@ -51,11 +51,17 @@ def measure_set(
 
 
 def true_features(work: Work, name: str, network: Network) -> Features:
-    """Features of the true validation pictures, kept in `features/` under all that they depend on."""
-    key = fingerprint({"pictures": work.prepared.fingerprint, **network.provenance})
+    """Features of the true images of the reporting split, kept in `features/` under all that they depend on."""
+    key = fingerprint(
+        {
+            "pictures": work.prepared.fingerprint,
+            "split": work.prepared.reporting_split,
+            **network.provenance,
+        }
+    )
     path = work.root / "features" / f"truth-{name}-{key}.npy"
     if not path.exists():
-        batches = validation_batches(work.prepared, 64, Share(), work.engine.device)
+        batches = _reported(work)
         features = evaluate(_truth, batches, networks={name: network}).features[name]
         with replacing(path, "wb") as file:
             np.save(file, features)
@@ -64,21 +70,20 @@ def true_features(work: Work, name: str, network: Network) -> Features:
 
 def score_way(work: Work, settings: EvaluationSettings, predict: Predict) -> dict[str, Any]:
     """The row of a way to predict in `baselines.json`: its metrics, and `distribution` if it colours."""
-    batches = validation_batches(work.prepared, 64, Share(), work.engine.device)
+    batches = _reported(work)
     perceptual = open_perceptual(settings, work.engine.device)
     scored = evaluate(predict, batches, full=True, networks=_had(work, settings), perceptual=perceptual)
     return finite_or_none(scored.metrics) | measure_set(work, settings, scored.features)
 
 
 def noise_floor(work: Work, settings: EvaluationSettings) -> dict[str, Any]:
-    """What real pictures score: as many from the training part, drawn by their own stream, against the validation part.
+    """What real pictures score: as many from the training split, drawn by their own stream, against those reported on.
 
     Only scores of whole sets have such a floor; other pictures have no error.
     """
-    prepared, device = work.prepared, work.engine.device
-    validation = validation_batches(prepared, 64, Share(), device)
-    true_colourfulness = mean(evaluate(_truth, validation, full=True).rows, "colourfulness_true")
-    count = len(prepared.positions("validation"))
+    prepared = work.prepared
+    true_colourfulness = mean(evaluate(_truth, _reported(work), full=True).rows, "colourfulness_true")
+    count = len(prepared.positions(prepared.reporting_split))
     chosen = np.sort(stream(0, "noise-floor").permutation(prepared.positions("train"))[:count])
     scored = evaluate(_truth, _batches(work, chosen), full=True, networks=_had(work, settings))
     colourfulness = scored.metrics["colourfulness"]
@@ -92,9 +97,13 @@ def noise_floor(work: Work, settings: EvaluationSettings) -> dict[str, Any]:
 
 
 def _truth_recognised(work: Work, settings: EvaluationSettings) -> dict[str, Any]:
-    """Of the true validation pictures: those of the training part taught the classifier."""
+    """Of the true images of the reporting split: those of the training split taught the classifier."""
     features = {name: true_features(work, name, network) for name, network in _had(work, settings).items()}
     return recognition(work, settings, features)
+
+
+def _reported(work: Work) -> Iterator[Batch]:
+    return split_batches(work.prepared, work.prepared.reporting_split, 64, Share(), work.engine.device)
 
 
 def _batches(work: Work, positions: NDArray[np.int64], size: int = 64) -> Iterator[Batch]:

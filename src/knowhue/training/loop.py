@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from knowhue.config import Config, Phase
-from knowhue.data.loaders import TrainingBatches, validation_batches
+from knowhue.data.loaders import TrainingBatches, split_batches
 from knowhue.data.prepare import Prepared
 from knowhue.data.supervision import find_targets
 from knowhue.evaluation.evaluate import Evaluation, evaluate
@@ -127,11 +127,16 @@ def _refuse_divergence(log: list[Entry]) -> None:
 
 
 def validate(
-    work: Work, config: Config, session: Session, batch_size: int = 64, full: bool = False
+    work: Work,
+    config: Config,
+    session: Session,
+    batch_size: int = 64,
+    full: bool = False,
+    split: str = "validation",
 ) -> Evaluation:
-    """Score the validation pictures with the model as it stands; `full` at the end, by every metric."""
+    """Score the images of a split with the model as it stands; `full` at the end, by every metric."""
     session.model.eval()
-    batches = validation_batches(work.prepared, batch_size, work.engine.share, work.engine.device)
+    batches = split_batches(work.prepared, split, batch_size, work.engine.share, work.engine.device)
     if session.features is not None:
         batches = (_with_features(batch, session.features) for batch in batches)
     critic = None

@@ -58,7 +58,7 @@ def write_scores(
     write_json(
         folder / "scores.json",
         {
-            "part": "validation",
+            "split": prepared.reporting_split,
             "pictures": len(scored.rows),
             "metrics": finite_or_none(scored.metrics),
             "per_class": {name: finite_or_none(row) for name, row in per_class(scored.rows, classes).items()},
@@ -73,8 +73,8 @@ def write_scores(
 
 
 def sample_positions(prepared: Prepared) -> NDArray[np.int64]:
-    """The pictures that every report shows: the first of each class among the validation pictures, unchosen."""
-    positions = prepared.positions("validation")
+    """The pictures that every report shows: the first of each class of the reporting split, unchosen."""
+    positions = prepared.positions(prepared.reporting_split)
     labels = prepared.label[positions]
     return np.concatenate([positions[labels == n][:SAMPLES_PER_CLASS] for n in range(len(prepared.classes))])
 

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from knowhue.config import Evaluation, fingerprint
 from knowhue.data.loaders import plain_batches
 from knowhue.evaluation.distribution import Features
@@ -16,7 +14,7 @@ from knowhue.training.loop import Work
 
 
 def recognition(work: Work, settings: Evaluation, features: Mapping[str, Features]) -> dict[str, Any]:
-    """Shares of the validation pictures whose class is recognised from their colourings, by network.
+    """Shares of the reporting split whose class is recognised from their colourings, by network.
 
     Args:
         work: its training pictures, in their true colours, teach a probe on each network's features.
@@ -24,7 +22,7 @@ def recognition(work: Work, settings: Evaluation, features: Mapping[str, Feature
         features: of the colourings, in the order of the pictures' indices; without any there is nothing to tell.
     """
     networks = open_networks(settings, work.engine.device)
-    label = work.prepared.label[np.sort(work.prepared.positions("validation"))]
+    label = work.prepared.label[work.prepared.positions(work.prepared.reporting_split)]
     return {
         name: {
             "title": f"Recognised by a linear probe on {network.provenance['network']}",
@@ -43,7 +41,7 @@ def _probe(work: Work, name: str, network: Network) -> Probe:
     key = fingerprint({"pictures": prepared.fingerprint, **network.provenance})
     path = work.root / "features" / f"probe-{name}-{key}.npz"
     if not path.exists():
-        positions = np.sort(prepared.positions("train"))
+        positions = prepared.positions("train")
         positions = positions[prepared.label[positions] >= 0]
         batches = plain_batches(prepared, positions, 64, work.engine.device)
         features = evaluate(_truth, batches, networks={name: network}).features[name]

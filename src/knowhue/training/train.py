@@ -80,9 +80,10 @@ def open_work(config: Config, root: Path, report: Report, runs: Sequence[Config]
         build_model(each, classes=2)
     if engine.is_main:
         require_writable(root)
-        prepare(config.pictures, root / "pictures", report)
+        prepare(config.pictures, root / "pictures", report)  # reads the array once through
     engine.wait()
-    return Work(root, engine, load_prepared(root / "pictures"), report)
+    prepared = load_prepared(root / "pictures", config.evaluation.split, thorough=False)
+    return Work(root, engine, prepared, report)
 
 
 def run_arm(work: Work, config: Config, arm: str) -> Path:
@@ -108,7 +109,7 @@ def run_arm(work: Work, config: Config, arm: str) -> Path:
 
 
 def evaluate_run(folder: Path, report: Report = lambda _: None) -> Evaluation:
-    """Score a trained run again, on its study's validation pictures, and write its scores anew.
+    """Score a trained run again, on its study's reporting split, and write its scores anew.
 
     Raises:
         RunError: `folder` is no run folder of a finished run, or another process works on its study.
@@ -121,11 +122,12 @@ def evaluate_run(folder: Path, report: Report = lambda _: None) -> Evaluation:
     config = read_config(folder)
     root = folder.parent.parent
     with locked(root, "evaluate"):
-        work = Work(root, Engine(config.training), load_prepared(root / "pictures"), report)
+        prepared = load_prepared(root / "pictures", config.evaluation.split)
+        work = Work(root, Engine(config.training), prepared, report)
         _has_ended(work, folder)
         session = _session(work, config)
         _load(session, folder)
-        scored = validate(work, config, session, full=True)
+        scored = validate(work, config, session, full=True, split=work.prepared.reporting_split)
         if work.engine.is_main:
             write_scores(folder, work.prepared, scored, measure_set(work, config.evaluation, scored.features))
     return scored
@@ -260,7 +262,7 @@ def _run(
     except Diverged as error:
         log, state = read_log(folder, name), {"state": "diverged", "reason": str(error)}
     started = time.perf_counter()
-    scored = validate(work, config, session, full=final)
+    scored = validate(work, config, session, full=final, split=work.prepared.reporting_split)
     if work.engine.is_main:
         write_scores(folder, work.prepared, scored, measure_set(work, config.evaluation, scored.features))
         write_samples(work, folder, session)

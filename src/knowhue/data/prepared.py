@@ -1,0 +1,145 @@
+"""What a folder of prepared images holds, read back and checked against what was written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knowhue.config import fingerprint
+from knowhue.errors import RunError
+from knowhue.storage import digest, read_array, read_csv, read_json
+
+VERSION = 3
+SPLITS = ("train", "validation", "test")
+COLUMNS = (
+    "index",
+    "path",
+    "split",
+    "label",
+    "status",
+    "reason",
+    "colourfulness",
+    "width",
+    "height",
+    "sha256",
+)
+ARRAY, MANIFEST, SUMMARY = "pictures.npy", "manifest.csv", "prepared.json"
+
+Row = dict[str, str]
+"""A line of the manifest."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Images ready to train on.
+
+    Attributes:
+        classes: names, in the order of the label indices.
+        rgb: (N, size, size, 3) uint8 sRGB, memory-mapped.
+        label: (N,) class index, -1 where unknown.
+        split: (N,) which of `SPLITS` each image belongs to.
+        paths: where each image came from.
+        fingerprint: changes when any image, label or split does.
+        evaluated_on: `Evaluation.split`.
+    """
+
+    classes: tuple[str, ...]
+    rgb: NDArray[np.uint8]
+    label: NDArray[np.int64]
+    split: NDArray[np.str_]
+    paths: tuple[str, ...]
+    fingerprint: str
+    evaluated_on: Literal["auto", "validation"] = "auto"
+
+    def positions(self, split: str) -> NDArray[np.int64]:
+        """Indices of the images of a split, ascending."""
+        return np.flatnonzero(self.split == split)
+
+    @property
+    def reporting_split(self) -> str:
+        """The split that final scores, tables and samples are from: test if there is one, unless something is tuned."""
+        has_test = bool((self.split == "test").any())
+        return "test" if has_test and self.evaluated_on == "auto" else "validation"
+
+
+def load_prepared(
+    folder: Path, evaluated_on: Literal["auto", "validation"] = "auto", thorough: bool = True
+) -> Prepared:
+    """Open what `prepare` made, if it is still what was written.
+
+    Args:
+        folder: of the prepared images.
+        evaluated_on: `Evaluation.split`.
+        thorough: read the whole array once for its checksum; a command needs that once, its workers need it not again.
+
+    Raises:
+        RunError: nothing is prepared there, or a file was changed or damaged; which one is said.
+    """
+    summary = read_summary(folder)
+    if damage := find_damage(folder, summary, thorough):
+        raise RunError(
+            f"{damage} since the images were prepared. Delete `{folder}` and run the study again, which prepares them "
+            "anew. To leave an image out, take it from where the images come from, and name another folder with --out."
+        )
+    kept = _kept(folder)
+    number = {name: i for i, name in enumerate(summary["classes"])}
+    return Prepared(
+        classes=tuple(summary["classes"]),
+        rgb=read_array(folder / ARRAY, memory_map=True),
+        label=np.array([number.get(row["label"], -1) for row in kept], dtype=np.int64),
+        split=np.array([row["split"] for row in kept]),
+        paths=tuple(row["path"] for row in kept),
+        fingerprint=summary["fingerprint"],
+        evaluated_on=evaluated_on,
+    )
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """`prepared.json`, which is written last and vouches for the other two files.
+
+    Raises:
+        RunError: it is missing, damaged, or of another version.
+    """
+    path = folder / SUMMARY
+    summary = read_json(path)
+    needed = {"version", "key", "fingerprint", "classes", "counts", "checksums"}
+    if not isinstance(summary, dict) or not needed <= summary.keys() or summary["version"] != VERSION:
+        raise RunError(
+            f"`{path}` is damaged, or of another version of knowhue. Delete `{folder}` and run the study again, which "
+            "prepares the images anew."
+        )
+    return summary
+
+
+def find_damage(folder: Path, summary: dict[str, Any], thorough: bool = True) -> str:
+    """Which file is not what was written, as the beginning of a sentence; nothing if all are.
+
+    Rows and images must agree: a row taken out of the manifest would shift every label after it.
+    """
+    for name in (MANIFEST, ARRAY) if thorough else (MANIFEST,):
+        path = folder / name
+        if not path.is_file():
+            return f"`{path}` was removed"
+        if digest(path) != summary["checksums"].get(name):
+            return f"`{path}` was changed or damaged"
+    try:
+        kept, array = _kept(folder), read_array(folder / ARRAY, memory_map=True)
+    except (RunError, KeyError):
+        return f"`{folder / MANIFEST}` or `{folder / ARRAY}` was changed or damaged"
+    is_whole = (
+        len(kept) == len(array)
+        and [row["index"] for row in kept] == [str(i) for i in range(len(kept))]
+        and identify(kept) == summary["fingerprint"]
+    )
+    return "" if is_whole else f"`{folder / MANIFEST}` was changed"
+
+
+def identify(kept: list[Row]) -> str:
+    """The fingerprint of prepared images: of their pixels, labels and splits, in order."""
+    return fingerprint([(row["sha256"], row["label"], row["split"]) for row in kept])
+
+
+def _kept(folder: Path) -> list[Row]:
+    return [row for row in read_csv(folder / MANIFEST) if row["status"] == "kept"]
