@@ -1,5 +1,8 @@
 """Settings are checked when made; what is wrong is named by its key."""
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,9 +33,12 @@ from knowhue.presets import edit
             "`pictures.validation_share` should be greater than 0. Found",
         ),
         ({"training": {"heads": {"rate": float("nan")}}}, "`training.heads.rate` should be a finite number"),
-        ({"tasks": ()}, "`tasks.names` should name colour, class or both, each once"),
-        ({"tasks": ("class", "class")}, "`tasks.names` should name colour, class or both, each once"),
-        ({"tasks": ("segment",)}, "Found `tasks.names.0 = segment`."),
+        ({"tasks": {"names": ()}}, "`tasks.names` should name colour, class or both, each once"),
+        (
+            {"tasks": {"names": ("class", "class")}},
+            "`tasks.names` should name colour, class or both, each once",
+        ),
+        ({"tasks": {"names": ("segment",)}}, "Found `tasks.names.0 = segment`."),
         (
             {"training": {"heads": {"base_rate": 1e-4}}},
             "`training.heads.base_rate` should be 0: the base is frozen",
@@ -51,6 +57,12 @@ def test_all_problems_are_named_at_once():
     with pytest.raises(ConfigError) as caught:
         edit(Config(), {"seed": -1, "pictures": {"size_px": "big"}})
     assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_default_changes_on_purpose():
+    """Defaults are part of every run's name and every plan's hash, and docs quote them: write them here anew."""
+    pinned = Path(__file__).with_name("defaults.json")
+    assert Config().model_dump(mode="json") == json.loads(pinned.read_text())
 
 
 def test_settings_are_frozen():
@@ -77,7 +89,9 @@ def test_fingerprint_does_not_depend_on_order(value):
     assert len(fingerprint(value)) == 8
 
 
-@pytest.mark.parametrize("changes", [{"seed": 1}, {"tasks": ("class",)}, {"class": {"label_smoothing": 0.1}}])
+@pytest.mark.parametrize(
+    "changes", [{"seed": 1}, {"tasks": {"names": ("class",)}}, {"class": {"label_smoothing": 0.1}}]
+)
 def test_every_setting_counts_in_the_fingerprint(changes):
     assert fingerprint(edit(Config(), changes)) != fingerprint(Config())
     assert fingerprint(edit(Config(), changes)) == fingerprint(edit(Config(), changes))

@@ -1,23 +1,24 @@
 """A plan: filled in from a preset, read back from its own YAML, and hashed over all that matters."""
 
-import json
-
 import pytest
 import yaml
 
+from knowhue import plan as plan_module
 from knowhue.apps.settings import explain
 from knowhue.config import Config
-from knowhue.errors import ConfigError, RunError
+from knowhue.errors import ConfigError
 from knowhue.plan import QUESTIONS, Plan, make_plan
-from knowhue.presets import ARMS, STUDY_ARMS, checked, edit, read_yaml
-from knowhue.study import _refuse_another_plan
+from knowhue.presets import ARMS, checked, edit, load_config, read_yaml
+
+PARTS = {"images": "0a1b2c3d", "base_weights": {"resnet18 pretrained": "0123abcd"}}
+SMOOTHED = {"label_smoothing": 0.1}
 
 
 def test_explained_plan_reads_back_to_the_same(tmp_path):
     plan = make_plan(edit(Config(), {"pictures": {"path": "p"}}), tuple(ARMS), range(3), [1, 100])
     (tmp_path / "study.yaml").write_text(explain(plan), encoding="utf-8")
     again = checked(Plan, read_yaml(tmp_path / "study.yaml"))
-    assert again.hash == plan.hash
+    assert again.hash(PARTS) == plan.hash(PARTS)
     assert list(again.arms) == list(plan.arms)
 
 
@@ -37,16 +38,32 @@ def test_short_study_file_takes_the_rest_from_the_defaults():
         {"alpha": 0.01},
         {"seeds": [0, 1]},
         {"config": {"training": {"batch_size": 8}}},
-        {"arms": {"colour": {"tasks": ["colour"]}}},
+        {"arms": {"colour": {"tasks": {"names": ["colour"]}}}},
+        {"config": {"evaluation": {"networks": []}}},
         {"questions": {"colour": {"metric": "ab_l1", "single": "colour", "sesoi": 1, "if_diverged": "gray"}}},
     ],
 )
 def test_hash_covers_what_runs_and_verdicts_depend_on(change):
-    assert checked(Plan, change).hash != Plan().hash
+    assert checked(Plan, change).hash(PARTS) != Plan().hash(PARTS)
+    assert len(Plan().hash(PARTS)) == 64
 
 
-def test_hash_leaves_the_evaluation_out():
-    assert checked(Plan, {"config": {"evaluation": {"networks": []}}}).hash == Plan().hash
+@pytest.mark.parametrize("part", PARTS)
+def test_hash_covers_what_is_asked_of(part):
+    assert Plan().hash(PARTS | {part: "other"}) != Plan().hash(PARTS)
+
+
+def test_hash_leaves_out_how_much_disk_is_used():
+    assert checked(Plan, {"config": {"training": {"cache_gib": 0}}}).hash(PARTS) == Plan().hash(PARTS)
+
+
+def test_hash_covers_what_an_arm_comes_to(monkeypatch):
+    """A later version in which the same edits make other runs asks another study."""
+    before = Plan().hash(PARTS)
+    monkeypatch.setattr(
+        plan_module, "edit", lambda config, changes: edit(edit(config, changes), {"class": SMOOTHED})
+    )
+    assert Plan().hash(PARTS) != before
 
 
 def test_grid_adds_an_arm_a_weight():
@@ -63,9 +80,15 @@ def test_grid_adds_an_arm_a_weight():
         ({"alpha": 0.7}, "`alpha` should be less than 0.5"),
         ({"power": 0.8}, "`power` is not a setting"),
         ({"arms": {}}, "`arms` should have at least 1 item"),
-        ({"arms": {"colour": {"tasks": ["colour"]}, "odd": {"batch": 3}}}, "`batch` is not a setting"),
-        ({"arms": {"../x": {"tasks": ["colour"]}}}, "`arms` should be named"),
-        ({"arms": {"heads": {"tasks": ["colour"]}}}, "`arms` should be named"),
+        (
+            {"arms": {"colour": {"tasks": {"names": ["colour"]}}, "odd": {"batch": 3}}},
+            "`batch` is not a setting",
+        ),
+        ({"arms": {"../x": {"tasks": {"names": ["colour"]}}}}, "`arms` should be named"),
+        ({"arms": {"heads": {"tasks": {"names": ["colour"]}}}}, "`arms` should be named"),
+        ({"arms": {"multi": {"pictures": {"size_px": 32}}}}, "arm `multi` should see the images"),
+        ({"arms": {"multi": {"training": {"precision": "float32"}}}}, "arm `multi` should see the images"),
+        ({"config": {"arms": ["colour"]}}, "`config.arms` should be left out of a study file"),
     ],
 )
 def test_bad_plans_are_refused_by_name(values, message):
@@ -73,36 +96,20 @@ def test_bad_plans_are_refused_by_name(values, message):
         checked(Plan, values)
 
 
-@pytest.mark.parametrize("preset", STUDY_ARMS)
-def test_arms_of_a_preset_are_arms(preset):
-    plan = make_plan(Config(), STUDY_ARMS[preset])
-    shares = {plan.run_config(arm, 0).supervision.labelled_share for arm in plan.arms}
-    assert shares == {0.01, 0.05, 0.25, 1.0}
+def test_a_preset_brings_its_arms_to_python_too():
+    few = make_plan(edit(load_config("label-fraction"), {"pictures": {"path": "p"}}))
+    shares = {few.run_config(arm, 0).supervision.labelled_share for arm in few.arms}
+    assert (len(few.arms), shares) == (9, {0.01, 0.05, 0.25, 1.0})
+    assert few.config.arms == Config().arms
+    assert list(make_plan(load_config("label-fraction"), ["colour"]).arms) == ["colour"]
+    assert list(make_plan(load_config("poster")).arms) == ["colour", "class", "multi"]
+
+
+def test_a_plan_holds_the_precision_that_was_resolved():
+    assert Plan().computed_in("bfloat16").config.training.precision == "bfloat16"
+    assert Plan().computed_in("bfloat16").hash(PARTS) != Plan().computed_in("float32").hash(PARTS)
 
 
 def test_gate_arm_has_both_tasks():
     assert make_plan(Config()).gate_arm == "multi"
     assert make_plan(Config(), ["colour"]).gate_arm is None
-
-
-def test_arms_of_earlier_versions_are_read_in_todays_form():
-    before = {"arms": {"multi": {"tasks": ["colour", "class"], "task_weights": {"class": 3.0}}}}
-    now = {"arms": {"multi": {"tasks": {"names": ["colour", "class"], "weights": {"class": 3.0}}}}}
-    assert checked(Plan, before) == checked(Plan, now)
-    assert checked(Plan, before).hash == checked(Plan, now).hash
-
-
-def test_a_study_frozen_by_an_earlier_version_goes_on(tmp_path):
-    plan = make_plan(Config())
-    frozen = plan.model_dump(mode="json") | {"created": "2026-01-01"}
-    tasks = frozen["config"].pop("tasks")
-    frozen["config"] |= {"tasks": tasks["names"], "task_weights": tasks["weights"]}
-    frozen["config"]["training"]["aggregator"] = "sum"
-    frozen["config"]["colour"] |= {"method": "gan", "decoder": "unet"}
-    frozen["arms"] = {name: {"tasks": edits["tasks"]["names"]} for name, edits in frozen["arms"].items()}
-    (tmp_path / "study.json").write_text(json.dumps(frozen))
-    (tmp_path / "multi").mkdir()
-    (tmp_path / "multi" / "environment.json").write_text("{}")
-    _refuse_another_plan(plan, tmp_path)
-    with pytest.raises(RunError, match=r"config\.tasks\.weights\.class would differ"):
-        _refuse_another_plan(make_plan(edit(Config(), {"tasks": {"weights": {"class": 4.0}}})), tmp_path)

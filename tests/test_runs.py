@@ -6,8 +6,17 @@ import pytest
 
 from knowhue.errors import RunError
 from knowhue.presets import load_config
-from knowhue.runs import has_ended, read_config, read_log, require_writable, run_folder, write_log
-from knowhue.storage import write_json
+from knowhue.runs import (
+    has_ended,
+    read_config,
+    read_log,
+    require_writable,
+    run_folder,
+    trained_by,
+    write_config,
+    write_log,
+)
+from knowhue.storage import read_json, write_json
 
 
 def test_writable_folder_is_left_as_it_was(tmp_path):
@@ -42,8 +51,37 @@ def test_log_reads_back(tmp_path):
 
 def test_configuration_reads_back(tmp_path):
     config = load_config("demo", settings=["seed=3", "class.label_smoothing=0.1"])
-    write_json(tmp_path / "config.json", config.model_dump(mode="json"))
+    write_config(tmp_path, config)
     assert read_config(tmp_path) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 1}, "written by another version"),
+        ({"format": None}, "written by another version"),
+        ({"task_weights": {"class": 3.0}}, "damaged at `task_weights`"),
+    ],
+)
+def test_settings_of_another_version_are_refused_in_one_line(tmp_path, change, message):
+    write_config(tmp_path, load_config("demo"))
+    write_json(tmp_path / "config.json", read_json(tmp_path / "config.json") | change)
+    with pytest.raises(RunError, match=message) as caught:
+        read_config(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", ["training.cache_gib=0", "evaluation.every_epochs=0"])
+def test_the_disk_to_use_and_what_is_measured_are_no_part_of_a_run(tmp_path, change):
+    first, second = load_config("demo"), load_config("demo", settings=[change])
+    assert run_folder(tmp_path, "multi", first) == run_folder(tmp_path, "multi", second)
+
+
+@pytest.mark.parametrize("change", ["training.precision=float32", "colour.l1_weight=99", "seed=1"])
+def test_what_trains_is_part_of_a_run_defaults_too(tmp_path, change):
+    first, second = load_config("demo"), load_config("demo", settings=[change])
+    assert run_folder(tmp_path, "multi", first) != run_folder(tmp_path, "multi", second)
+    assert trained_by(first)["colour"] == first.colour.model_dump(mode="json")
 
 
 def test_runs_of_other_settings_have_other_folders(tmp_path):

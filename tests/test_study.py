@@ -12,12 +12,14 @@ from PIL import Image
 from knowhue.errors import ConfigError, KnowhueError, RunError
 from knowhue.evaluation.metrics import METRICS
 from knowhue.plan import make_plan
-from knowhue.runs import read_log
+from knowhue.runs import read_config, read_log
 from knowhue.status import read_plan
-from knowhue.storage import read_json
+from knowhue.storage import read_json, write_json
 from knowhue.study import freeze, mean_colour, run_study
+from knowhue.training import engine
 from knowhue.training.train import evaluate_run
 
+PARTS = {"images": "0a1b2c3d", "base_weights": {}}
 SHORT = {"training__heads__epochs": 1, "training__finetune__epochs": 1, "encoder__weights": "package"}
 
 
@@ -116,9 +118,59 @@ def test_changing_the_frozen_plan_is_refused_with_the_reason(study, config):
 
 
 def test_plan_that_no_run_has_started_from_may_change(config, tmp_path):
-    freeze(make_plan(config), tmp_path, {})
-    freeze(make_plan(config, seeds=[0, 1]), tmp_path, {})
-    assert read_plan(tmp_path).hash == make_plan(config, seeds=[0, 1]).hash
+    freeze(make_plan(config), tmp_path, {}, PARTS)
+    freeze(make_plan(config, seeds=[0, 1]), tmp_path, {}, PARTS)
+    assert read_plan(tmp_path).asked == make_plan(config, seeds=[0, 1]).asked
+
+
+@pytest.mark.parametrize("part", ["images", "base_weights"])
+def test_other_weights_or_pictures_under_the_same_name_are_refused(study, config, part):
+    parts = read_json(study / "study.json")["parts"]
+    assert len(parts["base_weights"]["tf_efficientnet_lite0 package"]) == 64
+    with pytest.raises(RunError, match=r"frozen on .* with other .* than are there now.*--out"):
+        freeze(make_plan(config), study, {}, parts | {part: "other"})
+
+
+def test_the_hash_is_a_whole_sha256_of_what_stands_beside_it(study):
+    frozen = read_json(study / "study.json")
+    assert frozen["hash"] == read_plan(study).hash(frozen["parts"])
+    assert frozen["hash"] == read_json(study / "results.json")["study"]["hash"]
+    assert len(frozen["hash"]) == 64
+    assert frozen["hash"] in (study / "report.html").read_text()
+
+
+def test_the_disk_to_use_may_change_as_the_error_says(study, tiny):
+    """A disk that has become too small is met by the remedy that the error names."""
+    before = runs(study)
+    run_study(make_plan(tiny(**SHORT, training__cache_gib=0)), study)
+    assert runs(study) == before
+
+
+def test_a_machine_that_resolves_another_precision_is_refused_with_the_remedy(tiny, tmp_path, monkeypatch):
+    auto = make_plan(tiny(**SHORT | {"training__finetune__epochs": 0}, training__precision="auto"), ["class"])
+    monkeypatch.setattr(
+        engine, "resolve_precision", lambda wanted, _: wanted if wanted != "auto" else "float32"
+    )
+    run_study(auto, tmp_path)
+    assert read_plan(tmp_path).config.training.precision == "float32"
+    assert read_config(next((tmp_path / "class").iterdir())).training.precision == "float32"
+    run_study(auto, tmp_path)
+    monkeypatch.setattr(
+        engine, "resolve_precision", lambda wanted, _: wanted if wanted != "auto" else "bfloat16"
+    )
+    with pytest.raises(
+        RunError, match=r"config\.training\.precision would differ.*--set training\.precision=float32$"
+    ):
+        run_study(auto, tmp_path)
+    run_study(auto.computed_in("float32"), tmp_path)
+
+
+def test_a_study_of_another_version_is_refused_in_one_line(study, config):
+    described = read_json(study / "study.json")
+    del described["format"]
+    write_json(study / "study.json", described)
+    with pytest.raises(RunError, match=r"study\.json: written by another version"):
+        run_study(make_plan(config), study)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +181,7 @@ def test_plan_that_no_run_has_started_from_may_change(config, tmp_path):
             {"pictures__drawn_seed": 1, "class__label_smoothing": 0.1},
             "config.class.label_smoothing, config.pictures.drawn_seed",
         ),
+        ({"evaluation__every_epochs": 2}, "config.evaluation.every_epochs"),
     ],
 )
 def test_other_settings_are_refused_by_name(study, tiny, changes, keys):

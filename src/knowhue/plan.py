@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from knowhue.config import Config, Positive, Section, Task, current_form, fingerprint
+from knowhue.config import Config, Positive, Section, Task, digest
 from knowhue.errors import ConfigError, did_you_mean, shown
 from knowhue.presets import ARMS, THREE_ARMS, checked, edit, merge
-from knowhue.runs import trained_by
+from knowhue.runs import settled
 
 MIN_SEEDS = 7
 """Fewest seeds with which an exact sign-flip test can pass .025; below, no verdict."""
@@ -49,15 +49,6 @@ class Plan(Section):
     )
     config: Config = Field(default=Config(), description="the settings that all arms share")
 
-    @field_validator("arms", mode="before")
-    @classmethod
-    def _in_todays_form(cls, arms: Any) -> Any:
-        if not isinstance(arms, Mapping):
-            return arms
-        return {
-            name: current_form(edits) if isinstance(edits, Mapping) else edits for name, edits in arms.items()
-        }
-
     @field_validator("seeds")
     @classmethod
     def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -67,6 +58,8 @@ class Plan(Section):
 
     @model_validator(mode="after")
     def _arms_make_runs(self) -> "Plan":
+        if self.config.arms != Config().arms:
+            raise ValueError("`config.arms` should be left out of a study file, whose `arms` say it.")
         for name, changes in self.arms.items():
             if not _ARM_NAME.fullmatch(name) or name in RESERVED:
                 raise ValueError(
@@ -74,16 +67,36 @@ class Plan(Section):
                     f"{', '.join(RESERVED)}. Found `{name}`."
                 )
             try:
-                edit(self.config, changes)
+                own = edit(self.config, changes)
             except ConfigError as error:
                 raise ValueError(f"arm `{name}`: {error}") from None
+            if (own.pictures, own.training.precision) != (
+                self.config.pictures,
+                self.config.training.precision,
+            ):
+                raise ValueError(
+                    f"arm `{name}` should see the images and compute in the precision of all arms. Found other "
+                    "`pictures` or another `training.precision`. Set them in `config`, or make another study."
+                )
         return self
 
     @property
-    def hash(self) -> str:
-        """Fingerprint of all that the runs and the verdicts depend on."""
-        asked = self.model_dump(mode="json", exclude={"config"})
-        return fingerprint(asked | {"config": trained_by(self.config)})
+    def asked(self) -> dict[str, Any]:
+        """All that the runs, what is measured of them and the verdicts depend on, as JSON holds it."""
+        return self.model_dump(mode="json", exclude={"config"}) | {"config": settled(self.config)}
+
+    def hash(self, parts: Mapping[str, Any]) -> str:
+        """SHA-256, 64 hex digits, of what is asked and of what it is asked of.
+
+        Args:
+            parts: digests of the pictures and of the base's weights, see `study.hashed_parts`.
+        """
+        resolved = {arm: settled(edit(self.config, changes)) for arm, changes in self.arms.items()}
+        return digest(self.asked | {"resolved": resolved, "parts": dict(parts)})
+
+    def computed_in(self, precision: str) -> "Plan":
+        """The plan with `training.precision` as an engine resolved it: `auto` means another one elsewhere."""
+        return self.model_copy(update={"config": edit(self.config, {"training": {"precision": precision}})})
 
     @property
     def gate_arm(self) -> str | None:
@@ -98,7 +111,7 @@ class Plan(Section):
 
 def make_plan(
     config: Config,
-    arms: Sequence[str] = tuple(THREE_ARMS),
+    arms: Sequence[str] | None = None,
     seeds: Sequence[int] = (0,),
     task_weight_grid: Sequence[float] = (),
 ) -> Plan:
@@ -106,13 +119,14 @@ def make_plan(
 
     Args:
         config: the settings that all arms share.
-        arms: keys of `ARMS`.
+        arms: keys of `ARMS`; None takes those of `config`.
         seeds: one block each.
         task_weight_grid: further weights of the class task; each adds an arm `multi-class<weight>`.
 
     Raises:
         ConfigError: an unknown arm, doubled seeds, or no arm.
     """
+    arms = config.arms if arms is None else arms
     if not arms or not set(arms) <= set(ARMS):
         raise ConfigError(
             f"`arms` should be some of {', '.join(ARMS)}. Found `arms = {shown(', '.join(arms))}`."
@@ -123,5 +137,6 @@ def make_plan(
         chosen[f"multi-class{weight:g}"] = merge(
             ARMS["multi"], {"tasks": {"weights": {"class": float(weight)}}}
         )
-    shared = edit(config, {"seed": 0, "tasks": {"names": Config().tasks.names}})  # arms and seeds set these
+    default = Config()
+    shared = edit(config, {"seed": 0, "arms": default.arms, "tasks": {"names": default.tasks.names}})
     return checked(Plan, {"arms": chosen, "seeds": list(seeds), "config": shared.model_dump(mode="json")})

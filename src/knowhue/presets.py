@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from knowhue.config import Config, current_form
+from knowhue.config import Config
 from knowhue.errors import ConfigError, did_you_mean, shown
 from knowhue.methods import METHODS, PAPER_METHODS
 from knowhue.wrong_settings import explain
@@ -42,19 +42,6 @@ OCEAN_IDS = {
     "seashore": "n09428293",
 }
 
-PRESETS: dict[str, Mapping[str, Any]] = {
-    "poster": POSTER,
-    "poster-imagenet": {"pictures": {"source": "imagenet", "wordnet_ids": OCEAN_IDS}},
-    "label-fraction": POSTER,
-    "demo": {
-        "pictures": {"source": "drawn", "size_px": 64},
-        "encoder": {"name": "tf_efficientnet_lite0", "weights": "package"},
-        "training": {"shift_px": 4, "heads": {"epochs": 8}, "finetune": {"epochs": 6}},
-    },
-    **{name: method.edits for name, method in METHODS.items()},
-    **{name: {**method.edits, "pictures": {"size_px": 256}} for name, method in PAPER_METHODS.items()},
-}
-
 _BOTH = {"names": ("colour", "class")}
 THREE_ARMS: dict[str, dict[str, Any]] = {
     "colour": {"tasks": {"names": ("colour",)}},  # first: the features that it caches serve the others
@@ -73,8 +60,19 @@ ARMS: dict[str, dict[str, Any]] = {
     "multi-pcgrad": {"tasks": {**_BOTH, "weighting": "pcgrad"}},
     **FEW_LABELS,
 }
-STUDY_ARMS: dict[str, tuple[str, ...]] = {"label-fraction": (*THREE_ARMS, *FEW_LABELS)}
-"""What a preset's study compares, where it is not `THREE_ARMS`."""
+
+PRESETS: dict[str, Mapping[str, Any]] = {
+    "poster": POSTER,
+    "poster-imagenet": {"pictures": {"source": "imagenet", "wordnet_ids": OCEAN_IDS}},
+    "label-fraction": {"arms": (*THREE_ARMS, *FEW_LABELS)},
+    "demo": {
+        "pictures": {"source": "drawn", "size_px": 64},
+        "encoder": {"name": "tf_efficientnet_lite0", "weights": "package"},
+        "training": {"shift_px": 4, "heads": {"epochs": 8}, "finetune": {"epochs": 6}},
+    },
+    **{name: method.edits for name, method in METHODS.items()},
+    **{name: {**method.edits, "pictures": {"size_px": 256}} for name, method in PAPER_METHODS.items()},
+}
 
 
 def load_config(preset: str = "poster", files: Sequence[Path] = (), settings: Sequence[str] = ()) -> Config:
@@ -98,7 +96,7 @@ def load_config(preset: str = "poster", files: Sequence[Path] = (), settings: Se
         )
     values = Config().model_dump(by_alias=True)
     for layer in (PRESETS[preset], *map(read_yaml, files), *map(_read_setting, settings)):
-        values = merge(values, current_form(layer))
+        values = merge(values, layer)
     return checked(Config, values)
 
 
@@ -108,7 +106,7 @@ def edit(config: Config, changes: Mapping[str, Any]) -> Config:
     >>> edit(Config(), ARMS["class"]).tasks.names
     ('class',)
     """
-    return checked(Config, merge(config.model_dump(by_alias=True), current_form(changes)))
+    return checked(Config, merge(config.model_dump(by_alias=True), changes))
 
 
 def arm_config(config: Config, arm: str, seed: int | None = None) -> Config:

@@ -34,41 +34,31 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from knowhue.config import Config, fingerprint
 from knowhue.errors import RunError
-from knowhue.storage import read_json, replacing
+from knowhue.storage import read_json, replacing, write_json
 
-_FIRST_AGGREGATORS = ("pcgrad", "mgda", "cagrad", "imtlg", "alignedmtl")
-SETTINGS_VERSION = 1
-"""Raised when a default comes to mean something else, so that older runs are not taken for the same."""
+FORMAT = 2
+"""Of `study.json`, `comparison.json` and `config.json`; what carries another number is refused."""
+
+
+def settled(config: Config) -> dict[str, Any]:
+    """Every setting, without where and with how much disk a run is computed."""
+    return config.model_dump(mode="json", exclude={"training": {"cache_gib"}})
 
 
 def trained_by(config: Config) -> dict[str, Any]:
-    """What a run's weights depend on: the settings that are not at their defaults, without the evaluation's.
-
-    A setting that a later version adds, at the default that changes nothing, thus leaves a run's name as it is.
-    """
-    settings = config.model_dump(mode="json", exclude={"evaluation"}, exclude_defaults=True)
-    return {"version": SETTINGS_VERSION, "seed": config.seed, **_as_first_named(settings)}
-
-
-def _as_first_named(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as the first versions wrote them where they could, so that their runs keep their names."""
-    tasks = dict(settings.pop("tasks", {}))
-    for today, before in (("names", "tasks"), ("weights", "task_weights")):
-        if today in tasks:
-            settings[before] = tasks.pop(today)
-    if tasks.get("weighting") in _FIRST_AGGREGATORS:
-        training = settings.get("training", {})
-        settings["training"] = {**training, "aggregator": tasks.pop("weighting")}
-    return {**settings, "tasks_more": tasks} if tasks else settings
+    """What a run's weights depend on: all settings, defaults too, but those of the evaluation."""
+    return {name: value for name, value in settled(config).items() if name not in ("arms", "evaluation")}
 
 
 def run_folder(root: Path, arm: str, config: Config) -> Path:
     """Where the run of `config` as `arm` lives below the study folder `root`.
 
-    Its name is a fingerprint of what it is trained by; what is measured afterwards does not count.
+    Its name is a fingerprint of what it is trained by; what is measured afterwards does not count. `config` says the
+    precision that is computed in, not `auto`: see `training.engine.resolve_precision`.
     """
     return root / arm / f"seed-{config.seed}-{fingerprint(trained_by(config))}"
 
@@ -203,7 +193,7 @@ def read_description(root: Path) -> dict[str, Any]:
     """`study.json` of a study folder.
 
     Raises:
-        RunError: there is none; single runs may lie in the folder.
+        RunError: there is none (single runs may lie in the folder), or another version wrote it.
     """
     if not (root / "study.json").exists():
         raise RunError(
@@ -213,12 +203,44 @@ def read_description(root: Path) -> dict[str, Any]:
                 * any(root.glob("*/seed-*/config.json"))
             )
         )
-    return read_json(root / "study.json")
+    described = read_json(root / "study.json")
+    require_format(described, root / "study.json")
+    return described
+
+
+def require_format(found: Any, path: Path) -> None:
+    """Refuse what another version wrote.
+
+    Raises:
+        RunError: it carries no format, or another one.
+    """
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise RunError(
+            f"{path}: written by another version of knowhue, which this one does not go on with. Name another folder "
+            "with --out and train anew."
+        )
+
+
+def write_config(folder: Path, config: Config) -> None:
+    """`config.json` of a run."""
+    write_json(folder / "config.json", {"format": FORMAT, **config.model_dump(mode="json")})
 
 
 def read_config(folder: Path) -> Config:
-    """The settings of a run."""
-    return Config.model_validate(read_json(folder / "config.json"))
+    """The settings of a run.
+
+    Raises:
+        RunError: another version wrote them, or they are damaged.
+    """
+    path = folder / "config.json"
+    values = read_json(path)
+    require_format(values, path)
+    try:
+        return Config.model_validate({name: value for name, value in values.items() if name != "format"})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise RunError(f"{path}: damaged at `{place}`: {first['msg']}. Train the run anew.") from None
 
 
 def has_ended(folder: Path) -> bool:

@@ -1,5 +1,6 @@
 """Arms by seeds on one set of pictures, from shared heads: freeze the plan, run its cells, write the report."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -8,18 +9,19 @@ import torch
 
 from knowhue import __version__
 from knowhue.color import rgb_to_lab
-from knowhue.config import Evaluation, fingerprint
+from knowhue.config import Config, Evaluation, fingerprint
 from knowhue.data.loaders import to_rgb
 from knowhue.data.prepare import Prepared
 from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.evaluate import predict_class, predict_colour, predict_gray
 from knowhue.evaluation.metrics import METRICS
 from knowhue.plan import Plan
-from knowhue.presets import checked
 from knowhue.report.page import write_report
-from knowhue.runs import Report, locked
+from knowhue.runs import FORMAT, Report, locked, read_description
+from knowhue.status import read_plan
 from knowhue.storage import read_json, write_json
 from knowhue.training.distances import noise_floor, score_way
+from knowhue.training.engine import Engine
 from knowhue.training.gate import check_gate
 from knowhue.training.loop import Work
 from knowhue.training.outcome import write_truth
@@ -58,10 +60,13 @@ def run_study(
 
 
 def _run_study(plan: Plan, root: Path, workers: int, description: dict[str, Any], report: Report) -> Path:
+    engine = Engine(plan.config.training)
+    plan = plan.computed_in(engine.precision)
     _refuse_another_plan(plan, root)
-    work = open_work(plan.config, root, report, [plan.run_config(arm, plan.seeds[0]) for arm in plan.arms])
+    runs = [plan.run_config(arm, plan.seeds[0]) for arm in plan.arms]
+    work = open_work(plan.config, root, report, runs, engine)
     if work.engine.is_main:
-        freeze(plan, root, description)
+        freeze(plan, root, description, hashed_parts(work))
         write_baselines(work, plan.config.evaluation)
         write_truth(work)
     work.engine.wait()
@@ -138,51 +143,83 @@ def mean_colour(prepared: Prepared, batch_size: int = 256) -> torch.Tensor:
     return (total / len(positions)).float()
 
 
-def freeze(plan: Plan, root: Path, description: dict[str, Any]) -> None:
-    """Write `study.json`: the plan, its hash, when it was frozen, and the command."""
+def hashed_parts(work: Work) -> dict[str, Any]:
+    """What a plan is asked of, as its hash takes it in: `images` and `base_weights`, by their digests."""
+    return {"images": work.prepared.fingerprint, "base_weights": dict(work.bases)}
+
+
+def freeze(plan: Plan, root: Path, description: dict[str, Any], parts: dict[str, Any]) -> None:
+    """Write `study.json`: the plan, its hash and the parts of that, when it was frozen, and the command.
+
+    Raises:
+        RunError: runs have started from other pictures or other weights.
+    """
     path = root / "study.json"
-    earlier = read_json(path) if path.exists() else {}
+    earlier = read_description(root) if path.exists() else {}
+    require_same_parts(earlier, parts, root)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     described = {
+        "format": FORMAT,
         "name": root.name,
         "version": __version__,
-        "created": earlier["created"] if earlier.get("hash") == plan.hash else now,
+        "created": earlier["created"] if earlier.get("hash") == plan.hash(parts) else now,
         **description,
-        "hash": plan.hash,
+        "hash": plan.hash(parts),
+        "parts": parts,
         **plan.model_dump(mode="json"),
     }
     write_json(path, described)
 
 
-def _refuse_another_plan(plan: Plan, root: Path) -> None:
-    """Once a run has started, the questions, the arms, the seeds and the settings stay."""
-    path = root / "study.json"
-    if not path.exists() or not any(root.rglob("environment.json")):
+def require_same_parts(frozen: dict[str, Any], parts: dict[str, Any], root: Path) -> None:
+    """Once a run has started, the pictures and the base's weights stay what they were, whatever they are called.
+
+    Raises:
+        RunError: they are others now.
+    """
+    if not frozen or not has_begun(root):
         return
-    frozen = read_json(path)
-    asked = plan.model_dump(mode="json")
-    changed = sorted(_differences(_in_todays_form(frozen, asked), asked))
-    changed = [key for key in changed if not key.startswith("config.evaluation")]
+    titles = {"images": "pictures", "base_weights": "weights of the base"}
+    changed = [title for key, title in titles.items() if frozen["parts"][key] != parts[key]]
     if changed:
         raise RunError(
-            f"`{root}` holds a study whose plan was frozen on {frozen['created']}, before its first run; now "
-            f"{', '.join(changed)} would differ. A plan that changes after results are seen finds effects that are "
-            "not there (adding seeds until p < .05: up to 20 % false claims). Name another folder with --out, or "
-            f"go on with the plan in `{path}`."
+            f"{root} was frozen on {frozen['created']}, before its first run, with other {' and '.join(changed)} than "
+            "are there now. Bring the old ones back, or name another folder with --out."
         )
 
 
-def _in_todays_form(frozen: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
-    """What was frozen, by the names of this version; as it stands where this version cannot read it."""
-    written = {key: frozen.get(key) for key in asked}
-    try:
-        return checked(Plan, written).model_dump(mode="json")
-    except ConfigError:
-        return written
+def has_begun(root: Path) -> bool:
+    """Whether any run below a folder has started."""
+    return any(root.rglob("environment.json"))
 
 
-def _differences(old: Any, new: Any, key: str = "") -> set[str]:
+def _refuse_another_plan(plan: Plan, root: Path) -> None:
+    """Once a run has started, the questions, the arms, the seeds and the settings stay."""
+    if not (root / "study.json").exists() or not has_begun(root):
+        return
+    changed = sorted(differences(read_plan(root).asked, plan.asked))
+    if changed:
+        raise RunError(
+            f"`{root}` holds a study whose plan was frozen on {read_description(root)['created']}, before its first "
+            f"run; now {', '.join(changed)} would differ. A plan that changes after results are seen finds effects "
+            "that are not there (adding seeds until p < .05: up to 20 % false claims). Name another folder with --out, "
+            f"or go on with the plan in `{root / 'study.json'}`.{precision_remedy(read_plan(root).config, changed)}"
+        )
+
+
+def precision_remedy(frozen: Config, changed: Collection[str]) -> str:
+    """How to go on where another precision suits this machine; empty where the precision is as it was."""
+    if "config.training.precision" not in changed:
+        return ""
+    return (
+        f" This machine computes in another precision unless told otherwise: "
+        f"--set training.precision={frozen.training.precision}"
+    )
+
+
+def differences(old: Any, new: Any, key: str = "") -> set[str]:
+    """Dotted names of what differs between two nested values."""
     if isinstance(old, dict) and isinstance(new, dict):
         names = {*old, *new}
-        return {d for n in names for d in _differences(old.get(n), new.get(n), f"{key}.{n}".strip("."))}
+        return {d for n in names for d in differences(old.get(n), new.get(n), f"{key}.{n}".strip("."))}
     return set() if old == new else {key}

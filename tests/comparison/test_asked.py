@@ -71,7 +71,7 @@ def test_what_cannot_be_compared_is_named(arguments, message):
 
 
 def test_settings_that_choose_a_method_themselves_are_refused():
-    config = edit(Config(), {"tasks": ["colour"], "colour": {"method": "palette"}})
+    config = edit(Config(), {"tasks": {"names": ["colour"]}, "colour": {"method": "palette"}})
     with pytest.raises(ConfigError, match=r"leave `colour\.method` to its methods"):
         make_comparison(config)
 
@@ -89,6 +89,10 @@ def test_hash_covers_what_is_trained():
         make_comparison(edit(Config(), {"pictures": {"size_px": 64}})),
         make_comparison(Config(), tuple(METHODS)[:-1]),
         make_comparison(Config(), budget_s=10.0),
+        make_comparison(edit(Config(), {"evaluation": {"networks": []}})),
     ]
-    assert asked.hash not in {other.hash for other in others}
-    assert asked.hash == make_comparison(edit(Config(), {"evaluation": {"networks": []}})).hash
+    parts = {"images": "0a1b2c3d", "base_weights": {}}
+    assert asked.hash(parts) not in {other.hash(parts) for other in others}
+    assert asked.hash(parts) != asked.hash(parts | {"images": "11111111"})
+    assert asked.hash(parts) == make_comparison(edit(Config(), {"training": {"cache_gib": 0}})).hash(parts)
+    assert len(asked.hash(parts)) == 64

@@ -115,7 +115,9 @@ def test_a_diverged_reference_sets_no_budget(asked, compared, tmp_path):
 
 def test_another_comparison_in_the_same_folder_is_refused(compared, asked):
     other = asked.model_copy(update={"seeds": (0, 1, 2)})
-    with pytest.raises(RunError, match=r"holds another comparison, frozen on .*--out"):
+    with pytest.raises(
+        RunError, match=r"holds another comparison, frozen on .*: seeds would differ\..*--out"
+    ):
         run.compare(other, compared)
 
 

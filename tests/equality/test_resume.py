@@ -42,7 +42,7 @@ STEPS_AN_EPOCH = 3  # 12 training pictures in batches of 4
 
 @pytest.mark.parametrize("arm", ["colour", "multi"])
 def test_resumed_is_uninterrupted(tiny, make_work, arm):
-    config = tiny(tasks=("colour",) if arm == "colour" else ("colour", "class"))
+    config = tiny(tasks__names=("colour",) if arm == "colour" else ("colour", "class"))
     whole = run_arm(make_work(config, "whole"), config, arm)
     heads = 2 * STEPS_AN_EPOCH * len(config.tasks.names)
     for steps in (1, STEPS_AN_EPOCH + 1):  # in the first epoch, in the second
@@ -69,7 +69,7 @@ def test_a_resumed_balance_goes_on_from_what_it_has_seen(tiny, make_work, weight
 def test_a_resumed_network_from_scratch_draws_what_it_would_have_drawn(tiny, make_work, method):
     """Dropout; noise, levels and the moving average of the weights."""
     small = {"palette": {"width": 4, "multipliers": (1, 2), "sample_steps": 2}, "pix2pix": {"width": 4}}
-    config = tiny(tasks=("colour",), colour={"method": method, **small}, **UNSCORED)
+    config = tiny(tasks__names=("colour",), colour={"method": method, **small}, **UNSCORED)
     assert_resumes(config, make_work, "colour", heads=0)
 
 
@@ -85,7 +85,7 @@ def assert_resumes(config, make_work, arm, heads):
 
 
 def test_finished_run_is_not_repeated(tiny, make_work):
-    config = tiny(tasks=("class",), training__heads__epochs=1, training__finetune__epochs=1)
+    config = tiny(tasks__names=("class",), training__heads__epochs=1, training__finetune__epochs=1)
     folder = run_arm(make_work(config), config, "class")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     events = []
@@ -96,7 +96,7 @@ def test_finished_run_is_not_repeated(tiny, make_work):
 
 
 def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(tiny, make_work):
-    short = {"tasks": ("colour",), "training__heads__epochs": 1, "training__finetune__epochs": 1}
+    short = {"tasks__names": ("colour",), "training__heads__epochs": 1, "training__finetune__epochs": 1}
     folders = [
         run_arm(make_work(config, name), config, "colour")
         for name, config in (("a", tiny(**short)), ("b", tiny(**short)), ("c", tiny(seed=1, **short)))

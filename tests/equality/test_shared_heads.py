@@ -29,7 +29,7 @@ def train_both_ways(config, work):
 
 
 @pytest.mark.parametrize("cached", [True, False])
-@pytest.mark.parametrize("decoder", ["transposed", "unet"])
+@pytest.mark.parametrize("decoder", ["transposed", "auto"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_joint_heads_are_the_separate_heads(tiny, make_work, decoder, cached, precision):
     config = tiny(colour__decoder=decoder, training__cache_gib=10 * cached, training__precision=precision)
@@ -61,7 +61,7 @@ def test_heads_did_learn(tiny, make_work):
         ("class", {"colour__gan_loss": "hinge"}),
         ("colour", {"training__finetune__epochs": 7}),
         ("class", {"training__shift_px": 3}),
-        ("class", {"task_weights__class": 3.0}),
+        ("class", {"tasks__weights__class": 3.0}),
     ],
 )
 def test_what_does_not_concern_a_head_does_not_rename_it(tiny, task, change):

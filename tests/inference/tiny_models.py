@@ -40,7 +40,7 @@ def describe(tasks: tuple[str, ...] = BOTH, **changes: object) -> Description:
     config = edit(
         Config(),
         {
-            "tasks": tasks,
+            "tasks": {"names": tasks},
             "encoder": {"name": "tf_efficientnet_lite0", "weights": "none"},
             "colour": {"width": 4},
             "pictures": {"path": "/home/somebody/photos", "size_px": SIZE_PX},

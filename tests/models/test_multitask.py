@@ -14,7 +14,10 @@ def equal(first, second):
 
 def test_a_head_starts_alike_whatever_else_there_is(tiny):
     both = build_model(tiny(), 3)
-    colour, label = build_model(tiny(tasks=("colour",)), 3), build_model(tiny(tasks=("class",)), 3)
+    colour, label = (
+        build_model(tiny(tasks__names=("colour",)), 3),
+        build_model(tiny(tasks__names=("class",)), 3),
+    )
     assert equal(both.colour, colour.colour)
     assert equal(both.classifier, label.classifier)
     assert equal(both.encoder, colour.encoder)
@@ -43,11 +46,11 @@ def test_a_head_that_is_not_there_answers_none(tiny):
     both = build_model(tiny(), 3).eval()(lightness)
     assert both.chroma.shape == (2, 2, 32, 32)
     assert both.logits.shape == (2, 3)
-    assert build_model(tiny(tasks=("class",)), 3).eval()(lightness).chroma is None
-    assert build_model(tiny(tasks=("colour",)), 3).eval()(lightness).logits is None
+    assert build_model(tiny(tasks__names=("class",)), 3).eval()(lightness).chroma is None
+    assert build_model(tiny(tasks__names=("colour",)), 3).eval()(lightness).logits is None
 
 
-@pytest.mark.parametrize("decoder", ["transposed", "unet"])
+@pytest.mark.parametrize("decoder", ["transposed", "auto"])
 def test_features_at_hand_serve_as_well(tiny, decoder):
     model = build_model(tiny(colour__decoder=decoder), 3).eval()
     torch.nn.init.normal_(model.colour.out.weight)
@@ -58,6 +61,6 @@ def test_features_at_hand_serve_as_well(tiny, decoder):
     assert torch.equal(fresh.logits, reused.logits)
 
 
-@pytest.mark.parametrize("change", [{"tasks": ("class",)}, {"colour__adversarial_weight": 0}])
+@pytest.mark.parametrize("change", [{"tasks__names": ("class",)}, {"colour__adversarial_weight": 0}])
 def test_without_an_adversary_there_is_none(tiny, change):
     assert build_discriminator(tiny(**change)) is None

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from knowhue.methods import METHODS
+from knowhue.runs import FORMAT
 
 ERRORS = {
     "l1": (11.0, 12.0, 13.0),
@@ -53,7 +54,8 @@ def write_comparison(folder: Path) -> Path:
                  "samples": f"{method}/seed-{seed}/samples.npz"}
             )  # fmt: skip
     asked = {
-        "name": "test", "version": "0", "created": "2026-01-01T00:00:00", "hash": "01234567", "reference": "gan",
+        "name": "test", "version": "0", "created": "2026-01-01T00:00:00", "hash": "01234567",
+        "format": FORMAT, "reference": "gan",
         "seeds": [0, 1, 2],
         "methods": {name: {"title": METHODS[name].title, "source": "<somebody & others>"} for name in ERRORS},
         "regimes": {"pictures": {"title": "equal pictures", "epochs": {name: [1, 2] for name in ERRORS}}},

@@ -9,9 +9,10 @@ import numpy as np
 
 from knowhue.plan import make_plan
 from knowhue.presets import load_config
-from knowhue.runs import run_folder
+from knowhue.runs import FORMAT, run_folder
 
 CLASSES = ["coral_reef", "jellyfish", "king_penguin", "sea_slug", "seashore"]
+PARTS = {"images": "0a1b2c3d", "base_weights": {"tf_efficientnet_lite0 package": "0123abcd"}}
 PER_CLASS = 30
 SIDE = 48
 METRICS = {
@@ -50,7 +51,8 @@ def write_study(
     plan = make_plan(load_config("demo"), arms, seeds)
     put(folder / "study.json", {
         "name": "demo", "preset": "demo", "command": "knowhue study --preset demo --out runs/demo",
-        "version": "0.1.0", "created": "2026-11-23T01:00:00Z", "hash": plan.hash,
+        "version": "0.1.0", "created": "2026-11-23T01:00:00Z", "hash": plan.hash(PARTS),
+        "format": FORMAT, "parts": PARTS,
         **plan.model_dump(mode="json"),
     })  # fmt: skip
     put(folder / "metrics.json", METRICS)

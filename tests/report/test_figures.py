@@ -16,11 +16,15 @@ from knowhue.report.figures import FIGURES
 from knowhue.report.pictures import sample_table
 from knowhue.report.reading import read_study
 from knowhue.report.svg import to_svg
+from knowhue.runs import FORMAT
 
 
 def _nothing(folder: Path) -> None:
     write_study(folder / "whole")
-    put(folder / "study.json", {"seeds": [0], "arms": {"class": {}, "colour": {}, "multi": {}}, "config": {}})
+    put(
+        folder / "study.json",
+        {"format": FORMAT, "seeds": [0], "arms": {"class": {}, "colour": {}, "multi": {}}, "config": {}},
+    )
 
 
 def _nulls(folder: Path) -> None:

@@ -43,8 +43,21 @@ def test_an_untouched_plan_is_intact(one_seed: Path):
         lambda plan: plan["arms"].pop("class"),
         lambda plan: plan.update(alpha=0.1),
         lambda plan: plan.update(hash="00000000"),
+        lambda plan: plan["config"]["evaluation"].update(networks=[]),
+        lambda plan: plan["parts"].update(base_weights={}),
+        lambda plan: plan["parts"].update(images="11111111"),
     ],
-    ids=["question", "setting", "seeds", "arm", "alpha", "hash"],
+    ids=[
+        "question",
+        "setting",
+        "seeds",
+        "arm",
+        "alpha",
+        "hash",
+        "evaluation",
+        "weights",
+        "images",
+    ],
 )
 def test_a_change_after_freezing_is_said(tmp_path: Path, edit: Any):
     write_study(tmp_path)
@@ -54,11 +67,18 @@ def test_a_change_after_freezing_is_said(tmp_path: Path, edit: Any):
     assert found.sentence.startswith("study.json was changed after it was frozen: its plan has the hash ")
 
 
-def test_settings_of_the_evaluation_and_the_description_may_change(tmp_path: Path):
+def test_the_description_and_the_disk_to_use_may_change(tmp_path: Path):
     write_study(tmp_path)
-    change(tmp_path / "study.json", lambda plan: plan["config"]["evaluation"].update(diagnose_every_steps=0))
+    change(tmp_path / "study.json", lambda plan: plan["config"]["training"].update(cache_gib=0))
     change(tmp_path / "study.json", lambda plan: plan.update(name="another"))
     assert check_plan(read_study(tmp_path)).intact
+
+
+def test_other_pictures_than_those_frozen_are_said(tmp_path: Path):
+    write_study(tmp_path)
+    change(tmp_path / "pictures" / "prepared.json", lambda prepared: prepared.update(fingerprint="11111111"))
+    found = check_plan(read_study(tmp_path))
+    assert (found.intact, "not those that the plan was frozen with" in found.sentence) == (False, True)
 
 
 def test_what_cannot_be_checked_is_said(tmp_path: Path):

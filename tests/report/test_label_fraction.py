@@ -10,7 +10,7 @@ from matplotlib.text import Text
 from scipy import stats
 
 from knowhue.plan import QUESTIONS
-from knowhue.presets import ARMS, STUDY_ARMS
+from knowhue.presets import ARMS, load_config, merge
 from knowhue.report.label_fraction import (
     has_label_fractions,
     label_fraction,
@@ -21,9 +21,9 @@ from knowhue.report.records import Run, Study
 from knowhue.report.svg import to_svg
 
 SHARES = [0.01, 0.05, 0.25, 1.0]
-NAMES = STUDY_ARMS["label-fraction"]
+NAMES = load_config("label-fraction").arms
 EXTRA = {"placebo-labels": ARMS["placebo-labels"], "multi-pcgrad": ARMS["multi-pcgrad"],
-         "multi-class100": {**ARMS["multi"], "task_weights": {"class": 100.0}}}  # fmt: skip
+         "multi-class100": merge(ARMS["multi"], {"tasks": {"weights": {"class": 100.0}}})}  # fmt: skip
 
 
 def make_study(seeds: int = 8, names: tuple[str, ...] = NAMES, **diverged: int) -> Study:

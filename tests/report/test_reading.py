@@ -1,14 +1,18 @@
-"""Studies of older versions are read too."""
+"""A study of another version is refused in one line."""
 
+import pytest
 from synthetic_study import change, write_study
 
+from knowhue.errors import RunError
 from knowhue.report.reading import read_study
 
 
-def test_arms_may_be_a_list(tmp_path):
+@pytest.mark.parametrize("edit", [lambda study: study.pop("format"), lambda study: study.update(format=1)])
+def test_a_study_of_another_version_is_refused(tmp_path, edit):
     write_study(tmp_path)
-    whole = read_study(tmp_path)
-    change(tmp_path / "study.json", lambda study: study.update(arms=list(study["arms"])))
-    again = read_study(tmp_path)
-    assert list(again.runs) == list(whole.runs)
-    assert all(run.finished for arm in again.runs for run in again.of(arm))
+    change(tmp_path / "study.json", edit)
+    with pytest.raises(
+        RunError, match=r"study\.json: written by another version of knowhue.*--out"
+    ) as caught:
+        read_study(tmp_path)
+    assert "\n" not in str(caught.value)

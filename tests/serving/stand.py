@@ -31,7 +31,7 @@ class FakeNetwork:
     def __init__(
         self, on_predict: Callable[[np.ndarray], None] = lambda seen: None, tasks: Any = None
     ) -> None:
-        config = Config() if tasks is None else Config(tasks=tasks)
+        config = Config() if tasks is None else Config.model_validate({"tasks": {"names": tasks}})
         self.description = Description(
             name="fake",
             version="0",

@@ -93,7 +93,7 @@ def diverging(monkeypatch):
 
 
 def test_diverged_run_is_named_and_kept(tiny, make_work, diverging):
-    config = tiny(tasks=("class",), training__heads__epochs=3)
+    config = tiny(tasks__names=("class",), training__heads__epochs=3)
     work = make_work(config)
     folder = run_head(work, config, "class")
     status = read_json(folder / "status.json")
@@ -108,7 +108,7 @@ def test_diverged_run_is_named_and_kept(tiny, make_work, diverging):
 
 
 def test_arm_of_a_diverged_head_is_diverged_too(tiny, make_work, diverging):
-    config = tiny(tasks=("class",))
+    config = tiny(tasks__names=("class",))
     folder = run_arm(make_work(config), config, "class")
     assert read_json(folder / "status.json")["state"] == "diverged"
 
@@ -116,7 +116,7 @@ def test_arm_of_a_diverged_head_is_diverged_too(tiny, make_work, diverging):
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_interrupted_diverged_phase_is_named_too(tiny, make_work, diverging, monkeypatch, epochs):
     # The state after the diverged epoch is saved before the run is named; a second call must name it too.
-    config = tiny(tasks=("class",), training__heads__epochs=epochs)
+    config = tiny(tasks__names=("class",), training__heads__epochs=epochs)
     work = make_work(config)
     with monkeypatch.context() as patch:
         patch.setattr("knowhue.training.train.write_scores", None)

@@ -13,8 +13,7 @@ from knowhue.objectives.balance import TASKS, Balance, GradNorm, Uncertainty
 from knowhue.objectives.early_stopping import TaskConstrained
 from knowhue.objectives.sharing import BALANCES, open_sharing
 from knowhue.objectives.weighting import WEIGHTINGS
-from knowhue.plan import Plan
-from knowhue.presets import checked, edit, load_config
+from knowhue.presets import edit, load_config
 from knowhue.runs import read_log, trained_by
 from knowhue.storage import read_json
 from knowhue.training import checkpoint, sharing
@@ -286,39 +285,6 @@ def test_an_epoch_that_is_no_number_is_not_taken_in(tiny, weighting, spoilt):
 def test_settings_that_do_not_go_together_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         load_config(settings=settings)
-
-
-def test_settings_of_earlier_versions_mean_what_they_meant(tmp_path):
-    file = tmp_path / "old.yaml"
-    file.write_text(
-        "tasks: [class]\ntask_weights: {class: 3.0}\ntraining: {aggregator: mgda, batch_size: 8}\n"
-    )
-    config = load_config(files=[file])
-    assert (config.tasks.names, config.tasks.weights.class_, config.tasks.weighting) == (
-        ("class",),
-        3.0,
-        "mgda",
-    )
-    assert (config.tasks.weights.colour, config.training.batch_size) == (1.0, 8)
-    arms = {"multi": {"tasks": ["colour", "class"], "training": {"aggregator": "pcgrad"}}}
-    run = checked(Plan, {"arms": arms, "config": {"task_weights": {"class": 3.0}}}).run_config("multi", 0)
-    assert (run.tasks.weighting, run.tasks.weights.class_) == ("pcgrad", 3.0)
-    assert edit(config, {"training": {"aggregator": "sum"}}).tasks.weighting == "static"
-
-
-def test_runs_of_earlier_versions_keep_their_names():
-    assert trained_by(edit(Config(), {"tasks": ["colour"]})) == {"version": 1, "seed": 0, "tasks": ["colour"]}
-    config = edit(
-        Config(), {"task_weights": {"class": 3.0}, "training": {"aggregator": "pcgrad", "batch_size": 8}}
-    )
-    assert trained_by(config) == {
-        "version": 1,
-        "seed": 0,
-        "task_weights": {"class": 3.0},
-        "training": {"batch_size": 8, "aggregator": "pcgrad"},
-    }
-    old = {"method": "gan", "decoder": "unet"}  # as written in full
-    assert trained_by(edit(Config(), {"colour": old})) == {"version": 1, "seed": 0}
 
 
 @pytest.mark.parametrize("change", [{"weighting": "dwa"}, {"weighting": "gradnorm", "gradnorm_alpha": 0.5}])

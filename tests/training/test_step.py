@@ -80,7 +80,7 @@ def test_one_shared_pass_gives_the_gradients_of_two(setting, gan_loss, tasks):
 
 
 def test_adversary_does_reach_the_model(setting):
-    config, engine, players, batch = setting(tasks=("colour",))
+    config, engine, players, batch = setting(tasks__names=("colour",))
     train_step(engine, players, batch, config)
     before = gradients(players.model)["colour.out.weight"].clone()
     louder = config.model_copy(
@@ -99,7 +99,7 @@ def test_both_answer_what_the_other_was_before(setting):
 
 
 def test_duel_leaves_no_gradient_in_the_model(setting):
-    config, engine, players, batch = setting(tasks=("colour",))
+    config, engine, players, batch = setting(tasks__names=("colour",))
     chroma = players.model(batch.lightness).chroma
     direction = duel(engine, players, batch, chroma, config.colour.gan_loss, {})
     assert direction.shape == chroma.shape
@@ -116,13 +116,13 @@ def test_losses_are_those_of_the_tasks(setting, tasks):
 
 
 def test_without_an_adversary_there_is_plain_regression(setting):
-    config, engine, players, batch = setting(tasks=("colour",), colour__adversarial_weight=0)
+    config, engine, players, batch = setting(tasks__names=("colour",), colour__adversarial_weight=0)
     assert players.discriminator is None
     assert set(train_step(engine, players, batch, config)) == {"l1"}
 
 
 def test_head_gradients_do_not_mix(setting):
-    both, alone = setting(), setting(tasks=("class",))
+    both, alone = setting(), setting(tasks__names=("class",))
     for config, engine, players, batch in (both, alone):
         players.model.encoder.requires_grad_(False)
         train_step(engine, players, batch, config)

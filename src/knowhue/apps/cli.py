@@ -247,10 +247,9 @@ def _plan(
     grid: str | None,
 ):
     from knowhue.plan import make_plan
-    from knowhue.presets import STUDY_ARMS, THREE_ARMS
 
     config = read_settings_with_pictures(pictures, preset, files, settings)
-    chosen = arms.split(",") if arms else STUDY_ARMS.get(preset, tuple(THREE_ARMS))
+    chosen = arms.split(",") if arms else None
     numbers = range(config.seed, config.seed + (seeds or 1))
     return make_plan(config, chosen, numbers, _weights(grid))
 
@@ -277,14 +276,13 @@ def _is_comparison(folder: Path) -> bool:
 
 
 def _plans(folder: Path):
-    from knowhue.comparison.asked import read_plans
+    from knowhue.comparison.asked import read_frozen, read_plans
+    from knowhue.runs import read_description
     from knowhue.status import read_plan
-    from knowhue.storage import read_json
 
     if _is_comparison(folder):
-        return read_plans(read_json(folder / "comparison.json"))
-    asked = read_plan(folder)
-    return {f"plan {asked.hash}": asked}
+        return read_plans(read_frozen(folder))
+    return {f"plan {read_description(folder)['hash'][:12]}": read_plan(folder)}
 
 
 def _weights(grid: str | None) -> list[float]:

@@ -1,17 +1,20 @@
 """What a comparison asks, fixed before its first run: methods, reference, seeds, budget, settings."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, model_validator
 
-from knowhue.config import Config, Positive, Section, fingerprint
+from knowhue.config import Config, Positive, Section
 from knowhue.errors import ConfigError, did_you_mean, shown
 from knowhue.methods import METHODS, PAPER_METHODS
 from knowhue.plan import Plan
 from knowhue.presets import checked, edit, merge
-from knowhue.runs import trained_by
+from knowhue.runs import require_format, settled
+from knowhue.storage import read_json
 
+FILE = "comparison.json"
 KNOWN = METHODS | PAPER_METHODS
 CLOCK = "-clock"
 """Ends the folders of runs at equal wall-clock."""
@@ -52,10 +55,17 @@ class Asked(Section):
         return self
 
     @property
-    def hash(self) -> str:
-        """Fingerprint of all that the runs depend on."""
-        asked = self.model_dump(mode="json", exclude={"config"})
-        return fingerprint(asked | {"config": trained_by(self.config)})
+    def settled(self) -> dict[str, Any]:
+        """All that the runs and what is measured of them depend on, as JSON holds it."""
+        return self.model_dump(mode="json", exclude={"config"}) | {"config": settled(self.config)}
+
+    def hash(self, parts: Mapping[str, Any]) -> str:
+        """SHA-256, 64 hex digits, of what is asked and of what it is asked of, see `Plan.hash`."""
+        return self.at_equal_pictures().hash({"comparison": self.settled, **parts})
+
+    def computed_in(self, precision: str) -> "Asked":
+        """The comparison with `training.precision` as an engine resolved it."""
+        return self.model_copy(update={"config": edit(self.config, {"training": {"precision": precision}})})
 
     def epochs(self, method: str) -> Epochs:
         """Of a method at equal pictures."""
@@ -110,7 +120,12 @@ def make_comparison(
     """
     shared = edit(
         config,
-        {"seed": 0, "tasks": {"names": ("colour",)}, "evaluation": {"recognition": True, "every_epochs": 0}},
+        {
+            "seed": 0,
+            "arms": Config().arms,
+            "tasks": {"names": ("colour",)},
+            "evaluation": {"recognition": True, "every_epochs": 0},
+        },
     )
     if shared.colour.is_from_scratch:
         raise ConfigError(
@@ -132,6 +147,17 @@ def make_comparison(
 def _for_epochs(edits: Mapping[str, Any], epochs: Epochs) -> dict[str, Any]:
     heads, tuned = epochs
     return merge(edits, {"training": {"heads": {"epochs": heads}, "finetune": {"epochs": tuned}}})
+
+
+def read_frozen(root: Path) -> dict[str, Any]:
+    """`comparison.json` of a folder.
+
+    Raises:
+        RunError: there is none, or another version wrote it.
+    """
+    frozen = read_json(root / FILE)
+    require_format(frozen, root / FILE)
+    return frozen
 
 
 def read_asked(frozen: Mapping[str, Any]) -> Asked:

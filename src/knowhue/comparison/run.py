@@ -6,19 +6,26 @@ from pathlib import Path
 from typing import Any
 
 from knowhue import __version__
-from knowhue.comparison.asked import KNOWN, Asked, Epochs, read_plans
+from knowhue.comparison.asked import FILE, KNOWN, Asked, Epochs, read_asked, read_frozen, read_plans
 from knowhue.comparison.budget import epochs_within
 from knowhue.comparison.collect import collect, finished, phase_seconds, runs_of, train_seconds
 from knowhue.errors import RunError
 from knowhue.plan import Plan
 from knowhue.report.comparing.page import write_comparison_report
-from knowhue.runs import Report, locked
-from knowhue.storage import read_json, write_json
-from knowhue.study import run_cells, write_baselines
+from knowhue.runs import FORMAT, Report, locked
+from knowhue.storage import write_json
+from knowhue.study import (
+    differences,
+    has_begun,
+    hashed_parts,
+    precision_remedy,
+    require_same_parts,
+    run_cells,
+    write_baselines,
+)
+from knowhue.training.engine import Engine
 from knowhue.training.outcome import write_truth
 from knowhue.training.train import open_work
-
-FILE = "comparison.json"
 
 
 def compare(
@@ -53,11 +60,13 @@ def compare(
 
 
 def _compare(asked: Asked, root: Path, workers: int, description: dict[str, Any], report: Report) -> Path:
-    frozen = _freeze(asked, root, description)
+    engine = Engine(asked.config.training)
+    asked = asked.computed_in(engine.precision)
+    _refuse_another(asked, root)
     first = asked.at_equal_pictures()
-    work = open_work(
-        asked.config, root, report, [first.run_config(arm, asked.seeds[0]) for arm in first.arms]
-    )
+    runs = [first.run_config(arm, asked.seeds[0]) for arm in first.arms]
+    work = open_work(asked.config, root, report, runs, engine)
+    frozen = _freeze(asked, root, description, hashed_parts(work))
     if work.engine.is_main:
         write_json(root / FILE, frozen)
         write_baselines(work, asked.config.evaluation)
@@ -68,7 +77,7 @@ def _compare(asked: Asked, root: Path, workers: int, description: dict[str, Any]
         frozen["regimes"]["clock"] = _equal_clock(asked, first, root)
         write_json(root / FILE, frozen)
     work.engine.wait()
-    frozen = read_json(root / FILE)
+    frozen = read_frozen(root)
     first, second = read_plans(frozen).values()
     run_cells(work, second, workers)
     if work.engine.is_main:
@@ -97,24 +106,36 @@ def _equal_clock(asked: Asked, plan: Plan, root: Path) -> dict[str, Any]:
     return {"title": "equal wall-clock", "budget_s": budget, "epochs": epochs}
 
 
-def _freeze(asked: Asked, root: Path, description: dict[str, Any]) -> dict[str, Any]:
-    """What is asked, with what was frozen before; a comparison whose runs have begun stays as it is."""
-    path = root / FILE
-    earlier = read_json(path) if path.exists() else {}
-    if earlier and earlier["hash"] != asked.hash:
+def _refuse_another(asked: Asked, root: Path) -> None:
+    """A comparison whose runs have begun stays as it is."""
+    if not (root / FILE).exists() or not has_begun(root):
+        return
+    earlier = read_frozen(root)
+    before = read_asked(earlier)
+    changed = sorted(differences(before.settled, asked.settled))
+    if changed:
         raise RunError(
-            f"`{root}` holds another comparison, frozen on {earlier['created']}. What is compared should not change "
-            "after results are seen: name another folder with --out, or go on with the command in "
-            f"`{path}`: {earlier.get('command', 'knowhue compare')}"
+            f"`{root}` holds another comparison, frozen on {earlier['created']}: {', '.join(changed)} would differ. "
+            "What is compared should not change after results are seen: name another folder with --out, or go on "
+            f"with the command in `{root / FILE}`: {earlier.get('command', 'knowhue compare')}"
+            f"{precision_remedy(before.config, changed)}"
         )
+
+
+def _freeze(asked: Asked, root: Path, description: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
+    """What is asked, with what was frozen before."""
+    earlier = read_frozen(root) if (root / FILE).exists() and has_begun(root) else {}
+    require_same_parts(earlier, parts, root)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     pictures = {"title": "equal pictures", "epochs": {name: asked.epochs(name) for name in asked.methods}}
     return {
+        "format": FORMAT,
         "name": root.name,
         "version": __version__,
         "created": earlier.get("created", now),
         **description,
-        "hash": asked.hash,
+        "hash": asked.hash(parts),
+        "parts": parts,
         **asked.model_dump(mode="json", exclude={"methods"}),
         "regimes": {"pictures": pictures} | earlier.get("regimes", {}),
         "methods": {

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -29,7 +28,7 @@ __all__ = [
     "TaskWeights",
     "Tasks",
     "Training",
-    "current_form",
+    "digest",
     "fingerprint",
 ]
 
@@ -39,6 +38,10 @@ class Config(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
         default=0, description="names every random stream of the run"
+    )
+    arms: tuple[str, ...] = Field(
+        default=("colour", "class", "multi"),
+        description="what a study compares unless --arms says, see `presets.ARMS`",
     )
     tasks: Tasks = Tasks()
     pictures: Pictures = Pictures()
@@ -55,11 +58,6 @@ class Config(Section):
     def has_base(self) -> bool:
         """Whether the model stands on a pretrained base, or is a network from scratch."""
         return "colour" not in self.tasks.names or not self.colour.is_from_scratch
-
-    @model_validator(mode="before")
-    @classmethod
-    def _in_todays_form(cls, values: Any) -> Any:
-        return current_form(values) if isinstance(values, Mapping) else values
 
     @model_validator(mode="after")
     def _weighting_gets_what_it_needs(self) -> "Config":
@@ -83,33 +81,18 @@ class Config(Section):
         return self
 
 
-def current_form(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings, or a part of them, as written by any version so far, in today's form.
+def digest(value: Any) -> str:
+    """The SHA-256 of a value's canonical JSON, 64 hex digits.
 
-    `tasks` was a list of names, and `task_weights` and `training.aggregator` (`sum` for `static`) stood apart.
-
-    >>> current_form({"tasks": ["colour"], "task_weights": {"class": 3.0}})
-    {'tasks': {'names': ['colour'], 'weights': {'class': 3.0}}}
-    """
-    values = dict(values)
-    tasks = values.pop("tasks", {})
-    tasks = dict(tasks) if isinstance(tasks, Mapping) else {"names": tasks}
-    if "task_weights" in values:
-        tasks["weights"] = values.pop("task_weights")
-    training = values.get("training")
-    if isinstance(training, Mapping) and "aggregator" in training:
-        values["training"] = {key: value for key, value in training.items() if key != "aggregator"}
-        tasks["weighting"] = {"sum": "static"}.get(training["aggregator"], training["aggregator"])
-    return {**values, "tasks": tasks} if tasks else values
-
-
-def fingerprint(value: Any) -> str:
-    """Short name of a value: the first 8 hex digits of the SHA-256 of its canonical JSON.
-
-    >>> fingerprint({"b": 1, "a": 2}) == fingerprint({"a": 2, "b": 1})
+    >>> digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
     True
     """
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """Short name of a value, for folders and files: the first 8 hex digits of its `digest`."""
+    return digest(value)[:8]

@@ -1,7 +1,6 @@
 """Settings of the networks: the shared base and the head of each task."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -62,10 +61,10 @@ class Colour(Section):
         default="l1",
         description="feedforward: l1, l2, or classification of 313 rebalanced colours (Zhang et al. 2016)",
     )
-    decoder: Literal["auto", "transposed", "unet"] = Field(
+    decoder: Literal["auto", "transposed"] = Field(
         default="auto",
-        description="head from features to chroma: of the coarsest map (transposed) or all (unet); auto is "
-        "transposed for gan and else unet",
+        description="head from features to chroma: transposed reads the coarsest map; auto is that for gan and else "
+        "reads all maps",
     )
     width: Count = Field(
         default=32, description="channels of the decoder's last stage; doubles towards the base"
@@ -84,15 +83,6 @@ class Colour(Section):
     )
     pix2pix: Pix2Pix = Pix2Pix()
     palette: Palette = Palette()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _a_gan_with_skips_is_a_unet(cls, values: Any) -> Any:
-        """One name for one thing; settings of earlier versions spell it by the decoder."""
-        if not isinstance(values, Mapping) or values.get("decoder") != "unet":
-            return values
-        method = values.get("method", "unet")
-        return {**values, "decoder": "auto", "method": "unet" if method == "gan" else method}
 
     @model_validator(mode="after")
     def _method_and_loss_agree(self) -> "Colour":

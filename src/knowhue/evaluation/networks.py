@@ -116,7 +116,7 @@ def _by_parts(features: Callable[[RGB], Tensor], rgb: RGB) -> Tensor:
 def _provenance(title: str, network: nn.Module, side_px: int, tool: str) -> dict[str, Any]:
     return {
         "network": title,
-        "weights": weights_digest(network),
+        "weights": weights_digest(network)[:16],
         "resize": f"bilinear, antialiased, to {side_px} x {side_px} pixels",
         "tool": tool,
     }

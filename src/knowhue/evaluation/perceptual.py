@@ -134,7 +134,7 @@ def _open(name: str, file: str | None, device: torch.device) -> Perceptual | Abs
         return unavailable(name, error)
     about = {
         "network": kind.title,
-        "weights": weights_digest(network),
+        "weights": weights_digest(network)[:16],
         "resize": f"not resized, but bilinear to {SMALLEST_PX} x {SMALLEST_PX} pixels if smaller",
         "tool": tool,
     }

@@ -148,12 +148,12 @@ def pretrained_features(name: str, weights: str) -> nn.Module:
 
 
 def weights_digest(module: nn.Module) -> str:
-    """The first 16 hex digits of the SHA-256 of all parameters and buffers, by name."""
+    """The SHA-256 of all parameters and buffers by name, 64 hex digits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()
 
 
 def _known(name: str) -> Base:

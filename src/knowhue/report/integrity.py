@@ -55,23 +55,28 @@ class ExploratoryRun(NamedTuple):
 def check_plan(study: Study) -> PlanCheck:
     """Recompute the plan's hash from `study.json` and compare it with the one written when it was frozen.
 
-    Settings of the evaluation are outside the hash. Who changes plan and hash together is not found out.
+    It covers every setting, the base's weights and the pictures, which are also held against the prepared ones. Who
+    changes plan and hash together is not found out.
     """
-    stored = study.settings.get("hash")
+    stored, parts = study.settings.get("hash"), study.settings.get("parts", {})
     try:
-        plan = _plan(study)
+        now = _plan(study).hash(parts)
     except ConfigError as error:
         text = f"study.json cannot be checked by this version: {str(error).splitlines()[0]}"
         return PlanCheck(stored, None, False, text)
     if stored is None:
-        text = "study.json carries no hash: it was written before plans were frozen."
-        return PlanCheck(None, plan.hash, False, text)
-    if stored != plan.hash:
-        text = f"study.json was changed after it was frozen: its plan has the hash {plan.hash}, not {stored}."
-        return PlanCheck(stored, plan.hash, False, text)
+        return PlanCheck(None, now, False, "study.json carries no hash: its plan was not frozen by a study.")
+    if stored != now:
+        text = f"study.json was changed after it was frozen: its plan has the hash {now}, not {stored}."
+        return PlanCheck(stored, now, False, text)
+    if study.prepared and study.prepared.get("fingerprint") != parts.get("images"):
+        text = (
+            f"The pictures in this folder are not those that the plan was frozen with: its hash is {stored}."
+        )
+        return PlanCheck(stored, now, False, text)
     frozen = str(study.settings.get("created") or "an unknown date")
-    text = f"The plan is as it was frozen on {frozen}: its hash is {stored}."
-    return PlanCheck(stored, plan.hash, True, text)
+    text = f"The plan is as it was frozen on {frozen}: its SHA-256 is {stored}."
+    return PlanCheck(stored, now, True, text)
 
 
 def cell_counts(study: Study) -> list[CellCount]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from knowhue.config import Config, current_form
+from knowhue.config import Config
 from knowhue.errors import ConfigError
-from knowhue.presets import ARMS, edit
+from knowhue.presets import edit
 from knowhue.report.integrity import exploratory_rows, read_gates
 from knowhue.report.records import Arrays, Row, Run, Study
 from knowhue.runs import read_description, read_log, run_folder
@@ -27,10 +27,6 @@ def read_study(folder: Path) -> Study:
         RunError: there is no `study.json`, or a file is not what knowhue writes.
     """
     settings = read_description(folder)
-    if isinstance(settings["arms"], list):  # as versions before frozen plans wrote it
-        settings["arms"] = {arm: ARMS.get(arm, {}) for arm in settings["arms"]}
-    settings["arms"] = {arm: current_form(changes) for arm, changes in settings["arms"].items()}
-    settings["config"] = current_form(settings.get("config", {}))
     study = Study(
         settings=settings,
         runs={

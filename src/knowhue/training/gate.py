@@ -34,8 +34,8 @@ def check_gate(work: Work, config: Config) -> dict[str, Any]:
     if path.exists() and read_json(path)["pictures"] == work.prepared.fingerprint:
         return read_json(path)
     together = _train(work, config)
-    alone = _train(work, edit(config, {"tasks": ("colour",)}))
-    alone |= _train(work, edit(config, {"tasks": ("class",)}))
+    alone = _train(work, edit(config, {"tasks": {"names": ("colour",)}}))
+    alone |= _train(work, edit(config, {"tasks": {"names": ("class",)}}))
     differ = sorted(name for name in together if not torch.equal(together[name], alone[name]))
     found = {
         "steps": STEPS,

@@ -4,7 +4,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,12 +64,14 @@ class Work:
         engine: device, processes, arithmetic.
         prepared: the pictures.
         report: told about progress.
+        bases: digest of the weights of each base that the runs start from.
     """
 
     root: Path
     engine: Engine
     prepared: Prepared
     report: Report
+    bases: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from knowhue.runs import (
     read_log,
     require_writable,
     run_folder,
+    write_config,
     write_log,
 )
 from knowhue.storage import read_json, write_json
@@ -58,10 +59,14 @@ def train(config: Config, root: Path, arm: str = "multi", report: Report = lambd
     """
     config = arm_config(config, arm)
     with locked(root, "train"):
-        return run_arm(open_work(config, root, report), config, arm)
+        engine = Engine(config.training)
+        config = edit(config, {"training": {"precision": engine.precision}})
+        return run_arm(open_work(config, root, report, engine=engine), config, arm)
 
 
-def open_work(config: Config, root: Path, report: Report, runs: Sequence[Config] = ()) -> Work:
+def open_work(
+    config: Config, root: Path, report: Report, runs: Sequence[Config] = (), engine: Engine | None = None
+) -> Work:
     """Start the engine and prepare the pictures, on one process for all.
 
     Args:
@@ -69,21 +74,27 @@ def open_work(config: Config, root: Path, report: Report, runs: Sequence[Config]
         root: the study folder.
         report: told about progress.
         runs: the settings of the different runs to come, if they are not `config`'s.
+        engine: the one to work on, if it was started before.
 
     Raises:
         KnowhueError: settings, pictures, weights or folder do not serve; the message says how to mend it.
     """
-    engine = Engine(config.training)
+    engine = engine or Engine(config.training)
+    bases: dict[str, str] = {}
     for each in runs or (config,):  # names and weights are tried before any picture is read
         _refuse_contradictions(each)
         open_sharing(each.tasks)
-        build_model(each, classes=2)
+        model = build_model(each, classes=2)
+        if each.has_base:
+            drawn = each.encoder.weights == "none"
+            name = f"{each.encoder.name} {each.encoder.weights}"
+            bases[name] = "drawn from each seed" if drawn else weights_digest(model.encoder)
     if engine.is_main:
         require_writable(root)
         prepare(config.pictures, root / "pictures", report)  # reads the array once through
     engine.wait()
     prepared = load_prepared(root / "pictures", config.evaluation.split, thorough=False)
-    return Work(root, engine, prepared, report)
+    return Work(root, engine, prepared, report, bases)
 
 
 def run_arm(work: Work, config: Config, arm: str) -> Path:
@@ -253,7 +264,7 @@ def _run(
             "pictures": work.prepared.fingerprint,
         }
         environment = work.engine.environment() | digests
-        write_json(folder / "config.json", config.model_dump(mode="json"))
+        write_config(folder, config)
         write_json(folder / "environment.json", environment)
         write_json(folder / "status.json", {"state": "running"})
     state, final = {"state": "finished"}, name == "finetune"

@@ -8,6 +8,7 @@ import numpy as np
 
 from knowhue.errors import RunError
 from knowhue.report.records import Arrays, Row
+from knowhue.runs import require_format
 from knowhue.storage import read_json
 
 FILE = "comparison.json"
@@ -66,15 +67,17 @@ def read_comparison(folder: Path) -> Comparison:
     """Read the folder that `knowhue compare --out` named.
 
     Raises:
-        RunError: it holds no comparison.
+        RunError: it holds no comparison, or one of another version.
     """
     if not (folder / FILE).exists():
         raise RunError(
             f"`{folder}` should be the folder of a comparison, as `knowhue compare --out` makes it. "
             f"Found no {FILE} there."
         )
+    asked = read_json(folder / FILE)
+    require_format(asked, folder / FILE)
     truth = folder / "pictures" / "samples.npz"
-    return Comparison(folder, read_json(folder / FILE), read_arrays(truth) if truth.exists() else {})
+    return Comparison(folder, asked, read_arrays(truth) if truth.exists() else {})
 
 
 def read_arrays(path: Path) -> Arrays:
