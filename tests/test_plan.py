@@ -113,3 +113,23 @@ def test_a_plan_holds_the_precision_that_was_resolved():
 def test_gate_arm_has_both_tasks():
     assert make_plan(Config()).gate_arm == "multi"
     assert make_plan(Config(), ["colour"]).gate_arm is None
+
+
+def test_seeds_that_tuned_do_not_report():
+    with pytest.raises(ConfigError, match=r"none of those .* tuned on\. Found 2, 3 in both\. .*seed=4"):
+        make_plan(Config(), seeds=(2, 3, 9), tuned_on_seeds=(1, 2, 3))
+    assert make_plan(Config(), seeds=(4, 5), tuned_on_seeds=(1, 2, 3)).tuned_on_seeds == (1, 2, 3)
+
+
+def test_tuning_study_scores_the_validation_split():
+    plan = make_plan(Config(), is_tuning=True)
+    assert (plan.purpose, plan.config.evaluation.split) == ("tuning", "validation")
+    assert plan.run_config("multi", 0).evaluation.split == "validation"
+
+
+def test_study_that_reports_cannot_leave_the_test_split_out():
+    config = edit(Config(), {"evaluation": {"split": "validation"}})
+    with pytest.raises(
+        ConfigError, match=r"evaluation\.split` should be auto where `purpose = report`.*--tuning"
+    ):
+        make_plan(config)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -47,6 +47,13 @@ class Plan(Section):
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
         default=(0,), description="one block each"
     )
+    purpose: Literal["report", "tuning"] = Field(
+        default="report",
+        description="tuning: settings are chosen on the validation split, the test split is left alone, no verdict",
+    )
+    tuned_on_seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
+        default=(), description="seeds of the tuning study that chose the settings; asks for a test split"
+    )
     config: Config = Field(default=Config(), description="the settings that all arms share")
 
     @field_validator("seeds")
@@ -55,6 +62,21 @@ class Plan(Section):
         if not seeds or len(set(seeds)) < len(seeds):
             raise ValueError(f"`seeds` should be different whole numbers. Found `seeds = {list(seeds)}`.")
         return seeds
+
+    @model_validator(mode="after")
+    def _what_tuned_does_not_report(self) -> "Plan":
+        if both := sorted(set(self.seeds) & set(self.tuned_on_seeds)):
+            raise ValueError(
+                "`seeds` should be none of those that the settings were tuned on. Found "
+                f"{', '.join(map(str, both))} in both. Begin elsewhere: --set seed={max(self.tuned_on_seeds) + 1}"
+            )
+        split = {"report": "auto", "tuning": "validation"}[self.purpose]
+        if self.config.evaluation.split != split:
+            raise ValueError(
+                f"`evaluation.split` should be {split} where `purpose = {self.purpose}`. Found "
+                f"`evaluation.split = {self.config.evaluation.split}`. `knowhue study --tuning` sets both."
+            )
+        return self
 
     @model_validator(mode="after")
     def _arms_make_runs(self) -> "Plan":
@@ -114,6 +136,8 @@ def make_plan(
     arms: Sequence[str] | None = None,
     seeds: Sequence[int] = (0,),
     task_weight_grid: Sequence[float] = (),
+    is_tuning: bool = False,
+    tuned_on_seeds: Sequence[int] = (),
 ) -> Plan:
     """Fill in a plan from a configuration.
 
@@ -122,9 +146,11 @@ def make_plan(
         arms: keys of `ARMS`; None takes those of `config`.
         seeds: one block each.
         task_weight_grid: further weights of the class task; each adds an arm `multi-class<weight>`.
+        is_tuning: settings are to be chosen by it: it scores the validation split and gives no verdict.
+        tuned_on_seeds: of the study that chose these settings; none of `seeds`.
 
     Raises:
-        ConfigError: an unknown arm, doubled seeds, or no arm.
+        ConfigError: an unknown arm, doubled seeds, seeds that tuned, or no arm.
     """
     arms = config.arms if arms is None else arms
     if not arms or not set(arms) <= set(ARMS):
@@ -139,4 +165,13 @@ def make_plan(
         )
     default = Config()
     shared = edit(config, {"seed": 0, "arms": default.arms, "tasks": {"names": default.tasks.names}})
-    return checked(Plan, {"arms": chosen, "seeds": list(seeds), "config": shared.model_dump(mode="json")})
+    if is_tuning:
+        shared = edit(shared, {"evaluation": {"split": "validation"}})
+    asked = {
+        "arms": chosen,
+        "seeds": list(seeds),
+        "purpose": "tuning" if is_tuning else "report",
+        "tuned_on_seeds": list(tuned_on_seeds),
+        "config": shared.model_dump(mode="json"),
+    }
+    return checked(Plan, asked)

@@ -12,6 +12,7 @@ from knowhue.color import rgb_to_lab
 from knowhue.config import Config, Evaluation, fingerprint
 from knowhue.data.loaders import to_rgb
 from knowhue.data.prepare import Prepared
+from knowhue.data.prepared import kept_rows
 from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.evaluate import predict_class, predict_colour, predict_gray
 from knowhue.evaluation.metrics import METRICS
@@ -35,6 +36,7 @@ def run_study(
     workers: int = 1,
     description: dict[str, Any] | None = None,
     report: Report = lambda _: None,
+    tuned_on: Path | None = None,
 ) -> Path:
     """Freeze a plan, train its arms with its seeds below `root`, compare, and write the report.
 
@@ -46,25 +48,29 @@ def run_study(
         workers: cells that run side by side on this machine, the threads shared out among them.
         description: `name`, `preset` and `command`, for the reader of the report.
         report: told about progress.
+        tuned_on: folder of the tuning study that chose the settings; its images must not be test images here.
 
     Returns:
         The report, `root/report.html`; `root/results.json` lies beside it.
 
     Raises:
-        ConfigError: `workers` does not fit.
+        ConfigError: `workers` does not fit, or settings were tuned and there is no test split.
         RunError: `root` holds a study with another plan, which was frozen when its first run started, or another
             process works on it.
     """
     with locked(root, "study"):
-        return _run_study(plan, root, workers, description or {}, report)
+        return _run_study(plan, root, workers, description or {}, report, tuned_on)
 
 
-def _run_study(plan: Plan, root: Path, workers: int, description: dict[str, Any], report: Report) -> Path:
+def _run_study(
+    plan: Plan, root: Path, workers: int, description: dict[str, Any], report: Report, tuned_on: Path | None
+) -> Path:
     engine = Engine(plan.config.training)
     plan = plan.computed_in(engine.precision)
     _refuse_another_plan(plan, root)
     runs = [plan.run_config(arm, plan.seeds[0]) for arm in plan.arms]
     work = open_work(plan.config, root, report, runs, engine)
+    _require_unseen_test_images(plan, work, tuned_on)
     if work.engine.is_main:
         freeze(plan, root, description, hashed_parts(work))
         write_baselines(work, plan.config.evaluation)
@@ -141,6 +147,24 @@ def mean_colour(prepared: Prepared, batch_size: int = 256) -> torch.Tensor:
         chroma = rgb_to_lab(to_rgb(chosen, torch.device("cpu")))[1]
         total += chroma.double().mean((2, 3)).sum(0)
     return (total / len(positions)).float()
+
+
+def _require_unseen_test_images(plan: Plan, work: Work, tuned_on: Path | None) -> None:
+    """What chose the settings does not report on them: neither its seeds (see `Plan`) nor its images."""
+    if plan.tuned_on_seeds and work.prepared.reporting_split != "test":
+        raise ConfigError(
+            "A study whose settings were tuned should report on a test split, which tuning never looked at. Found "
+            "none. Add test/<class>/ folders, or split one off in both studies: --set pictures.test_share=0.2"
+        )
+    if tuned_on is None:
+        return
+    seen = {row["sha256"] for row in kept_rows(tuned_on / "pictures") if row["split"] != "test"}
+    again = sum(row["split"] == "test" and row["sha256"] in seen for row in kept_rows(work.root / "pictures"))
+    if again:
+        raise ConfigError(
+            f"The test images should be others than those that `{tuned_on}` tuned on. Found {again} of them there. "
+            "Use the same images, `pictures.test_share` and `pictures.split_seed` in both studies."
+        )
 
 
 def hashed_parts(work: Work) -> dict[str, Any]:

@@ -67,6 +67,20 @@ GridOption = Annotated[
 ]
 
 
+TuningOption = Annotated[
+    bool,
+    typer.Option(
+        "--tuning", help="Settings will be chosen by it: scores the validation split, gives no verdict."
+    ),
+]
+TunedOnOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the tuning study that chose these settings; asks for a test split and other seeds."
+    ),
+]
+
+
 @app.command(epilog="Example: `knowhue study photos/ --preset poster --seeds 10 --out runs/photos`")
 def study(
     ctx: typer.Context,
@@ -78,15 +92,17 @@ def study(
     arms: ArmsOption = None,
     seeds: SeedsOption = None,
     grid: GridOption = None,
+    tuning: TuningOption = False,
+    tuned_on: TunedOnOption = None,
     workers: Annotated[int, typer.Option(min=1, help="Cells that run side by side on this machine.")] = 1,
     out: OutOption = Path("runs/study"),
 ) -> None:
     """Train the models with every seed, compare them, answer the two questions in a report."""
     if plan is None:
-        asked = _plan(pictures, preset, config, set_, arms, seeds, grid)
+        asked = _plan(pictures, preset, config, set_, arms, seeds, grid, tuning, tuned_on)
         description = {"preset": preset}
     else:
-        asked = _plan_file(plan, pictures, _given(ctx, "preset"), config, set_, arms, seeds, grid)
+        asked = _plan_file(plan, pictures, _given(ctx, "preset"), config, set_, arms, seeds, grid, tuning)
         description = {}
     from knowhue.apps.progress import showing_progress
     from knowhue.storage import read_json
@@ -94,7 +110,7 @@ def study(
 
     description |= {"name": out.resolve().name, "command": command_line()}
     with showing_progress() as report:
-        page = run_study(asked, out, workers, description, report)
+        page = run_study(asked, out, workers, description, report, tuned_on)
     if not is_main():
         return
     answers = read_json(out / "results.json")["answers"]
@@ -112,11 +128,13 @@ def plan(
     arms: ArmsOption = None,
     seeds: SeedsOption = None,
     grid: GridOption = None,
+    tuning: TuningOption = False,
+    tuned_on: TunedOnOption = None,
 ) -> None:
     """Print a study file, filled in, to be read, changed, and given to `knowhue study --plan`."""
     from knowhue.apps.settings import explain
 
-    say(*explain(_plan(pictures, preset, config, set_, arms, seeds, grid)).split("\n"))
+    say(*explain(_plan(pictures, preset, config, set_, arms, seeds, grid, tuning, tuned_on)).split("\n"))
 
 
 @app.command(epilog="Example: `knowhue status runs/photos`")
@@ -245,13 +263,30 @@ def _plan(
     arms: str | None,
     seeds: int | None,
     grid: str | None,
+    tuning: bool = False,
+    tuned_on: Path | None = None,
 ):
     from knowhue.plan import make_plan
 
     config = read_settings_with_pictures(pictures, preset, files, settings)
     chosen = arms.split(",") if arms else None
     numbers = range(config.seed, config.seed + (seeds or 1))
-    return make_plan(config, chosen, numbers, _weights(grid))
+    return make_plan(config, chosen, numbers, _weights(grid), tuning, _tuning_seeds(tuned_on))
+
+
+def _tuning_seeds(folder: Path | None) -> list[int]:
+    from knowhue.errors import ConfigError
+    from knowhue.runs import read_description
+
+    if folder is None:
+        return []
+    described = read_description(folder)
+    if described.get("purpose") != "tuning":
+        raise ConfigError(
+            f"`--tuned-on` should be the folder of a tuning study, made by --tuning. Found `{folder}`, "
+            "which reports: settings that were chosen by its numbers have seen its test images."
+        )
+    return described["seeds"]
 
 
 def _plan_file(path: Path, pictures: str | None, *others: object):

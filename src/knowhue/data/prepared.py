@@ -83,7 +83,7 @@ def load_prepared(
             f"{damage} since the images were prepared. Delete `{folder}` and run the study again, which prepares them "
             "anew. To leave an image out, take it from where the images come from, and name another folder with --out."
         )
-    kept = _kept(folder)
+    kept = kept_rows(folder)
     number = {name: i for i, name in enumerate(summary["classes"])}
     return Prepared(
         classes=tuple(summary["classes"]),
@@ -125,7 +125,7 @@ def find_damage(folder: Path, summary: dict[str, Any], thorough: bool = True) ->
         if digest(path) != summary["checksums"].get(name):
             return f"`{path}` was changed or damaged"
     try:
-        kept, array = _kept(folder), read_array(folder / ARRAY, memory_map=True)
+        kept, array = kept_rows(folder), read_array(folder / ARRAY, memory_map=True)
     except (RunError, KeyError):
         return f"`{folder / MANIFEST}` or `{folder / ARRAY}` was changed or damaged"
     is_whole = (
@@ -141,5 +141,6 @@ def identify(kept: list[Row]) -> str:
     return fingerprint([(row["sha256"], row["label"], row["split"]) for row in kept])
 
 
-def _kept(folder: Path) -> list[Row]:
+def kept_rows(folder: Path) -> list[Row]:
+    """The manifest's lines of the images that are used, in the order of the array."""
     return [row for row in read_csv(folder / MANIFEST) if row["status"] == "kept"]

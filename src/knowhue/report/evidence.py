@@ -10,6 +10,7 @@ from knowhue.report.negative_transfer import class_transfer_rows, picture_flips_
 from knowhue.report.optimism import optimism_rows
 from knowhue.report.prediction import prediction_rows
 from knowhue.report.records import Study, Table
+from knowhue.report.splits import after_heads_rows
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,9 @@ def _cost(study: Study) -> tuple[Sheet, ...]:
               equal_pictures_rows(study)),
         Sheet(
             "Equal time",
-            "The longer training is read where the shorter one ended, on the line between two epochs; cut before its "
-            "learning rate came down, it stands at a disadvantage. Diagnostics are not on the clock, validation is.",
+            "Of the validation split, epoch by epoch: the longer training is read where the shorter one ended, on the "
+            "line between two epochs; cut before its learning rate came down, it stands at a disadvantage. "
+            "Diagnostics are not on the clock, validation is.",
             equal_time_rows(study),
         ),
         Sheet("Deployment", "One model for two tasks against one model for each.", deployment_rows(study)),
@@ -102,8 +104,14 @@ def _cost(study: Study) -> tuple[Sheet, ...]:
 
 
 def _epochs(study: Study) -> tuple[Sheet, ...]:
-    note = "The last epoch is reported. Choosing each run's best one on the same pictures would have added this much."
-    return (Sheet("Best epoch against last", note, optimism_rows(study)),)
+    note = "On the validation split. The last epoch is reported; choosing each run's best would have added this much."
+    heads = (
+        "Of the split that is reported on; with few labels, fine-tuning may cost what the heads had reached."
+    )
+    return (
+        Sheet("Best epoch against last", note, optimism_rows(study)),
+        Sheet("After the heads, and after fine-tuning", heads, after_heads_rows(study)),
+    )
 
 
 def _diagnostics(study: Study) -> tuple[Sheet, ...]:

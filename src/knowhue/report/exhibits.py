@@ -107,7 +107,7 @@ EXHIBITS: dict[str, Exhibit] = {
     "per_class": Exhibit(
         ("per_class",),
         "Class by class.",
-        "Scores of each class on the validation part; the bar joins the two arms. {spread}",
+        "Scores of each class on the split that is reported on; the bar joins the two arms. {spread}",
         per_class_table,
         wide=True,
     ),
@@ -131,7 +131,7 @@ EXHIBITS: dict[str, Exhibit] = {
     "extremes": Exhibit(
         ("extremes",),
         "Best and worst colourings.",
-        "The validation pictures with the least and the greatest error of a*b* (below each, CIELAB units), "
+        "The reported pictures with the least and the greatest error of a*b* (below each, CIELAB units), "
         "chosen by that number alone, the true colours beneath. Seed {seed}, last epoch.",
         extremes_table,
         wide=True,

@@ -22,6 +22,7 @@ from knowhue.report.pictures import has_second
 from knowhue.report.reading import read_study
 from knowhue.report.records import ARM_LABELS, TASK_METRICS, Study
 from knowhue.report.results import results_table
+from knowhue.report.splits import image_sentences
 from knowhue.report.svg import to_svg
 from knowhue.report.template import fill
 from knowhue.report.verdicts import verdicts
@@ -91,6 +92,8 @@ def _content(study: Study) -> dict[str, Any]:
         "has_fid": has_fid(study),
         "classes": tables.class_table(study),
         "counts": tables.count_table(study),
+        "split": study.split,
+        "image_sentences": image_sentences(study),
         "left_out_counts": tables.left_out_counts(study),
         "left_out": left_out[:_LONGEST_LIST],
         "left_out_more": max(len(left_out) - _LONGEST_LIST, 0),

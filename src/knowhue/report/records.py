@@ -39,7 +39,7 @@ class Run:
         return self.state == "finished" and self.same_settings
 
     def metric(self, name: str) -> float | None:
-        """Return a score of the whole validation part, or None where there is none."""
+        """Return a score of the whole split that is reported on, or None where there is none."""
         return self.scores.get("metrics", {}).get(name)
 
 
@@ -57,6 +57,17 @@ class Study:
     """The A/A gate of each block, by seed."""
     exploratory: Table = field(default_factory=list)
     """Runs in the folder that the plan does not ask for."""
+
+    @property
+    def split(self) -> str:
+        """The split that final scores, tables and samples are from."""
+        said = (run.scores.get("split") for runs in self.runs.values() for run in runs.values())
+        return str(next(filter(None, said), "validation"))
+
+    @property
+    def is_tuning(self) -> bool:
+        """Whether settings are chosen by the study: it says nothing of the method then."""
+        return self.settings.get("purpose") == "tuning"
 
     @property
     def classes(self) -> list[str]:

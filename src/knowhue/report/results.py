@@ -12,14 +12,19 @@ def results_table(study: Study) -> dict[str, Any]:
     """Return every number of the study by name: the content of `results.json`.
 
     Paths: `arms.<arm>.seeds.<seed>.metrics.<metric>`, `arms.<arm>.mean.<metric>` (finished seeds),
+    `arms.<arm>.seeds.<seed>.after_heads.<metric>` (before fine-tuning), `splits` (which images scores are of),
     `baselines.<name>.<metric>`, `answers.colour` and `answers.class` (sentences), `verdicts.<question>`,
     `timing.<arm>.<phase>` and `timing.total` (seconds, all seeds), `settings.<key>`.
     A missing number is null.
     """
-    asked = {key: study.settings.get(key) for key in ("name", "preset", "command", "version", "created")}
+    asked = {
+        key: study.settings.get(key)
+        for key in ("name", "preset", "command", "version", "created", "purpose", "tuned_on_seeds")
+    }
     judged = verdicts(study)
     answers = {question: answer(study, question, judged) for question in TASK_METRICS}
     return {
+        "splits": {"scores": study.split, "epochs": "validation"},
         "study": asked | {"hash": study.settings.get("hash"), "arms": list(study.runs),
                           "seeds": list(study.settings.get("seeds", ()))},
         "answers": {question: each.sentence for question, each in answers.items()},
@@ -86,7 +91,8 @@ def _heads_once(study: Study) -> float:
 def _arm_table(study: Study, arm: str) -> dict[str, Any]:
     finished = study.finished(arm)
     return {
-        "seeds": {str(run.seed): {"state": run.state, "metrics": dict(run.scores.get("metrics", {}))}
+        "seeds": {str(run.seed): {"state": run.state, "metrics": dict(run.scores.get("metrics", {})),
+                                    "after_heads": dict(run.scores.get("after_heads", {}))}
                   for run in study.of(arm)},
         "mean": {name: mean([run.metric(name) for run in finished]) for name in metric_names(study, arm)},
         "finished": len(finished),

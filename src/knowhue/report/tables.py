@@ -74,7 +74,8 @@ def class_table(study: Study) -> Table:
 
 def count_table(study: Study) -> Table:
     """Return how many pictures of each class each part has, and the sums."""
-    parts: Mapping[str, Row] = study.prepared.get("counts", {})
+    counted: Mapping[str, Row] = study.prepared.get("counts", {})
+    parts = {name: part for name, part in counted.items() if any(part.values())}
     names = list(dict.fromkeys(name for part in parts.values() for name in part))
     rows: Table = [["Class", *map(str.capitalize, parts)]]
     for name in names:

@@ -42,10 +42,11 @@ def verdicts(study: Study) -> dict[str, Verdict]:
     adjusted = holm(p)
     equivalent = holm({name: value for name, value in near.items() if value is not None})
     planned = len(study.settings.get("seeds", ()))
+    reports = not study.is_tuning
     return {
         name: Verdict(
             _word(found[name], adjusted[name], equivalent.get(name, 1.0), alpha)
-            if len(found[name].seeds) == planned >= MIN_SEEDS
+            if reports and len(found[name].seeds) == planned >= MIN_SEEDS
             else "none",
             p[name],
             adjusted[name],

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
 
@@ -140,7 +141,9 @@ def evaluate_run(folder: Path, report: Report = lambda _: None) -> Evaluation:
         _load(session, folder)
         scored = validate(work, config, session, full=True, split=work.prepared.reporting_split)
         if work.engine.is_main:
-            write_scores(folder, work.prepared, scored, measure_set(work, config.evaluation, scored.features))
+            kept = {key: value for key, value in _scores(folder).items() if key == "after_heads"}
+            of_set = measure_set(work, config.evaluation, scored.features)
+            write_scores(folder, work.prepared, scored, of_set | kept)
     return scored
 
 
@@ -275,7 +278,8 @@ def _run(
     started = time.perf_counter()
     scored = validate(work, config, session, full=final, split=work.prepared.reporting_split)
     if work.engine.is_main:
-        write_scores(folder, work.prepared, scored, measure_set(work, config.evaluation, scored.features))
+        of_set = measure_set(work, config.evaluation, scored.features)
+        write_scores(folder, work.prepared, scored, of_set | _after_heads(heads))
         write_samples(work, folder, session)
         write_extremes(work, folder, session, scored.rows)
         _write_weights(folder, session, with_base=final)
@@ -306,6 +310,19 @@ def _write_weights(folder: Path, session: Session, with_base: bool) -> None:
         for key, value in module.state_dict().items()
     }
     checkpoint.save_weights(folder / "model.safetensors", weights)
+
+
+def _after_heads(heads: Sequence[Path]) -> dict[str, Any]:
+    """The scores of a run's heads on the frozen base, before anything was fine-tuned."""
+    metrics: dict[str, Any] = {}
+    for head in heads:
+        metrics |= _scores(head).get("metrics", {})
+    return {"after_heads": metrics} if metrics else {}
+
+
+def _scores(folder: Path) -> dict[str, Any]:
+    path = folder / "scores.json"
+    return read_json(path) if path.exists() else {}
 
 
 def _seconds(heads: Sequence[Path]) -> dict[str, float]:

@@ -1,0 +1,124 @@
+"""Three splits through a whole study: what trains, what is watched, what is reported, and what is tuned on."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from knowhue.data.prepared import kept_rows
+from knowhue.errors import ConfigError
+from knowhue.plan import make_plan
+from knowhue.report.evidence import chapters
+from knowhue.report.reading import read_study
+from knowhue.report.records import ARM_LABELS
+from knowhue.runs import read_log
+from knowhue.storage import read_json
+from knowhue.study import run_study
+from knowhue.training.train import evaluate_run
+
+SHARES = {"pictures__drawn_count": 40, "pictures__test_share": 0.25, "pictures__validation_share": 0.2}
+QUICK = {
+    "training__heads__epochs": 1, "training__finetune__epochs": 1, "evaluation__networks": [],
+    "evaluation__perceptual": [],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def quick(tiny):
+    return tiny(**SHARES, **QUICK)
+
+
+@pytest.fixture(scope="module")
+def studies(quick, tmp_path_factory):
+    """A tuning study and the study that reports with what it chose."""
+    home = tmp_path_factory.mktemp("splits")
+    run_study(make_plan(quick, ["class", "multi"], (0,), is_tuning=True), home / "tuning")
+    report = make_plan(quick, ["class", "multi"], (5,), tuned_on_seeds=(0,))
+    run_study(report, home / "report", tuned_on=home / "tuning")
+    return home / "tuning", home / "report"
+
+
+def scored_paths(folder):
+    with next((folder / "multi").glob("*/per_image.csv")).open(newline="") as file:
+        return [row["path"] for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize(("which", "split"), [(0, "validation"), (1, "test")])
+def test_final_numbers_are_of_the_reporting_split_and_say_so(studies, which, split):
+    study = studies[which]
+    expected = [row["path"] for row in kept_rows(study / "pictures") if row["split"] == split]
+    images = len(expected)
+    assert images == 10
+    assert scored_paths(study) == expected
+    for path in (*study.glob("*/*/scores.json"), *study.glob("heads/*/*/scores.json")):
+        assert (read_json(path)["split"], read_json(path)["pictures"]) == (split, images)
+    results = read_json(study / "results.json")
+    assert results["splits"] == {"scores": split, "epochs": "validation"}
+    assert f"{images} {split} images" in (study / "report.html").read_text()
+
+
+def test_epochs_are_watched_on_validation_whatever_is_reported(studies):
+    tuning, report = studies
+    for study in studies:
+        log = read_log(next((study / "multi").iterdir()))
+        assert all("accuracy" in entry["validation"] for entry in log)
+    assert (
+        read_json(tuning / "pictures" / "prepared.json")["fingerprint"]
+        == (read_json(report / "pictures" / "prepared.json")["fingerprint"])
+    )
+    last = read_log(next((tuning / "multi").iterdir()))[-1]["validation"]["ab_l1"]
+    (scores,) = (tuning / "multi").glob("*/scores.json")
+    assert read_json(scores)["metrics"]["ab_l1"] == pytest.approx(last, rel=1e-4)
+
+
+def test_samples_and_baselines_are_of_the_reporting_split(studies):
+    _, report = studies
+    rows = kept_rows(report / "pictures")
+    with np.load(report / "pictures" / "samples.npz") as truth:
+        assert {rows[i]["split"] for i in truth["index"]} == {"test"}
+    with np.load(next((report / "multi").glob("*/extremes.npz"))) as extremes:
+        assert {rows[i]["split"] for i in extremes["index"]} == {"test"}
+
+
+def test_accuracy_after_the_heads_stands_beside_that_after_fine_tuning(studies):
+    _, report = studies
+    (head,) = (report / "heads" / "class").glob("*/scores.json")
+    scores = read_json(head)["metrics"]
+    seed = read_json(report / "results.json")["arms"]["class"]["seeds"]["5"]
+    assert seed["after_heads"] == scores
+    assert seed["metrics"]["balanced_accuracy"] is not None
+    sheets = {sheet.title: sheet.rows for chapter in chapters(read_study(report)) for sheet in chapter.sheets}
+    rows = sheets["After the heads, and after fine-tuning"][1:]
+    assert [row[0] for row in rows] == [ARM_LABELS["class"], ARM_LABELS["multi"], ARM_LABELS["multi"]]
+
+
+def test_evaluating_again_gives_the_same_scores(studies):
+    for study in studies:
+        (folder,) = (study / "multi").iterdir()
+        before = read_json(folder / "scores.json")
+        evaluate_run(folder)
+        assert read_json(folder / "scores.json")["metrics"] == pytest.approx(before["metrics"], rel=1e-4)
+        assert read_json(folder / "scores.json")["split"] == before["split"]
+
+
+def test_tuning_study_gives_no_verdict_and_says_what_it_is(studies):
+    tuning, report = studies
+    results = read_json(tuning / "results.json")
+    assert results["study"]["purpose"] == "tuning"
+    assert "tuning study" in (tuning / "report.html").read_text()
+    assert "tuning study" not in (report / "report.html").read_text()
+    assert "Settings were tuned on seed 0" in (report / "report.html").read_text()
+
+
+def test_tuned_settings_without_a_test_split_are_refused_before_training(tiny, tmp_path):
+    plan = make_plan(tiny(**QUICK), ["class"], (5,), tuned_on_seeds=(0,))
+    with pytest.raises(ConfigError, match=r"should report on a test split.*Found none.*test_share"):
+        run_study(plan, tmp_path / "study")
+    assert not list((tmp_path / "study").glob("class/*"))
+
+
+def test_test_images_that_were_tuned_on_are_refused(tiny, studies, tmp_path):
+    config = tiny(**{**SHARES, **QUICK, "pictures__split_seed": 3})
+    plan = make_plan(config, ["class"], (5,), tuned_on_seeds=(0,))
+    with pytest.raises(ConfigError, match=r"should be others than those .* tuned on\. Found \d+ of them"):
+        run_study(plan, tmp_path / "study", tuned_on=studies[0])
