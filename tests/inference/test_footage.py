@@ -117,6 +117,34 @@ def test_a_film_begins_at_0_whenever_its_containers_clock_does(
     assert not summary.notes
 
 
+def test_damaged_sound_is_left_out_and_told(tmp_path: Path):
+    film = remux(plain(tmp_path, sound="aac"), tmp_path / "film.ts")
+    data = bytearray(film.read_bytes())
+    heads = [k for k in range(len(data) - 1) if data[k : k + 2] == b"\xff\xf1"]
+    data[heads[5] : heads[5] + 7] = b"\xff\xf0\x00\x00\x00\x00\x03"
+    film.write_bytes(data)
+    summary = colour(film, tmp_path / "out.mp4")
+    assert summary.frames == FRAMES
+    assert "damaged pieces of sound" in said(summary)
+    assert len(packets(tmp_path / "out.mp4", "audio")) > 10
+
+
+@pytest.mark.parametrize("out", [".mp4", ".mkv"])
+@pytest.mark.parametrize("starts", [(1000, 20), (20, 1000), (50, 50)])
+def test_recordings_that_were_joined_play_one_after_the_other(
+    tmp_path: Path, starts: tuple[int, int], out: str
+):
+    film = plain(tmp_path, sound="aac")
+    parts = [remux(film, tmp_path / f"{k}.ts", output_ts_offset=str(start)) for k, start in enumerate(starts)]
+    (tmp_path / "joined.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    summary = colour(tmp_path / "joined.ts", tmp_path / f"out{out}")
+    assert summary.frames == 2 * FRAMES
+    assert span(tmp_path / f"out{out}") == pytest.approx((0, 2 * LENGTH), abs=0.2)
+    times = sorted(time for time, _ in packets(tmp_path / f"out{out}", "video"))
+    if starts[0] != starts[1]:
+        assert np.diff(times) == pytest.approx(1 / 24, abs=0.05)
+
+
 def test_chapters_of_a_late_film_stay_at_their_pictures(tmp_path: Path):
     def chapters(file: Any) -> None:
         one = {
@@ -289,17 +317,51 @@ def test_a_name_is_taken_letter_by_letter(tmp_path: Path, monkeypatch: pytest.Mo
 # Fields
 
 
-def even(path: Path, **options: str) -> Path:
-    """A film of three frames on a clock of 24 a second."""
+def even(path: Path, order: str = "") -> Path:
+    """A film of three frames on a clock of 24 a second; interlaced if it is told an order, `tff` or `bff`."""
     with av.open(str(path), "w") as file:
+        options = {"x264-params": f"{order}=1"} if order else {}
         stream: Any = file.add_stream("libx264", Fraction(24), options=options)
         stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
-        for k, codes in enumerate(drawn(3)):
-            frame = av.VideoFrame.from_ndarray(codes, "gray").reformat(format="yuv420p")
-            frame.pts = k
+        if order:
+            stream.codec_context.flags |= Flags.interlaced_dct
+        for frame in marked(order or "prog", "yuv420p"):
             file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
     return path
+
+
+def marked(order: str, pixels: str) -> list[Any]:
+    """Three frames that say what their fields are."""
+    graph = Graph()
+    source = graph.add_buffer(width=48, height=32, format=av.VideoFormat(pixels), time_base=Fraction(1, 24))
+    graph.link_nodes(source, graph.add("setfield", order), graph.add("buffersink")).configure()
+    frames = []
+    for k, codes in enumerate(drawn(3)):
+        frame = av.VideoFrame.from_ndarray(codes, "gray").reformat(format=pixels)
+        frame.pts, frame.time_base = k, Fraction(1, 24)
+        graph.vpush(frame)
+        frames.append(graph.vpull())
+    return frames
+
+
+def shown_first(path: Path) -> set[str]:
+    """What all frames of a film say of their fields."""
+    found = set()
+    for order, number in (("prog", 0), ("tff", 1), ("bff", 2)):
+        with av.open(str(path)) as file:
+            graph = Graph()
+            source = graph.add_buffer(template=file.streams.video[0])
+            only = graph.add("select", f"eq(interlace_type\\,{number})")
+            graph.link_nodes(source, only, graph.add("buffersink")).configure()
+            for frame in [*file.decode(video=0), None]:
+                graph.vpush(frame)
+            try:
+                graph.vpull()
+            except (BlockingIOError, EOFError):
+                continue
+            found.add(order)
+    return found
 
 
 def field_order(path: Path) -> tuple[int, bool]:
@@ -312,10 +374,11 @@ def field_order(path: Path) -> tuple[int, bool]:
 @pytest.mark.parametrize("out", [".mp4", ".mov", ".mkv"])
 @pytest.mark.parametrize(("order", "number"), [("tff", 2), ("bff", 3)])
 def test_fields_stay_fields_in_their_order(tmp_path: Path, order: str, number: int, out: str):
-    film = even(tmp_path / f"in{out}", **{"x264-params": f"{order}=1"})
+    film = even(tmp_path / f"in{out}", order)
     assert field_order(film) == (number, True)
     summary = colour(film, tmp_path / f"out{out}")
     assert field_order(tmp_path / f"out{out}") == (number, True)
+    assert shown_first(film) == shown_first(tmp_path / f"out{out}") == {order}
     assert "both fields" in said(summary)
     assert "no longer marked" not in said(summary)
 
@@ -328,14 +391,8 @@ def declared(path: Path, order: str, number: int) -> Path:
         stream.width, stream.height, stream.pix_fmt = 48, 32, pixels
         stream.codec_context.flags |= Flags.interlaced_dct
         stream.codec_context.field_order = number
-        graph = Graph()
-        source = graph.add_buffer(width=48, height=32, format=pixels, time_base=Fraction(1, 24))
-        graph.link_nodes(source, graph.add("setfield", order), graph.add("buffersink")).configure()
-        for k, codes in enumerate(drawn(3)):
-            frame = av.VideoFrame.from_ndarray(codes, "gray").reformat(format=pixels)
-            frame.pts, frame.time_base = k, Fraction(1, 24)
-            graph.vpush(frame)
-            file.mux(stream.encode(graph.vpull()))
+        for frame in marked(order, pixels):
+            file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
     return path
 
@@ -343,8 +400,8 @@ def declared(path: Path, order: str, number: int) -> Path:
 @pytest.mark.parametrize(
     ("suffix", "order", "number", "shown"),
     [
-        (".mov", "tff", 4, 3),  # stored top field first, shown bottom first
-        (".mov", "bff", 5, 2),
+        (".mov", "tff", 4, 2),  # FFmpeg's program writes 4 where the top field is shown first
+        (".mov", "bff", 5, 3),
         (".mov", "tff", 2, 2),
         (".mov", "bff", 3, 3),
         (".avi", "tff", 0, 2),
@@ -358,16 +415,18 @@ def test_the_field_that_is_shown_first_stays_so(
     assert field_order(film) == (number, True)
     colour(film, tmp_path / "out.mp4")
     assert field_order(tmp_path / "out.mp4") == (shown, True)
+    assert shown_first(tmp_path / "out.mp4") == {order}
 
 
 def test_fields_that_cannot_be_marked_are_missed(tmp_path: Path):
-    film = even(tmp_path / "in.mkv", **{"x264-params": "tff=1"})
+    film = even(tmp_path / "in.mkv", "tff")
     assert "no longer marked as interlaced" in said(colour(film, tmp_path / "out.webm"))
 
 
 def test_a_progressive_film_stays_progressive(tmp_path: Path):
     summary = colour(plain(tmp_path), tmp_path / "out.mp4")
     assert field_order(tmp_path / "out.mp4") == (1, False)
+    assert shown_first(tmp_path / "out.mp4") == {"prog"}
     assert not summary.notes
 
 

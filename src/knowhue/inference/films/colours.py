@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from knowhue.inference.files.picture import Pixels
 
 LIMITED, FULL = 1, 2
+EXACT = 4 | 0x2000 | 0x4000 | 0x40000
+"""How FFmpeg's converter is to work: bicubic, full chroma in and out, accurate rounding."""
 MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 """Matrices as films are tagged, to those of FFmpeg's converter."""
 _LIMITED_UNLESS_TOLD = frozenset({"h264", "hevc"})

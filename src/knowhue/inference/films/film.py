@@ -66,7 +66,7 @@ def colorize_film(
     """
     started = time.monotonic()
     colorizer.require("colour")
-    footage = _footage()
+    footage, writing = _by_pyav()
     codec = _check(source, out, wishes, overwrite)
     with locked(out.parent, "colorize", name=f".{out.name}.lock"), footage.open_footage(source) as film:
         job = _job(colorizer, source, wishes, codec, strength, reel_frames)
@@ -74,12 +74,12 @@ def colorize_film(
         if reels.began_anew:
             report({"stage": "note", "text": "began anew: the film, the model or the wishes have changed"})
         made = reels.folder / f"film{out.suffix.lower()}"
-        _rehearse(lambda: footage.assemble(film, codec, made, (), np.zeros(0, np.int64)), reels)
+        _rehearse(lambda: writing.assemble(film, codec, made, (), np.zeros(0, np.int64)), reels)
         already = reels.progress.frames
         if not reels.progress.complete:
             work = _Work(colorizer, film, codec, wishes, strength, reel_frames)
             work.go_on(reels, _Teller(report, already, film.total))
-        notes = footage.assemble(film, codec, made, reels.packets(), reels.times())
+        notes = writing.assemble(film, codec, made, reels.packets(), reels.times())
         require_outputs({"--out": out}, [source], overwrite=overwrite)  # hours may have passed
         os.replace(made, out)
         reels.remove()
@@ -149,7 +149,7 @@ class _Work:
                 yield _Coloured(frame, lightness, chroma, steadier.past, steadier.cuts, answer)
 
     def _make_reel(self, coloured: Iterator[_Coloured], reels: Reels, teller: "_Teller") -> None:
-        from knowhue.inference.films.footage import Encoder
+        from knowhue.inference.films.writing import Encoder
 
         progress, encoder, last = reels.progress, Encoder(self._film, self._codec), None
         for last in islice(coloured, self._reel_frames):
@@ -197,15 +197,15 @@ class _Teller:
         self._report(event | {"per_second": rate, "seconds_left": left})
 
 
-def _footage() -> Any:
+def _by_pyav() -> tuple[Any, Any]:
     """What needs PyAV."""
     try:
-        from knowhue.inference.films import footage
+        from knowhue.inference.films import footage, writing
     except ModuleNotFoundError as error:
         if error.name != "av":
             raise
         raise ExtraError("Films need PyAV. Found it not installed: pip install 'knowhue[film]'.") from None
-    return footage
+    return footage, writing
 
 
 def _check(source: Path, out: Path, wishes: Wishes, overwrite: bool) -> Codec:

@@ -1,14 +1,11 @@
-"""Film files in and out through FFmpeg's libraries, by PyAV; `tracks` is its only other importer.
+"""Film files read through FFmpeg's libraries, by PyAV; `writing` and `tracks` are its only other importers.
 
-Frames become sRGB-encoded pixels by the matrix and range that the film names, and go back by the same. An untagged film
-is of BT.709 from 720 lines or 1280 columns on, of BT.601 below, as players guess; the output is tagged.
+Frames become sRGB-encoded pixels by the matrix and range that the film names. An untagged film is of BT.709 from 720
+lines or 1280 columns on, of BT.601 below, as players guess.
 
 All times are counted from where the film begins, whatever its container's clock says then.
 """
 
-import errno
-import heapq
-import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,15 +16,13 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
-from av.codec.context import Flags
 from av.error import FFmpegError, InvalidDataError
 from av.sidedata.sidedata import Type as SideData
-from av.video.reformatter import Interpolation
-from numpy.typing import NDArray
 
-from knowhue.errors import ConfigError, PictureError, RunError
+from knowhue.errors import PictureError
 from knowhue.inference.files.picture import Pixels
 from knowhue.inference.films.colours import (
+    EXACT,
     FULL,
     LIMITED,
     MATRICES,
@@ -39,29 +34,18 @@ from knowhue.inference.films.colours import (
     is_gray,
     matrix_of,
 )
-from knowhue.inference.films.formats import CODECS, Codec, concessions, field_options, pixel_format
-from knowhue.inference.films.reels import Packet, decoding_times
+from knowhue.inference.films.formats import Codec, field_options, pixel_format
 from knowhue.inference.films.tracks import (
-    TakesNot,
-    adopt,
+    address,
     dated,
     field_order,
     is_attached,
-    left_out,
-    lost_words,
-    open_output,
+    joined,
+    may_jump,
     origin_of,
     words,
 )
 from knowhue.inference.films.turn import Turn
-
-_EXACT = (
-    Interpolation.BICUBIC
-    | Interpolation.ACCURATE_RND
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-)
-_MATROSKA = (".mkv", ".webm")
 
 
 class Frame(NamedTuple):
@@ -171,7 +155,7 @@ class Footage:
     def _decoded(self) -> Iterator[tuple[av.VideoFrame, int]]:
         """Frames, each with the count of damaged packets before it."""
         damaged = 0
-        for packet in self._container.demux(self._stream):
+        for packet in self._packets([self._stream]):
             try:
                 frames = packet.decode()
             except InvalidDataError:
@@ -181,9 +165,20 @@ class Footage:
                 yield frame, damaged
                 damaged = 0
 
+    def _packets(self, streams: list[Any]) -> Iterator[Any]:
+        if not may_jump(self._container):
+            yield from self._container.demux(streams)
+            return
+        wanted = {each.index for each in streams}
+        for packet in joined(self._container.demux()):
+            if packet.stream.index in wanted:
+                yield packet
+
     def _behind(self, pts: int, checksum: int) -> Iterator[tuple[av.VideoFrame, int]] | None:
         """Frames behind one that is found by jumping there; None if it is not found that way."""
         frames = self._decoded()
+        if may_jump(self._container):
+            return None
         try:
             self._open()
             self._container.seek(pts, stream=self._stream)
@@ -298,17 +293,12 @@ class Footage:
         """
         self._open()
         wanted = [each for each in self._container.streams if each.index in streams]
-        for packet in dated(self._container.demux(wanted) if wanted else ()):
+        for packet in dated(self._packets(wanted) if wanted else ()):
             if hidden or not packet.is_discard:
                 begin = round(self._origin / packet.time_base)
                 packet.pts, packet.dts = packet.pts - begin, packet.dts - begin
                 packet.stream = streams[packet.stream.index]
                 yield packet
-
-
-def address(path: Path) -> str:
-    """What FFmpeg is to be told, so that a name such as `take 1:sea.mp4` is a file's and never a protocol's."""
-    return f"file:{path}"
 
 
 @contextmanager
@@ -323,123 +313,6 @@ def open_footage(path: Path) -> Iterator[Footage]:
         yield footage
     finally:
         footage.close()
-
-
-class Encoder:
-    """Encodes the frames of one reel, which can be decoded without any other."""
-
-    def __init__(self, footage: Footage, codec: Codec) -> None:
-        self._colours = footage.colours
-        self._time_base = footage.time_base
-        self._context: Any = av.CodecContext.create(codec.name, "w")
-        self._context.flags |= Flags.global_header | Flags.frame_duration
-        self._format = footage.shape(self._context, codec)
-        self._packets: list[Packet] = []
-
-    def add(self, pixels: Pixels, pts: int, duration: int) -> None:
-        """Encode (H, W, 3)."""
-        kind = "rgb24" if pixels.dtype == np.uint8 else "rgb48le"
-        frame = av.VideoFrame.from_ndarray(pixels, kind).reformat(
-            format=self._format,
-            src_color_range=FULL,
-            dst_color_range=self._colours.range,
-            dst_colorspace=MATRICES[self._colours.matrix],
-            interpolation=_EXACT,
-        )
-        frame.pts, frame.duration, frame.time_base = pts, duration, self._time_base
-        self._keep(self._context.encode(frame))
-
-    def finish(self) -> list[Packet]:
-        """All packets, in the order of decoding."""
-        self._keep(self._context.encode(None))
-        return self._packets
-
-    def _keep(self, packets: list[Any]) -> None:
-        self._packets += [
-            Packet(bytes(each), each.pts, each.duration or 0, bool(each.is_keyframe)) for each in packets
-        ]
-
-
-def assemble(
-    footage: Footage, codec: Codec, out: Path, packets: Iterable[Packet], times: NDArray[np.int64]
-) -> list[str]:
-    """Write a film: encoded pictures, and all else as it was in the original.
-
-    Without packets only the head is written, which tells whether the container takes everything.
-
-    Returns:
-        What could not be kept, in words.
-
-    Raises:
-        ConfigError: the container takes no sound or subtitles of that kind.
-        RunError: the file cannot be written.
-    """
-    covers = footage.covers()
-    try:
-        with open_output(footage, address(out), out.suffix) as file:
-            streams = _head(footage, codec, file, out.suffix, covers)
-            if len(times):
-                pictures = _addressed(packets, times, file.streams[0], footage.time_base, out.suffix)
-                sounds = footage.packets(streams, hidden=out.suffix not in _MATROSKA)
-                for packet in heapq.merge(pictures, sounds, key=_moment):
-                    file.mux(packet)
-    except TakesNot as error:
-        raise _refusal(footage, out.suffix, error, covers) from None
-    except (FFmpegError, OSError) as error:
-        remedy = "Free some space." if error.errno == errno.ENOSPC else "Name another file with --out."
-        raise RunError(f"Cannot write `{out}`: {error.strerror or error}. {remedy}") from None
-    lost = lost_words(footage.words(), address(out)) if covers and len(times) else []
-    return [*concessions(footage, codec), *left_out(footage, out.suffix), *lost]
-
-
-def _head(footage: Footage, codec: Codec, file: Any, suffix: str, covers: dict[int, bytes]) -> dict[int, Any]:
-    """Write all that comes before the packets; the output's streams by the index of the original's.
-
-    Raises:
-        TakesNot: the container does not take one of the streams.
-    """
-    stream: Any = file.add_stream(codec.name, footage.rate)
-    footage.shape(stream.codec_context, codec)
-    stream.time_base = footage.time_base
-    footage.describe(file)
-    return adopt(footage.others(), file, suffix, covers)
-
-
-def _refusal(footage: Footage, suffix: str, error: Exception, covers: dict[int, bytes]) -> ConfigError:
-    """Name what takes all streams, as found by trying."""
-    able = [each for each in CODECS if each != suffix and _takes(footage, each, covers)]
-    named = " or ".join(filter(None, (", ".join(able[:-1]), *able[-1:])))
-    remedy = f"End its name in {named}." if able else "No kind does; take that stream out first."
-    return ConfigError(
-        f"`out` should be a file that takes all streams of the film. Found `{suffix}`: {error}. {remedy}"
-    )
-
-
-def _takes(footage: Footage, suffix: str, covers: dict[int, bytes]) -> bool:
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            with open_output(footage, address(Path(folder) / "head"), suffix) as file:
-                _head(footage, CODECS[suffix], file, suffix, covers)
-        except (TakesNot, FFmpegError):
-            return False
-    return True
-
-
-def _addressed(
-    packets: Iterable[Packet], times: NDArray[np.int64], stream: Any, time_base: Fraction, suffix: str
-) -> Iterator[Any]:
-    decoding = decoding_times(times)
-    if suffix in _MATROSKA:  # they know no decoding times, and shift all for one below zero
-        decoding = np.maximum(decoding, times.min())
-    for packet, dts in zip(packets, decoding, strict=True):
-        new = av.Packet(packet.data)
-        new.pts, new.dts, new.duration = packet.pts, int(dts), packet.duration
-        new.time_base, new.is_keyframe, new.stream = time_base, packet.is_key, stream
-        yield new
-
-
-def _moment(packet: Any) -> Fraction:
-    return packet.dts * packet.time_base
 
 
 def _display_matrix(frame: Any) -> list[int] | None:
@@ -461,6 +334,6 @@ def _pixels(frame: av.VideoFrame, codec: str) -> Pixels:
         src_colorspace=None if is_rgb else MATRICES[matrix_of(frame)],
         src_color_range=FULL if is_rgb or is_full(frame) else LIMITED,
         dst_color_range=FULL,
-        interpolation=_EXACT,
+        interpolation=EXACT,
     )
     return np.ascontiguousarray(made.to_ndarray())

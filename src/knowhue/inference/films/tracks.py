@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -13,17 +14,23 @@ _INTERNAL = frozenset({"major_brand", "minor_version", "compatible_brands", "enc
 _WRITERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 """FFmpeg's own choice for .m4v takes neither covers nor much of the sound that .mp4 does."""
 _CLOCKS = frozenset({"mpegts", "mpeg"})
-"""Formats whose clock may begin anywhere, and below zero once it has run over."""
+"""Formats whose clock may begin anywhere, below zero once it has run over, and anew where recordings were joined."""
+_JUMPS_SECONDS = (-0.2, 10)  # back and ahead; the latter as FFmpeg's own program has it
 _WITH_COVERS = {".mp4": ("mjpeg", "png", "bmp"), ".m4v": ("mjpeg", "png", "bmp")}
 _IMAGES = {"mjpeg": ("jpg", "jpeg"), "png": ("png", "png"), "bmp": ("bmp", "bmp"), "gif": ("gif", "gif")}
 """Suffix and MIME type of attached pictures, by FFmpeg's name of their codec."""
-_FIELDS = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
-"""By FFmpeg's number: which field is shown first, whichever is stored first."""
+_FIELDS = {2: "tff", 3: "bff", 4: "tff", 5: "bff"}
+"""By FFmpeg's number, as its own program and decoders take it."""
 _NEVER_READ = 48  # FFmpeg's mark of a stream that only its demuxer needs, such as the text of chapters
 
 
 class TakesNot(Exception):
     """A container has no way to hold one of the streams."""
+
+
+def address(path: Path) -> str:
+    """What FFmpeg is to be told, so that a name such as `take 1:sea.mp4` is a file's and never a protocol's."""
+    return f"file:{path}"
 
 
 def origin_of(container: Any) -> Fraction:
@@ -37,7 +44,30 @@ def origin_of(container: Any) -> Fraction:
         if each.type in ("audio", "video") and not is_attached(each) and each.start_time is not None
     ]
     start = min(starts, default=Fraction(0))
-    return start if container.format.name in _CLOCKS else max(start, Fraction(0))
+    return start if may_jump(container) else max(start, Fraction(0))
+
+
+def may_jump(container: Any) -> bool:
+    """Whether a container's clock may begin anew on its way."""
+    return container.format.name in _CLOCKS
+
+
+def joined(packets: Iterable[Any]) -> Iterator[Any]:
+    """Packets of all streams in the order of the file, on one clock: where it jumps, what follows is joined on."""
+    offset: Fraction = Fraction(0)
+    ends: dict[int, Fraction] = {}
+    for packet in packets:
+        if packet.dts is not None:
+            moment, index = packet.dts * packet.time_base + offset, packet.stream.index
+            if not _JUMPS_SECONDS[0] < moment - ends.get(index, moment) < _JUMPS_SECONDS[1]:
+                offset += ends[index] - moment
+                moment = ends[index]
+            ends[index] = moment + (packet.duration or 0) * packet.time_base
+        ticks = round(offset / packet.time_base) if offset else 0
+        if ticks:
+            packet.dts = None if packet.dts is None else packet.dts + ticks
+            packet.pts = None if packet.pts is None else packet.pts + ticks
+        yield packet
 
 
 def is_attached(stream: Any) -> bool:
@@ -47,10 +77,9 @@ def is_attached(stream: Any) -> bool:
 
 def field_order(stream: Any, frame: Any) -> str:
     """Which field of a film's frames comes first, `tff` or `bff`; empty if they are whole pictures."""
-    told = _FIELDS.get(stream.codec_context.field_order)
-    if told or not frame.interlaced_frame:
-        return told or ""
-    return "tff" if _is_top_first(stream, frame) else "bff"
+    if frame.interlaced_frame:
+        return "tff" if _is_top_first(stream, frame) else "bff"
+    return _FIELDS.get(stream.codec_context.field_order, "")
 
 
 def _is_top_first(stream: Any, frame: Any) -> bool:
@@ -69,6 +98,17 @@ def _is_top_first(stream: Any, frame: Any) -> bool:
     except (FFmpegError, EOFError):
         return False
     return True
+
+
+def mark_fields(frame: Any, fields: str) -> Any:
+    """The frame, saying which of its two fields comes first, `tff` or `bff`; by a filter, as PyAV has no way to."""
+    graph = Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1)
+    )
+    graph.link_nodes(source, graph.add("setfield", fields), graph.add("buffersink")).configure()
+    graph.vpush(frame)
+    return graph.vpull()
 
 
 def open_output(footage: Any, address: str, suffix: str) -> Any:
@@ -112,7 +152,9 @@ def adopt(others: Iterable[Any], file: Any, suffix: str, covers: dict[int, bytes
             else:
                 adopted[each.index] = new
         file.start_encoding()
-    except (ValueError, ArgumentError) as error:
+    except ArgumentError as error:  # whose text names the file, too
+        raise TakesNot(str(error.strerror)) from None
+    except ValueError as error:
         raise TakesNot(str(error)) from None
     for packet in attached:
         file.mux(packet)
@@ -137,7 +179,10 @@ def lost_words(had: dict[str, str], address: str) -> list[str]:
 
 
 def dated(packets: Iterable[Any]) -> Iterator[Any]:
-    """Packets with both times. Where a stream's first have none for decoding, they count back from one that has."""
+    """Packets with both times, in an order that writers take.
+
+    Where a stream's first have none for decoding, they count back from one that has. Of pictures and sound it rises.
+    """
     last: dict[int, int] = {}
     waiting: dict[int, list[Any]] = {}
     for packet in packets:
@@ -148,8 +193,9 @@ def dated(packets: Iterable[Any]) -> Iterator[Any]:
             waiting.setdefault(index, []).append(packet)
             continue
         if packet.dts is None:
-            packet.dts = last[index] + 1
-        packet.pts = packet.dts if packet.pts is None else packet.pts
+            packet.dts = last[index]
+        packet.dts = max(packet.dts, last.get(index, packet.dts - 1) + (packet.stream.type != "subtitle"))
+        packet.pts = max(packet.dts, packet.dts if packet.pts is None else packet.pts)
         last[index] = packet.dts
         yield from _before(packet, waiting.pop(index, []))
         yield packet
