@@ -153,9 +153,9 @@ def make_plan(
         ConfigError: an unknown arm, doubled seeds, seeds that tuned, or no arm.
     """
     arms = config.arms if arms is None else arms
-    if not arms or not set(arms) <= set(ARMS):
+    if not arms or not set(arms) <= set(ARMS) or len(set(arms)) < len(arms):
         raise ConfigError(
-            f"`arms` should be some of {', '.join(ARMS)}. Found `arms = {shown(', '.join(arms))}`."
+            f"`arms` should be some of {', '.join(ARMS)}, each once. Found `arms = {shown(', '.join(arms))}`."
             + "".join(did_you_mean(arm, ARMS) for arm in arms if arm not in ARMS)
         )
     chosen = {arm: dict(ARMS[arm]) for arm in arms}

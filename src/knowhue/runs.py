@@ -261,9 +261,11 @@ def finished_run(path: Path) -> Path:
         run for arm in ("multi", "colour") for run in sorted(path.glob(f"{arm}/seed-*")) if has_ended(run)
     ]
     if not found:
+        inside = [*sorted(path.glob("seed-*")), *sorted(path.glob("*/seed-*"))]
+        other = next((run for run in inside if (run / "scores.json").exists() and has_ended(run)), None)
         raise RunError(
             f"`{path}` should be the folder of a finished run or study, such as runs/demo. Found no finished run "
-            "there. Train one with `knowhue study` or `knowhue train`."
+            + (f"itself, but in it: name {other}." if other else "there. Train one with `knowhue study`.")
         )
     return found[0]
 

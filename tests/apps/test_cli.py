@@ -1,5 +1,6 @@
 """The command line: what it imports, what it says, and its exit codes."""
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -202,3 +203,130 @@ def test_interrupted_command_has_the_shells_code(interrupted):
 
 def test_interrupted_command_says_how_to_go_on(interrupted):
     assert "The same command goes on" in interrupted[2]
+
+
+WRONG = [
+    (["colorize", "p.png", "--saturation", "inf"], "saturation"),
+    (["colorize", "p.png", "--saturation", "nan"], "saturation"),
+    (["colorize", "p.png", "--unknown-below", "nan"], "unknown-below"),
+    (["colorize", ""], "INPUT is empty"),
+    (["export", ""], "Found no"),
+    (["models", ""], "Found no"),
+    (["plan", "photos", "--seeds", "99999999999"], "seeds"),
+    (["study", "photos", "--workers", "99999999"], "workers"),
+    (["compare", "photos", "--seeds", "99999999999"], "seeds"),
+    (["compare", "photos", "--budget", "inf"], "budget"),
+    (["compare", "photos", "--methods", ""], "`methods` should be some of"),
+    (["compare", "photos", "--methods", "l1,l1"], "each once"),
+    (["plan", "photos", "--arms", ""], "`arms` should be some of"),
+    (["plan", "photos", "--arms", "colour,colour"], "each once"),
+    *(
+        (["plan", "photos", "--grid", grid], "`--grid` should be")
+        for grid in ("nan", "inf", "0", "-1", "1,1", "1,,2", "")
+    ),
+    (["plan", "photos", "--preset", "postr"], "Did you mean `poster`?"),
+    (["plan", "photos", "--arms", "colour,mulit"], "Did you mean `multi`?"),
+    (["compare", "photos", "--methods", "l1,gann"], "Did you mean `gan`?"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), WRONG)
+def test_wrong_values_are_refused_before_work(knowhue, make_folder, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    make_folder({"cat": 1, "dog": 1})
+    Image.new("L", (8, 8)).save("p.png")
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = knowhue(*arguments)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert "Traceback" not in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.fixture
+def studied(monkeypatch, make_folder, tmp_path):
+    """What `knowhue study` was asked, instead of being done."""
+    asked = []
+
+    def run_study(plan, out, workers, description, report):
+        asked.append((plan, description))
+        out.mkdir()
+        (out / "results.json").write_text('{"answers": {"colour": "−0.57 to +0.01", "class": "?"}}')
+
+    monkeypatch.setattr("knowhue.study.run_study", run_study)
+    return asked
+
+
+def test_a_study_from_a_plan_records_no_preset(knowhue, make_folder, tmp_path, studied):
+    photos = make_folder({"cat": 1, "dog": 1})
+    code, plan, _ = knowhue("plan", photos, "--preset", "demo", "--seeds", "2")
+    assert code == 0
+    (tmp_path / "plan.yaml").write_text(plan, encoding="utf-8")
+    assert knowhue("study", "--plan", tmp_path / "plan.yaml", "--out", tmp_path / "planned")[0] == 0
+    assert knowhue("study", photos, "--preset", "demo", "--seeds", "2", "--out", tmp_path / "asked")[0] == 0
+    (planned, described), (asked, told) = studied
+    assert planned.hash == asked.hash
+    assert "preset" not in described
+    assert told["preset"] == "demo"
+    assert (described["name"], told["name"]) == ("planned", "asked")
+
+
+@pytest.mark.parametrize("more", [["--preset", "poster"], ["--seeds", "2"], ["--set", "seed=1"], ["photos"]])
+def test_a_plan_leaves_nothing_to_be_asked_beside_it(knowhue, tmp_path, studied, more):
+    (tmp_path / "plan.yaml").write_text("seeds: [0]")
+    errs(knowhue("study", *more, "--plan", tmp_path / "plan.yaml"), "says all that a study asks")
+    assert studied == []
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_the_answers_of_a_study_are_told_in_any_encoding(
+    knowhue, make_folder, tmp_path, studied, monkeypatch, encoding
+):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", stream)
+        code, *_ = knowhue("study", make_folder({"cat": 1, "dog": 1}), "--out", tmp_path / "out")
+    assert code == 0
+    stream.flush()
+    assert ("−" if encoding == "utf-8" else "-") + "0.57 to +0.01" in stream.buffer.getvalue().decode(
+        encoding
+    )
+
+
+def test_one_is_not_many(knowhue, make_folder, tmp_path):
+    from knowhue.plan import make_plan
+    from knowhue.presets import load_config
+    from knowhue.storage import write_json
+
+    plan = make_plan(load_config("demo"), ["colour"])
+    write_json(tmp_path / "study.json", plan.model_dump(mode="json"))
+    code, out, _ = knowhue("status", tmp_path)
+    assert code == 0
+    assert out.splitlines()[0].endswith(", 1 arm x 1 seed")
+
+
+def test_a_run_one_folder_deeper_is_named(knowhue, tmp_path):
+    run = tmp_path / "study" / "class" / "seed-0-1a2b3c4d"
+    run.mkdir(parents=True)
+    for name, text in {
+        "config.json": "{}",
+        "scores.json": "{}",
+        "status.json": '{"state": "finished"}',
+    }.items():
+        (run / name).write_text(text)
+    for above in ("study/class", "study"):
+        errs(knowhue("models", tmp_path / above), f"but in it: name {run}")
+
+
+def test_completion_of_the_shell_is_offered(knowhue):
+    _, out, _ = knowhue("--help")
+    assert "--install-completion" in out
+
+
+def test_a_file_that_cannot_be_reached_is_one_line(knowhue, monkeypatch):
+    def fail(*_):
+        raise PermissionError(13, "Permission denied", "secret\x1b[31m.json")
+
+    monkeypatch.setattr("knowhue.status.read_plan", fail)
+    code, _, err = knowhue("status", "somewhere")
+    assert (code, err) == (2, "knowhue: secret\\x1b[31m.json: permission denied\n")

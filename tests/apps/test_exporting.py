@@ -3,6 +3,7 @@
 import pytest
 
 from knowhue.inference.colorizer import Colorizer
+from knowhue.inference.networks.onnx_int8 import Loss
 
 REFUSED = {
     "int8 without pictures": (["--to", "onnx", "--precision", "int8"], "--calibrate"),
@@ -40,3 +41,20 @@ def test_a_hub_folder_loads_again(knowhue, tmp_path):
     assert knowhue("export", "built-in", "--to", "hub-folder", "-o", tmp_path / "drawn")[0] == 0
     assert Colorizer.load(tmp_path / "drawn").network.description.name == "drawn"
     assert "drawn" in (tmp_path / "drawn" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("left_out", [0, 10])
+def test_int8_says_what_was_left_out(knowhue, tmp_path, monkeypatch, left_out):
+    def quantize(_, target, __):
+        target.write_bytes(b"")
+        return Loss(0.1, 13.1, 13.2, 0.99, None, None, 128, 137, left_out)
+
+    monkeypatch.setattr("knowhue.inference.networks.onnx_export.export_onnx", lambda *_: {"chroma": 0.0})
+    monkeypatch.setattr("knowhue.inference.networks.onnx_int8.quantize", quantize)
+    code, said, _ = knowhue(
+        *("export", "built-in", "--to", "onnx", "--precision", "int8"),
+        *("--calibrate", tmp_path, "-o", tmp_path / "m.onnx"),
+    )
+    assert code == 0
+    assert "on 137 pictures (128 others were calibrated on)" in said
+    assert ("  10 more were left out: at most 128 are calibrated on" in said) == bool(left_out)

@@ -16,7 +16,7 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("serving", "report")]
 playwright = pytest.importorskip("playwright.sync_api", reason="needs `pip install playwright`")
-pytest.importorskip("gradio", reason="needs `pip install 'knowhue[serve]'`")
+pytest.importorskip("gradio", reason="needs `pip install -e '.[serve]'`")
 
 from stand import FakeNetwork, wait_until  # noqa: E402
 

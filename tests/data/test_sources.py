@@ -227,7 +227,7 @@ def test_huggingface_damaged_picture_is_left_out(hub, tmp_path):
 
 def test_huggingface_extra_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ConfigError, match=r"pip install 'knowhue\[huggingface\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[huggingface\]'"):
         listed(source="huggingface", path="some/set")
 
 

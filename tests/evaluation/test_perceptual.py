@@ -194,7 +194,7 @@ def test_missing_package_is_a_reason_with_the_remedy(monkeypatch, prepared):
         entry = scored.perceptual[f"{name}_alex"]
         assert entry["value"] is None
         assert entry["reason"].startswith("not computed: ")
-        assert entry["reason"].endswith("; pip install 'knowhue[perceptual]'")
+        assert entry["reason"].endswith("; pip install -e '.[perceptual]'")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no weights", {"a": torch.zeros(1)}, [1, 2]])

@@ -355,5 +355,5 @@ def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "av", None)
     monkeypatch.delitem(sys.modules, "knowhue.inference.films.footage")
     monkeypatch.delattr(knowhue.inference.films, "footage")
-    with pytest.raises(ExtraError, match=r"pip install 'knowhue\[film\]'"):
+    with pytest.raises(ExtraError, match=r"pip install -e '\.\[film\]'"):
         colour(tmp_path / "in.mp4", tmp_path / "out.mp4")

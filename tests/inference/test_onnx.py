@@ -1,6 +1,7 @@
 """ONNX: answers as torch does or is not written; what is read is no code and nothing else; 8 bits and their cost."""
 
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from PIL import Image
 from tiny_models import CLASSES, describe, lite0_network, noise, two_stage_network
 
 from knowhue.errors import ConfigError, ExtraError, PictureError, WeightsError
+from knowhue.inference.networks import onnx_int8
 from knowhue.inference.networks.examples import Example
 from knowhue.inference.networks.network import Answers
 from knowhue.inference.networks.onnx_export import TOLERANCE, export_onnx
@@ -138,13 +140,13 @@ def test_threads_change_no_answer(file, opened):
 
 def test_without_the_runtime_the_remedy_is_named(file, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ExtraError, match=r"pip install 'knowhue\[onnx\]'"):
+    with pytest.raises(ExtraError, match=r"pip install -e '\.\[onnx\]'"):
         open_onnx(file)
 
 
 def test_without_the_exporter_the_remedy_is_named(network, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ExtraError, match=r"needs onnxscript\. .*pip install 'knowhue\[onnx\]'"):
+    with pytest.raises(ExtraError, match=r"needs onnxscript\. .*pip install -e '\.\[onnx\]'"):
         export_onnx(network, tmp_path / "model.onnx")
 
 
@@ -324,8 +326,20 @@ def test_eight_bits_answer_nearly_as_float_and_say_so(opened, eight_bits):
     assert network.measured == {"int8": loss._asdict()}
     assert 0 < loss.chroma < 3
     assert abs(loss.ab_l1_after - loss.ab_l1_before) <= loss.chroma
-    assert (loss.calibrated_on, loss.measured_on) == (12, 12)
+    assert (loss.calibrated_on, loss.measured_on, loss.left_out) == (12, 12, 0)
     assert loss.accuracy_before is not None
+
+
+def test_every_picture_is_calibrated_on_measured_on_or_left_out(file, photos, tmp_path, monkeypatch):
+    for name, most in {"CALIBRATED_ON": 9, "MEASURED_ON": 9}.items():
+        monkeypatch.setattr(onnx_int8, name, most)
+    monkeypatch.setattr(onnx_int8, "_quantized", lambda source, _: onnx.load(source))
+    shutil.copytree(photos, tmp_path / "photos")
+    Image.new("L", (9, 9)).save(tmp_path / "photos" / "a gray one.png")
+    loss = quantize(file, tmp_path / "model.onnx", tmp_path / "photos")
+    found = sum(1 for each in (tmp_path / "photos").rglob("*.*") if each.is_file())
+    assert loss.calibrated_on + loss.measured_on + loss.left_out == found
+    assert loss.left_out >= found - 17 >= 7
 
 
 def test_only_convolutions_but_the_first_and_the_last_are_in_eight_bits(eight_bits):

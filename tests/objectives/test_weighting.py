@@ -122,7 +122,7 @@ def test_unknown_and_missing_are_said_with_the_remedy(monkeypatch):
     with pytest.raises(ConfigError, match=r"one of pcgrad, .*Found `tasks\.weighting = best`"):
         open_weighting("best")
     monkeypatch.setitem(__import__("sys").modules, "torchjd", None)
-    with pytest.raises(ConfigError, match=r"pip install 'knowhue\[aggregators\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[aggregators\]'"):
         open_weighting("mgda")
 
 

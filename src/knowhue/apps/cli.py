@@ -1,5 +1,6 @@
 """`knowhue`: one subcommand a public verb. Heavy imports wait until a command needs them."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -10,6 +11,8 @@ from knowhue import __version__
 from knowhue.apps import use
 from knowhue.apps.compare import compare
 from knowhue.apps.options import (
+    MOST_SEEDS,
+    MOST_WORKERS,
     ConfigOption,
     OutOption,
     PicturesArgument,
@@ -60,7 +63,8 @@ ArmsOption = Annotated[
     typer.Option(help="Arms to compare, separated by commas; `colour,class,multi` unless the preset says."),
 ]
 SeedsOption = Annotated[
-    int | None, typer.Option(min=1, help="How many seeds, from `seed` on; a claim needs 7 or more.")
+    int | None,
+    typer.Option(min=1, max=MOST_SEEDS, help="How many seeds, from `seed` on; a claim needs 7 or more."),
 ]
 GridOption = Annotated[
     str | None, typer.Option(help="Further class-task weights to try in multi-task arms, such as `1,100`.")
@@ -94,7 +98,9 @@ def study(
     grid: GridOption = None,
     tuning: TuningOption = False,
     tuned_on: TunedOnOption = None,
-    workers: Annotated[int, typer.Option(min=1, help="Cells that run side by side on this machine.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, max=MOST_WORKERS, help="Cells that run side by side on this machine.")
+    ] = 1,
     out: OutOption = Path("runs/study"),
 ) -> None:
     """Train the models with every seed, compare them, answer the two questions in a report."""
@@ -269,7 +275,7 @@ def _plan(
     from knowhue.plan import make_plan
 
     config = read_settings_with_pictures(pictures, preset, files, settings)
-    chosen = arms.split(",") if arms else None
+    chosen = None if arms is None else arms.split(",")
     numbers = range(config.seed, config.seed + (seeds or 1))
     return make_plan(config, chosen, numbers, _weights(grid), tuning, _tuning_seeds(tuned_on))
 
@@ -321,12 +327,17 @@ def _plans(folder: Path):
 
 
 def _weights(grid: str | None) -> list[float]:
-    from knowhue.errors import ConfigError
+    from knowhue.errors import ConfigError, shown
 
     try:
-        return [float(weight) for weight in (grid or "").split(",") if weight]
+        weights = [] if grid is None else [float(weight) for weight in grid.split(",")]
     except ValueError:
-        raise ConfigError(f"`--grid` should be numbers, such as `1,100`. Found `--grid {grid}`.") from None
+        weights = [0.0]
+    if any(not 0 < weight < math.inf for weight in weights) or len(set(weights)) < len(weights):
+        raise ConfigError(
+            f"`--grid` should be different numbers above 0, such as `1,100`. Found `--grid {shown(grid)}`."
+        )
+    return weights
 
 
 def _print_scores(folder: Path) -> None:

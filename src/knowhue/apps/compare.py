@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from knowhue.apps.options import (
+    MOST_SEEDS,
+    MOST_WORKERS,
     ConfigOption,
     OutOption,
     PicturesArgument,
@@ -35,16 +37,22 @@ def compare(
         str | None,
         typer.Option(help="The method that the others are compared with; `gan`, or the first without it."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from `seed` on.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, max=MOST_SEEDS, help="How many seeds, from `seed` on.")] = 3,
     budget: Annotated[
         float | None,
         typer.Option(
             min=0.001,
+            max=1e9,
             help="Seconds of training at equal wall-clock; unless named, what the reference takes at equal pictures.",
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="Runs side by side on this machine; seconds are then of a shared one.")
+        int,
+        typer.Option(
+            min=1,
+            max=MOST_WORKERS,
+            help="Runs side by side on this machine; seconds are then of a shared one.",
+        ),
     ] = 1,
     out: OutOption = Path("runs/compare"),
 ) -> None:
@@ -57,7 +65,7 @@ def compare(
     from knowhue.report.comparing.table import markdown_tables
 
     settings = read_settings_with_pictures(pictures, preset, config, set_)
-    chosen = methods.split(",") if methods else tuple(METHODS)
+    chosen = methods.split(",") if methods is not None else tuple(METHODS)
     numbers = range(settings.seed, settings.seed + seeds)
     asked = make_comparison(settings, chosen, reference, numbers, budget)
     with showing_progress() as report:

@@ -119,7 +119,7 @@ def _onnx(network: TorchNetwork, target: Path, precision: str, calibrate: Path |
         yield f"{target}: {target.stat().st_size / 1e6:.1f} MB"
         yield _said(differences, "torch")
         return
-    from knowhue.inference.networks.onnx_int8 import quantize
+    from knowhue.inference.networks.onnx_int8 import CALIBRATED_ON, MEASURED_ON, quantize
 
     assert calibrate is not None  # checked before
     with tempfile.TemporaryDirectory() as folder:
@@ -129,6 +129,11 @@ def _onnx(network: TorchNetwork, target: Path, precision: str, calibrate: Path |
     yield f"{target}: {target.stat().st_size / 1e6:.1f} MB"
     yield _said(differences, "torch, before 8 bits")
     yield f"in 8 bits, on {lost.measured_on} pictures ({lost.calibrated_on} others were calibrated on):"
+    if lost.left_out:
+        yield (
+            f"  {lost.left_out} more were left out: at most {CALIBRATED_ON} are calibrated on and {MEASURED_ON} "
+            "measured on, and none that are gray"
+        )
     if lost.chroma is not None:
         yield f"  a*b* differ by {lost.chroma:.2f} CIELAB units on average"
         yield f"  a*b* error {lost.ab_l1_after:.2f} instead of {lost.ab_l1_before:.2f} CIELAB units"

@@ -33,6 +33,9 @@ SetOption = Annotated[
 ]
 OutOption = Annotated[Path, typer.Option(help="Study folder. The same command goes on where it stopped.")]
 
+MOST_SEEDS, MOST_WORKERS = 10_000, 1024
+"""More are a slip of the finger, and would take all memory."""
+
 
 def read_settings(
     pictures: str | None, preset: str, files: list[Path] | None, settings: list[str] | None

@@ -37,9 +37,7 @@ class Kind(StrEnum):
 
 
 def colorize(
-    source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="A picture, a folder of pictures, or a film.")
-    ],
+    file: Annotated[str, typer.Argument(metavar="INPUT", help="A picture, a folder of pictures, or a film.")],
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Where to write; INPUT's name with `-colour` if not given."),
@@ -49,7 +47,7 @@ def colorize(
         list[str] | None,
         typer.Option(help="A point and its colour, `120,80=#c83232` or `30%,40%=orange`; may be repeated."),
     ] = None,
-    saturation: Annotated[float, typer.Option(min=0, help="Factor on the predicted chroma.")] = 1.0,
+    saturation: Annotated[float, typer.Option(min=0, max=4, help="Factor on the predicted chroma.")] = 1.0,
     uncertainty: Annotated[
         Path | None,
         typer.Option(
@@ -68,6 +66,9 @@ def colorize(
     ] = OnError.skip,
 ) -> None:
     """Colour and classify a photo, a folder or a film; size, depth, lightness and metadata stay."""
+    if not file:  # a path of no letters is the current folder
+        raise ConfigError("INPUT is empty; name a picture, a folder or a film")
+    source = Path(file)
     kind = _kind_of(source)
     if kind != "picture" and (uncertainty or hint):
         raise ConfigError(f"--uncertainty and --hint go with a single picture; {source} is a {kind}")
@@ -114,10 +115,11 @@ def export(
     """Write a trained model as one file or folder that needs nothing else."""
     from knowhue.apps.exporting import run_export
 
-    say(f"Opening the model {source} ...", err=True)
-    for line in run_export(
-        source, to.value, out, precision, calibrate, licence, upload, overwrite, _deploy_once
-    ):
+    def prepare(source: str) -> None:
+        say(f"Opening the model {source} ...", err=True)
+        _deploy_once(source)
+
+    for line in run_export(source, to.value, out, precision, calibrate, licence, upload, overwrite, prepare):
         say(line)
 
 

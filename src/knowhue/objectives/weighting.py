@@ -7,7 +7,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from knowhue.errors import ConfigError
+from knowhue.errors import ConfigError, install_command
 
 Weighting = Callable[[Tensor], Tensor]
 
@@ -28,7 +28,7 @@ def open_weighting(name: str) -> Weighting:
         return WEIGHTINGS[name]()
     except ImportError:
         raise ConfigError(
-            f"`tasks.weighting = {name}` needs torchjd: pip install 'knowhue[aggregators]'"
+            f"`tasks.weighting = {name}` needs torchjd: {install_command('aggregators')}"
         ) from None
 
 

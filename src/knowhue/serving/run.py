@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from knowhue.errors import ConfigError, ExtraError
+from knowhue.errors import ConfigError, ExtraError, install_command
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.files.picture import Picture
 from knowhue.serving.asking import Ask
@@ -66,9 +66,7 @@ def without_extra(error: ImportError) -> ExtraError | None:
     if package == "knowhue":
         return None
     found = "not installed" if isinstance(error, ModuleNotFoundError) else f"of another version ({error})"
-    return ExtraError(
-        f"`knowhue serve` needs `{package}`, which is {found}: pip install --upgrade 'knowhue[serve]'."
-    )
+    return ExtraError(f"`knowhue serve` needs `{package}`, which is {found}: {install_command('serve')}")
 
 
 def warm(batchers: Mapping[str, Batcher]) -> None:

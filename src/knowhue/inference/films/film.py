@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from knowhue.config import fingerprint
-from knowhue.errors import ConfigError, ExtraError, KnowhueError
+from knowhue.errors import ConfigError, ExtraError, KnowhueError, install_command
 from knowhue.inference.colorizer import Colorizer, Wishes
 from knowhue.inference.files.picture import Picture
 from knowhue.inference.films.ahead import ahead
@@ -204,7 +204,7 @@ def _by_pyav() -> tuple[Any, Any]:
     except ModuleNotFoundError as error:
         if error.name != "av":
             raise
-        raise ExtraError("Films need PyAV. Found it not installed: pip install 'knowhue[film]'.") from None
+        raise ExtraError(f"Films need PyAV. Found it not installed: {install_command('film')}") from None
     return footage, writing
 
 

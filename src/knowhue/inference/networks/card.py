@@ -74,7 +74,11 @@ def _what(description: Description) -> str:
 
 
 def _use(description: Description) -> str:
-    commands = ["pip install knowhue", "hf download OWNER/NAME --local-dir FOLDER", "knowhue models FOLDER"]
+    commands = [
+        "pip install -e .  # in a clone of knowhue",
+        "hf download OWNER/NAME --local-dir FOLDER",
+        "knowhue models FOLDER",
+    ]
     if "colour" in description.tasks:
         commands.append("knowhue colorize photo.jpg --model FOLDER -o photo-colour.jpg")
     verb = "colorize" if "colour" in description.tasks else "classify"

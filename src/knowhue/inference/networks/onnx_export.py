@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from knowhue.errors import ExtraError, WeightsError
+from knowhue.errors import ExtraError, WeightsError, install_command
 from knowhue.inference.networks.described import KEY
 from knowhue.inference.networks.network import Answers, FloatArray
 from knowhue.inference.networks.onnx_network import INPUT, OUTPUTS, PARITY_KEY, TASK_OF, network_of
@@ -160,7 +160,7 @@ def require_packages() -> None:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise ExtraError(
-            f"Export to ONNX needs {' and '.join(missing)}. Install what it needs with: pip install 'knowhue[onnx]'"
+            f"Export to ONNX needs {' and '.join(missing)}. Install what it needs with: {install_command('onnx')}"
         )
 
 

@@ -40,6 +40,7 @@ class Loss(NamedTuple):
         accuracy_after: the same in 8 bits.
         calibrated_on: pictures.
         measured_on: pictures.
+        left_out: pictures of the folder that were neither calibrated nor measured on: beyond the most, or gray.
     """
 
     chroma: float | None
@@ -50,6 +51,7 @@ class Loss(NamedTuple):
     accuracy_after: float | None
     calibrated_on: int
     measured_on: int
+    left_out: int = 0
 
 
 def quantize(source: Path, target: Path, pictures: Path) -> Loss:
@@ -78,11 +80,16 @@ def quantize(source: Path, target: Path, pictures: Path) -> Loss:
     seen, size_px = find_pictures(pictures), before.description.size_px
     calibration = read_examples(seen[::2], CALIBRATED_ON, size_px)
     measured = read_examples(seen[1::2], MEASURED_ON, size_px)
-    return write_int8(source, target, [each.lightness for each in calibration], measured)
+    left_out = len(seen) - len(calibration) - len(measured)
+    return write_int8(source, target, [each.lightness for each in calibration], measured, left_out)
 
 
 def write_int8(
-    source: Path, target: Path, calibration: Sequence[FloatArray], measured: Sequence[Example]
+    source: Path,
+    target: Path,
+    calibration: Sequence[FloatArray],
+    measured: Sequence[Example],
+    left_out: int = 0,
 ) -> Loss:
     """What `quantize` does, of pictures in memory: L* (h, w) to calibrate on, examples to measure on."""
     before = open_onnx(source)
@@ -90,7 +97,7 @@ def write_int8(
     del model.metadata_props[:]
     set_metadata(model, KEY, before.description.model_copy(update={"precision": "int8"}).model_dump_json())
     after = network_of(model.SerializeToString(), target)
-    loss = judge_loss(before, after, measured, len(calibration))
+    loss = judge_loss(before, after, measured, len(calibration))._replace(left_out=left_out)
     set_metadata(model, INT8_KEY, json.dumps(loss._asdict()))
     with replacing(target, "wb") as file:
         file.write(model.SerializeToString())

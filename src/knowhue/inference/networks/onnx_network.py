@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from knowhue.description import Description
-from knowhue.errors import ExtraError, WeightsError
+from knowhue.errors import ExtraError, WeightsError, install_command
 from knowhue.inference.networks.described import KEY, read_description
 from knowhue.inference.networks.network import Answers, FloatArray, checked
 from knowhue.inference.networks.onnx_guard import foreign_operator, reads_elsewhere
@@ -234,7 +234,7 @@ def _runtime() -> Any:
         import onnxruntime
     except ImportError:
         raise ExtraError(
-            "An .onnx model needs ONNX Runtime. Install it with: pip install 'knowhue[onnx]'"
+            f"An .onnx model needs ONNX Runtime. Install it with: {install_command('onnx')}"
         ) from None
     return onnxruntime
 

@@ -49,7 +49,7 @@ def find_model(source: str | Path) -> Path:
     if str(source) == BUILT_IN:
         return Path(__file__).parent.parent / "built_in.safetensors"
     path = Path(source)
-    if not path.exists():
+    if not str(source) or not path.exists():
         raise WeightsError(
             f"`model` should be `{BUILT_IN}`, a run folder, or a file that `knowhue export` made. Found no `{source}`."
         )

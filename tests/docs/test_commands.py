@@ -1,0 +1,86 @@
+"""What the documentation tells a reader to type: the extras exist, and so do the commands and their options."""
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+
+from knowhue.apps.cli import app
+from knowhue.errors import install_command
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+    "optional-dependencies"
+]
+FROM_THE_INDEX = {"pillow-heif"}  # packages of others
+COMMANDS = typer.main.get_command(app).commands
+
+
+@pytest.mark.parametrize("page", [*PAGES, *SOURCES], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_each_install_line_works_from_a_clone(page):
+    text = page.read_text(encoding="utf-8")
+    assert "knowhue[" not in text
+    for line in re.findall(r"(?<![\w-])pip install ([^`\"\n#,]+)", text):
+        found = re.fullmatch(r"(?:-e|--editable) '?\.(?:\[(\w+|\{extra\})\])?'?", line.strip())
+        assert found or line.strip() in FROM_THE_INDEX, line
+        assert found is None or found[1] in (None, "{extra}", *EXTRAS), line
+
+
+def calls_of(name):
+    for source in SOURCES:
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name:
+                yield source.name, node.args
+
+
+def test_messages_name_extras_that_exist():
+    named = [(source, arguments[0].value) for source, arguments in calls_of("install_command")]
+    assert {extra for _, extra in named} == {
+        *("aggregators", "fid", "film", "huggingface", "onnx", "perceptual", "serve"),
+    }
+    assert [each for each in named if each[1] not in EXTRAS] == []
+    assert install_command("film") == "pip install -e '.[film]'"
+
+
+def lines_to_type():
+    """`knowhue ...` of code blocks and in backticks."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        blocks = re.findall(r"^```\w*\n(.*?)^```", text, flags=re.S | re.M)
+        typed = [line for block in blocks for line in block.splitlines()]
+        typed += re.findall(r"`(knowhue [^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M))
+        for line in typed:
+            if found := re.match(r"(?:\$ )?knowhue (\w.*)", line):
+                yield pytest.param(found[1], id=f"{page.name}: {found[0][:70]}")
+
+
+@pytest.mark.parametrize("line", list(lines_to_type()))
+def test_commands_and_their_options_exist(line):
+    command, *arguments = shlex.split(line, comments=True)
+    assert command in COMMANDS
+    known = {option for parameter in COMMANDS[command].params for option in parameter.opts} | {"--help"}
+    known |= {option for parameter in COMMANDS[command].params for option in parameter.secondary_opts}
+    used = {argument.partition("=")[0] for argument in arguments if argument.startswith("-")}
+    assert used <= known
+
+
+def test_the_readme_calls_the_program_in_one_way():
+    readme = PAGES[0].read_text(encoding="utf-8")
+    assert ".venv/bin/knowhue" not in readme
+    assert "source .venv/bin/activate" in readme
+
+
+def test_the_version_is_told():
+    done = subprocess.run(
+        [sys.executable, "-m", "knowhue", "--version"], capture_output=True, text=True, check=True
+    )
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert done.stdout == f"knowhue {project['version']}\n"
