@@ -8,7 +8,8 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from knowhue.runs import LOCK
+from knowhue.config import Config
+from knowhue.runs import LOCK, write_config
 
 TINY = ["--preset", "demo", "--set", "pictures.drawn_count=24", "--set", "encoder.weights=none"]
 
@@ -34,7 +35,7 @@ def test_commands_that_train(knowhue, tmp_path, command):
 def test_evaluate(knowhue, tmp_path):
     run = tmp_path / "study" / "multi" / "seed-0-1a2b3c4d"
     run.mkdir(parents=True)
-    (run / "config.json").write_text("{}")
+    write_config(run, Config())
     (run / "status.json").write_text(json.dumps({"state": "finished"}))
     with FileLock(tmp_path / "study" / LOCK):
         code, _, error = knowhue("evaluate", run)

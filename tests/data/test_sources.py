@@ -273,7 +273,7 @@ def test_training_and_colorize_take_the_same_files(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "reef" / "link.jpg").symlink_to("../sea/x.jpg")
     (tmp_path / "__MACOSX").mkdir()
-    coloured = list_folder(tmp_path, tmp_path / "out", SUFFIXES, lambda suffix: suffix)
+    coloured = list_folder(tmp_path, tmp_path / "out", SUFFIXES, lambda suffix: suffix).items
     trained = {name for name, _, _ in listed(path=str(tmp_path))}
     assert trained == {item.path for item in coloured}
     assert len(trained) == len(SUFFIXES) + 2

@@ -28,7 +28,7 @@ COMMANDS = typer.main.get_command(app).commands
 def test_each_install_line_works_from_a_clone(page):
     text = page.read_text(encoding="utf-8")
     assert "knowhue[" not in text
-    for line in re.findall(r"(?<![\w-])pip install ([^`\"\n#,]+)", text):
+    for line in re.findall(r"(?<![\w-])pip install ([^`\"\n#,;]+)", text):
         found = re.fullmatch(r"(?:-e|--editable) '?\.(?:\[(\w+|\{extra\})\])?'?", line.strip())
         assert found or line.strip() in FROM_THE_INDEX, line
         assert found is None or found[1] in (None, "{extra}", *EXTRAS), line
