@@ -248,7 +248,7 @@ def studied(monkeypatch, make_folder, tmp_path):
     """What `knowhue study` was asked, instead of being done."""
     asked = []
 
-    def run_study(plan, out, workers, description, report):
+    def run_study(plan, out, workers, description, *_):
         asked.append((plan, description))
         out.mkdir()
         (out / "results.json").write_text('{"answers": {"colour": "−0.57 to +0.01", "class": "?"}}')
