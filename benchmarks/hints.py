@@ -1,0 +1,194 @@
+"""Whether a colour hint stays where it belongs, meets its colour, and what it costs.
+
+A hint's region is fixed here, apart from the code that is measured: pixels within 15 % of the picture's short side of
+the point that are joined to it by steps of L* of at most 8, between neighbours left, right, above and below, none of
+them farther away. The steps are looked at where the short side is 256 pixels, averaged down to if it is longer, so that
+grain is no edge; the mask then goes back to full size. Several hints' regions are united.
+
+Each photo is coloured without hints, with one, with three at once, and with two of unlike colours 3 % of the short side
+apart, at random points in random colours of sRGB. Compared are the 8-bit pixels that would be written, in CIELAB:
+
+- outside: share of the pixels outside the region whose a*b* moved by less than 1 unit;
+- at the point: distance from the colour asked for, or from the nearest to it of the same hue that sRGB has there;
+- taken up: share of the region within 5 % of the short side of a point that moved at least half as far as the point
+  did, for a hint that colours nothing but its point keeps away from the rest as well.
+
+    python benchmarks/hints.py PICTURES... [--model built-in] [--pictures 40] [--seed 0] [--runs 9]
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.ndimage import zoom
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from knowhue.color import lab_to_rgb, rgb_to_lab
+from knowhue.inference.colorizer import Colorizer, Wishes
+from knowhue.inference.files.media import SUFFIXES, read_picture
+from knowhue.inference.files.picture import Picture
+from knowhue.inference.hints import Hint
+
+REGION_RADIUS = 0.15
+NEAR_RADIUS = 0.05
+EDGE_STEP = 8.0
+EDGE_PX = 256
+APART = 0.03
+WAYS = ("one hint", "three hints", "two near hints")
+
+
+def main() -> None:
+    """Measure every way on every photo, then the time."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pictures", type=Path, nargs="+")
+    parser.add_argument("--model", default="built-in")
+    parser.add_argument("--pictures", dest="count", type=int, default=40, help="of each folder")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--runs", type=int, default=9)
+    asked = parser.parse_args()
+    colorizer = Colorizer.load(asked.model)
+    files = [path for source in asked.pictures for path in some(source, asked.count)]
+    found: dict[str, list[tuple[float, float, float]]] = {way: [] for way in WAYS}
+    for place, path in enumerate(files):
+        measure(colorizer, path, np.random.default_rng([asked.seed, place]), found)
+    print(f"{len(files)} photos; {colorizer.network.description.name}")
+    print(f"{'':16}{'outside: mean':>16}{'worst':>8}{'95 % kept':>11}{'at point: worst':>17}", end="")
+    print(f"{'within 2':>10}{'taken up':>10}")
+    for way, rows in found.items():
+        outside, at_point, taken_up = np.array(rows).T
+        print(f"{way:16}{outside.mean():16.2%}{outside.min():8.1%}{(outside >= 0.95).mean():11.1%}", end="")
+        print(f"{at_point.max():17.2f}{(at_point <= 2).mean():10.1%}{np.nanmean(taken_up):10.1%}")
+    print_time(colorizer, asked.runs)
+
+
+def some(source: Path, count: int) -> list[Path]:
+    """A file itself, or evenly spaced pictures of a folder."""
+    if source.is_file():
+        return [source]
+    files = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
+    return files[:: max(1, len(files) // count)][:count]
+
+
+def measure(colorizer: Colorizer, path: Path, generator: np.random.Generator, found: dict) -> None:
+    """Append the numbers of one photo: outside, at the worst of its points, taken up."""
+    picture = read_picture(path)
+    lightness, before = lab(colorizer.colorize(picture).picture.pixels)
+    for way, hints in draw_hints(lightness.shape, generator).items():
+        after = lab(colorizer.colorize(picture, Wishes(hints)).picture.pixels)[1]
+        change = np.linalg.norm(after - before, axis=-1)
+        region, near = regions(lightness, hints)
+        points = [point_of(hint, lightness.shape) for hint in hints]
+        errors = [
+            float(np.linalg.norm(after[point] - possible(hint, float(lightness[point]))))
+            for hint, point in zip(hints, points, strict=True)
+        ]
+        asked = min(change[point] for point in points)
+        taken_up = (
+            float((change[near] >= asked / 2).mean()) if asked > 4 else np.nan
+        )  # less is nothing to see
+        found[way].append((float((change[~region] < 1).mean()), max(errors), taken_up))
+
+
+def draw_hints(shape: tuple[int, ...], generator: np.random.Generator) -> dict[str, list[Hint]]:
+    """Random points and colours; the second of two near ones lies inside the picture, too."""
+    height, width = shape
+
+    def colour() -> tuple[float, float]:
+        _, chroma = rgb_to_lab(torch.tensor(generator.random((1, 3, 1, 1)), dtype=torch.float32))
+        a, b = chroma.flatten().tolist()
+        return a, b
+
+    three = [Hint(*generator.random(2).tolist(), *colour()) for _ in range(3)]
+    x, y = generator.uniform(0.1, 0.9, 2)
+    angle, apart = generator.uniform(0, 2 * np.pi), APART * min(shape)
+    other = (x + apart * np.cos(angle) / width, y + apart * np.sin(angle) / height)
+    near = [Hint(float(x), float(y), *colour()), Hint(float(other[0]), float(other[1]), *colour())]
+    return dict(zip(WAYS, (three[:1], three, near), strict=True))
+
+
+def point_of(hint: Hint, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Row and column of a hint's pixel."""
+    return min(int(hint.y * shape[0]), shape[0] - 1), min(int(hint.x * shape[1]), shape[1] - 1)
+
+
+def regions(lightness: np.ndarray, hints: list[Hint]) -> tuple[np.ndarray, np.ndarray]:
+    """The hints' regions united (H, W), and what of them is near a point."""
+    scale = min(1.0, EDGE_PX / min(lightness.shape))
+    small = tuple(max(1, round(side * scale)) for side in lightness.shape)
+    tensor = torch.from_numpy(lightness)[None, None]
+    coarse = torch.nn.functional.interpolate(tensor, small, mode="area")[0, 0].numpy()
+    region, near = np.zeros(small, bool), np.zeros(small, bool)
+    for hint in hints:
+        joined, distance = region_of(coarse, hint)
+        region |= joined
+        near |= joined & (distance <= NEAR_RADIUS)
+    rows, columns = (
+        np.arange(full) * part // full for full, part in zip(lightness.shape, small, strict=True)
+    )
+    return region[np.ix_(rows, columns)], near[np.ix_(rows, columns)]
+
+
+def region_of(lightness: np.ndarray, hint: Hint) -> tuple[np.ndarray, np.ndarray]:
+    """One hint's region (h, w), and the distance from its point in short sides."""
+    height, width = lightness.shape
+    rows, columns = np.ogrid[:height, :width]
+    distance = np.hypot(rows + 0.5 - hint.y * height, columns + 0.5 - hint.x * width) / min(height, width)
+    point = point_of(hint, lightness.shape)
+    inside = distance <= REGION_RADIUS
+    inside[point] = True
+    place = np.arange(lightness.size).reshape(lightness.shape)
+    pairs = []
+    for first, second in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
+        joined = np.abs(lightness[first] - lightness[second]) <= EDGE_STEP
+        joined &= inside[first] & inside[second]
+        pairs.append(np.stack([place[first][joined], place[second][joined]]))
+    start, end = np.concatenate(pairs, axis=1)
+    graph = coo_array((np.ones(len(start), bool), (start, end)), shape=(lightness.size, lightness.size))
+    labels = connected_components(graph, directed=False)[1].reshape(lightness.shape)
+    return inside & (labels == labels[point]), distance
+
+
+def possible(hint: Hint, lightness: float) -> np.ndarray:
+    """The colour asked for, or the nearest to it of its hue that sRGB has at a lightness."""
+    shares = torch.linspace(0, 1, 1001)
+    chroma = shares[:, None] * torch.tensor([hint.a, hint.b])
+    rgb = lab_to_rgb(torch.full((1001, 1, 1, 1), lightness), chroma[:, :, None, None], clip=False)
+    fits = ((rgb >= -1e-4) & (rgb <= 1 + 1e-4)).all(1).flatten()
+    fits[0] = True
+    return chroma[int(fits.nonzero().max())].numpy()
+
+
+def lab(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """L* (H, W) and a*b* (H, W, 2)."""
+    rgb = torch.from_numpy(pixels.astype(np.float32) / np.iinfo(pixels.dtype).max).permute(2, 0, 1)[None]
+    lightness, chroma = rgb_to_lab(rgb)
+    return lightness[0, 0].numpy(), chroma[0].permute(1, 2, 0).contiguous().numpy()
+
+
+def print_time(colorizer: Colorizer, runs: int) -> None:
+    """What hints add to 12 megapixels of shapes and grain in memory: all is timed in turns, medians are compared."""
+    generator = np.random.default_rng(0)
+    shapes = zoom(generator.integers(20, 235, (30, 40, 1)).astype(np.float32), (100, 100, 1), order=1)
+    pixels = (shapes + generator.normal(0, 4, shapes.shape)).clip(0, 255).astype(np.uint8)
+    picture = Picture.of(pixels)
+    points = generator.random((64, 2)).tolist()
+    ways = {
+        f"{count} hints": Wishes([Hint(x, y, 60, -20) for x, y in points[:count]]) for count in (0, 1, 3, 64)
+    }
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for turn in range(runs + 2):
+        for way, wishes in ways.items():
+            started = time.perf_counter()
+            colorizer.colorize(picture, wishes)
+            if turn > 1:
+                times[way].append(time.perf_counter() - started)
+    none = np.median(times["0 hints"])
+    for way, seconds in times.items():
+        print(f"12 megapixels, {way:9}{np.median(seconds):8.3f} s{np.median(seconds) / none:8.2f} times")
+
+
+if __name__ == "__main__":
+    main()
