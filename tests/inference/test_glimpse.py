@@ -38,3 +38,12 @@ def test_gray_and_equal_rgb_look_alike():
 def test_sixteen_bits_look_as_eight():
     gray = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
     assert np.allclose(glimpse(gray, 32), glimpse(gray.astype(np.uint16) * 257, 32), atol=0.6)
+
+
+def test_less_oversampling_sees_nearly_the_same_in_the_same_place():
+    y, x = np.mgrid[:900, :1203]
+    scene = (127 + 60 * np.sin(x / 40) + 60 * np.cos(y / 50))[..., None].round().astype(np.uint8)
+    exact, quick = glimpse(scene, 96), glimpse(scene, 96, oversampling=1)
+    assert quick.shape == exact.shape
+    assert np.abs(quick - exact).max() < 2
+    assert np.abs((quick - exact).mean()) < 0.05

@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage.color import rgb2lab
 
 from knowhue.errors import ConfigError
-from knowhue.inference.hints import DISC, LONGEST_REACH, REACH, Hint, parse_hint, spread
+from knowhue.inference.colorizer import Colorizer, Wishes
+from knowhue.inference.files.picture import Picture
+from knowhue.inference.hints import Hint, Point, parse_hint, spread
 
+REGION = 0.15  # of the short side
 RED = Hint(0.25, 0.5, 60.0, 30.0)
 
 
@@ -19,173 +23,159 @@ def halves(height: int, width: int) -> np.ndarray:
 
 
 def disc(size: int) -> np.ndarray:
-    """A light disc of a third of the size's diameter at the centre of a dark ground."""
+    """A light disc of a fifth of the size's diameter at the centre of a dark ground."""
     y, x = (np.mgrid[:size, :size] + 0.5) / size - 0.5
-    return np.where(x**2 + y**2 < 1 / 36, 80, 40).astype(np.float32)
+    return np.where(x**2 + y**2 < 0.01, 80, 40).astype(np.float32)
 
 
 def ramp(height: int, width: int) -> np.ndarray:
     return np.linspace(0, 100, width, dtype=np.float32)[None].repeat(height, 0)
 
 
+def flat(height: int, width: int) -> np.ndarray:
+    return np.full((height, width), 50, np.float32)
+
+
 def noise(height: int, width: int, scale: float, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(50 - scale, 50 + scale, (height, width)).astype(np.float32)
 
 
-def predicted(lightness: np.ndarray, seed: int = 1) -> np.ndarray:
-    generator = np.random.default_rng(seed)
-    return generator.uniform(-20, 20, (*lightness.shape, 2)).astype(np.float32)
+SCENES = {"halves": halves(96, 128), "disc": disc(96), "ramp": ramp(96, 128), "noise": noise(96, 128, 15)}
 
 
-def gray(lightness: np.ndarray) -> np.ndarray:
-    return np.zeros((*lightness.shape, 2), np.float32)
+def pixel_of(hint: Hint, shape: tuple[int, ...]) -> tuple[int, int]:
+    return min(int(hint.y * shape[0]), shape[0] - 1), min(int(hint.x * shape[1]), shape[1] - 1)
 
 
-SCENES = {"halves": halves(48, 64), "disc": disc(48), "ramp": ramp(48, 64), "noise": noise(48, 64, 30)}
+def pulled(lightness: np.ndarray, *hints: Hint) -> np.ndarray:
+    """What spreads from points at the pixels' centres where nothing was predicted."""
+    points = [
+        Point(*pixel, float(lightness[pixel])) for pixel in (pixel_of(h, lightness.shape) for h in hints)
+    ]
+    differences = np.array([hint[2:] for hint in hints])
+    return spread(lightness, points, differences, (1 / min(lightness.shape),) * 2)
+
+
+def from_points(shape: tuple[int, ...], *hints: Hint) -> np.ndarray:
+    """Distance from the nearest point's pixel, in short sides."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    away = [np.hypot(y - row, x - column) for row, column in (pixel_of(hint, shape) for hint in hints)]
+    return np.min(away, 0) / min(shape)
 
 
 @pytest.mark.parametrize("lightness", SCENES.values(), ids=SCENES)
-def test_without_hints_chroma_stays_bit_for_bit(lightness):
-    chroma = predicted(lightness)
-    before = chroma.copy()
-    assert spread(lightness, chroma, []) is chroma
-    assert np.array_equal(chroma, before)
-
-
-@pytest.mark.parametrize("lightness", SCENES.values(), ids=SCENES)
-@pytest.mark.parametrize("reach", [0.01, REACH, LONGEST_REACH])
-def test_the_result_at_a_hint_is_the_hint(lightness, reach):
-    height, width = lightness.shape
+def test_the_result_at_a_hint_is_the_hint(lightness):
     hints = [RED, Hint(0.7, 0.2, -40, 10), Hint(0.0, 1.0, 0, 0), Hint(1.0, 0.999, 5, -70)]
-    found = spread(lightness, predicted(lightness), hints, reach)
+    found = pulled(lightness, *hints)
     assert found.dtype == np.float32
     for hint in hints:
-        row, column = min(int(hint.y * height), height - 1), min(int(hint.x * width), width - 1)
-        assert found[row, column] == pytest.approx([hint.a, hint.b], abs=0.01)
+        assert found[pixel_of(hint, lightness.shape)] == pytest.approx(hint[2:], abs=0.01)
 
 
-def test_two_hints_closer_than_their_discs_are_both_honoured():
-    lightness = np.full((96, 96), 50, np.float32)
-    found = spread(lightness, gray(lightness), [Hint(0.5, 0.5, 60, 0), Hint(0.515, 0.5, -60, 0)])
-    assert found[48, 48:50, 0] == pytest.approx([60, -60], abs=0.01)
+@pytest.mark.parametrize("lightness", SCENES.values(), ids=SCENES)
+def test_out_of_reach_nothing_changes_at_all(lightness):
+    hints = [RED, Hint(0.7, 0.2, -40, 10)]
+    found = pulled(lightness, *hints)
+    assert not found[from_points(lightness.shape, *hints) > REGION].any()
 
 
-def test_contradictory_hints_at_one_pixel_are_averaged_whatever_their_order():
-    lightness = noise(32, 32, 5)
-    hints = [Hint(0.5, 0.5, 60, 0), Hint(0.5, 0.5, -20, 30), Hint(0.2, 0.2, 9, 9)]
-    forth, back = (spread(lightness, gray(lightness), order) for order in (hints, hints[::-1]))
-    assert forth[16, 16] == pytest.approx([20, 15], abs=0.01)
-    assert np.abs(forth - back).max() < 1e-4
+def test_in_a_flat_place_the_pull_is_flat_at_the_point_and_fades_without_a_rim():
+    along = pulled(flat(192, 256), Hint(0.5, 0.5, 100, 0))[96, 128:, 0]
+    reach = round(REGION * 192)
+    assert (np.diff(along) <= 1e-4).all()
+    assert along[reach // 4] > 75
+    assert 35 < along[reach // 2] < 60
+    assert along[reach - 2] < 2
 
 
-def test_the_pull_is_about_a_third_at_reach_and_a_tenth_at_twice_in_a_flat_picture():
-    lightness = np.full((128, 192), 50, np.float32)
-    diagonal = math.hypot(128, 192)
-    for reach in (0.05, 0.1, REACH):
-        along = spread(lightness, gray(lightness), [Hint(0.5, 0.5, 1, 0)], reach)[64, 96:, 0]
-        once, twice = np.interp([(DISC + k * reach) * diagonal for k in (1, 2)], np.arange(96), along)
-        assert 0.28 < once < 0.37
-        assert 0.07 < twice < 0.13
+@pytest.mark.parametrize("step", [10, 20, 50])
+def test_an_edge_of_lightness_ends_the_region(step):
+    lightness = flat(192, 192)
+    lightness[:, 96:] += step
+    change = pulled(lightness, Hint(0.47, 0.5, 60, 0))[..., 0]  # 6 pixels from the edge
+    assert change[96, 95] > 40
+    assert change[:, 96:].max() < 1
 
 
-def test_several_reaches_away_nothing_changes():
-    lightness, chroma = np.full((96, 128), 50, np.float32), predicted(np.zeros((96, 128)))
-    change = np.abs(spread(lightness, chroma, [Hint(0.1, 0.1, 80, -80)], reach=0.1) - chroma).max(-1)
-    y, x = np.mgrid[:96, :128]
-    far = np.hypot(x - 12.8, y - 9.6) > 4 * 0.1 * 160
-    assert far.mean() > 0.3
-    assert change[far].max() < 0.2
-    assert change.max() > 60
-
-
-def test_a_strong_edge_stops_the_pull_and_like_lightness_carries_it():
-    lightness = halves(64, 96)
-    change = spread(lightness, gray(lightness), [Hint(0.45, 0.5, 60, 0)])[..., 0]
-    assert change[32, 47] > 45  # 4 pixels on, before the edge
-    assert change[:, 48:].max() < 0.05
-
-
-def test_a_hint_beside_an_edge_does_not_colour_the_other_side_outright():
-    lightness = halves(128, 192)
-    change = spread(lightness, gray(lightness), [Hint(95 / 192, 0.5, 60, 0)])[..., 0]
-    assert change[64, 95] == pytest.approx(60, abs=0.01)
-    assert change[:, 96:].max() < 0.05
-
-
-def test_a_disc_keeps_its_colour_and_the_ground_its_own():
-    lightness = disc(96)
-    change = spread(lightness, gray(lightness), [Hint(0.5, 0.5, 60, 0)])[..., 0]
+def test_an_enclosed_place_is_filled_and_its_surroundings_stay():
+    lightness = disc(192)
     inside = lightness > 60
-    assert change[inside].min() > 50  # nowhere for the pull to go, so it fills the disc
+    change = pulled(lightness, Hint(0.5, 0.5, 60, 0))[..., 0]
+    assert change[inside].min() > 40
     assert change[~inside].max() < 0.1
+    around = pulled(lightness, Hint(0.5, 0.36, 60, 0))[..., 0]
+    assert around[inside].max() < 1
+
+
+def test_a_hint_beside_an_edge_does_not_colour_the_other_side():
+    lightness = halves(192, 192)
+    found = spread(lightness, [Point(96, 95.4, 30)], np.array([[60, 0]]), (1 / 192, 1 / 192))[..., 0]
+    assert 0.6 * found[96, 95] + 0.4 * found[96, 96] == pytest.approx(60, abs=0.01)
+    assert found[:, 90:96].max(0).min() > 50
+    found[96, 96] = 0  # that the point's colour is interpolated from
+    assert found[:, 96:].max() < 0.05
 
 
 def test_a_diagonal_line_one_pixel_wide_holds():
-    lightness = np.full((64, 64), 30, np.float32)
-    lightness[np.arange(64), np.arange(64)] = 90
-    change = spread(lightness, gray(lightness), [Hint(0.6, 0.4, 60, 0)])[..., 0]
-    assert change[30, 34] > 30
+    lightness = np.full((96, 96), 30, np.float32)
+    lightness[np.arange(96), np.arange(96)] = 90
+    change = pulled(lightness, Hint(0.55, 0.45, 60, 0))[..., 0]
+    assert change[46, 49] > 30
     assert np.tril(change, -1).max() < 0.05
 
 
 def test_a_slope_of_lightness_shortens_the_reach_along_it_only():
-    lightness = ramp(96, 96) * 4 % 400  # 4 L* a pixel
-    change = spread(lightness, gray(lightness), [Hint(0.5, 0.5, 60, 0)])[..., 0]
-    assert change[48, 60] < change[60, 48] - 1
+    lightness = ramp(96, 96) * 3 % 300  # 3 L* a pixel
+    change = pulled(lightness, Hint(0.5, 0.5, 60, 0))[..., 0]
+    assert change[48, 54] < change[54, 48] - 1
 
 
-def test_the_variation_of_the_prediction_stays_under_a_hint():
-    lightness = np.full((48, 48), 50, np.float32)
-    chroma = predicted(lightness)
-    change = spread(lightness, chroma, [RED]) - chroma
-    rough = spread(
-        lightness, gray(lightness), [RED._replace(a=60 - chroma[24, 12, 0], b=30 - chroma[24, 12, 1])]
-    )
-    assert np.abs(change - rough).max() < 1e-4
+@pytest.mark.parametrize("apart", [1, 1.5, 2, 3, 8])
+def test_two_near_points_each_meet_their_colour(apart):
+    points = [Point(40.3, 50.2, 50), Point(40.3, 50.2 + apart, 50)]
+    found = spread(flat(96, 128), points, np.array([[60, 0], [-60, 20]]), (1 / 96, 1 / 96))
+    for point, expected in zip(points, ([60, 0], [-60, 20]), strict=True):
+        left = int(point.column)
+        rows = 0.7 * found[40] + 0.3 * found[41]
+        share = point.column - left
+        assert rows[left] * (1 - share) + rows[left + 1] * share == pytest.approx(expected, abs=0.1)
 
 
-def test_a_gray_hint_takes_the_colour_away():
-    lightness = halves(48, 64)
-    chroma = np.full((48, 64, 2), 25, np.float32)
-    found = spread(lightness, chroma, [parse_hint("25%,50%=gray", 640, 480)])
-    assert np.abs(found[24, 16]).max() < 0.01
-    assert np.linalg.norm(found[24, 20]) < 15
-    assert np.abs(found[:, 32:] - 25).max() < 0.1
+def test_contradictory_hints_at_one_pixel_are_averaged_whatever_their_order():
+    lightness = noise(96, 96, 5)
+    hints = [Hint(0.5, 0.5, 60, 0), Hint(0.5, 0.5, -20, 30), Hint(0.2, 0.2, 9, 9)]
+    forth, back = (pulled(lightness, *order) for order in (hints, hints[::-1]))
+    assert forth[48, 48] == pytest.approx([20, 15], abs=0.01)
+    assert np.abs(forth - back).max() < 1e-4
 
 
 @pytest.mark.parametrize("lightness", SCENES.values(), ids=SCENES)
 def test_a_mirrored_picture_gives_the_mirrored_result(lightness):
-    chroma = predicted(lightness)
     hints = [Hint(0.26, 0.51, 50, -20), Hint(0.81, 0.13, -30, 5)]
-    found = spread(lightness, chroma, hints)
-    across = spread(lightness[:, ::-1], chroma[:, ::-1], [hint._replace(x=1 - hint.x) for hint in hints])
-    turned = spread(
-        lightness.T, chroma.transpose(1, 0, 2), [Hint(hint.y, hint.x, hint.a, hint.b) for hint in hints]
-    )
+    found = pulled(lightness, *hints)
+    across = pulled(lightness[:, ::-1], *(hint._replace(x=1 - hint.x) for hint in hints))
+    turned = pulled(lightness.T, *(Hint(hint.y, hint.x, hint.a, hint.b) for hint in hints))
     assert np.abs(found - across[:, ::-1]).max() < 1e-4
     assert np.abs(found - turned.transpose(1, 0, 2)).max() < 1e-4
 
 
 def test_the_result_is_linear_in_the_colours():
-    lightness = noise(40, 56, 10)
-    places = [(0.3, 0.4), (0.7, 0.6), (0.5, 0.1)]
+    lightness = noise(80, 112, 5)
+    places = [(0.3, 0.4), (0.4, 0.45), (0.5, 0.1)]
     one, two = np.random.default_rng(2).uniform(-50, 50, (2, 3, 2))
 
-    def pulled(colours: np.ndarray) -> np.ndarray:
-        hints = [Hint(x, y, a, b) for (x, y), (a, b) in zip(places, colours, strict=True)]
-        return spread(lightness, gray(lightness), hints)
+    def found(colours: np.ndarray) -> np.ndarray:
+        return pulled(lightness, *(Hint(x, y, a, b) for (x, y), (a, b) in zip(places, colours, strict=True)))
 
-    assert np.abs(pulled(2 * one - 0.5 * two) - (2 * pulled(one) - 0.5 * pulled(two))).max() < 1e-3
+    assert np.abs(found(2 * one - 0.5 * two) - (2 * found(one) - 0.5 * found(two))).max() < 1e-3
 
 
-@pytest.mark.parametrize(
-    "scene", [lambda s: halves(s, s), disc, lambda s: ramp(s, s), lambda s: disc(s) * 0 + 50]
-)
+@pytest.mark.parametrize("scene", [lambda s: halves(s, s), disc, lambda s: flat(s, s)])
 def test_the_same_scene_at_another_size_gives_a_like_result(scene):
-    hints = [Hint(0.4, 0.52, 60, 0), Hint(0.8, 0.8, 0, -60)]
-    small, large = (spread(scene(size), gray(scene(size)), hints) for size in (64, 128))
-    again = large.reshape(64, 2, 64, 2, 2).mean((1, 3))
-    assert np.abs(small - again).mean() < 1.0
+    hints = [Hint(0.45, 0.52, 60, 0), Hint(0.8, 0.8, 0, -60)]
+    small, large = (pulled(scene(size), *hints) for size in (96, 192))
+    again = large.reshape(96, 2, 96, 2, 2).mean((1, 3))
+    assert np.abs(small - again).mean() < 0.5
     assert np.quantile(np.abs(small - again), 0.99) < 10  # of 60: discs and edges fall between pixels
 
 
@@ -193,7 +183,6 @@ def test_the_same_scene_at_another_size_gives_a_like_result(scene):
 @given(
     shape=st.tuples(st.integers(1, 24), st.integers(1, 24)),
     contrast=st.sampled_from([0.0, 3.0, 20.0, 50.0]),
-    reach=st.sampled_from([0.001, 0.05, REACH, LONGEST_REACH]),
     hints=st.lists(
         st.builds(
             Hint,
@@ -206,34 +195,113 @@ def test_the_same_scene_at_another_size_gives_a_like_result(scene):
         max_size=6,
     ),
 )
-def test_differences_never_leave_the_range_of_nothing_and_those_given(shape, contrast, reach, hints):
-    lightness = noise(*shape, contrast)
-    chroma = predicted(lightness)
-    change = spread(lightness, chroma, hints, reach) - chroma
-    points = [
-        (min(int(hint.y * shape[0]), shape[0] - 1), min(int(hint.x * shape[1]), shape[1] - 1))
-        for hint in hints
-    ]
-    given = np.array(
-        [np.array([hint.a, hint.b]) - chroma[point] for hint, point in zip(hints, points, strict=True)]
-    )
+def test_differences_never_leave_the_range_of_nothing_and_those_given(shape, contrast, hints):
+    change = pulled(noise(*shape, contrast), *hints)
+    given = np.array([hint[2:] for hint in hints])
     assert np.isfinite(change).all()
     assert (change <= np.maximum(given.max(0), 0) + 1e-3).all()
     assert (change >= np.minimum(given.min(0), 0) - 1e-3).all()
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (2, 3)])
-def test_pictures_one_pixel_wide_are_coloured_too(shape):
-    lightness = np.full(shape, 50, np.float32)
-    found = spread(lightness, gray(lightness), [Hint(0.5, 0.5, 60, 30)])
-    assert found.shape == (*shape, 2)
-    assert found[shape[0] // 2, shape[1] // 2] == pytest.approx([60, 30], abs=0.01)
+@pytest.fixture(scope="module")
+def colorizer():
+    return Colorizer.load()
 
 
-def test_the_lightness_is_read_in_any_layout():
-    lightness, chroma = noise(30, 40, 20), predicted(np.zeros((30, 40)))
-    strided = np.asfortranarray(lightness), np.asfortranarray(chroma)
-    assert np.array_equal(spread(lightness, chroma, [RED]), spread(*strided, [RED]))
+def figure(height: int, width: int) -> np.ndarray:
+    """Where it stands: an ellipse in the middle, 0.6 of the height tall."""
+    y, x = (np.mgrid[:height, :width] + 0.5) / height - 0.5
+    return ((x - 0.5 * (width / height - 1)) / 0.2) ** 2 + (y / 0.3) ** 2 < 1
+
+
+def photo(height: int, width: int, dtype: type = np.uint8, channels: int = 1) -> np.ndarray:
+    """A light shaded figure before a grainy ground that grows lighter to the right."""
+    y, x = (np.mgrid[:height, :width] + 0.5) / min(height, width)
+    shade = np.where(figure(height, width), 0.8 + 0.08 * np.sin(8 * y), 0.25 + 0.1 * x)
+    shade += np.random.default_rng(3).normal(0, 0.012, shade.shape)
+    codes = (shade.clip(0, 1) * np.iinfo(dtype).max).astype(dtype)
+    return np.ascontiguousarray(np.repeat(codes[..., None], channels, 2))
+
+
+def coloured(colorizer: Colorizer, pixels: np.ndarray, *hints: Hint, saturation: float = 1.0) -> np.ndarray:
+    """CIELAB of what would be written (H, W, 3)."""
+    written = colorizer.colorize(Picture.of(pixels), Wishes(hints, saturation)).picture.pixels
+    return rgb2lab(written / np.iinfo(written.dtype).max)
+
+
+PHOTOS = {
+    "gray": photo(240, 320),
+    "of three channels": photo(240, 320, channels=3),
+    "16 bits": photo(240, 320, np.uint16),
+    "larger than the grid": photo(700, 900),
+    "smaller than the network": photo(40, 50),
+}
+ON_FIGURE, ON_GROUND = Hint(0.5, 0.55, 12, -18), Hint(0.15, 0.2, -15, 20)
+
+
+@pytest.mark.parametrize("pixels", PHOTOS.values(), ids=PHOTOS)
+@pytest.mark.parametrize("saturation", [0, 1, 2.5])
+def test_the_written_pixel_has_the_colour_at_any_saturation(colorizer, pixels, saturation):
+    hints = [ON_FIGURE, ON_GROUND, Hint(0.5, 0.52, 0, 0), Hint(0.0, 1.0, 14, 3)]
+    written = coloured(colorizer, pixels, *hints, saturation=saturation)
+    for hint in hints:
+        found = written[pixel_of(hint, pixels.shape)][1:]
+        assert np.linalg.norm(found - hint[2:]) < (2 if pixels.dtype == np.uint8 else 0.2)
+
+
+def test_a_colour_that_srgb_lacks_is_met_as_near_as_its_hue_allows(colorizer):
+    wild = ON_FIGURE._replace(a=20, b=-100)
+    _, a, b = coloured(colorizer, PHOTOS["16 bits"], wild)[pixel_of(wild, (240, 320))]
+    assert math.atan2(b, a) == pytest.approx(math.atan2(wild.b, wild.a), abs=0.02)
+    assert 20 < math.hypot(a, b) < 60
+
+
+@pytest.mark.parametrize("pixels", PHOTOS.values(), ids=PHOTOS)
+@pytest.mark.parametrize("hint", [ON_FIGURE, ON_GROUND, Hint(0.37, 0.4, 40, 40), Hint(0.27, 0.5, 40, 40)])
+def test_the_rest_of_the_picture_stays_as_it_was(colorizer, pixels, hint):
+    shape = pixels.shape[:2]
+    change = np.linalg.norm(
+        (coloured(colorizer, pixels, hint) - coloured(colorizer, pixels))[..., 1:], axis=-1
+    )
+    away = from_points(shape, hint)
+    side = figure(*shape) == figure(*shape)[pixel_of(hint, shape)]
+    assert not change[away > REGION + 1.5 / min(*shape, 192)].any()
+    assert (change[~side | (away > REGION)] < 1).mean() > 0.98
+    assert np.median(change[side & (away < REGION / 3)]) > 0.5 * change[pixel_of(hint, shape)]
+
+
+def test_in_a_panorama_the_reach_is_as_far_across_as_down(colorizer):
+    pixels = photo(96, 1920)
+    hint = Hint(0.2, 0.5, 40, -30)
+    written = coloured(colorizer, pixels, hint)
+    changed = (written != coloured(colorizer, pixels)).any(-1)
+    grid_pixel = 5 / 96  # it is looked at as if it were 4 times as wide as high
+    assert (from_points(changed.shape, hint)[changed] < REGION + grid_pixel).all()
+    assert changed.any(0).sum() > 0.8 * changed.any(1).sum()
+
+
+def test_several_hints_each_keep_to_their_own_region(colorizer):
+    pixels = PHOTOS["gray"]
+    alone = [coloured(colorizer, pixels, hint) for hint in (ON_FIGURE, ON_GROUND)]
+    plain = coloured(colorizer, pixels)
+    both = coloured(colorizer, pixels, ON_FIGURE, ON_GROUND)
+    assert np.abs(both - plain - (alone[0] - plain) - (alone[1] - plain)).max() < 1e-6
+
+
+def test_a_gray_hint_takes_the_colour_away(colorizer):
+    pixels = PHOTOS["gray"]
+    row, column = 140, 160
+    plain = coloured(colorizer, pixels)
+    found = coloured(colorizer, pixels, parse_hint(f"{column},{row}=gray", 320, 240))
+    assert np.linalg.norm(plain[row, column, 1:]) > 4
+    assert np.linalg.norm(found[row, column, 1:]) < 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (2, 3), (1, 5000)])
+def test_pictures_one_pixel_wide_are_coloured_too(colorizer, shape):
+    pixels = np.full((*shape, 1), 119, np.uint8)
+    found = coloured(colorizer, pixels, Hint(0.5, 0.5, 20, 10))
+    assert found[shape[0] // 2, shape[1] // 2, 1:] == pytest.approx([20, 10], abs=2)
 
 
 @pytest.mark.parametrize(
@@ -292,17 +360,6 @@ def test_nonsense_is_refused_in_words(text, said):
 @pytest.mark.parametrize(
     "hint", [Hint(1.2, 0, 0, 0), Hint(0, -0.1, 0, 0), Hint(math.nan, 0, 0, 0), Hint(0, 0, math.inf, 0)]
 )
-def test_hints_outside_the_picture_or_not_finite_are_refused(hint):
+def test_hints_outside_the_picture_or_not_finite_are_refused(colorizer, hint):
     with pytest.raises(ConfigError, match="`hints` should have x and y within 0 to 1"):
-        spread(SCENES["disc"], gray(SCENES["disc"]), [hint])
-
-
-@pytest.mark.parametrize("reach", [0.0, -1.0, 1.1, math.nan])
-def test_reach_out_of_range_is_refused(reach):
-    with pytest.raises(ConfigError, match="`reach` should be a fraction of the picture's diagonal"):
-        spread(SCENES["disc"], gray(SCENES["disc"]), [RED], reach)
-
-
-def test_shapes_that_do_not_belong_together_are_refused():
-    with pytest.raises(ValueError, match=r"`lightness` and `chroma` should be of shapes \(h, w\)"):
-        spread(np.zeros((4, 5), np.float32), np.zeros((5, 4, 2), np.float32), [])
+        coloured(colorizer, PHOTOS["gray"], hint)

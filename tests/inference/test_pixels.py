@@ -220,10 +220,32 @@ def test_threads_do_not_change_the_numbers(monkeypatch, dtype):
 
 
 def test_input_may_be_read_only():
-    picture, (chroma, guide) = scene(6, (9, 9, 3)), small(6)
-    for each in (picture, chroma, guide):
+    picture, (chroma, guide), (added, _) = scene(6, (9, 9, 3)), small(6), small(7, 4, 4)
+    for each in (picture, chroma, guide, added):
         each.flags.writeable = False
-    paint(picture, chroma, guide, saturation=2)
+    paint(picture, chroma, guide, saturation=2, added=added)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4, 11), (30, 1500)])
+def test_what_is_added_lies_on_the_chroma_at_any_size_and_saturation(size):
+    picture = np.full((30, 1500, 1), 32896, np.uint16)  # wider than what is worked on at a time
+    added = small(1, *size, largest=15)[0]
+    painted, _ = paint(picture, flat(6, -8), GUIDE, saturation=0.5, added=added)
+    expected = np.stack([3 + enlarge(added[..., 0], 30, 1500), enlarge(added[..., 1], 30, 1500) - 4], -1)
+    assert rgb2lab(painted / 65535)[..., 1:] == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("added", "message"),
+    [
+        (np.zeros((3, 3), np.float32), r"`added` should be .* Found `added.shape = \(3, 3\)`"),
+        (np.zeros((3, 0, 2), np.float32), r"Found `added.shape = \(3, 0, 2\)`"),
+        (np.full((1, 1, 2), np.nan, np.float32), "NaN or infinity"),
+    ],
+)
+def test_what_cannot_be_added_is_refused(added, message):
+    with pytest.raises(ValueError, match=message):
+        paint(np.zeros((3, 3, 3), np.uint8), flat(0, 0), GUIDE, added=added)
 
 
 @pytest.mark.parametrize("dtype", DEPTHS)

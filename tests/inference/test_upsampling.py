@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from knowhue.inference.upsampling import UPSAMPLINGS, chroma_lines, guided
+from knowhue.inference.upsampling import UPSAMPLINGS, chroma_at, chroma_lines, enlarge, guided
 
 
 @pytest.mark.parametrize("name", UPSAMPLINGS)
@@ -25,6 +25,16 @@ def test_what_is_flat_has_no_slope():
     )
     chroma = np.random.default_rng(1).normal(0, 20, (8, 8, 2)).astype(np.float32)
     assert np.abs(guided(chroma, guide)[0]).max() < 0.5
+
+
+def test_chroma_at_a_point_is_that_of_the_picture():
+    generator = np.random.default_rng(2)
+    lines = generator.normal(0, 1, (5, 7, 4)).astype(np.float32)
+    slope_a, slope_b, offset_a, offset_b = (enlarge(lines[..., k], 40, 30) for k in range(4))
+    for row, column in ((0, 0), (39, 29), (17, 3)):
+        found = chroma_at(lines, 60.0, (row + 0.5) / 40, (column + 0.5) / 30)
+        expected = np.stack([60 * slope_a + offset_a, 60 * slope_b + offset_b], -1)[row, column]
+        assert found == pytest.approx(expected, abs=1e-4)
 
 
 CHROMA, GUIDE = np.zeros((3, 4, 2), np.float32), np.zeros((3, 4), np.float32)

@@ -10,19 +10,20 @@ from knowhue.errors import ConfigError
 from knowhue.inference.files.media import read_picture
 from knowhue.inference.files.picture import Picture
 from knowhue.inference.glimpse import glimpse
-from knowhue.inference.hints import Hint, spread
+from knowhue.inference.hints import Hint, corrections
 from knowhue.inference.judgement import Judgement, judge
 from knowhue.inference.networks.network import Answers, FloatArray, Network
 from knowhue.inference.networks.opening import BUILT_IN, open_network
 from knowhue.inference.pixels import Reach, paint
 from knowhue.inference.uncertainty import spread_over_views
+from knowhue.inference.upsampling import chroma_lines
 
 
 class Wishes(NamedTuple):
     """What a user may ask of a colouring.
 
     Attributes:
-        hints: points with a colour.
+        hints: points with a colour, which stays as it is at any saturation.
         saturation: what the predicted chroma is multiplied by, 0 and up.
         uncertainty: whether to say where the colours are unsure; six more looks at the picture.
         unknown_below: probability below which the class is `unknown`; None leaves it to the model.
@@ -132,10 +133,13 @@ class Colorizer:
         answer: Answers,
         wishes: Wishes = Wishes(),  # noqa: B008
     ) -> Colorized:
-        """Bring predicted chroma to the picture: hints, full size, exact lightness; then judge."""
+        """Bring predicted chroma to the picture: full size, hints, exact lightness; then judge."""
         assert answer.chroma is not None  # `require` is called first
-        chroma = spread(seen, answer.chroma[0], wishes.hints)
-        pixels, reach = paint(picture.pixels, chroma, seen, saturation=wishes.saturation)
+        chroma, added = answer.chroma[0], None
+        if wishes.hints:
+            lines = chroma_lines(chroma, seen, "guided", wishes.saturation)
+            added = corrections(picture.pixels, lines, wishes.hints)
+        pixels, reach = paint(picture.pixels, chroma, seen, saturation=wishes.saturation, added=added)
         judgement = self._judge(answer, picture, reach, wishes)
         uncertainty = self._uncertainty(picture) if wishes.uncertainty else None
         return Colorized(picture._replace(pixels=pixels), judgement, uncertainty)

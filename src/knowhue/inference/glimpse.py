@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from knowhue.inference.files.media import shrink
+from knowhue.inference.files.media import OVERSAMPLING, shrink
 from knowhue.inference.files.picture import Pixels
 from knowhue.inference.networks.network import FloatArray
 from knowhue.inference.pixels import lightness
@@ -12,13 +12,14 @@ LONGEST = 4
 SHORTEST_PX = 32
 
 
-def glimpse(pixels: Pixels, size_px: int) -> FloatArray:
+def glimpse(pixels: Pixels, size_px: int, oversampling: int = OVERSAMPLING) -> FloatArray:
     """L* (h, w) of a picture whose short side becomes `size_px`; small pictures are enlarged.
 
     The resized picture is read with 16 bits and converted afterwards, as the training pictures were.
+    Who needs edges and not a network's input passes a smaller `oversampling` to `shrink`.
     """
     height, width = working_size(pixels.shape[0], pixels.shape[1], size_px)
-    small = shrink(pixels, height, width)
+    small = shrink(pixels, height, width, oversampling)
     return lightness((small.clip(0, 1) * 65535).round().astype(np.uint16))
 
 

@@ -1,4 +1,4 @@
-"""Colour hints: points whose colour a user gives, honoured there and spread over the region of like lightness."""
+"""Colour hints: points whose colour a user gives, met there and spread over a region of like lightness around them."""
 
 import math
 import re
@@ -8,23 +8,33 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageColor
-from scipy.ndimage import distance_transform_edt
 from scipy.sparse import coo_array
 from scipy.sparse.linalg import splu
 
 from knowhue.errors import ConfigError
+from knowhue.inference.files.picture import Pixels
+from knowhue.inference.glimpse import glimpse
 from knowhue.inference.networks.network import FloatArray
+from knowhue.inference.pixels import lightness
+from knowhue.inference.upsampling import chroma_at
 
 REACH = 0.15
-"""The longest at which a hint in the middle of a flat picture still leaves its corners alone."""
-LONGEST_REACH = 1.0
+"""Farthest from its point that a hint changes anything, in short sides of the picture, as all lengths here."""
+EDGE = 8.0
+"""A step of L* above this ends a hint's region."""
+SIDE_PX = 192
+"""Short side of the grid on which hints spread: fine enough for their colour to end where the edge is seen."""
+LIKE = 2.0
+"""Neighbours whose L* differ by this pass exp(-1/2) of the pull on; by `EDGE`, 1 in 3,000."""
 DISC = 0.02
-"""Radius of what a hint colours outright, as a fraction of the diagonal; so a hint weighs alike at any size."""
-LIKE = 6.0
-"""Neighbours whose L* differ by this pass exp(-1/2) of the pull on; by three times this, 1 %."""
-RESISTANCE = 0.06
-"""Makes the pull a third at `reach` in a flat region, by trial at reaches of 0.05 to 0.2."""
+"""Radius of what a hint colours outright."""
+RESISTANCE = 1.0
+"""k of `spread`, in units of 1 / `REACH`^2."""
 STIFFNESS = 1e6
+WEAKEST = 0.1
+"""Two points share pixels so much that they can no longer be told apart; 1 is a point on a pixel of its own."""
+NOWHERE = -1e3
+"""An L* unlike any other: no pull passes."""
 
 _HINT = re.compile(r"\s*([^,=]+),([^,=]+)=(.+)")
 _WAYS = (
@@ -47,6 +57,36 @@ class Hint(NamedTuple):
     y: float
     a: float
     b: float
+
+
+class Point(NamedTuple):
+    """Where a colour is given, on the grid on which it spreads.
+
+    Attributes:
+        row: position; whole numbers are centres of pixels.
+        column: the same.
+        lightness: L* of the picture there, 0 to 100.
+    """
+
+    row: float
+    column: float
+    lightness: float
+
+
+class _Discs(NamedTuple):
+    """What is given, on the grid on which it spreads.
+
+    Attributes:
+        given: differences of a*b* (h, w, 2).
+        held: whether one is given (h, w).
+        across: whether the pixel lies beyond an edge from its point (h, w).
+        distance: from the nearest point in short sides, infinite out of reach (h, w).
+    """
+
+    given: NDArray[np.float64]
+    held: NDArray[np.bool_]
+    across: NDArray[np.bool_]
+    distance: NDArray[np.float64]
 
 
 def parse_hint(text: str, width: int, height: int) -> Hint:
@@ -72,105 +112,186 @@ def parse_hint(text: str, width: int, height: int) -> Hint:
     return Hint(_fraction(across, width, text), _fraction(down, height, text), *_chroma_of(colour, text))
 
 
-def spread(
-    lightness: FloatArray, chroma: FloatArray, hints: Sequence[Hint], reach: float = REACH
-) -> FloatArray:
-    """Pull predicted chroma towards hints.
+def corrections(pixels: Pixels, lines: FloatArray, hints: Sequence[Hint]) -> FloatArray:
+    """What hints add to the colours of a picture, for `paint`; 0 outside their regions.
 
-    What spreads is d, the hint's colour less the prediction at its point: the minimum of
-    sum_rs w_rs (d_r - d_s)^2 + sum_r k_r d_r^2 over neighbours r, s (left, right, above, below) with
-    w_rs = exp(-(L_r - L_s)^2 / (2 LIKE^2)), d being given on a small disc around each point; k_r grows with the
-    fourth power of the distance from the nearest disc over `reach`. So d goes where lightness is alike, halts at
-    edges and out of reach, never leaves the range of 0 and the given differences, and adds to the prediction,
-    whose own variation stays. A pixel in several discs belongs to the nearest point; equally near ones, of
-    contradictory hints at one pixel too, are averaged.
-
-    After Levin, Lischinski and Weiss 2004, Colorization using optimization. They spread colours, not differences;
-    compare each pixel with the weighted mean of its neighbours, by local variance; and have no k, so that one
-    scribble colours all that no other holds. The pairwise energy makes d obey a maximum principle; a constant k
-    would leave a spot at each point and a tint everywhere (the Green's function of the plane).
+    At its point the sum is a hint's colour, whatever was predicted and at any saturation.
 
     Args:
-        lightness: L* (h, w), 0 to 100, at the network's size.
-        chroma: predicted a*b* (h, w, 2), CIELAB units.
-        hints: points with a colour; none leaves `chroma` as it is.
-        reach: distance beyond a hint's disc at which its pull has fallen to about a third in a flat region, as a
-            fraction of the picture's diagonal; above 0, up to 1. At twice this a tenth is left. Texture and edges
-            shorten it, and a narrow region or other hints that agree lengthen it.
+        pixels: (H, W, 1 or 3), uint8 or uint16, sRGB-encoded.
+        lines: the colours without hints, as `chroma_lines` gives them.
+        hints: points with a colour, one or more.
 
     Returns:
-        a*b* (h, w, 2), equal to the hint at its point whatever the prediction.
+        a*b* (h, w, 2), CIELAB units, of the whole picture; the shorter side is `SIDE_PX` at most.
 
     Raises:
-        ConfigError: a hint lies outside the picture or is not finite; `reach` is out of range.
-        ValueError: the shapes do not belong together.
-
-    >>> gray = np.zeros((32, 48, 2), np.float32)
-    >>> pulled = spread(np.full((32, 48), 50, np.float32), gray, [Hint(0.5, 0.5, 40, 0)])
-    >>> [round(float(pulled[16, column, 0])) for column in (24, 30, 47)]
-    [40, 18, 3]
+        ConfigError: a hint lies outside the picture or is not finite.
     """
-    _check(lightness, chroma, hints, reach)
-    if not hints:
-        return chroma
-    given, held = _discs(lightness, chroma, hints)
-    resistance = _resistance(held, reach * math.hypot(*lightness.shape))
-    return chroma + _solve(lightness.astype(np.float64), given, held, resistance).astype(np.float32)
+    _check(hints)
+    height, width = pixels.shape[:2]
+    short = min(height, width)
+    seen = glimpse(pixels, min(SIDE_PX, short), oversampling=1)
+    down, across = seen.shape[0] / height, seen.shape[1] / width
+    points, differences = [], []
+    for hint in hints:
+        row, column = min(int(hint.y * height), height - 1), min(int(hint.x * width), width - 1)
+        own = lightness(pixels[row : row + 1, column : column + 1].copy()).item()
+        chroma = chroma_at(lines, own, (row + 0.5) / height, (column + 0.5) / width)
+        points.append(Point((row + 0.5) * down - 0.5, (column + 0.5) * across - 0.5, own))
+        differences.append(np.array([hint.a, hint.b]) - chroma)
+    return spread(seen, points, np.array(differences), (1 / (down * short), 1 / (across * short)))
+
+
+def spread(
+    lightness: FloatArray,
+    points: Sequence[Point],
+    differences: NDArray[np.floating],
+    step: tuple[float, float],
+) -> FloatArray:
+    """Spread differences of colour from points over the regions of like lightness around them.
+
+    The result d is the minimum of sum_rs c_rs (d_r - d_s)^2 + sum_r k d_r^2 over neighbours r, s (left, right,
+    above, below). It is given on a small disc around each point, and 0 from `REACH` on. The first part of
+    c_rs = exp(-(L_r - L_s)^2 / (2 LIKE^2)) / (4 t^2 (1 - t^2)) halts d at edges. The second, t being the distance from
+    the nearest point over `REACH`, has it fade as (1 - t^2)^2 where there are none and k is small: flat at the point,
+    and without a rim. k keeps what leaks through an edge from filling an enclosed place behind it. d never leaves the
+    range of 0 and the given differences, if points are three pixels or more apart, and adds to the prediction, whose
+    own variation stays. A pixel in several discs belongs to the nearest point; contradictory points at one place are
+    averaged.
+
+    After Levin, Lischinski and Weiss 2004, Colorization using optimization. They spread colours, not differences,
+    compare each pixel with the weighted mean of its neighbours, by local variance, and have no reach: one scribble
+    colours all that no other holds. The pairwise energy makes d obey a maximum principle.
+
+    Args:
+        lightness: L* (h, w), 0 to 100.
+        points: where colours are given, one or more.
+        differences: a*b* (n, 2), what is to be added at each, CIELAB units.
+        step: height and width of a pixel in short sides of the picture.
+
+    Returns:
+        a*b* (h, w, 2). Interpolated between pixels it is the difference itself at each point.
+
+    >>> flat = np.full((48, 64), 50, np.float32)
+    >>> found = spread(flat, [Point(24, 32, 50)], np.array([[40, 0]]), (1 / 48, 1 / 48))
+    >>> [round(float(found[24, column, 0])) for column in (32, 35, 38, 40)]
+    [40, 25, 2, 0]
+    """
+    discs = _discs(lightness, points, differences, step)
+    free = (discs.distance < REACH) | discs.held
+    passing = _conductances(np.where(discs.across, NOWHERE, lightness.astype(np.float64)), discs.distance)
+    found = np.zeros(discs.given.shape, np.float32)
+    found[free] = _solve(passing, RESISTANCE * step[0] * step[1] / REACH**2, discs, free)
+    return found
 
 
 def _discs(
-    lightness: FloatArray, chroma: FloatArray, hints: Sequence[Hint]
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The given differences (h, w, 2) and where they are given (h, w).
+    lightness: FloatArray,
+    points: Sequence[Point],
+    differences: NDArray[np.floating],
+    step: tuple[float, float],
+) -> _Discs:
+    """Where differences are given.
 
-    A disc leaves out what is of unlike lightness: a point beside an edge must not colour the other side.
+    A disc leaves out what is of unlike lightness: a point beside an edge must not colour the other side. Only the
+    pixels that the point lies between belong to it in any case, because its colour is interpolated from them.
     """
-    height, width = lightness.shape
-    rows, columns = np.ogrid[:height, :width]
-    radius = DISC * math.hypot(height, width)
-    nearest = np.full((height, width), np.inf)
-    total, count = np.zeros((height, width, 2)), np.zeros((height, width))
-    for hint in hints:
-        row, column = min(int(hint.y * height), height - 1), min(int(hint.x * width), width - 1)
-        squared = ((rows - row) ** 2 + (columns - column) ** 2).astype(np.float64)
-        inside = (squared <= radius**2) & (np.abs(lightness - lightness[row, column]) <= 2 * LIKE)
-        closer, equal = inside & (squared < nearest), inside & (squared == nearest)
-        difference = np.array([hint.a, hint.b]) - chroma[row, column]
-        total = np.where(closer[..., None], difference, total + equal[..., None] * difference)
-        count = np.where(closer, 1, count + equal)
-        nearest[closer] = squared[closer]
-    return total / np.maximum(count, 1)[..., None], count > 0
+    given, count = np.zeros((*lightness.shape, 2)), np.zeros(lightness.shape)
+    nearest, distance = np.full((2, *lightness.shape), np.inf)
+    across = np.zeros(lightness.shape, bool)
+    for point, difference in zip(points, differences, strict=True):
+        rows, columns, window = _window(lightness.shape, point, step)
+        away = np.hypot((rows - point.row) * step[0], (columns - point.column) * step[1])
+        between = (np.abs(rows - point.row) < 1) & (np.abs(columns - point.column) < 1)
+        around, seen = lightness[window], lightness[window][between]
+        like = np.abs(around - seen[np.abs(seen - point.lightness).argmin()]) <= EDGE
+        inside = between | (away <= DISC) & like
+        closer, equal = inside & (away < nearest[window]), inside & (away == nearest[window])
+        given[window] = np.where(closer[..., None], difference, given[window] + equal[..., None] * difference)
+        count[window] = np.where(closer, 1, count[window] + equal)
+        across[window] = np.where(closer, ~like, across[window])
+        nearest[window] = np.where(closer, away, nearest[window])
+        distance[window] = np.minimum(distance[window], away)
+    given /= np.maximum(count, 1)[..., None]
+    _meet(given, points, differences)
+    return _Discs(given, count > 0, across, distance)
+
+
+def _meet(given: NDArray[np.float64], points: Sequence[Point], differences: NDArray[np.floating]) -> None:
+    """Change what is given by the least that has each point meet its difference, though it shares pixels with another.
+
+    The nearer two are, the more that takes; nearer than about half a pixel they are averaged instead.
+    """
+    places = np.array([point[:2] for point in points], np.float64).T
+    rows, columns = (
+        np.maximum(1 - np.abs(np.arange(length) - along[:, None]), 0)
+        for length, along in zip(given.shape, places, strict=False)
+    )
+    used = np.nonzero(rows.T @ columns)
+    shares = rows[:, used[0]] * columns[:, used[1]]
+    shares /= shares.sum(1, keepdims=True)  # less than 1 between the outermost centres and the border
+    missing = differences - shares @ given[used]
+    strength, turn = np.linalg.eigh(shares @ shares.T)
+    turn, strength = turn[:, strength > WEAKEST], strength[strength > WEAKEST]
+    given[used] += shares.T @ (turn / strength @ (turn.T @ missing))
+
+
+def _window(
+    shape: tuple[int, ...], point: Point, step: tuple[float, float]
+) -> tuple[NDArray[np.int_], NDArray[np.int_], tuple[slice, slice]]:
+    """Rows and columns within reach of a point, and the same as slices."""
+    spans = [
+        slice(max(0, int(place - REACH / size)), min(length, int(place + REACH / size) + 2))
+        for place, size, length in zip(point, step, shape, strict=False)
+    ]
+    rows, columns = (np.arange(span.start, span.stop) for span in spans)
+    return rows[:, None], columns[None], (spans[0], spans[1])
+
+
+def _conductances(
+    lightness: NDArray[np.float64], distance: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How readily the pull passes between a pixel and the next below, (h - 1, w), and to the right, (h, w - 1)."""
+    share = np.clip(distance / REACH, DISC / REACH, 0.999) ** 2
+    anywhere = 1 / (4 * share * (1 - share))
+
+    def between(axis: int) -> NDArray[np.float64]:
+        like = np.exp(-(np.diff(lightness, axis=axis) ** 2) / (2 * LIKE**2))
+        first, second = (np.take(anywhere, range(k, anywhere.shape[axis] - 1 + k), axis) for k in (0, 1))
+        return like * (first + second) / 2
+
+    return between(0), between(1)
 
 
 def _solve(
-    lightness: NDArray[np.float64],
-    given: NDArray[np.float64],
-    held: NDArray[np.bool_],
-    resistance: NDArray[np.float64],
+    passing: tuple[NDArray[np.float64], NDArray[np.float64]],
+    resistance: float,
+    discs: _Discs,
+    free: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
-    """The minimum (h, w, 2): one sparse factorisation, two right-hand sides.
+    """The minimum at the free pixels (n, 2), with 0 around them: one sparse factorisation, two right-hand sides.
 
     Four neighbours, not eight: a diagonal line one pixel wide then holds the pull back as any other does.
     """
-    place = np.arange(lightness.size).reshape(lightness.shape)
-    first = np.concatenate([place[:-1].ravel(), place[:, :-1].ravel()])
-    second = np.concatenate([place[1:].ravel(), place[:, 1:].ravel()])
-    flat, stiffness = lightness.ravel(), STIFFNESS * held.ravel()
-    weight = np.exp(-((flat[first] - flat[second]) ** 2) / (2 * LIKE**2))
-    diagonal = stiffness + resistance.ravel()
-    diagonal += np.bincount(first, weight, flat.size) + np.bincount(second, weight, flat.size)
-    values = np.concatenate([diagonal, -weight, -weight])
-    where = (np.concatenate([place.ravel(), first, second]), np.concatenate([place.ravel(), second, first]))
-    matrix = coo_array((values, where), shape=(flat.size, flat.size)).tocsc()
+    stiffness = STIFFNESS * discs.held[free]
+    size = len(stiffness)
+    number = np.where(free, np.cumsum(free).reshape(free.shape) - 1, size)
+    first = np.concatenate([number[:-1].ravel(), number[:, :-1].ravel()])
+    second = np.concatenate([number[1:].ravel(), number[:, 1:].ravel()])
+    weight = np.concatenate([each.ravel() for each in passing])
+    diagonal = stiffness + resistance
+    for ends in (first, second):
+        diagonal += np.bincount(ends, weight, size + 1)[:size]
+    both = (first < size) & (second < size)
+    first, second, weight = first[both], second[both], weight[both]
+    rows = np.concatenate([np.arange(size), first, second])
+    columns = np.concatenate([np.arange(size), second, first])
+    matrix = coo_array((np.concatenate([diagonal, -weight, -weight]), (rows, columns)), shape=(size, size))
     # symmetric and diagonally dominant: pivots may stay on the diagonal, which keeps the factor thin
-    factor = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-    return factor.solve(stiffness[:, None] * given.reshape(-1, 2)).reshape(given.shape)
-
-
-def _resistance(held: NDArray[np.bool_], reach_px: float) -> NDArray[np.float64]:
-    """What holds the pull back (h, w), 1 / px^2: little within reach of a disc, steeply more beyond."""
-    distance = np.asarray(distance_transform_edt(~held)) / reach_px
-    return RESISTANCE * (0.1 + distance**4) / reach_px**2
+    options = {"SymmetricMode": True}
+    factor = splu(matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
+    return factor.solve(stiffness[:, None] * discs.given[free])
 
 
 def _fraction(text: str, side: int, whole: str) -> float:
@@ -208,17 +329,7 @@ def _chroma_of(colour: str, whole: str) -> tuple[float, float]:
     return (0.0, 0.0) if len(set(rgb)) == 1 else (a, b)
 
 
-def _check(lightness: FloatArray, chroma: FloatArray, hints: Sequence[Hint], reach: float) -> None:
-    if lightness.ndim != 2 or chroma.shape != (*lightness.shape, 2):
-        raise ValueError(
-            "`lightness` and `chroma` should be of shapes (h, w) and (h, w, 2). "
-            f"Found `lightness.shape = {lightness.shape}` and `chroma.shape = {chroma.shape}`."
-        )
-    if not 0 < reach <= LONGEST_REACH:
-        raise ConfigError(
-            f"`reach` should be a fraction of the picture's diagonal, above 0 and up to {LONGEST_REACH:g}. "
-            f"Found `reach = {reach}`."
-        )
+def _check(hints: Sequence[Hint]) -> None:
     for hint in hints:
         if not (0 <= hint.x <= 1 and 0 <= hint.y <= 1 and math.isfinite(hint.a) and math.isfinite(hint.b)):
             raise ConfigError(

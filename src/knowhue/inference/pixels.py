@@ -76,6 +76,7 @@ def paint(
     *,
     upsampling: str = "guided",
     saturation: float = 1.0,
+    added: FloatArray | None = None,
 ) -> tuple[Pixels, Reach]:
     """Give a picture other colours and leave its lightness as it is.
 
@@ -88,6 +89,7 @@ def paint(
         guide: L* (h, w) of the same.
         upsampling: a key of `UPSAMPLINGS`.
         saturation: what the chroma is multiplied by, 0 and up.
+        added: a*b* (h', w', 2) of the same picture at another size, added to the chroma, interpolated.
 
     Returns:
         Pixels (H, W, 3) of the same type, and how far it went.
@@ -102,11 +104,12 @@ def paint(
     """
     pixels = _to_read(pixels)
     lines = chroma_lines(chroma, guide, upsampling, saturation)
+    more = _to_add(added)
     height, width = pixels.shape[:2]
     out = np.empty((height, width, 3), pixels.dtype)
 
     def work(rows: slice) -> NDArray[np.float64]:
-        return _paint(pixels[rows], _tables(pixels), lines, rows.start, height, out[rows])
+        return _paint(pixels[rows], _tables(pixels), lines, more, rows.start, height, out[rows])
 
     sums = np.sum(_in_bands(work, pixels.shape), axis=0)
     return out, _reach(sums / (height * width), np.iinfo(pixels.dtype).max)
@@ -128,6 +131,18 @@ def _to_read(pixels: Pixels) -> Pixels:
     view = pixels.view()
     view.flags.writeable = False
     return view
+
+
+def _to_add(added: FloatArray | None) -> FloatArray:
+    """Checked chroma; none is an empty array, for numba to compile one kernel."""
+    if added is None:
+        return np.empty((0, 0, 2), np.float32)
+    if added.ndim != 3 or added.shape[2] != 2 or not added.size or not np.isfinite(added).all():
+        raise ValueError(
+            f"`added` should be finite and (h, w, 2), h and w 1 or more. Found `added.shape = {added.shape}`"
+            f"{'' if np.isfinite(added).all() else ' and NaN or infinity'}."
+        )
+    return np.array(added, np.float32, order="C")
 
 
 def _in_bands(work: Callable[[slice], Any], shape: tuple[int, ...]) -> list[Any]:
@@ -291,10 +306,10 @@ def _place(position, length, small):
 
 @_part
 def _widen(line, start, width, out):
-    """A row of lines (w, 4) at a chunk of the picture's columns, (4, chunk)."""
+    """A row (w, channels) at a chunk of the picture's columns, (channels, chunk)."""
     for x in range(out.shape[1]):
         left, right, share = _place(start + x, width, len(line))
-        for c in range(4):
+        for c in range(len(out)):
             out[c, x] = line[left, c] + (line[right, c] - line[left, c]) * share
 
 
@@ -305,6 +320,13 @@ def _chroma(root, slope_above, slope_below, offset_above, offset_below, share, o
         slope = slope_above[x] + (slope_below[x] - slope_above[x]) * share
         offset = offset_above[x] + (offset_below[x] - offset_above[x]) * share
         out[x] = slope * (np.float32(116) * root[x] - np.float32(16)) + offset
+
+
+@_part
+def _add(above, below, share, out):
+    """What lies between two rows, added."""
+    for x in range(len(out)):
+        out[x] += above[x] + (below[x] - above[x]) * share
 
 
 @_part
@@ -382,16 +404,17 @@ def _opponents(codes, sums):
 
 
 @_kernel
-def _paint(pixels, tables, lines, first, full_height, out):
+def _paint(pixels, tables, lines, added, first, full_height, out):
     """Paint a band of rows that begins at row `first` of the picture; see `_reach` for the sums it returns."""
     height, width, channels = pixels.shape
     sums = np.zeros(6)
     for start in range(0, width, _CHUNK):
         count = min(_CHUNK, width - start)
         above, below = np.empty((4, count), np.float32), np.empty((4, count), np.float32)
+        added_above, added_below = np.empty((2, count), np.float32), np.empty((2, count), np.float32)
         planes, work = np.empty((3, count), np.float32), np.empty((4, count), np.float32)
         is_outside, places = np.empty(count, np.uint8), np.empty(count + 1, np.int32)
-        held = -1
+        held, added_held = -1, -1
         for y in range(height):
             upper, lower, share = _place(first + y, full_height, len(lines))
             if upper != held:
@@ -403,6 +426,14 @@ def _paint(pixels, tables, lines, first, full_height, out):
             _roots(codes, channels, tables, planes[0])
             _chroma(planes[0], above[0], below[0], above[2], below[2], share, planes[1])
             _chroma(planes[0], above[1], below[1], above[3], below[3], share, planes[2])
+            if len(added):
+                upper, lower, share = _place(first + y, full_height, len(added))
+                if upper != added_held:
+                    added_held = upper
+                    _widen(added[upper], start, width, added_above)
+                    _widen(added[lower], start, width, added_below)
+                _add(added_above[0], added_below[0], share, planes[1])
+                _add(added_above[1], added_below[1], share, planes[2])
             outside = _find_outside(planes[0], planes[1], planes[2], is_outside)
             if outside:
                 sums[1] += _reduce(planes, is_outside, outside, work, places)

@@ -73,6 +73,15 @@ def chroma_lines(
     return np.ascontiguousarray(np.concatenate([slope, offset], -1), np.float32)
 
 
+def chroma_at(lines: FloatArray, lightness: float, y: float, x: float) -> FloatArray:
+    """a*b* (2,) on lines (h, w, 4) where L* is `lightness`, at fractions `y` of the height and `x` of the width."""
+    for fraction in (y, x):  # rows first, then columns
+        place = float(np.clip(fraction * len(lines) - 0.5, 0, len(lines) - 1))
+        low = int(place)
+        lines = lines[low] + (lines[min(low + 1, len(lines) - 1)] - lines[low]) * np.float32(place - low)
+    return lines[:2] * np.float32(lightness) + lines[2:]
+
+
 def enlarge(values: FloatArray, height: int, width: int) -> FloatArray:
     """Bilinear resize of (h, w) to (height, width), the same area in both, for maps to be looked at."""
     rows, columns = (
