@@ -190,6 +190,33 @@ def test_xmp_in_another_encoding_is_understood():
     assert "gain map" in notes[0]
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_size_is_that_of_the_upright_picture(suffix: str):
+    turned = exif(6)
+    turned.get_ifd(0x8769).update({0xA002: 24, 0xA003: 16})
+    sizes = 'xmlns:tiff="t" xmlns:exif="e" tiff:Orientation="6" tiff:ImageWidth="24" tiff:ImageLength="16"'
+    packet = xmp(
+        sizes,
+        "<exif:PixelXDimension>24</exif:PixelXDimension><exif:PixelYDimension>16</exif:PixelYDimension>",
+    )
+    read = read_picture(pillow(RGB, "JPEG", exif=turned, xmp=packet))
+    assert read.pixels.shape[:2] == (24, 16)
+    written, _ = encode_with_notes(read, suffix)
+    with Image.open(io.BytesIO(written)) as opened:
+        inner = opened.getexif().get_ifd(0x8769)
+        assert (inner[0xA002], inner[0xA003]) == (16, 24)
+    held = dict(read_picture(written).origin.metadata)["xmp-data"]
+    assert isinstance(held, bytes)
+    for part in (
+        b'tiff:Orientation="1"',
+        b'tiff:ImageWidth="16"',
+        b'tiff:ImageLength="24"',
+        b">16</exif:PixelX",
+        b">24</exif:PixelY",
+    ):
+        assert part in held
+
+
 # Behind a JPEG
 
 

@@ -5,7 +5,8 @@ import re
 
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 """Those that are not within the data of a scan, where zeros are stuffed and restarts counted (ITU-T T.81, B.1.1)."""
-_END = 0xD9
+_SCAN, _END = 0xDA, 0xD9
+_JPEG, _FILM = b"\xff\xd8\xff", b"ftyp"
 _NEAR = 1 << 10  # bytes in which the head of a film must begin; Samsung's stands behind a table of its own
 
 
@@ -16,19 +17,21 @@ def notes_of_jpeg(file: io.FileIO | io.BytesIO) -> tuple[str, ...]:
     file.seek(0)
     end = _end_of_picture(data)
     behind = data[end : end + _NEAR].lstrip(b"\0\xff") if end else b""
-    if behind.startswith(b"\xd8\xff"):  # less the first byte of a JPEG
+    if behind.startswith(_JPEG[1:]):
         return (
             "the first picture in its file; what comes behind it (another view, or a gain map) was left out",
         )
-    return ("the film behind it (motion photo) was left out",) if b"ftyp" in behind else ()
+    return ("the film behind it (motion photo) was left out",) if _FILM in behind else ()
 
 
 def _end_of_picture(data: bytes) -> int:
-    """Where the first picture ends; 0 if it does not."""
+    """Where the first picture ends; 0 if it does not, or nothing of interest follows."""
     place = 2
     while (found := _MARKER.search(data, place)) is not None:
         kind, place = data[found.start() + 1], found.end()
         if kind == _END:
             return place
+        if kind == _SCAN and data.find(_JPEG, place) < 0 and data.find(_FILM, place) < 0:
+            return 0  # the usual case, at a fraction of the time
         place += int.from_bytes(data[place : place + 2], "big")
     return 0

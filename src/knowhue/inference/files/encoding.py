@@ -94,7 +94,7 @@ def encode_with_notes(picture: Picture, suffix: str, quality: int | None = None)
     """The bytes of a picture file, and what it could not hold."""
     kind, quality = fitting_kind(suffix, picture), _checked(quality)
     image, notes = _image(picture, kind)
-    kept = keep(picture.origin.metadata, kind.suffix)
+    kept = keep(picture.origin.metadata, kind.suffix, *picture.pixels.shape[:2])
     for name, value in kept.fields.items():
         attach(image, name, value)
     attach(image, "orientation", 1)  # EXIF may hold the old one, and is set to what was attached last

@@ -39,17 +39,19 @@ class Kept(NamedTuple):
     notes: tuple[str, ...]
 
 
-def keep(fields: Fields, suffix: str) -> Kept:
+def keep(fields: Fields, suffix: str, height: int, width: int) -> Kept:
     """Choose what a kind of file can hold and is still true.
 
-    JPEG keeps IPTC (IPTC-IIM 4.2) within Photoshop's blocks, TIFF beside them; either is turned into the other. The
-    orientation in XMP is set to upright. Thumbnails, and what XMP says of things that are not written, go.
+    JPEG keeps IPTC (IPTC-IIM 4.2) within Photoshop's blocks, TIFF beside them; either is turned into the other.
+    Orientation and size in XMP are set right. Thumbnails, and what XMP says of things that are not written, go.
 
     Args:
         fields: of an `Origin`.
         suffix: `.jpg`, `.png`, `.tif`, `.webp` or `.avif`.
+        height: of the picture, upright.
+        width: likewise.
     """
-    found, lost = _true(dict(fields))
+    found, lost = _true(dict(fields), height, width)
     if suffix == ".jpg":
         found = _for_jpeg(found)
     elif suffix == ".tif":
@@ -57,17 +59,17 @@ def keep(fields: Fields, suffix: str) -> Kept:
     kept: dict[str, bytes | str] = {}
     for name, value in found.items():
         if not name.startswith(_HOLDS[suffix]):
-            lost.append(f"{_word(name)} was left out: {suffix} cannot hold it")
+            lost.append(f"{_word(name)} left out: {suffix} cannot hold that")
         elif suffix == ".jpg" and len(value) > _JPEG_BLOCK:
             lost.append(
-                f"{_word(name)} was left out: {suffix} holds {_JPEG_BLOCK:,} bytes of it, not {len(value):,}"
+                f"{_word(name)} left out: {suffix} holds {_JPEG_BLOCK:,} bytes of it, not {len(value):,}"
             )
         else:
             kept[name] = value
     return Kept(kept, tuple(dict.fromkeys(lost)))
 
 
-def _true(found: dict[str, bytes | str]) -> tuple[dict[str, bytes | str], list[str]]:
+def _true(found: dict[str, bytes | str], height: int, width: int) -> tuple[dict[str, bytes | str], list[str]]:
     """Fields without what would lie, and a note on what a user may miss."""
     announced: tuple[str, ...] = ()
     for name, value in found.items():
@@ -78,13 +80,14 @@ def _true(found: dict[str, bytes | str]) -> tuple[dict[str, bytes | str], list[s
         elif name in ("iptc-data", "photoshop-data"):
             found[name] = blocks_without_thumbnail(value)
         elif name == "xmp-data":
-            found[name], announced = true_xmp(value)
+            found[name], announced = true_xmp(value, height, width)
     note = f"XMP no longer announces {', '.join(announced)}, which the file does not hold"
     return {name: value for name, value in found.items() if value}, [note] * bool(announced)
 
 
 def _word(name: str) -> str:
-    return next(word for start, word in _WORDS.items() if name.startswith(start))
+    word = next(word for start, word in _WORDS.items() if name.startswith(start))
+    return f"{word} {'were' if word.endswith('s') else 'was'}"
 
 
 def _for_jpeg(found: dict[str, bytes | str]) -> dict[str, bytes | str]:

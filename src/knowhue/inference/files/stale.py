@@ -10,7 +10,7 @@ from xml.parsers.expat import ExpatError
 _TIFF = {b"II*\0": "<", b"MM\0*": ">"}
 _BLOCKS = b"Photoshop 3.0\0"
 _THUMBNAILS = (0x0409, 0x040C)  # among Photoshop's blocks
-_XMP_TURN = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>)\s*)[2-8]""")
+_XMP_NUMBER = rb"""(%s(?:\s*=\s*["']|>)\s*)\d+"""
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # UTF-16
 _CAMERA = "http://ns.google.com/photos/1.0/camera/"
 
@@ -86,12 +86,22 @@ def _blocks(blocks: bytes, place: int) -> Iterator[tuple[int, int, int]]:
         yield kind, begin, place
 
 
-def true_xmp(xmp: bytes) -> tuple[bytes, tuple[str, ...]]:
-    """XMP (ISO 16684-1) that says upright and announces nothing that is not in the file; what went, in words.
+def true_xmp(xmp: bytes, height: int, width: int) -> tuple[bytes, tuple[str, ...]]:
+    """XMP (ISO 16684-1) that announces nothing that is not in the file, and what went, in words.
 
-    What is true is kept byte by byte if all of it is. XMP that cannot be read and names one of those spaces goes.
+    What it says of orientation and size is set right. What is true is kept byte by byte if all of it is. XMP that
+    cannot be read and names one of those spaces goes.
+
+    Args:
+        xmp: a packet.
+        height: of the picture, upright.
+        width: likewise.
     """
-    xmp = _XMP_TURN.sub(rb"\g<1>1", xmp)
+    numbers = {b"tiff:Orientation": 1}
+    numbers |= dict.fromkeys((b"tiff:ImageWidth", b"exif:PixelXDimension"), width)
+    numbers |= dict.fromkeys((b"tiff:ImageLength", b"exif:PixelYDimension"), height)
+    for name, number in numbers.items():
+        xmp = re.sub(_XMP_NUMBER % name, rb"\g<1>%d" % number, xmp)
     try:
         if b"<!DOCTYPE" in xmp:
             raise ExpatError

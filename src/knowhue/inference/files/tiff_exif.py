@@ -43,6 +43,11 @@ def with_exif(data: bytes, metadata: Fields) -> bytes:
     except Exception:  # as above
         return data
     entries = _entries(data)
+    for own, main in ((0xA002, 256), (0xA003, 257)):  # width and height, which turning may have exchanged
+        if own in directories[_INNER[0]]:
+            directories[_INNER[0]][own] = struct.unpack_from(
+                "<H" if entries[main][2] == 3 else "<I", entries[main], 8
+            )[0]
     for tag, values in directories.items():
         if values:
             data += b"\0" * (len(data) % 2)
