@@ -139,10 +139,11 @@ def test_folder_that_cannot_be_written(knowhue, make_folder, tmp_path, command):
 def test_prepare_says_what_it_did_and_keeps_it_when_later_pictures_fail(knowhue, make_folder, tmp_path):
     photos, out = make_folder({"cat": 5, "dog": 5}), tmp_path / "out"
     (photos / "cat" / "text.jpg").write_text("no picture")
-    code, printed, _ = knowhue("prepare", photos, "--out", out, *SET)
+    code, printed, err = knowhue("prepare", photos, "--out", out, *SET)
     assert code == 0
     assert "train: cat 4, dog 4" in printed
     assert "cat/text.jpg" in (out / "pictures" / "manifest.csv").read_text()
+    assert "1 of 11 images left out (1 unreadable); see pictures/manifest.csv" in err
     before = np.load(out / "pictures" / "pictures.npy")
     for path in (photos / "dog").iterdir():
         Image.new("RGB", (8, 8)).save(path)

@@ -298,11 +298,12 @@ def _describe(colorizer: "Colorizer") -> list[str]:
     from knowhue.inference.judgement import caveats_of_many
 
     described = colorizer.network.description
+    measured_on = str(described.pictures.get("measured_on", "validation"))
     lines = [
         described.name,
         f"  does: {' and '.join(described.tasks)}, looking at {described.size_px} px; {described.precision}",
         f"  base: {described.config.encoder.name}; trained on {described.pictures.get('train')} pictures "
-        f"({described.pictures.get('source')}), measured on {described.pictures.get('validation')}",
+        f"({described.pictures.get('source')}), measured on {described.pictures.get(measured_on)} ({measured_on})",
     ]
     if "class" in described.tasks:
         lines.append(f"  classes: {', '.join(described.classes)}")

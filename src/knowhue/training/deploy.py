@@ -24,7 +24,7 @@ from knowhue.statistics.paired import wilson_interval
 from knowhue.storage import read_csv, replacing
 from knowhue.training.engine import Engine
 from knowhue.training.loop import Work
-from knowhue.training.train import load_run
+from knowhue.training.train import load_run, trained_on
 
 FILE = "colorizer.safetensors"
 NOVELTY_QUANTILE = 0.99
@@ -97,7 +97,7 @@ def fit(work: Work, config: Config, folder: Path, licence: str) -> tuple[Deploye
     """A run's model with its temperature, usual features and description."""
     model = load_run(work, config, folder)
     prepared = work.prepared
-    training, validation = (prepared.positions(part) for part in ("train", "validation"))
+    training, validation = trained_on(work, config), prepared.positions("validation")
     usual, _ = _look(model, work, training[:: -(-len(training) // REFERENCES)])
     seen, logits = _look(model, work, validation)
     calibration = None if logits is None else _calibrate(logits, prepared.label[validation])
@@ -114,6 +114,8 @@ def fit(work: Work, config: Config, folder: Path, licence: str) -> tuple[Deploye
             "source": config.pictures.source,
             "train": len(training),
             "validation": len(validation),
+            "test": len(prepared.positions("test")),
+            "measured_on": prepared.reporting_split,
             "fingerprint": prepared.fingerprint,
         },
         metrics=_intervals(folder / "per_image.csv"),

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from knowhue.config import Config, Task, fingerprint
@@ -248,11 +250,15 @@ def _require_same_base(work: Work, session: Session, head: Path) -> None:
         )
 
 
+def trained_on(work: Work, config: Config) -> NDArray[np.int64]:
+    """Positions of the images that a run is trained on."""
+    return find_targets(work.prepared, config.supervision, config.seed).train
+
+
 def _session(work: Work, config: Config) -> Session:
     model = work.engine.place(build_model(config, len(work.prepared.classes)))
     if isinstance(model.colour, ColourClasses):
-        seen = find_targets(work.prepared, config.supervision, config.seed).train
-        model.colour.learn_prior(count_colours(work.prepared, seen))
+        model.colour.learn_prior(count_colours(work.prepared, trained_on(work, config)))
     discriminator = build_discriminator(config)
     return Session(model, None if discriminator is None else work.engine.place(discriminator))
 

@@ -105,7 +105,8 @@ def _data(description: Description) -> str:
 
 def _measured(description: Description) -> str:
     lines = [
-        "On the validation pictures, with 95 % intervals over pictures (one training run).",
+        f"On the {description.pictures.get('measured_on', 'validation')} pictures, with 95 % intervals over pictures "
+        "(one training run).",
         "",
         "| score | value | 95 % interval | better |",
         "|---|---|---|---|",
