@@ -57,13 +57,14 @@ def test_two_pictures_never_become_one_file(tmp_path: Path):
 
 def test_an_original_is_never_replaced(tmp_path: Path):
     put(tmp_path, "in/x.jpg", "out/sub/y.jpg", "a.jpg")
-    with pytest.raises(ConfigError, match="would replace an original"):
-        names(tmp_path / "in", tmp_path / "in")
+    for suffix in (None, ".png"):
+        with pytest.raises(ConfigError, match="would lie among the originals"):
+            names(tmp_path / "in", tmp_path / "in", suffix)
     put(tmp_path, "out/sub/sub/y.jpg")  # what is made of sub/sub/y.jpg is sub/y.jpg, one of the pictures
     with pytest.raises(ConfigError, match="would replace an original"):
         names(tmp_path / "out" / "sub", tmp_path / "out")
     (tmp_path / "linked").symlink_to(tmp_path / "in")
-    with pytest.raises(ConfigError, match="would replace an original"):
+    with pytest.raises(ConfigError, match="would lie among the originals"):
         names(tmp_path / "in", tmp_path / "linked")
 
 

@@ -9,10 +9,12 @@ import pytest
 from matplotlib.figure import Figure
 from synthetic_study import change, put, run_of, write_study
 
+from knowhue.errors import ConfigError
 from knowhue.report.classes import confusion_table, per_class_table
 from knowhue.report.curves import curve_table
 from knowhue.report.exhibits import EXHIBITS
 from knowhue.report.figures import FIGURES
+from knowhue.report.images import write_figures
 from knowhue.report.pictures import sample_table
 from knowhue.report.reading import read_study
 from knowhue.report.svg import to_svg
@@ -138,3 +140,18 @@ def test_an_unfinished_seed_does_not_cut_the_mean_short(tmp_path: Path):
     _unfinished(tmp_path)
     lines = FIGURES["error"](read_study(tmp_path)).axes[0].lines
     assert max(np.max(line.get_xdata()) for line in lines if line.get_linewidth() > 1.5) == 10
+
+
+def test_figures_are_replaced_only_if_asked(one_seed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in set(FIGURES) - {"forest", "losses"}:
+        monkeypatch.delitem(FIGURES, name)
+    precious = tmp_path / "talk" / "losses.png"
+    precious.parent.mkdir()
+    precious.write_bytes(b"precious")
+    with pytest.raises(ConfigError, match=r"losses.png already exists.*--figures.*--overwrite"):
+        write_figures(one_seed, precious.parent)
+    assert [path.name for path in precious.parent.iterdir()] == ["losses.png"]
+    assert precious.read_bytes() == b"precious"
+    write_figures(one_seed, precious.parent, overwrite=True)
+    assert {path.name for path in precious.parent.iterdir()} == {"losses.png", "forest.png"}
+    assert precious.read_bytes().startswith(b"\x89PNG")

@@ -9,6 +9,10 @@ from knowhue.errors import ConfigError, PictureError
 from knowhue.image_files import UNREADABLE, walk
 from knowhue.inference.naming import made_of
 
+_ANOTHER = (
+    "`out` should be another folder than that of the pictures. Found `{}`, where {}. Name another folder."
+)
+
 
 class Item(NamedTuple):
     """A picture to be made; names are relative to the two folders, with `/`.
@@ -56,6 +60,8 @@ def list_folder(source: Path, out: Path, suffixes: Collection[str], rename: Call
     """
     if not source.is_dir():
         raise PictureError(f"`source` should be a folder of pictures. Found `{source}`. Is the path right?")
+    if out.exists() and out.samefile(source):
+        raise ConfigError(_ANOTHER.format(out, "what is made would lie among the originals"))
     found, unreadable = [], []
     for file, skipped in walk(source, suffixes, avoid=out):
         if skipped.startswith(UNREADABLE):
@@ -96,7 +102,4 @@ def _refuse_clashes(items: list[Item], out: Path) -> None:
             )
         target = out / item.output
         if os.path.exists(target) and _identity(target) in originals:  # by any link or spelling
-            raise ConfigError(
-                f"`out` should be another folder than that of the pictures. Found `{out}`, where `{item.output}` would "
-                "replace an original. Name another folder."
-            )
+            raise ConfigError(_ANOTHER.format(out, f"`{item.output}` would replace an original"))
