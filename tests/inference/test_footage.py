@@ -189,8 +189,10 @@ def test_what_was_cut_away_does_not_come_back(tmp_path: Path, out: str):
     film = trimmed(tmp_path)
     frames = len(play(film).pixels)
     assert frames == FRAMES / 2
-    summary = colour(film, tmp_path / f"out{out}")
+    told: list[dict[str, Any]] = []
+    summary = colour(film, tmp_path / f"out{out}", report=told.append)
     assert summary.frames == frames
+    assert told[-1]["total"] == told[-1]["done"] == frames
     with av.open(str(tmp_path / f"out{out}")) as file:
         assert (file.start_time or 0) / 1e6 == pytest.approx(0, abs=0.025)
         heard = [frame for frame in file.decode(audio=0) if frame.time is not None]
@@ -249,6 +251,23 @@ def test_a_cover_stays_a_cover_or_is_missed(tmp_path: Path, source: str, out: st
     kept = covers(tmp_path / f"out{out}") == [data]
     assert kept != ("cover" in said(summary))
     assert kept or out == ".mov"
+
+
+@pytest.mark.parametrize("cover", [False, True])
+def test_metadata_of_any_name_are_kept_or_missed_beside_a_cover(tmp_path: Path, cover: bool):
+    def tell(file: Any) -> Any:
+        file.metadata.update({"title": "Gray days", "catalogue number": "F 12"})
+        if cover:
+            file.add_attachment("cover.jpg", "image/jpeg", picture_bytes("JPEG"))
+
+    told = remux(plain(tmp_path), tmp_path / "told.mkv", more=tell)
+    summary = colour(told, tmp_path / "out.mp4")
+    with av.open(str(tmp_path / "out.mp4")) as file:
+        assert file.metadata["title"] == "Gray days"
+        kept = "F 12" in file.metadata.values()
+    assert kept != cover
+    assert ("catalogue number" in said(summary).lower()) == cover
+    assert "title" not in said(summary).lower()
 
 
 def test_a_cover_has_no_place_in_webm_and_is_missed(tmp_path: Path):

@@ -5,7 +5,7 @@ import re
 
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 """Those that are not within the data of a scan, where zeros are stuffed and restarts counted (ITU-T T.81, B.1.1)."""
-_SCAN, _END = 0xDA, 0xD9
+_END = 0xD9
 _JPEG, _FILM = b"\xff\xd8\xff", b"ftyp"
 _NEAR = 1 << 10  # bytes in which the head of a film must begin; Samsung's stands behind a table of its own
 
@@ -25,13 +25,11 @@ def notes_of_jpeg(file: io.FileIO | io.BytesIO) -> tuple[str, ...]:
 
 
 def _end_of_picture(data: bytes) -> int:
-    """Where the first picture ends; 0 if it does not, or nothing of interest follows."""
+    """Where the first picture ends; 0 if it does not."""
     place = 2
     while (found := _MARKER.search(data, place)) is not None:
         kind, place = data[found.start() + 1], found.end()
         if kind == _END:
             return place
-        if kind == _SCAN and data.find(_JPEG, place) < 0 and data.find(_FILM, place) < 0:
-            return 0  # the usual case, at a fraction of the time
         place += int.from_bytes(data[place : place + 2], "big")
     return 0

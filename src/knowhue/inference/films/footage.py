@@ -99,7 +99,8 @@ class Footage:
         assert self._stream.time_base is not None
         self.time_base: Fraction = self._stream.time_base
         self.rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(24)
-        self.total = self._stream.frames or self._estimate()
+        counts = self._stream.frames, self._estimate()  # the first counts what an edit list hides, too
+        self.total = min(filter(None, counts), default=0)
         self.matrix = _display_matrix(first[0])
         self.turn = Turn.of(self.matrix) if self.matrix else Turn()
         self.deep = depth_bits(first[0]) > 8
