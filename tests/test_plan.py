@@ -7,7 +7,8 @@ from knowhue import plan as plan_module
 from knowhue.apps.settings import explain
 from knowhue.config import Config
 from knowhue.errors import ConfigError
-from knowhue.plan import QUESTIONS, Plan, make_plan
+from knowhue.evaluation.metrics import METRICS
+from knowhue.plan import METRIC_NAMES, QUESTIONS, SHARES, Plan, make_plan
 from knowhue.presets import ARMS, checked, edit, load_config, read_yaml
 
 PARTS = {"images": "0a1b2c3d", "base_weights": {"resnet18 pretrained": "0123abcd"}}
@@ -64,6 +65,84 @@ def test_hash_covers_what_an_arm_comes_to(monkeypatch):
         plan_module, "edit", lambda config, changes: edit(edit(config, changes), {"class": SMOOTHED})
     )
     assert Plan().hash(PARTS) != before
+
+
+COLOUR = {"metric": "ab_l1", "single": "colour", "sesoi": 0.25, "if_diverged": "gray"}
+CLASS = {"metric": "balanced_accuracy", "single": "class", "sesoi": 0.01, "if_diverged": "majority_class"}
+
+
+@pytest.mark.parametrize(
+    ("question", "change", "message"),
+    [
+        (
+            "colour",
+            {"metric": "nonsense"},
+            r"`questions\.colour\.metric` should be one of ab_l1, .*`.* = nonsense`",
+        ),
+        ("colour", {"metric": "balanced_accuracy"}, r"`questions\.colour\.metric` should be one of ab_l1, "),
+        ("colour", {"metric": "chroma_ratio"}, r"`questions\.colour\.metric` should be one of"),
+        (
+            "class",
+            {"secondary": ["cross_entropy", "psnr"]},
+            r"`questions\.class\.secondary` should be .* = psnr`",
+        ),
+        (
+            "colour",
+            {"if_diverged": "nope"},
+            r"should be one of gray, mean_colour, median_colour\. Found `.* = nope`",
+        ),
+        (
+            "class",
+            {"if_diverged": "gray"},
+            r"`questions\.class\.if_diverged` should be one of majority_class",
+        ),
+        (
+            "colour",
+            {"single": "colours"},
+            r"`questions\.colour\.single` should be one of colour, class, multi\. ",
+        ),
+        ("colour", {"multi": "both"}, r"`questions\.colour\.multi` should be one of colour, class, multi"),
+        ("colour", {"single": "multi"}, r"`questions\.colour\.multi` should be another arm than `single`"),
+        (
+            "colour",
+            {"single": "class"},
+            r"`questions\.colour\.single` should be an arm that is trained on .*colour",
+        ),
+        (
+            "class",
+            {"multi": "colour"},
+            r"`questions\.class\.multi` should be an arm that is trained on .*class",
+        ),
+        ("class", {"sesoi": 1}, r"`questions\.class\.sesoi` should be a share, such as 0\.01 for one point"),
+        ("colour", {"sesoi": 0}, r"`questions\.colour\.sesoi` should be greater than 0"),
+        ("colour", {"sesoi": float("nan")}, r"`questions\.colour\.sesoi` should be"),
+    ],
+)
+def test_questions_that_cannot_be_answered_are_refused_before_anything_trains(question, change, message):
+    asked = {"colour": COLOUR, "class": CLASS}
+    with pytest.raises(ConfigError, match=message):
+        checked(Plan, {"questions": asked | {question: asked[question] | change}})
+
+
+def test_a_plan_asks_by_default_what_its_arms_can_answer():
+    assert set(make_plan(Config(), ["colour", "multi"]).questions) == {"colour"}
+    assert make_plan(Config(), ["colour"]).questions == {}
+    assert make_plan(Config()).questions == QUESTIONS
+
+
+def test_arms_of_questions_may_have_any_name():
+    arms = {"paint": {"tasks": {"names": ["colour"]}}, "together": {"tasks": {"names": ["colour", "class"]}}}
+    plan = checked(
+        Plan, {"arms": arms, "questions": {"colour": COLOUR | {"single": "paint", "multi": "together"}}}
+    )
+    assert plan.questions["colour"].multi == "together"
+
+
+def test_the_names_that_questions_may_use_are_those_of_the_evaluation():
+    for task, names in METRIC_NAMES.items():
+        known = {name for name, each in METRICS.items() if each.task == task and each.better != "neither"}
+        assert set(names) - {"recognition"} == known
+    assert {name for name in METRICS if METRICS[name].unit == "share"} == set(SHARES) - {"recognition"}
 
 
 def test_grid_adds_an_arm_a_weight():

@@ -11,11 +11,11 @@ from PIL import Image
 
 from knowhue.errors import ConfigError, KnowhueError, RunError
 from knowhue.evaluation.metrics import METRICS
-from knowhue.plan import make_plan
+from knowhue.plan import BASELINE_NAMES, make_plan
 from knowhue.runs import read_config, read_log
 from knowhue.status import read_plan
 from knowhue.storage import read_json, write_json
-from knowhue.study import freeze, mean_colour, run_study
+from knowhue.study import freeze, mean_colour, median_colour, run_study
 from knowhue.training import engine
 from knowhue.training.train import evaluate_run
 
@@ -81,7 +81,8 @@ def test_rows_of_pictures_are_those_of_the_validation_part(study):
 def test_baselines_are_scored_as_the_models_are(study):
     baselines = read_json(study / "baselines.json")
     assert baselines["gray"]["chroma_ratio"] == 0
-    assert baselines["mean_colour"]["ab_l1"] > 0
+    assert 0 < baselines["median_colour"]["ab_l1"] <= 1.05 * baselines["mean_colour"]["ab_l1"]
+    assert set(baselines) == {*BASELINE_NAMES["colour"], *BASELINE_NAMES["class"], "real"}
     assert min(baselines[name]["stlpips_alex"] for name in ("gray", "mean_colour")) > 0
     assert baselines["majority_class"]["balanced_accuracy"] == pytest.approx(0.2)
     assert read_json(study / "metrics.json").keys() == METRICS.keys()
@@ -109,7 +110,7 @@ def test_changing_the_frozen_plan_is_refused_with_the_reason(study, config):
     before = (study / "study.json").read_bytes()
     for plan, key in (
         (make_plan(config, seeds=[0, 1]), "seeds"),
-        (make_plan(config, arms=["colour", "multi"]), "arms.class"),
+        (make_plan(config, arms=["colour", "multi"]), "arms.class, questions.class"),
         (make_plan(config).model_copy(update={"alpha": 0.1}), "alpha"),
     ):
         with pytest.raises(RunError, match=rf"frozen on .*, before its first run; now {key} would differ"):
@@ -210,6 +211,20 @@ def test_evaluating_again_gives_the_same_scores(study):
     before = [(folder / name).read_bytes() for name in ("scores.json", "per_image.csv")]
     evaluate_run(folder)
     assert [(folder / name).read_bytes() for name in ("scores.json", "per_image.csv")] == before
+
+
+def test_median_colour_is_the_best_constant_by_l1(make_prepared):
+    from skimage.color import rgb2lab
+
+    prepared = make_prepared()
+    chroma = rgb2lab(prepared.rgb[prepared.positions("train")])[..., 1:].reshape(-1, 2)
+    found = median_colour(prepared, batch_size=3).numpy()
+    np.testing.assert_allclose(found, np.median(chroma, axis=0), atol=0.2)
+    error = np.abs(chroma - found).mean()
+    assert all(
+        error <= np.abs(chroma - found - np.array(move)).mean() + 1e-3
+        for move in ((1, 0), (-1, 0), (0, 1), (0, -1))
+    )
 
 
 def test_mean_colour_is_of_the_training_pictures(make_prepared):

@@ -11,35 +11,61 @@ from knowhue.errors import ConfigError, did_you_mean, shown
 from knowhue.presets import ARMS, THREE_ARMS, checked, edit, merge
 from knowhue.runs import settled
 
-MIN_SEEDS = 7
-"""Fewest seeds with which an exact sign-flip test can pass .025; below, no verdict."""
-
 RESERVED = ("pictures", "features", "heads", "gate")
 _ARM_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
+METRIC_NAMES: dict[Task, tuple[str, ...]] = {
+    "colour": (
+        "ab_l1", "ciede2000", "psnr_rgb", "ssim_rgb", "stlpips_alex", "lpips_alex",
+        "colourfulness_difference_of_means", "mean_colourfulness_difference", "recognition",
+    ),
+    "class": ("accuracy", "balanced_accuracy", "cross_entropy", "ece"),
+}  # fmt: skip
+"""What a question may ask about: the metrics of each task that have a better direction."""
+SHARES = ("accuracy", "balanced_accuracy", "ece", "recognition")
+"""Those that go from 0 to 1."""
+BASELINE_NAMES: dict[Task, tuple[str, ...]] = {
+    "colour": ("gray", "mean_colour", "median_colour"),
+    "class": ("majority_class",),
+}
+"""What is had without a model, and what a diverged run may be given the score of."""
+
+
 class Question(Section):
-    """One of the two co-primary questions: the mean over seeds of `metric(multi) - metric(single)`."""
+    """One of the co-primary questions: the mean over seeds and images of `metric(multi) - metric(single)`."""
 
     metric: str = Field(description="primary metric, a key of `METRICS`")
     single: str = Field(description="arm that does the task alone")
     multi: str = Field(default="multi", description="arm that it is compared with")
-    sesoi: Positive = Field(description="smallest effect of interest, in the metric's unit")
+    sesoi: Positive = Field(
+        description="smallest effect of interest, in the metric's unit; of a share, .01 is a point"
+    )
     if_diverged: str = Field(description="baseline whose score a diverged run is given")
+    secondary: tuple[str, ...] = Field(
+        default=(), description="further metrics, adjusted for their number (Benjamini-Hochberg)"
+    )
 
 
 QUESTIONS: dict[Task, Question] = {
-    "colour": Question(metric="ab_l1", single="colour", sesoi=0.25, if_diverged="gray"),
-    "class": Question(metric="balanced_accuracy", single="class", sesoi=0.01, if_diverged="majority_class"),
-}
+    "colour": Question(
+        metric="ab_l1", single="colour", sesoi=0.25, if_diverged="gray", secondary=("ciede2000", "recognition")
+    ),
+    "class": Question(
+        metric="balanced_accuracy", single="class", sesoi=0.01, if_diverged="majority_class",
+        secondary=("cross_entropy",),
+    ),
+}  # fmt: skip
 
 
 class Plan(Section):
     """A study before it is run."""
 
-    questions: dict[Task, Question] = Field(default=QUESTIONS, description="the co-primary questions")
+    questions: dict[Task, Question] = Field(
+        default=QUESTIONS, description="the co-primary questions; by default those whose arms are there"
+    )
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(
-        default=0.05, description="rate of false claims over both questions together (Holm)"
+        default=0.05, description="rate of false claims of any kind over all questions together, shared out"
     )
     arms: dict[str, dict[str, Any]] = Field(
         default=THREE_ARMS, min_length=1, description="name to the changes that make the arm from `config`"
@@ -55,6 +81,16 @@ class Plan(Section):
         default=(), description="seeds of the tuning study that chose the settings; asks for a test split"
     )
     config: Config = Field(default=Config(), description="the settings that all arms share")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ask_what_the_arms_can_answer(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or "questions" in values:
+            return values
+        arms = values.get("arms", THREE_ARMS)
+        known = arms if isinstance(arms, Mapping) else THREE_ARMS
+        asked = {name: each for name, each in QUESTIONS.items() if {each.single, each.multi} <= set(known)}
+        return {**values, "questions": asked}
 
     @field_validator("seeds")
     @classmethod
@@ -102,6 +138,34 @@ class Plan(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _questions_can_be_answered(self) -> "Plan":
+        for task, asked in self.questions.items():
+            for key, value, known in _choices(task, asked, tuple(self.arms)):
+                if value not in known:
+                    raise ValueError(
+                        f"`questions.{task}.{key}` should be one of {', '.join(known)}. "
+                        f"Found `questions.{task}.{key} = {value}`."
+                    )
+            if asked.metric in SHARES and asked.sesoi >= 1:
+                raise ValueError(
+                    f"`questions.{task}.sesoi` should be a share, such as 0.01 for one point of {asked.metric}. "
+                    f"Found `questions.{task}.sesoi = {asked.sesoi:g}`."
+                )
+            if asked.single == asked.multi:
+                raise ValueError(
+                    f"`questions.{task}.multi` should be another arm than `single`. "
+                    f"Found `questions.{task}.multi = {asked.multi}`."
+                )
+            for key in ("single", "multi"):
+                arm = getattr(asked, key)
+                if task not in edit(self.config, self.arms[arm]).tasks.names:
+                    raise ValueError(
+                        f"`questions.{task}.{key}` should be an arm that is trained on the task `{task}`. "
+                        f"Found `questions.{task}.{key} = {arm}`."
+                    )
+        return self
+
     @property
     def asked(self) -> dict[str, Any]:
         """All that the runs, what is measured of them and the verdicts depend on, as JSON holds it."""
@@ -129,6 +193,17 @@ class Plan(Section):
     def run_config(self, arm: str, seed: int) -> Config:
         """The settings of one cell."""
         return edit(self.config, {**self.arms[arm], "seed": seed})
+
+
+def _choices(task: Task, asked: Question, arms: tuple[str, ...]) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Return each name that a question uses: its key, the name, and the names that there are."""
+    return [
+        ("metric", asked.metric, METRIC_NAMES[task]),
+        *(("secondary", name, METRIC_NAMES[task]) for name in asked.secondary),
+        ("single", asked.single, arms),
+        ("multi", asked.multi, arms),
+        ("if_diverged", asked.if_diverged, BASELINE_NAMES[task]),
+    ]
 
 
 def make_plan(

@@ -1,15 +1,22 @@
-"""The two answers say what the numbers carry, first of all when that is nothing."""
+"""The answers say what the numbers carry, first of all when that is nothing."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from synthetic_study import BASELINES, change, run_of, write_study
 
-from knowhue.report.answers import MIN_SEEDS, answer
-from knowhue.report.chance import picture_interval
+from knowhue.report.answers import answer
+from knowhue.report.chance import image_scores
+from knowhue.report.compute import equal_pictures_rows
+from knowhue.report.forest import forest_table
 from knowhue.report.reading import read_study
+from knowhue.report.results import results_table
+from knowhue.report.tables import score_tables
+from knowhue.report.transfer import transfer_table
+from knowhue.statistics.verdicts import MIN_SEEDS
 
 EIGHT = tuple(range(8))
 
@@ -21,50 +28,139 @@ def ask(folder: Path, question: str):
 @pytest.mark.parametrize("question", ["colour", "class"])
 def test_one_seed_gives_numbers_but_no_verdict(one_seed: Path, question: str):
     found = ask(one_seed, question)
-    assert found.verdict == "none"
-    assert found.sentence.startswith("No verdict yet: with 1 seed (a claim needs at least 7")
-    assert "Over the 150 validation pictures of these runs" in found.sentence
+    assert found.verdict == "no verdict"
+    assert found.sentence.startswith("No verdict yet: with 1 seed (a claim needs at least 8")
+    assert "The 97.5 % interval over images is" in found.sentence
     assert "not for the method" in found.sentence
     assert "helps" not in found.sentence
 
 
-def test_six_seeds_are_too_few(tmp_path: Path):
+def test_seven_seeds_are_too_few(tmp_path: Path):
     write_study(tmp_path, seeds=tuple(range(MIN_SEEDS - 1)), gain=1.0)
-    assert ask(tmp_path, "colour").verdict == "none"
+    found = ask(tmp_path, "colour")
+    assert found.verdict == "no verdict"
+    assert "97.5 % interval over seeds and images" in found.sentence
 
 
 def test_planted_help_is_found(eight_seeds: Path):
-    assert ask(eight_seeds, "colour").sentence.startswith("Multi-task training helps colouring: over 8 seeds")
-    assert ask(eight_seeds, "class").sentence.startswith("Multi-task training helps classification:")
-    assert "less" in ask(eight_seeds, "colour").sentence
-    assert "points more" in ask(eight_seeds, "class").sentence
+    colour, class_ = (ask(eight_seeds, question) for question in ("colour", "class"))
+    assert colour.sentence.startswith("Multi-task training helps colouring, by what matters: over 8 seeds")
+    assert class_.sentence.startswith("Multi-task training helps classification")
+    assert "CIELAB units less" in colour.sentence
+    assert "points more" in class_.sentence
+    assert "Exact sign-flip p = .008, against 0.025 (alpha shared out among 2 questions)." in colour.sentence
+    assert "The 97.5 % interval over seeds and images is" in colour.detail
+    assert colour.evidence.startswith("At 95 % it is −0.5")
 
 
-def test_planted_harm_is_found(tmp_path: Path):
-    write_study(tmp_path, seeds=EIGHT, gain=-0.3)
-    assert [ask(tmp_path, question).verdict for question in ("colour", "class")] == ["hurts", "hurts"]
-    assert "fewer" in ask(tmp_path, "class").sentence
+def test_planted_harm_is_worded_as_help_is(tmp_path: Path):
+    write_study(tmp_path, seeds=EIGHT, gain=-0.5)
+    found = ask(tmp_path, "colour")
+    assert found.verdict == "hurts, by what matters"
+    assert found.sentence.startswith("Multi-task training hurts colouring, by what matters: over 8 seeds")
+    assert "more" in found.sentence
+    assert "points fewer" in ask(tmp_path, "class").sentence
 
 
-def test_no_effect_is_inconclusive(tmp_path: Path):
+def test_no_effect_is_inconclusive_with_a_range_of_seeds(tmp_path: Path):
     write_study(tmp_path, seeds=EIGHT, gain=0.0, noise=0.5)
-    found = ask(tmp_path, "colour")
-    assert found.sentence.startswith("Inconclusive (")
+    headline = ask(tmp_path, "colour").headline
+    assert re.fullmatch(
+        r"Inconclusive \(a new study would need about \d+ \(\d+ to \d+\) seeds\)", headline
+    ), headline
 
 
-def test_an_effect_shown_to_be_small_is_called_no_difference(tmp_path: Path):
-    write_study(tmp_path, seeds=EIGHT, gain=0.03, noise=0.01)
+def test_where_images_decide_more_of_them_are_asked_for(tmp_path: Path):
+    write_study(tmp_path, seeds=EIGHT, gain=0.1, noise=0.001)
+    for seed in EIGHT:
+        _spread_images(run_of(tmp_path, "multi", seed), 3.0)
     found = ask(tmp_path, "colour")
+    assert found.headline == "Inconclusive (more images, not more seeds, would tell)"
+
+
+def test_an_effect_shown_to_be_small_is_called_no_difference_or_less_than_what_matters(tmp_path: Path):
+    write_study(tmp_path / "none", seeds=EIGHT, gain=0.0, noise=0.05)
+    found = ask(tmp_path / "none", "colour")
     assert found.verdict == "equivalent"
     assert found.sentence.startswith("Multi-task training makes no difference that matters to colouring")
-    assert "smallest effect of interest 0.25" in found.sentence
+    assert "The 95 % interval over seeds and images is" in found.detail
+    assert "smallest effect of interest 0.25 CIELAB units" in found.sentence
+    write_study(tmp_path / "small", seeds=EIGHT, gain=0.12, noise=0.01)
+    small = ask(tmp_path / "small", "colour")
+    assert small.headline == "Multi-task training helps colouring, by less than what matters"
+
+
+def test_headline_figures_and_tables_quote_one_interval_with_its_level(eight_seeds: Path):
+    study = read_study(eight_seeds)
+    found = answer(study, "colour")
+    low, high = found.interval
+    text = f"{low:+.2f} to {high:+.2f}".replace("-", "−")
+    assert f"The 97.5 % interval over seeds and images is {text} CIELAB units." in found.detail
+    (row,) = (row for row in score_tables(study)["colour"]["rows"] if row["standing"] == "primary")
+    assert row["interval"] == f"{text} (97.5 %)"
+    assert equal_pictures_rows(study)[1][5] == f"{text} (97.5 %)"
+    header, *rows = transfer_table(study)
+    mean = dict(zip(header, next(row for row in rows if row[2] == "mean"), strict=True))
+    assert (mean["low"], mean["high"], mean["level"], mean["over"]) == (low, high, 0.975, "seeds and images")
+    header, first, *_ = forest_table(study)
+    drawn = dict(zip(header, first, strict=True))
+    assert (drawn["low"], drawn["high"], drawn["level"]) == (low, high, 0.975)
+    quoted = results_table(study)["tests"]["colour"]["quoted"]
+    assert (tuple(quoted["interval"]), quoted["level"]) == ((low, high), 0.975)
+
+
+@pytest.mark.parametrize(("gain", "seeds"), [(0.5, 8), (0.0, 8), (-0.5, 8), (0.1, 8), (0.5, 3)])
+def test_without_scores_of_single_images_every_sentence_is_about_these_alone(
+    tmp_path: Path, gain: float, seeds: int
+):
+    write_study(tmp_path, seeds=tuple(range(seeds)), gain=gain, noise=0.05)
+    for path in tmp_path.rglob("per_image.csv"):
+        path.unlink()
+    for question in ("colour", "class"):
+        found = ask(tmp_path, question)
+        assert "on these test images" in found.headline.lower()
+        assert "on these test images" in found.detail
+        assert "Multi-task training" not in found.sentence
+        assert "method" not in found.sentence
+        assert "over seeds and images" not in found.sentence
+
+
+def test_no_difference_is_said_to_be_fewer_or_minus_nothing(tmp_path: Path):
+    write_study(tmp_path, seeds=EIGHT, gain=0.0, noise=0.0)
+    for question in ("colour", "class"):
+        sentence = ask(tmp_path, question).sentence
+        assert "the same to the last digit shown" in sentence
+        assert not re.search(
+            r"\b0\.0+ (CIELAB units |points )?(less|more|fewer)|[−+-]0\.0+(?!\d)", sentence
+        ), sentence
+
+
+def test_the_smallest_effect_is_a_share_of_what_could_be_gained(eight_seeds: Path):
+    evidence = ask(eight_seeds, "colour").evidence
+    assert (
+        "The smallest effect of interest is 8 % of what single-task gains over “mean colour” (3.11 CIELAB"
+        in evidence
+    )
+
+
+def test_an_oracle_that_gains_no_more_than_what_matters_is_said_beside_equivalence(tmp_path: Path):
+    write_study(tmp_path, seeds=EIGHT, gain=0.0, noise=0.05)
+    study = read_study(tmp_path)
+    runs = {**study.runs, "oracle": study.runs["multi"]}
+    found = answer(dataclasses.replace(study, runs=runs), "colour")
+    assert found.verdict == "equivalent"
+    assert (
+        "Even the arm that is given the true class is better than single-task by no more than what matters"
+        in (found.evidence)
+    )
 
 
 def test_an_unfinished_seed_forbids_a_verdict(tmp_path: Path):
     write_study(tmp_path, seeds=EIGHT, gain=1.0)
     change(run_of(tmp_path, "multi", 3) / "status.json", lambda status: status.update(state="running"))
     found = ask(tmp_path, "colour")
-    assert found.verdict == "none"
+    assert found.verdict == "no verdict"
+    assert ask(tmp_path, "class").verdict == "no verdict"
     assert found.sentence.startswith("Left out of the numbers: multi-task seed 3 (not finished)")
     assert "with 7 seeds" in found.sentence
 
@@ -78,33 +174,51 @@ def test_a_diverged_seed_stays_in_with_the_declared_score(tmp_path: Path):
         "Diverged, and given the score of “gray” as declared: multi-task seed 3."
     )
     assert found.verdict == "inconclusive"
+    assert "on these test images" in found.headline
     assert found.multi == pytest.approx(whole.multi + (15.6 - 11.0) / 8, abs=0.05)
 
 
-def test_a_missing_arm_is_named_with_its_command(tmp_path: Path):
-    write_study(tmp_path, arms=("colour", "multi"))
+def test_an_arm_without_a_finished_run_is_named_with_its_command(tmp_path: Path):
+    write_study(tmp_path)
+    change(run_of(tmp_path, "class") / "status.json", lambda status: status.update(state="running"))
     found = ask(tmp_path, "class")
     assert found.verdict == "missing"
     assert "single-task arm (“class”)" in found.sentence
     assert found.sentence.endswith("Make it with: knowhue study --preset demo --out runs/demo")
-    assert ask(tmp_path, "colour").verdict == "none"
+    assert ask(tmp_path, "colour").verdict == "no verdict"
 
 
 def test_the_command_no_longer_leaves_the_arm_out(tmp_path: Path):
-    write_study(tmp_path, arms=("colour",))
+    write_study(tmp_path)
+    change(run_of(tmp_path, "multi") / "status.json", lambda status: status.update(state="running"))
     change(tmp_path / "study.json", lambda study: study.update(command="knowhue study --arms colour --out x"))
     assert ask(tmp_path, "colour").sentence.endswith("Make it with: knowhue study --out x")
+
+
+def test_only_what_is_asked_is_answered(tmp_path: Path):
+    write_study(tmp_path, arms=("colour", "multi"), seeds=EIGHT, gain=0.5)
+    results = results_table(read_study(tmp_path))
+    assert list(results["answers"]) == ["colour"]
+    assert results["tests"]["colour"]["alpha"] == 0.05
+    assert "95 % interval over seeds and images" in results["answers"]["colour"]
 
 
 def test_an_unbeaten_baseline_comes_first(tmp_path: Path):
     baselines = BASELINES | {"mean_colour": {"ab_l1": 11.9}, "majority_class": {"balanced_accuracy": 0.99}}
     write_study(tmp_path, baselines=baselines, gain=0.3)
     assert ask(tmp_path, "colour").sentence.startswith(
-        "Not better than a trivial baseline: single-task; “mean colour” is off by 11.90 CIELAB units."
+        "Not better than a trivial baseline: single-task (“mean colour” 11.90 CIELAB units)."
     )
     assert ask(tmp_path, "class").sentence.startswith(
-        "Not better than a trivial baseline: single-task and multi-task; “majority class” is right for 99.0 %"
+        "Not better than a trivial baseline: single-task and multi-task (“majority class” 99.0 %)."
     )
+
+
+def test_several_unbeaten_baselines_are_one_sentence(tmp_path: Path):
+    write_study(tmp_path, baselines={"gray": {"ab_l1": 10.0}, "mean_colour": {"ab_l1": 9.0}})
+    sentence = ask(tmp_path, "colour").sentence
+    assert sentence.count("Not better than") == 1
+    assert "(“gray” 10.00, “mean colour” 9.00 CIELAB units)" in sentence
 
 
 def test_a_null_primary_score_is_left_out_by_name(tmp_path: Path):
@@ -113,46 +227,67 @@ def test_a_null_primary_score_is_left_out_by_name(tmp_path: Path):
     assert "multi-task seed 0 (has no score)" in ask(tmp_path, "colour").sentence
 
 
-def test_picture_interval_is_centred_on_the_difference_of_scores(one_seed: Path):
+def test_the_interval_over_images_is_centred_on_the_difference_of_scores(one_seed: Path):
     study = read_study(one_seed)
-    for question, column, metric in (("colour", "ab_l1", "ab_l1"), ("class", "correct", "balanced_accuracy")):
+    for question, metric in (("colour", "ab_l1"), ("class", "balanced_accuracy")):
         single, multi = study.runs[question][0], study.runs["multi"][0]
-        interval = picture_interval([(single, multi)], column)
-        assert interval is not None
+        low, high = image_scores([(single, multi)], metric).over_images(0.95)
         expected = multi.scores["metrics"][metric] - single.scores["metrics"][metric]
-        assert sum(interval) / 2 == pytest.approx(expected)
+        assert (low + high) / 2 == pytest.approx(expected)
 
 
-def test_picture_interval_covers_its_nominal_share():
+def test_the_interval_over_images_covers_its_nominal_share():
     rng = np.random.default_rng(3)
     hits = 0
     for _ in range(400):
         rows = rng.normal(0.1, 1, 60)
         single = _run([{"index": index, "ab_l1": 0.0} for index in range(60)])
         multi = _run([{"index": index, "ab_l1": float(value)} for index, value in enumerate(rows)])
-        low, high = picture_interval([(single, multi)], "ab_l1") or (1, 0)
+        low, high = image_scores([(single, multi)], "ab_l1").over_images(0.95)
         hits += low <= 0.1 <= high
     assert 0.91 <= hits / 400 <= 0.98
 
 
-def test_picture_interval_needs_every_score(one_seed: Path):
+def test_an_interval_over_images_needs_every_score_and_enough_images(one_seed: Path):
     multi = read_study(one_seed).runs["multi"][0]
     single = _run([{"index": row["index"], "ab_l1": None} for row in multi.images])
-    assert picture_interval([(single, multi)], "ab_l1") is None
+    assert image_scores([(single, multi)], "ab_l1") is None
+    few = _run([{"index": index, "label": "a", "correct": 1.0} for index in range(15)])
+    same = image_scores([(few, few)], "balanced_accuracy")
+    assert same.over_images(0.95) is None
+    assert same.too_few.startswith("too few test images for an interval (15")
 
 
-def test_unlabelled_pictures_do_not_take_the_interval_away(one_seed: Path):
+def test_classifiers_that_agree_on_every_image_have_an_interval_with_a_width():
+    agreed = _run([{"index": index, "label": "ab"[index % 2], "correct": 1.0} for index in range(60)])
+    low, high = image_scores([(agreed, agreed)], "balanced_accuracy").over_images(0.95)
+    assert low < -0.02 < 0.02 < high
+
+
+def test_unlabelled_images_do_not_take_the_interval_away(one_seed: Path):
     study = read_study(one_seed)
     extra = {"index": 999, "label": "", "correct": None}
     pair = [
         dataclasses.replace(run, images=(*run.images, extra))
         for run in (study.runs["class"][0], study.runs["multi"][0])
     ]
-    whole = picture_interval([(study.runs["class"][0], study.runs["multi"][0])], "correct")
-    assert picture_interval([(pair[0], pair[1])], "correct") == whole
+    whole = image_scores([(study.runs["class"][0], study.runs["multi"][0])], "balanced_accuracy")
+    assert image_scores([(pair[0], pair[1])], "balanced_accuracy").over_images(0.95) == whole.over_images(
+        0.95
+    )
 
 
 def _run(images: list[dict]):
     from knowhue.report.records import Run
 
     return Run("colour", 0, "finished", images=tuple(images))
+
+
+def _spread_images(run: Path, by: float) -> None:
+    """Move the scores of single images of a run apart, the same way in every seed, the mean kept."""
+    lines = (run / "per_image.csv").read_text(encoding="utf-8").splitlines()
+    place = lines[0].split(",").index("ab_l1")
+    rows = [line.split(",") for line in lines[1:]]
+    for number, row in enumerate(rows):
+        row[place] = str(float(row[place]) + by * (-1) ** number)
+    (run / "per_image.csv").write_text("\n".join([lines[0], *map(",".join, rows)]), encoding="utf-8")

@@ -76,7 +76,7 @@ def test_every_arm_has_its_mean_difference_and_interval(panel: int, question: st
         d = differences(study, asked.metric, asked.single, arm)
         row = table[question, arm]
         assert row["difference"] == pytest.approx(d.mean())
-        assert (row["low"], row["high"]) == pytest.approx(stats.t.interval(0.95, 7, d.mean(), stats.sem(d)))
+        assert (row["low"], row["high"]) == pytest.approx(stats.t.interval(0.975, 7, d.mean(), stats.sem(d)))
         assert (row["p"], row["d_z"]) == (pytest.approx(sign_flip_p(d)), pytest.approx(hedges_dz(d)))
         assert row["wins"] == np.sum(d < 0 if question == "colour" else d > 0)
         if height not in beyond:

@@ -40,7 +40,7 @@ def test_an_untouched_plan_is_intact(one_seed: Path):
         lambda plan: plan["questions"]["colour"].update(sesoi=0.01),
         lambda plan: plan["config"]["training"].update(batch_size=16),
         lambda plan: plan.update(seeds=[0, 1]),
-        lambda plan: plan["arms"].pop("class"),
+        lambda plan: plan["arms"].update(more={"tasks": {"names": ["class"]}}),
         lambda plan: plan.update(alpha=0.1),
         lambda plan: plan.update(hash="00000000"),
         lambda plan: plan["config"]["evaluation"].update(networks=[]),

@@ -66,13 +66,10 @@ def test_every_seed_is_drawn_with_its_scores(question: str, differences: list[fl
 @pytest.mark.parametrize("question", DRAW)
 def test_intervals_are_those_of_the_statistics(question: str, eight_seeds: Path):
     study = read_study(eight_seeds)
-    over_seeds, over_both = lines(DRAW[question](study), 1, "interval")
-    d = SCALE[question] * primary(study, question).differences
-    expected = stats.t.interval(0.95, len(d) - 1, d.mean(), stats.sem(d))
-    np.testing.assert_allclose(over_seeds[:, 0], expected)
-    np.testing.assert_allclose(
-        over_both[:, 0], SCALE[question] * np.array(primary(study, question).population)
-    )
+    drawn = lines(DRAW[question](study), 1, "interval")
+    for line, level in zip(drawn, (0.975, 0.95), strict=True):
+        expected = primary(study, question).crossed.interval(level)
+        np.testing.assert_allclose(line[:, 0], SCALE[question] * np.array(expected))
 
 
 @pytest.mark.parametrize("question", DRAW)
@@ -148,8 +145,11 @@ def test_table_holds_the_raw_numbers():
         assert table["colour", seed]["difference"] == pytest.approx(difference)
         assert table["class", seed]["difference"] == pytest.approx(difference / 10)
     assert table["colour", "mean"]["difference"] == pytest.approx(np.mean(SOME))
-    low, high = stats.t.interval(0.95, 7, np.mean(SOME), stats.sem(SOME))
-    assert (table["colour", "mean"]["low"], table["colour", "mean"]["high"]) == pytest.approx((low, high))
+    mean = table["colour", "mean"]
+    for name, level in (("", 0.975), ("_inner", 0.95)):
+        low, high = stats.t.interval(level, 7, np.mean(SOME), stats.sem(SOME))
+        assert (mean[f"low{name}"], mean[f"high{name}"]) == pytest.approx((low, high))
+    assert mean["over"] == "seeds"
 
 
 @pytest.mark.parametrize("seed", range(5))

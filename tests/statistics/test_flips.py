@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
-from knowhue.statistics.flips import flips, mcnemar_p
-from knowhue.statistics.paired import sign_flip_p
+from knowhue.statistics.flips import flips
 
 
 @st.composite
@@ -36,19 +34,6 @@ def test_swapping_the_arms_swaps_the_flips(pair: tuple[np.ndarray, np.ndarray]):
     assert flips(pair[0], pair[0])[:2] == (0, 0)
 
 
-@pytest.mark.parametrize("b", range(0, 15, 3))
-@pytest.mark.parametrize("c", range(0, 20, 4))
-def test_mcnemar_p_is_the_exact_binomial_test(b: int, c: int):
-    expected = stats.binomtest(b, b + c).pvalue if b + c else 1.0
-    assert mcnemar_p(b, c) == pytest.approx(expected)
-    assert mcnemar_p(b, c) == mcnemar_p(c, b)
-
-
-@pytest.mark.parametrize(("b", "c"), [(0, 6), (3, 5), (2, 11)])
-def test_mcnemar_p_is_the_sign_flip_p_of_single_pictures(b: int, c: int):
-    assert mcnemar_p(b, c) == pytest.approx(sign_flip_p([-1.0] * b + [1.0] * c + [0.0] * 4))
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -58,7 +43,6 @@ def test_mcnemar_p_is_the_sign_flip_p_of_single_pictures(b: int, c: int):
         ),
         (lambda: flips(np.empty((0, 3)), np.empty((0, 3))), "not empty"),
         (lambda: flips([[0, 1]], [[0, np.nan]]), r"`after` should be 0 or 1 everywhere\. Found `nan`\."),
-        (lambda: mcnemar_p(-1, 3), r"`b` and `c` should be at least 0\. Found `b = -1, c = 3`\."),
     ],
 )
 def test_what_cannot_be_meant_is_refused(call, message: str):

@@ -17,7 +17,6 @@ from knowhue.statistics.paired import (
     sided_share,
     sign_flip_p,
     t_interval,
-    tost_p,
     wilson_interval,
     wins,
 )
@@ -89,7 +88,7 @@ def test_random_patterns_agree_with_exact_ones(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_random_patterns_never_give_0():
-    assert sign_flip_p(np.ones(60)) == 1 / (paired.RANDOM_PATTERNS + 1)
+    assert sign_flip_p([*np.ones(59), -1e-3]) == 1 / (paired.RANDOM_PATTERNS + 1)
 
 
 @given(vectors, st.sampled_from([0.25, 2.0, 64.0]))
@@ -107,7 +106,6 @@ def test_swapping_the_arms_mirrors_and_units_scale(d: list[float], unit: float):
     effect = hedges_dz(d)
     if effect is not None:
         assert hedges_dz(-unit * np.array(d)) == pytest.approx(-effect)
-    assert tost_p(d, 1.0) == pytest.approx(tost_p(-unit * np.array(d), unit))
 
 
 @given(vectors.flatmap(lambda d: st.tuples(st.just(d), st.permutations(d))))
@@ -116,7 +114,6 @@ def test_the_order_of_seeds_does_not_matter(pair: tuple[list[float], list[float]
     d, other = pair
     assert t_interval(d) == pytest.approx(t_interval(other))
     assert sign_flip_p(d) == sign_flip_p(other)
-    assert tost_p(d, 0.5) == pytest.approx(tost_p(other, 0.5))
     assert wins(d, lower_is_better=True) == wins(other, lower_is_better=True)
 
 
@@ -177,34 +174,16 @@ def test_wins_ties_and_losses_are_all_seeds(d: list[float], margin: float, lower
     assert worse.interval[0] <= worse.share <= worse.interval[1]
 
 
-@given(vectors, st.sampled_from([0.1, 1.0, 5.0]))
-@settings(deadline=None, max_examples=50)
-def test_tost_is_the_larger_of_two_one_sided_t_tests(d: list[float], margin: float):
-    if np.ptp(d) == 0:
-        assert tost_p(d, margin) == float(abs(d[0]) >= margin)
-        return
-    low = stats.ttest_1samp(d, -margin, alternative="greater").pvalue
-    high = stats.ttest_1samp(d, margin, alternative="less").pvalue
-    assert tost_p(d, margin) == pytest.approx(max(low, high))
-
-
-def test_tost_at_5_percent_is_the_90_percent_interval_within_the_margin():
-    for d in samples(200, 10):
-        low, high = t_interval(d, 0.9) or (0, 0)
-        assert ((tost_p(d, 0.6) or 0) < 0.05) == (low > -0.6 and high < 0.6)
-
-
 def test_equal_seeds_are_not_rounded_into_a_spread():
     d = [0.1] * 3
     assert np.std(d, ddof=1) > 0
     assert t_interval(d) == (0.1, 0.1)
     assert hedges_dz(d) is bca_interval(d) is None
-    assert (tost_p(d, 0.11), tost_p(d, 0.1), tost_p(d, 0.09)) == (0.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("d", [[], [0.3]])
 def test_one_seed_says_nothing_about_spread(d: list[float]):
-    assert t_interval(d) is bca_interval(d) is hedges_dz(d) is tost_p(d, 1.0) is None
+    assert t_interval(d) is bca_interval(d) is hedges_dz(d) is None
     assert sign_flip_p(d) == 1.0
     assert hedges_dz([0.1, 0.4]) is None
 
@@ -232,13 +211,6 @@ def test_seven_seeds_are_the_first_that_can_pass_the_level_of_two_questions():
     assert sign_flip_p(np.ones(5)) == 0.0625
 
 
-def test_tost_has_its_size_at_the_margin_and_its_power_within():
-    size = np.mean([(tost_p(d, 0.5) or 0) <= 0.05 for d in samples(4000, 36, mean=0.5)])
-    power = np.mean([(tost_p(d, 0.5) or 0) <= 0.05 for d in samples(4000, 36)])
-    assert size == pytest.approx(0.05, abs=3.5 * math.sqrt(0.05 * 0.95 / 4000))
-    assert power == pytest.approx(0.805, abs=3.5 * math.sqrt(0.8 * 0.2 / 4000))
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -247,7 +219,6 @@ def test_tost_has_its_size_at_the_margin_and_its_power_within():
             r"`differences` should be finite, of shape \(seeds,\)\. Found",
         ),
         (lambda: sign_flip_p([0.1, math.nan]), "`differences` should be finite"),
-        (lambda: tost_p([0.1, 0.2], 0.0), r"`margin` should be above 0\. Found `margin = 0.0`\."),
         (lambda: sided_share([0.1], -1.0, True), r"`margin` should be at least 0\. Found `margin = -1.0`\."),
         (
             lambda: wins([], True),

@@ -64,7 +64,7 @@ ArmsOption = Annotated[
 ]
 SeedsOption = Annotated[
     int | None,
-    typer.Option(min=1, max=MOST_SEEDS, help="How many seeds, from `seed` on; a claim needs 7 or more."),
+    typer.Option(min=1, max=MOST_SEEDS, help="How many seeds, from `seed` on; a claim needs 8 or more."),
 ]
 GridOption = Annotated[
     str | None, typer.Option(help="Further class-task weights to try in multi-task arms, such as `1,100`.")
@@ -111,6 +111,7 @@ def study(
         asked = _plan_file(plan, pictures, _given(ctx, "preset"), config, set_, arms, seeds, grid, tuning)
         description = {}
     from knowhue.apps.progress import showing_progress
+    from knowhue.report.answers import WORDINGS
     from knowhue.storage import read_json
     from knowhue.study import run_study
 
@@ -119,9 +120,8 @@ def study(
         page = run_study(asked, out, workers, description, report, tuned_on)
     if not is_main():
         return
-    answers = read_json(out / "results.json")["answers"]
-    say("", "Is colouring easier for a model that also learns to classify?", f"  {answers['colour']}")
-    say("", "Is classifying easier for a model that also learns to colour?", f"  {answers['class']}")
+    for question, sentence in read_json(out / "results.json")["answers"].items():
+        say("", WORDINGS[question].question, f"  {sentence}")
     say("", f"Report: {page}")
 
 
@@ -136,11 +136,26 @@ def plan(
     grid: GridOption = None,
     tuning: TuningOption = False,
     tuned_on: TunedOnOption = None,
+    variances: Annotated[
+        Path | None,
+        typer.Option(help="An earlier study: how much its seeds and images vary says what this one finds."),
+    ] = None,
+    seed_sd: Annotated[
+        str | None,
+        typer.Option(help="Or stated: sd of paired differences over seeds, `colour=.08,class=.01`."),
+    ] = None,
+    image_sd: Annotated[str | None, typer.Option(help="And over images, `colour=1.45,class=.2`.")] = None,
+    images: Annotated[
+        int | None, typer.Option(min=20, help="Test images; those of --variances if not given.")
+    ] = None,
 ) -> None:
-    """Print a study file, filled in, to be read, changed, and given to `knowhue study --plan`."""
+    """Print a study file, filled in, with what it can find, to be changed and given to `knowhue study --plan`."""
+    from knowhue.apps.planning import known_variances, power_lines
     from knowhue.apps.settings import explain
 
-    say(*explain(_plan(pictures, preset, config, set_, arms, seeds, grid, tuning, tuned_on)).split("\n"))
+    asked = _plan(pictures, preset, config, set_, arms, seeds, grid, tuning, tuned_on)
+    known, count = known_variances(variances, seed_sd, image_sd, images)
+    say(*power_lines(asked, known, count), *explain(asked).split("\n"))
 
 
 @app.command(epilog="Example: `knowhue status runs/photos`")

@@ -1,29 +1,26 @@
-"""The two questions of the study, answered in words with numbers, and never beyond what the numbers carry."""
+"""The questions of the study, answered in words with numbers, and never beyond what the numbers carry."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from knowhue.plan import MIN_SEEDS
-from knowhue.report.chance import Pairs, picture_interval
-from knowhue.report.contrasts import Contrast, primary, questions, score
-from knowhue.report.records import TASK_METRICS, Study, mean, spaced
-from knowhue.report.verdicts import Verdict, verdicts
+from knowhue.report.chance import Bounds
+from knowhue.report.contrasts import Contrast, questions, score
+from knowhue.report.differences import Measure, measure
+from knowhue.report.headroom import headroom
+from knowhue.report.records import Study, plural, spaced
+from knowhue.report.verdicts import Judged, beaten, levels, verdicts
 from knowhue.statistics.paired import Interval
+from knowhue.statistics.verdicts import Word, fewest_seeds
 
 
 @dataclass(frozen=True)
 class Wording:
-    """How one question is asked and its numbers are said."""
+    """How a question is asked, and what its task is called."""
 
     question: str
     does: str
-    column: str
-    lower_is_better: bool
-    level: Callable[[float], str]
-    amount: Callable[[float], str]
-    more: tuple[str, str]
-    """Words for a smaller and for a larger multi-task value."""
+    doing: str
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class Answer:
 
     question: str
     verdict: str
-    """`helps`, `hurts`, `equivalent`, `inconclusive`, `none` (too few seeds, or runs missing) or `missing`."""
+    """A `Word`, or `missing` where no pair of runs has a score."""
     headline: str
     detail: str
     caveat: str = ""
@@ -42,6 +39,7 @@ class Answer:
     single: float | None = None
     multi: float | None = None
     interval: Interval | None = None
+    """The one that is quoted."""
 
     @property
     def sentence(self) -> str:
@@ -51,152 +49,190 @@ class Answer:
 
 WORDINGS = {
     "colour": Wording(
-        question="Is colouring easier for a model that also learns to classify?",
-        does="colouring",
-        column="ab_l1",
-        lower_is_better=True,
-        level=lambda value: f"is off by {value:.2f} CIELAB units",
-        amount=lambda value: f"{value:.2f}",
-        more=("less", "more"),
+        "Is colouring easier for a model that also learns to classify?", "colouring", "at colouring"
     ),
     "class": Wording(
-        question="Is classifying easier for a model that also learns to colour?",
-        does="classification",
-        column="correct",
-        lower_is_better=False,
-        level=lambda value: f"is right for {100 * value:.1f} % of the pictures of an average class",
-        amount=lambda value: f"{100 * value:.1f} points",
-        more=("fewer", "more"),
+        "Is classifying easier for a model that also learns to colour?", "classification", "at classifying"
     ),
 }
+_LEVELS = {
+    "ab_l1": "is off by {} CIELAB units",
+    "balanced_accuracy": "is right for {} % of the images of an average class",
+    "accuracy": "is right for {} % of the images",
+}
+_MORE = {"ab_l1": ("less", "more"), "balanced_accuracy": ("fewer", "more"), "accuracy": ("fewer", "more")}
+HERE = "on these test images"
 
 
-def answer(study: Study, question: str, judged: Mapping[str, Verdict] | None = None) -> Answer:
-    """Answer one of the two questions.
+def answer(study: Study, question: str, judged: Mapping[str, Judged] | None = None) -> Answer:
+    """Answer one of the questions that the study asks.
 
-    The estimate is the mean over seeds of multi-task minus single-task, paired by seed. With at least
-    `MIN_SEEDS` seeds, all of them ended, there is a verdict (see `report.verdicts`); otherwise there is none, and
-    the interval is over the pictures of these very runs.
+    The estimate is the mean over seeds of multi-task minus single-task, paired by seed; `report.verdicts` says what
+    may be said of it. Without scores of single images every sentence is about these test images alone.
 
     Args:
         study: the study, in any state.
-        question: `colour` (mean absolute error of a*b*, lower is better) or `class` (balanced accuracy).
+        question: one of its questions.
         judged: the `verdicts` of this study, if at hand.
     """
-    words = WORDINGS[question]
+    asks = WORDINGS[question].question
     caveat = " ".join(filter(None, (_beaten_by_baseline(study, question), _lost(study, question))))
-    found = primary(study, question)
-    if found is None:
-        return Answer(words.question, "missing", "No answer yet", _what_is_missing(study, question), caveat)
     verdict = (judged or verdicts(study))[question]
-    settled = verdict.word != "none"
-    interval = found.interval if settled else picture_interval(found.pairs, words.column)
-    claim = _claim(words, verdict.word, len(found.seeds), *found.levels)
+    found = verdict.found
+    if found is None or verdict.quoted is None:
+        return Answer(asks, "missing", "No answer yet", _what_is_missing(study, question), caveat)
+    said = measure(study, questions(study)[question])
+    settled = verdict.word != Word.NO_VERDICT
     return Answer(
-        words.question,
-        verdict.word,
-        _headline(words, verdict, len(found.seeds)),
-        claim if settled else f"{claim} {_pictures_text(words, interval, _picture_count(found.pairs))}",
+        asks,
+        verdict.word.value,
+        _headline(WORDINGS[question], verdict),
+        _detail(study, question, said, verdict),
         caveat,
-        evidence(study, question, found, verdict) if settled else "",
+        evidence(study, question, said, verdict) if settled else "",
         *found.levels,
-        interval,
+        verdict.quoted.interval,
     )
 
 
-def evidence(study: Study, question: str, found: Contrast, verdict: Verdict) -> str:
-    """Say what carries a verdict: intervals over seeds and over both populations, p, effect size, wins."""
-    words, margin = WORDINGS[question], questions(study)[question].sesoi
-    both = f", over seeds and pictures {_ends(words, found.population)}" if found.population else ""
+def evidence(study: Study, question: str, said: Measure, verdict: Judged) -> str:
+    """Say what carries a verdict: both intervals, p against its level, effect size, wins, and what could be gained."""
+    found, asked = verdict.found, questions(study)[question]
+    assert found is not None
+    assert verdict.outer is not None
+    assert verdict.inner is not None
+    other = verdict.inner if verdict.quoted == verdict.outer else verdict.outer
     effect = (
         f"d_z = {found.effect:.2f}".replace("-", "−") if found.effect is not None else "d_z has no spread"
     )
     low, high = found.wins.interval
-    return (
-        f"95 % interval of the paired difference over seeds (Student's t) {_ends(words, found.interval)}{both}; "
-        f"smallest effect of interest {words.amount(margin)}. Exact sign-flip p = {_p(verdict.p)}, "
-        f"{_p(verdict.p_holm)} after Holm over both questions; equivalence p = {_p(verdict.p_equivalent)}. "
+    count = len(questions(study))
+    shared = f"alpha shared out among {count} questions" if count > 1 else "alpha of the one question"
+    return " ".join((
+                    f"At {100 * other.level:g} % it is {_ends(said, other)}; smallest effect of interest "
+            f"{said.amount(asked.sesoi)}.",
+        f"Exact sign-flip p {p_words(found.p)}, against {verdict.alpha:g} ({shared}).",
         f"{effect}; better in {found.wins.count} of {found.wins.of} seeds "
-        f"({100 * low:.0f} to {100 * high:.0f} %, Wilson)."
-    )
+        f"({100 * low:.0f} to {100 * high:.0f} %, Wilson).",
+        *headroom(study, question),
+    ))  # fmt: skip
 
 
-def _p(value: float | None) -> str:
-    return "none" if value is None else "below .001" if value < 0.001 else f"{value:.3f}".removeprefix("0")
+def p_words(p: float) -> str:
+    """Return a p value in words.
+
+    >>> p_words(0.0156), p_words(0.0001)
+    ('= .016', 'below .001')
+    """
+    return "below .001" if p < 0.0005 else f"= {p:.3f}".replace("0.", ".")
 
 
-def _picture_count(pairs: Pairs) -> int:
-    return int(pairs[0][1].scores.get("pictures") or len(pairs[0][1].images)) if pairs else 0
-
-
-def _headline(words: Wording, verdict: Verdict, seeds: int) -> str:
-    if verdict.word == "inconclusive":
-        needed = verdict.seeds_needed
-        if needed is None:
-            return "Inconclusive (no number of seeds within reach would tell)"
-        if needed <= seeds:
-            return "Inconclusive (the difference lies near the smallest effect of interest)"
-        return f"Inconclusive (a new study would need about {needed} seeds)"
-    known = {
-        "none": "No verdict yet",
-        "equivalent": f"Multi-task training makes no difference that matters to {words.does}",
+def _headline(words: Wording, verdict: Judged) -> str:
+    found, word = verdict.found, verdict.word
+    assert found is not None
+    here = "" if found.speaks_for_the_method else f" {HERE}"
+    limits = {
+        "ceiling": "both arms are at the ceiling",
+        "floor": "neither arm is better than a trivial baseline",
     }
-    return known.get(verdict.word, f"Multi-task training {verdict.word} {words.does}")
+    fixed = {
+        Word.NO_VERDICT: f"No verdict yet{here}",
+        Word.CANNOT_TELL: f"Cannot tell{here}: {limits.get(verdict.limit, '')}",
+        Word.INCONCLUSIVE: f"Inconclusive{here} ({_what_would_tell(verdict)})",
+        Word.EQUIVALENT: f"On these test images the arms differ {words.doing} by less than what matters"
+        if here
+        else f"Multi-task training makes no difference that matters to {words.does}",
+    }
+    return fixed.get(word) or _claim(words, word, bool(here))
 
 
-def _claim(words: Wording, verdict: str, count: int, single: float, multi: float) -> str:
-    """Say both levels and their difference."""
-    seeds = f"{count} seed{'s' * (count != 1)}"
-    few = f"with {seeds} (a claim needs at least {MIN_SEEDS}, all of them finished),"
-    opening = few if verdict == "none" else f"over {seeds}"
-    difference = multi - single
-    share = f" ({100 * abs(difference / single):.1f} %)" if words.lower_is_better and single else ""
+def _claim(words: Wording, word: Word, here: bool) -> str:
+    """Say that it helps or hurts: of the method, or of the models on these test images."""
+    how = word.value[len(word.direction) :]
+    if not here:
+        return f"Multi-task training {word.direction} {words.does}{how}"
+    side = {"helps": "better", "hurts": "worse"}[word.direction]
+    return f"On these test images the multi-task models are {side} {words.doing}{how}"
+
+
+def _what_would_tell(verdict: Judged) -> str:
+    """Say what a new study would need: seeds, with the range that the spread leaves open, or images."""
+    found, need = verdict.found, verdict.needed
+    assert found is not None
+    if verdict.more_images:
+        return "more images, not more seeds, would tell"
+    if need is None or need.seeds is None:
+        return "no number of seeds within reach would tell"
+    if need.seeds <= len(found.seeds):
+        return "the difference lies near the smallest effect of interest"
+    upper = f"{need.low} to {need.high}" if need.high else f"{need.low} to more than can be run"
+    return f"a new study would need about {need.seeds} ({upper}) seeds"
+
+
+def _detail(study: Study, question: str, said: Measure, verdict: Judged) -> str:
+    """Say both levels, their difference and the interval that decided."""
+    found, metric = verdict.found, questions(study)[question].metric
+    assert found is not None
+    assert verdict.quoted is not None
+    seeds = plural(len(found.seeds), "seed")
+    few = f"with {seeds} (a claim needs at least {fewest_seeds(verdict.alpha)}, all of them finished),"
+    opening = few if verdict.word == Word.NO_VERDICT else f"over {seeds}"
+    if not found.speaks_for_the_method:
+        opening = f"{HERE}, {opening}"
+    single, multi = found.levels
+    level = _LEVELS.get(metric, f"has {said.title} {{}}{said.unit and ' ' + said.unit}")
+    gap = _gap(metric, said, found)
     return (
-        f"{opening} the multi-task model {words.level(multi)} and the single-task model "
-        f"{words.level(single)}: {words.amount(abs(difference))} {words.more[difference > 0]}{share}."
+        f"{opening} the multi-task model {level.format(said.level(multi))} and the single-task model "
+        f"{level.format(said.level(single))}: {gap}. {_interval_words(said, verdict.quoted)}"
     )
 
 
-def _ends(words: Wording, interval: Interval | None) -> str:
+def _gap(metric: str, said: Measure, found: Contrast) -> str:
+    """The one place where a difference of levels becomes words."""
+    if not said.level(abs(found.estimate)).strip("0."):
+        return "the same to the last digit shown"
+    share = (
+        f" ({100 * abs(found.estimate / found.levels[0]):.1f} %)"
+        if metric == "ab_l1" and found.levels[0]
+        else ""
+    )
+    return (
+        f"{said.amount(abs(found.estimate))} {_MORE.get(metric, ('less', 'more'))[found.estimate > 0]}{share}"
+    )
+
+
+def _interval_words(said: Measure, quoted: Bounds) -> str:
+    """Quote an interval, and say how far it speaks."""
+    if quoted.interval is None:
+        return f"No interval: {quoted.why_not}."
+    how_far = {
+        "images": ", which speaks for these trained models, not for the method",
+        "seeds": ", which speaks for these test images alone",
+    }.get(quoted.over, "")
+    return f"The {quoted.title} is {_ends(said, quoted)}{how_far}."
+
+
+def _ends(said: Measure, bounds: Bounds) -> str:
     """An interval as signed text with its unit."""
-    if interval is None:
-        return "unknown"
-    scale, unit = (1, "CIELAB units") if words.lower_is_better else (100, "points")
-    places = 2 if words.lower_is_better else 1
-    ends = [f"{scale * end:+.{places}f}" for end in interval]
-    return f"{' to '.join(ends)} {unit}".replace("-", "−")
-
-
-def _pictures_text(words: Wording, interval: Interval | None, pictures: int) -> str:
-    if interval is None:
-        return "No interval can be given from these scores."
-    return (
-        f"Over the {pictures} validation pictures of these runs the 95 % interval of the difference is "
-        f"{_ends(words, interval)} (normal, over pictures), which speaks for these trained models, not for the method."
-    )
+    if bounds.interval is None:
+        return f"not given ({bounds.why_not})"
+    return f"{' to '.join(map(said.signed, bounds.interval))} {said.difference_unit}".strip()
 
 
 def _beaten_by_baseline(study: Study, question: str) -> str:
     """Say first which model is no better than knowing nothing."""
-    words, metric = WORDINGS[question], TASK_METRICS[question]
-    sign = -1 if words.lower_is_better else 1
-    sentences = []
-    for name, values in study.baselines.items():
-        floor = values.get(metric)
-        levels = {"single-task": question, "multi-task": "multi"}
-        scores = {
-            label: mean([run.metric(metric) for run in study.finished(arm)]) for label, arm in levels.items()
-        }
-        losers = [
-            label for label, score in scores.items()
-            if floor is not None and score is not None and sign * (score - floor) <= 0
-        ]  # fmt: skip
-        if floor is not None and losers:
-            sentences.append(
-                f"Not better than a trivial baseline: {' and '.join(losers)}; "
-                f"“{spaced(name)}” {words.level(floor)}."
-            )
-    return " ".join(sentences)
+    asked = questions(study)[question]
+    losers = beaten(study, asked.metric, levels(study, asked.metric, (asked.single, asked.multi)))
+    if not losers:
+        return ""
+    said = measure(study, asked)
+    names = " and ".join(("single-task", "multi-task")[place] for place in losers)
+    floors = dict.fromkeys(name for each in losers.values() for name in each)
+    values = ", ".join(
+        f"“{spaced(name)}” {said.level(study.baselines[name][asked.metric] or 0)}" for name in floors
+    )
+    return f"Not better than a trivial baseline: {names} ({values} {said.unit}).".replace(" )", ")")
 
 
 _STATES = {"running": "not finished", "missing": "not started"}
@@ -223,7 +259,8 @@ def _lost(study: Study, question: str) -> str:
 
 
 def _what_is_missing(study: Study, question: str) -> str:
-    sides = (("single-task", question), ("multi-task", "multi"))
+    asked = questions(study)[question]
+    sides = (("single-task", asked.single), ("multi-task", asked.multi))
     absent = [
         f"no finished run of the {label} arm (“{arm}”)" for label, arm in sides if not study.finished(arm)
     ]

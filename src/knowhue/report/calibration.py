@@ -6,18 +6,18 @@ import numpy as np
 
 from knowhue.report.palette import MULTI, MUTED, RULE, SINGLE, SMALL, entitle, panels, say_empty
 from knowhue.report.records import Study, Table
+from knowhue.report.taught import sides
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_SIDES = (("class", "Single-task", SINGLE), ("multi", "Multi-task", MULTI))
-
 
 def reliability(study: Study) -> "Figure":
     """Draw accuracy over probability of the named class, in bins, all finished seeds together."""
     figure, axes = panels(9.2, 3.6, columns=2, sharey=True)
-    for ax, (arm, title, colour) in zip(axes[0], _SIDES, strict=True):
+    named = zip(sides(study, "class"), ("Single-task", "Multi-task"), (SINGLE, MULTI), strict=True)
+    for ax, (arm, title, colour) in zip(axes[0], named, strict=True):
         bins = [each for each in reliability_bins(study, arm) if each["pictures"]]
         entitle(ax, title, colour)
         if bins:
@@ -37,7 +37,7 @@ def reliability_table(study: Study) -> Table:
     """Return the numbers of the diagram: one row per arm and bin."""
     names = ["lower", "upper", "pictures", "confidence", "accuracy"]
     rows: Table = [["arm", *names]]
-    for arm, _, _ in _SIDES:
+    for arm in sides(study, "class"):
         rows += [[arm, *(each[name] for name in names)] for each in reliability_bins(study, arm)]
     return rows
 

@@ -1,74 +1,117 @@
-"""Intervals from the stored scores of single pictures: of these very models, and of the method."""
+"""What chance leaves of a difference, from the stored scores of single images: over seeds, over images, over both."""
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from knowhue.report.records import Run
-from knowhue.statistics.crossed import crossed_interval
+from knowhue.statistics.crossed import Crossed, crossed, image_interval
 from knowhue.statistics.paired import Interval
 
-COLUMNS: Mapping[str, str] = {"ab_l1": "ab_l1", "balanced_accuracy": "correct"}
-"""The column of `per_image.csv` whose mean (for `correct`: over classes) a primary metric is."""
+FEWEST_IMAGES = 20
+"""Fewer say too little about other images for any interval over them."""
+
+
+class Column(NamedTuple):
+    """The column of `per_image.csv` whose mean a metric is; with classes, over the labelled images alone."""
+
+    name: str
+    of_labelled: bool = False
+    by_class: bool = False
+
+
+COLUMNS: Mapping[str, Column] = {
+    **{
+        name: Column(name)
+        for name in ("ab_l1", "ciede2000", "psnr_rgb", "ssim_rgb", "stlpips_alex", "lpips_alex")
+    },
+    **{name: Column(name) for name in ("adversarial", "colourfulness", "colourfulness_absolute")},
+    "cross_entropy": Column("cross_entropy", of_labelled=True),
+    "accuracy": Column("correct", of_labelled=True),
+    "balanced_accuracy": Column("correct", of_labelled=True, by_class=True),
+}
 
 Pairs = Sequence[tuple[Run, Run]]
 
 
-def picture_interval(pairs: Pairs, column: str) -> Interval | None:
-    """Return the 95 % normal interval of the mean difference over the pictures of these runs.
+class Bounds(NamedTuple):
+    """An interval of a mean difference, and what it speaks for.
 
-    Differences are averaged over seeds first, so a picture counts once. For `correct` the pictures are
-    grouped by class and each class counts the same, as in balanced accuracy; None where a score is missing.
+    Attributes:
+        interval: lower and upper end; None where there is none that is possible, and `why_not` says why.
+        level: nominal coverage.
+        over: `seeds and images` (the method), `seeds` (on these test images), `images` (these trained models).
+        why_not: reason, in words.
     """
-    groups = _picture_differences(pairs, column)
-    if not groups or min(map(len, groups)) < 2:
+
+    interval: Interval | None
+    level: float
+    over: str
+    why_not: str = ""
+
+    @property
+    def title(self) -> str:
+        """Level and populations, such as `97.5 % interval over seeds and images`."""
+        return f"{100 * self.level:g} % interval over {self.over}"
+
+
+class Scores(NamedTuple):
+    """Paired differences of single images, after minus before."""
+
+    differences: np.ndarray
+    """(seeds, images)"""
+    groups: np.ndarray | None
+    """(images,) class of each where classes count the same."""
+    binary: bool
+
+    @property
+    def too_few(self) -> str:
+        """Why these are too few images to speak of others; empty where they are not."""
+        count = self.differences.shape[1]
+        if count < FEWEST_IMAGES:
+            return f"too few test images for an interval ({count}; {FEWEST_IMAGES} are needed)"
+        counts = [count] if self.groups is None else np.bincount(self.groups).tolist()
+        return "too few test images of a class for an interval (2 are needed)" if min(counts) < 2 else ""
+
+    def crossed(self) -> Crossed | None:
+        """Taken apart into seeds, images and residual; None of one seed or of too few images."""
+        return None if self.too_few else crossed(self.differences, self.groups, self.binary)
+
+    def over_images(self, level: float) -> Interval | None:
+        """The interval over images alone, which speaks for these trained models."""
+        return None if self.too_few else image_interval(self.differences, level, self.groups, self.binary)
+
+
+def image_scores(pairs: Pairs, metric: str) -> Scores | None:
+    """Return the differences of single images in a metric; None where a score is missing or the metric has none."""
+    column = COLUMNS.get(metric)
+    if column is None or not pairs:
         return None
-    centre = float(np.mean([group.mean() for group in groups]))
-    variance = sum(group.var(ddof=1) / len(group) for group in groups) / len(groups) ** 2
-    half = stats.norm.ppf(0.975) * math.sqrt(variance)
-    return float(centre - half), float(centre + half)
-
-
-def population_interval(pairs: Pairs, column: str) -> Interval | None:
-    """Return the 95 % interval of the mean difference over the populations of seeds and of pictures.
-
-    None with fewer than two seeds, or where a score is missing; `correct` counts each class the same.
-    """
-    table = _table(pairs, column)
-    if table is None:
-        return None
-    differences, labels = table
-    groups = np.unique(labels, return_inverse=True)[1] if column == "correct" else None
-    return crossed_interval(differences, groups)
-
-
-def _picture_differences(pairs: Pairs, column: str) -> list[np.ndarray]:
-    """Return the second of each pair minus the first, mean over seeds: one group a class, or one of all."""
-    table = _table(pairs, column)
-    if table is None:
-        return []
-    differences, labels = table
-    return [differences[:, labels == label].mean(axis=0) for label in sorted(set(labels))]
-
-
-def _table(pairs: Pairs, column: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return differences (seeds, pictures) and the pictures' labels; None where a score is missing.
-
-    Labels are names of classes for `correct`, of which unlabelled pictures have none, and empty otherwise.
-    """
-    by_class = column == "correct"
     rows = [
-        {row["index"]: row for row in run.images if not by_class or row.get("label")}
+        {row["index"]: row for row in run.images if not column.of_labelled or row.get("label")}
         for pair in pairs
         for run in pair
     ]
-    if not rows or any(each.keys() != rows[0].keys() for each in rows):
+    if not rows[0] or any(each.keys() != rows[0].keys() for each in rows):
         return None
-    scores = [[each[index].get(column) for index in rows[0]] for each in rows]
+    scores = [[each[index].get(column.name) for index in rows[0]] for each in rows]
     if any(score is None for each in scores for score in each):
         return None
     values = np.array(scores, float)
-    labels = np.array([row.get("label", "") if by_class else "" for row in rows[0].values()])
-    return values[1::2] - values[::2], labels
+    labels = [row.get("label", "") for row in rows[0].values()]
+    groups = np.unique(labels, return_inverse=True)[1] if column.by_class else None
+    return Scores(values[1::2] - values[::2], groups, column.name == "correct")
+
+
+def possible(interval: Interval, before: float, limits: Interval) -> bool:
+    """Whether a difference from `before` can be anywhere in an interval, of a metric within `limits`.
+
+    >>> possible((-0.4, 1.2), 0.8, (0.0, 1.0)), possible((-13.0, 2.0), 12.0, (0.0, math.inf))
+    (False, False)
+    """
+    low, high = limits
+    if math.isfinite(high - low):
+        return interval[0] >= low - high and interval[1] <= high - low
+    return interval[0] >= low - before and interval[1] <= high - before

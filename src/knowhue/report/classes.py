@@ -18,6 +18,7 @@ from knowhue.report.palette import (
     say_empty,
 )
 from knowhue.report.records import Study, Table, spaced
+from knowhue.report.taught import sides
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +32,7 @@ def confusion(study: Study) -> "Figure":
     """Draw the confusion matrices of both arms side by side, each row in per cent of its class."""
     side = 0.36 * len(study.classes) if len(study.classes) <= _MANY else 4.0
     figure, axes = panels(9.2, max(side, 1.4) + 1.1, columns=2, sharey=True)
-    for ax, (arm, title, colour) in zip(axes[0], _sides("class"), strict=True):
+    for ax, (arm, title, colour) in zip(axes[0], _sides(study, "class"), strict=True):
         entitle(ax, title, colour)
         counts = confusion_counts(study, arm)
         if counts is None:
@@ -50,7 +51,7 @@ def confusion_counts(study: Study, arm: str) -> np.ndarray | None:
 def confusion_table(study: Study) -> Table:
     """Return the numbers of the matrices: one row per arm, true class and predicted class."""
     rows: Table = [["arm", "true", "predicted", "pictures"]]
-    for arm in ("class", "multi"):
+    for arm in sides(study, "class"):
         counts = confusion_counts(study, arm)
         for true, line in enumerate([] if counts is None else counts.tolist()):
             rows += [
@@ -89,8 +90,9 @@ def class_scores(study: Study, arm: str, name: str) -> np.ndarray:
     return np.array(values, float).reshape(len(runs), len(study.classes))
 
 
-def _sides(task: str) -> tuple[tuple[str, str, str], ...]:
-    return ((task, "Single-task", SINGLE), ("multi", "Multi-task", MULTI))
+def _sides(study: Study, task: str) -> tuple[tuple[str, str, str], ...]:
+    single, multi = sides(study, task)
+    return ((single, "Single-task", SINGLE), (multi, "Multi-task", MULTI))
 
 
 def _matrix(ax: "Axes", counts: np.ndarray, names: list[str], colour: str) -> None:
@@ -120,12 +122,12 @@ def _matrix(ax: "Axes", counts: np.ndarray, names: list[str], colour: str) -> No
 def _dots(ax: "Axes", study: Study, task: str, name: str, scale: float) -> None:
     places = np.arange(len(study.classes))
     centres = []
-    for arm, label, colour in _sides(task):
+    for arm, label, colour in _sides(study, task):
         scores = class_scores(study, arm, name) * scale
         if not np.isfinite(scores).any():
             continue
         centres.append(scores.mean(axis=0))
-        size = 7.5 if arm == task else 4.8  # where both agree, one rings the other
+        size = 7.5 if colour == SINGLE else 4.8  # where both agree, one rings the other
         ax.plot(centres[-1], places, "o", color=colour, markersize=size, zorder=3, label=label)
         for line in scores if len(scores) > 1 else ():
             ax.plot(line, places, "o", color=colour, markersize=3, alpha=0.35, zorder=2, markeredgewidth=0)

@@ -16,7 +16,8 @@ from knowhue.report.matched import (
     metric_label,
 )
 from knowhue.report.records import Run, Study, Table, mean
-from knowhue.report.tables import MISSING, difference, duration, number
+from knowhue.report.tables import MISSING, bounds_text, difference, duration, number
+from knowhue.report.verdicts import verdicts
 
 
 class TimeMatched(NamedTuple):
@@ -88,7 +89,7 @@ def deployment(study: Study) -> Deployment | None:
     """
     asked = questions(study)
     by_task = {name: finished_pairs(study, each) for name, each in asked.items()}
-    seeds = tuple(sorted(set.intersection(*map(set, by_task.values()))))
+    seeds = tuple(sorted(set.intersection(*map(set, by_task.values())))) if by_task else ()
     if not seeds or len({each.multi for each in asked.values()}) > 1:
         return None
     trainings = [[pairs[seed] for pairs in by_task.values()] for seed in seeds]
@@ -103,26 +104,24 @@ def deployment(study: Study) -> Deployment | None:
 
 
 def equal_pictures_rows(study: Study) -> Table:
-    """Return `equal_pictures` as text; header first."""
+    """Return `equal_pictures` as text, with the interval that the verdict quotes; header first."""
     found = {row.question: row for row in equal_pictures(study)}
-    return [
-        ["Question", "Metric", "Single-task", "Multi-task", "Difference", "95 % interval", "Seeds"],
-        *(
-            [
-                QUESTION_LABELS.get(name, name),
-                metric_label(study, asked.metric),
-                *_cells(study, found.get(name)),
-            ]
-            for name, asked in questions(study).items()
-        ),
-    ]
+    judged = verdicts(study)
+    rows: Table = [["Question", "Metric", "Single-task", "Multi-task", "Difference", "Interval", "Seeds"]]
+    for name, asked in questions(study).items():
+        cells = _cells(study, found.get(name))
+        contrast, quoted = judged[name].found, judged[name].quoted
+        if contrast is not None and quoted is not None:
+            cells[3] = bounds_text(contrast, quoted, study.metrics.get(asked.metric, {}).get("unit", ""))
+        rows.append([QUESTION_LABELS.get(name, name), metric_label(study, asked.metric), *cells])
+    return rows
 
 
 def equal_time_rows(study: Study) -> Table:
     """Return `equal_time` as text; header first."""
     found = {row.match.question: row for row in equal_time(study)}
     rows: Table = [
-        ["Question", "Metric", "Single-task", "Multi-task", "Difference", "95 % interval", "Seeds",
+        ["Question", "Metric", "Single-task", "Multi-task", "Difference", "95 % interval over seeds", "Seeds",
          "Time", "Single-task in full", "Multi-task in full", "Multi-task epochs by then"],
     ]  # fmt: skip
     for name, asked in questions(study).items():
@@ -147,10 +146,8 @@ def deployment_rows(study: Study) -> Table:
     rows.append(["Training", duration(one), duration(several), share])
     for each in found.matches:
         unit = study.metrics.get(each.metric, {}).get("unit", "")
-        gap = difference(each.single, each.multi, unit)
-        ends = interval_text(each.single, each.interval, unit)
-        sides = (number(each.multi, unit), number(each.single, unit))
-        rows.append([metric_label(study, each.metric), *sides, gap if ends == MISSING else f"{gap} ({ends})"])
+        both = (number(each.multi, unit), number(each.single, unit))
+        rows.append([metric_label(study, each.metric), *both, difference(each.single, each.multi, unit)])
     return rows
 
 

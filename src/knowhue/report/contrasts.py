@@ -1,14 +1,17 @@
 """One arm against another in one metric, paired by seed: levels, difference, and what chance leaves of it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from knowhue.plan import QUESTIONS, Question
+from knowhue.plan import QUESTIONS, SHARES, Question
 from knowhue.presets import checked
-from knowhue.report.chance import COLUMNS, Pairs, population_interval
+from knowhue.report.chance import Bounds, Pairs, Scores, image_scores, possible
 from knowhue.report.records import Run, Study
+from knowhue.statistics.crossed import Crossed, Part
 from knowhue.statistics.paired import (
     Interval,
     Wins,
@@ -20,6 +23,7 @@ from knowhue.statistics.paired import (
     wins,
 )
 
+DEFAULT_ALPHA = 0.05
 BCA_SEEDS = 20
 """Fewest seeds for which a bootstrap interval is shown: below, it covers too little."""
 
@@ -32,6 +36,7 @@ class Contrast:
         metric: a key of `METRICS`.
         arms: the two, before first.
         lower_is_better: direction of the metric.
+        limits: the least and the greatest value that the metric can have.
         seeds: of the pairs.
         scores: (seeds, 2); a diverged run has the score that was declared for it.
         diverged: runs among them that diverged.
@@ -41,6 +46,7 @@ class Contrast:
     metric: str
     arms: tuple[str, str]
     lower_is_better: bool
+    limits: Interval
     seeds: tuple[int, ...]
     scores: np.ndarray
     diverged: tuple[Run, ...]
@@ -67,21 +73,56 @@ class Contrast:
         """Whether the mean difference is an improvement."""
         return self.estimate != 0 and (self.estimate < 0) == self.lower_is_better
 
+    @cached_property
+    def images(self) -> Scores | None:
+        """Differences of single images; None for metrics without a score an image, or with a diverged run."""
+        return None if self.diverged else image_scores(self.pairs, self.metric)
+
+    @cached_property
+    def crossed(self) -> Crossed | None:
+        """What seeds and images leave to chance; None of one seed, and without scores of enough single images."""
+        return self.images and self.images.crossed()
+
     @property
-    def interval(self) -> Interval | None:
-        """95 %, over seeds, Student's t."""
+    def parts(self) -> Crossed | None:
+        """The same, of the seeds alone where no image has a score; None of one seed, or of too few images."""
+        n = len(self.seeds)
+        if self.images is not None or n < 2:
+            return self.crossed
+        over_seeds = Part(float(self.differences.var(ddof=1)) / n, n - 1)
+        return Crossed(self.estimate, n, 2, over_seeds, Part(0.0, 1), Part(0.0, n - 1))
+
+    @property
+    def speaks_for_the_method(self) -> bool:
+        """Whether the scores of single images are there, so that a sentence may go beyond these test images."""
+        return self.images is not None
+
+    def bounds(self, level: float) -> Bounds:
+        """Return the interval of the mean difference that headline, figures and tables quote.
+
+        Over seeds and images where there are scores of single images; over the images alone of one seed; over the
+        seeds alone, and so on these test images, where no image has a score. Where the interval would reach beyond
+        what the metric can be, or the images are too few, there is none.
+        """
+        over, found, why_not = "seeds", t_interval(self.differences, level), "one seed has no interval"
+        if self.images is not None:
+            over, why_not = "seeds and images", self.images.too_few
+            found = self.crossed and self.crossed.interval(level)
+            if len(self.seeds) == 1:
+                over, found = "images", self.images.over_images(level)
+        if found is not None and not possible(found, self.levels[0], self.limits):
+            found, why_not = None, "too few seeds for an interval: it would reach beyond what is possible"
+        return Bounds(found, level, over, "" if found else why_not)
+
+    @property
+    def over_seeds(self) -> Interval | None:
+        """95 %, over seeds, Student's t: on these test images."""
         return t_interval(self.differences)
 
     @property
     def bca(self) -> Interval | None:
         """The bootstrap's check of it, where there are seeds enough."""
         return bca_interval(self.differences) if len(self.seeds) >= BCA_SEEDS else None
-
-    @property
-    def population(self) -> Interval | None:
-        """95 %, over seeds and pictures; None for metrics without a score a picture, or with a diverged run."""
-        column = COLUMNS.get(self.metric)
-        return population_interval(self.pairs, column) if column and not self.diverged else None
 
     @property
     def p(self) -> float:
@@ -110,9 +151,29 @@ class Contrast:
 
 
 def questions(study: Study) -> dict[str, Question]:
-    """The questions as frozen; the usual ones in a study of an older version."""
-    frozen: Mapping[str, Mapping[str, object]] = study.settings.get("questions") or {}
-    return {name: checked(Question, values) for name, values in frozen.items()} or {**QUESTIONS}
+    """The questions as frozen; those of `QUESTIONS` where a study does not say."""
+    frozen: Mapping[str, Mapping[str, object]] | None = study.settings.get("questions")
+    return (
+        {**QUESTIONS} if frozen is None else {name: checked(Question, each) for name, each in frozen.items()}
+    )
+
+
+def question_alpha(study: Study) -> float:
+    """The level of one question: alpha, shared out among those that are asked."""
+    return study.settings.get("alpha", DEFAULT_ALPHA) / max(len(questions(study)), 1)
+
+
+def lower_is_better(study: Study, metric: str) -> bool:
+    """Whether a smaller value is the better one."""
+    usual = "lower" if metric == "ab_l1" else "higher"
+    return study.metrics.get(metric, {}).get("better", usual) == "lower"
+
+
+def limits(study: Study, metric: str) -> Interval:
+    """The least and the greatest value that a metric can have: shares are within 0 and 1, no error is below 0."""
+    if metric in SHARES or study.metrics.get(metric, {}).get("unit") == "share":
+        return 0.0, 1.0
+    return (0.0, math.inf) if lower_is_better(study, metric) else (-math.inf, math.inf)
 
 
 def contrast(study: Study, metric: str, before: str, after: str) -> Contrast | None:
@@ -131,9 +192,17 @@ def contrast(study: Study, metric: str, before: str, after: str) -> Contrast | N
         pairs += [] if lost else [runs]
     if not seeds:
         return None
-    lower = study.metrics.get(metric, {}).get("better", "lower" if metric == "ab_l1" else "higher") == "lower"
+    lower = lower_is_better(study, metric)
+    reach = limits(study, metric)
     return Contrast(
-        metric, (before, after), lower, tuple(seeds), np.array(scores, float), tuple(diverged), tuple(pairs)
+        metric,
+        (before, after),
+        lower,
+        reach,
+        tuple(seeds),
+        np.array(scores, float),
+        tuple(diverged),
+        tuple(pairs),
     )
 
 

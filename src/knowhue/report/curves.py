@@ -8,6 +8,7 @@ import numpy as np
 
 from knowhue.report.palette import MULTI, MUTED, RULE, SHADE, SINGLE, SMALL, TEXT, entitle, panels, say_empty
 from knowhue.report.records import Run, Study, Table, spaced
+from knowhue.report.taught import sides
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +66,7 @@ def judgements(study: Study) -> "Figure":
 def curve_table(study: Study, task: str, part: str, names: Sequence[str]) -> Table:
     """Return the numbers behind the curves: one row per arm, seed and epoch."""
     rows: Table = [["arm", "seed", "epoch", "phase", *names]]
-    for arm in (task, "multi"):
+    for arm in sides(study, task):
         for run in study.of(arm):
             for line in run.log:
                 values = [line.get(part, {}).get(name) for name in names]
@@ -85,7 +86,8 @@ def _curves(ax: "Axes", study: Study, panel: Panel) -> None:
     """Draw one quantity of the single-task and the multi-task arm, with phases and trivial baselines."""
     last_frozen, last = _phases(study)
     ends = []
-    for arm, label, colour in (("multi", "Multi-task", MULTI), (panel.task, "Single-task", SINGLE)):
+    single, multi = sides(study, panel.task)
+    for arm, label, colour in ((multi, "Multi-task", MULTI), (single, "Single-task", SINGLE)):
         runs = [run for run in study.of(arm) if len(_values(run, panel))]
         for run in runs if len(runs) > 1 else ():
             curve = _values(run, panel)
@@ -93,7 +95,7 @@ def _curves(ax: "Axes", study: Study, panel: Panel) -> None:
         if runs:
             # An unfinished seed has its thin line; in the mean it would cut every other seed short.
             centre = _mean_curve([_values(run, panel) for run in [r for r in runs if r.finished] or runs])
-            _two_phases(ax, centre, last_frozen, colour, dashed=arm != "multi")
+            _two_phases(ax, centre, last_frozen, colour, dashed=arm == single)
             ends.append((float(centre[np.isfinite(centre)][-1]), label, colour))
     if not ends:
         say_empty(ax, "No run with this quantity yet")

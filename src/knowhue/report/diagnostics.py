@@ -133,7 +133,9 @@ def seed_diagnostics_rows(study: Study, arm: str = "multi") -> Table:
 
 def diagnostic_means_rows(study: Study, arm: str = "multi") -> Table:
     """Return `diagnostic_means` as text, one row a diagnostic; header first."""
-    rows: Table = [["Diagnostic", "Mean over seeds", "95 % interval", "Lowest seed", "Highest seed", "Seeds"]]
+    rows: Table = [
+        ["Diagnostic", "Mean over seeds", "95 % interval over seeds", "Lowest", "Highest", "Seeds"]
+    ]
     for row in diagnostic_means(study, arm):
         title = "Share of fine-tuning time, %" if row.name == COST else DIAGNOSTICS[row.name].title
         ends = " to ".join(_text(row.name, end) for end in row.interval) if row.interval else MISSING

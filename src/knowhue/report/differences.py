@@ -40,6 +40,10 @@ class Measure(NamedTuple):
         """Return a score as text."""
         return f"{self.scale * value:.{self.places}f}"
 
+    def amount(self, value: float) -> str:
+        """Return a difference without its sign, with its unit."""
+        return f"{self.level(value)} {self.difference_unit}".strip()
+
     def signed(self, value: float) -> str:
         """Return a difference as text."""
         text = f"{self.scale * value:+.{self.places}f}".replace("-", "−")
@@ -51,7 +55,7 @@ def measure(study: Study, asked: Question) -> Measure:
     about = study.metrics.get(asked.metric, {})
     title = _TITLES.get(asked.metric, str(about.get("title", spaced(asked.metric).capitalize())))
     unit = about.get("unit", _UNITS.get(asked.metric, ""))
-    scale, shown, between = (100, "%", "percentage points") if unit == "share" else (1, unit, unit)
+    scale, shown, between = (100, "%", "points") if unit == "share" else (1, unit, unit)
     return Measure(title, shown, between, scale, max(1 - math.floor(math.log10(scale * asked.sesoi)), 0))
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from knowhue.report.records import Study, spaced
 from knowhue.report.tables import BASELINE_LABELS, number, with_spread
+from knowhue.report.taught import sides
 
 Entries = Mapping[str, Mapping[str, Any]]
 
@@ -45,13 +46,13 @@ def has_fid(study: Study) -> bool:
 
 
 def _row(study: Study, name: str, entries: list[Entries], baselines: list[Entries]) -> dict[str, Any]:
-    sides = [
+    values = [
         [run.scores.get("distribution", {}).get(name, {}).get("value") for run in study.finished(arm)]
-        for arm in ("colour", "multi")
+        for arm in sides(study, "colour")
     ]
     return {
         "title": next(each[name]["title"] for each in entries if name in each),
-        "scores": [with_spread(side) for side in sides],
+        "scores": [with_spread(side) for side in values],
         "baselines": [number(each.get(name, {}).get("value")) for each in baselines],
     }
 

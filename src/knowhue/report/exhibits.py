@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from knowhue.report.calibration import reliability_table
 from knowhue.report.classes import confusion_table, per_class_table
+from knowhue.report.contrasts import question_alpha
 from knowhue.report.curves import curve_table
 from knowhue.report.diagram import plain, setup_table
 from knowhue.report.extremes import extremes_table
@@ -12,6 +13,7 @@ from knowhue.report.forest import forest_table
 from knowhue.report.label_fraction import label_fraction_table
 from knowhue.report.pictures import sample_table
 from knowhue.report.records import Study, Table
+from knowhue.report.taught import sides
 from knowhue.report.transfer import transfer_table
 
 
@@ -34,7 +36,7 @@ EXHIBITS: dict[str, Exhibit] = {
         "Seed by seed.",
         "Each thin line is a seed, from its single-task to its multi-task model; orange seeds improve, gray ones do "
         "not, and the black line is the mean. On the right are the differences of the same seeds and their mean with "
-        "its 95\u00a0% interval (thick: over seeds; thin: over seeds and pictures). Inside the shaded band a "
+        "its interval at the level of the verdict (thick) and at that of equivalence (thin). In the shaded band a "
         "difference is smaller than the smallest one that matters, fixed beforehand.",
         transfer_table,
         wide=True,
@@ -43,8 +45,8 @@ EXHIBITS: dict[str, Exhibit] = {
         ("forest",),
         "All arms.",
         "Every arm that trains both tasks against the single-task model: mean paired difference over seeds and its "
-        "95\u00a0% interval (Student\u2019s t). Orange is the question itself. Rows in gray learn this very task from "
-        "other targets (a placebo, or fewer labels), so their difference says nothing about transfer; an arrow is a "
+        "interval at the level of the verdict{over}. Orange is the question itself. Rows in gray learn this very task "
+        "from other targets (a placebo, fewer labels), so their difference says nothing about transfer; an arrow is a "
         "value beyond the axis. A placebo of the other task that does as well as multi-task says that no information "
         "passed between the tasks.",
         forest_table,
@@ -150,12 +152,13 @@ def facts(study: Study) -> dict[str, object]:
     )
     return {
         "seed": plain(study.shown_seed),
+        "over": f" ({100 * (1 - question_alpha(study)):g}\u00a0%)",
         "frozen": plain(frozen),
         "tuned": plain(study.config("training", "finetune", "epochs")),
         "colour_weight": plain(study.config("tasks", "weights", "colour")),
         "class_weight": plain(study.config("tasks", "weights", "class")),
-        "overlap_class": thin + (same if frozen and study.of("class") and study.of("multi") else ""),
-        "overlap_colour": thin + (same if frozen and study.of("colour") and study.of("multi") else ""),
+        "overlap_class": thin + (same if frozen and all(map(study.of, sides(study, "class"))) else ""),
+        "overlap_colour": thin + (same if frozen and all(map(study.of, sides(study, "colour"))) else ""),
         "spread": "Small dots are seeds, large ones their mean." if many else "",
         "pooled": ", all seeds together" if many else "",
     }

@@ -6,22 +6,23 @@ import numpy as np
 
 from knowhue.report.palette import INK, MULTI, MUTED, SINGLE, SMALL, TEXT, bare, panels, say_empty
 from knowhue.report.records import Run, Study, Table
+from knowhue.report.taught import sides
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_SIDES = (("colour", "Single-task", SINGLE), ("multi", "Multi-task", MULTI))
+_NAMES = (("Single-task", SINGLE), ("Multi-task", MULTI))
 
 
 def extremes(study: Study) -> "Figure":
     """Draw each arm's best and worst colourings of the shown seed above the true pictures."""
-    runs = [study.shown(arm) for arm, _, _ in _SIDES]
+    runs = [study.shown(arm) for arm in sides(study, "colour")]
     count = max([len(_errors(run)) for run in runs] + [2])
     figure, axes = panels(9.2, 9.2 / count * 4 + 1.0, rows=4, columns=count)
     for ax in axes.flat:
         bare(ax)
-    for row, run, (_, title, colour) in zip((0, 2), runs, _SIDES, strict=True):
+    for row, run, (title, colour) in zip((0, 2), runs, _NAMES, strict=True):
         axes[row, 0].set_ylabel(title, color=colour, fontsize=TEXT, fontweight="bold")
         axes[row + 1, 0].set_ylabel("Truth", color=MUTED, fontsize=SMALL)
         if run is None or not len(_errors(run)):
@@ -39,7 +40,7 @@ def extremes(study: Study) -> "Figure":
 def extremes_table(study: Study) -> Table:
     """Return every picture's error of the shown seed, best first: one row per arm and picture."""
     rows: Table = [["arm", "seed", "picture", "label", "ab_l1"]]
-    for arm, _, _ in _SIDES:
+    for arm in sides(study, "colour"):
         run = study.shown(arm)
         images = [row for row in run.images if row.get("ab_l1") is not None] if run else []
         for row in sorted(images, key=lambda row: row["ab_l1"]):

@@ -1,12 +1,11 @@
 """Every arm against the single-task arm of each question, with the placebos that must show nothing."""
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from knowhue.report.contrasts import Contrast, primary, questions
+from knowhue.report.contrasts import Contrast, primary, question_alpha, questions
 from knowhue.report.differences import (
     Measure,
     head,
@@ -28,23 +27,12 @@ from knowhue.report.palette import (
     say_empty,
 )
 from knowhue.report.records import Study, Table
-from knowhue.report.taught import asked_of, labelled_share, placebo, tasks
+from knowhue.report.taught import arm_name, asked_of, labelled_share, placebo, tasks
 from knowhue.statistics.multiplicity import benjamini_hochberg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_NAMES = {
-    "multi": "multi-task",
-    "placebo-labels": "placebo: shuffled labels",
-    "placebo-colours": "placebo: another picture's colours",
-    "multi-pcgrad": "multi-task, PCGrad",
-}
-_PATTERNS = {
-    r"multi-class(.+)": r"multi-task, class weight \1",
-    r"multi-labels(.+)": r"multi-task, \1 % of the labels",
-}
 
 
 @dataclass(frozen=True)
@@ -55,22 +43,9 @@ class Row:
     arm: str
     found: Contrast
     primary: bool
-    """Whether it is the question itself, judged by Holm's adjustment and not by Benjamini and Hochberg's."""
+    """Whether it is the question itself, judged at its share of alpha and not by Benjamini and Hochberg."""
     same_targets: bool
     """Whether it learns the task from the same targets as the single-task arm; otherwise the difference is theirs."""
-
-
-def arm_name(arm: str) -> str:
-    """Return an arm in words.
-
-    The names are the keys of `presets.ARMS`, and those that `plan.make_plan` gives to its grid of task weights;
-    an arm that a user has named keeps its name.
-
-    >>> arm_name("multi-class0.5"), arm_name("mine")
-    ('multi-task, class weight 0.5', 'mine')
-    """
-    found = (re.sub(pattern, text, arm) for pattern, text in _PATTERNS.items() if re.fullmatch(pattern, arm))
-    return _NAMES.get(arm) or next(found, arm)
 
 
 def forest_rows(study: Study) -> list[Row]:
@@ -93,7 +68,8 @@ def forest_table(study: Study) -> Table:
     primary question nor a comparison with other targets, where a difference is certain.
     """
     header = ["question", "metric", "arm", "name", "against", "same_targets", "seeds", "diverged"]
-    table: Table = [[*header, "difference", "low", "high", "p", "p_adjusted", "d_z", "wins"]]
+    table: Table = [[*header, "difference", "low", "high", "level", "over", "p", "p_adjusted", "d_z", "wins"]]
+    level = 1 - question_alpha(study)
     rows = forest_rows(study)
     adjusted = benjamini_hochberg(
         {f"{row.question} {row.arm}": row.found.p for row in rows if row.same_targets and not row.primary}
@@ -103,7 +79,9 @@ def forest_table(study: Study) -> Table:
         about = [row.question, found.metric, row.arm, arm_name(row.arm), found.arms[0], row.same_targets]
         counts = [len(found.seeds), len(found.diverged)]
         tests = [found.p, adjusted.get(f"{row.question} {row.arm}"), found.effect, found.wins.count]
-        table.append([*about, *counts, found.estimate, *(found.interval or (None, None)), *tests])
+        bounds = found.bounds(level)
+        ends = [*(bounds.interval or (None, None)), level, bounds.over]
+        table.append([*about, *counts, found.estimate, *ends, *tests])
     return table
 
 
@@ -139,13 +117,15 @@ def _column(ax: "Axes", study: Study, rows: list[Row], arms: list[str]) -> None:
 
     asked, lower = questions(study)[rows[0].question], rows[0].found.lower_is_better
     said = measure(study, asked)
+    level = 1 - question_alpha(study)
     likes = [row.found for row in rows if row.same_targets]
-    values = [said.scale * value for each in likes for value in (each.estimate, *(each.interval or ()))]
+    ends = [end for each in likes for end in each.bounds(level).interval or ()]
+    values = [said.scale * value for value in (*(each.estimate for each in likes), *ends)]
     ax.set(xlim=limits(values, said.scale * asked.sesoi), ylim=(len(arms) - 0.5, -0.9))
     shade_margin(ax, said.scale * asked.sesoi)
     planned = len(study.settings.get("seeds", ()))
     for row in rows:
-        _line(ax, row, said, arms.index(row.arm), planned)
+        _line(ax, row, said, arms.index(row.arm), planned, level)
     names = [arm_name(arm) for arm in arms]
     ax.set_yticks(range(len(arms)), names, fontsize=SMALL)
     ax.spines["left"].set_visible(False)
@@ -156,15 +136,16 @@ def _column(ax: "Axes", study: Study, rows: list[Row], arms: list[str]) -> None:
     name_directions(ax, lower)
 
 
-def _line(ax: "Axes", row: Row, said: Measure, height: float, planned: int) -> None:
+def _line(ax: "Axes", row: Row, said: Measure, height: float, planned: int, level: float) -> None:
     """Draw one comparison; one that leaves the panel is an arrow at its edge, and its number says how far."""
     low, high = ax.get_xlim()
     value = said.scale * row.found.estimate
     colour = MULTI if row.primary else INK if row.same_targets else MUTED
     inside = PAPER if row.found.diverged else colour
     if low <= value <= high:
-        if row.found.interval:
-            ends = np.clip(said.scale * np.array(row.found.interval), low, high)
+        interval = row.found.bounds(level).interval
+        if interval:
+            ends = np.clip(said.scale * np.array(interval), low, high)
             ax.plot(ends, [height, height], color=colour, linewidth=2, zorder=3, label="interval")
         ax.plot(
             value, height, "o", color=colour, markersize=6, markerfacecolor=inside, zorder=4, label="estimate"
@@ -174,14 +155,16 @@ def _line(ax: "Axes", row: Row, said: Measure, height: float, planned: int) -> N
         ax.plot(edge, height, marker, color=colour, markersize=5, clip_on=False, zorder=4, label="beyond")
     weight = "bold" if row.primary else "normal"
     ax.annotate(
-        _numbers(row.found, said, planned), (1, height), xycoords=("axes fraction", "data"), xytext=(8, 0),
+        _numbers(row.found, said, planned, level), (1, height), xycoords=("axes fraction", "data"), xytext=(8, 0),
         textcoords="offset points", va="center", color=colour, fontsize=SMALL, fontweight=weight,
         annotation_clip=False,
     )  # fmt: skip
 
 
-def _numbers(found: Contrast, said: Measure, planned: int) -> str:
+def _numbers(found: Contrast, said: Measure, planned: int, level: float) -> str:
     """Return difference and interval as text, with the seeds where they are fewer than planned."""
-    ends = " to ".join(said.signed(end) for end in found.interval or ())
+    bounds = found.bounds(level)
+    ends = " to ".join(said.signed(end) for end in bounds.interval or ())
+    none = "one seed" if len(found.seeds) < 2 else "no interval"
     seeds = f", {len(found.seeds)} of {planned} seeds" if len(found.seeds) < planned else ""
-    return f"{said.signed(found.estimate)} ({ends or 'one seed'}{seeds})"
+    return f"{said.signed(found.estimate)} ({ends or none}{seeds})"

@@ -11,8 +11,9 @@ from knowhue.plan import RESERVED, Plan
 from knowhue.presets import checked
 from knowhue.report.contrasts import questions
 from knowhue.report.matched import metric_label
-from knowhue.report.records import ARM_LABELS, Row, Run, Study, Table
+from knowhue.report.records import Row, Run, Study, Table, plural
 from knowhue.report.tables import number
+from knowhue.report.taught import arm_label
 from knowhue.runs import run_folder
 from knowhue.storage import read_json
 
@@ -93,7 +94,8 @@ def cells_sentence(study: Study) -> str:
     sums = {text: sum(getattr(each, key) for each in counts) for key, text in words.items()}
     said = [f"{count} {text}" for text, count in sums.items() if count or text == "finished"]
     seeds = len(study.settings.get("seeds", ()))
-    return f"Planned: {planned} runs ({_plural(len(counts), 'arm')}, {_plural(seeds, 'seed')}); {', '.join(said)}."
+    cells = f"{plural(len(counts), 'arm')}, {plural(seeds, 'seed')}"
+    return f"Planned: {plural(planned, 'run')} ({cells}); {', '.join(said)}."
 
 
 def read_gates(folder: Path) -> dict[int, dict[str, Any]]:
@@ -156,7 +158,7 @@ def exploratory_runs(folder: Path, study: Study) -> list[ExploratoryRun]:
 def cell_rows(study: Study) -> Table:
     """Return `cell_counts` as text; header first."""
     header = ["Arm", "Planned", "Finished", "Diverged", "Not finished", "Not started", "Other settings"]
-    return [header, *([ARM_LABELS.get(each.arm, each.arm), *each[1:]] for each in cell_counts(study))]
+    return [header, *([arm_label(study, each.arm), *each[1:]] for each in cell_counts(study))]
 
 
 def exploratory_rows(folder: Path, study: Study) -> Table:
@@ -205,10 +207,6 @@ def _count(arm: str, runs: Sequence[Run]) -> CellCount:
     states = Counter(run.state if run.same_settings else "other" for run in runs)
     named = (states[name] for name in ("finished", "diverged", "running", "missing", "other"))
     return CellCount(arm, len(runs), *named)
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _seeds(seeds: Iterable[int]) -> str:

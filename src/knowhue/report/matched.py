@@ -7,7 +7,7 @@ import numpy as np
 
 from knowhue.plan import Question
 from knowhue.report.records import Run, Study, spaced
-from knowhue.report.tables import MISSING, difference, number
+from knowhue.report.tables import MISSING, difference
 from knowhue.statistics.paired import Interval, t_interval
 
 QUESTION_LABELS = {"colour": "Colouring", "class": "Classification"}
@@ -58,12 +58,6 @@ def metric_label(study: Study, metric: str) -> str:
     return f"{about.get('title', spaced(metric))}{f', {unit}' if unit else ''}"
 
 
-def lower_is_better(study: Study, metric: str) -> bool:
-    """Whether a smaller value is the better one."""
-    usual = "lower" if metric == "ab_l1" else "higher"
-    return study.metrics.get(metric, {}).get("better", usual) == "lower"
-
-
 def interval_text(level: float | None, interval: Interval | None, unit: str = "") -> str:
     """Return an interval of a difference, with as many places as the level that it is a difference from.
 
@@ -73,12 +67,3 @@ def interval_text(level: float | None, interval: Interval | None, unit: str = ""
     if level is None or interval is None:
         return MISSING
     return " to ".join(difference(level, level + end, unit) for end in interval)
-
-
-def p_text(p: float | None) -> str:
-    """Return a p value as text.
-
-    >>> p_text(0.0156), p_text(0.0001), p_text(None)
-    ('0.016', '<0.001', '–')
-    """
-    return "<0.001" if p is not None and p < 0.0005 else number(p)

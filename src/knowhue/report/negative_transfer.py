@@ -6,19 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowhue.plan import Question
-from knowhue.report.contrasts import Contrast, primary, questions
+from knowhue.report.contrasts import Contrast, lower_is_better, primary, questions
 from knowhue.report.matched import (
     QUESTION_LABELS,
     Matched,
     finished_pairs,
     interval_text,
-    lower_is_better,
     matched,
     metric_label,
-    p_text,
 )
 from knowhue.report.records import Study, Table, spaced
-from knowhue.report.tables import MISSING, difference, number
+from knowhue.report.tables import MISSING, difference, number, p_text
 from knowhue.statistics.flips import flips
 from knowhue.statistics.multiplicity import benjamini_hochberg
 from knowhue.statistics.paired import Interval, Share, sign_flip_p, t_interval
@@ -152,7 +150,7 @@ def seed_transfer_rows(study: Study) -> Table:
 
 def class_transfer_rows(study: Study) -> Table:
     """Return `class_transfer` as text; header first."""
-    rows: Table = [["Class", "Score", "Single-task", "Multi-task", "Difference", "95 % interval", "p",
+    rows: Table = [["Class", "Score", "Single-task", "Multi-task", "Difference", "95 % interval over seeds", "p",
                     "p, adjusted", "Seeds", ""]]  # fmt: skip
     for row in class_transfer(study):
         match, unit = row.match, "share" if row.match.metric == "accuracy" else ""
@@ -169,8 +167,8 @@ def class_transfer_rows(study: Study) -> Table:
 
 def picture_flips_rows(study: Study) -> Table:
     """Return `picture_flips` as text, in per cent of the pictures; header first."""
-    rows: Table = [["Class", "Pictures", "Right to wrong, %", "Wrong to right, %", "Net, points", "95 % interval",
-                    "Seeds"]]  # fmt: skip
+    rows: Table = [["Class", "Pictures", "Right to wrong, %", "Wrong to right, %", "Net, points",
+                    "95 % interval over seeds", "Seeds"]]  # fmt: skip
     for row in picture_flips(study):
         shares = [number(row.right_to_wrong, "share"), number(row.wrong_to_right, "share")]
         net = [difference(0.0, row.net, "share"), interval_text(0.0, row.interval, "share")]

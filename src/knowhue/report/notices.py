@@ -2,16 +2,22 @@
 
 from collections.abc import Sequence
 
-from knowhue.report.records import ARM_LABELS, Run, Study
+from knowhue.report.contrasts import questions
+from knowhue.report.matched import metric_label
+from knowhue.report.records import Run, Study, spaced
+from knowhue.report.secondary import metric_names
+from knowhue.report.tables import number
+from knowhue.report.taught import arm_label, sides
+from knowhue.report.verdicts import beaten, levels
 
 
 def warnings(study: Study) -> list[tuple[str, str]]:
     """Return (who, what): runs that are not whole, and what training warned about, by arm and kind."""
-    found = [
-        (label, "is not part of this study.") for arm, label in ARM_LABELS.items() if arm not in study.runs
-    ]
+    found = [(title, "is not asked: its arms are not part of this study.")
+             for name, title in _TASKS.items() if name not in questions(study)]  # fmt: skip
+    found += _worse_than_trivial(study)
     for arm in study.runs:
-        label = ARM_LABELS.get(arm, arm)
+        label = arm_label(study, arm)
         for run in study.of(arm):
             if not run.finished:
                 found.append((f"{label}, seed {run.seed}", _STATES.get(run.state, run.state)))
@@ -21,6 +27,33 @@ def warnings(study: Study) -> list[tuple[str, str]]:
     return found
 
 
+def _worse_than_trivial(study: Study) -> list[tuple[str, str]]:
+    """Name every metric in which an arm of a question is no better than what is had without a model, once each."""
+    rows = []
+    for question in questions(study):
+        arms = sides(study, question)
+        for metric in dict.fromkeys(name for arm in arms for name in metric_names(study, arm)):
+            about = study.metrics.get(metric, {})
+            if about.get("better") not in ("lower", "higher") or about.get("task", question) != question:
+                continue
+            scores, unit = levels(study, metric, arms), about.get("unit", "")
+            losers = beaten(study, metric, scores)
+            if losers:
+                names = " and ".join(
+                    f"{('single-task', 'multi-task')[place]} {number(scores[place], unit)}"
+                    for place in losers
+                )
+                floors = dict.fromkeys(name for each in losers.values() for name in each)
+                trivial = ", ".join(
+                    f"{spaced(name)} {number(study.baselines[name].get(metric), unit)}" for name in floors
+                )
+                rows.append(
+                    (metric_label(study, metric), f"{names} no better than a trivial baseline ({trivial}).")
+                )
+    return rows
+
+
+_TASKS = {"colour": "The question about colouring", "class": "The question about classification"}
 _OTHER_SETTINGS = "was made with other settings than this study's; train it again."
 _STATES = {
     "running": "is not finished: its curves are shown, its scores are not used.",

@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from knowhue.report.contrasts import questions
-from knowhue.report.matched import interval_text, lower_is_better, metric_label
-from knowhue.report.records import ARM_LABELS, Run, Study, Table
+from knowhue.report.contrasts import lower_is_better, questions
+from knowhue.report.matched import interval_text, metric_label
+from knowhue.report.records import Run, Study, Table
 from knowhue.report.tables import difference, number
+from knowhue.report.taught import arm_label
 from knowhue.statistics.paired import Interval, t_interval
 
 
@@ -47,13 +48,22 @@ def optimism(study: Study) -> list[Optimism]:
 def optimism_rows(study: Study) -> Table:
     """Return `optimism` as text; header first."""
     rows: Table = [
-        ["Arm", "Metric", "Last epoch", "Best epoch", "Optimism", "95 % interval", "Best at", "Seeds"]
+        [
+            "Arm",
+            "Metric",
+            "Last epoch",
+            "Best epoch",
+            "Optimism",
+            "95 % interval over seeds",
+            "Best at",
+            "Seeds",
+        ]
     ]
     for row in optimism(study):
         unit = study.metrics.get(row.metric, {}).get("unit", "")
         first, latest = min(row.best_epochs), max(row.best_epochs)
         rows.append([
-            ARM_LABELS.get(row.arm, row.arm),
+            arm_label(study, row.arm),
             metric_label(study, row.metric),
             number(row.last, unit),
             number(row.best, unit),

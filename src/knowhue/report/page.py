@@ -8,9 +8,10 @@ from typing import Any
 from markupsafe import Markup
 
 from knowhue.csv_text import to_csv
-from knowhue.plan import MIN_SEEDS
 from knowhue.report import tables
 from knowhue.report.answers import Answer, answer
+from knowhue.report.contrasts import lower_is_better, question_alpha, questions
+from knowhue.report.differences import measure
 from knowhue.report.distances import distance_table, has_fid, not_computed, perceptual_provenance
 from knowhue.report.evidence import chapters, frozen
 from knowhue.report.exhibits import EXHIBITS, Exhibit, facts
@@ -20,13 +21,14 @@ from knowhue.report.label_fraction import has_label_fractions
 from knowhue.report.notices import warnings
 from knowhue.report.pictures import has_second
 from knowhue.report.reading import read_study
-from knowhue.report.records import ARM_LABELS, TASK_METRICS, Study
+from knowhue.report.records import Study
 from knowhue.report.results import results_table
 from knowhue.report.splits import image_sentences
 from knowhue.report.svg import to_svg
 from knowhue.report.template import fill
 from knowhue.report.verdicts import verdicts
 from knowhue.runs import REPORT_LOCK, REPORT_S, locked, read_description
+from knowhue.statistics.verdicts import fewest_seeds
 from knowhue.storage import replacing, write_json
 
 _LONGEST_LIST = 300
@@ -74,14 +76,17 @@ def _content(study: Study) -> dict[str, Any]:
     left_out = study.prepared.get("left_out", ())
     return {
         "study": study,
-        "arm_labels": ARM_LABELS,
         "answers": _answers(study),
         "chapters": chapters(study),
         "frozen": frozen(study),
         "many_seeds": len(study.settings.get("seeds", ())) > 1,
         "many_arms": len({row.arm for row in forest_rows(study)}) > 1,
         "label_fractions": has_label_fractions(study),
-        "min_seeds": MIN_SEEDS,
+        "min_seeds": fewest_seeds(question_alpha(study)),
+        "words": {question: measure(study, asked) for question, asked in questions(study).items()},
+        "lower": {
+            question: lower_is_better(study, asked.metric) for question, asked in questions(study).items()
+        },
         "figures": {name: _figure(study, exhibit) for name, exhibit in EXHIBITS.items()},
         "scores": tables.score_tables(study),
         "number": tables.number,
@@ -107,7 +112,7 @@ def _content(study: Study) -> dict[str, Any]:
 
 def _answers(study: Study) -> dict[str, Answer]:
     judged = verdicts(study)
-    return {question: answer(study, question, judged) for question in TASK_METRICS}
+    return {question: answer(study, question, judged) for question in judged}
 
 
 def _figure(study: Study, exhibit: Exhibit) -> dict[str, Any]:

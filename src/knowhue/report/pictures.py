@@ -6,6 +6,7 @@ import numpy as np
 
 from knowhue.report.palette import INK, MULTI, MUTED, SINGLE, SMALL, TEXT, bare, panels, say_empty
 from knowhue.report.records import Run, Study, Table, spaced
+from knowhue.report.taught import sides
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +34,7 @@ def has_second(study: Study) -> bool:
 def sample_table(study: Study) -> Table:
     """Return what was predicted for the sample pictures: one row per arm and picture, the shown seed."""
     rows: Table = [["picture", "true class", "arm", "seed", "predicted class", "probability"]]
-    for arm in ("class", "multi"):
+    for arm in sides(study, "class"):
         run = study.shown(arm)
         for place, index in enumerate(study.samples.get("index", ())):
             predicted, probability = _prediction(study, run, int(index))
@@ -61,7 +62,7 @@ def _grid(study: Study, nth: int) -> "Figure":
 
 def _row(axes: np.ndarray, study: Study, place: int) -> None:
     index = int(study.samples["index"][place])
-    single, multi = study.shown("colour"), study.shown("multi")
+    single, multi = (study.shown(arm) for arm in sides(study, "colour"))
     pictures = (
         study.samples["gray"][place],
         _coloured(single, index),
@@ -76,8 +77,8 @@ def _row(axes: np.ndarray, study: Study, place: int) -> None:
             ax.imshow(picture, interpolation="none")
             bare(ax)
     truth = _truth(study, place)
-    _under(axes[1], truth, _prediction(study, study.shown("class"), index))
-    _under(axes[2], truth, _prediction(study, multi, index))
+    for ax, arm in zip(axes[1:3], sides(study, "class"), strict=True):
+        _under(ax, truth, _prediction(study, study.shown(arm), index))
     axes[3].set_xlabel(spaced(truth), color=INK, fontsize=SMALL, labelpad=3)
 
 

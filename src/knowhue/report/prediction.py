@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from knowhue.plan import MIN_SEEDS
 from knowhue.report.contrasts import primary, questions
 from knowhue.report.diagnostics import DIAGNOSTICS, seed_diagnostics
-from knowhue.report.matched import QUESTION_LABELS, p_text
+from knowhue.report.matched import QUESTION_LABELS
 from knowhue.report.records import Study, Table
-from knowhue.report.tables import MISSING
+from knowhue.report.tables import MISSING, p_text
 
+FEWEST = 7
+"""Seeds; with them a rank correlation reaches p = .05 from .79 on."""
 RESAMPLES = 9999  # all pairings of 7 seeds are 5040, so p is exact there, and drawn beyond
 LEVEL = 0.05
 
@@ -83,7 +84,7 @@ def _transfer(study: Study, question: str) -> dict[int, float]:
 
 
 def _predict(name: str, question: str, known: Sequence[tuple[float, float]]) -> Prediction:
-    if len(known) < MIN_SEEDS:
+    if len(known) < FEWEST:
         return Prediction(name, question, len(known), None, None, "too few seeds")
     promise = DIAGNOSTICS[name].promise.get(question, 0)
     first, second = np.array(known, float).T

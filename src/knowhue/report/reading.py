@@ -1,6 +1,7 @@
 """Read the files of a study into plain values, in whatever state they are."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ def read_study(folder: Path) -> Study:
         metrics=_optional_json(folder / "metrics.json"),
         samples=_arrays(folder / "pictures" / "samples.npz"),
         gates=read_gates(folder),
+        head_seconds=_head_seconds(folder, settings["seeds"]),
     )
     return replace(study, exploratory=exploratory_rows(folder, study))
 
@@ -78,6 +80,11 @@ def _find_run(root: Path, settings: Row, arm: str, seed: int) -> tuple[Path | No
     return (others[-1], False) if others else (None, True)
 
 
+def _head_seconds(folder: Path, seeds: Sequence[int]) -> float:
+    paths = [path for seed in seeds for path in folder.glob(f"heads/*/seed-{seed}-*/status.json")]
+    return sum(read_json(path).get("seconds", {}).get("heads") or 0.0 for path in paths)
+
+
 def _optional_json(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
@@ -101,7 +108,7 @@ def _cell(column: str, text: str) -> Any:
         return {"true": 1.0, "1": 1.0, "false": 0.0, "0": 0.0}.get(text.strip().lower())
     if column == "index":
         return int(text)
-    if column in ("ab_l1", "probability"):
-        number = float(text) if text.strip() else math.nan
-        return number if math.isfinite(number) else None
-    return text
+    if column in ("path", "label", "predicted"):
+        return text
+    number = float(text) if text.strip() else math.nan
+    return number if math.isfinite(number) else None

@@ -11,10 +11,6 @@ Arrays = Mapping[str, np.ndarray]
 Table = list[list[Any]]
 """Rows of cells, the header first; `None` is an empty cell."""
 
-ARM_LABELS = {"class": "Single-task classification", "colour": "Single-task colouring", "multi": "Multi-task"}
-TASK_METRICS = {"colour": "ab_l1", "class": "balanced_accuracy"}
-"""The primary metric of each question; the arm of the same name is its single-task side."""
-
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -40,6 +36,9 @@ class Run:
 
     def metric(self, name: str) -> float | None:
         """Return a score of the whole split that is reported on, or None where there is none."""
+        if name == "recognition":
+            shown_to = list(self.scores.get("recognition", {}).values())
+            return shown_to[0].get("accuracy") if shown_to else None
         return self.scores.get("metrics", {}).get(name)
 
 
@@ -55,6 +54,8 @@ class Study:
     samples: Arrays = field(default_factory=dict)
     gates: Mapping[int, Row] = field(default_factory=dict)
     """The A/A gate of each block, by seed."""
+    head_seconds: float = 0.0
+    """Of all heads of the plan's seeds, each once, however many arms start from it."""
     exploratory: Table = field(default_factory=list)
     """Runs in the folder that the plan does not ask for."""
 
@@ -104,6 +105,15 @@ def mean(values: list[float | None]) -> float | None:
     """Return the mean; None where anything is missing, so that no failure is averaged away."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known and len(known) == len(values) else None
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun.
+
+    >>> plural(1, "seed"), plural(3, "arm")
+    ('1 seed', '3 arms')
+    """
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def spaced(name: str) -> str:

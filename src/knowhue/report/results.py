@@ -3,9 +3,12 @@
 from typing import Any
 
 from knowhue.report.answers import answer
-from knowhue.report.contrasts import primary, questions
-from knowhue.report.records import TASK_METRICS, Study, mean
-from knowhue.report.verdicts import Verdict, verdicts
+from knowhue.report.chance import Bounds
+from knowhue.report.contrasts import questions
+from knowhue.report.headroom import headrooms
+from knowhue.report.records import Study, mean
+from knowhue.report.secondary import metric_names, secondary_results
+from knowhue.report.verdicts import Judged, verdicts
 
 
 def results_table(study: Study) -> dict[str, Any]:
@@ -13,8 +16,9 @@ def results_table(study: Study) -> dict[str, Any]:
 
     Paths: `arms.<arm>.seeds.<seed>.metrics.<metric>`, `arms.<arm>.mean.<metric>` (finished seeds),
     `arms.<arm>.seeds.<seed>.after_heads.<metric>` (before fine-tuning), `splits` (which images scores are of),
-    `baselines.<name>.<metric>`, `answers.colour` and `answers.class` (sentences), `verdicts.<question>`,
-    `timing.<arm>.<phase>` and `timing.total` (seconds, all seeds), `settings.<key>`.
+    `baselines.<name>.<metric>`; of each question that is asked, `colour` or `class`: `answers.<question>` (a sentence),
+    `verdicts.<question>` (a `Word`, or `missing`), `tests.<question>` (all that the verdict rests on);
+    `secondary` (a list), `timing.<arm>.<phase>` and `timing.total` (seconds, all seeds), `settings.<key>`.
     A missing number is null.
     """
     asked = {
@@ -22,7 +26,7 @@ def results_table(study: Study) -> dict[str, Any]:
         for key in ("name", "preset", "command", "version", "created", "purpose", "tuned_on_seeds")
     }
     judged = verdicts(study)
-    answers = {question: answer(study, question, judged) for question in TASK_METRICS}
+    answers = {question: answer(study, question, judged) for question in questions(study)}
     return {
         "splits": {"scores": study.split, "epochs": "validation"},
         "study": asked | {"hash": study.settings.get("hash"), "arms": list(study.runs),
@@ -30,6 +34,7 @@ def results_table(study: Study) -> dict[str, Any]:
         "answers": {question: each.sentence for question, each in answers.items()},
         "verdicts": {question: each.verdict for question, each in answers.items()},
         "tests": {question: _tests(study, question, each) for question, each in judged.items()},
+        "secondary": secondary_results(study),
         "arms": {arm: _arm_table(study, arm) for arm in study.runs},
         "baselines": {name: dict(values) for name, values in study.baselines.items()},
         "metrics": {name: dict(text) for name, text in study.metrics.items()},
@@ -38,33 +43,35 @@ def results_table(study: Study) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _tests(study: Study, question: str, verdict: Verdict) -> dict[str, Any]:
+def _tests(study: Study, question: str, judged: Judged) -> dict[str, Any]:
     """Every number behind a verdict, in the metric's unit."""
-    found = primary(study, question)
+    found, asked = judged.found, questions(study)[question]
     if found is None:
         return {}
-    asked = questions(study)[question]
+    parts = found.crossed
     return {
         "metric": asked.metric, "single": asked.single, "multi": asked.multi, "sesoi": asked.sesoi,
-        "seeds": list(found.seeds), "differences": found.differences.tolist(), "mean": found.estimate,
-        "interval_seeds": found.interval, "interval_seeds_and_pictures": found.population,
-        "interval_bca": found.bca, "p": verdict.p, "p_holm": verdict.p_holm,
-        "p_equivalent": verdict.p_equivalent, "d_z": found.effect, "wins": found.wins.count,
+        "alpha": judged.alpha, "seeds": list(found.seeds), "differences": found.differences.tolist(),
+        "mean": found.estimate, "quoted": _bounds(judged.quoted),
+        "intervals": [_bounds(judged.outer), _bounds(judged.inner)], "interval_seeds": found.over_seeds,
+        "interval_bca": found.bca, "p": found.p, "d_z": found.effect, "wins": found.wins.count,
         "hurt_beyond_sesoi": found.hurt(asked.sesoi).count, "worst_seed": found.worst_seed,
-        "seeds_needed": verdict.seeds_needed,
+        "variances": None if parts is None else dict(zip(("seed", "image", "residual"), parts.components,
+                                                         strict=True)) | {"images": parts.images},
+        "needed_seeds": None if judged.needed is None else judged.needed._asdict(),
+        "more_images": judged.more_images,
+        "headroom": [{"name": row.name, "gain": row.gain, "share": row.share} for row in headrooms(study, question)],
     }  # fmt: skip
 
 
-def metric_names(study: Study, arm: str) -> list[str]:
-    """Return the metrics that runs of an arm have, in the order of `metrics.json`, unknown ones last."""
-    found = {name for run in study.finished(arm) for name in run.scores.get("metrics", {})}
-    return [name for name in study.metrics if name in found] + sorted(found - set(study.metrics))
+def _bounds(bounds: Bounds | None) -> dict[str, Any] | None:
+    return None if bounds is None else bounds._asdict()
 
 
 def timing(study: Study) -> dict[str, Any]:
     """Return the seconds of each arm's phases, summed over its seeds, and the total.
 
-    An arm's `heads` are those it starts from. Arms of a seed share them, so the total counts them once.
+    An arm's `heads` are those it starts from. Arms of a seed share them, so the total counts every head once.
     """
     table: dict[str, Any] = {}
     for arm in study.runs:
@@ -73,19 +80,7 @@ def timing(study: Study) -> dict[str, Any]:
             for phase, seconds in run.seconds.items():
                 table[arm][phase] = round(table[arm].get(phase, 0.0) + (seconds or 0.0), 3)
     spent = sum(seconds for phases in table.values() for phase, seconds in phases.items() if phase != "heads")
-    return table | {"total": round(spent + _heads_once(study), 3)}
-
-
-def _heads_once(study: Study) -> float:
-    """Seconds of all heads, each counted once: multi-task's are the two single tasks' together."""
-    total = 0.0
-    for seed in {seed for runs in study.runs.values() for seed in runs}:
-        heads = {
-            arm: runs[seed].seconds.get("heads", 0.0) for arm, runs in study.runs.items() if seed in runs
-        }
-        alone = sum(seconds for arm, seconds in heads.items() if arm != "multi")
-        total += max(alone, heads.get("multi", 0.0))
-    return total
+    return table | {"total": round(spent + study.head_seconds, 3)}
 
 
 def _arm_table(study: Study, arm: str) -> dict[str, Any]:

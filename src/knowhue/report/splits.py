@@ -1,8 +1,9 @@
 """Which images a number is from: the split that is reported on, what was trained on, and what was tuned."""
 
 from knowhue.report.contrasts import questions
-from knowhue.report.records import ARM_LABELS, Study, Table, mean
+from knowhue.report.records import Study, Table, mean
 from knowhue.report.tables import number
+from knowhue.report.taught import arm_label
 
 
 def image_sentences(study: Study) -> list[str]:
@@ -48,5 +49,5 @@ def after_heads_rows(study: Study) -> Table:
             if before is not None and after is not None:
                 text = study.metrics.get(asked.metric, {})
                 cells = [number(value, text.get("unit", "")) for value in (before, after)]
-                rows.append([ARM_LABELS.get(arm, arm), text.get("title", asked.metric), *cells, len(pairs)])
+                rows.append([arm_label(study, arm), text.get("title", asked.metric), *cells, len(pairs)])
     return rows

@@ -6,9 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from knowhue.report.chance import Bounds
 from knowhue.report.classes import class_scores
-from knowhue.report.records import ARM_LABELS, Row, Study, Table, mean, spaced
-from knowhue.report.results import metric_names, timing
+from knowhue.report.contrasts import Contrast, contrast, questions
+from knowhue.report.records import Row, Study, Table, mean, spaced
+from knowhue.report.results import timing
+from knowhue.report.secondary import Secondary, metric_names, secondaries
+from knowhue.report.taught import arm_label, sides
+from knowhue.report.verdicts import verdicts
 
 MISSING = "–"
 BASELINE_LABELS = {"real": "other real pictures"}
@@ -16,13 +21,10 @@ _ARROWS = {"lower": "↓", "higher": "↑"}
 
 
 def score_tables(study: Study) -> dict[str, dict[str, Any]]:
-    """Return for each question its metrics, single-task beside multi-task beside trivial baselines."""
-    names: dict[str, list[str]] = {
-        "colour": metric_names(study, "colour"),
-        "class": metric_names(study, "class"),
-    }
-    for name in metric_names(study, "multi"):  # for a metric of an arm that was not trained
-        if name not in (*names["colour"], *names["class"]):
+    """Return for each task its metrics, single-task beside multi-task beside trivial baselines."""
+    names = {task: metric_names(study, sides(study, task).single) for task in ("colour", "class")}
+    for name in metric_names(study, sides(study, "colour").multi or sides(study, "class").multi):
+        if name not in (*names["colour"], *names["class"]):  # a metric of an arm that was not trained
             task = study.metrics.get(name, {}).get("task")
             names["class" if task == "class" else "colour"].append(name)
     return {task: _score_table(study, task, found) for task, found in names.items() if found}
@@ -57,8 +59,8 @@ def _fixed(value: float, unit: str, like: float) -> str:
 
 def class_table(study: Study) -> Table:
     """Return accuracy and error of each class, single-task and multi-task, means over finished seeds."""
-    columns = (("class", "accuracy"), ("multi", "accuracy"), ("colour", "ab_l1"), ("multi", "ab_l1"))
-    scores = [class_scores(study, arm, name) for arm, name in columns]
+    both = (("class", "accuracy"), ("colour", "ab_l1"))
+    scores = [class_scores(study, arm, name) for task, name in both for arm in sides(study, task)]
     runs = [run for arm in study.runs for run in study.finished(arm)]
     counts = runs[0].scores.get("per_class", {}) if runs else {}
     rows: Table = []
@@ -109,7 +111,7 @@ def time_table(study: Study) -> Table:
     rows: Table = [["", *(names.get(phase, spaced(phase)) for phase in phases), "Together"]]
     for arm in study.runs:
         seconds = [table[arm].get(phase) for phase in phases]
-        rows.append([ARM_LABELS.get(arm, arm), *map(duration, seconds), duration(sum(table[arm].values()))])
+        rows.append([arm_label(study, arm), *map(duration, seconds), duration(sum(table[arm].values()))])
     return [*rows, ["All", *([""] * len(phases)), duration(table["total"])]]
 
 
@@ -134,34 +136,72 @@ def _score_table(study: Study, task: str, names: Sequence[str]) -> dict[str, Any
         for name, values in study.baselines.items()
         if any(values.get(each) is not None for each in names)
     }
+    tests = {row.metric: row for row in secondaries(study) if row.question == task}
     return {
         "baselines": [BASELINE_LABELS.get(name, spaced(name)) for name in baselines],
-        "rows": [_score_row(study, task, name, list(baselines.values())) for name in names],
+        "rows": [_score_row(study, task, name, list(baselines.values()), tests) for name in names],
     }
 
 
 def _score_row(
-    study: Study, task: str, name: str, baselines: list[Mapping[str, float | None]]
+    study: Study,
+    task: str,
+    name: str,
+    baselines: list[Mapping[str, float | None]],
+    tests: Mapping[str, Secondary],
 ) -> dict[str, Any]:
     about = study.metrics.get(name, {})
     unit = about.get("unit", "")
-    sides = [[run.metric(name) for run in study.finished(arm)] for arm in (task, "multi")]
+    arms = sides(study, task)
+    levels = [[run.metric(name) for run in study.finished(arm)] for arm in arms]
+    found = contrast(study, name, *arms)
     return {
         "title": about.get("title", spaced(name)),
         "unit": "%" if unit == "share" else unit,
         "arrow": _ARROWS.get(about.get("better", ""), ""),
         "better": about.get("better", ""),
-        "scores": [with_spread(side, unit) for side in sides],
-        "difference": _paired_difference(study, task, name, unit),
+        "scores": [with_spread(side, unit) for side in levels],
+        "difference": difference(*found.levels, unit) if found else MISSING,
+        **_tested(study, task, name, found, tests.get(name), unit),
         "baselines": [number(values.get(name), unit) for values in baselines],
     }
 
 
-def _paired_difference(study: Study, task: str, name: str, unit: str) -> str:
-    """Return the mean difference over the seeds that both arms finished, whatever else one of them has."""
-    multi = {run.seed: run.metric(name) for run in study.finished("multi")}
-    pairs = [(run.metric(name), multi[run.seed]) for run in study.finished(task) if run.seed in multi]
-    return difference(mean([before for before, _ in pairs]), mean([after for _, after in pairs]), unit)
+def _tested(
+    study: Study, task: str, name: str, found: Contrast | None, row: Secondary | None, unit: str
+) -> dict[str, str]:
+    """Return interval, p and standing of a metric: the primary one is quoted as its verdict quotes it."""
+    asked = questions(study).get(task)
+    if found is not None and asked is not None and asked.metric == name:
+        quoted = verdicts(study)[task].quoted
+        p = p_text(found.p) if len(found.seeds) > 1 else MISSING
+        return {"interval": bounds_text(found, quoted, unit), "p": p, "standing": "primary"}
+    if found is None or row is None:
+        return {"interval": MISSING, "p": MISSING, "standing": ""}
+    standing = "secondary" if row.named else "exploratory"
+    return {
+        "interval": bounds_text(found, row.bounds, unit),
+        "p": p_text(row.p_adjusted),
+        "standing": standing,
+    }
+
+
+def bounds_text(found: Contrast, bounds: Bounds | None, unit: str = "") -> str:
+    """Return an interval with its level, `†` where it is not over seeds and images; a dash without one."""
+    if bounds is None or bounds.interval is None:
+        return MISSING
+    level = found.levels[0]
+    ends = " to ".join(difference(level, level + end, unit) for end in bounds.interval)
+    return f"{ends} ({100 * bounds.level:g} %{'' if bounds.over == 'seeds and images' else '†'})"
+
+
+def p_text(p: float | None) -> str:
+    """Return a p value as text.
+
+    >>> p_text(0.0156), p_text(0.0001), p_text(None)
+    ('0.016', '<0.001', '–')
+    """
+    return "<0.001" if p is not None and p < 0.0005 else number(p)
 
 
 def with_spread(values: list[float | None], unit: str = "") -> str:

@@ -1,11 +1,63 @@
-"""What an arm of the plan is taught: its tasks, its share of labels, its placebo."""
+"""What an arm of the plan is taught, what it is called, and which arms a question compares."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from knowhue.report.contrasts import questions
 from knowhue.report.records import Study
+
+_NAMES = {
+    "multi": "multi-task",
+    "placebo-labels": "placebo: shuffled labels",
+    "placebo-colours": "placebo: another picture's colours",
+    "multi-pcgrad": "multi-task, PCGrad",
+}
+_PATTERNS = {
+    r"multi-class(.+)": r"multi-task, class weight \1",
+    r"multi-labels(.+)": r"multi-task, \1 % of the labels",
+}
+
+
+class Sides(NamedTuple):
+    """The two arms of a question; empty where a study has none that fits."""
+
+    single: str
+    multi: str
+
+
+def sides(study: Study, question: str) -> Sides:
+    """Return the arms that a question compares; where it is not asked, the first that do the task alone, and both."""
+    asked = questions(study).get(question)
+    if asked is not None:
+        return Sides(asked.single, asked.multi)
+    alone = (arm for arm in study.runs if tasks(study, arm) == {question})
+    both = (arm for arm in study.runs if tasks(study, arm) == {"colour", "class"})
+    return Sides(next(alone, ""), next(both, ""))
+
+
+def arm_label(study: Study, arm: str) -> str:
+    """Return an arm by its part in the questions, or else in words."""
+    for question, asked in questions(study).items():
+        if arm == asked.single:
+            return {"colour": "Single-task colouring", "class": "Single-task classification"}[question]
+        if arm == asked.multi:
+            return "Multi-task"
+    return arm_name(arm)
+
+
+def arm_name(arm: str) -> str:
+    """Return an arm in words.
+
+    The names are the keys of `presets.ARMS`, and those that `plan.make_plan` gives to its grid of task weights;
+    an arm that a user has named keeps its name.
+
+    >>> arm_name("multi-class0.5"), arm_name("mine")
+    ('multi-task, class weight 0.5', 'mine')
+    """
+    found = (re.sub(pattern, text, arm) for pattern, text in _PATTERNS.items() if re.fullmatch(pattern, arm))
+    return _NAMES.get(arm) or next(found, arm)
 
 
 def tasks(study: Study, arm: str) -> set[str]:

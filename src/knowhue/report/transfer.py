@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from knowhue.plan import Question
-from knowhue.report.contrasts import Contrast, primary, questions
+from knowhue.report.chance import Bounds
+from knowhue.report.contrasts import Contrast, primary, question_alpha, questions
 from knowhue.report.differences import (
     Measure,
     head,
@@ -39,7 +40,7 @@ _DOT = 6.5
 _HEIGHT = 150
 """Of a panel, in points."""
 _ROWS = (12.0, 37.0, 62.0)
-"""Heights in points of the interval over seeds and pictures, of that over seeds, and of the lowest dot."""
+"""Heights in points of the interval of equivalence, of that of the verdict, and of the lowest dot."""
 
 
 def transfer_colour(study: Study) -> "Figure":
@@ -55,19 +56,21 @@ def transfer_class(study: Study) -> "Figure":
 def transfer_table(study: Study) -> Table:
     """Return the numbers of both drawings: one row per question and seed, and one of their mean.
 
-    Intervals are 95 %: `low` to `high` over seeds, `low_pictures` to `high_pictures` over seeds and pictures.
+    `low` to `high` is the interval of the verdict, `low_inner` to `high_inner` that of equivalence, at their levels.
     """
     header = ["question", "metric", "seed", "single_task", "multi_task", "difference", "diverged"]
-    rows: Table = [[*header, "low", "high", "low_pictures", "high_pictures"]]
+    rows: Table = [[*header, "low", "high", "level", "low_inner", "high_inner", "level_inner", "over"]]
+    alpha = question_alpha(study)
     for question in questions(study):
         found = with_numbers(primary(study, question))
         if found is None:
             continue
         for seed, (before, after), lost in zip(found.seeds, found.scores.tolist(), _lost(found), strict=True):
             names = " ".join(arm for arm, each in zip(found.arms, lost, strict=True) if each)
-            rows.append([question, found.metric, seed, before, after, after - before, names, *[None] * 4])
-        ends = [*(found.interval or (None, None)), *(found.population or (None, None))]
-        rows.append([question, found.metric, "mean", *found.levels, found.estimate, "", *ends])
+            rows.append([question, found.metric, seed, before, after, after - before, names, *[None] * 7])
+        outer, inner = found.bounds(1 - alpha), found.bounds(1 - 2 * alpha)
+        ends = [cell for each in (outer, inner) for cell in (*(each.interval or (None, None)), each.level)]
+        rows.append([question, found.metric, "mean", *found.levels, found.estimate, "", *ends, outer.over])
     return rows
 
 
@@ -82,7 +85,7 @@ def _transfer(study: Study, question: str) -> "Figure":
         return figure
     said = measure(study, asked)
     _slopes(left, found, said)
-    _differences(right, found, said, asked.sesoi, len(study.settings.get("seeds", ())))
+    _differences(right, found, said, asked.sesoi, len(study.settings.get("seeds", ())), question_alpha(study))
     sides = {asked.single: "single-task", asked.multi: "multi-task"}
     given = spaced(asked.if_diverged)
     note_diverged(figure, [f"{sides[run.arm]} seed {run.seed} (“{given}”)" for run in found.diverged])
@@ -146,10 +149,13 @@ def _quiet(ax: "Axes", axis: Literal["x", "y"], spine: str) -> None:
         ax.set_axisbelow(True)
 
 
-def _differences(ax: "Axes", found: Contrast, said: Measure, sesoi: float, planned: int) -> None:
+def _differences(
+    ax: "Axes", found: Contrast, said: Measure, sesoi: float, planned: int, alpha: float
+) -> None:
     """Draw the difference of every seed as a stack of dots, their mean and what chance leaves of it."""
     values, mean = said.scale * found.differences, said.scale * found.estimate
-    ends = [said.scale * end for each in (found.interval, found.population) for end in each or ()]
+    bounds = found.bounds(1 - alpha), found.bounds(1 - 2 * alpha)
+    ends = [said.scale * end for each in bounds for end in each.interval or ()]
     low, high = limits([*values, *ends], said.scale * sesoi)
     ax.set(xlim=(low, high), ylim=(0, _HEIGHT))
     shade_margin(ax, said.scale * sesoi)
@@ -164,7 +170,7 @@ def _differences(ax: "Axes", found: Contrast, said: Measure, sesoi: float, plann
         )  # fmt: skip
     of = f" of {planned}\n" if len(values) < planned else " "
     rows = {_ROWS[2]: f"{len(values)}{of}seed{'s' * (max(len(values), planned) > 1)}"}
-    rows |= _intervals(ax, found, said, mean)
+    rows |= _intervals(ax, bounds, said, mean)
     ax.set_yticks(list(rows), list(rows.values()), fontsize=SMALL)
     _quiet(ax, "x", "left")
     head(ax, f"{said.signed(found.estimate)} {said.difference_unit}", "multi-task minus single-task")
@@ -172,17 +178,24 @@ def _differences(ax: "Axes", found: Contrast, said: Measure, sesoi: float, plann
     name_directions(ax, found.lower_is_better)
 
 
-def _intervals(ax: "Axes", found: Contrast, said: Measure, mean: float) -> dict[float, str]:
+def _intervals(ax: "Axes", bounds: tuple[Bounds, Bounds], said: Measure, mean: float) -> dict[float, str]:
     """Draw the mean with its intervals; return the name of each row by its height."""
+    outer, inner = bounds
     ax.plot(mean, _ROWS[1], "o", color=INK, markersize=7, zorder=4, label="estimate")
-    if found.interval is None:
-        return {_ROWS[1]: "one seed has\nno interval"}
-    for width, height, interval in ((3.6, _ROWS[1], found.interval), (1.2, _ROWS[0], found.population)):
-        if interval is not None:
+    if outer.interval is None:
+        few = next(
+            (word for word in ("one seed", "few seeds", "few test images") if word in outer.why_not), ""
+        )
+        return {_ROWS[1]: f"no interval:\n{few.replace('few', 'too few')}"}
+    for width, height, each in ((3.6, _ROWS[1], outer), (1.2, _ROWS[0], inner)):
+        if each.interval is not None:
             style = {"color": INK, "linewidth": width, "solid_capstyle": "butt", "zorder": 3}
-            ax.plot(said.scale * np.array(interval), [height, height], label="interval", **style)
-    names = {_ROWS[1]: "mean, 95 %\nover seeds"}
-    return names | ({_ROWS[0]: "over seeds\nand pictures"} if found.population else {})
+            ax.plot(said.scale * np.array(each.interval), [height, height], label="interval", **style)
+    over = {"seeds and images": "over seeds\nand images", "images": "over images", "seeds": "over seeds"}[
+        outer.over
+    ]
+    names = {_ROWS[1]: f"mean, {100 * outer.level:g} %\n{over}"}
+    return names | ({_ROWS[0]: f"{100 * inner.level:g} %"} if inner.interval else {})
 
 
 def stacked(values: "np.ndarray", width: float) -> list[int]:

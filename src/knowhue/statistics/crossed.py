@@ -1,7 +1,7 @@
-"""The interval that speaks for the method: both the seeds and the pictures are samples of many more.
+"""The interval that speaks for the method: both the seeds and the images are samples of many more.
 
-An interval over seeds holds the pictures fixed, one over pictures holds the trained models fixed; each leaves
-the other's chance out. Here a score belongs to a (seed, picture) pair and both chances count.
+An interval over seeds holds the images fixed, one over images holds the trained models fixed; each leaves
+the other's chance out. Here a score belongs to a (seed, image) pair and both chances count.
 """
 
 from collections.abc import Sequence
@@ -9,45 +9,82 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 from knowhue.statistics.paired import Interval
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """A variance of the estimate and how well it is known."""
 
     variance: float
-    freedom: int
+    freedom: float
 
 
-def crossed_interval(
-    differences: ArrayLike, groups: ArrayLike | None = None, confidence: float = 0.95
-) -> Interval | None:
-    """Return the interval of the mean difference over the populations of seeds and of pictures.
+class Crossed(NamedTuple):
+    """A mean difference over seeds and images, and what chance leaves of it.
 
-    Two-way layout with random rows and columns (Cornfield and Tukey 1956): the variance of the grand mean is
-    `s²_seeds / n + s²_pictures / m - s²_residual / (n m)`, from the variances of row means, of column means and of
-    what neither explains; the last is in both the others, so it is taken out once. The estimate is never below
-    either one-way variance, which are its lower bounds, and the t quantile has Satterthwaite's (1946)
-    degrees of freedom. The sum without the subtraction, as in Owen's (2007) pigeonhole bootstrap, covers
-    up to 99 % at nominal 95 %.
+    Attributes:
+        estimate: mean over seeds and images, multi minus single.
+        seeds: rows, `images`: columns.
+        over_seeds: variance of the estimate where the images are held fixed, `over_images` where the models are.
+        residual: what neither a seed nor an image explains; it is in both the others.
+    """
+
+    estimate: float
+    seeds: int
+    images: int
+    over_seeds: Part
+    over_images: Part
+    residual: Part
+
+    def interval(self, level: float) -> Interval:
+        """Return the interval over the populations of seeds and of images.
+
+        The variance of the grand mean is `over_seeds + over_images - residual` (two-way layout with random rows and
+        columns, Cornfield and Tukey 1956); the t quantile has Satterthwaite's (1946) degrees of freedom.
+        Two populations leave no less to chance than one, so it is never narrower than Student's t interval over the
+        seeds alone or over the images alone. The sum without the subtraction, as in Owen's (2007) pigeonhole
+        bootstrap, covers up to 99 % at nominal 95 %.
+
+        Args:
+            level: nominal coverage, 0 to 1.
+        """
+        both = self.over_seeds.variance + self.over_images.variance - self.residual.variance
+        parts = (self.over_seeds, self.over_images, self.residual)
+        found = [*parts[:2], Part(max(both, 0.0), _satterthwaite(both, parts))]
+        half = max(special.stdtrit(part.freedom, (1 + level) / 2) * part.variance**0.5 for part in found)
+        return float(self.estimate - half), float(self.estimate + half)
+
+    @property
+    def components(self) -> tuple[float, float, float]:
+        """Standard deviations of a single seed, of a single image, and of the residual of a (seed, image) pair."""
+        rest = self.residual.variance
+        seed = self.seeds * max(self.over_seeds.variance - rest, 0.0)
+        image = self.images * max(self.over_images.variance - rest, 0.0)
+        return seed**0.5, image**0.5, (self.seeds * self.images * rest) ** 0.5
+
+
+def crossed(differences: ArrayLike, groups: ArrayLike | None = None, binary: bool = False) -> Crossed | None:
+    """Take a table of differences apart into what the seeds, the images and neither explain.
 
     Args:
-        differences: (seeds, pictures) multi minus single, of one set of pictures for all seeds.
-        groups: (pictures,) class of each picture: the estimate is then the mean over classes of the class means,
-            as in balanced accuracy, with the classes fixed. None: all pictures count the same.
-        confidence: nominal coverage.
+        differences: (seeds, images) multi minus single, of one set of images for all seeds.
+        groups: (images,) class of each image: the estimate is then the mean over classes of the class means,
+            as in balanced accuracy, with the classes fixed. None: all images count the same.
+        binary: differences of 0 and 1. The images' variance then counts one more image either way that changes as
+            much as the one that changes most (after Bonett and Price 2012): models that agree on all images at hand
+            may differ on others, and where few images change, those at hand often leave out the ones that would.
 
     Returns:
-        Lower and upper end; None with fewer than 2 seeds, 2 pictures (of any class), or a score missing.
+        None with fewer than 2 seeds, 2 images (of any class), or a score missing.
 
     Raises:
         ValueError: the shapes do not fit.
 
     >>> scores = np.add.outer([0.1, 0.2, 0.3], [0.0, 0.1, 0.2, 0.3])
-    >>> [round(end, 3) for end in crossed_interval(scores)]
-    [0.127, 0.573]
+    >>> [round(end, 3) for end in crossed(scores).interval(0.95)]
+    [0.102, 0.598]
     """
     d = np.asarray(differences, float)
     classes = _columns(d, groups)
@@ -55,16 +92,36 @@ def crossed_interval(
         return None
     by_class = [d[:, columns] for columns in classes]
     centres = np.mean([block.mean(axis=1) for block in by_class], axis=0)
-    variance, freedom = _variance(centres, by_class)
-    half = stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(variance)
-    return float(centres.mean() - half), float(centres.mean() + half)
+    residual = _sum([_residual(block, 1 / len(classes) ** 2) for block in by_class])
+    over_seeds = Part(float(centres.var(ddof=1)) / len(d), len(d) - 1)
+    images = _over_images(by_class, binary)
+    return Crossed(float(centres.mean()), len(d), d.shape[1], over_seeds, images, residual)
+
+
+def image_interval(
+    differences: ArrayLike, level: float, groups: ArrayLike | None = None, binary: bool = False
+) -> Interval | None:
+    """Return Student's t interval over images alone, of the means over seeds: it speaks for these trained models.
+
+    Arguments are those of `crossed`, and one seed is enough. None with fewer than 2 images (of any class), or a score
+    missing.
+    """
+    d = np.asarray(differences, float)
+    classes = _columns(d, groups)
+    if min(map(len, classes), default=0) < 2 or not np.isfinite(d).all():
+        return None
+    by_class = [d[:, columns] for columns in classes]
+    part = _over_images(by_class, binary)
+    centre = float(np.mean([block.mean() for block in by_class]))
+    half = float(special.stdtrit(part.freedom, (1 + level) / 2) * part.variance**0.5)
+    return centre - half, centre + half
 
 
 def _columns(d: NDArray[np.float64], groups: ArrayLike | None) -> list[NDArray[np.intp]]:
     """Return the columns of each class."""
     if d.ndim != 2:
         raise ValueError(
-            f"`differences` should be of shape (seeds, pictures). Found `differences.shape = {d.shape}`."
+            f"`differences` should be of shape (seeds, images). Found `differences.shape = {d.shape}`."
         )
     labels = np.zeros(d.shape[1], int) if groups is None else np.asarray(groups)
     if labels.shape != d.shape[1:]:
@@ -72,31 +129,34 @@ def _columns(d: NDArray[np.float64], groups: ArrayLike | None) -> list[NDArray[n
     return [np.flatnonzero(labels == label) for label in np.unique(labels)]
 
 
-def _variance(centres: NDArray[np.float64], by_class: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
-    """Return the variance of the estimate and its degrees of freedom."""
-    n, share = len(centres), 1 / len(by_class) ** 2
-    seeds = _Part(centres.var(ddof=1) / n, n - 1)
-    pictures = [
-        _Part(share * block.mean(axis=0).var(ddof=1) / block.shape[1], block.shape[1] - 1)
+def _over_images(by_class: Sequence[NDArray[np.float64]], binary: bool) -> Part:
+    share = 1 / len(by_class) ** 2
+    found = _sum([
+        Part(share * float(block.mean(axis=0).var(ddof=1)) / block.shape[1], block.shape[1] - 1)
         for block in by_class
-    ]
-    residual = [_residual(block, share) for block in by_class]
-    total_pictures, total_residual = (sum(part.variance for part in parts) for parts in (pictures, residual))
-    both = seeds.variance + total_pictures - total_residual
-    one_way = max(seeds.variance, total_pictures)
-    if both > one_way:
-        return both, _satterthwaite(both, [seeds, *pictures, *residual])
-    return one_way, _satterthwaite(one_way, [seeds] if seeds.variance == one_way else pictures)
+    ])  # fmt: skip
+    return found._replace(variance=found.variance + _two_more(by_class)) if binary else found
 
 
-def _residual(block: NDArray[np.float64], share: float) -> _Part:
-    """Return what neither a seed nor a picture explains, as variance of the mean of this class."""
+def _two_more(by_class: Sequence[NDArray[np.float64]]) -> float:
+    """Return the variance of the estimate that two more changing images, shared out over the classes, would add."""
+    most = max(float(np.abs(block.mean(axis=0)).max()) for block in by_class) or 1.0
+    return 2 * most**2 * sum(1 / block.shape[1] ** 2 for block in by_class) / len(by_class) ** 3
+
+
+def _residual(block: NDArray[np.float64], share: float) -> Part:
+    """Return what neither a seed nor an image explains, as variance of the mean of this class."""
     rest = block - block.mean(axis=0) - block.mean(axis=1, keepdims=True) + block.mean()
     freedom = (block.shape[0] - 1) * (block.shape[1] - 1)
-    return _Part(share * float(np.square(rest).sum()) / freedom / block.size, freedom)
+    return Part(share * float(np.square(rest).sum()) / freedom / block.size, freedom)
 
 
-def _satterthwaite(variance: float, parts: Sequence[_Part]) -> float:
-    """Return the degrees of freedom of a sum (or difference) of independent variances; 1 where all are 0."""
+def _sum(parts: Sequence[Part]) -> Part:
+    total = float(sum(part.variance for part in parts))
+    return Part(total, _satterthwaite(total, parts))
+
+
+def _satterthwaite(variance: float, parts: Sequence[Part]) -> float:
+    """Return the degrees of freedom of a sum (or difference) of independent variances; at least 1."""
     spread = sum(part.variance**2 / part.freedom for part in parts)
-    return variance**2 / spread if spread > 0 else 1.0
+    return max(variance**2 / spread, 1.0) if spread > 0 else sum(part.freedom for part in parts)

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 
 class Flips(NamedTuple):
@@ -44,23 +43,3 @@ def flips(before: ArrayLike, after: ArrayLike) -> Flips:
     lost = (first > second).mean(axis=1)
     won = (first < second).mean(axis=1)
     return Flips(float(lost.mean()), float(won.mean()), tuple(lost.tolist()), tuple(won.tolist()))
-
-
-def mcnemar_p(b: int, c: int) -> float:
-    """Return the exact two-sided p that flips go either way alike, for one pair of models (McNemar 1947).
-
-    It speaks for these two trained models on pictures like these, not for the method.
-
-    Args:
-        b: pictures that went from right to wrong.
-        c: pictures that went from wrong to right.
-
-    Raises:
-        ValueError: a count is negative.
-
-    >>> mcnemar_p(1, 9)
-    0.021484375
-    """
-    if min(b, c) < 0:
-        raise ValueError(f"`b` and `c` should be at least 0. Found `b = {b}, c = {c}`.")
-    return min(1.0, 2 * float(stats.binom.cdf(min(b, c), b + c, 0.5)))

@@ -63,6 +63,8 @@ def sign_flip_p(differences: Differences) -> float:
     threshold = abs(d.sum()) - _TIE * np.abs(d).sum()
     if threshold <= 0:
         return 1.0
+    if (d > 0).all() or (d < 0).all():
+        return 2.0 ** (1 - len(d))
     if len(d) > EXACT_SEEDS:
         return (_random_patterns_beyond(d, threshold) + 1) / (RANDOM_PATTERNS + 1)
     left, right = (np.sort(_signed_sums(half)) for half in np.array_split(d, 2))
@@ -152,29 +154,6 @@ def sided_share(differences: Differences, margin: float, lower_is_better: bool) 
     count = int(np.count_nonzero((d if lower_is_better else -d) > margin))
     interval = wilson_interval(count, len(d))
     return Share(count, len(d), count / len(d), interval)
-
-
-def tost_p(differences: Differences, margin: float) -> float | None:
-    """Return the p of equivalence: the larger of two one-sided paired t tests (Schuirmann 1987).
-
-    Small means that the mean difference is shown to be within ±margin. None below 2 seeds; with seeds that
-    are all equal it is 0 within the margin and 1 elsewhere.
-
-    Raises:
-        ValueError: the margin is not above 0.
-
-    >>> round(tost_p([0.1, -0.2, 0.0, 0.2, -0.1], margin=0.5), 4)
-    0.0011
-    """
-    d = _checked(differences)
-    if not margin > 0:
-        raise ValueError(f"`margin` should be above 0. Found `margin = {margin}`.")
-    if len(d) < 2:
-        return None
-    if _constant(d):
-        return 0.0 if abs(d[0]) < margin else 1.0
-    nearest = (margin - abs(d.mean())) / stats.sem(d)  # the side that is closer has the larger p
-    return float(stats.t.sf(nearest, len(d) - 1))
 
 
 def _checked(differences: Differences) -> NDArray[np.float64]:

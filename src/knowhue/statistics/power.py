@@ -1,142 +1,159 @@
-"""How many seeds a claim needs, and what a number of seeds can show: decided before any run.
+"""What a number of seeds and images can show, decided before any run: the verdict's own rule on imagined studies."""
 
-Effects are in paired standard deviations: d_z = mean paired difference / its standard deviation.
-"""
-
-import math
 from collections.abc import Callable
+from typing import NamedTuple
 
-from scipy import optimize, stats
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
 
-LARGEST = 10_000
-"""More seeds than this are reported as no number of seeds."""
+from knowhue.statistics.crossed import Crossed, Part
+from knowhue.statistics.paired import sign_flip_p
+from knowhue.statistics.verdicts import POWER, Word, judge
+
+STUDIES = 4000
+"""Imagined ones: a share of .8 is then known to .013 (95 %)."""
+_LARGEST = 64.0
+_ALWAYS_EXACT = 12
+_FAR = 4.0
+"""With more seeds the two tests' p of normal differences are within this factor of each other near the level."""
 
 
-def power(n: int, effect: float, alpha: float) -> float:
-    """Return the chance that a two-sided paired t test rejects.
+class Variances(NamedTuple):
+    """Standard deviations of the paired differences, in the metric's unit.
 
-    The squared statistic follows the noncentral F with 1 and n - 1 degrees of freedom and noncentrality n d_z²,
-    which is the noncentral t with both tails counted.
+    Attributes:
+        seed: of a seed's mean over endlessly many images.
+        image: of an image's mean over endlessly many seeds.
+        residual: of what is left of one (seed, image) pair.
+    """
+
+    seed: float
+    image: float
+    residual: float = 0.0
+
+
+class Design(NamedTuple):
+    """How a question is asked: seeds, test images, the smallest effect of interest, the question's share of alpha."""
+
+    seeds: int
+    images: int
+    sesoi: float
+    alpha: float
+
+
+def chances(
+    design: Design, effect: float, variances: Variances, studies: int = STUDIES, seed: int = 0
+) -> dict[Word, float]:
+    """Return how often each verdict is reached, by imagined studies that go through `judge`.
+
+    A study is drawn as what a verdict looks at: its seeds' means, and its variances over images and of the residual,
+    which are independent of each other where scores are normal.
 
     Args:
-        n: seeds, at least 2.
-        effect: d_z, of either sign.
-        alpha: level, 0 to 1.
+        design: the study.
+        effect: true mean difference over all seeds and images; negative is better.
+        variances: see `Variances`.
+        studies: how many.
+        seed: of the draws. The same draws serve every effect, so that power grows with it.
 
-    Raises:
-        ValueError: there are fewer than 2 seeds, or the level is not within 0..1.
-
-    >>> round(power(20, 0.66, 0.05), 2)
-    0.8
-    """
-    _check_seeds(n)
-    _check_share(alpha, "alpha")
-    return _rejection_rate(n, effect, alpha)
-
-
-def seeds_needed(effect: float, alpha: float, power: float = 0.8, largest: int = LARGEST) -> int | None:
-    """Return the fewest seeds with which an effect is found with this power; None above `largest`.
-
-    >>> seeds_needed(0.53, 0.05), seeds_needed(0.0, 0.05)
-    (30, None)
-    """
-    _check_share(alpha, "alpha")
-    _check_share(power, "power")
-    return _fewest(lambda n: _rejection_rate(n, effect, alpha) >= power, largest)
-
-
-def detectable_effect(n: int, alpha: float, power: float = 0.8) -> float:
-    """Return the smallest d_z that n seeds find with this power.
-
-    Raises:
-        ValueError: there are fewer than 2 seeds, or the power is not between the level and 1.
-
-    >>> round(detectable_effect(10, 0.05), 2)
+    >>> found = chances(Design(10, 250, 0.25, 0.025), 0.0, Variances(0.076, 1.45), studies=200)
+    >>> sum(found.values())
     1.0
     """
-    _check_seeds(n)
-    _check_share(alpha, "alpha")
-    if not alpha < power < 1:
-        raise ValueError(f"`power` should be between `alpha = {alpha}` and 1. Found `power = {power}`.")
-    high = 1.0
-    while _rejection_rate(n, high, alpha) < power:
-        high *= 2
-    found = optimize.root_scalar(
-        lambda effect: _rejection_rate(n, effect, alpha) - power, bracket=(0.0, high)
+    words = [
+        judge(
+            design.seeds, _p(means, table, design.alpha), table.interval, design.sesoi, design.alpha,
+            lower_is_better=True,
+        ).word
+        for means, table in _imagined(design, effect, variances, studies, seed)
+    ]  # fmt: skip
+    return {word: words.count(word) / studies for word in Word if word in words}
+
+
+def claimed(found: dict[Word, float], direction: str = "helps") -> float:
+    """Return the share of studies that say `helps` (or `hurts`), by whatever amount."""
+    return sum(share for word, share in found.items() if word.direction == direction)
+
+
+def smallest_effect(design: Design, variances: Variances, power: float = POWER) -> float | None:
+    """Return the smallest true difference that is claimed with this power; None where there is none within reach."""
+    scale = (
+        variances.seed**2 / design.seeds
+        + variances.image**2 / design.images
+        + variances.residual**2 / design.seeds / design.images
+    ) ** 0.5
+    studies = STUDIES // 2
+    return _smallest(
+        lambda effect: claimed(chances(design, -effect * scale, variances, studies)) >= power, scale
     )
-    return float(found.root)
 
 
-def equivalence_seeds(
-    margin_in_sd: float, alpha: float, power: float = 0.8, largest: int = LARGEST
-) -> int | None:
-    """Return the fewest seeds with which two one-sided t tests show equivalence; None above `largest`.
-
-    The true difference is taken as 0, so the two sides fail equally often: power is 2 P(one side rejects) - 1,
-    each by the noncentral t. What this leaves out, samples in which neither side rejects, is below 1e-5
-    at a power of 80 %, and makes the number never too small (Phillips 1990).
+def sign_flip_power(seeds: int, effect: float, alpha: float, studies: int = STUDIES) -> float:
+    """Return the chance that the exact two-sided sign-flip test rejects, where images leave nothing to chance.
 
     Args:
-        margin_in_sd: the margin over the paired standard deviation.
-        alpha: level of each side.
-        power: chance of showing equivalence.
-        largest: more seeds than this are None.
+        seeds: at least 2.
+        effect: d_z, the mean paired difference in standard deviations.
+        alpha: level, 0 to 1.
+        studies: imagined ones, the same for every effect.
 
-    >>> equivalence_seeds(0.5, 0.05)
-    36
+    >>> sign_flip_power(7, 1.87, 0.025) > sign_flip_power(7, 1.33, 0.025)
+    True
     """
-    _check_share(alpha, "alpha")
-    _check_share(power, "power")
-    if not margin_in_sd > 0:
-        raise ValueError(f"`margin_in_sd` should be above 0. Found `margin_in_sd = {margin_in_sd}`.")
-
-    def shown(n: int) -> bool:
-        critical = stats.t.isf(alpha, n - 1)
-        return bool(2 * stats.nct.sf(critical, n - 1, margin_in_sd * math.sqrt(n)) - 1 >= power)
-
-    return _fewest(shown, largest)
+    noise = np.random.default_rng(0).normal(size=(studies, seeds))
+    return float(np.mean([_near_p(row, alpha) <= alpha for row in noise + effect]))
 
 
-def noether_seeds(probability: float = 0.75, alpha: float = 0.05, power: float = 0.95) -> int:
-    """Return the seeds of each arm that tell P(multi better than single) from 1/2 (Noether 1987).
-
-    `((z(1 - alpha) + z(power)) / (√6 (1/2 - probability)))²`, rounded up: Noether's formula for the rank-sum
-    test with two equal arms and a one-sided level, as Bouthillier et al. 2021 use it. Their 29 for 0.75 is at level
-    0.05 and a power of 0.95, not 0.8, which would need 17.
-
-    >>> noether_seeds(), noether_seeds(power=0.8)
-    (29, 17)
-    """
-    _check_share(alpha, "alpha")
-    _check_share(power, "power")
-    if not 0 <= probability <= 1 or probability == 0.5:
-        raise ValueError(f"`probability` should be in 0..1, not 1/2. Found `probability = {probability}`.")
-    quantiles = stats.norm.isf(alpha) + stats.norm.ppf(power)
-    return math.ceil(quantiles**2 / (6 * (probability - 0.5) ** 2))
-
-
-def _rejection_rate(n: int, effect: float, alpha: float) -> float:
-    if effect == 0:
-        return alpha
-    return float(stats.ncf.sf(stats.f.isf(alpha, 1, n - 1), 1, n - 1, n * effect**2))
-
-
-def _fewest(enough: Callable[[int], bool], largest: int) -> int | None:
-    """Return the smallest n in 2..largest that is enough, given that every larger n is enough too."""
-    if not enough(largest):
+def sign_flip_effect(seeds: int, alpha: float, power: float = POWER, studies: int = STUDIES) -> float | None:
+    """Return the smallest d_z that the exact sign-flip test finds with this power; None where no effect is found."""
+    if 2.0 ** (1 - seeds) > alpha:
         return None
-    low, high = 1, largest
-    while high - low > 1:
-        middle = (low + high) // 2
+    return _smallest(lambda effect: sign_flip_power(seeds, effect, alpha, studies) >= power)
+
+
+def _smallest(enough: Callable[[float], bool], unit: float = 1.0) -> float | None:
+    """Return the smallest effect that is enough, in multiples of `unit`, to a hundredth of it."""
+    low, high = 0.0, 1.0
+    while not enough(high):
+        low, high = high, 2 * high
+        if high > _LARGEST:
+            return None
+    while high - low > 0.01:
+        middle = (low + high) / 2
         low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    return high * unit
 
 
-def _check_seeds(n: int) -> None:
-    if n < 2:
-        raise ValueError(f"`n` should be at least 2. Found `n = {n}`.")
+def _p(means: NDArray[np.float64], table: Crossed, alpha: float) -> float:
+    """Return the sign-flip p; 1 where the interval over seeds and images holds 0, as p is then not looked at."""
+    low, high = table.interval(1 - alpha)
+    return 1.0 if low <= 0 <= high else _near_p(means, alpha)
 
 
-def _check_share(value: float, name: str) -> None:
-    if not 0 < value < 1:
-        raise ValueError(f"`{name}` should be between 0 and 1. Found `{name} = {value}`.")
+def _near_p(means: NDArray[np.float64], alpha: float) -> float:
+    """Return the sign-flip p, or the t test's where that is far from the level: the two agree on its side."""
+    if len(means) <= _ALWAYS_EXACT:
+        return sign_flip_p(means)
+    statistic = abs(float(means.mean())) / (means.var(ddof=1) / len(means)) ** 0.5
+    near = 2 * float(special.stdtr(len(means) - 1, -statistic))
+    return sign_flip_p(means) if alpha / _FAR < near < alpha * _FAR else near
+
+
+def _imagined(
+    design: Design, effect: float, variances: Variances, studies: int, seed: int
+) -> list[tuple[NDArray[np.float64], Crossed]]:
+    """Return the seeds' means of each study, and its table taken apart."""
+    generator = np.random.default_rng(seed)
+    n, m = design.seeds, design.images
+    image, rest = variances.image**2, variances.residual**2
+    means = generator.normal(size=(studies, n)) * np.sqrt(variances.seed**2 + rest / m)
+    means += effect + generator.normal(size=(studies, 1)) * np.sqrt(image / m)
+    freedom = (n - 1) * (m - 1)
+    columns = (image + rest / n) * generator.chisquare(m - 1, studies) / (m - 1) / m
+    cells = rest * generator.chisquare(freedom, studies) / freedom / (n * m)
+    rows = means.var(axis=1, ddof=1) / n
+    return [
+        (each, Crossed(float(each.mean()), n, m, Part(r, n - 1), Part(c, m - 1), Part(e, freedom)))
+        for each, r, c, e in zip(means, rows.tolist(), columns.tolist(), cells.tolist(), strict=True)
+    ]

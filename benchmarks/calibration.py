@@ -1,0 +1,223 @@
+"""How often a verdict is wrong, and how often it finds what is there: thousands of imagined studies through the rule.
+
+Scores of single images are drawn, seeds and images anew for every study, and go through `crossed`, `sign_flip_p` and
+`judge` as a report's do. An effect is the one over the *populations* of seeds and images, not over the images at hand.
+
+    python benchmarks/calibration.py --studies 10000 --workers 2 > calibration.md
+"""
+
+import argparse
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+from knowhue.statistics.crossed import crossed
+from knowhue.statistics.paired import sign_flip_p
+from knowhue.statistics.power import Design, Variances, chances
+from knowhue.statistics.verdicts import Word, judge
+
+ALPHA = 0.025
+CLASSES = 5
+DESIGNS = [(n, m) for n in (8, 10, 20) for m in (250, 1500)]
+CHUNK = 500
+
+
+class Question(NamedTuple):
+    """A way to draw scores, what is asked of them, and their variances where they are known."""
+
+    sesoi: float
+    lower_is_better: bool
+    draw: Callable[[np.random.Generator, int, int, float], np.ndarray]
+    variances: Variances | None = None
+
+
+def normal(variances: Variances) -> Question:
+    """Errors: every part normal."""
+
+    def draw(rng: np.random.Generator, n: int, m: int, effect: float) -> np.ndarray:
+        seeds, images = rng.normal(size=(n, 1)), rng.normal(size=m)
+        return (
+            effect
+            + variances.seed * seeds
+            + variances.image * images
+            + variances.residual * rng.normal(size=(n, m))
+        )
+
+    return Question(0.25, True, draw, variances)
+
+
+def heavy(variances: Variances) -> Question:
+    """Errors whose images have the tails of Student's t with 4 degrees of freedom."""
+
+    def draw(rng: np.random.Generator, n: int, m: int, effect: float) -> np.ndarray:
+        images = rng.standard_t(4, m) / np.sqrt(2)
+        seeds = variances.seed * rng.normal(size=(n, 1))
+        return effect + seeds + variances.image * images + variances.residual * rng.normal(size=(n, m))
+
+    return Question(0.25, True, draw, variances)
+
+
+def accuracy(level: float) -> Question:
+    """Right or wrong: images of five classes, easy and hard, which both arms know, and a little that one arm knows."""
+
+    def odds(rng: np.random.Generator, m: int) -> tuple[np.ndarray, np.ndarray]:
+        centres = np.repeat(level + np.linspace(-1, 1, CLASSES), m // CLASSES)
+        return centres + 2.5 * rng.normal(size=len(centres)), 0.4 * rng.normal(size=len(centres))
+
+    @cache
+    def shift(effect: float) -> float:
+        """Return the shift of multi-task's odds that gives this difference in the population."""
+        images, own = odds(np.random.default_rng(0), 1_000_000)
+        wobble = 0.1 * np.random.default_rng(1).normal(size=(2, len(images)))
+        low, high = -2.0, 4.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            gap = _share(images + own + middle + wobble[0]) - _share(images + wobble[1])
+            low, high = (middle, high) if gap < effect else (low, middle)
+        return low
+
+    def draw(rng: np.random.Generator, n: int, m: int, effect: float) -> np.ndarray:
+        images, own = odds(rng, m)
+        single = images + 0.1 * rng.normal(size=(n, 1)) + rng.logistic(size=(n, m)) > 0
+        multi = images + own + shift(effect) + 0.1 * rng.normal(size=(n, 1)) + rng.logistic(size=(n, m)) > 0
+        return multi.astype(float) - single
+
+    return Question(0.01, False, draw)
+
+
+def _share(odds: np.ndarray) -> float:
+    return float((1 / (1 + np.exp(-odds))).mean())
+
+
+QUESTIONS = {
+    "a*b*, seeds .076, images 1.45, residual .8": normal(Variances(0.076, 1.45, 0.8)),
+    "a*b*, seeds .25, images 1.45, residual 2": normal(Variances(0.25, 1.45, 2.0)),
+    "a*b*, seeds .076, images 1.45 with heavy tails": heavy(Variances(0.076, 1.45, 0.8)),
+    "balanced accuracy about 88 %": accuracy(3.4),
+    "balanced accuracy about 97 %": accuracy(6.5),
+}
+EFFECTS = (0.0, 1.0, 2.0)
+"""In smallest effects of interest, in favour of multi-task."""
+
+
+class Cell(NamedTuple):
+    """One question of one truth, asked by one design."""
+
+    question: str
+    effect: float
+    seeds: int
+    images: int
+
+
+def words(cell: Cell, studies: int, seed: int) -> list[Word]:
+    """Return the verdicts of some studies."""
+    rng = np.random.default_rng([seed, list(QUESTIONS).index(cell.question), *map(int, cell[1:])])
+    return [_one(rng, cell) for _ in range(studies)]
+
+
+def _one(rng: np.random.Generator, cell: Cell) -> Word:
+    asked = QUESTIONS[cell.question]
+    effect = cell.effect * asked.sesoi * (-1 if asked.lower_is_better else 1)
+    scores = asked.draw(rng, cell.seeds, cell.images, effect)
+    groups = None if asked.lower_is_better else np.repeat(np.arange(CLASSES), cell.images // CLASSES)
+    found = crossed(scores, groups, binary=groups is not None)
+    assert found is not None
+    p = sign_flip_p(scores.mean(axis=1))
+    return judge(cell.seeds, p, found.interval, asked.sesoi, ALPHA, asked.lower_is_better).word
+
+
+def is_false(word: Word, effect: float) -> bool:
+    """Whether a verdict claims what is not so; an effect as large as the smallest of interest matters."""
+    if not effect:
+        return bool(word.direction)
+    wrong = word.direction == "hurts"
+    return wrong or word in (Word.EQUIVALENT, Word.HELPS_LITTLE, Word.HURTS_LITTLE)
+
+
+@cache
+def _variances(cell: Cell) -> Variances:
+    """Return a question's variances: those it is drawn by, or the mean of many earlier studies of this size."""
+    asked = QUESTIONS[cell.question]
+    if asked.variances is not None:
+        return asked.variances
+    rng, groups = np.random.default_rng(7), np.repeat(np.arange(CLASSES), cell.images // CLASSES)
+    tables = [asked.draw(rng, cell.seeds, cell.images, cell.effect * asked.sesoi) for _ in range(400)]
+    found = [each for table in tables if (each := crossed(table, groups, binary=True)) is not None]
+    parts = [[part.variance for part in (each.over_seeds, each.over_images, each.residual)] for each in found]
+    seeds, images, rest = np.mean(parts, axis=0)
+    n, m = cell.seeds, cell.images
+    return Variances(
+        max(n * (seeds - rest), 0) ** 0.5, max(m * (images - rest), 0) ** 0.5, (n * m * rest) ** 0.5
+    )
+
+
+def predicted(cell: Cell) -> float:
+    """Return how often `knowhue plan` says that this is claimed; that it is called equivalent, of no effect."""
+    asked = QUESTIONS[cell.question]
+    design = Design(cell.seeds, cell.images, asked.sesoi, ALPHA)
+    variances = _variances(cell)
+    expected = chances(design, -cell.effect * asked.sesoi, variances, 10_000, seed=3)
+    return 100 * (sum(share for word, share in expected.items() if word.direction) if cell.effect
+                  else expected.get(Word.EQUIVALENT, 0.0))  # fmt: skip
+
+
+def run(cells: list[Cell], studies: int, workers: int) -> dict[Cell, list[Word]]:
+    """Return every study's verdicts, shared out to processes."""
+    chunks = [(cell, start) for cell in cells for start in range(0, studies, CHUNK)]
+    found: dict[Cell, list[Word]] = {cell: [] for cell in cells}
+    with ProcessPoolExecutor(workers) as pool:
+        counts = [min(CHUNK, studies - start) for _, start in chunks]
+        parts = pool.map(words, [cell for cell, _ in chunks], counts, [start for _, start in chunks])
+        for (cell, _), part in zip(chunks, parts, strict=True):
+            found[cell] += part
+    return found
+
+
+def main() -> None:
+    """Print both tables as Markdown."""
+    parser = argparse.ArgumentParser(description="How often a verdict is wrong.")
+    parser.add_argument("--studies", type=int, default=10_000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--question", action="append", help="part of a question's name; all")
+    asked = parser.parse_args()
+    names = [name for name in QUESTIONS if not asked.question or any(part in name for part in asked.question)]
+    cells = [Cell(name, effect, n, m) for name in names for effect in EFFECTS for n, m in DESIGNS]
+    found = run(cells, asked.studies, asked.workers)
+    print("| question | true effect, of the smallest of interest | seeds | images | false claims, % "
+          "| claims, % (planned) | equivalent, % (planned) |\n|---|---|---|---|---|---|---|")  # fmt: skip
+    for cell, said in found.items():
+        false = 100 * np.mean([is_false(word, cell.effect) for word in said])
+        claims = 100 * np.mean([bool(word.direction) for word in said])
+        equal = 100 * np.mean([word == Word.EQUIVALENT for word in said])
+        plan = predicted(cell)
+        planned = (f" ({plan:.1f})", "") if cell.effect else ("", f" ({plan:.1f})")
+        numbers = f"{false:.1f} | {claims:.1f}{planned[0]} | {equal:.1f}{planned[1]}"
+        print(f"| {cell.question} | {cell.effect:g} | {cell.seeds} | {cell.images} | {numbers} |")
+    _print_both(found)
+
+
+def _print_both(found: dict[Cell, list[Word]]) -> None:
+    """Print the share of studies with a false claim of any kind in either of two questions."""
+    errors, shares = ([name for name in QUESTIONS if name.startswith(kind)] for kind in ("a*b*", "balanced"))
+    print(
+        "\n| colour question, class question | seeds | images | a false claim of any kind, % |\n|---|---|---|---|"
+    )
+    for first in errors:
+        for second in shares:
+            for n, m in DESIGNS:
+                for effects in ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)):
+                    cells = (Cell(first, effects[0], n, m), Cell(second, effects[1], n, m))
+                    if not set(cells) <= set(found):
+                        continue
+                    pairs = zip(*(found[cell] for cell in cells), strict=True)
+                    wrong = np.mean([is_false(a, effects[0]) or is_false(b, effects[1]) for a, b in pairs])
+                    print(
+                        f"| {first} at {effects[0]:g}, {second} at {effects[1]:g} | {n} | {m} | {100 * wrong:.1f} |"
+                    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""What a plan can show, as comment lines of the study file that `knowhue plan` prints."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from knowhue.errors import ConfigError
+from knowhue.plan import Plan, Question
+from knowhue.statistics.power import (
+    Design,
+    Variances,
+    chances,
+    claimed,
+    sign_flip_effect,
+    smallest_effect,
+)
+from knowhue.statistics.verdicts import Word, fewest_seeds
+from knowhue.storage import read_json
+
+_UNITS = {"ab_l1": " CIELAB units", "balanced_accuracy": " (of 1)", "accuracy": " (of 1)"}
+
+
+def power_lines(plan: Plan, variances: Mapping[str, Variances], images: int | None) -> list[str]:
+    """Return what each question of a plan finds with its seeds and test images.
+
+    Args:
+        plan: the questions, their smallest effects, and the seeds.
+        variances: by question, of an earlier study or stated; a question without is told by its seeds alone.
+        images: test images; None where they are not known.
+    """
+    lines = []
+    for name, asked in plan.questions.items():
+        alpha = plan.alpha / len(plan.questions)
+        found = variances.get(name)
+        if found is None or images is None:
+            lines += _by_seeds_alone(name, len(plan.seeds), alpha)
+        else:
+            lines += _by_both(name, asked, Design(len(plan.seeds), images, asked.sesoi, alpha), found)
+    return [f"# {line}" for line in lines]
+
+
+def read_variances(study: Path) -> tuple[dict[str, Variances], int]:
+    """Return the variances of each question of an earlier study, and the number of its test images.
+
+    Raises:
+        ConfigError: it has none: fewer than two seeds, or no scores of single images.
+    """
+    tests: Mapping[str, Any] = read_json(study / "results.json").get("tests", {})
+    found = {name: each["variances"] for name, each in tests.items() if each.get("variances")}
+    if not found:
+        raise ConfigError(
+            f"`--variances` should be a study of two or more finished seeds with scores of single images. Found "
+            f"`{study}`, whose results.json has no variances: make it anew with `knowhue report`."
+        )
+    images = min(each["images"] for each in found.values())
+    return {
+        name: Variances(each["seed"], each["image"], each["residual"]) for name, each in found.items()
+    }, images
+
+
+def known_variances(
+    study: Path | None, seed_sd: str | None, image_sd: str | None, images: int | None
+) -> tuple[dict[str, Variances], int | None]:
+    """Return what is known of how scores vary: read from a study, or as stated.
+
+    Raises:
+        ConfigError: both were given, or one of the two standard deviations alone, or no number of images.
+    """
+    if study is not None and (seed_sd or image_sd):
+        raise ConfigError("`--variances` should be given, or `--seed-sd` and `--image-sd`. Found both.")
+    if study is not None:
+        found, count = read_variances(study)
+        return found, images or count
+    if not seed_sd and not image_sd:
+        return {}, images
+    if not seed_sd or not image_sd or images is None:
+        raise ConfigError(
+            "`--seed-sd`, `--image-sd` and `--images` should be given together. Found not all of them."
+        )
+    seeds, pictures = stated(seed_sd, "--seed-sd"), stated(image_sd, "--image-sd")
+    return {name: Variances(seeds[name], pictures[name]) for name in seeds if name in pictures}, images
+
+
+def stated(text: str, option: str) -> dict[str, float]:
+    """Read standard deviations by question, such as `colour=.08,class=.01`.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    try:
+        pairs = [part.split("=") for part in text.split(",") if part]
+        found = {name.strip(): float(value) for name, value in pairs}
+    except ValueError:
+        found = {}
+    if not found or any(not 0 <= value < float("inf") for value in found.values()):
+        raise ConfigError(
+            f"`{option}` should be standard deviations by question, such as `colour=.08,class=.01`. "
+            f"Found `{option} {text}`."
+        )
+    return found
+
+
+def _by_both(name: str, asked: Question, design: Design, variances: Variances) -> list[str]:
+    unit = _UNITS.get(asked.metric, "")
+    some = chances(design, -asked.sesoi, variances)
+    none = chances(design, 0.0, variances)
+    smallest = smallest_effect(design, variances)
+    least = (
+        f"the smallest difference found 80 % of the time is {smallest:.2g}{unit}"
+        if smallest is not None
+        else f"no difference is found 80 % of the time: a verdict needs {fewest_seeds(design.alpha)} seeds"
+    )
+    sds = f"sd of a seed {variances.seed:.3g}, of an image {variances.image:.3g}, residual {variances.residual:.3g}"
+    return [
+        f"{name}: {design.seeds} seeds x {design.images} test images ({sds}):",
+        f"  {least};",
+        f"  a difference of {asked.sesoi:g} is found {100 * claimed(some):.0f} % of the time; "
+        f"if there is none, `equivalent` is said {100 * none.get(Word.EQUIVALENT, 0.0):.0f} % of the time.",
+    ]
+
+
+def _by_seeds_alone(name: str, seeds: int, alpha: float) -> list[str]:
+    effect = sign_flip_effect(seeds, alpha) if seeds >= fewest_seeds(alpha) else None
+    if effect is None:
+        return [f"{name}: {seeds} seed{'s' * (seeds != 1)}: no verdict below {fewest_seeds(alpha)}."]
+    return [
+        f"{name}: {seeds} seeds find {effect:.2f} paired standard deviations 80 % of the time, if test images left "
+        "nothing to chance. They do:",
+        "  give --variances STUDY (an earlier one), or --seed-sd, --image-sd and --images.",
+    ]

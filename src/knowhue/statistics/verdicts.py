@@ -1,0 +1,169 @@
+"""From paired differences to one phrase: helps, hurts, equivalent, inconclusive, and by how much.
+
+The exact sign-flip test and the interval over seeds and images must agree before anything is claimed; each of k primary
+questions has `alpha / k` for both kinds of claims, since a question has one truth and only one kind can be wrong.
+"""
+
+import math
+from collections.abc import Callable
+from enum import StrEnum
+from typing import NamedTuple
+
+from scipy import special, stats
+
+from knowhue.statistics.crossed import Crossed
+from knowhue.statistics.paired import Interval
+
+MIN_SEEDS = 8
+"""No verdict below, whatever alpha: with 7 one pattern of signs alone rejects at .025."""
+
+POWER = 0.8
+"""What a number of seeds should give."""
+_MOST_SEEDS = 10_000
+
+
+class Word(StrEnum):
+    """What may be said of a question, in the order in which it is tried."""
+
+    NO_VERDICT = "no verdict"
+    CANNOT_TELL = "cannot tell"
+    HELPS = "helps, by what matters"
+    HURTS = "hurts, by what matters"
+    HELPS_LITTLE = "helps, by less than what matters"
+    HURTS_LITTLE = "hurts, by less than what matters"
+    HELPS_SOMEHOW = "helps; whether it matters is not shown"
+    HURTS_SOMEHOW = "hurts; whether it matters is not shown"
+    EQUIVALENT = "equivalent"
+    INCONCLUSIVE = "inconclusive"
+
+    @property
+    def direction(self) -> str:
+        """`helps`, `hurts`, or empty."""
+        found = self.value[:5]
+        return found if found in ("helps", "hurts") else ""
+
+
+class Verdict(NamedTuple):
+    """A phrase and what decided it.
+
+    Attributes:
+        word: the phrase.
+        p: exact sign-flip.
+        level: of the interval that decided, and that a sentence should quote.
+        interval: that one; None where there is none that is possible.
+    """
+
+    word: Word
+    p: float
+    level: float
+    interval: Interval | None
+
+
+class Needed(NamedTuple):
+    """How many seeds a new study with as many images would need, with the range that the spread leaves open.
+
+    None, of any, is more than any number of seeds.
+    """
+
+    seeds: int | None
+    low: int | None
+    high: int | None
+
+
+def fewest_seeds(alpha: float) -> int:
+    """Return the fewest seeds with which there is a verdict at the level of one question.
+
+    >>> fewest_seeds(0.05), fewest_seeds(0.025), fewest_seeds(0.001)
+    (8, 8, 11)
+    """
+    return max(MIN_SEEDS, 1 + math.ceil(-math.log2(alpha) - 1e-9))
+
+
+def judge(
+    seeds: int,
+    p: float,
+    interval: Callable[[float], Interval | None],
+    sesoi: float,
+    alpha: float,
+    lower_is_better: bool,
+    complete: bool = True,
+    at_limit: bool = False,
+) -> Verdict:
+    """Judge one question.
+
+    Args:
+        seeds: that both arms have.
+        p: exact two-sided sign-flip p of the paired differences over these seeds.
+        interval: of the mean difference at a level, over seeds and images (`Crossed.interval`); None where it has none.
+        sesoi: the smallest effect of interest, in the same unit.
+        alpha: level of this question: the study's over the number of primary questions.
+        lower_is_better: whether a negative difference is an improvement.
+        complete: whether all primary questions have all their seeds.
+        at_limit: whether the metric cannot tell the arms apart: both at its ceiling, or none above a trivial baseline.
+
+    >>> judge(10, 0.002, lambda level: (-1.2, -0.8), 0.25, 0.025, lower_is_better=True).word.value
+    'helps, by what matters'
+    """
+    outer, inner = interval(1 - alpha), interval(1 - 2 * alpha)
+    if not complete or seeds < fewest_seeds(alpha):
+        word = Word.NO_VERDICT
+    elif at_limit:
+        word = Word.CANNOT_TELL
+    elif outer is None or inner is None:
+        word = Word.INCONCLUSIVE
+    else:
+        word = _word(p <= alpha, outer, inner, sesoi, lower_is_better)
+    if word in (Word.HELPS_LITTLE, Word.HURTS_LITTLE, Word.EQUIVALENT):
+        return Verdict(word, p, 1 - 2 * alpha, inner)
+    return Verdict(word, p, 1 - alpha, outer)
+
+
+def _word(rejected: bool, outer: Interval, inner: Interval, sesoi: float, lower_is_better: bool) -> Word:
+    small = -sesoi < inner[0] and inner[1] < sesoi
+    if rejected and (outer[0] > 0 or outer[1] < 0):
+        place = 0 if min(map(abs, outer)) > sesoi else 1 if small else 2
+        helps = (outer[1] < 0) == lower_is_better
+        helping = (Word.HELPS, Word.HELPS_LITTLE, Word.HELPS_SOMEHOW)
+        return (helping if helps else (Word.HURTS, Word.HURTS_LITTLE, Word.HURTS_SOMEHOW))[place]
+    return Word.EQUIVALENT if small else Word.INCONCLUSIVE
+
+
+def needed(found: Crossed, sesoi: float, alpha: float) -> Needed:
+    """Return the seeds with which a new study would tell, at 80 % power, an effect of `sesoi` from none.
+
+    They are as many as find such an effect, or show equivalence if there is none, whichever needs more, on the images
+    at hand. The range comes from the chi-square distribution of the seeds' variance (5 to 95 %): with eight
+    seeds it is known to a factor of two at best.
+    """
+    seed, image, rest = found.components
+    chi = stats.chi2.ppf((0.95, 0.05), found.seeds - 1)
+    low, high = (seed * math.sqrt((found.seeds - 1) / quantile) for quantile in chi)
+    return Needed(*(_seeds(sd, image, rest, found.images, sesoi, alpha) for sd in (seed, low, high)))
+
+
+def more_images_needed(found: Crossed) -> bool:
+    """Whether the images leave more to chance than the seeds, so that more seeds would buy little."""
+    seed, image, _ = found.components
+    return image**2 / found.images > seed**2 / found.seeds
+
+
+def _seeds(seed: float, image: float, rest: float, images: int, sesoi: float, alpha: float) -> int | None:
+    """Return the fewest seeds that are enough, given that every larger number is enough too."""
+
+    def enough(n: int) -> bool:
+        parts = (seed**2 + rest**2 / images) / n, image**2 / images
+        total = sum(parts)
+        if total == 0:
+            return True
+        freedom = total**2 / (parts[0] ** 2 / (n - 1) + parts[1] ** 2 / (images - 1))
+        found = special.stdtrit(freedom, 1 - alpha / 2) + special.ndtri(POWER)
+        equal = special.stdtrit(freedom, 1 - alpha) + special.ndtri((1 + POWER) / 2)
+        return bool(sesoi / math.sqrt(total) >= max(found, equal))
+
+    low, high = fewest_seeds(alpha) - 1, _MOST_SEEDS
+    if not enough(high):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high

@@ -1,0 +1,68 @@
+"""`knowhue plan` says what its seeds and images can find, and what it prints is still a study file."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from knowhue.apps.planning import power_lines, read_variances, stated
+from knowhue.config import Config
+from knowhue.errors import ConfigError
+from knowhue.plan import Plan, make_plan
+from knowhue.presets import checked
+from knowhue.statistics.power import Variances
+
+OURS = {"colour": Variances(0.076, 1.45), "class": Variances(0.01, 0.2)}
+
+
+def test_it_says_the_smallest_difference_and_both_chances():
+    plan = make_plan(Config(), seeds=range(20))
+    text = "\n".join(power_lines(plan, {"colour": OURS["colour"]}, 250))
+    assert "# colour: 20 seeds x 250 test images (sd of a seed 0.076, of an image 1.45, residual 0):" in text
+    assert "the smallest difference found 80 % of the time is 0.29 CIELAB units;" in text
+    assert (
+        "a difference of 0.25 is found 67 % of the time; if there is none, `equivalent` is said 52 % of"
+        in text
+    )
+    assert "# class: 20 seeds find 0.7" in text  # paired standard deviations, where nothing is known
+
+
+def test_too_few_seeds_are_said_to_give_no_verdict():
+    lines = power_lines(make_plan(Config(), seeds=range(7)), {}, None)
+    assert lines == ["# colour: 7 seeds: no verdict below 8.", "# class: 7 seeds: no verdict below 8."]
+    assert "a verdict needs 8 seeds" in power_lines(make_plan(Config(), seeds=range(7)), OURS, 250)[1]
+
+
+def test_variances_of_an_earlier_study_are_read(tmp_path: Path):
+    tests = {
+        "colour": {"variances": {"seed": 0.1, "image": 1.2, "residual": 0.5, "images": 300}},
+        "class": {},
+    }
+    (tmp_path / "results.json").write_text(json.dumps({"tests": tests}))
+    assert read_variances(tmp_path) == ({"colour": Variances(0.1, 1.2, 0.5)}, 300)
+    (tmp_path / "results.json").write_text(json.dumps({"tests": {"colour": {"variances": None}}}))
+    with pytest.raises(ConfigError, match="has no variances"):
+        read_variances(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0.1", "colour", "colour=x", "colour=-1", "colour=inf", "colour=.1;class=.2"]
+)
+def test_what_is_no_standard_deviation_is_refused(text: str):
+    with pytest.raises(ConfigError, match="`--seed-sd` should be standard deviations by question"):
+        stated(text, "--seed-sd")
+
+
+def test_what_is_printed_reads_back_to_the_plan(knowhue, tmp_path: Path):
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "x.npy", np.zeros(1))
+    stated_sds = ("--seed-sd", "colour=.08", "--image-sd", "colour=1.5", "--images", "1500")
+    code, out, _ = knowhue("plan", str(tmp_path), "--seeds", "8", *stated_sds)
+    assert code == 0
+    assert out.startswith("# colour: 8 seeds x 1500 test images")
+    assert len(checked(Plan, yaml.safe_load(out)).seeds) == 8
+    code, _, err = knowhue("plan", str(tmp_path), "--seed-sd", "colour=.08")
+    assert (code, "should be given together" in err) == (2, True)

@@ -1,0 +1,80 @@
+"""Secondary metrics: every one with its interval and p, adjusted for their number; baselines not beaten, by name."""
+
+import json
+from pathlib import Path
+
+import pytest
+from synthetic_study import BASELINES, change, write_study
+
+from knowhue.report.notices import warnings
+from knowhue.report.reading import read_study
+from knowhue.report.results import results_table
+from knowhue.report.secondary import secondaries
+from knowhue.report.tables import score_tables
+from knowhue.statistics.multiplicity import benjamini_hochberg
+from knowhue.statistics.paired import t_interval
+
+
+def test_every_metric_with_a_direction_is_tested_and_the_named_ones_come_first(eight_seeds: Path):
+    rows = secondaries(read_study(eight_seeds))
+    assert [(row.question, row.metric, row.named) for row in rows] == [
+        ("colour", "ciede2000", True),
+        ("colour", "psnr", False),
+        ("colour", "adversarial", False),
+        ("class", "accuracy", False),
+    ]
+
+
+def test_a_metric_without_a_better_direction_is_not_tested(tmp_path: Path):
+    write_study(tmp_path, seeds=(0, 1))
+    change(tmp_path / "metrics.json", lambda metrics: metrics["psnr"].update(better="neither"))
+    assert "psnr" not in {row.metric for row in secondaries(read_study(tmp_path))}
+
+
+def test_p_is_adjusted_within_the_named_and_within_the_exploratory_ones(tmp_path: Path):
+    write_study(tmp_path, seeds=tuple(range(8)), gain=0.02, noise=0.1)
+    change(tmp_path / "study.json", lambda plan: plan["questions"]["class"].update(secondary=["accuracy"]))
+    rows = secondaries(read_study(tmp_path))
+    for named in (True, False):
+        family = {row.metric: row for row in rows if row.named == named}
+        expected = benjamini_hochberg({name: row.found.p for name, row in family.items()})
+        assert {name: row.p_adjusted for name, row in family.items()} == pytest.approx(expected)
+    assert {row.metric for row in rows if row.named} == {"ciede2000", "accuracy"}
+
+
+def test_intervals_are_over_images_too_where_images_have_scores(eight_seeds: Path):
+    found = {row.metric: row for row in secondaries(read_study(eight_seeds))}
+    assert found["accuracy"].bounds.over == "seeds and images"
+    assert found["psnr"].bounds.over == "seeds"
+    assert found["psnr"].bounds.interval == pytest.approx(t_interval(found["psnr"].found.differences, 0.95))
+
+
+def test_they_stand_in_the_results_and_in_the_report(eight_seeds: Path):
+    study = read_study(eight_seeds)
+    stored = {row["metric"]: row for row in json.loads(json.dumps(results_table(study)))["secondary"]}
+    assert stored["ciede2000"]["exploratory"] is False
+    assert stored["psnr"]["exploratory"] is True
+    rows = {row["title"]: row for task in score_tables(study).values() for row in task["rows"]}
+    assert rows["CIEDE2000"]["standing"] == "secondary"
+    assert rows["CIEDE2000"]["interval"].endswith("(95 %†)")
+    assert rows["PSNR over RGB"]["standing"] == "exploratory"
+    assert rows["Balanced accuracy"]["standing"] == "primary"
+
+
+def test_one_seed_has_no_p(one_seed: Path):
+    assert {row.p for row in secondaries(read_study(one_seed))} == {None}
+
+
+def test_warnings_name_every_metric_that_is_worse_than_a_trivial_baseline_once(tmp_path: Path):
+    baselines = BASELINES | {
+        "gray": {"ab_l1": 15.6, "ciede2000": 9.0, "psnr": 30.0},
+        "mean_colour": {"ciede2000": 8.0},
+    }
+    write_study(tmp_path, baselines=baselines)
+    found = warnings(read_study(tmp_path))
+    assert [who for who, _ in found].count("CIEDE2000") == 1
+    text = dict(found)["CIEDE2000"]
+    assert text.startswith("single-task 10.8")
+    assert text.endswith("no better than a trivial baseline (gray 9.00, mean colour 8.00).")
+    assert "PSNR over RGB, dB" in dict(found)
+    assert "Mean absolute error of a*b*, CIELAB units" not in dict(found)
