@@ -70,6 +70,7 @@ def photo(kind: str = "jpeg", width: int = 48, height: int = 32, value: int = 12
 def running(
     models: dict[str, Colorizer] | None = None,
     header_seconds: float | None = None,
+    reading_seconds: float | None = None,
     with_page: bool = False,
     **changes: Any,
 ) -> Iterator[tuple[str, int, Server]]:
@@ -82,8 +83,9 @@ def running(
 
         mount_page(app, served, settings, app.state.batchers)
     server = Server(app, settings)
-    if header_seconds is not None:
-        server.config.http = type("Impatient", (server.config.http,), {"header_seconds": header_seconds})  # type: ignore[arg-type]
+    limits = {"header_seconds": header_seconds, "reading_seconds": reading_seconds}
+    given = {name: seconds for name, seconds in limits.items() if seconds is not None}
+    server.config.http = type("Impatient", (server.config.http,), given)  # type: ignore[arg-type]
     with listening(settings) as opened:
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([opened])), daemon=True)
         thread.start()

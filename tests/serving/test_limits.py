@@ -1,12 +1,16 @@
 import asyncio
+import io
 import re
 import socket
 import threading
 import time
+from contextlib import suppress
 
 import httpx
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 from stand import colorizer, photo, running, wait_until
 
 from knowhue.serving import access
@@ -79,7 +83,17 @@ def test_refusals_carry_them_too():
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "localhost:7860", "127.0.0.1:1", "[::1]:7860", "127.0.0.2", "photos.lan"]
+    "host",
+    [
+        "localhost",
+        "LocalHost",
+        "localhost:7860",
+        "127.0.0.1:1",
+        "[::1]:7860",
+        "127.0.0.2",
+        "photos.lan",
+        "Photos.LAN:80",
+    ],
 )
 def test_its_own_names_are_served(host: str):
     with client_of(hosts=("photos.lan",)) as client:
@@ -87,7 +101,33 @@ def test_its_own_names_are_served(host: str):
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "[", "10.0.0.1", "a@b"]
+    "host",
+    [
+        "evil.example",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "",
+        "[",
+        "10.0.0.1",
+        "a@b",
+        "x@127.0.0.1",
+        "evil.example@localhost",
+        "127.0.0.1#.evil.com",
+        "127.0.0.1/.evil.com",
+        "127.0.0.1?.evil.com",
+        "localhost:80:80",
+        "localhost:x",
+        "[127.0.0.1]",
+        "[::1",
+        "::1",
+        "[::1].evil.com",
+        "localhost\\.evil.com",
+        "localhost,evil.example",
+        "local host",
+        "localhost:80@evil.com",
+        "127.0.0.1%00",
+        "[::1%25eth0]",
+    ],
 )
 def test_a_name_turned_to_loopback_is_not(host: str):
     with client_of() as client:
@@ -234,11 +274,24 @@ def test_many_and_long_headers_are_refused(server):
     assert get("host: localhost") == 400
 
 
+@pytest.mark.parametrize("coding", ["chunked", "identity", "gzip, chunked"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_two_lengths_of_one_body_end_the_connection(server, coding: str, order: int):
+    """What one reader takes for the body's end the next takes for a second request."""
+    lengths = ["content-length: 5", f"transfer-encoding: {coding}"][::order]
+    head = "\r\n".join(("POST /v1/classify HTTP/1.1", "host: localhost", *lengths, "", "")).encode()
+    smuggled = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    answer = exchange(server, head + b"0\r\n\r\n" + smuggled)
+    assert status_of(answer) in (400, 501)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"connection: close" in answer.lower()
+
+
 def test_held_uploads_are_bounded_together():
     """Many uploads that are each allowed must not fill the memory."""
     shield = Shield(lambda *_: asyncio.sleep(0), ServerSettings(max_held_mib=1), Monitor())
     shield.hold(1 << 20)
-    with pytest.raises(Exception, match="too many uploads"):
+    with pytest.raises(Exception, match="holds too many uploads and answers"):
         shield.hold(1)
 
 
@@ -267,3 +320,74 @@ def test_who_leaves_while_waiting_is_forgotten():
             assert status_of(stays.recv(1000)) == 200
         wait_until(lambda: batcher.length == 0)
         assert model.network.batches == [1]  # type: ignore[attr-defined]
+
+
+def noisy(width: int, height: int) -> bytes:
+    """A picture whose colouring is about as large as its pixels."""
+    file = io.BytesIO()
+    values = np.random.default_rng(0).integers(0, 256, (height, width), dtype=np.uint8)
+    Image.fromarray(values).save(file, "png")
+    return file.getvalue()
+
+
+def held_bytes(server: tuple[str, int]) -> float:
+    text = httpx.get(f"http://{server[0]}:{server[1]}/metrics").text
+    return float(re.search(r"^knowhue_held_bytes (\S+)$", text, re.M)[1])  # type: ignore[index]
+
+
+def test_answers_that_nobody_reads_are_bounded_together_and_dropped_in_time():
+    """Each is about 2 MB, of which the system takes some hundred KB off the server; two fit beside each other."""
+    data = noisy(900, 800)
+    request = post_of(len(data)).replace(b"image/jpeg", b"image/png") + data
+    with running(max_held_mib=6, reading_seconds=1.5) as (host, port, _):
+        links = []
+        for _ in range(5):
+            link = slow_link(host, port)
+            links.append(link)
+            link.sendall(request)
+            link.settimeout(10)
+        begun = [status_of(link.recv(12, socket.MSG_PEEK | socket.MSG_WAITALL) + b" ") for link in links]
+        assert begun.count(200) in (2, 3)
+        assert begun.count(429) == 5 - begun.count(200)
+        assert 2e6 < held_bytes((host, port)) <= 6 * (1 << 20)
+        small = httpx.post(f"http://{host}:{port}/v1/colorize", content=JPEG, headers=AS_JPEG)
+        assert small.status_code == 200
+        wait_until(lambda: held_bytes((host, port)) == 0)
+        for link, status in zip(links, begun, strict=True):
+            if status == 200:
+                assert read_all(link) < 1_500_000  # cut off
+            link.close()
+        whole = httpx.post(
+            f"http://{host}:{port}/v1/colorize", content=data, headers={"content-type": "image/png"}
+        )
+        assert whole.status_code == 200
+        assert len(whole.content) > 1_500_000
+
+
+def test_who_reads_slowly_but_fast_enough_gets_all():
+    data = noisy(900, 800)
+    request = post_of(len(data)).replace(b"image/jpeg", b"image/png") + data
+    with running(reading_seconds=2) as (host, port, _), slow_link(host, port) as link:
+        link.sendall(request)
+        received = b""
+        while chunk := link.recv(60_000):  # 600 KB/s at most: longer than 2 s
+            received += chunk
+            time.sleep(0.1)
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert len(body) == int(re.search(rb"content-length: (\d+)", head)[1])  # type: ignore[index]
+
+
+def slow_link(host: str, port: int) -> socket.socket:
+    """A client whose system takes little before it is read."""
+    link = socket.socket()
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+    link.connect((host, port))
+    return link
+
+
+def read_all(link: socket.socket) -> int:
+    size = 0
+    with suppress(ConnectionResetError):
+        while chunk := link.recv(1 << 20):
+            size += len(chunk)
+    return size

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -14,7 +15,11 @@ OPEN_PATHS = ("/healthz", "/readyz")
 COOKIE = "knowhue"
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 16_384
-_ONCE = ("host", "content-length", "content-type", "authorization", "origin")
+_ONCE = ("host", "content-length", "transfer-encoding", "content-type", "authorization", "origin")
+_HOST = re.compile(
+    r"(?P<name>[a-z0-9._-]+|\[[0-9a-f]*:[0-9a-f:.]+\])(:[0-9]{0,5})?", re.IGNORECASE | re.ASCII
+)
+"""A name or an address, and a port (RFC 9110, 7.2); no user, path or fragment."""
 
 
 class Access:
@@ -70,11 +75,9 @@ class Access:
             raise Refusal(403, "origin", "`Origin` should be this server's own. Found another site's.")
 
     def _is_mine(self, host: str) -> bool:
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
-        return is_loopback(name) or name in self.settings.hosts
+        found = _HOST.fullmatch(host)
+        name = "" if found is None else found["name"].strip("[]").lower()
+        return is_loopback(name) or name in (each.lower() for each in self.settings.hosts)
 
     def _shows_token(self, headers: Mapping[str, str], token: str) -> bool:
         kind, _, shown = headers.get("authorization", "").partition(" ")
@@ -87,7 +90,8 @@ def checked_headers(scope: Mapping[str, Any]) -> Mapping[str, str]:
     """Headers by name.
 
     Raises:
-        Refusal: there are too many, too long ones, or two of what must be one.
+        Refusal: there are too many, too long ones, two of what must be one, or two lengths of the body, which somebody
+            between client and server may read otherwise (RFC 9112, 6.1).
     """
     raw = scope["headers"]
     size = len(scope["query_string"]) + sum(len(name) + len(value) for name, value in raw)
@@ -102,6 +106,9 @@ def checked_headers(scope: Mapping[str, Any]) -> Mapping[str, str]:
         if key in headers and key in _ONCE:
             raise Refusal(400, "headers", f"`{key}` should be given once. Found it twice.")
         headers[key] = value.decode("latin-1")
+    if "content-length" in headers and "transfer-encoding" in headers:
+        message = "`Content-Length` and `Transfer-Encoding` should not be given together. Found both."
+        raise Refusal(400, "headers", message, {"connection": "close"})
     return headers
 
 

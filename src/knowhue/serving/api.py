@@ -19,6 +19,7 @@ from knowhue import __version__
 from knowhue.config import Task
 from knowhue.errors import KnowhueError
 from knowhue.inference.colorizer import Colorizer
+from knowhue.serving.accept import prefers_json
 from knowhue.serving.asking import Ask, Reply, uncertainty_map
 from knowhue.serving.batcher import Batcher
 from knowhue.serving.docs import router as docs
@@ -117,7 +118,7 @@ def _refusals() -> dict[int | str, dict[str, Any]]:
     response_model=ColourAnswer,
     responses={
         200: {
-            "description": "The picture; or JSON, if `Accept` names it.",
+            "description": "The picture; or JSON, if `Accept` would rather have it.",
             "content": _PICTURES,
             "headers": {
                 "Knowhue-Class": {"schema": {"type": "string"}, "description": "percent-encoded"},
@@ -144,9 +145,10 @@ async def colorize(request: Request) -> Response:
     )
     del upload  # held by the queue alone
     reply = await _reply(request, batcher, ask)
-    if "application/json" in request.headers.get("accept", ""):
+    media_type = MEDIA_TYPES[reply.suffix]
+    if prefers_json(", ".join(request.headers.getlist("accept")), media_type):
         return await asyncio.to_thread(_as_json, name, reply)
-    return Response(reply.data, media_type=MEDIA_TYPES[reply.suffix], headers=_judgement_headers(name, reply))
+    return Response(reply.data, media_type=media_type, headers=_judgement_headers(name, reply))
 
 
 @_router.post(
@@ -250,7 +252,7 @@ def _as_json(name: str, reply: Reply) -> Response:
     if reply.made is not None and unsure is not None:
         found = b64encode(uncertainty_map(reply.made)).decode()
         answer.uncertainty = UncertaintyAnswer(mean=round(float(unsure.mean()), 4), map=found)
-    return Response(answer.model_dump_json(), media_type="application/json")
+    return Response(answer.model_dump_json(), media_type="application/json", headers={"vary": "accept"})
 
 
 def _judgement_headers(name: str, reply: Reply) -> dict[str, str]:

@@ -14,6 +14,7 @@ from knowhue.errors import KnowhueError, WeightsError
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.networks.network import Answers
 from knowhue.serving.asking import Ask, Ready, Reply, finish, prepare
+from knowhue.serving.memory import Trimmer
 from knowhue.serving.refusals import Busy, Late, Stopping
 from knowhue.serving.settings import ServerSettings
 
@@ -71,6 +72,7 @@ class Batcher:
         self._seconds = 0.1  # between answers, a running mean
         self._last = 0.0
         self._is_closing = False
+        self._give_back_memory = Trimmer()
         workers = settings.workers or os.cpu_count() or 1
         targets = [self._work] * workers + [self._look_at_them]
         self._threads = [
@@ -216,6 +218,7 @@ class Batcher:
                 self._answered.extend([*answered, *dropped])
                 self._changed.notify_all()
             del group, answered, dropped
+            self._give_back_memory()
 
     def _next_group(self) -> list[_Seen]:
         """Pictures of one shape, oldest first; waits a moment for more while any is being decoded."""

@@ -1,4 +1,4 @@
-"""uvicorn with what it lacks: a limit of time for headers, a limit of connections, and a stop that finishes work."""
+"""uvicorn with what it lacks: limits of time for headers and readers, of connections, and a stop that finishes work."""
 
 import asyncio
 import math
@@ -15,6 +15,9 @@ from knowhue.serving.batcher import Batcher
 from knowhue.serving.settings import ServerSettings
 
 HEADER_SECONDS = 10.0
+READING_SECONDS = 30.0
+SLOWEST_READING = 16 * 1024
+"""Bytes a second; who reads more slowly is cut off once that has cost `READING_SECONDS`."""
 MOST_CONNECTIONS = 512
 MAX_HEADER_BYTES = 32_768
 _KEEP_ALIVE_SECONDS = 5
@@ -22,10 +25,13 @@ _POLL_SECONDS = 0.05
 
 
 class Connection(H11Protocol):
-    """A connection whose client must end the headers of a request in `HEADER_SECONDS`."""
+    """A connection whose client must end the headers of a request in `HEADER_SECONDS`, and read what it asked for."""
 
     header_seconds = HEADER_SECONDS
+    reading_seconds = READING_SECONDS
     _timer: TimerHandle | None = None
+    _reading: TimerHandle | None = None
+    _paused_at = 0.0
 
     def connection_made(self, transport: Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Start the clock; refuse a connection too many."""
@@ -33,7 +39,23 @@ class Connection(H11Protocol):
         if len(self.connections) > MOST_CONNECTIONS:
             transport.abort()
             return
+        transport.set_write_buffer_limits(0)  # so that each part is waited for, the last one too
+        self._patience = self.reading_seconds
         self._start_clock()
+
+    def pause_writing(self) -> None:
+        """Something waits to be read: start the reader's clock."""
+        super().pause_writing()
+        self._paused_at = self.loop.time()
+        self._waiting_bytes = self.transport.get_write_buffer_size()
+        self._reading = self.loop.call_later(self._patience, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It was read: what that took beyond its due is gone from the reader's time."""
+        super().resume_writing()
+        self._stop_reading_clock()
+        late = self.loop.time() - self._paused_at - self._waiting_bytes / SLOWEST_READING
+        self._patience = min(self.reading_seconds, self._patience - late)
 
     def data_received(self, data: bytes) -> None:
         """Stop the clock once a request's headers are whole; start it with the next one's first byte."""
@@ -44,8 +66,9 @@ class Connection(H11Protocol):
             self._stop_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the clock."""
+        """Forget the clocks."""
         self._stop_clock()
+        self._stop_reading_clock()
         super().connection_lost(exc)
 
     @property
@@ -59,6 +82,11 @@ class Connection(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _stop_reading_clock(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
 
     def _too_late(self) -> None:
         if not self._is_answering:

@@ -17,6 +17,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 SLOWEST_BYTES_A_SECOND = 128 * 1024
+_CHUNK_BYTES = 64 * 1024
+"""In which answers are handed on; smaller ones are not counted."""
 _LINGER_BYTES, _LINGER_SECONDS = 8 * MIB, 2.0
 _LOG = logging.getLogger(__name__)
 
@@ -69,6 +71,7 @@ class Shield:
         self.monitor = monitor
         self._access = Access(settings)
         self._held_bytes = 0
+        monitor.watch_held(lambda: self._held_bytes)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Let a request through, or answer it here."""
@@ -83,7 +86,7 @@ class Shield:
             with self.monitor.timing(scope, lambda: exchange.status):
                 await self._answer(scope, exchange)
         finally:
-            self._held_bytes -= exchange.received
+            self.release(exchange.held)
 
     async def _answer(self, scope: MutableMapping[str, Any], exchange: "_Exchange") -> None:
         try:
@@ -107,15 +110,19 @@ class Shield:
             await exchange.refuse(failure)
 
     def hold(self, size: int) -> None:
-        """Count bytes that have been received.
+        """Count bytes that have been received, or that wait to be read.
 
         Raises:
             Refusal: too much is held already.
         """
         if self._held_bytes + size > self.settings.max_held_mib * MIB:
-            message = "The server holds too many uploads. Try again in 5 s."
+            message = "The server holds too many uploads and answers that are not read yet. Try again in 5 s."
             raise Refusal(429, "held", message, {"retry-after": "5"})
         self._held_bytes += size
+
+    def release(self, size: int) -> None:
+        """Count bytes no more."""
+        self._held_bytes -= size
 
 
 class _Exchange:
@@ -125,6 +132,7 @@ class _Exchange:
         self.shield = shield
         self.path: str = scope["path"]
         self.received = 0
+        self.held = 0
         self.status = 0
         self.refusal: Refusal | None = None
         self._receive, self._send = receive, send
@@ -157,10 +165,7 @@ class _Exchange:
             size = len(message.get("body", b""))
             if self.received + size > self._limit:
                 raise self._refused(self._too_large())
-            try:
-                self.shield.hold(size)
-            except Refusal as refusal:
-                raise self._refused(refusal) from None
+            self._hold(size)
             self.received += size
         self._ended = not message.get("more_body", False)
         return message
@@ -176,20 +181,49 @@ class _Exchange:
             message = f"The request should arrive within {seconds:g} s, or faster than 128 KiB/s. It did not."
             raise self._refused(Refusal(408, "slow", message, {"connection": "close"})) from None
 
+    def _hold(self, size: int) -> None:
+        try:
+            self.shield.hold(size)
+        except Refusal as refusal:
+            raise self._refused(refusal) from None
+        self.held += size
+
+    def _release(self) -> None:
+        self.shield.release(self.held)
+        self.held = 0
+
     def _refused(self, refusal: Refusal) -> Refusal:
         self.refusal = refusal
         return refusal
 
     async def send(self, message: Message) -> None:
-        """Pass an answer on, with the headers that every answer has."""
+        """Pass an answer on as fast as it is read, with the headers that every answer has.
+
+        Raises:
+            Refusal: too much is held already for a large answer to wait beside it.
+        """
         if message["type"] == "http.response.start":
+            headers = self._with_headers(message.get("headers", []))
+            self._begin(dict(headers))
             self.status = message["status"]
-            message = {**message, "headers": self._with_headers(message.get("headers", []))}
-        elif not message.get("more_body", False) and not self._ended and not self._expects:
-            await self._send({**message, "more_body": True})
+            await self._send({**message, "headers": headers})
+            return
+        body, is_last = message.get("body", b""), not message.get("more_body", False)
+        is_early = is_last and not self._ended and not self._expects
+        for start in range(0, len(body) or 1, _CHUNK_BYTES):
+            part, more = body[start : start + _CHUNK_BYTES], start + _CHUNK_BYTES < len(body)
+            await self._send({**message, "body": part, "more_body": more or is_early or not is_last})
+        if is_early:
             await self._drain()
-            message = {"type": "http.response.body", "body": b""}
-        await self._send(message)
+            await self._send({"type": "http.response.body", "body": b""})
+
+    def _begin(self, headers: Mapping[bytes, bytes]) -> None:
+        """Count the answer instead of the upload, which has served its purpose."""
+        if self._ended:
+            self._release()
+        length = int(headers.get(b"content-length", b"0"))
+        if length > _CHUNK_BYTES:
+            self._hold(length)
 
     def _with_headers(self, headers: Any) -> list[tuple[bytes, bytes]]:
         given = [(bytes(name).lower(), bytes(value)) for name, value in headers]

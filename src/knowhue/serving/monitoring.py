@@ -55,6 +55,9 @@ class Monitor:
             buckets=BATCHES,
             registry=registry,
         )
+        self._held = Gauge(
+            "knowhue_held_bytes", "Uploads, and answers that are not read yet.", registry=registry
+        )
         self._queue = Gauge("knowhue_queue_length", "Requests accepted.", ["model"], registry=registry)
         ProcessCollector(registry=registry)
 
@@ -84,6 +87,10 @@ class Monitor:
                 self._stages.labels(model, stage).observe(value)
 
         return observe
+
+    def watch_held(self, size: Callable[[], int]) -> None:
+        """Ask for what is held whenever the metrics are read."""
+        self._held.set_function(size)
 
     def watch_queue(self, model: str, length: Callable[[], int]) -> None:
         """Ask for a queue's length whenever the metrics are read."""

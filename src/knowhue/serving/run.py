@@ -14,6 +14,8 @@ from knowhue.serving.batcher import Batcher
 from knowhue.serving.settings import ServerSettings
 
 BACKLOG = 256
+SEND_BUFFER_BYTES = 256 * 1024
+"""Of each connection, in the system, which would else take several MiB of an answer that is not read."""
 Announce = Callable[[str], None]
 
 
@@ -90,6 +92,7 @@ def listening(settings: ServerSettings) -> socket.socket:
     try:
         if os.name == "posix":
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # connections inherit it
         opened.bind((settings.host, settings.port))
         opened.listen(BACKLOG)
         return opened

@@ -32,7 +32,9 @@ class ServerSettings(Section):
         default=(), description="further names, beside the loopback's, by which browsers may call it"
     )
     max_upload_mib: Positive = Field(default=64, description="size of one request")
-    max_held_mib: Positive = Field(default=512, description="uploads held in memory at once")
+    max_held_mib: Positive = Field(
+        default=512, description="uploads, and answers not read yet, held in memory at once"
+    )
     max_pixels: Count = Field(default=100_000_000, description="pixels of one picture, by its header")
     queue_length: Count = Field(default=64, description="requests accepted at once; more are answered 429")
     batch_size: Count = Field(
