@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import shutil
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,6 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("serving", "report")]
 playwright = pytest.importorskip("playwright.sync_api", reason="needs `pip install playwright`")
 pytest.importorskip("gradio", reason="needs `pip install -e '.[serve]'`")
 
