@@ -60,6 +60,13 @@ def test_links_are_followed_once_and_circles_end(tmp_path):
     assert set(skipped(root)) == {"again", "up"}
 
 
+def test_link_to_what_a_folder_lies_in_is_not_entered(tmp_path):
+    put(tmp_path, "archive/photos/a.jpg", "archive/other/b.jpg")
+    (tmp_path / "archive/photos/up").symlink_to(tmp_path / "archive")
+    assert images(tmp_path / "archive/photos") == {"a.jpg"}
+    assert skipped(tmp_path / "archive/photos") == {"up": "a link to a folder that it lies in"}
+
+
 def test_link_to_itself_and_pipe_are_left_to_the_reader(tmp_path):
     put(tmp_path, "a.jpg")
     (tmp_path / "self.jpg").symlink_to("self.jpg")

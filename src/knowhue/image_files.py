@@ -28,6 +28,7 @@ _SYSTEM_NAMES = frozenset({
 
 
 UNREADABLE = "unreadable folder"
+CIRCLE = "a link to a folder that it lies in"
 
 
 class Found(NamedTuple):
@@ -85,8 +86,13 @@ def walk(root: Path, suffixes: Collection[str] = SUFFIXES, avoid: Path | None = 
         for entry in entries:
             if reason := why_hidden(entry.name):
                 yield Found(entry, reason)
+            elif entry.is_dir() and entry.is_symlink():
+                if any(entry.samefile(above) for above in entry.absolute().parents):
+                    yield Found(entry, CIRCLE)
+                else:
+                    links.append(entry)
             elif entry.is_dir():
-                (links if entry.is_symlink() else inner).append(entry)
+                inner.append(entry)
             elif entry.suffix.lower() not in suffixes:
                 yield Found(entry, f"no image by its name ({entry.suffix or 'no suffix'})")
             else:

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from knowhue.apps import cli, options
+from knowhue.runs import FORMAT
+from knowhue.storage import write_json
 
 COMMANDS = [
     *("study", "plan", "status", "prepare", "train", "evaluate", "report", "config"),
@@ -149,6 +151,22 @@ def test_prepare_says_what_it_did_and_keeps_it_when_later_pictures_fail(knowhue,
         Image.new("RGB", (8, 8)).save(path)
     errs(knowhue("prepare", photos, "--out", out, *SET), "dog 0", "near-gray")
     assert np.array_equal(np.load(out / "pictures" / "pictures.npy"), before)
+
+
+def test_tuning_is_planned_apart_from_reporting(knowhue, make_folder, tmp_path):
+    photos = make_folder({"cat": 1, "dog": 1})
+    code, printed, _ = knowhue("plan", photos, "--tuning", "--seeds", "2")
+    assert code == 0
+    assert "purpose: tuning" in printed
+    for name, purpose in (("tuning", "tuning"), ("other", "report")):
+        (tmp_path / name).mkdir()
+        described = {"format": FORMAT, "purpose": purpose, "seeds": [0, 1], "arms": {}, "config": {}}
+        write_json(tmp_path / name / "study.json", described)
+    errs(knowhue("plan", photos, "--tuned-on", tmp_path / "tuning"), "Found 0 in both", "--set seed=2")
+    errs(knowhue("plan", photos, "--tuned-on", tmp_path / "other"), "should be the folder of a tuning study")
+    code, printed, _ = knowhue("plan", photos, "--tuned-on", tmp_path / "tuning", "--set", "seed=2")
+    assert code == 0
+    assert "tuned_on_seeds:" in printed
 
 
 def test_run_or_study_that_is_not_there(knowhue, tmp_path):

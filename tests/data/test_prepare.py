@@ -223,6 +223,14 @@ def test_what_is_left_out_and_skipped_is_said_in_one_line_each_time(photos, tmp_
     assert manifest(tmp_path / "pictures")["cat/notes.txt"]["status"] == "skipped"
 
 
+def test_a_file_that_is_no_image_changes_nothing(photos, tmp_path, monkeypatch):
+    first = prepare(rules(photos), tmp_path / "out")
+    (photos / "cat" / ".DS_Store").touch()
+    (photos / "dog" / "Thumbs.db").touch()
+    monkeypatch.setattr(module, "_read_all", None)  # nothing is read again
+    assert prepare(rules(photos), tmp_path / "out").fingerprint == first.fingerprint
+
+
 def test_nothing_left_out_is_no_line(photos, tmp_path):
     events = []
     prepare(rules(photos), tmp_path / "out", events.append)

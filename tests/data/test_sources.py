@@ -78,6 +78,20 @@ def test_empty_class_folder_is_an_error_that_names_it(make_folder, home, junk):
     assert ("1 hidden, 1 no image by its name (.cr2)" in str(raised.value)) == bool(junk)
 
 
+def test_class_that_is_a_link_to_nowhere_is_an_error(make_folder):
+    root = make_folder({"a": 1, "b": 1})
+    (root / "c").symlink_to(root / "gone")
+    with pytest.raises(PictureError, match=r"/c` should hold the images of a class\. Found none"):
+        listed(path=str(root))
+
+
+def test_link_in_a_circle_is_no_class(make_folder):
+    root = make_folder({"a": 1, "b": 1})
+    (root / "again").symlink_to(root)
+    (root / "a" / "up").symlink_to(root)
+    assert [name for name, _, _ in listed(path=str(root))] == ["a/00.png", "b/00.png"]
+
+
 def test_class_that_is_a_link_to_another_class_is_an_error(make_folder):
     root = make_folder({"a": 1, "b": 1})
     (root / "c").symlink_to(root / "a")

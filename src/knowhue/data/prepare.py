@@ -77,9 +77,8 @@ def prepare(
     """
     items = list_items(pictures)
     refuse_odd_names(unique(item.label for item in items))
-    key = fingerprint(
-        [VERSION, pictures.model_dump(mode="json"), [item._replace(load=None) for item in items]]  # pyright: ignore
-    )
+    stamps = [(item.name, item.split, item.label, item.stamp) for item in items if not item.skipped]
+    key = fingerprint([VERSION, pictures.model_dump(mode="json"), stamps])
     with locked(folder.parent, "prepare"):
         if not _is_there(folder, key, report):
             _prepare(items, pictures, folder, key, report)

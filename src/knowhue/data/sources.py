@@ -13,7 +13,7 @@ from knowhue.config import Pictures
 from knowhue.data import drawn
 from knowhue.data.decode import decode, to_srgb
 from knowhue.errors import ConfigError, PictureError, install_command
-from knowhue.image_files import walk, why_hidden
+from knowhue.image_files import CIRCLE, walk, why_hidden
 
 UNLABELLED = "unlabelled"
 SPLIT_NAMES = {
@@ -114,16 +114,26 @@ def _placed(root: Path, path: Path, skipped: str, splits: Mapping[str, str]) -> 
 
 
 def _require_images(root: Path, home: Path, items: Sequence[Item]) -> None:
-    """No class may vanish because its folder is empty, or holds other kinds of files."""
-    for folder in sorted(p for p in home.iterdir() if p.is_dir() and not why_hidden(p.name)):
+    """No class may vanish because its folder is empty, holds other kinds of files, or is a link that leads nowhere."""
+    depth = len(home.relative_to(root).parts) + 1
+    used = {
+        item.name.split("/")[depth - 1] for item in items if not item.skipped and _is_below(item, root, home)
+    }
+    for folder in sorted(home.iterdir()):
+        is_folder = folder.is_dir() or (folder.is_symlink() and not folder.exists() and not folder.suffix)
+        if folder.name in {*used, UNLABELLED} or not is_folder or why_hidden(folder.name):
+            continue
         name = folder.relative_to(root).as_posix()
         inside = [item for item in items if item.name == name or item.name.startswith(f"{name}/")]
-        is_class = folder.name != UNLABELLED and (home != root or folder.name not in SPLIT_NAMES)
-        if is_class and all(item.skipped for item in inside):
+        if [item.skipped for item in inside] != [CIRCLE]:
             raise PictureError(
                 f"`{folder}` should hold the images of a class. Found none{_others(inside)}. Put some there, or remove "
                 "the folder."
             )
+
+
+def _is_below(item: Item, root: Path, home: Path) -> bool:
+    return home == root or item.name.startswith(f"{home.name}/")
 
 
 def _others(items: Sequence[Item]) -> str:
