@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -138,3 +140,57 @@ def test_models_says_what_the_built_in_model_is(knowhue):
         r"Mean absolute error of a\*b\*: 9.\d+ CIELAB units \[[\d.]+ to [\d.]+\] \(lower is better\)", said
     )
     assert re.search(r"Accuracy: 99.2 % \[[\d.]+ % to [\d.]+ %\] \(higher is better\)", said)
+
+
+WATCHED = """
+import sys
+
+class Watch:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            print("now torch is imported", file=sys.stderr)
+
+sys.meta_path.insert(0, Watch())
+from knowhue.apps.cli import main
+main()
+"""
+
+
+def test_a_line_is_printed_before_anything_heavy_is_imported(photo, tmp_path):
+    command = [sys.executable, "-c", WATCHED, "colorize", str(photo()), "-o", str(tmp_path / "c.png")]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()
+    assert lines[0] == "Opening the model built-in ..."
+    assert "now torch is imported" in lines[1:]
+
+
+def test_a_run_is_made_ready_in_words_that_fit_every_model(knowhue, photo, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "knowhue.inference.networks.opening.needs_deployment", lambda _: "runs/a/colour/seed-0"
+    )
+    monkeypatch.setattr("knowhue.training.deploy.deploy", lambda _: None)
+    code, _, err = knowhue("colorize", photo(), "-o", tmp_path / "c.png")
+    assert code == 0
+    assert "Making runs/a/colour/seed-0 ready for use, once." in err
+    assert "class" not in err
+
+
+def test_a_picture_unlike_the_training_pictures_gets_no_class_and_the_caveat_first(knowhue, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 2, (64, 64)).astype(np.uint8) * 255
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    code, said, _ = knowhue("colorize", tmp_path / "noise.png", "-o", tmp_path / "c.png")
+    lines = said.splitlines()
+    assert code == 0
+    assert lines[1].startswith("  note: unlike the pictures that the model was trained on")
+    assert "  class: unknown" in lines
+    assert "starfish" not in said
+    assert "jellyfish" not in said
+    _, said, _ = knowhue(
+        "colorize", tmp_path / "noise.png", "-o", tmp_path / "c.png", "--overwrite", "--json"
+    )
+    record = json.loads(said)
+    assert (record["label"], record["warnings"][0][:6]) == ("unknown", "unlike")
+
+
+def test_gray_that_was_asked_for_is_not_called_a_failure(knowhue, photo, tmp_path):
+    _, said, _ = knowhue("colorize", photo(), "-o", tmp_path / "c.png", "--saturation", "0")
+    assert "nearly gray" not in said

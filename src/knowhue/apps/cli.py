@@ -271,7 +271,8 @@ def main() -> NoReturn:
             say("", "knowhue: stopped. The same command goes on where it stopped.", err=True)
         raise
     except OSError as error:
-        say(f"knowhue: {error.filename}: {(error.strerror or str(error)).lower()}", err=True)
+        where = "standard output" if error.filename is None else error.filename
+        say(f"knowhue: {where}: {(error.strerror or str(error)).lower()}", err=True)
         sys.exit(2)
     sys.exit(0)
 
