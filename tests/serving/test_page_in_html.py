@@ -231,7 +231,9 @@ def test_points_are_kept_a_photo_limited_and_removed(served):
     shown = asyncio.run(events.pin("pins", 0.25, 7.0, "#c83232"))
     assert events.desk.sitting("pins").photo.pins == [Pin(0.25, 1.0, "#c83232")]
     assert "Remove point 1" in shown.points
-    asyncio.run(events.pin("pins", 0.5, 0.5, 'red" onclick="'))
+    refused = asyncio.run(events.pin("pins", 0.5, 0.5, 'red" onclick="'))
+    assert "That is no colour" in refused.status
+    assert "placed" not in refused.status
     assert len(events.desk.sitting("pins").photo.pins) == 1
     asyncio.run(events.unpin("pins", 5))
     assert len(events.desk.sitting("pins").photo.pins) == 1

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from knowhue.apps.terminal import say
 from knowhue.errors import ConfigError
 
 
@@ -37,8 +38,6 @@ def serve(
     ] = 64,
 ) -> None:
     """Open a page and an HTTP API over trained models, for one photo or a program."""
-    from knowhue.apps.use import load
-    from knowhue.serving.run import serve as run
     from knowhue.serving.settings import ServerSettings
 
     settings = ServerSettings(
@@ -51,7 +50,12 @@ def serve(
         queue_length=queue_length,
         studies=_existing(study or []),
     ).check()
-    models = {name: load(path) for name, path in _named(model or ["built-in"]).items()}
+    paths = _named(model or ["built-in"])
+    say(f"Opening {', '.join(paths)} ...", err=True)  # what follows takes seconds
+    from knowhue.apps.use import load
+    from knowhue.serving.run import serve as run
+
+    models = {name: load(path) for name, path in paths.items()}
     for name, colorizer in models.items():
         typer.echo(f"{name}: {colorizer.network.description.name}", err=True)
     run(models, settings, lambda address: typer.echo(f"Knowhue is at {address}"), page)

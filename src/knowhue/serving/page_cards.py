@@ -44,7 +44,7 @@ def _card(
     return Markup(
         '<article class="card {kind}" aria-labelledby="card-{number}"><header><h2 id="card-{number}">{title}</h2>'
         '<p title="{model}">{taught}</p></header>{frame}<footer>{link}</footer>'
-        '<div class="says">{classes}{warnings}</div></article>'
+        '<div class="says">{warnings}{classes}</div></article>'
     ).format(
         kind=kind, number=number, title=title, taught=taught, model=description.name,
         frame=_frame(photo, view, title), classes=_classes(view.reply.judgement),
@@ -80,17 +80,19 @@ def _frame(photo: Photo, view: View, title: str) -> Markup:
 def _classes(judgement: Judgement) -> Markup:
     if judgement.label is None:
         return Markup('<p class="note none">No class: this model was never told any.</p>')
+    if judgement.is_novel:
+        return Markup('<p class="note none">Class unknown.</p>')
     rows = Markup("").join(
         Markup(
             '<tr><th scope="row">{}</th><td class="bar" aria-hidden="true"><span style="--p:{:.4f}"></span></td>'
             "<td>{}</td></tr>"
-        ).format(_words(name), share, percent(share))
+        ).format(name, share, percent(share))
         for name, share in list(judgement.probabilities.items())[:_MOST_CLASSES]
     )
     best = (
         Markup("Not sure what it sees")
         if judgement.label == UNKNOWN
-        else Markup("Sees <b>{}</b>").format(_words(judgement.label))
+        else Markup("Sees <b>{}</b>").format(judgement.label)
     )
     return Markup('<table class="classes"><caption>{}</caption><tbody>{}</tbody></table>').format(best, rows)
 
@@ -125,10 +127,6 @@ def _link(photo: Photo, name: str, view: View, sitting_key: str) -> Markup:
     return Markup(
         '<a class="download" href="page/photos/{}/{}/{}" download>Download <span>{} × {} {}</span></a>'
     ).format(sitting_key, photo.key, quote(name, safe=""), width, height, kind)
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def _sentence(text: str) -> str:

@@ -105,9 +105,9 @@ class Events:
             return await self.show(sitting)
         if len(sitting.photo.pins) >= MOST_PINS:
             return await self.show(sitting, "", [f"A photo can have {MOST_PINS} points. Remove some first."])
-        sitting.photo.pins.append(Pin(min(max(float(x), 0.0), 1.0), min(max(float(y), 0.0), 1.0), colour))
         if not _is_colour(colour):
-            sitting.photo.pins.pop()
+            return await self.show(sitting, "", ["That is no colour; it is written as #c83232 is."])
+        sitting.photo.pins.append(Pin(min(max(float(x), 0.0), 1.0), min(max(float(y), 0.0), 1.0), colour))
         return await self.show(sitting, f"Point {len(sitting.photo.pins)} placed.", thumbs=True)
 
     async def unpin(self, session: str, index: int | None) -> Shown:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from knowhue.description import Description
 from knowhue.serving.page_desk import Photo, Pin, Sitting
 
-QUESTION = "Does a model colour better when it knows what it is looking at?"
+TITLE = "Colour a gray photo"
 SWATCHES = {
     "#e0b094": "skin",
     "#7fa9d6": "sky",
@@ -23,6 +23,7 @@ SWATCHES = {
     "#808080": "no colour",
 }
 """Colours that old photos ask for."""
+_LONGEST_LIST = 120
 _ROLES = {
     ("colour", "class"): ("Multi-task", "multi", "learned colours and classes together"),
     ("colour",): ("Single-task", "single", "learned colours alone"),
@@ -43,7 +44,7 @@ def titles(descriptions: Mapping[str, Description]) -> dict[str, str]:
 
 
 def heading(descriptions: Mapping[str, Description]) -> Markup:
-    """The project's question, and what is to be seen here."""
+    """What is to be done here, and what the models know."""
     kinds = {role(each)[1] for each in descriptions.values()}
     if kinds == {"single", "multi"}:
         text = Markup(
@@ -51,8 +52,23 @@ def heading(descriptions: Mapping[str, Description]) -> Markup:
             'learned <span class="multi">colours and classes together</span>.'
         )
     else:
-        text = Markup("Give it an old photo: it answers with colours, and says what it sees.")
-    return Markup('<p class="kicker">Knowhue</p><h1>{}</h1><p class="lead">{}</p>').format(QUESTION, text)
+        text = Markup("It guesses colours from lightness, and the class if it learned any.")
+    learned = Markup(" ").join(
+        Markup("{}").format(each) for each in dict.fromkeys(map(_learned, descriptions.values()))
+    )
+    return Markup('<p class="kicker">Knowhue</p><h1>{}</h1><p class="lead">{} {}</p>').format(
+        TITLE, text, learned
+    )
+
+
+def _learned(description: Description) -> str:
+    """What a model knows anything about, said before anything is uploaded."""
+    what = "drawn scenes" if description.pictures.get("source") == "drawn" else "images"
+    count = description.pictures.get("train", "an unknown number of")
+    classes = ", ".join(description.classes)
+    of = f" of {classes}" if classes and len(classes) <= _LONGEST_LIST else ""
+    number = f"{count:,}" if isinstance(count, int) else count
+    return f"The model has seen {number} {what}{of}; what it makes of anything else is a guess."
 
 
 def examples(files: Sequence[Path]) -> Markup:
