@@ -26,19 +26,19 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from knowhue.config import Config, fingerprint
-from knowhue.errors import RunError
-from knowhue.storage import read_json, replacing, write_json
+from knowhue.errors import DamagedError, RunError
+from knowhue.storage import digest, read_json, replacing, write_json
 
 FORMAT = 2
 """Of `study.json`, `comparison.json` and `config.json`; what carries another number is refused."""
@@ -63,6 +63,8 @@ def run_folder(root: Path, arm: str, config: Config) -> Path:
     return root / arm / f"seed-{config.seed}-{fingerprint(trained_by(config))}"
 
 
+DEPLOYED = "colorizer.safetensors"
+"""What `training.deploy` makes of a finished run, in its folder."""
 LOCK = ".lock"
 REPORT_LOCK = ".report.lock"
 """Of the report alone, which may be made while its study runs."""
@@ -226,6 +228,23 @@ def write_config(folder: Path, config: Config) -> None:
     write_json(folder / "config.json", {"format": FORMAT, **config.model_dump(mode="json")})
 
 
+def require_kind(root: Path, kind: Literal["study", "comparison", "runs"]) -> None:
+    """Refuse a folder that holds another kind of work, whose pictures and baselines would be mixed with this one's.
+
+    A study may take up single runs, and single runs may go beside a study's.
+
+    Raises:
+        RunError: it does.
+    """
+    found = "comparison" if (root / "comparison.json").exists() else None
+    found = "study" if (root / "study.json").exists() else found
+    if found is None and kind == "comparison" and any(root.glob("*/seed-*/config.json")):
+        found = "runs"
+    if found is not None and (found == "comparison") != (kind == "comparison"):
+        names = {"study": "a study", "comparison": "a comparison", "runs": "single runs"}
+        raise RunError(f"`{root}` holds {names[found]}, and {names[kind]} should have another folder: --out")
+
+
 def read_config(folder: Path) -> Config:
     """The settings of a run.
 
@@ -243,26 +262,73 @@ def read_config(folder: Path) -> Config:
         raise RunError(f"{path}: damaged at `{place}`: {first['msg']}. Train the run anew.") from None
 
 
+def write_status(folder: Path, status: Mapping[str, Any]) -> None:
+    """`status.json`, last of all, with the checksums of the files that it vouches for."""
+    files = sorted(path for path in folder.iterdir() if _is_kept(path)) if folder.is_dir() else []
+    write_json(folder / "status.json", {**status, "content": {path.name: digest(path) for path in files}})
+
+
+def _is_kept(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".") and path.name not in ("status.json", DEPLOYED)
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """How far a run is: `state`, and of an ended one `seconds`; nothing where it has not begun.
+
+    Raises:
+        DamagedError: `status.json` is not as it was written.
+    """
+    path = folder / "status.json"
+    status = read_json(path) if path.exists() else {}
+    return {name: value for name, value in status.items() if name != "content"}
+
+
 def has_ended(folder: Path) -> bool:
     """Whether a run came to its end, well or diverged; a diverged one is not repeated, and the report names it."""
+    return read_status(folder).get("state") in ("finished", "diverged")
+
+
+def has_finished(folder: Path) -> bool:
+    """Whether a run came to its end well, so that its model may be put to work."""
+    return read_status(folder).get("state") == "finished"
+
+
+def damaged_files(folder: Path, names: Collection[str] = ()) -> list[Path]:
+    """The files of an ended run that are gone, or are not as they were when it ended.
+
+    Args:
+        folder: of the run.
+        names: of the files to look at; all of them if none are named.
+
+    Raises:
+        DamagedError: `status.json`, which holds the checksums, is not as it was written.
+    """
     path = folder / "status.json"
-    return path.exists() and read_json(path).get("state") in ("finished", "diverged")
+    content = read_json(path).get("content", {}) if has_ended(folder) else {}
+    known = {folder / name: each for name, each in content.items() if not names or name in names}
+    return [path for path, each in known.items() if not path.is_file() or digest(path) != each]
 
 
 def finished_run(path: Path) -> Path:
     """The run folder that a path means: itself, or of a study the first finished multi-task run, else colour run.
 
+    A run that diverged has ended, but not finished: its weights are of no use.
+
     Raises:
         RunError: neither is there.
     """
-    if (path / "config.json").exists() and has_ended(path):
+    if (path / "config.json").exists() and has_finished(path):
         return path
-    found = [
-        run for arm in ("multi", "colour") for run in sorted(path.glob(f"{arm}/seed-*")) if has_ended(run)
-    ]
+    runs = [run for arm in ("multi", "colour") for run in sorted(path.glob(f"{arm}/seed-*"))]
+    found = [run for run in runs if has_finished(run)]
     if not found:
+        if any(has_ended(run) for run in (path, *runs)):
+            raise RunError(
+                f"`{path}` has no finished run: training diverged, so there is no model to put to work. Train it with "
+                "other settings, such as a lower rate."
+            )
         inside = [*sorted(path.glob("seed-*")), *sorted(path.glob("*/seed-*"))]
-        other = next((run for run in inside if (run / "scores.json").exists() and has_ended(run)), None)
+        other = next((run for run in inside if (run / "scores.json").exists() and has_finished(run)), None)
         raise RunError(
             f"`{path}` should be the folder of a finished run or study, such as runs/demo. Found no finished run "
             + (f"itself, but in it: name {other}." if other else "there. Train one with `knowhue study`.")
@@ -271,10 +337,19 @@ def finished_run(path: Path) -> Path:
 
 
 def read_log(folder: Path, phase: str | None = None) -> list[dict[str, Any]]:
-    """The epochs of a run, or of one of its phases, first to last."""
+    """The epochs of a run, or of one of its phases, first to last.
+
+    Raises:
+        DamagedError: the log is not as it was written.
+    """
     path = folder / "log.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [entry for entry in map(json.loads, lines) if phase in (None, entry["phase"])]
+    if not path.exists():
+        return []
+    try:
+        entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [entry for entry in entries if phase in (None, entry["phase"])]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise DamagedError(path, f"no log: {error}") from None
 
 
 def write_log(folder: Path, epochs: list[dict[str, Any]]) -> None:

@@ -7,8 +7,7 @@ from typing import NamedTuple
 from knowhue.config import Config
 from knowhue.plan import Plan
 from knowhue.presets import checked
-from knowhue.runs import read_description, read_log, run_folder
-from knowhue.storage import read_json
+from knowhue.runs import read_description, read_log, read_status, run_folder
 
 ENDED = ("finished", "diverged")
 
@@ -50,7 +49,7 @@ def _cell(root: Path, plan: Plan, arm: str, seed: int) -> Cell:
     config = plan.run_config(arm, seed)
     folder = run_folder(root, arm, config)
     log = read_log(folder, "finetune")
-    status = read_json(folder / "status.json") if (folder / "status.json").exists() else {}
+    status = read_status(folder)
     begun = config.training.heads.epochs if status and config.has_base else 0
     spent: Mapping[str, float] = status.get("seconds", {})
     seconds = sum(entry["seconds"] for entry in log) + spent.get("evaluate", 0.0)

@@ -12,10 +12,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from knowhue.csv_text import from_csv, to_csv
 from knowhue.errors import DamagedError, KnowhueError, RunError
 
 Kind = TypeVar("Kind", dict, list)
+Value = TypeVar("Value")
 
 SEAL = "sha256"
 """The key of a JSON file's own checksum; readers do not see it."""
@@ -80,7 +81,7 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
         try:
             with open(handle, mode, **text) as file:
-                yield file if text else _Checked(file)
+                yield file if text else cast(IO[Any], _Checked(file))
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(name, 0o644)
@@ -261,6 +262,15 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         raise DamagedError(path, f"no table: {_first_line(error)}") from None
 
 
+def cached(path: Path, read: Callable[[Path], Value], write: Callable[[Path], None]) -> Value:
+    """What is kept in a file; made anew where it is not there, or damaged."""
+    if path.exists():
+        with suppress(DamagedError):
+            return read(path)
+    write(path)
+    return read(path)
+
+
 def digest(path: Path) -> str:
     """The SHA-256 of a file's bytes.
 
@@ -271,7 +281,7 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path) -> io.BufferedReader:
     try:
         return path.open("rb")
     except OSError as error:

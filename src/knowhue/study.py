@@ -18,9 +18,9 @@ from knowhue.evaluation.evaluate import predict_class, predict_colour, predict_g
 from knowhue.evaluation.metrics import METRICS
 from knowhue.plan import Plan
 from knowhue.report.page import write_report
-from knowhue.runs import FORMAT, Report, locked, read_description
+from knowhue.runs import FORMAT, Report, locked, read_description, require_kind
 from knowhue.status import read_plan
-from knowhue.storage import read_json, write_json
+from knowhue.storage import cached, read_json, write_json
 from knowhue.training.distances import noise_floor, score_way
 from knowhue.training.engine import Engine
 from knowhue.training.gate import check_gate
@@ -65,6 +65,7 @@ def run_study(
 def _run_study(
     plan: Plan, root: Path, workers: int, description: dict[str, Any], report: Report, tuned_on: Path | None
 ) -> Path:
+    require_kind(root, "study")
     engine = Engine(plan.config.training)
     plan = plan.computed_in(engine.precision)
     _refuse_another_plan(plan, root)
@@ -119,9 +120,8 @@ def write_baselines(work: Work, settings: Evaluation | None = None) -> None:
     }
     key = fingerprint([work.prepared.fingerprint, settings.model_dump(mode="json"), described, __version__])
     kept = work.root / "features" / f"baselines-{key}.json"
-    if not kept.exists():
-        write_json(kept, _score_baselines(work, settings))
-    write_json(work.root / "baselines.json", read_json(kept))
+    scores = cached(kept, read_json, lambda path: write_json(path, _score_baselines(work, settings)))
+    write_json(work.root / "baselines.json", scores)
     write_json(work.root / "metrics.json", described)
 
 

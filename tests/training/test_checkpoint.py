@@ -33,9 +33,10 @@ def step(modules, optimizers):
 
 def test_restored_goes_on_as_if_nothing_had_happened(tmp_path, trained):
     saved = trained()
-    checkpoint.save(tmp_path, 5, *saved)
+    log = [{"phase": "heads", "epoch": 5, "train": {"l1": 0.1}}]
+    checkpoint.save(tmp_path, 5, *saved, log)
     restored = trained(steps=0)
-    assert checkpoint.restore(tmp_path, *restored) == 5
+    assert checkpoint.restore(tmp_path, *restored) == (5, log)
     assert restored[1]["optimizer"].param_groups[0]["lr"] == 0.1
     for _, optimizer in (saved, restored):
         optimizer["optimizer"].zero_grad()
@@ -43,17 +44,17 @@ def test_restored_goes_on_as_if_nothing_had_happened(tmp_path, trained):
 
 
 def test_nothing_there_is_epoch_0(tmp_path, trained):
-    assert checkpoint.restore(tmp_path / "nothing", *trained()) == 0
+    assert checkpoint.restore(tmp_path / "nothing", *trained()) == (0, [])
 
 
 def test_only_the_newest_is_kept(tmp_path, trained):
     for epoch in (1, 2, 10):
         checkpoint.save(tmp_path, epoch, *trained())
     assert [p.name for p in tmp_path.iterdir()] == ["epoch-0010"]
-    assert checkpoint.restore(tmp_path, *trained()) == 10
+    assert checkpoint.restore(tmp_path, *trained()).epoch == 10
 
 
-@pytest.mark.parametrize("at", ["torch.save", "os.replace"])
+@pytest.mark.parametrize("at", ["training.checkpoint.torch.save", "storage.os.replace", "storage.os.fsync"])
 def test_crash_leaves_the_older_state_whole(tmp_path, trained, monkeypatch, at):
     checkpoint.save(tmp_path, 1, *trained())
 
@@ -64,47 +65,74 @@ def test_crash_leaves_the_older_state_whole(tmp_path, trained, monkeypatch, at):
         raise PowerCut
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"knowhue.training.checkpoint.{at}", cut)
+        patch.setattr(f"knowhue.{at}", cut)
         with pytest.raises(PowerCut):
             checkpoint.save(tmp_path, 2, *trained())
-    assert checkpoint.restore(tmp_path, *trained()) == 1
+    assert checkpoint.restore(tmp_path, *trained()).epoch == 1
     checkpoint.save(tmp_path, 2, *trained())
     assert [p.name for p in tmp_path.iterdir()] == ["epoch-0002"]
 
 
-def test_full_disk_is_said(tmp_path, trained, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("knowhue.training.checkpoint.torch.save", full)
-    with pytest.raises(RunError, match=r"No space left on device.*Free some space"):
-        checkpoint.save(tmp_path, 1, *trained())
+@pytest.mark.parametrize("room", [0, 500, 1500])
+def test_full_disk_is_said_whichever_library_writes(tmp_path, trained, room):
+    """torch reports a full disk as a RuntimeError about positions in its file."""
+    checkpoint.save(tmp_path, 1, *trained())
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(RunError, match=r"Cannot write .*\. Free some space"):
+            checkpoint.save(tmp_path, 2, *trained())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-0001"]
+    assert checkpoint.restore(tmp_path, *trained()).epoch == 1
 
 
 def test_other_version_is_said(tmp_path, trained, monkeypatch):
     checkpoint.save(tmp_path, 1, *trained())
-    monkeypatch.setattr(checkpoint, "VERSION", 2)
+    monkeypatch.setattr(checkpoint, "VERSION", 99)
     with pytest.raises(RunError, match=r"another version of knowhue. Remove"):
         checkpoint.restore(tmp_path, *trained())
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("optimizers.pt", None),
-        ("layer.safetensors", None),
-        ("optimizers.pt", b"half"),
-        ("layer.safetensors", b"half"),
-        ("optimizers.pt", b""),
-        ("layer.safetensors", b""),
-    ],
-)
-def test_damaged_state_is_said(tmp_path, trained, name, content):
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+DAMAGES = {
+    "gone": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-20]),
+    "flipped": flip,
+    "other": lambda path: path.write_text("[]"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["optimizers.pt", "layer.safetensors", "state.json"])
+def test_damaged_state_is_said(tmp_path, trained, name, damage):
     checkpoint.save(tmp_path, 1, *trained())
-    path = tmp_path / "epoch-0001" / name
-    path.unlink() if content is None else path.write_bytes(content)
-    with pytest.raises(RunError, match=r"is damaged: .*Remove"):
+    DAMAGES[damage](tmp_path / "epoch-0001" / name)
+    with pytest.raises(RunError, match=r"is damaged: .*Remove") as error:
         checkpoint.restore(tmp_path, *trained())
+    assert "\n" not in str(error.value)
+
+
+def test_folder_whose_name_lies_is_found_out(tmp_path, trained):
+    checkpoint.save(tmp_path, 1, *trained())
+    (tmp_path / "epoch-0001").rename(tmp_path / "epoch-0009")
+    with pytest.raises(RunError, match="is damaged: it is the state after epoch 1 under another's name"):
+        checkpoint.restore(tmp_path, *trained())
+
+
+def test_other_names_are_left_alone(tmp_path, trained):
+    checkpoint.save(tmp_path, 1, *trained())
+    for name in ("epoch-", "epoch-last", ".epoch-0002"):
+        (tmp_path / name).mkdir()
+    assert checkpoint.restore(tmp_path, *trained()).epoch == 1
 
 
 def test_state_of_another_shape_is_said(tmp_path, trained):

@@ -6,8 +6,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 from knowhue.comparison.asked import Asked, Epochs
 from knowhue.data.loaders import plain_batches
 from knowhue.evaluation.distribution import DISTANCES
@@ -15,7 +13,7 @@ from knowhue.evaluation.metrics import METRICS
 from knowhue.models.multitask import MultiTask
 from knowhue.plan import Plan
 from knowhue.runs import has_ended, read_config, read_log, run_folder
-from knowhue.storage import read_json
+from knowhue.storage import read_arrays, read_json
 from knowhue.tensors import Batch
 from knowhue.training.loop import Work, predict
 from knowhue.training.train import load_run
@@ -111,9 +109,9 @@ def _run(work: Work, plan: Plan, arm: str, seed: int, at_work: Mapping[str, Any]
     if not has_ended(folder):
         return {"seed": seed, "state": "missing", "scores": {}, "cost": {}, "samples": None}
     scores, seconds = scores_of(read_json(folder / "scores.json")), train_seconds(folder)
-    with np.load(folder / "samples.npz", allow_pickle=False) as file:
-        if "diversity" in file:
-            scores["diversity"] = float(file["diversity"].mean())
+    samples = read_arrays(folder / "samples.npz")
+    if "diversity" in samples:
+        scores["diversity"] = float(samples["diversity"].mean())
     seen = sum(entry["pictures"] for entry in read_log(folder))
     return {
         "seed": seed,

@@ -12,7 +12,7 @@ from knowhue.comparison.collect import collect, finished, phase_seconds, runs_of
 from knowhue.errors import RunError
 from knowhue.plan import Plan
 from knowhue.report.comparing.page import write_comparison_report
-from knowhue.runs import FORMAT, Report, locked
+from knowhue.runs import FORMAT, Report, locked, require_kind
 from knowhue.storage import write_json
 from knowhue.study import (
     differences,
@@ -60,6 +60,7 @@ def compare(
 
 
 def _compare(asked: Asked, root: Path, workers: int, description: dict[str, Any], report: Report) -> Path:
+    require_kind(root, "comparison")
     engine = Engine(asked.config.training)
     asked = asked.computed_in(engine.precision)
     _refuse_another(asked, root)

@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 from knowhue.evaluation.distribution import Features
-from knowhue.storage import replacing
+from knowhue.storage import read_arrays, replacing
 
 Labels = NDArray[np.int64]
 _LEVEL = 1e-4
@@ -43,9 +43,13 @@ class Probe(NamedTuple):
 
     @classmethod
     def load(cls, path: Path) -> "Probe":
-        """Read what `save` kept."""
-        with np.load(path, allow_pickle=False) as file:
-            return cls(*(file[name] for name in cls._fields))
+        """Read what `save` kept.
+
+        Raises:
+            DamagedError: it is not as it was written.
+        """
+        found = read_arrays(path)
+        return cls(*(found[name] for name in cls._fields))
 
 
 def fit_probe(features: Features, labels: Labels, classes: int, penalty: float = PENALTY) -> Probe:

@@ -16,11 +16,13 @@ def warnings(study: Study) -> list[tuple[str, str]]:
     found = [(title, "is not asked: its arms are not part of this study.")
              for name, title in _TASKS.items() if name not in questions(study)]  # fmt: skip
     found += _worse_than_trivial(study)
+    found += [(name, _DAMAGED) for name in study.damaged]
     for arm in study.runs:
         label = arm_label(study, arm)
         for run in study.of(arm):
             if not run.finished:
                 found.append((f"{label}, seed {run.seed}", _STATES.get(run.state, run.state)))
+            found += [(f"{label}, seed {run.seed}, {name}", _DAMAGED) for name in run.damaged]
             if not run.same_settings:
                 found.append((f"{label}, seed {run.seed}", _OTHER_SETTINGS))
         found += [(f"{label}, {who}", what) for who, what in _log_warnings(study.of(arm))]
@@ -55,6 +57,7 @@ def _worse_than_trivial(study: Study) -> list[tuple[str, str]]:
 
 _TASKS = {"colour": "The question about colouring", "class": "The question about classification"}
 _OTHER_SETTINGS = "was made with other settings than this study's; train it again."
+_DAMAGED = "is damaged: what is drawn from it is left out. The study's command makes it anew."
 _STATES = {
     "running": "is not finished: its curves are shown, its scores are not used.",
     "missing": "was not started.",

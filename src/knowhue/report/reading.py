@@ -6,15 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from knowhue.config import Config
-from knowhue.errors import ConfigError
+from knowhue.errors import ConfigError, DamagedError
 from knowhue.presets import edit
 from knowhue.report.integrity import exploratory_rows, read_gates
 from knowhue.report.records import Arrays, Row, Run, Study
-from knowhue.runs import read_description, read_log, run_folder
-from knowhue.storage import read_csv, read_json
+from knowhue.runs import damaged_files, read_description, read_log, read_status, run_folder
+from knowhue.storage import read_arrays, read_csv, read_json
 
 
 def read_study(folder: Path) -> Study:
@@ -28,6 +26,7 @@ def read_study(folder: Path) -> Study:
         RunError: there is no `study.json`, or a file is not what knowhue writes.
     """
     settings = read_description(folder)
+    samples = _arrays(folder / "pictures" / "samples.npz")
     study = Study(
         settings=settings,
         runs={
@@ -37,7 +36,8 @@ def read_study(folder: Path) -> Study:
         prepared=_optional_json(folder / "pictures" / "prepared.json"),
         baselines=_optional_json(folder / "baselines.json"),
         metrics=_optional_json(folder / "metrics.json"),
-        samples=_arrays(folder / "pictures" / "samples.npz"),
+        samples=samples or {},
+        damaged=() if samples is not None else ("pictures/samples.npz",),
         gates=read_gates(folder),
         head_seconds=_head_seconds(folder, settings["seeds"]),
     )
@@ -48,7 +48,10 @@ def _read_run(root: Path, settings: Row, arm: str, seed: int) -> Run:
     folder, same = _find_run(root, settings, arm, seed)
     if folder is None:
         return Run(arm, seed)
-    status = _optional_json(folder / "status.json")
+    status = read_status(folder)
+    for path in damaged_files(folder, ("log.jsonl", "per_image.csv")):
+        raise DamagedError(path, "it is gone, or not as it was written")
+    samples, extremes = _arrays(folder / "samples.npz"), _arrays(folder / "extremes.npz")
     return Run(
         arm=arm,
         seed=seed,
@@ -58,8 +61,11 @@ def _read_run(root: Path, settings: Row, arm: str, seed: int) -> Run:
         log=tuple(read_log(folder)),
         scores=_optional_json(folder / "scores.json"),
         images=_read_images(folder / "per_image.csv"),
-        samples=_arrays(folder / "samples.npz"),
-        extremes=_arrays(folder / "extremes.npz"),
+        samples=samples or {},
+        extremes=extremes or {},
+        damaged=tuple(
+            name for name, found in (("samples.npz", samples), ("extremes.npz", extremes)) if found is None
+        ),
         environment=_optional_json(folder / "environment.json"),
     )
 
@@ -89,11 +95,12 @@ def _optional_json(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
-def _arrays(path: Path) -> Arrays:
-    if not path.exists():
-        return {}
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+def _arrays(path: Path) -> Arrays | None:
+    """What a diagram is drawn from: nothing if it is not there, None if it is damaged, which costs that diagram."""
+    try:
+        return read_arrays(path) if path.exists() else {}
+    except DamagedError:
+        return None
 
 
 def _read_images(path: Path) -> tuple[Row, ...]:

@@ -28,6 +28,8 @@ class Run:
     samples: Arrays = field(default_factory=dict)
     extremes: Arrays = field(default_factory=dict)
     environment: Row = field(default_factory=dict)
+    damaged: tuple[str, ...] = ()
+    """Files of this run that diagrams are drawn from, and that cannot be read."""
 
     @property
     def finished(self) -> bool:
@@ -58,6 +60,8 @@ class Study:
     """Of all heads of the plan's seeds, each once, however many arms start from it."""
     exploratory: Table = field(default_factory=list)
     """Runs in the folder that the plan does not ask for."""
+    damaged: tuple[str, ...] = ()
+    """Files beside the runs that diagrams are drawn from, and that cannot be read."""
 
     @property
     def split(self) -> str:

@@ -14,6 +14,7 @@ from knowhue.inference.files.picture import Picture
 from knowhue.plan import Plan
 from knowhue.runs import read_log, run_folder
 from knowhue.status import ENDED, Cell, read_cells, read_plan
+from knowhue.storage import read_arrays
 
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
@@ -59,8 +60,7 @@ def strip(studies: Sequence[Path], place: int, what: str) -> bytes | None:
         path = _strips(studies[place], read_plan(studies[place])).get(what)
         if path is None:
             return None
-        with np.load(path) as arrays:
-            tiles = arrays[what if what in ("gray", "truth") else "rgb"][:_MOST_SAMPLES]
+        tiles = read_arrays(path)[what if what in ("gray", "truth") else "rgb"][:_MOST_SAMPLES]
     except (KnowhueError, OSError, ValueError, KeyError):
         return None  # being written, or of another version; the next tick shows it
     return encode_picture(Picture(np.ascontiguousarray(np.concatenate(list(tiles), axis=1))), ".png")

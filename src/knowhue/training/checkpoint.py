@@ -1,74 +1,114 @@
-"""The whole state after an epoch, in one folder that appears at once; weights as safetensors."""
+"""The whole state after an epoch, in one folder that appears at once and is checked when it is read."""
 
-import os
 import pickle
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from knowhue.errors import RunError
+from knowhue.errors import DamagedError, RunError
+from knowhue.storage import digest, read_json, replacing, replacing_folder, write_json
 
-VERSION = 1
+VERSION = 2
+_STATE = "state.json"
+_OPTIMIZERS = "optimizers.pt"
+_NAME = re.compile(r"epoch-(\d{4,})")
 
 
-def save(folder: Path, epoch: int, modules: Mapping[str, nn.Module], optimizers: Mapping[str, Any]) -> None:
+class Restored(NamedTuple):
+    """How far a state is.
+
+    Attributes:
+        epoch: that it was saved after; 0 if there is none.
+        log: the entries of the epochs until then.
+    """
+
+    epoch: int
+    log: list[dict[str, Any]]
+
+
+def save(
+    folder: Path,
+    epoch: int,
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, Any],
+    log: Sequence[Mapping[str, Any]] = (),
+) -> None:
     """Keep the state after `epoch` and drop older ones; a crash leaves the older one whole.
 
     Raises:
         RunError: the folder cannot be written.
     """
-    target = folder / f"epoch-{epoch:04d}"
-    temporary = folder / f".epoch-{epoch:04d}"
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+    with replacing_folder(folder / f"epoch-{epoch:04d}") as home:
         for name, module in modules.items():
-            save_weights(temporary / f"{name}.safetensors", module.state_dict())
-        states = {name: optimizer.state_dict() for name, optimizer in optimizers.items()}
-        torch.save({"version": VERSION, "optimizers": states}, temporary / "optimizers.pt")
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise RunError(
-            f"Cannot write `{target}`: {error}. Free some space and run the same command again."
-        ) from None
-    for older in _epochs(folder):
+            save_weights(home / f"{name}.safetensors", module.state_dict())
+        with replacing(home / _OPTIMIZERS, "wb") as file:
+            torch.save({name: optimizer.state_dict() for name, optimizer in optimizers.items()}, file)
+        content = {path.name: digest(path) for path in sorted(home.iterdir())}
+        write_json(home / _STATE, {"version": VERSION, "epoch": epoch, "content": content, "log": list(log)})
+    for older, path in _epochs(folder).items():
         if older != epoch:
-            shutil.rmtree(folder / f"epoch-{older:04d}", ignore_errors=True)
+            shutil.rmtree(path, ignore_errors=True)
 
 
-def restore(folder: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, Any]) -> int:
+def restore(folder: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, Any]) -> Restored:
     """Load the newest state into modules and optimizers.
-
-    Returns:
-        The epoch it was saved after, or 0 if there is none.
 
     Raises:
         RunError: the state is damaged or of another version.
     """
     epochs = _epochs(folder)
     if not epochs:
-        return 0
-    home = folder / f"epoch-{epochs[-1]:04d}"
+        return Restored(0, [])
+    epoch, home = max(epochs.items())
     try:
-        state = torch.load(home / "optimizers.pt", map_location="cpu", weights_only=True)
-        if state["version"] != VERSION:
-            raise RunError(
-                f"`{home}` was written by another version of knowhue. Remove `{folder}` to start it anew."
-            )
+        state = _checked_state(home, epoch)
         for name, module in modules.items():
             module.load_state_dict(load_file(home / f"{name}.safetensors"))
+        states = torch.load(home / _OPTIMIZERS, map_location="cpu", weights_only=True)
         for name, optimizer in optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-    except (OSError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+            optimizer.load_state_dict(states[name])
+    except (
+        OSError,
+        KeyError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        pickle.UnpicklingError,
+        SafetensorError,
+    ) as error:
         raise RunError(f"`{home}` is damaged: {error}. Remove `{folder}` to start this run anew.") from None
-    return epochs[-1]
+    return Restored(epoch, state["log"])
+
+
+def _checked_state(home: Path, epoch: int) -> dict[str, Any]:
+    """What a state says of itself, once its files are as they were written.
+
+    Raises:
+        RunError: it is of another version.
+        ValueError: it is damaged.
+    """
+    try:
+        state = read_json(home / _STATE)
+    except RunError as error:
+        raise ValueError(f"{home / _STATE} cannot be read ({error})") from None
+    if state["version"] != VERSION:
+        raise RunError(
+            f"`{home}` was written by another version of knowhue. Remove `{home.parent}` to start it anew."
+        )
+    if state["epoch"] != epoch:
+        raise ValueError(f"it is the state after epoch {state['epoch']} under another's name")
+    for name, content in state["content"].items():
+        if not (home / name).is_file() or digest(home / name) != content:
+            raise ValueError(f"{name} is not as it was written")
+    return state
 
 
 def clear(folder: Path) -> None:
@@ -77,18 +117,27 @@ def clear(folder: Path) -> None:
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write tensors to a safetensors file.
+    """Write tensors to a safetensors file, whole or not at all.
 
     Raises:
         RunError: the file cannot be written.
     """
+    with replacing(path, "wb") as file:
+        file.write(to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}))
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file that a run wrote.
+
+    Raises:
+        DamagedError: it is gone, cut, or another file.
+    """
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, path)
+        return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise RunError(
-            f"Cannot write `{path}`: {error}. Free some space and run the same command again."
-        ) from None
+        raise DamagedError(path, str(error)) from None
 
 
-def _epochs(folder: Path) -> list[int]:
-    return sorted(int(p.name[6:]) for p in folder.glob("epoch-*")) if folder.is_dir() else []
+def _epochs(folder: Path) -> dict[int, Path]:
+    found = [(_NAME.fullmatch(path.name), path) for path in folder.glob("epoch-*")]
+    return {int(name[1]): path for name, path in found if name}

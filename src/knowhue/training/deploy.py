@@ -19,14 +19,13 @@ from knowhue.errors import RunError
 from knowhue.evaluation.temperature import fit_temperature, judge_temperature
 from knowhue.models.deployed import Deployed, pool
 from knowhue.models.multitask import MultiTask
-from knowhue.runs import Report, finished_run, locked, read_config
+from knowhue.runs import DEPLOYED, Report, finished_run, locked, read_config
 from knowhue.statistics.paired import wilson_interval
 from knowhue.storage import read_csv, replacing
 from knowhue.training.engine import Engine
 from knowhue.training.loop import Work
 from knowhue.training.train import load_run, trained_on
 
-FILE = "colorizer.safetensors"
 NOVELTY_QUANTILE = 0.99
 REFERENCES = 2000
 DEPLOY_S = 600.0
@@ -58,7 +57,7 @@ def deploy(folder: Path, report: Report = lambda _: None, licence: str = "") -> 
             cannot be written.
     """
     folder = finished_run(folder)
-    path = folder / FILE
+    path = folder / DEPLOYED
     if not path.exists():
         with locked(folder, "deploy", wait_s=DEPLOY_S):
             if not path.exists():  # another process may just have made it

@@ -1,6 +1,7 @@
 """Distances between colourings and true pictures; the true pictures' features are computed once a study."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from knowhue.evaluation.metrics import mean
 from knowhue.evaluation.networks import Network, open_networks
 from knowhue.evaluation.perceptual import open_perceptual
 from knowhue.randomness import stream
-from knowhue.storage import replacing
+from knowhue.storage import cached, read_arrays, replacing
 from knowhue.tensors import Batch, Prediction
 from knowhue.training.loop import Work, finite_or_none
 from knowhue.training.recognition import recognition
@@ -59,13 +60,15 @@ def true_features(work: Work, name: str, network: Network) -> Features:
             **network.provenance,
         }
     )
-    path = work.root / "features" / f"truth-{name}-{key}.npy"
-    if not path.exists():
+
+    def write(path: Path) -> None:
         batches = _reported(work)
         features = evaluate(_truth, batches, networks={name: network}).features[name]
         with replacing(path, "wb") as file:
-            np.save(file, features)
-    return np.load(path)
+            np.savez(file, features=features)
+
+    kept = work.root / "features" / f"truth-{name}-{key}.npz"
+    return cached(kept, read_arrays, write)["features"]
 
 
 def score_way(work: Work, settings: EvaluationSettings, predict: Predict) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from knowhue.models.multitask import MultiTask, Opponent
 from knowhue.objectives.losses import GAN_LOSSES
 from knowhue.objectives.sharing import open_sharing
 from knowhue.randomness import drawing_from
-from knowhue.runs import Report, read_log, write_log
+from knowhue.runs import Report, write_log
 from knowhue.tensors import Batch, Prediction
 from knowhue.training import checkpoint
 from knowhue.training.diagnostics import diagnose
@@ -52,7 +52,16 @@ def finite_or_none(values: Mapping[str, float | None]) -> dict[str, float | None
 
 
 class Diverged(Exception):
-    """A loss is no longer finite; the run ends, and is named."""
+    """A loss is no longer finite; the run ends, and is named.
+
+    Attributes:
+        log: the entries of the epochs until then.
+    """
+
+    def __init__(self, log: list[Entry]) -> None:
+        last = log[-1]
+        super().__init__(f"a loss is not finite in {last['phase']} epoch {last['epoch']}: {last['train']}")
+        self.log = log
 
 
 @dataclass(frozen=True)
@@ -108,14 +117,13 @@ def run_phase(work: Work, config: Config, folder: Path, session: Session, name: 
     players = make_players(work.engine, session, phase, config)
     modules = session.modules(with_base=name == "finetune") | players.state()
     optimizers = {f"optimizer-{i}": optimizer for i, optimizer in enumerate(players.optimizers)}
-    done = checkpoint.restore(folder / "checkpoints", modules, optimizers)
-    log = read_log(folder, name)[:done]
+    done, log = checkpoint.restore(folder / "checkpoints", modules, optimizers)
     _refuse_divergence(log)
     for epoch in range(done, phase.epochs):
         log.append(_epoch(work, config, session, players, name, epoch))
         if work.engine.is_main:
             write_log(folder, log)
-            checkpoint.save(folder / "checkpoints", epoch + 1, modules, optimizers)
+            checkpoint.save(folder / "checkpoints", epoch + 1, modules, optimizers, log)
         work.engine.wait()
         _refuse_divergence(log)
     return log
@@ -123,9 +131,7 @@ def run_phase(work: Work, config: Config, folder: Path, session: Session, name: 
 
 def _refuse_divergence(log: list[Entry]) -> None:
     if log and None in log[-1]["train"].values():
-        raise Diverged(
-            f"a loss is not finite in {log[-1]['phase']} epoch {log[-1]['epoch']}: {log[-1]['train']}"
-        )
+        raise Diverged(log)
 
 
 def validate(

@@ -20,6 +20,8 @@ from knowhue.storage import replacing, write_csv, write_json
 from knowhue.tensors import RGB, Batch
 from knowhue.training.loop import Session, Work, finite_or_none, predict
 
+OUTCOME = frozenset({"scores.json", "per_image.csv", "samples.npz", "extremes.npz"})
+"""The files of a run that scoring its weights again makes anew."""
 SAMPLES_PER_CLASS = 2
 EXTREMES = 4
 DRAWN = 4

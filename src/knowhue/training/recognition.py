@@ -1,6 +1,7 @@
 """How often a classifier of true-colour pictures recognises colourings; its probe is fitted once a study."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from knowhue.config import Evaluation, fingerprint
@@ -9,6 +10,7 @@ from knowhue.evaluation.distribution import Features
 from knowhue.evaluation.evaluate import evaluate
 from knowhue.evaluation.networks import Network, open_networks
 from knowhue.evaluation.recognition import Probe, fit_probe, recognised
+from knowhue.storage import cached
 from knowhue.tensors import Batch, Prediction
 from knowhue.training.loop import Work
 
@@ -39,14 +41,15 @@ def _probe(work: Work, name: str, network: Network) -> Probe:
     """Fitted to the true training pictures with known labels; kept in `features/` under all that it depends on."""
     prepared = work.prepared
     key = fingerprint({"pictures": prepared.fingerprint, **network.provenance})
-    path = work.root / "features" / f"probe-{name}-{key}.npz"
-    if not path.exists():
+
+    def write(path: Path) -> None:
         positions = prepared.positions("train")
         positions = positions[prepared.label[positions] >= 0]
         batches = plain_batches(prepared, positions, 64, work.engine.device)
         features = evaluate(_truth, batches, networks={name: network}).features[name]
         fit_probe(features, prepared.label[positions], len(prepared.classes)).save(path)
-    return Probe.load(path)
+
+    return cached(work.root / "features" / f"probe-{name}-{key}.npz", Probe.load, write)
 
 
 def _truth(batch: Batch) -> Prediction:

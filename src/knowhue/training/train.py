@@ -1,18 +1,17 @@
 """One run from its settings to its folder: heads on the frozen base, fork, fine-tune, scores."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 
 from knowhue.config import Config, Task, fingerprint
 from knowhue.data.prepare import load_prepared, prepare
 from knowhue.data.supervision import find_targets
-from knowhue.errors import ConfigError, RunError
+from knowhue.errors import ConfigError, DamagedError, RunError
 from knowhue.evaluation.evaluate import Evaluation
 from knowhue.models.colour_classes import ColourClasses
 from knowhue.models.discriminator import receptive_field
@@ -23,23 +22,28 @@ from knowhue.objectives.sharing import open_sharing
 from knowhue.presets import arm_config, edit
 from knowhue.runs import (
     Report,
+    damaged_files,
     has_ended,
     locked,
     read_config,
     read_log,
+    read_status,
+    require_kind,
     require_writable,
     run_folder,
     write_config,
     write_log,
+    write_status,
 )
 from knowhue.storage import read_json, write_json
 from knowhue.training import checkpoint
+from knowhue.training.checkpoint import load_weights
 from knowhue.training.colour_prior import count_colours
 from knowhue.training.distances import measure_set
 from knowhue.training.engine import Engine
 from knowhue.training.feature_cache import cache_bytes, cache_features
 from knowhue.training.loop import Diverged, Entry, Session, Work, run_phase, validate
-from knowhue.training.outcome import write_extremes, write_samples, write_scores
+from knowhue.training.outcome import OUTCOME, write_extremes, write_samples, write_scores
 from knowhue.training.phases import PhaseName, head_tasks, phase_of
 
 
@@ -62,6 +66,7 @@ def train(config: Config, root: Path, arm: str = "multi", report: Report = lambd
     """
     config = arm_config(config, arm)
     with locked(root, "train"):
+        require_kind(root, "runs")
         engine = Engine(config.training)
         config = edit(config, {"training": {"precision": engine.precision}})
         return run_arm(open_work(config, root, report, engine=engine), config, arm)
@@ -103,7 +108,7 @@ def open_work(
 def run_arm(work: Work, config: Config, arm: str) -> Path:
     """Train one arm from the heads of its seed, which are trained first if they are not there yet."""
     folder = run_folder(work.root, arm, config)
-    if _has_ended(work, folder):
+    if _is_done(work, config, folder, final=True):
         return folder
     heads = {task: run_head(work, config, task) for task in head_tasks(config)}
     work.report(
@@ -138,14 +143,13 @@ def evaluate_run(folder: Path, report: Report = lambda _: None) -> Evaluation:
     with locked(root, "evaluate"):
         prepared = load_prepared(root / "pictures", config.evaluation.split)
         work = Work(root, Engine(config.training), prepared, report)
-        _has_ended(work, folder)
+        _require_same_pictures(work, folder)
+        _require_whole(folder, but=OUTCOME)
         session = _session(work, config)
         _load(session, folder)
-        scored = validate(work, config, session, full=True, split=work.prepared.reporting_split)
+        scored = _score(work, config, folder, session, final=True)
         if work.engine.is_main:
-            kept = {key: value for key, value in _scores(folder).items() if key == "after_heads"}
-            of_set = measure_set(work, config.evaluation, scored.features)
-            write_scores(folder, work.prepared, scored, of_set | kept)
+            write_status(folder, read_status(folder))
     return scored
 
 
@@ -153,9 +157,10 @@ def load_run(work: Work, config: Config, folder: Path) -> MultiTask:
     """The trained model of a run, ready to predict.
 
     Raises:
-        RunError: the pictures there now are not those that it was trained on.
+        RunError: the pictures there now are not those that it was trained on, or it is damaged.
     """
-    _has_ended(work, folder)
+    _require_same_pictures(work, folder)
+    _require_whole(folder)
     session = _session(work, config)
     _load(session, folder)
     return session.model.eval()
@@ -170,7 +175,7 @@ def run_head(work: Work, config: Config, task: Task) -> Path:
     """
     own = head_config(config, task)
     folder = run_folder(work.root / "heads", task, own)
-    if _has_ended(work, folder):
+    if _is_done(work, own, folder, final=False):
         return folder
     work.report(
         {
@@ -226,16 +231,64 @@ def head_config(config: Config, task: Task) -> Config:
     )
 
 
-def _has_ended(work: Work, folder: Path) -> bool:
-    """Whether there is nothing left to do; a run of other pictures than are prepared now is refused."""
-    if (folder / "environment.json").exists():
-        seen = read_json(folder / "environment.json")["pictures"]
-        if seen != work.prepared.fingerprint:
-            raise RunError(
-                f"`{folder}` was trained on other pictures than are there now: some were added, changed or removed. "
-                "Name another folder with --out, or bring the old pictures back."
-            )
-    return has_ended(folder)
+def _is_done(work: Work, config: Config, folder: Path, final: bool) -> bool:
+    """Whether there is nothing left to do.
+
+    What is damaged of an ended run is made again: by scoring its weights, or where these or its log are damaged, by
+    training it anew to the same weights.
+    """
+    _require_same_pictures(work, folder)
+    (has_ended, damaged), *_ = work.engine.gather(
+        [_look_through(folder) if work.engine.is_main else (False, [])]
+    )
+    if not damaged:
+        return has_ended
+    names = [path.name for path in damaged]
+    is_scored = has_ended and OUTCOME.issuperset(names)
+    how = "scored" if is_scored else "trained"
+    work.report(
+        {"stage": "note", "text": f"{folder}: {', '.join(names)} damaged or gone, so it is {how} anew"}
+    )
+    if is_scored:
+        session = _session(work, config)
+        _load(session, folder)
+        _score(
+            work, config, folder, session if final else _with_cached_features(work, config, session), final
+        )
+        if work.engine.is_main:
+            write_status(folder, read_status(folder))
+    elif work.engine.is_main:
+        (folder / "status.json").unlink(missing_ok=True)
+    work.engine.wait()
+    return is_scored
+
+
+def _look_through(folder: Path) -> tuple[bool, list[Path]]:
+    """Whether a run has ended, and which of its files are damaged."""
+    try:
+        return has_ended(folder), damaged_files(folder)
+    except DamagedError:
+        return False, [folder / "status.json"]
+
+
+def _require_whole(folder: Path, but: Collection[str] = ()) -> None:
+    """Refuse to work with a damaged run."""
+    damaged = [path for path in damaged_files(folder) if path.name not in but]
+    if damaged:
+        raise DamagedError(damaged[0], "it is not as it was written, or gone")
+
+
+def _require_same_pictures(work: Work, folder: Path) -> None:
+    """Refuse a run of other pictures than are prepared now."""
+    try:
+        seen = read_json(folder / "environment.json").get("pictures")
+    except RunError:
+        return  # it has not begun, or is damaged, which is looked for elsewhere
+    if seen != work.prepared.fingerprint:
+        raise RunError(
+            f"`{folder}` was trained on other pictures than are there now: some were added, changed or removed. "
+            "Name another folder with --out, or bring the old pictures back."
+        )
 
 
 def _require_same_base(work: Work, session: Session, head: Path) -> None:
@@ -275,31 +328,40 @@ def _run(
         environment = work.engine.environment() | digests
         write_config(folder, config)
         write_json(folder / "environment.json", environment)
-        write_json(folder / "status.json", {"state": "running"})
+        write_status(folder, {"state": "running"})
     state, final = {"state": "finished"}, name == "finetune"
     try:
         log = run_phase(work, config, folder, session, name)
     except Diverged as error:
-        log, state = read_log(folder, name), {"state": "diverged", "reason": str(error)}
+        log, state = error.log, {"state": "diverged", "reason": str(error)}
     started = time.perf_counter()
-    scored = validate(work, config, session, full=final, split=work.prepared.reporting_split)
+    _score(work, config, folder, session, final)
     if work.engine.is_main:
-        of_set = measure_set(work, config.evaluation, scored.features)
-        write_scores(folder, work.prepared, scored, of_set | _after_heads(heads))
-        write_samples(work, folder, session)
-        write_extremes(work, folder, session, scored.rows)
         _write_weights(folder, session, with_base=final)
         write_log(folder, _join([read_log(head) for head in heads]) + log)
         seconds = _seconds(heads) | {name: _total(log), "evaluate": round(time.perf_counter() - started, 2)}
-        write_json(folder / "status.json", {**state, "seconds": seconds})
+        write_status(folder, {**state, "seconds": seconds})
         checkpoint.clear(folder / "checkpoints")
     work.engine.wait()
     return folder
 
 
+def _score(work: Work, config: Config, folder: Path, session: Session, final: bool) -> Evaluation:
+    """Score a model on the validation pictures, and write all of `OUTCOME`."""
+    scored = validate(work, config, session, full=final, split=work.prepared.reporting_split)
+    if work.engine.is_main:
+        of_set = measure_set(work, config.evaluation, scored.features)
+        write_scores(
+            folder, work.prepared, scored, of_set | (_after_heads(work.root, config) if final else {})
+        )
+        write_samples(work, folder, session)
+        write_extremes(work, folder, session, scored.rows)
+    return scored
+
+
 def _load(session: Session, folder: Path) -> None:
     """Load the parts that a run stored; its base only if it trained one."""
-    stored = load_file(folder / "model.safetensors")
+    stored = load_weights(folder / "model.safetensors")
     for name, module in session.modules(with_base=True).items():
         own = {
             key.removeprefix(f"{name}."): value for key, value in stored.items() if key.startswith(f"{name}.")
@@ -318,17 +380,13 @@ def _write_weights(folder: Path, session: Session, with_base: bool) -> None:
     checkpoint.save_weights(folder / "model.safetensors", weights)
 
 
-def _after_heads(heads: Sequence[Path]) -> dict[str, Any]:
+def _after_heads(root: Path, config: Config) -> dict[str, Any]:
     """The scores of a run's heads on the frozen base, before anything was fine-tuned."""
     metrics: dict[str, Any] = {}
-    for head in heads:
-        metrics |= _scores(head).get("metrics", {})
+    for task in head_tasks(config):
+        path = run_folder(root / "heads", task, head_config(config, task)) / "scores.json"
+        metrics |= read_json(path).get("metrics", {}) if path.exists() else {}
     return {"after_heads": metrics} if metrics else {}
-
-
-def _scores(folder: Path) -> dict[str, Any]:
-    path = folder / "scores.json"
-    return read_json(path) if path.exists() else {}
 
 
 def _seconds(heads: Sequence[Path]) -> dict[str, float]:

@@ -7,10 +7,9 @@ import numpy as np
 
 from knowhue.errors import RunError, WeightsError
 from knowhue.inference.networks.network import FloatArray, Network
-from knowhue.runs import finished_run
+from knowhue.runs import DEPLOYED, finished_run
 
 BUILT_IN = "built-in"
-RUN_FILE = "colorizer.safetensors"
 HUB_FILE = "model.safetensors"
 _TRIAL: FloatArray = np.tile(np.linspace(0, 100, 47, dtype=np.float32), (2, 32, 1))
 """Two small pictures, neither square nor a whole number of strides."""
@@ -70,8 +69,8 @@ def needs_deployment(source: str | Path) -> Path | None:
 
 def _exported(path: Path) -> Path | None:
     """The file of an exported run, or of a folder made for the hub, which unlike a run has no status."""
-    if (path / RUN_FILE).exists():
-        return path / RUN_FILE
+    if (path / DEPLOYED).exists():
+        return path / DEPLOYED
     is_hub = (path / HUB_FILE).exists() and not (path / "status.json").exists()
     return path / HUB_FILE if is_hub else None
 
@@ -84,12 +83,12 @@ def _in_folder(path: Path) -> Path:
         run = finished_run(path)
     except RunError as error:
         raise WeightsError(str(error)) from None
-    if not (run / RUN_FILE).exists():
+    if not (run / DEPLOYED).exists():
         raise WeightsError(
             f"`{run}` should have been exported once, which fits its class probabilities: "
             f"`knowhue export {run}`, or `knowhue.deploy(Path({str(run)!r}))`."
         )
-    return run / RUN_FILE
+    return run / DEPLOYED
 
 
 def _open_torch(path: Path) -> Network:

@@ -1,17 +1,16 @@
 """Read a comparison's folder into plain values, in whatever state it is."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from knowhue.errors import RunError
+from knowhue.errors import DamagedError, RunError
 from knowhue.report.records import Arrays, Row
 from knowhue.runs import require_format
-from knowhue.storage import read_json
+from knowhue.storage import read_arrays, read_json
 
 FILE = "comparison.json"
+TRUTH = "pictures/samples.npz"
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +19,15 @@ class Comparison:
 
     folder: Path
     asked: Row
-    samples: Arrays
+    arrays: Mapping[str, Arrays]
+    """The sample pictures by file; without those that are gone or damaged."""
+    damaged: Collection[str]
+    """The files of sample pictures that are not as they were written."""
+
+    @property
+    def samples(self) -> Arrays:
+        """The sample pictures in gray and in their own colours."""
+        return self.arrays.get(TRUTH, {})
 
     @property
     def methods(self) -> Mapping[str, Row]:
@@ -47,19 +54,18 @@ class Comparison:
         return {seed: run for seed, run in self.runs(regime, method).items() if run["state"] == "finished"}
 
     def unfinished(self, regime: str) -> list[str]:
-        """Every run that did not end well, as text."""
-        return [
-            f"{run['method']}, seed {run['seed']}: {run['state']}"
-            for run in self.asked["runs"]
-            if run["regime"] == regime and run["state"] != "finished"
-        ]
+        """Every run that did not end well or whose pictures are damaged, as text."""
+        asked = [run for run in self.asked["runs"] if run["regime"] == regime]
+        states = [(run, run["state"]) for run in asked if run["state"] != "finished"]
+        states += [(run, "its pictures are damaged") for run in asked if run["samples"] in self.damaged]
+        found = [f"{run['method']}, seed {run['seed']}: {state}" for run, state in states]
+        return found + ["the true pictures: damaged"] * (TRUTH in self.damaged)
 
     def pictures(self, regime: str, method: str) -> Arrays:
         """`samples.npz` of the first finished seed; nothing where there is none."""
         for run in self.finished(regime, method).values():
-            path = self.folder / (run["samples"] or "")
-            if path.is_file():
-                return read_arrays(path)
+            if found := self.arrays.get(run["samples"]):
+                return found
         return {}
 
 
@@ -76,11 +82,11 @@ def read_comparison(folder: Path) -> Comparison:
         )
     asked = read_json(folder / FILE)
     require_format(asked, folder / FILE)
-    truth = folder / "pictures" / "samples.npz"
-    return Comparison(folder, asked, read_arrays(truth) if truth.exists() else {})
-
-
-def read_arrays(path: Path) -> Arrays:
-    """The arrays of an .npz file by name."""
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    arrays: dict[str, Arrays] = {}
+    damaged = set()
+    for name in {TRUTH, *(run["samples"] for run in asked["runs"] if run["samples"])}:
+        try:
+            arrays[name] = read_arrays(folder / name) if (folder / name).exists() else {}
+        except DamagedError:
+            damaged.add(name)
+    return Comparison(folder, asked, arrays, damaged)
