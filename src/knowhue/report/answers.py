@@ -86,7 +86,7 @@ def answer(study: Study, question: str, judged: Mapping[str, Judged] | None = No
     return Answer(
         asks,
         verdict.word.value,
-        _headline(WORDINGS[question], verdict),
+        "No verdict: a tuning study" if study.is_tuning else _headline(WORDINGS[question], verdict),
         _detail(study, question, said, verdict),
         caveat,
         evidence(study, question, said, verdict) if settled else "",
@@ -176,7 +176,7 @@ def _detail(study: Study, question: str, said: Measure, verdict: Judged) -> str:
     assert verdict.quoted is not None
     seeds = plural(len(found.seeds), "seed")
     few = f"with {seeds} (a claim needs at least {fewest_seeds(verdict.alpha)}, all of them finished),"
-    opening = few if verdict.word == Word.NO_VERDICT else f"over {seeds}"
+    opening = few if verdict.word == Word.NO_VERDICT and not study.is_tuning else f"over {seeds}"
     if not found.speaks_for_the_method:
         opening = f"{HERE}, {opening}"
     single, multi = found.levels

@@ -1,0 +1,56 @@
+"""What the report says of splits, and that a tuning study gives no verdict however clear its numbers are."""
+
+from dataclasses import replace
+
+import pytest
+
+from knowhue.report.answers import answer
+from knowhue.report.contrasts import questions
+from knowhue.report.reading import read_study
+from knowhue.report.splits import image_sentences
+from knowhue.report.verdicts import verdicts
+from knowhue.statistics.verdicts import Word
+
+
+@pytest.fixture
+def study(eight_seeds):
+    return read_study(eight_seeds)
+
+
+def with_settings(study, **changes):
+    return replace(study, settings={**study.settings, **changes})
+
+
+def test_tuning_study_gives_no_verdict_where_the_same_numbers_would_give_one(study):
+    assert verdicts(study)["class"].word != Word.NO_VERDICT
+    tuning = with_settings(study, purpose="tuning")
+    assert {each.word for each in verdicts(tuning).values()} == {Word.NO_VERDICT}
+    for question in questions(tuning):
+        sentence = answer(tuning, question).sentence
+        assert "No verdict: a tuning study: over 8 seeds" in sentence
+        assert "a claim needs at least" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("supervision", "said"),
+    [
+        ({}, "All seeds train on the same images: intervals do not cover the choice"),
+        (
+            {"image_share": 0.4},
+            "All seeds train on the same 40% of the training images: intervals do not cover",
+        ),
+        (
+            {"image_share": 0.4, "resample": True},
+            "Each seed trains on 40% of the training images, drawn anew",
+        ),
+    ],
+)
+def test_report_says_which_images_were_trained_on(study, supervision, said):
+    config = {**study.settings.get("config", {}), "supervision": supervision}
+    assert said in image_sentences(with_settings(study, config=config))[-1]
+
+
+def test_report_says_what_was_tuned_and_on_which_split_it_reports(study):
+    said = " ".join(image_sentences(with_settings(study, tuned_on_seeds=[0, 1])))
+    assert "samples are of the validation split" in said
+    assert "Settings were tuned on seeds 0, 1" in said
