@@ -38,6 +38,7 @@ def make_study(seeds: int = 8, names: tuple[str, ...] = NAMES, **diverged: int) 
             value = 0.8 + 0.1 * math.log10(share) + 0.02 * (len(edits["tasks"]) > 1) + 0.01 * noise[seed]
             lost = diverged.get(arm.replace("-", "_")) == seed
             scores = {} if lost or arm == "colour" else {"metrics": {"balanced_accuracy": value}}
+            scores |= {"after_heads": {"balanced_accuracy": value - 0.1}} if scores else {}
             runs[arm][seed] = Run(arm, seed, "diverged" if lost else "finished", scores=scores)
     baselines = {"majority_class": {"balanced_accuracy": 0.2}}
     return Study({"seeds": list(range(seeds)), "arms": arms}, runs, baselines=baselines)
@@ -93,6 +94,7 @@ def test_table_holds_the_raw_numbers():
         assert row["balanced_accuracy"] == pytest.approx(values.mean())
         expected = stats.t.interval(0.95, 7, values.mean(), stats.sem(values))
         assert (row["low"], row["high"]) == pytest.approx(expected)
+        assert row["after_heads"] == pytest.approx(values.mean() - 0.1)
 
 
 def test_a_study_has_fractions_only_with_two_shares():

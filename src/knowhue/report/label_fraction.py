@@ -9,7 +9,7 @@ import numpy as np
 from knowhue.report.contrasts import questions, score
 from knowhue.report.differences import note_diverged
 from knowhue.report.palette import MULTI, PAPER, RULE, SINGLE, TEXT, entitle, panels, say_empty
-from knowhue.report.records import Study, Table, spaced
+from knowhue.report.records import Study, Table, mean, spaced
 from knowhue.report.taught import asked_of, edits, labelled_share, placebo, tasks
 from knowhue.statistics.paired import Interval, t_interval
 
@@ -97,14 +97,24 @@ def label_fraction(study: Study) -> "Figure":
 
 def label_fraction_table(study: Study) -> Table:
     """Return the numbers of the drawing: one row per arm and seed, and one of their mean with its 95 % interval."""
-    rows: Table = [["labelled_share", "side", "arm", "seed", "balanced_accuracy", "diverged", "low", "high"]]
+    columns = ("balanced_accuracy", "diverged", "low", "high", "after_heads")
+    rows: Table = [["labelled_share", "side", "arm", "seed", *columns]]
     for point in label_points(study):
         arm = [point.share, point.side, point.arm]
         rows += [
-            [*arm, seed, value, seed in point.diverged, None, None] for seed, value in point.scores.items()
+            [*arm, seed, value, seed in point.diverged, None, None, _after_heads(study, point.arm, seed)]
+            for seed, value in point.scores.items()
         ]
-        rows.append([*arm, "mean", point.mean, bool(point.diverged), *(point.interval or (None, None))])
+        heads = mean([_after_heads(study, point.arm, seed) for seed in point.scores])
+        rows.append(
+            [*arm, "mean", point.mean, bool(point.diverged), *(point.interval or (None, None)), heads]
+        )
     return rows
+
+
+def _after_heads(study: Study, arm: str, seed: int) -> float | None:
+    """Balanced accuracy on the frozen base: with few labels, fine-tuning may cost what the head had reached."""
+    return study.runs[arm][seed].scores.get("after_heads", {}).get("balanced_accuracy")
 
 
 def _point(study: Study, side: str, share: float, arm: str) -> Point:
