@@ -1,12 +1,13 @@
 """Thousands of wrong, broken and malicious requests to a real server: what it answered, what leaked, what it cost.
 
-python benchmarks/hostile.py [--model built-in] [--inputs 12000] [--rounds 5] [--seed 1] [--slow 200]
+python benchmarks/hostile.py [--model built-in] [--inputs 12000] [--rounds 5] [--seed 1] [--slow 200] [--readers 40]
 
 The attacks are those of tests/serving/hostile_corpus.py; the server runs in its own process, so that its memory and
 its life can be watched.
 """
 
 import argparse
+import io
 import multiprocessing
 import os
 import random
@@ -19,6 +20,9 @@ from http.client import HTTPConnection
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "serving"))
 from hostile_corpus import SECRET, Sent, fault_of, hostile, picture, send
@@ -48,6 +52,9 @@ def main() -> None:
     parser.add_argument(
         "--slow", type=int, default=200, help="clients that stop within a request, all at once"
     )
+    parser.add_argument(
+        "--readers", type=int, default=40, help="clients that ask for 7 MB and do not read it"
+    )
     asked = parser.parse_args()
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(
@@ -58,6 +65,7 @@ def main() -> None:
     faults = attack(port, process.pid or 0, list(islice(hostile(asked.seed), asked.inputs)), asked.rounds)
     for kind, (head, cut_off) in STARVING.items():
         faults += starve(port, asked.slow, kind, head, cut_off)
+    faults += read_slowly(port, process.pid or 0, asked.readers)
     ours.send("stop")
     process.join(30)
     print(f"server ended with {process.exitcode}; faults: {len(faults)}")
@@ -124,6 +132,48 @@ def starve(port: int, clients: int, kind: str, head: bytes, cut_off: str) -> lis
     for link in links:
         link.close()
     return [f"{kind}: {fault}"] if fault or good != 200 or set(answers) != {cut_off} else []
+
+
+def read_slowly(port: int, process: int, clients: int) -> list[str]:
+    """Ask for large answers and do not read them: memory, what others are answered, and when they are cut off."""
+    values = np.random.default_rng(0).integers(0, 256, (1600, 1600), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, "png")
+    head = _BEGUN.replace(b"jpeg", b"png") + f"content-length: {file.tell()}\r\n\r\n".encode()
+    before, most, links = resident_mib(process), 0.0, []
+    for _ in range(clients):
+        links.append(socket.create_connection(("127.0.0.1", port), timeout=90))
+        links[-1].sendall(head + file.getvalue())
+    answers = Counter(link.recv(12, socket.MSG_PEEK | socket.MSG_WAITALL)[9:].decode() for link in links)
+    started, good, fault = (
+        time.perf_counter(),
+        *once(port, Sent("good", "/v1/colorize", picture(random.Random(0)))),
+    )
+    took = time.perf_counter() - started
+    while (held := held_mib(port)) > 0 and time.perf_counter() - started < 120:
+        most = max(most, held, 0.0)
+        time.sleep(0.5)
+    ended = time.perf_counter() - started
+    for link in links:
+        link.close()
+    statuses = ", ".join(f"{status}: {times}" for status, times in answers.items())
+    print(
+        f"{clients} readers that do not read: {statuses}; a good request was answered {good} in {took:.2f} s"
+    )
+    print(
+        f"  {most:.0f} MiB held, none after {ended:.0f} s; memory {before:.0f}, {resident_mib(process):.0f} MiB"
+    )
+    return [f"slow readers: {fault}, {held} MiB held"] if fault or good != 200 or held else []
+
+
+def held_mib(port: int) -> float:
+    """What the server says that it holds."""
+    link = HTTPConnection("127.0.0.1", port, timeout=30)
+    link.request("GET", "/metrics")
+    text = link.getresponse().read().decode()
+    link.close()
+    said = next(line for line in text.splitlines() if line.startswith("knowhue_held_bytes "))
+    return float(said.split()[1]) / (1 << 20)
 
 
 def resident_mib(process: int) -> float:
