@@ -99,7 +99,7 @@ def _require_free(path: Path, option: str, overwrite: bool) -> None:
 
 def _require_room(path: Path, option: str) -> None:
     """Try the nearest folder that exists: those below it are made when the file is written."""
-    folder = path.parent
+    folder = Path(os.path.realpath(path.parent))
     while not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent
     try:

@@ -20,12 +20,13 @@ def read_yaml(path: Path, option: str = "--config") -> Mapping[str, Any]:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_YAML_BYTES + 1) if path.is_file() else b""
+            data = file.read(MAX_YAML_BYTES + 1)
         text = data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"`{option}` should be a readable YAML file. Found `{path}`: {error}.") from None
-    if not path.is_file() or len(data) > MAX_YAML_BYTES:
-        raise ConfigError(f"`{option}` should be a YAML file of at most 1 MiB. Found `{path}`.")
+        reason = (error.strerror or str(error)).lower() if isinstance(error, OSError) else "no text in UTF-8"
+        raise ConfigError(f"`{option}` should be a readable YAML file. Found `{path}`: {reason}.") from None
+    if len(data) > MAX_YAML_BYTES:
+        raise ConfigError(f"`{option}` should be a YAML file of at most 1 MiB. Found a larger one, `{path}`.")
     try:
         values = parse_yaml(text)
     except ValueError as error:

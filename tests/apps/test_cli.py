@@ -243,6 +243,14 @@ WRONG = [
         (["plan", "photos", "--grid", grid], "`--grid` should be")
         for grid in ("nan", "inf", "0", "-1", "1,1", "1,,2", "")
     ),
+    (
+        ["plan", "photos", "--images", "30", "--image-sd", "class=1", "--seed-sd", "clas=1"],
+        "Did you mean `class`?",
+    ),
+    (
+        ["plan", "photos", "--images", "30", "--image-sd", "class=1", "--seed-sd", "class=nan"],
+        "standard deviations",
+    ),
     (["plan", "photos", "--preset", "postr"], "Did you mean `poster`?"),
     (["plan", "photos", "--arms", "colour,mulit"], "Did you mean `multi`?"),
     (["compare", "photos", "--methods", "l1,gann"], "Did you mean `gan`?"),
@@ -350,3 +358,10 @@ def test_a_file_that_cannot_be_reached_is_one_line(knowhue, monkeypatch):
     monkeypatch.setattr("knowhue.presets.load_config", fail)
     code, _, err = knowhue("config")
     assert (code, err) == (2, "knowhue: secret\\x1b[31m.json: permission denied\n")
+
+
+def test_the_power_of_one_seed_is_none(knowhue, make_folder):
+    stated = ["--seed-sd", "colour=.1", "--image-sd", "colour=1", "--images", "100"]
+    code, out, _ = knowhue("plan", make_folder({"cat": 1, "dog": 1}), *stated)
+    assert code == 0
+    assert "colour: 1 seed: no verdict below" in out

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from knowhue.errors import ConfigError
-from knowhue.plan import Plan, Question
+from knowhue.errors import ConfigError, did_you_mean, shown
+from knowhue.plan import QUESTIONS, Plan, Question
 from knowhue.statistics.power import (
     Design,
     Variances,
@@ -32,7 +32,7 @@ def power_lines(plan: Plan, variances: Mapping[str, Variances], images: int | No
     for name, asked in plan.questions.items():
         alpha = plan.alpha / len(plan.questions)
         found = variances.get(name)
-        if found is None or images is None:
+        if found is None or images is None or len(plan.seeds) < 2:  # one seed shows no spread
             lines += _by_seeds_alone(name, len(plan.seeds), alpha)
         else:
             lines += _by_both(name, asked, Design(len(plan.seeds), images, asked.sesoi, alpha), found)
@@ -95,7 +95,13 @@ def stated(text: str, option: str) -> dict[str, float]:
     if not found or any(not 0 <= value < float("inf") for value in found.values()):
         raise ConfigError(
             f"`{option}` should be standard deviations by question, such as `colour=.08,class=.01`. "
-            f"Found `{option} {text}`."
+            f"Found `{option} {shown(text)}`."
+        )
+    unknown = [name for name in found if name not in QUESTIONS]
+    if unknown:
+        raise ConfigError(
+            f"`{option}` should name the questions {', '.join(QUESTIONS)}. Found `{shown(unknown[0])}`."
+            + did_you_mean(unknown[0], QUESTIONS)
         )
     return found
 
