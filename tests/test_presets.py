@@ -205,6 +205,10 @@ def test_a_far_fetched_setting_gets_no_guess():
             "`questions` should be 'colour' or 'class'. Found `questions = color`. Did you mean `colour`?",
         ),
         ({"config": {"training": {"batch": 3}}}, "Did you mean `config.training.batch_size`?"),
+        (
+            {"questions": {"colour": QUESTIONS["colour"].model_dump() | {"metric": "ciede200"}}},
+            "Found `questions.colour.metric = ciede200`. Did you mean `ciede2000`?",
+        ),
         ({"seeds": ["a"]}, "`seeds.0` should be a whole number. Found `seeds.0 = a`."),
         ({"arms": {}}, "`arms` should have at least 1 item, not 0."),
         ({"alpha": None}, "`alpha` should be a number. Found `alpha = null`."),

@@ -145,7 +145,7 @@ class Plan(Section):
                 if value not in known:
                     raise ValueError(
                         f"`questions.{task}.{key}` should be one of {', '.join(known)}. "
-                        f"Found `questions.{task}.{key} = {value}`."
+                        f"Found `questions.{task}.{key} = {shown(value)}`.{did_you_mean(value, known)}"
                     )
             if asked.metric in SHARES and asked.sesoi >= 1:
                 raise ValueError(
