@@ -10,11 +10,12 @@ from api_client import colorize
 from fastapi.testclient import TestClient
 from odd_files import chunk, preview_first
 from PIL import Image
-from stand import CLASSES, colorizer, photo, running, wait_until
+from stand import CLASSES, FakeNetwork, colorizer, photo, running, wait_until
 
 from knowhue.errors import WeightsError
 from knowhue.inference.colorizer import Colorizer, Wishes
 from knowhue.inference.files.media import encode_picture
+from knowhue.inference.networks.network import Answers
 from knowhue.serving.api import make_app
 from knowhue.serving.settings import ServerSettings
 
@@ -232,6 +233,23 @@ def test_a_model_that_answers_nonsense_is_named_in_one_line_and_the_others_go_on
     assert error_of(answer) == "The model should answer `chroma` with finite numbers. Found nan."
     assert "Found nan" in caplog.text
     assert "Traceback" not in caplog.text
+
+
+class Novel(FakeNetwork):
+    """Finds every picture unlike those that it was trained on."""
+
+    def predict(self, lightness: np.ndarray) -> Answers:
+        answers = super().predict(lightness)
+        return answers._replace(novelty=answers.novelty * 0 + 1.7)
+
+
+def test_no_class_is_named_for_what_is_unlike_the_training_images_and_the_caveat_comes_first():
+    with client_of({"novel": Colorizer(Novel())}) as client:
+        coloured = client.post("/v1/colorize", content=JPEG, headers=AS_JPEG)
+        said = client.post("/v1/classify", content=JPEG, headers=AS_JPEG).json()
+    assert coloured.headers["knowhue-class"] == said["label"] == "unknown"
+    for warnings in (json.loads(coloured.headers["knowhue-warnings"]), said["warnings"]):
+        assert warnings[0].startswith("unlike the pictures that the model was trained on (distance 1.7")
 
 
 def test_probes_and_metrics(client: TestClient):

@@ -73,7 +73,7 @@ def make_app(models: Mapping[str, Colorizer], settings: ServerSettings) -> FastA
     app = FastAPI(
         title="Knowhue",
         version=__version__,
-        summary="Colours and a calibrated class for a gray photo.",
+        summary="Colours and a class for a gray photo.",
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
