@@ -265,3 +265,13 @@ def test_names_that_are_not_ascii_stay(kind: str, suffix: str):
 
 def test_every_kind_that_is_written_is_tried_here():
     assert {kind.suffix for kind in OUTPUT_SUFFIXES.values()} == set(SUFFIXES)
+
+
+def test_a_damaged_field_costs_that_field_alone():
+    found = exif()
+    found.get_ifd(0x8769)[0x9290] = "text"
+    block = found.tobytes().replace(b"\x92\x90\0\x02", b"\x01\x17\0\x02")  # a number's tag, a text's type
+    assert block != found.tobytes()
+    picture = Picture(RGB, None, Origin(metadata=(("exif-data", block),)))
+    with Image.open(io.BytesIO(encode_with_notes(picture, ".tif")[0])) as opened:
+        assert opened.getexif().get_ifd(0x8769)[0x9003] == "2020:01:02 03:04:05"

@@ -114,3 +114,10 @@ def test_directories_that_go_round_end():
     link = first + 2 + 12 * struct.unpack_from("<H", data, first)[0]
     struct.pack_into("<I", data, link, first)
     assert np.array_equal(read_picture(bytes(data)).pixels, RGB)
+
+
+def test_directories_without_end_are_not_followed():
+    rows = b"".join(struct.pack("<HHII", 330, 4, 64, 8) for _ in range(1000))
+    data = b"II*\0\x08\0\0\0" + struct.pack("<H", 1000) + rows + struct.pack("<I", 9)
+    with pytest.raises(PictureError):
+        read_picture(data + bytes(4000))

@@ -76,4 +76,8 @@ def _directory(values: dict[int, object], offset: int) -> bytes:
     directory = TiffImagePlugin.ImageFileDirectory_v2()
     for tag, value in values.items():
         directory[tag] = value
+        try:
+            directory.tobytes(offset)
+        except Exception:  # damaged: a value that is none of its type's
+            del directory[tag]
     return directory.tobytes(offset)

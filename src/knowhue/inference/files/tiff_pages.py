@@ -3,7 +3,6 @@
 import io
 import struct
 from collections.abc import Iterator
-from itertools import islice
 from typing import NamedTuple
 
 _NEW_SUBFILE, _SUBFILE, _PHOTOMETRIC, _SUB_IFDS, _DNG_VERSION = 254, 255, 262, 330, 50706
@@ -14,7 +13,7 @@ _SENSOR = frozenset({32803, 34892})
 _RAW_MARKS = {(8, b"CR"), (8, b"IIII"), (8, b"MMMM")}
 """What Canon and Phase One write behind the first eight bytes of what is a TIFF otherwise."""
 _TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
-_MOST_PAGES, _MOST_ENTRIES, _MOST_VALUES = 256, 4096, 64
+_MOST_DIRECTORIES, _MOST_ENTRIES, _MOST_VALUES = 256, 1024, 64
 
 
 class Choice(NamedTuple):
@@ -51,7 +50,7 @@ def choose_page(file: io.FileIO | io.BytesIO) -> Choice:
     try:
         file.seek(0)
         head = file.read(16)
-        pages = list(islice(_pages(file, head), _MOST_PAGES))
+        pages = list(_pages(file, head))
     except (struct.error, OverflowError, OSError):
         pages, head = [], b""
     finally:
@@ -87,11 +86,12 @@ def _pages(file: io.FileIO | io.BytesIO, head: bytes) -> Iterator[list[Directory
     is_big = struct.unpack(f"{order}H", head[2:4])[0] == 43
     at = struct.unpack(f"{order}Q", head[8:16])[0] if is_big else struct.unpack(f"{order}I", head[4:8])[0]
     seen: set[int] = set()
-    while at and at not in seen:
-        seen.add(at)
-        main, at = _directory(file, at, order, is_big)
-        subs = [_directory(file, place, order, is_big)[0] for place in main.get(_SUB_IFDS, ()) if place]
-        yield [main, *subs]
+    while at and at not in seen and len(seen) < _MOST_DIRECTORIES:
+        main, following = _directory(file, at, order, is_big)
+        places = [place for place in main.get(_SUB_IFDS, ()) if place and place not in seen]
+        seen.update((at, *places))
+        yield [main, *(_directory(file, place, order, is_big)[0] for place in places)]
+        at = following
 
 
 def _directory(file: io.FileIO | io.BytesIO, at: int, order: str, is_big: bool) -> tuple[Directory, int]:
