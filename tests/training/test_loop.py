@@ -60,6 +60,33 @@ def test_every_epoch_of_both_phases_has_its_own_order(run, monkeypatch):
     assert asked == [(0, 0), (1, 0), (2, 2), (3, 2)]
 
 
+@pytest.mark.parametrize("supervision", [{"labelled_share": 0.3}, {"image_share": 0.7, "resample": True}])
+def test_arms_of_a_block_see_the_same_images_and_labels_in_every_step(
+    tiny, make_work, monkeypatch, supervision
+):
+    from knowhue.training import loop
+
+    seen = []
+
+    class Recorded(loop.TrainingBatches):
+        def __iter__(self):
+            for batch, mirrored in super().__iter__():
+                seen.append((batch.position.tolist(), batch.label.tolist(), mirrored.tolist()))
+                yield batch, mirrored
+
+    monkeypatch.setattr(loop, "TrainingBatches", Recorded)
+    of = {}
+    for names in (("colour",), ("class",), ("colour", "class")):
+        config = tiny(tasks={"names": names}, supervision=supervision)
+        work = make_work(config, "-".join(names))
+        run_phase(work, config, work.root / "run", _session(work, config), "finetune")
+        of[names], seen = list(seen), []
+    first, *others = of.values()
+    assert first
+    assert all(each == first for each in others)
+    assert all(max(label) >= 0 for _, label, _ in first)  # no step without labels, for whichever arm
+
+
 def test_learning_lowers_the_training_loss(run):
     _, log, _ = run(training__heads__epochs=12, encoder__weights="package", training__heads__rate=1e-2)
     assert log[-1]["train"]["cross_entropy"] < 0.7 * log[0]["train"]["cross_entropy"]
