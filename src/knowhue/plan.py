@@ -11,7 +11,9 @@ from knowhue.errors import ConfigError, did_you_mean, shown
 from knowhue.presets import ARMS, THREE_ARMS, checked, edit, merge
 from knowhue.runs import settled
 
-RESERVED = ("pictures", "features", "heads", "gate")
+SET_ASIDE = "set-aside"
+"""Folder of what was computed with another golden step than its block is now, see `training.blocks`."""
+RESERVED = ("pictures", "features", "heads", "gate", SET_ASIDE)
 _ARM_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 

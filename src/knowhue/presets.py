@@ -57,6 +57,7 @@ ARMS: dict[str, dict[str, Any]] = {
     **THREE_ARMS,
     "placebo-labels": {"tasks": _BOTH, "supervision": {"placebo": "labels"}},
     "placebo-colours": {"tasks": _BOTH, "supervision": {"placebo": "colours"}},
+    "oracle": {**THREE_ARMS["colour"], "colour": {"oracle": True}},
     "multi-pcgrad": {"tasks": {**_BOTH, "weighting": "pcgrad"}},
     **FEW_LABELS,
 }

@@ -9,6 +9,7 @@ DIR/<arm>/seed-<n>-<fingerprint>/    one run
     log.jsonl                        one line an epoch
     scores.json per_image.csv        the last epoch's validation scores
     samples.npz                      colourings of the fixed sample pictures
+    gradient_shares.json             what trained the base, before fine-tuning and after
     extremes.npz                     the best and the worst colourings
     model.safetensors checkpoints/   weights; the state to go on from
     status.json                      written last; the only file that the runner trusts

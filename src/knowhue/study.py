@@ -1,6 +1,6 @@
 """Arms by seeds on one set of pictures, from shared heads: freeze the plan, run its cells, write the report."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,15 @@ from knowhue.report.page import write_report
 from knowhue.runs import FORMAT, Report, locked, read_description, require_kind
 from knowhue.status import read_plan
 from knowhue.storage import cached, read_json, write_json
+from knowhue.training.blocks import begin_anew, blocks_of, finished_with
 from knowhue.training.distances import noise_floor, score_way
 from knowhue.training.engine import Engine
 from knowhue.training.gate import check_gate
+from knowhue.training.golden import golden_step
 from knowhue.training.loop import Work
 from knowhue.training.outcome import write_truth
 from knowhue.training.train import open_work, run_arm
-from knowhue.workers import run_side_by_side
+from knowhue.workers import run_side_by_side, threads_of
 
 
 def run_study(
@@ -77,12 +79,18 @@ def _run_study(
         write_baselines(work, plan.config.evaluation)
         write_truth(work)
     work.engine.wait()
+    begin_blocks(work, [plan], workers)
     run_cells(work, plan, workers)
     report({"stage": "report"})
     if work.engine.is_main:
         write_report(root)
     work.engine.wait()
     return root / "report.html"
+
+
+def begin_blocks(work: Work, plans: Sequence[Plan], workers: int = 1, more_to_come: bool = False) -> None:
+    """Begin those blocks anew that another golden step has not finished, see `training.blocks.begin_anew`."""
+    begin_anew(work, blocks_of(plans), golden_step(work.engine, threads_of(workers)), more_to_come)
 
 
 def run_cells(work: Work, plan: Plan, workers: int = 1) -> None:
@@ -95,14 +103,17 @@ def run_cells(work: Work, plan: Plan, workers: int = 1) -> None:
         raise ConfigError(
             f"`workers` should be 1 under torch.distributed.run. Found `workers = {workers}`. Use one of the two."
         )
+    now = golden_step(work.engine, threads_of(workers))
+    done = {seed: finished_with(work.root, cells) for seed, cells in blocks_of([plan]).items()}
+    gated = {seed for seed, step in done.items() if step in (None, now)}
     if workers > 1:
-        run_side_by_side(work, plan, workers)
+        run_side_by_side(work, plan, workers, gated)
         return
     cells = [(seed, arm) for seed in plan.seeds for arm in plan.arms]
     for done, (seed, arm) in enumerate(cells):
         work.report({"stage": "cell", "done": done, "total": len(cells), "arm": arm, "seed": seed})
         config = plan.run_config(arm, seed)
-        if arm == plan.gate_arm:
+        if arm == plan.gate_arm and seed in gated:
             check_gate(work, config)
         run_arm(work, config, arm)
 

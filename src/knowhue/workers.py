@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
@@ -46,8 +46,19 @@ class Job(NamedTuple):
         return f"{self.kind}/{self.name}/{fingerprint(self.config)}"
 
 
-def run_side_by_side(work: Work, plan: Plan, workers: int) -> None:
+def threads_of(workers: int) -> int | None:
+    """Of each of several workers; None of this process alone, which keeps those that it has."""
+    return None if workers == 1 else max(1, (os.cpu_count() or 1) // workers)
+
+
+def run_side_by_side(work: Work, plan: Plan, workers: int, gated: Collection[int]) -> None:
     """Run every cell of a plan; a thing that several cells share is computed once, and before them.
+
+    Args:
+        work: what they share.
+        plan: the cells.
+        workers: processes.
+        gated: seeds whose A/A gate is tried.
 
     Raises:
         RunError: a worker died; what has ended is kept, and the same command goes on.
@@ -55,13 +66,13 @@ def run_side_by_side(work: Work, plan: Plan, workers: int) -> None:
     """
     warm_features(work, (plan.run_config(arm, plan.seeds[0]) for arm in plan.arms))
     context = get_context("spawn")
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = threads_of(workers) or 1
     slots = context.Queue()
     for slot in range(workers):
         slots.put(slot)
     with ProcessPoolExecutor(workers, context, _open, (work.root, plan.config, threads, slots)) as pool:
         try:
-            _drive(pool, list(_jobs(plan)), workers, plan, work.root, work.report)
+            _drive(pool, list(_jobs(plan, gated)), workers, plan, work.root, work.report)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list((pool._processes or {}).values()):
@@ -69,14 +80,14 @@ def run_side_by_side(work: Work, plan: Plan, workers: int) -> None:
             raise
 
 
-def _jobs(plan: Plan) -> Iterator[Job]:
+def _jobs(plan: Plan, gated: Collection[int]) -> Iterator[Job]:
     """Block by block: heads, the gate, arms."""
     for seed in plan.seeds:
         for arm in plan.arms:
             config = plan.run_config(arm, seed)
             heads = [Job("head", task, head_config(config, task)) for task in head_tasks(config)]
             yield from heads
-            if arm == plan.gate_arm:
+            if arm == plan.gate_arm and seed in gated:
                 yield Job("gate", arm, config)
             yield Job("arm", arm, config, tuple(head.key for head in heads))
 

@@ -2,25 +2,60 @@
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
+from knowhue.models.classifier import Classifier
+from knowhue.models.decoders import Decoder
 from knowhue.storage import read_json
-from knowhue.training import gate
+from knowhue.training import gate, golden
 from knowhue.training.gate import check_gate
 
+PARTS = ("heads", "finetune_colour", "finetune_class")
 
-def test_heads_of_a_block_agree_bit_for_bit(tiny, make_work):
-    work = make_work(tiny())
-    found = check_gate(work, tiny(seed=4))
-    assert found["differ"] == []
-    assert found["tensors"] > 10
+
+def differ(found):
+    return {part for part in PARTS if found[part]["differ"]}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training__precision": "bfloat16"},
+        {"colour__method": "gan", "colour__gan_loss": "hinge"},
+        {"colour__method": "feedforward", "colour__loss": "classification"},
+        {"tasks__weighting": "gradnorm", "supervision__labelled_share": 0.5},
+    ],
+)
+def test_what_arms_share_agrees_bit_for_bit_in_both_phases(tiny, make_work, changes):
+    config = tiny(seed=4, **changes)
+    work = make_work(config)
+    found = check_gate(work, config)
+    assert differ(found) == set()
+    counts = [found[part]["tensors"] for part in PARTS]
+    assert counts[1] > 100 < counts[2]  # the base is among them
     assert read_json(work.root / "gate" / "seed-4.json") == found
 
 
-def test_gate_is_tried_once(tiny, make_work, monkeypatch):
+def test_a_gate_is_tried_once_for_what_it_proved(tiny, make_work, monkeypatch):
     work = make_work(tiny())
     first = check_gate(work, tiny())
     monkeypatch.setattr(gate, "_train", lambda *_: pytest.fail("tried again"))
     assert check_gate(work, tiny()) == first
+
+
+@pytest.mark.parametrize("change", ["settings", "images", "machine"])
+def test_a_gate_is_not_taken_for_what_it_did_not_prove(tiny, make_work, monkeypatch, change):
+    monkeypatch.setattr(gate, "_try", lambda *_: {})
+    first = check_gate(make_work(tiny()), tiny())
+    config = tiny(class__label_smoothing=0.1) if change == "settings" else tiny()
+    work = make_work(tiny(), seed=1 if change == "images" else 0)
+    if change == "machine":
+        monkeypatch.setattr(golden, "_found", {})
+        monkeypatch.setattr(golden, "_train", lambda _: "another processor")
+    again = check_gate(work, config)
+    assert again["proved"] != first["proved"]
+    assert read_json(work.root / "gate" / "seed-0.json") == again
 
 
 def test_gate_notices_what_couples_the_heads(tiny, make_work, monkeypatch):
@@ -37,4 +72,49 @@ def test_gate_notices_what_couples_the_heads(tiny, make_work, monkeypatch):
         return losses
 
     monkeypatch.setattr(gate, "train_step", clipped)
-    assert "class.linear.weight" in check_gate(make_work(tiny()), tiny())["differ"]
+    found = check_gate(make_work(tiny()), tiny())
+    assert "class.linear.weight" in found["heads"]["differ"]
+
+
+class DrawingClassifier(Classifier):
+    """Draws a number that nobody needs: all later draws of its arm are others."""
+
+    def forward(self, pyramid):
+        torch.rand(1)
+        return super().forward(pyramid)
+
+
+def test_gate_notices_a_random_draw_that_one_arm_has_more(tiny, make_work, monkeypatch):
+    forward = Decoder.forward
+    monkeypatch.setattr(Decoder, "forward", lambda self, pyramid: forward(self, _dropped(pyramid)))
+    config = tiny()
+    assert differ(check_gate(make_work(config, "even"), config)) == set()
+    monkeypatch.setitem(gate_classifiers(), "linear", DrawingClassifier)
+    found = check_gate(make_work(config, "uneven"), config)
+    assert "finetune_colour" in differ(found)
+    assert any(name.startswith("encoder.") for name in found["finetune_colour"]["differ"])
+
+
+def _dropped(pyramid):
+    return tuple(F.dropout(each, 0.2) for each in pyramid)
+
+
+def gate_classifiers():
+    from knowhue.models.multitask import CLASSIFIERS
+
+    return CLASSIFIERS
+
+
+def test_gate_notices_a_base_that_moves_with_its_batch_statistics_in_one_arm(tiny, make_work, monkeypatch):
+    """What only fine-tuning shows: the frozen phase alone would pass."""
+    make = gate.make_players
+
+    def moving(engine, session, phase, config):
+        if phase.base_rate and len(config.tasks.names) > 1:
+            norm = next(m for m in session.model.encoder.modules() if isinstance(m, nn.BatchNorm2d))
+            norm.running_mean.add_(0.01)
+        return make(engine, session, phase, config)
+
+    monkeypatch.setattr(gate, "make_players", moving)
+    found = check_gate(make_work(tiny()), tiny())
+    assert differ(found) == {"finetune_colour", "finetune_class"}

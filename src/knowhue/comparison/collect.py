@@ -68,7 +68,7 @@ def collect(
     baselines = read_json(work.root / "baselines.json")
     prepared = work.prepared
     return {
-        "runs": runs,
+        "runs": _comparable(runs),
         "baselines": {name: scores_of(baselines[name]) for name in ("gray", "real")},
         "metrics": described_metrics(),
         "pictures": {
@@ -80,6 +80,21 @@ def collect(
         },
         "environment": work.engine.environment(),
     }
+
+
+def _comparable(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Runs of a seed and regime are compared with one another: not where they were computed in several ways."""
+    steps: dict[tuple[str, int], set[str]] = {}
+    for run in runs:
+        if run["state"] != "missing":
+            steps.setdefault((run["regime"], run["seed"]), set()).add(run["golden_step"])
+    mixed = {block for block, found in steps.items() if len(found) > 1}
+    return [
+        run | {"state": "unpaired", "scores": {}}
+        if (run["regime"], run["seed"]) in mixed and run["state"] != "missing"
+        else run
+        for run in runs
+    ]
 
 
 def scores_of(found: Mapping[str, Any]) -> dict[str, float | None]:
@@ -116,6 +131,7 @@ def _run(work: Work, plan: Plan, arm: str, seed: int, at_work: Mapping[str, Any]
     return {
         "seed": seed,
         "state": read_json(folder / "status.json")["state"],
+        "golden_step": read_json(folder / "environment.json").get("golden_step", ""),
         "scores": scores,
         "cost": {
             "train_s": round(seconds, 2),

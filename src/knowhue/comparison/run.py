@@ -15,6 +15,7 @@ from knowhue.report.comparing.page import write_comparison_report
 from knowhue.runs import FORMAT, Report, locked, require_kind
 from knowhue.storage import write_json
 from knowhue.study import (
+    begin_blocks,
     differences,
     has_begun,
     hashed_parts,
@@ -73,6 +74,8 @@ def _compare(asked: Asked, root: Path, workers: int, description: dict[str, Any]
         write_baselines(work, asked.config.evaluation)
         write_truth(work)
     work.engine.wait()
+    begun = list(read_plans(frozen).values())
+    begin_blocks(work, begun, workers, more_to_come=len(begun) == 1)
     run_cells(work, first, workers)
     if work.engine.is_main and "clock" not in frozen["regimes"]:
         frozen["regimes"]["clock"] = _equal_clock(asked, first, root)

@@ -121,6 +121,11 @@ class Evaluation(Section):
     diagnose_every_steps: Annotated[int, Field(ge=0)] = Field(
         default=25, description="fine-tuning of two tasks: steps between looks at their gradients; 0 is never"
     )
+    gradient_batches: Annotated[int, Field(ge=0)] = Field(
+        default=4,
+        description="training batches on which each loss's gradient at the base is measured, before fine-tuning and "
+        "after; 0 is never",
+    )
     inception_weights: str | None = Field(
         default=None,
         description="file of torch-fidelity's Inception-v3 weights for FID and KID; null downloads them",

@@ -81,6 +81,10 @@ class Colour(Section):
     discriminator_layers: Annotated[int, Field(ge=1, le=6)] = Field(
         default=3, description="stride-2 layers of the PatchGAN; 3 see 46 pixels (pix2pix has its own, of 70)"
     )
+    oracle: bool = Field(
+        default=False,
+        description="control: the colour head is given the true class, as an embedding at the coarsest map",
+    )
     pix2pix: Pix2Pix = Pix2Pix()
     palette: Palette = Palette()
 
@@ -90,6 +94,11 @@ class Colour(Section):
             raise ValueError(
                 f"`colour.loss` should be l1 where `colour.method = {self.method}`. "
                 f"Found `colour.loss = {self.loss}`. For it: --set colour.method=feedforward"
+            )
+        if self.oracle and self.is_from_scratch:
+            raise ValueError(
+                f"`colour.oracle` should be false where `colour.method = {self.method}`, whose network has no base to "
+                "add the class to. Found `colour.oracle = true`."
             )
         return self
 

@@ -15,7 +15,7 @@ from knowhue.storage import read_json
 Weights = Mapping[str, Tensor]
 
 _BASE = "encoder.body."
-_HEADS = ("colour.", "class.", "discriminator.")
+_HEADS = ("colour.", "class.", "discriminator.", "oracle.")
 """How a run's `model.safetensors` names its parts."""
 
 

@@ -17,10 +17,28 @@ from knowhue.models.palette import Palette
 from knowhue.models.patchgan import PatchGAN
 from knowhue.models.pix2pix import Pix2PixUNet, depth_for
 from knowhue.randomness import initialised_by
-from knowhue.tensors import Chroma, Lightness, Prediction, Pyramid
+from knowhue.tensors import Chroma, Label, Lightness, Prediction, Pyramid
 
 ColourHead = Decoder | ColourClasses | Pix2PixUNet | Palette
 Opponent = Discriminator | PatchGAN
+
+
+class GivenClass(nn.Module):
+    """Adds an embedding of the true class to the coarsest map that a colour head reads: the oracle's knowledge.
+
+    It starts at zero, so that an untrained oracle answers as the model without it; an image of unknown class (label
+    -1) is given nothing.
+    """
+
+    def __init__(self, classes: int, channels: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(classes, channels)
+        nn.init.zeros_(self.embedding.weight)
+
+    def forward(self, pyramid: Pyramid, label: Label) -> Pyramid:
+        """Maps fine to coarse and labels (B,) to the maps, the last of them with the class in it."""
+        given = self.embedding(label.clamp_min(0)) * (label >= 0)[:, None]
+        return (*pyramid[:-1], pyramid[-1] + given[:, :, None, None].to(pyramid[-1].dtype))
 
 
 class MultiTask(nn.Module):
@@ -30,12 +48,18 @@ class MultiTask(nn.Module):
         encoder: the shared base, or the gray picture alone for a head that is a whole network.
         colour: head of the colour task, or None.
         classifier: head of the class task, or None.
+        oracle: what gives the true class to the colour head, or None.
     """
 
     def __init__(
-        self, encoder: Encoder | NoBase, colour: ColourHead | None, classifier: nn.Module | None
+        self,
+        encoder: Encoder | NoBase,
+        colour: ColourHead | None,
+        classifier: nn.Module | None,
+        oracle: GivenClass | None = None,
     ) -> None:
         super().__init__()
+        self.oracle = oracle
         self.encoder = encoder
         self.colour = colour
         self.classifier = classifier
@@ -62,7 +86,11 @@ class MultiTask(nn.Module):
         return tuple(pyramid[tap] for tap in self.taps)
 
     def forward(
-        self, lightness: Lightness, features: Pyramid | None = None, truth: Chroma | None = None
+        self,
+        lightness: Lightness,
+        features: Pyramid | None = None,
+        truth: Chroma | None = None,
+        label: Label | None = None,
     ) -> Prediction:
         """Predict.
 
@@ -70,22 +98,36 @@ class MultiTask(nn.Module):
             lightness: L* (B, 1, H, W).
             features: of the same pictures, where they are at hand.
             truth: true a*b*, in training: a colour head that learns by a loss of its own then gives that loss.
+            label: true classes, -1 where unknown; only an oracle looks at them, and cannot do without.
 
         Returns:
             a*b* at the size of `lightness` and logits; None for a head that the model lacks, and a*b* None where
             its head's own loss is given.
+
+        Raises:
+            ConfigError: an oracle is not told the classes.
         """
         pyramid = self.features(lightness) if features is None else features
         for_colour, for_class = (tuple(each.view_as(each) for each in pyramid) for _ in range(2))
         chroma = logits = own_loss = None
+        told = for_colour if self.oracle is None else self._told(for_colour, label)
         if truth is not None and isinstance(self.colour, ColourClasses | Palette):
-            own_loss = self.colour.loss(for_colour, lightness, truth)
+            own_loss = self.colour.loss(told, lightness, truth)
         elif self.colour is not None:
             height, width = lightness.shape[2:]
-            chroma = unscale_chroma(self.colour(for_colour))[..., :height, :width]
+            chroma = unscale_chroma(self.colour(told))[..., :height, :width]
         if self.classifier is not None:
             logits = self.classifier(for_class)
         return Prediction(chroma, logits, (for_colour, for_class), own_loss)
+
+    def _told(self, pyramid: Pyramid, label: Label | None) -> Pyramid:
+        assert self.oracle is not None
+        if label is None:
+            raise ConfigError(
+                "`label` should be given to an oracle, which colours with the true class. Found none: it is a control "
+                "of a study and cannot be put to work."
+            )
+        return self.oracle(pyramid, label)
 
     def samples(self, lightness: Lightness, count: int) -> Tensor | None:
         """Several answers, a*b* (count, B, 2, H, W), of a colour head that draws them; None of others."""
@@ -114,7 +156,11 @@ def build_model(config: Config, classes: int) -> MultiTask:
     if has_class:
         with initialised_by(config.seed, "class-head"):
             classifier = CLASSIFIERS[config.class_.head](encoder.channels[-1], classes)
-    return MultiTask(encoder, colour, classifier).to(memory_format=torch.channels_last)  # pyright: ignore
+    oracle = None
+    if has_colour and config.colour.oracle:
+        with initialised_by(config.seed, "oracle"):
+            oracle = GivenClass(classes, encoder.channels[-1])
+    return MultiTask(encoder, colour, classifier, oracle).to(memory_format=torch.channels_last)  # pyright: ignore
 
 
 def _build_head(encoder: Encoder, config: Config) -> Decoder | ColourClasses:

@@ -235,7 +235,7 @@ def _beaten_by_baseline(study: Study, question: str) -> str:
     return f"Not better than a trivial baseline: {names} ({values} {said.unit}).".replace(" )", ")")
 
 
-_STATES = {"running": "not finished", "missing": "not started"}
+_STATES = {"running": "not finished", "missing": "not started", "unpaired": "its block is not compared"}
 
 
 def _lost(study: Study, question: str) -> str:

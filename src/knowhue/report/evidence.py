@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from knowhue.report.blocks import gate_sentence, machine_sentence
 from knowhue.report.compute import deployment_rows, equal_pictures_rows, equal_time_rows
 from knowhue.report.diagnostics import diagnostic_means_rows
-from knowhue.report.integrity import cell_rows, cells_sentence, check_plan, gate_sentence
+from knowhue.report.integrity import cell_rows, cells_sentence, check_plan
 from knowhue.report.loss_matched import equal_train_loss_rows
 from knowhue.report.negative_transfer import class_transfer_rows, picture_flips_rows, seed_transfer_rows
 from knowhue.report.optimism import optimism_rows
@@ -47,7 +48,14 @@ def chapters(study: Study) -> list[Chapter]:
 def frozen(study: Study) -> tuple[list[str], Chapter]:
     """What was asked beforehand and what was run: sentences, and tables of cells and of unplanned runs."""
     seeds = study.settings.get("seeds", ())
-    sentences = [check_plan(study).sentence, cells_sentence(study), gate_sentence(study.gates, seeds)]
+    sentences = [
+        check_plan(study).sentence,
+        cells_sentence(study),
+        gate_sentence(study.gates, seeds),
+        machine_sentence(study.runs, seeds),
+        *(f"Not compared: seed {seed}, {why}." for seed, why in study.faults.items()),
+    ]
+    sentences = [each for each in sentences if each]
     sheets = (
         Sheet("Cells", "", cell_rows(study)),
         Sheet(

@@ -46,7 +46,8 @@ EXHIBITS: dict[str, Exhibit] = {
         "All arms.",
         "Every arm that trains both tasks against the single-task model: mean paired difference over seeds and its "
         "interval at the level of the verdict{over}. Orange is the question itself. Rows in gray learn this very task "
-        "from other targets (a placebo, fewer labels), so their difference says nothing about transfer; an arrow is a "
+        "from other targets (a placebo, fewer labels), so their difference says nothing about transfer. The oracle "
+        "colours with the true class given: what a label at test time can give. An arrow is a "
         "value beyond the axis. A placebo of the other task that does as well as multi-task says that no information "
         "passed between the tasks.",
         forest_table,

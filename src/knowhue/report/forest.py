@@ -27,7 +27,7 @@ from knowhue.report.palette import (
     say_empty,
 )
 from knowhue.report.records import Study, Table
-from knowhue.report.taught import arm_name, asked_of, labelled_share, placebo, tasks
+from knowhue.report.taught import arm_name, asked_of, is_oracle, labelled_share, placebo, tasks
 from knowhue.statistics.multiplicity import benjamini_hochberg
 
 if TYPE_CHECKING:
@@ -50,15 +50,21 @@ class Row:
 
 def forest_rows(study: Study) -> list[Row]:
     """Return all comparisons that have a number, by question and in the plan's order of arms."""
-    arms = [arm for arm in study.settings.get("arms", {}) if len(tasks(study, arm)) > 1]
     rows = []
     for question, asked in questions(study).items():
-        for arm in arms:
+        for arm in study.settings.get("arms", {}):
+            if arm == asked.single or not _compares(study, question, arm):
+                continue
             found = with_numbers(primary(asked_of(study, question, multi=arm), question))
             if found is not None:
                 alike = _targets(study, question, arm) == _targets(study, question, asked.single)
                 rows.append(Row(question, arm, found, arm == asked.multi, alike))
     return rows
+
+
+def _compares(study: Study, question: str, arm: str) -> bool:
+    """Whether an arm has another task beside the question's, or knows what that would teach it."""
+    return len(tasks(study, arm)) > 1 or (question == "colour" and is_oracle(study, arm))
 
 
 def forest_table(study: Study) -> Table:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from knowhue.errors import ConfigError
 from knowhue.plan import RESERVED, Plan
 from knowhue.presets import checked
+from knowhue.report.blocks import UNPAIRED
 from knowhue.report.contrasts import questions
 from knowhue.report.matched import metric_label
 from knowhue.report.records import Row, Run, Study, Table, plural
@@ -18,8 +19,6 @@ from knowhue.runs import run_folder
 from knowhue.storage import read_json
 
 _RUN_NAME = re.compile(r"seed-(\d+)-\w+")
-_FEW = 5
-"""Names listed in a sentence; the rest is counted."""
 
 
 class PlanCheck(NamedTuple):
@@ -38,6 +37,7 @@ class CellCount(NamedTuple):
     planned: int
     finished: int
     diverged: int
+    unpaired: int
     running: int
     missing: int
     other_settings: int
@@ -89,51 +89,14 @@ def cells_sentence(study: Study) -> str:
     """Say how many cells there are and what became of them."""
     counts = cell_counts(study)
     planned = sum(each.planned for each in counts)
-    words = {"finished": "finished", "diverged": "diverged", "running": "not finished",
+    words = {"finished": "finished", "diverged": "diverged",
+             "unpaired": "not to be compared", "running": "not finished",
              "missing": "not started", "other_settings": "run with other settings"}  # fmt: skip
     sums = {text: sum(getattr(each, key) for each in counts) for key, text in words.items()}
     said = [f"{count} {text}" for text, count in sums.items() if count or text == "finished"]
     seeds = len(study.settings.get("seeds", ()))
     cells = f"{plural(len(counts), 'arm')}, {plural(seeds, 'seed')}"
     return f"Planned: {plural(planned, 'run')} ({cells}); {', '.join(said)}."
-
-
-def read_gates(folder: Path) -> dict[int, dict[str, Any]]:
-    """Read the A/A gate of each block, `gate/seed-<n>.json`, by seed.
-
-    Raises:
-        RunError: a file is not what knowhue writes.
-    """
-    paths = (folder / "gate").glob("seed-*.json")
-    found = {int(name): path for path in paths if (name := path.stem.removeprefix("seed-")).isdecimal()}
-    return {seed: read_json(found[seed]) for seed in sorted(found)}
-
-
-def gate_sentence(gates: Mapping[int, Mapping[str, Any]], seeds: Sequence[int]) -> str:
-    """Say whether heads trained together and alone came out equal in every block.
-
-    Args:
-        gates: as `read_gates` gives them.
-        seeds: of the plan; the gates of others are not spoken of.
-    """
-    known = {seed: gates[seed] for seed in seeds if seed in gates}
-    absent = [seed for seed in seeds if seed not in gates]
-    if not known:
-        return "The A/A gate was not run: whether arms share the same heads was not tried in this study."
-    failed = {seed: gate["differ"] for seed, gate in known.items() if gate["differ"]}
-    without = f" It was not run for {_seeds(absent)}." if absent else ""
-    if failed:
-        names = list(dict.fromkeys(name for each in failed.values() for name in each))
-        more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
-        return (
-            f"The A/A gate failed for {_seeds(failed)}: {', '.join(names[:_FEW])}{more} came out otherwise when heads "
-            f"were trained together than alone, so the arms do not differ in fine-tuning only.{without}"
-        )
-    steps, tensors = (_span({gate[key] for gate in known.values()}) for key in ("steps", "tensors"))
-    return (
-        f"The A/A gate passed for {_seeds(known)}: after {steps} steps on the frozen base all {tensors} tensors of the "
-        f"heads trained together are, bit for bit, those of the heads trained alone.{without}"
-    )
 
 
 def exploratory_runs(folder: Path, study: Study) -> list[ExploratoryRun]:
@@ -157,8 +120,9 @@ def exploratory_runs(folder: Path, study: Study) -> list[ExploratoryRun]:
 
 def cell_rows(study: Study) -> Table:
     """Return `cell_counts` as text; header first."""
-    header = ["Arm", "Planned", "Finished", "Diverged", "Not finished", "Not started", "Other settings"]
-    return [header, *([arm_label(study, each.arm), *each[1:]] for each in cell_counts(study))]
+    states = ["Finished", "Diverged", "Not to be compared", "Not finished", "Not started", "Other settings"]
+    rows = [[arm_label(study, each.arm), *each[1:]] for each in cell_counts(study)]
+    return [["Arm", "Planned", *states], *rows]
 
 
 def exploratory_rows(folder: Path, study: Study) -> Table:
@@ -205,22 +169,5 @@ def _optional(path: Path) -> dict[str, Any]:
 
 def _count(arm: str, runs: Sequence[Run]) -> CellCount:
     states = Counter(run.state if run.same_settings else "other" for run in runs)
-    named = (states[name] for name in ("finished", "diverged", "running", "missing", "other"))
+    named = (states[name] for name in ("finished", "diverged", UNPAIRED, "running", "missing", "other"))
     return CellCount(arm, len(runs), *named)
-
-
-def _seeds(seeds: Iterable[int]) -> str:
-    """Return which seeds.
-
-    >>> _seeds([3]), _seeds([0, 1, 2]), _seeds([0, 3])
-    ('seed 3', 'seeds 0 to 2', 'seeds 0, 3')
-    """
-    return _span(seeds, "seed ", "seeds ")
-
-
-def _span(numbers: Iterable[int], one: str = "", several: str = "") -> str:
-    known = sorted(set(numbers))
-    if len(known) == 1:
-        return f"{one}{known[0]}"
-    together = known[-1] - known[0] + 1 == len(known) > 2
-    return several + (f"{known[0]} to {known[-1]}" if together else ", ".join(map(str, known)))

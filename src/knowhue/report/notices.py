@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from knowhue.report.contrasts import questions
+from knowhue.report.gradients import gradient_warnings
 from knowhue.report.matched import metric_label
 from knowhue.report.records import Run, Study, spaced
 from knowhue.report.secondary import metric_names
@@ -17,6 +18,7 @@ def warnings(study: Study) -> list[tuple[str, str]]:
              for name, title in _TASKS.items() if name not in questions(study)]  # fmt: skip
     found += _worse_than_trivial(study)
     found += [(name, _DAMAGED) for name in study.damaged]
+    found += [(f"Seed {seed}", f"is not compared: {why}.") for seed, why in study.faults.items()]
     for arm in study.runs:
         label = arm_label(study, arm)
         for run in study.of(arm):
@@ -26,7 +28,7 @@ def warnings(study: Study) -> list[tuple[str, str]]:
             if not run.same_settings:
                 found.append((f"{label}, seed {run.seed}", _OTHER_SETTINGS))
         found += [(f"{label}, {who}", what) for who, what in _log_warnings(study.of(arm))]
-    return found
+    return found + gradient_warnings(study)
 
 
 def _worse_than_trivial(study: Study) -> list[tuple[str, str]]:
@@ -61,6 +63,7 @@ _DAMAGED = "is damaged: what is drawn from it is left out. The study's command m
 _STATES = {
     "running": "is not finished: its curves are shown, its scores are not used.",
     "missing": "was not started.",
+    "unpaired": "is not used: its block is not compared.",
     "diverged": "diverged: its losses ceased to be numbers; its scores are not used.",
 }
 

@@ -17,6 +17,7 @@ from knowhue.report.evidence import chapters, frozen
 from knowhue.report.exhibits import EXHIBITS, Exhibit, facts
 from knowhue.report.figures import FIGURES
 from knowhue.report.forest import forest_rows
+from knowhue.report.gradients import gradient_rows
 from knowhue.report.label_fraction import has_label_fractions
 from knowhue.report.notices import warnings
 from knowhue.report.pictures import has_second
@@ -88,6 +89,7 @@ def _content(study: Study) -> dict[str, Any]:
             question: lower_is_better(study, asked.metric) for question, asked in questions(study).items()
         },
         "figures": {name: _figure(study, exhibit) for name, exhibit in EXHIBITS.items()},
+        "gradients": gradient_rows(study),
         "scores": tables.score_tables(study),
         "number": tables.number,
         "difference": tables.difference,

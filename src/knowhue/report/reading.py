@@ -8,8 +8,10 @@ from typing import Any
 
 from knowhue.config import Config
 from knowhue.errors import ConfigError, DamagedError
-from knowhue.presets import edit
-from knowhue.report.integrity import exploratory_rows, read_gates
+from knowhue.plan import Plan
+from knowhue.presets import checked, edit
+from knowhue.report.blocks import faults, read_gates, without
+from knowhue.report.integrity import exploratory_rows
 from knowhue.report.records import Arrays, Row, Run, Study
 from knowhue.runs import damaged_files, read_description, read_log, read_status, run_folder
 from knowhue.storage import read_arrays, read_csv, read_json
@@ -27,21 +29,33 @@ def read_study(folder: Path) -> Study:
     """
     settings = read_description(folder)
     samples = _arrays(folder / "pictures" / "samples.npz")
+    runs = {
+        arm: {seed: _read_run(folder, settings, arm, seed) for seed in settings["seeds"]}
+        for arm in settings["arms"]
+    }
+    gates = read_gates(folder, _plan(settings), runs)
+    faulty = faults(runs, gates, settings["seeds"])
     study = Study(
         settings=settings,
-        runs={
-            arm: {seed: _read_run(folder, settings, arm, seed) for seed in settings["seeds"]}
-            for arm in settings["arms"]
-        },
+        runs=without(runs, faulty),
         prepared=_optional_json(folder / "pictures" / "prepared.json"),
         baselines=_optional_json(folder / "baselines.json"),
         metrics=_optional_json(folder / "metrics.json"),
         samples=samples or {},
         damaged=() if samples is not None else ("pictures/samples.npz",),
-        gates=read_gates(folder),
+        gates=gates,
+        faults=faulty,
         head_seconds=_head_seconds(folder, settings["seeds"]),
     )
     return replace(study, exploratory=exploratory_rows(folder, study))
+
+
+def _plan(settings: Row) -> Plan | None:
+    """The plan; None of another version."""
+    try:
+        return checked(Plan, {key: settings[key] for key in Plan.model_fields if key in settings})
+    except ConfigError:
+        return None
 
 
 def _read_run(root: Path, settings: Row, arm: str, seed: int) -> Run:
@@ -67,6 +81,7 @@ def _read_run(root: Path, settings: Row, arm: str, seed: int) -> Run:
             name for name, found in (("samples.npz", samples), ("extremes.npz", extremes)) if found is None
         ),
         environment=_optional_json(folder / "environment.json"),
+        gradient_shares=_optional_json(folder / "gradient_shares.json"),
     )
 
 

@@ -19,7 +19,8 @@ class Run:
     arm: str
     seed: int
     state: str = "missing"
-    """`finished`, `running` (or interrupted), `diverged`, or `missing`: never started."""
+    """`finished`, `running` (or interrupted), `diverged`, `missing` (never started), or `unpaired`: it ended, but its
+    block may not be compared, see `report.blocks`."""
     same_settings: bool = True
     seconds: Mapping[str, float] = field(default_factory=dict)
     log: tuple[Row, ...] = ()
@@ -28,6 +29,8 @@ class Run:
     samples: Arrays = field(default_factory=dict)
     extremes: Arrays = field(default_factory=dict)
     environment: Row = field(default_factory=dict)
+    gradient_shares: Row = field(default_factory=dict)
+    """`fork` and `end`: what trained the base, see `training.gradient_shares`."""
     damaged: tuple[str, ...] = ()
     """Files of this run that diagrams are drawn from, and that cannot be read."""
 
@@ -58,6 +61,8 @@ class Study:
     """The A/A gate of each block, by seed."""
     head_seconds: float = 0.0
     """Of all heads of the plan's seeds, each once, however many arms start from it."""
+    faults: Mapping[int, str] = field(default_factory=dict)
+    """Seeds whose arms may not be compared, and why."""
     exploratory: Table = field(default_factory=list)
     """Runs in the folder that the plan does not ask for."""
     damaged: tuple[str, ...] = ()

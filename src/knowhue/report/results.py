@@ -5,6 +5,7 @@ from typing import Any
 from knowhue.report.answers import answer
 from knowhue.report.chance import Bounds
 from knowhue.report.contrasts import questions
+from knowhue.report.gradients import gradient_table
 from knowhue.report.headroom import headrooms
 from knowhue.report.records import Study, mean
 from knowhue.report.secondary import metric_names, secondary_results
@@ -18,7 +19,8 @@ def results_table(study: Study) -> dict[str, Any]:
     `arms.<arm>.seeds.<seed>.after_heads.<metric>` (before fine-tuning), `splits` (which images scores are of),
     `baselines.<name>.<metric>`; of each question that is asked, `colour` or `class`: `answers.<question>` (a sentence),
     `verdicts.<question>` (a `Word`, or `missing`), `tests.<question>` (all that the verdict rests on);
-    `secondary` (a list), `timing.<arm>.<phase>` and `timing.total` (seconds, all seeds), `settings.<key>`.
+    `secondary` (a list), `gradients.<arm>.<fork|end>.<norms|shares>.<loss>`,
+    `timing.<arm>.<phase>` and `timing.total` (seconds, all seeds), `settings.<key>`.
     A missing number is null.
     """
     asked = {
@@ -38,6 +40,7 @@ def results_table(study: Study) -> dict[str, Any]:
         "arms": {arm: _arm_table(study, arm) for arm in study.runs},
         "baselines": {name: dict(values) for name, values in study.baselines.items()},
         "metrics": {name: dict(text) for name, text in study.metrics.items()},
+        "gradients": gradient_table(study),
         "timing": timing(study),
         "settings": study.settings.get("config", {}),
     }  # fmt: skip

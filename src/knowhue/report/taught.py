@@ -13,6 +13,7 @@ _NAMES = {
     "placebo-labels": "placebo: shuffled labels",
     "placebo-colours": "placebo: another picture's colours",
     "multi-pcgrad": "multi-task, PCGrad",
+    "oracle": "oracle: true class given",
 }
 _PATTERNS = {
     r"multi-class(.+)": r"multi-task, class weight \1",
@@ -75,6 +76,12 @@ def placebo(study: Study, arm: str) -> str | None:
     """Return which targets of an arm are a placebo, `labels` or `colours`; None for true ones."""
     found = _supervision(study, arm, "placebo")
     return None if found in (None, "none") else str(found)
+
+
+def is_oracle(study: Study, arm: str) -> bool:
+    """Return whether an arm colours with the true class given."""
+    given = (edits(study, arm).get("colour") or {}).get("oracle", study.config("colour", "oracle"))
+    return bool(given) and "colour" in tasks(study, arm)
 
 
 def asked_of(study: Study, question: str, **arms: str) -> Study:

@@ -53,8 +53,8 @@ def deploy(folder: Path, report: Report = lambda _: None, licence: str = "") -> 
         licence: of the weights, for the card.
 
     Raises:
-        RunError: no finished run is there, it is of a network from scratch, its pictures are gone, or the folder
-            cannot be written.
+        RunError: no finished run is there, it is of an oracle or of a network from scratch, its pictures are gone,
+            or the folder cannot be written.
     """
     folder = finished_run(folder)
     path = folder / DEPLOYED
@@ -68,11 +68,20 @@ def deploy(folder: Path, report: Report = lambda _: None, licence: str = "") -> 
 def _deploy(folder: Path, path: Path, report: Report, licence: str) -> None:
     report({"stage": "deploy"})
     config, root = read_config(folder), folder.parent.parent
+    _refuse_oracle(config, folder)
     _refuse_without_base(config, folder)
     work = Work(
         root, Engine(config.training), load_prepared(root / "pictures", config.evaluation.split), report
     )
     write_deployed(path, *fit(work, config, folder, licence))
+
+
+def _refuse_oracle(config: Config, folder: Path) -> None:
+    if config.colour.oracle and "colour" in config.tasks.names:
+        raise RunError(
+            f"{folder} is the run of an oracle, which colours with the true class that nobody knows of a new image: it "
+            "is a control of its study and cannot be put to work. Name a run of another arm, such as colour or multi."
+        )
 
 
 def _refuse_without_base(config: Config, folder: Path) -> None:

@@ -113,7 +113,7 @@ def _losses(
 ) -> Losses:
     """The weighted terms of the sum that the base is trained on."""
     with engine.autocast():
-        prediction = model(batch.lightness, pyramid)
+        prediction = model(batch.lightness, pyramid, label=batch.label)
     assert prediction.chroma is not None  # only asked of two tasks
     assert prediction.logits is not None
     colour, class_ = config.tasks.weights.colour, config.tasks.weights.class_

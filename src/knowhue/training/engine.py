@@ -81,8 +81,11 @@ class Engine:
         if not values:
             return {}
         stacked = torch.stack([value.detach().float() for value in values.values()])
-        mean = self._accelerator.reduce(stacked, reduction="mean")
-        return dict(zip(values, mean.tolist(), strict=True))  # pyright: ignore[reportAttributeAccessIssue]
+        return dict(zip(values, self.mean(stacked).tolist(), strict=True))
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over the processes of a tensor that they all have."""
+        return self._accelerator.reduce(values, reduction="mean")  # pyright: ignore[reportReturnType]
 
     def gather(self, rows: list[Any]) -> list[Any]:
         """The rows of all processes, on all processes."""

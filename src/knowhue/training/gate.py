@@ -1,77 +1,108 @@
-"""The A/A gate: before the fork, a multi-task model's heads are the single tasks' heads, bit for bit."""
+"""The A/A gate: what arms share is the same computation in both phases, bit for bit."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from knowhue.config import Config
-from knowhue.data.loaders import TrainingBatches
-from knowhue.data.supervision import find_targets
+from knowhue.config import Config, Task, digest
+from knowhue.errors import DamagedError
 from knowhue.models.multitask import build_discriminator, build_model
 from knowhue.presets import edit
+from knowhue.randomness import drawing_from
+from knowhue.runs import trained_by
 from knowhue.storage import read_json, write_json
-from knowhue.training.loop import Session, Work, make_players
+from knowhue.training import golden
+from knowhue.training.loop import Session, Work, make_players, training_batches
+from knowhue.training.phases import PhaseName, phase_of
 from knowhue.training.step import train_step
 
 STEPS = 3
+NEGLIGIBLE = 1e-60
+"""A task's weight that is 0 in float32: its gradient takes the same way and adds nothing, not even where the other's
+is 0. (1e-30 moves the zero biases of an untrained base by 1e-29, which switches units on that stand at 0.)"""
 
 Weights = dict[str, torch.Tensor]
 
 
 def check_gate(work: Work, config: Config) -> dict[str, Any]:
-    """Train both heads together and each alone for some steps of a block, and compare every weight.
+    """Train arms of a block side by side for some steps, and compare every weight that should come out equal.
 
-    This is what licenses forking all arms from the same heads. The answer is kept in `gate/seed-<n>.json`.
+    On the frozen base both heads together are each alone: this licenses forking all arms from the same heads. In
+    fine-tuning the multi-task arm with a vanishing weight of the other task (1e-60) is the single-task arm, base,
+    head and discriminator, for either task: this licenses taking the difference of the arms for that of the task. The
+    gradients are summed as they are (`tasks.weighting = static`), whatever joins them in the arm.
 
     Args:
         work: what the study shares.
         config: of the multi-task arm of this block.
 
     Returns:
-        `steps`, `tensors` compared, and the names of those that `differ`; none should.
+        What `gate/seed-<n>.json` keeps: `proved`, the digests of all that it was tried with; and of `heads`,
+        `finetune_colour` and `finetune_class` the `steps`, the `tensors` compared, and the names of those that
+        `differ`; none should.
     """
     path = work.root / "gate" / f"seed-{config.seed}.json"
-    if path.exists() and read_json(path)["pictures"] == work.prepared.fingerprint:
-        return read_json(path)
-    together = _train(work, config)
-    alone = _train(work, edit(config, {"tasks": {"names": ("colour",)}}))
-    alone |= _train(work, edit(config, {"tasks": {"names": ("class",)}}))
-    differ = sorted(name for name in together if not torch.equal(together[name], alone[name]))
-    found = {
-        "steps": STEPS,
-        "tensors": len(together),
-        "differ": differ,
-        "pictures": work.prepared.fingerprint,
+    proved = {
+        "settings": digest(trained_by(config)),
+        "images": work.prepared.fingerprint,
+        "golden_step": golden.golden_step(work.engine),
     }
+    kept = _kept(path)
+    if kept.get("proved") == proved:
+        return kept
+    found = {"proved": proved, **_try(work, config)}
     if work.engine.is_main:
         write_json(path, found)
     work.engine.wait()
     return found
 
 
-def _train(work: Work, config: Config) -> Weights:
-    """The heads' weights after the first steps with the base frozen."""
+def _kept(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path) if path.exists() else {}
+    except DamagedError:
+        return {}
+
+
+def _try(work: Work, config: Config) -> dict[str, Any]:
+    """Heads together and alone; then each task alone and beside one of negligible weight, from these heads."""
+    together = _train(work, config, "heads")
+    heads = _train(work, _alone(config, "colour"), "heads") | _train(work, _alone(config, "class"), "heads")
+    found = {"heads": _compare(together, heads)}
+    static = edit(config, {"tasks": {"weighting": "static"}})
+    tasks: tuple[tuple[Task, Task], ...] = (("colour", "class"), ("class", "colour"))
+    for task, other in tasks:
+        beside = edit(static, {"tasks": {"weights": {other: NEGLIGIBLE}}})
+        alone = _train(work, _alone(static, task), "finetune", heads)
+        found[f"finetune_{task}"] = _compare(alone, _train(work, beside, "finetune", heads))
+    return found
+
+
+def _alone(config: Config, task: Task) -> Config:
+    return edit(config, {"tasks": {"names": (task,)}})
+
+
+def _compare(expected: Weights, found: Weights) -> dict[str, Any]:
+    """Every tensor of `expected` against that of its name."""
+    differ = sorted(name for name, value in expected.items() if not torch.equal(value, found[name]))
+    return {"steps": STEPS, "tensors": len(expected), "differ": differ}
+
+
+def _train(work: Work, config: Config, name: PhaseName, heads: Weights | None = None) -> Weights:
+    """Weights after the first steps of a phase, begun from heads if they are given."""
     opponent = build_discriminator(config)
-    session = Session(
-        work.engine.place(build_model(config, len(work.prepared.classes))),
-        None if opponent is None else work.engine.place(opponent),
-    )
-    players = make_players(work.engine, session, config.training.heads, config)
-    modules = session.modules(with_base=False)
+    model = work.engine.place(build_model(config, len(work.prepared.classes)))
+    session = Session(model, None if opponent is None else work.engine.place(opponent))
+    modules = session.modules(with_base=name == "finetune")
+    for part, module in modules.items():
+        own = {k.removeprefix(f"{part}."): v for k, v in (heads or {}).items() if k.startswith(f"{part}.")}
+        if own:
+            module.load_state_dict(own)
+    players = make_players(work.engine, session, phase_of(config, name), config)
     for module in (*modules.values(), session.model.encoder):
         module.train()
-    targets = find_targets(work.prepared, config.supervision, config.seed)
-    batches = TrainingBatches(
-        work.prepared,
-        config.training.batch_size,
-        config.seed,
-        epoch=0,
-        shift_px=0,
-        share=work.engine.share,
-        device=work.engine.device,
-        targets=targets,
-        labelled_batch_share=config.supervision.labelled_batch_share,
-    )
-    for _, (batch, _) in zip(range(STEPS), batches, strict=False):
-        train_step(work.engine, players, batch, config)
-    return {f"{name}.{key}": value for name, m in modules.items() for key, value in m.state_dict().items()}
+    with drawing_from(work.engine.device, config.seed, "gate", name, work.engine.share.rank):
+        for _, (batch, _) in zip(range(STEPS), training_batches(work, config, name, 0), strict=False):
+            train_step(work.engine, players, batch, config)
+    return {f"{part}.{key}": value for part, m in modules.items() for key, value in m.state_dict().items()}

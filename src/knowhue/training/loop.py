@@ -31,6 +31,7 @@ from knowhue.training import checkpoint
 from knowhue.training.diagnostics import diagnose
 from knowhue.training.engine import Engine
 from knowhue.training.feature_cache import FeatureCache
+from knowhue.training.gradient_shares import Moment, keep_shares, measure_shares
 from knowhue.training.monitor import find_faults
 from knowhue.training.phases import (
     PhaseName,
@@ -97,6 +98,7 @@ class Session:
             "colour": self.model.colour,
             "class": self.model.classifier,
             "discriminator": self.discriminator,
+            "oracle": self.model.oracle,
         }
         base = {"encoder": self.model.encoder if with_base else None}
         return {name: module for name, module in (base | heads).items() if module is not None}
@@ -119,6 +121,8 @@ def run_phase(work: Work, config: Config, folder: Path, session: Session, name: 
     optimizers = {f"optimizer-{i}": optimizer for i, optimizer in enumerate(players.optimizers)}
     done, log = checkpoint.restore(folder / "checkpoints", modules, optimizers)
     _refuse_divergence(log)
+    if not done:
+        _look_at_shares(work, config, folder, session, players, name, "fork")
     for epoch in range(done, phase.epochs):
         log.append(_epoch(work, config, session, players, name, epoch))
         if work.engine.is_main:
@@ -126,7 +130,29 @@ def run_phase(work: Work, config: Config, folder: Path, session: Session, name: 
             checkpoint.save(folder / "checkpoints", epoch + 1, modules, optimizers, log)
         work.engine.wait()
         _refuse_divergence(log)
+    _look_at_shares(work, config, folder, session, players, name, "end")
     return log
+
+
+def _look_at_shares(
+    work: Work,
+    config: Config,
+    folder: Path,
+    session: Session,
+    players: Players,
+    name: PhaseName,
+    moment: Moment,
+) -> None:
+    """Measure what trains the base, on the first batches of fine-tuning, and keep it in the run's folder."""
+    phase = phase_of(config, name)
+    if not (config.has_base and phase.base_rate and phase.epochs and config.evaluation.gradient_batches):
+        return
+    batches = (batch for batch, _ in training_batches(work, config, name, 0))
+    found = measure_shares(
+        work.engine, session.model, session.discriminator, batches, config, players.sharing.balance
+    )
+    if work.engine.is_main:
+        keep_shares(folder, moment, found)
 
 
 def _refuse_divergence(log: list[Entry]) -> None:
@@ -161,7 +187,7 @@ def validate(
 def predict(engine: Engine, model: MultiTask, batch: Batch) -> Prediction:
     """Predict in the engine's arithmetic; answers are float32."""
     with torch.no_grad(), engine.autocast():
-        return model(batch.lightness, batch.features)
+        return model(batch.lightness, batch.features, label=batch.label)
 
 
 def make_players(engine: Engine, session: Session, phase: Phase, config: Config) -> Players:
@@ -208,18 +234,7 @@ def _train(
     work: Work, config: Config, session: Session, players: Players, name: PhaseName, epoch: int
 ) -> tuple[dict[str, list[Tensor]], int, list[Entry]]:
     """One pass over the training pictures: the losses of each step, how many pictures were seen, diagnostics."""
-    phase = phase_of(config, name)
-    batches = TrainingBatches(
-        work.prepared,
-        config.training.batch_size,
-        config.seed,
-        epoch=first_epoch(config, name) + epoch,
-        shift_px=config.training.shift_px if name == "finetune" else 0,
-        share=work.engine.share,
-        device=work.engine.device,
-        targets=find_targets(work.prepared, config.supervision, config.seed),
-        labelled_batch_share=config.supervision.labelled_batch_share,
-    )
+    phase, batches = phase_of(config, name), training_batches(work, config, name, epoch)
     losses, steps, diagnostics = defaultdict(list), len(batches), []
     every = config.evaluation.diagnose_every_steps if _both_pull(config, name) else 0
     for step, (plain, mirrored) in enumerate(batches):
@@ -232,6 +247,21 @@ def _train(
             losses[key].append(value.detach())
         _tell(work.report, epoch + 1, phase.epochs, step + 1, steps, losses)
     return losses, steps * batches.batch_size, diagnostics
+
+
+def training_batches(work: Work, config: Config, name: PhaseName, epoch: int) -> TrainingBatches:
+    """What a run sees in an epoch of a phase, counted from 0."""
+    return TrainingBatches(
+        work.prepared,
+        config.training.batch_size,
+        config.seed,
+        epoch=first_epoch(config, name) + epoch,
+        shift_px=config.training.shift_px if name == "finetune" else 0,
+        share=work.engine.share,
+        device=work.engine.device,
+        targets=find_targets(work.prepared, config.supervision, config.seed),
+        labelled_batch_share=config.supervision.labelled_batch_share,
+    )
 
 
 def _both_pull(config: Config, name: PhaseName) -> bool:

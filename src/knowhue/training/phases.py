@@ -11,6 +11,7 @@ from knowhue.config import Config, Phase, Task
 from knowhue.models.multitask import MultiTask, Opponent
 from knowhue.models.no_base import NoBase
 from knowhue.models.palette import Palette
+from knowhue.presets import edit
 
 PhaseName = Literal["heads", "finetune"]
 GAN_BETAS = (0.5, 0.999)  # Radford et al. 2016: less momentum against a moving opponent
@@ -22,6 +23,29 @@ FINAL_FACTOR = 0.1
 def head_tasks(config: Config) -> tuple[Task, ...]:
     """The tasks whose heads are trained on the frozen base first; none of a network that has no base."""
     return config.tasks.names if config.has_base else ()
+
+
+def head_config(config: Config, task: Task) -> Config:
+    """The settings that a task's head depends on; everything else at its default.
+
+    The share of labels concerns the colour head, too: it decides which images stand in each batch.
+    """
+    default = Config()
+    others_placebo = {"colour": None if config.colour.oracle else "labels", "class": "colours"}[task]
+    placebo = config.supervision.placebo
+    other = {"colour": {"class": default.class_}, "class": {"colour": default.colour}}[task]
+    return edit(
+        config,
+        {
+            "tasks": {**default.tasks.model_dump(by_alias=True), "names": (task,)},
+            "training": {
+                "finetune": default.training.finetune.model_dump(),
+                "shift_px": default.training.shift_px,
+            },
+            "supervision": {"placebo": "none" if placebo == others_placebo else placebo},
+            **{name: section.model_dump() for name, section in other.items()},
+        },
+    )
 
 
 def phase_of(config: Config, name: PhaseName) -> Phase:
@@ -48,7 +72,8 @@ def make_optimizer(model: MultiTask, phase: Phase, weight_decay: float) -> torch
         groups.append(_group(model.encoder.parameters(), phase.base_rate, STEADY_BETAS))
     if model.colour is not None:
         betas = STEADY_BETAS if isinstance(model.colour, Palette) else GAN_BETAS
-        groups.append(_group(model.colour.parameters(), phase.rate, betas))
+        own = [model.colour] if model.oracle is None else [model.colour, model.oracle]
+        groups.append(_group((p for each in own for p in each.parameters()), phase.rate, betas))
     if model.classifier is not None:
         groups.append(_group(model.classifier.parameters(), phase.rate, STEADY_BETAS))
     return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)

@@ -68,7 +68,7 @@ def train_step(engine: Engine, players: Players, batch: Batch, config: Config) -
         The losses before the update, by name; `generator` is the adversarial loss.
     """
     with engine.autocast():
-        prediction: Prediction = players.model(batch.lightness, batch.features, batch.chroma)
+        prediction: Prediction = players.model(batch.lightness, batch.features, batch.chroma, batch.label)
     losses: Losses = {}
     by_task: Losses = {}
     if prediction.chroma is not None:

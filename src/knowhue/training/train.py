@@ -36,7 +36,8 @@ from knowhue.runs import (
     write_status,
 )
 from knowhue.storage import read_json, write_json
-from knowhue.training import checkpoint
+from knowhue.training import checkpoint, golden
+from knowhue.training.blocks import begin_anew
 from knowhue.training.checkpoint import load_weights
 from knowhue.training.colour_prior import count_colours
 from knowhue.training.distances import measure_set
@@ -44,7 +45,7 @@ from knowhue.training.engine import Engine
 from knowhue.training.feature_cache import cache_bytes, cache_features
 from knowhue.training.loop import Diverged, Entry, Session, Work, run_phase, validate
 from knowhue.training.outcome import OUTCOME, write_extremes, write_samples, write_scores
-from knowhue.training.phases import PhaseName, head_tasks, phase_of
+from knowhue.training.phases import PhaseName, head_config, head_tasks, phase_of
 
 
 def train(config: Config, root: Path, arm: str = "multi", report: Report = lambda _: None) -> Path:
@@ -69,7 +70,9 @@ def train(config: Config, root: Path, arm: str = "multi", report: Report = lambd
         require_kind(root, "runs")
         engine = Engine(config.training)
         config = edit(config, {"training": {"precision": engine.precision}})
-        return run_arm(open_work(config, root, report, engine=engine), config, arm)
+        work = open_work(config, root, report, engine=engine)
+        begin_anew(work, {config.seed: [(arm, config)]}, golden.golden_step(engine))
+        return run_arm(work, config, arm)
 
 
 def open_work(
@@ -208,29 +211,6 @@ def _with_cached_features(work: Work, config: Config, session: Session) -> Sessi
     return Session(session.model, session.discriminator, cache)
 
 
-def head_config(config: Config, task: Task) -> Config:
-    """The settings that a task's head depends on; everything else at its default.
-
-    The share of labels concerns the colour head, too: it decides which images stand in each batch.
-    """
-    default = Config()
-    others_placebo = {"colour": "labels", "class": "colours"}[task]
-    placebo = config.supervision.placebo
-    other = {"colour": {"class": default.class_}, "class": {"colour": default.colour}}[task]
-    return edit(
-        config,
-        {
-            "tasks": {**default.tasks.model_dump(by_alias=True), "names": (task,)},
-            "training": {
-                "finetune": default.training.finetune.model_dump(),
-                "shift_px": default.training.shift_px,
-            },
-            "supervision": {"placebo": "none" if placebo == others_placebo else placebo},
-            **{name: section.model_dump() for name, section in other.items()},
-        },
-    )
-
-
 def _is_done(work: Work, config: Config, folder: Path, final: bool) -> bool:
     """Whether there is nothing left to do.
 
@@ -294,12 +274,16 @@ def _require_same_pictures(work: Work, folder: Path) -> None:
 def _require_same_base(work: Work, session: Session, head: Path) -> None:
     """A head and the model that it is put into must have seen the same features."""
     seen = read_json(head / "environment.json")
-    now = {"base_weights": weights_digest(session.model.encoder), "precision": work.engine.precision}
+    now = {
+        "base_weights": weights_digest(session.model.encoder),
+        "precision": work.engine.precision,
+        "golden_step": golden.golden_step(work.engine),
+    }
     changed = [f"{name} {seen[name]}, now {value}" for name, value in now.items() if seen[name] != value]
     if changed:
         raise RunError(
             f"`{head}` was trained with {'; '.join(changed)}. Its arms could not be compared with the others: "
-            "bring the old weights or precision back, or name another folder with --out."
+            "bring the old weights, precision or machine back, or name another folder with --out."
         )
 
 
@@ -320,10 +304,12 @@ def _run(
     work: Work, config: Config, folder: Path, session: Session, name: PhaseName, heads: list[Path]
 ) -> Path:
     """Train a phase, score, write everything; the status last."""
+    step = golden.golden_step(work.engine)
     if work.engine.is_main:
         digests = {
             "base_weights": weights_digest(session.model.encoder),
             "pictures": work.prepared.fingerprint,
+            "golden_step": step,
         }
         environment = work.engine.environment() | digests
         write_config(folder, config)
