@@ -91,7 +91,7 @@ def test_cells_are_counted_by_state(tmp_path: Path):
     assert cell_counts(data)[-1] == ("multi", 3, 0, 1, 0, 1, 1, 0)
     said = "Planned: 9 runs (3 arms, 3 seeds); 6 finished, 1 diverged, 1 not finished, 1 not started."
     assert cells_sentence(data) == said
-    assert cell_rows(data)[-1] == ["Multi-task", 3, 0, 1, 1, 1, 0]
+    assert cell_rows(data)[-1] == ["Multi-task", 3, 0, 1, 0, 1, 1, 0]
 
 
 def test_runs_of_other_settings_are_no_finished_cells(tmp_path: Path):

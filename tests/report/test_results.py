@@ -31,7 +31,7 @@ def test_results_have_the_documented_paths(one_seed: Path):
     table = json.loads(json.dumps(results_table(read_study(one_seed)), allow_nan=False))
     assert set(table) == {
         "study", "answers", "verdicts", "arms", "baselines", "metrics", "timing", "settings", "tests",
-        "secondary", "splits",
+        "secondary", "splits", "gradients",
     }  # fmt: skip
     assert table["arms"]["colour"]["seeds"]["0"]["metrics"]["ab_l1"] == pytest.approx(12, abs=0.2)
     assert table["arms"]["multi"]["mean"]["balanced_accuracy"] > 0.7

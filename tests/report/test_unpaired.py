@@ -13,7 +13,7 @@ from knowhue.report.contrasts import primary
 from knowhue.report.integrity import cells_sentence
 from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
-from knowhue.report.verdicts import verdicts
+from knowhue.report.verdicts import Word, verdicts
 from knowhue.runs import trained_by
 from knowhue.status import read_plan
 
@@ -56,7 +56,7 @@ def other_machine(folder: Path, arm: str, seed: int) -> None:
 def test_whole_blocks_are_compared_and_said(folder: Path):
     study = read_study(folder)
     assert (study.faults, sorted(study.gates)) == ({}, list(SEEDS))
-    assert verdicts(study)["colour"].word != "none"
+    assert verdicts(study)["colour"].word != Word.NO_VERDICT
     page = write_report(folder).read_text()
     assert "seeds 0 to 7 with golden step aaaaaaaaaaaa" in page
     assert "The A/A gate passed for seeds 0 to 7" in page
@@ -70,7 +70,7 @@ def test_runs_of_a_seed_with_different_golden_steps_are_not_paired(folder: Path,
     found = primary(study, "colour")
     assert found is not None
     assert found.seeds == (0, 1, 2, 4, 5, 6, 7)
-    assert {each.word for each in verdicts(study).values()} == {"none"}
+    assert {each.word for each in verdicts(study).values()} == {Word.NO_VERDICT}
     page = write_report(folder).read_text()
     assert "computed in 2 ways" in page
     assert "3 not to be compared" in cells_sentence(study)
@@ -92,7 +92,7 @@ def test_a_block_whose_gate_failed_has_no_verdict_and_it_is_said_aloud(folder: P
     write_gate(folder, 2, **{where: part("encoder.body.conv1.weight", "colour.out.weight")})
     study = read_study(folder)
     assert list(study.faults) == [2]
-    assert {each.word for each in verdicts(study).values()} == {"none"}
+    assert {each.word for each in verdicts(study).values()} == {Word.NO_VERDICT}
     page = write_report(folder).read_text()
     assert "The A/A gate FAILED for seed 2" in page
     assert "encoder.body.conv1.weight" in page

@@ -32,6 +32,7 @@ class Engine:
         patience = InitProcessGroupKwargs(
             timeout=timedelta(hours=12)
         )  # others wait while one prepares pictures
+        _sum_in_one_order()
         # no mixed precision of accelerate's: the autocast below covers the networks alone
         self._accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[patience])
         self.device: torch.device = self._accelerator.device
@@ -108,6 +109,16 @@ class Engine:
             "cpu_threads": torch.get_num_threads(),
             "cpu_cores": os.cpu_count(),
         }
+
+
+def _sum_in_one_order() -> None:
+    """Have a GPU choose algorithms that give the same bits again: the A/A gate and the golden step compare bits.
+
+    Where an operation has none, torch says so.
+    """
+    if torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def resolve_precision(wanted: str, device: torch.device) -> str:
