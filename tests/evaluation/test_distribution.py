@@ -1,5 +1,7 @@
 """Distances between sets: known answers, small samples, and networks that are not there."""
 
+import errno
+
 import numpy as np
 import pytest
 import torch
@@ -99,6 +101,24 @@ def test_weights_that_cannot_be_had_are_a_reason_not_an_error(tmp_path, content)
     ]
     assert isinstance(network, Absent)
     assert network.reason.startswith("not computed: the weights of inception could not be had (")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+def test_a_machine_out_of_memory_is_an_error_not_missing_weights(monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setitem(NETWORKS, "lite0", fail)
+    with pytest.raises(type(error), match="memory"):
+        open_networks(Evaluation(networks=("lite0",), inception_weights="another"), CPU)
 
 
 def test_lite0_sees_colour():

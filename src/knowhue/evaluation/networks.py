@@ -1,5 +1,6 @@
 """NETWORKS: pretrained networks that turn pictures into features; opened from files, packages or the hub."""
 
+import errno
 import pickle
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -39,9 +40,26 @@ UNAVAILABLE = (OSError, RuntimeError, EOFError, pickle.UnpicklingError, WeightsE
 
 
 def unavailable(name: str, error: Exception) -> Absent:
-    """Why the weights of a network are not there, in one line."""
+    """Why the weights of a network are not there, in one line.
+
+    Raises:
+        Exception: `error` itself where it is of the machine, such as too little memory: the weights may well be there.
+    """
+    if of_the_machine(error):
+        raise error
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return Absent(f"not computed: the weights of {name} could not be had ({reason})")
+
+
+def of_the_machine(error: Exception) -> bool:
+    """Whether an error says nothing of the file that was read: memory ran out, or the GPU failed.
+
+    torch raises a plain RuntimeError for both on a CPU and in older libraries, so its words are looked at.
+    """
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    words = ("out of memory", "can't allocate memory", "not enough memory", "cuda error", "cublas", "cudnn")
+    return isinstance(error, RuntimeError) and any(each in str(error).lower() for each in words)
 
 
 def resize(rgb: RGB, side_px: int) -> RGB:
