@@ -209,8 +209,8 @@ def test_a_model_of_a_damaged_run_is_not_put_to_work(deployed, tmp_path, name, d
     except KnowhueError as error:
         assert_one_line(error, root, name)
     else:
-        assert name == "colorizer.safetensors"
-        assert damage == "gone"  # it was made again
+        assert damage == "gone"  # then it was made again; or the run has not ended, and another one is taken
+        assert name in ("colorizer.safetensors", "status.json")
 
 
 @pytest.fixture(scope="module")

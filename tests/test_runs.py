@@ -4,17 +4,22 @@ import json
 
 import pytest
 
-from knowhue.errors import RunError
+from knowhue.errors import DamagedError, RunError
 from knowhue.presets import load_config
 from knowhue.runs import (
+    damaged_files,
+    finished_run,
     has_ended,
     read_config,
     read_log,
+    read_status,
+    require_kind,
     require_writable,
     run_folder,
     trained_by,
     write_config,
     write_log,
+    write_status,
 )
 from knowhue.storage import read_json, write_json
 
@@ -89,3 +94,71 @@ def test_runs_of_other_settings_have_other_folders(tmp_path):
     assert run_folder(tmp_path, "multi", first) == run_folder(tmp_path, "multi", load_config("demo"))
     assert run_folder(tmp_path, "multi", first) != run_folder(tmp_path, "multi", second)
     assert run_folder(tmp_path, "multi", first).name.startswith("seed-0-")
+
+
+@pytest.mark.parametrize(
+    ("there", "comes", "is_refused"),
+    [
+        (None, "study", False),
+        (None, "comparison", False),
+        ("study.json", "study", False),
+        ("study.json", "runs", False),
+        ("study.json", "comparison", True),
+        ("comparison.json", "comparison", False),
+        ("comparison.json", "study", True),
+        ("comparison.json", "runs", True),
+        ("multi/seed-0-1a2b3c4d/config.json", "study", False),
+        ("multi/seed-0-1a2b3c4d/config.json", "runs", False),
+        ("multi/seed-0-1a2b3c4d/config.json", "comparison", True),
+    ],
+)
+def test_kinds_of_work_keep_to_folders_of_their_own(tmp_path, there, comes, is_refused):
+    if there:
+        write_json(tmp_path / there, {})
+    if is_refused:
+        with pytest.raises(RunError, match=r"holds .*should have another folder: --out"):
+            require_kind(tmp_path, comes)
+    else:
+        require_kind(tmp_path, comes)
+
+
+def test_a_comparison_with_its_own_runs_goes_on(tmp_path):
+    write_json(tmp_path / "comparison.json", {})
+    write_json(tmp_path / "gan" / "seed-0-1a2b3c4d" / "config.json", {})
+    require_kind(tmp_path, "comparison")
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "1", "null", '{"epoch": 1}', "\xff", "[" * 100_000])
+def test_damaged_log_is_named(tmp_path, line):
+    write_log(tmp_path, [{"phase": "heads", "epoch": 1}])
+    with (tmp_path / "log.jsonl").open("ab") as file:
+        file.write(line.encode("latin-1"))
+    with pytest.raises(DamagedError, match=r"log\.jsonl` is damaged"):
+        read_log(tmp_path)
+
+
+def test_status_vouches_for_the_files_beside_it(tmp_path):
+    for name in ("scores.json", "model.safetensors", ".hidden", "colorizer.safetensors"):
+        (tmp_path / name).write_text(name)
+    write_status(tmp_path, {"state": "finished", "seconds": {"heads": 1.5}})
+    assert read_status(tmp_path) == {"state": "finished", "seconds": {"heads": 1.5}}
+    assert damaged_files(tmp_path) == []
+    for name in (".hidden", "colorizer.safetensors"):
+        (tmp_path / name).unlink()
+    assert damaged_files(tmp_path) == []
+    (tmp_path / "scores.json").write_text("scores.jsoN")
+    (tmp_path / "model.safetensors").unlink()
+    assert damaged_files(tmp_path) == [tmp_path / "model.safetensors", tmp_path / "scores.json"]
+    assert damaged_files(tmp_path, ["scores.json"]) == [tmp_path / "scores.json"]
+
+
+@pytest.mark.parametrize("state", ["running", "diverged"])
+def test_only_a_finished_run_is_put_to_work(tmp_path, state):
+    runs = [tmp_path / "multi" / f"seed-{n}-1a2b3c4d" for n in (0, 1)]
+    for run, its in zip(runs, (state, "finished"), strict=True):
+        write_json(run / "config.json", {})
+        write_status(run, {"state": its})
+    assert finished_run(tmp_path) == runs[1]
+    write_status(runs[1], {"state": state})
+    with pytest.raises(RunError, match="diverged" if state == "diverged" else "Found no finished run"):
+        finished_run(tmp_path)

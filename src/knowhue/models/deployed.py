@@ -1,5 +1,7 @@
 """A trained model with what was fitted to it afterwards: L* in; colours, probabilities and novelty out."""
 
+import hashlib
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -12,6 +14,17 @@ from knowhue.presets import edit
 from knowhue.tensors import Chroma, Lightness
 
 NEIGHBOURS = 10
+CHECKSUM = "knowhue-sha256"
+"""Where a file of a deployed model keeps the checksum of its description and weights."""
+
+
+def checksum(description: str, weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a description as it is stored, and of all tensors by name."""
+    found = hashlib.sha256(description.encode())
+    for name, tensor in sorted(weights.items()):
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 class Answer(NamedTuple):

@@ -17,7 +17,7 @@ from knowhue.data.prepare import load_prepared
 from knowhue.description import Calibration, Description, Interval
 from knowhue.errors import RunError
 from knowhue.evaluation.temperature import fit_temperature, judge_temperature
-from knowhue.models.deployed import Deployed, pool
+from knowhue.models.deployed import CHECKSUM, Deployed, checksum, pool
 from knowhue.models.multitask import MultiTask
 from knowhue.runs import DEPLOYED, Report, finished_run, locked, read_config
 from knowhue.statistics.paired import wilson_interval
@@ -97,8 +97,9 @@ def _refuse_without_base(config: Config, folder: Path) -> None:
 def write_deployed(path: Path, module: Deployed, description: Description) -> None:
     """One file with all that a prediction needs; loading it runs no code."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    text = description.model_dump_json()
     with replacing(path, "wb") as file:
-        file.write(save(weights, {"knowhue": description.model_dump_json()}))
+        file.write(save(weights, {"knowhue": text, CHECKSUM: checksum(text, weights)}))
 
 
 def fit(work: Work, config: Config, folder: Path, licence: str) -> tuple[Deployed, Description]:

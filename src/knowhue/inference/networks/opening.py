@@ -7,7 +7,7 @@ import numpy as np
 
 from knowhue.errors import RunError, WeightsError
 from knowhue.inference.networks.network import FloatArray, Network
-from knowhue.runs import DEPLOYED, finished_run
+from knowhue.runs import DEPLOYED, finished_run, read_status
 
 BUILT_IN = "built-in"
 HUB_FILE = "model.safetensors"
@@ -69,7 +69,7 @@ def needs_deployment(source: str | Path) -> Path | None:
 
 def _exported(path: Path) -> Path | None:
     """The file of an exported run, or of a folder made for the hub, which unlike a run has no status."""
-    if (path / DEPLOYED).exists():
+    if (path / DEPLOYED).exists() and read_status(path).get("state") != "diverged":
         return path / DEPLOYED
     is_hub = (path / HUB_FILE).exists() and not (path / "status.json").exists()
     return path / HUB_FILE if is_hub else None

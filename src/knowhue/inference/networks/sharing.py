@@ -16,7 +16,7 @@ from knowhue.inference.networks.described import KEY
 from knowhue.inference.networks.opening import HUB_FILE
 from knowhue.inference.networks.parity import largest_differences
 from knowhue.inference.networks.torch_network import TorchNetwork, open_torch
-from knowhue.models.deployed import build_deployed
+from knowhue.models.deployed import CHECKSUM, build_deployed, checksum
 from knowhue.models.hub import asking_hub
 from knowhue.outputs import require_no_run
 from knowhue.presets import edit
@@ -166,8 +166,9 @@ def _write(network: TorchNetwork, description: Description, target: Path, precis
     }
     _refuse_infinite(weights, precision)
     differences = largest_differences(network.predict, _rebuilt(described, weights).predict)
+    text = described.model_dump_json()
     with replacing(target, "wb") as file:
-        file.write(save(weights, {"format": "pt", KEY: described.model_dump_json()}))
+        file.write(save(weights, {"format": "pt", KEY: text, CHECKSUM: checksum(text, weights)}))
     return differences
 
 

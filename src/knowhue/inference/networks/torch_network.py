@@ -11,7 +11,7 @@ from knowhue.description import Description
 from knowhue.errors import WeightsError
 from knowhue.inference.networks.described import KEY, read_description
 from knowhue.inference.networks.network import Answers, FloatArray, checked
-from knowhue.models.deployed import Deployed, build_deployed
+from knowhue.models.deployed import CHECKSUM, Deployed, build_deployed, checksum
 
 
 class TorchNetwork:
@@ -42,11 +42,15 @@ def open_torch(path: Path) -> TorchNetwork:
     """
     try:
         with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(KEY)
-            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"`{path}` should be a readable safetensors file. Found: {error}.") from None
+    text = metadata.get(KEY)
     description = read_description(text, path)
+    if metadata.get(CHECKSUM, "") not in ("", checksum(text or "", stored)):
+        raise WeightsError(f"`{path}` is damaged: it is not as it was written. Remove it, and make it again.")
+    weights = {name: tensor.float() for name, tensor in stored.items()}
     _check_fit(description, weights, path)
     module = build_deployed(description)
     module.load_state_dict(weights)
