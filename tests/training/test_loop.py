@@ -55,7 +55,7 @@ def test_every_epoch_of_both_phases_has_its_own_order(run, monkeypatch):
 
     monkeypatch.setattr(loop, "TrainingBatches", Recorded)
     for phase in ("heads", "finetune"):
-        run(phase)
+        run(phase, evaluation__gradient_batches=0)  # which looks at the first batches of fine-tuning, too
     # While features are cached pictures can be mirrored, but not moved.
     assert asked == [(0, 0), (1, 0), (2, 2), (3, 2)]
 
