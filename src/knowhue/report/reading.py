@@ -74,7 +74,7 @@ def _read_run(root: Path, settings: Row, arm: str, seed: int) -> Run:
         seconds=status.get("seconds", {}),
         log=tuple(read_log(folder)),
         scores=_optional_json(folder / "scores.json"),
-        images=_read_images(folder / "per_image.csv"),
+        images=read_images(folder / "per_image.csv"),
         samples=samples or {},
         extremes=extremes or {},
         damaged=tuple(
@@ -118,7 +118,8 @@ def _arrays(path: Path) -> Arrays | None:
         return None
 
 
-def _read_images(path: Path) -> tuple[Row, ...]:
+def read_images(path: Path) -> tuple[Row, ...]:
+    """The rows of `per_image.csv`; none where there is no such file."""
     if not path.exists():
         return ()
     return tuple({key: _cell(key, text) for key, text in row.items()} for row in read_csv(path))

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, NamedTuple
 
 from knowhue.report.comparing.reading import Comparison
-from knowhue.report.comparing.summary import cost, metrics, score
+from knowhue.report.comparing.summary import cost, metrics, scores
 from knowhue.report.palette import INK, MUTED, PAPER, RULE, SMALL, bare, entitle, panels
 
 if TYPE_CHECKING:
@@ -69,10 +69,8 @@ def _panel(ax: "Axes", comparison: Comparison, metric: str) -> None:
     for method in comparison.methods:
         mark, ends = MARKS[method], []
         for regime in comparison.regimes:
-            found, seconds = (
-                score(comparison, regime, method, metric),
-                cost(comparison, regime, method, "train_s"),
-            )
+            found = scores(comparison, regime)[method, metric]
+            seconds = cost(comparison, regime, method, "train_s")
             if found.mean is None or seconds is None:
                 continue
             ends.append((seconds, scale * found.mean))

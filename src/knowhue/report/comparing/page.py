@@ -8,11 +8,12 @@ from markupsafe import Markup
 from knowhue.report.comparing.figure import trade_off
 from knowhue.report.comparing.grid import drawing_methods, drawn_grid, sample_grid
 from knowhue.report.comparing.reading import Comparison, read_comparison
-from knowhue.report.comparing.summary import results
+from knowhue.report.comparing.summary import question_alpha, results
 from knowhue.report.comparing.table import cost_table, quality_table
 from knowhue.report.svg import to_svg
 from knowhue.report.template import fill
 from knowhue.runs import REPORT_LOCK, REPORT_S, locked
+from knowhue.statistics.verdicts import fewest_seeds
 from knowhue.storage import replacing, write_json
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def render(comparison: Comparison) -> str:
         "comparing/page.html",
         asked=comparison.asked,
         methods=comparison.methods,
+        fewest=fewest_seeds(question_alpha(comparison)),
         reference=comparison.methods[comparison.reference]["title"],
         trade_off=_drawing(
             trade_off(comparison), "trade-off", "Quality of each method over its training time"

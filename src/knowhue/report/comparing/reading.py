@@ -2,10 +2,12 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from knowhue.errors import DamagedError, RunError
-from knowhue.report.records import Arrays, Row
+from knowhue.report.reading import read_images
+from knowhue.report.records import Arrays, Row, Run
 from knowhue.runs import require_format
 from knowhue.storage import read_arrays, read_json
 
@@ -60,6 +62,22 @@ class Comparison:
         states += [(run, "its pictures are damaged") for run in asked if run["samples"] in self.damaged]
         found = [f"{run['method']}, seed {run['seed']}: {state}" for run, state in states]
         return found + ["the true pictures: damaged"] * (TRUTH in self.damaged)
+
+    @cached_property
+    def _by_cell(self) -> dict[tuple[str, str, int], Run]:
+        """Finished runs with their scores of single images, each read once."""
+        return {
+            (row["regime"], row["method"], row["seed"]): Run(
+                row["method"], row["seed"], row["state"], scores={"metrics": row["scores"]},
+                images=read_images((self.folder / (row["samples"] or "")).with_name("per_image.csv")),
+            )
+            for row in self.asked["runs"]
+            if row["state"] == "finished"
+        }  # fmt: skip
+
+    def run(self, regime: str, method: str, seed: int) -> Run:
+        """A finished run with its scores of single images."""
+        return self._by_cell[regime, method, seed]
 
     def pictures(self, regime: str, method: str) -> Arrays:
         """`samples.npz` of the first finished seed; nothing where there is none."""

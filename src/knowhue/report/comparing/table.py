@@ -2,8 +2,10 @@
 
 from typing import NamedTuple
 
+from knowhue.report.chance import Bounds
 from knowhue.report.comparing.reading import Comparison
-from knowhue.report.comparing.summary import Difference, cost, metrics, score
+from knowhue.report.comparing.summary import Score, cost, metrics, scores, verdict
+from knowhue.report.contrasts import Contrast
 from knowhue.report.tables import MISSING, difference, number
 
 _HEADS = {
@@ -23,7 +25,7 @@ _BASELINES = {"gray": "left gray", "real": "true colours"}
 
 
 class Cell(NamedTuple):
-    """A value and, below it, its paired difference to the reference; `clear` if the interval excludes 0."""
+    """A value and, below it, its paired difference to the reference; `clear` if test and interval tell it from 0."""
 
     value: str
     below: str = ""
@@ -32,19 +34,25 @@ class Cell(NamedTuple):
 
 def quality_table(comparison: Comparison, regime: str) -> list[list[Cell]]:
     """One row a method, one column a metric, then what costs nothing; the header first."""
-    names = metrics(comparison)
-    spread = any(score(comparison, regime, method, "diversity").by_seed for method in comparison.methods)
-    heads = ["", *(_HEADS[name] for name in names), *(["spread of samples"] if spread else [])]
+    names, found = metrics(comparison), scores(comparison, regime)
+    spread = any(found[method, "diversity"].by_seed for method in comparison.methods)
+    heads = [
+        "",
+        "error: verdict",
+        *(_HEADS[name] for name in names),
+        *(["spread of samples"] if spread else []),
+    ]
     rows = [[Cell(head) for head in heads]]
     for method, described in comparison.methods.items():
-        cells = [_cell(comparison, regime, method, name) for name in names]
-        drawn = [_plain(score(comparison, regime, method, "diversity").mean)] if spread else []
+        cells = [_cell(found[method, name], name) for name in names]
+        drawn = [_plain(found[method, "diversity"].mean)] if spread else []
         note = "reference" if method == comparison.reference else ""
-        rows.append([Cell(described["title"], note), *cells, *drawn])
+        word = verdict(comparison, regime, method)
+        rows.append([Cell(described["title"], note), Cell(word.value if word else MISSING), *cells, *drawn])
     for name, title in _BASELINES.items():
-        scores = comparison.asked.get("baselines", {}).get(name, {})
-        known = [_plain(scores.get(metric), metric) for metric in names]
-        rows.append([Cell(title), *known, *([Cell(MISSING)] if spread else [])])
+        had = comparison.asked.get("baselines", {}).get(name, {})
+        known = [_plain(had.get(metric), metric) for metric in names]
+        rows.append([Cell(title), Cell(MISSING), *known, *([Cell(MISSING)] if spread else [])])
     return rows
 
 
@@ -80,13 +88,12 @@ def markdown_tables(comparison: Comparison) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _cell(comparison: Comparison, regime: str, method: str, metric: str) -> Cell:
-    found = score(comparison, regime, method, metric)
+def _cell(score: Score, metric: str) -> Cell:
+    if score.found is None or score.bounds is None:
+        return _plain(score.mean, metric)
     unit = "share" if metric == "recognition" else ""
-    if found.difference is None:
-        return _plain(found.mean, metric)
     return Cell(
-        number(found.mean, unit), _between(found.difference, found.mean, unit), found.difference.excludes_zero
+        number(score.mean, unit), _between(score.found, score.bounds, score.mean, unit), score.is_clear
     )
 
 
@@ -94,14 +101,14 @@ def _plain(value: float | None, metric: str = "") -> Cell:
     return Cell(number(value, "share" if metric == "recognition" else ""))
 
 
-def _between(found: Difference, mean: float | None, unit: str) -> str:
-    """Signed mean and half of its interval, with as many places as the value that they stand below."""
+def _between(found: Contrast, bounds: Bounds, mean: float | None, unit: str) -> str:
+    """Signed mean and its interval, with as many places as the value that they stand below; `†`: over seeds alone."""
     like = 0.0 if mean is None else mean
-    signed = difference(like, like + found.mean, unit)
-    if found.interval is None:
-        return f"{signed} (one seed)"
-    half = difference(like, like + (found.interval[1] - found.interval[0]) / 2, unit).removeprefix("+")
-    return f"{signed} ± {half}"
+    signed = difference(like, like + found.estimate, unit)
+    if bounds.interval is None:
+        return f"{signed} (no interval)"
+    ends = " to ".join(difference(like, like + end, unit) for end in bounds.interval)
+    return f"{signed} ({ends}){'' if bounds.over == 'seeds and images' else '†'}"
 
 
 def _timed(comparison: Comparison, regime: str, method: str, name: str) -> Cell:
