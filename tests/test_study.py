@@ -85,6 +85,8 @@ def test_baselines_are_scored_as_the_models_are(study):
     assert set(baselines) == {*BASELINE_NAMES["colour"], *BASELINE_NAMES["class"], "real"}
     assert min(baselines[name]["stlpips_alex"] for name in ("gray", "mean_colour")) > 0
     assert baselines["majority_class"]["balanced_accuracy"] == pytest.approx(0.2)
+    assert baselines["majority_class"]["cross_entropy"] == pytest.approx(np.log(5), abs=0.2)
+    assert baselines["majority_class"]["ece"] < 0.2
     assert read_json(study / "metrics.json").keys() == METRICS.keys()
 
 

@@ -139,12 +139,12 @@ def write_baselines(work: Work, settings: Evaluation | None = None) -> None:
 def _score_baselines(work: Work, settings: Evaluation) -> dict[str, Any]:
     prepared = work.prepared
     train = prepared.label[(prepared.split == "train") & (prepared.label >= 0)]
-    majority = int(torch.bincount(torch.from_numpy(train)).argmax())
+    counts = torch.bincount(torch.from_numpy(train), minlength=len(prepared.classes))
     ways = {
         "gray": predict_gray,
         "mean_colour": predict_colour(mean_colour(prepared)),
         "median_colour": predict_colour(median_colour(prepared)),
-        "majority_class": predict_class(majority, len(prepared.classes)),
+        "majority_class": predict_class((counts / counts.sum()).tolist()),
     }
     scores = {name: score_way(work, settings, way) for name, way in ways.items()}
     return scores | {"real": noise_floor(work, settings)}

@@ -35,7 +35,7 @@ def test_one_colour_everywhere(prepared):
 
 
 def test_always_the_same_class(prepared):
-    metrics = evaluate(predict_class(0, 2), batches(prepared)).metrics
+    metrics = evaluate(predict_class((1.0, 0.0)), batches(prepared)).metrics
     labels = prepared.label[prepared.split == "validation"]
     assert metrics["accuracy"] == np.mean(labels == 0)
     assert metrics["balanced_accuracy"] == 0.5
@@ -68,7 +68,7 @@ def test_no_gradient_is_kept(prepared):
 
 
 def test_per_class_scores_average_to_the_balanced_one(prepared):
-    scored = evaluate(predict_class(1, 2), batches(prepared))
+    scored = evaluate(predict_class((0.0, 1.0)), batches(prepared))
     table = per_class(scored.rows, ["a", "b", "never seen"])
     assert table["never seen"] == {"pictures": 0}
     assert [table[name]["accuracy"] for name in "ab"] == [0, 1]

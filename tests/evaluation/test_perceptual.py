@@ -243,7 +243,7 @@ def test_each_picture_has_its_score_and_the_mean_is_the_metric(prepared):
 
 def test_what_has_no_colours_has_no_score(prepared):
     networks = open_perceptual(Evaluation(), CPU)
-    scored = evaluate(predict_class(0, 2), batches(prepared), perceptual=networks)
+    scored = evaluate(predict_class((1.0, 0.0)), batches(prepared), perceptual=networks)
     assert scored.perceptual == {}
     assert "stlpips_alex" not in scored.metrics
 

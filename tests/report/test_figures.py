@@ -153,5 +153,16 @@ def test_figures_are_replaced_only_if_asked(one_seed: Path, tmp_path: Path, monk
     assert [path.name for path in precious.parent.iterdir()] == ["losses.png"]
     assert precious.read_bytes() == b"precious"
     write_figures(one_seed, precious.parent, overwrite=True)
-    assert {path.name for path in precious.parent.iterdir()} == {"losses.png", "forest.png"}
+    assert {path.name for path in precious.parent.iterdir()} == {"losses.png", "figures.md"}
     assert precious.read_bytes().startswith(b"\x89PNG")
+
+
+def test_only_figures_that_show_something_are_written_with_a_list_of_what(
+    one_seed: Path, monkeypatch, tmp_path: Path
+):
+    monkeypatch.setattr("knowhue.report.images._write", lambda path, _: path)
+    names = {path.stem for path in write_figures(one_seed, tmp_path)}
+    assert not names & {"label_fraction", "forest", "transfer_colour", "transfer_class"}
+    said = (tmp_path / "figures.md").read_text(encoding="utf-8")
+    assert {line.split("`")[1] for line in said.splitlines()} == {f"{name}.png" for name in names}
+    assert "**Accuracy.**" in said

@@ -89,13 +89,16 @@ def predict_colour(colour: Tensor) -> Predict:
     return lambda batch: Prediction(colour.to(batch.chroma).reshape(1, 2, 1, 1).expand_as(batch.chroma), None)
 
 
-def predict_class(label: int, classes: int) -> Predict:
-    """The baseline that always gives the same class."""
+def predict_class(shares: Sequence[float]) -> Predict:
+    """The baseline that gives every picture the same probabilities, and so the class that is most common.
+
+    Args:
+        shares: of each class in the training pictures, 0 to 1.
+    """
 
     def predict(batch: Batch) -> Prediction:
-        logits = torch.full((len(batch.label), classes), -20.0, device=batch.label.device)
-        logits[:, label] = 0.0
-        return Prediction(None, logits)
+        logits = torch.tensor(shares, device=batch.label.device).clamp(min=1e-9).log()
+        return Prediction(None, logits.expand(len(batch.label), -1))
 
     return predict
 

@@ -12,6 +12,10 @@ from knowhue.report.optimism import optimism_rows
 from knowhue.report.prediction import prediction_rows
 from knowhue.report.records import Study, Table
 from knowhue.report.splits import after_heads_rows
+from knowhue.report.tables import MISSING
+
+_NAMES = 3
+"""Columns that name what a row is of: question, metric, and what it is judged by."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,14 @@ def chapters(study: Study) -> list[Chapter]:
         Chapter("How the tasks pull at the base", _diagnostics(study)),
     ]
     kept = [
-        Chapter(each.title, tuple(sheet for sheet in each.sheets if len(sheet.rows) > 1)) for each in found
+        Chapter(each.title, tuple(sheet for sheet in each.sheets if _says_something(sheet))) for each in found
     ]
     return [each for each in kept if each.sheets]
+
+
+def _says_something(sheet: Sheet) -> bool:
+    """Whether a table has a row with more than names and dashes: rows of no seed say nothing."""
+    return any(any(cell not in (MISSING, None, 0) for cell in row[_NAMES:]) for row in sheet.rows[1:])
 
 
 def frozen(study: Study) -> tuple[list[str], Chapter]:

@@ -28,6 +28,8 @@ class Exhibit:
     """May name the facts of `facts` in braces."""
     data: Callable[[Study], Table]
     wide: bool = False
+    is_drawing: bool = False
+    """Whether it shows no numbers that anybody would want as a table."""
 
 
 EXHIBITS: dict[str, Exhibit] = {
@@ -80,6 +82,7 @@ EXHIBITS: dict[str, Exhibit] = {
         "(task weights: colour {colour_weight}, class {class_weight}).",
         setup_table,
         wide=True,
+        is_drawing=True,
     ),
     "accuracy": Exhibit(
         ("accuracy",),

@@ -1,14 +1,20 @@
 """The report's figures as picture files, for a talk or a paper."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knowhue.outputs import require_outputs
 from knowhue.report.comparing.page import figures
 from knowhue.report.comparing.reading import read_comparison
+from knowhue.report.contrasts import questions
+from knowhue.report.exhibits import EXHIBITS, Exhibit, facts
 from knowhue.report.figures import FIGURES
+from knowhue.report.forest import forest_rows
+from knowhue.report.label_fraction import has_label_fractions
+from knowhue.report.pictures import has_second
 from knowhue.report.reading import read_study
+from knowhue.report.records import Study
 from knowhue.storage import replacing
 
 if TYPE_CHECKING:
@@ -18,7 +24,7 @@ DOTS_PER_INCH = 200
 
 
 def write_figures(folder: Path, out: Path, overwrite: bool = False) -> list[Path]:
-    """Write every figure of a study as PNG on white.
+    """Write every figure of a study that shows something as PNG on white, and `figures.md`, which says what.
 
     Args:
         folder: the study folder.
@@ -30,8 +36,38 @@ def write_figures(folder: Path, out: Path, overwrite: bool = False) -> list[Path
         RunError: `folder` is no study, or `out` cannot be written.
     """
     study = read_study(folder)
-    _require_free(out, FIGURES, overwrite)
-    return [_write(out / f"{name}.png", draw(study)) for name, draw in FIGURES.items()]
+    chosen = {
+        name: exhibit
+        for exhibit in EXHIBITS.values()
+        for name in exhibit.figures
+        if is_worth_drawing(study, name)
+    }
+    _require_free(out, chosen, overwrite)
+    written = [_write(out / f"{name}.png", FIGURES[name](study)) for name in chosen]
+    _write_list(out / "figures.md", study, chosen)
+    return written
+
+
+def is_worth_drawing(study: Study, name: str) -> bool:
+    """Whether a figure shows more than that there is nothing to show: one seed has no spread, one arm no rivals."""
+    needs = {
+        "transfer_colour": lambda: "colour" in questions(study) and len(study.settings.get("seeds", ())) > 1,
+        "transfer_class": lambda: "class" in questions(study) and len(study.settings.get("seeds", ())) > 1,
+        "forest": lambda: len({row.arm for row in forest_rows(study)}) > 1,
+        "label_fraction": lambda: has_label_fractions(study),
+        "more_samples": lambda: has_second(study),
+    }
+    return needs[name]() if name in needs else True
+
+
+def _write_list(path: Path, study: Study, chosen: Mapping[str, Exhibit]) -> None:
+    """Say what each file shows, in the words of the report."""
+    lines = [
+        f"- `{name}.png`: **{each.title}** {each.caption.format(**facts(study))}\n"
+        for name, each in chosen.items()
+    ]
+    with replacing(path) as file:
+        file.writelines(lines)
 
 
 def write_comparison_figures(folder: Path, out: Path, overwrite: bool = False) -> list[Path]:
@@ -47,8 +83,8 @@ def write_comparison_figures(folder: Path, out: Path, overwrite: bool = False) -
 
 
 def _require_free(out: Path, names: Iterable[str], overwrite: bool) -> None:
-    for name in names:
-        require_outputs({"--figures": out / f"{name}.png"}, overwrite=overwrite)
+    for name in (*(f"{name}.png" for name in names), "figures.md"):
+        require_outputs({"--figures": out / name}, overwrite=overwrite)
 
 
 def _write(path: Path, figure: "Figure") -> Path:

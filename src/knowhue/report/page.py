@@ -127,7 +127,7 @@ def _figure(study: Study, exhibit: Exhibit) -> dict[str, Any]:
         "wide": exhibit.wide,
         "in_columns": len(exhibit.figures) > 1,
         "drawings": [Markup(to_svg(figure, name, f"{exhibit.title} {caption}")) for name, figure in drawn],
-        "data": _data_link("text/csv", to_csv(exhibit.data(study))),
+        "data": None if exhibit.is_drawing else _data_link("text/csv", to_csv(exhibit.data(study))),
         "file": f"{exhibit.figures[0]}.csv",
     }
 
