@@ -40,7 +40,7 @@ def write_figures(folder: Path, out: Path, overwrite: bool = False) -> list[Path
         name: exhibit
         for exhibit in EXHIBITS.values()
         for name in exhibit.figures
-        if is_worth_drawing(study, name)
+        if name in FIGURES and is_worth_drawing(study, name)
     }
     _require_free(out, chosen, overwrite)
     written = [_write(out / f"{name}.png", FIGURES[name](study)) for name in chosen]
@@ -62,8 +62,9 @@ def is_worth_drawing(study: Study, name: str) -> bool:
 
 def _write_list(path: Path, study: Study, chosen: Mapping[str, Exhibit]) -> None:
     """Say what each file shows, in the words of the report."""
+    said = facts(study)
     lines = [
-        f"- `{name}.png`: **{each.title}** {each.caption.format(**facts(study))}\n"
+        f"- `{name}.png`: **{each.title}** {each.caption.format(**said)}\n"
         for name, each in chosen.items()
     ]
     with replacing(path) as file:
