@@ -64,8 +64,7 @@ def _write_list(path: Path, study: Study, chosen: Mapping[str, Exhibit]) -> None
     """Say what each file shows, in the words of the report."""
     said = facts(study)
     lines = [
-        f"- `{name}.png`: **{each.title}** {each.caption.format(**said)}\n"
-        for name, each in chosen.items()
+        f"- `{name}.png`: **{each.title}** {each.caption.format(**said)}\n" for name, each in chosen.items()
     ]
     with replacing(path) as file:
         file.writelines(lines)
