@@ -16,6 +16,7 @@ from synthetic_study import METRICS, change, put, run_of, write_study
 from test_figures import STATES
 
 from knowhue.errors import RunError
+from knowhue.report.exhibits import EXHIBITS
 from knowhue.report.notices import warnings
 from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
@@ -82,7 +83,8 @@ def test_it_asks_nobody_for_anything(page: Path):
 
 def test_every_figure_has_a_description_and_its_data(page: Path):
     text, _ = read(page)
-    assert text.count("<figure ") == text.count("Data (CSV)") == text.count("<figcaption>")
+    drawings = sum(exhibit.is_drawing for exhibit in EXHIBITS.values())
+    assert text.count("<figure ") == text.count("<figcaption>") == text.count("Data (CSV)") + drawings
     assert text.count("<svg ") == text.count('<svg role="img" aria-label="')
 
 
