@@ -1,0 +1,239 @@
+"""Golden values: is everything that the program computes still the same, to the last digit?
+
+python benchmarks/golden.py record runs/golden --images IMAGES --photos PHOTOS [--weights FILE]
+python benchmarks/golden.py check  runs/golden
+
+`record` runs a study (three seeds, all arms), a comparison, a study of few labels, a folder of photos, a video and
+the server's answers, and writes what came out to `runs/golden/golden.json`. `check` runs the same with the code as
+it is now and names every value that differs. Both belong to one machine: other hardware rounds otherwise.
+IMAGES holds `<class>/*` (or `train/<class>/*`), of which the first 60 a class are used; PHOTOS is a folder of photos.
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import av
+import numpy as np
+from PIL import Image
+from safetensors.numpy import load_file
+
+PORT = 17943
+A_CLASS = 60
+SETTINGS = (
+    "pictures.size_px=64", "training.shift_px=4", "training.precision=float32", "training.batch_size=32",
+    "training.heads.epochs=1", "training.finetune.epochs=1", "training.finetune.rate=0.0003",
+    "training.finetune.base_rate=0.0001", "evaluation.perceptual=[]", "colour.width=16",
+)  # fmt: skip
+ARMS = "colour,class,multi,placebo-labels,placebo-colours,multi-pcgrad,oracle"
+
+
+def main() -> None:
+    """Record or check."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("record", "check"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--photos", type=Path)
+    parser.add_argument("--weights", type=Path)
+    asked = parser.parse_args()
+    inputs = asked.folder / "inputs"
+    if asked.what == "record":
+        if asked.images is None or asked.photos is None:
+            parser.error("record needs --images and --photos")
+        shutil.rmtree(asked.folder, ignore_errors=True)
+        gather(inputs, asked.images, asked.photos, asked.weights)
+        found = run_everything(inputs, asked.folder / "recorded")
+        (asked.folder / "golden.json").write_text(json.dumps(found, indent=1, sort_keys=True))
+        print(f"{len(found)} values recorded in {asked.folder / 'golden.json'}")
+        return
+    shutil.rmtree(asked.folder / "checked", ignore_errors=True)
+    golden = json.loads((asked.folder / "golden.json").read_text())
+    found = json.loads(json.dumps(run_everything(inputs, asked.folder / "checked")))
+    differ = sorted(key for key in golden.keys() | found.keys() if golden.get(key) != found.get(key))
+    for key in differ:
+        print(f"{key}: {golden.get(key, 'missing')} recorded, {found.get(key, 'missing')} now")
+    print(f"{len(golden) - len(differ)} of {len(golden)} values are the same to the last digit")
+    sys.exit(bool(differ))
+
+
+def gather(inputs: Path, images: Path, photos: Path, weights: Path | None) -> None:
+    """Copy what all runs see, so that later checks see the same."""
+    source = images / "train" if (images / "train").is_dir() else images
+    for folder in sorted(path for path in source.iterdir() if path.is_dir()):
+        target = inputs / "images" / folder.name
+        target.mkdir(parents=True)
+        for path in sorted(folder.iterdir())[:A_CLASS]:
+            shutil.copy(path, target)
+    (inputs / "photos").mkdir()
+    wanted = [*sorted(path for path in photos.rglob("*") if path.suffix.lower() in (".jpg", ".png", ".jpeg"))]
+    wanted += sorted((inputs / "images").rglob("*.*"))[:: 300 // 40]
+    for number, path in enumerate(wanted[:40]):
+        shutil.copy(path, inputs / "photos" / f"{number:02d}{path.suffix.lower()}")
+    write_video(inputs / "clip.mp4", wanted[0])
+    if weights:
+        shutil.copy(weights, inputs / "weights.safetensors")
+
+
+def write_video(path: Path, photo: Path) -> None:
+    """Twenty frames of a window that moves over a photo."""
+    pixels = np.asarray(Image.open(photo).convert("L").convert("RGB").resize((240, 160)))
+    with av.open(f"file:{path}", "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 192, 128, "yuv420p"
+        for x in range(20):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels[16:144, x : x + 192]), "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def run_everything(inputs: Path, out: Path) -> dict[str, Any]:
+    """Every public way in, and what came out of it."""
+    out.mkdir(parents=True)
+    settings = list(SETTINGS)
+    if (inputs / "weights.safetensors").exists():
+        settings.append(f"encoder.weights={inputs / 'weights.safetensors'}")
+    chosen = [part for setting in settings for part in ("--set", setting)]
+    images = str(inputs / "images")
+    knowhue("study", images, *chosen, "--arms", ARMS, "--seeds", "3", "--out", str(out / "study"))
+    knowhue(
+        "compare",
+        images,
+        *chosen,
+        "--methods",
+        "l1,gan,palette-ab",
+        "--seeds",
+        "2",
+        "--out",
+        str(out / "compare"),
+    )
+    knowhue(
+        "study", images, *chosen, "--preset", "label-fraction", "--seeds", "1", "--out", str(out / "labels")
+    )
+    knowhue("colorize", str(inputs / "photos"), "-o", str(out / "photos"))
+    knowhue("colorize", str(inputs / "clip.mp4"), "-o", str(out / "clip.mp4"))
+    found = {
+        **weights(out),
+        **scores(out),
+        **answers(out),
+        **photos(out / "photos"),
+        **video(out / "clip.mp4"),
+    }
+    with server():
+        found |= api(inputs / "photos")
+    return found
+
+
+def knowhue(*arguments: str) -> None:
+    """One command; what it says is shown only when it fails."""
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "knowhue", *arguments], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"knowhue {' '.join(arguments)}\n{done.stdout}{done.stderr}")
+    print(f"{time.perf_counter() - started:6.0f} s  knowhue {' '.join(arguments)[:90]}", flush=True)
+
+
+def digest(values: np.ndarray) -> str:
+    """Of shape, type and every bit."""
+    named = f"{values.dtype} {values.shape} ".encode()
+    return hashlib.sha256(named + np.ascontiguousarray(values).tobytes()).hexdigest()[:16]
+
+
+def run_name(path: Path, out: Path) -> str:
+    """Study, arm and seed; not the fingerprint, which changes with the names of settings."""
+    parts = path.relative_to(out).parts[:-1]
+    return "/".join("-".join(part.split("-")[:2]) if part.startswith("seed-") else part for part in parts)
+
+
+def weights(out: Path) -> dict[str, Any]:
+    """Every tensor of every run, whatever it is called."""
+    return {
+        f"weights {run_name(path, out)}": sorted(digest(value) for value in load_file(path).values())
+        for path in sorted(out.rglob("model.safetensors"))
+    }
+
+
+def scores(out: Path) -> dict[str, Any]:
+    """Scores of runs, and of each image."""
+    found: dict[str, Any] = {}
+    for path in sorted(out.rglob("scores.json")):
+        found |= {
+            f"score {run_name(path, out)} {name}": value
+            for name, value in json.loads(path.read_text())["metrics"].items()
+        }
+    for path in sorted(out.rglob("per_image.csv")):
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [list(row.values())[1:] for row in csv.DictReader(file)]
+        text = json.dumps(rows).encode()
+        found[f"images {run_name(path, out)}"] = hashlib.sha256(text).hexdigest()[:16]
+    return found
+
+
+def answers(out: Path) -> dict[str, Any]:
+    """What the studies say."""
+    read = {name: json.loads((out / name / "results.json").read_text()) for name in ("study", "labels")}
+    return {
+        f"answer {name} {task}": text for name, each in read.items() for task, text in each["answers"].items()
+    }
+
+
+def photos(folder: Path) -> dict[str, Any]:
+    """Decoded pixels of every coloured photo."""
+    images = sorted(path for path in folder.iterdir() if path.suffix in (".jpg", ".png", ".jpeg"))
+    return {f"photo {path.name}": digest(np.asarray(Image.open(path))) for path in images}
+
+
+def video(path: Path) -> dict[str, Any]:
+    """Decoded frames."""
+    with av.open(f"file:{path}") as container:
+        return {f"frame {n}": digest(frame.to_ndarray()) for n, frame in enumerate(container.decode(video=0))}
+
+
+@contextmanager
+def server() -> Iterator[None]:
+    """The server, ready."""
+    command = [sys.executable, "-m", "knowhue", "serve", "--port", str(PORT)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ)
+    )
+    try:
+        for _ in range(240):
+            time.sleep(0.5)
+            try:
+                urlopen(f"http://127.0.0.1:{PORT}/readyz").close()
+                break
+            except OSError:
+                continue
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def api(folder: Path) -> dict[str, Any]:
+    """Answers to the first five photos: the file's bytes, and the class."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.iterdir())[:5]:
+        kind = "image/png" if path.suffix == ".png" else "image/jpeg"
+        for route in ("colorize", "classify"):
+            url = f"http://127.0.0.1:{PORT}/v1/{route}"
+            with urlopen(Request(url, path.read_bytes(), {"Content-Type": kind})) as answer:
+                found[f"api {route} {path.name}"] = hashlib.sha256(answer.read()).hexdigest()[:16]
+    return found
+
+
+if __name__ == "__main__":
+    main()
