@@ -11,7 +11,7 @@ from PIL import Image
 
 from knowhue.errors import DamagedError, RunError
 from knowhue.storage import (
-    digest,
+    file_digest,
     read_array,
     read_arrays,
     read_csv,
@@ -262,7 +262,7 @@ def test_every_flipped_byte_of_arrays_is_found_or_changes_nothing(tmp_path):
         assert all(np.array_equal(found[name], arrays[name]) for name in found.keys() & arrays.keys())
 
 
-@pytest.mark.parametrize("read", [read_json, read_arrays, read_array, read_csv, digest])
+@pytest.mark.parametrize("read", [read_json, read_arrays, read_array, read_csv, file_digest])
 def test_file_that_is_not_there(tmp_path, read):
     with pytest.raises(RunError, match=r"file` should be there\. Found none: is `.*` the folder you meant"):
         read(tmp_path / "file")
@@ -273,4 +273,6 @@ def test_file_that_is_not_there(tmp_path, read):
 
 def test_digest_is_sha256(tmp_path):
     (tmp_path / "file").write_bytes(b"abc")
-    assert digest(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (
+        file_digest(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )

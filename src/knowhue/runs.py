@@ -39,7 +39,7 @@ from pydantic import ValidationError
 
 from knowhue.config import Config, fingerprint
 from knowhue.errors import DamagedError, RunError
-from knowhue.storage import digest, read_json, replacing, write_json
+from knowhue.storage import file_digest, read_json, replacing, write_json
 
 FORMAT = 2
 """Of `study.json`, `comparison.json` and `config.json`; what carries another number is refused."""
@@ -266,7 +266,9 @@ def read_config(folder: Path) -> Config:
 def write_status(folder: Path, status: Mapping[str, Any]) -> None:
     """`status.json`, last of all, with the checksums of the files that it vouches for."""
     files = sorted(path for path in folder.iterdir() if _is_kept(path)) if folder.is_dir() else []
-    write_json(folder / "status.json", {**status, "content": {path.name: digest(path) for path in files}})
+    write_json(
+        folder / "status.json", {**status, "content": {path.name: file_digest(path) for path in files}}
+    )
 
 
 def _is_kept(path: Path) -> bool:
@@ -307,7 +309,7 @@ def damaged_files(folder: Path, names: Collection[str] = ()) -> list[Path]:
     path = folder / "status.json"
     content = read_json(path).get("content", {}) if has_ended(folder) else {}
     known = {folder / name: each for name, each in content.items() if not names or name in names}
-    return [path for path, each in known.items() if not path.is_file() or digest(path) != each]
+    return [path for path, each in known.items() if not path.is_file() or file_digest(path) != each]
 
 
 def finished_run(path: Path) -> Path:

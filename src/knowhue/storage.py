@@ -271,7 +271,7 @@ def cached(path: Path, read: Callable[[Path], Value], write: Callable[[Path], No
     return read(path)
 
 
-def digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """The SHA-256 of a file's bytes.
 
     Raises:

@@ -16,7 +16,7 @@ from knowhue.data.checks import checksum
 from knowhue.data.drawn import draw
 from knowhue.data.prepare import COLUMNS, load_prepared, prepare
 from knowhue.errors import ConfigError, PictureError, RunError
-from knowhue.storage import digest, read_json, write_json
+from knowhue.storage import file_digest, read_json, write_json
 
 
 def rules(path=None, **changes):
@@ -350,7 +350,7 @@ def test_manifest_and_checksum_changed_together_are_found_out(photos, tmp_path):
     prepare(rules(photos), tmp_path / "out")
     cut_row(tmp_path / "out")
     summary = read_json(tmp_path / "out" / "prepared.json")
-    summary["checksums"]["manifest.csv"] = digest(tmp_path / "out" / "manifest.csv")
+    summary["checksums"]["manifest.csv"] = file_digest(tmp_path / "out" / "manifest.csv")
     write_json(tmp_path / "out" / "prepared.json", summary)
     with pytest.raises(RunError, match=r"manifest\.csv` was changed"):
         load_prepared(tmp_path / "out", thorough=False)

@@ -132,6 +132,8 @@ def test_the_licence_is_one_that_the_hub_knows(licence, front):
 def test_a_card_promises_only_what_the_model_does():
     colours = model_card(describe(("colour",)))
     classes = model_card(describe(("class",)))
+    assert ": a model that colours grayscale photographs\n" in colours
+    assert ": a model that classifies grayscale photographs\n" in classes
     assert "Classes:" not in colours
     assert "image-classification" not in colours
     assert "knowhue colorize" not in classes

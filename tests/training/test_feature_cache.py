@@ -11,7 +11,7 @@ from knowhue.arrays import allocate
 from knowhue.color import rgb_to_lab
 from knowhue.data.loaders import to_rgb
 from knowhue.errors import RunError
-from knowhue.storage import digest, read_json
+from knowhue.storage import file_digest, read_json
 from knowhue.training import feature_cache
 from knowhue.training.feature_cache import cache_features
 from knowhue.training.train import _session
@@ -95,7 +95,7 @@ def test_cache_is_computed_once(make_cache, monkeypatch):
         f"tap-{n}.{suffix}" for n in range(5) for suffix in ("json", "npy")
     ]
     for mark in home.glob("tap-*.json"):
-        assert read_json(mark) == {"content": digest(mark.with_suffix(".npy"))}
+        assert read_json(mark) == {"content": file_digest(mark.with_suffix(".npy"))}
 
 
 def assert_fresh(cache, model, work):

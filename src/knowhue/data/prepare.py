@@ -42,7 +42,7 @@ from knowhue.data.prepared import (
 from knowhue.data.sources import Item, list_items
 from knowhue.errors import PictureError, RunError
 from knowhue.runs import Report, locked, pictures_in_use, remove_if_empty, require_writable
-from knowhue.storage import digest, put_in_place, write_csv, write_json
+from knowhue.storage import file_digest, put_in_place, write_csv, write_json
 
 __all__ = ["COLUMNS", "SPLITS", "Prepared", "load_prepared", "prepare"]
 
@@ -139,7 +139,7 @@ def _prepare(items: list[Item], pictures: Pictures, folder: Path, key: str, repo
     finally:
         remove_if_empty(folder)
     summary = _summary(rows, classes, pictures)
-    checksums = {name: digest(folder / name) for name in (MANIFEST, ARRAY)}
+    checksums = {name: file_digest(folder / name) for name in (MANIFEST, ARRAY)}
     write_json(
         folder / SUMMARY,
         {"version": VERSION, **summary, "key": key, "fingerprint": identity, "checksums": checksums},

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from knowhue.config import fingerprint
+from knowhue.config import digest
 from knowhue.errors import RunError
-from knowhue.storage import digest, read_array, read_csv, read_json
+from knowhue.storage import file_digest, read_array, read_csv, read_json
 
 VERSION = 3
 SPLITS = ("train", "validation", "test")
@@ -122,7 +122,7 @@ def find_damage(folder: Path, summary: dict[str, Any], thorough: bool = True) ->
         path = folder / name
         if not path.is_file():
             return f"`{path}` was removed"
-        if digest(path) != summary["checksums"].get(name):
+        if file_digest(path) != summary["checksums"].get(name):
             return f"`{path}` was changed or damaged"
     try:
         kept, array = kept_rows(folder), read_array(folder / ARRAY, memory_map=True)
@@ -137,8 +137,8 @@ def find_damage(folder: Path, summary: dict[str, Any], thorough: bool = True) ->
 
 
 def identify(kept: list[Row]) -> str:
-    """The fingerprint of prepared images: of their pixels, labels and splits, in order."""
-    return fingerprint([(row["sha256"], row["label"], row["split"]) for row in kept])
+    """The SHA-256 of prepared images: of their pixels, labels and splits, in order."""
+    return digest([(row["sha256"], row["label"], row["split"]) for row in kept])
 
 
 def kept_rows(folder: Path) -> list[Row]:

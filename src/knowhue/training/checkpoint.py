@@ -14,7 +14,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from knowhue.errors import DamagedError, RunError
-from knowhue.storage import digest, read_json, replacing, replacing_folder, write_json
+from knowhue.storage import file_digest, read_json, replacing, replacing_folder, write_json
 
 VERSION = 2
 _STATE = "state.json"
@@ -51,7 +51,7 @@ def save(
             save_weights(home / f"{name}.safetensors", module.state_dict())
         with replacing(home / _OPTIMIZERS, "wb") as file:
             torch.save({name: optimizer.state_dict() for name, optimizer in optimizers.items()}, file)
-        content = {path.name: digest(path) for path in sorted(home.iterdir())}
+        content = {path.name: file_digest(path) for path in sorted(home.iterdir())}
         write_json(home / _STATE, {"version": VERSION, "epoch": epoch, "content": content, "log": list(log)})
     for older, path in _epochs(folder).items():
         if older != epoch:
@@ -106,7 +106,7 @@ def _checked_state(home: Path, epoch: int) -> dict[str, Any]:
     if state["epoch"] != epoch:
         raise ValueError(f"it is the state after epoch {state['epoch']} under another's name")
     for name, content in state["content"].items():
-        if not (home / name).is_file() or digest(home / name) != content:
+        if not (home / name).is_file() or file_digest(home / name) != content:
             raise ValueError(f"{name} is not as it was written")
     return state
 

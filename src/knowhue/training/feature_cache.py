@@ -18,7 +18,7 @@ from knowhue.errors import RunError
 from knowhue.models.encoder import weights_digest
 from knowhue.models.multitask import MultiTask
 from knowhue.runs import Report, locked
-from knowhue.storage import digest, put_in_place, read_array, read_json, write_json
+from knowhue.storage import file_digest, put_in_place, read_array, read_json, write_json
 from knowhue.tensors import Pyramid
 from knowhue.training.engine import Engine
 
@@ -88,7 +88,7 @@ def _is_whole(home: Path, tap: int) -> bool:
 @lru_cache(maxsize=64)
 def _digest(path: Path, size_bytes: int, modified_ns: int) -> str:
     """Checksum of a file as it is now, once a process: reading it all takes less than an epoch on it."""
-    return digest(path)
+    return file_digest(path)
 
 
 def cache_bytes(model: MultiTask, prepared: Prepared, engine: Engine) -> int:
@@ -124,7 +124,7 @@ def _fill(
     engine.wait()
     if engine.is_main:
         for tap, path in paths.items():
-            content = digest(path)
+            content = file_digest(path)
             put_in_place(path, home / f"tap-{tap}.npy")
             write_json(home / f"tap-{tap}.json", {"content": content})
     engine.wait()

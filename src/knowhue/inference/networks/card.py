@@ -29,7 +29,7 @@ def model_card(description: Description) -> str:
     """
     parts = [
         f"---\n{yaml.safe_dump(_front_matter(description), sort_keys=False, allow_unicode=True)}---",
-        f"# {description.name}",
+        f"# {description.name}: a model that {_does(description)} grayscale photographs",
         _what(description),
         "## Use\n\n" + _use(description),
         "## Data\n\n" + _data(description),
@@ -61,10 +61,13 @@ def _licence(text: str) -> dict[str, str]:
     return {"license": "other", "license_name": text}
 
 
+def _does(description: Description) -> str:
+    return " and ".join(VERBS[task] for task in description.tasks)
+
+
 def _what(description: Description) -> str:
-    does = " and ".join(VERBS[task] for task in description.tasks)
     text = (
-        f"A model that {does} grayscale photographs, made by knowhue {description.version}. Base: "
+        f"A model that {_does(description)} grayscale photographs, made by knowhue {description.version}. Base: "
         f"`{description.config.encoder.name}`; weights stored in {description.precision}; it looks at pictures with a "
         f"short side of {description.size_px} pixels."
     )
