@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install study test lint browser clean
+.PHONY: install study test test-slow lint browser clean
 
 install: .venv/installed  ## make .venv/ with knowhue in it
 
@@ -16,6 +16,9 @@ study: install  ## the main job on the built-in pictures, report in runs/demo/re
 
 test: install lint browser  ## everything that must hold before a change lands
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+test-slow: install  ## every combination of what `make test` samples: each file of a study damaged in each way
+	$(BIN)/python -m pytest -n auto -m slow
 
 browser:  ## Chromium for the tests of the page; without it they are skipped, and say so
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \

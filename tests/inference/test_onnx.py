@@ -398,7 +398,6 @@ def test_the_loss_is_what_its_words_say():
     assert judge_loss(Answering(7, 2), Answering(12, 1), unlabelled, 5).accuracy_before is None
 
 
-@pytest.mark.slow
 def test_a_real_base_passes_too(tmp_path):
     differences = export_onnx(lite0_network(), tmp_path / "model.onnx")
     assert all(value <= TOLERANCE[name] for name, value in differences.items())

@@ -136,7 +136,7 @@ def test_what_a_killed_process_left_is_not_taken_for_a_cache(make_cache, monkeyp
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("knowhue.training.feature_cache.digest", kill)  # filled, and not yet in its place
+        patch.setattr("knowhue.training.feature_cache.file_digest", kill)  # filled, and not yet in its place
         with pytest.raises(Killed):
             make_cache()
     cache, model, work = make_cache()
