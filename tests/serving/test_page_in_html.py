@@ -48,7 +48,7 @@ def served():
 
 
 def held(key: str, size: int = 10, name: str = "old.jpg") -> Photo:
-    return Photo(key, name, b"x" * size, Picture.of(np.zeros((2, 2, 1), np.uint8)), (2, 2))
+    return Photo(key, name, b"x" * size, Picture.of(np.zeros((2, 2, 1), np.uint8)), (2, 2), ".jpg")
 
 
 def take(events: Events, session: str, *files: tuple[str, bytes]):
@@ -225,6 +225,31 @@ def test_cards_of_two_models_of_one_kind_have_two_headings():
         batcher.close(5)
 
 
+class Pale(FakeNetwork):
+    """Colours nearly nothing."""
+
+    def predict(self, lightness: np.ndarray) -> Answers:
+        answers = super().predict(lightness)
+        assert answers.chroma is not None
+        return answers._replace(chroma=answers.chroma / np.float32(40))
+
+
+def test_an_overlay_without_pink_is_not_taken_for_certainty_where_a_photo_stayed_gray():
+    models = {"pale": Colorizer(Pale()), "usual": colorizer()}
+    app = make_app(models, ServerSettings(workers=1))
+    events = Events(Desk(8), app.state.batchers, ServerSettings(workers=1))
+    shown = take(events, "pale", ("a.jpg", photo()))
+    assert "spread" not in shown.stage
+    pale, usual = asyncio.run(events.tune("pale", 100, 100, True)).stage.split("<article")[1:]
+    for card in (pale, usual):
+        assert "its looks differ by 0 CIELAB units" in card
+    assert "does not mean sure here: the photo stayed nearly gray" in pale
+    assert "does not mean sure" not in usual
+    events.desk.close()
+    for batcher in app.state.batchers.values():
+        batcher.close(5)
+
+
 def test_points_are_kept_a_photo_limited_and_removed(served):
     _, events = served
     take(events, "pins", ("a.png", photo("png")))
@@ -301,6 +326,18 @@ def test_a_zip_holds_every_photo_as_it_is_downloaded_alone(served):
     for key, name in zip(sitting.photos, archive.namelist(), strict=True):
         assert client.get(f"/page/photos/{sitting.key}/{key}/alone").content == archive.read(name)
     events.desk.forget("zip")
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "tiff", "webp", "avif", "gif", "bmp", "ppm"])
+def test_the_link_names_the_size_and_the_format_of_what_is_downloaded(served, kind: str):
+    client, events = served
+    shown = take(events, "label", (f"scan.{kind}", photo(kind, 64, 40)))
+    links, labels = hrefs(shown.stage, "page/photos/"), re.findall("Download <span>([^<]*)<", shown.stage)
+    assert len(links) == len(labels) == len(MODELS)
+    for link, label in zip(links, labels, strict=True):
+        got = Image.open(io.BytesIO(client.get(f"/{link}").content))
+        assert label.upper() == f"{got.width} × {got.height} {got.format}"
+    events.desk.forget("label")
 
 
 def test_small_pictures_are_served_until_the_visitor_leaves(served):

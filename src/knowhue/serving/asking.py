@@ -6,12 +6,13 @@ from typing import NamedTuple
 import numpy as np
 
 from knowhue.inference.colorizer import Colorized, Colorizer, Wishes
-from knowhue.inference.files.encoding import OUTPUT_SUFFIXES, encode_with_notes
+from knowhue.inference.files.encoding import encode_with_notes
 from knowhue.inference.files.formats import recognise
 from knowhue.inference.files.media import read_picture
 from knowhue.inference.files.picture import Picture
 from knowhue.inference.hints import Hint, parse_hint
 from knowhue.inference.judgement import Judgement, judge
+from knowhue.inference.naming import writable_suffix
 from knowhue.inference.networks.network import Answers, FloatArray
 from knowhue.inference.pixels import enlarge
 from knowhue.serving.refusals import NoPictureError
@@ -88,7 +89,7 @@ def prepare(colorizer: Colorizer, ask: Ask, max_pixels: int) -> Ready:
     height, width = picture.pixels.shape[:2]
     hints = [parse_hint(each, width, height) if isinstance(each, str) else each for each in ask.hints]
     wishes = Wishes(tuple(hints), ask.saturation, ask.uncertainty, ask.unknown_below)
-    suffix = ask.suffix or (picture.origin.suffix if picture.origin.suffix in OUTPUT_SUFFIXES else ".png")
+    suffix = ask.suffix or writable_suffix(picture.origin.suffix)
     return Ready(picture, colorizer.look(picture), wishes, suffix)
 
 

@@ -6,10 +6,11 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from knowhue.description import Description
-from knowhue.inference.judgement import UNKNOWN, Judgement
+from knowhue.image_files import SUFFIXES_OF
+from knowhue.inference.judgement import STILL_GRAY, UNKNOWN, Judgement
 from knowhue.serving.page_desk import Photo
 from knowhue.serving.page_parts import role, titles
-from knowhue.serving.page_work import View
+from knowhue.serving.page_work import UNSURE_AT, View
 
 _MOST_CLASSES = 5
 
@@ -44,10 +45,10 @@ def _card(
     return Markup(
         '<article class="card {kind}" aria-labelledby="card-{number}"><header><h2 id="card-{number}">{title}</h2>'
         '<p title="{model}">{taught}</p></header>{frame}<footer>{link}</footer>'
-        '<div class="says">{warnings}{classes}</div></article>'
+        '<div class="says">{unsure}{warnings}{classes}</div></article>'
     ).format(
         kind=kind, number=number, title=title, taught=taught, model=description.name,
-        frame=_frame(photo, view, title), classes=_classes(view.reply.judgement),
+        frame=_frame(photo, view, title), classes=_classes(view.reply.judgement), unsure=_unsure(view),
         warnings=_warnings(view.reply.judgement), link=_link(photo, name, view, sitting_key),
     )  # fmt: skip
 
@@ -74,6 +75,21 @@ def _frame(photo: Photo, view: View, title: str) -> Markup:
         ratio=width / height, after=before if view.after is None else f"page/looks/{view.after}", before=before,
         name=photo.name, title=title, pins=pins, unsure=f"page/looks/{view.unsure}" if view.unsure else "data:,",
         hidden=Markup("" if view.unsure else "hidden"),
+    )  # fmt: skip
+
+
+def _unsure(view: View) -> Markup:
+    """How to read the overlay; one without pink must not pass for certainty."""
+    if view.most_unsure is None:
+        return Markup("")
+    chroma = view.reply.judgement.chroma
+    is_gray = chroma is not None and chroma < STILL_GRAY
+    return Markup(
+        '<p class="note spread">Where it is least sure, its looks differ by {:.0f} CIELAB units (standard deviation); '
+        "pink is strongest at {:.0f}.{}</p>"
+    ).format(
+        view.most_unsure, UNSURE_AT,
+        " Little pink does not mean sure here: the photo stayed nearly gray, and gray hardly changes." if is_gray else "",
     )  # fmt: skip
 
 
@@ -117,13 +133,7 @@ def _link(photo: Photo, name: str, view: View, sitting_key: str) -> Markup:
     if view.after is None:
         return Markup("")
     width, height = photo.size_px
-    kind = (
-        view.reply.suffix.lstrip(".")
-        .upper()
-        .replace("JPG", "JPEG")
-        .replace("TIF", "TIFF")
-        .replace("TIFFF", "TIFF")
-    )
+    kind = next(name for name, suffixes in SUFFIXES_OF.items() if photo.suffix in suffixes)
     return Markup(
         '<a class="download" href="page/photos/{}/{}/{}" download>Download <span>{} × {} {}</span></a>'
     ).format(sitting_key, photo.key, quote(name, safe=""), width, height, kind)

@@ -49,6 +49,7 @@ class Photo:
         data: the file as it came.
         preview: the picture, reduced to the page's size.
         size_px: width and height of the whole picture.
+        suffix: of the file that a download of it is.
         pins: hints, oldest first.
         looks: what stands for it in the browser, by what it shows: keys into the desk's looks, newest last.
     """
@@ -58,6 +59,7 @@ class Photo:
     data: bytes
     preview: Picture
     size_px: tuple[int, int]
+    suffix: str
     pins: list[Pin] = field(default_factory=list)
     looks: dict[str, list[str]] = field(default_factory=dict)
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from knowhue.inference.files.media import encode_picture, read_picture, shrink
 from knowhue.inference.files.picture import Picture, Pixels
+from knowhue.inference.naming import writable_suffix
 from knowhue.inference.networks.network import FloatArray
 from knowhue.inference.pixels import paint
 from knowhue.serving.asking import Ask, Reply
@@ -20,7 +21,7 @@ from knowhue.serving.page_desk import Desk, Look, Photo, Pin, Sitting
 PREVIEW_PX = 1280
 THUMB_PX = 240
 _QUALITY = 88
-_UNSURE_AT = 40.0
+UNSURE_AT = 40.0
 """Standard deviation of a*b*, CIELAB units, at which the overlay is as strong as it gets."""
 _UNSURE_RGB = (255, 0, 170)
 _UNSURE_ALPHA = 0.75
@@ -28,11 +29,19 @@ _LONGEST_NAME = 80
 
 
 class View(NamedTuple):
-    """What one model makes of the chosen photo; None of `after` without a colour head."""
+    """What one model makes of the chosen photo.
+
+    Attributes:
+        reply: what it says.
+        after: key of the coloured photo; None without a colour head.
+        unsure: key of the overlay; None unless it is asked for.
+        most_unsure: standard deviation of a*b* where it is largest, CIELAB units; None without an overlay.
+    """
 
     reply: Reply
-    after: str | None
-    unsure: str | None
+    after: str | None = None
+    unsure: str | None = None
+    most_unsure: float | None = None
 
 
 def take_in(desk: Desk, sitting: Sitting, name: str, data: bytes, max_pixels: int) -> Photo:
@@ -46,7 +55,9 @@ def take_in(desk: Desk, sitting: Sitting, name: str, data: bytes, max_pixels: in
     whole = read_picture(data, max_pixels=max_pixels, name=shown)
     preview = reduced(whole, PREVIEW_PX)
     height, width = whole.pixels.shape[:2]
-    photo = Photo(secrets.token_urlsafe(16), shown, data, preview, (width, height))
+    photo = Photo(
+        secrets.token_urlsafe(16), shown, data, preview, (width, height), writable_suffix(whole.origin.suffix)
+    )
     desk.add(sitting, photo)
     desk.show(photo, "before", _jpeg(Picture(in_gray(preview.pixels), preview.alpha)))
     return photo
@@ -132,16 +143,17 @@ async def _ask(batcher: Batcher, ask: Ask) -> Reply:
 
 def _view(desk: Desk, photo: Photo, name: str, reply: Reply) -> View:
     if reply.made is None:
-        return View(reply, None, None)
+        return View(reply)
     after = desk.show(photo, f"after {name}", _jpeg(reply.made.picture))
-    unsure = None
-    if reply.made.uncertainty is not None:
-        unsure = desk.show(photo, f"unsure {name}", _overlay(reply.made.uncertainty))
-    return View(reply._replace(made=None), after, unsure)
+    view = View(reply._replace(made=None), after)
+    if reply.made.uncertainty is None:
+        return view
+    unsure = desk.show(photo, f"unsure {name}", _overlay(reply.made.uncertainty))
+    return view._replace(unsure=unsure, most_unsure=float(reply.made.uncertainty.max()))
 
 
 def _overlay(uncertainty: FloatArray) -> Look:
-    strength = (uncertainty / _UNSURE_AT).clip(0, 1) ** 1.5 * _UNSURE_ALPHA  # the usual stays pale
+    strength = (uncertainty / UNSURE_AT).clip(0, 1) ** 1.5 * _UNSURE_ALPHA  # the usual stays pale
     pixels = np.empty((*uncertainty.shape, 3), np.uint8)
     pixels[:] = _UNSURE_RGB
     picture = Picture(pixels, (255 * strength).round().astype(np.uint8))

@@ -1,5 +1,6 @@
 """What the page shows of study folders: cells, curves and the newest pictures, live; and the finished report."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from knowhue.inference.files.picture import Picture
 from knowhue.plan import Plan
 from knowhue.runs import read_log, run_folder
 from knowhue.status import ENDED, Cell, read_cells, read_plan
-from knowhue.storage import read_arrays
+from knowhue.storage import read_arrays, read_json
 
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
@@ -22,12 +23,62 @@ REPORT_POLICY = (
 )
 """Content-Security-Policy of a report: it may show itself, and let its tables be saved."""
 STATES = {"missing": "–", "finished": "done", "diverged": "diverged"}
-METRICS = {
-    "ab_l1": "Colour error, CIELAB units (lower is better)",
-    "balanced_accuracy": "Balanced accuracy (higher is better)",
-}
 _MOST_SAMPLES = 8
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 440, 180, 44, 24
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 440, 180, 52, 24
+
+
+class Metric(NamedTuple):
+    """A metric that is charted, and how its numbers are written: as in the report.
+
+    Attributes:
+        name: in the log.
+        title: of the chart.
+        baseline: what is had without a model, a row of `baselines.json`.
+        scale: what a number is multiplied by before it is written.
+        places: behind the point.
+        unit: written behind each number.
+    """
+
+    name: str
+    title: str
+    baseline: str
+    scale: int = 1
+    places: int = 2
+    unit: str = ""
+
+    def written(self, value: float) -> str:
+        """A number for people.
+
+        >>> METRICS[0].written(12.041), METRICS[1].written(0.467)
+        ('12.04', '46.7 %')
+        """
+        return f"{self.scale * value:.{self.places}f}{self.unit}"
+
+    def ends(self, values: Sequence[float]) -> tuple[float, float]:
+        """Where an axis begins and ends: outward to the last place that is written, and never the same.
+
+        >>> METRICS[0].ends([12.041, 12.043]), METRICS[1].ends([0.25, 0.25])
+        ((12.04, 12.05), (0.249, 0.25))
+        """
+        steps = self.scale * 10**self.places
+        low = math.floor(round(min(values) * steps, 6))
+        high = math.ceil(round(max(values) * steps, 6))
+        if low == high:
+            low, high = (low - 1, high) if low else (0, 1)
+        return low / steps, high / steps
+
+
+METRICS = (
+    Metric("ab_l1", "Colour error, CIELAB units (lower is better)", "gray"),
+    Metric(
+        "balanced_accuracy",
+        "Balanced accuracy (higher is better)",
+        "majority_class",
+        100,
+        places=1,
+        unit=" %",
+    ),
+)
 
 
 class Curve(NamedTuple):
@@ -139,9 +190,9 @@ def line_looks(plan: Plan) -> dict[str, str]:
 
 def _charts(root: Path, plan: Plan) -> Markup:
     charts = Markup("").join(
-        _chart(title, curves)
-        for metric, title in METRICS.items()
-        if (curves := list(_curves(root, plan, metric)))
+        _chart(metric, curves, _baseline(root, metric))
+        for metric in METRICS
+        if (curves := list(_curves(root, plan, metric.name)))
     )
     keys = Markup("").join(
         Markup(
@@ -160,34 +211,52 @@ def _curves(root: Path, plan: Plan, metric: str) -> Iterator[Curve]:
     looks = line_looks(plan)
     for arm in plan.arms:
         for seed in plan.seeds:
-            log = read_log(run_folder(root, arm, plan.run_config(arm, seed)), "finetune")
+            log = read_log(run_folder(root, arm, plan.run_config(arm, seed)))
             values = tuple(entry["validation"].get(metric) for entry in log)
             if values and all(value is not None for value in values):
                 yield Curve(arm, looks[arm], values)
 
 
-def _chart(title: str, curves: Sequence[Curve]) -> Markup:
-    """Thin lines, one a run; the first of each arm carries its name."""
-    low = min(min(curve.values) for curve in curves)
-    high = max(max(curve.values) for curve in curves)
-    span = (high - low) or 1.0
+def _baseline(root: Path, metric: Metric) -> float | None:
+    """What is had without a model, on the images that scores are of; None before it is scored."""
+    path = root / "baselines.json"
+    return read_json(path).get(metric.baseline, {}).get(metric.name) if path.is_file() else None
+
+
+def _chart(metric: Metric, curves: Sequence[Curve], baseline: float | None) -> Markup:
+    """Thin lines, one a run, from the first epoch of the heads on; dotted what is had without a model."""
+    without = () if baseline is None else (baseline,)
+    low, high = metric.ends([*without, *(value for curve in curves for value in curve.values)])
     longest = max(len(curve.values) for curve in curves)
 
-    def point(index: int, value: float) -> tuple[float, float]:
-        across = _LEFT + (_WIDTH - _LEFT - 8) * (index / max(longest - 1, 1))
-        return across, 8 + (_HEIGHT - _BOTTOM - 16) * (1 - (value - low) / span)
+    def point(epoch: int, value: float) -> tuple[float, float]:
+        across = _LEFT + (_WIDTH - _LEFT - 8) * epoch / longest
+        return across, 8 + (_HEIGHT - _BOTTOM - 16) * (1 - (value - low) / (high - low))
 
     lines = Markup("").join(
-        _line([point(*pair) for pair in enumerate(curve.values)], curve) for curve in curves
+        _line([point(*pair) for pair in enumerate(curve.values, start=1)], curve) for curve in curves
     )
+    levels = Markup("").join(_level(metric, level, point(0, level)[1]) for level in without)
     return Markup(
         '<figure><figcaption>{title}</figcaption><svg viewBox="0 0 {width} {height}" role="img" '
-        'aria-label="{title}: from {first:.3g} to {last:.3g}"><path class="axis" d="M{left} 8V{bottom}H{width}"/><text x="{text}" y="14" '
-        'text-anchor="end">{high:.3g}</text><text x="{text}" y="{bottom}" text-anchor="end">{low:.3g}</text>'
-        '<text x="{width}" y="{height}" dy="-6" text-anchor="end">epoch {longest}</text>{lines}</svg></figure>'
+        'aria-label="{title}: from {first} to {last}"><path class="axis" d="M{left} 8V{bottom}H{width}"/><text x="{text}" y="14" '
+        'text-anchor="end">{high}</text><text x="{text}" y="{bottom}" text-anchor="end">{low}</text>'
+        '<text x="{left}" y="{height}" dy="-6">0</text>'
+        '<text x="{width}" y="{height}" dy="-6" text-anchor="end">epoch {longest}</text>{levels}{lines}</svg></figure>'
     ).format(
-        title=title, width=_WIDTH, height=_HEIGHT, left=_LEFT, bottom=_HEIGHT - _BOTTOM, text=_LEFT - 6, high=high,
-        low=low, longest=longest, lines=lines, first=curves[0].values[0], last=curves[0].values[-1],
+        title=metric.title, width=_WIDTH, height=_HEIGHT, left=_LEFT, bottom=_HEIGHT - _BOTTOM, text=_LEFT - 6,
+        high=metric.written(high), low=metric.written(low), longest=longest, levels=levels, lines=lines,
+        first=metric.written(curves[0].values[0]), last=metric.written(curves[0].values[-1]),
+    )  # fmt: skip
+
+
+def _level(metric: Metric, value: float, y: float) -> Markup:
+    """The line of a baseline, named at its right end, where the curves have left it."""
+    return Markup(
+        '<path class="level" d="M{} {y:.1f}H{width}"/><text x="{width}" y="{below:.1f}" text-anchor="end">{} {}</text>'
+    ).format(
+        _LEFT, metric.baseline.replace("_", " "), metric.written(value), y=y, width=_WIDTH,
+        below=y + 12 if y < _HEIGHT / 2 else y - 4,
     )  # fmt: skip
 
 
