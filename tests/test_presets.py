@@ -257,8 +257,8 @@ def test_arms_differ_in_their_edits_alone(arm):
     config = load_config("demo")
     changed = arm_config(config, arm, seed=7)
     assert {name: getattr(changed.tasks, name) for name in ARMS[arm]["tasks"]} == ARMS[arm]["tasks"]
-    assert not set(ARMS[arm]) - {"tasks", "supervision", "training"}
-    kept = {name: getattr(config, name) for name in ("tasks", "supervision", "training", "seed")}
+    assert not set(ARMS[arm]) - {"tasks", "supervision", "training", "colour"}
+    kept = {name: getattr(config, name) for name in (*ARMS[arm], "seed")}
     assert changed.model_copy(update=kept) == config
     assert changed.seed == 7
     assert arm_config(config, arm).seed == config.seed

@@ -58,14 +58,17 @@ def test_every_module_imports_by_itself(path):
     importlib.import_module(".".join(relative.parts).removesuffix(".__init__"))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+@pytest.mark.parametrize(
+    "path", [p for p in MODULES if "apps" not in p.parts], ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_only_apps_print_or_exit(path):
-    if "apps" in path.parts:
-        pytest.skip("apps may")
     calls = [
         node.func
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call)
     ]
     names = {ast.unparse(function) for function in calls}
-    assert names & {"print", "sys.exit", "exit", "quit", "os._exit"} == set()
+    allowed = (
+        {"os._exit"} if path.name == "workers.py" else set()
+    )  # a worker whose parent is gone tells nobody
+    assert names & {"print", "sys.exit", "exit", "quit", "os._exit"} == allowed

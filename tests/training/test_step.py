@@ -68,7 +68,7 @@ def gradients(module):
 @pytest.mark.parametrize("tasks", [("colour",), ("colour", "class")])
 def test_one_shared_pass_gives_the_gradients_of_two(setting, gan_loss, tasks):
     config, engine, players, batch = setting(
-        tasks=tasks, colour__gan_loss=gan_loss, colour__adversarial_weight=20.0
+        tasks__names=tasks, colour__gan_loss=gan_loss, colour__adversarial_weight=20.0
     )
     expected = plain_gradients(config, players, batch)
     train_step(engine, players, batch, config)
@@ -109,7 +109,7 @@ def test_duel_leaves_no_gradient_in_the_model(setting):
 
 @pytest.mark.parametrize("tasks", [("colour",), ("class",), ("colour", "class")])
 def test_losses_are_those_of_the_tasks(setting, tasks):
-    config, engine, players, batch = setting(tasks=tasks)
+    config, engine, players, batch = setting(tasks__names=tasks)
     losses = train_step(engine, players, batch, config)
     assert set(losses) == set().union(*(NAMES[(task,)] for task in tasks))
     assert all(value.ndim == 0 and value.isfinite() for value in losses.values())
