@@ -1,6 +1,7 @@
 """The answers say what the numbers carry, first of all when that is nothing."""
 
 import dataclasses
+import html
 import re
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from knowhue.report.answers import answer
 from knowhue.report.chance import image_scores
 from knowhue.report.compute import equal_pictures_rows
 from knowhue.report.forest import forest_table
+from knowhue.report.negative_transfer import seed_transfer_rows
+from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
 from knowhue.report.results import results_table
 from knowhue.report.tables import score_tables
@@ -118,8 +121,8 @@ def test_without_scores_of_single_images_every_sentence_is_about_these_alone(
         path.unlink()
     for question in ("colour", "class"):
         found = ask(tmp_path, question)
-        assert "on these test images" in found.headline.lower()
-        assert "on these test images" in found.detail
+        assert "on these validation images" in found.headline.lower()
+        assert "on these 150 validation images" in found.detail
         assert "Multi-task training" not in found.sentence
         assert "method" not in found.sentence
         assert "over seeds and images" not in found.sentence
@@ -174,7 +177,7 @@ def test_a_diverged_seed_stays_in_with_the_declared_score(tmp_path: Path):
         "Diverged, and given the score of “gray” as declared: multi-task seed 3."
     )
     assert found.verdict == "inconclusive"
-    assert "on these test images" in found.headline
+    assert "on these validation images" in found.headline
     assert found.multi == pytest.approx(whole.multi + (15.6 - 11.0) / 8, abs=0.05)
 
 
@@ -255,7 +258,7 @@ def test_an_interval_over_images_needs_every_score_and_enough_images(one_seed: P
     few = _run([{"index": index, "label": "a", "correct": 1.0} for index in range(15)])
     same = image_scores([(few, few)], "balanced_accuracy")
     assert same.over_images(0.95) is None
-    assert same.too_few.startswith("too few test images for an interval (15")
+    assert same.too_few.startswith("too few images for an interval (15")
 
 
 def test_classifiers_that_agree_on_every_image_have_an_interval_with_a_width():
@@ -291,3 +294,57 @@ def _spread_images(run: Path, by: float) -> None:
     for number, row in enumerate(rows):
         row[place] = str(float(row[place]) + by * (-1) ** number)
     (run / "per_image.csv").write_text("\n".join([lines[0], *map(",".join, rows)]), encoding="utf-8")
+
+
+def test_a_bound_that_excludes_zero_is_never_rounded_to_it(tmp_path: Path):
+    write_study(tmp_path, seeds=EIGHT, gain=-0.003, noise=0.0002)
+    for path in tmp_path.rglob("per_image.csv"):
+        path.unlink()
+    study = read_study(tmp_path)
+    found = answer(study, "colour")
+    assert found.verdict == "hurts, by less than what matters"
+    assert "The 95 % interval over seeds is +0.003 to +0.003 CIELAB units" in found.detail
+    assert "0.003 CIELAB units more" in found.detail
+    assert "At 97.5 % it is +0.003 to +0.003 CIELAB units" in found.evidence
+    assert "+0.00 " not in found.sentence
+    (row,) = (row for row in score_tables(study)["colour"]["rows"] if row["standing"] == "primary")
+    assert (row["difference"], row["interval"]) == ("+0.003", "+0.003 to +0.003 (95 %†)")
+    assert equal_pictures_rows(study)[1][4:6] == ["+0.003", "+0.003 to +0.003 (95 %†)"]
+
+
+def test_a_model_that_learnt_less_than_what_matters_is_told_to_train_longer_before_the_verdict(
+    tmp_path: Path,
+):
+    write_study(tmp_path, seeds=EIGHT, baselines=BASELINES | {"median_colour": {"ab_l1": 12.04}}, noise=0.0)
+    found = ask(tmp_path, "colour")
+    said = (
+        "The single-task model gains only 0.04 CIELAB units over median colour, less than the smallest effect of "
+        "interest (0.25 CIELAB units): train longer before reading this."
+    )
+    assert found.sentence.startswith(f"{said} {found.headline}")
+    assert "train longer" not in ask(tmp_path, "class").sentence
+    page = html.unescape(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert page.index(said) < page.index(f">{found.headline}<")
+
+
+def test_levels_images_effect_and_ties_are_explained_where_they_stand(tmp_path: Path):
+    write_study(tmp_path, seeds=EIGHT, gain=0.0, noise=0.0)
+    for seed in EIGHT:
+        for arm in ("multi", "colour"):
+            value = 11.9 if (arm, seed) == ("multi", 3) else 12.0
+            change(
+                run_of(tmp_path, arm, seed) / "scores.json",
+                lambda each, v=value: each["metrics"].update(ab_l1=v),
+            )
+    study = read_study(tmp_path)
+    found = answer(study, "colour")
+    assert "better in 1 of 8 seeds, tied in 7 " in found.evidence
+    assert (
+        "(97.5 % decides whether there is a difference, 95 % whether it is less than what matters)"
+        in found.evidence
+    )
+    assert "Effect size d_z (mean difference over its standard deviation between seeds) −0." in found.evidence
+    assert ", on the 150 validation images, the multi-task model" in found.detail
+    assert found.images == "the 150 validation images"
+    worst, best = seed_transfer_rows(study)[1][6:]
+    assert (worst, best) == ("0.00 (seed 0, tied with 6 more)", "−0.10 (seed 3)")

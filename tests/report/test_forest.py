@@ -183,5 +183,5 @@ def test_every_arm_of_ours_with_both_tasks_has_a_name_in_words():
 
 def test_numbers_have_the_digits_of_the_smallest_effect():
     share = Measure("", "%", "percentage points", 100, 1)
-    assert (share.signed(-0.0123), share.signed(0.0001), share.signed(-0.0001)) == ("−1.2", "0.0", "0.0")
+    assert (share.signed(-0.0123), share.signed(0.0001), share.signed(-0.0001)) == ("−1.2", "+0.01", "−0.01")
     assert not re.search("-", share.signed(-0.5))

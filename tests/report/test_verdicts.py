@@ -127,7 +127,7 @@ def test_no_interval_is_given_of_too_few_images():
     found = verdicts(study(d.mean(axis=1).tolist(), [0.1] * 10, images=d))["colour"]
     assert found.word == Word.INCONCLUSIVE
     assert found.quoted.interval is None
-    assert found.quoted.why_not == "too few test images for an interval (19; 20 are needed)"
+    assert found.quoted.why_not == "too few images for an interval (19; 20 are needed)"
 
 
 @pytest.mark.parametrize(

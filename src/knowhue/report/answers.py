@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from knowhue.report.chance import Bounds
 from knowhue.report.contrasts import Contrast, questions, score
 from knowhue.report.differences import Measure, measure
-from knowhue.report.headroom import headroom
+from knowhue.report.headroom import ORACLE, headroom, headrooms
 from knowhue.report.records import Study, plural, spaced
 from knowhue.report.verdicts import Judged, beaten, levels, verdicts
 from knowhue.statistics.paired import Interval
@@ -40,6 +40,8 @@ class Answer:
     multi: float | None = None
     interval: Interval | None = None
     """The one that is quoted."""
+    images: str = ""
+    """How many images of which split the numbers are of."""
 
     @property
     def sentence(self) -> str:
@@ -61,14 +63,13 @@ _LEVELS = {
     "accuracy": "is right for {} % of the images",
 }
 _MORE = {"ab_l1": ("less", "more"), "balanced_accuracy": ("fewer", "more"), "accuracy": ("fewer", "more")}
-HERE = "on these test images"
 
 
 def answer(study: Study, question: str, judged: Mapping[str, Judged] | None = None) -> Answer:
     """Answer one of the questions that the study asks.
 
     The estimate is the mean over seeds of multi-task minus single-task, paired by seed; `report.verdicts` says what
-    may be said of it. Without scores of single images every sentence is about these test images alone.
+    may be said of it. Without scores of single images every sentence is about these images alone.
 
     Args:
         study: the study, in any state.
@@ -76,7 +77,8 @@ def answer(study: Study, question: str, judged: Mapping[str, Judged] | None = No
         judged: the `verdicts` of this study, if at hand.
     """
     asks = WORDINGS[question].question
-    caveat = " ".join(filter(None, (_beaten_by_baseline(study, question), _lost(study, question))))
+    before = (_beaten_by_baseline(study, question), _gains_little(study, question), _lost(study, question))
+    caveat = " ".join(filter(None, before))
     verdict = (judged or verdicts(study))[question]
     found = verdict.found
     if found is None or verdict.quoted is None:
@@ -86,12 +88,13 @@ def answer(study: Study, question: str, judged: Mapping[str, Judged] | None = No
     return Answer(
         asks,
         verdict.word.value,
-        "No verdict: a tuning study" if study.is_tuning else _headline(WORDINGS[question], verdict),
+        "No verdict: a tuning study" if study.is_tuning else _headline(study, WORDINGS[question], verdict),
         _detail(study, question, said, verdict),
         caveat,
         evidence(study, question, said, verdict) if settled else "",
         *found.levels,
         verdict.quoted.interval,
+        _these_images(study, found),
     )
 
 
@@ -102,17 +105,20 @@ def evidence(study: Study, question: str, said: Measure, verdict: Judged) -> str
     assert verdict.outer is not None
     assert verdict.inner is not None
     other = verdict.inner if verdict.quoted == verdict.outer else verdict.outer
+    outer, inner = 100 * verdict.outer.level, 100 * verdict.inner.level
+    size = "Effect size d_z (mean difference over its standard deviation between seeds)"
     effect = (
-        f"d_z = {found.effect:.2f}".replace("-", "−") if found.effect is not None else "d_z has no spread"
+        f"{size} {found.effect:.2f}".replace("-", "−") if found.effect is not None else f"{size}: no spread"
     )
+    tied = f", tied in {found.ties}" if found.ties else ""
     low, high = found.wins.interval
     count = len(questions(study))
     shared = f"alpha shared out among {count} questions" if count > 1 else "alpha of the one question"
     return " ".join((
-                    f"At {100 * other.level:g} % it is {_ends(said, other)}; smallest effect of interest "
-            f"{said.amount(asked.sesoi)}.",
+        f"At {100 * other.level:g} % it is {_ends(said, other)} ({outer:g} % decides whether there is a difference, "
+        f"{inner:g} % whether it is less than what matters); smallest effect of interest {said.amount(asked.sesoi)}.",
         f"Exact sign-flip p {p_words(found.p)}, against {verdict.alpha:g} ({shared}).",
-        f"{effect}; better in {found.wins.count} of {found.wins.of} seeds "
+        f"{effect}; better in {found.wins.count} of {found.wins.of} seeds{tied} "
         f"({100 * low:.0f} to {100 * high:.0f} %, Wilson).",
         *headroom(study, question),
     ))  # fmt: skip
@@ -127,10 +133,10 @@ def p_words(p: float) -> str:
     return "below .001" if p < 0.0005 else f"= {p:.3f}".replace("0.", ".")
 
 
-def _headline(words: Wording, verdict: Judged) -> str:
+def _headline(study: Study, words: Wording, verdict: Judged) -> str:
     found, word = verdict.found, verdict.word
     assert found is not None
-    here = "" if found.speaks_for_the_method else f" {HERE}"
+    here = "" if found.speaks_for_the_method else f" on these {study.split} images"
     limits = {
         "ceiling": "both arms are at the ceiling",
         "floor": "neither arm is better than a trivial baseline",
@@ -139,20 +145,20 @@ def _headline(words: Wording, verdict: Judged) -> str:
         Word.NO_VERDICT: f"No verdict yet{here}",
         Word.CANNOT_TELL: f"Cannot tell{here}: {limits.get(verdict.limit, '')}",
         Word.INCONCLUSIVE: f"Inconclusive{here} ({_what_would_tell(verdict)})",
-        Word.EQUIVALENT: f"On these test images the arms differ {words.doing} by less than what matters"
+        Word.EQUIVALENT: f"{here[1:].capitalize()} the arms differ {words.doing} by less than what matters"
         if here
         else f"Multi-task training makes no difference that matters to {words.does}",
     }
-    return fixed.get(word) or _claim(words, word, bool(here))
+    return fixed.get(word) or _claim(words, word, here[1:])
 
 
-def _claim(words: Wording, word: Word, here: bool) -> str:
-    """Say that it helps or hurts: of the method, or of the models on these test images."""
+def _claim(words: Wording, word: Word, here: str) -> str:
+    """Say that it helps or hurts: of the method, or of the models on these images."""
     how = word.value[len(word.direction) :]
     if not here:
         return f"Multi-task training {word.direction} {words.does}{how}"
     side = {"helps": "better", "hurts": "worse"}[word.direction]
-    return f"On these test images the multi-task models are {side} {words.doing}{how}"
+    return f"{here.capitalize()} the multi-task models are {side} {words.doing}{how}"
 
 
 def _what_would_tell(verdict: Judged) -> str:
@@ -175,22 +181,21 @@ def _detail(study: Study, question: str, said: Measure, verdict: Judged) -> str:
     assert found is not None
     assert verdict.quoted is not None
     seeds = plural(len(found.seeds), "seed")
-    few = f"with {seeds} (a claim needs at least {fewest_seeds(verdict.alpha)}, all of them finished),"
+    few = f"with {seeds} (a claim needs at least {fewest_seeds(verdict.alpha)}, all of them finished)"
     opening = few if verdict.word == Word.NO_VERDICT and not study.is_tuning else f"over {seeds}"
-    if not found.speaks_for_the_method:
-        opening = f"{HERE}, {opening}"
+    opening += f", on {_these_images(study, found)},"
     single, multi = found.levels
     level = _LEVELS.get(metric, f"has {said.title} {{}}{said.unit and ' ' + said.unit}")
     gap = _gap(metric, said, found)
     return (
         f"{opening} the multi-task model {level.format(said.level(multi))} and the single-task model "
-        f"{level.format(said.level(single))}: {gap}. {_interval_words(said, verdict.quoted)}"
+        f"{level.format(said.level(single))}: {gap}. {_interval_words(study, said, verdict.quoted)}"
     )
 
 
 def _gap(metric: str, said: Measure, found: Contrast) -> str:
     """The one place where a difference of levels becomes words."""
-    if not said.level(abs(found.estimate)).strip("0."):
+    if not said.signed(found.estimate).strip("0."):
         return "the same to the last digit shown"
     share = (
         f" ({100 * abs(found.estimate / found.levels[0]):.1f} %)"
@@ -202,13 +207,25 @@ def _gap(metric: str, said: Measure, found: Contrast) -> str:
     )
 
 
-def _interval_words(said: Measure, quoted: Bounds) -> str:
+def _these_images(study: Study, found: Contrast) -> str:
+    """Return how many images of which split a difference is of; `these` where it speaks of no others."""
+    count = found.images.differences.shape[1] if found.images is not None else _scored(study, found)
+    return f"{'the' if found.speaks_for_the_method else 'these'} {f'{count} ' if count else ''}{study.split} images"
+
+
+def _scored(study: Study, found: Contrast) -> int | None:
+    """Return how many images the runs of a contrast say that they were scored on."""
+    counts = (run.scores.get("pictures") for arm in found.arms for run in study.finished(arm))
+    return next(filter(None, counts), None)
+
+
+def _interval_words(study: Study, said: Measure, quoted: Bounds) -> str:
     """Quote an interval, and say how far it speaks."""
     if quoted.interval is None:
         return f"No interval: {quoted.why_not}."
     how_far = {
         "images": ", which speaks for these trained models, not for the method",
-        "seeds": ", which speaks for these test images alone",
+        "seeds": f", which speaks for these {study.split} images alone",
     }.get(quoted.over, "")
     return f"The {quoted.title} is {_ends(said, quoted)}{how_far}."
 
@@ -217,7 +234,7 @@ def _ends(said: Measure, bounds: Bounds) -> str:
     """An interval as signed text with its unit."""
     if bounds.interval is None:
         return f"not given ({bounds.why_not})"
-    return f"{' to '.join(map(said.signed, bounds.interval))} {said.difference_unit}".strip()
+    return f"{said.ends(bounds.interval)} {said.difference_unit}".strip()
 
 
 def _beaten_by_baseline(study: Study, question: str) -> str:
@@ -233,6 +250,19 @@ def _beaten_by_baseline(study: Study, question: str) -> str:
         f"“{spaced(name)}” {said.level(study.baselines[name][asked.metric] or 0)}" for name in floors
     )
     return f"Not better than a trivial baseline: {names} ({values} {said.unit}).".replace(" )", ")")
+
+
+def _gains_little(study: Study, question: str) -> str:
+    """Say first where the model has learnt so little that no difference that matters could be found."""
+    asked = questions(study)[question]
+    said = measure(study, asked)
+    gains = {row.name: row.gain for row in headrooms(study, question) if row.name != ORACLE}
+    return " ".join(
+        f"The single-task model gains only {said.amount(gain)} over {spaced(name)}, less than the smallest effect of "
+        f"interest ({said.amount(asked.sesoi)}): train longer before reading this."
+        for name, gain in gains.items()
+        if 0 < gain < asked.sesoi
+    )
 
 
 _STATES = {"running": "not finished", "missing": "not started", "unpaired": "its block is not compared"}

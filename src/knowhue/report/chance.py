@@ -71,9 +71,9 @@ class Scores(NamedTuple):
         """Why these are too few images to speak of others; empty where they are not."""
         count = self.differences.shape[1]
         if count < FEWEST_IMAGES:
-            return f"too few test images for an interval ({count}; {FEWEST_IMAGES} are needed)"
+            return f"too few images for an interval ({count}; {FEWEST_IMAGES} are needed)"
         counts = [count] if self.groups is None else np.bincount(self.groups).tolist()
-        return "too few test images of a class for an interval (2 are needed)" if min(counts) < 2 else ""
+        return "too few images of a class for an interval (2 are needed)" if min(counts) < 2 else ""
 
     def crossed(self) -> Crossed | None:
         """Taken apart into seeds, images and residual; None of one seed or of too few images."""

@@ -139,6 +139,11 @@ class Contrast:
         """Seeds in which after is better."""
         return wins(self.differences, self.lower_is_better)
 
+    @property
+    def ties(self) -> int:
+        """Seeds in which both are the same."""
+        return int(np.count_nonzero(self.differences == 0))
+
     def hurt(self, margin: float) -> Wins:
         """Seeds in which after is worse by more than `margin`: negative transfer."""
         return sided_share(self.differences, margin, self.lower_is_better)

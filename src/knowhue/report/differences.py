@@ -12,6 +12,7 @@ from knowhue.plan import Question
 from knowhue.report.contrasts import Contrast
 from knowhue.report.palette import INK, MULTI, MUTED, RULE, SHADE, SMALL, TEXT
 from knowhue.report.records import Study, spaced
+from knowhue.report.signs import signed, unsigned
 from knowhue.statistics.paired import Interval
 
 if TYPE_CHECKING:
@@ -42,12 +43,15 @@ class Measure(NamedTuple):
 
     def amount(self, value: float) -> str:
         """Return a difference without its sign, with its unit."""
-        return f"{self.level(value)} {self.difference_unit}".strip()
+        return f"{unsigned(self.scale * value, self.places)} {self.difference_unit}".strip()
 
     def signed(self, value: float) -> str:
         """Return a difference as text."""
-        text = f"{self.scale * value:+.{self.places}f}".replace("-", "−")
-        return text if text.strip("+−0.") else text[1:]
+        return signed([self.scale * value], self.places)[0]
+
+    def ends(self, interval: Interval) -> str:
+        """Return the ends of an interval of a difference as text; none that excludes 0 is rounded to 0."""
+        return " to ".join(signed([self.scale * end for end in interval], self.places))
 
 
 def measure(study: Study, asked: Question) -> Measure:

@@ -170,7 +170,7 @@ def _line(ax: "Axes", row: Row, said: Measure, height: float, planned: int, leve
 def _numbers(found: Contrast, said: Measure, planned: int, level: float) -> str:
     """Return difference and interval as text, with the seeds where they are fewer than planned."""
     bounds = found.bounds(level)
-    ends = " to ".join(said.signed(end) for end in bounds.interval or ())
+    ends = said.ends(bounds.interval) if bounds.interval else ""
     none = "one seed" if len(found.seeds) < 2 else "no interval"
     seeds = f", {len(found.seeds)} of {planned} seeds" if len(found.seeds) < planned else ""
     return f"{said.signed(found.estimate)} ({ends or none}{seeds})"

@@ -57,9 +57,7 @@ def headroom(study: Study, question: str) -> list[str]:
             sentences.append(f"The smallest effect of interest is {share} {gain}.")
             continue
         ends = row.bounds and row.bounds.interval
-        interval = (
-            f", {row.bounds.title} {' to '.join(map(said.signed, ends))}" if ends and row.bounds else ""
-        )
+        interval = f", {row.bounds.title} {said.ends(ends)}" if ends and row.bounds else ""
         if row.gain < asked.sesoi:
             sentences.append(
                 f"Even the arm that is given the true class is better than single-task by no more than what matters "

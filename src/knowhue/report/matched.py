@@ -7,7 +7,7 @@ import numpy as np
 
 from knowhue.plan import Question
 from knowhue.report.records import Run, Study, spaced
-from knowhue.report.tables import MISSING, difference
+from knowhue.report.tables import MISSING, ends_text
 from knowhue.statistics.paired import Interval, t_interval
 
 QUESTION_LABELS = {"colour": "Colouring", "class": "Classification"}
@@ -66,4 +66,4 @@ def interval_text(level: float | None, interval: Interval | None, unit: str = ""
     """
     if level is None or interval is None:
         return MISSING
-    return " to ".join(difference(level, level + end, unit) for end in interval)
+    return ends_text(level, interval, unit)

@@ -29,7 +29,8 @@ LEVEL = 0.05
 class SeedTransfer(NamedTuple):
     """How many seeds of a question are worse by more than `sesoi`, and the extreme ones.
 
-    `level` is single-task's mean; `worst` and `best` are differences, multi minus single, in the metric's unit.
+    `level` is single-task's mean; `worst` and `best` are differences, multi minus single, in the metric's unit, of the
+    first such seed; `worst_tied` and `best_tied` count the others that have exactly the same.
     """
 
     question: str
@@ -41,6 +42,8 @@ class SeedTransfer(NamedTuple):
     worst: float
     best_seed: int
     best: float
+    worst_tied: int
+    best_tied: int
 
 
 class ClassTransfer(NamedTuple):
@@ -140,8 +143,9 @@ def seed_transfer_rows(study: Study) -> Table:
         if (row := found.get(name)) is None:
             rows.append([*cells, *[MISSING] * 5])
             continue
-        ends = [f"{difference(row.level, row.level + gap, unit)} (seed {seed})"
-                for gap, seed in ((row.worst, row.worst_seed), (row.best, row.best_seed))]  # fmt: skip
+        ends = [f"{difference(row.level, row.level + gap, unit)} (seed {seed}{f', tied with {tied} more' * bool(tied)})"
+                for gap, seed, tied in ((row.worst, row.worst_seed, row.worst_tied),
+                                        (row.best, row.best_seed, row.best_tied))]  # fmt: skip
         low, high = (number(end, "share") for end in row.hurt.interval)
         count = f"{row.hurt.count} of {row.hurt.of}"
         rows.append([*cells, count, number(row.hurt.share, "share"), f"{low} to {high}", *ends])
@@ -182,7 +186,10 @@ def _seeds(name: str, asked: Question, found: Contrast) -> SeedTransfer:
     worst = int(np.argmax(gaps if found.lower_is_better else -gaps))
     best = int(np.argmin(gaps if found.lower_is_better else -gaps))
     ends = (found.seeds[worst], float(gaps[worst]), found.seeds[best], float(gaps[best]))
-    return SeedTransfer(name, asked.metric, asked.sesoi, found.levels[0], found.hurt(asked.sesoi), *ends)
+    tied = [int(np.count_nonzero(gaps == gaps[place])) - 1 for place in (worst, best)]
+    return SeedTransfer(
+        name, asked.metric, asked.sesoi, found.levels[0], found.hurt(asked.sesoi), *ends, *tied
+    )
 
 
 def _class_pairs(study: Study, asked: Question, label: str, score: str) -> dict[int, tuple[float, float]]:

@@ -12,8 +12,10 @@ from knowhue.report.contrasts import Contrast, contrast, questions
 from knowhue.report.records import Row, Study, Table, mean, spaced
 from knowhue.report.results import timing
 from knowhue.report.secondary import Secondary, metric_names, secondaries
+from knowhue.report.signs import signed
 from knowhue.report.taught import arm_label, sides
 from knowhue.report.verdicts import verdicts
+from knowhue.statistics.paired import Interval
 
 MISSING = "–"
 BASELINE_LABELS = {"real": "other real pictures"}
@@ -47,14 +49,29 @@ def difference(single: float | None, multi: float | None, unit: str = "") -> str
     """
     if single is None or multi is None:
         return MISSING
-    text = _fixed(multi - single, unit, single)
-    rounds_to_zero = not text.strip("−0.")
-    return text.removeprefix("−") if rounds_to_zero else text if text[0] == "−" else f"+{text}"
+    return _signed([multi - single], unit, single)[0]
+
+
+def ends_text(level: float, interval: Interval, unit: str = "") -> str:
+    """Return an interval of a difference, with at least as many places as the level that it is a difference from.
+
+    >>> ends_text(0.8, (-0.01, 0.02), "share"), ends_text(12.0, (0.002, 0.03))
+    ('−1.0 to +2.0', '+0.002 to +0.030')
+    """
+    return " to ".join(_signed(interval, unit, level))
+
+
+def _signed(values: Sequence[float], unit: str, like: float) -> list[str]:
+    scale = 100 if unit == "share" else 1
+    return signed([scale * value for value in values], _places(unit, like))
+
+
+def _places(unit: str, like: float) -> int:
+    return 1 if unit == "share" else 3 if abs(like) < 1.5 else 2 if abs(like) < 100 else 1
 
 
 def _fixed(value: float, unit: str, like: float) -> str:
-    places = 1 if unit == "share" else 3 if abs(like) < 1.5 else 2 if abs(like) < 100 else 1
-    return f"{100 * value if unit == 'share' else value:.{places}f}".replace("-", "−")
+    return f"{100 * value if unit == 'share' else value:.{_places(unit, like)}f}".replace("-", "−")
 
 
 def class_table(study: Study) -> Table:
@@ -190,8 +207,7 @@ def bounds_text(found: Contrast, bounds: Bounds | None, unit: str = "") -> str:
     """Return an interval with its level, `†` where it is not over seeds and images; a dash without one."""
     if bounds is None or bounds.interval is None:
         return MISSING
-    level = found.levels[0]
-    ends = " to ".join(difference(level, level + end, unit) for end in bounds.interval)
+    ends = ends_text(found.levels[0], bounds.interval, unit)
     return f"{ends} ({100 * bounds.level:g} %{'' if bounds.over == 'seeds and images' else '†'})"
 
 

@@ -183,9 +183,7 @@ def _intervals(ax: "Axes", bounds: tuple[Bounds, Bounds], said: Measure, mean: f
     outer, inner = bounds
     ax.plot(mean, _ROWS[1], "o", color=INK, markersize=7, zorder=4, label="estimate")
     if outer.interval is None:
-        few = next(
-            (word for word in ("one seed", "few seeds", "few test images") if word in outer.why_not), ""
-        )
+        few = next((word for word in ("one seed", "few seeds", "few images") if word in outer.why_not), "")
         return {_ROWS[1]: f"no interval:\n{few.replace('few', 'too few')}"}
     for width, height, each in ((3.6, _ROWS[1], outer), (1.2, _ROWS[0], inner)):
         if each.interval is not None:

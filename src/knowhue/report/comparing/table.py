@@ -6,7 +6,7 @@ from knowhue.report.chance import Bounds
 from knowhue.report.comparing.reading import Comparison
 from knowhue.report.comparing.summary import Score, cost, metrics, scores, verdict
 from knowhue.report.contrasts import Contrast
-from knowhue.report.tables import MISSING, difference, number
+from knowhue.report.tables import MISSING, difference, ends_text, number
 
 _HEADS = {
     "ab_l1": "a*b* error ↓",
@@ -107,7 +107,7 @@ def _between(found: Contrast, bounds: Bounds, mean: float | None, unit: str) -> 
     signed = difference(like, like + found.estimate, unit)
     if bounds.interval is None:
         return f"{signed} (no interval)"
-    ends = " to ".join(difference(like, like + end, unit) for end in bounds.interval)
+    ends = ends_text(like, bounds.interval, unit)
     return f"{signed} ({ends}){'' if bounds.over == 'seeds and images' else '†'}"
 
 
