@@ -48,10 +48,8 @@ def test_the_second_process_is_told_who_where_and_since_when(held):
     with pytest.raises(RunError) as refused:
         enter(folder)
     text = str(refused.value)
-    assert re.search(
-        rf"out` is in use by \S+@\S+, process {process.pid}, since \d{{4}}-\d\d-\d\d \d\d:", text
-    )
-    assert "(study: '-c " in text
+    assert re.search(rf"out` is in use by \S+@\S+, process {process.pid}, since \d\d:\d\d UTC \(", text)
+    assert "(study: '-c ...')" in text
     assert text.endswith("Wait for that to end, or name another folder or file.")
     assert "\n" not in text
 

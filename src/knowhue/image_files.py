@@ -1,6 +1,7 @@
 """Which files of a folder are images: one rule for what is trained on and for what is coloured."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,8 @@ _SYSTEM_NAMES = frozenset({
 
 UNREADABLE = "unreadable folder"
 CIRCLE = "a link to a folder that it lies in"
+AGAIN = "a link to a folder that is here already"
+NO_IMAGE = "no image by its name"
 
 
 class Found(NamedTuple):
@@ -79,7 +82,7 @@ def walk(root: Path, suffixes: Collection[str] = SUFFIXES, avoid: Path | None = 
             continue
         if identity in entered:
             if identity not in silent:
-                yield Found(folder, "a link to a folder that is here already")
+                yield Found(folder, AGAIN)
             continue
         entered.add(identity)
         inner = []
@@ -94,10 +97,31 @@ def walk(root: Path, suffixes: Collection[str] = SUFFIXES, avoid: Path | None = 
             elif entry.is_dir():
                 inner.append(entry)
             elif entry.suffix.lower() not in suffixes:
-                yield Found(entry, f"no image by its name ({entry.suffix or 'no suffix'})")
+                yield Found(entry, f"{NO_IMAGE} ({entry.suffix or 'no suffix'})")
             else:
                 yield Found(entry)
         folders += reversed(inner)
+
+
+def dangling(link: Path) -> str:
+    """What a link whose file is not there is called."""
+    return f"a link to nothing ({link.readlink()} is not there)"
+
+
+def left_out_sentence(found: Iterable[Found]) -> str:
+    """How many entries are not looked at, by why; nothing if none.
+
+    >>> left_out_sentence([Found(Path(".a"), "hidden"), Found(Path("b.txt"), "no image by its name (.txt)")])
+    '2 files left out (1 hidden, 1 no images)'
+    """
+    words = {NO_IMAGE: "no images", CIRCLE: "links to folders above", AGAIN: "links to folders here already"}
+    reasons = (each.skipped.split(" (")[0] for each in found if each.skipped)
+    counts = Counter(words.get(reason, reason) for reason in reasons)
+    if not counts:
+        return ""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+    total = counts.total()
+    return f"{total} file{'s' * (total != 1)} left out ({kinds})"
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -22,14 +22,13 @@ import errno
 import getpass
 import json
 import os
-import shlex
 import socket
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -71,7 +70,6 @@ REPORT_LOCK = ".report.lock"
 """Of the report alone, which may be made while its study runs."""
 REPORT_S = 60.0
 _WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
-_LONGEST_COMMAND = 200
 
 
 @contextmanager
@@ -149,18 +147,41 @@ def _sign(what: str, descriptor: int) -> None:
         "user": user,
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "since": datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
-        "command": shlex.join(sys.argv)[:_LONGEST_COMMAND],
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": _short_command(sys.argv),
     }
     os.ftruncate(descriptor, 0)
     os.write(descriptor, json.dumps(holder).encode())
+
+
+def _short_command(arguments: Sequence[str]) -> str:
+    """Program and subcommand: paths would only be cut.
+
+    >>> _short_command(["/usr/bin/knowhue", "study", "a/b"]), _short_command(["x/knowhue/__main__.py", "serve"])
+    ('knowhue study ...', 'knowhue serve')
+    """
+    program = os.path.basename(arguments[0])
+    said = ["knowhue" if program == "__main__.py" else program]
+    said += [each for each in arguments[1:2] if each.isalpha()]
+    return " ".join([*said, *["..."] * (len(arguments) > len(said))])
+
+
+def _told_time(since: datetime, now: datetime) -> str:
+    """Hours and minutes, with the day where it is another.
+
+    >>> _told_time(datetime(2026, 1, 2, 4, 41, tzinfo=UTC), datetime(2026, 1, 2, 9, tzinfo=UTC))
+    '04:41 UTC'
+    """
+    return f"{since:%H:%M} UTC" if since.date() == now.date() else f"{since:%Y-%m-%d %H:%M} UTC"
 
 
 def _holder(path: Path) -> str:
     """Who holds a lock, as far as it can be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        who = f"{found['user']}@{found['host']}, process {found['pid']}, since {found['since']}"
+        now = datetime.now(UTC)
+        since = _told_time(datetime.fromisoformat(found["since"]).astimezone(UTC), now)
+        who = f"{found['user']}@{found['host']}, process {found['pid']}, since {since}"
         return f" by {who} ({found['what']}: {found['command']!a})"
     except (OSError, ValueError, TypeError, KeyError):
         return " by another process"

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from knowhue.apps.progress import Plain
+from knowhue.apps.progress import Plain, Stage
 
 
 @pytest.fixture
@@ -38,3 +38,38 @@ def test_what_is_left_goes_with_the_rate(told):
 
 def test_nothing_is_promised_of_a_film_of_unknown_length(told):
     assert told(film(1, 0, 2.0, None))[0].endswith("colouring  1 frames, 2.0 a second")
+
+
+def folder(done, per_second, seconds_left):
+    counts = {"done": done, "total": 100, "per_second": per_second}
+    return {"stage": "folder", "failed": 0, "seconds_left": seconds_left, **counts}
+
+
+def test_a_resumed_folder_is_titled_and_promises_nothing_before_work(told):
+    lines = told(folder(6, 0.0, None), folder(7, 2.0, 46.5))
+    assert lines[0].endswith("colouring  6/100 pictures")
+    assert lines[1].endswith("colouring  7/100 pictures, 2.0 a second  about 46 s left")
+
+
+def train(step):
+    return {"stage": "train", "epoch": 1, "epochs": 1, "step": step, "steps": 100, "losses": {}}
+
+
+def test_what_is_left_is_told_by_what_this_process_did():
+    stream = io.StringIO()
+    plain = Plain(Console(file=stream, width=200))
+    plain(train(60))
+    plain._last = -1e9
+    plain._stage.began -= 10  # ten steps took ten seconds
+    plain(train(70))
+    assert stream.getvalue().rstrip().endswith("about 30 s left")
+
+
+def test_a_stage_begins_with_its_first_event_and_with_its_next_run():
+    stage = Stage()
+    run = {"stage": "run", "phase": "heads", "arm": "multi", "seed": 0}
+    events = [folder(6, 0, None), folder(7, 0, None), {"stage": "note", "text": "x"}, folder(8, 0, None)]
+    assert [stage.sees(event, 0.0) for event in events] == [True, False, False, False]
+    assert (stage.title, stage.done_before) == ("colouring", 6)
+    assert [stage.sees(event, 0.0) for event in (run, train(5), train(6), run)] == [True, False, False, True]
+    assert stage.title.startswith("multi, seed 0")

@@ -10,6 +10,10 @@ import pytest
 from PIL import Image
 from skimage.color import rgb2lab
 
+from knowhue.presets import arm_config, load_config
+from knowhue.runs import FORMAT
+from knowhue.storage import write_json
+
 CASES = {".jpg": 4.0, ".png": 0.5, ".tif": 0.5}  # JPEG adds its own error
 
 
@@ -168,6 +172,7 @@ def test_a_run_is_made_ready_in_words_that_fit_every_model(knowhue, photo, tmp_p
         "knowhue.inference.networks.opening.needs_deployment", lambda _: "runs/a/colour/seed-0"
     )
     monkeypatch.setattr("knowhue.training.deploy.deploy", lambda _: None)
+    monkeypatch.setattr("knowhue.training.deploy.require_deployable", lambda *_: None)
     code, _, err = knowhue("colorize", photo(), "-o", tmp_path / "c.png")
     assert code == 0
     assert "Making runs/a/colour/seed-0 ready for use, once." in err
@@ -194,3 +199,62 @@ def test_a_picture_unlike_the_training_pictures_gets_no_class_and_the_caveat_fir
 def test_gray_that_was_asked_for_is_not_called_a_failure(knowhue, photo, tmp_path):
     _, said, _ = knowhue("colorize", photo(), "-o", tmp_path / "c.png", "--saturation", "0")
     assert "nearly gray" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("study.yaml", b"arms: [multi]"), ("photo.bmp", b"none"), ("film.avi", b"none")]
+)
+def test_a_new_name_is_promised_only_of_what_was_recognised(knowhue, tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    code, _, err = knowhue("colorize", tmp_path / name)
+    assert code == 2
+    assert "is made" not in err
+    assert "Opening" not in err
+
+
+def test_a_new_name_is_said_of_a_picture_that_can_only_be_read(knowhue, photo):
+    _, _, err = knowhue("colorize", photo("photo.bmp"))
+    assert ".bmp can be read but not written: photo-colour.png is made" in err
+
+
+def test_what_is_wrong_with_the_input_is_said_before_a_model_is_opened(knowhue, photo, tmp_path):
+    album = tmp_path / "album"
+    album.mkdir()
+    for name in ("p1.gif", "p1.png"):
+        photo(name).rename(album / name)
+    for arguments in ([photo(), "--hint", "nonsense"], [photo(), "--hint", "900,1=red"], [album]):
+        code, _, err = knowhue("colorize", *arguments)
+        assert code == 2
+        assert len(err.splitlines()) == 1
+
+
+def test_a_folder_says_what_was_left_out_and_what_a_link_to_nothing_is(knowhue, photo, tmp_path):
+    album = tmp_path / "album"
+    album.mkdir()
+    photo("a.png").rename(album / "a.png")
+    for name in ("._a.png", ".hidden", "notes.txt", "a.svg"):
+        (album / name).touch()
+    (album / "above").symlink_to(tmp_path)
+    (album / "gone.png").symlink_to(tmp_path / "nowhere")
+    _, said, _ = knowhue("colorize", album, "-o", tmp_path / "out")
+    assert "note: 5 files left out (2 hidden, 1 links to folders above, 2 no images)" in said
+    assert "gone.png` should be a picture. Found a link to nothing" in said
+    code, _, err = knowhue("colorize", album / "gone.png")
+    assert (code, "a link to nothing" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arm", "said"), [("class", "should have a colour head"), ("oracle", "of an oracle")]
+)
+def test_a_run_that_cannot_colour_is_refused_before_it_is_made_ready(knowhue, photo, tmp_path, arm, said):
+    run = tmp_path / "study" / arm / "seed-0-1a2b3c4d"
+    run.mkdir(parents=True)
+    config = arm_config(load_config("demo"), arm).model_dump(mode="json", by_alias=True)
+    write_json(run / "config.json", {"format": FORMAT, **config})
+    write_json(run / "status.json", {"state": "finished"})
+    before = sorted(run.iterdir())
+    code, _, err = knowhue("colorize", photo(), "--model", run)
+    assert code == 2
+    assert said in err
+    assert "Making" not in err
+    assert sorted(run.iterdir()) == before

@@ -31,6 +31,8 @@ COUNTED = {
     "film": "frames",
 }
 """What is counted in stages that go from picture to picture."""
+MEASURED = ("train", *COUNTED)
+"""Stages of many events, each of which says how much is done."""
 
 
 @contextmanager
@@ -53,8 +55,8 @@ class Plain:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._title = ""
-        self._last = self._began = 0.0
+        self._stage = Stage()
+        self._last = 0.0
         self._ended = 0
         self._started = time.monotonic()
 
@@ -64,17 +66,16 @@ class Plain:
         if event["stage"] == "cells":
             self._tell_cells(event, now)
             return
-        if title(event):
-            self._title, self._began = title(event), now
+        begins = self._stage.sees(event, now)
         done, total = extent(event)
         if (
             event["stage"] == "note"
-            or title(event)
+            or begins
             or 0 < done == total
             or (total and now - self._last > PLAIN_SECONDS)
         ):
             self._last = now
-            self._print(f"{self._title}  {describe(event)}{self._left(event, now)}".rstrip(), now)
+            self._print(f"{self._stage.title}  {describe(event)}{self._left(event, now)}".rstrip(), now)
 
     def _tell_cells(self, event: Mapping[str, Any], now: float) -> None:
         """Say which cells have ended, whenever one does."""
@@ -88,12 +89,45 @@ class Plain:
         self._console.print(line, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
     def _left(self, event: Mapping[str, Any], now: float) -> str:
-        """How long the work at hand will still take: as the event says, else once a bit of it is done."""
+        """How long the work at hand will still take: as the event says, else once this process did a bit of it."""
         done, total = extent(event)
         seconds = event.get("seconds_left")
-        if seconds is None and 0.02 < done / max(total, 1) < 1:
-            seconds = (now - self._began) * (total - done) / done
+        here = done - self._stage.done_before
+        if seconds is None and here > 0 and done / max(total, 1) > 0.02:
+            seconds = (now - self._stage.began) * (total - done) / here
         return f"  about {duration(seconds)} left" if seconds and done < total else ""
+
+
+class Stage:
+    """The stage at hand: its title, and when and at what count this process began it.
+
+    What earlier runs had done counts as done, not as work of this process.
+
+    Attributes:
+        title: in words.
+        began: time of the first event, seconds.
+        done_before: what was done at the first event.
+    """
+
+    def __init__(self) -> None:
+        self.title = ""
+        self.began = 0.0
+        self.done_before = 0
+        self._name = ""
+        self._done = 0
+
+    def sees(self, event: Mapping[str, Any], now: float) -> bool:
+        """Whether a titled stage begins with this event."""
+        done, _ = extent(event)
+        new_title = title(event)
+        if not new_title and event["stage"] not in MEASURED:
+            return False
+        is_new = event["stage"] != self._name or done < self._done or event["stage"] not in MEASURED
+        if is_new:
+            self.title = new_title or self.title
+            self.began, self.done_before, self._name = now, done, event["stage"]
+        self._done = done
+        return is_new and bool(new_title)
 
 
 class Live:
@@ -103,7 +137,7 @@ class Live:
         self._bars = bars
         self._cells: TaskID | None = None
         self._now = bars.add_task("starting", total=None, losses="")
-        self._title = ""
+        self._stage = Stage()
         self._shown = 0.0
 
     def __call__(self, event: dict[str, Any]) -> None:
@@ -115,17 +149,23 @@ class Live:
             if self._cells is None:
                 self._cells = self._bars.add_task("arms x seeds", total=event["total"], losses="")
             self._bars.update(self._cells, completed=event["done"])
-        new_title = title(event)
-        if new_title:
-            self._title = new_title
-            self._bars.reset(self._now, total=None, description=new_title, losses="")
+        if self._stage.sees(event, time.monotonic()):
+            self._bars.reset(
+                self._now,
+                total=None,
+                completed=self._stage.done_before,  # so that the time left is told from this process's pace
+                description=self._stage.title,
+                losses="",
+            )
         done, total = extent(event)
         if event["stage"] == "note":
             self._bars.console.print(printable(describe(event)), markup=False, emoji=False)
         if total and (done == total or time.monotonic() - self._shown > LIVE_SECONDS):
             self._shown = time.monotonic()  # reading a loss waits for the device
             text = describe(event)
-            self._bars.update(self._now, description=self._title, total=total, completed=done, losses=text)
+            self._bars.update(
+                self._now, description=self._stage.title, total=total, completed=done, losses=text
+            )
 
 
 def duration(seconds: float) -> str:
@@ -150,14 +190,14 @@ def pace(per_second: float) -> str:
 
 
 def title(event: Mapping[str, Any]) -> str:
-    """What begins with this event, or nothing."""
+    """What the stage of this event is called; nothing for one within another."""
     match event["stage"]:
         case "run":
             what = "heads on the frozen base" if event["phase"] == "heads" else "fine-tuning everything"
             return f"{event['arm']}, seed {event['seed']}: {what}"
-        case "prepare" if event["done"] == 1:
+        case "prepare":
             return "preparing pictures"
-        case "folder" | "film" if event["done"] <= 1:
+        case "folder" | "film":
             return "colouring"
         case "report":
             return "writing the report"

@@ -9,8 +9,10 @@ import typer
 
 from knowhue.apps.terminal import say, say_json
 from knowhue.errors import ConfigError, PictureError
+from knowhue.image_files import SUFFIXES, dangling
 
 if TYPE_CHECKING:
+    from knowhue.config import Task
     from knowhue.inference.colorizer import Colorized, Colorizer, Wishes
 
 ModelOption = Annotated[
@@ -73,13 +75,17 @@ def colorize(
     if kind != "picture" and (uncertainty or hint):
         raise ConfigError(f"--uncertainty and --hint go with a single picture; {source} is a {kind}")
     out = _settle(kind, source, out, uncertainty, overwrite)
-    say(f"Opening the model {model} ...", err=True)
     from knowhue.inference.colorizer import Wishes
 
     wishes = Wishes((), saturation, uncertainty is not None, unknown_below)
     if kind == "picture":
         _picture(model, source, out, uncertainty, wishes, hint or [], json_, overwrite)
         return
+    if kind == "film":
+        from knowhue.inference.films.film import require_film
+
+        require_film(source)
+        _say_if_renamed(source, out)
     many = _folder if kind == "folder" else _film
     many(_colorizer(model), source, out, wishes, json_, overwrite, on_error)
 
@@ -123,29 +129,40 @@ def export(
         say(line)
 
 
-def load(model: str) -> "Colorizer":
-    """Open a model; a run is fitted for use the first time it is asked for."""
+def load(model: str, task: "Task | None" = None) -> "Colorizer":
+    """Open a model; a run is fitted for use the first time it is asked for, unless it cannot do the task."""
     from knowhue.inference.colorizer import Colorizer
 
-    _deploy_once(model)
+    _deploy_once(model, task)
     return Colorizer.load(model)
 
 
-def _deploy_once(model: str) -> None:
+def _deploy_once(model: str, task: "Task | None" = None) -> None:
     from knowhue.inference.networks.opening import needs_deployment
 
     run = needs_deployment(model)
     if run is not None:
-        from knowhue.training.deploy import deploy
+        from knowhue.training.deploy import deploy, require_deployable
 
+        require_deployable(run, task)
         say(f"Making {run} ready for use, once.", err=True)
         deploy(run)
 
 
 def _colorizer(model: str) -> "Colorizer":
-    colorizer = load(model)
+    say(f"Opening the model {model} ...", err=True)
+    colorizer = load(model, "colour")
     colorizer.require("colour")
     return colorizer
+
+
+def _say_if_renamed(source: Path, out: Path) -> None:
+    """Of a file that was recognised, that a format is read but not written; nobody named the output."""
+    from knowhue.inference.naming import writable_suffix
+
+    suffix = source.suffix
+    if writable_suffix(suffix) != suffix and out.suffix == writable_suffix(suffix):
+        say(f"{suffix or 'This'} can be read but not written: {out.name} is made", err=True)
 
 
 def _kind_of(source: Path) -> str:
@@ -159,6 +176,8 @@ def _kind_of(source: Path) -> str:
     try:
         mode = source.stat().st_mode
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and source.is_symlink():
+            raise PictureError(f"{source}: {dangling(source)}") from None
         raise PictureError(f"{source}: {(error.strerror or str(error)).lower()}") from None
     if stat.S_ISDIR(mode):
         return "folder"
@@ -175,6 +194,7 @@ def _settle(kind: str, source: Path, out: Path | None, uncertainty: Path | None,
     """
     from knowhue.inference.files.encoding import OUTPUT_SUFFIXES, kind_of
     from knowhue.inference.films.formats import VIDEO_SUFFIXES, codec_of
+    from knowhue.inference.folders.listing import list_folder
     from knowhue.inference.naming import default_folder, default_output, writable_suffix
     from knowhue.outputs import require_outputs
 
@@ -183,12 +203,11 @@ def _settle(kind: str, source: Path, out: Path | None, uncertainty: Path | None,
         if not out.is_dir() and (out.exists() or out.suffix.lower() in (*OUTPUT_SUFFIXES, *VIDEO_SUFFIXES)):
             raise ConfigError(f"{source} is a folder, so --out should be one; {out} names a file")
         require_outputs({"--out": out / "colorized.jsonl"}, overwrite=True)
+        list_folder(source, out, SUFFIXES, writable_suffix)  # whose clashes are told at once
         return out
     target = out or default_output(source)
     if out is not None and out.is_dir():
         target = out / source.with_suffix(writable_suffix(source.suffix)).name
-    if target != out and target.suffix != source.suffix:
-        say(f"{source.suffix or 'This'} can be read but not written: {target.name} is made", err=True)
     (codec_of(target) if kind == "film" else kind_of(target.suffix))  # raise for what cannot be written
     outputs = {"--out": target}
     if uncertainty is not None:
@@ -214,6 +233,7 @@ def _picture(
     from knowhue.outputs import require_outputs
 
     picture = read_picture(source)
+    _say_if_renamed(source, out)
     height, width = picture.pixels.shape[:2]
     wishes = wishes._replace(hints=tuple(parse_hint(text, width, height) for text in hints))
     outputs = {"--out": out} | ({"--uncertainty": uncertainty} if uncertainty else {})

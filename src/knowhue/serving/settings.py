@@ -79,7 +79,8 @@ class ServerSettings(Section):
         if not self.is_loopback and self.token is None and not self.no_auth:
             raise ConfigError(
                 f"`host` should be this machine's own, 127.0.0.1, unless a token is asked for. Found "
-                f"`host = {self.host}`, which others can reach: add `--token TOKEN`, or `--no-auth` to let all in."
+                f"`host = {self.host}`, which others can reach: `export KNOWHUE_TOKEN=...` "
+                "first, or add `--no-auth` to let all in."
             )
         return self
 

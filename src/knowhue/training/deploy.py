@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from knowhue import __version__
-from knowhue.config import Config
+from knowhue.config import Config, Task
 from knowhue.data.loaders import plain_batches
 from knowhue.data.prepare import load_prepared
 from knowhue.description import Calibration, Description, Interval
-from knowhue.errors import RunError
+from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.temperature import fit_temperature, judge_temperature
 from knowhue.models.deployed import CHECKSUM, Deployed, checksum, pool
 from knowhue.models.multitask import MultiTask
@@ -59,6 +59,7 @@ def deploy(folder: Path, report: Report = lambda _: None, licence: str = "") -> 
     folder = finished_run(folder)
     path = folder / DEPLOYED
     if not path.exists():
+        require_deployable(folder)
         with locked(folder, "deploy", wait_s=DEPLOY_S):
             if not path.exists():  # another process may just have made it
                 _deploy(folder, path, report, licence)
@@ -68,12 +69,27 @@ def deploy(folder: Path, report: Report = lambda _: None, licence: str = "") -> 
 def _deploy(folder: Path, path: Path, report: Report, licence: str) -> None:
     report({"stage": "deploy"})
     config, root = read_config(folder), folder.parent.parent
-    _refuse_oracle(config, folder)
-    _refuse_without_base(config, folder)
     work = Work(
         root, Engine(config.training), load_prepared(root / "pictures", config.evaluation.split), report
     )
     write_deployed(path, *fit(work, config, folder, licence))
+
+
+def require_deployable(folder: Path, task: Task | None = None) -> None:
+    """Make sure, before work, that a finished run can be put to work, and for a task.
+
+    Raises:
+        RunError: it is of an oracle or of a network from scratch.
+        ConfigError: it has no head for the task.
+    """
+    config = read_config(folder)
+    _refuse_oracle(config, folder)
+    _refuse_without_base(config, folder)
+    if task is not None and task not in config.tasks.names:
+        raise ConfigError(
+            f"`model` should have a {task} head. Found `{folder}`, trained for {' and '.join(config.tasks.names)} "
+            "alone; a run of the arm `multi` has both."
+        )
 
 
 def _refuse_oracle(config: Config, folder: Path) -> None:

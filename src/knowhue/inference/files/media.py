@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from knowhue.errors import PictureError
-from knowhue.image_files import SUFFIXES
+from knowhue.image_files import SUFFIXES, dangling
 from knowhue.inference.files.behind_jpeg import notes_of_jpeg
 from knowhue.inference.files.by_pillow import decode_by_pillow
 from knowhue.inference.files.decoding import Decoded, decode, to_picture
@@ -114,6 +114,8 @@ def _opened(source: Path | bytes, called: str) -> File:
     try:
         return source.open("rb", buffering=0)
     except FileNotFoundError:
+        if source.is_symlink():
+            raise PictureError(f"`{called}` should be a picture. Found {dangling(source)}.") from None
         raise PictureError(
             f"`{called}` should be a picture. Found no such file. Is the path right?"
         ) from None

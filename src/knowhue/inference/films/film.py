@@ -87,6 +87,17 @@ def colorize_film(
         return summarise(colorizer, film, out, reels.progress, already, wishes, notes, seconds)
 
 
+def require_film(source: Path) -> None:
+    """Make sure, before a model is opened, that a file is a film.
+
+    Raises:
+        ExtraError: PyAV is not installed.
+        PictureError: it is missing, damaged, or has no moving pictures.
+    """
+    with _by_pyav()[0].open_footage(source):
+        pass
+
+
 class _Coloured(NamedTuple):
     """A frame with its steadied chroma (as stored, not upright), and what is known after it."""
 

@@ -63,7 +63,7 @@ def colorize_folder(
     started = time.monotonic()
     colorizer.require("colour")
     _check(wishes, suffix, on_error)
-    items, own, unreadable = list_folder(
+    items, own, unreadable, left_out = list_folder(
         source, out, SUFFIXES, lambda given: suffix or writable_suffix(given)
     )
     with locked(out, "colorize"), Ledger(out, _job(colorizer, source, wishes, suffix), overwrite) as ledger:
@@ -88,6 +88,7 @@ def colorize_folder(
         (
             *(f"{caveat}; see {LEDGER}" for caveat in caveats_of_many(described, novel, done, "pictures")),
             *_left_alone(own),
+            *[left_out] * bool(left_out),
         ),
         time.monotonic() - started,
         described.name,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from knowhue.errors import ConfigError, PictureError
-from knowhue.image_files import UNREADABLE, walk
+from knowhue.image_files import UNREADABLE, Found, left_out_sentence, walk
 from knowhue.inference.naming import made_of
 
 _ANOTHER = (
@@ -35,11 +35,13 @@ class Listing(NamedTuple):
         items: pictures to be made, by path.
         own: pictures that `knowhue colorize` seems to have made from others there, which are left alone.
         unreadable: folders, and why.
+        left_out: how many other files there are, by why, in words; nothing if none.
     """
 
     items: list[Item]
     own: list[str]
     unreadable: list[tuple[str, str]]
+    left_out: str
 
 
 def list_folder(source: Path, out: Path, suffixes: Collection[str], rename: Callable[[str], str]) -> Listing:
@@ -62,22 +64,25 @@ def list_folder(source: Path, out: Path, suffixes: Collection[str], rename: Call
         raise PictureError(f"`source` should be a folder of pictures. Found `{source}`. Is the path right?")
     if out.exists() and out.samefile(source):
         raise ConfigError(_ANOTHER.format(out, "what is made would lie among the originals"))
-    found, unreadable = [], []
+    found, unreadable, others = [], [], []
     for file, skipped in walk(source, suffixes, avoid=out):
         if skipped.startswith(UNREADABLE):
             unreadable.append((file.relative_to(source).as_posix(), skipped))
-        elif not skipped:
+        elif skipped:
+            others.append(Found(file, skipped))
+        else:
             found.append(file)
+    left_out = left_out_sentence(others)
     own = made_of(found)
     items = [_item(file, source, rename) for file in found if file not in own]
     if not items and not unreadable:
         raise PictureError(
             f"`{source}` should hold pictures ({', '.join(sorted(suffixes))}). Found none, in the folders in it "
-            "neither."
+            f"neither{left_out and '; ' + left_out}."
         )
     _refuse_clashes(items, out)
     names = sorted(file.relative_to(source).as_posix() for file in own)
-    return Listing(sorted(items, key=lambda item: item.path), names, unreadable)
+    return Listing(sorted(items, key=lambda item: item.path), names, unreadable, left_out)
 
 
 def _item(file: Path, source: Path, rename: Callable[[str], str]) -> Item:
