@@ -108,10 +108,10 @@ def dangling(link: Path) -> str:
     return f"a link to nothing ({link.readlink()} is not there)"
 
 
-def left_out_sentence(found: Iterable[Found]) -> str:
+def others_sentence(found: Iterable[Found]) -> str:
     """How many entries are not looked at, by why; nothing if none.
 
-    >>> left_out_sentence([Found(Path(".a"), "hidden"), Found(Path("b.txt"), "no image by its name (.txt)")])
+    >>> others_sentence([Found(Path(".a"), "hidden"), Found(Path("b.txt"), "no image by its name (.txt)")])
     '2 files left out (1 hidden, 1 no images)'
     """
     words = {NO_IMAGE: "no images", CIRCLE: "links to folders above", AGAIN: "links to folders here already"}

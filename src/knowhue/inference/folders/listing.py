@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from knowhue.errors import ConfigError, PictureError
-from knowhue.image_files import UNREADABLE, Found, left_out_sentence, walk
+from knowhue.image_files import UNREADABLE, Found, others_sentence, walk
 from knowhue.inference.naming import made_of
 
 _ANOTHER = (
@@ -72,7 +72,7 @@ def list_folder(source: Path, out: Path, suffixes: Collection[str], rename: Call
             others.append(Found(file, skipped))
         else:
             found.append(file)
-    left_out = left_out_sentence(others)
+    left_out = others_sentence(others)
     own = made_of(found)
     items = [_item(file, source, rename) for file in found if file not in own]
     if not items and not unreadable:
