@@ -1,6 +1,7 @@
 """Three splits through a whole study: what trains, what is watched, what is reported, and what is tuned on."""
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -107,7 +108,35 @@ def test_tuning_study_gives_no_verdict_and_says_what_it_is(studies):
     assert "No verdict: a tuning study: over 1 seed" in results["answers"]["class"]
     assert "tuning study" in (tuning / "report.html").read_text()
     assert "tuning study" not in (report / "report.html").read_text()
-    assert "Settings were tuned on seed 0" in (report / "report.html").read_text()
+    page = (report / "report.html").read_text()
+    assert "Settings were tuned on seed 0, none of which is reported, and on none of the test images" in page
+    assert read_json(report / "results.json")["study"]["tuned_on"]["seeds"] == [0]
+
+
+def test_what_was_found_of_tuning_is_kept_by_a_command_that_goes_on_without_naming_it(quick, studies):
+    tuning, report = studies
+    before = read_json(report / "study.json")["tuned_on"]
+    assert before == {
+        "study": read_json(tuning / "study.json")["hash"], "seeds": [0], "test_images_seen": 0,
+        "near_duplicate_bits": quick.pictures.duplicate_distance_bits,
+    }  # fmt: skip
+    run_study(make_plan(quick, ["class", "multi"], (5,), tuned_on_seeds=(0,)), report)
+    assert read_json(report / "study.json")["tuned_on"] == before
+
+
+@pytest.mark.parametrize(("which", "split"), [(0, "validation"), (1, "test")])
+def test_captions_name_the_split_that_reports(studies, which, split):
+    other = {"validation": "test", "test": "validation"}[split]
+    page = (studies[which] / "report.html").read_text()
+    captions = {
+        caption.split(". ", 1)[1]: caption
+        for caption in re.findall(r"<b>(Figure \d+\. .*?)</figcaption>", page, re.DOTALL)
+    }
+    for title in ("Sample images", "Class by class", "Confusion", "Does the", "Best and worst"):
+        (caption,) = (text for name, text in captions.items() if name.startswith(title))
+        assert re.search(rf"\b{split} (images|split)", caption)
+        assert not re.search(rf"\b{other} (images|split)", caption)
+    assert f"on these {other} images. p:" not in page
 
 
 def test_tuned_settings_without_a_test_split_are_refused_before_training(tiny, tmp_path):
@@ -117,8 +146,22 @@ def test_tuned_settings_without_a_test_split_are_refused_before_training(tiny, t
     assert not list((tmp_path / "study").glob("class/*"))
 
 
-def test_test_images_that_were_tuned_on_are_refused(tiny, studies, tmp_path):
-    config = tiny(**{**SHARES, **QUICK, "pictures__split_seed": 3})
+@pytest.mark.parametrize("size_px", [32, 48])
+def test_test_images_that_were_tuned_on_are_refused(tiny, studies, tmp_path, size_px):
+    config = tiny(**{**SHARES, **QUICK, "pictures__split_seed": 3, "pictures__size_px": size_px})
     plan = make_plan(config, ["class"], (5,), tuned_on_seeds=(0,))
     with pytest.raises(ConfigError, match=r"should be others than those .* tuned on\. Found \d+ of them"):
         run_study(plan, tmp_path / "study", tuned_on=studies[0])
+
+
+@pytest.mark.parametrize("seeds", [(0, 1), ()])
+def test_seeds_of_another_tuning_study_are_refused(quick, studies, tmp_path, seeds):
+    plan = make_plan(quick, ["class"], (5,), tuned_on_seeds=seeds)
+    with pytest.raises(ConfigError, match=r"`tuned_on_seeds` should be the seeds of .*: 0\. Found"):
+        run_study(plan, tmp_path / "study", tuned_on=studies[0])
+
+
+def test_a_study_that_reports_is_not_one_to_tune_by(quick, studies, tmp_path):
+    plan = make_plan(quick, ["class"], (6,), tuned_on_seeds=(5,))
+    with pytest.raises(ConfigError, match="should be the folder of a tuning study"):
+        run_study(plan, tmp_path / "study", tuned_on=studies[1])

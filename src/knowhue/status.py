@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from knowhue.config import Config
+from knowhue.errors import ConfigError
 from knowhue.plan import Plan
 from knowhue.presets import checked
 from knowhue.runs import read_description, read_log, read_status, run_folder
@@ -38,6 +39,22 @@ def read_plan(root: Path) -> Plan:
     """
     described = read_description(root)
     return checked(Plan, {key: described[key] for key in Plan.model_fields if key in described})
+
+
+def read_tuning(root: Path) -> Mapping[str, Any]:
+    """`study.json` of a tuning study, by which settings may be chosen.
+
+    Raises:
+        RunError: there is none.
+        ConfigError: the study reports.
+    """
+    described = read_description(root)
+    if described.get("purpose") != "tuning":
+        raise ConfigError(
+            f"`--tuned-on` should be the folder of a tuning study, made by --tuning. Found `{root}`, which reports: "
+            "settings that were chosen by its numbers have seen the images that it reports on."
+        )
+    return described
 
 
 def read_cells(root: Path, plan: Plan) -> list[Cell]:

@@ -11,15 +11,15 @@ from knowhue import __version__
 from knowhue.color import rgb_to_lab
 from knowhue.config import Config, Evaluation, fingerprint
 from knowhue.data.loaders import to_rgb
+from knowhue.data.overlap import count_seen
 from knowhue.data.prepare import Prepared
-from knowhue.data.prepared import kept_rows
 from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.evaluate import predict_class, predict_colour, predict_gray
 from knowhue.evaluation.metrics import METRICS
 from knowhue.plan import Plan
 from knowhue.report.page import write_report
 from knowhue.runs import FORMAT, Report, locked, read_description, require_kind
-from knowhue.status import read_plan
+from knowhue.status import read_plan, read_tuning
 from knowhue.storage import cached, read_json, write_json
 from knowhue.training.blocks import begin_anew, blocks_of, finished_with
 from knowhue.training.distances import noise_floor, score_way
@@ -73,9 +73,9 @@ def _run_study(
     _refuse_another_plan(plan, root)
     runs = [plan.run_config(arm, plan.seeds[0]) for arm in plan.arms]
     work = open_work(plan.config, root, report, runs, engine)
-    _require_unseen_test_images(plan, work, tuned_on)
+    checked = _require_unseen_test_images(plan, work, tuned_on)
     if work.engine.is_main:
-        freeze(plan, root, description, hashed_parts(work))
+        freeze(plan, root, description, hashed_parts(work), checked)
         write_baselines(work, plan.config.evaluation)
         write_truth(work)
     work.engine.wait()
@@ -173,22 +173,38 @@ def median_colour(prepared: Prepared, batch_size: int = 256) -> torch.Tensor:
     return (below < below[:, -1:] / 2).sum(1) * 0.01 - 127.995
 
 
-def _require_unseen_test_images(plan: Plan, work: Work, tuned_on: Path | None) -> None:
-    """What chose the settings does not report on them: neither its seeds (see `Plan`) nor its images."""
+def _require_unseen_test_images(plan: Plan, work: Work, tuned_on: Path | None) -> dict[str, Any] | None:
+    """What chose the settings does not report on them: neither its seeds (see `Plan`) nor its images.
+
+    Returns:
+        What was found, for `study.json`; None where no tuning study was named, so that nothing was checked.
+    """
     if plan.tuned_on_seeds and work.prepared.reporting_split != "test":
         raise ConfigError(
             "A study whose settings were tuned should report on a test split, which tuning never looked at. Found "
             "none. Add test/<class>/ folders, or split one off in both studies: --set pictures.test_share=0.2"
         )
     if tuned_on is None:
-        return
-    seen = {row["sha256"] for row in kept_rows(tuned_on / "pictures") if row["split"] != "test"}
-    again = sum(row["split"] == "test" and row["sha256"] in seen for row in kept_rows(work.root / "pictures"))
-    if again:
+        return None
+    near_bits = plan.config.pictures.duplicate_distance_bits
+    if again := count_seen(work.root / "pictures", tuned_on / "pictures", near_bits):
         raise ConfigError(
-            f"The test images should be others than those that `{tuned_on}` tuned on. Found {again} of them there. "
-            "Use the same images, `pictures.test_share` and `pictures.split_seed` in both studies."
+            f"The test images should be others than those that `{tuned_on}` tuned on. Found {again} of them there"
+            f"{', equal or nearly so' * bool(near_bits)}. Use the same images, `pictures.size_px`, "
+            "`pictures.test_share` and `pictures.split_seed` in both studies."
         )
+    tuning = read_tuning(tuned_on)
+    if sorted(tuning["seeds"]) != sorted(plan.tuned_on_seeds):
+        raise ConfigError(
+            f"`tuned_on_seeds` should be the seeds of `{tuned_on}`: {', '.join(map(str, tuning['seeds']))}. Found "
+            f"`tuned_on_seeds = {list(plan.tuned_on_seeds)}`. Name the study that chose these settings."
+        )
+    return {
+        "study": tuning["hash"],
+        "seeds": list(tuning["seeds"]),
+        "test_images_seen": 0,
+        "near_duplicate_bits": near_bits,
+    }
 
 
 def hashed_parts(work: Work) -> dict[str, Any]:
@@ -196,8 +212,17 @@ def hashed_parts(work: Work) -> dict[str, Any]:
     return {"images": work.prepared.fingerprint, "base_weights": dict(work.bases)}
 
 
-def freeze(plan: Plan, root: Path, description: dict[str, Any], parts: dict[str, Any]) -> None:
+def freeze(
+    plan: Plan,
+    root: Path,
+    description: dict[str, Any],
+    parts: dict[str, Any],
+    tuned_on: dict[str, Any] | None = None,
+) -> None:
     """Write `study.json`: the plan, its hash and the parts of that, when it was frozen, and the command.
+
+    `tuned_on` is what was found when the test images were sought in the tuning study. A command that goes on without
+    naming that keeps what was found of the same plan and images.
 
     Raises:
         RunError: runs have started from other pictures or other weights.
@@ -206,14 +231,16 @@ def freeze(plan: Plan, root: Path, description: dict[str, Any], parts: dict[str,
     earlier = read_description(root) if path.exists() else {}
     require_same_parts(earlier, parts, root)
     now = datetime.now(UTC).isoformat(timespec="seconds")
+    same = earlier if earlier.get("hash") == plan.hash(parts) else {}
     described = {
         "format": FORMAT,
         "name": root.name,
         "version": __version__,
-        "created": earlier["created"] if earlier.get("hash") == plan.hash(parts) else now,
+        "created": same.get("created", now),
         **description,
         "hash": plan.hash(parts),
         "parts": parts,
+        "tuned_on": tuned_on or same.get("tuned_on"),
         **plan.model_dump(mode="json"),
     }
     write_json(path, described)

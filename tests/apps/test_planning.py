@@ -20,7 +20,7 @@ OURS = {"colour": Variances(0.076, 1.45), "class": Variances(0.01, 0.2)}
 def test_it_says_the_smallest_difference_and_both_chances():
     plan = make_plan(Config(), seeds=range(20))
     text = "\n".join(power_lines(plan, {"colour": OURS["colour"]}, 250))
-    assert "# colour: 20 seeds x 250 test images (sd of a seed 0.076, of an image 1.45, residual 0):" in text
+    assert "# colour: 20 seeds x 250 images (sd of a seed 0.076, of an image 1.45, residual 0):" in text
     assert "the smallest difference found 80 % of the time is 0.29 CIELAB units;" in text
     assert (
         "a difference of 0.25 is found 67 % of the time; if there is none, `equivalent` is said 52 % of"
@@ -62,7 +62,7 @@ def test_what_is_printed_reads_back_to_the_plan(knowhue, tmp_path: Path):
     stated_sds = ("--seed-sd", "colour=.08", "--image-sd", "colour=1.5", "--images", "1500")
     code, out, _ = knowhue("plan", str(tmp_path), "--seeds", "8", *stated_sds)
     assert code == 0
-    assert out.startswith("# colour: 8 seeds x 1500 test images")
+    assert out.startswith("# colour: 8 seeds x 1500 images")
     assert len(checked(Plan, yaml.safe_load(out)).seeds) == 8
     code, _, err = knowhue("plan", str(tmp_path), "--seed-sd", "colour=.08")
     assert (code, "should be given together" in err) == (2, True)

@@ -366,7 +366,7 @@ def test_other_images_are_never_written_under_runs_even_if_the_summary_is_lost(p
     (tmp_path / "out" / "prepared.json").unlink()
     Image.effect_noise((30, 30), 90).convert("RGB").save(photos / "cat" / "new.png")
     Image.fromarray(draw(0, 0, 30, class_colour=1.0, seed=0)).save(photos / "cat" / "other.png")
-    with pytest.raises(RunError, match="trained on other pictures"):
+    with pytest.raises(RunError, match="trained on other images"):
         prepare(rules(photos), tmp_path / "out")
 
 

@@ -54,3 +54,25 @@ def test_report_says_what_was_tuned_and_on_which_split_it_reports(study):
     said = " ".join(image_sentences(with_settings(study, tuned_on_seeds=[0, 1])))
     assert "samples are of the validation split" in said
     assert "Settings were tuned on seeds 0, 1" in said
+
+
+FOUND = {"study": "0a1b2c3d4e5f6789", "seeds": [0, 1], "test_images_seen": 0, "near_duplicate_bits": 8}
+
+
+def test_that_tuning_saw_no_test_image_is_said_only_where_it_was_checked(study):
+    unchecked, checked = (
+        " ".join(image_sentences(with_settings(study, tuned_on_seeds=[0, 1], tuned_on=found)))
+        for found in (None, FOUND)
+    )
+    assert "seeds differ; whether the test images were seen was not checked" in unchecked
+    assert "on none of the test images" not in unchecked
+    assert "on none of the test images, nor on a near-duplicate of one: they were compared" in checked
+    assert "the study 0a1b2c3d4e5f." in checked
+    assert "not checked" not in checked
+
+
+def test_report_says_that_baselines_know_all_training_images_where_models_do_not(study):
+    config = {**study.settings.get("config", {}), "supervision": {"image_share": 0.4}}
+    said = "the majority class are taken from all training images"
+    assert said in image_sentences(with_settings(study, config=config))[-1]
+    assert said not in image_sentences(study)[-1]

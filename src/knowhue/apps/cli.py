@@ -146,7 +146,8 @@ def plan(
     ] = None,
     image_sd: Annotated[str | None, typer.Option(help="And over images, `colour=1.45,class=.2`.")] = None,
     images: Annotated[
-        int | None, typer.Option(min=20, help="Test images; those of --variances if not given.")
+        int | None,
+        typer.Option(min=20, help="Images that are reported on; those of --variances if not given."),
     ] = None,
 ) -> None:
     """Print a study file, filled in, with what it can find, to be changed and given to `knowhue study --plan`."""
@@ -297,18 +298,9 @@ def _plan(
 
 
 def _tuning_seeds(folder: Path | None) -> list[int]:
-    from knowhue.errors import ConfigError
-    from knowhue.runs import read_description
+    from knowhue.status import read_tuning
 
-    if folder is None:
-        return []
-    described = read_description(folder)
-    if described.get("purpose") != "tuning":
-        raise ConfigError(
-            f"`--tuned-on` should be the folder of a tuning study, made by --tuning. Found `{folder}`, "
-            "which reports: settings that were chosen by its numbers have seen its test images."
-        )
-    return described["seeds"]
+    return [] if folder is None else read_tuning(folder)["seeds"]
 
 
 def _plan_file(path: Path, pictures: str | None, *others: object):

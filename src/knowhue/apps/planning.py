@@ -21,12 +21,12 @@ _UNITS = {"ab_l1": " CIELAB units", "balanced_accuracy": " (of 1)", "accuracy": 
 
 
 def power_lines(plan: Plan, variances: Mapping[str, Variances], images: int | None) -> list[str]:
-    """Return what each question of a plan finds with its seeds and test images.
+    """Return what each question of a plan finds with its seeds and the images that it reports on.
 
     Args:
         plan: the questions, their smallest effects, and the seeds.
         variances: by question, of an earlier study or stated; a question without is told by its seeds alone.
-        images: test images; None where they are not known.
+        images: that are reported on; None where they are not known.
     """
     lines = []
     for name, asked in plan.questions.items():
@@ -40,7 +40,7 @@ def power_lines(plan: Plan, variances: Mapping[str, Variances], images: int | No
 
 
 def read_variances(study: Path) -> tuple[dict[str, Variances], int]:
-    """Return the variances of each question of an earlier study, and the number of its test images.
+    """Return the variances of each question of an earlier study, and the number of images that it reports on.
 
     Raises:
         ConfigError: it has none: fewer than two seeds, or no scores of single images.
@@ -118,7 +118,7 @@ def _by_both(name: str, asked: Question, design: Design, variances: Variances) -
     )
     sds = f"sd of a seed {variances.seed:.3g}, of an image {variances.image:.3g}, residual {variances.residual:.3g}"
     return [
-        f"{name}: {design.seeds} seeds x {design.images} test images ({sds}):",
+        f"{name}: {design.seeds} seeds x {design.images} images ({sds}):",
         f"  {least};",
         f"  a difference of {asked.sesoi:g} is found {100 * claimed(some):.0f} % of the time; "
         f"if there is none, `equivalent` is said {100 * none.get(Word.EQUIVALENT, 0.0):.0f} % of the time.",
@@ -130,7 +130,7 @@ def _by_seeds_alone(name: str, seeds: int, alpha: float) -> list[str]:
     if effect is None:
         return [f"{name}: {seeds} seed{'s' * (seeds != 1)}: no verdict below {fewest_seeds(alpha)}."]
     return [
-        f"{name}: {seeds} seeds find {effect:.2f} paired standard deviations 80 % of the time, if test images left "
+        f"{name}: {seeds} seeds find {effect:.2f} paired standard deviations 80 % of the time, if images left "
         "nothing to chance. They do:",
         "  give --variances STUDY (an earlier one), or --seed-sd, --image-sd and --images.",
     ]

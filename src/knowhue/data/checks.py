@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from knowhue.errors import PictureError
 from knowhue.randomness import stream_seed
@@ -31,8 +32,22 @@ def colourfulness(rgb: NDArray[np.uint8]) -> float:
 
 
 def checksum(rgb: NDArray[np.uint8]) -> str:
-    """SHA-256 of the prepared pixels: equal pictures are found whatever file they came in."""
+    """SHA-256 of the prepared pixels: equal images are found whatever file they came in."""
     return hashlib.sha256(np.ascontiguousarray(rgb).tobytes()).hexdigest()
+
+
+def source_checksum(image: Image.Image, origin: str = "") -> str:
+    """SHA-256 of an image before it is resized: the same whatever size it is prepared at.
+
+    Args:
+        image: sRGB, upright, at full size.
+        origin: what the image is made from, if it can be made at any size; its pixels tell nothing then.
+    """
+    found = hashlib.sha256(origin.encode())
+    if not origin:
+        found.update(f"{image.mode} {image.width}x{image.height} ".encode())
+        found.update(image.tobytes())
+    return found.hexdigest()
 
 
 def order_of_choice(names: Sequence[str], labels: Sequence[str | None], splits: Sequence[str]) -> list[int]:

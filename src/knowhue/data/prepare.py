@@ -21,6 +21,7 @@ from knowhue.data.checks import (
     find_duplicates,
     order_of_choice,
     refuse_odd_names,
+    source_checksum,
     stratified_split,
     unique,
 )
@@ -48,13 +49,14 @@ __all__ = ["COLUMNS", "SPLITS", "Prepared", "load_prepared", "prepare"]
 
 
 class _Read(NamedTuple):
-    """An image after it was read; `checksum` is empty where nothing could be read."""
+    """An image after it was read; both checksums are empty where nothing could be read."""
 
     item: Item
     reason: str
     colourfulness: float = 0.0
     size: tuple[int, int] = (0, 0)
     checksum: str = ""
+    source_checksum: str = ""
 
 
 def prepare(
@@ -181,7 +183,8 @@ def _read(item: Item, pictures: Pictures, out: NDArray[np.uint8]) -> _Read:
     out[:] = np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS))
     colour = colourfulness(out)
     gray = f"near-gray: colourfulness {colour:.1f} is below {pictures.min_colourfulness:g}"
-    return _Read(item, gray if colour < pictures.min_colourfulness else "", colour, image.size, checksum(out))
+    reason = gray if colour < pictures.min_colourfulness else ""
+    return _Read(item, reason, colour, image.size, checksum(out), source_checksum(image, item.origin))
 
 
 def _choose(read: list[_Read], array: NDArray[np.uint8], pictures: Pictures) -> tuple[list[str], list[str]]:
@@ -274,7 +277,7 @@ def _refuse_change_under_runs(folder: Path, identity: str) -> None:
     """Runs are worth nothing without the images that they were trained on: those are never overwritten."""
     if pictures_in_use(folder.parent) - {"", identity}:
         raise RunError(
-            f"`{folder.parent}` holds runs that were trained on other pictures: some were added, changed or removed "
+            f"`{folder.parent}` holds runs that were trained on other images: some were added, changed or removed "
             "since, or are prepared in another way. Name another folder with --out, or bring the old ones back."
         )
 
@@ -287,7 +290,7 @@ def _manifest(read: list[_Read], splits: list[str], reasons: list[str], skipped:
         index += not reason
         values = (
             position, one.item.name, split, one.item.label or "", status, reason,
-            f"{one.colourfulness:.2f}", *map(str, one.size), one.checksum,
+            f"{one.colourfulness:.2f}", *map(str, one.size), one.checksum, one.source_checksum,
         )  # fmt: skip
         rows.append(dict(zip(COLUMNS, values, strict=True)))
     blank = dict.fromkeys(COLUMNS, "")

@@ -11,7 +11,7 @@ from knowhue.config import digest
 from knowhue.errors import RunError
 from knowhue.storage import file_digest, read_array, read_csv, read_json
 
-VERSION = 3
+VERSION = 4
 SPLITS = ("train", "validation", "test")
 COLUMNS = (
     "index",
@@ -24,6 +24,7 @@ COLUMNS = (
     "width",
     "height",
     "sha256",
+    "source_sha256",
 )
 ARRAY, MANIFEST, SUMMARY = "pictures.npy", "manifest.csv", "prepared.json"
 

@@ -32,7 +32,8 @@ class Item(NamedTuple):
 
     `split` is `train`, `validation` or `test`; from `train` is split off what the source does not give. `label` is
     a class name, or None where unknown; `stamp` changes when the image does; `skipped` says why a file is not
-    looked at, and is empty for images.
+    looked at, and is empty for images; `origin` tells an image that is made at the size asked for from all others,
+    and is empty where the image has a size of its own.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Item(NamedTuple):
     load: Callable[[], Image.Image]
     stamp: str
     skipped: str = ""
+    origin: str = ""
 
 
 def list_items(pictures: Pictures) -> list[Item]:
@@ -250,7 +252,9 @@ def _drawn_item(index: int, pictures: Pictures) -> Item:
             drawn.draw(index, label, pictures.size_px, pictures.class_colour, pictures.drawn_seed)
         )
 
-    return Item(f"drawn/{index:05d}", "train", drawn.CLASSES[label], load, "")
+    # the palette has no part in it: the same scene in other colours is no unseen image
+    origin = f"drawn {pictures.drawn_seed} {index}"
+    return Item(f"drawn/{index:05d}", "train", drawn.CLASSES[label], load, "", origin=origin)
 
 
 def _dataset_items(dataset, name: str, split: str, pictures: Pictures) -> list[Item]:

@@ -66,10 +66,10 @@ EXHIBITS: dict[str, Exhibit] = {
     ),
     "samples": Exhibit(
         ("samples", "more_samples"),
-        "Validation pictures.",
-        "What the models see, what each arm makes of it, and the truth. Below a colouring stands the class "
-        "that the arm names, with its probability (below single-task: by the single-task classifier); ✗ "
-        "marks a wrong one. The pictures were fixed before training, none was picked afterwards. "
+        "Sample images.",
+        "Of the {split} split: what the models see, what each arm makes of it, and the truth. Below a colouring "
+        "stands the class that the arm names, with its probability (below single-task: by the single-task classifier); "
+        "✗ marks a wrong one. The images were fixed before training, none was picked afterwards. "
         "Seed {seed}, last epoch.",
         sample_table,
         wide=True,
@@ -87,13 +87,13 @@ EXHIBITS: dict[str, Exhibit] = {
     "accuracy": Exhibit(
         ("accuracy",),
         "Accuracy.",
-        "Share of validation pictures classified right after each epoch. {overlap_class}",
+        "Share of validation images classified right after each epoch. {overlap_class}",
         lambda study: curve_table(study, "class", "validation", ("accuracy", "balanced_accuracy")),
     ),
     "error": Exhibit(
         ("error",),
         "Colour error.",
-        "Mean absolute error of a*b* on the validation pictures after each epoch; lower is better. "
+        "Mean absolute error of a*b* on the validation images after each epoch; lower is better. "
         "{overlap_colour}",
         lambda study: curve_table(study, "colour", "validation", ("ab_l1", "adversarial")),
     ),
@@ -113,23 +113,23 @@ EXHIBITS: dict[str, Exhibit] = {
     "per_class": Exhibit(
         ("per_class",),
         "Class by class.",
-        "Scores of each class on the split that is reported on; the bar joins the two arms. {spread}",
+        "Scores of each class on the {split} images; the bar joins the two arms. {spread}",
         per_class_table,
         wide=True,
     ),
     "confusion": Exhibit(
         ("confusion",),
         "Confusion.",
-        "Rows are true classes, columns predicted ones; per cent of the row{pooled}.",
+        "Classes of the {split} images: rows are true, columns predicted; per cent of the row{pooled}.",
         confusion_table,
         wide=True,
     ),
     "reliability": Exhibit(
         ("reliability",),
         "Does the probability mean what it says?",
-        "Validation pictures sorted by the probability of the class that the model names, 15 bins of equal "
+        "The {split} images sorted by the probability of the class that the model names, 15 bins of equal "
         "width{pooled}: on the dashed line a probability of 80\u00a0% is right 80\u00a0% of the time, below "
-        "it the model is too sure of itself. Larger dots hold more pictures. The expected calibration error "
+        "it the model is too sure of itself. Larger dots hold more images. The expected calibration error "
         "(Guo et al. 2017) is the mean distance from the line.",
         reliability_table,
         wide=True,
@@ -137,7 +137,7 @@ EXHIBITS: dict[str, Exhibit] = {
     "extremes": Exhibit(
         ("extremes",),
         "Best and worst colourings.",
-        "The reported pictures with the least and the greatest error of a*b* (below each, CIELAB units), "
+        "The {split} images with the least and the greatest error of a*b* (below each, CIELAB units), "
         "chosen by that number alone, the true colours beneath. Seed {seed}, last epoch.",
         extremes_table,
         wide=True,
@@ -156,6 +156,7 @@ def facts(study: Study) -> dict[str, object]:
     )
     return {
         "seed": plain(study.shown_seed),
+        "split": study.split,
         "over": f" ({100 * (1 - question_alpha(study)):g}\u00a0%)",
         "frozen": plain(frozen),
         "tuned": plain(study.config("training", "finetune", "epochs")),

@@ -1,4 +1,4 @@
-"""The fixed validation pictures: as the model saw them, as each arm coloured them, as they are."""
+"""The fixed samples of the split that reports: as the model saw them, as each arm coloured them, as they are."""
 
 from typing import TYPE_CHECKING
 

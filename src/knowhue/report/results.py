@@ -25,7 +25,16 @@ def results_table(study: Study) -> dict[str, Any]:
     """
     asked = {
         key: study.settings.get(key)
-        for key in ("name", "preset", "command", "version", "created", "purpose", "tuned_on_seeds")
+        for key in (
+            "name",
+            "preset",
+            "command",
+            "version",
+            "created",
+            "purpose",
+            "tuned_on_seeds",
+            "tuned_on",
+        )
     }
     judged = verdicts(study)
     answers = {question: answer(study, question, judged) for question in questions(study)}

@@ -1,5 +1,8 @@
 """Which images a number is from: the split that is reported on, what was trained on, and what was tuned."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from knowhue.report.contrasts import questions
 from knowhue.report.records import Study, Table, mean
 from knowhue.report.tables import number
@@ -18,23 +21,36 @@ def image_sentences(study: Study) -> list[str]:
             "reports uses other seeds and a test split."
         )
     if seeds := study.settings.get("tuned_on_seeds"):
-        said.append(
-            f"Settings were tuned on seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}, none of which is "
-            "reported, and on none of the test images."
-        )
+        said.append(_tuned_on(seeds, study.settings.get("tuned_on")))
     return [*said, _trained_on(study)]
+
+
+def _tuned_on(seeds: Sequence[int], found: Mapping[str, Any] | None) -> str:
+    """What is known of tuning: its seeds by the plan, its images only where they were compared with the test images."""
+    said = f"Settings were tuned on seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}"
+    if not found or found["test_images_seen"]:
+        return f"{said}: seeds differ; whether the test images were seen was not checked."
+    near = ", nor on a near-duplicate of one" * bool(found["near_duplicate_bits"])
+    return (
+        f"{said}, none of which is reported, and on none of the test images{near}: they were compared with the images "
+        f"of the study {found['study'][:12]}."
+    )
 
 
 def _trained_on(study: Study) -> str:
     """Neither interval covers the choice of the training images while all seeds share them."""
     share = study.config("supervision", "image_share") or 1.0
+    baselines = "The mean and median colour and the majority class are taken from all training images."
     if share == 1:
         return "All seeds train on the same images: intervals do not cover the choice of the training images."
     if study.config("supervision", "resample"):
-        return f"Each seed trains on {share:.0%} of the training images, drawn anew: intervals cover their choice, too."
+        return (
+            f"Each seed trains on {share:.0%} of the training images, drawn anew: intervals cover their choice, too. "
+            f"{baselines}"
+        )
     return (
         f"All seeds train on the same {share:.0%} of the training images: intervals do not cover the choice of the "
-        "training images."
+        f"training images. {baselines}"
     )
 
 
