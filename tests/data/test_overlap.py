@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
 
 def rules(path="", **changes):
     usual = {"source": "folder", "path": str(path), "size_px": 32, "min_per_class": 1, "test_share": 0.3}
-    return Pictures(**(usual | {"duplicate_distance_bits": 0} | changes))
+    return Pictures.model_validate(usual | {"duplicate_distance_bits": 0} | changes)
 
 
 def both(mine, tuned, home):
@@ -70,7 +70,7 @@ def test_near_duplicates_of_what_tuning_saw_are_counted_at_another_size(tmp_path
         for kind, name in (("png", f"{i:02d}.png"), ("jpg", f"{(7 * i) % 20:02d}-again.jpg")):
             home = tmp_path / kind / "ab"[i % 2]
             home.mkdir(parents=True, exist_ok=True)
-            image.save(home / name, **({"quality": 90} if kind == "jpg" else {}))
+            image.save(home / name, quality=90)
     near = {"duplicate_distance_bits": 8}
     again, first = (rules(tmp_path / kind, **near, size_px=side) for kind, side in (("jpg", 48), ("png", 32)))
     mine, tuned = both(again, first, tmp_path)
