@@ -40,7 +40,11 @@ def _equal(folder: Path, test: NDArray[np.int64], tuned: Path, seen: NDArray[np.
 
 def _near(test: Signatures, seen: Signatures, limit_bits: int) -> NDArray[np.bool_]:
     count = len(test.upright)
-    both = Signatures(*(np.concatenate(pair) for pair in zip(test, seen, strict=True)))
+    both = Signatures(
+        np.concatenate((test.upright, seen.upright)),
+        np.concatenate((test.mirrored, seen.mirrored)),
+        np.concatenate((test.thumbs, seen.thumbs)),
+    )
     pairs = near_pairs(both, limit_bits)
     again = np.zeros(count, dtype=bool)
     again[pairs[(pairs[:, 0] < count) & (pairs[:, 1] >= count), 0]] = True
