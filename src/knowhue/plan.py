@@ -10,6 +10,7 @@ from knowhue.config import Config, Positive, Section, Task, digest
 from knowhue.errors import ConfigError, did_you_mean, shown
 from knowhue.presets import ARMS, THREE_ARMS, checked, edit, merge
 from knowhue.runs import settled
+from knowhue.statistics import ALPHA
 
 SET_ASIDE = "set-aside"
 """Folder of what was computed with another golden step than its block is now, see `training.blocks`."""
@@ -67,7 +68,7 @@ class Plan(Section):
         default=QUESTIONS, description="the co-primary questions; by default those whose arms are there"
     )
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(
-        default=0.05, description="rate of false claims of any kind over all questions together, shared out"
+        default=ALPHA, description="rate of false claims of any kind over all questions together, shared out"
     )
     arms: dict[str, dict[str, Any]] = Field(
         default=THREE_ARMS, min_length=1, description="name to the changes that make the arm from `config`"

@@ -59,6 +59,8 @@ def write_comparison(folder: Path) -> Path:
         "seeds": [0, 1, 2],
         "methods": {name: {"title": METHODS[name].title, "source": "<somebody & others>"} for name in ERRORS},
         "regimes": {"pictures": {"title": "equal pictures", "epochs": {name: [1, 2] for name in ERRORS}}},
+        "metrics": {name: {"better": "lower"} for name in ("ab_l1", "ciede2000", "fd_lite0", "fid")}
+        | {"recognition": {"better": "higher", "unit": "share"}},
         "runs": runs, "baselines": {"gray": {"ab_l1": 14.0}, "real": {"fd_lite0": 3.0}},
     }  # fmt: skip
     (folder / "comparison.json").write_text(json.dumps(asked))

@@ -61,9 +61,6 @@ def write_study(
     for task in ("colour", "class"):
         for seed in seeds:
             put(folder / "heads" / task / f"seed-{seed}-0" / "status.json", {"seconds": {"heads": 12.5}})
-    for task in ("colour", "class"):
-        for seed in seeds:
-            put(folder / "heads" / task / f"seed-{seed}-0" / "status.json", {"seconds": {"heads": 12.5}})
     for arm in arms:
         for seed in seeds:
             run = run_folder(folder, arm, plan.run_config(arm, seed))

@@ -11,7 +11,6 @@ from knowhue.report.diagnostics import (
     diagnostic_means,
     diagnostic_means_rows,
     seed_diagnostics,
-    seed_diagnostics_rows,
 )
 from knowhue.report.prediction import Prediction, prediction_rows, predictions
 from knowhue.report.reading import read_study
@@ -77,7 +76,6 @@ def test_missing_values_are_passed_over(hole: Any):
     assert found.values["norm_ratio"] == pytest.approx(4)
     (none,) = seed_diagnostics(study(multi(0, [look(hole, **plain)])))
     assert none.values["cosine_l1"] is none.values["norm_ratio"] is none.values["cosine_adversarial"] is None
-    assert "–" in seed_diagnostics_rows(study(multi(0, [look(hole, **plain)])))[1]
 
 
 def test_plain_regression_has_no_adversarial_row():
@@ -144,13 +142,13 @@ def test_a_running_run_is_not_counted_and_a_diverged_one_is():
 def test_a_log_without_diagnostics_gives_headers_alone(eight_seeds: Path):
     data = read_study(eight_seeds)
     assert predictions(data) == diagnostic_means(data) == []
-    tables = (prediction_rows(data), diagnostic_means_rows(data), seed_diagnostics_rows(data))
-    assert [len(table) for table in tables] == [1, 1, 1]
+    tables = (prediction_rows(data), diagnostic_means_rows(data))
+    assert [len(table) for table in tables] == [1, 1]
 
 
 def test_rows_are_text():
     data = planted()
-    tables = (prediction_rows(data), diagnostic_means_rows(data), seed_diagnostics_rows(data))
-    assert [len(table) for table in tables] == [1 + 2 * len(DIAGNOSTICS), 2 + len(DIAGNOSTICS), 8]
+    tables = (prediction_rows(data), diagnostic_means_rows(data))
+    assert [len(table) for table in tables] == [1 + 2 * len(DIAGNOSTICS), 2 + len(DIAGNOSTICS)]
     assert all(len({len(row) for row in table}) == 1 for table in tables)
     assert tables[0][1] == ["Cosine, cross-entropy and L1", "Colouring", "+1.00", "<0.001", 7, "yes in sign"]

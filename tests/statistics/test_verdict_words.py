@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from knowhue.statistics.crossed import Crossed, Part, crossed
 from knowhue.statistics.paired import sign_flip_p, t_interval
-from knowhue.statistics.verdicts import Word, fewest_seeds, judge, more_images_needed, needed
+from knowhue.statistics.verdicts import (
+    Word,
+    at_limit,
+    fewest_seeds,
+    is_clear,
+    judge,
+    more_images_needed,
+    needed,
+)
 
 SESOI, ALPHA = 0.25, 0.025
 STUDIES = 600
@@ -179,6 +187,62 @@ def test_the_range_of_needed_seeds_holds_the_need_nine_times_in_ten(need: int):
         found = needed(parts(sample, 0.0), SESOI, ALPHA)
         held.append(found.low <= need <= found.high)
     assert 0.84 < np.mean(held) <= (1.0 if need == 8 else 0.96)
+
+
+def test_the_range_stays_open_where_the_residual_hides_the_seeds():
+    """The seeds' component is then 0, and a range of it alone was one number."""
+    rng = np.random.default_rng(3)
+    hidden = 0
+    for _ in range(40):
+        found = crossed(rng.normal(size=40) + 9 * rng.normal(size=(8, 40)))
+        need = needed(found, 1.5, ALPHA)
+        hidden += found.components[0] == 0
+        assert need.low < need.seeds < (need.high or np.inf)
+    assert hidden > 10
+
+
+@pytest.mark.parametrize("seed", [0.0, 0.3, 1.0])
+def test_the_range_holds_the_need_also_where_the_residual_is_large(seed: float):
+    image, rest, m = 1.0, 6.0, 60
+    need = needed(parts(seed, image, rest, m=m), 1.0, ALPHA).seeds
+    rng = np.random.default_rng(1)
+    held = []
+    for _ in range(200):
+        d = seed * rng.normal(size=(8, 1)) + image * rng.normal(size=m) + rest * rng.normal(size=(8, m))
+        found = needed(crossed(d), 1.0, ALPHA)
+        held.append((found.low or np.inf) <= need <= (found.high or np.inf))
+    assert np.mean(held) > 0.84
+
+
+@pytest.mark.parametrize(
+    ("levels", "sesoi", "found"),
+    [
+        ((0.99, 1.0), 0.01, "ceiling"),  # |.99 - 1| is .010000000000000009
+        ((0.9899, 1.0), 0.01, ""),
+        ((0.2, 0.1 + 0.1), 0.01, "floor"),
+        ((0.3, 0.1 + 0.2), 0.01, "floor"),
+        ((0.999, 0.1), 0.01, ""),  # one at each end: they can be told apart
+        ((0.31, 0.1), 0.01, ""),
+    ],
+)
+def test_a_metric_cannot_tell_where_both_arms_are_at_one_limit(levels, sesoi, found):
+    floors = [0.3, 0.1]
+    assert at_limit(levels, 1.0, sesoi, floors, False) == found
+    mirrored = (1 - levels[0], 1 - levels[1])
+    assert at_limit(mirrored, 0.0, sesoi, [1 - each for each in floors], True) == found
+    assert at_limit(levels, np.inf, sesoi, [], False) == ""
+
+
+def test_a_difference_is_clear_only_by_test_and_interval_and_seeds_enough():
+    assert is_clear(8, 0.05, (-0.4, -0.1))
+    for seeds, p, ends in (
+        (7, 0.01, (0.1, 0.4)),
+        (8, 0.051, (0.1, 0.4)),
+        (8, None, (0.1, 0.4)),
+        (8, 0.01, (-0.1, 0.4)),
+        (8, 0.01, None),
+    ):
+        assert not is_clear(seeds, p, ends)
 
 
 def test_where_the_images_decide_more_seeds_are_no_help():

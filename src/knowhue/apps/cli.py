@@ -26,6 +26,7 @@ from knowhue.apps.options import (
 from knowhue.apps.serve import serve
 from knowhue.apps.terminal import say, settle_streams
 from knowhue.errors import KnowhueError
+from knowhue.statistics import MIN_SEEDS
 
 INTERRUPTED = 130
 
@@ -64,7 +65,9 @@ ArmsOption = Annotated[
 ]
 SeedsOption = Annotated[
     int | None,
-    typer.Option(min=1, max=MOST_SEEDS, help="How many seeds, from `seed` on; a claim needs 8 or more."),
+    typer.Option(
+        min=1, max=MOST_SEEDS, help=f"How many seeds, from `seed` on; a claim needs {MIN_SEEDS} or more."
+    ),
 ]
 GridOption = Annotated[
     str | None, typer.Option(help="Further class-task weights to try in multi-task arms, such as `1,100`.")

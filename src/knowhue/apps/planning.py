@@ -14,7 +14,7 @@ from knowhue.statistics.power import (
     sign_flip_effect,
     smallest_effect,
 )
-from knowhue.statistics.verdicts import Word, fewest_seeds
+from knowhue.statistics.verdicts import Word, fewest_seeds, question_alpha
 from knowhue.storage import read_json
 
 _UNITS = {"ab_l1": " CIELAB units", "balanced_accuracy": " (of 1)", "accuracy": " (of 1)"}
@@ -30,7 +30,7 @@ def power_lines(plan: Plan, variances: Mapping[str, Variances], images: int | No
     """
     lines = []
     for name, asked in plan.questions.items():
-        alpha = plan.alpha / len(plan.questions)
+        alpha = question_alpha(plan.alpha, len(plan.questions))
         found = variances.get(name)
         if found is None or images is None or len(plan.seeds) < 2:  # one seed shows no spread
             lines += _by_seeds_alone(name, len(plan.seeds), alpha)

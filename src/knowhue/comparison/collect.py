@@ -69,7 +69,7 @@ def collect(
     prepared = work.prepared
     return {
         "runs": _comparable(runs),
-        "baselines": {name: scores_of(baselines[name]) for name in ("gray", "real")},
+        "baselines": {name: scores_of(found) for name, found in baselines.items()},
         "metrics": described_metrics(),
         "pictures": {
             "train": len(prepared.positions("train")),

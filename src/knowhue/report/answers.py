@@ -120,7 +120,7 @@ def evidence(study: Study, question: str, said: Measure, verdict: Judged) -> str
         f"Exact sign-flip p {p_words(found.p)}, against {verdict.alpha:g} ({shared}).",
         f"{effect}; better in {found.wins.count} of {found.wins.of} seeds{tied} "
         f"({100 * low:.0f} to {100 * high:.0f} %, Wilson).",
-        *headroom(study, question),
+        *headroom(study, question, verdict.word),
     ))  # fmt: skip
 
 

@@ -9,7 +9,10 @@ import numpy as np
 from knowhue.report.records import Run
 from knowhue.statistics.crossed import Crossed, crossed, image_interval
 from knowhue.statistics.paired import Interval
+from knowhue.statistics.verdicts import is_clear
 
+BOTH = "seeds and images"
+"""What an interval is over that speaks for the method."""
 FEWEST_IMAGES = 20
 """Fewer say too little about other images for any interval over them."""
 
@@ -55,6 +58,22 @@ class Bounds(NamedTuple):
     def title(self) -> str:
         """Level and populations, such as `97.5 % interval over seeds and images`."""
         return f"{100 * self.level:g} % interval over {self.over}"
+
+    def turned(self, sign: int) -> "Bounds":
+        """Return the interval of the difference times `sign`, 1 or -1."""
+        if self.interval is None or sign > 0:
+            return self
+        low, high = self.interval
+        return self._replace(interval=(-high, -low))
+
+    def is_clear(self, seeds: int, p_adjusted: float | None) -> bool:
+        """Whether a difference may have a word or a mark, see `statistics.verdicts.is_clear`: not by the seeds alone.
+
+        Args:
+            seeds: that both arms have.
+            p_adjusted: over seeds, adjusted for all differences beside it.
+        """
+        return self.over == BOTH and is_clear(seeds, p_adjusted, self.interval, 1 - self.level)
 
 
 class Scores(NamedTuple):

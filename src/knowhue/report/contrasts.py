@@ -1,7 +1,7 @@
 """One arm against another in one metric, paired by seed: levels, difference, and what chance leaves of it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,7 +10,9 @@ import numpy as np
 from knowhue.plan import QUESTIONS, SHARES, Question
 from knowhue.presets import checked
 from knowhue.report.chance import Bounds, Pairs, Scores, image_scores, possible
-from knowhue.report.records import Run, Study
+from knowhue.report.records import Described, Run, Study
+from knowhue.statistics import ALPHA
+from knowhue.statistics import verdicts as rules
 from knowhue.statistics.crossed import Crossed, Part
 from knowhue.statistics.paired import (
     Interval,
@@ -23,7 +25,6 @@ from knowhue.statistics.paired import (
     wins,
 )
 
-DEFAULT_ALPHA = 0.05
 BCA_SEEDS = 20
 """Fewest seeds for which a bootstrap interval is shown: below, it covers too little."""
 
@@ -165,29 +166,48 @@ def questions(study: Study) -> dict[str, Question]:
 
 def question_alpha(study: Study) -> float:
     """The level of one question: alpha, shared out among those that are asked."""
-    return study.settings.get("alpha", DEFAULT_ALPHA) / max(len(questions(study)), 1)
+    return rules.question_alpha(study.settings.get("alpha", ALPHA), len(questions(study)))
 
 
-def lower_is_better(study: Study, metric: str) -> bool:
+def lower_is_better(described: Described, metric: str) -> bool:
     """Whether a smaller value is the better one."""
     usual = "lower" if metric == "ab_l1" else "higher"
-    return study.metrics.get(metric, {}).get("better", usual) == "lower"
+    return described.metrics.get(metric, {}).get("better", usual) == "lower"
 
 
-def limits(study: Study, metric: str) -> Interval:
+def limits(described: Described, metric: str) -> Interval:
     """The least and the greatest value that a metric can have: shares are within 0 and 1, no error is below 0."""
-    if metric in SHARES or study.metrics.get(metric, {}).get("unit") == "share":
+    if metric in SHARES or described.metrics.get(metric, {}).get("unit") == "share":
         return 0.0, 1.0
-    return (0.0, math.inf) if lower_is_better(study, metric) else (-math.inf, math.inf)
+    return (0.0, math.inf) if lower_is_better(described, metric) else (-math.inf, math.inf)
 
 
 def contrast(study: Study, metric: str, before: str, after: str) -> Contrast | None:
     """Compare two arms over the seeds of which both have a score; None without any."""
     sides = [{run.seed: run for run in study.of(arm)} for arm in (before, after)]
+    return paired(study, metric, (before, after), sides, lambda run: score(study, run, metric))
+
+
+def paired(
+    described: Described,
+    metric: str,
+    arms: tuple[str, str],
+    sides: Sequence[Mapping[int, Run]],
+    score_of: Callable[[Run], float | None],
+) -> Contrast | None:
+    """Compare the runs of two sides, by seed, over the seeds of which both have a score; None without any.
+
+    Args:
+        described: says the metric's direction.
+        metric: what is compared.
+        arms: names of the sides, before first.
+        sides: runs by seed.
+        score_of: a run's score; a diverged run's is the declared one.
+    """
     scores, seeds, diverged, pairs = [], [], [], []
     for seed in sorted(sides[0].keys() & sides[1].keys()):
         runs = (sides[0][seed], sides[1][seed])
-        values = [score(study, run, metric) for run in runs]
+        values = [score_of(run) for run in runs]
         if None in values:
             continue
         seeds.append(seed)
@@ -197,18 +217,9 @@ def contrast(study: Study, metric: str, before: str, after: str) -> Contrast | N
         pairs += [] if lost else [runs]
     if not seeds:
         return None
-    lower = lower_is_better(study, metric)
-    reach = limits(study, metric)
-    return Contrast(
-        metric,
-        (before, after),
-        lower,
-        reach,
-        tuple(seeds),
-        np.array(scores, float),
-        tuple(diverged),
-        tuple(pairs),
-    )
+    about = lower_is_better(described, metric), limits(described, metric)
+    table = np.array(scores, float)
+    return Contrast(metric, arms, *about, tuple(seeds), table, tuple(diverged), tuple(pairs))
 
 
 def score(study: Study, run: Run, metric: str) -> float | None:

@@ -121,16 +121,6 @@ def diagnostic_means(study: Study, arm: str = "multi") -> list[DiagnosticMean]:
     return rows
 
 
-def seed_diagnostics_rows(study: Study, arm: str = "multi") -> Table:
-    """Return `seed_diagnostics` as text, one row a seed; header first."""
-    titles = [each.title for each in DIAGNOSTICS.values()]
-    rows: Table = [["Seed", "Steps looked at", *titles, "Share of fine-tuning time, %"]]
-    for each in seed_diagnostics(study, arm):
-        texts = [_text(name, value) for name, value in each.values.items()]
-        rows.append([each.seed, each.looks, *texts])
-    return rows
-
-
 def diagnostic_means_rows(study: Study, arm: str = "multi") -> Table:
     """Return `diagnostic_means` as text, one row a diagnostic; header first."""
     rows: Table = [

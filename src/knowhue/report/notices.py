@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from knowhue.report.blocks import seeds_text, span
 from knowhue.report.contrasts import questions
 from knowhue.report.gradients import gradient_warnings
 from knowhue.report.matched import metric_label
@@ -77,21 +78,8 @@ def _log_warnings(runs: Sequence[Run]) -> list[tuple[str, str]]:
                 found.setdefault(text.split(":")[0], []).append((run.seed, line.get("epoch", 0), text))
     return [
         (
-            _span("seed", [seed for seed, _, _ in each]),
-            f"{_span('epoch', [at for _, at, _ in each])}: {each[-1][2]}",
+            seeds_text([seed for seed, _, _ in each]),
+            f"{span([at for _, at, _ in each], 'epoch ', 'epochs ')}: {each[-1][2]}",
         )
         for each in found.values()
     ]
-
-
-def _span(noun: str, numbers: Sequence[int]) -> str:
-    """Return which seeds or epochs.
-
-    >>> _span("epoch", [8]), _span("epoch", [3, 2, 4]), _span("seed", [0, 3])
-    ('epoch 8', 'epochs 2 to 4', 'seeds 0, 3')
-    """
-    several = sorted(set(numbers))
-    if len(several) == 1:
-        return f"{noun} {several[0]}"
-    together = several[-1] - several[0] + 1 == len(several)
-    return f"{noun}s {several[0]} to {several[-1]}" if together else f"{noun}s {', '.join(map(str, several))}"

@@ -17,11 +17,11 @@ from knowhue.report.diagnostics import DIAGNOSTICS, seed_diagnostics
 from knowhue.report.matched import QUESTION_LABELS
 from knowhue.report.records import Study, Table
 from knowhue.report.tables import MISSING, p_text
+from knowhue.statistics import ALPHA
 
 FEWEST = 7
 """Seeds; with them a rank correlation reaches p = .05 from .79 on."""
 RESAMPLES = 9999  # all pairings of 7 seeds are 5040, so p is exact there, and drawn beyond
-LEVEL = 0.05
 
 
 class Prediction(NamedTuple):
@@ -96,7 +96,7 @@ def _predict(name: str, question: str, known: Sequence[tuple[float, float]]) -> 
         vectorized=True, n_resamples=RESAMPLES, rng=np.random.default_rng(0),
     )  # fmt: skip
     correlation, p = float(found.statistic), float(found.pvalue)
-    foretold = p <= LEVEL and correlation * promise > 0
+    foretold = p <= ALPHA and correlation * promise > 0
     word = "yes in sign" if foretold else "no" if promise else "no promise"
     return Prediction(name, question, len(known), correlation, p, word)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -45,6 +45,15 @@ class Run:
             shown_to = list(self.scores.get("recognition", {}).values())
             return shown_to[0].get("accuracy") if shown_to else None
         return self.scores.get("metrics", {}).get(name)
+
+
+class Described(Protocol):
+    """What says of its metrics which unit and which better direction they have: a study, a comparison."""
+
+    @property
+    def metrics(self) -> Mapping[str, Row]:
+        """Title, unit and better direction of each."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +123,15 @@ def mean(values: list[float | None]) -> float | None:
     """Return the mean; None where anything is missing, so that no failure is averaged away."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known and len(known) == len(values) else None
+
+
+def floors(baselines: Mapping[str, Mapping[str, float | None]], metric: str) -> dict[str, float]:
+    """Return what each trivial baseline scores in a metric: all that costs nothing, but not other real images."""
+    return {
+        name: value
+        for name, values in baselines.items()
+        if name != "real" and (value := values.get(metric)) is not None
+    }
 
 
 def plural(count: int, noun: str) -> str:

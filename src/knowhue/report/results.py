@@ -72,7 +72,7 @@ def _tests(study: Study, question: str, judged: Judged) -> dict[str, Any]:
                                                          strict=True)) | {"images": parts.images},
         "needed_seeds": None if judged.needed is None else judged.needed._asdict(),
         "more_images": judged.more_images,
-        "headroom": [{"name": row.name, "gain": row.gain, "share": row.share} for row in headrooms(study, question)],
+        "headroom": [row._asdict() | {"bounds": _bounds(row.bounds)} for row in headrooms(study, question)],
     }  # fmt: skip
 
 

@@ -1,11 +1,20 @@
 """The questions of a study, judged together: one phrase each, and what it rests on."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from knowhue.report.chance import Bounds
 from knowhue.report.contrasts import Contrast, lower_is_better, primary, question_alpha, questions
-from knowhue.report.records import Study, mean
-from knowhue.statistics.verdicts import Needed, Word, judge, more_images_needed, needed
+from knowhue.report.records import Study, floors, mean
+from knowhue.statistics.verdicts import (
+    Needed,
+    Word,
+    at_limit,
+    judge,
+    more_images_needed,
+    needed,
+    not_better,
+)
 
 
 class Judged(NamedTuple):
@@ -42,25 +51,11 @@ def verdicts(study: Study) -> dict[str, Judged]:
     return {name: _judged(study, name, each, complete) for name, each in found.items()}
 
 
-def at_limit(study: Study, question: str, found: Contrast) -> str:
-    """Return why the metric cannot tell two arms apart; empty where it can.
-
-    `ceiling`: both are within one smallest effect of its best value. `floor`: neither is better than some trivial
-    baseline.
-    """
-    asked = questions(study)[question]
-    best = found.limits[0 if found.lower_is_better else 1]
-    if all(abs(level - best) <= asked.sesoi for level in found.levels):
-        return "ceiling"
-    return "floor" if len(beaten(study, asked.metric, found.levels)) == 2 else ""
-
-
 def beaten(study: Study, metric: str, levels: tuple[float | None, float | None]) -> dict[int, list[str]]:
     """Return which of two levels (0 single-task, 1 multi-task) are not better than which trivial baselines."""
-    sign = -1 if lower_is_better(study, metric) else 1
-    floors = {name: values.get(metric) for name, values in study.baselines.items() if name != "real"}
+    lower, trivial = lower_is_better(study, metric), floors(study.baselines, metric)
     found = {
-        place: [name for name, floor in floors.items() if floor is not None and sign * (level - floor) <= 0]
+        place: [name for name, floor in trivial.items() if not_better(level, floor, lower)]
         for place, level in enumerate(levels)
         if level is not None
     }
@@ -73,18 +68,34 @@ def levels(study: Study, metric: str, arms: tuple[str, str]) -> tuple[float | No
     return before, after
 
 
-def _judged(study: Study, question: str, found: Contrast | None, complete: bool) -> Judged:
-    alpha = question_alpha(study)
+def judged(
+    found: Contrast | None, sesoi: float, alpha: float, trivial: Iterable[float], complete: bool
+) -> Judged:
+    """Judge one contrast: of a study's question, or of a comparison's method.
+
+    Args:
+        found: the contrast; None without a pair of runs.
+        sesoi: the smallest effect of interest.
+        alpha: of this question.
+        trivial: scores of the trivial baselines.
+        complete: whether all that is asked has all its seeds.
+    """
     if found is None:
         return Judged(Word.NO_VERDICT, alpha)
-    asked = questions(study)[question]
-    limit = at_limit(study, question, found)
+    best = found.limits[0 if found.lower_is_better else 1]
+    limit = at_limit(found.levels, best, sesoi, trivial, found.lower_is_better)
     outer, inner = found.bounds(1 - alpha), found.bounds(1 - 2 * alpha)
     said = judge(
-        len(found.seeds), found.p, lambda level: found.bounds(level).interval, asked.sesoi, alpha,
+        len(found.seeds), found.p, lambda level: found.bounds(level).interval, sesoi, alpha,
         found.lower_is_better, complete, bool(limit),
     )  # fmt: skip
     quoted = inner if said.level == inner.level else outer
-    need = needed(found.parts, asked.sesoi, alpha) if found.parts else None
+    need = needed(found.parts, sesoi, alpha) if found.parts else None
     more = bool(found.crossed and more_images_needed(found.crossed))
     return Judged(said.word, alpha, found, quoted, outer, inner, limit, need, more)
+
+
+def _judged(study: Study, question: str, found: Contrast | None, complete: bool) -> Judged:
+    asked = questions(study)[question]
+    trivial = floors(study.baselines, asked.metric).values()
+    return judged(found, asked.sesoi, question_alpha(study), trivial, complete)

@@ -1,1 +1,8 @@
 """What may be concluded from paired runs: intervals, tests, multiplicity, power; numbers in, numbers out."""
+
+ALPHA = 0.05
+"""Rate of false claims where a plan does not say another."""
+LEVEL = 1 - ALPHA
+"""Of every interval on which no verdict rests."""
+MIN_SEEDS = 8
+"""No claim below, whatever alpha: with 7 one pattern of signs alone rejects at .025."""

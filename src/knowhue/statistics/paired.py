@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
+from knowhue.statistics import LEVEL
+
 Interval = tuple[float, float]
 Differences = NDArray[np.floating] | Sequence[float]
 
@@ -33,7 +35,7 @@ class Share(NamedTuple):
 Wins = Share
 
 
-def t_interval(differences: Differences, confidence: float = 0.95) -> Interval | None:
+def t_interval(differences: Differences, confidence: float = LEVEL) -> Interval | None:
     """Return Student's t interval of the mean; None below 2 seeds.
 
     >>> [round(end, 3) for end in t_interval([1.0, 2.0, 3.0])]
@@ -73,7 +75,7 @@ def sign_flip_p(differences: Differences) -> float:
 
 
 def bca_interval(
-    differences: Differences, confidence: float = 0.95, resamples: int = 9999, seed: int = 0
+    differences: Differences, confidence: float = LEVEL, resamples: int = 9999, seed: int = 0
 ) -> Interval | None:
     """Return the BCa bootstrap interval of the mean (Efron 1987); None below 2 seeds or when all are equal.
 
@@ -110,7 +112,7 @@ def hedges_dz(differences: Differences) -> float | None:
     return float(d.mean() / d.std(ddof=1) * correction)
 
 
-def wilson_interval(count: int, of: int, confidence: float = 0.95) -> Interval:
+def wilson_interval(count: int, of: int, confidence: float = LEVEL) -> Interval:
     """Return the score interval of a share (Wilson 1927).
 
     Raises:

@@ -5,21 +5,21 @@ questions has `alpha / k` for both kinds of claims, since a question has one tru
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
 from scipy import special, stats
 
+from knowhue.statistics import ALPHA, MIN_SEEDS
 from knowhue.statistics.crossed import Crossed
 from knowhue.statistics.paired import Interval
-
-MIN_SEEDS = 8
-"""No verdict below, whatever alpha: with 7 one pattern of signs alone rejects at .025."""
 
 POWER = 0.8
 """What a number of seeds should give."""
 _MOST_SEEDS = 10_000
+_ROUNDING = 1e-9
+"""Relative: scores that are this near are the same, as .99 is one point below 1."""
 
 
 class Word(StrEnum):
@@ -70,6 +70,15 @@ class Needed(NamedTuple):
     high: int | None
 
 
+def question_alpha(alpha: float, questions: int) -> float:
+    """Return the level of one question: alpha, shared out among all that are asked.
+
+    >>> question_alpha(0.05, 2)
+    0.025
+    """
+    return alpha / max(questions, 1)
+
+
 def fewest_seeds(alpha: float) -> int:
     """Return the fewest seeds with which there is a verdict at the level of one question.
 
@@ -77,6 +86,58 @@ def fewest_seeds(alpha: float) -> int:
     (8, 8, 11)
     """
     return max(MIN_SEEDS, 1 + math.ceil(-math.log2(alpha) - 1e-9))
+
+
+def is_clear(seeds: int, p: float | None, interval: Interval | None, alpha: float = ALPHA) -> bool:
+    """Return whether a difference that no question asks about may have a word or a mark: there is one.
+
+    Args:
+        seeds: that both arms have.
+        p: exact sign-flip p over these seeds, adjusted for all differences beside it; None where there is none.
+        interval: at 1 - alpha, over seeds and images; None where there is none.
+        alpha: its level.
+
+    >>> is_clear(8, 0.03, (0.1, 0.4)), is_clear(7, 0.03, (0.1, 0.4)), is_clear(8, 0.03, (-0.1, 0.4))
+    (True, False, False)
+    """
+    rejected = seeds >= fewest_seeds(alpha) and p is not None and p <= alpha
+    return rejected and interval is not None and (interval[0] > 0 or interval[1] < 0)
+
+
+def at_limit(
+    levels: tuple[float, float], best: float, sesoi: float, floors: Iterable[float], lower_is_better: bool
+) -> str:
+    """Return why a metric cannot tell two arms apart; empty where it can.
+
+    Args:
+        levels: means of both arms.
+        best: the metric's best value; infinite where it has none.
+        sesoi: the smallest effect of interest.
+        floors: scores of the trivial baselines.
+        lower_is_better: direction of the metric.
+
+    Returns:
+        `ceiling`: both are within one smallest effect of the best value. `floor`: neither is better than some trivial
+        baseline.
+
+    >>> at_limit((0.99, 1.0), 1.0, 0.01, [0.2], False), at_limit((0.2, 0.1), 1.0, 0.01, [0.2], False)
+    ('ceiling', 'floor')
+    """
+    if all(abs(level - best) <= sesoi + _ROUNDING * (sesoi + abs(level)) for level in levels):
+        return "ceiling"
+    known = list(floors)
+    lost = (any(not_better(level, floor, lower_is_better) for floor in known) for level in levels)
+    return "floor" if all(lost) else ""
+
+
+def not_better(level: float, floor: float, lower_is_better: bool) -> bool:
+    """Return whether a score is no better than a trivial baseline's; a rounding error is none.
+
+    >>> not_better(0.1 + 0.2, 0.3, lower_is_better=False)
+    True
+    """
+    gain = floor - level if lower_is_better else level - floor
+    return gain <= _ROUNDING * max(abs(level), abs(floor))
 
 
 def judge(
@@ -132,13 +193,14 @@ def needed(found: Crossed, sesoi: float, alpha: float) -> Needed:
     """Return the seeds with which a new study would tell, at 80 % power, an effect of `sesoi` from none.
 
     They are as many as find such an effect, or show equivalence if there is none, whichever needs more, on the images
-    at hand. The range comes from the chi-square distribution of the seeds' variance (5 to 95 %): with eight
-    seeds it is known to a factor of two at best.
+    at hand. The range comes from the chi-square distribution of the variance of a seed's mean over these images, which
+    holds a part of the residual (5 to 95 %): with eight seeds it is known to a factor of two at best.
     """
     seed, image, rest = found.components
-    chi = stats.chi2.ppf((0.95, 0.05), found.seeds - 1)
-    low, high = (seed * math.sqrt((found.seeds - 1) / quantile) for quantile in chi)
-    return Needed(*(_seeds(sd, image, rest, found.images, sesoi, alpha) for sd in (seed, low, high)))
+    over_seeds = seed**2 + rest**2 / found.images
+    freedom = found.seeds - 1
+    low, high = (over_seeds * freedom / float(each) for each in stats.chi2.ppf((0.95, 0.05), freedom))
+    return Needed(*(_seeds(each, image, found.images, sesoi, alpha) for each in (over_seeds, low, high)))
 
 
 def more_images_needed(found: Crossed) -> bool:
@@ -147,11 +209,14 @@ def more_images_needed(found: Crossed) -> bool:
     return image**2 / found.images > seed**2 / found.seeds
 
 
-def _seeds(seed: float, image: float, rest: float, images: int, sesoi: float, alpha: float) -> int | None:
-    """Return the fewest seeds that are enough, given that every larger number is enough too."""
+def _seeds(over_seeds: float, image: float, images: int, sesoi: float, alpha: float) -> int | None:
+    """Return the fewest seeds that are enough, given that every larger number is enough too.
+
+    `over_seeds` is the variance of a seed's mean over the images at hand.
+    """
 
     def enough(n: int) -> bool:
-        parts = (seed**2 + rest**2 / images) / n, image**2 / images
+        parts = over_seeds / n, image**2 / images
         total = sum(parts)
         if total == 0:
             return True

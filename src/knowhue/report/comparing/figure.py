@@ -103,7 +103,7 @@ def _ticks(ax: "Axes") -> None:
 
 def _lines(ax: "Axes", comparison: Comparison, metric: str, scale: float) -> None:
     """What gray pictures score, and the budget."""
-    gray = comparison.asked.get("baselines", {}).get("gray", {}).get(metric)
+    gray = comparison.baselines.get("gray", {}).get(metric)
     if gray is not None:
         ax.axhline(scale * gray, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         ax.annotate(

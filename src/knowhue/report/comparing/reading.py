@@ -6,12 +6,15 @@ from functools import cached_property
 from pathlib import Path
 
 from knowhue.errors import DamagedError, RunError
+from knowhue.plan import QUESTIONS
 from knowhue.report.reading import read_images
-from knowhue.report.records import Arrays, Row, Run
+from knowhue.report.records import Arrays, Row, Run, spaced
 from knowhue.runs import require_format
 from knowhue.storage import read_arrays, read_json
 
 FILE = "comparison.json"
+ASKED = QUESTIONS["colour"]
+"""What a method is judged by: the metric, the smallest effect of interest and what a diverged run is given."""
 TRUTH = "pictures/samples.npz"
 
 
@@ -55,29 +58,69 @@ class Comparison:
         """Those whose numbers may be used."""
         return {seed: run for seed, run in self.runs(regime, method).items() if run["state"] == "finished"}
 
+    @property
+    def metrics(self) -> Mapping[str, Row]:
+        """Title, unit and better direction of each metric."""
+        return self.asked.get("metrics", {})
+
+    @property
+    def baselines(self) -> Mapping[str, Mapping[str, float | None]]:
+        """What is had without a model, and `real`, other true images."""
+        return self.asked.get("baselines", {})
+
+    def score(self, run: Run, metric: str) -> float | None:
+        """A run's score; of a diverged one, in the error, that of the baseline declared for it, as in a study."""
+        if run.state == "finished":
+            return run.scores["metrics"].get(metric)
+        declared = self.baselines.get(ASKED.if_diverged, {})
+        return declared.get(metric) if run.state == "diverged" and metric == ASKED.metric else None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every method has a score of its error with every seed in every regime."""
+        wanted = set(self.asked["seeds"])
+        return all(
+            {
+                seed
+                for seed, run in self.ended(regime, method).items()
+                if self.score(run, ASKED.metric) is not None
+            }
+            >= wanted
+            for regime in self.regimes
+            for method in self.methods
+        )
+
     def unfinished(self, regime: str) -> list[str]:
         """Every run that did not end well or whose pictures are damaged, as text."""
         asked = [run for run in self.asked["runs"] if run["regime"] == regime]
-        states = [(run, run["state"]) for run in asked if run["state"] != "finished"]
+        given = f", and given the score of “{spaced(ASKED.if_diverged)}” as declared"
+        given = given if self.baselines.get(ASKED.if_diverged, {}).get(ASKED.metric) is not None else ""
+        states = [
+            (run, run["state"] + given * (run["state"] == "diverged"))
+            for run in asked
+            if run["state"] != "finished"
+        ]
         states += [(run, "its pictures are damaged") for run in asked if run["samples"] in self.damaged]
         found = [f"{run['method']}, seed {run['seed']}: {state}" for run, state in states]
         return found + ["the true pictures: damaged"] * (TRUTH in self.damaged)
 
     @cached_property
     def _by_cell(self) -> dict[tuple[str, str, int], Run]:
-        """Finished runs with their scores of single images, each read once."""
+        """Runs that finished or diverged with their scores of single images, each read once."""
         return {
             (row["regime"], row["method"], row["seed"]): Run(
                 row["method"], row["seed"], row["state"], scores={"metrics": row["scores"]},
-                images=read_images((self.folder / (row["samples"] or "")).with_name("per_image.csv")),
+                images=()
+                if row["state"] == "diverged"
+                else read_images((self.folder / (row["samples"] or "")).with_name("per_image.csv")),
             )
             for row in self.asked["runs"]
-            if row["state"] == "finished"
+            if row["state"] in ("finished", "diverged")
         }  # fmt: skip
 
-    def run(self, regime: str, method: str, seed: int) -> Run:
-        """A finished run with its scores of single images."""
-        return self._by_cell[regime, method, seed]
+    def ended(self, regime: str, method: str) -> dict[int, Run]:
+        """The runs of a method that finished or diverged, with their scores of single images, by seed."""
+        return {run.seed: run for key, run in self._by_cell.items() if key[:2] == (regime, method)}
 
     def pictures(self, regime: str, method: str) -> Arrays:
         """`samples.npz` of the first finished seed; nothing where there is none."""

@@ -1,17 +1,17 @@
 """Means over seeds, and paired differences to the reference, judged as a study's are; pure arithmetic."""
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from knowhue.plan import QUESTIONS
 from knowhue.report.chance import Bounds
-from knowhue.report.comparing.reading import Comparison
-from knowhue.report.contrasts import DEFAULT_ALPHA, Contrast
-from knowhue.report.records import Row
+from knowhue.report.comparing.reading import ASKED, Comparison
+from knowhue.report.contrasts import Contrast, paired
+from knowhue.report.records import Row, floors
+from knowhue.report.verdicts import Judged, judged
+from knowhue.statistics import ALPHA, LEVEL
+from knowhue.statistics import verdicts as rules
 from knowhue.statistics.multiplicity import benjamini_hochberg
-from knowhue.statistics.verdicts import Word, judge
 
 QUALITY = (
     "ab_l1",
@@ -26,18 +26,14 @@ QUALITY = (
 COST = ("train_s", "train_s_per_picture", "predict_s_per_picture", "pictures_seen", "parameters")
 
 
-LEVEL = 0.95
-ERROR = "ab_l1"
-"""What a method is judged by; the smallest effect of interest is that of the question about colouring."""
-
-
 class Score(NamedTuple):
     """A metric of a method in a regime.
 
     Attributes:
         mean: over the finished seeds.
         by_seed: of each.
-        found: the method after the reference, over the seeds that both have; None of the reference itself.
+        found: the method after the reference, over the seeds that both have; a diverged run has in the error the score
+            declared for it. None of the reference itself.
         bounds: the 95 % interval of their difference: over seeds and images where images have scores.
         p_adjusted: exact sign-flip p, adjusted over all methods and metrics of the regime (Benjamini-Hochberg).
     """
@@ -50,10 +46,10 @@ class Score(NamedTuple):
 
     @property
     def is_clear(self) -> bool:
-        """Whether a difference may be called one: by the test and by the interval."""
-        ends = self.bounds.interval if self.bounds else None
-        rejected = self.p_adjusted is not None and self.p_adjusted <= 1 - LEVEL
-        return rejected and ends is not None and (ends[0] > 0 or ends[1] < 0)
+        """Whether a difference may be called one: by the test and by the interval over seeds and images."""
+        return bool(
+            self.found and self.bounds and self.bounds.is_clear(len(self.found.seeds), self.p_adjusted)
+        )
 
 
 def scores(comparison: Comparison, regime: str) -> dict[tuple[str, str], Score]:
@@ -71,48 +67,34 @@ def scores(comparison: Comparison, regime: str) -> dict[tuple[str, str], Score]:
     return {key: each._replace(p_adjusted=adjusted.get(" ".join(key))) for key, each in found.items()}
 
 
-def verdict(comparison: Comparison, regime: str, method: str) -> Word | None:
-    """Judge a method's error against the reference's, by the grammar and the rule of a study's questions.
-
-    None of the reference.
-    """
-    found = _score(comparison, regime, method, ERROR).found
-    if found is None:
-        return None if method == comparison.reference else Word.NO_VERDICT
-    alpha = question_alpha(comparison)
-    complete = len(found.seeds) == len(comparison.asked["seeds"])
-    best = found.limits[0]
-    sesoi = QUESTIONS["colour"].sesoi
-    gray = comparison.asked.get("baselines", {}).get("gray", {}).get(ERROR)
-    at_limit = all(level - best <= sesoi or (gray is not None and level >= gray) for level in found.levels)
-    said = judge(
-        len(found.seeds), found.p, lambda level: found.bounds(level).interval, sesoi, alpha,
-        found.lower_is_better, complete, at_limit,
-    )  # fmt: skip
-    return said.word
+def verdict(comparison: Comparison, regime: str, method: str) -> Judged | None:
+    """Judge a method's error against the reference's, by the rule of a study's questions; None of the reference."""
+    if method == comparison.reference:
+        return None
+    trivial = floors(comparison.baselines, ASKED.metric).values()
+    found = _contrast(comparison, regime, method, ASKED.metric)
+    return judged(found, ASKED.sesoi, question_alpha(comparison), trivial, comparison.is_complete)
 
 
 def question_alpha(comparison: Comparison) -> float:
     """The level of one verdict: alpha, shared out among all methods at both regimes."""
-    return DEFAULT_ALPHA / (2 * (len(comparison.methods) - 1))
+    return rules.question_alpha(ALPHA, 2 * (len(comparison.methods) - 1))
 
 
 def _score(comparison: Comparison, regime: str, method: str, metric: str) -> Score:
     own = _values(comparison.finished(regime, method), metric)
     mean = float(np.mean(list(own.values()))) if own else None
-    theirs = _values(comparison.finished(regime, comparison.reference), metric)
-    shared = tuple(seed for seed in own if seed in theirs)
-    if method == comparison.reference or not shared or metric not in QUALITY:
-        return Score(mean, own)
-    lower = metric != "recognition"
-    limits = (0.0, 1.0) if metric == "recognition" else (0.0, math.inf)
+    found = _contrast(comparison, regime, method, metric)
+    return Score(mean, own, found, found and found.bounds(LEVEL))
+
+
+def _contrast(comparison: Comparison, regime: str, method: str, metric: str) -> Contrast | None:
+    """The method after the reference, over the seeds of which both have a score."""
     arms = (comparison.reference, method)
-    pairs = [
-        (comparison.run(regime, arms[0], seed), comparison.run(regime, arms[1], seed)) for seed in shared
-    ]
-    table = np.array([(theirs[seed], own[seed]) for seed in shared], float)
-    found = Contrast(metric, arms, lower, limits, shared, table, (), pairs)
-    return Score(mean, own, found, found.bounds(LEVEL))
+    if method == comparison.reference or metric not in QUALITY:
+        return None
+    sides = [comparison.ended(regime, arm) for arm in arms]
+    return paired(comparison, metric, arms, sides, lambda run: comparison.score(run, metric))
 
 
 def cost(comparison: Comparison, regime: str, method: str, name: str) -> float | None:
@@ -143,16 +125,16 @@ def results(comparison: Comparison) -> dict[str, Any]:
             }
             for regime, described in comparison.regimes.items()
         },
-        "baselines": comparison.asked.get("baselines", {}),
+        "baselines": comparison.baselines,
     }
 
 
 def _method(comparison: Comparison, regime: str, method: str) -> Row:
     found = {name: each for (other, name), each in scores(comparison, regime).items() if other == method}
-    word = verdict(comparison, regime, method)
+    found_verdict = verdict(comparison, regime, method)
     return {
         "epochs": comparison.regimes[regime]["epochs"].get(method),
-        "verdict": word and word.value,
+        "verdict": found_verdict and found_verdict.word.value,
         "scores": {
             name: {"mean": each.mean, "by_seed": each.by_seed, "difference": _difference(each)}
             for name, each in found.items()

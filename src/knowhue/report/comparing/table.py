@@ -2,11 +2,13 @@
 
 from typing import NamedTuple
 
-from knowhue.report.chance import Bounds
+from knowhue.report.chance import BOTH, Bounds
 from knowhue.report.comparing.reading import Comparison
 from knowhue.report.comparing.summary import Score, cost, metrics, scores, verdict
 from knowhue.report.contrasts import Contrast
 from knowhue.report.tables import MISSING, difference, ends_text, number
+from knowhue.report.verdicts import Judged
+from knowhue.statistics.verdicts import Word
 
 _HEADS = {
     "ab_l1": "a*b* error ↓",
@@ -21,7 +23,12 @@ _COST_HEADS = (
     "", "epochs", "pictures seen", "seconds trained", "ms a picture trained", "ms a picture predicted",
     "million parameters",
 )  # fmt: skip
-_BASELINES = {"gray": "left gray", "real": "true colours"}
+_BASELINES = {
+    "gray": "left gray",
+    "mean_colour": "mean colour everywhere",
+    "median_colour": "median colour everywhere",
+    "real": "true colours",
+}
 
 
 class Cell(NamedTuple):
@@ -47,10 +54,11 @@ def quality_table(comparison: Comparison, regime: str) -> list[list[Cell]]:
         cells = [_cell(found[method, name], name) for name in names]
         drawn = [_plain(found[method, "diversity"].mean)] if spread else []
         note = "reference" if method == comparison.reference else ""
-        word = verdict(comparison, regime, method)
-        rows.append([Cell(described["title"], note), Cell(word.value if word else MISSING), *cells, *drawn])
+        judged = _judged(verdict(comparison, regime, method))
+        rows.append([Cell(described["title"], note), judged, *cells, *drawn])
     for name, title in _BASELINES.items():
-        had = comparison.asked.get("baselines", {}).get(name, {})
+        if (had := comparison.baselines.get(name)) is None:
+            continue
         known = [_plain(had.get(metric), metric) for metric in names]
         rows.append([Cell(title), Cell(MISSING), *known, *([Cell(MISSING)] if spread else [])])
     return rows
@@ -95,6 +103,14 @@ def _cell(score: Score, metric: str) -> Cell:
     return Cell(
         number(score.mean, unit), _between(score.found, score.bounds, score.mean, unit), score.is_clear
     )
+
+
+def _judged(found: Judged | None) -> Cell:
+    """A verdict; by the seeds alone it speaks of these test images and not of the method."""
+    if found is None:
+        return Cell(MISSING)
+    here = found.word != Word.NO_VERDICT and found.quoted is not None and found.quoted.over != BOTH
+    return Cell(found.word.value, "on these test images" if here else "")
 
 
 def _plain(value: float | None, metric: str = "") -> Cell:
