@@ -117,7 +117,42 @@ def test_work_that_fails_lets_go(tmp_path, raised):
 
 def test_of_many_processes_the_first_locks_for_all(held, monkeypatch):
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     enter(held[0])
+
+
+@pytest.mark.parametrize("world", [None, "", "1"])
+def test_a_rank_alone_lets_nobody_in(held, monkeypatch, world):
+    """Schedulers set it for a process of its own, too."""
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if world is not None:
+        monkeypatch.setenv("WORLD_SIZE", world)
+    with pytest.raises(RunError, match="in use"):
+        enter(held[0])
+
+
+def test_who_waits_long_is_told_for_whom(held, monkeypatch):
+    monkeypatch.setattr("knowhue.runs.SILENT_S", 0.02)
+    told = []
+    with (
+        pytest.raises(RunError, match="in use"),
+        locked(held[0], "features", wait_s=0.2, report=told.append),
+    ):
+        pass
+    (note,) = told
+    assert note["stage"] == "note"
+    assert re.fullmatch(r"waiting for \S+out, in use by .*, process \d+, since .*", note["text"])
+
+
+def test_who_waits_shortly_is_told_nothing(held):
+    folder, process = held
+    process.kill()
+    process.wait()
+    told = []
+    with locked(folder, "features", wait_s=1.0, report=told.append):
+        pass
+    assert told == []
 
 
 def test_a_link_to_a_folder_is_that_folder(held, tmp_path):

@@ -43,6 +43,9 @@ from knowhue.storage import file_digest, read_json, replacing, write_json
 FORMAT = 2
 """Of `study.json`, `comparison.json` and `config.json`; what carries another number is refused."""
 
+Report = Callable[[dict[str, Any]], None]
+"""Who is told about progress: called with one small dict at a time; apps draw it."""
+
 
 def settled(config: Config) -> dict[str, Any]:
     """Every setting, without where and with how much disk a run is computed."""
@@ -69,11 +72,20 @@ LOCK = ".lock"
 REPORT_LOCK = ".report.lock"
 """Of the report alone, which may be made while its study runs."""
 REPORT_S = 60.0
+SILENT_S = 5.0
+"""Seconds that a folder is waited for in silence."""
 _WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 @contextmanager
-def locked(folder: Path, what: str, *, name: str = LOCK, wait_s: float = 0.5) -> Iterator[None]:
+def locked(
+    folder: Path,
+    what: str,
+    *,
+    name: str = LOCK,
+    wait_s: float = 0.5,
+    report: Report = lambda _: None,
+) -> Iterator[None]:
     """Keep other processes from writing to a folder for as long as the block runs.
 
     The operating system holds the lock and lets go of it when the process ends, however it ends: a lock file that a
@@ -86,6 +98,7 @@ def locked(folder: Path, what: str, *, name: str = LOCK, wait_s: float = 0.5) ->
         what: is being done, in a word, for whoever is refused.
         name: of the lock file, where less than the whole folder is written.
         wait_s: seconds to wait for another process to end.
+        report: told in a note who is waited for, once it takes longer than `SILENT_S`.
 
     Raises:
         RunError: another process has it, with who, where and since when; or the folder cannot be written.
@@ -93,13 +106,13 @@ def locked(folder: Path, what: str, *, name: str = LOCK, wait_s: float = 0.5) ->
     path = folder / name
     key = os.path.realpath(path)
     held: set[str] = _held.__dict__.setdefault("paths", set())
-    if key in held or os.environ.get("RANK", "0") != "0":
+    if key in held or not is_first_process():
         yield
         return
     is_new = not folder.exists()
-    lock = FileLock(path, timeout=wait_s, fallback_to_soft=False, on_acquired=partial(_sign, what))
+    lock = FileLock(path, fallback_to_soft=False, on_acquired=partial(_sign, what))
     try:
-        _acquire(lock, path)
+        _acquire(lock, path, wait_s, report)
         held.add(key)
         yield
     finally:
@@ -112,13 +125,25 @@ def locked(folder: Path, what: str, *, name: str = LOCK, wait_s: float = 0.5) ->
             remove_if_empty(folder)
 
 
+def is_first_process() -> bool:
+    """Whether this process is alone, or the first of those that `torch.distributed.run` started."""
+    return os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") in ("", "1")
+
+
 _held = threading.local()
 
 
-def _acquire(lock: FileLock, path: Path) -> None:
+def _acquire(lock: FileLock, path: Path, wait_s: float, report: Report) -> None:
+    silent_s = min(wait_s, SILENT_S)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        try:
+            lock.acquire(timeout=silent_s)
+        except Timeout:
+            if wait_s == silent_s:
+                raise
+            report({"stage": "note", "text": f"waiting for {path.parent}, in use{_holder(path)}"})
+            lock.acquire(timeout=wait_s - silent_s)
     except Timeout:
         raise RunError(
             f"`{path.parent}` is in use{_holder(path)}. Wait for that to end, or name another folder or file."
@@ -380,7 +405,3 @@ def write_log(folder: Path, epochs: list[dict[str, Any]]) -> None:
     """Write the epochs of a run; small enough to be written anew each epoch, and so never torn."""
     with replacing(folder / "log.jsonl") as file:
         file.writelines(json.dumps(epoch, allow_nan=False) + "\n" for epoch in epochs)
-
-
-Report = Callable[[dict[str, Any]], None]
-"""Who is told about progress: called with one small dict at a time; apps draw it."""

@@ -9,10 +9,11 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
@@ -175,6 +176,11 @@ def write_json(path: Path, value: Any) -> None:
     sealed = {**value, SEAL: _seal(value)} if isinstance(value, dict) else value
     with replacing(path) as file:
         json.dump(sealed, file, indent=1, allow_nan=False)
+
+
+def finite_or_none(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Values that JSON can hold; what is not a number is None, and shown as missing."""
+    return {k: value if value is not None and math.isfinite(value) else None for k, value in values.items()}
 
 
 def read_json(path: Path, kind: type[Kind] = dict) -> Kind:

@@ -104,8 +104,8 @@ def run_cells(work: Work, plan: Plan, workers: int = 1) -> None:
             f"`workers` should be 1 under torch.distributed.run. Found `workers = {workers}`. Use one of the two."
         )
     now = golden_step(work.engine, threads_of(workers))
-    done = {seed: finished_with(work.root, cells) for seed, cells in blocks_of([plan]).items()}
-    gated = {seed for seed, step in done.items() if step in (None, now)}
+    blocks = blocks_of([plan]).items()
+    gated = {seed for seed, cells in blocks if finished_with(work.root, cells) in (None, now)}
     if workers > 1:
         run_side_by_side(work, plan, workers, gated)
         return

@@ -67,7 +67,9 @@ def read_settings_with_pictures(
 
 def is_main() -> bool:
     """Whether this process, of those that `torch.distributed.run` started, is the one that speaks."""
-    return os.environ.get("RANK", "0") == "0"
+    from knowhue.runs import is_first_process
+
+    return is_first_process()
 
 
 def command_line() -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from knowhue.apps.cells import cell_lines
 from knowhue.apps.terminal import printable
-from knowhue.runs import Report
+from knowhue.runs import Report, is_first_process
 from knowhue.status import ENDED
 
 PLAIN_SECONDS = 15.0
@@ -38,10 +38,8 @@ MEASURED = ("train", *COUNTED)
 @contextmanager
 def showing_progress() -> Iterator[Report]:
     """A function to tell progress to; the screen is left tidy whatever happens. Only one process shows."""
-    import os
-
     console = Console(stderr=True)
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first_process():
         yield lambda _: None
     elif console.is_terminal:
         with Bars(console) as bars:

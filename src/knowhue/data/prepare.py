@@ -40,7 +40,7 @@ from knowhue.data.prepared import (
     load_prepared,
     read_summary,
 )
-from knowhue.data.sources import Item, list_items
+from knowhue.data.sources import Item, list_items, require_apart
 from knowhue.errors import PictureError, RunError
 from knowhue.runs import Report, locked, pictures_in_use, remove_if_empty, require_writable
 from knowhue.storage import file_digest, put_in_place, write_csv, write_json
@@ -75,8 +75,10 @@ def prepare(
 
     Raises:
         PictureError: no images, one class, or too few of one; what was left out is in the message.
+        ConfigError: it lies among the images.
         RunError: the folder cannot be written, or runs beside it were trained on other images.
     """
+    require_apart(pictures, folder.parent)
     items = list_items(pictures)
     refuse_odd_names(unique(item.label for item in items))
     stamps = [(item.name, item.split, item.label, item.stamp) for item in items if not item.skipped]

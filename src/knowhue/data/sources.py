@@ -14,6 +14,8 @@ from knowhue.data import drawn
 from knowhue.data.decode import decode, to_srgb
 from knowhue.errors import ConfigError, PictureError, install_command
 from knowhue.image_files import CIRCLE, walk, why_hidden
+from knowhue.plan import RESERVED
+from knowhue.presets import ARMS
 
 UNLABELLED = "unlabelled"
 SPLIT_NAMES = {
@@ -69,6 +71,29 @@ def require_source(pictures: Pictures) -> None:
     """
     if pictures.source in ("folder", "imagenet"):
         _root(pictures)
+
+
+def require_apart(pictures: Pictures, root: Path) -> None:
+    """Say at once if a study would write among the images that it is made of: they would be taken for a class.
+
+    Args:
+        pictures: where the images come from.
+        root: the study folder.
+
+    Raises:
+        ConfigError: `root` is the images' folder or lies in it, or that is one of the study's own folders.
+    """
+    if pictures.source == "drawn" or not pictures.path:
+        return
+    source, out = Path(pictures.path).expanduser().resolve(), root.resolve()
+    if not source.is_dir():
+        return  # the name of a dataset, or a mistake that is told elsewhere
+    own = {out / name for name in (*RESERVED, *ARMS)}
+    if source in (out, *out.parents) or not own.isdisjoint((source, *source.parents)):
+        raise ConfigError(
+            f"{root} would hold a study among the images of {pictures.path}, which are left as they are; name a folder "
+            "elsewhere with --out"
+        )
 
 
 def from_folder(pictures: Pictures) -> list[Item]:

@@ -118,17 +118,24 @@ def gate_sentence(gates: Mapping[int, Row], seeds: Sequence[int]) -> str:
 
 
 def machine_sentence(runs: Runs, seeds: Sequence[int]) -> str:
-    """Say which blocks were computed by what, told apart by their golden step; nothing where no run has begun."""
+    """Say which blocks were computed by what, told apart by their golden step; nothing where no run has begun.
+
+    Runs that something else has scored since are named.
+    """
     where: dict[str, list[int]] = {}
     by: dict[str, str] = {}
+    scored: list[str] = []
     for seed in seeds:
         for run in _block(runs, seed):
-            step = run.environment.get("golden_step")
+            step, scorer = (found.get("golden_step") for found in (run.environment, run.scores))
+            if scorer not in (None, step):
+                scored.append(f"{run.arm}, seed {seed} (golden step {scorer[:12]})")
             if step is not None and seed not in where.setdefault(step, []):
                 where[step].append(seed)
                 by[step] = _machine(run.environment)
     said = [f"{seeds_text(own)} with golden step {step[:12]} ({by[step]})" for step, own in where.items()]
-    return f"Computed: {'; '.join(said)}." if said else ""
+    again = f" Scored otherwise than trained: {'; '.join(scored)}." if scored else ""
+    return f"Computed: {'; '.join(said)}.{again}" if said else ""
 
 
 def _failed(failed: Mapping[int, Mapping[str, Sequence[str]]]) -> str:

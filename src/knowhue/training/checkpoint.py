@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from knowhue.errors import DamagedError, RunError
 from knowhue.storage import file_digest, read_json, replacing, replacing_folder, write_json
 
-VERSION = 2
+VERSION = 3
 _STATE = "state.json"
 _OPTIMIZERS = "optimizers.pt"
 _NAME = re.compile(r"epoch-(\d{4,})")
@@ -39,9 +39,18 @@ def save(
     epoch: int,
     modules: Mapping[str, nn.Module],
     optimizers: Mapping[str, Any],
+    golden_step: str,
     log: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Keep the state after `epoch` and drop older ones; a crash leaves the older one whole.
+
+    Args:
+        folder: of the states.
+        epoch: from 1.
+        modules: whose weights are kept, by name.
+        optimizers: whose moments are kept, by name.
+        golden_step: of what computed it, see `training.golden`.
+        log: the entries of the epochs until then.
 
     Raises:
         RunError: the folder cannot be written.
@@ -52,17 +61,20 @@ def save(
         with replacing(home / _OPTIMIZERS, "wb") as file:
             torch.save({name: optimizer.state_dict() for name, optimizer in optimizers.items()}, file)
         content = {path.name: file_digest(path) for path in sorted(home.iterdir())}
-        write_json(home / _STATE, {"version": VERSION, "epoch": epoch, "content": content, "log": list(log)})
+        state = {"version": VERSION, "epoch": epoch, "golden_step": golden_step}
+        write_json(home / _STATE, {**state, "content": content, "log": list(log)})
     for older, path in _epochs(folder).items():
         if older != epoch:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def restore(folder: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, Any]) -> Restored:
+def restore(
+    folder: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, Any], golden_step: str
+) -> Restored:
     """Load the newest state into modules and optimizers.
 
     Raises:
-        RunError: the state is damaged or of another version.
+        RunError: the state is damaged, of another version, or was not computed with `golden_step`.
     """
     epochs = _epochs(folder)
     if not epochs:
@@ -70,6 +82,7 @@ def restore(folder: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[
     epoch, home = max(epochs.items())
     try:
         state = _checked_state(home, epoch)
+        _require_computed_alike(home, state["golden_step"], golden_step)
         for name, module in modules.items():
             module.load_state_dict(load_file(home / f"{name}.safetensors"))
         states = torch.load(home / _OPTIMIZERS, map_location="cpu", weights_only=True)
@@ -109,6 +122,24 @@ def _checked_state(home: Path, epoch: int) -> dict[str, Any]:
         if not (home / name).is_file() or file_digest(home / name) != content:
             raise ValueError(f"{name} is not as it was written")
     return state
+
+
+def _require_computed_alike(home: Path, seen: str, now: str) -> None:
+    if seen != now:
+        raise RunError(
+            f"`{home}` was computed otherwise than this process computes (golden step {seen[:12]}, not {now[:12]}: "
+            "another processor, other threads, libraries or code), and one run is computed alike. Go on there, or "
+            f"remove `{home.parent}` to start this run anew."
+        )
+
+
+def computed_with(folder: Path) -> str | None:
+    """The golden step that computed the newest state; None where there is none, or it cannot be read."""
+    epochs = _epochs(folder)
+    try:
+        return read_json(max(epochs.items())[1] / _STATE).get("golden_step") if epochs else None
+    except RunError:
+        return None
 
 
 def clear(folder: Path) -> None:

@@ -16,9 +16,9 @@ from knowhue.evaluation.metrics import mean
 from knowhue.evaluation.networks import Network, open_networks
 from knowhue.evaluation.perceptual import open_perceptual
 from knowhue.randomness import stream
-from knowhue.storage import cached, read_arrays, replacing
+from knowhue.storage import cached, finite_or_none, read_arrays, replacing
 from knowhue.tensors import Batch, Prediction
-from knowhue.training.loop import Work, finite_or_none
+from knowhue.training.loop import Work
 from knowhue.training.recognition import recognition
 
 

@@ -63,7 +63,7 @@ def cache_features(
     )
     home = folder / key
     try:
-        with locked(home, "features", wait_s=PATIENCE_S):
+        with locked(home, "features", wait_s=PATIENCE_S, report=report):
             missing = [tap for tap in model.taps if not _is_whole(home, tap)] if engine.is_main else []
             missing = engine.gather([missing])[0]
             if missing:

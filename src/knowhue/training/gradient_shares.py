@@ -14,7 +14,7 @@ from knowhue.errors import DamagedError
 from knowhue.models.multitask import MultiTask, Opponent
 from knowhue.objectives.balance import Balance
 from knowhue.objectives.losses import GAN_LOSSES, PIXEL_LOSSES, cross_entropy
-from knowhue.storage import read_json, write_json
+from knowhue.storage import finite_or_none, read_json, write_json
 from knowhue.tensors import Batch
 from knowhue.training.engine import Engine
 
@@ -61,7 +61,11 @@ def measure_shares(
     means = {name: math.fsum(values) / len(values) for name, values in norms.items()}
     total = math.fsum(means.values())
     shares = {name: value / total if total else None for name, value in means.items()}
-    return {"batches": config.evaluation.gradient_batches, "norms": _finite(means), "shares": _finite(shares)}
+    return {
+        "batches": config.evaluation.gradient_batches,
+        "norms": finite_or_none(means),
+        "shares": finite_or_none(shares),
+    }
 
 
 def keep_shares(folder: Path, moment: Moment, found: Mapping[str, Any]) -> None:
@@ -116,7 +120,3 @@ def _norms(engine: Engine, model: MultiTask, losses: Mapping[str, Tensor]) -> di
         ]
         norms[name] = float(engine.mean(torch.cat(flat)).norm())
     return norms
-
-
-def _finite(values: Mapping[str, float | None]) -> dict[str, float | None]:
-    return {k: value if value is not None and math.isfinite(value) else None for k, value in values.items()}

@@ -1,6 +1,5 @@
 """One phase of one run: epochs of steps, scores after each, and a state to go on from."""
 
-import math
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -26,8 +25,9 @@ from knowhue.objectives.losses import GAN_LOSSES
 from knowhue.objectives.sharing import open_sharing
 from knowhue.randomness import drawing_from
 from knowhue.runs import Report, write_log
+from knowhue.storage import finite_or_none
 from knowhue.tensors import Batch, Prediction
-from knowhue.training import checkpoint
+from knowhue.training import checkpoint, golden
 from knowhue.training.diagnostics import diagnose
 from knowhue.training.engine import Engine
 from knowhue.training.feature_cache import FeatureCache
@@ -45,11 +45,6 @@ from knowhue.training.phases import (
 from knowhue.training.step import Players, train_step
 
 Entry = dict[str, Any]
-
-
-def finite_or_none(values: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Values that JSON can hold; what is not a number is None, and shown as missing."""
-    return {k: value if value is not None and math.isfinite(value) else None for k, value in values.items()}
 
 
 class Diverged(Exception):
@@ -114,12 +109,14 @@ def run_phase(work: Work, config: Config, folder: Path, session: Session, name: 
 
     Raises:
         Diverged: a loss is not finite.
+        RunError: the state to go on from is damaged, or another golden step computed it.
     """
     phase = phase_of(config, name)
     players = make_players(work.engine, session, phase, config)
     modules = session.modules(with_base=name == "finetune") | players.state()
     optimizers = {f"optimizer-{i}": optimizer for i, optimizer in enumerate(players.optimizers)}
-    done, log = checkpoint.restore(folder / "checkpoints", modules, optimizers)
+    step = golden.golden_step(work.engine)
+    done, log = checkpoint.restore(folder / "checkpoints", modules, optimizers, step)
     _refuse_divergence(log)
     if not done:
         _look_at_shares(work, config, folder, session, players, name, "fork")
@@ -127,7 +124,7 @@ def run_phase(work: Work, config: Config, folder: Path, session: Session, name: 
         log.append(_epoch(work, config, session, players, name, epoch))
         if work.engine.is_main:
             write_log(folder, log)
-            checkpoint.save(folder / "checkpoints", epoch + 1, modules, optimizers, log)
+            checkpoint.save(folder / "checkpoints", epoch + 1, modules, optimizers, step, log)
         work.engine.wait()
         _refuse_divergence(log)
     _look_at_shares(work, config, folder, session, players, name, "end")

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from knowhue.color import lab_to_rgb
 from knowhue.data.loaders import label_weights, to_batch
 from knowhue.data.prepare import Prepared
+from knowhue.errors import DamagedError
 from knowhue.evaluation.calibration import reliability
 from knowhue.evaluation.evaluate import Evaluation, confusion, per_class
 from knowhue.evaluation.metrics import Row
 from knowhue.models.palette import diversity
-from knowhue.storage import replacing, write_csv, write_json
+from knowhue.runs import damaged_files, has_ended
+from knowhue.storage import finite_or_none, replacing, write_csv, write_json
 from knowhue.tensors import RGB, Batch
-from knowhue.training.loop import Session, Work, finite_or_none, predict
+from knowhue.training.loop import Session, Work, predict
 
 OUTCOME = frozenset({"scores.json", "per_image.csv", "samples.npz", "extremes.npz"})
 """The files of a run that scoring its weights again makes anew."""
@@ -41,6 +43,18 @@ FROM_ROW = (
     "adversarial",
     "cross_entropy",
 )
+
+
+def look_through(folder: Path) -> tuple[bool, list[str]]:
+    """Whether a run has ended and needs no training again, and which of its files are damaged or gone.
+
+    Damage of `OUTCOME` alone is mended by scoring the weights.
+    """
+    try:
+        damaged = [path.name for path in damaged_files(folder)]
+        return has_ended(folder) and OUTCOME.issuperset(damaged), damaged
+    except DamagedError:
+        return False, ["status.json"]
 
 
 def write_scores(

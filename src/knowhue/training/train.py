@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from knowhue.config import Config, Task, fingerprint
 from knowhue.data.prepare import load_prepared, prepare
+from knowhue.data.sources import require_apart
 from knowhue.data.supervision import find_targets
 from knowhue.errors import ConfigError, DamagedError, RunError
 from knowhue.evaluation.evaluate import Evaluation
@@ -37,14 +38,14 @@ from knowhue.runs import (
 )
 from knowhue.storage import read_json, write_json
 from knowhue.training import checkpoint, golden
-from knowhue.training.blocks import begin_anew
+from knowhue.training.blocks import begin_run_anew
 from knowhue.training.checkpoint import load_weights
 from knowhue.training.colour_prior import count_colours
 from knowhue.training.distances import measure_set
 from knowhue.training.engine import Engine
 from knowhue.training.feature_cache import cache_bytes, cache_features
 from knowhue.training.loop import Diverged, Entry, Session, Work, run_phase, validate
-from knowhue.training.outcome import OUTCOME, write_extremes, write_samples, write_scores
+from knowhue.training.outcome import OUTCOME, look_through, write_extremes, write_samples, write_scores
 from knowhue.training.phases import PhaseName, head_config, head_tasks, phase_of
 
 
@@ -71,7 +72,7 @@ def train(config: Config, root: Path, arm: str = "multi", report: Report = lambd
         engine = Engine(config.training)
         config = edit(config, {"training": {"precision": engine.precision}})
         work = open_work(config, root, report, engine=engine)
-        begin_anew(work, {config.seed: [(arm, config)]}, golden.golden_step(engine))
+        begin_run_anew(work, arm, config, golden.golden_step(engine))
         return run_arm(work, config, arm)
 
 
@@ -91,6 +92,7 @@ def open_work(
         KnowhueError: settings, pictures, weights or folder do not serve; the message says how to mend it.
     """
     engine = engine or Engine(config.training)
+    require_apart(config.pictures, root)
     bases: dict[str, str] = {}
     for each in runs or (config,):  # names and weights are tried before any picture is read
         _refuse_contradictions(each)
@@ -218,18 +220,16 @@ def _is_done(work: Work, config: Config, folder: Path, final: bool) -> bool:
     training it anew to the same weights.
     """
     _require_same_pictures(work, folder)
-    (has_ended, damaged), *_ = work.engine.gather(
-        [_look_through(folder) if work.engine.is_main else (False, [])]
+    (is_trained, damaged), *_ = work.engine.gather(
+        [look_through(folder) if work.engine.is_main else (False, [])]
     )
     if not damaged:
-        return has_ended
-    names = [path.name for path in damaged]
-    is_scored = has_ended and OUTCOME.issuperset(names)
-    how = "scored" if is_scored else "trained"
+        return is_trained
+    how = "scored" if is_trained else "trained"
     work.report(
-        {"stage": "note", "text": f"{folder}: {', '.join(names)} damaged or gone, so it is {how} anew"}
+        {"stage": "note", "text": f"{folder}: {', '.join(damaged)} damaged or gone, so it is {how} anew"}
     )
-    if is_scored:
+    if is_trained:
         session = _session(work, config)
         _load(session, folder)
         _score(
@@ -240,15 +240,7 @@ def _is_done(work: Work, config: Config, folder: Path, final: bool) -> bool:
     elif work.engine.is_main:
         (folder / "status.json").unlink(missing_ok=True)
     work.engine.wait()
-    return is_scored
-
-
-def _look_through(folder: Path) -> tuple[bool, list[Path]]:
-    """Whether a run has ended, and which of its files are damaged."""
-    try:
-        return has_ended(folder), damaged_files(folder)
-    except DamagedError:
-        return False, [folder / "status.json"]
+    return is_trained
 
 
 def _require_whole(folder: Path, but: Collection[str] = ()) -> None:
@@ -333,13 +325,13 @@ def _run(
 
 
 def _score(work: Work, config: Config, folder: Path, session: Session, final: bool) -> Evaluation:
-    """Score a model on the validation pictures, and write all of `OUTCOME`."""
+    """Score a model on the validation pictures, and write all of `OUTCOME`, with the golden step of what scored it."""
+    scorer = {"golden_step": golden.golden_step(work.engine)}
     scored = validate(work, config, session, full=final, split=work.prepared.reporting_split)
     if work.engine.is_main:
         of_set = measure_set(work, config.evaluation, scored.features)
-        write_scores(
-            folder, work.prepared, scored, of_set | (_after_heads(work.root, config) if final else {})
-        )
+        after_heads = _after_heads(work.root, config) if final else {}
+        write_scores(folder, work.prepared, scored, of_set | after_heads | scorer)
         write_samples(work, folder, session)
         write_extremes(work, folder, session, scored.rows)
     return scored

@@ -210,13 +210,21 @@ def _session(runtime: Any, data: bytes, threads: int) -> Any:
 def _bound_memory() -> None:
     """Let all sessions of this process compute within one store of at most half the machine's memory."""
     runtime = _runtime()
-    most = min(_MOST_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+    most = min(_MOST_BYTES, _memory_bytes() // 2)
     kind = runtime.OrtMemoryInfo(
         "Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT
     )
     exactly_as_asked = 1
     bounds = {"max_mem": most, "arena_extend_strategy": exactly_as_asked}
     runtime.create_and_register_allocator(kind, runtime.OrtArenaCfg(bounds))
+
+
+def _memory_bytes() -> int:
+    """Of the machine; twice the bound where the system does not tell, as Windows does not."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 2 * _MOST_BYTES
 
 
 def _measured(text: str, path: Path) -> dict[str, float | int | None]:
