@@ -9,10 +9,12 @@ from PIL import Image
 
 from knowhue.config import Pictures
 from knowhue.data.prepare import prepare
-from knowhue.data.sources import SOURCES, list_items
+from knowhue.data.sources import SOURCES, list_items, require_apart
 from knowhue.errors import ConfigError, PictureError
 from knowhue.image_files import SUFFIXES
 from knowhue.inference.folders.listing import list_folder
+from knowhue.plan import make_plan
+from knowhue.study import run_study
 
 
 def listed(**settings):
@@ -291,3 +293,40 @@ def test_training_and_colorize_take_the_same_files(tmp_path):
     trained = {name for name, _, _ in listed(path=str(tmp_path))}
     assert trained == {item.path for item in coloured}
     assert len(trained) == len(SUFFIXES) + 2
+
+
+@pytest.mark.parametrize("out", ["photos", "photos/out", "photos/cat", "link", "photos/../photos"])
+def test_no_study_goes_among_its_images(make_folder, tmp_path, out):
+    """The next study would take its folders for classes."""
+    photos = make_folder({"cat": 3, "dog": 3})
+    (tmp_path / "link").symlink_to(photos)
+    before = sorted(tmp_path.rglob("*"))
+    pictures = Pictures(path=str(photos), size_px=16, min_per_class=1)
+    with pytest.raises(ConfigError, match=r"among the images of .*photos.*elsewhere with --out$") as error:
+        prepare(pictures, tmp_path / out / "pictures")
+    assert "\n" not in str(error.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["pictures", "heads", "colour", "heads/colour"])
+def test_images_do_not_lie_in_a_studys_own_folders(make_folder, tmp_path, name):
+    photos = make_folder({"cat": 3, "dog": 3}, root=name)
+    with pytest.raises(ConfigError, match="among the images"):
+        require_apart(Pictures(path=str(photos)), tmp_path)
+
+
+@pytest.mark.parametrize("out", [".", "photos-2", "runs/photos"])
+def test_a_study_beside_or_around_its_images_is_fine(make_folder, tmp_path, out):
+    photos = make_folder({"cat": 3, "dog": 3})
+    require_apart(Pictures(path=str(photos)), tmp_path / out)
+    require_apart(Pictures(source="huggingface", path="pictures"), tmp_path)
+    require_apart(Pictures(source="drawn"), tmp_path)
+
+
+def test_a_study_is_refused_before_work(make_folder, tiny, monkeypatch):
+    photos = make_folder({"cat": 3, "dog": 3})
+    monkeypatch.setattr("knowhue.training.train.build_model", None)
+    config = tiny(pictures__source="folder", pictures__path=str(photos))
+    with pytest.raises(ConfigError, match="among the images"):
+        run_study(make_plan(config, ["class"]), photos)
+    assert sorted(path.name for path in photos.iterdir()) == ["cat", "dog"]

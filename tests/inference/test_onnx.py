@@ -17,7 +17,7 @@ from PIL import Image
 from tiny_models import CLASSES, describe, lite0_network, noise, two_stage_network
 
 from knowhue.errors import ConfigError, ExtraError, PictureError, WeightsError
-from knowhue.inference.networks import onnx_int8
+from knowhue.inference.networks import onnx_int8, onnx_network
 from knowhue.inference.networks.examples import Example
 from knowhue.inference.networks.network import Answers
 from knowhue.inference.networks.onnx_export import TOLERANCE, export_onnx
@@ -401,3 +401,10 @@ def test_the_loss_is_what_its_words_say():
 def test_a_real_base_passes_too(tmp_path):
     differences = export_onnx(lite0_network(), tmp_path / "model.onnx")
     assert all(value <= TOLERANCE[name] for name, value in differences.items())
+
+
+def test_a_system_that_does_not_tell_its_memory_gets_the_bound(monkeypatch):
+    """Windows has no `os.sysconf`."""
+    assert onnx_network._memory_bytes() > 0
+    monkeypatch.delattr("os.sysconf", raising=False)
+    assert onnx_network._memory_bytes() // 2 == onnx_network._MOST_BYTES

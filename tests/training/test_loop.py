@@ -9,7 +9,7 @@ import torch
 from knowhue.models.encoder import weights_digest
 from knowhue.runs import read_log
 from knowhue.storage import read_json
-from knowhue.training.loop import finite_or_none, run_phase
+from knowhue.training.loop import run_phase
 from knowhue.training.train import _session, run_arm, run_head
 
 
@@ -151,11 +151,6 @@ def test_interrupted_diverged_phase_is_named_too(tiny, make_work, diverging, mon
             run_head(work, config, "class")
     folder = run_head(work, config, "class")
     assert read_json(folder / "status.json")["state"] == "diverged"
-
-
-def test_what_is_not_finite_is_none():
-    values = {"a": 1.0, "b": math.nan, "c": -math.inf}
-    assert finite_or_none(values) == {"a": 1.0, "b": None, "c": None}
 
 
 def test_unlabelled_pictures_alone_in_a_batch_do_no_harm(tiny, make_work):
