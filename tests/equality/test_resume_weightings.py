@@ -36,8 +36,8 @@ def test_a_task_that_was_stopped_before_the_cut_stays_stopped(tiny, make_work, m
     verdicts = iter([math.inf])
     whole = run_arm(make_work(config, "whole"), config, "multi")
 
-    def until_cut(folder, epoch, modules, optimizers):
-        save(folder, epoch, modules, optimizers)
+    def until_cut(folder, epoch, modules, *rest):
+        save(folder, epoch, modules, *rest)
         if "encoder" in modules and epoch == cut:
             raise Interrupted
 
