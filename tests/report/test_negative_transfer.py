@@ -53,9 +53,21 @@ def tuned(arm: str, losses: list[Any], scores: list[Any], seed: int = 0) -> Run:
 
 
 def per_class(arm: str, seed: int, name: str, *values: Any) -> Run:
+    """With scores of 30 images a class, alike but for the class's mean."""
+    column = "correct" if name == "accuracy" else name
+    images = tuple(
+        {
+            "index": 30 * place + n,
+            "label": label,
+            column: None if value is None else value + (n % 2 - 0.5) / 9,
+        }
+        for place, (label, value) in enumerate(zip(("coral", "slug"), values, strict=True))
+        for n in range(30)
+    )
     return run(
         arm,
         seed,
+        images=images,
         scores={"per_class": {c: {name: v} for c, v in zip(("coral", "slug"), values, strict=True)}},
     )
 
@@ -104,19 +116,50 @@ def test_a_class_is_flagged_only_where_all_rows_together_allow_it():
     ]
     coral, slug = class_transfer(study(*runs))
     assert (coral.name, coral.word, slug.word) == ("coral", "hurt", "")
-    assert coral.match.difference == pytest.approx(np.mean(gains))
+    assert coral.found.estimate == pytest.approx(np.mean(gains))
     assert (coral.p, coral.p_adjusted) == pytest.approx((2 / 256, 4 / 256))
     assert slug.p == 1
 
 
 def test_a_higher_recall_is_help():
     runs = [per_class(arm, seed, "accuracy", 0.5 + 0.1 * (arm == "multi"), 0.5)
-            for seed in range(7) for arm in ("class", "multi")]  # fmt: skip
+            for seed in range(8) for arm in ("class", "multi")]  # fmt: skip
     coral, slug = class_transfer(study(*runs))
-    assert (coral.match.question, coral.word, slug.word) == ("class", "helped", "")
+    assert (coral.question, coral.word, slug.word) == ("class", "helped", "")
+    coral_interval = class_transfer_rows(study(*runs))[1][5]
+    assert coral_interval.endswith("(95 %)")  # no dagger: over seeds and images
     assert class_transfer_rows(study(*runs))[1] == [
-        "coral", "Recall, %", "50.0", "60.0", "+10.0", "+10.0 to +10.0", "0.016", "0.031", 7, "helped",
+        "coral", "Recall, %", "50.0", "60.0", "+10.0", coral_interval, "0.008", "0.016", 8, "helped",
     ]  # fmt: skip
+
+
+def test_what_other_images_of_a_class_leave_open_gets_no_word():
+    """The seeds agree on these images, whose differences scatter about 0: by the seeds alone it was flagged."""
+    generator = np.random.default_rng(0)
+    image, own = generator.normal(size=30), 0.01 * generator.normal(size=(12, 30))
+    image += 0.15 - image.mean()
+    runs = []
+    for seed in range(12):
+        for arm, moved in (("colour", np.zeros(30)), ("multi", image + own[seed])):
+            rows = tuple(
+                {"index": n, "label": "coral", "ab_l1": 10 + d} for n, d in enumerate(moved.tolist())
+            )
+            scores = {"per_class": {"coral": {"ab_l1": 10 + float(moved.mean())}}}
+            runs.append(run(arm, seed, scores=scores, images=rows))
+    (coral,) = class_transfer(study(*runs, classes=("coral",)))
+    assert coral.p_adjusted < 0.001
+    assert (coral.bounds.over, coral.word) == ("seeds and images", "")
+    bare = [each.__class__(each.arm, each.seed, each.state, scores=each.scores) for each in runs]
+    (coral,) = class_transfer(study(*bare, classes=("coral",)))
+    assert (coral.bounds.over, coral.word) == ("seeds", "")  # no scores of single images: no word either
+
+
+def test_seven_seeds_have_no_word():
+    runs = [per_class(arm, seed, "ab_l1", 10 + (arm == "multi"), 10)
+            for seed in range(7) for arm in ("colour", "multi")]  # fmt: skip
+    coral, _ = class_transfer(study(*runs))
+    assert (coral.p_adjusted, coral.word) == (2 / 64, "")
+    assert coral.bounds.interval[0] > 0
 
 
 def test_five_seeds_flag_nothing_however_large_the_effect():
@@ -132,7 +175,7 @@ def test_classes_without_scores_have_no_row():
     runs = [per_class("colour", 0, "ab_l1", 10, None), per_class("multi", 0, "ab_l1", 11, 12),
             per_class("colour", 1, "ab_l1", 10, math.nan), per_class("multi", 1, "ab_l1", 11, 12)]  # fmt: skip
     (row,) = class_transfer(study(*runs))
-    assert (row.name, row.match.seeds) == ("coral", (0, 1))
+    assert (row.name, row.found.seeds) == ("coral", (0, 1))
 
 
 def test_planted_flips_are_found_whatever_the_order_of_the_rows():
@@ -222,7 +265,7 @@ def test_a_diverged_run_counts_as_a_hurt_seed_and_in_no_class(tmp_path: Path):
     change(run_of(tmp_path, "multi", 1) / "status.json", lambda status: status.update(state="diverged"))
     data = read_study(tmp_path)
     assert [(row.hurt.count, row.worst_seed) for row in seed_transfer(data)] == [(1, 1), (1, 1)]
-    assert {row.match.seeds for row in class_transfer(data)} == {(0,)}
+    assert {row.found.seeds for row in class_transfer(data)} == {(0,)}
 
 
 def test_rows_of_a_whole_study_are_text(eight_seeds: Path):

@@ -49,6 +49,14 @@ def test_intervals_are_over_images_too_where_images_have_scores(eight_seeds: Pat
     assert found["psnr"].bounds.interval == pytest.approx(t_interval(found["psnr"].found.differences, 0.95))
 
 
+def test_a_difference_by_the_seeds_alone_is_not_clear(eight_seeds: Path):
+    found = {row.metric: row for row in secondaries(read_study(eight_seeds))}
+    assert found["psnr"].p_adjusted <= 0.05
+    assert found["psnr"].bounds.interval[0] > 0
+    assert not found["psnr"].is_clear
+    assert found["accuracy"].is_clear
+
+
 def test_they_stand_in_the_results_and_in_the_report(eight_seeds: Path):
     study = read_study(eight_seeds)
     stored = {row["metric"]: row for row in json.loads(json.dumps(results_table(study)))["secondary"]}

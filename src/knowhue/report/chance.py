@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from knowhue.report.records import Run
+from knowhue.report.records import Row, Run
 from knowhue.statistics.crossed import Crossed, crossed, image_interval
 from knowhue.statistics.paired import Interval
 from knowhue.statistics.verdicts import is_clear
@@ -103,13 +103,16 @@ class Scores(NamedTuple):
         return None if self.too_few else image_interval(self.differences, level, self.groups, self.binary)
 
 
-def image_scores(pairs: Pairs, metric: str) -> Scores | None:
-    """Return the differences of single images in a metric; None where a score is missing or the metric has none."""
+def image_scores(pairs: Pairs, metric: str, label: str | None = None) -> Scores | None:
+    """Return the differences of single images in a metric; None where a score is missing or the metric has none.
+
+    With a label: of the images of this class alone.
+    """
     column = COLUMNS.get(metric)
     if column is None or not pairs:
         return None
     rows = [
-        {row["index"]: row for row in run.images if not column.of_labelled or row.get("label")}
+        {row["index"]: row for row in run.images if _belongs(row, column, label)}
         for pair in pairs
         for run in pair
     ]
@@ -122,6 +125,13 @@ def image_scores(pairs: Pairs, metric: str) -> Scores | None:
     labels = [row.get("label", "") for row in rows[0].values()]
     groups = np.unique(labels, return_inverse=True)[1] if column.by_class else None
     return Scores(values[1::2] - values[::2], groups, column.name == "correct")
+
+
+def _belongs(row: Row, column: Column, label: str | None) -> bool:
+    """Whether a score counts: of the class that is asked about, or of any; of no unlabelled image in some metrics."""
+    return (
+        row.get("label") == label if label is not None else not column.of_labelled or bool(row.get("label"))
+    )
 
 
 def possible(interval: Interval, before: float, limits: Interval) -> bool:

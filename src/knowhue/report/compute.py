@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from knowhue.plan import Question
 from knowhue.report.contrasts import primary, questions
 from knowhue.report.matched import (
+    OVER_SEEDS,
     QUESTION_LABELS,
     Matched,
     finished_pairs,
@@ -121,7 +122,7 @@ def equal_time_rows(study: Study) -> Table:
     """Return `equal_time` as text; header first."""
     found = {row.match.question: row for row in equal_time(study)}
     rows: Table = [
-        ["Question", "Metric", "Single-task", "Multi-task", "Difference", "95 % interval over seeds", "Seeds",
+        ["Question", "Metric", "Single-task", "Multi-task", "Difference", OVER_SEEDS, "Seeds",
          "Time", "Single-task in full", "Multi-task in full", "Multi-task epochs by then"],
     ]  # fmt: skip
     for name, asked in questions(study).items():

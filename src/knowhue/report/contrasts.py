@@ -42,6 +42,7 @@ class Contrast:
         scores: (seeds, 2); a diverged run has the score that was declared for it.
         diverged: runs among them that diverged.
         pairs: the runs of those pairs that both finished.
+        label: the class that the scores are of; None of all images.
     """
 
     metric: str
@@ -52,6 +53,7 @@ class Contrast:
     scores: np.ndarray
     diverged: tuple[Run, ...]
     pairs: Pairs
+    label: str | None = None
 
     @property
     def differences(self) -> np.ndarray:
@@ -77,7 +79,7 @@ class Contrast:
     @cached_property
     def images(self) -> Scores | None:
         """Differences of single images; None for metrics without a score an image, or with a diverged run."""
-        return None if self.diverged else image_scores(self.pairs, self.metric)
+        return None if self.diverged else image_scores(self.pairs, self.metric, self.label)
 
     @cached_property
     def crossed(self) -> Crossed | None:
@@ -194,6 +196,7 @@ def paired(
     arms: tuple[str, str],
     sides: Sequence[Mapping[int, Run]],
     score_of: Callable[[Run], float | None],
+    label: str | None = None,
 ) -> Contrast | None:
     """Compare the runs of two sides, by seed, over the seeds of which both have a score; None without any.
 
@@ -203,6 +206,7 @@ def paired(
         arms: names of the sides, before first.
         sides: runs by seed.
         score_of: a run's score; a diverged run's is the declared one.
+        label: the class that scores are of; None of all images.
     """
     scores, seeds, diverged, pairs = [], [], [], []
     for seed in sorted(sides[0].keys() & sides[1].keys()):
@@ -219,7 +223,7 @@ def paired(
         return None
     about = lower_is_better(described, metric), limits(described, metric)
     table = np.array(scores, float)
-    return Contrast(metric, arms, *about, tuple(seeds), table, tuple(diverged), tuple(pairs))
+    return Contrast(metric, arms, *about, tuple(seeds), table, tuple(diverged), tuple(pairs), label)
 
 
 def score(study: Study, run: Run, metric: str) -> float | None:

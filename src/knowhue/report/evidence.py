@@ -13,6 +13,7 @@ from knowhue.report.prediction import prediction_rows
 from knowhue.report.records import Study, Table
 from knowhue.report.splits import after_heads_rows
 from knowhue.report.tables import MISSING
+from knowhue.statistics import MIN_SEEDS
 
 _NAMES = 3
 """Columns that name what a row is of: question, metric, and what it is judged by."""
@@ -86,8 +87,10 @@ def _transfer(study: Study) -> tuple[Sheet, ...]:
         ),
         Sheet(
             "Classes",
-            "Mean paired difference of each class over seeds. A class is called helped or hurt only where the exact "
-            "sign-flip p, adjusted over all rows (Benjamini-Hochberg), is at most 0.05.",
+            "Mean paired difference of each class. A class is called helped or hurt only where the exact sign-flip p, "
+            "adjusted over all rows (Benjamini-Hochberg), is at most 0.05, the interval over seeds and images of the "
+            f"class excludes 0, and there are at least {MIN_SEEDS} seeds. p, and intervals with †, are over seeds "
+            "alone, on these test images.",
             class_transfer_rows(study),
         ),
         Sheet(

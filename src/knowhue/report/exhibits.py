@@ -59,7 +59,8 @@ EXHIBITS: dict[str, Exhibit] = {
         ("label_fraction",),
         "With few labels.",
         "Balanced accuracy when only a share of the training labels is known, while every picture still trains "
-        "colouring. Large dots are means over seeds with 95\u00a0% intervals, faint dots are seeds; the axis is "
+        "colouring. Large dots are means over seeds with 95\u00a0% intervals over seeds,"
+        " on these test images, faint dots are seeds; the axis is "
         "logarithmic.",
         label_fraction_table,
         wide=True,

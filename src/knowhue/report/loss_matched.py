@@ -9,6 +9,7 @@ import numpy as np
 from knowhue.plan import Question
 from knowhue.report.contrasts import questions
 from knowhue.report.matched import (
+    OVER_SEEDS,
     QUESTION_LABELS,
     Matched,
     finished_pairs,
@@ -54,7 +55,7 @@ def equal_train_loss(study: Study) -> list[LossMatched]:
 def equal_train_loss_rows(study: Study) -> Table:
     """Return `equal_train_loss` as text; header first."""
     rows: Table = [["Question", "Metric", "Train loss", "At", "Single-task", "Multi-task", "Difference",
-                    "95 % interval over seeds", "Seeds"]]  # fmt: skip
+                    OVER_SEEDS, "Seeds"]]  # fmt: skip
     found = {row.match.question: row for row in equal_train_loss(study)}
     for name, asked in questions(study).items():
         cells = [QUESTION_LABELS.get(name, name), metric_label(study, asked.metric)]

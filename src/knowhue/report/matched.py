@@ -10,6 +10,7 @@ from knowhue.report.records import Run, Study, spaced
 from knowhue.report.tables import MISSING, ends_text
 from knowhue.statistics.paired import Interval, t_interval
 
+OVER_SEEDS = "95 % interval over seeds, on these images"
 QUESTION_LABELS = {"colour": "Colouring", "class": "Classification"}
 
 

@@ -6,24 +6,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowhue.plan import Question
-from knowhue.report.contrasts import Contrast, lower_is_better, primary, questions
+from knowhue.report.chance import Bounds
+from knowhue.report.contrasts import Contrast, paired, primary, questions
 from knowhue.report.matched import (
+    OVER_SEEDS,
     QUESTION_LABELS,
-    Matched,
     finished_pairs,
     interval_text,
-    matched,
     metric_label,
 )
-from knowhue.report.records import Study, Table, spaced
-from knowhue.report.tables import MISSING, difference, number, p_text
+from knowhue.report.records import Run, Study, Table, spaced
+from knowhue.report.tables import MISSING, bounds_text, difference, number, p_text
+from knowhue.statistics import LEVEL
 from knowhue.statistics.flips import flips
 from knowhue.statistics.multiplicity import benjamini_hochberg
-from knowhue.statistics.paired import Interval, Share, sign_flip_p, t_interval
+from knowhue.statistics.paired import Interval, Share, t_interval
 
 CLASS_SCORES = {"colour": "ab_l1", "class": "accuracy"}
 """What is compared class by class; the accuracy of the pictures of one class is its recall."""
-LEVEL = 0.05
 
 
 class SeedTransfer(NamedTuple):
@@ -47,10 +47,21 @@ class SeedTransfer(NamedTuple):
 
 
 class ClassTransfer(NamedTuple):
-    """One class in one score; `word` is `hurt`, `helped`, or empty where p, adjusted over all rows, is above .05."""
+    """One class in one score.
+
+    Attributes:
+        name: the class.
+        question: `colour` or `class`.
+        found: single-task against multi-task, on the images of the class.
+        bounds: the interval of the difference, over seeds and images where images have scores.
+        p: exact sign-flip, over seeds, on these test images; `p_adjusted` over all rows.
+        word: `hurt`, `helped`, or empty where p and interval do not both tell it from 0, or seeds are too few.
+    """
 
     name: str
-    match: Matched
+    question: str
+    found: Contrast
+    bounds: Bounds
     p: float
     p_adjusted: float
     word: str
@@ -89,24 +100,26 @@ def seed_transfer(study: Study) -> list[SeedTransfer]:
 def class_transfer(study: Study) -> list[ClassTransfer]:
     """Compare every class in both scores over the seeds that both arms finished; a diverged run has no such score.
 
-    p is the exact sign-flip one, adjusted over all rows by Benjamini and Hochberg; it is never below 2^(1 - seeds),
-    so with 5 seeds nothing can be flagged.
+    p is the exact sign-flip one, adjusted over all rows by Benjamini and Hochberg.
     """
-    pairs = {
+    contrasts = {
         (name, label): found
         for name, asked in questions(study).items()
         for label in study.classes
-        if (found := _class_pairs(study, asked, label, CLASS_SCORES[name]))
+        if (found := _of_class(study, asked, label, CLASS_SCORES[name]))
     }
-    p = {key: sign_flip_p([multi - single for single, multi in each.values()]) for key, each in pairs.items()}
-    adjusted = benjamini_hochberg({" ".join(key): value for key, value in p.items()})
-    rows = []
-    for (name, label), each in pairs.items():
-        match = matched(name, CLASS_SCORES[name], each)
-        if match is not None:
-            both = (p[name, label], adjusted[f"{name} {label}"])
-            rows.append(ClassTransfer(label, match, *both, _word(study, match, both[1])))
-    return rows
+    adjusted = benjamini_hochberg({" ".join(key): found.p for key, found in contrasts.items()})
+    return [
+        _class_row(name, label, found, adjusted[f"{name} {label}"])
+        for (name, label), found in contrasts.items()
+    ]
+
+
+def _class_row(question: str, label: str, found: Contrast, p_adjusted: float) -> ClassTransfer:
+    bounds = found.bounds(LEVEL)
+    clear = bounds.is_clear(len(found.seeds), p_adjusted)
+    word = ("helped" if found.better else "hurt") if clear else ""
+    return ClassTransfer(label, question, found, bounds, found.p, p_adjusted, word)
 
 
 def picture_flips(study: Study) -> list[PictureFlips]:
@@ -154,25 +167,21 @@ def seed_transfer_rows(study: Study) -> Table:
 
 def class_transfer_rows(study: Study) -> Table:
     """Return `class_transfer` as text; header first."""
-    rows: Table = [["Class", "Score", "Single-task", "Multi-task", "Difference", "95 % interval over seeds", "p",
+    rows: Table = [["Class", "Score", "Single-task", "Multi-task", "Difference", "Interval", "p over seeds",
                     "p, adjusted", "Seeds", ""]]  # fmt: skip
     for row in class_transfer(study):
-        match, unit = row.match, "share" if row.match.metric == "accuracy" else ""
-        title = "Recall, %" if unit else metric_label(study, match.metric)
-        cells = [number(match.single, unit), number(match.multi, unit)]
-        cells += [
-            difference(match.single, match.multi, unit),
-            interval_text(match.single, match.interval, unit),
-        ]
-        p = (p_text(row.p), p_text(row.p_adjusted))
-        rows.append([spaced(row.name), title, *cells, *p, len(match.seeds), row.word])
+        found, unit = row.found, "share" if row.found.metric == "accuracy" else ""
+        title = "Recall, %" if unit else metric_label(study, found.metric)
+        cells = [*(number(level, unit) for level in found.levels), difference(*found.levels, unit)]
+        cells += [bounds_text(found, row.bounds, unit), p_text(row.p), p_text(row.p_adjusted)]
+        rows.append([spaced(row.name), title, *cells, len(found.seeds), row.word])
     return rows
 
 
 def picture_flips_rows(study: Study) -> Table:
     """Return `picture_flips` as text, in per cent of the pictures; header first."""
     rows: Table = [["Class", "Pictures", "Right to wrong, %", "Wrong to right, %", "Net, points",
-                    "95 % interval over seeds", "Seeds"]]  # fmt: skip
+                    OVER_SEEDS, "Seeds"]]  # fmt: skip
     for row in picture_flips(study):
         shares = [number(row.right_to_wrong, "share"), number(row.wrong_to_right, "share")]
         net = [difference(0.0, row.net, "share"), interval_text(0.0, row.interval, "share")]
@@ -192,22 +201,15 @@ def _seeds(name: str, asked: Question, found: Contrast) -> SeedTransfer:
     )
 
 
-def _class_pairs(study: Study, asked: Question, label: str, score: str) -> dict[int, tuple[float, float]]:
-    pairs = {
-        seed: tuple(run.scores.get("per_class", {}).get(label, {}).get(score) for run in runs)
-        for seed, runs in finished_pairs(study, asked).items()
-    }
-    return {
-        seed: (single, multi)
-        for seed, (single, multi) in pairs.items()
-        if single is not None and multi is not None and np.isfinite([single, multi]).all()
-    }
+def _of_class(study: Study, asked: Question, label: str, name: str) -> Contrast | None:
+    arms = (asked.single, asked.multi)
+    sides = [{run.seed: run for run in study.finished(arm)} for arm in arms]
+    return paired(study, name, arms, sides, lambda run: _class_score(run, label, name), label)
 
 
-def _word(study: Study, match: Matched, p_adjusted: float) -> str:
-    if p_adjusted > LEVEL:
-        return ""
-    return "helped" if (match.difference < 0) == lower_is_better(study, match.metric) else "hurt"
+def _class_score(run: Run, label: str, name: str) -> float | None:
+    value = run.scores.get("per_class", {}).get(label, {}).get(name)
+    return value if value is not None and np.isfinite(value) else None
 
 
 def _flips(

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from knowhue.report.contrasts import lower_is_better, questions
-from knowhue.report.matched import interval_text, metric_label
+from knowhue.report.matched import OVER_SEEDS, interval_text, metric_label
 from knowhue.report.records import Run, Study, Table
 from knowhue.report.tables import difference, number
 from knowhue.report.taught import arm_label
@@ -54,7 +54,7 @@ def optimism_rows(study: Study) -> Table:
             "Last epoch",
             "Best epoch",
             "Optimism",
-            "95 % interval over seeds",
+            OVER_SEEDS,
             "Best at",
             "Seeds",
         ]

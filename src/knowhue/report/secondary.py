@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 from knowhue.report.chance import Bounds
 from knowhue.report.contrasts import Contrast, contrast, questions
 from knowhue.report.records import Run, Study
+from knowhue.statistics import LEVEL
 from knowhue.statistics.multiplicity import benjamini_hochberg
-
-LEVEL = 0.95
 
 
 class Secondary(NamedTuple):
@@ -20,7 +19,8 @@ class Secondary(NamedTuple):
         found: single-task against multi-task.
         bounds: the 95 % interval of the difference.
         p: exact sign-flip; None of one seed.
-        p_adjusted: by Benjamini and Hochberg over all that are named, or over all that are not.
+        p_adjusted: over seeds, on these test images; by Benjamini and Hochberg over
+            all that are named, or over all that are not.
     """
 
     question: str
@@ -30,6 +30,11 @@ class Secondary(NamedTuple):
     bounds: Bounds
     p: float | None
     p_adjusted: float | None
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the difference may have a mark: by the test and by the interval over seeds and images."""
+        return self.bounds.is_clear(len(self.found.seeds), self.p_adjusted)
 
 
 def secondaries(study: Study) -> list[Secondary]:
@@ -48,7 +53,8 @@ def secondary_results(study: Study) -> list[dict[str, Any]]:
         {
             "question": row.question, "metric": row.metric, "exploratory": not row.named,
             "mean": row.found.estimate, "interval": row.bounds.interval, "level": row.bounds.level,
-            "over": row.bounds.over, "p": row.p, "p_adjusted": row.p_adjusted, "seeds": list(row.found.seeds),
+            "over": row.bounds.over, "p": row.p, "p_adjusted": row.p_adjusted, "clear": row.is_clear,
+            "seeds": list(row.found.seeds),
         }
         for row in secondaries(study)
     ]  # fmt: skip
