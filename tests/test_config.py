@@ -25,7 +25,7 @@ from knowhue.presets import edit
             "`training.heads.epochs` should be greater than or equal to 0",
         ),
         ({"training": {"precision": "float8"}}, "Found `training.precision = float8`."),
-        ({"colour": {"gan_loss": "wgan"}}, "`colour.gan_loss` should be 'bce', 'lsgan' or 'hinge'"),
+        ({"colour": {"gan_loss": "wgan"}}, "`colour.gan_loss` should be one of bce, lsgan, hinge"),
         ({"class": {"label_smoothing": 1}}, "`class.label_smoothing` should be less than 1. Found"),
         ({"pictures": {"size_px": 8}}, "`pictures.size_px` should be greater than or equal to 16. Found"),
         (

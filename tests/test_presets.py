@@ -202,7 +202,7 @@ def test_a_far_fetched_setting_gets_no_guess():
         ),
         (
             {"questions": {"color": QUESTIONS["colour"].model_dump()}},
-            "`questions` should be 'colour' or 'class'. Found `questions = color`. Did you mean `colour`?",
+            "`questions` should be one of colour, class. Found `questions = color`. Did you mean `colour`?",
         ),
         ({"config": {"training": {"batch": 3}}}, "Did you mean `config.training.batch_size`?"),
         (

@@ -41,13 +41,19 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
     if place and place[-1] == "[key]":  # of a table
         key, problem = ".".join(place[:-2]), problem | {"input": place[-2]}
     found = shown(problem["input"])
-    expected = re.findall("'([^']*)'", problem.get("ctx", {}).get("expected", ""))
-    return f"`{key}` should {_expected(problem)}. Found `{key} = {found}`.{did_you_mean(found, expected)}"
+    return f"`{key}` should {_expected(problem)}. Found `{key} = {found}`.{did_you_mean(found, _choices(problem))}"
+
+
+def _choices(problem: Any) -> list[str]:
+    """The values that a setting may have, where they are few."""
+    return re.findall("'([^']*)'", problem.get("ctx", {}).get("expected", ""))
 
 
 def _expected(problem: Any) -> str:
     if problem["type"] == "invalid_key":
         return "be text, as every key"
+    if problem["type"] == "literal_error":
+        return f"be one of {', '.join(_choices(problem))}"
     kind, _, what = problem["type"].partition("_")
     if kind in _WORDS and what.startswith(("type", "parsing", "from_float", "attributes_type")):
         return f"be {_WORDS[kind]}"

@@ -113,7 +113,7 @@ def test_bad_settings(knowhue, command, arguments, parts):
             ["`colour.discriminator_layers` should leave at least 2"],
         ),
         (["--set", "encoder.name=vgg"], ["`encoder.name` should be one of", "vgg"]),
-        (["--set", "colour.decoder=palette"], ["`colour.decoder` should be 'auto'", "palette"]),
+        (["--set", "colour.decoder=palette"], ["`colour.decoder` should be one of auto", "palette"]),
         (["--set", "encoder.weights=nowhere.pth"], ["Found `nowhere.pth`, which is no file"]),
         (["--set", "encoder.weights=package"], ["No pip package has the weights of `resnet18`"]),
         (["--arm", "both"], ["`arm` should be one of"]),

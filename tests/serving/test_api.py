@@ -12,11 +12,13 @@ from odd_files import chunk, preview_first
 from PIL import Image
 from stand import CLASSES, FakeNetwork, colorizer, photo, running, wait_until
 
+from knowhue.description import Interval
 from knowhue.errors import WeightsError
 from knowhue.inference.colorizer import Colorizer, Wishes
 from knowhue.inference.files.media import encode_picture
 from knowhue.inference.networks.network import Answers
 from knowhue.serving.api import make_app
+from knowhue.serving.schemas import ModelAnswer
 from knowhue.serving.settings import ServerSettings
 
 JPEG, PNG = photo(), photo("png", mode="RGB")
@@ -154,7 +156,13 @@ def test_models_are_chosen_by_name(client: TestClient):
         ("/v1/colorize", {"saturation": ["1", "2"]}, 422, "given once"),
         ("/v1/colorize", {"hints": "nowhere"}, 422, "`hint`"),
         ("/v1/colorize", {"hints": ["1,1=red"] * 65}, 422, "`hints`"),
-        ("/v1/colorize", {"format": "exe"}, 422, "`format`"),
+        (
+            "/v1/colorize",
+            {"format": "exe"},
+            422,
+            "`format` should be one of jpg, png, webp, tif, avif. Found `format = exe`.",
+        ),
+        ("/v1/colorize", {"model": "x"}, 404, "only colour. Found `model = x`."),
         ("/v1/colorize", {"uncertainty": "perhaps"}, 422, "`uncertainty`"),
         ("/v1/colorize", {"unknown_below": "2"}, 422, "`unknown_below`"),
         ("/v1/colorize", {"colour": "red"}, 422, "one of model"),
@@ -309,6 +317,26 @@ def test_the_documentation_asks_no_other_host(client: TestClient):
         assert client.get(place).status_code == 200
     assert not re.search(r"<script>|<style>|\son\w+=", page.text)
     assert "validatorUrl: null" in client.get("/docs/start.js").text
+
+
+def test_the_documentation_groups_and_describes_every_route(client: TestClient):
+    described = client.get("/openapi.json").json()
+    groups = {tag["name"] for tag in described["tags"]}
+    routes = [(path, route) for path, each in described["paths"].items() for route in each.values()]
+    assert {tag for _, route in routes for tag in route["tags"]} == groups
+    for path, route in routes:
+        assert route["operationId"].replace("_", "") in path.replace("/", "") or path == "/v1/models"
+        assert route["summary"].lower() != route["operationId"].replace("_", " ")
+        assert route["description"].endswith(".")
+
+
+def test_scores_of_a_model_have_the_digits_that_are_told():
+    model = colorizer()
+    score = Interval(value=9.123456789, low=8.99999999, high=0.0012345678)
+    found = model.network.description.model_copy(update={"metrics": {"ab_l1": score}, "unknown_below": 1 / 3})
+    told = ModelAnswer.of("m", found)
+    assert told.metrics["ab_l1"] == Interval(value=9.123, low=9.0, high=0.001235)
+    assert told.unknown_below == 0.3333
 
 
 def test_a_real_server_stops_after_it_finished_what_it_accepted():

@@ -427,3 +427,19 @@ def test_the_apis_routes_stay_as_they_are(served):
     assert client.post("/gradio_api/run/take", json={}).status_code == 404
     assert client.delete("/").status_code == 404
     assert client.get("/healthz").json() == {"status": "ok"}
+
+
+def test_what_several_models_have_seen_is_said_of_each_by_its_name():
+    def described(count: int, tasks=None):
+        found = colorizer(tasks=tasks).network.description
+        return found.model_copy(update={"pictures": {"train": count}})
+
+    two = {"multi": described(96), "built": described(2400)}
+    told = parts.heading(two)
+    assert "The model multi has seen 96 images" in told
+    assert "The model built has seen 2,400 images" in told
+    told = parts.heading({"a": described(96), "b": described(2400, ("colour",))})
+    assert "The multi-task model has seen 96" in told
+    assert "The single-task model has seen 2,400" in told
+    assert "The model has seen 96" in parts.heading({"a": described(96)})
+    assert "The models have seen 96" in parts.heading({"a": described(96), "b": described(96)})

@@ -278,7 +278,7 @@ def test_an_epoch_that_is_no_number_is_not_taken_in(tiny, weighting, spoilt):
             r"never negative. Found `colour\.gan_loss = hinge`",
         ),
         (["tasks.weighting=best"], r"'task_constrained', .*Found `tasks\.weighting = best`"),
-        (["tasks.main=depth"], r"`tasks\.main` should be 'colour' or 'class'"),
+        (["tasks.main=depth"], r"`tasks\.main` should be one of colour, class"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings, message):

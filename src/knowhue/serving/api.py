@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from knowhue import __version__
 from knowhue.config import Task
-from knowhue.errors import KnowhueError
+from knowhue.errors import KnowhueError, shown
 from knowhue.inference.colorizer import Colorizer
 from knowhue.serving.accept import prefers_json
 from knowhue.serving.asking import Ask, Reply, uncertainty_map
@@ -44,6 +44,12 @@ from knowhue.serving.settings import ServerSettings
 from knowhue.serving.uploads import FIELD, Upload, receive_upload
 
 SCORES_IN_HEADER = 5
+TAGS = [
+    {"name": "images", "description": "Colour or classify one image."},
+    {"name": "models", "description": "What the server can do."},
+    {"name": "operation", "description": "Probes and metrics for whoever runs the server."},
+]
+"""Groups of routes in the documentation."""
 T = TypeVar("T", bound=ClassOptions)
 _FILE = {"type": "string", "format": "binary"}
 _PICTURES = {kind: {"schema": _FILE} for kind in dict.fromkeys(MEDIA_TYPES.values())}
@@ -77,6 +83,8 @@ def make_app(models: Mapping[str, Colorizer], settings: ServerSettings) -> FastA
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        openapi_tags=TAGS,
+        generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
         dependencies=[Depends(HTTPBearer(auto_error=False))] if settings.token else [],
     )
@@ -115,6 +123,8 @@ def _refusals() -> dict[int | str, dict[str, Any]]:
 
 @_router.post(
     "/v1/colorize",
+    tags=["images"],
+    summary="Colour an image",
     response_model=ColourAnswer,
     responses={
         200: {
@@ -132,7 +142,7 @@ def _refusals() -> dict[int | str, dict[str, Any]]:
     openapi_extra=_body(ColourOptions),
 )
 async def colorize(request: Request) -> Response:
-    """Colour a picture. Options are query parameters or form fields; a form field overrides."""
+    """Send the file as the body or in a form. Options are query parameters or form fields; a form field overrides."""
     upload, options, name, batcher = await _received(request, ColourOptions)
     _require(batcher, name, "colour")
     ask = Ask(
@@ -152,10 +162,15 @@ async def colorize(request: Request) -> Response:
 
 
 @_router.post(
-    "/v1/classify", response_model=JudgementAnswer, responses=_refusals(), openapi_extra=_body(ClassOptions)
+    "/v1/classify",
+    tags=["images"],
+    summary="Classify an image",
+    response_model=JudgementAnswer,
+    responses=_refusals(),
+    openapi_extra=_body(ClassOptions),
 )
 async def classify(request: Request) -> Response:
-    """Classify a picture without colouring it."""
+    """Return the class, its probability and warnings, without colouring. Options as for `/v1/colorize`."""
     upload, options, name, batcher = await _received(request, ClassOptions)
     _require(batcher, name, "class")
     ask = Ask(upload.data, colour=False, unknown_below=options.unknown_below)
@@ -164,30 +179,39 @@ async def classify(request: Request) -> Response:
     return JSONResponse({"model": name, **reply.judgement.as_record()})
 
 
-@_router.get("/v1/models", responses={401: {"model": ErrorAnswer}})
+@_router.get(
+    "/v1/models", tags=["models"], summary="List the models", responses={401: {"model": ErrorAnswer}}
+)
 async def list_models(request: Request) -> list[ModelAnswer]:
-    """The models; the first is what a request gets that names none."""
+    """Return name, tasks, classes and measured scores of each; the first answers a request that names none."""
     batchers: Mapping[str, Batcher] = request.app.state.batchers
     return [ModelAnswer.of(name, each.colorizer.network.description) for name, each in batchers.items()]
 
 
-@_router.get("/healthz")
+@_router.get("/healthz", tags=["operation"], summary="Whether the process answers")
 async def healthz() -> StatusAnswer:
-    """Whether the process answers."""
+    """Return 200 as long as the process runs, whatever its models do."""
     return StatusAnswer(status="ok")
 
 
-@_router.get("/readyz", responses={503: {"model": ErrorAnswer}})
+@_router.get(
+    "/readyz", tags=["operation"], summary="Whether it accepts work", responses={503: {"model": ErrorAnswer}}
+)
 async def readyz(request: Request) -> StatusAnswer:
-    """Whether it accepts work."""
+    """Return 200 while requests are accepted, 503 once the server is stopping."""
     if not all(batcher.is_open for batcher in request.app.state.batchers.values()):
         raise Stopping
     return StatusAnswer(status="ready")
 
 
-@_router.get("/metrics", responses={200: {"content": {"text/plain": {}}}, 401: {"model": ErrorAnswer}})
+@_router.get(
+    "/metrics",
+    tags=["operation"],
+    summary="Metrics for Prometheus",
+    responses={200: {"content": {"text/plain": {}}}, 401: {"model": ErrorAnswer}},
+)
 async def metrics(request: Request) -> Response:
-    """For Prometheus."""
+    """Return counts of requests and refusals, their durations and the lengths of the queues."""
     return Response(request.app.state.monitor.text(), headers={"content-type": CONTENT_TYPE_LATEST})
 
 
@@ -206,7 +230,9 @@ def _batcher(request: Request, name: str | None) -> tuple[str, Batcher]:
     batchers: Mapping[str, Batcher] = request.app.state.batchers
     chosen = next(iter(batchers)) if name is None else name
     if chosen not in batchers:
-        raise Refusal(404, "model", f"`model` should be one of {', '.join(batchers)}. Found another.")
+        raise Refusal(
+            404, "model", f"`model` should be one of {', '.join(batchers)}. Found `model = {shown(chosen)}`."
+        )
     return chosen, batchers[chosen]
 
 

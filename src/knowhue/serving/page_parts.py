@@ -53,22 +53,36 @@ def heading(descriptions: Mapping[str, Description]) -> Markup:
         )
     else:
         text = Markup("It guesses colours from lightness, and the class if it learned any.")
-    learned = Markup(" ").join(
-        Markup("{}").format(each) for each in dict.fromkeys(map(_learned, descriptions.values()))
-    )
+    learned = " ".join(_learned(descriptions))
     return Markup('<p class="kicker">Knowhue</p><h1>{}</h1><p class="lead">{} {}</p>').format(
         TITLE, text, learned
     )
 
 
-def _learned(description: Description) -> str:
-    """What a model knows anything about, said before anything is uploaded."""
+def _learned(descriptions: Mapping[str, Description]) -> list[str]:
+    """What the models know anything about, each named where they differ, said before anything is uploaded."""
+    seen = {name: _seen(each) for name, each in descriptions.items()}
+    rest = "what {} of anything else is a guess."
+    if len(set(seen.values())) == 1:
+        who, makes = ("The model has", "it makes") if len(seen) == 1 else ("The models have", "they make")
+        return [f"{who} seen {next(iter(seen.values()))}; {rest.format(makes)}"]
+    called = titles(descriptions)
+    return [
+        f"The {called[name].lower()} model has seen {what}; {rest.format('it makes')}"
+        if called[name] != name
+        else f"The model {name} has seen {what}; {rest.format('it makes')}"
+        for name, what in seen.items()
+    ]
+
+
+def _seen(description: Description) -> str:
+    """How many of what a model was trained on."""
     what = "drawn scenes" if description.pictures.get("source") == "drawn" else "images"
     count = description.pictures.get("train", "an unknown number of")
     classes = ", ".join(description.classes)
     of = f" of {classes}" if classes and len(classes) <= _LONGEST_LIST else ""
     number = f"{count:,}" if isinstance(count, int) else count
-    return f"The model has seen {number} {what}{of}; what it makes of anything else is a guess."
+    return f"{number} {what}{of}"
 
 
 def examples(files: Sequence[Path]) -> Markup:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, ValidationError
 from knowhue.config import Section, Share, Task
 from knowhue.description import Description, Interval
 from knowhue.errors import ConfigError
+from knowhue.wrong_settings import explain
 
 MOST_HINTS = 64
 T = TypeVar("T", bound=BaseModel)
@@ -114,8 +115,8 @@ class ModelAnswer(BaseModel):
             tasks=found.tasks,
             classes=found.classes if "class" in found.tasks else (),
             size_px=found.size_px,
-            metrics=found.metrics,
-            unknown_below=found.unknown_below,
+            metrics={name: _rounded(score) for name, score in found.metrics.items()},
+            unknown_below=_digits(found.unknown_below),
             licence=found.licence,
         )
 
@@ -177,10 +178,19 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
     first = error.errors()[0]
-    name = _short(str(first["loc"][0]))
     if first["type"] == "extra_forbidden":
+        name = _short(str(first["loc"][0]))
         return f"An option should be one of {', '.join(kind.model_fields)}. Found `{name}`."
-    return f"`{name}` should be as the documentation says: {first['msg']}. Found `{_short(str(first['input']))}`."
+    return explain(first, kind)
+
+
+def _rounded(score: Interval) -> Interval:
+    return Interval(value=_digits(score.value), low=_digits(score.low), high=_digits(score.high))
+
+
+def _digits(value: float) -> float:
+    """A number with as many digits as are told of a score."""
+    return float(f"{value:.4g}")
 
 
 def _short(text: str) -> str:
