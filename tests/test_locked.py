@@ -185,3 +185,12 @@ def test_full_disk_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr("knowhue.runs.os.write", full)
     with pytest.raises(RunError, match="No space left"):
         enter(tmp_path / "out")
+
+
+def test_folders_made_on_the_way_are_removed_again_if_nothing_was_left(tmp_path):
+    with locked(tmp_path / "runs" / "a", "study"):
+        pass
+    assert not (tmp_path / "runs").exists()
+    with locked(tmp_path / "runs" / "a", "study"):
+        (tmp_path / "runs" / "a" / "kept").touch()
+    assert (tmp_path / "runs" / "a" / "kept").exists()

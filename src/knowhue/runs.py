@@ -90,8 +90,8 @@ def locked(
 
     The operating system holds the lock and lets go of it when the process ends, however it ends: a lock file that a
     killed process left behind locks nobody out. Within one thread the same folder may be locked again. Of the
-    processes of `torch.distributed.run` the first locks for all. A folder made for the lock is removed again if the
-    block left nothing in it.
+    processes of `torch.distributed.run` the first locks for all. Folders made for the lock are removed again if the
+    block left nothing in them.
 
     Args:
         folder: what is written; made if it is not there.
@@ -109,7 +109,7 @@ def locked(
     if key in held or not is_first_process():
         yield
         return
-    is_new = not folder.exists()
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
     lock = FileLock(path, fallback_to_soft=False, on_acquired=partial(_sign, what))
     try:
         _acquire(lock, path, wait_s, report)
@@ -121,8 +121,8 @@ def locked(
                 path.unlink()
             lock.release()
         held.discard(key)
-        if is_new:
-            remove_if_empty(folder)
+        for each in made:  # the innermost first
+            remove_if_empty(each)
 
 
 def is_first_process() -> bool:

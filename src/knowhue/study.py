@@ -13,6 +13,7 @@ from knowhue.config import Config, Evaluation, fingerprint
 from knowhue.data.loaders import to_rgb
 from knowhue.data.overlap import count_seen
 from knowhue.data.prepare import Prepared
+from knowhue.data.sources import list_items
 from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.evaluate import predict_class, predict_colour, predict_gray
 from knowhue.evaluation.metrics import METRICS
@@ -60,6 +61,7 @@ def run_study(
         RunError: `root` holds a study with another plan, which was frozen when its first run started, or another
             process works on it.
     """
+    _require_test_split(plan)
     with locked(root, "study"):
         return _run_study(plan, root, workers, description or {}, report, tuned_on)
 
@@ -173,6 +175,21 @@ def median_colour(prepared: Prepared, batch_size: int = 256) -> torch.Tensor:
     return (below < below[:, -1:] / 2).sum(1) * 0.01 - 127.995
 
 
+_NO_TEST_SPLIT = (
+    "A study whose settings were tuned should report on a test split, which tuning never looked at. Found none. Add "
+    "test/<class>/ folders, or split one off in both studies: --set pictures.test_share=0.2"
+)
+
+
+def _require_test_split(plan: Plan) -> None:
+    """What the names of the images tell, before any is prepared."""
+    pictures = plan.config.pictures
+    if not plan.tuned_on_seeds or pictures.test_share:
+        return
+    if not any(item.split == "test" and not item.skipped for item in list_items(pictures)):
+        raise ConfigError(_NO_TEST_SPLIT)
+
+
 def _require_unseen_test_images(plan: Plan, work: Work, tuned_on: Path | None) -> dict[str, Any] | None:
     """What chose the settings does not report on them: neither its seeds (see `Plan`) nor its images.
 
@@ -180,10 +197,7 @@ def _require_unseen_test_images(plan: Plan, work: Work, tuned_on: Path | None) -
         What was found, for `study.json`; None where no tuning study was named, so that nothing was checked.
     """
     if plan.tuned_on_seeds and work.prepared.reporting_split != "test":
-        raise ConfigError(
-            "A study whose settings were tuned should report on a test split, which tuning never looked at. Found "
-            "none. Add test/<class>/ folders, or split one off in both studies: --set pictures.test_share=0.2"
-        )
+        raise ConfigError(_NO_TEST_SPLIT)
     if tuned_on is None:
         return None
     near_bits = plan.config.pictures.duplicate_distance_bits

@@ -50,6 +50,8 @@ def test_every_command_is_listed_in_the_help(knowhue):
     assert [name for name in COMMANDS if name not in out] == []
     registered = {c.name or c.callback.__name__ for c in cli.app.registered_commands}
     assert set(COMMANDS) <= registered
+    order = [c.name or c.callback.__name__ for c in cli.app.registered_commands]
+    assert order[:3] == ["study", "compare", "plan"]
 
 
 TINY = ["pictures.size_px=16", "pictures.min_per_class=2", "encoder.weights=none", "training.batch_size=2"]
@@ -163,6 +165,19 @@ def test_tuning_is_planned_apart_from_reporting(knowhue, make_folder, tmp_path):
         described = {"format": FORMAT, "purpose": purpose, "seeds": [0, 1], "arms": {}, "config": {}}
         write_json(tmp_path / name / "study.json", described)
     errs(knowhue("plan", photos, "--tuned-on", tmp_path / "tuning"), "Found 0 in both", "--set seed=2")
+    refused = knowhue(
+        "study",
+        photos,
+        *SET,
+        "--tuned-on",
+        tmp_path / "tuning",
+        "--set",
+        "seed=2",
+        "--out",
+        tmp_path / "runs" / "rep",
+    )
+    errs(refused, "should report on a test split")
+    assert not (tmp_path / "runs").exists()
     errs(knowhue("plan", photos, "--tuned-on", tmp_path / "other"), "should be the folder of a tuning study")
     code, printed, _ = knowhue("plan", photos, "--tuned-on", tmp_path / "tuning", "--set", "seed=2")
     assert code == 0

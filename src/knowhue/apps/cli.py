@@ -128,6 +128,11 @@ def study(
     say("", f"Report: {page}")
 
 
+app.command(epilog="Example: `knowhue compare photos/ --methods l1,gan,unet --seeds 3 --out runs/compare`")(
+    compare
+)
+
+
 @app.command(epilog="Example: `knowhue plan photos/ --seeds 20 > study.yaml`")
 def plan(
     pictures: PicturesArgument = None,
@@ -256,9 +261,6 @@ app.command(epilog="Example: `knowhue colorize photo.jpg -o colour.jpg`")(use.co
 app.command(epilog="Example: `knowhue models runs/photos`")(use.models)
 app.command(epilog="Example: `knowhue export runs/photos --to onnx -o photos.onnx`")(use.export)
 
-app.command(epilog="Example: `knowhue compare photos/ --methods l1,gan,unet --seeds 3 --out runs/compare`")(
-    compare
-)
 app.command(epilog="Example: `knowhue serve --model photos=runs/photos`")(serve)
 
 

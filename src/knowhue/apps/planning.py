@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from knowhue.errors import ConfigError, did_you_mean, shown
-from knowhue.plan import QUESTIONS, Plan, Question
+from knowhue.plan import QUESTIONS, SHARES, Plan, Question
 from knowhue.statistics.power import (
     Design,
     Variances,
@@ -17,7 +17,8 @@ from knowhue.statistics.power import (
 from knowhue.statistics.verdicts import Word, fewest_seeds, question_alpha
 from knowhue.storage import read_json
 
-_UNITS = {"ab_l1": " CIELAB units", "balanced_accuracy": " (of 1)", "accuracy": " (of 1)"}
+_UNITS = {"ab_l1": " CIELAB units", **dict.fromkeys(SHARES, " points")}
+"""Shares are told in per cent, and differences of them in percentage points, as the report does."""
 
 
 def power_lines(plan: Plan, variances: Mapping[str, Variances], images: int | None) -> list[str]:
@@ -107,21 +108,31 @@ def stated(text: str, option: str) -> dict[str, float]:
 
 
 def _by_both(name: str, asked: Question, design: Design, variances: Variances) -> list[str]:
-    unit = _UNITS.get(asked.metric, "")
+    unit, scale = _UNITS.get(asked.metric, ""), 100 if asked.metric in SHARES else 1
     some = chances(design, -asked.sesoi, variances)
     none = chances(design, 0.0, variances)
     smallest = smallest_effect(design, variances)
     least = (
-        f"the smallest difference found 80 % of the time is {smallest:.2g}{unit}"
+        f"the smallest difference found 80 % of the time is {scale * smallest:.2g}{unit}"
         if smallest is not None
         else f"no difference is found 80 % of the time: a verdict needs {fewest_seeds(design.alpha)} seeds"
     )
-    sds = f"sd of a seed {variances.seed:.3g}, of an image {variances.image:.3g}, residual {variances.residual:.3g}"
+    sds = (
+        f"sd of a seed {scale * variances.seed:.3g}, of an image {scale * variances.image:.3g}, residual "
+        f"{scale * variances.residual:.3g}"
+    )
+    one = unit.removesuffix("s") if scale * asked.sesoi == 1 else unit
+    zeros = [what for what in ("seed", "image") if getattr(variances, what) == 0]
     return [
         f"{name}: {design.seeds} seeds x {design.images} images ({sds}):",
         f"  {least};",
-        f"  a difference of {asked.sesoi:g} is found {100 * claimed(some):.0f} % of the time; "
+        f"  a difference of {scale * asked.sesoi:g}{one} is found {100 * claimed(some):.0f} % of the time; "
         f"if there is none, `equivalent` is said {100 * none.get(Word.EQUIVALENT, 0.0):.0f} % of the time.",
+        *[
+            f"  The sd over {' and '.join(f'{what}s' for what in zeros)} is 0, as where most scores agree or the study "
+            "is small; that is unreliable, and so are these numbers."
+        ]
+        * bool(zeros),
     ]
 
 
