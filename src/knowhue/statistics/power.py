@@ -135,6 +135,8 @@ def _near_p(means: NDArray[np.float64], alpha: float) -> float:
     """Return the sign-flip p, or the t test's where that is far from the level: the two agree on its side."""
     if len(means) <= _ALWAYS_EXACT:
         return sign_flip_p(means)
+    if not means.var():  # all alike, by an sd of 0: of all signs, the two that agree are as extreme
+        return 2.0 ** (1 - len(means))
     statistic = abs(float(means.mean())) / (means.var(ddof=1) / len(means)) ** 0.5
     near = 2 * float(special.stdtr(len(means) - 1, -statistic))
     return sign_flip_p(means) if alpha / _FAR < near < alpha * _FAR else near
