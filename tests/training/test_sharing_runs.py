@@ -277,7 +277,7 @@ def test_an_epoch_that_is_no_number_is_not_taken_in(tiny, weighting, spoilt):
             ["colour.gan_loss=hinge", "tasks.weighting=uncertainty"],
             r"never negative. Found `colour\.gan_loss = hinge`",
         ),
-        (["tasks.weighting=best"], r"'task_constrained', .*Found `tasks\.weighting = best`"),
+        (["tasks.weighting=best"], r"task_constrained, .*Found `tasks\.weighting = best`"),
         (["tasks.main=depth"], r"`tasks\.main` should be one of colour, class"),
     ],
 )
