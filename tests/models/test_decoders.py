@@ -113,5 +113,5 @@ def test_smooth_layer_is_a_transposed_convolution_with_a_boxed_kernel():
 
 
 def test_unknown_decoder_lists_the_known(tiny):
-    with pytest.raises(ConfigError, match=r"'auto' or 'transposed'\. Found `colour\.decoder = palette`"):
+    with pytest.raises(ConfigError, match=r"one of auto, transposed\. Found `colour\.decoder = palette`"):
         build_model(tiny(colour__decoder="palette"), 2)
