@@ -52,7 +52,7 @@ def _choices(problem: Any) -> list[str]:
 def _expected(problem: Any) -> str:
     if problem["type"] == "invalid_key":
         return "be text, as every key"
-    if problem["type"] == "literal_error":
+    if problem["type"] == "literal_error" and _choices(problem):
         return f"be one of {', '.join(_choices(problem))}"
     kind, _, what = problem["type"].partition("_")
     if kind in _WORDS and what.startswith(("type", "parsing", "from_float", "attributes_type")):
