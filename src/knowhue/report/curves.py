@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from knowhue.report.palette import MULTI, MUTED, RULE, SHADE, SINGLE, SMALL, TEXT, entitle, panels, say_empty
+from knowhue.report.palette import (
+    MULTI,
+    MUTED,
+    RULE,
+    SHADE,
+    SINGLE,
+    SMALL,
+    apart,
+    entitle,
+    name_ends,
+    panels,
+    say_empty,
+)
 from knowhue.report.records import Run, Study, Table, spaced
 from knowhue.report.taught import sides
 
@@ -100,10 +112,11 @@ def _curves(ax: "Axes", study: Study, panel: Panel) -> None:
     if not ends:
         say_empty(ax, "No run with this quantity yet")
         return
-    _levels(ax, study, panel)
+    levels = _levels(ax, study, panel)
     _frame(ax, panel, last)
     _mark_phases(ax, last_frozen, last)
-    _label_ends(ax, last, ends)
+    _name_levels(ax, levels)
+    name_ends(ax, ends)
 
 
 def _values(run: Run, panel: Panel) -> np.ndarray:
@@ -165,36 +178,24 @@ def _mark_phases(ax: "Axes", last_frozen: int, last: int) -> None:
             ax.text(*place, label, transform=ax.get_xaxis_transform(), **style)
 
 
-def _levels(ax: "Axes", study: Study, panel: Panel) -> None:
-    """Draw what a trivial baseline or guessing gives, thin and dashed."""
+def _levels(ax: "Axes", study: Study, panel: Panel) -> list[tuple[float, str]]:
+    """Draw what a trivial baseline or guessing gives, thin and dashed; return those that have a name."""
     style = {"color": MUTED, "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 1}
     if panel.even is not None:
         ax.axhline(panel.even, **style)
     if panel.part != "validation":
-        return
+        return []
     named = ((values.get(panel.name), spaced(title)) for title, values in study.baselines.items())
     levels = sorted((value * panel.scale, title) for value, title in named if value is not None)
-    for place, (level, title) in enumerate(levels):
+    for level, _ in levels:
         ax.axhline(level, **style)
-        above = place == len(levels) - 1  # of two that lie close, one is named over its line and one under
-        ax.annotate(
-            f"{title} {level:.1f}", (1, level), xycoords=("axes fraction", "data"),
-            xytext=(-3, 2 if above else -2), textcoords="offset points",
-            ha="right", va="bottom" if above else "top", color=MUTED, fontsize=SMALL,
-        )  # fmt: skip
+    return levels
 
 
-def _label_ends(ax: "Axes", last: int, ends: list[tuple[float, str, str]]) -> None:
-    """Name each curve at its end, apart from each other where the curves end together."""
-    low, high = ax.get_ylim()
-    gap = 0.085 * (high - low)
-    ends = sorted(ends)
-    heights = [value for value, _, _ in ends]
-    if len(heights) == 2 and heights[1] - heights[0] < gap:
-        middle = sum(heights) / 2
-        heights = [middle - gap / 2, middle + gap / 2]
-    for height, (_, label, colour) in zip(heights, ends, strict=True):
+def _name_levels(ax: "Axes", levels: list[tuple[float, str]]) -> None:
+    """Name each baseline inside the panel, above its line, apart from each other where the lines lie close."""
+    for height, (level, title) in zip(apart(ax, [level for level, _ in levels], SMALL), levels, strict=True):
         ax.annotate(
-            label, (last, height), xytext=(9, 0), textcoords="offset points", va="center",
-            color=colour, fontsize=TEXT, fontweight="bold", annotation_clip=False,
+            f"{title} {level:.1f}", (1, height), xycoords=("axes fraction", "data"), xytext=(-3, 2),
+            textcoords="offset points", ha="right", va="bottom", color=MUTED, fontsize=SMALL,
         )  # fmt: skip

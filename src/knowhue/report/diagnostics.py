@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from knowhue.report.records import Row, Run, Study, Table
-from knowhue.report.tables import MISSING, number
-from knowhue.statistics.paired import Interval, t_interval
+from knowhue.report.tables import number
+from knowhue.statistics.paired import Interval, bounded_interval
 
 COST = "cost"
 
@@ -37,7 +37,7 @@ class SeedDiagnostics(NamedTuple):
 
 
 class DiagnosticMean(NamedTuple):
-    """One diagnostic over the seeds that have it: mean, 95 % t interval, and extremes."""
+    """One diagnostic over the seeds that have it: mean, 95 % t interval where it is possible, and extremes."""
 
     name: str
     seeds: tuple[int, ...]
@@ -116,7 +116,7 @@ def diagnostic_means(study: Study, arm: str = "multi") -> list[DiagnosticMean]:
         known = {each.seed: value for each in found if (value := each.values[name]) is not None}
         if known:
             values = list(known.values())
-            spread = (t_interval(values), min(values), max(values))
+            spread = (bounded_interval(values, _limits(name)), min(values), max(values))
             rows.append(DiagnosticMean(name, tuple(known), float(np.mean(values)), *spread))
     return rows
 
@@ -128,7 +128,11 @@ def diagnostic_means_rows(study: Study, arm: str = "multi") -> Table:
     ]
     for row in diagnostic_means(study, arm):
         title = "Share of fine-tuning time, %" if row.name == COST else DIAGNOSTICS[row.name].title
-        ends = " to ".join(_text(row.name, end) for end in row.interval) if row.interval else MISSING
+        ends = (
+            " to ".join(_text(row.name, end) for end in row.interval)
+            if row.interval
+            else "none: too few seeds"
+        )
         cells = [_text(row.name, value) for value in (row.lowest, row.highest)]
         rows.append([title, _text(row.name, row.mean), ends, *cells, len(row.seeds)])
     return rows
@@ -146,6 +150,19 @@ def _diagnose(run: Run) -> SeedDiagnostics:
     return SeedDiagnostics(run.seed, len(looks), values | {COST: cost})
 
 
+def _is_share(name: str) -> bool:
+    return name.startswith("conflict") or name == COST
+
+
+def _limits(name: str) -> Interval:
+    """The least and the greatest value that a diagnostic can have."""
+    if _is_share(name):
+        return 0.0, 1.0
+    return (
+        (-1.0, 1.0) if name.startswith("cosine") else (0.0 if name == "norm_ratio" else -math.inf, math.inf)
+    )
+
+
 def _text(name: str, value: float | None) -> str:
-    text = number(value, "share" if name.startswith("conflict") or name == COST else "")
+    text = number(value, "share" if _is_share(name) else "")
     return text if text.strip("−0.") else text.removeprefix("−")  # no minus before what rounds to 0

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from knowhue.report.palette import INK, MULTI, MUTED, RULE, SHADE, SINGLE, SMALL, TEXT, bare, panels
-from knowhue.report.records import Study, Table, spaced
+from knowhue.report.records import Study, Table, plural, spaced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,10 +78,10 @@ def _base(study: Study) -> Box:
     frozen, tuned = (say("training", phase, "epochs") for phase in ("heads", "finetune"))
     if say("colour", "method") in FROM_SCRATCH:
         return Box(
-            26, 23, 20, "No base", ("the gray picture alone", f"{plain((frozen or 0) + (tuned or 0))} epochs")
+            26, 23, 20, "No base", ("the gray picture alone", epochs_text((frozen or 0) + (tuned or 0)))
         )
     start = "random weights" if say("encoder", "weights") == "none" else "pretrained"
-    schedule = f"frozen {plain(frozen)} epochs, then tuned {plain(tuned)}"
+    schedule = f"frozen {epochs_text(frozen)}, then tuned {plain(tuned)}"
     return Box(26, 23, 20, "Shared base", (str(say("encoder", "name") or "–"), start, schedule))
 
 
@@ -115,6 +115,15 @@ def _class_lines(study: Study) -> tuple[str, ...]:
     half = (len(shown) + 1) // 2
     first, rest = ", ".join(shown[:half]), ", ".join(shown[half:])
     return (f"{first},", rest) if rest else (first,)
+
+
+def epochs_text(count: int | None) -> str:
+    """Return a number of epochs of the settings.
+
+    >>> epochs_text(1), epochs_text(30), epochs_text(None)
+    ('1 epoch', '30 epochs', '– epochs')
+    """
+    return "– epochs" if count is None else plural(count, "epoch")
 
 
 def plain(value: object) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from knowhue.plan import Question
 from knowhue.report.contrasts import Contrast
 from knowhue.report.palette import INK, MULTI, MUTED, RULE, SHADE, SMALL, TEXT
-from knowhue.report.records import Study, spaced
+from knowhue.report.records import Study, spaced, titled
 from knowhue.report.signs import signed, unsigned
 from knowhue.statistics.paired import Interval
 
@@ -35,7 +35,7 @@ class Measure(NamedTuple):
 
     def titled(self, unit: str) -> str:
         """Return title and unit."""
-        return f"{self.title}, {unit}" if unit else self.title
+        return titled(self.title, unit)
 
     def level(self, value: float) -> str:
         """Return a score as text."""

@@ -7,13 +7,13 @@ from knowhue.report.calibration import reliability_table
 from knowhue.report.classes import confusion_table, per_class_table
 from knowhue.report.contrasts import question_alpha
 from knowhue.report.curves import curve_table
-from knowhue.report.diagram import plain, setup_table
+from knowhue.report.diagram import epochs_text, plain, setup_table
 from knowhue.report.extremes import extremes_table
 from knowhue.report.forest import forest_table
 from knowhue.report.label_fraction import label_fraction_table
 from knowhue.report.pictures import sample_table
 from knowhue.report.records import Study, Table
-from knowhue.report.taught import sides
+from knowhue.report.taught import is_oracle, sides
 from knowhue.report.transfer import transfer_table
 
 
@@ -46,10 +46,9 @@ EXHIBITS: dict[str, Exhibit] = {
     "forest": Exhibit(
         ("forest",),
         "All arms.",
-        "Every arm that trains both tasks against the single-task model: mean paired difference over seeds and its "
-        "interval at the level of the verdict{over}. Orange is the question itself. Rows in gray learn this very task "
-        "from other targets (a placebo, fewer labels), so their difference says nothing about transfer. The oracle "
-        "colours with the true class given: what a label at test time can give. An arrow is a "
+        "Every arm that trains both tasks{oracle} against the single-task model: mean paired difference over seeds and "
+        "its interval at the level of the verdict{over}. Orange is the question itself. Rows in gray learn this very "
+        "task from other targets (a placebo, fewer labels), so their difference says nothing about transfer. An arrow is a "
         "value beyond the axis. A placebo of the other task that does as well as multi-task says that no information "
         "passed between the tasks.",
         forest_table,
@@ -78,7 +77,7 @@ EXHIBITS: dict[str, Exhibit] = {
     "setup": Exhibit(
         ("setup",),
         "Set-up.",
-        "One base feeds both heads. For {frozen} epochs only the heads train, so the tasks cannot touch each "
+        "One base feeds both heads. For {frozen} only the heads train, so the tasks cannot touch each "
         "other; for {tuned} more the base trains too, and in the multi-task arm both losses shape it "
         "(task weights: colour {colour_weight}, class {class_weight}).",
         setup_table,
@@ -146,6 +145,11 @@ EXHIBITS: dict[str, Exhibit] = {
 }
 
 
+_ORACLE = (
+    ", and the oracle, which colours alone with the true class given (what a label at test time can give),"
+)
+
+
 def facts(study: Study) -> dict[str, object]:
     """Return what captions may name."""
     many = len(study.settings.get("seeds", ())) > 1
@@ -158,8 +162,9 @@ def facts(study: Study) -> dict[str, object]:
     return {
         "seed": plain(study.shown_seed),
         "split": study.split,
+        "oracle": _ORACLE if any(is_oracle(study, arm) for arm in study.settings.get("arms", {})) else "",
         "over": f" ({100 * (1 - question_alpha(study)):g}\u00a0%)",
-        "frozen": plain(frozen),
+        "frozen": epochs_text(frozen),
         "tuned": plain(study.config("training", "finetune", "epochs")),
         "colour_weight": plain(study.config("tasks", "weights", "colour")),
         "class_weight": plain(study.config("tasks", "weights", "class")),

@@ -43,22 +43,30 @@ def _percent(share: float | None) -> str:
 
 
 def gradient_warnings(study: Study) -> list[tuple[str, str]]:
-    """Return (who, what) where an adversarial loss hardly reaches the base."""
-    found = []
-    for arm, moments in gradient_table(study).items():
-        low = {
-            moment: share
-            for moment, each in moments.items()
-            if (share := each["adversarial_of_colour"]) is not None and share < LEAST_ADVERSARIAL
-        }
-        if low:
-            said = " and ".join(f"{100 * share:.1f} % {MOMENTS[moment]}" for moment, share in low.items())
-            text = (
-                f"the adversarial loss is {said} of the colour gradient at the base, below "
-                f"{100 * LEAST_ADVERSARIAL:.0f} %: the GAN is as good as off (--set colour.adversarial_weight)."
-            )
-            found.append((arm_label(study, arm), text))
-    return found
+    """Return (who, what), once for all arms, where an adversarial loss hardly reaches the base."""
+    low = {
+        (arm, moment): 100 * share
+        for arm, moments in gradient_table(study).items()
+        for moment, each in moments.items()
+        if (share := each["adversarial_of_colour"]) is not None and share < LEAST_ADVERSARIAL
+    }
+    if not low:
+        return []
+    said = [
+        f"{_span([share for (_, at), share in low.items() if at == moment])} % {title}"
+        for moment, title in MOMENTS.items()
+        if any(at == moment for _, at in low)
+    ]
+    text = (
+        f"the adversarial loss is {' and '.join(said)} of the colour gradient at the base, below "
+        f"{100 * LEAST_ADVERSARIAL:.0f} %: the GAN is as good as off (--set colour.adversarial_weight)."
+    )
+    return [(", ".join(dict.fromkeys(arm_label(study, arm) for arm, _ in low)), text)]
+
+
+def _span(shares: list[float]) -> str:
+    """Return the least and the greatest, once where they look the same."""
+    return " to ".join(dict.fromkeys(f"{share:.1f}" for share in (min(shares), max(shares))))
 
 
 def _mean(runs: list[Run], moment: str) -> dict[str, Any] | None:

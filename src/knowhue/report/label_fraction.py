@@ -8,10 +8,10 @@ import numpy as np
 
 from knowhue.report.contrasts import questions, score
 from knowhue.report.differences import note_diverged
-from knowhue.report.palette import MULTI, PAPER, RULE, SINGLE, TEXT, entitle, panels, say_empty
+from knowhue.report.palette import MULTI, PAPER, RULE, SINGLE, entitle, name_ends, panels, say_empty
 from knowhue.report.records import Study, Table, mean, spaced
 from knowhue.report.taught import asked_of, edits, labelled_share, placebo, tasks
-from knowhue.statistics.paired import Interval, t_interval
+from knowhue.statistics.paired import Interval, bounded_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,8 +41,8 @@ class Point:
 
     @property
     def interval(self) -> Interval | None:
-        """95 %, over seeds, Student's t."""
-        return t_interval(list(self.scores.values()))
+        """95 %, over seeds, Student's t; None, too, where that would reach beyond 0 and 1."""
+        return bounded_interval(list(self.scores.values()), (0.0, 1.0))
 
 
 def has_label_fractions(study: Study) -> bool:
@@ -87,7 +87,7 @@ def label_fraction(study: Study) -> "Figure":
         for side, name, colour, shift in _SIDES
     ]
     _frame(ax, sorted({100 * point.share for point in planned}))
-    _name_ends(ax, [end for end in ends if end])
+    name_ends(ax, [end for end in ends if end])
     lost = [f"{point.arm} seed {seed}" for point in points for seed in sorted(point.diverged)]
     if lost:
         given = spaced(questions(study)[_QUESTION].if_diverged)
@@ -127,8 +127,8 @@ def _point(study: Study, side: str, share: float, arm: str) -> Point:
 
 def _side(
     ax: "Axes", points: list[Point], name: str, colour: str, shift: float
-) -> tuple[float, float, str, str] | None:
-    """Draw one arm over its shares of labels; return where its curve ends, with its name and colour."""
+) -> tuple[float, str, str] | None:
+    """Draw one arm over its shares of labels; return at which height its curve ends, with its name and colour."""
     places = [100 * shift * point.share for point in points]
     for place, point in zip(places, points, strict=True):
         for seed, value in point.scores.items() if len(point.scores) > 1 else ():
@@ -149,7 +149,7 @@ def _side(
     if not means:
         return None
     ax.plot(places, means, "o-", color=colour, linewidth=1.9, markersize=5, zorder=4, label="mean")
-    return 105 * points[-1].share, means[-1], name, colour
+    return means[-1], name, colour
 
 
 def _frame(ax: "Axes", shares: list[float]) -> None:
@@ -163,19 +163,3 @@ def _frame(ax: "Axes", shares: list[float]) -> None:
     ax.set_xlabel("Share of the training labels that are known")
     ax.grid(axis="y", color=RULE, linewidth=0.5)
     ax.set_axisbelow(True)
-
-
-def _name_ends(ax: "Axes", ends: list[tuple[float, float, str, str]]) -> None:
-    """Name each curve at its end, apart from each other where they end together."""
-    low, high = ax.get_ylim()
-    gap = 0.085 * (high - low)
-    order = sorted(ends, key=lambda end: end[1])
-    heights = [end[1] for end in order]
-    if len(heights) == 2 and heights[1] - heights[0] < gap:
-        middle = sum(heights) / 2
-        heights = [middle - gap / 2, middle + gap / 2]
-    for height, (right, _, name, colour) in zip(heights, order, strict=True):
-        ax.annotate(
-            name, (right, height), xytext=(10, 0), textcoords="offset points", va="center",
-            color=colour, fontsize=TEXT, fontweight="bold", annotation_clip=False,
-        )  # fmt: skip

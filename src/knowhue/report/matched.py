@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from knowhue.plan import Question
-from knowhue.report.records import Run, Study, spaced
+from knowhue.report.records import Run, Study, spaced, titled
 from knowhue.report.tables import MISSING, ends_text
 from knowhue.statistics.paired import Interval, t_interval
 
@@ -55,8 +55,7 @@ def finished_pairs(study: Study, asked: Question) -> dict[int, tuple[Run, Run]]:
 def metric_label(study: Study, metric: str) -> str:
     """Return a metric's title and unit, shares in per cent."""
     about = study.metrics.get(metric, {})
-    unit = {"share": "%"}.get(about.get("unit", ""), about.get("unit", ""))
-    return f"{about.get('title', spaced(metric))}{f', {unit}' if unit else ''}"
+    return titled(about.get("title", spaced(metric)), about.get("unit", ""))
 
 
 def interval_text(level: float | None, interval: Interval | None, unit: str = "") -> str:

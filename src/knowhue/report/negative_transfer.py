@@ -20,7 +20,7 @@ from knowhue.report.tables import MISSING, bounds_text, difference, number, p_te
 from knowhue.statistics import LEVEL
 from knowhue.statistics.flips import flips
 from knowhue.statistics.multiplicity import benjamini_hochberg
-from knowhue.statistics.paired import Interval, Share, t_interval
+from knowhue.statistics.paired import Interval, Share, bounded_interval
 
 CLASS_SCORES = {"colour": "ab_l1", "class": "accuracy"}
 """What is compared class by class; the accuracy of the pictures of one class is its recall."""
@@ -218,4 +218,4 @@ def _flips(
     found = flips(before, after)
     net = np.array(found.wrong_to_right_by_seed) - np.array(found.right_to_wrong_by_seed)
     shares = (found.right_to_wrong, found.wrong_to_right, float(net.mean()))
-    return PictureFlips(name, before.shape[1], seeds, *shares, t_interval(net))
+    return PictureFlips(name, before.shape[1], seeds, *shares, bounded_interval(net, (-1.0, 1.0)))

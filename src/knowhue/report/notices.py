@@ -14,22 +14,25 @@ from knowhue.report.verdicts import beaten, levels
 
 
 def warnings(study: Study) -> list[tuple[str, str]]:
-    """Return (who, what): runs that are not whole, and what training warned about, by arm and kind."""
-    found = [(title, "is not asked: its arms are not part of this study.")
-             for name, title in _TASKS.items() if name not in questions(study)]  # fmt: skip
-    found += _worse_than_trivial(study)
-    found += [(name, _DAMAGED) for name in study.damaged]
-    found += [(f"Seed {seed}", f"is not compared: {why}.") for seed, why in study.faults.items()]
-    for arm in study.runs:
-        label = arm_label(study, arm)
-        for run in study.of(arm):
-            if not run.finished:
-                found.append((f"{label}, seed {run.seed}", _STATES.get(run.state, run.state)))
-            found += [(f"{label}, seed {run.seed}, {name}", _DAMAGED) for name in run.damaged]
-            if not run.same_settings:
-                found.append((f"{label}, seed {run.seed}", _OTHER_SETTINGS))
-        found += [(f"{label}, {who}", what) for who, what in _log_warnings(study.of(arm))]
-    return found + gradient_warnings(study)
+    """Return (who, what), the most serious first: what is damaged or not whole, then what was not learnt."""
+    return (
+        [(f"Seed {seed}", f"is not compared: {why}.") for seed, why in study.faults.items()]
+        + [(name, _DAMAGED) for name in study.damaged]
+        + [each for arm in study.runs for run in study.of(arm) for each in _not_whole(study, run)]
+        + _worse_than_trivial(study)
+        + [(f"{arm_label(study, arm)}, {who}", what)
+           for arm in study.runs for who, what in _log_warnings(study.of(arm))]
+        + gradient_warnings(study)
+        + [(title, "is not asked: its arms are not part of this study.")
+           for name, title in _TASKS.items() if name not in questions(study)]
+    )  # fmt: skip
+
+
+def _not_whole(study: Study, run: Run) -> list[tuple[str, str]]:
+    label = f"{arm_label(study, run.arm)}, seed {run.seed}"
+    found = [(label, _OTHER_SETTINGS)] if not run.same_settings else []
+    found += [(label, _STATES.get(run.state, run.state))] if not run.finished else []
+    return found + [(f"{label}, {name}", _DAMAGED) for name in run.damaged]
 
 
 def _worse_than_trivial(study: Study) -> list[tuple[str, str]]:

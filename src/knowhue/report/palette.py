@@ -1,5 +1,6 @@
 """The look of every figure: two hues that mean the same everywhere, quiet neutrals, no frame."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,3 +83,29 @@ def say_empty(ax: "Axes", why: str) -> None:
     """Write in an empty panel why it is empty."""
     bare(ax)
     ax.text(0.5, 0.5, why, ha="center", va="center", color=MUTED, fontsize=TEXT, transform=ax.transAxes)
+
+
+def apart(ax: "Axes", heights: Sequence[float], fontsize: float) -> list[float]:
+    """Move the heights of lines of text as little as keeps each clear of the next (least squares), in their order.
+
+    Args:
+        ax: with its final limits.
+        heights: ascending, in the unit of the y axis.
+        fontsize: points.
+    """
+    from scipy.optimize import isotonic_regression
+
+    low, high = ax.get_ylim()
+    points = 72 * ax.figure.get_figheight() * ax.get_position().height
+    steps = 1.25 * fontsize / points * (high - low) * np.arange(len(heights))
+    return (isotonic_regression(np.array(heights) - steps).x + steps).tolist() if len(heights) else []
+
+
+def name_ends(ax: "Axes", ends: Sequence[tuple[float, str, str]]) -> None:
+    """Name curves beside the panel, at the height, with the name and in the colour of each, apart from each other."""
+    ends = sorted(ends)
+    for height, (_, name, colour) in zip(apart(ax, [end[0] for end in ends], TEXT), ends, strict=True):
+        ax.annotate(
+            name, (1, height), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
+            va="center", color=colour, fontsize=TEXT, fontweight="bold", annotation_clip=False,
+        )  # fmt: skip

@@ -143,6 +143,16 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
+def titled(title: str, unit: str) -> str:
+    """Return a metric with its unit, shares in per cent; a unit that is named after the metric says it already.
+
+    >>> titled("Accuracy", "share"), titled("CIEDE2000", "CIEDE2000 units"), titled("PSNR", "dB")
+    ('Accuracy, %', 'CIEDE2000', 'PSNR, dB')
+    """
+    shown = "" if unit.startswith(title) else "%" if unit == "share" else unit
+    return f"{title}, {shown}" if shown else title
+
+
 def spaced(name: str) -> str:
     """Return a name from a file as words.
 

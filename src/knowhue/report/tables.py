@@ -9,7 +9,7 @@ import numpy as np
 from knowhue.report.chance import Bounds
 from knowhue.report.classes import class_scores
 from knowhue.report.contrasts import Contrast, contrast, questions
-from knowhue.report.records import Row, Study, Table, mean, spaced
+from knowhue.report.records import Row, Study, Table, mean, spaced, titled
 from knowhue.report.results import timing
 from knowhue.report.secondary import Secondary, metric_names, secondaries
 from knowhue.report.signs import signed
@@ -173,8 +173,8 @@ def _score_row(
     levels = [[run.metric(name) for run in study.finished(arm)] for arm in arms]
     found = contrast(study, name, *arms)
     return {
-        "title": about.get("title", spaced(name)),
-        "unit": "%" if unit == "share" else unit,
+        "title": (title := about.get("title", spaced(name))),
+        "unit": titled(title, unit).removeprefix(title).removeprefix(", "),
         "arrow": _ARROWS.get(about.get("better", ""), ""),
         "better": about.get("better", ""),
         "scores": [with_spread(side, unit) for side in levels],

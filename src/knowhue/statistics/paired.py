@@ -50,6 +50,18 @@ def t_interval(differences: Differences, confidence: float = LEVEL) -> Interval 
     return float(d.mean() - half), float(d.mean() + half)
 
 
+def bounded_interval(values: Differences, limits: Interval, confidence: float = 0.95) -> Interval | None:
+    """Return `t_interval` of what lies within limits, such as a share; None, too, where it would reach beyond them.
+
+    Values that spread so far are not normal and the seeds too few; an interval cut at a limit would not cover.
+
+    >>> bounded_interval([0.1, 0.9], (0, 1)) is None, bounded_interval([0.5, 0.5, 0.5], (0, 1))
+    (True, (0.5, 0.5))
+    """
+    found = t_interval(values, confidence)
+    return found if found is not None and limits[0] <= found[0] and found[1] <= limits[1] else None
+
+
 def sign_flip_p(differences: Differences) -> float:
     """Return the two-sided p of the sign-flip (randomisation) test of the mean (Fisher 1935, section 21).
 
