@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from synthetic_study import change, put, run_of, write_study
 
 from knowhue.errors import ConfigError
 from knowhue.report.classes import confusion_table, per_class_table
 from knowhue.report.curves import curve_table
-from knowhue.report.exhibits import EXHIBITS
+from knowhue.report.diagram import setup
+from knowhue.report.exhibits import EXHIBITS, facts
 from knowhue.report.figures import FIGURES
 from knowhue.report.images import write_figures
 from knowhue.report.pictures import sample_table
@@ -166,3 +168,40 @@ def test_only_figures_that_show_something_are_written_with_a_list_of_what(
     said = (tmp_path / "figures.md").read_text(encoding="utf-8")
     assert {line.split("`")[1] for line in said.splitlines()} == {f"{name}.png" for name in names}
     assert "**Accuracy.**" in said
+
+
+def test_names_of_curves_and_baselines_never_overprint(tmp_path: Path):
+    """One epoch of heads and one of fine-tuning: the last point stands well inside the panel, the baselines close."""
+    baselines = {"mean_colour": {"ab_l1": 12.3}, "median_colour": {"ab_l1": 12.2}, "gray": {"ab_l1": 12.31}}
+    write_study(tmp_path, baselines=baselines)
+    for log in tmp_path.rglob("log.jsonl"):
+        lines = log.read_text().splitlines()
+        log.write_text(
+            "".join(f"{line}\n" for line in (lines[0], lines[-1].replace('"epoch": 10', '"epoch": 2')))
+        )
+    figure = FIGURES["error"](read_study(tmp_path))
+    figure.canvas.draw()
+    names = ("Multi-task", "Single-task", *(f"{name} " for name in ("mean colour", "median colour", "gray")))
+    boxes = [text.get_window_extent() for text in figure.findobj(Text) if text.get_text().startswith(names)]
+    assert len(boxes) == 5
+    for place, one in enumerate(boxes):
+        assert not any(one.overlaps(other) for other in boxes[place + 1 :])
+
+
+def test_the_caption_of_all_arms_tells_the_oracle_from_those_that_train_both_tasks(tmp_path: Path):
+    write_study(tmp_path, seeds=(0, 1), arms=("class", "colour", "multi", "oracle"))
+    caption = EXHIBITS["forest"].caption
+    asked = read_study(tmp_path)
+    assert caption.format(**facts(asked)).startswith(
+        "Every arm that trains both tasks, and the oracle, which colours alone with the true class given"
+    )
+    write_study(tmp_path / "without", seeds=(0, 1))
+    assert "oracle" not in caption.format(**facts(read_study(tmp_path / "without")))
+
+
+def test_one_epoch_is_no_epochs(tmp_path: Path):
+    write_study(tmp_path)
+    change(tmp_path / "study.json", lambda each: each["config"]["training"]["heads"].update(epochs=1))
+    study = read_study(tmp_path)
+    assert "For 1 epoch only the heads train" in EXHIBITS["setup"].caption.format(**facts(study))
+    assert "frozen 1 epoch, then tuned" in " ".join(text.get_text() for text in setup(study).findobj(Text))

@@ -71,3 +71,12 @@ def test_plain_regression_has_no_adversarial_share(folder: Path):
 def test_a_study_without_them_shows_no_table(one_seed: Path):
     assert gradient_table(read_study(one_seed)) == {}
     assert "What trained the encoder" not in write_report(one_seed).read_text()
+
+
+def test_all_arms_whose_gan_is_as_good_as_off_are_named_in_one_warning(folder: Path):
+    for seed in (0, 1):
+        low = shares(0.97, 0.03, 0.0)
+        put(run_of(folder, "colour", seed) / "gradient_shares.json", {"fork": low, "end": low})
+    ((who, what),) = gradient_warnings(read_study(folder))
+    assert who == "Single-task colouring, Multi-task"
+    assert "3.0 to 5.0 % at the fork and 3.0 % at the end of the colour gradient" in what

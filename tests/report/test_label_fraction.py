@@ -158,3 +158,10 @@ def test_the_question_need_not_be_asked():
     asked = {"colour": QUESTIONS["colour"].model_dump()}
     figure = label_fraction(dataclasses.replace(study, settings={**study.settings, "questions": asked}))
     assert [len(curve) for curve in drawn(figure, "mean")] == [4, 4]
+
+
+def test_no_interval_of_a_share_reaches_beyond_one():
+    points = label_points(make_study(seeds=2))
+    point = dataclasses.replace(points[-1], scores={0: 0.99, 1: 0.7})
+    assert stats.t.interval(0.95, 1, loc=0.845, scale=0.145)[1] > 1
+    assert point.interval is None

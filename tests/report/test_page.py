@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from test_figures import STATES
 
 from knowhue.errors import RunError
 from knowhue.report.exhibits import EXHIBITS
+from knowhue.report.matched import metric_label
 from knowhue.report.notices import warnings
-from knowhue.report.page import write_report
+from knowhue.report.page import render_page, write_report
 from knowhue.report.reading import read_study
 from knowhue.report.results import results_table
 from knowhue.report.tables import score_tables
@@ -222,3 +224,60 @@ def test_a_report_of_one_seed_is_read_in_five_minutes(one_seed: Path):
         r"<(style|svg|script)[ >].*?</\\1>|<[^>]+>", " ", write_report(one_seed).read_text(), flags=re.S
     )
     assert len(text.split()) < 1000
+
+
+def test_the_most_serious_warning_stands_first_whole_and_counted(tmp_path: Path):
+    write_study(
+        tmp_path, seeds=(0, 1), arms=("class", "multi"), baselines={"majority_class": {"accuracy": 0.99}}
+    )
+    change(run_of(tmp_path, "multi", 1) / "status.json", lambda status: status.update(state="diverged"))
+    found = warnings(read_study(tmp_path))
+    assert found[0] == (
+        "Multi-task, seed 1",
+        "diverged: its losses ceased to be numbers; its scores are not used.",
+    )
+    assert found[-1][0] == "The question about colouring"
+    text = html.unescape(write_report(tmp_path).read_text(encoding="utf-8"))
+    notice = re.sub(r"\s+", " ", text[text.index("Read with care") : text.index("<main>")])
+    assert f"{len(found)} warnings</a> from these runs, this one first: {' – '.join(found[0])}</p>" in notice
+
+
+def test_calibration_is_no_contest_with_a_constant_guess(tmp_path: Path):
+    write_study(tmp_path, baselines={"majority_class": {"ece": 0.0, "accuracy": 0.2}})
+    put(tmp_path / "metrics.json", METRICS | {
+        "ece": {"title": "Expected calibration error", "unit": "share", "better": "lower", "task": "class"},
+    })  # fmt: skip
+    for arm in ("class", "multi"):
+        change(run_of(tmp_path, arm) / "scores.json", lambda each: each["metrics"].update(ece=0.03))
+    assert "alibration" not in str(warnings(read_study(tmp_path)))
+
+
+def test_no_metric_is_named_twice(tmp_path: Path):
+    write_study(tmp_path)
+    put(
+        tmp_path / "metrics.json", METRICS | {"ciede2000": METRICS["ciede2000"] | {"unit": "CIEDE2000 units"}}
+    )
+    study = read_study(tmp_path)
+    assert metric_label(study, "ciede2000") == "CIEDE2000"
+    (row,) = (row for row in score_tables(study)["colour"]["rows"] if row["title"] == "CIEDE2000")
+    assert row["unit"] == ""
+
+
+def test_whatever_can_be_cut_at_an_edge_shows_that_it_is(page: Path):
+    css = re.search(r"<style>(.*?)</style>", page.read_text(encoding="utf-8"), re.S)
+    assert css
+    rules = re.findall(r"([^{}]+)\{([^{}]*)\}", re.sub(r"/\*.*?\*/", "", css[1]))
+    cut = {name.strip() for names, rule in rules if "overflow-x: auto" in rule for name in names.split(",")}
+    cued = {name.strip() for names, rule in rules if "var(--cut)" in rule for name in names.split(",")}
+    assert cut - {"pre"} == cued == {".scroll", ".drawing"}  # `pre` wraps
+    assert "Scroll the drawing sideways" in css[1]
+
+
+def test_a_distance_says_why_it_has_no_interval(eight_seeds: Path):
+    study = read_study(eight_seeds)
+    entry = {"title": "FD lite0", "value": 39.4, "network": "n", "weights": "w", "resize": "r", "tool": "t",
+             "pictures": 24}  # fmt: skip
+    runs = {arm: {seed: replace(run, scores={**run.scores, "distribution": {"fd_lite0": entry}})
+                  for seed, run in each.items()} for arm, each in study.runs.items()}  # fmt: skip
+    text = render_page(replace(study, runs=runs), results_table(study))
+    assert "A distance has no interval: it is one number of a whole set of pictures" in text

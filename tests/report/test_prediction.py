@@ -152,3 +152,14 @@ def test_rows_are_text():
     assert [len(table) for table in tables] == [1 + 2 * len(DIAGNOSTICS), 2 + len(DIAGNOSTICS)]
     assert all(len({len(row) for row in table}) == 1 for table in tables)
     assert tables[0][1] == ["Cosine, cross-entropy and L1", "Colouring", "+1.00", "<0.001", 7, "yes in sign"]
+
+
+@pytest.mark.parametrize("name", ["conflict_l1", "cosine_l1", "norm_ratio"])
+def test_no_interval_over_seeds_leaves_what_a_diagnostic_can_be(name):
+    """Steps in conflict: all of them in one seed, and none in another."""
+    data = study(*(multi(seed, [look(value, norm_class=norm)])
+                   for seed, (value, norm) in enumerate(((-0.99, 0.01), (0.9, 9.0), (-0.98, 0.1)))))  # fmt: skip
+    found = {each.name: each for each in diagnostic_means(data)}[name]
+    assert found.interval is None
+    rows = {row[0]: row for row in diagnostic_means_rows(data)}
+    assert rows[DIAGNOSTICS[name].title][2] == "none: too few seeds"

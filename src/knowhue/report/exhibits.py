@@ -48,9 +48,9 @@ EXHIBITS: dict[str, Exhibit] = {
         "All arms.",
         "Every arm that trains both tasks{oracle} against the single-task model: mean paired difference over seeds and "
         "its interval at the level of the verdict{over}. Orange is the question itself. Rows in gray learn this very "
-        "task from other targets (a placebo, fewer labels), so their difference says nothing about transfer. An arrow is a "
-        "value beyond the axis. A placebo of the other task that does as well as multi-task says that no information "
-        "passed between the tasks.",
+        "task from other targets (a placebo, fewer labels), so their difference says nothing about transfer. An arrow "
+        "is a value beyond the axis. A placebo of the other task that does as well as multi-task says that no "
+        "information passed between the tasks.",
         forest_table,
         wide=True,
     ),

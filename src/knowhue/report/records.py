@@ -6,6 +6,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+NO_SKILL = ("ece",)
+"""Metrics at which a constant guess is perfect, so that not to beat one says nothing against a model."""
+
 Row = Mapping[str, Any]
 Arrays = Mapping[str, np.ndarray]
 Table = list[list[Any]]
@@ -126,11 +129,14 @@ def mean(values: list[float | None]) -> float | None:
 
 
 def floors(baselines: Mapping[str, Mapping[str, float | None]], metric: str) -> dict[str, float]:
-    """Return what each trivial baseline scores in a metric: all that costs nothing, but not other real images."""
+    """Return what each trivial baseline scores in a metric: all that costs nothing, but not other real images.
+
+    A metric of `NO_SKILL` has none: a constant guess is as well calibrated as can be, and knows nothing.
+    """
     return {
         name: value
         for name, values in baselines.items()
-        if name != "real" and (value := values.get(metric)) is not None
+        if name != "real" and metric not in NO_SKILL and (value := values.get(metric)) is not None
     }
 
 
