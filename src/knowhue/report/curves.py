@@ -13,7 +13,6 @@ from knowhue.report.palette import (
     SHADE,
     SINGLE,
     SMALL,
-    apart,
     entitle,
     name_ends,
     panels,
@@ -115,8 +114,7 @@ def _curves(ax: "Axes", study: Study, panel: Panel) -> None:
     levels = _levels(ax, study, panel)
     _frame(ax, panel, last)
     _mark_phases(ax, last_frozen, last)
-    _name_levels(ax, levels)
-    name_ends(ax, ends)
+    name_ends(ax, ends, levels)
 
 
 def _values(run: Run, panel: Panel) -> np.ndarray:
@@ -179,23 +177,14 @@ def _mark_phases(ax: "Axes", last_frozen: int, last: int) -> None:
 
 
 def _levels(ax: "Axes", study: Study, panel: Panel) -> list[tuple[float, str]]:
-    """Draw what a trivial baseline or guessing gives, thin and dashed; return those that have a name."""
+    """Draw what a trivial baseline or guessing gives, thin and dashed; return those to be named."""
     style = {"color": MUTED, "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 1}
     if panel.even is not None:
         ax.axhline(panel.even, **style)
     if panel.part != "validation":
         return []
     named = ((values.get(panel.name), spaced(title)) for title, values in study.baselines.items())
-    levels = sorted((value * panel.scale, title) for value, title in named if value is not None)
+    levels = [(value * panel.scale, title) for value, title in named if value is not None]
     for level, _ in levels:
         ax.axhline(level, **style)
-    return levels
-
-
-def _name_levels(ax: "Axes", levels: list[tuple[float, str]]) -> None:
-    """Name each baseline inside the panel, above its line, apart from each other where the lines lie close."""
-    for height, (level, title) in zip(apart(ax, [level for level, _ in levels], SMALL), levels, strict=True):
-        ax.annotate(
-            f"{title} {level:.1f}", (1, height), xycoords=("axes fraction", "data"), xytext=(-3, 2),
-            textcoords="offset points", ha="right", va="bottom", color=MUTED, fontsize=SMALL,
-        )  # fmt: skip
+    return [(level, f"{title} {level:.1f}") for level, title in levels]

@@ -101,11 +101,17 @@ def apart(ax: "Axes", heights: Sequence[float], fontsize: float) -> list[float]:
     return (isotonic_regression(np.array(heights) - steps).x + steps).tolist() if len(heights) else []
 
 
-def name_ends(ax: "Axes", ends: Sequence[tuple[float, str, str]]) -> None:
-    """Name curves beside the panel, at the height, with the name and in the colour of each, apart from each other."""
-    ends = sorted(ends)
-    for height, (_, name, colour) in zip(apart(ax, [end[0] for end in ends], TEXT), ends, strict=True):
+def name_ends(
+    ax: "Axes", curves: Sequence[tuple[float, str, str]], lines: Sequence[tuple[float, str]] = ()
+) -> None:
+    """Name curves, in their colours, and quieter lines beside the panel, at their heights but apart from each other."""
+    named = sorted(
+        [*((*curve, TEXT, "bold") for curve in curves), *((*line, MUTED, SMALL, "normal") for line in lines)]
+    )
+    for height, (_, name, colour, size, weight) in zip(
+        apart(ax, [each[0] for each in named], TEXT), named, strict=True
+    ):
         ax.annotate(
             name, (1, height), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
-            va="center", color=colour, fontsize=TEXT, fontweight="bold", annotation_clip=False,
+            va="center", color=colour, fontsize=size, fontweight=weight, annotation_clip=False,
         )  # fmt: skip
