@@ -50,7 +50,7 @@ def t_interval(differences: Differences, confidence: float = LEVEL) -> Interval 
     return float(d.mean() - half), float(d.mean() + half)
 
 
-def bounded_interval(values: Differences, limits: Interval, confidence: float = 0.95) -> Interval | None:
+def bounded_interval(values: Differences, limits: Interval, confidence: float = LEVEL) -> Interval | None:
     """Return `t_interval` of what lies within limits, such as a share; None, too, where it would reach beyond them.
 
     Values that spread so far are not normal and the seeds too few; an interval cut at a limit would not cover.
