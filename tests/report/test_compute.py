@@ -153,3 +153,9 @@ def test_rows_are_text(eight_seeds: Path):
         assert all(isinstance(cell, str | int) and cell != "–" for row in rows for cell in row)
     assert deployment_rows(data)[1] == ["Bases run on a picture", 1, 2, "−1"]
     assert deployment_rows(data)[3][1:] == ["32.0 s", "1 min 4 s", "−50 %"]
+
+
+def test_no_interval_of_a_difference_of_shares_reaches_beyond_one():
+    pairs = {0: (0.0, 0.9), 1: (0.9, 0.3)}
+    assert matched("class", "accuracy", pairs).interval is None
+    assert matched("colour", "ab_l1", pairs).interval[1] > 1

@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from knowhue.plan import Question
+from knowhue.plan import SHARES, Question
 from knowhue.report.records import Run, Study, spaced, titled
 from knowhue.report.tables import MISSING, ends_text
-from knowhue.statistics.paired import Interval, t_interval
+from knowhue.statistics.paired import Interval, bounded_interval, t_interval
 
 OVER_SEEDS = "95 % interval over seeds, on these images"
 QUESTION_LABELS = {"colour": "Colouring", "class": "Classification"}
@@ -23,7 +23,7 @@ class Matched(NamedTuple):
         seeds: of the pairs.
         single: mean over seeds, and `multi`.
         difference: mean of multi minus single.
-        interval: of it, 95 %, Student's t over seeds; None of one seed.
+        interval: of it, 95 %, Student's t over seeds; None of one seed, and where a share would leave what is possible.
     """
 
     question: str
@@ -43,7 +43,8 @@ def matched(question: str, metric: str, pairs: Mapping[int, tuple[float, float]]
     sides = np.array(list(known.values()), float)
     gaps = sides[:, 1] - sides[:, 0]
     single, multi = sides.mean(axis=0).tolist()
-    return Matched(question, metric, tuple(known), single, multi, float(gaps.mean()), t_interval(gaps))
+    interval = bounded_interval(gaps, (-1.0, 1.0)) if metric in SHARES else t_interval(gaps)
+    return Matched(question, metric, tuple(known), single, multi, float(gaps.mean()), interval)
 
 
 def finished_pairs(study: Study, asked: Question) -> dict[int, tuple[Run, Run]]:
