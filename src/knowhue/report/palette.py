@@ -96,7 +96,7 @@ def apart(ax: "Axes", heights: Sequence[float], fontsize: float) -> list[float]:
     from scipy.optimize import isotonic_regression
 
     low, high = ax.get_ylim()
-    points = 72 * ax.figure.get_figheight() * ax.get_position().height
+    points = 72 * ax.bbox.height / ax.figure.dpi
     steps = 1.25 * fontsize / points * (high - low) * np.arange(len(heights))
     return (isotonic_regression(np.array(heights) - steps).x + steps).tolist() if len(heights) else []
 
