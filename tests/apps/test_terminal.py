@@ -120,7 +120,7 @@ def odd_folder(tmp_path):
 def test_odd_names_links_and_pipes_get_a_line_each_and_the_rest_is_coloured(
     knowhue, odd_folder, tmp_path, monkeypatch, built_in
 ):
-    monkeypatch.setattr(use, "load", lambda _: built_in)
+    monkeypatch.setattr(use, "load", lambda *_: built_in)
     code, said, err = knowhue("colorize", odd_folder, "-o", tmp_path / "out")
     assert code == 1
     assert said.startswith(f"{len(HOSTILE)} pictures coloured")
@@ -133,7 +133,7 @@ def test_odd_names_links_and_pipes_get_a_line_each_and_the_rest_is_coloured(
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_one_photo_of_an_odd_name(knowhue, odd_folder, tmp_path, monkeypatch, built_in, name):
-    monkeypatch.setattr(use, "load", lambda _: built_in)
+    monkeypatch.setattr(use, "load", lambda *_: built_in)
     photo = odd_folder / f"{HOSTILE[name]}.png"
     for arguments in ([], ["--overwrite", "--json"]):
         code, said, err = knowhue("colorize", photo, *arguments)
@@ -154,7 +154,7 @@ def test_a_folder_that_cannot_be_read_is_one_line(knowhue, odd_folder, tmp_path,
         return real(path)
 
     monkeypatch.setattr(Path, "iterdir", iterdir)
-    monkeypatch.setattr(use, "load", lambda _: built_in)
+    monkeypatch.setattr(use, "load", lambda *_: built_in)
     code, said, _ = knowhue("colorize", odd_folder, "-o", tmp_path / "out")
     assert (code, "    closed: unreadable folder: Permission denied" in said) == (1, True)
     assert said.startswith(f"{len(HOSTILE)} pictures coloured")
@@ -172,7 +172,7 @@ def test_names_of_classes_are_shown_safely(knowhue, tmp_path, monkeypatch, built
             }
         )
 
-    monkeypatch.setattr(use, "load", lambda _: Colorizer(Renamed()))
+    monkeypatch.setattr(use, "load", lambda *_: Colorizer(Renamed()))
     Image.fromarray(np.full((8, 8), 99, np.uint8)).save(tmp_path / "p.png")
     shown = knowhue("models")[1] + knowhue("colorize", tmp_path / "p.png")[1]
     assert not STEERING.search(shown)
