@@ -105,7 +105,7 @@ def test_tuning_study_gives_no_verdict_and_says_what_it_is(studies):
     tuning, report = studies
     results = read_json(tuning / "results.json")
     assert results["study"]["purpose"] == "tuning"
-    assert "No verdict: a tuning study: over 1 seed" in results["answers"]["class"]
+    assert "No verdict from a tuning study: over 1 seed" in results["answers"]["class"]
     assert "tuning study" in (tuning / "report.html").read_text()
     assert "tuning study" not in (report / "report.html").read_text()
     page = (report / "report.html").read_text()

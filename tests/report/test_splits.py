@@ -27,7 +27,7 @@ def test_tuning_study_gives_no_verdict_where_the_same_numbers_would_give_one(stu
     assert {each.word for each in verdicts(tuning).values()} == {Word.NO_VERDICT}
     for question in questions(tuning):
         sentence = answer(tuning, question).sentence
-        assert "No verdict: a tuning study: over 8 seeds" in sentence
+        assert "No verdict from a tuning study: over 8 seeds" in sentence
         assert "a claim needs at least" not in sentence
 
 

@@ -88,7 +88,9 @@ def answer(study: Study, question: str, judged: Mapping[str, Judged] | None = No
     return Answer(
         asks,
         verdict.word.value,
-        "No verdict: a tuning study" if study.is_tuning else _headline(study, WORDINGS[question], verdict),
+        "No verdict from a tuning study"
+        if study.is_tuning
+        else _headline(study, WORDINGS[question], verdict),
         _detail(study, question, said, verdict),
         caveat,
         evidence(study, question, said, verdict) if settled else "",
