@@ -11,7 +11,7 @@ install: .venv/installed  ## make .venv/ with knowhue in it
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-study: install  ## the main job on the built-in pictures, report in runs/demo/report.html
+study: install  ## the main job on the built-in images, report in runs/demo/report.html
 	$(BIN)/knowhue study --preset demo --out runs/demo
 
 test: install lint browser  ## everything that must hold before a change lands

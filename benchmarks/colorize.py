@@ -3,9 +3,9 @@
 The floor reads and writes the same file with the same code and options and does nothing in between. All are
 warmed up and take turns, and medians are compared. The other networks are a SIGGRAPH17-sized one at 256 pixels (the
 layers of Zhang et al. 2017 without their weights) and the encoder alone of DDColor-tiny, a ConvNeXt-T, at 512 pixels
-(Kang et al. 2023), each on one picture as its users run it.
+(Kang et al. 2023), each on one image as its users run it.
 
-    python benchmarks/colorize.py [--model built-in] [--picture FILE] [--runs 9]
+    python benchmarks/colorize.py [--model built-in] [--image FILE] [--runs 9]
 """
 
 import argparse
@@ -21,8 +21,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.files.media import encode_picture, read_picture
-from knowhue.inference.files.picture import Picture
+from knowhue.inference.files.image import Image
+from knowhue.inference.files.media import encode_image, read_image
 
 HEIGHT, WIDTH = 3000, 4000
 
@@ -31,18 +31,18 @@ def main() -> None:
     """Time everything in turns and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="built-in")
-    parser.add_argument("--picture", type=Path)
+    parser.add_argument("--image", type=Path)
     parser.add_argument("--runs", type=int, default=9)
     asked = parser.parse_args()
-    data = asked.picture.read_bytes() if asked.picture else draw_photo()
+    data = asked.image.read_bytes() if asked.image else draw_photo()
     colorizer = Colorizer.load(asked.model)
-    seen = colorizer.look(read_picture(data))[None]
+    seen = colorizer.look(read_image(data))[None]
     siggraph, convnext = siggraph17().eval(), timm.create_model("convnext_tiny", features_only=True).eval()
     gray, rgb = torch.zeros(1, 4, 256, 256), torch.zeros(1, 3, 512, 512)
     gray, rgb = (each.to(memory_format=torch.channels_last) for each in (gray, rgb))
     ways: dict[str, Callable[[], object]] = {
-        "floor: decode and encode": lambda: encode_picture(read_picture(data), ".jpg"),
-        "coloured": lambda: encode_picture(colorizer.colorize(data).picture, ".jpg"),
+        "floor: decode and encode": lambda: encode_image(read_image(data), ".jpg"),
+        "coloured": lambda: encode_image(colorizer.colorize(data).image, ".jpg"),
         "the network alone": lambda: colorizer.network.predict(seen),
         "SIGGRAPH17-sized, 256 px": lambda: siggraph(gray),
         "DDColor-tiny's encoder, 512 px": lambda: convnext(rgb),
@@ -56,9 +56,9 @@ def main() -> None:
     floor, alone = seconds["floor: decode and encode"], seconds["the network alone"]
     print(f"{len(data) / 1e6:.1f} MB; {colorizer.network.description.name}, {colorizer.network.runtime}")
     for name, value in seconds.items():
-        base = floor if name in list(ways)[:2] else alone
+        encoder = floor if name in list(ways)[:2] else alone
         more = f", {work[name] / 1e9:.1f} GFLOP" if name in work else ""
-        print(f"{name:34}{1000 * value:8.1f} ms   {value / base:6.2f} times{more}")
+        print(f"{name:34}{1000 * value:8.1f} ms   {value / encoder:6.2f} times{more}")
 
 
 def take_turns(ways: dict[str, Callable[[], object]], runs: int) -> dict[str, float]:
@@ -77,7 +77,7 @@ def draw_photo() -> bytes:
     generator = np.random.default_rng(0)
     shapes = zoom(generator.integers(20, 235, (30, 40, 3)).astype(np.float32), (100, 100, 1), order=1)
     grain = generator.normal(0, 4, (HEIGHT, WIDTH, 1))
-    return encode_picture(Picture.of((shapes + grain).clip(0, 255).astype(np.uint8)), ".jpg")
+    return encode_image(Image.of((shapes + grain).clip(0, 255).astype(np.uint8)), ".jpg")
 
 
 def flops(network: nn.Module, batch: torch.Tensor) -> float:

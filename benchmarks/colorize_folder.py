@@ -1,8 +1,8 @@
-"""A folder of pictures: coloured a second, against the floor that only decodes and encodes; killed and resumed.
+"""A folder of images: coloured a second, against the floor that only decodes and encodes; killed and resumed.
 
 The floor reads and writes the same files with the same code and the same number of threads, once before and once after
 the colouring; start-up is left out of all. The job is then run again as a program of its own, killed with SIGKILL at
-random moments: every picture must come out whole, with one line, made once, and as the uninterrupted job made it.
+random moments: every image must come out whole, with one line, made once, and as the uninterrupted job made it.
 
     python benchmarks/colorize_folder.py [2000] [--width 800] [--height 600] [--model built-in] [--kills 6]
 """
@@ -25,12 +25,12 @@ import numpy as np
 from PIL import Image
 
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.files.media import read_picture, write_picture
+from knowhue.inference.files.media import read_image, write_image
 from knowhue.inference.folders.folder import colorize_folder
 from knowhue.inference.folders.ledger import LEDGER
 from knowhue.inference.folders.pipeline import Limits
 
-BASES = 4
+ENCODERS = 4
 WARM = 16
 
 
@@ -49,11 +49,11 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(dir=asked.scratch) as folder:
         root = Path(folder)
-        names = make_pictures(root / "in", asked.count, asked.width, asked.height)
+        names = make_images(root / "in", asked.count, asked.width, asked.height)
         costs = measure(asked, root, names)
         for name, cost in costs.items():
             print(
-                f"{name:22}{asked.count / cost.wall:9.1f} pictures/s{cost.wall:9.1f} s{cost.cpu:9.1f} s of cores"
+                f"{name:22}{asked.count / cost.wall:9.1f} images/s{cost.wall:9.1f} s{cost.cpu:9.1f} s of cores"
             )
         floors = [cost for name, cost in costs.items() if name.startswith("floor")]
         for what, ours, floor in zip(("clock", "cores"), costs["coloured"], np.mean(floors, 0), strict=True):
@@ -63,23 +63,23 @@ def main() -> None:
     sys.exit(1 if wrong else 0)
 
 
-def make_pictures(folder: Path, count: int, width: int, height: int) -> list[str]:
-    """Pictures with the spectrum of photos (amplitude 1/f), each another; their names, in folders of 100."""
+def make_images(folder: Path, count: int, width: int, height: int) -> list[str]:
+    """Images with the spectrum of photos (amplitude 1/f), each another; their names, in folders of 100."""
     generator = np.random.default_rng(0)
     frequency = np.hypot(np.fft.fftfreq(2 * height)[:, None], np.fft.rfftfreq(2 * width)[None])
     frequency[0, 0] = np.inf
-    bases = []
-    for _ in range(BASES):
+    encoders = []
+    for _ in range(ENCODERS):
         phase = np.exp(2j * np.pi * generator.random((3, *frequency.shape)))
         noise = np.fft.irfft2(phase / frequency, (2 * height, 2 * width))
-        bases.append((128 + 45 * noise / noise.std()).clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
+        encoders.append((128 + 45 * noise / noise.std()).clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
     names = []
     for number in range(count):
-        base = bases[generator.integers(BASES)]
+        encoder = encoders[generator.integers(ENCODERS)]
         top, left = generator.integers(height), generator.integers(width)
         names.append(f"{number // 100:03}/{number:06}.jpg")
         (folder / names[-1]).parent.mkdir(parents=True, exist_ok=True)
-        crop = base[top : top + height, left : left + width]
+        crop = encoder[top : top + height, left : left + width]
         Image.fromarray(crop).save(folder / names[-1], quality=90)
     return names
 
@@ -91,12 +91,12 @@ def measure(asked: argparse.Namespace, root: Path, names: list[str]) -> dict[str
         def copy(name: str) -> None:
             target = root / out / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_picture(read_picture(root / "in" / name), target)
+            write_image(read_image(root / "in" / name), target)
 
         with ThreadPoolExecutor(asked.threads) as pool:
             list(pool.map(copy, names))
 
-    warm = make_pictures(root / "warm", WARM, asked.width, asked.height)
+    warm = make_images(root / "warm", WARM, asked.width, asked.height)
     assert len(warm) == WARM
     _colour(asked, root / "warm", root / "warmed")
     return {
@@ -107,7 +107,7 @@ def measure(asked: argparse.Namespace, root: Path, names: list[str]) -> dict[str
 
 
 def hunt(asked: argparse.Namespace, root: Path, names: list[str]) -> list[str]:
-    """Kill the job at random moments, then let it end; names of pictures that did not come out as they should."""
+    """Kill the job at random moments, then let it end; names of images that did not come out as they should."""
     out, generator = root / "hunted", random.Random(asked.seed)
     command = [sys.executable, __file__, "--job", str(root / "in"), str(out), "--model", asked.model]
     moments: dict[str, int] = {}
@@ -122,7 +122,7 @@ def hunt(asked: argparse.Namespace, root: Path, names: list[str]) -> list[str]:
         process.send_signal(signal.SIGKILL)
         process.wait()
         wrong |= _changed(out, moments)
-        print(f"killed with {_lines(out)} lines, {len(moments)} pictures in place", flush=True)
+        print(f"killed with {_lines(out)} lines, {len(moments)} images in place", flush=True)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     wrong |= _changed(out, moments)
     listed = [json.loads(line)["path"] for line in (out / LEDGER).read_text().splitlines()]
@@ -133,14 +133,14 @@ def hunt(asked: argparse.Namespace, root: Path, names: list[str]) -> list[str]:
 
 
 def _changed(out: Path, moments: dict[str, int]) -> set[str]:
-    """Pictures that were made twice since `moments`, or that are not whole; `moments` learns of the new ones."""
+    """Images that were made twice since `moments`, or that are not whole; `moments` learns of the new ones."""
     wrong = set()
     for path in out.glob("[!.]*/*.jpg"):
         name = path.relative_to(out).as_posix()
         made = path.stat().st_mtime_ns
         if name not in moments:
-            with Image.open(path) as picture:
-                picture.load()  # a torn file raises
+            with Image.open(path) as image:
+                image.load()  # a torn file raises
         if moments.setdefault(name, made) != made:
             wrong.add(name)
     return wrong
@@ -179,7 +179,7 @@ def _read_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--kills", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scratch", help="folder for the pictures; the system's if not given")
+    parser.add_argument("--scratch", help="folder for the images; the system's if not given")
     parser.add_argument("--job", nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
 

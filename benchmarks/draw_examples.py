@@ -1,4 +1,4 @@
-"""Draw the gray example pictures of the page: `python benchmarks/draw_examples.py`.
+"""Draw the gray example images of the page: `python benchmarks/draw_examples.py`.
 
 They are scenes of the built-in set with a seed of their own, so no built-in model was trained on them.
 """
@@ -16,7 +16,7 @@ SCENES = {"reef": (5, "coral_reef", 1.0), "jellyfish": (4, "jellyfish", 0.6), "p
 
 
 def main() -> None:
-    """Write the pictures."""
+    """Write the images."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, (index, label, place) in SCENES.items():
         drawn = Image.fromarray(draw(index, CLASSES.index(label), SIDE_PX, 1.0, SEED)).convert("L")

@@ -5,7 +5,7 @@ every batch from one shuffled pool of all training images and so starved who lea
 Knowhue's, which draws the labelled part of each batch from a pool of its own (`TrainingBatches`). Balanced accuracy
 on the reporting split, after the heads' phase and after fine-tuning, and how many steps saw no label.
 
-    python benchmarks/few_labels.py PICTURES --weights FILE [--per-class 200] [--share 0.02] [--seeds 2]
+    python benchmarks/few_labels.py IMAGES --weights FILE [--per-class 200] [--share 0.02] [--seeds 2]
 """
 
 import argparse
@@ -42,8 +42,8 @@ def main() -> None:
     """Train with both samplers and print the table."""
     asked = _read_arguments()
     with tempfile.TemporaryDirectory() as folder:
-        pictures = link_first(asked.pictures, Path(folder) / "pictures", asked.per_class)
-        config = _config(pictures, asked)
+        images = link_first(asked.images, Path(folder) / "images", asked.per_class)
+        config = _config(images, asked)
         print(f"{'sampler':16}{'arm':8}{'seed':>5}{'labels':>8}{'steps without':>15}{'heads':>8}{'tuned':>8}")
         for name, sampler in SAMPLERS.items():
             with patch.object(loop, "TrainingBatches", sampler):
@@ -86,12 +86,12 @@ def _row(work: Work, config: Config, arm: str, sampler: type[TrainingBatches]) -
     )
 
 
-def _config(pictures: Path, asked: argparse.Namespace) -> Config:
+def _config(images: Path, asked: argparse.Namespace) -> Config:
     epochs = {"heads": {"epochs": asked.epochs}, "finetune": {"epochs": asked.epochs}}
     return edit(
         load_config(),
         {
-            "pictures": {"path": str(pictures), "size_px": 64},
+            "images": {"path": str(images), "size_px": 64},
             "encoder": {"weights": str(asked.weights)},
             "supervision": {"labelled_share": asked.share},
             "training": {"shift_px": 4, **epochs},
@@ -104,7 +104,7 @@ def _read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("--weights", required=True)
     parser.add_argument("--per-class", type=int, default=200)
     parser.add_argument("--share", type=float, default=0.02)

@@ -22,8 +22,8 @@ from scipy.ndimage import binary_dilation, binary_erosion, map_coordinates
 
 from knowhue.color import rgb_to_lab
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.files.media import read_picture, shrink
-from knowhue.inference.files.picture import Picture
+from knowhue.inference.files.image import Image
+from knowhue.inference.files.media import read_image, shrink
 from knowhue.inference.films.steady import Past, Steadier, agreement, carry, flicker
 from knowhue.inference.pixels import lightness
 
@@ -69,7 +69,7 @@ def main() -> None:
     found: dict[str, dict[str, list[Scores]]] = {}
     spent: dict[str, float] = {}
     for number in range(min(asked.films, len(chosen) // 2)):
-        photos = [read_picture(chosen[k]).pixels for k in (2 * number, 2 * number + 1)]
+        photos = [read_image(chosen[k]).pixels for k in (2 * number, 2 * number + 1)]
         for kind in KINDS:
             film = draw(kind, [_in_colour(photo) for photo in photos], colorizer, asked, generator)
             answers = [answer.chroma[0] for answer in colorizer.predict(list(film.seen))]  # pyright: ignore
@@ -159,7 +159,7 @@ def draw(
         lamp = 1 + asked.lamp * generator.standard_normal()
         gray = _luma(colour) * lamp + asked.grain * generator.standard_normal(colour.shape[:2])
         gray = gray.clip(0, 255).round().astype(np.uint8)[..., None]
-        seen.append(colorizer.look(Picture.of(gray)))
+        seen.append(colorizer.look(Image.of(gray)))
         small = shrink(colour.clip(0, 255).round().astype(np.uint8), *seen[-1].shape)
         truth.append(_chroma(small))
         maps.append(_small(np.asarray(where, np.float32).transpose(1, 2, 0), seen[-1].shape))

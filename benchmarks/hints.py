@@ -1,6 +1,6 @@
 """Whether a colour hint stays where it belongs, meets its colour, and what it costs.
 
-A hint's region is fixed here, apart from the code that is measured: pixels within 15 % of the picture's short side of
+A hint's region is fixed here, apart from the code that is measured: pixels within 15 % of the image's short side of
 the point that are joined to it by steps of L* of at most 8, between neighbours left, right, above and below, none of
 them farther away. The steps are looked at where the short side is 256 pixels, averaged down to if it is longer, so that
 grain is no edge; the mask then goes back to full size. Several hints' regions are united.
@@ -13,7 +13,7 @@ apart, at random points in random colours of sRGB. Compared are the 8-bit pixels
 - taken up: share of the region within 5 % of the short side of a point that moved at least half as far as the point
   did, for a hint that colours nothing but its point keeps away from the rest as well.
 
-    python benchmarks/hints.py PICTURES... [--model built-in] [--pictures 40] [--seed 0] [--runs 9]
+    python benchmarks/hints.py IMAGES... [--model built-in] [--images 40] [--seed 0] [--runs 9]
 """
 
 import argparse
@@ -27,9 +27,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from knowhue.color import lab_to_rgb, rgb_to_lab
-from knowhue.inference.colorizer import Colorizer, Wishes
-from knowhue.inference.files.media import SUFFIXES, read_picture
-from knowhue.inference.files.picture import Picture
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer
+from knowhue.inference.files.image import Image
+from knowhue.inference.files.media import SUFFIXES, read_image
 from knowhue.inference.hints import Hint
 
 REGION_RADIUS = 0.15
@@ -43,14 +43,14 @@ WAYS = ("one hint", "three hints", "two near hints")
 def main() -> None:
     """Measure every way on every photo, then the time."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pictures", type=Path, nargs="+")
+    parser.add_argument("images", type=Path, nargs="+")
     parser.add_argument("--model", default="built-in")
-    parser.add_argument("--pictures", dest="count", type=int, default=40, help="of each folder")
+    parser.add_argument("--images", dest="count", type=int, default=40, help="of each folder")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", type=int, default=9)
     asked = parser.parse_args()
     colorizer = Colorizer.load(asked.model)
-    files = [path for source in asked.pictures for path in some(source, asked.count)]
+    files = [path for source in asked.images for path in some(source, asked.count)]
     found: dict[str, list[tuple[float, float, float]]] = {way: [] for way in WAYS}
     for place, path in enumerate(files):
         measure(colorizer, path, np.random.default_rng([asked.seed, place]), found)
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def some(source: Path, count: int) -> list[Path]:
-    """A file itself, or evenly spaced pictures of a folder."""
+    """A file itself, or evenly spaced images of a folder."""
     if source.is_file():
         return [source]
     files = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
@@ -74,10 +74,10 @@ def some(source: Path, count: int) -> list[Path]:
 
 def measure(colorizer: Colorizer, path: Path, generator: np.random.Generator, found: dict) -> None:
     """Append the numbers of one photo: outside, at the worst of its points, taken up."""
-    picture = read_picture(path)
-    lightness, before = lab(colorizer.colorize(picture).picture.pixels)
+    image = read_image(path)
+    lightness, before = lab(colorizer.colorize(image).image.pixels)
     for way, hints in draw_hints(lightness.shape, generator).items():
-        after = lab(colorizer.colorize(picture, Wishes(hints)).picture.pixels)[1]
+        after = lab(colorizer.colorize(image, ColorizeOptions(hints)).image.pixels)[1]
         change = np.linalg.norm(after - before, axis=-1)
         region, near = regions(lightness, hints)
         points = [point_of(hint, lightness.shape) for hint in hints]
@@ -93,7 +93,7 @@ def measure(colorizer: Colorizer, path: Path, generator: np.random.Generator, fo
 
 
 def draw_hints(shape: tuple[int, ...], generator: np.random.Generator) -> dict[str, list[Hint]]:
-    """Random points and colours; the second of two near ones lies inside the picture, too."""
+    """Random points and colours; the second of two near ones lies inside the image, too."""
     height, width = shape
 
     def colour() -> tuple[float, float]:
@@ -173,17 +173,17 @@ def print_time(colorizer: Colorizer, runs: int) -> None:
     generator = np.random.default_rng(0)
     shapes = zoom(generator.integers(20, 235, (30, 40, 1)).astype(np.float32), (100, 100, 1), order=1)
     pixels = (shapes + generator.normal(0, 4, shapes.shape)).clip(0, 255).astype(np.uint8)
-    picture = Picture.of(pixels)
+    image = Image.of(pixels)
     points = generator.random((64, 2)).tolist()
     ways = {
-        f"{count} hints": Wishes([Hint(x, y, 60, -20) for x, y in points[:count]])
+        f"{count} hints": ColorizeOptions([Hint(x, y, 60, -20) for x, y in points[:count]])
         for count in (0, 1, 3, 8, 64)
     }
     times: dict[str, list[float]] = {way: [] for way in ways}
     for turn in range(runs + 2):
-        for way, wishes in ways.items():
+        for way, options in ways.items():
             started = time.process_time()
-            colorizer.colorize(picture, wishes)
+            colorizer.colorize(image, options)
             if turn > 1:
                 times[way].append(time.process_time() - started)
     none = np.median(times["0 hints"])

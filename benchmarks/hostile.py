@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "serving"))
-from hostile_corpus import SECRET, Sent, fault_of, hostile, picture, send
+from hostile_corpus import SECRET, Sent, fault_of, hostile, image, send
 
 UPLOAD_SECONDS = 3
 UNANSWERED = "no answer"
@@ -121,7 +121,7 @@ def starve(port: int, clients: int, kind: str, head: bytes, cut_off: str) -> lis
     for link in links:
         link.sendall(head)
     started = time.perf_counter()
-    good, fault = once(port, Sent("good", "/v1/colorize", picture(random.Random(0))))
+    good, fault = once(port, Sent("good", "/v1/colorize", image(random.Random(0))))
     took = time.perf_counter() - started
     answers = Counter(link.recv(100)[9:12].decode() or UNANSWERED for link in links)
     ended = time.perf_counter() - started
@@ -147,7 +147,7 @@ def read_slowly(port: int, process: int, clients: int) -> list[str]:
     answers = Counter(link.recv(12, socket.MSG_PEEK | socket.MSG_WAITALL)[9:].decode() for link in links)
     started, good, fault = (
         time.perf_counter(),
-        *once(port, Sent("good", "/v1/colorize", picture(random.Random(0)))),
+        *once(port, Sent("good", "/v1/colorize", image(random.Random(0)))),
     )
     took = time.perf_counter() - started
     while (held := held_mib(port)) > 0 and time.perf_counter() - started < 120:

@@ -1,8 +1,9 @@
 """What each way to colour costs: time of a training step and of a prediction as ratios to the GAN with skips, memory.
 
 Every method runs in a process of its own, so that its peak memory is its own, round by round with the others, so that a
-busy machine slows all alike; ratios are medians over rounds. A step is one of fine-tuning, base and opponent included.
-The memory is that above a process which has only imported the project. Pictures are noise; weights are random.
+busy machine slows all alike; ratios are medians over rounds. A step is one of
+fine-tuning, encoder and opponent included.
+The memory is that above a process which has only imported the project. Images are noise; weights are random.
 
     python benchmarks/methods.py [--size 64] [--batch 16] [--rounds 3] [--methods l1,gan,...]
     python benchmarks/methods.py --paper --size 256 --batch 1 --rounds 1
@@ -44,7 +45,7 @@ def main() -> None:
     rounds = [{name: _in_a_process(name, asked) for name in names} for _ in range(asked.rounds)]
     print(f"{asked.size} pixels, batches of {asked.batch}, {torch.get_num_threads()} threads, {_device()}")
     print(
-        f"{'':20}{'parameters':>12}{'opponent':>11}{'step':>8}{'pictures/s':>12}{'prediction':>12}{'peak MiB':>10}"
+        f"{'':20}{'parameters':>12}{'opponent':>11}{'step':>8}{'images/s':>12}{'prediction':>12}{'peak MiB':>10}"
     )
     for name in names:
         step, prediction = (_ratio(rounds, name, key) for key in ("step_s", "predict_s"))
@@ -62,7 +63,7 @@ def main() -> None:
 def measure(name: str, size: int, batch_size: int, steps: int) -> dict[str, Any]:
     """Costs of one method in this process."""
     config = edit(Config(), (METHODS | PAPER_METHODS)[name].edits)
-    config = edit(config, {"pictures": {"size_px": size}, "encoder": {"weights": "none"}})
+    config = edit(config, {"images": {"size_px": size}, "encoder": {"weights": "none"}})
     passes = config.colour.palette.sample_steps
     multiplied = config.colour.method == "palette" and passes > MANY_PASSES
     if multiplied:

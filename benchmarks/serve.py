@@ -1,4 +1,4 @@
-"""Does looking at several pictures together pay? Throughput and waiting, with batches and without; and memory.
+"""Does looking at several images together pay? Throughput and waiting, with batches and without; and memory.
 
 python benchmarks/serve.py [--model built-in] [--clients 1 8 64] [--requests 200] [--rounds 3]
     [--flat 5000] [--mixed 2000]
@@ -48,30 +48,30 @@ def main() -> None:
     )
     process.start()
     ports: dict[str, int] = ours.recv()
-    pictures = [photo(seed) for seed in range(16)]
-    sizes = [len(picture) // 1024 for picture in pictures]
+    images = [photo(seed) for seed in range(16)]
+    sizes = [len(image) // 1024 for image in images]
     print(
         f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}; 512 x 384 JPEG, {min(sizes)} to {max(sizes)} KiB"
     )
     for port in ports.values():
-        load(port, pictures, 4, 40)
+        load(port, images, 4, 40)
     for clients in asked.clients:
-        compare(ports, pictures, clients, max(asked.requests, 4 * clients), asked.rounds)
+        compare(ports, images, clients, max(asked.requests, 4 * clients), asked.rounds)
     if asked.flat:
-        watch_memory(process.pid or 0, ports[BATCHED], pictures, asked.flat)
+        watch_memory(process.pid or 0, ports[BATCHED], images, asked.flat)
     if asked.mixed:
         watch_memory(process.pid or 0, ports[BATCHED], mixed(asked.mixed), asked.mixed)
     ours.send("stop")
     process.join(30)
 
 
-def compare(ports: dict[str, int], pictures: list[bytes], clients: int, requests: int, rounds: int) -> None:
+def compare(ports: dict[str, int], images: list[bytes], clients: int, requests: int, rounds: int) -> None:
     """One number of clients, both servers in turn."""
     waits: dict[str, list[float]] = {name: [] for name in ports}
     seconds = dict.fromkeys(ports, 0.0)
     for _ in range(rounds):
         for name, port in ports.items():
-            took, each = load(port, pictures, clients, requests)
+            took, each = load(port, images, clients, requests)
             seconds[name] += took
             waits[name] += each
     rates = {name: len(waits[name]) / seconds[name] for name in ports}
@@ -84,7 +84,7 @@ def compare(ports: dict[str, int], pictures: list[bytes], clients: int, requests
     print(f"{clients:3d} clients, ratio of throughputs: {rates[BATCHED] / rates[ALONE]:.2f}", flush=True)
 
 
-def load(port: int, pictures: list[bytes], clients: int, requests: int) -> tuple[float, list[float]]:
+def load(port: int, images: list[bytes], clients: int, requests: int) -> tuple[float, list[float]]:
     """Seconds in all, and of each request, of clients that send one after the other."""
     numbers, waits = count(), []
 
@@ -92,9 +92,7 @@ def load(port: int, pictures: list[bytes], clients: int, requests: int) -> tuple
         link = HTTPConnection("127.0.0.1", port, timeout=120)
         while (number := next(numbers)) < requests:
             started = time.perf_counter()
-            link.request(
-                "POST", "/v1/colorize", pictures[number % len(pictures)], {"content-type": "image/*"}
-            )
+            link.request("POST", "/v1/colorize", images[number % len(images)], {"content-type": "image/*"})
             answer = link.getresponse()
             data = answer.read()
             if answer.status != 200 or answer.headers.get_content_maintype() != "image":
@@ -113,11 +111,11 @@ def load(port: int, pictures: list[bytes], clients: int, requests: int) -> tuple
     return time.perf_counter() - started, waits
 
 
-def watch_memory(process: int, port: int, pictures: list[bytes], requests: int) -> None:
+def watch_memory(process: int, port: int, images: list[bytes], requests: int) -> None:
     """Resident memory of the servers' process while it answers."""
     step, sizes = max(1, requests // 10), [resident_mib(process)]
     for _ in range(10):
-        load(port, pictures, 8, step)
+        load(port, images, 8, step)
         sizes.append(resident_mib(process))
     slope = np.polyfit(np.arange(2, 11) * step, sizes[2:], 1)[0] * 1000
     print(f"memory, MiB before and after each {step} requests: {', '.join(f'{size:.0f}' for size in sizes)}")

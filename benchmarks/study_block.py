@@ -1,15 +1,15 @@
 """One block (a seed, three arms) the straightforward way and Knowhue's: wall-clock ratio and final scores.
 
 The straightforward way trains each arm on its own, as one would write it first: every epoch decodes every
-picture again, the base is computed anew in the frozen phase too, float32 throughout, and the discriminator
-judges generated pictures once for its own step and again for the generator's. Pictures, networks, optimizers,
+image again, the encoder is computed anew in the frozen phase too, float32 throughout, and the discriminator
+judges generated images once for its own step and again for the generator's. Images, networks, optimizers,
 order, augmentation and schedule are the same, so the scores must agree but for rounding and the order of the
 two adversarial steps. It is timed twice: with pix2pix's discriminator as it stands, which one would take first
 (64 channels, three layers, a field of 70 pixels), and with the smaller one of the preset, which leaves the model
-that is trained alone. All ways score the validation pictures after each epoch and every picture at the end;
+that is trained alone. All ways score the validation images after each epoch and every image at the end;
 networks that only measure are left out of all.
 
-    python benchmarks/study_block.py PICTURES --weights FILE [--size 64] [--heads 30] [--finetune 15]
+    python benchmarks/study_block.py IMAGES --weights FILE [--size 64] [--heads 30] [--finetune 15]
 """
 
 import argparse
@@ -62,7 +62,7 @@ def main() -> None:
             update={"training": config.training.model_copy(update={"precision": "float32"})}
         )
         engine = Engine(plain.training)
-        items = {item.name: item for item in list_items(config.pictures)}
+        items = {item.name: item for item in list_items(config.images)}
         plainly = {
             name: time_plainly(plain, opponent, work.prepared, items, engine)
             for name, opponent in DISCRIMINATORS.items()
@@ -119,7 +119,7 @@ def time_plainly(
 def train_plainly(
     config: Config, opponent: Opponent, prepared: Prepared, items: dict[str, Item], engine: Engine
 ) -> dict[str, float]:
-    """One arm, the way one would write it first; its scores on the validation pictures."""
+    """One arm, the way one would write it first; its scores on the validation images."""
     model = engine.place(build_model(config, len(prepared.classes)))
     discriminator = opponent(config)
     session = Session(model, None if discriminator is None else engine.place(discriminator))
@@ -144,7 +144,7 @@ def train_plainly(
 def score_plainly(
     model: MultiTask, prepared: Prepared, engine: Engine, full: bool = False
 ) -> dict[str, float]:
-    """The validation pictures' scores; the model trains on afterwards."""
+    """The validation images' scores; the model trains on afterwards."""
     model.eval()
     batches = split_batches(prepared, "validation", 64, engine.share, engine.device)
     scores = evaluate(lambda batch: predict(engine, model, batch), batches, full=full).metrics
@@ -153,7 +153,7 @@ def score_plainly(
 
 
 def decode_batch(batches: TrainingBatches, step: int, prepared: Prepared, items: dict[str, Item]):
-    """The pictures of a step, from their files."""
+    """The images of a step, from their files."""
     from PIL import Image, ImageOps
 
     chosen = slice(step * batches.batch_size, (step + 1) * batches.batch_size)
@@ -217,15 +217,15 @@ def _median_seconds(work: Callable[[], object], runs: int = 9) -> float:
 
 def _read_arguments() -> Config:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pictures")
+    parser.add_argument("images")
     parser.add_argument("--weights", default="pretrained")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--heads", type=int, default=30)
     parser.add_argument("--finetune", type=int, default=15)
     asked = parser.parse_args()
     settings = {
-        "pictures.path": asked.pictures,
-        "pictures.size_px": asked.size,
+        "images.path": asked.images,
+        "images.size_px": asked.size,
         "encoder.weights": asked.weights,
         "training.heads.epochs": asked.heads,
         "training.finetune.epochs": asked.finetune,

@@ -1,8 +1,8 @@
-"""Whether what a colouring says of itself is so: uncertainty against true error, novelty against other pictures.
+"""Whether what a colouring says of itself is so: uncertainty against true error, novelty against other images.
 
-    python benchmarks/trust.py PICTURES --model RUN [--others FOLDER] [--pictures 100]
+    python benchmarks/trust.py IMAGES --model RUN [--others FOLDER] [--images 100]
 
-`PICTURES` are colour photos that the model has not seen, of the kind that it was trained on; `FOLDER` holds others.
+`IMAGES` are colour photos that the model has not seen, of the kind that it was trained on; `FOLDER` holds others.
 """
 
 import argparse
@@ -14,28 +14,28 @@ from scipy.stats import rankdata, spearmanr
 
 from knowhue.color import rgb_to_lab
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.files.media import SUFFIXES, read_picture, shrink
+from knowhue.inference.files.media import SUFFIXES, read_image, shrink
 from knowhue.inference.glimpse import working_size
 from knowhue.inference.uncertainty import spread_over_views
 
 FIFTHS = np.linspace(0, 1, 6)
-EVERY = 37  # pixels of a picture are alike; so many are left out between two
+EVERY = 37  # pixels of an image are alike; so many are left out between two
 
 
 def main() -> None:
     """Measure both and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("--model", default="built-in")
     parser.add_argument("--others", type=Path)
-    parser.add_argument("--pictures", dest="count", type=int, default=100)
+    parser.add_argument("--images", dest="count", type=int, default=100)
     asked = parser.parse_args()
     colorizer = Colorizer.load(asked.model)
-    found = [measure(colorizer, path) for path in some(asked.pictures, asked.count)]
+    found = [measure(colorizer, path) for path in some(asked.images, asked.count)]
     unsure, error = (np.concatenate([each[k].ravel()[::EVERY] for each in found]) for k in (0, 1))
     print(f"uncertainty and true error, Spearman: pixels {spearmanr(unsure, error)[0]:.2f}, ", end="")
     means = np.array([[each[k].mean() for k in (0, 1)] for each in found])
-    print(f"pictures {spearmanr(*means.T)[0]:.2f} ({len(found)} pictures)")
+    print(f"images {spearmanr(*means.T)[0]:.2f} ({len(found)} images)")
     edges = np.quantile(unsure, FIFTHS)
     for low, high in pairwise(edges):
         inside = (unsure >= low) & (unsure <= high)
@@ -47,12 +47,12 @@ def main() -> None:
         others = np.array([novelty(colorizer, path) for path in some(asked.others, asked.count)])
         ranks = rankdata(np.r_[usual, others])[len(usual) :]
         area = (ranks.sum() - len(others) * (len(others) + 1) / 2) / (len(usual) * len(others))
-        print(f"novelty: area under the curve {area:.2f}; called unlike the training pictures: ", end="")
+        print(f"novelty: area under the curve {area:.2f}; called unlike the training images: ", end="")
         print(f"{(usual > 1).mean():.0%} of the same kind, {(others > 1).mean():.0%} of {len(others)} others")
 
 
 def some(folder: Path, count: int) -> list[Path]:
-    """Evenly spaced pictures of a folder."""
+    """Evenly spaced images of a folder."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     return files[:: max(1, len(files) // count)]
 
@@ -61,21 +61,21 @@ def measure(colorizer: Colorizer, path: Path) -> tuple[np.ndarray, np.ndarray, f
     """Uncertainty and true error (h, w), CIELAB units, and novelty of a colour photo."""
     import torch
 
-    picture = read_picture(path)
-    size = working_size(*picture.pixels.shape[:2], colorizer.network.description.size_px)
-    small = torch.from_numpy(shrink(picture.pixels, *size)).permute(2, 0, 1)[None].clip(0, 1)
+    image = read_image(path)
+    size = working_size(*image.pixels.shape[:2], colorizer.network.description.size_px)
+    small = torch.from_numpy(shrink(image.pixels, *size)).permute(2, 0, 1)[None].clip(0, 1)
     truth = rgb_to_lab(small.expand(-1, 3, -1, -1))[1][0].permute(1, 2, 0).numpy()
-    answer = colorizer.predict([colorizer.look(picture)])[0]
+    answer = colorizer.predict([colorizer.look(image)])[0]
     unsure = spread_over_views(
         lambda seen: colorizer.network.predict(seen).chroma,  # pyright: ignore[reportArgumentType]
-        lambda scale: colorizer.look(picture, scale),
+        lambda scale: colorizer.look(image, scale),
     )
     return unsure, np.linalg.norm(answer.chroma[0] - truth, axis=-1), float(answer.novelty[0])  # pyright: ignore
 
 
 def novelty(colorizer: Colorizer, path: Path) -> float:
-    """Distance from the training pictures."""
-    return float(colorizer.predict([colorizer.look(read_picture(path))])[0].novelty[0])
+    """Distance from the training images."""
+    return float(colorizer.predict([colorizer.look(read_image(path))])[0].novelty[0])
 
 
 if __name__ == "__main__":

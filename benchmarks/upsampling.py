@@ -4,7 +4,7 @@ The true chroma of each photo is averaged down to the network's size, brought ba
 truth; with --model the same is done to a model's chroma. `edges` are the pixels within three of a place where the true
 colour changes by more than 20 units to a neighbour.
 
-    python benchmarks/upsampling.py PICTURES [--model RUN] [--size 96] [--pictures 100]
+    python benchmarks/upsampling.py IMAGES [--model RUN] [--size 96] [--images 100]
 """
 
 import argparse
@@ -18,7 +18,7 @@ from scipy.ndimage import maximum_filter
 
 from knowhue.color import rgb_to_lab
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.files.media import read_picture
+from knowhue.inference.files.media import read_image
 from knowhue.inference.glimpse import glimpse, working_size
 from knowhue.inference.pixels import enlarge
 from knowhue.inference.upsampling import Lines, bilinear, guided
@@ -28,15 +28,15 @@ NEAR = 7
 
 
 def main() -> None:
-    """Measure every way on every picture and print means."""
+    """Measure every way on every image and print means."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("--model")
     parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--pictures", dest="count", type=int, default=100)
+    parser.add_argument("--images", dest="count", type=int, default=100)
     asked = parser.parse_args()
     files = sorted(
-        path for path in asked.pictures.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")
+        path for path in asked.images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")
     )
     colorizer = Colorizer.load(asked.model) if asked.model else None
     ways: dict[str, Callable[..., Lines]] = {"bilinear": bilinear}
@@ -58,7 +58,7 @@ def measure(
     path: Path, size: int, colorizer: Colorizer | None, ways: dict[str, Callable[..., Lines]], errors: dict
 ) -> None:
     """Append the errors of one photo."""
-    pixels = read_picture(path).pixels
+    pixels = read_image(path).pixels
     if pixels.shape[2] != 3:
         return
     lightness, truth = lab(pixels)

@@ -1,4 +1,4 @@
-"""Tiny pictures, settings and work that many tests share; everything here takes milliseconds."""
+"""Tiny images, settings and work that many tests share; everything here takes milliseconds."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -22,14 +22,14 @@ settings.register_profile("explore", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 TINY: dict[str, Any] = {
-    "pictures": {"source": "drawn", "size_px": 32, "drawn_count": 20, "min_per_class": 1},
+    "images": {"source": "drawn", "size_px": 32, "drawn_count": 20, "min_per_class": 1},
     "encoder": {"name": "tf_efficientnet_lite0", "weights": "none"},
     "colour": {"width": 4, "discriminator_width": 4, "discriminator_layers": 2},
     "training": {
         "batch_size": 4,
         "shift_px": 2,
         "precision": "float32",
-        "heads": {"epochs": 2, "rate": 1e-3},
+        "heads": {"epochs": 2, "learning_rate": 1e-3},
         "finetune": {"epochs": 2},
     },
 }
@@ -78,7 +78,7 @@ def make_folder(tmp_path: Path) -> MakeFolder:
 
 @pytest.fixture
 def make_prepared() -> Callable[..., Prepared]:
-    """Prepared pictures of noise that were never on disk; every fourth is for validation (or test)."""
+    """Prepared images of noise that were never on disk; every fourth is for validation (or test)."""
 
     def make(
         count: int = 16,

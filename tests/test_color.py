@@ -11,7 +11,7 @@ from skimage.color import lab2rgb, rgb2lab
 
 from knowhue.color import lab_to_rgb, rgb_to_lab, scale_chroma, unscale_chroma
 
-pictures = arrays(np.uint8, st.tuples(st.integers(1, 3), st.integers(1, 8), st.integers(1, 8), st.just(3)))
+images = arrays(np.uint8, st.tuples(st.integers(1, 3), st.integers(1, 8), st.integers(1, 8), st.just(3)))
 
 
 def tensor(rgb: np.ndarray) -> torch.Tensor:
@@ -25,13 +25,13 @@ def joined(rgb: torch.Tensor) -> np.ndarray:
 
 
 @settings(deadline=None, max_examples=30)
-@given(pictures)
+@given(images)
 def test_parity_with_scikit_image(rgb):
     np.testing.assert_allclose(joined(tensor(rgb)), rgb2lab(rgb / 255.0), atol=1e-3)
 
 
 @settings(deadline=None, max_examples=30)
-@given(pictures)
+@given(images)
 def test_parity_with_colour_science(rgb):
     theirs = colour.XYZ_to_Lab(colour.sRGB_to_XYZ(rgb / 255.0))
     np.testing.assert_allclose(joined(tensor(rgb)), theirs, atol=0.05)

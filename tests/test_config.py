@@ -27,12 +27,15 @@ from knowhue.presets import edit
         ({"training": {"precision": "float8"}}, "Found `training.precision = float8`."),
         ({"colour": {"gan_loss": "wgan"}}, "`colour.gan_loss` should be one of bce, lsgan, hinge"),
         ({"class": {"label_smoothing": 1}}, "`class.label_smoothing` should be less than 1. Found"),
-        ({"pictures": {"size_px": 8}}, "`pictures.size_px` should be greater than or equal to 16. Found"),
+        ({"images": {"size_px": 8}}, "`images.size_px` should be greater than or equal to 16. Found"),
         (
-            {"pictures": {"validation_share": 0}},
-            "`pictures.validation_share` should be greater than 0. Found",
+            {"images": {"validation_share": 0}},
+            "`images.validation_share` should be greater than 0. Found",
         ),
-        ({"training": {"heads": {"rate": float("nan")}}}, "`training.heads.rate` should be a finite number"),
+        (
+            {"training": {"heads": {"learning_rate": float("nan")}}},
+            "`training.heads.learning_rate` should be a finite number",
+        ),
         ({"tasks": {"names": ()}}, "`tasks.names` should name colour, class or both, each once"),
         (
             {"tasks": {"names": ("class", "class")}},
@@ -40,8 +43,8 @@ from knowhue.presets import edit
         ),
         ({"tasks": {"names": ("segment",)}}, "Found `tasks.names.0 = segment`."),
         (
-            {"training": {"heads": {"base_rate": 1e-4}}},
-            "`training.heads.base_rate` should be 0: the base is frozen",
+            {"training": {"heads": {"encoder_learning_rate": 1e-4}}},
+            "`training.heads.encoder_learning_rate` should be 0: the encoder is frozen",
         ),
         ({"training": {"heads": {"epochs": 0}, "finetune": {"epochs": 0}}}, "should not both be 0"),
         ({"training": 3}, "Found `training = 3`."),
@@ -55,7 +58,7 @@ def test_what_is_wrong_is_named(changes, message):
 
 def test_all_problems_are_named_at_once():
     with pytest.raises(ConfigError) as caught:
-        edit(Config(), {"seed": -1, "pictures": {"size_px": "big"}})
+        edit(Config(), {"seed": -1, "images": {"size_px": "big"}})
     assert len(str(caught.value).splitlines()) == 2
 
 

@@ -48,7 +48,7 @@ BESIDE_RUNS = [
     "results.json",
     "report.html",
     "gate/seed-0.json",
-    *(f"pictures/{name}" for name in ("prepared.json", "manifest.csv", "pictures.npy", "samples.npz")),
+    *(f"images/{name}" for name in ("prepared.json", "manifest.csv", "images.npy", "samples.npz")),
     "features/baselines-*.json",
     *(f"features/*/tap-4.{suffix}" for suffix in ("npy", "json")),
 ]
@@ -128,7 +128,7 @@ def assert_one_line(error: KnowhueError, root: Path, pattern: str) -> None:
     assert "\n" not in text
     assert len(text) < 800
     named = Path(pattern).name.partition("*")[0]
-    assert named in text or "checkpoints" in text or "pictures" in text, text
+    assert named in text or "checkpoints" in text or "images" in text, text
 
 
 def assert_study_heals_or_says(plan: Any, root: Path, pattern: str, whole: Any) -> None:
@@ -144,7 +144,7 @@ def assert_study_heals_or_says(plan: Any, root: Path, pattern: str, whole: Any) 
 HEALED = [
     ("gate/seed-0.json", "cut"),
     ("features/baselines-*.json", "flipped"),
-    ("pictures/samples.npz", "empty"),
+    ("images/samples.npz", "empty"),
     ("multi/*/scores.json", "gone"),
     ("multi/*/per_image.csv", "flipped"),
     ("multi/*/samples.npz", "cut"),
@@ -189,7 +189,7 @@ def test_reading_says_so(finished, tmp_path, pattern, damage):
             assert_one_line(error, root, pattern)
 
 
-@pytest.mark.parametrize("pattern", ["multi/*/samples.npz", "multi/*/extremes.npz", "pictures/samples.npz"])
+@pytest.mark.parametrize("pattern", ["multi/*/samples.npz", "multi/*/extremes.npz", "images/samples.npz"])
 def test_a_damaged_diagram_costs_that_diagram_alone(finished, tmp_path, pattern):
     page = write_report(damaged(finished, tmp_path, pattern, "cut")).read_text()
     assert "is damaged: what is drawn from it is left out" in page

@@ -11,12 +11,12 @@ from knowhue.evaluation.metrics import METRICS
 from knowhue.plan import METRIC_NAMES, QUESTIONS, SHARES, Plan, make_plan
 from knowhue.presets import ARMS, checked, edit, load_config, read_yaml
 
-PARTS = {"images": "0a1b2c3d", "base_weights": {"resnet18 pretrained": "0123abcd"}}
+PARTS = {"images": "0a1b2c3d", "encoder_weights": {"resnet18 pretrained": "0123abcd"}}
 SMOOTHED = {"label_smoothing": 0.1}
 
 
 def test_explained_plan_reads_back_to_the_same(tmp_path):
-    plan = make_plan(edit(Config(), {"pictures": {"path": "p"}}), tuple(ARMS), range(3), [1, 100])
+    plan = make_plan(edit(Config(), {"images": {"path": "p"}}), tuple(ARMS), range(3), [1, 100])
     (tmp_path / "study.yaml").write_text(explain(plan), encoding="utf-8")
     again = checked(Plan, read_yaml(tmp_path / "study.yaml"))
     assert again.hash(PARTS) == plan.hash(PARTS)
@@ -24,8 +24,8 @@ def test_explained_plan_reads_back_to_the_same(tmp_path):
 
 
 def test_short_study_file_takes_the_rest_from_the_defaults():
-    plan = checked(Plan, yaml.safe_load("seeds: [4, 5]\nconfig: {pictures: {size_px: 32}}"))
-    assert (plan.seeds, list(plan.arms), plan.config.pictures.size_px) == (
+    plan = checked(Plan, yaml.safe_load("seeds: [4, 5]\nconfig: {images: {size_px: 32}}"))
+    assert (plan.seeds, list(plan.arms), plan.config.images.size_px) == (
         (4, 5),
         ["colour", "class", "multi"],
         32,
@@ -165,7 +165,7 @@ def test_grid_adds_an_arm_a_weight():
         ),
         ({"arms": {"../x": {"tasks": {"names": ["colour"]}}}}, "`arms` should be named"),
         ({"arms": {"heads": {"tasks": {"names": ["colour"]}}}}, "`arms` should be named"),
-        ({"arms": {"multi": {"pictures": {"size_px": 32}}}}, "arm `multi` should see the images"),
+        ({"arms": {"multi": {"images": {"size_px": 32}}}}, "arm `multi` should see the images"),
         ({"arms": {"multi": {"training": {"precision": "float32"}}}}, "arm `multi` should see the images"),
         ({"config": {"arms": ["colour"]}}, "`config.arms` should be left out of a study file"),
     ],
@@ -176,7 +176,7 @@ def test_bad_plans_are_refused_by_name(values, message):
 
 
 def test_a_preset_brings_its_arms_to_python_too():
-    few = make_plan(edit(load_config("label-fraction"), {"pictures": {"path": "p"}}))
+    few = make_plan(edit(load_config("label-fraction"), {"images": {"path": "p"}}))
     shares = {few.run_config(arm, 0).supervision.labelled_share for arm in few.arms}
     assert (len(few.arms), shares) == (9, {0.01, 0.05, 0.25, 1.0})
     assert few.config.arms == Config().arms

@@ -23,7 +23,7 @@ def test_explained_settings_read_back_to_the_same(preset, tmp_path):
 
 def test_awkward_values_are_explained_too(tmp_path):
     awkward = {"path": "/my photos: 100% #1", "wordnet_ids": {"sea slug": "n1", "no": "n2"}}
-    config = edit(Config(), {"pictures": awkward, "training": {"heads": {"rate": 1e-7}}})
+    config = edit(Config(), {"images": awkward, "training": {"heads": {"learning_rate": 1e-7}}})
     (tmp_path / "settings.yaml").write_text(explain(config), encoding="utf-8")
     assert load_config(files=[tmp_path / "settings.yaml"]) == config
 
@@ -37,10 +37,10 @@ def test_every_setting_is_explained():
 
 def test_settings_lie_over_files_over_the_preset(tmp_path):
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
-    first.write_text("training: {batch_size: 8, shift_px: 1}\npictures: {size_px: 32}")
+    first.write_text("training: {batch_size: 8, shift_px: 1}\nimages: {size_px: 32}")
     second.write_text("training: {batch_size: 16}")
-    config = load_config("demo", [first, second], ["pictures.size_px=48", "training.shift_px=3"])
-    assert (config.training.batch_size, config.training.shift_px, config.pictures.size_px) == (16, 3, 48)
+    config = load_config("demo", [first, second], ["images.size_px=48", "training.shift_px=3"])
+    assert (config.training.batch_size, config.training.shift_px, config.images.size_px) == (16, 3, 48)
     assert config.training.heads.epochs == PRESETS["demo"]["training"]["heads"]["epochs"]
     assert load_config("demo", [second, first]).training.batch_size == 8
 
@@ -58,17 +58,19 @@ def test_settings_lie_over_files_over_the_preset(tmp_path):
     ],
 )
 def test_numbers_are_read_as_numbers(text, value):
-    assert load_config(settings=[f"training.heads.rate={text}"]).training.heads.rate == value
+    assert (
+        load_config(settings=[f"training.heads.learning_rate={text}"]).training.heads.learning_rate == value
+    )
 
 
 def test_later_settings_win_and_equal_signs_may_follow():
-    config = load_config(settings=["seed=1", "seed=2", "pictures.path=a=b"])
-    assert (config.seed, config.pictures.path) == (2, "a=b")
+    config = load_config(settings=["seed=1", "seed=2", "images.path=a=b"])
+    assert (config.seed, config.images.path) == (2, "a=b")
 
 
 def test_table_of_ids_is_replaced_whole():
-    config = load_config("poster-imagenet", settings=["pictures.wordnet_ids={cat: n1, dog: n2}"])
-    assert config.pictures.wordnet_ids == {"cat": "n1", "dog": "n2"}
+    config = load_config("poster-imagenet", settings=["images.wordnet_ids={cat: n1, dog: n2}"])
+    assert config.images.wordnet_ids == {"cat": "n1", "dog": "n2"}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,7 @@ def test_table_of_ids_is_replaced_whole():
         ("training..epochs=3", "should look like"),
         ("seeed=3", "`seeed` is not a setting"),
         ("seed.a=3", "Found `seed = {'a': 3}`"),
-        ("training.heads.rate=fast", "`training.heads.rate` should be a number"),
+        ("training.heads.learning_rate=fast", "`training.heads.learning_rate` should be a number"),
     ],
 )
 def test_setting_that_cannot_be_read(setting, message):
@@ -113,14 +115,14 @@ BOMB = f"a: {NESTED}\n" + "".join(
 )
 HOSTILE = {
     "billion laughs": BOMB,
-    "billion laughs under a setting": BOMB + "pictures: *i",
-    "billion laughs in a table": BOMB + "pictures: {wordnet_ids: {cat: *i}}",
+    "billion laughs under a setting": BOMB + "images: *i",
+    "billion laughs in a table": BOMB + "images: {wordnet_ids: {cat: *i}}",
     "5,000 digits": "seed: " + "9" * 5000,
-    "20,000 bits": "pictures: {split_seed: 0x" + "f" * 5000 + "}",
-    "a number in base 60": "seed: " + ":".join(["59"] * 400),
+    "20,000 bits": "images: {split_seed: 0x" + "f" * 5000 + "}",
+    "a number in encoder 60": "seed: " + ":".join(["59"] * 400),
     "an open nest": "[" * 1500,
-    "a deep nest": "pictures: " + "[" * 400 + "]" * 400,
-    "itself": "pictures: &p {size_px: *p}",
+    "a deep nest": "images: " + "[" * 400 + "]" * 400,
+    "itself": "images: &p {size_px: *p}",
     "itself in a list": "seed: &s [*s]",
     "no date": "seed: 2024-99-99",
     "no number": "seed: !!int ''",
@@ -168,10 +170,10 @@ def test_of_many_problems_the_first_are_told():
 @pytest.mark.parametrize(
     ("setting", "meant"),
     [
-        ("pictures.size=64", "pictures.size_px"),
+        ("images.size=64", "images.size_px"),
         ("training.heads.epoch=3", "training.heads.epochs"),
         ("trainin.batch_size=3", "training"),
-        ("pictures.batch_size=3", "training.batch_size"),
+        ("images.batch_size=3", "training.batch_size"),
         ("training.finetune.epoch=3", "training.finetune.epochs"),
         ("heads.epochs=3", "training.heads"),
         ("class.hed=linear", "class.head"),

@@ -22,7 +22,7 @@ def begin(root, plan, arm, seed, state, epochs):
 
 
 def test_cells_say_how_far_they_are(plan, tmp_path):
-    freeze(plan, tmp_path, {}, {"images": "0a1b2c3d", "base_weights": {}})
+    freeze(plan, tmp_path, {}, {"images": "0a1b2c3d", "encoder_weights": {}})
     begin(tmp_path, plan, "colour", 0, "finished", 2)
     begin(tmp_path, plan, "multi", 3, "running", 1)
     cells = {(cell.arm, cell.seed): cell for cell in read_cells(tmp_path, read_plan(tmp_path))}

@@ -19,7 +19,7 @@ from knowhue.study import freeze, mean_colour, median_colour, run_study
 from knowhue.training import engine
 from knowhue.training.train import evaluate_run
 
-PARTS = {"images": "0a1b2c3d", "base_weights": {}}
+PARTS = {"images": "0a1b2c3d", "encoder_weights": {}}
 SHORT = {"training__heads__epochs": 1, "training__finetune__epochs": 1, "encoder__weights": "package"}
 
 
@@ -63,11 +63,11 @@ def test_results_have_every_arm_and_metric(study):
     assert scores["multi"]["metrics"].keys() == METRICS.keys() - {"lpips_alex"}  # was not asked for
     for arm in ("class", "colour"):
         assert {METRICS[name].task for name in scores[arm]["metrics"]} == {arm}
-    assert {scored["pictures"] for scored in scores.values()} == {5}
+    assert {scored["images"] for scored in scores.values()} == {5}
 
 
-def test_rows_of_pictures_are_those_of_the_validation_part(study):
-    with (study / "pictures" / "manifest.csv").open(newline="") as file:
+def test_rows_of_images_are_those_of_the_validation_part(study):
+    with (study / "images" / "manifest.csv").open(newline="") as file:
         validation = [
             row["path"]
             for row in csv.DictReader(file)
@@ -126,10 +126,10 @@ def test_plan_that_no_run_has_started_from_may_change(config, tmp_path):
     assert read_plan(tmp_path).asked == make_plan(config, seeds=[0, 1]).asked
 
 
-@pytest.mark.parametrize("part", ["images", "base_weights"])
-def test_other_weights_or_pictures_under_the_same_name_are_refused(study, config, part):
+@pytest.mark.parametrize("part", ["images", "encoder_weights"])
+def test_other_weights_or_images_under_the_same_name_are_refused(study, config, part):
     parts = read_json(study / "study.json")["parts"]
-    assert len(parts["base_weights"]["tf_efficientnet_lite0 package"]) == 64
+    assert len(parts["encoder_weights"]["tf_efficientnet_lite0 package"]) == 64
     with pytest.raises(RunError, match=r"frozen on .* with other .* than are there now.*--out"):
         freeze(make_plan(config), study, {}, parts | {part: "other"})
 
@@ -181,8 +181,8 @@ def test_a_study_of_another_version_is_refused_in_one_line(study, config):
     [
         ({"training__batch_size": 2}, "config.training.batch_size"),
         (
-            {"pictures__drawn_seed": 1, "class__label_smoothing": 0.1},
-            "config.class.label_smoothing, config.pictures.drawn_seed",
+            {"images__drawn_seed": 1, "class__label_smoothing": 0.1},
+            "config.class.label_smoothing, config.images.drawn_seed",
         ),
         ({"evaluation__every_epochs": 2}, "config.evaluation.every_epochs"),
     ],
@@ -229,7 +229,7 @@ def test_median_colour_is_the_best_constant_by_l1(make_prepared):
     )
 
 
-def test_mean_colour_is_of_the_training_pictures(make_prepared):
+def test_mean_colour_is_of_the_training_images(make_prepared):
     from skimage.color import rgb2lab
 
     prepared = make_prepared()
@@ -250,7 +250,7 @@ def test_a_phase_may_have_no_epochs(tiny, tmp_path, phase):
     ("wrong", "right"),
     [
         ({"encoder__weights": "/nowhere.pth"}, {"encoder__weights": "none"}),
-        ({"pictures__min_per_class": 100}, {"pictures__min_per_class": 1}),
+        ({"images__min_per_class": 100}, {"images__min_per_class": 1}),
     ],
 )
 def test_mended_settings_are_taken_where_nothing_was_trained(tiny, tmp_path, wrong, right):
@@ -260,9 +260,9 @@ def test_mended_settings_are_taken_where_nothing_was_trained(tiny, tmp_path, wro
     run_study(make_plan(tiny(**short, **right), ["class"]), tmp_path)
 
 
-def test_pictures_that_changed_under_a_finished_study_are_noticed(tiny, make_folder, tmp_path):
+def test_images_that_changed_under_a_finished_study_are_noticed(tiny, make_folder, tmp_path):
     photos = make_folder({"cat": 5, "dog": 5})
-    settings = {"pictures__source": "folder", "pictures__path": str(photos), "pictures__size_px": 16}
+    settings = {"images__source": "folder", "images__path": str(photos), "images__size_px": 16}
     config = tiny(
         **settings, encoder__weights="none", training__heads__epochs=1, training__finetune__epochs=1
     )
@@ -284,8 +284,8 @@ def test_a_set_without_any_colour_ends_in_numbers_and_words(tiny, tmp_path):
         for number in range(9):
             noise = generator.integers(40 * k, 160 + 40 * k, (48, 48), dtype=np.uint8)
             Image.fromarray(noise).save(tmp_path / "gray" / name / f"{number}.png")
-    pictures = {"source": "folder", "path": str(tmp_path / "gray"), "min_colourfulness": 0}
-    config = tiny(**SHORT, **{f"pictures__{key}": value for key, value in pictures.items()})
+    images = {"source": "folder", "path": str(tmp_path / "gray"), "min_colourfulness": 0}
+    config = tiny(**SHORT, **{f"images__{key}": value for key, value in images.items()})
     run_study(make_plan(config, ("colour", "multi")), tmp_path / "out")
 
     def refuse(constant: str) -> None:

@@ -16,7 +16,7 @@ from knowhue.storage import read_json
 from knowhue.study import run_study
 from knowhue.training.train import evaluate_run
 
-SHARES = {"pictures__drawn_count": 40, "pictures__test_share": 0.25, "pictures__validation_share": 0.2}
+SHARES = {"images__drawn_count": 40, "images__test_share": 0.25, "images__validation_share": 0.2}
 QUICK = {
     "training__heads__epochs": 1, "training__finetune__epochs": 1, "evaluation__networks": [],
     "evaluation__perceptual": [],
@@ -46,12 +46,12 @@ def scored_paths(folder):
 @pytest.mark.parametrize(("which", "split"), [(0, "validation"), (1, "test")])
 def test_final_numbers_are_of_the_reporting_split_and_say_so(studies, which, split):
     study = studies[which]
-    expected = [row["path"] for row in kept_rows(study / "pictures") if row["split"] == split]
+    expected = [row["path"] for row in kept_rows(study / "images") if row["split"] == split]
     images = len(expected)
     assert images == 10
     assert scored_paths(study) == expected
     for path in (*study.glob("*/*/scores.json"), *study.glob("heads/*/*/scores.json")):
-        assert (read_json(path)["split"], read_json(path)["pictures"]) == (split, images)
+        assert (read_json(path)["split"], read_json(path)["images"]) == (split, images)
     results = read_json(study / "results.json")
     assert results["splits"] == {"scores": split, "epochs": "validation"}
     assert f"{images} {split} images" in (study / "report.html").read_text()
@@ -63,8 +63,8 @@ def test_epochs_are_watched_on_validation_whatever_is_reported(studies):
         log = read_log(next((study / "multi").iterdir()))
         assert all("accuracy" in entry["validation"] for entry in log)
     assert (
-        read_json(tuning / "pictures" / "prepared.json")["fingerprint"]
-        == (read_json(report / "pictures" / "prepared.json")["fingerprint"])
+        read_json(tuning / "images" / "prepared.json")["fingerprint"]
+        == (read_json(report / "images" / "prepared.json")["fingerprint"])
     )
     last = read_log(next((tuning / "multi").iterdir()))[-1]["validation"]["ab_l1"]
     (scores,) = (tuning / "multi").glob("*/scores.json")
@@ -73,8 +73,8 @@ def test_epochs_are_watched_on_validation_whatever_is_reported(studies):
 
 def test_samples_and_baselines_are_of_the_reporting_split(studies):
     _, report = studies
-    rows = kept_rows(report / "pictures")
-    with np.load(report / "pictures" / "samples.npz") as truth:
+    rows = kept_rows(report / "images")
+    with np.load(report / "images" / "samples.npz") as truth:
         assert {rows[i]["split"] for i in truth["index"]} == {"test"}
     with np.load(next((report / "multi").glob("*/extremes.npz"))) as extremes:
         assert {rows[i]["split"] for i in extremes["index"]} == {"test"}
@@ -118,7 +118,7 @@ def test_what_was_found_of_tuning_is_kept_by_a_command_that_goes_on_without_nami
     before = read_json(report / "study.json")["tuned_on"]
     assert before == {
         "study": read_json(tuning / "study.json")["hash"], "seeds": [0], "test_images_seen": 0,
-        "near_duplicate_bits": quick.pictures.duplicate_distance_bits,
+        "near_duplicate_bits": quick.images.duplicate_distance_bits,
     }  # fmt: skip
     run_study(make_plan(quick, ["class", "multi"], (5,), tuned_on_seeds=(0,)), report)
     assert read_json(report / "study.json")["tuned_on"] == before
@@ -148,7 +148,7 @@ def test_tuned_settings_without_a_test_split_are_refused_before_training(tiny, t
 
 @pytest.mark.parametrize("size_px", [32, 48])
 def test_test_images_that_were_tuned_on_are_refused(tiny, studies, tmp_path, size_px):
-    config = tiny(**{**SHARES, **QUICK, "pictures__split_seed": 3, "pictures__size_px": size_px})
+    config = tiny(**{**SHARES, **QUICK, "images__split_seed": 3, "images__size_px": size_px})
     plan = make_plan(config, ["class"], (5,), tuned_on_seeds=(0,))
     with pytest.raises(ConfigError, match=r"should be others than those .* tuned on\. Found \d+ of them"):
         run_study(plan, tmp_path / "study", tuned_on=studies[0])

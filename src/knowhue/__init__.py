@@ -11,7 +11,7 @@ _HOMES = {
     "Colorizer": "knowhue.inference.colorizer",
     "Config": "knowhue.config",
     "Hint": "knowhue.inference.hints",
-    "Wishes": "knowhue.inference.colorizer",
+    "ColorizeOptions": "knowhue.inference.colorizer",
     "compare": "knowhue.comparison.run",
     "deploy": "knowhue.training.deploy",
     "evaluate_run": "knowhue.training.train",
@@ -19,18 +19,18 @@ _HOMES = {
     "make_comparison": "knowhue.comparison.asked",
     "make_plan": "knowhue.plan",
     "prepare": "knowhue.data.prepare",
-    "read_picture": "knowhue.inference.files.media",
+    "read_image": "knowhue.inference.files.media",
     "run_study": "knowhue.study",
     "train": "knowhue.training.train",
-    "write_picture": "knowhue.inference.files.media",
+    "write_image": "knowhue.inference.files.media",
     "write_report": "knowhue.report.page",
 }
 
 __all__ = [
+    "ColorizeOptions",
     "Colorizer",
     "Config",
     "Hint",
-    "Wishes",
     "compare",
     "deploy",
     "evaluate_run",
@@ -38,10 +38,10 @@ __all__ = [
     "make_comparison",
     "make_plan",
     "prepare",
-    "read_picture",
+    "read_image",
     "run_study",
     "train",
-    "write_picture",
+    "write_image",
     "write_report",
 ]
 

@@ -15,7 +15,7 @@ LIGHTNESS_SCALE = 100.0
 
 
 def rgb_to_lab(rgb: RGB) -> tuple[Lightness, Chroma]:
-    """Split pictures into lightness and chroma.
+    """Split images into lightness and chroma.
 
     Args:
         rgb: (B, 3, H, W) sRGB, 0 to 1.
@@ -37,7 +37,7 @@ def rgb_to_lab(rgb: RGB) -> tuple[Lightness, Chroma]:
 
 
 def lab_to_rgb(lightness: Lightness, chroma: Chroma, clip: bool = True) -> RGB:
-    """Join lightness and chroma to pictures.
+    """Join lightness and chroma to images.
 
     Args:
         lightness: L* (B, 1, H, W), 0 to 100.

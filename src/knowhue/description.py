@@ -8,7 +8,7 @@ from knowhue.config import Config, Count, Section, Share, Task
 
 
 class Interval(Section):
-    """A score and its 95 % interval over the pictures it was measured on: normal, or Wilson's for a share."""
+    """A score and its 95 % interval over the images it was measured on: normal, or Wilson's for a share."""
 
     value: float
     low: float
@@ -18,7 +18,7 @@ class Interval(Section):
 class Calibration(Section):
     """What a temperature does to the class probabilities (Guo et al. 2017).
 
-    The errors are cross-fitted: each fifth of the pictures is judged with a temperature fitted on the others.
+    The errors are cross-fitted: each fifth of the images is judged with a temperature fitted on the others.
     """
 
     temperature: Annotated[float, Field(ge=0.01, le=100)] = Field(
@@ -26,7 +26,7 @@ class Calibration(Section):
     )
     ece_before: Share = Field(description="expected calibration error as trained, 0 to 1")
     ece_after: Share = Field(description="the same with a fitted temperature")
-    pictures: Count
+    images: Count
 
     @property
     def helps(self) -> bool:
@@ -36,17 +36,17 @@ class Calibration(Section):
     def sentence(self) -> str:
         """What was done, and what it was measured to do.
 
-        >>> Calibration(temperature=1.5, ece_before=0.1, ece_after=0.2, pictures=30).sentence()
-        'not calibrated: a temperature makes the expected calibration error worse, 0.200 instead of 0.100 (30 pictures)'
+        >>> Calibration(temperature=1.5, ece_before=0.1, ece_after=0.2, images=30).sentence()
+        'not calibrated: a temperature makes the expected calibration error worse, 0.200 instead of 0.100 (30 images)'
         """
         if self.helps:
             return (
                 f"calibrated by a temperature of {self.temperature:.2f}; expected calibration error "
-                f"{self.ece_before:.3f} before, {self.ece_after:.3f} after ({self.pictures} pictures)"
+                f"{self.ece_before:.3f} before, {self.ece_after:.3f} after ({self.images} images)"
             )
         return (
             "not calibrated: a temperature makes the expected calibration error worse, "
-            f"{self.ece_after:.3f} instead of {self.ece_before:.3f} ({self.pictures} pictures)"
+            f"{self.ece_after:.3f} instead of {self.ece_before:.3f} ({self.images} images)"
         )
 
 
@@ -55,9 +55,9 @@ class Description(Section):
 
     Attributes:
         name: for people, such as `multi, seed 0 of runs/photos`.
-        size_px: short side, pixels, at which it looks at a picture.
-        references: training pictures whose features tell what is usual.
-        novelty_limit: distance from the training pictures that one validation picture in a hundred exceeds.
+        size_px: short side, pixels, at which it looks at an image.
+        references: training images whose features tell what is usual.
+        novelty_limit: distance from the training images that one validation image in a hundred exceeds.
         metrics: validation scores by the names of `METRICS`.
         precision: of the stored weights.
     """
@@ -68,7 +68,7 @@ class Description(Section):
     config: Config
     classes: tuple[Annotated[str, Field(min_length=1, max_length=255)], ...]
     size_px: Annotated[int, Field(ge=16, le=1024)]
-    pictures: dict[str, int | str]
+    images: dict[str, int | str]
     metrics: dict[str, Interval]
     calibration: Calibration | None = None
     references: Count
@@ -81,7 +81,7 @@ class Description(Section):
 
     @model_validator(mode="after")
     def _can_be_put_to_work(self) -> "Description":
-        if not self.config.has_base:
+        if not self.config.has_encoder:
             raise ValueError(f"`{self.config.colour.method}`, a network from scratch, cannot be put to work")
         if "class" in self.tasks and len(self.classes) < 2:
             raise ValueError(f"two classes or more are needed, found {len(self.classes)}")

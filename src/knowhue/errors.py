@@ -20,12 +20,12 @@ class ConfigError(KnowhueError):
     """A setting is unknown, of the wrong type, out of range, or contradicts another."""
 
 
-class PictureError(KnowhueError):
-    """The pictures cannot be used: none found, unreadable, one class, too few of one."""
+class ImageError(KnowhueError):
+    """The images cannot be used: none found, unreadable, one class, too few of one."""
 
 
 class WeightsError(KnowhueError):
-    """The pretrained weights of a base cannot be had or do not fit it."""
+    """The pretrained weights of an encoder cannot be had or do not fit it."""
 
 
 class RunError(KnowhueError):

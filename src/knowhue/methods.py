@@ -18,13 +18,13 @@ class Method(NamedTuple):
     edits: Mapping[str, Any]
 
 
-def _on_base(title: str, source: str, **colour: Any) -> Method:
+def _on_encoder(title: str, source: str, **colour: Any) -> Method:
     return Method(title, source, {"tasks": {"names": ("colour",)}, "colour": colour})
 
 
 def _pix2pix(width: int, **training: Any) -> Method:
     """Cross-entropy, L1 x 100 and a rate of 2e-4 for both players, as in the paper."""
-    rates = {"rate": 2e-4, "discriminator_rate": 2e-4}
+    rates = {"learning_rate": 2e-4, "discriminator_learning_rate": 2e-4}
     colour = {"method": "pix2pix", "gan_loss": "bce", "l1_weight": 100.0, "pix2pix": {"width": width}}
     return Method(
         "pix2pix, from scratch",
@@ -56,16 +56,16 @@ _PALETTE_PAPER = {  # the network is that of Dhariwal and Nichol 2021 for 256 pi
 }  # fmt: skip
 
 METHODS: dict[str, Method] = {
-    "l1": _on_base("Feed-forward, L1", "regression", method="feedforward", loss="l1"),
-    "l2": _on_base("Feed-forward, L2", "regression", method="feedforward", loss="l2"),
-    "classification": _on_base(
+    "l1": _on_encoder("Feed-forward, L1", "regression", method="feedforward", loss="l1"),
+    "l2": _on_encoder("Feed-forward, L2", "regression", method="feedforward", loss="l2"),
+    "classification": _on_encoder(
         "Feed-forward, 313 colours",
         "Zhang, Isola and Efros 2016",
         method="feedforward",
         loss="classification",
     ),
-    "gan": _on_base("GAN, the poster's", "Anjou and Kolodziejczyk; Isola et al. 2017", method="gan"),
-    "unet": _on_base("GAN with skips from the base", "ours; Ronneberger et al. 2015", method="unet"),
+    "gan": _on_encoder("GAN, the poster's", "Anjou and Kolodziejczyk; Isola et al. 2017", method="gan"),
+    "unet": _on_encoder("GAN with skips from the encoder", "ours; Ronneberger et al. 2015", method="unet"),
     "pix2pix": _pix2pix(32),
     "palette-rgb": _palette("rgb", 1e-3),
     "palette-ab": _palette("ab", 1e-3),
@@ -77,4 +77,4 @@ PAPER_METHODS: dict[str, Method] = {
     "palette-rgb-paper": _palette("rgb", 1e-4, **_PALETTE_PAPER),
     "palette-ab-paper": _palette("ab", 1e-4, **_PALETTE_PAPER),
 }
-"""The same in the sizes and at the rates of their papers, for GPUs and pictures of 256 pixels."""
+"""The same in the sizes and at the rates of their papers, for GPUs and images of 256 pixels."""

@@ -14,7 +14,7 @@ from knowhue.statistics import ALPHA
 
 SET_ASIDE = "set-aside"
 """Folder of what was computed with another golden step than its block is now, see `training.blocks`."""
-RESERVED = ("pictures", "features", "heads", "gate", SET_ASIDE)
+RESERVED = ("images", "features", "heads", "gate", SET_ASIDE)
 _ARM_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
@@ -131,13 +131,13 @@ class Plan(Section):
                 own = edit(self.config, changes)
             except ConfigError as error:
                 raise ValueError(f"arm `{name}`: {error}") from None
-            if (own.pictures, own.training.precision) != (
-                self.config.pictures,
+            if (own.images, own.training.precision) != (
+                self.config.images,
                 self.config.training.precision,
             ):
                 raise ValueError(
                     f"arm `{name}` should see the images and compute in the precision of all arms. Found other "
-                    "`pictures` or another `training.precision`. Set them in `config`, or make another study."
+                    "`images` or another `training.precision`. Set them in `config`, or make another study."
                 )
         return self
 
@@ -178,7 +178,7 @@ class Plan(Section):
         """SHA-256, 64 hex digits, of what is asked and of what it is asked of.
 
         Args:
-            parts: digests of the pictures and of the base's weights, see `study.hashed_parts`.
+            parts: digests of the images and of the encoder's weights, see `study.hashed_parts`.
         """
         resolved = {arm: settled(edit(self.config, changes)) for arm, changes in self.arms.items()}
         return digest(self.asked | {"resolved": resolved, "parts": dict(parts)})

@@ -18,13 +18,13 @@ MOST_PROBLEMS = 8
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def merge(encoder: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Lay nested changes over nested values.
 
     >>> merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}})
     {'a': {'b': 3, 'c': 2}}
     """
-    merged = dict(base)
+    merged = dict(encoder)
     for key, value in changes.items():
         nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         replace = key == "wordnet_ids"  # a table of the user's, not a section
@@ -48,7 +48,7 @@ THREE_ARMS: dict[str, dict[str, Any]] = {
     "class": {"tasks": {"names": ("class",)}},
     "multi": {"tasks": _BOTH},
 }
-FEW_LABELS: dict[str, dict[str, Any]] = {  # every picture still trains the colour task
+FEW_LABELS: dict[str, dict[str, Any]] = {  # every image still trains the colour task
     f"{arm}-labels{percent}": THREE_ARMS[arm] | {"supervision": {"labelled_share": percent / 100}}
     for percent in (1, 5, 25)
     for arm in ("class", "multi")
@@ -64,15 +64,15 @@ ARMS: dict[str, dict[str, Any]] = {
 
 PRESETS: dict[str, Mapping[str, Any]] = {
     "poster": POSTER,
-    "poster-imagenet": {"pictures": {"source": "imagenet", "wordnet_ids": OCEAN_IDS}},
+    "poster-imagenet": {"images": {"source": "imagenet", "wordnet_ids": OCEAN_IDS}},
     "label-fraction": {"arms": (*THREE_ARMS, *FEW_LABELS)},
     "demo": {
-        "pictures": {"source": "drawn", "size_px": 64},
+        "images": {"source": "drawn", "size_px": 64},
         "encoder": {"name": "tf_efficientnet_lite0", "weights": "package"},
         "training": {"shift_px": 4, "heads": {"epochs": 8}, "finetune": {"epochs": 6}},
     },
     **{name: method.edits for name, method in METHODS.items()},
-    **{name: {**method.edits, "pictures": {"size_px": 256}} for name, method in PAPER_METHODS.items()},
+    **{name: {**method.edits, "images": {"size_px": 256}} for name, method in PAPER_METHODS.items()},
 }
 
 

@@ -1,19 +1,19 @@
 """What a study folder and a run folder contain, and how files get there whole.
 
 DIR/study.json                       the frozen plan, its hash, and the command
-DIR/pictures/                        prepared pictures and their manifest, see `data.prepare`
-DIR/features/                        cached features of the frozen base
+DIR/images/                        prepared images and their manifest, see `data.prepare`
+DIR/features/                        cached features of the frozen encoder
 DIR/gate/seed-<n>.json               the A/A gate of a block, see `training.gate`
 DIR/<arm>/seed-<n>-<fingerprint>/    one run
     config.json environment.json     its settings; machine and versions
     log.jsonl                        one line an epoch
     scores.json per_image.csv        the last epoch's validation scores
-    samples.npz                      colourings of the fixed sample pictures
-    gradient_shares.json             what trained the base, before fine-tuning and after
+    samples.npz                      colourings of the fixed sample images
+    gradient_shares.json             what trained the encoder, before fine-tuning and after
     extremes.npz                     the best and the worst colourings
     model.safetensors checkpoints/   weights; the state to go on from
     status.json                      written last; the only file that the runner trusts
-DIR/heads/<task>/seed-<n>-<fingerprint>/   a head trained on the frozen base, forked by the arms
+DIR/heads/<task>/seed-<n>-<fingerprint>/   a head trained on the frozen encoder, forked by the arms
 DIR/results.json DIR/report.html     made from all of the above
 DIR/.lock                            there while a process works on the folder, see `locked`
 """
@@ -232,10 +232,10 @@ def remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def pictures_in_use(root: Path) -> set[str]:
-    """Fingerprints of the prepared pictures that the runs below a study folder have seen."""
+def images_in_use(root: Path) -> set[str]:
+    """Fingerprints of the prepared images that the runs below a study folder have seen."""
     runs = (*root.glob("*/seed-*/environment.json"), *root.glob("heads/*/seed-*/environment.json"))
-    return {read_json(path).get("pictures", "") for path in runs}
+    return {read_json(path).get("images", "") for path in runs}
 
 
 def read_description(root: Path) -> dict[str, Any]:
@@ -276,7 +276,7 @@ def write_config(folder: Path, config: Config) -> None:
 
 
 def require_kind(root: Path, kind: Literal["study", "comparison", "runs"]) -> None:
-    """Refuse a folder that holds another kind of work, whose pictures and baselines would be mixed with this one's.
+    """Refuse a folder that holds another kind of work, whose images and baselines would be mixed with this one's.
 
     A study may take up single runs, and single runs may go beside a study's.
 

@@ -67,7 +67,7 @@ def _cell(root: Path, plan: Plan, arm: str, seed: int) -> Cell:
     folder = run_folder(root, arm, config)
     log = read_log(folder, "finetune")
     status = read_status(folder)
-    begun = config.training.heads.epochs if status and config.has_base else 0
+    begun = config.training.heads.epochs if status and config.has_encoder else 0
     spent: Mapping[str, float] = status.get("seconds", {})
     seconds = sum(entry["seconds"] for entry in log) + spent.get("evaluate", 0.0)
     return Cell(

@@ -1,4 +1,4 @@
-"""Arms by seeds on one set of pictures, from shared heads: freeze the plan, run its cells, write the report."""
+"""Arms by seeds on one set of images, from shared heads: freeze the plan, run its cells, write the report."""
 
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
@@ -123,8 +123,8 @@ def run_cells(work: Work, plan: Plan, workers: int = 1) -> None:
 def write_baselines(work: Work, settings: Evaluation | None = None) -> None:
     """`baselines.json` and `metrics.json`: what costs nothing, scored as the models are.
 
-    The row `real` is the noise floor: other real pictures, from the training part. What was scored before on the
-    same pictures by the same metrics and networks is kept in `features/`.
+    The row `real` is the noise floor: other real images, from the training part. What was scored before on the
+    same images by the same metrics and networks is kept in `features/`.
     """
     settings = settings or Evaluation()
     described = {
@@ -153,7 +153,7 @@ def _score_baselines(work: Work, settings: Evaluation) -> dict[str, Any]:
 
 
 def mean_colour(prepared: Prepared, batch_size: int = 256) -> torch.Tensor:
-    """Mean a*b* of the training pictures, (2,), CIELAB units."""
+    """Mean a*b* of the training images, (2,), CIELAB units."""
     positions = prepared.positions("train")
     total = torch.zeros(2, dtype=torch.float64)
     for start in range(0, len(positions), batch_size):
@@ -164,7 +164,7 @@ def mean_colour(prepared: Prepared, batch_size: int = 256) -> torch.Tensor:
 
 
 def median_colour(prepared: Prepared, batch_size: int = 256) -> torch.Tensor:
-    """Median a*b* of all pixels of the training pictures, (2,), CIELAB units, to .01: the best constant by L1."""
+    """Median a*b* of all pixels of the training images, (2,), CIELAB units, to .01: the best constant by L1."""
     positions = prepared.positions("train")
     counts = torch.zeros(2, 25_600)
     for start in range(0, len(positions), batch_size):
@@ -177,16 +177,16 @@ def median_colour(prepared: Prepared, batch_size: int = 256) -> torch.Tensor:
 
 _NO_TEST_SPLIT = (
     "A study whose settings were tuned should report on a test split, which tuning never looked at. Found none. Add "
-    "test/<class>/ folders, or split one off in both studies: --set pictures.test_share=0.2"
+    "test/<class>/ folders, or split one off in both studies: --set images.test_share=0.2"
 )
 
 
 def _require_test_split(plan: Plan) -> None:
     """What the names of the images tell, before any is prepared."""
-    pictures = plan.config.pictures
-    if not plan.tuned_on_seeds or pictures.test_share:
+    images = plan.config.images
+    if not plan.tuned_on_seeds or images.test_share:
         return
-    if not any(item.split == "test" and not item.skipped for item in list_items(pictures)):
+    if not any(item.split == "test" and not item.skipped for item in list_items(images)):
         raise ConfigError(_NO_TEST_SPLIT)
 
 
@@ -200,12 +200,12 @@ def _require_unseen_test_images(plan: Plan, work: Work, tuned_on: Path | None) -
         raise ConfigError(_NO_TEST_SPLIT)
     if tuned_on is None:
         return None
-    near_bits = plan.config.pictures.duplicate_distance_bits
-    if again := count_seen(work.root / "pictures", tuned_on / "pictures", near_bits):
+    near_bits = plan.config.images.duplicate_distance_bits
+    if again := count_seen(work.root / "images", tuned_on / "images", near_bits):
         raise ConfigError(
             f"The test images should be others than those that `{tuned_on}` tuned on. Found {again} of them there"
-            f"{', equal or nearly so' * bool(near_bits)}. Use the same images, `pictures.size_px`, "
-            "`pictures.test_share` and `pictures.split_seed` in both studies."
+            f"{', equal or nearly so' * bool(near_bits)}. Use the same images, `images.size_px`, "
+            "`images.test_share` and `images.split_seed` in both studies."
         )
     tuning = read_tuning(tuned_on)
     if sorted(tuning["seeds"]) != sorted(plan.tuned_on_seeds):
@@ -222,8 +222,8 @@ def _require_unseen_test_images(plan: Plan, work: Work, tuned_on: Path | None) -
 
 
 def hashed_parts(work: Work) -> dict[str, Any]:
-    """What a plan is asked of, as its hash takes it in: `images` and `base_weights`, by their digests."""
-    return {"images": work.prepared.fingerprint, "base_weights": dict(work.bases)}
+    """What a plan is asked of, as its hash takes it in: `images` and `encoder_weights`, by their digests."""
+    return {"images": work.prepared.fingerprint, "encoder_weights": dict(work.encoders)}
 
 
 def freeze(
@@ -239,7 +239,7 @@ def freeze(
     naming that keeps what was found of the same plan and images.
 
     Raises:
-        RunError: runs have started from other pictures or other weights.
+        RunError: runs have started from other images or other weights.
     """
     path = root / "study.json"
     earlier = read_description(root) if path.exists() else {}
@@ -261,14 +261,14 @@ def freeze(
 
 
 def require_same_parts(frozen: dict[str, Any], parts: dict[str, Any], root: Path) -> None:
-    """Once a run has started, the pictures and the base's weights stay what they were, whatever they are called.
+    """Once a run has started, the images and the encoder's weights stay what they were, whatever they are called.
 
     Raises:
         RunError: they are others now.
     """
     if not frozen or not has_begun(root):
         return
-    titles = {"images": "pictures", "base_weights": "weights of the base"}
+    titles = {"images": "images", "encoder_weights": "weights of the encoder"}
     changed = [title for key, title in titles.items() if frozen["parts"][key] != parts[key]]
     if changed:
         raise RunError(

@@ -1,6 +1,6 @@
 """Names for shapes and units, and the two tuples that travel through every module.
 
-Letters: B pictures, H and W pixels. Public tensors carry physical units; scaled ones live inside `models`.
+Letters: B images, H and W pixels. Public tensors carry physical units; scaled ones live inside `models`.
 """
 
 from typing import NamedTuple, TypeAlias
@@ -22,10 +22,10 @@ Pyramid: TypeAlias = tuple[Tensor, ...]
 
 
 class Batch(NamedTuple):
-    """What a model may see of some pictures, and what it should answer.
+    """What a model may see of some images, and what it should answer.
 
-    `position` (B,) says which of the prepared pictures they are. `label_weight` (B,) is 0 for an unlabelled
-    picture and otherwise the batch size over the number of labelled pictures, both over all processes, so that
+    `position` (B,) says which of the prepared images they are. `label_weight` (B,) is 0 for an unlabelled
+    image and otherwise the batch size over the number of labelled images, both over all processes, so that
     a plain mean is the mean over the labelled ones.
     """
 

@@ -133,7 +133,7 @@ def _open(root: Path, config: Config, threads: int, slots: Any) -> None:
     slot = slots.get()
     if torch.cuda.device_count() > 1:
         torch.cuda.set_device(slot % torch.cuda.device_count())
-    prepared = load_prepared(root / "pictures", config.evaluation.split, thorough=False)
+    prepared = load_prepared(root / "images", config.evaluation.split, thorough=False)
     _worker["work"] = Work(root, Engine(config.training), prepared, lambda _: None)
 
 

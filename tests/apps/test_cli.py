@@ -54,7 +54,7 @@ def test_every_command_is_listed_in_the_help(knowhue):
     assert order[:3] == ["study", "compare", "plan"]
 
 
-TINY = ["pictures.size_px=16", "pictures.min_per_class=2", "encoder.weights=none", "training.batch_size=2"]
+TINY = ["images.size_px=16", "images.min_per_class=2", "encoder.weights=none", "training.batch_size=2"]
 SET = [part for setting in TINY for part in ("--set", setting)]
 
 
@@ -70,7 +70,7 @@ def errs(result, *parts):
 
 
 @pytest.mark.parametrize("command", ["prepare", "train", "study"])
-def test_bad_pictures(knowhue, make_folder, tmp_path, command):
+def test_bad_images(knowhue, make_folder, tmp_path, command):
     def refuse(name, *parts):
         errs(
             knowhue(command, *([tmp_path / name] if name else []), "--out", tmp_path / f"out-{name}", *SET),
@@ -80,14 +80,14 @@ def test_bad_pictures(knowhue, make_folder, tmp_path, command):
     (tmp_path / "empty").mkdir()
     refuse("nowhere", "Found nothing there")
     refuse("empty", "Found none", "--preset demo")
-    refuse("", "`pictures.path` should name a folder of images")
+    refuse("", "`images.path` should name a folder of images")
     make_folder({"cat": 5}, root="one")
     refuse("one", "at least 2 classes", "Found 1: cat")
     make_folder({"cat": 5, "dog": 2}, root="few")
     refuse("few", "at least 2 usable train images", "dog 1")
     text = make_folder({"cat": 5, "dog": 1}, root="text")
     for number in range(3):
-        (text / "dog" / f"text{number}.jpg").write_text("no picture")
+        (text / "dog" / f"text{number}.jpg").write_text("no image")
     refuse("text", "Left out: 3 unreadable")
 
 
@@ -140,19 +140,19 @@ def test_folder_that_cannot_be_written(knowhue, make_folder, tmp_path, command):
     )
 
 
-def test_prepare_says_what_it_did_and_keeps_it_when_later_pictures_fail(knowhue, make_folder, tmp_path):
+def test_prepare_says_what_it_did_and_keeps_it_when_later_images_fail(knowhue, make_folder, tmp_path):
     photos, out = make_folder({"cat": 5, "dog": 5}), tmp_path / "out"
-    (photos / "cat" / "text.jpg").write_text("no picture")
+    (photos / "cat" / "text.jpg").write_text("no image")
     code, printed, err = knowhue("prepare", photos, "--out", out, *SET)
     assert code == 0
     assert "train: cat 4, dog 4" in printed
-    assert "cat/text.jpg" in (out / "pictures" / "manifest.csv").read_text()
-    assert "1 of 11 images left out (1 unreadable); see pictures/manifest.csv" in err
-    before = np.load(out / "pictures" / "pictures.npy")
+    assert "cat/text.jpg" in (out / "images" / "manifest.csv").read_text()
+    assert "1 of 11 images left out (1 unreadable); see images/manifest.csv" in err
+    before = np.load(out / "images" / "images.npy")
     for path in (photos / "dog").iterdir():
         Image.new("RGB", (8, 8)).save(path)
     errs(knowhue("prepare", photos, "--out", out, *SET), "dog 0", "near-gray")
-    assert np.array_equal(np.load(out / "pictures" / "pictures.npy"), before)
+    assert np.array_equal(np.load(out / "images" / "images.npy"), before)
 
 
 def test_tuning_is_planned_apart_from_reporting(knowhue, make_folder, tmp_path):
@@ -210,12 +210,12 @@ def test_config_prints_what_config_reads(knowhue, tmp_path):
 @pytest.mark.parametrize("name", ["photos", "2024", "1e5", "null", "old: new", "[raw]"])
 def test_folder_of_any_name(name):
     settings = options.read_settings(name, "poster", None, None)
-    assert (settings.pictures.source, settings.pictures.path) == ("folder", name)
+    assert (settings.images.source, settings.images.path) == ("folder", name)
 
 
 def test_settings_go_over_the_named_folder():
-    settings = options.read_settings("photos", "demo", None, ["pictures.source=imagenet"])
-    assert (settings.pictures.source, Path(settings.pictures.path)) == ("imagenet", Path("photos"))
+    settings = options.read_settings("photos", "demo", None, ["images.source=imagenet"])
+    assert (settings.images.source, Path(settings.images.path)) == ("imagenet", Path("photos"))
 
 
 @pytest.fixture

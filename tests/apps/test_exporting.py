@@ -6,7 +6,7 @@ from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.networks.onnx_int8 import Loss
 
 REFUSED = {
-    "int8 without pictures": (["--to", "onnx", "--precision", "int8"], "--calibrate"),
+    "int8 without images": (["--to", "onnx", "--precision", "int8"], "--calibrate"),
     "float16 in onnx": (["--to", "onnx", "--precision", "float16"], "float32 or int8"),
     "suffix": (["--out", "model.bin"], ".safetensors"),
     "upload of a file": (["--upload", "owner/name"], "hub-folder"),
@@ -56,5 +56,5 @@ def test_int8_says_what_was_left_out(knowhue, tmp_path, monkeypatch, left_out):
         *("--calibrate", tmp_path, "-o", tmp_path / "m.onnx"),
     )
     assert code == 0
-    assert "on 137 pictures (128 others were calibrated on)" in said
+    assert "on 137 images (128 others were calibrated on)" in said
     assert ("  10 more were left out: at most 128 are calibrated on" in said) == bool(left_out)

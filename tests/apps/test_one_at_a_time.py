@@ -11,7 +11,7 @@ from PIL import Image
 from knowhue.config import Config
 from knowhue.runs import LOCK, write_config
 
-TINY = ["--preset", "demo", "--set", "pictures.drawn_count=24", "--set", "encoder.weights=none"]
+TINY = ["--preset", "demo", "--set", "images.drawn_count=24", "--set", "encoder.weights=none"]
 
 
 @pytest.fixture

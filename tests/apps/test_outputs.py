@@ -148,7 +148,7 @@ UNWRITABLE = {
     "far below a file": (["p.png", "-o", "there.png/a/b/c.png"], "cannot be written: not a directory"),
     "a device": (["p.png", "-o", "device.png", "--overwrite"], "is a device, a pipe or a socket"),
     "a long name": (["p.png", "-o", "c" * 300 + ".png"], "file name too long"),
-    "a picture for a folder": (["sub", "-o", "nothere.jpg"], "sub is a folder, so --out should be one"),
+    "an image for a folder": (["sub", "-o", "nothere.jpg"], "sub is a folder, so --out should be one"),
     "a film for a folder": (["sub", "-o", "nothere.mkv"], "sub is a folder, so --out should be one"),
     "a file for a folder": (["sub", "-o", "there.png"], "sub is a folder, so --out should be one"),
     "a folder below a file": (["sub", "-o", "there.png/out"], "cannot be written: not a directory"),
@@ -205,7 +205,7 @@ def test_without_out_a_folder_is_coloured_beside_itself(knowhue, place, monkeypa
     assert (code, "name a folder with --out" in err) == (2, True)
 
 
-def test_what_was_made_of_a_picture_is_left_alone_later(knowhue, place):
+def test_what_was_made_of_an_image_is_left_alone_later(knowhue, place):
     for name in ("a.png", "b.bmp", "sea-colour.png"):
         with Image.open("p.png") as photo:
             photo.save(place / "sub" / name)
@@ -215,7 +215,7 @@ def test_what_was_made_of_a_picture_is_left_alone_later(knowhue, place):
     assert code == 0
     assert sorted(path.name for path in (place / "out").glob("*.png")) == ["a.png", "b.png", "sea-colour.png"]
     assert (
-        "2 pictures were left alone, made by knowhue from pictures beside them: a-colour.png, b-colour.png"
+        "2 images were left alone, made by knowhue from images beside them: a-colour.png, b-colour.png"
         in said
     )
 

@@ -47,8 +47,8 @@ def folder(done, per_second, seconds_left):
 
 def test_a_resumed_folder_is_titled_and_promises_nothing_before_work(told):
     lines = told(folder(6, 0.0, None), folder(7, 2.0, 46.5))
-    assert lines[0].endswith("colouring  6/100 pictures")
-    assert lines[1].endswith("colouring  7/100 pictures, 2.0 a second  about 46 s left")
+    assert lines[0].endswith("colouring  6/100 images")
+    assert lines[1].endswith("colouring  7/100 images, 2.0 a second  about 46 s left")
 
 
 def train(step):

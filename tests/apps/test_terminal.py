@@ -100,7 +100,7 @@ def built_in():
 
 @pytest.fixture
 def odd_folder(tmp_path):
-    """A good picture under each odd name, and much that is none."""
+    """A good image under each odd name, and much that is none."""
     folder = tmp_path / "in"
     folder.mkdir()
     for name in HOSTILE.values():
@@ -123,7 +123,7 @@ def test_odd_names_links_and_pipes_get_a_line_each_and_the_rest_is_coloured(
     monkeypatch.setattr(use, "load", lambda *_: built_in)
     code, said, err = knowhue("colorize", odd_folder, "-o", tmp_path / "out")
     assert code == 1
-    assert said.startswith(f"{len(HOSTILE)} pictures coloured")
+    assert said.startswith(f"{len(HOSTILE)} images coloured")
     assert not STEERING.search(said + err)
     for bad in ("self.png", "there.png", "back.png", "broken.png", "zero.png", "pipe.png"):
         assert len([line for line in said.splitlines() if line.startswith(f"    {bad}: ")]) == 1
@@ -157,7 +157,7 @@ def test_a_folder_that_cannot_be_read_is_one_line(knowhue, odd_folder, tmp_path,
     monkeypatch.setattr(use, "load", lambda *_: built_in)
     code, said, _ = knowhue("colorize", odd_folder, "-o", tmp_path / "out")
     assert (code, "    closed: unreadable folder: Permission denied" in said) == (1, True)
-    assert said.startswith(f"{len(HOSTILE)} pictures coloured")
+    assert said.startswith(f"{len(HOSTILE)} images coloured")
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -207,6 +207,6 @@ def test_a_real_pipe_of_latin_1(tmp_path):
     (tmp_path / "plan.yaml").write_bytes(done.stdout)
     from knowhue.yaml_text import read_yaml
 
-    assert read_yaml(tmp_path / "plan.yaml")["config"]["pictures"]["path"] == str(tmp_path / "海−")
+    assert read_yaml(tmp_path / "plan.yaml")["config"]["images"]["path"] == str(tmp_path / "海−")
     done = run("colorize", tmp_path / "海.png", encoding="ascii")
     assert (done.returncode, done.stderr.count(b"\n"), b"Traceback" in done.stderr) == (2, 1, False)

@@ -35,7 +35,7 @@ def lightness(path):
 
 
 @pytest.mark.parametrize("suffix", CASES)
-def test_colours_one_picture_and_says_what_it_did(knowhue, photo, tmp_path, suffix):
+def test_colours_one_image_and_says_what_it_did(knowhue, photo, tmp_path, suffix):
     out = tmp_path / f"colour{suffix}"
     code, said, _ = knowhue("colorize", photo(), "-o", out)
     assert code == 0
@@ -45,7 +45,7 @@ def test_colours_one_picture_and_says_what_it_did(knowhue, photo, tmp_path, suff
     assert np.abs(lightness(out) - lightness(photo())).max() <= CASES[suffix]
 
 
-def test_without_out_it_writes_beside_the_picture(knowhue, photo):
+def test_without_out_it_writes_beside_the_image(knowhue, photo):
     source = photo()
     knowhue("colorize", source)
     assert source.with_name("photo-colour.png").exists()
@@ -69,13 +69,13 @@ def test_a_hint_changes_the_colour_where_it_is(knowhue, photo, tmp_path):
     assert hinted[30, 40, 1] > 20  # as red as sRGB is at this lightness
 
 
-def test_saturation_0_is_the_gray_picture(knowhue, photo, tmp_path):
+def test_saturation_0_is_the_gray_image(knowhue, photo, tmp_path):
     knowhue("colorize", photo(), "-o", tmp_path / "c.png", "--saturation", "0")
     gray = np.asarray(Image.open(photo()))
     assert (np.asarray(Image.open(tmp_path / "c.png")) == gray[..., None]).all()
 
 
-def test_the_uncertainty_map_has_the_pictures_size(knowhue, photo, tmp_path):
+def test_the_uncertainty_map_has_the_images_size(knowhue, photo, tmp_path):
     _, said, _ = knowhue("colorize", photo(), "-o", tmp_path / "c.png", "--uncertainty", tmp_path / "u.png")
     unsure = np.asarray(Image.open(tmp_path / "u.png"))
     assert unsure.shape == (60, 90)
@@ -98,7 +98,7 @@ def broken(tmp_path, photo):
     (tmp_path / "empty.png").touch()
     return {
         "missing": ([tmp_path / "none.jpg"], "none.jpg: no such file or directory"),
-        "text": ([tmp_path / "text.jpg"], "should be a picture"),
+        "text": ([tmp_path / "text.jpg"], "should be an image"),
         "empty": ([tmp_path / "empty.png"], "empty"),
         "suffix": ([photo(), "-o", tmp_path / "c.xyz"], ".png"),
         "model": ([photo(), "-o", tmp_path / "c.png", "--model", tmp_path / "none"], "Found no"),
@@ -179,13 +179,13 @@ def test_a_run_is_made_ready_in_words_that_fit_every_model(knowhue, photo, tmp_p
     assert "class" not in err
 
 
-def test_a_picture_unlike_the_training_pictures_gets_no_class_and_the_caveat_first(knowhue, tmp_path):
+def test_an_image_unlike_the_training_images_gets_no_class_and_the_caveat_first(knowhue, tmp_path):
     noise = np.random.default_rng(0).integers(0, 2, (64, 64)).astype(np.uint8) * 255
     Image.fromarray(noise).save(tmp_path / "noise.png")
     code, said, _ = knowhue("colorize", tmp_path / "noise.png", "-o", tmp_path / "c.png")
     lines = said.splitlines()
     assert code == 0
-    assert lines[1].startswith("  note: unlike the pictures that the model was trained on")
+    assert lines[1].startswith("  note: unlike the images that the model was trained on")
     assert "  class: unknown" in lines
     assert "starfish" not in said
     assert "jellyfish" not in said
@@ -212,7 +212,7 @@ def test_a_new_name_is_promised_only_of_what_was_recognised(knowhue, tmp_path, n
     assert "Opening" not in err
 
 
-def test_a_new_name_is_said_of_a_picture_that_can_only_be_read(knowhue, photo):
+def test_a_new_name_is_said_of_an_image_that_can_only_be_read(knowhue, photo):
     _, _, err = knowhue("colorize", photo("photo.bmp"))
     assert ".bmp can be read but not written: photo-colour.png is made" in err
 
@@ -238,7 +238,7 @@ def test_a_folder_says_what_was_left_out_and_what_a_link_to_nothing_is(knowhue, 
     (album / "gone.png").symlink_to(tmp_path / "nowhere")
     _, said, _ = knowhue("colorize", album, "-o", tmp_path / "out")
     assert "note: 5 files left out (2 hidden, 1 links to folders above, 2 no images)" in said
-    assert "gone.png` should be a picture. Found a link to nothing" in said
+    assert "gone.png` should be an image. Found a link to nothing" in said
     code, _, err = knowhue("colorize", album / "gone.png")
     assert (code, "a link to nothing" in err) == (2, True)
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting'")
 
 
 def scene(width: int = 320, height: int = 240, kind: str = "PNG") -> bytes:
-    """A gray picture with some structure."""
+    """A gray image with some structure."""
     across, down = np.meshgrid(np.linspace(60, 190, width), np.linspace(0, 30, height))
     file = io.BytesIO()
     Image.fromarray((across + down).astype(np.uint8)).save(file, kind)
@@ -147,7 +147,7 @@ def test_a_download_is_byte_for_byte_what_the_api_answers(visit, served, kind: s
     asked = page.request.post(
         f"{served.address}/v1/colorize",
         params={"model": "both", "saturation": 1.3},
-        multipart={"picture": {"name": "x", "mimeType": "image/*", "buffer": data}},
+        multipart={"image": {"name": "x", "mimeType": "image/*", "buffer": data}},
     )
     assert asked.ok
     assert Path(started.value.path()).read_bytes() == asked.body()
@@ -188,10 +188,10 @@ def test_a_photo_may_be_pasted_or_dropped_anywhere(visit):
     expect(page.get_by_role("button", name="Show drop.png")).to_be_visible()
 
 
-def test_what_is_no_picture_is_said_and_does_no_harm(visit):
+def test_what_is_no_image_is_said_and_does_no_harm(visit):
     page = visit().page
     page.locator("#photos input[type=file]").set_input_files(
-        {"name": "bad.png", "mimeType": "image/png", "buffer": b"no picture at all"}
+        {"name": "bad.png", "mimeType": "image/png", "buffer": b"no image at all"}
     )
     expect(page.get_by_role("alert")).to_contain_text("bad.png")
     expect(page.get_by_role("alert")).not_to_contain_text("Traceback")
@@ -261,7 +261,7 @@ def test_a_phone_shows_photos_first_and_needs_no_sideways_scrolling(visit):
     assert [each for each in small if "reset" not in each and "checkbox" not in each] == []
 
 
-def test_every_control_and_picture_has_a_name(visit):
+def test_every_control_and_image_has_a_name(visit):
     page = visit().page
     upload(page, ("a.png", scene()), ("b.png", scene()))
     nameless = page.evaluate(
@@ -289,13 +289,13 @@ def test_nothing_uploaded_is_left_on_disk_nor_in_memory_once_the_visitor_has_gon
 
 
 class Strange(FakeNetwork):
-    """Knows drawn scenes, and finds every picture unlike them; sure of itself all the same."""
+    """Knows drawn scenes, and finds every image unlike them; sure of itself all the same."""
 
     def __init__(self) -> None:
         super().__init__()
-        pictures = {"source": "drawn", "train": 2400, "validation": 600}
+        images = {"source": "drawn", "train": 2400, "validation": 600}
         self.description = self.description.model_copy(
-            update={"pictures": pictures, "classes": ("sea_star", "shark")}
+            update={"images": images, "classes": ("sea_star", "shark")}
         )
 
     def predict(self, lightness: np.ndarray) -> Answers:
@@ -326,7 +326,7 @@ def test_no_class_is_named_for_a_photo_unlike_the_training_images_and_the_caveat
     expect(says).not_to_contain_text("sea_star")
     expect(says).not_to_contain_text("%")
     caveat, verdict = says.locator(".warnings li").first, says.locator(".none")
-    expect(caveat).to_contain_text("Unlike the pictures that the model was trained on")
+    expect(caveat).to_contain_text("Unlike the images that the model was trained on")
     assert caveat.bounding_box()["y"] < verdict.bounding_box()["y"]
     sizes = [
         float(each.evaluate("e => parseFloat(getComputedStyle(e).fontSize)")) for each in (caveat, verdict)

@@ -84,7 +84,7 @@ def test_no_table_of_a_report_is_cut_on_a_desktop(opened, report):
 
 
 def test_the_server_shows_a_report_as_it_is(opened, served, report):
-    """In a sandbox, under a policy that must not hold back its styles, drawings and pictures."""
+    """In a sandbox, under a policy that must not hold back its styles, drawings and images."""
     (served.study / "report.html").write_bytes(report.read_bytes())
     page = opened(f"{served.address}/page/studies/0/report.html").page
     expect(page.locator("h1")).to_be_visible()
@@ -92,7 +92,7 @@ def test_the_server_shows_a_report_as_it_is(opened, served, report):
 
 
 def assert_drawn(page: Any) -> None:
-    """No picture is broken, and every drawing has more than one colour."""
+    """No image is broken, and every drawing has more than one colour."""
     broken = page.locator("img").evaluate_all("all => all.filter(e => !e.naturalWidth).map(e => e.alt)")
     assert broken == []
     page.locator("details").evaluate_all("all => all.forEach(e => e.open = true)")

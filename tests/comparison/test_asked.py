@@ -9,7 +9,7 @@ from knowhue.methods import METHODS, PAPER_METHODS
 from knowhue.presets import edit
 
 
-def test_every_method_is_trained_for_the_same_pictures():
+def test_every_method_is_trained_for_the_same_images():
     asked = make_comparison(Config(), tuple(KNOWN))
     totals = {name: sum(asked.epochs(name)) for name in KNOWN}
     assert set(totals.values()) == {30 + 15}
@@ -20,14 +20,14 @@ def test_every_method_is_trained_for_the_same_pictures():
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_a_method_is_its_edits_of_the_shared_settings(name):
-    asked = make_comparison(edit(Config(), {"pictures": {"size_px": 128}}), tuple(KNOWN))
-    config = asked.at_equal_pictures().run_config(name, 5)
+    asked = make_comparison(edit(Config(), {"images": {"size_px": 128}}), tuple(KNOWN))
+    config = asked.at_equal_images().run_config(name, 5)
     assert config == edit(asked.config, {**KNOWN[name].edits, "seed": 5})
-    assert (config.pictures.size_px, config.tasks.names) == (128, ("colour",))
+    assert (config.images.size_px, config.tasks.names) == (128, ("colour",))
 
 
 def test_no_two_methods_are_the_same_model():
-    plan = make_comparison(Config(), tuple(KNOWN)).at_equal_pictures()
+    plan = make_comparison(Config(), tuple(KNOWN)).at_equal_images()
     configs = [plan.run_config(name, 0) for name in KNOWN]
     assert all(one != other for i, one in enumerate(configs) for other in configs[:i])
 
@@ -45,10 +45,10 @@ def test_at_equal_clock_a_method_with_unchanged_epochs_is_the_run_that_is_there(
     asked = make_comparison(Config(), ("l1", "gan", "pix2pix"))
     plan = asked.at_equal_clock({"l1": (40, 20), "gan": (30, 15), "pix2pix": (0, 12)})
     assert list(plan.arms) == ["l1-clock", "gan", "pix2pix-clock"]
-    assert plan.run_config("gan", 1) == asked.at_equal_pictures().run_config("gan", 1)
+    assert plan.run_config("gan", 1) == asked.at_equal_images().run_config("gan", 1)
     phases = plan.run_config("pix2pix-clock", 1).training
     assert (phases.heads.epochs, phases.finetune.epochs) == (0, 12)
-    assert phases.finetune.rate == 2e-4  # its own
+    assert phases.finetune.learning_rate == 2e-4  # its own
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,12 @@ def test_hash_covers_what_is_trained():
     others = [
         make_comparison(Config(), seeds=(0, 1)),
         make_comparison(Config(), reference="unet"),
-        make_comparison(edit(Config(), {"pictures": {"size_px": 64}})),
+        make_comparison(edit(Config(), {"images": {"size_px": 64}})),
         make_comparison(Config(), tuple(METHODS)[:-1]),
         make_comparison(Config(), budget_s=10.0),
         make_comparison(edit(Config(), {"evaluation": {"networks": []}})),
     ]
-    parts = {"images": "0a1b2c3d", "base_weights": {}}
+    parts = {"images": "0a1b2c3d", "encoder_weights": {}}
     assert asked.hash(parts) not in {other.hash(parts) for other in others}
     assert asked.hash(parts) != asked.hash(parts | {"images": "11111111"})
     assert asked.hash(parts) == make_comparison(edit(Config(), {"training": {"cache_gib": 0}})).hash(parts)

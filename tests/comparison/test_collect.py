@@ -5,7 +5,7 @@ import pytest
 from knowhue.comparison.collect import _comparable
 
 
-def run(method, seed, step, regime="pictures", state="finished"):
+def run(method, seed, step, regime="images", state="finished"):
     scores = {} if state == "missing" else {"ab_l1": 1.0}
     return {
         "method": method,

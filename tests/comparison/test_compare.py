@@ -52,28 +52,26 @@ def compared(asked, tmp_path_factory):
 def test_every_method_ran_with_every_seed_in_both_regimes(compared):
     found = read_json(compared / "comparison.json")
     cells = {(r["regime"], r["method"], r["seed"]) for r in found["runs"] if r["state"] == "finished"}
-    assert cells == {(g, m, s) for g in ("pictures", "clock") for m in METHODS for s in (0, 1)}
+    assert cells == {(g, m, s) for g in ("images", "clock") for m in METHODS for s in (0, 1)}
     for each in found["runs"]:
         assert {"ab_l1", "ciede2000", "fd_lite0", "recognition"} <= {
             k for k, v in each["scores"].items() if v is not None
         }
         assert ("diversity" in each["scores"]) == (each["method"] == "palette-ab")
-        assert min(each["cost"][name] for name in ("train_s", "predict_s_per_picture", "parameters")) > 0
+        assert min(each["cost"][name] for name in ("train_s", "predict_s_per_image", "parameters")) > 0
         assert (compared / each["samples"]).is_file()
 
 
-def test_pictures_are_equal_first_and_seconds_then(compared):
+def test_images_are_equal_first_and_seconds_then(compared):
     found = read_json(compared / "comparison.json")
-    seen = {r["cost"]["pictures_seen"] for r in found["runs"] if r["regime"] == "pictures"}
+    seen = {r["cost"]["images_seen"] for r in found["runs"] if r["regime"] == "images"}
     assert len(seen) == 1
-    seconds = [
-        r["cost"]["train_s"] for r in found["runs"] if (r["regime"], r["method"]) == ("pictures", "gan")
-    ]
+    seconds = [r["cost"]["train_s"] for r in found["runs"] if (r["regime"], r["method"]) == ("images", "gan")]
     assert found["regimes"]["clock"]["budget_s"] == pytest.approx(sum(seconds) / 2, abs=0.02)
     assert found["regimes"]["clock"]["epochs"]["gan"] == [1, 1]  # what sets the budget keeps its epochs
 
 
-def test_gray_and_true_pictures_stand_beside(compared):
+def test_gray_and_true_images_stand_beside(compared):
     baselines = read_json(compared / "comparison.json")["baselines"]
     assert baselines["gray"]["chroma_ratio"] == 0
     assert 0 <= baselines["gray"]["recognition"] <= 1
@@ -98,12 +96,12 @@ def test_status_and_report_know_a_comparison(compared, capsys, monkeypatch, tmp_
     assert said.count("6 of 6 cells have ended") == 2
     assert f"Report: {compared / 'comparison.html'}" in said
     assert {path.name for path in tmp_path.iterdir()} == {
-        "trade_off.png", "samples_pictures.png", "samples_clock.png",
+        "trade_off.png", "samples_images.png", "samples_clock.png",
     }  # fmt: skip
 
 
 def test_a_diverged_reference_sets_no_budget(asked, compared, tmp_path):
-    plan = asked.at_equal_pictures()
+    plan = asked.at_equal_images()
     for folder in runs_of(plan, "gan", compared):
         copy = tmp_path / folder.relative_to(compared)
         copy.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What keeps a picture out, and how the rest is split."""
+"""What keeps an image out, and how the rest is split."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from knowhue.data.checks import (
     refuse_odd_names,
     stratified_split,
 )
-from knowhue.errors import PictureError
+from knowhue.errors import ImageError
 
 labels = st.lists(st.sampled_from(["a", "b", "c", None]), min_size=1, max_size=60)
 
@@ -108,7 +108,7 @@ def test_seeds_differ():
     "name", ["bad\udcff", "a\x1bb", "a\nb", "tab\t", "", " ", "a\u2028b", "\x7f", "a\x85"]
 )
 def test_class_names_that_no_figure_can_hold_are_refused_in_one_line(name):
-    with pytest.raises(PictureError, match="name of a class should be printable text") as raised:
+    with pytest.raises(ImageError, match="name of a class should be printable text") as raised:
         refuse_odd_names(["fine", name])
     assert str(raised.value).isprintable()
 

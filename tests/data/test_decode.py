@@ -1,4 +1,4 @@
-"""Any picture file becomes 8-bit sRGB, or an error that says why not."""
+"""Any image file becomes 8-bit sRGB, or an error that says why not."""
 
 import struct
 import zlib
@@ -8,16 +8,16 @@ import pytest
 from PIL import Image, ImageCms
 
 from knowhue.data.decode import MAX_PIXELS, decode
-from knowhue.errors import PictureError
+from knowhue.errors import ImageError
 
 RED, BLUE = (200, 30, 20), (20, 40, 190)
 
 
 @pytest.fixture
 def read(tmp_path):
-    """Save a picture as a file of some name and read it back as an array."""
+    """Save an image as a file of some name and read it back as an array."""
 
-    def write_and_read(image, name="picture.png", **options):
+    def write_and_read(image, name="image.png", **options):
         image.save(tmp_path / name, **options)
         decoded = decode(tmp_path / name)
         assert decoded.mode == "RGB"
@@ -30,7 +30,7 @@ def flat(colour, size=(4, 3), mode="RGB"):
     return Image.new(mode, size, colour)
 
 
-def test_plain_picture_is_unchanged(read):
+def test_plain_image_is_unchanged(read):
     noise = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     assert np.array_equal(read(Image.fromarray(noise)), noise)
 
@@ -45,19 +45,17 @@ def test_sixteen_bit_gray_keeps_its_range(read):
 @pytest.mark.parametrize("top", [1.0, 65535.0])
 def test_float_gray_keeps_its_range(read, top):
     ramp = np.linspace(0, top, 256, dtype=np.float32).reshape(16, 16)
-    assert np.array_equal(read(Image.fromarray(ramp), "picture.tif")[..., 1].ravel(), np.arange(256))
+    assert np.array_equal(read(Image.fromarray(ramp), "image.tif")[..., 1].ravel(), np.arange(256))
 
 
 def test_cmyk_jpeg(read):
-    out = read(flat((0, 255, 255, 0), mode="CMYK"), "picture.jpg", quality=95)
+    out = read(flat((0, 255, 255, 0), mode="CMYK"), "image.jpg", quality=95)
     assert np.abs(out.astype(int) - (255, 0, 0)).max() < 12
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "YCbCr", "HSV", "LAB", "RGBX"])
 def test_every_mode_gives_rgb(tmp_path, mode):
-    path = tmp_path / (
-        "picture.jpg" if mode == "YCbCr" else "picture.tif"
-    )  # Pillow 12 cuts YCbCr TIFFs short
+    path = tmp_path / ("image.jpg" if mode == "YCbCr" else "image.tif")  # Pillow 12 cuts YCbCr TIFFs short
     try:
         flat(RED).convert(mode).save(path)
     except (OSError, ValueError):
@@ -104,7 +102,7 @@ def test_orientation_is_applied(read, orientation):
 
 def test_first_frame_of_an_animation(read):
     frames = [flat(RED), flat(BLUE)]
-    out = read(frames[0], "picture.gif", save_all=True, append_images=frames[1:])
+    out = read(frames[0], "image.gif", save_all=True, append_images=frames[1:])
     assert np.abs(out.astype(int) - RED).max() < 4
 
 
@@ -133,7 +131,7 @@ def test_another_profile_is_converted(read):
 def test_profile_that_does_not_fit_is_ignored(read, mode):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     plain = flat(RED).convert(mode)
-    assert np.array_equal(read(plain, "picture.tif", icc_profile=profile), read(plain, "plain.tif"))
+    assert np.array_equal(read(plain, "image.tif", icc_profile=profile), read(plain, "plain.tif"))
 
 
 def test_damaged_profile_is_ignored(read):
@@ -158,30 +156,30 @@ def png_header(width, height):
         (b"\x89PNG\r\n\x1a\n", "unreadable: "),
     ],
 )
-def test_what_is_no_picture_is_refused(tmp_path, content, message):
-    path = tmp_path / "picture.jpg"
+def test_what_is_no_image_is_refused(tmp_path, content, message):
+    path = tmp_path / "image.jpg"
     path.write_bytes(content)
-    with pytest.raises(PictureError, match=message):
+    with pytest.raises(ImageError, match=message):
         decode(path)
 
 
 def test_the_limit_is_the_one_that_is_named(tmp_path):
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     path.write_bytes(png_header(1_000, MAX_PIXELS // 1_000))
-    with pytest.raises(PictureError, match=r"^unreadable: "):
+    with pytest.raises(ImageError, match=r"^unreadable: "):
         decode(path)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "tif"])
 def test_truncated_file_is_refused(tmp_path, suffix):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    path = tmp_path / f"picture.{suffix}"
+    path = tmp_path / f"image.{suffix}"
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(PictureError, match="unreadable: "):
+    with pytest.raises(ImageError, match="unreadable: "):
         decode(path)
 
 
 def test_missing_file_is_refused(tmp_path):
-    with pytest.raises(PictureError, match=r"unreadable: .*No such file"):
+    with pytest.raises(ImageError, match=r"unreadable: .*No such file"):
         decode(tmp_path / "nothing.png")

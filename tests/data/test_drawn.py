@@ -12,19 +12,19 @@ from knowhue.data.drawn.scene import compose
 LABELS = range(len(CLASSES))
 
 
-def picture(index: int = 0, label: int = 0, size_px: int = 48, class_colour: float = 1.0, seed: int = 5):
+def image(index: int = 0, label: int = 0, size_px: int = 48, class_colour: float = 1.0, seed: int = 5):
     return draw(index, label, size_px, class_colour, seed)
 
 
 def mean_colours(class_colour: float, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean a*b* (count, 2) and label (count,) of pictures at 24 px, the classes in turn."""
+    """Mean a*b* (count, 2) and label (count,) of images at 24 px, the classes in turn."""
     labels = np.arange(count) % len(CLASSES)
-    pictures = [draw(first + i, int(label), 24, class_colour, seed=11) for i, label in enumerate(labels)]
-    return rgb2lab(np.stack(pictures))[..., 1:].mean(axis=(1, 2)), labels
+    images = [draw(first + i, int(label), 24, class_colour, seed=11) for i, label in enumerate(labels)]
+    return rgb2lab(np.stack(images))[..., 1:].mean(axis=(1, 2)), labels
 
 
 def nearest_centroid_accuracy(class_colour: float) -> float:
-    """Accuracy on 300 pictures of centroids from 300 others."""
+    """Accuracy on 300 images of centroids from 300 others."""
     known, known_labels = mean_colours(class_colour, 0, 300)
     asked, asked_labels = mean_colours(class_colour, 300, 300)
     centroids = np.stack([known[known_labels == label].mean(axis=0) for label in LABELS])
@@ -39,7 +39,7 @@ def test_classes_are_sorted():
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("size_px", [16, 33, 64])
 def test_shape_and_type(label, size_px):
-    drawn = picture(label=label, size_px=size_px)
+    drawn = image(label=label, size_px=size_px)
     assert drawn.shape == (size_px, size_px, 3)
     assert drawn.dtype == np.uint8
 
@@ -47,21 +47,21 @@ def test_shape_and_type(label, size_px):
 @pytest.mark.parametrize("label", LABELS)
 def test_same_arguments_give_same_bytes(label):
     np.random.seed(0)  # noqa: NPY002 - the global state must play no part
-    first = picture(label=label)
+    first = image(label=label)
     np.random.seed(1)  # noqa: NPY002
-    assert picture(label=label).tobytes() == first.tobytes()
+    assert image(label=label).tobytes() == first.tobytes()
 
 
 @pytest.mark.parametrize("other", [{"index": 1}, {"label": 1}, {"seed": 6}])
 def test_another_key_gives_another_scene(other):
-    difference = rgb2lab(picture())[..., 0] - rgb2lab(picture(**other))[..., 0]
+    difference = rgb2lab(image())[..., 0] - rgb2lab(image(**other))[..., 0]
     assert np.abs(difference).mean() > 2
 
 
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("index", range(6))
 def test_lightness_does_not_depend_on_the_dial(index, label):
-    own, free = (rgb2lab(picture(index, label, 64, dial))[..., 0] for dial in (1.0, 0.0))
+    own, free = (rgb2lab(image(index, label, 64, dial))[..., 0] for dial in (1.0, 0.0))
     difference = np.abs(own - free)
     assert difference.max() < 1.0
     assert difference.mean() < 0.3
@@ -117,8 +117,8 @@ def test_colour_says_nothing_of_the_class_at_zero():
     assert nearest_centroid_accuracy(0.0) < 0.35
 
 
-def test_the_dial_is_the_share_of_pictures_in_their_own_palette():
-    drawn = [[picture(i, i % 5, 16, dial, seed=2).tobytes() for i in range(200)] for dial in (0.0, 0.5, 1.0)]
+def test_the_dial_is_the_share_of_images_in_their_own_palette():
+    drawn = [[image(i, i % 5, 16, dial, seed=2).tobytes() for i in range(200)] for dial in (0.0, 0.5, 1.0)]
     own, free = np.mean(
         [[a == b for a, b in zip(drawn[1], drawn[end], strict=True)] for end in (2, 0)], axis=1
     )
@@ -146,5 +146,5 @@ def test_the_dial_is_the_share_of_pictures_in_their_own_palette():
 )
 def test_wrong_arguments_are_named(wrong, message):
     with pytest.raises(ValueError) as error:  # noqa: PT011 - the whole message is compared
-        picture(**wrong)
+        image(**wrong)
     assert str(error.value) == message

@@ -1,4 +1,4 @@
-"""Batches: the same pictures in the same steps for every arm and any number of processes."""
+"""Batches: the same images in the same steps for every arm and any number of processes."""
 
 import numpy as np
 import pytest
@@ -178,14 +178,14 @@ def test_fewer_images_than_processes_is_one_plain_error(sample):
         sample(2, 0, 3, 3, 0.5)
 
 
-def test_no_validation_picture_is_trained_on(make_prepared, batches):
+def test_no_validation_image_is_trained_on(make_prepared, batches):
     prepared = make_prepared(count=48, size_px=16, unlabelled=7)
     trained = {p for epoch in range(3) for batch in orders(batches(epoch=epoch)) for p in batch}
     assert trained == set(prepared.positions("train").tolist())
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_validation_covers_each_picture_exactly_once(make_prepared, world):
+def test_validation_covers_each_image_exactly_once(make_prepared, world):
     prepared = make_prepared(count=40, size_px=16)
     seen = [
         position
@@ -196,7 +196,7 @@ def test_validation_covers_each_picture_exactly_once(make_prepared, world):
     assert sorted(seen) == prepared.positions("validation").tolist()
 
 
-def test_batches_are_the_pictures(make_prepared):
+def test_batches_are_the_images(make_prepared):
     from knowhue.color import lab_to_rgb
 
     prepared = make_prepared()
@@ -215,22 +215,22 @@ def test_label_weights_average_over_the_labelled(labels):
         assert len(set(weight[label >= 0])) == 1
 
 
-def pictures(count=3, size=8):
+def images(count=3, size=8):
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
 def test_mirrored_is_reversed_columns():
     still = np.zeros((3, 2), dtype=np.int64)
-    out = augment(pictures(), Augmentation(np.array([True, False, True]), still))
-    assert np.array_equal(out[0], pictures()[0][:, ::-1])
-    assert np.array_equal(out[1], pictures()[1])
+    out = augment(images(), Augmentation(np.array([True, False, True]), still))
+    assert np.array_equal(out[0], images()[0][:, ::-1])
+    assert np.array_equal(out[1], images()[1])
 
 
 @given(st.integers(-7, 7), st.integers(-7, 7), st.booleans())
-def test_shift_is_a_crop_of_the_reflected_picture(down, right, mirrored):
+def test_shift_is_a_crop_of_the_reflected_image(down, right, mirrored):
     shift = np.array([[down, right]])
-    out = augment(pictures(1), Augmentation(np.array([mirrored]), shift))[0]
-    source = pictures(1)[0]
+    out = augment(images(1), Augmentation(np.array([mirrored]), shift))[0]
+    source = images(1)[0]
     padded = np.pad(source, ((7, 7), (7, 7), (0, 0)), mode="reflect")
     expected = padded[7 + down : 15 + down, 7 + right : 15 + right]
     if mirrored:

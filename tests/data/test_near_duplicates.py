@@ -22,7 +22,7 @@ SIDE, LIMIT = 64, 8
 
 
 def scenes(count: int = 20, first: int = 0) -> list[Image.Image]:
-    """Pictures larger than they are prepared, as photos are."""
+    """Images larger than they are prepared, as photos are."""
     return [Image.fromarray(draw(first + n, n % 5, 160, class_colour=0.8, seed=1)) for n in range(count)]
 
 
@@ -60,44 +60,44 @@ def test_copies_are_found(kind):
     assert len(pairs) >= (19 if kind == "cropped 3 %" else 20)
 
 
-def test_drawn_pictures_are_no_copies_of_each_other():
-    pictures = np.stack([draw(n, n % 5, 64, class_colour=0.8, seed=0) for n in range(1500)])
-    assert len(near_pairs(signatures([pictures]), LIMIT)) == 0
+def test_drawn_images_are_no_copies_of_each_other():
+    images = np.stack([draw(n, n % 5, 64, class_colour=0.8, seed=0) for n in range(1500)])
+    assert len(near_pairs(signatures([images]), LIMIT)) == 0
 
 
-def test_one_layout_in_two_colours_is_two_pictures():
-    pictures = prepared(scenes(4))
-    recoloured = pictures[..., [2, 0, 1]]
-    found = signatures([pictures, recoloured])
+def test_one_layout_in_two_colours_is_two_images():
+    images = prepared(scenes(4))
+    recoloured = images[..., [2, 0, 1]]
+    found = signatures([images, recoloured])
     same_layout = found._replace(upright=np.tile(found.upright[:4], 2))
     assert len(close_pairs(same_layout.upright, same_layout.upright, LIMIT)) >= 4
     assert len(near_pairs(same_layout, LIMIT)) == 0
 
 
-def test_flat_pictures_are_told_apart_by_colour():
+def test_flat_images_are_told_apart_by_colour():
     colours = [(200, 30, 30), (30, 30, 200), (201, 30, 30)]
     flat = np.stack([np.full((SIDE, SIDE, 3), colour, np.uint8) for colour in colours])
     assert near_pairs(signatures([flat]), LIMIT).tolist() == [[0, 2]]
 
 
 def test_mirror_hash_is_the_hash_of_the_mirror_image():
-    pictures = prepared(scenes(8))
-    mirrored = signatures([np.ascontiguousarray(pictures[:, :, ::-1])])
-    assert signatures([pictures]).mirrored.tolist() == mirrored.upright.tolist()
+    images = prepared(scenes(8))
+    mirrored = signatures([np.ascontiguousarray(images[:, :, ::-1])])
+    assert signatures([images]).mirrored.tolist() == mirrored.upright.tolist()
 
 
 @pytest.mark.parametrize("side", [16, 33, 96])
 def test_blocks_do_not_matter(side):
-    pictures = np.stack([draw(n, n % 5, side, class_colour=0.8, seed=0) for n in range(5)])
-    whole, parts = signatures([pictures]), signatures([pictures[:2], pictures[2:]])
+    images = np.stack([draw(n, n % 5, side, class_colour=0.8, seed=0) for n in range(5)])
+    whole, parts = signatures([images]), signatures([images[:2], images[2:]])
     assert all(np.array_equal(one, other) for one, other in zip(whole, parts, strict=True))
     assert whole.thumbs.shape == (5, 8, 8, 3)
 
 
 def test_thumbnail_is_the_mean_of_its_pixels():
-    picture = draw(0, 0, 64, class_colour=0.8, seed=0)
-    means = picture.reshape(8, 8, 8, 8, 3).mean((1, 3))
-    assert np.abs(signatures([picture[None]]).thumbs[0] - means).max() <= 0.51
+    image = draw(0, 0, 64, class_colour=0.8, seed=0)
+    means = image.reshape(8, 8, 8, 8, 3).mean((1, 3))
+    assert np.abs(signatures([image[None]]).thumbs[0] - means).max() <= 0.51
 
 
 @given(st.integers(0, 16), st.integers(0, 1000))
@@ -120,7 +120,7 @@ def test_memory_is_bounded_and_blocks_of_the_search_do_not_matter(monkeypatch):
 
 
 def alike(count: int) -> Signatures:
-    """The signatures of one picture, `count` times."""
+    """The signatures of one image, `count` times."""
     return Signatures(*(np.repeat(each, count, axis=0) for each in signatures([prepared(scenes(1))])))
 
 
@@ -128,7 +128,7 @@ def test_first_of_like_images_is_the_original():
     assert find_near_duplicates(alike(3), LIMIT) == {1: 0, 2: 0}
 
 
-def test_only_pictures_that_stay_make_others_go(monkeypatch):
+def test_only_images_that_stay_make_others_go(monkeypatch):
     chain = np.array([[0, 1], [1, 2]])  # 2 is like 1, which goes, but not like 0
     monkeypatch.setattr(module, "near_pairs", lambda *_: chain)
     assert find_near_duplicates(alike(3), LIMIT) == {1: 0}

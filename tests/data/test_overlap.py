@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from knowhue.config import Pictures
+from knowhue.config import Images
 from knowhue.data.drawn import draw
 from knowhue.data.overlap import count_seen
 from knowhue.data.prepare import prepare
@@ -24,13 +24,13 @@ def folder(tmp_path_factory):
 
 def rules(path="", **changes):
     usual = {"source": "folder", "path": str(path), "size_px": 32, "min_per_class": 1, "test_share": 0.3}
-    return Pictures.model_validate(usual | {"duplicate_distance_bits": 0} | changes)
+    return Images.model_validate(usual | {"duplicate_distance_bits": 0} | changes)
 
 
 def both(mine, tuned, home):
-    prepare(mine, home / "report" / "pictures")
-    prepare(tuned, home / "tuning" / "pictures")
-    return home / "report" / "pictures", home / "tuning" / "pictures"
+    prepare(mine, home / "report" / "images")
+    prepare(tuned, home / "tuning" / "images")
+    return home / "report" / "images", home / "tuning" / "images"
 
 
 def paths(folder, *splits):

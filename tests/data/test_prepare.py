@@ -1,4 +1,4 @@
-"""Pictures are read, checked, split and resized once; what is left out is named."""
+"""Images are read, checked, split and resized once; what is left out is named."""
 
 import csv
 import json
@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from knowhue.config import Pictures
+from knowhue.config import Images
 from knowhue.data import prepare as module
 from knowhue.data.checks import checksum
 from knowhue.data.drawn import draw
 from knowhue.data.prepare import COLUMNS, load_prepared, prepare
-from knowhue.errors import ConfigError, PictureError, RunError
+from knowhue.errors import ConfigError, ImageError, RunError
 from knowhue.storage import file_digest, read_json, write_json
 
 
 def rules(path=None, **changes):
-    return Pictures(**{"path": path and str(path), "size_px": 16, "min_per_class": 1} | changes)
+    return Images(**{"path": path and str(path), "size_px": 16, "min_per_class": 1} | changes)
 
 
 def manifest(folder):
@@ -109,7 +109,7 @@ def test_what_is_left_out_never_moves_the_split(photos, tmp_path, spoil, test_sh
 def test_image_that_is_damaged_later_moves_at_most_one_other(photos, tmp_path):
     before = splits_of(prepare(rules(photos), tmp_path / "a"))
     gone = next(iter(before))
-    (photos / gone).write_bytes(b"no picture")
+    (photos / gone).write_bytes(b"no image")
     after = splits_of(prepare(rules(photos), tmp_path / "b"))
     assert after.keys() == before.keys() - {gone}
     assert sum(before[path] != split for path, split in after.items()) <= 1
@@ -128,7 +128,7 @@ def test_text_named_jpg_is_named_in_the_manifest(photos, tmp_path):
     ]
 
 
-def test_near_gray_picture_is_left_out_and_named(photos, tmp_path):
+def test_near_gray_image_is_left_out_and_named(photos, tmp_path):
     Image.new("RGB", (20, 20), (90, 91, 90)).save(photos / "dog" / "gray.png")
     prepare(rules(photos), tmp_path / "out")
     reason = manifest(tmp_path / "out")["dog/gray.png"]["reason"]
@@ -162,7 +162,7 @@ def test_near_duplicate_across_parts_leaves_the_training_copy_out(make_folder, t
     assert len(only_equal.rgb) == len(prepared.rgb) + 1 == 10
 
 
-def test_unlabelled_pictures_train_only(make_folder, tmp_path):
+def test_unlabelled_images_train_only(make_folder, tmp_path):
     root = make_folder({"cat": 5, "dog": 5, "unlabelled": 4})
     prepared = prepare(rules(root), tmp_path / "out")
     assert prepared.classes == ("cat", "dog")
@@ -170,13 +170,13 @@ def test_unlabelled_pictures_train_only(make_folder, tmp_path):
     assert read_json(tmp_path / "out" / "prepared.json")["counts"]["train"]["unlabelled"] == 4
 
 
-def test_labelled_copy_of_an_unlabelled_picture_stays(make_folder, tmp_path):
+def test_labelled_copy_of_an_unlabelled_image_stays(make_folder, tmp_path):
     root = make_folder({"train/cat": 3, "val/cat": 1, "train/dog": 3, "val/dog": 1, "unlabelled": 2})
     shutil.copy(root / "train/cat/00.png", root / "unlabelled/copy.png")
     assert "train/cat/00.png" in prepare(rules(root), tmp_path / "out").paths
 
 
-def test_second_call_reads_no_picture(photos, tmp_path, monkeypatch):
+def test_second_call_reads_no_image(photos, tmp_path, monkeypatch):
     first = prepare(rules(photos), tmp_path / "out")
     monkeypatch.setattr(module, "_read_all", None)
     second = prepare(rules(photos), tmp_path / "out")
@@ -214,13 +214,13 @@ def test_what_is_left_out_and_skipped_is_said_in_one_line_each_time(photos, tmp_
     (photos / "cat" / "notes.txt").touch()
     for _ in range(2):
         events = []
-        prepare(rules(photos), tmp_path / "pictures", events.append)
+        prepare(rules(photos), tmp_path / "images", events.append)
         (note,) = [event["text"] for event in events if event["stage"] == "note"]
         assert note == (
             "4 of 19 images left out (4 near-gray); 20 other files skipped (19 hidden, 1 no image by its name (.txt)); "
-            "see pictures/manifest.csv"
+            "see images/manifest.csv"
         )
-    assert manifest(tmp_path / "pictures")["cat/notes.txt"]["status"] == "skipped"
+    assert manifest(tmp_path / "images")["cat/notes.txt"]["status"] == "skipped"
 
 
 def test_a_file_that_is_no_image_changes_nothing(photos, tmp_path, monkeypatch):
@@ -277,7 +277,7 @@ def test_reporting_split_is_validation_without_a_test_split_and_while_tuning(pho
 @pytest.mark.parametrize("name", ["bad\udcff", "esc\x1b"])
 def test_class_name_that_no_figure_can_hold_is_refused_before_anything_is_read(photos, tmp_path, name):
     (photos / "dog").rename(photos / name)
-    with pytest.raises(PictureError, match="printable text"):
+    with pytest.raises(ImageError, match="printable text"):
         prepare(rules(photos), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -319,11 +319,11 @@ DAMAGES = {
     "the manifest is cut": halve("manifest.csv"),
     "the manifest is empty": lambda folder: (folder / "manifest.csv").write_text(""),
     "the manifest is gone": lambda folder: (folder / "manifest.csv").unlink(),
-    "the array is cut": halve("pictures.npy"),
-    "the array is empty": lambda folder: (folder / "pictures.npy").write_bytes(b""),
-    "the array is gone": lambda folder: (folder / "pictures.npy").unlink(),
-    "a bit of the array is flipped": flip("pictures.npy", -500),
-    "a bit of the array's header is flipped": flip("pictures.npy", 30),
+    "the array is cut": halve("images.npy"),
+    "the array is empty": lambda folder: (folder / "images.npy").write_bytes(b""),
+    "the array is gone": lambda folder: (folder / "images.npy").unlink(),
+    "a bit of the array is flipped": flip("images.npy", -500),
+    "a bit of the array's header is flipped": flip("images.npy", 30),
     "the summary is empty": lambda folder: (folder / "prepared.json").write_text(""),
     "the summary is {}": lambda folder: (folder / "prepared.json").write_text("{}"),
     "the summary is a list": lambda folder: (folder / "prepared.json").write_text("[]"),
@@ -337,7 +337,7 @@ def test_damage_is_one_line_that_names_the_file_and_preparing_heals_it(photos, t
     pixels = first.rgb.copy()
     damage(tmp_path / "out")
     with pytest.raises(
-        RunError, match=r"(manifest\.csv|pictures\.npy|prepared\.json)`.*Delete|prepared\.json"
+        RunError, match=r"(manifest\.csv|images\.npy|prepared\.json)`.*Delete|prepared\.json"
     ) as raised:
         load_prepared(tmp_path / "out")
     assert "\n" not in str(raised.value)
@@ -360,7 +360,7 @@ def test_other_images_are_never_written_under_runs_even_if_the_summary_is_lost(p
     first = prepare(rules(photos), tmp_path / "out")
     run = tmp_path / "multi" / "seed-0-x"
     run.mkdir(parents=True)
-    (run / "environment.json").write_text(json.dumps({"pictures": first.fingerprint}))
+    (run / "environment.json").write_text(json.dumps({"images": first.fingerprint}))
     (tmp_path / "out" / "prepared.json").unlink()
     prepare(rules(photos), tmp_path / "out")  # the same images heal
     (tmp_path / "out" / "prepared.json").unlink()
@@ -402,16 +402,16 @@ def test_two_at_once_are_not_mixed(photos, tmp_path, monkeypatch):
     assert len(refused) == 1
     assert load_prepared(tmp_path / "out").rgb.shape == (15, 16, 16, 3)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "pictures.npy",
+        "images.npy",
         "manifest.csv",
         "prepared.json",
     }
 
 
-@pytest.mark.parametrize("change", ["picture", "size", "share", "new"])
+@pytest.mark.parametrize("change", ["image", "size", "share", "new"])
 def test_what_changed_is_read_again(photos, tmp_path, change):
     first = prepare(rules(photos), tmp_path / "out")
-    if change == "picture":
+    if change == "image":
         Image.effect_noise((30, 30), 90).convert("RGB").save(photos / "cat" / "00.png")
     elif change == "new":
         Image.new("RGB", (30, 30), (200, 10, 10)).save(photos / "dog" / "new.png")
@@ -453,7 +453,7 @@ def test_interrupted_preparation_is_never_taken_for_the_old_one(photos, tmp_path
 def test_too_little_says_how_to_mend_it(make_folder, tmp_path, layout, changes, message):
     root = make_folder(layout)
     root.mkdir(exist_ok=True)
-    with pytest.raises(PictureError, match=message):
+    with pytest.raises(ImageError, match=message):
         prepare(rules(root, **changes), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -462,9 +462,7 @@ def test_too_little_after_the_checks_says_what_was_left_out(make_folder, tmp_pat
     root = make_folder({"cat": 4, "dog": 4})
     for path in (root / "dog").iterdir():
         Image.new("RGB", (8, 8), "gray").save(path)
-    with pytest.raises(
-        PictureError, match=r"Found dog 0 \(of 4 found: 4 left out\)\. Left out: 4 near-gray\."
-    ):
+    with pytest.raises(ImageError, match=r"Found dog 0 \(of 4 found: 4 left out\)\. Left out: 4 near-gray\."):
         prepare(rules(root), tmp_path / "out")
 
 
@@ -472,16 +470,16 @@ def test_all_gray_folder_is_told_what_helps(make_folder, tmp_path):
     root = make_folder({"cat": 4, "dog": 4})
     for path in root.rglob("*.png"):
         Image.new("RGB", (8, 8), "gray").save(path)
-    with pytest.raises(PictureError, match=r"should be in colour: .* Found 8 images, all of them near-gray"):
+    with pytest.raises(ImageError, match=r"should be in colour: .* Found 8 images, all of them near-gray"):
         prepare(rules(root), tmp_path / "out")
 
 
 @pytest.mark.parametrize(
     ("path", "error", "message"),
     [
-        (None, ConfigError, r"`pictures\.path` should name a folder.*--preset demo"),
-        ("/nowhere/at/all", PictureError, "Found nothing there"),
-        (__file__, PictureError, "Found a file there"),
+        (None, ConfigError, r"`images\.path` should name a folder.*--preset demo"),
+        ("/nowhere/at/all", ImageError, "Found nothing there"),
+        (__file__, ImageError, "Found a file there"),
     ],
 )
 def test_root_that_is_no_folder(tmp_path, path, error, message):
@@ -500,7 +498,7 @@ def test_nothing_prepared(tmp_path):
         load_prepared(tmp_path)
 
 
-def test_progress_counts_every_picture(photos, tmp_path):
+def test_progress_counts_every_image(photos, tmp_path):
     events = []
     prepare(rules(photos), tmp_path / "out", events.append)
     assert events == [{"stage": "prepare", "done": n, "total": 15} for n in range(1, 16)]

@@ -1,4 +1,4 @@
-"""Where pictures come from: each source's labels, parts, order, and what it says when something is missing."""
+"""Where images come from: each source's labels, parts, order, and what it says when something is missing."""
 
 import sys
 from types import SimpleNamespace
@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from knowhue.config import Pictures
+from knowhue.config import Images
 from knowhue.data.prepare import prepare
 from knowhue.data.sources import SOURCES, list_items, require_apart
-from knowhue.errors import ConfigError, PictureError
+from knowhue.errors import ConfigError, ImageError
 from knowhue.image_files import SUFFIXES
 from knowhue.inference.folders.listing import list_folder
 from knowhue.plan import make_plan
@@ -19,7 +19,7 @@ from knowhue.study import run_study
 
 def listed(**settings):
     return [
-        (item.name, item.split, item.label) for item in list_items(Pictures(**settings)) if not item.skipped
+        (item.name, item.split, item.label) for item in list_items(Images(**settings)) if not item.skipped
     ]
 
 
@@ -61,7 +61,7 @@ def test_three_splits(make_folder, test):
 )
 def test_folders_of_splits_that_cannot_be_meant(make_folder, parts):
     root = make_folder({f"{part}/{name}": 1 for part in parts for name in "ab"})
-    with pytest.raises(PictureError, match=f"Found the folders {', '.join(sorted(parts))}"):
+    with pytest.raises(ImageError, match=f"Found the folders {', '.join(sorted(parts))}"):
         listed(path=str(root))
 
 
@@ -74,7 +74,7 @@ def test_empty_class_folder_is_an_error_that_names_it(make_folder, home, junk):
     for name, content in junk.items():
         (empty / name).write_bytes(content)
     with pytest.raises(
-        PictureError, match=f"{home}empty` should hold the images of a class. Found none"
+        ImageError, match=f"{home}empty` should hold the images of a class. Found none"
     ) as raised:
         listed(path=str(root))
     assert ("1 hidden, 1 no image by its name (.cr2)" in str(raised.value)) == bool(junk)
@@ -83,7 +83,7 @@ def test_empty_class_folder_is_an_error_that_names_it(make_folder, home, junk):
 def test_class_that_is_a_link_to_nowhere_is_an_error(make_folder):
     root = make_folder({"a": 1, "b": 1})
     (root / "c").symlink_to(root / "gone")
-    with pytest.raises(PictureError, match=r"/c` should hold the images of a class\. Found none"):
+    with pytest.raises(ImageError, match=r"/c` should hold the images of a class\. Found none"):
         listed(path=str(root))
 
 
@@ -98,7 +98,7 @@ def test_class_that_is_a_link_to_another_class_is_an_error(make_folder):
     root = make_folder({"a": 1, "b": 1})
     (root / "c").symlink_to(root / "a")
     with pytest.raises(
-        PictureError, match=r"/c` should hold .* Found none, but 1 a link to a folder that is here"
+        ImageError, match=r"/c` should hold .* Found none, but 1 a link to a folder that is here"
     ):
         listed(path=str(root))
 
@@ -117,7 +117,7 @@ def test_files_outside_the_classes_are_named(make_folder):
     root = make_folder(
         {"train/a": 1, "train/b": 1, "train": 1, "extra/c": 1, "val/a": 1, "val/b": 1, "val/unlabelled": 1}
     )
-    skipped = {item.name: item.skipped for item in list_items(Pictures(path=str(root))) if item.skipped}
+    skipped = {item.name: item.skipped for item in list_items(Images(path=str(root))) if item.skipped}
     assert skipped == {
         "train/00.png": "in no folder of a class",
         "extra/c/00.png": "outside train, val",
@@ -136,9 +136,9 @@ def test_flat_classes_with_folders_inside(make_folder):
 
 def test_stamp_changes_with_the_file(make_folder):
     root = make_folder({"a": 1})
-    before = list_items(Pictures(path=str(root)))[0].stamp
+    before = list_items(Images(path=str(root)))[0].stamp
     Image.new("RGB", (50, 50)).save(root / "a" / "00.png")
-    assert list_items(Pictures(path=str(root)))[0].stamp != before
+    assert list_items(Images(path=str(root)))[0].stamp != before
 
 
 IDS = {"jellyfish": "n1", "penguin": "n2"}
@@ -165,13 +165,13 @@ def test_imagenet_with_the_flat_validation_folder_of_the_download(make_folder):
 def test_imagenet_class_that_is_not_there_is_named(make_folder):
     root = make_folder({"train/n1": 1})
     with pytest.raises(
-        PictureError, match=r"train/n2` should hold the images of penguin\. Found none\. Unpack"
+        ImageError, match=r"train/n2` should hold the images of penguin\. Found none\. Unpack"
     ):
         listed(source="imagenet", path=str(root), wordnet_ids=IDS)
 
 
 def test_imagenet_without_ids(make_folder):
-    with pytest.raises(ConfigError, match=r"`pictures\.wordnet_ids` should map.*--preset poster-imagenet"):
+    with pytest.raises(ConfigError, match=r"`images\.wordnet_ids` should map.*--preset poster-imagenet"):
         listed(source="imagenet", path=str(make_folder({"train/n1": 1})))
 
 
@@ -206,7 +206,7 @@ def test_huggingface_dataset_with_a_test_split(hub, tmp_path):
     hub(test=FakeSplit([1, 0]), train=FakeSplit([0, 1, 0, 1, 1]))
     settings = {"source": "huggingface", "path": "some/set"}
     assert [split for _, split, _ in listed(**settings)] == ["train"] * 5 + ["test"] * 2
-    prepared = prepare(Pictures(size_px=16, min_per_class=1, **settings), tmp_path / "out")
+    prepared = prepare(Images(size_px=16, min_per_class=1, **settings), tmp_path / "out")
     assert np.unique(prepared.split, return_counts=True)[1].tolist() == [2, 3, 2]
     assert prepared.reporting_split == "test"
 
@@ -218,7 +218,7 @@ def test_huggingface_dataset(hub, tmp_path):
         ("train", "a"), ("train", "b"), ("train", None), ("train", None), ("train", "b"),
         ("validation", "b"), ("validation", "a"),
     ]  # fmt: skip
-    prepared = prepare(Pictures(size_px=16, min_per_class=1, **settings), tmp_path / "out")
+    prepared = prepare(Images(size_px=16, min_per_class=1, **settings), tmp_path / "out")
     assert prepared.label.tolist() == [0, 1, -1, -1, 1, 1, 0]
 
 
@@ -227,7 +227,7 @@ def test_huggingface_names_of_classes_that_are_text(hub):
     assert [label for _, _, label in listed(source="huggingface", path="x")] == ["cat", "dog", None]
 
 
-def test_huggingface_damaged_picture_is_left_out(hub, tmp_path):
+def test_huggingface_damaged_image_is_left_out(hub, tmp_path):
     class Damaged(FakeSplit):
         def __getitem__(self, key):
             if key == 2:
@@ -235,9 +235,7 @@ def test_huggingface_damaged_picture_is_left_out(hub, tmp_path):
             return super().__getitem__(key)
 
     hub(train=Damaged([0, 0, 0, 1, 1, 1]), validation=FakeSplit([0, 1]))
-    prepared = prepare(
-        Pictures(source="huggingface", path="x", size_px=16, min_per_class=1), tmp_path / "out"
-    )
+    prepared = prepare(Images(source="huggingface", path="x", size_px=16, min_per_class=1), tmp_path / "out")
     assert len(prepared.rgb) == 7
 
 
@@ -258,12 +256,12 @@ def test_huggingface_dataset_out_of_reach(monkeypatch):
         raise ConnectionError("offline")
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=refuse))
-    with pytest.raises(PictureError, match=r"`some/set` should be a Hugging Face dataset.*offline"):
+    with pytest.raises(ImageError, match=r"`some/set` should be a Hugging Face dataset.*offline"):
         listed(source="huggingface", path="some/set")
 
 
 def test_drawn_classes_take_turns_and_drawing_is_repeatable(tmp_path):
-    settings = Pictures(source="drawn", drawn_count=15, size_px=16, min_per_class=1)
+    settings = Images(source="drawn", drawn_count=15, size_px=16, min_per_class=1)
     items = list_items(settings)
     assert [item.label for item in items[:5]] == [item.label for item in items[5:10]]
     assert len({item.label for item in items}) == 5
@@ -301,32 +299,32 @@ def test_no_study_goes_among_its_images(make_folder, tmp_path, out):
     photos = make_folder({"cat": 3, "dog": 3})
     (tmp_path / "link").symlink_to(photos)
     before = sorted(tmp_path.rglob("*"))
-    pictures = Pictures(path=str(photos), size_px=16, min_per_class=1)
+    images = Images(path=str(photos), size_px=16, min_per_class=1)
     with pytest.raises(ConfigError, match=r"among the images of .*photos.*elsewhere with --out$") as error:
-        prepare(pictures, tmp_path / out / "pictures")
+        prepare(images, tmp_path / out / "images")
     assert "\n" not in str(error.value)
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("name", ["pictures", "heads", "colour", "heads/colour"])
+@pytest.mark.parametrize("name", ["images", "heads", "colour", "heads/colour"])
 def test_images_do_not_lie_in_a_studys_own_folders(make_folder, tmp_path, name):
     photos = make_folder({"cat": 3, "dog": 3}, root=name)
     with pytest.raises(ConfigError, match="among the images"):
-        require_apart(Pictures(path=str(photos)), tmp_path)
+        require_apart(Images(path=str(photos)), tmp_path)
 
 
 @pytest.mark.parametrize("out", [".", "photos-2", "runs/photos"])
 def test_a_study_beside_or_around_its_images_is_fine(make_folder, tmp_path, out):
     photos = make_folder({"cat": 3, "dog": 3})
-    require_apart(Pictures(path=str(photos)), tmp_path / out)
-    require_apart(Pictures(source="huggingface", path="pictures"), tmp_path)
-    require_apart(Pictures(source="drawn"), tmp_path)
+    require_apart(Images(path=str(photos)), tmp_path / out)
+    require_apart(Images(source="huggingface", path="images"), tmp_path)
+    require_apart(Images(source="drawn"), tmp_path)
 
 
 def test_a_study_is_refused_before_work(make_folder, tiny, monkeypatch):
     photos = make_folder({"cat": 3, "dog": 3})
     monkeypatch.setattr("knowhue.training.train.build_model", None)
-    config = tiny(pictures__source="folder", pictures__path=str(photos))
+    config = tiny(images__source="folder", images__path=str(photos))
     with pytest.raises(ConfigError, match="among the images"):
         run_study(make_plan(config, ["class"]), photos)
     assert sorted(path.name for path in photos.iterdir()) == ["cat", "dog"]

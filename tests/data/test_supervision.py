@@ -1,4 +1,4 @@
-"""Targets: hidden and shuffled labels and exchanged colours touch training pictures alone."""
+"""Targets: hidden and shuffled labels and exchanged colours touch training images alone."""
 
 from itertools import pairwise
 
@@ -33,7 +33,7 @@ def test_without_a_placebo_everything_is_the_truth(prepared):
     assert np.array_equal(targets.colour_of, np.arange(64))
 
 
-def test_shuffled_labels_keep_their_counts_and_lose_their_pictures(prepared):
+def test_shuffled_labels_keep_their_counts_and_lose_their_images(prepared):
     targets = find_targets(prepared, Supervision(placebo="labels"), seed=0)
     train = prepared.positions("train")
     assert np.array_equal(np.sort(targets.label[train]), np.sort(prepared.label[train]))
@@ -42,7 +42,7 @@ def test_shuffled_labels_keep_their_counts_and_lose_their_pictures(prepared):
     assert np.array_equal(targets.colour_of, np.arange(64))
 
 
-def test_no_picture_keeps_its_own_colours(prepared):
+def test_no_image_keeps_its_own_colours(prepared):
     targets = find_targets(prepared, Supervision(placebo="colours"), seed=0)
     train = prepared.positions("train")
     assert not (targets.colour_of[train] == train).any()

@@ -37,7 +37,7 @@ def test_the_colouring_of_the_readme_runs(monkeypatch, tmp_path, capsys):
     exec(compile(blocks()[1], "README.md", "exec"), {})
     with Image.open("colour.png") as made:
         assert made.size == (20, 12)
-    assert "unlike the pictures" in capsys.readouterr().out
+    assert "unlike the images" in capsys.readouterr().out
 
 
 def test_every_command_is_in_the_readme():

@@ -26,7 +26,7 @@ def config(tiny):
         tasks__names=("colour", "class"),
         colour__width=16,  # with fewer, GroupNorm takes single channels and the bias before it is noise to Adam
         encoder__weights="package",
-        pictures__drawn_count=20,
+        images__drawn_count=20,
         training__heads__epochs=1,
         training__finetune__epochs=1,
     )
@@ -61,8 +61,8 @@ def assert_same_model(one: Path, two: Path):
     scores, others = (read_json(folder / "scores.json") for folder in (one, two))
     assert others["metrics"] == pytest.approx(scores["metrics"], rel=1e-3, abs=1e-3)
     distance, other = (each["distribution"]["fd_lite0"] for each in (scores, others))
-    assert (other["pictures"], other["value"]) == (
-        distance["pictures"],
+    assert (other["images"], other["value"]) == (
+        distance["images"],
         pytest.approx(distance["value"], rel=1e-3),
     )
 

@@ -6,7 +6,7 @@ from knowhue.presets import edit
 from knowhue.runs import has_ended, read_log
 from knowhue.training.train import run_arm
 
-TIMES = ("seconds", "train_seconds", "pictures_per_second")
+TIMES = ("seconds", "train_seconds", "images_per_second")
 
 
 class Interrupted(Exception):
@@ -37,7 +37,7 @@ def timeless(entry):
 
 
 UNSCORED = {"evaluation__networks": (), "evaluation__perceptual": ()}
-STEPS_AN_EPOCH = 3  # 12 training pictures in batches of 4
+STEPS_AN_EPOCH = 3  # 12 training images in batches of 4
 
 
 @pytest.mark.parametrize("arm", ["colour", "multi"])

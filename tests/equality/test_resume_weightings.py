@@ -21,7 +21,7 @@ class Interrupted(Exception):
 
 
 def without_times(folder):
-    times = ("seconds", "train_seconds", "pictures_per_second", "diagnostics")
+    times = ("seconds", "train_seconds", "images_per_second", "diagnostics")
     return [{key: value for key, value in entry.items() if key not in times} for entry in read_log(folder)]
 
 
@@ -71,9 +71,9 @@ main()
 """
 
 
-def test_processes_that_see_other_pictures_keep_equal_factors(tiny, tmp_path):
+def test_processes_that_see_other_images_keep_equal_factors(tiny, tmp_path):
     """Those of one process; each alone has other losses and other gradients."""
-    config = tiny(tasks__weighting="gradnorm", tasks__weighting_rate=0.05, colour__width=16)
+    config = tiny(tasks__weighting="gradnorm", tasks__weighting_learning_rate=0.05, colour__width=16)
     config = edit(config, {"training": {"heads": {"epochs": 1}, "finetune": {"epochs": 1}}})
     settings, script = tmp_path / "settings.yaml", tmp_path / "spying.py"
     settings.write_text(yaml.safe_dump(config.model_dump(mode="json")))

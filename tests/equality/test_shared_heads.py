@@ -1,4 +1,4 @@
-"""The A/A gate: with the base frozen, heads trained side by side are the heads trained alone, bit for bit."""
+"""The A/A gate: with the encoder frozen, heads trained side by side are the heads trained alone, bit for bit."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ def train_both_ways(config, work):
     run_phase(work, config, work.root / "joint", session, "heads")
     joint = {
         f"{name}.{key}": value
-        for name, module in session.modules(with_base=False).items()
+        for name, module in session.modules(with_encoder=False).items()
         for key, value in module.state_dict().items()
     }
     folders = [run_head(work, config, task) for task in ("colour", "class")]
@@ -48,7 +48,7 @@ def test_joint_heads_are_the_separate_heads_with_few_labels_or_images(tiny, make
 def test_heads_did_learn(tiny, make_work):
     config = tiny()
     joint, _ = train_both_ways(config, make_work(config))
-    untrained = _session(make_work(config), config).modules(with_base=False)
+    untrained = _session(make_work(config), config).modules(with_encoder=False)
     assert not torch.equal(joint["class.linear.weight"], untrained["class"].linear.weight)
     assert joint["colour.out.weight"].abs().sum() > 0
 

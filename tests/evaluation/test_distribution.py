@@ -9,10 +9,10 @@ import torch
 from knowhue.config import Evaluation
 from knowhue.evaluation import distribution
 from knowhue.evaluation.distribution import DISTANCES, frechet, kernel_distance, measure
-from knowhue.evaluation.networks import NETWORKS, Absent, Network, open_networks, resize
+from knowhue.evaluation.networks import NETWORKS, Network, Unavailable, open_networks, resize
 
 CPU = torch.device("cpu")
-ABSENT = Absent("not computed: no weights")
+ABSENT = Unavailable("not computed: no weights")
 PROVENANCE = {"network": "n", "weights": "w", "resize": "r", "tool": "t"}
 
 
@@ -66,12 +66,12 @@ def test_every_distance_has_its_provenance_or_a_reason():
     assert list(found) == list(DISTANCES)
     assert found["fd_lite0"]["value"] > 0
     assert PROVENANCE.items() <= found["fd_lite0"].items()
-    assert (found["fd_lite0"]["pictures"], found["fd_lite0"]["reference_pictures"]) == (30, 20)
-    assert "20 pictures are fewer than 2048" in found["kd_lite0"]["warning"]
+    assert (found["fd_lite0"]["images"], found["fd_lite0"]["reference_images"]) == (30, 20)
+    assert "20 images are fewer than 2048" in found["kd_lite0"]["warning"]
     assert {k: found["fid"][k] for k in ("value", "reason")} == {"value": None, "reason": ABSENT.reason}
 
 
-def test_enough_pictures_are_not_warned_of():
+def test_enough_images_are_not_warned_of():
     had = networks(lite0=Network(lambda rgb: rgb, PROVENANCE))
     found = measure({"lite0": normal(2048, 2)}, {"lite0": normal(2048, 2, seed=1)}, had)
     assert "warning" not in found["fd_lite0"]
@@ -99,7 +99,7 @@ def test_weights_that_cannot_be_had_are_a_reason_not_an_error(tmp_path, content)
     network = open_networks(Evaluation(networks=("inception",), inception_weights=str(file)), CPU)[
         "inception"
     ]
-    assert isinstance(network, Absent)
+    assert isinstance(network, Unavailable)
     assert network.reason.startswith("not computed: the weights of inception could not be had (")
 
 
@@ -158,16 +158,16 @@ def inception_file(tmp_path_factory):
 def test_fid_of_local_weights_is_torchmetrics(inception_file):
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    pictures = torch.randint(
+    images = torch.randint(
         256, (2, 3, 3, 299, 299), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
     reference = FrechetInceptionDistance(2048, feature_extractor_weights_path=str(inception_file))
-    reference.update(pictures[0], real=True)
-    reference.update(pictures[1] // 2, real=False)
+    reference.update(images[0], real=True)
+    reference.update(images[1] // 2, real=False)
     settings = Evaluation(networks=("inception",), inception_weights=str(inception_file))
     network = open_networks(settings, CPU)["inception"]
     assert isinstance(network, Network)
     assert network.provenance["file"] == str(inception_file)
-    first, second = (network.features(x / 255).numpy() for x in (pictures[0], pictures[1] // 2))
+    first, second = (network.features(x / 255).numpy() for x in (images[0], images[1] // 2))
     assert frechet(first, second) > 1e-3
     assert frechet(first, second) == pytest.approx(reference.compute().item(), rel=1e-6)

@@ -1,4 +1,4 @@
-"""One evaluator for models and baselines: every picture once, in order."""
+"""One evaluator for models and baselines: every image once, in order."""
 
 import numpy as np
 import pytest
@@ -70,6 +70,6 @@ def test_no_gradient_is_kept(prepared):
 def test_per_class_scores_average_to_the_balanced_one(prepared):
     scored = evaluate(predict_class((0.0, 1.0)), batches(prepared))
     table = per_class(scored.rows, ["a", "b", "never seen"])
-    assert table["never seen"] == {"pictures": 0}
+    assert table["never seen"] == {"images": 0}
     assert [table[name]["accuracy"] for name in "ab"] == [0, 1]
-    assert sum(row["pictures"] for row in table.values()) == len(scored.rows)
+    assert sum(row["images"] for row in table.values()) == len(scored.rows)

@@ -1,4 +1,4 @@
-"""Every metric against plain numpy, however the pictures are split into batches."""
+"""Every metric against plain numpy, however the images are split into batches."""
 
 import math
 
@@ -12,8 +12,8 @@ from knowhue.evaluation.metrics import (
     METRICS,
     ab_l1,
     confusion,
+    image_columns,
     mean_chroma,
-    picture_columns,
     score_rows,
     to_rows,
 )
@@ -90,7 +90,7 @@ def reference(case):
 
 
 def rows_of(case):
-    columns = picture_columns(*case, full=True)
+    columns = image_columns(*case, full=True)
     return to_rows(columns | {"adversarial": torch.full((len(columns["index"]),), 0.25)})
 
 
@@ -112,7 +112,7 @@ def test_order_does_not_matter(case):
     assert score_rows(shuffled) == pytest.approx(score_rows(rows_of(case)), rel=1e-6)
 
 
-def test_unlabelled_pictures_count_for_colour_only(case):
+def test_unlabelled_images_count_for_colour_only(case):
     rows = rows_of(case)
     blank = [row for row in rows if row["label"] == -1]
     assert [(row["correct"], row["cross_entropy"]) for row in blank] == [(None, None)] * 2
@@ -137,7 +137,7 @@ def test_confusion_counts_the_labelled(case):
 def test_a_head_that_is_not_there_is_not_scored(case, head):
     batch, (chroma, logits, *_) = case
     prediction = Prediction(chroma, None) if head == "colour" else Prediction(None, logits)
-    scores = score_rows(to_rows(picture_columns(batch, prediction)))
+    scores = score_rows(to_rows(image_columns(batch, prediction)))
     assert {METRICS[name].task for name in scores} == {head}
 
 
@@ -159,7 +159,7 @@ def test_half_precision_predictions_are_scored_in_full(case):
     assert torch.equal(ab_l1(half, batch.chroma), ab_l1(half.float(), batch.chroma))
 
 
-def test_no_labelled_picture_gives_no_number(case):
+def test_no_labelled_image_gives_no_number(case):
     rows = [row for row in rows_of(case) if row["label"] == -1]
     assert math.isnan(score_rows(rows)["accuracy"])
 

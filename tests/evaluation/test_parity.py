@@ -61,8 +61,8 @@ SHARMA = """
 Pair = tuple[Any, Any, float]
 
 
-def pictures() -> tuple[torch.Tensor, torch.Tensor]:
-    """Four pictures of 40 x 36 pixels and a noisy copy, RGB 0 to 1."""
+def images() -> tuple[torch.Tensor, torch.Tensor]:
+    """Four images of 40 x 36 pixels and a noisy copy, RGB 0 to 1."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(4, 3, 5, 5, generator=generator)
     true = torch.nn.functional.interpolate(coarse, size=(40, 36), mode="bilinear")
@@ -89,25 +89,25 @@ def difference() -> Pair:
 
 
 def psnr_skimage() -> Pair:
-    pairs = zip(*map(arrays, pictures()), strict=True)
-    return fidelity.psnr(*pictures()), [peak_signal_noise_ratio(y, x, data_range=1) for x, y in pairs], 1e-4
+    pairs = zip(*map(arrays, images()), strict=True)
+    return fidelity.psnr(*images()), [peak_signal_noise_ratio(y, x, data_range=1) for x, y in pairs], 1e-4
 
 
 def psnr_torchmetrics() -> Pair:
-    expected = torchmetrics_psnr(*pictures(), data_range=1.0, reduction="none", dim=(1, 2, 3))
-    return fidelity.psnr(*pictures()), expected, 1e-4
+    expected = torchmetrics_psnr(*images(), data_range=1.0, reduction="none", dim=(1, 2, 3))
+    return fidelity.psnr(*images()), expected, 1e-4
 
 
 def ssim_skimage() -> Pair:
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1}
-    pairs = zip(*map(arrays, pictures()), strict=True)
+    pairs = zip(*map(arrays, images()), strict=True)
     expected = [structural_similarity(x, y, channel_axis=-1, **options) for x, y in pairs]
-    return fidelity.ssim(*pictures()), expected, 1e-5
+    return fidelity.ssim(*images()), expected, 1e-5
 
 
 def ssim_torchmetrics() -> Pair:
-    """On pictures whose border of 10 pixels is flat, so that its reflection adds nothing but ones."""
-    predicted, true = (torch.nn.functional.pad(x, (12,) * 4, value=0.5) for x in pictures())
+    """On images whose border of 10 pixels is flat, so that its reflection adds nothing but ones."""
+    predicted, true = (torch.nn.functional.pad(x, (12,) * 4, value=0.5) for x in images())
     padded = torch.tensor([(40 + 24, 36 + 24)]).prod()
     inside = torch.tensor([(40 + 14, 36 + 14)]).prod()
     whole = torchmetrics_ssim(predicted, true, data_range=1.0, sigma=1.5, reduction="none")
@@ -116,7 +116,7 @@ def ssim_torchmetrics() -> Pair:
 
 
 def signed_colourfulness() -> Pair:
-    rgb = (pictures()[1] * 255).round() / 255
+    rgb = (images()[1] * 255).round() / 255
     bytes_ = (arrays(rgb) * 255).round().astype(np.uint8)
     return fidelity.colourfulness(rgb), [prepared_colourfulness(each) for each in bytes_], 1e-4
 
@@ -154,7 +154,7 @@ def frechet_scipy() -> Pair:
 
 
 def frechet_torchmetrics() -> Pair:
-    """With fewer pictures than dimensions, where covariances are singular."""
+    """With fewer images than dimensions, where covariances are singular."""
     first, second = features(20, 0), features(18, 1)
     expected = _compute_fid(*(torch.from_numpy(x) for pair in map(moments, (first, second)) for x in pair))
     return frechet(first, second) / expected.item(), 1.0, 1e-6
@@ -190,7 +190,7 @@ def test_parity(name):
     assert largest <= tolerance
 
 
-def test_one_picture_by_both_conventions():
+def test_one_image_by_both_conventions():
     """Signed and absolute part where opponent values cancel."""
     rgb = torch.zeros(1, 3, 2, 2)
     rgb[0, 0, 0], rgb[0, 1, 1] = 1, 1  # red above green
@@ -200,7 +200,7 @@ def test_one_picture_by_both_conventions():
 
 def test_probability_one_is_in_the_last_bin_and_edges_in_the_lower():
     bins = reliability([{"probability": p, "correct": 1} for p in (1.0, 0.0, 0.2)])
-    assert [n for n, each in enumerate(bins) if each.pictures] == [0, 2, 14]
+    assert [n for n, each in enumerate(bins) if each.images] == [0, 2, 14]
     assert np.isnan(calibration_error([{"probability": 1.0, "correct": None}]))
 
 

@@ -17,7 +17,7 @@ from knowhue.evaluation import perceptual as module
 from knowhue.evaluation.evaluate import evaluate, predict_class, predict_gray
 from knowhue.evaluation.lpips import BlurPool, LayerDistance
 from knowhue.evaluation.metrics import METRICS
-from knowhue.evaluation.networks import Absent
+from knowhue.evaluation.networks import Unavailable
 from knowhue.evaluation.perceptual import PERCEPTUAL, Perceptual, open_perceptual
 from knowhue.training.outcome import FROM_ROW
 
@@ -35,7 +35,7 @@ def between(*arguments):
     return network.between
 
 
-def pictures(side: int, count: int = 3) -> torch.Tensor:
+def images(side: int, count: int = 3) -> torch.Tensor:
     """Smooth noise, (2, count, 3, side, side), 0 to 1."""
     coarse = torch.rand(2 * count, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     smooth = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bilinear")
@@ -79,7 +79,7 @@ def theirs(monkeypatch):
 @pytest.mark.parametrize("side", [64, 65, 96])
 def test_stlpips_is_the_packages(theirs, side):
     reference = theirs("stlpips_pytorch.stlpips").LPIPS("alex", variant="shift_tolerant", verbose=False)
-    first, second = pictures(side)
+    first, second = images(side)
     with torch.no_grad():
         expected = reference(first, second, normalize=True).flatten()
     assert expected.min() > 0.05
@@ -97,7 +97,7 @@ def test_lpips_is_the_packages(theirs, alexnet_file, side):
         tensor,
     ) in reference.net.state_dict().items():  # slice2.3.weight is torchvision's features.3.weight
         tensor.copy_(stored[f"features.{name.partition('.')[2]}"])
-    first, second = pictures(side)
+    first, second = images(side)
     with torch.no_grad():
         expected = reference(first, second, normalize=True).flatten()
     assert expected.min() > 1e-5
@@ -111,14 +111,14 @@ def test_lpips_is_torchmetrics(alexnet_file):
     stored = torch.load(alexnet_file, weights_only=True)
     for name, tensor in reference.net.state_dict().items():
         tensor.copy_(stored[f"features.{name.partition('.')[2]}"])
-    first, second = pictures(64)
+    first, second = images(64)
     expected = reference(first, second, normalize=True).flatten()  # puts its epsilon inside the root
     torch.testing.assert_close(between("lpips", alexnet_file)(first, second), expected, rtol=1e-4, atol=1e-8)
 
 
 @pytest.mark.parametrize("side", [16, 64, 70])
-def test_equal_pictures_are_at_no_distance_and_sides_are_alike(alexnet_file, side):
-    first, second = pictures(side)
+def test_equal_images_are_at_no_distance_and_sides_are_alike(alexnet_file, side):
+    first, second = images(side)
     for distance in (between("stlpips"), between("lpips", alexnet_file)):
         assert distance(first, first).tolist() == [0, 0, 0]
         torch.testing.assert_close(distance(first, second), distance(second, first))
@@ -134,14 +134,14 @@ def test_less_colour_is_further_and_the_wrong_hue_furthest():
 
 
 def test_passes_do_not_matter(monkeypatch):
-    first, second = pictures(64, count=5)
+    first, second = images(64, count=5)
     whole = between("stlpips")(first, second)
     monkeypatch.setattr(module, "_PIXELS", 2 * 64 * 64)
     torch.testing.assert_close(between("stlpips")(first, second), whole)
 
 
-def test_small_pictures_are_enlarged():
-    first, second = pictures(32)
+def test_small_images_are_enlarged():
+    first, second = images(32)
     larger = [module.resize(each, 64) for each in (first, second)]
     assert torch.equal(between("stlpips")(first, second), between("stlpips")(*larger))
 
@@ -205,7 +205,7 @@ def test_weights_that_cannot_be_had_are_a_reason_not_an_error(tmp_path, content)
     elif content is not None:
         torch.save(content, file)
     network = opened("lpips", file)
-    assert isinstance(network, Absent)
+    assert isinstance(network, Unavailable)
     assert network.reason.startswith("not computed: the weights of lpips could not be had (")
 
 
@@ -215,7 +215,7 @@ def test_download_that_fails_is_a_reason_and_silent(monkeypatch, tmp_path, capfd
     module._open.cache_clear()
     network = opened("lpips")
     module._open.cache_clear()
-    assert network == Absent("not computed: the weights of lpips could not be had (no network)")
+    assert network == Unavailable("not computed: the weights of lpips could not be had (no network)")
     assert capfd.readouterr() == ("", "")
 
 
@@ -228,7 +228,7 @@ def batches(prepared, share=None):
     return split_batches(prepared, "validation", 2, share or Share(), CPU)
 
 
-def test_each_picture_has_its_score_and_the_mean_is_the_metric(prepared):
+def test_each_image_has_its_score_and_the_mean_is_the_metric(prepared):
     networks = open_perceptual(Evaluation(), CPU)
     scored = evaluate(predict_gray, batches(prepared), perceptual=networks)
     values = [row["stlpips_alex"] for row in scored.rows]
@@ -236,7 +236,7 @@ def test_each_picture_has_its_score_and_the_mean_is_the_metric(prepared):
     assert min(values) > 0
     entry = scored.perceptual["stlpips_alex"]
     assert scored.metrics["stlpips_alex"] == entry["value"] == pytest.approx(np.mean(values))
-    assert (entry["pictures"], entry["title"]) == (4, "ST-LPIPS, shift-tolerant AlexNet")
+    assert (entry["images"], entry["title"]) == (4, "ST-LPIPS, shift-tolerant AlexNet")
     assert entry["resize"] == "not resized, but bilinear to 64 x 64 pixels if smaller"
     assert scored.perceptual["lpips_alex"]["value"] is None
 

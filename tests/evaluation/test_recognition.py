@@ -1,4 +1,4 @@
-"""A linear probe on true-colour pictures, asked about colourings."""
+"""A linear probe on true-colour images, asked about colourings."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_units_of_the_features_do_not_count(blobs):
     np.testing.assert_array_equal(here.predict(features), there.predict(other))
 
 
-def test_unknown_labels_and_the_order_of_pictures_do_not_count(blobs):
+def test_unknown_labels_and_the_order_of_images_do_not_count(blobs):
     features, labels = blobs
     shuffled = np.random.default_rng(2).permutation(90)
     more = np.vstack((features, 1e3 * np.ones((4, 5))))[np.r_[shuffled, 90:94]]
@@ -103,7 +103,7 @@ def test_nothing_pulls_at_the_solution(blobs, penalty):
     np.testing.assert_allclose(excess.sum(0), 0, atol=1e-4)
 
 
-def test_the_order_of_training_pictures_leaves_answers(blobs):
+def test_the_order_of_training_images_leaves_answers(blobs):
     features, labels = blobs
     shuffled = np.random.default_rng(3).permutation(90)
     asked = np.random.default_rng(4).normal(size=(200, 5))
@@ -111,8 +111,8 @@ def test_the_order_of_training_pictures_leaves_answers(blobs):
     np.testing.assert_array_equal(here.predict(asked), there.predict(asked))
 
 
-def test_classes_weigh_alike_in_balanced_accuracy_and_unknown_pictures_do_not():
-    """A probe of what is above 10: 3 of 4 right in one class, 0 of 1 in the other, two pictures unknown."""
+def test_classes_weigh_alike_in_balanced_accuracy_and_unknown_images_do_not():
+    """A probe of what is above 10: 3 of 4 right in one class, 0 of 1 in the other, two images unknown."""
     probe = Probe(np.zeros(1), np.ones(1), np.array([[-1.0, 1.0]]), np.array([20.0, 0.0]))
     features = np.array([[9.0], [8.0], [7.0], [14.0], [5.0], [16.0], [3.0]])
     found = recognised(probe, features, np.array([0, 0, 0, 0, 1, -1, -1]))

@@ -22,7 +22,7 @@ def test_the_named_class_stays():
     assert ((logits / fit_temperature(logits, label)).argmax(1) == logits.argmax(1)).all()
 
 
-def test_mends_overconfidence_on_pictures_it_has_not_seen():
+def test_mends_overconfidence_on_images_it_has_not_seen():
     before, after = judge_temperature(*draw(3.0))
     assert before > 0.1
     assert after < before / 3

@@ -17,7 +17,7 @@ CLASSES = ("bright", "dark")
 
 
 class FakeNetwork:
-    """Orange everywhere; bright pictures are `bright`."""
+    """Orange everywhere; bright images are `bright`."""
 
     runtime = "fake"
 
@@ -28,7 +28,7 @@ class FakeNetwork:
             config=Config(),
             classes=CLASSES,
             size_px=32,
-            pictures={"train": 500, "validation": 500},
+            images={"train": 500, "validation": 500},
             metrics={},
             references=1,
             novelty_limit=novelty_limit,

@@ -1,4 +1,4 @@
-"""Picture files as people have them: every mode, depth, profile, orientation and damage, made on the spot."""
+"""Image files as people have them: every mode, depth, profile, orientation and damage, made on the spot."""
 
 import io
 import struct
@@ -224,7 +224,7 @@ def preview_first(raw: bool = False) -> bytes:
 
 
 def lab_profile() -> bytes:
-    """A profile that fits no RGB picture."""
+    """A profile that fits no RGB image."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
 
 
@@ -322,7 +322,7 @@ ODD_FILES: dict[str, Odd] = {
     "png interlaced": Odd(partial(vips, RGB, ".png", interlace=True), ".png", pixels=RGB),
     "png exif turned": Odd(partial(turned, 6, "PNG"), ".png", keeps=("exif",), pixels=RGB),
     "png comment, dpi": Odd(commented, ".png", keeps=("comment",), dpi=150, pixels=RGB),
-    "png animated": Odd(partial(frames, "PNG"), ".png", notes=("still picture of its 3",), pixels=RGB),
+    "png animated": Odd(partial(frames, "PNG"), ".png", notes=("still image of its 3",), pixels=RGB),
     "png linear": Odd(
         lambda: PNG()[:33] + chunk(b"gAMA", struct.pack(">I", 100_000)) + PNG()[33:],
         ".png", notes=("gAMA 1",), profile=True,

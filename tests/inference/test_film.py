@@ -10,8 +10,8 @@ import pytest
 from colouring_job import FakeNetwork
 from films import FRAMES, UNEVEN, Kind, drawn, make_film, packets, play
 
-from knowhue.errors import ConfigError, ExtraError, PictureError
-from knowhue.inference.colorizer import Colorizer, Wishes
+from knowhue.errors import ConfigError, ExtraError, ImageError
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.films import footage
 from knowhue.inference.films import formats as film_formats
 from knowhue.inference.films.film import Summary, colorize_film
@@ -206,12 +206,12 @@ def test_other_wishes_begin_anew_and_say_so(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         colour(film, tmp_path / "out.mkv", reel_frames=3, report=stopping(8))
     told: list[dict[str, Any]] = []
-    changed = Wishes(saturation=0.5)
-    summary = colour(film, tmp_path / "out.mkv", reel_frames=3, wishes=changed, report=told.append)
+    changed = ColorizeOptions(saturation=0.5)
+    summary = colour(film, tmp_path / "out.mkv", reel_frames=3, options=changed, report=told.append)
     assert summary.already == 0
     assert "began anew" in told[0]["text"]
     assert told[-1]["done"] == told[-1]["total"] == FRAMES
-    colour(film, tmp_path / "fresh.mkv", reel_frames=3, wishes=changed)
+    colour(film, tmp_path / "fresh.mkv", reel_frames=3, options=changed)
     assert np.array_equal(play(tmp_path / "out.mkv").pixels, play(tmp_path / "fresh.mkv").pixels)
 
 
@@ -244,19 +244,19 @@ def test_one_class_for_the_film_is_the_mean_over_frames(tmp_path: Path):
 
 
 class Startled(FakeNetwork):
-    """Finds dark frames unlike the training pictures."""
+    """Finds dark frames unlike the training images."""
 
     def predict(self, lightness: np.ndarray) -> Answers:
         novelty = np.where(lightness.mean((1, 2)) < 30, 1.5, 0.5).astype(np.float32)
         return super().predict(lightness)._replace(novelty=novelty)
 
 
-def test_frames_unlike_the_training_pictures_are_counted(tmp_path: Path):
+def test_frames_unlike_the_training_images_are_counted(tmp_path: Path):
     dark, light = np.full((4, 32, 48), 20, np.uint8), np.full((8, 32, 48), 240, np.uint8)
     film = make_film(tmp_path / "in.mkv", np.concatenate([dark, light]))
     summary = colour(film, tmp_path / "out.mkv", Startled(), reel_frames=5)
     assert summary.novel == 4
-    assert "  note: 4 of 12 frames are unlike the pictures" in "\n".join(summary.lines())
+    assert "  note: 4 of 12 frames are unlike the images" in "\n".join(summary.lines())
     assert "class: bright" in "\n".join(summary.lines())
     film = make_film(tmp_path / "dark.mkv", dark)
     said = "\n".join(colour(film, tmp_path / "dark-out.mkv", Startled()).lines())
@@ -327,11 +327,11 @@ def test_what_cannot_be_is_said_before_work(tmp_path: Path):
         (ConfigError, "already exists", {"out": tmp_path / "there.mp4"}),
         (ConfigError, "is an input, which is never replaced", {"out": film, "overwrite": True}),
         (ConfigError, "takes all streams", {"out": tmp_path / "out.webm"}),
-        (ConfigError, "neither hints", {"wishes": Wishes(uncertainty=True)}),
-        (PictureError, "damaged or of another kind", {"source": tmp_path / "text.mp4"}),
-        (PictureError, "damaged or of another kind", {"source": tmp_path / "cut.mp4"}),
-        (PictureError, "damaged or of another kind", {"source": tmp_path / "none.mp4"}),
-        (PictureError, "no moving pictures", {"source": tmp_path / "sound.mp4"}),
+        (ConfigError, "neither hints", {"options": ColorizeOptions(uncertainty=True)}),
+        (ImageError, "damaged or of another kind", {"source": tmp_path / "text.mp4"}),
+        (ImageError, "damaged or of another kind", {"source": tmp_path / "cut.mp4"}),
+        (ImageError, "damaged or of another kind", {"source": tmp_path / "none.mp4"}),
+        (ImageError, "no moving images", {"source": tmp_path / "sound.mp4"}),
     ]:
         network = FakeNetwork()
         with pytest.raises(error, match=said):

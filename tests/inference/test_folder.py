@@ -14,8 +14,8 @@ import pytest
 from colouring_job import FakeNetwork
 from PIL import Image
 
-from knowhue.errors import ConfigError, PictureError, RunError
-from knowhue.inference.colorizer import Colorizer, Wishes
+from knowhue.errors import ConfigError, ImageError, RunError
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.folders import stages
 from knowhue.inference.folders.folder import STAGING, Summary, colorize_folder
 from knowhue.inference.folders.ledger import LEDGER
@@ -25,10 +25,10 @@ from knowhue.runs import LOCK
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    return make_pictures(tmp_path / "in", ["a.png", "b.png", "deep/a.png", "deep/er/c.jpg"])
+    return make_images(tmp_path / "in", ["a.png", "b.png", "deep/a.png", "deep/er/c.jpg"])
 
 
-def make_pictures(folder: Path, names: list[str]) -> Path:
+def make_images(folder: Path, names: list[str]) -> Path:
     for number, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         noise = np.random.default_rng(number).integers(0, 256, (20, 24 + 8 * (number % 3)), np.uint8)
@@ -37,8 +37,8 @@ def make_pictures(folder: Path, names: list[str]) -> Path:
 
 
 def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture)
+    with Image.open(path) as image:
+        return np.asarray(image)
 
 
 def colour(source: Path, out: Path, network: FakeNetwork | None = None, **changes: Any) -> Summary:
@@ -64,20 +64,20 @@ def test_the_output_mirrors_the_input_and_has_a_line_for_each(source: Path, tmp_
     assert not list((tmp_path / "out").glob(".*"))
     found = {line["path"]: line for line in lines(tmp_path / "out")}
     for name in tree(source):
-        line, picture = found[name], pixels(tmp_path / "out" / name)
+        line, image = found[name], pixels(tmp_path / "out" / name)
         assert line["output"] == name
-        assert (line["height"], line["width"]) == picture.shape[:2] == pixels(source / name).shape
+        assert (line["height"], line["width"]) == image.shape[:2] == pixels(source / name).shape
         assert line["label"] in ("bright", "dark", "unknown")
         assert line["model"] == "fake"
         assert line["seconds"] > 0
-        red, _, blue = picture.reshape(-1, 3).mean(0)
+        red, _, blue = image.reshape(-1, 3).mean(0)
         assert red > blue + 10  # orange, where sRGB has it
 
 
 def test_the_same_colours_as_one_at_a_time(source: Path, tmp_path: Path):
     colour(source, tmp_path / "out", limits=Limits(3, 4))
     for name in ("a.png", "deep/a.png"):
-        alone = Colorizer(FakeNetwork()).colorize(source / name).picture.pixels
+        alone = Colorizer(FakeNetwork()).colorize(source / name).image.pixels
         assert np.array_equal(pixels(tmp_path / "out" / name), alone)
 
 
@@ -93,7 +93,7 @@ def test_the_second_run_has_nothing_to_do(source: Path, tmp_path: Path):
 
 def test_what_changed_came_or_went_is_done_and_nothing_else(source: Path, tmp_path: Path):
     colour(source, tmp_path / "out")
-    make_pictures(source, ["new.png", "b.png"])  # another b
+    make_images(source, ["new.png", "b.png"])  # another b
     (tmp_path / "out/deep/a.png").unlink()
     untouched = (tmp_path / "out/a.png").stat().st_mtime_ns
     summary = colour(source, tmp_path / "out")
@@ -127,7 +127,7 @@ def test_a_retouched_colouring_is_not_replaced_when_its_original_changes(source:
     colour(source, tmp_path / "out")
     (tmp_path / "out/b.png").write_bytes(b"retouched")
     assert colour(source, tmp_path / "out").made == 0
-    make_pictures(source, ["x.png", "b.png"])
+    make_images(source, ["x.png", "b.png"])
     with pytest.raises(RunError, match=r"in the way, such as `b.png`"):
         colour(source, tmp_path / "out")
 
@@ -136,7 +136,7 @@ def test_a_retouched_colouring_is_not_replaced_when_its_original_changes(source:
     ("change", "said"),
     [
         ({"network": FakeNetwork(novelty_limit=2.0)}, "another model"),
-        ({"wishes": Wishes(saturation=0.5)}, "another saturation"),
+        ({"options": ColorizeOptions(saturation=0.5)}, "another saturation"),
         ({"suffix": ".png"}, "another format"),
     ],
 )
@@ -158,7 +158,7 @@ def test_the_name_of_a_model_does_not_count(source: Path, tmp_path: Path):
 
 
 def test_a_bad_file_among_good_ones_is_told_and_tried_again(source: Path, tmp_path: Path):
-    (source / "bad.png").write_bytes(b"no picture")
+    (source / "bad.png").write_bytes(b"no image")
     (source / "deep/broken.png").symlink_to(tmp_path / "nowhere")
     (source / "cut.png").write_bytes((source / "a.png").read_bytes()[:200])
     summary = colour(source, tmp_path / "out")
@@ -168,16 +168,16 @@ def test_a_bad_file_among_good_ones_is_told_and_tried_again(source: Path, tmp_pa
     assert failures.keys() == {"bad.png", "deep/broken.png", "cut.png"}
     assert any("bad.png: " in line for line in summary.lines())
     assert summary.as_record()["failed"] == 3
-    make_pictures(source, ["bad.png"])
+    make_images(source, ["bad.png"])
     summary = colour(source, tmp_path / "out")
     assert (summary.made, summary.already, summary.failed) == (1, 4, 2)
     assert len(lines(tmp_path / "out")) == 7
 
 
 def test_stops_at_the_first_failure_and_goes_on_later(tmp_path: Path):
-    source = make_pictures(tmp_path / "in", [f"{n:03}.png" for n in range(60)])
+    source = make_images(tmp_path / "in", [f"{n:03}.png" for n in range(60)])
     good = (source / "005.png").read_bytes()
-    (source / "005.png").write_bytes(b"no picture")
+    (source / "005.png").write_bytes(b"no image")
     summary = colour(source, tmp_path / "out", on_error="stop", limits=Limits(1, 1))
     assert summary.failed == 1
     assert 5 <= summary.made < 59
@@ -199,17 +199,17 @@ def test_a_fault_in_the_program_ends_it_and_loses_nothing(source: Path, tmp_path
     assert colour(source, tmp_path / "out").made == 4
 
 
-def test_an_odd_error_of_one_picture_is_told_with_its_name(
+def test_an_odd_error_of_one_image_is_told_with_its_name(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    real = stages.read_picture
+    real = stages.read_image
 
     def read(path: Path, **options: Any) -> Any:
         if path.name == "b.png":
             raise ZeroDivisionError("odd")
         return real(path, **options)
 
-    monkeypatch.setattr(stages, "read_picture", read)
+    monkeypatch.setattr(stages, "read_image", read)
     assert colour(source, tmp_path / "out").failures == (("b.png", "ZeroDivisionError: odd"),)
 
 
@@ -226,7 +226,7 @@ def test_a_full_disk_ends_it_at_once(source: Path, tmp_path: Path, monkeypatch: 
 
 
 def test_ctrl_c_ends_it_cleanly(tmp_path: Path):
-    source = make_pictures(tmp_path / "in", [f"{n:03}.png" for n in range(60)])
+    source = make_images(tmp_path / "in", [f"{n:03}.png" for n in range(60)])
 
     def press(event: dict[str, Any]) -> None:
         if event["done"] == 10:
@@ -240,7 +240,7 @@ def test_ctrl_c_ends_it_cleanly(tmp_path: Path):
 
 
 def test_tells_how_far_it_is(source: Path, tmp_path: Path):
-    (source / "bad.png").write_bytes(b"no picture")
+    (source / "bad.png").write_bytes(b"no image")
     events: list[dict[str, Any]] = []
     colour(source, tmp_path / "out", report=events.append)
     assert [event["done"] for event in events] == [0, 1, 2, 3, 4, 5]
@@ -250,8 +250,8 @@ def test_tells_how_far_it_is(source: Path, tmp_path: Path):
     assert events[-1]["seconds_left"] == 0
 
 
-def test_pictures_of_one_shape_are_predicted_together(tmp_path: Path):
-    source = make_pictures(tmp_path / "in", [f"{n}.png" for n in range(0, 24)])
+def test_images_of_one_shape_are_predicted_together(tmp_path: Path):
+    source = make_images(tmp_path / "in", [f"{n}.png" for n in range(0, 24)])
     network = FakeNetwork(on_predict=lambda: time.sleep(0.02))
     colour(source, tmp_path / "out", network, limits=Limits(2, 8))
     assert sum(network.batches) == 24
@@ -259,7 +259,7 @@ def test_pictures_of_one_shape_are_predicted_together(tmp_path: Path):
 
 
 def test_gif_becomes_png_and_a_forced_suffix_counts_for_all(tmp_path: Path):
-    source = make_pictures(tmp_path / "in", ["a.gif", "b.jpg"])
+    source = make_images(tmp_path / "in", ["a.gif", "b.jpg"])
     colour(source, tmp_path / "out")
     assert set(contents(tmp_path / "out")) == {"a.png", "b.jpg"}
     colour(source, tmp_path / "webp", suffix=".webp")
@@ -267,15 +267,15 @@ def test_gif_becomes_png_and_a_forced_suffix_counts_for_all(tmp_path: Path):
 
 
 def test_what_cannot_be_is_said_before_work(source: Path, tmp_path: Path):
-    make_pictures(source, ["a.jpg"])
+    make_images(source, ["a.jpg"])
     (tmp_path / "empty").mkdir()
     for error, said, changes in [
         (ConfigError, "would both become `a.webp`", {"suffix": ".webp"}),
         (ConfigError, "should be one of .jpg", {"suffix": ".xyz"}),
         (ConfigError, "should be `skip` or `stop`", {"on_error": "weep"}),
-        (ConfigError, "should be empty for a folder", {"wishes": Wishes(hints=("a hint",))}),  # pyright: ignore
-        (PictureError, "should hold pictures", {"source": tmp_path / "empty"}),
-        (PictureError, "should be a folder", {"source": source / "a.png"}),
+        (ConfigError, "should be empty for a folder", {"options": ColorizeOptions(hints=("a hint",))}),  # pyright: ignore
+        (ImageError, "should hold images", {"source": tmp_path / "empty"}),
+        (ImageError, "should be a folder", {"source": source / "a.png"}),
     ]:
         with pytest.raises(error, match=said):
             colour(**{"source": source, "out": tmp_path / "out"} | changes)
@@ -290,7 +290,7 @@ def test_a_place_that_cannot_be_written_is_said(source: Path, tmp_path: Path):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no such signal on this system")
 def test_killed_at_random_moments_it_goes_on_without_loss_or_double_work(tmp_path: Path):
-    source = make_pictures(tmp_path / "in", [f"{n // 40}/{n:03}.png" for n in range(120)])
+    source = make_images(tmp_path / "in", [f"{n // 40}/{n:03}.png" for n in range(120)])
     out, generator, done = tmp_path / "out", random.Random(0), 0
     job = [sys.executable, str(Path(__file__).with_name("colouring_job.py")), str(source), str(out)]
     made: dict[str, int] = {}
@@ -324,21 +324,21 @@ def count_lines(out: Path) -> int:
 
 
 class Startled(FakeNetwork):
-    """Finds dark pictures unlike the training pictures."""
+    """Finds dark images unlike the training images."""
 
     def predict(self, lightness: np.ndarray) -> Any:
         novelty = np.where(lightness.mean((1, 2)) < 30, 1.5, 0.5).astype(np.float32)
         return super().predict(lightness)._replace(novelty=novelty)
 
 
-def test_how_many_are_unlike_the_training_pictures_is_said_of_earlier_runs_too(tmp_path: Path):
-    source = make_pictures(tmp_path / "in", ["light.png"])
+def test_how_many_are_unlike_the_training_images_is_said_of_earlier_runs_too(tmp_path: Path):
+    source = make_images(tmp_path / "in", ["light.png"])
     for name in ("dark.png", "darker.png"):
         Image.fromarray(np.full((20, 24), 20, np.uint8)).save(source / name)
     for run, made in enumerate((3, 1)):
         summary = colour(source, tmp_path / "out", Startled())
         assert (summary.made, summary.novel) == (made, 2)
-        assert "  note: 2 of 3 pictures are unlike the pictures that this model was trained on" in "\n".join(
+        assert "  note: 2 of 3 images are unlike the images that this model was trained on" in "\n".join(
             summary.lines()
         )
         assert LEDGER in summary.lines()[1]

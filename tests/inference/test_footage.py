@@ -108,9 +108,9 @@ def test_a_film_begins_at_0_whenever_its_containers_clock_does(
     after = span(tmp_path / f"out{out}")
     assert after[0] == pytest.approx(0, abs=2 * TICK)
     assert after[1] - after[0] == pytest.approx(before[1] - before[0], abs=2 * TICK)
-    sound, picture = (packets(late, kind)[0][0] for kind in ("audio", "video"))
+    sound, image = (packets(late, kind)[0][0] for kind in ("audio", "video"))
     written = [packets(tmp_path / f"out{out}", kind)[0][0] for kind in ("audio", "video")]
-    assert written[1] - written[0] == pytest.approx(picture - sound, abs=2 * TICK)
+    assert written[1] - written[0] == pytest.approx(image - sound, abs=2 * TICK)
     with av.open(str(tmp_path / f"out{out}")) as file:
         assert (file.duration or 0) / 1e6 < LENGTH + 0.2
     assert summary.frames == FRAMES
@@ -145,7 +145,7 @@ def test_recordings_that_were_joined_play_one_after_the_other(
         assert np.diff(times) == pytest.approx(1 / 24, abs=0.05)
 
 
-def test_chapters_of_a_late_film_stay_at_their_pictures(tmp_path: Path):
+def test_chapters_of_a_late_film_stay_at_their_images(tmp_path: Path):
     def chapters(file: Any) -> None:
         one = {
             "id": 1,
@@ -204,15 +204,15 @@ def test_what_was_cut_away_does_not_come_back(tmp_path: Path, out: str):
 # Streams
 
 
-def picture_bytes(kind: str) -> bytes:
+def image_bytes(kind: str) -> bytes:
     file = BytesIO()
     Image.new("RGB", (16, 12), "teal").save(file, kind)
     return file.getvalue()
 
 
 def with_cover(folder: Path, suffix: str, kind: str = "JPEG", sound: str = "aac") -> tuple[Path, bytes]:
-    """A film with a cover: an attached picture, or an attachment where the container has these."""
-    data, film = picture_bytes(kind), plain(folder, sound=sound)
+    """A film with a cover: an attached image, or an attachment where the container has these."""
+    data, film = image_bytes(kind), plain(folder, sound=sound)
 
     def attach(file: Any) -> Any:
         if suffix == ".mkv":
@@ -235,7 +235,7 @@ def covers(path: Path) -> list[bytes]:
 
 
 def moving(path: Path) -> int:
-    """Streams of moving pictures."""
+    """Streams of moving images."""
     with av.open(str(path)) as file:
         return sum(not each.disposition & Disposition.attached_pic for each in file.streams.video)
 
@@ -258,7 +258,7 @@ def test_metadata_of_any_name_are_kept_or_missed_beside_a_cover(tmp_path: Path, 
     def tell(file: Any) -> Any:
         file.metadata.update({"title": "Gray days", "catalogue": "F 12"})
         if cover:
-            file.add_attachment("cover.jpg", "image/jpeg", picture_bytes("JPEG"))
+            file.add_attachment("cover.jpg", "image/jpeg", image_bytes("JPEG"))
 
     told = remux(plain(tmp_path), tmp_path / "told.mkv", more=tell)
     summary = colour(told, tmp_path / "out.mp4")
@@ -275,13 +275,13 @@ def test_a_cover_has_no_place_in_webm_and_is_missed(tmp_path: Path):
     assert "cover" in said(colour(film, tmp_path / "out.webm"))
 
 
-def test_several_attached_pictures_keep_their_names_in_mkv(tmp_path: Path):
+def test_several_attached_images_keep_their_names_in_mkv(tmp_path: Path):
     names = ["cover.jpg", "small_cover.jpg", "still.png"]
 
     def attach(file: Any) -> None:
         for name in names:
             kind = "PNG" if name.endswith("png") else "JPEG"
-            file.add_attachment(name, f"image/{kind.lower()}", picture_bytes(kind))
+            file.add_attachment(name, f"image/{kind.lower()}", image_bytes(kind))
 
     film = remux(plain(tmp_path), tmp_path / "many.mkv", more=attach)
     colour(film, tmp_path / "out.mkv")

@@ -21,9 +21,9 @@ def test_the_aspect_stays_within_a_pixel(height: int, width: int):
 
 
 def test_sees_lightness_in_l_units():
-    picture = np.zeros((40, 60, 1), np.uint8)
-    picture[:, 30:] = 255
-    seen = glimpse(picture, 32)
+    image = np.zeros((40, 60, 1), np.uint8)
+    image[:, 30:] = 255
+    seen = glimpse(image, 32)
     assert seen.shape == (32, 48)
     assert seen.dtype == np.float32
     assert seen[:, :16].max() < 2

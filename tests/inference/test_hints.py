@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from skimage.color import rgb2lab
 
 from knowhue.errors import ConfigError
-from knowhue.inference.colorizer import Colorizer, Wishes
-from knowhue.inference.files.picture import Picture
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer
+from knowhue.inference.files.image import Image
 from knowhue.inference.hints import Hint, Point, parse_hint, spread
 
 REGION = 0.15  # of the short side
@@ -150,7 +150,7 @@ def test_contradictory_hints_at_one_pixel_are_averaged_whatever_their_order():
 
 
 @pytest.mark.parametrize("lightness", SCENES.values(), ids=SCENES)
-def test_a_mirrored_picture_gives_the_mirrored_result(lightness):
+def test_a_mirrored_image_gives_the_mirrored_result(lightness):
     hints = [Hint(0.26, 0.51, 50, -20), Hint(0.81, 0.13, -30, 5)]
     found = pulled(lightness, *hints)
     across = pulled(lightness[:, ::-1], *(hint._replace(x=1 - hint.x) for hint in hints))
@@ -225,7 +225,7 @@ def photo(height: int, width: int, dtype: type = np.uint8, channels: int = 1) ->
 
 def coloured(colorizer: Colorizer, pixels: np.ndarray, *hints: Hint, saturation: float = 1.0) -> np.ndarray:
     """CIELAB of what would be written (H, W, 3)."""
-    written = colorizer.colorize(Picture.of(pixels), Wishes(hints, saturation)).picture.pixels
+    written = colorizer.colorize(Image.of(pixels), ColorizeOptions(hints, saturation)).image.pixels
     return rgb2lab(written / np.iinfo(written.dtype).max)
 
 
@@ -258,7 +258,7 @@ def test_a_colour_that_srgb_lacks_is_met_as_near_as_its_hue_allows(colorizer):
 
 @pytest.mark.parametrize("pixels", PHOTOS.values(), ids=PHOTOS)
 @pytest.mark.parametrize("hint", [ON_FIGURE, ON_GROUND, Hint(0.37, 0.4, 40, 40), Hint(0.27, 0.5, 40, 40)])
-def test_the_rest_of_the_picture_stays_as_it_was(colorizer, pixels, hint):
+def test_the_rest_of_the_image_stays_as_it_was(colorizer, pixels, hint):
     shape = pixels.shape[:2]
     change = np.linalg.norm(
         (coloured(colorizer, pixels, hint) - coloured(colorizer, pixels))[..., 1:], axis=-1
@@ -298,7 +298,7 @@ def test_a_gray_hint_takes_the_colour_away(colorizer):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (2, 3), (1, 5000)])
-def test_pictures_one_pixel_wide_are_coloured_too(colorizer, shape):
+def test_images_one_pixel_wide_are_coloured_too(colorizer, shape):
     pixels = np.full((*shape, 1), 119, np.uint8)
     found = coloured(colorizer, pixels, Hint(0.5, 0.5, 20, 10))
     assert found[shape[0] // 2, shape[1] // 2, 1:] == pytest.approx([20, 10], abs=2)
@@ -360,6 +360,6 @@ def test_nonsense_is_refused_in_words(text, said):
 @pytest.mark.parametrize(
     "hint", [Hint(1.2, 0, 0, 0), Hint(0, -0.1, 0, 0), Hint(math.nan, 0, 0, 0), Hint(0, 0, math.inf, 0)]
 )
-def test_hints_outside_the_picture_or_not_finite_are_refused(colorizer, hint):
+def test_hints_outside_the_image_or_not_finite_are_refused(colorizer, hint):
     with pytest.raises(ConfigError, match="`hints` should have x and y within 0 to 1"):
         coloured(colorizer, PHOTOS["gray"], hint)

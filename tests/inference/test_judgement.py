@@ -1,4 +1,4 @@
-"""What is said of a picture: no class for what is unlike the training pictures, and the caveat before all else."""
+"""What is said of an image: no class for what is unlike the training images, and the caveat before all else."""
 
 import numpy as np
 import pytest
@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from tiny_models import CLASSES, describe
 
 from knowhue.inference.judgement import UNKNOWN, caveats_of_many, judge
-from knowhue.inference.pixels import Reach
+from knowhue.inference.pixels import PaintStats
 
-MANY = describe(pictures={"train": 500, "validation": 100})
-FEW = describe(pictures={"train": 200, "validation": 75})
+MANY = describe(images={"train": 500, "validation": 100})
+FEW = describe(images={"train": 200, "validation": 75})
 CERTAIN = np.array([0.001, 0.998, 0.001], np.float32)
-GRAY, COLOURFUL = Reach(1.0, 2.0, 0.0), Reach(30.0, 40.0, 0.5)
+GRAY, COLOURFUL = PaintStats(1.0, 2.0, 0.0), PaintStats(30.0, 40.0, 0.5)
 
 
 @given(
@@ -25,7 +25,7 @@ def test_no_class_is_named_beyond_the_usual_distance(weights, novelty, limit):
     said = judge(MANY, shares, novelty, COLOURFUL, ["a note"], unknown_below=limit)
     if not novelty <= 1:
         assert said.label == said.headline() == UNKNOWN
-        assert said.warnings[0].startswith("unlike the pictures that the model was trained on")
+        assert said.warnings[0].startswith("unlike the images that the model was trained on")
     else:
         assert said.label == (CLASSES[shares.argmax()] if shares.max() >= limit else UNKNOWN)
         assert said.warnings[0] == "a note"
@@ -36,15 +36,15 @@ def test_no_class_is_named_beyond_the_usual_distance(weights, novelty, limit):
     [(("colour", "class"), "colours and class are"), (("colour",), "colours are"), (("class",), "class is")],
 )
 def test_the_caveat_names_what_the_model_does(tasks, said):
-    many = describe(tasks, pictures=MANY.pictures)
+    many = describe(tasks, images=MANY.images)
     assert said in judge(many, None, 1.5, None).warnings[0]
 
 
-def test_too_few_validation_pictures_are_said_instead_of_silence():
+def test_too_few_validation_images_are_said_instead_of_silence():
     usual = judge(FEW, CERTAIN, 0.9, COLOURFUL)
-    assert usual.warnings[0].startswith("too few validation pictures (75; 100 are needed) to tell")
+    assert usual.warnings[0].startswith("too few validation images (75; 100 are needed) to tell")
     assert usual.label == CLASSES[1]
-    assert judge(FEW, CERTAIN, 1.1, COLOURFUL).warnings[0].startswith("unlike the pictures")
+    assert judge(FEW, CERTAIN, 1.1, COLOURFUL).warnings[0].startswith("unlike the images")
     assert judge(MANY, CERTAIN, 0.9, COLOURFUL._replace(reduced=0.0)).warnings == ()
 
 
@@ -57,9 +57,9 @@ def test_gray_that_was_asked_for_is_not_the_models_fault(saturation, chroma, war
 
 
 def test_of_many_it_is_said_how_many():
-    assert caveats_of_many(MANY, 3, 5, "pictures") == [
-        "3 of 5 pictures are unlike the pictures that this model was trained on: colours and class are guesses"
+    assert caveats_of_many(MANY, 3, 5, "images") == [
+        "3 of 5 images are unlike the images that this model was trained on: colours and class are guesses"
     ]
-    assert caveats_of_many(MANY, 0, 5, "pictures") == []
-    assert "too few" in caveats_of_many(FEW, 0, 5, "pictures")[0]
-    assert caveats_of_many(FEW, 0, 0, "pictures") == []
+    assert caveats_of_many(MANY, 0, 5, "images") == []
+    assert "too few" in caveats_of_many(FEW, 0, 5, "images")[0]
+    assert caveats_of_many(FEW, 0, 0, "images") == []

@@ -3,7 +3,7 @@
 import numpy as np
 
 from knowhue.inference.networks.network import Answers
-from knowhue.inference.networks.parity import SIZES, largest_differences, trial_pictures
+from knowhue.inference.networks.parity import SIZES, largest_differences, trial_images
 
 
 def _answer(lightness, chroma=0.0, novelty=0.0, count=None, probabilities=None):
@@ -31,7 +31,7 @@ def test_what_is_no_number_is_never_small():
     assert np.isnan(largest_differences(_answer, lambda seen: _answer(seen, next(at_once)))["chroma"])
 
 
-def test_noise_and_smooth_pictures_of_every_size_are_tried():
-    pictures = trial_pictures()
-    assert [each.shape for each in pictures] == [size for size in SIZES for _ in range(2)]
-    assert all(each.min() >= 0 and each.max() <= 100 and each.dtype == np.float32 for each in pictures)
+def test_noise_and_smooth_images_of_every_size_are_tried():
+    images = trial_images()
+    assert [each.shape for each in images] == [size for size in SIZES for _ in range(2)]
+    assert all(each.min() >= 0 and each.max() <= 100 and each.dtype == np.float32 for each in images)

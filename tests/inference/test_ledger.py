@@ -40,7 +40,7 @@ def lines(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_a_picture_and_its_line_are_there_and_are_known_again(out: Path):
+def test_an_image_and_its_line_are_there_and_are_known_again(out: Path):
     with opened(out) as ledger:
         assert not ledger.has("a/x.jpg", "a/x.jpg", stamp(out))
         commit(ledger, label="coral", probability=0.75)
@@ -53,7 +53,7 @@ def test_a_picture_and_its_line_are_there_and_are_known_again(out: Path):
 
 
 @pytest.mark.parametrize("what", ["changed", "gone", "renamed"])
-def test_a_picture_is_done_again_when(out: Path, what: str):
+def test_an_image_is_done_again_when(out: Path, what: str):
     with opened(out) as ledger:
         commit(ledger)
     if what == "changed":
@@ -73,19 +73,19 @@ def test_an_output_that_somebody_changed_is_no_longer_ours(out: Path):
         assert not ledger.made("a/x.jpg", "a/x.jpg")  # nothing to replace, should there be
 
 
-def test_a_kill_at_any_byte_leaves_a_picture_with_its_line_or_neither(out: Path):
+def test_a_kill_at_any_byte_leaves_an_image_with_its_line_or_neither(out: Path):
     with opened(out) as ledger:
         commit(ledger, "first.jpg")
         commit(ledger, "second.jpg", warnings=["räre"])
-    whole, picture = (out / LEDGER).read_bytes(), (out / "second.jpg").read_bytes()
+    whole, image = (out / LEDGER).read_bytes(), (out / "second.jpg").read_bytes()
     begin = whole.index(b"\n") + 1
     for length in range(begin, len(whole) + 1, 7):
         (out / LEDGER).write_bytes(whole[:length])
         with opened(out) as ledger:
             assert list(ledger.records) == ["first.jpg", "second.jpg"][: 1 + (length == len(whole))]
         assert len(lines(out)) == len(ledger.records)
-    (out / LEDGER).write_bytes(whole[:-1])  # killed after the picture came to its place
-    assert (out / "second.jpg").read_bytes() == picture
+    (out / LEDGER).write_bytes(whole[:-1])  # killed after the image came to its place
+    assert (out / "second.jpg").read_bytes() == image
     with opened(out) as ledger:
         assert list(ledger.records) == ["first.jpg", "second.jpg"]
     (out / LEDGER).write_bytes(whole[:-1])  # killed before
@@ -95,7 +95,7 @@ def test_a_kill_at_any_byte_leaves_a_picture_with_its_line_or_neither(out: Path)
 
 
 @pytest.mark.parametrize("blocked", ["a", "a/x.jpg"])
-def test_a_picture_that_cannot_come_to_its_place_leaves_no_line(out: Path, blocked: str):
+def test_an_image_that_cannot_come_to_its_place_leaves_no_line(out: Path, blocked: str):
     if blocked == "a":
         (out / "a").write_bytes(b"a file where a folder should be")
     else:
@@ -128,9 +128,9 @@ def test_a_kill_before_or_after_the_move_is_told_apart(
 
 def test_a_failure_is_noted_and_forgotten_by_the_next_run(out: Path):
     with opened(out) as ledger:
-        ledger.fail("bad.jpg", "no picture")
+        ledger.fail("bad.jpg", "no image")
         commit(ledger)
-    assert lines(out)[0] | {"job": {}} == {"path": "bad.jpg", "error": "no picture", "job": {}}
+    assert lines(out)[0] | {"job": {}} == {"path": "bad.jpg", "error": "no image", "job": {}}
     with opened(out) as ledger:
         assert list(ledger.records) == ["a/x.jpg"]
     assert len(lines(out)) == 1
@@ -150,7 +150,7 @@ def test_another_jobs_colours_are_refused_and_left_alone(out: Path, key: str):
 
 def test_failures_alone_hinder_no_other_job(out: Path):
     with opened(out) as ledger:
-        ledger.fail("bad.jpg", "no picture")
+        ledger.fail("bad.jpg", "no image")
     with opened(out, model="other"):
         pass
 

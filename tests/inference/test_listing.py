@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from knowhue.errors import ConfigError, PictureError
+from knowhue.errors import ConfigError, ImageError
 from knowhue.inference.folders.listing import list_folder
 
 SUFFIXES = {".jpg", ".png"}
@@ -20,7 +20,7 @@ def put(root: Path, *files: str) -> None:
         (root / file).write_bytes(b"")
 
 
-def test_the_tree_is_kept_and_only_pictures_are_taken(tmp_path: Path):
+def test_the_tree_is_kept_and_only_images_are_taken(tmp_path: Path):
     put(tmp_path / "in", "b.JPG", "a/x.png", "a/c/y.jpg", "a/readme.txt", "a/folder.jpg/z.png")
     expected = ["a/c/y.jpg", "a/folder.jpg/z.png", "a/x.png", "b.JPG"]
     assert list(names(tmp_path / "in", tmp_path / "out")) == expected
@@ -42,13 +42,13 @@ def test_links_are_followed_once_and_loops_end(tmp_path: Path):
     assert list(names(tmp_path / "in", tmp_path / "out")) == ["other/b.jpg", "z/a.jpg"]
 
 
-def test_a_broken_link_is_a_picture_that_will_fail(tmp_path: Path):
+def test_a_broken_link_is_an_image_that_will_fail(tmp_path: Path):
     put(tmp_path, "a.jpg")
     (tmp_path / "b.jpg").symlink_to(tmp_path / "nowhere")
     assert list(names(tmp_path, tmp_path / "out")) == ["a.jpg", "b.jpg"]
 
 
-def test_two_pictures_never_become_one_file(tmp_path: Path):
+def test_two_images_never_become_one_file(tmp_path: Path):
     put(tmp_path, "a/x.jpg", "a/x.png", "b/x.jpg")
     assert len(names(tmp_path, tmp_path / "out")) == 3
     with pytest.raises(ConfigError, match=r"Found `a/x.jpg` and `a/x.png`.*`a/x.png`"):
@@ -60,7 +60,7 @@ def test_an_original_is_never_replaced(tmp_path: Path):
     for suffix in (None, ".png"):
         with pytest.raises(ConfigError, match="would lie among the originals"):
             names(tmp_path / "in", tmp_path / "in", suffix)
-    put(tmp_path, "out/sub/sub/y.jpg")  # what is made of sub/sub/y.jpg is sub/y.jpg, one of the pictures
+    put(tmp_path, "out/sub/sub/y.jpg")  # what is made of sub/sub/y.jpg is sub/y.jpg, one of the images
     with pytest.raises(ConfigError, match="would replace an original"):
         names(tmp_path / "out" / "sub", tmp_path / "out")
     (tmp_path / "linked").symlink_to(tmp_path / "in")
@@ -68,10 +68,10 @@ def test_an_original_is_never_replaced(tmp_path: Path):
         names(tmp_path / "in", tmp_path / "linked")
 
 
-def test_no_folder_and_no_picture_are_said(tmp_path: Path):
+def test_no_folder_and_no_image_are_said(tmp_path: Path):
     put(tmp_path, "in/a.txt", "a.jpg")
-    with pytest.raises(PictureError, match=r"should hold pictures \(.jpg, .png\)"):
+    with pytest.raises(ImageError, match=r"should hold images \(.jpg, .png\)"):
         names(tmp_path / "in", tmp_path / "out")
     for wrong in ("a.jpg", "nowhere"):
-        with pytest.raises(PictureError, match="should be a folder of pictures"):
+        with pytest.raises(ImageError, match="should be a folder of images"):
             names(tmp_path / wrong, tmp_path / "out")

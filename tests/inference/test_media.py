@@ -1,4 +1,4 @@
-"""Whatever people have as pictures is read by its true lightness, or refused in one line; nothing of it is lost."""
+"""Whatever people have as images is read by its true lightness, or refused in one line; nothing of it is lost."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +15,10 @@ from icc_profiles import dot_gain_curve, gray_profile, rgb_profile, rgb_to_xyz
 from odd_files import ODD_FILES, XMP, after_start, exif, iptc, lab, pillow, tagged, tiff
 from PIL import Image, ImageCms
 
-from knowhue.errors import ConfigError, KnowhueError, PictureError, RunError
-from knowhue.inference.files.media import OUTPUT_SUFFIXES, encode_picture, read_picture, shrink, write_picture
-from knowhue.inference.files.picture import Origin, Picture
+from knowhue.errors import ConfigError, ImageError, KnowhueError, RunError
+from knowhue.inference.files.image import Image as OurImage
+from knowhue.inference.files.image import Origin
+from knowhue.inference.files.media import OUTPUT_SUFFIXES, encode_image, read_image, shrink, write_image
 from knowhue.inference.files.profiles import srgb_profile
 
 READ = [name for name, odd in ODD_FILES.items() if not odd.error]
@@ -31,25 +32,25 @@ def place(tmp_path):
     """Put an odd file on the disk."""
 
     def put(name):
-        path = tmp_path / f"picture{ODD_FILES[name].suffix}"
+        path = tmp_path / f"image{ODD_FILES[name].suffix}"
         path.write_bytes(ODD_FILES[name].data())
         return path
 
     return put
 
 
-def as_expected(picture, odd):
-    assert picture.pixels.shape == (*odd.size, odd.channels)
-    assert picture.pixels.dtype == f"u{odd.bits // 8}"
-    assert picture.pixels.flags.c_contiguous
-    assert (picture.alpha is not None) == odd.alpha
+def as_expected(image, odd):
+    assert image.pixels.shape == (*odd.size, odd.channels)
+    assert image.pixels.dtype == f"u{odd.bits // 8}"
+    assert image.pixels.flags.c_contiguous
+    assert (image.alpha is not None) == odd.alpha
     if odd.alpha:
-        assert picture.alpha.shape == odd.size
-        assert picture.alpha.dtype == picture.pixels.dtype
-    held = " ".join(name for name, _ in picture.origin.metadata)
+        assert image.alpha.shape == odd.size
+        assert image.alpha.dtype == image.pixels.dtype
+    held = " ".join(name for name, _ in image.origin.metadata)
     assert all(kept in held for kept in odd.keeps)
     if odd.dpi:
-        assert np.multiply(picture.origin.pixels_per_mm, 25.4) == pytest.approx(odd.dpi, abs=0.1)
+        assert np.multiply(image.origin.pixels_per_mm, 25.4) == pytest.approx(odd.dpi, abs=0.1)
 
 
 def test_there_are_many_odd_files():
@@ -60,42 +61,42 @@ def test_there_are_many_odd_files():
 @pytest.mark.parametrize("name", READ)
 def test_odd_file_is_read_as_it_is(place, name):
     odd = ODD_FILES[name]
-    picture = read_picture(place(name))
-    as_expected(picture, odd)
-    assert len(picture.origin.notes) == len(odd.notes)
-    assert all(part in note for part, note in zip(odd.notes, picture.origin.notes, strict=True))
+    image = read_image(place(name))
+    as_expected(image, odd)
+    assert len(image.origin.notes) == len(odd.notes)
+    assert all(part in note for part, note in zip(odd.notes, image.origin.notes, strict=True))
     if odd.pixels is not None:
-        assert np.array_equal(picture.pixels, odd.pixels)
+        assert np.array_equal(image.pixels, odd.pixels)
 
 
 @pytest.mark.parametrize("name", READ)
 def test_odd_file_is_written_as_it_came(place, tmp_path, name):
     odd = ODD_FILES[name]
-    picture = read_picture(place(name))
+    image = read_image(place(name))
     target = tmp_path / f"out{odd.suffix if odd.suffix in OUTPUT_SUFFIXES else '.png'}"
-    assert write_picture(picture, target) == []
-    again = read_picture(target)
+    assert write_image(image, target) == []
+    again = read_image(target)
     as_expected(again, odd)
     assert not [note for note in again.origin.notes if "profile" in note]
     with Image.open(target) as opened:
         assert opened.getexif().get(0x0112, 1) == 1
     if odd.channels == 3:
-        assert again.origin.profile == picture.origin.profile
+        assert again.origin.profile == image.origin.profile
         assert (again.origin.profile is not None) == odd.profile
     if target.suffix in LOSSLESS and odd.profile and odd.pixels is None:
-        assert np.abs(lightness(again.pixels) - lightness(picture.pixels)).max() < TOLERANCE[odd.bits]
+        assert np.abs(lightness(again.pixels) - lightness(image.pixels)).max() < TOLERANCE[odd.bits]
     elif target.suffix in LOSSLESS:
-        assert np.array_equal(again.pixels, picture.pixels)
-        assert odd.alpha is False or np.array_equal(again.alpha, picture.alpha)
+        assert np.array_equal(again.pixels, image.pixels)
+        assert odd.alpha is False or np.array_equal(again.alpha, image.alpha)
     else:
-        assert np.abs(lightness(again.pixels) - lightness(picture.pixels)).mean() < 1.5
+        assert np.abs(lightness(again.pixels) - lightness(image.pixels)).mean() < 1.5
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_odd_file_is_refused_in_one_line(place, name):
     path = place(name)
     with pytest.raises(KnowhueError) as caught:
-        read_picture(path)
+        read_image(path)
     message = str(caught.value)
     assert ODD_FILES[name].error in message
     assert str(path) in message
@@ -104,9 +105,9 @@ def test_odd_file_is_refused_in_one_line(place, name):
 
 
 def test_orientation_turns_the_pixels_once(place):
-    upright = read_picture(place("jpeg orientation 1")).pixels.astype(int)
+    upright = read_image(place("jpeg orientation 1")).pixels.astype(int)
     for k in range(2, 9):
-        turned = read_picture(place(f"jpeg orientation {k}")).pixels
+        turned = read_image(place(f"jpeg orientation {k}")).pixels
         assert np.abs(turned - upright).mean() < 3
     assert np.abs(upright[::-1] - upright).mean() > 20
     assert np.abs(upright[:, ::-1] - upright).mean() > 10
@@ -150,7 +151,7 @@ def test_lightness_of_a_wide_gamut_is_the_true_one(space, bits):
             colour.xy_to_XYZ((0.3457, 0.3585)), colour.xy_to_XYZ((0.3127, 0.3290)), "Bradford"
         )
         xyz = xyz @ to_d65.T
-    read = read_picture(data)
+    read = read_image(data)
     assert read.pixels.dtype == codes.dtype
     assert np.abs(lightness(read.pixels) - l_star(xyz[..., 1])).max() < TOLERANCE[bits]
 
@@ -158,8 +159,8 @@ def test_lightness_of_a_wide_gamut_is_the_true_one(space, bits):
 @pytest.mark.parametrize("space", list(SPACES))
 def test_lightness_stays_when_written_in_its_own_profile(space):
     codes = of_all_codes(3, 16)
-    read = read_picture(tagged(codes, "rgb16", ".png", rgb_profile(space)))
-    again = read_picture(encode_picture(read, ".tif"))
+    read = read_image(tagged(codes, "rgb16", ".png", rgb_profile(space)))
+    again = read_image(encode_image(read, ".tif"))
     assert again.origin.profile == rgb_profile(space)
     assert np.abs(lightness(again.pixels) - lightness(read.pixels)).max() < 0.05
     assert np.abs(again.pixels.astype(int) - read.pixels).mean() < 65535 * 0.002
@@ -176,7 +177,7 @@ def test_lightness_of_gray_follows_its_curve(curve, bits):
     else:
         gamma = round(float(curve.split()[1]) * 256) / 256
         profile, luminance = gray_profile(gamma), share**gamma
-    read = read_picture(tagged(codes, INTERPRETATION[1, bits], ".tif", profile))
+    read = read_image(tagged(codes, INTERPRETATION[1, bits], ".tif", profile))
     assert read.pixels.shape == codes.shape
     assert np.abs(lightness(read.pixels) - l_star(luminance)).max() < TOLERANCE[bits]
 
@@ -190,7 +191,7 @@ def test_a_gray_profile_is_read_as_littlecms_reads_it(kind):
         Image.fromarray(gray), as_profile(profile), ImageCms.createProfile("sRGB"), outputMode="RGB"
     )
     assert wanted is not None
-    found = read_picture(data).pixels[..., 0].astype(int)
+    found = read_image(data).pixels[..., 0].astype(int)
     assert np.abs(found - np.asarray(wanted)[..., 1]).max() <= (3 if kind == "JPEG" else 1)
     assert np.abs(found - gray).max() > 10
 
@@ -204,7 +205,7 @@ def test_associated_transparency_is_read_as_the_other_kind(channels, bits):
     alpha = generator.integers(top // 5, top + 1, (9, 14, 1)).astype(float)
     dtype, photometric = f"u{bits // 8}", "rgb" if channels == 3 else "minisblack"
     read = [
-        read_picture(
+        read_image(
             tiff(
                 np.dstack([colours, alpha]).round().astype(dtype),
                 photometric=photometric,
@@ -223,7 +224,7 @@ def test_cmyk_is_read_as_its_profile_says():
     steps = np.linspace(0, 255, 5).round().astype(np.uint8)
     codes = np.stack(np.meshgrid(*[steps] * 4, indexing="ij"), -1).reshape(1, -1, 4)
     image = Image.merge("CMYK", [Image.fromarray(plane.copy()) for plane in np.moveaxis(codes, 2, 0)])
-    read = read_picture(pillow(image, "TIFF", icc_profile=cmyk_profile()))
+    read = read_image(pillow(image, "TIFF", icc_profile=cmyk_profile()))
     reference = ImageCms.profileToProfile(
         image, as_profile(cmyk_profile()), ImageCms.createProfile("LAB"), ImageCms.Intent.RELATIVE_COLORIMETRIC,
         outputMode="LAB",
@@ -251,7 +252,7 @@ def as_profile(data):
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_lab_keeps_its_own_lightness(bits):
-    read = read_picture(lab(bits))
+    read = read_image(lab(bits))
     wanted = np.linspace(10, 90, read.pixels.shape[1])
     assert np.abs(lightness(read.pixels) - wanted).max() < TOLERANCE[bits]
 
@@ -259,7 +260,7 @@ def test_lab_keeps_its_own_lightness(bits):
 # Writing
 
 
-def full_picture():
+def full_image():
     """Everything at once: 16 bits, transparency, metadata, resolution."""
     generator = np.random.default_rng(1)
     pixels = generator.integers(0, 65536, (9, 14, 3), dtype=np.uint16)
@@ -270,7 +271,7 @@ def full_picture():
         ("png-comment-0-Title", "hello"),
     )
     origin = Origin(".tif", srgb_profile(), metadata, (300 / 25.4, 300 / 25.4), bits=16)
-    return Picture(pixels, generator.integers(0, 65536, (9, 14), dtype=np.uint16), origin)
+    return OurImage(pixels, generator.integers(0, 65536, (9, 14), dtype=np.uint16), origin)
 
 
 LOST = {
@@ -284,9 +285,9 @@ LOST = {
 
 @pytest.mark.parametrize("suffix", list(LOST))
 def test_what_a_kind_of_file_cannot_hold_is_said_and_the_rest_is_there(tmp_path, suffix):
-    picture = full_picture()
-    target = tmp_path / f"picture{suffix}"
-    notes = write_picture(picture, target)
+    image = full_image()
+    target = tmp_path / f"image{suffix}"
+    notes = write_image(image, target)
     assert len(notes) == len(LOST[suffix])
     assert all(part in note for part, note in zip(LOST[suffix], notes, strict=True))
     with Image.open(target) as opened:
@@ -295,39 +296,39 @@ def test_what_a_kind_of_file_cannot_hold_is_said_and_the_rest_is_there(tmp_path,
         assert found.get(0x0112, 1) == 1
         assert found.get_ifd(0x8769)[0x9003] == "2020:01:02 03:04:05"
         assert found.get_ifd(0x8825)[1] == "N"
-        assert found.get_ifd(1) == {}  # no thumbnail of the picture as it was
-    again = read_picture(target)
+        assert found.get_ifd(1) == {}  # no thumbnail of the image as it was
+    again = read_image(target)
     metadata = dict(again.origin.metadata)
     assert metadata["xmp-data"] == XMP.replace(b'Orientation="6"', b'Orientation="1"')
     assert again.pixels.dtype == (np.uint8 if suffix in (".jpg", ".webp") else np.uint16)
     assert again.origin.profile == srgb_profile()
     if suffix in LOSSLESS:
-        assert np.array_equal(again.pixels, picture.pixels)
-        assert np.array_equal(again.alpha, picture.alpha)
+        assert np.array_equal(again.pixels, image.pixels)
+        assert np.array_equal(again.alpha, image.alpha)
 
 
 def test_iptc_goes_from_jpeg_to_tiff_and_back():
     jpeg = after_start(pillow(NOISE, "JPEG"), iptc())
-    through = read_picture(encode_picture(read_picture(jpeg), ".tif"))
+    through = read_image(encode_image(read_image(jpeg), ".tif"))
     fields = dict(through.origin.metadata)
     assert fields["iptc-data"] == b"\x1c\x02\x78\0\x07caption"
-    back = read_picture(encode_picture(through, ".jpg"))
+    back = read_image(encode_image(through, ".jpg"))
     assert b"caption" in dict(back.origin.metadata)["iptc-data"]
     alone = through._replace(origin=through.origin._replace(metadata=(("iptc-data", fields["iptc-data"]),)))
-    assert dict(read_picture(encode_picture(alone, ".jpg")).origin.metadata)["iptc-data"] == iptc()[4:]
+    assert dict(read_image(encode_image(alone, ".jpg")).origin.metadata)["iptc-data"] == iptc()[4:]
 
 
 def test_metadata_too_long_for_jpeg_are_named():
-    picture = Picture(NOISE, None, Origin(metadata=(("xmp-data", b"x" * 70_000),)))
-    target_notes = write_notes(picture, ".jpg")
+    image = OurImage(NOISE, None, Origin(metadata=(("xmp-data", b"x" * 70_000),)))
+    target_notes = write_notes(image, ".jpg")
     assert target_notes == ["XMP was left out: .jpg holds 65,500 bytes of it, not 70,000"]
-    assert write_notes(picture, ".png") == []
+    assert write_notes(image, ".png") == []
 
 
-def write_notes(picture, suffix):
+def write_notes(image, suffix):
     from knowhue.inference.files.encoding import encode_with_notes
 
-    return encode_with_notes(picture, suffix)[1]
+    return encode_with_notes(image, suffix)[1]
 
 
 @settings(max_examples=25, deadline=None)
@@ -339,13 +340,13 @@ def write_notes(picture, suffix):
     st.sampled_from(LOSSLESS),
 )
 def test_any_pixels_come_back_from_a_lossless_kind(pixels, suffix):
-    assert np.array_equal(read_picture(encode_picture(Picture.of(pixels), suffix)).pixels, pixels)
+    assert np.array_equal(read_image(encode_image(OurImage.of(pixels), suffix)).pixels, pixels)
 
 
 @settings(max_examples=25, deadline=None)
 @given(arrays(np.uint16, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(1))))
 def test_sixteen_bits_are_rounded_to_eight(pixels):
-    eight = read_picture(encode_picture(Picture.of(pixels), ".jpg", quality=100)).pixels
+    eight = read_image(encode_image(OurImage.of(pixels), ".jpg", quality=100)).pixels
     assert np.abs(eight * 257.0 - pixels).max() <= 257 * 2.5
 
 
@@ -353,22 +354,22 @@ def test_transparency_lies_over_white_in_jpeg():
     pixels = np.full((16, 16, 3), 40, np.uint8)
     alpha = np.zeros((16, 16), np.uint8)
     alpha[8:] = 255
-    again = read_picture(encode_picture(Picture(pixels, alpha), ".jpg")).pixels
+    again = read_image(encode_image(OurImage(pixels, alpha), ".jpg")).pixels
     assert (again[:7] > 250).all()
     assert np.abs(again[9:].astype(int) - 40).max() < 5
 
 
 def test_quality_says_how_large_a_file_is():
-    sizes = [len(encode_picture(Picture.of(NOISE), ".jpg", quality=quality)) for quality in (30, 60, 95)]
+    sizes = [len(encode_image(OurImage.of(NOISE), ".jpg", quality=quality)) for quality in (30, 60, 95)]
     assert sizes == sorted(sizes)
-    assert sizes[-1] == len(encode_picture(Picture.of(NOISE), ".jpg"))
+    assert sizes[-1] == len(encode_image(OurImage.of(NOISE), ".jpg"))
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".avif"])
 def test_colour_is_not_subsampled(suffix):
     stripes = np.zeros((32, 32, 3), np.uint8)
     stripes[:, ::2], stripes[:, 1::2] = (200, 40, 40), (40, 90, 200)
-    again = read_picture(encode_picture(Picture.of(stripes), suffix)).pixels.astype(int)
+    again = read_image(encode_image(OurImage.of(stripes), suffix)).pixels.astype(int)
     assert np.abs(again - stripes).mean() < 12
 
 
@@ -383,7 +384,7 @@ def test_colour_is_not_subsampled(suffix):
 )
 def test_what_cannot_be_written_is_refused(tmp_path, suffix, quality, shape, message):
     with pytest.raises(ConfigError, match=message):
-        write_picture(Picture.of(np.zeros(shape, np.uint8)), tmp_path / f"out{suffix}", quality=quality)
+        write_image(OurImage.of(np.zeros(shape, np.uint8)), tmp_path / f"out{suffix}", quality=quality)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -396,7 +397,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr("knowhue.storage.os.fsync", full)
     with pytest.raises(RunError, match="No space left"):
-        write_picture(Picture.of(NOISE), target)
+        write_image(OurImage.of(NOISE), target)
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
 
@@ -406,22 +407,22 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_limit_is_checked_before_decoding():
     data = pillow(NOISE, "PNG")[:60]  # header alone
-    with pytest.raises(PictureError, match=r"at most 619 pixels. Found 31 x 20 = 620\."):
-        read_picture(data, max_pixels=619)
-    with pytest.raises(PictureError, match="damaged or cut short"):
-        read_picture(data, max_pixels=620)
+    with pytest.raises(ImageError, match=r"at most 619 pixels. Found 31 x 20 = 620\."):
+        read_image(data, max_pixels=619)
+    with pytest.raises(ImageError, match="damaged or cut short"):
+        read_image(data, max_pixels=620)
 
 
 def test_bytes_are_called_by_the_name_given():
-    with pytest.raises(PictureError, match="`upload 7` should be a picture"):
-        read_picture(b"", name="upload 7")
+    with pytest.raises(ImageError, match="`upload 7` should be an image"):
+        read_image(b"", name="upload 7")
 
 
 def test_what_is_no_file_is_refused(tmp_path):
-    with pytest.raises(PictureError, match="Found a folder"):
-        read_picture(tmp_path)
-    with pytest.raises(PictureError, match="Found no such file"):
-        read_picture(tmp_path / "nothing.jpg")
+    with pytest.raises(ImageError, match="Found a folder"):
+        read_image(tmp_path)
+    with pytest.raises(ImageError, match="Found no such file"):
+        read_image(tmp_path / "nothing.jpg")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pipes in the file system")
@@ -429,28 +430,28 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     import os
 
     os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(PictureError, match="a device or a pipe"):
-        read_picture(tmp_path / "pipe.jpg")
+    with pytest.raises(ImageError, match="a device or a pipe"):
+        read_image(tmp_path / "pipe.jpg")
 
 
 def test_names_that_are_no_text_are_read(tmp_path):
     path = tmp_path / b"caf\xe9.png".decode(errors="surrogateescape")
     path.write_bytes(pillow(NOISE, "PNG"))
-    assert np.array_equal(read_picture(path).pixels, NOISE)
+    assert np.array_equal(read_image(path).pixels, NOISE)
 
 
 def test_a_changed_file_is_read_anew(tmp_path):
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     for pixels in (NOISE, NOISE[::-1].copy()):
         path.write_bytes(pillow(pixels, "PNG"))
-        assert np.array_equal(read_picture(path).pixels, pixels)
+        assert np.array_equal(read_image(path).pixels, pixels)
 
 
 def test_threads_read_and_write_what_one_would():
     data = [ODD_FILES[name].data() for name in ("adobe", "png rgba 16", "tiff lab 16", "jpeg cmyk")] * 6
 
     def through(each):
-        return encode_picture(read_picture(each), ".png")
+        return encode_image(read_image(each), ".png")
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(through, data)) == [through(each) for each in data[:4]] * 6
@@ -459,15 +460,15 @@ def test_threads_read_and_write_what_one_would():
 def test_heic_is_read_where_its_decoder_is_installed(monkeypatch):
     opened = SimpleNamespace(to_pillow=lambda: Image.fromarray(NOISE))
     monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(open_heif=lambda _: opened))
-    picture = read_picture(ODD_FILES["heic"].data())
-    assert picture.origin.suffix == ".heic"
-    assert np.array_equal(picture.pixels, NOISE)
+    image = read_image(ODD_FILES["heic"].data())
+    assert image.origin.suffix == ".heic"
+    assert np.array_equal(image.pixels, NOISE)
 
 
 def test_a_float_tiff_says_what_was_cut():
-    picture = read_picture(tiff(np.array([[-0.5, 0.5, 1.0]], np.float32)))
-    assert "-0.5 to 1" in picture.origin.notes[1]
-    assert picture.pixels.ravel().tolist() == [0, 32768, 65535]
+    image = read_image(tiff(np.array([[-0.5, 0.5, 1.0]], np.float32)))
+    assert "-0.5 to 1" in image.origin.notes[1]
+    assert image.pixels.ravel().tolist() == [0, 32768, 65535]
 
 
 # Resizing
@@ -490,5 +491,5 @@ def test_resizes_as_pillow_did_for_training(dtype, height, width):
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 3), (1, 5000, 3), (5000, 2, 1)])
-def test_pictures_of_any_shape_are_resized(shape):
+def test_images_of_any_shape_are_resized(shape):
     assert shrink(np.full(shape, 51, np.uint8), 40, 50) == pytest.approx(0.2, abs=1e-6)

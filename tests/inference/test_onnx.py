@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 from tiny_models import CLASSES, describe, lite0_network, noise, two_stage_network
 
-from knowhue.errors import ConfigError, ExtraError, PictureError, WeightsError
+from knowhue.errors import ConfigError, ExtraError, ImageError, WeightsError
 from knowhue.inference.networks import onnx_int8, onnx_network
 from knowhue.inference.networks.examples import Example
 from knowhue.inference.networks.network import Answers
@@ -62,9 +62,7 @@ def photos(tmp_path_factory):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 3), st.integers(1, 70), st.integers(1, 70), st.integers(0, 99))
-def test_pictures_of_any_number_and_size_are_answered_as_by_torch(
-    network, opened, count, height, width, seed
-):
+def test_images_of_any_number_and_size_are_answered_as_by_torch(network, opened, count, height, width, seed):
     lightness = noise(count, height, width, seed)
     expected, found = network.predict(lightness), opened.predict(lightness)
     for name in Answers._fields:
@@ -330,7 +328,7 @@ def test_eight_bits_answer_nearly_as_float_and_say_so(opened, eight_bits):
     assert loss.accuracy_before is not None
 
 
-def test_every_picture_is_calibrated_on_measured_on_or_left_out(file, photos, tmp_path, monkeypatch):
+def test_every_image_is_calibrated_on_measured_on_or_left_out(file, photos, tmp_path, monkeypatch):
     for name, most in {"CALIBRATED_ON": 9, "MEASURED_ON": 9}.items():
         monkeypatch.setattr(onnx_int8, name, most)
     monkeypatch.setattr(onnx_int8, "_quantized", lambda source, _: onnx.load(source))
@@ -358,21 +356,21 @@ def test_eight_bits_are_made_of_float_alone(eight_bits, photos, tmp_path):
         quantize(eight_bits[0], tmp_path / "again.onnx", photos)
 
 
-def test_too_few_pictures_are_refused(file, photos, tmp_path):
-    with pytest.raises(PictureError, match="at least 16 colour pictures"):
+def test_too_few_images_are_refused(file, photos, tmp_path):
+    with pytest.raises(ImageError, match="at least 16 colour images"):
         quantize(file, tmp_path / "model.onnx", photos / CLASSES[0])
     assert not (tmp_path / "model.onnx").exists()
 
 
-def test_gray_pictures_measure_nothing(file, tmp_path):
+def test_gray_images_measure_nothing(file, tmp_path):
     for number in range(16):
         Image.new("L", (9, 9), number).save(tmp_path / f"{number}.png")
-    with pytest.raises(PictureError, match="Found 0 in colour among 8"):
+    with pytest.raises(ImageError, match="Found 0 in colour among 8"):
         quantize(file, tmp_path / "model.onnx", tmp_path)
 
 
 class Answering:
-    """Gives one colour and one class to every picture."""
+    """Gives one colour and one class to every image."""
 
     runtime = "fixed"
     description = describe()
@@ -398,7 +396,7 @@ def test_the_loss_is_what_its_words_say():
     assert judge_loss(Answering(7, 2), Answering(12, 1), unlabelled, 5).accuracy_before is None
 
 
-def test_a_real_base_passes_too(tmp_path):
+def test_a_real_encoder_passes_too(tmp_path):
     differences = export_onnx(lite0_network(), tmp_path / "model.onnx")
     assert all(value <= TOLERANCE[name] for name, value in differences.items())
 

@@ -59,13 +59,13 @@ def codes(dtype: type) -> np.ndarray:
 def test_lightness_is_kept_whatever_the_chroma(
     seed, height, width, rows, columns, channels, dtype, upsampling, largest
 ):
-    picture = scene(seed, (height, width, channels), dtype)
-    painted, reach = paint(picture, *small(seed, rows, columns, largest), upsampling=upsampling)
+    image = scene(seed, (height, width, channels), dtype)
+    painted, reach = paint(image, *small(seed, rows, columns, largest), upsampling=upsampling)
     assert painted.shape == (height, width, 3)
     assert painted.dtype == dtype
-    assert np.abs(lightness(painted) - lightness(picture)).max() <= LARGEST[dtype]
-    assert (painted[(picture == 0).all(-1)] == 0).all()
-    assert (painted[(picture == np.iinfo(dtype).max).all(-1)] == np.iinfo(dtype).max).all()
+    assert np.abs(lightness(painted) - lightness(image)).max() <= LARGEST[dtype]
+    assert (painted[(image == 0).all(-1)] == 0).all()
+    assert (painted[(image == np.iinfo(dtype).max).all(-1)] == np.iinfo(dtype).max).all()
     assert np.isfinite(reach).all()
 
 
@@ -82,10 +82,10 @@ def test_black_and_white_stay_exactly(dtype, channels, largest):
 
 @given(arrays.arrays(np.uint8, (4, 6, 3)))
 @settings(max_examples=30, deadline=None)
-def test_lightness_agrees_with_scikit_image_and_with_the_network_s(picture):
-    assert np.allclose(lightness(picture), rgb2lab(picture)[..., 0], atol=1e-3)
-    ours = rgb_to_lab(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255)[0]
-    assert np.allclose(lightness(picture), ours[0, 0], atol=1e-3)
+def test_lightness_agrees_with_scikit_image_and_with_the_network_s(image):
+    assert np.allclose(lightness(image), rgb2lab(image)[..., 0], atol=1e-3)
+    ours = rgb_to_lab(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)[0]
+    assert np.allclose(lightness(image), ours[0, 0], atol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", DEPTHS)
@@ -114,12 +114,12 @@ def test_colours_in_gamut_agree_with_scikit_image(dtype):
     assert reach.chroma == pytest.approx(np.hypot(12, 18), rel=1e-4)
 
 
-def test_a_picture_s_own_colours_are_given_back():
-    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    picture[0, :3] = 255 * np.eye(3)
-    lab = rgb2lab(picture).astype(np.float32)
-    painted, reach = paint(picture, lab[..., 1:], lab[..., 0], upsampling="bilinear")
-    assert np.abs(painted.astype(int) - picture).max() <= 1
+def test_an_image_s_own_colours_are_given_back():
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    image[0, :3] = 255 * np.eye(3)
+    lab = rgb2lab(image).astype(np.float32)
+    painted, reach = paint(image, lab[..., 1:], lab[..., 0], upsampling="bilinear")
+    assert np.abs(painted.astype(int) - image).max() <= 1
     assert reach.reduced < 0.02
 
 
@@ -140,10 +140,8 @@ def test_much_saturation_turns_no_hue_over():
         np.float32
     )
     rows = np.linspace(25, 230, 96)[:, None] + 12 * np.sin(np.arange(144) / 3)
-    picture = rows.round().astype(np.uint8)[..., None]
-    lab = [
-        rgb2lab(paint(picture, chroma, lightness(picture)[::8, ::8], saturation=much)[0]) for much in (1, 4)
-    ]
+    image = rows.round().astype(np.uint8)[..., None]
+    lab = [rgb2lab(paint(image, chroma, lightness(image)[::8, ::8], saturation=much)[0]) for much in (1, 4)]
     assert np.abs(lab[1][..., 0] - lab[0][..., 0]).max() < 0.6
     hues = [np.arctan2(each[..., 2], each[..., 1]) for each in lab]
     coloured = np.hypot(lab[0][..., 1], lab[0][..., 2]) > 8
@@ -154,9 +152,9 @@ def test_much_saturation_turns_no_hue_over():
 
 
 def test_saturation_is_a_factor():
-    picture = np.full((10, 10, 1), 128, np.uint8)
-    assert paint(picture, flat(10, 10), GUIDE, saturation=0)[1].chroma == 0
-    assert paint(picture, flat(10, 10), GUIDE, saturation=2)[1].chroma == pytest.approx(800**0.5, rel=1e-3)
+    image = np.full((10, 10, 1), 128, np.uint8)
+    assert paint(image, flat(10, 10), GUIDE, saturation=0)[1].chroma == 0
+    assert paint(image, flat(10, 10), GUIDE, saturation=2)[1].chroma == pytest.approx(800**0.5, rel=1e-3)
 
 
 @pytest.mark.parametrize("upsampling", UPSAMPLINGS)
@@ -169,11 +167,11 @@ def test_constant_chroma_stays_constant(upsampling):
 
 @pytest.mark.parametrize("upsampling", UPSAMPLINGS)
 @pytest.mark.parametrize("axis", [0, 1])
-def test_a_mirrored_picture_is_painted_mirrored(upsampling, axis):
-    picture = scene(2, (33, 47, 3))
+def test_a_mirrored_image_is_painted_mirrored(upsampling, axis):
+    image = scene(2, (33, 47, 3))
     chroma, guide = small(2, largest=40)
-    straight, _ = paint(picture, chroma, guide, upsampling=upsampling)
-    mirrored = (np.ascontiguousarray(np.flip(each, axis)) for each in (picture, chroma, guide))
+    straight, _ = paint(image, chroma, guide, upsampling=upsampling)
+    mirrored = (np.ascontiguousarray(np.flip(each, axis)) for each in (image, chroma, guide))
     turned, _ = paint(*mirrored, upsampling=upsampling)
     assert np.abs(np.flip(turned, axis).astype(int) - straight).max() <= 1
 
@@ -183,54 +181,52 @@ def test_a_mirrored_picture_is_painted_mirrored(upsampling, axis):
 def test_a_step_of_chroma_lands_where_it_is(axis, length):
     chroma = np.zeros((1, 8, 2), np.float32)
     chroma[:, 4:, 0] = 40
-    picture = np.full((4, length, 1), 128, np.uint8)
+    image = np.full((4, length, 1), 128, np.uint8)
     guide = np.full((1, 8), 50, np.float32)
     if axis == 0:
-        chroma, picture, guide = (
-            np.ascontiguousarray(each.swapaxes(0, 1)) for each in (chroma, picture, guide)
-        )
-    redness = rgb2lab(paint(picture, chroma, guide)[0])[..., 1].mean(1 - axis)
+        chroma, image, guide = (np.ascontiguousarray(each.swapaxes(0, 1)) for each in (chroma, image, guide))
+    redness = rgb2lab(paint(image, chroma, guide)[0])[..., 1].mean(1 - axis)
     share = (
         np.arange(length) + 0.5
     ) * 8 / length - 3.5  # 0 at the middle of one small pixel, 1 at the next one's
     assert np.allclose(redness, 40 * share.clip(0, 1), atol=1)
 
 
-def test_wide_pictures_are_painted_as_their_parts_are():
-    picture = scene(5, (3, 5000, 3))
-    painted, _ = paint(picture, flat(20, -30), GUIDE)
-    alone, _ = paint(picture[:, 4000:].copy(), flat(20, -30), GUIDE)
+def test_wide_images_are_painted_as_their_parts_are():
+    image = scene(5, (3, 5000, 3))
+    painted, _ = paint(image, flat(20, -30), GUIDE)
+    alone, _ = paint(image[:, 4000:].copy(), flat(20, -30), GUIDE)
     assert (painted[:, 4000:] == alone).all()
 
 
 @pytest.mark.parametrize("dtype", DEPTHS)
 def test_threads_do_not_change_the_numbers(monkeypatch, dtype):
-    picture = scene(3, (64, 50, 3), dtype)
-    whole = paint(picture, *small(3))
+    image = scene(3, (64, 50, 3), dtype)
+    whole = paint(image, *small(3))
     monkeypatch.setattr(module, "BAND_PIXELS", 500)
     monkeypatch.setattr(module, "THREADS", 1)
-    one, seen = paint(picture, *small(3)), lightness(picture)
+    one, seen = paint(image, *small(3)), lightness(image)
     monkeypatch.setattr(module, "THREADS", 2)
-    two = paint(picture, *small(3))
+    two = paint(image, *small(3))
     assert (one[0] == two[0]).all()
     assert one[1] == two[1]
-    assert (lightness(picture) == seen).all()
+    assert (lightness(image) == seen).all()
     assert (one[0] == whole[0]).all()
     assert one[1] == pytest.approx(whole[1])
 
 
 def test_input_may_be_read_only():
-    picture, (chroma, guide), (added, _) = scene(6, (9, 9, 3)), small(6), small(7, 4, 4)
-    for each in (picture, chroma, guide, added):
+    image, (chroma, guide), (added, _) = scene(6, (9, 9, 3)), small(6), small(7, 4, 4)
+    for each in (image, chroma, guide, added):
         each.flags.writeable = False
-    paint(picture, chroma, guide, saturation=2, added=added)
+    paint(image, chroma, guide, saturation=2, added=added)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (4, 11), (30, 1500)])
 def test_what_is_added_lies_on_the_chroma_at_any_size_and_saturation(size):
-    picture = np.full((30, 1500, 1), 32896, np.uint16)  # wider than what is worked on at a time
+    image = np.full((30, 1500, 1), 32896, np.uint16)  # wider than what is worked on at a time
     added = small(1, *size, largest=15)[0]
-    painted, _ = paint(picture, flat(6, -8), GUIDE, saturation=0.5, added=added)
+    painted, _ = paint(image, flat(6, -8), GUIDE, saturation=0.5, added=added)
     expected = np.stack([3 + enlarge(added[..., 0], 30, 1500), enlarge(added[..., 1], 30, 1500) - 4], -1)
     assert rgb2lab(painted / 65535)[..., 1:] == pytest.approx(expected, abs=0.05)
 
@@ -256,7 +252,7 @@ def test_colourfulness_is_the_evaluation_s(dtype):
 
 
 @pytest.mark.parametrize(
-    ("picture", "message"),
+    ("image", "message"),
     [
         (np.zeros((3, 3), np.uint8), r"`pixels` should be \(H, W, 1 or 3\)"),
         (np.zeros((3, 3, 2), np.uint8), r"`pixels` should be \(H, W, 1 or 3\)"),
@@ -266,11 +262,11 @@ def test_colourfulness_is_the_evaluation_s(dtype):
         (np.zeros((3, 6, 3), np.uint8)[:, ::2], "`pixels` should be C-contiguous.*numpy.ascontiguousarray"),
     ],
 )
-def test_other_pixels_are_refused(picture, message):
+def test_other_pixels_are_refused(image, message):
     with pytest.raises(ValueError, match=message):
-        lightness(picture)
+        lightness(image)
     with pytest.raises(ValueError, match=message):
-        paint(picture, flat(0, 0), GUIDE)
+        paint(image, flat(0, 0), GUIDE)
 
 
 def test_enlarging_keeps_flat_maps_and_ends():

@@ -8,7 +8,7 @@ import pytest
 from odd_files import GRAY, GRAY16, RGB, RGB16, RGBA, chunk, pillow, png, srgb_profile, vips
 from PIL import Image
 
-from knowhue.inference.files.media import encode_picture, read_picture
+from knowhue.inference.files.media import encode_image, read_image
 
 DEPTHS = {"gray": GRAY, "gray 16": GRAY16, "rgb": RGB, "rgb 16": RGB16}
 
@@ -53,7 +53,7 @@ ADOBE_TO_SRGB = np.array([[1.39836, -0.39836, 0], [0, 1, 0], [0, -0.04293, 1.042
 @pytest.mark.parametrize("gamma", [1.0, 1 / 1.8, 0.3])
 def test_gamma_is_honoured(depth: str, gamma: float):
     codes = DEPTHS[depth]
-    read = read_picture(said(codes, gama(gamma)))
+    read = read_image(said(codes, gama(gamma)))
     told = round(gamma * 100_000) / 100_000
     assert read.pixels.dtype == codes.dtype
     wanted = encoded((codes / np.iinfo(codes.dtype).max) ** (1 / told))
@@ -63,9 +63,9 @@ def test_gamma_is_honoured(depth: str, gamma: float):
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp", ".avif"])
 def test_what_is_written_is_srgb_and_says_so(suffix: str):
-    read = read_picture(said(RGB, gama(1)))
-    written = encode_picture(read, suffix)
-    again = read_picture(written)
+    read = read_image(said(RGB, gama(1)))
+    written = encode_image(read, suffix)
+    again = read_image(written)
     assert not again.origin.notes
     assert again.origin.profile == read.origin.profile is not None
     assert np.abs(again.pixels.astype(float) - read.pixels).mean() < 3
@@ -86,7 +86,7 @@ def test_what_is_written_is_srgb_and_says_so(suffix: str):
     ],
 )
 def test_what_means_srgb_changes_nothing(chunks: tuple[bytes, ...]):
-    read = read_picture(said(RGB, *chunks))
+    read = read_image(said(RGB, *chunks))
     assert np.array_equal(read.pixels, RGB)
     assert not read.origin.notes
     assert read.origin.profile is None
@@ -94,7 +94,7 @@ def test_what_means_srgb_changes_nothing(chunks: tuple[bytes, ...]):
 
 def test_a_profile_counts_more_than_gamma():
     data = pillow(RGB, "PNG", icc_profile=srgb_profile())
-    read = read_picture(data[:33] + gama(1) + data[33:])
+    read = read_image(data[:33] + gama(1) + data[33:])
     assert np.array_equal(read.pixels, RGB)
     assert not read.origin.notes
 
@@ -103,7 +103,7 @@ def test_a_profile_counts_more_than_gamma():
 @pytest.mark.parametrize("gamma", [1.0, 1 / 2.2])
 def test_primaries_are_honoured_with_gamma(depth: str, gamma: float):
     codes = DEPTHS[depth]
-    read = read_picture(said(codes, gama(gamma), chrm(*ADOBE)))
+    read = read_image(said(codes, gama(gamma), chrm(*ADOBE)))
     share = codes / np.iinfo(codes.dtype).max
     own = light(codes) if gamma == 1 / 2.2 else share  # 0.45455 stands for sRGB's own curve
     linear = own @ ADOBE_TO_SRGB.T
@@ -117,47 +117,45 @@ def test_primaries_are_honoured_with_gamma(depth: str, gamma: float):
 
 
 def test_primaries_that_make_no_colours_are_left_aside():
-    read = read_picture(said(RGB, gama(1), chrm(0.3, 0.3, *(0.2, 0.2) * 3)))
-    assert np.array_equal(read.pixels, read_picture(said(RGB, gama(1))).pixels)
+    read = read_image(said(RGB, gama(1), chrm(0.3, 0.3, *(0.2, 0.2) * 3)))
+    assert np.array_equal(read.pixels, read_image(said(RGB, gama(1))).pixels)
 
 
 def test_primaries_move_no_gray():
-    read = read_picture(said(GRAY, gama(1), chrm(*ADOBE)))
-    assert np.array_equal(read.pixels, read_picture(said(GRAY, gama(1))).pixels)
+    read = read_image(said(GRAY, gama(1), chrm(*ADOBE)))
+    assert np.array_equal(read.pixels, read_image(said(GRAY, gama(1))).pixels)
 
 
 def test_transparency_has_no_gamma():
-    read = read_picture(said(RGBA, gama(1)))
+    read = read_image(said(RGBA, gama(1)))
     assert read.alpha is not None
     assert np.array_equal(read.alpha, RGBA[..., 3])
-    assert np.array_equal(read.pixels, read_picture(said(RGB, gama(1))).pixels)
+    assert np.array_equal(read.pixels, read_image(said(RGB, gama(1))).pixels)
 
 
 def test_a_palette_has_gamma():
     data = pillow(Image.fromarray(RGB).quantize(7), "PNG")
-    plain = read_picture(data).pixels
-    read = read_picture(data[:33] + gama(1) + data[33:]).pixels
+    plain = read_image(data).pixels
+    read = read_image(data[:33] + gama(1) + data[33:]).pixels
     assert code_error(read, encoded(plain / 255)) < 0.51 / 255
 
 
 def test_few_bits_have_gamma():
     rows = (b"\0" + np.packbits(np.arange(24) % 2).tobytes()) * 16
-    assert set(read_picture(png(rows, 1, 0, before=gama(1))).pixels.ravel().tolist()) == {0, 255}
+    assert set(read_image(png(rows, 1, 0, before=gama(1))).pixels.ravel().tolist()) == {0, 255}
 
 
 def test_gamma_behind_much_else_is_found():
     much = chunk(b"iTXt", b"Comment\0\0\0\0\0" + b"words " * 20_000)
-    assert np.array_equal(
-        read_picture(said(RGB, much, gama(1))).pixels, read_picture(said(RGB, gama(1))).pixels
-    )
+    assert np.array_equal(read_image(said(RGB, much, gama(1))).pixels, read_image(said(RGB, gama(1))).pixels)
 
 
 def test_linear_and_wide_cicp_are_honoured_and_high_dynamic_range_is_said():
-    linear = read_picture(said(RGB, chunk(b"cICP", bytes([1, 8, 0, 1]))))
-    assert np.array_equal(linear.pixels, read_picture(said(RGB, gama(1))).pixels)
-    wide = read_picture(said(RGB16, chunk(b"cICP", bytes([12, 13, 0, 1]))))
+    linear = read_image(said(RGB, chunk(b"cICP", bytes([1, 8, 0, 1]))))
+    assert np.array_equal(linear.pixels, read_image(said(RGB, gama(1))).pixels)
+    wide = read_image(said(RGB16, chunk(b"cICP", bytes([12, 13, 0, 1]))))
     assert wide.pixels.std() > RGB16.std()
-    pq = read_picture(said(RGB16, chunk(b"cICP", bytes([9, 16, 0, 1]))))
+    pq = read_image(said(RGB16, chunk(b"cICP", bytes([9, 16, 0, 1]))))
     assert np.array_equal(pq.pixels, RGB16)
     assert "cICP 9-16-0-1" in pq.origin.notes[0]
 
@@ -166,4 +164,4 @@ def test_linear_and_wide_cicp_are_honoured_and_high_dynamic_range_is_said():
 def test_a_damaged_gamma_does_no_harm(body: bytes):
     data = said(RGB)
     wrong = struct.pack(">I", len(body)) + b"gAMA" + body + struct.pack(">I", zlib.crc32(b"gAMA" + body))
-    assert read_picture(data[:33] + wrong + data[33:]).pixels.shape == RGB.shape
+    assert read_image(data[:33] + wrong + data[33:]).pixels.shape == RGB.shape

@@ -12,7 +12,7 @@ from test_png_colour import ADOBE, chrm, gama, said
 
 from knowhue.data.decode import decode
 from knowhue.errors import KnowhueError
-from knowhue.inference.files.media import read_picture
+from knowhue.inference.files.media import read_image
 
 ONE_READER = pytest.mark.xfail(strict=True, reason="mended with the new house")
 
@@ -51,9 +51,9 @@ def with_gamma(png: bytes, gamma: float) -> bytes:
 
 def difference(folder: Path, data: bytes) -> float:
     """The largest of 8-bit codes."""
-    path = folder / "picture"
+    path = folder / "image"
     path.write_bytes(data)
-    colorized = read_picture(path).pixels
+    colorized = read_image(path).pixels
     eight = colorized if colorized.dtype == np.uint8 else (colorized / 257).round()
     trained = np.asarray(decode(path)).astype(float)
     if trained.shape[:2] != eight.shape[:2]:
@@ -72,12 +72,12 @@ def test_training_will_see_what_colorize_sees(tmp_path: Path, name: str):
 
 
 def test_transparent_linear_pixels_lie_over_white(tmp_path: Path):
-    (tmp_path / "picture").write_bytes(said(RGBA, gama(1)))
-    read = read_picture(tmp_path / "picture")
+    (tmp_path / "image").write_bytes(said(RGBA, gama(1)))
+    read = read_image(tmp_path / "image")
     assert read.alpha is not None
     share = read.alpha[..., None] / 255
     wanted = read.pixels * share + 255 * (1 - share)
-    assert np.abs(np.asarray(decode(tmp_path / "picture")) - wanted).max() <= 1
+    assert np.abs(np.asarray(decode(tmp_path / "image")) - wanted).max() <= 1
 
 
 @ONE_READER

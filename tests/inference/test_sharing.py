@@ -82,7 +82,7 @@ def test_a_hub_folder_loads_offline_with_equal_answers(network, folder, monkeypa
 def test_a_hub_folder_tells_nothing_of_the_machine(folder):
     description = open_network(folder).description
     assert description.name == "reef-colours"
-    assert description.config.pictures.path == "photos"
+    assert description.config.images.path == "photos"
     for file in folder.iterdir():
         assert b"/home/somebody" not in file.read_bytes()
     assert json.loads((folder / "config.json").read_text()) == description.model_dump(mode="json")

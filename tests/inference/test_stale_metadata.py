@@ -11,16 +11,17 @@ from odd_files import GRAY, RGB, XMP, after_start, exif, pillow, tiff
 from PIL import Image
 
 from knowhue.inference.files.encoding import encode_with_notes
-from knowhue.inference.files.media import OUTPUT_SUFFIXES, read_picture
-from knowhue.inference.files.picture import Origin, Picture
+from knowhue.inference.files.image import Image as OurImage
+from knowhue.inference.files.image import Origin
+from knowhue.inference.files.media import OUTPUT_SUFFIXES, read_image
 
 SUFFIXES = [".jpg", ".png", ".tif", ".webp", ".avif"]
 OLD = pillow(Image.fromarray(GRAY).resize((8, 6)), "JPEG")
-"""A thumbnail of the gray picture."""
+"""A thumbnail of the gray image."""
 
 
 def with_thumbnail(turned: bool = True) -> bytes:
-    """EXIF of a camera with a second directory, whose picture stands at the end."""
+    """EXIF of a camera with a second directory, whose image stands at the end."""
     found = exif(6)
     if not turned:
         del found[0x0112]
@@ -31,9 +32,9 @@ def with_thumbnail(turned: bool = True) -> bytes:
     link = first + 2 + 12 * struct.unpack_from(f"{order}H", block, first)[0]
     entries = ((0x0103, 3, 6 if order == "<" else 6 << 16), (0x0201, 4, 0), (0x0202, 4, len(OLD)))
     here = len(block) + len(block) % 2
-    picture = here + 2 + 12 * len(entries) + 4
+    image = here + 2 + 12 * len(entries) + 4
     rows = b"".join(
-        struct.pack(f"{order}HHII", tag, kind, 1, picture if tag == 0x0201 else value)
+        struct.pack(f"{order}HHII", tag, kind, 1, image if tag == 0x0201 else value)
         for tag, kind, value in entries
     )
     second = struct.pack(f"{order}H", len(entries)) + rows + bytes(4)
@@ -52,13 +53,13 @@ SOURCES = {
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("kind", list(SOURCES))
-def test_the_thumbnail_of_the_gray_picture_is_gone_and_the_rest_is_there(kind: str, suffix: str):
+def test_the_thumbnail_of_the_gray_image_is_gone_and_the_rest_is_there(kind: str, suffix: str):
     block = (
         exif(6) if kind == "TIFF" else with_thumbnail(turned=kind != "AVIF")
     )  # of which Pillow makes boxes
     data = SOURCES[kind](exif=block)
     assert kind == "TIFF" or OLD in data
-    written, notes = encode_with_notes(read_picture(data), suffix)
+    written, notes = encode_with_notes(read_image(data), suffix)
     assert OLD not in written
     with Image.open(io.BytesIO(written)) as opened:
         found = opened.getexif()
@@ -72,7 +73,7 @@ def test_the_thumbnail_of_the_gray_picture_is_gone_and_the_rest_is_there(kind: s
 @pytest.mark.parametrize("end", [6, 9, 14, 20, 40])
 def test_cut_exif_does_no_harm(end: int):
     data = pillow(RGB, "JPEG", exif=with_thumbnail()[:end])
-    assert read_picture(encode_with_notes(read_picture(data), ".jpg")[0]).pixels.shape == RGB.shape
+    assert read_image(encode_with_notes(read_image(data), ".jpg")[0]).pixels.shape == RGB.shape
 
 
 def resource(kind: int, body: bytes) -> bytes:
@@ -90,7 +91,7 @@ def test_photoshops_thumbnail_is_gone_and_its_caption_is_there(kind: int, suffix
     body = b"Photoshop 3.0\0" + blocks
     data = after_start(pillow(GRAY, "JPEG"), b"\xff\xed" + struct.pack(">H", 2 + len(body)) + body)
     assert OLD in data
-    written, _ = encode_with_notes(read_picture(data), suffix)
+    written, _ = encode_with_notes(read_image(data), suffix)
     assert OLD not in written
     assert b"caption" in written
     assert resource(0x03ED, bytes(16)) in written
@@ -134,8 +135,8 @@ ANNOUNCED = {
 @pytest.mark.parametrize("name", list(ANNOUNCED))
 def test_xmp_announces_nothing_that_is_not_in_the_file(name: str, suffix: str):
     packet, what = ANNOUNCED[name]
-    written, notes = encode_with_notes(read_picture(pillow(RGB, "JPEG", xmp=packet)), suffix)
-    held = dict(read_picture(written).origin.metadata)["xmp-data"]
+    written, notes = encode_with_notes(read_image(pillow(RGB, "JPEG", xmp=packet)), suffix)
+    held = dict(read_image(written).origin.metadata)["xmp-data"]
     assert isinstance(held, bytes)
     names = [node.tag for node in ElementTree.fromstring(held).iter()] + [
         key for node in ElementTree.fromstring(held).iter() for key in node.attrib
@@ -150,8 +151,8 @@ def test_xmp_announces_nothing_that_is_not_in_the_file(name: str, suffix: str):
 
 def test_what_is_true_in_those_spaces_stays():
     packet = xmp('c:BurstID="abc" c:SpecialTypeID="x"')
-    written, notes = encode_with_notes(read_picture(pillow(RGB, "JPEG", xmp=packet)), ".jpg")
-    assert dict(read_picture(written).origin.metadata)["xmp-data"] == packet
+    written, notes = encode_with_notes(read_image(pillow(RGB, "JPEG", xmp=packet)), ".jpg")
+    assert dict(read_image(written).origin.metadata)["xmp-data"] == packet
     assert not notes
 
 
@@ -175,9 +176,9 @@ def test_xmp_that_cannot_be_read_stays_if_it_does_not():
 
 
 def written_xmp(packet: bytes) -> tuple[list[str], dict[str, bytes | str]]:
-    picture = Picture(RGB, None, Origin(metadata=(("xmp-data", packet),)))
-    written, notes = encode_with_notes(picture, ".jpg")
-    return notes, dict(read_picture(written).origin.metadata)
+    image = OurImage(RGB, None, Origin(metadata=(("xmp-data", packet),)))
+    written, notes = encode_with_notes(image, ".jpg")
+    return notes, dict(read_image(written).origin.metadata)
 
 
 def test_xmp_in_another_encoding_is_understood():
@@ -191,7 +192,7 @@ def test_xmp_in_another_encoding_is_understood():
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_the_size_is_that_of_the_upright_picture(suffix: str):
+def test_the_size_is_that_of_the_upright_image(suffix: str):
     turned = exif(6)
     turned.get_ifd(0x8769).update({0xA002: 24, 0xA003: 16})
     sizes = 'xmlns:tiff="t" xmlns:exif="e" tiff:Orientation="6" tiff:ImageWidth="24" tiff:ImageLength="16"'
@@ -199,13 +200,13 @@ def test_the_size_is_that_of_the_upright_picture(suffix: str):
         sizes,
         "<exif:PixelXDimension>24</exif:PixelXDimension><exif:PixelYDimension>16</exif:PixelYDimension>",
     )
-    read = read_picture(pillow(RGB, "JPEG", exif=turned, xmp=packet))
+    read = read_image(pillow(RGB, "JPEG", exif=turned, xmp=packet))
     assert read.pixels.shape[:2] == (24, 16)
     written, _ = encode_with_notes(read, suffix)
     with Image.open(io.BytesIO(written)) as opened:
         inner = opened.getexif().get_ifd(0x8769)
         assert (inner[0xA002], inner[0xA003]) == (16, 24)
-    held = dict(read_picture(written).origin.metadata)["xmp-data"]
+    held = dict(read_image(written).origin.metadata)["xmp-data"]
     assert isinstance(held, bytes)
     for part in (
         b'tiff:Orientation="1"',
@@ -223,8 +224,8 @@ def test_the_size_is_that_of_the_upright_picture(suffix: str):
 @pytest.mark.parametrize(
     ("behind", "said"),
     [
-        (pillow(RGB, "JPEG"), "first picture in its file"),
-        (bytes(64) + pillow(RGB, "JPEG"), "first picture in its file"),
+        (pillow(RGB, "JPEG"), "first image in its file"),
+        (bytes(64) + pillow(RGB, "JPEG"), "first image in its file"),
         (struct.pack(">I4s4s", 24, b"ftyp", b"mp42") + bytes(500), "film behind it"),
         (b"\0\0\x30\x0a\x10\0\0\0MotionPhoto_Data" + b"\0\0\0\x18ftypmp42" + bytes(99), "film behind it"),
         (bytes(1000), ""),
@@ -234,17 +235,17 @@ def test_the_size_is_that_of_the_upright_picture(suffix: str):
 def test_what_lies_behind_a_jpeg_is_said(behind: bytes, said: str):
     for progressive in (False, True):
         first = pillow(RGB, "JPEG", progressive=progressive, exif=with_thumbnail(), restart_marker_blocks=1)
-        notes = read_picture(first + behind).origin.notes
+        notes = read_image(first + behind).origin.notes
         assert len(notes) == bool(said)
         assert all(said in note for note in notes)
 
 
-def test_a_multi_picture_file_is_said():
+def test_a_multi_image_file_is_said():
     more = [Image.fromarray(RGB[::-1].copy())]
     data = pillow(RGB, "MPO", save_all=True, append_images=more)
-    read = read_picture(data)
+    read = read_image(data)
     assert np.abs(read.pixels.astype(int) - RGB).mean() < 6
-    assert "first picture in its file" in read.origin.notes[0]
+    assert "first image in its file" in read.origin.notes[0]
 
 
 # Text
@@ -259,7 +260,7 @@ def test_names_that_are_not_ascii_stay(kind: str, suffix: str):
         found = exif()
         found[0x013B] = artist.encode()
         data = pillow(GRAY, "JPEG", exif=found)
-    written, _ = encode_with_notes(read_picture(data), suffix)
+    written, _ = encode_with_notes(read_image(data), suffix)
     assert artist.encode() in written
 
 
@@ -272,6 +273,6 @@ def test_a_damaged_field_costs_that_field_alone():
     found.get_ifd(0x8769)[0x9290] = "text"
     block = found.tobytes().replace(b"\x92\x90\0\x02", b"\x01\x17\0\x02")  # a number's tag, a text's type
     assert block != found.tobytes()
-    picture = Picture(RGB, None, Origin(metadata=(("exif-data", block),)))
-    with Image.open(io.BytesIO(encode_with_notes(picture, ".tif")[0])) as opened:
+    image = OurImage(RGB, None, Origin(metadata=(("exif-data", block),)))
+    with Image.open(io.BytesIO(encode_with_notes(image, ".tif")[0])) as opened:
         assert opened.getexif().get_ifd(0x8769)[0x9003] == "2020:01:02 03:04:05"

@@ -213,7 +213,7 @@ NONSENSE = {
         {"chroma": [LAST, _node("Concat", "last last last", "chroma", axis=3)]},
         ["`chroma`", "(2, 32, 47, 3)"],
     ),
-    "one picture of two": (
+    "one image of two": (
         {"chroma": [LAST, TWICE, _node("Slice", "twice from upto from", "chroma")]},
         ["`chroma`", "(1, 32, 47, 2)"],
     ),
@@ -316,7 +316,7 @@ LIES = {
     "classes": (("classes",), [[], ["one"], ["", "b", "c"], ["x" * 300, "b", "c"], ["a"] * 100_000]),
     "width": (("config", "colour", "width"), [0, 10**6, 10**9, 10**30]),
     "method": (("config", "colour", "method"), ["palette", "pix2pix", "none"]),
-    "base": (("config", "encoder", "name"), ["resnet18", "nothing", "../../x"]),
+    "encoder": (("config", "encoder", "name"), ["resnet18", "nothing", "../../x"]),
     "format": (("format",), [0, 2, "1.0"]),
     "unknown key": (("more",), [1]),
 }

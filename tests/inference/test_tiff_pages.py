@@ -1,4 +1,4 @@
-"""The picture in a TIFF is its full-size page, not a preview; a camera's raw file is refused as one."""
+"""The image in a TIFF is its full-size page, not a preview; a camera's raw file is refused as one."""
 
 import io
 import struct
@@ -9,9 +9,9 @@ import pytest
 import tifffile
 from odd_files import GRAY, GRAY16, RGB, tiff
 
-from knowhue.errors import PictureError
-from knowhue.inference.files.media import read_picture
-from knowhue.inference.files.weight import weigh_picture
+from knowhue.errors import ImageError
+from knowhue.inference.files.media import read_image
+from knowhue.inference.files.weight import weigh_image
 
 PREVIEW = RGB[::4, ::4].copy()
 REDUCED, MASK = 1, 4
@@ -42,10 +42,10 @@ def test_a_preview_is_passed_over(options: dict):
     for data, note in (
         (pages(SMALL, WHOLE, **options), "page 2"),
         (pages((GRAY > 99, {"subfiletype": MASK, "photometric": "mask"}), SMALL, WHOLE, **options), "page 3"),
-        (pages(SMALL, WHOLE, subs=1, **options), "full-size picture"),
-        (pages(SMALL, SMALL, WHOLE, subs=2, **options), "full-size picture"),
+        (pages(SMALL, WHOLE, subs=1, **options), "full-size image"),
+        (pages(SMALL, SMALL, WHOLE, subs=2, **options), "full-size image"),
     ):
-        read = read_picture(data)
+        read = read_image(data)
         assert np.array_equal(read.pixels, RGB)
         assert len(read.origin.notes) == 1
         assert note in read.origin.notes[0]
@@ -53,25 +53,25 @@ def test_a_preview_is_passed_over(options: dict):
 
 
 def test_a_preview_that_follows_changes_nothing():
-    read = read_picture(pages(WHOLE, SMALL))
+    read = read_image(pages(WHOLE, SMALL))
     assert np.array_equal(read.pixels, RGB)
     assert "first of its 2 pages" in read.origin.notes[0]
-    assert read_picture(pages(WHOLE, SMALL, subs=1)).origin.notes == ()
+    assert read_image(pages(WHOLE, SMALL, subs=1)).origin.notes == ()
 
 
 def test_a_preview_alone_is_read():
-    assert np.array_equal(read_picture(pages(SMALL)).pixels, PREVIEW)
+    assert np.array_equal(read_image(pages(SMALL)).pixels, PREVIEW)
 
 
 def test_pages_of_a_fax_are_pages():
     data = pages((GRAY, {"subfiletype": 2}), (GRAY[::-1].copy(), {"subfiletype": 2}))
-    assert np.array_equal(read_picture(data).pixels[..., 0], GRAY)
+    assert np.array_equal(read_image(data).pixels[..., 0], GRAY)
 
 
-def test_memory_is_asked_for_the_whole_picture(tmp_path: Path):
+def test_memory_is_asked_for_the_whole_image(tmp_path: Path):
     (tmp_path / "small.tif").write_bytes(pages(SMALL, WHOLE))
     (tmp_path / "whole.tif").write_bytes(pages(WHOLE))
-    assert weigh_picture(tmp_path / "small.tif") == weigh_picture(tmp_path / "whole.tif") > 0
+    assert weigh_image(tmp_path / "small.tif") == weigh_image(tmp_path / "whole.tif") > 0
 
 
 OF_DNG = (PREVIEW, {**SMALL[1], "extratags": [DNG]})
@@ -95,17 +95,17 @@ RAW = {
 def test_raw_files_are_refused_as_raw(tmp_path: Path, name: str):
     path = tmp_path / "photo.tif"
     path.write_bytes(RAW[name]())
-    with pytest.raises(PictureError, match=r"raw file.*Develop it") as caught:
-        read_picture(path)
+    with pytest.raises(ImageError, match=r"raw file.*Develop it") as caught:
+        read_image(path)
     assert str(path) in str(caught.value)
-    with pytest.raises(PictureError, match="raw file"):
-        read_picture(RAW[name](), name="picture")
+    with pytest.raises(ImageError, match="raw file"):
+        read_image(RAW[name](), name="image")
 
 
 @pytest.mark.parametrize("cut", [3, 8, 12, 60, 200])
 def test_directories_that_are_cut_off_do_no_harm(cut: int):
-    with pytest.raises(PictureError):
-        read_picture(pages(SMALL, SENSOR)[:cut])
+    with pytest.raises(ImageError):
+        read_image(pages(SMALL, SENSOR)[:cut])
 
 
 def test_directories_that_go_round_end():
@@ -113,11 +113,11 @@ def test_directories_that_go_round_end():
     first = struct.unpack_from("<I", data, 4)[0]
     link = first + 2 + 12 * struct.unpack_from("<H", data, first)[0]
     struct.pack_into("<I", data, link, first)
-    assert np.array_equal(read_picture(bytes(data)).pixels, RGB)
+    assert np.array_equal(read_image(bytes(data)).pixels, RGB)
 
 
 def test_directories_without_end_are_not_followed():
     rows = b"".join(struct.pack("<HHII", 330, 4, 64, 8) for _ in range(1000))
     data = b"II*\0\x08\0\0\0" + struct.pack("<H", 1000) + rows + struct.pack("<I", 9)
-    with pytest.raises(PictureError):
-        read_picture(data + bytes(4000))
+    with pytest.raises(ImageError):
+        read_image(data + bytes(4000))

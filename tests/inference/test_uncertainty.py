@@ -15,7 +15,7 @@ def test_a_network_that_answers_alike_from_everywhere_is_sure():
     assert np.abs(spread_over_views(constant, look)).max() < 1e-5
 
 
-def test_what_moves_with_the_picture_is_sure():
+def test_what_moves_with_the_image_is_sure():
     def by_lightness(lightness: np.ndarray) -> np.ndarray:
         return np.stack([lightness, -lightness], -1)
 

@@ -27,7 +27,7 @@ def test_what_is_flat_has_no_slope():
     assert np.abs(guided(chroma, guide)[0]).max() < 0.5
 
 
-def test_chroma_at_a_point_is_that_of_the_picture():
+def test_chroma_at_a_point_is_that_of_the_image():
     generator = np.random.default_rng(2)
     lines = generator.normal(0, 1, (5, 7, 4)).astype(np.float32)
     slope_a, slope_b, offset_a, offset_b = (enlarge(lines[..., k], 40, 30) for k in range(4))

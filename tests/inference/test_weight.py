@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from knowhue.inference.files.weight import weigh_picture
+from knowhue.inference.files.weight import weigh_image
 
 
-def size_bytes(picture: np.ndarray) -> int:
-    return picture.shape[0] * picture.shape[1] * 3 * picture.itemsize
+def size_bytes(image: np.ndarray) -> int:
+    return image.shape[0] * image.shape[1] * 3 * image.itemsize
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp", ".avif", ".bmp"])
@@ -17,7 +17,7 @@ def test_is_known_from_the_header_and_grows_with_the_pixels(tmp_path: Path, suff
     weights = []
     for size in (1, 2):
         Image.fromarray(noise).resize((80 * size, 60 * size)).save(tmp_path / f"a{suffix}")
-        weights.append(weigh_picture(tmp_path / f"a{suffix}"))
+        weights.append(weigh_image(tmp_path / f"a{suffix}"))
     assert weights[0] >= 2 * size_bytes(noise)  # what was read and what is painted
     assert weights[1] == pytest.approx(4 * weights[0], rel=0.02)
 
@@ -25,10 +25,10 @@ def test_is_known_from_the_header_and_grows_with_the_pixels(tmp_path: Path, suff
 def test_sixteen_bits_and_gray_weigh_what_is_painted(tmp_path: Path):
     gray = np.zeros((60, 80), np.uint16)
     Image.fromarray(gray).save(tmp_path / "a.png")
-    assert weigh_picture(tmp_path / "a.png") >= 2 * size_bytes(gray)
+    assert weigh_image(tmp_path / "a.png") >= 2 * size_bytes(gray)
 
 
-def test_what_is_no_picture_weighs_little_and_raises_nothing(tmp_path: Path):
-    (tmp_path / "a.jpg").write_bytes(b"no picture")
-    assert weigh_picture(tmp_path / "a.jpg") < 10_000
-    assert weigh_picture(tmp_path / "nowhere.jpg") == 0
+def test_what_is_no_image_weighs_little_and_raises_nothing(tmp_path: Path):
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    assert weigh_image(tmp_path / "a.jpg") < 10_000
+    assert weigh_image(tmp_path / "nowhere.jpg") == 0

@@ -20,7 +20,7 @@ BOTH = ("colour", "class")
 
 
 class TwoStageBase(nn.Module):
-    """A base of strides 2 and 4, the first of which pads as TensorFlow does."""
+    """An encoder of strides 2 and 4, the first of which pads as TensorFlow does."""
 
     channels, strides = (8, 12), (2, 4)
 
@@ -43,7 +43,7 @@ def describe(tasks: tuple[str, ...] = BOTH, **changes: object) -> Description:
             "tasks": {"names": tasks},
             "encoder": {"name": "tf_efficientnet_lite0", "weights": "none"},
             "colour": {"width": 4},
-            "pictures": {"path": "/home/somebody/photos", "size_px": SIZE_PX},
+            "images": {"path": "/home/somebody/photos", "size_px": SIZE_PX},
         },
     )
     values = {
@@ -52,9 +52,9 @@ def describe(tasks: tuple[str, ...] = BOTH, **changes: object) -> Description:
         "config": config,
         "classes": CLASSES,
         "size_px": SIZE_PX,
-        "pictures": {"source": "folder", "train": 90, "validation": 30, "fingerprint": "0123abcd"},
+        "images": {"source": "folder", "train": 90, "validation": 30, "fingerprint": "0123abcd"},
         "metrics": {"ab_l1": Interval(value=9.5, low=9.0, high=10.0)},
-        "calibration": Calibration(temperature=1.5, ece_before=0.05, ece_after=0.02, pictures=30),
+        "calibration": Calibration(temperature=1.5, ece_before=0.05, ece_after=0.02, images=30),
         "references": 12,
         "novelty_limit": 0.3,
     }
@@ -64,15 +64,15 @@ def describe(tasks: tuple[str, ...] = BOTH, **changes: object) -> Description:
 def two_stage_network(tasks: tuple[str, ...] = BOTH, kind: type[Deployed] = Deployed) -> TorchNetwork:
     """The smallest model that has every kind of layer."""
     torch.manual_seed(0)
-    base = TwoStageBase()
-    colour = Decoder(base.channels, base.strides, 4, skips=True) if "colour" in tasks else None
-    classifier = Classifier(base.channels[-1], len(CLASSES)) if "class" in tasks else None
-    module = kind(MultiTask(base, colour, classifier), 1.5, 12, 0.3)  # pyright: ignore[reportArgumentType]
+    encoder = TwoStageBase()
+    colour = Decoder(encoder.channels, encoder.strides, 4, skips=True) if "colour" in tasks else None
+    classifier = Classifier(encoder.channels[-1], len(CLASSES)) if "class" in tasks else None
+    module = kind(MultiTask(encoder, colour, classifier), 1.5, 12, 0.3)  # pyright: ignore[reportArgumentType]
     return TorchNetwork(_awakened(module), describe(tasks))
 
 
 def lite0_network() -> TorchNetwork:
-    """An untrained model on a real base, as files can hold it."""
+    """An untrained model on a real encoder, as files can hold it."""
     torch.manual_seed(0)
     return TorchNetwork(_awakened(build_deployed(describe())), describe())
 

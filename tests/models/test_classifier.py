@@ -59,7 +59,7 @@ def test_equal_positions_count_as_one():
     torch.testing.assert_close(head((one,)), head((one.expand(-1, -1, 4, 4),)), rtol=1e-4, atol=1e-4)
 
 
-def test_a_picture_does_not_depend_on_its_batch():
+def test_an_image_does_not_depend_on_its_batch():
     head, maps = trained().train(), noise(3, 16, 3, 4)
     torch.testing.assert_close(head((maps,))[:1], head((maps[:1],)), rtol=1e-4, atol=1e-4)
 

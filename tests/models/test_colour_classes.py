@@ -10,7 +10,7 @@ from knowhue.models.encoder import Encoder
 from knowhue.models.multitask import MultiTask
 from knowhue.models.quantised import centres, count_bins
 
-BASES = {
+ENCODERS = {
     "resnet18": ((64, 64, 128, 256, 512), (2, 4, 8, 16, 32)),
     "convnext": ((6, 8, 12, 16), (4, 8, 16, 32)),
     "shallow": ((4, 8), (4, 8)),
@@ -24,14 +24,14 @@ def noise(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def make_head(base="convnext", skips=True, width=4):
+def make_head(encoder="convnext", skips=True, width=4):
     torch.manual_seed(0)
-    channels, strides = BASES[base]
+    channels, strides = ENCODERS[encoder]
     return ColourClasses(channels, strides, width, skips).eval()
 
 
-def make_pyramid(head, base="convnext", batch=2, size=32):
-    channels, strides = BASES[base]
+def make_pyramid(head, encoder="convnext", batch=2, size=32):
+    channels, strides = ENCODERS[encoder]
     return tuple(noise(batch, channels[t], size // strides[t], size // strides[t], seed=t) for t in head.taps)
 
 
@@ -40,12 +40,12 @@ def flat(*colours, size=32):
 
 
 @pytest.mark.parametrize("skips", [False, True])
-@pytest.mark.parametrize("base", BASES)
-def test_an_answer_is_as_large_as_the_picture_and_logits_a_quarter_of_it(base, skips):
-    head = make_head(base, skips)
-    pyramid = make_pyramid(head, base)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_an_answer_is_as_large_as_the_image_and_logits_a_quarter_of_it(encoder, skips):
+    head = make_head(encoder, skips)
+    pyramid = make_pyramid(head, encoder)
     assert head(pyramid).shape == (2, 2, 32, 32)
-    side = 32 // min(4, BASES[base][1][-1])
+    side = 32 // min(4, ENCODERS[encoder][1][-1])
     assert head.logits(pyramid).shape == (2, 313, side, side)
     assert head(pyramid).abs().max() <= 1
     assert head.loss(pyramid, noise(2, 1, 32, 32), 30 * noise(2, 2, 32, 32)).shape == ()
@@ -53,9 +53,9 @@ def test_an_answer_is_as_large_as_the_picture_and_logits_a_quarter_of_it(base, s
 
 @pytest.mark.parametrize("skips", [False, True])
 @pytest.mark.parametrize("size", [(64, 64), (50, 70), (33, 32), (8, 8)])
-def test_it_colours_pictures_of_any_size_on_a_real_base(size, skips):
-    base = Encoder("tf_efficientnet_lite0").eval()
-    model = MultiTask(base, ColourClasses(base.channels, base.strides, 4, skips), None).eval()
+def test_it_colours_images_of_any_size_on_a_real_encoder(size, skips):
+    encoder = Encoder("tf_efficientnet_lite0").eval()
+    model = MultiTask(encoder, ColourClasses(encoder.channels, encoder.strides, 4, skips), None).eval()
     lightness = 50 + 20 * noise(2, 1, *size)
     with torch.no_grad():
         assert model(lightness).chroma.shape == (2, 2, *size)
@@ -69,10 +69,10 @@ def test_it_reads_no_map_finer_than_its_logits():
     assert make_head("finer than a quarter").taps == (1,)
 
 
-@pytest.mark.parametrize("base", ["resnet18", "convnext"])
-def test_every_parameter_learns_from_the_loss(base):
-    head = make_head(base, width=16)
-    head.loss(make_pyramid(head, base), noise(2, 1, 32, 32), 30 * noise(2, 2, 32, 32)).backward()
+@pytest.mark.parametrize("encoder", ["resnet18", "convnext"])
+def test_every_parameter_learns_from_the_loss(encoder):
+    head = make_head(encoder, width=16)
+    head.loss(make_pyramid(head, encoder), noise(2, 1, 32, 32), 30 * noise(2, 2, 32, 32)).backward()
     assert [n for n, p in head.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
@@ -121,7 +121,7 @@ def test_the_loss_is_in_full_precision_under_autocast():
 
 
 @pytest.mark.parametrize("skips", [False, True])
-def test_a_picture_does_not_depend_on_its_batch(skips):
+def test_an_image_does_not_depend_on_its_batch(skips):
     head = make_head(skips=skips).train()
     head.out.weight.data.mul_(300)
     pyramid = make_pyramid(head, batch=3)
@@ -150,9 +150,7 @@ def test_it_learns_two_flat_colours():
 @pytest.mark.parametrize(("taught", "low", "high"), [(False, 0, 5), (True, 30, 75)])
 def test_with_the_prior_a_rare_colour_is_not_averaged_away(taught, low, high):
     head = make_head("quarter")
-    alike = (
-        noise(1, 8, 8, 8).expand(10, -1, -1, -1),
-    )  # nothing tells the nine gray pictures from the red one
+    alike = (noise(1, 8, 8, 8).expand(10, -1, -1, -1),)  # nothing tells the nine gray images from the red one
     true = flat(*9 * [(0, 0)], (80, 70))
     if taught:
         head.learn_prior(count_bins(true))

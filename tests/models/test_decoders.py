@@ -23,9 +23,9 @@ def encoders():
 @pytest.fixture
 def make_model(encoders):
     def make(encoder, decoder, width=4):
-        base = encoders[encoder]
+        made = encoders[encoder]
         return MultiTask(
-            base, Decoder(base.channels, base.strides, width, skips=decoder == "unet"), None
+            made, Decoder(made.channels, made.strides, width, skips=decoder == "unet"), None
         ).eval()
 
     return make
@@ -38,7 +38,7 @@ def noise(*shape, seed=0):
 @pytest.mark.parametrize("size", [(64, 64), (50, 70), (33, 32), (8, 8)])
 @pytest.mark.parametrize("decoder", ["transposed", "unet"])
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_chroma_is_as_large_as_the_picture_and_starts_gray(make_model, encoder, decoder, size):
+def test_chroma_is_as_large_as_the_image_and_starts_gray(make_model, encoder, decoder, size):
     model = make_model(encoder, decoder)
     with torch.no_grad():
         prediction = model(50 + 20 * noise(2, 1, *size))
@@ -73,12 +73,12 @@ def test_an_output_stays_within_the_scale(make_model, decoder):
 
 
 @pytest.mark.parametrize("decoder", ["transposed", "unet"])
-def test_a_picture_does_not_depend_on_its_batch(make_model, decoder):
+def test_an_image_does_not_depend_on_its_batch(make_model, decoder):
     model = make_model("tf_efficientnet_lite0", decoder)
     nn.init.normal_(model.colour.out.weight, std=0.1)
-    pictures = 50 + 20 * noise(3, 1, 64, 64)
+    images = 50 + 20 * noise(3, 1, 64, 64)
     with torch.no_grad():
-        together, alone = model(pictures).chroma[:1], model(pictures[:1]).chroma
+        together, alone = model(images).chroma[:1], model(images[:1]).chroma
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-3)
 
 

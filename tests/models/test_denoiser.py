@@ -1,4 +1,4 @@
-"""The denoiser: sizes, a zero start, hearing the noise level, seeing the whole picture, one picture at a time."""
+"""The denoiser: sizes, a zero start, hearing the noise level, seeing the whole image, one image at a time."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def make_denoiser():
         ((1, 1, 2, 2, 4, 4), 1, (32, 32)),
     ],
 )
-def test_answer_is_as_large_as_the_picture_and_starts_at_zero(multipliers, blocks, size):
+def test_answer_is_as_large_as_the_image_and_starts_at_zero(multipliers, blocks, size):
     denoiser = Denoiser(4, 3, 8, multipliers, blocks)
     assert denoiser.stride == 2 ** (len(multipliers) - 1)
     answer = denoiser(noise(2, 4, *size), torch.tensor([0.1, 0.9]))
@@ -52,14 +52,14 @@ def test_every_parameter_gets_a_gradient(make_denoiser, attentive):
     assert [n for n, p in denoiser.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-def test_answer_depends_on_the_level_and_each_picture_on_its_own(make_denoiser):
+def test_answer_depends_on_the_level_and_each_image_on_its_own(make_denoiser):
     denoiser = make_denoiser(4, 3, 8)
-    pictures, level = noise(3, 4, 8, 8), torch.tensor([0.1, 0.5, 0.9])
-    together = denoiser(pictures, level)
+    images, level = noise(3, 4, 8, 8), torch.tensor([0.1, 0.5, 0.9])
+    together = denoiser(images, level)
     for index in range(3):
-        alone = denoiser(pictures[index : index + 1], level[index : index + 1])
+        alone = denoiser(images[index : index + 1], level[index : index + 1])
         torch.testing.assert_close(together[index : index + 1], alone, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(denoiser(pictures, level + 0.01), together, atol=1e-3)
+    assert not torch.allclose(denoiser(images, level + 0.01), together, atol=1e-3)
 
 
 @pytest.mark.parametrize(("channels", "heads"), [(8, 1), (128, 2)])

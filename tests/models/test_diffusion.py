@@ -108,7 +108,7 @@ def test_ancestral_step_is_the_posterior_of_a_brute_force_gaussian(before, after
 
 
 def test_ancestral_steps_keep_the_forward_marginal():
-    """From q(noisy | clean), a step with the true clean picture leads to q(earlier | clean)."""
+    """From q(noisy | clean), a step with the true clean image leads to q(earlier | clean)."""
     levels = signal_levels("cosine", 100)
     clean = torch.full((1, 1, 400, 500), 0.7, dtype=torch.float64)
     noisy = noised(clean, normal(*clean.shape), levels[[80]])
@@ -120,7 +120,7 @@ def test_ancestral_steps_keep_the_forward_marginal():
 @pytest.mark.parametrize("count", [1, 2, 7, 100])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_perfect_denoiser_leads_to_the_clean_picture(sampler, schedule, count):
+def test_a_perfect_denoiser_leads_to_the_clean_image(sampler, schedule, count):
     clean, noisy = normal(2, 3, 4, 4).tanh(), normal(2, 3, 4, 4, seed=1)
     for level, earlier in spaced(signal_levels(schedule, 100), count):
         noise = (noisy - sqrt(level) * clean) / sqrt(1 - level)
@@ -131,7 +131,7 @@ def test_a_perfect_denoiser_leads_to_the_clean_picture(sampler, schedule, count)
 
 
 def test_ddim_keeps_to_the_line_between_clean_and_noise():
-    """Its step is the forward marginal at the earlier level, of the same clean picture and the same noise."""
+    """Its step is the forward marginal at the earlier level, of the same clean image and the same noise."""
     levels = signal_levels("linear", 100)
     clean, noise = normal(2, 3, 4, 4).tanh(), normal(2, 3, 4, 4, seed=1)
     far, near = (noised(clean, noise, levels[step].expand(2)) for step in (90, 40))
@@ -140,7 +140,7 @@ def test_ddim_keeps_to_the_line_between_clean_and_noise():
     assert torch.equal(*steps)  # no chance in it
 
 
-def test_noise_and_clean_picture_follow_from_the_velocity():
+def test_noise_and_clean_image_follow_from_the_velocity():
     level = signal_levels("cosine", 100)[[1, 50, 100]]
     clean, noise = normal(3, 1, 4, 4).tanh(), normal(3, 1, 4, 4, seed=1)
     noisy, (signal, spread) = noised(clean, noise, level), (level.sqrt(), (1 - level).sqrt())
@@ -151,7 +151,7 @@ def test_noise_and_clean_picture_follow_from_the_velocity():
         torch.testing.assert_close(found, clean[index])
 
 
-def test_the_clean_picture_is_clipped():
+def test_the_clean_image_is_clipped():
     noisy, velocity = torch.tensor([-9.0, 0.1, 9.0]), torch.zeros(3)
     assert clean_from(noisy, velocity, 0.25).tolist() == pytest.approx([-1, 0.05, 1])
 

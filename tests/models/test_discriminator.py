@@ -24,7 +24,7 @@ def test_one_score_a_patch(layers, patches):
     assert scores.dtype == torch.float32
 
 
-def test_a_picture_is_judged_by_itself():
+def test_an_image_is_judged_by_itself():
     discriminator = Discriminator(4, 3).eval()
     lightness, chroma = torch.rand(3, 1, 64, 64) * 100, torch.randn(3, 2, 64, 64) * 30
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Shared bases: pyramids, freezing, weights that fit or are refused."""
+"""Shared encoders: pyramids, freezing, weights that fit or are refused."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_pyramid_is_as_declared_and_all_of_it_learns(name):
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_frozen_base_gets_no_gradient(name):
+def test_frozen_encoder_gets_no_gradient(name):
     encoder = Encoder(name).train()
     encoder.requires_grad_(False)
     assert not any(m.requires_grad for m in encoder(noise(1, 1, 32, 32)))
@@ -98,7 +98,7 @@ def test_batchnorm_statistics_do_not_move(tiny, make_work, phase):
     assert (weights_digest(session.model.encoder) == digest) == (phase == "heads")
 
 
-def test_fresh_base_keeps_batchnorm_still():
+def test_fresh_encoder_keeps_batchnorm_still():
     encoder = Encoder("resnet18")
     before = norms(encoder)
     encoder(noise(2, 1, 64, 64))
@@ -191,11 +191,11 @@ def test_without_a_hub_nothing_is_random(monkeypatch):
         assert way in message
 
 
-def test_base_without_a_package_says_which_have_one():
+def test_encoder_without_a_package_says_which_have_one():
     with pytest.raises(WeightsError, match=f"No pip package has the weights of `resnet18`, only of {LITE0}"):
         build_encoder(EncoderConfig(name="resnet18", weights="package"))
 
 
-def test_unknown_base_lists_the_known():
+def test_unknown_encoder_lists_the_known():
     with pytest.raises(ConfigError, match=r"resnet18, .*Found `encoder\.name = vgg`"):
         Encoder("vgg")

@@ -1,4 +1,4 @@
-"""Palette: its loss is the papers', learns, and its samples repeat, differ, and stay each picture's own."""
+"""Palette: its loss is the papers', learns, and its samples repeat, differ, and stay each image's own."""
 
 import pytest
 import torch
@@ -28,8 +28,8 @@ def make_palette():
     return make
 
 
-def pictures(count=3, height=8, width=12):
-    """Gray pyramid, L* and a*b* of random sRGB pictures."""
+def images(count=3, height=8, width=12):
+    """Gray pyramid, L* and a*b* of random sRGB images."""
     rgb = torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(0))
     lightness, chroma = rgb_to_lab(rgb)
     return (lightness / 50 - 1,), lightness, chroma
@@ -37,11 +37,11 @@ def pictures(count=3, height=8, width=12):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("space", SPACES)
-def test_samples_have_the_pictures_size_and_stay_within_the_scale(make_palette, space, sampler):
+def test_samples_have_the_images_size_and_stay_within_the_scale(make_palette, space, sampler):
     palette = make_palette(space, sampler=sampler)
     assert palette.taps == (0,)
     assert palette.stride == 2
-    pyramid, *_ = pictures()
+    pyramid, *_ = images()
     answer, several = palette(pyramid), palette.samples(pyramid, 2)
     assert answer.shape == (3, 2, 8, 12)
     assert several.shape == (2, 3, 2, 8, 12)
@@ -53,7 +53,7 @@ def test_samples_have_the_pictures_size_and_stay_within_the_scale(make_palette, 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_sample_repeats_and_two_differ(make_palette, sampler):
     palette = make_palette(sampler=sampler)
-    pyramid, *_ = pictures()
+    pyramid, *_ = images()
     torch.manual_seed(1)
     first = palette(pyramid)
     torch.manual_seed(2)  # prediction does not draw from the global generator, nor move it
@@ -66,14 +66,14 @@ def test_a_sample_repeats_and_two_differ(make_palette, sampler):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("space", SPACES)
-def test_a_picture_alone_is_as_in_a_batch(make_palette, space, sampler):
+def test_an_image_alone_is_as_in_a_batch(make_palette, space, sampler):
     palette = make_palette(space, sampler=sampler)
-    (gray,), *_ = pictures()
+    (gray,), *_ = images()
     torch.testing.assert_close(palette((gray[1:2],)), palette((gray,))[1:2], rtol=1e-3, atol=1e-4)
 
 
 def test_ancestral_and_ddim_part_ways(make_palette):
-    pyramid, *_ = pictures()
+    pyramid, *_ = images()
     one, other = (make_palette(sampler=sampler)(pyramid) for sampler in SAMPLERS)
     assert (one - other).abs().mean() > 0.01
 
@@ -82,7 +82,7 @@ def test_ancestral_and_ddim_part_ways(make_palette):
 def test_an_oracle_gives_back_the_true_colours(make_palette, monkeypatch, space):
     """Where the denoiser knows the truth, sampling finds it: the target and its inverse fit, lightness dropped."""
     palette = make_palette(space)
-    pyramid, lightness, chroma = pictures()
+    pyramid, lightness, chroma = images()
     truth = 2 * lab_to_rgb(lightness, chroma) - 1 if space == "rgb" else scale_chroma(chroma)
 
     def oracle(noisy, gray, level):
@@ -98,7 +98,7 @@ def test_an_oracle_gives_back_the_true_colours(make_palette, monkeypatch, space)
 def test_loss_is_the_mean_square_error_of_the_noise(make_palette, space):
     """Recomputed from the paper's formula with the same draws; the target is padded by its edge."""
     palette = make_palette(space)
-    _, lightness, chroma = pictures(3, 7, 11)
+    _, lightness, chroma = images(3, 7, 11)
     pyramid = (F.pad(lightness / 50 - 1, (0, 1, 0, 1), mode="replicate"),)
     torch.manual_seed(3)
     loss = palette.loss(pyramid, lightness, chroma)
@@ -119,14 +119,14 @@ def test_loss_is_the_mean_square_error_of_the_noise(make_palette, space):
 @pytest.mark.parametrize("space", SPACES)
 def test_every_parameter_gets_a_gradient(make_palette, space):
     palette = make_palette(space, width=16)
-    palette.train().loss(*pictures()).backward()
+    palette.train().loss(*images()).backward()
     assert [
         n for n, p in palette.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())
     ] == []
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_it_learns_two_flat_pictures(space):
+def test_it_learns_two_flat_images(space):
     torch.manual_seed(0)
     palette = Palette(space, width=8, multipliers=(1, 2), sample_steps=10)
     rgb = torch.tensor([[0.8, 0.2, 0.1], [0.1, 0.3, 0.7]])[:, :, None, None].expand(-1, -1, 8, 8)
@@ -153,9 +153,9 @@ def mean_loss(palette, *seen):
 def test_under_bfloat16_the_diffusion_stays_float32(make_palette):
     palette = make_palette()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss, answer = palette.loss(*pictures()), palette(pictures()[0])
+        loss, answer = palette.loss(*images()), palette(images()[0])
     assert loss.dtype == answer.dtype == torch.float32
-    torch.testing.assert_close(answer, palette(pictures()[0]), rtol=0, atol=0.3)
+    torch.testing.assert_close(answer, palette(images()[0]), rtol=0, atol=0.3)
 
 
 def test_diversity_of_equal_samples_is_zero_and_of_others_their_spread():

@@ -10,7 +10,7 @@ from knowhue.errors import ConfigError
 from knowhue.models.patchgan import PatchGAN
 
 
-def _pictures(count, height, width):
+def _images(count, height, width):
     return torch.rand(count, 1, height, width) * 100, torch.randn(count, 2, height, width) * 30
 
 
@@ -27,11 +27,11 @@ def test_the_receptive_field_is_read_off_the_layers():
 @pytest.mark.parametrize("place", [(7, 7), (6, 9)])
 def test_one_score_convolves_exactly_70_pixels_on_a_side(place):
     patchgan = PatchGAN(4)
-    _leave_out_normalisation(patchgan)  # its statistics see the whole picture
-    lightness, chroma = (x.requires_grad_() for x in _pictures(1, 144, 144))
+    _leave_out_normalisation(patchgan)  # its statistics see the whole image
+    lightness, chroma = (x.requires_grad_() for x in _images(1, 144, 144))
     patchgan(lightness, chroma)[(0, 0, *place)].backward()
-    for picture in (lightness, chroma):
-        seen = picture.grad.abs().sum((0, 1)) > 0
+    for image in (lightness, chroma):
+        seen = image.grad.abs().sum((0, 1)) > 0
         rows, columns = seen.any(1).nonzero().flatten(), seen.any(0).nonzero().flatten()
         start = [8 * index - (1 + 2 + 4 + 8 + 8) for index in place]  # each padding of 1, in input pixels
         assert rows.tolist() == list(range(start[0], start[0] + 70))
@@ -48,7 +48,7 @@ def _leave_out_normalisation(patchgan):
     ("height", "width", "scores"), [(24, 24, (1, 1)), (64, 64, (6, 6)), (72, 256, (7, 30))]
 )
 def test_one_score_a_patch(height, width, scores):
-    answer = PatchGAN(2)(*_pictures(2, height, width))
+    answer = PatchGAN(2)(*_images(2, height, width))
     assert answer.shape == (2, 1, *scores)
     assert answer.dtype == torch.float32
 
@@ -66,7 +66,7 @@ def test_parameter_count_is_the_papers():
 
 def test_it_judges_lightness_and_chroma_scaled_to_one():
     patchgan = PatchGAN(4)
-    lightness, chroma = _pictures(2, 32, 32)
+    lightness, chroma = _images(2, 32, 32)
     seen = []
     patchgan.body.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     patchgan(lightness, chroma)
@@ -76,7 +76,7 @@ def test_it_judges_lightness_and_chroma_scaled_to_one():
 
 def test_scores_equal_the_layers_written_out():
     torch.manual_seed(0)
-    patchgan, (lightness, chroma) = PatchGAN(4), _pictures(2, 40, 48)
+    patchgan, (lightness, chroma) = PatchGAN(4), _images(2, 40, 48)
     with torch.no_grad():
         for layer in patchgan.body:
             if isinstance(layer, nn.InstanceNorm2d):
@@ -94,9 +94,9 @@ def test_scores_equal_the_layers_written_out():
 
 
 @pytest.mark.parametrize("mode", [True, False])
-def test_a_picture_is_judged_by_itself(mode):
+def test_an_image_is_judged_by_itself(mode):
     patchgan = PatchGAN(4).train(mode)
-    lightness, chroma = _pictures(3, 64, 64)
+    lightness, chroma = _images(3, 64, 64)
     with torch.no_grad():
         together, alone = patchgan(lightness, chroma)[1:2], patchgan(lightness[1:2], chroma[1:2])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
@@ -104,7 +104,7 @@ def test_a_picture_is_judged_by_itself(mode):
 
 def test_lightness_counts_and_every_parameter_learns():
     patchgan = PatchGAN(4)
-    lightness, chroma = _pictures(2, 64, 64)
+    lightness, chroma = _images(2, 64, 64)
     lightness.requires_grad_()
     patchgan(lightness, chroma).square().sum().backward()
     assert lightness.grad.abs().sum() > 0
@@ -112,6 +112,6 @@ def test_lightness_counts_and_every_parameter_learns():
 
 
 @pytest.mark.parametrize(("height", "width"), [(23, 64), (64, 16)])
-def test_a_picture_too_small_for_a_patch_is_refused(height, width):
+def test_an_image_too_small_for_a_patch_is_refused(height, width):
     with pytest.raises(ConfigError, match=f"at least 24 pixels.*Found {height} x {width}.*`gan`"):
-        PatchGAN(2)(*_pictures(1, height, width))
+        PatchGAN(2)(*_images(1, height, width))

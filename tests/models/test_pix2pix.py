@@ -1,4 +1,4 @@
-"""The generator of pix2pix: the paper's shape and size, one picture at a time, and skips that carry detail."""
+"""The generator of pix2pix: the paper's shape and size, one image at a time, and skips that carry detail."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def _gray(count, height, width):
 
 
 @pytest.mark.parametrize(("depth", "height", "width"), [(6, 64, 64), (8, 256, 256), (4, 16, 48), (3, 32, 8)])
-def test_colours_have_the_pictures_size(depth, height, width):
+def test_colours_have_the_images_size(depth, height, width):
     unet = Pix2PixUNet(2, depth)
     assert unet.taps == (0,)
     assert unet.stride == 2**depth
@@ -104,7 +104,7 @@ def test_colours_are_within_one_even_for_wild_weights():
 
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 128)])
-def test_a_picture_is_coloured_by_itself(size):
+def test_an_image_is_coloured_by_itself(size):
     unet, gray = Pix2PixUNet(4, 6).eval(), _gray(3, *size)
     with torch.no_grad():
         together, alone = unet((gray,))[1:2], unet((gray[1:2],))

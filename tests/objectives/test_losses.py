@@ -73,7 +73,7 @@ def test_cross_entropy_is_torchs_mean_over_the_labelled(smoothing):
     torch.testing.assert_close(cross_entropy(logits, label, weight, smoothing), theirs)
 
 
-def test_unlabelled_pictures_get_no_gradient():
+def test_unlabelled_images_get_no_gradient():
     logits = torch.zeros(3, 2, requires_grad=True)
     label = torch.tensor([-1, 1, -1])
     cross_entropy(logits, label, (label >= 0) * 3.0, 0.0).backward()

@@ -146,14 +146,14 @@ def step(tiny, make_work):
     return run
 
 
-def test_step_joins_the_tasks_at_the_base_and_nowhere_else(step):
+def test_step_joins_the_tasks_at_the_encoder_and_nowhere_else(step):
     plain = step(None)[1]
     colour, class_ = (step(lambda _, w=w: torch.tensor(w))[1] for w in ([1.0, 0.0], [0.0, 1.0]))
     losses, joined = step(lambda _: torch.tensor([0.25, 3.0]))
     assert (losses["weight_colour"], losses["weight_class"]) == (0.25, 3.0)
     for name, gradient in joined.items():
-        of_base = name.startswith("encoder")
-        expected = 0.25 * colour[name] + 3 * class_[name] if of_base else plain[name]
+        of_encoder = name.startswith("encoder")
+        expected = 0.25 * colour[name] + 3 * class_[name] if of_encoder else plain[name]
         torch.testing.assert_close(
             gradient, expected, rtol=1e-3, atol=1e-5 * expected.abs().max().item() + 1e-9
         )

@@ -19,17 +19,17 @@ ERRORS = {
 def write_comparison(folder: Path) -> Path:
     """Palette diverged with seed 2, pix2pix was never trained with seed 0; equal wall-clock has not begun."""
     generator = np.random.default_rng(0)
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
 
-    def pictures(*shape):
+    def images(*shape):
         return generator.integers(0, 255, (*shape, 8, 8, 3), dtype=np.uint8)
 
     np.savez(
-        folder / "pictures" / "samples.npz",
+        folder / "images" / "samples.npz",
         index=np.arange(4),
         label=np.array([0, 0, 1, 1]),
-        gray=pictures(4),
-        truth=pictures(4),
+        gray=images(4),
+        truth=images(4),
     )
     runs = []
     for method, errors in ERRORS.items():
@@ -39,18 +39,18 @@ def write_comparison(folder: Path) -> Path:
             )
             home = folder / method / f"seed-{seed}"
             home.mkdir(parents=True)
-            drawn = {"drawn": pictures(3, 4)} if method == "palette-ab" else {}
-            np.savez(home / "samples.npz", rgb=pictures(4), **drawn)
+            drawn = {"drawn": images(3, 4)} if method == "palette-ab" else {}
+            np.savez(home / "samples.npz", rgb=images(4), **drawn)
             scores = {"ab_l1": error, "ciede2000": error, "fd_lite0": 10.0, "fid": None, "recognition": 0.5}
             cost = {
                 "train_s": 30.0 + seed,
-                "pictures_seen": 100,
-                "train_s_per_picture": 0.3,
-                "predict_s_per_picture": 0.01,
+                "images_seen": 100,
+                "train_s_per_image": 0.3,
+                "predict_s_per_image": 0.01,
                 "parameters": 2_000_000,
             }
             runs.append(
-                {"method": method, "regime": "pictures", "seed": seed, "state": state, "scores": scores, "cost": cost,
+                {"method": method, "regime": "images", "seed": seed, "state": state, "scores": scores, "cost": cost,
                  "samples": f"{method}/seed-{seed}/samples.npz"}
             )  # fmt: skip
     asked = {
@@ -58,7 +58,7 @@ def write_comparison(folder: Path) -> Path:
         "format": FORMAT, "reference": "gan",
         "seeds": [0, 1, 2],
         "methods": {name: {"title": METHODS[name].title, "source": "<somebody & others>"} for name in ERRORS},
-        "regimes": {"pictures": {"title": "equal pictures", "epochs": {name: [1, 2] for name in ERRORS}}},
+        "regimes": {"images": {"title": "equal images", "epochs": {name: [1, 2] for name in ERRORS}}},
         "metrics": {name: {"better": "lower"} for name in ("ab_l1", "ciede2000", "fd_lite0", "fid")}
         | {"recognition": {"better": "higher", "unit": "share"}},
         "runs": runs, "baselines": {"gray": {"ab_l1": 14.0}, "real": {"fd_lite0": 3.0}},

@@ -12,7 +12,7 @@ from knowhue.presets import load_config
 from knowhue.runs import FORMAT, run_folder
 
 CLASSES = ["coral_reef", "jellyfish", "king_penguin", "sea_slug", "seashore"]
-PARTS = {"images": "0a1b2c3d", "base_weights": {"tf_efficientnet_lite0 package": "0123abcd"}}
+PARTS = {"images": "0a1b2c3d", "encoder_weights": {"tf_efficientnet_lite0 package": "0123abcd"}}
 PER_CLASS = 30
 SIDE = 48
 METRICS = {
@@ -57,7 +57,7 @@ def write_study(
     })  # fmt: skip
     put(folder / "metrics.json", METRICS)
     put(folder / "baselines.json", baselines)
-    _write_pictures(folder / "pictures", names)
+    _write_images(folder / "images", names)
     for task in ("colour", "class"):
         for seed in seeds:
             put(folder / "heads" / task / f"seed-{seed}-0" / "status.json", {"seconds": {"heads": 12.5}})
@@ -87,7 +87,7 @@ def run_of(folder: Path, arm: str, seed: int = 0) -> Path:
     return next((folder / arm).glob(f"seed-{seed}-*"))
 
 
-def _write_pictures(folder: Path, names: list[str]) -> None:
+def _write_images(folder: Path, names: list[str]) -> None:
     put(folder / "prepared.json", {
         "classes": names, "size_px": SIDE, "source": "drawn", "fingerprint": "0a1b2c3d",
         "counts": {"train": dict.fromkeys(names, 240) | {"unlabelled": 12},
@@ -105,18 +105,18 @@ def _write_pictures(folder: Path, names: list[str]) -> None:
 
 
 def _scenes(classes: int, wash: float) -> np.ndarray:
-    """Two pictures of each class: a disc before a graded ground, colours washed out by `wash`."""
+    """Two images of each class: a disc before a graded ground, colours washed out by `wash`."""
     y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE
-    pictures = []
+    images = []
     for number in range(2 * classes):
         rng = np.random.default_rng(number)
         low, high, disc = rng.uniform(30, 235, (3, 3))
-        picture = low + (high - low) * (0.7 * y + 0.3 * x)[..., None]
+        image = low + (high - low) * (0.7 * y + 0.3 * x)[..., None]
         cx, cy, radius = rng.uniform(0.3, 0.7, 3)
-        picture = np.where((np.hypot(x - cx, y - cy) < 0.5 * radius)[..., None], disc, picture)
-        gray = picture.mean(axis=-1, keepdims=True)
-        pictures.append(gray + (1 - wash) * (picture - gray))
-    return np.clip(pictures, 0, 255).astype(np.uint8)
+        image = np.where((np.hypot(x - cx, y - cy) < 0.5 * radius)[..., None], disc, image)
+        gray = image.mean(axis=-1, keepdims=True)
+        images.append(gray + (1 - wash) * (image - gray))
+    return np.clip(images, 0, 255).astype(np.uint8)
 
 
 def _write_run(run: Path, arm: str, seed: int, names: list[str], error: float, accuracy: float) -> None:
@@ -146,13 +146,13 @@ def _epoch(
     tuned = number > 6
     left = np.exp(-number / 4) + 0.15 * (not tuned)
     line: dict[str, Any] = {"phase": "finetune" if tuned else "heads", "epoch": number}
-    line |= {"train": {}, "validation": {}, "seconds": 3.2, "pictures_per_second": 210.0, "warnings": []}
+    line |= {"train": {}, "validation": {}, "seconds": 3.2, "images_per_second": 210.0, "warnings": []}
     if colour:
         real = min(0.55 + 0.045 * number, 0.99)
         line["train"] |= {"l1": 0.1 + left / 10, "generator": 0.4 + 0.05 * number + 0.02 * rng.normal(),
                           "discriminator": 0.25 - 0.012 * number + 0.01 * rng.normal(),
                           "discriminator_real": real, "discriminator_fake": real - 0.05}  # fmt: skip
-        shift = (error - 12.0) if tuned else 0.0  # the arms are one computation while the base is frozen
+        shift = (error - 12.0) if tuned else 0.0  # the arms are one computation while the encoder is frozen
         line["validation"] |= {"ab_l1": 12.0 + shift + 3 * left + 0.05 * rng.normal(), "adversarial": 0.5}
         if number >= 8:
             line["warnings"] = [
@@ -169,7 +169,7 @@ def _epoch(
 def _images(
     names: list[str], seed: list[int], error: float, accuracy: float
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Make the same pictures for every run, with a little of its own in each."""
+    """Make the same images for every run, with a little of its own in each."""
     rng, own = np.random.default_rng(11), np.random.default_rng(seed)
     spread, coin = rng.normal(0, 2, len(names) * PER_CLASS), rng.permutation(len(names) * PER_CLASS)
     spread += own.normal(0, 0.3, len(spread))
@@ -193,7 +193,7 @@ def _scores(
     names: list[str], rows: list[Any], confusion: np.ndarray, *, colour: bool, classes: bool
 ) -> dict[str, Any]:
     metrics: dict[str, float] = {}
-    per_class: dict[str, dict[str, float]] = {name: {"pictures": PER_CLASS} for name in names}
+    per_class: dict[str, dict[str, float]] = {name: {"images": PER_CLASS} for name in names}
     if colour:
         mean = float(np.mean([row["ab_l1"] for row in rows]))
         metrics |= {"ab_l1": mean, "ciede2000": 0.9 * mean, "psnr": 34 - mean, "adversarial": 0.512}
@@ -204,7 +204,7 @@ def _scores(
         own = [row for row in rows if row["label"] == name]
         per_class[name] |= {"ab_l1": float(np.mean([row["ab_l1"] for row in own]))} if colour else {}
         per_class[name] |= {"accuracy": float(confusion[label, label] / PER_CLASS)} if classes else {}
-    scores = {"split": "validation", "pictures": len(rows), "metrics": metrics, "per_class": per_class}
+    scores = {"split": "validation", "images": len(rows), "metrics": metrics, "per_class": per_class}
     return scores | ({"confusion": confusion.tolist()} if classes else {})
 
 

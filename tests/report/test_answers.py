@@ -11,7 +11,7 @@ from synthetic_study import BASELINES, change, run_of, write_study
 
 from knowhue.report.answers import answer
 from knowhue.report.chance import image_scores
-from knowhue.report.compute import equal_pictures_rows
+from knowhue.report.compute import equal_images_rows
 from knowhue.report.forest import forest_table
 from knowhue.report.negative_transfer import seed_transfer_rows
 from knowhue.report.page import write_report
@@ -101,7 +101,7 @@ def test_headline_figures_and_tables_quote_one_interval_with_its_level(eight_see
     assert f"The 97.5 % interval over seeds and images is {text} CIELAB units." in found.detail
     (row,) = (row for row in score_tables(study)["colour"]["rows"] if row["standing"] == "primary")
     assert row["interval"] == f"{text} (97.5 %)"
-    assert equal_pictures_rows(study)[1][5] == f"{text} (97.5 %)"
+    assert equal_images_rows(study)[1][5] == f"{text} (97.5 %)"
     header, *rows = transfer_table(study)
     mean = dict(zip(header, next(row for row in rows if row[2] == "mean"), strict=True))
     assert (mean["low"], mean["high"], mean["level"], mean["over"]) == (low, high, 0.975, "seeds and images")
@@ -306,7 +306,7 @@ def test_a_bound_that_excludes_zero_is_never_rounded_to_it(tmp_path: Path):
     assert "+0.00 " not in found.sentence
     (row,) = (row for row in score_tables(study)["colour"]["rows"] if row["standing"] == "primary")
     assert (row["difference"], row["interval"]) == ("+0.003", "+0.003 to +0.003 (95 %†)")
-    assert equal_pictures_rows(study)[1][4:6] == ["+0.003", "+0.003 to +0.003 (95 %†)"]
+    assert equal_images_rows(study)[1][4:6] == ["+0.003", "+0.003 to +0.003 (95 %†)"]
 
 
 def test_a_model_that_learnt_less_than_what_matters_is_told_to_train_longer_before_the_verdict(

@@ -28,7 +28,7 @@ def comparison(folder):
 
 
 def test_differences_are_paired_by_seed(comparison):
-    found = scores(comparison, "pictures")["l1", "ab_l1"]
+    found = scores(comparison, "images")["l1", "ab_l1"]
     differences = [-1.0, -0.5, -1.0]
     assert found.mean == pytest.approx(12.0)
     assert found.found.estimate == pytest.approx(np.mean(differences))
@@ -37,7 +37,7 @@ def test_differences_are_paired_by_seed(comparison):
 
 
 def test_only_seeds_of_which_both_have_a_score_count(comparison):
-    found = scores(comparison, "pictures")
+    found = scores(comparison, "images")
     palette = found["palette-ab", "ciede2000"]
     assert sorted(palette.by_seed) == [0, 1]
     assert (palette.found.estimate, palette.found.seeds) == (pytest.approx(4.25), (0, 1))
@@ -45,7 +45,7 @@ def test_only_seeds_of_which_both_have_a_score_count(comparison):
 
 
 def test_a_diverged_run_stays_in_with_the_score_declared_for_it(comparison):
-    palette = scores(comparison, "pictures")["palette-ab", "ab_l1"]
+    palette = scores(comparison, "images")["palette-ab", "ab_l1"]
     assert palette.found.scores.tolist() == [[12.0, 17.0], [12.5, 16.0], [14.0, 14.0]]  # gray is 14.0
     assert [run.seed for run in palette.found.diverged] == [2]
     assert (palette.mean, sorted(palette.by_seed)) == (16.5, [0, 1])
@@ -62,7 +62,7 @@ def test_with_scores_of_single_images_the_interval_is_over_seeds_and_images(tmp_
             ]
             path = folder / method / f"seed-{seed}" / "per_image.csv"
             path.write_text("\n".join(["index,path,label,ab_l1", *rows]))
-    found = scores(read_comparison(folder), "pictures")["l1", "ab_l1"]
+    found = scores(read_comparison(folder), "images")["l1", "ab_l1"]
     differences = np.array([-1.0, -0.5, -1.0])[:, None] + images - images.mean()
     assert found.bounds.over == "seeds and images"
     assert found.bounds.interval == pytest.approx(crossed(differences).interval(0.95), abs=1e-4)
@@ -71,11 +71,11 @@ def test_with_scores_of_single_images_the_interval_is_over_seeds_and_images(tmp_
 def test_three_seeds_give_no_verdict_and_nothing_is_bold(comparison):
     words = {method: word(comparison, method) for method in ERRORS}
     assert words == {"l1": "no verdict", "gan": None, "palette-ab": "no verdict", "pix2pix": "no verdict"}
-    assert not any(cell.clear for row in quality_table(comparison, "pictures") for cell in row)
+    assert not any(cell.clear for row in quality_table(comparison, "images") for cell in row)
 
 
 def word(comparison, method):
-    found = verdict(comparison, "pictures", method)
+    found = verdict(comparison, "images", method)
     return found and found.word
 
 
@@ -115,22 +115,22 @@ def test_ten_seeds_are_judged_as_a_study_is(tmp_path):
     found = judged_comparison(tmp_path, USUAL, images=lambda method, n: 0.01 * (method == "l1") * (n % 2))
     assert word(found, "l1") == "helps, by what matters"
     assert word(found, "palette-ab") == "hurts, by what matters"
-    assert scores(found, "pictures")["l1", "ab_l1"].is_clear
-    assert results(found)["regimes"]["pictures"]["methods"]["l1"]["verdict"] == "helps, by what matters"
+    assert scores(found, "images")["l1", "ab_l1"].is_clear
+    assert results(found)["regimes"]["images"]["methods"]["l1"]["verdict"] == "helps, by what matters"
 
 
 def test_what_other_images_leave_open_is_not_bold(tmp_path):
     found = judged_comparison(tmp_path, USUAL, images=lambda method, n: 9.0 * (method == "l1") * (-1) ** n)
-    l1 = scores(found, "pictures")["l1", "ab_l1"]
+    l1 = scores(found, "images")["l1", "ab_l1"]
     assert l1.p_adjusted < 0.01
     assert not l1.is_clear
-    assert scores(found, "pictures")["palette-ab", "ab_l1"].is_clear
+    assert scores(found, "images")["palette-ab", "ab_l1"].is_clear
 
 
 def test_by_the_seeds_alone_nothing_is_bold_and_the_verdict_is_of_these_images(tmp_path):
     found = judged_comparison(tmp_path, USUAL)
-    assert not scores(found, "pictures")["l1", "ab_l1"].is_clear
-    row = quality_table(found, "pictures")[1]
+    assert not scores(found, "images")["l1", "ab_l1"].is_clear
+    row = quality_table(found, "images")[1]
     assert row[1] == ("helps, by what matters", "on these test images", False)
     assert not any(cell.clear for cell in row)
 
@@ -165,7 +165,7 @@ def test_a_diverged_run_is_judged_with_the_score_declared_for_it(tmp_path):
 
 
 def test_the_reference_is_not_compared_with_itself(comparison):
-    assert scores(comparison, "pictures")["gan", "ab_l1"].found is None
+    assert scores(comparison, "images")["gan", "ab_l1"].found is None
 
 
 def test_what_did_not_finish_is_named(comparison, folder):
@@ -173,24 +173,24 @@ def test_what_did_not_finish_is_named(comparison, folder):
         "palette-ab, seed 2: diverged, and given the score of “gray” as declared",
         "pix2pix, seed 0: missing",
     ]
-    assert comparison.unfinished("pictures") == expected
+    assert comparison.unfinished("images") == expected
     page = write_comparison_report(folder).read_text()
     assert "; ".join(expected) in page
     assert "; ".join(expected) in markdown_tables(comparison)
 
 
 def test_tables_have_a_row_a_method_and_as_many_cells_everywhere(comparison):
-    for rows in (quality_table(comparison, "pictures"), cost_table(comparison, "pictures")):
+    for rows in (quality_table(comparison, "images"), cost_table(comparison, "images")):
         assert len({len(row) for row in rows}) == 1
         assert [row[0].value for row in rows[1 : 1 + len(ERRORS)]] == [METHODS[name].title for name in ERRORS]
-    heads = [cell.value for cell in quality_table(comparison, "pictures")[0]]
+    heads = [cell.value for cell in quality_table(comparison, "images")[0]]
     assert not any("FID" in head for head in heads)  # computed by nobody
     lines = [line for line in markdown_tables(comparison).splitlines() if line.startswith("|")]
     assert {line.count("|") for line in lines if "epochs" in line or " + " in line} == {8}
 
 
 def test_a_difference_stands_with_its_interval_below_the_value(comparison):
-    row = quality_table(comparison, "pictures")[1]
+    row = quality_table(comparison, "images")[1]
     assert row[1].value == "no verdict"
     assert row[2].value == "12.00"
     assert row[2].below == "−0.83 (−1.55 to −0.12)†"
@@ -204,21 +204,21 @@ def test_the_heading_fits_every_choice_of_methods(folder):
 
 def test_the_page_says_every_number_and_asks_nobody(folder):
     page = write_comparison_report(folder).read_text()
-    for cell in (cell for row in quality_table(read_comparison(folder), "pictures") for cell in row):
+    for cell in (cell for row in quality_table(read_comparison(folder), "images") for cell in row):
         assert cell.value in page.replace("&#39;", "'")
     assert "&lt;somebody &amp; others&gt;" in page
     assert "http" not in page.replace("http://www.w3.org", "")
 
 
 def test_results_are_what_the_tables_say(comparison):
-    found = results(comparison)["regimes"]["pictures"]["methods"]
+    found = results(comparison)["regimes"]["images"]["methods"]
     assert found["l1"]["scores"]["ab_l1"]["mean"] == pytest.approx(12.0)
     assert found["l1"]["cost"]["train_s"] == pytest.approx(31.0)
     assert found["palette-ab"]["scores"]["ab_l1"]["by_seed"] == {0: 17.0, 1: 16.0}
 
 
 def test_figures_are_drawn_of_whatever_is_there(comparison):
-    assert set(figures(comparison)) == {"trade_off", "samples_pictures"}
+    assert set(figures(comparison)) == {"trade_off", "samples_images"}
 
 
 def test_every_method_has_a_look_of_its_own():

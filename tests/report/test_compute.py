@@ -1,4 +1,4 @@
-"""Scores are compared at equal pictures, at equal time, and as one model against two."""
+"""Scores are compared at equal images, at equal time, and as one model against two."""
 
 import math
 from pathlib import Path
@@ -11,8 +11,8 @@ from knowhue.report.compute import (
     clock,
     deployment,
     deployment_rows,
-    equal_pictures,
-    equal_pictures_rows,
+    equal_images,
+    equal_images_rows,
     equal_time,
     equal_time_rows,
 )
@@ -101,7 +101,7 @@ def test_what_cannot_be_read_at_equal_time_has_no_row(single: Run):
 def test_one_model_against_two():
     found = deployment(study(*three(0), *three(1)))
     assert found is not None
-    assert (found.seeds, found.bases, found.heads) == ((0, 1), (1, 2), (2, 2))
+    assert (found.seeds, found.encoders, found.heads) == ((0, 1), (1, 2), (2, 2))
     assert found.seconds == (40, 45)
     assert [each.difference for each in found.matches] == pytest.approx([-2.0, 0.1])
 
@@ -117,8 +117,8 @@ def test_a_missing_arm_leaves_headers_and_dashes():
     data = study(*three()[::2])
     assert deployment(data) is None
     assert len(deployment_rows(data)) == 1
-    assert [each.question for each in equal_pictures(data)] == ["colour"]
-    assert equal_pictures_rows(data)[2] == ["Classification", "Balanced accuracy, %", *["–"] * 4, 0]
+    assert [each.question for each in equal_images(data)] == ["colour"]
+    assert equal_images_rows(data)[2] == ["Classification", "Balanced accuracy, %", *["–"] * 4, 0]
 
 
 def test_unknown_seconds_and_scores_are_dashes_in_deployment():
@@ -136,22 +136,22 @@ def test_nothing_is_matched_without_two_numbers():
     assert interval_text(None, (0.0, 1.0)) == "–"
 
 
-def test_equal_pictures_is_what_was_reported_a_diverged_run_as_declared(tmp_path: Path):
+def test_equal_images_is_what_was_reported_a_diverged_run_as_declared(tmp_path: Path):
     write_study(tmp_path, seeds=(0, 1))
     change(run_of(tmp_path, "multi", 1) / "status.json", lambda status: status.update(state="diverged"))
     data = read_study(tmp_path)
-    colour, _ = equal_pictures(data)
+    colour, _ = equal_images(data)
     assert colour.seeds == (0, 1)
     assert colour.multi == pytest.approx((data.runs["multi"][0].metric("ab_l1") + 15.6) / 2)  # type: ignore[operator]
 
 
 def test_rows_are_text(eight_seeds: Path):
     data = read_study(eight_seeds)
-    for rows in (equal_pictures_rows(data), equal_time_rows(data), deployment_rows(data)):
+    for rows in (equal_images_rows(data), equal_time_rows(data), deployment_rows(data)):
         assert len({len(row) for row in rows}) == 1
         assert len(rows) > 2
         assert all(isinstance(cell, str | int) and cell != "–" for row in rows for cell in row)
-    assert deployment_rows(data)[1] == ["Bases run on a picture", 1, 2, "−1"]
+    assert deployment_rows(data)[1] == ["Encoders run on an image", 1, 2, "−1"]
     assert deployment_rows(data)[3][1:] == ["32.0 s", "1 min 4 s", "−50 %"]
 
 

@@ -19,13 +19,13 @@ def entry(value: float | None, name: str = "n") -> dict:
     if value is None:
         return {**about, "value": None, "reason": "not computed: <no weights>"}
     tool = {"network": name, "weights": "0a1b", "resize": "to 224", "tool": "knowhue"}
-    return {**about, "value": value, **tool, "pictures": 9, "reference_pictures": 9, "warning": "9 are few"}
+    return {**about, "value": value, **tool, "images": 9, "reference_images": 9, "warning": "9 are few"}
 
 
 def study_with_distances(folder: Path) -> Path:
     write_study(folder, seeds=(0, 1))
-    bins = [{"lower": 0.0, "upper": 0.5, "pictures": 0, "confidence": None, "accuracy": None},
-            {"lower": 0.5, "upper": 1.0, "pictures": 10, "confidence": 0.8, "accuracy": 0.6}]  # fmt: skip
+    bins = [{"lower": 0.0, "upper": 0.5, "images": 0, "confidence": None, "accuracy": None},
+            {"lower": 0.5, "upper": 1.0, "images": 10, "confidence": 0.8, "accuracy": 0.6}]  # fmt: skip
     for arm, values in {"colour": (10.0, 12.0), "multi": (8.0, 9.0), "class": (None, None)}.items():
         for seed, value in enumerate(values):
             added: dict = {"distribution": {"fd": entry(value), "fid": entry(None, "fid")}} if value else {}
@@ -38,12 +38,12 @@ def study_with_distances(folder: Path) -> Path:
 
 def test_distances_stand_beside_the_noise_floor(tmp_path: Path):
     table = distance_table(read_study(study_with_distances(tmp_path)))
-    assert table["baselines"] == ["other real pictures"]
+    assert table["baselines"] == ["other real images"]
     assert table["rows"] == [
         {"title": "Distance n", "scores": ["11.00 ± 1.41", "8.50 ± 0.71"], "baselines": ["5.00"]}
     ]
     assert table["warnings"] == ["9 are few."]
-    assert table["provenance"] == ["n: weights 0a1b; to 224; knowhue; 9 pictures against 9."]
+    assert table["provenance"] == ["n: weights 0a1b; to 224; knowhue; 9 images against 9."]
 
 
 def test_what_was_not_computed_is_on_the_page(tmp_path: Path):
@@ -60,7 +60,7 @@ def test_perceptual_scores_are_quoted_with_their_network(tmp_path: Path):
     write_study(tmp_path)
     tool = {"network": "ST-LPIPS", "weights": "0a1b", "resize": "not resized", "tool": "knowhue"}
     perceptual = {
-        "stlpips_alex": {"title": "ST-LPIPS", "value": 0.3, **tool, "pictures": 9, "size_px": 64},
+        "stlpips_alex": {"title": "ST-LPIPS", "value": 0.3, **tool, "images": 9, "size_px": 64},
         "lpips_alex": {
             "title": "LPIPS",
             "value": None,
@@ -71,15 +71,15 @@ def test_perceptual_scores_are_quoted_with_their_network(tmp_path: Path):
         change(run_of(tmp_path, arm) / "scores.json", lambda scores: scores.update(perceptual=perceptual))
     study = read_study(tmp_path)
     assert perceptual_provenance(study) == [
-        "ST-LPIPS: weights 0a1b; not resized; knowhue; 9 pictures of 64 pixels a side."
+        "ST-LPIPS: weights 0a1b; not resized; knowhue; 9 images of 64 pixels a side."
     ]
     assert not_computed(study) == [("LPIPS", "no package; pip install 'x'")]
     text = write_report(tmp_path).read_text(encoding="utf-8")
-    assert "9 pictures of 64 pixels a side." in text
+    assert "9 images of 64 pixels a side." in text
     assert "<b>LPIPS</b> – no package; pip install &#39;x&#39;" in text
 
 
-def test_left_out_pictures_are_counted_by_kind(tmp_path: Path):
+def test_left_out_images_are_counted_by_kind(tmp_path: Path):
     reasons = [
         "duplicate of a (train)",
         "duplicate of b (train)",
@@ -99,21 +99,21 @@ def test_an_older_study_has_no_distances(one_seed: Path):
 def test_reliability_adds_up_over_seeds(tmp_path: Path):
     study = read_study(study_with_distances(tmp_path))
     empty, full = reliability_bins(study, "multi")
-    assert (empty["pictures"], empty["accuracy"]) == (0, None)
-    assert (full["pictures"], round(full["confidence"], 6), round(full["accuracy"], 6)) == (20, 0.8, 0.6)
+    assert (empty["images"], empty["accuracy"]) == (0, None)
+    assert (full["images"], round(full["confidence"], 6), round(full["accuracy"], 6)) == (20, 0.8, 0.6)
     assert len(reliability_table(study)) == 1 + 2 * 2
 
 
 def test_extremes_are_those_with_the_least_and_greatest_error(tmp_path: Path):
     write_study(tmp_path)
-    pictures = np.zeros((4, 8, 8, 3), np.uint8)
+    images = np.zeros((4, 8, 8, 3), np.uint8)
     errors = np.array([1.0, 2.0, 30.0, 40.0])
     np.savez(
         run_of(tmp_path, "multi") / "extremes.npz",
         index=np.arange(4),
         ab_l1=errors,
-        rgb=pictures,
-        truth=pictures,
+        rgb=images,
+        truth=images,
     )
     study = read_study(tmp_path)
     axes = np.array(extremes(study).axes).reshape(4, 4)

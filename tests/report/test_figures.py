@@ -16,9 +16,8 @@ from knowhue.report.curves import curve_table
 from knowhue.report.diagram import setup
 from knowhue.report.exhibits import EXHIBITS, facts
 from knowhue.report.figures import FIGURES
-from knowhue.report.images import write_figures
-from knowhue.report.pictures import sample_table
 from knowhue.report.reading import read_study
+from knowhue.report.samples import sample_table, write_figures
 from knowhue.report.svg import to_svg
 from knowhue.runs import FORMAT
 
@@ -39,7 +38,7 @@ def _nulls(folder: Path) -> None:
 
     def blank(scores):
         scores["metrics"] = dict.fromkeys(scores["metrics"])
-        scores["per_class"]["jellyfish"] = {"pictures": 0, "accuracy": None, "ab_l1": None}
+        scores["per_class"]["jellyfish"] = {"images": 0, "accuracy": None, "ab_l1": None}
 
     change(run / "scores.json", blank)
 
@@ -129,7 +128,7 @@ def test_per_class_table_leaves_absent_tasks_empty(one_seed: Path):
     assert {row[0] for row in rows if row[-2] is None} == {"colour"}
 
 
-def test_samples_are_matched_by_picture_not_by_place(one_seed: Path):
+def test_samples_are_matched_by_image_not_by_place(one_seed: Path):
     study = read_study(one_seed)
     run = study.runs["multi"][0]
     turned = dataclasses.replace(run, samples={name: values[::-1] for name, values in run.samples.items()})

@@ -1,4 +1,4 @@
-"""What trained the base is shown by arm and moment, and a GAN that is as good as off is warned of."""
+"""What trained the encoder is shown by arm and moment, and a GAN that is as good as off is warned of."""
 
 from pathlib import Path
 

@@ -35,7 +35,7 @@ def test_an_untouched_plan_is_intact(one_seed: Path):
         lambda plan: plan.update(alpha=0.1),
         lambda plan: plan.update(hash="00000000"),
         lambda plan: plan["config"]["evaluation"].update(networks=[]),
-        lambda plan: plan["parts"].update(base_weights={}),
+        lambda plan: plan["parts"].update(encoder_weights={}),
         lambda plan: plan["parts"].update(images="11111111"),
     ],
     ids=[
@@ -65,9 +65,9 @@ def test_the_description_and_the_disk_to_use_may_change(tmp_path: Path):
     assert check_plan(read_study(tmp_path)).intact
 
 
-def test_other_pictures_than_those_frozen_are_said(tmp_path: Path):
+def test_other_images_than_those_frozen_are_said(tmp_path: Path):
     write_study(tmp_path)
-    change(tmp_path / "pictures" / "prepared.json", lambda prepared: prepared.update(fingerprint="11111111"))
+    change(tmp_path / "images" / "prepared.json", lambda prepared: prepared.update(fingerprint="11111111"))
     found = check_plan(read_study(tmp_path))
     assert (found.intact, "not those that the plan was frozen with" in found.sentence) == (False, True)
 

@@ -1,4 +1,4 @@
-"""Harm to seeds, classes and pictures is counted as planted, and so is what is left at equal train loss."""
+"""Harm to seeds, classes and images is counted as planted, and so is what is left at equal train loss."""
 
 import math
 from pathlib import Path
@@ -12,8 +12,8 @@ from knowhue.report.loss_matched import equal_train_loss, equal_train_loss_rows
 from knowhue.report.negative_transfer import (
     class_transfer,
     class_transfer_rows,
-    picture_flips,
-    picture_flips_rows,
+    image_flips,
+    image_flips_rows,
     seed_transfer,
     seed_transfer_rows,
 )
@@ -38,7 +38,7 @@ def scored(arm: str, seed: int, name: str, value: Any) -> Run:
 
 
 def judged(arm: str, seed: int, correct: str, labels: tuple[str, ...] = LABELS, first: int = 0) -> Run:
-    """A run that is right (1), wrong (0) or silent (-) on pictures, listed last to first."""
+    """A run that is right (1), wrong (0) or silent (-) on images, listed last to first."""
     known = {"1": 1.0, "0": 0.0, "-": None}
     rows = [{"index": first + i, "label": label, "correct": known[mark]}
             for i, (label, mark) in enumerate(zip(labels, correct, strict=True))]  # fmt: skip
@@ -185,21 +185,21 @@ def test_planted_flips_are_found_whatever_the_order_of_the_rows():
         judged("class", 1, "1100"),
         judged("multi", 1, "1101"),
     ]
-    everything, coral, slug = picture_flips(study(*runs))
-    assert (everything.name, everything.pictures, everything.seeds) == (None, 4, (0, 1))
+    everything, coral, slug = image_flips(study(*runs))
+    assert (everything.name, everything.images, everything.seeds) == (None, 4, (0, 1))
     assert everything[3:6] == (1 / 8, 3 / 8, 1 / 4)
     assert everything.interval == pytest.approx((0.25, 0.25))
     assert coral[3:6] == pytest.approx((1 / 6, 1 / 6, 0))
     assert slug[3:6] == (0, 1, 1)
-    assert picture_flips_rows(study(*runs))[1] == ["All", 4, "12.5", "37.5", "+25.0", "+25.0 to +25.0", 2]
+    assert image_flips_rows(study(*runs))[1] == ["All", 4, "12.5", "37.5", "+25.0", "+25.0 to +25.0", 2]
 
 
-def test_pictures_without_a_label_do_not_count():
+def test_images_without_a_label_do_not_count():
     labels = (*LABELS, "")
-    everything, *_ = picture_flips(
+    everything, *_ = image_flips(
         study(judged("class", 0, "1100-", labels), judged("multi", 0, "01111", labels))
     )
-    assert (everything.pictures, everything.interval) == (4, None)
+    assert (everything.images, everything.interval) == (4, None)
 
 
 @pytest.mark.parametrize(
@@ -211,11 +211,11 @@ def test_pictures_without_a_label_do_not_count():
         (judged("class", 0, "1111"), judged("multi", 0, "1111", first=7)),
         (run("class"), run("multi")),
     ],
-    ids=["no runs", "one arm", "no common seed", "other pictures", "no pictures"],
+    ids=["no runs", "one arm", "no common seed", "other images", "no images"],
 )
-def test_flips_need_two_arms_on_the_same_pictures(runs: tuple[Run, ...]):
-    assert picture_flips(study(*runs)) == []
-    assert len(picture_flips_rows(study(*runs))) == 1
+def test_flips_need_two_arms_on_the_same_images(runs: tuple[Run, ...]):
+    assert image_flips(study(*runs)) == []
+    assert len(image_flips_rows(study(*runs))) == 1
 
 
 def test_equal_train_loss_reads_between_epochs():
@@ -272,12 +272,12 @@ def test_rows_of_a_whole_study_are_text(eight_seeds: Path):
     data = read_study(eight_seeds)
     tables = [
         each(data)
-        for each in (seed_transfer_rows, class_transfer_rows, picture_flips_rows, equal_train_loss_rows)
+        for each in (seed_transfer_rows, class_transfer_rows, image_flips_rows, equal_train_loss_rows)
     ]
     assert [len(table) for table in tables] == [3, 1 + 2 * len(CLASSES), 2 + len(CLASSES), 3]
     assert all(len({len(row) for row in table}) == 1 for table in tables)
     assert {row[-1] for row in tables[1][1:6]} == {"helped"}
-    (everything, *classes) = picture_flips(data)
+    (everything, *classes) = image_flips(data)
     gain = [
         data.runs["multi"][s].metric("accuracy") - data.runs["class"][s].metric("accuracy") for s in range(8)
     ]  # type: ignore[operator]

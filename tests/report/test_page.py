@@ -178,7 +178,7 @@ def test_the_difference_is_paired_by_seed(tmp_path: Path):
     assert next(row["difference"] for row in rows if row["title"].startswith("PSNR")) == "+1.00"
 
 
-def test_sample_pictures_of_one_row_share_a_seed(tmp_path: Path):
+def test_sample_images_of_one_row_share_a_seed(tmp_path: Path):
     write_study(tmp_path, seeds=(0, 1))
     (run_of(tmp_path, "colour", 0) / "status.json").unlink()
     study = read_study(tmp_path)
@@ -208,7 +208,7 @@ def test_tables_of_dashes_only_are_left_out(tmp_path: Path):
         log.write_text("".join(json.dumps(line | {"train": {}}) + "\n" for line in lines))
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert "At equal training loss" not in text
-    assert "Equal pictures" in text
+    assert "Equal images" in text
 
 
 def test_a_drawing_has_no_numbers_to_download(one_seed: Path):
@@ -276,8 +276,8 @@ def test_whatever_can_be_cut_at_an_edge_shows_that_it_is(page: Path):
 def test_a_distance_says_why_it_has_no_interval(eight_seeds: Path):
     study = read_study(eight_seeds)
     entry = {"title": "FD lite0", "value": 39.4, "network": "n", "weights": "w", "resize": "r", "tool": "t",
-             "pictures": 24}  # fmt: skip
+             "images": 24}  # fmt: skip
     runs = {arm: {seed: replace(run, scores={**run.scores, "distribution": {"fd_lite0": entry}})
                   for seed, run in each.items()} for arm, each in study.runs.items()}  # fmt: skip
     text = render_page(replace(study, runs=runs), results_table(study))
-    assert "A distance has no interval: it is one number of a whole set of pictures" in text
+    assert "A distance has no interval: it is one number of a whole set of images" in text

@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
     """Eight seeds, each computed with one golden step, their gates passed."""
     write_study(tmp_path, seeds=SEEDS)
     for path in tmp_path.glob("*/seed-*/environment.json"):
-        change(path, lambda found: found.update(golden_step="a" * 64, pictures="0a1b2c3d"))
+        change(path, lambda found: found.update(golden_step="a" * 64, images="0a1b2c3d"))
     for seed in SEEDS:
         write_gate(tmp_path, seed)
     return tmp_path

@@ -8,8 +8,8 @@ from urllib.request import Request, urlopen
 def colorize(
     photo: Path, server: str = "http://127.0.0.1:7860", token: str = ""
 ) -> tuple[bytes, dict[str, Any]]:
-    """The coloured picture's file, and what is said of it: `label`, `probability`, `warnings`, ..."""
+    """The coloured image's file, and what is said of it: `label`, `probability`, `warnings`, ..."""
     headers = {"Content-Type": "image/*", "Accept": "application/json", "Authorization": f"Bearer {token}"}
     with urlopen(Request(f"{server}/v1/colorize", photo.read_bytes(), headers), timeout=90) as answer:
         said: dict[str, Any] = json.load(answer)
-    return b64decode(said.pop("picture")), said
+    return b64decode(said.pop("image")), said

@@ -70,7 +70,7 @@ class Got(NamedTuple):
     body: bytes
 
 
-def picture(chance: random.Random, kind: str = "JPEG") -> bytes:
+def image(chance: random.Random, kind: str = "JPEG") -> bytes:
     """A small good one."""
     mode = chance.choice(("L", "RGB"))
     image = Image.new(mode, (chance.randint(1, 60), chance.randint(1, 60)), chance.randrange(256))
@@ -80,12 +80,12 @@ def picture(chance: random.Random, kind: str = "JPEG") -> bytes:
 
 
 def truncated(chance: random.Random) -> Sent:
-    data = picture(chance, chance.choice(KINDS))
+    data = image(chance, chance.choice(KINDS))
     return Sent("truncated", "/v1/colorize", data[: chance.randrange(1, len(data))])
 
 
 def corrupted(chance: random.Random) -> Sent:
-    data = bytearray(picture(chance, chance.choice(KINDS)))
+    data = bytearray(image(chance, chance.choice(KINDS)))
     for _ in range(chance.randint(1, 12)):
         data[chance.randrange(len(data))] = chance.randrange(256)
     return Sent("corrupted", "/v1/colorize", bytes(data))
@@ -93,7 +93,7 @@ def corrupted(chance: random.Random) -> Sent:
 
 def spliced(chance: random.Random) -> Sent:
     """The middle of one kind in another."""
-    one, other = picture(chance, chance.choice(KINDS)), picture(chance, chance.choice(KINDS))
+    one, other = image(chance, chance.choice(KINDS)), image(chance, chance.choice(KINDS))
     cut = chance.randrange(4, len(one))
     return Sent("spliced", "/v1/classify", one[:cut] + other[chance.randrange(len(other)) :])
 
@@ -103,8 +103,8 @@ def bomb(chance: random.Random) -> Sent:
 
 
 def polyglot(chance: random.Random) -> Sent:
-    """Something else that is also a picture, or the other way round: a picture's start, or nothing at all."""
-    good = picture(chance, chance.choice(KINDS))
+    """Something else that is also an image, or the other way round: an image's start, or nothing at all."""
+    good = image(chance, chance.choice(KINDS))
     other = chance.choice(OTHERS)
     return Sent("polyglot", "/v1/colorize", chance.choice((good + other, other + good, good[:20] + other)))
 
@@ -120,24 +120,22 @@ def wrong_type(chance: random.Random) -> Sent:
         "",
     )
     kind = chance.choice(kinds)
-    data = chance.choice((picture(chance), chance.choice(OTHERS), chance.randbytes(chance.randint(0, 400))))
+    data = chance.choice((image(chance), chance.choice(OTHERS), chance.randbytes(chance.randint(0, 400))))
     return Sent("wrong type", "/v1/colorize", data, {"content-type": kind} if kind else {})
 
 
 def name(chance: random.Random) -> Sent:
-    """A good picture under a name that means harm."""
+    """A good image under a name that means harm."""
     called = chance.choice(NAMES).encode("utf-8", "surrogatepass")
     part = (
-        b'content-disposition: form-data; name="picture"; filename="'
-        + called.replace(b'"', b"%22")
-        + b'"\r\n'
+        b'content-disposition: form-data; name="image"; filename="' + called.replace(b'"', b"%22") + b'"\r\n'
     )
-    return _form("name", part + b"content-type: image/jpeg\r\n\r\n" + picture(chance))
+    return _form("name", part + b"content-type: image/jpeg\r\n\r\n" + image(chance))
 
 
 def form(chance: random.Random) -> Sent:
     """A form that is none, or too much of one."""
-    good = b'content-disposition: form-data; name="picture"; filename="a"\r\n\r\n' + picture(chance)
+    good = b'content-disposition: form-data; name="image"; filename="a"\r\n\r\n' + image(chance)
     field = b'content-disposition: form-data; name="%s"\r\n\r\n%s'
     options = (
         b"model",
@@ -145,7 +143,7 @@ def form(chance: random.Random) -> Sent:
         b"hints",
         b"format",
         b"uncertainty",
-        b"picture",
+        b"image",
         b"__proto__",
         b"\xff",
         b"",
@@ -159,7 +157,7 @@ def form(chance: random.Random) -> Sent:
         [field % (b"hints", b"1,1=red")] * chance.randint(1, 200),
         [b"x: " + b"y" * 100_000 + b"\r\n\r\nz"],
         [b"content-disposition: form-data\r\n\r\nx"],
-        [b'content-disposition: form-data; name="picture"; filename="a"\r\n\r\n'],
+        [b'content-disposition: form-data; name="image"; filename="a"\r\n\r\n'],
         [b""],
         parts,
         parts,
@@ -187,7 +185,7 @@ def option(chance: random.Random) -> Sent:
     query = "&".join(
         f"{chance.choice(names)}={_quoted(chance.choice(VALUES))}" for _ in range(chance.randint(1, 5))
     )
-    return Sent("option", f"{chance.choice(('/v1/colorize', '/v1/classify'))}?{query}", picture(chance))
+    return Sent("option", f"{chance.choice(('/v1/colorize', '/v1/classify'))}?{query}", image(chance))
 
 
 def path(chance: random.Random) -> Sent:
@@ -215,9 +213,7 @@ def header(chance: random.Random) -> Sent:
         {"range": "bytes=0-0"},
         {"upgrade": "websocket", "connection": "upgrade"},
     )
-    return Sent(
-        "header", "/v1/colorize", picture(chance), {"content-type": "image/jpeg", **chance.choice(odd)}
-    )
+    return Sent("header", "/v1/colorize", image(chance), {"content-type": "image/jpeg", **chance.choice(odd)})
 
 
 def page(chance: random.Random) -> Sent:
@@ -231,7 +227,7 @@ def page(chance: random.Random) -> Sent:
     if where == "upload":
         called = chance.choice(NAMES).encode("utf-8", "surrogatepass").replace(b'"', b"%22")
         field = chance.choice((b'"files"; filename="' + called + b'"', b'"files"', b'"x"; filename="y.jpg"'))
-        sent = _form("page", b"content-disposition: form-data; name=" + field + b"\r\n\r\n" + picture(chance))
+        sent = _form("page", b"content-disposition: form-data; name=" + field + b"\r\n\r\n" + image(chance))
         cut = chance.randrange(len(sent.body)) if chance.random() < 0.3 else None
         return sent._replace(path="/gradio_api/upload", body=sent.body[:cut])
     event = {
@@ -375,7 +371,7 @@ def _png_of_zeros(chance: random.Random) -> bytes:
 
 
 def _png_with_a_long_story(chance: random.Random) -> bytes:
-    """A text that unpacks to a hundred megabytes, of a picture without data."""
+    """A text that unpacks to a hundred megabytes, of an image without data."""
     return _png(8, 8, _chunk(b"zTXt", b"Comment\0\0" + _DEFLATED))
 
 

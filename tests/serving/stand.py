@@ -1,4 +1,4 @@
-"""A server over a network that needs no weights, and pictures to send to it."""
+"""A server over a network that needs no weights, and images to send to it."""
 
 import asyncio
 import io
@@ -24,7 +24,7 @@ CLASSES = ("bright", "dark")
 
 
 class FakeNetwork:
-    """Orange everywhere; bright pictures are `bright`."""
+    """Orange everywhere; bright images are `bright`."""
 
     runtime = "fake"
 
@@ -38,7 +38,7 @@ class FakeNetwork:
             config=config,
             classes=CLASSES,
             size_px=32,
-            pictures={"train": 500, "validation": 500},
+            images={"train": 500, "validation": 500},
             metrics={},
             references=1,
             novelty_limit=1.0,
@@ -60,7 +60,7 @@ def colorizer(on_predict: Callable[[np.ndarray], None] = lambda seen: None, task
 
 
 def photo(kind: str = "jpeg", width: int = 48, height: int = 32, value: int = 128, mode: str = "L") -> bytes:
-    """The bytes of a flat picture; `value` is what it looks like."""
+    """The bytes of a flat image; `value` is what it looks like."""
     file = io.BytesIO()
     Image.new(mode, (width, height), value if mode == "L" else (value,) * len(mode)).save(file, kind)
     return file.getvalue()

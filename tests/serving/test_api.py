@@ -14,8 +14,8 @@ from stand import CLASSES, FakeNetwork, colorizer, photo, running, wait_until
 
 from knowhue.description import Interval
 from knowhue.errors import WeightsError
-from knowhue.inference.colorizer import Colorizer, Wishes
-from knowhue.inference.files.media import encode_picture
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer
+from knowhue.inference.files.media import encode_image
 from knowhue.inference.networks.network import Answers
 from knowhue.serving.api import make_app
 from knowhue.serving.schemas import ModelAnswer
@@ -52,15 +52,15 @@ def error_of(answer) -> str:
 
 
 def test_bytes_and_form_are_answered_alike_and_as_the_colorizer_would(client: TestClient):
-    alone = colorizer().colorize(JPEG, Wishes(saturation=0.5))
+    alone = colorizer().colorize(JPEG, ColorizeOptions(saturation=0.5))
     raw = client.post("/v1/colorize", params={"saturation": 0.5}, content=JPEG, headers=AS_JPEG)
-    form = client.post("/v1/colorize", files={"picture": ("p.jpg", JPEG)}, data={"saturation": "0.5"})
+    form = client.post("/v1/colorize", files={"image": ("p.jpg", JPEG)}, data={"saturation": "0.5"})
     assert raw.status_code == form.status_code == 200
-    assert raw.content == form.content == encode_picture(alone.picture, ".jpg")
+    assert raw.content == form.content == encode_image(alone.image, ".jpg")
     assert raw.headers["content-type"] == "image/jpeg"
 
 
-def test_what_is_said_of_the_picture_is_in_the_headers(client: TestClient):
+def test_what_is_said_of_the_image_is_in_the_headers(client: TestClient):
     answer = client.post("/v1/colorize", content=photo(value=255), headers=AS_JPEG)
     assert answer.headers["knowhue-class"] == "bright"
     assert float(answer.headers["knowhue-probability"]) == pytest.approx(1, abs=1e-3)
@@ -71,7 +71,7 @@ def test_what_is_said_of_the_picture_is_in_the_headers(client: TestClient):
     ("content", "said"),
     [
         (JPEG + b"\0\0\0\x18ftypmp42", "motion photo"),
-        (JPEG + JPEG, "first picture in its file"),
+        (JPEG + JPEG, "first image in its file"),
         (PNG[:33] + chunk(b"gAMA", (100_000).to_bytes(4, "big")) + PNG[33:], "gAMA 1"),
         (preview_first(), "page 2"),
     ],
@@ -85,10 +85,10 @@ def test_what_was_found_in_the_file_is_a_warning(client: TestClient, content: by
     assert said in "".join(record["warnings"])
 
 
-def test_json_has_the_same_picture_and_more(client: TestClient):
-    picture = client.post("/v1/colorize", content=JPEG, headers=AS_JPEG).content
+def test_json_has_the_same_image_and_more(client: TestClient):
+    image = client.post("/v1/colorize", content=JPEG, headers=AS_JPEG).content
     answer = client.post("/v1/colorize", params={"uncertainty": "true"}, content=JPEG, headers=AS_JSON).json()
-    assert base64.b64decode(answer["picture"]) == picture
+    assert base64.b64decode(answer["image"]) == image
     assert (answer["media_type"], answer["model"]) == ("image/jpeg", "multi")
     assert set(answer["probabilities"]) == set(CLASSES)
     unsure = Image.open(io.BytesIO(base64.b64decode(answer["uncertainty"]["map"])))
@@ -110,7 +110,7 @@ def test_json_has_the_same_picture_and_more(client: TestClient):
         (JPEG, {"format": "avif"}, "image/avif"),
     ],
 )
-def test_the_answer_is_of_the_pictures_kind_or_of_the_one_asked_for(
+def test_the_answer_is_of_the_images_kind_or_of_the_one_asked_for(
     client, sent: bytes, options: dict, kind: str
 ):
     answer = client.post("/v1/colorize", params=options, content=sent, headers={"content-type": "image/x"})
@@ -123,7 +123,7 @@ def test_hints_may_be_several(client: TestClient):
     one = client.post("/v1/colorize", params={"hints": "25%,50%=blue"}, content=JPEG, headers=AS_JPEG)
     two = {"hints": ["25%,50%=blue", "40,3=#00ff00"]}
     raw = client.post("/v1/colorize", params=two, content=JPEG, headers=AS_JPEG)
-    form = client.post("/v1/colorize", files={"picture": JPEG}, data=two)
+    form = client.post("/v1/colorize", files={"image": JPEG}, data=two)
     assert raw.content == form.content != one.content
 
 
@@ -171,7 +171,7 @@ def test_models_are_chosen_by_name(client: TestClient):
 )
 def test_wrong_options_are_told_by_name(client, path: str, options: dict, status: int, words: str):
     raw = client.post(path, params=options, content=JPEG, headers=AS_JPEG)
-    form = client.post(path, files={"picture": JPEG}, data=options)
+    form = client.post(path, files={"image": JPEG}, data=options)
     for answer in (raw, form):
         assert answer.status_code == status
         assert words in error_of(answer)
@@ -190,17 +190,17 @@ def test_wrong_options_are_told_by_name(client, path: str, options: dict, status
             422,
             "raw file",
         ),
-        ({"files": {"image": JPEG}}, 400, "named `picture`"),
-        ({"files": [("picture", JPEG), ("picture", JPEG)]}, 400, "Too many files"),
-        ({"files": {"other": ("", "")}, "data": {"picture": "text"}}, 400, "form"),
+        ({"files": {"image": JPEG}}, 400, "named `image`"),
+        ({"files": [("image", JPEG), ("image", JPEG)]}, 400, "Too many files"),
+        ({"files": {"other": ("", "")}, "data": {"image": "text"}}, 400, "form"),
         ({"content": b"--x", "headers": {"content-type": "multipart/form-data"}}, 400, "boundary"),
         (
             {"content": b"nothing", "headers": {"content-type": "multipart/form-data; boundary=x"}},
             400,
             "form",
         ),
-        ({"files": {"picture": JPEG}, "data": {"model": "x" * 5000}}, 400, "size"),
-        ({"files": {"picture": JPEG}, "data": {f"f{n}": "1" for n in range(90)}}, 400, "fields"),
+        ({"files": {"image": JPEG}, "data": {"model": "x" * 5000}}, 400, "size"),
+        ({"files": {"image": JPEG}, "data": {f"f{n}": "1" for n in range(90)}}, 400, "fields"),
     ],
 )
 def test_wrong_requests_are_told(client: TestClient, sent: dict, status: int, words: str):
@@ -244,7 +244,7 @@ def test_a_model_that_answers_nonsense_is_named_in_one_line_and_the_others_go_on
 
 
 class Novel(FakeNetwork):
-    """Finds every picture unlike those that it was trained on."""
+    """Finds every image unlike those that it was trained on."""
 
     def predict(self, lightness: np.ndarray) -> Answers:
         answers = super().predict(lightness)
@@ -257,7 +257,7 @@ def test_no_class_is_named_for_what_is_unlike_the_training_images_and_the_caveat
         said = client.post("/v1/classify", content=JPEG, headers=AS_JPEG).json()
     assert coloured.headers["knowhue-class"] == said["label"] == "unknown"
     for warnings in (json.loads(coloured.headers["knowhue-warnings"]), said["warnings"]):
-        assert warnings[0].startswith("unlike the pictures that the model was trained on (distance 1.7")
+        assert warnings[0].startswith("unlike the images that the model was trained on (distance 1.7")
 
 
 def test_probes_and_metrics(client: TestClient):
@@ -266,7 +266,7 @@ def test_probes_and_metrics(client: TestClient):
     assert client.get("/readyz").json() == {"status": "ready"}
     text = client.get("/metrics").text
     assert re.search(r'knowhue_requests_total\{route="/v1/colorize",status="200"\} [1-9]', text)
-    assert re.search(r'knowhue_batch_pictures_count\{model="multi"\} [1-9]', text)
+    assert re.search(r'knowhue_batch_images_count\{model="multi"\} [1-9]', text)
 
 
 def test_a_stopping_server_is_not_ready_and_takes_nothing():
@@ -371,6 +371,6 @@ def test_the_client_of_the_documentation(tmp_path):
     """It is shown in the docs as it stands in `api_client.py`."""
     (tmp_path / "photo.jpg").write_bytes(JPEG)
     with running(token="a-token-of-some-length") as (host, port, _):
-        picture, said = colorize(tmp_path / "photo.jpg", f"http://{host}:{port}", "a-token-of-some-length")
-    assert picture == encode_picture(colorizer().colorize(JPEG).picture, ".jpg")
+        image, said = colorize(tmp_path / "photo.jpg", f"http://{host}:{port}", "a-token-of-some-length")
+    assert image == encode_image(colorizer().colorize(JPEG).image, ".jpg")
     assert said["label"] in CLASSES

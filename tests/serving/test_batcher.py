@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 from stand import FakeNetwork, colorizer, photo, wait_until
 
-from knowhue.errors import ConfigError, PictureError
-from knowhue.inference.colorizer import Colorizer, Wishes
-from knowhue.inference.files.media import encode_picture, read_picture
+from knowhue.errors import ConfigError, ImageError
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer
+from knowhue.inference.files.media import encode_image, read_image
 from knowhue.inference.hints import Hint
 from knowhue.serving.asking import Ask, Reply
 from knowhue.serving.batcher import Batcher
-from knowhue.serving.refusals import Busy, Late, NoPictureError, Stopping
+from knowhue.serving.refusals import Busy, Late, NoImageError, Stopping
 from knowhue.serving.settings import ServerSettings
 
 WIDE, TALL = photo(width=48), photo(width=20)
@@ -54,15 +54,15 @@ def replies(futures: list[Future[Reply]]) -> list[Reply]:
 
 def test_a_reply_is_what_the_colorizer_says_alone(make_batcher):
     data = photo("png", mode="RGB", value=90)
-    wishes = Wishes(hints=(Hint(0.5, 0.5, 30, -20),), saturation=0.7)
-    reply = make_batcher().submit(Ask(data, hints=wishes.hints, saturation=0.7)).result(10)
-    alone = colorizer().colorize(data, wishes)
-    assert reply.data == encode_picture(alone.picture, ".png")
+    options = ColorizeOptions(hints=(Hint(0.5, 0.5, 30, -20),), saturation=0.7)
+    reply = make_batcher().submit(Ask(data, hints=options.hints, saturation=0.7)).result(10)
+    alone = colorizer().colorize(data, options)
+    assert reply.data == encode_image(alone.image, ".png")
     assert reply.judgement == alone.judgement
     assert reply.suffix == ".png"
 
 
-def test_hints_are_read_against_the_size_of_the_picture(make_batcher):
+def test_hints_are_read_against_the_size_of_the_image(make_batcher):
     batcher = make_batcher()
     written = batcher.submit(Ask(WIDE, hints=("25%,50%=red",))).result(10)
     assert written.data != batcher.submit(Ask(WIDE)).result(10).data
@@ -86,7 +86,7 @@ def test_what_the_file_cannot_hold_is_said(make_batcher):
     assert Image.open(io.BytesIO(reply.data)).format == "JPEG"
 
 
-def test_pictures_of_one_shape_are_seen_together_and_others_are_not(make_batcher):
+def test_images_of_one_shape_are_seen_together_and_others_are_not(make_batcher):
     gate = Gate()
     network = FakeNetwork(gate)
     batcher = make_batcher(network, batch_size=8)
@@ -112,7 +112,7 @@ def test_a_batch_is_never_larger_than_it_may_be(make_batcher):
     assert sum(network.batches) == 7
 
 
-def test_a_lonely_picture_waits_for_no_company(make_batcher):
+def test_a_lonely_image_waits_for_no_company(make_batcher):
     batcher = make_batcher(batch_wait_ms=5_000)
     started = time.monotonic()
     batcher.submit(Ask(WIDE)).result(10)
@@ -148,7 +148,7 @@ def test_who_leaves_makes_room(make_batcher):
     assert sum(network.batches) == 3
 
 
-def test_a_failure_is_one_pictures_own(make_batcher):
+def test_a_failure_is_one_images_own(make_batcher):
     gate = Gate()
 
     def dark_ones_crash(seen: np.ndarray) -> None:
@@ -169,17 +169,17 @@ def test_a_failure_is_one_pictures_own(make_batcher):
 
 
 @pytest.mark.parametrize(
-    ("data", "error"), [(b"GIF", NoPictureError), (WIDE[:200], PictureError), (b"", PictureError)]
+    ("data", "error"), [(b"GIF", NoImageError), (WIDE[:200], ImageError), (b"", ImageError)]
 )
-def test_a_bad_picture_is_told_and_forgotten(make_batcher, data: bytes, error: type[Exception]):
+def test_a_bad_image_is_told_and_forgotten(make_batcher, data: bytes, error: type[Exception]):
     batcher = make_batcher()
-    with pytest.raises(error, match="`picture`"):
+    with pytest.raises(error, match="`image`"):
         batcher.submit(Ask(data)).result(10)
     wait_until(lambda: batcher.length == 0)
 
 
 def test_pixels_are_counted_before_they_are_decoded(make_batcher):
-    with pytest.raises(PictureError, match="at most 1,000 pixels"):
+    with pytest.raises(ImageError, match="at most 1,000 pixels"):
         make_batcher(max_pixels=1000).submit(Ask(WIDE)).result(10)
 
 
@@ -214,7 +214,7 @@ def test_closing_finishes_what_was_accepted_and_accepts_no_more(make_batcher):
     assert not any(thread.is_alive() for thread in batcher._threads)
 
 
-def test_few_pictures_are_decoded_at_once_however_many_wait(make_batcher):
+def test_few_images_are_decoded_at_once_however_many_wait(make_batcher):
     """Memory is bounded by pixels, not by the length of the queue."""
     gate = Gate()
     batcher = make_batcher(FakeNetwork(gate), queue_length=50, max_pixels=2000, workers=2, batch_size=1)
@@ -244,9 +244,9 @@ def test_many_threads_may_ask(make_batcher):
     assert labels == {number: "bright" if number % 2 else "dark" for number in range(24)}
 
 
-def test_a_picture_in_memory_may_be_asked_for_too(make_batcher):
-    picture = read_picture(WIDE)
-    reply = make_batcher().submit(Ask(picture, encode=False)).result(10)
+def test_an_image_in_memory_may_be_asked_for_too(make_batcher):
+    image = read_image(WIDE)
+    reply = make_batcher().submit(Ask(image, encode=False)).result(10)
     assert reply.data == b""
     assert reply.made is not None
-    assert reply.made.picture.pixels.shape == (32, 48, 3)
+    assert reply.made.image.pixels.shape == (32, 48, 3)

@@ -72,11 +72,11 @@ def test_bombs_are_refused_before_they_unpack(ask: Callable[[Sent], Got], bomb: 
 
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: ascii(name[:20]))
 def test_names_are_never_paths(ask: Callable[[Sent], Got], name: str, monkeypatch, tmp_path):
-    """A good picture is answered whatever it is called, or the form refused; nothing is written, nothing read."""
+    """A good image is answered whatever it is called, or the form refused; nothing is written, nothing read."""
     monkeypatch.chdir(tmp_path)
     temporary = set(Path(tempfile.gettempdir()).iterdir())
     called = name.encode("utf-8", "surrogatepass").replace(b'"', b"%22")
-    part = b'content-disposition: form-data; name="picture"; filename="' + called + b'"\r\n\r\n' + photo()
+    part = b'content-disposition: form-data; name="image"; filename="' + called + b'"\r\n\r\n' + photo()
     body = b"--edge\r\n" + part + b"\r\n--edge--\r\n"
     got = ask(Sent("name", "/v1/colorize", body, {"content-type": "multipart/form-data; boundary=edge"}))
     assert got.status in (200, 400)
@@ -102,7 +102,7 @@ def test_large_uploads_stay_in_memory(ask: Callable[[Sent], Got], monkeypatch: p
     monkeypatch.setattr("os.open", refuse)
     data = photo("bmp", width=1500, height=1500)
     body = (
-        b'--edge\r\ncontent-disposition: form-data; name="picture"; filename="a"\r\n\r\n'
+        b'--edge\r\ncontent-disposition: form-data; name="image"; filename="a"\r\n\r\n'
         + data
         + b"\r\n--edge--\r\n"
     )

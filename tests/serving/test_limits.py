@@ -323,7 +323,7 @@ def test_who_leaves_while_waiting_is_forgotten():
 
 
 def noisy(width: int, height: int) -> bytes:
-    """A picture whose colouring is about as large as its pixels."""
+    """An image whose colouring is about as large as its pixels."""
     file = io.BytesIO()
     values = np.random.default_rng(0).integers(0, 256, (height, width), dtype=np.uint8)
     Image.fromarray(values).save(file, "png")

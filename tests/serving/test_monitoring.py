@@ -34,7 +34,7 @@ def test_prometheus_reads_what_happened():
     assert found["knowhue_refused_total", "host"] == 1
     assert found["knowhue_stage_seconds_count", "fake", "paint"] == 3
     assert found["knowhue_stage_seconds_count", "decode", "fake"] == 4
-    assert found["knowhue_batch_pictures_sum", "fake"] == 3
+    assert found["knowhue_batch_images_sum", "fake"] == 3
     assert found["knowhue_queue_length", "fake"] == 0
     assert found["knowhue_requests_underway",] == 1  # the one that reads them
 

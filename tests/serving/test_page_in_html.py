@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from stand import FakeNetwork, colorizer, photo, wait_until
 
-from knowhue.errors import PictureError
+from knowhue.errors import ImageError
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.files.picture import Picture
+from knowhue.inference.files.image import Image as OurImage
 from knowhue.inference.networks.network import Answers
 from knowhue.serving import page_parts as parts
 from knowhue.serving.api import make_app
@@ -48,7 +48,7 @@ def served():
 
 
 def held(key: str, size: int = 10, name: str = "old.jpg") -> Photo:
-    return Photo(key, name, b"x" * size, Picture.of(np.zeros((2, 2, 1), np.uint8)), (2, 2), ".jpg")
+    return Photo(key, name, b"x" * size, OurImage.of(np.zeros((2, 2, 1), np.uint8)), (2, 2), ".jpg")
 
 
 def take(events: Events, session: str, *files: tuple[str, bytes]):
@@ -131,9 +131,9 @@ def test_a_name_keeps_nothing_that_means_something_elsewhere(name: str):
     assert not shown.startswith(".")
 
 
-def test_what_is_no_picture_is_said_by_its_name_and_not_held(served):
+def test_what_is_no_image_is_said_by_its_name_and_not_held(served):
     _, events = served
-    shown = take(events, "bad", ("notes<i>.jpg", b"not a picture"), ("good.png", photo("png")))
+    shown = take(events, "bad", ("notes<i>.jpg", b"not an image"), ("good.png", photo("png")))
     assert "notes i .jpg" in shown.status
     assert 'role="alert"' in shown.status
     assert [each.name for each in events.desk.sitting("bad").photos.values()] == ["good.png"]
@@ -142,14 +142,14 @@ def test_what_is_no_picture_is_said_by_its_name_and_not_held(served):
 
 def test_pixels_are_limited_before_decoding(served):
     _, events = served
-    with pytest.raises(PictureError, match="at most 100,000 pixels"):
+    with pytest.raises(ImageError, match="at most 100,000 pixels"):
         take_in(events.desk, events.desk.sitting("big"), "big.png", photo("png", 400, 300), 100_000)
     events.desk.forget("big")
 
 
 def test_a_preview_has_8_bits_its_shape_and_no_metadata():
     deep = np.full((100, 300, 3), 65535, np.uint16)
-    small = reduced(Picture(deep, np.full((100, 300), 65535, np.uint16)), 60)
+    small = reduced(OurImage(deep, np.full((100, 300), 65535, np.uint16)), 60)
     assert small.pixels.shape == (20, 60, 3)
     assert small.pixels.dtype == np.uint8
     assert small.alpha is not None
@@ -277,7 +277,7 @@ def test_the_server_being_busy_is_said_and_nothing_breaks(served, monkeypatch):
     events.desk.forget("busy")
 
 
-def test_examples_are_small_gray_pictures_of_our_own():
+def test_examples_are_small_gray_images_of_our_own():
     files = example_files()
     assert len(files) == 3
     assert sum(path.stat().st_size for path in files) < 100_000
@@ -340,7 +340,7 @@ def test_the_link_names_the_size_and_the_format_of_what_is_downloaded(served, ki
     events.desk.forget("label")
 
 
-def test_small_pictures_are_served_until_the_visitor_leaves(served):
+def test_small_images_are_served_until_the_visitor_leaves(served):
     client, events = served
     shown = take(events, "looks", ("a.png", photo("png")))
     looks = hrefs(shown.stage, "page/looks/")
@@ -432,7 +432,7 @@ def test_the_apis_routes_stay_as_they_are(served):
 def test_what_several_models_have_seen_is_said_of_each_by_its_name():
     def described(count: int, tasks=None):
         found = colorizer(tasks=tasks).network.description
-        return found.model_copy(update={"pictures": {"train": count}})
+        return found.model_copy(update={"images": {"train": count}})
 
     two = {"multi": described(96), "built": described(2400)}
     told = parts.heading(two)

@@ -13,7 +13,7 @@ from knowhue.statistics.paired import Interval, t_interval
 
 random_seeds = st.integers(0, 2**31)
 CLASSES = np.repeat(range(6), (12, 18, 25, 40, 60, 95))
-"""A test part of 250 pictures in classes of unequal size."""
+"""A test part of 250 images in classes of unequal size."""
 
 
 def crossed_interval(d, groups=None, confidence: float = 0.95, binary: bool = False) -> Interval | None:
@@ -27,7 +27,7 @@ def crossed(
     spreads: tuple[float, float, float],
     mean: float = 0.0,
 ) -> np.ndarray:
-    """Mean plus independent effects of the seed, of the picture, and of both."""
+    """Mean plus independent effects of the seed, of the image, and of both."""
     rows, columns = shape
     return (
         mean
@@ -64,7 +64,7 @@ def test_it_is_the_analysis_of_variance_by_hand():
     assert crossed_interval(d, confidence=0.9) == pytest.approx((d.mean() - half, d.mean() + half))
 
 
-def test_pictures_that_are_all_alike_leave_the_interval_over_seeds():
+def test_images_that_are_all_alike_leave_the_interval_over_seeds():
     over_seeds = np.array([0.3, 0.1, -0.2, 0.4])
     d = np.repeat(over_seeds[:, None], 50, axis=1)
     assert crossed_interval(d) == pytest.approx(t_interval(over_seeds))
@@ -97,7 +97,7 @@ def test_mirror_unit_order_and_names_of_classes(seed: int, unit: float, grouped:
     assert crossed_interval(d[generator.permutation(4)][:, columns], renamed) == pytest.approx((low, high))
 
 
-def test_without_groups_seeds_and_pictures_are_alike():
+def test_without_groups_seeds_and_images_are_alike():
     d = crossed(np.random.default_rng(1), (7, 12), (1, 0.5, 1))
     assert crossed_interval(d) == pytest.approx(crossed_interval(d.T))
 
@@ -149,7 +149,7 @@ def test_it_covers_where_an_interval_over_seeds_does_not():
 
 
 def right_or_wrong(generator: np.random.Generator, gain_spread: float) -> np.ndarray:
-    """After minus before of 20 seeds: pictures differ in difficulty and in what the second task gains them."""
+    """After minus before of 20 seeds: images differ in difficulty and in what the second task gains them."""
     difficulty = generator.normal(0.5, 2.0, len(CLASSES))
     gain = generator.normal(0.3, gain_spread, len(CLASSES))
     before, after = generator.normal(0, 0.2, (2, 20, 6))[:, :, CLASSES]
@@ -160,7 +160,7 @@ def right_or_wrong(generator: np.random.Generator, gain_spread: float) -> np.nda
 
 
 def mean_chance(mean: float, spread: float) -> float:
-    """Chance of right over all pictures and seeds, by Gauss-Hermite quadrature."""
+    """Chance of right over all images and seeds, by Gauss-Hermite quadrature."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(80)
     return float(weights @ special.expit(mean + spread * nodes) / weights.sum())
 

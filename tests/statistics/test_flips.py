@@ -1,4 +1,4 @@
-"""Pictures that change sides: shares that add up to the change of accuracy, and McNemar's exact p."""
+"""Images that change sides: shares that add up to the change of accuracy, and McNemar's exact p."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_swapping_the_arms_swaps_the_flips(pair: tuple[np.ndarray, np.ndarray]):
     [
         (
             lambda: flips([[0, 1]], [[0, 1], [1, 1]]),
-            r"should be of one shape \(seeds, pictures\), not empty\. Found",
+            r"should be of one shape \(seeds, images\), not empty\. Found",
         ),
         (lambda: flips(np.empty((0, 3)), np.empty((0, 3))), "not empty"),
         (lambda: flips([[0, 1]], [[0, np.nan]]), r"`after` should be 0 or 1 everywhere\. Found `nan`\."),

@@ -59,9 +59,9 @@ def test_probabilities_are_the_runs_with_the_temperature(file):
     assert np.allclose(answer.probabilities.sum(1), 1, atol=1e-5)
 
 
-def test_noise_is_farther_than_the_validation_pictures(file, run):
+def test_noise_is_farther_than_the_validation_images(file, run):
     network = open_torch(file)
-    rgb = np.load(run.parent.parent / "pictures" / "pictures.npy")[:16].astype(np.float32)
+    rgb = np.load(run.parent.parent / "images" / "images.npy")[:16].astype(np.float32)
     usual = network.predict((rgb.mean(-1) / 2.55).astype(np.float32)).novelty
     noise = np.random.default_rng(0).choice([0.0, 100.0], (16, 32, 32)).astype(np.float32)
     assert np.median(usual) < 1
@@ -81,7 +81,7 @@ def test_a_folder_without_a_finished_run_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("ece_after", "applied"), [(0.05, 2.5), (0.1, 1.0), (0.164, 1.0)])
 def test_a_temperature_is_applied_only_where_it_helps(file, ece_after, applied):
-    fitted = Calibration(temperature=2.5, ece_before=0.1, ece_after=ece_after, pictures=75)
+    fitted = Calibration(temperature=2.5, ece_before=0.1, ece_after=ece_after, images=75)
     description = open_torch(file).description.model_copy(update={"calibration": fitted})
     assert build_deployed(description).temperature == description.temperature == applied
     card = model_card(description)

@@ -56,14 +56,14 @@ def test_cosine_and_norms_are_those_of_plain_gradients(setting):
 
 def test_affinity_is_the_other_loss_after_the_step(setting):
     """The class task's affinity to itself would be positive: a small step along its gradient lowers its loss."""
-    engine, model, discriminator, batch, config = setting(training__finetune__base_rate=1e-5)
+    engine, model, discriminator, batch, config = setting(training__finetune__encoder_rate=1e-5)
     found = diagnose(engine, model, discriminator, batch, config)
     pyramid = model.features(batch.lightness)
     entropy = cross_entropy(model(batch.lightness, pyramid).logits, batch.label, batch.label_weight, 0.0)
-    base = list(model.encoder.parameters())
-    gradients = torch.autograd.grad(entropy, base, allow_unused=True)
+    shared = list(model.encoder.parameters())
+    gradients = torch.autograd.grad(entropy, shared, allow_unused=True)
     with torch.no_grad():
-        for parameter, gradient in zip(base, gradients, strict=True):
+        for parameter, gradient in zip(shared, gradients, strict=True):
             if gradient is not None:
                 parameter.sub_(1e-5 * gradient.sign())
         moved = model(batch.lightness)
@@ -75,7 +75,7 @@ def test_affinity_is_the_other_loss_after_the_step(setting):
 
 
 def loss_before(setting, config):
-    _, model, discriminator, batch, _ = setting(training__finetune__base_rate=1e-5)
+    _, model, discriminator, batch, _ = setting(training__finetune__encoder_rate=1e-5)
     discriminator.eval()
     chroma = model(batch.lightness).chroma
     colour = config.colour.l1_weight * chroma_l1(chroma, batch.chroma)

@@ -19,8 +19,8 @@ from knowhue.training.train import _session
 
 @pytest.fixture
 def make_cache(make_model):
-    def make(name="study", pictures=None, **changes):
-        model, work = make_model(name, pictures, **changes)
+    def make(name="study", images=None, **changes):
+        model, work = make_model(name, images, **changes)
         return cache_features(model, work.prepared, work.root / "features", work.engine), model, work
 
     return make
@@ -28,9 +28,9 @@ def make_cache(make_model):
 
 @pytest.fixture
 def make_model(tiny, make_work):
-    def make(name="study", pictures=None, **changes):
+    def make(name="study", images=None, **changes):
         config = tiny(**({"colour__method": "unet"} | changes))
-        work = make_work(config, name, **(pictures or {}))
+        work = make_work(config, name, **(images or {}))
         return _session(work, config).model.eval(), work
 
     return make
@@ -57,7 +57,7 @@ def test_cached_is_fresh_bit_for_bit(make_cache, encoder, precision, mirrored):
     assert all(torch.equal(a, b) for a, b in zip(read, computed, strict=True))
 
 
-def test_any_mixture_of_pictures_can_be_read(make_cache):
+def test_any_mixture_of_images_can_be_read(make_cache):
     # Another batch size sums in another order: equal to float32's last bits, no longer bit for bit.
     cache, model, work = make_cache()
     positions, mirrored = np.array([9, 2, 2, 13]), np.array([True, False, True, True])
@@ -72,8 +72,8 @@ def test_any_mixture_of_pictures_can_be_read(make_cache):
         {"seed": 1},
         {"training__precision": "bfloat16"},
         {"encoder__name": "resnet18"},
-        {"pictures": {"seed": 1}},
-        {"pictures": {"count": 12}},
+        {"images": {"seed": 1}},
+        {"images": {"count": 12}},
     ],
 )
 def test_stale_cache_is_not_reused(make_cache, change):

@@ -33,7 +33,7 @@ def test_what_arms_share_agrees_bit_for_bit_in_both_phases(tiny, make_work, chan
     found = check_gate(work, config)
     assert differ(found) == set()
     counts = [found[part]["tensors"] for part in PARTS]
-    assert counts[1] > 100 < counts[2]  # the base is among them
+    assert counts[1] > 100 < counts[2]  # the encoder is among them
     assert read_json(work.root / "gate" / "seed-4.json") == found
 
 
@@ -105,12 +105,14 @@ def gate_classifiers():
     return CLASSIFIERS
 
 
-def test_gate_notices_a_base_that_moves_with_its_batch_statistics_in_one_arm(tiny, make_work, monkeypatch):
+def test_gate_notices_an_encoder_that_moves_with_its_batch_statistics_in_one_arm(
+    tiny, make_work, monkeypatch
+):
     """What only fine-tuning shows: the frozen phase alone would pass."""
     make = gate.make_players
 
     def moving(engine, session, phase, config):
-        if phase.base_rate and len(config.tasks.names) > 1:
+        if phase.encoder_learning_rate and len(config.tasks.names) > 1:
             norm = next(m for m in session.model.encoder.modules() if isinstance(m, nn.BatchNorm2d))
             norm.running_mean.add_(0.01)
         return make(engine, session, phase, config)

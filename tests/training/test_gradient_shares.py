@@ -39,7 +39,7 @@ def norm(loss, model):
     return torch.cat([each.flatten() for each in found if each is not None]).norm().item()
 
 
-def test_norms_are_those_of_plain_gradients_at_all_parameters_of_the_base(setting):
+def test_norms_are_those_of_plain_gradients_at_all_parameters_of_the_encoder(setting):
     engine, model, discriminator, batches, config = setting(colour__adversarial_weight=7.0)
     found = measure_shares(engine, model, discriminator, batches[:2], config)
     model.eval()
@@ -116,13 +116,15 @@ def test_a_resumed_run_measured_what_an_uninterrupted_one_did(tiny, make_work):
         ),
     ],
 )
-def test_every_arm_that_trains_the_base_is_measured(tiny, make_work, changes, losses):
+def test_every_arm_that_trains_the_encoder_is_measured(tiny, make_work, changes, losses):
     config = tiny(**SHORT | {"training__finetune__epochs": 1}, **changes)
     folder = run_arm(make_work(config), config, "arm")
     found = read_json(folder / "gradient_shares.json")
     assert [set(found[moment]["norms"]) for moment in ("fork", "end")] == [losses] * 2
 
 
-def test_a_base_that_rests_is_not_measured(tiny, make_work):
-    config = tiny(tasks__names=("class",), **SHORT | {"training__finetune": {"epochs": 1, "base_rate": 0.0}})
+def test_an_encoder_that_rests_is_not_measured(tiny, make_work):
+    config = tiny(
+        tasks__names=("class",), **SHORT | {"training__finetune": {"epochs": 1, "encoder_learning_rate": 0.0}}
+    )
     assert not (run_arm(make_work(config), config, "class") / "gradient_shares.json").exists()

@@ -35,7 +35,7 @@ def test_every_epoch_is_logged(run):
             "l1", "generator", "discriminator", "discriminator_real", "discriminator_fake", "cross_entropy",
         }  # fmt: skip
         assert {"ab_l1", "adversarial", "accuracy"} <= entry["validation"].keys()
-        assert entry["pictures_per_second"] > 0
+        assert entry["images_per_second"] > 0
 
 
 def test_finetuning_counts_on_from_the_heads(run):
@@ -56,7 +56,7 @@ def test_every_epoch_of_both_phases_has_its_own_order(run, monkeypatch):
     monkeypatch.setattr(loop, "TrainingBatches", Recorded)
     for phase in ("heads", "finetune"):
         run(phase, evaluation__gradient_batches=0)  # which looks at the first batches of fine-tuning, too
-    # While features are cached pictures can be mirrored, but not moved.
+    # While features are cached images can be mirrored, but not moved.
     assert asked == [(0, 0), (1, 0), (2, 2), (3, 2)]
 
 
@@ -93,7 +93,7 @@ def test_learning_lowers_the_training_loss(run):
 
 
 @pytest.mark.parametrize("phase", ["heads", "finetune"])
-def test_the_base_moves_only_where_it_should(run, tiny, make_work, phase):
+def test_the_encoder_moves_only_where_it_should(run, tiny, make_work, phase):
     config = tiny()
     before = weights_digest(_session(make_work(config, "untouched"), config).model.encoder)
     session, _, _ = run(phase)
@@ -153,7 +153,7 @@ def test_interrupted_diverged_phase_is_named_too(tiny, make_work, diverging, mon
     assert read_json(folder / "status.json")["state"] == "diverged"
 
 
-def test_unlabelled_pictures_alone_in_a_batch_do_no_harm(tiny, make_work):
+def test_unlabelled_images_alone_in_a_batch_do_no_harm(tiny, make_work):
     config = tiny(training__batch_size=2)
     work = make_work(config, unlabelled=10)
     log = run_phase(work, config, work.root / "run", _session(work, config), "heads")

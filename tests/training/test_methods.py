@@ -39,7 +39,7 @@ def test_feed_forward_runs_end_to_end_and_lowers_its_loss(tiny, make_work, loss,
 
 
 def _loss(model, work, config):
-    """Of all training pictures at once."""
+    """Of all training images at once."""
     (batch,) = plain_batches(work.prepared, work.prepared.positions("train"), 64, work.engine.device)
     with torch.no_grad():
         prediction = model(batch.lightness, None, batch.chroma)
@@ -96,7 +96,7 @@ SCRATCH = {
     "palette-ab": {"method": "palette", **SMALL, "palette": {**SMALL["palette"], "space": "ab"}},
 }
 UNSCORED = {"evaluation__networks": (), "evaluation__perceptual": ()}
-LONG = {"epochs": 25, "rate": 2e-3}
+LONG = {"epochs": 25, "learning_rate": 2e-3}
 
 
 @pytest.mark.parametrize("name", SCRATCH)
@@ -146,7 +146,7 @@ def test_pix2pix_has_its_own_opponent_of_70_pixels(tiny):
 
 @pytest.mark.parametrize("size", [(20, 28), (32, 32), (33, 65)])
 @pytest.mark.parametrize("name", SCRATCH)
-def test_networks_from_scratch_colour_pictures_of_any_size(tiny, name, size):
+def test_networks_from_scratch_colour_images_of_any_size(tiny, name, size):
     model = build_model(tiny(tasks__names=("colour",), colour=SCRATCH[name]), 2).eval()
     lightness = 100 * torch.rand(2, 1, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

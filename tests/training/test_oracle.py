@@ -42,7 +42,7 @@ def test_it_starts_as_the_colour_arm_bit_for_bit(tiny, make_work, colour, precis
     sessions = [_session(work, config) for config in (alone, oracle)]
     answers = [predict(work.engine, session.model.eval(), batch).chroma for session in sessions]
     assert torch.equal(*answers)
-    weights = [session.modules(with_base=True) for session in sessions]
+    weights = [session.modules(with_encoder=True) for session in sessions]
     assert weights[1].keys() - weights[0].keys() == {"oracle"}
     for name, module in weights[0].items():
         other = weights[1][name].state_dict()
@@ -84,7 +84,7 @@ def test_it_can_be_asked_for_and_is_not_among_the_default_arms(tiny):
 
 
 @pytest.mark.parametrize("method", ["pix2pix", "palette"])
-def test_a_network_without_a_base_has_none(tiny, method):
+def test_a_network_without_an_encoder_has_none(tiny, method):
     with pytest.raises(
         ConfigError, match=rf"`colour\.oracle` should be false where `colour\.method = {method}`"
     ):

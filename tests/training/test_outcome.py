@@ -29,12 +29,12 @@ def test_scores_are_written_for_all_and_for_each_class(scored):
     work, _, scores = scored
     written = read_json(work.root / "run" / "scores.json")
     assert written["metrics"] == scores.metrics
-    assert written["pictures"] == len(work.prepared.positions("validation")) == 8
+    assert written["images"] == len(work.prepared.positions("validation")) == 8
     assert list(written["per_class"]) == list(work.prepared.classes)
     assert sum(map(sum, written["confusion"])) == 8
 
 
-def test_rows_of_pictures_average_to_the_scores(scored):
+def test_rows_of_images_average_to_the_scores(scored):
     work, _, scores = scored
     with (work.root / "run" / "per_image.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -48,11 +48,11 @@ def test_rows_of_pictures_average_to_the_scores(scored):
 def test_samples_are_the_first_of_each_class(scored):
     work, session, _ = scored
     write_samples(work, work.root / "run", session)
-    (work.root / "pictures").mkdir()
+    (work.root / "images").mkdir()
     write_truth(work)
     samples, truth = (
         np.load(work.root / "run" / "samples.npz"),
-        np.load(work.root / "pictures" / "samples.npz"),
+        np.load(work.root / "images" / "samples.npz"),
     )
     positions = sample_positions(work.prepared)
     assert (work.prepared.split[positions] == "validation").all()

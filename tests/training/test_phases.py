@@ -13,7 +13,10 @@ from knowhue.training.phases import (
     set_rates,
 )
 
-HEADS, FINETUNE = Phase(epochs=2, rate=1e-3), Phase(epochs=2, rate=3e-4, base_rate=1e-4)
+HEADS, FINETUNE = (
+    Phase(epochs=2, learning_rate=1e-3),
+    Phase(epochs=2, learning_rate=3e-4, encoder_learning_rate=1e-4),
+)
 
 
 def test_frozen_phase_trains_the_heads_alone(tiny):

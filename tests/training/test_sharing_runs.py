@@ -74,7 +74,7 @@ def test_a_single_task_knows_no_weighting(tiny, make_work, weighting):
 
 
 @pytest.mark.parametrize("weighting", [*BALANCES, "cagrad"])
-def test_no_weighting_reaches_the_heads_while_the_base_is_frozen(tiny, make_work, weighting):
+def test_no_weighting_reaches_the_heads_while_the_encoder_is_frozen(tiny, make_work, weighting):
     config = weighed(tiny, weighting)
     found = check_gate(make_work(config), config)
     assert [each["differ"] for part, each in found.items() if part != "proved"] == [[]] * 3
@@ -84,7 +84,7 @@ def test_no_weighting_reaches_the_heads_while_the_base_is_frozen(tiny, make_work
 def test_a_stopped_task_counts_nothing_any_more_and_its_head_rests(
     tiny, make_work, monkeypatch, main, stopped
 ):
-    """The criterion says stop after the second epoch, when its strip is full; base and main head go on."""
+    """The criterion says stop after the second epoch, when its strip is full; encoder and main head go on."""
     kept = []
 
     def keep(folder, epoch, modules, *rest):
@@ -94,7 +94,7 @@ def test_a_stopped_task_counts_nothing_any_more_and_its_head_rests(
     monkeypatch.setattr(checkpoint, "save", keep)
     monkeypatch.setattr(early_stopping, "measure", lambda *_: math.inf)
     config = weighed(tiny, "task_constrained", tasks__main=main, tasks__stop_strip_epochs=1)
-    config = edit(config, {"training": {"finetune": {"epochs": 4, "rate": 1e-3}}})
+    config = edit(config, {"training": {"finetune": {"epochs": 4, "learning_rate": 1e-3}}})
     folder = run_arm(make_work(config, count=24), config, "multi")
     log = read_log(folder, "finetune")
     assert [entry["train"][f"weight_{stopped}"] for entry in log] == [1.0, 1.0, 0.0, 0.0]
@@ -239,7 +239,7 @@ def test_few_labels_do_not_stop_a_balanced_run(tiny, make_work, weighting):
         tiny,
         weighting,
         training__batch_size=2,
-        tasks__weighting_rate=0.05,
+        tasks__weighting_learning_rate=0.05,
     )
     folder = run_arm(make_work(config, unlabelled=11), config, "multi")
     log = read_log(folder, "finetune")

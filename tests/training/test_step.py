@@ -18,7 +18,7 @@ NAMES = {
 
 @pytest.fixture
 def setting(tiny, make_work):
-    """Model and discriminator that have learnt a little, plain SGD, and a batch with an unlabelled picture."""
+    """Model and discriminator that have learnt a little, plain SGD, and a batch with an unlabelled image."""
 
     def make(rate=0.0, **changes):
         config = tiny(**changes)

@@ -14,14 +14,14 @@ from knowhue.apps.options import (
     MOST_SEEDS,
     MOST_WORKERS,
     ConfigOption,
+    ImagesArgument,
     OutOption,
-    PicturesArgument,
     PresetOption,
     SetOption,
     command_line,
     is_main,
     read_settings,
-    read_settings_with_pictures,
+    read_settings_with_images,
 )
 from knowhue.apps.serve import serve
 from knowhue.apps.terminal import say, settle_streams
@@ -42,7 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Does a model colour better when it knows what it is looking at?\n\n"
-    "Train a colorizer and a classifier on one shared base, alone and together, and see whether they help each other.",
+    "Train a colorizer and a classifier on one shared encoder, alone and together: do they help each other?",
     epilog="Start with: `knowhue study --preset demo --out runs/demo`",
 )
 
@@ -91,7 +91,7 @@ TunedOnOption = Annotated[
 @app.command(epilog="Example: `knowhue study photos/ --preset poster --seeds 10 --out runs/photos`")
 def study(
     ctx: typer.Context,
-    pictures: PicturesArgument = None,
+    images: ImagesArgument = None,
     preset: PresetOption = "poster",
     config: ConfigOption = None,
     set_: SetOption = None,
@@ -108,10 +108,10 @@ def study(
 ) -> None:
     """Train the models with every seed, compare them, answer the two questions in a report."""
     if plan is None:
-        asked = _plan(pictures, preset, config, set_, arms, seeds, grid, tuning, tuned_on)
+        asked = _plan(images, preset, config, set_, arms, seeds, grid, tuning, tuned_on)
         description = {"preset": preset}
     else:
-        asked = _plan_file(plan, pictures, _given(ctx, "preset"), config, set_, arms, seeds, grid, tuning)
+        asked = _plan_file(plan, images, _given(ctx, "preset"), config, set_, arms, seeds, grid, tuning)
         description = {}
     from knowhue.apps.progress import showing_progress
     from knowhue.report.answers import WORDINGS
@@ -135,7 +135,7 @@ app.command(epilog="Example: `knowhue compare photos/ --methods l1,gan,unet --se
 
 @app.command(epilog="Example: `knowhue plan photos/ --seeds 20 > study.yaml`")
 def plan(
-    pictures: PicturesArgument = None,
+    images: ImagesArgument = None,
     preset: PresetOption = "poster",
     config: ConfigOption = None,
     set_: SetOption = None,
@@ -153,17 +153,19 @@ def plan(
         typer.Option(help="Or stated: sd of paired differences over seeds, `colour=.08,class=.01`."),
     ] = None,
     image_sd: Annotated[str | None, typer.Option(help="And over images, `colour=1.45,class=.2`.")] = None,
-    images: Annotated[
+    test_images: Annotated[
         int | None,
-        typer.Option(min=20, help="Images that are reported on; those of --variances if not given."),
+        typer.Option(
+            "--images", min=20, help="Images that are reported on; those of --variances if not given."
+        ),
     ] = None,
 ) -> None:
     """Print a study file, filled in, with what it can find, to be changed and given to `knowhue study --plan`."""
     from knowhue.apps.planning import known_variances, power_lines
     from knowhue.apps.settings import explain
 
-    asked = _plan(pictures, preset, config, set_, arms, seeds, grid, tuning, tuned_on)
-    known, count = known_variances(variances, seed_sd, image_sd, images)
+    asked = _plan(images, preset, config, set_, arms, seeds, grid, tuning, tuned_on)
+    known, count = known_variances(variances, seed_sd, image_sd, test_images)
     say(*power_lines(asked, known, count), *explain(asked).split("\n"))
 
 
@@ -178,33 +180,33 @@ def status(study: Annotated[Path, typer.Argument(help="Study folder.")]) -> None
         say(*cell_lines(read_cells(study, asked)))
 
 
-@app.command(epilog="Example: `knowhue prepare photos/ --out runs/photos --set pictures.size_px=128`")
+@app.command(epilog="Example: `knowhue prepare photos/ --out runs/photos --set images.size_px=128`")
 def prepare(
-    pictures: PicturesArgument = None,
+    images: ImagesArgument = None,
     preset: PresetOption = "poster",
     config: ConfigOption = None,
     set_: SetOption = None,
     out: OutOption = Path("runs/study"),
 ) -> None:
-    """Check, split and resize the images; `pictures/manifest.csv` says of each what became of it."""
-    settings = read_settings_with_pictures(pictures, preset, config, set_)
+    """Check, split and resize the images; `images/manifest.csv` says of each what became of it."""
+    settings = read_settings_with_images(images, preset, config, set_)
     from knowhue.apps.progress import showing_progress
     from knowhue.data.prepare import prepare as run
     from knowhue.runs import locked
     from knowhue.storage import read_json
 
     with locked(out, "prepare"), showing_progress() as report:
-        run(settings.pictures, out / "pictures", report)
-    summary = read_json(out / "pictures" / "prepared.json")
+        run(settings.images, out / "images", report)
+    summary = read_json(out / "images" / "prepared.json")
     for split, counts in summary["counts"].items():
         if any(counts.values()):
             say(f"{split}: " + ", ".join(f"{name} {count}" for name, count in counts.items() if count))
-    say(f"Prepared: {out / 'pictures'}")
+    say(f"Prepared: {out / 'images'}")
 
 
 @app.command(epilog="Example: `knowhue train photos/ --arm multi --out runs/photos`")
 def train(
-    pictures: PicturesArgument = None,
+    images: ImagesArgument = None,
     arm: Annotated[str, typer.Option(help="`class`, `colour` or `multi`.")] = "multi",
     preset: PresetOption = "poster",
     config: ConfigOption = None,
@@ -212,7 +214,7 @@ def train(
     out: OutOption = Path("runs/study"),
 ) -> None:
     """Train one arm with one seed (`--set seed=1`)."""
-    settings = read_settings_with_pictures(pictures, preset, config, set_)
+    settings = read_settings_with_images(images, preset, config, set_)
     from knowhue.apps.progress import showing_progress
     from knowhue.training.train import train as run
 
@@ -224,7 +226,7 @@ def train(
 
 @app.command(epilog="Example: `knowhue evaluate runs/demo/multi/seed-0-1a2b3c4d`")
 def evaluate(run: Annotated[Path, typer.Argument(help="Run folder of a trained arm.")]) -> None:
-    """Score a trained run on its study's validation pictures again."""
+    """Score a trained run on its study's validation images again."""
     from knowhue.training.train import evaluate_run
 
     evaluate_run(run)
@@ -284,7 +286,7 @@ def main() -> NoReturn:
 
 
 def _plan(
-    pictures: str | None,
+    images: str | None,
     preset: str,
     files: list[Path] | None,
     settings: list[str] | None,
@@ -296,7 +298,7 @@ def _plan(
 ):
     from knowhue.plan import make_plan
 
-    config = read_settings_with_pictures(pictures, preset, files, settings)
+    config = read_settings_with_images(images, preset, files, settings)
     chosen = None if arms is None else arms.split(",")
     numbers = range(config.seed, config.seed + (seeds or 1))
     return make_plan(config, chosen, numbers, _weights(grid), tuning, _tuning_seeds(tuned_on))
@@ -308,20 +310,20 @@ def _tuning_seeds(folder: Path | None) -> list[int]:
     return [] if folder is None else read_tuning(folder)["seeds"]
 
 
-def _plan_file(path: Path, pictures: str | None, *others: object):
+def _plan_file(path: Path, images: str | None, *others: object):
     from knowhue.data.sources import require_source
     from knowhue.errors import ConfigError
     from knowhue.plan import Plan
     from knowhue.presets import checked
     from knowhue.yaml_text import read_yaml
 
-    if pictures is not None or any(others):
+    if images is not None or any(others):
         raise ConfigError(
-            f"`--plan {path}` says all that a study asks: pictures, settings, arms and seeds. Change them there, and "
-            "give no PICTURES, --preset, --config, --set, --arms, --seeds or --grid, or leave --plan out."
+            f"`--plan {path}` says all that a study asks: images, settings, arms and seeds. Change them there, and "
+            "give no IMAGES, --preset, --config, --set, --arms, --seeds or --grid, or leave --plan out."
         )
     asked = checked(Plan, read_yaml(path, "--plan"))
-    require_source(asked.config.pictures)
+    require_source(asked.config.images)
     return asked
 
 

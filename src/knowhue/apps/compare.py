@@ -1,4 +1,4 @@
-"""`knowhue compare`: is the GAN worth it? Ways to colour at equal pictures and at equal wall-clock."""
+"""`knowhue compare`: is the GAN worth it? Ways to colour at equal images and at equal wall-clock."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,19 +9,19 @@ from knowhue.apps.options import (
     MOST_SEEDS,
     MOST_WORKERS,
     ConfigOption,
+    ImagesArgument,
     OutOption,
-    PicturesArgument,
     PresetOption,
     SetOption,
     command_line,
     is_main,
-    read_settings_with_pictures,
+    read_settings_with_images,
 )
 from knowhue.apps.terminal import say
 
 
 def compare(
-    pictures: PicturesArgument = None,
+    images: ImagesArgument = None,
     preset: PresetOption = "poster",
     config: ConfigOption = None,
     set_: SetOption = None,
@@ -43,7 +43,7 @@ def compare(
         typer.Option(
             min=0.001,
             max=1e9,
-            help="Seconds of training at equal wall-clock; unless named, what the reference takes at equal pictures.",
+            help="Seconds of training at equal wall-clock; unless named, what the reference takes at equal images.",
         ),
     ] = None,
     workers: Annotated[
@@ -64,7 +64,7 @@ def compare(
     from knowhue.report.comparing.reading import read_comparison
     from knowhue.report.comparing.table import markdown_tables
 
-    settings = read_settings_with_pictures(pictures, preset, config, set_)
+    settings = read_settings_with_images(images, preset, config, set_)
     chosen = methods.split(",") if methods is not None else tuple(METHODS)
     numbers = range(settings.seed, settings.seed + seeds)
     asked = make_comparison(settings, chosen, reference, numbers, budget)

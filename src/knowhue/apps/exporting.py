@@ -64,7 +64,7 @@ def _check(kind: str, precision: str, calibrate: Path | None, upload: str | None
         )
     if (precision == "int8") != (calibrate is not None):
         raise ConfigError(
-            "`--precision int8` and `--calibrate FOLDER` should go together: 8 bits are fitted to pictures, and what "
+            "`--precision int8` and `--calibrate FOLDER` should go together: 8 bits are fitted to images, and what "
             "they cost is measured on others of them."
         )
     if upload is not None and kind != "hub-folder":
@@ -128,7 +128,7 @@ def _onnx(network: TorchNetwork, target: Path, precision: str, calibrate: Path |
         lost = quantize(whole, target, calibrate)
     yield f"{target}: {target.stat().st_size / 1e6:.1f} MB"
     yield _said(differences, "torch, before 8 bits")
-    yield f"in 8 bits, on {lost.measured_on} pictures ({lost.calibrated_on} others were calibrated on):"
+    yield f"in 8 bits, on {lost.measured_on} images ({lost.calibrated_on} others were calibrated on):"
     if lost.left_out:
         yield (
             f"  {lost.left_out} more were left out: at most {CALIBRATED_ON} are calibrated on and {MEASURED_ON} "

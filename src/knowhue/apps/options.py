@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from knowhue.config import Config
 
-PicturesArgument = Annotated[
+ImagesArgument = Annotated[
     str | None,
     typer.Argument(
         help="Folder with `<class>/`, or `train/<class>/` and `val/<class>/`; `unlabelled/` trains colour only."
@@ -38,30 +38,30 @@ MOST_SEEDS, MOST_WORKERS = 10_000, 1024
 
 
 def read_settings(
-    pictures: str | None, preset: str, files: list[Path] | None, settings: list[str] | None
+    images: str | None, preset: str, files: list[Path] | None, settings: list[str] | None
 ) -> "Config":
-    """The settings that a command line asks for, and where its pictures are."""
+    """The settings that a command line asks for, and where its images are."""
     from knowhue.presets import edit, load_config
 
     loaded = load_config(preset, files or [], settings or [])
-    if pictures is None:
+    if images is None:
         return loaded
-    source = "folder" if loaded.pictures.source == "drawn" else loaded.pictures.source
-    return edit(loaded, {"pictures": {"path": pictures, "source": source}})
+    source = "folder" if loaded.images.source == "drawn" else loaded.images.source
+    return edit(loaded, {"images": {"path": images, "source": source}})
 
 
-def read_settings_with_pictures(
-    pictures: str | None, preset: str, files: list[Path] | None, settings: list[str] | None
+def read_settings_with_images(
+    images: str | None, preset: str, files: list[Path] | None, settings: list[str] | None
 ) -> "Config":
-    """The same, of a command that needs pictures.
+    """The same, of a command that needs images.
 
     Raises:
         ConfigError: none are named, or they are not there.
     """
     from knowhue.data.sources import require_source
 
-    loaded = read_settings(pictures, preset, files, settings)
-    require_source(loaded.pictures)
+    loaded = read_settings(images, preset, files, settings)
+    require_source(loaded.images)
     return loaded
 
 

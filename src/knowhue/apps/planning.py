@@ -78,8 +78,8 @@ def known_variances(
         raise ConfigError(
             "`--seed-sd`, `--image-sd` and `--images` should be given together. Found not all of them."
         )
-    seeds, pictures = stated(seed_sd, "--seed-sd"), stated(image_sd, "--image-sd")
-    return {name: Variances(seeds[name], pictures[name]) for name in seeds if name in pictures}, images
+    seeds, variances = stated(seed_sd, "--seed-sd"), stated(image_sd, "--image-sd")
+    return {name: Variances(seeds[name], variances[name]) for name in seeds if name in variances}, images
 
 
 def stated(text: str, option: str) -> dict[str, float]:

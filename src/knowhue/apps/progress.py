@@ -25,12 +25,12 @@ SHORT = {
     "cross_entropy": "CE",
 }
 COUNTED = {
-    "prepare": "pictures",
-    "features": "pictures through the frozen base",
-    "folder": "pictures",
+    "prepare": "images",
+    "features": "images through the frozen encoder",
+    "folder": "images",
     "film": "frames",
 }
-"""What is counted in stages that go from picture to picture."""
+"""What is counted in stages that go from image to image."""
 MEASURED = ("train", *COUNTED)
 """Stages of many events, each of which says how much is done."""
 
@@ -191,10 +191,10 @@ def title(event: Mapping[str, Any]) -> str:
     """What the stage of this event is called; nothing for one within another."""
     match event["stage"]:
         case "run":
-            what = "heads on the frozen base" if event["phase"] == "heads" else "fine-tuning everything"
+            what = "heads on the frozen encoder" if event["phase"] == "heads" else "fine-tuning everything"
             return f"{event['arm']}, seed {event['seed']}: {what}"
         case "prepare":
-            return "preparing pictures"
+            return "preparing images"
         case "folder" | "film":
             return "colouring"
         case "report":

@@ -32,7 +32,7 @@ def serve(
         list[str] | None, typer.Option(help="Further name by which browsers may call it; may be repeated.")
     ] = None,
     page: Annotated[bool, typer.Option("--page/--no-page", help="The page, or the API alone.")] = True,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures that the network looks at together.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images that the network looks at together.")] = 8,
     queue_length: Annotated[
         int, typer.Option(min=1, help="Requests accepted at once; more are answered 429.")
     ] = 64,

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from knowhue.apps.terminal import say, say_json
-from knowhue.errors import ConfigError, PictureError
+from knowhue.errors import ConfigError, ImageError
 from knowhue.image_files import SUFFIXES, dangling
 
 if TYPE_CHECKING:
     from knowhue.config import Task
-    from knowhue.inference.colorizer import Colorized, Colorizer, Wishes
+    from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer
 
 ModelOption = Annotated[
     str,
@@ -24,7 +24,7 @@ ModelOption = Annotated[
 
 
 class OnError(StrEnum):
-    """What a picture that cannot be read does to a folder's job."""
+    """What an image that cannot be read does to a folder's job."""
 
     skip = "skip"
     stop = "stop"
@@ -39,7 +39,7 @@ class Kind(StrEnum):
 
 
 def colorize(
-    file: Annotated[str, typer.Argument(metavar="INPUT", help="A picture, a folder of pictures, or a film.")],
+    file: Annotated[str, typer.Argument(metavar="INPUT", help="An image, a folder of images, or a film.")],
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Where to write; INPUT's name with `-colour` if not given."),
@@ -52,34 +52,30 @@ def colorize(
     saturation: Annotated[float, typer.Option(min=0, max=4, help="Factor on the predicted chroma.")] = 1.0,
     uncertainty: Annotated[
         Path | None,
-        typer.Option(
-            help="Write a map of how unsure the colours are to this picture file; 10 a CIELAB unit."
-        ),
+        typer.Option(help="Write a map of how unsure the colours are to this image file; 10 a CIELAB unit."),
     ] = None,
     unknown_below: Annotated[
         float | None, typer.Option(min=0, max=1, help="Answer `unknown` for a class less probable than this.")
     ] = None,
     json_: Annotated[
-        bool, typer.Option("--json", help="Print one line of JSON a picture instead of words.")
+        bool, typer.Option("--json", help="Print one line of JSON an image instead of words.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace pictures that are already there.")] = False,
-    on_error: Annotated[
-        OnError, typer.Option(help="Folders: what an unreadable picture does.")
-    ] = OnError.skip,
+    overwrite: Annotated[bool, typer.Option(help="Replace images that are already there.")] = False,
+    on_error: Annotated[OnError, typer.Option(help="Folders: what an unreadable image does.")] = OnError.skip,
 ) -> None:
     """Colour and classify a photo, a folder or a film; size, depth, lightness and metadata stay."""
     if not file:  # a path of no letters is the current folder
-        raise ConfigError("INPUT is empty; name a picture, a folder or a film")
+        raise ConfigError("INPUT is empty; name an image, a folder or a film")
     source = Path(file)
     kind = _kind_of(source)
-    if kind != "picture" and (uncertainty or hint):
-        raise ConfigError(f"--uncertainty and --hint go with a single picture; {source} is a {kind}")
+    if kind != "image" and (uncertainty or hint):
+        raise ConfigError(f"--uncertainty and --hint go with a single image; {source} is a {kind}")
     out = _settle(kind, source, out, uncertainty, overwrite)
-    from knowhue.inference.colorizer import Wishes
+    from knowhue.inference.colorizer import ColorizeOptions
 
-    wishes = Wishes((), saturation, uncertainty is not None, unknown_below)
-    if kind == "picture":
-        _picture(model, source, out, uncertainty, wishes, hint or [], json_, overwrite)
+    options = ColorizeOptions((), saturation, uncertainty is not None, unknown_below)
+    if kind == "image":
+        _image(model, source, out, uncertainty, options, hint or [], json_, overwrite)
         return
     if kind == "film":
         from knowhue.inference.films.film import require_film
@@ -87,7 +83,7 @@ def colorize(
         require_film(source)
         _say_if_renamed(source, out)
     many = _folder if kind == "folder" else _film
-    many(_colorizer(model), source, out, wishes, json_, overwrite, on_error)
+    many(_colorizer(model), source, out, options, json_, overwrite, on_error)
 
 
 def models(
@@ -110,7 +106,7 @@ def export(
         str, typer.Option(help="`float32`; `float16` for safetensors; `int8` for onnx, with --calibrate.")
     ] = "float32",
     calibrate: Annotated[
-        Path | None, typer.Option(help="Folder of colour pictures that int8 is calibrated and measured on.")
+        Path | None, typer.Option(help="Folder of colour images that int8 is calibrated and measured on.")
     ] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the model card.")] = "",
     overwrite: Annotated[bool, typer.Option(help="Replace files that exist.")] = False,
@@ -166,10 +162,10 @@ def _say_if_renamed(source: Path, out: Path) -> None:
 
 
 def _kind_of(source: Path) -> str:
-    """`picture`, `folder` or `film`.
+    """`image`, `folder` or `film`.
 
     Raises:
-        PictureError: nothing is there, or nothing that can be read.
+        ImageError: nothing is there, or nothing that can be read.
     """
     from knowhue.inference.films.formats import VIDEO_SUFFIXES
 
@@ -177,13 +173,13 @@ def _kind_of(source: Path) -> str:
         mode = source.stat().st_mode
     except OSError as error:
         if isinstance(error, FileNotFoundError) and source.is_symlink():
-            raise PictureError(f"{source}: {dangling(source)}") from None
-        raise PictureError(f"{source}: {(error.strerror or str(error)).lower()}") from None
+            raise ImageError(f"{source}: {dangling(source)}") from None
+        raise ImageError(f"{source}: {(error.strerror or str(error)).lower()}") from None
     if stat.S_ISDIR(mode):
         return "folder"
     if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
-        raise PictureError(f"{source}: a device or a pipe, not a file; save it as a file first")
-    return "film" if source.suffix.lower() in VIDEO_SUFFIXES else "picture"
+        raise ImageError(f"{source}: a device or a pipe, not a file; save it as a file first")
+    return "film" if source.suffix.lower() in VIDEO_SUFFIXES else "image"
 
 
 def _settle(kind: str, source: Path, out: Path | None, uncertainty: Path | None, overwrite: bool) -> Path:
@@ -217,32 +213,32 @@ def _settle(kind: str, source: Path, out: Path | None, uncertainty: Path | None,
     return target
 
 
-def _picture(
+def _image(
     model: str,
     source: Path,
     out: Path,
     uncertainty: Path | None,
-    wishes: "Wishes",
+    options: "ColorizeOptions",
     hints: list[str],
     as_json: bool,
     overwrite: bool,
 ) -> None:
     from knowhue.inference.files.encoding import fitting_kind
-    from knowhue.inference.files.media import read_picture, write_picture
+    from knowhue.inference.files.media import read_image, write_image
     from knowhue.inference.hints import parse_hint
     from knowhue.outputs import require_outputs
 
-    picture = read_picture(source)
+    image = read_image(source)
     _say_if_renamed(source, out)
-    height, width = picture.pixels.shape[:2]
-    wishes = wishes._replace(hints=tuple(parse_hint(text, width, height) for text in hints))
+    height, width = image.pixels.shape[:2]
+    options = options._replace(hints=tuple(parse_hint(text, width, height) for text in hints))
     outputs = {"--out": out} | ({"--uncertainty": uncertainty} if uncertainty else {})
     for path in outputs.values():
-        fitting_kind(path.suffix, picture)
+        fitting_kind(path.suffix, image)
     colorizer = _colorizer(model)
-    made = colorizer.colorize(picture, wishes)
+    made = colorizer.colorize(image, options)
     require_outputs(outputs, [source], overwrite=overwrite)  # nobody has come in between
-    notes = write_picture(made.picture, out)
+    notes = write_image(made.image, out)
     record = {"path": str(source), "output": str(out), **made.judgement.as_record()}
     record["warnings"] += notes
     if made.uncertainty is not None and uncertainty is not None:
@@ -256,38 +252,52 @@ def _picture(
 
 
 def _write_map(made: "Colorized", path: Path) -> None:
-    """The uncertainty at the picture's size, 10 codes a CIELAB unit, up to 25.5 units."""
+    """The uncertainty at the image's size, 10 codes a CIELAB unit, up to 25.5 units."""
     import numpy as np
 
-    from knowhue.inference.files.media import write_picture
-    from knowhue.inference.files.picture import Picture
+    from knowhue.inference.files.image import Image
+    from knowhue.inference.files.media import write_image
     from knowhue.inference.pixels import enlarge
 
     assert made.uncertainty is not None
-    height, width = made.picture.pixels.shape[:2]
+    height, width = made.image.pixels.shape[:2]
     codes = (enlarge(made.uncertainty, height, width) * 10).clip(0, 255).round().astype(np.uint8)
-    write_picture(Picture.of(codes[..., None]), path)
+    write_image(Image.of(codes[..., None]), path)
 
 
 def _folder(
-    colorizer, source: Path, out: Path, wishes: "Wishes", as_json: bool, overwrite: bool, on_error: OnError
+    colorizer,
+    source: Path,
+    out: Path,
+    options: "ColorizeOptions",
+    as_json: bool,
+    overwrite: bool,
+    on_error: OnError,
 ):
     from knowhue.apps.progress import showing_progress
     from knowhue.inference.folders.folder import colorize_folder
 
     with showing_progress() as report:
         summary = colorize_folder(
-            colorizer, source, out, wishes=wishes, overwrite=overwrite, on_error=on_error.value, report=report
+            colorizer,
+            source,
+            out,
+            options=options,
+            overwrite=overwrite,
+            on_error=on_error.value,
+            report=report,
         )
     _tell(summary, as_json)
 
 
-def _film(colorizer, source: Path, out: Path, wishes: "Wishes", as_json: bool, overwrite: bool, _: OnError):
+def _film(
+    colorizer, source: Path, out: Path, options: "ColorizeOptions", as_json: bool, overwrite: bool, _: OnError
+):
     from knowhue.apps.progress import showing_progress
     from knowhue.inference.films.film import colorize_film
 
     with showing_progress() as report:
-        summary = colorize_film(colorizer, source, out, wishes=wishes, overwrite=overwrite, report=report)
+        summary = colorize_film(colorizer, source, out, options=options, overwrite=overwrite, report=report)
     _tell(summary, as_json)
 
 
@@ -318,12 +328,12 @@ def _describe(colorizer: "Colorizer") -> list[str]:
     from knowhue.inference.judgement import caveats_of_many
 
     described = colorizer.network.description
-    measured_on = str(described.pictures.get("measured_on", "validation"))
+    measured_on = str(described.images.get("measured_on", "validation"))
     lines = [
         described.name,
         f"  does: {' and '.join(described.tasks)}, looking at {described.size_px} px; {described.precision}",
-        f"  base: {described.config.encoder.name}; trained on {described.pictures.get('train')} pictures "
-        f"({described.pictures.get('source')}), measured on {described.pictures.get(measured_on)} ({measured_on})",
+        f"  encoder: {described.config.encoder.name}; trained on {described.images.get('train')} images "
+        f"({described.images.get('source')}), measured on {described.images.get(measured_on)} ({measured_on})",
     ]
     if "class" in described.tasks:
         lines.append(f"  classes: {', '.join(described.classes)}")
@@ -331,7 +341,7 @@ def _describe(colorizer: "Colorizer") -> list[str]:
         f"  {score_line(name, score.value, (score.low, score.high))}"
         for name, score in described.metrics.items()
     ]
-    lines += [f"  {caveat}" for caveat in caveats_of_many(described, 0, 1, "pictures")]
+    lines += [f"  {caveat}" for caveat in caveats_of_many(described, 0, 1, "images")]
     if described.calibration is not None:
         lines.append(f"  class probabilities: {described.calibration.sentence()}")
     return [*lines, f"  licence: {described.licence or 'not stated'}"]

@@ -1,1 +1,1 @@
-"""Ways to colour side by side, at equal pictures and at equal wall-clock."""
+"""Ways to colour side by side, at equal images and at equal wall-clock."""

@@ -20,7 +20,7 @@ CLOCK = "-clock"
 """Ends the folders of runs at equal wall-clock."""
 
 Epochs = tuple[int, int]
-"""On the frozen base, and fine-tuning; a network from scratch has all in the second."""
+"""On the frozen encoder, and fine-tuning; a network from scratch has all in the second."""
 
 
 class Asked(Section):
@@ -33,7 +33,7 @@ class Asked(Section):
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), description="every method is trained with each")
     budget_s: Positive | None = Field(
         default=None,
-        description="seconds of training at equal wall-clock; null is what the reference takes at equal pictures",
+        description="seconds of training at equal wall-clock; null is what the reference takes at equal images",
     )
     config: Config = Field(default=Config(), description="the settings that all methods share")
 
@@ -61,24 +61,24 @@ class Asked(Section):
 
     def hash(self, parts: Mapping[str, Any]) -> str:
         """SHA-256, 64 hex digits, of what is asked and of what it is asked of, see `Plan.hash`."""
-        return self.at_equal_pictures().hash({"comparison": self.settled, **parts})
+        return self.at_equal_images().hash({"comparison": self.settled, **parts})
 
     def computed_in(self, precision: str) -> "Asked":
         """The comparison with `training.precision` as an engine resolved it."""
         return self.model_copy(update={"config": edit(self.config, {"training": {"precision": precision}})})
 
     def epochs(self, method: str) -> Epochs:
-        """Of a method at equal pictures."""
+        """Of a method at equal images."""
         config = edit(self.config, KNOWN[method].edits)
         heads, tuned = config.training.heads.epochs, config.training.finetune.epochs
         return (0, heads + tuned) if config.colour.is_from_scratch else (heads, tuned)
 
-    def at_equal_pictures(self) -> Plan:
+    def at_equal_images(self) -> Plan:
         """One arm a method, each trained for the epochs of the settings."""
         return self._plan({name: KNOWN[name].edits for name in self.methods})
 
     def at_equal_clock(self, epochs: Mapping[str, Epochs]) -> Plan:
-        """One arm a method, trained for epochs of its own; one that has those of equal pictures is that run."""
+        """One arm a method, trained for epochs of its own; one that has those of equal images is that run."""
         return self._plan(
             {
                 self.clock_arm(name, each): _for_epochs(KNOWN[name].edits, each)
@@ -105,15 +105,15 @@ def make_comparison(
 ) -> Asked:
     """Fill in a comparison from a configuration.
 
-    The validation pictures are scored at the end of each run alone, and colourings are shown to a classifier of
-    true-colour pictures.
+    The validation images are scored at the end of each run alone, and colourings are shown to a classifier of
+    true-colour images.
 
     Args:
         config: the settings that all methods share.
         methods: keys of `METHODS` or `PAPER_METHODS`.
         reference: one of them; None is `gan`, or the first where `gan` is not among them.
         seeds: every method is trained with each.
-        budget_s: seconds of training at equal wall-clock; None is what the reference takes at equal pictures.
+        budget_s: seconds of training at equal wall-clock; None is what the reference takes at equal images.
 
     Raises:
         ConfigError: unknown methods, a reference that is none of them, or a method that cannot be trained so.
@@ -140,7 +140,7 @@ def make_comparison(
         "config": shared.model_dump(mode="json"),
     }
     asked = checked(Asked, values)
-    asked.at_equal_pictures()
+    asked.at_equal_images()
     return asked
 
 
@@ -173,7 +173,7 @@ def read_asked(frozen: Mapping[str, Any]) -> Asked:
 def read_plans(frozen: Mapping[str, Any]) -> dict[str, Plan]:
     """The plans of the regimes that are set so far, by title."""
     asked = read_asked(frozen)
-    plans = {frozen["regimes"]["pictures"]["title"]: asked.at_equal_pictures()}
+    plans = {frozen["regimes"]["images"]["title"]: asked.at_equal_images()}
     if "clock" in frozen["regimes"]:
         clock = frozen["regimes"]["clock"]
         plans[clock["title"]] = asked.at_equal_clock({n: (e[0], e[1]) for n, e in clock["epochs"].items()})

@@ -8,7 +8,7 @@ def epochs_within(budget_s: float, usual: Epochs, seconds: tuple[float, float]) 
 
     Args:
         budget_s: seconds, above 0.
-        usual: epochs on the frozen base and of fine-tuning; at least one of them is not 0.
+        usual: epochs on the frozen encoder and of fine-tuning; at least one of them is not 0.
         seconds: what an epoch of each takes; that of a phase without epochs is not looked at.
 
     Returns:

@@ -18,9 +18,9 @@ from knowhue.tensors import Batch
 from knowhue.training.loop import Work, predict
 from knowhue.training.train import load_run
 
-TIMED_PICTURES = 32
+TIMED_IMAGES = 32
 ROUNDS = 3
-REGIMES = ("pictures", "clock")
+REGIMES = ("images", "clock")
 
 
 def runs_of(plan: Plan, arm: str, root: Path) -> list[Path]:
@@ -40,7 +40,7 @@ def train_seconds(folder: Path) -> float:
 
 
 def phase_seconds(folder: Path) -> tuple[float, float]:
-    """Seconds of an epoch on the frozen base and of fine-tuning; 0 of a phase that a run did not have."""
+    """Seconds of an epoch on the frozen encoder and of fine-tuning; 0 of a phase that a run did not have."""
     log = read_log(folder)
     heads, tuned = (
         [entry["train_seconds"] for entry in log if entry["phase"] == phase]
@@ -52,12 +52,12 @@ def phase_seconds(folder: Path) -> tuple[float, float]:
 def collect(
     work: Work, asked: Asked, plans: Mapping[str, Plan], clock: Mapping[str, Epochs]
 ) -> dict[str, Any]:
-    """`runs`, `baselines`, `metrics`, `pictures` and `environment` of `comparison.json`."""
+    """`runs`, `baselines`, `metrics`, `images` and `environment` of `comparison.json`."""
     arms = {
-        "pictures": {name: name for name in asked.methods},
+        "images": {name: name for name in asked.methods},
         "clock": {name: asked.clock_arm(name, clock[name]) for name in asked.methods},
     }
-    at_work = _at_work(work, asked, plans["pictures"])
+    at_work = _at_work(work, asked, plans["images"])
     runs = [
         {"method": name, "regime": regime}
         | _run(work, plans[regime], arms[regime][name], seed, at_work.get(name, {}))
@@ -71,7 +71,7 @@ def collect(
         "runs": _comparable(runs),
         "baselines": {name: scores_of(found) for name, found in baselines.items()},
         "metrics": described_metrics(),
-        "pictures": {
+        "images": {
             "train": len(prepared.positions("train")),
             "split": prepared.reporting_split,
             "judged": len(prepared.positions(prepared.reporting_split)),
@@ -112,9 +112,9 @@ def described_metrics() -> dict[str, dict[str, str]]:
     """Title, unit and better direction of all that a run's scores may hold."""
     known = {name: {"title": m.title, "unit": m.unit, "better": m.better} for name, m in METRICS.items()}
     known |= {name: {"title": d.title, "unit": "", "better": "lower"} for name, d in DISTANCES.items()}
-    recognition = "Recognised by a classifier of true-colour pictures"
+    recognition = "Recognised by a classifier of true-colour images"
     known["recognition"] = {"title": recognition, "unit": "share", "better": "higher"}
-    diversity = "Spread of several samples of a picture, sqrt(var a* + var b*)"
+    diversity = "Spread of several samples of an image, sqrt(var a* + var b*)"
     return known | {"diversity": {"title": diversity, "unit": "CIELAB units", "better": "neither"}}
 
 
@@ -127,7 +127,7 @@ def _run(work: Work, plan: Plan, arm: str, seed: int, at_work: Mapping[str, Any]
     samples = read_arrays(folder / "samples.npz")
     if "diversity" in samples:
         scores["diversity"] = float(samples["diversity"].mean())
-    seen = sum(entry["pictures"] for entry in read_log(folder))
+    seen = sum(entry["images"] for entry in read_log(folder))
     return {
         "seed": seed,
         "state": read_json(folder / "status.json")["state"],
@@ -135,8 +135,8 @@ def _run(work: Work, plan: Plan, arm: str, seed: int, at_work: Mapping[str, Any]
         "scores": scores,
         "cost": {
             "train_s": round(seconds, 2),
-            "pictures_seen": seen,
-            "train_s_per_picture": seconds / max(seen, 1),
+            "images_seen": seen,
+            "train_s_per_image": seconds / max(seen, 1),
             **at_work,
         },
         "samples": str((folder / "samples.npz").relative_to(work.root)),
@@ -144,21 +144,21 @@ def _run(work: Work, plan: Plan, arm: str, seed: int, at_work: Mapping[str, Any]
 
 
 def _at_work(work: Work, asked: Asked, plan: Plan) -> dict[str, dict[str, Any]]:
-    """Seconds a picture that each method predicts in, and its parameters; rounds go from method to method."""
+    """Seconds an image that each method predicts in, and its parameters; rounds go from method to method."""
     models = {}
     for name in asked.methods:
         ended = runs_of(plan, name, work.root)
         if ended:
             models[name] = load_run(work, read_config(ended[0]), ended[0])
-    positions = work.prepared.positions(work.prepared.reporting_split)[:TIMED_PICTURES]
-    (batch,) = plain_batches(work.prepared, positions, TIMED_PICTURES, work.engine.device)
+    positions = work.prepared.positions(work.prepared.reporting_split)[:TIMED_IMAGES]
+    (batch,) = plain_batches(work.prepared, positions, TIMED_IMAGES, work.engine.device)
     seconds: dict[str, list[float]] = {name: [] for name in models}
     for _ in range(ROUNDS + 1):
         for name, model in models.items():
             seconds[name].append(_timed(work, model, batch))
     return {
         name: {
-            "predict_s_per_picture": median(seconds[name][1:]) / len(positions),  # the first warms up
+            "predict_s_per_image": median(seconds[name][1:]) / len(positions),  # the first warms up
             "parameters": sum(each.numel() for each in model.parameters() if each.requires_grad),
         }
         for name, model in models.items()

@@ -1,4 +1,4 @@
-"""Methods by seeds at equal pictures and at equal wall-clock: freeze, run, collect, write the report."""
+"""Methods by seeds at equal images and at equal wall-clock: freeze, run, collect, write the report."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -38,7 +38,7 @@ def compare(
 ) -> Path:
     """Train every method with every seed below `root`, twice, and write what each costs and gives.
 
-    First for equal pictures: the epochs of the settings. What an epoch of each took then says for how many each is
+    First for equal images: the epochs of the settings. What an epoch of each took then says for how many each is
     trained the second time, for equal seconds. The same call goes on where an interrupted one stopped.
 
     Args:
@@ -65,7 +65,7 @@ def _compare(asked: Asked, root: Path, workers: int, description: dict[str, Any]
     engine = Engine(asked.config.training)
     asked = asked.computed_in(engine.precision)
     _refuse_another(asked, root)
-    first = asked.at_equal_pictures()
+    first = asked.at_equal_images()
     runs = [first.run_config(arm, asked.seeds[0]) for arm in first.arms]
     work = open_work(asked.config, root, report, runs, engine)
     frozen = _freeze(asked, root, description, hashed_parts(work))
@@ -86,7 +86,7 @@ def _compare(asked: Asked, root: Path, workers: int, description: dict[str, Any]
     run_cells(work, second, workers)
     if work.engine.is_main:
         report({"stage": "report"})
-        plans = {"pictures": first, "clock": second}
+        plans = {"images": first, "clock": second}
         write_json(root / FILE, frozen | collect(work, asked, plans, frozen["regimes"]["clock"]["epochs"]))
         write_comparison_report(root)
     work.engine.wait()
@@ -131,7 +131,7 @@ def _freeze(asked: Asked, root: Path, description: dict[str, Any], parts: dict[s
     earlier = read_frozen(root) if (root / FILE).exists() and has_begun(root) else {}
     require_same_parts(earlier, parts, root)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    pictures = {"title": "equal pictures", "epochs": {name: asked.epochs(name) for name in asked.methods}}
+    images = {"title": "equal images", "epochs": {name: asked.epochs(name) for name in asked.methods}}
     return {
         "format": FORMAT,
         "name": root.name,
@@ -141,7 +141,7 @@ def _freeze(asked: Asked, root: Path, description: dict[str, Any], parts: dict[s
         "hash": asked.hash(parts),
         "parts": parts,
         **asked.model_dump(mode="json", exclude={"methods"}),
-        "regimes": {"pictures": pictures} | earlier.get("regimes", {}),
+        "regimes": {"images": images} | earlier.get("regimes", {}),
         "methods": {
             name: {"title": KNOWN[name].title, "source": KNOWN[name].source} for name in asked.methods
         },

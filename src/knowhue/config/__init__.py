@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from knowhue.config.images import Images, Supervision
 from knowhue.config.learning import Evaluation, Phase, Tasks, TaskWeights, Training
 from knowhue.config.model import Class, Colour, Encoder
-from knowhue.config.pictures import Pictures, Supervision
 from knowhue.config.section import Count, Positive, Section, Share, Task
 
 __all__ = [
@@ -18,8 +18,8 @@ __all__ = [
     "Count",
     "Encoder",
     "Evaluation",
+    "Images",
     "Phase",
-    "Pictures",
     "Positive",
     "Section",
     "Share",
@@ -44,7 +44,7 @@ class Config(Section):
         description="what a study compares unless --arms says, see `presets.ARMS`",
     )
     tasks: Tasks = Tasks()
-    pictures: Pictures = Pictures()
+    images: Images = Images()
     supervision: Supervision = Supervision()
     encoder: Encoder = Encoder()
     colour: Colour = Colour()
@@ -55,8 +55,8 @@ class Config(Section):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
     @property
-    def has_base(self) -> bool:
-        """Whether the model stands on a pretrained base, or is a network from scratch."""
+    def has_encoder(self) -> bool:
+        """Whether the model stands on a pretrained encoder, or is a network from scratch."""
         return "colour" not in self.tasks.names or not self.colour.is_from_scratch
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from knowhue.config.section import Count, Positive, Section, Task
 
 
 class TaskWeights(Section):
-    """What each task's loss counts in the sum that the shared base is trained on."""
+    """What each task's loss counts in the sum that the shared encoder is trained on."""
 
     colour: Positive = Field(default=1.0, description="weight of the colour task's loss")
     class_: Positive = Field(default=10.0, alias="class", description="weight of the class task's loss")
@@ -17,7 +17,7 @@ class TaskWeights(Section):
 
 
 class Tasks(Section):
-    """What the model is trained to do, and what each task counts in the sum that the shared base is trained on."""
+    """What the model is trained to do, and what each task counts in the sum that the shared encoder is trained on."""
 
     names: tuple[Task, ...] = Field(default=("colour", "class"), description="colour, class, or both")
     weights: TaskWeights = TaskWeights()
@@ -42,7 +42,7 @@ class Tasks(Section):
     gradnorm_alpha: Annotated[float, Field(ge=0)] = Field(
         default=1.5, description="gradnorm: pull towards equal rates of learning; 0 asks for equal norms"
     )
-    weighting_rate: Positive = Field(
+    weighting_learning_rate: Positive = Field(
         default=0.01, description="uncertainty, gradnorm: learning rate (Adam) of the factors"
     )
 
@@ -58,42 +58,48 @@ class Tasks(Section):
 class Phase(Section):
     """One stretch of training: how long and how fast."""
 
-    epochs: Annotated[int, Field(ge=0)] = Field(description="passes over the training pictures")
-    rate: Positive = Field(description="peak learning rate of the heads (AdamW, cosine decay to a tenth)")
-    base_rate: Annotated[float, Field(ge=0)] = Field(
-        default=0.0, description="the same of the base; 0 is frozen"
+    epochs: Annotated[int, Field(ge=0)] = Field(description="passes over the training images")
+    learning_rate: Positive = Field(
+        description="peak learning rate of the heads (AdamW, cosine decay to a tenth)"
     )
-    discriminator_rate: Positive = Field(default=2e-4, description="the same of the discriminator")
+    encoder_learning_rate: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="the same of the encoder; 0 is frozen"
+    )
+    discriminator_learning_rate: Positive = Field(default=2e-4, description="the same of the discriminator")
 
 
 class Training(Section):
     """Schedule, batches and arithmetic."""
 
     batch_size: Annotated[int, Field(ge=2)] = Field(
-        default=32, description="pictures a step, over all processes"
+        default=32, description="images a step, over all processes"
     )
     weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.01, description="AdamW's decoupled decay")
     shift_px: Annotated[int, Field(ge=0)] = Field(
-        default=6, description="fine-tuning: pictures move by up to this many pixels, edges reflected"
+        default=6, description="fine-tuning: images move by up to this many pixels, edges reflected"
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="arithmetic of the networks; auto is bfloat16 where the device has it"
     )
     cache_gib: Annotated[float, Field(ge=0)] = Field(
         default=8.0,
-        description="disk for cached features of the frozen base; GiB; beyond it they are recomputed",
+        description="disk for cached features of the frozen encoder; GiB; beyond it they are recomputed",
     )
-    heads: Phase = Field(default=Phase(epochs=30, rate=1e-3), description="base frozen, heads only")
+    heads: Phase = Field(
+        default=Phase(epochs=30, learning_rate=1e-3), description="encoder frozen, heads only"
+    )
     finetune: Phase = Field(
-        default=Phase(epochs=15, rate=3e-4, base_rate=1e-4), description="everything trains"
+        default=Phase(epochs=15, learning_rate=3e-4, encoder_learning_rate=1e-4),
+        description="everything trains",
     )
 
     @model_validator(mode="after")
     def _phases_mean_what_they_say(self) -> "Training":
-        if self.heads.base_rate:
+        if self.heads.encoder_learning_rate:
             raise ValueError(
-                "`training.heads.base_rate` should be 0: the base is frozen in that phase. "
-                f"Found `training.heads.base_rate = {self.heads.base_rate}`. Use `training.finetune.base_rate`."
+                "`training.heads.encoder_learning_rate` should be 0: the encoder is frozen in that phase. "
+                f"Found `training.heads.encoder_learning_rate = {self.heads.encoder_learning_rate}`. Use "
+                "`training.finetune.encoder_learning_rate`."
             )
         if not self.heads.epochs + self.finetune.epochs:
             raise ValueError("`training.heads.epochs` and `training.finetune.epochs` should not both be 0.")
@@ -101,10 +107,10 @@ class Training(Section):
 
 
 class Evaluation(Section):
-    """What is measured beyond the scores of single pictures; training does not depend on it."""
+    """What is measured beyond the scores of single images; training does not depend on it."""
 
     every_epochs: Annotated[int, Field(ge=0)] = Field(
-        default=1, description="epochs between scores of the validation pictures; 0 scores only at the end"
+        default=1, description="epochs between scores of the validation images; 0 scores only at the end"
     )
     split: Literal["auto", "validation"] = Field(
         default="auto",
@@ -112,18 +118,18 @@ class Evaluation(Section):
     )
     recognition: bool = Field(
         default=False,
-        description="how often a classifier of true-colour pictures recognises the colourings, per network",
+        description="how often a classifier of true-colour images recognises the colourings, per network",
     )
     networks: tuple[Literal["lite0", "inception"], ...] = Field(
         default=("lite0",),
-        description="networks of the distances between sets of pictures; lite0, inception (needs the extra `fid`)",
+        description="networks of the distances between sets of images; lite0, inception (needs the extra `fid`)",
     )
     diagnose_every_steps: Annotated[int, Field(ge=0)] = Field(
         default=25, description="fine-tuning of two tasks: steps between looks at their gradients; 0 is never"
     )
     gradient_batches: Annotated[int, Field(ge=0)] = Field(
         default=4,
-        description="training batches on which each loss's gradient at the base is measured, before fine-tuning and "
+        description="training batches on which each loss's gradient at the encoder is measured, before fine-tuning and "
         "after; 0 is never",
     )
     inception_weights: str | None = Field(
@@ -132,7 +138,7 @@ class Evaluation(Section):
     )
     perceptual: tuple[Literal["stlpips", "lpips"], ...] = Field(
         default=("stlpips",),
-        description="how far each colouring looks from its picture; stlpips, lpips (need the extra `perceptual`)",
+        description="how far each colouring looks from its image; stlpips, lpips (need the extra `perceptual`)",
     )
     lpips_weights: str | None = Field(
         default=None, description="file of torchvision's AlexNet weights for LPIPS; null downloads them"

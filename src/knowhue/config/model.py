@@ -1,4 +1,4 @@
-"""Settings of the networks: the shared base and the head of each task."""
+"""Settings of the networks: the shared encoder and the head of each task."""
 
 from typing import Annotated, Literal
 
@@ -8,11 +8,11 @@ from knowhue.config.section import Count, Section
 
 
 class Encoder(Section):
-    """The shared base: a pretrained feature extractor that sees gray."""
+    """The shared encoder: a pretrained feature extractor that sees gray."""
 
     name: str = Field(
         default="resnet18",
-        description="shared base: resnet18, resnet34, resnet50, convnext_tiny, tf_efficientnet_lite0",
+        description="shared encoder: resnet18, resnet34, resnet50, convnext_tiny, tf_efficientnet_lite0",
     )
     weights: str = Field(
         default="pretrained",
@@ -30,7 +30,7 @@ class Palette(Section):
     """The diffusion of `colour.method=palette`; the paper's size is the preset palette-rgb-paper."""
 
     space: Literal["rgb", "ab"] = Field(
-        default="rgb", description="what is drawn: the picture in RGB as published, or its a*b* alone"
+        default="rgb", description="what is drawn: the image in RGB as published, or its a*b* alone"
     )
     width: Count = Field(default=32, description="channels of the denoiser at full size")
     multipliers: tuple[Count, ...] = Field(
@@ -55,7 +55,7 @@ class Colour(Section):
     method: Literal["unet", "gan", "feedforward", "pix2pix", "palette"] = Field(
         default="unet",
         description="gan (the poster's: conditional, with L1), unet (the same, its head reads every level of the "
-        "base), feedforward (no opponent), pix2pix or palette (a diffusion), both from scratch",
+        "encoder), feedforward (no opponent), pix2pix or palette (a diffusion), both from scratch",
     )
     loss: Literal["l1", "l2", "classification"] = Field(
         default="l1",
@@ -67,7 +67,7 @@ class Colour(Section):
         "reads all maps",
     )
     width: Count = Field(
-        default=32, description="channels of the decoder's last stage; doubles towards the base"
+        default=32, description="channels of the decoder's last stage; doubles towards the encoder"
     )
     gan_loss: Literal["bce", "lsgan", "hinge"] = Field(default="lsgan", description="adversarial loss")
     adversarial_weight: Annotated[float, Field(ge=0)] = Field(
@@ -97,7 +97,7 @@ class Colour(Section):
             )
         if self.oracle and self.is_from_scratch:
             raise ValueError(
-                f"`colour.oracle` should be false where `colour.method = {self.method}`, whose network has no base to "
+                f"`colour.oracle` should be false where `colour.method = {self.method}`, whose network has none to "
                 "add the class to. Found `colour.oracle = true`."
             )
         return self
@@ -109,12 +109,12 @@ class Colour(Section):
 
     @property
     def is_from_scratch(self) -> bool:
-        """Whether the method has a whole network of its own, which stands on no base and shares nothing."""
+        """Whether the method has a whole network of its own, which stands on no encoder and shares nothing."""
         return self.method in ("pix2pix", "palette")
 
     @property
     def has_skips(self) -> bool:
-        """Whether the head reads every level of the base."""
+        """Whether the head reads every level of the encoder."""
         return self.decoder != "transposed" and self.method != "gan"
 
 

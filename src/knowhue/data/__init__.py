@@ -1,1 +1,1 @@
-"""From pictures on disk to batches: sources, checks, preparation, loading."""
+"""From images on disk to batches: sources, checks, preparation, loading."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from knowhue.errors import PictureError
+from knowhue.errors import ImageError
 from knowhue.randomness import stream_seed
 
 
@@ -108,11 +108,11 @@ def refuse_odd_names(names: Iterable[str]) -> None:
     """Class names go into figures, tables and pages: what these cannot hold is refused before anything is read.
 
     Raises:
-        PictureError: a name is empty, is not UTF-8, or holds control characters.
+        ImageError: a name is empty, is not UTF-8, or holds control characters.
     """
     for name in sorted(names):
         if not name.strip() or any(unicodedata.category(sign) in _NO_TEXT for sign in name):
-            raise PictureError(
+            raise ImageError(
                 "The name of a class should be printable text: no control characters, and UTF-8. "
                 f"Found {name!a}. Rename its folder."
             )

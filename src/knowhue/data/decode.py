@@ -1,4 +1,4 @@
-"""Any picture file to 8-bit sRGB: orientation, colour profile, depth and alpha handled, limits first."""
+"""Any image file to 8-bit sRGB: orientation, colour profile, depth and alpha handled, limits first."""
 
 import importlib
 import io
@@ -9,21 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
-from knowhue.errors import PictureError
+from knowhue.errors import ImageError
 from knowhue.image_files import SUFFIXES_OF
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit, a quarter of a gigapixel of RGB
 
 
 def decode(path: Path) -> Image.Image:
-    """Read a picture as 8-bit sRGB, upright, first frame, transparency over white.
+    """Read an image as 8-bit sRGB, upright, first frame, transparency over white.
 
     Raises:
-        PictureError: the file is missing, no picture, damaged, or has more than `MAX_PIXELS` pixels.
+        ImageError: the file is missing, no image, damaged, or has more than `MAX_PIXELS` pixels.
     """
     try:
         if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-            raise PictureError("unreadable: it is a device or a pipe")
+            raise ImageError("unreadable: it is a device or a pipe")
         if path.suffix.lower() in SUFFIXES_OF["HEIC"]:
             _learn_heic()
         with warnings.catch_warnings():
@@ -31,12 +31,12 @@ def decode(path: Path) -> Image.Image:
             with Image.open(path) as image:
                 _refuse_too_large(image)
                 return to_srgb(image)
-    except PictureError:
+    except ImageError:
         raise
     except Image.DecompressionBombError:
-        raise PictureError(f"it has more than {MAX_PIXELS:,} pixels") from None
+        raise ImageError(f"it has more than {MAX_PIXELS:,} pixels") from None
     except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, ...
-        raise PictureError(f"unreadable: {_first_line(error)}") from None
+        raise ImageError(f"unreadable: {_first_line(error)}") from None
 
 
 def _learn_heic() -> None:
@@ -44,7 +44,7 @@ def _learn_heic() -> None:
     try:
         importlib.import_module("pillow_heif").register_heif_opener()
     except ImportError:
-        raise PictureError(
+        raise ImageError(
             "unreadable: HEIC needs a decoder, pip install pillow-heif; or save it as JPEG"
         ) from None
 
@@ -52,11 +52,11 @@ def _learn_heic() -> None:
 def _refuse_too_large(image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise PictureError(f"it has {width * height:,} pixels, more than {MAX_PIXELS:,}")
+        raise ImageError(f"it has {width * height:,} pixels, more than {MAX_PIXELS:,}")
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-    """Turn an opened picture into 8-bit sRGB as `decode` does."""
+    """Turn an opened image into 8-bit sRGB as `decode` does."""
     image.load()
     profile, light = image.info.get("icc_profile"), _light(image)
     image = ImageOps.exif_transpose(image)
@@ -113,7 +113,7 @@ def _apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):
-        return image  # a profile that does not fit its picture is common, and read as sRGB everywhere
+        return image  # a profile that does not fit its image is common, and read as sRGB everywhere
     return converted or image
 
 

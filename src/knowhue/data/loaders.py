@@ -23,7 +23,7 @@ class Share(NamedTuple):
 
 
 class Augmentation(NamedTuple):
-    """What happens to each picture of an epoch: mirrored or not, moved by some pixels."""
+    """What happens to each image of an epoch: mirrored or not, moved by some pixels."""
 
     mirrored: NDArray[np.bool_]
     shift: NDArray[np.int64]
@@ -168,7 +168,7 @@ def split_batches(
 def plain_batches(
     prepared: Prepared, positions: NDArray[np.int64], batch_size: int, device: torch.device
 ) -> Iterator[Batch]:
-    """Some pictures as they are, in order."""
+    """Some images as they are, in order."""
     for start in range(0, len(positions), batch_size):
         chosen = positions[start : start + batch_size]
         yield to_batch(prepared, chosen, prepared.rgb[chosen], label_weights(prepared.label[chosen]), device)
@@ -181,20 +181,20 @@ def to_batch(
     weight: NDArray[np.float32],
     device: torch.device,
 ) -> Batch:
-    """Move pictures to the device and convert them there, all at once."""
+    """Move images to the device and convert them there, all at once."""
     lightness, chroma = rgb_to_lab(to_rgb(rgb, device))
     label = torch.from_numpy(prepared.label[positions]).to(device)
     position = torch.from_numpy(positions).to(device)
     return Batch(position, lightness, chroma, label, torch.from_numpy(weight).to(device))
 
 
-def to_rgb(pictures: NDArray[np.uint8], device: torch.device) -> RGB:
+def to_rgb(images: NDArray[np.uint8], device: torch.device) -> RGB:
     """(B, H, W, 3) uint8 to (B, 3, H, W) float32, 0 to 1."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).to(device).permute(0, 3, 1, 2).float() / 255
+    return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float() / 255
 
 
 def label_weights(label: NDArray[np.int64]) -> NDArray[np.float32]:
-    """0 for an unlabelled picture, else batch size over labelled pictures; see `Batch`.
+    """0 for an unlabelled image, else batch size over labelled images; see `Batch`.
 
     >>> label_weights(np.array([0, -1, 2, -1])).tolist()
     [2.0, 0.0, 2.0, 0.0]
@@ -204,25 +204,25 @@ def label_weights(label: NDArray[np.int64]) -> NDArray[np.float32]:
 
 
 def draw_augmentation(seed: int, epoch: int, count: int, shift_px: int) -> Augmentation:
-    """Draw every picture's augmentation of an epoch from its stream."""
+    """Draw every image's augmentation of an epoch from its stream."""
     generator = stream(seed, "augmentation", epoch)
     mirrored = generator.random(count) < 0.5
     return Augmentation(mirrored, generator.integers(-shift_px, shift_px + 1, size=(count, 2)))
 
 
 def augment(rgb: NDArray[np.uint8], augmentation: Augmentation) -> NDArray[np.uint8]:
-    """Mirror and move pictures; what moves in at an edge is a reflection of what is there.
+    """Mirror and move images; what moves in at an edge is a reflection of what is there.
 
     Args:
         rgb: (B, H, W, 3).
-        augmentation: of these B pictures; shifts are below the side length.
+        augmentation: of these B images; shifts are below the side length.
     """
     _, height, width, _ = rgb.shape
     rows = reflect(np.arange(height) + augmentation.shift[:, :1], height)
     columns = reflect(np.arange(width) + augmentation.shift[:, 1:], width)
     columns = np.where(augmentation.mirrored[:, None], width - 1 - columns, columns)
-    picture = np.arange(len(rgb))[:, None, None]
-    return rgb[picture, rows[:, :, None], columns[:, None, :]]
+    image = np.arange(len(rgb))[:, None, None]
+    return rgb[image, rows[:, :, None], columns[:, None, :]]
 
 
 def reflect(position: NDArray[np.int64], length: int) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 BITS = 64
 _COSINES, _THUMB = 8, 8
 MAX_COLOUR_DIFFERENCE = 8.0
-"""Mean absolute RGB difference of thumbnails, 0 to 255, from which pictures of like layout are not copies.
+"""Mean absolute RGB difference of thumbnails, 0 to 255, from which images of like layout are not copies.
 
 Of 100 copies with 3 % cropped off, 99 differ by less; different real photos of like layout by 20 or more.
 """
@@ -20,7 +20,7 @@ _CELLS = 2**16
 """Comparisons at a time: their 0.5 MB stay in the processor's cache."""
 
 Pairs = NDArray[np.int64]
-"""(K, 2): positions of two pictures, the smaller first."""
+"""(K, 2): positions of two images, the smaller first."""
 
 
 class Signatures(NamedTuple):
@@ -28,7 +28,7 @@ class Signatures(NamedTuple):
 
     Attributes:
         upright: (N,) uint64, `BITS` signs of the layout in gray.
-        mirrored: (N,) uint64, the same of each picture's mirror image.
+        mirrored: (N,) uint64, the same of each image's mirror image.
         thumbs: (N, 8, 8, 3) uint8 sRGB.
     """
 
@@ -38,13 +38,13 @@ class Signatures(NamedTuple):
 
 
 def signatures(blocks: Iterable[NDArray[np.uint8]]) -> Signatures:
-    """Describe pictures in a few bytes each.
+    """Describe images in a few bytes each.
 
-    The hash is pHash: of the 64 lowest coefficients of a cosine transform of the gray picture, which lie
+    The hash is pHash: of the 64 lowest coefficients of a cosine transform of the gray image, which lie
     above their median. Mirroring changes the sign of every second column, so it costs no second transform.
 
     Args:
-        blocks: pictures (B, side, side, 3), sRGB, of one side throughout.
+        blocks: images (B, side, side, 3), sRGB, of one side throughout.
     """
     empty = np.zeros(0, np.uint64)
     parts = [Signatures(empty, empty, np.zeros((0, _THUMB, _THUMB, 3), np.uint8)), *map(_signatures, blocks)]
@@ -136,12 +136,12 @@ def _alike(pairs: Pairs, first: NDArray[np.uint8], second: NDArray[np.uint8]) ->
     return np.concatenate(kept)
 
 
-def _signatures(pictures: NDArray[np.uint8]) -> Signatures:
-    side = pictures.shape[1]
-    rgb = pictures.astype(np.float32)
+def _signatures(images: NDArray[np.uint8]) -> Signatures:
+    side = images.shape[1]
+    rgb = images.astype(np.float32)
     cosines, shrink = _cosine_rows(side), _box_rows(side)
     gray = rgb @ np.array([0.299, 0.587, 0.114], np.float32)
-    coefficients = (cosines @ gray @ cosines.T).round(3)  # of a flat picture 0, not the noise of rounding
+    coefficients = (cosines @ gray @ cosines.T).round(3)  # of a flat image 0, not the noise of rounding
     sign = 1 - 2 * (np.arange(_COSINES) % 2)
     thumbs = shrink @ rgb.transpose(0, 3, 1, 2) @ shrink.T
     return Signatures(

@@ -19,7 +19,7 @@ def count_seen(folder: Path, tuned: Path, limit_bits: int) -> int:
     Args:
         folder: prepared images of the study that reports.
         tuned: prepared images of the tuning study; whatever it did not keep for its own test split was seen.
-        limit_bits: `pictures.duplicate_distance_bits`; 0 finds equal images alone, not near-duplicates.
+        limit_bits: `images.duplicate_distance_bits`; 0 finds equal images alone, not near-duplicates.
 
     Raises:
         RunError: nothing is prepared in one of the folders, or it was changed.

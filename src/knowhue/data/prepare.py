@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from knowhue.arrays import allocate
-from knowhue.config import Pictures, fingerprint
+from knowhue.config import Images, fingerprint
 from knowhue.data.checks import (
     checksum,
     colourfulness,
@@ -41,8 +41,8 @@ from knowhue.data.prepared import (
     read_summary,
 )
 from knowhue.data.sources import Item, list_items, require_apart
-from knowhue.errors import PictureError, RunError
-from knowhue.runs import Report, locked, pictures_in_use, remove_if_empty, require_writable
+from knowhue.errors import ImageError, RunError
+from knowhue.runs import Report, images_in_use, locked, remove_if_empty, require_writable
 from knowhue.storage import file_digest, put_in_place, write_csv, write_json
 
 __all__ = ["COLUMNS", "SPLITS", "Prepared", "load_prepared", "prepare"]
@@ -60,7 +60,7 @@ class _Read(NamedTuple):
 
 
 def prepare(
-    pictures: Pictures,
+    images: Images,
     folder: Path,
     report: Report = lambda _: None,
     evaluated_on: Literal["auto", "validation"] = "auto",
@@ -68,24 +68,24 @@ def prepare(
     """Make `folder` hold the configured images; work already done is not repeated, damage heals.
 
     Args:
-        pictures: where they come from, their size, the rules.
+        images: where they come from, their size, the rules.
         folder: where the array, the manifest and the summary go; below the study folder.
         report: told `{"stage": "prepare", "done": n, "total": n}`, and in one note what was left out.
         evaluated_on: `Evaluation.split`.
 
     Raises:
-        PictureError: no images, one class, or too few of one; what was left out is in the message.
+        ImageError: no images, one class, or too few of one; what was left out is in the message.
         ConfigError: it lies among the images.
         RunError: the folder cannot be written, or runs beside it were trained on other images.
     """
-    require_apart(pictures, folder.parent)
-    items = list_items(pictures)
+    require_apart(images, folder.parent)
+    items = list_items(images)
     refuse_odd_names(unique(item.label for item in items))
     stamps = [(item.name, item.split, item.label, item.stamp) for item in items if not item.skipped]
-    key = fingerprint([VERSION, pictures.model_dump(mode="json"), stamps])
+    key = fingerprint([VERSION, images.model_dump(mode="json"), stamps])
     with locked(folder.parent, "prepare"):
         if not _is_there(folder, key, report):
-            _prepare(items, pictures, folder, key, report)
+            _prepare(items, images, folder, key, report)
     if said := left_out_sentence(read_summary(folder)):
         report({"stage": "note", "text": f"{said}; see {folder.name}/{MANIFEST}"})
     return load_prepared(folder, evaluated_on, thorough=False)
@@ -126,15 +126,15 @@ def _is_there(folder: Path, key: str, report: Report) -> bool:
     return not damage
 
 
-def _prepare(items: list[Item], pictures: Pictures, folder: Path, key: str, report: Report) -> None:
+def _prepare(items: list[Item], images: Images, folder: Path, key: str, report: Report) -> None:
     require_writable(folder)
-    side, images = pictures.size_px, [item for item in items if not item.skipped]
+    side, listed = images.size_px, [item for item in items if not item.skipped]
     try:
-        with _scratch(folder, (len(images), side, side, 3)) as (array, _):
-            read = list(_read_all(images, pictures, array, report))
-            splits, reasons = _choose(read, array, pictures)
-            classes = sorted(unique(item.label for item in images))
-            _require_enough(read, splits, reasons, classes, pictures)
+        with _scratch(folder, (len(listed), side, side, 3)) as (array, _):
+            read = list(_read_all(listed, images, array, report))
+            splits, reasons = _choose(read, array, images)
+            classes = sorted(unique(item.label for item in listed))
+            _require_enough(read, splits, reasons, classes, images)
             kept = [i for i, reason in enumerate(reasons) if not reason]
             rows = _manifest(read, splits, reasons, [item for item in items if item.skipped])
             identity = identify([row for row in rows if row["status"] == "kept"])
@@ -142,7 +142,7 @@ def _prepare(items: list[Item], pictures: Pictures, folder: Path, key: str, repo
             _write(rows, array, kept, folder)
     finally:
         remove_if_empty(folder)
-    summary = _summary(rows, classes, pictures)
+    summary = _summary(rows, classes, images)
     checksums = {name: file_digest(folder / name) for name in (MANIFEST, ARRAY)}
     write_json(
         folder / SUMMARY,
@@ -163,12 +163,12 @@ def _scratch(folder: Path, shape: tuple[int, ...]) -> Iterator[tuple[NDArray[np.
 
 
 def _read_all(
-    items: Sequence[Item], pictures: Pictures, array: NDArray[np.uint8], report: Report
+    items: Sequence[Item], images: Images, array: NDArray[np.uint8], report: Report
 ) -> Iterator[_Read]:
     """Read every image, several at a time, into its row of `array`."""
 
     def read(position: int) -> _Read:
-        return _read(items[position], pictures, array[position])
+        return _read(items[position], images, array[position])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done, one in enumerate(pool.map(read, range(len(items))), start=1):
@@ -176,20 +176,20 @@ def _read_all(
             report({"stage": "prepare", "done": done, "total": len(items)})
 
 
-def _read(item: Item, pictures: Pictures, out: NDArray[np.uint8]) -> _Read:
+def _read(item: Item, images: Images, out: NDArray[np.uint8]) -> _Read:
     try:
         image = item.load()
-    except PictureError as error:
+    except ImageError as error:
         return _Read(item, str(error))
-    side = pictures.size_px
+    side = images.size_px
     out[:] = np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS))
     colour = colourfulness(out)
-    gray = f"near-gray: colourfulness {colour:.1f} is below {pictures.min_colourfulness:g}"
-    reason = gray if colour < pictures.min_colourfulness else ""
+    gray = f"near-gray: colourfulness {colour:.1f} is below {images.min_colourfulness:g}"
+    reason = gray if colour < images.min_colourfulness else ""
     return _Read(item, reason, colour, image.size, checksum(out), source_checksum(image, item.origin))
 
 
-def _choose(read: list[_Read], array: NDArray[np.uint8], pictures: Pictures) -> tuple[list[str], list[str]]:
+def _choose(read: list[_Read], array: NDArray[np.uint8], images: Images) -> tuple[list[str], list[str]]:
     """The split of each image, and why it is left out, or nothing.
 
     What is damaged, near-gray or a copy goes first, the rest is split: it never moves the split.
@@ -206,25 +206,25 @@ def _choose(read: list[_Read], array: NDArray[np.uint8], pictures: Pictures) -> 
         for a, b in find_duplicates([read[i].checksum for i in order]).items()
     }
     order = [i for i in order if i not in copies]
-    if pictures.duplicate_distance_bits:
+    if images.duplicate_distance_bits:
         found = signatures(array[order[at : at + 256]] for at in range(0, len(order), 256))
-        near = find_near_duplicates(found, pictures.duplicate_distance_bits)
+        near = find_near_duplicates(found, images.duplicate_distance_bits)
         copies |= {order[a]: (order[b], "near-duplicate") for a, b in near.items()}
     kept = [i for i in range(len(read)) if not reasons[i] and i not in copies]
-    splits = _split(items, kept, pictures)
+    splits = _split(items, kept, images)
     for copy, (original, kind) in copies.items():
         reasons[copy] = f"{kind} of {items[original].name} ({splits[original]})"
     return splits, reasons
 
 
-def _split(items: list[Item], kept: list[int], pictures: Pictures) -> list[str]:
+def _split(items: list[Item], kept: list[int], images: Images) -> list[str]:
     """Splits as the source gives them; those that it does not give are split off from its training images."""
     splits = [item.split for item in items]
-    shares = {"test": pictures.test_share, "validation": pictures.validation_share}
+    shares = {"test": images.test_share, "validation": images.validation_share}
     missing = {split: share for split, share in shares.items() if share and split not in splits}
     pool = [i for i in kept if splits[i] == "train"]
     chosen = stratified_split(
-        [items[i].label for i in pool], [items[i].name for i in pool], missing, pictures.split_seed
+        [items[i].label for i in pool], [items[i].name for i in pool], missing, images.split_seed
     )
     for i, split in zip(pool, chosen, strict=True):
         splits[i] = split
@@ -232,33 +232,33 @@ def _split(items: list[Item], kept: list[int], pictures: Pictures) -> list[str]:
 
 
 def _require_enough(
-    read: list[_Read], splits: list[str], reasons: list[str], classes: list[str], pictures: Pictures
+    read: list[_Read], splits: list[str], reasons: list[str], classes: list[str], images: Images
 ) -> None:
     left_out = Counter(map(_kind, filter(None, reasons)))
     why = f" Left out: {_counted(left_out)}." if left_out else ""
     if len(classes) < 2:
-        raise PictureError(
+        raise ImageError(
             f"The images should be of at least 2 classes, one folder each. Found {len(classes)}: "
             f"{', '.join(classes) or 'none'}.{why} Put them into <class>/ folders."
         )
     if left_out["near-gray"] == len(reasons):
-        raise PictureError(
+        raise ImageError(
             f"The images should be in colour: colours are learnt from them. Found {len(reasons)} images, all of them "
             "near-gray. Train on colour images, and colour these with the model; or lower "
-            "`pictures.min_colourfulness` if they are in faint colours."
+            "`images.min_colourfulness` if they are in faint colours."
         )
     found = Counter(each.item.label for each in read)
     usable = Counter(
         (each.item.label, split) for each, split, why in zip(read, splits, reasons, strict=True) if not why
     )
-    needed = {"train": pictures.min_per_class, "validation": 1, "test": int("test" in splits)}
+    needed = {"train": images.min_per_class, "validation": 1, "test": int("test" in splits)}
     for split, need in needed.items():
         few = [name for name in classes if usable[name, split] < need]
         if few:
             said = "; ".join(f"{name} {usable[name, split]} ({_of(name, found, usable)})" for name in few)
-            raise PictureError(
+            raise ImageError(
                 f"Each class needs at least {need} usable {split} images. Found {said}.{why} Add images, remove the "
-                "class, or lower `pictures.min_per_class`."
+                "class, or lower `images.min_per_class`."
             )
 
 
@@ -277,7 +277,7 @@ def _kind(reason: str) -> str:
 
 def _refuse_change_under_runs(folder: Path, identity: str) -> None:
     """Runs are worth nothing without the images that they were trained on: those are never overwritten."""
-    if pictures_in_use(folder.parent) - {"", identity}:
+    if images_in_use(folder.parent) - {"", identity}:
         raise RunError(
             f"`{folder.parent}` holds runs that were trained on other images: some were added, changed or removed "
             "since, or are prepared in another way. Name another folder with --out, or bring the old ones back."
@@ -311,13 +311,13 @@ def _write(rows: list[Row], array: NDArray[np.uint8], kept: list[int], folder: P
     write_csv(folder / MANIFEST, [COLUMNS, *([row[name] for name in COLUMNS] for row in rows)])
 
 
-def _summary(rows: list[Row], classes: list[str], pictures: Pictures) -> dict[str, Any]:
+def _summary(rows: list[Row], classes: list[str], images: Images) -> dict[str, Any]:
     counts = Counter((row["split"], row["label"] or "unlabelled") for row in rows if row["status"] == "kept")
     return {
         "classes": classes,
-        "size_px": pictures.size_px,
-        "source": pictures.source,
-        "path": pictures.path,
+        "size_px": images.size_px,
+        "source": images.source,
+        "path": images.path,
         "counts": {
             split: {name: counts[split, name] for name in [*classes, "unlabelled"]} for split in SPLITS
         },

@@ -26,7 +26,7 @@ COLUMNS = (
     "sha256",
     "source_sha256",
 )
-ARRAY, MANIFEST, SUMMARY = "pictures.npy", "manifest.csv", "prepared.json"
+ARRAY, MANIFEST, SUMMARY = "images.npy", "manifest.csv", "prepared.json"
 
 Row = dict[str, str]
 """A line of the manifest."""

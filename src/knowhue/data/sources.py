@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from knowhue.config import Pictures
+from knowhue.config import Images
 from knowhue.data import drawn
 from knowhue.data.decode import decode, to_srgb
-from knowhue.errors import ConfigError, PictureError, install_command
+from knowhue.errors import ConfigError, ImageError, install_command
 from knowhue.image_files import CIRCLE, walk, why_hidden
 from knowhue.plan import RESERVED
 from knowhue.presets import ARMS
@@ -47,58 +47,58 @@ class Item(NamedTuple):
     origin: str = ""
 
 
-def list_items(pictures: Pictures) -> list[Item]:
+def list_items(images: Images) -> list[Item]:
     """All images of the configured source, and what lies among them and is skipped, in a fixed order.
 
     Raises:
-        PictureError: nothing there; the message says what was looked for.
+        ImageError: nothing there; the message says what was looked for.
         ConfigError: the source needs a setting that is missing.
     """
-    items = SOURCES[pictures.source](pictures)
+    items = SOURCES[images.source](images)
     if all(item.skipped for item in items):
-        raise PictureError(
-            f"`{pictures.path}` should hold images as <class>/*.jpg, or train/<class>/ and val/<class>/. "
+        raise ImageError(
+            f"`{images.path}` should hold images as <class>/*.jpg, or train/<class>/ and val/<class>/. "
             f"Found none{_others(items)}. Check the path, or try the built-in set: knowhue study --preset demo"
         )
     return items
 
 
-def require_source(pictures: Pictures) -> None:
+def require_source(images: Images) -> None:
     """Say at once, before anything heavy is loaded, if there is no such folder.
 
     Raises:
-        PictureError, ConfigError: as `list_items` would.
+        ImageError, ConfigError: as `list_items` would.
     """
-    if pictures.source in ("folder", "imagenet"):
-        _root(pictures)
+    if images.source in ("folder", "imagenet"):
+        _root(images)
 
 
-def require_apart(pictures: Pictures, root: Path) -> None:
+def require_apart(images: Images, root: Path) -> None:
     """Say at once if a study would write among the images that it is made of: they would be taken for a class.
 
     Args:
-        pictures: where the images come from.
+        images: where the images come from.
         root: the study folder.
 
     Raises:
         ConfigError: `root` is the images' folder or lies in it, or that is one of the study's own folders.
     """
-    if pictures.source == "drawn" or not pictures.path:
+    if images.source == "drawn" or not images.path:
         return
-    source, out = Path(pictures.path).expanduser().resolve(), root.resolve()
+    source, out = Path(images.path).expanduser().resolve(), root.resolve()
     if not source.is_dir():
         return  # the name of a dataset, or a mistake that is told elsewhere
     own = {out / name for name in (*RESERVED, *ARMS)}
     if source in (out, *out.parents) or not own.isdisjoint((source, *source.parents)):
         raise ConfigError(
-            f"{root} would hold a study among the images of {pictures.path}, which are left as they are; name a folder "
+            f"{root} would hold a study among the images of {images.path}, which are left as they are; name a folder "
             "elsewhere with --out"
         )
 
 
-def from_folder(pictures: Pictures) -> list[Item]:
+def from_folder(images: Images) -> list[Item]:
     """`train/<class>/`, `val/<class>/` and `test/<class>/`, or `<class>/` alone; `unlabelled/` trains colour only."""
-    root = _root(pictures)
+    root = _root(images)
     splits = _splits_of(root)
     items = [_placed(root, found.path, found.skipped, splits) for found in walk(root)]
     for home in splits or [""]:
@@ -115,7 +115,7 @@ def _splits_of(root: Path) -> dict[str, str]:
     )
     known = {name: SPLIT_NAMES[name] for name in named if name in SPLIT_NAMES}
     if named and (len(set(known.values())) < len(named) or "train" not in known):
-        raise PictureError(
+        raise ImageError(
             f"`{root}` should hold train/<class>/, and val/<class>/ and test/<class>/ if there are any, or <class>/ "
             f"alone. Found the folders {', '.join(named)}. Rename them, or move what should not be used elsewhere."
         )
@@ -153,7 +153,7 @@ def _require_images(root: Path, home: Path, items: Sequence[Item]) -> None:
         name = folder.relative_to(root).as_posix()
         inside = [item for item in items if item.name == name or item.name.startswith(f"{name}/")]
         if [item.skipped for item in inside] != [CIRCLE]:
-            raise PictureError(
+            raise ImageError(
                 f"`{folder}` should hold the images of a class. Found none{_others(inside)}. Put some there, or remove "
                 "the folder."
             )
@@ -171,13 +171,13 @@ def _others(items: Sequence[Item]) -> str:
     )
 
 
-def from_imagenet(pictures: Pictures) -> list[Item]:
+def from_imagenet(images: Images) -> list[Item]:
     """Some classes of a local ImageNet tree (`train/<WordNet id>/`, `val/<WordNet id>/`)."""
-    root = _root(pictures)
-    if not pictures.wordnet_ids:
+    root = _root(images)
+    if not images.wordnet_ids:
         raise ConfigError(
-            "`pictures.wordnet_ids` should map class names to WordNet ids. Found none. "
-            "Use --preset poster-imagenet, or --set pictures.wordnet_ids='{jellyfish: n01910747, ...}'"
+            "`images.wordnet_ids` should map class names to WordNet ids. Found none. "
+            "Use --preset poster-imagenet, or --set images.wordnet_ids='{jellyfish: n01910747, ...}'"
         )
     data = next(
         (p for p in (root, root / "ILSVRC/Data/CLS-LOC", root / "Data/CLS-LOC") if (p / "train").is_dir()),
@@ -187,50 +187,50 @@ def from_imagenet(pictures: Pictures) -> list[Item]:
     given = [  # the raw ILSVRC validation folder is flat: then the split is ours
         (data / folder, split)
         for folder, split in SPLIT_NAMES.items()
-        if split != "train" and all((data / folder / word).is_dir() for word in pictures.wordnet_ids.values())
+        if split != "train" and all((data / folder / word).is_dir() for word in images.wordnet_ids.values())
     ]
     items: list[Item] = []
-    for name, word in sorted(pictures.wordnet_ids.items()):
+    for name, word in sorted(images.wordnet_ids.items()):
         for home, split in ((train, "train"), *given):
             found = _folder_items(root, home / word, split, name)
             if all(item.skipped for item in found):
-                raise PictureError(
+                raise ImageError(
                     f"`{home / word}` should hold the images of {name}. Found none{_others(found)}. Unpack that class "
-                    "there, or change its id in `pictures.wordnet_ids`."
+                    "there, or change its id in `images.wordnet_ids`."
                 )
             items += found
     return items
 
 
-def from_huggingface(pictures: Pictures) -> list[Item]:
+def from_huggingface(images: Images) -> list[Item]:
     """A Hugging Face dataset, by hub name or local folder, through the extra `huggingface`."""
     try:
         import datasets  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         raise ConfigError(
-            f"`pictures.source: huggingface` needs an extra: {install_command('huggingface')}"
+            f"`images.source: huggingface` needs an extra: {install_command('huggingface')}"
         ) from None
-    if not pictures.path:
-        raise ConfigError("`pictures.path` should name the Hugging Face dataset. Found none.")
+    if not images.path:
+        raise ConfigError("`images.path` should name the Hugging Face dataset. Found none.")
     try:
-        splits = datasets.load_dataset(pictures.path)
+        splits = datasets.load_dataset(images.path)
     except Exception as error:
-        raise PictureError(
-            f"`{pictures.path}` should be a Hugging Face dataset that can be reached. {error}"
+        raise ImageError(
+            f"`{images.path}` should be a Hugging Face dataset that can be reached. {error}"
         ) from None
     items: list[Item] = []
     for name in splits:
         if name in SPLIT_NAMES:
-            items += _dataset_items(splits[name], name, SPLIT_NAMES[name], pictures)
+            items += _dataset_items(splits[name], name, SPLIT_NAMES[name], images)
     return sorted(items, key=lambda item: item.split != "train")
 
 
-def from_drawing(pictures: Pictures) -> list[Item]:
+def from_drawing(images: Images) -> list[Item]:
     """The built-in underwater scenes, drawn on the spot; classes take turns."""
-    return [_drawn_item(index, pictures) for index in range(pictures.drawn_count)]
+    return [_drawn_item(index, images) for index in range(images.drawn_count)]
 
 
-SOURCES: dict[str, Callable[[Pictures], list[Item]]] = {
+SOURCES: dict[str, Callable[[Images], list[Item]]] = {
     "folder": from_folder,
     "imagenet": from_imagenet,
     "huggingface": from_huggingface,
@@ -238,15 +238,15 @@ SOURCES: dict[str, Callable[[Pictures], list[Item]]] = {
 }
 
 
-def _root(pictures: Pictures) -> Path:
-    if not pictures.path:
+def _root(images: Images) -> Path:
+    if not images.path:
         raise ConfigError(
-            "`pictures.path` should name a folder of images. Found none. "
+            "`images.path` should name a folder of images. Found none. "
             "Name it on the command line, or use the built-in set: --preset demo"
         )
-    root = Path(pictures.path).expanduser()
+    root = Path(images.path).expanduser()
     if not root.is_dir():
-        raise PictureError(
+        raise ImageError(
             f"`{root}` should be a folder of images. Found {'a file' if root.exists() else 'nothing'} there."
         )
     return root
@@ -269,27 +269,27 @@ def _stamp(path: Path) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def _drawn_item(index: int, pictures: Pictures) -> Item:
+def _drawn_item(index: int, images: Images) -> Item:
     label = index % len(drawn.CLASSES)
 
     def load() -> Image.Image:
         return Image.fromarray(
-            drawn.draw(index, label, pictures.size_px, pictures.class_colour, pictures.drawn_seed)
+            drawn.draw(index, label, images.size_px, images.class_colour, images.drawn_seed)
         )
 
     # the palette has no part in it: the same scene in other colours is no unseen image
-    origin = f"drawn {pictures.drawn_seed} {index}"
+    origin = f"drawn {images.drawn_seed} {index}"
     return Item(f"drawn/{index:05d}", "train", drawn.CLASSES[label], load, "", origin=origin)
 
 
-def _dataset_items(dataset, name: str, split: str, pictures: Pictures) -> list[Item]:
-    for column in (pictures.image_column, pictures.label_column):
+def _dataset_items(dataset, name: str, split: str, images: Images) -> list[Item]:
+    for column in (images.image_column, images.label_column):
         if column not in dataset.features:
             raise ConfigError(
-                f"`pictures.image_column` and `label_column` should be columns of the dataset: "
+                f"`images.image_column` and `label_column` should be columns of the dataset: "
                 f"{', '.join(dataset.features)}. Found `{column}`."
             )
-    feature, labels = dataset.features[pictures.label_column], dataset[pictures.label_column]
+    feature, labels = dataset.features[images.label_column], dataset[images.label_column]
     names = [
         str(feature.int2str(v)) if hasattr(feature, "int2str") and v is not None and v >= 0 else v
         for v in labels
@@ -297,9 +297,9 @@ def _dataset_items(dataset, name: str, split: str, pictures: Pictures) -> list[I
 
     def load(index: int) -> Image.Image:
         try:
-            return to_srgb(dataset[index][pictures.image_column])
+            return to_srgb(dataset[index][images.image_column])
         except Exception as error:  # the library decodes on access and raises whatever Pillow does
-            raise PictureError(f"unreadable: {error}") from None
+            raise ImageError(f"unreadable: {error}") from None
 
     stamp = dataset._fingerprint
     return [

@@ -9,26 +9,26 @@ BINS = 15
 
 
 class Bin(NamedTuple):
-    """The labelled pictures whose probability of the named class is in (lower, upper].
+    """The labelled images whose probability of the named class is in (lower, upper].
 
     `confidence` is the mean of that probability, `accuracy` the share that is right; both None where there
-    is no picture.
+    is no image.
     """
 
     lower: float
     upper: float
-    pictures: int
+    images: int
     confidence: float | None
     accuracy: float | None
 
 
 def reliability(rows: Sequence[Mapping[str, Any]]) -> list[Bin]:
-    """Sort labelled pictures by probability into bins, as Guo et al. 2017 do.
+    """Sort labelled images by probability into bins, as Guo et al. 2017 do.
 
     Args:
-        rows: with `probability` of the named class, 0 to 1, and `correct`, None for an unlabelled picture.
+        rows: with `probability` of the named class, 0 to 1, and `correct`, None for an unlabelled image.
 
-    >>> reliability([{"probability": 0.9, "correct": 1}])[13].pictures
+    >>> reliability([{"probability": 0.9, "correct": 1}])[13].images
     1
     """
     labelled = [row for row in rows if row["correct"] is not None]
@@ -48,13 +48,13 @@ def reliability(rows: Sequence[Mapping[str, Any]]) -> list[Bin]:
 
 
 def calibration_error(rows: Sequence[Mapping[str, Any]]) -> float:
-    """Expected calibration error: mean gap between probability and accuracy of the bins, by pictures; 0 to 1.
+    """Expected calibration error: mean gap between probability and accuracy of the bins, by images; 0 to 1.
 
-    Guo et al. 2017, equation 3. NaN without a labelled picture.
+    Guo et al. 2017, equation 3. NaN without a labelled image.
     """
     bins = [each for each in reliability(rows) if each.confidence is not None and each.accuracy is not None]
-    total = sum(each.pictures for each in bins)
-    gaps = sum(each.pictures * abs((each.confidence or 0.0) - (each.accuracy or 0.0)) for each in bins)
+    total = sum(each.images for each in bins)
+    gaps = sum(each.images * abs((each.confidence or 0.0) - (each.accuracy or 0.0)) for each in bins)
     return gaps / total if total else float("nan")
 
 

@@ -12,7 +12,7 @@ OPPOSITE = math.pi + 1e-6  # hues exactly opposite stay so whatever the rounding
 
 
 def ciede2000(lightness: Lightness, predicted: Chroma, true: Chroma) -> Tensor:
-    """Mean CIEDE2000 of each picture between two chromas on one lightness.
+    """Mean CIEDE2000 of each image between two chromas on one lightness.
 
     Args:
         lightness: L* (B, 1, H, W), 0 to 100, of both.

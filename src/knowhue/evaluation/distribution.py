@@ -1,4 +1,4 @@
-"""DISTANCES: how far a set of colourings lies from the true pictures, in the features of a named network."""
+"""DISTANCES: how far a set of colourings lies from the true images, in the features of a named network."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from knowhue.evaluation.networks import Absent, Network
+from knowhue.evaluation.networks import Network, Unavailable
 
 Features = NDArray[np.floating[Any]]
-"""(N, D): one row a picture."""
+"""(N, D): one row an image."""
 ENOUGH = 2048
-"""Pictures below which a Frechet distance in thousands of dimensions is mostly bias."""
+"""Images below which a Frechet distance in thousands of dimensions is mostly bias."""
 _BLOCK = 1024
 
 
@@ -31,7 +31,7 @@ def frechet(first: Features, second: Features) -> float:
     ill-conditioned product is taken, and no imaginary part dropped.
 
     Args:
-        first: (N, D), two pictures or more.
+        first: (N, D), two images or more.
         second: (M, D), two or more.
 
     Returns:
@@ -53,10 +53,10 @@ def frechet(first: Features, second: Features) -> float:
 def kernel_distance(first: Features, second: Features) -> float:
     """Unbiased squared MMD with the kernel (x y / D + 1)^3 (Binkowski et al. 2018), in float64.
 
-    Over all pairs of pictures rather than over random subsets, so it has no seed.
+    Over all pairs of images rather than over random subsets, so it has no seed.
 
     Args:
-        first: (N, D), two pictures or more.
+        first: (N, D), two images or more.
         second: (M, D), two or more.
 
     Returns:
@@ -81,13 +81,13 @@ DISTANCES: dict[str, Distance] = {
 def measure(
     features: Mapping[str, Features],
     truth: Mapping[str, Features],
-    networks: Mapping[str, Network | Absent],
+    networks: Mapping[str, Network | Unavailable],
 ) -> dict[str, dict[str, Any]]:
     """Every distance of `DISTANCES` with all that it must be quoted with, or why there is none.
 
     Args:
         features: of the colourings, by network.
-        truth: of the true validation pictures, by network.
+        truth: of the true validation images, by network.
         networks: see `open_networks`.
     """
     return {
@@ -100,15 +100,15 @@ def measure(
 
 
 def _entry(
-    distance: Distance, features: Features | None, truth: Features | None, network: Network | Absent
+    distance: Distance, features: Features | None, truth: Features | None, network: Network | Unavailable
 ) -> dict[str, Any]:
-    if isinstance(network, Absent):
+    if isinstance(network, Unavailable):
         return {"value": None, "reason": network.reason}
     if features is None or truth is None or min(len(features), len(truth)) < 2:
-        return {"value": None, "reason": "not computed: fewer than two pictures"}
+        return {"value": None, "reason": "not computed: fewer than two images"}
     if not np.isfinite(features).all():
         return {"value": None, "reason": "not computed: some colourings are not numbers"}
-    sizes = {"pictures": len(features), "reference_pictures": len(truth)}
+    sizes = {"images": len(features), "reference_images": len(truth)}
     return {
         "value": distance.between(features, truth),
         **network.provenance,
@@ -121,7 +121,7 @@ def _warning(features: Features, truth: Features) -> dict[str, str]:
     smallest, needed = min(len(features), len(truth)), max(ENOUGH, features.shape[1])
     if smallest >= needed:
         return {}
-    text = f"{smallest} pictures are fewer than {needed}: mostly bias; compare only with rows of the same sample sizes"
+    text = f"{smallest} images are fewer than {needed}: mostly bias; compare only with rows of the same sample sizes"
     return {"warning": text}
 
 
@@ -132,7 +132,7 @@ def _root(features: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _within(x: NDArray[np.float64]) -> float:
-    """Mean kernel of different pictures of one set."""
+    """Mean kernel of different images of one set."""
     own = (((x * x).sum(1) / x.shape[1] + 1) ** 3).sum()
     return (_kernel_sum(x, x) - own) / (len(x) * (len(x) - 1))
 

@@ -1,4 +1,4 @@
-"""Any way to predict, over any batches, to one row a picture and scores; baselines are just other ways."""
+"""Any way to predict, over any batches, to one row an image and scores; baselines are just other ways."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from knowhue.color import lab_to_rgb
 from knowhue.evaluation.distribution import Features
-from knowhue.evaluation.metrics import Row, confusion, picture_columns, score_rows, to_rows
-from knowhue.evaluation.networks import Absent, Network
+from knowhue.evaluation.metrics import Row, confusion, image_columns, score_rows, to_rows
+from knowhue.evaluation.networks import Network, Unavailable
 from knowhue.evaluation.perceptual import Perceptual, describe, perceptual_columns
 from knowhue.tensors import Batch, Prediction
 
@@ -19,9 +19,9 @@ Critic = Callable[[Batch, Prediction], Tensor]
 
 
 class Evaluation(NamedTuple):
-    """One row a picture, ordered by index, the metrics over all of them, and features by network.
+    """One row an image, ordered by index, the metrics over all of them, and features by network.
 
-    `features[name]` is (pictures, D) in the order of the rows. `perceptual` says what the perceptual columns
+    `features[name]` is (images, D) in the order of the rows. `perceptual` says what the perceptual columns
     must be quoted with, or why they are not there.
     """
 
@@ -38,25 +38,25 @@ def evaluate(
     gather: Callable[[list[Any]], list[Any]] = lambda rows: rows,
     full: bool = False,
     networks: Mapping[str, Network] | None = None,
-    perceptual: Mapping[str, Perceptual | Absent] | None = None,
+    perceptual: Mapping[str, Perceptual | Unavailable] | None = None,
 ) -> Evaluation:
     """Score predictions.
 
     Args:
-        predict: batch to prediction, at the size of the batch's pictures.
-        batches: each picture in exactly one, over all processes.
-        critic: the discriminator's adversarial loss of each picture, (B,).
-        gather: joins what all processes have of each picture.
-        full: also what is too slow for every epoch, see `picture_columns`.
+        predict: batch to prediction, at the size of the batch's images.
+        batches: each image in exactly one, over all processes.
+        critic: the discriminator's adversarial loss of each image, (B,).
+        gather: joins what all processes have of each image.
+        full: also what is too slow for every epoch, see `image_columns`.
         networks: what turns the colourings into features.
-        perceptual: what compares each colouring with its true picture, see `open_perceptual`.
+        perceptual: what compares each colouring with its true image, see `open_perceptual`.
     """
     rows: list[Row] = []
     seen: dict[str, list[tuple[int, Features]]] = {name: [] for name in networks or {}}
     with torch.no_grad():
         for batch in batches:
             prediction = predict(batch)
-            columns = picture_columns(batch, prediction, full)
+            columns = image_columns(batch, prediction, full)
             columns |= _perceptual(perceptual or {}, batch, prediction)
             if critic is not None:
                 columns["adversarial"] = critic(batch, prediction)
@@ -70,17 +70,17 @@ def evaluate(
 
 
 def per_class(rows: Sequence[Row], classes: Sequence[str]) -> dict[str, dict[str, float]]:
-    """The metrics of each class alone, and how many pictures it has."""
+    """The metrics of each class alone, and how many images it has."""
     table = {}
     for number, name in enumerate(classes):
         own = [row for row in rows if row["label"] == number]
         scores = {k: v for k, v in score_rows(own).items() if k != "balanced_accuracy"} if own else {}
-        table[name] = {"pictures": len(own), **scores}
+        table[name] = {"images": len(own), **scores}
     return table
 
 
 def predict_gray(batch: Batch) -> Prediction:
-    """The baseline that leaves pictures gray."""
+    """The baseline that leaves images gray."""
     return Prediction(torch.zeros_like(batch.chroma), None)
 
 
@@ -90,10 +90,10 @@ def predict_colour(colour: Tensor) -> Predict:
 
 
 def predict_class(shares: Sequence[float]) -> Predict:
-    """The baseline that gives every picture the same probabilities, and so the class that is most common.
+    """The baseline that gives every image the same probabilities, and so the class that is most common.
 
     Args:
-        shares: of each class in the training pictures, 0 to 1.
+        shares: of each class in the training images, 0 to 1.
     """
 
     def predict(batch: Batch) -> Prediction:
@@ -104,7 +104,7 @@ def predict_class(shares: Sequence[float]) -> Predict:
 
 
 def _perceptual(
-    networks: Mapping[str, Perceptual | Absent], batch: Batch, prediction: Prediction
+    networks: Mapping[str, Perceptual | Unavailable], batch: Batch, prediction: Prediction
 ) -> dict[str, Tensor]:
     """Columns of the colourings; none without a colour head."""
     if prediction.chroma is None or not networks:

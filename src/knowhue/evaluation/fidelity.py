@@ -1,4 +1,4 @@
-"""How a coloured picture compares with the true one in RGB, and how colourful it is: one value a picture."""
+"""How a coloured image compares with the true one in RGB, and how colourful it is: one value an image."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ K1, K2 = 0.01, 0.03
 
 
 def psnr(predicted: RGB, true: RGB) -> Tensor:
-    """Peak signal-to-noise ratio over all channels of each picture, (B,), dB; equal pictures give infinity.
+    """Peak signal-to-noise ratio over all channels of each image, (B,), dB; equal images give infinity.
 
     L* is given, so it is mostly the lightness that this agrees on; compare with the gray baseline.
 
@@ -26,10 +26,10 @@ def psnr(predicted: RGB, true: RGB) -> Tensor:
 
 
 def ssim(predicted: RGB, true: RGB) -> Tensor:
-    """Structural similarity (Wang et al. 2004) of each picture, mean over channels and pixels, (B,), -1 to 1.
+    """Structural similarity (Wang et al. 2004) of each image, mean over channels and pixels, (B,), -1 to 1.
 
     Gaussian window of 11 pixels, sigma 1.5, population covariance, and only windows that lie wholly inside
-    the picture, as in the paper's code and in scikit-image; torchmetrics pads the borders by reflection.
+    the image, as in the paper's code and in scikit-image; torchmetrics pads the borders by reflection.
 
     Raises:
         ValueError: the shapes differ, or a side is below 11 pixels.
@@ -49,7 +49,7 @@ def ssim(predicted: RGB, true: RGB) -> Tensor:
 
 
 def colourfulness(rgb: RGB) -> Tensor:
-    """Colourfulness M3 of Hasler and Suesstrunk 2003 of each picture, (B,), on the scale of 8-bit RGB.
+    """Colourfulness M3 of Hasler and Suesstrunk 2003 of each image, (B,), on the scale of 8-bit RGB.
 
     The same as `data.checks.colourfulness`: signed opponent values, 0 for gray, 109 for extreme.
     """
@@ -76,13 +76,13 @@ def _colourfulness(red_green: Tensor, yellow_blue: Tensor) -> Tensor:
     return (spread + 0.3 * centre).float()
 
 
-def _blur(pictures: Tensor) -> Tensor:
+def _blur(images: Tensor) -> Tensor:
     """Gaussian mean of every window that lies inside, (B, C, H - 10, W - 10)."""
-    steps = torch.arange(WINDOW, dtype=pictures.dtype, device=pictures.device) - WINDOW // 2
+    steps = torch.arange(WINDOW, dtype=images.dtype, device=images.device) - WINDOW // 2
     weight = (-(steps**2) / (2 * SIGMA**2)).exp()
     weight = weight / weight.sum()
-    channels = pictures.shape[1]
-    rows = conv2d(pictures, weight.reshape(1, 1, -1, 1).repeat(channels, 1, 1, 1), groups=channels)
+    channels = images.shape[1]
+    rows = conv2d(images, weight.reshape(1, 1, -1, 1).repeat(channels, 1, 1, 1), groups=channels)
     return conv2d(rows, weight.reshape(1, 1, 1, -1).repeat(channels, 1, 1, 1), groups=channels)
 
 

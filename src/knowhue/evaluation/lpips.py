@@ -1,4 +1,4 @@
-"""LPIPS and ST-LPIPS: how different two pictures look, from the layers of a trained AlexNet; pure."""
+"""LPIPS and ST-LPIPS: how different two images look, from the layers of a trained AlexNet; pure."""
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ _SCALE = (0.458, 0.448, 0.450)
 
 
 class BlurPool(nn.Module):
-    """Every second pixel of a picture blurred by [1 2 1] / 4 both ways (Zhang 2019), two pixels reflected."""
+    """Every second pixel of an image blurred by [1 2 1] / 4 both ways (Zhang 2019), two pixels reflected."""
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, (H + 3) // 2, (W + 3) // 2); H and W of 3 or more."""
@@ -25,7 +25,7 @@ class BlurPool(nn.Module):
 class LayerDistance(nn.Module):
     """Weighted squared differences of unit-length features of five layers (Zhang et al. 2018, equation 1).
 
-    Trained on pictures of 64 pixels. Made without weights: fill `convolutions` and `weights`.
+    Trained on images of 64 pixels. Made without weights: fill `convolutions` and `weights`.
 
     Args:
         shift_tolerant: the layers of ST-LPIPS (Ghildyal and Liu 2022) instead of AlexNet's own: the first
@@ -50,7 +50,7 @@ class LayerDistance(nn.Module):
             second: (B, 3, H, W).
 
         Returns:
-            (B,), 0 for equal pictures; below 1 for most.
+            (B,), 0 for equal images; below 1 for most.
 
         Raises:
             ValueError: the shapes differ (nothing is broadcast).

@@ -1,4 +1,4 @@
-"""What is measured: one table of metrics, each from columns that hold one value a picture."""
+"""What is measured: one table of metrics, each from columns that hold one value an image."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -18,10 +18,10 @@ Row = dict[str, Any]
 
 
 class Metric(NamedTuple):
-    """A score over a set of pictures.
+    """A score over a set of images.
 
-    `over_set` makes it of the pictures' rows; `column` is what it reads of them, and where it compares
-    with the true pictures, `<column>_true` too.
+    `over_set` makes it of the images' rows; `column` is what it reads of them, and where it compares
+    with the true images, `<column>_true` too.
     """
 
     title: str
@@ -33,7 +33,7 @@ class Metric(NamedTuple):
 
 
 def mean(rows: Sequence[Row], column: str) -> float:
-    """The plain mean of a column over the pictures that have it."""
+    """The plain mean of a column over the images that have it."""
     values = [row[column] for row in rows if row.get(column) is not None]
     return float(np.mean(values)) if values else float("nan")
 
@@ -61,7 +61,7 @@ def difference_of_means(rows: Sequence[Row], column: str) -> float:
 
 
 def mean_difference(rows: Sequence[Row], column: str) -> float:
-    """Mean over the pictures of the absolute difference between a column and its truth."""
+    """Mean over the images of the absolute difference between a column and its truth."""
     return float(np.mean([abs(row[column] - row[f"{column}_true"]) for row in rows]))
 
 
@@ -117,7 +117,7 @@ def score_rows(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def ab_l1(predicted: Chroma, true: Chroma) -> Tensor:
-    """Mean absolute error of a*b* of each picture, (B,), CIELAB units.
+    """Mean absolute error of a*b* of each image, (B,), CIELAB units.
 
     Raises:
         ValueError: the shapes differ (nothing is broadcast).
@@ -130,15 +130,15 @@ def ab_l1(predicted: Chroma, true: Chroma) -> Tensor:
 
 
 def mean_chroma(chroma: Chroma) -> Tensor:
-    """Mean of C* = sqrt(a*^2 + b*^2) of each picture, (B,), CIELAB units: how vivid it is."""
+    """Mean of C* = sqrt(a*^2 + b*^2) of each image, (B,), CIELAB units: how vivid it is."""
     return chroma.float().norm(dim=1).mean((1, 2))
 
 
-def picture_columns(batch: Batch, prediction: Prediction, full: bool = False) -> dict[str, Tensor]:
-    """What is known of each picture of a batch, (B,) a column.
+def image_columns(batch: Batch, prediction: Prediction, full: bool = False) -> dict[str, Tensor]:
+    """What is known of each image of a batch, (B,) a column.
 
     Args:
-        batch: the pictures.
+        batch: the images.
         prediction: at their size.
         full: also what is too slow for every epoch: CIEDE2000, PSNR, SSIM, colourfulness.
     """
@@ -175,7 +175,7 @@ def _slow_columns(batch: Batch, chroma: Chroma) -> dict[str, Tensor]:
 
 
 def to_rows(columns: dict[str, Tensor]) -> list[Row]:
-    """Columns of a batch to one dict a picture; what needs a label is None where there is none."""
+    """Columns of a batch to one dict an image; what needs a label is None where there is none."""
     values = {name: column.tolist() for name, column in columns.items()}
     rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
     for row in rows:

@@ -1,4 +1,4 @@
-"""NETWORKS: pretrained networks that turn pictures into features; opened from files, packages or the hub."""
+"""NETWORKS: pretrained networks that turn images into features; opened from files, packages or the hub."""
 
 import errno
 import pickle
@@ -29,7 +29,7 @@ class Network(NamedTuple):
     provenance: dict[str, Any]
 
 
-class Absent(NamedTuple):
+class Unavailable(NamedTuple):
     """A network that cannot be had, or was not asked for, and why."""
 
     reason: str
@@ -39,7 +39,7 @@ UNAVAILABLE = (OSError, RuntimeError, EOFError, pickle.UnpicklingError, WeightsE
 """What a missing, damaged or foreign weights file raises, and a download without a network."""
 
 
-def unavailable(name: str, error: Exception) -> Absent:
+def unavailable(name: str, error: Exception) -> Unavailable:
     """Why the weights of a network are not there, in one line.
 
     Raises:
@@ -48,7 +48,7 @@ def unavailable(name: str, error: Exception) -> Absent:
     if of_the_machine(error):
         raise error
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return Absent(f"not computed: the weights of {name} could not be had ({reason})")
+    return Unavailable(f"not computed: the weights of {name} could not be had ({reason})")
 
 
 def of_the_machine(error: Exception) -> bool:
@@ -104,29 +104,29 @@ NETWORKS: dict[str, Callable[[str | None, torch.device], Network]] = {
 }
 
 
-def open_networks(settings: Evaluation, device: torch.device) -> Mapping[str, Network | Absent]:
+def open_networks(settings: Evaluation, device: torch.device) -> Mapping[str, Network | Unavailable]:
     """Every network of `NETWORKS`, or why it is not there; each is opened once a process."""
     asked = ", ".join(settings.networks) or "none"
     return {
         name: _open(name, settings.inception_weights, device)
         if name in settings.networks
-        else Absent(f"not computed: `evaluation.networks` asks for {asked}, not for {name}")
+        else Unavailable(f"not computed: `evaluation.networks` asks for {asked}, not for {name}")
         for name in NETWORKS
     }
 
 
 @cache
-def _open(name: str, file: str | None, device: torch.device) -> Network | Absent:
+def _open(name: str, file: str | None, device: torch.device) -> Network | Unavailable:
     try:
         return NETWORKS[name](file, device)
     except ImportError as error:
-        return Absent(f"not computed: {error}; {install_command('fid')}")
+        return Unavailable(f"not computed: {error}; {install_command('fid')}")
     except UNAVAILABLE as error:
         return unavailable(name, error)
 
 
 def _by_parts(features: Callable[[RGB], Tensor], rgb: RGB) -> Tensor:
-    """Features a few pictures at a time where there is no GPU: what fits the CPU's cache is several times as fast."""
+    """Features a few images at a time where there is no GPU: what fits the CPU's cache is several times as fast."""
     parts = rgb.split(8 if rgb.device.type == "cpu" else len(rgb))
     return torch.cat([features(part.contiguous(memory_format=torch.channels_last)) for part in parts])
 

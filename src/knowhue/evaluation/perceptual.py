@@ -1,4 +1,4 @@
-"""PERCEPTUAL: networks that say how far a colouring looks from its true picture; opened without surprises."""
+"""PERCEPTUAL: networks that say how far a colouring looks from its true image; opened without surprises."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -15,23 +15,23 @@ from torch import Tensor
 from knowhue.config import Evaluation
 from knowhue.errors import WeightsError, install_command
 from knowhue.evaluation.lpips import LayerDistance
-from knowhue.evaluation.networks import UNAVAILABLE, Absent, resize, unavailable
+from knowhue.evaluation.networks import UNAVAILABLE, Unavailable, resize, unavailable
 from knowhue.models.encoder import weights_digest
 from knowhue.tensors import RGB
 
 Weights = Mapping[str, Tensor]
 
 SMALLEST_PX = 64
-"""The side that both were trained on; smaller pictures are enlarged to it."""
+"""The side that both were trained on; smaller images are enlarged to it."""
 _PIXELS = 2**18
-"""Pixels a pass: the first shift-tolerant layer makes 64 channels of each, of both pictures."""
+"""Pixels a pass: the first shift-tolerant layer makes 64 channels of each, of both images."""
 
 
 class Perceptual(NamedTuple):
     """A perceptual distance that can be had.
 
     Attributes:
-        between: colourings and true pictures, RGB (B, 3, H, W), 0 to 1, to (B,); 0 where they are equal.
+        between: colourings and true images, RGB (B, 3, H, W), 0 to 1, to (B,); 0 where they are equal.
         provenance: what a number must be quoted with: network, weights, resize, tool.
     """
 
@@ -73,21 +73,21 @@ PERCEPTUAL: dict[str, Kind] = {
 }
 
 
-def open_perceptual(settings: Evaluation, device: torch.device) -> dict[str, Perceptual | Absent]:
+def open_perceptual(settings: Evaluation, device: torch.device) -> dict[str, Perceptual | Unavailable]:
     """Every network of `PERCEPTUAL`, or why it is not there; each is opened once a process."""
     asked = ", ".join(settings.perceptual) or "none"
     return {
         name: _open(name, settings.lpips_weights, device)
         if name in settings.perceptual
-        else Absent(f"not computed: `evaluation.perceptual` asks for {asked}, not for {name}")
+        else Unavailable(f"not computed: `evaluation.perceptual` asks for {asked}, not for {name}")
         for name in PERCEPTUAL
     }
 
 
 def perceptual_columns(
-    networks: Mapping[str, Perceptual | Absent], colouring: RGB, truth: RGB
+    networks: Mapping[str, Perceptual | Unavailable], colouring: RGB, truth: RGB
 ) -> dict[str, Tensor]:
-    """The distance of each picture, (B,) a column, by every network that is there."""
+    """The distance of each image, (B,) a column, by every network that is there."""
     return {
         PERCEPTUAL[name].column: network.between(colouring, truth)
         for name, network in networks.items()
@@ -96,13 +96,13 @@ def perceptual_columns(
 
 
 def describe(
-    networks: Mapping[str, Perceptual | Absent], rows: Sequence[Mapping[str, Any]]
+    networks: Mapping[str, Perceptual | Unavailable], rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """What each column's numbers must be quoted with, or why there are none; nothing without colours.
 
     Args:
         networks: see `open_perceptual`.
-        rows: one a picture.
+        rows: one an image.
     """
     if not rows or "ab_l1" not in rows[0]:
         return {}
@@ -113,23 +113,23 @@ def describe(
     }
 
 
-def _entry(network: Perceptual | Absent, values: Sequence[float | None]) -> dict[str, Any]:
-    if isinstance(network, Absent):
+def _entry(network: Perceptual | Unavailable, values: Sequence[float | None]) -> dict[str, Any]:
+    if isinstance(network, Unavailable):
         return {"value": None, "reason": network.reason}
     mean = float(np.mean(np.array(values, float)))
     if not np.isfinite(mean):
         return {"value": None, "reason": "not computed: some colourings are not numbers"}
-    return {"value": mean, **network.provenance, "pictures": len(values)}
+    return {"value": mean, **network.provenance, "images": len(values)}
 
 
 @cache
-def _open(name: str, file: str | None, device: torch.device) -> Perceptual | Absent:
+def _open(name: str, file: str | None, device: torch.device) -> Perceptual | Unavailable:
     kind = PERCEPTUAL[name]
     try:
         network = kind.open(file).requires_grad_(False).eval().to(device)
         tool = f"knowhue, weights of {kind.package} {version(kind.package)}"
     except ImportError as error:
-        return Absent(f"not computed: {error}; {install_command('perceptual')}")
+        return Unavailable(f"not computed: {error}; {install_command('perceptual')}")
     except UNAVAILABLE as error:
         return unavailable(name, error)
     about = {
@@ -143,7 +143,7 @@ def _open(name: str, file: str | None, device: torch.device) -> Perceptual | Abs
 
 
 def _distance(network: LayerDistance, colouring: RGB, truth: RGB) -> Tensor:
-    """In passes of bounded size: the shift-tolerant network's first layer is the picture's size."""
+    """In passes of bounded size: the shift-tolerant network's first layer is the image's size."""
     if min(truth.shape[2:]) < SMALLEST_PX:
         colouring, truth = resize(colouring, SMALLEST_PX), resize(truth, SMALLEST_PX)
     count = max(1, _PIXELS // truth[0, 0].numel())

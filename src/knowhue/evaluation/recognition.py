@@ -1,4 +1,4 @@
-"""Is a picture recognised from its colours? A linear probe on true-colour pictures, asked about colourings."""
+"""Is an image recognised from its colours? A linear probe on true-colour images, asked about colourings."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from knowhue.storage import read_arrays, replacing
 Labels = NDArray[np.int64]
 _LEVEL = 1e-4
 PENALTY = 100.0
-"""Of 0.1 to 10,000, what recognised true pictures best in five-fold cross-validation of the training part alone."""
+"""Of 0.1 to 10,000, what recognised true images best in five-fold cross-validation of the training part alone."""
 
 
 class Probe(NamedTuple):
@@ -59,13 +59,13 @@ def fit_probe(features: Features, labels: Labels, classes: int, penalty: float =
     are standardised first, so that it presses on all alike. It is convex, so there is one answer.
 
     Args:
-        features: (N, D), of true-colour pictures.
+        features: (N, D), of true-colour images.
         labels: (N,), 0 to classes - 1, or -1 where unknown, which are left out.
-        classes: each needs a picture.
+        classes: each needs an image.
         penalty: above 0.
 
     Raises:
-        ValueError: a class without any labelled picture.
+        ValueError: a class without any labelled image.
     """
     known = labels >= 0
     x, y = np.asarray(features[known], np.float64), labels[known]
@@ -112,18 +112,18 @@ def penalised_entropy(
 
 
 def recognised(probe: Probe, features: Features, labels: Labels) -> dict[str, Any]:
-    """How often the probe gives a colouring its picture's class: "semantic interpretability".
+    """How often the probe gives a colouring its image's class: "semantic interpretability".
 
     So Zhang, Isola and Efros (ECCV 2016, section 3.2) ask whether colours make sense, with a VGG network on all of
     ImageNet; here a classifier of the study's own classes that has never seen a colouring.
 
     Args:
-        probe: fitted to true-colour pictures.
+        probe: fitted to true-colour images.
         features: (N, D), of the colourings.
         labels: (N,), -1 where unknown, which do not count.
 
     Returns:
-        `accuracy` and `balanced_accuracy`, 0 to 1 or None without labels, over `labelled` pictures.
+        `accuracy` and `balanced_accuracy`, 0 to 1 or None without labels, over `labelled` images.
     """
     known = labels >= 0
     if not known.any():

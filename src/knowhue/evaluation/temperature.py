@@ -17,8 +17,8 @@ def fit_temperature(logits: NDArray[np.floating], label: NDArray[np.integer]) ->
     """The temperature T > 0 that makes softmax(logits / T) give the labels the greatest likelihood.
 
     Args:
-        logits: (pictures, classes).
-        label: (pictures,), class indices.
+        logits: (images, classes).
+        label: (images,), class indices.
 
     >>> fit_temperature(np.log([[0.9, 0.1]] * 9 + [[0.9, 0.1]]), np.array([0] * 9 + [1])).__round__(2)
     1.0
@@ -33,9 +33,9 @@ def fit_temperature(logits: NDArray[np.floating], label: NDArray[np.integer]) ->
 
 
 def judge_temperature(logits: NDArray[np.floating], label: NDArray[np.integer]) -> tuple[float, float]:
-    """Expected calibration error without and with a temperature, both on pictures that it was not fitted on.
+    """Expected calibration error without and with a temperature, both on images that it was not fitted on.
 
-    Each fifth of the pictures, every fifth one, is judged with the temperature fitted on the other four.
+    Each fifth of the images, every fifth one, is judged with the temperature fitted on the other four.
     """
     fold = np.arange(len(label)) % FOLDS
     fitted = np.empty(len(label))

@@ -1,1 +1,1 @@
-"""A trained model at work: any picture in, the same picture in colour and its class out."""
+"""A trained model at work: any image in, the same image in colour and its class out."""

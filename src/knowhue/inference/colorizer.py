@@ -1,4 +1,4 @@
-"""Colours and a calibrated class for a picture of any size, in one call."""
+"""Colours and a calibrated class for an image of any size, in one call."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,25 +7,25 @@ from typing import NamedTuple
 import numpy as np
 
 from knowhue.errors import ConfigError
-from knowhue.inference.files.media import read_picture
-from knowhue.inference.files.picture import Picture
+from knowhue.inference.files.image import Image
+from knowhue.inference.files.media import read_image
 from knowhue.inference.glimpse import glimpse
 from knowhue.inference.hints import Hint, corrections
 from knowhue.inference.judgement import Judgement, judge
 from knowhue.inference.networks.network import Answers, FloatArray, Network
 from knowhue.inference.networks.opening import BUILT_IN, open_network
-from knowhue.inference.pixels import Reach, paint
+from knowhue.inference.pixels import PaintStats, paint
 from knowhue.inference.uncertainty import spread_over_views
 from knowhue.inference.upsampling import chroma_lines
 
 
-class Wishes(NamedTuple):
+class ColorizeOptions(NamedTuple):
     """What a user may ask of a colouring.
 
     Attributes:
         hints: points with a colour, which stays as it is at any saturation.
         saturation: what the predicted chroma is multiplied by, 0 and up.
-        uncertainty: whether to say where the colours are unsure; six more looks at the picture.
+        uncertainty: whether to say where the colours are unsure; six more looks at the image.
         unknown_below: probability below which the class is `unknown`; None leaves it to the model.
     """
 
@@ -36,16 +36,16 @@ class Wishes(NamedTuple):
 
 
 class Colorized(NamedTuple):
-    """A coloured picture, and what is to be said of it.
+    """A coloured image, and what is to be said of it.
 
     Attributes:
-        picture: with the lightness, depth, transparency and metadata of the original.
+        image: with the lightness, depth, transparency and metadata of the original.
         judgement: class, colourfulness, warnings.
         uncertainty: standard deviation of a*b* over views (h, w), CIELAB units, at the network's size; None unless
             asked for.
     """
 
-    picture: Picture
+    image: Image
     judgement: Judgement
     uncertainty: FloatArray | None = None
 
@@ -70,33 +70,37 @@ class Colorizer:
         """
         return cls(open_network(source))
 
-    def colorize(self, source: Picture | Path | bytes, wishes: Wishes = Wishes()) -> Colorized:  # noqa: B008
-        """Colour and classify a picture.
+    def colorize(
+        self,
+        source: Image | Path | bytes,
+        options: ColorizeOptions = ColorizeOptions(),  # noqa: B008
+    ) -> Colorized:
+        """Colour and classify an image.
 
         Args:
-            source: a picture, its file, or the bytes of one.
-            wishes: hints, saturation, uncertainty.
+            source: an image, its file, or the bytes of one.
+            options: hints, saturation, uncertainty.
 
         Raises:
-            PictureError: the file cannot be read as a picture.
+            ImageError: the file cannot be read as an image.
             ConfigError: the model has no colour head.
         """
         self.require("colour")
-        picture = source if isinstance(source, Picture) else read_picture(source)
-        seen = self.look(picture)
-        return self.finish(picture, seen, self.predict([seen])[0], wishes)
+        image = source if isinstance(source, Image) else read_image(source)
+        seen = self.look(image)
+        return self.finish(image, seen, self.predict([seen])[0], options)
 
-    def classify(self, source: Picture | Path | bytes, unknown_below: float | None = None) -> Judgement:
-        """Classify a picture without colouring it.
+    def classify(self, source: Image | Path | bytes, unknown_below: float | None = None) -> Judgement:
+        """Classify an image without colouring it.
 
         Raises:
-            PictureError: the file cannot be read as a picture.
+            ImageError: the file cannot be read as an image.
             ConfigError: the model has no class head.
         """
         self.require("class")
-        picture = source if isinstance(source, Picture) else read_picture(source)
-        answer = self.predict([self.look(picture)])[0]
-        return self._judge(answer, picture, None, Wishes(unknown_below=unknown_below))
+        image = source if isinstance(source, Image) else read_image(source)
+        answer = self.predict([self.look(image)])[0]
+        return self._judge(answer, image, None, ColorizeOptions(unknown_below=unknown_below))
 
     def require(self, task: str) -> None:
         """Make sure, before work, that the model can do a task.
@@ -111,9 +115,9 @@ class Colorizer:
                 f"{' and '.join(description.tasks)} alone; a run of the arm `multi` has both."
             )
 
-    def look(self, picture: Picture, scale: float = 1.0) -> FloatArray:
-        """L* (h, w) of a picture at the network's size, or at `scale` times it."""
-        return glimpse(picture.pixels, round(scale * self.network.description.size_px))
+    def look(self, image: Image, scale: float = 1.0) -> FloatArray:
+        """L* (h, w) of an image at the network's size, or at `scale` times it."""
+        return glimpse(image.pixels, round(scale * self.network.description.size_px))
 
     def predict(self, seen: Sequence[FloatArray]) -> list[Answers]:
         """Answer for several glimpses, those of one shape together; the answers have B = 1."""
@@ -128,37 +132,39 @@ class Colorizer:
 
     def finish(
         self,
-        picture: Picture,
+        image: Image,
         seen: FloatArray,
         answer: Answers,
-        wishes: Wishes = Wishes(),  # noqa: B008
+        options: ColorizeOptions = ColorizeOptions(),  # noqa: B008
     ) -> Colorized:
-        """Bring predicted chroma to the picture: full size, hints, exact lightness; then judge."""
+        """Bring predicted chroma to the image: full size, hints, exact lightness; then judge."""
         assert answer.chroma is not None  # `require` is called first
         chroma, added = answer.chroma[0], None
-        if wishes.hints:
-            lines = chroma_lines(chroma, seen, "guided", wishes.saturation)
-            added = corrections(picture.pixels, lines, wishes.hints)
-        pixels, reach = paint(picture.pixels, chroma, seen, saturation=wishes.saturation, added=added)
-        judgement = self._judge(answer, picture, reach, wishes)
-        uncertainty = self._uncertainty(picture) if wishes.uncertainty else None
-        return Colorized(picture._replace(pixels=pixels), judgement, uncertainty)
+        if options.hints:
+            lines = chroma_lines(chroma, seen, "guided", options.saturation)
+            added = corrections(image.pixels, lines, options.hints)
+        pixels, painted = paint(image.pixels, chroma, seen, saturation=options.saturation, added=added)
+        judgement = self._judge(answer, image, painted, options)
+        uncertainty = self._uncertainty(image) if options.uncertainty else None
+        return Colorized(image._replace(pixels=pixels), judgement, uncertainty)
 
-    def _judge(self, answer: Answers, picture: Picture, reach: Reach | None, wishes: Wishes) -> Judgement:
+    def _judge(
+        self, answer: Answers, image: Image, painted: PaintStats | None, options: ColorizeOptions
+    ) -> Judgement:
         return judge(
             self.network.description,
             None if answer.probabilities is None else answer.probabilities[0],
             float(answer.novelty[0]),
-            reach,
-            picture.origin.notes,
-            wishes.unknown_below,
-            wishes.saturation,
+            painted,
+            image.origin.notes,
+            options.unknown_below,
+            options.saturation,
         )
 
-    def _uncertainty(self, picture: Picture) -> FloatArray:
+    def _uncertainty(self, image: Image) -> FloatArray:
         def chroma(lightness: FloatArray) -> FloatArray:
             found = self.network.predict(lightness).chroma
             assert found is not None
             return found
 
-        return spread_over_views(chroma, lambda scale: self.look(picture, scale))
+        return spread_over_views(chroma, lambda scale: self.look(image, scale))

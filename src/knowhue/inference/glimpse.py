@@ -1,21 +1,21 @@
-"""A picture as a network sees it: L* at the network's size, the whole of it, aspect kept."""
+"""An image as a network sees it: L* at the network's size, the whole of it, aspect kept."""
 
 import numpy as np
 
+from knowhue.inference.files.image import Pixels
 from knowhue.inference.files.media import OVERSAMPLING, shrink
-from knowhue.inference.files.picture import Pixels
 from knowhue.inference.networks.network import FloatArray
 from knowhue.inference.pixels import lightness
 
 LONGEST = 4
-"""Up to so many times as long as wide a picture keeps its aspect at the network's size; longer ones are squeezed."""
+"""Up to so many times as long as wide an image keeps its aspect at the network's size; longer ones are squeezed."""
 SHORTEST_PX = 32
 
 
 def glimpse(pixels: Pixels, size_px: int, oversampling: int = OVERSAMPLING) -> FloatArray:
-    """L* (h, w) of a picture whose short side becomes `size_px`; small pictures are enlarged.
+    """L* (h, w) of an image whose short side becomes `size_px`; small images are enlarged.
 
-    The resized picture is read with 16 bits and converted afterwards, as the training pictures were.
+    The resized image is read with 16 bits and converted afterwards, as the training images were.
     Who needs edges and not a network's input passes a smaller `oversampling` to `shrink`.
     """
     height, width = working_size(pixels.shape[0], pixels.shape[1], size_px)

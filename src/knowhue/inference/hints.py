@@ -12,14 +12,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.linalg import splu
 
 from knowhue.errors import ConfigError
-from knowhue.inference.files.picture import Pixels
+from knowhue.inference.files.image import Pixels
 from knowhue.inference.glimpse import glimpse
 from knowhue.inference.networks.network import FloatArray
 from knowhue.inference.pixels import lightness
 from knowhue.inference.upsampling import chroma_at
 
 REACH = 0.15
-"""Farthest from its point that a hint changes anything, in short sides of the picture, as all lengths here."""
+"""Farthest from its point that a hint changes anything, in short sides of the image, as all lengths here."""
 EDGE = 8.0
 """A step of L* above this ends a hint's region."""
 SIDE_PX = 192
@@ -44,7 +44,7 @@ _WAYS = (
 
 
 class Hint(NamedTuple):
-    """A point and the colour that it should have; its lightness stays the picture's.
+    """A point and the colour that it should have; its lightness stays the image's.
 
     Attributes:
         x: fraction of the width from the left, 0 to 1.
@@ -65,7 +65,7 @@ class Point(NamedTuple):
     Attributes:
         row: position; whole numbers are centres of pixels.
         column: the same.
-        lightness: L* of the picture there, 0 to 100.
+        lightness: L* of the image there, 0 to 100.
     """
 
     row: float
@@ -95,11 +95,11 @@ def parse_hint(text: str, width: int, height: int) -> Hint:
     Args:
         text: `X,Y=COLOUR`; X and Y count whole pixels from 0, or are percentages of width and height; COLOUR is
             anything that CSS writes without transparency: `#c83232`, `rgb(200, 50, 50)`, `orange`.
-        width: of the picture, pixels.
-        height: of the picture, pixels.
+        width: of the image, pixels.
+        height: of the image, pixels.
 
     Raises:
-        ConfigError: it is not so written, no such colour, or outside the picture.
+        ConfigError: it is not so written, no such colour, or outside the image.
 
     >>> hint = parse_hint("30%,40=#c83232", 600, 400)
     >>> [round(value, 4) for value in hint]
@@ -113,7 +113,7 @@ def parse_hint(text: str, width: int, height: int) -> Hint:
 
 
 def corrections(pixels: Pixels, lines: FloatArray, hints: Sequence[Hint]) -> FloatArray:
-    """What hints add to the colours of a picture, for `paint`; 0 outside their regions.
+    """What hints add to the colours of an image, for `paint`; 0 outside their regions.
 
     At its point the sum is a hint's colour, whatever was predicted and at any saturation.
 
@@ -123,10 +123,10 @@ def corrections(pixels: Pixels, lines: FloatArray, hints: Sequence[Hint]) -> Flo
         hints: points with a colour, one or more.
 
     Returns:
-        a*b* (h, w, 2), CIELAB units, of the whole picture; the shorter side is `SIDE_PX` at most.
+        a*b* (h, w, 2), CIELAB units, of the whole image; the shorter side is `SIDE_PX` at most.
 
     Raises:
-        ConfigError: a hint lies outside the picture or is not finite.
+        ConfigError: a hint lies outside the image or is not finite.
     """
     _check(hints)
     height, width = pixels.shape[:2]
@@ -168,7 +168,7 @@ def spread(
         lightness: L* (h, w), 0 to 100.
         points: where colours are given, one or more.
         differences: a*b* (n, 2), what is to be added at each, CIELAB units.
-        step: height and width of a pixel in short sides of the picture.
+        step: height and width of a pixel in short sides of the image.
 
     Returns:
         a*b* (h, w, 2). Interpolated between pixels it is the difference itself at each point.
@@ -304,7 +304,7 @@ def _fraction(text: str, side: int, whole: str) -> float:
         raise ConfigError(f"`hint` should be {_WAYS}. Found `{text}` in `{whole}`.")
     if not 0 <= fraction <= 1:
         raise ConfigError(
-            f"`hint` should lie in the picture, 0 to {side - 1} pixels or 0% to 100%. Found `{text}` in `{whole}`."
+            f"`hint` should lie in the image, 0 to {side - 1} pixels or 0% to 100%. Found `{text}` in `{whole}`."
         )
     return fraction
 

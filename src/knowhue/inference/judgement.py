@@ -7,29 +7,29 @@ import numpy as np
 
 from knowhue.description import Description
 from knowhue.inference.networks.network import FloatArray
-from knowhue.inference.pixels import Reach
+from knowhue.inference.pixels import PaintStats
 
 UNKNOWN = "unknown"
 STILL_GRAY = 4.0
-"""Mean chroma, CIELAB units, below which a picture looks gray."""
+"""Mean chroma, CIELAB units, below which an image looks gray."""
 OFTEN_REDUCED = 0.25
 FEWEST_TO_TELL = 100
-"""Validation pictures from which the distance that one in a hundred exceeds can be told."""
+"""Validation images from which the distance that one in a hundred exceeds can be told."""
 
 
 class Judgement(NamedTuple):
-    """What the model says of a picture, and what is to be said of that.
+    """What the model says of an image, and what is to be said of that.
 
     Attributes:
-        label: the most probable class; `unknown` if none is probable enough or the picture is unlike the training
-            pictures; None without a class head.
+        label: the most probable class; `unknown` if none is probable enough or the image is unlike the training
+            images; None without a class head.
         probability: of the most probable class.
         probabilities: of all classes, most probable first.
-        novelty: distance from the training pictures; above 1 the picture is unlike them.
+        novelty: distance from the training images; above 1 the image is unlike them.
         chroma: mean of C*, CIELAB units.
         colourfulness: Hasler and Suesstrunk 2003, as published.
         reduced: share of pixels whose chroma was reduced to fit sRGB at their lightness.
-        warnings: in words; first whether the picture is unlike the training pictures, then the notes of reading it.
+        warnings: in words; first whether the image is unlike the training images, then the notes of reading it.
     """
 
     label: str | None
@@ -43,11 +43,11 @@ class Judgement(NamedTuple):
 
     @property
     def is_novel(self) -> bool:
-        """Whether the picture is unlike the training pictures, so that colours and class are guesses."""
+        """Whether the image is unlike the training images, so that colours and class are guesses."""
         return is_novel(self.novelty)
 
     def headline(self) -> str | None:
-        """The class and the three most probable ones, `unknown` alone for a novel picture, None without a class head.
+        """The class and the three most probable ones, `unknown` alone for a novel image, None without a class head.
 
         >>> Judgement("cat", 0.75, {"cat": 0.75, "dog": 0.25}, 0.5, None, None, None, ()).headline()
         'cat (cat 75%, dog 25%)'
@@ -66,7 +66,7 @@ class Judgement(NamedTuple):
 
 
 def is_novel(novelty: float) -> bool:
-    """Whether a distance from the training pictures is beyond the usual; one that is no number is.
+    """Whether a distance from the training images is beyond the usual; one that is no number is.
 
     >>> is_novel(1.0), is_novel(1.2), is_novel(float("nan"))
     (False, True, True)
@@ -75,7 +75,7 @@ def is_novel(novelty: float) -> bool:
 
 
 def can_tell_novelty(description: Description) -> bool:
-    """Whether the limit of the usual distance was fitted on enough validation pictures to mean what it says."""
+    """Whether the limit of the usual distance was fitted on enough validation images to mean what it says."""
     return _fitted_on(description) >= FEWEST_TO_TELL
 
 
@@ -83,7 +83,7 @@ def judge(
     description: Description,
     probabilities: FloatArray | None,
     novelty: float,
-    reach: Reach | None,
+    painted: PaintStats | None,
     notes: Sequence[str] = (),
     unknown_below: float | None = None,
     saturation: float = 1.0,
@@ -93,9 +93,9 @@ def judge(
     Args:
         description: of the network.
         probabilities: (classes,), or None without a class head.
-        novelty: distance from the training pictures.
-        reach: what painting found; None where nothing was painted.
-        notes: what reading the picture found.
+        novelty: distance from the training images.
+        painted: what painting found; None where nothing was painted.
+        notes: what reading the image found.
         unknown_below: probability below which the class is `unknown`; the description's if None.
         saturation: what the chroma was multiplied by, so that a user who asked for less is not warned of it.
     """
@@ -113,10 +113,10 @@ def judge(
         probability,
         ranked,
         novelty,
-        None if reach is None else reach.chroma,
-        None if reach is None else reach.colourfulness,
-        None if reach is None else reach.reduced,
-        (*_caveats(description, novelty), *notes, *_doubts(reach, saturation)),
+        None if painted is None else painted.chroma,
+        None if painted is None else painted.colourfulness,
+        None if painted is None else painted.reduced,
+        (*_caveats(description, novelty), *notes, *_doubts(painted, saturation)),
     )
 
 
@@ -125,13 +125,13 @@ def caveats_of_many(description: Description, novel: int, of: int, what: str) ->
 
     Args:
         description: of the network.
-        novel: how many are unlike the training pictures.
+        novel: how many are unlike the training images.
         of: how many there are.
         what: they are, in the plural.
     """
     if novel:
         return [
-            f"{novel} of {of} {what} are unlike the pictures that this model was trained on: "
+            f"{novel} of {of} {what} are unlike the images that this model was trained on: "
             f"{_are_guesses(description)}"
         ]
     return _cannot_tell(description) if of else []
@@ -140,7 +140,7 @@ def caveats_of_many(description: Description, novel: int, of: int, what: str) ->
 def _caveats(description: Description, novelty: float) -> list[str]:
     if is_novel(novelty):
         return [
-            f"unlike the pictures that the model was trained on (distance {novelty:.1f}, usual up to 1): "
+            f"unlike the images that the model was trained on (distance {novelty:.1f}, usual up to 1): "
             f"{_are_guesses(description)}"
         ]
     return _cannot_tell(description)
@@ -155,22 +155,24 @@ def _cannot_tell(description: Description) -> list[str]:
     if can_tell_novelty(description):
         return []
     return [
-        f"too few validation pictures ({_fitted_on(description)}; {FEWEST_TO_TELL} are needed) to tell what is unlike "
-        "the pictures that the model was trained on"
+        f"too few validation images ({_fitted_on(description)}; {FEWEST_TO_TELL} are needed) to tell what is unlike "
+        "the images that the model was trained on"
     ]
 
 
 def _fitted_on(description: Description) -> int:
-    return int(description.pictures.get("validation", 0))
+    return int(description.images.get("validation", 0))
 
 
-def _doubts(reach: Reach | None, saturation: float) -> list[str]:
+def _doubts(painted: PaintStats | None, saturation: float) -> list[str]:
     doubts = []
-    if reach is not None and reach.chroma < STILL_GRAY * min(saturation, 1):
-        doubts.append(f"still nearly gray (mean chroma {reach.chroma:.1f}): the model found little to colour")
-    if reach is not None and reach.reduced > OFTEN_REDUCED:
+    if painted is not None and painted.chroma < STILL_GRAY * min(saturation, 1):
         doubts.append(
-            f"{reach.reduced:.0%} of the pixels were given colours that sRGB cannot show at their lightness; "
+            f"still nearly gray (mean chroma {painted.chroma:.1f}): the model found little to colour"
+        )
+    if painted is not None and painted.reduced > OFTEN_REDUCED:
+        doubts.append(
+            f"{painted.reduced:.0%} of the pixels were given colours that sRGB cannot show at their lightness; "
             "their chroma was reduced"
         )
     return doubts

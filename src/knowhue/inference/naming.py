@@ -22,7 +22,7 @@ def writable_suffix(suffix: str) -> str:
 
 
 def default_output(source: Path) -> Path:
-    """Beside a picture or a film, with a mark and a suffix that can be written.
+    """Beside an image or a film, with a mark and a suffix that can be written.
 
     >>> default_output(Path("album/photo.heic")).as_posix()
     'album/photo-colour.png'

@@ -1,10 +1,10 @@
-"""The work on every pixel of a full-size picture: its lightness, and chroma painted on without changing it.
+"""The work on every pixel of a full-size image: its lightness, and chroma painted on without changing it.
 
 Compiled by numba, the only importer of it, and kept for the next process in `__pycache__` beside this file, else in the
 user's cache folder. numba looks at this file alone for changes, so what the kernels build in has to be defined here.
 Loops are short and without branches, for the compiler to make vectors of them; only colours that sRGB lacks are picked
 out. Rows are shared out among threads in bands, whatever the number of threads, and no array but the result is as large
-as the picture.
+as the image.
 """
 
 from collections.abc import Callable
@@ -16,10 +16,10 @@ import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import NDArray
 
-from knowhue.inference.files.picture import Pixels
+from knowhue.inference.files.image import Pixels
 from knowhue.inference.upsampling import chroma_lines, enlarge
 
-__all__ = ["Reach", "enlarge", "lightness", "paint"]
+__all__ = ["PaintStats", "enlarge", "lightness", "paint"]
 
 FloatArray = NDArray[np.float32]
 
@@ -39,12 +39,12 @@ _FROM_XYZ = tuple(map(tuple, (np.linalg.inv(_TO_XYZ) * _TO_XYZ.sum(1)).astype(np
 """From X/Xn, Y/Yn, Z/Zn to linear RGB; its rows sum to 1, so that gray is gray."""
 
 
-class Reach(NamedTuple):
+class PaintStats(NamedTuple):
     """How far painting went.
 
     Attributes:
         chroma: mean of C* as written, CIELAB units.
-        colourfulness: of the picture as written (Hasler and Suesstrunk 2003), RGB 0 to 255.
+        colourfulness: of the image as written (Hasler and Suesstrunk 2003), RGB 0 to 255.
         reduced: share of pixels lighter than L* 10 whose chroma was reduced, because sRGB has no such colour at their
             lightness; of all pixels.
     """
@@ -77,19 +77,19 @@ def paint(
     upsampling: str = "guided",
     saturation: float = 1.0,
     added: FloatArray | None = None,
-) -> tuple[Pixels, Reach]:
-    """Give a picture other colours and leave its lightness as it is.
+) -> tuple[Pixels, PaintStats]:
+    """Give an image other colours and leave its lightness as it is.
 
     Where sRGB has no colour of that lightness and chroma, the chroma is reduced at the same hue (CIELAB angle) until
     it has one. L* then differs from the original's by the rounding of the result alone: at most 0.5 in 8 bits.
 
     Args:
         pixels: (H, W, 1 or 3), uint8 or uint16, sRGB-encoded; colours it has are not looked at.
-        chroma: a*b* (h, w, 2) of the same picture at a small size.
+        chroma: a*b* (h, w, 2) of the same image at a small size.
         guide: L* (h, w) of the same.
         upsampling: a key of `UPSAMPLINGS`.
         saturation: what the chroma is multiplied by, 0 and up.
-        added: a*b* (h', w', 2) of the same picture at another size, added to the chroma, interpolated.
+        added: a*b* (h', w', 2) of the same image at another size, added to the chroma, interpolated.
 
     Returns:
         Pixels (H, W, 3) of the same type, and how far it went.
@@ -112,7 +112,7 @@ def paint(
         return _paint(pixels[rows], _tables(pixels), lines, more, rows.start, height, out[rows])
 
     sums = np.sum(_in_bands(work, pixels.shape), axis=0)
-    return out, _reach(sums / (height * width), np.iinfo(pixels.dtype).max)
+    return out, _paint_stats(sums / (height * width), np.iinfo(pixels.dtype).max)
 
 
 def _to_read(pixels: Pixels) -> Pixels:
@@ -157,13 +157,13 @@ def _in_bands(work: Callable[[slice], Any], shape: tuple[int, ...]) -> list[Any]
         return list(pool.map(work, bands))
 
 
-def _reach(means: NDArray[np.float64], top: int) -> Reach:
+def _paint_stats(means: NDArray[np.float64], top: int) -> PaintStats:
     chroma, reduced, *moments = means.tolist()
     red_green, yellow_blue, red_green_square, yellow_blue_square = moments
     centre = red_green**2 + (yellow_blue / 2) ** 2
     square = red_green_square + yellow_blue_square / 4
     colourfulness = (max(square - centre, 0) ** 0.5 + 0.3 * centre**0.5) * 255 / top
-    return Reach(chroma, colourfulness, reduced)
+    return PaintStats(chroma, colourfulness, reduced)
 
 
 def _cube_root_of(y: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -306,7 +306,7 @@ def _place(position, length, small):
 
 @_part
 def _widen(line, start, width, out):
-    """A row (w, channels) at a chunk of the picture's columns, (channels, chunk)."""
+    """A row (w, channels) at a chunk of the image's columns, (channels, chunk)."""
     for x in range(out.shape[1]):
         left, right, share = _place(start + x, width, len(line))
         for c in range(len(out)):
@@ -405,7 +405,7 @@ def _opponents(codes, sums):
 
 @_kernel
 def _paint(pixels, tables, lines, added, first, full_height, out):
-    """Paint a band of rows that begins at row `first` of the picture; see `_reach` for the sums it returns."""
+    """Paint a band of rows that begins at row `first` of the image; see `_paint_stats` for the sums it returns."""
     height, width, channels = pixels.shape
     sums = np.zeros(6)
     for start in range(0, width, _CHUNK):

@@ -1,4 +1,4 @@
-"""How sure the colours are, pixel by pixel: how much they change when the picture is looked at in other ways."""
+"""How sure the colours are, pixel by pixel: how much they change when the image is looked at in other ways."""
 
 from collections.abc import Callable
 
@@ -13,15 +13,15 @@ SCALES = (1.0, 1.5, 2.0)
 def spread_over_views(
     predict: Callable[[FloatArray], FloatArray], look: Callable[[float], FloatArray]
 ) -> FloatArray:
-    """Standard deviation of a*b* over views of one picture, (h, w), CIELAB units.
+    """Standard deviation of a*b* over views of one image, (h, w), CIELAB units.
 
-    The views are the picture at 1, 1.5 and 2 times the network's size, each as it is and mirrored. What the
+    The views are the image at 1, 1.5 and 2 times the network's size, each as it is and mirrored. What the
     network is sure of does not hang on them; test-time augmentation (Wang et al. 2019) takes their spread as
     the uncertainty.
 
     Args:
         predict: L* (B, h, w) to a*b* (B, h, w, 2).
-        look: scale to L* (h, w) of the picture at that scale.
+        look: scale to L* (h, w) of the image at that scale.
 
     Returns:
         sqrt(var a* + var b*) at scale 1.

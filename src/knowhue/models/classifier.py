@@ -8,7 +8,7 @@ from knowhue.tensors import Logits, Pyramid
 
 
 class Classifier(nn.Module):
-    """Logits from the mean over the coarsest map of the base."""
+    """Logits from the mean over the coarsest map of the encoder."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class AttentionClassifier(nn.Module):
     ICCV 2021, section 3). The last projection starts at zero, so an untrained head, drawn from the same stream,
     answers as `Classifier` does.
 
-    Where we differ from both: a question that does not depend on the picture makes the projection of the keys
+    Where we differ from both: a question that does not depend on the image makes the projection of the keys
     redundant, so question and projection are one matrix; positions have no embedding, so a map may be of any size and
     the order of its positions does not matter; there is no feed-forward layer, and the mean is in the residual path
     instead of the seed.

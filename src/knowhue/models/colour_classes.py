@@ -15,18 +15,18 @@ _STRIDE = 4
 
 
 class ColourClasses(nn.Module):
-    """Logits over the bins of `quantised` at a quarter of the picture's size; their annealed mean is the answer.
+    """Logits over the bins of `quantised` at a quarter of the image's size; their annealed mean is the answer.
 
     Zhang, Isola and Efros, "Colorful Image Colorization", ECCV 2016 (arXiv:1603.08511): soft-encoded targets,
     cross-entropy with rare colours counting more, annealed mean at 0.38. As in `Decoder`, `taps` says which maps of
-    the base's pyramid it reads, fine to coarse; those finer than the logits are not among them.
+    the encoder's pyramid it reads, fine to coarse; those finer than the logits are not among them.
 
     Where we differ: the paper trains its own VGG-like network from scratch; here a ladder of `Stage` climbs from a
-    given base, so that only what the head predicts and learns by differs from our other heads. A base whose coarsest
+    given encoder, so that only what the head predicts and learns by differs from our other heads. One whose coarsest
     map is finer than a quarter gets its logits at that map's size. Unlike `Decoder` an untrained head does not answer
     gray but about the mean of all bins: starting each pixel at gray would bury the far bins.
 
-    For `resnet18` and width 32, a 64-pixel picture passes as 512 channels of 2 x 2 pixels, then 256 of 4, 128 of 8,
+    For `resnet18` and width 32, a 64-pixel image passes as 512 channels of 2 x 2 pixels, then 256 of 4, 128 of 8,
     64 of 16, becomes 313 logits of 16 x 16, and leaves as 2 channels of 64 x 64.
     """
 
@@ -54,7 +54,7 @@ class ColourClasses(nn.Module):
         """Let rare colours count more from now on.
 
         Args:
-            counts: (313,) of the training pictures' nearest bins, see `quantised.count_bins`.
+            counts: (313,) of the training images' nearest bins, see `quantised.count_bins`.
 
         Raises:
             ValueError: `counts` is of another shape, negative, or all 0.
@@ -62,24 +62,24 @@ class ColourClasses(nn.Module):
         self.rebalance.copy_(rebalancing(counts))
 
     def logits(self, pyramid: Pyramid) -> Tensor:
-        """Maps of `taps`, fine to coarse, to (B, 313, h, w) float32, h and w a quarter of the padded picture's."""
+        """Maps of `taps`, fine to coarse, to (B, 313, h, w) float32, h and w a quarter of the padded image's."""
         *skips, features = pyramid
         for stage in self.stages:
             features = stage(features, skips.pop() if stage.skip is not None else None)
         return self.out(features).float()
 
     def forward(self, pyramid: Pyramid) -> Tensor:
-        """Maps of `taps` to scaled a*b* (B, 2, H, W) at the picture's (padded) size, bilinearly upsampled."""
+        """Maps of `taps` to scaled a*b* (B, 2, H, W) at the image's (padded) size, bilinearly upsampled."""
         chroma = annealed_mean(self.logits(pyramid))
         return scale_chroma(F.interpolate(chroma, scale_factor=float(self.scale), mode="bilinear"))
 
     def loss(self, pyramid: Pyramid, lightness: Lightness, chroma: Chroma) -> Tensor:
         """Cross-entropy with the soft-encoded truth, weighed by what its nearest bin counts (equations 2 and 3).
 
-        Its mean over pictures and positions; the paper writes their sum. It is not divided by the sum of the weights:
-        their expectation over the training pictures is 1 already, and a batch of common colours should count less.
+        Its mean over images and positions; the paper writes their sum. It is not divided by the sum of the weights:
+        their expectation over the training images is 1 already, and a batch of common colours should count less.
         The truth is averaged over the pixels of each position (the paper's text does not say how it gets there) and
-        repeats its edge where the padded base saw more than the picture.
+        repeats its edge where the padded encoder saw more than the image.
 
         Args:
             pyramid: maps of `taps`.

@@ -49,7 +49,7 @@ def _box_convolution() -> Tensor:
 
 
 class Stage(nn.Module):
-    """Twice the size: upsample, take in what the base saw at this size (if anything), convolve."""
+    """Twice the size: upsample, take in what the encoder saw at this size (if anything), convolve."""
 
     def __init__(self, in_channels: int, skip_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -71,10 +71,10 @@ class Stage(nn.Module):
 class Decoder(nn.Module):
     """A ladder of stages from the coarsest map to full size, then a*b* scaled to -1..1.
 
-    `taps` says which maps of the base's pyramid it reads, fine to coarse; nothing else need be cached. The
+    `taps` says which maps of the encoder's pyramid it reads, fine to coarse; nothing else need be cached. The
     last layer starts at zero: an untrained head answers gray, and so starts at the gray baseline.
 
-    For `resnet18` and width 32, a 64-pixel picture passes as 512 channels of 2 x 2 pixels, then 256 of 4, 128
+    For `resnet18` and width 32, a 64-pixel image passes as 512 channels of 2 x 2 pixels, then 256 of 4, 128
     of 8, 64 of 16, 32 of 32, and leaves as 2 of 64 x 64.
     """
 
@@ -92,7 +92,7 @@ class Decoder(nn.Module):
         nn.init.zeros_(self.out.weight)
 
     def forward(self, pyramid: Pyramid) -> Tensor:
-        """Maps of `taps`, fine to coarse, to scaled a*b* (B, 2, H, W) at the picture's size."""
+        """Maps of `taps`, fine to coarse, to scaled a*b* (B, 2, H, W) at the image's size."""
         *skips, features = pyramid
         for stage in self.stages:
             features = stage(features, skips.pop() if stage.skip is not None else None)
@@ -100,6 +100,6 @@ class Decoder(nn.Module):
 
 
 def _norm(channels: int) -> nn.Module:
-    """GroupNorm: a picture's colours must not depend on the rest of its batch, or on the process count."""
+    """GroupNorm: an image's colours must not depend on the rest of its batch, or on the process count."""
     groups = next(g for g in (8, 4, 2, 1) if channels % g == 0)
     return nn.GroupNorm(groups, channels)

@@ -1,4 +1,4 @@
-"""The U-Net that tells noise from picture, told how much noise there is."""
+"""The U-Net that tells noise from image, told how much noise there is."""
 
 from math import log, log10
 
@@ -21,7 +21,7 @@ class Denoiser(nn.Module):
     starts at zero, as does that of each residual branch. As Palette, it is told the continuous noise level, not
     the number of a step.
 
-    For width 32 and multipliers (1, 2, 2), a 64-pixel picture passes as 32 channels of 64 x 64 pixels, 64 of 32, 64
+    For width 32 and multipliers (1, 2, 2), a 64-pixel image passes as 32 channels of 64 x 64 pixels, 64 of 32, 64
     of 16 and back, in 0.55 billion multiply-adds.
 
     Where it differs from the papers:
@@ -31,7 +31,7 @@ class Denoiser(nn.Module):
     - The level is embedded through its logarithm of signal to noise, -1 to 1 (as Kingma et al., "Variational
       diffusion models", NeurIPS 2021, do), by sinusoids of 1 to 50 radians: slow ones, which a network of a few
       hundred steps of training can already use. With those of WaveGrad (Chen et al., ICLR 2021), whose conditioning
-      Palette follows, of 5000 sqrt(level), two flat pictures were 12 CIELAB units off after 200 steps, with ours 5 (of
+      Palette follows, of 5000 sqrt(level), two flat images were 12 CIELAB units off after 200 steps, with ours 5 (of
       one seed).
     - Halving is average pooling and doubling is repetition, without residual blocks of their own.
     - As many blocks on the way up as on the way down, where ADM has one more a size: at Palette's width 372 million
@@ -68,15 +68,15 @@ class Denoiser(nn.Module):
         last = _zero(nn.Conv2d(widths[0], out_channels, 3, padding=1))
         self.out = nn.Sequential(_norm(widths[0]), nn.SiLU(), last)
 
-    def forward(self, pictures: Tensor, level: Tensor) -> Tensor:
+    def forward(self, images: Tensor, level: Tensor) -> Tensor:
         """What is noisy and what it is conditioned on, (B, in, H, W), and signal levels (B,), to (B, out, H, W).
 
         Raises:
             ConfigError: H or W is no whole multiple of `stride`.
         """
-        self._check_size(pictures)
+        self._check_size(images)
         embedded = self.embedding(level)
-        features, skips = self.stem(pictures), []
+        features, skips = self.stem(images), []
         for index, block in enumerate(self.down):
             features = F.avg_pool2d(features, 2) if self._at_next_size(index) else features
             features = block(features, embedded)
@@ -91,12 +91,12 @@ class Denoiser(nn.Module):
     def _at_next_size(self, index: int) -> bool:
         return index > 0 and index % self.blocks == 0
 
-    def _check_size(self, pictures: Tensor) -> None:
-        height, width = pictures.shape[-2:]
+    def _check_size(self, images: Tensor) -> None:
+        height, width = images.shape[-2:]
         if height % self.stride or width % self.stride:
             padded = tuple(-(-side // self.stride) * self.stride for side in (height, width))
             raise ConfigError(
-                f"The sides of `pictures` should be whole multiples of {self.stride}. Found {height} x {width}. "
+                f"The sides of `images` should be whole multiples of {self.stride}. Found {height} x {width}. "
                 f"Pad them to {padded[0]} x {padded[1]} and cut the answer."
             )
 

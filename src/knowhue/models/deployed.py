@@ -28,10 +28,10 @@ def checksum(description: str, weights: Mapping[str, Tensor]) -> str:
 
 
 class Answer(NamedTuple):
-    """What a deployed model says of B pictures.
+    """What a deployed model says of B images.
 
     `probabilities` (B, classes) are calibrated where that helps. `novelty` (B,) is the distance from the training
-    pictures, 1 at the one that a validation picture in a hundred exceeds.
+    images, 1 at the one that a validation image in a hundred exceeds.
     """
 
     chroma: Chroma | None
@@ -43,7 +43,7 @@ class Deployed(nn.Module):
     """Everything that a prediction needs, as one module whose state is one file.
 
     Novelty is the cosine distance of the pooled coarsest features to those of the tenth nearest of some training
-    pictures, over its limit (deep nearest neighbours, Sun et al. 2022).
+    images, over its limit (deep nearest neighbours, Sun et al. 2022).
     """
 
     def __init__(self, model: MultiTask, temperature: float, references: int, novelty_limit: float) -> None:
@@ -73,7 +73,7 @@ class Deployed(nn.Module):
 
 
 def pool(features: Tensor) -> Tensor:
-    """(B, C, h, w) to (B, C), the mean over the picture, in float32."""
+    """(B, C, h, w) to (B, C), the mean over the image, in float32."""
     return features.float().mean((2, 3))
 
 

@@ -1,7 +1,7 @@
 """Gaussian diffusion on its cumulative signal levels: schedules, the way into noise, and two ways back.
 
 Pure functions. A level is the share of the signal's variance that is left, "alpha bar" in Ho, Jain and Abbeel (NeurIPS
-2020) and gamma in Palette: 1 is the clean picture, 0 is noise. A level, not the number of a step, is all that a step
+2020) and gamma in Palette: 1 is the clean image, 0 is noise. A level, not the number of a step, is all that a step
 needs to know, so sampling may leave steps out.
 """
 
@@ -19,7 +19,7 @@ LARGEST_BETA = 0.999
 LINEAR_FIRST, LINEAR_LAST, LINEAR_STEPS = 1e-4, 0.02, 1000
 
 Step = Callable[[Tensor, Tensor, float, float, Tensor], Tensor]
-"""(noisy, clean, level, earlier, fresh) to the picture at the earlier level."""
+"""(noisy, clean, level, earlier, fresh) to the image at the earlier level."""
 
 
 def cosine_betas(steps: int) -> Tensor:
@@ -72,7 +72,7 @@ def signal_levels(schedule: str, steps: int) -> Tensor:
 
 
 def spaced(levels: Tensor, count: int) -> list[tuple[float, float]]:
-    """The (level, earlier level) of `count` evenly spaced steps from the noisiest level to the clean picture.
+    """The (level, earlier level) of `count` evenly spaced steps from the noisiest level to the clean image.
 
     Raises:
         ConfigError: `count` is not from 1 to the number of steps.
@@ -90,7 +90,7 @@ def spaced(levels: Tensor, count: int) -> list[tuple[float, float]]:
 
 
 def draw_levels(levels: Tensor, count: int) -> Tensor:
-    """A level for each of `count` pictures: a step drawn evenly, then evenly between the levels at its two ends.
+    """A level for each of `count` images: a step drawn evenly, then evenly between the levels at its two ends.
 
     Palette, section 3, after WaveGrad (Chen et al. 2021). Draws from torch's global generator.
 
@@ -102,7 +102,7 @@ def draw_levels(levels: Tensor, count: int) -> Tensor:
 
 
 def noised(clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
-    """sqrt(level) clean + sqrt(1 - level) noise: what the forward process makes of a picture (Ho et al., equation 4).
+    """sqrt(level) clean + sqrt(1 - level) noise: what the forward process makes of an image (Ho et al., equation 4).
 
     Args:
         clean: (B, C, H, W), -1 to 1.
@@ -116,7 +116,7 @@ def noised(clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
 def noise_from(noisy: Tensor, velocity: Tensor, level: Tensor) -> Tensor:
     """The noise in `noisy`, of a network that says v = sqrt(level) noise - sqrt(1 - level) clean.
 
-    With v (Salimans and Ho, ICLR 2022) no error is blown up by 1 / sqrt(level) on the way to the clean picture.
+    With v (Salimans and Ho, ICLR 2022) no error is blown up by 1 / sqrt(level) on the way to the clean image.
 
     Args:
         noisy: (B, C, H, W), see `noised`.
@@ -128,7 +128,7 @@ def noise_from(noisy: Tensor, velocity: Tensor, level: Tensor) -> Tensor:
 
 
 def clean_from(noisy: Tensor, velocity: Tensor, level: float) -> Tensor:
-    """The clean picture in `noisy` by the same v, clipped to -1..1."""
+    """The clean image in `noisy` by the same v, clipped to -1..1."""
     return (sqrt(level) * noisy - sqrt(1 - level) * velocity).clamp(-1, 1)
 
 
@@ -139,7 +139,7 @@ def ancestral(noisy: Tensor, clean: Tensor, level: float, earlier: float, fresh:
 
     Args:
         noisy: (B, C, H, W) at `level`.
-        clean: what the model takes the clean picture to be, -1 to 1.
+        clean: what the model takes the clean image to be, -1 to 1.
         level: where `noisy` is, under 1.
         earlier: where to go, above `level`; at 1 the answer is `clean`.
         fresh: standard normal, broadcast against `noisy`.

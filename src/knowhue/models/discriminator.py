@@ -9,12 +9,12 @@ from knowhue.tensors import Chroma, Lightness
 
 
 class Discriminator(nn.Module):
-    """Judges overlapping patches of a coloured picture (Isola et al. 2017), conditioned on its lightness.
+    """Judges overlapping patches of a coloured image (Isola et al. 2017), conditioned on its lightness.
 
-    Where it differs from the paper: as many stride-2 layers as suit the picture's size (three see 46 pixels;
-    the stock network's 70 are more than a 64-pixel picture), without the wide stride-1 layer that makes most
+    Where it differs from the paper: as many stride-2 layers as suit the image's size (three see 46 pixels;
+    the stock network's 70 are more than a 64-pixel image), without the wide stride-1 layer that makes most
     of its cost, and with spectral normalisation (Miyato et al. 2018) in place of BatchNorm, which would tie
-    a picture's judgement to its batch.
+    an image's judgement to its batch.
     """
 
     def __init__(self, width: int, layers: int) -> None:

@@ -1,4 +1,4 @@
-"""Shared bases: gray picture to feature pyramid, pretrained, BatchNorm statistics never moving."""
+"""Shared encoders: gray image to feature pyramid, pretrained, BatchNorm statistics never moving."""
 
 import hashlib
 import re
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from knowhue.color import LIGHTNESS_SCALE
 from knowhue.config import Encoder as EncoderConfig
 from knowhue.errors import ConfigError, WeightsError, did_you_mean, shown
-from knowhue.models.base_weights import Weights, read_base, read_weights, spread_gray
+from knowhue.models.encoder_weights import Weights, read_base, read_weights, spread_gray
 from knowhue.models.hub import asking_hub
 from knowhue.tensors import RGB, Lightness, Pyramid
 
@@ -21,8 +21,8 @@ _FLATTENED = re.compile(r"^(stem|stages)\.(\d+)(?=\.)")
 """timm's feature extractors flatten these containers: `stages.0.x` is `stages_0.x`."""
 
 
-class Base(NamedTuple):
-    """What must be known of a base beyond its timm name.
+class Backbone(NamedTuple):
+    """What must be known of an encoder beyond its timm name.
 
     `mean` and `deviation` of its input; None takes what timm says. `package` reads the weights from a pip
     package, if there is one.
@@ -50,36 +50,36 @@ def _lite0_package() -> Weights:
     return dict(zip(ours, theirs.values(), strict=True))
 
 
-ENCODERS: dict[str, Base] = {
-    "resnet18": Base(),
-    "resnet34": Base(),
-    "resnet50": Base(),
-    "convnext_tiny": Base(),
-    "tf_efficientnet_lite0": Base(mean=0.498, deviation=0.502, package=_lite0_package),
+ENCODERS: dict[str, Backbone] = {
+    "resnet18": Backbone(),
+    "resnet34": Backbone(),
+    "resnet50": Backbone(),
+    "convnext_tiny": Backbone(),
+    "tf_efficientnet_lite0": Backbone(mean=0.498, deviation=0.502, package=_lite0_package),
 }
 
 
 class Encoder(nn.Module):
-    """A pretrained classifier's feature extractor that is shown gray pictures.
+    """A pretrained classifier's feature extractor that is shown gray images.
 
-    L* is scaled to 0..1, repeated into three channels and normalised as in the base's own training.
+    L* is scaled to 0..1, repeated into three channels and normalised as in the encoder's own training.
     BatchNorm keeps its pretrained statistics in every mode: with small batches, several processes and
-    frozen features alike, the same picture then has the same features.
+    frozen features alike, the same image then has the same features.
 
-    For a 64-pixel picture, `resnet18` gives maps of 64, 64, 128, 256, 512 channels and 32, 16, 8, 4, 2
-    pixels. `channels` and `strides` say so for any base.
+    For a 64-pixel image, `resnet18` gives maps of 64, 64, 128, 256, 512 channels and 32, 16, 8, 4, 2
+    pixels. `channels` and `strides` say so for any encoder.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        base = _known(name)
+        backbone = _known(name)
         self.body = timm.create_model(name, features_only=True, pretrained=False)
         info: Any = self.body.feature_info
         self.channels: tuple[int, ...] = tuple(info.channels())
         self.strides: tuple[int, ...] = tuple(info.reduction())
         self.mean: Tensor
         self.deviation: Tensor
-        mean, deviation = _normalisation(name, base)
+        mean, deviation = _normalisation(name, backbone)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("deviation", deviation, persistent=False)
         self.train()  # from the start: a new module's BatchNorm would move
@@ -99,9 +99,9 @@ class Encoder(nn.Module):
 
 
 def build_encoder(config: EncoderConfig) -> Encoder:
-    """The configured base with its weights; `weights: none` leaves the random ones of the caller's stream.
+    """The configured encoder with its weights; `weights: none` leaves the random ones of the caller's stream.
 
-    A base pretrained on gray pictures is taken as it is, see `spread_gray`.
+    An encoder pretrained on gray images is taken as it is, see `spread_gray`.
 
     Raises:
         ConfigError: unknown name.
@@ -156,7 +156,7 @@ def weights_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _known(name: str) -> Base:
+def _known(name: str) -> Backbone:
     if name not in ENCODERS:
         raise ConfigError(
             f"`encoder.name` should be one of {', '.join(ENCODERS)}. Found `encoder.name = {shown(name)}`."
@@ -165,10 +165,10 @@ def _known(name: str) -> Base:
     return ENCODERS[name]
 
 
-def _normalisation(name: str, base: Base) -> tuple[Tensor, Tensor]:
+def _normalisation(name: str, backbone: Backbone) -> tuple[Tensor, Tensor]:
     usual: Any = timm.get_pretrained_cfg(name)
-    mean = usual.mean if base.mean is None else (base.mean,) * 3
-    deviation = usual.std if base.deviation is None else (base.deviation,) * 3
+    mean = usual.mean if backbone.mean is None else (backbone.mean,) * 3
+    deviation = usual.std if backbone.deviation is None else (backbone.deviation,) * 3
     return torch.tensor(mean).reshape(1, 3, 1, 1), torch.tensor(deviation).reshape(1, 3, 1, 1)
 
 
@@ -178,7 +178,7 @@ def _find_weights(config: EncoderConfig) -> Weights:
     if config.weights == "package":
         package = ENCODERS[config.name].package
         if package is None:
-            having = ", ".join(name for name, base in ENCODERS.items() if base.package)
+            having = ", ".join(name for name, backbone in ENCODERS.items() if backbone.package)
             raise WeightsError(
                 f"No pip package has the weights of `{config.name}`, only of {having}. {_ways(config.name)}"
             )
@@ -208,9 +208,9 @@ def _ways(name: str) -> str:
 def _fill(
     body: nn.Module, weights: Weights, config: EncoderConfig, gray_deviation: Tensor | None = None
 ) -> None:
-    """Load strictly: every tensor of the base must be there; only the classifier on top may be left over.
+    """Load strictly: every tensor of the encoder must be there; only the classifier on top may be left over.
 
-    With `gray_deviation`, that of the body's three equal inputs, a base pretrained on gray pictures serves too.
+    With `gray_deviation`, that of the body's three equal inputs, an encoder pretrained on gray images serves too.
     """
     own = body.state_dict()
     weights = {**weights, **{_FLATTENED.sub(r"\1_\2", key): value for key, value in weights.items()}}
@@ -220,6 +220,6 @@ def _fill(
     if wrong:
         raise WeightsError(
             f"`{config.weights}` should hold all {len(own)} tensors of `{config.name}`. {len(wrong)} are missing or of "
-            f"another shape, such as `{wrong[0]}`. Name the base that they belong to with --set encoder.name=..."
+            f"another shape, such as `{wrong[0]}`. Name the encoder that they belong to with --set encoder.name=..."
         )
     body.load_state_dict({key: weights[key] for key in own})

@@ -1,4 +1,4 @@
-"""The model: one shared base, a head for each task it has."""
+"""The model: one shared encoder, a head for each task it has."""
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from knowhue.models.colour_classes import ColourClasses
 from knowhue.models.decoders import Decoder
 from knowhue.models.discriminator import Discriminator
 from knowhue.models.encoder import Encoder, build_encoder
-from knowhue.models.no_base import NoBase
+from knowhue.models.no_encoder import NoBase
 from knowhue.models.palette import Palette
 from knowhue.models.patchgan import PatchGAN
 from knowhue.models.pix2pix import Pix2PixUNet, depth_for
@@ -45,7 +45,7 @@ class MultiTask(nn.Module):
     """Lightness to chroma, logits, or both.
 
     Attributes:
-        encoder: the shared base, or the gray picture alone for a head that is a whole network.
+        encoder: the shared encoder, or the gray image alone for a head that is a whole network.
         colour: head of the colour task, or None.
         classifier: head of the class task, or None.
         oracle: what gives the true class to the colour head, or None.
@@ -77,7 +77,7 @@ class MultiTask(nn.Module):
         return self.colour.taps if self.colour is not None else (len(self.encoder.channels) - 1,)
 
     def pyramid(self, lightness: Lightness) -> Pyramid:
-        """All maps of the base, of pictures of any size; edges repeat up to a whole stride."""
+        """All maps of the encoder, of images of any size; edges repeat up to a whole stride."""
         return self.encoder(_pad(lightness, self.stride))
 
     def features(self, lightness: Lightness) -> Pyramid:
@@ -96,7 +96,7 @@ class MultiTask(nn.Module):
 
         Args:
             lightness: L* (B, 1, H, W).
-            features: of the same pictures, where they are at hand.
+            features: of the same images, where they are at hand.
             truth: true a*b*, in training: a colour head that learns by a loss of its own then gives that loss.
             label: true classes, -1 where unknown; only an oracle looks at them, and cannot do without.
 
@@ -141,14 +141,14 @@ def build_model(config: Config, classes: int) -> MultiTask:
     """The model of an arm; each head starts from its own stream, whatever else the arm has.
 
     Raises:
-        ConfigError: an unknown base, or a colour method that cannot share one is asked to.
-        WeightsError: the base's weights cannot be had.
+        ConfigError: an unknown encoder, or a colour method that cannot share one is asked to.
+        WeightsError: the encoder's weights cannot be had.
     """
     has_colour, has_class = (task in config.tasks.names for task in ("colour", "class"))
-    if has_class and not config.has_base:
+    if has_class and not config.has_encoder:
         raise ConfigError(_shares_nothing(config))
     with initialised_by(config.seed, "encoder"):
-        encoder = build_encoder(config.encoder) if config.has_base else NoBase()
+        encoder = build_encoder(config.encoder) if config.has_encoder else NoBase()
     colour = classifier = None
     if has_colour:
         with initialised_by(config.seed, "colour-head"):
@@ -171,7 +171,7 @@ def _build_head(encoder: Encoder, config: Config) -> Decoder | ColourClasses:
 
 def _build_network(config: Config) -> Pix2PixUNet | Palette:
     if config.colour.method == "pix2pix":
-        return Pix2PixUNet(config.colour.pix2pix.width, depth_for(config.pictures.size_px))
+        return Pix2PixUNet(config.colour.pix2pix.width, depth_for(config.images.size_px))
     return Palette(**config.colour.palette.model_dump())
 
 
@@ -188,7 +188,7 @@ def build_discriminator(config: Config) -> Opponent | None:
 def _shares_nothing(config: Config) -> str:
     return (
         f"`tasks.names` should be colour alone where `colour.method = {config.colour.method}`, a whole network from "
-        "scratch that has no base to share with the class task. Train it with --arm colour, or share a base with "
+        "scratch that has no encoder to share with the class task. Train it with --arm colour, or share one with "
         "--set colour.method=unet, gan or feedforward."
     )
 

@@ -29,11 +29,11 @@ CHANNELS = {"rgb": 3, "ab": 2}
 class Palette(nn.Module):
     """Colourisation by conditional diffusion: Saharia et al., "Palette" (SIGGRAPH 2022, arXiv:2111.05826).
 
-    A U-Net sees the gray picture and a noisy coloured one, is told how noisy, and says what the noise is; it
+    A U-Net sees the gray image and a noisy coloured one, is told how noisy, and says what the noise is; it
     is trained on the mean square error of that (the paper's L2, for which its samples vary more than for L1).
     Prediction starts from noise and takes it away step by step: other noise, other colours.
 
-    `space="rgb"` is the paper's: the whole picture, sRGB scaled to -1..1, is drawn, its a*b* is the answer, and its
+    `space="rgb"` is the paper's: the whole image, sRGB scaled to -1..1, is drawn, its a*b* is the answer, and its
     lightness is dropped, since the caller joins the true one. `space="ab"` draws a*b*/110 alone; it is ours, so
     that colour spaces can be compared at the same method.
 
@@ -44,21 +44,21 @@ class Palette(nn.Module):
       by sqrt(level), here under 1/10 000: after 600 steps of training at 32 pixels, at the same loss, DDIM's a*b*
       were wrong by 62 CIELAB units and speckled, with v by 24 and smooth.
     - The network's size, see `Denoiser`.
-    - The gray picture is one channel of L*/50 - 1.
+    - The gray image is one channel of L*/50 - 1.
     - The schedule is the cosine one, or Ho et al.'s linear one. The paper's are linear, from 1e-6 to 0.01 in 2000
       steps for training, and tuned again in 1000 steps for prediction.
     - Sampling takes a spaced subset of the training steps, by DDIM or by the posterior of Ho et al. with its
-      own variance; the paper's takes 1000 ancestral steps of the variance of the forward process. The clean picture
+      own variance; the paper's takes 1000 ancestral steps of the variance of the forward process. The clean image
       is clipped to -1..1 at each step.
     - The moving average of the weights, which predicts, forgets by `average_decay`, 0.995 unless said otherwise, and
       faster in the first steps, by (1 + n) / (10 + n): the paper's 0.9999 is for half a million steps.
 
     All that is not the network is float32, whatever arithmetic the network runs in. In training, noise and levels
-    come from torch's global generator; in prediction from one of a fixed seed, the same for each picture of a batch,
-    so that a picture's colours do not hang on its batch. They do hang on its size, for which the noise is drawn.
+    come from torch's global generator; in prediction from one of a fixed seed, the same for each image of a batch,
+    so that an image's colours do not hang on its batch. They do hang on its size, for which the noise is drawn.
     Prediction costs `sample_steps` passes of the network and lets no gradient past.
 
-    `taps` and `stride` are what the model asks of a head: it reads the one map of an empty base, (gray,) with
+    `taps` and `stride` are what the model asks of a head: it reads the one map of an empty encoder, (gray,) with
     gray = L*/50 - 1, and the sides of that map should be whole multiples of `stride`.
 
     >>> palette = Palette(width=8, multipliers=(1, 2), sample_steps=2)
@@ -83,7 +83,7 @@ class Palette(nn.Module):
         """Set up.
 
         Args:
-            space: what is drawn: the whole picture in RGB, or a*b* alone.
+            space: what is drawn: the whole image in RGB, or a*b* alone.
             width: channels of the denoiser at full size.
             multipliers: of `width`, one a size, from fine to coarse.
             blocks: residual blocks a size and way.
@@ -116,7 +116,7 @@ class Palette(nn.Module):
         self.register_buffer("levels", levels.float(), persistent=False)
 
     def loss(self, pyramid: Pyramid, lightness: Lightness, chroma: Chroma) -> Tensor:
-        """Mean square error of the predicted noise, at a level and with noise drawn for each picture.
+        """Mean square error of the predicted noise, at a level and with noise drawn for each image.
 
         Args:
             pyramid: (gray,), (B, 1, H, W), -1 to 1.
@@ -165,8 +165,8 @@ class Palette(nn.Module):
     def _target(self, lightness: Lightness, chroma: Chroma) -> Tensor:
         return 2 * lab_to_rgb(lightness, chroma) - 1 if self.space == "rgb" else scale_chroma(chroma)
 
-    def _scaled_chroma(self, picture: Tensor) -> Tensor:
-        return scale_chroma(rgb_to_lab((picture + 1) / 2)[1]) if self.space == "rgb" else picture
+    def _scaled_chroma(self, image: Tensor) -> Tensor:
+        return scale_chroma(rgb_to_lab((image + 1) / 2)[1]) if self.space == "rgb" else image
 
 
 def _drift(
@@ -179,7 +179,7 @@ def _drift(
 
 
 def diversity(samples: Tensor) -> Tensor:
-    """How far samples of the same picture lie apart: sqrt(var a* + var b*) over samples, mean over pixels.
+    """How far samples of the same image lie apart: sqrt(var a* + var b*) over samples, mean over pixels.
 
     The root of the per-pixel variance by which Deshpande et al. ("Learning Diverse Image Colorization", CVPR 2017)
     compare, so that it is in the units of colour. Palette itself reports the SSIM between pairs of samples, which
@@ -200,6 +200,6 @@ def diversity(samples: Tensor) -> Tensor:
     if samples.ndim != 5 or samples.shape[2] != 2 or len(samples) < 2:
         raise ValueError(
             "`samples` should be (count, B, 2, H, W) with at least 2 samples. "
-            f"Found `samples.shape = {tuple(samples.shape)}`. Draw more samples of each picture."
+            f"Found `samples.shape = {tuple(samples.shape)}`. Draw more samples of each image."
         )
     return samples.float().var(0).sum(1).sqrt().mean((1, 2))

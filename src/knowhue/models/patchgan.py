@@ -1,4 +1,4 @@
-"""The PatchGAN of pix2pix as published: 70 pixels to a score, whatever the picture's size."""
+"""The PatchGAN of pix2pix as published: 70 pixels to a score, whatever the image's size."""
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,8 @@ class PatchGAN(nn.Module):
     Where it differs from the paper:
 
     - Affine instance normalisation stands for BatchNorm, as in the generator: the paper's batches of 1 to 10
-      pictures would tie a picture's judgement to its neighbours. Through these statistics a score also feels,
-      faintly, the picture beyond its 70 pixels.
+      images would tie an image's judgement to its neighbours. Through these statistics a score also feels,
+      faintly, the image beyond its 70 pixels.
     - A convolution before a normalisation has no bias, which the normalisation would cancel.
     - The score is a logit: the paper's closing sigmoid is left to the loss.
     - Lightness and chroma come in as CIELAB and are scaled here, so the stock 3 + 3 channels are 1 + 2.
@@ -47,7 +47,7 @@ class PatchGAN(nn.Module):
         """One unbounded score a patch, (B, 1, h, w); high is real.
 
         Raises:
-            ConfigError: The picture is under 24 pixels high or wide.
+            ConfigError: The image is under 24 pixels high or wide.
         """
         if min(lightness.shape[-2:]) < SMALLEST_PX:
             raise ConfigError(_too_small(lightness))
@@ -86,6 +86,6 @@ def _block(incoming: int, outgoing: int, stride: int) -> tuple[nn.Module, ...]:
 def _too_small(lightness: Tensor) -> str:
     height, width = lightness.shape[-2:]
     return (
-        f"The pictures should be at least {SMALLEST_PX} pixels high and wide for the PatchGAN of pix2pix. "
+        f"The images should be at least {SMALLEST_PX} pixels high and wide for the PatchGAN of pix2pix. "
         f"Found {height} x {width}. Train at a larger size, or with the colour method `gan`."
     )

@@ -23,22 +23,22 @@ class Pix2PixUNet(nn.Module):
     start from N(0, 0.02), biases from 0. L*/50 - 1 comes in and a*b*/110 leaves, as in the authors' code.
 
     `width` is the paper's 64, `depth` its 8 halvings; the maps have min(width * 2**i, 8 * width) channels. A
-    64-pixel picture at depth 6 passes as 64 channels of 32 x 32 pixels, 128 of 16, 256 of 8, 512 of 4, 512 of 2
+    64-pixel image at depth 6 passes as 64 channels of 32 x 32 pixels, 128 of 16, 256 of 8, 512 of 4, 512 of 2
     and 512 of 1.
 
     Where it differs from the paper:
 
-    - Affine instance normalisation stands for BatchNorm, in training and in use, so that a picture's colours do
+    - Affine instance normalisation stands for BatchNorm, in training and in use, so that an image's colours do
       not hang on its batch. The paper's BatchNorm takes the statistics of the batch at hand also in use: at a
       batch of 1 that is instance normalisation, at the 4 that the paper trains colourisation with it is not.
     - The bottleneck is not normalised: over a map of one pixel that would leave only zeros, as the
       authors' erratum says and their later code does. Nor is the first layer, as in the paper.
     - A convolution before a normalisation has no bias, which the normalisation would cancel.
     - Dropout works in training only. The paper keeps it at prediction as its sole source of noise, and
-      itself finds that the answers hardly vary; here the same picture always gets the same colours.
+      itself finds that the answers hardly vary; here the same image always gets the same colours.
     - A lesser depth leaves out layers of 8 * width channels, so of the three dropout blocks some are narrower.
 
-    `taps` and `stride` are what the model asks of a head: it reads the one map of an empty base, (gray,) with
+    `taps` and `stride` are what the model asks of a head: it reads the one map of an empty encoder, (gray,) with
     gray = L*/50 - 1, and the sides of that map should be whole multiples of `stride`.
 
     >>> Pix2PixUNet(width=2, depth=4)((torch.zeros(3, 1, 32, 48),)).shape
@@ -86,9 +86,9 @@ class Pix2PixUNet(nn.Module):
 
 
 def depth_for(size_px: int) -> int:
-    """Halvings that leave one pixel of a picture of `size_px` pixels on a side, at most the paper's 8.
+    """Halvings that leave one pixel of an image of `size_px` pixels on a side, at most the paper's 8.
 
-    Between powers of two, the halvings of the power below: the picture is then padded less than twofold.
+    Between powers of two, the halvings of the power below: the image is then padded less than twofold.
 
     Raises:
         ConfigError: `size_px` is under 16.

@@ -145,7 +145,7 @@ def rebalancing(prior: Tensor, uniform_share: float = UNIFORM_SHARE) -> Tensor:
     if prior.shape != (len(_corners_touched()),) or not (prior >= 0).all() or not prior.sum() > 0:
         raise ValueError(
             f"`prior` should be 313 values from 0 up, not all 0. Found `prior.shape = {tuple(prior.shape)}` "
-            f"with a sum of {prior.sum().item()}. Count the training pictures' bins with `count_bins`."
+            f"with a sum of {prior.sum().item()}. Count the training images' bins with `count_bins`."
         )
     if not 0 < uniform_share <= 1:
         raise ValueError(f"`uniform_share` should be above 0 to 1. Found `uniform_share = {uniform_share}`.")

@@ -36,7 +36,7 @@ class Balance(nn.Module):
         Args:
             losses: each task's statically weighted loss, 0 or more.
             norms: L2 norm of each such loss's gradient at the shared features, before this balance's factor;
-                `None` where the base is frozen.
+                `None` where the encoder is frozen.
         """
 
     def observe_epoch(self, train: Mapping[str, float], validation: Mapping[str, float]) -> None:
@@ -125,7 +125,7 @@ class GradNorm(Balance):
 
     Deviations: norms are taken at the shared features, not over the last shared layer's weights. The paper leaves
     w's optimizer open: it is Adam here, so that the step does not hang on the losses' size. w keeps above `FLOOR`,
-    for at 0 or below a task would be unlearned. L(0) is that of the first step, even if the base is still frozen.
+    for at 0 or below a task would be unlearned. L(0) is that of the first step, even if the encoder is still frozen.
 
     >>> balance = GradNorm(rate=0.1)
     >>> balance.observe_step({"colour": 4.0, "class": 2.0}, {"colour": 3.0, "class": 1.0})

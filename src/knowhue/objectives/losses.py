@@ -63,7 +63,7 @@ PIXEL_LOSSES = {"l1": chroma_l1, "l2": chroma_l2}
 
 
 def cross_entropy(logits: Logits, label: Label, weight: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy over the labelled pictures.
+    """Cross-entropy over the labelled images.
 
     Args:
         logits: (B, classes).
@@ -71,8 +71,8 @@ def cross_entropy(logits: Logits, label: Label, weight: Tensor, smoothing: float
         weight: (B,), see `Batch.label_weight`; makes the plain mean the mean over the labelled.
         smoothing: of the target distribution, 0 to 1 (Szegedy et al. 2016).
     """
-    per_picture = F.cross_entropy(logits, label.clamp_min(0), reduction="none", label_smoothing=smoothing)
-    return (per_picture * weight).mean()
+    per_image = F.cross_entropy(logits, label.clamp_min(0), reduction="none", label_smoothing=smoothing)
+    return (per_image * weight).mean()
 
 
 def follow(chroma: Chroma, direction: Tensor, value: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How two tasks share the base: from `tasks.weighting` to a balance of losses or a weighting of gradients."""
+"""How two tasks share the encoder: from `tasks.weighting` to a balance of losses or a weighting of gradients."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,7 +14,7 @@ class Sharing(NamedTuple):
 
     Attributes:
         balance: factors of the losses, which move the heads too.
-        weighting: from the Gramian of the gradients at the shared features to what each counts for the base alone.
+        weighting: from the Gramian of the gradients at the shared features to what each counts for the encoder alone.
     """
 
     balance: Balance | None = None
@@ -29,16 +29,16 @@ def _task_constrained(tasks: Tasks) -> TaskConstrained:
 
 
 BALANCES: dict[str, Callable[[Tasks], Balance]] = {
-    "uncertainty": lambda tasks: Uncertainty(tasks.weighting_rate),
+    "uncertainty": lambda tasks: Uncertainty(tasks.weighting_learning_rate),
     "dwa": lambda tasks: DynamicWeightAverage(tasks.dwa_temperature),
-    "gradnorm": lambda tasks: GradNorm(tasks.gradnorm_alpha, tasks.weighting_rate),
+    "gradnorm": lambda tasks: GradNorm(tasks.gradnorm_alpha, tasks.weighting_learning_rate),
     "task_constrained": _task_constrained,
 }
 """Name to what makes it, afresh, from the settings."""
 
 
 def open_sharing(tasks: Tasks) -> Sharing:
-    """What stands between two tasks and their base; nothing where there is one task.
+    """What stands between two tasks and their encoder; nothing where there is one task.
 
     Raises:
         ConfigError: the weighting needs a package that is not installed.

@@ -1,4 +1,4 @@
-"""WEIGHTINGS: from the tasks' gradients at the shared features to what each counts in the base's update."""
+"""WEIGHTINGS: from the tasks' gradients at the shared features to what each counts in the encoder's update."""
 
 from collections.abc import Callable
 from functools import partial

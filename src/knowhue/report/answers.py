@@ -217,7 +217,7 @@ def _these_images(study: Study, found: Contrast) -> str:
 
 def _scored(study: Study, found: Contrast) -> int | None:
     """Return how many images the runs of a contrast say that they were scored on."""
-    counts = (run.scores.get("pictures") for arm in found.arms for run in study.finished(arm))
+    counts = (run.scores.get("images") for arm in found.arms for run in study.finished(arm))
     return next(filter(None, counts), None)
 
 

@@ -50,7 +50,7 @@ def read_gates(folder: Path, plan: Plan | None, runs: Runs) -> dict[int, Row]:
 def _proves(gate: Row, config: Any, runs: Runs, seed: int) -> bool:
     proved = gate.get("proved", {})
     ran = {
-        (run.environment.get("pictures"), run.environment.get("golden_step"))
+        (run.environment.get("images"), run.environment.get("golden_step"))
         for run in _block(runs, seed)
         if run.environment
     }

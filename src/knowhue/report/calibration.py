@@ -18,7 +18,7 @@ def reliability(study: Study) -> "Figure":
     figure, axes = panels(9.2, 3.6, columns=2, sharey=True)
     named = zip(sides(study, "class"), ("Single-task", "Multi-task"), (SINGLE, MULTI), strict=True)
     for ax, (arm, title, colour) in zip(axes[0], named, strict=True):
-        bins = [each for each in reliability_bins(study, arm) if each["pictures"]]
+        bins = [each for each in reliability_bins(study, arm) if each["images"]]
         entitle(ax, title, colour)
         if bins:
             _draw(ax, bins, colour)
@@ -35,7 +35,7 @@ def reliability_bins(study: Study, arm: str) -> list[dict[str, Any]]:
 
 def reliability_table(study: Study) -> Table:
     """Return the numbers of the diagram: one row per arm and bin."""
-    names = ["lower", "upper", "pictures", "confidence", "accuracy"]
+    names = ["lower", "upper", "images", "confidence", "accuracy"]
     rows: Table = [["arm", *names]]
     for arm in sides(study, "class"):
         rows += [[arm, *(each[name] for name in names)] for each in reliability_bins(study, arm)]
@@ -43,20 +43,20 @@ def reliability_table(study: Study) -> Table:
 
 
 def _pooled(same: tuple[dict[str, Any], ...]) -> dict[str, Any]:
-    filled = [each for each in same if each["pictures"]]
-    weights = [each["pictures"] for each in filled]
+    filled = [each for each in same if each["images"]]
+    weights = [each["images"] for each in filled]
     means = {
         name: float(np.average([each[name] for each in filled], weights=weights)) if filled else None
         for name in ("confidence", "accuracy")
     }
-    return {**same[0], "pictures": sum(weights), **means}
+    return {**same[0], "images": sum(weights), **means}
 
 
 def _draw(ax: "Axes", bins: list[dict[str, Any]], colour: str) -> None:
-    confidence, accuracy, pictures = (
-        np.array([each[name] for each in bins], float) for name in ("confidence", "accuracy", "pictures")
+    confidence, accuracy, images = (
+        np.array([each[name] for each in bins], float) for name in ("confidence", "accuracy", "images")
     )
-    share = pictures / pictures.sum()
+    share = images / images.sum()
     error = float((share * np.abs(confidence - accuracy)).sum())
     ax.plot([0, 100], [0, 100], color=RULE, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
     ax.vlines(100 * confidence, 100 * confidence, 100 * accuracy, color=colour, alpha=0.35, linewidth=2)

@@ -43,14 +43,14 @@ def confusion(study: Study) -> "Figure":
 
 
 def confusion_counts(study: Study, arm: str) -> np.ndarray | None:
-    """Return how many pictures of each class (rows) were called each class (columns), all finished seeds."""
+    """Return how many images of each class (rows) were called each class (columns), all finished seeds."""
     tables = [run.scores["confusion"] for run in study.finished(arm) if run.scores.get("confusion")]
     return np.sum([np.asarray(table) for table in tables], axis=0) if tables else None
 
 
 def confusion_table(study: Study) -> Table:
     """Return the numbers of the matrices: one row per arm, true class and predicted class."""
-    rows: Table = [["arm", "true", "predicted", "pictures"]]
+    rows: Table = [["arm", "true", "predicted", "images"]]
     for arm in sides(study, "class"):
         counts = confusion_counts(study, arm)
         for true, line in enumerate([] if counts is None else counts.tolist()):
@@ -73,7 +73,7 @@ def per_class(study: Study) -> "Figure":
 
 def per_class_table(study: Study) -> Table:
     """Return the scores of each class: one row per arm, seed and class."""
-    rows: Table = [["arm", "seed", "class", "pictures", "accuracy", "ab_l1"]]
+    rows: Table = [["arm", "seed", "class", "images", "accuracy", "ab_l1"]]
     for arm in study.runs:
         for run in study.finished(arm):
             for name, scores in run.scores.get("per_class", {}).items():

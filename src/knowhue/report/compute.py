@@ -1,4 +1,4 @@
-"""Single-task against multi-task at equal pictures seen, at equal training time, and as one model against two."""
+"""Single-task against multi-task at equal images seen, at equal training time, and as one model against two."""
 
 from typing import NamedTuple
 
@@ -45,19 +45,19 @@ class Deployment(NamedTuple):
 
     Attributes:
         seeds: that all the arms finished.
-        bases: run on a picture for all tasks, and `heads`.
+        encoders: run on an image for all tasks, and `heads`.
         seconds: of training, mean over seeds.
         matches: the primary metrics, at the end of training.
     """
 
     seeds: tuple[int, ...]
-    bases: tuple[int, int]
+    encoders: tuple[int, int]
     heads: tuple[int, int]
     seconds: tuple[float | None, float | None]
     matches: list[Matched]
 
 
-def equal_pictures(study: Study) -> list[Matched]:
+def equal_images(study: Study) -> list[Matched]:
     """Return both questions as reported: every arm of a seed saw the same batches, for the same epochs."""
     found = {name: primary(study, name) for name in questions(study)}
     rows = [
@@ -75,7 +75,7 @@ def equal_time(study: Study) -> list[TimeMatched]:
     (multi-task's are both tasks' together). Time spent on gradient diagnostics is taken out: it trains nothing.
     Approximated: the score between two epochs is interpolated linearly; the training that is cut short had its
     learning rate planned for longer, so it stands at a disadvantage that a run planned for that time would not
-    have; features of the frozen base are cached once for all arms and counted for none; and seconds are of this
+    have; features of the frozen encoder are cached once for all arms and counted for none; and seconds are of this
     machine, with whatever ran beside. A seed whose first epoch took longer than that time is left out.
     """
     rows = [_time_matched(study, name, asked) for name, asked in questions(study).items()]
@@ -85,8 +85,8 @@ def equal_time(study: Study) -> list[TimeMatched]:
 def deployment(study: Study) -> Deployment | None:
     """Return one multi-task model beside one single-task model for each task; None where an arm is missing.
 
-    On either side each task's head is trained once on the frozen base. Approximated: seconds as in `equal_time`,
-    one training after the other; what a picture costs is counted in networks, not measured.
+    On either side each task's head is trained once on the frozen encoder. Approximated: seconds as in `equal_time`,
+    one training after the other; what an image costs is counted in networks, not measured.
     """
     asked = questions(study)
     by_task = {name: finished_pairs(study, each) for name, each in asked.items()}
@@ -104,9 +104,9 @@ def deployment(study: Study) -> Deployment | None:
     return Deployment(seeds, (1, len(asked)), heads, (one, several), [row for row in rows if row is not None])
 
 
-def equal_pictures_rows(study: Study) -> Table:
-    """Return `equal_pictures` as text, with the interval that the verdict quotes; header first."""
-    found = {row.question: row for row in equal_pictures(study)}
+def equal_images_rows(study: Study) -> Table:
+    """Return `equal_images` as text, with the interval that the verdict quotes; header first."""
+    found = {row.question: row for row in equal_images(study)}
     judged = verdicts(study)
     rows: Table = [["Question", "Metric", "Single-task", "Multi-task", "Difference", "Interval", "Seeds"]]
     for name, asked in questions(study).items():
@@ -140,7 +140,7 @@ def deployment_rows(study: Study) -> Table:
     found = deployment(study)
     if found is None:
         return rows
-    counts = (("Bases run on a picture", found.bases), ("Heads run on a picture", found.heads))
+    counts = (("Encoders run on an image", found.encoders), ("Heads run on an image", found.heads))
     rows += [[title, one, several, _signed(one - several)] for title, (one, several) in counts]
     one, several = found.seconds
     share = MISSING if not one or not several else f"{100 * (one / several - 1):+.0f} %".replace("-", "−")

@@ -132,7 +132,7 @@ def _mean_curve(curves: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _two_phases(ax: "Axes", curve: np.ndarray, last_frozen: int, colour: str, *, dashed: bool) -> None:
-    """Draw a curve; while the base is frozen the upper one is dashed, so that two equal ones both show."""
+    """Draw a curve; while the encoder is frozen the upper one is dashed, so that two equal ones both show."""
     epochs = np.arange(1, len(curve) + 1)
     frozen, tuned = epochs <= last_frozen, epochs >= max(last_frozen, 1)
     style: dict[str, Any] = {"color": colour, "linewidth": 1.9, "zorder": 4 if dashed else 3}
@@ -142,7 +142,7 @@ def _two_phases(ax: "Axes", curve: np.ndarray, last_frozen: int, colour: str, *,
 
 
 def _phases(study: Study) -> tuple[int, int]:
-    """Return the last epoch with a frozen base and the last epoch of all."""
+    """Return the last epoch with a frozen encoder and the last epoch of all."""
     lines = [line for arm in study.runs for run in study.of(arm) for line in run.log]
     frozen = [line["epoch"] for line in lines if line.get("phase") == "heads"]
     return max(frozen, default=0), max((line["epoch"] for line in lines), default=1)
@@ -169,7 +169,7 @@ def _mark_phases(ax: "Axes", last_frozen: int, last: int) -> None:
         ax.axvspan(0.6, edge, color=SHADE, zorder=0, linewidth=0)
     if not ax.get_subplotspec().is_first_row():  # pyright: ignore[reportOptionalMemberAccess]
         return
-    for start, end, label in ((0.6, edge, "base frozen"), (edge, last + 0.4, "everything trains")):
+    for start, end, label in ((0.6, edge, "encoder frozen"), (edge, last + 0.4, "everything trains")):
         if end - start > 0.1 * last:
             place = ((start + end) / 2, 0.97)
             style = {"ha": "center", "va": "top", "color": MUTED, "fontsize": SMALL}

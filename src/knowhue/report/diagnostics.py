@@ -1,4 +1,4 @@
-"""How the tasks pulled at the shared base during training, seed by seed: described, never judged."""
+"""How the tasks pulled at the shared encoder during training, seed by seed: described, never judged."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

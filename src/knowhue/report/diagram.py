@@ -1,4 +1,4 @@
-"""The set-up as a drawing: one shared base, two heads, a discriminator, and which arm trains what."""
+"""The set-up as a drawing: one shared encoder, two heads, a discriminator, and which arm trains what."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ARMS = (
-    ("Single-task classification", SINGLE, "base + class head"),
-    ("Single-task colouring", SINGLE, "base + colour head, its discriminator if any"),
-    ("Multi-task", MULTI, "base + both heads, the discriminator if any"),
+    ("Single-task classification", SINGLE, "encoder + class head"),
+    ("Single-task colouring", SINGLE, "encoder + colour head, its discriminator if any"),
+    ("Multi-task", MULTI, "encoder + both heads, the discriminator if any"),
 )
 
 
 FROM_SCRATCH = {"pix2pix": "U-Net from scratch", "palette": "diffusion"}
-"""Methods that have no base, and what their networks are."""
+"""Methods that have no encoder, and what their networks are."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def setup(study: Study) -> "Figure":
 def setup_table(study: Study) -> Table:
     """Return the settings that the drawing names."""
     keys = (
-        ("encoder", "name"), ("encoder", "weights"), ("pictures", "size_px"), ("training", "heads", "epochs"),
+        ("encoder", "name"), ("encoder", "weights"), ("images", "size_px"), ("training", "heads", "epochs"),
         ("training", "finetune", "epochs"), ("colour", "method"), ("colour", "loss"),
         ("colour", "decoder"), ("colour", "gan_loss"),
         ("colour", "l1_weight"), ("colour", "adversarial_weight"),
@@ -61,9 +61,9 @@ def setup_table(study: Study) -> Table:
 def _boxes(study: Study) -> list[Box]:
     say = study.config
     pooled = str(say("class", "head") or "linear")
-    size = plain(say("pictures", "size_px"))
+    size = plain(say("images", "size_px"))
     return [
-        Box(6, 23, 12, "Gray picture", ("L*", f"{size} × {size} px"), plain=True),
+        Box(6, 23, 12, "Gray image", ("L*", f"{size} × {size} px"), plain=True),
         _base(study),
         Box(50, 32, 18, "Colour head", _head_lines(study)),
         Box(50, 14, 18, "Class head", (f"{pooled}, same features", "cross-entropy")),
@@ -78,11 +78,11 @@ def _base(study: Study) -> Box:
     frozen, tuned = (say("training", phase, "epochs") for phase in ("heads", "finetune"))
     if say("colour", "method") in FROM_SCRATCH:
         return Box(
-            26, 23, 20, "No base", ("the gray picture alone", epochs_text((frozen or 0) + (tuned or 0)))
+            26, 23, 20, "No encoder", ("the gray image alone", epochs_text((frozen or 0) + (tuned or 0)))
         )
     start = "random weights" if say("encoder", "weights") == "none" else "pretrained"
     schedule = f"frozen {epochs_text(frozen)}, then tuned {plain(tuned)}"
-    return Box(26, 23, 20, "Shared base", (str(say("encoder", "name") or "–"), start, schedule))
+    return Box(26, 23, 20, "Shared encoder", (str(say("encoder", "name") or "–"), start, schedule))
 
 
 def _head_lines(study: Study) -> tuple[str, str]:
@@ -93,7 +93,7 @@ def _head_lines(study: Study) -> tuple[str, str]:
         return f"diffusion in {say('colour', 'palette', 'space')}", "noise told apart"
     posters = say("colour", "decoder") in (None, "auto") and method == "gan"
     transposed = posters or say("colour", "decoder") == "transposed"
-    network = "transposed convolutions" if transposed else "U-Net on the base"
+    network = "transposed convolutions" if transposed else "U-Net on the encoder"
     error = (
         "313 colours" if loss == "classification" else f"{loss.upper()} × {plain(say('colour', 'l1_weight'))}"
     )

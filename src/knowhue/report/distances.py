@@ -85,10 +85,10 @@ def _texts(entries: list[Entries], say: Any) -> list[str]:
 def _provenance(entry: Mapping[str, Any]) -> str:
     file = f", from {entry['file']}" if entry.get("file") else ""
     side = f" of {entry['size_px']} pixels a side" if entry.get("size_px") else ""
-    against = f" against {entry['reference_pictures']}" if entry.get("reference_pictures") else ""
+    against = f" against {entry['reference_images']}" if entry.get("reference_images") else ""
     return (
         f"{entry['network']}: weights {entry['weights']}{file}; {entry['resize']}; {entry['tool']}; "
-        f"{entry['pictures']} pictures{side}{against}."
+        f"{entry['images']} images{side}{against}."
     )
 
 

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from knowhue.report.blocks import gate_sentence, machine_sentence
-from knowhue.report.compute import deployment_rows, equal_pictures_rows, equal_time_rows
+from knowhue.report.compute import deployment_rows, equal_images_rows, equal_time_rows
 from knowhue.report.diagnostics import diagnostic_means_rows
 from knowhue.report.integrity import cell_rows, cells_sentence, check_plan
 from knowhue.report.loss_matched import equal_train_loss_rows
-from knowhue.report.negative_transfer import class_transfer_rows, picture_flips_rows, seed_transfer_rows
+from knowhue.report.negative_transfer import class_transfer_rows, image_flips_rows, seed_transfer_rows
 from knowhue.report.optimism import optimism_rows
 from knowhue.report.prediction import prediction_rows
 from knowhue.report.records import Study, Table
@@ -42,7 +42,7 @@ def chapters(study: Study) -> list[Chapter]:
         Chapter("Where it helped, and where it hurt", _transfer(study)),
         Chapter("What it costs", _cost(study)),
         Chapter("What the choice of an epoch would have added", _epochs(study)),
-        Chapter("How the tasks pull at the base", _diagnostics(study)),
+        Chapter("How the tasks pull at the encoder", _diagnostics(study)),
     ]
     kept = [
         Chapter(each.title, tuple(sheet for sheet in each.sheets if _says_something(sheet))) for each in found
@@ -94,9 +94,9 @@ def _transfer(study: Study) -> tuple[Sheet, ...]:
             class_transfer_rows(study),
         ),
         Sheet(
-            "Pictures that change sides",
-            "Share of pictures that only the single-task classifier names right, or only the multi-task one.",
-            picture_flips_rows(study),
+            "Images that change sides",
+            "Share of images that only the single-task classifier names right, or only the multi-task one.",
+            image_flips_rows(study),
         ),
         Sheet(
             "At equal training loss",
@@ -110,8 +110,8 @@ def _transfer(study: Study) -> tuple[Sheet, ...]:
 
 def _cost(study: Study) -> tuple[Sheet, ...]:
     return (
-        Sheet("Equal pictures", "Both arms saw the same pictures as often: the primary comparison.",
-              equal_pictures_rows(study)),
+        Sheet("Equal images", "Both arms saw the same images as often: the primary comparison.",
+              equal_images_rows(study)),
         Sheet(
             "Equal time",
             "Of the validation split, epoch by epoch: the longer training is read where the shorter one ended, on the "
@@ -139,8 +139,8 @@ def _diagnostics(study: Study) -> tuple[Sheet, ...]:
         Sheet(
             "Gradients at the shared features",
             "Of the multi-task arm, every few steps of fine-tuning: means of cosines, shares of negative ones, "
-            "geometric mean of the norm ratio, medians of affinities (by which share one step of the base for one task "
-            "lowers the other's loss; Fifty et al. 2021). They describe and are no verdict.",
+            "geometric mean of the norm ratio, medians of affinities (by which share a step of the encoder for one "
+            "task lowers the other's loss; Fifty et al. 2021). They describe and are no verdict.",
             diagnostic_means_rows(study),
         ),
         Sheet(

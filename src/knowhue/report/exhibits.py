@@ -11,8 +11,8 @@ from knowhue.report.diagram import epochs_text, plain, setup_table
 from knowhue.report.extremes import extremes_table
 from knowhue.report.forest import forest_table
 from knowhue.report.label_fraction import label_fraction_table
-from knowhue.report.pictures import sample_table
 from knowhue.report.records import Study, Table
+from knowhue.report.samples import sample_table
 from knowhue.report.taught import is_oracle, sides
 from knowhue.report.transfer import transfer_table
 
@@ -57,7 +57,7 @@ EXHIBITS: dict[str, Exhibit] = {
     "label_fraction": Exhibit(
         ("label_fraction",),
         "With few labels.",
-        "Balanced accuracy when only a share of the training labels is known, while every picture still trains "
+        "Balanced accuracy when only a share of the training labels is known, while every image still trains "
         "colouring. Large dots are means over seeds with 95\u00a0% intervals over seeds,"
         " on these test images, faint dots are seeds; the axis is "
         "logarithmic.",
@@ -77,8 +77,8 @@ EXHIBITS: dict[str, Exhibit] = {
     "setup": Exhibit(
         ("setup",),
         "Set-up.",
-        "One base feeds both heads. For {frozen} only the heads train, so the tasks cannot touch each "
-        "other; for {tuned} more the base trains too, and in the multi-task arm both losses shape it "
+        "One encoder feeds both heads. For {frozen} only the heads train, so the tasks cannot touch each "
+        "other; for {tuned} more the encoder trains too, and in the multi-task arm both losses shape it "
         "(task weights: colour {colour_weight}, class {class_weight}).",
         setup_table,
         wide=True,
@@ -156,7 +156,7 @@ def facts(study: Study) -> dict[str, object]:
     thin = "Thin lines are seeds, the bold line is their mean. " if many else ""
     frozen = study.config("training", "heads", "epochs")
     same = (
-        "While the base is frozen (shaded) both arms are the same computation, so their curves coincide: "
+        "While the encoder is frozen (shaded) both arms are the same computation, so their curves coincide: "
         "single-task is dashed over multi-task."
     )
     return {

@@ -16,7 +16,7 @@ _NAMES = (("Single-task", SINGLE), ("Multi-task", MULTI))
 
 
 def extremes(study: Study) -> "Figure":
-    """Draw each arm's best and worst colourings of the shown seed above the true pictures."""
+    """Draw each arm's best and worst colourings of the shown seed above the true images."""
     runs = [study.shown(arm) for arm in sides(study, "colour")]
     count = max([len(_errors(run)) for run in runs] + [2])
     figure, axes = panels(9.2, 9.2 / count * 4 + 1.0, rows=4, columns=count)
@@ -38,8 +38,8 @@ def extremes(study: Study) -> "Figure":
 
 
 def extremes_table(study: Study) -> Table:
-    """Return every picture's error of the shown seed, best first: one row per arm and picture."""
-    rows: Table = [["arm", "seed", "picture", "label", "ab_l1"]]
+    """Return every image's error of the shown seed, best first: one row per arm and image."""
+    rows: Table = [["arm", "seed", "image", "label", "ab_l1"]]
     for arm in sides(study, "colour"):
         run = study.shown(arm)
         images = [row for row in run.images if row.get("ab_l1") is not None] if run else []
@@ -52,7 +52,7 @@ def _errors(run: Run | None) -> np.ndarray:
     return np.asarray(run.extremes.get("ab_l1", ())) if run is not None else np.empty(0)
 
 
-def _show(ax: "Axes", picture: np.ndarray, below: str = "") -> None:
-    ax.imshow(picture, interpolation="none")
+def _show(ax: "Axes", image: np.ndarray, below: str = "") -> None:
+    ax.imshow(image, interpolation="none")
     ax.set_xlabel(below, color=MUTED, fontsize=SMALL, labelpad=2)
     bare(ax)

@@ -1,4 +1,4 @@
-"""What trained the base: the share of each loss in the gradient at its parameters, arm by arm."""
+"""What trained the encoder: the share of each loss in the gradient at its parameters, arm by arm."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,9 +15,9 @@ LEAST_ADVERSARIAL = 0.10
 def gradient_table(study: Study) -> dict[str, dict[str, Any]]:
     """Return by arm and moment (`fork`, `end`) the means over seeds of `norms` and `shares`, by loss, and `seeds`.
 
-    The norm is that of the weighted loss's gradient with respect to all parameters of the base, the mean over a few
+    The norm is that of the weighted loss's gradient with respect to all parameters of the encoder, the mean over a few
     training batches; its share is of the sum of the norms of an arm. `adversarial_of_colour` is the adversarial
-    loss's share of the colour gradient. Arms that do not train the base are left out.
+    loss's share of the colour gradient. Arms that do not train the encoder are left out.
     """
     table = {}
     for arm in study.runs:
@@ -43,7 +43,7 @@ def _percent(share: float | None) -> str:
 
 
 def gradient_warnings(study: Study) -> list[tuple[str, str]]:
-    """Return (who, what), once for all arms, where an adversarial loss hardly reaches the base."""
+    """Return (who, what), once for all arms, where an adversarial loss hardly reaches the encoder."""
     low = {
         (arm, moment): 100 * share
         for arm, moments in gradient_table(study).items()
@@ -58,7 +58,7 @@ def gradient_warnings(study: Study) -> list[tuple[str, str]]:
         if any(at == moment for _, at in low)
     ]
     text = (
-        f"the adversarial loss is {' and '.join(said)} of the colour gradient at the base, below "
+        f"the adversarial loss is {' and '.join(said)} of the colour gradient at the encoder, below "
         f"{100 * LEAST_ADVERSARIAL:.0f} %: the GAN is as good as off (--set colour.adversarial_weight)."
     )
     return [(", ".join(dict.fromkeys(arm_label(study, arm) for arm, _ in low)), text)]

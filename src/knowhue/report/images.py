@@ -1,4 +1,4 @@
-"""The report's figures as picture files, for a talk or a paper."""
+"""The report's figures as image files, for a talk or a paper."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,9 +12,9 @@ from knowhue.report.exhibits import EXHIBITS, Exhibit, facts
 from knowhue.report.figures import FIGURES
 from knowhue.report.forest import forest_rows
 from knowhue.report.label_fraction import has_label_fractions
-from knowhue.report.pictures import has_second
 from knowhue.report.reading import read_study
 from knowhue.report.records import Study
+from knowhue.report.samples import has_second
 from knowhue.storage import replacing
 
 if TYPE_CHECKING:

@@ -56,7 +56,7 @@ class ExploratoryRun(NamedTuple):
 def check_plan(study: Study) -> PlanCheck:
     """Recompute the plan's hash from `study.json` and compare it with the one written when it was frozen.
 
-    It covers every setting, the base's weights and the pictures, which are also held against the prepared ones. Who
+    It covers every setting, the encoder's weights and the images, which are also held against the prepared ones. Who
     changes plan and hash together is not found out.
     """
     stored, parts = study.settings.get("hash"), study.settings.get("parts", {})
@@ -71,9 +71,7 @@ def check_plan(study: Study) -> PlanCheck:
         text = f"study.json was changed after it was frozen: its plan has the hash {now}, not {stored}."
         return PlanCheck(stored, now, False, text)
     if study.prepared and study.prepared.get("fingerprint") != parts.get("images"):
-        text = (
-            f"The pictures in this folder are not those that the plan was frozen with: its hash is {stored}."
-        )
+        text = f"The images in this folder are not those that the plan was frozen with: its hash is {stored}."
         return PlanCheck(stored, now, False, text)
     frozen = str(study.settings.get("created") or "an unknown date")
     text = f"The plan is as it was frozen on {frozen}: its SHA-256 is {stored}."

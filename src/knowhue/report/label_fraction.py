@@ -113,7 +113,7 @@ def label_fraction_table(study: Study) -> Table:
 
 
 def _after_heads(study: Study, arm: str, seed: int) -> float | None:
-    """Balanced accuracy on the frozen base: with few labels, fine-tuning may cost what the head had reached."""
+    """Balanced accuracy on the frozen encoder: with few labels, fine-tuning may cost what the head had reached."""
     return study.runs[arm][seed].scores.get("after_heads", {}).get("balanced_accuracy")
 
 

@@ -1,4 +1,4 @@
-"""Where the second task costs: seeds, classes and pictures that a mean hides, and what is left at equal train loss."""
+"""Where the second task costs: seeds, classes and images that a mean hides, and what is left at equal train loss."""
 
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from knowhue.statistics.multiplicity import benjamini_hochberg
 from knowhue.statistics.paired import Interval, Share, bounded_interval
 
 CLASS_SCORES = {"colour": "ab_l1", "class": "accuracy"}
-"""What is compared class by class; the accuracy of the pictures of one class is its recall."""
+"""What is compared class by class; the accuracy of the images of one class is its recall."""
 
 
 class SeedTransfer(NamedTuple):
@@ -67,19 +67,19 @@ class ClassTransfer(NamedTuple):
     word: str
 
 
-class PictureFlips(NamedTuple):
-    """Shares of pictures that changed sides from single to multi-task, mean over seeds.
+class ImageFlips(NamedTuple):
+    """Shares of images that changed sides from single to multi-task, mean over seeds.
 
     Attributes:
-        name: the class, or None for all pictures.
-        pictures: of it.
+        name: the class, or None for all images.
+        images: of it.
         seeds: that both arms finished.
         right_to_wrong: share lost; `wrong_to_right`: share won; `net`: won minus lost, the change of accuracy.
         interval: of `net`, 95 %, Student's t over seeds; None of one seed.
     """
 
     name: str | None
-    pictures: int
+    images: int
     seeds: tuple[int, ...]
     right_to_wrong: float
     wrong_to_right: float
@@ -122,11 +122,11 @@ def _class_row(question: str, label: str, found: Contrast, p_adjusted: float) ->
     return ClassTransfer(label, question, found, bounds, found.p, p_adjusted, word)
 
 
-def picture_flips(study: Study) -> list[PictureFlips]:
-    """Count the pictures whose class one arm tells and the other does not: all of them first, then by class.
+def image_flips(study: Study) -> list[ImageFlips]:
+    """Count the images whose class one arm tells and the other does not: all of them first, then by class.
 
-    Shares are of all labelled pictures, so `net` is the change of accuracy, which is that of balanced accuracy
-    only where classes are equally large. Nothing where the arms were scored on different pictures.
+    Shares are of all labelled images, so `net` is the change of accuracy, which is that of balanced accuracy
+    only where classes are equally large. Nothing where the arms were scored on different images.
     """
     asked = questions(study).get("class")
     pairs = finished_pairs(study, asked) if asked else {}
@@ -178,15 +178,15 @@ def class_transfer_rows(study: Study) -> Table:
     return rows
 
 
-def picture_flips_rows(study: Study) -> Table:
-    """Return `picture_flips` as text, in per cent of the pictures; header first."""
-    rows: Table = [["Class", "Pictures", "Right to wrong, %", "Wrong to right, %", "Net, points",
+def image_flips_rows(study: Study) -> Table:
+    """Return `image_flips` as text, in per cent of the images; header first."""
+    rows: Table = [["Class", "Images", "Right to wrong, %", "Wrong to right, %", "Net, points",
                     OVER_SEEDS, "Seeds"]]  # fmt: skip
-    for row in picture_flips(study):
+    for row in image_flips(study):
         shares = [number(row.right_to_wrong, "share"), number(row.wrong_to_right, "share")]
         net = [difference(0.0, row.net, "share"), interval_text(0.0, row.interval, "share")]
         name = "All" if row.name is None else spaced(row.name)
-        rows.append([name, row.pictures, *shares, *net, len(row.seeds)])
+        rows.append([name, row.images, *shares, *net, len(row.seeds)])
     return rows
 
 
@@ -214,8 +214,8 @@ def _class_score(run: Run, label: str, name: str) -> float | None:
 
 def _flips(
     name: str | None, seeds: tuple[int, ...], before: NDArray[np.float64], after: NDArray[np.float64]
-) -> PictureFlips:
+) -> ImageFlips:
     found = flips(before, after)
     net = np.array(found.wrong_to_right_by_seed) - np.array(found.right_to_wrong_by_seed)
     shares = (found.right_to_wrong, found.wrong_to_right, float(net.mean()))
-    return PictureFlips(name, before.shape[1], seeds, *shares, bounded_interval(net, (-1.0, 1.0)))
+    return ImageFlips(name, before.shape[1], seeds, *shares, bounded_interval(net, (-1.0, 1.0)))

@@ -20,10 +20,10 @@ from knowhue.report.forest import forest_rows
 from knowhue.report.gradients import gradient_rows
 from knowhue.report.label_fraction import has_label_fractions
 from knowhue.report.notices import warnings
-from knowhue.report.pictures import has_second
 from knowhue.report.reading import read_study
 from knowhue.report.records import Study
 from knowhue.report.results import results_table
+from knowhue.report.samples import has_second
 from knowhue.report.splits import image_sentences
 from knowhue.report.svg import to_svg
 from knowhue.report.template import fill
@@ -33,7 +33,7 @@ from knowhue.statistics.verdicts import fewest_seeds
 from knowhue.storage import replacing, write_json
 
 _LONGEST_LIST = 300
-"""Left-out pictures listed by name; the rest is counted and stands in `prepared.json`."""
+"""Left-out images listed by name; the rest is counted and stands in `prepared.json`."""
 
 
 def write_report(folder: Path) -> Path:
@@ -107,7 +107,7 @@ def _content(study: Study) -> dict[str, Any]:
         "warnings": warnings(study),
         "settings": tables.setting_rows(study.settings.get("config", {})),
         "environment": first.environment if first else {},
-        "pictures": first.scores.get("pictures") if first else None,
+        "images": first.scores.get("images") if first else None,
         "times": tables.time_table(study),
     }
 

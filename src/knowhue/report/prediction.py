@@ -1,4 +1,4 @@
-"""How the tasks pulled at the shared base during training, and whether that foretold the transfer: seed by seed.
+"""How the tasks pulled at the shared encoder during training, and whether that foretold the transfer: seed by seed.
 
 Conflict of gradients is known not to foretell generalisation (Mueller et al., TMLR) and affinity only weakly
 (Azorin et al. 2023), so what stands here describes and is never a verdict.

@@ -28,7 +28,7 @@ def read_study(folder: Path) -> Study:
         RunError: there is no `study.json`, or a file is not what knowhue writes.
     """
     settings = read_description(folder)
-    samples = _arrays(folder / "pictures" / "samples.npz")
+    samples = _arrays(folder / "images" / "samples.npz")
     runs = {
         arm: {seed: _read_run(folder, settings, arm, seed) for seed in settings["seeds"]}
         for arm in settings["arms"]
@@ -38,11 +38,11 @@ def read_study(folder: Path) -> Study:
     study = Study(
         settings=settings,
         runs=without(runs, faulty),
-        prepared=_optional_json(folder / "pictures" / "prepared.json"),
+        prepared=_optional_json(folder / "images" / "prepared.json"),
         baselines=_optional_json(folder / "baselines.json"),
         metrics=_optional_json(folder / "metrics.json"),
         samples=samples or {},
-        damaged=() if samples is not None else ("pictures/samples.npz",),
+        damaged=() if samples is not None else ("images/samples.npz",),
         gates=gates,
         faults=faulty,
         head_seconds=_head_seconds(folder, settings["seeds"]),

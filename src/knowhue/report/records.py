@@ -33,7 +33,7 @@ class Run:
     extremes: Arrays = field(default_factory=dict)
     environment: Row = field(default_factory=dict)
     gradient_shares: Row = field(default_factory=dict)
-    """`fork` and `end`: what trained the base, see `training.gradient_shares`."""
+    """`fork` and `end`: what trained the encoder, see `training.gradient_shares`."""
     damaged: tuple[str, ...] = ()
     """Files of this run that diagrams are drawn from, and that cannot be read."""
 
@@ -61,7 +61,7 @@ class Described(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """All that the report knows: what was asked, the pictures, the baselines, every run."""
+    """All that the report knows: what was asked, the images, the baselines, every run."""
 
     settings: Row
     runs: Mapping[str, Mapping[int, Run]]
@@ -106,12 +106,12 @@ class Study:
 
     @property
     def shown_seed(self) -> int | None:
-        """The lowest seed that every arm with a finished run has finished, so that pictures compare."""
+        """The lowest seed that every arm with a finished run has finished, so that images compare."""
         sets = [{run.seed for run in self.finished(arm)} for arm in self.runs if self.finished(arm)]
         return min(set.intersection(*sets), default=None) if sets else None
 
     def shown(self, arm: str) -> Run | None:
-        """Return the run of an arm whose pictures are shown; None where it has not finished."""
+        """Return the run of an arm whose images are shown; None where it has not finished."""
         return next((run for run in self.finished(arm) if run.seed == self.shown_seed), None)
 
     def config(self, *keys: str) -> Any:

@@ -55,7 +55,7 @@ def _trained_on(study: Study) -> str:
 
 
 def after_heads_rows(study: Study) -> Table:
-    """Return each arm's primary metrics after the heads on the frozen base and after fine-tuning; header first."""
+    """Return each arm's primary metrics after the heads on the frozen encoder and after fine-tuning; header first."""
     rows: Table = [["Arm", "Metric", "After the heads", "After fine-tuning", "Seeds"]]
     for arm in study.runs:
         runs = [run for run in study.finished(arm) if run.scores.get("after_heads")]

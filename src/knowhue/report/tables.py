@@ -1,4 +1,4 @@
-"""The tables of the page, as rows of ready text: scores, classes, pictures, settings, time."""
+"""The tables of the page, as rows of ready text: scores, classes, images, settings, time."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from knowhue.report.verdicts import verdicts
 from knowhue.statistics.paired import Interval
 
 MISSING = "–"
-BASELINE_LABELS = {"real": "other real pictures"}
+BASELINE_LABELS = {"real": "other real images"}
 _ARROWS = {"lower": "↓", "higher": "↑"}
 
 
@@ -87,12 +87,12 @@ def class_table(study: Study) -> Table:
         ]
         units = ("share", "share", "", "")
         texts = [number(cell, unit) for cell, unit in zip(cells, units, strict=True)]
-        rows.append([spaced(name), counts.get(name, {}).get("pictures", MISSING), *texts])
+        rows.append([spaced(name), counts.get(name, {}).get("images", MISSING), *texts])
     return rows
 
 
 def count_table(study: Study) -> Table:
-    """Return how many pictures of each class each part has, and the sums."""
+    """Return how many images of each class each part has, and the sums."""
     counted: Mapping[str, Row] = study.prepared.get("counts", {})
     parts = {name: part for name, part in counted.items() if any(part.values())}
     names = list(dict.fromkeys(name for part in parts.values() for name in part))
@@ -105,7 +105,7 @@ def count_table(study: Study) -> Table:
 
 
 def left_out_counts(study: Study) -> Table:
-    """Return how many pictures were left out for which kind of reason."""
+    """Return how many images were left out for which kind of reason."""
     reasons = (str(row.get("reason", "")) for row in study.prepared.get("left_out", ()))
     kinds = Counter(reason.partition(":")[0].partition(" of ")[0] for reason in reasons)
     return [[kind, count] for kind, count in kinds.most_common()]

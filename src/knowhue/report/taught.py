@@ -11,7 +11,7 @@ from knowhue.report.records import Study
 _NAMES = {
     "multi": "multi-task",
     "placebo-labels": "placebo: shuffled labels",
-    "placebo-colours": "placebo: another picture's colours",
+    "placebo-colours": "placebo: another image's colours",
     "multi-pcgrad": "multi-task, PCGrad",
     "oracle": "oracle: true class given",
 }

@@ -8,10 +8,10 @@ _PART = re.compile(r'(?:[^;"]|"(?:\\.|[^"\\])*")+')
 _QUALITY = re.compile(r"q\s*=\s*(0(?:\.\d*)?|1(?:\.0*)?)", re.IGNORECASE | re.ASCII)
 
 
-def prefers_json(accept: str, picture: str) -> bool:
-    """Whether a client would rather have JSON than a picture of some media type.
+def prefers_json(accept: str, image: str) -> bool:
+    """Whether a client would rather have JSON than an image of some media type.
 
-    The picture is what comes where nothing is said, where both are equally welcome by equally exact words, and where
+    The image is what comes where nothing is said, where both are equally welcome by equally exact words, and where
     neither is. `application/json, */*`, which many clients send, is for JSON.
 
     >>> prefers_json("image/jpeg, application/json;q=0.1", "image/jpeg")
@@ -19,7 +19,7 @@ def prefers_json(accept: str, picture: str) -> bool:
     >>> prefers_json("application/json, image/*;q=0.5", "image/jpeg")
     True
     """
-    return quality(accept, JSON) > quality(accept, picture)
+    return quality(accept, JSON) > quality(accept, image)
 
 
 def quality(accept: str, kind: str) -> tuple[float, int]:

@@ -52,7 +52,7 @@ TAGS = [
 """Groups of routes in the documentation."""
 T = TypeVar("T", bound=ClassOptions)
 _FILE = {"type": "string", "format": "binary"}
-_PICTURES = {kind: {"schema": _FILE} for kind in dict.fromkeys(MEDIA_TYPES.values())}
+_IMAGES = {kind: {"schema": _FILE} for kind in dict.fromkeys(MEDIA_TYPES.values())}
 _REFUSALS = (400, 401, 403, 404, 408, 413, 415, 421, 422, 429, 431, 500, 503, 504)
 
 
@@ -101,7 +101,7 @@ _router = APIRouter()
 
 
 def _body(kind: type[ClassOptions]) -> dict[str, Any]:
-    """What a route that takes a picture tells OpenAPI."""
+    """What a route that takes an image tells OpenAPI."""
     form: dict[str, Any] = {
         "type": "object",
         "properties": {FIELD: _FILE, **fields(kind)},
@@ -128,8 +128,8 @@ def _refusals() -> dict[int | str, dict[str, Any]]:
     response_model=ColourAnswer,
     responses={
         200: {
-            "description": "The picture; or JSON, if `Accept` would rather have it.",
-            "content": _PICTURES,
+            "description": "The image; or JSON, if `Accept` would rather have it.",
+            "content": _IMAGES,
             "headers": {
                 "Knowhue-Class": {"schema": {"type": "string"}, "description": "percent-encoded"},
                 "Knowhue-Probability": {"schema": {"type": "string"}},
@@ -272,7 +272,7 @@ def _as_json(name: str, reply: Reply) -> Response:
     answer = ColourAnswer(
         model=name,
         **reply.judgement.as_record(),
-        picture=b64encode(reply.data).decode(),
+        image=b64encode(reply.data).decode(),
         media_type=MEDIA_TYPES[reply.suffix],
     )
     if reply.made is not None and unsure is not None:

@@ -42,14 +42,14 @@ class _Seen(NamedTuple):
 
     @property
     def pixels(self) -> int:
-        return self.ready.picture.pixels[..., 0].size
+        return self.ready.image.pixels[..., 0].size
 
 
 class Batcher:
     """One model's requests. Every public method may be called from any thread.
 
     At most `queue_length` requests are in it, and about `max_pixels` decoded pixels beside those being decoded, so
-    memory is bounded however large pictures are. A request whose future is cancelled, or whose time is up, is
+    memory is bounded however large images are. A request whose future is cancelled, or whose time is up, is
     dropped before its next stage.
 
     Args:
@@ -92,7 +92,7 @@ class Batcher:
         return not self._is_closing
 
     def check(self) -> None:
-        """Refuse early, before a request's picture is received.
+        """Refuse early, before a request's image is received.
 
         Raises:
             Busy: the queue is full.
@@ -159,7 +159,7 @@ class Batcher:
                 self._paint(todo)
             else:
                 self._decode(todo)
-            del todo  # an idle worker must not hold the last picture
+            del todo  # an idle worker must not hold the last image
 
     def _may_decode(self) -> bool:
         return bool(self._waiting) and self._decoded_pixels < self.settings.max_pixels
@@ -221,7 +221,7 @@ class Batcher:
             self._give_back_memory()
 
     def _next_group(self) -> list[_Seen]:
-        """Pictures of one shape, oldest first; waits a moment for more while any is being decoded."""
+        """Images of one shape, oldest first; waits a moment for more while any is being decoded."""
         with self._changed:
             self._changed.wait_for(lambda: self._seen or self._is_done())
             if not self._seen:
@@ -241,7 +241,7 @@ class Batcher:
             return group
 
     def _predict(self, group: list[_Seen]) -> list[_Seen]:
-        """Answers; where a batch fails, each alone, so that one picture's failure is its own."""
+        """Answers; where a batch fails, each alone, so that one image's failure is its own."""
         if not group:
             return []
         try:

@@ -1,4 +1,4 @@
-"""What a server tells Prometheus: requests, refusals, stages, batches and memory; never a name or a picture."""
+"""What a server tells Prometheus: requests, refusals, stages, batches and memory; never a name or an image."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -49,8 +49,8 @@ class Monitor:
             registry=registry,
         )
         self._batches = Histogram(
-            "knowhue_batch_pictures",
-            "Pictures that the network saw together.",
+            "knowhue_batch_images",
+            "Images that the network saw together.",
             ["model"],
             buckets=BATCHES,
             registry=registry,

@@ -178,7 +178,7 @@ def _collected(files: Sequence[str], folder: Path) -> list[tuple[str, bytes]]:
         with suppress(FileNotFoundError):  # two visitors with the same file share its place
             found.append((file.name, file.read_bytes()))
             file.unlink()
-        with suppress(OSError):  # the same picture by another name is still there
+        with suppress(OSError):  # the same image by another name is still there
             file.parent.rmdir()
     return found
 

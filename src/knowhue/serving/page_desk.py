@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from knowhue.errors import KnowhueError
-from knowhue.inference.files.picture import Picture
+from knowhue.inference.files.image import Image
 from knowhue.serving.settings import MIB
 
 IDLE_SECONDS = 30 * 60
@@ -33,7 +33,7 @@ class Pin(NamedTuple):
 
 
 class Look(NamedTuple):
-    """A small picture for the browser."""
+    """A small image for the browser."""
 
     data: bytes
     kind: str
@@ -47,8 +47,8 @@ class Photo:
         key: that nobody can guess.
         name: of the file, for the visitor's eyes and the download.
         data: the file as it came.
-        preview: the picture, reduced to the page's size.
-        size_px: width and height of the whole picture.
+        preview: the image, reduced to the page's size.
+        size_px: width and height of the whole image.
         suffix: of the file that a download of it is.
         pins: hints, oldest first.
         looks: what stands for it in the browser, by what it shows: keys into the desk's looks, newest last.
@@ -57,7 +57,7 @@ class Photo:
     key: str
     name: str
     data: bytes
-    preview: Picture
+    preview: Image
     size_px: tuple[int, int]
     suffix: str
     pins: list[Pin] = field(default_factory=list)
@@ -170,7 +170,7 @@ class Desk:
             sitting.chosen = photo.key
 
     def show(self, photo: Photo, what: str, look: Look) -> str:
-        """Take a small picture in place of one before; returns its key.
+        """Take a small image in place of one before; returns its key.
 
         The last `LATE_LOOKS` stay, for a browser that still loads one while the next is being made.
         """
@@ -184,7 +184,7 @@ class Desk:
             return key
 
     def look(self, key: str) -> Look | None:
-        """The small picture with a key."""
+        """The small image with a key."""
         return self._looks.get(key)
 
     def remove(self, sitting: Sitting, key: str) -> None:

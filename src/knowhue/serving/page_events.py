@@ -155,7 +155,7 @@ class Events:
 
 
 def example_files() -> list[Path]:
-    """The pictures that a visitor may begin with."""
+    """The images that a visitor may begin with."""
     return sorted(EXAMPLES.glob("*.jpg"), reverse=True)
 
 

@@ -77,8 +77,8 @@ def _learned(descriptions: Mapping[str, Description]) -> list[str]:
 
 def _seen(description: Description) -> str:
     """How many of what a model was trained on."""
-    what = "drawn scenes" if description.pictures.get("source") == "drawn" else "images"
-    count = description.pictures.get("train", "an unknown number of")
+    what = "drawn scenes" if description.images.get("source") == "drawn" else "images"
+    count = description.images.get("train", "an unknown number of")
     classes = ", ".join(description.classes)
     of = f" of {classes}" if classes and len(classes) <= _LONGEST_LIST else ""
     number = f"{count:,}" if isinstance(count, int) else count
@@ -86,7 +86,7 @@ def _seen(description: Description) -> str:
 
 
 def examples(files: Sequence[Path]) -> Markup:
-    """Pictures to begin with."""
+    """Images to begin with."""
     buttons = Markup("").join(
         Markup(
             '<button type="button" data-event="select" data-name="{name}" aria-label="Try the example {name}">'

@@ -1,4 +1,4 @@
-"""What the page links to, read-only: small pictures, whole coloured photos, all of them as one ZIP, studies."""
+"""What the page links to, read-only: small images, whole coloured photos, all of them as one ZIP, studies."""
 
 import asyncio
 import io
@@ -25,7 +25,7 @@ def page_routes(desk: Desk, events: Events, settings: ServerSettings) -> APIRout
     router = APIRouter(include_in_schema=False)
 
     @router.get("/page/looks/{key}")
-    async def small_picture(key: str) -> Response:
+    async def small_image(key: str) -> Response:
         found = desk.look(key)
         if found is None:
             raise HTTPException(404)

@@ -1,4 +1,4 @@
-"""What the page asks of the models: small pictures for the browser at once, the whole one when it is downloaded."""
+"""What the page asks of the models: small images for the browser at once, the whole one when it is downloaded."""
 
 import asyncio
 import re
@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from knowhue.inference.files.media import encode_picture, read_picture, shrink
-from knowhue.inference.files.picture import Picture, Pixels
+from knowhue.inference.files.image import Image, Pixels
+from knowhue.inference.files.media import encode_image, read_image, shrink
 from knowhue.inference.naming import writable_suffix
 from knowhue.inference.networks.network import FloatArray
 from knowhue.inference.pixels import paint
@@ -48,34 +48,34 @@ def take_in(desk: Desk, sitting: Sitting, name: str, data: bytes, max_pixels: in
     """Decode a photo once, keep it and a small one, and show it in gray.
 
     Raises:
-        PictureError: it is no picture, damaged, or too large.
+        ImageError: it is no image, damaged, or too large.
         FullError: it does not fit beside the visitor's other photos.
     """
     shown = shown_name(name)
-    whole = read_picture(data, max_pixels=max_pixels, name=shown)
+    whole = read_image(data, max_pixels=max_pixels, name=shown)
     preview = reduced(whole, PREVIEW_PX)
     height, width = whole.pixels.shape[:2]
     photo = Photo(
         secrets.token_urlsafe(16), shown, data, preview, (width, height), writable_suffix(whole.origin.suffix)
     )
     desk.add(sitting, photo)
-    desk.show(photo, "before", _jpeg(Picture(in_gray(preview.pixels), preview.alpha)))
+    desk.show(photo, "before", _jpeg(Image(in_gray(preview.pixels), preview.alpha)))
     return photo
 
 
-def reduced(picture: Picture, longest_px: int) -> Picture:
-    """A picture of 8 bits without metadata, at most `longest_px` wide and high."""
-    height, width = picture.pixels.shape[:2]
+def reduced(image: Image, longest_px: int) -> Image:
+    """An image of 8 bits without metadata, at most `longest_px` wide and high."""
+    height, width = image.pixels.shape[:2]
     scale = min(1.0, longest_px / max(height, width))
     size = max(1, round(height * scale)), max(1, round(width * scale))
-    return Picture(
-        _resized(picture.pixels, *size),
-        None if picture.alpha is None else _resized(picture.alpha[..., None], *size)[..., 0].copy(),
+    return Image(
+        _resized(image.pixels, *size),
+        None if image.alpha is None else _resized(image.alpha[..., None], *size)[..., 0].copy(),
     )
 
 
 def in_gray(pixels: Pixels) -> Pixels:
-    """What the models see of a picture."""
+    """What the models see of an image."""
     return paint(pixels, np.zeros((1, 1, 2), np.float32), np.zeros((1, 1), np.float32))[0]
 
 
@@ -107,7 +107,7 @@ async def thumb(desk: Desk, sitting: Sitting, photo: Photo, batcher: Batcher) ->
     ask = Ask(small, hints=_written(photo.pins), saturation=sitting.chroma_scale, suffix=".jpg", encode=False)
     reply = await _ask(batcher, ask)
     if reply.made is not None:
-        desk.show(photo, "thumb", _jpeg(reply.made.picture))
+        desk.show(photo, "thumb", _jpeg(reply.made.image))
 
 
 def shown_name(name: str) -> str:
@@ -144,7 +144,7 @@ async def _ask(batcher: Batcher, ask: Ask) -> Reply:
 def _view(desk: Desk, photo: Photo, name: str, reply: Reply) -> View:
     if reply.made is None:
         return View(reply)
-    after = desk.show(photo, f"after {name}", _jpeg(reply.made.picture))
+    after = desk.show(photo, f"after {name}", _jpeg(reply.made.image))
     view = View(reply._replace(made=None), after)
     if reply.made.uncertainty is None:
         return view
@@ -156,12 +156,12 @@ def _overlay(uncertainty: FloatArray) -> Look:
     strength = (uncertainty / UNSURE_AT).clip(0, 1) ** 1.5 * _UNSURE_ALPHA  # the usual stays pale
     pixels = np.empty((*uncertainty.shape, 3), np.uint8)
     pixels[:] = _UNSURE_RGB
-    picture = Picture(pixels, (255 * strength).round().astype(np.uint8))
-    return Look(encode_picture(picture, ".png"), "image/png")
+    image = Image(pixels, (255 * strength).round().astype(np.uint8))
+    return Look(encode_image(image, ".png"), "image/png")
 
 
-def _jpeg(picture: Picture) -> Look:
-    return Look(encode_picture(picture, ".jpg", quality=_QUALITY), "image/jpeg")
+def _jpeg(image: Image) -> Look:
+    return Look(encode_image(image, ".jpg", quality=_QUALITY), "image/jpeg")
 
 
 def _resized(pixels: Pixels, height: int, width: int) -> Pixels:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 
-from knowhue.errors import ConfigError, ExtraError, KnowhueError, PictureError, RunError, WeightsError
+from knowhue.errors import ConfigError, ExtraError, ImageError, KnowhueError, RunError, WeightsError
 
 
 class Refusal(Exception):
@@ -48,11 +48,11 @@ class Late(KnowhueError):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(
-            f"The picture should be answered within {seconds:g} s. It was not. Send a smaller one."
+            f"The image should be answered within {seconds:g} s. It was not. Send a smaller one."
         )
 
 
-class NoPictureError(PictureError):
+class NoImageError(ImageError):
     """What was sent is of no known kind."""
 
 
@@ -60,9 +60,9 @@ STATUSES: dict[type[Exception], tuple[int, str]] = {
     Busy: (429, "busy"),
     Stopping: (503, "stopping"),
     Late: (504, "late"),
-    NoPictureError: (415, "kind"),
+    NoImageError: (415, "kind"),
     ExtraError: (415, "kind"),
-    PictureError: (422, "picture"),
+    ImageError: (422, "image"),
     ConfigError: (422, "option"),
     RunError: (422, "format"),
     WeightsError: (500, "model"),

@@ -8,7 +8,7 @@ import numpy as np
 
 from knowhue.errors import ConfigError, ExtraError, install_command
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.files.picture import Picture
+from knowhue.inference.files.image import Image
 from knowhue.serving.asking import Ask
 from knowhue.serving.batcher import Batcher
 from knowhue.serving.settings import ServerSettings
@@ -72,11 +72,11 @@ def without_extra(error: ImportError) -> ExtraError | None:
 
 
 def warm(batchers: Mapping[str, Batcher]) -> None:
-    """Colour a gray and an RGB picture by every model, so that nobody waits for what is compiled on first use."""
+    """Colour a gray and an RGB image by every model, so that nobody waits for what is compiled on first use."""
     for batcher in batchers.values():
         colours = "colour" in batcher.colorizer.network.description.tasks
         for bands in (1, 3):
-            small = Picture.of(np.full((64, 64, bands), 128, np.uint8))
+            small = Image.of(np.full((64, 64, bands), 128, np.uint8))
             batcher.submit(Ask(small, colour=colours)).result()
 
 

@@ -47,9 +47,9 @@ class ColourOptions(ClassOptions):
         max_length=MOST_HINTS,
         description="points with a colour, `X,Y=COLOUR`, such as `30%,40%=orange` or `120,80=#c83232`",
     )
-    format: Format | None = Field(default=None, description="of the answer; that of the picture if none")
+    format: Format | None = Field(default=None, description="of the answer; that of the image if none")
     uncertainty: bool = Field(
-        default=False, description="also say where the colours are unsure; six more looks at the picture"
+        default=False, description="also say where the colours are unsure; six more looks at the image"
     )
 
 
@@ -66,7 +66,7 @@ class StatusAnswer(BaseModel):
 
 
 class JudgementAnswer(BaseModel):
-    """What is said of a picture."""
+    """What is said of an image."""
 
     model: str
     label: str | None = Field(
@@ -74,7 +74,7 @@ class JudgementAnswer(BaseModel):
     )
     probability: float | None = Field(description="0 to 1, of the most probable class")
     probabilities: dict[str, float] = Field(description="of all classes, most probable first")
-    novelty: float = Field(description="above 1 the picture is unlike those that the model was trained on")
+    novelty: float = Field(description="above 1 the image is unlike those that the model was trained on")
     chroma: float | None = Field(description="mean C*, CIELAB units")
     colourfulness: float | None = Field(description="Hasler and Suesstrunk 2003")
     reduced: float | None = Field(description="share of pixels whose chroma was reduced to fit sRGB")
@@ -89,9 +89,9 @@ class UncertaintyAnswer(BaseModel):
 
 
 class ColourAnswer(JudgementAnswer):
-    """A coloured picture and what is said of it."""
+    """A coloured image and what is said of it."""
 
-    picture: str = Field(description="the file in base64")
+    image: str = Field(description="the file in base64")
     media_type: str
     uncertainty: UncertaintyAnswer | None = None
 

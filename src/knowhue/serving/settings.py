@@ -35,13 +35,11 @@ class ServerSettings(Section):
     max_held_mib: Positive = Field(
         default=512, description="uploads, and answers not read yet, held in memory at once"
     )
-    max_pixels: Count = Field(default=100_000_000, description="pixels of one picture, by its header")
+    max_pixels: Count = Field(default=100_000_000, description="pixels of one image, by its header")
     queue_length: Count = Field(default=64, description="requests accepted at once; more are answered 429")
-    batch_size: Count = Field(
-        default=8, description="pictures that the network looks at together; 1 is alone"
-    )
+    batch_size: Count = Field(default=8, description="images that the network looks at together; 1 is alone")
     batch_wait_ms: Annotated[float, Field(ge=0)] = Field(
-        default=5, description="how long a picture waits for company, if more are being decoded"
+        default=5, description="how long an image waits for company, if more are being decoded"
     )
     workers: Annotated[int, Field(ge=0)] = Field(
         default=0, description="threads that decode and paint; 0 is one a processor"

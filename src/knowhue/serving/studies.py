@@ -1,4 +1,4 @@
-"""What the page shows of study folders: cells, curves and the newest pictures, live; and the finished report."""
+"""What the page shows of study folders: cells, curves and the newest images, live; and the finished report."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,8 +10,8 @@ from markupsafe import Markup
 
 from knowhue.config import Task
 from knowhue.errors import KnowhueError
-from knowhue.inference.files.media import encode_picture
-from knowhue.inference.files.picture import Picture
+from knowhue.inference.files.image import Image
+from knowhue.inference.files.media import encode_image
 from knowhue.plan import Plan
 from knowhue.runs import read_log, run_folder
 from knowhue.status import ENDED, Cell, read_cells, read_plan
@@ -104,7 +104,7 @@ def report_file(studies: Sequence[Path], place: int) -> Path | None:
 
 
 def strip(studies: Sequence[Path], place: int, what: str) -> bytes | None:
-    """PNG of a study's sample pictures in a row: `gray`, `truth`, or as the newest run of an arm coloured them."""
+    """PNG of a study's sample images in a row: `gray`, `truth`, or as the newest run of an arm coloured them."""
     if not 0 <= place < len(studies):
         return None
     try:
@@ -114,7 +114,7 @@ def strip(studies: Sequence[Path], place: int, what: str) -> bytes | None:
         tiles = read_arrays(path)[what if what in ("gray", "truth") else "rgb"][:_MOST_SAMPLES]
     except (KnowhueError, OSError, ValueError, KeyError):
         return None  # being written, or of another version; the next tick shows it
-    return encode_picture(Picture(np.ascontiguousarray(np.concatenate(list(tiles), axis=1))), ".png")
+    return encode_image(Image(np.ascontiguousarray(np.concatenate(list(tiles), axis=1))), ".png")
 
 
 def _existing(studies: Sequence[Path], place: int, name: str) -> Path | None:
@@ -274,7 +274,7 @@ def _samples(place: int, root: Path, plan: Plan) -> Markup:
     rows = Markup("").join(
         Markup(
             '<tr><th scope="row" class="{kind}">{label}</th><td><img src="page/studies/{place}/{what}.png?v={version}" '
-            'alt="Sample pictures, {label}"></td></tr>'
+            'alt="Sample images, {label}"></td></tr>'
         ).format(
             kind="" if what in ("gray", "truth") else kind_of(plan, what),
             place=place,
@@ -291,7 +291,7 @@ def _samples(place: int, root: Path, plan: Plan) -> Markup:
 
 def _strips(root: Path, plan: Plan) -> dict[str, Path]:
     """Where each row of the samples is found: what was given, the newest run of each arm that colours, the truth."""
-    given = root / "pictures" / "samples.npz"
+    given = root / "images" / "samples.npz"
     if not given.is_file():
         return {}
     found = {"gray": given}

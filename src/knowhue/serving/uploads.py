@@ -1,4 +1,4 @@
-"""From a request to the bytes of one picture and the options beside it; in memory, never on disk, never by a name."""
+"""From a request to the bytes of one image and the options beside it; in memory, never on disk, never by a name."""
 
 from collections.abc import AsyncGenerator
 from typing import NamedTuple
@@ -9,21 +9,19 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from knowhue.serving.refusals import Refusal
 
-FIELD = "picture"
+FIELD = "image"
 MOST_FIELDS = 80
 LONGEST_FIELD = 4096
-_WAYS = (
-    "`multipart/form-data` with a file `picture`, or the picture's bytes with its type, such as `image/jpeg`"
-)
+_WAYS = "`multipart/form-data` with a file `image`, or the image's bytes with its type, such as `image/jpeg`"
 
 
 class Upload(NamedTuple):
     """What came.
 
     Attributes:
-        data: of the picture's file.
+        data: of the image's file.
         query: names and values of options there.
-        form: the same, beside the picture.
+        form: the same, beside the image.
     """
 
     data: bytes
@@ -35,7 +33,7 @@ async def receive_upload(request: Request) -> Upload:
     """Read a request whole.
 
     Raises:
-        Refusal: it is of another type, damaged, or has no picture.
+        Refusal: it is of another type, damaged, or has no image.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     query = list(request.query_params.multi_items())
@@ -80,5 +78,5 @@ async def _chunks(request: Request) -> AsyncGenerator[bytes, None]:
 
 def _some(data: bytes) -> bytes:
     if not data:
-        raise Refusal(400, "form", f"`{FIELD}` should be the bytes of a picture. Found none.")
+        raise Refusal(400, "form", f"`{FIELD}` should be the bytes of an image. Found none.")
     return data

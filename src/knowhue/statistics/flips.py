@@ -1,4 +1,4 @@
-"""Pictures that change sides: right with one model and wrong with the other, which a mean cancels."""
+"""Images that change sides: right with one model and wrong with the other, which a mean cancels."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 
 class Flips(NamedTuple):
-    """Shares of all pictures that changed sides, over all seeds and of each seed."""
+    """Shares of all images that changed sides, over all seeds and of each seed."""
 
     right_to_wrong: float
     wrong_to_right: float
@@ -16,12 +16,12 @@ class Flips(NamedTuple):
 
 
 def flips(before: ArrayLike, after: ArrayLike) -> Flips:
-    """Count the pictures that single-task had right and multi-task has wrong, and the reverse.
+    """Count the images that single-task had right and multi-task has wrong, and the reverse.
 
     The second share minus the first is the change of accuracy.
 
     Args:
-        before: (seeds, pictures) 1 where single-task is right, 0 where it is wrong.
+        before: (seeds, images) 1 where single-task is right, 0 where it is wrong.
         after: the same of multi-task.
 
     Raises:
@@ -33,7 +33,7 @@ def flips(before: ArrayLike, after: ArrayLike) -> Flips:
     first, second = np.asarray(before, float), np.asarray(after, float)
     if first.ndim != 2 or first.shape != second.shape or not first.size:
         raise ValueError(
-            "`before` and `after` should be of one shape (seeds, pictures), not empty. "
+            "`before` and `after` should be of one shape (seeds, images), not empty. "
             f"Found `before.shape = {first.shape}, after.shape = {second.shape}`."
         )
     for name, values in (("before", first), ("after", second)):

@@ -1,4 +1,4 @@
-"""How often each of the 313 colours is met in the training pictures."""
+"""How often each of the 313 colours is met in the training images."""
 
 import numpy as np
 import torch

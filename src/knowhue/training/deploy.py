@@ -44,8 +44,8 @@ SCORES = {
 def deploy(folder: Path, report: Report = lambda _: None, licence: str = "") -> Path:
     """Make `colorizer.safetensors` in a run's folder, unless it is there.
 
-    Temperature and limit of novelty are fitted on the validation pictures, which the weights have not seen; what
-    is usual comes from up to 2,000 training pictures.
+    Temperature and limit of novelty are fitted on the validation images, which the weights have not seen; what
+    is usual comes from up to 2,000 training images.
 
     Args:
         folder: of a finished run, or of a study, whose first multi-task run is taken.
@@ -53,7 +53,7 @@ def deploy(folder: Path, report: Report = lambda _: None, licence: str = "") -> 
         licence: of the weights, for the card.
 
     Raises:
-        RunError: no finished run is there, it is of an oracle or of a network from scratch, its pictures are gone,
+        RunError: no finished run is there, it is of an oracle or of a network from scratch, its images are gone,
             or the folder cannot be written.
     """
     folder = finished_run(folder)
@@ -70,7 +70,7 @@ def _deploy(folder: Path, path: Path, report: Report, licence: str) -> None:
     report({"stage": "deploy"})
     config, root = read_config(folder), folder.parent.parent
     work = Work(
-        root, Engine(config.training), load_prepared(root / "pictures", config.evaluation.split), report
+        root, Engine(config.training), load_prepared(root / "images", config.evaluation.split), report
     )
     write_deployed(path, *fit(work, config, folder, licence))
 
@@ -84,7 +84,7 @@ def require_deployable(folder: Path, task: Task | None = None) -> None:
     """
     config = read_config(folder)
     _refuse_oracle(config, folder)
-    _refuse_without_base(config, folder)
+    _refuse_without_encoder(config, folder)
     if task is not None and task not in config.tasks.names:
         raise ConfigError(
             f"`model` should have a {task} head. Found `{folder}`, trained for {' and '.join(config.tasks.names)} "
@@ -100,11 +100,11 @@ def _refuse_oracle(config: Config, folder: Path) -> None:
         )
 
 
-def _refuse_without_base(config: Config, folder: Path) -> None:
-    if not config.has_base:
+def _refuse_without_encoder(config: Config, folder: Path) -> None:
+    if not config.has_encoder:
         raise RunError(
-            f"`{folder}` should be a run whose colour head stands on a base, by whose features pictures unlike the "
-            f"training pictures are told. Found `colour.method = {config.colour.method}`, a network from scratch: it "
+            f"`{folder}` should be a run whose colour head stands on an encoder, by whose features images unlike the "
+            f"training images are told. Found `colour.method = {config.colour.method}`, a network from scratch: it "
             "can be trained, evaluated and compared, but not put to work. Train `--set colour.method=unet`, gan or "
             "feedforward for that."
         )
@@ -135,8 +135,8 @@ def fit(work: Work, config: Config, folder: Path, licence: str) -> tuple[Deploye
         config=config,
         classes=tuple(prepared.classes),
         size_px=prepared.rgb.shape[1],
-        pictures={
-            "source": config.pictures.source,
+        images={
+            "source": config.images.source,
             "train": len(training),
             "validation": len(validation),
             "test": len(prepared.positions("test")),
@@ -154,7 +154,7 @@ def fit(work: Work, config: Config, folder: Path, licence: str) -> tuple[Deploye
 
 
 def _look(model: MultiTask, work: Work, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
-    """Pooled coarsest features, and logits if the model has them, of some pictures."""
+    """Pooled coarsest features, and logits if the model has them, of some images."""
     features, logits = [], []
     with torch.no_grad():
         for batch in plain_batches(work.prepared, positions, 64, work.engine.device):
@@ -170,7 +170,7 @@ def _calibrate(logits: Tensor, label: NDArray[np.int64]) -> Calibration:
     answers, truth = logits.numpy()[known].astype(np.float64), label[known]
     before, after = judge_temperature(answers, truth)
     temperature = fit_temperature(answers, truth)
-    return Calibration(temperature=temperature, ece_before=before, ece_after=after, pictures=len(truth))
+    return Calibration(temperature=temperature, ece_before=before, ece_after=after, images=len(truth))
 
 
 def _intervals(path: Path) -> dict[str, Interval]:

@@ -1,4 +1,4 @@
-"""How the tasks pull at the shared base: gradients at the shared features, and looks one step ahead.
+"""How the tasks pull at the shared encoder: gradients at the shared features, and looks one step ahead.
 
 They describe; they do not predict. Conflict is known not to foretell generalisation (Mueller et al., TMLR) and
 affinity scores only weakly (Azorin et al. 2023), so the report sets them beside the transfer that was found.
@@ -27,7 +27,7 @@ def diagnose(
 
     Args:
         engine: its arithmetic.
-        model: the bare multi-task model; both heads and a base that trains.
+        model: the bare multi-task model; both heads and an encoder that trains.
         discriminator: the bare opponent, or None where nothing is adversarial.
         batch: of this process alone.
         config: the weights of the losses.
@@ -36,7 +36,7 @@ def diagnose(
         - `cosine_l1`, `cosine_adversarial`, `cosine_colour`: between the gradient of the cross-entropy and that
           of the L1 term, the adversarial term and their weighted sum, at the coarsest map, which both heads read;
         - `norm_class`, `norm_l1`, `norm_adversarial`: of the weighted gradients there;
-        - `affinity_class_to_colour`, `affinity_colour_to_class`: by which share a step of the base along the one
+        - `affinity_class_to_colour`, `affinity_colour_to_class`: by which share a step of the encoder along the one
           task's gradient alone lowers the other's loss (Fifty et al. 2021); positive is help;
         - `seconds` that all this took.
     """
@@ -71,26 +71,26 @@ def _at_shared_features(
 def _look_ahead(
     engine: Engine, model: MultiTask, discriminator: nn.Module | None, batch: Batch, config: Config
 ) -> dict[str, float]:
-    """Let the base take one step along each task's gradient alone, see the other's loss, and take it back."""
-    base = list(model.encoder.parameters())
+    """Let the encoder take one step along each task's gradient alone, see the other's loss, and take it back."""
+    shared = list(model.encoder.parameters())
     with engine.autocast():
         pyramid = model.features(batch.lightness)
     before = _by_task(_losses(engine, model, discriminator, batch, config, pyramid))
     gradients = {
-        task: torch.autograd.grad(loss, base, retain_graph=True, allow_unused=True)
+        task: torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
         for task, loss in before.items()
     }
-    kept = [parameter.detach().clone() for parameter in base]
+    kept = [parameter.detach().clone() for parameter in shared]
     found = {}
     for task, other in (("class", "colour"), ("colour", "class")):
-        _descend(base, gradients[task], config.training.finetune.base_rate)
+        _descend(shared, gradients[task], config.training.finetune.encoder_learning_rate)
         with torch.no_grad():
             with engine.autocast():
                 moved = model.features(batch.lightness)
             after = _by_task(_losses(engine, model, discriminator, batch, config, moved))
-            for parameter, value in zip(base, kept, strict=True):
+            for parameter, value in zip(shared, kept, strict=True):
                 parameter.copy_(value)
-        start = before[other].item()  # 0 where no picture of the batch has a label: nothing to compare with
+        start = before[other].item()  # 0 where no image of the batch has a label: nothing to compare with
         found[f"affinity_{task}_to_{other}"] = 1 - after[other].item() / start if start else math.nan
     return found
 
@@ -111,7 +111,7 @@ def _losses(
     config: Config,
     pyramid: Pyramid,
 ) -> Losses:
-    """The weighted terms of the sum that the base is trained on."""
+    """The weighted terms of the sum that the encoder is trained on."""
     with engine.autocast():
         prediction = model(batch.lightness, pyramid, label=batch.label)
     assert prediction.chroma is not None  # only asked of two tasks

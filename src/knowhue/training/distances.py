@@ -1,4 +1,4 @@
-"""Distances between colourings and true pictures; the true pictures' features are computed once a study."""
+"""Distances between colourings and true images; the true images' features are computed once a study."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -55,7 +55,7 @@ def true_features(work: Work, name: str, network: Network) -> Features:
     """Features of the true images of the reporting split, kept in `features/` under all that they depend on."""
     key = fingerprint(
         {
-            "pictures": work.prepared.fingerprint,
+            "images": work.prepared.fingerprint,
             "split": work.prepared.reporting_split,
             **network.provenance,
         }
@@ -80,9 +80,9 @@ def score_way(work: Work, settings: EvaluationSettings, predict: Predict) -> dic
 
 
 def noise_floor(work: Work, settings: EvaluationSettings) -> dict[str, Any]:
-    """What real pictures score: as many from the training split, drawn by their own stream, against those reported on.
+    """What real images score: as many from the training split, drawn by their own stream, against those reported on.
 
-    Only scores of whole sets have such a floor; other pictures have no error.
+    Only scores of whole sets have such a floor; other images have no error.
     """
     prepared = work.prepared
     true_colourfulness = mean(evaluate(_truth, _reported(work), full=True).rows, "colourfulness_true")

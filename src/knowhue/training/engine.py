@@ -31,7 +31,7 @@ class Engine:
     def __init__(self, training: Training) -> None:
         patience = InitProcessGroupKwargs(
             timeout=timedelta(hours=12)
-        )  # others wait while one prepares pictures
+        )  # others wait while one prepares images
         _sum_in_one_order()
         # no mixed precision of accelerate's: the autocast below covers the networks alone
         self._accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[patience])

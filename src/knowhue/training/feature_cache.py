@@ -1,4 +1,4 @@
-"""What the frozen base says of every picture, upright and mirrored, computed once and memory-mapped."""
+"""What the frozen encoder says of every image, upright and mirrored, computed once and memory-mapped."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -29,7 +29,7 @@ _STORED = {torch.bfloat16: np.dtype(np.int16), torch.float32: np.dtype(np.float3
 
 
 class FeatureCache:
-    """Feature maps of all prepared pictures, one (2, N, C, h, w) array a tap; [1] is mirrored.
+    """Feature maps of all prepared images, one (2, N, C, h, w) array a tap; [1] is mirrored.
 
     bfloat16 is kept bit for bit (as int16: numpy has no such type), so cached and fresh are the same.
     """
@@ -39,7 +39,7 @@ class FeatureCache:
         self._device = device
 
     def read(self, positions: NDArray[np.int64], mirrored: NDArray[np.bool_]) -> Pyramid:
-        """The maps of some pictures, fine to coarse."""
+        """The maps of some images, fine to coarse."""
         return tuple(
             _to_tensor(array[mirrored.astype(np.int64), positions], self._device) for array in self._arrays
         )
@@ -50,7 +50,7 @@ def cache_features(
 ) -> FeatureCache:
     """Open the cache of a model's taps below `folder`, computing what is not there.
 
-    Its name is a fingerprint of the base's weights, the pictures and the arithmetic: a stale one is never
+    Its name is a fingerprint of the encoder's weights, the images and the arithmetic: a stale one is never
     read. Each file appears whole, with a mark that holds its checksum; a damaged one is computed again. Processes of
     one run share the work by rows of the same files, so `folder` must be visible to all of them; of several runs one
     fills and the others wait.
@@ -92,7 +92,7 @@ def _digest(path: Path, size_bytes: int, modified_ns: int) -> str:
 
 
 def cache_bytes(model: MultiTask, prepared: Prepared, engine: Engine) -> int:
-    """Disk that a model's taps of all pictures need."""
+    """Disk that a model's taps of all images need."""
     one = _compute(model.eval(), prepared, np.arange(1), False, engine)
     return 2 * len(prepared.rgb) * sum(one[tap].nbytes for tap in model.taps)
 
@@ -133,8 +133,8 @@ def _fill(
 def _compute(
     model: MultiTask, prepared: Prepared, positions: NDArray[np.int64], mirrored: bool, engine: Engine
 ) -> Pyramid:
-    pictures = prepared.rgb[positions]
-    rgb = to_rgb(pictures[:, :, ::-1] if mirrored else pictures, engine.device)
+    images = prepared.rgb[positions]
+    rgb = to_rgb(images[:, :, ::-1] if mirrored else images, engine.device)
     with torch.no_grad(), engine.autocast():
         return model.pyramid(rgb_to_lab(rgb)[0])
 

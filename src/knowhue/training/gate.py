@@ -20,7 +20,7 @@ from knowhue.training.step import train_step
 STEPS = 3
 NEGLIGIBLE = 1e-60
 """A task's weight that is 0 in float32: its gradient takes the same way and adds nothing, not even where the other's
-is 0. (1e-30 moves the zero biases of an untrained base by 1e-29, which switches units on that stand at 0.)"""
+is 0. (1e-30 moves the zero biases of an untrained encoder by 1e-29, which switches units on that stand at 0.)"""
 
 Weights = dict[str, torch.Tensor]
 
@@ -28,8 +28,8 @@ Weights = dict[str, torch.Tensor]
 def check_gate(work: Work, config: Config) -> dict[str, Any]:
     """Train arms of a block side by side for some steps, and compare every weight that should come out equal.
 
-    On the frozen base both heads together are each alone: this licenses forking all arms from the same heads. In
-    fine-tuning the multi-task arm with a vanishing weight of the other task (1e-60) is the single-task arm, base,
+    On the frozen encoder both heads together are each alone: this licenses forking all arms from the same heads. In
+    fine-tuning the multi-task arm with a vanishing weight of the other task (1e-60) is the single-task arm, encoder,
     head and discriminator, for either task: this licenses taking the difference of the arms for that of the task. The
     gradients are summed as they are (`tasks.weighting = static`), whatever joins them in the arm.
 
@@ -94,7 +94,7 @@ def _train(work: Work, config: Config, name: PhaseName, heads: Weights | None = 
     opponent = build_discriminator(config)
     model = work.engine.place(build_model(config, len(work.prepared.classes)))
     session = Session(model, None if opponent is None else work.engine.place(opponent))
-    modules = session.modules(with_base=name == "finetune")
+    modules = session.modules(with_encoder=name == "finetune")
     for part, module in modules.items():
         own = {k.removeprefix(f"{part}."): v for k, v in (heads or {}).items() if k.startswith(f"{part}.")}
         if own:

@@ -1,4 +1,4 @@
-"""What trains the base: how large each weighted loss's gradient is at its parameters, at the fork and at the end."""
+"""What trains the encoder: how large each weighted loss's gradient is at its parameters, at the fork and at the end."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -30,14 +30,14 @@ def measure_shares(
     config: Config,
     balance: Balance | None = None,
 ) -> dict[str, Any]:
-    """Norms of the weighted losses' gradients with respect to all parameters of the base, and their shares.
+    """Norms of the weighted losses' gradients with respect to all parameters of the encoder, and their shares.
 
     Nothing is updated or drawn. Processes see their parts of the batches, and the gradients are averaged over them
     as in training.
 
     Args:
         engine: its arithmetic and processes.
-        model: the bare model, whose base learns.
+        model: the bare model, whose encoder learns.
         discriminator: the bare opponent, or None where nothing is adversarial.
         batches: a few; the same for every arm and moment.
         config: the weights of the losses, and how many batches are looked at.
@@ -86,7 +86,7 @@ def _losses(
     config: Config,
     factors: Mapping[str, float],
 ) -> dict[str, Tensor]:
-    """The weighted terms of the sum that the base is trained on, as `training.step` makes it."""
+    """The weighted terms of the sum that the encoder is trained on, as `training.step` makes it."""
     with engine.autocast():
         prediction = model(batch.lightness, truth=batch.chroma, label=batch.label)
     colour = config.tasks.weights.colour * factors.get("colour", 1.0)
@@ -110,13 +110,13 @@ def _losses(
 
 
 def _norms(engine: Engine, model: MultiTask, losses: Mapping[str, Tensor]) -> dict[str, float]:
-    base = [parameter for parameter in model.encoder.parameters() if parameter.requires_grad]
+    shared = [parameter for parameter in model.encoder.parameters() if parameter.requires_grad]
     norms = {}
     for name, loss in losses.items():
-        found = torch.autograd.grad(loss, base, retain_graph=True, allow_unused=True)
+        found = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
         flat = [
             (torch.zeros_like(p) if g is None else g).float().flatten()
-            for g, p in zip(found, base, strict=True)
+            for g, p in zip(found, shared, strict=True)
         ]
         norms[name] = float(engine.mean(torch.cat(flat)).norm())
     return norms

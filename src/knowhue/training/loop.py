@@ -67,36 +67,36 @@ class Work:
     Attributes:
         root: the study folder.
         engine: device, processes, arithmetic.
-        prepared: the pictures.
+        prepared: the images.
         report: told about progress.
-        bases: digest of the weights of each base that the runs start from.
+        encoders: digest of the weights of each encoder that the runs start from.
     """
 
     root: Path
     engine: Engine
     prepared: Prepared
     report: Report
-    bases: Mapping[str, str] = field(default_factory=dict)
+    encoders: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Session:
-    """The bare modules of a run, and the cached features of a frozen base if there are any."""
+    """The bare modules of a run, and the cached features of a frozen encoder if there are any."""
 
     model: MultiTask
     discriminator: Opponent | None
     features: FeatureCache | None = None
 
-    def modules(self, with_base: bool) -> dict[str, torch.nn.Module]:
-        """The parts by name, as weights are stored; the base only where it has been trained."""
+    def modules(self, with_encoder: bool) -> dict[str, torch.nn.Module]:
+        """The parts by name, as weights are stored; the encoder only where it has been trained."""
         heads = {
             "colour": self.model.colour,
             "class": self.model.classifier,
             "discriminator": self.discriminator,
             "oracle": self.model.oracle,
         }
-        base = {"encoder": self.model.encoder if with_base else None}
-        return {name: module for name, module in (base | heads).items() if module is not None}
+        encoder = {"encoder": self.model.encoder if with_encoder else None}
+        return {name: module for name, module in (encoder | heads).items() if module is not None}
 
 
 def run_phase(work: Work, config: Config, folder: Path, session: Session, name: PhaseName) -> list[Entry]:
@@ -113,7 +113,7 @@ def run_phase(work: Work, config: Config, folder: Path, session: Session, name: 
     """
     phase = phase_of(config, name)
     players = make_players(work.engine, session, phase, config)
-    modules = session.modules(with_base=name == "finetune") | players.state()
+    modules = session.modules(with_encoder=name == "finetune") | players.state()
     optimizers = {f"optimizer-{i}": optimizer for i, optimizer in enumerate(players.optimizers)}
     step = golden.golden_step(work.engine)
     done, log = checkpoint.restore(folder / "checkpoints", modules, optimizers, step)
@@ -140,9 +140,14 @@ def _look_at_shares(
     name: PhaseName,
     moment: Moment,
 ) -> None:
-    """Measure what trains the base, on the first batches of fine-tuning, and keep it in the run's folder."""
+    """Measure what trains the encoder, on the first batches of fine-tuning, and keep it in the run's folder."""
     phase = phase_of(config, name)
-    if not (config.has_base and phase.base_rate and phase.epochs and config.evaluation.gradient_batches):
+    if not (
+        config.has_encoder
+        and phase.encoder_learning_rate
+        and phase.epochs
+        and config.evaluation.gradient_batches
+    ):
         return
     batches = (batch for batch, _ in training_batches(work, config, name, 0))
     found = measure_shares(
@@ -202,12 +207,12 @@ def make_players(engine: Engine, session: Session, phase: Phase, config: Config)
 def _epoch(
     work: Work, config: Config, session: Session, players: Players, name: PhaseName, epoch: int
 ) -> Entry:
-    """Train on every whole batch of the pictures once, score, and say how it went."""
+    """Train on every whole batch of the images once, score, and say how it went."""
     started = time.perf_counter()
-    for module in session.modules(with_base=True).values():
+    for module in session.modules(with_encoder=True).values():
         module.train()
     with drawing_from(work.engine.device, config.seed, name, epoch, work.engine.share.rank):
-        losses, pictures, diagnostics = _train(work, config, session, players, name, epoch)
+        losses, images, diagnostics = _train(work, config, session, players, name, epoch)
     trained = time.perf_counter()
     train = work.engine.average({key: torch.stack(values).mean() for key, values in losses.items()})
     every = config.evaluation.every_epochs
@@ -220,8 +225,8 @@ def _epoch(
         "validation": finite_or_none(scores),
         "seconds": round(time.perf_counter() - started, 3),
         "train_seconds": round(trained - started, 3),
-        "pictures": pictures,
-        "pictures_per_second": round(pictures / (trained - started), 1),
+        "images": images,
+        "images_per_second": round(images / (trained - started), 1),
         "warnings": find_faults(train, scores),
         **({"diagnostics": diagnostics} if diagnostics else {}),
     }
@@ -230,7 +235,7 @@ def _epoch(
 def _train(
     work: Work, config: Config, session: Session, players: Players, name: PhaseName, epoch: int
 ) -> tuple[dict[str, list[Tensor]], int, list[Entry]]:
-    """One pass over the training pictures: the losses of each step, how many pictures were seen, diagnostics."""
+    """One pass over the training images: the losses of each step, how many images were seen, diagnostics."""
     phase, batches = phase_of(config, name), training_batches(work, config, name, epoch)
     losses, steps, diagnostics = defaultdict(list), len(batches), []
     every = config.evaluation.diagnose_every_steps if _both_pull(config, name) else 0
@@ -262,9 +267,9 @@ def training_batches(work: Work, config: Config, name: PhaseName, epoch: int) ->
 
 
 def _both_pull(config: Config, name: PhaseName) -> bool:
-    """Whether two tasks, colour by its L1 term, train the base in this phase; other losses are not looked into."""
+    """Whether two tasks, colour by its L1 term, train the encoder in this phase; other losses are not looked into."""
     phase = phase_of(config, name)
-    return len(config.tasks.names) > 1 and phase.base_rate > 0 and config.colour.loss == "l1"
+    return len(config.tasks.names) > 1 and phase.encoder_learning_rate > 0 and config.colour.loss == "l1"
 
 
 def _tell(

@@ -1,4 +1,4 @@
-"""What a run leaves to be read: scores, one row a picture, and colourings of the fixed samples."""
+"""What a run leaves to be read: scores, one row an image, and colourings of the fixed samples."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -64,7 +64,7 @@ def write_scores(
 
     Args:
         folder: of the run.
-        prepared: the pictures.
+        prepared: the images.
         scored: the model's evaluation.
         of_set: what is measured of its colourings as a set, see `training.distances.measure_set`.
     """
@@ -75,7 +75,7 @@ def write_scores(
         folder / "scores.json",
         {
             "split": prepared.reporting_split,
-            "pictures": len(scored.rows),
+            "images": len(scored.rows),
             "metrics": finite_or_none(scored.metrics),
             "per_class": {name: finite_or_none(row) for name, row in per_class(scored.rows, classes).items()},
             **(of_set or {}),
@@ -89,14 +89,14 @@ def write_scores(
 
 
 def sample_positions(prepared: Prepared) -> NDArray[np.int64]:
-    """The pictures that every report shows: the first of each class of the reporting split, unchosen."""
+    """The images that every report shows: the first of each class of the reporting split, unchosen."""
     positions = prepared.positions(prepared.reporting_split)
     labels = prepared.label[positions]
     return np.concatenate([positions[labels == n][:SAMPLES_PER_CLASS] for n in range(len(prepared.classes))])
 
 
 def write_samples(work: Work, folder: Path, session: Session) -> None:
-    """`samples.npz`: what the model makes of the sample pictures."""
+    """`samples.npz`: what the model makes of the sample images."""
     positions = sample_positions(work.prepared)
     rgb = work.prepared.rgb[positions]
     weights = label_weights(work.prepared.label[positions])
@@ -113,7 +113,7 @@ def write_samples(work: Work, folder: Path, session: Session) -> None:
 
 
 def _drawn(work: Work, session: Session, batch: Batch) -> dict[str, NDArray[Any]]:
-    """Several colourings of each picture and how far they lie apart; nothing of a head that has one answer."""
+    """Several colourings of each image and how far they lie apart; nothing of a head that has one answer."""
     with torch.no_grad(), work.engine.autocast():
         samples = session.model.samples(batch.lightness, DRAWN)
     if samples is None:
@@ -141,13 +141,13 @@ def write_extremes(work: Work, folder: Path, session: Session, rows: Sequence[Ro
 
 
 def write_truth(work: Work) -> None:
-    """`pictures/samples.npz`: the sample pictures in gray and in their own colours."""
+    """`images/samples.npz`: the sample images in gray and in their own colours."""
     positions = sample_positions(work.prepared)
     rgb, label = work.prepared.rgb[positions], work.prepared.label[positions]
     batch = to_batch(work.prepared, positions, rgb, label_weights(label), work.engine.device)
     gray = to_bytes(lab_to_rgb(batch.lightness, torch.zeros_like(batch.chroma)))
     _write_arrays(
-        work.root / "pictures" / "samples.npz",
+        work.root / "images" / "samples.npz",
         {"index": positions, "label": label, "gray": gray, "truth": rgb},
     )
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from knowhue.config import Config, Phase, Task
 from knowhue.models.multitask import MultiTask, Opponent
-from knowhue.models.no_base import NoBase
+from knowhue.models.no_encoder import NoBase
 from knowhue.models.palette import Palette
 from knowhue.presets import edit
 
@@ -21,8 +21,8 @@ FINAL_FACTOR = 0.1
 
 
 def head_tasks(config: Config) -> tuple[Task, ...]:
-    """The tasks whose heads are trained on the frozen base first; none of a network that has no base."""
-    return config.tasks.names if config.has_base else ()
+    """The tasks whose heads are trained on the frozen encoder first; none of a network that has no encoder."""
+    return config.tasks.names if config.has_encoder else ()
 
 
 def head_config(config: Config, task: Task) -> Config:
@@ -51,37 +51,37 @@ def head_config(config: Config, task: Task) -> Config:
 def phase_of(config: Config, name: PhaseName) -> Phase:
     """A phase as it is run: a network from scratch has nothing to freeze, and tunes for the epochs of both."""
     phase: Phase = getattr(config.training, name)
-    if name == "finetune" and not config.has_base:
+    if name == "finetune" and not config.has_encoder:
         return phase.model_copy(update={"epochs": config.training.heads.epochs + phase.epochs})
     return phase
 
 
 def first_epoch(config: Config, name: PhaseName) -> int:
     """How many epochs a run has behind it when a phase begins."""
-    return config.training.heads.epochs if name == "finetune" and config.has_base else 0
+    return config.training.heads.epochs if name == "finetune" and config.has_encoder else 0
 
 
 def make_optimizer(model: MultiTask, phase: Phase, weight_decay: float) -> torch.optim.AdamW:
     """Set what trains in this phase and at what rate.
 
-    A rate of 0 freezes the base. The groups never mix tasks, so that a head moves by its own gradient alone.
+    A rate of 0 freezes the encoder. The groups never mix tasks, so that a head moves by its own gradient alone.
     """
     groups = []
-    model.encoder.requires_grad_(bool(phase.base_rate))
-    if phase.base_rate and not isinstance(model.encoder, NoBase):
-        groups.append(_group(model.encoder.parameters(), phase.base_rate, STEADY_BETAS))
+    model.encoder.requires_grad_(bool(phase.encoder_learning_rate))
+    if phase.encoder_learning_rate and not isinstance(model.encoder, NoBase):
+        groups.append(_group(model.encoder.parameters(), phase.encoder_learning_rate, STEADY_BETAS))
     if model.colour is not None:
         betas = STEADY_BETAS if isinstance(model.colour, Palette) else GAN_BETAS
         own = [model.colour] if model.oracle is None else [model.colour, model.oracle]
-        groups.append(_group((p for each in own for p in each.parameters()), phase.rate, betas))
+        groups.append(_group((p for each in own for p in each.parameters()), phase.learning_rate, betas))
     if model.classifier is not None:
-        groups.append(_group(model.classifier.parameters(), phase.rate, STEADY_BETAS))
+        groups.append(_group(model.classifier.parameters(), phase.learning_rate, STEADY_BETAS))
     return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
 
 
 def make_discriminator_optimizer(discriminator: Opponent, phase: Phase) -> torch.optim.AdamW:
     """The opponent's own optimizer."""
-    group = _group(discriminator.parameters(), phase.discriminator_rate, GAN_BETAS)
+    group = _group(discriminator.parameters(), phase.discriminator_learning_rate, GAN_BETAS)
     return torch.optim.AdamW([group], weight_decay=0.0, fused=True)
 
 

@@ -1,4 +1,4 @@
-"""How often a classifier of true-colour pictures recognises colourings; its probe is fitted once a study."""
+"""How often a classifier of true-colour images recognises colourings; its probe is fitted once a study."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,9 +19,9 @@ def recognition(work: Work, settings: Evaluation, features: Mapping[str, Feature
     """Shares of the reporting split whose class is recognised from their colourings, by network.
 
     Args:
-        work: its training pictures, in their true colours, teach a probe on each network's features.
+        work: its training images, in their true colours, teach a probe on each network's features.
         settings: which networks.
-        features: of the colourings, in the order of the pictures' indices; without any there is nothing to tell.
+        features: of the colourings, in the order of the images' indices; without any there is nothing to tell.
     """
     networks = open_networks(settings, work.engine.device)
     label = work.prepared.label[work.prepared.positions(work.prepared.reporting_split)]
@@ -38,9 +38,9 @@ def recognition(work: Work, settings: Evaluation, features: Mapping[str, Feature
 
 
 def _probe(work: Work, name: str, network: Network) -> Probe:
-    """Fitted to the true training pictures with known labels; kept in `features/` under all that it depends on."""
+    """Fitted to the true training images with known labels; kept in `features/` under all that it depends on."""
     prepared = work.prepared
-    key = fingerprint({"pictures": prepared.fingerprint, **network.provenance})
+    key = fingerprint({"images": prepared.fingerprint, **network.provenance})
 
     def write(path: Path) -> None:
         positions = prepared.positions("train")

@@ -1,4 +1,4 @@
-"""Two tasks at the shared base, step by step: scale their losses, or what their gradients count."""
+"""Two tasks at the shared encoder, step by step: scale their losses, or what their gradients count."""
 
 from collections.abc import Mapping
 from math import isfinite, sqrt
@@ -18,11 +18,11 @@ Branches = dict[str, Pyramid]
 
 
 def share(engine: Engine, sharing: Sharing, prediction: Prediction, by_task: Losses) -> Losses:
-    """Let two tasks share a base that learns in the backward pass to come.
+    """Let two tasks share an encoder that learns in the backward pass to come.
 
     Args:
         engine: of the run.
-        sharing: what stands between the tasks and the base.
+        sharing: what stands between the tasks and the encoder.
         prediction: of this step; its features tell the tasks' gradients apart.
         by_task: the statically weighted loss of each task; scaled here where losses are balanced.
 
@@ -42,7 +42,7 @@ def balance(engine: Engine, factors: Balance, branches: Branches, by_task: Losse
 
     What they take in is averaged over the processes, so that the factors stay equal on all. Losses that are not
     finite are not taken in: the run ends at the end of this epoch, and says so. Nor is a step in which a task has
-    no loss at all, as where no picture has a label: it tells nothing of the task.
+    no loss at all, as where no image has a label: it tells nothing of the task.
     """
     now = factors.weights()
     if factors.every_step:
@@ -59,7 +59,7 @@ def weigh(engine: Engine, weighting: Weighting, branches: Branches, by_task: Los
     """Scale what each task's gradient counts at the shared features in the backward pass to come.
 
     The heads still move by their own task alone. The Gramian is averaged over the processes, so that all of them
-    weigh alike, and one ordinary backward pass through the base follows: `torch.autograd.grad` on shared
+    weigh alike, and one ordinary backward pass through the encoder follows: `torch.autograd.grad` on shared
     parameters would let processes drift apart.
 
     Returns:
@@ -90,7 +90,7 @@ def _norms(engine: Engine, branches: Branches, by_task: Losses) -> dict[str, flo
 
 
 def _branches(prediction: Prediction) -> Branches | None:
-    """None where the base is frozen, which has nothing to weigh."""
+    """None where the encoder is frozen, which has nothing to weigh."""
     assert prediction.shared is not None  # every model's forward pass gives it
     colour, class_ = prediction.shared
     return {"colour": colour, "class": class_} if colour[-1].requires_grad else None

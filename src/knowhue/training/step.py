@@ -45,7 +45,7 @@ class Players(NamedTuple):
 
         Args:
             train: mean losses; an epoch with one that is not finite is not taken in, the run ends with it.
-            validation: metrics, or nothing where the pictures were not scored; an epoch whose last step spoilt
+            validation: metrics, or nothing where the images were not scored; an epoch whose last step spoilt
                 them is not taken in either.
         """
         balance = self.sharing.balance
@@ -110,8 +110,8 @@ def duel(
 ) -> Tensor:
     """Update the discriminator and say where it wants the chroma to go.
 
-    Both need the discriminator's scores of the same generated pictures, so one forward pass serves: first
-    the generator's gradient with respect to the pictures alone, then the discriminator's own backward pass.
+    Both need the discriminator's scores of the same generated images, so one forward pass serves: first
+    the generator's gradient with respect to the images alone, then the discriminator's own backward pass.
     The stock order (discriminator step, then a second pass for the generator) costs a third more; here the
     generator answers the discriminator as it was before this step, as in simultaneous gradient descent.
 

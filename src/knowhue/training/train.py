@@ -1,4 +1,4 @@
-"""One run from its settings to its folder: heads on the frozen base, fork, fine-tune, scores."""
+"""One run from its settings to its folder: heads on the frozen encoder, fork, fine-tune, scores."""
 
 import time
 from collections.abc import Collection, Iterable, Sequence
@@ -50,13 +50,13 @@ from knowhue.training.phases import PhaseName, head_config, head_tasks, phase_of
 
 
 def train(config: Config, root: Path, arm: str = "multi", report: Report = lambda _: None) -> Path:
-    """Prepare the pictures, train one arm with one seed below `root`, and score it.
+    """Prepare the images, train one arm with one seed below `root`, and score it.
 
     The same command continues an interrupted run and does not repeat a finished one.
 
     Args:
         config: the settings; `tasks` is set by the arm.
-        root: the study folder; runs in it share pictures, features and heads.
+        root: the study folder; runs in it share images, features and heads.
         arm: a key of `presets.ARMS`; also the name of the run's folder below `root`.
         report: told about progress, one small dict at a time.
 
@@ -64,7 +64,7 @@ def train(config: Config, root: Path, arm: str = "multi", report: Report = lambd
         The run folder.
 
     Raises:
-        KnowhueError: settings, pictures, weights or folder do not serve; the message says how to mend it.
+        KnowhueError: settings, images, weights or folder do not serve; the message says how to mend it.
     """
     config = arm_config(config, arm)
     with locked(root, "train"):
@@ -79,7 +79,7 @@ def train(config: Config, root: Path, arm: str = "multi", report: Report = lambd
 def open_work(
     config: Config, root: Path, report: Report, runs: Sequence[Config] = (), engine: Engine | None = None
 ) -> Work:
-    """Start the engine and prepare the pictures, on one process for all.
+    """Start the engine and prepare the images, on one process for all.
 
     Args:
         config: the settings that all runs share.
@@ -89,25 +89,25 @@ def open_work(
         engine: the one to work on, if it was started before.
 
     Raises:
-        KnowhueError: settings, pictures, weights or folder do not serve; the message says how to mend it.
+        KnowhueError: settings, images, weights or folder do not serve; the message says how to mend it.
     """
     engine = engine or Engine(config.training)
-    require_apart(config.pictures, root)
-    bases: dict[str, str] = {}
-    for each in runs or (config,):  # names and weights are tried before any picture is read
+    require_apart(config.images, root)
+    encoders: dict[str, str] = {}
+    for each in runs or (config,):  # names and weights are tried before any image is read
         _refuse_contradictions(each)
         open_sharing(each.tasks)
         model = build_model(each, classes=2)
-        if each.has_base:
+        if each.has_encoder:
             drawn = each.encoder.weights == "none"
             name = f"{each.encoder.name} {each.encoder.weights}"
-            bases[name] = "drawn from each seed" if drawn else weights_digest(model.encoder)
+            encoders[name] = "drawn from each seed" if drawn else weights_digest(model.encoder)
     if engine.is_main:
         require_writable(root)
-        prepare(config.pictures, root / "pictures", report)  # reads the array once through
+        prepare(config.images, root / "images", report)  # reads the array once through
     engine.wait()
-    prepared = load_prepared(root / "pictures", config.evaluation.split, thorough=False)
-    return Work(root, engine, prepared, report, bases)
+    prepared = load_prepared(root / "images", config.evaluation.split, thorough=False)
+    return Work(root, engine, prepared, report, encoders)
 
 
 def run_arm(work: Work, config: Config, arm: str) -> Path:
@@ -127,7 +127,7 @@ def run_arm(work: Work, config: Config, arm: str) -> Path:
     )
     session = _session(work, config)
     for head in heads.values():
-        _require_same_base(work, session, head)
+        _require_same_encoder(work, session, head)
         _load(session, head)
     return _run(work, config, folder, session, "finetune", list(heads.values()))
 
@@ -146,9 +146,9 @@ def evaluate_run(folder: Path, report: Report = lambda _: None) -> Evaluation:
     config = read_config(folder)
     root = folder.parent.parent
     with locked(root, "evaluate"):
-        prepared = load_prepared(root / "pictures", config.evaluation.split)
+        prepared = load_prepared(root / "images", config.evaluation.split)
         work = Work(root, Engine(config.training), prepared, report)
-        _require_same_pictures(work, folder)
+        _require_same_images(work, folder)
         _require_whole(folder, but=OUTCOME)
         session = _session(work, config)
         _load(session, folder)
@@ -162,9 +162,9 @@ def load_run(work: Work, config: Config, folder: Path) -> MultiTask:
     """The trained model of a run, ready to predict.
 
     Raises:
-        RunError: the pictures there now are not those that it was trained on, or it is damaged.
+        RunError: the images there now are not those that it was trained on, or it is damaged.
     """
-    _require_same_pictures(work, folder)
+    _require_same_images(work, folder)
     _require_whole(folder)
     session = _session(work, config)
     _load(session, folder)
@@ -172,9 +172,9 @@ def load_run(work: Work, config: Config, folder: Path) -> MultiTask:
 
 
 def run_head(work: Work, config: Config, task: Task) -> Path:
-    """Train the head of one task on the frozen base.
+    """Train the head of one task on the frozen encoder.
 
-    With the base frozen the heads share nothing that learns, so a multi-task model's heads are those of the
+    With the encoder frozen the heads share nothing that learns, so a multi-task model's heads are those of the
     single tasks, bit for bit: they are trained once a seed and every arm is forked from them. Settings of
     the other task and of fine-tuning are reset, so that arms that differ only there find the same head.
     """
@@ -196,7 +196,7 @@ def run_head(work: Work, config: Config, task: Task) -> Path:
 
 
 def warm_features(work: Work, configs: Iterable[Config]) -> None:
-    """Compute the frozen base's features for all heads of these runs, before several processes ask for them at once."""
+    """Compute the frozen encoder's features for all heads of these runs, before several processes ask for them."""
     heads = [head_config(config, task) for config in configs for task in head_tasks(config)]
     for config in {fingerprint(head): head for head in heads}.values():
         _with_cached_features(work, config, _session(work, config))
@@ -219,7 +219,7 @@ def _is_done(work: Work, config: Config, folder: Path, final: bool) -> bool:
     What is damaged of an ended run is made again: by scoring its weights, or where these or its log are damaged, by
     training it anew to the same weights.
     """
-    _require_same_pictures(work, folder)
+    _require_same_images(work, folder)
     (is_trained, damaged), *_ = work.engine.gather(
         [look_through(folder) if work.engine.is_main else (False, [])]
     )
@@ -250,24 +250,24 @@ def _require_whole(folder: Path, but: Collection[str] = ()) -> None:
         raise DamagedError(damaged[0], "it is not as it was written, or gone")
 
 
-def _require_same_pictures(work: Work, folder: Path) -> None:
-    """Refuse a run of other pictures than are prepared now."""
+def _require_same_images(work: Work, folder: Path) -> None:
+    """Refuse a run of other images than are prepared now."""
     try:
-        seen = read_json(folder / "environment.json").get("pictures")
+        seen = read_json(folder / "environment.json").get("images")
     except RunError:
         return  # it has not begun, or is damaged, which is looked for elsewhere
     if seen != work.prepared.fingerprint:
         raise RunError(
-            f"`{folder}` was trained on other pictures than are there now: some were added, changed or removed. "
-            "Name another folder with --out, or bring the old pictures back."
+            f"`{folder}` was trained on other images than are there now: some were added, changed or removed. "
+            "Name another folder with --out, or bring the old images back."
         )
 
 
-def _require_same_base(work: Work, session: Session, head: Path) -> None:
+def _require_same_encoder(work: Work, session: Session, head: Path) -> None:
     """A head and the model that it is put into must have seen the same features."""
     seen = read_json(head / "environment.json")
     now = {
-        "base_weights": weights_digest(session.model.encoder),
+        "encoder_weights": weights_digest(session.model.encoder),
         "precision": work.engine.precision,
         "golden_step": golden.golden_step(work.engine),
     }
@@ -299,8 +299,8 @@ def _run(
     step = golden.golden_step(work.engine)
     if work.engine.is_main:
         digests = {
-            "base_weights": weights_digest(session.model.encoder),
-            "pictures": work.prepared.fingerprint,
+            "encoder_weights": weights_digest(session.model.encoder),
+            "images": work.prepared.fingerprint,
             "golden_step": step,
         }
         environment = work.engine.environment() | digests
@@ -315,7 +315,7 @@ def _run(
     started = time.perf_counter()
     _score(work, config, folder, session, final)
     if work.engine.is_main:
-        _write_weights(folder, session, with_base=final)
+        _write_weights(folder, session, with_encoder=final)
         write_log(folder, _join([read_log(head) for head in heads]) + log)
         seconds = _seconds(heads) | {name: _total(log), "evaluate": round(time.perf_counter() - started, 2)}
         write_status(folder, {**state, "seconds": seconds})
@@ -325,7 +325,7 @@ def _run(
 
 
 def _score(work: Work, config: Config, folder: Path, session: Session, final: bool) -> Evaluation:
-    """Score a model on the validation pictures, and write all of `OUTCOME`, with the golden step of what scored it."""
+    """Score a model on the validation images, and write all of `OUTCOME`, with the golden step of what scored it."""
     scorer = {"golden_step": golden.golden_step(work.engine)}
     scored = validate(work, config, session, full=final, split=work.prepared.reporting_split)
     if work.engine.is_main:
@@ -338,9 +338,9 @@ def _score(work: Work, config: Config, folder: Path, session: Session, final: bo
 
 
 def _load(session: Session, folder: Path) -> None:
-    """Load the parts that a run stored; its base only if it trained one."""
+    """Load the parts that a run stored; its encoder only if it trained one."""
     stored = load_weights(folder / "model.safetensors")
-    for name, module in session.modules(with_base=True).items():
+    for name, module in session.modules(with_encoder=True).items():
         own = {
             key.removeprefix(f"{name}."): value for key, value in stored.items() if key.startswith(f"{name}.")
         }
@@ -348,8 +348,8 @@ def _load(session: Session, folder: Path) -> None:
             module.load_state_dict(own)
 
 
-def _write_weights(folder: Path, session: Session, with_base: bool) -> None:
-    modules = session.modules(with_base)
+def _write_weights(folder: Path, session: Session, with_encoder: bool) -> None:
+    modules = session.modules(with_encoder)
     weights = {
         f"{name}.{key}": value
         for name, module in modules.items()
@@ -359,7 +359,7 @@ def _write_weights(folder: Path, session: Session, with_base: bool) -> None:
 
 
 def _after_heads(root: Path, config: Config) -> dict[str, Any]:
-    """The scores of a run's heads on the frozen base, before anything was fine-tuned."""
+    """The scores of a run's heads on the frozen encoder, before anything was fine-tuned."""
     metrics: dict[str, Any] = {}
     for task in head_tasks(config):
         path = run_folder(root / "heads", task, head_config(config, task)) / "scores.json"
@@ -392,20 +392,20 @@ def _join(logs: Sequence[Sequence[Entry]]) -> list[Entry]:
 
 
 def _refuse_contradictions(config: Config) -> None:
-    training, colour, size = config.training, config.colour, config.pictures.size_px
+    training, colour, size = config.training, config.colour, config.images.size_px
     if training.shift_px >= size:
         raise ConfigError(
-            f"`training.shift_px` should be below `pictures.size_px = {size}`. Found {training.shift_px}."
+            f"`training.shift_px` should be below `images.size_px = {size}`. Found {training.shift_px}."
         )
     if colour.method == "pix2pix" and size < SMALLEST_PX:
         raise ConfigError(
-            f"`pictures.size_px` should be {SMALLEST_PX} or more where `colour.method = pix2pix`. Found {size}."
+            f"`images.size_px` should be {SMALLEST_PX} or more where `colour.method = pix2pix`. Found {size}."
         )
-    if not config.has_base or not colour.is_adversarial:
+    if not config.has_encoder or not colour.is_adversarial:
         return
     seen = receptive_field(colour.discriminator_layers)
     if size >> config.colour.discriminator_layers < 2:
         raise ConfigError(
-            f"`colour.discriminator_layers` should leave at least 2 patches of a picture of {size} pixels. "
+            f"`colour.discriminator_layers` should leave at least 2 patches of an image of {size} pixels. "
             f"Found `colour.discriminator_layers = {config.colour.discriminator_layers}`, which see {seen} pixels."
         )

@@ -1,7 +1,7 @@
-"""The built-in picture set: underwater scenes of five classes, with a dial from class to colour.
+"""The built-in image set: underwater scenes of five classes, with a dial from class to colour.
 
 It is a control with a known answer. Lightness is drawn first, from one random stream; the palette is
-chosen afterwards, from another. So the gray picture is the same whatever the palette, and `class_colour`
+chosen afterwards, from another. So the gray image is the same whatever the palette, and `class_colour`
 alone says how much the class tells about colour.
 """
 
@@ -21,13 +21,13 @@ _GEOMETRY, _PALETTE = 1, 2
 
 
 def draw(index: int, label: int, size_px: int, class_colour: float, seed: int) -> NDArray[np.uint8]:
-    """Draw one picture.
+    """Draw one image.
 
     Args:
-        index: which picture of the set, 0 or more.
+        index: which image of the set, 0 or more.
         label: its class, an index into `CLASSES`.
         size_px: side, 16 or more pixels.
-        class_colour: share of pictures in their class's palette, 0 to 1; the rest take any of the five.
+        class_colour: share of images in their class's palette, 0 to 1; the rest take any of the five.
         seed: seed of the set, 0 or more.
 
     Returns:

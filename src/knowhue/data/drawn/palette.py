@@ -30,9 +30,9 @@ _LINEAR_FROM_WHITE = (_LINEAR_FROM_XYZ * [0.95047, 1.0, 1.08883]).astype(np.floa
 
 
 def choose_palette(label: int, class_colour: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Pick the palette of a picture: its class's own with probability `class_colour`, else any of the five.
+    """Pick the palette of an image: its class's own with probability `class_colour`, else any of the five.
 
-    Every draw is made whatever the dial says, so a picture changes palette at most once as the dial turns.
+    Every draw is made whatever the dial says, so an image changes palette at most once as the dial turns.
 
     Args:
         label: class, 0 to 4.
@@ -52,7 +52,7 @@ def choose_palette(label: int, class_colour: float, rng: np.random.Generator) ->
 def lab_to_srgb(lightness: Field, chroma: NDArray[np.float32]) -> NDArray[np.uint8]:
     """CIELAB (D65) to 8-bit sRGB, with a*b* shrunk towards gray where a colour is out of gamut.
 
-    Clipping RGB would change L*, and then the gray picture would tell of its palette. Formulae: CIE 15:2004
+    Clipping RGB would change L*, and then the gray image would tell of its palette. Formulae: CIE 15:2004
     for Lab, IEC 61966-2-1 for the sRGB curve.
 
     Args:

@@ -15,7 +15,7 @@ def compose(label: int, size_px: int, rng: Rng) -> Canvas:
 
     Args:
         label: 0 to 4, an index into `CLASSES`.
-        size_px: side of the picture, pixels.
+        size_px: side of the image, pixels.
         rng: the geometry stream.
 
     Returns:

@@ -1,1 +1,1 @@
-"""Picture files in and out, with all that they carry."""
+"""Image files in and out, with all that they carry."""

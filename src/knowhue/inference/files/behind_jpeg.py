@@ -1,4 +1,4 @@
-"""What lies behind the picture in a JPEG file: further pictures (MPO, gain maps), the film of a motion photo."""
+"""What lies behind the image in a JPEG file: further images (MPO, gain maps), the film of a motion photo."""
 
 import io
 import re
@@ -15,17 +15,17 @@ def notes_of_jpeg(file: io.FileIO | io.BytesIO) -> tuple[str, ...]:
     file.seek(0)
     data = file.read()
     file.seek(0)
-    end = _end_of_picture(data)
+    end = _end_of_image(data)
     behind = data[end : end + _NEAR].lstrip(b"\0\xff") if end else b""
     if behind.startswith(_JPEG[1:]):
         return (
-            "the first picture in its file; what comes behind it (another view, or a gain map) was left out",
+            "the first image in its file; what comes behind it (another view, or a gain map) was left out",
         )
     return ("the film behind it (motion photo) was left out",) if _FILM in behind else ()
 
 
-def _end_of_picture(data: bytes) -> int:
-    """Where the first picture ends; 0 if it does not."""
+def _end_of_image(data: bytes) -> int:
+    """Where the first image ends; 0 if it does not."""
     place = 2
     while (found := _MARKER.search(data, place)) is not None:
         kind, place = data[found.start() + 1], found.end()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from knowhue.errors import ExtraError, PictureError
+from knowhue.errors import ExtraError, ImageError
 from knowhue.inference.files.decoding import Decoded
 
 Check = Callable[[int, int], None]
@@ -28,19 +28,19 @@ def decode_by_pillow(file: io.FileIO | io.BytesIO, plugin: str, check: Check, ca
         called: what messages call it.
 
     Raises:
-        PictureError: it is damaged.
+        ImageError: it is damaged.
         ExtraError: it is HEIC and there is no decoder.
     """
     try:
         with _heic(file, called) if not plugin else _plain(file, plugin) as image:
             check(*image.size)
             return _decoded(image)
-    except (PictureError, ExtraError):
+    except (ImageError, ExtraError):
         raise
     except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, ...
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise PictureError(
-            f"`{called}` should be a whole picture. Found it damaged or cut short ({first}). Copy it again from "
+        raise ImageError(
+            f"`{called}` should be a whole image. Found it damaged or cut short ({first}). Copy it again from "
             "where it came from."
         ) from None
 
@@ -57,8 +57,8 @@ def _heic(file: io.FileIO | io.BytesIO, called: str) -> Image.Image:
         decoder = importlib.import_module("pillow_heif")
     except ImportError:
         raise ExtraError(
-            f"`{called}` should be a picture that can be read without further packages. Found HEIC. Install its "
-            "decoder, pip install pillow-heif, or save the picture as JPEG."
+            f"`{called}` should be an image that can be read without further packages. Found HEIC. Install its "
+            "decoder, pip install pillow-heif, or save the image as JPEG."
         ) from None
     return decoder.open_heif(file).to_pillow()
 

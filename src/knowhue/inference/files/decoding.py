@@ -1,4 +1,4 @@
-"""From decoded values, whatever they are, to a picture: depth, orientation, transparency, profile."""
+"""From decoded values, whatever they are, to an image: depth, orientation, transparency, profile."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from knowhue.errors import PictureError
+from knowhue.errors import ImageError
+from knowhue.inference.files.image import Image, Origin
 from knowhue.inference.files.matrix_profiles import MatrixProfile
-from knowhue.inference.files.picture import Origin, Picture
 from knowhue.inference.files.profiles import to_srgb
-from knowhue.inference.files.vips import Image, array_of, attached
+from knowhue.inference.files.vips import Image as VipsImage
+from knowhue.inference.files.vips import array_of, attached
 
 _COLOURS = {"cmyk": 4, "b-w": 1, "grey16": 1}
 _KEPT = ("exif-data", "xmp-data", "iptc-data", "photoshop-data", "image-description", "png-comment")
@@ -25,7 +26,7 @@ _TURNS: Mapping[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     7: lambda values: values[::-1, ::-1].swapaxes(0, 1),
     8: np.rot90,
 }
-"""How a picture with an EXIF orientation (CIPA DC-008, 4.6.5.1.6) is put upright."""
+"""How an image with an EXIF orientation (CIPA DC-008, 4.6.5.1.6) is put upright."""
 
 
 class Decoded(NamedTuple):
@@ -38,7 +39,7 @@ class Decoded(NamedTuple):
         profile: ICC profile in the file.
         orientation: 1 to 8, by EXIF.
         metadata: as in `Origin`.
-        pixels_per_mm: as in `Origin`, but of the picture as it lies.
+        pixels_per_mm: as in `Origin`, but of the image as it lies.
         notes: as in `Origin`.
         curves: how codes are to be read where there is no profile; None if they are sRGB's.
     """
@@ -54,7 +55,7 @@ class Decoded(NamedTuple):
     curves: MatrixProfile | None = None
 
 
-def decode(image: Image, frames: str) -> Decoded:
+def decode(image: VipsImage, frames: str) -> Decoded:
     """Decode an opened image.
 
     Args:
@@ -83,14 +84,14 @@ def decode(image: Image, frames: str) -> Decoded:
     )
 
 
-def to_picture(decoded: Decoded, suffix: str, is_lossless: bool = False) -> Picture:
-    """Make a picture of what was decoded.
+def to_image(decoded: Decoded, suffix: str, is_lossless: bool = False) -> Image:
+    """Make an image of what was decoded.
 
     8 bits stay 8 and 16 stay 16; other depths become 16. Floating-point values are taken for 0 to 1, or 0 to 65535 if
-    one is above 1, sRGB-encoded, as when pictures for training are prepared.
+    one is above 1, sRGB-encoded, as when images for training are prepared.
 
     Raises:
-        PictureError: values that are no intensities.
+        ImageError: values that are no intensities.
     """
     values, notes = _as_codes(decoded)
     values = _TURNS.get(decoded.orientation, lambda same: same)(values)
@@ -113,7 +114,7 @@ def to_picture(decoded: Decoded, suffix: str, is_lossless: bool = False) -> Pict
         is_lossless,
         (*decoded.notes, *notes, *more, *read.notes),
     )
-    return Picture(read.pixels, alpha, origin)
+    return Image(read.pixels, alpha, origin)
 
 
 def _as_codes(decoded: Decoded) -> tuple[NDArray[Any], tuple[str, ...]]:
@@ -125,7 +126,7 @@ def _as_codes(decoded: Decoded) -> tuple[NDArray[Any], tuple[str, ...]]:
         return (values >> 16).astype(np.uint16), ("32-bit values were cut to 16 bits",)
     if values.dtype.kind == "f":
         return _from_float(values)
-    raise PictureError(
+    raise ImageError(
         f"Its values should be intensities. Found signed ones ({values.dtype}). Save it with unsigned values first."
     )
 
@@ -133,7 +134,7 @@ def _as_codes(decoded: Decoded) -> tuple[NDArray[Any], tuple[str, ...]]:
 def _from_float(values: NDArray[Any]) -> tuple[NDArray[np.uint16], tuple[str, ...]]:
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
-        raise PictureError("Its values should be numbers. Found NaN or infinity. Replace them first.")
+        raise ImageError("Its values should be numbers. Found NaN or infinity. Replace them first.")
     top = 1 if high <= 1 else 65535
     notes = (f"floating-point values were read as 0 to {top}, sRGB-encoded, in 16 bits",)
     if low < 0 or high > top:

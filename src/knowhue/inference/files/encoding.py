@@ -1,4 +1,4 @@
-"""From a picture to a file of any known kind: depth, transparency, profile and metadata kept where it can hold them."""
+"""From an image to a file of any known kind: depth, transparency, profile and metadata kept where it can hold them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowhue.errors import ConfigError, RunError
+from knowhue.inference.files.image import Image
 from knowhue.inference.files.metadata import keep
-from knowhue.inference.files.picture import Picture
 from knowhue.inference.files.profiles import from_srgb
 from knowhue.inference.files.tiff_exif import with_exif
-from knowhue.inference.files.vips import Image, VipsError, attach, image_of, reason, save
+from knowhue.inference.files.vips import Image as VipsImage
+from knowhue.inference.files.vips import VipsError, attach, image_of, reason, save
 from knowhue.storage import replacing
 
 
@@ -24,7 +25,7 @@ class Kind(NamedTuple):
         suffix: the usual one.
         saver: in libvips.
         options: of the saver; `Q` is the quality, where there is one.
-        lossless: further options for pictures whose file was lossless.
+        lossless: further options for images whose file was lossless.
         alpha: whether it holds transparency.
         bits: of a channel, at most.
         longest_px: side that it can hold.
@@ -67,50 +68,50 @@ OUTPUT_SUFFIXES: dict[str, Kind] = {
 """Colour is what is written, so it is not subsampled where that can be had; effort buys little size for much time."""
 
 
-def write_picture(picture: Picture, target: Path, *, quality: int | None = None) -> list[str]:
-    """Write a picture, whole or not at all; returns what the kind of file could not hold, in words.
+def write_image(image: Image, target: Path, *, quality: int | None = None) -> list[str]:
+    """Write an image, whole or not at all; returns what the kind of file could not hold, in words.
 
     Args:
-        picture: as it was read, or coloured since.
+        image: as it was read, or coloured since.
         target: its suffix is one of `OUTPUT_SUFFIXES`.
         quality: 1 to 100, of kinds that lose something; each has its own if None.
 
     Raises:
-        ConfigError: the suffix is none of `OUTPUT_SUFFIXES`, the picture is too long for it, or the quality is none.
+        ConfigError: the suffix is none of `OUTPUT_SUFFIXES`, the image is too long for it, or the quality is none.
         RunError: the file cannot be written.
     """
-    data, notes = encode_with_notes(picture, target.suffix, quality)
+    data, notes = encode_with_notes(image, target.suffix, quality)
     with replacing(target, "wb") as file:
         file.write(data)
     return notes
 
 
-def encode_picture(picture: Picture, suffix: str, quality: int | None = None) -> bytes:
-    """The bytes of a picture file; as `write_picture`."""
-    return encode_with_notes(picture, suffix, quality)[0]
+def encode_image(image: Image, suffix: str, quality: int | None = None) -> bytes:
+    """The bytes of an image file; as `write_image`."""
+    return encode_with_notes(image, suffix, quality)[0]
 
 
-def encode_with_notes(picture: Picture, suffix: str, quality: int | None = None) -> tuple[bytes, list[str]]:
-    """The bytes of a picture file, and what it could not hold."""
-    kind, quality = fitting_kind(suffix, picture), _checked(quality)
-    image, notes = _image(picture, kind)
-    kept = keep(picture.origin.metadata, kind.suffix, *picture.pixels.shape[:2])
+def encode_with_notes(image: Image, suffix: str, quality: int | None = None) -> tuple[bytes, list[str]]:
+    """The bytes of an image file, and what it could not hold."""
+    kind, quality = fitting_kind(suffix, image), _checked(quality)
+    made, notes = _image(image, kind)
+    kept = keep(image.origin.metadata, kind.suffix, *image.pixels.shape[:2])
     for name, value in kept.fields.items():
-        attach(image, name, value)
-    attach(image, "orientation", 1)  # EXIF may hold the old one, and is set to what was attached last
-    options = {**kind.options, **(kind.lossless if picture.origin.is_lossless else {})}
+        attach(made, name, value)
+    attach(made, "orientation", 1)  # EXIF may hold the old one, and is set to what was attached last
+    options = {**kind.options, **(kind.lossless if image.origin.is_lossless else {})}
     if quality is not None and "Q" in options:
         options["Q"] = quality
     if kind.suffix == ".avif":
-        options["bitdepth"] = 8 if image.format == "uchar" else 10 if picture.origin.bits == 10 else 12
+        options["bitdepth"] = 8 if made.format == "uchar" else 10 if image.origin.bits == 10 else 12
     try:
-        data = save(image, kind.saver, **options)
+        data = save(made, kind.saver, **options)
     except VipsError as error:
         raise RunError(
-            f"The picture cannot be written as {suffix}: {reason(error)}. Write .png or .tif."
+            f"The image cannot be written as {suffix}: {reason(error)}. Write .png or .tif."
         ) from None
     if kind.suffix == ".tif":
-        data = with_exif(data, picture.origin.metadata)
+        data = with_exif(data, image.origin.metadata)
     return data, [*notes, *kept.notes]
 
 
@@ -129,17 +130,17 @@ def kind_of(suffix: str) -> Kind:
     return kind
 
 
-def fitting_kind(suffix: str, picture: Picture) -> Kind:
-    """What is written of a picture by a suffix.
+def fitting_kind(suffix: str, image: Image) -> Kind:
+    """What is written of an image by a suffix.
 
     Raises:
-        ConfigError: nothing is, or the picture is too long for it.
+        ConfigError: nothing is, or the image is too long for it.
     """
     kind = kind_of(suffix)
-    height, width = picture.pixels.shape[:2]
+    height, width = image.pixels.shape[:2]
     if max(height, width) > kind.longest_px:
         raise ConfigError(
-            f"`{suffix}` should hold pictures up to {kind.longest_px:,} pixels a side. Found {width} x {height}. Write "
+            f"`{suffix}` should hold images up to {kind.longest_px:,} pixels a side. Found {width} x {height}. Write "
             ".png or .tif."
         )
     return kind
@@ -153,26 +154,26 @@ def _checked(quality: int | None) -> int | None:
     return quality
 
 
-def _image(picture: Picture, kind: Kind) -> tuple[Image, list[str]]:
-    """An image with the picture's colours in its profile, transparency and resolution, as deep as the kind allows."""
-    pixels, alpha, origin = picture
+def _image(image: Image, kind: Kind) -> tuple[VipsImage, list[str]]:
+    """An image with the image's colours in its profile, transparency and resolution, as deep as the kind allows."""
+    pixels, alpha, origin = image
     notes = []
     bits = min(8 * pixels.dtype.itemsize, 16 if kind.bits > 8 else 8)
     had = origin.bits if 8 < origin.bits < 16 else 8 * pixels.dtype.itemsize
     if had > kind.bits:
-        notes.append(f"{kind.suffix} holds {kind.bits} bits a channel; the picture had {had}")
+        notes.append(f"{kind.suffix} holds {kind.bits} bits a channel; the image had {had}")
     if alpha is not None and not kind.alpha:
         pixels, alpha = _over_white(pixels, alpha), None
-        notes.append(f"{kind.suffix} holds no transparency; the picture was put over white")
+        notes.append(f"{kind.suffix} holds no transparency; the image was put over white")
     if origin.profile is not None and pixels.shape[2] == 3:
-        image = from_srgb(pixels, origin.profile, bits)
+        made = from_srgb(pixels, origin.profile, bits)
     else:
-        image = image_of(pixels, _interpretation(pixels))
-    image = _as_deep(image, bits)
+        made = image_of(pixels, _interpretation(pixels))
+    made = _as_deep(made, bits)
     if alpha is not None:
-        image = image.bandjoin(_as_deep(image_of(alpha[..., None], _interpretation(alpha[..., None])), bits))
-    image = image.copy(xres=origin.pixels_per_mm[0], yres=origin.pixels_per_mm[1])
-    return image, notes
+        made = made.bandjoin(_as_deep(image_of(alpha[..., None], _interpretation(alpha[..., None])), bits))
+    made = made.copy(xres=origin.pixels_per_mm[0], yres=origin.pixels_per_mm[1])
+    return made, notes
 
 
 def _interpretation(pixels: NDArray[Any]) -> str:
@@ -182,12 +183,12 @@ def _interpretation(pixels: NDArray[Any]) -> str:
     return "rgb16" if deep else "srgb"
 
 
-def _as_deep(image: Image, bits: int) -> Image:
+def _as_deep(made: VipsImage, bits: int) -> VipsImage:
     """Round 16-bit codes to 8 bits where that is asked for; libvips' own conversion cuts them."""
-    if image.format == "uchar" or bits == 16:
-        return image
-    rounded = (image * (255 / 65535)).rint().cast("uchar")
-    return rounded.copy(interpretation="b-w" if image.bands == 1 else "srgb")
+    if made.format == "uchar" or bits == 16:
+        return made
+    rounded = (made * (255 / 65535)).rint().cast("uchar")
+    return rounded.copy(interpretation="b-w" if made.bands == 1 else "srgb")
 
 
 def _over_white(pixels: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:

@@ -31,7 +31,7 @@ FORMATS: Mapping[str, Format] = {
     "TIFF": Format(SUFFIXES_OF["TIFF"], "tiffload", "TIFF", "pages"),
     "WebP": Format(SUFFIXES_OF["WebP"], "webpload"),
     "GIF": Format(SUFFIXES_OF["GIF"], "gifload"),
-    "AVIF": Format(SUFFIXES_OF["AVIF"], "heifload", frames="pictures"),
+    "AVIF": Format(SUFFIXES_OF["AVIF"], "heifload", frames="images"),
     "HEIC": Format(SUFFIXES_OF["HEIC"]),
     "BMP": Format(SUFFIXES_OF["BMP"], plugin="BMP"),
     "JPEG 2000": Format(SUFFIXES_OF["JPEG 2000"], plugin="JPEG2000"),
@@ -95,7 +95,7 @@ def is_lossless(name: str, head: bytes) -> bool:
 
 
 def animated_png_frames(head: bytes) -> int:
-    """Frames that an animated PNG announces before its still picture, 1 if it is not one."""
+    """Frames that an animated PNG announces before its still image, 1 if it is not one."""
     place = 8
     while place + 16 <= len(head):
         length, kind = struct.unpack_from(">I4s", head, place)

@@ -1,4 +1,4 @@
-"""Picture files in and out: limits first, nothing of a picture lost, nothing half written."""
+"""Image files in and out: limits first, nothing of an image lost, nothing half written."""
 
 import io
 from collections.abc import Callable
@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from knowhue.errors import PictureError
+from knowhue.errors import ImageError
 from knowhue.image_files import SUFFIXES, dangling
 from knowhue.inference.files.behind_jpeg import notes_of_jpeg
 from knowhue.inference.files.by_pillow import decode_by_pillow
-from knowhue.inference.files.decoding import Decoded, decode, to_picture
-from knowhue.inference.files.encoding import OUTPUT_SUFFIXES, encode_picture, write_picture
+from knowhue.inference.files.decoding import Decoded, decode, to_image
+from knowhue.inference.files.encoding import OUTPUT_SUFFIXES, encode_image, write_image
 from knowhue.inference.files.formats import (
     FORMATS,
     HEAD_BYTES,
@@ -22,7 +22,7 @@ from knowhue.inference.files.formats import (
     is_raw,
     recognise,
 )
-from knowhue.inference.files.picture import Picture, Pixels
+from knowhue.inference.files.image import Image, Pixels
 from knowhue.inference.files.png_colour import colour_of_png
 from knowhue.inference.files.tiff_exif import exif_of_tiff
 from knowhue.inference.files.tiff_pages import Choice, choose_page
@@ -33,21 +33,21 @@ __all__ = [
     "OUTPUT_SUFFIXES",
     "OVERSAMPLING",
     "SUFFIXES",
-    "encode_picture",
-    "read_picture",
+    "encode_image",
+    "read_image",
     "shrink",
-    "write_picture",
+    "write_image",
 ]
 
 MAX_PIXELS = 200_000_000
 OVERSAMPLING = 6
-_NO_LIMITS = {"TIFF": {"unlimited": True}}  # libvips' own refuse strips that hold much of a large picture
+_NO_LIMITS = {"TIFF": {"unlimited": True}}  # libvips' own refuse strips that hold much of a large image
 
 File = io.FileIO | io.BytesIO
 
 
-def read_picture(source: Path | bytes, max_pixels: int = MAX_PIXELS, name: str | None = None) -> Picture:
-    """Read a picture: upright, in sRGB, in its own depth, with what else its file says.
+def read_image(source: Path | bytes, max_pixels: int = MAX_PIXELS, name: str | None = None) -> Image:
+    """Read an image: upright, in sRGB, in its own depth, with what else its file says.
 
     What it is is told by its content, never by its name. Of several frames or pages the first is read, with a note,
     unless that is a preview of another. Raw files of cameras, which hold previews and a sensor's values, are refused.
@@ -58,10 +58,10 @@ def read_picture(source: Path | bytes, max_pixels: int = MAX_PIXELS, name: str |
         name: what messages call it; the file's path if None.
 
     Raises:
-        PictureError: the file is missing, no picture, damaged, cut short, or too large.
+        ImageError: the file is missing, no image, damaged, cut short, or too large.
         ExtraError: it is HEIC and the decoder is not installed.
     """
-    called = name or (str(source) if isinstance(source, Path) else "the picture")
+    called = name or (str(source) if isinstance(source, Path) else "the image")
     with _opened(source, called) as file:
         head = file.read(HEAD_BYTES)
         file.seek(0)
@@ -69,16 +69,16 @@ def read_picture(source: Path | bytes, max_pixels: int = MAX_PIXELS, name: str |
         if is_raw(head):
             raise _raw(called)
         if kind is None:
-            raise PictureError(_no_picture(head, called))
+            raise ImageError(_no_image(head, called))
         decoded = _decode(file, kind, lambda width, height: _limit(width, height, max_pixels, called), called)
     if kind == "PNG" and (frames := animated_png_frames(head)) > 1:
-        decoded = decoded._replace(notes=(*decoded.notes, f"the still picture of its {frames} frames"))
+        decoded = decoded._replace(notes=(*decoded.notes, f"the still image of its {frames} frames"))
     if isinstance(source, Path) and source.suffix.lower() not in FORMATS[kind].suffixes:
         decoded = decoded._replace(notes=(*decoded.notes, f"it is {kind}, whatever its name says"))
     try:
-        return to_picture(decoded, FORMATS[kind].suffixes[0], is_lossless(kind, head))
-    except PictureError as error:
-        raise PictureError(f"`{called}` cannot be read. {error}") from None
+        return to_image(decoded, FORMATS[kind].suffixes[0], is_lossless(kind, head))
+    except ImageError as error:
+        raise ImageError(f"`{called}` cannot be read. {error}") from None
 
 
 def shrink(pixels: Pixels, height: int, width: int, oversampling: int = OVERSAMPLING) -> NDArray[np.float32]:
@@ -108,42 +108,40 @@ def _opened(source: Path | bytes, called: str) -> File:
     if isinstance(source, bytes):
         return io.BytesIO(source)
     if source.is_dir():
-        raise PictureError(f"`{called}` should be a picture. Found a folder. Name a file in it.")
+        raise ImageError(f"`{called}` should be an image. Found a folder. Name a file in it.")
     if source.exists() and not source.is_file():  # opening a pipe would wait for ever
-        raise PictureError(f"`{called}` should be a file. Found a device or a pipe. Save it as a file first.")
+        raise ImageError(f"`{called}` should be a file. Found a device or a pipe. Save it as a file first.")
     try:
         return source.open("rb", buffering=0)
     except FileNotFoundError:
         if source.is_symlink():
-            raise PictureError(f"`{called}` should be a picture. Found {dangling(source)}.") from None
-        raise PictureError(
-            f"`{called}` should be a picture. Found no such file. Is the path right?"
-        ) from None
+            raise ImageError(f"`{called}` should be an image. Found {dangling(source)}.") from None
+        raise ImageError(f"`{called}` should be an image. Found no such file. Is the path right?") from None
     except OSError as error:
-        raise PictureError(
+        raise ImageError(
             f"`{called}` should be a readable file. Found: {error.strerror}. Check its permissions."
         ) from None
 
 
-def _raw(called: str) -> PictureError:
-    return PictureError(
-        f"`{called}` should be a picture. Found a camera's raw file, of which only a preview could be read. Develop "
+def _raw(called: str) -> ImageError:
+    return ImageError(
+        f"`{called}` should be an image. Found a camera's raw file, of which only a preview could be read. Develop "
         "it, and save it as TIFF or JPEG."
     )
 
 
-def _no_picture(head: bytes, called: str) -> str:
+def _no_image(head: bytes, called: str) -> str:
     if not head:
-        return f"`{called}` should be a picture. Found an empty file. Copy it again from where it came from."
+        return f"`{called}` should be an image. Found an empty file. Copy it again from where it came from."
     return (
-        f"`{called}` should be a picture ({', '.join(FORMATS)}). Found something else, or its first bytes damaged. "
+        f"`{called}` should be an image ({', '.join(FORMATS)}). Found something else, or its first bytes damaged. "
         "Save it as one of these."
     )
 
 
 def _limit(width: int, height: int, max_pixels: int, called: str) -> None:
     if width * height > max_pixels:
-        raise PictureError(
+        raise ImageError(
             f"`{called}` should have at most {max_pixels:,} pixels. Found {width} x {height} = {width * height:,}. "
             "Make it smaller, or raise `max_pixels` if you trust it."
         )
@@ -185,8 +183,8 @@ def _with_more(decoded: Decoded, file: File, kind: str, choice: Choice) -> Decod
     return decoded
 
 
-def _damaged(error: VipsError, kind: str, called: str) -> PictureError:
-    return PictureError(
-        f"`{called}` should be a whole {kind} picture. Found it damaged or cut short ({reason(error)}). Copy it again "
+def _damaged(error: VipsError, kind: str, called: str) -> ImageError:
+    return ImageError(
+        f"`{called}` should be a whole {kind} image. Found it damaged or cut short ({reason(error)}). Copy it again "
         "from where it came from."
     )

@@ -48,7 +48,7 @@ def keep(fields: Fields, suffix: str, height: int, width: int) -> Kept:
     Args:
         fields: of an `Origin`.
         suffix: `.jpg`, `.png`, `.tif`, `.webp` or `.avif`.
-        height: of the picture, upright.
+        height: of the image, upright.
         width: likewise.
     """
     found, lost = _true(dict(fields), height, width)

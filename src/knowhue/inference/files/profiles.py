@@ -1,4 +1,4 @@
-"""ICC profiles: any picture's colours to sRGB with their true lightness, and sRGB back to the profile it came in.
+"""ICC profiles: any image's colours to sRGB with their true lightness, and sRGB back to the profile it came in.
 
 Relative colorimetric, no black point compensation. A colour that sRGB does not have is moved towards the gray of its
 own luminance until it has it; clipping each channel, as colour engines do, would change L* by up to 4.5. Curves and
@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from knowhue.inference.files.image import Pixels
 from knowhue.inference.files.matrix_profiles import MatrixProfile, look_up, matrix_profile, table_of, tags_of
-from knowhue.inference.files.picture import Pixels
 from knowhue.inference.files.vips import (
     Image,
     VipsError,
@@ -30,7 +30,7 @@ _SIGNATURES = {1: b"GRAY", 3: b"RGB ", 4: b"CMYK"}
 _CLASSES = (b"scnr", b"mntr", b"prtr", b"spac")
 _LUMINANCE = np.array([0.212671, 0.715160, 0.072169], np.float32)  # of linear sRGB, Rec. 709 at D65
 _SAME = {8: 0.75 / 255, 16: 0.0005}
-"""Up to what difference in sRGB codes (0 to 1) a profile is sRGB by another name, and pictures stay as they are."""
+"""Up to what difference in sRGB codes (0 to 1) a profile is sRGB by another name, and images stay as they are."""
 _BAND_PIXELS = 1 << 20
 _Linear = Callable[[NDArray[Any]], NDArray[Any]]
 
@@ -40,7 +40,7 @@ class Read(NamedTuple):
 
     Attributes:
         pixels: (H, W, 1) if they were gray, else (H, W, 3), of the depth asked for.
-        profile: that the picture should be written with; None if it had none.
+        profile: that the image should be written with; None if it had none.
         notes: what a user should know.
     """
 
@@ -84,7 +84,7 @@ def to_srgb(
             found = _by_profile(colours, interpretation, profile, bits)
             if found is not None:
                 return found
-        notes = ("its colour profile does not fit the picture or is damaged; it was left aside",)
+        notes = ("its colour profile does not fit the image or is damaged; it was left aside",)
     if interpretation == "cmyk":
         notes = (*notes, "CMYK without a usable profile, read as a common offset print")
         steps = _profile_steps(interpretation, built_in_profile("cmyk"))
@@ -121,7 +121,7 @@ def from_srgb(pixels: Pixels, profile: bytes, bits: int) -> Image:
 
 @cache
 def srgb_profile() -> bytes:
-    """The profile of sRGB, for pictures that came with a profile of other colours than RGB."""
+    """The profile of sRGB, for images that came with a profile of other colours than RGB."""
     return built_in_profile("srgb")
 
 
@@ -203,7 +203,7 @@ def _all_exact(colours: NDArray[Any], linear: _Linear, channels: int, bits: int)
 
 
 def _bands(pixels: Pixels) -> list[slice]:
-    """Rows that are worked on together, so that floating-point values of a large picture are never all there."""
+    """Rows that are worked on together, so that floating-point values of a large image are never all there."""
     rows = max(1, _BAND_PIXELS // pixels.shape[1])
     return [slice(start, start + rows) for start in range(0, len(pixels), rows)]
 

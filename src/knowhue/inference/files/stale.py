@@ -1,4 +1,4 @@
-"""Metadata that would lie about a coloured picture: thumbnails of the gray one, and what was not written along."""
+"""Metadata that would lie about a coloured image: thumbnails of the gray one, and what was not written along."""
 
 import re
 import struct
@@ -33,9 +33,9 @@ _CLAIMS = (
     _Claim("http://ns.adobe.com/hdr-gain-map/", (), "a gain map"),
     _Claim("http://ns.apple.com/HDRGainMap/", (), "a gain map"),
     _Claim("http://ns.apple.com/pixeldatainfo/", (), "a gain map"),
-    _Claim("http://ns.google.com/photos/1.0/container/", (), "further pictures or a film in the file"),
+    _Claim("http://ns.google.com/photos/1.0/container/", (), "further images or a film in the file"),
     _Claim(_CAMERA, ("MotionPhoto", "MicroVideo"), "a motion photo's film"),
-    _Claim("http://ns.google.com/photos/1.0/image/", (), "another version of the picture"),
+    _Claim("http://ns.google.com/photos/1.0/image/", (), "another version of the image"),
     _Claim("http://ns.google.com/photos/1.0/depthmap/", (), "a depth map"),
     _Claim("http://ns.google.com/photos/1.0/audio/", (), "sound"),
     _Claim("http://ns.google.com/photos/dd/", (), "a depth map"),
@@ -94,7 +94,7 @@ def true_xmp(xmp: bytes, height: int, width: int) -> tuple[bytes, tuple[str, ...
 
     Args:
         xmp: a packet.
-        height: of the picture, upright.
+        height: of the image, upright.
         width: likewise.
     """
     numbers = {b"tiff:Orientation": 1}

@@ -9,7 +9,7 @@ from knowhue.inference.files.metadata import Fields
 
 _INNER = (0x8769, 0x8825)  # EXIF's own directory, and that of the place
 _TEXTS = (0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
-"""Maker, model, software, time, artist, copyright: what EXIF keeps in a picture's main directory."""
+"""Maker, model, software, time, artist, copyright: what EXIF keeps in an image's main directory."""
 _ASCII, _LONG = 2, 4
 
 

@@ -1,4 +1,4 @@
-"""Which directory of a TIFF file is the picture: not its preview, nor the sensor's values of a camera's raw file."""
+"""Which directory of a TIFF file is the image: not its preview, nor the sensor's values of a camera's raw file."""
 
 import io
 import struct
@@ -22,7 +22,7 @@ class Choice(NamedTuple):
     Attributes:
         page: counted from 0.
         sub: which of the page's own further directories, counted from 0; -1 for none.
-        is_raw: whether the file is a camera's raw file, whose pictures are previews.
+        is_raw: whether the file is a camera's raw file, whose images are previews.
     """
 
     page: int = 0
@@ -38,12 +38,12 @@ class Choice(NamedTuple):
     def notes(self) -> tuple[str, ...]:
         """What a user should know."""
         if self.sub >= 0:
-            return ("the full-size picture; what comes before it is a preview",)
+            return ("the full-size image; what comes before it is a preview",)
         return (f"page {self.page + 1}; what comes before it is a preview",) if self.page else ()
 
 
 def choose_page(file: io.FileIO | io.BytesIO) -> Choice:
-    """Find the picture: the first directory that is neither a preview nor a mask, else the very first.
+    """Find the image: the first directory that is neither a preview nor a mask, else the very first.
 
     The file is left at its beginning. Damage is left to the decoder.
     """

@@ -15,7 +15,7 @@ _FORMATS = {"uint8": "uchar", "uint16": "ushort", "int16": "short", "float32": "
 
 
 def load(loader: str, source: io.FileIO | io.BytesIO, **options: Any) -> Image:
-    """Open a picture with one of libvips' loaders by name, so that no other one ever sees the data.
+    """Open an image with one of libvips' loaders by name, so that no other one ever sees the data.
 
     Only the header is read; rows are decoded, once and in order, when they are asked for.
 

@@ -1,4 +1,4 @@
-"""How much memory a picture will take while it is coloured, from its header alone."""
+"""How much memory an image will take while it is coloured, from its header alone."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ _PACKED = 32
 _UNPACKED = frozenset({"BMP", "PNM"})
 
 
-def weigh_picture(path: Path) -> int:
-    """Bytes that reading, painting and encoding a picture hold at once, about; 0 if it is no picture.
+def weigh_image(path: Path) -> int:
+    """Bytes that reading, painting and encoding an image hold at once, about; 0 if it is no image.
 
-    Never fails: what is wrong with a picture is told by reading it.
+    Never fails: what is wrong with an image is told by reading it.
     """
     try:
         if not path.is_file():  # opening a pipe would wait for ever

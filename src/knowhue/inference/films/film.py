@@ -11,8 +11,8 @@ import numpy as np
 
 from knowhue.config import fingerprint
 from knowhue.errors import ConfigError, ExtraError, KnowhueError, install_command
-from knowhue.inference.colorizer import Colorizer, Wishes
-from knowhue.inference.files.picture import Picture
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer
+from knowhue.inference.files.image import Image
 from knowhue.inference.films.ahead import ahead
 from knowhue.inference.films.formats import Codec, codec_of
 from knowhue.inference.films.reels import Progress, Reels
@@ -20,7 +20,7 @@ from knowhue.inference.films.steady import STRENGTH, Past, Steadier
 from knowhue.inference.films.summary import Summary, summarise
 from knowhue.inference.judgement import is_novel
 from knowhue.inference.networks.network import Answers, FloatArray
-from knowhue.inference.pixels import Reach, paint
+from knowhue.inference.pixels import PaintStats, paint
 from knowhue.outputs import require_outputs
 from knowhue.runs import Report, locked
 
@@ -38,7 +38,7 @@ def colorize_film(
     source: Path,
     out: Path,
     *,
-    wishes: Wishes = Wishes(),  # noqa: B008
+    options: ColorizeOptions = ColorizeOptions(),  # noqa: B008
     overwrite: bool = False,
     strength: float = STRENGTH,
     reel_frames: int = REEL_FRAMES,
@@ -52,7 +52,7 @@ def colorize_film(
         colorizer: a model with a colour head.
         source: any film that FFmpeg's libraries read.
         out: .mp4, .m4v, .mov, .mkv or .webm.
-        wishes: saturation and `unknown_below`; no hints, no uncertainty.
+        options: saturation and `unknown_below`; no hints, no uncertainty.
         overwrite: whether `out` may be replaced.
         strength: of steadying, 0 (each frame alone) to below 1.
         reel_frames: encoded and kept together, in a hidden folder beside `out` until the film is done.
@@ -60,31 +60,31 @@ def colorize_film(
 
     Raises:
         ExtraError: PyAV is not installed.
-        PictureError: the film is missing, damaged, or has no moving pictures.
-        ConfigError: `out` cannot be written to, is of an unknown kind or takes not all streams; or other wishes.
+        ImageError: the film is missing, damaged, or has no moving images.
+        ConfigError: `out` cannot be written to, is of an unknown kind or takes not all streams; or other options.
         RunError: the disk is full.
     """
     started = time.monotonic()
     colorizer.require("colour")
     footage, writing = _by_pyav()
-    codec = _check(source, out, wishes, overwrite)
+    codec = _check(source, out, options, overwrite)
     with locked(out.parent, "colorize", name=f".{out.name}.lock"), footage.open_footage(source) as film:
-        job = _job(colorizer, source, wishes, codec, strength, reel_frames)
+        job = _job(colorizer, source, options, codec, strength, reel_frames)
         reels = Reels(out.with_name(f".{out.name}.colorizing"), job)
         if reels.began_anew:
-            report({"stage": "note", "text": "began anew: the film, the model or the wishes have changed"})
+            report({"stage": "note", "text": "began anew: the film, the model or the options have changed"})
         made = reels.folder / f"film{out.suffix.lower()}"
         _rehearse(lambda: writing.assemble(film, codec, made, (), np.zeros(0, np.int64)), reels)
         already = reels.progress.frames
         if not reels.progress.complete:
-            work = _Work(colorizer, film, codec, wishes, strength, reel_frames)
+            work = _Work(colorizer, film, codec, options, strength, reel_frames)
             work.go_on(reels, _Teller(report, already, film.total))
         notes = writing.assemble(film, codec, made, reels.packets(), reels.times())
         require_outputs({"--out": out}, [source], overwrite=overwrite)  # hours may have passed
         os.replace(made, out)
         reels.remove()
         seconds = time.monotonic() - started
-        return summarise(colorizer, film, out, reels.progress, already, wishes, notes, seconds)
+        return summarise(colorizer, film, out, reels.progress, already, options, notes, seconds)
 
 
 def require_film(source: Path) -> None:
@@ -92,7 +92,7 @@ def require_film(source: Path) -> None:
 
     Raises:
         ExtraError: PyAV is not installed.
-        PictureError: it is missing, damaged, or has no moving pictures.
+        ImageError: it is missing, damaged, or has no moving images.
     """
     with _by_pyav()[0].open_footage(source):
         pass
@@ -117,14 +117,14 @@ class _Work:
         colorizer: Colorizer,
         film: "Footage",
         codec: Codec,
-        wishes: Wishes,
+        options: ColorizeOptions,
         strength: float,
         reel_frames: int,
     ) -> None:
         self._colorizer = colorizer
         self._film = film
         self._codec = codec
-        self._saturation = wishes.saturation
+        self._saturation = options.saturation
         self._strength = strength
         self._reel_frames = reel_frames
         frame_bytes = film.height * film.width * (6 if film.deep else 3)
@@ -145,7 +145,7 @@ class _Work:
 
     def _look(self, frames: Iterable["Frame"]) -> Iterator[tuple["Frame", FloatArray]]:
         for frame in frames:
-            yield frame, self._colorizer.look(Picture(frame.pixels))
+            yield frame, self._colorizer.look(Image(frame.pixels))
 
     def _predict(self, seen: Iterator[tuple["Frame", FloatArray]], steadier: Steadier) -> Iterator[_Coloured]:
         """In batches that begin with a reel, so that a resumed film has the same ones; upright, as it was trained."""
@@ -164,9 +164,11 @@ class _Work:
 
         progress, encoder, last = reels.progress, Encoder(self._film, self._codec), None
         for last in islice(coloured, self._reel_frames):
-            pixels, reach = paint(last.frame.pixels, last.chroma, last.lightness, saturation=self._saturation)
+            pixels, painted = paint(
+                last.frame.pixels, last.chroma, last.lightness, saturation=self._saturation
+            )
             encoder.add(pixels, last.frame.pts, last.frame.duration)
-            progress = _after(progress, last, reach)
+            progress = _after(progress, last, painted)
             teller.tell(progress.frames)
         made = progress.frames - reels.progress.frames
         if last is not None:
@@ -175,7 +177,7 @@ class _Work:
         reels.add(packets, progress._replace(complete=made < self._reel_frames))
 
 
-def _after(progress: Progress, coloured: _Coloured, reach: Reach) -> Progress:
+def _after(progress: Progress, coloured: _Coloured, painted: PaintStats) -> Progress:
     frame, answer = coloured.frame, coloured.answer
     seen = np.zeros(0) if answer.probabilities is None else answer.probabilities[0].astype(np.float64)
     return Progress(
@@ -187,7 +189,7 @@ def _after(progress: Progress, coloured: _Coloured, reach: Reach) -> Progress:
         probabilities=seen if progress.frames == 0 else progress.probabilities + seen,
         novelty=progress.novelty + float(answer.novelty[0]),
         novel=progress.novel + is_novel(float(answer.novelty[0])),
-        reach=progress.reach + np.array(reach),
+        painted=progress.painted + np.array(painted),
     )
 
 
@@ -219,10 +221,10 @@ def _by_pyav() -> tuple[Any, Any]:
     return footage, writing
 
 
-def _check(source: Path, out: Path, wishes: Wishes, overwrite: bool) -> Codec:
-    if wishes.hints or wishes.uncertainty:
+def _check(source: Path, out: Path, options: ColorizeOptions, overwrite: bool) -> Codec:
+    if options.hints or options.uncertainty:
         raise ConfigError(
-            "`wishes` should hold neither hints nor `uncertainty` for a film. Found some. Colour a single picture."
+            "`options` should hold neither hints nor `uncertainty` for a film. Found some. Colour a single image."
         )
     codec = codec_of(out)
     require_outputs({"--out": out}, [source], overwrite=overwrite)
@@ -240,7 +242,12 @@ def _rehearse(assemble: Callable[[], Any], reels: Reels) -> None:
 
 
 def _job(
-    colorizer: Colorizer, source: Path, wishes: Wishes, codec: Codec, strength: float, reel_frames: int
+    colorizer: Colorizer,
+    source: Path,
+    options: ColorizeOptions,
+    codec: Codec,
+    strength: float,
+    reel_frames: int,
 ) -> dict[str, Any]:
     """What reels depend on."""
     described = colorizer.network.description.model_dump(mode="json", exclude={"name", "licence"})
@@ -251,7 +258,7 @@ def _job(
         "stamp": status and [status.st_size, status.st_mtime_ns],
         "model": fingerprint(described),
         "runtime": colorizer.network.runtime,
-        "saturation": wishes.saturation,
+        "saturation": options.saturation,
         "codec": [codec.name, codec.options],
         "strength": strength,
         "reel_frames": reel_frames,

@@ -19,8 +19,8 @@ import numpy as np
 from av.error import FFmpegError, InvalidDataError
 from av.sidedata.sidedata import Type as SideData
 
-from knowhue.errors import PictureError
-from knowhue.inference.files.picture import Pixels
+from knowhue.errors import ImageError
+from knowhue.inference.files.image import Pixels
 from knowhue.inference.films.colours import (
     EXACT,
     FULL,
@@ -122,7 +122,7 @@ class Footage:
             checksum: of its pixels.
 
         Raises:
-            PictureError: that frame is not there any more, or the file ends in the middle of its structure.
+            ImageError: that frame is not there any more, or the file ends in the middle of its structure.
         """
         try:
             if not count:
@@ -141,13 +141,13 @@ class Footage:
             self._container = av.open(address(self.path), "r", metadata_errors="replace")
         except (FFmpegError, OSError) as error:
             raise self._damaged(error) from None
-        pictures = [each for each in self._container.streams.video if not is_attached(each)]
-        if not pictures:
+        images = [each for each in self._container.streams.video if not is_attached(each)]
+        if not images:
             self._container.close()
-            raise PictureError(
-                f"`{self.path}` should be a film. Found no moving pictures in it. Name a file that has some."
+            raise ImageError(
+                f"`{self.path}` should be a film. Found no moving images in it. Name a file that has some."
             )
-        self._stream = pictures[0]
+        self._stream = images[0]
         self._stream.thread_type = "AUTO"
         self._origin = origin_of(self._container)
         assert self._stream.time_base is not None
@@ -199,7 +199,7 @@ class Footage:
         frames = self._decoded()
         last = next(islice(frames, count - 1, None), None)
         if last is None or self._read(last[0], 0, 0).checksum() != checksum:
-            raise PictureError(
+            raise ImageError(
                 f"`{self.path}` should be as it was when its colouring began. Found other frames. Colour it to another "
                 "file."
             )
@@ -216,7 +216,7 @@ class Footage:
 
     def _read(self, frame: av.VideoFrame, pts: int, damaged: int) -> Frame:
         if (frame.height, frame.width) != (self.height, self.width):
-            raise PictureError(
+            raise ImageError(
                 f"`{self.path}` should keep its size. Found {frame.width} x {frame.height} after {self.width} x "
                 f"{self.height}. Cut it where the size changes."
             )
@@ -231,9 +231,9 @@ class Footage:
                 seconds -= self._origin
         return round(seconds * self.rate)
 
-    def _damaged(self, error: object) -> PictureError:
+    def _damaged(self, error: object) -> ImageError:
         reason = getattr(error, "strerror", None) or error
-        return PictureError(
+        return ImageError(
             f"`{self.path}` should be a whole film. Found it missing, damaged or of another kind ({reason}). Copy it "
             "again from where it came from."
         )
@@ -245,7 +245,7 @@ class Footage:
         return [each for each in self._container.streams if each.index != self._stream.index]
 
     def covers(self) -> dict[int, bytes]:
-        """The files of attached pictures, such as a cover, by their stream's index."""
+        """The files of attached images, such as a cover, by their stream's index."""
         self._open()
         found: dict[int, bytes] = {}
         wanted = [each for each in self._container.streams if is_attached(each)]
@@ -261,7 +261,7 @@ class Footage:
         return words(self._container.metadata)
 
     def describe(self, out: Any) -> None:
-        """Copy metadata, chapters, and what the container says of the pictures, to an output container."""
+        """Copy metadata, chapters, and what the container says of the images, to an output container."""
         out.metadata.update(self.words())
         out.set_chapters([self._moved(each) for each in self._container.chapters()])
         stream = out.streams[0]
@@ -307,7 +307,7 @@ def open_footage(path: Path) -> Iterator[Footage]:
     """Open a film.
 
     Raises:
-        PictureError: it is missing, damaged, or has no moving pictures.
+        ImageError: it is missing, damaged, or has no moving images.
     """
     footage = Footage(path)
     try:

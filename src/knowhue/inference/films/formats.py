@@ -1,4 +1,4 @@
-"""What can be written: how each container's pictures are encoded, and what else it has a place for."""
+"""What can be written: how each container's images are encoded, and what else it has a place for."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +11,7 @@ _VP9 = {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1
 
 
 class Codec(NamedTuple):
-    """How a container's pictures are encoded.
+    """How a container's images are encoded.
 
     Attributes:
         name: of FFmpeg's encoder.

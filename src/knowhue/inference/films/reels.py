@@ -39,8 +39,8 @@ class Progress(NamedTuple):
         cuts: scenes begun after the first.
         probabilities: of classes (classes,), sum; empty without a class head.
         novelty: sum.
-        novel: frames unlike the training pictures.
-        reach: of chroma, colourfulness, reduced share (3,), sum.
+        novel: frames unlike the training images.
+        painted: of chroma, colourfulness, reduced share (3,), sum.
         complete: whether this was the film's end.
     """
 
@@ -53,7 +53,7 @@ class Progress(NamedTuple):
     probabilities: NDArray[np.float64] = np.zeros(0)
     novelty: float = 0.0
     novel: int = 0
-    reach: NDArray[np.float64] = np.zeros(3)
+    painted: NDArray[np.float64] = np.zeros(3)
     complete: bool = False
 
 
@@ -160,7 +160,7 @@ def _progress_in(path: Path) -> Progress | None:
                 past=past,
                 probabilities=file["probabilities"],
                 novelty=float(file["novelty"]),
-                reach=file["reach"],
+                painted=file["painted"],
                 complete=bool(file["complete"]),
             )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):

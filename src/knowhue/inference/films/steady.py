@@ -20,7 +20,7 @@ TOLERANCE = 4.0
 SHARED = 0.8
 """Agreement, mean over the frame, below which it begins another scene; cuts between photos reach 0.8, fast pans 0.9."""
 FLASH = 20.0
-"""Change of the whole picture's L* above which a frame begins another scene."""
+"""Change of the whole image's L* above which a frame begins another scene."""
 _GRAINIEST = 3.0  # L*: what changes more is no grain
 _COARSEST_PX = 20
 _ROUNDS = 2
@@ -85,7 +85,7 @@ class Steadier:
 def agreement(carried: FloatArray, lightness: FloatArray) -> FloatArray:
     """How far the past may be believed (h, w), 0 to 1, from its L* carried to the frame and the frame's.
 
-    A change of the whole picture's brightness is none of the scene, nor is noise as strong as the picture's median.
+    A change of the whole image's brightness is none of the scene, nor is noise as strong as the image's median.
     """
     difference = lightness - carried
     difference = uniform_filter(difference - np.median(difference), 3, mode="nearest")

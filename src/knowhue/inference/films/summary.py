@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from knowhue.inference.colorizer import Colorizer, Wishes
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.films.reels import Progress
 from knowhue.inference.judgement import Judgement, caveats_of_many, judge
-from knowhue.inference.pixels import Reach
+from knowhue.inference.pixels import PaintStats
 
 if TYPE_CHECKING:
     from knowhue.inference.films.footage import Footage
@@ -26,7 +26,7 @@ class Summary(NamedTuple):
         already: that earlier runs had done.
         frames_per_second: on average.
         scenes: told apart by their cuts.
-        novel: frames unlike the training pictures.
+        novel: frames unlike the training images.
         judgement: of the whole: means over all frames.
         notes: what a user should know of how it was read and written.
         seconds: that this run took.
@@ -84,7 +84,7 @@ def summarise(
     out: Path,
     progress: Progress,
     already: int,
-    wishes: Wishes,
+    options: ColorizeOptions,
     notes: list[str],
     seconds: float,
 ) -> Summary:
@@ -96,22 +96,22 @@ def summarise(
         out: what was made of it.
         progress: after its last frame.
         already: frames that earlier runs had done.
-        wishes: of the user.
+        options: of the user.
         notes: what could not be kept.
         seconds: that this run took.
     """
     count = progress.frames
     probabilities = progress.probabilities / count if len(progress.probabilities) else None
-    reach = Reach(*(float(each) for each in progress.reach / count))
+    painted = PaintStats(*(float(each) for each in progress.painted / count))
     description = colorizer.network.description
     judgement = judge(
         description,
         None if probabilities is None else probabilities.astype(np.float32),
         progress.novelty / count,
-        reach,
+        painted,
         film.notes,
-        wishes.unknown_below,
-        wishes.saturation,
+        options.unknown_below,
+        options.saturation,
     )
     if progress.novel:
         notes = [*caveats_of_many(description, progress.novel, count, "frames"), *notes]

@@ -18,7 +18,7 @@ _CLOCKS = frozenset({"mpegts", "mpeg"})
 _JUMPS_SECONDS = (-0.2, 10)  # back and ahead; the latter as FFmpeg's own program has it
 _WITH_COVERS = {".mp4": ("mjpeg", "png", "bmp"), ".m4v": ("mjpeg", "png", "bmp")}
 _IMAGES = {"mjpeg": ("jpg", "jpeg"), "png": ("png", "png"), "bmp": ("bmp", "bmp"), "gif": ("gif", "gif")}
-"""Suffix and MIME type of attached pictures, by FFmpeg's name of their codec."""
+"""Suffix and MIME type of attached images, by FFmpeg's name of their codec."""
 _FIELDS = {2: "tff", 3: "bff", 4: "tff", 5: "bff"}
 """By FFmpeg's number, as its own program and decoders take it."""
 _NEVER_READ = 48  # FFmpeg's mark of a stream that only its demuxer needs, such as the text of chapters
@@ -34,7 +34,7 @@ def address(path: Path) -> str:
 
 
 def origin_of(container: Any) -> Fraction:
-    """Seconds on a container's clock at which its sound or pictures begin.
+    """Seconds on a container's clock at which its sound or images begin.
 
     What lies a little below zero elsewhere is an encoder's delay, not the film's beginning.
     """
@@ -71,12 +71,12 @@ def joined(packets: Iterable[Any]) -> Iterator[Any]:
 
 
 def is_attached(stream: Any) -> bool:
-    """Whether it is a picture that belongs to the film and is none of it, such as a cover."""
+    """Whether it is an image that belongs to the film and is none of it, such as a cover."""
     return bool(stream.disposition & Disposition.attached_pic)
 
 
 def field_order(stream: Any, frame: Any) -> str:
-    """Which field of a film's frames comes first, `tff` or `bff`; empty if they are whole pictures."""
+    """Which field of a film's frames comes first, `tff` or `bff`; empty if they are whole images."""
     if frame.interlaced_frame:
         return "tff" if _is_top_first(stream, frame) else "bff"
     return _FIELDS.get(stream.codec_context.field_order, "")
@@ -119,7 +119,7 @@ def open_output(footage: Any, address: str, suffix: str) -> Any:
         address: of the file.
         suffix: of its name.
     """
-    if suffix in (".mkv", ".webm"):  # else they shift the pictures where a sound begins before them
+    if suffix in (".mkv", ".webm"):  # else they shift the images where a sound begins before them
         options = {"avoid_negative_ts": "disabled"}
     else:
         has_covers = any(is_attached(each) and _takes_cover(each, suffix) for each in footage.others())
@@ -181,7 +181,7 @@ def lost_words(had: dict[str, str], address: str) -> list[str]:
 def dated(packets: Iterable[Any]) -> Iterator[Any]:
     """Packets with both times, in an order that writers take.
 
-    Where a stream's first have none for decoding, they count back from one that has. Of pictures and sound it rises.
+    Where a stream's first have none for decoding, they count back from one that has. Of images and sound it rises.
     """
     last: dict[int, int] = {}
     waiting: dict[int, list[Any]] = {}
@@ -224,7 +224,7 @@ def _has_place(stream: Any, suffix: str) -> bool:
 
 
 def _takes_cover(stream: Any, suffix: str) -> bool:
-    if stream.disposition & Disposition.timed_thumbnails:  # as many pictures as there are chapters
+    if stream.disposition & Disposition.timed_thumbnails:  # as many images as there are chapters
         return False
     return suffix == ".mkv" or stream.codec_context.name in _WITH_COVERS.get(suffix, ())
 
@@ -237,13 +237,13 @@ def _attachment(cover: Any) -> tuple[str, str]:
 
 
 def _kind(stream: Any) -> str:
-    return "cover or other attached picture" if is_attached(stream) else stream.type
+    return "cover or other attached image" if is_attached(stream) else stream.type
 
 
 def _is_written_anew(stream: Any) -> bool:
-    """Whether it holds what is written in another way: the text of chapters, or the time code of the pictures."""
+    """Whether it holds what is written in another way: the text of chapters, or the time code of the images."""
     if stream.type != "data":
         return False
-    pictures = stream.container.streams.video
-    told = "timecode" in stream.metadata and any("timecode" in each.metadata for each in pictures)
+    images = stream.container.streams.video
+    told = "timecode" in stream.metadata and any("timecode" in each.metadata for each in images)
     return told or int(stream.discard) >= _NEVER_READ

@@ -15,7 +15,7 @@ from av.error import ArgumentError, FFmpegError, InvalidDataError, PatchWelcomeE
 from numpy.typing import NDArray
 
 from knowhue.errors import ConfigError, RunError
-from knowhue.inference.files.picture import Pixels
+from knowhue.inference.files.image import Pixels
 from knowhue.inference.films.colours import EXACT, FULL, MATRICES
 from knowhue.inference.films.footage import Footage
 from knowhue.inference.films.formats import CODECS, Codec, concessions, field_options
@@ -74,7 +74,7 @@ class Encoder:
 def assemble(
     footage: Footage, codec: Codec, out: Path, packets: Iterable[Packet], times: NDArray[np.int64]
 ) -> list[str]:
-    """Write a film: encoded pictures, and all else as it was in the original.
+    """Write a film: encoded images, and all else as it was in the original.
 
     Without packets only the head is written, which tells whether the container takes everything.
 
@@ -90,9 +90,9 @@ def assemble(
         with open_output(footage, address(out), out.suffix) as file:
             streams = _head(footage, codec, file, out.suffix, covers)
             if len(times):
-                pictures = _addressed(packets, times, file.streams[0], footage.time_base, out.suffix)
+                images = _addressed(packets, times, file.streams[0], footage.time_base, out.suffix)
                 sounds = footage.packets(streams, hidden=out.suffix not in _MATROSKA)
-                lost = _mux(file, heapq.merge(pictures, sounds, key=_moment))
+                lost = _mux(file, heapq.merge(images, sounds, key=_moment))
     except TakesNot as error:
         raise _refusal(footage, out.suffix, error, covers) from None
     except (FFmpegError, OSError) as error:

@@ -1,1 +1,1 @@
-"""Folders of pictures, many at a time."""
+"""Folders of images, many at a time."""

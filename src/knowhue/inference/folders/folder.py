@@ -1,4 +1,4 @@
-"""A folder of pictures coloured into another: many at a time, resumable, nothing lost and nothing done twice."""
+"""A folder of images coloured into another: many at a time, resumable, nothing lost and nothing done twice."""
 
 import shutil
 import time
@@ -9,19 +9,19 @@ from typing import Any, Literal
 
 from knowhue.config import fingerprint
 from knowhue.errors import ConfigError, RunError
-from knowhue.inference.colorizer import Colorizer, Wishes
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.files.media import OUTPUT_SUFFIXES, SUFFIXES
 from knowhue.inference.folders.ledger import LEDGER, Ledger, Stamp
 from knowhue.inference.folders.listing import Item, list_folder
 from knowhue.inference.folders.pipeline import Limits, Stages, flow
-from knowhue.inference.folders.stages import ALONE, PictureStages
+from knowhue.inference.folders.stages import ALONE, ImageStages
 from knowhue.inference.folders.tally import Progress, Summary
 from knowhue.inference.judgement import caveats_of_many, is_novel
 from knowhue.inference.naming import writable_suffix
 from knowhue.runs import Report, locked
 
 STAGING = ".colorizing"
-"""Folder in the output folder where pictures are written before they are put in their place."""
+"""Folder in the output folder where images are written before they are put in their place."""
 
 
 def colorize_folder(
@@ -29,49 +29,49 @@ def colorize_folder(
     source: Path,
     out: Path,
     *,
-    wishes: Wishes = Wishes(),  # noqa: B008
+    options: ColorizeOptions = ColorizeOptions(),  # noqa: B008
     suffix: str | None = None,
     overwrite: bool = False,
     on_error: Literal["skip", "stop"] = "skip",
     limits: Limits = Limits(),  # noqa: B008
     report: Report = lambda _: None,
 ) -> Summary:
-    """Colour all pictures of a folder and the folders in it; the same call goes on after a kill.
+    """Colour all images of a folder and the folders in it; the same call goes on after a kill.
 
-    `out/colorized.jsonl` gets one line of JSON a picture when that is in its place: `path`, `output`, `width`,
-    `height`, what is said of the picture (see `Judgement`), `seconds` of work, `model`. A failed one gets `path` and
-    `error`. A picture is done again when its file has changed since, or its output is gone.
+    `out/colorized.jsonl` gets one line of JSON an image when that is in its place: `path`, `output`, `width`,
+    `height`, what is said of the image (see `Judgement`), `seconds` of work, `model`. A failed one gets `path` and
+    `error`. An image is done again when its file has changed since, or its output is gone.
 
     Args:
         colorizer: a model with a colour head.
-        source: folder of pictures.
+        source: folder of images.
         out: folder of colourings, with the names of the originals.
-        wishes: for every picture; without hints.
+        options: for every image; without hints.
         suffix: that all outputs get, such as `.png`; None keeps the formats.
         overwrite: whether files that this job did not make may be replaced.
-        on_error: whether to go on after a picture that fails, or to begin no other.
+        on_error: whether to go on after an image that fails, or to begin no other.
         limits: threads and memory.
         report: told `done` (with those of earlier runs and the failed), `total`, `failed`, `per_second` and
-            `seconds_left` after every picture.
+            `seconds_left` after every image.
 
     Raises:
-        PictureError: no folder, or no picture in it.
+        ImageError: no folder, or no image in it.
         ConfigError: names that clash, hints, or a model without a colour head.
         RunError: `out` holds other files or another job's colours, another process writes to it, or it cannot be
             written (any more).
     """
     started = time.monotonic()
     colorizer.require("colour")
-    _check(wishes, suffix, on_error)
+    _check(options, suffix, on_error)
     items, own, unreadable, left_out = list_folder(
         source, out, SUFFIXES, lambda given: suffix or writable_suffix(given)
     )
-    with locked(out, "colorize"), Ledger(out, _job(colorizer, source, wishes, suffix), overwrite) as ledger:
+    with locked(out, "colorize"), Ledger(out, _job(colorizer, source, options, suffix), overwrite) as ledger:
         waiting = [item for item in items if not ledger.has(item.path, item.output, Stamp.of(item.source))]
         _refuse_strangers(waiting, ledger)
         progress = Progress(ledger, len(items), len(items) - len(waiting), on_error == "stop", report)
         staging = out / STAGING
-        stages = PictureStages(colorizer, wishes, staging).as_stages()
+        stages = ImageStages(colorizer, options, staging).as_stages()
         with ALONE.get(colorizer.network.runtime, nullcontext)():
             _work_through(waiting, stages, limits, progress, staging)
         there = (ledger.records[item.path]["novelty"] for item in set(items) - set(waiting))
@@ -86,7 +86,7 @@ def colorize_folder(
         len(waiting) - progress.made - len(progress.failures),
         novel,
         (
-            *(f"{caveat}; see {LEDGER}" for caveat in caveats_of_many(described, novel, done, "pictures")),
+            *(f"{caveat}; see {LEDGER}" for caveat in caveats_of_many(described, novel, done, "images")),
             *_left_alone(own),
             *[left_out] * bool(left_out),
         ),
@@ -112,11 +112,11 @@ def _work_through(
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _check(wishes: Wishes, suffix: str | None, on_error: str) -> None:
-    if wishes.hints:
+def _check(options: ColorizeOptions, suffix: str | None, on_error: str) -> None:
+    if options.hints:
         raise ConfigError(
-            "`wishes.hints` should be empty for a folder: they are points of one picture. Found "
-            f"{len(wishes.hints)}. Colour that picture alone."
+            "`options.hints` should be empty for a folder: they are points of one image. Found "
+            f"{len(options.hints)}. Colour that image alone."
         )
     if suffix is not None and suffix not in OUTPUT_SUFFIXES:
         raise ConfigError(f"`suffix` should be one of {', '.join(OUTPUT_SUFFIXES)}. Found `{suffix}`.")
@@ -124,25 +124,25 @@ def _check(wishes: Wishes, suffix: str | None, on_error: str) -> None:
         raise ConfigError(f"`on_error` should be `skip` or `stop`. Found `{on_error}`.")
 
 
-def _job(colorizer: Colorizer, source: Path, wishes: Wishes, suffix: str | None) -> dict[str, Any]:
+def _job(colorizer: Colorizer, source: Path, options: ColorizeOptions, suffix: str | None) -> dict[str, Any]:
     """What makes colours comparable; the description holds fitted numbers, and so tells two trainings apart."""
     described = colorizer.network.description.model_dump(mode="json", exclude={"name", "licence"})
     return {
         "source": str(source.resolve()),
         "model": fingerprint(described),
         "suffix": suffix,
-        "saturation": wishes.saturation,
-        "uncertainty": wishes.uncertainty,
-        "unknown_below": wishes.unknown_below,
+        "saturation": options.saturation,
+        "uncertainty": options.uncertainty,
+        "unknown_below": options.unknown_below,
     }
 
 
 def _left_alone(own: list[str]) -> list[str]:
     if not own:
         return []
-    what = "1 picture was" if len(own) == 1 else f"{len(own)} pictures were"
+    what = "1 image was" if len(own) == 1 else f"{len(own)} images were"
     return [
-        f"{what} left alone, made by knowhue from pictures beside them: {', '.join(own[:3])}{', ...' * (len(own) > 3)}"
+        f"{what} left alone, made by knowhue from images beside them: {', '.join(own[:3])}{', ...' * (len(own) > 3)}"
     ]
 
 

@@ -1,7 +1,7 @@
-"""`colorized.jsonl`: what was done in a folder, one line a picture, so that a killed job goes on without double work.
+"""`colorized.jsonl`: what was done in a folder, one line an image, so that a killed job goes on without double work.
 
-A picture is put in its place between the writing of its line and of the line's end. A whole line thus means a
-whole picture; a line without an end is decided, when the file is opened again, by whether its picture is there.
+An image is put in its place between the writing of its line and of the line's end. A whole line thus means a
+whole image; a line without an end is decided, when the file is opened again, by whether its image is there.
 """
 
 import json
@@ -46,7 +46,7 @@ class Ledger:
     """The lines of one output folder, which its user has locked.
 
     Attributes:
-        records: of the pictures that are done, by path.
+        records: of the images that are done, by path.
     """
 
     def __init__(self, out: Path, job: dict[str, Any], overwrite: bool) -> None:
@@ -70,7 +70,7 @@ class Ledger:
         self._file.close()
 
     def has(self, path: str, output: str, stamp: Stamp | None) -> bool:
-        """Whether a picture was done as it is now, and its output is still there."""
+        """Whether an image was done as it is now, and its output is still there."""
         record = self.records.get(path)
         return (
             record is not None
@@ -80,7 +80,7 @@ class Ledger:
         )
 
     def made(self, path: str, output: str) -> bool:
-        """Whether an output is as this job made it for that picture, and may thus be replaced."""
+        """Whether an output is as this job made it for that image, and may thus be replaced."""
         record = self.records.get(path)
         return (
             record is not None
@@ -89,19 +89,19 @@ class Ledger:
         )
 
     def in_the_way(self, path: str, output: str) -> bool:
-        """Whether there is a file where a picture is to go, which this job did not make and may not replace."""
+        """Whether there is a file where an image is to go, which this job did not make and may not replace."""
         return not self._overwrite and os.path.lexists(self.out / output) and not self.made(path, output)
 
     def commit(self, record: dict[str, Any], stamp: Stamp, written: Path) -> None:
-        """Put a written picture in its place and its line into the file; both are there afterwards, or neither.
+        """Put a written image in its place and its line into the file; both are there afterwards, or neither.
 
         Args:
-            record: of the picture, with `path` and `output`.
+            record: of the image, with `path` and `output`.
             stamp: of the source, before it was read.
-            written: the picture, on the same disk; it is moved.
+            written: the image, on the same disk; it is moved.
 
         Raises:
-            RunError: the picture cannot be moved, or the line not written.
+            RunError: the image cannot be moved, or the line not written.
         """
         record = record | {"job": self.job, "stamps": [stamp, Stamp.of(written)]}
         output = self.out / record["output"]
@@ -116,7 +116,7 @@ class Ledger:
         self._write("\n")
 
     def fail(self, path: str, error: str) -> None:
-        """Note that a picture could not be done; the next run tries again."""
+        """Note that an image could not be done; the next run tries again."""
         self._write(_line({"path": path, "error": error, "job": self.job}) + "\n")
 
     def _write(self, text: str) -> None:
@@ -128,7 +128,7 @@ class Ledger:
             raise _unwritable(self.out / LEDGER, error) from None
 
     def _read(self) -> list[dict[str, Any]]:
-        """All lines; the last, if it has no end, only if its picture came to its place."""
+        """All lines; the last, if it has no end, only if its image came to its place."""
         path = self.out / LEDGER
         try:
             *whole, torn = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
@@ -144,9 +144,9 @@ class Ledger:
         return records
 
     def _kept(self, records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """The last line of each picture that was done by this job; failures are tried again.
+        """The last line of each image that was done by this job; failures are tried again.
 
-        Which folder the pictures came from does not count where overwriting is allowed: it may have been moved.
+        Which folder the images came from does not count where overwriting is allowed: it may have been moved.
         """
         counting = JOB.keys() - {"source"} if self._overwrite else JOB.keys()
         kept: dict[str, dict[str, Any]] = {}

@@ -1,21 +1,21 @@
-"""Which pictures of a folder are to be made into which of another."""
+"""Which images of a folder are to be made into which of another."""
 
 import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from knowhue.errors import ConfigError, PictureError
+from knowhue.errors import ConfigError, ImageError
 from knowhue.image_files import UNREADABLE, Found, others_sentence, walk
 from knowhue.inference.naming import made_of
 
 _ANOTHER = (
-    "`out` should be another folder than that of the pictures. Found `{}`, where {}. Name another folder."
+    "`out` should be another folder than that of the images. Found `{}`, where {}. Name another folder."
 )
 
 
 class Item(NamedTuple):
-    """A picture to be made; names are relative to the two folders, with `/`.
+    """An image to be made; names are relative to the two folders, with `/`.
 
     Attributes:
         source: the file.
@@ -32,8 +32,8 @@ class Listing(NamedTuple):
     """What was found in a folder.
 
     Attributes:
-        items: pictures to be made, by path.
-        own: pictures that `knowhue colorize` seems to have made from others there, which are left alone.
+        items: images to be made, by path.
+        own: images that `knowhue colorize` seems to have made from others there, which are left alone.
         unreadable: folders, and why.
         left_out: how many other files there are, by why, in words; nothing if none.
     """
@@ -45,23 +45,23 @@ class Listing(NamedTuple):
 
 
 def list_folder(source: Path, out: Path, suffixes: Collection[str], rename: Callable[[str], str]) -> Listing:
-    """All pictures of a folder and the folders in it, by name; the output keeps the names.
+    """All images of a folder and the folders in it, by name; the output keeps the names.
 
     Which files count is said by `image_files.walk`; the output folder, if it lies inside, is left out, and so is what
-    `default_output` names after another picture beside it.
+    `default_output` names after another image beside it.
 
     Args:
-        source: folder of pictures.
+        source: folder of images.
         out: folder of what is made.
-        suffixes: of pictures, lower case.
-        rename: suffix of a picture to that of what is made of it.
+        suffixes: of images, lower case.
+        rename: suffix of an image to that of what is made of it.
 
     Raises:
-        PictureError: no folder, or no picture in it.
-        ConfigError: two pictures would become one file, or a picture would be replaced by what is made of it.
+        ImageError: no folder, or no image in it.
+        ConfigError: two images would become one file, or an image would be replaced by what is made of it.
     """
     if not source.is_dir():
-        raise PictureError(f"`source` should be a folder of pictures. Found `{source}`. Is the path right?")
+        raise ImageError(f"`source` should be a folder of images. Found `{source}`. Is the path right?")
     if out.exists() and out.samefile(source):
         raise ConfigError(_ANOTHER.format(out, "what is made would lie among the originals"))
     found, unreadable, others = [], [], []
@@ -76,8 +76,8 @@ def list_folder(source: Path, out: Path, suffixes: Collection[str], rename: Call
     own = made_of(found)
     items = [_item(file, source, rename) for file in found if file not in own]
     if not items and not unreadable:
-        raise PictureError(
-            f"`{source}` should hold pictures ({', '.join(sorted(suffixes))}). Found none, in the folders in it "
+        raise ImageError(
+            f"`{source}` should hold images ({', '.join(sorted(suffixes))}). Found none, in the folders in it "
             f"neither{left_out and '; ' + left_out}."
         )
     _refuse_clashes(items, out)
@@ -102,7 +102,7 @@ def _refuse_clashes(items: list[Item], out: Path) -> None:
         other = makers.setdefault(item.output, item.path)
         if other != item.path:
             raise ConfigError(
-                f"Pictures should become files of different names. Found `{other}` and `{item.path}`, which would both "
+                f"Images should become files of different names. Found `{other}` and `{item.path}`, which would both "
                 f"become `{item.output}`. Rename one of them."
             )
         target = out / item.output

@@ -90,7 +90,7 @@ class _Job(NamedTuple):
 class _Flow:
     """The threads of one flow, and the queues between them; what `Room` lets in bounds the queues.
 
-    Each item is handled in a call of its own, so that a thread that waits holds no picture by a forgotten name.
+    Each item is handled in a call of its own, so that a thread that waits holds no image by a forgotten name.
     """
 
     def __init__(self, items: Iterable[Any], stages: Stages, limits: Limits, threads: int) -> None:

@@ -1,4 +1,4 @@
-"""What is done to each picture of a folder: read, predict; paint, encode and write."""
+"""What is done to each image of a folder: read, predict; paint, encode and write."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -7,12 +7,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from knowhue.errors import PictureError, RunError
-from knowhue.inference.colorizer import Colorized, Colorizer, Wishes
+from knowhue.errors import ImageError, RunError
+from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer
 from knowhue.inference.files.encoding import encode_with_notes
-from knowhue.inference.files.media import read_picture
-from knowhue.inference.files.picture import Picture
-from knowhue.inference.files.weight import weigh_picture
+from knowhue.inference.files.image import Image
+from knowhue.inference.files.media import read_image
+from knowhue.inference.files.weight import weigh_image
 from knowhue.inference.folders.ledger import Stamp
 from knowhue.inference.folders.listing import Item
 from knowhue.inference.folders.pipeline import Stages
@@ -21,48 +21,48 @@ from knowhue.storage import replacing
 
 
 class Seen(NamedTuple):
-    """A picture between reading and painting."""
+    """An image between reading and painting."""
 
     stamp: Stamp
-    picture: Picture
+    image: Image
     lightness: FloatArray
     seconds: float
 
 
 class Made(NamedTuple):
-    """A picture that has been written, not yet in its place."""
+    """An image that has been written, not yet in its place."""
 
     written: Path
     stamp: Stamp
     record: dict[str, Any]
 
 
-class PictureStages:
+class ImageStages:
     """One model's work on one folder.
 
     Args:
         colorizer: the model.
-        wishes: for every picture.
-        staging: folder where pictures are written first.
+        options: for every image.
+        staging: folder where images are written first.
     """
 
-    def __init__(self, colorizer: Colorizer, wishes: Wishes, staging: Path) -> None:
+    def __init__(self, colorizer: Colorizer, options: ColorizeOptions, staging: Path) -> None:
         self._colorizer = colorizer
-        self._wishes = wishes
+        self._wishes = options
         self._staging = staging
         self._numbers = count()
 
     def as_stages(self) -> Stages:
         """For `pipeline.flow` over items."""
-        return Stages(lambda item: weigh_picture(item.source), self.read, self.predict, self.write)
+        return Stages(lambda item: weigh_image(item.source), self.read, self.predict, self.write)
 
     def read(self, item: Item) -> Seen:
         """Decode, and look."""
         started = time.perf_counter()
         stamp = Stamp.of(item.source)  # before reading: what changes meanwhile is done again
-        picture = read_picture(item.source, name=item.path)
+        image = read_image(item.source, name=item.path)
         assert stamp is not None
-        return Seen(stamp, picture, self._colorizer.look(picture), time.perf_counter() - started)
+        return Seen(stamp, image, self._colorizer.look(image), time.perf_counter() - started)
 
     def predict(self, seen: Sequence[Seen]) -> list[tuple[Answers, float]]:
         """Answers, each with its share of the seconds."""
@@ -74,9 +74,9 @@ class PictureStages:
     def write(self, item: Item, seen: Seen, answer: tuple[Answers, float]) -> Made:
         """Paint, encode, and write beside its place."""
         started = time.perf_counter()
-        made = self._colorizer.finish(seen.picture, seen.lightness, answer[0], self._wishes)
+        made = self._colorizer.finish(seen.image, seen.lightness, answer[0], self._wishes)
         suffix = Path(item.output).suffix
-        data, notes = _encode(made.picture, suffix)
+        data, notes = _encode(made.image, suffix)
         written = self._staging / f"{next(self._numbers)}{suffix}"
         with replacing(written, "wb") as file:
             file.write(data)
@@ -84,7 +84,7 @@ class PictureStages:
         return Made(written, seen.stamp, self._record(item, made, notes) | {"seconds": round(seconds, 4)})
 
     def _record(self, item: Item, made: Colorized, notes: list[str]) -> dict[str, Any]:
-        height, width = made.picture.pixels.shape[:2]
+        height, width = made.image.pixels.shape[:2]
         said = made.judgement.as_record()
         said["warnings"] = [*said["warnings"], *notes]
         if made.uncertainty is not None:
@@ -93,16 +93,16 @@ class PictureStages:
         return named | said | {"model": self._colorizer.network.description.name}
 
 
-def _encode(picture: Picture, suffix: str) -> tuple[bytes, list[str]]:
+def _encode(image: Image, suffix: str) -> tuple[bytes, list[str]]:
     try:
-        return encode_with_notes(picture, suffix)
-    except RunError as error:  # of this picture; one of the disk is every picture's
-        raise PictureError(str(error)) from None
+        return encode_with_notes(image, suffix)
+    except RunError as error:  # of this image; one of the disk is every image's
+        raise ImageError(str(error)) from None
 
 
 @contextmanager
 def _torch_alone() -> Iterator[None]:
-    """Threads that begin in this context predict with one core each: the others have pictures of their own.
+    """Threads that begin in this context predict with one core each: the others have images of their own.
 
     Where several cores share one prediction, each spins while it waits for the others: on two cores a batch of 8 took
     nine times as long of them as with one.

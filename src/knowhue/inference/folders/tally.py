@@ -1,10 +1,10 @@
-"""What has come of a folder's pictures: so far, and in the end."""
+"""What has come of a folder's images: so far, and in the end."""
 
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from knowhue.errors import KnowhueError, PictureError
+from knowhue.errors import ImageError, KnowhueError
 from knowhue.inference.folders.ledger import Ledger
 from knowhue.inference.folders.pipeline import Outcome
 from knowhue.inference.judgement import is_novel
@@ -15,13 +15,13 @@ class Summary(NamedTuple):
     """What came of a folder.
 
     Attributes:
-        source: folder of the pictures.
+        source: folder of the images.
         out: folder of the colourings, with `colorized.jsonl`.
-        made: pictures coloured by this run.
+        made: images coloured by this run.
         already: that earlier runs had done.
         failures: paths, and why.
         left: not begun, because the run was to stop at the first failure.
-        novel: of those that are there now, unlike the training pictures.
+        novel: of those that are there now, unlike the training images.
         notes: what a user should know before trusting them, in words.
         seconds: that it took.
         model: name.
@@ -40,7 +40,7 @@ class Summary(NamedTuple):
 
     @property
     def failed(self) -> int:
-        """How many pictures could not be coloured."""
+        """How many images could not be coloured."""
         return len(self.failures)
 
     def as_record(self) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Summary(NamedTuple):
     def lines(self) -> list[str]:
         """For people."""
         rate = self.made / self.seconds if self.seconds else 0.0
-        what = "1 picture" if self.made == 1 else f"{self.made} pictures"
+        what = "1 image" if self.made == 1 else f"{self.made} images"
         time = f"{self.seconds:.1f} s" if self.seconds < 10 else f"{self.seconds:.0f} s"
         lines = [f"{what} coloured in {time} ({rate:.1f} a second) -> {self.out}"]
         lines += [f"  note: {note}" for note in self.notes]
@@ -65,7 +65,7 @@ class Summary(NamedTuple):
 
 
 class Progress:
-    """What has come of the pictures so far: noted in the ledger, told to who asked."""
+    """What has come of the images so far: noted in the ledger, told to who asked."""
 
     def __init__(self, ledger: Ledger, total: int, already: int, stops: bool, report: Report) -> None:
         self.made = 0
@@ -80,10 +80,10 @@ class Progress:
         self._started = time.monotonic()
 
     def note(self, outcome: Outcome) -> None:
-        """Put a picture in its place, or its failure on the list."""
+        """Put an image in its place, or its failure on the list."""
         item, made, error = outcome
         if error is None and self._ledger.in_the_way(item.path, item.output):
-            error = PictureError(f"`{item.output}` was put in its place by somebody else meanwhile.")
+            error = ImageError(f"`{item.output}` was put in its place by somebody else meanwhile.")
         if error is None:
             self._ledger.commit(made.record, made.stamp, made.written)
             self.made += 1

@@ -10,9 +10,9 @@ from knowhue.inference.judgement import can_tell_novelty
 SCORES: dict[str, tuple[str, str]] = {
     "ab_l1": ("Mean absolute error of a\\*b\\*, CIELAB units", "lower"),
     "ciede2000": ("CIEDE2000 colour difference", "lower"),
-    "psnr_rgb": ("PSNR of the RGB picture, dB", "higher"),
-    "ssim_rgb": ("SSIM of the RGB picture", "higher"),
-    "accuracy": ("Share of pictures given their class", "higher"),
+    "psnr_rgb": ("PSNR of the RGB image, dB", "higher"),
+    "ssim_rgb": ("SSIM of the RGB image", "higher"),
+    "accuracy": ("Share of images given their class", "higher"),
 }
 VERBS = {"colour": "colours", "class": "classifies"}
 LICENCES = frozenset(
@@ -68,7 +68,7 @@ def _does(description: Description) -> str:
 def _what(description: Description) -> str:
     text = (
         f"A model that {_does(description)} grayscale photographs, made by knowhue {description.version}. Base: "
-        f"`{description.config.encoder.name}`; weights stored in {description.precision}; it looks at pictures with a "
+        f"`{description.config.encoder.name}`; weights stored in {description.precision}; it looks at images with a "
         f"short side of {description.size_px} pixels."
     )
     if "class" in description.tasks:
@@ -95,20 +95,20 @@ def _use(description: Description) -> str:
 
 
 def _data(description: Description) -> str:
-    seen = description.pictures
-    kinds = {"drawn": "drawn by knowhue itself, no photographs", "folder": "a folder of pictures"}
+    seen = description.images
+    kinds = {"drawn": "drawn by knowhue itself, no photographs", "folder": "a folder of images"}
     source = str(seen.get("source", "unknown"))
-    where = description.config.pictures.path
+    where = description.config.images.path
     return (
-        f"{seen.get('train', 'unknown')} training and {seen.get('validation', 'unknown')} validation pictures; source: "
-        f"{kinds.get(source, source)}{f' (`{where}`)' if where else ''}. Fingerprint of the prepared pictures: "
+        f"{seen.get('train', 'unknown')} training and {seen.get('validation', 'unknown')} validation images; source: "
+        f"{kinds.get(source, source)}{f' (`{where}`)' if where else ''}. Fingerprint of the prepared images: "
         f"`{seen.get('fingerprint', 'unknown')}`."
     )
 
 
 def _measured(description: Description) -> str:
     lines = [
-        f"On the {description.pictures.get('measured_on', 'validation')} pictures, with 95 % intervals over pictures "
+        f"On the {description.images.get('measured_on', 'validation')} images, with 95 % intervals over images "
         "(one training run).",
         "",
         "| score | value | 95 % interval | better |",
@@ -131,24 +131,24 @@ def _limits(description: Description) -> str:
         limits += [
             "Colours are plausible guesses from lightness, not a record of what was there: no evidence of the colour "
             "of a flag, a uniform or a skin.",
-            f"Colours are found at {description.size_px} pixels and brought to full size along the picture's edges; "
+            f"Colours are found at {description.size_px} pixels and brought to full size along the image's edges; "
             "small objects may stay gray or take their surroundings' colour.",
         ]
     if "class" in description.tasks:
         calibrated = description.calibration is not None and description.calibration.helps
         limits.append(
-            "It knows no classes but those above. A picture of something else is given one of them, or `unknown` "
-            f"where none is {description.unknown_below:.0%} probable or the picture is unlike the training pictures; "
+            "It knows no classes but those above. An image of something else is given one of them, or `unknown` "
+            f"where none is {description.unknown_below:.0%} probable or the image is unlike the training images; "
             + (
-                "the probabilities are calibrated for pictures like those alone."
+                "the probabilities are calibrated for images like those alone."
                 if calibrated
                 else "the probabilities are not calibrated."
             )
         )
     limits.append(
-        "A picture unlike the training pictures is flagged by its distance (novelty above 1, which one validation "
-        "picture in a hundred exceeds); for such pictures the scores above promise nothing."
+        "An image unlike the training images is flagged by its distance (novelty above 1, which one validation "
+        "image in a hundred exceeds); for such images the scores above promise nothing."
         if can_tell_novelty(description)
-        else "Its validation pictures are too few to tell whether a picture is like the training pictures."
+        else "Its validation images are too few to tell whether an image is like the training images."
     )
     return "\n".join(f"- {limit}" for limit in limits)

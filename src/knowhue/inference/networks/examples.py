@@ -1,4 +1,4 @@
-"""Colour pictures with their truth at a network's size, for measuring what a way of running it costs."""
+"""Colour images with their truth at a network's size, for measuring what a way of running it costs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from knowhue.color import rgb_to_lab
-from knowhue.errors import PictureError
+from knowhue.errors import ImageError
 from knowhue.image_files import walk
-from knowhue.inference.files.media import read_picture, shrink
+from knowhue.inference.files.media import read_image, shrink
 from knowhue.inference.glimpse import working_size
 from knowhue.inference.networks.network import FloatArray
 
@@ -18,7 +18,7 @@ FEWEST = 8
 
 
 class Example(NamedTuple):
-    """A colour picture at the network's size.
+    """A colour image at the network's size.
 
     Attributes:
         lightness: L* (h, w), 0 to 100.
@@ -31,16 +31,16 @@ class Example(NamedTuple):
     label: str | None = None
 
 
-def find_pictures(folder: Path) -> list[Path]:
-    """Picture files in a folder and the folders in it, by name.
+def find_images(folder: Path) -> list[Path]:
+    """Image files in a folder and the folders in it, by name.
 
     Raises:
-        PictureError: there are too few to calibrate on some and to measure on others.
+        ImageError: there are too few to calibrate on some and to measure on others.
     """
     found = sorted(file for file, skipped in walk(folder) if not skipped)
     if len(found) < 2 * FEWEST:
-        raise PictureError(
-            f"`pictures` should be a folder of at least {2 * FEWEST} colour pictures, better some hundreds. "
+        raise ImageError(
+            f"`images` should be a folder of at least {2 * FEWEST} colour images, better some hundreds. "
             f"Found {len(found)} in `{folder}`."
         )
     return found
@@ -50,22 +50,22 @@ def read_examples(files: Sequence[Path], most: int, size_px: int) -> list[Exampl
     """Up to `most` of some files, evenly spread, those that are in colour.
 
     Raises:
-        PictureError: one cannot be read, or too few are in colour.
+        ImageError: one cannot be read, or too few are in colour.
     """
     chosen = np.unique(np.linspace(0, len(files) - 1, min(most, len(files))).round().astype(int))
     examples = [_read_example(files[place], size_px) for place in chosen]
     kept = [each for each in examples if each is not None]
     if len(kept) < FEWEST:
-        raise PictureError(
-            f"`pictures` should hold at least {2 * FEWEST} pictures in colour. Found {len(kept)} in colour among "
+        raise ImageError(
+            f"`images` should hold at least {2 * FEWEST} images in colour. Found {len(kept)} in colour among "
             f"{len(examples)}."
         )
     return kept
 
 
 def _read_example(file: Path, size_px: int) -> Example | None:
-    """A picture, or None if its file says that it is gray."""
-    pixels = read_picture(file).pixels
+    """An image, or None if its file says that it is gray."""
+    pixels = read_image(file).pixels
     if pixels.shape[2] != 3:
         return None
     small = shrink(pixels, *working_size(pixels.shape[0], pixels.shape[1], size_px))

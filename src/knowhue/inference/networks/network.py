@@ -15,12 +15,12 @@ LARGEST_CHROMA = 10_000.0
 
 
 class Answers(NamedTuple):
-    """What a network says of B pictures; None for a head that it lacks.
+    """What a network says of B images; None for a head that it lacks.
 
     Attributes:
         chroma: a*b* (B, h, w, 2), CIELAB units.
         probabilities: (B, classes), calibrated, of `description.classes`.
-        novelty: (B,), distance from the training pictures; 1 is the limit of the usual.
+        novelty: (B,), distance from the training images; 1 is the limit of the usual.
     """
 
     chroma: FloatArray | None

@@ -24,7 +24,7 @@ TOLERANCE = {"chroma": 0.01, "probabilities": 1e-4, "novelty": 1e-3}
 
 
 def export_onnx(source: Path | TorchNetwork, target: Path) -> dict[str, float]:
-    """Write a model as one .onnx file with all of its heads, for pictures of any number and size.
+    """Write a model as one .onnx file with all of its heads, for images of any number and size.
 
     The file appears whole, after ONNX Runtime has answered as torch does, or not at all. Its largest differences to
     torch are stored in it.

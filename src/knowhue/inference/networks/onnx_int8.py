@@ -1,6 +1,6 @@
-"""From an .onnx file to one whose convolutions multiply 8-bit numbers, with what that costs measured on pictures.
+"""From an .onnx file to one whose convolutions multiply 8-bit numbers, with what that costs measured on images.
 
-Static quantisation: weights by output channel, activations by the mean over pictures of their extremes. Half the
+Static quantisation: weights by output channel, activations by the mean over images of their extremes. Half the
 time on a CPU comes from the convolutions; what is left in float was chosen by measurement (docs/inference.md).
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from knowhue.errors import ConfigError
 from knowhue.inference.networks.described import KEY
-from knowhue.inference.networks.examples import Example, find_pictures, read_examples
+from knowhue.inference.networks.examples import Example, find_images, read_examples
 from knowhue.inference.networks.network import Answers, FloatArray, Network
 from knowhue.inference.networks.onnx_export import require_packages, set_metadata
 from knowhue.inference.networks.onnx_network import INPUT, INT8_KEY, network_of, open_onnx
@@ -29,18 +29,18 @@ KEPT_AT_THE_END = 2
 
 
 class Loss(NamedTuple):
-    """What 8 bits cost, on pictures that were not calibrated on; None for a head that the model lacks.
+    """What 8 bits cost, on images that were not calibrated on; None for a head that the model lacks.
 
     Attributes:
         chroma: mean absolute difference of a*b* to the float model's, CIELAB units.
         ab_l1_before: mean absolute error of a*b* of the float model, CIELAB units.
         ab_l1_after: the same in 8 bits.
-        agreement: share of pictures that are given the same class.
+        agreement: share of images that are given the same class.
         accuracy_before: share given the class that their folder names; None where folders name none.
         accuracy_after: the same in 8 bits.
-        calibrated_on: pictures.
-        measured_on: pictures.
-        left_out: pictures of the folder that were neither calibrated nor measured on: beyond the most, or gray.
+        calibrated_on: images.
+        measured_on: images.
+        left_out: images of the folder that were neither calibrated nor measured on: beyond the most, or gray.
     """
 
     chroma: float | None
@@ -54,20 +54,20 @@ class Loss(NamedTuple):
     left_out: int = 0
 
 
-def quantize(source: Path, target: Path, pictures: Path) -> Loss:
+def quantize(source: Path, target: Path, images: Path) -> Loss:
     """Write a model in 8 bits, and say in it and here what that costs.
 
     Args:
         source: .onnx file in float32 that `knowhue export` made.
         target: .onnx file to write; replaced if it is there.
-        pictures: folder of colour pictures like those to be coloured; every other one is calibrated on (up to 128),
+        images: folder of colour images like those to be coloured; every other one is calibrated on (up to 128),
             the others are measured on (up to 256). In folders named as the model's classes they measure accuracy.
 
     Raises:
         ExtraError: a package of the extra `onnx` is not installed.
         WeightsError: the source cannot be read.
         ConfigError: the source is not in float32.
-        PictureError: too few colour pictures, or an unreadable one.
+        ImageError: too few colour images, or an unreadable one.
         RunError: the file cannot be written.
     """
     require_packages()
@@ -77,7 +77,7 @@ def quantize(source: Path, target: Path, pictures: Path) -> Loss:
             f"`source` should be in float32. Found `{source}` in {before.description.precision}. Export the run "
             "to ONNX first."
         )
-    seen, size_px = find_pictures(pictures), before.description.size_px
+    seen, size_px = find_images(images), before.description.size_px
     calibration = read_examples(seen[::2], CALIBRATED_ON, size_px)
     measured = read_examples(seen[1::2], MEASURED_ON, size_px)
     left_out = len(seen) - len(calibration) - len(measured)
@@ -91,7 +91,7 @@ def write_int8(
     measured: Sequence[Example],
     left_out: int = 0,
 ) -> Loss:
-    """What `quantize` does, of pictures in memory: L* (h, w) to calibrate on, examples to measure on."""
+    """What `quantize` does, of images in memory: L* (h, w) to calibrate on, examples to measure on."""
     before = open_onnx(source)
     model = _quantized(source, calibration)
     del model.metadata_props[:]
@@ -138,14 +138,14 @@ def _class(answer: Answers) -> int:
 
 
 class _Reader:
-    """Hands pictures to the calibrator, one at a time."""
+    """Hands images to the calibrator, one at a time."""
 
-    def __init__(self, pictures: Sequence[FloatArray]) -> None:
-        self.waiting = iter(pictures)
+    def __init__(self, images: Sequence[FloatArray]) -> None:
+        self.waiting = iter(images)
 
     def get_next(self) -> dict[str, FloatArray] | None:
-        picture = next(self.waiting, None)
-        return None if picture is None else {INPUT: picture[None, None]}
+        image = next(self.waiting, None)
+        return None if image is None else {INPUT: image[None, None]}
 
 
 def _quantized(source: Path, calibration: Sequence[FloatArray]) -> Any:

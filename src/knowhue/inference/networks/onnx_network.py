@@ -110,7 +110,7 @@ class _Worker:
                 done.set_result(work())
             except BaseException as error:
                 done.set_exception(error)
-            del given, work, done  # an idle worker must not hold the last pictures
+            del given, work, done  # an idle worker must not hold the last images
 
 
 _idle: list[_Worker] = []
@@ -153,7 +153,7 @@ def open_onnx(path: Path, threads: int = 0) -> OnnxNetwork:
 
     Args:
         path: the file.
-        threads: for the work within a picture; 0 takes one a core.
+        threads: for the work within an image; 0 takes one a core.
 
     Raises:
         WeightsError: it is missing, damaged, or not such a file.

@@ -12,7 +12,7 @@ from knowhue.runs import DEPLOYED, finished_run, read_status
 BUILT_IN = "built-in"
 HUB_FILE = "model.safetensors"
 _TRIAL: FloatArray = np.tile(np.linspace(0, 100, 47, dtype=np.float32), (2, 32, 1))
-"""Two small pictures, neither square nor a whole number of strides."""
+"""Two small images, neither square nor a whole number of strides."""
 
 
 def open_network(source: str | Path = BUILT_IN) -> Network:

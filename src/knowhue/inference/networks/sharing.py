@@ -191,15 +191,15 @@ def _without_paths(description: Description, name: str) -> Description:
     """A description for strangers: last names of paths on this machine."""
     config = description.config
     changes = {
-        "pictures": {"path": _last(config.pictures.path)},
+        "images": {"path": _last(config.images.path)},
         "encoder": {"weights": _last(config.encoder.weights)},
         "evaluation": {
             "inception_weights": _last(config.evaluation.inception_weights),
             "lpips_weights": _last(config.evaluation.lpips_weights),
         },
     }
-    if config.pictures.source == "huggingface":
-        del changes["pictures"]
+    if config.images.source == "huggingface":
+        del changes["images"]
     public: Config = edit(config, changes)
     return description.model_copy(update={"config": public, "name": name})
 

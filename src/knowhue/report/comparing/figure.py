@@ -1,4 +1,4 @@
-"""Quality against cost: one panel a metric, one mark a method, hollow at equal pictures and filled at equal seconds."""
+"""Quality against cost: one panel a metric, one mark a method, hollow at equal images and filled at equal seconds."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -102,7 +102,7 @@ def _ticks(ax: "Axes") -> None:
 
 
 def _lines(ax: "Axes", comparison: Comparison, metric: str, scale: float) -> None:
-    """What gray pictures score, and the budget."""
+    """What gray images score, and the budget."""
     gray = comparison.baselines.get("gray", {}).get(metric)
     if gray is not None:
         ax.axhline(scale * gray, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
@@ -126,7 +126,7 @@ def _legend(ax: "Axes", comparison: Comparison) -> None:
         name = described["title"] + (" (reference)" if method == comparison.reference else "")
         ax.text(0.1, y, name, va="center", color=INK, fontsize=SMALL + 0.5, transform=ax.transAxes)
     for place, (face, text) in enumerate(
-        ((PAPER, "hollow: equal pictures"), (MUTED, "filled: equal wall-clock"))
+        ((PAPER, "hollow: equal images"), (MUTED, "filled: equal wall-clock"))
     ):
         y = 1 - (len(comparison.methods) + place + 0.5) / count
         ax.plot(

@@ -15,7 +15,7 @@ from knowhue.storage import read_arrays, read_json
 FILE = "comparison.json"
 ASKED = QUESTIONS["colour"]
 """What a method is judged by: the metric, the smallest effect of interest and what a diverged run is given."""
-TRUTH = "pictures/samples.npz"
+TRUTH = "images/samples.npz"
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,13 +25,13 @@ class Comparison:
     folder: Path
     asked: Row
     arrays: Mapping[str, Arrays]
-    """The sample pictures by file; without those that are gone or damaged."""
+    """The sample images by file; without those that are gone or damaged."""
     damaged: Collection[str]
-    """The files of sample pictures that are not as they were written."""
+    """The files of sample images that are not as they were written."""
 
     @property
     def samples(self) -> Arrays:
-        """The sample pictures in gray and in their own colours."""
+        """The sample images in gray and in their own colours."""
         return self.arrays.get(TRUTH, {})
 
     @property
@@ -46,7 +46,7 @@ class Comparison:
 
     @property
     def regimes(self) -> Mapping[str, Row]:
-        """`pictures`, and `clock` once it has been set: title, epochs, budget."""
+        """`images`, and `clock` once it has been set: title, epochs, budget."""
         return self.asked["regimes"]
 
     def runs(self, regime: str, method: str) -> dict[int, Row]:
@@ -91,7 +91,7 @@ class Comparison:
         )
 
     def unfinished(self, regime: str) -> list[str]:
-        """Every run that did not end well or whose pictures are damaged, as text."""
+        """Every run that did not end well or whose images are damaged, as text."""
         asked = [run for run in self.asked["runs"] if run["regime"] == regime]
         given = f", and given the score of “{spaced(ASKED.if_diverged)}” as declared"
         given = given if self.baselines.get(ASKED.if_diverged, {}).get(ASKED.metric) is not None else ""
@@ -100,9 +100,9 @@ class Comparison:
             for run in asked
             if run["state"] != "finished"
         ]
-        states += [(run, "its pictures are damaged") for run in asked if run["samples"] in self.damaged]
+        states += [(run, "its images are damaged") for run in asked if run["samples"] in self.damaged]
         found = [f"{run['method']}, seed {run['seed']}: {state}" for run, state in states]
-        return found + ["the true pictures: damaged"] * (TRUTH in self.damaged)
+        return found + ["the true images: damaged"] * (TRUTH in self.damaged)
 
     @cached_property
     def _by_cell(self) -> dict[tuple[str, str, int], Run]:
@@ -122,7 +122,7 @@ class Comparison:
         """The runs of a method that finished or diverged, with their scores of single images, by seed."""
         return {run.seed: run for key, run in self._by_cell.items() if key[:2] == (regime, method)}
 
-    def pictures(self, regime: str, method: str) -> Arrays:
+    def images(self, regime: str, method: str) -> Arrays:
         """`samples.npz` of the first finished seed; nothing where there is none."""
         for run in self.finished(regime, method).values():
             if found := self.arrays.get(run["samples"]):

@@ -23,7 +23,7 @@ QUALITY = (
     "recognition",
 )
 """In the order of the tables; `fid` only where it was computed."""
-COST = ("train_s", "train_s_per_picture", "predict_s_per_picture", "pictures_seen", "parameters")
+COST = ("train_s", "train_s_per_image", "predict_s_per_image", "images_seen", "parameters")
 
 
 class Score(NamedTuple):

@@ -20,7 +20,7 @@ _HEADS = {
     "recognition": "recognised, % ↑",
 }
 _COST_HEADS = (
-    "", "epochs", "pictures seen", "seconds trained", "ms a picture trained", "ms a picture predicted",
+    "", "epochs", "images seen", "seconds trained", "ms an image trained", "ms an image predicted",
     "million parameters",
 )  # fmt: skip
 _BASELINES = {
@@ -69,7 +69,7 @@ def cost_table(comparison: Comparison, regime: str) -> list[list[Cell]]:
     rows = [[Cell(head) for head in _COST_HEADS]]
     for method, described in comparison.methods.items():
         epochs = comparison.regimes[regime]["epochs"].get(method)
-        seen, seconds = (cost(comparison, regime, method, name) for name in ("pictures_seen", "train_s"))
+        seen, seconds = (cost(comparison, regime, method, name) for name in ("images_seen", "train_s"))
         parameters = cost(comparison, regime, method, "parameters")
         rows.append(
             [
@@ -77,8 +77,8 @@ def cost_table(comparison: Comparison, regime: str) -> list[list[Cell]]:
                 Cell(MISSING if epochs is None else " + ".join(f"{each}" for each in epochs if each)),
                 Cell(MISSING if seen is None else f"{seen:,.0f}"),
                 Cell(MISSING if seconds is None else f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.1f}"),
-                _timed(comparison, regime, method, "train_s_per_picture"),
-                _timed(comparison, regime, method, "predict_s_per_picture"),
+                _timed(comparison, regime, method, "train_s_per_image"),
+                _timed(comparison, regime, method, "predict_s_per_image"),
                 Cell(MISSING if parameters is None else f"{parameters / 1e6:.1f}"),
             ]
         )

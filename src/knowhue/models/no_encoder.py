@@ -1,4 +1,4 @@
-"""The base of a network from scratch: none. The gray picture itself is all that its head reads."""
+"""The encoder of a network from scratch: none. The gray image itself is all that its head reads."""
 
 from torch import nn
 
@@ -7,7 +7,7 @@ from knowhue.tensors import Lightness, Pyramid
 
 
 class NoBase(nn.Module):
-    """A pyramid of one map, the gray picture scaled to -1..1; nothing in it learns."""
+    """A pyramid of one map, the gray image scaled to -1..1; nothing in it learns."""
 
     channels: tuple[int, ...] = (1,)
     strides: tuple[int, ...] = (1,)

@@ -1,4 +1,4 @@
-"""Weights of a base from disk: a file of tensors, a finished run's base, or one pretrained on gray pictures."""
+"""Weights of an encoder from disk: a file of tensors, a finished run's encoder, or one pretrained on gray images."""
 
 import pickle
 from collections.abc import Mapping
@@ -20,14 +20,14 @@ _HEADS = ("colour.", "class.", "discriminator.", "oracle.")
 
 
 def read_base(path: Path) -> Weights:
-    """The tensors of a base by name.
+    """The tensors of an encoder by name.
 
     Args:
         path: a .safetensors or .pth file of tensors; or the folder of a finished run, or its `model.safetensors`,
-            whose fine-tuned base is meant.
+            whose fine-tuned encoder is meant.
 
     Raises:
-        WeightsError: there is no such file, or it holds no base; or the run has not finished, or kept no base.
+        WeightsError: there is no such file, or it holds no encoder; or the run has not finished, or kept no encoder.
     """
     file = path / "model.safetensors" if path.is_dir() else path
     if path.is_dir() or (path.parent / "status.json").exists():
@@ -38,13 +38,13 @@ def read_base(path: Path) -> Weights:
             f"Found `{file}`, which is no file."
         )
     weights = read_weights(file)
-    base = {key.removeprefix(_BASE): value for key, value in weights.items() if key.startswith(_BASE)}
-    if not base and weights and all(key.startswith(_HEADS) for key in weights):
+    encoder = {key.removeprefix(_BASE): value for key, value in weights.items() if key.startswith(_BASE)}
+    if not encoder and weights and all(key.startswith(_HEADS) for key in weights):
         raise WeightsError(
-            f"`{file}` should hold a base. Found only heads: the run trained them on the frozen base, and kept none. "
+            f"`{file}` should hold an encoder. Found only heads: the run trained them on a frozen one, and kept none. "
             "Name a run that fine-tuned, such as runs/demo/multi/seed-0-1a2b3c4d."
         )
-    return base or weights
+    return encoder or weights
 
 
 def read_weights(path: Path) -> Weights:
@@ -69,16 +69,16 @@ def read_weights(path: Path) -> Weights:
 
 
 def spread_gray(weights: Weights, own: Weights, deviation: Tensor) -> Weights:
-    """Fit a base that was pretrained on one gray channel to three equal ones; others stay as they are.
+    """Fit an encoder that was pretrained on one gray channel to three equal ones; others stay as they are.
 
     Its first kernel K is spread over the three in proportion to their deviations d: K d / (3 mean(d)). As channel c
     is shown (gray - m) / d, with m the channel's mean, the network then sees K on (gray - mean(m)) / mean(d) at every
     pixel, and 0 beyond the edge: exactly one normalised gray channel. So gray in 0..1 with mean 0.449 and deviation
-    0.226 is what the base should have been taught with, for those of ImageNet's usual normalisation.
+    0.226 is what the encoder should have been taught with, for those of ImageNet's usual normalisation.
 
     Args:
         weights: by the names of `own`.
-        own: the tensors of the three-channel base, for their shapes.
+        own: the tensors of the three-channel encoder, for their shapes.
         deviation: (1, 3, 1, 1), of the normalisation.
     """
     spread = {

@@ -1,4 +1,4 @@
-"""A decoded picture: pixels in their own depth, transparency, and all that is needed to write it as it came."""
+"""A decoded image: pixels in their own depth, transparency, and all that is needed to write it as it came."""
 
 from typing import Any, NamedTuple
 
@@ -10,14 +10,14 @@ Pixels = NDArray[Any]
 
 
 class Origin(NamedTuple):
-    """Where a picture comes from, and what its file said beside the pixels.
+    """Where an image comes from, and what its file said beside the pixels.
 
     Attributes:
         suffix: of its format, such as `.jpg`, whatever the file was called.
         profile: ICC profile that it is to be written with: its own if that describes RGB, that of sRGB if it had
             another, None if it had none.
         metadata: EXIF, XMP, IPTC and comments, by their names in libvips. Their orientation is no longer true.
-        pixels_per_mm: horizontal and vertical resolution, of the upright picture; 72 to the inch if none was told.
+        pixels_per_mm: horizontal and vertical resolution, of the upright image; 72 to the inch if none was told.
         bits: of a channel in the file.
         is_lossless: whether a format that can lose something (WebP) did not.
         notes: what a user should know of how it was read.
@@ -32,8 +32,8 @@ class Origin(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-class Picture(NamedTuple):
-    """A picture.
+class Image(NamedTuple):
+    """An image.
 
     Attributes:
         pixels: (H, W, 1 or 3); 1 if its file says gray, 3 else, whatever the colours.
@@ -46,6 +46,6 @@ class Picture(NamedTuple):
     origin: Origin = Origin()
 
     @classmethod
-    def of(cls, pixels: Pixels) -> "Picture":
-        """A picture that comes from no file."""
+    def of(cls, pixels: Pixels) -> "Image":
+        """An image that comes from no file."""
         return cls(np.ascontiguousarray(pixels))

@@ -1,4 +1,4 @@
-"""Bases from disk that no hub has: pretrained on gray pictures, or fine-tuned by a run of ours."""
+"""Encoders from disk that no hub has: pretrained on gray images, or fine-tuned by a run of ours."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def randomise(network):
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_a_gray_base_sees_one_channel_normalised_by_the_means(tmp_path, name):
+def test_a_gray_encoder_sees_one_channel_normalised_by_the_means(tmp_path, name):
     theirs = randomise(timm.create_model(name, pretrained=False, in_chans=1))
     torch.save(theirs.state_dict(), tmp_path / "gray.pth")
     ours = build_encoder(EncoderConfig(name=name, weights=str(tmp_path / "gray.pth"))).eval()
@@ -60,7 +60,7 @@ def test_only_the_first_kernel_is_spread(tmp_path):
     assert all(torch.equal(value, weights[name]) for name, value in body.items())
 
 
-def test_an_evaluator_that_must_see_colour_refuses_a_gray_base(tmp_path):
+def test_an_evaluator_that_must_see_colour_refuses_a_gray_encoder(tmp_path):
     torch.save(timm.create_model(LITE0, pretrained=False, in_chans=1).state_dict(), tmp_path / "gray.pth")
     with pytest.raises(WeightsError, match=r"another shape, such as `conv_stem\.weight`"):
         pretrained_features(LITE0, str(tmp_path / "gray.pth"))
@@ -79,14 +79,14 @@ def test_a_first_kernel_of_other_counts_is_refused(tmp_path, channels):
 def make_run(tiny, make_work):
     """A run folder as training leaves it, of weights that nothing else has."""
 
-    def make(state="finished", with_base=True):
+    def make(state="finished", with_encoder=True):
         config = tiny()
         work = make_work(config)
         session = _session(work, config)
         randomise(session.model.encoder)
         folder = work.root / "multi" / "seed-0-12345678"
         folder.mkdir(parents=True)
-        _write_weights(folder, session, with_base)
+        _write_weights(folder, session, with_encoder)
         (folder / "status.json").write_text(json.dumps({"state": state}))
         return folder, session.model.encoder
 
@@ -94,7 +94,7 @@ def make_run(tiny, make_work):
 
 
 @pytest.mark.parametrize("named", ["folder", "file"])
-def test_a_finished_runs_base_serves_another(make_run, named):
+def test_a_finished_runs_encoder_serves_another(make_run, named):
     folder, trained = make_run()
     path = folder if named == "folder" else folder / "model.safetensors"
     assert weights_digest(build_encoder(EncoderConfig(name=LITE0, weights=str(path)))) == weights_digest(
@@ -111,12 +111,12 @@ def test_a_runs_file_serves_wherever_it_was_put(make_run, tmp_path):
 
 
 @pytest.mark.parametrize("move", [False, True])
-def test_a_run_that_kept_no_base_is_refused(make_run, tmp_path, move):
-    path, _ = make_run(with_base=False)
+def test_a_run_that_kept_no_encoder_is_refused(make_run, tmp_path, move):
+    path, _ = make_run(with_encoder=False)
     if move:
         path = (path / "model.safetensors").rename(tmp_path / "mine.safetensors")
     with pytest.raises(
-        WeightsError, match=r"should hold a base\. Found only heads.*Name a run that fine-tuned"
+        WeightsError, match=r"should hold an encoder\. Found only heads.*Name a run that fine-tuned"
     ):
         build_encoder(EncoderConfig(name=LITE0, weights=str(path)))
 
@@ -135,7 +135,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         build_encoder(EncoderConfig(name=LITE0, weights=str(tmp_path)))
 
 
-def test_a_run_of_another_base_is_refused(make_run):
+def test_a_run_of_another_encoder_is_refused(make_run):
     folder, _ = make_run()
     with pytest.raises(WeightsError, match=r"all 120 tensors of `resnet18`.*--set encoder\.name="):
         build_encoder(EncoderConfig(name="resnet18", weights=str(folder)))

@@ -16,24 +16,24 @@ _COLUMNS = (("Grayscale", INK), ("Single-task", SINGLE), ("Multi-task", MULTI), 
 
 
 def samples(study: Study) -> "Figure":
-    """Draw the first sample picture of each class: gray, single-task, multi-task, truth."""
+    """Draw the first sample image of each class: gray, single-task, multi-task, truth."""
     return _grid(study, 0)
 
 
 def more_samples(study: Study) -> "Figure":
-    """Draw the second sample picture of each class in the same way."""
+    """Draw the second sample image of each class in the same way."""
     return _grid(study, 1)
 
 
 def has_second(study: Study) -> bool:
-    """Whether some class has a second sample picture."""
+    """Whether some class has a second sample image."""
     labels = np.asarray(study.samples.get("label", ()))
     return len(np.unique(labels)) < len(labels)
 
 
 def sample_table(study: Study) -> Table:
-    """Return what was predicted for the sample pictures: one row per arm and picture, the shown seed."""
-    rows: Table = [["picture", "true class", "arm", "seed", "predicted class", "probability"]]
+    """Return what was predicted for the sample images: one row per arm and image, the shown seed."""
+    rows: Table = [["image", "true class", "arm", "seed", "predicted class", "probability"]]
     for arm in sides(study, "class"):
         run = study.shown(arm)
         for place, index in enumerate(study.samples.get("index", ())):
@@ -44,14 +44,14 @@ def sample_table(study: Study) -> Table:
 
 
 def _grid(study: Study, nth: int) -> "Figure":
-    """Draw the `nth` picture of every class, one row each."""
+    """Draw the `nth` image of every class, one row each."""
     labels = [int(label) for label in study.samples.get("label", ())]
     places = [place for place, label in enumerate(labels) if labels[:place].count(label) == nth]
     figure, axes = panels(5.0, 1.36 * max(len(places), 1) + 0.25, rows=max(len(places), 1), columns=4)
     if not places:
         for ax in axes.flat:
             bare(ax)
-        say_empty(axes[0, 0], "No sample pictures")
+        say_empty(axes[0, 0], "No sample images")
         return figure
     for row, place in zip(axes, places, strict=True):
         _row(row, study, place)
@@ -63,18 +63,18 @@ def _grid(study: Study, nth: int) -> "Figure":
 def _row(axes: np.ndarray, study: Study, place: int) -> None:
     index = int(study.samples["index"][place])
     single, multi = (study.shown(arm) for arm in sides(study, "colour"))
-    pictures = (
+    images = (
         study.samples["gray"][place],
         _coloured(single, index),
         _coloured(multi, index),
         study.samples["truth"][place],
     )
-    for ax, picture in zip(axes, pictures, strict=True):
-        if picture is None:
+    for ax, image in zip(axes, images, strict=True):
+        if image is None:
             say_empty(ax, "not\ntrained")
             ax.set_box_aspect(1)
         else:
-            ax.imshow(picture, interpolation="none")
+            ax.imshow(image, interpolation="none")
             bare(ax)
     truth = _truth(study, place)
     for ax, arm in zip(axes[1:3], sides(study, "class"), strict=True):
@@ -83,7 +83,7 @@ def _row(axes: np.ndarray, study: Study, place: int) -> None:
 
 
 def _under(ax: "Axes", truth: str, prediction: tuple[str | None, float | None]) -> None:
-    """Write below a picture what its arm takes it for; a cross marks a wrong class."""
+    """Write below an image what its arm takes it for; a cross marks a wrong class."""
     predicted, probability = prediction
     if predicted is not None:
         sure = "" if probability is None else f" {100 * probability:.0f} %"
@@ -112,7 +112,7 @@ def _prediction(study: Study, run: Run | None, index: int) -> tuple[str | None, 
 
 
 def _place(run: Run | None, index: int) -> int | None:
-    """Return where a run's samples hold the picture; samples are matched by picture, not by place."""
+    """Return where a run's samples hold the image; samples are matched by image, not by place."""
     found = np.flatnonzero(run.samples.get("index", np.empty(0)) == index) if run is not None else np.empty(0)
     return int(found[0]) if len(found) else None
 

@@ -1,4 +1,4 @@
-"""Settings of the pictures and of what they teach."""
+"""Settings of the images and of what they teach."""
 
 from typing import Annotated, Literal
 
@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 from knowhue.config.section import Count, Section, Share
 
 
-class Pictures(Section):
-    """Where pictures come from and how they are made ready."""
+class Images(Section):
+    """Where images come from and how they are made ready."""
 
     source: Literal["folder", "imagenet", "huggingface", "drawn"] = Field(
         default="folder", description="kind of source; `knowhue study PATH` implies a folder"
@@ -19,10 +19,10 @@ class Pictures(Section):
     wordnet_ids: dict[str, str] = Field(
         default_factory=dict, description="class name to WordNet id, for `source: imagenet`"
     )
-    image_column: str = Field(default="image", description="Hugging Face: column of the pictures")
+    image_column: str = Field(default="image", description="Hugging Face: column of the images")
     label_column: str = Field(default="label", description="Hugging Face: column of the labels")
     size_px: Annotated[int, Field(ge=16, le=1024)] = Field(
-        default=96, description="side of the square pictures, pixels"
+        default=96, description="side of the square images, pixels"
     )
     validation_share: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.2, description="share split off per class where the source has no validation part"
@@ -34,31 +34,31 @@ class Pictures(Section):
     split_seed: Annotated[int, Field(ge=0)] = Field(default=0, description="seed of these splits")
     min_colourfulness: Annotated[float, Field(ge=0)] = Field(
         default=4.0,
-        description="Hasler-Suesstrunk colourfulness (0 to about 110) below which a picture is near-gray",
+        description="Hasler-Suesstrunk colourfulness (0 to about 110) below which an image is near-gray",
     )
     duplicate_distance_bits: Annotated[int, Field(ge=0, le=16)] = Field(
         default=8,
         description="bits of 64 that perceptual hashes of copies may differ in; 0 finds only equal pixels",
     )
-    min_per_class: Count = Field(default=10, description="labelled training pictures that each class needs")
-    drawn_count: Count = Field(default=1500, description="drawn: pictures, training and validation together")
+    min_per_class: Count = Field(default=10, description="labelled training images that each class needs")
+    drawn_count: Count = Field(default=1500, description="drawn: images, training and validation together")
     drawn_seed: Annotated[int, Field(ge=0)] = Field(default=0, description="drawn: seed of the set")
     class_colour: Share = Field(
         default=0.8, description="drawn: how far colour follows from class given the lightness, 0 to 1"
     )
 
     @model_validator(mode="after")
-    def _something_is_left_to_train(self) -> "Pictures":
+    def _something_is_left_to_train(self) -> "Images":
         if self.validation_share + self.test_share >= 1:
             raise ValueError(
-                "`pictures.validation_share` and `pictures.test_share` should be below 1 together. Found "
+                "`images.validation_share` and `images.test_share` should be below 1 together. Found "
                 f"{self.validation_share:g} and {self.test_share:g}."
             )
         return self
 
 
 class Supervision(Section):
-    """What the training pictures teach. Validation pictures always keep the truth."""
+    """What the training images teach. Validation images always keep the truth."""
 
     image_share: Annotated[float, Field(gt=0, le=1)] = Field(
         default=1.0,
@@ -78,7 +78,7 @@ class Supervision(Section):
     )
     placebo: Literal["none", "labels", "colours"] = Field(
         default="none",
-        description="control: `labels` are shuffled over the pictures, or `colours` are another picture's",
+        description="control: `labels` are shuffled over the images, or `colours` are another image's",
     )
 
     @model_validator(mode="after")
