@@ -22,9 +22,8 @@ import numpy as np
 import torch
 
 from knowhue.config import Config
-from knowhue.methods import METHODS, PAPER_METHODS
 from knowhue.models.multitask import build_discriminator, build_model
-from knowhue.presets import edit
+from knowhue.presets import METHODS, PAPER_METHODS, edit
 from knowhue.tensors import Batch
 from knowhue.training.engine import Engine
 from knowhue.training.loop import Session, make_players, predict

@@ -5,8 +5,7 @@ import pytest
 from knowhue.comparison.asked import KNOWN, make_comparison
 from knowhue.config import Config
 from knowhue.errors import ConfigError
-from knowhue.methods import METHODS, PAPER_METHODS
-from knowhue.presets import edit
+from knowhue.presets import METHODS, PAPER_METHODS, edit
 
 
 def test_every_method_is_trained_for_the_same_images():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from knowhue.methods import METHODS
+from knowhue.presets import METHODS
 from knowhue.runs import FORMAT
 
 ERRORS = {

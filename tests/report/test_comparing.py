@@ -7,7 +7,7 @@ import pytest
 from synthetic_comparison import ERRORS, write_comparison
 
 from knowhue.errors import RunError
-from knowhue.methods import METHODS
+from knowhue.presets import METHODS
 from knowhue.report.comparing.figure import MARKS
 from knowhue.report.comparing.page import figures, write_comparison_report
 from knowhue.report.comparing.reading import read_comparison

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from knowhue.arrays import allocate
 from knowhue.color import rgb_to_lab
 from knowhue.data.loaders import to_rgb
 from knowhue.errors import RunError
-from knowhue.storage import file_digest, read_json
+from knowhue.storage import allocate, file_digest, read_json
 from knowhue.training import feature_cache
 from knowhue.training.feature_cache import cache_features
 from knowhue.training.train import _session

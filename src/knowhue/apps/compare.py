@@ -60,7 +60,7 @@ def compare(
     from knowhue.apps.progress import showing_progress
     from knowhue.comparison.asked import make_comparison
     from knowhue.comparison.run import compare as run
-    from knowhue.methods import METHODS
+    from knowhue.presets import METHODS
     from knowhue.report.comparing.reading import read_comparison
     from knowhue.report.comparing.table import markdown_tables
 

@@ -8,8 +8,8 @@ from knowhue.errors import ConfigError
 from knowhue.inference.networks.opening import find_model, needs_deployment
 from knowhue.inference.networks.sharing import HUB_FILES
 from knowhue.inference.networks.torch_network import TorchNetwork, open_torch
-from knowhue.outputs import require_no_run, require_outputs
 from knowhue.runs import locked
+from knowhue.storage import require_no_run, require_outputs
 
 UNITS = {"chroma": "CIELAB units", "probabilities": "", "novelty": ""}
 PRECISIONS = {

@@ -192,7 +192,7 @@ def _settle(kind: str, source: Path, out: Path | None, uncertainty: Path | None,
     from knowhue.inference.films.formats import VIDEO_SUFFIXES, codec_of
     from knowhue.inference.folders.listing import list_folder
     from knowhue.inference.naming import default_folder, default_output, writable_suffix
-    from knowhue.outputs import require_outputs
+    from knowhue.storage import require_outputs
 
     if kind == "folder":
         out = out or default_folder(source)
@@ -226,7 +226,7 @@ def _image(
     from knowhue.inference.files.encoding import fitting_kind
     from knowhue.inference.files.media import read_image, write_image
     from knowhue.inference.hints import parse_hint
-    from knowhue.outputs import require_outputs
+    from knowhue.storage import require_outputs
 
     image = read_image(source)
     _say_if_renamed(source, out)

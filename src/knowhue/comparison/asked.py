@@ -8,9 +8,8 @@ from pydantic import Field, model_validator
 
 from knowhue.config import Config, Positive, Section
 from knowhue.errors import ConfigError, did_you_mean, shown
-from knowhue.methods import METHODS, PAPER_METHODS
 from knowhue.plan import Plan
-from knowhue.presets import checked, edit, merge
+from knowhue.presets import METHODS, PAPER_METHODS, checked, edit, merge
 from knowhue.runs import require_format, settled
 from knowhue.storage import read_json
 

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from knowhue.arrays import allocate
 from knowhue.config import Images, fingerprint
 from knowhue.data.checks import (
     checksum,
@@ -43,7 +42,7 @@ from knowhue.data.prepared import (
 from knowhue.data.sources import Item, list_items, require_apart
 from knowhue.errors import ImageError, RunError
 from knowhue.runs import Report, images_in_use, locked, remove_if_empty, require_writable
-from knowhue.storage import file_digest, put_in_place, write_csv, write_json
+from knowhue.storage import allocate, file_digest, put_in_place, write_csv, write_json
 
 __all__ = ["COLUMNS", "SPLITS", "Prepared", "load_prepared", "prepare"]
 

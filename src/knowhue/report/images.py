@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knowhue.outputs import require_outputs
 from knowhue.report.comparing.page import figures
 from knowhue.report.comparing.reading import read_comparison
 from knowhue.report.contrasts import questions
@@ -15,7 +14,7 @@ from knowhue.report.label_fraction import has_label_fractions
 from knowhue.report.reading import read_study
 from knowhue.report.records import Study
 from knowhue.report.samples import has_second
-from knowhue.storage import replacing
+from knowhue.storage import replacing, require_outputs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

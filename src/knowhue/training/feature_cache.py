@@ -9,7 +9,6 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor
 
-from knowhue.arrays import allocate
 from knowhue.color import rgb_to_lab
 from knowhue.config import fingerprint
 from knowhue.data.loaders import to_rgb
@@ -18,7 +17,7 @@ from knowhue.errors import RunError
 from knowhue.models.encoder import weights_digest
 from knowhue.models.multitask import MultiTask
 from knowhue.runs import Report, locked
-from knowhue.storage import file_digest, put_in_place, read_array, read_json, write_json
+from knowhue.storage import allocate, file_digest, put_in_place, read_array, read_json, write_json
 from knowhue.tensors import Pyramid
 from knowhue.training.engine import Engine
 

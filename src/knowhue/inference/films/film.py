@@ -21,8 +21,8 @@ from knowhue.inference.films.summary import Summary, summarise
 from knowhue.inference.judgement import is_novel
 from knowhue.inference.networks.network import Answers, FloatArray
 from knowhue.inference.pixels import PaintStats, paint
-from knowhue.outputs import require_outputs
 from knowhue.runs import Report, locked
+from knowhue.storage import require_outputs
 
 if TYPE_CHECKING:
     from knowhue.inference.films.footage import Footage, Frame

@@ -18,9 +18,8 @@ from knowhue.inference.networks.parity import largest_differences
 from knowhue.inference.networks.torch_network import TorchNetwork, open_torch
 from knowhue.models.deployed import CHECKSUM, build_deployed, checksum
 from knowhue.models.hub import asking_hub
-from knowhue.outputs import require_no_run
 from knowhue.presets import edit
-from knowhue.storage import replacing
+from knowhue.storage import replacing, require_no_run
 
 PRECISIONS: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
 CONFIG_FILE, CARD_FILE = "config.json", "README.md"
