@@ -1,5 +1,10 @@
 """sRGB and CIELAB against two independent libraries, at every 8-bit gray and under reduced precision."""
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import colour
 import numpy as np
 import pytest
@@ -9,7 +14,19 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.color import lab2rgb, rgb2lab
 
-from knowhue.color import lab_to_rgb, rgb_to_lab, scale_chroma, unscale_chroma
+from knowhue import color
+from knowhue.color import (
+    FOOT,
+    FOOT_ROOT,
+    cube_root,
+    lab_to_linear,
+    lab_to_rgb,
+    linear_to_srgb,
+    rgb_to_lab,
+    scale_chroma,
+    srgb_to_linear,
+    unscale_chroma,
+)
 
 images = arrays(np.uint8, st.tuples(st.integers(1, 3), st.integers(1, 8), st.integers(1, 8), st.just(3)))
 
@@ -115,3 +132,45 @@ def test_lightness_and_chroma_in_the_wrong_order_are_refused():
         lab_to_rgb(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4))
     with pytest.raises(ValueError, match="`chroma` should be of shape"):
         lab_to_rgb(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4))
+
+
+def test_arrays_agree_with_tensors_and_with_scikit_image():
+    lab = rgb2lab(np.random.default_rng(1).random((1, 500, 3)))[0].T
+    linear = lab_to_linear(lab[0], lab[1:])
+    np.testing.assert_allclose(linear_to_srgb(linear.clip(0, 1)).T, lab2rgb(lab.T[None])[0], atol=1e-5)
+    lightness, chroma = (torch.from_numpy(part).float()[None, :, None] for part in (lab[:1], lab[1:]))
+    tensors = lab_to_rgb(lightness, chroma)[0, :, 0].numpy()
+    np.testing.assert_allclose(linear_to_srgb(linear.clip(0, 1)), tensors, atol=1e-4)
+
+
+@given(st.integers(2, 4096))
+def test_the_curve_goes_there_and_back(steps):
+    codes = np.linspace(0, 1, steps)
+    np.testing.assert_allclose(linear_to_srgb(srgb_to_linear(codes)), codes, atol=1e-7)
+
+
+def test_the_root_is_continuous_and_gives_lightness():
+    around = cube_root(np.array([FOOT * (1 - 1e-9), FOOT * (1 + 1e-9)]))
+    np.testing.assert_allclose(around, FOOT_ROOT, atol=1e-8)
+    gray = srgb_to_linear(np.linspace(0, 1, 256))
+    expected = rgb2lab(np.linspace(0, 1, 256)[None, :, None].repeat(3, 2))[0, :, 0]
+    np.testing.assert_allclose(116 * cube_root(gray) - 16, expected, atol=1e-3)
+
+
+def test_no_constant_of_colour_is_typed_twice():
+    """The matrix, the curve and the cube root's foot stand in `color` alone."""
+    typed = re.compile(
+        r"0\.4124|0\.3575|0\.1804|0\.2126|0\.7151|0\.0193|0\.9502|0\.04045|0\.00313|12\.92|841 /|/ 841|1\.0888"
+    )
+    root = Path(color.__file__).parent
+    found = {
+        path.relative_to(root).as_posix(): typed.findall(path.read_text(encoding="utf-8"))
+        for path in root.rglob("*.py")
+    }
+    assert {name for name, constants in found.items() if constants} == {"color.py"}
+
+
+def test_constants_and_arrays_need_no_torch():
+    program = "import sys, knowhue.color; print(sorted({'torch', 'kornia'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

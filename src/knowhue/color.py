@@ -1,20 +1,70 @@
-"""sRGB to CIELAB and back: batched, differentiable, always in float32.
+"""sRGB and CIELAB, once for each kind of data: tensors by kornia, arrays by numpy; `inference.pixels` at full size.
 
-Illuminant D65, 2 degree observer (CIE 15:2004), through kornia, whose constants agree with scikit-image's.
-Reduced precision is refused a part in it: under bfloat16 autocast the error is 3 Lab units.
+Illuminant D65, 2 degree observer (CIE 15:2004); the sRGB curve of IEC 61966-2-1. The constants are kornia's, which
+agree with scikit-image's. Tensors are converted in float32 whatever autocast says: under bfloat16 the error is 3 units.
 """
 
-import torch
-from kornia.color import lab_to_rgb as _kornia_lab_to_rgb
-from kornia.color import rgb_to_lab as _kornia_rgb_to_lab
+from typing import TYPE_CHECKING, Any
 
-from knowhue.tensors import RGB, Chroma, Lightness
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # a model run without torch needs the constants and the arrays
+    from torch import Tensor
+
+    from knowhue.tensors import RGB, Chroma, Lightness
 
 CHROMA_SCALE = 110.0
 LIGHTNESS_SCALE = 100.0
 
+SRGB_TO_XYZ = np.array(
+    [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
+)
+"""Linear sRGB to XYZ of D65; the second row is the luminance of red, green and blue."""
+WHITE = np.array([0.95047, 1.0, 1.08883])
+"""XYZ of D65. Rounded otherwise than `SRGB_TO_XYZ.sum(1)`, by which gray is exactly gray."""
+FOOT, FOOT_ROOT = (6 / 29) ** 3, 6 / 29
+"""Y / Yn and its root at which CIELAB's cube root begins; below it is a line of `FOOT_SLOPE`, through 4/29."""
+FOOT_SLOPE = 841 / 108
+TOE_LIGHT, TOE_CODE, TOE_SLOPE = 0.0031308, 0.04045, 12.92
+"""Where the sRGB curve's power begins, in light and in code; below it is a line."""
+GAMMA, GAMMA_SCALE, GAMMA_SHIFT = 2.4, 1.055, 0.055
 
-def rgb_to_lab(rgb: RGB) -> tuple[Lightness, Chroma]:
+Floats = NDArray[np.floating[Any]]
+
+
+def srgb_to_linear(codes: Floats) -> Floats:
+    """Light, 0 to 1, of sRGB codes, 0 to 1, of any shape."""
+    return np.where(codes <= TOE_CODE, codes / TOE_SLOPE, ((codes + GAMMA_SHIFT) / GAMMA_SCALE) ** GAMMA)
+
+
+def linear_to_srgb(light: Floats) -> Floats:
+    """The inverse of `srgb_to_linear`."""
+    return np.where(light <= TOE_LIGHT, TOE_SLOPE * light, GAMMA_SCALE * light ** (1 / GAMMA) - GAMMA_SHIFT)
+
+
+def cube_root(light: Floats) -> Floats:
+    """CIELAB's cube root of X/Xn, Y/Yn or Z/Zn with its linear foot; L* is 116 times it, less 16."""
+    return np.where(light > FOOT, np.cbrt(light), light * FOOT_SLOPE + 4 / 29)
+
+
+def lab_to_linear(lightness: Floats, chroma: Floats) -> Floats:
+    """Linear sRGB (3, N), beyond 0 to 1 where sRGB has no such colour, of L* (N,), 0 to 100, and a*b* (2, N).
+
+    >>> lab_to_linear(np.array([100.0]), np.zeros((2, 1))).round(3).tolist()
+    [[1.0], [1.0], [1.0]]
+    """
+    y = (lightness + 16) / 116
+    roots = np.stack([y + chroma[0] / 500, y, y - chroma[1] / 200])
+    slope = roots.dtype.type(1 / FOOT_SLOPE)
+    light = np.where(roots > FOOT_ROOT, roots * roots * roots, (roots - 4 / 29) * slope)
+    return _WHITE_TO_LINEAR.astype(roots.dtype) @ light
+
+
+_WHITE_TO_LINEAR = np.linalg.inv(SRGB_TO_XYZ) * WHITE  # from X/Xn, Y/Yn, Z/Zn
+
+
+def rgb_to_lab(rgb: "RGB") -> "tuple[Lightness, Chroma]":
     """Split images into lightness and chroma.
 
     Args:
@@ -26,17 +76,21 @@ def rgb_to_lab(rgb: RGB) -> tuple[Lightness, Chroma]:
     Raises:
         ValueError: the shape is not (B, 3, H, W).
 
+    >>> import torch
     >>> lightness, chroma = rgb_to_lab(torch.ones(1, 3, 2, 2))
     >>> round(lightness.max().item(), 3)
     100.0
     """
+    import torch
+    from kornia.color import rgb_to_lab as convert
+
     _check(rgb, 3, "rgb")
     with torch.autocast(rgb.device.type, enabled=False):
-        lab = _kornia_rgb_to_lab(rgb.float())
+        lab = convert(rgb.float())
     return lab[:, :1], lab[:, 1:]
 
 
-def lab_to_rgb(lightness: Lightness, chroma: Chroma, clip: bool = True) -> RGB:
+def lab_to_rgb(lightness: "Lightness", chroma: "Chroma", clip: bool = True) -> "RGB":
     """Join lightness and chroma to images.
 
     Args:
@@ -47,26 +101,30 @@ def lab_to_rgb(lightness: Lightness, chroma: Chroma, clip: bool = True) -> RGB:
     Returns:
         sRGB (B, 3, H, W).
 
+    >>> import torch
     >>> lab_to_rgb(torch.full((1, 1, 1, 1), 100.0), torch.zeros(1, 2, 1, 1)).round().flatten().tolist()
     [1.0, 1.0, 1.0]
     """
+    import torch
+    from kornia.color import lab_to_rgb as convert
+
     _check(lightness, 1, "lightness")
     _check(chroma, 2, "chroma")
     with torch.autocast(lightness.device.type, enabled=False):
-        return _kornia_lab_to_rgb(torch.cat((lightness, chroma), 1).float(), clip=clip)
+        return convert(torch.cat((lightness, chroma), 1).float(), clip=clip)
 
 
-def scale_chroma(chroma: Chroma) -> torch.Tensor:
+def scale_chroma(chroma: "Chroma") -> "Tensor":
     """CIELAB units to about -1..1, the only scaled form, used inside `models`."""
     return chroma / CHROMA_SCALE
 
 
-def unscale_chroma(scaled: torch.Tensor) -> Chroma:
+def unscale_chroma(scaled: "Tensor") -> "Chroma":
     """The inverse of `scale_chroma`."""
     return scaled * CHROMA_SCALE
 
 
-def _check(tensor: torch.Tensor, channels: int, name: str) -> None:
+def _check(tensor: "Tensor", channels: int, name: str) -> None:
     if tensor.ndim != 4 or tensor.shape[1] != channels:
         raise ValueError(
             f"`{name}` should be of shape (B, {channels}, H, W). Found `{name}.shape = {tuple(tensor.shape)}`."

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from skimage.color import rgb2lab
 
+from knowhue.color import lab_to_linear
 from knowhue.data.drawn import CLASSES, draw
 from knowhue.data.drawn.canvas import MATERIALS
-from knowhue.data.drawn.palette import _PALETTES, _fit_gamut, _linear, lab_to_srgb
+from knowhue.data.drawn.palette import _PALETTES, _fit_gamut, lab_to_srgb
 from knowhue.data.drawn.scene import compose
 
 LABELS = range(len(CLASSES))
@@ -89,7 +90,7 @@ def test_chroma_is_reduced_until_rgb_needs_no_clipping():
     lightness = rng.uniform(3, 97, 5000).astype(np.float32)
     ab = rng.uniform(-110, 110, (2, 5000)).astype(np.float32)
     factor = _fit_gamut(lightness, ab)
-    linear = _linear(lightness, ab * factor)
+    linear = lab_to_linear(lightness, ab * factor)
     assert linear.min() > -1e-4
     assert linear.max() < 1 + 1e-4
     assert factor.max() == 1

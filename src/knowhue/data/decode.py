@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
+from knowhue.color import linear_to_srgb
 from knowhue.errors import ImageError
 from knowhue.image_files import SUFFIXES_OF
 
@@ -84,8 +85,7 @@ def _light(image: Image.Image) -> float | None:
 
 def _encoded(share: NDArray[np.float64], light: float) -> NDArray[np.float64]:
     """SRGB (IEC 61966-2-1) of codes that are light to a power, both from 0 to 1."""
-    linear = share**light
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return linear_to_srgb(share**light)
 
 
 def _by_light(image: Image.Image, light: float) -> Image.Image:

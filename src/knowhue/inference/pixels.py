@@ -1,7 +1,8 @@
 """The work on every pixel of a full-size image: its lightness, and chroma painted on without changing it.
 
 Compiled by numba, the only importer of it, and kept for the next process in `__pycache__` beside this file, else in the
-user's cache folder. numba looks at this file alone for changes, so what the kernels build in has to be defined here.
+user's cache folder. numba looks at this file alone for changes: all that the kernels build in is defined here, or is a
+constant of a standard in `color`.
 Loops are short and without branches, for the compiler to make vectors of them; only colours that sRGB lacks are picked
 out. Rows are shared out among threads in bands, whatever the number of threads, and no array but the result is as large
 as the image.
@@ -16,6 +17,19 @@ import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import NDArray
 
+from knowhue.color import (
+    FOOT,
+    FOOT_ROOT,
+    FOOT_SLOPE,
+    GAMMA,
+    GAMMA_SCALE,
+    GAMMA_SHIFT,
+    SRGB_TO_XYZ,
+    TOE_LIGHT,
+    TOE_SLOPE,
+    cube_root,
+    srgb_to_linear,
+)
 from knowhue.inference.files.image import Pixels
 from knowhue.inference.upsampling import chroma_lines, enlarge
 
@@ -32,10 +46,7 @@ _BISECTIONS = 14
 _TOLERANCE = np.float32(2e-6)  # of linear RGB beyond 0..1, which rounding alone can bring about
 _WHITE = np.float32(1 - 1e-6)  # cube root of Y/Yn: from here on there is room for no chroma, however little
 _VISIBLE = np.float32(26 / 116)  # cube root at L* 10: below, no colour can be seen
-_TO_XYZ = np.array(  # Rec. 709 primaries, D65, as kornia has them
-    [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
-)
-_FROM_XYZ = tuple(map(tuple, (np.linalg.inv(_TO_XYZ) * _TO_XYZ.sum(1)).astype(np.float32)))
+_FROM_XYZ = tuple(map(tuple, (np.linalg.inv(SRGB_TO_XYZ) * SRGB_TO_XYZ.sum(1)).astype(np.float32)))
 """From X/Xn, Y/Yn, Z/Zn to linear RGB; its rows sum to 1, so that gray is gray."""
 
 
@@ -166,23 +177,12 @@ def _paint_stats(means: NDArray[np.float64], top: int) -> PaintStats:
     return PaintStats(chroma, colourfulness, reduced)
 
 
-def _cube_root_of(y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """CIELAB's cube root with its linear foot (CIE 15:2004)."""
-    return np.where(y > (6 / 29) ** 3, np.cbrt(y), y * (841 / 108) + 4 / 29)
-
-
-def _decoded(steps: int) -> NDArray[np.float64]:
-    """The sRGB curve from code to light (IEC 61966-2-1), of 0..1 in equal steps."""
-    code = np.linspace(0, 1, steps)
-    return np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
-
-
 def _build_tables(codes: int) -> dict[int, FloatArray]:
     """By the number of channels. Of one: CIELAB's cube root by code; of three: what each adds to Y, (3, codes)."""
-    light = _decoded(codes)
+    light = srgb_to_linear(np.linspace(0, 1, codes))
     return {
-        1: _cube_root_of(light)[None].astype(np.float32),
-        3: (_TO_XYZ[1][:, None] * light).astype(np.float32),
+        1: cube_root(light)[None].astype(np.float32),
+        3: (SRGB_TO_XYZ[1][:, None] * light).astype(np.float32),
     }
 
 
@@ -208,10 +208,11 @@ def _fit(power: float, lowest: float, scale: float = 1, shift: float = 0) -> tup
     return tuple(map(np.float32, coefficients)), np.float32(middle), np.float32(1 / half)
 
 
-_FOOT = np.float32((6 / 29) ** 3)
-_ROOT, _ROOT_MIDDLE, _ROOT_STEEPNESS = _fit(1 / 3, (6 / 29) ** 3)
-_TOE = np.float32(0.0031308)
-_CODE, _CODE_MIDDLE, _CODE_STEEPNESS = _fit(1 / 2.4, 0.0031308, 1.055, -0.055)
+_FOOT, _FOOT_ROOT, _FOOT_SLOPE = (np.float32(value) for value in (FOOT, FOOT_ROOT, FOOT_SLOPE))
+_SLOPE_BACK = np.float32(1 / FOOT_SLOPE)
+_ROOT, _ROOT_MIDDLE, _ROOT_STEEPNESS = _fit(1 / 3, FOOT)
+_TOE, _TOE_SLOPE = np.float32(TOE_LIGHT), np.float32(TOE_SLOPE)
+_CODE, _CODE_MIDDLE, _CODE_STEEPNESS = _fit(1 / GAMMA, TOE_LIGHT, GAMMA_SCALE, -GAMMA_SHIFT)
 
 
 _SETTINGS: dict[str, Any] = {  # sums may be reordered, which vectors need, but NaN is not assumed away
@@ -240,7 +241,7 @@ def _cube_root(y):
     value = np.float32(0)
     for coefficient in _ROOT:
         value = value * place + coefficient
-    return value if y > _FOOT else y * np.float32(841 / 108) + np.float32(4 / 29)
+    return value if y > _FOOT else y * _FOOT_SLOPE + np.float32(4 / 29)
 
 
 @_part
@@ -251,13 +252,13 @@ def _encoded(light):
     value = np.float32(0)
     for coefficient in _CODE:
         value = value * place + coefficient
-    return value if light > _TOE else np.float32(12.92) * light
+    return value if light > _TOE else _TOE_SLOPE * light
 
 
 @_part
 def _light(root):
-    linear = np.float32(108 / 841) * (root - np.float32(4 / 29))
-    return root * root * root if root > np.float32(6 / 29) else linear
+    linear = _SLOPE_BACK * (root - np.float32(4 / 29))
+    return root * root * root if root > _FOOT_ROOT else linear
 
 
 @_part

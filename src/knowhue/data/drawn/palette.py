@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from knowhue.color import lab_to_linear, linear_to_srgb
 from knowhue.data.drawn.canvas import Field
 
 # a*b* of: water, deep water, ground, rock, body, second, accent, flora
@@ -21,12 +22,6 @@ _PALETTES = np.array(
     ],
     np.float32,
 )
-
-_LINEAR_FROM_XYZ = np.linalg.inv(
-    [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
-)
-# The white point D65 (2 degree observer) is folded in, so that the rows map f^-1 of Lab to linear RGB.
-_LINEAR_FROM_WHITE = (_LINEAR_FROM_XYZ * [0.95047, 1.0, 1.08883]).astype(np.float32)
 
 
 def choose_palette(label: int, class_colour: float, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -67,16 +62,8 @@ def lab_to_srgb(lightness: Field, chroma: NDArray[np.float32]) -> NDArray[np.uin
     """
     shape = lightness.shape
     flat, ab = lightness.ravel(), chroma.reshape(2, -1)
-    linear = np.clip(_linear(flat, ab * _fit_gamut(flat, ab)), 0, 1)
-    curved = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** np.float32(1 / 2.4) - 0.055)
-    return np.rint(curved * 255).astype(np.uint8).T.reshape(*shape, 3)
-
-
-def _linear(lightness: Field, ab: Field) -> Field:
-    """Linear RGB (3, N) of L* (N,) and a*b* (2, N), not clipped."""
-    y = (lightness + 16) / 116
-    f = np.stack([y + ab[0] / 500, y, y - ab[1] / 200])
-    return _LINEAR_FROM_WHITE @ np.where(f > 6 / 29, f * f * f, (f - 4 / 29) * np.float32(108 / 841))
+    linear = np.clip(lab_to_linear(flat, ab * _fit_gamut(flat, ab)), 0, 1)
+    return np.rint(linear_to_srgb(linear) * 255).astype(np.uint8).T.reshape(*shape, 3)
 
 
 def _fit_gamut(lightness: Field, ab: Field) -> Field:
@@ -93,5 +80,5 @@ def _fit_gamut(lightness: Field, ab: Field) -> Field:
 
 
 def _in_gamut(lightness: Field, ab: Field) -> NDArray[np.bool_]:
-    linear = _linear(lightness, ab)
+    linear = lab_to_linear(lightness, ab)
     return (linear.min(axis=0) >= 0) & (linear.max(axis=0) <= 1)

@@ -11,14 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from knowhue.color import SRGB_TO_XYZ
+
 FloatArray = NDArray[np.floating[Any]]
 
 _CODES = np.linspace(0, 1, 65536)
 _LAST = 65535
 _LIGHT = np.linspace(0, 1, _LAST + 1) ** 2
-_TO_XYZ = np.array(  # linear sRGB, D65
-    [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
-)
 _D50 = np.array([0.9642, 1.0, 0.8249])
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 _SINGULAR = 1e6  # condition above which three primaries are as good as two
@@ -106,8 +105,8 @@ def from_chromaticities(curve: FloatArray, places: Sequence[float] | None) -> Ma
 
 def _to_linear_srgb(to_xyz: FloatArray, white: FloatArray) -> FloatArray:
     """Linear RGB to linear sRGB (3, 3), by way of XYZ and the adaptation of a white to D65 after Bradford."""
-    gains = (_BRADFORD @ _TO_XYZ.sum(1)) / (_BRADFORD @ white)
-    return np.linalg.inv(_TO_XYZ) @ np.linalg.inv(_BRADFORD) @ np.diag(gains) @ _BRADFORD @ to_xyz
+    gains = (_BRADFORD @ SRGB_TO_XYZ.sum(1)) / (_BRADFORD @ white)
+    return np.linalg.inv(SRGB_TO_XYZ) @ np.linalg.inv(_BRADFORD) @ np.diag(gains) @ _BRADFORD @ to_xyz
 
 
 def tags_of(profile: bytes) -> dict[bytes, bytes] | None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from knowhue.color import srgb_to_linear
 from knowhue.inference.files.matrix_profiles import MatrixProfile, from_chromaticities
 
 _USUAL = 0.45455
@@ -87,8 +88,7 @@ def _by_cicp(codes: bytes, is_gray: bool) -> PngColour:
 
 
 def _srgb_curve() -> np.ndarray:
-    codes = np.linspace(0, 1, 65536)
-    return np.where(codes <= 0.04045, codes / 12.92, ((codes + 0.055) / 1.055) ** 2.4)
+    return srgb_to_linear(np.linspace(0, 1, 65536))
 
 
 def _fractions(body: bytes, count: int) -> tuple[float, ...]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from knowhue.color import SRGB_TO_XYZ, srgb_to_linear
 from knowhue.inference.files.image import Pixels
 from knowhue.inference.files.matrix_profiles import MatrixProfile, look_up, matrix_profile, table_of, tags_of
 from knowhue.inference.files.vips import (
@@ -28,7 +29,7 @@ from knowhue.inference.files.vips import (
 _PROFILE = "icc-profile-data"
 _SIGNATURES = {1: b"GRAY", 3: b"RGB ", 4: b"CMYK"}
 _CLASSES = (b"scnr", b"mntr", b"prtr", b"spac")
-_LUMINANCE = np.array([0.212671, 0.715160, 0.072169], np.float32)  # of linear sRGB, Rec. 709 at D65
+_LUMINANCE = SRGB_TO_XYZ[1].astype(np.float32)
 _SAME = {8: 0.75 / 255, 16: 0.0005}
 """Up to what difference in sRGB codes (0 to 1) a profile is sRGB by another name, and images stay as they are."""
 _BAND_PIXELS = 1 << 20
@@ -238,8 +239,7 @@ def _ends(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
 @cache
 def _decode() -> NDArray[np.float32]:
     """Linear light of every 16-bit code of sRGB (IEC 61966-2-1)."""
-    codes = np.linspace(0, 1, 65536)
-    return np.where(codes <= 0.04045, codes / 12.92, ((codes + 0.055) / 1.055) ** 2.4).astype(np.float32)
+    return srgb_to_linear(np.linspace(0, 1, 65536)).astype(np.float32)
 
 
 @cache
