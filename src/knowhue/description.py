@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from knowhue.config import Config, Count, Section, Share, Task
+from knowhue.config import Config, Count, Fraction, Section, Task
 
 
 class Interval(Section):
@@ -24,8 +24,8 @@ class Calibration(Section):
     temperature: Annotated[float, Field(ge=0.01, le=100)] = Field(
         description="as fitted; it is applied if it helps"
     )
-    ece_before: Share = Field(description="expected calibration error as trained, 0 to 1")
-    ece_after: Share = Field(description="the same with a fitted temperature")
+    ece_before: Fraction = Field(description="expected calibration error as trained, 0 to 1")
+    ece_after: Fraction = Field(description="the same with a fitted temperature")
     images: Count
 
     @property
@@ -73,7 +73,7 @@ class Description(Section):
     calibration: Calibration | None = None
     references: Count
     novelty_limit: Annotated[float, Field(ge=1e-6, le=2)]
-    unknown_below: Share = Field(
+    unknown_below: Fraction = Field(
         default=0.5, description="a class less probable than this is answered as unknown"
     )
     precision: str = "float32"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from knowhue.data.loaders import (
     Augmentation,
-    Share,
+    ProcessShare,
     TrainingBatches,
     augment,
     draw_augmentation,
@@ -27,7 +27,9 @@ def batches(make_prepared):
     prepared = make_prepared(count=48, size_px=16, unlabelled=7)  # 36 for training
 
     def make(seed=0, epoch=0, shift_px=3, share=None, batch_size=12):
-        return list(TrainingBatches(prepared, batch_size, seed, epoch, shift_px, share or Share(), CPU))
+        return list(
+            TrainingBatches(prepared, batch_size, seed, epoch, shift_px, share or ProcessShare(), CPU)
+        )
 
     return make
 
@@ -35,7 +37,7 @@ def batches(make_prepared):
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_shares_together_are_one_process_batch(batches, world):
     whole = batches()
-    shares = [batches(share=Share(rank, world)) for rank in range(world)]
+    shares = [batches(share=ProcessShare(rank, world)) for rank in range(world)]
     assert len(whole) == 3
     for step, (batch, mirrored) in enumerate(whole):
         for rank, share in enumerate(shares):
@@ -51,7 +53,7 @@ def test_mean_over_processes_is_the_mean_over_the_labelled(batches, world):
     score = torch.arange(48.0)
     for step, (batch, _) in enumerate(batches()):
         labelled = batch.position[batch.label >= 0]
-        parts = [batches(share=Share(rank, world))[step][0] for rank in range(world)]
+        parts = [batches(share=ProcessShare(rank, world))[step][0] for rank in range(world)]
         means = [(score[part.position] * part.label_weight).mean() for part in parts]
         torch.testing.assert_close(torch.stack(means).mean(), score[labelled].mean())
 
@@ -68,7 +70,7 @@ def test_order_belongs_to_seed_and_epoch_alone(batches):
 
 
 def test_reading_twice_gives_the_same(make_prepared):
-    passes = TrainingBatches(make_prepared(), 4, 0, 0, 2, Share(), CPU)
+    passes = TrainingBatches(make_prepared(), 4, 0, 0, 2, ProcessShare(), CPU)
     first, second = list(passes), list(passes)
     assert all(torch.equal(a[0].lightness, b[0].lightness) for a, b in zip(first, second, strict=True))
 
@@ -105,7 +107,7 @@ def sample():
             paths=("",) * count,
             fingerprint="",
         )
-        share = Share(rank or 0, world)
+        share = ProcessShare(rank or 0, world)
         made = TrainingBatches(prepared, batch_size, seed, epoch, 0, share, CPU, None, least)
         if rank is None:
             return made.order.reshape(len(made), -1)
@@ -190,7 +192,7 @@ def test_validation_covers_each_image_exactly_once(make_prepared, world):
     seen = [
         position
         for rank in range(world)
-        for batch in split_batches(prepared, "validation", 4, Share(rank, world), CPU)
+        for batch in split_batches(prepared, "validation", 4, ProcessShare(rank, world), CPU)
         for position in batch.position.tolist()
     ]
     assert sorted(seen) == prepared.positions("validation").tolist()
@@ -200,7 +202,7 @@ def test_batches_are_the_images(make_prepared):
     from knowhue.color import lab_to_rgb
 
     prepared = make_prepared()
-    (batch,) = split_batches(prepared, "validation", 8, Share(), CPU)
+    (batch,) = split_batches(prepared, "validation", 8, ProcessShare(), CPU)
     rgb = (lab_to_rgb(batch.lightness, batch.chroma) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     assert np.array_equal(rgb, prepared.rgb[prepared.positions("validation")])
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from knowhue.config import Supervision
-from knowhue.data.loaders import Share, TrainingBatches
+from knowhue.data.loaders import ProcessShare, TrainingBatches
 from knowhue.data.supervision import find_targets
 
 CPU = torch.device("cpu")
@@ -106,7 +106,7 @@ def test_what_is_not_in_the_share_is_never_seen(prepared, placebo):
     targets = find_targets(
         prepared, Supervision(image_share=0.4, placebo=placebo, labelled_share=0.5), seed=0
     )
-    batches = [TrainingBatches(prepared, 4, 0, epoch, 0, Share(), CPU, targets) for epoch in range(6)]
+    batches = [TrainingBatches(prepared, 4, 0, epoch, 0, ProcessShare(), CPU, targets) for epoch in range(6)]
     seen = {int(position) for epoch in batches for batch, _ in epoch for position in batch.position}
     assert seen == set(targets.train.tolist())
     assert set(targets.colour_of[targets.train]) == set(targets.train)
@@ -118,7 +118,7 @@ def test_batches_teach_the_targets_with_one_augmentation(prepared):
         {
             int(position): (light, chroma)
             for epoch in range(2)
-            for batch, _ in TrainingBatches(prepared, 12, 0, epoch, 0, Share(), CPU, targets)
+            for batch, _ in TrainingBatches(prepared, 12, 0, epoch, 0, ProcessShare(), CPU, targets)
             for position, light, chroma in zip(batch.position, batch.lightness, batch.chroma, strict=True)
         }
         for targets in (None, colours)
@@ -130,6 +130,6 @@ def test_batches_teach_the_targets_with_one_augmentation(prepared):
 
 def test_batches_weigh_the_labels_that_are_known(prepared):
     hidden = find_targets(prepared, Supervision(labelled_share=0.3), seed=0)
-    for batch, _ in TrainingBatches(prepared, 12, 0, 0, 0, Share(), CPU, hidden):
+    for batch, _ in TrainingBatches(prepared, 12, 0, 0, 0, ProcessShare(), CPU, hidden):
         assert torch.equal(batch.label >= 0, batch.label_weight > 0)
         assert np.array_equal(batch.label.numpy(), hidden.label[batch.position.numpy()])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from knowhue.data.loaders import Share, split_batches
+from knowhue.data.loaders import ProcessShare, split_batches
 from knowhue.evaluation.evaluate import evaluate, per_class, predict_class, predict_colour, predict_gray
 
 CPU = torch.device("cpu")
@@ -16,7 +16,7 @@ def prepared(make_prepared):
 
 
 def batches(prepared, size=4, share=None):
-    return split_batches(prepared, "validation", size, share or Share(), CPU)
+    return split_batches(prepared, "validation", size, share or ProcessShare(), CPU)
 
 
 def test_gray_is_wrong_by_the_chroma(prepared):
@@ -42,7 +42,9 @@ def test_always_the_same_class(prepared):
 
 
 def test_rows_are_ordered_whoever_computed_them(prepared):
-    shares = [evaluate(predict_gray, batches(prepared, share=Share(rank, 3))).rows for rank in range(3)]
+    shares = [
+        evaluate(predict_gray, batches(prepared, share=ProcessShare(rank, 3))).rows for rank in range(3)
+    ]
     joined = evaluate(predict_gray, [], gather=lambda _: [row for share in shares for row in share])
     whole = evaluate(predict_gray, batches(prepared, size=64))
     assert joined.rows == whole.rows

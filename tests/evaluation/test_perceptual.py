@@ -12,7 +12,7 @@ import torch
 from knowhue.color import lab_to_rgb, rgb_to_lab
 from knowhue.config import Evaluation
 from knowhue.data.drawn import draw
-from knowhue.data.loaders import Share, split_batches, to_rgb
+from knowhue.data.loaders import ProcessShare, split_batches, to_rgb
 from knowhue.evaluation import perceptual as module
 from knowhue.evaluation.evaluate import evaluate, predict_class, predict_gray
 from knowhue.evaluation.lpips import BlurPool, LayerDistance
@@ -225,7 +225,7 @@ def prepared(make_prepared):
 
 
 def batches(prepared, share=None):
-    return split_batches(prepared, "validation", 2, share or Share(), CPU)
+    return split_batches(prepared, "validation", 2, share or ProcessShare(), CPU)
 
 
 def test_each_image_has_its_score_and_the_mean_is_the_metric(prepared):

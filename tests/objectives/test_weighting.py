@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
-from knowhue.data.loaders import Share, TrainingBatches
+from knowhue.data.loaders import ProcessShare, TrainingBatches
 from knowhue.errors import ConfigError
 from knowhue.models.multitask import build_discriminator, build_model
 from knowhue.objectives.sharing import Sharing
@@ -134,7 +134,7 @@ def step(tiny, make_work):
     model, discriminator = build_model(config, 2).eval(), build_discriminator(config).eval()
     torch.manual_seed(0)
     torch.nn.init.normal_(model.colour.out.weight, std=0.05)
-    batch, _ = next(iter(TrainingBatches(work.prepared, 12, 0, 0, 0, Share(), torch.device("cpu"))))
+    batch, _ = next(iter(TrainingBatches(work.prepared, 12, 0, 0, 0, ProcessShare(), torch.device("cpu"))))
 
     def run(weighting):
         own, opponent = copy.deepcopy(model), copy.deepcopy(discriminator)

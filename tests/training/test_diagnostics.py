@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from knowhue.data.loaders import Share, TrainingBatches
+from knowhue.data.loaders import ProcessShare, TrainingBatches
 from knowhue.models.multitask import build_discriminator, build_model
 from knowhue.objectives.losses import chroma_l1, cross_entropy
 from knowhue.training.diagnostics import diagnose
@@ -20,7 +20,9 @@ def setting(tiny, make_work):
         model, discriminator = build_model(config, 2), build_discriminator(config)
         torch.manual_seed(0)
         torch.nn.init.normal_(model.colour.out.weight, std=0.05)
-        batch, _ = next(iter(TrainingBatches(work.prepared, 12, 0, 0, 0, Share(), torch.device("cpu"))))
+        batch, _ = next(
+            iter(TrainingBatches(work.prepared, 12, 0, 0, 0, ProcessShare(), torch.device("cpu")))
+        )
         return work.engine, model, discriminator, batch, config
 
     return make

@@ -15,7 +15,7 @@ from knowhue.randomness import stream
 from knowhue.tensors import RGB, Batch
 
 
-class Share(NamedTuple):
+class ProcessShare(NamedTuple):
     """Which process this is, of how many."""
 
     rank: int = 0
@@ -63,7 +63,7 @@ class TrainingBatches:
         seed: int,
         epoch: int,
         shift_px: int,
-        share: Share,
+        share: ProcessShare,
         device: torch.device,
         targets: Targets | None = None,
         labelled_batch_share: float = 0.5,
@@ -158,7 +158,7 @@ def endless(pool: NDArray[np.int64], seed: int, name: str, start: int, count: in
 
 
 def split_batches(
-    prepared: Prepared, split: str, batch_size: int, share: Share, device: torch.device
+    prepared: Prepared, split: str, batch_size: int, share: ProcessShare, device: torch.device
 ) -> Iterator[Batch]:
     """The images of a split as they are, each on exactly one process."""
     mine = prepared.positions(split)[share.rank :: share.world]

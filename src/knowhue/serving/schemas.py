@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from knowhue.config import Section, Share, Task
+from knowhue.config import Fraction, Section, Task
 from knowhue.description import Description, Interval
 from knowhue.errors import ConfigError
 from knowhue.wrong_settings import explain
@@ -30,7 +30,7 @@ class ClassOptions(Section):
     model: str | None = Field(
         default=None, max_length=200, description="one of `/v1/models`; the first if none is named"
     )
-    unknown_below: Share | None = Field(
+    unknown_below: Fraction | None = Field(
         default=None,
         description="probability below which the class is `unknown`; the model's own limit if none",
     )

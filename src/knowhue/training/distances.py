@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from knowhue.config import Evaluation as EvaluationSettings
 from knowhue.config import fingerprint
-from knowhue.data.loaders import Share, label_weights, split_batches, to_batch
+from knowhue.data.loaders import ProcessShare, label_weights, split_batches, to_batch
 from knowhue.evaluation.distribution import Features, measure
 from knowhue.evaluation.evaluate import Predict, evaluate
 from knowhue.evaluation.metrics import mean
@@ -106,7 +106,7 @@ def _truth_recognised(work: Work, settings: EvaluationSettings) -> dict[str, Any
 
 
 def _reported(work: Work) -> Iterator[Batch]:
-    return split_batches(work.prepared, work.prepared.reporting_split, 64, Share(), work.engine.device)
+    return split_batches(work.prepared, work.prepared.reporting_split, 64, ProcessShare(), work.engine.device)
 
 
 def _batches(work: Work, positions: NDArray[np.int64], size: int = 64) -> Iterator[Batch]:

@@ -13,7 +13,7 @@ from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch import Tensor, nn
 
 from knowhue.config import Training
-from knowhue.data.loaders import Share
+from knowhue.data.loaders import ProcessShare
 from knowhue.errors import ConfigError
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -36,7 +36,7 @@ class Engine:
         # no mixed precision of accelerate's: the autocast below covers the networks alone
         self._accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[patience])
         self.device: torch.device = self._accelerator.device
-        self.share = Share(self._accelerator.process_index, self._accelerator.num_processes)
+        self.share = ProcessShare(self._accelerator.process_index, self._accelerator.num_processes)
         self.precision = resolve_precision(training.precision, self.device)
         if training.batch_size % self.share.world:
             raise ConfigError(
