@@ -15,8 +15,7 @@ from knowhue.report.differences import Measure
 from knowhue.report.forest import arm_name, forest, forest_table
 from knowhue.report.records import Run, Study
 from knowhue.report.svg import to_svg
-from knowhue.statistics.multiplicity import benjamini_hochberg
-from knowhue.statistics.paired import hedges_dz, sign_flip_p
+from knowhue.statistics.paired import benjamini_hochberg, hedges_dz, sign_flip_p
 
 NAMES = ("colour", "class", "multi", "placebo-labels", "placebo-colours", "multi-pcgrad")
 SHIFTS = {"multi": -0.3, "placebo-labels": 0.05, "placebo-colours": 0.02, "multi-pcgrad": -0.25}

@@ -11,8 +11,7 @@ from knowhue.report.reading import read_study
 from knowhue.report.results import results_table
 from knowhue.report.secondary import secondaries
 from knowhue.report.tables import score_tables
-from knowhue.statistics.multiplicity import benjamini_hochberg
-from knowhue.statistics.paired import t_interval
+from knowhue.statistics.paired import benjamini_hochberg, t_interval
 
 
 def test_every_metric_with_a_direction_is_tested_and_the_named_ones_come_first(eight_seeds: Path):

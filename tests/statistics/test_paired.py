@@ -13,6 +13,8 @@ from scipy import stats
 from knowhue.statistics import paired
 from knowhue.statistics.paired import (
     bca_interval,
+    benjamini_hochberg,
+    flips,
     hedges_dz,
     sided_share,
     sign_flip_p,
@@ -23,6 +25,7 @@ from knowhue.statistics.paired import (
 
 # Multiples of 1/64: sums, mirrors and powers of two are exact, so that equality can be asked for.
 vectors = st.lists(st.integers(-640, 640).map(lambda value: value / 64), min_size=2, max_size=12)
+p_values = st.dictionaries(st.text(max_size=3), st.floats(0, 1), max_size=6)
 SCORES = np.random.default_rng(5).normal(0.1, 1.0, 9)
 
 
@@ -230,3 +233,75 @@ def test_seven_seeds_are_the_first_that_can_pass_the_level_of_two_questions():
 def test_what_cannot_be_meant_is_refused(call, message: str):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@st.composite
+def right_and_wrong(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(draw(st.integers(0, 2**31)))
+    before, after = generator.integers(0, 2, (2, draw(st.integers(1, 4)), draw(st.integers(1, 9))))
+    return before, after
+
+
+@given(right_and_wrong())
+@settings(deadline=None, max_examples=30)
+def test_flips_add_up_to_the_change_of_accuracy(pair: tuple[np.ndarray, np.ndarray]):
+    before, after = pair
+    lost, won = flips(before, after)
+    assert won.mean() - lost.mean() == pytest.approx(after.mean() - before.mean())
+    assert won.mean() + lost.mean() == pytest.approx(np.mean(before != after))
+    assert won.tolist() == pytest.approx(((after == 1) & (before == 0)).mean(axis=1))
+
+
+@given(right_and_wrong())
+@settings(deadline=None, max_examples=30)
+def test_swapping_the_arms_swaps_the_flips(pair: tuple[np.ndarray, np.ndarray]):
+    (lost, won), (won_back, lost_back) = flips(*pair), flips(pair[1], pair[0])
+    assert (lost.tolist(), won.tolist()) == (lost_back.tolist(), won_back.tolist())
+    assert not np.any(flips(pair[0], pair[0]))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: flips([[0, 1]], [[0, 1], [1, 1]]),
+            r"should be of one shape \(seeds, images\), not empty\. Found",
+        ),
+        (lambda: flips(np.empty((0, 3)), np.empty((0, 3))), "not empty"),
+        (lambda: flips([[0, 1]], [[0, np.nan]]), r"`after` should be 0 or 1 everywhere\. Found `nan`\."),
+    ],
+)
+def test_flips_of_other_shapes_or_values_are_refused(call, message: str):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@given(p_values, st.randoms())
+@settings(deadline=None, max_examples=25)
+def test_names_and_order_are_kept_and_no_p_is_lowered(p: dict[str, float], random):
+    adjusted = benjamini_hochberg(p)
+    assert list(adjusted) == list(p)
+    assert all(p[name] - 1e-12 <= value <= 1 for name, value in adjusted.items())
+    names = list(p)
+    random.shuffle(names)
+    assert benjamini_hochberg({name: p[name] for name in names}) == pytest.approx(adjusted)
+
+
+def test_one_metric_is_not_adjusted():
+    assert benjamini_hochberg({"psnr": 0.03}) == {"psnr": 0.03}
+    assert benjamini_hochberg({}) == {}
+
+
+def test_benjamini_hochberg_keeps_the_share_of_false_positives():
+    """Six true nulls among ten metrics: the expected share is 0.6 of the level."""
+    generator = np.random.default_rng(1)
+    p = 2 * stats.norm.sf(np.abs(generator.standard_normal((3000, 10)) + np.r_[np.zeros(6), np.full(4, 3.0)]))
+    found = np.array([list(benjamini_hochberg(dict(enumerate(row))).values()) for row in p]) <= 0.1
+    shares = found[:, :6].sum(axis=1) / np.maximum(found.sum(axis=1), 1)
+    assert shares.mean() == pytest.approx(0.06, abs=3.5 * shares.std() / np.sqrt(3000))
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan")])
+def test_what_is_no_p_is_refused(bad: float):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        benjamini_hochberg({"psnr": bad})

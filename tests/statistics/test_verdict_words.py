@@ -37,9 +37,9 @@ def said(low: float, high: float, p: float = 0.004, seeds: int = 10, inner: floa
     [
         (-0.9, -0.26, Word.HELPS),
         (0.26, 0.9, Word.HURTS),
-        (-0.9, -0.25, Word.HELPS_SOMEHOW),
-        (-0.9, -0.01, Word.HELPS_SOMEHOW),
-        (0.01, 0.9, Word.HURTS_SOMEHOW),
+        (-0.9, -0.25, Word.HELPS_UNKNOWN_SIZE),
+        (-0.9, -0.01, Word.HELPS_UNKNOWN_SIZE),
+        (0.01, 0.9, Word.HURTS_UNKNOWN_SIZE),
         (-0.24, -0.01, Word.HELPS_LITTLE),
         (0.01, 0.24, Word.HURTS_LITTLE),
         (-0.24, 0.24, Word.EQUIVALENT),

@@ -16,7 +16,7 @@ from knowhue.statistics import verdicts as rules
 from knowhue.statistics.crossed import Crossed, Part
 from knowhue.statistics.paired import (
     Interval,
-    Wins,
+    Share,
     bca_interval,
     hedges_dz,
     sided_share,
@@ -138,7 +138,7 @@ class Contrast:
         return hedges_dz(self.differences)
 
     @property
-    def wins(self) -> Wins:
+    def wins(self) -> Share:
         """Seeds in which after is better."""
         return wins(self.differences, self.lower_is_better)
 
@@ -147,7 +147,7 @@ class Contrast:
         """Seeds in which both are the same."""
         return int(np.count_nonzero(self.differences == 0))
 
-    def hurt(self, margin: float) -> Wins:
+    def hurt(self, margin: float) -> Share:
         """Seeds in which after is worse by more than `margin`: negative transfer."""
         return sided_share(self.differences, margin, self.lower_is_better)
 

@@ -28,7 +28,7 @@ from knowhue.report.palette import (
 )
 from knowhue.report.records import Study, Table
 from knowhue.report.taught import arm_name, asked_of, is_oracle, labelled_share, placebo, tasks
-from knowhue.statistics.multiplicity import benjamini_hochberg
+from knowhue.statistics.paired import benjamini_hochberg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,9 +18,7 @@ from knowhue.report.matched import (
 from knowhue.report.records import Run, Study, Table, spaced
 from knowhue.report.tables import MISSING, bounds_text, difference, number, p_text
 from knowhue.statistics import LEVEL
-from knowhue.statistics.flips import flips
-from knowhue.statistics.multiplicity import benjamini_hochberg
-from knowhue.statistics.paired import Interval, Share, bounded_interval
+from knowhue.statistics.paired import Interval, Share, benjamini_hochberg, bounded_interval, flips
 
 CLASS_SCORES = {"colour": "ab_l1", "class": "accuracy"}
 """What is compared class by class; the accuracy of the images of one class is its recall."""
@@ -215,7 +213,7 @@ def _class_score(run: Run, label: str, name: str) -> float | None:
 def _flips(
     name: str | None, seeds: tuple[int, ...], before: NDArray[np.float64], after: NDArray[np.float64]
 ) -> ImageFlips:
-    found = flips(before, after)
-    net = np.array(found.wrong_to_right_by_seed) - np.array(found.right_to_wrong_by_seed)
-    shares = (found.right_to_wrong, found.wrong_to_right, float(net.mean()))
+    lost, won = flips(before, after)
+    net = won - lost
+    shares = (float(lost.mean()), float(won.mean()), float(net.mean()))
     return ImageFlips(name, before.shape[1], seeds, *shares, bounded_interval(net, (-1.0, 1.0)))

@@ -6,7 +6,7 @@ from knowhue.report.chance import Bounds
 from knowhue.report.contrasts import Contrast, contrast, questions
 from knowhue.report.records import Run, Study
 from knowhue.statistics import LEVEL
-from knowhue.statistics.multiplicity import benjamini_hochberg
+from knowhue.statistics.paired import benjamini_hochberg
 
 
 class Secondary(NamedTuple):

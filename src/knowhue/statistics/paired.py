@@ -1,21 +1,22 @@
-"""One vector of paired differences, multi-task minus single-task, one a seed: intervals, tests, effect sizes.
+"""Paired differences, multi-task minus single-task, one a seed: intervals, tests, effect sizes, several tests at once.
 
-Every function takes `differences` (seeds,), in the metric's own unit, and looks at nothing else. Seeds that
+Most functions take `differences` (seeds,), in the metric's own unit, and look at nothing else. Seeds that
 are all equal have no spread to judge by: what needs one says so by None, what has a limit returns the limit.
 """
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
 from knowhue.statistics import LEVEL
 
 Interval = tuple[float, float]
 Differences = NDArray[np.floating] | Sequence[float]
+Name = TypeVar("Name", bound=Hashable)
 
 EXACT_SEEDS = 40
 """Up to so many seeds every sign pattern is counted; beyond, `RANDOM_PATTERNS` are drawn."""
@@ -30,9 +31,6 @@ class Share(NamedTuple):
     of: int
     share: float
     interval: Interval
-
-
-Wins = Share
 
 
 def t_interval(differences: Differences, confidence: float = LEVEL) -> Interval | None:
@@ -139,7 +137,7 @@ def wilson_interval(count: int, of: int, confidence: float = LEVEL) -> Interval:
     return float(low), float(high)
 
 
-def wins(differences: Differences, lower_is_better: bool) -> Wins:
+def wins(differences: Differences, lower_is_better: bool) -> Share:
     """Count the seeds with which multi-task is better; a tie is no win.
 
     >>> wins([0.2, 0.0, -0.1, 0.4], lower_is_better=False)[:3]
@@ -168,6 +166,52 @@ def sided_share(differences: Differences, margin: float, lower_is_better: bool) 
     count = int(np.count_nonzero((d if lower_is_better else -d) > margin))
     interval = wilson_interval(count, len(d))
     return Share(count, len(d), count / len(d), interval)
+
+
+def flips(before: ArrayLike, after: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return by seed which share of all images single-task had right and multi-task has wrong, and the reverse.
+
+    The second minus the first is the change of accuracy, in which they cancel.
+
+    Args:
+        before: (seeds, images) 1 where single-task is right, 0 where it is wrong.
+        after: the same of multi-task.
+
+    Raises:
+        ValueError: the shapes differ or are empty, or a value is neither 0 nor 1.
+
+    >>> [share.tolist() for share in flips([[1, 1, 0, 0]], [[0, 1, 1, 1]])]
+    [[0.25], [0.5]]
+    """
+    first, second = np.asarray(before, float), np.asarray(after, float)
+    if first.ndim != 2 or first.shape != second.shape or not first.size:
+        raise ValueError(
+            "`before` and `after` should be of one shape (seeds, images), not empty. "
+            f"Found `before.shape = {first.shape}, after.shape = {second.shape}`."
+        )
+    for name, values in (("before", first), ("after", second)):
+        odd = values[(values != 0) & (values != 1)]
+        if odd.size:
+            raise ValueError(f"`{name}` should be 0 or 1 everywhere. Found `{odd[0]}`.")
+    return (first > second).mean(axis=1), (first < second).mean(axis=1)
+
+
+def benjamini_hochberg(p: Mapping[Name, float]) -> dict[Name, float]:
+    """Adjust for the expected share of false positives among the positives (Benjamini and Hochberg 1995).
+
+    For secondary metrics, classes and arms; the primary questions share alpha instead (`statistics.verdicts`).
+
+    Args:
+        p: p value by name, each in 0..1.
+
+    Returns:
+        Adjusted p by name, in the same order.
+
+    >>> benjamini_hochberg({"psnr": 0.01, "ssim": 0.04, "fid": 0.04})
+    {'psnr': 0.03, 'ssim': 0.04, 'fid': 0.04}
+    """
+    adjusted = stats.false_discovery_control(list(p.values())) if p else ()
+    return dict(zip(p, map(float, adjusted), strict=True))
 
 
 def _checked(differences: Differences) -> NDArray[np.float64]:

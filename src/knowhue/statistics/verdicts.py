@@ -31,8 +31,8 @@ class Word(StrEnum):
     HURTS = "hurts, by what matters"
     HELPS_LITTLE = "helps, by less than what matters"
     HURTS_LITTLE = "hurts, by less than what matters"
-    HELPS_SOMEHOW = "helps; whether it matters is not shown"
-    HURTS_SOMEHOW = "hurts; whether it matters is not shown"
+    HELPS_UNKNOWN_SIZE = "helps; whether it matters is not shown"
+    HURTS_UNKNOWN_SIZE = "hurts; whether it matters is not shown"
     EQUIVALENT = "equivalent"
     INCONCLUSIVE = "inconclusive"
 
@@ -184,8 +184,8 @@ def _word(rejected: bool, outer: Interval, inner: Interval, sesoi: float, lower_
     if rejected and (outer[0] > 0 or outer[1] < 0):
         place = 0 if min(map(abs, outer)) > sesoi else 1 if small else 2
         helps = (outer[1] < 0) == lower_is_better
-        helping = (Word.HELPS, Word.HELPS_LITTLE, Word.HELPS_SOMEHOW)
-        return (helping if helps else (Word.HURTS, Word.HURTS_LITTLE, Word.HURTS_SOMEHOW))[place]
+        helping = (Word.HELPS, Word.HELPS_LITTLE, Word.HELPS_UNKNOWN_SIZE)
+        return (helping if helps else (Word.HURTS, Word.HURTS_LITTLE, Word.HURTS_UNKNOWN_SIZE))[place]
     return Word.EQUIVALENT if small else Word.INCONCLUSIVE
 
 

@@ -11,7 +11,7 @@ from knowhue.report.records import Row, floors
 from knowhue.report.verdicts import Judged, judged
 from knowhue.statistics import ALPHA, LEVEL
 from knowhue.statistics import verdicts as rules
-from knowhue.statistics.multiplicity import benjamini_hochberg
+from knowhue.statistics.paired import benjamini_hochberg
 
 QUALITY = (
     "ab_l1",
