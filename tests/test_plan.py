@@ -6,10 +6,13 @@ import yaml
 from knowhue import plan as plan_module
 from knowhue.apps.settings import explain
 from knowhue.config import Config
-from knowhue.errors import ConfigError
+from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.metrics import METRICS
-from knowhue.plan import METRIC_NAMES, QUESTIONS, SHARES, Plan, make_plan
+from knowhue.plan import METRIC_NAMES, QUESTIONS, SHARES, Plan, make_plan, read_cells, read_plan
 from knowhue.presets import ARMS, checked, edit, load_config, read_yaml
+from knowhue.runs import run_folder, write_log
+from knowhue.storage import write_json
+from knowhue.study import freeze
 
 PARTS = {"images": "0a1b2c3d", "encoder_weights": {"resnet18 pretrained": "0123abcd"}}
 SMOOTHED = {"label_smoothing": 0.1}
@@ -212,3 +215,30 @@ def test_study_that_reports_cannot_leave_the_test_split_out():
         ConfigError, match=r"evaluation\.split` should be auto where `purpose = report`.*--tuning"
     ):
         make_plan(config)
+
+
+@pytest.fixture
+def plan(tiny):
+    return make_plan(tiny(), ["colour", "multi"], [0, 3])
+
+
+def begin(root, plan, arm, seed, state, epochs):
+    folder = run_folder(root, arm, plan.run_config(arm, seed))
+    write_json(folder / "status.json", {"state": state, "seconds": {"evaluate": 1.5}})
+    write_log(folder, [{"phase": "finetune", "epoch": 3 + n, "seconds": 2.0} for n in range(epochs)])
+
+
+def test_cells_say_how_far_they_are(plan, tmp_path):
+    freeze(plan, tmp_path, {}, {"images": "0a1b2c3d", "encoder_weights": {}})
+    begin(tmp_path, plan, "colour", 0, "finished", 2)
+    begin(tmp_path, plan, "multi", 3, "running", 1)
+    cells = {(cell.arm, cell.seed): cell for cell in read_cells(tmp_path, read_plan(tmp_path))}
+    assert list(cells) == [("colour", 0), ("multi", 0), ("colour", 3), ("multi", 3)]
+    assert cells["colour", 0][2:] == ("finished", 4, 4, 5.5)
+    assert cells["multi", 3][2:5] == ("running", 3, 4)
+    assert cells["multi", 0][2:] == ("missing", 0, 4, 0)
+
+
+def test_folder_without_a_study_is_refused(tmp_path):
+    with pytest.raises(RunError, match=r"should be the folder of a study.* Found no study\.json there\.$"):
+        read_plan(tmp_path)

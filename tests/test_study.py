@@ -11,9 +11,8 @@ from PIL import Image
 
 from knowhue.errors import ConfigError, KnowhueError, RunError
 from knowhue.evaluation.metrics import METRICS
-from knowhue.plan import BASELINE_NAMES, make_plan
+from knowhue.plan import BASELINE_NAMES, make_plan, read_plan
 from knowhue.runs import read_config, read_log
-from knowhue.status import read_plan
 from knowhue.storage import read_json, write_json
 from knowhue.study import freeze, mean_colour, median_colour, run_study
 from knowhue.training import engine

@@ -11,8 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from knowhue.errors import KnowhueError
-from knowhue.plan import make_plan
-from knowhue.status import read_cells, read_plan
+from knowhue.plan import make_plan, read_cells, read_plan
 from knowhue.storage import read_json
 from knowhue.study import run_study
 

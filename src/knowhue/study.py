@@ -17,10 +17,9 @@ from knowhue.data.sources import list_items
 from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.evaluate import predict_class, predict_colour, predict_gray
 from knowhue.evaluation.metrics import METRICS
-from knowhue.plan import Plan
+from knowhue.plan import Plan, read_plan, read_tuning
 from knowhue.report.page import write_report
 from knowhue.runs import FORMAT, Report, locked, read_description, require_kind
-from knowhue.status import read_plan, read_tuning
 from knowhue.storage import cached, read_json, write_json
 from knowhue.training.blocks import begin_anew, blocks_of, finished_with
 from knowhue.training.distances import noise_floor, score_way

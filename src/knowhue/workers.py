@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 from knowhue.config import Config, Task, fingerprint
 from knowhue.data.prepare import load_prepared
 from knowhue.errors import RunError
-from knowhue.plan import Plan
+from knowhue.plan import Plan, read_cells
 from knowhue.runs import Report
-from knowhue.status import read_cells
 from knowhue.training.engine import Engine
 from knowhue.training.gate import check_gate
 from knowhue.training.loop import Work

@@ -10,9 +10,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from knowhue.plan import make_plan
+from knowhue.plan import make_plan, read_plan
 from knowhue.runs import read_log
-from knowhue.status import read_plan
 from knowhue.storage import read_json
 from knowhue.study import run_study
 from knowhue.training.train import train

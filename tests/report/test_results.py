@@ -10,9 +10,9 @@ import pytest
 from synthetic_study import CLASSES, PARTS, change, run_of, write_study
 
 from knowhue.errors import RunError
+from knowhue.plan import read_plan
 from knowhue.report.reading import read_study
 from knowhue.report.results import results_table
-from knowhue.status import read_plan
 
 
 def test_reads_what_the_contract_says(one_seed: Path):

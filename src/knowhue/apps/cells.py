@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from knowhue.status import ENDED, Cell
+from knowhue.plan import ENDED, Cell
 
 MARKS = {"missing": "·", "finished": "done", "diverged": "diverged"}
 

@@ -173,7 +173,7 @@ def plan(
 def status(study: Annotated[Path, typer.Argument(help="Study folder.")]) -> None:
     """Show how far every cell of a study, or of a comparison, is; needs no torch."""
     from knowhue.apps.cells import cell_lines
-    from knowhue.status import read_cells
+    from knowhue.plan import read_cells
 
     for title, asked in _plans(study).items():
         say(f"{title}, {_counted(len(asked.arms), 'arm')} x {_counted(len(asked.seeds), 'seed')}")
@@ -305,7 +305,7 @@ def _plan(
 
 
 def _tuning_seeds(folder: Path | None) -> list[int]:
-    from knowhue.status import read_tuning
+    from knowhue.plan import read_tuning
 
     return [] if folder is None else read_tuning(folder)["seeds"]
 
@@ -333,8 +333,8 @@ def _is_comparison(folder: Path) -> bool:
 
 def _plans(folder: Path):
     from knowhue.comparison.asked import read_frozen, read_plans
+    from knowhue.plan import read_plan
     from knowhue.runs import read_description
-    from knowhue.status import read_plan
 
     if _is_comparison(folder):
         return read_plans(read_frozen(folder))

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from knowhue.apps.cells import cell_lines
 from knowhue.apps.terminal import printable
+from knowhue.plan import ENDED
 from knowhue.runs import Report, is_first_process
-from knowhue.status import ENDED
 
 PLAIN_SECONDS = 15.0
 LIVE_SECONDS = 0.2

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from knowhue.config import Config
 from knowhue.errors import DamagedError, RunError
-from knowhue.plan import SET_ASIDE, Plan
+from knowhue.plan import SET_ASIDE, Plan, read_plan
 from knowhue.runs import read_config, run_folder
-from knowhue.status import read_plan
 from knowhue.storage import read_json
 from knowhue.training.checkpoint import computed_with
 from knowhue.training.loop import Work
