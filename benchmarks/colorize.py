@@ -20,9 +20,10 @@ from scipy.ndimage import zoom
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from knowhue.images.image import Image
+from knowhue.images.reading import read_image
+from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.files.image import Image
-from knowhue.inference.files.media import encode_image, read_image
 
 HEIGHT, WIDTH = 3000, 4000
 

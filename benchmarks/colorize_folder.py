@@ -24,8 +24,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from knowhue.images.reading import read_image
+from knowhue.images.writing import write_image
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.files.media import read_image, write_image
 from knowhue.inference.folders.folder import colorize_folder
 from knowhue.inference.folders.ledger import LEDGER
 from knowhue.inference.folders.pipeline import Limits

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, binary_erosion, map_coordinates
 
 from knowhue.color import rgb_to_lab
+from knowhue.images.image import Image
+from knowhue.images.reading import read_image
+from knowhue.images.vips import shrink
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.files.image import Image
-from knowhue.inference.files.media import read_image, shrink
 from knowhue.inference.films.steady import Past, Steadier, agreement, carry, flicker
 from knowhue.inference.pixels import lightness
 

@@ -27,9 +27,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from knowhue.color import lab_to_rgb, rgb_to_lab
+from knowhue.images.files import SUFFIXES
+from knowhue.images.image import Image
+from knowhue.images.reading import read_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.files.image import Image
-from knowhue.inference.files.media import SUFFIXES, read_image
 from knowhue.inference.hints import Hint
 
 REGION_RADIUS = 0.15

@@ -13,8 +13,10 @@ import numpy as np
 from scipy.stats import rankdata, spearmanr
 
 from knowhue.color import rgb_to_lab
+from knowhue.images.files import SUFFIXES
+from knowhue.images.reading import read_image
+from knowhue.images.vips import shrink
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.files.media import SUFFIXES, read_image, shrink
 from knowhue.inference.glimpse import working_size
 from knowhue.inference.uncertainty import spread_over_views
 

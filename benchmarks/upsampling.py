@@ -17,8 +17,8 @@ import torch
 from scipy.ndimage import maximum_filter
 
 from knowhue.color import rgb_to_lab
+from knowhue.images.reading import read_image
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.files.media import read_image
 from knowhue.inference.glimpse import glimpse, working_size
 from knowhue.inference.pixels import enlarge
 from knowhue.inference.upsampling import Lines, bilinear, guided

@@ -19,10 +19,10 @@ _HOMES = {
     "make_comparison": "knowhue.comparison.asked",
     "make_plan": "knowhue.plan",
     "prepare": "knowhue.data.prepare",
-    "read_image": "knowhue.inference.files.media",
+    "read_image": "knowhue.images.reading",
     "run_study": "knowhue.study",
     "train": "knowhue.training.train",
-    "write_image": "knowhue.inference.files.media",
+    "write_image": "knowhue.images.writing",
     "write_report": "knowhue.report.page",
 }
 

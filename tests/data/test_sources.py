@@ -11,7 +11,7 @@ from knowhue.config import Images
 from knowhue.data.prepare import prepare
 from knowhue.data.sources import SOURCES, list_items, require_apart
 from knowhue.errors import ConfigError, ImageError
-from knowhue.image_files import SUFFIXES
+from knowhue.images.files import SUFFIXES
 from knowhue.inference.folders.listing import list_folder
 from knowhue.plan import make_plan
 from knowhue.study import run_study

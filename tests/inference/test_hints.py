@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from skimage.color import rgb2lab
 
 from knowhue.errors import ConfigError
+from knowhue.images.image import Image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.files.image import Image
 from knowhue.inference.hints import Hint, Point, parse_hint, spread
 
 REGION = 0.15  # of the short side

@@ -14,8 +14,8 @@ from stand import CLASSES, FakeNetwork, colorizer, photo, running, wait_until
 
 from knowhue.description import Interval
 from knowhue.errors import WeightsError
+from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.files.media import encode_image
 from knowhue.inference.networks.network import Answers
 from knowhue.serving.api import make_app
 from knowhue.serving.schemas import ModelAnswer

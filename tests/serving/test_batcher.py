@@ -9,8 +9,9 @@ from PIL import Image
 from stand import FakeNetwork, colorizer, photo, wait_until
 
 from knowhue.errors import ConfigError, ImageError
+from knowhue.images.reading import read_image
+from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.files.media import encode_image, read_image
 from knowhue.inference.hints import Hint
 from knowhue.serving.asking import Ask, Reply
 from knowhue.serving.batcher import Batcher

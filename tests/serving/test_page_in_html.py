@@ -13,8 +13,8 @@ from PIL import Image
 from stand import FakeNetwork, colorizer, photo, wait_until
 
 from knowhue.errors import ImageError
+from knowhue.images.image import Image as OurImage
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.files.image import Image as OurImage
 from knowhue.inference.networks.network import Answers
 from knowhue.serving import page_parts as parts
 from knowhue.serving.api import make_app

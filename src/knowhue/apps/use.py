@@ -9,7 +9,7 @@ import typer
 
 from knowhue.apps.terminal import say, say_json
 from knowhue.errors import ConfigError, ImageError
-from knowhue.image_files import SUFFIXES, dangling
+from knowhue.images.files import SUFFIXES, dangling
 
 if TYPE_CHECKING:
     from knowhue.config import Task
@@ -188,7 +188,7 @@ def _settle(kind: str, source: Path, out: Path | None, uncertainty: Path | None,
     Raises:
         ConfigError: it is an input, exists, cannot be written there, or not in that format.
     """
-    from knowhue.inference.files.encoding import OUTPUT_SUFFIXES, kind_of
+    from knowhue.images.writing import OUTPUT_SUFFIXES, kind_of
     from knowhue.inference.films.formats import VIDEO_SUFFIXES, codec_of
     from knowhue.inference.folders.listing import list_folder
     from knowhue.inference.naming import default_folder, default_output, writable_suffix
@@ -223,8 +223,8 @@ def _image(
     as_json: bool,
     overwrite: bool,
 ) -> None:
-    from knowhue.inference.files.encoding import fitting_kind
-    from knowhue.inference.files.media import read_image, write_image
+    from knowhue.images.reading import read_image
+    from knowhue.images.writing import fitting_kind, write_image
     from knowhue.inference.hints import parse_hint
     from knowhue.storage import require_outputs
 
@@ -255,8 +255,8 @@ def _write_map(made: "Colorized", path: Path) -> None:
     """The uncertainty at the image's size, 10 codes a CIELAB unit, up to 25.5 units."""
     import numpy as np
 
-    from knowhue.inference.files.image import Image
-    from knowhue.inference.files.media import write_image
+    from knowhue.images.image import Image
+    from knowhue.images.writing import write_image
     from knowhue.inference.pixels import enlarge
 
     assert made.uncertainty is not None

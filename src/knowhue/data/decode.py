@@ -11,7 +11,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from knowhue.color import linear_to_srgb
 from knowhue.errors import ImageError
-from knowhue.image_files import SUFFIXES_OF
+from knowhue.images.files import SUFFIXES_OF
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit, a quarter of a gigapixel of RGB
 

@@ -13,7 +13,7 @@ from knowhue.config import Images
 from knowhue.data import drawn
 from knowhue.data.decode import decode, to_srgb
 from knowhue.errors import ConfigError, ImageError, install_command
-from knowhue.image_files import CIRCLE, walk, why_hidden
+from knowhue.images.files import CIRCLE, walk, why_hidden
 from knowhue.plan import RESERVED
 from knowhue.presets import ARMS
 

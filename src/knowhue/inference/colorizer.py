@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from knowhue.errors import ConfigError
-from knowhue.inference.files.image import Image
-from knowhue.inference.files.media import read_image
+from knowhue.images.image import Image
+from knowhue.images.reading import read_image
 from knowhue.inference.glimpse import glimpse
 from knowhue.inference.hints import Hint, corrections
 from knowhue.inference.judgement import Judgement, judge

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from knowhue.inference.files.image import Pixels
-from knowhue.inference.files.media import OVERSAMPLING, shrink
+from knowhue.images.image import Pixels
+from knowhue.images.vips import OVERSAMPLING, shrink
 from knowhue.inference.networks.network import FloatArray
 from knowhue.inference.pixels import lightness
 

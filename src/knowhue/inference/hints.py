@@ -12,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.linalg import splu
 
 from knowhue.errors import ConfigError
-from knowhue.inference.files.image import Pixels
+from knowhue.images.image import Pixels
 from knowhue.inference.glimpse import glimpse
 from knowhue.inference.networks.network import FloatArray
 from knowhue.inference.pixels import lightness

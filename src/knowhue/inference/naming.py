@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from knowhue.errors import ConfigError
-from knowhue.inference.files.encoding import OUTPUT_SUFFIXES
+from knowhue.images.writing import OUTPUT_SUFFIXES
 from knowhue.inference.films.formats import CODECS, VIDEO_SUFFIXES
 
 MARK = "-colour"

@@ -30,7 +30,7 @@ from knowhue.color import (
     cube_root,
     srgb_to_linear,
 )
-from knowhue.inference.files.image import Pixels
+from knowhue.images.image import Pixels
 from knowhue.inference.upsampling import chroma_lines, enlarge
 
 __all__ = ["PaintStats", "enlarge", "lightness", "paint"]

@@ -5,11 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from knowhue.images.image import Image
+from knowhue.images.reading import read_image, recognise
+from knowhue.images.writing import encode_with_notes
 from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer
-from knowhue.inference.files.encoding import encode_with_notes
-from knowhue.inference.files.formats import recognise
-from knowhue.inference.files.image import Image
-from knowhue.inference.files.media import read_image
 from knowhue.inference.hints import Hint, parse_hint
 from knowhue.inference.judgement import Judgement, judge
 from knowhue.inference.naming import writable_suffix

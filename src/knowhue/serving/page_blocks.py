@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from knowhue.inference.files.media import SUFFIXES
+from knowhue.images.files import SUFFIXES
 from knowhue.serving import page_parts as parts
 from knowhue.serving.page_cards import stage as stage_of
 from knowhue.serving.page_desk import Sitting

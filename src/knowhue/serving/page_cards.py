@@ -6,7 +6,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from knowhue.description import Description
-from knowhue.image_files import SUFFIXES_OF
+from knowhue.images.files import SUFFIXES_OF
 from knowhue.inference.judgement import STILL_GRAY, UNKNOWN, Judgement
 from knowhue.serving.page_desk import Photo
 from knowhue.serving.page_parts import role, titles

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from knowhue.errors import KnowhueError
-from knowhue.inference.files.image import Image
+from knowhue.images.image import Image
 from knowhue.serving.settings import MIB
 
 IDLE_SECONDS = 30 * 60

@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from knowhue.inference.files.image import Image, Pixels
-from knowhue.inference.files.media import encode_image, read_image, shrink
+from knowhue.images.image import Image, Pixels
+from knowhue.images.reading import read_image
+from knowhue.images.vips import shrink
+from knowhue.images.writing import encode_image
 from knowhue.inference.naming import writable_suffix
 from knowhue.inference.networks.network import FloatArray
 from knowhue.inference.pixels import paint

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from knowhue.errors import ConfigError, ExtraError, install_command
+from knowhue.images.image import Image
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.files.image import Image
 from knowhue.serving.asking import Ask
 from knowhue.serving.batcher import Batcher
 from knowhue.serving.settings import ServerSettings

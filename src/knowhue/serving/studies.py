@@ -10,8 +10,8 @@ from markupsafe import Markup
 
 from knowhue.config import Task
 from knowhue.errors import KnowhueError
-from knowhue.inference.files.image import Image
-from knowhue.inference.files.media import encode_image
+from knowhue.images.image import Image
+from knowhue.images.writing import encode_image
 from knowhue.plan import ENDED, Cell, Plan, read_cells, read_plan
 from knowhue.runs import read_log, run_folder
 from knowhue.storage import read_arrays, read_json

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from knowhue.inference.files.image import Pixels
+from knowhue.images.image import Pixels
 
 LIMITED, FULL = 1, 2
 EXACT = 4 | 0x2000 | 0x4000 | 0x40000

@@ -11,8 +11,8 @@ import numpy as np
 
 from knowhue.config import fingerprint
 from knowhue.errors import ConfigError, ExtraError, KnowhueError, install_command
+from knowhue.images.image import Image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.files.image import Image
 from knowhue.inference.films.ahead import ahead
 from knowhue.inference.films.formats import Codec, codec_of
 from knowhue.inference.films.reels import Progress, Reels

@@ -20,7 +20,7 @@ from av.error import FFmpegError, InvalidDataError
 from av.sidedata.sidedata import Type as SideData
 
 from knowhue.errors import ImageError
-from knowhue.inference.files.image import Pixels
+from knowhue.images.image import Pixels
 from knowhue.inference.films.colours import (
     EXACT,
     FULL,

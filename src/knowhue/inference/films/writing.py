@@ -15,7 +15,7 @@ from av.error import ArgumentError, FFmpegError, InvalidDataError, PatchWelcomeE
 from numpy.typing import NDArray
 
 from knowhue.errors import ConfigError, RunError
-from knowhue.inference.files.image import Pixels
+from knowhue.images.image import Pixels
 from knowhue.inference.films.colours import EXACT, FULL, MATRICES
 from knowhue.inference.films.footage import Footage
 from knowhue.inference.films.formats import CODECS, Codec, concessions, field_options

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from knowhue.config import fingerprint
 from knowhue.errors import ConfigError, RunError
+from knowhue.images.files import SUFFIXES
+from knowhue.images.writing import OUTPUT_SUFFIXES
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.files.media import OUTPUT_SUFFIXES, SUFFIXES
 from knowhue.inference.folders.ledger import LEDGER, Ledger, Stamp
 from knowhue.inference.folders.listing import Item, list_folder
 from knowhue.inference.folders.pipeline import Limits, Stages, flow

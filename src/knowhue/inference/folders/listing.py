@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from knowhue.errors import ConfigError, ImageError
-from knowhue.image_files import UNREADABLE, Found, others_sentence, walk
+from knowhue.images.files import UNREADABLE, Found, others_sentence, walk
 from knowhue.inference.naming import made_of
 
 _ANOTHER = (
@@ -47,7 +47,7 @@ class Listing(NamedTuple):
 def list_folder(source: Path, out: Path, suffixes: Collection[str], rename: Callable[[str], str]) -> Listing:
     """All images of a folder and the folders in it, by name; the output keeps the names.
 
-    Which files count is said by `image_files.walk`; the output folder, if it lies inside, is left out, and so is what
+    Which files count is said by `images.files.walk`; the output folder, if it lies inside, is left out, and so is what
     `default_output` names after another image beside it.
 
     Args:

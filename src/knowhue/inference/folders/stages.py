@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from knowhue.errors import ImageError, RunError
+from knowhue.images.image import Image
+from knowhue.images.reading import read_image, weigh_image
+from knowhue.images.writing import encode_with_notes
 from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer
-from knowhue.inference.files.encoding import encode_with_notes
-from knowhue.inference.files.image import Image
-from knowhue.inference.files.media import read_image
-from knowhue.inference.files.weight import weigh_image
 from knowhue.inference.folders.ledger import Stamp
 from knowhue.inference.folders.listing import Item
 from knowhue.inference.folders.pipeline import Stages

@@ -9,8 +9,9 @@ import torch
 
 from knowhue.color import rgb_to_lab
 from knowhue.errors import ImageError
-from knowhue.image_files import walk
-from knowhue.inference.files.media import read_image, shrink
+from knowhue.images.files import walk
+from knowhue.images.reading import read_image
+from knowhue.images.vips import shrink
 from knowhue.inference.glimpse import working_size
 from knowhue.inference.networks.network import FloatArray
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from knowhue.inference.files.weight import weigh_image
+from knowhue.images.reading import weigh_image
 
 
 def size_bytes(image: np.ndarray) -> int:

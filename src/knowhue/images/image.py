@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[Any]
 """(H, W, 1 or 3) uint8 or uint16, C-contiguous, upright, sRGB-encoded."""
+Metadata = tuple[tuple[str, bytes | str], ...]
+"""EXIF, XMP, IPTC and comments, by their names in libvips."""
 
 
 class Origin(NamedTuple):
@@ -16,7 +18,7 @@ class Origin(NamedTuple):
         suffix: of its format, such as `.jpg`, whatever the file was called.
         profile: ICC profile that it is to be written with: its own if that describes RGB, that of sRGB if it had
             another, None if it had none.
-        metadata: EXIF, XMP, IPTC and comments, by their names in libvips. Their orientation is no longer true.
+        metadata: what else the file said. Its orientation is no longer true.
         pixels_per_mm: horizontal and vertical resolution, of the upright image; 72 to the inch if none was told.
         bits: of a channel in the file.
         is_lossless: whether a format that can lose something (WebP) did not.
@@ -25,7 +27,7 @@ class Origin(NamedTuple):
 
     suffix: str = ""
     profile: bytes | None = None
-    metadata: tuple[tuple[str, bytes | str], ...] = ()
+    metadata: Metadata = ()
     pixels_per_mm: tuple[float, float] = (2.835, 2.835)
     bits: int = 8
     is_lossless: bool = False

@@ -12,7 +12,7 @@ from test_png_colour import ADOBE, chrm, gama, said
 
 from knowhue.data.decode import decode
 from knowhue.errors import KnowhueError
-from knowhue.inference.files.media import read_image
+from knowhue.images.reading import read_image
 
 ONE_READER = pytest.mark.xfail(strict=True, reason="mended with the new house")
 

@@ -10,8 +10,7 @@ import tifffile
 from odd_files import GRAY, GRAY16, RGB, tiff
 
 from knowhue.errors import ImageError
-from knowhue.inference.files.media import read_image
-from knowhue.inference.files.weight import weigh_image
+from knowhue.images.reading import read_image, weigh_image
 
 PREVIEW = RGB[::4, ::4].copy()
 REDUCED, MASK = 1, 4

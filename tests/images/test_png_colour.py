@@ -8,7 +8,8 @@ import pytest
 from odd_files import GRAY, GRAY16, RGB, RGB16, RGBA, chunk, pillow, png, srgb_profile, vips
 from PIL import Image
 
-from knowhue.inference.files.media import encode_image, read_image
+from knowhue.images.reading import read_image
+from knowhue.images.writing import encode_image
 
 DEPTHS = {"gray": GRAY, "gray 16": GRAY16, "rgb": RGB, "rgb 16": RGB16}
 

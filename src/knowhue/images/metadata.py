@@ -1,4 +1,7 @@
-"""Metadata that would lie about a coloured image: thumbnails of the gray one, and what was not written along."""
+"""What a file says beside its pixels: what each kind of file can hold of it, and what would lie and so goes.
+
+Thumbnails show the gray image, and XMP announces gain maps and videos that are not written along.
+"""
 
 import re
 import struct
@@ -7,8 +10,100 @@ from typing import Any, NamedTuple
 from xml.dom import minidom
 from xml.parsers.expat import ExpatError
 
+from knowhue.images.image import Metadata
+
+Fields = dict[str, bytes | str]
+
+_HOLDS = {
+    ".jpg": ("exif-data", "xmp-data", "iptc-data"),
+    ".png": ("exif-data", "xmp-data", "png-comment"),
+    ".tif": ("exif-data", "xmp-data", "iptc-data", "photoshop-data", "image-description"),
+    ".webp": ("exif-data", "xmp-data"),
+    ".avif": ("exif-data", "xmp-data"),
+}
+_WORDS = {
+    "exif-data": "EXIF was",
+    "xmp-data": "XMP was",
+    "iptc-data": "IPTC was",
+    "photoshop-data": "Photoshop's blocks were",
+    "image-description": "its description was",
+    "png-comment": "comments were",
+}
+_JPEG_BLOCK = 65_500  # bytes of a JPEG marker, less what libvips puts before
+_PHOTOSHOP = b"Photoshop 3.0\0"
+_IPTC_BLOCK = b"8BIM\x04\x04\0\0"
+
+
+def keep(metadata: Metadata, suffix: str, height: int, width: int) -> tuple[Fields, list[str]]:
+    """Choose what a kind of file can hold and is still true.
+
+    JPEG keeps IPTC (IPTC-IIM 4.2) within Photoshop's blocks, TIFF beside them; either is turned into the other.
+    Orientation and size in XMP are set right. Thumbnails, and what XMP says of things that are not written, go.
+
+    Args:
+        metadata: of an `Origin`.
+        suffix: `.jpg`, `.png`, `.tif`, `.webp` or `.avif`.
+        height: of the image, upright.
+        width: likewise.
+
+    Returns:
+        What goes along, by its names in libvips; what does not, in words.
+    """
+    found, lost = _true(dict(metadata), height, width)
+    if suffix == ".jpg":
+        found = _for_jpeg(found)
+    elif suffix == ".tif":
+        found = _for_tiff(found)
+    kept: Fields = {}
+    for name, value in found.items():
+        words = next(words for start, words in _WORDS.items() if name.startswith(start))
+        if not name.startswith(_HOLDS[suffix]):
+            lost.append(f"{words} left out: {suffix} cannot hold that")
+        elif suffix == ".jpg" and len(value) > _JPEG_BLOCK:
+            lost.append(f"{words} left out: {suffix} holds {_JPEG_BLOCK:,} bytes of it, not {len(value):,}")
+        else:
+            kept[name] = value
+    return kept, list(dict.fromkeys(lost))
+
+
+def _true(found: Fields, height: int, width: int) -> tuple[Fields, list[str]]:
+    """Fields without what would lie, and a note on what a user may miss."""
+    announced: tuple[str, ...] = ()
+    for name, value in found.items():
+        if not isinstance(value, bytes):
+            continue
+        if name == "exif-data":
+            found[name] = exif_without_thumbnail(value)
+        elif name in ("iptc-data", "photoshop-data"):
+            found[name] = blocks_without_thumbnail(value)
+        elif name == "xmp-data":
+            found[name], announced = true_xmp(value, height, width)
+    note = f"XMP no longer announces {', '.join(announced)}, which the file does not hold"
+    return {name: value for name, value in found.items() if value}, [note] * bool(announced)
+
+
+def _for_jpeg(found: Fields) -> Fields:
+    blocks, iptc = found.pop("photoshop-data", None), found.get("iptc-data")
+    if isinstance(blocks, bytes):
+        return found | {"iptc-data": _PHOTOSHOP + blocks}
+    if isinstance(iptc, bytes) and not iptc.startswith(_PHOTOSHOP):
+        length = len(iptc).to_bytes(4, "big")
+        return found | {"iptc-data": _PHOTOSHOP + _IPTC_BLOCK + length + iptc + b"\0" * (len(iptc) % 2)}
+    return found
+
+
+def _for_tiff(found: Fields) -> Fields:
+    iptc = found.pop("iptc-data", None)
+    if isinstance(iptc, bytes) and iptc.startswith(_PHOTOSHOP):
+        found["photoshop-data"] = blocks = iptc.removeprefix(_PHOTOSHOP)
+        _, block, records = blocks.partition(_IPTC_BLOCK)
+        iptc = records[4 : 4 + int.from_bytes(records[:4], "big")] if block else None
+    if iptc and isinstance(iptc, bytes):  # libvips 8.18 writes a fourth: it counts in words, libtiff in bytes
+        found["iptc-data"] = iptc.ljust(4 * len(iptc), b"\0")
+    return found
+
+
 _TIFF = {b"II*\0": "<", b"MM\0*": ">"}
-_BLOCKS = b"Photoshop 3.0\0"
 _THUMBNAILS = (0x0409, 0x040C)  # among Photoshop's blocks
 _XMP_NUMBER = rb"""(%s(?:\s*=\s*["']|>)\s*)\d+"""
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # UTF-16
@@ -33,8 +128,8 @@ _CLAIMS = (
     _Claim("http://ns.adobe.com/hdr-gain-map/", (), "a gain map"),
     _Claim("http://ns.apple.com/HDRGainMap/", (), "a gain map"),
     _Claim("http://ns.apple.com/pixeldatainfo/", (), "a gain map"),
-    _Claim("http://ns.google.com/photos/1.0/container/", (), "further images or a film in the file"),
-    _Claim(_CAMERA, ("MotionPhoto", "MicroVideo"), "a motion photo's film"),
+    _Claim("http://ns.google.com/photos/1.0/container/", (), "further images or a video in the file"),
+    _Claim(_CAMERA, ("MotionPhoto", "MicroVideo"), "a motion photo's video"),
     _Claim("http://ns.google.com/photos/1.0/image/", (), "another version of the image"),
     _Claim("http://ns.google.com/photos/1.0/depthmap/", (), "a depth map"),
     _Claim("http://ns.google.com/photos/1.0/audio/", (), "sound"),
@@ -61,7 +156,7 @@ def exif_without_thumbnail(block: bytes) -> bytes:
 
 def blocks_without_thumbnail(blocks: bytes) -> bytes:
     """Photoshop's image resource blocks, with or without what JPEG puts before them."""
-    start = len(_BLOCKS) if blocks.startswith(_BLOCKS) else 0
+    start = len(_PHOTOSHOP) if blocks.startswith(_PHOTOSHOP) else 0
     found = list(_blocks(blocks, start))
     if not any(kind in _THUMBNAILS for kind, _, _ in found):
         return blocks

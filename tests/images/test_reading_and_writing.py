@@ -16,10 +16,12 @@ from odd_files import ODD_FILES, XMP, after_start, exif, iptc, lab, pillow, tagg
 from PIL import Image, ImageCms
 
 from knowhue.errors import ConfigError, ImageError, KnowhueError, RunError
-from knowhue.inference.files.image import Image as OurImage
-from knowhue.inference.files.image import Origin
-from knowhue.inference.files.media import OUTPUT_SUFFIXES, encode_image, read_image, shrink, write_image
-from knowhue.inference.files.profiles import srgb_profile
+from knowhue.images.image import Image as OurImage
+from knowhue.images.image import Origin
+from knowhue.images.profiles import srgb_profile
+from knowhue.images.reading import read_image
+from knowhue.images.vips import shrink
+from knowhue.images.writing import OUTPUT_SUFFIXES, encode_image, write_image
 
 READ = [name for name, odd in ODD_FILES.items() if not odd.error]
 REFUSED = [name for name, odd in ODD_FILES.items() if odd.error]
@@ -239,7 +241,7 @@ def test_cmyk_is_read_as_its_profile_says():
 
 
 def cmyk_profile():
-    from knowhue.inference.files.vips import built_in_profile
+    from knowhue.images.vips import built_in_profile
 
     return built_in_profile("cmyk")
 
@@ -326,7 +328,7 @@ def test_metadata_too_long_for_jpeg_are_named():
 
 
 def write_notes(image, suffix):
-    from knowhue.inference.files.encoding import encode_with_notes
+    from knowhue.images.writing import encode_with_notes
 
     return encode_with_notes(image, suffix)[1]
 

@@ -1,4 +1,4 @@
-"""From an image to a file of any known kind: depth, transparency, profile and metadata kept where it can hold them."""
+"""An image to a file of any known kind: depth, transparency, profile and metadata kept where it can hold them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowhue.errors import ConfigError, RunError
-from knowhue.inference.files.image import Image
-from knowhue.inference.files.metadata import keep
-from knowhue.inference.files.profiles import from_srgb
-from knowhue.inference.files.tiff_exif import with_exif
-from knowhue.inference.files.vips import Image as VipsImage
-from knowhue.inference.files.vips import VipsError, attach, image_of, reason, save
+from knowhue.images.image import Image
+from knowhue.images.metadata import keep
+from knowhue.images.profiles import from_srgb
+from knowhue.images.tiff import with_exif
+from knowhue.images.vips import VipsError, VipsImage, attach, image_of, reason, save
 from knowhue.storage import replacing
 
 
@@ -44,26 +43,16 @@ _JPEG = Kind(".jpg", "jpegsave", {"Q": 95, "subsample_mode": "off"}, alpha=False
 _TIFF = Kind(
     ".tif", "tiffsave", {"compression": "deflate", "predictor": "horizontal", "resunit": "inch"}, bits=16
 )
+_WEBP_OPTIONS = {"Q": 92, "effort": 2, "smart_subsample": True}
+_AVIF_OPTIONS = {"Q": 88, "effort": 0, "compression": "av1", "subsample_mode": "off"}
 OUTPUT_SUFFIXES: dict[str, Kind] = {
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
     ".png": Kind(".png", "pngsave", {"compression": 2, "filter": "up"}, bits=16),
     ".tif": _TIFF,
     ".tiff": _TIFF,
-    ".webp": Kind(
-        ".webp",
-        "webpsave",
-        {"Q": 92, "effort": 2, "smart_subsample": True},
-        {"lossless": True},
-        longest_px=16_383,
-    ),
-    ".avif": Kind(
-        ".avif",
-        "heifsave",
-        {"Q": 88, "effort": 0, "compression": "av1", "subsample_mode": "off"},
-        bits=12,
-        longest_px=16_384,
-    ),
+    ".webp": Kind(".webp", "webpsave", _WEBP_OPTIONS, {"lossless": True}, longest_px=16_383),
+    ".avif": Kind(".avif", "heifsave", _AVIF_OPTIONS, bits=12, longest_px=16_384),
 }
 """Colour is what is written, so it is not subsampled where that can be had; effort buys little size for much time."""
 
@@ -92,27 +81,31 @@ def encode_image(image: Image, suffix: str, quality: int | None = None) -> bytes
 
 
 def encode_with_notes(image: Image, suffix: str, quality: int | None = None) -> tuple[bytes, list[str]]:
-    """The bytes of an image file, and what it could not hold."""
-    kind, quality = fitting_kind(suffix, image), _checked(quality)
-    made, notes = _image(image, kind)
-    kept = keep(image.origin.metadata, kind.suffix, *image.pixels.shape[:2])
-    for name, value in kept.fields.items():
-        attach(made, name, value)
-    attach(made, "orientation", 1)  # EXIF may hold the old one, and is set to what was attached last
+    """The bytes of an image file, and what it could not hold; as `write_image`."""
+    kind, metadata = fitting_kind(suffix, image), image.origin.metadata
+    if quality is not None and not 1 <= quality <= 100:
+        raise ConfigError(
+            f"`quality` should be from 1 to 100. Found `quality = {quality}`. 95 is visually lossless."
+        )
+    output, notes = _converted(image, kind)
+    if metadata:
+        kept, lost = keep(metadata, kind.suffix, *image.pixels.shape[:2])
+        notes += lost
+        for name, value in kept.items():
+            attach(output, name, value)
+    attach(output, "orientation", 1)  # EXIF may hold the old one, and is set to what was attached last
     options = {**kind.options, **(kind.lossless if image.origin.is_lossless else {})}
     if quality is not None and "Q" in options:
         options["Q"] = quality
     if kind.suffix == ".avif":
-        options["bitdepth"] = 8 if made.format == "uchar" else 10 if image.origin.bits == 10 else 12
+        options["bitdepth"] = 8 if output.format == "uchar" else 10 if image.origin.bits == 10 else 12
     try:
-        data = save(made, kind.saver, **options)
+        data = save(output, kind.saver, **options)
     except VipsError as error:
         raise RunError(
             f"The image cannot be written as {suffix}: {reason(error)}. Write .png or .tif."
         ) from None
-    if kind.suffix == ".tif":
-        data = with_exif(data, image.origin.metadata)
-    return data, [*notes, *kept.notes]
+    return with_exif(data, metadata) if kind.suffix == ".tif" else data, notes
 
 
 def kind_of(suffix: str) -> Kind:
@@ -146,52 +139,44 @@ def fitting_kind(suffix: str, image: Image) -> Kind:
     return kind
 
 
-def _checked(quality: int | None) -> int | None:
-    if quality is not None and not 1 <= quality <= 100:
-        raise ConfigError(
-            f"`quality` should be from 1 to 100. Found `quality = {quality}`. 95 is visually lossless."
-        )
-    return quality
-
-
-def _image(image: Image, kind: Kind) -> tuple[VipsImage, list[str]]:
-    """An image with the image's colours in its profile, transparency and resolution, as deep as the kind allows."""
-    pixels, alpha, origin = image
-    notes = []
-    bits = min(8 * pixels.dtype.itemsize, 16 if kind.bits > 8 else 8)
-    had = origin.bits if 8 < origin.bits < 16 else 8 * pixels.dtype.itemsize
-    if had > kind.bits:
-        notes.append(f"{kind.suffix} holds {kind.bits} bits a channel; the image had {had}")
-    if alpha is not None and not kind.alpha:
-        pixels, alpha = _over_white(pixels, alpha), None
-        notes.append(f"{kind.suffix} holds no transparency; the image was put over white")
-    if origin.profile is not None and pixels.shape[2] == 3:
-        made = from_srgb(pixels, origin.profile, bits)
-    else:
-        made = image_of(pixels, _interpretation(pixels))
-    made = _as_deep(made, bits)
-    if alpha is not None:
-        made = made.bandjoin(_as_deep(image_of(alpha[..., None], _interpretation(alpha[..., None])), bits))
-    made = made.copy(xres=origin.pixels_per_mm[0], yres=origin.pixels_per_mm[1])
-    return made, notes
-
-
-def _interpretation(pixels: NDArray[Any]) -> str:
-    deep = pixels.dtype == np.uint16
-    if pixels.shape[2] == 1:
-        return "grey16" if deep else "b-w"
-    return "rgb16" if deep else "srgb"
-
-
-def _as_deep(made: VipsImage, bits: int) -> VipsImage:
-    """Round 16-bit codes to 8 bits where that is asked for; libvips' own conversion cuts them."""
-    if made.format == "uchar" or bits == 16:
-        return made
-    rounded = (made * (255 / 65535)).rint().cast("uchar")
-    return rounded.copy(interpretation="b-w" if made.bands == 1 else "srgb")
-
-
-def _over_white(pixels: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
+def over_white(pixels: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
+    """Pixels (H, W, C) over white, by their transparency (H, W)."""
     top = np.iinfo(pixels.dtype).max
     share = alpha[..., None].astype(np.float32) / top
     return (pixels * share + top * (1 - share)).round().astype(pixels.dtype)
+
+
+def _converted(image: Image, kind: Kind) -> tuple[VipsImage, list[str]]:
+    """The image's colours in its profile, transparency and resolution, as deep as the kind allows."""
+    pixels, alpha, origin = image
+    notes = []
+    bits = min(8 * pixels.dtype.itemsize, 16 if kind.bits > 8 else 8)
+    own_bits = origin.bits if 8 < origin.bits < 16 else 8 * pixels.dtype.itemsize
+    if own_bits > kind.bits:
+        notes.append(f"{kind.suffix} holds {kind.bits} bits a channel; the image had {own_bits}")
+    if alpha is not None and not kind.alpha:
+        pixels, alpha = over_white(pixels, alpha), None
+        notes.append(f"{kind.suffix} holds no transparency; the image was put over white")
+    if origin.profile is not None and pixels.shape[2] == 3:
+        output = from_srgb(pixels, origin.profile, bits)
+    else:
+        output = _unchanged(pixels)
+    output = _as_deep(output, bits)
+    if alpha is not None:
+        output = output.bandjoin(_as_deep(_unchanged(alpha[..., None]), bits))
+    return output.copy(xres=origin.pixels_per_mm[0], yres=origin.pixels_per_mm[1]), notes
+
+
+def _unchanged(pixels: NDArray[Any]) -> VipsImage:
+    deep = pixels.dtype == np.uint16
+    if pixels.shape[2] == 1:
+        return image_of(pixels, "grey16" if deep else "b-w")
+    return image_of(pixels, "rgb16" if deep else "srgb")
+
+
+def _as_deep(image: VipsImage, bits: int) -> VipsImage:
+    """Round 16-bit codes to 8 bits where that is asked for; libvips' own conversion cuts them."""
+    if image.format == "uchar" or bits == 16:
+        return image
+    rounded = (image * (255 / 65535)).rint().cast("uchar")
+    return rounded.copy(interpretation="b-w" if image.bands == 1 else "srgb")

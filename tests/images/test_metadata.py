@@ -10,10 +10,10 @@ import pytest
 from odd_files import GRAY, RGB, XMP, after_start, exif, pillow, tiff
 from PIL import Image
 
-from knowhue.inference.files.encoding import encode_with_notes
-from knowhue.inference.files.image import Image as OurImage
-from knowhue.inference.files.image import Origin
-from knowhue.inference.files.media import OUTPUT_SUFFIXES, read_image
+from knowhue.images.image import Image as OurImage
+from knowhue.images.image import Origin
+from knowhue.images.reading import read_image
+from knowhue.images.writing import OUTPUT_SUFFIXES, encode_with_notes
 
 SUFFIXES = [".jpg", ".png", ".tif", ".webp", ".avif"]
 OLD = pillow(Image.fromarray(GRAY).resize((8, 6)), "JPEG")
@@ -124,8 +124,8 @@ DIRECTORY = (
 )
 ANNOUNCED = {
     "gain map": (xmp('hdrgm:Version="1.0"', DIRECTORY), "gain map"),
-    "motion photo": (xmp('c:MotionPhoto="1" c:MotionPhotoVersion="1"', DIRECTORY), "film"),
-    "micro video": (xmp("", "<c:MicroVideo>1</c:MicroVideo><c:MicroVideoOffset>13683</c:MicroVideoOffset>"), "film"),
+    "motion photo": (xmp('c:MotionPhoto="1" c:MotionPhotoVersion="1"', DIRECTORY), "video"),
+    "micro video": (xmp("", "<c:MicroVideo>1</c:MicroVideo><c:MicroVideoOffset>13683</c:MicroVideoOffset>"), "video"),
     "extended": (xmp('n:HasExtendedXMP="0123456789ABCDEF"'), "more XMP"),
     "thumbnails": (xmp("", "<xmp:Thumbnails><rdf:Alt><rdf:li>/9j/4AAQ</rdf:li></rdf:Alt></xmp:Thumbnails>"), ""),
 }  # fmt: skip
@@ -226,8 +226,8 @@ def test_the_size_is_that_of_the_upright_image(suffix: str):
     [
         (pillow(RGB, "JPEG"), "first image in its file"),
         (bytes(64) + pillow(RGB, "JPEG"), "first image in its file"),
-        (struct.pack(">I4s4s", 24, b"ftyp", b"mp42") + bytes(500), "film behind it"),
-        (b"\0\0\x30\x0a\x10\0\0\0MotionPhoto_Data" + b"\0\0\0\x18ftypmp42" + bytes(99), "film behind it"),
+        (struct.pack(">I4s4s", 24, b"ftyp", b"mp42") + bytes(500), "video behind it"),
+        (b"\0\0\x30\x0a\x10\0\0\0MotionPhoto_Data" + b"\0\0\0\x18ftypmp42" + bytes(99), "video behind it"),
         (bytes(1000), ""),
         (b"PK\x03\x04", ""),
     ],

@@ -6,7 +6,7 @@ matrices are computed exactly for 16 bits; for 8, and for profiles with tables, 
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,47 +14,32 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from knowhue.color import SRGB_TO_XYZ, srgb_to_linear
-from knowhue.inference.files.image import Pixels
-from knowhue.inference.files.matrix_profiles import MatrixProfile, look_up, matrix_profile, table_of, tags_of
-from knowhue.inference.files.vips import (
-    Image,
-    VipsError,
-    array_of,
-    attach,
-    built_in_profile,
-    image_of,
+from knowhue.images.image import Pixels
+from knowhue.images.rgb_spaces import (
+    LUMINANCE,
+    RGBSpace,
+    code_table,
+    look_up,
+    profile_space,
+    profile_tags,
+    srgb_light,
 )
+from knowhue.images.vips import VipsError, VipsImage, array_of, attach, built_in_profile, image_of
 
 _PROFILE = "icc-profile-data"
 _SIGNATURES = {1: b"GRAY", 3: b"RGB ", 4: b"CMYK"}
 _CLASSES = (b"scnr", b"mntr", b"prtr", b"spac")
-_LUMINANCE = SRGB_TO_XYZ[1].astype(np.float32)
 _SAME = {8: 0.75 / 255, 16: 0.0005}
 """Up to what difference in sRGB codes (0 to 1) a profile is sRGB by another name, and images stay as they are."""
 _BAND_PIXELS = 1 << 20
-_Linear = Callable[[NDArray[Any]], NDArray[Any]]
+_ToLinear = Callable[[NDArray[Any]], NDArray[Any]]
 
 
-class Read(NamedTuple):
-    """Pixels in sRGB.
-
-    Attributes:
-        pixels: (H, W, 1) if they were gray, else (H, W, 3), of the depth asked for.
-        profile: that the image should be written with; None if it had none.
-        notes: what a user should know.
-    """
-
-    pixels: Pixels
-    profile: bytes | None = None
-    notes: tuple[str, ...] = ()
-
-
-class _Steps(NamedTuple):
+class _Conversion(NamedTuple):
     """Ways to sRGB: the fast `encoded` clips what sRGB does not have; `linear` does not, and is not encoded."""
 
-    encoded: Callable[[Image], Image]
-    linear: _Linear
+    encoded: Callable[[VipsImage], VipsImage]
+    linear: _ToLinear
 
 
 def to_srgb(
@@ -62,8 +47,8 @@ def to_srgb(
     interpretation: str,
     profile: bytes | None,
     bits: int,
-    curves: MatrixProfile | None = None,
-) -> Read:
+    space: RGBSpace | None = None,
+) -> tuple[Pixels, bytes | None, tuple[str, ...]]:
     """Turn colours into sRGB.
 
     Args:
@@ -71,40 +56,48 @@ def to_srgb(
         interpretation: libvips' name of what they are.
         profile: that the file carries. One that does not fit the colours, or is damaged, is left aside with a note.
         bits: 8 or 16, of the result.
-        curves: what the file says without a profile; what is written is sRGB then.
+        space: what the file says without a profile; what is written is sRGB then.
+
+    Returns:
+        (H, W, 1) pixels if they were gray, else (H, W, 3); the profile that the image should be written with, None if
+        it had none; what a user should know.
     """
+    written = None if profile is None else srgb_profile()
     if interpretation.startswith(
         "lab"
     ):  # L* is that of the file: its white, whichever that is, becomes sRGB's
-        return Read(
-            _converted(colours, interpretation, _lab_steps(interpretation), bits), profile and srgb_profile()
+        conversion = _Conversion(
+            lambda image: image.colourspace("srgb"),
+            lambda values: array_of(image_of(values, interpretation).colourspace("scrgb")),
         )
+        return _converted(colours, interpretation, conversion, bits), written, ()
     notes: tuple[str, ...] = ()
     if profile is not None:
         if _fits(profile, colours.shape[2]):
-            found = _by_profile(colours, interpretation, profile, bits)
-            if found is not None:
-                return found
+            try:
+                return _by_profile(colours, interpretation, profile, bits)
+            except VipsError:
+                pass  # it turns out to be damaged
         notes = ("its colour profile does not fit the image or is damaged; it was left aside",)
     if interpretation == "cmyk":
         notes = (*notes, "CMYK without a usable profile, read as a common offset print")
-        steps = _profile_steps(interpretation, built_in_profile("cmyk"))
-        return Read(_converted(colours, interpretation, steps, bits), profile and srgb_profile(), notes)
-    if curves is not None and profile is None:
-        return Read(_by_curves(colours, curves, bits), srgb_profile())
-    return Read(colours, profile and srgb_profile(), notes)
+        conversion = _by_lcms(interpretation, built_in_profile("cmyk"))
+        return _converted(colours, interpretation, conversion, bits), written, notes
+    if space is not None and profile is None:
+        return _computed(colours, space.to_linear, bits), srgb_profile(), notes
+    return colours, written, notes
 
 
-def from_srgb(pixels: Pixels, profile: bytes, bits: int) -> Image:
+def from_srgb(pixels: Pixels, profile: bytes, bits: int) -> VipsImage:
     """Turn sRGB pixels (H, W, 3) into the colours of an RGB profile, and attach that.
 
     The image is as deep as `bits` if it had to be converted, else as the pixels are.
     """
-    exact = matrix_profile(profile) if bits == 16 else None
+    space = profile_space(profile) if bits == 16 else None
     image = image_of(pixels, "rgb16" if pixels.dtype == np.uint16 else "srgb")
     if _is_srgb(profile, bits):
         image = image.copy()
-    elif exact is None:
+    elif space is None:
         with (
             tempfile.TemporaryDirectory() as folder
         ):  # libvips takes it by its file's name alone, and at once
@@ -114,7 +107,7 @@ def from_srgb(pixels: Pixels, profile: bytes, bits: int) -> Image:
     else:
         codes = np.empty_like(pixels)
         for band in _bands(pixels):
-            codes[band] = (exact.from_linear(_decode()[pixels[band]]) * 65535).round()
+            codes[band] = (space.from_linear(_light_of_codes()[pixels[band]]) * 65535).round()
         image = image_of(codes, "rgb16")
     attach(image, _PROFILE, profile)
     return image
@@ -129,30 +122,33 @@ def srgb_profile() -> bytes:
 def _fits(profile: bytes, channels: int) -> bool:
     """Whether a profile is whole and its header (ICC.1:2022, 7.2) says that it describes so many channels."""
     return (
-        tags_of(profile) is not None
+        profile_tags(profile) is not None
         and profile[12:16] in _CLASSES
         and profile[16:20] == _SIGNATURES[channels]
     )
 
 
-def _by_profile(colours: NDArray[Any], interpretation: str, profile: bytes, bits: int) -> Read | None:
-    """None if the profile turns out to be damaged."""
+def _by_profile(
+    colours: NDArray[Any], interpretation: str, profile: bytes, bits: int
+) -> tuple[Pixels, bytes, tuple[str, ...]]:
+    """As `to_srgb`, by a profile that fits.
+
+    Raises:
+        VipsError: it is damaged.
+    """
     is_rgb = colours.shape[2] == 3
-    try:
-        if is_rgb and _is_srgb(profile, bits):
-            return Read(colours, profile)
-        pixels = _converted(colours, interpretation, _profile_steps(interpretation, profile), bits)
-    except VipsError:
-        return None
+    if is_rgb and _is_srgb(profile, bits):
+        return colours, profile, ()
+    pixels = _converted(colours, interpretation, _by_lcms(interpretation, profile), bits)
     if not is_rgb:
-        return Read(pixels, srgb_profile())
+        return pixels, srgb_profile(), ()
     if _can_be_written(profile):
-        return Read(pixels, profile)
-    return Read(pixels, srgb_profile(), ("its colour profile can only be read; written as sRGB",))
+        return pixels, profile, ()
+    return pixels, srgb_profile(), ("its colour profile can only be read; written as sRGB",)
 
 
-def _profile_steps(interpretation: str, profile: bytes) -> _Steps:
-    def tagged(image: Image) -> Image:
+def _by_lcms(interpretation: str, profile: bytes) -> _Conversion:
+    def tagged(image: VipsImage) -> VipsImage:
         image = image.copy()
         attach(image, _PROFILE, profile)
         return image
@@ -161,58 +157,47 @@ def _profile_steps(interpretation: str, profile: bytes) -> _Steps:
         image = tagged(image_of(colours, interpretation))
         return array_of(image.icc_import(embedded=True, intent="relative", pcs="xyz").colourspace("scrgb"))
 
-    exact = matrix_profile(profile)
-    return _Steps(
+    space = profile_space(profile)
+    return _Conversion(
         lambda image: tagged(image).icc_transform("srgb", embedded=True, intent="relative", depth=8),
-        linear if exact is None else exact.to_linear,
+        linear if space is None else space.to_linear,
     )
 
 
-def _lab_steps(interpretation: str) -> _Steps:
-    return _Steps(
-        lambda image: image.colourspace("srgb"),
-        lambda colours: array_of(image_of(colours, interpretation).colourspace("scrgb")),
-    )
-
-
-def _converted(colours: NDArray[Any], interpretation: str, steps: _Steps, bits: int) -> Pixels:
+def _converted(colours: NDArray[Any], interpretation: str, conversion: _Conversion, bits: int) -> Pixels:
     """8 bits by the fast way, mended where it clips; 16 bits by the exact one."""
-    channels = 1 if colours.shape[2] == 1 else 3
     if bits == 16:
-        return _all_exact(colours, steps.linear, channels, bits)
-    pixels = array_of(steps.encoded(image_of(colours, interpretation)))
-    if channels == 1:
+        return _computed(colours, conversion.linear, bits)
+    pixels = array_of(conversion.encoded(image_of(colours, interpretation)))
+    if colours.shape[2] == 1:
         return np.ascontiguousarray(pixels[..., 1:2])  # gray stays on the neutral axis, in gamut
     for band in _bands(pixels):
-        part = pixels[band]
-        low, high = _ends(part)
+        rows = pixels[band]
+        low, high = _ends(rows)
         clipped = ((low == 0) | (high == 255)) & (high > low)
         if clipped.any():
-            part[clipped] = _exact(colours[band][clipped][None], steps.linear, 255)[0]
+            rows[clipped] = _codes(colours[band][clipped][None], conversion.linear, 255)[0]
     return pixels
 
 
-def _by_curves(colours: NDArray[Any], curves: MatrixProfile, bits: int) -> Pixels:
-    return _all_exact(colours, curves.to_linear, colours.shape[2], bits)
-
-
-def _all_exact(colours: NDArray[Any], linear: _Linear, channels: int, bits: int) -> Pixels:
+def _computed(colours: NDArray[Any], linear: _ToLinear, bits: int) -> Pixels:
+    channels = 1 if colours.shape[2] == 1 else 3
     pixels = np.empty((*colours.shape[:2], channels), np.uint8 if bits == 8 else np.uint16)
     for band in _bands(pixels):
-        pixels[band] = _exact(colours[band], linear, (1 << bits) - 1)[..., :channels]
+        pixels[band] = _codes(colours[band], linear, (1 << bits) - 1)[..., :channels]
     return pixels
 
 
-def _bands(pixels: Pixels) -> list[slice]:
+def _bands(pixels: Pixels) -> Iterator[slice]:
     """Rows that are worked on together, so that floating-point values of a large image are never all there."""
     rows = max(1, _BAND_PIXELS // pixels.shape[1])
-    return [slice(start, start + rows) for start in range(0, len(pixels), rows)]
+    return (slice(start, start + rows) for start in range(0, len(pixels), rows))
 
 
-def _exact(colours: NDArray[Any], linear: _Linear, top: int) -> NDArray[np.float32]:
+def _codes(colours: NDArray[Any], linear: _ToLinear, top: int) -> NDArray[np.float32]:
     """Codes (H, W, 3) from 0 to `top`, whole numbers."""
     light = _into_gamut(linear(colours).astype(np.float32, copy=False))
-    return (look_up(light, _encoding()) * np.float32(top)).round()
+    return (look_up(light, _code_of_light()) * np.float32(top)).round()
 
 
 def _into_gamut(linear: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -221,7 +206,7 @@ def _into_gamut(linear: NDArray[np.float32]) -> NDArray[np.float32]:
     outside = (low < 0) | (high > 1)
     if outside.any():
         colours = linear[outside]
-        gray = (colours @ _LUMINANCE).clip(0, 1)[:, None]
+        gray = (colours @ LUMINANCE).clip(0, 1)[:, None]
         away = colours - gray
         with np.errstate(divide="ignore", invalid="ignore"):
             room = np.where(away > 0, 1 - gray, -gray) / away
@@ -237,21 +222,21 @@ def _ends(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 @cache
-def _decode() -> NDArray[np.float32]:
-    """Linear light of every 16-bit code of sRGB (IEC 61966-2-1)."""
-    return srgb_to_linear(np.linspace(0, 1, 65536)).astype(np.float32)
+def _light_of_codes() -> NDArray[np.float32]:
+    """Linear light of every 16-bit code of sRGB."""
+    return srgb_light().astype(np.float32)
 
 
 @cache
-def _encoding() -> NDArray[np.float32]:
-    return table_of(_decode())
+def _code_of_light() -> NDArray[np.float32]:
+    return code_table(_light_of_codes())
 
 
 @lru_cache(maxsize=64)
 def _is_srgb(profile: bytes, bits: int) -> bool:
     probe = _probe()
-    linear = _profile_steps("rgb16", profile).linear(probe)
-    return bool(np.abs(look_up(linear, _encoding()) - probe / 65535).max() <= _SAME[bits])
+    linear = _by_lcms("rgb16", profile).linear(probe)
+    return bool(np.abs(look_up(linear, _code_of_light()) - probe / 65535).max() <= _SAME[bits])
 
 
 @lru_cache(maxsize=64)

@@ -1,1 +1,0 @@
-"""Image files in and out, with all that they carry."""
