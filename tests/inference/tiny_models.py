@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from knowhue.config import Config
 from knowhue.description import Calibration, Description, Interval
 from knowhue.inference.networks.torch_network import TorchNetwork
-from knowhue.models.classifier import Classifier
-from knowhue.models.decoders import Decoder
 from knowhue.models.deployed import Deployed, build_deployed
+from knowhue.models.heads import Classifier, Decoder
 from knowhue.models.multitask import MultiTask
 from knowhue.presets import edit
 

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from knowhue.models.classifier import Classifier
-from knowhue.models.decoders import Decoder
+from knowhue.models.heads import Classifier, Decoder
 from knowhue.storage import read_json
 from knowhue.training import gate, golden
 from knowhue.training.gate import check_gate

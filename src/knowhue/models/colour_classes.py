@@ -1,25 +1,187 @@
-"""Colouring as classification: features to a distribution over 313 colours (Zhang et al., ECCV 2016)."""
+"""Colouring as classification: chroma as one of 313 bins (Zhang, Isola and Efros, ECCV 2016), and a head for it.
+
+"Colorful Image Colorization", arXiv:1603.08511, sections 2.1 to 2.3: to bins softly, back by annealed mean. What is
+not the head are pure functions of tensors, in float32.
+"""
 
 from collections.abc import Sequence
+from functools import cache
+from math import pi
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from knowhue.color import scale_chroma
-from knowhue.models.decoders import Stage
-from knowhue.models.quantised import annealed_mean, centres, rebalancing, soft_encode
+from knowhue.color import rgb_to_lab, scale_chroma
+from knowhue.models.heads import Ladder
 from knowhue.tensors import Chroma, Lightness, Pyramid
 
+SPACING = 10
+"""Side of a cell of the grid, CIELAB units."""
+NEIGHBOURS = 5
+"""How many bins share a colour's soft code."""
+SIGMA = 5.0
+"""Of the Gaussians that share a colour among its bins and that smooth the prior, CIELAB units."""
+TEMPERATURE = 0.38
+"""At which the paper's answers are taken."""
+UNIFORM_SHARE = 0.5
+"""The paper's lambda: how much of the uniform distribution the prior is mixed with before it is inverted."""
+
+_CHUNK = 2**16
 _STRIDE = 4
+"""Of the logits, pixels."""
 
 
-class ColourClasses(nn.Module):
-    """Logits over the bins of `quantised` at a quarter of the image's size; their annealed mean is the answer.
+def centres() -> Tensor:
+    """The middles of the bins, a*b* (313, 2) float32, ordered by a* and then b*.
+
+    They are the corners of all cells of a grid of spacing 10 that the convex hull of sRGB's a*b* touches. The paper
+    says "in gamut" only; of the rules that we tried this one gives its 313, and the very points that were published
+    with its code. Cells that hold an sRGB colour would be 261, centres that are one at some lightness 229.
+
+    >>> centres().shape, centres()[0].tolist(), centres()[-1].tolist()
+    (torch.Size([313, 2]), [-90.0, 50.0], [100.0, 0.0])
+    """
+    return torch.tensor(_corners_touched(), dtype=torch.float32)
+
+
+@cache
+def _corners_touched() -> tuple[tuple[int, int], ...]:
+    """As tuples, which outlive any device, gradient or tracing mode in which they were first asked for.
+
+    A point is the corner of a cell that touches the hull if it is less than a spacing away in both axes, that is, if
+    it lies in the hull's Minkowski sum with a square; so it is tested against both's support in many directions.
+    """
+    steps = torch.linspace(0, 1, 17)
+    _, gamut = rgb_to_lab(torch.cartesian_prod(steps, steps, steps).T[None, :, :, None])
+    angles = torch.arange(720) * (2 * pi / 720)
+    directions = torch.stack((angles.cos(), angles.sin()))
+    support = (gamut[0, :, :, 0].T @ directions).amax(0) + SPACING * directions.abs().sum(0)
+    axis = torch.arange(-11, 12) * SPACING
+    grid = torch.cartesian_prod(axis, axis)
+    inside = (grid.float() @ directions < support).all(1)
+    return tuple((a, b) for a, b in grid[inside].tolist())
+
+
+def soft_encode(chroma: Chroma) -> tuple[Tensor, Tensor]:
+    """Share each colour among its five nearest bins by a Gaussian of its distance to them (section 2.1).
+
+    Args:
+        chroma: a*b* (B, 2, h, w).
+
+    Returns:
+        Indices of the bins, nearest first, (B, 5, h, w) int64, and their shares (B, 5, h, w), which sum to 1.
+
+    >>> indices, weights = soft_encode(torch.tensor([20.0, -30.0]).reshape(1, 2, 1, 1))
+    >>> centres()[indices[0, 0, 0, 0]].tolist(), round(weights[0, 0, 0, 0].item(), 3)
+    ([20.0, -30.0], 0.649)
+    """
+    distances, indices = _distances(_points(chroma)).topk(NEIGHBOURS, dim=1, largest=False)
+    weights = (-distances.square() / (2 * SIGMA**2)).softmax(1)  # a softmax: far from every bin none is 0 / 0
+    return _maps(indices, chroma), _maps(weights, chroma)
+
+
+def count_bins(chroma: Chroma) -> Tensor:
+    """How many pixels each bin is the nearest to: a*b* (B, 2, h, w) to (313,) int64.
+
+    >>> count_bins(torch.zeros(2, 2, 3, 3)).max().item()
+    18
+    """
+    parts = [_distances(part).argmin(1) for part in _points(chroma).split(_CHUNK)]
+    return torch.cat(parts).bincount(minlength=len(_corners_touched()))
+
+
+def annealed_mean(logits: Tensor, temperature: float = TEMPERATURE) -> Chroma:
+    """The mean of the bins under the sharpened distribution (equation 5).
+
+    Temperature 1 gives the expectation, which averages to gray; towards 0 it gives the mode, which is patchy.
+
+    Args:
+        logits: (B, 313, h, w).
+        temperature: above 0.
+
+    Returns:
+        a*b* (B, 2, h, w), float32.
+
+    Raises:
+        ValueError: the temperature is not above 0.
+    """
+    if not temperature > 0:
+        raise ValueError(f"`temperature` should be above 0. Found `temperature = {temperature}`.")
+    with torch.autocast(logits.device.type, enabled=False):
+        share = (logits.float() / temperature).softmax(1)
+        return torch.einsum("bqhw,qc->bchw", share, centres().to(share.device))
+
+
+def smooth(prior: Tensor) -> Tensor:
+    """Spread each bin's probability over its neighbours by a Gaussian in a*b* (section 2.2).
+
+    What would fall beyond the bins stays within: the sum is as before.
+
+    Args:
+        prior: (313,), not negative.
+
+    Returns:
+        (313,), float32.
+    """
+    points = centres().to(prior.device)
+    kernel = (-_distances(points).square() / (2 * SIGMA**2)).softmax(0)
+    return kernel @ prior.float()
+
+
+def rebalancing(prior: Tensor, uniform_share: float = UNIFORM_SHARE) -> Tensor:
+    """What a pixel of each bin counts in the loss, so that rare colours are learnt (equation 4).
+
+    w is proportional to ((1 - lambda) p + lambda / Q)^-1 with p the smoothed prior, and its expectation under p is 1.
+
+    Args:
+        prior: (313,) counts or probabilities, not all 0.
+        uniform_share: lambda, above 0 to 1; at 1 every bin counts 1.
+
+    Returns:
+        (313,), float32.
+
+    Raises:
+        ValueError: `prior` is not such a tensor, or the share is out of range.
+
+    >>> common_and_rare = torch.ones(313).index_fill(0, torch.tensor(0), 999)
+    >>> [round(weight, 2) for weight in rebalancing(common_and_rare)[[0, -1]].tolist()]
+    [0.03, 3.98]
+    """
+    if prior.shape != (len(_corners_touched()),) or not (prior >= 0).all() or not prior.sum() > 0:
+        raise ValueError(
+            f"`prior` should be 313 values from 0 up, not all 0. Found `prior.shape = {tuple(prior.shape)}` "
+            f"with a sum of {prior.sum().item()}. Count the training images' bins with `count_bins`."
+        )
+    if not 0 < uniform_share <= 1:
+        raise ValueError(f"`uniform_share` should be above 0 to 1. Found `uniform_share = {uniform_share}`.")
+    smoothed = smooth(prior / prior.sum())
+    weights = 1 / ((1 - uniform_share) * smoothed + uniform_share / len(smoothed))
+    return weights / (smoothed * weights).sum()
+
+
+def _points(chroma: Chroma) -> Tensor:
+    return chroma.float().movedim(1, -1).reshape(-1, 2)
+
+
+def _maps(rows: Tensor, chroma: Chroma) -> Tensor:
+    """(B * h * w, n) to (B, n, h, w)."""
+    batch, _, height, width = chroma.shape
+    return rows.reshape(batch, height, width, -1).movedim(-1, 1)
+
+
+def _distances(points: Tensor) -> Tensor:
+    """(N, 2) to (N, 313), CIELAB units; without the matrix trick, which would lose the nearest to rounding."""
+    with torch.autocast(points.device.type, enabled=False):
+        bins = centres().to(points.device)
+        return torch.cdist(points, bins, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+class ColourClasses(Ladder):
+    """Logits over the 313 bins at a quarter of the image's size; their annealed mean is the answer.
 
     Zhang, Isola and Efros, "Colorful Image Colorization", ECCV 2016 (arXiv:1603.08511): soft-encoded targets,
-    cross-entropy with rare colours counting more, annealed mean at 0.38. As in `Decoder`, `taps` says which maps of
-    the encoder's pyramid it reads, fine to coarse; those finer than the logits are not among them.
+    cross-entropy with rare colours counting more, annealed mean at 0.38.
 
     Where we differ: the paper trains its own VGG-like network from scratch; here a ladder of `Stage` climbs from a
     given encoder, so that only what the head predicts and learns by differs from our other heads. One whose coarsest
@@ -31,21 +193,9 @@ class ColourClasses(nn.Module):
     """
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], width: int, skips: bool) -> None:
-        super().__init__()
-        skip_at = dict(zip(strides, channels, strict=True)) if skips else {}
-        coarsest = len(channels) - 1
-        self.taps: tuple[int, ...] = (
-            *(tap for tap in range(coarsest) if skips and strides[tap] >= _STRIDE),
-            coarsest,
-        )
-        stages, incoming, stride = [], channels[-1], strides[-1] // 2
-        while stride >= _STRIDE:
-            outgoing = min(width * stride // 2, 256)
-            stages.append(Stage(incoming, skip_at.get(stride, 0), outgoing))
-            incoming, stride = outgoing, stride // 2
-        self.stages = nn.ModuleList(stages)
+        super().__init__(channels, strides, width, skips, finest=_STRIDE)
         self.scale = min(_STRIDE, strides[-1])
-        self.out = nn.Conv2d(incoming, len(centres()), 1)
+        self.out = nn.Conv2d(self.out_channels, len(centres()), 1)
         nn.init.normal_(self.out.weight, std=0.01)
         self.rebalance: Tensor
         self.register_buffer("rebalance", torch.ones(len(centres())))
@@ -54,7 +204,7 @@ class ColourClasses(nn.Module):
         """Let rare colours count more from now on.
 
         Args:
-            counts: (313,) of the training images' nearest bins, see `quantised.count_bins`.
+            counts: (313,) of the training images' nearest bins, see `count_bins`.
 
         Raises:
             ValueError: `counts` is of another shape, negative, or all 0.
@@ -63,10 +213,7 @@ class ColourClasses(nn.Module):
 
     def logits(self, pyramid: Pyramid) -> Tensor:
         """Maps of `taps`, fine to coarse, to (B, 313, h, w) float32, h and w a quarter of the padded image's."""
-        *skips, features = pyramid
-        for stage in self.stages:
-            features = stage(features, skips.pop() if stage.skip is not None else None)
-        return self.out(features).float()
+        return self.out(self.climb(pyramid)).float()
 
     def forward(self, pyramid: Pyramid) -> Tensor:
         """Maps of `taps` to scaled a*b* (B, 2, H, W) at the image's (padded) size, bilinearly upsampled."""

@@ -1,22 +1,37 @@
 """Shared encoders: gray image to feature pyramid, pretrained, BatchNorm statistics never moving."""
 
 import hashlib
+import logging
+import pickle
 import re
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
+from urllib.parse import urlparse
+from urllib.request import getproxies
 
 import timm
 import torch
+from huggingface_hub import constants
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from knowhue.color import LIGHTNESS_SCALE
 from knowhue.config import Encoder as EncoderConfig
 from knowhue.errors import ConfigError, WeightsError, did_you_mean, shown
-from knowhue.models.encoder_weights import Weights, read_base, read_weights, spread_gray
-from knowhue.models.hub import asking_hub
+from knowhue.storage import read_json
 from knowhue.tensors import RGB, Lightness, Pyramid
 
+Weights = Mapping[str, Tensor]
+"""Tensors by name."""
+
+_ENCODER = "encoder.body."
+_HEADS = ("colour.", "class.", "discriminator.", "oracle.")
+"""How a run's `model.safetensors` names its parts."""
+_CLIENT = "huggingface_hub.utils._http"
 _FLATTENED = re.compile(r"^(stem|stages)\.(\d+)(?=\.)")
 """timm's feature extractors flatten these containers: `stages.0.x` is `stages_0.x`."""
 
@@ -59,7 +74,30 @@ ENCODERS: dict[str, Backbone] = {
 }
 
 
-class Encoder(nn.Module):
+class _Pretrained(nn.Module):
+    """A network of timm and the normalisation of its input, (1, 3, 1, 1)."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, name: str, **options: Any) -> None:
+        super().__init__()
+        if name not in ENCODERS:
+            raise ConfigError(
+                f"`encoder.name` should be one of {', '.join(ENCODERS)}. Found `encoder.name = {shown(name)}`."
+                + did_you_mean(name, ENCODERS)
+            )
+        backbone, usual = ENCODERS[name], cast(Any, timm.get_pretrained_cfg(name))
+        self.body: Any = timm.create_model(name, pretrained=False, **options)
+        for own, value, by_timm in (
+            ("mean", backbone.mean, usual.mean),
+            ("deviation", backbone.deviation, usual.std),
+        ):
+            values = torch.tensor(by_timm if value is None else (value,) * 3).reshape(1, 3, 1, 1)
+            self.register_buffer(own, values, persistent=False)
+
+
+class Encoder(_Pretrained):
     """A pretrained classifier's feature extractor that is shown gray images.
 
     L* is scaled to 0..1, repeated into three channels and normalised as in the encoder's own training.
@@ -71,17 +109,10 @@ class Encoder(nn.Module):
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__()
-        backbone = _known(name)
-        self.body = timm.create_model(name, features_only=True, pretrained=False)
-        info: Any = self.body.feature_info
+        super().__init__(name, features_only=True)
+        info = self.body.feature_info
         self.channels: tuple[int, ...] = tuple(info.channels())
         self.strides: tuple[int, ...] = tuple(info.reduction())
-        self.mean: Tensor
-        self.deviation: Tensor
-        mean, deviation = _normalisation(name, backbone)
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("deviation", deviation, persistent=False)
         self.train()  # from the start: a new module's BatchNorm would move
 
     def forward(self, lightness: Lightness) -> Pyramid:
@@ -98,6 +129,17 @@ class Encoder(nn.Module):
         return self
 
 
+class NoEncoder(nn.Module):
+    """The encoder of a network from scratch: none. Its one map is the gray image scaled to -1..1; nothing learns."""
+
+    channels: tuple[int, ...] = (1,)
+    strides: tuple[int, ...] = (1,)
+
+    def forward(self, lightness: Lightness) -> Pyramid:
+        """L* (B, 1, H, W) to (gray,), gray = L*/50 - 1."""
+        return (lightness / (LIGHTNESS_SCALE / 2) - 1,)
+
+
 def build_encoder(config: EncoderConfig) -> Encoder:
     """The configured encoder with its weights; `weights: none` leaves the random ones of the caller's stream.
 
@@ -105,7 +147,7 @@ def build_encoder(config: EncoderConfig) -> Encoder:
 
     Raises:
         ConfigError: unknown name.
-        WeightsError: the weights cannot be had or do not fit, with the three ways to name others.
+        WeightsError: the weights cannot be loaded or do not fit, with the three ways to name others.
     """
     encoder = Encoder(config.name)
     if config.weights != "none":
@@ -113,17 +155,11 @@ def build_encoder(config: EncoderConfig) -> Encoder:
     return encoder
 
 
-class PooledFeatures(nn.Module):
+class PooledFeatures(_Pretrained):
     """A pretrained classifier without its last layer: RGB (B, 3, H, W), 0 to 1, to (B, D)."""
 
     def __init__(self, name: str) -> None:
-        super().__init__()
-        self.body = timm.create_model(name, num_classes=0, pretrained=False)
-        self.mean: Tensor
-        self.deviation: Tensor
-        mean, deviation = _normalisation(name, _known(name))
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("deviation", deviation, persistent=False)
+        super().__init__(name, num_classes=0)
 
     def forward(self, rgb: RGB) -> Tensor:
         """Normalise as in the network's own training, and pool its last map."""
@@ -139,7 +175,7 @@ def pretrained_features(name: str, weights: str) -> nn.Module:
 
     Raises:
         ConfigError: unknown name.
-        WeightsError: the weights cannot be had or do not fit.
+        WeightsError: the weights cannot be loaded or do not fit.
     """
     network = PooledFeatures(name)
     config = EncoderConfig(name=name, weights=weights)
@@ -156,22 +192,6 @@ def weights_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _known(name: str) -> Backbone:
-    if name not in ENCODERS:
-        raise ConfigError(
-            f"`encoder.name` should be one of {', '.join(ENCODERS)}. Found `encoder.name = {shown(name)}`."
-            + did_you_mean(name, ENCODERS)
-        )
-    return ENCODERS[name]
-
-
-def _normalisation(name: str, backbone: Backbone) -> tuple[Tensor, Tensor]:
-    usual: Any = timm.get_pretrained_cfg(name)
-    mean = usual.mean if backbone.mean is None else (backbone.mean,) * 3
-    deviation = usual.std if backbone.deviation is None else (backbone.deviation,) * 3
-    return torch.tensor(mean).reshape(1, 3, 1, 1), torch.tensor(deviation).reshape(1, 3, 1, 1)
-
-
 def _find_weights(config: EncoderConfig) -> Weights:
     if config.weights == "pretrained":
         return _download(config.name)
@@ -183,7 +203,7 @@ def _find_weights(config: EncoderConfig) -> Weights:
                 f"No pip package has the weights of `{config.name}`, only of {having}. {_ways(config.name)}"
             )
         return package()
-    return read_base(Path(config.weights).expanduser())
+    return read_encoder(Path(config.weights).expanduser())
 
 
 def _download(name: str) -> Weights:
@@ -223,3 +243,117 @@ def _fill(
             f"another shape, such as `{wrong[0]}`. Name the encoder that they belong to with --set encoder.name=..."
         )
     body.load_state_dict({key: weights[key] for key in own})
+
+
+def read_encoder(path: Path) -> Weights:
+    """The tensors of an encoder by name.
+
+    Args:
+        path: a .safetensors or .pth file of tensors; or the folder of a finished run, or its `model.safetensors`,
+            whose fine-tuned encoder is meant.
+
+    Raises:
+        WeightsError: there is no such file, or it holds no encoder; or the run has not finished, or kept no encoder.
+    """
+    file = path / "model.safetensors" if path.is_dir() else path
+    if path.is_dir() or (path.parent / "status.json").exists():
+        _require_finished(file.parent)
+    if not file.is_file():
+        raise WeightsError(
+            "`encoder.weights` should be a file, the folder of a finished run, `pretrained`, `package` or `none`. "
+            f"Found `{file}`, which is no file."
+        )
+    weights = read_weights(file)
+    encoder = {
+        key.removeprefix(_ENCODER): value for key, value in weights.items() if key.startswith(_ENCODER)
+    }
+    if not encoder and weights and all(key.startswith(_HEADS) for key in weights):
+        raise WeightsError(
+            f"`{file}` should hold an encoder. Found only heads: the run trained them on a frozen one, and kept none. "
+            "Name a run that fine-tuned, such as runs/demo/multi/seed-0-1a2b3c4d."
+        )
+    return encoder or weights
+
+
+def read_weights(path: Path) -> Weights:
+    """The tensors of a file by name; no code of it is run.
+
+    Raises:
+        WeightsError: it is no .safetensors or .pth file of tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise WeightsError(
+            f"`{path}` should be a .safetensors or .pth file of tensors. Found: {error}"
+        ) from None
+    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise WeightsError(
+            f"`{path}` should hold tensors by name, as `model.state_dict()` gives. Found something else."
+        )
+    return weights
+
+
+def spread_gray(weights: Weights, own: Weights, deviation: Tensor) -> Weights:
+    """Fit an encoder that was pretrained on one gray channel to three equal ones; others stay as they are.
+
+    Its first kernel K is spread over the three in proportion to their deviations d: K d / (3 mean(d)). As channel c
+    is shown (gray - m) / d, with m the channel's mean, the network then sees K on (gray - mean(m)) / mean(d) at every
+    pixel, and 0 beyond the edge: exactly one normalised gray channel. So gray in 0..1 with mean 0.449 and deviation
+    0.226 is what the encoder should have been taught with, for those of ImageNet's usual normalisation.
+
+    Args:
+        weights: by the names of `own`.
+        own: the tensors of the three-channel encoder, for their shapes.
+        deviation: (1, 3, 1, 1), of the normalisation.
+    """
+    spread = {
+        name: weights[name] * deviation / (3 * deviation.mean())
+        for name, mine in own.items()
+        if mine.shape[1:2] == (3,) and mine.ndim == 4 and _is_gray(weights.get(name), mine)
+    }
+    return {**weights, **spread}
+
+
+def _is_gray(kernel: Tensor | None, mine: Tensor) -> bool:
+    return kernel is not None and kernel.shape == (len(mine), 1, *mine.shape[2:])
+
+
+def _require_finished(folder: Path) -> None:
+    status = folder / "status.json"
+    state = read_json(status).get("state") if status.exists() else None
+    if state != "finished":
+        raise WeightsError(
+            f"`encoder.weights` should be the folder of a finished run, such as runs/demo/multi/seed-0-1a2b3c4d. "
+            f"Found `{folder}`, {'which is no run' if state is None else f'which is {state}'}. "
+            "Train it to its end with `knowhue study` or `knowhue train`, or name a file."
+        )
+
+
+@contextmanager
+def asking_hub() -> Iterator[None]:
+    """Within it the hub client is quiet, and where the hub's name does not resolve it looks in its cache alone.
+
+    The client itself would try each file six times, half a minute in all, and print every time.
+    """
+    logger = logging.getLogger(_CLIENT)
+    level, offline = logger.level, constants.HF_HUB_OFFLINE
+    logger.setLevel(logging.ERROR)
+    constants.HF_HUB_OFFLINE = offline or not _resolves(constants.ENDPOINT)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        constants.HF_HUB_OFFLINE = offline
+
+
+def _resolves(address: str) -> bool:
+    if getproxies():  # the proxy resolves names
+        return True
+    try:
+        socket.getaddrinfo(urlparse(address).hostname, None)
+    except OSError:
+        return False
+    return True

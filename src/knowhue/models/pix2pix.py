@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from knowhue.errors import ConfigError
-from knowhue.models.patchgan import draw_weights
+from knowhue.models.discriminators import draw_weights
 from knowhue.tensors import Pyramid
 
-DEEPEST = 8
-DROPOUT_BLOCKS = 3
-SMALLEST_PX = 16
+_DEEPEST = 8
+_DROPOUT_BLOCKS = 3
+_SMALLEST_PX = 16
 
 
 class Pix2PixUNet(nn.Module):
@@ -45,11 +45,11 @@ class Pix2PixUNet(nn.Module):
     torch.Size([3, 2, 32, 48])
     """
 
-    def __init__(self, width: int = 64, depth: int = DEEPEST) -> None:
+    def __init__(self, width: int = 64, depth: int = _DEEPEST) -> None:
         super().__init__()
         if depth < 2:
             raise ConfigError(
-                f"`depth` should be at least 2. Found `depth = {depth}`. The paper's is {DEEPEST}."
+                f"`depth` should be at least 2. Found `depth = {depth}`. The paper's is {_DEEPEST}."
             )
         self.taps: tuple[int, ...] = (0,)
         self.stride = 2**depth
@@ -96,12 +96,12 @@ def depth_for(size_px: int) -> int:
     >>> [depth_for(size_px) for size_px in (16, 64, 100, 256, 512)]
     [4, 6, 6, 8, 8]
     """
-    if size_px < SMALLEST_PX:
+    if size_px < _SMALLEST_PX:
         raise ConfigError(
-            f"`size_px` should be at least {SMALLEST_PX} for pix2pix. Found `size_px = {size_px}`. "
+            f"`size_px` should be at least {_SMALLEST_PX} for pix2pix. Found `size_px = {size_px}`. "
             "Train at a larger size."
         )
-    return min(size_px.bit_length() - 1, DEEPEST)
+    return min(size_px.bit_length() - 1, _DEEPEST)
 
 
 def _encoder(channels: list[int]) -> list[nn.Module]:
@@ -124,7 +124,7 @@ def _decoder(channels: list[int]) -> list[nn.Module]:
     blocks: list[nn.Module] = []
     incoming = channels[-1]
     for outgoing in reversed(channels[:-1]):
-        dropout = [nn.Dropout(0.5)] if len(blocks) < DROPOUT_BLOCKS else []
+        dropout = [nn.Dropout(0.5)] if len(blocks) < _DROPOUT_BLOCKS else []
         up = nn.ConvTranspose2d(incoming, outgoing, 4, 2, padding=1, bias=False)
         blocks.append(nn.Sequential(nn.ReLU(), up, nn.InstanceNorm2d(outgoing, affine=True), *dropout))
         incoming = 2 * outgoing

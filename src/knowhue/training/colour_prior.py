@@ -9,7 +9,7 @@ from torch.nn.functional import avg_pool2d
 from knowhue.color import rgb_to_lab
 from knowhue.data.loaders import to_rgb
 from knowhue.data.prepare import Prepared
-from knowhue.models.quantised import centres, count_bins
+from knowhue.models.colour_classes import centres, count_bins
 
 AVERAGED_PX = 4
 """Side of the squares that a colour is averaged over first, as the head does with what it learns."""

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from knowhue.config import Config
 from knowhue.errors import DamagedError
-from knowhue.models.multitask import MultiTask, Opponent
+from knowhue.models.multitask import MultiTask
 from knowhue.objectives.balance import Balance
 from knowhue.objectives.losses import GAN_LOSSES, PIXEL_LOSSES, cross_entropy
 from knowhue.storage import finite_or_none, read_json, write_json
@@ -25,7 +25,7 @@ Moment = Literal["fork", "end"]
 def measure_shares(
     engine: Engine,
     model: MultiTask,
-    discriminator: Opponent | None,
+    discriminator: nn.Module | None,
     batches: Iterable[Batch],
     config: Config,
     balance: Balance | None = None,
@@ -81,7 +81,7 @@ def keep_shares(folder: Path, moment: Moment, found: Mapping[str, Any]) -> None:
 def _losses(
     engine: Engine,
     model: MultiTask,
-    discriminator: Opponent | None,
+    discriminator: nn.Module | None,
     batch: Batch,
     config: Config,
     factors: Mapping[str, float],

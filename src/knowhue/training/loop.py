@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from knowhue.config import Config, Phase
 from knowhue.data.loaders import TrainingBatches, split_batches
@@ -20,7 +20,7 @@ from knowhue.data.supervision import find_targets
 from knowhue.evaluation.evaluate import Evaluation, evaluate
 from knowhue.evaluation.networks import Network, open_networks
 from knowhue.evaluation.perceptual import open_perceptual
-from knowhue.models.multitask import MultiTask, Opponent
+from knowhue.models.multitask import MultiTask
 from knowhue.objectives.losses import GAN_LOSSES
 from knowhue.objectives.sharing import open_sharing
 from knowhue.randomness import drawing_from
@@ -84,10 +84,10 @@ class Session:
     """The bare modules of a run, and the cached features of a frozen encoder if there are any."""
 
     model: MultiTask
-    discriminator: Opponent | None
+    discriminator: nn.Module | None
     features: FeatureCache | None = None
 
-    def modules(self, with_encoder: bool) -> dict[str, torch.nn.Module]:
+    def modules(self, with_encoder: bool) -> dict[str, nn.Module]:
         """The parts by name, as weights are stored; the encoder only where it has been trained."""
         heads = {
             "colour": self.model.colour,
@@ -288,7 +288,7 @@ def _with_features(batch: Batch, features: FeatureCache, mirrored: NDArray[np.bo
 
 
 def _judge(
-    engine: Engine, discriminator: Opponent, gan_loss: str, batch: Batch, prediction: Prediction
+    engine: Engine, discriminator: nn.Module, gan_loss: str, batch: Batch, prediction: Prediction
 ) -> Tensor:
     with engine.autocast():
         scores = discriminator(batch.lightness, prediction.chroma)

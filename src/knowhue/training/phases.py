@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from knowhue.config import Config, Phase, Task
-from knowhue.models.multitask import MultiTask, Opponent
-from knowhue.models.no_encoder import NoBase
+from knowhue.models.encoder import NoEncoder
+from knowhue.models.multitask import MultiTask
 from knowhue.models.palette import Palette
 from knowhue.presets import edit
 
@@ -68,7 +68,7 @@ def make_optimizer(model: MultiTask, phase: Phase, weight_decay: float) -> torch
     """
     groups = []
     model.encoder.requires_grad_(bool(phase.encoder_learning_rate))
-    if phase.encoder_learning_rate and not isinstance(model.encoder, NoBase):
+    if phase.encoder_learning_rate and not isinstance(model.encoder, NoEncoder):
         groups.append(_group(model.encoder.parameters(), phase.encoder_learning_rate, STEADY_BETAS))
     if model.colour is not None:
         betas = STEADY_BETAS if isinstance(model.colour, Palette) else GAN_BETAS
@@ -79,7 +79,7 @@ def make_optimizer(model: MultiTask, phase: Phase, weight_decay: float) -> torch
     return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
 
 
-def make_discriminator_optimizer(discriminator: Opponent, phase: Phase) -> torch.optim.AdamW:
+def make_discriminator_optimizer(discriminator: nn.Module, phase: Phase) -> torch.optim.AdamW:
     """The opponent's own optimizer."""
     group = _group(discriminator.parameters(), phase.discriminator_learning_rate, GAN_BETAS)
     return torch.optim.AdamW([group], weight_decay=0.0, fused=True)

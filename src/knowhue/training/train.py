@@ -15,10 +15,9 @@ from knowhue.data.supervision import find_targets
 from knowhue.errors import ConfigError, DamagedError, RunError
 from knowhue.evaluation.evaluate import Evaluation
 from knowhue.models.colour_classes import ColourClasses
-from knowhue.models.discriminator import receptive_field
+from knowhue.models.discriminators import PatchGAN
 from knowhue.models.encoder import weights_digest
 from knowhue.models.multitask import MultiTask, build_discriminator, build_model
-from knowhue.models.patchgan import SMALLEST_PX
 from knowhue.objectives.sharing import open_sharing
 from knowhue.presets import arm_config, edit
 from knowhue.runs import (
@@ -397,15 +396,15 @@ def _refuse_contradictions(config: Config) -> None:
         raise ConfigError(
             f"`training.shift_px` should be below `images.size_px = {size}`. Found {training.shift_px}."
         )
-    if colour.method == "pix2pix" and size < SMALLEST_PX:
+    if colour.method == "pix2pix" and size < PatchGAN.SMALLEST_PX:
         raise ConfigError(
-            f"`images.size_px` should be {SMALLEST_PX} or more where `colour.method = pix2pix`. Found {size}."
+            f"`images.size_px` should be {PatchGAN.SMALLEST_PX} or more where `colour.method = pix2pix`. Found {size}."
         )
     if not config.has_encoder or not colour.is_adversarial:
         return
-    seen = receptive_field(colour.discriminator_layers)
-    if size >> config.colour.discriminator_layers < 2:
+    layers = colour.discriminator_layers
+    if size >> layers < 2:
         raise ConfigError(
             f"`colour.discriminator_layers` should leave at least 2 patches of an image of {size} pixels. "
-            f"Found `colour.discriminator_layers = {config.colour.discriminator_layers}`, which see {seen} pixels."
+            f"Found `colour.discriminator_layers = {layers}`, which see {3 * 2 ** (layers + 1) - 2} pixels."
         )

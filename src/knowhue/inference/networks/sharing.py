@@ -17,7 +17,7 @@ from knowhue.inference.networks.opening import HUB_FILE
 from knowhue.inference.networks.parity import largest_differences
 from knowhue.inference.networks.torch_network import TorchNetwork, open_torch
 from knowhue.models.deployed import CHECKSUM, build_deployed, checksum
-from knowhue.models.hub import asking_hub
+from knowhue.models.encoder import asking_hub
 from knowhue.presets import edit
 from knowhue.storage import replacing, require_no_run
 

@@ -1,4 +1,4 @@
-"""The published PatchGAN: what one score sees, how many there are, what it weighs."""
+"""PatchGAN: what one score sees, and how many there are."""
 
 import pytest
 import torch
@@ -7,7 +7,55 @@ from torch.nn import functional as F
 
 from knowhue.color import LIGHTNESS_SCALE, scale_chroma
 from knowhue.errors import ConfigError
-from knowhue.models.patchgan import PatchGAN
+from knowhue.models.discriminators import Discriminator, PatchGAN
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3, 4])
+def test_receptive_field_is_what_one_score_depends_on(layers):
+    discriminator = Discriminator(4, layers)
+    side = 2 * discriminator.receptive_field()
+    chroma = torch.randn(1, 2, side, side, requires_grad=True)
+    scores = discriminator(torch.zeros(1, 1, side, side), chroma)
+    centre = scores.shape[-1] // 2
+    scores[0, 0, centre, centre].backward()
+    seen = chroma.grad.abs().sum((0, 1)) > 0
+    assert (
+        int(seen.any(1).sum())
+        == int(seen.any(0).sum())
+        == discriminator.receptive_field()
+        == 3 * 2 ** (layers + 1) - 2
+    )
+
+
+@pytest.mark.parametrize(("layers", "patches"), [(1, 31), (2, 15), (3, 7), (4, 3)])
+def test_one_score_a_patch(layers, patches):
+    scores = Discriminator(4, layers)(torch.rand(2, 1, 64, 64), torch.rand(2, 2, 64, 64))
+    assert scores.shape == (2, 1, patches, patches)
+    assert scores.dtype == torch.float32
+
+
+def test_an_image_is_judged_by_itself():
+    discriminator = Discriminator(4, 3).eval()
+    lightness, chroma = torch.rand(3, 1, 64, 64) * 100, torch.randn(3, 2, 64, 64) * 30
+    with torch.no_grad():
+        together, alone = discriminator(lightness, chroma)[:1], discriminator(lightness[:1], chroma[:1])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_lightness_counts_and_every_parameter_learns():
+    discriminator = Discriminator(4, 3)
+    lightness = (torch.rand(2, 1, 64, 64) * 100).requires_grad_()
+    discriminator(lightness, torch.randn(2, 2, 64, 64) * 30).square().sum().backward()
+    assert lightness.grad.abs().sum() > 0
+    assert [n for n, p in discriminator.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_layers_are_spectrally_normalised():
+    discriminator = Discriminator(8, 3)
+    for _ in range(30):  # each training pass is one power iteration
+        discriminator(torch.rand(1, 1, 64, 64), torch.rand(1, 2, 64, 64))
+    norms = [m.weight.flatten(1).svd().S[0].item() for m in discriminator.body if hasattr(m, "weight")]
+    assert norms == pytest.approx([1.0] * 4, abs=0.05)
 
 
 def _images(count, height, width):
@@ -47,7 +95,7 @@ def _leave_out_normalisation(patchgan):
 @pytest.mark.parametrize(
     ("height", "width", "scores"), [(24, 24, (1, 1)), (64, 64, (6, 6)), (72, 256, (7, 30))]
 )
-def test_one_score_a_patch(height, width, scores):
+def test_patchgan_one_score_a_patch(height, width, scores):
     answer = PatchGAN(2)(*_images(2, height, width))
     assert answer.shape == (2, 1, *scores)
     assert answer.dtype == torch.float32
@@ -94,7 +142,7 @@ def test_scores_equal_the_layers_written_out():
 
 
 @pytest.mark.parametrize("mode", [True, False])
-def test_an_image_is_judged_by_itself(mode):
+def test_patchgan_an_image_is_judged_by_itself(mode):
     patchgan = PatchGAN(4).train(mode)
     lightness, chroma = _images(3, 64, 64)
     with torch.no_grad():
@@ -102,7 +150,7 @@ def test_an_image_is_judged_by_itself(mode):
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
-def test_lightness_counts_and_every_parameter_learns():
+def test_patchgan_lightness_counts_and_every_parameter_learns():
     patchgan = PatchGAN(4)
     lightness, chroma = _images(2, 64, 64)
     lightness.requires_grad_()
