@@ -1,0 +1,182 @@
+"""How many files of ours does a reader open who follows one image?
+
+python benchmarks/files_followed.py [--list]
+
+Three walks, each by the command itself, with every call traced: `report`, from an image on disk through a study of
+three arms to its report; `colorize`, one photo; `upload`, what a photo sent to the server needs more than that.
+`executed` counts the files of which any function ran. `holding` counts those of which a function had the image in
+hand: pixels, features, predictions or samples (arrays, tensors, images, batches, encoded bytes) as argument or result.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+from urllib.request import Request, urlopen
+
+PORT = 17944
+SETTINGS = (
+    "encoder.name=tf_efficientnet_lite0", "encoder.weights=package", "training.batch_size=8",
+    "training.heads.epochs=1", "training.finetune.epochs=1", "evaluation.perceptual=[]",
+)  # fmt: skip
+ENCODED_BYTES = 500
+"""From so many on bytes are taken for a file's, not for a key."""
+TRIES = 20
+"""Calls and returns of a function that are looked at; it holds the image in one of them, or never."""
+
+
+def main() -> None:
+    """Walk in three processes, so that nothing that one has cached is missing in another."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--list", action="store_true", help="name the files")
+    parser.add_argument("--walk", choices=("report", "colorize", "upload"), help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.walk:
+        walk(chosen.walk)
+        return
+    found = {name: read(name) for name in ("report", "colorize", "upload")}
+    for name, by_kind in found.items():
+        less = found["colorize"] if name == "upload" else {"executed": set(), "holding": set()}
+        shown = {kind: sorted(files - less[kind]) for kind, files in by_kind.items()}
+        more = " more than colorize" if name == "upload" else ""
+        print(f"{name}: {len(shown['executed'])} executed, {len(shown['holding'])} holding the image{more}")
+        if chosen.list:
+            for path in shown["executed"]:
+                print(f"    {'*' if path in shown['holding'] else ' '} {path}")
+
+
+def read(name: str) -> dict[str, set[str]]:
+    """The files of one walk, by kind."""
+    command = [sys.executable, __file__, "--walk", name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = [line.split("\t") for line in done.stdout.splitlines() if line.startswith("FILE\t")]
+    if done.returncode or not lines:
+        sys.exit(f"{name}:\n{done.stdout}{done.stderr}")
+    return {kind: {path for _, each, path in lines if each == kind} for kind in ("executed", "holding")}
+
+
+def walk(name: str) -> None:
+    """Run one command with every call traced, and print what was found."""
+    from PIL import Image
+
+    import knowhue
+    from knowhue.apps import cli
+
+    tracer = Tracer(Path(knowhue.__file__).parent)
+    with tempfile.TemporaryDirectory() as folder:
+        photo = Path(folder) / "photo.jpg"
+        Image.effect_noise((96, 64), 60).convert("RGB").save(photo)
+        if name == "report":
+            draw(Path(folder) / "images")
+        arguments = {
+            "report": [
+                "study", f"{folder}/images", "--arms", "colour,class,multi", "--seeds", "1", "--out",
+                f"{folder}/out", *(word for each in SETTINGS for word in ("--set", each)),
+                "--set", f"{size_setting()}=32",
+            ],
+            "colorize": ["colorize", str(photo), "-o", f"{folder}/out.jpg"],
+            "upload": ["serve", "--port", str(PORT)],
+        }  # fmt: skip
+        if name == "upload":
+            threading.Thread(target=upload, args=(photo, tracer), daemon=True).start()
+        tracer.is_on = name != "upload"
+        tracer.install()
+        sys.argv = ["knowhue", *arguments[name]]
+        with suppress(SystemExit, KeyboardInterrupt):
+            cli.main()
+        tracer.is_on = False
+        sys.setprofile(None)
+    for kind in ("executed", "holding"):
+        for path in sorted(getattr(tracer, kind)):
+            print(f"FILE\t{kind}\t{path}")
+
+
+def size_setting() -> str:
+    """The name of the setting of the side, which is not the same in all versions."""
+    from knowhue.config import Config
+
+    return f"{'images' if 'images' in Config.model_fields else 'pictures'}.size_px"
+
+
+def draw(folder: Path) -> None:
+    """Two classes of images in colour."""
+    import numpy as np
+    from PIL import Image
+
+    for label in range(2):
+        (folder / f"class{label}").mkdir(parents=True)
+        for n in range(16):
+            pixels = np.random.default_rng([label, n]).integers(0, 256, (48, 48, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"class{label}" / f"{n}.png")
+
+
+def upload(photo: Path, tracer: "Tracer") -> None:
+    """Send a photo to the server once it is ready, with only that traced; then end it."""
+    url = f"http://127.0.0.1:{PORT}"
+    for _ in range(240):
+        time.sleep(0.5)
+        with suppress(OSError):
+            urlopen(f"{url}/readyz").close()
+            break
+    tracer.is_on = True
+    urlopen(Request(f"{url}/v1/colorize", photo.read_bytes(), {"Content-Type": "image/jpeg"})).read()
+    tracer.is_on = False
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+class Tracer:
+    """Notes the files below a folder of which functions run, and which of these hold the image."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = f"{root}{os.sep}"
+        self.executed: set[str] = set()
+        self.holding: set[str] = set()
+        self.is_on = False
+        self._tried: Counter[CodeType] = Counter()
+
+    def install(self) -> None:
+        """In this thread, and in all that are started from now on."""
+        threading.setprofile(self._note)
+        sys.setprofile(self._note)
+
+    def _note(self, frame: FrameType, event: str, result: Any) -> None:
+        path = frame.f_code.co_filename
+        if (
+            not self.is_on
+            or not path.startswith(self.root)
+            or frame.f_code.co_name in ("<module>", "__annotate__")
+        ):
+            return
+        name = path[len(self.root) :]
+        self.executed.add(name)
+        if name not in self.holding and self._tried[frame.f_code] < TRIES:
+            self._tried[frame.f_code] += 1
+            values = [*frame.f_locals.values(), *([result] if event == "return" else [])]
+            if any(map(holds, values)):
+                self.holding.add(name)
+
+
+def holds(value: Any, depth: int = 3) -> bool:
+    """Whether a value is, or holds, what became of an image."""
+    if isinstance(getattr(value, "ndim", None), int) and hasattr(value, "dtype") and value.ndim >= 2:
+        return True
+    if isinstance(value, bytes):
+        return len(value) >= ENCODED_BYTES
+    if depth and isinstance(value, tuple | list):
+        return any(holds(each, depth - 1) for each in value[:8])
+    if depth and isinstance(value, dict):
+        return any(holds(each, depth - 1) for each in list(value.values())[:8])
+    return False
+
+
+if __name__ == "__main__":
+    main()

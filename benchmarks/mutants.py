@@ -1,0 +1,99 @@
+"""Thirty seeded faults in statistics, color and runs: does a test notice each of them?
+
+python benchmarks/mutants.py [--only NUMBER ...]
+
+Each fault is put into a copy of the sources, alone, and the tests of its field are run on it until the first fails.
+Exit 1 where a fault survives, or where its place is no longer there (then mend the list, not the test).
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TESTS = {
+    "statistics": ("tests/statistics/test_[!p]*.py", "tests/statistics/test_p*.py"),
+    "color": ("tests/**/test_color.py",),
+    "runs": ("tests/test_runs.py", "tests/test_locked.py", "tests/test_status.py", "tests/test_storage.py"),
+}
+MUTANTS = (
+    ("statistics", "(1 + confidence) / 2, len(d) - 1)", "confidence, len(d) - 1)"),
+    ("statistics", "stats.t.ppf((1 + confidence) / 2, len(d) - 1)", "stats.norm.ppf((1 + confidence) / 2)"),
+    ("statistics", "limits[0] <= found[0] and found[1] <= limits[1]", "limits[0] <= found[0]"),
+    ("statistics", "abs(d.sum()) - _TIE", "abs(d.sum()) + _TIE"),
+    ("statistics", "return 2 * above / 2 ** len(d)", "return above / 2 ** len(d)"),
+    ("statistics", "return 2.0 ** (1 - len(d))\n    if len(d) >", "return 2.0 ** -len(d)\n    if len(d) >"),
+    ("statistics", "beyond(d, threshold) + 1) / (RANDOM_PATTERNS + 1)", "beyond(d, threshold)) / RANDOM_PATTERNS"),
+    ("statistics", "d.std(ddof=1) * correction", "d.std(ddof=0) * correction"),
+    ("statistics", "(d if lower_is_better else -d) > margin", "(-d if lower_is_better else d) > margin"),
+    ("statistics", "(d if lower_is_better else -d) > margin", "(d if lower_is_better else -d) >= margin"),
+    ("statistics", "return alpha / max(questions, 1)", "return alpha"),
+    ("statistics", "max(MIN_SEEDS, 1 + math.ceil(-math.log2(alpha) - 1e-9))", "MIN_SEEDS"),
+    ("statistics", "small = -sesoi < inner[0] and inner[1] < sesoi", "small = -sesoi < outer[0] and outer[1] < sesoi"),
+    ("statistics", "rejected and (outer[0] > 0 or outer[1] < 0)", "rejected"),
+    ("statistics", "0 if min(map(abs, outer)) > sesoi", "0 if max(map(abs, outer)) > sesoi"),
+    ("statistics", "self.over_images.variance - self.residual.variance", "self.over_images.variance"),
+    ("statistics", "half = max(special.stdtrit", "half = min(special.stdtrit"),
+    ("statistics", "(block.shape[0] - 1) * (block.shape[1] - 1)", "block.shape[0] * block.shape[1]"),
+    ("color", "enabled=False):\n        lab =", "enabled=True):\n        lab ="),
+    ("color", "return lab[:, :1], lab[:, 1:]", "return lab[:, :1], lab[:, 1:].flip(1)"),
+    ("color", "clip=clip)", "clip=True)"),
+    ("color", "return scaled * CHROMA_SCALE", "return scaled * LIGHTNESS_SCALE"),
+    ("color", "tensor.ndim != 4 or tensor.shape[1] != channels", "tensor.ndim != 4"),
+    ("runs", 'name not in ("arms", "evaluation")', 'name not in ("arms",)'),
+    ("runs", 'exclude={"training": {"cache_gib"}}', "exclude={}"),
+    ("runs", "if key in held or not is_first_process():", "if not is_first_process():"),
+    ("runs", 'in ("finished", "diverged")', 'in ("finished",)'),
+    ("runs", 'return read_status(folder).get("state") == "finished"', "return has_ended(folder)"),
+    ("runs", "not path.is_file() or file_digest(path) != each]", "not path.is_file()]"),
+    ("runs", 'found.get("format") != FORMAT', "False"),
+)  # fmt: skip
+
+
+def main() -> None:
+    """Try each fault and say which of them nobody noticed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", type=int, nargs="*", help="numbers of the faults to try")
+    wanted = parser.parse_args().only
+    survived = 0
+    for number, (field, old, new) in enumerate(MUTANTS, 1):
+        if wanted and number not in wanted:
+            continue
+        noticed = is_noticed(field, old, new)
+        survived += not noticed
+        print(f"{number:2} {field:10} {'killed  ' if noticed else 'SURVIVED'} {new!r}", flush=True)
+    print(f"{survived} survived")
+    sys.exit(bool(survived))
+
+
+def is_noticed(field: str, old: str, new: str) -> bool:
+    """Put one fault into a copy of the sources and run its field's tests, cheapest first."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "src"
+        shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
+        places = [path for path in source.rglob("*.py") if old in path.read_text(encoding="utf-8")]
+        places = [path for path in places if field in path.relative_to(source).as_posix()] or places
+        if len(places) != 1:
+            sys.exit(f"{old!r} should stand in one file. Found {len(places)}.")
+        text = places[0].read_text(encoding="utf-8")
+        places[0].write_text(text.replace(old, new), encoding="utf-8")
+        return not passes(source, sorted(path for glob in TESTS[field] for path in ROOT.glob(glob)))
+
+
+def passes(source: Path, tests: Sequence[Path]) -> bool:
+    """Whether the tests pass on these sources."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *map(str, tests)]
+    environment = {**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1):
+        sys.exit(f"The tests did not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    main()
