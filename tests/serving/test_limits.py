@@ -310,12 +310,14 @@ def test_who_leaves_while_waiting_is_forgotten():
         with socket.create_connection((host, port)) as stays:
             stays.sendall(request)
             wait_until(
-                lambda: batcher.length == 1 and not (batcher._waiting or batcher._decoding or batcher._seen)
+                lambda: (
+                    batcher.length == 1 and not (batcher._waiting or batcher._decoding or batcher._decoded)
+                )
             )
             with socket.create_connection((host, port)) as leaves:
                 leaves.sendall(request)
-                wait_until(lambda: batcher._seen)
-            wait_until(lambda: all(each.job.future.cancelled() for each in batcher._seen))
+                wait_until(lambda: batcher._decoded)
+            wait_until(lambda: all(job.future.cancelled() for job in batcher._decoded))
             opened.set()
             assert status_of(stays.recv(1000)) == 200
         wait_until(lambda: batcher.length == 0)

@@ -16,6 +16,7 @@ from knowhue.errors import ImageError
 from knowhue.images.image import Image as OurImage
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.networks.network import Answers
+from knowhue.inference.pipeline import Limits
 from knowhue.serving import page_parts as parts
 from knowhue.serving.api import make_app
 from knowhue.serving.page import mount_page
@@ -268,8 +269,8 @@ def test_points_are_kept_a_photo_limited_and_removed(served):
 
 def test_the_server_being_busy_is_said_and_nothing_breaks(served, monkeypatch):
     _, events = served
-    monkeypatch.setattr(events.batchers["alone"], "settings", ServerSettings(queue_length=1))
-    monkeypatch.setattr(events.batchers["alone"], "_accepted", 1)
+    monkeypatch.setattr(events.batchers["alone"], "limits", Limits(queue_length=1))
+    monkeypatch.setattr(events.batchers["alone"], "_length", 1)
     shown = take(events, "busy", ("a.png", photo("png")))
     assert "The server is busy" in shown.status
     monkeypatch.undo()

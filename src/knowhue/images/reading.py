@@ -145,20 +145,21 @@ _PACKED = {"BMP": 1, "PNM": 1}
 """Bytes of pixels in a byte of file, where libvips does not read the header; few are packed more tightly than 32."""
 
 
-def weigh_image(path: Path) -> int:
+def weigh_image(source: Path | bytes) -> int:
     """Bytes that reading, painting and encoding an image hold at once, about; 0 if it is no image.
 
     From its header alone. Never fails: what is wrong with an image is told by reading it.
     """
     try:
-        if not path.is_file():  # opening a pipe would wait for ever
+        if isinstance(source, Path) and not source.is_file():  # opening a pipe would wait for ever
             return 0
-        with path.open("rb", buffering=0) as file:
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb", buffering=0) as file:
             kind = recognise(file.read(HEAD_BYTES))
             if kind is None:
                 return 0
             if not FORMATS[kind].loader:
-                return _COPIES * path.stat().st_size * _PACKED.get(kind, 32)
+                size_bytes = len(source) if isinstance(source, bytes) else source.stat().st_size
+                return _COPIES * size_bytes * _PACKED.get(kind, 32)
             file.seek(0)
             options = choose_page(file).options if kind == "TIFF" else {}
             image = load(FORMATS[kind].loader, file, **options)

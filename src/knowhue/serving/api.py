@@ -18,14 +18,16 @@ from starlette.requests import ClientDisconnect
 from knowhue import __version__
 from knowhue.config import Task
 from knowhue.errors import KnowhueError, shown
-from knowhue.inference.colorizer import Colorizer
+from knowhue.images.writing import encode_image
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer
+from knowhue.inference.pipeline import Late, Stopping
+from knowhue.inference.requests import Batcher, ImageReply, ImageRequest, uncertainty_map
 from knowhue.serving.accept import prefers_json
-from knowhue.serving.asking import Ask, Reply, uncertainty_map
-from knowhue.serving.batcher import Batcher
 from knowhue.serving.docs import router as docs
 from knowhue.serving.limits import Shield
+from knowhue.serving.memory import Trimmer
 from knowhue.serving.monitoring import CONTENT_TYPE_LATEST, Monitor
-from knowhue.serving.refusals import Late, Refusal, Stopping, one_line, refusal_of
+from knowhue.serving.refusals import Refusal, one_line, refusal_of
 from knowhue.serving.schemas import (
     MEDIA_TYPES,
     ClassOptions,
@@ -66,7 +68,10 @@ def make_app(models: Mapping[str, Colorizer], settings: ServerSettings) -> FastA
     """
     settings.check()
     monitor = Monitor()
-    batchers = {name: Batcher(model, settings, monitor.observer(name)) for name, model in models.items()}
+    batchers = {
+        name: Batcher(model, settings.limits, settings.max_pixels, monitor.observer(name), Trimmer())
+        for name, model in models.items()
+    }
     for name, batcher in batchers.items():
         monitor.watch_queue(name, lambda batcher=batcher: batcher.length)
 
@@ -145,16 +150,14 @@ async def colorize(request: Request) -> Response:
     """Send the file as the body or in a form. Options are query parameters or form fields; a form field overrides."""
     upload, options, name, batcher = await _received(request, ColourOptions)
     _require(batcher, name, "colour")
-    ask = Ask(
+    wanted = ImageRequest(
         upload.data,
-        hints=options.hints,
-        saturation=options.saturation,
-        unknown_below=options.unknown_below,
-        uncertainty=options.uncertainty,
+        ColorizeOptions((), options.saturation, options.uncertainty, options.unknown_below),
+        options.hints,
         suffix=None if options.format is None else f".{options.format}",
     )
     del upload  # held by the queue alone
-    reply = await _reply(request, batcher, ask)
+    reply = await _reply(request, batcher, wanted)
     media_type = MEDIA_TYPES[reply.suffix]
     if prefers_json(", ".join(request.headers.getlist("accept")), media_type):
         return await asyncio.to_thread(_as_json, name, reply)
@@ -173,9 +176,10 @@ async def classify(request: Request) -> Response:
     """Return the class, its probability and warnings, without colouring. Options as for `/v1/colorize`."""
     upload, options, name, batcher = await _received(request, ClassOptions)
     _require(batcher, name, "class")
-    ask = Ask(upload.data, colour=False, unknown_below=options.unknown_below)
+    judged = ColorizeOptions(unknown_below=options.unknown_below)
+    wanted = ImageRequest(upload.data, judged, colour=False)
     del upload
-    reply = await _reply(request, batcher, ask)
+    reply = await _reply(request, batcher, wanted)
     return JSONResponse({"model": name, **reply.judgement.as_record()})
 
 
@@ -245,11 +249,11 @@ def _require(batcher: Batcher, name: str, task: Task) -> None:
         raise Refusal(422, "model", message)
 
 
-async def _reply(request: Request, batcher: Batcher, ask: Ask) -> Reply:
+async def _reply(request: Request, batcher: Batcher, wanted: ImageRequest) -> ImageReply:
     """Wait for the reply, the limit, or the client's leaving, whatever comes first."""
-    future = asyncio.wrap_future(batcher.submit(ask))
+    future = asyncio.wrap_future(batcher.submit(wanted))
     gone = asyncio.create_task(_left(request))
-    seconds = batcher.settings.request_seconds
+    seconds = batcher.limits.item_seconds
     try:
         await asyncio.wait({future, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if future.done():
@@ -267,21 +271,21 @@ async def _left(request: Request) -> None:
         pass
 
 
-def _as_json(name: str, reply: Reply) -> Response:
-    unsure = None if reply.made is None else reply.made.uncertainty
+def _as_json(name: str, reply: ImageReply) -> Response:
+    unsure = None if reply.colorized is None else reply.colorized.uncertainty
     answer = ColourAnswer(
         model=name,
         **reply.judgement.as_record(),
         image=b64encode(reply.data).decode(),
         media_type=MEDIA_TYPES[reply.suffix],
     )
-    if reply.made is not None and unsure is not None:
-        found = b64encode(uncertainty_map(reply.made)).decode()
+    if reply.colorized is not None and unsure is not None:
+        found = b64encode(encode_image(uncertainty_map(reply.colorized), ".png")).decode()
         answer.uncertainty = UncertaintyAnswer(mean=round(float(unsure.mean()), 4), map=found)
     return Response(answer.model_dump_json(), media_type="application/json", headers={"vary": "accept"})
 
 
-def _judgement_headers(name: str, reply: Reply) -> dict[str, str]:
+def _judgement_headers(name: str, reply: ImageReply) -> dict[str, str]:
     record = reply.judgement.as_record()
     headers = {"knowhue-model": quote(name), "vary": "accept"}
     if record["label"] is not None:
@@ -291,8 +295,8 @@ def _judgement_headers(name: str, reply: Reply) -> dict[str, str]:
         headers["knowhue-scores"] = json.dumps(best)
     if record["warnings"]:
         headers["knowhue-warnings"] = json.dumps(record["warnings"])
-    if reply.made is not None and reply.made.uncertainty is not None:
-        headers["knowhue-uncertainty"] = f"{reply.made.uncertainty.mean():.4f}"
+    if reply.colorized is not None and reply.colorized.uncertainty is not None:
+        headers["knowhue-uncertainty"] = f"{reply.colorized.uncertainty.mean():.4f}"
     return headers
 
 

@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from knowhue.serving.batcher import Batcher
+from knowhue.inference.requests import Batcher
 from knowhue.serving.settings import ServerSettings
 
 HEADER_SECONDS = 10.0

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.routing import Mount
 
 from knowhue.inference.colorizer import Colorizer
-from knowhue.serving.batcher import Batcher
+from knowhue.inference.requests import Batcher
 from knowhue.serving.page_desk import Desk
 from knowhue.serving.page_events import Events
 from knowhue.serving.page_gate import Gate

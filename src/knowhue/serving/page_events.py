@@ -11,8 +11,8 @@ from markupsafe import Markup
 
 from knowhue.description import Description
 from knowhue.errors import KnowhueError
+from knowhue.inference.requests import Batcher
 from knowhue.serving import page_parts as parts
-from knowhue.serving.batcher import Batcher
 from knowhue.serving.page_cards import stage
 from knowhue.serving.page_desk import Desk, Pin, Sitting
 from knowhue.serving.page_work import look, take_in, thumb

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from knowhue.serving.batcher import Batcher
+from knowhue.inference.requests import Batcher
 from knowhue.serving.page_desk import Desk, Photo, Sitting
 from knowhue.serving.page_events import EXAMPLES, Events, example_files
 from knowhue.serving.page_work import download_name, whole_ask

@@ -13,11 +13,11 @@ from knowhue.images.image import Image, Pixels
 from knowhue.images.reading import read_image
 from knowhue.images.vips import shrink
 from knowhue.images.writing import encode_image
+from knowhue.inference.colorizer import ColorizeOptions
 from knowhue.inference.naming import writable_suffix
 from knowhue.inference.networks.network import FloatArray
 from knowhue.inference.pixels import paint
-from knowhue.serving.asking import Ask, Reply
-from knowhue.serving.batcher import Batcher
+from knowhue.inference.requests import Batcher, ImageReply, ImageRequest
 from knowhue.serving.page_desk import Desk, Look, Photo, Pin, Sitting
 
 PREVIEW_PX = 1280
@@ -40,7 +40,7 @@ class View(NamedTuple):
         most_unsure: standard deviation of a*b* where it is largest, CIELAB units; None without an overlay.
     """
 
-    reply: Reply
+    reply: ImageReply
     after: str | None = None
     unsure: str | None = None
     most_unsure: float | None = None
@@ -81,9 +81,9 @@ def in_gray(pixels: Pixels) -> Pixels:
     return paint(pixels, np.zeros((1, 1, 2), np.float32), np.zeros((1, 1), np.float32))[0]
 
 
-def whole_ask(sitting: Sitting, photo: Photo) -> Ask:
+def whole_ask(sitting: Sitting, photo: Photo) -> ImageRequest:
     """What a download asks: the same that `POST /v1/colorize` would be asked."""
-    return Ask(photo.data, hints=_written(photo.pins), saturation=sitting.chroma_scale)
+    return ImageRequest(photo.data, _options(sitting), _written(photo.pins))
 
 
 async def look(
@@ -106,10 +106,10 @@ async def look(
 async def thumb(desk: Desk, sitting: Sitting, photo: Photo, batcher: Batcher) -> None:
     """Colour a photo for the gallery."""
     small = reduced(photo.preview, THUMB_PX)
-    ask = Ask(small, hints=_written(photo.pins), saturation=sitting.chroma_scale, suffix=".jpg", encode=False)
+    ask = ImageRequest(small, _options(sitting), _written(photo.pins), suffix=".jpg", encode=False)
     reply = await _ask(batcher, ask)
-    if reply.made is not None:
-        desk.show(photo, "thumb", _jpeg(reply.made.image))
+    if reply.colorized is not None:
+        desk.show(photo, "thumb", _jpeg(reply.colorized.image))
 
 
 def shown_name(name: str) -> str:
@@ -127,31 +127,34 @@ def download_name(photo: Photo, suffix: str) -> str:
     return f"{PurePath(photo.name).stem}-colour{suffix}"
 
 
-def _small_ask(sitting: Sitting, photo: Photo, batcher: Batcher) -> Ask:
-    return Ask(
+def _small_ask(sitting: Sitting, photo: Photo, batcher: Batcher) -> ImageRequest:
+    return ImageRequest(
         photo.preview,
+        _options(sitting)._replace(uncertainty=sitting.is_unsure_shown),
+        _written(photo.pins),
         colour="colour" in batcher.colorizer.network.description.tasks,
-        hints=_written(photo.pins),
-        saturation=sitting.chroma_scale,
-        uncertainty=sitting.is_unsure_shown,
         suffix=".jpg",
         encode=False,
     )
 
 
-async def _ask(batcher: Batcher, ask: Ask) -> Reply:
+def _options(sitting: Sitting) -> ColorizeOptions:
+    return ColorizeOptions(saturation=sitting.chroma_scale)
+
+
+async def _ask(batcher: Batcher, ask: ImageRequest) -> ImageReply:
     return await asyncio.wrap_future(batcher.submit(ask))
 
 
-def _view(desk: Desk, photo: Photo, name: str, reply: Reply) -> View:
-    if reply.made is None:
+def _view(desk: Desk, photo: Photo, name: str, reply: ImageReply) -> View:
+    if reply.colorized is None:
         return View(reply)
-    after = desk.show(photo, f"after {name}", _jpeg(reply.made.image))
-    view = View(reply._replace(made=None), after)
-    if reply.made.uncertainty is None:
+    after = desk.show(photo, f"after {name}", _jpeg(reply.colorized.image))
+    view = View(reply._replace(colorized=None), after)
+    if reply.colorized.uncertainty is None:
         return view
-    unsure = desk.show(photo, f"unsure {name}", _overlay(reply.made.uncertainty))
-    return view._replace(unsure=unsure, most_unsure=float(reply.made.uncertainty.max()))
+    unsure = desk.show(photo, f"unsure {name}", _overlay(reply.colorized.uncertainty))
+    return view._replace(unsure=unsure, most_unsure=float(reply.colorized.uncertainty.max()))
 
 
 def _overlay(uncertainty: FloatArray) -> Look:

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 
 from knowhue.errors import ConfigError, ExtraError, ImageError, KnowhueError, RunError, WeightsError
+from knowhue.inference.pipeline import Busy, Late, Stopping
+from knowhue.inference.requests import NoImageError
 
 
 class Refusal(Exception):
@@ -22,38 +24,6 @@ class Refusal(Exception):
         self.status = status
         self.reason = reason
         self.headers = headers or {}
-
-
-class Busy(KnowhueError):
-    """The queue is full.
-
-    Attributes:
-        retry_after_seconds: when there should be room.
-    """
-
-    def __init__(self, length: int, retry_after_seconds: int) -> None:
-        super().__init__(f"The server is busy with {length} requests. Try again in {retry_after_seconds} s.")
-        self.retry_after_seconds = retry_after_seconds
-
-
-class Stopping(KnowhueError):
-    """The server finishes what it accepted and accepts no more."""
-
-    def __init__(self) -> None:
-        super().__init__("The server is stopping. Try again when it runs again.")
-
-
-class Late(KnowhueError):
-    """A request took longer than the server allows."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(
-            f"The image should be answered within {seconds:g} s. It was not. Send a smaller one."
-        )
-
-
-class NoImageError(ImageError):
-    """What was sent is of no known kind."""
 
 
 STATUSES: dict[type[Exception], tuple[int, str]] = {

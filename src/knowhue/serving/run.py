@@ -9,8 +9,7 @@ import numpy as np
 from knowhue.errors import ConfigError, ExtraError, install_command
 from knowhue.images.image import Image
 from knowhue.inference.colorizer import Colorizer
-from knowhue.serving.asking import Ask
-from knowhue.serving.batcher import Batcher
+from knowhue.inference.requests import Batcher, ImageRequest
 from knowhue.serving.settings import ServerSettings
 
 BACKLOG = 256
@@ -77,7 +76,7 @@ def warm(batchers: Mapping[str, Batcher]) -> None:
         colours = "colour" in batcher.colorizer.network.description.tasks
         for bands in (1, 3):
             small = Image.of(np.full((64, 64, bands), 128, np.uint8))
-            batcher.submit(Ask(small, colour=colours)).result()
+            batcher.submit(ImageRequest(small, colour=colours)).result()
 
 
 def listening(settings: ServerSettings) -> socket.socket:

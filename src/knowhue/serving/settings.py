@@ -8,8 +8,10 @@ from pydantic import Field
 
 from knowhue.config import Count, Positive, Section
 from knowhue.errors import ConfigError
+from knowhue.inference.pipeline import Limits
 
 MIB = 1 << 20
+_BYTES_A_PIXEL = 9  # three copies of three channels: what was read, what is painted, what is encoded
 SHORTEST_TOKEN = 16
 
 
@@ -50,6 +52,18 @@ class ServerSettings(Section):
     )
     stop_seconds: Positive = Field(default=10, description="for sending the last answers when stopping")
     studies: tuple[Path, ...] = Field(default=(), description="study folders that the page shows")
+
+    @property
+    def limits(self) -> Limits:
+        """How much one model takes on at once: an image of `max_pixels` and 8 bits fills it."""
+        return Limits(
+            self.workers,
+            self.batch_size,
+            _BYTES_A_PIXEL * self.max_pixels,
+            batch_wait_seconds=self.batch_wait_ms / 1000,
+            queue_length=self.queue_length,
+            item_seconds=self.request_seconds,
+        )
 
     @property
     def is_loopback(self) -> bool:

@@ -2,6 +2,7 @@ import io
 import threading
 import time
 from concurrent.futures import Future, wait
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,14 +10,12 @@ from PIL import Image
 from stand import FakeNetwork, colorizer, photo, wait_until
 
 from knowhue.errors import ConfigError, ImageError
-from knowhue.images.reading import read_image
+from knowhue.images.reading import MAX_PIXELS, read_image
 from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.hints import Hint
-from knowhue.serving.asking import Ask, Reply
-from knowhue.serving.batcher import Batcher
-from knowhue.serving.refusals import Busy, Late, NoImageError, Stopping
-from knowhue.serving.settings import ServerSettings
+from knowhue.inference.pipeline import Busy, Late, Limits, Stopping
+from knowhue.inference.requests import Batcher, ImageReply, ImageRequest, NoImageError, weigh
 
 WIDE, TALL = photo(width=48), photo(width=20)
 
@@ -26,8 +25,10 @@ def make_batcher():
     """Batchers that are closed afterwards: `make_batcher(network=..., queue_length=3)`."""
     made: list[Batcher] = []
 
-    def make(network: FakeNetwork | None = None, **settings) -> Batcher:
-        batcher = Batcher(Colorizer(network or FakeNetwork()), ServerSettings(**{"workers": 2, **settings}))
+    def make(
+        network: FakeNetwork | None = None, max_pixels: int = MAX_PIXELS, threads: int = 2, **limits
+    ) -> Batcher:
+        batcher = Batcher(Colorizer(network or FakeNetwork()), Limits(threads, **limits), max_pixels)
         made.append(batcher)
         return batcher
 
@@ -48,7 +49,7 @@ class Gate:
         assert self.opened.wait(10)
 
 
-def replies(futures: list[Future[Reply]]) -> list[Reply]:
+def replies(futures: list[Future[ImageReply]]) -> list[ImageReply]:
     wait(futures, 10)
     return [future.result(0) for future in futures]
 
@@ -56,7 +57,7 @@ def replies(futures: list[Future[Reply]]) -> list[Reply]:
 def test_a_reply_is_what_the_colorizer_says_alone(make_batcher):
     data = photo("png", mode="RGB", value=90)
     options = ColorizeOptions(hints=(Hint(0.5, 0.5, 30, -20),), saturation=0.7)
-    reply = make_batcher().submit(Ask(data, hints=options.hints, saturation=0.7)).result(10)
+    reply = make_batcher().submit(ImageRequest(data, options)).result(10)
     alone = colorizer().colorize(data, options)
     assert reply.data == encode_image(alone.image, ".png")
     assert reply.judgement == alone.judgement
@@ -65,15 +66,15 @@ def test_a_reply_is_what_the_colorizer_says_alone(make_batcher):
 
 def test_hints_are_read_against_the_size_of_the_image(make_batcher):
     batcher = make_batcher()
-    written = batcher.submit(Ask(WIDE, hints=("25%,50%=red",))).result(10)
-    assert written.data != batcher.submit(Ask(WIDE)).result(10).data
+    written = batcher.submit(ImageRequest(WIDE, hints=("25%,50%=red",))).result(10)
+    assert written.data != batcher.submit(ImageRequest(WIDE)).result(10).data
     with pytest.raises(ConfigError, match="hint"):
-        batcher.submit(Ask(WIDE, hints=("48,0=red",))).result(10)
+        batcher.submit(ImageRequest(WIDE, hints=("48,0=red",))).result(10)
 
 
 def test_without_colour_it_only_judges(make_batcher):
-    reply = make_batcher().submit(Ask(photo(value=250), colour=False)).result(10)
-    assert (reply.judgement.label, reply.data, reply.made, reply.judgement.chroma) == (
+    reply = make_batcher().submit(ImageRequest(photo(value=250), colour=False)).result(10)
+    assert (reply.judgement.label, reply.data, reply.colorized, reply.judgement.chroma) == (
         "bright",
         b"",
         None,
@@ -82,7 +83,7 @@ def test_without_colour_it_only_judges(make_batcher):
 
 
 def test_what_the_file_cannot_hold_is_said(make_batcher):
-    reply = make_batcher().submit(Ask(photo("png", mode="RGBA"), suffix=".jpg")).result(10)
+    reply = make_batcher().submit(ImageRequest(photo("png", mode="RGBA"), suffix=".jpg")).result(10)
     assert any("transparency" in warning for warning in reply.judgement.warnings)
     assert Image.open(io.BytesIO(reply.data)).format == "JPEG"
 
@@ -90,11 +91,11 @@ def test_what_the_file_cannot_hold_is_said(make_batcher):
 def test_images_of_one_shape_are_seen_together_and_others_are_not(make_batcher):
     gate = Gate()
     network = FakeNetwork(gate)
-    batcher = make_batcher(network, batch_size=8)
-    first = batcher.submit(Ask(WIDE))
+    batcher = make_batcher(network, batch=8)
+    first = batcher.submit(ImageRequest(WIDE))
     wait_until(lambda: gate.waiting)
-    rest = [batcher.submit(Ask(data)) for data in (WIDE, TALL, WIDE, TALL, WIDE)]
-    wait_until(lambda: len(batcher._seen) == 5)
+    rest = [batcher.submit(ImageRequest(data)) for data in (WIDE, TALL, WIDE, TALL, WIDE)]
+    wait_until(lambda: len(batcher._decoded) == 5)
     gate.opened.set()
     assert len(replies([first, *rest])) == 6
     assert network.batches[0] == 1
@@ -104,9 +105,9 @@ def test_images_of_one_shape_are_seen_together_and_others_are_not(make_batcher):
 def test_a_batch_is_never_larger_than_it_may_be(make_batcher):
     gate = Gate()
     network = FakeNetwork(gate)
-    batcher = make_batcher(network, batch_size=2)
-    futures = [batcher.submit(Ask(WIDE)) for _ in range(7)]
-    wait_until(lambda: gate.waiting and len(batcher._seen) >= 5)
+    batcher = make_batcher(network, batch=2)
+    futures = [batcher.submit(ImageRequest(WIDE)) for _ in range(7)]
+    wait_until(lambda: gate.waiting and len(batcher._decoded) >= 5)
     gate.opened.set()
     replies(futures)
     assert max(network.batches) == 2
@@ -114,36 +115,36 @@ def test_a_batch_is_never_larger_than_it_may_be(make_batcher):
 
 
 def test_a_lonely_image_waits_for_no_company(make_batcher):
-    batcher = make_batcher(batch_wait_ms=5_000)
+    batcher = make_batcher(batch_wait_seconds=5.0)
     started = time.monotonic()
-    batcher.submit(Ask(WIDE)).result(10)
+    batcher.submit(ImageRequest(WIDE)).result(10)
     assert time.monotonic() - started < 2
 
 
 def test_a_full_queue_is_busy_and_says_when_to_come_again(make_batcher):
     gate = Gate()
     batcher = make_batcher(FakeNetwork(gate), queue_length=3)
-    futures = [batcher.submit(Ask(WIDE)) for _ in range(3)]
+    futures = [batcher.submit(ImageRequest(WIDE)) for _ in range(3)]
     with pytest.raises(Busy, match="busy with 3 requests") as caught:
-        batcher.submit(Ask(WIDE))
+        batcher.submit(ImageRequest(WIDE))
     assert 1 <= caught.value.retry_after_seconds <= 60
     with pytest.raises(Busy):
         batcher.check()
     gate.opened.set()
     replies(futures)
     wait_until(lambda: batcher.length == 0)
-    batcher.submit(Ask(WIDE)).result(10)
+    batcher.submit(ImageRequest(WIDE)).result(10)
 
 
 def test_who_leaves_makes_room(make_batcher):
     gate = Gate()
     network = FakeNetwork(gate)
-    batcher = make_batcher(network, queue_length=3, workers=1, max_pixels=48 * 32)
-    first = batcher.submit(Ask(WIDE))  # more pixels than may be held: the others wait undecoded
+    batcher = make_batcher(network, queue_length=3, threads=1, held_bytes=48 * 32)
+    first = batcher.submit(ImageRequest(WIDE))  # more pixels than may be held: the others wait undecoded
     wait_until(lambda: gate.waiting)
-    others = [batcher.submit(Ask(WIDE)) for _ in range(2)]
+    others = [batcher.submit(ImageRequest(WIDE)) for _ in range(2)]
     assert others[0].cancel()
-    accepted = batcher.submit(Ask(WIDE))
+    accepted = batcher.submit(ImageRequest(WIDE))
     gate.opened.set()
     assert len(replies([first, others[1], accepted])) == 3
     assert sum(network.batches) == 3
@@ -158,15 +159,15 @@ def test_a_failure_is_one_images_own(make_batcher):
             raise RuntimeError("the secret path /srv/model broke")
 
     batcher = make_batcher(FakeNetwork(dark_ones_crash))
-    first = batcher.submit(Ask(WIDE))
+    first = batcher.submit(ImageRequest(WIDE))
     wait_until(lambda: gate.waiting)
-    futures = [batcher.submit(Ask(photo(value=value))) for value in (200, 0, 100, 0, 150)]
-    wait_until(lambda: len(batcher._seen) == 5)
+    futures = [batcher.submit(ImageRequest(photo(value=value))) for value in (200, 0, 100, 0, 150)]
+    wait_until(lambda: len(batcher._decoded) == 5)
     gate.opened.set()
     wait([first, *futures], 10)
     assert [future.exception(0) is None for future in futures] == [True, False, True, False, True]
     assert first.result(0).data
-    assert batcher.submit(Ask(WIDE)).result(10).data
+    assert batcher.submit(ImageRequest(WIDE)).result(10).data
 
 
 @pytest.mark.parametrize(
@@ -175,20 +176,20 @@ def test_a_failure_is_one_images_own(make_batcher):
 def test_a_bad_image_is_told_and_forgotten(make_batcher, data: bytes, error: type[Exception]):
     batcher = make_batcher()
     with pytest.raises(error, match="`image`"):
-        batcher.submit(Ask(data)).result(10)
+        batcher.submit(ImageRequest(data)).result(10)
     wait_until(lambda: batcher.length == 0)
 
 
 def test_pixels_are_counted_before_they_are_decoded(make_batcher):
     with pytest.raises(ImageError, match="at most 1,000 pixels"):
-        make_batcher(max_pixels=1000).submit(Ask(WIDE)).result(10)
+        make_batcher(max_pixels=1000).submit(ImageRequest(WIDE)).result(10)
 
 
 def test_a_request_whose_time_is_up_is_dropped(make_batcher):
     gate = Gate()
     network = FakeNetwork(gate)
-    batcher = make_batcher(network, request_seconds=0.1, max_pixels=48 * 32, workers=1)
-    first, second = batcher.submit(Ask(WIDE)), batcher.submit(Ask(WIDE))
+    batcher = make_batcher(network, item_seconds=0.1, held_bytes=48 * 32, threads=1)
+    first, second = batcher.submit(ImageRequest(WIDE)), batcher.submit(ImageRequest(WIDE))
     wait_until(lambda: gate.waiting)
     time.sleep(0.15)
     gate.opened.set()
@@ -201,12 +202,12 @@ def test_a_request_whose_time_is_up_is_dropped(make_batcher):
 def test_closing_finishes_what_was_accepted_and_accepts_no_more(make_batcher):
     gate = Gate()
     batcher = make_batcher(FakeNetwork(gate))
-    futures = [batcher.submit(Ask(WIDE)) for _ in range(5)]
+    futures = [batcher.submit(ImageRequest(WIDE)) for _ in range(5)]
     closing = threading.Thread(target=batcher.close)
     closing.start()
     wait_until(lambda: not batcher.is_open)
     with pytest.raises(Stopping):
-        batcher.submit(Ask(WIDE))
+        batcher.submit(ImageRequest(WIDE))
     assert closing.is_alive()
     gate.opened.set()
     closing.join(10)
@@ -216,17 +217,27 @@ def test_closing_finishes_what_was_accepted_and_accepts_no_more(make_batcher):
 
 
 def test_few_images_are_decoded_at_once_however_many_wait(make_batcher):
-    """Memory is bounded by pixels, not by the length of the queue."""
+    """Memory is bounded by bytes, not by the length of the queue."""
     gate = Gate()
-    batcher = make_batcher(FakeNetwork(gate), queue_length=50, max_pixels=2000, workers=2, batch_size=1)
-    futures = [batcher.submit(Ask(WIDE)) for _ in range(40)]
+    two = 2 * weigh(WIDE)
+    batcher = make_batcher(FakeNetwork(gate), queue_length=50, held_bytes=two, threads=3, batch=1)
+    futures = [batcher.submit(ImageRequest(WIDE)) for _ in range(40)]
     wait_until(lambda: gate.waiting)
     time.sleep(0.1)
-    held = batcher._decoded_pixels
+    held = batcher._budget._held
     gate.opened.set()
     replies(futures)
-    assert held <= 2000 + 2 * 48 * 32
-    wait_until(lambda: batcher._decoded_pixels == 0)
+    assert 0 < held <= two
+    wait_until(lambda: batcher._budget._held == 0)
+
+
+def test_the_bytes_of_a_file_weigh_as_much_as_the_file(tmp_path: Path):
+    for kind in ("jpeg", "png", "bmp", "tiff"):
+        path = tmp_path / f"a.{kind}"
+        path.write_bytes(photo(kind))
+        assert weigh(path.read_bytes()) == weigh(path) > 0
+    assert weigh(b"no image") == weigh(b"") == 0
+    assert weigh(read_image(WIDE)) > 0
 
 
 def test_many_threads_may_ask(make_batcher):
@@ -235,7 +246,9 @@ def test_many_threads_may_ask(make_batcher):
 
     def ask(number: int) -> None:
         value = 250 if number % 2 else 5
-        labels[number] = batcher.submit(Ask(photo(value=value, width=20 + number))).result(20).judgement.label
+        labels[number] = (
+            batcher.submit(ImageRequest(photo(value=value, width=20 + number))).result(20).judgement.label
+        )
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(24)]
     for thread in threads:
@@ -247,7 +260,7 @@ def test_many_threads_may_ask(make_batcher):
 
 def test_an_image_in_memory_may_be_asked_for_too(make_batcher):
     image = read_image(WIDE)
-    reply = make_batcher().submit(Ask(image, encode=False)).result(10)
+    reply = make_batcher().submit(ImageRequest(image, encode=False)).result(10)
     assert reply.data == b""
-    assert reply.made is not None
-    assert reply.made.image.pixels.shape == (32, 48, 3)
+    assert reply.colorized is not None
+    assert reply.colorized.image.pixels.shape == (32, 48, 3)

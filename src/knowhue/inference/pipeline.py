@@ -1,0 +1,424 @@
+"""One bounded pipeline for a folder, a video and the server: decode, predict and paint many items side by side.
+
+Some threads decode, some predict several items at once, some paint, so the slowest stage alone sets the pace. Memory is
+bounded by the bytes of the items at work, not by how many wait.
+"""
+
+import math
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from queue import SimpleQueue
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from knowhue.errors import KnowhueError
+
+LONGEST_RETRY_SECONDS = 60
+_SMOOTHING = 0.1
+Observe = Callable[[str, float], None]
+"""Called with a stage (`weigh`, `decode`, `predict`, `paint`) and its seconds, and with `batch` and its size."""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Busy(KnowhueError):
+    """The queue is full.
+
+    Attributes:
+        retry_after_seconds: when there should be room.
+    """
+
+    def __init__(self, length: int, retry_after_seconds: int) -> None:
+        super().__init__(f"The server is busy with {length} requests. Try again in {retry_after_seconds} s.")
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Stopping(KnowhueError):
+    """The pipeline finishes what it accepted and accepts no more."""
+
+    def __init__(self) -> None:
+        super().__init__("The server is stopping. Try again when it runs again.")
+
+
+class Late(KnowhueError):
+    """An item took longer than the limits allow."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"The image should be answered within {seconds:g} s. It was not. Send a smaller one."
+        )
+
+
+class Limits(NamedTuple):
+    """How much a pipeline takes on.
+
+    Attributes:
+        threads: that decode, and as many that paint; one for each core if 0.
+        batch: items that are predicted together at most.
+        held_bytes: sum of the weights of the items at work; a heavier item goes through alone.
+        predictors: threads that predict; more of them make smaller batches.
+        batch_wait_seconds: how long a batch waits for more items while any is being decoded.
+        queue_length: items accepted and not answered yet, above which `Busy` is raised; None for no limit.
+        item_seconds: from `submit` to the result, after which an item is dropped as `Late`.
+    """
+
+    threads: int = 0
+    batch: int = 8
+    held_bytes: int = 2 << 30
+    predictors: int = 1
+    batch_wait_seconds: float = 0.0
+    queue_length: int | None = None
+    item_seconds: float = math.inf
+
+
+class Stages(NamedTuple):
+    """What is done to an item; each is called by several threads.
+
+    Attributes:
+        weigh: item to the bytes that it holds from decoding to painting, about.
+        decode: item to what `predict` sees of it.
+        predict: several decoded items of one shape to as many answers.
+        paint: item, decoded item and answer to the result.
+        shape: decoded item to what all of one batch must share.
+    """
+
+    weigh: Callable[[Any], int]
+    decode: Callable[[Any], Any]
+    predict: Callable[[Sequence[Any]], Sequence[Any]]
+    paint: Callable[[Any, Any, Any], Any]
+    shape: Callable[[Any], object] = lambda decoded: None
+
+
+class ByteBudget:
+    """A semaphore over bytes: weights are let in while their sum stays within a limit; a heavier one goes in alone."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._held = 0
+        self._closed = False
+        self._door = threading.Lock()
+        self._changed = threading.Condition()
+
+    def acquire(self, weight: int) -> bool:
+        """Wait for room; False if the budget was closed instead."""
+        # The door makes a queue: without it, light items would slip past a heavy one for ever.
+        with self._door, self._changed:
+            self._changed.wait_for(lambda: self._closed or self._fits(weight))
+            if not self._closed:
+                self._held += weight
+            return not self._closed
+
+    def release(self, weight: int) -> None:
+        with self._changed:
+            self._held -= weight
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let nothing in any more, and send away what waits."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _fits(self, weight: int) -> bool:
+        return not self._held or self._held + weight <= self._limit
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    """An item on its way."""
+
+    item: Any
+    future: Future[Any]
+    deadline: float
+    weight: int = 0
+    decoded: Any = None
+    answer: Any = None
+
+
+class Pipeline(Generic[Item, Result]):
+    """Threads that work on what is submitted, until `close`. Every public method may be called from any thread.
+
+    An item whose future is cancelled, or whose time is up, is dropped before its next stage. Where a batch cannot be
+    predicted, its items are predicted one by one, so that each future holds its own item's failure.
+
+    Args:
+        stages: what is done to an item.
+        limits: how much is taken on at once.
+        observe: called after every stage with its seconds.
+        after_batch: called by a predicting thread once it holds nothing of its batch.
+
+    >>> stages = Stages(weigh=lambda n: 1, decode=float, predict=list, paint=lambda n, decoded, answer: n + answer)
+    >>> with Pipeline(stages) as pipeline:
+    ...     pipeline.submit(2).result()
+    4.0
+    """
+
+    def __init__(
+        self,
+        stages: Stages,
+        limits: Limits = Limits(),  # noqa: B008
+        observe: Observe = lambda stage, value: None,
+        after_batch: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.limits = limits
+        self._stages = stages
+        self._observe = observe
+        self._after_batch = after_batch
+        self._budget = ByteBudget(limits.held_bytes)
+        self._waiting: deque[_Job] = deque()
+        self._decoded: deque[_Job] = deque()
+        self._answered: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._length = self._decoding = 0
+        self._is_closing = self._is_aborted = False
+        self._seconds = 0.1  # between results, a running mean
+        self._last = 0.0
+        self._count = limits.threads or usable_cores()
+        steps = [self._decode_next, self._paint_next] * self._count + [self._predict_next] * limits.predictors
+        self._threads = [
+            threading.Thread(
+                target=_repeat,
+                args=(step, after_batch if step == self._predict_next else lambda: None),
+                name=f"knowhue{step.__name__}",
+                daemon=True,
+            )
+            for step in steps
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> "Pipeline[Item, Result]":
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.close() if kind is None else self.abort()
+
+    @property
+    def length(self) -> int:
+        """Items that were accepted and not answered yet."""
+        return self._length
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it accepts items, when there is room."""
+        return not self._is_closing
+
+    def check(self) -> None:
+        """Refuse early, before an item is made.
+
+        Raises:
+            Busy: the queue is full.
+            Stopping: it is closing.
+        """
+        with self._changed:
+            self._check()
+
+    def submit(self, item: Item) -> Future[Result]:
+        """Accept an item; its future holds the result, or what went wrong, and may be cancelled.
+
+        Raises:
+            Busy: the queue is full.
+            Stopping: it is closing.
+        """
+        future: Future[Result] = Future()
+        with self._changed:
+            self._check()
+            self._length += 1
+            self._waiting.append(_Job(item, future, time.monotonic() + self.limits.item_seconds))
+            self._changed.notify_all()
+        return future
+
+    def run(self, items: Iterable[Item]) -> Generator[tuple[Item, Future[Result]]]:
+        """Submit items as there is room; each comes back with its future once that is done, in no order.
+
+        When `items` ends, what was submitted is finished. When the generator is closed, the pipeline is aborted.
+        """
+        done: SimpleQueue[tuple[Item, Future[Result]]] = SimpleQueue()
+        # Enough that no stage waits for the caller, few enough that stopping early stops soon.
+        window, running = 4 * self._count + self.limits.batch, 0
+        try:
+            for item in items:
+                future = self.submit(item)
+                future.add_done_callback(lambda future, item=item: done.put((item, future)))
+                del item, future  # what is held while waiting would be beside the budget
+                running += 1
+                while running >= window or not done.empty():
+                    running -= 1
+                    yield done.get()
+            for _ in range(running):
+                yield done.get()
+        finally:
+            self.abort()
+
+    def stop(self) -> None:
+        """Accept no more; what was accepted is still answered."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+
+    def close(self, seconds: float | None = None) -> None:
+        """Stop, and wait until all that was accepted is answered, or for some time."""
+        self.stop()
+        until = None if seconds is None else time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(None if until is None else max(0.0, until - time.monotonic()))
+
+    def abort(self) -> None:
+        """Accept no more and drop what waits; return when every thread has ended the stage it is at."""
+        with self._changed:
+            self._is_closing = self._is_aborted = True
+            self._changed.notify_all()
+        self._budget.close()
+        for thread in self._threads:
+            thread.join()
+
+    def _check(self) -> None:
+        limit = self.limits.queue_length
+        if self._is_closing:
+            raise Stopping
+        if limit is None or self._length < limit:
+            return
+        for job in [job for job in self._waiting if job.future.cancelled()]:
+            self._waiting.remove(job)
+            self._length -= 1
+        if self._length >= limit:
+            workload_seconds = self._length * self._seconds
+            raise Busy(self._length, min(max(1, math.ceil(workload_seconds)), LONGEST_RETRY_SECONDS))
+
+    def _is_done(self) -> bool:
+        return self._is_aborted or (self._is_closing and not self._length)
+
+    def _decode_next(self) -> bool:
+        job = self._next(self._waiting)
+        if job is None:
+            return False
+        job.weight = self._attempt(job, "weigh", self._stages.weigh, job.item) or 0
+        if not self._budget.acquire(job.weight):
+            return False
+        with self._changed:
+            self._decoding += 1
+        job.decoded = self._attempt(job, "decode", self._stages.decode, job.item)
+        with self._changed:
+            self._decoding -= 1
+        self._pass_on(job, self._decoded)
+        return True
+
+    def _predict_next(self) -> bool:
+        group = self._next_group()
+        self._predict([job for job in group if self._is_wanted(job)])
+        for job in group:
+            self._pass_on(job, self._answered)
+        return bool(group)
+
+    def _paint_next(self) -> bool:
+        job = self._next(self._answered)
+        if job is None:
+            return False
+        painted = self._attempt(job, "paint", self._stages.paint, job.item, job.decoded, job.answer)
+        with suppress(InvalidStateError):  # it failed, or is not wanted any more
+            job.future.set_result(painted)
+        self._end(job)
+        return True
+
+    def _next(self, queue: deque[_Job]) -> _Job | None:
+        """Wait for the next job of a queue; None when none will come."""
+        with self._changed:
+            self._changed.wait_for(lambda: queue or self._is_done())
+            return queue.popleft() if queue and not self._is_aborted else None
+
+    def _next_group(self) -> list[_Job]:
+        """Decoded jobs of one shape, oldest first; waits a moment for more while any is being decoded."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._decoded or self._is_done())
+            if not self._decoded or self._is_aborted:
+                return []
+            shape = self._stages.shape(self._decoded[0].decoded)
+
+            def alike() -> list[_Job]:
+                found = (job for job in self._decoded if self._stages.shape(job.decoded) == shape)
+                return list(islice(found, self.limits.batch))
+
+            if self.limits.batch_wait_seconds:
+                self._changed.wait_for(
+                    lambda: len(alike()) == self.limits.batch or not self._decoding,
+                    self.limits.batch_wait_seconds,
+                )
+            group = alike()
+            for job in group:
+                self._decoded.remove(job)
+            return group
+
+    def _predict(self, jobs: list[_Job]) -> None:
+        if not jobs:
+            return
+        started = time.perf_counter()
+        try:
+            answers = self._stages.predict([job.decoded for job in jobs])
+        except BaseException as error:
+            if len(jobs) == 1:
+                _fail(jobs[0], error)
+            else:  # each alone, so that one item's failure is its own
+                for job in jobs:
+                    self._predict([job])
+            return
+        self._observe("predict", time.perf_counter() - started)
+        self._observe("batch", len(jobs))
+        for job, answer in zip(jobs, answers, strict=True):
+            job.answer = answer
+
+    def _attempt(self, job: _Job, stage: str, function: Callable[..., Any], *args: Any) -> Any:
+        """What a stage makes of a job; None if it fails, or is not wanted any more."""
+        if not self._is_wanted(job):
+            return None
+        started = time.perf_counter()
+        try:
+            return function(*args)
+        except BaseException as error:
+            return _fail(job, error)
+        finally:
+            self._observe(stage, time.perf_counter() - started)
+
+    def _is_wanted(self, job: _Job) -> bool:
+        if time.monotonic() > job.deadline:
+            _fail(job, Late(self.limits.item_seconds))
+        return not job.future.done()
+
+    def _pass_on(self, job: _Job, queue: deque[_Job]) -> None:
+        if job.future.done():  # failed, late or cancelled
+            self._end(job)
+            return
+        with self._changed:
+            queue.append(job)
+            self._changed.notify_all()
+
+    def _end(self, job: _Job) -> None:
+        self._budget.release(job.weight)
+        now = time.monotonic()
+        with self._changed:
+            if self._length > 1:  # between results under load, not between visitors
+                self._seconds += _SMOOTHING * (min(now - self._last, 60.0) - self._seconds)
+            self._last = now
+            self._length -= 1
+            self._changed.notify_all()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use; a container or `taskset` may allow fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _repeat(step: Callable[[], bool], after: Callable[[], object]) -> None:
+    """A thread's work. Each step is a call of its own, so that a thread that waits holds no item by a name."""
+    while step():
+        after()
+
+
+def _fail(job: _Job, error: BaseException) -> None:
+    with suppress(InvalidStateError):  # cancelled meanwhile: nobody waits for it
+        job.future.set_exception(error)

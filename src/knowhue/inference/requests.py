@@ -1,0 +1,195 @@
+"""An image and what is wanted of it, from its bytes to the bytes of the coloured one, in the stages of the pipeline."""
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from knowhue.errors import ImageError, KnowhueError, WeightsError
+from knowhue.images.image import Image
+from knowhue.images.reading import MAX_PIXELS, read_image, recognise, weigh_image
+from knowhue.images.writing import encode_with_notes
+from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer
+from knowhue.inference.hints import parse_hint
+from knowhue.inference.judgement import Judgement, judge
+from knowhue.inference.naming import writable_suffix
+from knowhue.inference.networks.network import Answers, FloatArray
+from knowhue.inference.pipeline import Limits, Observe, Pipeline, Stages
+from knowhue.inference.pixels import enlarge
+
+_NAME = "image"
+"""What messages call an upload: never by the name that came with it."""
+_LOG = logging.getLogger(__name__)
+
+
+class NoImageError(ImageError):
+    """What was sent is of no known kind."""
+
+
+class ImageRequest(NamedTuple):
+    """One image and what is wanted of it.
+
+    Attributes:
+        source: an image file, its bytes, or an image.
+        options: of the colouring.
+        hints: further points with a colour as the command line takes them, such as `30%,40%=orange`; they are read
+            against the image's size once that is known.
+        colour: whether to colour; otherwise it is only classified.
+        suffix: of the image to write; None keeps its format.
+        encode: whether to write it at all.
+    """
+
+    source: Path | bytes | Image
+    options: ColorizeOptions = ColorizeOptions()
+    hints: Sequence[str] = ()
+    colour: bool = True
+    suffix: str | None = None
+    encode: bool = True
+
+
+class ImageReply(NamedTuple):
+    """What came of a request.
+
+    Attributes:
+        judgement: class, colourfulness, warnings.
+        data: the bytes of the coloured image; empty if none was asked for.
+        suffix: of that file.
+        colorized: the coloured image itself; None if it was only classified.
+    """
+
+    judgement: Judgement
+    data: bytes = b""
+    suffix: str = ""
+    colorized: Colorized | None = None
+
+
+class DecodedRequest(NamedTuple):
+    """A request whose image was read.
+
+    Attributes:
+        image: whole.
+        network_input: L* (h, w) at the network's size.
+        options: with all hints.
+        suffix: of what will be written.
+    """
+
+    image: Image
+    network_input: FloatArray
+    options: ColorizeOptions
+    suffix: str
+
+
+class Batcher(Pipeline[ImageRequest, ImageReply]):
+    """One model's requests, several of them side by side.
+
+    Args:
+        colorizer: the model.
+        limits: how much is taken on at once.
+        max_pixels: of one image, by its header; a larger one is refused.
+        observe: called after every stage with its seconds.
+        after_batch: called after every batch.
+    """
+
+    def __init__(
+        self,
+        colorizer: Colorizer,
+        limits: Limits = Limits(),  # noqa: B008
+        max_pixels: int = MAX_PIXELS,
+        observe: Observe = lambda stage, value: None,
+        after_batch: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.colorizer = colorizer
+        stages = Stages(
+            lambda request: weigh(request.source),
+            partial(decode, colorizer, max_pixels=max_pixels),
+            lambda decoded: colorizer.predict([each.network_input for each in decoded]),
+            partial(paint, colorizer),
+            lambda decoded: decoded.network_input.shape,
+        )
+        super().__init__(stages, limits, observe, after_batch)
+
+    def submit(self, item: ImageRequest) -> Future[ImageReply]:
+        """As of a pipeline; a failure that is none of the image's is logged."""
+        future = super().submit(item)
+        future.add_done_callback(_log_fault)
+        return future
+
+
+def weigh(source: Path | bytes | Image) -> int:
+    """Bytes that an image holds while it is coloured, about; 0 if it is no image."""
+    return source.pixels.nbytes if isinstance(source, Image) else weigh_image(source)
+
+
+def decode(
+    colorizer: Colorizer, request: ImageRequest, max_pixels: int = MAX_PIXELS, name: str | None = None
+) -> DecodedRequest:
+    """Read a request's image, and make the network's input of it.
+
+    Args:
+        colorizer: the model.
+        request: what is wanted.
+        max_pixels: of the image, by its header.
+        name: what messages call its file.
+
+    Raises:
+        NoImageError: bytes begin as no known kind of image.
+        ImageError: it is damaged or too large.
+        ConfigError: a hint cannot be read.
+    """
+    source = request.source
+    if isinstance(source, bytes):
+        name = _NAME
+        if recognise(source[:4096]) is None:
+            raise NoImageError(
+                f"`{_NAME}` should be an image (JPEG, PNG, TIFF, WebP, AVIF, GIF, BMP). Found something else."
+            )
+    image = source if isinstance(source, Image) else read_image(source, max_pixels=max_pixels, name=name)
+    height, width = image.pixels.shape[:2]
+    hints = (*request.options.hints, *(parse_hint(text, width, height) for text in request.hints))
+    suffix = request.suffix or writable_suffix(image.origin.suffix)
+    return DecodedRequest(image, colorizer.look(image), request.options._replace(hints=hints), suffix)
+
+
+def paint(
+    colorizer: Colorizer, request: ImageRequest, decoded: DecodedRequest, answer: Answers
+) -> ImageReply:
+    """Paint and write an image; or, for a class alone, judge it.
+
+    Raises:
+        RunError: the format does not hold such an image.
+    """
+    if not request.colour:
+        return ImageReply(_judge(colorizer, decoded, answer))
+    colorized = colorizer.finish(decoded.image, decoded.network_input, answer, decoded.options)
+    if not request.encode:
+        return ImageReply(colorized.judgement, b"", decoded.suffix, colorized)
+    data, notes = encode_with_notes(colorized.image, decoded.suffix)
+    judgement = colorized.judgement._replace(warnings=(*colorized.judgement.warnings, *notes))
+    return ImageReply(judgement, data, decoded.suffix, colorized)
+
+
+def uncertainty_map(colorized: Colorized) -> Image:
+    """How unsure the colours are, as a gray image of the original's size: 10 codes a CIELAB unit, up to 25.5 units."""
+    assert colorized.uncertainty is not None
+    height, width = colorized.image.pixels.shape[:2]
+    codes = (enlarge(colorized.uncertainty, height, width) * 10).clip(0, 255).round().astype(np.uint8)
+    return Image.of(codes[..., None])
+
+
+def _judge(colorizer: Colorizer, decoded: DecodedRequest, answer: Answers) -> Judgement:
+    probabilities = None if answer.probabilities is None else answer.probabilities[0]
+    novelty, notes = float(answer.novelty[0]), decoded.image.origin.notes
+    description, unknown_below = colorizer.network.description, decoded.options.unknown_below
+    return judge(description, probabilities, novelty, None, notes, unknown_below)
+
+
+def _log_fault(future: Future[ImageReply]) -> None:
+    error = None if future.cancelled() else future.exception()
+    if isinstance(error, WeightsError):
+        _LOG.error("%s", error)
+    elif error is not None and not isinstance(error, KnowhueError):
+        _LOG.error("A request failed.", exc_info=error)
