@@ -1,29 +1,43 @@
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knowhue.inference.folders.pipeline import Limits, Stages, flow
-from knowhue.inference.folders.room import Room
+from knowhue.inference.pipeline import Busy, ByteBudget, Late, Limits, Pipeline, Stages, Stopping
 
 
 def stages(**changes: Any) -> Stages:
-    plain = Stages(lambda _: 1, lambda n: 10 * n, list, lambda n, begun, answer: (n, begun, answer))
+    plain = Stages(lambda _: 1, lambda n: 10 * n, list, lambda n, decoded, answer: (n, decoded, answer))
     return plain._replace(**changes)
 
 
+def run(items: Any, work: Stages, limits: Limits = Limits()) -> Iterator[tuple[Any, Future[Any]]]:  # noqa: B008
+    return Pipeline(work, limits).run(items)
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    until = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
 def threads_left() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("knowhue-folder-")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("knowhue_")]
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 60), st.integers(1, 5), st.integers(1, 9), st.integers(1, 5))
-def test_every_item_comes_out_once_with_its_own_answer(count: int, threads: int, batch: int, room: int):
-    found = [outcome.result for outcome in flow(range(count), stages(), Limits(threads, batch, room))]
+@given(st.integers(0, 60), st.integers(1, 5), st.integers(1, 9), st.integers(1, 5), st.integers(1, 3))
+def test_every_item_comes_out_once_with_its_own_answer(
+    count: int, threads: int, batch: int, held: int, predictors: int
+):
+    limits = Limits(threads, batch, held, predictors)
+    found = [future.result() for _, future in run(range(count), stages(), limits)]
     assert sorted(found) == [(n, 10 * n, 10 * n) for n in range(count)]
     assert not threads_left()
 
@@ -34,27 +48,27 @@ def test_what_is_held_stays_within_the_limit_and_what_is_heavier_is_alone(weight
     limit, lock, held = 8, threading.Lock(), []
     worst: list[tuple[int, int]] = []
 
-    def begin(weight: int) -> int:
+    def decode(weight: int) -> int:
         with lock:
             held.append(weight)
-            worst.append((sum(held), len(held)))
+            worst.append((sum(held), sum(each > 0 for each in held)))
         return weight
 
-    def finish(weight: int, _: int, __: int) -> None:
+    def paint(weight: int, _: int, __: int) -> None:
         with lock:
             held.remove(weight)
 
-    work = Stages(lambda weight: weight, begin, list, finish)
-    assert len(list(flow(weights, work, Limits(threads, 2, limit)))) == len(weights)
+    work = Stages(lambda weight: weight, decode, list, paint)
+    assert len(list(run(weights, work, Limits(threads, 2, limit)))) == len(weights)
     assert all(total <= limit or count == 1 for total, count in worst)
 
 
 def test_who_waits_for_room_is_not_overtaken():
-    room, order = Room(10, 9), []
-    room.enter(6)
+    budget, order = ByteBudget(10), []
+    budget.acquire(6)
 
     def come(weight: int) -> None:
-        room.enter(weight)
+        budget.acquire(weight)
         order.append(weight)
 
     large, small = (threading.Thread(target=come, args=(weight,)) for weight in (9, 1))
@@ -63,19 +77,24 @@ def test_who_waits_for_room_is_not_overtaken():
     small.start()
     time.sleep(0.02)
     assert order == []  # the small one would fit
-    room.leave(6)
+    budget.release(6)
     large.join()
     small.join()
     assert order == [9, 1]
 
 
-def test_stages_work_at_the_same_time():
-    """While the first item is finished, the second is predicted and the third begun."""
-    predicted, begun, met = threading.Event(), threading.Event(), []
+def test_one_thread_a_stage_keeps_the_order():
+    found = [item for item, _ in run(range(100), stages(), Limits(threads=1, batch=3))]
+    assert found == list(range(100))
 
-    def begin(item: int) -> int:
+
+def test_stages_work_at_the_same_time():
+    """While the first item is painted, the second is predicted and the third decoded."""
+    predicted, decoded, met = threading.Event(), threading.Event(), []
+
+    def decode(item: int) -> int:
         if item == 2:
-            begun.set()
+            decoded.set()
         return item
 
     def predict(values: Sequence[int]) -> Sequence[int]:
@@ -83,11 +102,11 @@ def test_stages_work_at_the_same_time():
             predicted.set()
         return values
 
-    def finish(item: int, *_: int) -> None:
+    def paint(item: int, *_: int) -> None:
         if item == 0:
-            met.append(predicted.wait(5) and begun.wait(5))
+            met.append(predicted.wait(5) and decoded.wait(5))
 
-    list(flow(range(3), Stages(lambda _: 1, begin, predict, finish), Limits(1, 1)))
+    list(run(range(3), Stages(lambda _: 1, decode, predict, paint), Limits(1, 1)))
     assert met == [True]
 
 
@@ -104,30 +123,54 @@ def test_predicts_together_what_is_there_and_waits_for_no_more():
         time.sleep(0.05)  # some are being predicted; the others wait
         gate.set()
 
-    assert len(list(flow(items(), stages(predict=predict), Limits(1, 4)))) == 8
+    assert len(list(run(items(), stages(predict=predict), Limits(1, 4)))) == 8
     assert sum(batches) == 8
     assert max(batches) == 4
 
 
-@pytest.mark.parametrize("stage", ["begin", "finish"])
+def test_a_batch_is_of_one_shape_and_takes_the_oldest_first():
+    batches, gate = [], threading.Event()
+
+    def predict(values: Sequence[int]) -> Sequence[int]:
+        batches.append(list(values))
+        assert gate.wait(5)
+        return values
+
+    work = stages(decode=lambda n: n, predict=predict, shape=lambda n: n % 2)
+    pipeline = Pipeline(work, Limits(1, 3))
+    pipeline.submit(0)
+    wait_until(lambda: batches)
+    for number in range(1, 8):
+        pipeline.submit(number)
+    wait_until(lambda: len(pipeline._decoded) == 7)
+    gate.set()
+    pipeline.close()
+    assert batches == [[0], [1, 3, 5], [2, 4, 6], [7]]
+
+
+@pytest.mark.parametrize("stage", ["decode", "paint"])
 def test_an_item_that_fails_is_told_and_the_others_go_on(stage: str):
     def odd(item: int, *_: Any) -> int:
         if item == 3:
             raise ValueError("three")
         return item
 
-    outcomes = list(flow(range(8), stages(**{stage: odd}), Limits(2, 2)))
-    assert [outcome.item for outcome in outcomes if outcome.error] == [3]
-    assert sorted(outcome.item for outcome in outcomes) == list(range(8))
+    outcomes = list(run(range(8), stages(**{stage: odd}), Limits(2, 2)))
+    assert [item for item, future in outcomes if future.exception()] == [3]
+    assert sorted(item for item, _ in outcomes) == list(range(8))
 
 
-@pytest.mark.parametrize("stage", ["weigh", "predict"])
-def test_a_stage_that_must_not_fail_ends_all_when_it_does(stage: str):
-    def broken(_: Any) -> Any:
-        raise ZeroDivisionError(stage)
+def test_where_a_batch_fails_each_is_tried_alone():
+    def predict(values: Sequence[int]) -> Sequence[int]:
+        if 30 in values:
+            raise ZeroDivisionError("three")
+        return values
 
-    with pytest.raises(ZeroDivisionError, match=stage):
-        list(flow(range(100), stages(**{stage: broken}), Limits(3, 2, 4)))
+    outcomes = {
+        item: future.exception() for item, future in run(range(8), stages(predict=predict), Limits(1))
+    }
+    assert {item for item, error in outcomes.items() if isinstance(error, ZeroDivisionError)} == {3}
+    assert {item for item, error in outcomes.items() if error is None} == set(range(8)) - {3}
     assert not threads_left()
 
 
@@ -137,40 +180,43 @@ def test_items_that_fail_to_come_end_all():
         raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
-        list(flow(items(), stages()))
+        list(run(items(), stages()))
     assert not threads_left()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_leaving_early_begins_nothing_more_and_leaves_no_thread(error: type[BaseException]):
-    begun: list[int] = []
+    decoded: list[int] = []
 
-    def begin(item: int) -> int:
-        begun.append(item)
+    def decode(item: int) -> int:
+        decoded.append(item)
         time.sleep(0.001)
         return item
 
-    outcomes = flow(range(10_000), stages(begin=begin), Limits(2, 2, 4))
+    outcomes: Any = run(range(10_000), stages(decode=decode), Limits(2, 2, 4))
     next(outcomes)
     with pytest.raises(error):
         outcomes.throw(error)
     assert not threads_left()
-    assert len(begun) < 100
+    assert len(decoded) < 100
 
 
-def test_when_items_end_early_what_has_begun_is_finished():
-    begun, stop = [], threading.Event()
+def test_when_items_end_early_what_was_submitted_is_finished():
+    taken, stop = [], threading.Event()
 
-    def begin(item: int) -> int:
-        begun.append(item)
-        return item
+    def items() -> Iterator[int]:
+        for number in range(1000):
+            if stop.is_set():
+                return
+            taken.append(number)
+            yield number
 
-    items = iter(lambda: len(begun) if not stop.is_set() else -1, -1)
     done = []
-    for outcome in flow(items, stages(begin=begin), Limits(2, 2)):
-        done.append(outcome)
+    for item, _ in run(items(), stages(), Limits(2, 2)):
+        done.append(item)
         stop.set()
-    assert len(done) == len(begun)
+    assert sorted(done) == taken
+    assert len(done) < 20
 
 
 def test_a_waiting_thread_holds_nothing_of_what_it_did():
@@ -193,5 +239,52 @@ def test_a_waiting_thread_holds_nothing_of_what_it_did():
 
     seen: list[int] = []
     work = Stages(lambda _: 1, lambda _: Heavy(), lambda values: [None] * len(values), lambda *_: None)
-    assert len(list(flow(items(), work, Limits(2, 2)))) == 6
+    assert len(list(run(items(), work, Limits(2, 2)))) == 6
     assert seen == [0]
+
+
+def test_a_full_queue_refuses_until_somebody_leaves():
+    gate = threading.Event()
+    pipeline = Pipeline(stages(decode=lambda n: gate.wait(5) and n), Limits(1, queue_length=2))
+    first, second = pipeline.submit(1), pipeline.submit(2)
+    with pytest.raises(Busy, match="busy with 2 requests"):
+        pipeline.check()
+    assert second.cancel()
+    third = pipeline.submit(3)
+    gate.set()
+    assert first.result(5)[0] == 1
+    assert third.result(5)[0] == 3
+    pipeline.close()
+    assert pipeline.length == 0
+
+
+def test_what_is_late_is_dropped_and_closing_finishes_the_rest():
+    def slow(n: int) -> int:
+        time.sleep(0.1)
+        return n
+
+    pipeline = Pipeline(stages(decode=slow), Limits(1, item_seconds=0.15))
+    futures = [pipeline.submit(n) for n in range(3)]
+    pipeline.stop()
+    with pytest.raises(Stopping):
+        pipeline.submit(4)
+    pipeline.close(5)
+    assert not threads_left()
+    assert futures[0].result(0)[0] == 0
+    assert isinstance(futures[2].exception(0), Late)
+
+
+def test_aborting_drops_what_waits_even_for_room():
+    started = threading.Event()
+
+    def decode(n: int) -> int:
+        started.set()
+        time.sleep(0.05)
+        return n
+
+    pipeline = Pipeline(stages(decode=decode), Limits(3, held_bytes=1))  # one at a time; two wait for room
+    futures = [pipeline.submit(n) for n in range(50)]
+    assert started.wait(5)
+    pipeline.abort()
+    assert not threads_left()
+    assert sum(future.done() for future in futures) < 5
