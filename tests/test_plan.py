@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from knowhue import plan as plan_module
-from knowhue.apps.settings import explain
+from knowhue.apps.planning import commented_yaml
 from knowhue.config import Config
 from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.metrics import METRICS
@@ -20,7 +20,7 @@ SMOOTHED = {"label_smoothing": 0.1}
 
 def test_explained_plan_reads_back_to_the_same(tmp_path):
     plan = make_plan(edit(Config(), {"images": {"path": "p"}}), tuple(ARMS), range(3), [1, 100])
-    (tmp_path / "study.yaml").write_text(explain(plan), encoding="utf-8")
+    (tmp_path / "study.yaml").write_text("\n".join(commented_yaml(plan)), encoding="utf-8")
     again = checked(Plan, read_yaml(tmp_path / "study.yaml"))
     assert again.hash(PARTS) == plan.hash(PARTS)
     assert list(again.arms) == list(plan.arms)

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from knowhue.apps.settings import explain
+from knowhue.apps.planning import commented_yaml
 from knowhue.comparison.asked import make_comparison
 from knowhue.config import Config, Encoder
 from knowhue.errors import ConfigError
@@ -16,7 +16,7 @@ from knowhue.yaml_text import read_yaml
 @pytest.mark.parametrize("preset", PRESETS)
 def test_explained_settings_read_back_to_the_same(preset, tmp_path):
     config = load_config(preset)
-    (tmp_path / "settings.yaml").write_text(explain(config), encoding="utf-8")
+    (tmp_path / "settings.yaml").write_text("\n".join(commented_yaml(config)), encoding="utf-8")
     assert load_config("poster", [tmp_path / "settings.yaml"]) == config
     assert load_config(preset, [tmp_path / "settings.yaml"]) == config
 
@@ -24,15 +24,15 @@ def test_explained_settings_read_back_to_the_same(preset, tmp_path):
 def test_awkward_values_are_explained_too(tmp_path):
     awkward = {"path": "/my photos: 100% #1", "wordnet_ids": {"sea slug": "n1", "no": "n2"}}
     config = edit(Config(), {"images": awkward, "training": {"heads": {"learning_rate": 1e-7}}})
-    (tmp_path / "settings.yaml").write_text(explain(config), encoding="utf-8")
+    (tmp_path / "settings.yaml").write_text("\n".join(commented_yaml(config)), encoding="utf-8")
     assert load_config(files=[tmp_path / "settings.yaml"]) == config
 
 
 def test_every_setting_is_explained():
-    lines = explain(Config()).splitlines()
+    lines = "\n".join(commented_yaml(Config())).splitlines()
     settings = [line for line in lines if not line.rstrip().endswith(":")]
     assert [line for line in settings if "  # " not in line] == []
-    assert yaml.safe_load(explain(Config()))["training"]["heads"]["epochs"] == 30
+    assert yaml.safe_load("\n".join(commented_yaml(Config())))["training"]["heads"]["epochs"] == 30
 
 
 def test_settings_lie_over_files_over_the_preset(tmp_path):

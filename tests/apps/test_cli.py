@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from knowhue.apps import cli, options
+from knowhue.apps import cli
 from knowhue.runs import FORMAT
 from knowhue.storage import write_json
 
@@ -209,12 +209,12 @@ def test_config_prints_what_config_reads(knowhue, tmp_path):
 
 @pytest.mark.parametrize("name", ["photos", "2024", "1e5", "null", "old: new", "[raw]"])
 def test_folder_of_any_name(name):
-    settings = options.read_settings(name, "poster", None, None)
+    settings = cli.read_settings(name, "poster", None, None)
     assert (settings.images.source, settings.images.path) == ("folder", name)
 
 
 def test_settings_go_over_the_named_folder():
-    settings = options.read_settings("photos", "demo", None, ["images.source=imagenet"])
+    settings = cli.read_settings("photos", "demo", None, ["images.source=imagenet"])
     assert (settings.images.source, Path(settings.images.path)) == ("imagenet", Path("photos"))
 
 

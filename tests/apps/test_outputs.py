@@ -240,7 +240,10 @@ def test_an_export_is_replaced_only_if_asked(knowhue, tmp_path, monkeypatch, to)
     precious.parent.mkdir(exist_ok=True)
     precious.write_bytes(b"precious")
     with monkeypatch.context() as sealing:
-        sealing.setattr("knowhue.apps.exporting.open_torch", lambda _: pytest.fail("the model was opened"))
+        sealing.setattr(
+            "knowhue.inference.networks.torch_network.open_torch",
+            lambda _: pytest.fail("the model was opened"),
+        )
         code, _, err = knowhue("export", "built-in", "--to", to, "-o", out)
     assert (code, f"{precious.name} already exists" in err, "--overwrite" in err) == (2, True, True)
     assert precious.read_bytes() == b"precious"

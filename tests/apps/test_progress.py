@@ -69,7 +69,12 @@ def test_a_stage_begins_with_its_first_event_and_with_its_next_run():
     stage = Stage()
     run = {"stage": "run", "phase": "heads", "arm": "multi", "seed": 0}
     events = [folder(6, 0, None), folder(7, 0, None), {"stage": "note", "text": "x"}, folder(8, 0, None)]
-    assert [stage.sees(event, 0.0) for event in events] == [True, False, False, False]
+    assert [stage.begins_with(event, 0.0) for event in events] == [True, False, False, False]
     assert (stage.title, stage.done_before) == ("colouring", 6)
-    assert [stage.sees(event, 0.0) for event in (run, train(5), train(6), run)] == [True, False, False, True]
+    assert [stage.begins_with(event, 0.0) for event in (run, train(5), train(6), run)] == [
+        True,
+        False,
+        False,
+        True,
+    ]
     assert stage.title.startswith("multi, seed 0")

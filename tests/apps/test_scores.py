@@ -2,7 +2,7 @@
 
 import pytest
 
-from knowhue.apps.scores import score_line, score_lines
+from knowhue.apps.printing import score_line, score_lines
 from knowhue.evaluation.metrics import METRICS
 
 

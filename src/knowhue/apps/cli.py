@@ -1,41 +1,44 @@
-"""`knowhue`: one subcommand a public verb. Heavy imports wait until a command needs them."""
+"""`knowhue`: one command a public verb. Heavy imports wait until a command needs them."""
 
+import functools
+import inspect
 import math
+import os
+import shlex
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from knowhue import __version__
 from knowhue.apps import use
-from knowhue.apps.compare import compare
-from knowhue.apps.options import (
-    MOST_SEEDS,
-    MOST_WORKERS,
-    ConfigOption,
-    ImagesArgument,
-    OutOption,
-    PresetOption,
-    SetOption,
-    command_line,
-    is_main,
-    read_settings,
-    read_settings_with_images,
-)
+from knowhue.apps.exporting import export
+from knowhue.apps.printing import say, settle_streams
 from knowhue.apps.serve import serve
-from knowhue.apps.terminal import say, settle_streams
-from knowhue.errors import KnowhueError
+from knowhue.errors import ConfigError, KnowhueError, shown
 from knowhue.statistics import MIN_SEEDS
 
+if TYPE_CHECKING:
+    from knowhue.config import Config
+    from knowhue.plan import Plan
+
 INTERRUPTED = 130
+MOST_SEEDS, MOST_WORKERS = 10_000, 1024
+"""More are a slip of the finger, and would take all memory."""
 
+settings_option = partial(typer.Option, rich_help_panel="Settings")
+design_option = partial(typer.Option, rich_help_panel="Design of the study")
+power_option = partial(typer.Option, rich_help_panel="Power: how much seeds and images vary")
+"""Of what is needed less often, in a panel of its own of `--help`."""
 
-def _print_version(asked: bool) -> None:
-    if asked:
-        say(f"knowhue {__version__}")
-        raise typer.Exit
-
+OutOption = Annotated[Path, typer.Option(help="Study folder. The same command goes on where it stopped.")]
+StudyArgument = Annotated[Path, typer.Argument(help="Study folder.")]
+WorkersOption = Annotated[
+    int, typer.Option(min=1, max=MOST_WORKERS, help="Runs that are trained side by side on this machine.")
+]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,6 +50,12 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        say(f"knowhue {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _program(
     version: Annotated[
@@ -56,63 +65,136 @@ def _program(
     pass
 
 
-PlanOption = Annotated[
-    Path | None, typer.Option("--plan", help="Study file, as `knowhue plan` prints it; it says everything.")
-]
-ArmsOption = Annotated[
-    str | None,
-    typer.Option(help="Arms to compare, separated by commas; `colour,class,multi` unless the preset says."),
-]
-SeedsOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1, max=MOST_SEEDS, help=f"How many seeds, from `seed` on; a claim needs {MIN_SEEDS} or more."
-    ),
-]
-GridOption = Annotated[
-    str | None, typer.Option(help="Further class-task weights to try in multi-task arms, such as `1,100`.")
-]
+def with_options(read: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the options of `read`, too: its first argument is `read`, to be called for what they ask.
+
+    So commands share options, and what is made of them, without repeating either.
+    """
+    shared = list(inspect.signature(read).parameters.values())
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        own = list(inspect.signature(command).parameters.values())[1:]
+
+        @functools.wraps(command)
+        def run(**options: Any) -> Any:
+            given = {each.name: options.pop(each.name) for each in shared if each.name in options}
+            return command(partial(read, **given), **options)
+
+        run.__signature__ = inspect.Signature([*shared, *own])  # pyright: ignore[reportAttributeAccessIssue]
+        run.__annotations__ = {each.name: each.annotation for each in (*shared, *own)}
+        return run
+
+    return decorate
 
 
-TuningOption = Annotated[
-    bool,
-    typer.Option(
-        "--tuning", help="Settings will be chosen by it: scores the validation split, gives no verdict."
-    ),
-]
-TunedOnOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder of the tuning study that chose these settings; asks for a test split and other seeds."
-    ),
-]
+def read_settings(
+    images: Annotated[
+        str | None,
+        typer.Argument(
+            help="Folder with `<class>/`, or `train/<class>/` and `val/<class>/`; `unlabelled/` trains colour only."
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        settings_option(
+            show_default="poster",
+            help="Where the settings start from: `poster`, `poster-imagenet`, `label-fraction`, `demo`, or a "
+            "way to colour such as `palette-rgb`.",
+        ),
+    ] = None,
+    config: Annotated[
+        list[Path] | None,
+        settings_option(help="YAML file with settings; may be repeated."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        settings_option("--set", help="One setting, such as `training.heads.epochs=3`; may be repeated."),
+    ] = None,
+) -> "Config":
+    """The settings that a command line asks for, and where its images are."""
+    from knowhue.presets import edit, load_config
+
+    settings = load_config(preset or "poster", config or [], set_ or [])
+    if images is None:
+        return settings
+    source = "folder" if settings.images.source == "drawn" else settings.images.source
+    return edit(settings, {"images": {"path": images, "source": source}})
+
+
+@with_options(read_settings)
+def read_settings_with_images(settings: Callable[[], "Config"]) -> "Config":
+    """The same, of a command that needs images.
+
+    Raises:
+        ConfigError, ImageError: none are named, or they are not there.
+    """
+    from knowhue.data.sources import require_source
+
+    config = settings()
+    require_source(config.images)
+    return config
+
+
+@with_options(read_settings_with_images)
+def read_plan_options(
+    settings: Callable[[], "Config"],
+    arms: Annotated[
+        str | None,
+        design_option(
+            help="Arms to compare, separated by commas; `colour,class,multi` unless the preset says."
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MOST_SEEDS, help=f"How many seeds, from `seed` on; a claim needs {MIN_SEEDS} or more."
+        ),
+    ] = None,
+    grid: Annotated[
+        str | None,
+        design_option(help="Further class-task weights to try in multi-task arms, such as `1,100`."),
+    ] = None,
+    tuning: Annotated[
+        bool,
+        design_option(
+            "--tuning", help="Settings will be chosen by it: scores the validation split, gives no verdict."
+        ),
+    ] = False,
+    tuned_on: Annotated[
+        Path | None,
+        design_option(
+            help="Folder of the tuning study that chose these settings; needs a test split and other seeds."
+        ),
+    ] = None,
+) -> "Plan":
+    """The plan of a study that a command line asks for."""
+    from knowhue.plan import make_plan, read_tuning
+
+    config = settings()
+    tuning_seeds = [] if tuned_on is None else read_tuning(tuned_on)["seeds"]
+    numbers = range(config.seed, config.seed + (seeds or 1))
+    chosen = None if arms is None else arms.split(",")
+    return make_plan(config, chosen, numbers, _weights(grid), tuning, tuning_seeds)
 
 
 @app.command(epilog="Example: `knowhue study photos/ --preset poster --seeds 10 --out runs/photos`")
+@with_options(read_plan_options)
 def study(
-    ctx: typer.Context,
-    images: ImagesArgument = None,
-    preset: PresetOption = "poster",
-    config: ConfigOption = None,
-    set_: SetOption = None,
-    plan: PlanOption = None,
-    arms: ArmsOption = None,
-    seeds: SeedsOption = None,
-    grid: GridOption = None,
-    tuning: TuningOption = False,
-    tuned_on: TunedOnOption = None,
-    workers: Annotated[
-        int, typer.Option(min=1, max=MOST_WORKERS, help="Cells that run side by side on this machine.")
-    ] = 1,
+    options: "partial[Plan]",
+    plan: Annotated[
+        Path | None,
+        design_option(
+            help="Study file, as `knowhue plan` prints it, in place of all other options of images, settings and "
+            "design."
+        ),
+    ] = None,
+    workers: WorkersOption = 1,
     out: OutOption = Path("runs/study"),
 ) -> None:
     """Train the models with every seed, compare them, answer the two questions in a report."""
-    if plan is None:
-        asked = _plan(images, preset, config, set_, arms, seeds, grid, tuning, tuned_on)
-        description = {"preset": preset}
-    else:
-        asked = _plan_file(plan, images, _given(ctx, "preset"), config, set_, arms, seeds, grid, tuning)
-        description = {}
+    given = options.keywords
+    wanted = options() if plan is None else _read_plan_file(plan, given)
+    description = {"preset": given["preset"] or "poster"} if plan is None else {}
     from knowhue.apps.progress import showing_progress
     from knowhue.report.answers import WORDINGS
     from knowhue.storage import read_json
@@ -120,7 +202,7 @@ def study(
 
     description |= {"name": out.resolve().name, "command": command_line()}
     with showing_progress() as report:
-        page = run_study(asked, out, workers, description, report, tuned_on)
+        page = run_study(wanted, out, workers, description, report, given["tuned_on"])
     if not is_main():
         return
     for question, sentence in read_json(out / "results.json")["answers"].items():
@@ -128,75 +210,112 @@ def study(
     say("", f"Report: {page}")
 
 
-app.command(epilog="Example: `knowhue compare photos/ --methods l1,gan,unet --seeds 3 --out runs/compare`")(
-    compare
-)
+@app.command(epilog="Example: `knowhue compare photos/ --methods l1,gan,unet --seeds 3 --out runs/compare`")
+@with_options(read_settings_with_images)
+def compare(
+    settings: Callable[[], "Config"],
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="Ways to colour, separated by commas: `l1`, `l2`, `classification`, `gan`, `unet`, `pix2pix`, "
+            "`palette-rgb`, `palette-ab` (all of these unless named), or in their papers' sizes `pix2pix-paper`, "
+            "`palette-rgb-paper`, `palette-ab-paper`."
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        design_option(help="The method that the others are compared with; `gan`, or the first without it."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=MOST_SEEDS, help="How many seeds, from `seed` on.")] = 3,
+    budget: Annotated[
+        float | None,
+        design_option(
+            min=0.001,
+            max=1e9,
+            help="Seconds of training at equal wall-clock; unless named, what the reference takes at equal images.",
+        ),
+    ] = None,
+    workers: WorkersOption = 1,
+    out: OutOption = Path("runs/compare"),
+) -> None:
+    """Train ways to colour for equal epochs, then for equal seconds, and compare quality and cost."""
+    config = settings()
+    from knowhue.apps.progress import showing_progress
+    from knowhue.comparison.asked import make_comparison
+    from knowhue.comparison.run import compare as run
+    from knowhue.presets import METHODS
+    from knowhue.report.comparing.reading import read_comparison
+    from knowhue.report.comparing.table import markdown_tables
+
+    chosen = methods.split(",") if methods is not None else tuple(METHODS)
+    plan = make_comparison(config, chosen, reference, range(config.seed, config.seed + seeds), budget)
+    with showing_progress() as report:
+        page = run(plan, out, workers, {"command": command_line()}, report)
+    if is_main():
+        say("", *markdown_tables(read_comparison(out)).split("\n"), f"Report: {page}")
 
 
 @app.command(epilog="Example: `knowhue plan photos/ --seeds 20 > study.yaml`")
+@with_options(read_plan_options)
 def plan(
-    images: ImagesArgument = None,
-    preset: PresetOption = "poster",
-    config: ConfigOption = None,
-    set_: SetOption = None,
-    arms: ArmsOption = None,
-    seeds: SeedsOption = None,
-    grid: GridOption = None,
-    tuning: TuningOption = False,
-    tuned_on: TunedOnOption = None,
+    options: Callable[[], "Plan"],
     variances: Annotated[
         Path | None,
-        typer.Option(help="An earlier study: how much its seeds and images vary says what this one finds."),
+        power_option(help="An earlier study: how much its seeds and images vary says what this one finds."),
     ] = None,
     seed_sd: Annotated[
         str | None,
-        typer.Option(help="Or stated: sd of paired differences over seeds, `colour=.08,class=.01`."),
+        power_option(help="Or stated: sd of paired differences over seeds, `colour=.08,class=.01`."),
     ] = None,
-    image_sd: Annotated[str | None, typer.Option(help="And over images, `colour=1.45,class=.2`.")] = None,
+    image_sd: Annotated[
+        str | None,
+        power_option(help="And over images, `colour=1.45,class=.2`."),
+    ] = None,
     test_images: Annotated[
         int | None,
-        typer.Option(
+        power_option(
             "--images", min=20, help="Images that are reported on; those of --variances if not given."
         ),
     ] = None,
 ) -> None:
     """Print a study file, filled in, with what it can find, to be changed and given to `knowhue study --plan`."""
-    from knowhue.apps.planning import known_variances, power_lines
-    from knowhue.apps.settings import explain
+    from knowhue.apps.planning import commented_yaml, known_variances, power_lines
 
-    asked = _plan(images, preset, config, set_, arms, seeds, grid, tuning, tuned_on)
+    wanted = options()
     known, count = known_variances(variances, seed_sd, image_sd, test_images)
-    say(*power_lines(asked, known, count), *explain(asked).split("\n"))
+    say(*power_lines(wanted, known, count), *commented_yaml(wanted))
 
 
 @app.command(epilog="Example: `knowhue status runs/photos`")
-def status(study: Annotated[Path, typer.Argument(help="Study folder.")]) -> None:
-    """Show how far every cell of a study, or of a comparison, is; needs no torch."""
-    from knowhue.apps.cells import cell_lines
-    from knowhue.plan import read_cells
+def status(study: StudyArgument) -> None:
+    """Show how far every run of a study, or of a comparison, is; needs no torch."""
+    from knowhue.apps.progress import cell_lines
+    from knowhue.comparison.asked import read_frozen, read_plans
+    from knowhue.plan import read_cells, read_plan
+    from knowhue.runs import read_description
 
-    for title, asked in _plans(study).items():
-        say(f"{title}, {_counted(len(asked.arms), 'arm')} x {_counted(len(asked.seeds), 'seed')}")
-        say(*cell_lines(read_cells(study, asked)))
+    if _is_comparison(study):
+        plans = read_plans(read_frozen(study))
+    else:
+        plans = {f"plan {read_description(study)['hash'][:12]}": read_plan(study)}
+    for title, each in plans.items():
+        arms, seeds = len(each.arms), len(each.seeds)
+        say(f"{title}, {arms} arm{'s' * (arms != 1)} x {seeds} seed{'s' * (seeds != 1)}")
+        say(*cell_lines(read_cells(study, each)))
 
 
 @app.command(epilog="Example: `knowhue prepare photos/ --out runs/photos --set images.size_px=128`")
-def prepare(
-    images: ImagesArgument = None,
-    preset: PresetOption = "poster",
-    config: ConfigOption = None,
-    set_: SetOption = None,
-    out: OutOption = Path("runs/study"),
-) -> None:
+@with_options(read_settings_with_images)
+def prepare(settings: Callable[[], "Config"], out: OutOption = Path("runs/study")) -> None:
     """Check, split and resize the images; `images/manifest.csv` says of each what became of it."""
-    settings = read_settings_with_images(images, preset, config, set_)
+    config = settings()
     from knowhue.apps.progress import showing_progress
     from knowhue.data.prepare import prepare as run
     from knowhue.runs import locked
     from knowhue.storage import read_json
 
     with locked(out, "prepare"), showing_progress() as report:
-        run(settings.images, out / "images", report)
+        run(config.images, out / "images", report)
     summary = read_json(out / "images" / "prepared.json")
     for split, counts in summary["counts"].items():
         if any(counts.values()):
@@ -205,21 +324,19 @@ def prepare(
 
 
 @app.command(epilog="Example: `knowhue train photos/ --arm multi --out runs/photos`")
+@with_options(read_settings_with_images)
 def train(
-    images: ImagesArgument = None,
+    settings: Callable[[], "Config"],
     arm: Annotated[str, typer.Option(help="`class`, `colour` or `multi`.")] = "multi",
-    preset: PresetOption = "poster",
-    config: ConfigOption = None,
-    set_: SetOption = None,
     out: OutOption = Path("runs/study"),
 ) -> None:
     """Train one arm with one seed (`--set seed=1`)."""
-    settings = read_settings_with_images(images, preset, config, set_)
+    config = settings()
     from knowhue.apps.progress import showing_progress
     from knowhue.training.train import train as run
 
     with showing_progress() as report:
-        folder = run(settings, out, arm, report)
+        folder = run(config, out, arm, report)
     if is_main():
         _print_scores(folder)
 
@@ -235,9 +352,9 @@ def evaluate(run: Annotated[Path, typer.Argument(help="Run folder of a trained a
 
 @app.command(epilog="Example: `knowhue report runs/demo --figures talk/`")
 def report(
-    study: Annotated[Path, typer.Argument(help="Study folder.")],
+    study: StudyArgument,
     figures: Annotated[Path | None, typer.Option(help="Write the figures here too, as PNG files.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace figures that exist.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace figures that exist.")] = False,
 ) -> None:
     """Make the report of a study, or of a comparison, again from the run folders; needs no torch."""
     from knowhue.report.comparing import page as comparing
@@ -252,17 +369,17 @@ def report(
 
 
 @app.command(epilog="Example: `knowhue config --preset demo --set training.batch_size=64`")
-def config(preset: PresetOption = "poster", config: ConfigOption = None, set_: SetOption = None) -> None:
+@with_options(read_settings)
+def config(settings: Callable[[], "Config"]) -> None:
     """Print every setting with its value, meaning and unit, as YAML that --config reads."""
-    from knowhue.apps.settings import explain
+    from knowhue.apps.planning import commented_yaml
 
-    say(*explain(read_settings(None, preset, config, set_)).split("\n"))
+    say(*commented_yaml(settings()))
 
 
 app.command(epilog="Example: `knowhue colorize photo.jpg -o colour.jpg`")(use.colorize)
 app.command(epilog="Example: `knowhue models runs/photos`")(use.models)
-app.command(epilog="Example: `knowhue export runs/photos --to onnx -o photos.onnx`")(use.export)
-
+app.command(epilog="Example: `knowhue export runs/photos --to onnx -o photos.onnx`")(export)
 app.command(epilog="Example: `knowhue serve --model photos=runs/photos`")(serve)
 
 
@@ -285,65 +402,41 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def _plan(
-    images: str | None,
-    preset: str,
-    files: list[Path] | None,
-    settings: list[str] | None,
-    arms: str | None,
-    seeds: int | None,
-    grid: str | None,
-    tuning: bool = False,
-    tuned_on: Path | None = None,
-):
-    from knowhue.plan import make_plan
+def is_main() -> bool:
+    """Whether this process, of those that `torch.distributed.run` started, is the one that speaks."""
+    from knowhue.runs import is_first_process
 
-    config = read_settings_with_images(images, preset, files, settings)
-    chosen = None if arms is None else arms.split(",")
-    numbers = range(config.seed, config.seed + (seeds or 1))
-    return make_plan(config, chosen, numbers, _weights(grid), tuning, _tuning_seeds(tuned_on))
+    return is_first_process()
 
 
-def _tuning_seeds(folder: Path | None) -> list[int]:
-    from knowhue.plan import read_tuning
+def command_line() -> str:
+    """This command, as a reader would type it again."""
+    name = os.path.basename(sys.argv[0])
+    began = ["python", "-m", "knowhue"] if name == "__main__.py" else [name]
+    return shlex.join([*began, *sys.argv[1:]])
 
-    return [] if folder is None else read_tuning(folder)["seeds"]
 
-
-def _plan_file(path: Path, images: str | None, *others: object):
+def _read_plan_file(path: Path, others: dict[str, Any]) -> "Plan":
     from knowhue.data.sources import require_source
-    from knowhue.errors import ConfigError
     from knowhue.plan import Plan
     from knowhue.presets import checked
     from knowhue.yaml_text import read_yaml
 
-    if images is not None or any(others):
+    if any(value not in (None, [], False) for name, value in others.items() if name != "tuned_on"):
         raise ConfigError(
             f"`--plan {path}` says all that a study asks: images, settings, arms and seeds. Change them there, and "
-            "give no IMAGES, --preset, --config, --set, --arms, --seeds or --grid, or leave --plan out."
+            "give no IMAGES, --preset, --config, --set, --arms, --seeds, --grid or --tuning, or leave --plan out."
         )
-    asked = checked(Plan, read_yaml(path, "--plan"))
-    require_source(asked.config.images)
-    return asked
+    plan = checked(Plan, read_yaml(path, "--plan"))
+    require_source(plan.config.images)
+    return plan
 
 
 def _is_comparison(folder: Path) -> bool:
     return (folder / "comparison.json").exists()
 
 
-def _plans(folder: Path):
-    from knowhue.comparison.asked import read_frozen, read_plans
-    from knowhue.plan import read_plan
-    from knowhue.runs import read_description
-
-    if _is_comparison(folder):
-        return read_plans(read_frozen(folder))
-    return {f"plan {read_description(folder)['hash'][:12]}": read_plan(folder)}
-
-
 def _weights(grid: str | None) -> list[float]:
-    from knowhue.errors import ConfigError, shown
-
     try:
         weights = [] if grid is None else [float(weight) for weight in grid.split(",")]
     except ValueError:
@@ -356,17 +449,7 @@ def _weights(grid: str | None) -> list[float]:
 
 
 def _print_scores(folder: Path) -> None:
-    from knowhue.apps.scores import score_lines
+    from knowhue.apps.printing import score_lines
     from knowhue.storage import read_json
 
     say(*score_lines(read_json(folder / "scores.json")["metrics"]), f"Run: {folder}")
-
-
-def _given(ctx: typer.Context, option: str) -> str | None:
-    """What was given for an option, None where its default stands."""
-    source = ctx.get_parameter_source(option)
-    return ctx.params[option] if source is not None and source.name != "DEFAULT" else None
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -1,16 +1,23 @@
-"""What `knowhue export` does, and says."""
+"""`knowhue export`: a trained model as one file or folder that needs nothing else."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from knowhue.apps.printing import say
+from knowhue.apps.use import deploy_once
 from knowhue.errors import ConfigError
-from knowhue.inference.networks.opening import find_model, needs_deployment
-from knowhue.inference.networks.sharing import HUB_FILES
-from knowhue.inference.networks.torch_network import TorchNetwork, open_torch
-from knowhue.runs import locked
 from knowhue.storage import require_no_run, require_outputs
 
+if TYPE_CHECKING:
+    from knowhue.inference.networks.torch_network import TorchNetwork
+
+rare_option = partial(typer.Option, rich_help_panel="Rare")
 UNITS = {"chroma": "CIELAB units", "probabilities": "", "novelty": ""}
 PRECISIONS = {
     "safetensors": ("float32", "float16"),
@@ -19,42 +26,50 @@ PRECISIONS = {
 }
 
 
-def run_export(
-    source: str,
-    kind: str,
-    out: Path | None,
-    precision: str,
-    calibrate: Path | None,
-    licence: str,
-    upload: str | None,
-    overwrite: bool,
-    prepare: Callable[[str], None],
-) -> Iterator[str]:
-    """Write a model; lines that say what was written and how it was checked.
+class Kind(StrEnum):
+    """What `knowhue export` can write."""
 
-    `prepare` makes a run ready for use, once all else is right.
+    safetensors = "safetensors"
+    onnx = "onnx"
+    hub_folder = "hub-folder"
 
-    Raises:
-        ConfigError: the settings contradict each other, the source cannot be exported again, or what would be written
-            exists.
-    """
+
+def export(
+    source: Annotated[str, typer.Argument(help="Run or study folder, exported file, or `built-in`.")],
+    to: Annotated[Kind, typer.Option(help="What to write.")] = Kind.safetensors,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File or folder to write.")] = None,
+    precision: Annotated[
+        str,
+        rare_option(help="`float32`; `float16` for safetensors; `int8` for onnx, with --calibrate."),
+    ] = "float32",
+    calibrate: Annotated[
+        Path | None,
+        rare_option(help="Folder of colour images that int8 is calibrated and measured on."),
+    ] = None,
+    licence: Annotated[str, rare_option(help="Licence of the weights, for the model card.")] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+    upload: Annotated[
+        str | None,
+        rare_option(help="Hub repository, `owner/name`, to upload the folder to."),
+    ] = None,
+) -> None:
+    """Write a trained model as one file or folder that needs nothing else."""
+    kind = to.value
     _check(kind, precision, calibrate, upload)
     target = out or Path(f"{Path(source).resolve().name}{'' if kind == 'hub-folder' else '.' + kind}")
-    _settle(kind, target, source, overwrite)
-    prepare(source)
-    path = find_model(source)
-    if path.suffix != ".safetensors":
-        raise ConfigError(
-            f"`source` should be a run, a study or a .safetensors file. Found `{source}`: export its run again."
-        )
-    network = _licensed(open_torch(path), licence)
+    _require_target(kind, target, source, overwrite)
+    say(f"Opening the model {source} ...", err=True)
+    deploy_once(source)
+    network = _open(source, licence)
+    from knowhue.runs import locked
+
     with locked(target.parent, "export", name=f".{target.name}.lock"):
-        _settle(kind, target, source, overwrite)  # nobody has come in between
-        yield from EXPORTS[kind](network, target, precision, calibrate)
+        _require_target(kind, target, source, overwrite)  # it may have appeared meanwhile
+        EXPORTS[kind](network, target, precision, calibrate)
         if upload is not None:
             from knowhue.inference.networks.sharing import upload as send
 
-            yield f"uploaded: {send(target, upload)}"
+            say(f"uploaded: {send(target, upload)}")
 
 
 def _check(kind: str, precision: str, calibrate: Path | None, upload: str | None) -> None:
@@ -71,15 +86,28 @@ def _check(kind: str, precision: str, calibrate: Path | None, upload: str | None
         raise ConfigError("`--upload` should go with `--to hub-folder`, which makes what the hub takes.")
 
 
-def _licensed(network: TorchNetwork, licence: str) -> TorchNetwork:
+def _open(source: str, licence: str) -> "TorchNetwork":
+    from knowhue.inference.networks.opening import find_model
+    from knowhue.inference.networks.torch_network import TorchNetwork, open_torch
+
+    path = find_model(source)
+    if path.suffix != ".safetensors":
+        raise ConfigError(
+            f"{source} cannot be exported again: only a run, a study or a .safetensors file can; export its run"
+        )
+    network = open_torch(path)
     if not licence:
         return network
     return TorchNetwork(network.module, network.description.model_copy(update={"licence": licence}))
 
 
-def _settle(kind: str, target: Path, source: str, overwrite: bool) -> None:
+def _require_target(kind: str, target: Path, source: str, overwrite: bool) -> None:
     """Make sure, before a model is opened, that it can be written where it is wanted."""
+    from knowhue.inference.networks.opening import find_model, needs_deployment
+
     if kind == "hub-folder":
+        from knowhue.inference.networks.sharing import HUB_FILES
+
         require_no_run(target)
         if target.exists() and not target.is_dir():
             raise ConfigError(f"{target} is a file; name a folder with --out")
@@ -95,29 +123,26 @@ def _settle(kind: str, target: Path, source: str, overwrite: bool) -> None:
         require_outputs({"--out": each}, inputs, overwrite=overwrite)
 
 
-def _safetensors(network: TorchNetwork, target: Path, precision: str, _: Path | None) -> Iterator[str]:
+def _export_safetensors(network: "TorchNetwork", target: Path, precision: str, _: Path | None) -> None:
     from knowhue.inference.networks.sharing import export_safetensors
 
     differences = export_safetensors(network, target, precision)
-    yield f"{target}: {target.stat().st_size / 1e6:.1f} MB"
-    yield _said(differences, "the original")
+    say(_size(target), _differences(differences, "the original"))
 
 
-def _hub_folder(network: TorchNetwork, target: Path, precision: str, _: Path | None) -> Iterator[str]:
+def _export_hub_folder(network: "TorchNetwork", target: Path, precision: str, _: Path | None) -> None:
     from knowhue.inference.networks.sharing import export_hub_folder
 
     differences = export_hub_folder(network, target, precision)
-    yield f"{target}: README.md, config.json, model.safetensors"
-    yield _said(differences, "the original")
+    say(f"{target}: README.md, config.json, model.safetensors", _differences(differences, "the original"))
 
 
-def _onnx(network: TorchNetwork, target: Path, precision: str, calibrate: Path | None) -> Iterator[str]:
+def _export_onnx(network: "TorchNetwork", target: Path, precision: str, calibrate: Path | None) -> None:
     from knowhue.inference.networks.onnx_export import export_onnx
 
     if precision == "float32":
         differences = export_onnx(network, target)
-        yield f"{target}: {target.stat().st_size / 1e6:.1f} MB"
-        yield _said(differences, "torch")
+        say(_size(target), _differences(differences, "torch"))
         return
     from knowhue.inference.networks.onnx_int8 import CALIBRATED_ON, MEASURED_ON, quantize
 
@@ -126,30 +151,35 @@ def _onnx(network: TorchNetwork, target: Path, precision: str, calibrate: Path |
         whole = Path(folder) / "float32.onnx"
         differences = export_onnx(network, whole)
         lost = quantize(whole, target, calibrate)
-    yield f"{target}: {target.stat().st_size / 1e6:.1f} MB"
-    yield _said(differences, "torch, before 8 bits")
-    yield f"in 8 bits, on {lost.measured_on} images ({lost.calibrated_on} others were calibrated on):"
+    say(_size(target), _differences(differences, "torch, before 8 bits"))
+    say(f"in 8 bits, on {lost.measured_on} images ({lost.calibrated_on} others were calibrated on):")
     if lost.left_out:
-        yield (
+        say(
             f"  {lost.left_out} more were left out: at most {CALIBRATED_ON} are calibrated on and {MEASURED_ON} "
             "measured on, and none that are gray"
         )
     if lost.chroma is not None:
-        yield f"  a*b* differ by {lost.chroma:.2f} CIELAB units on average"
-        yield f"  a*b* error {lost.ab_l1_after:.2f} instead of {lost.ab_l1_before:.2f} CIELAB units"
+        say(
+            f"  a*b* differ by {lost.chroma:.2f} CIELAB units on average",
+            f"  a*b* error {lost.ab_l1_after:.2f} instead of {lost.ab_l1_before:.2f} CIELAB units",
+        )
     if lost.agreement is not None:
-        yield f"  the same class in {lost.agreement:.1%}"
+        say(f"  the same class in {lost.agreement:.1%}")
     if lost.accuracy_before is not None:
-        yield f"  accuracy {lost.accuracy_after:.1%} instead of {lost.accuracy_before:.1%}"
+        say(f"  accuracy {lost.accuracy_after:.1%} instead of {lost.accuracy_before:.1%}")
 
 
-def _said(differences: Mapping[str, float], other: str) -> str:
+def _size(target: Path) -> str:
+    return f"{target}: {target.stat().st_size / 1e6:.1f} MB"
+
+
+def _differences(differences: Mapping[str, float], other: str) -> str:
     parts = [f"{name} {value:.2g} {UNITS.get(name, '')}".strip() for name, value in differences.items()]
     return f"largest difference to {other}: {', '.join(parts)}"
 
 
-EXPORTS: dict[str, Callable[[TorchNetwork, Path, str, Path | None], Iterator[str]]] = {
-    "safetensors": _safetensors,
-    "onnx": _onnx,
-    "hub-folder": _hub_folder,
+EXPORTS: dict[str, Callable[["TorchNetwork", Path, str, Path | None], None]] = {
+    "safetensors": _export_safetensors,
+    "onnx": _export_onnx,
+    "hub-folder": _export_hub_folder,
 }

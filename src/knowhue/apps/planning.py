@@ -1,8 +1,11 @@
-"""What a plan can show, as comment lines of the study file that `knowhue plan` prints."""
+"""Settings and plans as commented YAML, and above a plan what its seeds and images can show."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import yaml
+from pydantic import BaseModel
 
 from knowhue.errors import ConfigError, did_you_mean, shown
 from knowhue.plan import QUESTIONS, SHARES, Plan, Question
@@ -19,6 +22,48 @@ from knowhue.storage import read_json
 
 _UNITS = {"ab_l1": " CIELAB units", **dict.fromkeys(SHARES, " points")}
 """Shares are told in per cent, and differences of them in percentage points, as the report does."""
+
+
+def commented_yaml(config: BaseModel) -> list[str]:
+    """Every setting with its meaning beside it, in YAML that `--config`, or `--plan`, reads back; one string a line.
+
+    >>> from knowhue.config import Config
+    >>> print(commented_yaml(Config())[0].split("#")[0].strip())
+    seed: 0
+    """
+    return _lines(config, 0)
+
+
+def _lines(section: BaseModel, depth: int) -> list[str]:
+    lines: list[str] = []
+    indent = "  " * depth
+    for name, field in type(section).model_fields.items():
+        key, value = field.alias or name, getattr(section, name)
+        if isinstance(value, BaseModel):
+            lines += [f"{indent}{key}:", *_lines(value, depth + 1)]
+            continue
+        if isinstance(value, dict) and value:  # named entries, such as arms
+            lines += [f"{indent}{key}:  # {field.description}", *_entries(value, depth + 1)]
+            continue
+        setting = f"{indent}{key}: {_inline(value)}"
+        lines.append(f"{setting:<44}  # {field.description}" if field.description else setting)
+    return lines
+
+
+def _entries(entries: dict[str, Any], depth: int) -> list[str]:
+    lines: list[str] = []
+    for name, value in entries.items():
+        if isinstance(value, BaseModel):
+            lines += [f"{'  ' * depth}{_inline(name)}:", *_lines(value, depth + 1)]
+        else:
+            lines.append(f"{'  ' * depth}{_inline(name)}: {_inline(value)}")
+    return lines
+
+
+def _inline(value: Any) -> str:
+    value = list(value) if isinstance(value, tuple) else value
+    text = yaml.safe_dump(value, default_flow_style=True, width=1000, sort_keys=False)
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def power_lines(plan: Plan, variances: Mapping[str, Variances], images: int | None) -> list[str]:

@@ -9,9 +9,8 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from knowhue.apps.cells import cell_lines
-from knowhue.apps.terminal import printable
-from knowhue.plan import ENDED
+from knowhue.apps.printing import printable
+from knowhue.plan import ENDED, Cell
 from knowhue.runs import Report, is_first_process
 
 PLAIN_SECONDS = 15.0
@@ -24,6 +23,12 @@ SHORT = {
     "discriminator": "D",
     "cross_entropy": "CE",
 }
+TITLES = {
+    "prepare": "preparing images",
+    **dict.fromkeys(("folder", "film"), "colouring"),
+    "report": "writing the report",
+}
+_STATES = {"missing": "·", "finished": "done", "diverged": "diverged"}
 COUNTED = {
     "prepare": "images",
     "features": "images through the frozen encoder",
@@ -37,13 +42,13 @@ MEASURED = ("train", *COUNTED)
 
 @contextmanager
 def showing_progress() -> Iterator[Report]:
-    """A function to tell progress to; the screen is left tidy whatever happens. Only one process shows."""
+    """A function that takes progress events; the screen is left tidy whatever happens. Only one process shows."""
     console = Console(stderr=True)
     if not is_first_process():
         yield lambda _: None
     elif console.is_terminal:
-        with Bars(console) as bars:
-            yield Live(bars)
+        with Live(console) as bars:
+            yield bars
     else:
         yield Plain(console)
 
@@ -62,25 +67,17 @@ class Plain:
         """Print an event that begins or ends something, or if the last line is a while ago."""
         now = time.monotonic()
         if event["stage"] == "cells":
-            self._tell_cells(event, now)
+            ended = sum(cell.state in ENDED for cell in event["cells"])
+            if ended != self._ended:
+                self._ended = ended
+                self._print(cell_lines(event["cells"])[-1], now)
             return
-        begins = self._stage.sees(event, now)
+        begins = self._stage.begins_with(event, now)
         done, total = extent(event)
-        if (
-            event["stage"] == "note"
-            or begins
-            or 0 < done == total
-            or (total and now - self._last > PLAIN_SECONDS)
-        ):
+        is_due = 0 < done == total or (total and now - self._last > PLAIN_SECONDS)
+        if event["stage"] == "note" or begins or is_due:
             self._last = now
             self._print(f"{self._stage.title}  {describe(event)}{self._left(event, now)}".rstrip(), now)
-
-    def _tell_cells(self, event: Mapping[str, Any], now: float) -> None:
-        """Say which cells have ended, whenever one does."""
-        ended = sum(cell.state in ENDED for cell in event["cells"])
-        if ended != self._ended:
-            self._ended = ended
-            self._print(cell_lines(event["cells"])[-1], now)
 
     def _print(self, text: str, now: float) -> None:
         line = printable(f"{now - self._started:6.0f} s  {text}")
@@ -114,7 +111,7 @@ class Stage:
         self._name = ""
         self._done = 0
 
-    def sees(self, event: Mapping[str, Any], now: float) -> bool:
+    def begins_with(self, event: Mapping[str, Any], now: float) -> bool:
         """Whether a titled stage begins with this event."""
         done, _ = extent(event)
         new_title = title(event)
@@ -128,42 +125,73 @@ class Stage:
         return is_new and bool(new_title)
 
 
-class Live:
+class Live(Progress):
     """Two bars: the work at hand with its losses, and the cells of the study; a table of them side by side."""
 
-    def __init__(self, bars: "Bars") -> None:
-        self._bars = bars
+    def __init__(self, console: Console) -> None:
+        self._table = Text()
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[losses]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
         self._cells: TaskID | None = None
-        self._now = bars.add_task("starting", total=None, losses="")
+        self._now = self.add_task("starting", total=None, losses="")
         self._stage = Stage()
         self._shown = 0.0
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Move the bars."""
         if event["stage"] == "cells":
-            self._bars.show_cells(cell_lines(event["cells"]))
+            self._table = Text("\n".join(cell_lines(event["cells"])))
             return
         if event["stage"] == "cell":
             if self._cells is None:
-                self._cells = self._bars.add_task("arms x seeds", total=event["total"], losses="")
-            self._bars.update(self._cells, completed=event["done"])
-        if self._stage.sees(event, time.monotonic()):
-            self._bars.reset(
-                self._now,
-                total=None,
-                completed=self._stage.done_before,  # so that the time left is told from this process's pace
-                description=self._stage.title,
-                losses="",
-            )
-        done, total = extent(event)
+                self._cells = self.add_task("arms x seeds", total=event["total"], losses="")
+            self.update(self._cells, completed=event["done"])
+        if self._stage.begins_with(event, time.monotonic()):
+            # what was done before counts as done, so that the time left is by this process's pace
+            before = self._stage.done_before
+            self.reset(self._now, total=None, completed=before, description=self._stage.title, losses="")
         if event["stage"] == "note":
-            self._bars.console.print(printable(describe(event)), markup=False, emoji=False)
+            self.console.print(printable(describe(event)), markup=False, emoji=False)
+        done, total = extent(event)
         if total and (done == total or time.monotonic() - self._shown > LIVE_SECONDS):
             self._shown = time.monotonic()  # reading a loss waits for the device
-            text = describe(event)
-            self._bars.update(
-                self._now, description=self._stage.title, total=total, completed=done, losses=text
-            )
+            shown = {"description": self._stage.title, "losses": describe(event)}
+            self.update(self._now, total=total, completed=done, **shown)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """What rich draws: the table takes the place of the bars once there is one."""
+        return (self._table,) if self._table else super().get_renderables()
+
+
+def cell_lines(cells: Sequence[Cell]) -> list[str]:
+    """Lines of the table, a summary last.
+
+    >>> for line in cell_lines([Cell("colour", 0, "finished", 2, 2, 9.0), Cell("multi", 0, "running", 1, 2, 5.0)]):
+    ...     print(line)
+     seed  colour  multi
+        0    done    1/2
+    1 of 2 cells have ended
+    """
+    arms = list(dict.fromkeys(cell.arm for cell in cells))
+    widths = {arm: max(len(arm), 5) for arm in arms}
+    lines = [" seed  " + "  ".join(arm.rjust(widths[arm]) for arm in arms)]
+    for seed in dict.fromkeys(cell.seed for cell in cells):
+        row = {
+            cell.arm: _STATES.get(cell.state, f"{cell.epochs}/{cell.of}")
+            for cell in cells
+            if cell.seed == seed
+        }
+        lines.append(f"{seed:>5}  " + "  ".join(row.get(arm, "").rjust(widths[arm]) for arm in arms))
+    ended = sum(cell.state in ENDED for cell in cells)
+    return [*lines, f"{ended} of {len(cells)} cells have ended"]
 
 
 def duration(seconds: float) -> str:
@@ -189,17 +217,10 @@ def pace(per_second: float) -> str:
 
 def title(event: Mapping[str, Any]) -> str:
     """What the stage of this event is called; nothing for one within another."""
-    match event["stage"]:
-        case "run":
-            what = "heads on the frozen encoder" if event["phase"] == "heads" else "fine-tuning everything"
-            return f"{event['arm']}, seed {event['seed']}: {what}"
-        case "prepare":
-            return "preparing images"
-        case "folder" | "film":
-            return "colouring"
-        case "report":
-            return "writing the report"
-    return ""
+    if event["stage"] != "run":
+        return TITLES.get(event["stage"], "")
+    what = "heads on the frozen encoder" if event["phase"] == "heads" else "fine-tuning everything"
+    return f"{event['arm']}, seed {event['seed']}: {what}"
 
 
 def extent(event: Mapping[str, Any]) -> tuple[int, int]:
@@ -220,31 +241,3 @@ def describe(event: Mapping[str, Any]) -> str:
         rate = f", {pace(event['per_second'])}" if event.get("per_second") else ""
         return counts + rate + (f", {event['failed']} failed" if event.get("failed") else "")
     return str(event["text"]) if event["stage"] == "note" else ""
-
-
-class Bars(Progress):
-    """Bars, and below them the table of cells once there is one."""
-
-    def __init__(self, console: Console) -> None:
-        self._cells = Text()
-        super().__init__(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[losses]}"),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-        )
-
-    def show_cells(self, lines: Sequence[str]) -> None:
-        """Replace the table."""
-        self._cells = Text("\n".join(lines))
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        """What rich draws: the table takes the place of the bars."""
-        if self._cells:
-            yield self._cells
-        else:
-            yield from super().get_renderables()

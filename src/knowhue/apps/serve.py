@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from knowhue.apps.terminal import say
+from knowhue.apps.printing import say
 from knowhue.errors import ConfigError
 
 

@@ -1,4 +1,4 @@
-"""`knowhue colorize`, `models`, `export`: the commands that put a trained model to work."""
+"""`knowhue colorize` and `models`: the commands that put a trained model to work."""
 
 import stat
 from enum import StrEnum
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from knowhue.apps.terminal import say, say_json
+from knowhue.apps.printing import say, say_json
 from knowhue.errors import ConfigError, ImageError
 from knowhue.images.files import SUFFIXES, dangling
 
@@ -28,14 +28,6 @@ class OnError(StrEnum):
 
     skip = "skip"
     stop = "stop"
-
-
-class Kind(StrEnum):
-    """What `knowhue export` can write."""
-
-    safetensors = "safetensors"
-    onnx = "onnx"
-    hub_folder = "hub-folder"
 
 
 def colorize(
@@ -98,42 +90,16 @@ def models(
         say(*_describe(load(name)))
 
 
-def export(
-    source: Annotated[str, typer.Argument(help="Run or study folder, exported file, or `built-in`.")],
-    to: Annotated[Kind, typer.Option(help="What to write.")] = Kind.safetensors,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File or folder to write.")] = None,
-    precision: Annotated[
-        str, typer.Option(help="`float32`; `float16` for safetensors; `int8` for onnx, with --calibrate.")
-    ] = "float32",
-    calibrate: Annotated[
-        Path | None, typer.Option(help="Folder of colour images that int8 is calibrated and measured on.")
-    ] = None,
-    licence: Annotated[str, typer.Option(help="Licence of the weights, for the model card.")] = "",
-    overwrite: Annotated[bool, typer.Option(help="Replace files that exist.")] = False,
-    upload: Annotated[
-        str | None, typer.Option(help="Hub repository, `owner/name`, to upload the folder to.")
-    ] = None,
-) -> None:
-    """Write a trained model as one file or folder that needs nothing else."""
-    from knowhue.apps.exporting import run_export
-
-    def prepare(source: str) -> None:
-        say(f"Opening the model {source} ...", err=True)
-        _deploy_once(source)
-
-    for line in run_export(source, to.value, out, precision, calibrate, licence, upload, overwrite, prepare):
-        say(line)
-
-
 def load(model: str, task: "Task | None" = None) -> "Colorizer":
     """Open a model; a run is fitted for use the first time it is asked for, unless it cannot do the task."""
     from knowhue.inference.colorizer import Colorizer
 
-    _deploy_once(model, task)
+    deploy_once(model, task)
     return Colorizer.load(model)
 
 
-def _deploy_once(model: str, task: "Task | None" = None) -> None:
+def deploy_once(model: str, task: "Task | None" = None) -> None:
+    """Fit a run for use if it was not yet; other models are ready."""
     from knowhue.inference.networks.opening import needs_deployment
 
     run = needs_deployment(model)
@@ -324,7 +290,7 @@ def _sentences(record: dict, headline: str | None) -> list[str]:
 
 
 def _describe(colorizer: "Colorizer") -> list[str]:
-    from knowhue.apps.scores import score_line
+    from knowhue.apps.printing import score_line
     from knowhue.inference.judgement import caveats_of_many
 
     described = colorizer.network.description

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from knowhue.apps import progress, terminal, use
+from knowhue.apps import printing, progress, use
 from knowhue.inference.colorizer import Colorizer
 
 HOSTILE = {
@@ -48,7 +48,7 @@ def stream(monkeypatch):
     def make(encoding: str) -> Stream:
         made = Stream(encoding)
         monkeypatch.setattr(sys, "stdout", made)
-        terminal.settle_streams()
+        printing.settle_streams()
         return made
 
     return make
@@ -56,22 +56,22 @@ def stream(monkeypatch):
 
 @given(st.text())
 def test_a_printable_text_is_one_line_that_steers_nothing(text):
-    shown = terminal.printable(text)
+    shown = printing.printable(text)
     assert not STEERING.search(shown)
     assert "\n" not in shown
-    assert shown == terminal.printable(shown)
+    assert shown == printing.printable(shown)
 
 
 @pytest.mark.parametrize(
     "text", ["Straße", "海 葵", "a b", "é", "👨‍👩‍👧", "نمی‌دانم", "−0.57 to +0.01", "50 %"]
 )
 def test_what_people_write_stays(text):
-    assert terminal.printable(text) == text
+    assert printing.printable(text) == text
 
 
 @given(st.text(st.characters()), st.sampled_from(["utf-8", "cp1252", "latin-1", "ascii", "cp437"]))
 def test_json_is_one_line_that_every_encoding_takes_and_every_reader_reads_back(text, encoding):
-    line = terminal.json_line({"path": text}, Stream(encoding))
+    line = printing.json_line({"path": text}, Stream(encoding))
     assert json.loads(line.encode(encoding).decode(encoding)) == {"path": text}
     assert not STEERING.search(line)
     assert "\n" not in line
@@ -80,7 +80,7 @@ def test_json_is_one_line_that_every_encoding_takes_and_every_reader_reads_back(
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii", "cp437", "shift_jis", "utf-8", "utf-16"])
 def test_no_encoding_makes_a_line_fail(stream, encoding):
     written = stream(encoding)
-    terminal.say("−0.57 to ±1 → 海 “x” … 3 × 4 ≤ 5", *HOSTILE.values())
+    printing.say("−0.57 to ±1 → 海 “x” … 3 × 4 ≤ 5", *HOSTILE.values())
     lines = written.text().splitlines()
     assert len(lines) == 1 + len(HOSTILE)
     if encoding == "ascii":
@@ -89,8 +89,8 @@ def test_no_encoding_makes_a_line_fail(stream, encoding):
 
 def test_our_own_signs_have_a_plain_form(stream):
     written = stream("ascii")
-    terminal.say("".join(terminal.PLAIN))
-    assert written.text() == "".join(terminal.PLAIN.values()) + "\n"
+    printing.say("".join(printing.PLAIN))
+    assert written.text() == "".join(printing.PLAIN.values()) + "\n"
 
 
 @pytest.fixture(scope="module")
@@ -176,14 +176,14 @@ def test_names_of_classes_are_shown_safely(knowhue, tmp_path, monkeypatch, built
     Image.fromarray(np.full((8, 8), 99, np.uint8)).save(tmp_path / "p.png")
     shown = knowhue("models")[1] + knowhue("colorize", tmp_path / "p.png")[1]
     assert not STEERING.search(shown)
-    assert terminal.printable(HOSTILE[name]) in shown
+    assert printing.printable(HOSTILE[name]) in shown
 
 
 def test_progress_shows_names_as_they_are_and_steers_nothing():
     from rich.console import Console
 
     written = Stream("cp1252")
-    written.reconfigure(errors=terminal.ERRORS)
+    written.reconfigure(errors=printing.ERRORS)
     plain = progress.Plain(Console(file=written, width=200))
     plain({"stage": "note", "text": "\x1b[31m[bold]海[/] −1"})
     assert written.text().split("s", 1)[1].strip() == r"\x1b[31m[bold]\u6d77[/] -1"
