@@ -16,10 +16,10 @@ from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
 
 from knowhue.data.checks import colourfulness as prepared_colourfulness
-from knowhue.evaluation import fidelity
+from knowhue.evaluation import metrics
 from knowhue.evaluation.calibration import calibration_error, reliability
 from knowhue.evaluation.colour_difference import ciede2000, delta_e2000
-from knowhue.evaluation.distribution import frechet, kernel_distance
+from knowhue.evaluation.features import frechet, kernel_distance
 
 # Sharma, Wu and Dalal 2005, table 1: L1 a1 b1 L2 a2 b2 CIEDE2000.
 SHARMA = """
@@ -90,19 +90,19 @@ def difference() -> Pair:
 
 def psnr_skimage() -> Pair:
     pairs = zip(*map(arrays, images()), strict=True)
-    return fidelity.psnr(*images()), [peak_signal_noise_ratio(y, x, data_range=1) for x, y in pairs], 1e-4
+    return metrics.psnr(*images()), [peak_signal_noise_ratio(y, x, data_range=1) for x, y in pairs], 1e-4
 
 
 def psnr_torchmetrics() -> Pair:
     expected = torchmetrics_psnr(*images(), data_range=1.0, reduction="none", dim=(1, 2, 3))
-    return fidelity.psnr(*images()), expected, 1e-4
+    return metrics.psnr(*images()), expected, 1e-4
 
 
 def ssim_skimage() -> Pair:
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1}
     pairs = zip(*map(arrays, images()), strict=True)
     expected = [structural_similarity(x, y, channel_axis=-1, **options) for x, y in pairs]
-    return fidelity.ssim(*images()), expected, 1e-5
+    return metrics.ssim(*images()), expected, 1e-5
 
 
 def ssim_torchmetrics() -> Pair:
@@ -112,13 +112,13 @@ def ssim_torchmetrics() -> Pair:
     inside = torch.tensor([(40 + 14, 36 + 14)]).prod()
     whole = torchmetrics_ssim(predicted, true, data_range=1.0, sigma=1.5, reduction="none")
     assert isinstance(whole, torch.Tensor)
-    return fidelity.ssim(predicted, true), 1 - (1 - whole) * padded / inside, 1e-4
+    return metrics.ssim(predicted, true), 1 - (1 - whole) * padded / inside, 1e-4
 
 
 def signed_colourfulness() -> Pair:
     rgb = (images()[1] * 255).round() / 255
     bytes_ = (arrays(rgb) * 255).round().astype(np.uint8)
-    return fidelity.colourfulness(rgb), [prepared_colourfulness(each) for each in bytes_], 1e-4
+    return metrics.colourfulness(rgb), [prepared_colourfulness(each) for each in bytes_], 1e-4
 
 
 def expected_calibration_error() -> Pair:
@@ -194,8 +194,8 @@ def test_one_image_by_both_conventions():
     """Signed and absolute part where opponent values cancel."""
     rgb = torch.zeros(1, 3, 2, 2)
     rgb[0, 0, 0], rgb[0, 1, 1] = 1, 1  # red above green
-    assert fidelity.colourfulness(rgb).item() == pytest.approx(255 * (1 + 0.3 * 0.5))
-    assert fidelity.colourfulness_absolute(rgb).item() == pytest.approx(255 * 0.3 * np.hypot(1, 0.5))
+    assert metrics.colourfulness(rgb).item() == pytest.approx(255 * (1 + 0.3 * 0.5))
+    assert metrics.colourfulness_absolute(rgb).item() == pytest.approx(255 * 0.3 * np.hypot(1, 0.5))
 
 
 def test_probability_one_is_in_the_last_bin_and_edges_in_the_lower():
@@ -204,7 +204,7 @@ def test_probability_one_is_in_the_last_bin_and_edges_in_the_lower():
     assert np.isnan(calibration_error([{"probability": 1.0, "correct": None}]))
 
 
-@pytest.mark.parametrize("score", [fidelity.psnr, fidelity.ssim])
+@pytest.mark.parametrize("score", [metrics.psnr, metrics.ssim])
 def test_rgb_scores_do_not_broadcast(score):
     with pytest.raises(ValueError, match=r"`predicted` should be of the shape of `true`, \(2, 3, 16, 16\)"):
         score(torch.zeros(1, 3, 16, 16), torch.zeros(2, 3, 16, 16))
@@ -214,4 +214,4 @@ def test_ciede2000_does_not_broadcast():
     with pytest.raises(ValueError, match="should be of the size of `true`"):
         ciede2000(torch.zeros(1, 1, 4, 4), torch.zeros(2, 2, 4, 4), torch.zeros(2, 2, 4, 4))
     with pytest.raises(ValueError, match="11 pixels"):
-        fidelity.ssim(torch.zeros(1, 3, 10, 16), torch.zeros(1, 3, 10, 16))
+        metrics.ssim(torch.zeros(1, 3, 10, 16), torch.zeros(1, 3, 10, 16))

@@ -15,9 +15,9 @@ from knowhue.data.drawn import draw
 from knowhue.data.loaders import ProcessShare, split_batches, to_rgb
 from knowhue.evaluation import perceptual as module
 from knowhue.evaluation.evaluate import evaluate, predict_class, predict_gray
+from knowhue.evaluation.features import Unavailable
 from knowhue.evaluation.lpips import BlurPool, LayerDistance
 from knowhue.evaluation.metrics import METRICS
-from knowhue.evaluation.networks import Unavailable
 from knowhue.evaluation.perceptual import PERCEPTUAL, Perceptual, open_perceptual
 from knowhue.training.outcome import FROM_ROW
 

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as arrays
 from skimage.color import lab2rgb, rgb2lab
 
 from knowhue.color import rgb_to_lab
-from knowhue.evaluation.fidelity import colourfulness
+from knowhue.evaluation.metrics import colourfulness
 from knowhue.inference import pixels as module
 from knowhue.inference.pixels import enlarge, lightness, paint
 from knowhue.inference.upsampling import UPSAMPLINGS

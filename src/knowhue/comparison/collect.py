@@ -8,7 +8,7 @@ from typing import Any
 
 from knowhue.comparison.asked import Asked, Epochs
 from knowhue.data.loaders import plain_batches
-from knowhue.evaluation.distribution import DISTANCES
+from knowhue.evaluation.features import DISTANCES
 from knowhue.evaluation.metrics import METRICS
 from knowhue.models.multitask import MultiTask
 from knowhue.plan import Plan

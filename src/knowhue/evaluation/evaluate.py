@@ -1,4 +1,4 @@
-"""Any way to predict, over any batches, to one row an image and scores; baselines are just other ways."""
+"""Any prediction, over any batches, to one row an image and scores; the baselines are predictions too."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from knowhue.color import lab_to_rgb
-from knowhue.evaluation.distribution import Features
-from knowhue.evaluation.metrics import Row, confusion, image_columns, score_rows, to_rows
-from knowhue.evaluation.networks import Network, Unavailable
+from knowhue.evaluation.features import FeatureNetwork, Features, Unavailable
+from knowhue.evaluation.metrics import Row, image_columns, score_rows, to_rows
 from knowhue.evaluation.perceptual import Perceptual, describe, perceptual_columns
 from knowhue.tensors import Batch, Prediction
 
@@ -18,7 +17,7 @@ Predict = Callable[[Batch], Prediction]
 Critic = Callable[[Batch, Prediction], Tensor]
 
 
-class Evaluation(NamedTuple):
+class Scored(NamedTuple):
     """One row an image, ordered by index, the metrics over all of them, and features by network.
 
     `features[name]` is (images, D) in the order of the rows. `perceptual` says what the perceptual columns
@@ -37,9 +36,9 @@ def evaluate(
     critic: Critic | None = None,
     gather: Callable[[list[Any]], list[Any]] = lambda rows: rows,
     full: bool = False,
-    networks: Mapping[str, Network] | None = None,
+    networks: Mapping[str, FeatureNetwork] | None = None,
     perceptual: Mapping[str, Perceptual | Unavailable] | None = None,
-) -> Evaluation:
+) -> Scored:
     """Score predictions.
 
     Args:
@@ -65,8 +64,8 @@ def evaluate(
                 seen[name] += _features(network, batch, prediction)
     rows = sorted(gather(rows), key=lambda row: row["index"])
     features = {name: _in_order(gather(pairs)) for name, pairs in seen.items()}
-    had = {name: each for name, each in features.items() if len(each)}
-    return Evaluation(rows, score_rows(rows), had, describe(perceptual or {}, rows))
+    found = {name: each for name, each in features.items() if len(each)}
+    return Scored(rows, score_rows(rows), found, describe(perceptual or {}, rows))
 
 
 def per_class(rows: Sequence[Row], classes: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -113,7 +112,7 @@ def _perceptual(
     return perceptual_columns(networks, colouring, truth)
 
 
-def _features(network: Network, batch: Batch, prediction: Prediction) -> list[tuple[int, Features]]:
+def _features(network: FeatureNetwork, batch: Batch, prediction: Prediction) -> list[tuple[int, Features]]:
     """(index, features) of each colouring; none without a colour head."""
     if prediction.chroma is None:
         return []
@@ -123,14 +122,3 @@ def _features(network: Network, batch: Batch, prediction: Prediction) -> list[tu
 
 def _in_order(pairs: list[tuple[int, Features]]) -> Features:
     return np.array([features for _, features in sorted(pairs, key=lambda pair: pair[0])])
-
-
-__all__ = [
-    "Evaluation",
-    "confusion",
-    "evaluate",
-    "per_class",
-    "predict_class",
-    "predict_colour",
-    "predict_gray",
-]

@@ -1,4 +1,4 @@
-"""What is measured: one table of metrics, each from columns that hold one value an image."""
+"""METRICS: what is measured, each from columns that hold one value an image."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -6,13 +6,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import conv2d
 
 from knowhue.color import lab_to_rgb
 from knowhue.config import Task
-from knowhue.evaluation import fidelity
 from knowhue.evaluation.calibration import calibration_error
 from knowhue.evaluation.colour_difference import ciede2000
-from knowhue.tensors import Batch, Chroma, Prediction
+from knowhue.tensors import RGB, Batch, Chroma, Prediction
 
 Row = dict[str, Any]
 
@@ -122,10 +122,7 @@ def ab_l1(predicted: Chroma, true: Chroma) -> Tensor:
     Raises:
         ValueError: the shapes differ (nothing is broadcast).
     """
-    if predicted.shape != true.shape:
-        raise ValueError(
-            f"`predicted` should be of the shape of `true`, {tuple(true.shape)}. Found {tuple(predicted.shape)}."
-        )
+    _same_shape(predicted, true)
     return (predicted.float() - true).abs().mean((1, 2, 3))
 
 
@@ -166,11 +163,11 @@ def _slow_columns(batch: Batch, chroma: Chroma) -> dict[str, Tensor]:
     predicted, true = (lab_to_rgb(batch.lightness, each) for each in (chroma, batch.chroma))
     return {
         "ciede2000": ciede2000(batch.lightness, chroma, batch.chroma),
-        "psnr_rgb": fidelity.psnr(predicted, true),
-        "ssim_rgb": fidelity.ssim(predicted, true),
-        "colourfulness": fidelity.colourfulness(predicted),
-        "colourfulness_true": fidelity.colourfulness(true),
-        "colourfulness_absolute": fidelity.colourfulness_absolute(predicted),
+        "psnr_rgb": psnr(predicted, true),
+        "ssim_rgb": ssim(predicted, true),
+        "colourfulness": colourfulness(predicted),
+        "colourfulness_true": colourfulness(true),
+        "colourfulness_absolute": colourfulness_absolute(predicted),
     }
 
 
@@ -191,3 +188,90 @@ def confusion(rows: Sequence[Row], classes: int) -> list[list[int]]:
         if row["label"] >= 0:
             matrix[row["label"], row["predicted"]] += 1
     return matrix.tolist()
+
+
+_WINDOW, _SIGMA = 11, 1.5
+_K1, _K2 = 0.01, 0.03  # as the paper sets them
+
+
+def psnr(predicted: RGB, true: RGB) -> Tensor:
+    """Peak signal-to-noise ratio over all channels of each image, (B,), dB; equal images give infinity.
+
+    L* is given, so it is mostly the lightness that this agrees on; compare with the gray baseline.
+
+    Raises:
+        ValueError: the shapes differ (nothing is broadcast).
+
+    >>> psnr(torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.1)).round().tolist()
+    [20.0]
+    """
+    _same_shape(predicted, true)
+    return -10 * (predicted - true).square().mean((1, 2, 3)).log10()
+
+
+def ssim(predicted: RGB, true: RGB) -> Tensor:
+    """Structural similarity (Wang et al. 2004) of each image, mean over channels and pixels, (B,), -1 to 1.
+
+    Gaussian window of 11 pixels, sigma 1.5, population covariance, and only windows that lie wholly inside
+    the image, as in the paper's code and in scikit-image; torchmetrics pads the borders by reflection.
+
+    Raises:
+        ValueError: the shapes differ, or a side is below 11 pixels.
+    """
+    _same_shape(predicted, true)
+    if min(predicted.shape[2:]) < _WINDOW:
+        raise ValueError(
+            f"`predicted` should be {_WINDOW} pixels or more a side. Found {tuple(predicted.shape)}."
+        )
+    x, y = predicted.double(), true.double()
+    mean_x, mean_y = _blur(x), _blur(y)
+    variance_x, variance_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
+    covariance = _blur(x * y) - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + _K1**2) / (mean_x**2 + mean_y**2 + _K1**2)
+    structure = (2 * covariance + _K2**2) / (variance_x + variance_y + _K2**2)
+    return (luminance * structure).mean((1, 2, 3)).float()
+
+
+def colourfulness(rgb: RGB) -> Tensor:
+    """Colourfulness M3 of Hasler and Suesstrunk 2003 of each image, (B,), on the scale of 8-bit RGB.
+
+    The same as `data.checks.colourfulness`: signed opponent values, 0 for gray, 109 for extreme.
+    """
+    return _colourfulness(*_opponents(rgb))
+
+
+def colourfulness_absolute(rgb: RGB) -> Tensor:
+    """The same on absolute opponent values, (B,): a common departure from the paper, much lower for some.
+
+    Only to compare with numbers published in this convention, such as those of DDColor.
+    """
+    red_green, yellow_blue = _opponents(rgb)
+    return _colourfulness(red_green.abs(), yellow_blue.abs())
+
+
+def _opponents(rgb: RGB) -> tuple[Tensor, Tensor]:
+    red, green, blue = (255 * rgb.double()).unbind(1)
+    return red - green, (red + green) / 2 - blue
+
+
+def _colourfulness(red_green: Tensor, yellow_blue: Tensor) -> Tensor:
+    spread = torch.hypot(*(each.std((1, 2), correction=0) for each in (red_green, yellow_blue)))
+    centre = torch.hypot(*(each.mean((1, 2)) for each in (red_green, yellow_blue)))
+    return (spread + 0.3 * centre).float()
+
+
+def _blur(images: Tensor) -> Tensor:
+    """Gaussian mean of every window that lies inside, (B, C, H - 10, W - 10)."""
+    steps = torch.arange(_WINDOW, dtype=images.dtype, device=images.device) - _WINDOW // 2
+    weight = (-(steps**2) / (2 * _SIGMA**2)).exp()
+    weight = weight / weight.sum()
+    channels = images.shape[1]
+    rows = conv2d(images, weight.reshape(1, 1, -1, 1).repeat(channels, 1, 1, 1), groups=channels)
+    return conv2d(rows, weight.reshape(1, 1, 1, -1).repeat(channels, 1, 1, 1), groups=channels)
+
+
+def _same_shape(predicted: Tensor, true: Tensor) -> None:
+    if predicted.shape != true.shape:
+        raise ValueError(
+            f"`predicted` should be of the shape of `true`, {tuple(true.shape)}. Found {tuple(predicted.shape)}."
+        )

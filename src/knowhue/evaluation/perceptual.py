@@ -14,8 +14,8 @@ from torch import Tensor
 
 from knowhue.config import Evaluation
 from knowhue.errors import WeightsError, install_command
+from knowhue.evaluation.features import UNAVAILABLE, Unavailable, resize, unavailable
 from knowhue.evaluation.lpips import LayerDistance
-from knowhue.evaluation.networks import UNAVAILABLE, Unavailable, resize, unavailable
 from knowhue.models.encoder import weights_digest
 from knowhue.tensors import RGB
 

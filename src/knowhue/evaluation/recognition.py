@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
-from knowhue.evaluation.distribution import Features
+from knowhue.evaluation.features import Features
 from knowhue.storage import read_arrays, replacing
 
 Labels = NDArray[np.int64]

@@ -10,10 +10,15 @@ from numpy.typing import NDArray
 from knowhue.config import Evaluation as EvaluationSettings
 from knowhue.config import fingerprint
 from knowhue.data.loaders import ProcessShare, label_weights, split_batches, to_batch
-from knowhue.evaluation.distribution import Features, measure
 from knowhue.evaluation.evaluate import Predict, evaluate
+from knowhue.evaluation.features import (
+    FeatureNetwork,
+    Features,
+    available_networks,
+    measure_distances,
+    open_networks,
+)
 from knowhue.evaluation.metrics import mean
-from knowhue.evaluation.networks import Network, open_networks
 from knowhue.evaluation.perceptual import open_perceptual
 from knowhue.randomness import stream
 from knowhue.storage import cached, finite_or_none, read_arrays, replacing
@@ -35,10 +40,8 @@ def distances(
     if not features:
         return {}
     networks = open_networks(settings, work.engine.device)
-    truth = {
-        name: true_features(work, name, net) for name, net in networks.items() if isinstance(net, Network)
-    }
-    return measure(features, truth, networks)
+    truth = {name: true_features(work, name, network) for name, network in _networks(work, settings).items()}
+    return measure_distances(features, truth, networks)
 
 
 def measure_set(
@@ -51,7 +54,7 @@ def measure_set(
     return {name: values for name, values in found.items() if values}
 
 
-def true_features(work: Work, name: str, network: Network) -> Features:
+def true_features(work: Work, name: str, network: FeatureNetwork) -> Features:
     """Features of the true images of the reporting split, kept in `features/` under all that they depend on."""
     key = fingerprint(
         {
@@ -75,7 +78,13 @@ def score_way(work: Work, settings: EvaluationSettings, predict: Predict) -> dic
     """The row of a way to predict in `baselines.json`: its metrics, and `distribution` if it colours."""
     batches = _reported(work)
     perceptual = open_perceptual(settings, work.engine.device)
-    scored = evaluate(predict, batches, full=True, networks=_had(work, settings), perceptual=perceptual)
+    scored = evaluate(
+        predict,
+        batches,
+        full=True,
+        networks=_networks(work, settings),
+        perceptual=perceptual,
+    )
     return finite_or_none(scored.metrics) | measure_set(work, settings, scored.features)
 
 
@@ -88,7 +97,7 @@ def noise_floor(work: Work, settings: EvaluationSettings) -> dict[str, Any]:
     true_colourfulness = mean(evaluate(_truth, _reported(work), full=True).rows, "colourfulness_true")
     count = len(prepared.positions(prepared.reporting_split))
     chosen = np.sort(stream(0, "noise-floor").permutation(prepared.positions("train"))[:count])
-    scored = evaluate(_truth, _batches(work, chosen), full=True, networks=_had(work, settings))
+    scored = evaluate(_truth, _batches(work, chosen), full=True, networks=_networks(work, settings))
     colourfulness = scored.metrics["colourfulness"]
     return {
         "colourfulness": colourfulness,
@@ -101,7 +110,9 @@ def noise_floor(work: Work, settings: EvaluationSettings) -> dict[str, Any]:
 
 def _truth_recognised(work: Work, settings: EvaluationSettings) -> dict[str, Any]:
     """Of the true images of the reporting split: those of the training split taught the classifier."""
-    features = {name: true_features(work, name, network) for name, network in _had(work, settings).items()}
+    features = {
+        name: true_features(work, name, network) for name, network in _networks(work, settings).items()
+    }
     return recognition(work, settings, features)
 
 
@@ -116,9 +127,8 @@ def _batches(work: Work, positions: NDArray[np.int64], size: int = 64) -> Iterat
         yield to_batch(work.prepared, part, work.prepared.rgb[part], weights, work.engine.device)
 
 
-def _had(work: Work, settings: EvaluationSettings) -> dict[str, Network]:
-    networks = open_networks(settings, work.engine.device)
-    return {name: network for name, network in networks.items() if isinstance(network, Network)}
+def _networks(work: Work, settings: EvaluationSettings) -> dict[str, FeatureNetwork]:
+    return available_networks(settings, work.engine.device)
 
 
 def _truth(batch: Batch) -> Prediction:

@@ -17,8 +17,8 @@ from knowhue.config import Config, Phase
 from knowhue.data.loaders import TrainingBatches, split_batches
 from knowhue.data.prepare import Prepared
 from knowhue.data.supervision import find_targets
-from knowhue.evaluation.evaluate import Evaluation, evaluate
-from knowhue.evaluation.networks import Network, open_networks
+from knowhue.evaluation.evaluate import Scored, evaluate
+from knowhue.evaluation.features import available_networks
 from knowhue.evaluation.perceptual import open_perceptual
 from knowhue.models.multitask import MultiTask
 from knowhue.objectives.losses import GAN_LOSSES
@@ -169,7 +169,7 @@ def validate(
     batch_size: int = 64,
     full: bool = False,
     split: str = "validation",
-) -> Evaluation:
+) -> Scored:
     """Score the images of a split with the model as it stands; `full` at the end, by every metric."""
     session.model.eval()
     batches = split_batches(work.prepared, split, batch_size, work.engine.share, work.engine.device)
@@ -179,11 +179,10 @@ def validate(
     if session.discriminator is not None:
         session.discriminator.eval()
         critic = partial(_judge, work.engine, session.discriminator, config.colour.gan_loss)
-    networks = open_networks(config.evaluation, work.engine.device) if full else {}
-    had = {name: network for name, network in networks.items() if isinstance(network, Network)}
+    networks = available_networks(config.evaluation, work.engine.device) if full else {}
     way = partial(predict, work.engine, session.model)
     perceptual = open_perceptual(config.evaluation, work.engine.device) if full else {}
-    return evaluate(way, batches, critic, work.engine.gather, full, had, perceptual)
+    return evaluate(way, batches, critic, work.engine.gather, full, networks, perceptual)
 
 
 def predict(engine: Engine, model: MultiTask, batch: Batch) -> Prediction:

@@ -14,8 +14,8 @@ from knowhue.data.loaders import label_weights, to_batch
 from knowhue.data.prepare import Prepared
 from knowhue.errors import DamagedError
 from knowhue.evaluation.calibration import reliability
-from knowhue.evaluation.evaluate import Evaluation, confusion, per_class
-from knowhue.evaluation.metrics import Row
+from knowhue.evaluation.evaluate import Scored, per_class
+from knowhue.evaluation.metrics import Row, confusion
 from knowhue.models.palette import diversity
 from knowhue.runs import damaged_files, has_ended
 from knowhue.storage import finite_or_none, replacing, write_csv, write_json
@@ -58,7 +58,7 @@ def look_through(folder: Path) -> tuple[bool, list[str]]:
 
 
 def write_scores(
-    folder: Path, prepared: Prepared, scored: Evaluation, of_set: Mapping[str, Any] | None = None
+    folder: Path, prepared: Prepared, scored: Scored, of_set: Mapping[str, Any] | None = None
 ) -> None:
     """`scores.json` and `per_image.csv`.
 

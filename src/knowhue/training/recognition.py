@@ -6,9 +6,8 @@ from typing import Any
 
 from knowhue.config import Evaluation, fingerprint
 from knowhue.data.loaders import plain_batches
-from knowhue.evaluation.distribution import Features
 from knowhue.evaluation.evaluate import evaluate
-from knowhue.evaluation.networks import Network, open_networks
+from knowhue.evaluation.features import FeatureNetwork, Features, available_networks
 from knowhue.evaluation.recognition import Probe, fit_probe, recognised
 from knowhue.storage import cached
 from knowhue.tensors import Batch, Prediction
@@ -23,7 +22,6 @@ def recognition(work: Work, settings: Evaluation, features: Mapping[str, Feature
         settings: which networks.
         features: of the colourings, in the order of the images' indices; without any there is nothing to tell.
     """
-    networks = open_networks(settings, work.engine.device)
     label = work.prepared.label[work.prepared.positions(work.prepared.reporting_split)]
     return {
         name: {
@@ -32,12 +30,12 @@ def recognition(work: Work, settings: Evaluation, features: Mapping[str, Feature
             **recognised(_probe(work, name, network), features[name], label),
             **network.provenance,
         }
-        for name, network in networks.items()
-        if isinstance(network, Network) and name in features
+        for name, network in available_networks(settings, work.engine.device).items()
+        if name in features
     }
 
 
-def _probe(work: Work, name: str, network: Network) -> Probe:
+def _probe(work: Work, name: str, network: FeatureNetwork) -> Probe:
     """Fitted to the true training images with known labels; kept in `features/` under all that it depends on."""
     prepared = work.prepared
     key = fingerprint({"images": prepared.fingerprint, **network.provenance})

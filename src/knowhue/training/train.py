@@ -13,7 +13,7 @@ from knowhue.data.prepare import load_prepared, prepare
 from knowhue.data.sources import require_apart
 from knowhue.data.supervision import find_targets
 from knowhue.errors import ConfigError, DamagedError, RunError
-from knowhue.evaluation.evaluate import Evaluation
+from knowhue.evaluation.evaluate import Scored
 from knowhue.models.colour_classes import ColourClasses
 from knowhue.models.discriminators import PatchGAN
 from knowhue.models.encoder import weights_digest
@@ -131,7 +131,7 @@ def run_arm(work: Work, config: Config, arm: str) -> Path:
     return _run(work, config, folder, session, "finetune", list(heads.values()))
 
 
-def evaluate_run(folder: Path, report: Report = lambda _: None) -> Evaluation:
+def evaluate_run(folder: Path, report: Report = lambda _: None) -> Scored:
     """Score a trained run again, on its study's reporting split, and write its scores anew.
 
     Raises:
@@ -323,7 +323,7 @@ def _run(
     return folder
 
 
-def _score(work: Work, config: Config, folder: Path, session: Session, final: bool) -> Evaluation:
+def _score(work: Work, config: Config, folder: Path, session: Session, final: bool) -> Scored:
     """Score a model on the validation images, and write all of `OUTCOME`, with the golden step of what scored it."""
     scorer = {"golden_step": golden.golden_step(work.engine)}
     scored = validate(work, config, session, full=final, split=work.prepared.reporting_split)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from knowhue.evaluation.temperature import fit_temperature, judge_temperature
+from knowhue.evaluation.calibration import fit_temperature, judge_temperature
 
 
 def draw(temperature: float, count: int = 4000) -> tuple[np.ndarray, np.ndarray]:

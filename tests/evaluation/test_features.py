@@ -7,9 +7,18 @@ import pytest
 import torch
 
 from knowhue.config import Evaluation
-from knowhue.evaluation import distribution
-from knowhue.evaluation.distribution import DISTANCES, frechet, kernel_distance, measure
-from knowhue.evaluation.networks import NETWORKS, Network, Unavailable, open_networks, resize
+from knowhue.evaluation import features as module
+from knowhue.evaluation.features import (
+    DISTANCES,
+    NETWORKS,
+    FeatureNetwork,
+    Unavailable,
+    frechet,
+    kernel_distance,
+    measure_distances,
+    open_networks,
+    resize,
+)
 
 CPU = torch.device("cpu")
 ABSENT = Unavailable("not computed: no weights")
@@ -48,7 +57,7 @@ def test_kernel_distance_is_zero_on_average_and_frechet_is_not():
 
 def test_blocks_do_not_matter(monkeypatch):
     whole = kernel_distance(normal(50), normal(40, seed=1))
-    monkeypatch.setattr(distribution, "_BLOCK", 7)
+    monkeypatch.setattr(module, "_BLOCK", 7)
     assert kernel_distance(normal(50), normal(40, seed=1)) == pytest.approx(whole, rel=1e-12)
 
 
@@ -61,8 +70,8 @@ def test_sets_that_do_not_fit_are_refused(between):
 
 
 def test_every_distance_has_its_provenance_or_a_reason():
-    had = networks(lite0=Network(lambda rgb: rgb, PROVENANCE))
-    found = measure({"lite0": normal(30)}, {"lite0": normal(20, seed=1)}, had)
+    had = networks(lite0=FeatureNetwork(lambda rgb: rgb, PROVENANCE))
+    found = measure_distances({"lite0": normal(30)}, {"lite0": normal(20, seed=1)}, had)
     assert list(found) == list(DISTANCES)
     assert found["fd_lite0"]["value"] > 0
     assert PROVENANCE.items() <= found["fd_lite0"].items()
@@ -72,14 +81,14 @@ def test_every_distance_has_its_provenance_or_a_reason():
 
 
 def test_enough_images_are_not_warned_of():
-    had = networks(lite0=Network(lambda rgb: rgb, PROVENANCE))
-    found = measure({"lite0": normal(2048, 2)}, {"lite0": normal(2048, 2, seed=1)}, had)
+    had = networks(lite0=FeatureNetwork(lambda rgb: rgb, PROVENANCE))
+    found = measure_distances({"lite0": normal(2048, 2)}, {"lite0": normal(2048, 2, seed=1)}, had)
     assert "warning" not in found["fd_lite0"]
 
 
 def test_a_diverged_model_has_no_distance():
-    had = networks(lite0=Network(lambda rgb: rgb, PROVENANCE))
-    found = measure({"lite0": normal(9) * np.nan}, {"lite0": normal(9)}, had)
+    had = networks(lite0=FeatureNetwork(lambda rgb: rgb, PROVENANCE))
+    found = measure_distances({"lite0": normal(9) * np.nan}, {"lite0": normal(9)}, had)
     assert found["fd_lite0"]["value"] is None
     assert "not numbers" in found["fd_lite0"]["reason"]
 
@@ -123,7 +132,7 @@ def test_a_machine_out_of_memory_is_an_error_not_missing_weights(monkeypatch, er
 
 def test_lite0_sees_colour():
     network = open_networks(Evaluation(), CPU)["lite0"]
-    assert isinstance(network, Network)
+    assert isinstance(network, FeatureNetwork)
     colour = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     features = network.features(colour)
     assert features.shape == (2, 1280)
@@ -166,7 +175,7 @@ def test_fid_of_local_weights_is_torchmetrics(inception_file):
     reference.update(images[1] // 2, real=False)
     settings = Evaluation(networks=("inception",), inception_weights=str(inception_file))
     network = open_networks(settings, CPU)["inception"]
-    assert isinstance(network, Network)
+    assert isinstance(network, FeatureNetwork)
     assert network.provenance["file"] == str(inception_file)
     first, second = (network.features(x / 255).numpy() for x in (images[0], images[1] // 2))
     assert frechet(first, second) > 1e-3

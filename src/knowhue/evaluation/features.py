@@ -1,0 +1,281 @@
+"""Pretrained networks that turn images into features, and DISTANCES between the features of two sets of images."""
+
+import errno
+import pickle
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from knowhue.config import Evaluation
+from knowhue.errors import WeightsError, install_command
+from knowhue.models.encoder import pretrained_features, weights_digest
+from knowhue.tensors import RGB
+
+Features = NDArray[np.floating[Any]]
+"""(N, D): one row an image."""
+
+
+class FeatureNetwork(NamedTuple):
+    """A network that is there.
+
+    Attributes:
+        features: RGB (B, 3, H, W), 0 to 1, to (B, D) float32.
+        provenance: what a number must be quoted with: network, weights, resize, tool.
+    """
+
+    features: Callable[[RGB], Tensor]
+    provenance: dict[str, Any]
+
+
+class Unavailable(NamedTuple):
+    """A network that cannot be opened, or was not asked for, and why."""
+
+    reason: str
+
+
+UNAVAILABLE = (OSError, RuntimeError, EOFError, pickle.UnpicklingError, WeightsError)
+"""What a missing, damaged or foreign weights file raises, and a download without a network."""
+
+
+def unavailable(name: str, error: Exception) -> Unavailable:
+    """Why the weights of a network are not there, in one line.
+
+    Raises:
+        Exception: `error` itself where it is of the machine, such as too little memory: the weights may well be there.
+    """
+    if of_the_machine(error):
+        raise error
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return Unavailable(f"not computed: the weights of {name} could not be had ({reason})")
+
+
+def of_the_machine(error: Exception) -> bool:
+    """Whether an error says nothing of the file that was read: memory ran out, or the GPU failed.
+
+    torch raises a plain RuntimeError for both on a CPU and in older libraries, so its words are looked at.
+    """
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    words = ("out of memory", "can't allocate memory", "not enough memory", "cuda error", "cublas", "cudnn")
+    return isinstance(error, RuntimeError) and any(each in str(error).lower() for each in words)
+
+
+def resize(rgb: RGB, side_px: int) -> RGB:
+    """Bilinear with antialiasing, which FID depends on in the first digit; clipped to 0 to 1."""
+    size = (side_px, side_px)
+    return interpolate(rgb, size=size, mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
+
+
+def _lite0(_: str | None, device: torch.device) -> FeatureNetwork:
+    """EfficientNet-Lite0 of its pip package; 1280 pooled features."""
+    network = pretrained_features("tf_efficientnet_lite0", "package").to(device)
+    network = network.to(memory_format=torch.channels_last)  # pyright: ignore
+
+    def features(rgb: RGB) -> Tensor:
+        # without a GPU, what fits the CPU's cache is several times as fast
+        few = rgb.split(8 if rgb.device.type == "cpu" else len(rgb))
+        last = (each.contiguous(memory_format=torch.channels_last) for each in few)
+        return torch.cat([network(resize(each, 224)).float() for each in last])
+
+    title = "EfficientNet-Lite0 (ImageNet), 1280 pooled features"
+    return FeatureNetwork(features, _provenance(title, network, 224, "knowhue, timm"))
+
+
+def _inception(file: str | None, device: torch.device) -> FeatureNetwork:
+    """The Inception-v3 of the original FID, as torch-fidelity converts it; 2048 pooled features."""
+    from torch_fidelity import __version__ as version
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    path = None if file is None else str(Path(file).expanduser())
+    if path is not None:  # the package unpickles it without this check
+        torch.load(path, map_location="cpu", weights_only=True)
+    network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=path)
+    network = network.to(device)
+    title = "Inception-v3 (2015-12-05), 2048 pooled features"
+    provenance = _provenance(title, network, 299, f"torch-fidelity {version}")
+    return FeatureNetwork(
+        lambda rgb: network((255 * resize(rgb, 299)).round().to(torch.uint8))[0].float(),
+        provenance | {"file": file or "downloaded by torch-fidelity"},
+    )
+
+
+def _provenance(title: str, network: nn.Module, side_px: int, tool: str) -> dict[str, Any]:
+    return {
+        "network": title,
+        "weights": weights_digest(network)[:16],
+        "resize": f"bilinear, antialiased, to {side_px} x {side_px} pixels",
+        "tool": tool,
+    }
+
+
+NETWORKS: dict[str, Callable[[str | None, torch.device], FeatureNetwork]] = {
+    "lite0": _lite0,
+    "inception": _inception,
+}
+
+
+def open_networks(settings: Evaluation, device: torch.device) -> Mapping[str, FeatureNetwork | Unavailable]:
+    """Every network of `NETWORKS`, or why it is not there; each is opened once a process."""
+    asked = ", ".join(settings.networks) or "none"
+    return {
+        name: _open(name, settings.inception_weights, device)
+        if name in settings.networks
+        else Unavailable(f"not computed: `evaluation.networks` asks for {asked}, not for {name}")
+        for name in NETWORKS
+    }
+
+
+def available_networks(settings: Evaluation, device: torch.device) -> dict[str, FeatureNetwork]:
+    """Those of `open_networks` that are there."""
+    networks = open_networks(settings, device)
+    return {name: network for name, network in networks.items() if isinstance(network, FeatureNetwork)}
+
+
+@cache
+def _open(name: str, file: str | None, device: torch.device) -> FeatureNetwork | Unavailable:
+    try:
+        return NETWORKS[name](file, device)
+    except ImportError as error:
+        return Unavailable(f"not computed: {error}; {install_command('fid')}")
+    except UNAVAILABLE as error:
+        return unavailable(name, error)
+
+
+class Distance(NamedTuple):
+    """A number for two sets of features; lower is closer."""
+
+    title: str
+    network: str
+    between: Callable[[Features, Features], float]
+
+
+def frechet(first: Features, second: Features) -> float:
+    """Frechet distance between the Gaussians of two sets (Heusel et al. 2017), in float64.
+
+    |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)). With S = R^T R from a QR decomposition of the centred
+    features, the trace of the root is the sum of the singular values of R1 R2^T: no root of an
+    ill-conditioned product is taken, and no imaginary part dropped.
+
+    Args:
+        first: (N, D), two images or more.
+        second: (M, D), two or more.
+
+    Returns:
+        At least 0 up to rounding; biased upwards by small samples.
+
+    Raises:
+        ValueError: D differs, or a set has fewer than two rows.
+
+    >>> round(frechet(np.array([[0.0], [2.0]]), np.array([[3.0], [5.0]])), 6)
+    9.0
+    """
+    x, y = _checked(first, second)
+    roots = [np.linalg.qr(each - each.mean(0), mode="r") / np.sqrt(len(each) - 1) for each in (x, y)]
+    shift = x.mean(0) - y.mean(0)
+    overlap = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
+    return float(shift @ shift + sum((root**2).sum() for root in roots) - 2 * overlap)
+
+
+def kernel_distance(first: Features, second: Features) -> float:
+    """Unbiased squared MMD with the kernel (x y / D + 1)^3 (Binkowski et al. 2018), in float64.
+
+    Over all pairs of images rather than over random subsets, so it has no seed.
+
+    Args:
+        first: (N, D), two images or more.
+        second: (M, D), two or more.
+
+    Returns:
+        0 on average between samples of one distribution, so it may be negative.
+
+    Raises:
+        ValueError: D differs, or a set has fewer than two rows.
+    """
+    x, y = _checked(first, second)
+    return _within(x) + _within(y) - 2 * _kernel_sum(x, y) / (len(x) * len(y))
+
+
+DISTANCES: dict[str, Distance] = {
+    "fd_lite0": Distance("Fréchet distance, EfficientNet-Lite0", "lite0", frechet),
+    "kd_lite0": Distance("Kernel distance, EfficientNet-Lite0", "lite0", kernel_distance),
+    "fid": Distance("Fréchet Inception Distance (FID)", "inception", frechet),
+    "kid": Distance("Kernel Inception Distance (KID)", "inception", kernel_distance),
+}
+ENOUGH = 2048
+"""Images below which a Frechet distance in thousands of dimensions is mostly bias."""
+_BLOCK = 1024
+
+
+def measure_distances(
+    features: Mapping[str, Features],
+    truth: Mapping[str, Features],
+    networks: Mapping[str, FeatureNetwork | Unavailable],
+) -> dict[str, dict[str, Any]]:
+    """Every distance of `DISTANCES` with all that it must be quoted with, or why there is none.
+
+    Args:
+        features: of the colourings, by network.
+        truth: of the true images, by network.
+        networks: see `open_networks`.
+    """
+    found = {}
+    for name, distance in DISTANCES.items():
+        key = distance.network
+        entry = _entry(distance, features.get(key), truth.get(key), networks[key])
+        found[name] = {"title": distance.title, "better": "lower"} | entry
+    return found
+
+
+def _entry(
+    distance: Distance,
+    features: Features | None,
+    truth: Features | None,
+    network: FeatureNetwork | Unavailable,
+) -> dict[str, Any]:
+    if isinstance(network, Unavailable):
+        return {"value": None, "reason": network.reason}
+    if features is None or truth is None or min(len(features), len(truth)) < 2:
+        return {"value": None, "reason": "not computed: fewer than two images"}
+    if not np.isfinite(features).all():
+        return {"value": None, "reason": "not computed: some colourings are not numbers"}
+    sizes = {"images": len(features), "reference_images": len(truth)}
+    smallest, needed = min(sizes.values()), max(ENOUGH, features.shape[1])
+    warning = f"{smallest} images are fewer than {needed}: mostly bias; compare only with rows of the same sample sizes"
+    return {
+        "value": distance.between(features, truth),
+        **network.provenance,
+        **sizes,
+        **({"warning": warning} if smallest < needed else {}),
+    }
+
+
+def _within(x: NDArray[np.float64]) -> float:
+    """Mean kernel of different images of one set."""
+    own = (((x * x).sum(1) / x.shape[1] + 1) ** 3).sum()
+    return (_kernel_sum(x, x) - own) / (len(x) * (len(x) - 1))
+
+
+def _kernel_sum(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """Sum over all pairs, block by block so that memory stays small."""
+    starts = range(0, len(x), _BLOCK)
+    return float(sum(((x[start : start + _BLOCK] @ y.T / x.shape[1] + 1) ** 3).sum() for start in starts))
+
+
+def _checked(first: Features, second: Features) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both in float64."""
+    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
+        raise ValueError(
+            f"`first` and `second` should be (N, D) and (M, D). Found {first.shape} and {second.shape}."
+        )
+    if min(len(first), len(second)) < 2:
+        raise ValueError(
+            f"`first` and `second` should have 2 rows or more. Found {len(first)} and {len(second)}."
+        )
+    return np.asarray(first, np.float64), np.asarray(second, np.float64)
