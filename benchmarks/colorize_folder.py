@@ -27,9 +27,9 @@ from PIL import Image
 from knowhue.images.reading import read_image
 from knowhue.images.writing import write_image
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.folders.folder import colorize_folder
-from knowhue.inference.folders.ledger import LEDGER
-from knowhue.inference.folders.pipeline import Limits
+from knowhue.inference.folder import colorize_folder
+from knowhue.inference.ledger import LEDGER
+from knowhue.inference.pipeline import Limits
 
 ENCODERS = 4
 WARM = 16

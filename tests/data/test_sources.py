@@ -12,7 +12,7 @@ from knowhue.data.prepare import prepare
 from knowhue.data.sources import SOURCES, list_items, require_apart
 from knowhue.errors import ConfigError, ImageError
 from knowhue.images.files import SUFFIXES
-from knowhue.inference.folders.listing import list_folder
+from knowhue.inference.folder import list_folder
 from knowhue.plan import make_plan
 from knowhue.study import run_study
 
@@ -287,7 +287,7 @@ def test_training_and_colorize_take_the_same_files(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "reef" / "link.jpg").symlink_to("../sea/x.jpg")
     (tmp_path / "__MACOSX").mkdir()
-    coloured = list_folder(tmp_path, tmp_path / "out", SUFFIXES, lambda suffix: suffix).items
+    coloured = list_folder(tmp_path, tmp_path / "out", lambda suffix: suffix).items
     trained = {name for name, _, _ in listed(path=str(tmp_path))}
     assert trained == {item.path for item in coloured}
     assert len(trained) == len(SUFFIXES) + 2

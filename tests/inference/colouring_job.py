@@ -10,7 +10,7 @@ import numpy as np
 from knowhue.config import Config
 from knowhue.description import Description
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.folders.folder import colorize_folder
+from knowhue.inference.folder import colorize_folder
 from knowhue.inference.networks.network import Answers
 
 CLASSES = ("bright", "dark")

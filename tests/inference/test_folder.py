@@ -15,11 +15,11 @@ from colouring_job import FakeNetwork
 from PIL import Image
 
 from knowhue.errors import ConfigError, ImageError, RunError
+from knowhue.inference import folder, requests
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.folders import stages
-from knowhue.inference.folders.folder import STAGING, Summary, colorize_folder
-from knowhue.inference.folders.ledger import LEDGER
-from knowhue.inference.folders.pipeline import Limits
+from knowhue.inference.folder import STAGING, FolderSummary, colorize_folder
+from knowhue.inference.ledger import LEDGER
+from knowhue.inference.pipeline import Limits
 from knowhue.runs import LOCK
 
 
@@ -41,7 +41,7 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(image)
 
 
-def colour(source: Path, out: Path, network: FakeNetwork | None = None, **changes: Any) -> Summary:
+def colour(source: Path, out: Path, network: FakeNetwork | None = None, **changes: Any) -> FolderSummary:
     return colorize_folder(Colorizer(network or FakeNetwork()), source, out, **changes)
 
 
@@ -202,14 +202,14 @@ def test_a_fault_in_the_program_ends_it_and_loses_nothing(source: Path, tmp_path
 def test_an_odd_error_of_one_image_is_told_with_its_name(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    real = stages.read_image
+    real = requests.read_image
 
     def read(path: Path, **options: Any) -> Any:
         if path.name == "b.png":
             raise ZeroDivisionError("odd")
         return real(path, **options)
 
-    monkeypatch.setattr(stages, "read_image", read)
+    monkeypatch.setattr(requests, "read_image", read)
     assert colour(source, tmp_path / "out").failures == (("b.png", "ZeroDivisionError: odd"),)
 
 
@@ -217,7 +217,7 @@ def test_a_full_disk_ends_it_at_once(source: Path, tmp_path: Path, monkeypatch: 
     def full(*_: Any) -> Any:
         raise RunError("Cannot write `x`: No space left on device.")
 
-    monkeypatch.setattr(stages, "replacing", full)
+    monkeypatch.setattr(folder, "replacing", full)
     with pytest.raises(RunError, match="No space left"):
         colour(source, tmp_path / "out")
     assert contents(tmp_path / "out") == {}
@@ -234,7 +234,7 @@ def test_ctrl_c_ends_it_cleanly(tmp_path: Path):
 
     with pytest.raises(KeyboardInterrupt):
         colour(source, tmp_path / "out", report=press)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("knowhue-folder-")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("knowhue_")]
     assert len(contents(tmp_path / "out")) == len(lines(tmp_path / "out")) == 10
     assert colour(source, tmp_path / "out").made == 50
 

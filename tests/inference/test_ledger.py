@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from knowhue.errors import RunError
-from knowhue.inference.folders.ledger import JOB, LEDGER, Ledger, Stamp
+from knowhue.inference.ledger import JOB, LEDGER, Ledger, Stamp
 
 THIS = dict.fromkeys(JOB, "this")
 
@@ -118,7 +118,7 @@ def test_a_kill_before_or_after_the_move_is_told_apart(
         raise KeyboardInterrupt
 
     with opened(out) as ledger, monkeypatch.context() as patched:
-        patched.setattr("knowhue.inference.folders.ledger.os.replace", die)
+        patched.setattr("knowhue.inference.ledger.os.replace", die)
         with pytest.raises(KeyboardInterrupt):
             commit(ledger)
     with opened(out) as ledger:

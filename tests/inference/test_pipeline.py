@@ -1,23 +1,18 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knowhue.inference.pipeline import Busy, ByteBudget, Late, Limits, Pipeline, Stages, Stopping
+from knowhue.inference.pipeline import Busy, ByteBudget, Late, Limits, Pipeline, Stages, Stopping, run
 
 
 def stages(**changes: Any) -> Stages:
     plain = Stages(lambda _: 1, lambda n: 10 * n, list, lambda n, decoded, answer: (n, decoded, answer))
     return plain._replace(**changes)
-
-
-def run(items: Any, work: Stages, limits: Limits = Limits()) -> Iterator[tuple[Any, Future[Any]]]:  # noqa: B008
-    return Pipeline(work, limits).run(items)
 
 
 def wait_until(condition: Callable[[], object]) -> None:
@@ -37,7 +32,7 @@ def test_every_item_comes_out_once_with_its_own_answer(
     count: int, threads: int, batch: int, held: int, predictors: int
 ):
     limits = Limits(threads, batch, held, predictors)
-    found = [future.result() for _, future in run(range(count), stages(), limits)]
+    found = [future.result() for _, future in run(stages(), range(count), limits)]
     assert sorted(found) == [(n, 10 * n, 10 * n) for n in range(count)]
     assert not threads_left()
 
@@ -59,7 +54,7 @@ def test_what_is_held_stays_within_the_limit_and_what_is_heavier_is_alone(weight
             held.remove(weight)
 
     work = Stages(lambda weight: weight, decode, list, paint)
-    assert len(list(run(weights, work, Limits(threads, 2, limit)))) == len(weights)
+    assert len(list(run(work, weights, Limits(threads, 2, limit)))) == len(weights)
     assert all(total <= limit or count == 1 for total, count in worst)
 
 
@@ -84,7 +79,7 @@ def test_who_waits_for_room_is_not_overtaken():
 
 
 def test_one_thread_a_stage_keeps_the_order():
-    found = [item for item, _ in run(range(100), stages(), Limits(threads=1, batch=3))]
+    found = [item for item, _ in run(stages(), range(100), Limits(threads=1, batch=3))]
     assert found == list(range(100))
 
 
@@ -106,7 +101,7 @@ def test_stages_work_at_the_same_time():
         if item == 0:
             met.append(predicted.wait(5) and decoded.wait(5))
 
-    list(run(range(3), Stages(lambda _: 1, decode, predict, paint), Limits(1, 1)))
+    list(run(Stages(lambda _: 1, decode, predict, paint), range(3), Limits(1, 1)))
     assert met == [True]
 
 
@@ -123,7 +118,7 @@ def test_predicts_together_what_is_there_and_waits_for_no_more():
         time.sleep(0.05)  # some are being predicted; the others wait
         gate.set()
 
-    assert len(list(run(items(), stages(predict=predict), Limits(1, 4)))) == 8
+    assert len(list(run(stages(predict=predict), items(), Limits(1, 4)))) == 8
     assert sum(batches) == 8
     assert max(batches) == 4
 
@@ -155,7 +150,7 @@ def test_an_item_that_fails_is_told_and_the_others_go_on(stage: str):
             raise ValueError("three")
         return item
 
-    outcomes = list(run(range(8), stages(**{stage: odd}), Limits(2, 2)))
+    outcomes = list(run(stages(**{stage: odd}), range(8), Limits(2, 2)))
     assert [item for item, future in outcomes if future.exception()] == [3]
     assert sorted(item for item, _ in outcomes) == list(range(8))
 
@@ -167,7 +162,7 @@ def test_where_a_batch_fails_each_is_tried_alone():
         return values
 
     outcomes = {
-        item: future.exception() for item, future in run(range(8), stages(predict=predict), Limits(1))
+        item: future.exception() for item, future in run(stages(predict=predict), range(8), Limits(1))
     }
     assert {item for item, error in outcomes.items() if isinstance(error, ZeroDivisionError)} == {3}
     assert {item for item, error in outcomes.items() if error is None} == set(range(8)) - {3}
@@ -180,7 +175,7 @@ def test_items_that_fail_to_come_end_all():
         raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
-        list(run(items(), stages()))
+        list(run(stages(), items()))
     assert not threads_left()
 
 
@@ -193,7 +188,7 @@ def test_leaving_early_begins_nothing_more_and_leaves_no_thread(error: type[Base
         time.sleep(0.001)
         return item
 
-    outcomes: Any = run(range(10_000), stages(decode=decode), Limits(2, 2, 4))
+    outcomes: Any = run(stages(decode=decode), range(10_000), Limits(2, 2, 4))
     next(outcomes)
     with pytest.raises(error):
         outcomes.throw(error)
@@ -212,7 +207,7 @@ def test_when_items_end_early_what_was_submitted_is_finished():
             yield number
 
     done = []
-    for item, _ in run(items(), stages(), Limits(2, 2)):
+    for item, _ in run(stages(), items(), Limits(2, 2)):
         done.append(item)
         stop.set()
     assert sorted(done) == taken
@@ -239,7 +234,7 @@ def test_a_waiting_thread_holds_nothing_of_what_it_did():
 
     seen: list[int] = []
     work = Stages(lambda _: 1, lambda _: Heavy(), lambda values: [None] * len(values), lambda *_: None)
-    assert len(list(run(items(), work, Limits(2, 2)))) == 6
+    assert len(list(run(work, items(), Limits(2, 2)))) == 6
     assert seen == [0]
 
 

@@ -9,7 +9,7 @@ import typer
 
 from knowhue.apps.printing import say, say_json
 from knowhue.errors import ConfigError, ImageError
-from knowhue.images.files import SUFFIXES, dangling
+from knowhue.images.files import dangling
 
 if TYPE_CHECKING:
     from knowhue.config import Task
@@ -156,7 +156,7 @@ def _settle(kind: str, source: Path, out: Path | None, uncertainty: Path | None,
     """
     from knowhue.images.writing import OUTPUT_SUFFIXES, kind_of
     from knowhue.inference.films.formats import VIDEO_SUFFIXES, codec_of
-    from knowhue.inference.folders.listing import list_folder
+    from knowhue.inference.folder import list_folder
     from knowhue.inference.naming import default_folder, default_output, writable_suffix
     from knowhue.storage import require_outputs
 
@@ -165,7 +165,7 @@ def _settle(kind: str, source: Path, out: Path | None, uncertainty: Path | None,
         if not out.is_dir() and (out.exists() or out.suffix.lower() in (*OUTPUT_SUFFIXES, *VIDEO_SUFFIXES)):
             raise ConfigError(f"{source} is a folder, so --out should be one; {out} names a file")
         require_outputs({"--out": out / "colorized.jsonl"}, overwrite=True)
-        list_folder(source, out, SUFFIXES, writable_suffix)  # whose clashes are told at once
+        list_folder(source, out, writable_suffix)  # whose clashes are told at once
         return out
     target = out or default_output(source)
     if out is not None and out.is_dir():
@@ -241,7 +241,7 @@ def _folder(
     on_error: OnError,
 ):
     from knowhue.apps.progress import showing_progress
-    from knowhue.inference.folders.folder import colorize_folder
+    from knowhue.inference.folder import colorize_folder
 
     with showing_progress() as report:
         summary = colorize_folder(

@@ -152,11 +152,6 @@ class Pipeline(Generic[Item, Result]):
         limits: how much is taken on at once.
         observe: called after every stage with its seconds.
         after_batch: called by a predicting thread once it holds nothing of its batch.
-
-    >>> stages = Stages(weigh=lambda n: 1, decode=float, predict=list, paint=lambda n, decoded, answer: n + answer)
-    >>> with Pipeline(stages) as pipeline:
-    ...     pipeline.submit(2).result()
-    4.0
     """
 
     def __init__(
@@ -179,8 +174,8 @@ class Pipeline(Generic[Item, Result]):
         self._is_closing = self._is_aborted = False
         self._seconds = 0.1  # between results, a running mean
         self._last = 0.0
-        self._count = limits.threads or usable_cores()
-        steps = [self._decode_next, self._paint_next] * self._count + [self._predict_next] * limits.predictors
+        threads = limits.threads or usable_cores()
+        steps = [self._decode_next, self._paint_next] * threads + [self._predict_next] * limits.predictors
         self._threads = [
             threading.Thread(
                 target=_repeat,
@@ -192,12 +187,6 @@ class Pipeline(Generic[Item, Result]):
         ]
         for thread in self._threads:
             thread.start()
-
-    def __enter__(self) -> "Pipeline[Item, Result]":
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        self.close() if kind is None else self.abort()
 
     @property
     def length(self) -> int:
@@ -233,28 +222,6 @@ class Pipeline(Generic[Item, Result]):
             self._waiting.append(_Job(item, future, time.monotonic() + self.limits.item_seconds))
             self._changed.notify_all()
         return future
-
-    def run(self, items: Iterable[Item]) -> Generator[tuple[Item, Future[Result]]]:
-        """Submit items as there is room; each comes back with its future once that is done, in no order.
-
-        When `items` ends, what was submitted is finished. When the generator is closed, the pipeline is aborted.
-        """
-        done: SimpleQueue[tuple[Item, Future[Result]]] = SimpleQueue()
-        # Enough that no stage waits for the caller, few enough that stopping early stops soon.
-        window, running = 4 * self._count + self.limits.batch, 0
-        try:
-            for item in items:
-                future = self.submit(item)
-                future.add_done_callback(lambda future, item=item: done.put((item, future)))
-                del item, future  # what is held while waiting would be beside the budget
-                running += 1
-                while running >= window or not done.empty():
-                    running -= 1
-                    yield done.get()
-            for _ in range(running):
-                yield done.get()
-        finally:
-            self.abort()
 
     def stop(self) -> None:
         """Accept no more; what was accepted is still answered."""
@@ -406,6 +373,40 @@ class Pipeline(Generic[Item, Result]):
             self._last = now
             self._length -= 1
             self._changed.notify_all()
+
+
+def run(
+    stages: Stages,
+    items: Iterable[Item],
+    limits: Limits = Limits(),  # noqa: B008
+) -> Generator[tuple[Item, Future[Any]]]:
+    """Send items through a pipeline as there is room; each comes back with its future once that is done.
+
+    They come as they are ready; with one thread a stage that is in their own order. When `items` ends, what was
+    submitted is finished. When the generator is closed, or Ctrl-C arrives while it waits, every thread ends the stage
+    it is at, and none is left.
+
+    >>> stages = Stages(weigh=lambda n: 1, decode=float, predict=list, paint=lambda n, decoded, answer: n + answer)
+    >>> sorted(future.result() for _, future in run(stages, [1, 2, 3]))
+    [2.0, 4.0, 6.0]
+    """
+    pipeline: Pipeline[Item, Any] = Pipeline(stages, limits)
+    done: SimpleQueue[tuple[Item, Future[Any]]] = SimpleQueue()
+    # Enough that no stage waits for the caller, few enough that stopping early stops soon.
+    window, running = 4 * (limits.threads or usable_cores()) + limits.batch, 0
+    try:
+        for item in items:
+            future = pipeline.submit(item)
+            future.add_done_callback(lambda future, item=item: done.put((item, future)))
+            del item, future  # a result that is held while this waits would be beside the budget
+            running += 1
+            while running >= window or not done.empty():
+                running -= 1
+                yield done.get()
+        for _ in range(running):
+            yield done.get()
+    finally:
+        pipeline.abort()
 
 
 def usable_cores() -> int:

@@ -1,0 +1,449 @@
+"""A folder of images coloured into another: many at a time, resumable, nothing lost and nothing done twice."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from itertools import count, takewhile
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from knowhue.config import fingerprint
+from knowhue.errors import ConfigError, ImageError, KnowhueError, RunError
+from knowhue.images.files import SUFFIXES, UNREADABLE, Found, others_sentence, walk
+from knowhue.images.reading import weigh_image
+from knowhue.images.writing import OUTPUT_SUFFIXES
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer
+from knowhue.inference.judgement import caveats_of_many, is_novel
+from knowhue.inference.ledger import LEDGER, Ledger, Stamp
+from knowhue.inference.naming import made_of, writable_suffix
+from knowhue.inference.networks.network import Answers
+from knowhue.inference.pipeline import Limits, Stages, run, usable_cores
+from knowhue.inference.requests import DecodedRequest, ImageRequest, decode, paint
+from knowhue.runs import Report, locked
+from knowhue.storage import replacing
+
+STAGING = ".colorizing"
+"""Folder in the output folder where images are written before they are put in their place."""
+_ANOTHER = (
+    "`out` should be another folder than that of the images. Found `{}`, where {}. Name another folder."
+)
+
+
+class Item(NamedTuple):
+    """An image to be coloured; names are relative to the two folders, with `/`.
+
+    Attributes:
+        source: the file.
+        path: its name.
+        output: the name of the coloured file.
+    """
+
+    source: Path
+    path: str
+    output: str
+
+
+class Listing(NamedTuple):
+    """What was found in a folder.
+
+    Attributes:
+        items: images to be coloured, by path.
+        own: images that `knowhue colorize` seems to have made from others there, which are left alone.
+        unreadable: folders, and why.
+        left_out: how many other files there are, by why, in words; empty if none.
+    """
+
+    items: list[Item]
+    own: list[str]
+    unreadable: list[tuple[str, str]]
+    left_out: str
+
+
+class FolderSummary(NamedTuple):
+    """What came of a folder.
+
+    Attributes:
+        source: folder of the images.
+        out: folder of the coloured images, with `colorized.jsonl`.
+        made: images coloured by this run.
+        already: that earlier runs had done.
+        failures: paths, and why.
+        left: not begun, because the run was to stop at the first failure.
+        novel: of those that are there now, unlike the training images.
+        notes: what a user should know before trusting them, in words.
+        seconds: that it took.
+        model: name.
+    """
+
+    source: Path
+    out: Path
+    made: int
+    already: int
+    failures: tuple[tuple[str, str], ...]
+    left: int
+    novel: int
+    notes: tuple[str, ...]
+    seconds: float
+    model: str
+
+    @property
+    def failed(self) -> int:
+        return len(self.failures)
+
+    def as_record(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        record = self._asdict() | {"source": str(self.source), "out": str(self.out), "failed": self.failed}
+        record["notes"] = list(self.notes)
+        record["failures"] = [{"path": path, "error": error} for path, error in self.failures]
+        return record | {"seconds": round(self.seconds, 3)}
+
+    def lines(self) -> list[str]:
+        """What the command prints."""
+        per_second = self.made / self.seconds if self.seconds else 0.0
+        what = "1 image" if self.made == 1 else f"{self.made} images"
+        time = f"{self.seconds:.1f} s" if self.seconds < 10 else f"{self.seconds:.0f} s"
+        lines = [f"{what} coloured in {time} ({per_second:.1f} a second) -> {self.out}"]
+        lines += [f"  note: {note}" for note in self.notes]
+        lines += [f"  already done: {self.already}"] * (self.already > 0)
+        lines += [f"  {self.failed} failed; the same command tries them again:"] * (self.failed > 0)
+        lines += [f"    {path}: {error}" for path, error in self.failures]
+        lines += [f"  stopped: {self.left} not begun; the same command goes on"] * (self.left > 0)
+        return [*lines, f"  model: {self.model}"]
+
+
+def colorize_folder(
+    colorizer: Colorizer,
+    source: Path,
+    out: Path,
+    *,
+    options: ColorizeOptions = ColorizeOptions(),  # noqa: B008
+    suffix: str | None = None,
+    overwrite: bool = False,
+    on_error: Literal["skip", "stop"] = "skip",
+    limits: Limits = Limits(),  # noqa: B008
+    report: Report = lambda _: None,
+) -> FolderSummary:
+    """Colour all images of a folder and the folders in it; the same call goes on after a kill.
+
+    `out/colorized.jsonl` gets one line of JSON an image when that is in its place: `path`, `output`, `width`,
+    `height`, what is to be said of the image (see `Judgement`), `seconds` of work, `model`. A failed one gets `path`
+    and `error`. An image is done again when its file has changed since, or its output is gone.
+
+    Args:
+        colorizer: a model with a colour head.
+        source: folder of images.
+        out: folder of coloured images, with the names of the originals.
+        options: for every image; without hints.
+        suffix: that all outputs get, such as `.png`; None keeps the formats.
+        overwrite: whether files that this job did not make may be replaced.
+        on_error: whether to go on after an image that fails, or to begin no other.
+        limits: threads and memory.
+        report: told `done` (with those of earlier runs and the failed), `total`, `failed`, `per_second` and
+            `seconds_left` after every image.
+
+    Raises:
+        ImageError: no folder, or no image in it.
+        ConfigError: names that clash, hints, or a model without a colour head.
+        RunError: `out` holds other files or another job's colours, another process writes to it, or it cannot be
+            written (any more).
+    """
+    started = time.monotonic()
+    colorizer.require("colour")
+    _check(options, suffix, on_error)
+    listing = list_folder(source, out, lambda given: suffix or writable_suffix(given))
+    with locked(out, "colorize"), Ledger(out, _job(colorizer, source, options, suffix), overwrite) as ledger:
+        progress = _Progress(ledger, listing.items, on_error == "stop", report)
+        _refuse_strangers(progress.waiting, ledger)
+        _work_through(progress, _Work(colorizer, options, out / STAGING), limits)
+    description = colorizer.network.description
+    caveats = caveats_of_many(description, progress.novel, progress.made + progress.already, "images")
+    notes = (*(f"{caveat}; see {LEDGER}" for caveat in caveats), *_left_alone(listing))
+    return FolderSummary(
+        source,
+        out,
+        progress.made,
+        progress.already,
+        (*listing.unreadable, *progress.failures),
+        len(progress.waiting) - progress.made - len(progress.failures),
+        progress.novel,
+        notes,
+        time.monotonic() - started,
+        description.name,
+    )
+
+
+def list_folder(source: Path, out: Path, rename: Callable[[str], str]) -> Listing:
+    """All images of a folder and the folders in it, by name; the output keeps the names.
+
+    Which files count is said by `images.files.walk`; the output folder, if it lies inside, is left out, and so is what
+    `default_output` names after another image beside it.
+
+    Args:
+        source: folder of images.
+        out: folder of what is made.
+        rename: suffix of an image to that of the coloured one.
+
+    Raises:
+        ImageError: no folder, or no image in it.
+        ConfigError: two images would become one file, or an image would be replaced by what is made of it.
+    """
+    if not source.is_dir():
+        raise ImageError(f"`source` should be a folder of images. Found `{source}`. Is the path right?")
+    if out.exists() and out.samefile(source):
+        raise ConfigError(_ANOTHER.format(out, "what is made would lie among the originals"))
+    found, unreadable, others = [], [], []
+    for file, skipped in walk(source, avoid=out):
+        if skipped.startswith(UNREADABLE):
+            unreadable.append((file.relative_to(source).as_posix(), skipped))
+        elif skipped:
+            others.append(Found(file, skipped))
+        else:
+            found.append(file)
+    left_out = others_sentence(others)
+    own = made_of(found)
+    items = [_item(file, source, rename) for file in found if file not in own]
+    if not items and not unreadable:
+        raise ImageError(
+            f"`{source}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none there or "
+            f"below{left_out and '; ' + left_out}."
+        )
+    _refuse_clashes(items, out)
+    names = sorted(file.relative_to(source).as_posix() for file in own)
+    return Listing(sorted(items, key=lambda item: item.path), names, unreadable, left_out)
+
+
+class _Written(NamedTuple):
+    """A coloured image that was written, but is not in its place yet."""
+
+    file: Path
+    stamp: Stamp
+    record: dict[str, Any]
+
+
+class _Read(NamedTuple):
+    """An image between decoding and painting."""
+
+    stamp: Stamp
+    request: ImageRequest
+    decoded: DecodedRequest
+    seconds: float
+
+
+class _ModelFault(Exception):
+    """The model failed, which it would for every other image, too; its cause says how."""
+
+
+class _Work:
+    """What is done to each image, by several threads."""
+
+    def __init__(self, colorizer: Colorizer, options: ColorizeOptions, staging: Path) -> None:
+        self.staging = staging
+        self.runtime = colorizer.network.runtime
+        self.stages = Stages(
+            lambda item: weigh_image(item.source),
+            self._decode,
+            self._predict,
+            self._paint,
+            lambda read: read.decoded.network_input.shape,
+        )
+        self._colorizer = colorizer
+        self._options = options
+        self._numbers = count()
+
+    def _decode(self, item: Item) -> _Read:
+        started = time.perf_counter()
+        stamp = Stamp.of(item.source)  # before reading: what changes meanwhile is done again
+        request = ImageRequest(item.source, self._options, suffix=Path(item.output).suffix)
+        decoded = decode(self._colorizer, request, name=item.path)
+        assert stamp is not None
+        return _Read(stamp, request, decoded, time.perf_counter() - started)
+
+    def _predict(self, batch: Sequence[_Read]) -> list[tuple[Answers, float]]:
+        """Answers, each with its share of the seconds."""
+        started = time.perf_counter()
+        try:
+            answers = self._colorizer.predict([each.decoded.network_input for each in batch])
+        except Exception as error:
+            raise _ModelFault from error
+        share = (time.perf_counter() - started) / len(batch)
+        return [(answer, share) for answer in answers]
+
+    def _paint(self, item: Item, read: _Read, answer: tuple[Answers, float]) -> _Written:
+        """Paint, encode, and write beside its place."""
+        started = time.perf_counter()
+        try:
+            reply = paint(self._colorizer, read.request, read.decoded, answer[0])
+        except RunError as error:  # of this image's format; one of the disk ends the folder
+            raise ImageError(str(error)) from None
+        written = self.staging / f"{next(self._numbers)}{reply.suffix}"
+        with replacing(written, "wb") as file:
+            file.write(reply.data)
+        assert reply.colorized is not None
+        height, width = reply.colorized.image.pixels.shape[:2]
+        record = {"path": item.path, "output": item.output, "width": width, "height": height}
+        record |= reply.judgement.as_record()
+        if reply.colorized.uncertainty is not None:
+            record["uncertainty"] = round(float(reply.colorized.uncertainty.mean()), 3)
+        seconds = read.seconds + answer[1] + time.perf_counter() - started
+        record |= {"model": self._colorizer.network.description.name, "seconds": round(seconds, 4)}
+        return _Written(written, read.stamp, record)
+
+
+class _Progress:
+    """What has come of the images so far: noted in the ledger, and reported."""
+
+    def __init__(self, ledger: Ledger, items: Sequence[Item], stops: bool, report: Report) -> None:
+        done = {item for item in items if ledger.has(item.path, item.output, Stamp.of(item.source))}
+        self.waiting = [item for item in items if item not in done]
+        self.already = len(done)
+        self.novel = sum(is_novel(ledger.records[item.path]["novelty"]) for item in done)
+        self.made = 0
+        self.failures: list[tuple[str, str]] = []
+        self._ledger = ledger
+        self._stops = stops
+        self._report = report
+        self._started = time.monotonic()
+
+    def goes_on(self, _: Item) -> bool:
+        return not (self.failures and self._stops)
+
+    def note(self, item: Item, future: Future[_Written]) -> None:
+        """Put an image in its place, or its failure on the list.
+
+        Raises:
+            Exception: of the disk or the model, which every other image would meet, too.
+        """
+        error = future.exception()
+        if isinstance(error, RunError):
+            raise error
+        if isinstance(error, _ModelFault):
+            raise error.__cause__ or error
+        if error is None and self._ledger.in_the_way(item.path, item.output):
+            error = ImageError(f"`{item.output}` was put in its place by somebody else meanwhile.")
+        if error is None:
+            file, stamp, record = future.result()
+            self._ledger.commit(record, stamp, file)
+            self.made += 1
+            self.novel += is_novel(record["novelty"])
+        else:
+            text = " ".join(str(error).split())
+            reason = text if isinstance(error, KnowhueError) else f"{type(error).__name__}: {text}"
+            self._ledger.fail(item.path, reason)
+            self.failures.append((item.path, reason))
+        self.tell()
+
+    def tell(self) -> None:
+        """Report how far it is."""
+        here = self.made + len(self.failures)
+        per_second = here / max(time.monotonic() - self._started, 1e-9)
+        total = self.already + len(self.waiting)
+        left = (total - self.already - here) / per_second if per_second else None
+        event = {"stage": "folder", "done": self.already + here, "total": total, "failed": len(self.failures)}
+        self._report(event | {"per_second": per_second, "seconds_left": left})
+
+
+def _work_through(progress: _Progress, work: _Work, limits: Limits) -> None:
+    """Colour all, or all up to the first failure and what was submitted by then; a full disk ends it at once."""
+    shutil.rmtree(work.staging, ignore_errors=True)  # of a run that was killed
+    progress.tell()
+    # A quarter as many threads predict as decode: more would make smaller batches.
+    limits = limits._replace(predictors=max(1, (limits.threads or usable_cores()) // 4))
+    outcomes = run(work.stages, takewhile(progress.goes_on, progress.waiting), limits)
+    try:
+        with _one_core_each(work.runtime):
+            for item, future in outcomes:
+                progress.note(item, future)
+    finally:
+        outcomes.close()
+        shutil.rmtree(work.staging, ignore_errors=True)
+
+
+@contextmanager
+def _one_core_each(runtime: str) -> Iterator[None]:
+    """Threads of torch that begin in this context predict with one core each: the others have images of their own.
+
+    Where several cores share one prediction, each spins while it waits for the others: on two cores a batch of 8 took
+    nine times as long of them as with one.
+    """
+    if runtime != "torch":
+        yield
+        return
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _check(options: ColorizeOptions, suffix: str | None, on_error: str) -> None:
+    if options.hints:
+        raise ConfigError(
+            "`options.hints` should be empty for a folder: they are points of one image. Found "
+            f"{len(options.hints)}. Colour that image alone."
+        )
+    if suffix is not None and suffix not in OUTPUT_SUFFIXES:
+        raise ConfigError(f"`suffix` should be one of {', '.join(OUTPUT_SUFFIXES)}. Found `{suffix}`.")
+    if on_error not in ("skip", "stop"):
+        raise ConfigError(f"`on_error` should be `skip` or `stop`. Found `{on_error}`.")
+
+
+def _job(colorizer: Colorizer, source: Path, options: ColorizeOptions, suffix: str | None) -> dict[str, Any]:
+    """What makes colours comparable; the description holds fitted numbers, and so tells two trainings apart."""
+    described = colorizer.network.description.model_dump(mode="json", exclude={"name", "licence"})
+    return {
+        "source": str(source.resolve()),
+        "model": fingerprint(described),
+        "suffix": suffix,
+        "saturation": options.saturation,
+        "uncertainty": options.uncertainty,
+        "unknown_below": options.unknown_below,
+    }
+
+
+def _left_alone(listing: Listing) -> Iterable[str]:
+    if own := listing.own:
+        what = "1 image was" if len(own) == 1 else f"{len(own)} images were"
+        named = ", ".join(own[:3]) + ", ..." * (len(own) > 3)
+        yield f"{what} left alone, made by knowhue from images beside them: {named}"
+    if listing.left_out:
+        yield listing.left_out
+
+
+def _refuse_strangers(items: Collection[Item], ledger: Ledger) -> None:
+    strangers = [item.output for item in items if ledger.in_the_way(item.path, item.output)]
+    if strangers:
+        raise RunError(
+            f"`{ledger.out}` should have room for what is made. Found {len(strangers)} other files in the way, such as "
+            f"`{strangers[0]}`. Name another folder, or have them replaced with --overwrite."
+        )
+
+
+def _item(file: Path, source: Path, rename: Callable[[str], str]) -> Item:
+    name = file.relative_to(source)
+    return Item(file, name.as_posix(), name.with_suffix(rename(name.suffix)).as_posix())
+
+
+def _refuse_clashes(items: list[Item], out: Path) -> None:
+    makers: dict[str, str] = {}
+    originals = {_identity(item.source) for item in items if os.path.exists(item.source)}
+    for item in items:
+        other = makers.setdefault(item.output, item.path)
+        if other != item.path:
+            raise ConfigError(
+                f"Images should become files of different names. Found `{other}` and `{item.path}`, which would both "
+                f"become `{item.output}`. Rename one of them."
+            )
+        target = out / item.output
+        if os.path.exists(target) and _identity(target) in originals:  # by any link or spelling
+            raise ConfigError(_ANOTHER.format(out, f"`{item.output}` would replace an original"))
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
