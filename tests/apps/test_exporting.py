@@ -3,7 +3,7 @@
 import pytest
 
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.networks.onnx_int8 import Loss
+from knowhue.inference.quantize import Loss
 
 REFUSED = {
     "int8 without images": (["--to", "onnx", "--precision", "int8"], "--calibrate"),
@@ -49,8 +49,8 @@ def test_int8_says_what_was_left_out(knowhue, tmp_path, monkeypatch, left_out):
         target.write_bytes(b"")
         return Loss(0.1, 13.1, 13.2, 0.99, None, None, 128, 137, left_out)
 
-    monkeypatch.setattr("knowhue.inference.networks.onnx_export.export_onnx", lambda *_: {"chroma": 0.0})
-    monkeypatch.setattr("knowhue.inference.networks.onnx_int8.quantize", quantize)
+    monkeypatch.setattr("knowhue.inference.export.export_onnx", lambda *_: {"chroma": 0.0})
+    monkeypatch.setattr("knowhue.inference.quantize.quantize", quantize)
     code, said, _ = knowhue(
         *("export", "built-in", "--to", "onnx", "--precision", "int8"),
         *("--calibrate", tmp_path, "-o", tmp_path / "m.onnx"),

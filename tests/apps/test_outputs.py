@@ -241,7 +241,7 @@ def test_an_export_is_replaced_only_if_asked(knowhue, tmp_path, monkeypatch, to)
     precious.write_bytes(b"precious")
     with monkeypatch.context() as sealing:
         sealing.setattr(
-            "knowhue.inference.networks.torch_network.open_torch",
+            "knowhue.inference.networks.open_torch",
             lambda _: pytest.fail("the model was opened"),
         )
         code, _, err = knowhue("export", "built-in", "--to", to, "-o", out)

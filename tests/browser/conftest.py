@@ -20,7 +20,7 @@ from stand import FakeNetwork, wait_until  # noqa: E402
 
 from knowhue.config import Config  # noqa: E402
 from knowhue.inference.colorizer import Colorizer  # noqa: E402
-from knowhue.inference.networks.network import Answers  # noqa: E402
+from knowhue.inference.networks import Answers  # noqa: E402
 from knowhue.plan import Plan, make_plan  # noqa: E402
 from knowhue.runs import FORMAT, run_folder, write_log  # noqa: E402
 from knowhue.serving.api import make_app  # noqa: E402

@@ -11,7 +11,7 @@ from PIL import Image
 from stand import FakeNetwork, running
 
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.networks.network import Answers
+from knowhue.inference.networks import Answers
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs `pip install playwright`")
 expect = playwright.expect

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from knowhue.config import Config
-from knowhue.description import Description
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.folder import colorize_folder
-from knowhue.inference.networks.network import Answers
+from knowhue.inference.networks import Answers, Description
 
 CLASSES = ("bright", "dark")
 

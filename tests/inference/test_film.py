@@ -15,7 +15,7 @@ from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.films import footage
 from knowhue.inference.films import formats as film_formats
 from knowhue.inference.films.film import Summary, colorize_film
-from knowhue.inference.networks.network import Answers
+from knowhue.inference.networks import Answers
 
 LOSSLESS = film_formats.Codec("ffv1", {}, True, True, True)
 

@@ -17,14 +17,13 @@ from PIL import Image
 from tiny_models import CLASSES, describe, lite0_network, noise, two_stage_network
 
 from knowhue.errors import ConfigError, ExtraError, ImageError, WeightsError
-from knowhue.inference.networks import onnx_int8, onnx_network
-from knowhue.inference.networks.examples import Example
-from knowhue.inference.networks.network import Answers
-from knowhue.inference.networks.onnx_export import TOLERANCE, export_onnx
-from knowhue.inference.networks.onnx_guard import reads_elsewhere
-from knowhue.inference.networks.onnx_int8 import judge_loss, quantize
-from knowhue.inference.networks.onnx_network import INT8_KEY, open_onnx
-from knowhue.inference.networks.opening import open_network
+from knowhue.inference import onnx_network
+from knowhue.inference import quantize as quantize_module
+from knowhue.inference.export import TOLERANCE, export_onnx
+from knowhue.inference.networks import Answers, open_network
+from knowhue.inference.onnx_guard import reads_elsewhere
+from knowhue.inference.onnx_network import INT8_KEY, open_onnx
+from knowhue.inference.quantize import Example, judge_loss, quantize
 from knowhue.models.deployed import Deployed
 
 
@@ -116,7 +115,7 @@ def test_the_file_says_nothing_of_the_machine_that_made_it(file):
 def test_running_imports_neither_torch_nor_onnx(file):
     program = (
         "import sys; from pathlib import Path; import numpy as np\n"
-        "from knowhue.inference.networks.opening import open_network\n"
+        "from knowhue.inference.networks import open_network\n"
         f"network = open_network({str(file)!r})\n"
         "network.predict(np.zeros((1, 5, 5), np.float32))\n"
         "assert network.runtime == 'onnx'\n"
@@ -330,8 +329,8 @@ def test_eight_bits_answer_nearly_as_float_and_say_so(opened, eight_bits):
 
 def test_every_image_is_calibrated_on_measured_on_or_left_out(file, photos, tmp_path, monkeypatch):
     for name, most in {"CALIBRATED_ON": 9, "MEASURED_ON": 9}.items():
-        monkeypatch.setattr(onnx_int8, name, most)
-    monkeypatch.setattr(onnx_int8, "_quantized", lambda source, _: onnx.load(source))
+        monkeypatch.setattr(quantize_module, name, most)
+    monkeypatch.setattr(quantize_module, "_quantized", lambda source, _: onnx.load(source))
     shutil.copytree(photos, tmp_path / "photos")
     Image.new("L", (9, 9)).save(tmp_path / "photos" / "a gray one.png")
     loss = quantize(file, tmp_path / "model.onnx", tmp_path / "photos")

@@ -6,9 +6,8 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from knowhue.config import Config
-from knowhue.description import Calibration, Description, Interval
-from knowhue.inference.networks.torch_network import TorchNetwork
-from knowhue.models.deployed import Deployed, build_deployed
+from knowhue.inference.networks import Calibration, Description, Interval, TorchNetwork, build_deployed
+from knowhue.models.deployed import Deployed
 from knowhue.models.heads import Classifier, Decoder
 from knowhue.models.multitask import MultiTask
 from knowhue.presets import edit

@@ -12,9 +12,8 @@ import numpy as np
 from PIL import Image
 
 from knowhue.config import Config
-from knowhue.description import Description
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.networks.network import Answers
+from knowhue.inference.networks import Answers, Description
 from knowhue.serving.api import make_app
 from knowhue.serving.connection import Server
 from knowhue.serving.run import listening

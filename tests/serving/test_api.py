@@ -12,11 +12,10 @@ from odd_files import chunk, preview_first
 from PIL import Image
 from stand import CLASSES, FakeNetwork, colorizer, photo, running, wait_until
 
-from knowhue.description import Interval
 from knowhue.errors import WeightsError
 from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.networks.network import Answers
+from knowhue.inference.networks import Answers, Interval
 from knowhue.serving.api import make_app
 from knowhue.serving.schemas import ModelAnswer
 from knowhue.serving.settings import ServerSettings

@@ -15,7 +15,7 @@ from stand import FakeNetwork, colorizer, photo, wait_until
 from knowhue.errors import ImageError
 from knowhue.images.image import Image as OurImage
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.networks.network import Answers
+from knowhue.inference.networks import Answers
 from knowhue.inference.pipeline import Limits
 from knowhue.serving import page_parts as parts
 from knowhue.serving.api import make_app

@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from knowhue.description import Calibration
 from knowhue.errors import RunError
-from knowhue.inference.networks.card import model_card
-from knowhue.inference.networks.torch_network import open_torch
-from knowhue.models.deployed import build_deployed
+from knowhue.inference.hub import model_card
+from knowhue.inference.networks import Calibration, build_deployed, open_torch
 from knowhue.storage import read_json
 from knowhue.training.deploy import _intervals, deploy
 from knowhue.training.train import train

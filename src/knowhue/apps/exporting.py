@@ -15,7 +15,7 @@ from knowhue.errors import ConfigError
 from knowhue.storage import require_no_run, require_outputs
 
 if TYPE_CHECKING:
-    from knowhue.inference.networks.torch_network import TorchNetwork
+    from knowhue.inference.networks import TorchNetwork
 
 rare_option = partial(typer.Option, rich_help_panel="Rare")
 UNITS = {"chroma": "CIELAB units", "probabilities": "", "novelty": ""}
@@ -67,7 +67,7 @@ def export(
         _require_target(kind, target, source, overwrite)  # it may have appeared meanwhile
         EXPORTS[kind](network, target, precision, calibrate)
         if upload is not None:
-            from knowhue.inference.networks.sharing import upload as send
+            from knowhue.inference.hub import upload as send
 
             say(f"uploaded: {send(target, upload)}")
 
@@ -87,8 +87,7 @@ def _check(kind: str, precision: str, calibrate: Path | None, upload: str | None
 
 
 def _open(source: str, licence: str) -> "TorchNetwork":
-    from knowhue.inference.networks.opening import find_model
-    from knowhue.inference.networks.torch_network import TorchNetwork, open_torch
+    from knowhue.inference.networks import TorchNetwork, find_model, open_torch
 
     path = find_model(source)
     if path.suffix != ".safetensors":
@@ -103,10 +102,10 @@ def _open(source: str, licence: str) -> "TorchNetwork":
 
 def _require_target(kind: str, target: Path, source: str, overwrite: bool) -> None:
     """Make sure, before a model is opened, that it can be written where it is wanted."""
-    from knowhue.inference.networks.opening import find_model, needs_deployment
+    from knowhue.inference.networks import find_model, needs_deployment
 
     if kind == "hub-folder":
-        from knowhue.inference.networks.sharing import HUB_FILES
+        from knowhue.inference.hub import HUB_FILES
 
         require_no_run(target)
         if target.exists() and not target.is_dir():
@@ -124,27 +123,27 @@ def _require_target(kind: str, target: Path, source: str, overwrite: bool) -> No
 
 
 def _export_safetensors(network: "TorchNetwork", target: Path, precision: str, _: Path | None) -> None:
-    from knowhue.inference.networks.sharing import export_safetensors
+    from knowhue.inference.export import export_safetensors
 
     differences = export_safetensors(network, target, precision)
     say(_size(target), _differences(differences, "the original"))
 
 
 def _export_hub_folder(network: "TorchNetwork", target: Path, precision: str, _: Path | None) -> None:
-    from knowhue.inference.networks.sharing import export_hub_folder
+    from knowhue.inference.hub import export_hub_folder
 
     differences = export_hub_folder(network, target, precision)
     say(f"{target}: README.md, config.json, model.safetensors", _differences(differences, "the original"))
 
 
 def _export_onnx(network: "TorchNetwork", target: Path, precision: str, calibrate: Path | None) -> None:
-    from knowhue.inference.networks.onnx_export import export_onnx
+    from knowhue.inference.export import export_onnx
 
     if precision == "float32":
         differences = export_onnx(network, target)
         say(_size(target), _differences(differences, "torch"))
         return
-    from knowhue.inference.networks.onnx_int8 import CALIBRATED_ON, MEASURED_ON, quantize
+    from knowhue.inference.quantize import CALIBRATED_ON, MEASURED_ON, quantize
 
     assert calibrate is not None  # checked before
     with tempfile.TemporaryDirectory() as folder:

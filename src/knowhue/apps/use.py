@@ -84,7 +84,7 @@ def models(
     ] = None,
 ) -> None:
     """Say what a model is: tasks, classes, data, scores with intervals, calibration."""
-    from knowhue.inference.networks.opening import BUILT_IN
+    from knowhue.inference.networks import BUILT_IN
 
     for name in model or [BUILT_IN]:
         say(*_describe(load(name)))
@@ -100,7 +100,7 @@ def load(model: str, task: "Task | None" = None) -> "Colorizer":
 
 def deploy_once(model: str, task: "Task | None" = None) -> None:
     """Fit a run for use if it was not yet; other models are ready."""
-    from knowhue.inference.networks.opening import needs_deployment
+    from knowhue.inference.networks import needs_deployment
 
     run = needs_deployment(model)
     if run is not None:

@@ -12,8 +12,7 @@ from knowhue.images.reading import read_image
 from knowhue.inference.glimpse import glimpse
 from knowhue.inference.hints import Hint, corrections
 from knowhue.inference.judgement import Judgement, judge
-from knowhue.inference.networks.network import Answers, FloatArray, Network
-from knowhue.inference.networks.opening import BUILT_IN, open_network
+from knowhue.inference.networks import BUILT_IN, Answers, FloatArray, Network, open_network
 from knowhue.inference.pixels import PaintStats, paint
 from knowhue.inference.uncertainty import spread_over_views
 from knowhue.inference.upsampling import chroma_lines

@@ -19,7 +19,7 @@ from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.judgement import caveats_of_many, is_novel
 from knowhue.inference.ledger import LEDGER, Ledger, Stamp
 from knowhue.inference.naming import made_of, writable_suffix
-from knowhue.inference.networks.network import Answers
+from knowhue.inference.networks import Answers
 from knowhue.inference.pipeline import Limits, Stages, run, usable_cores
 from knowhue.inference.requests import DecodedRequest, ImageRequest, decode, paint
 from knowhue.runs import Report, locked

@@ -4,7 +4,7 @@ import numpy as np
 
 from knowhue.images.image import Pixels
 from knowhue.images.vips import OVERSAMPLING, shrink
-from knowhue.inference.networks.network import FloatArray
+from knowhue.inference.networks import FloatArray
 from knowhue.inference.pixels import lightness
 
 LONGEST = 4

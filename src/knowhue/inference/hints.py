@@ -14,7 +14,7 @@ from scipy.sparse.linalg import splu
 from knowhue.errors import ConfigError
 from knowhue.images.image import Pixels
 from knowhue.inference.glimpse import glimpse
-from knowhue.inference.networks.network import FloatArray
+from knowhue.inference.networks import FloatArray
 from knowhue.inference.pixels import lightness
 from knowhue.inference.upsampling import chroma_at
 

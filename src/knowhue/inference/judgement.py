@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from knowhue.description import Description
-from knowhue.inference.networks.network import FloatArray
+from knowhue.inference.networks import Description, FloatArray
 from knowhue.inference.pixels import PaintStats
 
 UNKNOWN = "unknown"

@@ -17,7 +17,7 @@ from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer
 from knowhue.inference.hints import parse_hint
 from knowhue.inference.judgement import Judgement, judge
 from knowhue.inference.naming import writable_suffix
-from knowhue.inference.networks.network import Answers, FloatArray
+from knowhue.inference.networks import Answers, FloatArray
 from knowhue.inference.pipeline import Limits, Observe, Pipeline, Stages
 from knowhue.inference.pixels import enlarge
 

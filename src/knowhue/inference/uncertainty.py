@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.ndimage import zoom
 
-from knowhue.inference.networks.network import FloatArray
+from knowhue.inference.networks import FloatArray
 
 SCALES = (1.0, 1.5, 2.0)
 

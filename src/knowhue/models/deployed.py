@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from knowhue.description import Description
-from knowhue.models.multitask import MultiTask, build_model
-from knowhue.presets import edit
+from knowhue.models.multitask import MultiTask
 from knowhue.tensors import Chroma, Lightness
 
 NEIGHBOURS = 10
@@ -75,10 +73,3 @@ class Deployed(nn.Module):
 def pool(features: Tensor) -> Tensor:
     """(B, C, h, w) to (B, C), the mean over the image, in float32."""
     return features.float().mean((2, 3))
-
-
-def build_deployed(description: Description) -> Deployed:
-    """An empty module of the described shape, for its weights to be loaded into; nothing is downloaded."""
-    config = edit(description.config, {"encoder": {"weights": "none"}})
-    model = build_model(config, max(len(description.classes), 2))
-    return Deployed(model, description.temperature, description.references, description.novelty_limit).eval()

@@ -5,9 +5,9 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from knowhue.description import Description
 from knowhue.images.files import SUFFIXES_OF
 from knowhue.inference.judgement import STILL_GRAY, UNKNOWN, Judgement
+from knowhue.inference.networks import Description
 from knowhue.serving.page_desk import Photo
 from knowhue.serving.page_parts import role, titles
 from knowhue.serving.page_work import UNSURE_AT, View

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from knowhue.description import Description
 from knowhue.errors import KnowhueError
+from knowhue.inference.networks import Description
 from knowhue.inference.requests import Batcher
 from knowhue.serving import page_parts as parts
 from knowhue.serving.page_cards import stage

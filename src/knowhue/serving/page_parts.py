@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from knowhue.description import Description
+from knowhue.inference.networks import Description
 from knowhue.serving.page_desk import Photo, Pin, Sitting
 
 TITLE = "Colour a gray photo"

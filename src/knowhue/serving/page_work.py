@@ -15,7 +15,7 @@ from knowhue.images.vips import shrink
 from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import ColorizeOptions
 from knowhue.inference.naming import writable_suffix
-from knowhue.inference.networks.network import FloatArray
+from knowhue.inference.networks import FloatArray
 from knowhue.inference.pixels import paint
 from knowhue.inference.requests import Batcher, ImageReply, ImageRequest
 from knowhue.serving.page_desk import Desk, Look, Photo, Pin, Sitting

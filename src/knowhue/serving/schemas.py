@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from knowhue.config import Fraction, Section, Task
-from knowhue.description import Description, Interval
 from knowhue.errors import ConfigError
+from knowhue.inference.networks import Description, Interval
 from knowhue.wrong_settings import explain
 
 MOST_HINTS = 64

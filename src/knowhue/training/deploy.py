@@ -14,9 +14,9 @@ from knowhue import __version__
 from knowhue.config import Config, Task
 from knowhue.data.loaders import plain_batches
 from knowhue.data.prepare import load_prepared
-from knowhue.description import Calibration, Description, Interval
 from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.calibration import fit_temperature, judge_temperature
+from knowhue.inference.networks import Calibration, Description, Interval
 from knowhue.models.deployed import CHECKSUM, Deployed, checksum, pool
 from knowhue.models.multitask import MultiTask
 from knowhue.runs import DEPLOYED, Report, finished_run, locked, read_config

@@ -19,7 +19,7 @@ from knowhue.inference.films.reels import Progress, Reels
 from knowhue.inference.films.steady import STRENGTH, Past, Steadier
 from knowhue.inference.films.summary import Summary, summarise
 from knowhue.inference.judgement import is_novel
-from knowhue.inference.networks.network import Answers, FloatArray
+from knowhue.inference.networks import Answers, FloatArray
 from knowhue.inference.pixels import PaintStats, paint
 from knowhue.runs import Report, locked
 from knowhue.storage import require_outputs

@@ -1,25 +1,17 @@
-"""A shared model answers as its source did, says what it is, and never runs code."""
+"""A model for the hub answers as its source did, says what it is, and tells nothing of the machine."""
 
 import json
 import os
-import pickle
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from safetensors import safe_open
-from safetensors.torch import save_file
-from test_onnx import Bomb
 from tiny_models import describe, lite0_network, noise
 
-from knowhue.description import Interval
-from knowhue.errors import ConfigError, RunError, WeightsError
-from knowhue.inference.networks.card import SCORES, model_card
-from knowhue.inference.networks.opening import open_network
-from knowhue.inference.networks.parity import largest_differences
-from knowhue.inference.networks.sharing import export_hub_folder, export_safetensors, upload
-from knowhue.inference.networks.torch_network import open_torch
+from knowhue.errors import ConfigError, RunError
+from knowhue.inference.hub import SCORES, export_hub_folder, model_card, upload
+from knowhue.inference.networks import Interval, open_network
 
 
 @pytest.fixture(scope="module")
@@ -36,40 +28,6 @@ def folder(network, tmp_path_factory):
 
 def _equal(one, other):
     return all(np.array_equal(first, second) for first, second in zip(one, other, strict=True))
-
-
-def test_a_copy_answers_equally(network, tmp_path):
-    differences = export_safetensors(network, tmp_path / "copy.safetensors")
-    lightness = noise(2, 41, 33)
-    copy = open_torch(tmp_path / "copy.safetensors")
-    assert _equal(copy.predict(lightness), network.predict(lightness))
-    assert copy.description == network.description
-    assert differences == {"chroma": 0, "probabilities": 0, "novelty": 0}
-
-
-def test_half_precision_halves_the_file_and_says_what_it_costs(network, tmp_path):
-    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
-    export_safetensors(network, whole)
-    differences = export_safetensors(whole, half, "float16")
-    opened = open_torch(half)
-    assert half.stat().st_size < 0.52 * whole.stat().st_size
-    assert opened.description == describe(precision="float16")
-    assert {tensor.dtype for tensor in opened.module.state_dict().values()} <= {torch.float32, torch.int64}
-    assert differences == largest_differences(network.predict, opened.predict)
-    assert all(value > 0 for value in differences.values())
-
-
-def test_weights_beyond_half_precision_are_refused(tmp_path):
-    network = lite0_network()
-    network.module.model.classifier.linear.bias.data[0] = 1e5
-    with pytest.raises(WeightsError, match=r"finite in float16.*`model\.classifier\.linear\.bias`.*65504"):
-        export_safetensors(network, tmp_path / "half.safetensors", "float16")
-    assert not list(tmp_path.iterdir())
-
-
-def test_an_unknown_precision_lists_the_known(network, tmp_path):
-    with pytest.raises(ConfigError, match=r"one of float32, float16\. Found `precision = int3`"):
-        export_safetensors(network, tmp_path / "x.safetensors", "int3")
 
 
 def test_a_hub_folder_loads_offline_with_equal_answers(network, folder, monkeypatch):
@@ -181,25 +139,3 @@ def test_what_is_no_hub_folder_is_not_uploaded(tmp_path):
     with pytest.raises(ConfigError, match=r"Found no README.md, config.json, model.safetensors"):
         upload(tmp_path, "me/reef", hub)
     assert hub.calls == []
-
-
-@pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_a_pickle_by_another_name_is_refused_and_not_run(tmp_path, protocol, capfd):
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(pickle.dumps({"weights": Bomb()}, protocol))
-    with pytest.raises(WeightsError, match="readable safetensors file") as caught:
-        open_network(path)
-    assert "\n" not in str(caught.value)
-    assert capfd.readouterr() == ("", "")
-
-
-def test_a_torch_checkpoint_by_another_name_is_refused(tmp_path):
-    torch.save({"weights": torch.zeros(3)}, tmp_path / "model.safetensors")
-    with pytest.raises(WeightsError, match="readable safetensors file"):
-        open_network(tmp_path / "model.safetensors")
-
-
-def test_weights_without_a_description_are_refused(tmp_path):
-    save_file({"weights": torch.zeros(3)}, tmp_path / "model.safetensors")
-    with pytest.raises(WeightsError, match="without a description"):
-        open_network(tmp_path / "model.safetensors")

@@ -1,6 +1,7 @@
 """Models of strangers: nothing hangs, fills the memory or answers nonsense; each is refused in one line."""
 
 import json
+import pickle
 import time
 
 import numpy as np
@@ -10,15 +11,15 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from safetensors import safe_open
 from safetensors.torch import save_file
+from test_onnx import Bomb
 from tiny_models import describe, lite0_network, noise
 
 from knowhue.errors import WeightsError
-from knowhue.inference.networks import onnx_network
-from knowhue.inference.networks.network import Answers, checked
-from knowhue.inference.networks.onnx_guard import foreign_operator
-from knowhue.inference.networks.onnx_network import open_onnx, within
-from knowhue.inference.networks.opening import open_network
-from knowhue.inference.networks.sharing import export_safetensors
+from knowhue.inference import onnx_network
+from knowhue.inference.export import export_safetensors
+from knowhue.inference.networks import Answers, checked, open_network
+from knowhue.inference.onnx_guard import foreign_operator
+from knowhue.inference.onnx_network import open_onnx, within
 from knowhue.models.deployed import CHECKSUM
 
 
@@ -375,3 +376,25 @@ def test_answers_as_described_are_passed_on_as_they_are():
             checked(answers._replace(**{lacking: None}), describe(), lightness)
     with pytest.raises(WeightsError, match=r"`chroma` of shape None"):
         checked(answers, describe(("class",)), lightness)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_pickle_by_another_name_is_refused_and_not_run(tmp_path, protocol, capfd):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(pickle.dumps({"weights": Bomb()}, protocol))
+    with pytest.raises(WeightsError, match="readable safetensors file") as caught:
+        open_network(path)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_torch_checkpoint_by_another_name_is_refused(tmp_path):
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match="readable safetensors file"):
+        open_network(tmp_path / "model.safetensors")
+
+
+def test_weights_without_a_description_are_refused(tmp_path):
+    save_file({"weights": torch.zeros(3)}, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match="without a description"):
+        open_network(tmp_path / "model.safetensors")

@@ -15,11 +15,9 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from knowhue.description import Description
 from knowhue.errors import ExtraError, WeightsError, install_command
-from knowhue.inference.networks.described import KEY, read_description
-from knowhue.inference.networks.network import Answers, FloatArray, checked
-from knowhue.inference.networks.onnx_guard import foreign_operator, reads_elsewhere
+from knowhue.inference.networks import KEY, Answers, Description, FloatArray, checked, read_description
+from knowhue.inference.onnx_guard import foreign_operator, reads_elsewhere
 
 PARITY_KEY = "knowhue.parity"
 """Metadata: largest differences to torch, found at export; JSON."""

@@ -1,26 +1,103 @@
-"""From a deployed model to one .onnx file, which appears only if ONNX Runtime answers as torch does."""
+"""A model as one file to give away, float32, float16 or ONNX, which appears only if it answers as its source does."""
 
 import copy
 import json
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from knowhue.errors import ExtraError, WeightsError, install_command
-from knowhue.inference.networks.described import KEY
-from knowhue.inference.networks.network import Answers, FloatArray
-from knowhue.inference.networks.onnx_network import INPUT, OUTPUTS, PARITY_KEY, TASK_OF, network_of
-from knowhue.inference.networks.parity import Predict, largest_differences
-from knowhue.inference.networks.torch_network import TorchNetwork, open_torch
-from knowhue.models.deployed import Answer, Deployed
+from knowhue.errors import ConfigError, ExtraError, WeightsError, install_command
+from knowhue.inference.networks import (
+    KEY,
+    Answers,
+    Description,
+    FloatArray,
+    TorchNetwork,
+    build_deployed,
+    open_torch,
+)
+from knowhue.inference.onnx_network import INPUT, OUTPUTS, PARITY_KEY, TASK_OF, network_of
+from knowhue.models.deployed import CHECKSUM, Answer, Deployed, checksum
 from knowhue.storage import replacing
 
+PRECISIONS: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
 _ALL_BYTES = 1 << 30
 TOLERANCE = {"chroma": 0.01, "probabilities": 1e-4, "novelty": 1e-3}
 """Largest difference to torch by output; for chroma CIELAB units, a fortieth of a step of 8-bit colour."""
+SIZES = ((1, 1, 1), (1, 32, 32), (3, 33, 95), (2, 64, 40), (1, 97, 160))
+"""Images, height, width that are tried: one pixel, whole strides and not, batches."""
+
+Predict = Callable[[FloatArray], Answers]
+
+
+def export_safetensors(
+    source: Path | TorchNetwork, target: Path, precision: str = "float32"
+) -> dict[str, float]:
+    """Write a model as one file of weights with its description.
+
+    Args:
+        source: a file that `knowhue export` made, or what `open_torch` opened.
+        target: .safetensors file to write; replaced if it is there.
+        precision: of the stored weights, a key of `PRECISIONS`; they are computed with in float32.
+
+    Returns:
+        Largest difference to the source's answers by output: chroma in CIELAB units, probabilities and novelty.
+
+    Raises:
+        ConfigError: unknown precision.
+        WeightsError: the source cannot be read, or its weights are too large for the precision.
+        RunError: the file cannot be written.
+    """
+    network = opened(source)
+    return write_safetensors(network, network.description, target, precision)
+
+
+def opened(source: Path | TorchNetwork) -> TorchNetwork:
+    return source if isinstance(source, TorchNetwork) else open_torch(source)
+
+
+def write_safetensors(
+    network: TorchNetwork, description: Description, target: Path, precision: str
+) -> dict[str, float]:
+    """Write a network's weights under another description; returns and raises what `export_safetensors` does."""
+    if precision not in PRECISIONS:
+        raise ConfigError(
+            f"`precision` should be one of {', '.join(PRECISIONS)}. Found `precision = {precision}`."
+        )
+    described = description.model_copy(update={"precision": precision})
+    weights = {
+        name: tensor.detach()
+        .to("cpu", PRECISIONS[precision] if tensor.is_floating_point() else None)
+        .contiguous()
+        for name, tensor in network.module.state_dict().items()
+    }
+    _refuse_infinite(weights, precision)
+    differences = largest_differences(network.predict, _rebuilt(described, weights).predict)
+    text = described.model_dump_json()
+    with replacing(target, "wb") as file:
+        file.write(save(weights, {"format": "pt", KEY: text, CHECKSUM: checksum(text, weights)}))
+    return differences
+
+
+def _rebuilt(description: Description, weights: Mapping[str, Tensor]) -> TorchNetwork:
+    module = build_deployed(description)
+    module.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    return TorchNetwork(module, description)
+
+
+def _refuse_infinite(weights: Mapping[str, Tensor], precision: str) -> None:
+    lost = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    if lost:
+        raise WeightsError(
+            f"The weights should be finite in {precision}. Found `{lost[0]}` beyond its range"
+            + (", up to 65504. Export in float32." if precision == "float16" else ". Train the run again.")
+        )
 
 
 def export_onnx(source: Path | TorchNetwork, target: Path) -> dict[str, float]:
@@ -42,7 +119,7 @@ def export_onnx(source: Path | TorchNetwork, target: Path) -> dict[str, float]:
         RunError: the file cannot be written.
     """
     require_packages()
-    network = open_torch(source) if isinstance(source, Path) else source
+    network = opened(source)
     module = _plain_padding(copy.deepcopy(network.module).cpu().eval())
     model = _without_traces(_to_proto(module))
     set_metadata(model, KEY, network.description.model_dump_json())
@@ -179,3 +256,35 @@ def _as_arrays(answer: Answer) -> Answers:
     chroma = None if answer.chroma is None else answer.chroma.permute(0, 2, 3, 1).numpy()
     probabilities = None if answer.probabilities is None else answer.probabilities.numpy()
     return Answers(chroma, probabilities, answer.novelty.numpy())
+
+
+def largest_differences(expected: Predict, found: Predict) -> dict[str, float]:
+    """Largest absolute difference by output, in its unit, over noise and smooth images of all `SIZES`.
+
+    Other shapes differ infinitely, and so does an answer that only one gives; what is no number stays so.
+    """
+    worst: dict[str, float] = {}
+    for lightness in trial_images():
+        one, other = expected(lightness)._asdict(), found(lightness)._asdict()
+        for name in one:
+            if one[name] is not None or other[name] is not None:
+                worst[name] = float(np.maximum(worst.get(name, 0.0), _difference(one[name], other[name])))
+    return worst
+
+
+def trial_images() -> list[FloatArray]:
+    """L* (B, h, w) of noise and of smooth waves, the same every time."""
+    generator = np.random.default_rng(0)
+    images = []
+    for count, height, width in SIZES:
+        images.append(generator.uniform(0, 100, (count, height, width)).astype(np.float32))
+        rows, columns = np.linspace(0, 3, height)[:, None], np.linspace(0, 2, width)
+        turns = generator.uniform(0, 6, (count, 1, 1))
+        images.append((50 + 50 * np.sin(rows + turns) * np.cos(columns)).astype(np.float32))
+    return images
+
+
+def _difference(one: FloatArray | None, other: FloatArray | None) -> float:
+    if one is None or other is None or one.shape != other.shape:
+        return float("inf")
+    return float(np.abs(one - other).max())

@@ -1,0 +1,403 @@
+"""A model's file: what it says of itself, which file a name means, who runs it, and predictions that are checked.
+
+Importing this needs no torch: a model in ONNX runs without it.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError, model_validator
+
+from knowhue.config import Config, Count, Fraction, Section, Task
+from knowhue.errors import RunError, WeightsError
+from knowhue.runs import DEPLOYED, finished_run, read_status
+
+if TYPE_CHECKING:
+    from torch import Size, Tensor
+
+    from knowhue.models.deployed import Deployed
+
+FloatArray = NDArray[np.float32]
+BUILT_IN = "built-in"
+HUB_FILE = "model.safetensors"
+KEY = "knowhue"
+"""Under which a file's metadata holds the description, as JSON."""
+LARGEST_CHROMA = 10_000.0
+"""CIELAB units; sRGB holds up to 134, and what is far beyond cannot be computed with."""
+_TRIAL: FloatArray = np.tile(np.linspace(0, 100, 47, dtype=np.float32), (2, 32, 1))
+"""Two small images, neither square nor a whole number of strides."""
+
+
+class Interval(Section):
+    """A score and its 95 % interval over the images it was measured on: normal, or Wilson's for a share."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Calibration(Section):
+    """What a temperature does to the class probabilities (Guo et al. 2017).
+
+    The errors are cross-fitted: each fifth of the images is judged with a temperature fitted on the others.
+    """
+
+    temperature: Annotated[float, Field(ge=0.01, le=100)] = Field(
+        description="as fitted; it is applied if it helps"
+    )
+    ece_before: Fraction = Field(description="expected calibration error as trained, 0 to 1")
+    ece_after: Fraction = Field(description="the same with a fitted temperature")
+    images: Count
+
+    @property
+    def helps(self) -> bool:
+        """Whether the temperature makes the probabilities mean more nearly what they say."""
+        return self.ece_after < self.ece_before
+
+    def sentence(self) -> str:
+        """What was done, and what it was measured to do.
+
+        >>> Calibration(temperature=1.5, ece_before=0.1, ece_after=0.2, images=30).sentence()
+        'not calibrated: a temperature makes the expected calibration error worse, 0.200 instead of 0.100 (30 images)'
+        """
+        if self.helps:
+            return (
+                f"calibrated by a temperature of {self.temperature:.2f}; expected calibration error "
+                f"{self.ece_before:.3f} before, {self.ece_after:.3f} after ({self.images} images)"
+            )
+        return (
+            "not calibrated: a temperature makes the expected calibration error worse, "
+            f"{self.ece_after:.3f} instead of {self.ece_before:.3f} ({self.images} images)"
+        )
+
+
+class Description(Section):
+    """A model that colours, classifies, or both.
+
+    Attributes:
+        name: for people, such as `multi, seed 0 of runs/photos`.
+        size_px: short side, pixels, at which it looks at an image.
+        references: training images whose features tell what is usual.
+        novelty_limit: distance from the training images that one validation image in a hundred exceeds.
+        metrics: validation scores by the names of `METRICS`.
+        precision: of the stored weights.
+    """
+
+    format: Literal[1] = 1
+    name: str
+    version: str
+    config: Config
+    classes: tuple[Annotated[str, Field(min_length=1, max_length=255)], ...]
+    size_px: Annotated[int, Field(ge=16, le=1024)]
+    images: dict[str, int | str]
+    metrics: dict[str, Interval]
+    calibration: Calibration | None = None
+    references: Count
+    novelty_limit: Annotated[float, Field(ge=1e-6, le=2)]
+    unknown_below: Fraction = Field(
+        default=0.5, description="a class less probable than this is answered as unknown"
+    )
+    precision: str = "float32"
+    licence: str = ""
+
+    @model_validator(mode="after")
+    def _can_be_put_to_work(self) -> "Description":
+        if not self.config.has_encoder:
+            raise ValueError(f"`{self.config.colour.method}`, a network from scratch, cannot be put to work")
+        if "class" in self.tasks and len(self.classes) < 2:
+            raise ValueError(f"two classes or more are needed, found {len(self.classes)}")
+        return self
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What it can do."""
+        return self.config.tasks.names
+
+    @property
+    def temperature(self) -> float:
+        """What the logits are divided by: a fitted temperature that helps, else 1."""
+        return self.calibration.temperature if self.calibration and self.calibration.helps else 1.0
+
+
+def read_description(text: str | None, path: Path) -> Description:
+    """The description stored with weights.
+
+    Raises:
+        WeightsError: there is none, or a later version of knowhue wrote it.
+    """
+    if text is None:
+        raise WeightsError(
+            f"`{path}` should be a model that `knowhue export` made. Found weights without a description: a run's "
+            "model.safetensors is not one; export its run folder."
+        )
+    try:
+        return Description.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise WeightsError(
+            f"`{path}` should be described as this version of knowhue does. Found at "
+            f"`{'.'.join(map(str, first['loc']))[:80]}`: {first['msg'][:200]}. "
+            "Upgrade knowhue, or export the run again."
+        ) from None
+
+
+class Answers(NamedTuple):
+    """What a network says of B images; None for a head that it lacks.
+
+    Attributes:
+        chroma: a*b* (B, h, w, 2), CIELAB units.
+        probabilities: (B, classes), calibrated, of `description.classes`.
+        novelty: (B,), distance from the training images; 1 is the limit of the usual.
+    """
+
+    chroma: FloatArray | None
+    probabilities: FloatArray | None
+    novelty: FloatArray
+
+
+class Network(Protocol):
+    """A model that is ready to predict; safe to call from several threads."""
+
+    description: Description
+    runtime: str
+
+    def predict(self, lightness: FloatArray) -> Answers:
+        """Answer for L* (B, h, w), 0 to 100; any h and w.
+
+        Raises:
+            WeightsError: the model answers what none should, see `checked`.
+        """
+        ...
+
+
+def checked(answers: Answers, description: Description, lightness: FloatArray) -> Answers:
+    """The same answers, if each is there, of its shape and within its range: weights may be anybody's, or diverged.
+
+    Raises:
+        WeightsError: one is not.
+    """
+    count, height, width = lightness.shape
+    shapes: dict[str, tuple[int, ...]] = {"novelty": (count,)}
+    if "colour" in description.tasks:
+        shapes["chroma"] = (count, height, width, 2)
+    if "class" in description.tasks:
+        shapes["probabilities"] = (count, len(description.classes))
+    for name, values in answers._asdict().items():
+        _check_shape(name, values, shapes)
+    limits = {
+        "novelty": (-np.inf, np.inf),
+        "chroma": (-LARGEST_CHROMA, LARGEST_CHROMA),
+        "probabilities": (-0.01, 1.01),
+    }
+    for name in shapes:
+        _check_range(name, getattr(answers, name), *limits[name])
+    return answers
+
+
+def _check_shape(name: str, values: FloatArray | None, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    found = None if values is None else values.shape
+    if found != shapes.get(name):
+        raise WeightsError(
+            f"The model should answer `{name}` of shape {shapes.get(name)} as its description says. Found shape "
+            f"{found}. Export its run again, or use another model."
+        )
+
+
+def _check_range(name: str, values: FloatArray, low: float, high: float) -> None:
+    if not np.isfinite(values).all() or values.min(initial=0) < low or values.max(initial=0) > high:
+        wrong = values[~(np.isfinite(values) & (values >= low) & (values <= high))]
+        raise WeightsError(
+            f"The model should answer `{name}` with finite numbers{_within(low, high)}. Found {wrong.flat[0]:g}. Its "
+            "training may have diverged; train its run again, or use another model."
+        )
+
+
+def _within(low: float, high: float) -> str:
+    return f" of {round(low):g} to {round(high):g}" if np.isfinite(low) else ""
+
+
+def open_network(source: str | Path = BUILT_IN) -> Network:
+    """Open a model by what it is stored as, and let it answer once.
+
+    Args:
+        source: `built-in`; a file that `knowhue export` made, `.safetensors` or `.onnx`; a folder for the hub; a
+            run folder, or a study's, that has been exported once.
+
+    Raises:
+        WeightsError: there is none, it cannot be read, or it answers what no model should.
+        ExtraError: it needs a package that is not installed.
+    """
+    path = find_model(source)
+    if path.suffix not in OPENERS:
+        raise WeightsError(
+            f"`model` should be a {' or '.join(OPENERS)} file, a run folder or `{BUILT_IN}`. Found `{source}`."
+        )
+    network = OPENERS[path.suffix](path)
+    try:
+        network.predict(_TRIAL)
+    except WeightsError as error:
+        raise WeightsError(f"`{path}` cannot be used. {error}") from None
+    return network
+
+
+def find_model(source: str | Path) -> Path:
+    """The file that a model's name means.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    if str(source) == BUILT_IN:
+        return Path(__file__).parent / "built_in.safetensors"
+    path = Path(source)
+    if not str(source) or not path.exists():
+        raise WeightsError(
+            f"`model` should be `{BUILT_IN}`, a run folder, or a file that `knowhue export` made. Found no `{source}`."
+        )
+    return _in_folder(path) if path.is_dir() else path
+
+
+def needs_deployment(source: str | Path) -> Path | None:
+    """The finished run that `source` means, if it has not been exported yet."""
+    path = Path(source)
+    if str(source) == BUILT_IN or not path.is_dir() or _exported(path):
+        return None
+    try:
+        run = finished_run(path)
+    except RunError:
+        return None  # `find_model` says what is wrong
+    return None if _exported(run) else run
+
+
+def _exported(path: Path) -> Path | None:
+    """The file of an exported run, or of a folder made for the hub, which unlike a run has no status."""
+    if (path / DEPLOYED).exists() and read_status(path).get("state") != "diverged":
+        return path / DEPLOYED
+    is_hub = (path / HUB_FILE).exists() and not (path / "status.json").exists()
+    return path / HUB_FILE if is_hub else None
+
+
+def _in_folder(path: Path) -> Path:
+    found = _exported(path)
+    if found is not None:
+        return found
+    try:
+        run = finished_run(path)
+    except RunError as error:
+        raise WeightsError(str(error)) from None
+    if not (run / DEPLOYED).exists():
+        raise WeightsError(
+            f"`{run}` should have been exported once, which fits its class probabilities: "
+            f"`knowhue export {run}`, or `knowhue.deploy(Path({str(run)!r}))`."
+        )
+    return run / DEPLOYED
+
+
+class TorchNetwork:
+    """Runs on a GPU where there is one, in float32."""
+
+    runtime = "torch"
+
+    def __init__(self, module: "Deployed", description: Description) -> None:
+        import torch
+
+        self.description = description
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.module = module.to(self.device).eval()
+
+    def predict(self, lightness: FloatArray) -> Answers:
+        """Answer for L* (B, h, w), 0 to 100; any h and w."""
+        import torch
+
+        with torch.inference_mode():
+            answer = self.module(torch.from_numpy(lightness)[:, None].to(self.device))
+        chroma = None if answer.chroma is None else _to_numpy(answer.chroma.permute(0, 2, 3, 1))
+        probabilities = None if answer.probabilities is None else _to_numpy(answer.probabilities)
+        answers = Answers(chroma, probabilities, _to_numpy(answer.novelty))
+        return checked(answers, self.description, lightness)
+
+
+def open_torch(path: Path) -> TorchNetwork:
+    """Open a safetensors file that `knowhue export` made; runs no code from it.
+
+    Raises:
+        WeightsError: it is missing, damaged, or not such a file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from knowhue.models.deployed import CHECKSUM, checksum
+
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"`{path}` should be a readable safetensors file. Found: {error}.") from None
+    text = metadata.get(KEY)
+    description = read_description(text, path)
+    if metadata.get(CHECKSUM, "") not in ("", checksum(text or "", stored)):
+        raise WeightsError(f"`{path}` is damaged: it is not as it was written. Remove it, and make it again.")
+    weights = {name: tensor.float() for name, tensor in stored.items()}
+    _check_fit(description, weights, path)
+    module = build_deployed(description)
+    module.load_state_dict(weights)
+    return TorchNetwork(module, description)
+
+
+def build_deployed(description: Description) -> "Deployed":
+    """An empty module of the described shape, for its weights to be loaded into; nothing is downloaded."""
+    from knowhue.models.deployed import Deployed
+    from knowhue.models.multitask import build_model
+
+    encoder = description.config.encoder.model_copy(update={"weights": "none"})
+    config = description.config.model_copy(update={"encoder": encoder})
+    model = build_model(config, max(len(description.classes), 2))
+    return Deployed(model, description.temperature, description.references, description.novelty_limit).eval()
+
+
+def _check_fit(description: Description, weights: "Mapping[str, Tensor]", path: Path) -> None:
+    """The file holds the tensors that it describes; found out before any is made, for it may describe enormous ones.
+
+    Raises:
+        WeightsError: it does not.
+    """
+    import torch
+
+    try:
+        with torch.device("meta"):
+            expected = {
+                name: tensor.shape for name, tensor in build_deployed(description).state_dict().items()
+            }
+    except (RuntimeError, OverflowError, TypeError) as error:
+        wrong = f"{(str(error).strip().splitlines() or [type(error).__name__])[0]}"
+    else:
+        found = {name: tensor.shape for name, tensor in weights.items()}
+        differing = [
+            name for name in sorted(expected.keys() | found.keys()) if expected.get(name) != found.get(name)
+        ]
+        if not differing:
+            return
+        name = differing[0]
+        wrong = f"`{name}` of shape {_shape(found.get(name))} where {_shape(expected.get(name))} is described"
+    raise WeightsError(
+        f"`{path}` should hold the weights that it describes. Found {wrong}. Export its run again."
+    )
+
+
+def _shape(size: "Size | None") -> str:
+    return "none" if size is None else str(tuple(size))
+
+
+def _to_numpy(tensor: "Tensor") -> FloatArray:
+    return tensor.float().contiguous().cpu().numpy()
+
+
+def _open_onnx(path: Path) -> Network:
+    from knowhue.inference.onnx_network import open_onnx
+
+    return open_onnx(path)
+
+
+OPENERS: dict[str, Callable[[Path], Network]] = {".safetensors": open_torch, ".onnx": _open_onnx}
