@@ -189,15 +189,13 @@ def run_server(model: str, link: Connection) -> None:
     from knowhue.inference.colorizer import Colorizer
     from knowhue.serving.api import make_app
     from knowhue.serving.connection import Server
-    from knowhue.serving.page import mount_page
     from knowhue.serving.run import listening
     from knowhue.serving.settings import ServerSettings
 
     os.environ["KNOWHUE_SECRET"] = SECRET  # whatever prints its environment leaks this
     settings = ServerSettings(port=0, upload_seconds=UPLOAD_SECONDS)
     models = {"model": Colorizer.load(model)}
-    app = make_app(models, settings)
-    server = Server(mount_page(app, models, settings, app.state.batchers), settings)
+    server = Server(make_app(models, settings, with_page=True), settings)
 
     async def run(opened: socket.socket) -> None:
         serving = asyncio.create_task(server.serve([opened]))

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs `pip install playwright`")
-pytest.importorskip("gradio", reason="needs `pip install -e '.[serve]'`")
 
 from stand import FakeNetwork, wait_until  # noqa: E402
 
@@ -25,12 +23,11 @@ from knowhue.plan import Plan, make_plan  # noqa: E402
 from knowhue.runs import FORMAT, run_folder, write_log  # noqa: E402
 from knowhue.serving.api import make_app  # noqa: E402
 from knowhue.serving.connection import Server  # noqa: E402
-from knowhue.serving.page import mount_page  # noqa: E402
-from knowhue.serving.page_desk import Desk  # noqa: E402
 from knowhue.serving.run import listening  # noqa: E402
 from knowhue.serving.settings import ServerSettings  # noqa: E402
 from knowhue.storage import write_json  # noqa: E402
 
+GOOD = range(400)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -44,11 +41,9 @@ class Untold(FakeNetwork):
 
 
 class Served(NamedTuple):
-    """A running server: its address, what it holds, its folder for uploads, and a study that it shows."""
+    """A running server: its address, and a study that it shows."""
 
     address: str
-    desk: Desk
-    uploads: Path
     study: Path
     plan: Plan
 
@@ -77,15 +72,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     write_json(study / "study.json", {"format": FORMAT, "hash": "0" * 64, **plan.model_dump(mode="json")})
     models = {"alone": Colorizer(Untold(tasks=("colour",))), "both": Colorizer(FakeNetwork())}
     settings = ServerSettings(port=0, workers=2, stop_seconds=1, studies=(study,))
-    app = make_app(models, settings)
-    mount_page(app, models, settings, app.state.batchers)
+    app = make_app(models, settings, with_page=True)
     server = Server(app, settings)
     with listening(settings) as opened:
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([opened])), daemon=True)
         thread.start()
         wait_until(lambda: server.started)
         address = f"http://127.0.0.1:{opened.getsockname()[1]}"
-        yield Served(address, app.state.desk, Path(os.environ["GRADIO_TEMP_DIR"]), study, plan)
+        yield Served(address, study, plan)
         server.should_exit = True
         thread.join(20)
 
@@ -94,12 +88,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def opened(browser: Any) -> Iterator[Callable[..., Visit]]:
     """Open an address: `opened(url, width=390, color_scheme="dark")`.
 
-    Whatever was opened must have asked its own host alone, been answered, and complained of nothing.
+    Whatever was opened must have asked its own host alone, been answered, and complained of nothing; but for answers
+    of the status `refused`, which a test provokes.
     """
     visits: list[tuple[Any, Visit, str]] = []
     complaints: list[str] = []
 
-    def go(url: str, width: int = 1280, height: int = 900, **options: Any) -> Visit:
+    def go(url: str, width: int = 1280, height: int = 900, refused: int = 0, **options: Any) -> Visit:
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         page = context.new_page()
         seen = Visit(page, [])
@@ -109,9 +104,17 @@ def opened(browser: Any) -> Iterator[Callable[..., Visit]]:
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "response",
-            lambda got: complaints.append(f"{got.status} {got.url}") if got.status >= 400 else None,
+            lambda got: (
+                complaints.append(f"{got.status} {got.url}") if got.status not in (refused, *GOOD) else None
+            ),
         )
-        page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+        told = f"status of {refused} "
+        page.on(
+            "console",
+            lambda line: (
+                complaints.append(line.text) if line.type == "error" and told not in line.text else None
+            ),
+        )
         page.goto(url)
         return seen
 
@@ -135,8 +138,7 @@ def visit(opened: Callable[..., Visit], served: Served) -> Callable[..., Visit]:
 
     def go(**options: Any) -> Visit:
         seen = opened(served.address, **options)
-        seen.page.locator("#photos button").first.wait_for()
-        seen.page.locator("#stage .empty").wait_for()
+        seen.page.locator("body[data-ready]").wait_for()
         return seen
 
     return go

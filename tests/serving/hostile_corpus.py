@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import json
 import random
 import re
 import struct
@@ -217,50 +216,15 @@ def header(chance: random.Random) -> Sent:
 
 
 def page(chance: random.Random) -> Sent:
-    """What the page's framework is sent: events with anything in them, uploads, files that it should not give."""
-    where = chance.choice((*PAGE_EVENTS, "upload", "get"))
-    if where == "get":
-        start = chance.choice(
-            ("/gradio_api/file=", "/gradio_api/proxy=", "/assets/", "/page/looks/", "/page/all/a/")
-        )
-        return Sent("page", start + chance.choice(ENDS).lstrip("/"), method="GET", headers={})
-    if where == "upload":
-        called = chance.choice(NAMES).encode("utf-8", "surrogatepass").replace(b'"', b"%22")
-        field = chance.choice((b'"files"; filename="' + called + b'"', b'"files"', b'"x"; filename="y.jpg"'))
-        sent = _form("page", b"content-disposition: form-data; name=" + field + b"\r\n\r\n" + image(chance))
-        cut = chance.randrange(len(sent.body)) if chance.random() < 0.3 else None
-        return sent._replace(path="/gradio_api/upload", body=sent.body[:cut])
-    event = {
-        "data": _anything(chance),
-        "fn_index": chance.choice((chance.randint(-1, 20), _anything(chance))),
-        "session_hash": chance.choice(("one", "two", _anything(chance))),
-        "event_data": _anything(chance),
-        "event_id": _anything(chance),
-    }
-    if chance.random() < 0.5:
-        event = {key: event[key] for key in chance.sample(sorted(event), chance.randint(0, 4))}
+    """Files and studies that the page must not give, and what it is never sent."""
+    start = chance.choice(
+        ("/page/", "/page/vendor/", "/page/examples/", "/page/studies/", "/page/studies/0/", "/docs/")
+    )
+    method = chance.choice(("GET", "HEAD", "POST", "DELETE"))
+    body = image(chance) if method == "POST" else b""
     return Sent(
-        "page", f"/gradio_api/{where}", json.dumps(event).encode(), {"content-type": "application/json"}
+        "page", start + chance.choice((*ENDS, "x.png", "-1/report.html")).lstrip("/"), body, {}, method
     )
-
-
-def _anything(chance: random.Random, depth: int = 0) -> object:
-    """Any JSON, not large."""
-    plain = (
-        None,
-        True,
-        chance.randint(-9, 99),
-        chance.random(),
-        chance.choice(NAMES)[:200],
-        "/etc/passwd",
-        "knowhue-uploads/../x",
-    )
-    kind = chance.randrange(9) if depth < 3 else 0
-    if kind == 7:
-        return [_anything(chance, depth + 1) for _ in range(chance.randint(0, 3))]
-    if kind == 8:
-        return {key: _anything(chance, depth + 1) for key in chance.sample(FILE_KEYS, chance.randint(0, 4))}
-    return chance.choice(plain)
 
 
 ATTACKS: tuple[Callable[[random.Random], Sent], ...] = (
@@ -277,7 +241,6 @@ ATTACKS: tuple[Callable[[random.Random], Sent], ...] = (
     header,
     page,
 )
-PAGE_EVENTS = ("queue/join", "queue/join", "cancel", "reset", "run/take", "call/take")
 FILE_KEYS = ("path", "url", "orig_name", "meta", "_type", "data", "name", "x", "key", "colour", "index")
 VALUES = (
     b"1",

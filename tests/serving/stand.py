@@ -76,11 +76,7 @@ def running(
     """A real server on a free port, in a thread: its host and port, and itself."""
     settings = ServerSettings(port=0, **{"workers": 2, **changes})
     served = models or {"fake": colorizer()}
-    app = make_app(served, settings)
-    if with_page:
-        from knowhue.serving.page import mount_page
-
-        mount_page(app, served, settings, app.state.batchers)
+    app = make_app(served, settings, with_page)
     server = Server(app, settings)
     limits = {"header_seconds": header_seconds, "reading_seconds": reading_seconds}
     given = {name: seconds for name, seconds in limits.items() if seconds is not None}

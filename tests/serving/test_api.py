@@ -13,9 +13,12 @@ from PIL import Image
 from stand import CLASSES, FakeNetwork, colorizer, photo, running, wait_until
 
 from knowhue.errors import WeightsError
+from knowhue.images.image import Image as KnowhueImage
+from knowhue.images.image import Origin
 from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.networks import Answers, Interval
+from knowhue.inference.requests import reduced
 from knowhue.serving.api import make_app
 from knowhue.serving.schemas import ModelAnswer
 from knowhue.serving.settings import ServerSettings
@@ -118,6 +121,46 @@ def test_the_answer_is_of_the_images_kind_or_of_the_one_asked_for(
     assert Image.open(io.BytesIO(answer.content)).size == (48, 32)
 
 
+@pytest.mark.parametrize("kind", ["png", "tiff", "jpeg"])
+@pytest.mark.parametrize(("max_px", "size"), [(12, (12, 8)), (1, (1, 1)), (48, (48, 32)), (5000, (48, 32))])
+def test_a_preview_is_a_smaller_answer_with_the_colours_and_the_class_of_the_whole(
+    client, kind, max_px, size
+):
+    sent = {"content": photo(kind, value=200), "headers": AS_JSON}
+    whole = client.post("/v1/colorize", params={"uncertainty": "true"}, **sent).json()
+    small = client.post("/v1/colorize", params={"uncertainty": "true", "max_px": max_px}, **sent).json()
+    images = [Image.open(io.BytesIO(base64.b64decode(each["image"]))) for each in (small, whole)]
+    assert [each.size for each in images] == [size, (48, 32)]
+    assert images[0].getpixel((0, 0)) == pytest.approx(images[1].getpixel((0, 0)), abs=3)
+    assert Image.open(io.BytesIO(base64.b64decode(small["uncertainty"]["map"]))).size == size
+    assert small["full"] == {"width": 48, "height": 32, "media_type": f"image/{kind}"}
+    assert "full" not in whole
+    for told in ("label", "probabilities", "novelty"):
+        assert small[told] == whole[told]
+
+
+def test_what_is_asked_of_a_preview_changes_nothing_of_what_the_whole_is(client):
+    asked = {"max_px": 8, "format": "webp", "saturation": 0, "hints": "50%,50%=red"}
+    answer = client.post("/v1/colorize", params=asked, content=PNG, headers=AS_JSON).json()
+    assert answer["media_type"] == "image/webp"
+    assert answer["full"] == {"width": 48, "height": 32, "media_type": "image/png"}
+
+
+def test_a_reduced_image_keeps_its_depth_its_transparency_and_what_its_file_said():
+    origin = Origin(notes=("a note",), bits=16)
+    deep = KnowhueImage(
+        np.full((100, 300, 3), 65535, np.uint16), np.full((100, 300), 65535, np.uint16), origin
+    )
+    small = reduced(deep, 60)
+    assert small.pixels.shape == (20, 60, 3)
+    assert small.alpha is not None
+    assert small.alpha.shape == (20, 60)
+    assert small.pixels.dtype == small.alpha.dtype == np.uint16
+    assert small.pixels.min() == small.alpha.min() == 65535
+    assert small.origin == origin
+    assert reduced(deep, 300) is deep
+
+
 def test_hints_may_be_several(client: TestClient):
     one = client.post("/v1/colorize", params={"hints": "25%,50%=blue"}, content=JPEG, headers=AS_JPEG)
     two = {"hints": ["25%,50%=blue", "40,3=#00ff00"]}
@@ -150,6 +193,8 @@ def test_models_are_chosen_by_name(client: TestClient):
         ("/v1/colorize", {"model": "only class"}, 422, "colour head"),
         ("/v1/classify", {"model": "only colour"}, 422, "class head"),
         ("/v1/colorize", {"saturation": "-1"}, 422, "`saturation`"),
+        ("/v1/colorize", {"max_px": "0"}, 422, "`max_px`"),
+        ("/v1/colorize", {"max_px": "ten"}, 422, "`max_px`"),
         ("/v1/colorize", {"saturation": "nan"}, 422, "`saturation`"),
         ("/v1/colorize", {"saturation": "1e999"}, 422, "`saturation`"),
         ("/v1/colorize", {"saturation": ["1", "2"]}, 422, "given once"),
@@ -189,7 +234,7 @@ def test_wrong_options_are_told_by_name(client, path: str, options: dict, status
             422,
             "raw file",
         ),
-        ({"files": {"image": JPEG}}, 400, "named `image`"),
+        ({"files": {"photo": JPEG}}, 400, "named `image`"),
         ({"files": [("image", JPEG), ("image", JPEG)]}, 400, "Too many files"),
         ({"files": {"other": ("", "")}, "data": {"image": "text"}}, 400, "form"),
         ({"content": b"--x", "headers": {"content-type": "multipart/form-data"}}, 400, "boundary"),
@@ -339,7 +384,7 @@ def test_scores_of_a_model_have_the_digits_that_are_told():
 
 
 def test_a_real_server_stops_after_it_finished_what_it_accepted():
-    import httpx
+    import httpx2 as httpx
 
     opened = threading.Event()
     answers: list[httpx.Response] = []

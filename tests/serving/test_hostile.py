@@ -13,9 +13,6 @@ from hostile_corpus import ATTACKS, BOMBS, NAMES, Got, Sent, fault_of, hostile, 
 from stand import photo, running
 
 ROUNDS = 12
-pytestmark = pytest.mark.filterwarnings(  # gradio does not close what a broken upload has begun
-    "ignore:Exception ignored in.*TemporaryFile:pytest.PytestUnraisableExceptionWarning"
-)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import threading
 import time
 from contextlib import suppress
 
-import httpx
+import httpx2 as httpx
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient

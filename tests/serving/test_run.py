@@ -28,24 +28,24 @@ def start() -> None:
 
 
 def test_a_missing_package_is_named_with_the_command_that_brings_it(monkeypatch):
-    error = ModuleNotFoundError("No module named 'gradio.routes'", name="gradio.routes")
-    failing(monkeypatch, "knowhue.serving.page", error)
-    with pytest.raises(ExtraError, match=r"needs `gradio`, .* not installed: pip install -e '\.\[serve\]'"):
+    error = ModuleNotFoundError("No module named 'fastapi.routing'", name="fastapi.routing")
+    failing(monkeypatch, "knowhue.serving.api", error)
+    with pytest.raises(ExtraError, match=r"needs `fastapi`, .* not installed: pip install -e '\.\[serve\]'"):
         start()
 
 
 def test_a_package_of_another_version_is_not_called_missing(monkeypatch):
-    error = ImportError("cannot import name 'Blocks' from 'gradio'", name="gradio")
-    failing(monkeypatch, "knowhue.serving.page", error)
-    with pytest.raises(ExtraError, match=r"another version .*cannot import name 'Blocks'") as raised:
+    error = ImportError("cannot import name 'FastAPI' from 'fastapi'", name="fastapi")
+    failing(monkeypatch, "knowhue.serving.api", error)
+    with pytest.raises(ExtraError, match=r"another version .*cannot import name 'FastAPI'") as raised:
         start()
     assert "not installed" not in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["knowhue.serving.pages", "knowhue", None])
+@pytest.mark.parametrize("name", ["knowhue.serving.other", "knowhue", None])
 @pytest.mark.parametrize("kind", [ImportError, ModuleNotFoundError])
 def test_a_fault_of_our_own_is_not_blamed_on_an_extra(monkeypatch, kind, name):
-    failing(monkeypatch, "knowhue.serving.page", kind("cannot import name 'x'", name=name))
+    failing(monkeypatch, "knowhue.serving.api", kind("cannot import name 'x'", name=name))
     with pytest.raises(kind, match="cannot import name 'x'") as raised:
         start()
     assert not isinstance(raised.value, ExtraError)

@@ -13,7 +13,6 @@ from stand import photo, running
 from knowhue.apps.cli import app
 from knowhue.serving.access import MAX_HEADER_BYTES, MAX_HEADERS
 from knowhue.serving.connection import HEADER_SECONDS
-from knowhue.serving.page_desk import IDLE_SECONDS
 from knowhue.serving.schemas import MOST_HINTS, ColourOptions, Format
 from knowhue.serving.settings import ServerSettings
 
@@ -68,6 +67,5 @@ def test_options_and_limits_are_the_servers():
         f"| an upload | {limits.upload_seconds:g} s,",
         f"| headers | {MAX_HEADERS}, {MAX_HEADER_BYTES // 1024} KiB, {HEADER_SECONDS:g} s |",
         f"`hints` (up to {MOST_HINTS})",
-        f"at most {IDLE_SECONDS // 60} minutes",
     ):
         assert said in TEXT, said

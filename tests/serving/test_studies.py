@@ -1,100 +1,142 @@
-import re
-from collections.abc import Callable
-from pathlib import Path
+"""What the page is told of study folders while they train."""
 
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+from stand import colorizer
 
 from knowhue.config import Config
-from knowhue.plan import make_plan
+from knowhue.plan import Plan, make_plan
 from knowhue.runs import FORMAT, run_folder, write_log
-from knowhue.serving.studies import METRICS, panel
+from knowhue.serving.api import make_app
+from knowhue.serving.settings import ServerSettings
+from knowhue.serving.studies import study_progress
 from knowhue.storage import write_json
-
-BASELINES = {"gray": {"ab_l1": 14.256}, "majority_class": {"balanced_accuracy": 0.25}}
-ERROR, ACCURACY = METRICS
 
 
 @pytest.fixture
-def charts(tmp_path: Path) -> Callable[..., tuple[str, str]]:
-    """The two charts, in HTML, of a study whose first multi-task run has these scores: `charts([12.0], [0.4])`."""
-
-    def draw(
-        errors: list[float], accuracies: list[float], baselines: dict | None = None, frozen: int = 0
-    ) -> tuple[str, str]:
-        study, plan = tmp_path / "small", make_plan(Config(), seeds=(0, 1))
-        write_json(study / "study.json", {"format": FORMAT, "hash": "0" * 64, **plan.model_dump(mode="json")})
-        if baselines is not None:
-            write_json(study / "baselines.json", baselines)
-        log = [
-            {
-                "phase": "heads" if epoch <= frozen else "finetune", "epoch": epoch, "seconds": 1.0,
-                "validation": {"ab_l1": error, "balanced_accuracy": accuracy},
-            }
-            for epoch, (error, accuracy) in enumerate(zip(errors, accuracies, strict=True), start=1)
-        ]  # fmt: skip
-        write_log(run_folder(study, "multi", plan.run_config("multi", 0)), log)
-        error, accuracy = re.findall(r"<figure>.*?</figure>", str(panel((study,))))
-        return error, accuracy
-
-    return draw
+def plan() -> Plan:
+    return make_plan(Config(), seeds=(0, 1))
 
 
-def texts(chart: str) -> list[str]:
-    return re.findall(r"<text[^>]*>([^<]*)</text>", chart)
+@pytest.fixture
+def study(tmp_path: Path, plan: Plan) -> Path:
+    folder = tmp_path / "small"
+    write_json(folder / "study.json", {"format": FORMAT, "hash": "0" * 64, **plan.model_dump(mode="json")})
+    return folder
 
 
-def test_numbers_are_written_as_in_the_report(charts):
-    """A share in per cent with one place, CIELAB units with two: never 0.467 here and 46.7 % there."""
-    error, accuracy = charts([14.0, 12.041], [0.25, 0.467])
-    assert texts(error)[:2] == ["14.00", "12.04"]
-    assert texts(accuracy)[:2] == ["46.7 %", "25.0 %"]
-    assert "from 25.0 % to 46.7 %" in accuracy
-    assert "0.467" not in accuracy
+def log_scores(
+    study: Path, plan: Plan, arm: str, seed: int, *scores: dict[str, Any], frozen: int = 0
+) -> None:
+    log = [
+        {
+            "phase": "heads" if epoch <= frozen else "finetune",
+            "epoch": epoch,
+            "seconds": 1.0,
+            "validation": score,
+        }
+        for epoch, score in enumerate(scores, start=1)
+    ]
+    write_log(run_folder(study, arm, plan.run_config(arm, seed)), log)
 
 
-@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def arm_of(study: Path, name: str) -> dict[str, Any]:
+    return next(each for each in study_progress(study)["arms"] if each["name"] == name)
+
+
+def test_a_study_that_has_not_begun_names_all_of_its_runs(study, plan):
+    found = study_progress(study)
+    assert (found["name"], found["ended"], found["runs"], found["seeds"]) == ("small", 0, 6, (0, 1))
+    assert [each["name"] for each in found["arms"]] == list(plan.arms)
+    assert {each["name"]: each["kind"] for each in found["arms"]} == {
+        "colour": "single",
+        "class": "single",
+        "multi": "multi",
+    }
+    assert all(cell["state"] == "missing" for each in found["arms"] for cell in each["cells"])
+    assert all(curves == [] for each in found["arms"] for curves in each["curves"].values())
+    assert found["baselines"] == {"ab_l1": None, "balanced_accuracy": None}
+    assert not found["has_report"]
+    json.dumps(found)
+
+
+def test_curves_begin_with_the_epochs_of_the_heads_one_a_run(study, plan):
+    scores = [{"ab_l1": 14.0 - k, "balanced_accuracy": 0.3} for k in range(3)]
+    log_scores(study, plan, "multi", 0, *scores, frozen=2)
+    log_scores(study, plan, "multi", 1, scores[0])
+    assert arm_of(study, "multi")["curves"] == {
+        "ab_l1": [[14.0, 13.0, 12.0], [14.0]],
+        "balanced_accuracy": [[0.3, 0.3, 0.3], [0.3]],
+    }
+
+
+def test_a_metric_that_an_arm_does_not_have_is_no_curve(study, plan):
+    log_scores(study, plan, "colour", 0, {"ab_l1": 14.0})
+    assert arm_of(study, "colour")["curves"] == {"ab_l1": [[14.0]], "balanced_accuracy": []}
+
+
 @pytest.mark.parametrize(
-    "values",
-    [[0.0], [1.0], [0.467], [0.467, 0.4671], [12.0, 12.000001], [12.004, 12.006], [0.1, 0.9], [1 / 3, 2 / 3]],
+    ("written", "expected"),
+    [
+        ({"gray": {"ab_l1": 14.256}, "majority_class": {"balanced_accuracy": 0.25}}, [14.256, 0.25]),
+        ({"gray": {"ab_l1": None}, "majority_class": {}}, [None, None]),
+        ({}, [None, None]),
+    ],
 )
-def test_the_ends_of_an_axis_are_different_numbers_around_all_values_and_exactly_where_they_are_written(
-    metric, values
-):
-    low, high = metric.ends(values)
-    assert low - 1e-6 / metric.scale <= min(values) <= max(values) <= high + 1e-6 / metric.scale
-    assert metric.written(low) != metric.written(high)
-    for end in (low, high):
-        assert float(metric.written(end).removesuffix(metric.unit)) == pytest.approx(metric.scale * end)
-    assert low >= 0
-    assert high <= 1 or max(values) > 1  # never 100.1 %
+def test_scores_without_a_model_are_told_once_there_are_any(study, written, expected):
+    write_json(study / "baselines.json", written)
+    assert list(study_progress(study)["baselines"].values()) == expected
 
 
-def test_what_is_had_without_a_model_is_a_named_line_within_the_axis(charts):
-    error, accuracy = charts([13.0, 12.0], [0.3, 0.4], BASELINES)
-    assert "gray 14.26" in texts(error)
-    assert texts(error)[:2] == ["14.26", "12.00"]
-    assert "majority class 25.0 %" in texts(accuracy)
-    assert texts(accuracy)[:2] == ["40.0 %", "25.0 %"]
-    assert error.count('class="level"') == accuracy.count('class="level"') == 1
+def test_a_folder_that_is_no_study_is_named_with_the_reason_and_harms_no_other(study, tmp_path):
+    (tmp_path / "empty").mkdir()
+    app = make_app(
+        {"fake": colorizer()}, ServerSettings(workers=1, studies=(tmp_path / "empty", study)), with_page=True
+    )
+    with TestClient(app, base_url="http://localhost") as client:
+        empty, good = client.get("/page/studies.json").json()
+    assert empty.keys() == {"name", "problem"}
+    assert empty["problem"].startswith("Not shown: ")
+    assert good["runs"] == 6
 
 
-@pytest.mark.parametrize("baselines", [None, {}, {"gray": {"ab_l1": None}, "majority_class": {}}])
-def test_a_baseline_that_has_no_score_has_no_line(charts, baselines):
-    assert all('class="level"' not in chart for chart in charts([13.0], [0.3], baselines))
+def test_a_log_that_is_damaged_is_said(study, plan):
+    log_scores(study, plan, "multi", 0, {"ab_l1": 14.0})
+    (run_folder(study, "multi", plan.run_config("multi", 0)) / "log.jsonl").write_text("{")
+    assert "log" in study_progress(study)["problem"]
 
 
-def test_the_only_epoch_lies_above_its_number_at_the_right(charts):
-    for chart in charts([13.0], [0.3]):
-        axis = re.search(r'class="axis" d="M(\d+) 8V\d+H(\d+)"', chart)
-        (across,) = re.findall(r'<circle[^>]* cx="([\d.]+)"', chart)
-        assert axis is not None
-        assert float(axis[1]) + 100 < float(across)
-        assert float(across) == pytest.approx(float(axis[2]), abs=10)
-        assert texts(chart)[3] == "epoch 1"
-
-
-def test_a_curve_begins_with_the_epochs_of_the_heads(charts):
-    for chart in charts([14.0, 13.0, 12.0], [0.3, 0.4, 0.5], frozen=2):
-        (path,) = re.findall(r'<path class="multi" d="M([^"]*)"', chart)
-        assert len(path.split("L")) == 3
-        assert "epoch 3" in texts(chart)
+def test_samples_and_reports_are_served_once_there_are_any(study, plan):
+    tiles = np.arange(3 * 4 * 5 * 3, dtype=np.uint8).reshape(3, 4, 5, 3)
+    app = make_app({"fake": colorizer()}, ServerSettings(workers=1, studies=(study,)), with_page=True)
+    with TestClient(app, base_url="http://localhost") as client:
+        assert client.get("/page/studies/0/report.html").status_code == 404
+        assert client.get("/page/studies/0/truth.png").status_code == 404
+        (study / "images").mkdir()
+        np.savez(study / "images" / "samples.npz", gray=tiles, truth=tiles)
+        run = run_folder(study, "multi", plan.run_config("multi", 1))
+        run.mkdir(parents=True)
+        np.savez(run / "samples.npz", rgb=tiles)
+        (study / "report.html").write_text("<h1>Report</h1>")
+        rows = client.get("/page/studies.json").json()[0]["samples"]
+        assert [(row["name"], row["label"], row["kind"]) for row in rows] == [
+            ("gray", "given", ""),
+            ("multi", "multi", "multi"),
+            ("truth", "truth", ""),
+        ]
+        for row in rows:
+            answer = client.get(f"/page/studies/0/{row['name']}.png")
+            shown = np.asarray(Image.open(io.BytesIO(answer.content)))
+            assert np.array_equal(shown, np.concatenate(list(tiles), axis=1))
+        assert client.get("/page/studies/0/colour.png").status_code == 404
+        report = client.get("/page/studies/0/report.html")
+        assert report.text == "<h1>Report</h1>"
+        assert "sandbox" in report.headers["content-security-policy"]
+        assert "script-src" not in report.headers["content-security-policy"]

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from knowhue.errors import ImageError, KnowhueError, WeightsError
-from knowhue.images.image import Image
+from knowhue.images.image import Image, Pixels
 from knowhue.images.reading import MAX_PIXELS, read_image, recognise, weigh_image
+from knowhue.images.vips import shrink
 from knowhue.images.writing import encode_with_notes
 from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer
 from knowhue.inference.hints import parse_hint
@@ -40,6 +41,7 @@ class ImageRequest(NamedTuple):
             against the image's size once that is known.
         colour: whether to colour; otherwise it is only classified.
         suffix: of the image to write; None keeps its format.
+        max_px: longest side of the image to write; None is the whole.
         encode: whether to write it at all.
     """
 
@@ -48,6 +50,7 @@ class ImageRequest(NamedTuple):
     hints: Sequence[str] = ()
     colour: bool = True
     suffix: str | None = None
+    max_px: int | None = None
     encode: bool = True
 
 
@@ -59,12 +62,14 @@ class ImageReply(NamedTuple):
         data: the bytes of the coloured image; empty if none was asked for.
         suffix: of that file.
         colorized: the coloured image itself; None if it was only classified.
+        full: width, height and suffix of what would be written without `max_px` and `suffix`.
     """
 
     judgement: Judgement
     data: bytes = b""
     suffix: str = ""
     colorized: Colorized | None = None
+    full: tuple[int, int, str] = (0, 0, "")
 
 
 class DecodedRequest(NamedTuple):
@@ -164,12 +169,35 @@ def paint(
     """
     if not request.colour:
         return ImageReply(_judge(colorizer, decoded, answer))
-    colorized = colorizer.finish(decoded.image, decoded.network_input, answer, decoded.options)
+    image = decoded.image if request.max_px is None else reduced(decoded.image, request.max_px)
+    colorized = colorizer.finish(image, decoded.network_input, answer, decoded.options)
     if not request.encode:
         return ImageReply(colorized.judgement, b"", decoded.suffix, colorized)
     data, notes = encode_with_notes(colorized.image, decoded.suffix)
     judgement = colorized.judgement._replace(warnings=(*colorized.judgement.warnings, *notes))
-    return ImageReply(judgement, data, decoded.suffix, colorized)
+    height, width = decoded.image.pixels.shape[:2]
+    full = width, height, writable_suffix(decoded.image.origin.suffix)
+    return ImageReply(judgement, data, decoded.suffix, colorized, full)
+
+
+def reduced(image: Image, max_px: int) -> Image:
+    """An image of the same kind whose longest side has at most so many pixels.
+
+    >>> reduced(Image.of(np.zeros((20, 40, 1), np.uint16)), 10).pixels.shape
+    (5, 10, 1)
+    """
+    height, width = image.pixels.shape[:2]
+    scale = max_px / max(height, width)
+    if scale >= 1:
+        return image
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+
+    def resized(pixels: Pixels) -> Pixels:
+        top = np.iinfo(pixels.dtype).max
+        return (shrink(pixels, *size) * top).round().astype(pixels.dtype)
+
+    alpha = None if image.alpha is None else resized(image.alpha[..., None])[..., 0].copy()
+    return image._replace(pixels=resized(image.pixels), alpha=alpha)
 
 
 def uncertainty_map(colorized: Colorized) -> Image:

@@ -6,14 +6,16 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import FileResponse, JSONResponse
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.staticfiles import StaticFiles
 
 from knowhue import __version__
 from knowhue.config import Task
@@ -34,6 +36,7 @@ from knowhue.serving.schemas import (
     ColourAnswer,
     ColourOptions,
     ErrorAnswer,
+    FullAnswer,
     JudgementAnswer,
     ModelAnswer,
     StatusAnswer,
@@ -43,9 +46,11 @@ from knowhue.serving.schemas import (
     parameters,
 )
 from knowhue.serving.settings import ServerSettings
+from knowhue.serving.studies import study_routes
 from knowhue.serving.uploads import FIELD, Upload, receive_upload
 
 SCORES_IN_HEADER = 5
+_HERE = Path(__file__).parent
 TAGS = [
     {"name": "images", "description": "Colour or classify one image."},
     {"name": "models", "description": "What the server can do."},
@@ -58,7 +63,7 @@ _IMAGES = {kind: {"schema": _FILE} for kind in dict.fromkeys(MEDIA_TYPES.values(
 _REFUSALS = (400, 401, 403, 404, 408, 413, 415, 421, 422, 429, 431, 500, 503, 504)
 
 
-def make_app(models: Mapping[str, Colorizer], settings: ServerSettings) -> FastAPI:
+def make_app(models: Mapping[str, Colorizer], settings: ServerSettings, with_page: bool = False) -> FastAPI:
     """The API over some models, the first being what a request gets that names none.
 
     `app.state.batchers` holds a `Batcher` a model by name; they are closed when the app's lifespan ends.
@@ -96,10 +101,20 @@ def make_app(models: Mapping[str, Colorizer], settings: ServerSettings) -> FastA
     app.state.batchers, app.state.settings, app.state.monitor = batchers, settings, monitor
     app.include_router(_router)
     app.include_router(docs)
+    if with_page:
+        _add_page(app, settings)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(KnowhueError, _knowhue_error)
     app.add_middleware(Shield, settings=settings, monitor=monitor)
     return app
+
+
+def _add_page(app: FastAPI, settings: ServerSettings) -> None:
+    """A static page, which calls the API as any other client does."""
+    app.include_router(study_routes(settings.studies))
+    app.add_api_route("/", lambda: FileResponse(_HERE / "page" / "index.html"), include_in_schema=False)
+    app.mount("/page/examples", StaticFiles(directory=_HERE / "examples"))
+    app.mount("/page", StaticFiles(directory=_HERE / "page"))
 
 
 _router = APIRouter()
@@ -155,12 +170,13 @@ async def colorize(request: Request) -> Response:
         ColorizeOptions((), options.saturation, options.uncertainty, options.unknown_below),
         options.hints,
         suffix=None if options.format is None else f".{options.format}",
+        max_px=options.max_px,
     )
     del upload  # held by the queue alone
     reply = await _reply(request, batcher, wanted)
     media_type = MEDIA_TYPES[reply.suffix]
     if prefers_json(", ".join(request.headers.getlist("accept")), media_type):
-        return await asyncio.to_thread(_as_json, name, reply)
+        return await asyncio.to_thread(_as_json, name, reply, options.max_px is not None)
     return Response(reply.data, media_type=media_type, headers=_judgement_headers(name, reply))
 
 
@@ -271,7 +287,7 @@ async def _left(request: Request) -> None:
         pass
 
 
-def _as_json(name: str, reply: ImageReply) -> Response:
+def _as_json(name: str, reply: ImageReply, is_reduced: bool) -> Response:
     unsure = None if reply.colorized is None else reply.colorized.uncertainty
     answer = ColourAnswer(
         model=name,
@@ -282,7 +298,13 @@ def _as_json(name: str, reply: ImageReply) -> Response:
     if reply.colorized is not None and unsure is not None:
         found = b64encode(encode_image(uncertainty_map(reply.colorized), ".png")).decode()
         answer.uncertainty = UncertaintyAnswer(mean=round(float(unsure.mean()), 4), map=found)
-    return Response(answer.model_dump_json(), media_type="application/json", headers={"vary": "accept"})
+    if is_reduced:
+        width, height, suffix = reply.full
+        answer.full = FullAnswer(width=width, height=height, media_type=MEDIA_TYPES[suffix])
+    left_out = None if is_reduced else {"full"}
+    return Response(
+        answer.model_dump_json(exclude=left_out), media_type="application/json", headers={"vary": "accept"}
+    )
 
 
 def _judgement_headers(name: str, reply: ImageReply) -> dict[str, str]:

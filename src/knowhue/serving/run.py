@@ -41,11 +41,7 @@ def serve(
         from knowhue.serving.api import make_app
         from knowhue.serving.connection import Server
 
-        app = make_app(models, settings)
-        if with_page:
-            from knowhue.serving.page import mount_page
-
-            app = mount_page(app, models, settings, app.state.batchers)
+        app = make_app(models, settings, with_page)
     except ImportError as error:
         raise (without_extra(error) or error) from None
     with listening(settings) as opened:

@@ -48,6 +48,10 @@ class ColourOptions(ClassOptions):
         description="points with a colour, `X,Y=COLOUR`, such as `30%,40%=orange` or `120,80=#c83232`",
     )
     format: Format | None = Field(default=None, description="of the answer; that of the image if none")
+    max_px: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="longest side of the answer, for a preview; colours and class stay those of the whole image",
+    )
     uncertainty: bool = Field(
         default=False, description="also say where the colours are unsure; six more looks at the image"
     )
@@ -88,12 +92,28 @@ class UncertaintyAnswer(BaseModel):
     map: str = Field(description="gray PNG in base64, 10 codes a CIELAB unit")
 
 
+class FullAnswer(BaseModel):
+    """What comes without `max_px` and `format`."""
+
+    width: int = Field(description="pixels")
+    height: int = Field(description="pixels")
+    media_type: str
+
+
 class ColourAnswer(JudgementAnswer):
     """A coloured image and what is said of it."""
 
     image: str = Field(description="the file in base64")
     media_type: str
     uncertainty: UncertaintyAnswer | None = None
+    full: FullAnswer | None = Field(default=None, description="only with `max_px`")
+
+
+class TrainedOn(BaseModel):
+    """The images that a model has learned from."""
+
+    source: str | None = Field(description="`drawn` are scenes of this project; others are photos")
+    images: int | None
 
 
 class ModelAnswer(BaseModel):
@@ -106,6 +126,7 @@ class ModelAnswer(BaseModel):
     metrics: dict[str, Interval]
     unknown_below: float
     licence: str
+    trained_on: TrainedOn
 
     @classmethod
     def of(cls, name: str, found: Description) -> "ModelAnswer":
@@ -118,6 +139,7 @@ class ModelAnswer(BaseModel):
             metrics={name: _rounded(score) for name, score in found.metrics.items()},
             unknown_below=_digits(found.unknown_below),
             licence=found.licence,
+            trained_on=TrainedOn(source=found.images.get("source"), images=found.images.get("train")),
         )
 
 

@@ -61,7 +61,7 @@ async def _from_form(request: Request) -> tuple[bytes, list[tuple[str, str]]]:
             )
         data = _some(await files[0][1].read())
     finally:
-        await form.close()
+        parser.close()
     return data, [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
 
 
@@ -69,6 +69,11 @@ class _InMemory(MultiPartParser):
     """Uploads are small enough for memory, and nothing of them may reach a disk."""
 
     spool_max_size = 1 << 62
+
+    def close(self) -> None:
+        """Close all files; a form that breaks off does not name the last one."""
+        for file in self._files_to_close_on_error:
+            file.close()
 
 
 async def _chunks(request: Request) -> AsyncGenerator[bytes, None]:

@@ -1,0 +1,148 @@
+// One model's card: the photo before and after, the class that it sees, and what should be known before trusting it.
+
+const MOST_CLASSES = 5;
+const LONGEST_LIST = 120;
+const HATCH_PX = 4;
+const STILL_GRAY = 4; // mean chroma, CIELAB units, below which a photo looks gray
+const MAP_CODES = 10; // of the API's map, a CIELAB unit
+const MAP_ENDS = 25.5; // CIELAB units; the map holds no more
+const KINDS = {
+  "colour,class": ["Multi-task", "multi", "learned colours and classes together"],
+  colour: ["Single-task", "single", "learned colours alone"],
+  class: ["Single-task", "single", "learned classes alone"],
+};
+
+export const element = (tag, attributes = {}, ...children) => {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+};
+
+export const kindOf = (model) => KINDS[["colour", "class"].filter((task) => model.tasks.includes(task))];
+
+// What each model is called: its kind, or where several are of one kind the names that they are served by.
+export function titled(models) {
+  const kinds = models.map((model) => kindOf(model)[0]);
+  return models.map((model, place) => {
+    const isAlone = kinds.filter((kind) => kind === kinds[place]).length === 1;
+    return { ...model, title: isAlone ? kinds[place] : model.name, isNamed: !isAlone };
+  });
+}
+
+// What the models know anything about, each named where they differ, said before anything is uploaded.
+export function leadOf(models) {
+  const learned = models.map(({ trained_on, classes }) => {
+    const what = trained_on.source === "drawn" ? "drawn scenes" : "images";
+    const list = classes.join(", "), count = trained_on.images?.toLocaleString("en") ?? "an unknown number of";
+    return `${count} ${what}${list && list.length <= LONGEST_LIST ? ` of ${list}` : ""}`;
+  });
+  const rest = (who) => `what ${who} of anything else is a guess.`;
+  if (new Set(learned).size === 1) {
+    const isOne = models.length === 1;
+    return `${isOne ? "The model has" : "The models have"} seen ${learned[0]}; ${rest(isOne ? "it makes" : "they make")}`;
+  }
+  return models.map(({ title, isNamed }, place) =>
+    `The ${isNamed ? `model ${title}` : `${title.toLowerCase()} model`} has seen ${learned[place]}; ${rest("it makes")}`).join(" ");
+}
+
+// A probability for people; never a certainty.
+export function percent(share) {
+  if (share > 0.995) return "> 99 %";
+  return share < 0.01 ? "< 1 %" : `${Math.round(100 * share)} %`;
+}
+
+const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
+
+export class Card {
+  constructor(model, number) {
+    this.model = model;
+    const [, kind, taught] = kindOf(model);
+    this.root = document.getElementById("card").content.firstElementChild.cloneNode(true);
+    this.find = (selector) => this.root.querySelector(selector);
+    this.root.classList.add(kind);
+    this.root.setAttribute("aria-labelledby", `card-${number}`);
+    this.find("h2").id = `card-${number}`;
+    this.find("h2").textContent = model.title;
+    this.find("header p").textContent = taught;
+    this.find(".split").setAttribute("aria-label", `${model.title}: gray on the left of, colours on the right of`);
+    this.find(".aim").setAttribute("aria-label",
+      `${model.title}: place a colour point. Arrow keys move the cross, Enter places the colour.`);
+    this.find("footer").hidden = !model.tasks.includes("colour");
+  }
+
+  show(photo) {
+    const { answer, url } = photo.views.get(this.model.name);
+    const { width, height } = photo.full;
+    this.find(".frame").style.setProperty("--ratio", width / height);
+    this.find(".before").src = photo.before;
+    this.find(".before").alt = `${photo.name} in gray`;
+    this.find(".after").src = url ?? photo.before;
+    this.find(".after").alt = `${photo.name}, coloured by the ${this.model.title} model`;
+    this.find(".download span").textContent = `${width} × ${height} ${photo.full.kind}`;
+    this.find(".warnings").replaceChildren(...answer.warnings.map((each) => element("li", {}, sentence(each))));
+    this.showPoints(photo.points);
+    this.showClasses(answer);
+    this.showSpread(photo.views.get(this.model.name));
+  }
+
+  showPoints(points) {
+    this.find(".pins").replaceChildren(...points.map((point) => {
+      const pin = element("li");
+      pin.style.left = `${100 * point.x}%`;
+      pin.style.top = `${100 * point.y}%`;
+      pin.style.background = point.colour;
+      return pin;
+    }));
+  }
+
+  showClasses({ label, novelty, probabilities }) {
+    const isNovel = label !== null && !(novelty <= 1);
+    const none = this.find(".none"), table = this.find(".classes");
+    none.hidden = label !== null && !isNovel;
+    table.hidden = !none.hidden;
+    none.textContent = isNovel ? "Class unknown." : "No class: this model was not trained on any.";
+    if (table.hidden) return;
+    const best = label === "unknown" ? ["Not sure what it sees"] : ["Sees ", element("b", {}, label)];
+    table.caption.replaceChildren(...best);
+    table.tBodies[0].replaceChildren(...Object.entries(probabilities).slice(0, MOST_CLASSES).map(([name, share]) => {
+      const bar = element("span");
+      bar.style.width = `max(1px, ${100 * share}%)`;
+      return element("tr", {}, element("th", { scope: "row" }, name),
+        element("td", { class: "bar", "aria-hidden": "true" }, bar), element("td", {}, percent(share)));
+    }));
+  }
+
+  // How to read the overlay; one without hatching must not pass for certainty.
+  showSpread({ answer, map }) {
+    const canvas = this.find("canvas"), note = this.find(".spread");
+    canvas.hidden = note.hidden = !map;
+    if (!map) return;
+    const most = hatch(canvas, map);
+    const stayedGray = answer.chroma < STILL_GRAY
+      ? " Few hatches do not mean sure here: the photo stayed nearly gray, and gray hardly changes." : "";
+    note.textContent = `Where it is least sure, its answers differ by ${most < MAP_ENDS ? "" : "more than "}`
+      + `${Math.floor(most)} CIELAB units (standard deviation).${stayedGray}`;
+  }
+}
+
+// Draw a map of uncertainty as hatching, black beside white so that it is seen on any colour; returns the largest value.
+export function hatch(canvas, map) {
+  canvas.width = map.width;
+  canvas.height = map.height;
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(map, 0, 0);
+  const drawn = context.getImageData(0, 0, map.width, map.height), pixels = drawn.data;
+  const dash = Math.max(1, Math.round((HATCH_PX * map.width) / (canvas.clientWidth || map.width)));
+  let most = 0;
+  for (let place = 0; place < pixels.length; place += 4) {
+    const units = pixels[place] / MAP_CODES;
+    most = Math.max(most, units);
+    const column = (place / 4) % map.width, row = Math.floor(place / 4 / map.width);
+    const stripe = Math.floor((column + row) / dash) % 6; // black, white, and twice as wide nothing
+    pixels.fill(stripe === 0 ? 0 : 255, place, place + 3);
+    pixels[place + 3] = stripe > 1 ? 0 : Math.round(230 * (units / MAP_ENDS) ** 1.5); // the usual stays pale
+  }
+  context.putImageData(drawn, 0, 0);
+  return most;
+}

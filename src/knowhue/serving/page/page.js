@@ -1,0 +1,406 @@
+// The page: photos, points and settings live in this tab alone, and colours come from the server's own API.
+import { Card, element, kindOf, leadOf, titled } from "./card.js";
+import { followStudies } from "./studies.js";
+import { downloadZip } from "./vendor/client-zip/index.js";
+
+const PREVIEW_PX = 1280;
+const SUFFIXES = { "image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "image/tiff": "tif", "image/avif": "avif" };
+const SWATCHES = { // colours that old photos ask for
+  "#e0b094": "skin", "#7fa9d6": "sky", "#6d8f4e": "leaves", "#2f8f9d": "sea", "#9c6b43": "wood",
+  "#b5523b": "brick", "#d9c08a": "sand", "#c83232": "red", "#808080": "no colour",
+};
+
+const $ = (selector) => document.querySelector(selector);
+const clamp = (value) => Math.min(1, Math.max(0, value));
+let models = [], cards = [], photos = [], chosen = null;
+
+// The server
+
+class Refused extends Error {
+  constructor(status, message, retryAfter) {
+    super(message);
+    Object.assign(this, { status, retryAfter });
+  }
+}
+
+async function ask(path, file, options, accept = "application/json") {
+  const request = { method: "POST", body: file, headers: { "content-type": "image/*", accept } };
+  const answer = await fetch(`${path}?${new URLSearchParams(options)}`, request).catch(() => {
+    throw new Refused(0, "The server cannot be reached.");
+  });
+  if (answer.ok) return answer;
+  const { error } = await answer.json().catch(() => ({ error: `The server answered ${answer.status}.` }));
+  throw new Refused(answer.status, error, Number(answer.headers.get("retry-after")));
+}
+
+const share = (name) => Number($(`#${name} input[type=number]`).value) / 100;
+
+// What the API is asked: less strength is a blend towards gray, and so one factor with saturation.
+function optionsOf(photo, model) {
+  const saturation = Math.round(1e4 * share("strength") * share("saturation")) / 1e4;
+  const hints = photo.points.map(({ x, y, colour }) => ["hints", `${(100 * x).toFixed(2)}%,${(100 * y).toFixed(2)}%=${colour}`]);
+  return [["model", model.name], ["saturation", saturation], ...hints];
+}
+
+const blobOf = (base64, type) => new Blob([Uint8Array.from(atob(base64), (each) => each.charCodeAt(0))], { type });
+const imageUrl = ({ image, media_type }) => URL.createObjectURL(blobOf(image, media_type));
+// A preview as JPEG; as PNG where the file may be transparent.
+const previewOf = (photo) => [["max_px", PREVIEW_PX], ["format", photo.file.type === "image/jpeg" ? "jpg" : "png"]];
+
+async function viewBy(model, photo, isUnsure) {
+  if (!model.tasks.includes("colour")) {
+    return { answer: await (await ask("v1/classify", photo.file, [["model", model.name]])).json() };
+  }
+  const options = [...optionsOf(photo, model), ...previewOf(photo), ["uncertainty", isUnsure]];
+  const answer = await (await ask("v1/colorize", photo.file, options)).json();
+  const map = answer.uncertainty && await createImageBitmap(blobOf(answer.uncertainty.map, "image/png"));
+  return { answer, map, url: imageUrl(answer) };
+}
+
+async function inGray(photo) {
+  const model = models.find((each) => each.tasks.includes("colour"));
+  if (!model) {
+    const { width, height } = await createImageBitmap(photo.file);
+    return { before: URL.createObjectURL(photo.file), full: { width, height, kind: "" } };
+  }
+  const options = [["model", model.name], ["saturation", 0], ...previewOf(photo)];
+  const answer = await (await ask("v1/colorize", photo.file, options)).json();
+  const kind = answer.full.media_type.replace("image/", "").toUpperCase();
+  return { before: imageUrl(answer), full: { ...answer.full, kind } };
+}
+
+const wanted = (photo) => JSON.stringify([optionsOf(photo, { name: "" }), photo === chosen && $("#unsure").checked]);
+
+// Ask every model for a photo as the settings are now; one after the other, so that a late answer never hides a newer one.
+function view(photo) {
+  photo.turn = (photo.turn ?? Promise.resolve()).catch(() => {}).then(() => viewNow(photo));
+  return photo.turn;
+}
+
+async function viewNow(photo) {
+  const key = wanted(photo);
+  if (photo.seen === key) return;
+  const isUnsure = photo === chosen && $("#unsure").checked;
+  if (!photo.before) Object.assign(photo, await inGray(photo));
+  const found = await Promise.all(models.map((model) => viewBy(model, photo, isUnsure)));
+  const old = [...photo.views.values()];
+  photo.views = new Map(models.map((model, place) => [model.name, found[place]]));
+  photo.seen = key;
+  old.forEach(({ url }) => url && URL.revokeObjectURL(url));
+}
+
+async function whole(model, photo) {
+  for (;;) {
+    try {
+      const answer = await ask("v1/colorize", photo.file, optionsOf(photo, model), "image/*");
+      const blob = await answer.blob();
+      return { blob, name: `${photo.name.replace(/\.[^.]*$/, "")}-colour.${SUFFIXES[blob.type]}` };
+    } catch (error) {
+      if (error.status !== 429) throw error;
+      await new Promise((resolve) => { setTimeout(resolve, 1000 * (error.retryAfter || 1)); });
+    }
+  }
+}
+
+// What is shown
+
+function say(message, problems = []) {
+  $("#status").textContent = message;
+  $("#alert").textContent = problems.join(" ");
+  $("#alert").hidden = !problems.length;
+}
+
+// Run the latest of many calls after the one under way, and none between.
+function latest(work) {
+  let running = Promise.resolve(), waiting = null;
+  return () => {
+    waiting ??= running = running.catch(() => {}).then(() => { waiting = null; return work(); });
+    return waiting;
+  };
+}
+
+const recolour = latest(async () => {
+  const photo = chosen;
+  if (!photo) return;
+  $("#results").setAttribute("aria-busy", true);
+  try {
+    await view(photo);
+  } finally {
+    $("#results").removeAttribute("aria-busy");
+  }
+  if (photo === chosen) show();
+});
+
+const recolourAll = latest(async () => {
+  for (const photo of photos) {
+    await view(photo);
+    showGallery();
+  }
+});
+
+async function tell(work, done = "") {
+  try {
+    await work();
+    say(done);
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    say("", [error.message]);
+  }
+}
+
+function show() {
+  const isEmpty = !chosen;
+  document.body.classList.toggle("has-photo", !isEmpty);
+  $("#results").hidden = $("#tuning").hidden = isEmpty;
+  if (!isEmpty && chosen.views.size) cards.forEach((card) => card.show(chosen));
+  showPoints();
+  showGallery();
+}
+
+function showPoints() {
+  const points = chosen?.points ?? [];
+  $("#points").replaceChildren(...points.map((point, place) => {
+    const dot = element("span", { class: "dot" });
+    dot.style.background = point.colour;
+    const text = `${point.colour} at ${Math.round(100 * point.x)} %, ${Math.round(100 * point.y)} %`;
+    const remove = element("button", { type: "button", class: "quiet", "aria-label": `Remove point ${place + 1}, ${point.colour}` }, "Remove");
+    remove.onclick = () => { points.splice(place, 1); cards.forEach((card) => card.showPoints(points)); showPoints(); tell(recolour, "Removed."); };
+    return element("li", {}, dot, element("span", {}, text), remove);
+  }));
+  $("#clear-points").hidden = !points.length;
+}
+
+function showGallery() {
+  const colouring = models.filter((model) => model.tasks.includes("colour"));
+  $("#gallery").hidden = photos.length < 2;
+  $("#gallery ul").replaceChildren(...photos.map((photo) => thumb(photo, colouring.at(-1))));
+  $(".zips").replaceChildren(...colouring.map((model) => {
+    const which = colouring.length > 1 ? `, ${model.isNamed ? model.title : model.title.toLowerCase()}` : "";
+    const button = element("button", { type: "button", class: "quiet" }, `All ${photos.length} as ZIP${which}`);
+    button.onclick = () => tell(() => saveAll(model), "Saved.");
+    return button;
+  }));
+}
+
+function thumb(photo, model) {
+  const source = photo.views.get(model?.name)?.url ?? photo.before;
+  const open = element("button", { type: "button", class: "thumb", "aria-pressed": photo === chosen, "aria-label": `Show ${photo.name}` },
+    element("img", { src: source, alt: "" }));
+  open.onclick = () => choose(photo);
+  const remove = element("button", { type: "button", class: "remove", "aria-label": `Remove ${photo.name}`, title: "Remove" }, "×");
+  remove.onclick = () => forget(photo);
+  return element("li", {}, open, remove);
+}
+
+// What a visitor does
+
+async function take(files) {
+  const problems = [];
+  let first = null, count = 0;
+  for (const file of files) {
+    const photo = { file, name: file.name, points: [], views: new Map() };
+    say(`Colouring ${file.name} ...`, problems);
+    try {
+      await view(photo);
+    } catch (error) {
+      problems.push(`${file.name}: ${error instanceof Refused ? error.message : "this browser cannot show it."}`);
+      continue;
+    }
+    count += 1;
+    photos.push(photo);
+    if (!first) chosen = first = photo;
+    show();
+  }
+  say(count ? `${count} photo${count === 1 ? "" : "s"} coloured.` : "", problems);
+  if (chosen && chosen.seen !== wanted(chosen)) await tell(recolour);
+}
+
+async function takeExample(name) {
+  const answer = await fetch(`page/examples/${name}`);
+  await take([new File([await answer.blob()], name, { type: "image/jpeg" })]);
+}
+
+function choose(photo) {
+  chosen = photo;
+  show();
+  return tell(recolour);
+}
+
+function forget(photo) {
+  [photo.before, ...[...photo.views.values()].map(({ url }) => url)].forEach((url) => url && URL.revokeObjectURL(url));
+  photos = photos.filter((each) => each !== photo);
+  if (chosen === photo) chosen = photos.at(-1) ?? null;
+  show();
+  return tell(recolour, "Photo removed.");
+}
+
+async function place(x, y) {
+  const photo = chosen, point = { x: clamp(x), y: clamp(y), colour: $("#point-colour").value };
+  photo.points.push(point);
+  await tell(async () => {
+    try {
+      await recolour();
+    } catch (error) {
+      photo.points = photo.points.filter((each) => each !== point);
+      throw error;
+    }
+  }, `Point ${photo.points.length} placed.`);
+}
+
+function save(blob, name) {
+  const link = element("a", { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+async function saveAll(model) {
+  const names = new Set();
+  async function* files() {
+    for (const [place, photo] of photos.entries()) {
+      say(`Colouring ${place + 1} of ${photos.length} ...`);
+      const { blob, name } = await whole(model, photo);
+      let unused = name;
+      for (let number = 2; names.has(unused); number += 1) unused = name.replace(/(\.[^.]*)$/, `-${number}$1`);
+      names.add(unused);
+      yield { input: blob, name: unused, lastModified: new Date() };
+    }
+  }
+  save(await downloadZip(files()).blob(), "knowhue-photos.zip");
+}
+
+// Comparing, and placing points
+
+function split(value) {
+  $("#cards").style.setProperty("--at", `${value}%`);
+  document.querySelectorAll(".split").forEach((each) => { each.value = value; });
+}
+
+function setMode(mode) {
+  document.body.dataset.mode = mode;
+  $("#point-mode").setAttribute("aria-pressed", mode === "points");
+  $("#point-mode").textContent = mode === "points" ? "Done placing points" : "Place points";
+}
+
+function onAim(surface) {
+  const cross = surface.querySelector(".cross");
+  let x = 0.5, y = 0.5;
+  surface.addEventListener("click", (event) => {
+    const box = surface.getBoundingClientRect();
+    place((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
+  });
+  surface.addEventListener("keydown", (event) => {
+    const step = event.shiftKey ? 0.1 : 0.02;
+    const steps = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
+    if (event.key in steps) {
+      [x, y] = [clamp(x + steps[event.key][0]), clamp(y + steps[event.key][1])];
+      cross.style.left = `${100 * x}%`;
+      cross.style.top = `${100 * y}%`;
+    } else if (event.key === "Enter" || event.key === " ") place(x, y);
+    else if (event.key === "Escape") setMode("compare");
+    else return;
+    event.preventDefault();
+  });
+}
+
+function onSlider(root) {
+  const [number, range] = root.querySelectorAll("input");
+  const copy = (from, to) => () => {
+    to.value = from.value = Math.min(from.max, Math.max(from.min, Math.round(from.value) || 0));
+    tell(recolour);
+  };
+  range.addEventListener("input", copy(range, number));
+  number.addEventListener("change", copy(number, range));
+  for (const each of [number, range]) each.addEventListener("change", () => tell(recolourAll));
+}
+
+function onFiles() {
+  $("#photos").addEventListener("change", async ({ target }) => {
+    const files = [...target.files];
+    target.value = "";
+    await take(files);
+  });
+  for (const button of document.querySelectorAll("#examples button")) button.onclick = () => takeExample(button.dataset.name);
+  document.addEventListener("paste", (event) => {
+    const files = [...(event.clipboardData?.files ?? [])];
+    if (!files.length) return;
+    event.preventDefault();
+    take(files);
+  });
+  document.addEventListener("dragover", (event) => { event.preventDefault(); document.body.dataset.drag = "over"; });
+  document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) delete document.body.dataset.drag; });
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    delete document.body.dataset.drag;
+    take([...(event.dataTransfer?.files ?? [])]);
+  });
+}
+
+function onPoints() {
+  $("#swatches").append(...Object.entries(SWATCHES).map(([colour, name]) => {
+    const swatch = element("button", { type: "button", class: "swatch", "aria-label": name, title: name });
+    swatch.style.background = colour;
+    swatch.onclick = () => { $("#point-colour").value = colour; setMode("points"); };
+    return swatch;
+  }));
+  $("#point-colour").onchange = () => setMode("points");
+  $("#point-mode").onclick = () => setMode(document.body.dataset.mode === "points" ? "compare" : "points");
+  $("#clear-points").onclick = () => { chosen.points = []; show(); tell(recolour, "Removed."); };
+}
+
+function onTabs(whenShown) {
+  const tabs = [...document.querySelectorAll("[role=tab]")];
+  const open = (tab) => {
+    for (const each of tabs) {
+      each.setAttribute("aria-selected", each === tab);
+      each.tabIndex = each === tab ? 0 : -1;
+      document.getElementById(each.getAttribute("aria-controls")).hidden = each !== tab;
+    }
+    whenShown();
+  };
+  tabs.forEach((tab, place) => {
+    tab.onclick = () => open(tab);
+    tab.onkeydown = ({ key }) => {
+      if (key !== "ArrowLeft" && key !== "ArrowRight") return;
+      const next = tabs[(place + 1) % tabs.length];
+      next.focus();
+      open(next);
+    };
+  });
+}
+
+function whatIsDone() {
+  if (new Set(models.map((model) => kindOf(model)[1])).size === 1) return ["It guesses colours from lightness, and the class if it learned any."];
+  return ["The same photo, coloured by a model that learned ", element("span", { class: "single" }, "colours alone"), " and by one that learned ",
+    element("span", { class: "multi" }, "colours and classes together"), "."];
+}
+
+async function start() {
+  setMode("compare");
+  onPoints();
+  onFiles();
+  document.querySelectorAll(".slider").forEach(onSlider);
+  $("#unsure").onchange = () => tell(recolour);
+  $("#theme").onclick = () => {
+    const root = document.documentElement, isDark = getComputedStyle(root).colorScheme === "dark"
+      || (root.dataset.theme === undefined && matchMedia("(prefers-color-scheme: dark)").matches);
+    root.dataset.theme = isDark ? "light" : "dark";
+  };
+  onTabs(followStudies($("#panel")));
+  models = titled(await (await fetch("v1/models")).json());
+  $("#lead").append(...whatIsDone(), " ", leadOf(models));
+  cards = models.map((model, number) => new Card(model, number));
+  for (const card of cards) {
+    card.find(".split").addEventListener("input", ({ target }) => split(target.value));
+    card.find(".download").onclick = () => tell(async () => {
+      const { blob, name } = await whole(card.model, chosen);
+      save(blob, name);
+    }, "Saved.");
+    onAim(card.find(".aim"));
+  }
+  $("#cards").append(...cards.map((card) => card.root));
+  $("#cards").dataset.count = cards.length;
+  split(50);
+  document.body.dataset.ready = "yes";
+}
+
+start();

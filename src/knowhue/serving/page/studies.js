@@ -1,0 +1,128 @@
+// Studies while they run: how far each run is, curves of two metrics, the newest samples, and the finished report.
+import { element } from "./card.js";
+
+const TICK_MS = 3000;
+const WIDTH = 440, HEIGHT = 180, LEFT = 52, BOTTOM = 24;
+const STATES = { missing: "–", finished: "done", diverged: "diverged" };
+
+// Metrics that are charted, with numbers written as in the report; a baseline is a score without a model.
+export const METRICS = [
+  { name: "ab_l1", title: "Colour error, CIELAB units (lower is better)", baseline: "gray", scale: 1, places: 2, unit: "" },
+  { name: "balanced_accuracy", title: "Balanced accuracy (higher is better)", baseline: "majority class", scale: 100, places: 1, unit: " %" },
+];
+
+export const written = ({ scale, places, unit }, value) => `${(scale * value).toFixed(places)}${unit}`;
+
+// Where an axis begins and ends: outward to the last place that is written, and never the same.
+export function ends({ scale, places }, values) {
+  const steps = scale * 10 ** places, rounded = (value) => Math.round(1e6 * value * steps) / 1e6;
+  let low = Math.floor(rounded(Math.min(...values))), high = Math.ceil(rounded(Math.max(...values)));
+  if (low === high) [low, high] = low ? [low - 1, high] : [0, 1];
+  return [low / steps, high / steps];
+}
+
+function drawing(tag, attributes, text = "") {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.textContent = text;
+  return made;
+}
+
+// How each arm's lines are drawn: the colour of what it learns, dashed where another arm has that already.
+function looksOf(arms) {
+  const used = {};
+  return arms.map(({ kind }) => {
+    used[kind] = (used[kind] ?? -1) + 1;
+    return used[kind] ? `${kind} dash${used[kind]}` : kind;
+  });
+}
+
+function level(metric, value, y) {
+  const below = y < HEIGHT / 2 ? y + 12 : y - 4;
+  return [drawing("path", { class: "level", d: `M${LEFT} ${y}H${WIDTH}` }),
+    drawing("text", { x: WIDTH, y: below, "text-anchor": "end" }, `${metric.baseline} ${written(metric, value)}`)];
+}
+
+// Thin lines, one a run, from the first epoch of the heads on; dotted what is had without a model.
+export function chart(metric, curves, baseline) {
+  const [low, high] = ends(metric, [...(baseline === null ? [] : [baseline]), ...curves.flatMap(({ values }) => values)]);
+  const longest = Math.max(...curves.map(({ values }) => values.length)), bottom = HEIGHT - BOTTOM;
+  const across = (epoch) => LEFT + ((WIDTH - LEFT - 8) * epoch) / longest;
+  const down = (value) => 8 + (bottom - 8) * (1 - (value - low) / (high - low));
+  const first = written(metric, curves[0].values[0]), last = written(metric, curves[0].values.at(-1));
+  const svg = drawing("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${metric.title}: from ${first} to ${last}` });
+  svg.append(
+    drawing("path", { class: "axis", d: `M${LEFT} 8V${bottom}H${WIDTH}` }),
+    drawing("text", { x: LEFT - 6, y: 14, "text-anchor": "end" }, written(metric, high)),
+    drawing("text", { x: LEFT - 6, y: bottom, "text-anchor": "end" }, written(metric, low)),
+    drawing("text", { x: LEFT, y: HEIGHT - 6 }, "0"),
+    drawing("text", { x: WIDTH, y: HEIGHT - 6, "text-anchor": "end" }, `epoch ${longest}`),
+    ...(baseline === null ? [] : level(metric, baseline, down(baseline))),
+    ...curves.map(({ look, values }) => values.length === 1
+      ? drawing("circle", { class: look, cx: across(1), cy: down(values[0]), r: 2.5 })
+      : drawing("path", { class: look, d: `M${values.map((value, place) => `${across(place + 1)} ${down(value)}`).join("L")}` })),
+  );
+  return element("figure", {}, element("figcaption", {}, metric.title), svg);
+}
+
+function charts({ arms, baselines }) {
+  const looks = looksOf(arms);
+  const drawn = METRICS.flatMap((metric) => {
+    const curves = arms.flatMap(({ curves }, place) => curves[metric.name].map((values) => ({ look: looks[place], values })));
+    return curves.length ? [chart(metric, curves, baselines[metric.name])] : [];
+  });
+  if (!drawn.length) return [];
+  const keys = arms.map(({ name, kind }, place) => {
+    const line = drawing("svg", { viewBox: "0 0 28 8", "aria-hidden": true, class: kind });
+    line.append(drawing("path", { class: looks[place], d: "M0 4H28" }));
+    return element("li", {}, line, name);
+  });
+  return [element("div", { class: "charts" }, ...drawn), element("ul", { class: "keys", "aria-label": "Lines" }, ...keys)];
+}
+
+function table({ seeds, arms }) {
+  const cell = ({ state, epochs, of }) => {
+    const made = element("td", { class: state }, STATES[state] ?? `${epochs}/${of}`);
+    made.style.setProperty("--p", state in STATES ? 1 : epochs / Math.max(of, 1));
+    return made;
+  };
+  const head = element("tr", {}, ...["Seed", ...seeds].map((each) => element("th", { scope: "col" }, each)));
+  const rows = arms.map(({ name, kind, cells }) =>
+    element("tr", {}, element("th", { scope: "row", class: kind }, name), ...cells.map(cell)));
+  const made = element("table", { class: "cells" }, element("thead", {}, head), element("tbody", {}, ...rows));
+  return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs by arm and seed" }, made);
+}
+
+function samples({ samples: rows }, place) {
+  if (rows.length < 3) return [];
+  return [element("table", { class: "samples" }, element("caption", {}, "Newest samples"), element("tbody", {}, ...rows.map(
+    ({ name, label, kind, version }) => element("tr", {}, element("th", { scope: "row", class: kind }, label),
+      element("td", {}, element("img", { src: `page/studies/${place}/${name}.png?v=${version}`, alt: `Sample images, ${label}` }))),
+  )))];
+}
+
+function section(study, place) {
+  const title = element("h2", {}, study.name);
+  if (study.problem) return element("section", { class: "study" }, title, element("p", { class: "note" }, study.problem));
+  const done = element("p", { class: "note" }, `${study.ended} of ${study.runs} runs done`);
+  const report = study.has_report
+    ? [element("a", { class: "download", href: `page/studies/${place}/report.html`, target: "_blank" }, "Open the report")] : [];
+  return element("section", { class: "study" }, element("header", {}, title, done, ...report), table(study), ...charts(study), ...samples(study, place));
+}
+
+// Show studies in a part of the page, anew every three seconds while it is seen; returns what to call once it is.
+export function followStudies(root) {
+  let shown = "";
+  const refresh = async () => {
+    if (!root.checkVisibility() || document.hidden) return;
+    const text = await (await fetch("page/studies.json")).text();
+    if (text === shown) return; // so that a reader's place and focus stay
+    shown = text;
+    const studies = JSON.parse(text).map(section);
+    const none = element("p", { class: "empty" }, element("b", {}, "No study is shown."), " Start the server with ", element("code", {}, "--study DIR"), ".");
+    root.replaceChildren(...(studies.length ? studies : [none]));
+  };
+  const quietly = () => refresh().catch(() => {}); // a server that restarts is asked again
+  setInterval(quietly, TICK_MS);
+  return quietly;
+}
