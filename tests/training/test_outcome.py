@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from knowhue.data.loaders import Share
+from knowhue.data.loaders import ProcessShare
 from knowhue.storage import read_json
 from knowhue.study import write_baselines
 from knowhue.training.loop import validate
@@ -79,6 +79,6 @@ def test_baselines_of_two_processes_are_those_of_one(tiny, make_work, monkeypatc
     work = make_work(tiny(), count=32)
     write_baselines(work)
     whole = read_json(work.root / "baselines.json")
-    monkeypatch.setattr(work.engine, "share", Share(0, 2))
+    monkeypatch.setattr(work.engine, "share", ProcessShare(0, 2))
     write_baselines(work)
     assert read_json(work.root / "baselines.json") == whole

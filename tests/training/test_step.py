@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from knowhue.data.loaders import Share, TrainingBatches
+from knowhue.data.loaders import ProcessShare, TrainingBatches
 from knowhue.models.multitask import build_discriminator, build_model
 from knowhue.objectives.losses import GAN_LOSSES, chroma_l1, cross_entropy
 from knowhue.training.step import Players, duel, train_step
@@ -34,7 +34,9 @@ def setting(tiny, make_work):
         players = Players(
             model, torch.optim.SGD(model.parameters(), rate), discriminator, opponents_optimizer
         )
-        batch, _ = next(iter(TrainingBatches(work.prepared, 12, 0, 0, 0, Share(), torch.device("cpu"))))
+        batch, _ = next(
+            iter(TrainingBatches(work.prepared, 12, 0, 0, 0, ProcessShare(), torch.device("cpu")))
+        )
         return config, work.engine, players, batch
 
     return make
