@@ -16,8 +16,7 @@ from unittest.mock import patch
 import numpy as np
 
 from knowhue.config import Config
-from knowhue.data.loaders import TrainingBatches
-from knowhue.data.supervision import find_targets
+from knowhue.data.loaders import TrainingBatches, find_targets
 from knowhue.presets import arm_config, edit, load_config
 from knowhue.randomness import stream
 from knowhue.runs import run_folder

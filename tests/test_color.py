@@ -18,6 +18,7 @@ from knowhue import color
 from knowhue.color import (
     FOOT,
     FOOT_ROOT,
+    colourfulness,
     cube_root,
     lab_to_linear,
     lab_to_rgb,
@@ -174,3 +175,23 @@ def test_constants_and_arrays_need_no_torch():
     program = "import sys, knowhue.color; print(sorted({'torch', 'kornia'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def array(rgb):
+    """Bytes (H, W, 3) as `colourfulness` takes them."""
+    return np.moveaxis(rgb[None], -1, 1).astype(float)
+
+
+def test_colourfulness_is_the_same_of_arrays_and_tensors():
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    found = colourfulness(array(noise))
+    assert isinstance(found, np.ndarray)
+    assert colourfulness(torch.from_numpy(array(noise))).tolist() == pytest.approx(found.tolist(), rel=1e-12)
+    assert colourfulness(array(noise), absolute=True) < found
+
+
+@pytest.mark.parametrize(
+    ("rgb", "value"), [((255, 0, 0), 0.3 * 285.09), ((0, 0, 255), 0.3 * 255), ((7, 7, 7), 0)]
+)
+def test_colourfulness_of_one_colour_is_its_distance_from_gray(rgb, value):
+    assert colourfulness(array(np.full((3, 3, 3), rgb, np.uint8))).item() == pytest.approx(value, abs=0.01)

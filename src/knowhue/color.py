@@ -64,6 +64,30 @@ def lab_to_linear(lightness: Floats, chroma: Floats) -> Floats:
 _WHITE_TO_LINEAR = np.linalg.inv(SRGB_TO_XYZ) * WHITE  # from X/Xn, Y/Yn, Z/Zn
 
 
+def colourfulness(rgb: "Floats | Tensor", absolute: bool = False) -> Any:
+    """Colourfulness M3 of Hasler and Suesstrunk 2003 of each image, by their signed opponent values.
+
+    Args:
+        rgb: (B, 3, H, W) sRGB, 0 to 255, an array or a tensor.
+        absolute: take the opponents' absolute values, a common departure from the paper that is much lower for some;
+            only to compare with numbers published in this convention, such as those of DDColor.
+
+    Returns:
+        (B,), of the same kind: 0 for gray; about 15 is slight, 45 average, 109 extreme.
+
+    >>> colourfulness(np.full((1, 3, 4, 4), 99.0)).tolist()
+    [0.0]
+    """
+    red, green, blue = rgb[:, 0], rgb[:, 1], rgb[:, 2]
+    opponents = (red - green, (red + green) / 2 - blue)
+    if absolute:
+        opponents = tuple(map(abs, opponents))
+    means = [each.mean((1, 2)) for each in opponents]
+    off = [each - mean[:, None, None] for each, mean in zip(opponents, means, strict=True)]
+    spread = sum((each**2).mean((1, 2)) for each in off)
+    return spread**0.5 + 0.3 * sum(mean**2 for mean in means) ** 0.5
+
+
 def rgb_to_lab(rgb: "RGB") -> "tuple[Lightness, Chroma]":
     """Split images into lightness and chroma.
 

@@ -11,8 +11,8 @@ from knowhue import __version__
 from knowhue.color import rgb_to_lab
 from knowhue.config import Config, Evaluation, fingerprint
 from knowhue.data.loaders import to_rgb
-from knowhue.data.overlap import count_seen
 from knowhue.data.prepare import Prepared
+from knowhue.data.prepared import count_seen
 from knowhue.data.sources import list_items
 from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.evaluate import predict_class, predict_colour, predict_gray

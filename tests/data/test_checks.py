@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from knowhue.data.checks import (
     checksum,
-    colourfulness,
     find_duplicates,
     order_of_choice,
     refuse_odd_names,
@@ -16,25 +15,6 @@ from knowhue.data.checks import (
 from knowhue.errors import ImageError
 
 labels = st.lists(st.sampled_from(["a", "b", "c", None]), min_size=1, max_size=60)
-
-
-def reference_colourfulness(rgb):
-    """Hasler and Suesstrunk 2003, section 7, as most code on the web has it."""
-    red, green, blue = (rgb[..., i].astype(float) for i in range(3))
-    rg, yb = red - green, 0.5 * (red + green) - blue
-    return np.sqrt(rg.var() + yb.var()) + 0.3 * np.sqrt(rg.mean() ** 2 + yb.mean() ** 2)
-
-
-def test_colourfulness_is_the_papers():
-    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    assert colourfulness(noise) == pytest.approx(reference_colourfulness(noise))
-
-
-@pytest.mark.parametrize(
-    ("rgb", "value"), [((255, 0, 0), 0.3 * 285.09), ((0, 0, 255), 0.3 * 255), ((7, 7, 7), 0)]
-)
-def test_colourfulness_of_one_colour_is_its_distance_from_gray(rgb, value):
-    assert colourfulness(np.full((3, 3, 3), rgb, np.uint8)) == pytest.approx(value, abs=0.01)
 
 
 def test_checksum_is_of_the_pixels():

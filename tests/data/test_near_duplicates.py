@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
-from knowhue.data import near_duplicates as module
-from knowhue.data.drawn import draw
-from knowhue.data.near_duplicates import (
+from knowhue.data import checks as module
+from knowhue.data.checks import (
     Signatures,
     close_pairs,
     find_near_duplicates,
     near_pairs,
     signatures,
 )
+from knowhue.data.drawn import draw
 
 SIDE, LIMIT = 64, 8
 

@@ -6,9 +6,8 @@ from PIL import Image
 
 from knowhue.config import Images
 from knowhue.data.drawn import draw
-from knowhue.data.overlap import count_seen
 from knowhue.data.prepare import prepare
-from knowhue.data.prepared import kept_rows
+from knowhue.data.prepared import count_seen, kept_rows
 
 
 @pytest.fixture(scope="module")

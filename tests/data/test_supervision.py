@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from knowhue.config import Supervision
-from knowhue.data.loaders import ProcessShare, TrainingBatches
-from knowhue.data.supervision import find_targets
+from knowhue.data.loaders import ProcessShare, TrainingBatches, find_targets
 
 CPU = torch.device("cpu")
 

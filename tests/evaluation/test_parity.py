@@ -15,7 +15,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure as
 from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
 
-from knowhue.data.checks import colourfulness as prepared_colourfulness
+from knowhue.color import colourfulness
 from knowhue.evaluation import metrics
 from knowhue.evaluation.calibration import calibration_error, reliability
 from knowhue.evaluation.colour_difference import ciede2000, delta_e2000
@@ -115,10 +115,13 @@ def ssim_torchmetrics() -> Pair:
     return metrics.ssim(predicted, true), 1 - (1 - whole) * padded / inside, 1e-4
 
 
-def signed_colourfulness() -> Pair:
-    rgb = (images()[1] * 255).round() / 255
-    bytes_ = (arrays(rgb) * 255).round().astype(np.uint8)
-    return metrics.colourfulness(rgb), [prepared_colourfulness(each) for each in bytes_], 1e-4
+def colourfulness_by_the_paper() -> Pair:
+    """Hasler and Suesstrunk 2003, section 7, as most code on the web has it."""
+    red, green, blue = (255 * arrays(images()[1])[..., i].astype(float) for i in range(3))
+    rg, yb = red - green, 0.5 * (red + green) - blue
+    spread = np.sqrt(rg.std((1, 2)) ** 2 + yb.std((1, 2)) ** 2)
+    centre = np.sqrt(rg.mean((1, 2)) ** 2 + yb.mean((1, 2)) ** 2)
+    return colourfulness(255 * images()[1].double()), spread + 0.3 * centre, 1e-4
 
 
 def expected_calibration_error() -> Pair:
@@ -173,7 +176,7 @@ PARITY: dict[str, tuple[str, Callable[[], Pair]]] = {
     "psnr_rgb ": ("torchmetrics", psnr_torchmetrics),
     "ssim_rgb": ("scikit-image", ssim_skimage),
     "ssim_rgb ": ("torchmetrics, flat borders", ssim_torchmetrics),
-    "colourfulness": ("data.checks (numpy)", signed_colourfulness),
+    "colourfulness": ("Hasler and Suesstrunk 2003", colourfulness_by_the_paper),
     "Frechet (relative)": ("scipy.linalg.sqrtm", frechet_scipy),
     "Frechet (relative) ": ("torchmetrics, singular", frechet_torchmetrics),
     "kernel distance (rel.)": ("torchmetrics", kernel_torchmetrics),
@@ -194,8 +197,8 @@ def test_one_image_by_both_conventions():
     """Signed and absolute part where opponent values cancel."""
     rgb = torch.zeros(1, 3, 2, 2)
     rgb[0, 0, 0], rgb[0, 1, 1] = 1, 1  # red above green
-    assert metrics.colourfulness(rgb).item() == pytest.approx(255 * (1 + 0.3 * 0.5))
-    assert metrics.colourfulness_absolute(rgb).item() == pytest.approx(255 * 0.3 * np.hypot(1, 0.5))
+    assert colourfulness(255 * rgb).item() == pytest.approx(255 * (1 + 0.3 * 0.5))
+    assert colourfulness(255 * rgb, absolute=True).item() == pytest.approx(255 * 0.3 * np.hypot(1, 0.5))
 
 
 def test_probability_one_is_in_the_last_bin_and_edges_in_the_lower():

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from skimage.color import lab2rgb, rgb2lab
 
-from knowhue.color import rgb_to_lab
-from knowhue.evaluation.metrics import colourfulness
+from knowhue.color import colourfulness, rgb_to_lab
 from knowhue.inference import pixels as module
 from knowhue.inference.pixels import enlarge, lightness, paint
 from knowhue.inference.upsampling import UPSAMPLINGS
@@ -247,7 +246,7 @@ def test_what_cannot_be_added_is_refused(added, message):
 @pytest.mark.parametrize("dtype", DEPTHS)
 def test_colourfulness_is_the_evaluation_s(dtype):
     painted, reach = paint(scene(4, (30, 30, 1), dtype), *small(4, largest=60))
-    rgb = torch.from_numpy(painted / np.iinfo(dtype).max).permute(2, 0, 1)[None]
+    rgb = torch.from_numpy(255.0 * painted / np.iinfo(dtype).max).permute(2, 0, 1)[None]
     assert reach.colourfulness == pytest.approx(colourfulness(rgb).item(), rel=1e-4)
 
 

@@ -1,8 +1,10 @@
-"""Which images may not take part, and which split each belongs to; pure."""
+"""Which images may not take part (copies, odd class names), and which split each belongs to; pure."""
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,24 +13,22 @@ from PIL import Image
 from knowhue.errors import ImageError
 from knowhue.randomness import stream_seed
 
+BITS = 64
+_COSINES, _THUMB = 8, 8
+MAX_COLOUR_DIFFERENCE = 8.0
+"""Mean absolute RGB difference of thumbnails, 0 to 255, from which images of like layout are not copies.
 
-def colourfulness(rgb: NDArray[np.uint8]) -> float:
-    """Colourfulness M3 of Hasler and Suesstrunk 2003, on signed opponent values as they define them.
+Of 100 copies with 3 % cropped off, 99 differ by less; different real photos of like layout by 20 or more.
+"""
+_MAX_GAIN = 1.2
+"""Brightness that copies may differ in before their colours are compared."""
+_CELLS = 2**16
+"""Comparisons at a time: their 0.5 MB stay in the processor's cache."""
 
-    Args:
-        rgb: (H, W, 3) sRGB, 0 to 255.
-
-    Returns:
-        0 for gray; about 15 is slight, 45 average, 109 extreme.
-
-    >>> colourfulness(np.full((4, 4, 3), 99, np.uint8))
-    0.0
-    """
-    red, green, blue = np.moveaxis(rgb.astype(np.float64), -1, 0)
-    red_green, yellow_blue = red - green, (red + green) / 2 - blue
-    spread = np.hypot(red_green.std(), yellow_blue.std())
-    centre = np.hypot(red_green.mean(), yellow_blue.mean())
-    return float(spread + 0.3 * centre)
+Pairs = NDArray[np.int64]
+"""(K, 2): positions of two images, the smaller first."""
+_NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode categories: control, surrogate (how Python holds bytes that are no UTF-8), line and paragraph separators."""
 
 
 def checksum(rgb: NDArray[np.uint8]) -> str:
@@ -118,10 +118,157 @@ def refuse_odd_names(names: Iterable[str]) -> None:
             )
 
 
-_NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
-"""Unicode categories: control, surrogate (how Python holds bytes that are no UTF-8), line and paragraph separators."""
-
-
 def unique(labels: Iterable[str | None]) -> set[str]:
     """The class names among labels."""
     return {label for label in labels if label is not None}
+
+
+class Signatures(NamedTuple):
+    """What near-duplicates are found by.
+
+    Attributes:
+        upright: (N,) uint64, `BITS` signs of the layout in gray.
+        mirrored: (N,) uint64, the same of each image's mirror image.
+        thumbs: (N, 8, 8, 3) uint8 sRGB.
+    """
+
+    upright: NDArray[np.uint64]
+    mirrored: NDArray[np.uint64]
+    thumbs: NDArray[np.uint8]
+
+
+def signatures(blocks: Iterable[NDArray[np.uint8]]) -> Signatures:
+    """Describe images in a few bytes each.
+
+    The hash is pHash: of the 64 lowest coefficients of a cosine transform of the gray image, which lie
+    above their median. Mirroring changes the sign of every second column, so it costs no second transform.
+
+    Args:
+        blocks: images (B, side, side, 3), sRGB, of one side throughout.
+    """
+    empty = np.zeros(0, np.uint64)
+    parts = [Signatures(empty, empty, np.zeros((0, _THUMB, _THUMB, 3), np.uint8)), *map(_signatures, blocks)]
+    upright, mirrored, thumbs = zip(*parts, strict=True)
+    return Signatures(np.concatenate(upright), np.concatenate(mirrored), np.concatenate(thumbs))
+
+
+def find_near_duplicates(found: Signatures, limit_bits: int) -> dict[int, int]:
+    """Positions of images that resemble one before them that stays, and which that is.
+
+    An image is only compared with those that stay: what resembles a copy alone stays too.
+
+    Args:
+        found: signatures, in the order of `checks.order_of_choice`.
+        limit_bits: bits of `BITS` that the hashes of copies may differ in, 0 to 16.
+    """
+    copies: dict[int, int] = {}
+    for original, copy in near_pairs(found, limit_bits).tolist():
+        if original not in copies and copy not in copies:
+            copies[copy] = original
+    return copies
+
+
+def near_pairs(found: Signatures, limit_bits: int) -> Pairs:
+    """Every pair alike in layout and colour, upright or mirrored, in the order of the second, then the first."""
+    upright = _alike(close_pairs(found.upright, found.upright, limit_bits), found.thumbs, found.thumbs)
+    flipped = _alike(
+        close_pairs(found.upright, found.mirrored, limit_bits), found.thumbs, found.thumbs[:, :, ::-1]
+    )
+    both = np.unique(np.concatenate((upright, flipped)), axis=0)
+    return both[np.lexsort((both[:, 0], both[:, 1]))]
+
+
+def close_pairs(first: NDArray[np.uint64], second: NDArray[np.uint64], limit_bits: int) -> Pairs:
+    """Every i < j for which `first[i]` and `second[j]` differ in at most `limit_bits` bits.
+
+    The bits are cut into one band more than may differ, so that close hashes agree in one band at least, and
+    only hashes that do are compared (Norouzi, Punjani and Fleet 2012): exact, a tenth of the work at 8 bits.
+
+    >>> close_pairs(np.array([0, 9], np.uint64), np.array([0, 1], np.uint64), 1).tolist()
+    [[0, 1]]
+    """
+    edges = np.linspace(0, BITS, limit_bits + 2).astype(int)
+    hits = [_of_band(first, second, *band, limit_bits) for band in pairwise(edges.tolist())]
+    return np.unique(np.concatenate(hits), axis=0)
+
+
+def _of_band(
+    first: NDArray[np.uint64], second: NDArray[np.uint64], start: int, stop: int, limit_bits: int
+) -> Pairs:
+    """The close pairs that agree in the bits from `start` to `stop`."""
+    keys = [(each >> np.uint64(start)) & np.uint64((1 << (stop - start)) - 1) for each in (first, second)]
+    hits = [np.zeros((0, 2), np.int64)]
+    for rows, columns in _groups(*keys):
+        candidates, count = second[columns], max(1, _CELLS // len(columns))
+        for at in range(0, len(rows), count):
+            part = rows[at : at + count]
+            differing = np.bitwise_count(first[part, None] ^ candidates)
+            i, j = np.divmod(np.flatnonzero(differing <= limit_bits), len(columns))
+            hits.append(np.stack((part[i], columns[j]), 1))
+    found = np.concatenate(hits)
+    return found[found[:, 0] < found[:, 1]]
+
+
+def _groups(
+    first: NDArray[np.uint64], second: NDArray[np.uint64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Positions in both of each key that both have."""
+    rows, columns = (np.argsort(keys, kind="stable") for keys in (first, second))
+    shared = np.intersect1d(first, second)
+    edges = [
+        np.searchsorted(keys, shared, side=side)
+        for keys in (first[rows], second[columns])
+        for side in ("left", "right")
+    ]
+    for start, stop, other_start, other_stop in zip(*edges, strict=True):
+        yield rows[start:stop], columns[other_start:other_stop]
+
+
+def _alike(pairs: Pairs, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Pairs:
+    """The pairs whose thumbnails have the same colours but for brightness."""
+    kept = [np.zeros((0, 2), np.int64)]
+    for start in range(0, len(pairs), 4096):
+        part = pairs[start : start + 4096]
+        one, other = first[part[:, 0]].astype(np.float32), second[part[:, 1]].astype(np.float32)
+        gain = (one.mean((1, 2, 3)) + 1) / (other.mean((1, 2, 3)) + 1)
+        gain = gain.clip(1 / _MAX_GAIN, _MAX_GAIN)[:, None, None, None]
+        kept.append(part[np.abs(one - gain * other).mean((1, 2, 3)) < MAX_COLOUR_DIFFERENCE])
+    return np.concatenate(kept)
+
+
+def _signatures(images: NDArray[np.uint8]) -> Signatures:
+    side = images.shape[1]
+    rgb = images.astype(np.float32)
+    cosines, shrink = _cosine_rows(side), _box_rows(side)
+    gray = rgb @ np.array([0.299, 0.587, 0.114], np.float32)
+    coefficients = (cosines @ gray @ cosines.T).round(3)  # of a flat image 0, not the noise of rounding
+    sign = 1 - 2 * (np.arange(_COSINES) % 2)
+    thumbs = shrink @ rgb.transpose(0, 3, 1, 2) @ shrink.T
+    return Signatures(
+        _above_median(coefficients),
+        _above_median(coefficients * sign),
+        thumbs.transpose(0, 2, 3, 1).round().astype(np.uint8),
+    )
+
+
+def _above_median(coefficients: NDArray[np.floating[Any]]) -> NDArray[np.uint64]:
+    """One bit a coefficient; the first is the mean brightness and has no part in the median."""
+    flat = coefficients.reshape(len(coefficients), -1)
+    above = flat > np.median(flat[:, 1:], axis=1, keepdims=True)
+    above[:, 0] = False
+    return np.packbits(above, axis=1).view(np.uint64)[:, 0]
+
+
+def _cosine_rows(side: int) -> NDArray[np.float32]:
+    """(8, side): the slowest waves of the cosine transform (DCT-II)."""
+    places = (np.arange(side) + 0.5) / side
+    return (np.cos(np.pi * np.arange(_COSINES)[:, None] * places) / side).astype(np.float32)
+
+
+def _box_rows(side: int) -> NDArray[np.float32]:
+    """(8, side): the mean over each eighth of a side, pixels shared where eighths cut through them."""
+    edges = np.linspace(0, side, _THUMB + 1)
+    start, stop = edges[:-1, None], edges[1:, None]
+    pixel = np.arange(side)
+    share = (np.minimum(stop, pixel + 1) - np.maximum(start, pixel)).clip(0)
+    return (share / share.sum(1, keepdims=True)).astype(np.float32)

@@ -13,18 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from knowhue.color import colourfulness
 from knowhue.config import Images, fingerprint
-from knowhue.data.checks import (
-    checksum,
-    colourfulness,
-    find_duplicates,
-    order_of_choice,
-    refuse_odd_names,
-    source_checksum,
-    stratified_split,
-    unique,
-)
-from knowhue.data.near_duplicates import find_near_duplicates, signatures
+from knowhue.data import checks
 from knowhue.data.prepared import (
     ARRAY,
     COLUMNS,
@@ -79,7 +70,7 @@ def prepare(
     """
     require_apart(images, folder.parent)
     items = list_items(images)
-    refuse_odd_names(unique(item.label for item in items))
+    checks.refuse_odd_names(checks.unique(item.label for item in items))
     stamps = [(item.name, item.split, item.label, item.stamp) for item in items if not item.skipped]
     key = fingerprint([VERSION, images.model_dump(mode="json"), stamps])
     with locked(folder.parent, "prepare"):
@@ -132,7 +123,7 @@ def _prepare(items: list[Item], images: Images, folder: Path, key: str, report: 
         with _scratch(folder, (len(listed), side, side, 3)) as (array, _):
             read = list(_read_all(listed, images, array, report))
             splits, reasons = _choose(read, array, images)
-            classes = sorted(unique(item.label for item in listed))
+            classes = sorted(checks.unique(item.label for item in listed))
             _require_enough(read, splits, reasons, classes, images)
             kept = [i for i, reason in enumerate(reasons) if not reason]
             rows = _manifest(read, splits, reasons, [item for item in items if item.skipped])
@@ -182,10 +173,12 @@ def _read(item: Item, images: Images, out: NDArray[np.uint8]) -> _Read:
         return _Read(item, str(error))
     side = images.size_px
     out[:] = np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS))
-    colour = colourfulness(out)
+    (colour,) = colourfulness(np.moveaxis(out[None], -1, 1).astype(np.float64)).tolist()
     gray = f"near-gray: colourfulness {colour:.1f} is below {images.min_colourfulness:g}"
     reason = gray if colour < images.min_colourfulness else ""
-    return _Read(item, reason, colour, image.size, checksum(out), source_checksum(image, item.origin))
+    return _Read(
+        item, reason, colour, image.size, checks.checksum(out), checks.source_checksum(image, item.origin)
+    )
 
 
 def _choose(read: list[_Read], array: NDArray[np.uint8], images: Images) -> tuple[list[str], list[str]]:
@@ -197,17 +190,17 @@ def _choose(read: list[_Read], array: NDArray[np.uint8], images: Images) -> tupl
     items = [each.item for each in read]
     order = [
         i
-        for i in order_of_choice(*zip(*((it.name, it.label, it.split) for it in items), strict=True))
+        for i in checks.order_of_choice(*zip(*((it.name, it.label, it.split) for it in items), strict=True))
         if not reasons[i]
     ]
     copies = {
         order[a]: (order[b], "duplicate")
-        for a, b in find_duplicates([read[i].checksum for i in order]).items()
+        for a, b in checks.find_duplicates([read[i].checksum for i in order]).items()
     }
     order = [i for i in order if i not in copies]
     if images.duplicate_distance_bits:
-        found = signatures(array[order[at : at + 256]] for at in range(0, len(order), 256))
-        near = find_near_duplicates(found, images.duplicate_distance_bits)
+        found = checks.signatures(array[order[at : at + 256]] for at in range(0, len(order), 256))
+        near = checks.find_near_duplicates(found, images.duplicate_distance_bits)
         copies |= {order[a]: (order[b], "near-duplicate") for a, b in near.items()}
     kept = [i for i in range(len(read)) if not reasons[i] and i not in copies]
     splits = _split(items, kept, images)
@@ -222,7 +215,7 @@ def _split(items: list[Item], kept: list[int], images: Images) -> list[str]:
     shares = {"test": images.test_share, "validation": images.validation_share}
     missing = {split: share for split, share in shares.items() if share and split not in splits}
     pool = [i for i in kept if splits[i] == "train"]
-    chosen = stratified_split(
+    chosen = checks.stratified_split(
         [items[i].label for i in pool], [items[i].name for i in pool], missing, images.split_seed
     )
     for i, split in zip(pool, chosen, strict=True):

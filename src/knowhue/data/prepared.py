@@ -1,4 +1,4 @@
-"""What a folder of prepared images holds, read back and checked against what was written."""
+"""What a folder of prepared images holds, read back, checked, and compared with what a tuning study has seen."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowhue.config import digest
+from knowhue.data.checks import Signatures, near_pairs, signatures
 from knowhue.errors import RunError
 from knowhue.storage import file_digest, read_array, read_csv, read_json
 
@@ -27,6 +28,9 @@ COLUMNS = (
     "source_sha256",
 )
 ARRAY, MANIFEST, SUMMARY = "images.npy", "manifest.csv", "prepared.json"
+
+_DIGESTS = ("source_sha256", "sha256")
+"""An image is the same by either: at full size, or as it was prepared."""
 
 Row = dict[str, str]
 """A line of the manifest."""
@@ -145,3 +149,45 @@ def identify(kept: list[Row]) -> str:
 def kept_rows(folder: Path) -> list[Row]:
     """The manifest's lines of the images that are used, in the order of the array."""
     return [row for row in read_csv(folder / MANIFEST) if row["status"] == "kept"]
+
+
+def count_seen(folder: Path, tuned: Path, limit_bits: int) -> int:
+    """Count the test images of `folder` that `tuned` trained on or chose settings by.
+
+    Args:
+        folder: prepared images of the study that reports.
+        tuned: prepared images of the tuning study; whatever it did not keep for its own test split was seen.
+        limit_bits: `images.duplicate_distance_bits`; 0 finds equal images alone, not near-duplicates.
+
+    Raises:
+        RunError: nothing is prepared in one of the folders, or it was changed.
+    """
+    ours, theirs = (load_prepared(each, thorough=False) for each in (folder, tuned))
+    test, seen = ours.positions("test"), np.flatnonzero(theirs.split != "test")
+    again = _equal(folder, test, tuned, seen)
+    if limit_bits and len(test) and len(seen):
+        again |= _near(_sign(ours, test), _sign(theirs, seen), limit_bits)
+    return int(again.sum())
+
+
+def _equal(folder: Path, test: NDArray[np.int64], tuned: Path, seen: NDArray[np.int64]) -> NDArray[np.bool_]:
+    ours, theirs = kept_rows(folder), kept_rows(tuned)
+    known = {theirs[i][name] for i in seen for name in _DIGESTS}
+    return np.array([any(ours[i][name] in known for name in _DIGESTS) for i in test], dtype=bool)
+
+
+def _near(test: Signatures, seen: Signatures, limit_bits: int) -> NDArray[np.bool_]:
+    count = len(test.upright)
+    both = Signatures(
+        np.concatenate((test.upright, seen.upright)),
+        np.concatenate((test.mirrored, seen.mirrored)),
+        np.concatenate((test.thumbs, seen.thumbs)),
+    )
+    pairs = near_pairs(both, limit_bits)
+    again = np.zeros(count, dtype=bool)
+    again[pairs[(pairs[:, 0] < count) & (pairs[:, 1] >= count), 0]] = True
+    return again
+
+
+def _sign(prepared: Prepared, positions: NDArray[np.int64]) -> Signatures:
+    return signatures(prepared.rgb[positions[at : at + 256]] for at in range(0, len(positions), 256))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from knowhue.color import lab_to_rgb
+from knowhue.color import colourfulness, lab_to_rgb
 from knowhue.config import Task
 from knowhue.evaluation.calibration import calibration_error
 from knowhue.evaluation.colour_difference import ciede2000
@@ -161,13 +161,14 @@ def image_columns(batch: Batch, prediction: Prediction, full: bool = False) -> d
 def _slow_columns(batch: Batch, chroma: Chroma) -> dict[str, Tensor]:
     """Colour difference in CIELAB as predicted; the rest in RGB, clipped to the gamut."""
     predicted, true = (lab_to_rgb(batch.lightness, each) for each in (chroma, batch.chroma))
+    codes, codes_true = 255 * predicted.double(), 255 * true.double()
     return {
         "ciede2000": ciede2000(batch.lightness, chroma, batch.chroma),
         "psnr_rgb": psnr(predicted, true),
         "ssim_rgb": ssim(predicted, true),
-        "colourfulness": colourfulness(predicted),
-        "colourfulness_true": colourfulness(true),
-        "colourfulness_absolute": colourfulness_absolute(predicted),
+        "colourfulness": colourfulness(codes).float(),
+        "colourfulness_true": colourfulness(codes_true).float(),
+        "colourfulness_absolute": colourfulness(codes, absolute=True).float(),
     }
 
 
@@ -230,34 +231,6 @@ def ssim(predicted: RGB, true: RGB) -> Tensor:
     luminance = (2 * mean_x * mean_y + _K1**2) / (mean_x**2 + mean_y**2 + _K1**2)
     structure = (2 * covariance + _K2**2) / (variance_x + variance_y + _K2**2)
     return (luminance * structure).mean((1, 2, 3)).float()
-
-
-def colourfulness(rgb: RGB) -> Tensor:
-    """Colourfulness M3 of Hasler and Suesstrunk 2003 of each image, (B,), on the scale of 8-bit RGB.
-
-    The same as `data.checks.colourfulness`: signed opponent values, 0 for gray, 109 for extreme.
-    """
-    return _colourfulness(*_opponents(rgb))
-
-
-def colourfulness_absolute(rgb: RGB) -> Tensor:
-    """The same on absolute opponent values, (B,): a common departure from the paper, much lower for some.
-
-    Only to compare with numbers published in this convention, such as those of DDColor.
-    """
-    red_green, yellow_blue = _opponents(rgb)
-    return _colourfulness(red_green.abs(), yellow_blue.abs())
-
-
-def _opponents(rgb: RGB) -> tuple[Tensor, Tensor]:
-    red, green, blue = (255 * rgb.double()).unbind(1)
-    return red - green, (red + green) / 2 - blue
-
-
-def _colourfulness(red_green: Tensor, yellow_blue: Tensor) -> Tensor:
-    spread = torch.hypot(*(each.std((1, 2), correction=0) for each in (red_green, yellow_blue)))
-    centre = torch.hypot(*(each.mean((1, 2)) for each in (red_green, yellow_blue)))
-    return (spread + 0.3 * centre).float()
 
 
 def _blur(images: Tensor) -> Tensor:

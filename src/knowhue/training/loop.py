@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from knowhue.config import Config, Phase
-from knowhue.data.loaders import TrainingBatches, split_batches
+from knowhue.data.loaders import TrainingBatches, find_targets, split_batches
 from knowhue.data.prepare import Prepared
-from knowhue.data.supervision import find_targets
 from knowhue.evaluation.evaluate import Scored, evaluate
 from knowhue.evaluation.features import available_networks
 from knowhue.evaluation.perceptual import open_perceptual

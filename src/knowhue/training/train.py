@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowhue.config import Config, Task, fingerprint
+from knowhue.data.loaders import find_targets
 from knowhue.data.prepare import load_prepared, prepare
 from knowhue.data.sources import require_apart
-from knowhue.data.supervision import find_targets
 from knowhue.errors import ConfigError, DamagedError, RunError
 from knowhue.evaluation.evaluate import Scored
 from knowhue.models.colour_classes import ColourClasses
