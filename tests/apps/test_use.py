@@ -98,7 +98,7 @@ def broken(tmp_path, photo):
     (tmp_path / "empty.png").touch()
     return {
         "missing": ([tmp_path / "none.jpg"], "none.jpg: no such file or directory"),
-        "text": ([tmp_path / "text.jpg"], "should be an image"),
+        "text": ([tmp_path / "text.jpg"], "text.jpg: it is none of JPEG"),
         "empty": ([tmp_path / "empty.png"], "empty"),
         "suffix": ([photo(), "-o", tmp_path / "c.xyz"], ".png"),
         "model": ([photo(), "-o", tmp_path / "c.png", "--model", tmp_path / "none"], "Found no"),
@@ -236,7 +236,7 @@ def test_a_folder_says_what_was_left_out_and_what_a_link_to_nothing_is(knowhue, 
     (album / "gone.png").symlink_to(tmp_path / "nowhere")
     _, said, _ = knowhue("colorize", album, "-o", tmp_path / "out")
     assert "note: 5 files left out (2 hidden, 1 links to folders above, 2 no images)" in said
-    assert "gone.png` should be an image. Found a link to nothing" in said
+    assert "gone.png: a link to nothing" in said
     code, _, err = knowhue("colorize", album / "gone.png")
     assert (code, "a link to nothing" in err) == (2, True)
 

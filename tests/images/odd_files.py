@@ -422,13 +422,15 @@ ODD_FILES: dict[str, Odd] = {
     # What is refused
     "raw": Odd(lambda: preview_first(raw=True), ".dng", error="raw file"),
     "empty": Odd(bytes, ".jpg", error="empty file"),
-    "text": Odd(lambda: b"this is text\n" * 50, ".jpg", error="something else"),
-    "svg": Odd(lambda: b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>', ".svg", error="something"),
-    "postscript": Odd(lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n", ".tif", error="something else"),
-    "html": Odd(lambda: b"<!doctype html><title>404</title>", ".png", error="something else"),
+    "text": Odd(lambda: b"this is text\n" * 50, ".jpg", error="it is none of JPEG"),
+    "svg": Odd(
+        lambda: b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>', ".svg", error="it is none of JPEG"
+    ),
+    "postscript": Odd(lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n", ".tif", error="it is none of JPEG"),
+    "html": Odd(lambda: b"<!doctype html><title>404</title>", ".png", error="it is none of JPEG"),
     "first bytes alone": Odd(lambda: b"\x89PNG\r\n\x1a\n", ".png", error=DAMAGED),
     "bomb": Odd(lambda: png(b"", 1, 0, width=30_000, height=15_000), ".png", error="450,000,000"),
-    "bomb tiff": Odd(tiff_bomb, ".tif", error="most 200,000,000"),
+    "bomb tiff": Odd(tiff_bomb, ".tif", error="more than 200,000,000"),
     "bomb bmp": Odd(
         lambda: b"BM" + struct.pack("<IIIIiiHHIIiiII", 54, 0, 54, 40, 20_000, 20_000, 1, 24, 0, 0, 1, 1, 0, 0),
         ".bmp", error="400,000,000",

@@ -101,9 +101,9 @@ def test_odd_file_is_refused_in_one_line(place, name):
         read_image(path)
     message = str(caught.value)
     assert ODD_FILES[name].error in message
-    assert str(path) in message
+    assert message.startswith(f"{path}: ")
     assert "\n" not in message
-    assert message.endswith(".")
+    assert not message.endswith(".")
 
 
 def test_orientation_turns_the_pixels_once(place):
@@ -409,21 +409,21 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_limit_is_checked_before_decoding():
     data = pillow(NOISE, "PNG")[:60]  # header alone
-    with pytest.raises(ImageError, match=r"at most 619 pixels. Found 31 x 20 = 620\."):
+    with pytest.raises(ImageError, match="31 x 20 = 620 pixels, more than 619;"):
         read_image(data, max_pixels=619)
     with pytest.raises(ImageError, match="damaged or cut short"):
         read_image(data, max_pixels=620)
 
 
 def test_bytes_are_called_by_the_name_given():
-    with pytest.raises(ImageError, match="`upload 7` should be an image"):
+    with pytest.raises(ImageError, match=r"^upload 7: it is an empty file"):
         read_image(b"", name="upload 7")
 
 
 def test_what_is_no_file_is_refused(tmp_path):
-    with pytest.raises(ImageError, match="Found a folder"):
+    with pytest.raises(ImageError, match="it is a folder; name a file in it"):
         read_image(tmp_path)
-    with pytest.raises(ImageError, match="Found no such file"):
+    with pytest.raises(ImageError, match=r"nothing\.jpg: no such file or directory"):
         read_image(tmp_path / "nothing.jpg")
 
 

@@ -113,30 +113,31 @@ def read_image(source: Path | bytes, max_pixels: int = MAX_PIXELS, name: str | N
     Args:
         source: a file, or the bytes of one.
         max_pixels: refused above, from the header alone.
-        name: what messages call it; the file's path if None.
+        name: what messages begin with; the file's path if None, nothing if empty.
 
     Raises:
         ImageError: the file is missing, no image, damaged, cut short, too large, or holds no intensities.
         ExtraError: it is HEIC and the decoder is not installed.
     """
-    called = name or (str(source) if isinstance(source, Path) else "the image")
-    with _opened(source, called) as file:
-        head = file.read(HEAD_BYTES)
-        file.seek(0)
-        kind = _kind(head, called)
-        decoded = _decode(file, kind, partial(_check_size, max_pixels, called), called)
-    notes = list(decoded.origin.notes)
-    if kind == "PNG" and (frames := _animated_png_frames(head)) > 1:
-        notes.append(f"the still image of its {frames} frames")
-    if isinstance(source, Path) and source.suffix.lower() not in SUFFIXES_OF[kind]:
-        notes.append(f"it is {kind}, whatever its name says")
-    origin = decoded.origin._replace(
-        suffix=SUFFIXES_OF[kind][0], is_lossless=kind == "WebP" and b"VP8L" in head, notes=tuple(notes)
-    )
     try:
+        with _opened(source) as file:
+            head = file.read(HEAD_BYTES)
+            file.seek(0)
+            kind = _kind(head)
+            decoded = _decode(file, kind, partial(_check_size, max_pixels))
+        notes = list(decoded.origin.notes)
+        if kind == "PNG" and (frames := _animated_png_frames(head)) > 1:
+            notes.append(f"the still image of its {frames} frames")
+        if isinstance(source, Path) and source.suffix.lower() not in SUFFIXES_OF[kind]:
+            notes.append(f"it is {kind}, whatever its name says")
+        origin = decoded.origin._replace(
+            suffix=SUFFIXES_OF[kind][0], is_lossless=kind == "WebP" and b"VP8L" in head, notes=tuple(notes)
+        )
         return _to_image(decoded._replace(origin=origin))
-    except ImageError as error:
-        raise ImageError(f"`{called}` cannot be read. {error}") from None
+    except (ImageError, ExtraError) as error:
+        if name is None:
+            name = str(source) if isinstance(source, Path) else "the image"
+        raise type(error)(f"{name}: {error}" if name else str(error)) from None
 
 
 _COPIES = 3
@@ -169,61 +170,50 @@ def weigh_image(source: Path | bytes) -> int:
         return 0
 
 
-def _opened(source: Path | bytes, called: str) -> File:
+def _opened(source: Path | bytes) -> File:
     if isinstance(source, bytes):
         return io.BytesIO(source)
     if source.is_dir():
-        raise ImageError(f"`{called}` should be an image. Found a folder. Name a file in it.")
+        raise ImageError("it is a folder; name a file in it")
     if source.exists() and not source.is_file():  # opening a pipe would wait for ever
-        raise ImageError(f"`{called}` should be a file. Found a device or a pipe. Save it as a file first.")
+        raise ImageError("it is a device or a pipe; save it as a file first")
     try:
         return source.open("rb", buffering=0)
     except FileNotFoundError:
-        if source.is_symlink():
-            raise ImageError(f"`{called}` should be an image. Found {dangling(source)}.") from None
-        raise ImageError(f"`{called}` should be an image. Found no such file. Is the path right?") from None
+        why = dangling(source) if source.is_symlink() else "no such file or directory"
+        raise ImageError(why) from None
     except OSError as error:
-        raise ImageError(
-            f"`{called}` should be a readable file. Found: {error.strerror}. Check its permissions."
-        ) from None
+        raise ImageError(f"it cannot be read: {error.strerror}") from None
 
 
-def _kind(head: bytes, called: str) -> str:
+def _kind(head: bytes) -> str:
     """The key of `FORMATS`, or why there is none."""
     if head.startswith(_RAW_STARTS) or head[4:12] == b"ftypcrx ":
-        raise _raw(called)
-    kind = recognise(head)
-    if kind is not None:
-        return kind
+        raise ImageError(_RAW)
     if not head:
+        raise ImageError("it is an empty file; copy it again from where it came from")
+    kind = recognise(head)
+    if kind is None:
         raise ImageError(
-            f"`{called}` should be an image. Found an empty file. Copy it again from where it came from."
+            f"it is none of {', '.join(FORMATS)}, or its first bytes are damaged; save it as one of these"
         )
-    raise ImageError(
-        f"`{called}` should be an image ({', '.join(FORMATS)}). Found something else, or its first bytes damaged. "
-        "Save it as one of these."
-    )
+    return kind
 
 
-def _check_size(max_pixels: int, called: str, width: int, height: int) -> None:
+def _check_size(max_pixels: int, width: int, height: int) -> None:
     if width * height > max_pixels:
         raise ImageError(
-            f"`{called}` should have at most {max_pixels:,} pixels. Found {width} x {height} = {width * height:,}. "
-            "Make it smaller, or raise `max_pixels` if you trust it."
+            f"it has {width} x {height} = {width * height:,} pixels, more than {max_pixels:,}; make it smaller, or "
+            "raise `max_pixels` if you trust it"
         )
 
 
-def _raw(called: str) -> ImageError:
-    return ImageError(
-        f"`{called}` should be an image. Found a camera's raw file, of which only a preview could be read. Develop "
-        "it, and save it as TIFF or JPEG."
-    )
+_RAW = "it is a camera's raw file, of which only a preview could be read; develop it, and save it as TIFF or JPEG"
 
 
-def _damaged(called: str, kind: str, why: str) -> ImageError:
+def _damaged(kind: str, why: str) -> ImageError:
     return ImageError(
-        f"`{called}` should be a whole {kind} image. Found it damaged or cut short ({why}). Copy it again from where "
-        "it came from."
+        f"the {kind} image is damaged or cut short ({why}); copy it again from where it came from"
     )
 
 
@@ -248,27 +238,27 @@ class Decoded(NamedTuple):
     space: RGBSpace | None = None
 
 
-def _decode(file: File, kind: str, check: Check, called: str) -> Decoded:
+def _decode(file: File, kind: str, check: Check) -> Decoded:
     known = FORMATS[kind]
     if not known.loader:
-        return _decode_by_pillow(file, kind, check, called)
+        return _decode_by_pillow(file, kind, check)
     choice = choose_page(file) if kind == "TIFF" else FIRST_PAGE
     if choice.is_raw:
-        raise _raw(called)
+        raise ImageError(_RAW)
     # libvips' own limits refuse strips that hold much of a large image
     options = {"unlimited": True, **choice.options} if kind == "TIFF" else {}
     try:
         image = load(known.loader, file, **options)
     except VipsError as error:
         if kind != "TIFF" or choice != FIRST_PAGE:
-            raise _damaged(called, kind, reason(error)) from None
+            raise _damaged(kind, reason(error)) from None
         file.seek(0)
-        return _decode_by_pillow(file, kind, check, called)
+        return _decode_by_pillow(file, kind, check)
     check(image.width, image.height)
     try:
         decoded = _decode_by_vips(image, known.frames)
     except VipsError as error:
-        raise _damaged(called, kind, reason(error)) from None
+        raise _damaged(kind, reason(error)) from None
     origin, space = decoded.origin, None
     if kind == "TIFF":
         exif = exif_of_tiff(file)
@@ -347,7 +337,7 @@ def _animated_png_frames(head: bytes) -> int:
     return 1
 
 
-def _decode_by_pillow(file: File, kind: str, check: Check, called: str) -> Decoded:
+def _decode_by_pillow(file: File, kind: str, check: Check) -> Decoded:
     """Decode BMP, JPEG 2000, PNM, rare TIFFs, and HEIC where its decoder is installed.
 
     Raises:
@@ -355,14 +345,14 @@ def _decode_by_pillow(file: File, kind: str, check: Check, called: str) -> Decod
         ExtraError: it is HEIC and there is no decoder.
     """
     try:
-        with _heic(file, called) if kind == "HEIC" else _by_plugin(file, kind) as image:
+        with _heic(file) if kind == "HEIC" else _by_plugin(file, kind) as image:
             check(*image.size)
             return _pillow_decoded(image)
     except (ImageError, ExtraError):
         raise
     except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, ...
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise _damaged(called, kind, first) from None
+        raise _damaged(kind, first) from None
 
 
 def _by_plugin(file: File, kind: str) -> Pillow.Image:
@@ -372,14 +362,11 @@ def _by_plugin(file: File, kind: str) -> Pillow.Image:
     return reader(file, "")
 
 
-def _heic(file: File, called: str) -> Pillow.Image:
+def _heic(file: File) -> Pillow.Image:
     try:
         decoder = importlib.import_module("pillow_heif")
     except ImportError:
-        raise ExtraError(
-            f"`{called}` should be an image that can be read without further packages. Found HEIC. Install its "
-            "decoder, pip install pillow-heif, or save the image as JPEG."
-        ) from None
+        raise ExtraError("HEIC needs a decoder: pip install pillow-heif; or save the image as JPEG") from None
     return decoder.open_heif(file).to_pillow()
 
 
@@ -474,11 +461,11 @@ def _as_codes(values: NDArray[Any]) -> tuple[NDArray[Any], tuple[str, ...]]:
         return (values >> 16).astype(np.uint16), ("32-bit values were cut to 16 bits",)
     if values.dtype.kind != "f":
         raise ImageError(
-            f"Its values should be intensities. Found signed ones ({values.dtype}). Save it with unsigned values first."
+            f"its values are signed ({values.dtype}) and no intensities; save it with unsigned ones"
         )
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
-        raise ImageError("Its values should be numbers. Found NaN or infinity. Replace them first.")
+        raise ImageError("some of its values are NaN or infinite; replace them")
     top = 1 if high <= 1 else 65535
     notes = (f"floating-point values were read as 0 to {top}, sRGB-encoded, in 16 bits",)
     if low < 0 or high > top:
