@@ -37,7 +37,7 @@ def main() -> None:
     asked = parser.parse_args()
     data = asked.image.read_bytes() if asked.image else draw_photo()
     colorizer = Colorizer.load(asked.model)
-    seen = colorizer.look(read_image(data))[None]
+    seen = colorizer.network_input(read_image(data))[None]
     siggraph, convnext = siggraph17().eval(), timm.create_model("convnext_tiny", features_only=True).eval()
     gray, rgb = torch.zeros(1, 4, 256, 256), torch.zeros(1, 3, 512, 512)
     gray, rgb = (each.to(memory_format=torch.channels_last) for each in (gray, rgb))

@@ -160,7 +160,7 @@ def draw(
         lamp = 1 + asked.lamp * generator.standard_normal()
         gray = _luma(colour) * lamp + asked.grain * generator.standard_normal(colour.shape[:2])
         gray = gray.clip(0, 255).round().astype(np.uint8)[..., None]
-        seen.append(colorizer.look(Image.of(gray)))
+        seen.append(colorizer.network_input(Image.of(gray)))
         small = shrink(colour.clip(0, 255).round().astype(np.uint8), *seen[-1].shape)
         truth.append(_chroma(small))
         maps.append(_small(np.asarray(where, np.float32).transpose(1, 2, 0), seen[-1].shape))

@@ -16,9 +16,7 @@ from knowhue.color import rgb_to_lab
 from knowhue.images.files import SUFFIXES
 from knowhue.images.reading import read_image
 from knowhue.images.vips import shrink
-from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.glimpse import working_size
-from knowhue.inference.uncertainty import spread_over_views
+from knowhue.inference.colorizer import Colorizer, spread_over_views, working_size
 
 FIFTHS = np.linspace(0, 1, 6)
 EVERY = 37  # pixels of an image are alike; so many are left out between two
@@ -67,17 +65,17 @@ def measure(colorizer: Colorizer, path: Path) -> tuple[np.ndarray, np.ndarray, f
     size = working_size(*image.pixels.shape[:2], colorizer.network.description.size_px)
     small = torch.from_numpy(shrink(image.pixels, *size)).permute(2, 0, 1)[None].clip(0, 1)
     truth = rgb_to_lab(small.expand(-1, 3, -1, -1))[1][0].permute(1, 2, 0).numpy()
-    answer = colorizer.predict([colorizer.look(image)])[0]
+    answer = colorizer.predict([colorizer.network_input(image)])[0]
     unsure = spread_over_views(
         lambda seen: colorizer.network.predict(seen).chroma,  # pyright: ignore[reportArgumentType]
-        lambda scale: colorizer.look(image, scale),
+        lambda scale: colorizer.network_input(image, scale),
     )
     return unsure, np.linalg.norm(answer.chroma[0] - truth, axis=-1), float(answer.novelty[0])  # pyright: ignore
 
 
 def novelty(colorizer: Colorizer, path: Path) -> float:
     """Distance from the training images."""
-    return float(colorizer.predict([colorizer.look(read_image(path))])[0].novelty[0])
+    return float(colorizer.predict([colorizer.network_input(read_image(path))])[0].novelty[0])
 
 
 if __name__ == "__main__":

@@ -18,10 +18,8 @@ from scipy.ndimage import maximum_filter
 
 from knowhue.color import rgb_to_lab
 from knowhue.images.reading import read_image
-from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.glimpse import glimpse, working_size
-from knowhue.inference.pixels import enlarge
-from knowhue.inference.upsampling import Lines, bilinear, guided
+from knowhue.inference.colorizer import Colorizer, enlarge, network_input, working_size
+from knowhue.inference.pixels import chroma_lines
 
 EDGE = 20.0
 NEAR = 7
@@ -39,11 +37,11 @@ def main() -> None:
         path for path in asked.images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")
     )
     colorizer = Colorizer.load(asked.model) if asked.model else None
-    ways: dict[str, Callable[..., Lines]] = {"bilinear": bilinear}
+    ways: dict[str, Callable[..., np.ndarray]] = {"bilinear": bilinear}
     for radius in (1, 2, 4):
         for epsilon in (4.0, 25.0, 100.0, 400.0):
             ways[f"guided, radius {radius}, epsilon {epsilon:g}"] = partial(
-                guided, radius=radius, epsilon=epsilon
+                chroma_lines, radius=radius, epsilon=epsilon
             )
     errors: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for path in files[:: max(1, len(files) // asked.count)]:
@@ -55,14 +53,18 @@ def main() -> None:
 
 
 def measure(
-    path: Path, size: int, colorizer: Colorizer | None, ways: dict[str, Callable[..., Lines]], errors: dict
+    path: Path,
+    size: int,
+    colorizer: Colorizer | None,
+    ways: dict[str, Callable[..., np.ndarray]],
+    errors: dict,
 ) -> None:
     """Append the errors of one photo."""
     pixels = read_image(path).pixels
     if pixels.shape[2] != 3:
         return
     lightness, truth = lab(pixels)
-    seen = glimpse(pixels, size)
+    seen = network_input(pixels, size)
     if colorizer is None:
         height, width = working_size(*pixels.shape[:2], size)
         small = torch.from_numpy(truth).permute(2, 0, 1)[None]
@@ -73,10 +75,16 @@ def measure(
         small = colorizer.network.predict(seen[None]).chroma[0]  # pyright: ignore[reportOptionalSubscript]
     edges = near_edges(truth)
     for name, way in ways.items():
-        slope, offset = way(small, seen)
+        slope, offset = np.split(way(small, seen), 2, -1)
         found = full(slope, pixels.shape) * lightness[..., None] + full(offset, pixels.shape)
         error = np.abs(found - truth)
         errors[name].append((error.mean(), error[edges].mean() if edges.any() else np.nan))
+
+
+def bilinear(chroma: np.ndarray, guide: np.ndarray) -> np.ndarray:
+    """Lines of chroma alone, whatever the lightness."""
+    del guide
+    return np.concatenate([np.zeros_like(chroma), chroma], -1)
 
 
 def full(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

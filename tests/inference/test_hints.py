@@ -8,8 +8,8 @@ from skimage.color import rgb2lab
 
 from knowhue.errors import ConfigError
 from knowhue.images.image import Image
-from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.hints import Hint, Point, parse_hint, spread
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer, enlarge
+from knowhue.inference.hints import Hint, Point, chroma_at, parse_hint, spread
 
 REGION = 0.15  # of the short side
 RED = Hint(0.25, 0.5, 60.0, 30.0)
@@ -363,3 +363,13 @@ def test_nonsense_is_refused_in_words(text, said):
 def test_hints_outside_the_image_or_not_finite_are_refused(colorizer, hint):
     with pytest.raises(ConfigError, match="`hints` should have x and y within 0 to 1"):
         coloured(colorizer, PHOTOS["gray"], hint)
+
+
+def test_chroma_at_a_point_is_that_of_the_image():
+    generator = np.random.default_rng(2)
+    lines = generator.normal(0, 1, (5, 7, 4)).astype(np.float32)
+    slope_a, slope_b, offset_a, offset_b = (enlarge(lines[..., k], 40, 30) for k in range(4))
+    for row, column in ((0, 0), (39, 29), (17, 3)):
+        found = chroma_at(lines, 60.0, (row + 0.5) / 40, (column + 0.5) / 30)
+        expected = np.stack([60 * slope_a + offset_a, 60 * slope_b + offset_b], -1)[row, column]
+        assert found == pytest.approx(expected, abs=1e-4)

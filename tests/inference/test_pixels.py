@@ -10,8 +10,8 @@ from skimage.color import lab2rgb, rgb2lab
 
 from knowhue.color import colourfulness, rgb_to_lab
 from knowhue.inference import pixels as module
-from knowhue.inference.pixels import enlarge, lightness, paint
-from knowhue.inference.upsampling import UPSAMPLINGS
+from knowhue.inference.colorizer import enlarge
+from knowhue.inference.pixels import chroma_lines, lightness, paint
 
 LARGEST = {np.uint8: 0.5, np.uint16: 0.01}
 DEPTHS = list(LARGEST)
@@ -52,14 +52,11 @@ def codes(dtype: type) -> np.ndarray:
     st.integers(1, 9),
     st.sampled_from([1, 3]),
     st.sampled_from(DEPTHS),
-    st.sampled_from(list(UPSAMPLINGS)),
     st.sampled_from([0, 0.01, 3, 30, 150]),
 )
-def test_lightness_is_kept_whatever_the_chroma(
-    seed, height, width, rows, columns, channels, dtype, upsampling, largest
-):
+def test_lightness_is_kept_whatever_the_chroma(seed, height, width, rows, columns, channels, dtype, largest):
     image = scene(seed, (height, width, channels), dtype)
-    painted, reach = paint(image, *small(seed, rows, columns, largest), upsampling=upsampling)
+    painted, reach = paint(image, *small(seed, rows, columns, largest))
     assert painted.shape == (height, width, 3)
     assert painted.dtype == dtype
     assert np.abs(lightness(painted) - lightness(image)).max() <= LARGEST[dtype]
@@ -75,7 +72,7 @@ def test_black_and_white_stay_exactly(dtype, channels, largest):
     ends = np.zeros((2, 512, channels), dtype)
     ends[1] = np.iinfo(dtype).max
     chroma = np.random.default_rng(0).uniform(-largest, largest, (2, 512, 2)).astype(np.float32)
-    painted, _ = paint(ends, chroma, np.full((2, 512), 50, np.float32), upsampling="bilinear")
+    painted, _ = paint(ends, chroma, np.full((2, 512), 50, np.float32))
     assert (painted == ends).all()
 
 
@@ -117,7 +114,7 @@ def test_an_image_s_own_colours_are_given_back():
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     image[0, :3] = 255 * np.eye(3)
     lab = rgb2lab(image).astype(np.float32)
-    painted, reach = paint(image, lab[..., 1:], lab[..., 0], upsampling="bilinear")
+    painted, reach = paint(image, lab[..., 1:], lab[..., 0])
     assert np.abs(painted.astype(int) - image).max() <= 1
     assert reach.reduced < 0.02
 
@@ -156,22 +153,20 @@ def test_saturation_is_a_factor():
     assert paint(image, flat(10, 10), GUIDE, saturation=2)[1].chroma == pytest.approx(800**0.5, rel=1e-3)
 
 
-@pytest.mark.parametrize("upsampling", UPSAMPLINGS)
-def test_constant_chroma_stays_constant(upsampling):
+def test_constant_chroma_stays_constant():
     guide = np.random.default_rng(0).uniform(0, 100, (6, 8)).astype(np.float32)
     gray = np.full((50, 70, 1), 140, np.uint16) * 257
-    painted, _ = paint(gray, np.full((6, 8, 2), (15, -20), np.float32), guide, upsampling=upsampling)
+    painted, _ = paint(gray, np.full((6, 8, 2), (15, -20), np.float32), guide)
     assert np.ptp(painted.astype(int), (0, 1)).max() <= 2
 
 
-@pytest.mark.parametrize("upsampling", UPSAMPLINGS)
 @pytest.mark.parametrize("axis", [0, 1])
-def test_a_mirrored_image_is_painted_mirrored(upsampling, axis):
+def test_a_mirrored_image_is_painted_mirrored(axis):
     image = scene(2, (33, 47, 3))
     chroma, guide = small(2, largest=40)
-    straight, _ = paint(image, chroma, guide, upsampling=upsampling)
+    straight, _ = paint(image, chroma, guide)
     mirrored = (np.ascontiguousarray(np.flip(each, axis)) for each in (image, chroma, guide))
-    turned, _ = paint(*mirrored, upsampling=upsampling)
+    turned, _ = paint(*mirrored)
     assert np.abs(np.flip(turned, axis).astype(int) - straight).max() <= 1
 
 
@@ -274,3 +269,47 @@ def test_enlarging_keeps_flat_maps_and_ends():
     assert ramp[0, 0] == 0
     assert ramp[0, -1] == 1
     assert (np.diff(ramp) >= 0).all()
+
+
+def test_constant_chroma_stays_whatever_the_guide():
+    guide = np.random.default_rng(0).uniform(0, 100, (9, 11)).astype(np.float32)
+    chroma = np.full((9, 11, 2), (20, -5), np.float32)
+    slope, offset = np.split(chroma_lines(chroma, guide), 2, -1)
+    assert np.allclose(slope * guide[..., None] + offset, chroma, atol=1e-3)
+
+
+def test_chroma_that_follows_lightness_is_found_as_its_line():
+    guide = np.random.default_rng(0).uniform(0, 100, (20, 20)).astype(np.float32)
+    chroma = np.stack([0.3 * guide - 10, -0.1 * guide + 5], -1)
+    slope = chroma_lines(chroma, guide, epsilon=1e-3)[..., :2]
+    assert np.allclose(slope, (0.3, -0.1), atol=1e-3)
+
+
+def test_what_is_flat_has_no_slope():
+    guide = np.full((8, 8), 50, np.float32) + np.random.default_rng(0).normal(0, 0.1, (8, 8)).astype(
+        np.float32
+    )
+    chroma = np.random.default_rng(1).normal(0, 20, (8, 8, 2)).astype(np.float32)
+    assert np.abs(chroma_lines(chroma, guide)[..., :2]).max() < 0.5
+
+
+CHROMA, SMALL_GUIDE = np.zeros((3, 4, 2), np.float32), np.zeros((3, 4), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"chroma": CHROMA[..., 0]}, r"`chroma` should be \(h, w, 2\).*Found `chroma.shape = \(3, 4\)`"),
+        ({"chroma": CHROMA[:0], "guide": SMALL_GUIDE[:0]}, r"`chroma` should be \(h, w, 2\)"),
+        (
+            {"guide": SMALL_GUIDE[:2]},
+            r"`guide` should be \(h, w\) as chroma is, \(3, 4\). Found `guide.shape = \(2, 4\)`",
+        ),
+        ({"chroma": CHROMA * np.nan}, "`chroma` and `guide` should be finite. Found NaN or infinity."),
+        ({"saturation": -1.0}, "`saturation` should be 0 or more, finite. Found `saturation = -1.0`"),
+        ({"saturation": float("nan")}, "`saturation` should be 0 or more, finite. Found `saturation = nan`"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changed, message):
+    with pytest.raises(ValueError, match=message):
+        chroma_lines(**({"chroma": CHROMA, "guide": SMALL_GUIDE} | changed))

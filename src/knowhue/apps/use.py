@@ -13,7 +13,7 @@ from knowhue.images.files import dangling
 
 if TYPE_CHECKING:
     from knowhue.config import Task
-    from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer
+    from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 
 ModelOption = Annotated[
     str,
@@ -208,27 +208,13 @@ def _image(
     record = {"path": str(source), "output": str(out), **made.judgement.as_record()}
     record["warnings"] += notes
     if made.uncertainty is not None and uncertainty is not None:
-        _write_map(made, uncertainty)
+        write_image(made.uncertainty_map(), uncertainty)
         record["uncertainty"] = {"mean": round(float(made.uncertainty.mean()), 3), "map": str(uncertainty)}
     record["model"] = colorizer.network.description.name
     if as_json:
         say_json(record)
     else:
         say(*_sentences(record, made.judgement.headline()))
-
-
-def _write_map(made: "Colorized", path: Path) -> None:
-    """The uncertainty at the image's size, 10 codes a CIELAB unit, up to 25.5 units."""
-    import numpy as np
-
-    from knowhue.images.image import Image
-    from knowhue.images.writing import write_image
-    from knowhue.inference.pixels import enlarge
-
-    assert made.uncertainty is not None
-    height, width = made.image.pixels.shape[:2]
-    codes = (enlarge(made.uncertainty, height, width) * 10).clip(0, 255).round().astype(np.uint8)
-    write_image(Image.of(codes[..., None]), path)
 
 
 def _folder(
@@ -291,7 +277,7 @@ def _sentences(record: dict, headline: str | None) -> list[str]:
 
 def _describe(colorizer: "Colorizer") -> list[str]:
     from knowhue.apps.printing import score_line
-    from knowhue.inference.judgement import caveats_of_many
+    from knowhue.inference.colorizer import caveats_of_many
 
     described = colorizer.network.description
     measured_on = str(described.images.get("measured_on", "validation"))

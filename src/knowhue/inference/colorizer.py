@@ -1,21 +1,31 @@
 """Colours and a calibrated class for an image of any size, in one call."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.ndimage import zoom
 
 from knowhue.errors import ConfigError
-from knowhue.images.image import Image
+from knowhue.images.image import Image, Pixels
 from knowhue.images.reading import read_image
-from knowhue.inference.glimpse import glimpse
-from knowhue.inference.hints import Hint, corrections
-from knowhue.inference.judgement import Judgement, judge
-from knowhue.inference.networks import BUILT_IN, Answers, FloatArray, Network, open_network
-from knowhue.inference.pixels import PaintStats, paint
-from knowhue.inference.uncertainty import spread_over_views
-from knowhue.inference.upsampling import chroma_lines
+from knowhue.images.vips import OVERSAMPLING, shrink
+from knowhue.inference.hints import SIDE_PX, Hint, corrections
+from knowhue.inference.networks import BUILT_IN, Answers, Description, FloatArray, Network, open_network
+from knowhue.inference.pixels import PaintStats, chroma_lines, lightness, paint
+
+LONGEST = 4
+"""Up to so many times as long as wide an image keeps its aspect at the network's size; longer ones are squeezed."""
+SHORTEST_PX = 32
+SCALES = (1.0, 1.5, 2.0)
+"""Of the network's size, at which `spread_over_views` looks."""
+UNKNOWN = "unknown"
+STILL_GRAY = 4.0
+"""Mean chroma, CIELAB units, below which an image looks gray."""
+OFTEN_REDUCED = 0.25
+FEWEST_TO_TELL = 100
+"""Validation images from which the distance that one in a hundred exceeds can be told."""
 
 
 class ColorizeOptions(NamedTuple):
@@ -24,7 +34,7 @@ class ColorizeOptions(NamedTuple):
     Attributes:
         hints: points with a colour, which stays as it is at any saturation.
         saturation: what the predicted chroma is multiplied by, 0 and up.
-        uncertainty: whether to say where the colours are unsure; six more looks at the image.
+        uncertainty: whether to say where the colours are unsure; six more predictions.
         unknown_below: probability below which the class is `unknown`; None leaves it to the model.
     """
 
@@ -32,6 +42,54 @@ class ColorizeOptions(NamedTuple):
     saturation: float = 1.0
     uncertainty: bool = False
     unknown_below: float | None = None
+
+
+class Judgement(NamedTuple):
+    """What the model says of an image, and what is to be said of that.
+
+    Attributes:
+        label: the most probable class; `unknown` if none is probable enough or the image is unlike the training
+            images; None without a class head.
+        probability: of the most probable class.
+        probabilities: of all classes, most probable first.
+        novelty: distance from the training images; above 1 the image is unlike them.
+        chroma: mean of C*, CIELAB units.
+        colourfulness: Hasler and Suesstrunk 2003, as published.
+        reduced: share of pixels whose chroma was reduced to fit sRGB at their lightness.
+        warnings: in words; first whether the image is unlike the training images, then the notes of reading it.
+    """
+
+    label: str | None
+    probability: float | None
+    probabilities: dict[str, float]
+    novelty: float
+    chroma: float | None
+    colourfulness: float | None
+    reduced: float | None
+    warnings: tuple[str, ...]
+
+    @property
+    def is_novel(self) -> bool:
+        """Whether the image is unlike the training images, so that colours and class are guesses."""
+        return is_novel(self.novelty)
+
+    def headline(self) -> str | None:
+        """The class and the three most probable ones, `unknown` alone for a novel image, None without a class head.
+
+        >>> Judgement("cat", 0.75, {"cat": 0.75, "dog": 0.25}, 0.5, None, None, None, ()).headline()
+        'cat (cat 75%, dog 25%)'
+        >>> Judgement("unknown", 0.75, {"cat": 0.75, "dog": 0.25}, 1.5, None, None, None, ()).headline()
+        'unknown'
+        """
+        if self.label is None or self.is_novel:
+            return self.label
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in list(self.probabilities.items())[:3])
+        return f"{self.label} ({shares})"
+
+    def as_record(self) -> dict[str, Any]:
+        """Plain values with few digits, for JSON."""
+        values = self._asdict() | {"warnings": list(self.warnings)}
+        return {key: _rounded(value) for key, value in values.items()}
 
 
 class Colorized(NamedTuple):
@@ -47,6 +105,13 @@ class Colorized(NamedTuple):
     image: Image
     judgement: Judgement
     uncertainty: FloatArray | None = None
+
+    def uncertainty_map(self) -> Image:
+        """The uncertainty as a gray image of the original's size: 10 codes a CIELAB unit, up to 25.5 units."""
+        assert self.uncertainty is not None
+        height, width = self.image.pixels.shape[:2]
+        codes = (enlarge(self.uncertainty, height, width) * 10).clip(0, 255).round().astype(np.uint8)
+        return Image.of(codes[..., None])
 
 
 class Colorizer:
@@ -86,8 +151,8 @@ class Colorizer:
         """
         self.require("colour")
         image = source if isinstance(source, Image) else read_image(source)
-        seen = self.look(image)
-        return self.finish(image, seen, self.predict([seen])[0], options)
+        coarse = self.network_input(image)
+        return self.finish(image, coarse, self.predict([coarse])[0], options)
 
     def classify(self, source: Image | Path | bytes, unknown_below: float | None = None) -> Judgement:
         """Classify an image without colouring it.
@@ -98,8 +163,8 @@ class Colorizer:
         """
         self.require("class")
         image = source if isinstance(source, Image) else read_image(source)
-        answer = self.predict([self.look(image)])[0]
-        return self._judge(answer, image, None, ColorizeOptions(unknown_below=unknown_below))
+        answers = self.predict([self.network_input(image)])[0]
+        return self.judge(image, answers, ColorizeOptions(unknown_below=unknown_below))
 
     def require(self, task: str) -> None:
         """Make sure, before work, that the model can do a task.
@@ -114,46 +179,56 @@ class Colorizer:
                 f"{' and '.join(description.tasks)} alone; a run of the arm `multi` has both."
             )
 
-    def look(self, image: Image, scale: float = 1.0) -> FloatArray:
+    def network_input(self, image: Image, scale: float = 1.0) -> FloatArray:
         """L* (h, w) of an image at the network's size, or at `scale` times it."""
-        return glimpse(image.pixels, round(scale * self.network.description.size_px))
+        return network_input(image.pixels, round(scale * self.network.description.size_px))
 
-    def predict(self, seen: Sequence[FloatArray]) -> list[Answers]:
-        """Answer for several glimpses, those of one shape together; the answers have B = 1."""
+    def predict(self, inputs: Sequence[FloatArray]) -> list[Answers]:
+        """Predict for several network inputs, those of one shape together; each of the answers has B = 1."""
         answers: dict[int, Answers] = {}
-        for shape in {each.shape for each in seen}:
-            places = [place for place, each in enumerate(seen) if each.shape == shape]
-            together = self.network.predict(np.stack([seen[place] for place in places]))
+        for shape in {each.shape for each in inputs}:
+            places = [place for place, each in enumerate(inputs) if each.shape == shape]
+            together = self.network.predict(np.stack([inputs[place] for place in places]))
             for row, place in enumerate(places):
                 alone = (None if part is None else part[row : row + 1] for part in together)
                 answers[place] = Answers(*alone)  # pyright: ignore[reportArgumentType]
-        return [answers[place] for place in range(len(seen))]
+        return [answers[place] for place in range(len(inputs))]
 
     def finish(
         self,
         image: Image,
-        seen: FloatArray,
-        answer: Answers,
+        coarse: FloatArray,
+        answers: Answers,
         options: ColorizeOptions = ColorizeOptions(),  # noqa: B008
     ) -> Colorized:
-        """Bring predicted chroma to the image: full size, hints, exact lightness; then judge."""
-        assert answer.chroma is not None  # `require` is called first
-        chroma, added = answer.chroma[0], None
-        if options.hints:
-            lines = chroma_lines(chroma, seen, "guided", options.saturation)
-            added = corrections(image.pixels, lines, options.hints)
-        pixels, painted = paint(image.pixels, chroma, seen, saturation=options.saturation, added=added)
-        judgement = self._judge(answer, image, painted, options)
-        uncertainty = self._uncertainty(image) if options.uncertainty else None
-        return Colorized(image._replace(pixels=pixels), judgement, uncertainty)
+        """Bring predicted chroma to an image: full size, hints, exact lightness; then judge it.
 
-    def _judge(
-        self, answer: Answers, image: Image, painted: PaintStats | None, options: ColorizeOptions
+        Args:
+            image: whole.
+            coarse: its network input.
+            answers: what was predicted for that, with chroma.
+            options: what the user asks of it.
+        """
+        assert answers.chroma is not None  # `require` is called first
+        chroma, added = answers.chroma[0], None
+        if options.hints:
+            lines = chroma_lines(chroma, coarse, options.saturation)
+            fine = network_input(image.pixels, min(SIDE_PX, *image.pixels.shape[:2]), oversampling=1)
+            added = corrections(image.pixels, fine, lines, options.hints)
+        pixels, painted = paint(image.pixels, chroma, coarse, saturation=options.saturation, added=added)
+        uncertainty = self._uncertainty(image) if options.uncertainty else None
+        return Colorized(
+            image._replace(pixels=pixels), self.judge(image, answers, options, painted), uncertainty
+        )
+
+    def judge(
+        self, image: Image, answers: Answers, options: ColorizeOptions, painted: PaintStats | None = None
     ) -> Judgement:
+        """Class, novelty and warnings of an image, and of its colours where it was painted."""
         return judge(
             self.network.description,
-            None if answer.probabilities is None else answer.probabilities[0],
-            float(answer.novelty[0]),
+            None if answers.probabilities is None else answers.probabilities[0],
+            float(answers.novelty[0]),
             painted,
             image.origin.notes,
             options.unknown_below,
@@ -166,4 +241,191 @@ class Colorizer:
             assert found is not None
             return found
 
-        return spread_over_views(chroma, lambda scale: self.look(image, scale))
+        return spread_over_views(chroma, lambda scale: self.network_input(image, scale))
+
+
+def network_input(pixels: Pixels, size_px: int, oversampling: int = OVERSAMPLING) -> FloatArray:
+    """L* (h, w) of an image whose short side becomes `size_px`; small images are enlarged.
+
+    The resized image is read with 16 bits and converted afterwards, as the training images were.
+    Who needs edges and not a network's input passes a smaller `oversampling` to `shrink`.
+    """
+    height, width = working_size(pixels.shape[0], pixels.shape[1], size_px)
+    small = shrink(pixels, height, width, oversampling)
+    return lightness((small.clip(0, 1) * 65535).round().astype(np.uint16))
+
+
+def working_size(height: int, width: int, size_px: int) -> tuple[int, int]:
+    """Height and width of a network's input.
+
+    >>> working_size(3000, 4000, 96)
+    (96, 128)
+    >>> working_size(1, 5000, 96)
+    (96, 384)
+    """
+    side = max(size_px, SHORTEST_PX)
+    scale = side / min(height, width)
+    longest = LONGEST * side
+    return min(round(height * scale), longest), min(round(width * scale), longest)
+
+
+def spread_over_views(
+    predict: Callable[[FloatArray], FloatArray], input_at: Callable[[float], FloatArray]
+) -> FloatArray:
+    """Standard deviation of a*b* over views of one image, (h, w), CIELAB units.
+
+    The views are the image at 1, 1.5 and 2 times the network's size, each as it is and mirrored. What the
+    network is sure of does not depend on them; test-time augmentation (Wang et al. 2019) takes their spread as
+    the uncertainty.
+
+    Args:
+        predict: L* (B, h, w) to a*b* (B, h, w, 2).
+        input_at: scale to L* (h, w) of the image at that scale.
+
+    Returns:
+        sqrt(var a* + var b*) at scale 1.
+    """
+    shape = input_at(1.0).shape
+    views = []
+    for scale in SCALES:
+        lightness = input_at(scale)
+        upright, mirrored = predict(np.stack([lightness, lightness[:, ::-1]]))
+        views += [_resize(view, shape) for view in (upright, mirrored[:, ::-1])]
+    return np.sqrt(np.var(np.stack(views), axis=0).sum(-1)).astype(np.float32)
+
+
+def _resize(chroma: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+    factors = (shape[0] / chroma.shape[0], shape[1] / chroma.shape[1], 1)
+    resized = zoom(chroma, factors, order=1, mode="nearest", grid_mode=True)
+    return np.asarray(resized, np.float32)
+
+
+def enlarge(values: FloatArray, height: int, width: int) -> FloatArray:
+    """Bilinear resize of (h, w) to (height, width), the same area in both, for maps to be looked at."""
+    rows, columns = (
+        ((np.arange(length) + 0.5) * old / length - 0.5).clip(0, old - 1)
+        for length, old in zip((height, width), values.shape, strict=True)
+    )
+    wide = np.stack([np.interp(columns, np.arange(values.shape[1]), row) for row in values])
+    low = np.floor(rows).astype(int)
+    high, share = np.minimum(low + 1, len(values) - 1), (rows - low)[:, None]
+    return (wide[low] * (1 - share) + wide[high] * share).astype(np.float32)
+
+
+def is_novel(novelty: float) -> bool:
+    """Whether a distance from the training images is beyond the usual; one that is no number is.
+
+    >>> is_novel(1.0), is_novel(1.2), is_novel(float("nan"))
+    (False, True, True)
+    """
+    return not novelty <= 1
+
+
+def can_tell_novelty(description: Description) -> bool:
+    """Whether the limit of the usual distance was fitted on enough validation images to mean what it says."""
+    return _fitted_on(description) >= FEWEST_TO_TELL
+
+
+def judge(
+    description: Description,
+    probabilities: FloatArray | None,
+    novelty: float,
+    painted: PaintStats | None,
+    notes: Sequence[str] = (),
+    unknown_below: float | None = None,
+    saturation: float = 1.0,
+) -> Judgement:
+    """Put what a network and the painting found into words.
+
+    Args:
+        description: of the network.
+        probabilities: (classes,), or None without a class head.
+        novelty: distance from the training images.
+        painted: what painting found; None where nothing was painted.
+        notes: what reading the image found.
+        unknown_below: probability below which the class is `unknown`; the description's if None.
+        saturation: what the chroma was multiplied by, so that a user who asked for less is not warned of it.
+    """
+    label = probability = None
+    ranked: dict[str, float] = {}
+    if probabilities is not None:
+        order = np.argsort(-probabilities, kind="stable")
+        ranked = {description.classes[k]: float(probabilities[k]) for k in order}
+        probability = float(probabilities[order[0]])
+        limit = description.unknown_below if unknown_below is None else unknown_below
+        is_known = probability >= limit and not is_novel(novelty)
+        label = description.classes[order[0]] if is_known else UNKNOWN
+    return Judgement(
+        label,
+        probability,
+        ranked,
+        novelty,
+        None if painted is None else painted.chroma,
+        None if painted is None else painted.colourfulness,
+        None if painted is None else painted.reduced,
+        (*_caveats(description, novelty), *notes, *_doubts(painted, saturation)),
+    )
+
+
+def caveats_of_many(description: Description, novel: int, of: int, what: str) -> list[str]:
+    """What a user should know before trusting many answers.
+
+    Args:
+        description: of the network.
+        novel: how many are unlike the training images.
+        of: how many there are.
+        what: they are, in the plural.
+    """
+    if novel:
+        return [
+            f"{novel} of {of} {what} are unlike the images that this model was trained on: "
+            f"{_are_guesses(description)}"
+        ]
+    return _cannot_tell(description) if of else []
+
+
+def _caveats(description: Description, novelty: float) -> list[str]:
+    if is_novel(novelty):
+        return [
+            f"unlike the images that the model was trained on (distance {novelty:.1f}, usual up to 1): "
+            f"{_are_guesses(description)}"
+        ]
+    return _cannot_tell(description)
+
+
+def _are_guesses(description: Description) -> str:
+    what = " and ".join({"colour": "colours", "class": "class"}[task] for task in description.tasks)
+    return f"{what} are guesses" if "colour" in description.tasks else f"{what} is a guess"
+
+
+def _cannot_tell(description: Description) -> list[str]:
+    if can_tell_novelty(description):
+        return []
+    return [
+        f"too few validation images ({_fitted_on(description)}; {FEWEST_TO_TELL} are needed) to tell what is unlike "
+        "the images that the model was trained on"
+    ]
+
+
+def _fitted_on(description: Description) -> int:
+    return int(description.images.get("validation", 0))
+
+
+def _doubts(painted: PaintStats | None, saturation: float) -> list[str]:
+    doubts = []
+    if painted is not None and painted.chroma < STILL_GRAY * min(saturation, 1):
+        doubts.append(
+            f"still nearly gray (mean chroma {painted.chroma:.1f}): the model found little to colour"
+        )
+    if painted is not None and painted.reduced > OFTEN_REDUCED:
+        doubts.append(
+            f"{painted.reduced:.0%} of the pixels were given colours that sRGB cannot show at their lightness; "
+            "their chroma was reduced"
+        )
+    return doubts
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 4)
+    return {key: _rounded(each) for key, each in value.items()} if isinstance(value, dict) else value

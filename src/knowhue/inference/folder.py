@@ -15,8 +15,7 @@ from knowhue.errors import ConfigError, ImageError, KnowhueError, RunError
 from knowhue.images.files import SUFFIXES, UNREADABLE, Found, others_sentence, walk
 from knowhue.images.reading import weigh_image
 from knowhue.images.writing import OUTPUT_SUFFIXES
-from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.judgement import caveats_of_many, is_novel
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer, caveats_of_many, is_novel
 from knowhue.inference.ledger import LEDGER, Ledger, Stamp
 from knowhue.inference.naming import made_of, writable_suffix
 from knowhue.inference.networks import Answers

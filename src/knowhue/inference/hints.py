@@ -13,10 +13,8 @@ from scipy.sparse.linalg import splu
 
 from knowhue.errors import ConfigError
 from knowhue.images.image import Pixels
-from knowhue.inference.glimpse import glimpse
 from knowhue.inference.networks import FloatArray
 from knowhue.inference.pixels import lightness
-from knowhue.inference.upsampling import chroma_at
 
 REACH = 0.15
 """Farthest from its point that a hint changes anything, in short sides of the image, as all lengths here."""
@@ -112,18 +110,19 @@ def parse_hint(text: str, width: int, height: int) -> Hint:
     return Hint(_fraction(across, width, text), _fraction(down, height, text), *_chroma_of(colour, text))
 
 
-def corrections(pixels: Pixels, lines: FloatArray, hints: Sequence[Hint]) -> FloatArray:
+def corrections(pixels: Pixels, coarse: FloatArray, lines: FloatArray, hints: Sequence[Hint]) -> FloatArray:
     """What hints add to the colours of an image, for `paint`; 0 outside their regions.
 
     At its point the sum is a hint's colour, whatever was predicted and at any saturation.
 
     Args:
         pixels: (H, W, 1 or 3), uint8 or uint16, sRGB-encoded.
+        coarse: L* (h, w) of the same image, on which the hints spread; its shorter side is `SIDE_PX` at most.
         lines: the colours without hints, as `chroma_lines` gives them.
         hints: points with a colour, one or more.
 
     Returns:
-        a*b* (h, w, 2), CIELAB units, of the whole image; the shorter side is `SIDE_PX` at most.
+        a*b* (h, w, 2), CIELAB units.
 
     Raises:
         ConfigError: a hint lies outside the image or is not finite.
@@ -131,8 +130,7 @@ def corrections(pixels: Pixels, lines: FloatArray, hints: Sequence[Hint]) -> Flo
     _check(hints)
     height, width = pixels.shape[:2]
     short = min(height, width)
-    seen = glimpse(pixels, min(SIDE_PX, short), oversampling=1)
-    down, across = seen.shape[0] / height, seen.shape[1] / width
+    down, across = coarse.shape[0] / height, coarse.shape[1] / width
     points, differences = [], []
     for hint in hints:
         row, column = min(int(hint.y * height), height - 1), min(int(hint.x * width), width - 1)
@@ -140,7 +138,16 @@ def corrections(pixels: Pixels, lines: FloatArray, hints: Sequence[Hint]) -> Flo
         chroma = chroma_at(lines, own, (row + 0.5) / height, (column + 0.5) / width)
         points.append(Point((row + 0.5) * down - 0.5, (column + 0.5) * across - 0.5, own))
         differences.append(np.array([hint.a, hint.b]) - chroma)
-    return spread(seen, points, np.array(differences), (1 / (down * short), 1 / (across * short)))
+    return spread(coarse, points, np.array(differences), (1 / (down * short), 1 / (across * short)))
+
+
+def chroma_at(lines: FloatArray, lightness: float, y: float, x: float) -> FloatArray:
+    """a*b* (2,) on lines (h, w, 4) where L* is `lightness`, at fractions `y` of the height and `x` of the width."""
+    for fraction in (y, x):  # rows first, then columns
+        place = float(np.clip(fraction * len(lines) - 0.5, 0, len(lines) - 1))
+        low = int(place)
+        lines = lines[low] + (lines[min(low + 1, len(lines) - 1)] - lines[low]) * np.float32(place - low)
+    return lines[:2] * np.float32(lightness) + lines[2:]
 
 
 def spread(

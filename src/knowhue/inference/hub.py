@@ -7,8 +7,8 @@ import yaml
 
 from knowhue.config import Config
 from knowhue.errors import ConfigError, RunError
+from knowhue.inference.colorizer import can_tell_novelty
 from knowhue.inference.export import opened, write_safetensors
-from knowhue.inference.judgement import can_tell_novelty
 from knowhue.inference.networks import HUB_FILE, Description, Interval, TorchNetwork
 from knowhue.models.encoder import asking_hub
 from knowhue.presets import edit

@@ -16,28 +16,16 @@ import numba
 import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
 
-from knowhue.color import (
-    FOOT,
-    FOOT_ROOT,
-    FOOT_SLOPE,
-    GAMMA,
-    GAMMA_SCALE,
-    GAMMA_SHIFT,
-    SRGB_TO_XYZ,
-    TOE_LIGHT,
-    TOE_SLOPE,
-    cube_root,
-    srgb_to_linear,
-)
+from knowhue import color
 from knowhue.images.image import Pixels
-from knowhue.inference.upsampling import chroma_lines, enlarge
-
-__all__ = ["PaintStats", "enlarge", "lightness", "paint"]
 
 FloatArray = NDArray[np.float32]
 
 BAND_PIXELS = 1 << 18
+GUIDE_RADIUS, GUIDE_EPSILON = 1, 25.0
+"""Of the guided filter, pixels and squared L*; chosen by `benchmarks/upsampling.py`."""
 THREADS: int = numba.config.NUMBA_NUM_THREADS  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]
 """Cores that this process may use; the environment's NUMBA_NUM_THREADS changes it."""
 
@@ -46,7 +34,9 @@ _BISECTIONS = 14
 _TOLERANCE = np.float32(2e-6)  # of linear RGB beyond 0..1, which rounding alone can bring about
 _WHITE = np.float32(1 - 1e-6)  # cube root of Y/Yn: from here on there is room for no chroma, however little
 _VISIBLE = np.float32(26 / 116)  # cube root at L* 10: below, no colour can be seen
-_FROM_XYZ = tuple(map(tuple, (np.linalg.inv(SRGB_TO_XYZ) * SRGB_TO_XYZ.sum(1)).astype(np.float32)))
+_FROM_XYZ = tuple(
+    map(tuple, (np.linalg.inv(color.SRGB_TO_XYZ) * color.SRGB_TO_XYZ.sum(1)).astype(np.float32))
+)
 """From X/Xn, Y/Yn, Z/Zn to linear RGB; its rows sum to 1, so that gray is gray."""
 
 
@@ -85,7 +75,6 @@ def paint(
     chroma: FloatArray,
     guide: FloatArray,
     *,
-    upsampling: str = "guided",
     saturation: float = 1.0,
     added: FloatArray | None = None,
 ) -> tuple[Pixels, PaintStats]:
@@ -98,7 +87,6 @@ def paint(
         pixels: (H, W, 1 or 3), uint8 or uint16, sRGB-encoded; colours it has are not looked at.
         chroma: a*b* (h, w, 2) of the same image at a small size.
         guide: L* (h, w) of the same.
-        upsampling: a key of `UPSAMPLINGS`.
         saturation: what the chroma is multiplied by, 0 and up.
         added: a*b* (h', w', 2) of the same image at another size, added to the chroma, interpolated.
 
@@ -106,15 +94,14 @@ def paint(
         Pixels (H, W, 3) of the same type, and how far it went.
 
     Raises:
-        ValueError: an array has another shape, type or order in memory, chroma is not finite, the upsampling is
-            unknown, or saturation negative.
+        ValueError: an array has another shape, type or order in memory, chroma is not finite, or saturation negative.
 
     >>> gray = np.full((1, 1, 1), 119, np.uint8)
     >>> paint(gray, np.full((1, 1, 2), 40, np.float32), np.full((1, 1), 50, np.float32))[0].tolist()
     [[[193, 87, 52]]]
     """
     pixels = _to_read(pixels)
-    lines = chroma_lines(chroma, guide, upsampling, saturation)
+    lines = chroma_lines(chroma, guide, saturation)
     more = _to_add(added)
     height, width = pixels.shape[:2]
     out = np.empty((height, width, 3), pixels.dtype)
@@ -124,6 +111,65 @@ def paint(
 
     sums = np.sum(_in_bands(work, pixels.shape), axis=0)
     return out, _paint_stats(sums / (height * width), np.iinfo(pixels.dtype).max)
+
+
+def chroma_lines(
+    chroma: FloatArray,
+    guide: FloatArray,
+    saturation: float = 1.0,
+    radius: int = GUIDE_RADIUS,
+    epsilon: float = GUIDE_EPSILON,
+) -> FloatArray:
+    """Slopes of a* and b* over L* and their offsets (h, w, 4): a*b* of a pixel is slope x L* + offset.
+
+    At a small pixel's own lightness that is its chroma; beside it, what goes with the lightness's detail between two
+    small pixels. The slopes are those of the fast guided filter (He and Sun 2015). Its offsets are not: they average
+    the chroma over windows, which loses more than the guide gives back.
+
+    Args:
+        chroma: a*b* (h, w, 2).
+        guide: L* (h, w).
+        saturation: what the chroma is multiplied by, 0 and up.
+        radius: of the windows, pixels.
+        epsilon: variance of L* far below which there is no edge.
+
+    Raises:
+        ValueError: a shape is another, a value is not finite, or the saturation negative.
+
+    >>> flat = np.full((1, 1, 2), 10, np.float32)
+    >>> chroma_lines(flat, np.full((1, 1), 50, np.float32), 2.0).tolist()
+    [[[0.0, 0.0, 20.0, 20.0]]]
+    """
+    _check_small(chroma, guide, saturation)
+    chroma = chroma * np.float32(saturation)
+
+    def mean(values: NDArray[Any]) -> NDArray[Any]:
+        window: Any = (2 * radius + 1, 2 * radius + 1, *(1,) * (values.ndim - 2))
+        return uniform_filter(values, window, mode="nearest")
+
+    centre, target = mean(guide), mean(chroma)
+    variance = mean(guide * guide) - centre * centre
+    covariance = mean(guide[..., None] * chroma) - centre[..., None] * target
+    slope = mean(covariance / (np.maximum(variance, 0)[..., None] + epsilon))
+    lines = np.concatenate([slope, chroma - slope * guide[..., None]], -1)
+    return np.ascontiguousarray(lines, np.float32)
+
+
+def _check_small(chroma: FloatArray, guide: FloatArray, saturation: float) -> None:
+    if chroma.ndim != 3 or chroma.shape[2] != 2 or not chroma.size:
+        raise ValueError(
+            f"`chroma` should be (h, w, 2), h and w 1 or more. Found `chroma.shape = {chroma.shape}`."
+        )
+    if guide.shape != chroma.shape[:2]:
+        raise ValueError(
+            f"`guide` should be (h, w) as chroma is, {chroma.shape[:2]}. Found `guide.shape = {guide.shape}`."
+        )
+    if not (np.isfinite(chroma).all() and np.isfinite(guide).all()):
+        raise ValueError(
+            "`chroma` and `guide` should be finite. Found NaN or infinity. Has the model's training diverged?"
+        )
+    if not 0 <= saturation < np.inf:
+        raise ValueError(f"`saturation` should be 0 or more, finite. Found `saturation = {saturation}`.")
 
 
 def _to_read(pixels: Pixels) -> Pixels:
@@ -179,10 +225,10 @@ def _paint_stats(means: NDArray[np.float64], top: int) -> PaintStats:
 
 def _build_tables(codes: int) -> dict[int, FloatArray]:
     """By the number of channels. Of one: CIELAB's cube root by code; of three: what each adds to Y, (3, codes)."""
-    light = srgb_to_linear(np.linspace(0, 1, codes))
+    light = color.srgb_to_linear(np.linspace(0, 1, codes))
     return {
-        1: cube_root(light)[None].astype(np.float32),
-        3: (SRGB_TO_XYZ[1][:, None] * light).astype(np.float32),
+        1: color.cube_root(light)[None].astype(np.float32),
+        3: (color.SRGB_TO_XYZ[1][:, None] * light).astype(np.float32),
     }
 
 
@@ -208,11 +254,15 @@ def _fit(power: float, lowest: float, scale: float = 1, shift: float = 0) -> tup
     return tuple(map(np.float32, coefficients)), np.float32(middle), np.float32(1 / half)
 
 
-_FOOT, _FOOT_ROOT, _FOOT_SLOPE = (np.float32(value) for value in (FOOT, FOOT_ROOT, FOOT_SLOPE))
-_SLOPE_BACK = np.float32(1 / FOOT_SLOPE)
-_ROOT, _ROOT_MIDDLE, _ROOT_STEEPNESS = _fit(1 / 3, FOOT)
-_TOE, _TOE_SLOPE = np.float32(TOE_LIGHT), np.float32(TOE_SLOPE)
-_CODE, _CODE_MIDDLE, _CODE_STEEPNESS = _fit(1 / GAMMA, TOE_LIGHT, GAMMA_SCALE, -GAMMA_SHIFT)
+_FOOT, _FOOT_ROOT, _FOOT_SLOPE = (
+    np.float32(value) for value in (color.FOOT, color.FOOT_ROOT, color.FOOT_SLOPE)
+)
+_SLOPE_BACK = np.float32(1 / color.FOOT_SLOPE)
+_ROOT, _ROOT_MIDDLE, _ROOT_STEEPNESS = _fit(1 / 3, color.FOOT)
+_TOE, _TOE_SLOPE = np.float32(color.TOE_LIGHT), np.float32(color.TOE_SLOPE)
+_CODE, _CODE_MIDDLE, _CODE_STEEPNESS = _fit(
+    1 / color.GAMMA, color.TOE_LIGHT, color.GAMMA_SCALE, -color.GAMMA_SHIFT
+)
 
 
 _SETTINGS: dict[str, Any] = {  # sums may be reordered, which vectors need, but NaN is not assumed away

@@ -20,8 +20,8 @@ from knowhue.errors import ConfigError, ImageError
 from knowhue.images.files import walk
 from knowhue.images.reading import read_image
 from knowhue.images.vips import shrink
+from knowhue.inference.colorizer import working_size
 from knowhue.inference.export import require_packages, set_metadata
-from knowhue.inference.glimpse import working_size
 from knowhue.inference.networks import KEY, Answers, FloatArray, Network
 from knowhue.inference.onnx_network import INPUT, INT8_KEY, network_of, open_onnx
 from knowhue.storage import replacing

@@ -14,13 +14,11 @@ from knowhue.images.image import Image, Pixels
 from knowhue.images.reading import MAX_PIXELS, read_image, recognise, weigh_image
 from knowhue.images.vips import shrink
 from knowhue.images.writing import encode_with_notes
-from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer
+from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer, Judgement
 from knowhue.inference.hints import parse_hint
-from knowhue.inference.judgement import Judgement, judge
 from knowhue.inference.naming import writable_suffix
 from knowhue.inference.networks import Answers, FloatArray
 from knowhue.inference.pipeline import Limits, Observe, Pipeline, Stages
-from knowhue.inference.pixels import enlarge
 
 _NAME = "image"
 """What messages call an upload: never by the name that came with it."""
@@ -156,7 +154,9 @@ def decode(
     height, width = image.pixels.shape[:2]
     hints = (*request.options.hints, *(parse_hint(text, width, height) for text in request.hints))
     suffix = request.suffix or writable_suffix(image.origin.suffix)
-    return DecodedRequest(image, colorizer.look(image), request.options._replace(hints=hints), suffix)
+    return DecodedRequest(
+        image, colorizer.network_input(image), request.options._replace(hints=hints), suffix
+    )
 
 
 def paint(
@@ -168,7 +168,7 @@ def paint(
         RunError: the format does not hold such an image.
     """
     if not request.colour:
-        return ImageReply(_judge(colorizer, decoded, answer))
+        return ImageReply(colorizer.judge(decoded.image, answer, decoded.options))
     image = decoded.image if request.max_px is None else reduced(decoded.image, request.max_px)
     colorized = colorizer.finish(image, decoded.network_input, answer, decoded.options)
     if not request.encode:
@@ -198,21 +198,6 @@ def reduced(image: Image, max_px: int) -> Image:
 
     alpha = None if image.alpha is None else resized(image.alpha[..., None])[..., 0].copy()
     return image._replace(pixels=resized(image.pixels), alpha=alpha)
-
-
-def uncertainty_map(colorized: Colorized) -> Image:
-    """How unsure the colours are, as a gray image of the original's size: 10 codes a CIELAB unit, up to 25.5 units."""
-    assert colorized.uncertainty is not None
-    height, width = colorized.image.pixels.shape[:2]
-    codes = (enlarge(colorized.uncertainty, height, width) * 10).clip(0, 255).round().astype(np.uint8)
-    return Image.of(codes[..., None])
-
-
-def _judge(colorizer: Colorizer, decoded: DecodedRequest, answer: Answers) -> Judgement:
-    probabilities = None if answer.probabilities is None else answer.probabilities[0]
-    novelty, notes = float(answer.novelty[0]), decoded.image.origin.notes
-    description, unknown_below = colorizer.network.description, decoded.options.unknown_below
-    return judge(description, probabilities, novelty, None, notes, unknown_below)
 
 
 def _log_fault(future: Future[ImageReply]) -> None:

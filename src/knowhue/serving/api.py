@@ -23,7 +23,7 @@ from knowhue.errors import KnowhueError, shown
 from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.pipeline import Late, Stopping
-from knowhue.inference.requests import Batcher, ImageReply, ImageRequest, uncertainty_map
+from knowhue.inference.requests import Batcher, ImageReply, ImageRequest
 from knowhue.serving.accept import prefers_json
 from knowhue.serving.docs import router as docs
 from knowhue.serving.limits import Shield
@@ -296,7 +296,7 @@ def _as_json(name: str, reply: ImageReply, is_reduced: bool) -> Response:
         media_type=MEDIA_TYPES[reply.suffix],
     )
     if reply.colorized is not None and unsure is not None:
-        found = b64encode(encode_image(uncertainty_map(reply.colorized), ".png")).decode()
+        found = b64encode(encode_image(reply.colorized.uncertainty_map(), ".png")).decode()
         answer.uncertainty = UncertaintyAnswer(mean=round(float(unsure.mean()), 4), map=found)
     if is_reduced:
         width, height, suffix = reply.full

@@ -12,13 +12,12 @@ import numpy as np
 from knowhue.config import fingerprint
 from knowhue.errors import ConfigError, ExtraError, KnowhueError, install_command
 from knowhue.images.image import Image
-from knowhue.inference.colorizer import ColorizeOptions, Colorizer
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer, is_novel
 from knowhue.inference.films.ahead import ahead
 from knowhue.inference.films.formats import Codec, codec_of
 from knowhue.inference.films.reels import Progress, Reels
 from knowhue.inference.films.steady import STRENGTH, Past, Steadier
 from knowhue.inference.films.summary import Summary, summarise
-from knowhue.inference.judgement import is_novel
 from knowhue.inference.networks import Answers, FloatArray
 from knowhue.inference.pixels import PaintStats, paint
 from knowhue.runs import Report, locked
@@ -145,7 +144,7 @@ class _Work:
 
     def _look(self, frames: Iterable["Frame"]) -> Iterator[tuple["Frame", FloatArray]]:
         for frame in frames:
-            yield frame, self._colorizer.look(Image(frame.pixels))
+            yield frame, self._colorizer.network_input(Image(frame.pixels))
 
     def _predict(self, seen: Iterator[tuple["Frame", FloatArray]], steadier: Steadier) -> Iterator[_Coloured]:
         """In batches that begin with a reel, so that a resumed film has the same ones; upright, as it was trained."""

@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from knowhue.inference.colorizer import ColorizeOptions, Colorizer
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer, Judgement, caveats_of_many, judge
 from knowhue.inference.films.reels import Progress
-from knowhue.inference.judgement import Judgement, caveats_of_many, judge
 from knowhue.inference.pixels import PaintStats
 
 if TYPE_CHECKING:
