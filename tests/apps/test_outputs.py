@@ -155,7 +155,7 @@ UNWRITABLE = {
     "a photo for a film": (["clip.mp4", "-o", "c.png"], "should end in one of .mp4"),
     "a film as it is": (["clip.mp4", "-o", "clip.mp4", "--overwrite"], "is an input"),
     "a film that exists": (["clip.mp4", "-o", "other.mp4"], "already exists"),
-    "a map of a film": (["clip.mp4", "--uncertainty", "u.png"], "clip.mp4 is a film"),
+    "a map of a film": (["clip.mp4", "--uncertainty", "u.png"], "clip.mp4 is a video"),
     "a pipe": (["pipe.png"], "pipe.png: a device or a pipe"),
     "a pipe of a film": (["pipe.mp4"], "pipe.mp4: a device or a pipe"),
     "a loop": (["loop.png"], "loop.png: too many levels of symbolic links"),

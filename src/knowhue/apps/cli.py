@@ -17,7 +17,6 @@ from knowhue import __version__
 from knowhue.apps import use
 from knowhue.apps.exporting import export
 from knowhue.apps.printing import say, settle_streams
-from knowhue.apps.serve import serve
 from knowhue.errors import ConfigError, KnowhueError, shown
 from knowhue.statistics import MIN_SEEDS
 
@@ -380,7 +379,7 @@ def config(settings: Callable[[], "Config"]) -> None:
 app.command(epilog="Example: `knowhue colorize photo.jpg -o colour.jpg`")(use.colorize)
 app.command(epilog="Example: `knowhue models runs/photos`")(use.models)
 app.command(epilog="Example: `knowhue export runs/photos --to onnx -o photos.onnx`")(export)
-app.command(epilog="Example: `knowhue serve --model photos=runs/photos`")(serve)
+app.command(epilog="Example: `knowhue serve --model photos=runs/photos`")(use.serve)
 
 
 def main() -> NoReturn:

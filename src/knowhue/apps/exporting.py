@@ -3,21 +3,19 @@
 import tempfile
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from knowhue.apps.printing import say
-from knowhue.apps.use import deploy_once
+from knowhue.apps.use import deploy_once, rare_option
 from knowhue.errors import ConfigError
 from knowhue.storage import require_no_run, require_outputs
 
 if TYPE_CHECKING:
     from knowhue.inference.networks import TorchNetwork
 
-rare_option = partial(typer.Option, rich_help_panel="Rare")
 UNITS = {"chroma": "CIELAB units", "probabilities": "", "novelty": ""}
 PRECISIONS = {
     "safetensors": ("float32", "float16"),

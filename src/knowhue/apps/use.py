@@ -1,7 +1,8 @@
-"""`knowhue colorize` and `models`: the commands that put a trained model to work."""
+"""`knowhue colorize`, `models`, `serve`: the commands that put a trained model to work."""
 
 import stat
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,11 +16,10 @@ if TYPE_CHECKING:
     from knowhue.config import Task
     from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 
+rare_option = partial(typer.Option, rich_help_panel="Rare")
 ModelOption = Annotated[
     str,
-    typer.Option(
-        help="`built-in`, a run or study folder, or a file or folder that `knowhue export` made.",
-    ),
+    typer.Option(help="`built-in`, a run or study folder, or a file or folder that `knowhue export` made."),
 ]
 
 
@@ -31,7 +31,7 @@ class OnError(StrEnum):
 
 
 def colorize(
-    file: Annotated[str, typer.Argument(metavar="INPUT", help="An image, a folder of images, or a film.")],
+    file: Annotated[str, typer.Argument(metavar="INPUT", help="An image, a folder of images, or a video.")],
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Where to write; INPUT's name with `-colour` if not given."),
@@ -44,20 +44,22 @@ def colorize(
     saturation: Annotated[float, typer.Option(min=0, max=4, help="Factor on the predicted chroma.")] = 1.0,
     uncertainty: Annotated[
         Path | None,
-        typer.Option(help="Write a map of how unsure the colours are to this image file; 10 a CIELAB unit."),
+        rare_option(help="Image file for a map of how uncertain the colours are; 10 codes a CIELAB unit."),
     ] = None,
     unknown_below: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Answer `unknown` for a class less probable than this.")
+        float | None, rare_option(min=0, max=1, help="Answer `unknown` for a class less probable than this.")
     ] = None,
     json_: Annotated[
-        bool, typer.Option("--json", help="Print one line of JSON an image instead of words.")
+        bool, rare_option("--json", help="Print one line of JSON an image instead of words.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace images that are already there.")] = False,
-    on_error: Annotated[OnError, typer.Option(help="Folders: what an unreadable image does.")] = OnError.skip,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+    on_error: Annotated[
+        OnError, rare_option(help="Of a folder: skip images that cannot be read, or stop at the first.")
+    ] = OnError.skip,
 ) -> None:
-    """Colour and classify a photo, a folder or a film; size, depth, lightness and metadata stay."""
+    """Colour and classify a photo, a folder or a video; size, depth, lightness and metadata stay."""
     if not file:  # a path of no letters is the current folder
-        raise ConfigError("INPUT is empty; name an image, a folder or a film")
+        raise ConfigError("INPUT is empty; name an image, a folder or a video")
     source = Path(file)
     kind = _kind_of(source)
     if kind != "image" and (uncertainty or hint):
@@ -69,13 +71,12 @@ def colorize(
     if kind == "image":
         _image(model, source, out, uncertainty, options, hint or [], json_, overwrite)
         return
-    if kind == "film":
+    if kind == "video":
         from knowhue.inference.films.film import require_film
 
         require_film(source)
         _say_if_renamed(source, out)
-    many = _folder if kind == "folder" else _film
-    many(_colorizer(model), source, out, options, json_, overwrite, on_error)
+    _many(_colorizer(model), source, out, options, json_, overwrite, on_error if kind == "folder" else None)
 
 
 def models(
@@ -88,6 +89,59 @@ def models(
 
     for name in model or [BUILT_IN]:
         say(*_describe(load(name)))
+
+
+def serve(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="`NAME=PATH`, or a path as for `knowhue colorize`; may be repeated. The first is the default."
+        ),
+    ] = None,
+    study: Annotated[
+        list[Path] | None, typer.Option(help="Study folder that the page shows, live; may be repeated.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address; others than this machine's need --token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 is any free one.")] = 7860,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="KNOWHUE_TOKEN", help="Token that clients must send, 16 characters or more."),
+    ] = None,
+    no_auth: Annotated[
+        bool, rare_option("--no-auth", help="Answer everybody who can reach it, without a token.")
+    ] = False,
+    allowed_host: Annotated[
+        list[str] | None, rare_option(help="Further name by which browsers may call it; may be repeated.")
+    ] = None,
+    page: Annotated[bool, rare_option("--page/--no-page", help="The page, or the API alone.")] = True,
+    batch_size: Annotated[int, rare_option(min=1, help="Images that the network predicts together.")] = 8,
+    queue_length: Annotated[
+        int, rare_option(min=1, help="Requests accepted at once; more are answered 429.")
+    ] = 64,
+) -> None:
+    """Open a page and an HTTP API over trained models, for one photo or a program."""
+    from knowhue.serving.settings import ServerSettings
+
+    settings = ServerSettings(
+        host=host,
+        port=port,
+        token=token,
+        no_auth=no_auth,
+        hosts=tuple(allowed_host or ()),
+        batch_size=batch_size,
+        queue_length=queue_length,
+        studies=_existing(study or []),
+    ).check()
+    paths = _named(model or ["built-in"])
+    say(f"Opening {', '.join(paths)} ...", err=True)  # what follows takes seconds
+    from knowhue.serving.run import serve as run
+
+    models = {name: load(path) for name, path in paths.items()}
+    for name, colorizer in models.items():
+        say(f"{name}: {colorizer.network.description.name}", err=True)
+    run(models, settings, lambda address: say(f"Knowhue is at {address}"), page)
 
 
 def load(model: str, task: "Task | None" = None) -> "Colorizer":
@@ -128,7 +182,7 @@ def _say_if_renamed(source: Path, out: Path) -> None:
 
 
 def _kind_of(source: Path) -> str:
-    """`image`, `folder` or `film`.
+    """`image`, `folder` or `video`.
 
     Raises:
         ImageError: nothing is there, or nothing that can be read.
@@ -145,7 +199,7 @@ def _kind_of(source: Path) -> str:
         return "folder"
     if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
         raise ImageError(f"{source}: a device or a pipe, not a file; save it as a file first")
-    return "film" if source.suffix.lower() in VIDEO_SUFFIXES else "image"
+    return "video" if source.suffix.lower() in VIDEO_SUFFIXES else "image"
 
 
 def _settle(kind: str, source: Path, out: Path | None, uncertainty: Path | None, overwrite: bool) -> Path:
@@ -165,12 +219,12 @@ def _settle(kind: str, source: Path, out: Path | None, uncertainty: Path | None,
         if not out.is_dir() and (out.exists() or out.suffix.lower() in (*OUTPUT_SUFFIXES, *VIDEO_SUFFIXES)):
             raise ConfigError(f"{source} is a folder, so --out should be one; {out} names a file")
         require_outputs({"--out": out / "colorized.jsonl"}, overwrite=True)
-        list_folder(source, out, writable_suffix)  # whose clashes are told at once
+        list_folder(source, out, writable_suffix)  # whose clashes are refused at once
         return out
     target = out or default_output(source)
     if out is not None and out.is_dir():
         target = out / source.with_suffix(writable_suffix(source.suffix)).name
-    (codec_of(target) if kind == "film" else kind_of(target.suffix))  # raise for what cannot be written
+    (codec_of(target) if kind == "video" else kind_of(target.suffix))  # raise for what cannot be written
     outputs = {"--out": target}
     if uncertainty is not None:
         kind_of(uncertainty.suffix)
@@ -203,7 +257,7 @@ def _image(
         fitting_kind(path.suffix, image)
     colorizer = _colorizer(model)
     made = colorizer.colorize(image, options)
-    require_outputs(outputs, [source], overwrite=overwrite)  # nobody has come in between
+    require_outputs(outputs, [source], overwrite=overwrite)  # it may have appeared meanwhile
     notes = write_image(made.image, out)
     record = {"path": str(source), "output": str(out), **made.judgement.as_record()}
     record["warnings"] += notes
@@ -217,43 +271,30 @@ def _image(
         say(*_sentences(record, made.judgement.headline()))
 
 
-def _folder(
-    colorizer,
+def _many(
+    colorizer: "Colorizer",
     source: Path,
     out: Path,
     options: "ColorizeOptions",
     as_json: bool,
     overwrite: bool,
-    on_error: OnError,
-):
+    on_error: OnError | None,
+) -> None:
+    """Colour a folder, or a video where `on_error` is None."""
     from knowhue.apps.progress import showing_progress
-    from knowhue.inference.folder import colorize_folder
 
     with showing_progress() as report:
-        summary = colorize_folder(
-            colorizer,
-            source,
-            out,
-            options=options,
-            overwrite=overwrite,
-            on_error=on_error.value,
-            report=report,
-        )
-    _tell(summary, as_json)
+        if on_error is None:
+            from knowhue.inference.films.film import colorize_film
 
+            summary = colorize_film(
+                colorizer, source, out, options=options, overwrite=overwrite, report=report
+            )
+        else:
+            from knowhue.inference.folder import colorize_folder
 
-def _film(
-    colorizer, source: Path, out: Path, options: "ColorizeOptions", as_json: bool, overwrite: bool, _: OnError
-):
-    from knowhue.apps.progress import showing_progress
-    from knowhue.inference.films.film import colorize_film
-
-    with showing_progress() as report:
-        summary = colorize_film(colorizer, source, out, options=options, overwrite=overwrite, report=report)
-    _tell(summary, as_json)
-
-
-def _tell(summary, as_json: bool) -> None:
+            stops = {"options": options, "overwrite": overwrite, "on_error": on_error.value}
+            summary = colorize_folder(colorizer, source, out, **stops, report=report)
     if as_json:
         say_json(summary.as_record())
     else:
@@ -297,3 +338,26 @@ def _describe(colorizer: "Colorizer") -> list[str]:
     if described.calibration is not None:
         lines.append(f"  class probabilities: {described.calibration.sentence()}")
     return [*lines, f"  licence: {described.licence or 'not stated'}"]
+
+
+def _existing(studies: list[Path]) -> tuple[Path, ...]:
+    for study in studies:
+        if not study.is_dir():
+            raise ConfigError(f"{study}: no such study folder; --study names one")
+    return tuple(studies)
+
+
+def _named(models: list[str]) -> dict[str, str]:
+    """Names to paths; a path alone is called by its last part."""
+    named: dict[str, str] = {}
+    for text in models:
+        name, equals, path = text.partition("=")
+        key = name if equals else Path(text).stem
+        if not key or (equals and not path):
+            raise ConfigError(f"`--model` should be NAME=PATH or a path. Found `--model {text}`.")
+        if key in named:
+            raise ConfigError(
+                f"`--model` should give each model a name of its own. Found `{key}` twice: NAME=PATH."
+            )
+        named[key] = path if equals else text
+    return named
