@@ -10,7 +10,7 @@ from knowhue.errors import ConfigError
 from knowhue.models.encoder import build_encoder
 from knowhue.plan import QUESTIONS, Plan, make_plan
 from knowhue.presets import ARMS, PRESETS, arm_config, checked, edit, load_config
-from knowhue.yaml_text import read_yaml
+from knowhue.settings_text import read_yaml
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -9,8 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from knowhue.config import Config
 from knowhue.errors import ConfigError, did_you_mean, shown
-from knowhue.wrong_settings import explain
-from knowhue.yaml_text import MAX_DEPTH, parse_yaml, read_yaml
+from knowhue.settings_text import MAX_DEPTH, describe_problem, parse_yaml, read_yaml
 
 MOST_PROBLEMS = 8
 """Of settings that are told at once."""
@@ -208,7 +207,7 @@ def checked(model: type[AnyModel], values: Mapping[str, Any]) -> AnyModel:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = [explain(problem, model) for problem in error.errors()[:MOST_PROBLEMS]]
+        problems = [describe_problem(problem, model) for problem in error.errors()[:MOST_PROBLEMS]]
         more = error.error_count() - len(problems)
         raise ConfigError(*problems, *[f"and {more:,} more"] * (more > 0)) from None
 

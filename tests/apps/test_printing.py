@@ -205,7 +205,7 @@ def test_a_real_pipe_of_latin_1(tmp_path):
     done = run("plan", tmp_path / "海−", encoding="cp1252")
     assert (done.returncode, done.stderr) == (0, b"")
     (tmp_path / "plan.yaml").write_bytes(done.stdout)
-    from knowhue.yaml_text import read_yaml
+    from knowhue.settings_text import read_yaml
 
     assert read_yaml(tmp_path / "plan.yaml")["config"]["images"]["path"] == str(tmp_path / "海−")
     done = run("colorize", tmp_path / "海.png", encoding="ascii")

@@ -419,7 +419,7 @@ def _read_plan_file(path: Path, others: dict[str, Any]) -> "Plan":
     from knowhue.data.sources import require_source
     from knowhue.plan import Plan
     from knowhue.presets import checked
-    from knowhue.yaml_text import read_yaml
+    from knowhue.settings_text import read_yaml
 
     if any(value not in (None, [], False) for name, value in others.items() if name != "tuned_on"):
         raise ConfigError(

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, ValidationError
 from knowhue.config import Fraction, Section, Task
 from knowhue.errors import ConfigError
 from knowhue.inference.networks import Description, Interval
-from knowhue.wrong_settings import explain
+from knowhue.settings_text import describe_problem
 
 MOST_HINTS = 64
 T = TypeVar("T", bound=BaseModel)
@@ -203,7 +203,7 @@ def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         name = _short(str(first["loc"][0]))
         return f"An option should be one of {', '.join(kind.model_fields)}. Found `{name}`."
-    return explain(first, kind)
+    return describe_problem(first, kind)
 
 
 def _rounded(score: Interval) -> Interval:
