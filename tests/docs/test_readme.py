@@ -14,18 +14,19 @@ from knowhue.presets import PRESETS, load_config
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TRAIN = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
 
 
-def blocks():
-    """The Python of the README, in order."""
-    return re.findall(r"```python\n(.*?)```", README, flags=re.S)
+def python_of(page):
+    """Its Python, in order."""
+    return re.findall(r"```python\n(.*?)```", page, flags=re.S)
 
 
-def test_python_of_the_readme_runs(monkeypatch):
-    block = blocks()[0]
+def test_the_study_in_python_runs(monkeypatch):
+    (block,) = python_of(TRAIN)
     real, asked = inspect.signature(knowhue.run_study), []
     monkeypatch.setattr(knowhue, "run_study", lambda *a, **k: asked.append(real.bind(*a, **k)), raising=False)
-    exec(compile(block, "README.md", "exec"), {})
+    exec(compile(block, "train.md", "exec"), {})
     (call,) = asked
     assert isinstance(call.arguments["plan"], Plan)
     assert call.arguments["plan"].seeds == tuple(range(7))
@@ -34,7 +35,8 @@ def test_python_of_the_readme_runs(monkeypatch):
 def test_the_colouring_of_the_readme_runs(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.arange(240, dtype=np.uint8).reshape(12, 20)).save("photo.jpg")
-    exec(compile(blocks()[1], "README.md", "exec"), {})
+    (block,) = python_of(README)
+    exec(compile(block, "README.md", "exec"), {})
     with Image.open("colour.png") as made:
         assert made.size == (20, 12)
     assert "unlike the images" in capsys.readouterr().out
@@ -45,10 +47,14 @@ def test_every_command_is_in_the_readme():
     assert set(re.findall(r"^\| `knowhue (\w+)`", README, flags=re.M)) == commands
 
 
-def test_settings_and_presets_of_the_readme_exist():
-    for preset in re.findall(r"--preset ([\w-]+)", README):
+def test_the_readme_is_read_in_five_minutes():
+    assert len(README.splitlines()) <= 150
+
+
+def test_settings_and_presets_of_readme_and_training_page_exist():
+    for preset in re.findall(r"--preset ([\w-]+)", README + TRAIN):
         assert preset in PRESETS
-    for setting in re.findall(r"--set ([\w.]+=[\w.]+)", README):
+    for setting in re.findall(r"--set ([\w.]+=[\w.]+)", README + TRAIN):
         load_config(settings=[setting.replace("0..1", "0.5")])
 
 
