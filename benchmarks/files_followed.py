@@ -17,7 +17,9 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -94,7 +96,7 @@ def walk(name: str) -> None:
         with suppress(SystemExit, KeyboardInterrupt):
             cli.main()
         tracer.is_on = False
-        sys.setprofile(None)
+        sys.settrace(None)
     for kind in ("executed", "holding"):
         for path in sorted(getattr(tracer, kind)):
             print(f"FILE\t{kind}\t{path}")
@@ -145,24 +147,29 @@ class Tracer:
 
     def install(self) -> None:
         """In this thread, and in all that are started from now on."""
-        threading.setprofile(self._note)
-        sys.setprofile(self._note)
+        threading.settrace(self._called)
+        sys.settrace(self._called)
 
-    def _note(self, frame: FrameType, event: str, result: Any) -> None:
-        path = frame.f_code.co_filename
-        if (
-            not self.is_on
-            or not path.startswith(self.root)
-            or frame.f_code.co_name in ("<module>", "__annotate__")
-        ):
-            return
-        name = path[len(self.root) :]
+    def _called(self, frame: FrameType, event: str, _: Any) -> Callable[..., Any] | None:
+        code = frame.f_code
+        if not self.is_on or not code.co_filename.startswith(self.root) or code.co_name == "<module>":
+            return None
+        name = code.co_filename[len(self.root) :]
         self.executed.add(name)
-        if name not in self.holding and self._tried[frame.f_code] < TRIES:
-            self._tried[frame.f_code] += 1
-            values = [*frame.f_locals.values(), *([result] if event == "return" else [])]
-            if any(map(holds, values)):
-                self.holding.add(name)
+        if name in self.holding or self._tried[code] >= TRIES:
+            return None
+        self._tried[code] += 1
+        frame.f_trace_lines = False
+        self._look(name, frame.f_locals.values())
+        return partial(self._returned, name)
+
+    def _returned(self, name: str, frame: FrameType, event: str, result: Any) -> None:
+        if event == "return":
+            self._look(name, (*frame.f_locals.values(), result))
+
+    def _look(self, name: str, values: Iterable[Any]) -> None:
+        if any(map(holds, values)):
+            self.holding.add(name)
 
 
 def holds(value: Any, depth: int = 3) -> bool:
