@@ -17,10 +17,12 @@ from tiny_models import describe, lite0_network, noise
 from knowhue.errors import WeightsError
 from knowhue.inference import onnx_network
 from knowhue.inference.export import export_safetensors
-from knowhue.inference.networks import Answers, checked, open_network
+from knowhue.inference.networks import Answers, build_deployed, checked, open_network
 from knowhue.inference.onnx_guard import foreign_operator
 from knowhue.inference.onnx_network import open_onnx, within
-from knowhue.models.deployed import CHECKSUM
+from knowhue.models.encoder import ENCODERS
+from knowhue.models.multitask import Deployed, build_model
+from knowhue.presets import edit
 
 
 def _integers(name, *values):
@@ -359,7 +361,7 @@ def test_a_description_that_is_none_is_refused(tmp_path, text):
 def test_weights_that_diverged_are_refused(honest, tmp_path, value):
     with safe_open(honest, "pt") as file:
         said, weights = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    said.pop(CHECKSUM)  # it would tell before
+    said.pop("knowhue-sha256")  # it would tell before
     weights["model.classifier.linear.bias"][0] = value
     save_file(weights, tmp_path / "model.safetensors", said)
     refused(tmp_path / "model.safetensors", "`probabilities`", "may have diverged")
@@ -398,3 +400,21 @@ def test_weights_without_a_description_are_refused(tmp_path):
     save_file({"weights": torch.zeros(3)}, tmp_path / "model.safetensors")
     with pytest.raises(WeightsError, match="without a description"):
         open_network(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("head", [("unet", "l1"), ("feedforward", "classification")])
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_a_model_rebuilt_from_its_weights_predicts_alike_and_draws_nothing(encoder, head):
+    """Whatever is in no file, such as constants of layers, is made when it is built."""
+    changes = {"encoder": {"name": encoder}, "colour": dict(zip(("method", "loss"), head, strict=True))}
+    description = describe(config=edit(describe().config, changes))
+    made = Deployed(build_model(description.config, 3), 1.5, 12, 0.3).eval()
+    before = torch.random.get_rng_state()
+    rebuilt = build_deployed(description, made.state_dict(), "it")
+    assert torch.equal(torch.random.get_rng_state(), before)
+    lightness = torch.from_numpy(noise(1, 40, 33))[:, None]
+    with torch.inference_mode():
+        assert all(map(torch.equal, rebuilt(lightness), made(lightness)))
+    assert not any(tensor.requires_grad != original.requires_grad for tensor, original in zip(
+        rebuilt.parameters(), made.parameters(), strict=True
+    ))  # fmt: skip

@@ -24,7 +24,7 @@ from knowhue.inference.networks import Answers, open_network
 from knowhue.inference.onnx_guard import reads_elsewhere
 from knowhue.inference.onnx_network import INT8_KEY, open_onnx
 from knowhue.inference.quantize import Example, judge_loss, quantize
-from knowhue.models.deployed import Deployed
+from knowhue.models.multitask import Deployed
 
 
 @pytest.fixture(scope="session")

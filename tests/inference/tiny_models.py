@@ -6,10 +6,9 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from knowhue.config import Config
-from knowhue.inference.networks import Calibration, Description, Interval, TorchNetwork, build_deployed
-from knowhue.models.deployed import Deployed
+from knowhue.inference.networks import Calibration, Description, Interval, TorchNetwork
 from knowhue.models.heads import Classifier, Decoder
-from knowhue.models.multitask import MultiTask
+from knowhue.models.multitask import Deployed, MultiTask, build_model
 from knowhue.presets import edit
 
 CLASSES = ("coral", "penguin", "shark")
@@ -72,7 +71,9 @@ def two_stage_network(tasks: tuple[str, ...] = BOTH, kind: type[Deployed] = Depl
 def lite0_network() -> TorchNetwork:
     """An untrained model on a real encoder, as files can hold it."""
     torch.manual_seed(0)
-    return TorchNetwork(_awakened(build_deployed(describe())), describe())
+    return TorchNetwork(
+        _awakened(Deployed(build_model(describe().config, len(CLASSES)), 1.5, 12, 0.3)), describe()
+    )
 
 
 def noise(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:

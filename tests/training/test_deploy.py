@@ -80,8 +80,10 @@ def test_a_folder_without_a_finished_run_is_refused(tmp_path):
 @pytest.mark.parametrize(("ece_after", "applied"), [(0.05, 2.5), (0.1, 1.0), (0.164, 1.0)])
 def test_a_temperature_is_applied_only_where_it_helps(file, ece_after, applied):
     fitted = Calibration(temperature=2.5, ece_before=0.1, ece_after=ece_after, images=75)
-    description = open_torch(file).description.model_copy(update={"calibration": fitted})
-    assert build_deployed(description).temperature == description.temperature == applied
+    network = open_torch(file)
+    description = network.description.model_copy(update={"calibration": fitted})
+    module = build_deployed(description, network.module.state_dict(), "it")
+    assert module.temperature == description.temperature == applied
     card = model_card(description)
     assert ("not calibrated" in card, "calibrated by a temperature" in card) == (applied == 1, applied != 1)
 

@@ -8,9 +8,8 @@ import torch
 
 from knowhue.data.loaders import plain_batches
 from knowhue.errors import ConfigError, RunError
-from knowhue.models.deployed import Deployed
 from knowhue.models.heads import AttentionClassifier
-from knowhue.models.multitask import build_discriminator, build_model
+from knowhue.models.multitask import Deployed, build_discriminator, build_model
 from knowhue.objectives.losses import PIXEL_LOSSES
 from knowhue.presets import load_config
 from knowhue.runs import read_log

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from knowhue.errors import ConfigError, ExtraError, WeightsError, install_command
@@ -21,9 +20,10 @@ from knowhue.inference.networks import (
     TorchNetwork,
     build_deployed,
     open_torch,
+    save_model,
 )
 from knowhue.inference.onnx_network import INPUT, OUTPUTS, PARITY_KEY, TASK_OF, network_of
-from knowhue.models.deployed import CHECKSUM, Answer, Deployed, checksum
+from knowhue.models.multitask import Answer, Deployed
 from knowhue.storage import replacing
 
 PRECISIONS: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
@@ -78,17 +78,10 @@ def write_safetensors(
         for name, tensor in network.module.state_dict().items()
     }
     _refuse_infinite(weights, precision)
-    differences = largest_differences(network.predict, _rebuilt(described, weights).predict)
-    text = described.model_dump_json()
-    with replacing(target, "wb") as file:
-        file.write(save(weights, {"format": "pt", KEY: text, CHECKSUM: checksum(text, weights)}))
+    again = TorchNetwork(build_deployed(described, weights, "The export"), described)
+    differences = largest_differences(network.predict, again.predict)
+    save_model(target, described, weights)
     return differences
-
-
-def _rebuilt(description: Description, weights: Mapping[str, Tensor]) -> TorchNetwork:
-    module = build_deployed(description)
-    module.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
-    return TorchNetwork(module, description)
 
 
 def _refuse_infinite(weights: Mapping[str, Tensor], precision: str) -> None:

@@ -3,6 +3,7 @@
 Importing this needs no torch: a model in ONNX runs without it.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Protocol
@@ -14,17 +15,19 @@ from pydantic import Field, ValidationError, model_validator
 from knowhue.config import Config, Count, Fraction, Section, Task
 from knowhue.errors import RunError, WeightsError
 from knowhue.runs import DEPLOYED, finished_run, read_status
+from knowhue.storage import replacing
 
 if TYPE_CHECKING:
-    from torch import Size, Tensor
+    from torch import Tensor
 
-    from knowhue.models.deployed import Deployed
+    from knowhue.models.multitask import Deployed
 
 FloatArray = NDArray[np.float32]
 BUILT_IN = "built-in"
 HUB_FILE = "model.safetensors"
 KEY = "knowhue"
 """Under which a file's metadata holds the description, as JSON."""
+_CHECKSUM = "knowhue-sha256"
 LARGEST_CHROMA = 10_000.0
 """CIELAB units; sRGB holds up to 134, and what is far beyond cannot be computed with."""
 _TRIAL: FloatArray = np.tile(np.linspace(0, 100, 47, dtype=np.float32), (2, 32, 1))
@@ -327,67 +330,89 @@ def open_torch(path: Path) -> TorchNetwork:
     """
     from safetensors import SafetensorError, safe_open
 
-    from knowhue.models.deployed import CHECKSUM, checksum
-
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"`{path}` should be a readable safetensors file. Found: {error}.") from None
     text = metadata.get(KEY)
     description = read_description(text, path)
-    if metadata.get(CHECKSUM, "") not in ("", checksum(text or "", stored)):
+    if metadata.get(_CHECKSUM, "") not in ("", _checksum(text or "", weights)):
         raise WeightsError(f"`{path}` is damaged: it is not as it was written. Remove it, and make it again.")
-    weights = {name: tensor.float() for name, tensor in stored.items()}
-    _check_fit(description, weights, path)
-    module = build_deployed(description)
-    module.load_state_dict(weights)
-    return TorchNetwork(module, description)
+    return TorchNetwork(build_deployed(description, weights, f"`{path}`"), description)
 
 
-def build_deployed(description: Description) -> "Deployed":
-    """An empty module of the described shape, for its weights to be loaded into; nothing is downloaded."""
-    from knowhue.models.deployed import Deployed
-    from knowhue.models.multitask import build_model
-
-    encoder = description.config.encoder.model_copy(update={"weights": "none"})
-    config = description.config.model_copy(update={"encoder": encoder})
-    model = build_model(config, max(len(description.classes), 2))
-    return Deployed(model, description.temperature, description.references, description.novelty_limit).eval()
-
-
-def _check_fit(description: Description, weights: "Mapping[str, Tensor]", path: Path) -> None:
-    """The file holds the tensors that it describes; found out before any is made, for it may describe enormous ones.
+def save_model(path: Path, description: Description, weights: "Mapping[str, Tensor]") -> None:
+    """Write one safetensors file with all that a prediction needs; loading it runs no code.
 
     Raises:
-        WeightsError: it does not.
+        RunError: it cannot be written.
+    """
+    from safetensors.torch import save
+
+    text = description.model_dump_json()
+    with replacing(path, "wb") as file:
+        file.write(save(dict(weights), {"format": "pt", KEY: text, _CHECKSUM: _checksum(text, weights)}))
+
+
+def _checksum(description: str, weights: "Mapping[str, Tensor]") -> str:
+    """SHA-256 of a description as it is stored, and of all tensors by name."""
+    import torch
+
+    found = hashlib.sha256(description.encode())
+    for name, tensor in sorted(weights.items()):
+        found.update(name.encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def build_deployed(description: Description, weights: "Mapping[str, Tensor]", name: str) -> "Deployed":
+    """The described model with these weights, in float32; nothing is downloaded, and no other weights are drawn.
+
+    Args:
+        description: of the model.
+        weights: its state.
+        name: what messages call their file.
+
+    Raises:
+        WeightsError: they are not those of the described model.
     """
     import torch
 
+    from knowhue.models.multitask import Deployed, build_model
+
+    encoder = description.config.encoder.model_copy(update={"weights": "none"})
+    config = description.config.model_copy(update={"encoder": encoder})
     try:
-        with torch.device("meta"):
-            expected = {
-                name: tensor.shape for name, tensor in build_deployed(description).state_dict().items()
-            }
+        with torch.device(
+            "meta"
+        ):  # nothing is allocated until the shapes fit: a file may describe enormous ones
+            model = build_model(config, max(len(description.classes), 2), seeded=False)
+            module = Deployed(
+                model, description.temperature, description.references, description.novelty_limit
+            )
     except (RuntimeError, OverflowError, TypeError) as error:
-        wrong = f"{(str(error).strip().splitlines() or [type(error).__name__])[0]}"
-    else:
-        found = {name: tensor.shape for name, tensor in weights.items()}
-        differing = [
-            name for name in sorted(expected.keys() | found.keys()) if expected.get(name) != found.get(name)
-        ]
-        if not differing:
-            return
-        name = differing[0]
-        wrong = f"`{name}` of shape {_shape(found.get(name))} where {_shape(expected.get(name))} is described"
-    raise WeightsError(
-        f"`{path}` should hold the weights that it describes. Found {wrong}. Export its run again."
+        raise _unfit(name, (str(error).strip().splitlines() or [type(error).__name__])[0]) from None
+    expected = module.state_dict()
+    for each in sorted(expected.keys() | weights.keys()):
+        found, described = (_shape(state.get(each)) for state in (weights, expected))
+        if found != described:
+            raise _unfit(name, f"`{each}` of shape {found} where {described} is described")
+    # copied: the file is mapped, and may be replaced
+    state = {each: weights[each].to(tensor.dtype, copy=True) for each, tensor in expected.items()}
+    module.load_state_dict(state, assign=True)
+    return module.to(memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
+
+
+def _unfit(name: str, found: str) -> WeightsError:
+    return WeightsError(
+        f"{name} should hold the weights that it describes. Found {found}. Export its run again."
     )
 
 
-def _shape(size: "Size | None") -> str:
-    return "none" if size is None else str(tuple(size))
+def _shape(tensor: "Tensor | None") -> str:
+    return "none" if tensor is None else str(tuple(tensor.shape))
 
 
 def _to_numpy(tensor: "Tensor") -> FloatArray:

@@ -93,7 +93,9 @@ class _Pretrained(nn.Module):
             ("mean", backbone.mean, usual.mean),
             ("deviation", backbone.deviation, usual.std),
         ):
-            values = torch.tensor(by_timm if value is None else (value,) * 3).reshape(1, 3, 1, 1)
+            values = torch.tensor(by_timm if value is None else (value,) * 3, device="cpu").reshape(
+                1, 3, 1, 1
+            )
             self.register_buffer(own, values, persistent=False)
 
 

@@ -46,7 +46,9 @@ def _box_convolution() -> Tensor:
 
     One small matrix product is several times as fast as pooling millions of padded weights in each step.
     """
-    matrix = torch.zeros(3, 3, 4, 4)
+    matrix = torch.zeros(
+        3, 3, 4, 4, device="cpu"
+    )  # in no file, so it has to be whole while models are built on meta
     for row, column in product(range(3), repeat=2):
         matrix[row, column, row : row + 2, column : column + 2] = 1
     return matrix.reshape(9, 16)

@@ -1,4 +1,7 @@
-"""The model: one shared encoder, a head for each task it has."""
+"""The model: one shared encoder, a head for each task it has; and what is put to work of it."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +20,8 @@ from knowhue.randomness import initialised_by
 from knowhue.tensors import Chroma, Label, Lightness, Prediction, Pyramid
 
 ColourHead = Decoder | ColourClasses | Pix2PixUNet | Palette
+NEIGHBOURS = 10
+"""The novelty of an image is its distance to the so many-th nearest reference."""
 
 
 class MultiTask(nn.Module):
@@ -105,8 +110,13 @@ class MultiTask(nn.Module):
         return unscale_chroma(self.colour.samples(self.features(lightness), count))[..., :height, :width]
 
 
-def build_model(config: Config, classes: int) -> MultiTask:
+def build_model(config: Config, classes: int, *, seeded: bool = True) -> MultiTask:
     """The model of an arm; each head starts from its own stream, whatever else the arm has.
+
+    Args:
+        config: of the arm.
+        classes: how many.
+        seeded: whether initial weights are drawn from their streams; else others will be loaded.
 
     Raises:
         ConfigError: an unknown encoder, or a colour method that cannot share one is to share it.
@@ -119,17 +129,21 @@ def build_model(config: Config, classes: int) -> MultiTask:
             "from scratch that has no encoder to share with the class task. Train it with --arm colour, or share one "
             "with --set colour.method=unet, gan or feedforward."
         )
-    with initialised_by(config.seed, "encoder"):
+
+    def initialised(purpose: str) -> AbstractContextManager[None]:
+        return initialised_by(config.seed, purpose) if seeded else nullcontext()
+
+    with initialised("encoder"):
         encoder = build_encoder(config.encoder) if config.has_encoder else NoEncoder()
     colour = classifier = oracle = None
     if has_colour:
-        with initialised_by(config.seed, "colour-head"):
+        with initialised("colour-head"):
             colour = _build_colour_head(encoder, config)
     if has_class:
-        with initialised_by(config.seed, "class-head"):
+        with initialised("class-head"):
             classifier = CLASSIFIERS[config.class_.head](encoder.channels[-1], classes)
     if has_colour and config.colour.oracle:
-        with initialised_by(config.seed, "oracle"):
+        with initialised("oracle"):
             oracle = Oracle(classes, encoder.channels[-1])
     return MultiTask(encoder, colour, classifier, oracle).to(memory_format=torch.channels_last)  # pyright: ignore
 
@@ -152,3 +166,53 @@ def build_discriminator(config: Config) -> Discriminator | PatchGAN | None:
         if config.colour.method == "pix2pix":
             return PatchGAN(config.colour.pix2pix.width)
         return Discriminator(config.colour.discriminator_width, config.colour.discriminator_layers)
+
+
+class Answer(NamedTuple):
+    """What a deployed model says of B images.
+
+    `probabilities` (B, classes) are calibrated where that helps. `novelty` (B,) is the distance from the training
+    images, 1 at the one that a validation image in a hundred exceeds.
+    """
+
+    chroma: Chroma | None
+    probabilities: Tensor | None
+    novelty: Tensor
+
+
+class Deployed(nn.Module):
+    """Everything that a prediction needs, as one module whose state is one file.
+
+    Novelty is the cosine distance of the pooled coarsest features to those of the tenth nearest of some training
+    images, over its limit (deep nearest neighbours, Sun et al. 2022).
+    """
+
+    def __init__(self, model: MultiTask, temperature: float, references: int, novelty_limit: float) -> None:
+        super().__init__()
+        self.model = model
+        self.temperature = temperature
+        self.novelty_limit = novelty_limit
+        self.references: Tensor
+        self.register_buffer("references", torch.zeros(references, model.encoder.channels[-1]))
+
+    def forward(self, lightness: Lightness) -> Answer:
+        """Answer for L* (B, 1, H, W) of any size."""
+        features = self.model.features(lightness)
+        prediction = self.model(lightness, features)
+        logits, chroma = prediction.logits, prediction.chroma
+        return Answer(
+            None if chroma is None else chroma.float(),
+            None if logits is None else (logits.float() / self.temperature).softmax(1),
+            self.distance(pool(features[-1])) / self.novelty_limit,
+        )
+
+    def distance(self, pooled: Tensor) -> Tensor:
+        """Cosine distance to the tenth nearest reference, 0 to 2: (B, C) to (B,)."""
+        similarity = F.normalize(pooled, dim=1) @ self.references.T
+        nearest = similarity.topk(min(NEIGHBOURS, len(self.references)), dim=1).values
+        return 1 - nearest[:, -1]
+
+
+def pool(features: Tensor) -> Tensor:
+    """(B, C, h, w) to (B, C), the mean over the image, in float32."""
+    return features.float().mean((2, 3))

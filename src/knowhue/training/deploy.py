@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional
 
@@ -16,12 +15,11 @@ from knowhue.data.loaders import plain_batches
 from knowhue.data.prepare import load_prepared
 from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.calibration import fit_temperature, judge_temperature
-from knowhue.inference.networks import Calibration, Description, Interval
-from knowhue.models.deployed import CHECKSUM, Deployed, checksum, pool
-from knowhue.models.multitask import MultiTask
+from knowhue.inference.networks import Calibration, Description, Interval, save_model
+from knowhue.models.multitask import Deployed, MultiTask, pool
 from knowhue.runs import DEPLOYED, Report, finished_run, locked, read_config
 from knowhue.statistics.paired import wilson_interval
-from knowhue.storage import read_csv, replacing
+from knowhue.storage import read_csv
 from knowhue.training.engine import Engine
 from knowhue.training.loop import Work
 from knowhue.training.train import load_run, trained_on
@@ -72,7 +70,9 @@ def _deploy(folder: Path, path: Path, report: Report, licence: str) -> None:
     work = Work(
         root, Engine(config.training), load_prepared(root / "images", config.evaluation.split), report
     )
-    write_deployed(path, *fit(work, config, folder, licence))
+    module, description = fit(work, config, folder, licence)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    save_model(path, description, weights)
 
 
 def require_deployable(folder: Path, task: Task | None = None) -> None:
@@ -108,14 +108,6 @@ def _refuse_without_encoder(config: Config, folder: Path) -> None:
             "can be trained, evaluated and compared, but not put to work. Train `--set colour.method=unet`, gan or "
             "feedforward for that."
         )
-
-
-def write_deployed(path: Path, module: Deployed, description: Description) -> None:
-    """One file with all that a prediction needs; loading it runs no code."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    text = description.model_dump_json()
-    with replacing(path, "wb") as file:
-        file.write(save(weights, {"knowhue": text, CHECKSUM: checksum(text, weights)}))
 
 
 def fit(work: Work, config: Config, folder: Path, licence: str) -> tuple[Deployed, Description]:
