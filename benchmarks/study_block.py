@@ -25,12 +25,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from knowhue.color import scale_chroma
 from knowhue.config import Config
 from knowhue.data.loaders import TrainingBatches, augment, split_batches, to_batch
 from knowhue.data.prepare import Prepared
 from knowhue.data.sources import Item, list_items
 from knowhue.evaluation.evaluate import evaluate
+from knowhue.models.heads import scale_chroma
 from knowhue.models.multitask import MultiTask, build_discriminator, build_model
 from knowhue.objectives.losses import GAN_LOSSES, chroma_l1, cross_entropy
 from knowhue.plan import make_plan

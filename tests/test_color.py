@@ -24,9 +24,7 @@ from knowhue.color import (
     lab_to_rgb,
     linear_to_srgb,
     rgb_to_lab,
-    scale_chroma,
     srgb_to_linear,
-    unscale_chroma,
 )
 
 images = arrays(np.uint8, st.tuples(st.integers(1, 3), st.integers(1, 8), st.integers(1, 8), st.just(3)))
@@ -114,12 +112,6 @@ def test_reduced_precision_has_no_part_in_it():
     assert all(torch.equal(a, b) for a, b in zip(inside, outside, strict=True))
     assert torch.equal(back, lab_to_rgb(*outside))
     assert back.dtype == torch.float32
-
-
-def test_scaling_goes_there_and_back():
-    chroma = torch.tensor([-110.0, -55.0, 0.0, 110.0])
-    assert scale_chroma(chroma).tolist() == [-1.0, -0.5, 0.0, 1.0]
-    assert torch.equal(unscale_chroma(scale_chroma(chroma)), chroma)
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 4), (1, 1, 4, 4), (1, 4, 4, 3)])

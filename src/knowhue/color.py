@@ -138,16 +138,6 @@ def lab_to_rgb(lightness: "Lightness", chroma: "Chroma", clip: bool = True) -> "
         return convert(torch.cat((lightness, chroma), 1).float(), clip=clip)
 
 
-def scale_chroma(chroma: "Chroma") -> "Tensor":
-    """CIELAB units to about -1..1, the only scaled form, used inside `models`."""
-    return chroma / CHROMA_SCALE
-
-
-def unscale_chroma(scaled: "Tensor") -> "Chroma":
-    """The inverse of `scale_chroma`."""
-    return scaled * CHROMA_SCALE
-
-
 def _check(tensor: "Tensor", channels: int, name: str) -> None:
     if tensor.ndim != 4 or tensor.shape[1] != channels:
         raise ValueError(

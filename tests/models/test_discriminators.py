@@ -5,9 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from knowhue.color import LIGHTNESS_SCALE, scale_chroma
+from knowhue.color import LIGHTNESS_SCALE
 from knowhue.errors import ConfigError
 from knowhue.models.discriminators import Discriminator, PatchGAN
+from knowhue.models.heads import scale_chroma
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3, 4])

@@ -9,7 +9,15 @@ from torch.nn import functional as F
 
 from knowhue.errors import ConfigError
 from knowhue.models.encoder import ENCODERS, Encoder
-from knowhue.models.heads import CLASSIFIERS, AttentionClassifier, Classifier, Decoder, SmoothTransposedConv
+from knowhue.models.heads import (
+    CLASSIFIERS,
+    AttentionClassifier,
+    Classifier,
+    Decoder,
+    SmoothTransposedConv,
+    scale_chroma,
+    unscale_chroma,
+)
 from knowhue.models.multitask import MultiTask, build_model
 from knowhue.randomness import initialised_by
 
@@ -227,3 +235,9 @@ def test_attention_finds_what_the_mean_drowns():
 def test_the_table_makes_what_it_names():
     assert isinstance(make("attention"), AttentionClassifier)
     assert list(CLASSIFIERS) == ["linear", "attention"]
+
+
+def test_scaling_goes_there_and_back():
+    chroma = torch.tensor([-110.0, -55.0, 0.0, 110.0])
+    assert scale_chroma(chroma).tolist() == [-1.0, -0.5, 0.0, 1.0]
+    assert torch.equal(unscale_chroma(scale_chroma(chroma)), chroma)

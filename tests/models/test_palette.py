@@ -6,9 +6,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from knowhue.color import lab_to_rgb, rgb_to_lab, scale_chroma, unscale_chroma
+from knowhue.color import lab_to_rgb, rgb_to_lab
 from knowhue.errors import ConfigError
 from knowhue.models.diffusion import SAMPLERS, signal_levels
+from knowhue.models.heads import scale_chroma, unscale_chroma
 from knowhue.models.palette import Attention, Denoiser, Palette, diversity
 
 SPACES = ("rgb", "ab")

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from knowhue.color import rgb_to_lab, scale_chroma
-from knowhue.models.heads import Ladder
+from knowhue.color import rgb_to_lab
+from knowhue.models.heads import Ladder, scale_chroma
 from knowhue.tensors import Chroma, Lightness, Pyramid
 
 SPACING = 10

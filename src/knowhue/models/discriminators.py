@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from knowhue.color import LIGHTNESS_SCALE, scale_chroma
+from knowhue.color import LIGHTNESS_SCALE
 from knowhue.errors import ConfigError
+from knowhue.models.heads import scale_chroma
 from knowhue.tensors import Chroma, Lightness
 
 

@@ -10,8 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from knowhue.color import CHROMA_SCALE
 from knowhue.errors import ConfigError
-from knowhue.tensors import Label, Logits, Pyramid
+from knowhue.tensors import Chroma, Label, Logits, Pyramid
+
+
+def scale_chroma(chroma: Chroma) -> Tensor:
+    """CIELAB units to about -1..1, the only scaled form, used inside `models`."""
+    return chroma / CHROMA_SCALE
+
+
+def unscale_chroma(scaled: Tensor) -> Chroma:
+    """The inverse of `scale_chroma`."""
+    return scaled * CHROMA_SCALE
 
 
 class SmoothTransposedConv(nn.Module):

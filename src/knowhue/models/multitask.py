@@ -7,13 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from knowhue.color import unscale_chroma
 from knowhue.config import Config, Task
 from knowhue.errors import ConfigError
 from knowhue.models.colour_classes import ColourClasses
 from knowhue.models.discriminators import Discriminator, PatchGAN
 from knowhue.models.encoder import Encoder, NoEncoder, build_encoder
-from knowhue.models.heads import CLASSIFIERS, Decoder, Oracle
+from knowhue.models.heads import CLASSIFIERS, Decoder, Oracle, unscale_chroma
 from knowhue.models.palette import Palette
 from knowhue.models.pix2pix import Pix2PixUNet, depth_for
 from knowhue.randomness import initialised_by

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
-from knowhue.color import lab_to_rgb, rgb_to_lab, scale_chroma
+from knowhue.color import lab_to_rgb, rgb_to_lab
 from knowhue.errors import ConfigError
 from knowhue.models.diffusion import (
     SAMPLERS,
@@ -21,6 +21,7 @@ from knowhue.models.diffusion import (
     signal_levels,
     spaced,
 )
+from knowhue.models.heads import scale_chroma
 from knowhue.tensors import Chroma, Lightness, Pyramid
 
 CHANNELS = {"rgb": 3, "ab": 2}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from knowhue.color import scale_chroma
+from knowhue.models.heads import scale_chroma
 from knowhue.tensors import Chroma, Label, Logits
 
 
