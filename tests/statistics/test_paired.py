@@ -14,6 +14,7 @@ from knowhue.statistics import paired
 from knowhue.statistics.paired import (
     bca_interval,
     benjamini_hochberg,
+    bounded_interval,
     flips,
     hedges_dz,
     sided_share,
@@ -305,3 +306,15 @@ def test_benjamini_hochberg_keeps_the_share_of_false_positives():
 def test_what_is_no_p_is_refused(bad: float):
     with pytest.raises(ValueError, match="between 0 and 1"):
         benjamini_hochberg({"psnr": bad})
+
+
+@pytest.mark.parametrize(
+    ("values", "is_possible"),
+    [([0.4, 0.5, 0.6], True), ([0.93, 0.97, 0.99], False), ([0.01, 0.03, 0.07], False), ([1.0, 1.0], True)],
+)
+def test_an_interval_beyond_either_limit_is_none(values: list[float], is_possible: bool):
+    expected = t_interval(values) if is_possible else None
+    assert bounded_interval(values, (0.0, 1.0)) == expected
+    assert bounded_interval([-value for value in values], (-1.0, 0.0)) == (
+        None if expected is None else (-expected[1], -expected[0])
+    )
