@@ -9,8 +9,9 @@ import pytest
 from knowhue.data.prepared import kept_rows
 from knowhue.errors import ConfigError
 from knowhue.plan import make_plan
-from knowhue.report.evidence import chapters
-from knowhue.report.reading import read_study
+from knowhue.report.findings import find
+from knowhue.report.study import read_study
+from knowhue.report.tables import TABLES
 from knowhue.runs import read_log
 from knowhue.storage import read_json
 from knowhue.study import run_study
@@ -87,8 +88,7 @@ def test_accuracy_after_the_heads_stands_beside_that_after_fine_tuning(studies):
     seed = read_json(report / "results.json")["arms"]["class"]["seeds"]["5"]
     assert seed["after_heads"] == scores
     assert seed["metrics"]["balanced_accuracy"] is not None
-    sheets = {sheet.title: sheet.rows for chapter in chapters(read_study(report)) for sheet in chapter.sheets}
-    rows = sheets["After the heads, and after fine-tuning"][1:]
+    rows = TABLES["after_heads"].text(find(read_study(report)))[1:]
     assert [row[0] for row in rows] == ["Single-task classification", "Multi-task"]
 
 

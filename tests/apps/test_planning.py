@@ -12,6 +12,7 @@ from knowhue.config import Config
 from knowhue.errors import ConfigError
 from knowhue.plan import Plan, make_plan
 from knowhue.presets import checked
+from knowhue.report.results import SCHEMA
 from knowhue.statistics.power import Variances
 
 OURS = {"colour": Variances(0.076, 1.45), "class": Variances(0.01, 0.2)}
@@ -52,9 +53,11 @@ def test_variances_of_an_earlier_study_are_read(tmp_path: Path):
         "colour": {"variances": {"seed": 0.1, "image": 1.2, "residual": 0.5, "images": 300}},
         "class": {},
     }
-    (tmp_path / "results.json").write_text(json.dumps({"tests": tests}))
+    (tmp_path / "results.json").write_text(json.dumps({"schema": SCHEMA, "tests": tests}))
     assert read_variances(tmp_path) == ({"colour": Variances(0.1, 1.2, 0.5)}, 300)
-    (tmp_path / "results.json").write_text(json.dumps({"tests": {"colour": {"variances": None}}}))
+    (tmp_path / "results.json").write_text(
+        json.dumps({"schema": SCHEMA, "tests": {"colour": {"variances": None}}})
+    )
     with pytest.raises(ConfigError, match="has no variances"):
         read_variances(tmp_path)
 

@@ -9,6 +9,12 @@ import numpy as np
 
 from knowhue.plan import make_plan
 from knowhue.presets import load_config
+from knowhue.report.answers import Answer, answers
+from knowhue.report.findings import find
+from knowhue.report.page import render_page
+from knowhue.report.results import results_table
+from knowhue.report.study import Study, Table
+from knowhue.report.tables import TABLES
 from knowhue.runs import FORMAT, run_folder
 
 CLASSES = ["coral_reef", "jellyfish", "king_penguin", "sea_slug", "seashore"]
@@ -69,6 +75,25 @@ def write_study(
             ).normal()
             _write_run(run, arm, seed, names, error - better, 0.8 + better / 10)
     return folder
+
+
+def answer_of(study: Study, question: str) -> Answer:
+    return answers(find(study))[question]
+
+
+def results_of(study: Study) -> dict[str, Any]:
+    findings = find(study)
+    return results_table(findings, answers(findings))
+
+
+def page_of(study: Study) -> str:
+    findings = find(study)
+    answered = answers(findings)
+    return render_page(findings, answered, results_table(findings, answered))
+
+
+def table_text(study: Study, name: str) -> Table:
+    return TABLES[name].text(find(study))
 
 
 def put(path: Path, value: Any) -> None:

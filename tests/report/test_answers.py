@@ -7,17 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic_study import BASELINES, change, run_of, write_study
+from synthetic_study import BASELINES, answer_of, change, results_of, run_of, table_text, write_study
 
-from knowhue.report.answers import answer
-from knowhue.report.chance import image_scores
-from knowhue.report.compute import equal_images_rows
+from knowhue.report.contrasts import image_differences
+from knowhue.report.findings import find
 from knowhue.report.forest import forest_table
-from knowhue.report.negative_transfer import seed_transfer_rows
 from knowhue.report.page import write_report
-from knowhue.report.reading import read_study
-from knowhue.report.results import results_table
-from knowhue.report.tables import score_tables
+from knowhue.report.scores import score_tables
+from knowhue.report.study import Run, read_study
 from knowhue.report.transfer import transfer_table
 from knowhue.statistics import MIN_SEEDS
 
@@ -25,7 +22,7 @@ EIGHT = tuple(range(8))
 
 
 def ask(folder: Path, question: str):
-    return answer(read_study(folder), question)
+    return answer_of(read_study(folder), question)
 
 
 @pytest.mark.parametrize("question", ["colour", "class"])
@@ -95,20 +92,20 @@ def test_an_effect_shown_to_be_small_is_called_no_difference_or_less_than_what_m
 
 def test_headline_figures_and_tables_quote_one_interval_with_its_level(eight_seeds: Path):
     study = read_study(eight_seeds)
-    found = answer(study, "colour")
+    found = answer_of(study, "colour")
     low, high = found.interval
     text = f"{low:+.2f} to {high:+.2f}".replace("-", "−")
     assert f"The 97.5 % interval over seeds and images is {text} CIELAB units." in found.detail
-    (row,) = (row for row in score_tables(study)["colour"]["rows"] if row["standing"] == "primary")
+    (row,) = (row for row in score_tables(find(study))["colour"]["rows"] if row["standing"] == "primary")
     assert row["interval"] == f"{text} (97.5 %)"
-    assert equal_images_rows(study)[1][5] == f"{text} (97.5 %)"
+    assert table_text(study, "equal_images")[1][5] == f"{text} (97.5 %)"
     header, *rows = transfer_table(study)
     mean = dict(zip(header, next(row for row in rows if row[2] == "mean"), strict=True))
     assert (mean["low"], mean["high"], mean["level"], mean["over"]) == (low, high, 0.975, "seeds and images")
     header, first, *_ = forest_table(study)
     drawn = dict(zip(header, first, strict=True))
     assert (drawn["low"], drawn["high"], drawn["level"]) == (low, high, 0.975)
-    quoted = results_table(study)["tests"]["colour"]["quoted"]
+    quoted = results_of(study)["tests"]["colour"]["quoted"]
     assert (tuple(quoted["interval"]), quoted["level"]) == ((low, high), 0.975)
 
 
@@ -150,7 +147,7 @@ def test_an_oracle_that_gains_no_more_than_what_matters_is_said_beside_equivalen
     write_study(tmp_path, seeds=EIGHT, gain=0.0, noise=0.05)
     study = read_study(tmp_path)
     runs = {**study.runs, "oracle": study.runs["multi"]}
-    found = answer(dataclasses.replace(study, runs=runs), "colour")
+    found = answer_of(dataclasses.replace(study, runs=runs), "colour")
     assert found.verdict == "equivalent"
     assert "Even the arm that is given the true class is no better than single-task (−0.0" in found.evidence
 
@@ -197,7 +194,7 @@ def test_the_command_no_longer_leaves_the_arm_out(tmp_path: Path):
 
 def test_only_what_is_asked_is_answered(tmp_path: Path):
     write_study(tmp_path, arms=("colour", "multi"), seeds=EIGHT, gain=0.5)
-    results = results_table(read_study(tmp_path))
+    results = results_of(read_study(tmp_path))
     assert list(results["answers"]) == ["colour"]
     assert results["tests"]["colour"]["alpha"] == 0.05
     assert "95 % interval over seeds and images" in results["answers"]["colour"]
@@ -231,7 +228,7 @@ def test_the_interval_over_images_is_centred_on_the_difference_of_scores(one_see
     study = read_study(one_seed)
     for question, metric in (("colour", "ab_l1"), ("class", "balanced_accuracy")):
         single, multi = study.runs[question][0], study.runs["multi"][0]
-        low, high = image_scores([(single, multi)], metric).over_images(0.95)
+        low, high = image_differences([(single, multi)], metric).over_images(0.95)
         expected = multi.scores["metrics"][metric] - single.scores["metrics"][metric]
         assert (low + high) / 2 == pytest.approx(expected)
 
@@ -243,7 +240,7 @@ def test_the_interval_over_images_covers_its_nominal_share():
         rows = rng.normal(0.1, 1, 60)
         single = _run([{"index": index, "ab_l1": 0.0} for index in range(60)])
         multi = _run([{"index": index, "ab_l1": float(value)} for index, value in enumerate(rows)])
-        low, high = image_scores([(single, multi)], "ab_l1").over_images(0.95)
+        low, high = image_differences([(single, multi)], "ab_l1").over_images(0.95)
         hits += low <= 0.1 <= high
     assert 0.91 <= hits / 400 <= 0.98
 
@@ -251,16 +248,16 @@ def test_the_interval_over_images_covers_its_nominal_share():
 def test_an_interval_over_images_needs_every_score_and_enough_images(one_seed: Path):
     multi = read_study(one_seed).runs["multi"][0]
     single = _run([{"index": row["index"], "ab_l1": None} for row in multi.images])
-    assert image_scores([(single, multi)], "ab_l1") is None
+    assert image_differences([(single, multi)], "ab_l1") is None
     few = _run([{"index": index, "label": "a", "correct": 1.0} for index in range(15)])
-    same = image_scores([(few, few)], "balanced_accuracy")
+    same = image_differences([(few, few)], "balanced_accuracy")
     assert same.over_images(0.95) is None
     assert same.too_few.startswith("too few images for an interval (15")
 
 
 def test_classifiers_that_agree_on_every_image_have_an_interval_with_a_width():
     agreed = _run([{"index": index, "label": "ab"[index % 2], "correct": 1.0} for index in range(60)])
-    low, high = image_scores([(agreed, agreed)], "balanced_accuracy").over_images(0.95)
+    low, high = image_differences([(agreed, agreed)], "balanced_accuracy").over_images(0.95)
     assert low < -0.02 < 0.02 < high
 
 
@@ -271,14 +268,13 @@ def test_unlabelled_images_do_not_take_the_interval_away(one_seed: Path):
         dataclasses.replace(run, images=(*run.images, extra))
         for run in (study.runs["class"][0], study.runs["multi"][0])
     ]
-    whole = image_scores([(study.runs["class"][0], study.runs["multi"][0])], "balanced_accuracy")
-    assert image_scores([(pair[0], pair[1])], "balanced_accuracy").over_images(0.95) == whole.over_images(
+    whole = image_differences([(study.runs["class"][0], study.runs["multi"][0])], "balanced_accuracy")
+    assert image_differences([(pair[0], pair[1])], "balanced_accuracy").over_images(
         0.95
-    )
+    ) == whole.over_images(0.95)
 
 
 def _run(images: list[dict]):
-    from knowhue.report.records import Run
 
     return Run("colour", 0, "finished", images=tuple(images))
 
@@ -298,15 +294,15 @@ def test_a_bound_that_excludes_zero_is_never_rounded_to_it(tmp_path: Path):
     for path in tmp_path.rglob("per_image.csv"):
         path.unlink()
     study = read_study(tmp_path)
-    found = answer(study, "colour")
+    found = answer_of(study, "colour")
     assert found.verdict == "hurts, by less than what matters"
     assert "The 95 % interval over seeds is +0.003 to +0.003 CIELAB units" in found.detail
     assert "0.003 CIELAB units more" in found.detail
     assert "At 97.5 % it is +0.003 to +0.003 CIELAB units" in found.evidence
     assert "+0.00 " not in found.sentence
-    (row,) = (row for row in score_tables(study)["colour"]["rows"] if row["standing"] == "primary")
+    (row,) = (row for row in score_tables(find(study))["colour"]["rows"] if row["standing"] == "primary")
     assert (row["difference"], row["interval"]) == ("+0.003", "+0.003 to +0.003 (95 %†)")
-    assert equal_images_rows(study)[1][4:6] == ["+0.003", "+0.003 to +0.003 (95 %†)"]
+    assert table_text(study, "equal_images")[1][4:6] == ["+0.003", "+0.003 to +0.003 (95 %†)"]
 
 
 def test_a_model_that_learnt_less_than_what_matters_is_told_to_train_longer_before_the_verdict(
@@ -334,7 +330,7 @@ def test_levels_images_effect_and_ties_are_explained_where_they_stand(tmp_path: 
                 lambda each, v=value: each["metrics"].update(ab_l1=v),
             )
     study = read_study(tmp_path)
-    found = answer(study, "colour")
+    found = answer_of(study, "colour")
     assert "better in 1 of 8 seeds, tied in 7 " in found.evidence
     assert (
         "(97.5 % decides whether there is a difference, 95 % whether it is less than what matters)"
@@ -343,5 +339,5 @@ def test_levels_images_effect_and_ties_are_explained_where_they_stand(tmp_path: 
     assert "Effect size d_z (mean difference over its standard deviation between seeds) −0." in found.evidence
     assert ", on the 150 validation images, the multi-task model" in found.detail
     assert found.images == "the 150 validation images"
-    worst, best = seed_transfer_rows(study)[1][6:]
+    worst, best = table_text(study, "seeds")[1][6:]
     assert (worst, best) == ("0.00 (seed 0, tied with 6 more)", "−0.10 (seed 3)")

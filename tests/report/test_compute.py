@@ -5,20 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_study import METRICS, change, run_of, write_study
+from synthetic_study import METRICS, change, run_of, table_text, write_study
 
-from knowhue.report.compute import (
-    clock,
-    deployment,
-    deployment_rows,
-    equal_images,
-    equal_images_rows,
-    equal_time,
-    equal_time_rows,
-)
-from knowhue.report.matched import interval_text, matched
-from knowhue.report.reading import read_study
-from knowhue.report.records import Run, Study
+from knowhue.report.conditions import clock, deployment, equal_images, equal_time, paired_row, paired_table
+from knowhue.report.findings import Findings
+from knowhue.report.study import Run, Study, read_study
+from knowhue.report.tables import TABLES
+from knowhue.report.text import ends_text
 
 METRIC = {"colour": "ab_l1", "class": "balanced_accuracy"}
 
@@ -55,19 +48,19 @@ def test_the_clock_leaves_out_what_diagnostics_took():
 
 
 def test_equal_time_reads_the_longer_training_where_the_shorter_one_ended():
-    colour, class_ = equal_time(study(*three()))
-    assert (colour.match.single, colour.match.multi) == pytest.approx((12.0, 20.0))
-    assert (colour.seconds, colour.single_seconds, colour.multi_seconds) == (30, 30, 40)
-    assert (colour.epochs, colour.of, colour.multi_cut) == (2.5, 3, 1)
-    assert class_.match.multi == pytest.approx(0.55)
-    assert class_.epochs == 1.5
+    colour, class_ = paired_table(study(*three()), equal_time)
+    assert (colour["single"], colour["multi"]) == pytest.approx((12.0, 20.0))
+    assert (colour["seconds"], colour["single_seconds"], colour["multi_seconds"]) == (30, 30, 40)
+    assert (colour["epochs"], colour["of"], colour["multi_cut"]) == (2.5, 3, 1)
+    assert class_["multi"] == pytest.approx(0.55)
+    assert class_["epochs"] == 1.5
 
 
 def test_where_multi_task_is_faster_the_single_task_is_cut():
     slow = run("colour", [20, 20, 20], ab_l1=[30.0, 20.0, 10.0])
-    (row,) = equal_time(study(slow, three()[2]))
-    assert (row.match.single, row.match.multi) == pytest.approx((20.0, 10.0))
-    assert (row.seconds, row.multi_cut, row.epochs) == (40, 0, 3)
+    (row,) = paired_table(study(slow, three()[2]), equal_time)
+    assert (row["single"], row["multi"]) == pytest.approx((20.0, 10.0))
+    assert (row["seconds"], row["multi_cut"], row["epochs"]) == (40, 0, 3)
 
 
 def test_time_pairs_by_seed_with_a_t_interval():
@@ -76,10 +69,10 @@ def test_time_pairs_by_seed_with_a_t_interval():
         for seed, single in enumerate((11.0, 12.0, 13.0))
         for each in (run("colour", [1], seed, ab_l1=[single]), run("multi", [1], seed, ab_l1=[10.0]))
     ]
-    (row,) = equal_time(study(*runs))
-    assert row.match.seeds == (0, 1, 2)
-    assert row.match.difference == pytest.approx(-2)
-    assert row.match.interval == pytest.approx((-2 - 2.48414, -2 + 2.48414), abs=1e-4)
+    (row,) = paired_table(study(*runs), equal_time)
+    assert row["seeds"] == (0, 1, 2)
+    assert row["difference"] == pytest.approx(-2)
+    assert row["interval"] == pytest.approx((-2 - 2.48414, -2 + 2.48414), abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -94,8 +87,9 @@ def test_time_pairs_by_seed_with_a_t_interval():
 )
 def test_what_cannot_be_read_at_equal_time_has_no_row(single: Run):
     data = study(single, three()[2])
-    assert equal_time(data) == []
-    assert equal_time_rows(data)[1][2:6] == ["–"] * 4
+    assert paired_table(data, equal_time) == []
+    rows = TABLES["equal_time"].text(Findings(data, {}, [], {}))
+    assert rows[1][2:6] == ["–"] * 4
 
 
 def test_one_model_against_two():
@@ -103,22 +97,22 @@ def test_one_model_against_two():
     assert found is not None
     assert (found.seeds, found.encoders, found.heads) == ((0, 1), (1, 2), (2, 2))
     assert found.seconds == (40, 45)
-    assert [each.difference for each in found.matches] == pytest.approx([-2.0, 0.1])
+    assert [each["difference"] for each in found.rows] == pytest.approx([-2.0, 0.1])
 
 
 def test_deployment_counts_the_seeds_that_all_arms_finished():
     found = deployment(study(*three(0), *three(1)[1:]))
     assert found is not None
     assert found.seeds == (0,)
-    assert found.matches[0].interval is None
+    assert found.rows[0]["interval"] is None
 
 
 def test_a_missing_arm_leaves_headers_and_dashes():
     data = study(*three()[::2])
     assert deployment(data) is None
-    assert len(deployment_rows(data)) == 1
-    assert [each.question for each in equal_images(data)] == ["colour"]
-    assert equal_images_rows(data)[2] == ["Classification", "Balanced accuracy, %", *["–"] * 4, 0]
+    assert len(table_text(data, "deployment")) == 1
+    assert [each["question"] for each in paired_table(data, equal_images)] == ["colour"]
+    assert table_text(data, "equal_images")[2] == ["Classification", "Balanced accuracy, %", *["–"] * 4, 0]
 
 
 def test_unknown_seconds_and_scores_are_dashes_in_deployment():
@@ -127,35 +121,39 @@ def test_unknown_seconds_and_scores_are_dashes_in_deployment():
     found = deployment(study(colour, unknown, multi))
     assert found is not None
     assert found.seconds == (40, None)
-    assert [each.question for each in found.matches] == ["colour"]
-    assert deployment_rows(study(colour, unknown, multi))[3] == ["Training", "40.0 s", "–", "–"]
+    assert [each["question"] for each in found.rows] == ["colour"]
+    assert table_text(study(colour, unknown, multi), "deployment")[3] == ["Training", "40.0 s", "–", "–"]
 
 
 def test_nothing_is_matched_without_two_numbers():
-    assert matched("colour", "ab_l1", {0: (1.0, math.nan)}) is None
-    assert interval_text(None, (0.0, 1.0)) == "–"
+    assert paired_row({0: (1.0, math.nan)}, is_share=False) == {}
+    assert ends_text(None, (0.0, 1.0)) == "–"
 
 
 def test_equal_images_is_what_was_reported_a_diverged_run_as_declared(tmp_path: Path):
     write_study(tmp_path, seeds=(0, 1))
     change(run_of(tmp_path, "multi", 1) / "status.json", lambda status: status.update(state="diverged"))
     data = read_study(tmp_path)
-    colour, _ = equal_images(data)
-    assert colour.seeds == (0, 1)
-    assert colour.multi == pytest.approx((data.runs["multi"][0].metric("ab_l1") + 15.6) / 2)  # type: ignore[operator]
+    colour, _ = paired_table(data, equal_images)
+    assert colour["seeds"] == (0, 1)
+    assert colour["multi"] == pytest.approx((data.runs["multi"][0].metric("ab_l1") + 15.6) / 2)  # type: ignore[operator]
 
 
 def test_rows_are_text(eight_seeds: Path):
     data = read_study(eight_seeds)
-    for rows in (equal_images_rows(data), equal_time_rows(data), deployment_rows(data)):
+    for rows in (
+        table_text(data, "equal_images"),
+        table_text(data, "equal_time"),
+        table_text(data, "deployment"),
+    ):
         assert len({len(row) for row in rows}) == 1
         assert len(rows) > 2
         assert all(isinstance(cell, str | int) and cell != "–" for row in rows for cell in row)
-    assert deployment_rows(data)[1] == ["Encoders run on an image", 1, 2, "−1"]
-    assert deployment_rows(data)[3][1:] == ["32.0 s", "1 min 4 s", "−50 %"]
+    assert table_text(data, "deployment")[1] == ["Encoders run on an image", 1, 2, "−1"]
+    assert table_text(data, "deployment")[3][1:] == ["32.0 s", "1 min 4 s", "−50 %"]
 
 
 def test_no_interval_of_a_difference_of_shares_reaches_beyond_one():
     pairs = {0: (0.0, 0.9), 1: (0.9, 0.3)}
-    assert matched("class", "accuracy", pairs).interval is None
-    assert matched("colour", "ab_l1", pairs).interval[1] > 1
+    assert paired_row(pairs, is_share=True)["interval"] is None
+    assert paired_row(pairs, is_share=False)["interval"][1] > 1

@@ -6,12 +6,16 @@ import numpy as np
 from synthetic_study import change, run_of, write_study
 
 from knowhue.report.calibration import reliability_bins, reliability_table
-from knowhue.report.distances import distance_table, has_fid, not_computed, perceptual_provenance
 from knowhue.report.extremes import extremes, extremes_table
 from knowhue.report.page import write_report
-from knowhue.report.reading import read_study
-from knowhue.report.records import Study
-from knowhue.report.tables import left_out_counts
+from knowhue.report.scores import (
+    distance_table,
+    has_fid,
+    left_out_counts,
+    not_computed,
+    perceptual_provenance,
+)
+from knowhue.report.study import Study, read_study
 
 
 def entry(value: float | None, name: str = "n") -> dict:

@@ -17,8 +17,8 @@ from knowhue.report.diagram import setup
 from knowhue.report.exhibits import EXHIBITS, facts
 from knowhue.report.figures import FIGURES
 from knowhue.report.images import write_figures
-from knowhue.report.reading import read_study
 from knowhue.report.samples import sample_table
+from knowhue.report.study import read_study
 from knowhue.report.svg import to_svg
 from knowhue.runs import FORMAT
 

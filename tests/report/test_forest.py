@@ -11,10 +11,10 @@ from scipy import stats
 
 from knowhue.plan import QUESTIONS
 from knowhue.presets import ARMS
-from knowhue.report.differences import Measure
 from knowhue.report.forest import arm_name, forest, forest_table
-from knowhue.report.records import Run, Study
+from knowhue.report.study import Run, Study
 from knowhue.report.svg import to_svg
+from knowhue.report.text import Measure
 from knowhue.statistics.paired import benjamini_hochberg, hedges_dz, sign_flip_p
 
 NAMES = ("colour", "class", "multi", "placebo-labels", "placebo-colours", "multi-pcgrad")

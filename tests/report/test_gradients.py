@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from synthetic_study import put, run_of, write_study
+from synthetic_study import put, run_of, table_text, write_study
 
-from knowhue.report.gradients import gradient_rows, gradient_table, gradient_warnings
+from knowhue.report.diagnostics import gradient_table, gradient_warnings
 from knowhue.report.page import write_report
-from knowhue.report.reading import read_study
+from knowhue.report.study import read_study
 from knowhue.storage import read_json
 
 
@@ -41,7 +41,7 @@ def test_means_over_seeds_by_arm_and_moment(folder: Path):
 def test_the_page_and_the_results_show_them(folder: Path):
     page = write_report(folder).read_text()
     assert "What trained the encoder" in page
-    rows = gradient_rows(read_study(folder))
+    rows = table_text(read_study(folder), "gradients")
     assert rows[1] == ["Multi-task", "at the fork", "50.0", "47.5", "2.5", "5.0", 2]
     assert read_json(folder / "results.json")["gradients"]["multi"]["end"]["adversarial_of_colour"] == 0.5
 
@@ -64,7 +64,7 @@ def test_plain_regression_has_no_adversarial_share(folder: Path):
     for seed in (0, 1):
         alone = {"batches": 4, "norms": {"pixel": 1.0}, "shares": {"pixel": 1.0}}
         put(run_of(folder, "colour", seed) / "gradient_shares.json", {"fork": alone, "end": alone})
-    rows = gradient_rows(read_study(folder))
+    rows = table_text(read_study(folder), "gradients")
     assert ["Single-task colouring", "at the end", "–", "100.0", "–", "–", 2] in rows
 
 

@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from knowhue.report.headroom import headroom, headrooms
-from knowhue.report.records import Run, Study
+from knowhue.report.answers import headroom_sentences
+from knowhue.report.findings import headrooms
+from knowhue.report.study import Run, Study
+from knowhue.report.text import measure
 from knowhue.statistics.verdicts import Word
 
 METRICS = {"ab_l1": {"better": "lower"}, "balanced_accuracy": {"better": "higher", "unit": "share"}}
@@ -25,6 +27,11 @@ def study(gain: float, spread: float = 0.05, metric: str = "ab_l1", level: float
         },
     }
     return Study({"seeds": list(range(9))}, runs, baselines=BASELINES, metrics=METRICS)
+
+
+def headroom(study: Study, question: str, word: Word) -> list[str]:
+    asked = study.questions[question]
+    return headroom_sentences(headrooms(study, question), measure(study.metrics, asked), asked.sesoi, word)
 
 
 def scored(arm: str, seed: int, metric: str, value: float) -> Run:

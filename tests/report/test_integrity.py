@@ -5,17 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_study import change, run_of, write_study
+from synthetic_study import change, run_of, table_text, write_study
 
-from knowhue.report.integrity import (
-    cell_counts,
-    cell_rows,
-    cells_sentence,
-    check_plan,
-    exploratory_rows,
-    exploratory_runs,
-)
-from knowhue.report.reading import read_study
+from knowhue.errors import ConfigError
+from knowhue.report.integrity import cell_counts, cells_sentence, check_plan
+from knowhue.report.study import read_study
 
 
 def test_an_untouched_plan_is_intact(one_seed: Path):
@@ -76,10 +70,6 @@ def test_what_cannot_be_checked_is_said(tmp_path: Path):
     write_study(tmp_path)
     change(tmp_path / "study.json", lambda plan: plan.pop("hash"))
     assert "carries no hash" in check_plan(read_study(tmp_path)).sentence
-    change(tmp_path / "study.json", lambda plan: plan["config"].update(of_another_version=1))
-    found = check_plan(read_study(tmp_path))
-    assert (found.intact, found.recomputed) == (False, None)
-    assert "`config.of_another_version` is not a setting" in found.sentence
 
 
 def test_cells_are_counted_by_state(tmp_path: Path):
@@ -88,10 +78,10 @@ def test_cells_are_counted_by_state(tmp_path: Path):
     (run_of(tmp_path, "multi", 1) / "status.json").unlink()
     shutil.rmtree(run_of(tmp_path, "multi", 2))
     data = read_study(tmp_path)
-    assert cell_counts(data)[-1] == ("multi", 3, 0, 1, 0, 1, 1, 0)
+    assert tuple(cell_counts(data)[-1].values()) == ("multi", 3, 0, 1, 0, 1, 1, 0)
     said = "Planned: 9 runs (3 arms, 3 seeds); 6 finished, 1 diverged, 1 not finished, 1 not started."
     assert cells_sentence(data) == said
-    assert cell_rows(data)[-1] == ["Multi-task", 3, 0, 1, 0, 1, 1, 0]
+    assert table_text(data, "cells")[-1] == ["Multi-task", 3, 0, 1, 0, 1, 1, 0]
 
 
 def test_runs_of_other_settings_are_no_finished_cells(tmp_path: Path):
@@ -102,8 +92,8 @@ def test_runs_of_other_settings_are_no_finished_cells(tmp_path: Path):
 
 
 def test_a_study_as_planned_has_nothing_exploratory(one_seed: Path):
-    assert exploratory_runs(one_seed, read_study(one_seed)) == []
-    assert len(exploratory_rows(one_seed, read_study(one_seed))) == 1
+    assert read_study(one_seed).exploratory == ()
+    assert len(table_text(read_study(one_seed), "exploratory")) == 1
 
 
 def test_runs_nobody_planned_are_exploratory(tmp_path: Path):
@@ -120,20 +110,22 @@ def test_runs_nobody_planned_are_exploratory(tmp_path: Path):
     (tmp_path / "later" / "seed-0-ffffffff" / "scores.json").unlink()
     (tmp_path / "later" / "seed-notes").mkdir()
     data = read_study(tmp_path)
-    found = exploratory_runs(tmp_path, data)
-    assert [each[:4] for each in found] == [
+    found = data.exploratory
+    assert [tuple(each.values())[:4] for each in found] == [
         ("later", 0, "seed-0-ffffffff", "running"),
         ("multi", 0, "seed-0-ffffffff", "finished"),
         ("multi", 5, "seed-5-ffffffff", "finished"),
     ]
-    assert found[1].metrics["ab_l1"] == data.runs["multi"][0].metric("ab_l1")
-    rows = exploratory_rows(tmp_path, data)
-    assert rows[0][-2:] == ["Mean absolute error of a*b*, CIELAB units", "Balanced accuracy, %"]
-    assert rows[1][-2:] == ["–", "–"]
+    assert found[1]["metrics"]["ab_l1"] == data.runs["multi"][0].metric("ab_l1")
+    first, second, _ = table_text(data, "exploratory")[1:]
+    assert first[-1] == ""
+    assert second[-1].startswith("Mean absolute error of a*b*, CIELAB units 11.")
+    assert "; Balanced accuracy, % 82." in second[-1]
 
 
-def test_a_plan_of_another_version_is_compared_by_arm_and_seed(tmp_path: Path):
+def test_a_plan_of_another_version_is_refused_in_one_line(tmp_path: Path):
     write_study(tmp_path)
-    shutil.copytree(run_of(tmp_path, "multi"), tmp_path / "multi" / "seed-5-ffffffff")
     change(tmp_path / "study.json", lambda plan: plan["config"].update(of_another_version=1))
-    assert [each.seed for each in exploratory_runs(tmp_path, read_study(tmp_path))] == [5]
+    with pytest.raises(ConfigError, match=r"`config\.of_another_version` is not a setting") as caught:
+        read_study(tmp_path)
+    assert "\n" not in str(caught.value)

@@ -17,7 +17,7 @@ from knowhue.report.label_fraction import (
     label_fraction_table,
     label_points,
 )
-from knowhue.report.records import Run, Study
+from knowhue.report.study import Run, Study
 from knowhue.report.svg import to_svg
 
 SHARES = [0.01, 0.05, 0.25, 1.0]

@@ -6,19 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic_study import CLASSES, METRICS, change, run_of, write_study
+from synthetic_study import CLASSES, METRICS, change, run_of, table_text, write_study
 
-from knowhue.report.loss_matched import equal_train_loss, equal_train_loss_rows
-from knowhue.report.negative_transfer import (
+from knowhue.report.conditions import (
     class_transfer,
-    class_transfer_rows,
+    equal_train_loss,
     image_flips,
-    image_flips_rows,
+    paired_table,
     seed_transfer,
-    seed_transfer_rows,
 )
-from knowhue.report.reading import read_study
-from knowhue.report.records import Run, Study
+from knowhue.report.study import Run, Study, read_study
 
 LABELS = ("coral", "coral", "coral", "slug")
 
@@ -35,6 +32,10 @@ def study(*runs: Run, classes: tuple[str, ...] = ("coral", "slug")) -> Study:
 
 def scored(arm: str, seed: int, name: str, value: Any) -> Run:
     return run(arm, seed, scores={"metrics": {name: value}})
+
+
+def shares(row: dict[str, Any]) -> tuple[float, float, float]:
+    return row["right_to_wrong"], row["wrong_to_right"], row["net"]
 
 
 def judged(arm: str, seed: int, correct: str, labels: tuple[str, ...] = LABELS, first: int = 0) -> Run:
@@ -77,25 +78,25 @@ def test_seeds_worse_by_more_than_the_margin_are_counted():
     data = study(*(scored(arm, seed, "ab_l1", 10 + gap * (arm == "multi"))
                    for seed, gap in enumerate(gaps) for arm in ("colour", "multi")))  # fmt: skip
     (row,) = seed_transfer(data)
-    assert row.hurt[:3] == (2, 4, 0.5)
-    assert row.hurt.interval == pytest.approx((0.15, 0.85), abs=0.001)  # Wilson
-    assert (row.worst_seed, row.best_seed) == (3, 2)
-    assert (row.worst, row.best) == pytest.approx((0.9, -0.4))
-    assert seed_transfer_rows(data)[1][3:] == [
+    assert row["hurt"][:3] == (2, 4, 0.5)
+    assert row["hurt"].interval == pytest.approx((0.15, 0.85), abs=0.001)  # Wilson
+    assert (row["worst"][1], row["best"][1]) == (3, 2)
+    assert (row["worst"][0], row["best"][0]) == pytest.approx((0.9, -0.4))
+    assert table_text(data, "seeds")[1][3:] == [
         "2 of 4",
         "50.0",
         "15.0 to 85.0",
         "+0.90 (seed 3)",
         "−0.40 (seed 2)",
     ]
-    assert seed_transfer_rows(data)[2][3:] == ["–"] * 5
+    assert table_text(data, "seeds")[2][3:] == ["–"] * 5
 
 
 def test_worst_and_best_follow_the_direction_of_the_metric():
     data = study(*(scored("class", s, "balanced_accuracy", 0.5) for s in (0, 1)),
                  *(scored("multi", s, "balanced_accuracy", 0.4 + 0.2 * s) for s in (0, 1)))  # fmt: skip
     (row,) = seed_transfer(data)
-    assert (row.worst_seed, row.best_seed, row.hurt.count) == (0, 1, 1)
+    assert (row["worst"][1], row["best"][1], row["hurt"].count) == (0, 1, 1)
 
 
 @pytest.mark.parametrize("value", [None, math.nan])
@@ -115,20 +116,20 @@ def test_a_class_is_flagged_only_where_all_rows_together_allow_it():
         )
     ]
     coral, slug = class_transfer(study(*runs))
-    assert (coral.name, coral.word, slug.word) == ("coral", "hurt", "")
-    assert coral.found.estimate == pytest.approx(np.mean(gains))
-    assert (coral.p, coral.p_adjusted) == pytest.approx((2 / 256, 4 / 256))
-    assert slug.p == 1
+    assert (coral["label"], coral["word"], slug["word"]) == ("coral", "hurt", "")
+    assert coral["difference"] == pytest.approx(np.mean(gains))
+    assert (coral["p"], coral["p_adjusted"]) == pytest.approx((2 / 256, 4 / 256))
+    assert slug["p"] == 1
 
 
 def test_a_higher_recall_is_help():
     runs = [per_class(arm, seed, "accuracy", 0.5 + 0.1 * (arm == "multi"), 0.5)
             for seed in range(8) for arm in ("class", "multi")]  # fmt: skip
     coral, slug = class_transfer(study(*runs))
-    assert (coral.question, coral.word, slug.word) == ("class", "helped", "")
-    coral_interval = class_transfer_rows(study(*runs))[1][5]
+    assert (coral["question"], coral["word"], slug["word"]) == ("class", "helped", "")
+    coral_interval = table_text(study(*runs), "classes")[1][5]
     assert coral_interval.endswith("(95 %)")  # no dagger: over seeds and images
-    assert class_transfer_rows(study(*runs))[1] == [
+    assert table_text(study(*runs), "classes")[1] == [
         "coral", "Recall, %", "50.0", "60.0", "+10.0", coral_interval, "0.008", "0.016", 8, "helped",
     ]  # fmt: skip
 
@@ -147,19 +148,22 @@ def test_what_other_images_of_a_class_leave_open_gets_no_word():
             scores = {"per_class": {"coral": {"ab_l1": 10 + float(moved.mean())}}}
             runs.append(run(arm, seed, scores=scores, images=rows))
     (coral,) = class_transfer(study(*runs, classes=("coral",)))
-    assert coral.p_adjusted < 0.001
-    assert (coral.bounds.over, coral.word) == ("seeds and images", "")
+    assert coral["p_adjusted"] < 0.001
+    assert (coral["bounds"].over, coral["word"]) == ("seeds and images", "")
     bare = [each.__class__(each.arm, each.seed, each.state, scores=each.scores) for each in runs]
     (coral,) = class_transfer(study(*bare, classes=("coral",)))
-    assert (coral.bounds.over, coral.word) == ("seeds", "")  # no scores of single images: no word either
+    assert (coral["bounds"].over, coral["word"]) == (
+        "seeds",
+        "",
+    )  # no scores of single images: no word either
 
 
 def test_seven_seeds_have_no_word():
     runs = [per_class(arm, seed, "ab_l1", 10 + (arm == "multi"), 10)
             for seed in range(7) for arm in ("colour", "multi")]  # fmt: skip
     coral, _ = class_transfer(study(*runs))
-    assert (coral.p_adjusted, coral.word) == (2 / 64, "")
-    assert coral.bounds.interval[0] > 0
+    assert (coral["p_adjusted"], coral["word"]) == (2 / 64, "")
+    assert coral["bounds"].interval[0] > 0
 
 
 def test_five_seeds_flag_nothing_however_large_the_effect():
@@ -168,14 +172,14 @@ def test_five_seeds_flag_nothing_however_large_the_effect():
         for seed in range(5)
         for arm in ("colour", "multi")
     ]
-    assert [row.word for row in class_transfer(study(*runs))] == ["", ""]
+    assert [row["word"] for row in class_transfer(study(*runs))] == ["", ""]
 
 
 def test_classes_without_scores_have_no_row():
     runs = [per_class("colour", 0, "ab_l1", 10, None), per_class("multi", 0, "ab_l1", 11, 12),
             per_class("colour", 1, "ab_l1", 10, math.nan), per_class("multi", 1, "ab_l1", 11, 12)]  # fmt: skip
     (row,) = class_transfer(study(*runs))
-    assert (row.name, row.found.seeds) == ("coral", (0, 1))
+    assert (row["label"], row["seeds"]) == ("coral", (0, 1))
 
 
 def test_planted_flips_are_found_whatever_the_order_of_the_rows():
@@ -186,12 +190,12 @@ def test_planted_flips_are_found_whatever_the_order_of_the_rows():
         judged("multi", 1, "1101"),
     ]
     everything, coral, slug = image_flips(study(*runs))
-    assert (everything.name, everything.images, everything.seeds) == (None, 4, (0, 1))
-    assert everything[3:6] == (1 / 8, 3 / 8, 1 / 4)
-    assert everything.interval == pytest.approx((0.25, 0.25))
-    assert coral[3:6] == pytest.approx((1 / 6, 1 / 6, 0))
-    assert slug[3:6] == (0, 1, 1)
-    assert image_flips_rows(study(*runs))[1] == ["All", 4, "12.5", "37.5", "+25.0", "+25.0 to +25.0", 2]
+    assert (everything["label"], everything["images"], everything["seeds"]) == (None, 4, (0, 1))
+    assert shares(everything) == (1 / 8, 3 / 8, 1 / 4)
+    assert everything["interval"] == pytest.approx((0.25, 0.25))
+    assert shares(coral) == pytest.approx((1 / 6, 1 / 6, 0))
+    assert shares(slug) == (0, 1, 1)
+    assert table_text(study(*runs), "flips")[1] == ["All", 4, "12.5", "37.5", "+25.0", "+25.0 to +25.0", 2]
 
 
 def test_images_without_a_label_do_not_count():
@@ -199,7 +203,7 @@ def test_images_without_a_label_do_not_count():
     everything, *_ = image_flips(
         study(judged("class", 0, "1100-", labels), judged("multi", 0, "01111", labels))
     )
-    assert (everything.images, everything.interval) == (4, None)
+    assert (everything["images"], everything["interval"]) == (4, None)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +219,7 @@ def test_images_without_a_label_do_not_count():
 )
 def test_flips_need_two_arms_on_the_same_images(runs: tuple[Run, ...]):
     assert image_flips(study(*runs)) == []
-    assert len(image_flips_rows(study(*runs))) == 1
+    assert len(table_text(study(*runs), "flips")) == 1
 
 
 def test_equal_train_loss_reads_between_epochs():
@@ -223,10 +227,10 @@ def test_equal_train_loss_reads_between_epochs():
         tuned("colour", [0.4, 0.2, 0.1], [14, 12, 10]),
         tuned("multi", [0.5, 0.3, 0.15], [15, 13, 9]),
     )
-    (row,) = equal_train_loss(study(single, multi))
-    assert (row.loss, row.apart) == ("l1", ())
-    assert row.level == 0.15  # multi-task never came lower
-    assert (row.match.single, row.match.multi) == pytest.approx((11.0, 9.0))
+    (row,) = paired_table(study(single, multi), equal_train_loss)
+    assert (row["loss"], row["apart"]) == ("l1", ())
+    assert row["level"] == 0.15  # multi-task never came lower
+    assert (row["single"], row["multi"]) == pytest.approx((11.0, 9.0))
 
 
 def test_the_first_time_at_the_level_counts():
@@ -234,46 +238,45 @@ def test_the_first_time_at_the_level_counts():
         tuned("colour", [0.4, 0.1, 0.3, 0.1], [14, 11, 30, 40]),
         tuned("multi", [0.5, 0.25], [15, 9]),
     )
-    (row,) = equal_train_loss(study(single, multi))
-    assert row.match.single == pytest.approx(12.5)
+    (row,) = paired_table(study(single, multi), equal_train_loss)
+    assert row["single"] == pytest.approx(12.5)
 
 
 def test_seeds_apart_are_named_and_a_question_of_them_alone_has_no_row():
     apart = (tuned("colour", [0.4, 0.3], [14, 13], 1), tuned("multi", [0.2, 0.1], [12, 11], 1))
     near = (tuned("colour", [0.4, 0.2], [14, 12]), tuned("multi", [0.3, 0.2], [12, 11]))
-    (row,) = equal_train_loss(study(*near, *apart))
-    assert (row.match.seeds, row.apart) == ((0,), (1,))
-    assert equal_train_loss(study(*apart)) == []
-    assert equal_train_loss_rows(study(*apart))[1][3:] == ["–"] * 5 + [0]
+    (row,) = paired_table(study(*near, *apart), equal_train_loss)
+    assert (row["seeds"], row["apart"]) == ((0,), (1,))
+    assert paired_table(study(*apart), equal_train_loss) == []
+    assert table_text(study(*apart), "equal_train_loss")[1][3:] == ["–"] * 5 + [0]
 
 
 @pytest.mark.parametrize("hole", [None, math.nan])
 def test_epochs_without_a_number_are_passed_over(hole: Any):
     single = tuned("colour", [0.4, hole, 0.2], [14, 99, 12])
-    (row,) = equal_train_loss(study(single, tuned("multi", [0.3, 0.2, 0.2], [13, 11, hole])))
-    assert (row.match.single, row.match.multi) == pytest.approx((12, 11))
-    assert equal_train_loss(study(single, tuned("multi", [hole], [13]))) == []
+    (row,) = paired_table(study(single, tuned("multi", [0.3, 0.2, 0.2], [13, 11, hole])), equal_train_loss)
+    assert (row["single"], row["multi"]) == pytest.approx((12, 11))
+    assert paired_table(study(single, tuned("multi", [hole], [13])), equal_train_loss) == []
 
 
 def test_one_epoch_overlaps_only_where_it_is_the_level():
-    (row,) = equal_train_loss(study(tuned("colour", [0.4, 0.2], [14, 12]), tuned("multi", [0.3], [9])))
-    assert (row.match.single, row.match.multi) == pytest.approx((13, 9))
+    (row,) = paired_table(
+        study(tuned("colour", [0.4, 0.2], [14, 12]), tuned("multi", [0.3], [9])), equal_train_loss
+    )
+    assert (row["single"], row["multi"]) == pytest.approx((13, 9))
 
 
 def test_a_diverged_run_counts_as_a_hurt_seed_and_in_no_class(tmp_path: Path):
     write_study(tmp_path, seeds=(0, 1))
     change(run_of(tmp_path, "multi", 1) / "status.json", lambda status: status.update(state="diverged"))
     data = read_study(tmp_path)
-    assert [(row.hurt.count, row.worst_seed) for row in seed_transfer(data)] == [(1, 1), (1, 1)]
-    assert {row.found.seeds for row in class_transfer(data)} == {(0,)}
+    assert [(row["hurt"].count, row["worst"][1]) for row in seed_transfer(data)] == [(1, 1), (1, 1)]
+    assert {row["seeds"] for row in class_transfer(data)} == {(0,)}
 
 
 def test_rows_of_a_whole_study_are_text(eight_seeds: Path):
     data = read_study(eight_seeds)
-    tables = [
-        each(data)
-        for each in (seed_transfer_rows, class_transfer_rows, image_flips_rows, equal_train_loss_rows)
-    ]
+    tables = [table_text(data, name) for name in ("seeds", "classes", "flips", "equal_train_loss")]
     assert [len(table) for table in tables] == [3, 1 + 2 * len(CLASSES), 2 + len(CLASSES), 3]
     assert all(len({len(row) for row in table}) == 1 for table in tables)
     assert {row[-1] for row in tables[1][1:6]} == {"helped"}
@@ -281,5 +284,5 @@ def test_rows_of_a_whole_study_are_text(eight_seeds: Path):
     gain = [
         data.runs["multi"][s].metric("accuracy") - data.runs["class"][s].metric("accuracy") for s in range(8)
     ]  # type: ignore[operator]
-    assert everything.net == pytest.approx(np.mean(gain))
-    assert np.mean([each.net for each in classes]) == pytest.approx(everything.net)
+    assert everything["net"] == pytest.approx(np.mean(gain))
+    assert np.mean([each["net"] for each in classes]) == pytest.approx(everything["net"])

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from synthetic_study import table_text
 
-from knowhue.report.optimism import optimism, optimism_rows
-from knowhue.report.reading import read_study
-from knowhue.report.records import Run, Study
+from knowhue.report.conditions import best_epochs
+from knowhue.report.study import Run, Study, read_study
 
 
 def run(arm: str, seed: int, metric: str, values: list[Any], state: str = "finished") -> Run:
@@ -24,37 +24,38 @@ def study(*runs: Run) -> Study:
 def test_planted_optimism_is_found_in_the_direction_of_better():
     low = [run("colour", seed, "ab_l1", [14.0, 12.0 - seed, 12.5]) for seed in (0, 1, 2)]
     high = [run("class", seed, "balanced_accuracy", [0.5, 0.75, 0.7]) for seed in (0, 1)]
-    colour, class_ = optimism(study(*low, *high))
-    assert (colour.arm, colour.seeds, colour.best_epochs) == ("colour", (0, 1, 2), (2, 2, 2))
-    assert (colour.last, colour.best, colour.optimism) == pytest.approx((12.5, 11.0, 1.5))
-    assert colour.interval == pytest.approx((1.5 - 4.30265 / 3**0.5, 1.5 + 4.30265 / 3**0.5), abs=1e-4)
-    assert class_.optimism == pytest.approx(0.05)
+    colour, class_ = best_epochs(study(*low, *high))
+    assert (colour["arm"], colour["seeds"], colour["epochs"]) == ("colour", (0, 1, 2), (2, 2, 2))
+    assert (colour["last"], colour["best"], colour["difference"]) == pytest.approx((12.5, 11.0, 1.5))
+    assert colour["interval"] == pytest.approx((1.5 - 4.30265 / 3**0.5, 1.5 + 4.30265 / 3**0.5), abs=1e-4)
+    assert class_["difference"] == pytest.approx(0.05)
 
 
 def test_a_run_that_is_best_at_its_end_has_none_and_a_tie_is_of_the_first():
-    (row,) = optimism(study(run("class", 0, "balanced_accuracy", [0.5, 0.84, 0.7, 0.8400000000000001])))
-    assert row.optimism == pytest.approx(0, abs=1e-12)
-    assert row.best_epochs == (2,)
-    assert row.interval is None
+    (row,) = best_epochs(study(run("class", 0, "balanced_accuracy", [0.5, 0.84, 0.7, 0.8400000000000001])))
+    assert row["difference"] == pytest.approx(0, abs=1e-12)
+    assert row["epochs"] == (2,)
+    assert row["interval"] is None
 
 
 @pytest.mark.parametrize("hole", [None, math.nan])
 def test_missing_scores_are_passed_over_but_not_the_last_one(hole: Any):
-    (row,) = optimism(
+    (row,) = best_epochs(
         study(run("colour", 0, "ab_l1", [hole, 12.0, 13.0]), run("colour", 1, "ab_l1", [9.0, hole]))
     )
-    assert (row.seeds, row.optimism) == ((0,), 1.0)
+    assert (row["seeds"], row["difference"]) == ((0,), 1.0)
 
 
 def test_an_unfinished_run_and_an_empty_log_have_no_row():
     assert (
-        optimism(study(run("colour", 0, "ab_l1", [9.0, 12.0], "diverged"), Run("class", 0, "finished"))) == []
+        best_epochs(study(run("colour", 0, "ab_l1", [9.0, 12.0], "diverged"), Run("class", 0, "finished")))
+        == []
     )
-    assert len(optimism_rows(study())) == 1
+    assert len(table_text(study(), "best_epochs")) == 1
 
 
 def test_rows_are_text_of_every_arm_and_metric(eight_seeds: Path):
-    rows = optimism_rows(read_study(eight_seeds))
+    rows = table_text(read_study(eight_seeds), "best_epochs")
     assert [row[:2] for row in rows[1:]] == [
         ["Single-task classification", "Balanced accuracy, %"],
         ["Single-task colouring", "Mean absolute error of a*b*, CIELAB units"],

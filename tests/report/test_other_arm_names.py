@@ -5,14 +5,14 @@ import json
 from pathlib import Path
 
 import pytest
-from synthetic_study import write_study
+from synthetic_study import results_of, write_study
 
 from knowhue.report.exhibits import EXHIBITS
-from knowhue.report.notices import warnings
+from knowhue.report.findings import find
+from knowhue.report.integrity import warnings
 from knowhue.report.page import write_report
-from knowhue.report.reading import read_study
-from knowhue.report.results import results_table
-from knowhue.report.tables import class_table, score_tables, time_table
+from knowhue.report.scores import class_table, score_tables, time_table
+from knowhue.report.study import read_study
 
 NAMES = {"colour": "paint", "class": "name", "multi": "together"}
 
@@ -37,7 +37,7 @@ def renamed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_answers_and_tests_are_the_same(usual: Path, renamed: Path):
-    first, second = (results_table(read_study(folder)) for folder in (usual, renamed))
+    first, second = (results_of(read_study(folder)) for folder in (usual, renamed))
     assert second["answers"] == first["answers"]
     assert second["verdicts"] == first["verdicts"]
     assert second["secondary"] == first["secondary"]
@@ -48,7 +48,7 @@ def test_answers_and_tests_are_the_same(usual: Path, renamed: Path):
 
 def test_tables_are_the_same(usual: Path, renamed: Path):
     first, second = (read_study(folder) for folder in (usual, renamed))
-    assert score_tables(second) == score_tables(first)
+    assert score_tables(find(second)) == score_tables(find(first))
     assert class_table(second) == class_table(first)
     assert time_table(second) == time_table(first)
     assert warnings(second) == warnings(first)
@@ -85,6 +85,6 @@ def test_two_questions_may_have_multi_task_arms_of_their_own(usual: Path):
     plan["class"]["multi"] = "multi-class100"
     runs = {**study.runs, "multi-class100": study.runs["class"]}
     other = dataclasses.replace(study, settings={**study.settings, "questions": plan}, runs=runs)
-    tests = results_table(other)["tests"]
+    tests = results_of(other)["tests"]
     assert tests["class"]["differences"] == [0.0] * 3
-    assert tests["colour"]["differences"] == results_table(study)["tests"]["colour"]["differences"]
+    assert tests["colour"]["differences"] == results_of(study)["tests"]["colour"]["differences"]

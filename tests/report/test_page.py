@@ -13,17 +13,16 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from synthetic_study import METRICS, change, put, run_of, write_study
+from synthetic_study import METRICS, change, page_of, put, results_of, run_of, write_study
 from test_figures import STATES
 
 from knowhue.errors import RunError
 from knowhue.report.exhibits import EXHIBITS
-from knowhue.report.matched import metric_label
-from knowhue.report.notices import warnings
-from knowhue.report.page import render_page, write_report
-from knowhue.report.reading import read_study
-from knowhue.report.results import results_table
-from knowhue.report.tables import score_tables
+from knowhue.report.findings import find
+from knowhue.report.integrity import warnings
+from knowhue.report.page import write_report
+from knowhue.report.scores import score_tables
+from knowhue.report.study import read_study
 from knowhue.runs import LOCK, REPORT_LOCK
 from knowhue.storage import read_json
 
@@ -108,7 +107,7 @@ def test_results_beside_and_inside_the_page_are_the_same(page: Path):
     assert link
     inside = json.loads(base64.b64decode(html.unescape(link[1])))
     assert inside == read_json(page.parent / "results.json")
-    assert inside == json.loads(json.dumps(results_table(read_study(page.parent))))
+    assert inside == json.loads(json.dumps(results_of(read_study(page.parent))))
 
 
 def test_the_answers_come_before_the_first_figure(page: Path):
@@ -151,7 +150,7 @@ def test_warnings_are_joined_over_epochs_and_seeds(eight_seeds: Path, tmp_path: 
 
 def test_metrics_of_a_missing_arm_keep_their_table(tmp_path: Path):
     write_study(tmp_path, arms=("multi",))
-    tables = score_tables(read_study(tmp_path))
+    tables = score_tables(find(read_study(tmp_path)))
     assert [row["title"] for row in tables["class"]["rows"]] == ["Accuracy", "Balanced accuracy"]
     assert tables["colour"]["rows"][0]["scores"][0] == "–"
     assert tables["colour"]["rows"][0]["difference"] == "–"
@@ -174,7 +173,7 @@ def test_the_difference_is_paired_by_seed(tmp_path: Path):
             lambda each, v=value: each["metrics"].update(psnr=v - 1),
         )
     (run_of(tmp_path, "colour", 0) / "status.json").unlink()
-    rows = score_tables(read_study(tmp_path))["colour"]["rows"]
+    rows = score_tables(find(read_study(tmp_path)))["colour"]["rows"]
     assert next(row["difference"] for row in rows if row["title"].startswith("PSNR")) == "+1.00"
 
 
@@ -258,8 +257,8 @@ def test_no_metric_is_named_twice(tmp_path: Path):
         tmp_path / "metrics.json", METRICS | {"ciede2000": METRICS["ciede2000"] | {"unit": "CIEDE2000 units"}}
     )
     study = read_study(tmp_path)
-    assert metric_label(study, "ciede2000") == "CIEDE2000"
-    (row,) = (row for row in score_tables(study)["colour"]["rows"] if row["title"] == "CIEDE2000")
+    assert study.label("ciede2000") == "CIEDE2000"
+    (row,) = (row for row in score_tables(find(study))["colour"]["rows"] if row["title"] == "CIEDE2000")
     assert row["unit"] == ""
 
 
@@ -279,5 +278,5 @@ def test_a_distance_says_why_it_has_no_interval(eight_seeds: Path):
              "images": 24}  # fmt: skip
     runs = {arm: {seed: replace(run, scores={**run.scores, "distribution": {"fd_lite0": entry}})
                   for seed, run in each.items()} for arm, each in study.runs.items()}  # fmt: skip
-    text = render_page(replace(study, runs=runs), results_table(study))
+    text = page_of(replace(study, runs=runs))
     assert "A distance has no interval: it is one number of a whole set of images" in text

@@ -2,17 +2,19 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from synthetic_study import CLASSES, PARTS, change, run_of, write_study
+from synthetic_study import CLASSES, PARTS, change, put, results_of, run_of, write_study
 
 from knowhue.errors import RunError
 from knowhue.plan import read_plan
-from knowhue.report.reading import read_study
-from knowhue.report.results import results_table
+from knowhue.report.page import write_report
+from knowhue.report.results import read_results
+from knowhue.report.study import read_study
 
 
 def test_reads_what_the_contract_says(one_seed: Path):
@@ -28,10 +30,10 @@ def test_reads_what_the_contract_says(one_seed: Path):
 
 
 def test_results_have_the_documented_paths(one_seed: Path):
-    table = json.loads(json.dumps(results_table(read_study(one_seed)), allow_nan=False))
+    table = json.loads(json.dumps(results_of(read_study(one_seed)), allow_nan=False))
     assert set(table) == {
         "study", "answers", "verdicts", "arms", "baselines", "metrics", "timing", "settings", "tests",
-        "secondary", "splits", "gradients",
+        "secondary", "splits", "gradients", "schema",
     }  # fmt: skip
     assert table["arms"]["colour"]["seeds"]["0"]["metrics"]["ab_l1"] == pytest.approx(12, abs=0.2)
     assert table["arms"]["multi"]["mean"]["balanced_accuracy"] > 0.7
@@ -47,7 +49,7 @@ def test_results_have_the_documented_paths(one_seed: Path):
 
 
 def test_mean_is_over_finished_seeds(eight_seeds: Path):
-    arm = results_table(read_study(eight_seeds))["arms"]["colour"]
+    arm = results_of(read_study(eight_seeds))["arms"]["colour"]
     values = [seed["metrics"]["ab_l1"] for seed in arm["seeds"].values()]
     assert arm["finished"] == len(values) == 8
     assert arm["mean"]["ab_l1"] == pytest.approx(math.fsum(values) / 8)
@@ -57,7 +59,7 @@ def test_mean_is_over_finished_seeds(eight_seeds: Path):
 def test_a_run_that_did_not_finish_stays_in_sight(tmp_path: Path, state: str):
     write_study(tmp_path, seeds=(0, 1))
     change(run_of(tmp_path, "multi", 1) / "status.json", lambda status: status.update(state=state))
-    table = results_table(read_study(tmp_path))
+    table = results_of(read_study(tmp_path))
     assert table["arms"]["multi"]["seeds"]["1"]["state"] == state
     assert table["arms"]["multi"]["finished"] == 1
     said = "seed 1 (not finished)" if state == "running" else "as declared: multi-task seed 1."
@@ -67,7 +69,7 @@ def test_a_run_that_did_not_finish_stays_in_sight(tmp_path: Path, state: str):
 def test_a_null_score_makes_the_mean_null(tmp_path: Path):
     write_study(tmp_path, seeds=(0, 1))
     change(run_of(tmp_path, "multi") / "scores.json", lambda scores: scores["metrics"].update(psnr=None))
-    assert results_table(read_study(tmp_path))["arms"]["multi"]["mean"]["psnr"] is None
+    assert results_of(read_study(tmp_path))["arms"]["multi"]["mean"]["psnr"] is None
 
 
 def test_a_run_not_started_is_missing(tmp_path: Path):
@@ -95,11 +97,22 @@ def test_no_study_is_an_error_that_names_the_file(tmp_path: Path):
 
 def test_the_report_never_loads_torch(one_seed: Path, tmp_path: Path):
     code = (
-        "import sys, pathlib; from knowhue.report.page import render_page;"
+        "import sys, pathlib; import knowhue.report.page;"
         "assert 'matplotlib' not in sys.modules;"
-        "from knowhue.report.reading import read_study;"
-        "from knowhue.report.results import results_table;"
-        f"study = read_study(pathlib.Path({str(one_seed)!r})); render_page(study, results_table(study));"
+        "from knowhue.report.page import write_report;"
+        f"write_report(pathlib.Path({str(tmp_path / 'study')!r}));"
         "sys.exit('torch' in sys.modules)"
     )
+    shutil.copytree(one_seed, tmp_path / "study")
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+def test_results_carry_a_schema_and_another_is_refused_in_one_line(tmp_path: Path):
+    write_report(write_study(tmp_path))
+    path = tmp_path / "results.json"
+    assert read_results(path)["schema"] == {"name": "knowhue-results", "version": 1}
+    for other in ({"name": "knowhue-results", "version": 2}, None):
+        put(path, {"schema": other} if other else {})
+        with pytest.raises(RunError, match=r"results\.json: .*make it anew with `knowhue report`") as caught:
+            read_results(path)
+        assert "\n" not in str(caught.value)

@@ -4,13 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from synthetic_study import BASELINES, change, write_study
+from synthetic_study import BASELINES, change, results_of, write_study
 
-from knowhue.report.notices import warnings
-from knowhue.report.reading import read_study
-from knowhue.report.results import results_table
-from knowhue.report.secondary import secondaries
-from knowhue.report.tables import score_tables
+from knowhue.report.findings import find, secondaries
+from knowhue.report.integrity import warnings
+from knowhue.report.scores import score_tables
+from knowhue.report.study import read_study
 from knowhue.statistics.paired import benjamini_hochberg, t_interval
 
 
@@ -58,10 +57,10 @@ def test_a_difference_by_the_seeds_alone_is_not_clear(eight_seeds: Path):
 
 def test_they_stand_in_the_results_and_in_the_report(eight_seeds: Path):
     study = read_study(eight_seeds)
-    stored = {row["metric"]: row for row in json.loads(json.dumps(results_table(study)))["secondary"]}
+    stored = {row["metric"]: row for row in json.loads(json.dumps(results_of(study)))["secondary"]}
     assert stored["ciede2000"]["exploratory"] is False
     assert stored["psnr"]["exploratory"] is True
-    rows = {row["title"]: row for task in score_tables(study).values() for row in task["rows"]}
+    rows = {row["title"]: row for task in score_tables(find(study)).values() for row in task["rows"]}
     assert rows["CIEDE2000"]["standing"] == "secondary"
     assert rows["CIEDE2000"]["interval"].endswith("(95 %†)")
     assert rows["PSNR over RGB"]["standing"] == "exploratory"

@@ -3,12 +3,11 @@
 from dataclasses import replace
 
 import pytest
+from synthetic_study import answer_of
 
-from knowhue.report.answers import answer
-from knowhue.report.contrasts import questions
-from knowhue.report.reading import read_study
-from knowhue.report.splits import image_sentences
-from knowhue.report.verdicts import verdicts
+from knowhue.report.findings import verdicts
+from knowhue.report.integrity import image_sentences
+from knowhue.report.study import read_study
 from knowhue.statistics.verdicts import Word
 
 
@@ -25,8 +24,8 @@ def test_tuning_study_gives_no_verdict_where_the_same_numbers_would_give_one(stu
     assert verdicts(study)["class"].word != Word.NO_VERDICT
     tuning = with_settings(study, purpose="tuning")
     assert {each.word for each in verdicts(tuning).values()} == {Word.NO_VERDICT}
-    for question in questions(tuning):
-        sentence = answer(tuning, question).sentence
+    for question in tuning.questions:
+        sentence = answer_of(tuning, question).sentence
         assert "No verdict from a tuning study: over 8 seeds" in sentence
         assert "a claim needs at least" not in sentence
 

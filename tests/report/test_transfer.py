@@ -13,8 +13,7 @@ from scipy import stats
 from knowhue.plan import QUESTIONS
 from knowhue.presets import THREE_ARMS
 from knowhue.report.contrasts import primary
-from knowhue.report.reading import read_study
-from knowhue.report.records import Run, Study
+from knowhue.report.study import Run, Study, read_study
 from knowhue.report.svg import to_svg
 from knowhue.report.transfer import stacked, transfer_class, transfer_colour, transfer_table
 

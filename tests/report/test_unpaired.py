@@ -9,13 +9,13 @@ from synthetic_study import change, put, run_of, write_study
 from knowhue.config import digest
 from knowhue.errors import RunError
 from knowhue.plan import read_plan
-from knowhue.report.blocks import gate_sentence
 from knowhue.report.contrasts import primary
-from knowhue.report.integrity import cells_sentence
+from knowhue.report.findings import verdicts
+from knowhue.report.integrity import cells_sentence, gate_sentence
 from knowhue.report.page import write_report
-from knowhue.report.reading import read_study
-from knowhue.report.verdicts import Word, verdicts
+from knowhue.report.study import read_study
 from knowhue.runs import trained_by
+from knowhue.statistics.verdicts import Word
 
 SEEDS = tuple(range(8))
 

@@ -5,10 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from knowhue.report.chance import FEWEST_IMAGES
-from knowhue.report.contrasts import contrast, primary, question_alpha, questions
-from knowhue.report.records import Run, Study
-from knowhue.report.verdicts import verdicts
+from knowhue.report.contrasts import FEWEST_IMAGES, contrast, primary
+from knowhue.report.findings import verdicts
+from knowhue.report.study import Run, Study
 from knowhue.statistics.crossed import crossed
 from knowhue.statistics.paired import sign_flip_p, t_interval
 from knowhue.statistics.verdicts import Word
@@ -91,7 +90,7 @@ def test_no_question_is_answered_while_another_has_runs_to_come(ended):
 
 
 def test_alpha_is_the_plans_and_shared_among_the_asked_questions():
-    colour, class_ = (questions(Study({}, {}))[name].model_dump() for name in ("colour", "class"))
+    colour, class_ = (Study({}, {}).questions[name].model_dump() for name in ("colour", "class"))
     both, one = {"colour": colour, "class": class_}, {"colour": colour}
     differences = noise(8, 0.6, -0.6)
     assert 0.025 < sign_flip_p(differences) < 0.05
@@ -100,11 +99,11 @@ def test_alpha_is_the_plans_and_shared_among_the_asked_questions():
     assert words(study(differences, second, questions=one)) == {"colour": Word.HELPS_UNKNOWN_SIZE}
     assert words(study(differences, second, questions=both, alpha=0.1))["colour"] == Word.HELPS_UNKNOWN_SIZE
     assert words(study(noise(10, 0.1, -1.0), noise(10, 0.01, 0.1), alpha=0.001))["colour"] == Word.NO_VERDICT
-    assert question_alpha(Study({"questions": both, "alpha": 0.03}, {})) == 0.015
+    assert Study({"questions": both, "alpha": 0.03}, {}).alpha == 0.015
 
 
 def test_margin_is_the_plans():
-    frozen = {"colour": questions(Study({}, {}))["colour"].model_dump() | {"sesoi": 3.0}}
+    frozen = {"colour": Study({}, {}).questions["colour"].model_dump() | {"sesoi": 3.0}}
     assert words(study(noise(8, 0.1, -1.0), noise(8, 0.1, 0.0), questions=frozen)) == {
         "colour": Word.HELPS_LITTLE
     }

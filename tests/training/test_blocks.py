@@ -8,7 +8,7 @@ from knowhue.comparison.asked import make_comparison
 from knowhue.comparison.run import compare
 from knowhue.errors import RunError
 from knowhue.plan import make_plan
-from knowhue.report.reading import read_study
+from knowhue.report.study import read_study
 from knowhue.storage import read_json, write_json
 from knowhue.study import run_study
 from knowhue.training import checkpoint, golden

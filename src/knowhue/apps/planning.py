@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from knowhue.errors import ConfigError, did_you_mean, shown
 from knowhue.plan import QUESTIONS, SHARES, Plan, Question
+from knowhue.report.results import read_results
 from knowhue.statistics.power import (
     Design,
     Variances,
@@ -18,7 +19,6 @@ from knowhue.statistics.power import (
     smallest_effect,
 )
 from knowhue.statistics.verdicts import Word, fewest_seeds, question_alpha
-from knowhue.storage import read_json
 
 _UNITS = {"ab_l1": " CIELAB units", **dict.fromkeys(SHARES, " points")}
 """Shares are told in per cent, and differences of them in percentage points, as the report does."""
@@ -91,7 +91,7 @@ def read_variances(study: Path) -> tuple[dict[str, Variances], int]:
     Raises:
         ConfigError: it has none: fewer than two seeds, or no scores of single images.
     """
-    tests: Mapping[str, Any] = read_json(study / "results.json").get("tests", {})
+    tests: Mapping[str, Any] = read_results(study / "results.json")["tests"]
     found = {name: each["variances"] for name, each in tests.items() if each.get("variances")}
     if not found:
         raise ConfigError(

@@ -1,15 +1,12 @@
 """The questions of the study, answered in words with numbers, and never beyond what the numbers carry."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from knowhue.report.chance import Bounds
-from knowhue.report.contrasts import Contrast, questions, score
-from knowhue.report.differences import Measure, measure
-from knowhue.report.headroom import ORACLE, headroom, headrooms
-from knowhue.report.records import Study, plural, spaced
-from knowhue.report.verdicts import Judged, beaten, levels, verdicts
+from knowhue.report.contrasts import Bounds, Contrast, score
+from knowhue.report.findings import ORACLE, Findings, Headroom, Judged, beaten, levels
+from knowhue.report.study import Study
+from knowhue.report.text import Measure, measure, p_words, plural, spaced
 from knowhue.statistics.paired import Interval
 from knowhue.statistics.verdicts import Word, fewest_seeds
 
@@ -25,23 +22,27 @@ class Wording:
 
 @dataclass(frozen=True)
 class Answer:
-    """One question's answer, in parts that a page may set apart and as one sentence."""
+    """One question's answer, in parts that a page may set apart and as one sentence.
+
+    Attributes:
+        verdict: a `Word`, or `missing` where no pair of runs has a score.
+        caveat: what must be said first: a trivial baseline is not beaten, or a run is not among the numbers.
+        evidence: the intervals, tests and effect sizes behind a verdict; empty without one.
+        single: mean over seeds, and `multi`.
+        interval: the one that is quoted.
+        images: how many images of which split the numbers are of.
+    """
 
     question: str
     verdict: str
-    """A `Word`, or `missing` where no pair of runs has a score."""
     headline: str
     detail: str
     caveat: str = ""
-    """What must be said first: a trivial baseline is not beaten, or a run is not among the numbers."""
     evidence: str = ""
-    """The intervals, tests and effect sizes behind a verdict; empty without one."""
     single: float | None = None
     multi: float | None = None
     interval: Interval | None = None
-    """The one that is quoted."""
     images: str = ""
-    """How many images of which split the numbers are of."""
 
     @property
     def sentence(self) -> str:
@@ -63,110 +64,72 @@ _LEVELS = {
     "accuracy": "is right for {} % of the images",
 }
 _MORE = {"ab_l1": ("less", "more"), "balanced_accuracy": ("fewer", "more"), "accuracy": ("fewer", "more")}
+_LIMITS = {
+    "ceiling": "both arms are at the ceiling",
+    "floor": "neither arm is better than a trivial baseline",
+}
+_STATES = {"running": "not finished", "missing": "not started", "unpaired": "its block is not compared"}
 
 
-def answer(study: Study, question: str, judged: Mapping[str, Judged] | None = None) -> Answer:
-    """Answer one of the questions that the study asks.
+def answers(findings: Findings) -> dict[str, Answer]:
+    """Answer every question that the study asks.
 
-    The estimate is the mean over seeds of multi-task minus single-task, paired by seed; `report.verdicts` says what
+    The estimate is the mean over seeds of multi-task minus single-task, paired by seed; `report.findings` says what
     may be said of it. Without scores of single images every sentence is about these images alone.
-
-    Args:
-        study: the study, in any state.
-        question: one of its questions.
-        judged: the `verdicts` of this study, if at hand.
     """
-    asks = WORDINGS[question].question
-    before = (_beaten_by_baseline(study, question), _gains_little(study, question), _lost(study, question))
+    return {question: _answer(findings, question) for question in findings.study.questions}
+
+
+def _answer(findings: Findings, question: str) -> Answer:
+    study, verdict = findings.study, findings.verdicts[question]
+    words, measured = WORDINGS[question], measure(study.metrics, study.questions[question])
+    headroom = findings.headroom[question]
+    before = (
+        _beaten_by_baseline(study, question), _gains_little(study, question, headroom), _lost(study, question)
+    )  # fmt: skip
     caveat = " ".join(filter(None, before))
-    verdict = (judged or verdicts(study))[question]
     found = verdict.found
     if found is None or verdict.quoted is None:
-        return Answer(asks, "missing", "No answer yet", _what_is_missing(study, question), caveat)
-    said = measure(study, questions(study)[question])
-    settled = verdict.word != Word.NO_VERDICT
+        return Answer(words.question, "missing", "No answer yet", _what_is_missing(study, question), caveat)
     return Answer(
-        asks,
+        words.question,
         verdict.word.value,
-        "No verdict from a tuning study"
-        if study.is_tuning
-        else _headline(study, WORDINGS[question], verdict),
-        _detail(study, question, said, verdict),
+        "No verdict from a tuning study" if study.is_tuning else _headline(study, words, verdict, found),
+        _detail(study, measured, verdict, found, verdict.quoted),
         caveat,
-        evidence(study, question, said, verdict) if settled else "",
+        ""
+        if verdict.word == Word.NO_VERDICT
+        else _evidence(study, question, measured, verdict, found, headroom),
         *found.levels,
         verdict.quoted.interval,
         _these_images(study, found),
     )
 
 
-def evidence(study: Study, question: str, said: Measure, verdict: Judged) -> str:
-    """Say what carries a verdict: both intervals, p against its level, effect size, wins, and what could be gained."""
-    found, asked = verdict.found, questions(study)[question]
-    assert found is not None
-    assert verdict.outer is not None
-    assert verdict.inner is not None
-    other = verdict.inner if verdict.quoted == verdict.outer else verdict.outer
-    outer, inner = 100 * verdict.outer.level, 100 * verdict.inner.level
-    size = "Effect size d_z (mean difference over its standard deviation between seeds)"
-    effect = (
-        f"{size} {found.effect:.2f}".replace("-", "−") if found.effect is not None else f"{size}: no spread"
-    )
-    tied = f", tied in {found.ties}" if found.ties else ""
-    low, high = found.wins.interval
-    count = len(questions(study))
-    shared = f"alpha shared out among {count} questions" if count > 1 else "alpha of the one question"
-    return " ".join((
-        f"At {100 * other.level:g} % it is {_ends(said, other)} ({outer:g} % decides whether there is a difference, "
-        f"{inner:g} % whether it is less than what matters); smallest effect of interest {said.amount(asked.sesoi)}.",
-        f"Exact sign-flip p {p_words(found.p)}, against {verdict.alpha:g} ({shared}).",
-        f"{effect}; better in {found.wins.count} of {found.wins.of} seeds{tied} "
-        f"({100 * low:.0f} to {100 * high:.0f} %, Wilson).",
-        *headroom(study, question, verdict.word),
-    ))  # fmt: skip
-
-
-def p_words(p: float) -> str:
-    """Return a p value in words.
-
-    >>> p_words(0.0156), p_words(0.0001)
-    ('= .016', 'below .001')
-    """
-    return "below .001" if p < 0.0005 else f"= {p:.3f}".replace("0.", ".")
-
-
-def _headline(study: Study, words: Wording, verdict: Judged) -> str:
-    found, word = verdict.found, verdict.word
-    assert found is not None
-    here = "" if found.speaks_for_the_method else f" on these {study.split} images"
-    limits = {
-        "ceiling": "both arms are at the ceiling",
-        "floor": "neither arm is better than a trivial baseline",
-    }
+def _headline(study: Study, words: Wording, verdict: Judged, found: Contrast) -> str:
+    # Without scores of single images, of the models on these images; with them, of the method.
+    here, word = "" if found.speaks_for_the_method else f" on these {study.split} images", verdict.word
+    of_these = here[1:].capitalize()
     fixed = {
         Word.NO_VERDICT: f"No verdict yet{here}",
-        Word.CANNOT_TELL: f"Cannot tell{here}: {limits.get(verdict.limit, '')}",
-        Word.INCONCLUSIVE: f"Inconclusive{here} ({_what_would_tell(verdict)})",
-        Word.EQUIVALENT: f"{here[1:].capitalize()} the arms differ {words.doing} by less than what matters"
+        Word.CANNOT_TELL: f"Cannot tell{here}: {_LIMITS.get(verdict.limit, '')}",
+        Word.INCONCLUSIVE: f"Inconclusive{here} ({_what_would_tell(verdict, found)})",
+        Word.EQUIVALENT: f"{of_these} the arms differ {words.doing} by less than what matters"
         if here
         else f"Multi-task training makes no difference that matters to {words.does}",
     }
-    return fixed.get(word) or _claim(words, word, here[1:])
-
-
-def _claim(words: Wording, word: Word, here: str) -> str:
-    """Say that it helps or hurts: of the method, or of the models on these images."""
+    if word in fixed:
+        return fixed[word]
     how = word.value[len(word.direction) :]
     if not here:
         return f"Multi-task training {word.direction} {words.does}{how}"
     side = {"helps": "better", "hurts": "worse"}[word.direction]
-    return f"{here.capitalize()} the multi-task models are {side} {words.doing}{how}"
+    return f"{of_these} the multi-task models are {side} {words.doing}{how}"
 
 
-def _what_would_tell(verdict: Judged) -> str:
+def _what_would_tell(verdict: Judged, found: Contrast) -> str:
     """Say what a new study would need: seeds, with the range that the spread leaves open, or images."""
-    found, need = verdict.found, verdict.needed
-    assert found is not None
+    need = verdict.needed
     if verdict.more_images:
         return "more images, not more seeds, would tell"
     if need is None or need.seeds is None:
@@ -177,51 +140,39 @@ def _what_would_tell(verdict: Judged) -> str:
     return f"a new study would need about {need.seeds} ({upper}) seeds"
 
 
-def _detail(study: Study, question: str, said: Measure, verdict: Judged) -> str:
+def _detail(study: Study, measured: Measure, verdict: Judged, found: Contrast, quoted: Bounds) -> str:
     """Say both levels, their difference and the interval that decided."""
-    found, metric = verdict.found, questions(study)[question].metric
-    assert found is not None
-    assert verdict.quoted is not None
     seeds = plural(len(found.seeds), "seed")
     few = f"with {seeds} (a claim needs at least {fewest_seeds(verdict.alpha)}, all of them finished)"
     opening = few if verdict.word == Word.NO_VERDICT and not study.is_tuning else f"over {seeds}"
-    opening += f", on {_these_images(study, found)},"
-    single, multi = found.levels
-    level = _LEVELS.get(metric, f"has {said.title} {{}}{said.unit and ' ' + said.unit}")
-    gap = _gap(metric, said, found)
+    level = _LEVELS.get(found.metric, f"has {measured.title} {{}}{measured.unit and ' ' + measured.unit}")
+    single, multi = (level.format(measured.level(each)) for each in found.levels)
     return (
-        f"{opening} the multi-task model {level.format(said.level(multi))} and the single-task model "
-        f"{level.format(said.level(single))}: {gap}. {_interval_words(study, said, verdict.quoted)}"
+        f"{opening}, on {_these_images(study, found)}, the multi-task model {multi} and the single-task model "
+        f"{single}: {_gap(measured, found)}. {_interval_words(study, measured, quoted)}"
     )
 
 
-def _gap(metric: str, said: Measure, found: Contrast) -> str:
-    """The one place where a difference of levels becomes words."""
-    if not said.signed(found.estimate).strip("0."):
+def _gap(measured: Measure, found: Contrast) -> str:
+    if not measured.signed(found.estimate).strip("0."):
         return "the same to the last digit shown"
-    share = (
-        f" ({100 * abs(found.estimate / found.levels[0]):.1f} %)"
-        if metric == "ab_l1" and found.levels[0]
-        else ""
-    )
-    return (
-        f"{said.amount(abs(found.estimate))} {_MORE.get(metric, ('less', 'more'))[found.estimate > 0]}{share}"
-    )
+    is_relative = found.metric == "ab_l1" and found.levels[0]
+    share = f" ({100 * abs(found.estimate / found.levels[0]):.1f} %)" if is_relative else ""
+    words = _MORE.get(found.metric, ("less", "more"))
+    return f"{measured.amount(abs(found.estimate))} {words[found.estimate > 0]}{share}"
 
 
 def _these_images(study: Study, found: Contrast) -> str:
     """Return how many images of which split a difference is of; `these` where it speaks of no others."""
-    count = found.images.differences.shape[1] if found.images is not None else _scored(study, found)
+    # Without scores of single images, the runs themselves say how many they were scored on.
+    counts = (run.scores.get("images") for arm in found.arms for run in study.finished(arm))
+    count = (
+        found.images.differences.shape[1] if found.images is not None else next(filter(None, counts), None)
+    )
     return f"{'the' if found.speaks_for_the_method else 'these'} {f'{count} ' if count else ''}{study.split} images"
 
 
-def _scored(study: Study, found: Contrast) -> int | None:
-    """Return how many images the runs of a contrast say that they were scored on."""
-    counts = (run.scores.get("images") for arm in found.arms for run in study.finished(arm))
-    return next(filter(None, counts), None)
-
-
-def _interval_words(study: Study, said: Measure, quoted: Bounds) -> str:
+def _interval_words(study: Study, measured: Measure, quoted: Bounds) -> str:
     """Quote an interval, and say how far it speaks."""
     if quoted.interval is None:
         return f"No interval: {quoted.why_not}."
@@ -229,73 +180,134 @@ def _interval_words(study: Study, said: Measure, quoted: Bounds) -> str:
         "images": ", which speaks for these trained models, not for the method",
         "seeds": f", which speaks for these {study.split} images alone",
     }.get(quoted.over, "")
-    return f"The {quoted.title} is {_ends(said, quoted)}{how_far}."
+    return f"The {quoted.title} is {_ends(measured, quoted)}{how_far}."
 
 
-def _ends(said: Measure, bounds: Bounds) -> str:
+def _ends(measured: Measure, bounds: Bounds) -> str:
     """An interval as signed text with its unit."""
     if bounds.interval is None:
         return f"not given ({bounds.why_not})"
-    return f"{said.ends(bounds.interval)} {said.difference_unit}".strip()
+    return f"{measured.ends(bounds.interval)} {measured.difference_unit}".strip()
+
+
+def _evidence(
+    study: Study, question: str, measured: Measure, verdict: Judged, found: Contrast, headroom: list[Headroom]
+) -> str:
+    """Say what carries a verdict: both intervals, p against its level, effect size, wins, and what could be gained."""
+    sesoi, count = study.questions[question].sesoi, len(study.questions)
+    outer, inner = verdict.outer, verdict.inner
+    assert outer is not None
+    assert inner is not None
+    other = inner if verdict.quoted == outer else outer
+    effect = "no spread" if found.effect is None else f"{found.effect:.2f}".replace("-", "−")
+    size = "Effect size d_z (mean difference over its standard deviation between seeds)"
+    low, high = found.wins.interval
+    shared = f"alpha shared out among {count} questions" if count > 1 else "alpha of the one question"
+    return " ".join((
+        f"At {100 * other.level:g} % it is {_ends(measured, other)} ({100 * outer.level:g} % decides whether there is "
+        f"a difference, {100 * inner.level:g} % whether it is less than what matters); smallest effect of interest "
+        f"{measured.amount(sesoi)}.",
+        f"Exact sign-flip p {p_words(found.p)}, against {verdict.alpha:g} ({shared}).",
+        f"{size}{': ' if found.effect is None else ' '}{effect}; better in {found.wins.count} of {found.wins.of} seeds"
+        f"{f', tied in {found.ties}' if found.ties else ''} ({100 * low:.0f} to {100 * high:.0f} %, Wilson).",
+        *headroom_sentences(headroom, measured, sesoi, verdict.word),
+    ))  # fmt: skip
+
+
+def headroom_sentences(rows: list[Headroom], measured: Measure, sesoi: float, word: Word) -> list[str]:
+    """Return what could have been gained, beside a verdict."""
+    return [
+        _of_oracle(row, measured, sesoi, word) if row.name == ORACLE else _of_baseline(row, measured)
+        for row in rows
+    ]
+
+
+def _of_baseline(row: Headroom, measured: Measure) -> str:
+    if row.share is None:
+        gain = f"{measured.signed(row.gain)} {measured.difference_unit}".strip()
+        return f"Single-task gains nothing over “{spaced(row.name)}” ({gain})."
+    gain = f"what single-task gains over “{spaced(row.name)}” ({measured.amount(row.gain)})"
+    return f"The smallest effect of interest is {100 * row.share:.0f} % of {gain}."
+
+
+def _of_oracle(row: Headroom, measured: Measure, sesoi: float, word: Word) -> str:
+    """Say what the label at test time gives; beside `equivalent`, whether it could have given what matters."""
+    bounds = row.bounds
+    interval = "no interval"
+    if bounds is not None:
+        interval = (
+            f"{bounds.title} {measured.ends(bounds.interval)}"
+            if bounds.interval
+            else f"no interval: {bounds.why_not}"
+        )
+    given = f"({measured.signed(row.gain)}, {interval}; positive is better)"
+    less = "better than single-task by less than what matters"
+    better = less if row.gain > 0 else "no better than single-task"
+    if word == Word.EQUIVALENT and row.below(sesoi):
+        arm = f"Even the arm that is given the true class is {better} {given}"
+        return f"{arm}: the label could hardly have helped by more."
+    if row.share is None:
+        sentence = f"The arm that is given the true class is {better} {given}"
+    else:
+        share = f"The smallest effect of interest is {100 * row.share:.0f} % of"
+        sentence = f"{share} what the true class gives {given}"
+    is_open = word == Word.EQUIVALENT and row.gain < sesoi
+    return sentence + "; that it could not have helped by what matters is not shown" * is_open + "."
 
 
 def _beaten_by_baseline(study: Study, question: str) -> str:
     """Say first which model is no better than knowing nothing."""
-    asked = questions(study)[question]
+    asked = study.questions[question]
     losers = beaten(study, asked.metric, levels(study, asked.metric, (asked.single, asked.multi)))
     if not losers:
         return ""
-    said = measure(study, asked)
+    measured = measure(study.metrics, asked)
     names = " and ".join(("single-task", "multi-task")[place] for place in losers)
-    floors = dict.fromkeys(name for each in losers.values() for name in each)
+    trivial = dict.fromkeys(name for each in losers.values() for name in each)
     values = ", ".join(
-        f"“{spaced(name)}” {said.level(study.baselines[name][asked.metric] or 0)}" for name in floors
+        f"“{spaced(name)}” {measured.level(study.baselines[name][asked.metric] or 0)}" for name in trivial
     )
-    return f"Not better than a trivial baseline: {names} ({values} {said.unit}).".replace(" )", ")")
+    return f"Not better than a trivial baseline: {names} ({values} {measured.unit}).".replace(" )", ")")
 
 
-def _gains_little(study: Study, question: str) -> str:
+def _gains_little(study: Study, question: str, headroom: list[Headroom]) -> str:
     """Say first where the model has learnt so little that no difference that matters could be found."""
-    asked = questions(study)[question]
-    said = measure(study, asked)
-    gains = {row.name: row.gain for row in headrooms(study, question) if row.name != ORACLE}
+    asked = study.questions[question]
+    measured = measure(study.metrics, asked)
     return " ".join(
-        f"The single-task model gains only {said.amount(gain)} over {spaced(name)}, less than the smallest effect of "
-        f"interest ({said.amount(asked.sesoi)}): train longer before reading this."
-        for name, gain in gains.items()
-        if 0 < gain < asked.sesoi
+        f"The single-task model gains only {measured.amount(row.gain)} over {spaced(row.name)}, less than the smallest "
+        f"effect of interest ({measured.amount(asked.sesoi)}): train longer before reading this."
+        for row in headroom
+        if row.name != ORACLE and 0 < row.gain < asked.sesoi
     )
-
-
-_STATES = {"running": "not finished", "missing": "not started", "unpaired": "its block is not compared"}
 
 
 def _lost(study: Study, question: str) -> str:
     """Name the runs that give no number, and those that were given one: none is dropped in silence."""
-    asked = questions(study)[question]
-    sides = (("single-task", asked.single), ("multi-task", asked.multi))
-    runs = [(label, run) for label, arm in sides for run in study.of(arm)]
-    lost = [
-        f"{label} seed {run.seed} ({'has no score' if run.finished else _STATES.get(run.state, run.state)})"
-        for label, run in runs
+    asked = study.questions[question]
+    arms = (("single-task", asked.single), ("multi-task", asked.multi))
+    runs = [(f"{label} seed {run.seed}", run) for label, arm in arms for run in study.of(arm)]
+    lost = ", ".join(
+        f"{name} ({'has no score' if run.finished else _STATES.get(run.state, run.state)})"
+        for name, run in runs
         if score(study, run, asked.metric) is None
-    ]
-    given = [f"{label} seed {run.seed}" for label, run in runs if run.state == "diverged"]
-    return " ".join(
-        (f"Left out of the numbers: {', '.join(lost)}.",) * bool(lost)
-        + (
-            f"Diverged, and given the score of “{spaced(asked.if_diverged)}” as declared: {', '.join(given)}.",
-        )
-        * bool(given)
     )
+    given = ", ".join(name for name, run in runs if run.state == "diverged")
+    declared = f"the score of “{spaced(asked.if_diverged)}” as declared"
+    parts = (
+        lost and f"Left out of the numbers: {lost}.",
+        given and f"Diverged, and given {declared}: {given}.",
+    )
+    return " ".join(filter(None, parts))
 
 
 def _what_is_missing(study: Study, question: str) -> str:
-    asked = questions(study)[question]
-    sides = (("single-task", asked.single), ("multi-task", asked.multi))
+    asked = study.questions[question]
+    arms = (("single-task", asked.single), ("multi-task", asked.multi))
     absent = [
-        f"no finished run of the {label} arm (“{arm}”)" for label, arm in sides if not study.finished(arm)
+        f"no finished run of the {label} arm (“{arm}”)" for label, arm in arms if not study.finished(arm)
     ]
     missing = " and ".join(absent) or "no seed of which both arms finished with a number"
+    # Whoever trained some arms alone must train the others, too.
     command = re.sub(r"\s--arms?[ =]\S+", "", str(study.settings.get("command") or "knowhue study"))
     return f"there is {missing}. Make it with: {command}"

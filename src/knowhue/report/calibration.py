@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from knowhue.report.arms import sides
 from knowhue.report.palette import MULTI, MUTED, RULE, SINGLE, SMALL, entitle, panels, say_empty
-from knowhue.report.records import Study, Table
-from knowhue.report.taught import sides
+from knowhue.report.study import Study, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from knowhue.report.arms import sides
 from knowhue.report.palette import (
     INK,
     MULTI,
@@ -17,8 +18,8 @@ from knowhue.report.palette import (
     panels,
     say_empty,
 )
-from knowhue.report.records import Study, Table, spaced
-from knowhue.report.taught import sides
+from knowhue.report.study import Study, Table
+from knowhue.report.text import spaced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

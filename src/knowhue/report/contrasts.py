@@ -2,18 +2,15 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
-from knowhue.plan import QUESTIONS, SHARES, Question
-from knowhue.presets import checked
-from knowhue.report.chance import Bounds, Pairs, Scores, image_scores, possible
-from knowhue.report.records import Described, Run, Study
-from knowhue.statistics import ALPHA
-from knowhue.statistics import verdicts as rules
-from knowhue.statistics.crossed import Crossed, Part
+from knowhue.plan import SHARES
+from knowhue.report.study import Row, Run, Study
+from knowhue.statistics.crossed import Crossed, Part, crossed, image_interval
 from knowhue.statistics.paired import (
     Interval,
     Share,
@@ -24,9 +21,103 @@ from knowhue.statistics.paired import (
     t_interval,
     wins,
 )
+from knowhue.statistics.verdicts import is_clear
 
+BOTH = "seeds and images"
+"""What an interval is over that speaks for the method."""
+FEWEST_IMAGES = 20
+"""Fewer say too little about other images for any interval over them."""
 BCA_SEEDS = 20
 """Fewest seeds for which a bootstrap interval is shown: below, it covers too little."""
+
+
+class Column(NamedTuple):
+    """The column of `per_image.csv` whose mean a metric is; with classes, over the labelled images alone."""
+
+    name: str
+    of_labelled: bool = False
+    by_class: bool = False
+
+
+_OF_ALL = (
+    "ab_l1", "ciede2000", "psnr_rgb", "ssim_rgb", "stlpips_alex", "lpips_alex", "adversarial", "colourfulness",
+    "colourfulness_absolute",
+)  # fmt: skip
+COLUMNS: Mapping[str, Column] = {name: Column(name) for name in _OF_ALL} | {
+    "cross_entropy": Column("cross_entropy", of_labelled=True),
+    "accuracy": Column("correct", of_labelled=True),
+    "balanced_accuracy": Column("correct", of_labelled=True, by_class=True),
+}
+
+Pairs = Sequence[tuple[Run, Run]]
+
+
+class Bounds(NamedTuple):
+    """An interval of a mean difference, and what it speaks for.
+
+    Attributes:
+        interval: lower and upper end; None where there is none that is possible, and `why_not` says why.
+        level: nominal coverage.
+        over: `seeds and images` (the method), `seeds` (on these test images), `images` (these trained models).
+        why_not: reason, in words.
+    """
+
+    interval: Interval | None
+    level: float
+    over: str
+    why_not: str = ""
+
+    @property
+    def title(self) -> str:
+        """Level and populations, such as `97.5 % interval over seeds and images`."""
+        return f"{100 * self.level:g} % interval over {self.over}"
+
+    def turned(self, sign: int) -> "Bounds":
+        """Return the interval of the difference times `sign`, 1 or -1."""
+        if self.interval is None or sign > 0:
+            return self
+        low, high = self.interval
+        return self._replace(interval=(-high, -low))
+
+    def is_clear(self, seeds: int, p_adjusted: float | None) -> bool:
+        """Whether a difference may have a word or a mark, see `statistics.verdicts.is_clear`: not by the seeds alone.
+
+        Args:
+            seeds: that both arms have.
+            p_adjusted: over seeds, adjusted for all differences beside it.
+        """
+        return self.over == BOTH and is_clear(seeds, p_adjusted, self.interval, 1 - self.level)
+
+
+class ImageDifferences(NamedTuple):
+    """Paired differences of single images, after minus before.
+
+    Attributes:
+        differences: (seeds, images).
+        groups: (images,) class of each where classes count the same; None where all images do.
+        binary: whether scores are 0 or 1.
+    """
+
+    differences: np.ndarray
+    groups: np.ndarray | None
+    binary: bool
+
+    @property
+    def too_few(self) -> str:
+        """Why these are too few images to speak of others; empty where they are not."""
+        count = self.differences.shape[1]
+        if count < FEWEST_IMAGES:
+            return f"too few images for an interval ({count}; {FEWEST_IMAGES} are needed)"
+        counts = [count] if self.groups is None else np.bincount(self.groups).tolist()
+        return "too few images of a class for an interval (2 are needed)" if min(counts) < 2 else ""
+
+    def crossed(self) -> Crossed | None:
+        """Taken apart into seeds, images and residual; None of one seed or of too few images."""
+        return None if self.too_few else crossed(*self)
+
+    def over_images(self, level: float) -> Interval | None:
+        """The interval over images alone, which speaks for these trained models."""
+        return None if self.too_few else image_interval(self.differences, level, self.groups, self.binary)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,14 +163,19 @@ class Contrast:
         return float(self.differences.mean())
 
     @property
+    def gains(self) -> np.ndarray:
+        """(seeds,), differences turned so that positive is better."""
+        return -self.differences if self.lower_is_better else self.differences
+
+    @property
     def better(self) -> bool:
         """Whether the mean difference is an improvement."""
         return self.estimate != 0 and (self.estimate < 0) == self.lower_is_better
 
     @cached_property
-    def images(self) -> Scores | None:
+    def images(self) -> ImageDifferences | None:
         """Differences of single images; None for metrics without a score an image, or with a diverged run."""
-        return None if self.diverged else image_scores(self.pairs, self.metric, self.label)
+        return None if self.diverged else image_differences(self.pairs, self.metric, self.label)
 
     @cached_property
     def crossed(self) -> Crossed | None:
@@ -109,7 +205,7 @@ class Contrast:
         """
         over, found, why_not = "seeds", t_interval(self.differences, level), "one seed has no interval"
         if self.images is not None:
-            over, why_not = "seeds and images", self.images.too_few
+            over, why_not = BOTH, self.images.too_few
             found = self.crossed and self.crossed.interval(level)
             if len(self.seeds) == 1:
                 over, found = "images", self.images.over_images(level)
@@ -154,44 +250,44 @@ class Contrast:
     @property
     def worst_seed(self) -> int:
         """The seed in which after does worst compared with before."""
-        sign = 1 if self.lower_is_better else -1
-        return self.seeds[int(np.argmax(sign * self.differences))]
+        return self.seeds[int(np.argmin(self.gains))]
 
 
-def questions(study: Study) -> dict[str, Question]:
-    """The questions as frozen; those of `QUESTIONS` where a study does not say."""
-    frozen: Mapping[str, Mapping[str, object]] | None = study.settings.get("questions")
-    return (
-        {**QUESTIONS} if frozen is None else {name: checked(Question, each) for name, each in frozen.items()}
-    )
-
-
-def question_alpha(study: Study) -> float:
-    """The level of one question: alpha, shared out among those that are asked."""
-    return rules.question_alpha(study.settings.get("alpha", ALPHA), len(questions(study)))
-
-
-def lower_is_better(described: Described, metric: str) -> bool:
+def lower_is_better(metrics: Mapping[str, Row], metric: str) -> bool:
     """Whether a smaller value is the better one."""
     usual = "lower" if metric == "ab_l1" else "higher"
-    return described.metrics.get(metric, {}).get("better", usual) == "lower"
+    return metrics.get(metric, {}).get("better", usual) == "lower"
 
 
-def limits(described: Described, metric: str) -> Interval:
+def limits(metrics: Mapping[str, Row], metric: str) -> Interval:
     """The least and the greatest value that a metric can have: shares are within 0 and 1, no error is below 0."""
-    if metric in SHARES or described.metrics.get(metric, {}).get("unit") == "share":
+    if metric in SHARES or metrics.get(metric, {}).get("unit") == "share":
         return 0.0, 1.0
-    return (0.0, math.inf) if lower_is_better(described, metric) else (-math.inf, math.inf)
+    return (0.0, math.inf) if lower_is_better(metrics, metric) else (-math.inf, math.inf)
 
 
 def contrast(study: Study, metric: str, before: str, after: str) -> Contrast | None:
     """Compare two arms over the seeds of which both have a score; None without any."""
-    sides = [{run.seed: run for run in study.of(arm)} for arm in (before, after)]
-    return paired(study, metric, (before, after), sides, lambda run: score(study, run, metric))
+    runs = [{run.seed: run for run in study.of(arm)} for arm in (before, after)]
+    return paired(study.metrics, metric, (before, after), runs, lambda run: score(study, run, metric))
+
+
+def class_contrast(study: Study, metric: str, before: str, after: str, label: str) -> Contrast | None:
+    """The same on the images of a class; a diverged run has no such score."""
+    runs = [{run.seed: run for run in study.finished(arm)} for arm in (before, after)]
+    return paired(
+        study.metrics, metric, (before, after), runs, lambda run: run.of_class(label, metric), label
+    )
+
+
+def primary(study: Study, question: str) -> Contrast | None:
+    """The contrast that a question asks for."""
+    asked = study.questions.get(question)
+    return contrast(study, asked.metric, asked.single, asked.multi) if asked else None
 
 
 def paired(
-    described: Described,
+    metrics: Mapping[str, Row],
     metric: str,
     arms: tuple[str, str],
     sides: Sequence[Mapping[int, Run]],
@@ -201,46 +297,88 @@ def paired(
     """Compare the runs of two sides, by seed, over the seeds of which both have a score; None without any.
 
     Args:
-        described: says the metric's direction.
+        metrics: says the metric's direction and unit.
         metric: what is compared.
         arms: names of the sides, before first.
         sides: runs by seed.
         score_of: a run's score; a diverged run's is the declared one.
         label: the class that scores are of; None of all images.
     """
-    scores, seeds, diverged, pairs = [], [], [], []
-    for seed in sorted(sides[0].keys() & sides[1].keys()):
-        runs = (sides[0][seed], sides[1][seed])
-        values = [score_of(run) for run in runs]
-        if None in values:
-            continue
-        seeds.append(seed)
-        scores.append(values)
-        lost = [run for run in runs if run.state == "diverged"]
-        diverged += lost
-        pairs += [] if lost else [runs]
-    if not seeds:
+    both = {seed: (sides[0][seed], sides[1][seed]) for seed in sorted(sides[0].keys() & sides[1].keys())}
+    scores = {
+        seed: values for seed, runs in both.items() if None not in (values := list(map(score_of, runs)))
+    }
+    if not scores:
         return None
-    about = lower_is_better(described, metric), limits(described, metric)
-    table = np.array(scores, float)
-    return Contrast(metric, arms, *about, tuple(seeds), table, tuple(diverged), tuple(pairs), label)
+    lost = {seed: [run for run in both[seed] if run.state == "diverged"] for seed in scores}
+    return Contrast(
+        metric, arms, lower_is_better(metrics, metric), limits(metrics, metric), tuple(scores),
+        np.array(list(scores.values()), float), tuple(run for runs in lost.values() for run in runs),
+        [both[seed] for seed, runs in lost.items() if not runs], label,
+    )  # fmt: skip
 
 
 def score(study: Study, run: Run, metric: str) -> float | None:
     """A run's score; of a diverged one, in a primary metric, that of the baseline declared for it."""
     if run.finished:
         return run.metric(metric)
-    for question in questions(study).values():
-        if (
-            run.state == "diverged"
-            and question.metric == metric
-            and run.arm in (question.single, question.multi)
-        ):
-            return study.baselines.get(question.if_diverged, {}).get(metric)
+    for asked in study.questions.values():
+        if run.state == "diverged" and asked.metric == metric and run.arm in (asked.single, asked.multi):
+            return study.baselines.get(asked.if_diverged, {}).get(metric)
     return None
 
 
-def primary(study: Study, question: str) -> Contrast | None:
-    """The contrast of one of the two questions."""
-    asked = questions(study).get(question)
-    return contrast(study, asked.metric, asked.single, asked.multi) if asked else None
+def with_numbers(found: Contrast | None) -> Contrast | None:
+    """Return a contrast of the seeds whose scores are finite; None without any."""
+    if found is None or np.isfinite(found.scores).all():
+        return found
+    kept = np.isfinite(found.scores).all(axis=1)
+    if not kept.any():
+        return None
+    seeds = tuple(np.array(found.seeds)[kept].tolist())
+    diverged = tuple(run for run in found.diverged if run.seed in seeds)
+    pairs = [pair for pair in found.pairs if pair[0].seed in seeds]
+    return replace(found, seeds=seeds, scores=found.scores[kept], diverged=diverged, pairs=pairs)
+
+
+def image_differences(pairs: Pairs, metric: str, label: str | None = None) -> ImageDifferences | None:
+    """Return the differences of single images in a metric; None where a score is missing or the metric has none.
+
+    With a label: of the images of this class alone.
+    """
+    column = COLUMNS.get(metric)
+    if column is None or not pairs:
+        return None
+    rows = [
+        {row["index"]: row for row in run.images if _belongs(row, column, label)}
+        for pair in pairs
+        for run in pair
+    ]
+    if not rows[0] or any(each.keys() != rows[0].keys() for each in rows):
+        return None
+    scores = [[each[index].get(column.name) for index in rows[0]] for each in rows]
+    if any(score is None for each in scores for score in each):
+        return None
+    values = np.array(scores, float)
+    labels = [row.get("label", "") for row in rows[0].values()]
+    groups = np.unique(labels, return_inverse=True)[1] if column.by_class else None
+    return ImageDifferences(values[1::2] - values[::2], groups, column.name == "correct")
+
+
+def _belongs(row: Row, column: Column, label: str | None) -> bool:
+    """Whether a score counts: of the class that is asked about, or of any; of no unlabelled image in some metrics."""
+    return (
+        row.get("label") == label if label is not None else not column.of_labelled or bool(row.get("label"))
+    )
+
+
+def possible(interval: Interval, before: float, limits: Interval) -> bool:
+    """Whether a difference from `before` can be anywhere in an interval, of a metric within `limits`.
+
+    >>> possible((-0.4, 1.2), 0.8, (0.0, 1.0)), possible((-13.0, 2.0), 12.0, (0.0, math.inf))
+    (False, False)
+    """
+    low, high = limits
+    if math.isfinite(high - low):
+        return interval[0] >= low - high and interval[1] <= high - low
+    return interval[0] >= low - before and interval[1] <= high - before

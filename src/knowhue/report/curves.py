@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from knowhue.report.arms import sides
 from knowhue.report.palette import (
     MULTI,
     MUTED,
@@ -18,8 +19,8 @@ from knowhue.report.palette import (
     panels,
     say_empty,
 )
-from knowhue.report.records import Run, Study, Table, spaced
-from knowhue.report.taught import sides
+from knowhue.report.study import Run, Study, Table
+from knowhue.report.text import spaced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

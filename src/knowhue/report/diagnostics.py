@@ -1,168 +1,257 @@
-"""How the tasks pulled at the shared encoder during training, seed by seed: described, never judged."""
+"""How the tasks pulled at the shared encoder, whether that foretold the transfer, and which losses trained it.
+
+Conflict of gradients is known not to foretell generalisation (Mueller et al., TMLR) and affinity only weakly
+(Azorin et al. 2023), so what stands here describes and is never a verdict.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
 
-from knowhue.report.records import Row, Run, Study, Table
-from knowhue.report.tables import number
-from knowhue.statistics.paired import Interval, bounded_interval
+from knowhue.report.arms import arm_label, multi_arms
+from knowhue.report.contrasts import primary
+from knowhue.report.study import Row, Run, Study
+from knowhue.statistics import ALPHA
+from knowhue.statistics.paired import Interval, bounded_interval, mean
 
 COST = "cost"
+FEWEST = 7
+"""Seeds; with them a rank correlation reaches p = .05 from .79 on."""
+RESAMPLES = 9999  # all pairings of 7 seeds are 5040, so p is exact there, and drawn beyond
+MOMENTS = {"fork": "at the fork", "end": "at the end"}
+LOSSES = {"class": "cross-entropy", "pixel": "pixel loss", "adversarial": "adversarial loss"}
+LEAST_ADVERSARIAL = 0.10
+"""Share of the colour gradient (pixel and adversarial loss) below which an adversarial loss is as good as off."""
 
 
 class Diagnostic(NamedTuple):
-    """What is made of a run's looks at its gradients.
+    """One gradient statistic and how it is aggregated over a run.
 
     Attributes:
         title: for the reader.
-        of: its value for a run, from its looks; None where they do not say.
+        of: its value for a run, from the steps that were measured; None where they do not say.
         promise: by question, the sign of the correlation with transfer that it would have if it foretold it;
             a question that it says nothing of is left out.
+        limits: the least and the greatest value that it can have; between 0 and 1 it is a share.
     """
 
     title: str
     of: Callable[[Sequence[Row]], float | None]
     promise: Mapping[str, int]
+    limits: Interval
+
+    @property
+    def is_share(self) -> bool:
+        return self.limits == (0.0, 1.0)
 
 
-class SeedDiagnostics(NamedTuple):
-    """One multi-task run: how many looks, and every diagnostic by name, with `cost`, the share of fine-tuning time."""
-
-    seed: int
-    looks: int
-    values: Mapping[str, float | None]
-
-
-class DiagnosticMean(NamedTuple):
-    """One diagnostic over the seeds that have it: mean, 95 % t interval where it is possible, and extremes."""
-
-    name: str
-    seeds: tuple[int, ...]
-    mean: float
-    interval: Interval | None
-    lowest: float
-    highest: float
-
-
-def _known(looks: Sequence[Row], name: str) -> list[float]:
-    values = [look.get(name) for look in looks]
+def _known(steps: Sequence[Row], name: str) -> list[float]:
+    values = [step.get(name) for step in steps]
     return [value for value in values if value is not None and math.isfinite(value)]
 
 
-def _mean(name: str) -> Callable[[Sequence[Row]], float | None]:
-    return lambda looks: float(np.mean(values)) if (values := _known(looks, name)) else None
+def _over_steps(name: str, join: Callable[[Any], Any]) -> Callable[[Sequence[Row]], float | None]:
+    return lambda steps: float(join(np.array(values))) if (values := _known(steps, name)) else None
 
 
-def _median(name: str) -> Callable[[Sequence[Row]], float | None]:
-    return lambda looks: float(np.median(values)) if (values := _known(looks, name)) else None
+def _share_negative(values: NDArray[np.float64]) -> np.floating:
+    return np.mean(values < 0)
 
 
-def _conflict(name: str) -> Callable[[Sequence[Row]], float | None]:
-    return lambda looks: float(np.mean(np.array(values) < 0)) if (values := _known(looks, name)) else None
-
-
-def _norm_ratio(looks: Sequence[Row]) -> float | None:
+def _norm_ratio(steps: Sequence[Row]) -> float | None:
     """Return the geometric mean of class over colour; colour's norm as if its two terms were at right angles."""
     pairs = [
-        (look.get("norm_class"), math.hypot(look["norm_l1"], look.get("norm_adversarial") or 0.0))
-        for look in looks
-        if look.get("norm_l1") is not None
+        (step.get("norm_class"), math.hypot(step["norm_l1"], step.get("norm_adversarial") or 0.0))
+        for step in steps
+        if step.get("norm_l1") is not None
     ]
     ratios = [math.log(one / other) for one, other in pairs if one and other and math.isfinite(one * other)]
     return math.exp(math.fsum(ratios) / len(ratios)) if ratios else None
 
 
-_HELPS, _HURTS = {"colour": 1, "class": 1}, {"colour": -1, "class": -1}
-
-
-DIAGNOSTICS: dict[str, Diagnostic] = {
-    "cosine_l1": Diagnostic("Cosine, cross-entropy and L1", _mean("cosine_l1"), _HELPS),
-    "cosine_adversarial": Diagnostic(
-        "Cosine, cross-entropy and adversarial", _mean("cosine_adversarial"), _HELPS
-    ),
-    "cosine_colour": Diagnostic("Cosine, cross-entropy and colour sum", _mean("cosine_colour"), _HELPS),
-    "conflict_l1": Diagnostic("Conflict with L1, % of steps", _conflict("cosine_l1"), _HURTS),
-    "conflict_adversarial": Diagnostic(
-        "Conflict with adversarial, % of steps", _conflict("cosine_adversarial"), _HURTS
-    ),
-    "conflict_colour": Diagnostic("Conflict with colour sum, % of steps", _conflict("cosine_colour"), _HURTS),
-    "norm_ratio": Diagnostic("Gradient norm, class over colour", _norm_ratio, {}),
-    "affinity_class_to_colour": Diagnostic(
-        "Affinity, class to colour", _median("affinity_class_to_colour"), {"colour": 1}
-    ),
-    "affinity_colour_to_class": Diagnostic(
-        "Affinity, colour to class", _median("affinity_colour_to_class"), {"class": 1}
-    ),
-}
-"""Each step that was looked at counts the same. Cosines are means and conflicts shares of negative cosines, at the
+_WITH = {"l1": "L1", "adversarial": "adversarial", "colour": "colour sum"}
+_AFFINITIES = {"class_to_colour": "class to colour", "colour_to_class": "colour to class"}
+_ANY = (-math.inf, math.inf)
+DIAGNOSTICS: dict[str, Diagnostic] = (
+    {
+        f"cosine_{name}": Diagnostic(
+            f"Cosine, cross-entropy and {title}", _over_steps(f"cosine_{name}", np.mean),
+            {"colour": 1, "class": 1}, (-1.0, 1.0),
+        )
+        for name, title in _WITH.items()
+    }
+    | {
+        f"conflict_{name}": Diagnostic(
+            f"Conflict with {title}, % of steps", _over_steps(f"cosine_{name}", _share_negative),
+            {"colour": -1, "class": -1}, (0.0, 1.0),
+        )
+        for name, title in _WITH.items()
+    }
+    | {"norm_ratio": Diagnostic("Gradient norm, class over colour", _norm_ratio, {}, (0.0, math.inf))}
+    | {
+        f"affinity_{name}": Diagnostic(
+            f"Affinity, {title}", _over_steps(f"affinity_{name}", np.median), {name.split("_to_")[1]: 1}, _ANY
+        )
+        for name, title in _AFFINITIES.items()
+    }
+)  # fmt: skip
+"""Each step that was measured counts the same. Cosines are means and conflicts shares of negative cosines, at the
 shared features; the norm ratio is a geometric mean; affinities are medians, because a step that all but forgets the
 other task weighs more in a mean than all the rest."""
 
 
-def seed_diagnostics(study: Study, arm: str = "multi") -> list[SeedDiagnostics]:
-    """Return the diagnostics of each run of an arm that came to its end, diverged or not, and was looked at."""
+def diagnosed(study: Study, arm: str) -> dict[int, dict[str, float | None]]:
+    """Return by seed the diagnostics, and their `cost`, the share of fine-tuning time, of each measured run of an arm.
+
+    A run counts that came to its end, diverged or not.
+    """
     ended = [run for run in study.of(arm) if run.finished or run.state == "diverged"]
-    return [_diagnose(run) for run in ended if _looks(run)]
+    return {run.seed: _diagnose(run) for run in ended if _steps(run)}
 
 
-def diagnostic_means(study: Study, arm: str = "multi") -> list[DiagnosticMean]:
-    """Return each diagnostic over the seeds that have it, and their cost as share of fine-tuning time."""
-    found = seed_diagnostics(study, arm)
-    rows = []
-    for name in (*DIAGNOSTICS, COST):
-        known = {each.seed: value for each in found if (value := each.values[name]) is not None}
-        if known:
-            values = list(known.values())
-            spread = (bounded_interval(values, _limits(name)), min(values), max(values))
-            rows.append(DiagnosticMean(name, tuple(known), float(np.mean(values)), *spread))
-    return rows
+def _steps(run: Run) -> list[Row]:
+    return [step for entry in run.log for step in entry.get("diagnostics") or ()]
 
 
-def diagnostic_means_rows(study: Study, arm: str = "multi") -> Table:
-    """Return `diagnostic_means` as text, one row a diagnostic; header first."""
-    rows: Table = [
-        ["Diagnostic", "Mean over seeds", "95 % interval over seeds", "Lowest", "Highest", "Seeds"]
-    ]
-    for row in diagnostic_means(study, arm):
-        title = "Share of fine-tuning time, %" if row.name == COST else DIAGNOSTICS[row.name].title
-        ends = (
-            " to ".join(_text(row.name, end) for end in row.interval)
-            if row.interval
-            else "none: too few seeds"
-        )
-        cells = [_text(row.name, value) for value in (row.lowest, row.highest)]
-        rows.append([title, _text(row.name, row.mean), ends, *cells, len(row.seeds)])
-    return rows
-
-
-def _looks(run: Run) -> list[Row]:
-    return [look for entry in run.log for look in entry.get("diagnostics") or ()]
-
-
-def _diagnose(run: Run) -> SeedDiagnostics:
-    looks = _looks(run)
-    values = {name: diagnostic.of(looks) for name, diagnostic in DIAGNOSTICS.items()}
+def _diagnose(run: Run) -> dict[str, float | None]:
+    steps = _steps(run)
     spent = [entry.get("seconds") or 0.0 for entry in run.log if entry.get("phase") == "finetune"]
-    cost = math.fsum(_known(looks, "seconds")) / math.fsum(spent) if any(spent) else None
-    return SeedDiagnostics(run.seed, len(looks), values | {COST: cost})
+    cost = math.fsum(_known(steps, "seconds")) / math.fsum(spent) if any(spent) else None
+    return {name: each.of(steps) for name, each in DIAGNOSTICS.items()} | {COST: cost}
 
 
-def _is_share(name: str) -> bool:
-    return name.startswith("conflict") or name == COST
+def diagnostic_means(study: Study) -> list[dict[str, Any]]:
+    """Return each diagnostic of the questions' multi-task arms over the seeds that have it: mean, interval, extremes.
+
+    `interval`: 95 %, Student's t over seeds, where that is possible.
+    """
+    rows, cost = [], Diagnostic("Share of fine-tuning time, %", lambda _: None, {}, (0.0, 1.0))
+    for arm in multi_arms(study):
+        found = diagnosed(study, arm)
+        for name, each in (DIAGNOSTICS | {COST: cost}).items():
+            known = {seed: value for seed, values in found.items() if (value := values[name]) is not None}
+            if known:
+                values = list(known.values())
+                rows.append({
+                    "name": name, "title": each.title, "arm": arm, "unit": "share" if each.is_share else "",
+                    "seeds": tuple(known), "mean": float(np.mean(values)), "lowest": min(values),
+                    "highest": max(values), "interval": bounded_interval(values, each.limits),
+                })  # fmt: skip
+    return rows
 
 
-def _limits(name: str) -> Interval:
-    """The least and the greatest value that a diagnostic can have."""
-    if _is_share(name):
-        return 0.0, 1.0
-    return (
-        (-1.0, 1.0) if name.startswith("cosine") else (0.0 if name == "norm_ratio" else -math.inf, math.inf)
+def predictions(study: Study) -> list[dict[str, Any]]:
+    """Set each diagnostic beside the transfer of each question, over seeds; nothing without diagnostics.
+
+    Transfer is the paired difference of the primary metric, positive where multi-task is better. `correlation` is
+    Spearman's; None with fewer than 7 seeds, or where one of the two is the same for all. `p` is two-sided, by
+    permutation, not adjusted: with a few tens of rows some reach p <= .05 by chance. `word` is `yes in sign` (the
+    promised sign, and p <= .05), `no`, `no promise`, or `too few seeds`.
+    """
+    rows = []
+    for question, asked in study.questions.items():
+        found, transfer = diagnosed(study, asked.multi), _transfer(study, question)
+        for name, each in DIAGNOSTICS.items() if found else ():
+            known = [
+                (value, transfer[seed])
+                for seed, values in found.items()
+                if seed in transfer and (value := values[name]) is not None
+            ]
+            correlation, p, word = _predict(known, each.promise.get(question, 0))
+            rows.append({
+                "name": name, "title": each.title, "question": question, "seeds": len(known),
+                "correlation": correlation, "p": p, "word": word,
+            })  # fmt: skip
+    return rows
+
+
+def _transfer(study: Study, question: str) -> dict[int, float]:
+    """Return multi minus single by seed, turned so that positive is better."""
+    found = primary(study, question)
+    if found is None:
+        return {}
+    pairs = zip(found.seeds, found.gains.tolist(), strict=True)
+    return {seed: gain for seed, gain in pairs if math.isfinite(gain)}
+
+
+def _predict(known: Sequence[tuple[float, float]], promise: int) -> tuple[float | None, float | None, str]:
+    if len(known) < FEWEST:
+        return None, None, "too few seeds"
+    first, second = np.array(known, float).T
+    if not np.ptp(first) or not np.ptp(second):
+        return None, None, "no" if promise else "no promise"
+    ranks = stats.rankdata(second)
+    found = stats.permutation_test(
+        (stats.rankdata(first),), lambda x, axis: _correlations(x, ranks), permutation_type="pairings",
+        vectorized=True, n_resamples=RESAMPLES, rng=np.random.default_rng(0),
+    )  # fmt: skip
+    correlation, p = float(found.statistic), float(found.pvalue)
+    foretold = p <= ALPHA and correlation * promise > 0
+    return correlation, p, "yes in sign" if foretold else "no" if promise else "no promise"
+
+
+def _correlations(permuted: NDArray[np.float64], ranks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pearson's correlation of ranks along the last axis, which is Spearman's."""
+    first = permuted - permuted.mean(axis=-1, keepdims=True)
+    second = ranks - ranks.mean()
+    return (first @ second) / np.sqrt(np.square(first).sum(axis=-1) * np.square(second).sum())
+
+
+def gradient_table(study: Study) -> dict[str, dict[str, Any]]:
+    """Return by arm and moment (`fork`, `end`) the means over seeds of `norms` and `shares`, by loss, and `seeds`.
+
+    The norm is that of the weighted loss's gradient with respect to all parameters of the encoder, the mean over a few
+    training batches; its share is of the sum of the norms of an arm. `adversarial_of_colour` is the adversarial
+    loss's share of the colour gradient. Arms that do not train the encoder are left out.
+    """
+    table = {}
+    for arm in study.runs:
+        moments = {moment: _gradients(study.finished(arm), moment) for moment in MOMENTS}
+        table |= {arm: known} if (known := {name: each for name, each in moments.items() if each}) else {}
+    return table
+
+
+def gradient_warnings(study: Study) -> list[tuple[str, str]]:
+    """Return (who, what), once for all arms, where an adversarial loss hardly reaches the encoder."""
+    low = {
+        (arm, moment): 100 * share
+        for arm, moments in gradient_table(study).items()
+        for moment, each in moments.items()
+        if (share := each["adversarial_of_colour"]) is not None and share < LEAST_ADVERSARIAL
+    }
+    if not low:
+        return []
+    where = []
+    for moment, title in MOMENTS.items():
+        if shares := [share for (_, at), share in low.items() if at == moment]:
+            # The least and the greatest, once where they look the same.
+            ends = dict.fromkeys(f"{share:.1f}" for share in (min(shares), max(shares)))
+            where.append(f"{' to '.join(ends)} % {title}")
+    text = (
+        f"the adversarial loss is {' and '.join(where)} of the colour gradient at the encoder, below "
+        f"{100 * LEAST_ADVERSARIAL:.0f} %: the GAN is as good as off (--set colour.adversarial_weight)."
     )
+    return [(", ".join(dict.fromkeys(arm_label(study, arm) for arm, _ in low)), text)]
 
 
-def _text(name: str, value: float | None) -> str:
-    text = number(value, "share" if _is_share(name) else "")
-    return text if text.strip("−0.") else text.removeprefix("−")  # no minus before what rounds to 0
+def _gradients(runs: list[Run], moment: str) -> dict[str, Any] | None:
+    seen = [run.gradient_shares[moment] for run in runs if moment in run.gradient_shares]
+    if not seen:
+        return None
+    names = [name for name in LOSSES if all(name in each["norms"] for each in seen)]
+    table: dict[str, Any] = {
+        kind: {name: mean([each[kind][name] for each in seen]) for name in names}
+        for kind in ("norms", "shares")
+    }
+    return table | {"adversarial_of_colour": _of_colour(table["norms"]), "seeds": len(seen)}
+
+
+def _of_colour(norms: Mapping[str, float | None]) -> float | None:
+    pixel, adversarial = norms.get("pixel"), norms.get("adversarial")
+    if pixel is None or adversarial is None or not pixel + adversarial:
+        return None
+    return adversarial / (pixel + adversarial)

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from knowhue.report.palette import INK, MULTI, MUTED, RULE, SHADE, SINGLE, SMALL, TEXT, bare, panels
-from knowhue.report.records import Study, Table, plural, spaced
+from knowhue.report.study import Study, Table
+from knowhue.report.text import plain, plural, spaced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,10 +79,10 @@ def _base(study: Study) -> Box:
     frozen, tuned = (say("training", phase, "epochs") for phase in ("heads", "finetune"))
     if say("colour", "method") in FROM_SCRATCH:
         return Box(
-            26, 23, 20, "No encoder", ("the gray image alone", epochs_text((frozen or 0) + (tuned or 0)))
+            26, 23, 20, "No encoder", ("the gray image alone", plural((frozen or 0) + (tuned or 0), "epoch"))
         )
     start = "random weights" if say("encoder", "weights") == "none" else "pretrained"
-    schedule = f"frozen {epochs_text(frozen)}, then tuned {plain(tuned)}"
+    schedule = f"frozen {plural(frozen, 'epoch')}, then tuned {plain(tuned)}"
     return Box(26, 23, 20, "Shared encoder", (str(say("encoder", "name") or "–"), start, schedule))
 
 
@@ -115,24 +116,6 @@ def _class_lines(study: Study) -> tuple[str, ...]:
     half = (len(shown) + 1) // 2
     first, rest = ", ".join(shown[:half]), ", ".join(shown[half:])
     return (f"{first},", rest) if rest else (first,)
-
-
-def epochs_text(count: int | None) -> str:
-    """Return a number of epochs of the settings.
-
-    >>> epochs_text(1), epochs_text(30), epochs_text(None)
-    ('1 epoch', '30 epochs', '– epochs')
-    """
-    return "– epochs" if count is None else plural(count, "epoch")
-
-
-def plain(value: object) -> str:
-    """Return a number of the settings without needless places.
-
-    >>> plain(100.0), plain(0.5), plain(None)
-    ('100', '0.5', '–')
-    """
-    return f"{value:g}" if isinstance(value, int | float) else "–"
 
 
 def _draw(ax: "Axes", box: Box) -> None:

@@ -1,79 +1,15 @@
 """How figures of differences are worded and drawn: units, the band of what is too small, directions, axes."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import replace
 from textwrap import fill
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from knowhue.plan import Question
-from knowhue.report.contrasts import Contrast
 from knowhue.report.palette import INK, MULTI, MUTED, RULE, SHADE, SMALL, TEXT
-from knowhue.report.records import Study, spaced, titled
-from knowhue.report.signs import signed, unsigned
 from knowhue.statistics.paired import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_TITLES = {"ab_l1": "L1 of a*b*"}
-
-_UNITS = {"ab_l1": "CIELAB units", "balanced_accuracy": "share"}
-
-
-class Measure(NamedTuple):
-    """How a metric is said: a share is shown in per cent, and a difference of shares in percentage points."""
-
-    title: str
-    unit: str
-    difference_unit: str
-    scale: float
-    places: int
-
-    def titled(self, unit: str) -> str:
-        """Return title and unit."""
-        return titled(self.title, unit)
-
-    def level(self, value: float) -> str:
-        """Return a score as text."""
-        return f"{self.scale * value:.{self.places}f}"
-
-    def amount(self, value: float) -> str:
-        """Return a difference without its sign, with its unit."""
-        return f"{unsigned(self.scale * value, self.places)} {self.difference_unit}".strip()
-
-    def signed(self, value: float) -> str:
-        """Return a difference as text."""
-        return signed([self.scale * value], self.places)[0]
-
-    def ends(self, interval: Interval) -> str:
-        """Return the ends of an interval of a difference as text; none that excludes 0 is rounded to 0."""
-        return " to ".join(signed([self.scale * end for end in interval], self.places))
-
-
-def measure(study: Study, asked: Question) -> Measure:
-    """Return how the metric of a question is said, to two digits of its smallest effect of interest."""
-    about = study.metrics.get(asked.metric, {})
-    title = _TITLES.get(asked.metric, str(about.get("title", spaced(asked.metric).capitalize())))
-    unit = about.get("unit", _UNITS.get(asked.metric, ""))
-    scale, shown, between = (100, "%", "points") if unit == "share" else (1, unit, unit)
-    return Measure(title, shown, between, scale, max(1 - math.floor(math.log10(scale * asked.sesoi)), 0))
-
-
-def with_numbers(found: Contrast | None) -> Contrast | None:
-    """Return a contrast of the seeds whose scores are finite; None without any."""
-    if found is None or np.isfinite(found.scores).all():
-        return found
-    kept = np.isfinite(found.scores).all(axis=1)
-    if not kept.any():
-        return None
-    seeds = tuple(np.array(found.seeds)[kept].tolist())
-    diverged = tuple(run for run in found.diverged if run.seed in seeds)
-    pairs = [pair for pair in found.pairs if pair[0].seed in seeds]
-    return replace(found, seeds=seeds, scores=found.scores[kept], diverged=diverged, pairs=pairs)
 
 
 def shade_margin(ax: "Axes", margin: float) -> None:

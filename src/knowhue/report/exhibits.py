@@ -3,17 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from knowhue.report.arms import is_oracle, sides
 from knowhue.report.calibration import reliability_table
 from knowhue.report.classes import confusion_table, per_class_table
-from knowhue.report.contrasts import question_alpha
 from knowhue.report.curves import curve_table
-from knowhue.report.diagram import epochs_text, plain, setup_table
+from knowhue.report.diagram import setup_table
 from knowhue.report.extremes import extremes_table
 from knowhue.report.forest import forest_table
 from knowhue.report.label_fraction import label_fraction_table
-from knowhue.report.records import Study, Table
 from knowhue.report.samples import sample_table
-from knowhue.report.taught import is_oracle, sides
+from knowhue.report.study import Study, Table
+from knowhue.report.text import plain, plural
 from knowhue.report.transfer import transfer_table
 
 
@@ -152,7 +152,7 @@ _ORACLE = (
 
 def facts(study: Study) -> dict[str, object]:
     """Return what captions may name."""
-    many = len(study.settings.get("seeds", ())) > 1
+    many = len(study.seeds) > 1
     thin = "Thin lines are seeds, the bold line is their mean. " if many else ""
     frozen = study.config("training", "heads", "epochs")
     same = (
@@ -162,9 +162,9 @@ def facts(study: Study) -> dict[str, object]:
     return {
         "seed": plain(study.shown_seed),
         "split": study.split,
-        "oracle": _ORACLE if any(is_oracle(study, arm) for arm in study.settings.get("arms", {})) else "",
-        "over": f" ({100 * (1 - question_alpha(study)):g}\u00a0%)",
-        "frozen": epochs_text(frozen),
+        "oracle": _ORACLE if any(is_oracle(study, arm) for arm in study.arms) else "",
+        "over": f" ({100 * (1 - study.alpha):g}\u00a0%)",
+        "frozen": plural(frozen, "epoch"),
         "tuned": plain(study.config("training", "finetune", "epochs")),
         "colour_weight": plain(study.config("tasks", "weights", "colour")),
         "class_weight": plain(study.config("tasks", "weights", "class")),

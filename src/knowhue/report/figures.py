@@ -10,8 +10,8 @@ from knowhue.report.diagram import setup
 from knowhue.report.extremes import extremes
 from knowhue.report.forest import forest
 from knowhue.report.label_fraction import label_fraction
-from knowhue.report.records import Study
 from knowhue.report.samples import more_samples, samples
+from knowhue.report.study import Study
 from knowhue.report.transfer import transfer_class, transfer_colour
 
 if TYPE_CHECKING:

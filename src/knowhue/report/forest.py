@@ -5,18 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from knowhue.report.contrasts import Contrast, primary, question_alpha, questions
-from knowhue.report.differences import (
-    Measure,
-    head,
-    limits,
-    measure,
-    name_directions,
-    name_margin,
-    note_diverged,
-    shade_margin,
-    with_numbers,
-)
+from knowhue.report.arms import arm_name, asked_of, is_oracle, labelled_share, placebo, tasks
+from knowhue.report.contrasts import Contrast, primary, with_numbers
+from knowhue.report.differences import head, limits, name_directions, name_margin, note_diverged, shade_margin
 from knowhue.report.palette import (
     INK,
     MULTI,
@@ -26,8 +17,8 @@ from knowhue.report.palette import (
     panels,
     say_empty,
 )
-from knowhue.report.records import Study, Table
-from knowhue.report.taught import arm_name, asked_of, is_oracle, labelled_share, placebo, tasks
+from knowhue.report.study import Study, Table
+from knowhue.report.text import Measure, measure
 from knowhue.statistics.paired import benjamini_hochberg
 
 if TYPE_CHECKING:
@@ -51,8 +42,8 @@ class Row:
 def forest_rows(study: Study) -> list[Row]:
     """Return all comparisons that have a number, by question and in the plan's order of arms."""
     rows = []
-    for question, asked in questions(study).items():
-        for arm in study.settings.get("arms", {}):
+    for question, asked in study.questions.items():
+        for arm in study.arms:
             if arm == asked.single or not _compares(study, question, arm):
                 continue
             found = with_numbers(primary(asked_of(study, question, multi=arm), question))
@@ -75,7 +66,7 @@ def forest_table(study: Study) -> Table:
     """
     header = ["question", "metric", "arm", "name", "against", "same_targets", "seeds", "diverged"]
     table: Table = [[*header, "difference", "low", "high", "level", "over", "p", "p_adjusted", "d_z", "wins"]]
-    level = 1 - question_alpha(study)
+    level = 1 - study.alpha
     rows = forest_rows(study)
     adjusted = benjamini_hochberg(
         {f"{row.question} {row.arm}": row.found.p for row in rows if row.same_targets and not row.primary}
@@ -121,15 +112,15 @@ def _column(ax: "Axes", study: Study, rows: list[Row], arms: list[str]) -> None:
     """Draw one question: a line for each arm, and its numbers beside it."""
     from matplotlib.ticker import MaxNLocator
 
-    asked, lower = questions(study)[rows[0].question], rows[0].found.lower_is_better
-    said = measure(study, asked)
-    level = 1 - question_alpha(study)
+    asked, lower = study.questions[rows[0].question], rows[0].found.lower_is_better
+    said = measure(study.metrics, asked)
+    level = 1 - study.alpha
     likes = [row.found for row in rows if row.same_targets]
     ends = [end for each in likes for end in each.bounds(level).interval or ()]
     values = [said.scale * value for value in (*(each.estimate for each in likes), *ends)]
     ax.set(xlim=limits(values, said.scale * asked.sesoi), ylim=(len(arms) - 0.5, -0.9))
     shade_margin(ax, said.scale * asked.sesoi)
-    planned = len(study.settings.get("seeds", ()))
+    planned = len(study.seeds)
     for row in rows:
         _line(ax, row, said, arms.index(row.arm), planned, level)
     names = [arm_name(arm) for arm in arms]

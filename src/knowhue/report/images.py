@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING
 
 from knowhue.report.comparing.page import figures
 from knowhue.report.comparing.reading import read_comparison
-from knowhue.report.contrasts import questions
 from knowhue.report.exhibits import EXHIBITS, Exhibit, facts
 from knowhue.report.figures import FIGURES
 from knowhue.report.forest import forest_rows
 from knowhue.report.label_fraction import has_label_fractions
-from knowhue.report.reading import read_study
-from knowhue.report.records import Study
 from knowhue.report.samples import has_second
+from knowhue.report.study import Study, read_study
 from knowhue.storage import replacing, require_outputs
 
 if TYPE_CHECKING:
@@ -50,8 +48,8 @@ def write_figures(folder: Path, out: Path, overwrite: bool = False) -> list[Path
 def is_worth_drawing(study: Study, name: str) -> bool:
     """Whether a figure shows more than that there is nothing to show: one seed has no spread, one arm no rivals."""
     needs = {
-        "transfer_colour": lambda: "colour" in questions(study) and len(study.settings.get("seeds", ())) > 1,
-        "transfer_class": lambda: "class" in questions(study) and len(study.settings.get("seeds", ())) > 1,
+        "transfer_colour": lambda: "colour" in study.questions and len(study.seeds) > 1,
+        "transfer_class": lambda: "class" in study.questions and len(study.seeds) > 1,
         "forest": lambda: len({row.arm for row in forest_rows(study)}) > 1,
         "label_fraction": lambda: has_label_fractions(study),
         "more_samples": lambda: has_second(study),

@@ -1,24 +1,37 @@
-"""What was run against what was frozen: the plan's hash, the cells, the A/A gate, and runs that nobody planned."""
+"""What to know before trusting a number: what was run of what was frozen, on which images, and every warning."""
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from knowhue.errors import ConfigError
-from knowhue.plan import RESERVED, Plan
+from knowhue.plan import Plan
 from knowhue.presets import checked
-from knowhue.report.blocks import UNPAIRED
-from knowhue.report.contrasts import questions
-from knowhue.report.matched import metric_label
-from knowhue.report.records import Row, Run, Study, Table, plural
-from knowhue.report.tables import number
-from knowhue.report.taught import arm_label
-from knowhue.runs import run_folder
-from knowhue.storage import read_json
+from knowhue.report.arms import TASK_TITLES, arm_label, sides
+from knowhue.report.diagnostics import gradient_warnings
+from knowhue.report.findings import beaten, levels
+from knowhue.report.study import GATE_PARTS, UNPAIRED, Row, Run, Study, block, gate_failures
+from knowhue.report.text import number, plural, seeds_text, spaced, span
 
-_RUN_NAME = re.compile(r"seed-(\d+)-\w+")
+STATES = {
+    "finished": "finished",
+    "diverged": "diverged",
+    UNPAIRED: "not to be compared",
+    "running": "not finished",
+    "missing": "not started",
+    "other": "run with other settings",
+}
+"""What became of a cell, in the order in which cells are counted."""
+_FEW = 5
+"""Names listed in a sentence; the rest is counted."""
+_OTHER_SETTINGS = "was made with other settings than this study's; train it again."
+_DAMAGED = "is damaged: what is drawn from it is left out. The study's command makes it anew."
+_NOT_USED = {
+    "running": "is not finished: its curves are shown, its scores are not used.",
+    "missing": "was not started.",
+    UNPAIRED: "is not used: its block is not compared.",
+    "diverged": "diverged: its losses ceased to be numbers; its scores are not used.",
+}
 
 
 class PlanCheck(NamedTuple):
@@ -30,27 +43,16 @@ class PlanCheck(NamedTuple):
     sentence: str
 
 
-class CellCount(NamedTuple):
-    """Cells of one arm by state; `other_settings` are runs of other settings than the plan's, in no other count."""
-
-    arm: str
-    planned: int
-    finished: int
-    diverged: int
-    unpaired: int
-    running: int
-    missing: int
-    other_settings: int
-
-
-class ExploratoryRun(NamedTuple):
-    """A run in the study folder that its plan does not ask for; `metrics` are the primary ones that it has."""
-
-    arm: str
-    seed: int
-    folder: str
-    state: str
-    metrics: Mapping[str, float | None]
+def frozen_sentences(study: Study) -> list[str]:
+    """Say what was asked beforehand and what was run of it, by what."""
+    found = [
+        check_plan(study).sentence,
+        cells_sentence(study),
+        gate_sentence(study.gates, study.seeds),
+        machine_sentence(study),
+        *(f"Not compared: seed {seed}, {why}." for seed, why in study.faults.items()),
+    ]
+    return [each for each in found if each]
 
 
 def check_plan(study: Study) -> PlanCheck:
@@ -60,8 +62,9 @@ def check_plan(study: Study) -> PlanCheck:
     changes plan and hash together is not found out.
     """
     stored, parts = study.settings.get("hash"), study.settings.get("parts", {})
+    known = {key: study.settings[key] for key in Plan.model_fields if key in study.settings}
     try:
-        now = _plan(study).hash(parts)
+        now = checked(Plan, known).hash(parts)
     except ConfigError as error:
         text = f"study.json cannot be checked by this version: {str(error).splitlines()[0]}"
         return PlanCheck(stored, None, False, text)
@@ -78,94 +81,188 @@ def check_plan(study: Study) -> PlanCheck:
     return PlanCheck(stored, now, True, text)
 
 
-def cell_counts(study: Study) -> list[CellCount]:
-    """Count the planned cells of each arm by what became of them."""
-    return [_count(arm, study.of(arm)) for arm in study.runs]
+def cell_counts(study: Study) -> list[dict[str, Any]]:
+    """Count the planned cells of each arm by what became of them: `arm`, `planned`, and the keys of `STATES`.
+
+    Runs of other settings than the plan's are in no other count.
+    """
+    rows = []
+    for arm in study.runs:
+        states = Counter(run.state if run.same_settings else "other" for run in study.of(arm))
+        rows.append({"arm": arm, "planned": len(study.of(arm)), **{name: states[name] for name in STATES}})
+    return rows
 
 
 def cells_sentence(study: Study) -> str:
     """Say how many cells there are and what became of them."""
     counts = cell_counts(study)
-    planned = sum(each.planned for each in counts)
-    words = {"finished": "finished", "diverged": "diverged",
-             "unpaired": "not to be compared", "running": "not finished",
-             "missing": "not started", "other_settings": "run with other settings"}  # fmt: skip
-    sums = {text: sum(getattr(each, key) for each in counts) for key, text in words.items()}
-    said = [f"{count} {text}" for text, count in sums.items() if count or text == "finished"]
-    seeds = len(study.settings.get("seeds", ()))
-    cells = f"{plural(len(counts), 'arm')}, {plural(seeds, 'seed')}"
-    return f"Planned: {plural(planned, 'run')} ({cells}); {', '.join(said)}."
+    sums = {text: sum(each[name] for each in counts) for name, text in STATES.items()}
+    parts = [f"{count} {text}" for text, count in sums.items() if count or text == "finished"]
+    planned = plural(sum(each["planned"] for each in counts), "run")
+    cells = f"{plural(len(counts), 'arm')}, {plural(len(study.seeds), 'seed')}"
+    return f"Planned: {planned} ({cells}); {', '.join(parts)}."
 
 
-def exploratory_runs(folder: Path, study: Study) -> list[ExploratoryRun]:
-    """Return the runs below a study folder that are not cells of its plan: another arm, seed or fingerprint.
+def gate_sentence(gates: Mapping[int, Row], seeds: Sequence[int]) -> str:
+    """Say whether what arms share came out equal in every block, in both phases.
 
-    They were not asked for before results were seen, so they are to be called exploratory. Where the plan cannot
-    be read by this version, only arms and seeds are compared.
+    Args:
+        gates: as a study has them.
+        seeds: of the plan; the gates of others are not spoken of.
     """
-    planned = _planned(folder, study)
-    metrics = [asked.metric for asked in questions(study).values()]
-    paths = sorted(
-        path for path in folder.glob("*/seed-*") if path.parent.name not in RESERVED and path.is_dir()
+    known = {seed: gates[seed] for seed in seeds if seed in gates}
+    absent = [seed for seed in seeds if seed not in gates]
+    if not known:
+        return "The A/A gate was not run: whether arms differ in the task alone was not tried in this study."
+    left = f" It was not run for {seeds_text(absent)}." if absent else ""
+    failed = {seed: gate_failures(gate) for seed, gate in known.items() if gate_failures(gate)}
+    if failed:
+        return f"{_failed(failed)}{left}"
+    steps = span({gate["heads"]["steps"] for gate in known.values()})
+    heads, colour, class_ = (span({gate[name]["tensors"] for gate in known.values()}) for name in GATE_PARTS)
+    return (
+        f"The A/A gate passed for {seeds_text(known)}, bit for bit after {steps} steps of each phase: all {heads} "
+        "tensors of the heads trained together are those of the heads trained alone, and fine-tuning with a vanishing "
+        f"weight of the other task is fine-tuning without it ({colour} tensors for colour, {class_} for class)."
+        f"{left}"
     )
-    named = [(path, name) for path in paths if (name := _RUN_NAME.fullmatch(path.name))]
+
+
+def _failed(failed: Mapping[int, Mapping[str, Sequence[str]]]) -> str:
+    parts = dict.fromkeys(part for each in failed.values() for part in each)
+    names = list(dict.fromkeys(name for each in failed.values() for own in each.values() for name in own))
+    more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
+    return (
+        f"The A/A gate FAILED for {seeds_text(failed)} ({'; '.join(GATE_PARTS[part] for part in parts)}): "
+        f"{', '.join(names[:_FEW])}{more} came out otherwise, so the arms of these seeds differ in more than the task. "
+        "Nothing is compared there, and there is no verdict."
+    )
+
+
+def machine_sentence(study: Study) -> str:
+    """Say which blocks were computed by what, told apart by their golden step; nothing where no run has begun.
+
+    Runs that something else has scored since are named.
+    """
+    where: dict[str, list[int]] = {}
+    by: dict[str, str] = {}
+    scored: list[str] = []
+    for run in (run for seed in study.seeds for run in block(study.runs, seed)):
+        step, scorer = (found.get("golden_step") for found in (run.environment, run.scores))
+        if scorer not in (None, step):
+            scored.append(f"{run.arm}, seed {run.seed} (golden step {scorer[:12]})")
+        if step is not None and run.seed not in where.setdefault(step, []):
+            where[step].append(run.seed)
+            by[step] = _machine(run.environment)
+    blocks = [f"{seeds_text(own)} with golden step {step[:12]} ({by[step]})" for step, own in where.items()]
+    again = f" Scored otherwise than trained: {'; '.join(scored)}." if scored else ""
+    return f"Computed: {'; '.join(blocks)}.{again}" if blocks else ""
+
+
+def _machine(environment: Row) -> str:
+    torch, threads = environment.get("torch"), environment.get("cpu_threads")
+    known = [environment.get(key) for key in ("device", "platform", "precision")]
+    known += [torch and f"torch {torch}", threads and plural(threads, "thread")]
+    return ", ".join(str(each) for each in known if each)
+
+
+def image_sentences(study: Study) -> list[str]:
+    """Say which images were trained on, which are reported on, and which were seen in tuning."""
+    found = [
+        f"Scores, tables and samples are of the {study.split} split; curves over epochs are of the validation split."
+    ]
+    if study.is_tuning:
+        found.append(
+            "This is a tuning study: settings may be chosen by its numbers, so it gives no verdict, and the study that "
+            "reports uses other seeds and a test split."
+        )
+    if seeds := study.settings.get("tuned_on_seeds"):
+        found.append(_tuned_on(seeds, study.settings.get("tuned_on")))
+    return [*found, _trained_on(study)]
+
+
+def _tuned_on(seeds: Sequence[int], found: Mapping[str, Any] | None) -> str:
+    """What is known of tuning: its seeds by the plan, its images only where they were compared with the test images."""
+    text = f"Settings were tuned on seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}"
+    if not found or found["test_images_seen"]:
+        return f"{text}: seeds differ; whether the test images were seen was not checked."
+    near = ", nor on a near-duplicate of one" * bool(found["near_duplicate_bits"])
+    return (
+        f"{text}, none of which is reported, and on none of the test images{near}: they were compared with the images "
+        f"of the study {found['study'][:12]}."
+    )
+
+
+def _trained_on(study: Study) -> str:
+    """Neither interval covers the choice of the training images while all seeds share them."""
+    share = study.config("supervision", "image_share") or 1.0
+    baselines = "The mean and median colour and the majority class are taken from all training images."
+    if share == 1:
+        return "All seeds train on the same images: intervals do not cover the choice of the training images."
+    if study.config("supervision", "resample"):
+        return (
+            f"Each seed trains on {share:.0%} of the training images, drawn anew: intervals cover their choice, too. "
+            f"{baselines}"
+        )
+    return (
+        f"All seeds train on the same {share:.0%} of the training images: intervals do not cover the choice of the "
+        f"training images. {baselines}"
+    )
+
+
+def warnings(study: Study) -> list[tuple[str, str]]:
+    """Return (who, what), the most serious first: what is damaged or not whole, then what was not learnt."""
     return [
-        _exploratory(path, int(name[1]), metrics)
-        for path, name in named
-        if (path not in planned if planned is not None else not _asked(study, path.parent.name, int(name[1])))
+        *((f"Seed {seed}", f"is not compared: {why}.") for seed, why in study.faults.items()),
+        *((name, _DAMAGED) for name in study.damaged),
+        *(each for arm in study.runs for run in study.of(arm) for each in _not_whole(study, run)),
+        *_worse_than_trivial(study),
+        *(each for arm in study.runs for each in _log_warnings(study, arm)),
+        *gradient_warnings(study),
+        *(
+            (f"The question about {title.lower()}", "is not asked: its arms are not part of this study.")
+            for name, title in TASK_TITLES.items()
+            if name not in study.questions
+        ),
     ]
 
 
-def cell_rows(study: Study) -> Table:
-    """Return `cell_counts` as text; header first."""
-    states = ["Finished", "Diverged", "Not to be compared", "Not finished", "Not started", "Other settings"]
-    rows = [[arm_label(study, each.arm), *each[1:]] for each in cell_counts(study)]
-    return [["Arm", "Planned", *states], *rows]
+def _not_whole(study: Study, run: Run) -> list[tuple[str, str]]:
+    label = f"{arm_label(study, run.arm)}, seed {run.seed}"
+    found = [(label, _OTHER_SETTINGS)] if not run.same_settings else []
+    found += [(label, _NOT_USED.get(run.state, run.state))] if not run.finished else []
+    return found + [(f"{label}, {name}", _DAMAGED) for name in run.damaged]
 
 
-def exploratory_rows(folder: Path, study: Study) -> Table:
-    """Return `exploratory_runs` as text; header first."""
-    metrics = [asked.metric for asked in questions(study).values()]
-    units = [study.metrics.get(metric, {}).get("unit", "") for metric in metrics]
-    rows: Table = [
-        ["Arm (exploratory)", "Seed", "Folder", "State", *(metric_label(study, m) for m in metrics)]
-    ]
-    for run in exploratory_runs(folder, study):
-        scores = [number(run.metrics[metric], unit) for metric, unit in zip(metrics, units, strict=True)]
-        rows.append([run.arm, run.seed, run.folder, run.state, *scores])
-    return rows
+def _worse_than_trivial(study: Study) -> Iterator[tuple[str, str]]:
+    """Name every metric in which an arm of a question is no better than what is had without a model, once each."""
+    for question in study.questions:
+        arms = sides(study, question)
+        for metric in dict.fromkeys(name for arm in arms for name in study.metric_names(arm)):
+            about = study.metrics.get(metric, {})
+            if about.get("better") not in ("lower", "higher") or about.get("task", question) != question:
+                continue
+            scores, unit = levels(study, metric, arms), study.unit(metric)
+            losers = beaten(study, metric, scores)
+            if not losers:
+                continue
+            names = " and ".join(
+                f"{('single-task', 'multi-task')[place]} {number(scores[place], unit)}" for place in losers
+            )
+            floors = dict.fromkeys(name for each in losers.values() for name in each)
+            trivial = ", ".join(
+                f"{spaced(name)} {number(study.baselines[name].get(metric), unit)}" for name in floors
+            )
+            yield study.label(metric), f"{names} no better than a trivial baseline ({trivial})."
 
 
-def _plan(study: Study) -> Plan:
-    return checked(Plan, {key: study.settings[key] for key in Plan.model_fields if key in study.settings})
-
-
-def _planned(folder: Path, study: Study) -> set[Path] | None:
-    try:
-        plan = _plan(study)
-    except ConfigError:
-        return None
-    return {run_folder(folder, arm, plan.run_config(arm, seed)) for arm in plan.arms for seed in plan.seeds}
-
-
-def _asked(study: Study, arm: str, seed: int) -> bool:
-    return arm in study.runs and seed in study.runs[arm]
-
-
-def _exploratory(path: Path, seed: int, metrics: Iterable[str]) -> ExploratoryRun:
-    status, scores = (_optional(path / name) for name in ("status.json", "scores.json"))
-    found: Row = scores.get("metrics", {})
-    state = status.get("state", "running")
-    return ExploratoryRun(
-        path.parent.name, seed, path.name, state, {name: found.get(name) for name in metrics}
-    )
-
-
-def _optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
-
-
-def _count(arm: str, runs: Sequence[Run]) -> CellCount:
-    states = Counter(run.state if run.same_settings else "other" for run in runs)
-    named = (states[name] for name in ("finished", "diverged", UNPAIRED, "running", "missing", "other"))
-    return CellCount(arm, len(runs), *named)
+def _log_warnings(study: Study, arm: str) -> Iterator[tuple[str, str]]:
+    """Join a warning that comes back epoch by epoch and seed by seed into one, in its last words."""
+    found: dict[str, list[tuple[int, int, str]]] = {}
+    for run in study.of(arm):
+        for line in run.log:
+            for text in line.get("warnings") or ():
+                found.setdefault(text.split(":")[0], []).append((run.seed, line.get("epoch", 0), text))
+    for each in found.values():
+        who = f"{arm_label(study, arm)}, {seeds_text(seed for seed, _, _ in each)}"
+        yield who, f"{span((at for _, at, _ in each), 'epoch ', 'epochs ')}: {each[-1][2]}"

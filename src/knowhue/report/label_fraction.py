@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from knowhue.report.contrasts import questions, score
+from knowhue.report.arms import asked_of, labelled_share, placebo, tasks
+from knowhue.report.contrasts import score
 from knowhue.report.differences import note_diverged
 from knowhue.report.palette import MULTI, PAPER, RULE, SINGLE, entitle, name_ends, panels, say_empty
-from knowhue.report.records import Study, Table, mean, spaced
-from knowhue.report.taught import asked_of, edits, labelled_share, placebo, tasks
-from knowhue.statistics.paired import Interval, bounded_interval
+from knowhue.report.study import Study, Table
+from knowhue.report.text import spaced
+from knowhue.statistics.paired import Interval, bounded_interval, mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,8 +54,8 @@ def has_label_fractions(study: Study) -> bool:
 def label_points(study: Study) -> list[Point]:
     """Return the arms that differ in nothing but tasks and labels, by side and share of labels."""
     found: dict[tuple[str, float], Point] = {}
-    for arm in study.settings.get("arms", {}):
-        edited = edits(study, arm)
+    for arm in study.arms:
+        edited = study.arms.get(arm) or {}
         changed = {*edited, *edited.get("supervision", {}), *edited.get("tasks", {})}
         side = {frozenset(("class",)): "single", frozenset(("colour", "class")): "multi"}.get(
             frozenset(tasks(study, arm))
@@ -90,7 +91,7 @@ def label_fraction(study: Study) -> "Figure":
     name_ends(ax, [end for end in ends if end])
     lost = [f"{point.arm} seed {seed}" for point in points for seed in sorted(point.diverged)]
     if lost:
-        given = spaced(questions(study)[_QUESTION].if_diverged)
+        given = spaced(study.questions[_QUESTION].if_diverged)
         note_diverged(figure, [f"{run} (“{given}”)" for run in lost])
     return figure
 
@@ -118,7 +119,7 @@ def _after_heads(study: Study, arm: str, seed: int) -> float | None:
 
 
 def _point(study: Study, side: str, share: float, arm: str) -> Point:
-    declared = asked_of(study, _QUESTION, **{side: arm}) if _QUESTION in questions(study) else study
+    declared = asked_of(study, _QUESTION, **{side: arm}) if _QUESTION in study.questions else study
     scores = {run.seed: score(declared, run, "balanced_accuracy") for run in study.of(arm)}
     known = {seed: value for seed, value in scores.items() if value is not None and np.isfinite(value)}
     lost = frozenset(run.seed for run in study.of(arm) if run.state == "diverged" and run.seed in known)

@@ -2,36 +2,40 @@
 
 import base64
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from knowhue.csv_text import to_csv
-from knowhue.report import tables
-from knowhue.report.answers import Answer, answer
-from knowhue.report.contrasts import lower_is_better, question_alpha, questions
-from knowhue.report.differences import measure
-from knowhue.report.distances import distance_table, has_fid, not_computed, perceptual_provenance
-from knowhue.report.evidence import chapters, frozen
+from knowhue.report import scores
+from knowhue.report.answers import Answer, answers
+from knowhue.report.contrasts import lower_is_better
 from knowhue.report.exhibits import EXHIBITS, Exhibit, facts
 from knowhue.report.figures import FIGURES
+from knowhue.report.findings import Findings, find
 from knowhue.report.forest import forest_rows
-from knowhue.report.gradients import gradient_rows
+from knowhue.report.integrity import frozen_sentences, image_sentences, warnings
 from knowhue.report.label_fraction import has_label_fractions
-from knowhue.report.notices import warnings
-from knowhue.report.reading import read_study
-from knowhue.report.records import Study
 from knowhue.report.results import results_table
 from knowhue.report.samples import has_second
-from knowhue.report.splits import image_sentences
+from knowhue.report.study import Study, read_study
 from knowhue.report.svg import to_svg
+from knowhue.report.tables import TABLES, has_numbers
 from knowhue.report.template import fill
-from knowhue.report.verdicts import verdicts
+from knowhue.report.text import difference, measure, number
 from knowhue.runs import REPORT_LOCK, REPORT_S, locked, read_description
 from knowhue.statistics.verdicts import fewest_seeds
 from knowhue.storage import replacing, write_json
 
+CHAPTERS = {
+    "Where it helped, and where it hurt": ("seeds", "classes", "flips", "equal_train_loss"),
+    "What it costs": ("equal_images", "equal_time", "deployment"),
+    "What the choice of an epoch would have added": ("best_epochs", "after_heads"),
+    "How the tasks pull at the encoder": ("diagnostics", "predictions"),
+}
+"""Everything behind a verdict that one number hides: tables by the heading that they stand under."""
 _LONGEST_LIST = 300
 """Left-out images listed by name; the rest is counted and stands in `prepared.json`."""
 
@@ -51,70 +55,82 @@ def write_report(folder: Path) -> Path:
     read_description(folder)  # before a lock is laid into any folder
     page = folder / "report.html"
     with locked(folder, "report", name=REPORT_LOCK, wait_s=REPORT_S):
-        study = read_study(folder)
-        results = results_table(study)
+        findings = find(read_study(folder))
+        answered = answers(findings)
+        results = results_table(findings, answered)
         write_json(folder / "results.json", results)
         with replacing(page) as file:
-            file.write(render_page(study, results))
+            file.write(render_page(findings, answered, results))
     return page
 
 
-def render_page(study: Study, results: dict[str, Any]) -> str:
+def render_page(findings: Findings, answered: dict[str, Answer], results: dict[str, Any]) -> str:
     """Return the page as HTML.
 
     Args:
-        study: what to show.
+        findings: what to show.
+        answered: its `answers`.
         results: its `results_table`.
     """
     text = json.dumps(results, indent=1, allow_nan=False)
     link = _data_link("application/json", text)
-    return fill("page.html", results=results, results_link=link, **_content(study))
+    return fill("page.html", results=results, results_link=link, answers=answered, **_content(findings))
 
 
-def _content(study: Study) -> dict[str, Any]:
+def _content(findings: Findings) -> dict[str, Any]:
     """Return all that the template shows, ready as text."""
+    study = findings.study
     first = next((run for arm in study.runs for run in study.finished(arm)), None)
     left_out = study.prepared.get("left_out", ())
+    chapters = {title: _tables(findings, names) for title, names in CHAPTERS.items()}
     return {
         "study": study,
-        "answers": _answers(study),
-        "chapters": chapters(study),
-        "frozen": frozen(study),
-        "many_seeds": len(study.settings.get("seeds", ())) > 1,
+        "chapters": {title: tables for title, tables in chapters.items() if tables},
+        "frozen_sentences": frozen_sentences(study),
+        "frozen_tables": [
+            each for each in _texts(findings, ("cells", "exploratory")) if len(each["rows"]) > 1
+        ],
+        "many_seeds": len(study.seeds) > 1,
         "many_arms": len({row.arm for row in forest_rows(study)}) > 1,
         "label_fractions": has_label_fractions(study),
-        "min_seeds": fewest_seeds(question_alpha(study)),
-        "words": {question: measure(study, asked) for question, asked in questions(study).items()},
+        "min_seeds": fewest_seeds(study.alpha),
+        "words": {question: measure(study.metrics, asked) for question, asked in study.questions.items()},
         "lower": {
-            question: lower_is_better(study, asked.metric) for question, asked in questions(study).items()
+            question: lower_is_better(study.metrics, asked.metric)
+            for question, asked in study.questions.items()
         },
         "figures": {name: _figure(study, exhibit) for name, exhibit in EXHIBITS.items()},
-        "gradients": gradient_rows(study),
-        "scores": tables.score_tables(study),
-        "number": tables.number,
-        "difference": tables.difference,
-        "distances": distance_table(study),
-        "perceptual": perceptual_provenance(study),
-        "not_computed": not_computed(study),
-        "has_fid": has_fid(study),
-        "classes": tables.class_table(study),
-        "counts": tables.count_table(study),
+        "gradients": _tables(findings, ("gradients",)),
+        "scores": scores.score_tables(findings),
+        "number": number,
+        "difference": difference,
+        "distances": scores.distance_table(study),
+        "perceptual": scores.perceptual_provenance(study),
+        "not_computed": scores.not_computed(study),
+        "has_fid": scores.has_fid(study),
+        "classes": scores.class_table(study),
+        "counts": scores.count_table(study),
         "split": study.split,
         "image_sentences": image_sentences(study),
-        "left_out_counts": tables.left_out_counts(study),
+        "left_out_counts": scores.left_out_counts(study),
         "left_out": left_out[:_LONGEST_LIST],
         "left_out_more": max(len(left_out) - _LONGEST_LIST, 0),
         "warnings": warnings(study),
-        "settings": tables.setting_rows(study.settings.get("config", {})),
+        "settings": scores.setting_rows(study.settings.get("config", {})),
         "environment": first.environment if first else {},
         "images": first.scores.get("images") if first else None,
-        "times": tables.time_table(study),
+        "times": scores.time_table(study),
     }
 
 
-def _answers(study: Study) -> dict[str, Answer]:
-    judged = verdicts(study)
-    return {question: answer(study, question, judged) for question in judged}
+def _tables(findings: Findings, names: Iterable[str]) -> list[dict[str, Any]]:
+    """Return tables as text; those without a number are left out."""
+    return [each for each in _texts(findings, names) if has_numbers(each["rows"])]
+
+
+def _texts(findings: Findings, names: Iterable[str]) -> list[dict[str, Any]]:
+    found = [TABLES[name] for name in names]
+    return [{"title": each.title, "note": each.note, "rows": each.text(findings)} for each in found]
 
 
 def _figure(study: Study, exhibit: Exhibit) -> dict[str, Any]:

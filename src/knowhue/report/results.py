@@ -1,18 +1,23 @@
-"""Put the numbers of a study into one table: `results.json`."""
+"""`results.json`: every number of a study by name, under a schema with a version."""
 
+from pathlib import Path
 from typing import Any
 
-from knowhue.report.answers import answer
-from knowhue.report.chance import Bounds
-from knowhue.report.contrasts import questions
-from knowhue.report.gradients import gradient_table
-from knowhue.report.headroom import headrooms
-from knowhue.report.records import Study, mean
-from knowhue.report.secondary import metric_names, secondary_results
-from knowhue.report.verdicts import Judged, verdicts
+from knowhue.errors import RunError
+from knowhue.report.answers import Answer
+from knowhue.report.contrasts import Bounds
+from knowhue.report.diagnostics import gradient_table
+from knowhue.report.findings import Findings
+from knowhue.report.study import Study
+from knowhue.statistics.paired import mean
+from knowhue.storage import read_json
+
+SCHEMA = {"name": "knowhue-results", "version": 1}
+"""What `results.json` holds, see docs/results.md; another version is refused."""
+_STUDY_KEYS = ("name", "preset", "command", "version", "created", "purpose", "tuned_on_seeds", "tuned_on")
 
 
-def results_table(study: Study) -> dict[str, Any]:
+def results_table(findings: Findings, answers: dict[str, Answer]) -> dict[str, Any]:
     """Return every number of the study by name: the content of `results.json`.
 
     Paths: `arms.<arm>.seeds.<seed>.metrics.<metric>`, `arms.<arm>.mean.<metric>` (finished seeds),
@@ -23,44 +28,49 @@ def results_table(study: Study) -> dict[str, Any]:
     `timing.<arm>.<phase>` and `timing.total` (seconds, all seeds), `settings.<key>`.
     A missing number is null.
     """
-    asked = {
-        key: study.settings.get(key)
-        for key in (
-            "name",
-            "preset",
-            "command",
-            "version",
-            "created",
-            "purpose",
-            "tuned_on_seeds",
-            "tuned_on",
-        )
-    }
-    judged = verdicts(study)
-    answers = {question: answer(study, question, judged) for question in questions(study)}
+    study = findings.study
+    asked = {key: study.settings.get(key) for key in (*_STUDY_KEYS, "hash")}
     return {
+        "schema": SCHEMA,
         "splits": {"scores": study.split, "epochs": "validation"},
-        "study": asked | {"hash": study.settings.get("hash"), "arms": list(study.runs),
-                          "seeds": list(study.settings.get("seeds", ()))},
+        "study": asked | {"arms": list(study.runs), "seeds": study.seeds},
         "answers": {question: each.sentence for question, each in answers.items()},
         "verdicts": {question: each.verdict for question, each in answers.items()},
-        "tests": {question: _tests(study, question, each) for question, each in judged.items()},
-        "secondary": secondary_results(study),
+        "tests": {question: _tests(findings, question) for question in study.questions},
+        "secondary": _secondary(findings),
         "arms": {arm: _arm_table(study, arm) for arm in study.runs},
         "baselines": {name: dict(values) for name, values in study.baselines.items()},
         "metrics": {name: dict(text) for name, text in study.metrics.items()},
         "gradients": gradient_table(study),
         "timing": timing(study),
         "settings": study.settings.get("config", {}),
-    }  # fmt: skip
+    }
 
 
-def _tests(study: Study, question: str, judged: Judged) -> dict[str, Any]:
+def read_results(path: Path) -> dict[str, Any]:
+    """Read a `results.json`.
+
+    Raises:
+        RunError: it is not there, damaged, or of another version.
+    """
+    results = read_json(path)
+    if results.get("schema") != SCHEMA:
+        found = results.get("schema") or "none"
+        raise RunError(
+            f"{path}: not the results of a study as this version writes them ({SCHEMA['name']}, version "
+            f"{SCHEMA['version']}; found {found}); make it anew with `knowhue report`."
+        )
+    return results
+
+
+def _tests(findings: Findings, question: str) -> dict[str, Any]:
     """Every number behind a verdict, in the metric's unit."""
-    found, asked = judged.found, questions(study)[question]
+    judged, asked = findings.verdicts[question], findings.study.questions[question]
+    found = judged.found
     if found is None:
         return {}
     parts = found.crossed
+    deviations = () if parts is None else zip(("seed", "image", "residual"), parts.components, strict=True)
     return {
         "metric": asked.metric, "single": asked.single, "multi": asked.multi, "sesoi": asked.sesoi,
         "alpha": judged.alpha, "seeds": list(found.seeds), "differences": found.differences.tolist(),
@@ -68,12 +78,23 @@ def _tests(study: Study, question: str, judged: Judged) -> dict[str, Any]:
         "intervals": [_bounds(judged.outer), _bounds(judged.inner)], "interval_seeds": found.over_seeds,
         "interval_bca": found.bca, "p": found.p, "d_z": found.effect, "wins": found.wins.count,
         "hurt_beyond_sesoi": found.hurt(asked.sesoi).count, "worst_seed": found.worst_seed,
-        "variances": None if parts is None else dict(zip(("seed", "image", "residual"), parts.components,
-                                                         strict=True)) | {"images": parts.images},
+        "variances": None if parts is None else dict(deviations) | {"images": parts.images},
         "needed_seeds": None if judged.needed is None else judged.needed._asdict(),
         "more_images": judged.more_images,
-        "headroom": [row._asdict() | {"bounds": _bounds(row.bounds)} for row in headrooms(study, question)],
+        "headroom": [row._asdict() | {"bounds": _bounds(row.bounds)} for row in findings.headroom[question]],
     }  # fmt: skip
+
+
+def _secondary(findings: Findings) -> list[dict[str, Any]]:
+    return [
+        {
+            "question": row.question, "metric": row.metric, "exploratory": not row.named,
+            "mean": row.found.estimate, "interval": row.bounds.interval, "level": row.bounds.level,
+            "over": row.bounds.over, "p": row.p, "p_adjusted": row.p_adjusted, "clear": row.is_clear,
+            "seeds": list(row.found.seeds),
+        }
+        for row in findings.secondary
+    ]  # fmt: skip
 
 
 def _bounds(bounds: Bounds | None) -> dict[str, Any] | None:
@@ -98,9 +119,13 @@ def timing(study: Study) -> dict[str, Any]:
 def _arm_table(study: Study, arm: str) -> dict[str, Any]:
     finished = study.finished(arm)
     return {
-        "seeds": {str(run.seed): {"state": run.state, "metrics": dict(run.scores.get("metrics", {})),
-                                    "after_heads": dict(run.scores.get("after_heads", {}))}
-                  for run in study.of(arm)},
-        "mean": {name: mean([run.metric(name) for run in finished]) for name in metric_names(study, arm)},
+        "seeds": {
+            str(run.seed): {
+                "state": run.state, "metrics": dict(run.scores.get("metrics", {})),
+                "after_heads": dict(run.scores.get("after_heads", {})),
+            }
+            for run in study.of(arm)
+        },
+        "mean": {name: mean([run.metric(name) for run in finished]) for name in study.metric_names(arm)},
         "finished": len(finished),
     }  # fmt: skip

@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from knowhue.report.arms import sides
 from knowhue.report.palette import INK, MULTI, MUTED, SINGLE, SMALL, TEXT, bare, panels, say_empty
-from knowhue.report.records import Run, Study, Table, spaced
-from knowhue.report.taught import sides
+from knowhue.report.study import Run, Study, Table
+from knowhue.report.text import spaced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

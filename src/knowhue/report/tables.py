@@ -1,232 +1,369 @@
-"""The tables of the page, as rows of ready text: scores, classes, images, settings, time."""
+"""TABLES: what each table behind a verdict shows, how to read it, and how its columns are said."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+from knowhue.report.arms import TASK_TITLES, arm_label
+from knowhue.report.conditions import (
+    TRAIN_LOSSES,
+    after_heads,
+    best_epochs,
+    class_transfer,
+    deployment,
+    equal_images,
+    equal_time,
+    equal_train_loss,
+    image_flips,
+    paired_table,
+    seed_transfer,
+)
+from knowhue.report.contrasts import BOTH, Bounds
+from knowhue.report.diagnostics import LOSSES, MOMENTS, diagnostic_means, gradient_table, predictions
+from knowhue.report.findings import Findings
+from knowhue.report.integrity import STATES, cell_counts
+from knowhue.report.study import Row, Study, Table
+from knowhue.report.text import (
+    MISSING,
+    correlation_text,
+    difference,
+    duration,
+    ends_text,
+    number,
+    p_text,
+    spaced,
+)
+from knowhue.statistics import MIN_SEEDS
 
-from knowhue.report.chance import Bounds
-from knowhue.report.classes import class_scores
-from knowhue.report.contrasts import Contrast, contrast, questions
-from knowhue.report.records import Row, Study, Table, mean, spaced, titled
-from knowhue.report.results import timing
-from knowhue.report.secondary import Secondary, metric_names, secondaries
-from knowhue.report.signs import signed
-from knowhue.report.taught import arm_label, sides
-from knowhue.report.verdicts import verdicts
-from knowhue.statistics.paired import Interval
+OVER_SEEDS = "95 % interval over seeds, on these images"
+_NAMES = 3
+"""Columns that name what a row is of: question, metric, and what it is judged by."""
 
-MISSING = "–"
-BASELINE_LABELS = {"real": "other real images"}
-_ARROWS = {"lower": "↓", "higher": "↑"}
+Cells = dict[str, Callable[[Study, Row], Any]]
+"""What stands in a row, by the head of its column."""
 
 
-def score_tables(study: Study) -> dict[str, dict[str, Any]]:
-    """Return for each task its metrics, single-task beside multi-task beside trivial baselines."""
-    names = {task: metric_names(study, sides(study, task).single) for task in ("colour", "class")}
-    for name in metric_names(study, sides(study, "colour").multi or sides(study, "class").multi):
-        if name not in (*names["colour"], *names["class"]):  # a metric of an arm that was not trained
-            task = study.metrics.get(name, {}).get("task")
-            names["class" if task == "class" else "colour"].append(name)
-    return {task: _score_table(study, task, found) for task, found in names.items() if found}
+@dataclass(frozen=True)
+class Shown:
+    """A table of the page.
 
-
-def number(value: float | None, unit: str = "") -> str:
-    """Return a number as text, shares in per cent.
-
-    >>> number(0.8412, "share"), number(13.2071), number(0.5123), number(None)
-    ('84.1', '13.21', '0.512', '–')
+    Attributes:
+        title: what it shows.
+        note: how to read it.
+        rows: its numbers, one mapping a row.
+        cells: its columns.
+        of_questions: whether a question without numbers has a row, of dashes.
     """
-    return MISSING if value is None else _fixed(value, unit, value)
+
+    title: str
+    note: str
+    rows: Callable[[Findings], list[dict[str, Any]]]
+    cells: Cells
+    of_questions: bool = False
+
+    def text(self, findings: Findings) -> Table:
+        """Return the table as text, the header first."""
+        study, rows = findings.study, self.rows(findings)
+        if self.of_questions:
+            known = {row["question"]: row for row in rows}
+            rows = [
+                {"question": name, "metric": asked.metric, "sesoi": asked.sesoi} | known.get(name, {})
+                for name, asked in study.questions.items()
+            ]
+        return [list(self.cells), *([cell(study, row) for cell in self.cells.values()] for row in rows)]
 
 
-def difference(single: float | None, multi: float | None, unit: str = "") -> str:
-    """Return multi minus single as text, signed, with as many places as the numbers it compares.
-
-    >>> difference(12.01, 11.85), difference(0.8, 0.82, "share"), difference(0.8, 0.8, "share")
-    ('−0.16', '+2.0', '0.0')
-    """
-    if single is None or multi is None:
-        return MISSING
-    return _signed([multi - single], unit, single)[0]
+def has_numbers(table: Table) -> bool:
+    """Whether a table has a row with more than names and dashes: rows of no seed say nothing."""
+    return any(any(cell not in (MISSING, None, 0) for cell in row[_NAMES:]) for row in table[1:])
 
 
-def ends_text(level: float, interval: Interval, unit: str = "") -> str:
-    """Return an interval of a difference, with at least as many places as the level that it is a difference from.
-
-    >>> ends_text(0.8, (-0.01, 0.02), "share"), ends_text(12.0, (0.002, 0.03))
-    ('−1.0 to +2.0', '+0.002 to +0.030')
-    """
-    return " to ".join(_signed(interval, unit, level))
-
-
-def _signed(values: Sequence[float], unit: str, like: float) -> list[str]:
-    scale = 100 if unit == "share" else 1
-    return signed([scale * value for value in values], _places(unit, like))
-
-
-def _places(unit: str, like: float) -> int:
-    return 1 if unit == "share" else 3 if abs(like) < 1.5 else 2 if abs(like) < 100 else 1
-
-
-def _fixed(value: float, unit: str, like: float) -> str:
-    return f"{100 * value if unit == 'share' else value:.{_places(unit, like)}f}".replace("-", "−")
-
-
-def class_table(study: Study) -> Table:
-    """Return accuracy and error of each class, single-task and multi-task, means over finished seeds."""
-    both = (("class", "accuracy"), ("colour", "ab_l1"))
-    scores = [class_scores(study, arm, name) for task, name in both for arm in sides(study, task)]
-    runs = [run for arm in study.runs for run in study.finished(arm)]
-    counts = runs[0].scores.get("per_class", {}) if runs else {}
-    rows: Table = []
-    for place, name in enumerate(study.classes):
-        cells = [
-            mean([None if np.isnan(value) else value for value in column[:, place]]) for column in scores
-        ]
-        units = ("share", "share", "", "")
-        texts = [number(cell, unit) for cell, unit in zip(cells, units, strict=True)]
-        rows.append([spaced(name), counts.get(name, {}).get("images", MISSING), *texts])
-    return rows
-
-
-def count_table(study: Study) -> Table:
-    """Return how many images of each class each part has, and the sums."""
-    counted: Mapping[str, Row] = study.prepared.get("counts", {})
-    parts = {name: part for name, part in counted.items() if any(part.values())}
-    names = list(dict.fromkeys(name for part in parts.values() for name in part))
-    rows: Table = [["Class", *map(str.capitalize, parts)]]
-    for name in names:
-        counts = [part.get(name, 0) for part in parts.values()]
-        if any(counts) or name in study.classes:
-            rows.append([spaced(name), *counts])
-    return [*rows, ["All", *(sum(part.values()) for part in parts.values())]]
-
-
-def left_out_counts(study: Study) -> Table:
-    """Return how many images were left out for which kind of reason."""
-    reasons = (str(row.get("reason", "")) for row in study.prepared.get("left_out", ()))
-    kinds = Counter(reason.partition(":")[0].partition(" of ")[0] for reason in reasons)
-    return [[kind, count] for kind, count in kinds.most_common()]
-
-
-def setting_rows(config: Mapping[str, Any], prefix: str = "") -> Table:
-    """Return a nested configuration as rows of dotted name and value."""
-    rows: Table = []
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        rows += setting_rows(value, f"{name}.") if isinstance(value, Mapping) and value else [[name, value]]
-    return rows
-
-
-def time_table(study: Study) -> Table:
-    """Return the time of each arm's phases, all seeds together; header first."""
-    table = timing(study)
-    phases = list(dict.fromkeys(phase for arm in study.runs for phase in table[arm]))
-    names = {"heads": "Heads", "finetune": "Fine-tuning", "evaluate": "Evaluation"}
-    rows: Table = [["", *(names.get(phase, spaced(phase)) for phase in phases), "Together"]]
-    for arm in study.runs:
-        seconds = [table[arm].get(phase) for phase in phases]
-        rows.append([arm_label(study, arm), *map(duration, seconds), duration(sum(table[arm].values()))])
-    return [*rows, ["All", *([""] * len(phases)), duration(table["total"])]]
-
-
-def duration(seconds: float | None) -> str:
-    """Return a time as text.
-
-    >>> duration(12.34), duration(754), duration(7384)
-    ('12.3 s', '12 min 34 s', '2 h 3 min')
-    """
-    if seconds is None:
-        return MISSING
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s"
-    minutes, hours = whole // 60, whole // 3600
-    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min {whole % 60} s"
-
-
-def _score_table(study: Study, task: str, names: Sequence[str]) -> dict[str, Any]:
-    baselines = {
-        name: values
-        for name, values in study.baselines.items()
-        if any(values.get(each) is not None for each in names)
-    }
-    tests = {row.metric: row for row in secondaries(study) if row.question == task}
-    return {
-        "baselines": [BASELINE_LABELS.get(name, spaced(name)) for name in baselines],
-        "rows": [_score_row(study, task, name, list(baselines.values()), tests) for name in names],
-    }
-
-
-def _score_row(
-    study: Study,
-    task: str,
-    name: str,
-    baselines: list[Mapping[str, float | None]],
-    tests: Mapping[str, Secondary],
-) -> dict[str, Any]:
-    about = study.metrics.get(name, {})
-    unit = about.get("unit", "")
-    arms = sides(study, task)
-    levels = [[run.metric(name) for run in study.finished(arm)] for arm in arms]
-    found = contrast(study, name, *arms)
-    return {
-        "title": (title := about.get("title", spaced(name))),
-        "unit": titled(title, unit).removeprefix(title).removeprefix(", "),
-        "arrow": _ARROWS.get(about.get("better", ""), ""),
-        "better": about.get("better", ""),
-        "scores": [with_spread(side, unit) for side in levels],
-        "difference": difference(*found.levels, unit) if found else MISSING,
-        **_tested(study, task, name, found, tests.get(name), unit),
-        "baselines": [number(values.get(name), unit) for values in baselines],
-    }
-
-
-def _tested(
-    study: Study, task: str, name: str, found: Contrast | None, row: Secondary | None, unit: str
-) -> dict[str, str]:
-    """Return interval, p and standing of a metric: the primary one is quoted as its verdict quotes it."""
-    asked = questions(study).get(task)
-    if found is not None and asked is not None and asked.metric == name:
-        quoted = verdicts(study)[task].quoted
-        p = p_text(found.p) if len(found.seeds) > 1 else MISSING
-        return {"interval": bounds_text(found, quoted, unit), "p": p, "standing": "primary"}
-    if found is None or row is None:
-        return {"interval": MISSING, "p": MISSING, "standing": ""}
-    standing = "secondary" if row.named else "exploratory"
-    return {
-        "interval": bounds_text(found, row.bounds, unit),
-        "p": p_text(row.p_adjusted),
-        "standing": standing,
-    }
-
-
-def bounds_text(found: Contrast, bounds: Bounds | None, unit: str = "") -> str:
+def bounds_text(level: float, bounds: Bounds | None, unit: str = "") -> str:
     """Return an interval with its level, `†` where it is not over seeds and images; a dash without one."""
     if bounds is None or bounds.interval is None:
         return MISSING
-    ends = ends_text(found.levels[0], bounds.interval, unit)
-    return f"{ends} ({100 * bounds.level:g} %{'' if bounds.over == 'seeds and images' else '†'})"
+    mark = "" if bounds.over == BOTH else "†"
+    return f"{ends_text(level, bounds.interval, unit)} ({100 * bounds.level:g} %{mark})"
 
 
-def p_text(p: float | None) -> str:
-    """Return a p value as text.
-
-    >>> p_text(0.0156), p_text(0.0001), p_text(None)
-    ('0.016', '<0.001', '–')
-    """
-    return "<0.001" if p is not None and p < 0.0005 else number(p)
+def _value(key: str) -> Callable[[Study, Row], str]:
+    """The text of a number in the unit of its row's metric, or in the row's own."""
+    return lambda study, row: number(row.get(key), _unit(study, row))
 
 
-def with_spread(values: list[float | None], unit: str = "") -> str:
-    """Return mean ± standard deviation over seeds; the mean alone of one seed.
+def _unit(study: Study, row: Row) -> str:
+    return row["unit"] if "unit" in row else study.unit(row["metric"])
 
-    >>> with_spread([2.0, 4.0]), with_spread([2.0]), with_spread([2.0, None])
-    ('3.00 ± 1.41', '2.00', '–')
-    """
-    centre = mean(values)
-    if centre is None or len(values) < 2:
-        return number(centre, unit)
-    return f"{number(centre, unit)} ± {_fixed(float(np.std(np.array(values, float), ddof=1)), unit, centre)}"
+
+def _text(key: str, say: Callable[[Any], Any] = lambda value: value) -> Callable[[Study, Row], Any]:
+    return lambda _, row: say(row.get(key))
+
+
+def _share(key: str) -> Callable[[Study, Row], str]:
+    return _text(key, lambda value: number(value, "share"))
+
+
+def _count(key: str) -> Callable[[Study, Row], int]:
+    return lambda _, row: len(row.get(key, ()))
+
+
+def _ends(like: str) -> Callable[[Study, Row], str]:
+    return lambda study, row: ends_text(row.get(like), row.get("interval"), _unit(study, row))
+
+
+def _gap(before: str, after: str) -> Callable[[Study, Row], str]:
+    return lambda study, row: difference(row.get(before), row.get(after), _unit(study, row))
+
+
+_ARM: Cells = {"Arm": lambda study, row: arm_label(study, row["arm"])}
+_METRIC: Cells = {"Metric": lambda study, row: study.label(row["metric"])}
+_QUESTION: Cells = {"Question": lambda _, row: TASK_TITLES[row["question"]]}
+_CLASS: Cells = {"Class": lambda _, row: "All" if row["label"] is None else spaced(row["label"])}
+_SEEDS: Cells = {"Seeds": _count("seeds")}
+_BOTH: Cells = {
+    "Single-task": _value("single"),
+    "Multi-task": _value("multi"),
+    "Difference": _gap("single", "multi"),
+}
+_PAIRED = {**_QUESTION, **_METRIC, **_BOTH, OVER_SEEDS: _ends("single"), **_SEEDS}
+
+
+def _quoted(study: Study, row: Row) -> str:
+    return (
+        MISSING if row.get("single") is None else bounds_text(row["single"], row["bounds"], _unit(study, row))
+    )
+
+
+def _extreme(key: str) -> Callable[[Study, Row], str]:
+    def say(study: Study, row: Row) -> str:
+        if key not in row:
+            return MISSING
+        gap, seed, tied = row[key]
+        also = f", tied with {tied} more" * bool(tied)
+        return f"{difference(row['level'], row['level'] + gap, _unit(study, row))} (seed {seed}{also})"
+
+    return say
+
+
+def _hurt(say: Callable[[Any], str]) -> Callable[[Study, Row], str]:
+    return _text("hurt", lambda hurt: MISSING if hurt is None else say(hurt))
+
+
+def _epochs(_: Study, row: Row) -> str:
+    first, latest = min(row["epochs"]), max(row["epochs"])
+    return f"epoch {first}" if first == latest else f"epochs {first} to {latest}"
+
+
+def _reported(findings: Findings) -> list[dict[str, Any]]:
+    """Equal images, with the interval that the verdict quotes."""
+    rows = paired_table(findings.study, equal_images)
+    return [row | {"bounds": findings.verdicts[row["question"]].quoted} for row in rows]
+
+
+def _classes(findings: Findings) -> list[dict[str, Any]]:
+    return [
+        row | {"unit": "share" if row["metric"] == "accuracy" else ""}
+        for row in class_transfer(findings.study)
+    ]
+
+
+def _deployment(findings: Findings) -> list[dict[str, Any]]:
+    found, study = deployment(findings.study), findings.study
+    if found is None:
+        return []
+    counts = (("Encoders run on an image", found.encoders), ("Heads run on an image", found.heads))
+    rows: list[dict[str, Any]] = [
+        {
+            "what": title,
+            "one": one,
+            "several": several,
+            "gap": f"{one - several:+d}".replace("-", "−").replace("+0", "0"),
+        }
+        for title, (one, several) in counts
+    ]
+    one, several = found.seconds
+    share = MISSING if not one or not several else f"{100 * (one / several - 1):+.0f} %".replace("-", "−")
+    rows.append({"what": "Training", "one": duration(one), "several": duration(several), "gap": share})
+    for row in found.rows:
+        unit = _unit(study, row)
+        rows.append({
+            "what": study.label(row["metric"]), "one": number(row["multi"], unit),
+            "several": number(row["single"], unit), "gap": difference(row["single"], row["multi"], unit),
+        })  # fmt: skip
+    return rows
+
+
+def _gradients(findings: Findings) -> list[dict[str, Any]]:
+    return [
+        {"arm": arm, "moment": moment, **each["shares"], **each}
+        for arm, moments in gradient_table(findings.study).items()
+        for moment, each in moments.items()
+    ]
+
+
+def _diagnostic(key: str) -> Callable[[Study, Row], str]:
+    return lambda _, row: _unsigned_zero(number(row[key], row["unit"]))
+
+
+def _unsigned_zero(text: str) -> str:
+    return text if text.strip("−0.") else text.removeprefix("−")
+
+
+def _diagnostic_ends(_: Study, row: Row) -> str:
+    if row["interval"] is None:
+        return "none: too few seeds"
+    return " to ".join(_unsigned_zero(number(end, row["unit"])) for end in row["interval"])
+
+
+def _primary_scores(study: Study, row: Row) -> str:
+    metrics = dict.fromkeys(asked.metric for asked in study.questions.values())
+    known = {name: value for name in metrics if (value := row["metrics"].get(name)) is not None}
+    return "; ".join(
+        f"{study.label(name)} {number(value, study.unit(name))}" for name, value in known.items()
+    )
+
+
+TABLES: dict[str, Shown] = {
+    "seeds": Shown(
+        "Seeds",
+        "Seeds in which multi-task is worse by more than the smallest effect of interest, with the Wilson interval of "
+        "their share, and the seeds at both ends.",
+        lambda findings: seed_transfer(findings.study),
+        {
+            **_QUESTION, **_METRIC, "Counts as worse beyond": _value("sesoi"),
+            "Seeds worse": _hurt(lambda hurt: f"{hurt.count} of {hurt.of}"),
+            "Share, %": _hurt(lambda hurt: number(hurt.share, "share")),
+            "95 % interval": _hurt(lambda hurt: " to ".join(number(end, "share") for end in hurt.interval)),
+            "Worst seed": _extreme("worst"), "Best seed": _extreme("best"),
+        },
+        of_questions=True,
+    ),
+    "classes": Shown(
+        "Classes",
+        "Mean paired difference of each class. A class is called helped or hurt only where the exact sign-flip p, "
+        "adjusted over all rows (Benjamini-Hochberg), is at most 0.05, the interval over seeds and images of the "
+        f"class excludes 0, and there are at least {MIN_SEEDS} seeds. p, and intervals with †, are over seeds "
+        "alone, on these test images.",
+        _classes,
+        {
+            **_CLASS,
+            "Score": lambda study, row: "Recall, %" if row["unit"] else study.label(row["metric"]),
+            **_BOTH, "Interval": _quoted, "p over seeds": _text("p", p_text),
+            "p, adjusted": _text("p_adjusted", p_text), **_SEEDS, "": _text("word"),
+        },
+    ),
+    "flips": Shown(
+        "Images that change sides",
+        "Share of images that only the single-task classifier names right, or only the multi-task one.",
+        lambda findings: image_flips(findings.study),
+        {
+            **_CLASS, "Images": _text("images"), "Right to wrong, %": _share("right_to_wrong"),
+            "Wrong to right, %": _share("wrong_to_right"),
+            "Net, points": _text("net", lambda net: difference(0.0, net, "share")),
+            OVER_SEEDS: _text("interval", lambda ends: ends_text(0.0, ends, "share")), **_SEEDS,
+        },
+    ),
+    "equal_train_loss": Shown(
+        "At equal training loss",
+        "Validation scores where each arm's training loss first comes to the lowest level that both reached in "
+        "fine-tuning, on the line between two epochs; the arm that fits faster is caught before its learning rate "
+        "has come down.",
+        lambda findings: paired_table(findings.study, equal_train_loss),
+        {
+            **_QUESTION, **_METRIC,
+            "Train loss": lambda _, row: spaced(TRAIN_LOSSES.get(row["metric"], MISSING)),
+            "At": _text("level", number), **_BOTH, OVER_SEEDS: _ends("single"), **_SEEDS,
+        },
+        of_questions=True,
+    ),
+    "equal_images": Shown(
+        "Equal images", "Both arms saw the same images as often: the primary comparison.", _reported,
+        {**_QUESTION, **_METRIC, **_BOTH, "Interval": _quoted, **_SEEDS}, of_questions=True,
+    ),
+    "equal_time": Shown(
+        "Equal time",
+        "Of the validation split, epoch by epoch: the longer training is read where the shorter one ended, on the "
+        "line between two epochs; cut before its learning rate came down, it stands at a disadvantage. "
+        "Diagnostics are not on the clock, validation is.",
+        lambda findings: paired_table(findings.study, equal_time),
+        {
+            **_PAIRED, "Time": _text("seconds", duration), "Single-task in full": _text("single_seconds", duration),
+            "Multi-task in full": _text("multi_seconds", duration),
+            "Multi-task epochs by then":
+                lambda _, row: f"{row['epochs']:.1f} of {row['of']:g}" if "epochs" in row else MISSING,
+        },
+        of_questions=True,
+    ),
+    "deployment": Shown(
+        "Deployment", "One model for two tasks against one model for each.", _deployment,
+        {
+            "": _text("what"), "One multi-task model": _text("one"), "One model a task": _text("several"),
+            "Difference, one minus several": _text("gap"),
+        },
+    ),
+    "best_epochs": Shown(
+        "Best epoch against last",
+        "On the validation split. The last epoch is reported; choosing each run's best would have added this much.",
+        lambda findings: best_epochs(findings.study),
+        {
+            **_ARM, **_METRIC, "Last epoch": _value("last"), "Best epoch": _value("best"),
+            "Optimism": lambda study, row: difference(row["last"], row["last"] + row["difference"], _unit(study, row)),
+            OVER_SEEDS: _ends("last"), "Best at": _epochs, **_SEEDS,
+        },
+    ),
+    "after_heads": Shown(
+        "After the heads, and after fine-tuning",
+        "Of the split that is reported on; with few labels, fine-tuning may cost what the heads had reached.",
+        lambda findings: after_heads(findings.study),
+        {
+            **_ARM, **_METRIC, "After the heads": _value("heads"), "After fine-tuning": _value("tuned"), **_SEEDS,
+        },
+    ),
+    "diagnostics": Shown(
+        "Gradients at the shared features",
+        "Of the multi-task arm, every few steps of fine-tuning: means of cosines, shares of negative ones, "
+        "geometric mean of the norm ratio, medians of affinities (by which share one step of the encoder for one task "
+        "lowers the other's loss; Fifty et al. 2021). They describe and are no verdict.",
+        lambda findings: diagnostic_means(findings.study),
+        {
+            "Diagnostic": _text("title"), "Mean over seeds": _diagnostic("mean"),
+            "95 % interval over seeds": _diagnostic_ends, "Lowest": _diagnostic("lowest"),
+            "Highest": _diagnostic("highest"), **_SEEDS,
+        },
+    ),
+    "predictions": Shown(
+        "Did it predict the transfer?",
+        "Spearman's correlation over seeds of each diagnostic with the transfer found (positive is better); p by "
+        "permutation, not adjusted, so about one row in twenty reaches .05 by chance. Exploratory.",
+        lambda findings: predictions(findings.study),
+        {
+            "Diagnostic": _text("title"), **_QUESTION, "Spearman correlation": _text("correlation", correlation_text),
+            "p": _text("p", p_text), "Seeds": _text("seeds"), "Did it predict the transfer?": _text("word"),
+        },
+    ),
+    "gradients": Shown(
+        "What trained the encoder",
+        "Norm of each weighted loss’s gradient with respect to all parameters of the encoder, as a share of the sum of "
+        "the arm’s norms, on the same training batches before the first fine-tuning step and after the last; means "
+        "over seeds.",
+        _gradients,
+        {
+            **_ARM, "When": _text("moment", lambda moment: MOMENTS[moment]),
+            **{f"{title.capitalize()}, % of the gradient": _share(name) for name, title in LOSSES.items()},
+            "Adversarial, % of the colour gradient": _share("adversarial_of_colour"), "Seeds": _text("seeds"),
+        },
+    ),
+    "cells": Shown(
+        "Cells", "", lambda findings: cell_counts(findings.study),
+        {**_ARM, "Planned": _text("planned"), **{text.capitalize(): _text(name) for name, text in STATES.items()}},
+    ),
+    "exploratory": Shown(
+        "Exploratory runs",
+        "Runs in this folder that the plan does not ask for; no verdict rests on them.",
+        lambda findings: [dict(run) for run in findings.study.exploratory],
+        {
+            "Arm (exploratory)": _text("arm"), "Seed": _text("seed"), "Folder": _text("folder"),
+            "State": _text("state"), "Primary metrics": _primary_scores,
+        },
+    ),
+}  # fmt: skip

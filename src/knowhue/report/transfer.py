@@ -5,19 +5,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from knowhue.plan import Question
-from knowhue.report.chance import Bounds
-from knowhue.report.contrasts import Contrast, primary, question_alpha, questions
-from knowhue.report.differences import (
-    Measure,
-    head,
-    limits,
-    measure,
-    name_directions,
-    name_margin,
-    note_diverged,
-    shade_margin,
-    with_numbers,
-)
+from knowhue.report.contrasts import Bounds, Contrast, primary, with_numbers
+from knowhue.report.differences import head, limits, name_directions, name_margin, note_diverged, shade_margin
 from knowhue.report.palette import (
     INK,
     MULTI,
@@ -29,7 +18,8 @@ from knowhue.report.palette import (
     panels,
     say_empty,
 )
-from knowhue.report.records import Study, Table, spaced
+from knowhue.report.study import Study, Table
+from knowhue.report.text import Measure, measure, spaced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,8 +50,8 @@ def transfer_table(study: Study) -> Table:
     """
     header = ["question", "metric", "seed", "single_task", "multi_task", "difference", "diverged"]
     rows: Table = [[*header, "low", "high", "level", "low_inner", "high_inner", "level_inner", "over"]]
-    alpha = question_alpha(study)
-    for question in questions(study):
+    alpha = study.alpha
+    for question in study.questions:
         found = with_numbers(primary(study, question))
         if found is None:
             continue
@@ -75,7 +65,7 @@ def transfer_table(study: Study) -> Table:
 
 
 def _transfer(study: Study, question: str) -> "Figure":
-    asked = questions(study).get(question)
+    asked = study.questions.get(question)
     figure, axes = panels(5.0, 3.1, columns=2, width_ratios=(1, 1.25))
     left, right = axes[0]
     found = with_numbers(primary(study, question))
@@ -83,9 +73,9 @@ def _transfer(study: Study, question: str) -> "Figure":
         say_empty(left, "")
         say_empty(right, _why_empty(study, asked))
         return figure
-    said = measure(study, asked)
+    said = measure(study.metrics, asked)
     _slopes(left, found, said)
-    _differences(right, found, said, asked.sesoi, len(study.settings.get("seeds", ())), question_alpha(study))
+    _differences(right, found, said, asked.sesoi, len(study.seeds), study.alpha)
     sides = {asked.single: "single-task", asked.multi: "multi-task"}
     given = spaced(asked.if_diverged)
     note_diverged(figure, [f"{sides[run.arm]} seed {run.seed} (“{given}”)" for run in found.diverged])

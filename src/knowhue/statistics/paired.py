@@ -33,6 +33,12 @@ class Share(NamedTuple):
     interval: Interval
 
 
+def mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean; None where anything is missing, so that no failure is averaged away."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known and len(known) == len(values) else None
+
+
 def t_interval(differences: Differences, confidence: float = LEVEL) -> Interval | None:
     """Return Student's t interval of the mean; None below 2 seeds.
 

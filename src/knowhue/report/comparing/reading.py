@@ -7,8 +7,8 @@ from pathlib import Path
 
 from knowhue.errors import DamagedError, RunError
 from knowhue.plan import QUESTIONS
-from knowhue.report.reading import read_images
-from knowhue.report.records import Arrays, Row, Run, spaced
+from knowhue.report.study import Arrays, Row, Run, read_images
+from knowhue.report.text import spaced
 from knowhue.runs import require_format
 from knowhue.storage import read_arrays, read_json
 

@@ -4,11 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from knowhue.report.chance import Bounds
 from knowhue.report.comparing.reading import ASKED, Comparison
-from knowhue.report.contrasts import Contrast, paired
-from knowhue.report.records import Row, floors
-from knowhue.report.verdicts import Judged, judged
+from knowhue.report.contrasts import Bounds, Contrast, paired
+from knowhue.report.findings import Judged, judged
+from knowhue.report.study import Row, floors
 from knowhue.statistics import ALPHA, LEVEL
 from knowhue.statistics import verdicts as rules
 from knowhue.statistics.paired import benjamini_hochberg
@@ -94,7 +93,7 @@ def _contrast(comparison: Comparison, regime: str, method: str, metric: str) -> 
     if method == comparison.reference or metric not in QUALITY:
         return None
     sides = [comparison.ended(regime, arm) for arm in arms]
-    return paired(comparison, metric, arms, sides, lambda run: comparison.score(run, metric))
+    return paired(comparison.metrics, metric, arms, sides, lambda run: comparison.score(run, metric))
 
 
 def cost(comparison: Comparison, regime: str, method: str, name: str) -> float | None:

@@ -2,12 +2,11 @@
 
 from typing import NamedTuple
 
-from knowhue.report.chance import BOTH, Bounds
 from knowhue.report.comparing.reading import Comparison
 from knowhue.report.comparing.summary import Score, cost, metrics, scores, verdict
-from knowhue.report.contrasts import Contrast
-from knowhue.report.tables import MISSING, difference, ends_text, number
-from knowhue.report.verdicts import Judged
+from knowhue.report.contrasts import BOTH, Bounds, Contrast
+from knowhue.report.findings import Judged
+from knowhue.report.text import MISSING, difference, ends_text, number
 from knowhue.statistics.verdicts import Word
 
 _HEADS = {

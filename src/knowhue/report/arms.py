@@ -1,13 +1,12 @@
-"""What an arm of the plan is taught, what it is called, and which arms a question compares."""
+"""The arms of a plan: which of them a question compares, what they are taught, and what they are called."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from knowhue.report.contrasts import questions
-from knowhue.report.records import Study
+from knowhue.report.study import Study
 
+TASK_TITLES = {"colour": "Colouring", "class": "Classification"}
 _NAMES = {
     "multi": "multi-task",
     "placebo-labels": "placebo: shuffled labels",
@@ -30,7 +29,7 @@ class Sides(NamedTuple):
 
 def sides(study: Study, question: str) -> Sides:
     """Return the arms that a question compares; where it is not asked, the first that do the task alone, and both."""
-    asked = questions(study).get(question)
+    asked = study.questions.get(question)
     if asked is not None:
         return Sides(asked.single, asked.multi)
     alone = (arm for arm in study.runs if tasks(study, arm) == {question})
@@ -38,11 +37,16 @@ def sides(study: Study, question: str) -> Sides:
     return Sides(next(alone, ""), next(both, ""))
 
 
+def multi_arms(study: Study) -> list[str]:
+    """Return the arms that the questions ask about, each once."""
+    return list(dict.fromkeys(asked.multi for asked in study.questions.values()))
+
+
 def arm_label(study: Study, arm: str) -> str:
     """Return an arm by its part in the questions, or else in words."""
-    for question, asked in questions(study).items():
+    for question, asked in study.questions.items():
         if arm == asked.single:
-            return {"colour": "Single-task colouring", "class": "Single-task classification"}[question]
+            return f"Single-task {TASK_TITLES[question].lower()}"
         if arm == asked.multi:
             return "Multi-task"
     return arm_name(arm)
@@ -63,25 +67,23 @@ def arm_name(arm: str) -> str:
 
 def tasks(study: Study, arm: str) -> set[str]:
     """Return what an arm is trained on, by its edits, or the study's configuration where they do not say."""
-    edited = (edits(study, arm).get("tasks") or {}).get("names")
-    return set(edited or study.config("tasks", "names") or ("colour", "class"))
+    return set(_setting(study, arm, "tasks", "names") or ("colour", "class"))
 
 
 def labelled_share(study: Study, arm: str) -> float:
     """Return the share of class labels that an arm is trained with."""
-    return float(_supervision(study, arm, "labelled_share") or 1.0)
+    return float(_setting(study, arm, "supervision", "labelled_share") or 1.0)
 
 
 def placebo(study: Study, arm: str) -> str | None:
     """Return which targets of an arm are a placebo, `labels` or `colours`; None for true ones."""
-    found = _supervision(study, arm, "placebo")
+    found = _setting(study, arm, "supervision", "placebo")
     return None if found in (None, "none") else str(found)
 
 
 def is_oracle(study: Study, arm: str) -> bool:
     """Return whether an arm colours with the true class given."""
-    given = (edits(study, arm).get("colour") or {}).get("oracle", study.config("colour", "oracle"))
-    return bool(given) and "colour" in tasks(study, arm)
+    return bool(_setting(study, arm, "colour", "oracle")) and "colour" in tasks(study, arm)
 
 
 def asked_of(study: Study, question: str, **arms: str) -> Study:
@@ -92,16 +94,13 @@ def asked_of(study: Study, question: str, **arms: str) -> Study:
         question: one of its questions.
         arms: `single`, `multi` or both.
     """
-    asked = {name: each.model_dump() for name, each in questions(study).items()}
+    asked = {name: each.model_dump() for name, each in study.questions.items()}
     return replace(
         study, settings={**study.settings, "questions": asked | {question: asked[question] | arms}}
     )
 
 
-def edits(study: Study, arm: str) -> Mapping[str, Any]:
-    """Return the changes that make an arm from the study's configuration."""
-    return study.settings.get("arms", {}).get(arm) or {}
-
-
-def _supervision(study: Study, arm: str, key: str) -> Any:
-    return (edits(study, arm).get("supervision") or {}).get(key, study.config("supervision", key))
+def _setting(study: Study, arm: str, section: str, key: str) -> Any:
+    """Return a setting as an arm changes it, or the study's own where it does not."""
+    edits = study.arms.get(arm) or {}
+    return (edits.get(section) or {}).get(key, study.config(section, key))

@@ -1,0 +1,369 @@
+"""Single-task against multi-task under conditions: scores of both by seed, paired, for every question that is asked."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knowhue.plan import SHARES
+from knowhue.report.contrasts import Contrast, class_contrast, lower_is_better, primary
+from knowhue.report.study import Row, Run, Study
+from knowhue.statistics import LEVEL
+from knowhue.statistics.paired import (
+    Interval,
+    benjamini_hochberg,
+    bounded_interval,
+    flips,
+    mean,
+    t_interval,
+)
+
+CLASS_SCORES = {"colour": "ab_l1", "class": "accuracy"}
+"""What is compared class by class; the accuracy of the images of one class is its recall."""
+TRAIN_LOSSES = {"ab_l1": "l1", "balanced_accuracy": "cross_entropy"}
+"""The training loss that stands for a metric."""
+
+Pairs = Mapping[int, tuple[float | None, float | None]]
+"""Scores of single-task and of multi-task, by seed."""
+Find = Callable[[Study, str], tuple[Pairs, Row]]
+
+
+def paired_table(study: Study, find: Find) -> list[dict[str, Any]]:
+    """Return a row for each question of which some seed has both scores under a condition.
+
+    Args:
+        study: the runs.
+        find: the condition: returns both scores of a question by seed, and what else the row should say.
+
+    Returns:
+        `question`, `metric`, `seeds`; `single` and `multi`, means over seeds, and `difference`, multi minus single, in
+        the metric's own unit; `interval` of it: 95 %, Student's t over seeds; None of one seed, and where a share
+        would leave what is possible.
+    """
+    table = []
+    for question, asked in study.questions.items():
+        pairs, more = find(study, question)
+        if row := paired_row(pairs, asked.metric in SHARES):
+            table.append({"question": question, "metric": asked.metric, **row, **more})
+    return table
+
+
+def paired_row(pairs: Pairs, is_share: bool) -> dict[str, Any]:
+    """Return seeds, means, difference and interval of the seeds that have two numbers; empty without any."""
+    known = {seed: pair for seed, pair in pairs.items() if np.isfinite(np.array(pair, float)).all()}
+    if not known:
+        return {}
+    sides = np.array(list(known.values()), float)
+    gaps = sides[:, 1] - sides[:, 0]
+    single, multi = sides.mean(axis=0).tolist()
+    interval = bounded_interval(gaps, (-1.0, 1.0)) if is_share else t_interval(gaps)
+    return {
+        "seeds": tuple(known), "single": single, "multi": multi, "difference": float(gaps.mean()),
+        "interval": interval,
+    }  # fmt: skip
+
+
+def finished_pairs(study: Study, question: str) -> dict[int, tuple[Run, Run]]:
+    """Return the seeds that both arms of a question finished, and their runs."""
+    asked = study.questions[question]
+    single, multi = ({run.seed: run for run in study.finished(arm)} for arm in (asked.single, asked.multi))
+    return {seed: (single[seed], multi[seed]) for seed in single if seed in multi}
+
+
+def equal_images(study: Study, question: str) -> tuple[Pairs, Row]:
+    """Every arm of a seed saw the same batches, for the same epochs: the scores that are reported."""
+    found = primary(study, question)
+    return (
+        {} if found is None else dict(zip(found.seeds, map(tuple, found.scores.tolist()), strict=True))
+    ), {}
+
+
+def equal_time(study: Study, question: str) -> tuple[Pairs, Row]:
+    """The moment at which the shorter of the two trainings ended, seed by seed.
+
+    A run's clock is the sum of `seconds` over its log, validation included, the heads counted as the log has them
+    (multi-task's are both tasks' together). Time spent on gradient diagnostics is taken out: it trains nothing.
+    Approximated: the score between two epochs is interpolated linearly; the training that is cut short had its
+    learning rate planned for longer, so it stands at a disadvantage that a run planned for that time would not
+    have; features of the frozen encoder are cached once for all arms and counted for none; and seconds are of this
+    machine, with whatever ran beside. A seed whose first epoch took longer than that time is left out.
+
+    Means over seeds beside it: `seconds` at that moment; `single_seconds` and `multi_seconds` of the whole trainings;
+    `epochs` that multi-task had done by then, of `of`; and `multi_cut`, seeds in which multi-task was the longer one.
+    """
+    metric, pairs, times = study.questions[question].metric, {}, []
+    for seed, runs in finished_pairs(study, question).items():
+        single, multi = clocks = [clock(run) for run in runs]
+        if not len(single) or not len(multi):
+            continue
+        ends = [float(each[-1]) for each in clocks]
+        scores = [_score_at(run, each, metric, min(ends)) for run, each in zip(runs, clocks, strict=True)]
+        if None not in scores:
+            pairs[seed] = tuple(scores)
+            epochs = float(np.interp(min(ends), [0.0, *multi], range(len(multi) + 1)))
+            times.append((min(ends), *ends, epochs, len(multi), ends[1] > ends[0]))
+    if not times:
+        return pairs, {}
+    names = ("seconds", "single_seconds", "multi_seconds", "epochs", "of")
+    means = dict(zip(names, np.mean(times, axis=0).tolist(), strict=False))
+    return pairs, means | {"multi_cut": sum(cut for *_, cut in times)}
+
+
+def clock(run: Run) -> NDArray[np.float64]:
+    """Return the training seconds behind a run after each epoch; empty where one is not known."""
+    spent = [entry.get("seconds") for entry in run.log]
+    if not spent or None in spent:
+        return np.zeros(0)
+    diagnosed = [
+        sum(each.get("seconds") or 0.0 for each in entry.get("diagnostics") or ()) for entry in run.log
+    ]
+    return np.cumsum(np.maximum(np.array(spent, float) - np.array(diagnosed, float), 0.0))
+
+
+def _score_at(run: Run, seconds: NDArray[np.float64], metric: str, time: float) -> float | None:
+    """Validation score at a time, on the line between two epochs; None before the first or after the last."""
+    scores = np.array([entry.get("validation", {}).get(metric) for entry in run.log], float)  # None is NaN
+    known = np.isfinite(scores)
+    if not known.any() or not seconds[known][0] <= time <= seconds[known][-1]:
+        return None
+    return float(np.interp(time, seconds[known], scores[known]))
+
+
+def equal_train_loss(study: Study, question: str) -> tuple[Pairs, Row]:
+    """Equal train loss: does the second task change what the same fit generalises to?
+
+    For each seed the level is the lowest train loss (`l1`, `cross_entropy`) that both arms came to in fine-tuning.
+    Either arm's validation score is taken where its train loss first comes to that level, on the line between two
+    epochs. Approximated: a train loss is the mean over an epoch, its score is from the end of it; and the arm that
+    fits faster is caught before its learning rate has come down.
+
+    Beside it: `loss`, its name; `level`, mean over seeds; `apart`, seeds left out, whose train losses do not overlap.
+    """
+    metric = study.questions[question].metric
+    loss = TRAIN_LOSSES.get(metric)
+    if loss is None:
+        return {}, {}
+    pairs, levels, apart = {}, [], []
+    for seed, runs in finished_pairs(study, question).items():
+        curves = [_fine_tuning(run, loss, metric) for run in runs]
+        level = _common_level(curves)
+        scores = [None if level is None else _at_level(curve, level) for curve in curves]
+        if level is None or None in scores:
+            apart.append(seed)
+        else:
+            pairs[seed] = (scores[0], scores[1])
+            levels.append(level)
+    return pairs, {"loss": loss, "level": mean(levels), "apart": tuple(apart)}
+
+
+def _fine_tuning(run: Run, loss: str, metric: str) -> list[tuple[float, float]]:
+    """Return (train loss, validation score) of each fine-tuning epoch that has both."""
+    entries = [entry for entry in run.log if entry.get("phase") == "finetune"]
+    found = [(entry.get("train", {}).get(loss), entry.get("validation", {}).get(metric)) for entry in entries]
+    return [pair for pair in found if None not in pair and np.isfinite(pair).all()]
+
+
+def _common_level(curves: Sequence[Sequence[tuple[float, float]]]) -> float | None:
+    """Return the lowest train loss that both came to; None where they have none in common."""
+    if not all(curves):
+        return None
+    level = max(min(loss for loss, _ in curve) for curve in curves)
+    return level if level <= min(max(loss for loss, _ in curve) for curve in curves) else None
+
+
+def _at_level(curve: Sequence[tuple[float, float]], level: float) -> float | None:
+    """Return the score where the loss first comes to a level, on the line between two epochs."""
+    for (loss, score), (next_loss, next_score) in pairwise(curve):
+        if min(loss, next_loss) <= level <= max(loss, next_loss):
+            share = 0.0 if loss == next_loss else (level - loss) / (next_loss - loss)
+            return score + share * (next_score - score)
+    return curve[0][1] if len(curve) == 1 else None  # one epoch overlaps only where it is the level
+
+
+class Deployment(NamedTuple):
+    """Both tasks served by one multi-task model, and by one single-task model each; pairs are (one, several).
+
+    Attributes:
+        seeds: that all the arms finished.
+        encoders: run on an image for all tasks, and `heads`.
+        seconds: of training, mean over seeds.
+        rows: of `paired_table`, at the end of training.
+    """
+
+    seeds: tuple[int, ...]
+    encoders: tuple[int, int]
+    heads: tuple[int, int]
+    seconds: tuple[float | None, float | None]
+    rows: list[dict[str, Any]]
+
+
+def deployment(study: Study) -> Deployment | None:
+    """Return one multi-task model beside one single-task model for each task; None where an arm is missing.
+
+    On either side each task's head is trained once on the frozen encoder. Approximated: seconds as in `equal_time`,
+    one training after the other; what an image costs is counted in networks, not measured.
+    """
+    asked = study.questions
+    by_task = {name: finished_pairs(study, name) for name in asked}
+    seeds = tuple(sorted(set.intersection(*map(set, by_task.values())))) if by_task else ()
+    if not seeds or len({each.multi for each in asked.values()}) > 1:
+        return None
+    trainings = [[pairs[seed] for pairs in by_task.values()] for seed in seeds]
+    one = mean([_seconds(pairs[0][1]) for pairs in trainings])
+    several = mean([_sum([_seconds(single) for single, _ in pairs]) for pairs in trainings])
+
+    def at_the_end(_: Study, question: str) -> tuple[Pairs, Row]:
+        metric, runs = asked[question].metric, by_task[question]
+        return {seed: (runs[seed][0].metric(metric), runs[seed][1].metric(metric)) for seed in seeds}, {}
+
+    rows = paired_table(study, at_the_end)
+    return Deployment(seeds, (1, len(asked)), (len(asked), len(asked)), (one, several), rows)
+
+
+def _seconds(run: Run) -> float | None:
+    found = clock(run)
+    return float(found[-1]) if len(found) else None
+
+
+def _sum(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def best_epochs(study: Study) -> list[dict[str, Any]]:
+    """Return what choosing the best epoch of every arm, in each of its primary metrics, would have added.
+
+    All epochs of a run's log compete, those of the heads too. A run whose last epoch has no score is left out. Means
+    over the finished seeds: `last`, `best`, and `difference`, by how much best is better, never below 0, with its
+    `interval`, 95 %, Student's t; `epochs`, which one was best, by seed; the first of several.
+    """
+    metrics = dict.fromkeys(asked.metric for asked in study.questions.values())
+    rows = [_best_epoch(study, arm, metric) for arm in study.runs for metric in metrics]
+    return [row for row in rows if row]
+
+
+def _best_epoch(study: Study, arm: str, metric: str) -> dict[str, Any]:
+    sign = -1 if lower_is_better(study.metrics, metric) else 1
+    found = {run.seed: each for run in study.finished(arm) if (each := _last_and_best(run, metric, sign))}
+    if not found:
+        return {}
+    last, best, epochs = zip(*found.values(), strict=True)
+    gain = sign * (np.array(best) - np.array(last))
+    return {
+        "arm": arm, "metric": metric, "seeds": tuple(found), "last": float(np.mean(last)),
+        "best": float(np.mean(best)), "difference": float(gain.mean()), "interval": t_interval(gain),
+        "epochs": epochs,
+    }  # fmt: skip
+
+
+def _last_and_best(run: Run, metric: str, sign: int) -> tuple[float, float, int] | None:
+    """Return the scores of the last and of the best epoch and which that is; None without a last one."""
+    scores = [(entry.get("validation", {}).get(metric), entry["epoch"]) for entry in run.log]
+    known = [(score, epoch) for score, epoch in scores if score is not None and np.isfinite(score)]
+    if not known or known[-1][1] != scores[-1][1]:
+        return None
+    best, epoch = max(known, key=lambda each: round(sign * each[0], 12))  # a tie is no later best
+    return known[-1][0], best, epoch
+
+
+def after_heads(study: Study) -> list[dict[str, Any]]:
+    """Return each arm's primary metrics after the heads on the frozen encoder and after fine-tuning."""
+    rows = []
+    for arm in study.runs:
+        runs = [run for run in study.finished(arm) if run.scores.get("after_heads")]
+        for asked in study.questions.values():
+            heads = mean([run.scores["after_heads"].get(asked.metric) for run in runs])
+            tuned = mean([run.metric(asked.metric) for run in runs])
+            if heads is not None and tuned is not None:
+                seeds = tuple(run.seed for run in runs)
+                rows.append(
+                    {"arm": arm, "metric": asked.metric, "heads": heads, "tuned": tuned, "seeds": seeds}
+                )
+    return rows
+
+
+def seed_transfer(study: Study) -> list[dict[str, Any]]:
+    """Count for each question the seeds that multi-task hurts; a diverged run has its declared score.
+
+    `hurt` are those worse by more than `sesoi`; `worst` and `best` are (difference, seed, how many others have exactly
+    the same): multi minus single, of the first such seed; `level` is single-task's mean.
+    """
+    found = ((name, asked, primary(study, name)) for name, asked in study.questions.items())
+    return [
+        {
+            "question": name, "metric": asked.metric, "sesoi": asked.sesoi, "level": each.levels[0],
+            "hurt": each.hurt(asked.sesoi), "worst": _extreme(each, np.argmin), "best": _extreme(each, np.argmax),
+        }
+        for name, asked, each in found
+        if each is not None and np.isfinite(each.scores).all()
+    ]  # fmt: skip
+
+
+def _extreme(found: Contrast, choose: Callable[[NDArray[np.float64]], Any]) -> tuple[float, int, int]:
+    place, gaps = int(choose(found.gains)), found.differences
+    return float(gaps[place]), found.seeds[place], int(np.count_nonzero(gaps == gaps[place])) - 1
+
+
+def class_transfer(study: Study) -> list[dict[str, Any]]:
+    """Compare every class in both scores over the seeds that both arms finished; a diverged run has no such score.
+
+    `p` is the exact sign-flip one, over seeds, on these test images; `p_adjusted` over all rows (Benjamini-Hochberg);
+    `bounds` the interval, over seeds and images where images have scores; `word` is `hurt`, `helped`, or empty where
+    p and interval do not both tell the difference from 0, or seeds are too few.
+    """
+    contrasts = {
+        (name, label): found
+        for name, asked in study.questions.items()
+        for label in study.classes
+        if (found := class_contrast(study, CLASS_SCORES[name], asked.single, asked.multi, label))
+    }
+    adjusted = benjamini_hochberg({key: found.p for key, found in contrasts.items()})
+    rows = []
+    for (name, label), found in contrasts.items():
+        bounds, p_adjusted = found.bounds(LEVEL), adjusted[name, label]
+        clear = bounds.is_clear(len(found.seeds), p_adjusted)
+        word = ("helped" if found.better else "hurt") if clear else ""
+        rows.append({
+            "question": name, "label": label, "metric": found.metric, "seeds": found.seeds,
+            "single": found.levels[0], "multi": found.levels[1], "difference": found.estimate,
+            "bounds": bounds, "p": found.p, "p_adjusted": p_adjusted, "word": word,
+        })  # fmt: skip
+    return rows
+
+
+def image_flips(study: Study) -> list[dict[str, Any]]:
+    """Count the images whose class one arm tells and the other does not: all first (`label` None), then by class.
+
+    Shares are of all labelled images, means over seeds: `right_to_wrong`, `wrong_to_right`, and `net`, the second minus
+    the first, with its 95 % t interval over seeds. `net` is the change of accuracy, which is that of balanced accuracy
+    only where classes are equally large. Nothing where the arms were scored on different images.
+    """
+    pairs = finished_pairs(study, "class") if "class" in study.questions else {}
+    tables = [
+        {row["index"]: row for row in run.images if row.get("label") and row.get("correct") is not None}
+        for runs in pairs.values()
+        for run in runs
+    ]
+    if not tables or not tables[0] or any(each.keys() != tables[0].keys() for each in tables):
+        return []
+    right = np.array([[each[index]["correct"] for index in tables[0]] for each in tables])
+    labels = np.array([row["label"] for row in tables[0].values()])
+    groups: dict[str | None, NDArray[np.bool_]] = {None: np.ones(len(labels), bool)}
+    groups |= {name: labels == name for name in study.classes if name in labels}
+    return [
+        {"label": name, "images": int(chosen.sum()), "seeds": tuple(pairs)}
+        | _flips(right[::2, chosen], right[1::2, chosen])
+        for name, chosen in groups.items()
+    ]
+
+
+def _flips(before: NDArray[np.float64], after: NDArray[np.float64]) -> dict[str, Any]:
+    lost, won = flips(before, after)
+    net = won - lost
+    interval: Interval | None = bounded_interval(net, (-1.0, 1.0))
+    return {
+        "right_to_wrong": float(lost.mean()), "wrong_to_right": float(won.mean()), "net": float(net.mean()),
+        "interval": interval,
+    }  # fmt: skip

@@ -1,0 +1,224 @@
+"""How a number becomes text: digits, signs, units, p values, times, counts. No other file decides it."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from knowhue.plan import Question
+from knowhue.statistics.paired import Interval, mean
+
+MISSING = "–"
+_NOTHING = 1e-9
+"""A rounding error, not a difference; in the unit that is shown."""
+# A primary metric is said shorter than in its table, and with its unit where a study's `metrics.json` is not there.
+_TITLES = {"ab_l1": "L1 of a*b*"}
+_UNITS = {"ab_l1": "CIELAB units", "balanced_accuracy": "share"}
+
+
+def number(value: float | None, unit: str = "") -> str:
+    """Return a number as text, shares in per cent.
+
+    >>> number(0.8412, "share"), number(13.2071), number(0.5123), number(None)
+    ('84.1', '13.21', '0.512', '–')
+    """
+    return MISSING if value is None else _fixed(value, unit, value)
+
+
+def difference(single: float | None, multi: float | None, unit: str = "") -> str:
+    """Return multi minus single as text, signed, with as many digits as the numbers it compares.
+
+    >>> difference(12.01, 11.85), difference(0.8, 0.82, "share"), difference(0.8, 0.8, "share")
+    ('−0.16', '+2.0', '0.0')
+    """
+    if single is None or multi is None:
+        return MISSING
+    return _signed([multi - single], unit, single)[0]
+
+
+def ends_text(level: float | None, interval: Interval | None, unit: str = "") -> str:
+    """Return an interval of a difference, with at least as many digits as the level that it is a difference from.
+
+    >>> ends_text(0.8, (-0.01, 0.02), "share"), ends_text(12.0, (0.002, 0.03)), ends_text(12.0, None)
+    ('−1.0 to +2.0', '+0.002 to +0.030', '–')
+    """
+    return MISSING if level is None or interval is None else " to ".join(_signed(interval, unit, level))
+
+
+def with_spread(values: list[float | None], unit: str = "") -> str:
+    """Return mean ± standard deviation over seeds; the mean alone of one seed.
+
+    >>> with_spread([2.0, 4.0]), with_spread([2.0]), with_spread([2.0, None])
+    ('3.00 ± 1.41', '2.00', '–')
+    """
+    centre = mean(values)
+    if centre is None or len(values) < 2:
+        return number(centre, unit)
+    return f"{number(centre, unit)} ± {_fixed(float(np.std(np.array(values, float), ddof=1)), unit, centre)}"
+
+
+def signed(values: Sequence[float], places: int) -> list[str]:
+    """Return differences as text, signed, all with as many digits as the smallest of them needs to show one.
+
+    Args:
+        values: of one sentence or interval, in the unit that is shown.
+        places: digits after the point, at the least.
+
+    >>> signed([0.0021, 0.034], 2), signed([-0.16], 2), signed([0.0], 2), signed([-0.004, 0.0], 1)
+    (['+0.002', '+0.034'], ['−0.16'], ['0.00'], ['−0.004', '0.000'])
+    """
+    counts = [abs(value) > _NOTHING for value in values]
+    for value, count in zip(values, counts, strict=True):
+        while count and not round(abs(value), places):  # no rounding takes a sign away
+            places += 1
+    return [
+        f"{value:+.{places}f}".replace("-", "−") if count else f"{0:.{places}f}"
+        for value, count in zip(values, counts, strict=True)
+    ]
+
+
+def p_text(p: float | None) -> str:
+    """Return a p value as text.
+
+    >>> p_text(0.0156), p_text(0.0001), p_text(None)
+    ('0.016', '<0.001', '–')
+    """
+    return "<0.001" if p is not None and p < 0.0005 else number(p)
+
+
+def p_words(p: float) -> str:
+    """Return a p value as part of a sentence.
+
+    >>> p_words(0.0156), p_words(0.0001)
+    ('= .016', 'below .001')
+    """
+    return "below .001" if p < 0.0005 else f"= {p:.3f}".replace("0.", ".")
+
+
+def correlation_text(value: float | None) -> str:
+    """Return a correlation as text.
+
+    >>> correlation_text(-0.5), correlation_text(None)
+    ('−0.50', '–')
+    """
+    return MISSING if value is None else f"{value:+.2f}".replace("-", "−")
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time as text.
+
+    >>> duration(12.34), duration(754), duration(7384)
+    ('12.3 s', '12 min 34 s', '2 h 3 min')
+    """
+    if seconds is None:
+        return MISSING
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s"
+    minutes, hours = whole // 60, whole // 3600
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min {whole % 60} s"
+
+
+def plain(value: object) -> str:
+    """Return a number of the settings without needless digits.
+
+    >>> plain(100.0), plain(0.5), plain(None)
+    ('100', '0.5', '–')
+    """
+    return f"{value:g}" if isinstance(value, int | float) else MISSING
+
+
+def plural(count: int | None, noun: str) -> str:
+    """Return a count with its noun.
+
+    >>> plural(1, "seed"), plural(3, "arm"), plural(None, "epoch")
+    ('1 seed', '3 arms', '– epochs')
+    """
+    return f"{MISSING if count is None else count} {noun}{'s' * (count != 1)}"
+
+
+def spaced(name: str) -> str:
+    """Return a name from a file as words.
+
+    >>> spaced("coral_reef")
+    'coral reef'
+    """
+    return name.replace("_", " ")
+
+
+def titled(title: str, unit: str) -> str:
+    """Return a metric with its unit, shares in per cent; a unit that is named after the metric says it already.
+
+    >>> titled("Accuracy", "share"), titled("CIEDE2000", "CIEDE2000 units"), titled("PSNR", "dB")
+    ('Accuracy, %', 'CIEDE2000', 'PSNR, dB')
+    """
+    shown = "" if unit.startswith(title) else "%" if unit == "share" else unit
+    return f"{title}, {shown}" if shown else title
+
+
+def seeds_text(seeds: Iterable[int]) -> str:
+    """Return which seeds.
+
+    >>> seeds_text([3]), seeds_text([0, 1, 2]), seeds_text([0, 3])
+    ('seed 3', 'seeds 0 to 2', 'seeds 0, 3')
+    """
+    return span(seeds, "seed ", "seeds ")
+
+
+def span(numbers: Iterable[int], one: str = "", several: str = "") -> str:
+    """Return which whole numbers, those that follow one another by their ends."""
+    known = sorted(set(numbers))
+    if len(known) == 1:
+        return f"{one}{known[0]}"
+    together = known[-1] - known[0] + 1 == len(known) > 2
+    return several + (f"{known[0]} to {known[-1]}" if together else ", ".join(map(str, known)))
+
+
+class Measure(NamedTuple):
+    """How a primary metric is said: a share in per cent, and a difference of shares in percentage points."""
+
+    title: str
+    unit: str
+    difference_unit: str
+    scale: float
+    places: int
+
+    def titled(self, unit: str) -> str:
+        return titled(self.title, unit)
+
+    def level(self, value: float) -> str:
+        return f"{self.scale * value:.{self.places}f}"
+
+    def signed(self, value: float) -> str:
+        return signed([self.scale * value], self.places)[0]
+
+    def amount(self, value: float) -> str:
+        """Return a difference without its sign, with its unit."""
+        return f"{self.signed(value).lstrip('+−')} {self.difference_unit}".strip()
+
+    def ends(self, interval: Interval) -> str:
+        """Return the ends of an interval of a difference; none that excludes 0 is rounded to 0."""
+        return " to ".join(signed([self.scale * end for end in interval], self.places))
+
+
+def measure(metrics: Mapping[str, Mapping[str, Any]], asked: Question) -> Measure:
+    """Return how the metric of a question is said, to two digits of its smallest effect of interest."""
+    about = metrics.get(asked.metric, {})
+    title = _TITLES.get(asked.metric, str(about.get("title", spaced(asked.metric).capitalize())))
+    unit = about.get("unit", _UNITS.get(asked.metric, ""))
+    scale, shown, between = (100, "%", "points") if unit == "share" else (1, unit, unit)
+    return Measure(title, shown, between, scale, max(1 - math.floor(math.log10(scale * asked.sesoi)), 0))
+
+
+def _signed(values: Sequence[float], unit: str, like: float) -> list[str]:
+    scale = 100 if unit == "share" else 1
+    return signed([scale * value for value in values], _places(unit, like))
+
+
+def _places(unit: str, like: float) -> int:
+    return 1 if unit == "share" else 3 if abs(like) < 1.5 else 2 if abs(like) < 100 else 1
+
+
+def _fixed(value: float, unit: str, like: float) -> str:
+    return f"{100 * value if unit == 'share' else value:.{_places(unit, like)}f}".replace("-", "−")
