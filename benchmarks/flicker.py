@@ -1,12 +1,12 @@
-"""How much steadier a film's colours are than those of its frames one by one, and what that costs in accuracy.
+"""How much steadier a video's colours are than those of its frames one by one, and what that costs in accuracy.
 
-Films are drawn from photos, so that colours and motion are known: a camera that holds still, one that pans and zooms,
+Videos are drawn from photos, so that colours and motion are known: a camera that holds still, one that pans and zooms,
 a part of another photo that moves over the first, and cuts between two with a moving camera. Lightness alone is given
 to the model, with grain and a lamp that flickers. `flicker` follows every point by its true motion, over places that
 can be seen in both frames; `a*b* error` is against the photo's colours, and `beside the part` within three small pixels
 of the moving part's edge, where a past carried wrongly would smear.
 
-    python benchmarks/flicker.py PHOTOS --model RUN [--films 20] [--frames 24] [--grain 4] [--lamp 0.05]
+    python benchmarks/flicker.py PHOTOS --model RUN [--videos 20] [--frames 24] [--grain 4] [--lamp 0.05]
 """
 
 import argparse
@@ -25,8 +25,8 @@ from knowhue.images.image import Image
 from knowhue.images.reading import read_image
 from knowhue.images.vips import shrink
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.films.steady import Past, Steadier, agreement, carry, flicker
 from knowhue.inference.pixels import lightness
+from knowhue.inference.steady import Past, Steadier, agreement, carry, flicker
 
 FloatArray = NDArray[np.float32]
 HEIGHT, WIDTH = 192, 256
@@ -34,8 +34,8 @@ KINDS = ("still", "camera moves", "part moves", "cuts")
 SCENE_FRAMES = 6  # of the last kind
 
 
-class Film(NamedTuple):
-    """A drawn film, at the network's size.
+class Video(NamedTuple):
+    """A drawn video, at the network's size.
 
     Attributes:
         seen: L* (T, h, w) of the frames with grain and flickering lamp.
@@ -53,7 +53,7 @@ class Film(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Means over a film; NaN where it has no such place."""
+    """Means over a video; NaN where it has no such place."""
 
     flicker: float
     error: float
@@ -65,44 +65,44 @@ def main() -> None:
     asked = _read_arguments()
     colorizer = Colorizer.load(asked.model)
     files = sorted(p for p in asked.photos.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    chosen = files[:: max(1, len(files) // (2 * asked.films))]
+    chosen = files[:: max(1, len(files) // (2 * asked.videos))]
     generator = np.random.default_rng(asked.seed)
     found: dict[str, dict[str, list[Scores]]] = {}
     spent: dict[str, float] = {}
-    for number in range(min(asked.films, len(chosen) // 2)):
+    for number in range(min(asked.videos, len(chosen) // 2)):
         photos = [read_image(chosen[k]).pixels for k in (2 * number, 2 * number + 1)]
         for kind in KINDS:
-            film = draw(kind, [_in_colour(photo) for photo in photos], colorizer, asked, generator)
-            answers = [answer.chroma[0] for answer in colorizer.predict(list(film.seen))]  # pyright: ignore
+            video = draw(kind, [_in_colour(photo) for photo in photos], colorizer, asked, generator)
+            answers = [answer.chroma[0] for answer in colorizer.predict(list(video.seen))]  # pyright: ignore
             for name, steady in ways().items():
                 started = time.perf_counter()
-                chroma = steady(film, answers)
+                chroma = steady(video, answers)
                 spent[name] = spent.get(name, 0) + (time.perf_counter() - started) / len(answers)
-                found.setdefault(kind, {}).setdefault(name, []).append(score(film, chroma))
-    films = len(found[KINDS[0]]["frame by frame"])
+                found.setdefault(kind, {}).setdefault(name, []).append(score(video, chroma))
+    videos = len(found[KINDS[0]]["frame by frame"])
     for kind, by_way in found.items():
         print(
-            f"\n{kind} ({films} films){'flicker':>{48 - len(kind) - len(str(films))}}{'a*b* error':>12}"
+            f"\n{kind} ({videos} videos){'flicker':>{48 - len(kind) - len(str(videos))}}{'a*b* error':>12}"
             f"{'beside the part':>17}{'ms/frame':>10}"
         )
         for name, scores in by_way.items():
             cells = np.nanmean(np.array(scores), 0) if kind == KINDS[2] else np.array(scores).mean(0)
-            cost = 1000 * spent[name] / (films * len(found))
+            cost = 1000 * spent[name] / (videos * len(found))
             print(f"  {name:44}{cells[0]:11.3f}{cells[1]:12.3f}{cells[2]:17.3f}{cost:10.1f}")
 
 
-def ways() -> dict[str, Callable[[Film, list[FloatArray]], list[FloatArray]]]:
+def ways() -> dict[str, Callable[[Video, list[FloatArray]], list[FloatArray]]]:
     """What is compared."""
 
-    def by(make: Callable[[], Steadier]) -> Callable[[Film, list[FloatArray]], list[FloatArray]]:
-        def steady(film: Film, answers: list[FloatArray]) -> list[FloatArray]:
+    def by(make: Callable[[], Steadier]) -> Callable[[Video, list[FloatArray]], list[FloatArray]]:
+        def steady(video: Video, answers: list[FloatArray]) -> list[FloatArray]:
             steadier = make()
-            return [steadier.step(*each) for each in zip(film.seen, answers, strict=True)]
+            return [steadier.step(*each) for each in zip(video.seen, answers, strict=True)]
 
         return steady
 
     return {
-        "true colours": lambda film, _: list(film.truth),
+        "true colours": lambda video, _: list(video.truth),
         "frame by frame": lambda _, answers: answers,
         "averaged in place, no gate, 0.8": by(lambda: Unmoved(0.8, gated=False)),
         "averaged in place, gated, 0.8": by(lambda: Unmoved(0.8, gated=True)),
@@ -127,13 +127,13 @@ class Unmoved(Steadier):
         return answer
 
 
-def score(film: Film, chroma: list[FloatArray]) -> Scores:
-    """Flicker and errors of one film's colours; the first frames, which have no past, count as well."""
+def score(video: Video, chroma: list[FloatArray]) -> Scores:
+    """Flicker and errors of one video's colours; the first frames, which have no past, count as well."""
     flickers = [
-        flicker(chroma[t + 1], carry(chroma[t], film.flow[t]), film.same[t]) for t in range(len(film.flow))
+        flicker(chroma[t + 1], carry(chroma[t], video.flow[t]), video.same[t]) for t in range(len(video.flow))
     ]
-    error = np.abs(np.stack(chroma) - film.truth)
-    edge = float(error[film.edge].mean()) if film.edge.any() else float("nan")
+    error = np.abs(np.stack(chroma) - video.truth)
+    edge = float(error[video.edge].mean()) if video.edge.any() else float("nan")
     return Scores(float(np.nanmean(flickers)), float(error.mean()), edge)
 
 
@@ -143,8 +143,8 @@ def draw(
     colorizer: Colorizer,
     asked: argparse.Namespace,
     generator: np.random.Generator,
-) -> Film:
-    """A film of one kind from two photos (H, W, 3)."""
+) -> Video:
+    """A video of one kind from two photos (H, W, 3)."""
     moving = kind in ("camera moves", "cuts")
     windows = [_Window(photo.shape[:2], moving, generator) for photo in photos]
     part = _Part(photos[1], generator) if kind == "part moves" else None
@@ -171,7 +171,7 @@ def draw(
     if kind == "cuts":
         same = [s & ((t + 1) % SCENE_FRAMES > 0) for t, s in enumerate(same)]
     edge = [binary_dilation(m, iterations=3) & ~binary_erosion(m, iterations=3) for m in masks]
-    return Film(*map(np.stack, (seen, truth, flow, same, edge)))
+    return Video(*map(np.stack, (seen, truth, flow, same, edge)))
 
 
 class _Window:
@@ -274,7 +274,7 @@ def _read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("photos", type=Path)
     parser.add_argument("--model", default="built-in")
-    parser.add_argument("--films", type=int, default=20)
+    parser.add_argument("--videos", type=int, default=20)
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--grain", type=float, default=4.0, help="standard deviation, codes of 255")
     parser.add_argument("--lamp", type=float, default=0.05, help="standard deviation of the brightness")

@@ -138,7 +138,7 @@ def test_a_link_is_replaced_and_its_target_stays(knowhue, place):
 UNWRITABLE = {
     "an unknown suffix": (["p.png", "-o", "c.xyz"], "should end in one of .jpg"),
     "no suffix": (["p.png", "-o", "c"], "no suffix"),
-    "a film of a photo": (["p.png", "-o", "c.mp4"], "should end in one of .jpg"),
+    "a video of a photo": (["p.png", "-o", "c.mp4"], "should end in one of .jpg"),
     "a map of an unknown suffix": (
         ["p.png", "-o", "c.png", "--uncertainty", "u.bmp"],
         "should end in one of .jpg",
@@ -149,15 +149,15 @@ UNWRITABLE = {
     "a device": (["p.png", "-o", "device.png", "--overwrite"], "is a device, a pipe or a socket"),
     "a long name": (["p.png", "-o", "c" * 300 + ".png"], "file name too long"),
     "an image for a folder": (["sub", "-o", "nothere.jpg"], "sub is a folder, so --out should be one"),
-    "a film for a folder": (["sub", "-o", "nothere.mkv"], "sub is a folder, so --out should be one"),
+    "a video for a folder": (["sub", "-o", "nothere.mkv"], "sub is a folder, so --out should be one"),
     "a file for a folder": (["sub", "-o", "there.png"], "sub is a folder, so --out should be one"),
     "a folder below a file": (["sub", "-o", "there.png/out"], "cannot be written: not a directory"),
-    "a photo for a film": (["clip.mp4", "-o", "c.png"], "should end in one of .mp4"),
-    "a film as it is": (["clip.mp4", "-o", "clip.mp4", "--overwrite"], "is an input"),
-    "a film that exists": (["clip.mp4", "-o", "other.mp4"], "already exists"),
-    "a map of a film": (["clip.mp4", "--uncertainty", "u.png"], "clip.mp4 is a video"),
+    "a photo for a video": (["clip.mp4", "-o", "c.png"], "should end in one of .mp4"),
+    "a video as it is": (["clip.mp4", "-o", "clip.mp4", "--overwrite"], "is an input"),
+    "a video that exists": (["clip.mp4", "-o", "other.mp4"], "already exists"),
+    "a map of a video": (["clip.mp4", "--uncertainty", "u.png"], "clip.mp4 is a video"),
     "a pipe": (["pipe.png"], "pipe.png: a device or a pipe"),
-    "a pipe of a film": (["pipe.mp4"], "pipe.mp4: a device or a pipe"),
+    "a pipe of a video": (["pipe.mp4"], "pipe.mp4: a device or a pipe"),
     "a loop": (["loop.png"], "loop.png: too many levels of symbolic links"),
     "a long side": (["long.png", "-o", "c.webp"], "16,383 pixels a side"),
     "a wrong hint": (["p.png", "-o", "c.png", "--hint", "900,1=red"], "900"),
@@ -167,8 +167,8 @@ UNWRITABLE = {
 @pytest.mark.parametrize("case", UNWRITABLE)
 def test_what_cannot_be_written_is_said_before_a_model_is_opened(knowhue, sealed, case):
     (sealed / "dir.png").mkdir()
-    (sealed / "clip.mp4").write_bytes(b"film")
-    (sealed / "other.mp4").write_bytes(b"film")
+    (sealed / "clip.mp4").write_bytes(b"video")
+    (sealed / "other.mp4").write_bytes(b"video")
     for name in ("device.png", "pipe.png", "pipe.mp4"):
         os.mkfifo(sealed / name)
     (sealed / "loop.png").symlink_to("loop.png")
@@ -190,8 +190,8 @@ def test_a_format_that_can_only_be_read_becomes_png_in_one_line(knowhue, place, 
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".mpg", ".ts", ".wmv"])
-def test_a_film_that_can_only_be_read_becomes_mkv(knowhue, sealed, suffix):
-    (sealed / f"clip{suffix}").write_bytes(b"film")
+def test_a_video_that_can_only_be_read_becomes_mkv(knowhue, sealed, suffix):
+    (sealed / f"clip{suffix}").write_bytes(b"video")
     (sealed / "clip-colour.mkv").write_bytes(b"precious")
     refuses(knowhue, sealed, [f"clip{suffix}"], "clip-colour.mkv already exists")
 

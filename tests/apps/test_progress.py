@@ -21,23 +21,23 @@ def told():
     return tell
 
 
-def film(done, total, per_second, seconds_left):
+def video(done, total, per_second, seconds_left):
     counts = {"done": done, "total": total, "per_second": per_second}
-    return {"stage": "film", "seconds_left": seconds_left, **counts}
+    return {"stage": "video", "seconds_left": seconds_left, **counts}
 
 
 def test_what_is_left_goes_with_the_rate(told):
-    """Of a film whose first frames took long, and of one that an earlier run had begun."""
-    lines = told(film(1, 24, 0.05, 460.0), film(23, 24, 0.8, 1.25), film(24, 24, 0.8, 0.0))
+    """Of a video whose first frames took long, and of one that an earlier run had begun."""
+    lines = told(video(1, 24, 0.05, 460.0), video(23, 24, 0.8, 1.25), video(24, 24, 0.8, 0.0))
     assert "1/24 frames, 3.0 a minute  about 8 min left" in lines[0]
     assert "23/24 frames, 0.8 a second  about 1 s left" in lines[1]
     assert lines[2].endswith("24/24 frames, 0.8 a second")
-    (line,) = told(film(501, 1000, 2.0, 249.5))
+    (line,) = told(video(501, 1000, 2.0, 249.5))
     assert line.endswith("501/1000 frames, 2.0 a second  about 4 min left")
 
 
-def test_nothing_is_promised_of_a_film_of_unknown_length(told):
-    assert told(film(1, 0, 2.0, None))[0].endswith("colouring  1 frames, 2.0 a second")
+def test_nothing_is_promised_of_a_video_of_unknown_length(told):
+    assert told(video(1, 0, 2.0, None))[0].endswith("colouring  1 frames, 2.0 a second")
 
 
 def folder(done, per_second, seconds_left):

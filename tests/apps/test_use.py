@@ -200,7 +200,7 @@ def test_gray_that_was_asked_for_is_not_called_a_failure(knowhue, photo, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("study.yaml", b"arms: [multi]"), ("photo.bmp", b"none"), ("film.avi", b"none")]
+    ("name", "content"), [("study.yaml", b"arms: [multi]"), ("photo.bmp", b"none"), ("video.avi", b"none")]
 )
 def test_a_new_name_is_promised_only_of_what_was_recognised(knowhue, tmp_path, name, content):
     (tmp_path / name).write_bytes(content)

@@ -44,10 +44,10 @@ def calls_of(name):
 def test_messages_name_extras_that_exist():
     named = [(source, arguments[0].value) for source, arguments in calls_of("install_command")]
     assert {extra for _, extra in named} == {
-        *("aggregators", "fid", "film", "huggingface", "onnx", "perceptual", "serve"),
+        *("aggregators", "fid", "huggingface", "onnx", "perceptual", "serve", "video"),
     }
     assert [each for each in named if each[1] not in EXTRAS] == []
-    assert install_command("film") == "pip install -e '.[film]'"
+    assert install_command("video") == "pip install -e '.[video]'"
 
 
 def lines_to_type():

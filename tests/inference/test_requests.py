@@ -175,13 +175,13 @@ def test_a_failure_is_one_images_own(make_batcher):
 )
 def test_a_bad_image_is_told_and_forgotten(make_batcher, data: bytes, error: type[Exception]):
     batcher = make_batcher()
-    with pytest.raises(error, match="`image`"):
+    with pytest.raises(error, match="image"):
         batcher.submit(ImageRequest(data)).result(10)
     wait_until(lambda: batcher.length == 0)
 
 
 def test_pixels_are_counted_before_they_are_decoded(make_batcher):
-    with pytest.raises(ImageError, match="at most 1,000 pixels"):
+    with pytest.raises(ImageError, match="more than 1,000"):
         make_batcher(max_pixels=1000).submit(ImageRequest(WIDE)).result(10)
 
 

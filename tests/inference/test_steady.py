@@ -1,5 +1,3 @@
-import threading
-from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -9,10 +7,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, shift
 from skimage.registration import phase_cross_correlation
 
-from knowhue.inference.films.ahead import ahead
-from knowhue.inference.films.reels import decoding_times
-from knowhue.inference.films.steady import Past, Steadier, agreement, carry, flicker, is_cut, motion
-from knowhue.inference.films.turn import Turn
+from knowhue.inference.steady import Steadier, agreement, carry, flicker, is_cut, motion
+from knowhue.inference.video_frames import Orientation
 
 SHAPE = (48, 64)
 
@@ -116,7 +112,7 @@ def test_what_appears_takes_its_own_colour_at_once():
     assert agreement(before, now)[20:28, 25:35].mean() < 0.3
 
 
-def test_it_steadies_what_wavers_and_goes_on_from_what_was_kept():
+def test_it_steadies_what_wavers():
     generator = np.random.default_rng(1)
     frames = [panned(10, 0, t / 2)[1] + generator.normal(0, 1, SHAPE).astype(np.float32) for t in range(8)]
     chroma = [
@@ -130,12 +126,6 @@ def test_it_steadies_what_wavers_and_goes_on_from_what_was_kept():
         np.mean([flicker(b, a, same) for a, b in pairwise(series[2:])]) for series in (chroma, steadied)
     )
     assert held < 0.4 * wavering
-    again = Steadier()
-    for pair in zip(frames[:4], chroma[:4], strict=True):
-        again.step(*pair)
-    resumed = Steadier(past=Past(*(part.copy() for part in again.past or ())), cuts=again.cuts)
-    for pair, expected in zip(zip(frames[4:], chroma[4:], strict=True), steadied[4:], strict=True):
-        assert np.array_equal(resumed.step(*pair), expected)
 
 
 def test_what_was_kept_is_never_changed():
@@ -168,46 +158,7 @@ def test_a_strength_out_of_range_is_refused(strength: float):
         Steadier(strength)
 
 
-@given(st.lists(st.integers(-500, 5000), unique=True, min_size=1, max_size=40), st.randoms())
-def test_decoding_times_rise_and_come_before_presentation(times: list[int], randomness):
-    randomness.shuffle(times)
-    decoding = decoding_times(np.array(times))
-    assert (np.diff(decoding) > 0).all()
-    assert (decoding <= np.array(times)).all()
-
-
-@pytest.mark.parametrize("turned", [Turn(a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1)])  # pyright: ignore
-def test_turning_there_and_back(turned: Turn):
+@pytest.mark.parametrize("turned", [Orientation(a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1)])  # pyright: ignore
+def test_turning_there_and_back(turned: Orientation):
     values = np.arange(24).reshape(2, 3, 4)
     assert np.array_equal(turned.stored(turned.upright(values)), values)
-
-
-def test_work_ahead_is_bounded_in_order_and_ends_when_nobody_waits():
-    made: list[int] = []
-    closed = threading.Event()
-
-    def items() -> Iterator[int]:
-        try:
-            for number in range(1000):
-                made.append(number)
-                yield number
-        finally:
-            closed.set()
-
-    working = ahead(items(), 3)
-    assert [next(working) for _ in range(5)] == [0, 1, 2, 3, 4]
-    working.close()
-    assert closed.is_set()
-    assert len(made) <= 5 + 3 + 2
-    assert not [thread for thread in threading.enumerate() if thread.name == "knowhue-ahead"]
-
-
-def test_what_fails_ahead_is_raised_after_what_went_well():
-    def items() -> Iterator[int]:
-        yield 1
-        raise OSError("odd")
-
-    working = ahead(items(), 3)
-    assert next(working) == 1
-    with pytest.raises(OSError, match="odd"):
-        next(working)

@@ -25,7 +25,7 @@ SHORT = {
 }
 TITLES = {
     "prepare": "preparing images",
-    **dict.fromkeys(("folder", "film"), "colouring"),
+    **dict.fromkeys(("folder", "video"), "colouring"),
     "report": "writing the report",
 }
 _STATES = {"missing": "·", "finished": "done", "diverged": "diverged"}
@@ -33,7 +33,7 @@ COUNTED = {
     "prepare": "images",
     "features": "images through the frozen encoder",
     "folder": "images",
-    "film": "frames",
+    "video": "frames",
 }
 """What is counted in stages that go from image to image."""
 MEASURED = ("train", *COUNTED)

@@ -72,9 +72,9 @@ def colorize(
         _image(model, source, out, uncertainty, options, hint or [], json_, overwrite)
         return
     if kind == "video":
-        from knowhue.inference.films.film import require_film
+        from knowhue.inference.video import require_video
 
-        require_film(source)
+        require_video(source)
         _say_if_renamed(source, out)
     _many(_colorizer(model), source, out, options, json_, overwrite, on_error if kind == "folder" else None)
 
@@ -187,7 +187,7 @@ def _kind_of(source: Path) -> str:
     Raises:
         ImageError: nothing is there, or nothing that can be read.
     """
-    from knowhue.inference.films.formats import VIDEO_SUFFIXES
+    from knowhue.inference.video_formats import VIDEO_SUFFIXES
 
     try:
         mode = source.stat().st_mode
@@ -209,9 +209,9 @@ def _settle(kind: str, source: Path, out: Path | None, uncertainty: Path | None,
         ConfigError: it is an input, exists, cannot be written there, or not in that format.
     """
     from knowhue.images.writing import OUTPUT_SUFFIXES, kind_of
-    from knowhue.inference.films.formats import VIDEO_SUFFIXES, codec_of
     from knowhue.inference.folder import list_folder
     from knowhue.inference.naming import default_folder, default_output, writable_suffix
+    from knowhue.inference.video_formats import VIDEO_SUFFIXES, codec_of
     from knowhue.storage import require_outputs
 
     if kind == "folder":
@@ -285,9 +285,9 @@ def _many(
 
     with showing_progress() as report:
         if on_error is None:
-            from knowhue.inference.films.film import colorize_film
+            from knowhue.inference.video import colorize_video
 
-            summary = colorize_film(
+            summary = colorize_video(
                 colorizer, source, out, options=options, overwrite=overwrite, report=report
             )
         else:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from knowhue.errors import ConfigError
 from knowhue.images.writing import OUTPUT_SUFFIXES
-from knowhue.inference.films.formats import CODECS, VIDEO_SUFFIXES
+from knowhue.inference.video_formats import CODECS, VIDEO_SUFFIXES
 
 MARK = "-colour"
 
 
 def writable_suffix(suffix: str) -> str:
-    """A suffix, or in the place of one that can only be read `.png`, or `.mkv` for a film.
+    """A suffix, or in the place of one that can only be read `.png`, or `.mkv` for a video.
 
     >>> writable_suffix(".JPG"), writable_suffix(".bmp"), writable_suffix(""), writable_suffix(".avi")
     ('.JPG', '.png', '.png', '.mkv')
@@ -22,7 +22,7 @@ def writable_suffix(suffix: str) -> str:
 
 
 def default_output(source: Path) -> Path:
-    """Beside an image or a film, with a mark and a suffix that can be written.
+    """Beside an image or a video, with a mark and a suffix that can be written.
 
     >>> default_output(Path("album/photo.heic")).as_posix()
     'album/photo-colour.png'

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import threading
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,15 @@ import av
 import numpy as np
 import pytest
 from colouring_job import FakeNetwork
-from films import FRAMES, UNEVEN, Kind, drawn, make_film, packets, play
+from videos import FRAMES, UNEVEN, Kind, drawn, make_video, packets, play
 
 from knowhue.errors import ConfigError, ExtraError, ImageError
+from knowhue.inference import video_formats, video_reading
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.films import footage
-from knowhue.inference.films import formats as film_formats
-from knowhue.inference.films.film import Summary, colorize_film
 from knowhue.inference.networks import Answers
+from knowhue.inference.video import VideoSummary, colorize_video
 
-LOSSLESS = film_formats.Codec("ffv1", {}, True, True, True)
+LOSSLESS = video_formats.Codec("ffv1", {}, True, True, True)
 
 
 class Wavering(FakeNetwork):
@@ -31,13 +31,13 @@ class Wavering(FakeNetwork):
         return answers._replace(chroma=chroma)
 
 
-def colour(source: Path, out: Path, network: FakeNetwork | None = None, **changes: Any) -> Summary:
-    return colorize_film(Colorizer(network or Wavering()), source, out, **changes)
+def colour(source: Path, out: Path, network: FakeNetwork | None = None, **changes: Any) -> VideoSummary:
+    return colorize_video(Colorizer(network or Wavering()), source, out, **changes)
 
 
 @pytest.fixture
 def lossless(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(film_formats.CODECS, ".mkv", LOSSLESS)
+    monkeypatch.setitem(video_formats.CODECS, ".mkv", LOSSLESS)
 
 
 @pytest.mark.parametrize(
@@ -52,18 +52,18 @@ def lossless(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_size_times_sound_and_words_are_kept(tmp_path: Path, source: str, out: str, sound: str):
     codec = "libvpx-vp9" if source == ".webm" else "libx264"
-    film = make_film(tmp_path / f"in{source}", kind=Kind(codec, sound=sound), times=UNEVEN)
+    video = make_video(tmp_path / f"in{source}", kind=Kind(codec, sound=sound), times=UNEVEN)
     target = tmp_path / f"out{out}"
-    summary = colour(film, target, reel_frames=5)
-    before, after = play(film), play(target)
+    summary = colour(video, target)
+    before, after = play(video), play(target)
     assert summary.frames == len(after.pixels) == FRAMES
     assert after.pixels[0].shape == (*before.pixels[0].shape[:2], 3)
     assert after.seconds == pytest.approx(before.seconds, abs=0.0011 if out != ".mp4" else 1e-6)
-    sounds, kept = packets(film, "audio"), packets(target, "audio")
+    sounds, kept = packets(video, "audio"), packets(target, "audio")
     assert len(sounds) > 10
     assert [data for _, data in kept] == [data for _, data in sounds]
     assert [time for time, _ in kept] == pytest.approx([time for time, _ in sounds], abs=0.0011)
-    with av.open(str(film)) as old, av.open(str(target)) as new:
+    with av.open(str(video)) as old, av.open(str(target)) as new:
         assert new.metadata["title" if "title" in new.metadata else "TITLE"] == "Gray days"
         assert new.streams.audio[0].language == "fra"
         aspects = [file.streams.video[0].sample_aspect_ratio for file in (old, new)]
@@ -78,9 +78,9 @@ def test_size_times_sound_and_words_are_kept(tmp_path: Path, source: str, out: s
 def test_lightness_is_kept_whatever_the_codes_mean(
     tmp_path: Path, lossless: None, pixels: str, matrix: int, told: int
 ):
-    film = make_film(tmp_path / "in.mkv", drawn(3), Kind("ffv1", pixels, matrix, told))
-    colour(film, tmp_path / "out.mkv")
-    before, after = play(film), play(tmp_path / "out.mkv")
+    video = make_video(tmp_path / "in.mkv", drawn(3), Kind("ffv1", pixels, matrix, told))
+    colour(video, tmp_path / "out.mkv")
+    before, after = play(video), play(tmp_path / "out.mkv")
     error = np.abs(after.lightness - before.lightness)
     deep = "10" in pixels
     assert after.pixels[0].dtype == (np.uint16 if deep else np.uint8)
@@ -99,19 +99,19 @@ def test_lightness_is_kept_whatever_the_codes_mean(
 def test_gray_codes_are_read_by_their_range(tmp_path: Path, told: int, expected: tuple[int, int]):
     codes = np.full((2, 32, 48), 128, np.uint8)
     codes[:, :16] = 16
-    film = make_film(tmp_path / "in.mkv", codes, Kind("ffv1", "gray", 2, told))
-    with footage.open_footage(film) as found:
+    video = make_video(tmp_path / "in.mkv", codes, Kind("ffv1", "gray", 2, told))
+    with video_reading.open_video(video) as found:
         dark, light = next(iter(found.frames())).pixels[[0, 20], 0, 0]
     assert (dark, light) == expected
 
 
 def test_an_odd_size_stays_odd(tmp_path: Path):
-    film = make_film(tmp_path / "in.mkv", drawn(3, 33, 47), Kind("ffv1"))
+    video = make_video(tmp_path / "in.mkv", drawn(3, 33, 47), Kind("ffv1"))
     for suffix in (".mp4", ".webm"):
-        summary = colour(film, tmp_path / f"out{suffix}")
+        summary = colour(video, tmp_path / f"out{suffix}")
         after = play(tmp_path / f"out{suffix}")
         assert after.pixels[0].shape == (33, 47, 3)
-        assert np.abs(after.lightness - play(film).lightness).mean() < 1.5
+        assert np.abs(after.lightness - play(video).lightness).mean() < 1.5
         assert any("odd" in note for note in summary.notes) == (suffix == ".mp4")
 
 
@@ -127,113 +127,103 @@ class Upward(FakeNetwork):
 
 
 @pytest.mark.parametrize(("rotation", "side"), [(90, (1, False)), (-90, (1, True)), (180, (0, False))])
-def test_a_turned_film_is_looked_at_upright_and_stays_turned(
+def test_a_turned_video_is_looked_at_upright_and_stays_turned(
     tmp_path: Path, rotation: int, side: tuple[int, bool]
 ):
-    film = make_film(tmp_path / "in.mp4", drawn(3), Kind("libx264", rotation=rotation))
-    colour(film, tmp_path / "out.mp4", Upward())
-    with footage.open_footage(film) as old, footage.open_footage(tmp_path / "out.mp4") as new:
+    video = make_video(tmp_path / "in.mp4", drawn(3), Kind("libx264", rotation=rotation))
+    colour(video, tmp_path / "out.mp4", Upward())
+    with video_reading.open_video(video) as old, video_reading.open_video(tmp_path / "out.mp4") as new:
         assert new.matrix == old.matrix is not None
-        pixels = new.turn.upright(next(iter(new.frames())).pixels).astype(int)
+        pixels = new.orientation.upright(next(iter(new.frames())).pixels).astype(int)
     warmth = pixels[..., 0] - pixels[..., 2]
     third = len(warmth) // 3
     assert warmth[:third].mean() > 10
     assert warmth[-third:].mean() < -10
 
 
-def test_a_stopped_film_is_gone_on_with_and_ends_the_same(tmp_path: Path):
-    film = make_film(tmp_path / "in.mp4", kind=Kind("libx264", sound="aac"), times=UNEVEN)
-    colour(film, tmp_path / "whole.mp4", reel_frames=3)
-    whole = play(tmp_path / "whole.mp4")
-    seen = 0
-    for stop in (4, 8, 11):
-        with pytest.raises(KeyboardInterrupt):
-            colour(film, tmp_path / "out.mp4", reel_frames=3, report=stopping(stop))
-        reels = sorted((tmp_path / ".out.mp4.colorizing").glob("*.npz"))
-        assert len(reels) == stop // 3 > seen
-        seen = stop // 3
-        assert not (tmp_path / "out.mp4").exists()
-    reels[-1].write_bytes(reels[-1].read_bytes()[:-500])  # a disk that lied
-    network = Wavering()
-    summary = colour(film, tmp_path / "out.mp4", network, reel_frames=3)
-    assert summary.already == 6
-    assert sum(network.batches) == FRAMES - 6
-    resumed = play(tmp_path / "out.mp4")
-    assert resumed.seconds == whole.seconds
-    assert all(np.array_equal(a, b) for a, b in zip(resumed.pixels, whole.pixels, strict=True))
-    assert packets(tmp_path / "out.mp4", "audio") == packets(tmp_path / "whole.mp4", "audio")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4", "whole.mp4"]
-
-
 def stopping(after: int) -> Any:
     def report(event: dict[str, Any]) -> None:
-        if event["stage"] == "film" and event["done"] == after:
+        if event["stage"] == "video" and event["done"] == after:
             raise KeyboardInterrupt
 
     return report
 
 
+def test_a_stopped_video_leaves_nothing_and_begins_anew(tmp_path: Path):
+    video = make_video(tmp_path / "in.mp4", kind=Kind("libx264", sound="aac"), times=UNEVEN)
+    colour(video, tmp_path / "whole.mp4")
+    with pytest.raises(KeyboardInterrupt):
+        colour(video, tmp_path / "out.mp4", report=stopping(8))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "whole.mp4"]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("knowhue_")]
+    network = Wavering()
+    assert colour(video, tmp_path / "out.mp4", network).frames == sum(network.batches) == FRAMES
+    assert (tmp_path / "out.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal on this system")
-def test_killed_it_goes_on(tmp_path: Path):
-    film = make_film(tmp_path / "in.mp4", kind=Kind("libx264"))
+def test_killed_its_part_is_hidden_and_replaced_by_the_next(tmp_path: Path):
+    video = make_video(tmp_path / "in.mp4", kind=Kind("libx264"))
     program = """
 import os, signal, sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[1]]
-from test_film import colour
+from test_video import colour
 def report(event):
     if event.get("done") == 8:
         os.kill(os.getpid(), signal.SIGKILL)
-colour(Path(sys.argv[2]), Path(sys.argv[3]), reel_frames=3, report=report)
+colour(Path(sys.argv[2]), Path(sys.argv[3]), report=report)
 """
-    command = [
-        sys.executable,
-        "-c",
-        program,
-        str(Path(__file__).parent),
-        str(film),
-        str(tmp_path / "out.mp4"),
-    ]
+    arguments = [str(Path(__file__).parent), str(video), str(tmp_path / "out.mp4")]
+    command = [sys.executable, "-c", program, *arguments]
     assert subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == -9
-    assert colour(film, tmp_path / "out.mp4", reel_frames=3).already == 6
-    colour(film, tmp_path / "whole.mp4", reel_frames=3)
-    pairs = zip(play(tmp_path / "out.mp4").pixels, play(tmp_path / "whole.mp4").pixels, strict=True)
-    assert all(np.array_equal(a, b) for a, b in pairs)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".mp4"] == ["in.mp4"]
+    assert (tmp_path / ".out.mp4.colorizing").exists()
+    assert colour(video, tmp_path / "out.mp4").frames == FRAMES
+    colour(video, tmp_path / "whole.mp4")
+    assert (tmp_path / "out.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+    assert not list(tmp_path.glob(".*"))
 
 
-def test_other_wishes_begin_anew_and_say_so(tmp_path: Path):
-    film = make_film(tmp_path / "in.mkv")
-    with pytest.raises(KeyboardInterrupt):
-        colour(film, tmp_path / "out.mkv", reel_frames=3, report=stopping(8))
-    told: list[dict[str, Any]] = []
-    changed = ColorizeOptions(saturation=0.5)
-    summary = colour(film, tmp_path / "out.mkv", reel_frames=3, options=changed, report=told.append)
-    assert summary.already == 0
-    assert "began anew" in told[0]["text"]
-    assert told[-1]["done"] == told[-1]["total"] == FRAMES
-    colour(film, tmp_path / "fresh.mkv", reel_frames=3, options=changed)
-    assert np.array_equal(play(tmp_path / "out.mkv").pixels, play(tmp_path / "fresh.mkv").pixels)
+def test_frames_are_predicted_in_whole_batches_and_reported_in_order(tmp_path: Path):
+    video = make_video(tmp_path / "in.mkv", drawn(20))
+    network, events = Wavering(), []
+    colour(video, tmp_path / "out.mkv", network, report=events.append)
+    assert network.batches == [8, 8, 4]
+    assert [event["done"] for event in events] == list(range(1, 21))
+    assert {event["total"] for event in events} == {20}
+    assert events[-1]["seconds_left"] == 0
 
 
-def test_the_steadied_film_wavers_less(tmp_path: Path, lossless: None):
-    film = make_film(
+def test_a_model_that_fails_ends_the_video_and_leaves_nothing(tmp_path: Path):
+    def fail() -> None:
+        raise MemoryError("out of memory")
+
+    video = make_video(tmp_path / "in.mkv")
+    with pytest.raises(MemoryError, match="out of memory"):
+        colour(video, tmp_path / "out.mkv", FakeNetwork(on_predict=fail))
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
+def test_the_steadied_video_wavers_less(tmp_path: Path, lossless: None):
+    video = make_video(
         tmp_path / "in.mkv",
         np.repeat(drawn(1), FRAMES, 0) + np.arange(FRAMES, dtype=np.uint8)[:, None, None] % 3,
     )
     wavering = []
     for strength in (0.0, 0.8):
-        colour(film, tmp_path / f"{strength}.mkv", strength=strength)
+        colour(video, tmp_path / f"{strength}.mkv", strength=strength)
         frames = np.stack(play(tmp_path / f"{strength}.mkv").pixels).astype(float)
         warmth = frames[..., 0] - frames[..., 2]
         wavering.append(np.abs(np.diff(warmth, axis=0)).mean())
     assert wavering[1] < 0.5 * wavering[0]
 
 
-def test_one_class_for_the_film_is_the_mean_over_frames(tmp_path: Path):
+def test_one_class_for_the_video_is_the_mean_over_frames(tmp_path: Path):
     dark, light = np.full((4, 32, 48), 20, np.uint8), np.full((8, 32, 48), 240, np.uint8)
-    film = make_film(tmp_path / "in.mkv", np.concatenate([dark, light]))
-    summary = colour(film, tmp_path / "out.mkv", FakeNetwork(), reel_frames=5)
-    expected = play(film).lightness.mean() / 100
+    video = make_video(tmp_path / "in.mkv", np.concatenate([dark, light]))
+    summary = colour(video, tmp_path / "out.mkv", FakeNetwork())
+    expected = play(video).lightness.mean() / 100
     assert summary.judgement.probabilities["bright"] == pytest.approx(expected, abs=0.005)
     assert summary.scenes == 2
     assert summary.failed == 0
@@ -253,22 +243,22 @@ class Startled(FakeNetwork):
 
 def test_frames_unlike_the_training_images_are_counted(tmp_path: Path):
     dark, light = np.full((4, 32, 48), 20, np.uint8), np.full((8, 32, 48), 240, np.uint8)
-    film = make_film(tmp_path / "in.mkv", np.concatenate([dark, light]))
-    summary = colour(film, tmp_path / "out.mkv", Startled(), reel_frames=5)
+    video = make_video(tmp_path / "in.mkv", np.concatenate([dark, light]))
+    summary = colour(video, tmp_path / "out.mkv", Startled())
     assert summary.novel == 4
     assert "  note: 4 of 12 frames are unlike the images" in "\n".join(summary.lines())
     assert "class: bright" in "\n".join(summary.lines())
-    film = make_film(tmp_path / "dark.mkv", dark)
-    said = "\n".join(colour(film, tmp_path / "dark-out.mkv", Startled()).lines())
+    video = make_video(tmp_path / "dark.mkv", dark)
+    said = "\n".join(colour(video, tmp_path / "dark-out.mkv", Startled()).lines())
     assert "class: unknown, mean" in said
     assert said.index("unlike") < said.index("class:")
 
 
 def test_subtitles_are_kept(tmp_path: Path):
-    film = make_film(tmp_path / "in.mkv")
+    video = make_video(tmp_path / "in.mkv")
     (tmp_path / "in.srt").write_text("1\n00:00:00,100 --> 00:00:00,400\nIt was blue.\n\n")
     with (
-        av.open(str(film)) as old,
+        av.open(str(video)) as old,
         av.open(str(tmp_path / "in.srt")) as text,
         av.open(str(tmp_path / "both.mkv"), "w") as new,
     ):
@@ -288,21 +278,21 @@ def test_subtitles_are_kept(tmp_path: Path):
 
 
 def test_a_damaged_piece_is_left_out_and_told(tmp_path: Path):
-    film = make_film(tmp_path / "in.mkv", kind=Kind("mjpeg", "yuvj420p", 5, 2))
-    whole = [data for _, data in packets(film, "video")]
-    data = bytearray(film.read_bytes())
+    video = make_video(tmp_path / "in.mkv", kind=Kind("mjpeg", "yuvj420p", 5, 2))
+    whole = [data for _, data in packets(video, "video")]
+    data = bytearray(video.read_bytes())
     place = data.find(whole[5])
     assert place > 0
     data[place : place + len(whole[5])] = bytes(len(whole[5]))
-    film.write_bytes(data)
-    summary = colour(film, tmp_path / "out.mp4")
+    video.write_bytes(data)
+    summary = colour(video, tmp_path / "out.mp4")
     assert summary.frames == FRAMES - 1
     assert "1 damaged" in "\n".join(summary.lines())
 
 
 def test_attachments_stay_in_mkv_and_are_missed_elsewhere(tmp_path: Path):
-    film = make_film(tmp_path / "in.mkv", kind=Kind("ffv1", sound="aac"))
-    with av.open(str(film)) as old, av.open(str(tmp_path / "two.mkv"), "w") as new:
+    video = make_video(tmp_path / "in.mkv", kind=Kind("ffv1", sound="aac"))
+    with av.open(str(video)) as old, av.open(str(tmp_path / "two.mkv"), "w") as new:
         streams: dict[int, Any] = {s.index: new.add_stream_from_template(s, opaque=True) for s in old.streams}
         new.add_attachment("font.ttf", "font/ttf", b"glyphs")
         for packet in old.demux():
@@ -317,15 +307,15 @@ def test_attachments_stay_in_mkv_and_are_missed_elsewhere(tmp_path: Path):
 
 
 def test_what_cannot_be_is_said_before_work(tmp_path: Path):
-    film = make_film(tmp_path / "in.mp4", kind=Kind("libx264", sound="aac"))
+    video = make_video(tmp_path / "in.mp4", kind=Kind("libx264", sound="aac"))
     (tmp_path / "there.mp4").write_bytes(b"")
-    (tmp_path / "text.mp4").write_text("no film")
-    (tmp_path / "cut.mp4").write_bytes(film.read_bytes()[:900])
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "cut.mp4").write_bytes(video.read_bytes()[:900])
     sound_only(tmp_path / "sound.mp4")
     for error, said, changes in [
         (ConfigError, "should end in one of .mp4", {"out": tmp_path / "out.avi"}),
         (ConfigError, "already exists", {"out": tmp_path / "there.mp4"}),
-        (ConfigError, "is an input, which is never replaced", {"out": film, "overwrite": True}),
+        (ConfigError, "is an input, which is never replaced", {"out": video, "overwrite": True}),
         (ConfigError, "takes all streams", {"out": tmp_path / "out.webm"}),
         (ConfigError, "neither hints", {"options": ColorizeOptions(uncertainty=True)}),
         (ImageError, "damaged or of another kind", {"source": tmp_path / "text.mp4"}),
@@ -335,7 +325,7 @@ def test_what_cannot_be_is_said_before_work(tmp_path: Path):
     ]:
         network = FakeNetwork()
         with pytest.raises(error, match=said):
-            colour(**{"source": film, "out": tmp_path / "out.mp4", "network": network} | changes)
+            colour(**{"source": video, "out": tmp_path / "out.mp4", "network": network} | changes)
         assert network.batches == []
     assert not list(tmp_path.glob(".*"))
 
@@ -350,10 +340,11 @@ def sound_only(path: Path) -> None:
 
 
 def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    import knowhue.inference.films
+    import knowhue.inference
 
     monkeypatch.setitem(sys.modules, "av", None)
-    monkeypatch.delitem(sys.modules, "knowhue.inference.films.footage")
-    monkeypatch.delattr(knowhue.inference.films, "footage")
-    with pytest.raises(ExtraError, match=r"pip install -e '\.\[film\]'"):
+    for name in ("video_frames", "video_reading", "video_writing"):
+        monkeypatch.delitem(sys.modules, f"knowhue.inference.{name}")
+        monkeypatch.delattr(knowhue.inference, name)
+    with pytest.raises(ExtraError, match=r"pip install -e '\.\[video\]'"):
         colour(tmp_path / "in.mp4", tmp_path / "out.mp4")

@@ -1,10 +1,12 @@
 """What can be written: how each container's images are encoded, and what else it has a place for."""
 
-from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from knowhue.errors import ConfigError
+
+if TYPE_CHECKING:
+    from knowhue.inference.video_reading import Video
 
 _X264 = {"crf": "18", "preset": "medium"}
 _VP9 = {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
@@ -39,11 +41,11 @@ CODECS: dict[str, Codec] = {
 }
 
 VIDEO_SUFFIXES = frozenset({*CODECS, ".avi", ".mpg", ".mpeg", ".ts", ".wmv"})
-"""Suffixes, lower case, of files that are taken for films."""
+"""Suffixes, lower case, of files that are taken for videos."""
 
 
 def codec_of(target: Path) -> Codec:
-    """How a film is encoded for a file.
+    """How a video is encoded for a file.
 
     Raises:
         ConfigError: its suffix is none that can be written.
@@ -51,44 +53,34 @@ def codec_of(target: Path) -> Codec:
     suffix = target.suffix.lower()
     if suffix not in CODECS:
         raise ConfigError(
-            f"{target} should end in one of {', '.join(CODECS)} for a film; .mkv takes nearly all kinds of sound and "
+            f"{target} should end in one of {', '.join(CODECS)} for a video; .mkv takes nearly all kinds of sound and "
             "subtitles"
         )
     return CODECS[suffix]
 
 
-class Shape(Protocol):
-    """What a codec must cope with."""
-
-    height: int
-    width: int
-    deep: bool
-    aspect: Fraction
-    fields: str
-
-
-def pixel_format(shape: Shape, codec: Codec) -> str:
+def pixel_format(video: "Video", codec: Codec) -> str:
     """FFmpeg's name of what is encoded: halved chroma wherever the size allows, 10 bits for more than 8."""
-    chroma = "yuv444p" if _is_odd(shape) and not codec.odd else "yuv420p"
-    return chroma + ("10le" if shape.deep and codec.deep else "")
+    chroma = "yuv444p" if _is_odd(video) and not codec.odd else "yuv420p"
+    return chroma + ("10le" if video.deep and codec.deep else "")
 
 
-def concessions(shape: Shape, codec: Codec) -> list[str]:
+def concessions(video: "Video", codec: Codec) -> list[str]:
     """What is not quite as it was, in words."""
     notes = []
-    if _is_odd(shape) and not codec.odd:
+    if _is_odd(video) and not codec.odd:
         notes.append(
-            f"the odd size {shape.width} x {shape.height} needs full chroma (4:4:4), which some players lack"
+            f"the odd size {video.width} x {video.height} needs full chroma (4:4:4), which some players lack"
         )
-    if shape.aspect != 1 and not codec.aspect:
+    if video.aspect != 1 and not codec.aspect:
         notes.append(
-            f"its pixels of {shape.aspect} are shown square in .webm; .mp4 and .mkv keep their shape"
+            f"its pixels of {video.aspect} are shown square in .webm; .mp4 and .mkv keep their shape"
         )
-    if shape.deep and codec.deep:
+    if video.deep and codec.deep:
         notes.append("more than 8 bits: written with 10, which some players lack")
-    elif shape.deep:
+    elif video.deep:
         notes.append("more than 8 bits: written with 8; H.264 (.mp4, .mkv, .mov) would keep 10")
-    if shape.fields and not field_options(shape, codec):
+    if video.fields and not field_options(video, codec):
         where = "at this height" if codec.fields else "in .webm; .mp4, .mkv and .mov mark it"
         notes.append(
             f"it is no longer marked as interlaced, which cannot be done {where}: players will show combs"
@@ -96,15 +88,15 @@ def concessions(shape: Shape, codec: Codec) -> list[str]:
     return notes
 
 
-def field_options(shape: Shape, codec: Codec) -> dict[str, str]:
+def field_options(video: "Video", codec: Codec) -> dict[str, str]:
     """Options by which an encoder keeps the order of fields: x264's, which wants rows of chroma in both fields."""
-    rows = 2 if pixel_format(shape, codec).startswith("yuv444p") else 4
+    rows = 2 if pixel_format(video, codec).startswith("yuv444p") else 4
     return (
-        {"x264-params": f"{shape.fields}=1"}
-        if shape.fields and codec.fields and shape.height % rows == 0
+        {"x264-params": f"{video.fields}=1"}
+        if video.fields and codec.fields and video.height % rows == 0
         else {}
     )
 
 
-def _is_odd(shape: Shape) -> bool:
-    return bool(shape.height % 2 or shape.width % 2)
+def _is_odd(video: "Video") -> bool:
+    return bool(video.height % 2 or video.width % 2)

@@ -42,7 +42,7 @@ class Past(NamedTuple):
 
 
 class Steadier:
-    """Steadies the chroma of one film, frame by frame in order.
+    """Steadies the chroma of one video, frame by frame in order.
 
     Attributes:
         past: what it goes on from; None before the first frame. Never changed in place, so that it may be kept.

@@ -1,4 +1,4 @@
-"""What a film's container says is true of what is written: its clock, its streams, its name, its fields, the notes."""
+"""What a video's container says is true of what is written: its clock, its streams, its name, its fields, the notes."""
 
 import re
 from collections.abc import Callable
@@ -14,23 +14,23 @@ from av.codec.context import Flags
 from av.filter import Graph
 from av.stream import Disposition
 from colouring_job import FakeNetwork
-from films import FRAMES, TIME_BASE, Kind, drawn, make_film, packets, play
 from PIL import Image
+from videos import FRAMES, TIME_BASE, Kind, drawn, make_video, packets, play
 
 from knowhue.errors import ConfigError, RunError
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.films.film import Summary, colorize_film
-from knowhue.inference.films.formats import CODECS
+from knowhue.inference.video import VideoSummary, colorize_video
+from knowhue.inference.video_formats import CODECS
 
 LENGTH = FRAMES / 24
 TICK = 0.0011  # a unit of Matroska's clock
 
 
-def colour(source: Path, out: Path, **changes: Any) -> Summary:
-    return colorize_film(Colorizer(FakeNetwork()), source, out, **changes)
+def colour(source: Path, out: Path, **changes: Any) -> VideoSummary:
+    return colorize_video(Colorizer(FakeNetwork()), source, out, **changes)
 
 
-def said(summary: Summary) -> str:
+def said(summary: VideoSummary) -> str:
     return "\n".join([*summary.judgement.warnings, *summary.notes])
 
 
@@ -63,7 +63,7 @@ def remux(
 
 
 def plain(folder: Path, **kind: Any) -> Path:
-    return make_film(folder / "plain.mp4", kind=Kind("libx264", **kind))
+    return make_video(folder / "plain.mp4", kind=Kind("libx264", **kind))
 
 
 # The clock
@@ -85,7 +85,7 @@ def dvd(path: Path) -> Path:
     return path
 
 
-def late_film(folder: Path, suffix: str, start: float) -> Path:
+def late_video(folder: Path, suffix: str, start: float) -> Path:
     if suffix == ".mpg":
         return dvd(folder / "late.mpg")
     return remux(plain(folder, sound="aac"), folder / f"late{suffix}", output_ts_offset=str(start))
@@ -98,10 +98,10 @@ TURN = 2**33 / 90_000  # when the clock of a broadcast runs over
 @pytest.mark.parametrize(
     ("suffix", "start"), [(".ts", 50_000), (".ts", 0), (".ts", TURN - 0.3), (".mpg", 0), (".mkv", 50_000)]
 )
-def test_a_film_begins_at_0_whenever_its_containers_clock_does(
+def test_a_video_begins_at_0_whenever_its_containers_clock_does(
     tmp_path: Path, suffix: str, start: float, out: str
 ):
-    late = late_film(tmp_path, suffix, start)
+    late = late_video(tmp_path, suffix, start)
     before = span(late)
     assert abs(before[0]) > 0.05
     summary = colour(late, tmp_path / f"out{out}")
@@ -118,12 +118,12 @@ def test_a_film_begins_at_0_whenever_its_containers_clock_does(
 
 
 def test_damaged_sound_is_left_out_and_told(tmp_path: Path):
-    film = remux(plain(tmp_path, sound="aac"), tmp_path / "film.ts")
-    data = bytearray(film.read_bytes())
+    video = remux(plain(tmp_path, sound="aac"), tmp_path / "video.ts")
+    data = bytearray(video.read_bytes())
     heads = [k for k in range(len(data) - 1) if data[k : k + 2] == b"\xff\xf1"]
     data[heads[5] : heads[5] + 7] = b"\xff\xf0\x00\x00\x00\x00\x03"
-    film.write_bytes(data)
-    summary = colour(film, tmp_path / "out.mp4")
+    video.write_bytes(data)
+    summary = colour(video, tmp_path / "out.mp4")
     assert summary.frames == FRAMES
     assert "damaged pieces of sound" in said(summary)
     assert len(packets(tmp_path / "out.mp4", "audio")) > 10
@@ -134,8 +134,10 @@ def test_damaged_sound_is_left_out_and_told(tmp_path: Path):
 def test_recordings_that_were_joined_play_one_after_the_other(
     tmp_path: Path, starts: tuple[int, int], out: str
 ):
-    film = plain(tmp_path, sound="aac")
-    parts = [remux(film, tmp_path / f"{k}.ts", output_ts_offset=str(start)) for k, start in enumerate(starts)]
+    video = plain(tmp_path, sound="aac")
+    parts = [
+        remux(video, tmp_path / f"{k}.ts", output_ts_offset=str(start)) for k, start in enumerate(starts)
+    ]
     (tmp_path / "joined.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
     summary = colour(tmp_path / "joined.ts", tmp_path / f"out{out}")
     assert summary.frames == 2 * FRAMES
@@ -145,7 +147,7 @@ def test_recordings_that_were_joined_play_one_after_the_other(
         assert np.diff(times) == pytest.approx(1 / 24, abs=0.05)
 
 
-def test_chapters_of_a_late_film_stay_at_their_images(tmp_path: Path):
+def test_chapters_of_a_late_video_stay_at_their_images(tmp_path: Path):
     def chapters(file: Any) -> None:
         one = {
             "id": 1,
@@ -165,20 +167,6 @@ def test_chapters_of_a_late_film_stay_at_their_images(tmp_path: Path):
     assert starts == pytest.approx([0, 2.25 - begun], abs=TICK)
 
 
-def test_a_film_goes_on_at_its_own_clock_after_a_stop(tmp_path: Path):
-    film = remux(plain(tmp_path, sound="aac"), tmp_path / "late.ts", output_ts_offset="777")
-
-    def stop(event: dict[str, Any]) -> None:
-        if event.get("done") == 8:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        colour(film, tmp_path / "out.mp4", reel_frames=3, report=stop)
-    assert colour(film, tmp_path / "out.mp4", reel_frames=3).already == 6
-    colour(film, tmp_path / "whole.mp4", reel_frames=3)
-    assert packets(tmp_path / "out.mp4", "video") == packets(tmp_path / "whole.mp4", "video")
-
-
 def trimmed(folder: Path) -> Path:
     """A clip of which 0.25 s were cut away without encoding: an edit list hides them."""
     return remux(plain(folder, sound="aac"), folder / "cut.mp4", -0.25, avoid_negative_ts="disabled")
@@ -186,11 +174,11 @@ def trimmed(folder: Path) -> Path:
 
 @pytest.mark.parametrize("out", [".mp4", ".mov", ".mkv"])
 def test_what_was_cut_away_does_not_come_back(tmp_path: Path, out: str):
-    film = trimmed(tmp_path)
-    frames = len(play(film).pixels)
+    video = trimmed(tmp_path)
+    frames = len(play(video).pixels)
     assert frames == FRAMES / 2
     told: list[dict[str, Any]] = []
-    summary = colour(film, tmp_path / f"out{out}", report=told.append)
+    summary = colour(video, tmp_path / f"out{out}", report=told.append)
     assert summary.frames == frames
     assert told[-1]["total"] == told[-1]["done"] == frames
     with av.open(str(tmp_path / f"out{out}")) as file:
@@ -211,8 +199,8 @@ def image_bytes(kind: str) -> bytes:
 
 
 def with_cover(folder: Path, suffix: str, kind: str = "JPEG", sound: str = "aac") -> tuple[Path, bytes]:
-    """A film with a cover: an attached image, or an attachment where the container has these."""
-    data, film = image_bytes(kind), plain(folder, sound=sound)
+    """A video with a cover: an attached image, or an attachment where the container has these."""
+    data, video = image_bytes(kind), plain(folder, sound=sound)
 
     def attach(file: Any) -> Any:
         if suffix == ".mkv":
@@ -225,7 +213,7 @@ def with_cover(folder: Path, suffix: str, kind: str = "JPEG", sound: str = "aac"
         packet.stream, packet.is_keyframe, packet.pts, packet.dts = cover, True, 0, 0
         return packet
 
-    return remux(film, folder / f"cover{suffix}", more=attach), data
+    return remux(video, folder / f"cover{suffix}", more=attach), data
 
 
 def covers(path: Path) -> list[bytes]:
@@ -244,9 +232,9 @@ def moving(path: Path) -> int:
 @pytest.mark.parametrize("out", [".mp4", ".m4v", ".mov", ".mkv"])
 @pytest.mark.parametrize("source", [".mp4", ".mkv"])
 def test_a_cover_stays_a_cover_or_is_missed(tmp_path: Path, source: str, out: str, kind: str):
-    film, data = with_cover(tmp_path, source, kind)
-    assert covers(film) == [data]
-    summary = colour(film, tmp_path / f"out{out}")
+    video, data = with_cover(tmp_path, source, kind)
+    assert covers(video) == [data]
+    summary = colour(video, tmp_path / f"out{out}")
     assert moving(tmp_path / f"out{out}") == 1
     kept = covers(tmp_path / f"out{out}") == [data]
     assert kept != ("cover" in said(summary))
@@ -271,8 +259,8 @@ def test_metadata_of_any_name_are_kept_or_missed_beside_a_cover(tmp_path: Path, 
 
 
 def test_a_cover_has_no_place_in_webm_and_is_missed(tmp_path: Path):
-    film, _ = with_cover(tmp_path, ".mkv", sound="")
-    assert "cover" in said(colour(film, tmp_path / "out.webm"))
+    video, _ = with_cover(tmp_path, ".mkv", sound="")
+    assert "cover" in said(colour(video, tmp_path / "out.webm"))
 
 
 def test_several_attached_images_keep_their_names_in_mkv(tmp_path: Path):
@@ -283,8 +271,8 @@ def test_several_attached_images_keep_their_names_in_mkv(tmp_path: Path):
             kind = "PNG" if name.endswith("png") else "JPEG"
             file.add_attachment(name, f"image/{kind.lower()}", image_bytes(kind))
 
-    film = remux(plain(tmp_path), tmp_path / "many.mkv", more=attach)
-    colour(film, tmp_path / "out.mkv")
+    video = remux(plain(tmp_path), tmp_path / "many.mkv", more=attach)
+    colour(video, tmp_path / "out.mkv")
     with av.open(str(tmp_path / "out.mkv")) as file:
         found = [{k.lower(): v for k, v in s.metadata.items()}.get("filename") for s in file.streams]
     assert [name for name in found if name] == names
@@ -337,7 +325,7 @@ def test_a_name_is_taken_letter_by_letter(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def even(path: Path, order: str = "") -> Path:
-    """A film of three frames on a clock of 24 a second; interlaced if it is told an order, `tff` or `bff`."""
+    """A video of three frames on a clock of 24 a second; interlaced if it is told an order, `tff` or `bff`."""
     with av.open(str(path), "w") as file:
         options = {"x264-params": f"{order}=1"} if order else {}
         stream: Any = file.add_stream("libx264", Fraction(24), options=options)
@@ -365,7 +353,7 @@ def marked(order: str, pixels: str) -> list[Any]:
 
 
 def shown_first(path: Path) -> set[str]:
-    """What all frames of a film say of their fields."""
+    """What all frames of a video say of their fields."""
     found = set()
     for order, number in (("prog", 0), ("tff", 1), ("bff", 2)):
         with av.open(str(path)) as file:
@@ -393,11 +381,11 @@ def field_order(path: Path) -> tuple[int, bool]:
 @pytest.mark.parametrize("out", [".mp4", ".mov", ".mkv"])
 @pytest.mark.parametrize(("order", "number"), [("tff", 2), ("bff", 3)])
 def test_fields_stay_fields_in_their_order(tmp_path: Path, order: str, number: int, out: str):
-    film = even(tmp_path / f"in{out}", order)
-    assert field_order(film) == (number, True)
-    summary = colour(film, tmp_path / f"out{out}")
+    video = even(tmp_path / f"in{out}", order)
+    assert field_order(video) == (number, True)
+    summary = colour(video, tmp_path / f"out{out}")
     assert field_order(tmp_path / f"out{out}") == (number, True)
-    assert shown_first(film) == shown_first(tmp_path / f"out{out}") == {order}
+    assert shown_first(video) == shown_first(tmp_path / f"out{out}") == {order}
     assert "both fields" in said(summary)
     assert "no longer marked" not in said(summary)
 
@@ -430,19 +418,19 @@ def declared(path: Path, order: str, number: int) -> Path:
 def test_the_field_that_is_shown_first_stays_so(
     tmp_path: Path, suffix: str, order: str, number: int, shown: int
 ):
-    film = declared(tmp_path / f"in{suffix}", order, number)
-    assert field_order(film) == (number, True)
-    colour(film, tmp_path / "out.mp4")
+    video = declared(tmp_path / f"in{suffix}", order, number)
+    assert field_order(video) == (number, True)
+    colour(video, tmp_path / "out.mp4")
     assert field_order(tmp_path / "out.mp4") == (shown, True)
     assert shown_first(tmp_path / "out.mp4") == {order}
 
 
 def test_fields_that_cannot_be_marked_are_missed(tmp_path: Path):
-    film = even(tmp_path / "in.mkv", "tff")
-    assert "no longer marked as interlaced" in said(colour(film, tmp_path / "out.webm"))
+    video = even(tmp_path / "in.mkv", "tff")
+    assert "no longer marked as interlaced" in said(colour(video, tmp_path / "out.webm"))
 
 
-def test_a_progressive_film_stays_progressive(tmp_path: Path):
+def test_a_progressive_video_stays_progressive(tmp_path: Path):
     summary = colour(plain(tmp_path), tmp_path / "out.mp4")
     assert field_order(tmp_path / "out.mp4") == (1, False)
     assert shown_first(tmp_path / "out.mp4") == {"prog"}
@@ -456,7 +444,7 @@ STYLES = b"[Script Info]\nScriptType: v4.00+\n[V4+ Styles]\nFormat: Name, Fontna
 
 
 def with_words(folder: Path, suffix: str) -> Path:
-    """A film with subtitles: mov_text in .mp4, SRT in .mkv."""
+    """A video with subtitles: mov_text in .mp4, SRT in .mkv."""
     (folder / "in.srt").write_text("1\n00:00:00,100 --> 00:00:00,400\nIt was blue.\n\n")
     with av.open(str(folder / "in.srt")) as text:
         line = next(bytes(packet) for packet in text.demux() if packet.size)
@@ -478,15 +466,15 @@ def with_words(folder: Path, suffix: str) -> Path:
 
 @pytest.mark.parametrize(("source", "takers"), [(".mp4", {".mp4", ".m4v", ".mov"}), (".mkv", {".mkv"})])
 def test_the_remedy_is_what_takes_all_and_never_what_was_tried(tmp_path: Path, source: str, takers: set[str]):
-    film = with_words(tmp_path, source)
+    video = with_words(tmp_path, source)
     for tried in CODECS:
         if tried in takers:
-            colour(film, tmp_path / f"out{tried}")
+            colour(video, tmp_path / f"out{tried}")
             with av.open(str(tmp_path / f"out{tried}")) as file:
                 assert [each.type for each in file.streams] == ["video", "subtitle"]
         else:
             with pytest.raises(ConfigError) as caught:
-                colour(film, tmp_path / f"out{tried}")
+                colour(video, tmp_path / f"out{tried}")
             assert set(re.findall(r"\.\w+", str(caught.value).rsplit("End its name in", 1)[1])) == takers
 
 
@@ -519,10 +507,10 @@ def test_a_timecode_is_kept_and_not_missed(tmp_path: Path, out: str):
     def tell(file: Any) -> None:
         file.streams[0].metadata["timecode"] = "01:02:03:04"
 
-    film = remux(even(tmp_path / "even.mp4"), tmp_path / "tc.mov", more=tell)
-    with av.open(str(film)) as file:
+    video = remux(even(tmp_path / "even.mp4"), tmp_path / "tc.mov", more=tell)
+    with av.open(str(video)) as file:
         assert [each.type for each in file.streams] == ["video", "data"]
-    summary = colour(film, tmp_path / f"out{out}")
+    summary = colour(video, tmp_path / f"out{out}")
     with av.open(str(tmp_path / f"out{out}")) as file:
         told = {k.lower(): v for each in file.streams for k, v in each.metadata.items()} | {
             k.lower(): v for k, v in file.metadata.items()
@@ -533,16 +521,14 @@ def test_a_timecode_is_kept_and_not_missed(tmp_path: Path, out: str):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_full_disk_is_not_mended_by_another_name(tmp_path: Path):
-    def stop(event: dict[str, Any]) -> None:
-        if event.get("done") == 8:
-            (tmp_path / ".out.mkv.colorizing" / "film.mkv").unlink(missing_ok=True)
-            (tmp_path / ".out.mkv.colorizing" / "film.mkv").symlink_to("/dev/full")
-
+    (tmp_path / ".out.mkv.colorizing").symlink_to("/dev/full")
     with pytest.raises(RunError, match=r"No space left on device\. Free some space\.$"):
-        colour(plain(tmp_path), tmp_path / "out.mkv", reel_frames=3, report=stop)
+        colour(plain(tmp_path), tmp_path / "out.mkv")
+    assert not list(tmp_path.glob(".*"))
+    assert not (tmp_path / "out.mkv").exists()
 
 
 def test_pixels_are_as_they_were_whatever_the_container(tmp_path: Path):
-    film = plain(tmp_path)
-    late = remux(film, tmp_path / "late.mkv", 100)
-    assert np.array_equal(play(late).lightness, play(film).lightness)
+    video = plain(tmp_path)
+    late = remux(video, tmp_path / "late.mkv", 100)
+    assert np.array_equal(play(late).lightness, play(video).lightness)

@@ -1,4 +1,4 @@
-"""Films to test with, drawn and encoded here, and what players would see of one."""
+"""Videos to test with, drawn and encoded here, and what players would see of one."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -8,8 +8,8 @@ import av
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from knowhue.inference.films.footage import open_footage
 from knowhue.inference.pixels import lightness
+from knowhue.inference.video_reading import open_video
 
 FRAMES, HEIGHT, WIDTH = 12, 32, 48
 TIME_BASE = Fraction(1, 600)
@@ -25,7 +25,7 @@ def drawn(count: int = FRAMES, height: int = HEIGHT, width: int = WIDTH) -> np.n
 
 
 class Kind(NamedTuple):
-    """How a film is stored."""
+    """How a video is stored."""
 
     codec: str = "ffv1"
     pixels: str = "yuv420p"
@@ -36,8 +36,8 @@ class Kind(NamedTuple):
     subtitles: bool = False
 
 
-def make_film(path: Path, codes: np.ndarray | None = None, kind: Kind = Kind(), times: Any = None) -> Path:  # noqa: B008
-    """Write a gray film with a title, two chapters and whatever its kind asks for."""
+def make_video(path: Path, codes: np.ndarray | None = None, kind: Kind = Kind(), times: Any = None) -> Path:  # noqa: B008
+    """Write a gray video with a title, two chapters and whatever its kind asks for."""
     codes = drawn() if codes is None else codes
     times = range(0, 25 * len(codes), 25) if times is None else times
     with av.open(str(path), "w") as file:
@@ -98,7 +98,7 @@ def _others(file: Any, kind: Kind) -> list[Any]:
 
 
 class Played(NamedTuple):
-    """A film as a player finds it."""
+    """A video as a player finds it."""
 
     pixels: list[np.ndarray]
     seconds: list[float]
@@ -107,9 +107,9 @@ class Played(NamedTuple):
 
 def play(path: Path) -> Played:
     """Decode it all."""
-    with open_footage(path) as film:
-        frames = list(film.frames())
-        seconds = [float(frame.pts * film.time_base) for frame in frames]
+    with open_video(path) as video:
+        frames = list(video.frames())
+        seconds = [float(frame.pts * video.time_base) for frame in frames]
     return Played([f.pixels for f in frames], seconds, np.stack([lightness(f.pixels) for f in frames]))
 
 

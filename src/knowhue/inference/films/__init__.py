@@ -1,1 +1,0 @@
-"""Films, frame by frame and steady."""
