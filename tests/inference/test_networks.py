@@ -320,7 +320,8 @@ LIES = {
     "width": (("config", "colour", "width"), [0, 10**6, 10**9, 10**30]),
     "method": (("config", "colour", "method"), ["palette", "pix2pix", "none"]),
     "encoder": (("config", "encoder", "name"), ["resnet18", "nothing", "../../x"]),
-    "format": (("format",), [0, 2, "1.0"]),
+    "schema": (("schema",), ["knowhue.run", "", None]),
+    "schema version": (("schema_version",), [0, 2, "1.0"]),
     "unknown key": (("more",), [1]),
 }
 
@@ -344,7 +345,7 @@ def test_a_file_that_describes_itself_wrongly_is_refused(honest, tmp_path, case)
     inner[keys[-1]] = value
     path = tmp_path / "model.safetensors"
     save_file(weights, path, {"knowhue": json.dumps(said).replace(json.dumps(DIGITS), "9" * 5000)})
-    with pytest.raises(Exception, match=r"should|cannot") as raised:
+    with pytest.raises(Exception, match=r"should|cannot|another version") as raised:
         open_network(path)
     assert type(raised.value).__module__ == "knowhue.errors"
     assert "\n" not in str(raised.value)
@@ -418,3 +419,15 @@ def test_a_model_rebuilt_from_its_weights_predicts_alike_and_draws_nothing(encod
     assert not any(tensor.requires_grad != original.requires_grad for tensor, original in zip(
         rebuilt.parameters(), made.parameters(), strict=True
     ))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes", [{"schema_version": 2, "rings": 3}, {"schema": "other"}, {"schema_version": ...}]
+)
+def test_a_model_of_another_version_is_refused_as_that(honest, tmp_path, changes):
+    with safe_open(honest, "pt") as file:
+        described = json.loads(file.metadata()["knowhue"]) | changes
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    text = json.dumps({key: value for key, value in described.items() if value is not ...})
+    save_file(weights, tmp_path / "model.safetensors", {"knowhue": text})
+    refused(tmp_path / "model.safetensors", "written by another version of knowhue", "Export its run again")

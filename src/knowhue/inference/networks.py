@@ -28,6 +28,8 @@ HUB_FILE = "model.safetensors"
 KEY = "knowhue"
 """Under which a file's metadata holds the description, as JSON."""
 _CHECKSUM = "knowhue-sha256"
+_SCHEMA = {"schema": "schema_", "schema_version": "schema_version"}
+"""Keys of the description that say which form it has, and their fields."""
 LARGEST_CHROMA = 10_000.0
 """CIELAB units; sRGB holds up to 134, and what is far beyond cannot be computed with."""
 _TRIAL: FloatArray = np.tile(np.linspace(0, 100, 47, dtype=np.float32), (2, 32, 1))
@@ -89,7 +91,8 @@ class Description(Section):
         precision: of the stored weights.
     """
 
-    format: Literal[1] = 1
+    schema_: Literal["knowhue.model"] = Field(default="knowhue.model", alias="schema")
+    schema_version: Literal[1] = 1
     name: str
     version: str
     config: Config
@@ -137,14 +140,26 @@ def read_description(text: str | None, path: Path) -> Description:
             "model.safetensors is not one; export its run folder."
         )
     try:
-        return Description.model_validate_json(text)
+        description = Description.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
+        problems = {".".join(map(str, each["loc"])): each["msg"] for each in error.errors()}
+        if problems.keys() & _SCHEMA.keys():
+            raise _other_version(path) from None
+        where, problem = next(iter(problems.items()))
         raise WeightsError(
             f"`{path}` should be described as this version of knowhue does. Found at "
-            f"`{'.'.join(map(str, first['loc']))[:80]}`: {first['msg'][:200]}. "
-            "Upgrade knowhue, or export the run again."
+            f"`{where[:80]}`: {problem[:200]}. Upgrade knowhue, or export the run again."
         ) from None
+    if not description.model_fields_set.issuperset(_SCHEMA.values()):  # the defaults are not its own words
+        raise _other_version(path)
+    return description
+
+
+def _other_version(path: Path) -> WeightsError:
+    return WeightsError(
+        f"`{path}` was written by another version of knowhue, for it is not a `knowhue.model` of `schema_version` 1. "
+        "Export its run again."
+    )
 
 
 class Answers(NamedTuple):
