@@ -34,7 +34,7 @@ A_CLASS = 60
 SETTINGS = (
     "images.size_px=64", "training.shift_px=4", "training.precision=float32", "training.batch_size=32",
     "training.heads.epochs=1", "training.finetune.epochs=1", "training.finetune.learning_rate=0.0003",
-    "training.finetune.base_rate=0.0001", "evaluation.perceptual=[]", "colour.width=16",
+    "training.finetune.encoder_learning_rate=0.0001", "evaluation.perceptual=[]", "colour.width=16",
 )  # fmt: skip
 ARMS = "colour,class,multi,placebo-labels,placebo-colours,multi-pcgrad,oracle"
 
