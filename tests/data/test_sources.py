@@ -12,7 +12,7 @@ from knowhue.data.prepare import prepare
 from knowhue.data.sources import SOURCES, list_items, require_apart
 from knowhue.errors import ConfigError, ImageError
 from knowhue.images.files import SUFFIXES
-from knowhue.inference.folder import list_folder
+from knowhue.inference.listing import list_folder
 from knowhue.plan import make_plan
 from knowhue.study import run_study
 

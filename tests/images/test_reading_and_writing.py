@@ -473,6 +473,21 @@ def test_a_float_tiff_says_what_was_cut():
     assert image.pixels.ravel().tolist() == [0, 32768, 65535]
 
 
+def test_one_file_that_many_write_at_once_is_always_one_whole_image_of_theirs(tmp_path):
+    """Why a single photo takes no lock."""
+    target = tmp_path / "photo.png"
+    images = [OurImage.of(np.full((64, 96, 3), shade, np.uint8)) for shade in range(0, 250, 50)]
+    with ThreadPoolExecutor(len(images)) as pool:
+        writing = [pool.submit(write_image, image, target) for image in images * 6]
+        seen = set()
+        while not all(each.done() for each in writing):
+            if target.exists():
+                seen |= {tuple(np.unique(read_image(target).pixels))}
+    assert [each.result() for each in writing] == [[]] * len(writing)
+    assert seen <= {(shade,) for shade in range(0, 250, 50)}
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
+
+
 # Resizing
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from knowhue.errors import ConfigError, ImageError
-from knowhue.inference.folder import list_folder
+from knowhue.inference.listing import list_folder
 
 
 def names(source: Path, out: Path, suffix: str | None = None) -> dict[str, str]:

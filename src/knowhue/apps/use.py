@@ -209,7 +209,7 @@ def _settle(kind: str, source: Path, out: Path | None, uncertainty: Path | None,
         ConfigError: it is an input, exists, cannot be written there, or not in that format.
     """
     from knowhue.images.writing import OUTPUT_SUFFIXES, kind_of
-    from knowhue.inference.folder import list_folder
+    from knowhue.inference.listing import list_folder
     from knowhue.inference.naming import default_folder, default_output, writable_suffix
     from knowhue.inference.video_formats import VIDEO_SUFFIXES, codec_of
     from knowhue.storage import require_outputs
@@ -257,6 +257,7 @@ def _image(
         fitting_kind(path.suffix, image)
     colorizer = _colorizer(model)
     made = colorizer.colorize(image, options)
+    # No lock: files appear whole by replacing, so of two commands with one output the later one's image stands.
     require_outputs(outputs, [source], overwrite=overwrite)  # it may have appeared meanwhile
     notes = write_image(made.image, out)
     record = {"path": str(source), "output": str(out), **made.judgement.as_record()}

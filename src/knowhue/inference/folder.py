@@ -1,9 +1,8 @@
 """A folder of images coloured into another: many at a time, resumable, nothing lost and nothing done twice."""
 
-import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from itertools import count, takewhile
@@ -12,12 +11,12 @@ from typing import Any, Literal, NamedTuple
 
 from knowhue.config import fingerprint
 from knowhue.errors import ConfigError, ImageError, KnowhueError, RunError
-from knowhue.images.files import SUFFIXES, UNREADABLE, Found, others_sentence, walk
 from knowhue.images.reading import weigh_image
 from knowhue.images.writing import OUTPUT_SUFFIXES
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer, caveats_of_many, is_novel
 from knowhue.inference.ledger import LEDGER, Ledger, Stamp
-from knowhue.inference.naming import made_of, writable_suffix
+from knowhue.inference.listing import Item, Listing, list_folder
+from knowhue.inference.naming import writable_suffix
 from knowhue.inference.networks import Answers
 from knowhue.inference.pipeline import Limits, Stages, run, usable_cores
 from knowhue.inference.requests import DecodedRequest, ImageRequest, decode, paint
@@ -26,39 +25,6 @@ from knowhue.storage import replacing
 
 STAGING = ".colorizing"
 """Folder in the output folder where images are written before they are put in their place."""
-_ANOTHER = (
-    "`out` should be another folder than that of the images. Found `{}`, where {}. Name another folder."
-)
-
-
-class Item(NamedTuple):
-    """An image to be coloured; names are relative to the two folders, with `/`.
-
-    Attributes:
-        source: the file.
-        path: its name.
-        output: the name of the coloured file.
-    """
-
-    source: Path
-    path: str
-    output: str
-
-
-class Listing(NamedTuple):
-    """What was found in a folder.
-
-    Attributes:
-        items: images to be coloured, by path.
-        own: images that `knowhue colorize` seems to have made from others there, which are left alone.
-        unreadable: folders, and why.
-        left_out: how many other files there are, by why, in words; empty if none.
-    """
-
-    items: list[Item]
-    own: list[str]
-    unreadable: list[tuple[str, str]]
-    left_out: str
 
 
 class FolderSummary(NamedTuple):
@@ -172,46 +138,6 @@ def colorize_folder(
         time.monotonic() - started,
         description.name,
     )
-
-
-def list_folder(source: Path, out: Path, rename: Callable[[str], str]) -> Listing:
-    """All images of a folder and the folders in it, by name; the output keeps the names.
-
-    Which files count is said by `images.files.walk`; the output folder, if it lies inside, is left out, and so is what
-    `default_output` names after another image beside it.
-
-    Args:
-        source: folder of images.
-        out: folder of what is made.
-        rename: suffix of an image to that of the coloured one.
-
-    Raises:
-        ImageError: no folder, or no image in it.
-        ConfigError: two images would become one file, or an image would be replaced by what is made of it.
-    """
-    if not source.is_dir():
-        raise ImageError(f"`source` should be a folder of images. Found `{source}`. Is the path right?")
-    if out.exists() and out.samefile(source):
-        raise ConfigError(_ANOTHER.format(out, "what is made would lie among the originals"))
-    found, unreadable, others = [], [], []
-    for file, skipped in walk(source, avoid=out):
-        if skipped.startswith(UNREADABLE):
-            unreadable.append((file.relative_to(source).as_posix(), skipped))
-        elif skipped:
-            others.append(Found(file, skipped))
-        else:
-            found.append(file)
-    left_out = others_sentence(others)
-    own = made_of(found)
-    items = [_item(file, source, rename) for file in found if file not in own]
-    if not items and not unreadable:
-        raise ImageError(
-            f"`{source}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none there or "
-            f"below{left_out and '; ' + left_out}."
-        )
-    _refuse_clashes(items, out)
-    names = sorted(file.relative_to(source).as_posix() for file in own)
-    return Listing(sorted(items, key=lambda item: item.path), names, unreadable, left_out)
 
 
 class _Written(NamedTuple):
@@ -421,28 +347,3 @@ def _refuse_strangers(items: Collection[Item], ledger: Ledger) -> None:
             f"`{ledger.out}` should have room for what is made. Found {len(strangers)} other files in the way, such as "
             f"`{strangers[0]}`. Name another folder, or have them replaced with --overwrite."
         )
-
-
-def _item(file: Path, source: Path, rename: Callable[[str], str]) -> Item:
-    name = file.relative_to(source)
-    return Item(file, name.as_posix(), name.with_suffix(rename(name.suffix)).as_posix())
-
-
-def _refuse_clashes(items: list[Item], out: Path) -> None:
-    makers: dict[str, str] = {}
-    originals = {_identity(item.source) for item in items if os.path.exists(item.source)}
-    for item in items:
-        other = makers.setdefault(item.output, item.path)
-        if other != item.path:
-            raise ConfigError(
-                f"Images should become files of different names. Found `{other}` and `{item.path}`, which would both "
-                f"become `{item.output}`. Rename one of them."
-            )
-        target = out / item.output
-        if os.path.exists(target) and _identity(target) in originals:  # by any link or spelling
-            raise ConfigError(_ANOTHER.format(out, f"`{item.output}` would replace an original"))
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_dev, status.st_ino

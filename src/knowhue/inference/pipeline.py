@@ -152,6 +152,10 @@ class Pipeline(Generic[Item, Result]):
         limits: how much is taken on at once.
         observe: called after every stage with its seconds.
         after_batch: called by a predicting thread once it holds nothing of its batch.
+
+    Attributes:
+        length: items that were accepted and not answered yet.
+        is_open: whether it accepts items, when there is room.
     """
 
     def __init__(
@@ -164,14 +168,13 @@ class Pipeline(Generic[Item, Result]):
         self.limits = limits
         self._stages = stages
         self._observe = observe
-        self._after_batch = after_batch
         self._budget = ByteBudget(limits.held_bytes)
         self._waiting: deque[_Job] = deque()
         self._decoded: deque[_Job] = deque()
         self._answered: deque[_Job] = deque()
         self._changed = threading.Condition()
-        self._length = self._decoding = 0
-        self._is_closing = self._is_aborted = False
+        self.length = self._decoding = 0
+        self.is_open, self._is_aborted = True, False
         self._seconds = 0.1  # between results, a running mean
         self._last = 0.0
         threads = limits.threads or usable_cores()
@@ -187,16 +190,6 @@ class Pipeline(Generic[Item, Result]):
         ]
         for thread in self._threads:
             thread.start()
-
-    @property
-    def length(self) -> int:
-        """Items that were accepted and not answered yet."""
-        return self._length
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it accepts items, when there is room."""
-        return not self._is_closing
 
     def check(self) -> None:
         """Refuse early, before an item is made.
@@ -218,7 +211,7 @@ class Pipeline(Generic[Item, Result]):
         future: Future[Result] = Future()
         with self._changed:
             self._check()
-            self._length += 1
+            self.length += 1
             self._waiting.append(_Job(item, future, time.monotonic() + self.limits.item_seconds))
             self._changed.notify_all()
         return future
@@ -226,7 +219,7 @@ class Pipeline(Generic[Item, Result]):
     def stop(self) -> None:
         """Accept no more; what was accepted is still answered."""
         with self._changed:
-            self._is_closing = True
+            self.is_open = False
             self._changed.notify_all()
 
     def close(self, seconds: float | None = None) -> None:
@@ -239,7 +232,7 @@ class Pipeline(Generic[Item, Result]):
     def abort(self) -> None:
         """Accept no more and drop what waits; return when every thread has ended the stage it is at."""
         with self._changed:
-            self._is_closing = self._is_aborted = True
+            self.is_open, self._is_aborted = False, True
             self._changed.notify_all()
         self._budget.close()
         for thread in self._threads:
@@ -247,19 +240,19 @@ class Pipeline(Generic[Item, Result]):
 
     def _check(self) -> None:
         limit = self.limits.queue_length
-        if self._is_closing:
+        if not self.is_open:
             raise Stopping
-        if limit is None or self._length < limit:
+        if limit is None or self.length < limit:
             return
         for job in [job for job in self._waiting if job.future.cancelled()]:
             self._waiting.remove(job)
-            self._length -= 1
-        if self._length >= limit:
-            workload_seconds = self._length * self._seconds
-            raise Busy(self._length, min(max(1, math.ceil(workload_seconds)), LONGEST_RETRY_SECONDS))
+            self.length -= 1
+        if self.length >= limit:
+            workload_seconds = self.length * self._seconds
+            raise Busy(self.length, min(max(1, math.ceil(workload_seconds)), LONGEST_RETRY_SECONDS))
 
     def _is_done(self) -> bool:
-        return self._is_aborted or (self._is_closing and not self._length)
+        return self._is_aborted or not (self.is_open or self.length)
 
     def _decode_next(self) -> bool:
         job = self._next(self._waiting)
@@ -368,10 +361,10 @@ class Pipeline(Generic[Item, Result]):
         self._budget.release(job.weight)
         now = time.monotonic()
         with self._changed:
-            if self._length > 1:  # between results under load, not between visitors
+            if self.length > 1:  # between results under load, not between visitors
                 self._seconds += _SMOOTHING * (min(now - self._last, 60.0) - self._seconds)
             self._last = now
-            self._length -= 1
+            self.length -= 1
             self._changed.notify_all()
 
 
@@ -393,7 +386,7 @@ def run(
     pipeline: Pipeline[Item, Any] = Pipeline(stages, limits)
     done: SimpleQueue[tuple[Item, Future[Any]]] = SimpleQueue()
     # Enough that no stage waits for the caller, few enough that stopping early stops soon.
-    window, running = 4 * (limits.threads or usable_cores()) + limits.batch, 0
+    window, running = 3 * (limits.threads or usable_cores()) + limits.batch, 0
     try:
         for item in items:
             future = pipeline.submit(item)

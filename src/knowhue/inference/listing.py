@@ -1,0 +1,109 @@
+"""Which images of a folder are coloured into which files of another."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from knowhue.errors import ConfigError, ImageError
+from knowhue.images.files import SUFFIXES, UNREADABLE, Found, others_sentence, walk
+from knowhue.inference.naming import made_of
+
+_ANOTHER = (
+    "`out` should be another folder than that of the images. Found `{}`, where {}. Name another folder."
+)
+
+
+class Item(NamedTuple):
+    """An image to be coloured; names are relative to the two folders, with `/`.
+
+    Attributes:
+        source: the file.
+        path: its name.
+        output: the name of the coloured file.
+    """
+
+    source: Path
+    path: str
+    output: str
+
+
+class Listing(NamedTuple):
+    """What was found in a folder.
+
+    Attributes:
+        items: images to be coloured, by path.
+        own: images that `knowhue colorize` seems to have made from others there, which are left alone.
+        unreadable: folders, and why.
+        left_out: how many other files there are, by why, in words; empty if none.
+    """
+
+    items: list[Item]
+    own: list[str]
+    unreadable: list[tuple[str, str]]
+    left_out: str
+
+
+def list_folder(source: Path, out: Path, rename: Callable[[str], str]) -> Listing:
+    """All images of a folder and the folders in it, by name; the output keeps the names.
+
+    Which files count is said by `images.files.walk`; the output folder, if it lies inside, is left out, and so is what
+    `default_output` names after another image beside it.
+
+    Args:
+        source: folder of images.
+        out: folder of what is made.
+        rename: suffix of an image to that of the coloured one.
+
+    Raises:
+        ImageError: no folder, or no image in it.
+        ConfigError: two images would become one file, or an image would be replaced by what is made of it.
+    """
+    if not source.is_dir():
+        raise ImageError(f"`source` should be a folder of images. Found `{source}`. Is the path right?")
+    if out.exists() and out.samefile(source):
+        raise ConfigError(_ANOTHER.format(out, "what is made would lie among the originals"))
+    found, unreadable, others = [], [], []
+    for file, skipped in walk(source, avoid=out):
+        if skipped.startswith(UNREADABLE):
+            unreadable.append((file.relative_to(source).as_posix(), skipped))
+        elif skipped:
+            others.append(Found(file, skipped))
+        else:
+            found.append(file)
+    left_out = others_sentence(others)
+    own = made_of(found)
+    items = [_item(file, source, rename) for file in found if file not in own]
+    if not items and not unreadable:
+        raise ImageError(
+            f"`{source}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none there or "
+            f"below{left_out and '; ' + left_out}."
+        )
+    _refuse_clashes(items, out)
+    names = sorted(file.relative_to(source).as_posix() for file in own)
+    return Listing(sorted(items, key=lambda item: item.path), names, unreadable, left_out)
+
+
+def _item(file: Path, source: Path, rename: Callable[[str], str]) -> Item:
+    name = file.relative_to(source)
+    return Item(file, name.as_posix(), name.with_suffix(rename(name.suffix)).as_posix())
+
+
+def _refuse_clashes(items: list[Item], out: Path) -> None:
+    makers: dict[str, str] = {}
+    originals = {_identity(item.source) for item in items if os.path.exists(item.source)}
+    for item in items:
+        other = makers.setdefault(item.output, item.path)
+        if other != item.path:
+            raise ConfigError(
+                f"Images should become files of different names. Found `{other}` and `{item.path}`, which would both "
+                f"become `{item.output}`. Rename one of them."
+            )
+        target = out / item.output
+        if os.path.exists(target) and _identity(target) in originals:  # by any link or spelling
+            raise ConfigError(_ANOTHER.format(out, f"`{item.output}` would replace an original"))
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
