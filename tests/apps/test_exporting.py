@@ -5,6 +5,7 @@ import pytest
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.quantize import Loss
 
+UPLOAD = "knowhue.inference.hub.upload"
 REFUSED = {
     "int8 without images": (["--to", "onnx", "--precision", "int8"], "--calibrate"),
     "float16 in onnx": (["--to", "onnx", "--precision", "float16"], "float32 or int8"),
@@ -58,3 +59,34 @@ def test_int8_says_what_was_left_out(knowhue, tmp_path, monkeypatch, left_out):
     assert code == 0
     assert "on 137 images (128 others were calibrated on)" in said
     assert ("  10 more were left out: at most 128 are calibrated on" in said) == bool(left_out)
+
+
+def test_an_export_is_exported_again_only_from_its_weights(knowhue, tmp_path):
+    (tmp_path / "m.onnx").write_bytes(b"onnx")
+    code, _, err = knowhue("export", tmp_path / "m.onnx", "-o", tmp_path / "again.safetensors")
+    assert code == 2
+    assert "cannot be exported again" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx"]
+
+
+def test_a_folder_is_uploaded_after_it_was_written(knowhue, tmp_path, monkeypatch):
+    sent = []
+
+    def upload(folder, repository):
+        sent.append((sorted(path.name for path in folder.iterdir()), repository))
+        return f"https://hub/{repository}"
+
+    monkeypatch.setattr(UPLOAD, upload)
+    arguments = ("--to", "hub-folder", "-o", tmp_path / "drawn", "--upload", "owner/name")
+    code, said, _ = knowhue("export", "built-in", *arguments)
+    assert code == 0
+    assert said.splitlines()[-1] == "uploaded: https://hub/owner/name"
+    assert sent == [(["README.md", "config.json", "model.safetensors"], "owner/name")]
+
+
+def test_nothing_is_uploaded_where_the_folder_could_not_be_written(knowhue, tmp_path, monkeypatch):
+    monkeypatch.setattr(UPLOAD, lambda *_: pytest.fail("uploaded"))
+    (tmp_path / "drawn").write_text("a file")
+    arguments = ("--to", "hub-folder", "-o", tmp_path / "drawn", "--upload", "owner/name", "--overwrite")
+    assert knowhue("export", "built-in", *arguments)[0] == 2
+    assert (tmp_path / "drawn").read_text() == "a file"

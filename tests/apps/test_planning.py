@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from knowhue.apps.planning import power_lines, read_variances, stated
+from knowhue.apps.planning import commented_yaml, known_variances, power_lines, read_variances, stated
 from knowhue.config import Config
 from knowhue.errors import ConfigError
 from knowhue.plan import Plan, make_plan
@@ -81,3 +81,45 @@ def test_what_is_printed_reads_back_to_the_plan(knowhue, tmp_path: Path):
     assert len(checked(Plan, yaml.safe_load(out)).seeds) == 8
     code, _, err = knowhue("plan", str(tmp_path), "--seed-sd", "colour=.08")
     assert (code, "should be given together" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((Path("study"), "colour=.1", None, None), "Found both"),
+        ((Path("study"), None, "colour=.1", None), "Found both"),
+        ((None, None, "colour=.1", 30), "should be given together"),
+        ((None, "colour=.1", "colour=1", None), "should be given together"),
+        ((None, "colr=.1", "colour=1", 30), "Did you mean `colour`?"),
+    ],
+)
+def test_variances_come_from_one_place_and_whole(given, said):
+    with pytest.raises(ConfigError) as caught:
+        known_variances(*given)
+    assert said in str(caught.value)
+
+
+def test_stated_variances_are_of_the_questions_that_both_name():
+    known, images = known_variances(None, "colour=.1,class=.01", "colour=1.5", 30)
+    assert (known, images) == ({"colour": Variances(0.1, 1.5)}, 30)
+    assert known_variances(None, None, None, None) == ({}, None)
+
+
+def test_the_number_of_images_may_be_another_than_the_earlier_studys(tmp_path: Path):
+    variances = {"seed": 0.1, "image": 1.2, "residual": 0.5, "images": 300}
+    (tmp_path / "results.json").write_text(json.dumps({"tests": {"colour": {"variances": variances}}}))
+    assert known_variances(tmp_path, None, None, None)[1] == 300
+    assert known_variances(tmp_path, None, None, 1000)[1] == 1000
+
+
+def test_every_setting_is_explained_beside_it():
+    lines = commented_yaml(Config())
+    bare = [line for line in lines if "#" not in line and not line.endswith(":")]
+    assert bare == []
+    assert len({line.split("#")[0] for line in lines}) > 60
+
+
+def test_tables_of_named_entries_are_indented_below_their_name():
+    lines = commented_yaml(make_plan(Config(), ["colour", "class"]))
+    at = next(i for i, line in enumerate(lines) if line.startswith("arms:"))
+    assert lines[at + 1].startswith("  colour:")

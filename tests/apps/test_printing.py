@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from knowhue.apps import printing, progress, use
+from knowhue.evaluation.metrics import METRICS
 from knowhue.inference.colorizer import Colorizer
 
 HOSTILE = {
@@ -210,3 +211,22 @@ def test_a_real_pipe_of_latin_1(tmp_path):
     assert read_yaml(tmp_path / "plan.yaml")["config"]["images"]["path"] == str(tmp_path / "海−")
     done = run("colorize", tmp_path / "海.png", encoding="ascii")
     assert (done.returncode, done.stderr.count(b"\n"), b"Traceback" in done.stderr) == (2, 1, False)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_is_told_with_unit_and_direction(name):
+    metric = METRICS[name]
+    line = printing.score_line(name, 0.5, (0.25, 0.75))
+    assert line.startswith(f"{metric.title}: ")
+    assert name not in line.split(": ", 1)[1]
+    assert ("lower is better" in line, "higher is better" in line) == (
+        metric.better == "lower",
+        metric.better == "higher",
+    )
+    assert ("50.0 % [25.0 % to 75.0 %]" if metric.unit == "share" else metric.unit) in line
+
+
+def test_what_is_no_number_has_no_unit():
+    assert printing.score_lines({"ab_l1": None}) == [
+        "Mean absolute error of a*b*: not a number (lower is better)"
+    ]

@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from knowhue.apps.progress import Plain, Stage
+from knowhue.apps.progress import Live, Plain, Stage, duration, showing_progress
+from knowhue.plan import Cell
 
 
 @pytest.fixture
@@ -78,3 +79,73 @@ def test_a_stage_begins_with_its_first_event_and_with_its_next_run():
         True,
     ]
     assert stage.title.startswith("multi, seed 0")
+
+
+@pytest.fixture
+def live():
+    """The bars of a terminal, and what it shows after some events."""
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
+    with Live(console) as bars:
+
+        def show(*events):
+            for event in events:
+                bars._shown = -1e9  # as if the bars had not moved for a while
+                bars(event)
+            paper = Console(file=io.StringIO(), width=120)
+            paper.print(bars.get_renderable())
+            return paper.file.getvalue().splitlines()
+
+        yield show
+
+
+def test_bars_show_the_work_at_hand_and_the_cells(live):
+    run = {"stage": "run", "phase": "finetune", "arm": "multi", "seed": 1}
+    lines = live({"stage": "cell", "done": 1, "total": 6, "arm": "multi", "seed": 1}, run, train(20))
+    assert any("multi, seed 1: fine-tuning everything" in line and "20/100" in line for line in lines)
+    assert any("arms x seeds" in line and "1/6" in line for line in lines)
+
+
+def test_the_table_of_cells_takes_the_place_of_the_bars(live):
+    cells = [Cell("colour", 0, "finished", 2, 2, 1.0), Cell("multi", 0, "running", 1, 2, 1.0)]
+    lines = live(folder(6, 0.0, None), {"stage": "cells", "cells": cells})
+    assert [line.rstrip() for line in lines] == [
+        " seed  colour  multi",
+        "    0    done    1/2",
+        "1 of 2 cells have ended",
+    ]
+
+
+def test_plain_lines_say_once_that_a_cell_has_ended(told):
+    cells = [Cell("colour", 0, "diverged", 2, 2, 1.0), Cell("multi", 0, "missing", 0, 2, 0.0)]
+    event = {"stage": "cells", "cells": cells}
+    (line,) = told(event, event)
+    assert line.endswith("1 of 2 cells have ended")
+
+
+def test_a_note_is_printed_whatever_it_holds(told, live):
+    note = {"stage": "note", "text": "a\x1b[31mb [bold]c[/]"}
+    (line,) = told(note)
+    assert line.endswith("a\\x1b[31mb [bold]c[/]")
+    assert live(note)  # and the bars go on
+
+
+def test_losses_are_shown_under_their_short_names(told):
+    losses = {"l1": 0.25, "cross_entropy": 1.5, "unknown": 3.0}
+    run = {"stage": "run", "phase": "heads", "arm": "multi", "seed": 0}
+    lines = told(run, train(1) | {"losses": losses})
+    assert "epoch 1/1  L1 0.250  CE 1.500" in lines[-1]
+    assert "unknown" not in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "1 s"), (99, "99 s"), (100, "2 min"), (6000, "1 h 40 min")]
+)
+def test_a_time_is_told_in_its_unit(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_of_several_processes_the_first_alone_shows(monkeypatch, capsys):
+    monkeypatch.setattr("knowhue.apps.progress.is_first_process", lambda: False)
+    with showing_progress() as report:
+        report(folder(6, 0.0, None))
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,257 @@
+"""Each command once with right input, its work replaced or tiny: what it passes on, prints and leaves behind."""
+
+import inspect
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated
+
+import pytest
+import typer
+from synthetic_study import write_study
+
+from knowhue import __version__
+from knowhue.apps import cli
+from knowhue.config import Config
+from knowhue.plan import make_plan
+from knowhue.runs import FORMAT
+from knowhue.storage import write_json
+
+TINY = [
+    *("images.drawn_count=20", "images.size_px=16", "images.min_per_class=1", "encoder.weights=none"),
+    *("training.batch_size=4", "training.shift_px=2", "training.precision=float32"),
+    *("training.heads.epochs=1", "training.finetune.epochs=1", "evaluation.networks=[]"),
+]
+DRAWN = ["--preset", "demo", *(part for setting in TINY for part in ("--set", setting))]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A study folder in which one arm was trained by the command."""
+    out = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["knowhue", "train", *DRAWN, "--arm", "class", "--out", str(out)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    assert ended.value.code == 0
+    return out
+
+
+def run_folder(out: Path) -> Path:
+    (run,) = (out / "class").iterdir()
+    return run
+
+
+def test_version(knowhue):
+    assert knowhue("--version") == (0, f"knowhue {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("command", "panels"),
+    [
+        ("study", ["Settings", "Design of the study"]),
+        ("plan", ["Settings", "Design of the study", "Power"]),
+        ("compare", ["Settings", "Design of the study"]),
+        ("colorize", ["Rare"]),
+        ("export", ["Rare"]),
+        ("serve", ["Rare"]),
+    ],
+)
+def test_what_is_rarely_needed_stands_in_panels_below_the_main_options(command, panels):
+    parameters = typer.main.get_command(cli.app).commands[command].params
+    options = [each for each in parameters if each.param_type_name == "option"]
+    found = list(dict.fromkeys(each.rich_help_panel for each in options if each.rich_help_panel))
+    assert [panel.partition(":")[0] for panel in found] == panels
+    assert sum(not each.rich_help_panel for each in options) <= 7
+    assert all(each.help for each in options)
+
+
+def test_commands_that_share_options_share_their_help():
+    commands = typer.main.get_command(cli.app).commands
+    shared = {name: next(p.help for p in commands[name].params if p.name == "preset") for name in COMMANDS}
+    assert len(set(shared.values())) == 1
+
+
+COMMANDS = ("study", "plan", "compare", "prepare", "train", "config")
+
+
+def test_options_of_a_reader_come_before_a_commands_own_and_are_read_when_it_asks():
+    read_calls = []
+
+    def read(first: Annotated[int, typer.Option()] = 1, second: int = 2):
+        read_calls.append((first, second))
+        return first + second
+
+    @cli.with_options(read)
+    def doubled(total, third: int = 3):
+        """Words."""
+        return 2 * total() + third
+
+    @cli.with_options(doubled)
+    def command(make, fourth: int = 4):
+        assert isinstance(make, partial)
+        assert read_calls == []
+        return make() + fourth
+
+    assert list(inspect.signature(doubled).parameters) == ["first", "second", "third"]
+    assert list(inspect.signature(command).parameters) == ["first", "second", "third", "fourth"]
+    assert doubled.__doc__ == "Words."
+    assert command(first=10, second=20, third=5, fourth=7) == 2 * 30 + 5 + 7
+    assert read_calls == [(10, 20)]
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["/usr/bin/knowhue", "study", "my photos"], "knowhue study 'my photos'"),
+        (["/lib/knowhue/__main__.py", "plan", "--seeds", "2"], "python -m knowhue plan --seeds 2"),
+    ],
+)
+def test_the_command_is_recorded_as_a_reader_would_type_it(monkeypatch, argv, line):
+    monkeypatch.setattr(sys, "argv", argv)
+    assert cli.command_line() == line
+
+
+def test_train_leaves_a_finished_run_and_evaluate_scores_it_again(knowhue, trained):
+    run = run_folder(trained)
+    assert json.loads((run / "status.json").read_text())["state"] == "finished"
+    before = json.loads((run / "scores.json").read_text())["metrics"]
+    code, said, _ = knowhue("evaluate", run)
+    assert code == 0
+    assert "Accuracy: " in said
+    assert said.splitlines()[-1] == f"Run: {run}"
+    assert json.loads((run / "scores.json").read_text())["metrics"] == before
+
+
+def test_the_same_train_command_has_nothing_left_to_do(knowhue, trained):
+    weights = {path: path.stat().st_mtime_ns for path in run_folder(trained).iterdir()}
+    code, said, _ = knowhue("train", *DRAWN, "--arm", "class", "--out", trained)
+    assert (code, said.splitlines()[-1]) == (0, f"Run: {run_folder(trained)}")
+    assert {path: path.stat().st_mtime_ns for path in run_folder(trained).iterdir()} == weights
+
+
+def test_a_trained_run_is_described_and_refused_where_it_does_not_colour(knowhue, trained, tmp_path):
+    code, said, err = knowhue("models", run_folder(trained))
+    assert code == 0
+    assert "Making" in err
+    assert "  does: class" in said
+    assert "  classes: coral_reef, jellyfish, penguin, shark, starfish" in said
+    (tmp_path / "photo.png").write_bytes(b"")
+    assert knowhue("colorize", tmp_path / "photo.png", "--model", run_folder(trained))[0] == 2
+
+
+def test_report_is_made_from_the_folders_and_its_figures_are_replaced_only_if_asked(knowhue, tmp_path):
+    study = write_study(tmp_path / "study")
+    code, said, _ = knowhue("report", study, "--figures", tmp_path / "talk")
+    assert code == 0
+    assert said.splitlines()[0].startswith(f"Report: {study}")
+    drawn = sorted((tmp_path / "talk").glob("*.png"))
+    assert [f"Figure: {path}" for path in drawn] == sorted(said.splitlines()[1:])
+    drawn[0].write_bytes(b"precious")
+    code, _, err = knowhue("report", study, "--figures", tmp_path / "talk")
+    assert (code, "already exists" in err) == (2, True)
+    assert drawn[0].read_bytes() == b"precious"
+    assert knowhue("report", study, "--figures", tmp_path / "talk", "--overwrite")[0] == 0
+    assert drawn[0].read_bytes() != b"precious"
+
+
+def test_status_shows_every_cell(knowhue, tmp_path):
+    plan = make_plan(Config(), ["colour", "class"], range(2))
+    described = {"format": FORMAT, "hash": "ab" * 32, **plan.model_dump(mode="json", by_alias=True)}
+    write_json(tmp_path / "study.json", described)
+    code, said, _ = knowhue("status", tmp_path)
+    assert code == 0
+    assert said.splitlines() == [
+        "plan abababababab, 2 arms x 2 seeds",
+        " seed  colour  class",
+        "    0       ·      ·",
+        "    1       ·      ·",
+        "0 of 4 cells have ended",
+    ]
+
+
+def test_compare_passes_on_what_was_asked(knowhue, make_folder, tmp_path, monkeypatch):
+    calls = []
+
+    def run(plan, out, workers, description, report):
+        calls.append((plan, out, workers, description))
+        return out / "report.html"
+
+    monkeypatch.setattr("knowhue.comparison.run.compare", run)
+    monkeypatch.setattr("knowhue.report.comparing.reading.read_comparison", lambda _: None)
+    monkeypatch.setattr("knowhue.report.comparing.table.markdown_tables", lambda _: "| a |\n| b |")
+    chosen = ["--methods", "l1,gan", "--reference", "l1", "--seeds", "2", "--budget", "9", "--set", "seed=4"]
+    photos = make_folder({"cat": 1, "dog": 1})
+    code, said, _ = knowhue("compare", photos, *chosen, "--workers", "2", "--out", tmp_path / "out")
+    assert (code, said) == (0, f"\n| a |\n| b |\nReport: {tmp_path / 'out' / 'report.html'}\n")
+    ((plan, out, workers, description),) = calls
+    assert (list(plan.methods), plan.reference, list(plan.seeds)) == (["l1", "gan"], "l1", [4, 5])
+    assert (out, workers) == (tmp_path / "out", 2)
+    assert "--reference l1" in description["command"]
+
+
+def test_a_study_passes_on_its_plan_and_its_tuning_study(knowhue, make_folder, tmp_path, monkeypatch):
+    calls = []
+
+    def run_study(plan, out, workers, description, report, tuned_on):
+        calls.append((plan, workers, tuned_on))
+        out.mkdir()
+        write_json(out / "results.json", {"answers": {"colour": "No."}})
+        return out / "report.html"
+
+    monkeypatch.setattr("knowhue.study.run_study", run_study)
+    photos = make_folder({"cat": 1, "dog": 1})
+    options = ["--arms", "colour,multi", "--seeds", "3", "--grid", "1,100", "--workers", "2"]
+    code, said, _ = knowhue("study", photos, *options, "--out", tmp_path / "out")
+    assert code == 0
+    assert "  No." in said.splitlines()
+    ((plan, workers, tuned_on),) = calls
+    assert list(plan.seeds) == [0, 1, 2]
+    assert {"colour", "multi"} <= set(plan.arms)
+    assert len(plan.arms) == 4  # and two weights of the grid
+    assert (workers, tuned_on) == (2, None)
+
+
+SERVED = [
+    ([], {"built-in": "built-in"}),
+    (["--model", "runs/photos.safetensors"], {"photos": "runs/photos.safetensors"}),
+    (["--model", "new=a.onnx", "--model", "old=b.onnx"], {"new": "a.onnx", "old": "b.onnx"}),
+]
+
+
+@pytest.mark.parametrize(("arguments", "paths"), SERVED)
+def test_serve_opens_models_by_name_and_says_where_it_listens(knowhue, monkeypatch, arguments, paths):
+    calls = []
+
+    def run(models, settings, announce, page):
+        calls.append((models, settings, page))
+        announce("http://127.0.0.1:1234")
+
+    named = lambda path: SimpleNamespace(network=SimpleNamespace(description=SimpleNamespace(name=path)))  # noqa: E731
+    monkeypatch.setattr("knowhue.apps.use.load", named)
+    monkeypatch.setattr("knowhue.serving.run.serve", run)
+    code, said, err = knowhue("serve", *arguments, "--port", "0", "--no-page", "--queue-length", "3")
+    assert (code, said) == (0, "Knowhue is at http://127.0.0.1:1234\n")
+    assert err.splitlines() == [f"Opening {', '.join(paths)} ...", *(f"{k}: {v}" for k, v in paths.items())]
+    ((models, settings, page),) = calls
+    assert list(models) == list(paths)
+    assert (settings.port, settings.queue_length, page) == (0, 3, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model", "=x.onnx"], "should be NAME=PATH or a path"),
+        (["--model", "x="], "should be NAME=PATH or a path"),
+        (["--model", "a/x.onnx", "--model", "b/x.onnx"], "Found `x` twice"),
+        (["--study", "nowhere"], "nowhere: no such study folder"),
+        (["--token", "short"], "16"),
+    ],
+)
+def test_serve_refuses_before_a_model_is_opened(knowhue, monkeypatch, arguments, said):
+    monkeypatch.setattr("knowhue.apps.use.load", lambda _: pytest.fail("a model was opened"))
+    code, out, err = knowhue("serve", *arguments)
+    assert (code, out, said in err) == (2, "", True)
+    assert len(err.splitlines()) == 1
