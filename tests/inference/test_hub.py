@@ -129,7 +129,7 @@ def test_a_hub_that_refuses_is_quoted_and_the_way_on_named(folder):
 
 
 def test_without_network_the_hub_is_not_waited_for(folder, monkeypatch):
-    monkeypatch.setattr("knowhue.models.encoder._resolves", lambda _: False)
+    monkeypatch.setattr("knowhue.inference.hub.hub_resolves", lambda: False)
     with pytest.raises(RunError, match="the hub cannot be reached"):
         upload(folder, "me/reef")
 

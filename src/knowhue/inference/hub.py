@@ -1,16 +1,17 @@
 """A model for the hub of Hugging Face: a folder with its weights and its card, and its upload."""
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import yaml
+from huggingface_hub import HfApi, ModelCardData
+from huggingface_hub.errors import OfflineModeIsEnabled
 
 from knowhue.config import Config
 from knowhue.errors import ConfigError, RunError
 from knowhue.inference.colorizer import can_tell_novelty
 from knowhue.inference.export import opened, write_safetensors
 from knowhue.inference.networks import HUB_FILE, Description, Interval, TorchNetwork
-from knowhue.models.encoder import asking_hub
+from knowhue.models.encoder import hub_resolves
 from knowhue.presets import edit
 from knowhue.storage import replacing, require_no_run
 
@@ -58,21 +59,7 @@ def export_hub_folder(
     return differences
 
 
-class Hub(Protocol):
-    """What is asked of `huggingface_hub.HfApi`."""
-
-    def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> Any:
-        """Make a repository unless it is there."""
-        ...
-
-    def upload_folder(
-        self, *, repo_id: str, folder_path: Path, allow_patterns: list[str], commit_message: str
-    ) -> Any:
-        """Make one commit of a folder's files."""
-        ...
-
-
-def upload(folder: Path, repository: str, hub: Hub | None = None) -> str:
+def upload(folder: Path, repository: str, hub: Any = None) -> str:
     """Put a folder that `export_hub_folder` made on the hub, in one commit; a new repository is private.
 
     The hub's own `PyTorchModelHubMixin` would make the same files, but as a base class of the model, and would load
@@ -81,7 +68,7 @@ def upload(folder: Path, repository: str, hub: Hub | None = None) -> str:
     Args:
         folder: with weights, settings and card; other files in it stay here.
         repository: `owner/name`.
-        hub: who is asked; the hub itself, as `hf auth login` lets it know the user, if None.
+        hub: a `huggingface_hub.HfApi`; one that knows the user by `hf auth login` if None.
 
     Returns:
         The address of the model.
@@ -97,36 +84,27 @@ def upload(folder: Path, repository: str, hub: Hub | None = None) -> str:
             f"`{folder}`."
         )
     try:
-        with asking_hub():
-            hub = hub or _hub()
-            hub.create_repo(repository, private=True, exist_ok=True)
-            hub.upload_folder(
-                repo_id=repository,
-                folder_path=folder,
-                allow_patterns=list(HUB_FILES),
-                commit_message="Upload a knowhue model",
-            )
+        if hub is None and not hub_resolves():  # the client itself would try for half a minute
+            raise OfflineModeIsEnabled
+        hub = hub or HfApi()
+        hub.create_repo(repository, private=True, exist_ok=True)
+        hub.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            allow_patterns=list(HUB_FILES),
+            commit_message="Upload a knowhue model",
+        )
     except Exception as error:  # the hub client raises its own, httpx' and OS errors
-        reason = _reason(error)
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        if isinstance(
+            error, OfflineModeIsEnabled
+        ):  # its own text blames a variable that the user has not set
+            reason = "the hub cannot be reached, or HF_HUB_OFFLINE is set"
         raise RunError(
             f"`{folder}` could not be uploaded to `{repository}`: {reason}. The folder is whole; with a connection and "
             f"`hf auth login`, upload it by: hf upload {repository} {folder}"
         ) from None
     return f"https://huggingface.co/{repository}"
-
-
-def _hub() -> Hub:
-    from huggingface_hub import HfApi
-
-    return HfApi()
-
-
-def _reason(error: Exception) -> str:
-    from huggingface_hub.errors import OfflineModeIsEnabled
-
-    if isinstance(error, OfflineModeIsEnabled):  # its own text blames a variable that the user has not set
-        return "the hub cannot be reached, or HF_HUB_OFFLINE is set"
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _without_paths(description: Description, name: str) -> Description:
@@ -157,7 +135,7 @@ def model_card(description: Description) -> str:
         description: of the model; what it does not know is said to be unknown.
     """
     parts = [
-        f"---\n{yaml.safe_dump(_front_matter(description), sort_keys=False, allow_unicode=True)}---",
+        f"---\n{_front_matter(description).to_yaml()}\n---",
         f"# {description.name}: a model that {_does(description)} grayscale photographs",
         _what(description),
         "## Use\n\n" + _use(description),
@@ -169,25 +147,17 @@ def model_card(description: Description) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(description: Description) -> dict[str, Any]:
-    return {
-        **_licence(description.licence),
-        "library_name": "knowhue",
-        "pipeline_tag": "image-to-image" if "colour" in description.tasks else "image-classification",
-        "tags": [
-            "knowhue",
-            *(["image-colorization"] if "colour" in description.tasks else []),
-            *(["image-classification"] if "class" in description.tasks else []),
-        ],
-    }
-
-
-def _licence(text: str) -> dict[str, str]:
-    if not text:
-        return {"license": "unknown"}
-    if text.lower() in LICENCES:
-        return {"license": text.lower()}
-    return {"license": "other", "license_name": text}
+def _front_matter(description: Description) -> ModelCardData:
+    licence, tasks = description.licence, description.tasks
+    is_known = licence.lower() in LICENCES
+    tag_of = {"colour": "image-colorization", "class": "image-classification"}
+    return ModelCardData(
+        license=licence.lower() if is_known else "other" if licence else "unknown",
+        license_name=licence if licence and not is_known else None,
+        library_name="knowhue",
+        pipeline_tag="image-to-image" if "colour" in tasks else "image-classification",
+        tags=["knowhue", *(tag_of[task] for task in tasks)],
+    )
 
 
 def _does(description: Description) -> str:

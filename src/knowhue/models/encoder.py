@@ -343,7 +343,7 @@ def asking_hub() -> Iterator[None]:
     logger = logging.getLogger(_CLIENT)
     level, offline = logger.level, constants.HF_HUB_OFFLINE
     logger.setLevel(logging.ERROR)
-    constants.HF_HUB_OFFLINE = offline or not _resolves(constants.ENDPOINT)
+    constants.HF_HUB_OFFLINE = offline or not hub_resolves()
     try:
         yield
     finally:
@@ -351,11 +351,12 @@ def asking_hub() -> Iterator[None]:
         constants.HF_HUB_OFFLINE = offline
 
 
-def _resolves(address: str) -> bool:
-    if getproxies():  # the proxy resolves names
+def hub_resolves() -> bool:
+    """Whether the hub's name can be resolved here, or by a proxy: what is offline is not waited for."""
+    if getproxies():
         return True
     try:
-        socket.getaddrinfo(urlparse(address).hostname, None)
+        socket.getaddrinfo(urlparse(constants.ENDPOINT).hostname, None)
     except OSError:
         return False
     return True
