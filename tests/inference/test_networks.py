@@ -18,8 +18,7 @@ from knowhue.errors import WeightsError
 from knowhue.inference import onnx_network
 from knowhue.inference.export import export_safetensors
 from knowhue.inference.networks import Answers, build_deployed, checked, open_network
-from knowhue.inference.onnx_guard import foreign_operator
-from knowhue.inference.onnx_network import open_onnx, within
+from knowhue.inference.onnx_network import foreign_operator, open_onnx, within
 from knowhue.models.encoder import ENCODERS
 from knowhue.models.multitask import Deployed, build_model
 from knowhue.presets import edit

@@ -21,8 +21,7 @@ from knowhue.inference import onnx_network
 from knowhue.inference import quantize as quantize_module
 from knowhue.inference.export import TOLERANCE, export_onnx
 from knowhue.inference.networks import Answers, open_network
-from knowhue.inference.onnx_guard import reads_elsewhere
-from knowhue.inference.onnx_network import INT8_KEY, open_onnx
+from knowhue.inference.onnx_network import INT8_KEY, open_onnx, reads_elsewhere
 from knowhue.inference.quantize import Example, judge_loss, quantize
 from knowhue.models.multitask import Deployed
 
