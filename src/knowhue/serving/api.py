@@ -3,7 +3,7 @@
 import asyncio
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -25,7 +25,6 @@ from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.pipeline import Late, Stopping
 from knowhue.inference.requests import Batcher, ImageReply, ImageRequest
 from knowhue.serving.accept import prefers_json
-from knowhue.serving.docs import router as docs
 from knowhue.serving.limits import Shield
 from knowhue.serving.memory import Trimmer
 from knowhue.serving.monitoring import CONTENT_TYPE_LATEST, Monitor
@@ -100,21 +99,29 @@ def make_app(models: Mapping[str, Colorizer], settings: ServerSettings, with_pag
     )
     app.state.batchers, app.state.settings, app.state.monitor = batchers, settings, monitor
     app.include_router(_router)
-    app.include_router(docs)
-    if with_page:
-        _add_page(app, settings)
+    _add_files(app, settings, with_page)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(KnowhueError, _knowhue_error)
     app.add_middleware(Shield, settings=settings, monitor=monitor)
     return app
 
 
-def _add_page(app: FastAPI, settings: ServerSettings) -> None:
-    """A static page, which calls the API as any other client does."""
-    app.include_router(study_routes(settings.studies))
-    app.add_api_route("/", lambda: FileResponse(_HERE / "page" / "index.html"), include_in_schema=False)
-    app.mount("/page/examples", StaticFiles(directory=_HERE / "examples"))
-    app.mount("/page", StaticFiles(directory=_HERE / "page"))
+def _add_files(app: FastAPI, settings: ServerSettings, with_page: bool) -> None:
+    """Static pages: the API's documentation, and the page, which calls the API as any other client does."""
+    files = {"/docs": "docs/index.html", "/favicon.ico": "docs/icon.svg"}
+    folders = {"/docs": "docs"}
+    if with_page:
+        app.include_router(study_routes(settings.studies))
+        files["/"] = "page/index.html"
+        folders |= {"/page/examples": "examples", "/page": "page"}
+    for path, name in files.items():
+        app.add_api_route(path, _file(_HERE / name), include_in_schema=False)
+    for path, name in folders.items():
+        app.mount(path, StaticFiles(directory=_HERE / name))
+
+
+def _file(path: Path) -> Callable[[], Response]:
+    return lambda: FileResponse(path)  # FastAPI would take a parameter for one of the query
 
 
 _router = APIRouter()
