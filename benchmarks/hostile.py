@@ -188,8 +188,7 @@ def run_server(model: str, link: Connection) -> None:
 
     from knowhue.inference.colorizer import Colorizer
     from knowhue.serving.api import make_app
-    from knowhue.serving.connection import Server
-    from knowhue.serving.run import listening
+    from knowhue.serving.run import Server, listening
     from knowhue.serving.settings import ServerSettings
 
     os.environ["KNOWHUE_SECRET"] = SECRET  # whatever prints its environment leaks this

@@ -156,8 +156,7 @@ def run_servers(model: str, link: Connection) -> None:
     """Both servers, until told to stop."""
     from knowhue.inference.colorizer import Colorizer
     from knowhue.serving.api import make_app
-    from knowhue.serving.connection import Server
-    from knowhue.serving.run import listening
+    from knowhue.serving.run import Server, listening
     from knowhue.serving.settings import ServerSettings
 
     colorizer, servers, sockets = Colorizer.load(model), [], []

@@ -77,6 +77,19 @@ def install_command(extra: str) -> str:
     return f"pip install -e '.[{extra}]'"
 
 
+def missing_extra(error: ImportError, command: str, extra: str) -> ExtraError | None:
+    """How an import that failed is mended; None if it is not for want of another's package.
+
+    >>> missing_extra(ImportError("cannot import name 'x'", name="knowhue.serving.api"), "serve", "serve") is None
+    True
+    """
+    package = (error.name or "knowhue").partition(".")[0]
+    if package == "knowhue":
+        return None
+    found = "not installed" if isinstance(error, ModuleNotFoundError) else f"of another version ({error})"
+    return ExtraError(f"`knowhue {command}` needs `{package}`, which is {found}: {install_command(extra)}")
+
+
 class _Short(reprlib.Repr):
     def repr_int(self, x: int, level: int) -> str:
         """Python refuses to write whole numbers of more than 4,300 digits."""

@@ -1,5 +1,6 @@
 """`knowhue colorize` and `models`: what a stranger does first, and what goes wrong."""
 
+import builtins
 import json
 import re
 import subprocess
@@ -10,6 +11,8 @@ import pytest
 from PIL import Image
 from skimage.color import rgb2lab
 
+from knowhue.apps.use import serve
+from knowhue.errors import ExtraError
 from knowhue.presets import arm_config, load_config
 from knowhue.runs import FORMAT
 from knowhue.storage import write_json
@@ -277,3 +280,37 @@ def test_what_cannot_be_served_is_said_alone(knowhue, option):
     code, _, err = knowhue("serve", *option)
     assert code == 2
     assert len(err.splitlines()) == 1
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: ImportError) -> None:
+    """Importing the server fails."""
+    real = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name == "knowhue.serving.run":
+            raise error
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+
+
+def test_a_missing_package_is_named_with_the_command_that_brings_it(monkeypatch):
+    failing(monkeypatch, ModuleNotFoundError("No module named 'fastapi.routing'", name="fastapi.routing"))
+    with pytest.raises(ExtraError, match=r"needs `fastapi`, .* not installed: pip install -e '\.\[serve\]'"):
+        serve()
+
+
+def test_a_package_of_another_version_is_not_called_missing(monkeypatch):
+    failing(monkeypatch, ImportError("cannot import name 'FastAPI' from 'fastapi'", name="fastapi"))
+    with pytest.raises(ExtraError, match=r"another version .*cannot import name 'FastAPI'") as raised:
+        serve()
+    assert "not installed" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["knowhue.serving.other", "knowhue", None])
+@pytest.mark.parametrize("kind", [ImportError, ModuleNotFoundError])
+def test_a_fault_of_our_own_is_not_blamed_on_an_extra(monkeypatch, kind, name):
+    failing(monkeypatch, kind("cannot import name 'x'", name=name))
+    with pytest.raises(kind, match="cannot import name 'x'") as raised:
+        serve()
+    assert not isinstance(raised.value, ExtraError)

@@ -22,8 +22,7 @@ from knowhue.inference.networks import Answers  # noqa: E402
 from knowhue.plan import Plan, make_plan  # noqa: E402
 from knowhue.runs import FORMAT, run_folder, write_log  # noqa: E402
 from knowhue.serving.api import make_app  # noqa: E402
-from knowhue.serving.connection import Server  # noqa: E402
-from knowhue.serving.run import listening  # noqa: E402
+from knowhue.serving.run import Server, listening  # noqa: E402
 from knowhue.serving.settings import ServerSettings  # noqa: E402
 from knowhue.storage import write_json  # noqa: E402
 

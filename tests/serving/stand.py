@@ -15,8 +15,7 @@ from knowhue.config import Config
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.networks import Answers, Description
 from knowhue.serving.api import make_app
-from knowhue.serving.connection import Server
-from knowhue.serving.run import listening
+from knowhue.serving.run import Server, listening
 from knowhue.serving.settings import ServerSettings
 
 CLASSES = ("bright", "dark")
@@ -68,8 +67,6 @@ def photo(kind: str = "jpeg", width: int = 48, height: int = 32, value: int = 12
 @contextmanager
 def running(
     models: dict[str, Colorizer] | None = None,
-    header_seconds: float | None = None,
-    reading_seconds: float | None = None,
     with_page: bool = False,
     **changes: Any,
 ) -> Iterator[tuple[str, int, Server]]:
@@ -78,9 +75,6 @@ def running(
     served = models or {"fake": colorizer()}
     app = make_app(served, settings, with_page)
     server = Server(app, settings)
-    limits = {"header_seconds": header_seconds, "reading_seconds": reading_seconds}
-    given = {name: seconds for name, seconds in limits.items() if seconds is not None}
-    server.config.http = type("Impatient", (server.config.http,), given)  # type: ignore[arg-type]
     with listening(settings) as opened:
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([opened])), daemon=True)
         thread.start()

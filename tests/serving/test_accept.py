@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stand import colorizer, photo
 
-from knowhue.serving.accept import JSON, prefers_json, quality
 from knowhue.serving.api import make_app
+from knowhue.serving.schemas import JSON, prefers_json, quality
 from knowhue.serving.settings import ServerSettings
 
 JPEG = "image/jpeg"

@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
-from knowhue.serving import memory
-from knowhue.serving.memory import MIB, Trimmer
+from knowhue.serving import monitoring
+from knowhue.serving.monitoring import Trimmer
+from knowhue.serving.settings import MIB
 
 
 @pytest.fixture
@@ -19,7 +20,8 @@ def trimmer() -> Trimmer:
 
 # In a process of its own: where others freed much before, these pieces would fit into what lies free already.
 GROW_AND_FREE = """
-from knowhue.serving.memory import MIB, Trimmer, resident_bytes
+from knowhue.serving.monitoring import Trimmer, resident_bytes
+from knowhue.serving.settings import MIB
 trimmer = Trimmer()
 pieces = [bytes([1]) * 100_000 for _ in range(1000)]
 full = resident_bytes()
@@ -41,9 +43,9 @@ def test_what_was_freed_below_what_is_kept_goes_back(trimmer: Trimmer):
 def test_it_is_not_done_for_little_nor_all_the_time(trimmer: Trimmer, monkeypatch: pytest.MonkeyPatch):
     calls: list[int] = []
     size = [100 * MIB]
-    monkeypatch.setattr(memory, "resident_bytes", lambda: size[0])
+    monkeypatch.setattr(monitoring, "resident_bytes", lambda: size[0])
     now = [0.0]
-    monkeypatch.setattr(memory.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(monitoring.time, "monotonic", lambda: now[0])
     trimmer._trim, trimmer._least = calls.append, size[0]
     for grown, later, expected in ((63, 2, 0), (65, 2, 1), (400, 0.5, 1), (400, 2, 2), (401, 2, 2)):
         size[0], now[0] = (100 + grown) * MIB, now[0] + later

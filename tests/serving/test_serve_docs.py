@@ -11,8 +11,8 @@ import typer.main
 from stand import photo, running
 
 from knowhue.apps.cli import app
-from knowhue.serving.access import MAX_HEADER_BYTES, MAX_HEADERS
-from knowhue.serving.connection import HEADER_SECONDS
+from knowhue.serving.limits import MAX_HEADER_BYTES, MAX_HEADERS, READING_SECONDS
+from knowhue.serving.run import MAX_CONNECTIONS
 from knowhue.serving.schemas import MOST_HINTS, ColourOptions, Format
 from knowhue.serving.settings import ServerSettings
 
@@ -65,7 +65,9 @@ def test_options_and_limits_are_the_servers():
         f"| images that the network looks at together | {limits.batch_size} |",
         f"| a request | {limits.request_seconds:g} s |",
         f"| an upload | {limits.upload_seconds:g} s,",
-        f"| headers | {MAX_HEADERS}, {MAX_HEADER_BYTES // 1024} KiB, {HEADER_SECONDS:g} s |",
+        f"| headers | {MAX_HEADERS}, {MAX_HEADER_BYTES // 1024} KiB |",
+        f"| connections | {MAX_CONNECTIONS} |",
+        f"| reading an answer | {READING_SECONDS:g} s,",
         f"`hints` (up to {MOST_HINTS})",
     ):
         assert said in TEXT, said

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from knowhue.apps.printing import say, say_json
-from knowhue.errors import ConfigError, ImageError
+from knowhue.errors import ConfigError, ImageError, missing_extra
 from knowhue.images.files import dangling
 
 if TYPE_CHECKING:
@@ -136,7 +136,11 @@ def serve(
     ).check()
     paths = _named(model or ["built-in"])
     say(f"Opening {', '.join(paths)} ...", err=True)  # what follows takes seconds
-    from knowhue.serving.run import serve as run
+
+    try:
+        from knowhue.serving.run import serve as run
+    except ImportError as error:
+        raise (missing_extra(error, "serve", "serve") or error) from None
 
     models = {name: load(path) for name, path in paths.items()}
     for name, colorizer in models.items():

@@ -19,17 +19,15 @@ from starlette.staticfiles import StaticFiles
 
 from knowhue import __version__
 from knowhue.config import Task
-from knowhue.errors import KnowhueError, shown
+from knowhue.errors import ConfigError, ExtraError, ImageError, KnowhueError, RunError, WeightsError, shown
 from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.pipeline import Late, Stopping
-from knowhue.inference.requests import Batcher, ImageReply, ImageRequest
-from knowhue.serving.accept import prefers_json
-from knowhue.serving.limits import Shield
-from knowhue.serving.memory import Trimmer
-from knowhue.serving.monitoring import CONTENT_TYPE_LATEST, Monitor
-from knowhue.serving.refusals import Refusal, one_line, refusal_of
+from knowhue.inference.pipeline import Busy, Late, Stopping
+from knowhue.inference.requests import Batcher, ImageReply, ImageRequest, NoImageError
+from knowhue.serving.limits import Refusal, Shield, one_line
+from knowhue.serving.monitoring import CONTENT_TYPE_LATEST, Monitor, Trimmer
 from knowhue.serving.schemas import (
+    FIELD,
     MEDIA_TYPES,
     ClassOptions,
     ColourAnswer,
@@ -40,13 +38,15 @@ from knowhue.serving.schemas import (
     ModelAnswer,
     StatusAnswer,
     UncertaintyAnswer,
+    Upload,
     fields,
     gather,
     parameters,
+    prefers_json,
+    receive_upload,
 )
 from knowhue.serving.settings import ServerSettings
 from knowhue.serving.studies import study_routes
-from knowhue.serving.uploads import FIELD, Upload, receive_upload
 
 SCORES_IN_HEADER = 5
 _HERE = Path(__file__).parent
@@ -59,6 +59,18 @@ TAGS = [
 T = TypeVar("T", bound=ClassOptions)
 _FILE = {"type": "string", "format": "binary"}
 _IMAGES = {kind: {"schema": _FILE} for kind in dict.fromkeys(MEDIA_TYPES.values())}
+STATUSES: dict[type[Exception], tuple[int, str]] = {
+    Busy: (429, "busy"),
+    Stopping: (503, "stopping"),
+    Late: (504, "late"),
+    NoImageError: (415, "kind"),
+    ExtraError: (415, "kind"),
+    ImageError: (422, "image"),
+    ConfigError: (422, "option"),
+    RunError: (422, "format"),
+    WeightsError: (500, "model"),
+}
+"""Status of errors, and a word for the metrics; the first that fits."""
 _REFUSALS = (400, 401, 403, 404, 408, 413, 415, 421, 422, 429, 431, 500, 503, 504)
 
 
@@ -337,8 +349,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _knowhue_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, KnowhueError)
-    refusal = refusal_of(error)
-    if refusal is None:
+    found = next((known for kind, known in STATUSES.items() if isinstance(error, kind)), None)
+    if found is None:
         raise error
-    request.app.state.monitor.refused(refusal.reason)
-    return Response(one_line(str(refusal)), refusal.status, refusal.headers, "application/json")
+    status, reason = found
+    headers = {"retry-after": str(error.retry_after_seconds)} if isinstance(error, Busy) else None
+    request.app.state.monitor.refused(reason)
+    return Response(one_line(str(error)), status, headers, "application/json")

@@ -1,25 +1,42 @@
 """What stands before every route: who may call, how much they may send and how slowly, and what answers carry."""
 
 import asyncio
+import hashlib
+import hmac
+import json
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-from knowhue.serving.access import Access, checked_headers
 from knowhue.serving.monitoring import Monitor
-from knowhue.serving.refusals import Refusal, one_line
-from knowhue.serving.settings import MIB, ServerSettings
+from knowhue.serving.settings import MIB, ServerSettings, is_loopback
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-SLOWEST_BYTES_A_SECOND = 128 * 1024
+OPEN_PATHS = ("/healthz", "/readyz")
+"""What a probe may ask without a token."""
+COOKIE = "knowhue"
+MAX_HEADERS = 64
+MAX_HEADER_BYTES = 16_384
+SLOWEST_UPLOAD = 128 * 1024
+"""Bytes a second, beside the seconds that the settings allow for an upload."""
+READING_SECONDS = 30.0
+SLOWEST_READING = 16 * 1024
+"""Bytes a second; who reads more slowly is cut off once that has cost `READING_SECONDS`."""
 _CHUNK_BYTES = 64 * 1024
 """In which answers are handed on; smaller ones are not counted."""
 _LINGER_BYTES, _LINGER_SECONDS = 8 * MIB, 2.0
+_ONCE = ("host", "content-length", "transfer-encoding", "content-type", "authorization", "origin")
+_HOST = re.compile(
+    r"(?P<name>[a-z0-9._-]+|\[[0-9a-f]*:[0-9a-f:.]+\])(:[0-9]{0,5})?", re.IGNORECASE | re.ASCII
+)
+"""A name or an address, and a port (RFC 9110, 7.2); no user, path or fragment."""
 _LOG = logging.getLogger(__name__)
 
 HEADERS = {
@@ -32,26 +49,106 @@ HEADERS = {
     "cache-control": "no-store",
 }
 """Of every answer that does not say otherwise."""
-
-STRICT = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-DOCS = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-)
-PAGE = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-)
+_ALONE = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+_OWN = "default-src 'none'; script-src 'self'; connect-src 'self'"
+STRICT = f"default-src 'none'; {_ALONE}"
 POLICIES = {
-    "/v1/": STRICT,
-    "/healthz": STRICT,
-    "/readyz": STRICT,
-    "/metrics": STRICT,
-    "/openapi.json": STRICT,
-    "/docs": DOCS,
-    "/": PAGE,
+    "/": f"{_OWN}; style-src 'self'; img-src 'self' blob:; {_ALONE}",
+    "/docs": f"{_OWN}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; {_ALONE}",  # as Swagger UI needs
 }
-"""Content-Security-Policy by the start of a path; the longest that fits."""
+"""Content-Security-Policy of the two pages; all else may do nothing."""
+
+
+class Refusal(Exception):
+    """A request that is not let through.
+
+    Attributes:
+        status: of HTTP.
+        reason: one word for the metrics.
+        headers: further ones.
+    """
+
+    def __init__(
+        self, status: int, reason: str, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.headers = headers or {}
+
+
+def one_line(message: str) -> bytes:
+    r"""The body of every answer that is an error.
+
+    >>> one_line("Two\nlines.")
+    b'{"error": "Two lines."}'
+    """
+    return json.dumps({"error": " ".join(message.split())}).encode()
+
+
+class Access:
+    """Who is let in; nothing here reads a body.
+
+    Args:
+        settings: host, names and token.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._token = settings.token
+        self._names = ("localhost", "127.0.0.1", *settings.hosts) if settings.is_loopback else None
+        key = (settings.token or "").encode()
+        self._cookie = hmac.new(key, b"knowhue page", hashlib.sha256).hexdigest()  # instead of the token
+
+    def check(self, scope: Mapping[str, Any], headers: Mapping[str, str]) -> Mapping[str, str] | None:
+        """Let a request in, or send a browser that showed the token on with a cookie: the headers of that answer.
+
+        Raises:
+            Refusal: it comes by another name, from another site's page, or without the token.
+        """
+        self._check_origin(scope, headers)
+        token = self._token
+        if token is None or scope["path"] in OPEN_PATHS or self._shows_token(headers, token):
+            return None
+        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        if scope["method"] == "GET" and any(name == "token" and _same(value, token) for name, value in query):
+            rest = urlencode([pair for pair in query if pair[0] != "token"])
+            place = "/" + quote(scope["path"].lstrip("/")) + (f"?{rest}" if rest else "")
+            cookie = f"{COOKIE}={self._cookie}; Path=/; HttpOnly; SameSite=Strict"
+            return {"location": place, "set-cookie": cookie}
+        raise Refusal(
+            401,
+            "token",
+            "`Authorization` should be `Bearer TOKEN` with the server's token. Found none, or another. A browser opens "
+            "the page with `?token=TOKEN`.",
+            {"www-authenticate": "Bearer"},
+        )
+
+    def _check_origin(self, scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+        """Pages of other sites must not use a server that trusts whoever can reach it.
+
+        A name that an attacker turns to 127.0.0.1 (DNS rebinding) is told by Host, a forged request by Origin.
+        """
+        host = headers.get("host", "")
+        if self._names is not None and not self._is_mine(host):
+            names = ", ".join(self._names)
+            raise Refusal(
+                421, "host", f"`Host` should be one of {names}. Found another; see `--allowed-host`."
+            )
+        origin = headers.get("origin")
+        if origin is not None and scope["method"] not in ("GET", "HEAD") and _place(origin) != host:
+            raise Refusal(403, "origin", "`Origin` should be this server's own. Found another site's.")
+
+    def _is_mine(self, host: str) -> bool:
+        found = _HOST.fullmatch(host)
+        name = "" if found is None else found["name"].strip("[]").lower()
+        return is_loopback(name) or name in (each.lower() for each in self._names or ())
+
+    def _shows_token(self, headers: Mapping[str, str], token: str) -> bool:
+        kind, _, shown = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and _same(shown.strip(), token):
+            return True
+        pairs = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
+        return any(name == COOKIE and _same(value, self._cookie) for name, _, value in pairs)
 
 
 class Shield:
@@ -95,17 +192,15 @@ class Shield:
                 return
             exchange.check_length(headers)
             await self.app(scope, exchange.receive, exchange.send)
-        except Refusal as refusal:
-            self.monitor.refused(refusal.reason)
+        except Exception as error:
+            # An exchange remembers its refusal: what the app made of it does not matter.
+            refusal = exchange.refusal or (error if isinstance(error, Refusal) else None)
+            if refusal is None:
+                _LOG.exception("A request failed.")
+                refusal = Refusal(500, "failure", "The server failed on this request. Its log says why.")
+            else:
+                self.monitor.refused(refusal.reason)
             await exchange.refuse(refusal)
-        except Exception:
-            if exchange.refusal is not None:  # what the app made of it does not matter
-                self.monitor.refused(exchange.refusal.reason)
-                await exchange.refuse(exchange.refusal)
-                return
-            _LOG.exception("A request failed.")
-            failure = Refusal(500, "failure", "The server failed on this request. Its log says why.")
-            await exchange.refuse(failure)
 
     def hold(self, size: int) -> None:
         """Count bytes that have been received, or that wait to be read.
@@ -124,71 +219,69 @@ class Shield:
 
 
 class _Exchange:
-    """One request and its answer: counts what comes, adds headers to what goes."""
+    """One request and its answer: counts what comes, adds headers to what goes.
+
+    Attributes:
+        held: bytes that are counted for it at the moment.
+        status: of the answer, 0 before it begins.
+        refusal: why it was refused while its body came or its answer was read.
+    """
 
     def __init__(self, shield: Shield, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-        self.shield = shield
-        self.path: str = scope["path"]
-        self.received = 0
         self.held = 0
         self.status = 0
         self.refusal: Refusal | None = None
+        self._shield, self._settings = shield, shield.settings
+        self._path: str = scope["path"]
         self._receive, self._send = receive, send
-        self._ended = False
-        self._expects = False
+        self._received = 0
+        self._is_received = self._waits_to_send = False
         self._started: float | None = None
+        self._patience_seconds = READING_SECONDS  # with a reader
 
     def check_length(self, headers: Mapping[str, str]) -> None:
         """Refuse by the announced length, before anything is received."""
-        self._expects = "expect" in headers
+        self._waits_to_send = "expect" in headers
         length = headers.get("content-length", "0")
-        self._ended = length == "0" and "transfer-encoding" not in headers
-        if not length.isdecimal() or int(length) > self._limit:
+        self._is_received = length == "0" and "transfer-encoding" not in headers
+        if not length.isdecimal() or int(length) > self._settings.max_upload_mib * MIB:
             raise self._too_large()
 
-    @property
-    def _limit(self) -> float:
-        return self.shield.settings.max_upload_mib * MIB
-
     def _too_large(self) -> Refusal:
-        limit = self.shield.settings.max_upload_mib
+        limit = self._settings.max_upload_mib
         return Refusal(413, "size", f"The request should have at most {limit:g} MiB. Found more.")
 
     async def receive(self) -> Message:
         """The next message, within the limits of size and time; after the body, of the client's leaving."""
-        if self._ended:
+        if self._is_received:
             return await self._receive()
-        message = await self._in_time()
+        message = await self._receive_in_time()
         if message["type"] == "http.request":
             size = len(message.get("body", b""))
-            if self.received + size > self._limit:
+            if self._received + size > self._settings.max_upload_mib * MIB:
                 raise self._refused(self._too_large())
             self._hold(size)
-            self.received += size
-        self._ended = not message.get("more_body", False)
+            self._received += size
+        self._is_received = not message.get("more_body", False)
         return message
 
-    async def _in_time(self) -> Message:
+    async def _receive_in_time(self) -> Message:
         now = time.monotonic()
         self._started = now if self._started is None else self._started
-        allowed = self.shield.settings.upload_seconds + self.received / SLOWEST_BYTES_A_SECOND
+        allowed = self._settings.upload_seconds + self._received / SLOWEST_UPLOAD
         try:
             return await asyncio.wait_for(self._receive(), max(0.0, self._started + allowed - now))
         except TimeoutError:
-            seconds = self.shield.settings.upload_seconds
+            seconds = self._settings.upload_seconds
             message = f"The request should arrive within {seconds:g} s, or faster than 128 KiB/s. It did not."
             raise self._refused(Refusal(408, "slow", message, {"connection": "close"})) from None
 
     def _hold(self, size: int) -> None:
         try:
-            self.shield.hold(size)
+            self._shield.hold(size)
         except Refusal as refusal:
             raise self._refused(refusal) from None
         self.held += size
-
-    def _release(self) -> None:
-        self.shield.release(self.held)
-        self.held = 0
 
     def _refused(self, refusal: Refusal) -> Refusal:
         self.refusal = refusal
@@ -198,7 +291,7 @@ class _Exchange:
         """Pass an answer on as fast as it is read, with the headers that every answer has.
 
         Raises:
-            Refusal: too much is held already for a large answer to wait beside it.
+            Refusal: too much is held already for a large answer to wait beside it, or it is read too slowly.
         """
         if message["type"] == "http.response.start":
             headers = self._with_headers(message.get("headers", []))
@@ -207,18 +300,31 @@ class _Exchange:
             await self._send({**message, "headers": headers})
             return
         body, is_last = message.get("body", b""), not message.get("more_body", False)
-        is_early = is_last and not self._ended and not self._expects
+        is_early = is_last and not self._is_received and not self._waits_to_send
         for start in range(0, len(body) or 1, _CHUNK_BYTES):
             part, more = body[start : start + _CHUNK_BYTES], start + _CHUNK_BYTES < len(body)
-            await self._send({**message, "body": part, "more_body": more or is_early or not is_last})
+            await self._send_in_time({**message, "body": part, "more_body": more or is_early or not is_last})
         if is_early:
             await self._drain()
             await self._send({"type": "http.response.body", "body": b""})
 
+    async def _send_in_time(self, message: Message) -> None:
+        """Send a part; the server's own buffer holds one, so that the next waits until this one is read."""
+        started = time.monotonic()
+        try:
+            await asyncio.wait_for(self._send(message), self._patience_seconds)
+        except TimeoutError:
+            raise self._refused(Refusal(408, "reader", "The answer should be read. It was not.")) from None
+        due = len(message["body"]) / SLOWEST_READING
+        self._patience_seconds = min(
+            READING_SECONDS, self._patience_seconds - (time.monotonic() - started - due)
+        )
+
     def _begin(self, headers: Mapping[bytes, bytes]) -> None:
         """Count the answer instead of the upload, which has served its purpose."""
-        if self._ended:
-            self._release()
+        if self._is_received:
+            self._shield.release(self.held)
+            self.held = 0
         length = int(headers.get(b"content-length", b"0"))
         if length > _CHUNK_BYTES:
             self._hold(length)
@@ -226,8 +332,7 @@ class _Exchange:
     def _with_headers(self, headers: Any) -> list[tuple[bytes, bytes]]:
         given = [(bytes(name).lower(), bytes(value)) for name, value in headers]
         names = {name for name, _ in given}
-        policy = max((start for start in POLICIES if self.path.startswith(start)), key=len, default="/v1/")
-        added = HEADERS | {"content-security-policy": POLICIES[policy]}
+        added = HEADERS | {"content-security-policy": POLICIES.get(self._path, STRICT)}
         more = [(name.encode(), value.encode()) for name, value in added.items()]
         return given + [pair for pair in more if pair[0] not in names]
 
@@ -244,11 +349,10 @@ class _Exchange:
                 return
 
     async def refuse(self, refusal: Refusal) -> None:
-        """Answer with one line of JSON; or, once an answer has begun, break off."""
-        if self.status:
-            raise refusal
-        headers = {"content-type": "application/json", **refusal.headers}
-        await self.answer(refusal.status, one_line(str(refusal)), headers)
+        """Answer with one line of JSON; or, once an answer has begun, break off: its end never comes."""
+        if not self.status:
+            headers = {"content-type": "application/json", **refusal.headers}
+            await self.answer(refusal.status, one_line(str(refusal)), headers)
 
     async def answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
         """A whole answer."""
@@ -256,3 +360,41 @@ class _Exchange:
         pairs.append((b"content-length", str(len(body)).encode()))
         await self.send({"type": "http.response.start", "status": status, "headers": pairs})
         await self.send({"type": "http.response.body", "body": body})
+
+
+def checked_headers(scope: Mapping[str, Any]) -> Mapping[str, str]:
+    """Headers by name.
+
+    Raises:
+        Refusal: there are too many, too long ones, two of what must be one, or two lengths of the body, which somebody
+            between client and server may read otherwise (RFC 9112, 6.1).
+    """
+    raw = scope["headers"]
+    size = len(scope["query_string"]) + sum(len(name) + len(value) for name, value in raw)
+    if len(raw) > MAX_HEADERS or size > MAX_HEADER_BYTES:
+        message = (
+            f"The request should have at most {MAX_HEADERS} headers, {MAX_HEADER_BYTES} bytes. Found more."
+        )
+        raise Refusal(431, "headers", message)
+    headers: dict[str, str] = {}
+    for name, value in raw:
+        key = name.decode("latin-1").lower()
+        if key in headers and key in _ONCE:
+            raise Refusal(400, "headers", f"`{key}` should be given once. Found it twice.")
+        headers[key] = value.decode("latin-1")
+    if "content-length" in headers and "transfer-encoding" in headers:
+        message = "`Content-Length` and `Transfer-Encoding` should not be given together. Found both."
+        raise Refusal(400, "headers", message, {"connection": "close"})
+    return headers
+
+
+def _place(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
+
+
+def _same(shown: str, secret: str) -> bool:
+    """In a time that does not tell how much of it was right."""
+    return hmac.compare_digest(shown.encode("utf-8", "replace"), secret.encode())

@@ -1,18 +1,27 @@
-"""What a server tells Prometheus: requests, refusals, stages, batches and memory; never a name or an image."""
+"""What a server tells Prometheus, never a name or an image; and its memory, which it gives back when it can."""
 
+import ctypes
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-__all__ = ["CONTENT_TYPE_LATEST", "Monitor"]
+from knowhue.serving.settings import MIB
+
+__all__ = ["CONTENT_TYPE_LATEST", "Monitor", "Trimmer"]
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 BATCHES = (1, 2, 4, 8, 16, 32)
 OTHER = "other"
+GROWN_MIB = 64
+TRIM_SECONDS = 1.0
+_STATM = Path("/proc/self/statm")
 
 
 class Monitor:
@@ -99,3 +108,34 @@ class Monitor:
     def text(self) -> bytes:
         """All metrics, as Prometheus reads them."""
         return generate_latest(self.registry)
+
+
+class Trimmer:
+    """Called now and then, gives memory back to the system if the process has grown by `GROWN_MIB` since the last time.
+
+    Batches of ever new shapes leave the C library's heap in pieces: between what torch keeps for a shape (its compiled
+    kernels) lie the freed tensors of others, too small for the next ones. Of 1,670 MiB after 400 batches of random
+    shapes, 670 were such pieces.
+
+    Costs some 10 ms when it does. Only Linux with glibc has what it takes; elsewhere it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+        self._least = resident_bytes() if self._trim else 0
+        self._next = 0.0
+
+    def __call__(self) -> None:
+        """Give back, if it is time and worth it."""
+        now = time.monotonic()
+        if self._trim is None or now < self._next:
+            return
+        self._next = now + TRIM_SECONDS
+        if resident_bytes() > self._least + GROWN_MIB * MIB:
+            self._trim(0)
+            self._least = resident_bytes()
+
+
+def resident_bytes() -> int:
+    """Memory of this process, as Linux counts it."""
+    return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

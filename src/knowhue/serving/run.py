@@ -1,20 +1,31 @@
 """Start a server, and run it until it is told to stop."""
 
+import asyncio
+import math
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import uvicorn
+from fastapi import FastAPI
 
-from knowhue.errors import ConfigError, ExtraError, install_command
+from knowhue.errors import ConfigError
 from knowhue.images.image import Image
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.requests import Batcher, ImageRequest
+from knowhue.serving.api import make_app
 from knowhue.serving.settings import ServerSettings
 
 BACKLOG = 256
 SEND_BUFFER_BYTES = 256 * 1024
 """Of each connection, in the system, which would else take several MiB of an answer that is not read."""
+MAX_CONNECTIONS = 512
+_INCOMPLETE_BYTES = 32_768
+"""Of headers that have not ended; `limits` refuses fewer, with an answer."""
+_KEEP_ALIVE_SECONDS = 5
+_POLL_SECONDS = 0.05
 Announce = Callable[[str], None]
 
 
@@ -34,16 +45,8 @@ def serve(
 
     Raises:
         ConfigError: others could reach it without a token, or the port is taken.
-        ExtraError: a package for serving is missing.
     """
-    settings.check()
-    try:
-        from knowhue.serving.api import make_app
-        from knowhue.serving.connection import Server
-
-        app = make_app(models, settings, with_page)
-    except ImportError as error:
-        raise (without_extra(error) or error) from None
+    app = make_app(models, settings, with_page)
     with listening(settings) as opened:
         warm(app.state.batchers)
         announce(address_of(opened, settings))
@@ -53,17 +56,40 @@ def serve(
             return  # uvicorn has stopped in order and tells it again
 
 
-def without_extra(error: ImportError) -> ExtraError | None:
-    """How an import that failed is mended; None if it is not for want of another's package.
+class Server(uvicorn.Server):
+    """Stops in three steps: no new work, then the answers to what was accepted, then the connections."""
 
-    >>> without_extra(ImportError("cannot import name 'x'", name="knowhue.serving.api")) is None
-    True
-    """
-    package = (error.name or "knowhue").partition(".")[0]
-    if package == "knowhue":
-        return None
-    found = "not installed" if isinstance(error, ModuleNotFoundError) else f"of another version ({error})"
-    return ExtraError(f"`knowhue serve` needs `{package}`, which is {found}: {install_command('serve')}")
+    def __init__(self, app: FastAPI, settings: ServerSettings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="h11",
+                ws="none",
+                loop="asyncio",
+                lifespan="on",
+                log_level="critical",  # callers can cause warnings and errors, as many as they like
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                limit_concurrency=MAX_CONNECTIONS,
+                h11_max_incomplete_event_size=_INCOMPLETE_BYTES,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=math.ceil(settings.stop_seconds),
+            )
+        )
+        self._batchers: Mapping[str, Batcher] = app.state.batchers
+        self._settings = settings
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish what was accepted; what comes meanwhile is answered 503."""
+        for batcher in self._batchers.values():
+            batcher.stop()
+        until = time.monotonic() + self._settings.request_seconds
+        while any(batcher.length for batcher in self._batchers.values()):
+            if self.force_exit or time.monotonic() > until:
+                break
+            await asyncio.sleep(_POLL_SECONDS)
+        await super().shutdown(sockets)
 
 
 def warm(batchers: Mapping[str, Batcher]) -> None:

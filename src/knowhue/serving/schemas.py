@@ -1,16 +1,29 @@
-"""What the API takes and gives, as its OpenAPI tells it."""
+"""What the API takes and gives: uploads, options, answers, and how its OpenAPI describes them."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeVar
+import re
+from collections.abc import AsyncGenerator, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from urllib.request import parse_http_list
 
+from fastapi import Request
 from pydantic import BaseModel, Field, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from knowhue.config import Fraction, Section, Task
 from knowhue.errors import ConfigError
 from knowhue.inference.networks import Description, Interval
+from knowhue.serving.limits import Refusal
 from knowhue.settings_text import describe_problem
 
 MOST_HINTS = 64
+FIELD = "image"
+MOST_FIELDS = 80
+LONGEST_FIELD = 4096
+_WAYS = "`multipart/form-data` with a file `image`, or the image's bytes with its type, such as `image/jpeg`"
+JSON = "application/json"
+_PART = re.compile(r'(?:[^;"]|"(?:\\.|[^"\\])*")+')
+_QUALITY = re.compile(r"q\s*=\s*(0(?:\.\d*)?|1(?:\.0*)?)", re.IGNORECASE | re.ASCII)
 T = TypeVar("T", bound=BaseModel)
 Format = Literal["jpg", "png", "webp", "tif", "avif"]
 MEDIA_TYPES: dict[str, str] = {
@@ -217,3 +230,116 @@ def _digits(value: float) -> float:
 
 def _short(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+class Upload(NamedTuple):
+    """What came.
+
+    Attributes:
+        data: of the image's file.
+        query: names and values of options there.
+        form: the same, beside the image.
+    """
+
+    data: bytes
+    query: list[tuple[str, str]]
+    form: list[tuple[str, str]]
+
+
+async def receive_upload(request: Request) -> Upload:
+    """Read a request whole.
+
+    Raises:
+        Refusal: it is of another type, damaged, or has no image.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    query = list(request.query_params.multi_items())
+    if kind == "multipart/form-data":
+        data, form = await _from_form(request)
+        return Upload(data, query, form)
+    if not kind.startswith("image/"):
+        raise Refusal(415, "kind", f"`Content-Type` should be {_WAYS}. Found another.")
+    return Upload(_some(b"".join([chunk async for chunk in request.stream()])), query, [])
+
+
+async def _from_form(request: Request) -> tuple[bytes, list[tuple[str, str]]]:
+    parser = _InMemory(
+        request.headers, _chunks(request), max_files=1, max_fields=MOST_FIELDS, max_part_size=LONGEST_FIELD
+    )
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise Refusal(400, "form", f"The form should be {_WAYS}. Found: {error.message}") from None
+    try:
+        files = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
+        if [name for name, _ in files] != [FIELD]:
+            raise Refusal(
+                400, "form", f"The form should have one file, named `{FIELD}`. Found another, or none."
+            )
+        data = _some(await files[0][1].read())
+    finally:
+        parser.close()
+    return data, [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
+
+
+class _InMemory(MultiPartParser):
+    """Uploads are small enough for memory, and nothing of them may reach a disk."""
+
+    spool_max_size = 1 << 62
+
+    def close(self) -> None:
+        """Close all files; a form that breaks off does not name the last one."""
+        for file in self._files_to_close_on_error:
+            file.close()
+
+
+async def _chunks(request: Request) -> AsyncGenerator[bytes, None]:
+    async for chunk in request.stream():
+        yield chunk
+
+
+def _some(data: bytes) -> bytes:
+    if not data:
+        raise Refusal(400, "form", f"`{FIELD}` should be the bytes of an image. Found none.")
+    return data
+
+
+def prefers_json(accept: str, image: str) -> bool:
+    """Whether a client would rather have JSON than an image of some media type.
+
+    The image is what comes where nothing is said, where both are equally welcome by equally exact words, and where
+    neither is. `application/json, */*`, which many clients send, is for JSON.
+
+    >>> prefers_json("image/jpeg, application/json;q=0.1", "image/jpeg")
+    False
+    >>> prefers_json("application/json, image/*;q=0.5", "image/jpeg")
+    True
+    """
+    return quality(accept, JSON) > quality(accept, image)
+
+
+def quality(accept: str, kind: str) -> tuple[float, int]:
+    """How welcome a media type is, 0 to 1, and how exactly it is named: by `*/*` 0, `image/*` 1, `image/png` 2.
+
+    What is exact goes before what is not, whatever its weight. Parameters of a type are not told apart.
+
+    >>> quality("image/*;q=0.5, */*;q=0.1", "image/png")
+    (0.5, 1)
+    """
+    names = {"*/*": 0, f"{kind.partition('/')[0]}/*": 1, kind: 2}
+    found = {names[name]: weight for name, weight in _ranges(accept) if name in names}
+    exact = max(found, default=0)
+    weight = found.get(exact, 0.0)
+    return weight, exact if weight else 0
+
+
+def _ranges(accept: str) -> list[tuple[str, float]]:
+    """Media ranges and their weights; what cannot be read is left out."""
+    ranges = []
+    for element in parse_http_list(accept):
+        name, *parameters = [part.strip() for part in _PART.findall(element)] or [""]
+        weights = [each for each in parameters if each[:1].lower() == "q" and each[1:].lstrip()[:1] == "="]
+        read = [_QUALITY.fullmatch(each) for each in weights[-1:]]
+        if name and None not in read:
+            ranges.append((name.lower(), float(read[0][1]) if read and read[0] else 1.0))
+    return ranges
