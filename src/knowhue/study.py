@@ -1,6 +1,6 @@
 """Arms by seeds on one set of images, from shared heads: freeze the plan, run its cells, write the report."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from knowhue import __version__
+from knowhue.cells import begin_blocks, run_cells
 from knowhue.color import rgb_to_lab
 from knowhue.config import Config, Evaluation, fingerprint
 from knowhue.data.loaders import to_rgb
@@ -21,15 +22,11 @@ from knowhue.plan import Plan, read_plan, read_tuning
 from knowhue.report.page import write_report
 from knowhue.runs import FORMAT, Report, locked, read_description, require_kind
 from knowhue.storage import cached, read_json, write_json
-from knowhue.training.blocks import begin_anew, blocks_of, finished_with
 from knowhue.training.distances import noise_floor, score_way
 from knowhue.training.engine import Engine
-from knowhue.training.gate import check_gate
-from knowhue.training.golden import golden_step
 from knowhue.training.loop import Work
 from knowhue.training.outcome import write_truth
-from knowhue.training.train import open_work, run_arm
-from knowhue.workers import run_side_by_side, threads_of
+from knowhue.training.train import open_work
 
 
 def run_study(
@@ -87,36 +84,6 @@ def _run_study(
         write_report(root)
     work.engine.wait()
     return root / "report.html"
-
-
-def begin_blocks(work: Work, plans: Sequence[Plan], workers: int = 1, more_to_come: bool = False) -> None:
-    """Begin those blocks anew that another golden step has not finished, see `training.blocks.begin_anew`."""
-    begin_anew(work, blocks_of(plans), golden_step(work.engine, threads_of(workers)), more_to_come)
-
-
-def run_cells(work: Work, plan: Plan, workers: int = 1) -> None:
-    """Every cell, block by block: by workers, or on this process and those that torch.distributed.run started.
-
-    Raises:
-        ConfigError: workers were asked for of processes that torch.distributed.run started.
-    """
-    if workers > 1 and work.engine.share.world > 1:
-        raise ConfigError(
-            f"`workers` should be 1 under torch.distributed.run. Found `workers = {workers}`. Use one of the two."
-        )
-    now = golden_step(work.engine, threads_of(workers))
-    blocks = blocks_of([plan]).items()
-    gated = {seed for seed, cells in blocks if finished_with(work.root, cells) in (None, now)}
-    if workers > 1:
-        run_side_by_side(work, plan, workers, gated)
-        return
-    cells = [(seed, arm) for seed in plan.seeds for arm in plan.arms]
-    for done, (seed, arm) in enumerate(cells):
-        work.report({"stage": "cell", "done": done, "total": len(cells), "arm": arm, "seed": seed})
-        config = plan.run_config(arm, seed)
-        if arm == plan.gate_arm and seed in gated:
-            check_gate(work, config)
-        run_arm(work, config, arm)
 
 
 def write_baselines(work: Work, settings: Evaluation | None = None) -> None:

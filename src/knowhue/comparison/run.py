@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from knowhue import __version__
+from knowhue.cells import begin_blocks, run_cells
 from knowhue.comparison.asked import FILE, KNOWN, Asked, Epochs, read_asked, read_frozen, read_plans
 from knowhue.comparison.budget import epochs_within
 from knowhue.comparison.collect import collect, finished, phase_seconds, runs_of, train_seconds
@@ -15,13 +16,11 @@ from knowhue.report.comparing.page import write_comparison_report
 from knowhue.runs import FORMAT, Report, locked, require_kind
 from knowhue.storage import write_json
 from knowhue.study import (
-    begin_blocks,
     differences,
     has_begun,
     hashed_parts,
     precision_remedy,
     require_same_parts,
-    run_cells,
     write_baselines,
 )
 from knowhue.training.engine import Engine

@@ -79,7 +79,7 @@ import os, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from knowhue.workers import end_with_parent
+from knowhue.engines.local import end_with_parent
 
 def stay(path):
     Path(path).write_text(str(os.getpid()))
@@ -126,7 +126,7 @@ def test_features_are_there_before_any_worker_asks_for_them(tiny, tmp_path, monk
     plan = make_plan(tiny(**QUICK), ["class", "colour"], [0])
     reads_more = {"colour": {**plan.arms["colour"], "colour": {"method": "unet"}}}
     plan = plan.model_copy(update={"arms": {**plan.arms, **reads_more}})
-    monkeypatch.setattr("knowhue.workers.ProcessPoolExecutor", lambda *_: pytest.fail("workers began"))
+    monkeypatch.setattr("knowhue.engines.local.ProcessPoolExecutor", lambda *_: pytest.fail("workers began"))
     with pytest.raises(pytest.fail.Exception, match="workers began"):
         run_study(plan, tmp_path, workers=2)
     assert {path.name for path in (tmp_path / "features").glob("*/tap-*.npy")} == {

@@ -1,0 +1,136 @@
+"""The cells of a study as jobs for an engine: heads, the A/A gate, and arms, which need their heads."""
+
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from knowhue.config import Config, fingerprint
+from knowhue.data.prepare import load_prepared
+from knowhue.engines.executor import InProcess, Job
+from knowhue.engines.local import LocalProcesses, threads_of
+from knowhue.errors import ConfigError
+from knowhue.plan import Plan, read_cells
+from knowhue.training.blocks import begin_anew, blocks_of, finished_with
+from knowhue.training.engine import Engine
+from knowhue.training.gate import check_gate
+from knowhue.training.golden import golden_step
+from knowhue.training.loop import Work
+from knowhue.training.phases import head_config, head_tasks
+from knowhue.training.train import run_arm, run_head, warm_features
+
+
+class Step(NamedTuple):
+    """What one job does.
+
+    Attributes:
+        kind: `head`, `gate` or `arm`.
+        name: task or arm.
+        config: of the run.
+        cell: arm and seed that it is done for; a head is done for the first arm that needs it.
+    """
+
+    kind: Literal["head", "gate", "arm"]
+    name: str
+    config: Config
+    cell: tuple[str, int]
+
+    @property
+    def id(self) -> str:
+        """Heads that several arms share have one id."""
+        return f"{self.kind}/{self.name}/{fingerprint(self.config)}"
+
+
+def begin_blocks(work: Work, plans: Sequence[Plan], workers: int = 1, more_to_come: bool = False) -> None:
+    """Begin those blocks anew that another golden step has not finished, see `training.blocks.begin_anew`."""
+    begin_anew(work, blocks_of(plans), golden_step(work.engine, threads_of(workers)), more_to_come)
+
+
+def run_cells(work: Work, plan: Plan, workers: int = 1) -> None:
+    """Run every cell, block by block: by workers, or on this process and those that torch.distributed.run started.
+
+    Args:
+        work: what the cells share.
+        plan: the cells; those that have ended are not repeated.
+        workers: processes on this machine.
+
+    Raises:
+        ConfigError: workers were asked for of processes that torch.distributed.run started.
+        KnowhueError: as raised by a cell, or a worker died; the same command goes on.
+    """
+    if workers > 1 and work.engine.share.world > 1:
+        raise ConfigError(
+            f"`workers` should be 1 under torch.distributed.run. Found `workers = {workers}`. Use one of the two."
+        )
+    now = golden_step(work.engine, threads_of(workers))
+    blocks = blocks_of([plan]).items()
+    gated = {seed for seed, cells in blocks if finished_with(work.root, cells) in (None, now)}
+    if workers == 1:
+        InProcess().execute(cell_jobs(plan, gated, _telling_cells(work, plan)))
+        return
+    # several workers that need the same features would compute them at the same time
+    warm_features(work, (plan.run_config(arm, plan.seeds[0]) for arm in plan.arms))
+    jobs = cell_jobs(plan, gated, partial(_do_in_worker, work.root, plan.config))
+    watch = partial(_tell_states, work, plan)
+    LocalProcesses(workers).execute(jobs, watch)
+
+
+def cell_jobs(plan: Plan, gated: Collection[int], do: Callable[[Step], object]) -> list[Job]:
+    """Every cell of a plan, seed by seed, with what it needs before it.
+
+    Args:
+        plan: the cells.
+        gated: seeds whose A/A gate is tried.
+        do: does a step.
+    """
+    jobs = []
+    for cell in ((arm, seed) for seed in plan.seeds for arm in plan.arms):
+        arm, seed = cell
+        config = plan.run_config(arm, seed)
+        heads = [Step("head", task, head_config(config, task), cell) for task in head_tasks(config)]
+        gate = [Step("gate", arm, config, cell)] if arm == plan.gate_arm and seed in gated else []
+        jobs += [Job(step.id, partial(do, step)) for step in (*heads, *gate)]
+        arm_step = Step("arm", arm, config, cell)
+        jobs.append(Job(arm_step.id, partial(do, arm_step), tuple(head.id for head in heads)))
+    return jobs
+
+
+def _telling_cells(work: Work, plan: Plan) -> Callable[[Step], None]:
+    """Do steps in this process, and say which cell begins."""
+    cells: Sequence[tuple[str, int]] = [(arm, seed) for seed in plan.seeds for arm in plan.arms]
+    begun: set[tuple[str, int]] = set()
+
+    def do(step: Step) -> None:
+        arm, seed = step.cell
+        if step.cell not in begun:
+            done = cells.index(step.cell)
+            work.report({"stage": "cell", "done": done, "total": len(cells), "arm": arm, "seed": seed})
+            begun.add(step.cell)
+        _do(work, step)
+
+    return do
+
+
+def _tell_states(work: Work, plan: Plan) -> None:
+    work.report({"stage": "cells", "cells": read_cells(work.root, plan)})
+
+
+def _do(work: Work, step: Step) -> None:
+    match step.kind:
+        case "head":
+            run_head(work, step.config, step.name)
+        case "gate":
+            check_gate(work, step.config)
+        case "arm":
+            run_arm(work, step.config, step.name)
+
+
+_opened: dict[Path, Work] = {}
+"""What this worker process works with, by study folder: opened by its first job."""
+
+
+def _do_in_worker(root: Path, shared: Config, step: Step) -> None:
+    if root not in _opened:
+        prepared = load_prepared(root / "images", shared.evaluation.split, thorough=False)
+        _opened[root] = Work(root, Engine(shared.training), prepared, lambda _: None)
+    _do(_opened[root], step)

@@ -1,0 +1,98 @@
+"""Jobs side by side in processes of this machine, each with its share of the threads."""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait as wait_for
+from typing import Any
+
+from knowhue.engines.executor import Job, each_once
+from knowhue.errors import RunError
+
+POLL_SECONDS = 5.0
+
+
+class LocalProcesses:
+    """Keeps several processes busy with the first job whose needs are met."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+
+    def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
+        """See `Executor`.
+
+        Raises:
+            RunError: a worker died.
+        """
+        context = get_context("spawn")  # a forked process would share CUDA and the threads of torch
+        slots = context.Queue()
+        for slot in range(self.workers):
+            slots.put(slot)
+        begin = (threads_of(self.workers), slots)
+        with ProcessPoolExecutor(self.workers, context, _begin_worker, begin) as pool:
+            try:
+                self._drive(pool, each_once(jobs), watch)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in list((pool._processes or {}).values()):
+                    process.terminate()
+                raise
+
+    def _drive(self, pool: ProcessPoolExecutor, jobs: list[Job], watch: Callable[[], None]) -> None:
+        waiting = {job.id: job for job in jobs}
+        running: dict[Future[object], str] = {}
+        ended: set[str] = set()
+        while waiting or running:
+            ready = [job for job in waiting.values() if ended.issuperset(job.needs)]
+            # no more than can run: what is submitted can no longer give way to an earlier job that becomes ready
+            for job in ready[: self.workers - len(running)]:
+                running[pool.submit(job.run)] = waiting.pop(job.id).id
+            done, _ = wait(running, POLL_SECONDS, FIRST_COMPLETED)
+            for future in done:
+                _raise_plainly(future)
+                ended.add(running.pop(future))
+            watch()
+
+
+def threads_of(workers: int) -> int | None:
+    """Threads of each of several workers; None of this process alone, which keeps those that it has."""
+    return None if workers == 1 else max(1, (os.cpu_count() or 1) // workers)
+
+
+def _raise_plainly(future: Future[object]) -> None:
+    try:
+        future.result()
+    except BrokenProcessPool:
+        raise RunError(
+            "A worker was killed, most likely for lack of memory. What has ended is kept: run the same command "
+            "again, perhaps with fewer --workers."
+        ) from None
+
+
+def _begin_worker(threads: int | None, slots: Any) -> None:
+    """Set the threads of a worker, and its GPU if there are several."""
+    end_with_parent()
+    import torch
+
+    torch.set_num_threads(threads or 1)
+    slot = slots.get()
+    if torch.cuda.device_count() > 1:
+        torch.cuda.set_device(slot % torch.cuda.device_count())
+
+
+def end_with_parent() -> None:
+    """Have this worker end when the process that started it does, even if that was killed and could tell nobody.
+
+    Otherwise it would go on writing into a folder that the next command believes to have for itself.
+    """
+    parent = parent_process()
+    assert parent is not None  # a worker has one
+
+    def watch() -> None:
+        wait_for([parent.sentinel])
+        os._exit(1)  # in the midst of whatever it does: all that counts was written whole
+
+    threading.Thread(target=watch, daemon=True).start()

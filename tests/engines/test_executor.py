@@ -1,0 +1,66 @@
+"""Every engine runs jobs once, after what they need, and stops at the first that fails; small real processes."""
+
+from functools import partial
+
+import pytest
+
+from knowhue.engines.executor import InProcess, Job, each_once
+from knowhue.engines.local import LocalProcesses, threads_of
+from knowhue.errors import RunError
+
+
+def write(path, needs=()):
+    """A job's work: says in a file that it was done, and fails without what it needs."""
+    missing = [each for each in needs if not (path.parent / each).exists()]
+    if missing:
+        raise RunError(f"{path.name} began before {missing}")
+    with path.open("a") as file:
+        file.write("done\n")
+
+
+def fail(path):
+    raise RunError(f"{path.name} failed")
+
+
+def job(folder, name, needs=()):
+    return Job(name, partial(write, folder / name, needs), tuple(needs))
+
+
+ENGINES = [InProcess, pytest.param(partial(LocalProcesses, 2), id="LocalProcesses")]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_each_job_runs_once_and_after_what_it_needs(engine, tmp_path):
+    jobs = [
+        job(tmp_path, "head"),
+        job(tmp_path, "arm", ["head"]),
+        job(tmp_path, "head"),
+        job(tmp_path, "other"),
+    ]
+    engine().execute([*jobs, job(tmp_path, "last", ["arm", "other"])])
+    written = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert written == dict.fromkeys(("head", "arm", "other", "last"), "done\n")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_job_that_fails_ends_it_and_what_needs_it_never_begins(engine, tmp_path):
+    bad = Job("bad", partial(fail, tmp_path / "bad"), ("before",))
+    jobs = [job(tmp_path, "before"), bad, job(tmp_path, "after", ["bad"])]
+    with pytest.raises(RunError, match=r"^bad failed$"):
+        engine().execute(jobs)
+    assert {path.name for path in tmp_path.iterdir()} == {"before"}
+
+
+def test_the_first_of_several_jobs_with_one_id_keeps_its_place():
+    jobs = [Job("a", print), Job("b", print), Job("a", repr, ("b",))]
+    assert each_once(jobs) == jobs[:2]
+
+
+def test_nothing_to_do_ends_at_once():
+    InProcess().execute([])
+    LocalProcesses(2).execute([])
+
+
+def test_threads_are_shared_out(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert [threads_of(workers) for workers in (1, 2, 3, 16)] == [None, 4, 2, 1]
