@@ -4,11 +4,10 @@ import pytest
 import yaml
 
 from knowhue.apps.planning import commented_yaml
-from knowhue.comparison.asked import make_comparison
 from knowhue.config import Config, Encoder
 from knowhue.errors import ConfigError
 from knowhue.models.encoder import build_encoder
-from knowhue.plan import QUESTIONS, Plan, make_plan
+from knowhue.plan import QUESTIONS, Plan, make_comparison, make_plan
 from knowhue.presets import ARMS, PRESETS, arm_config, checked, edit, load_config
 from knowhue.settings_text import read_yaml
 

@@ -13,7 +13,6 @@ from knowhue.runs import (
     read_config,
     read_log,
     read_status,
-    require_kind,
     require_writable,
     run_folder,
     trained_by,
@@ -63,8 +62,8 @@ def test_configuration_reads_back(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 1}, "written by another version"),
-        ({"format": None}, "written by another version"),
+        ({"schema": {"name": "knowhue-run", "version": 1}}, "written by another version"),
+        ({"schema": None}, "written by another version"),
         ({"task_weights": {"class": 3.0}}, "damaged at `task_weights`"),
     ],
 )
@@ -94,38 +93,6 @@ def test_runs_of_other_settings_have_other_folders(tmp_path):
     assert run_folder(tmp_path, "multi", first) == run_folder(tmp_path, "multi", load_config("demo"))
     assert run_folder(tmp_path, "multi", first) != run_folder(tmp_path, "multi", second)
     assert run_folder(tmp_path, "multi", first).name.startswith("seed-0-")
-
-
-@pytest.mark.parametrize(
-    ("there", "comes", "is_refused"),
-    [
-        (None, "study", False),
-        (None, "comparison", False),
-        ("study.json", "study", False),
-        ("study.json", "runs", False),
-        ("study.json", "comparison", True),
-        ("comparison.json", "comparison", False),
-        ("comparison.json", "study", True),
-        ("comparison.json", "runs", True),
-        ("multi/seed-0-1a2b3c4d/config.json", "study", False),
-        ("multi/seed-0-1a2b3c4d/config.json", "runs", False),
-        ("multi/seed-0-1a2b3c4d/config.json", "comparison", True),
-    ],
-)
-def test_kinds_of_work_keep_to_folders_of_their_own(tmp_path, there, comes, is_refused):
-    if there:
-        write_json(tmp_path / there, {})
-    if is_refused:
-        with pytest.raises(RunError, match=r"holds .*should have another folder: --out"):
-            require_kind(tmp_path, comes)
-    else:
-        require_kind(tmp_path, comes)
-
-
-def test_a_comparison_with_its_own_runs_goes_on(tmp_path):
-    write_json(tmp_path / "comparison.json", {})
-    write_json(tmp_path / "gan" / "seed-0-1a2b3c4d" / "config.json", {})
-    require_kind(tmp_path, "comparison")
 
 
 @pytest.mark.parametrize("line", ["{", "[]", "1", "null", '{"epoch": 1}', "\xff", "[" * 100_000])

@@ -169,7 +169,7 @@ def test_a_machine_that_resolves_another_precision_is_refused_with_the_remedy(ti
 
 def test_a_study_of_another_version_is_refused_in_one_line(study, config):
     described = read_json(study / "study.json")
-    del described["format"]
+    del described["schema"]
     write_json(study / "study.json", described)
     with pytest.raises(RunError, match=r"study\.json: written by another version"):
         run_study(make_plan(config), study)

@@ -41,9 +41,9 @@ class Step(NamedTuple):
         return f"{self.kind}/{self.name}/{fingerprint(self.config)}"
 
 
-def begin_blocks(work: Work, plans: Sequence[Plan], workers: int = 1, more_to_come: bool = False) -> None:
+def begin_blocks(work: Work, plan: Plan, workers: int = 1, more_to_come: bool = False) -> None:
     """Begin those blocks anew that another golden step has not finished, see `training.blocks.begin_anew`."""
-    begin_anew(work, blocks_of(plans), golden_step(work.engine, threads_of(workers)), more_to_come)
+    begin_anew(work, blocks_of([plan]), golden_step(work.engine, threads_of(workers)), more_to_come)
 
 
 def run_cells(work: Work, plan: Plan, workers: int = 1) -> None:

@@ -12,15 +12,20 @@ from pydantic import Field, field_validator, model_validator
 
 from knowhue.config import Config, Positive, Section, Task, digest
 from knowhue.errors import ConfigError, did_you_mean, shown
-from knowhue.presets import ARMS, THREE_ARMS, checked, edit, merge
-from knowhue.runs import read_description, read_log, read_status, run_folder, settled
+from knowhue.presets import ALL_METHODS, ARMS, METHODS, THREE_ARMS, checked, edit, merge
+from knowhue.runs import read_frozen, read_log, read_status, run_folder, settled
 from knowhue.statistics import ALPHA
 
 SET_ASIDE = "set-aside"
 """Folder of what was computed with another golden step than its block is now, see `training.blocks`."""
 RESERVED = ("images", "features", "heads", "gate", SET_ASIDE)
+CLOCK = "-clock"
+"""Ends the arms of a comparison that are trained for equal wall-clock."""
 _ARM_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
+
+Epochs = tuple[int, int]
+"""On the frozen encoder, and of fine-tuning; a network from scratch has all in the second."""
 
 METRIC_NAMES: dict[Task, tuple[str, ...]] = {
     "colour": (
@@ -87,6 +92,14 @@ class Plan(Section):
     tuned_on_seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
         default=(), description="seeds of the tuning study that chose the settings; asks for a test split"
     )
+    reference: str | None = Field(
+        default=None,
+        description="a comparison: the arm that all others are compared with, at equal images and at equal wall-clock",
+    )
+    budget_s: Positive | None = Field(
+        default=None,
+        description="seconds of training at equal wall-clock; null is what the reference takes at equal images",
+    )
     config: Config = Field(default=Config(), description="the settings that all arms share")
 
     @model_validator(mode="before")
@@ -146,6 +159,16 @@ class Plan(Section):
         return self
 
     @model_validator(mode="after")
+    def _reference_is_an_arm(self) -> "Plan":
+        if self.reference is not None and self.reference not in self.arms:
+            raise ValueError(
+                f"`reference` should be one of the methods {', '.join(self.arms)}. "
+                f"Found `reference = {shown(self.reference)}`. Name one with --reference."
+                + did_you_mean(self.reference, self.arms)
+            )
+        return self
+
+    @model_validator(mode="after")
     def _questions_can_be_answered(self) -> "Plan":
         for task, asked in self.questions.items():
             for key, value, known in _choices(task, asked, tuple(self.arms)):
@@ -175,8 +198,14 @@ class Plan(Section):
 
     @property
     def asked(self) -> dict[str, Any]:
-        """All that the runs, what is measured of them and the verdicts depend on, as JSON holds it."""
-        return self.model_dump(mode="json", exclude={"config"}) | {"config": settled(self.config)}
+        """All that the runs, what is measured of them and the verdicts depend on, as JSON holds it.
+
+        Arms at equal wall-clock are not: they follow from what those at equal images took.
+        """
+        dumped = self.model_dump(mode="json", exclude={"config"}) | {"config": settled(self.config)}
+        if self.reference is None:
+            return {name: value for name, value in dumped.items() if name not in ("reference", "budget_s")}
+        return dumped | {"arms": {arm: dumped["arms"][arm] for arm in self.planned_arms}}
 
     def hash(self, parts: Mapping[str, Any]) -> str:
         """SHA-256, 64 hex digits, of what is asked and of what it is asked of.
@@ -184,7 +213,7 @@ class Plan(Section):
         Args:
             parts: digests of the images and of the encoder's weights, see `study.hashed_parts`.
         """
-        resolved = {arm: settled(edit(self.config, changes)) for arm, changes in self.arms.items()}
+        resolved = {arm: settled(edit(self.config, self.arms[arm])) for arm in self.planned_arms}
         return digest(self.asked | {"resolved": resolved, "parts": dict(parts)})
 
     def computed_in(self, precision: str) -> "Plan":
@@ -200,6 +229,32 @@ class Plan(Section):
     def run_config(self, arm: str, seed: int) -> Config:
         """The settings of one cell."""
         return edit(self.config, {**self.arms[arm], "seed": seed})
+
+    @property
+    def planned_arms(self) -> list[str]:
+        """The arms that were asked for: of a comparison its methods at equal images."""
+        return [arm for arm in self.arms if self.reference is None or not arm.endswith(CLOCK)]
+
+    def epochs(self, arm: str) -> Epochs:
+        """How long an arm is trained on the frozen encoder, and fine-tuned."""
+        config = edit(self.config, self.arms[arm])
+        heads, tuned = config.training.heads.epochs, config.training.finetune.epochs
+        return (heads, tuned) if config.has_encoder else (0, heads + tuned)
+
+    def at_equal_wall_clock(self, epochs: Mapping[str, Epochs]) -> "Plan":
+        """The plan with another arm, `<method>-clock`, for each method that is trained for other epochs then.
+
+        Args:
+            epochs: of each method; one that keeps those of equal images is the run that is there.
+        """
+        arms = {
+            name + CLOCK: merge(
+                self.arms[name], {"training": {"heads": {"epochs": heads}, "finetune": {"epochs": tuned}}}
+            )
+            for name, (heads, tuned) in epochs.items()
+            if (heads, tuned) != self.epochs(name)
+        }
+        return checked(Plan, {**self.model_dump(mode="json"), "arms": {**self.arms, **arms}})
 
 
 def _choices(task: Task, asked: Question, arms: tuple[str, ...]) -> list[tuple[str, str, tuple[str, ...]]]:
@@ -259,6 +314,52 @@ def make_plan(
     return checked(Plan, asked)
 
 
+def make_comparison(
+    config: Config,
+    methods: Sequence[str] = tuple(METHODS),
+    reference: str | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    budget_s: float | None = None,
+) -> Plan:
+    """Fill in the plan of a comparison, a study whose arms are methods, from a configuration.
+
+    The validation images are scored at the end of each run alone, and colourings are shown to a classifier of
+    true-colour images.
+
+    Args:
+        config: the settings that all methods share.
+        methods: keys of `METHODS` or `PAPER_METHODS`.
+        reference: one of them; None is `gan`, or the first where `gan` is not among them.
+        seeds: every method is trained with each.
+        budget_s: seconds of training at equal wall-clock; None is what the reference takes at equal images.
+
+    Raises:
+        ConfigError: unknown methods, a reference that is none of them, or a method that cannot be trained so.
+    """
+    unknown = [each for each in methods if each not in ALL_METHODS]
+    if unknown or len(set(methods)) < max(len(methods), 2):
+        raise ConfigError(
+            f"`methods` should be some of {', '.join(ALL_METHODS)}, two or more, each once. "
+            f"Found `methods = {shown(', '.join(methods))}`."
+            + "".join(did_you_mean(each, ALL_METHODS) for each in unknown)
+        )
+    if config.colour.is_from_scratch:
+        raise ConfigError(
+            "The settings of a comparison should leave `colour.method` to its methods. "
+            f"Found `colour.method = {config.colour.method}`. Name methods with --methods."
+        )
+    measured = {"recognition": True, "every_epochs": 0}
+    own = {"seed": 0, "arms": Config().arms, "tasks": {"names": ("colour",)}, "evaluation": measured}
+    values = {
+        "arms": {name: ALL_METHODS[name].edits for name in methods},
+        "seeds": list(seeds),
+        "reference": reference or ("gan" if "gan" in methods else methods[0]),
+        "budget_s": budget_s,
+        "config": edit(config, own).model_dump(mode="json"),
+    }
+    return checked(Plan, values)
+
+
 ENDED = ("finished", "diverged")
 
 
@@ -286,7 +387,15 @@ def read_plan(root: Path) -> Plan:
         RunError: there is none.
         ConfigError: it is of another version.
     """
-    described = read_description(root)
+    return plan_of(read_frozen(root))
+
+
+def plan_of(described: Mapping[str, Any]) -> Plan:
+    """The plan that stands in `study.json`, among what else it says.
+
+    Raises:
+        ConfigError: it is of another version.
+    """
     return checked(Plan, {key: described[key] for key in Plan.model_fields if key in described})
 
 
@@ -297,7 +406,7 @@ def read_tuning(root: Path) -> Mapping[str, Any]:
         RunError: there is none.
         ConfigError: the study reports.
     """
-    described = read_description(root)
+    described = read_frozen(root)
     if described.get("purpose") != "tuning":
         raise ConfigError(
             f"`--tuned-on` should be the folder of a tuning study, made by --tuning. Found `{root}`, which reports: "

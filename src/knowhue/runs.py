@@ -31,7 +31,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
@@ -40,8 +40,10 @@ from knowhue.config import Config, fingerprint
 from knowhue.errors import DamagedError, RunError
 from knowhue.storage import file_digest, read_json, replacing, write_json
 
-FORMAT = 2
-"""Of `study.json`, `comparison.json` and `config.json`; what carries another number is refused."""
+FROZEN = "study.json"
+STUDY_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-study", "version": 3}}
+RUN_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-run", "version": 3}}
+"""What `study.json` and `config.json` say that they are; anything else is refused."""
 
 Report = Callable[[dict[str, Any]], None]
 """Who is told about progress: called with one small dict at a time; apps draw it."""
@@ -238,32 +240,30 @@ def images_in_use(root: Path) -> set[str]:
     return {read_json(path).get("images", "") for path in runs}
 
 
-def read_description(root: Path) -> dict[str, Any]:
-    """`study.json` of a study folder.
+def read_frozen(root: Path) -> dict[str, Any]:
+    """`study.json` of a study folder: the plan as it was frozen, and what was said and found with it.
 
     Raises:
         RunError: there is none (single runs may lie in the folder), or another version wrote it.
     """
-    if not (root / "study.json").exists():
+    if not (root / FROZEN).exists():
+        single = any(root.glob("*/seed-*/config.json"))
         raise RunError(
-            f"`{root}` should be the folder of a study, as `knowhue study --out` makes it. Found no study.json there."
-            + (
-                " It holds single runs: see them with `knowhue evaluate`."
-                * any(root.glob("*/seed-*/config.json"))
-            )
+            f"`{root}` should be the folder of a study, as `knowhue study --out` makes it. Found no {FROZEN} there."
+            + " It holds single runs: see them with `knowhue evaluate`." * single
         )
-    described = read_json(root / "study.json")
-    require_format(described, root / "study.json")
-    return described
+    frozen = read_json(root / FROZEN)
+    require_schema(frozen, STUDY_SCHEMA, root / FROZEN)
+    return frozen
 
 
-def require_format(found: Any, path: Path) -> None:
+def require_schema(found: Mapping[str, Any], schema: Mapping[str, Any], path: Path) -> None:
     """Refuse what another version wrote.
 
     Raises:
-        RunError: it carries no format, or another one.
+        RunError: it carries no `schema`, or another one.
     """
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    if any(found.get(key) != value for key, value in schema.items()):
         raise RunError(
             f"{path}: written by another version of knowhue, which this one does not go on with. Name another folder "
             "with --out and train anew."
@@ -272,24 +272,7 @@ def require_format(found: Any, path: Path) -> None:
 
 def write_config(folder: Path, config: Config) -> None:
     """`config.json` of a run."""
-    write_json(folder / "config.json", {"format": FORMAT, **config.model_dump(mode="json")})
-
-
-def require_kind(root: Path, kind: Literal["study", "comparison", "runs"]) -> None:
-    """Refuse a folder that holds another kind of work, whose images and baselines would be mixed with this one's.
-
-    A study may take up single runs, and single runs may go beside a study's.
-
-    Raises:
-        RunError: it does.
-    """
-    found = "comparison" if (root / "comparison.json").exists() else None
-    found = "study" if (root / "study.json").exists() else found
-    if found is None and kind == "comparison" and any(root.glob("*/seed-*/config.json")):
-        found = "runs"
-    if found is not None and (found == "comparison") != (kind == "comparison"):
-        names = {"study": "a study", "comparison": "a comparison", "runs": "single runs"}
-        raise RunError(f"`{root}` holds {names[found]}, and {names[kind]} should have another folder: --out")
+    write_json(folder / "config.json", {**RUN_SCHEMA, **config.model_dump(mode="json")})
 
 
 def read_config(folder: Path) -> Config:
@@ -300,9 +283,11 @@ def read_config(folder: Path) -> Config:
     """
     path = folder / "config.json"
     values = read_json(path)
-    require_format(values, path)
+    require_schema(values, RUN_SCHEMA, path)
     try:
-        return Config.model_validate({name: value for name, value in values.items() if name != "format"})
+        return Config.model_validate(
+            {name: value for name, value in values.items() if name not in RUN_SCHEMA}
+        )
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

@@ -334,7 +334,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-RUN_FILES = ("status.json", "study.json", "comparison.json")
+RUN_FILES = ("status.json", "study.json")
 """Files that mark a folder which knowhue keeps itself."""
 
 

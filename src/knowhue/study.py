@@ -10,6 +10,7 @@ import torch
 from knowhue import __version__
 from knowhue.cells import begin_blocks, run_cells
 from knowhue.color import rgb_to_lab
+from knowhue.comparison import equal_wall_clock, write_costs
 from knowhue.config import Config, Evaluation, fingerprint
 from knowhue.data.loaders import to_rgb
 from knowhue.data.prepare import Prepared
@@ -20,7 +21,7 @@ from knowhue.evaluation.evaluate import predict_class, predict_colour, predict_g
 from knowhue.evaluation.metrics import METRICS
 from knowhue.plan import Plan, read_plan, read_tuning
 from knowhue.report.page import write_report
-from knowhue.runs import FORMAT, Report, locked, read_description, require_kind
+from knowhue.runs import FROZEN, STUDY_SCHEMA, Report, locked, read_frozen
 from knowhue.storage import cached, read_json, write_json
 from knowhue.training.distances import noise_floor, score_way
 from knowhue.training.engine import Engine
@@ -65,7 +66,6 @@ def run_study(
 def _run_study(
     plan: Plan, root: Path, workers: int, description: dict[str, Any], report: Report, tuned_on: Path | None
 ) -> Path:
-    require_kind(root, "study")
     engine = Engine(plan.config.training)
     plan = plan.computed_in(engine.precision)
     _refuse_another_plan(plan, root)
@@ -77,13 +77,30 @@ def _run_study(
         write_baselines(work, plan.config.evaluation)
         write_truth(work)
     work.engine.wait()
-    begin_blocks(work, [plan], workers)
+    is_comparison = plan.reference is not None
+    plan = read_plan(root)  # of a comparison that was begun with its arms at equal wall-clock
+    begin_blocks(work, plan, workers, more_to_come=is_comparison and "wall_clock" not in read_frozen(root))
     run_cells(work, plan, workers)
+    if is_comparison:
+        _run_at_equal_wall_clock(work, plan, workers)
     report({"stage": "report"})
     if work.engine.is_main:
         write_report(root)
     work.engine.wait()
     return root / "report.html"
+
+
+def _run_at_equal_wall_clock(work: Work, plan: Plan, workers: int) -> None:
+    """Set the epochs of each method once, from what those at equal images took, and run them."""
+    if work.engine.is_main and "wall_clock" not in (frozen := read_frozen(work.root)):
+        clock = equal_wall_clock(plan, work.root)
+        extended = plan.at_equal_wall_clock(clock["epochs"]).model_dump(mode="json")
+        write_json(work.root / FROZEN, {**frozen, **extended, "wall_clock": clock})
+    work.engine.wait()
+    plan = read_plan(work.root)
+    run_cells(work, plan, workers)
+    if work.engine.is_main:
+        write_costs(work, plan)
 
 
 def write_baselines(work: Work, settings: Evaluation | None = None) -> None:
@@ -207,13 +224,12 @@ def freeze(
     Raises:
         RunError: runs have started from other images or other weights.
     """
-    path = root / "study.json"
-    earlier = read_description(root) if path.exists() else {}
+    earlier = read_frozen(root) if (root / FROZEN).exists() else {}
     require_same_parts(earlier, parts, root)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     same = earlier if earlier.get("hash") == plan.hash(parts) else {}
     described = {
-        "format": FORMAT,
+        **STUDY_SCHEMA,
         "name": root.name,
         "version": __version__,
         "created": same.get("created", now),
@@ -223,7 +239,9 @@ def freeze(
         "tuned_on": tuned_on or same.get("tuned_on"),
         **plan.model_dump(mode="json"),
     }
-    write_json(path, described)
+    if has_begun(root) and "wall_clock" in same:
+        described |= {name: same[name] for name in ("arms", "wall_clock")}
+    write_json(root / FROZEN, described)
 
 
 def require_same_parts(frozen: dict[str, Any], parts: dict[str, Any], root: Path) -> None:
@@ -250,15 +268,15 @@ def has_begun(root: Path) -> bool:
 
 def _refuse_another_plan(plan: Plan, root: Path) -> None:
     """Once a run has started, the questions, the arms, the seeds and the settings stay."""
-    if not (root / "study.json").exists() or not has_begun(root):
+    if not (root / FROZEN).exists() or not has_begun(root):
         return
     changed = sorted(differences(read_plan(root).asked, plan.asked))
     if changed:
         raise RunError(
-            f"`{root}` holds a study whose plan was frozen on {read_description(root)['created']}, before its first "
+            f"`{root}` holds a study whose plan was frozen on {read_frozen(root)['created']}, before its first "
             f"run; now {', '.join(changed)} would differ. A plan that changes after results are seen finds effects "
             "that are not there (adding seeds until p < .05: up to 20 % false claims). Name another folder with --out, "
-            f"or go on with the plan in `{root / 'study.json'}`.{precision_remedy(read_plan(root).config, changed)}"
+            f"or go on with the plan in `{root / FROZEN}`.{precision_remedy(read_plan(root).config, changed)}"
         )
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from knowhue.apps import cli
-from knowhue.runs import FORMAT
+from knowhue.runs import STUDY_SCHEMA
 from knowhue.storage import write_json
 
 COMMANDS = [
@@ -162,7 +162,7 @@ def test_tuning_is_planned_apart_from_reporting(knowhue, make_folder, tmp_path):
     assert "purpose: tuning" in printed
     for name, purpose in (("tuning", "tuning"), ("other", "report")):
         (tmp_path / name).mkdir()
-        described = {"format": FORMAT, "purpose": purpose, "seeds": [0, 1], "arms": {}, "config": {}}
+        described = {**STUDY_SCHEMA, "purpose": purpose, "seeds": [0, 1], "arms": {}, "config": {}}
         write_json(tmp_path / name / "study.json", described)
     errs(knowhue("plan", photos, "--tuned-on", tmp_path / "tuning"), "Found 0 in both", "--set seed=2")
     refused = knowhue(
@@ -338,11 +338,11 @@ def test_the_answers_of_a_study_are_told_in_any_encoding(
 def test_one_is_not_many(knowhue, make_folder, tmp_path):
     from knowhue.plan import make_plan
     from knowhue.presets import load_config
-    from knowhue.runs import FORMAT
+    from knowhue.runs import STUDY_SCHEMA
     from knowhue.storage import write_json
 
     plan = make_plan(load_config("demo"), ["colour"])
-    write_json(tmp_path / "study.json", {"format": FORMAT, "hash": "0" * 64, **plan.model_dump(mode="json")})
+    write_json(tmp_path / "study.json", {**STUDY_SCHEMA, "hash": "0" * 64, **plan.model_dump(mode="json")})
     code, out, _ = knowhue("status", tmp_path)
     assert code == 0
     assert out.splitlines()[0].endswith(", 1 arm x 1 seed")

@@ -14,7 +14,7 @@ from skimage.color import rgb2lab
 from knowhue.apps.use import serve
 from knowhue.errors import ExtraError
 from knowhue.presets import arm_config, load_config
-from knowhue.runs import FORMAT
+from knowhue.runs import RUN_SCHEMA
 from knowhue.storage import write_json
 
 CASES = {".jpg": 4.0, ".png": 0.5, ".tif": 0.5}  # JPEG adds its own error
@@ -251,7 +251,7 @@ def test_a_run_that_cannot_colour_is_refused_before_it_is_made_ready(knowhue, ph
     run = tmp_path / "study" / arm / "seed-0-1a2b3c4d"
     run.mkdir(parents=True)
     config = arm_config(load_config("demo"), arm).model_dump(mode="json", by_alias=True)
-    write_json(run / "config.json", {"format": FORMAT, **config})
+    write_json(run / "config.json", {**RUN_SCHEMA, **config})
     write_json(run / "status.json", {"state": "finished"})
     before = sorted(run.iterdir())
     code, _, err = knowhue("colorize", photo(), "--model", run)

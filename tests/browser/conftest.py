@@ -20,7 +20,7 @@ from knowhue.config import Config  # noqa: E402
 from knowhue.inference.colorizer import Colorizer  # noqa: E402
 from knowhue.inference.networks import Answers  # noqa: E402
 from knowhue.plan import Plan, make_plan  # noqa: E402
-from knowhue.runs import FORMAT, run_folder, write_log  # noqa: E402
+from knowhue.runs import STUDY_SCHEMA, run_folder, write_log  # noqa: E402
 from knowhue.serving.api import make_app  # noqa: E402
 from knowhue.serving.run import Server, listening  # noqa: E402
 from knowhue.serving.settings import ServerSettings  # noqa: E402
@@ -68,7 +68,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     study, plan = tmp_path_factory.mktemp("studies") / "small", make_plan(Config(), seeds=(0, 1))
-    write_json(study / "study.json", {"format": FORMAT, "hash": "0" * 64, **plan.model_dump(mode="json")})
+    write_json(study / "study.json", {**STUDY_SCHEMA, "hash": "0" * 64, **plan.model_dump(mode="json")})
     models = {"alone": Colorizer(Untold(tasks=("colour",))), "both": Colorizer(FakeNetwork())}
     settings = ServerSettings(port=0, workers=2, stop_seconds=1, studies=(study,))
     app = make_app(models, settings, with_page=True)

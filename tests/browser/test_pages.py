@@ -15,7 +15,6 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs `pip insta
 from synthetic_comparison import write_comparison  # noqa: E402
 from synthetic_study import write_study  # noqa: E402
 
-from knowhue.report.comparing.page import write_comparison_report  # noqa: E402
 from knowhue.report.page import write_report  # noqa: E402
 
 expect = playwright.expect
@@ -38,7 +37,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_comparison_report(write_comparison(tmp_path_factory.mktemp("comparison")))
+    return write_report(write_comparison(tmp_path_factory.mktemp("comparison")))
 
 
 def test_the_documentation_shows_every_route_and_its_answers(opened, served, screen):

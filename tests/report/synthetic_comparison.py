@@ -4,64 +4,68 @@ import json
 from pathlib import Path
 
 import numpy as np
+from synthetic_study import put
 
-from knowhue.presets import METHODS
-from knowhue.runs import FORMAT
+from knowhue.plan import Plan, make_comparison
+from knowhue.presets import load_config
+from knowhue.runs import STUDY_SCHEMA, run_folder
 
 ERRORS = {
     "l1": (11.0, 12.0, 13.0),
     "gan": (12.0, 12.5, 14.0),
     "palette-ab": (17.0, 16.0, None),
-    "pix2pix": (15.0, 15.5, 16.0),
+    "pix2pix": ("missing", 15.5, 16.0),
 }
+"""By method and seed; None is a run that diverged."""
+BASELINES = {"gray": {"ab_l1": 14.0}, "real": {"distribution": {"fd_lite0": {"value": 3.0}}}}
+PARTS = {"images": "0a1b2c3d", "encoder_weights": {}}
 
 
-def write_comparison(folder: Path) -> Path:
-    """Palette diverged with seed 2, pix2pix was never trained with seed 0; equal wall-clock has not begun."""
+def write_comparison(folder: Path, errors=ERRORS, baselines=BASELINES, name="test", clock=None) -> Path:
+    """Every run of `errors`; equal wall-clock has begun only where `clock` gives the errors of its runs."""
     generator = np.random.default_rng(0)
-    (folder / "images").mkdir()
-
-    def images(*shape):
-        return generator.integers(0, 255, (*shape, 8, 8, 3), dtype=np.uint8)
-
-    np.savez(
-        folder / "images" / "samples.npz",
-        index=np.arange(4),
-        label=np.array([0, 0, 1, 1]),
-        gray=images(4),
-        truth=images(4),
-    )
-    runs = []
-    for method, errors in ERRORS.items():
-        for seed, error in enumerate(errors):
-            state = (
-                "diverged" if error is None else "missing" if (method, seed) == ("pix2pix", 0) else "finished"
-            )
-            home = folder / method / f"seed-{seed}"
-            home.mkdir(parents=True)
-            drawn = {"drawn": images(3, 4)} if method == "palette-ab" else {}
-            np.savez(home / "samples.npz", rgb=images(4), **drawn)
-            scores = {"ab_l1": error, "ciede2000": error, "fd_lite0": 10.0, "fid": None, "recognition": 0.5}
-            cost = {
-                "train_s": 30.0 + seed,
-                "images_seen": 100,
-                "train_s_per_image": 0.3,
-                "predict_s_per_image": 0.01,
-                "parameters": 2_000_000,
-            }
-            runs.append(
-                {"method": method, "regime": "images", "seed": seed, "state": state, "scores": scores, "cost": cost,
-                 "samples": f"{method}/seed-{seed}/samples.npz"}
-            )  # fmt: skip
-    asked = {
-        "name": "test", "version": "0", "created": "2026-01-01T00:00:00", "hash": "01234567",
-        "format": FORMAT, "reference": "gan",
-        "seeds": [0, 1, 2],
-        "methods": {name: {"title": METHODS[name].title, "source": "<somebody & others>"} for name in ERRORS},
-        "regimes": {"images": {"title": "equal images", "epochs": {name: [1, 2] for name in ERRORS}}},
-        "metrics": {name: {"better": "lower"} for name in ("ab_l1", "ciede2000", "fd_lite0", "fid")}
-        | {"recognition": {"better": "higher", "unit": "share"}},
-        "runs": runs, "baselines": {"gray": {"ab_l1": 14.0}, "real": {"fd_lite0": 3.0}},
-    }  # fmt: skip
-    (folder / "comparison.json").write_text(json.dumps(asked))
+    plan = make_comparison(load_config("demo"), tuple(errors), seeds=range(len(errors["gan"])))
+    hashed = plan.hash(PARTS)
+    wall_clock = {}
+    if clock:
+        epochs = {method: (1, 2) for method in errors}
+        plan = plan.at_equal_wall_clock(epochs)
+        wall_clock = {"wall_clock": {"budget_s": 45.0, "epochs": epochs}}
+    put(folder / "study.json", {
+        **STUDY_SCHEMA, "name": name, "version": "0", "created": "2026-01-01T00:00:00", "hash": hashed,
+        "parts": PARTS, "command": "knowhue compare", **plan.model_dump(mode="json"), **wall_clock,
+    })  # fmt: skip
+    metrics = {metric: {"better": "lower"} for metric in ("ab_l1", "ciede2000")}
+    put(folder / "metrics.json", metrics)
+    put(folder / "baselines.json", baselines)
+    put(folder / "costs.json", {m: {"predict_s_per_image": 0.01, "parameters": 2_000_000} for m in errors})
+    put(folder / "images" / "prepared.json", {"counts": {"train": {"a": 5, "b": 6}}, "size_px": 8})
+    truth = {"gray": images(generator, 4), "truth": images(generator, 4)}
+    np.savez(folder / "images" / "samples.npz", index=np.arange(4), label=np.array([0, 0, 1, 1]), **truth)
+    for method, by_seed in errors.items():
+        for seed, error in enumerate(by_seed):
+            write_run(folder, plan, method, seed, error, generator)
+    for method, by_seed in (clock or {}).items():
+        for seed, error in enumerate(by_seed):
+            write_run(folder, plan, f"{method}-clock", seed, error, generator)
     return folder
+
+
+def write_run(folder: Path, plan: Plan, arm: str, seed: int, error: float | str | None, generator) -> None:
+    if error == "missing":
+        return
+    run = run_folder(folder, arm, plan.run_config(arm, seed))
+    put(run / "status.json", {"state": "diverged" if error is None else "finished"})
+    put(run / "scores.json", {
+        "metrics": {"ab_l1": error, "ciede2000": error},
+        "distribution": {"fd_lite0": {"value": 10.0}, "fid": {"why": "not computed"}},
+        "recognition": {"lite0": {"accuracy": 0.5}}, "images": 4,
+    })  # fmt: skip
+    entry = {"phase": "finetune", "epoch": 1, "train_seconds": 30.0 + seed, "images": 100, "seconds": 31.0}
+    (run / "log.jsonl").write_text(json.dumps(entry) + "\n")
+    drawn = {"drawn": images(generator, 3, 4), "diversity": np.full(4, 2.5)} if "palette" in arm else {}
+    np.savez(run / "samples.npz", rgb=images(generator, 4), **drawn)
+
+
+def images(generator, *shape):
+    return generator.integers(0, 255, (*shape, 8, 8, 3), dtype=np.uint8)

@@ -15,7 +15,7 @@ from knowhue.report.page import render_page
 from knowhue.report.results import results_table
 from knowhue.report.study import Study, Table
 from knowhue.report.tables import TABLES
-from knowhue.runs import FORMAT, run_folder
+from knowhue.runs import STUDY_SCHEMA, run_folder
 
 CLASSES = ["coral_reef", "jellyfish", "king_penguin", "sea_slug", "seashore"]
 PARTS = {"images": "0a1b2c3d", "encoder_weights": {"tf_efficientnet_lite0 package": "0123abcd"}}
@@ -58,7 +58,7 @@ def write_study(
     put(folder / "study.json", {
         "name": "demo", "preset": "demo", "command": "knowhue study --preset demo --out runs/demo",
         "version": "0.1.0", "created": "2026-11-23T01:00:00Z", "hash": plan.hash(PARTS),
-        "format": FORMAT, "parts": PARTS,
+        **STUDY_SCHEMA, "parts": PARTS,
         **plan.model_dump(mode="json"),
     })  # fmt: skip
     put(folder / "metrics.json", METRICS)

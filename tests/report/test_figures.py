@@ -20,14 +20,14 @@ from knowhue.report.images import write_figures
 from knowhue.report.samples import sample_table
 from knowhue.report.study import read_study
 from knowhue.report.svg import to_svg
-from knowhue.runs import FORMAT
+from knowhue.runs import STUDY_SCHEMA
 
 
 def _nothing(folder: Path) -> None:
     write_study(folder / "whole")
     put(
         folder / "study.json",
-        {"format": FORMAT, "seeds": [0], "arms": {"class": {}, "colour": {}, "multi": {}}, "config": {}},
+        {**STUDY_SCHEMA, "seeds": [0], "arms": {"class": {}, "colour": {}, "multi": {}}, "config": {}},
     )
 
 

@@ -7,7 +7,9 @@ from knowhue.errors import RunError
 from knowhue.report.study import read_study
 
 
-@pytest.mark.parametrize("edit", [lambda study: study.pop("format"), lambda study: study.update(format=1)])
+@pytest.mark.parametrize(
+    "edit", [lambda study: study.pop("schema"), lambda study: study["schema"].update(version=1)]
+)
 def test_a_study_of_another_version_is_refused(tmp_path, edit):
     write_study(tmp_path)
     change(tmp_path / "study.json", edit)

@@ -13,7 +13,7 @@ from stand import colorizer
 
 from knowhue.config import Config
 from knowhue.plan import Plan, make_plan
-from knowhue.runs import FORMAT, run_folder, write_log
+from knowhue.runs import STUDY_SCHEMA, run_folder, write_log
 from knowhue.serving.api import make_app
 from knowhue.serving.settings import ServerSettings
 from knowhue.serving.studies import study_progress
@@ -28,7 +28,7 @@ def plan() -> Plan:
 @pytest.fixture
 def study(tmp_path: Path, plan: Plan) -> Path:
     folder = tmp_path / "small"
-    write_json(folder / "study.json", {"format": FORMAT, "hash": "0" * 64, **plan.model_dump(mode="json")})
+    write_json(folder / "study.json", {**STUDY_SCHEMA, "hash": "0" * 64, **plan.model_dump(mode="json")})
     return folder
 
 

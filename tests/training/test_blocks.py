@@ -4,10 +4,8 @@ import shutil
 
 import pytest
 
-from knowhue.comparison.asked import make_comparison
-from knowhue.comparison.run import compare
 from knowhue.errors import RunError
-from knowhue.plan import make_plan
+from knowhue.plan import make_comparison, make_plan
 from knowhue.report.study import read_study
 from knowhue.storage import read_json, write_json
 from knowhue.study import run_study
@@ -198,13 +196,13 @@ def test_scoring_again_says_by_what(of_old, tiny, tmp_path, machine):
 
 
 def test_networks_without_heads_do_not_train_into_the_block_of_another_machine(tiny, tmp_path, machine):
-    asked = make_comparison(tiny(**QUICK), ["unet", "pix2pix"], seeds=[0])
+    plan = make_comparison(tiny(**QUICK), ["unet", "pix2pix"], seeds=[0])
     machine("old")
-    compare(asked, tmp_path)
+    run_study(plan, tmp_path)
     before = set(steps(tmp_path).values())
     flip(next((tmp_path / "pix2pix").glob("seed-*")) / "model.safetensors")
     machine("new")
-    compare(asked, tmp_path)
+    run_study(plan, tmp_path)
     assert len(set(steps(tmp_path).values())) == 1
     assert not before & set(steps(tmp_path).values())
 

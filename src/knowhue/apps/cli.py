@@ -240,18 +240,19 @@ def compare(
     """Train ways to colour for equal epochs, then for equal seconds, and compare quality and cost."""
     config = settings()
     from knowhue.apps.progress import showing_progress
-    from knowhue.comparison.asked import make_comparison
-    from knowhue.comparison.run import compare as run
+    from knowhue.plan import make_comparison
     from knowhue.presets import METHODS
-    from knowhue.report.comparing.reading import read_comparison
-    from knowhue.report.comparing.table import markdown_tables
+    from knowhue.report.methods import markdown_tables
+    from knowhue.report.reading import read_study
+    from knowhue.study import run_study
 
     chosen = methods.split(",") if methods is not None else tuple(METHODS)
     plan = make_comparison(config, chosen, reference, range(config.seed, config.seed + seeds), budget)
+    description = {"name": out.resolve().name, "command": command_line()}
     with showing_progress() as report:
-        page = run(plan, out, workers, {"command": command_line()}, report)
+        page = run_study(plan, out, workers, description, report)
     if is_main():
-        say("", *markdown_tables(read_comparison(out)).split("\n"), f"Report: {page}")
+        say("", *markdown_tables(read_study(out)).split("\n"), f"Report: {page}")
 
 
 @app.command(epilog="Example: `knowhue plan photos/ --seeds 20 > study.yaml`")
@@ -289,18 +290,13 @@ def plan(
 def status(study: StudyArgument) -> None:
     """Show how far every run of a study, or of a comparison, is; needs no torch."""
     from knowhue.apps.progress import cell_lines
-    from knowhue.comparison.asked import read_frozen, read_plans
     from knowhue.plan import read_cells, read_plan
-    from knowhue.runs import read_description
+    from knowhue.runs import read_frozen
 
-    if _is_comparison(study):
-        plans = read_plans(read_frozen(study))
-    else:
-        plans = {f"plan {read_description(study)['hash'][:12]}": read_plan(study)}
-    for title, each in plans.items():
-        arms, seeds = len(each.arms), len(each.seeds)
-        say(f"{title}, {arms} arm{'s' * (arms != 1)} x {seeds} seed{'s' * (seeds != 1)}")
-        say(*cell_lines(read_cells(study, each)))
+    plan, digest = read_plan(study), read_frozen(study)["hash"]
+    arms, seeds = len(plan.arms), len(plan.seeds)
+    say(f"plan {digest[:12]}, {arms} arm{'s' * (arms != 1)} x {seeds} seed{'s' * (seeds != 1)}")
+    say(*cell_lines(read_cells(study, plan)))
 
 
 @app.command(epilog="Example: `knowhue prepare photos/ --out runs/photos --set images.size_px=128`")
@@ -356,14 +352,11 @@ def report(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace figures that exist.")] = False,
 ) -> None:
     """Make the report of a study, or of a comparison, again from the run folders; needs no torch."""
-    from knowhue.report.comparing import page as comparing
-    from knowhue.report.images import write_comparison_figures, write_figures
+    from knowhue.report.images import write_figures
     from knowhue.report.page import write_report
 
-    compared = _is_comparison(study)
-    say(f"Report: {(comparing.write_comparison_report if compared else write_report)(study)}")
-    draw = write_comparison_figures if compared else write_figures
-    for path in draw(study, figures, overwrite) if figures else ():
+    say(f"Report: {write_report(study)}")
+    for path in write_figures(study, figures, overwrite) if figures else ():
         say(f"Figure: {path}")
 
 
@@ -429,10 +422,6 @@ def _read_plan_file(path: Path, others: dict[str, Any]) -> "Plan":
     plan = checked(Plan, read_yaml(path, "--plan"))
     require_source(plan.config.images)
     return plan
-
-
-def _is_comparison(folder: Path) -> bool:
-    return (folder / "comparison.json").exists()
 
 
 def _weights(grid: str | None) -> list[float]:

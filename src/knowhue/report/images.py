@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knowhue.report.comparing.page import figures
-from knowhue.report.comparing.reading import read_comparison
 from knowhue.report.exhibits import EXHIBITS, Exhibit, facts
 from knowhue.report.figures import FIGURES
 from knowhue.report.forest import forest_rows
 from knowhue.report.label_fraction import has_label_fractions
+from knowhue.report.method_figures import comparison_figures
+from knowhue.report.methods import is_comparison
 from knowhue.report.samples import has_second
 from knowhue.report.study import Study, read_study
 from knowhue.storage import replacing, require_outputs
@@ -33,6 +33,10 @@ def write_figures(folder: Path, out: Path, overwrite: bool = False) -> list[Path
         RunError: `folder` is no study, or `out` cannot be written.
     """
     study = read_study(folder)
+    if is_comparison(study):
+        drawn = comparison_figures(study)
+        _require_free(out, drawn, overwrite)
+        return [_write(out / f"{name}.png", figure) for name, figure in drawn.items()]
     chosen = {
         name: exhibit
         for exhibit in EXHIBITS.values()
@@ -65,18 +69,6 @@ def _write_list(path: Path, study: Study, chosen: Mapping[str, Exhibit]) -> None
     ]
     with replacing(path) as file:
         file.writelines(lines)
-
-
-def write_comparison_figures(folder: Path, out: Path, overwrite: bool = False) -> list[Path]:
-    """The same of a comparison.
-
-    Raises:
-        ConfigError: a figure exists.
-        RunError: `folder` is no comparison, or `out` cannot be written.
-    """
-    drawn = figures(read_comparison(folder))
-    _require_free(out, drawn, overwrite)
-    return [_write(out / f"{name}.png", figure) for name, figure in drawn.items()]
 
 
 def _require_free(out: Path, names: Iterable[str], overwrite: bool) -> None:

@@ -18,6 +18,8 @@ from knowhue.report.findings import Findings, find
 from knowhue.report.forest import forest_rows
 from knowhue.report.integrity import frozen_sentences, image_sentences, warnings
 from knowhue.report.label_fraction import has_label_fractions
+from knowhue.report.method_figures import page_content
+from knowhue.report.methods import comparison_results, is_comparison
 from knowhue.report.results import results_table
 from knowhue.report.samples import has_second
 from knowhue.report.study import Study, read_study
@@ -25,7 +27,7 @@ from knowhue.report.svg import to_svg
 from knowhue.report.tables import TABLES, has_numbers
 from knowhue.report.template import fill
 from knowhue.report.text import difference, measure, number
-from knowhue.runs import REPORT_LOCK, REPORT_S, locked, read_description
+from knowhue.runs import REPORT_LOCK, REPORT_S, locked, read_frozen
 from knowhue.statistics.verdicts import fewest_seeds
 from knowhue.storage import replacing, write_json
 
@@ -52,12 +54,14 @@ def write_report(folder: Path) -> Path:
     Raises:
         RunError: the folder is no study, or cannot be written.
     """
-    read_description(folder)  # before a lock is laid into any folder
+    read_frozen(folder)  # before a lock is laid into any folder
     page = folder / "report.html"
     with locked(folder, "report", name=REPORT_LOCK, wait_s=REPORT_S):
         findings = find(read_study(folder))
         answered = answers(findings)
         results = results_table(findings, answered)
+        if is_comparison(findings.study):
+            results["comparison"] = comparison_results(findings.study)
         write_json(folder / "results.json", results)
         with replacing(page) as file:
             file.write(render_page(findings, answered, results))
@@ -74,6 +78,8 @@ def render_page(findings: Findings, answered: dict[str, Answer], results: dict[s
     """
     text = json.dumps(results, indent=1, allow_nan=False)
     link = _data_link("application/json", text)
+    if is_comparison(findings.study):
+        return fill("methods.html", results_link=link, **page_content(findings.study))
     return fill("page.html", results=results, results_link=link, answers=answered, **_content(findings))
 
 

@@ -25,7 +25,8 @@ def results_table(findings: Findings, answers: dict[str, Answer]) -> dict[str, A
     `baselines.<name>.<metric>`; of each question that is asked, `colour` or `class`: `answers.<question>` (a sentence),
     `verdicts.<question>` (a `Word`, or `missing`), `tests.<question>` (all that the verdict rests on);
     `secondary` (a list), `gradients.<arm>.<fork|end>.<norms|shares>.<loss>`,
-    `timing.<arm>.<phase>` and `timing.total` (seconds, all seeds), `settings.<key>`.
+    `timing.<arm>.<phase>` and `timing.total` (seconds, all seeds), `settings.<key>`; of a comparison of
+    methods `comparison`, see `methods.comparison_results`, which the page adds.
     A missing number is null.
     """
     study = findings.study

@@ -15,7 +15,7 @@ from knowhue.errors import DamagedError
 from knowhue.plan import QUESTIONS, RESERVED, Plan, Question, read_plan
 from knowhue.presets import checked
 from knowhue.report.text import spaced, titled
-from knowhue.runs import damaged_files, read_description, read_log, read_status, run_folder, trained_by
+from knowhue.runs import damaged_files, read_frozen, read_log, read_status, run_folder, trained_by
 from knowhue.statistics import ALPHA
 from knowhue.statistics.verdicts import question_alpha
 from knowhue.storage import read_arrays, read_csv, read_json
@@ -110,6 +110,7 @@ class Study:
         head_seconds: of all heads of the plan's seeds, each once, however many arms start from it.
         faults: seeds whose arms may not be compared, and why.
         exploratory: runs in the folder that the plan does not ask for.
+        costs: of a comparison, by method what predicting costs, `costs.json`.
         damaged: files beside the runs that figures are drawn from, and that cannot be read.
     """
 
@@ -123,6 +124,7 @@ class Study:
     head_seconds: float = 0.0
     faults: Mapping[int, str] = field(default_factory=dict)
     exploratory: tuple[Row, ...] = ()
+    costs: Mapping[str, Row] = field(default_factory=dict)
     damaged: tuple[str, ...] = ()
 
     @cached_property
@@ -239,7 +241,7 @@ def read_study(folder: Path) -> Study:
     Raises:
         RunError: there is no `study.json`, or a file is not what knowhue writes.
     """
-    settings, plan = read_description(folder), read_plan(folder)
+    settings, plan = read_frozen(folder), read_plan(folder)
     samples = _arrays(folder / "images" / "samples.npz")
     runs = {arm: {seed: _read_run(folder, plan, arm, seed) for seed in plan.seeds} for arm in plan.arms}
     gates = _read_gates(folder, plan, runs)
@@ -258,6 +260,7 @@ def read_study(folder: Path) -> Study:
         gates=gates,
         faults=faulty,
         head_seconds=_head_seconds(folder, plan.seeds),
+        costs=_optional_json(folder / "costs.json"),
         exploratory=tuple(_exploratory(folder, plan)),
     )
 

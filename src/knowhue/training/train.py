@@ -28,7 +28,6 @@ from knowhue.runs import (
     read_config,
     read_log,
     read_status,
-    require_kind,
     require_writable,
     run_folder,
     write_config,
@@ -67,7 +66,6 @@ def train(config: Config, root: Path, arm: str = "multi", report: Report = lambd
     """
     config = arm_config(config, arm)
     with locked(root, "train"):
-        require_kind(root, "runs")
         engine = Engine(config.training)
         config = edit(config, {"training": {"precision": engine.precision}})
         work = open_work(config, root, report, engine=engine)

@@ -5,14 +5,22 @@ import json
 import numpy as np
 import pytest
 from synthetic_comparison import ERRORS, write_comparison
+from synthetic_study import put
 
-from knowhue.errors import RunError
 from knowhue.presets import METHODS
-from knowhue.report.comparing.figure import MARKS
-from knowhue.report.comparing.page import figures, write_comparison_report
-from knowhue.report.comparing.reading import read_comparison
-from knowhue.report.comparing.summary import results, scores, verdict
-from knowhue.report.comparing.table import cost_table, markdown_tables, quality_table
+from knowhue.report.method_figures import MARKS, comparison_figures
+from knowhue.report.methods import (
+    comparison_results,
+    cost_table,
+    markdown_tables,
+    quality_table,
+    regimes,
+    scores,
+    unfinished,
+    verdict,
+)
+from knowhue.report.page import write_report
+from knowhue.report.study import read_study
 from knowhue.statistics.crossed import crossed
 from knowhue.statistics.paired import t_interval
 
@@ -24,11 +32,11 @@ def folder(tmp_path):
 
 @pytest.fixture
 def comparison(folder):
-    return read_comparison(folder)
+    return read_study(folder)
 
 
 def test_differences_are_paired_by_seed(comparison):
-    found = scores(comparison, "images")["l1", "ab_l1"]
+    found = scores(comparison, regimes(comparison)["images"])["l1", "ab_l1"]
     differences = [-1.0, -0.5, -1.0]
     assert found.mean == pytest.approx(12.0)
     assert found.found.estimate == pytest.approx(np.mean(differences))
@@ -37,7 +45,7 @@ def test_differences_are_paired_by_seed(comparison):
 
 
 def test_only_seeds_of_which_both_have_a_score_count(comparison):
-    found = scores(comparison, "images")
+    found = scores(comparison, regimes(comparison)["images"])
     palette = found["palette-ab", "ciede2000"]
     assert sorted(palette.by_seed) == [0, 1]
     assert (palette.found.estimate, palette.found.seeds) == (pytest.approx(4.25), (0, 1))
@@ -45,7 +53,7 @@ def test_only_seeds_of_which_both_have_a_score_count(comparison):
 
 
 def test_a_diverged_run_stays_in_with_the_score_declared_for_it(comparison):
-    palette = scores(comparison, "images")["palette-ab", "ab_l1"]
+    palette = scores(comparison, regimes(comparison)["images"])["palette-ab", "ab_l1"]
     assert palette.found.scores.tolist() == [[12.0, 17.0], [12.5, 16.0], [14.0, 14.0]]  # gray is 14.0
     assert [run.seed for run in palette.found.diverged] == [2]
     assert (palette.mean, sorted(palette.by_seed)) == (16.5, [0, 1])
@@ -56,13 +64,10 @@ def test_with_scores_of_single_images_the_interval_is_over_seeds_and_images(tmp_
     images = np.random.default_rng(1).normal(size=40)
     for method in ("l1", "gan"):
         for seed in range(3):
-            moved = ERRORS[method][seed] + images * (method == "l1")
-            rows = [
-                f"{n},x.png,a,{value:.5f}" for n, value in enumerate(moved - images.mean() * (method == "l1"))
-            ]
-            path = folder / method / f"seed-{seed}" / "per_image.csv"
-            path.write_text("\n".join(["index,path,label,ab_l1", *rows]))
-    found = scores(read_comparison(folder), "images")["l1", "ab_l1"]
+            moved = (images - images.mean()) * (method == "l1")
+            write_images(folder, method, seed, ERRORS[method][seed] + moved)
+    comparison = read_study(folder)
+    found = scores(comparison, regimes(comparison)["images"])["l1", "ab_l1"]
     differences = np.array([-1.0, -0.5, -1.0])[:, None] + images - images.mean()
     assert found.bounds.over == "seeds and images"
     assert found.bounds.interval == pytest.approx(crossed(differences).interval(0.95), abs=1e-4)
@@ -71,42 +76,36 @@ def test_with_scores_of_single_images_the_interval_is_over_seeds_and_images(tmp_
 def test_three_seeds_give_no_verdict_and_nothing_is_bold(comparison):
     words = {method: word(comparison, method) for method in ERRORS}
     assert words == {"l1": "no verdict", "gan": None, "palette-ab": "no verdict", "pix2pix": "no verdict"}
-    assert not any(cell.clear for row in quality_table(comparison, "images") for cell in row)
+    assert not any(
+        cell.clear for row in quality_table(comparison, regimes(comparison)["images"]) for cell in row
+    )
 
 
 def word(comparison, method):
-    found = verdict(comparison, "images", method)
+    found = verdict(comparison, regimes(comparison)["images"], method)
     return found and found.word
+
+
+def write_images(folder, method, seed, scores):
+    """Scores of single images of a run."""
+    rows = [f"{n},x.png,a,{score:.6f}" for n, score in enumerate(scores)]
+    path = next((folder / method).glob(f"seed-{seed}-*")) / "per_image.csv"
+    path.write_text("\n".join(["index,path,label,ab_l1", *rows]))
 
 
 def judged_comparison(folder, errors, baselines=None, images=None):
     """Ten seeds; `errors` gives a method's error by seed: None where it diverged, or "missing"."""
-    write_comparison(folder)
-    asked = json.loads((folder / "comparison.json").read_text())
-    row = next(each for each in asked["runs"] if each["method"] == "l1")
-    asked["methods"] = {name: each for name, each in asked["methods"].items() if name in errors}
-    asked["seeds"] = list(range(10))
-    asked["baselines"] = baselines or {"gray": {"ab_l1": 20.0}}
-    asked["runs"] = []
-    for method, of_seed in errors.items():
-        for seed in range(10):
-            error = of_seed(seed)
-            state = {None: "diverged", "missing": "missing"}.get(error, "finished")
-            known = {} if state != "finished" else row["scores"] | {"ab_l1": error}
-            home = folder / method / f"seed-{seed}"
-            asked["runs"].append(row | {"method": method, "seed": seed, "state": state, "scores": known,
-                                        "samples": f"{method}/seed-{seed}/samples.npz"})  # fmt: skip
-            if images is not None and state == "finished":
-                home.mkdir(parents=True, exist_ok=True)
-                rows = [f"{n},x.png,a,{error + images(method, n):.6f}" for n in range(40)]
-                (home / "per_image.csv").write_text("\n".join(["index,path,label,ab_l1", *rows]))
-    (folder / "comparison.json").write_text(json.dumps(asked))
-    return read_comparison(folder)
+    known = {method: tuple(of_seed(seed) for seed in range(10)) for method, of_seed in errors.items()}
+    write_comparison(folder, known, baselines or {"gray": {"ab_l1": 20.0}})
+    for method, by_seed in known.items() if images else ():
+        for seed, error in enumerate(by_seed):
+            write_images(folder, method, seed, [error + images(method, n) for n in range(40)])
+    return read_study(folder)
 
 
 USUAL = {
-    "gan": lambda seed: 12 + seed % 3 / 10,
     "l1": lambda seed: 11 + seed % 3 / 10 - seed / 100,
+    "gan": lambda seed: 12 + seed % 3 / 10,
     "palette-ab": lambda seed: 13 + seed % 3 / 10 - seed / 100,
 }
 
@@ -115,22 +114,24 @@ def test_ten_seeds_are_judged_as_a_study_is(tmp_path):
     found = judged_comparison(tmp_path, USUAL, images=lambda method, n: 0.01 * (method == "l1") * (n % 2))
     assert word(found, "l1") == "helps, by what matters"
     assert word(found, "palette-ab") == "hurts, by what matters"
-    assert scores(found, "images")["l1", "ab_l1"].is_clear
-    assert results(found)["regimes"]["images"]["methods"]["l1"]["verdict"] == "helps, by what matters"
+    assert scores(found, regimes(found)["images"])["l1", "ab_l1"].is_clear
+    assert (
+        comparison_results(found)["regimes"]["images"]["methods"]["l1"]["verdict"] == "helps, by what matters"
+    )
 
 
 def test_what_other_images_leave_open_is_not_bold(tmp_path):
     found = judged_comparison(tmp_path, USUAL, images=lambda method, n: 9.0 * (method == "l1") * (-1) ** n)
-    l1 = scores(found, "images")["l1", "ab_l1"]
+    l1 = scores(found, regimes(found)["images"])["l1", "ab_l1"]
     assert l1.p_adjusted < 0.01
     assert not l1.is_clear
-    assert scores(found, "images")["palette-ab", "ab_l1"].is_clear
+    assert scores(found, regimes(found)["images"])["palette-ab", "ab_l1"].is_clear
 
 
 def test_by_the_seeds_alone_nothing_is_bold_and_the_verdict_is_of_these_images(tmp_path):
     found = judged_comparison(tmp_path, USUAL)
-    assert not scores(found, "images")["l1", "ab_l1"].is_clear
-    row = quality_table(found, "images")[1]
+    assert not scores(found, regimes(found)["images"])["l1", "ab_l1"].is_clear
+    row = quality_table(found, regimes(found)["images"])[1]
     assert row[1] == ("helps, by what matters", "on these test images", False)
     assert not any(cell.clear for cell in row)
 
@@ -165,7 +166,7 @@ def test_a_diverged_run_is_judged_with_the_score_declared_for_it(tmp_path):
 
 
 def test_the_reference_is_not_compared_with_itself(comparison):
-    assert scores(comparison, "images")["gan", "ab_l1"].found is None
+    assert scores(comparison, regimes(comparison)["images"])["gan", "ab_l1"].found is None
 
 
 def test_what_did_not_finish_is_named(comparison, folder):
@@ -173,52 +174,56 @@ def test_what_did_not_finish_is_named(comparison, folder):
         "palette-ab, seed 2: diverged, and given the score of “gray” as declared",
         "pix2pix, seed 0: missing",
     ]
-    assert comparison.unfinished("images") == expected
-    page = write_comparison_report(folder).read_text()
+    assert unfinished(comparison, regimes(comparison)["images"]) == expected
+    page = write_report(folder).read_text()
     assert "; ".join(expected) in page
     assert "; ".join(expected) in markdown_tables(comparison)
 
 
 def test_tables_have_a_row_a_method_and_as_many_cells_everywhere(comparison):
-    for rows in (quality_table(comparison, "images"), cost_table(comparison, "images")):
+    for rows in (
+        quality_table(comparison, regimes(comparison)["images"]),
+        cost_table(comparison, regimes(comparison)["images"]),
+    ):
         assert len({len(row) for row in rows}) == 1
         assert [row[0].value for row in rows[1 : 1 + len(ERRORS)]] == [METHODS[name].title for name in ERRORS]
-    heads = [cell.value for cell in quality_table(comparison, "images")[0]]
+    heads = [cell.value for cell in quality_table(comparison, regimes(comparison)["images"])[0]]
     assert not any("FID" in head for head in heads)  # computed by nobody
     lines = [line for line in markdown_tables(comparison).splitlines() if line.startswith("|")]
     assert {line.count("|") for line in lines if "epochs" in line or " + " in line} == {8}
 
 
 def test_a_difference_stands_with_its_interval_below_the_value(comparison):
-    row = quality_table(comparison, "images")[1]
+    row = quality_table(comparison, regimes(comparison)["images"])[1]
     assert row[1].value == "no verdict"
     assert row[2].value == "12.00"
     assert row[2].below == "−0.83 (−1.55 to −0.12)†"
 
 
 def test_the_heading_fits_every_choice_of_methods(folder):
-    page = write_comparison_report(folder).read_text()
+    page = write_report(folder).read_text()
     assert "<h1>What does each way to colour give, and what does it cost?</h1>" in page
     assert "Is the GAN worth it" not in page
 
 
-def test_the_page_says_every_number_and_asks_nobody(folder):
-    page = write_comparison_report(folder).read_text()
-    for cell in (cell for row in quality_table(read_comparison(folder), "images") for cell in row):
+def test_the_page_says_every_number_and_asks_nobody(tmp_path):
+    folder = write_comparison(tmp_path, name="<somebody & others>")
+    study, page = read_study(folder), write_report(folder).read_text()
+    for cell in (cell for row in quality_table(study, regimes(study)["images"]) for cell in row):
         assert cell.value in page.replace("&#39;", "'")
     assert "&lt;somebody &amp; others&gt;" in page
     assert "http" not in page.replace("http://www.w3.org", "")
 
 
 def test_results_are_what_the_tables_say(comparison):
-    found = results(comparison)["regimes"]["images"]["methods"]
+    found = comparison_results(comparison)["regimes"]["images"]["methods"]
     assert found["l1"]["scores"]["ab_l1"]["mean"] == pytest.approx(12.0)
     assert found["l1"]["cost"]["train_s"] == pytest.approx(31.0)
     assert found["palette-ab"]["scores"]["ab_l1"]["by_seed"] == {0: 17.0, 1: 16.0}
 
 
 def test_figures_are_drawn_of_whatever_is_there(comparison):
-    assert set(figures(comparison)) == {"trade_off", "samples_images"}
+    assert set(comparison_figures(comparison)) == {"trade_off", "samples_images", "drawn_images"}
 
 
 def test_every_method_has_a_look_of_its_own():
@@ -226,6 +231,42 @@ def test_every_method_has_a_look_of_its_own():
     assert len(set(MARKS.values())) == len(MARKS)
 
 
-def test_another_folder_is_refused(tmp_path):
-    with pytest.raises(RunError, match=r"folder of a comparison.*comparison\.json"):
-        read_comparison(tmp_path)
+def test_equal_wall_clock_is_a_second_regime_of_the_same_tables(tmp_path):
+    later = {method: (10.0, 11.0, 12.0) for method in ERRORS}
+    study = read_study(write_comparison(tmp_path, clock=later))
+    assert list(regimes(study)) == ["images", "clock"]
+    clock = regimes(study)["clock"]
+    assert (clock.budget_s, clock.arms["gan"]) == (45.0, "gan-clock")
+    assert scores(study, clock)["l1", "ab_l1"].found.estimate == 0
+    assert scores(study, regimes(study)["images"])["l1", "ab_l1"].found.estimate == pytest.approx(-2.5 / 3)
+    assert "### Equal wall-clock (45 s)" in markdown_tables(study)
+    assert set(comparison_figures(study)) >= {"samples_clock", "drawn_clock"}
+
+
+def test_the_results_of_a_comparison_hold_the_tables_and_every_run(folder):
+    write_report(folder)
+    found = json.loads((folder / "results.json").read_text())
+    assert found["answers"] == found["verdicts"] == {}
+    assert found["arms"]["l1"]["seeds"]["1"]["metrics"]["ab_l1"] == 12.0
+    own = found["comparison"]["regimes"]["images"]["methods"]["l1"]
+    assert own["scores"]["fd_lite0"]["mean"] == 10.0
+    assert own["cost"] == {
+        "train_s": 31.0, "train_s_per_image": 0.31, "predict_s_per_image": 0.01, "images_seen": 100.0,
+        "parameters": 2_000_000,
+    }  # fmt: skip
+
+
+def test_a_seed_computed_in_several_ways_is_not_compared(folder):
+    for method, step in (("l1", "a"), ("gan", "b"), ("palette-ab", "a")):
+        put(next((folder / method).glob("seed-1-*")) / "environment.json", {"golden_step": step})
+    study = read_study(folder)
+    assert scores(study, regimes(study)["images"])["l1", "ab_l1"].found.seeds == (0, 2)
+    assert "l1, seed 1: unpaired" in unfinished(study, regimes(study)["images"])
+
+
+def test_damaged_sample_images_are_named_and_leave_the_numbers(folder):
+    (next((folder / "l1").glob("seed-0-*")) / "samples.npz").write_bytes(b"")
+    study = read_study(folder)
+    assert "l1, seed 0: its images are damaged" in unfinished(study, regimes(study)["images"])
+    assert sorted(scores(study, regimes(study)["images"])["l1", "ab_l1"].by_seed) == [0, 1, 2]
+    assert write_report(folder).is_file()

@@ -1,0 +1,126 @@
+"""Methods at equal wall-clock: how many epochs fit the seconds that the reference takes, and what predicting costs."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from knowhue.data.loaders import plain_batches
+from knowhue.errors import RunError
+from knowhue.models.multitask import MultiTask
+from knowhue.plan import Epochs, Plan
+from knowhue.runs import has_ended, has_finished, read_config, read_log, run_folder
+from knowhue.storage import write_json
+from knowhue.tensors import Batch
+from knowhue.training.loop import Work, predict
+from knowhue.training.train import load_run
+
+COSTS = "costs.json"
+TIMED_IMAGES = 32
+ROUNDS = 3
+
+
+def equal_wall_clock(plan: Plan, root: Path) -> dict[str, Any]:
+    """The budget in seconds and, from what an epoch took at equal images, the epochs of each method.
+
+    Raises:
+        RunError: the reference diverged with every seed, and no budget was asked for.
+    """
+    reference = str(plan.reference)
+    seconds = [_train_seconds(run) for run in _ended(plan, reference, root) if has_finished(run)]
+    budget = plan.budget_s or _mean(seconds)
+    if not budget:
+        raise RunError(
+            f"The reference `{reference}` diverged with every seed: it sets no budget. Name one with --budget, or "
+            "another --reference, and another folder with --out."
+        )
+    epochs: dict[str, Epochs] = {}
+    for method in plan.planned_arms:
+        took = [_phase_seconds(run) for run in _ended(plan, method, root)]
+        an_epoch = (_mean([heads for heads, _ in took]), _mean([tuned for _, tuned in took]))
+        epochs[method] = epochs_within(budget, plan.epochs(method), an_epoch)
+    return {"budget_s": budget, "epochs": epochs}
+
+
+def epochs_within(budget_s: float, usual: Epochs, seconds: tuple[float, float]) -> Epochs:
+    """The whole epochs whose training time comes nearest to a budget, shared out about as usual.
+
+    Args:
+        budget_s: seconds, above 0.
+        usual: epochs on the frozen encoder and of fine-tuning; at least one of them is not 0.
+        seconds: what an epoch of each takes; that of a phase without epochs does not matter.
+
+    Returns:
+        A phase that usually has epochs has at least one, so a budget below that is exceeded.
+
+    >>> epochs_within(60.0, (3, 2), (7.0, 14.0)), epochs_within(60.0, (0, 5), (0.0, 40.0))
+    ((4, 2), (0, 2))
+    """
+    heads, tuned = usual
+    if not heads or not tuned:
+        own = seconds[0] if heads else seconds[1]
+        count = max(1, round(budget_s / own))
+        return (count, 0) if heads else (0, count)
+    most = int(budget_s / seconds[1]) + 1
+    found = [(near, f) for f in range(1, most + 1) for near in _near(f * heads / tuned)]
+    return min(found, key=lambda each: (abs(each[0] * seconds[0] + each[1] * seconds[1] - budget_s), each))
+
+
+def write_costs(work: Work, plan: Plan) -> None:
+    """`costs.json`: by method the seconds an image that it predicts in, and its parameters.
+
+    Methods are timed in turns, so that a busy moment of the machine slows all of them.
+    """
+    ended = {method: _ended(plan, method, work.root) for method in plan.planned_arms}
+    models = {method: load_run(work, read_config(runs[0]), runs[0]) for method, runs in ended.items() if runs}
+    positions = work.prepared.positions(work.prepared.reporting_split)[:TIMED_IMAGES]
+    (batch,) = plain_batches(work.prepared, positions, TIMED_IMAGES, work.engine.device)
+    rounds = [
+        {method: _predict_seconds(work, model, batch) for method, model in models.items()}
+        for _ in range(ROUNDS + 1)
+    ]
+    costs = {
+        method: {
+            "predict_s_per_image": median(each[method] for each in rounds[1:])
+            / len(positions),  # one warms up
+            "parameters": sum(each.numel() for each in model.parameters() if each.requires_grad),
+        }
+        for method, model in models.items()
+    }
+    write_json(work.root / COSTS, costs)
+
+
+def _ended(plan: Plan, arm: str, root: Path) -> list[Path]:
+    """The folders of an arm's ended runs, by seed."""
+    folders = [run_folder(root, arm, plan.run_config(arm, seed)) for seed in plan.seeds]
+    return [folder for folder in folders if has_ended(folder)]
+
+
+def _train_seconds(run: Path) -> float:
+    """Seconds that a run trained for, its heads included, its evaluation not."""
+    return sum(entry["train_seconds"] for entry in read_log(run))
+
+
+def _phase_seconds(run: Path) -> tuple[float, float]:
+    """Seconds of an epoch on the frozen encoder and of fine-tuning; 0 of a phase that a run did not have."""
+    heads, tuned = (
+        _mean([entry["train_seconds"] for entry in read_log(run, phase)]) for phase in ("heads", "finetune")
+    )
+    return heads, tuned
+
+
+def _predict_seconds(work: Work, model: MultiTask, batch: Batch) -> float:
+    started = time.perf_counter()
+    chroma = predict(work.engine, model, batch).chroma
+    assert chroma is not None  # every method colours
+    chroma.sum().item()  # waits for the device
+    return time.perf_counter() - started
+
+
+def _near(wanted: float) -> list[int]:
+    return sorted({max(1, int(wanted)), max(1, int(wanted) + 1)})
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

@@ -1,1 +1,0 @@
-"""The report of a comparison: what each way to colour gives and costs."""

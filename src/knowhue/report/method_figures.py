@@ -1,0 +1,272 @@
+"""The page of a comparison and its figures: quality against training time, and the same images by every method."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+
+from knowhue.report.methods import (
+    Regime,
+    Score,
+    cost_table,
+    costs,
+    flat_scores,
+    methods,
+    metrics,
+    quality_table,
+    question_alpha,
+    regimes,
+    run_costs,
+    scores,
+    unfinished,
+)
+from knowhue.report.palette import INK, MUTED, PAPER, RULE, SMALL, bare, entitle, panels, say_empty
+from knowhue.report.study import Arrays, Study
+from knowhue.report.svg import to_svg
+from knowhue.statistics.verdicts import fewest_seeds
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_PANELS = {
+    "ab_l1": "a*b* error, CIELAB units",
+    "ciede2000": "CIEDE2000",
+    "colourfulness_difference_of_means": "Difference of colourfulness",
+    "fd_lite0": "Fréchet distance, lite0",
+    "fid": "FID",
+    "recognition": "Recognised, % ↑",
+}
+# a hue a family, on light and dark
+_FORWARD, _GAN, _PIX2PIX, _PALETTE = "#3b8fd4", "#e0692a", "#a66bbf", "#2f9e6e"
+HOLLOW, FILLED = "hollow: equal images", "filled: equal wall-clock"
+
+
+class Mark(NamedTuple):
+    """How a method looks in every panel: the hue of its family, a shape of its own."""
+
+    colour: str
+    shape: str
+
+
+MARKS = {
+    "l1": Mark(_FORWARD, "o"),
+    "l2": Mark(_FORWARD, "s"),
+    "classification": Mark(_FORWARD, "^"),
+    "gan": Mark(_GAN, "o"),
+    "unet": Mark(_GAN, "D"),
+    "pix2pix": Mark(_PIX2PIX, "o"),
+    "pix2pix-paper": Mark(_PIX2PIX, "s"),
+    "palette-rgb": Mark(_PALETTE, "o"),
+    "palette-ab": Mark(_PALETTE, "D"),
+    "palette-rgb-paper": Mark(_PALETTE, "s"),
+    "palette-ab-paper": Mark(_PALETTE, "^"),
+}
+
+
+def comparison_figures(study: Study) -> "dict[str, Figure]":
+    """Every figure by file name, for the page, a talk or a paper."""
+    figures = {"trade_off": trade_off(study)}
+    for name, regime in regimes(study).items():
+        figures[f"samples_{name}"] = sample_grid(study, regime)
+        if drawing_methods(study, regime):
+            figures[f"drawn_{name}"] = drawn_grid(study, regime)
+    return figures
+
+
+def page_content(study: Study) -> dict[str, Any]:
+    """All that the page of a comparison shows, ready as text."""
+    first = next((run for arm in study.runs for run in study.finished(arm)), None)
+    counts = study.prepared.get("counts", {})
+    return {
+        "study": study,
+        "methods": methods(study),
+        "reference": methods(study)[study.settings["reference"]].title,
+        "fewest": fewest_seeds(question_alpha(study)),
+        "train_images": sum(counts.get("train", {}).values()),
+        "judged_images": first.scores.get("images") if first else None,
+        "environment": first.environment if first else {},
+        "trade_off": _drawing(trade_off(study), "trade-off", "Quality of each method over its training time"),
+        "regimes": [_regime_content(study, regime) for regime in regimes(study).values()],
+    }
+
+
+def _regime_content(study: Study, regime: Regime) -> dict[str, Any]:
+    several = drawing_methods(study, regime)
+    drawn = drawn_grid(study, regime) if several else None
+    return {
+        "title": regime.title,
+        "budget_s": regime.budget_s,
+        "quality": quality_table(study, regime),
+        "cost": cost_table(study, regime),
+        "unfinished": unfinished(study, regime),
+        "samples": _drawing(
+            sample_grid(study, regime), f"samples-{regime.name}", f"Colourings at {regime.title}"
+        ),
+        "drawn": drawn and _drawing(drawn, f"drawn-{regime.name}", f"Samples at {regime.title}"),
+        "drawing_methods": several,
+    }
+
+
+def _drawing(figure: "Figure", name: str, description: str) -> Markup:
+    return Markup(to_svg(figure, name, description))
+
+
+def trade_off(study: Study) -> "Figure":
+    """Draw every metric over the seconds of training."""
+    known = metrics(study)
+    shown = [name for name in _PANELS if name in known]
+    rows = (len(shown) + 3) // 3
+    figure, axes = panels(10.5, 3.1 * rows, rows, 3)
+    flat = list(axes.flat)
+    found = {name: scores(study, regime) for name, regime in regimes(study).items()}
+    for ax, name in zip(flat, shown, strict=False):
+        _panel(ax, study, name, found)
+    for ax in flat[len(shown) :]:
+        bare(ax)
+    _legend(flat[len(shown)], study)
+    return figure
+
+
+def sample_grid(study: Study, regime: Regime) -> "Figure":
+    """Draw gray, each method, truth; one row an image, the first seed that ended."""
+    columns = [(name, samples(study, arm).get("rgb")) for name, arm in regime.arms.items()]
+    gray, truth = (study.samples.get(name) for name in ("gray", "truth"))
+    columns = [("gray", gray), *columns, ("truth", truth)]
+    figure, top = _grid(study, [images for _, images in columns], 10.5 / len(columns))
+    for ax, (name, _) in zip(top, columns, strict=True):
+        ax.set_title(name, color=MUTED if name in ("gray", "truth") else INK, fontsize=SMALL, pad=4)
+    return figure
+
+
+def drawn_grid(study: Study, regime: Regime) -> "Figure":
+    """Draw several samples of each image side by side, a row an image, a block of columns a method."""
+    drawn = {name: samples(study, regime.arms[name])["drawn"] for name in drawing_methods(study, regime)}
+    columns = [images for several in drawn.values() for images in several]
+    titles = [
+        name if number == 0 else "" for name, several in drawn.items() for number in range(len(several))
+    ]
+    figure, top = _grid(study, columns, 10.5 / max(len(columns), 8))
+    for ax, title in zip(top, titles, strict=False):
+        ax.set_title(title, loc="left", color=INK, fontsize=SMALL, pad=4)
+    return figure
+
+
+def drawing_methods(study: Study, regime: Regime) -> list[str]:
+    """Those that gave several samples of an image."""
+    return [name for name, arm in regime.arms.items() if "drawn" in samples(study, arm)]
+
+
+def samples(study: Study, arm: str) -> Arrays:
+    """`samples.npz` of the first finished seed that has it; nothing where there is none."""
+    return next((run.samples for run in study.finished(arm) if run.samples), {})
+
+
+def _panel(
+    ax: "Axes", study: Study, metric: str, found: Mapping[str, Mapping[tuple[str, str], Score]]
+) -> None:
+    scale = 100 if metric == "recognition" else 1
+    for method in methods(study):
+        ends = [
+            _marks(ax, study, regime, method, found[name][method, metric], scale)
+            for name, regime in regimes(study).items()
+        ]
+        known = [end for end in ends if end]
+        if len(known) == 2:
+            ax.plot(*zip(*known, strict=True), color=MARKS[method].colour, linewidth=1, alpha=0.6, zorder=3)
+    _seconds_axis(ax)
+    entitle(ax, _PANELS[metric])
+    _reference_lines(ax, study, metric, scale)
+
+
+def _marks(
+    ax: "Axes", study: Study, regime: Regime, method: str, found: Score, scale: int
+) -> tuple[float, float] | None:
+    """Draw a method in a regime, each seed a dot; return where its mean stands."""
+    mark = MARKS[method]
+    seconds = costs(study, regime, method)["train_s"]
+    if found.mean is None or seconds is None:
+        return None
+    for run in study.finished(regime.arms[method]):
+        if run.seed in found.by_seed:
+            at = run_costs(run)["train_s"]
+            ax.plot(
+                at,
+                scale * found.by_seed[run.seed],
+                marker=".",
+                markersize=3,
+                color=mark.colour,
+                alpha=0.45,
+                zorder=2,
+            )
+    end = (seconds, scale * found.mean)
+    face = mark.colour if regime.name == "clock" else PAPER
+    ax.plot(
+        *end, marker=mark.shape, markersize=7, markerfacecolor=face, markeredgecolor=mark.colour,
+        markeredgewidth=1.4, zorder=4,
+    )  # fmt: skip
+    return end
+
+
+def _seconds_axis(ax: "Axes") -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel("seconds trained")
+    ax.grid(axis="y", color=RULE, linewidth=0.5)
+
+
+def _reference_lines(ax: "Axes", study: Study, metric: str, scale: int) -> None:
+    """What gray images score, and the budget."""
+    gray = flat_scores(study.baselines.get("gray", {})).get(metric)
+    if gray is not None:
+        ax.axhline(scale * gray, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        ax.annotate(
+            "gray", (1, scale * gray), xycoords=("axes fraction", "data"), xytext=(-2, 1), ha="right", va="bottom",
+            textcoords="offset points", color=MUTED, fontsize=SMALL,
+        )  # fmt: skip
+    for regime in regimes(study).values():
+        if regime.budget_s:
+            ax.axvline(regime.budget_s, color=RULE, linewidth=1, zorder=1)
+
+
+def _legend(ax: "Axes", study: Study) -> None:
+    """Names beside their marks, in the free panel."""
+    reference = study.settings["reference"]
+    entries = [
+        (MARKS[name], MARKS[name].colour, method.title + " (reference)" * (name == reference), INK)
+        for name, method in methods(study).items()
+    ]
+    entries += [(Mark(MUTED, "o"), face, text, MUTED) for face, text in ((PAPER, HOLLOW), (MUTED, FILLED))]
+    for place, (mark, face, text, colour) in enumerate(entries):
+        y = 1 - (place + 0.5) / len(entries)
+        ax.plot(
+            0.04, y, marker=mark.shape, markersize=7, markerfacecolor=face, markeredgecolor=mark.colour,
+            markeredgewidth=1.4, transform=ax.transAxes, clip_on=False,
+        )  # fmt: skip
+        ax.text(0.1, y, text, va="center", color=colour, fontsize=SMALL + 0.5, transform=ax.transAxes)
+
+
+def _grid(study: Study, columns: Sequence[np.ndarray | None], side: float) -> "tuple[Figure, list[Axes]]":
+    """Images in columns, a row for the first sample image of each class; the figure and its uppermost panels."""
+    labels = np.asarray(study.samples.get("label", ()))
+    places = [int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)]
+    rows = max(len(places), 1)
+    figure, axes = panels(10.5, side * rows + 0.2, rows, max(len(columns), 1))
+    for row, place in zip(axes, places, strict=False):
+        for ax, images in zip(row, columns, strict=False):
+            _show(ax, None if images is None else images[place])
+    return figure, list(axes[0])
+
+
+def _show(ax: "Axes", image: np.ndarray | None) -> None:
+    if image is None:
+        say_empty(ax, "–")
+        ax.set_box_aspect(1)
+        return
+    ax.imshow(image, interpolation="none")
+    bare(ax)
