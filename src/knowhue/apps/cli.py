@@ -243,7 +243,7 @@ def compare(
     from knowhue.plan import make_comparison
     from knowhue.presets import METHODS
     from knowhue.report.methods import markdown_tables
-    from knowhue.report.reading import read_study
+    from knowhue.report.study import read_study
     from knowhue.study import run_study
 
     chosen = methods.split(",") if methods is not None else tuple(METHODS)
