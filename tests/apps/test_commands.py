@@ -16,7 +16,7 @@ from knowhue import __version__
 from knowhue.apps import cli
 from knowhue.config import Config
 from knowhue.plan import make_plan
-from knowhue.runs import FORMAT
+from knowhue.runs import STUDY_SCHEMA
 from knowhue.storage import write_json
 
 TINY = [
@@ -159,7 +159,7 @@ def test_report_is_made_from_the_folders_and_its_figures_are_replaced_only_if_as
 
 def test_status_shows_every_cell(knowhue, tmp_path):
     plan = make_plan(Config(), ["colour", "class"], range(2))
-    described = {"format": FORMAT, "hash": "ab" * 32, **plan.model_dump(mode="json", by_alias=True)}
+    described = {**STUDY_SCHEMA, "hash": "ab" * 32, **plan.model_dump(mode="json", by_alias=True)}
     write_json(tmp_path / "study.json", described)
     code, said, _ = knowhue("status", tmp_path)
     assert code == 0
@@ -179,15 +179,15 @@ def test_compare_passes_on_what_was_asked(knowhue, make_folder, tmp_path, monkey
         calls.append((plan, out, workers, description))
         return out / "report.html"
 
-    monkeypatch.setattr("knowhue.comparison.run.compare", run)
-    monkeypatch.setattr("knowhue.report.comparing.reading.read_comparison", lambda _: None)
-    monkeypatch.setattr("knowhue.report.comparing.table.markdown_tables", lambda _: "| a |\n| b |")
+    monkeypatch.setattr("knowhue.study.run_study", run)
+    monkeypatch.setattr("knowhue.report.study.read_study", lambda _: None)
+    monkeypatch.setattr("knowhue.report.methods.markdown_tables", lambda _: "| a |\n| b |")
     chosen = ["--methods", "l1,gan", "--reference", "l1", "--seeds", "2", "--budget", "9", "--set", "seed=4"]
     photos = make_folder({"cat": 1, "dog": 1})
     code, said, _ = knowhue("compare", photos, *chosen, "--workers", "2", "--out", tmp_path / "out")
     assert (code, said) == (0, f"\n| a |\n| b |\nReport: {tmp_path / 'out' / 'report.html'}\n")
     ((plan, out, workers, description),) = calls
-    assert (list(plan.methods), plan.reference, list(plan.seeds)) == (["l1", "gan"], "l1", [4, 5])
+    assert (plan.planned_arms, plan.reference, list(plan.seeds)) == (["l1", "gan"], "l1", [4, 5])
     assert (out, workers) == (tmp_path / "out", 2)
     assert "--reference l1" in description["command"]
 
