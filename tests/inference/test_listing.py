@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from knowhue.errors import ConfigError, ImageError
-from knowhue.inference.listing import list_folder
+from knowhue.inference.listing import default_folder, list_folder
 
 
 def names(source: Path, out: Path, suffix: str | None = None) -> dict[str, str]:
@@ -76,3 +76,30 @@ def test_no_folder_and_no_image_are_said(tmp_path: Path):
     for wrong in ("a.jpg", "nowhere"):
         with pytest.raises(ImageError, match="should be a folder of images"):
             names(tmp_path / wrong, tmp_path / "out")
+
+
+def test_what_is_named_as_coloured_from_another_image_there_is_left_alone(tmp_path):
+    """A format that can only be read becomes PNG; a name with the mark and without an original is an image."""
+    put(
+        tmp_path,
+        "sky.bmp",
+        "sky-colour.png",
+        "sea-colour.png",
+        "reef.JPG",
+        "reef-colour.JPG",
+        "reef-colour.png",
+    )
+    listing = list_folder(tmp_path, tmp_path / "out", lambda suffix: suffix)
+    assert listing.own == ["reef-colour.JPG", "sky-colour.png"]
+    assert [item.path for item in listing.items] == [
+        "reef-colour.png",
+        "reef.JPG",
+        "sea-colour.png",
+        "sky.bmp",
+    ]
+
+
+def test_the_folder_of_what_is_made_lies_beside_the_originals(tmp_path):
+    assert default_folder(tmp_path / "album") == tmp_path / "album-colour"
+    with pytest.raises(ConfigError, match="has no name to which -colour could be added"):
+        default_folder(Path("/"))

@@ -73,9 +73,10 @@ def colorize(
         return
     if kind == "video":
         from knowhue.inference.video import require_video
+        from knowhue.inference.video_formats import writable_video_suffix
 
         require_video(source)
-        _say_if_renamed(source, out)
+        _say_if_renamed(source.suffix, writable_video_suffix(source.suffix), out)
     _many(_colorizer(model), source, out, options, json_, overwrite, on_error if kind == "folder" else None)
 
 
@@ -176,12 +177,9 @@ def _colorizer(model: str) -> "Colorizer":
     return colorizer
 
 
-def _say_if_renamed(source: Path, out: Path) -> None:
+def _say_if_renamed(suffix: str, writable: str, out: Path) -> None:
     """Of a file that was recognised, that a format is read but not written; nobody named the output."""
-    from knowhue.inference.naming import writable_suffix
-
-    suffix = source.suffix
-    if writable_suffix(suffix) != suffix and out.suffix == writable_suffix(suffix):
+    if writable != suffix and out.suffix == writable:
         say(f"{suffix or 'This'} can be read but not written: {out.name} is made", err=True)
 
 
@@ -212,10 +210,9 @@ def _settle(kind: str, source: Path, out: Path | None, uncertainty: Path | None,
     Raises:
         ConfigError: it is an input, exists, cannot be written there, or not in that format.
     """
-    from knowhue.images.writing import OUTPUT_SUFFIXES, kind_of
-    from knowhue.inference.listing import list_folder
-    from knowhue.inference.naming import default_folder, default_output, writable_suffix
-    from knowhue.inference.video_formats import VIDEO_SUFFIXES, codec_of
+    from knowhue.images.writing import MARK, OUTPUT_SUFFIXES, kind_of, writable_suffix
+    from knowhue.inference.listing import default_folder, list_folder
+    from knowhue.inference.video_formats import VIDEO_SUFFIXES, codec_of, writable_video_suffix
     from knowhue.storage import require_outputs
 
     if kind == "folder":
@@ -225,9 +222,10 @@ def _settle(kind: str, source: Path, out: Path | None, uncertainty: Path | None,
         require_outputs({"--out": out / "colorized.jsonl"}, overwrite=True)
         list_folder(source, out, writable_suffix)  # whose clashes are refused at once
         return out
-    target = out or default_output(source)
+    suffix = (writable_video_suffix if kind == "video" else writable_suffix)(source.suffix)
+    target = out or source.with_name(f"{source.stem}{MARK}{suffix}")
     if out is not None and out.is_dir():
-        target = out / source.with_suffix(writable_suffix(source.suffix)).name
+        target = out / source.with_suffix(suffix).name
     (codec_of(target) if kind == "video" else kind_of(target.suffix))  # raise for what cannot be written
     outputs = {"--out": target}
     if uncertainty is not None:
@@ -248,12 +246,12 @@ def _image(
     overwrite: bool,
 ) -> None:
     from knowhue.images.reading import read_image
-    from knowhue.images.writing import fitting_kind, write_image
+    from knowhue.images.writing import fitting_kind, writable_suffix, write_image
     from knowhue.inference.hints import parse_hint
     from knowhue.storage import require_outputs
 
     image = read_image(source)
-    _say_if_renamed(source, out)
+    _say_if_renamed(source.suffix, writable_suffix(source.suffix), out)
     height, width = image.pixels.shape[:2]
     options = options._replace(hints=tuple(parse_hint(text, width, height) for text in hints))
     outputs = {"--out": out} | ({"--uncertainty": uncertainty} if uncertainty else {})

@@ -57,6 +57,19 @@ OUTPUT_SUFFIXES: dict[str, Kind] = {
 """Colour is what is written, so it is not subsampled where that can be had; effort buys little size for much time."""
 
 
+MARK = "-colour"
+"""What names of coloured files have more than their originals', where nobody names them."""
+
+
+def writable_suffix(suffix: str) -> str:
+    """The same suffix, or `.png` for one that can only be read.
+
+    >>> writable_suffix(".JPG"), writable_suffix(".bmp"), writable_suffix("")
+    ('.JPG', '.png', '.png')
+    """
+    return suffix if suffix.lower() in OUTPUT_SUFFIXES else ".png"
+
+
 def write_image(image: Image, target: Path, *, quality: int | None = None) -> list[str]:
     """Write an image, whole or not at all; returns what the kind of file could not hold, in words.
 

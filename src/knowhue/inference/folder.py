@@ -12,11 +12,10 @@ from typing import Any, Literal, NamedTuple
 from knowhue.config import fingerprint
 from knowhue.errors import ConfigError, ImageError, KnowhueError, RunError
 from knowhue.images.reading import weigh_image
-from knowhue.images.writing import OUTPUT_SUFFIXES
+from knowhue.images.writing import OUTPUT_SUFFIXES, writable_suffix
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer, caveats_of_many, is_novel
 from knowhue.inference.ledger import LEDGER, Ledger, Stamp
 from knowhue.inference.listing import Item, Listing, list_folder
-from knowhue.inference.naming import writable_suffix
 from knowhue.inference.networks import Answers
 from knowhue.inference.pipeline import Limits, Stages, run, usable_cores
 from knowhue.inference.requests import DecodedRequest, ImageRequest, decode, paint

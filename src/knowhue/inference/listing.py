@@ -1,13 +1,13 @@
 """Which images of a folder are coloured into which files of another."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
 from knowhue.errors import ConfigError, ImageError
 from knowhue.images.files import SUFFIXES, UNREADABLE, Found, others_sentence, walk
-from knowhue.inference.naming import made_of
+from knowhue.images.writing import MARK, writable_suffix
 
 _ANOTHER = (
     "`out` should be another folder than that of the images. Found `{}`, where {}. Name another folder."
@@ -48,7 +48,7 @@ def list_folder(source: Path, out: Path, rename: Callable[[str], str]) -> Listin
     """All images of a folder and the folders in it, by name; the output keeps the names.
 
     Which files count is said by `images.files.walk`; the output folder, if it lies inside, is left out, and so is what
-    `default_output` names after another image beside it.
+    `knowhue colorize` names after another image beside it.
 
     Args:
         source: folder of images.
@@ -72,7 +72,7 @@ def list_folder(source: Path, out: Path, rename: Callable[[str], str]) -> Listin
         else:
             found.append(file)
     left_out = others_sentence(others)
-    own = made_of(found)
+    own = _made_of(found)
     items = [_item(file, source, rename) for file in found if file not in own]
     if not items and not unreadable:
         raise ImageError(
@@ -82,6 +82,24 @@ def list_folder(source: Path, out: Path, rename: Callable[[str], str]) -> Listin
     _refuse_clashes(items, out)
     names = sorted(file.relative_to(source).as_posix() for file in own)
     return Listing(sorted(items, key=lambda item: item.path), names, unreadable, left_out)
+
+
+def default_folder(source: Path) -> Path:
+    """Beside a folder, with a mark.
+
+    Raises:
+        ConfigError: it lies in no other folder.
+    """
+    folder = source.resolve()
+    if not folder.name:
+        raise ConfigError(f"{source} has no name to which {MARK} could be added; name a folder with --out")
+    return folder.with_name(f"{folder.name}{MARK}")
+
+
+def _made_of(files: Collection[Path]) -> set[Path]:
+    """The files that are named as another one of them would be, coloured."""
+    named = {file.with_name(f"{file.stem}{MARK}{writable_suffix(file.suffix)}") for file in files}
+    return named.intersection(files)
 
 
 def _item(file: Path, source: Path, rename: Callable[[str], str]) -> Item:

@@ -13,10 +13,9 @@ from knowhue.errors import ImageError, KnowhueError, WeightsError
 from knowhue.images.image import Image, Pixels
 from knowhue.images.reading import MAX_PIXELS, read_image, recognise, weigh_image
 from knowhue.images.vips import shrink
-from knowhue.images.writing import encode_with_notes
+from knowhue.images.writing import encode_with_notes, writable_suffix
 from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer, Judgement
 from knowhue.inference.hints import parse_hint
-from knowhue.inference.naming import writable_suffix
 from knowhue.inference.networks import Answers, FloatArray
 from knowhue.inference.pipeline import Limits, Observe, Pipeline, Stages
 

@@ -44,6 +44,15 @@ VIDEO_SUFFIXES = frozenset({*CODECS, ".avi", ".mpg", ".mpeg", ".ts", ".wmv"})
 """Suffixes, lower case, of files that are taken for videos."""
 
 
+def writable_video_suffix(suffix: str) -> str:
+    """The same suffix, or `.mkv`, which takes nearly all kinds of sound and subtitles, for one that can only be read.
+
+    >>> writable_video_suffix(".MP4"), writable_video_suffix(".avi")
+    ('.MP4', '.mkv')
+    """
+    return suffix if suffix.lower() in CODECS else ".mkv"
+
+
 def codec_of(target: Path) -> Codec:
     """How a video is encoded for a file.
 
