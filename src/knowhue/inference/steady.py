@@ -44,26 +44,22 @@ class Past(NamedTuple):
 class Steadier:
     """Steadies the chroma of one video, frame by frame in order.
 
+    Args:
+        strength: share of the past, 0 (each frame alone) to below 1.
+
+    Raises:
+        ValueError: the strength is out of range.
+
     Attributes:
-        past: what it goes on from; None before the first frame. Never changed in place, so that it may be kept.
+        past: the frame before; None before the first frame. Never changed in place.
         cuts: how many scenes have begun after the first.
     """
 
-    def __init__(self, strength: float = STRENGTH, past: Past | None = None, cuts: int = 0) -> None:
-        """Begin, or go on from what was kept of another.
-
-        Args:
-            strength: share of the past, 0 (each frame alone) to below 1.
-            past: of the frame before.
-            cuts: so far.
-
-        Raises:
-            ValueError: the strength is out of range.
-        """
+    def __init__(self, strength: float = STRENGTH) -> None:
         if not 0 <= strength < 1:
             raise ValueError(f"`strength` should be from 0 to below 1. Found `strength = {strength}`.")
-        self.past = past
-        self.cuts = cuts
+        self.past: Past | None = None
+        self.cuts = 0
         self._strength = strength
 
     def step(self, lightness: FloatArray, chroma: FloatArray) -> FloatArray:
