@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from knowhue.config import Config
 from knowhue.data.loaders import TrainingBatches, augment, split_batches, to_batch
 from knowhue.data.prepare import Prepared
-from knowhue.data.sources import Item, list_items
+from knowhue.data.sources import SourceItem, list_items
 from knowhue.evaluation.evaluate import evaluate
 from knowhue.models.heads import scale_chroma
 from knowhue.models.multitask import MultiTask, build_discriminator, build_model
@@ -106,7 +106,7 @@ DISCRIMINATORS = {"pix2pix's PatchGAN": build_stock, "the fitted one": build_dis
 
 
 def time_plainly(
-    config: Config, opponent: Opponent, prepared: Prepared, items: dict[str, Item], engine: Engine
+    config: Config, opponent: Opponent, prepared: Prepared, items: dict[str, SourceItem], engine: Engine
 ) -> tuple[float, dict[str, dict[str, float]]]:
     """Seconds for all arms, and their scores."""
     started = time.perf_counter()
@@ -117,7 +117,7 @@ def time_plainly(
 
 
 def train_plainly(
-    config: Config, opponent: Opponent, prepared: Prepared, items: dict[str, Item], engine: Engine
+    config: Config, opponent: Opponent, prepared: Prepared, items: dict[str, SourceItem], engine: Engine
 ) -> dict[str, float]:
     """One arm, the way one would write it first; its scores on the validation images."""
     model = engine.place(build_model(config, len(prepared.classes)))
@@ -152,7 +152,7 @@ def score_plainly(
     return scores
 
 
-def decode_batch(batches: TrainingBatches, step: int, prepared: Prepared, items: dict[str, Item]):
+def decode_batch(batches: TrainingBatches, step: int, prepared: Prepared, items: dict[str, SourceItem]):
     """The images of a step, from their files."""
     from PIL import Image, ImageOps
 

@@ -45,7 +45,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name from its home the first time it is asked for."""
+    """Load a public name from its home the first time it is used."""
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'knowhue' has no attribute {name!r}; public names: {', '.join(__all__)}")

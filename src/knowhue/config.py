@@ -73,7 +73,7 @@ class Images(Section):
 
 
 class Supervision(Section):
-    """What the training images teach. Validation images always keep the truth."""
+    """What the training images teach. Validation images always keep their own labels and colours."""
 
     image_share: Annotated[float, Field(gt=0, le=1)] = Field(
         default=1.0,
@@ -106,7 +106,7 @@ class Supervision(Section):
         return self
 
 
-class Encoder(Section):
+class EncoderSettings(Section):
     """The shared encoder: a pretrained feature extractor that sees gray."""
 
     name: str = Field(
@@ -119,13 +119,13 @@ class Encoder(Section):
     )
 
 
-class Pix2Pix(Section):
+class Pix2PixSettings(Section):
     """The network of `colour.method=pix2pix`."""
 
     width: Count = Field(default=64, description="channels at half size and of its discriminator; paper: 64")
 
 
-class Palette(Section):
+class PaletteSettings(Section):
     """The diffusion of `colour.method=palette`; the paper's size is the preset palette-rgb-paper."""
 
     space: Literal["rgb", "ab"] = Field(
@@ -186,8 +186,8 @@ class Colour(Section):
         default=False,
         description="control: the colour head is given the true class, as an embedding at the coarsest map",
     )
-    pix2pix: Pix2Pix = Pix2Pix()
-    palette: Palette = Palette()
+    pix2pix: Pix2PixSettings = Pix2PixSettings()
+    palette: PaletteSettings = PaletteSettings()
 
     @model_validator(mode="after")
     def _method_and_loss_agree(self) -> "Colour":
@@ -365,7 +365,7 @@ class Evaluation(Section):
     )
     perceptual: tuple[Literal["stlpips", "lpips"], ...] = Field(
         default=("stlpips",),
-        description="how far each colouring looks from its image; stlpips, lpips (need the extra `perceptual`)",
+        description="perceptual distances of colouring and image; stlpips, lpips (need the extra `perceptual`)",
     )
     lpips_weights: str | None = Field(
         default=None, description="file of torchvision's AlexNet weights for LPIPS; null downloads them"
@@ -385,7 +385,7 @@ class Config(Section):
     tasks: Tasks = Tasks()
     images: Images = Images()
     supervision: Supervision = Supervision()
-    encoder: Encoder = Encoder()
+    encoder: EncoderSettings = EncoderSettings()
     colour: Colour = Colour()
     class_: Class = Field(default=Class(), alias="class")
     training: Training = Training()
@@ -401,7 +401,7 @@ class Config(Section):
         weighting = self.tasks.weighting
         if weighting == "task_constrained" and self.evaluation.every_epochs != 1:
             raise ValueError(
-                "`evaluation.every_epochs` should be 1 where `tasks.weighting = task_constrained`, which looks at the "
+                "`evaluation.every_epochs` should be 1 where `tasks.weighting = task_constrained`, which needs the "
                 f"validation error of each epoch. Found `evaluation.every_epochs = {self.evaluation.every_epochs}`."
             )
         if weighting == "task_constrained" and self.colour.loss != "l1":

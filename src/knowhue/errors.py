@@ -25,7 +25,7 @@ class ImageError(KnowhueError):
 
 
 class WeightsError(KnowhueError):
-    """The pretrained weights of an encoder cannot be had or do not fit it."""
+    """The pretrained weights of an encoder are unavailable or do not fit it."""
 
 
 class RunError(KnowhueError):

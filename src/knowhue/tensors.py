@@ -41,7 +41,7 @@ class Prediction(NamedTuple):
     """What a model says; a head that it does not have is None.
 
     `shared` holds the features as the colour head and as the class head got them: equal in value, apart in the
-    graph, so that each task's gradient at the shared features can be seen and weighed. `colour_loss` is what a
+    graph, so that each task's gradient at the shared features can be measured and weighted. `colour_loss` is what a
     colour head with a loss of its own says in training, in place of chroma.
     """
 

@@ -107,7 +107,9 @@ def test_stated_variances_are_of_the_questions_that_both_name():
 
 def test_the_number_of_images_may_be_another_than_the_earlier_studys(tmp_path: Path):
     variances = {"seed": 0.1, "image": 1.2, "residual": 0.5, "images": 300}
-    (tmp_path / "results.json").write_text(json.dumps({"tests": {"colour": {"variances": variances}}}))
+    (tmp_path / "results.json").write_text(
+        json.dumps({"schema": SCHEMA, "tests": {"colour": {"variances": variances}}})
+    )
     assert known_variances(tmp_path, None, None, None)[1] == 300
     assert known_variances(tmp_path, None, None, 1000)[1] == 1000
 

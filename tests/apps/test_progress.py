@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from knowhue.apps.progress import Live, Plain, Stage, duration, showing_progress
+from knowhue.apps.progress import CurrentStage, Live, Plain, showing_progress, time_left
 from knowhue.plan import Cell
 
 
@@ -67,7 +67,7 @@ def test_what_is_left_is_told_by_what_this_process_did():
 
 
 def test_a_stage_begins_with_its_first_event_and_with_its_next_run():
-    stage = Stage()
+    stage = CurrentStage()
     run = {"stage": "run", "phase": "heads", "arm": "multi", "seed": 0}
     events = [folder(6, 0, None), folder(7, 0, None), {"stage": "note", "text": "x"}, folder(8, 0, None)]
     assert [stage.begins_with(event, 0.0) for event in events] == [True, False, False, False]
@@ -141,7 +141,7 @@ def test_losses_are_shown_under_their_short_names(told):
     ("seconds", "text"), [(0, "1 s"), (99, "99 s"), (100, "2 min"), (6000, "1 h 40 min")]
 )
 def test_a_time_is_told_in_its_unit(seconds, text):
-    assert duration(seconds) == text
+    assert time_left(seconds) == text
 
 
 def test_of_several_processes_the_first_alone_shows(monkeypatch, capsys):

@@ -265,11 +265,11 @@ def test_serving_says_a_line_before_the_work(knowhue, monkeypatch):
     """The first seconds are torch's and the model's: a line says so at once."""
     opened = []
 
-    def load(path):
+    def open_model(path):
         opened.append(path)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("knowhue.apps.use.load", load)
+    monkeypatch.setattr("knowhue.apps.use.open_model", open_model)
     _, _, err = knowhue("serve", "--model", "built-in", "--model", "old=there.onnx")
     assert err.splitlines()[0] == "Opening built-in, old ..."
     assert opened == ["built-in"]

@@ -14,7 +14,7 @@ from knowhue.config import Images
 from knowhue.data import prepare as module
 from knowhue.data.checks import checksum
 from knowhue.data.drawn import draw
-from knowhue.data.prepare import COLUMNS, load_prepared, prepare
+from knowhue.data.prepare import MANIFEST_COLUMNS, load_prepared, prepare
 from knowhue.errors import ConfigError, ImageError, RunError
 from knowhue.storage import file_digest, read_json, write_json
 
@@ -47,7 +47,7 @@ def test_flat_folders_are_split_by_class(photos, tmp_path):
 def test_manifest_and_summary_agree_with_the_array(photos, tmp_path):
     prepared = prepare(rules(photos), tmp_path / "out")
     rows = manifest(tmp_path / "out")
-    assert tuple(next(iter(rows.values()))) == COLUMNS
+    assert tuple(next(iter(rows.values()))) == MANIFEST_COLUMNS
     for row in rows.values():
         assert checksum(prepared.rgb[int(row["index"])]) == row["sha256"]
         assert (row["width"], row["height"]) == ("24", "24")

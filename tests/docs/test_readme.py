@@ -43,7 +43,7 @@ def test_the_colouring_of_the_readme_runs(monkeypatch, tmp_path, capsys):
 
 
 def test_every_command_is_in_the_readme():
-    commands = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands}
     assert set(re.findall(r"^\| `knowhue (\w+)`", README, flags=re.M)) == commands
 
 

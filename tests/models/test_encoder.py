@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import knowhue.models.encoder as encoder_module
-from knowhue.config import Encoder as EncoderConfig
+from knowhue.config import EncoderSettings
 from knowhue.errors import ConfigError, WeightsError
 from knowhue.models.encoder import (
     ENCODERS,
@@ -32,7 +32,7 @@ LITE0 = "tf_efficientnet_lite0"
 
 @pytest.fixture(scope="module")
 def package():
-    return build_encoder(EncoderConfig(name=LITE0, weights="package")).eval()
+    return build_encoder(EncoderSettings(name=LITE0, weights="package")).eval()
 
 
 def noise(*shape):
@@ -135,7 +135,7 @@ def test_files_of_either_kind_load_equally(tmp_path, suffix, package):
     # With a classifier on top, which is left over.
     weights = {name: tensor.contiguous() for name, tensor in ENCODERS[LITE0].package().items()}
     save_file(weights, path) if suffix == ".safetensors" else torch.save(weights, path)
-    loaded = build_encoder(EncoderConfig(name=LITE0, weights=str(path)))
+    loaded = build_encoder(EncoderSettings(name=LITE0, weights=str(path)))
     assert weights_digest(loaded) == weights_digest(package)
 
 
@@ -165,7 +165,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path, kind, message):
     elif kind == "other":
         torch.save(timm.create_model(LITE0, pretrained=False).state_dict(), path)
     with pytest.raises(WeightsError, match=message):
-        build_encoder(EncoderConfig(name="resnet18", weights=str(path)))
+        build_encoder(EncoderSettings(name="resnet18", weights=str(path)))
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path, kind, message):
 def test_files_of_something_else_are_refused(tmp_path, value):
     torch.save(value, tmp_path / "other.pth")
     with pytest.raises(WeightsError):
-        build_encoder(EncoderConfig(name="resnet18", weights=str(tmp_path / "other.pth")))
+        build_encoder(EncoderSettings(name="resnet18", weights=str(tmp_path / "other.pth")))
 
 
 def test_without_a_hub_nothing_is_random(monkeypatch):
@@ -193,7 +193,7 @@ def test_without_a_hub_nothing_is_random(monkeypatch):
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(WeightsError) as caught:
-        build_encoder(EncoderConfig(name="resnet18", weights="pretrained"))
+        build_encoder(EncoderSettings(name="resnet18", weights="pretrained"))
     message = str(caught.value)
     assert "could not be downloaded (hub not reachable)" in message
     for way in (
@@ -207,7 +207,7 @@ def test_without_a_hub_nothing_is_random(monkeypatch):
 
 def test_encoder_without_a_package_says_which_have_one():
     with pytest.raises(WeightsError, match=f"No pip package has the weights of `resnet18`, only of {LITE0}"):
-        build_encoder(EncoderConfig(name="resnet18", weights="package"))
+        build_encoder(EncoderSettings(name="resnet18", weights="package"))
 
 
 def test_unknown_encoder_lists_the_known():
@@ -228,7 +228,7 @@ def randomise(network):
 def test_a_gray_encoder_sees_one_channel_normalised_by_the_means(tmp_path, name):
     theirs = randomise(timm.create_model(name, pretrained=False, in_chans=1))
     torch.save(theirs.state_dict(), tmp_path / "gray.pth")
-    ours = build_encoder(EncoderConfig(name=name, weights=str(tmp_path / "gray.pth"))).eval()
+    ours = build_encoder(EncoderSettings(name=name, weights=str(tmp_path / "gray.pth"))).eval()
     features = timm.create_model(name, pretrained=False, in_chans=1, features_only=True).eval()
     named = {re.sub(r"^(stem|stages)\.(\d+)\.", r"\1_\2.", k): v for k, v in theirs.state_dict().items()}
     features.load_state_dict({k: named[k] for k in features.state_dict()})
@@ -241,7 +241,7 @@ def test_a_gray_encoder_sees_one_channel_normalised_by_the_means(tmp_path, name)
 
 
 def test_imagenets_means_are_those_of_the_docstring():
-    encoder = build_encoder(EncoderConfig(name="resnet18", weights="none"))
+    encoder = build_encoder(EncoderSettings(name="resnet18", weights="none"))
     assert encoder.mean.mean().item() == pytest.approx(0.449, abs=5e-4)
     assert encoder.deviation.mean().item() == pytest.approx(0.226, abs=5e-4)
 
@@ -249,7 +249,7 @@ def test_imagenets_means_are_those_of_the_docstring():
 def test_only_the_first_kernel_is_spread(tmp_path):
     weights = timm.create_model(LITE0, pretrained=False, in_chans=1).state_dict()
     torch.save(weights, tmp_path / "gray.pth")
-    body = build_encoder(EncoderConfig(name=LITE0, weights=str(tmp_path / "gray.pth"))).body.state_dict()
+    body = build_encoder(EncoderSettings(name=LITE0, weights=str(tmp_path / "gray.pth"))).body.state_dict()
     torch.testing.assert_close(
         body.pop("conv_stem.weight"), weights["conv_stem.weight"].expand(-1, 3, -1, -1) / 3
     )
@@ -272,7 +272,7 @@ def test_a_first_kernel_of_other_counts_is_refused(tmp_path, channels):
         tmp_path / "odd.pth",
     )
     with pytest.raises(WeightsError, match=r"another shape, such as `conv_stem\.weight`"):
-        build_encoder(EncoderConfig(name=LITE0, weights=str(tmp_path / "odd.pth")))
+        build_encoder(EncoderSettings(name=LITE0, weights=str(tmp_path / "odd.pth")))
 
 
 @pytest.fixture
@@ -297,7 +297,7 @@ def make_run(tiny, make_work):
 def test_a_finished_runs_encoder_serves_another(make_run, named):
     folder, trained = make_run()
     path = folder if named == "folder" else folder / "model.safetensors"
-    assert weights_digest(build_encoder(EncoderConfig(name=LITE0, weights=str(path)))) == weights_digest(
+    assert weights_digest(build_encoder(EncoderSettings(name=LITE0, weights=str(path)))) == weights_digest(
         trained
     )
 
@@ -305,7 +305,7 @@ def test_a_finished_runs_encoder_serves_another(make_run, named):
 def test_a_runs_file_serves_wherever_it_was_put(make_run, tmp_path):
     folder, trained = make_run()
     moved = (folder / "model.safetensors").rename(tmp_path / "mine.safetensors")
-    assert weights_digest(build_encoder(EncoderConfig(name=LITE0, weights=str(moved)))) == weights_digest(
+    assert weights_digest(build_encoder(EncoderSettings(name=LITE0, weights=str(moved)))) == weights_digest(
         trained
     )
 
@@ -318,7 +318,7 @@ def test_a_run_that_kept_no_encoder_is_refused(make_run, tmp_path, move):
     with pytest.raises(
         WeightsError, match=r"should hold an encoder\. Found only heads.*Name a run that fine-tuned"
     ):
-        build_encoder(EncoderConfig(name=LITE0, weights=str(path)))
+        build_encoder(EncoderSettings(name=LITE0, weights=str(path)))
 
 
 @pytest.mark.parametrize("named", ["folder", "file"])
@@ -327,18 +327,18 @@ def test_a_run_that_did_not_finish_is_refused(make_run, state, named):
     folder, _ = make_run(state)
     path = folder if named == "folder" else folder / "model.safetensors"
     with pytest.raises(WeightsError, match=f"folder of a finished run.*which is {state}"):
-        build_encoder(EncoderConfig(name=LITE0, weights=str(path)))
+        build_encoder(EncoderSettings(name=LITE0, weights=str(path)))
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(WeightsError, match="which is no run"):
-        build_encoder(EncoderConfig(name=LITE0, weights=str(tmp_path)))
+        build_encoder(EncoderSettings(name=LITE0, weights=str(tmp_path)))
 
 
 def test_a_run_of_another_encoder_is_refused(make_run):
     folder, _ = make_run()
     with pytest.raises(WeightsError, match=r"all 120 tensors of `resnet18`.*--set encoder\.name="):
-        build_encoder(EncoderConfig(name="resnet18", weights=str(folder)))
+        build_encoder(EncoderSettings(name="resnet18", weights=str(folder)))
 
 
 @pytest.fixture

@@ -176,9 +176,9 @@ def read_plan_options(
     return make_plan(config, chosen, numbers, _weights(grid), tuning, tuning_seeds)
 
 
-@app.command(epilog="Example: `knowhue study photos/ --preset poster --seeds 10 --out runs/photos`")
+@app.command("study", epilog="Example: `knowhue study photos/ --preset poster --seeds 10 --out runs/photos`")
 @with_options(read_plan_options)
-def study(
+def study_command(
     options: "partial[Plan]",
     plan: Annotated[
         Path | None,
@@ -209,9 +209,11 @@ def study(
     say("", f"Report: {page}")
 
 
-@app.command(epilog="Example: `knowhue compare photos/ --methods l1,gan,unet --seeds 3 --out runs/compare`")
+@app.command(
+    "compare", epilog="Example: `knowhue compare photos/ --methods l1,gan,unet --seeds 3 --out runs/compare`"
+)
 @with_options(read_settings_with_images)
-def compare(
+def compare_command(
     settings: Callable[[], "Config"],
     methods: Annotated[
         str | None,
@@ -255,9 +257,9 @@ def compare(
         say("", *markdown_tables(read_study(out)).split("\n"), f"Report: {page}")
 
 
-@app.command(epilog="Example: `knowhue plan photos/ --seeds 20 > study.yaml`")
+@app.command("plan", epilog="Example: `knowhue plan photos/ --seeds 20 > study.yaml`")
 @with_options(read_plan_options)
-def plan(
+def plan_command(
     options: Callable[[], "Plan"],
     variances: Annotated[
         Path | None,
@@ -286,8 +288,8 @@ def plan(
     say(*power_lines(wanted, known, count), *commented_yaml(wanted))
 
 
-@app.command(epilog="Example: `knowhue status runs/photos`")
-def status(study: StudyArgument) -> None:
+@app.command("status", epilog="Example: `knowhue status runs/photos`")
+def status_command(study: StudyArgument) -> None:
     """Show how far every run of a study, or of a comparison, is; needs no torch."""
     from knowhue.apps.progress import cell_lines
     from knowhue.plan import read_cells, read_plan
@@ -299,9 +301,11 @@ def status(study: StudyArgument) -> None:
     say(*cell_lines(read_cells(study, plan)))
 
 
-@app.command(epilog="Example: `knowhue prepare photos/ --out runs/photos --set images.size_px=128`")
+@app.command(
+    "prepare", epilog="Example: `knowhue prepare photos/ --out runs/photos --set images.size_px=128`"
+)
 @with_options(read_settings_with_images)
-def prepare(settings: Callable[[], "Config"], out: OutOption = Path("runs/study")) -> None:
+def prepare_command(settings: Callable[[], "Config"], out: OutOption = Path("runs/study")) -> None:
     """Check, split and resize the images; `images/manifest.csv` says of each what became of it."""
     config = settings()
     from knowhue.apps.progress import showing_progress
@@ -318,9 +322,9 @@ def prepare(settings: Callable[[], "Config"], out: OutOption = Path("runs/study"
     say(f"Prepared: {out / 'images'}")
 
 
-@app.command(epilog="Example: `knowhue train photos/ --arm multi --out runs/photos`")
+@app.command("train", epilog="Example: `knowhue train photos/ --arm multi --out runs/photos`")
 @with_options(read_settings_with_images)
-def train(
+def train_command(
     settings: Callable[[], "Config"],
     arm: Annotated[str, typer.Option(help="`class`, `colour` or `multi`.")] = "multi",
     out: OutOption = Path("runs/study"),
@@ -336,8 +340,8 @@ def train(
         _print_scores(folder)
 
 
-@app.command(epilog="Example: `knowhue evaluate runs/demo/multi/seed-0-1a2b3c4d`")
-def evaluate(run: Annotated[Path, typer.Argument(help="Run folder of a trained arm.")]) -> None:
+@app.command("evaluate", epilog="Example: `knowhue evaluate runs/demo/multi/seed-0-1a2b3c4d`")
+def evaluate_command(run: Annotated[Path, typer.Argument(help="Run folder of a trained arm.")]) -> None:
     """Score a trained run on its study's validation images again."""
     from knowhue.training.train import evaluate_run
 
@@ -345,8 +349,8 @@ def evaluate(run: Annotated[Path, typer.Argument(help="Run folder of a trained a
     _print_scores(run)
 
 
-@app.command(epilog="Example: `knowhue report runs/demo --figures talk/`")
-def report(
+@app.command("report", epilog="Example: `knowhue report runs/demo --figures talk/`")
+def report_command(
     study: StudyArgument,
     figures: Annotated[Path | None, typer.Option(help="Write the figures here too, as PNG files.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace figures that exist.")] = False,
@@ -360,9 +364,9 @@ def report(
         say(f"Figure: {path}")
 
 
-@app.command(epilog="Example: `knowhue config --preset demo --set training.batch_size=64`")
+@app.command("config", epilog="Example: `knowhue config --preset demo --set training.batch_size=64`")
 @with_options(read_settings)
-def config(settings: Callable[[], "Config"]) -> None:
+def config_command(settings: Callable[[], "Config"]) -> None:
     """Print every setting with its value, meaning and unit, as YAML that --config reads."""
     from knowhue.apps.planning import commented_yaml
 
@@ -372,7 +376,7 @@ def config(settings: Callable[[], "Config"]) -> None:
 app.command(epilog="Example: `knowhue colorize photo.jpg -o colour.jpg`")(use.colorize)
 app.command(epilog="Example: `knowhue models runs/photos`")(use.models)
 app.command(epilog="Example: `knowhue export runs/photos --to onnx -o photos.onnx`")(export)
-app.command(epilog="Example: `knowhue serve --model photos=runs/photos`")(use.serve)
+app.command("serve", epilog="Example: `knowhue serve --model photos=runs/photos`")(use.serve_command)
 
 
 def main() -> NoReturn:

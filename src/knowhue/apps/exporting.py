@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from knowhue.inference.networks import TorchNetwork
 
 UNITS = {"chroma": "CIELAB units", "probabilities": "", "novelty": ""}
-PRECISIONS = {
+PRECISIONS_OF = {
     "safetensors": ("float32", "float16"),
     "hub-folder": ("float32", "float16"),
     "onnx": ("float32", "int8"),
 }
 
 
-class Kind(StrEnum):
+class ExportFormat(StrEnum):
     """What `knowhue export` can write."""
 
     safetensors = "safetensors"
@@ -34,7 +34,7 @@ class Kind(StrEnum):
 
 def export(
     source: Annotated[str, typer.Argument(help="Run or study folder, exported file, or `built-in`.")],
-    to: Annotated[Kind, typer.Option(help="What to write.")] = Kind.safetensors,
+    to: Annotated[ExportFormat, typer.Option(help="What to write.")] = ExportFormat.safetensors,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File or folder to write.")] = None,
     precision: Annotated[
         str,
@@ -71,9 +71,9 @@ def export(
 
 
 def _check(kind: str, precision: str, calibrate: Path | None, upload: str | None) -> None:
-    if precision not in PRECISIONS[kind]:
+    if precision not in PRECISIONS_OF[kind]:
         raise ConfigError(
-            f"`--precision` should be {' or '.join(PRECISIONS[kind])} for --to {kind}. Found `{precision}`."
+            f"`--precision` should be {' or '.join(PRECISIONS_OF[kind])} for --to {kind}. Found `{precision}`."
         )
     if (precision == "int8") != (calibrate is not None):
         raise ConfigError(

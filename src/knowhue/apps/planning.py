@@ -21,7 +21,7 @@ from knowhue.statistics.power import (
 from knowhue.statistics.verdicts import Word, fewest_seeds, question_alpha
 
 _UNITS = {"ab_l1": " CIELAB units", **dict.fromkeys(SHARES, " points")}
-"""Shares are told in per cent, and differences of them in percentage points, as the report does."""
+"""Shares are given in per cent, and differences of them in percentage points, as in the report."""
 
 
 def commented_yaml(config: BaseModel) -> list[str]:
@@ -71,17 +71,17 @@ def power_lines(plan: Plan, variances: Mapping[str, Variances], images: int | No
 
     Args:
         plan: the questions, their smallest effects, and the seeds.
-        variances: by question, of an earlier study or stated; a question without is told by its seeds alone.
+        variances: by question, of an earlier study or stated; of a question without them only the seeds count.
         images: that are reported on; None where they are not known.
     """
     lines = []
-    for name, asked in plan.questions.items():
+    for name, question in plan.questions.items():
         alpha = question_alpha(plan.alpha, len(plan.questions))
         found = variances.get(name)
         if found is None or images is None or len(plan.seeds) < 2:  # one seed shows no spread
             lines += _by_seeds_alone(name, len(plan.seeds), alpha)
         else:
-            lines += _by_both(name, asked, Design(len(plan.seeds), images, asked.sesoi, alpha), found)
+            lines += _by_both(name, question, Design(len(plan.seeds), images, question.sesoi, alpha), found)
     return [f"# {line}" for line in lines]
 
 
@@ -152,9 +152,9 @@ def stated(text: str, option: str) -> dict[str, float]:
     return found
 
 
-def _by_both(name: str, asked: Question, design: Design, variances: Variances) -> list[str]:
-    unit, scale = _UNITS.get(asked.metric, ""), 100 if asked.metric in SHARES else 1
-    some = chances(design, -asked.sesoi, variances)
+def _by_both(name: str, question: Question, design: Design, variances: Variances) -> list[str]:
+    unit, scale = _UNITS.get(question.metric, ""), 100 if question.metric in SHARES else 1
+    some = chances(design, -question.sesoi, variances)
     none = chances(design, 0.0, variances)
     smallest = smallest_effect(design, variances)
     least = (
@@ -166,12 +166,12 @@ def _by_both(name: str, asked: Question, design: Design, variances: Variances) -
         f"sd of a seed {scale * variances.seed:.3g}, of an image {scale * variances.image:.3g}, residual "
         f"{scale * variances.residual:.3g}"
     )
-    one = unit.removesuffix("s") if scale * asked.sesoi == 1 else unit
+    one = unit.removesuffix("s") if scale * question.sesoi == 1 else unit
     zeros = [what for what in ("seed", "image") if getattr(variances, what) == 0]
     return [
         f"{name}: {design.seeds} seeds x {design.images} images ({sds}):",
         f"  {least};",
-        f"  a difference of {scale * asked.sesoi:g}{one} is found {100 * claimed(some):.0f} % of the time; "
+        f"  a difference of {scale * question.sesoi:g}{one} is found {100 * claimed(some):.0f} % of the time; "
         f"if there is none, `equivalent` is said {100 * none.get(Word.EQUIVALENT, 0.0):.0f} % of the time.",
         *[
             f"  The sd over {' and '.join(f'{what}s' for what in zeros)} is 0, as where most scores agree or the study "

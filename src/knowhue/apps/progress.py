@@ -58,7 +58,7 @@ class Plain:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._stage = Stage()
+        self._stage = CurrentStage()
         self._last = 0.0
         self._ended = 0
         self._started = time.monotonic()
@@ -77,7 +77,7 @@ class Plain:
         is_due = 0 < done == total or (total and now - self._last > PLAIN_SECONDS)
         if event["stage"] == "note" or begins or is_due:
             self._last = now
-            self._print(f"{self._stage.title}  {describe(event)}{self._left(event, now)}".rstrip(), now)
+            self._print(f"{self._stage.title}  {describe_event(event)}{self._left(event, now)}".rstrip(), now)
 
     def _print(self, text: str, now: float) -> None:
         line = printable(f"{now - self._started:6.0f} s  {text}")
@@ -90,10 +90,10 @@ class Plain:
         here = done - self._stage.done_before
         if seconds is None and here > 0 and done / max(total, 1) > 0.02:
             seconds = (now - self._stage.began) * (total - done) / here
-        return f"  about {duration(seconds)} left" if seconds and done < total else ""
+        return f"  about {time_left(seconds)} left" if seconds and done < total else ""
 
 
-class Stage:
+class CurrentStage:
     """The stage at hand: its title, and when and at what count this process began it.
 
     What earlier runs had done counts as done, not as work of this process.
@@ -114,7 +114,7 @@ class Stage:
     def begins_with(self, event: Mapping[str, Any], now: float) -> bool:
         """Whether a titled stage begins with this event."""
         done, _ = extent(event)
-        new_title = title(event)
+        new_title = title_of(event)
         if not new_title and event["stage"] not in MEASURED:
             return False
         is_new = event["stage"] != self._name or done < self._done or event["stage"] not in MEASURED
@@ -142,7 +142,7 @@ class Live(Progress):
         )
         self._cells: TaskID | None = None
         self._now = self.add_task("starting", total=None, losses="")
-        self._stage = Stage()
+        self._stage = CurrentStage()
         self._shown = 0.0
 
     def __call__(self, event: dict[str, Any]) -> None:
@@ -159,11 +159,11 @@ class Live(Progress):
             before = self._stage.done_before
             self.reset(self._now, total=None, completed=before, description=self._stage.title, losses="")
         if event["stage"] == "note":
-            self.console.print(printable(describe(event)), markup=False, emoji=False)
+            self.console.print(printable(describe_event(event)), markup=False, emoji=False)
         done, total = extent(event)
         if total and (done == total or time.monotonic() - self._shown > LIVE_SECONDS):
             self._shown = time.monotonic()  # reading a loss waits for the device
-            shown = {"description": self._stage.title, "losses": describe(event)}
+            shown = {"description": self._stage.title, "losses": describe_event(event)}
             self.update(self._now, total=total, completed=done, **shown)
 
     def get_renderables(self) -> Iterable[RenderableType]:
@@ -194,10 +194,10 @@ def cell_lines(cells: Sequence[Cell]) -> list[str]:
     return [*lines, f"{ended} of {len(cells)} cells have ended"]
 
 
-def duration(seconds: float) -> str:
+def time_left(seconds: float) -> str:
     """A time that is still to come, in the unit that people use for it; never nothing.
 
-    >>> [duration(each) for each in (0.2, 80, 600, 7500)]
+    >>> [time_left(each) for each in (0.2, 80, 600, 7500)]
     ['1 s', '80 s', '10 min', '2 h 5 min']
     """
     if seconds < 100:
@@ -215,7 +215,7 @@ def pace(per_second: float) -> str:
     return f"{per_second:.1f} a second" if per_second >= 0.5 else f"{60 * per_second:.1f} a minute"
 
 
-def title(event: Mapping[str, Any]) -> str:
+def title_of(event: Mapping[str, Any]) -> str:
     """What the stage of this event is called; nothing for one within another."""
     if event["stage"] != "run":
         return TITLES.get(event["stage"], "")
@@ -230,7 +230,7 @@ def extent(event: Mapping[str, Any]) -> tuple[int, int]:
     return (event["done"], event["total"]) if event["stage"] in COUNTED else (0, 0)
 
 
-def describe(event: Mapping[str, Any]) -> str:
+def describe_event(event: Mapping[str, Any]) -> str:
     """Epoch and losses, or counts."""
     if event["stage"] == "train":
         losses = "  ".join(f"{SHORT[k]} {float(v):.3f}" for k, v in event["losses"].items() if k in SHORT)

@@ -89,10 +89,10 @@ def models(
     from knowhue.inference.networks import BUILT_IN
 
     for name in model or [BUILT_IN]:
-        say(*_describe(load(name)))
+        say(*_describe(open_model(name)))
 
 
-def serve(
+def serve_command(
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -143,14 +143,14 @@ def serve(
     except ImportError as error:
         raise (missing_extra(error, "serve", "serve") or error) from None
 
-    models = {name: load(path) for name, path in paths.items()}
+    models = {name: open_model(path) for name, path in paths.items()}
     for name, colorizer in models.items():
         say(f"{name}: {colorizer.network.description.name}", err=True)
     run(models, settings, lambda address: say(f"Knowhue is at {address}"), page)
 
 
-def load(model: str, task: "Task | None" = None) -> "Colorizer":
-    """Open a model; a run is fitted for use the first time it is asked for, unless it cannot do the task."""
+def open_model(model: str, task: "Task | None" = None) -> "Colorizer":
+    """Open a model; a run is fitted for use the first time, unless it cannot do the task."""
     from knowhue.inference.colorizer import Colorizer
 
     deploy_once(model, task)
@@ -172,7 +172,7 @@ def deploy_once(model: str, task: "Task | None" = None) -> None:
 
 def _colorizer(model: str) -> "Colorizer":
     say(f"Opening the model {model} ...", err=True)
-    colorizer = load(model, "colour")
+    colorizer = open_model(model, "colour")
     colorizer.require("colour")
     return colorizer
 

@@ -25,7 +25,7 @@ _MAX_GAIN = 1.2
 _CELLS = 2**16
 """Comparisons at a time: their 0.5 MB stay in the processor's cache."""
 
-Pairs = NDArray[np.int64]
+PositionPairs = NDArray[np.int64]
 """(K, 2): positions of two images, the smaller first."""
 _NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
 """Unicode categories: control, surrogate (how Python holds bytes that are no UTF-8), line and paragraph separators."""
@@ -41,7 +41,7 @@ def source_checksum(image: Image.Image, origin: str = "") -> str:
 
     Args:
         image: sRGB, upright, at full size.
-        origin: what the image is made from, if it can be made at any size; its pixels tell nothing then.
+        origin: what the image is made from, if it can be made at any size; its pixels identify nothing then.
     """
     found = hashlib.sha256(origin.encode())
     if not origin:
@@ -70,8 +70,8 @@ def find_duplicates(checksums: Sequence[str]) -> dict[int, int]:
     {2: 0}
     """
     first: dict[str, int] = {}
-    seen = [first.setdefault(checksum, position) for position, checksum in enumerate(checksums)]
-    return {position: original for position, original in enumerate(seen) if original != position}
+    firsts = [first.setdefault(checksum, position) for position, checksum in enumerate(checksums)]
+    return {position: original for position, original in enumerate(firsts) if original != position}
 
 
 def stratified_split(
@@ -168,7 +168,7 @@ def find_near_duplicates(found: Signatures, limit_bits: int) -> dict[int, int]:
     return copies
 
 
-def near_pairs(found: Signatures, limit_bits: int) -> Pairs:
+def near_pairs(found: Signatures, limit_bits: int) -> PositionPairs:
     """Every pair alike in layout and colour, upright or mirrored, in the order of the second, then the first."""
     upright = _alike(close_pairs(found.upright, found.upright, limit_bits), found.thumbs, found.thumbs)
     flipped = _alike(
@@ -178,7 +178,7 @@ def near_pairs(found: Signatures, limit_bits: int) -> Pairs:
     return both[np.lexsort((both[:, 0], both[:, 1]))]
 
 
-def close_pairs(first: NDArray[np.uint64], second: NDArray[np.uint64], limit_bits: int) -> Pairs:
+def close_pairs(first: NDArray[np.uint64], second: NDArray[np.uint64], limit_bits: int) -> PositionPairs:
     """Every i < j for which `first[i]` and `second[j]` differ in at most `limit_bits` bits.
 
     The bits are cut into one band more than may differ, so that close hashes agree in one band at least, and
@@ -194,7 +194,7 @@ def close_pairs(first: NDArray[np.uint64], second: NDArray[np.uint64], limit_bit
 
 def _of_band(
     first: NDArray[np.uint64], second: NDArray[np.uint64], start: int, stop: int, limit_bits: int
-) -> Pairs:
+) -> PositionPairs:
     """The close pairs that agree in the bits from `start` to `stop`."""
     keys = [(each >> np.uint64(start)) & np.uint64((1 << (stop - start)) - 1) for each in (first, second)]
     hits = [np.zeros((0, 2), np.int64)]
@@ -224,7 +224,7 @@ def _groups(
         yield rows[start:stop], columns[other_start:other_stop]
 
 
-def _alike(pairs: Pairs, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Pairs:
+def _alike(pairs: PositionPairs, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> PositionPairs:
     """The pairs whose thumbnails have the same colours but for brightness."""
     kept = [np.zeros((0, 2), np.int64)]
     for start in range(0, len(pairs), 4096):

@@ -18,30 +18,30 @@ from knowhue.config import Images, fingerprint
 from knowhue.data import checks
 from knowhue.data.prepared import (
     ARRAY,
-    COLUMNS,
     MANIFEST,
+    MANIFEST_COLUMNS,
+    PREPARED_VERSION,
     SPLITS,
     SUMMARY,
-    VERSION,
+    ManifestRow,
     Prepared,
-    Row,
     find_damage,
     identify,
     load_prepared,
     read_summary,
 )
-from knowhue.data.sources import Item, list_items, require_apart
+from knowhue.data.sources import SourceItem, list_items, require_apart
 from knowhue.errors import ImageError, RunError
 from knowhue.runs import Report, images_in_use, locked, remove_if_empty, require_writable
 from knowhue.storage import allocate, file_digest, put_in_place, write_csv, write_json
 
-__all__ = ["COLUMNS", "SPLITS", "Prepared", "load_prepared", "prepare"]
+__all__ = ["MANIFEST_COLUMNS", "SPLITS", "Prepared", "load_prepared", "prepare"]
 
 
 class _Read(NamedTuple):
     """An image after it was read; both checksums are empty where nothing could be read."""
 
-    item: Item
+    item: SourceItem
     reason: str
     colourfulness: float = 0.0
     size: tuple[int, int] = (0, 0)
@@ -60,7 +60,7 @@ def prepare(
     Args:
         images: where they come from, their size, the rules.
         folder: where the array, the manifest and the summary go; below the study folder.
-        report: told `{"stage": "prepare", "done": n, "total": n}`, and in one note what was left out.
+        report: called with `{"stage": "prepare", "done": n, "total": n}`, and in one note what was left out.
         evaluated_on: `Evaluation.split`.
 
     Raises:
@@ -72,12 +72,12 @@ def prepare(
     items = list_items(images)
     checks.refuse_odd_names(checks.unique(item.label for item in items))
     stamps = [(item.name, item.split, item.label, item.stamp) for item in items if not item.skipped]
-    key = fingerprint([VERSION, images.model_dump(mode="json"), stamps])
+    key = fingerprint([PREPARED_VERSION, images.model_dump(mode="json"), stamps])
     with locked(folder.parent, "prepare"):
         if not _is_there(folder, key, report):
             _prepare(items, images, folder, key, report)
-    if said := left_out_sentence(read_summary(folder)):
-        report({"stage": "note", "text": f"{said}; see {folder.name}/{MANIFEST}"})
+    if sentence := left_out_sentence(read_summary(folder)):
+        report({"stage": "note", "text": f"{sentence}; see {folder.name}/{MANIFEST}"})
     return load_prepared(folder, evaluated_on, thorough=False)
 
 
@@ -87,14 +87,14 @@ def left_out_sentence(summary: dict[str, Any]) -> str:
     >>> left_out_sentence({"left_out": [{"reason": "near-gray: 3"}], "skipped": {"hidden": 2}, "images": 9})
     '1 of 9 images left out (1 near-gray); 2 other files skipped (2 hidden)'
     """
-    said = []
+    parts = []
     if summary["left_out"]:
         left = Counter(_kind(row["reason"]) for row in summary["left_out"])
-        said.append(f"{left.total()} of {summary['images']} images left out ({_counted(left)})")
+        parts.append(f"{left.total()} of {summary['images']} images left out ({_counted(left)})")
     if skipped := summary["skipped"]:
         number = sum(skipped.values())
-        said.append(f"{number} other file{'s' * (number != 1)} skipped ({_counted(skipped)})")
-    return "; ".join(said)
+        parts.append(f"{number} other file{'s' * (number != 1)} skipped ({_counted(skipped)})")
+    return "; ".join(parts)
 
 
 def _counted(reasons: Mapping[str, int]) -> str:
@@ -116,7 +116,7 @@ def _is_there(folder: Path, key: str, report: Report) -> bool:
     return not damage
 
 
-def _prepare(items: list[Item], images: Images, folder: Path, key: str, report: Report) -> None:
+def _prepare(items: list[SourceItem], images: Images, folder: Path, key: str, report: Report) -> None:
     require_writable(folder)
     side, listed = images.size_px, [item for item in items if not item.skipped]
     try:
@@ -136,7 +136,7 @@ def _prepare(items: list[Item], images: Images, folder: Path, key: str, report: 
     checksums = {name: file_digest(folder / name) for name in (MANIFEST, ARRAY)}
     write_json(
         folder / SUMMARY,
-        {"version": VERSION, **summary, "key": key, "fingerprint": identity, "checksums": checksums},
+        {"version": PREPARED_VERSION, **summary, "key": key, "fingerprint": identity, "checksums": checksums},
     )
 
 
@@ -153,7 +153,7 @@ def _scratch(folder: Path, shape: tuple[int, ...]) -> Iterator[tuple[NDArray[np.
 
 
 def _read_all(
-    items: Sequence[Item], images: Images, array: NDArray[np.uint8], report: Report
+    items: Sequence[SourceItem], images: Images, array: NDArray[np.uint8], report: Report
 ) -> Iterator[_Read]:
     """Read every image, several at a time, into its row of `array`."""
 
@@ -166,7 +166,7 @@ def _read_all(
             report({"stage": "prepare", "done": done, "total": len(items)})
 
 
-def _read(item: Item, images: Images, out: NDArray[np.uint8]) -> _Read:
+def _read(item: SourceItem, images: Images, out: NDArray[np.uint8]) -> _Read:
     try:
         image = item.load()
     except ImageError as error:
@@ -209,7 +209,7 @@ def _choose(read: list[_Read], array: NDArray[np.uint8], images: Images) -> tupl
     return splits, reasons
 
 
-def _split(items: list[Item], kept: list[int], images: Images) -> list[str]:
+def _split(items: list[SourceItem], kept: list[int], images: Images) -> list[str]:
     """Splits as the source gives them; those that it does not give are split off from its training images."""
     splits = [item.split for item in items]
     shares = {"test": images.test_share, "validation": images.validation_share}
@@ -247,9 +247,9 @@ def _require_enough(
     for split, need in needed.items():
         few = [name for name in classes if usable[name, split] < need]
         if few:
-            said = "; ".join(f"{name} {usable[name, split]} ({_of(name, found, usable)})" for name in few)
+            short = "; ".join(f"{name} {usable[name, split]} ({_of(name, found, usable)})" for name in few)
             raise ImageError(
-                f"Each class needs at least {need} usable {split} images. Found {said}.{why} Add images, remove the "
+                f"Each class needs at least {need} usable {split} images. Found {short}.{why} Add images, remove the "
                 "class, or lower `images.min_per_class`."
             )
 
@@ -276,7 +276,9 @@ def _refuse_change_under_runs(folder: Path, identity: str) -> None:
         )
 
 
-def _manifest(read: list[_Read], splits: list[str], reasons: list[str], skipped: list[Item]) -> list[Row]:
+def _manifest(
+    read: list[_Read], splits: list[str], reasons: list[str], skipped: list[SourceItem]
+) -> list[ManifestRow]:
     """A line for every image in the order of the source, then one for every file that was skipped."""
     rows, index = [], 0
     for one, split, reason in zip(read, splits, reasons, strict=True):
@@ -286,12 +288,12 @@ def _manifest(read: list[_Read], splits: list[str], reasons: list[str], skipped:
             position, one.item.name, split, one.item.label or "", status, reason,
             f"{one.colourfulness:.2f}", *map(str, one.size), one.checksum, one.source_checksum,
         )  # fmt: skip
-        rows.append(dict(zip(COLUMNS, values, strict=True)))
-    blank = dict.fromkeys(COLUMNS, "")
+        rows.append(dict(zip(MANIFEST_COLUMNS, values, strict=True)))
+    blank = dict.fromkeys(MANIFEST_COLUMNS, "")
     return rows + [blank | {"path": it.name, "status": "skipped", "reason": it.skipped} for it in skipped]
 
 
-def _write(rows: list[Row], array: NDArray[np.uint8], kept: list[int], folder: Path) -> None:
+def _write(rows: list[ManifestRow], array: NDArray[np.uint8], kept: list[int], folder: Path) -> None:
     """Both files whole: a process that has the old array open keeps it, and a reader never meets half of one."""
     (folder / SUMMARY).unlink(missing_ok=True)  # it vouches for the others; written last
     with _scratch(folder, (len(kept), *array.shape[1:])) as (final, path):
@@ -300,10 +302,12 @@ def _write(rows: list[Row], array: NDArray[np.uint8], kept: list[int], folder: P
         final.flush()  # pyright: ignore[reportAttributeAccessIssue]
         path.chmod(0o644)
         put_in_place(path, folder / ARRAY)
-    write_csv(folder / MANIFEST, [COLUMNS, *([row[name] for name in COLUMNS] for row in rows)])
+    write_csv(
+        folder / MANIFEST, [MANIFEST_COLUMNS, *([row[name] for name in MANIFEST_COLUMNS] for row in rows)]
+    )
 
 
-def _summary(rows: list[Row], classes: list[str], images: Images) -> dict[str, Any]:
+def _summary(rows: list[ManifestRow], classes: list[str], images: Images) -> dict[str, Any]:
     counts = Counter((row["split"], row["label"] or "unlabelled") for row in rows if row["status"] == "kept")
     return {
         "classes": classes,

@@ -12,9 +12,9 @@ from knowhue.data.checks import Signatures, near_pairs, signatures
 from knowhue.errors import RunError
 from knowhue.storage import file_digest, read_array, read_csv, read_json
 
-VERSION = 4
+PREPARED_VERSION = 4
 SPLITS = ("train", "validation", "test")
-COLUMNS = (
+MANIFEST_COLUMNS = (
     "index",
     "path",
     "split",
@@ -32,7 +32,7 @@ ARRAY, MANIFEST, SUMMARY = "images.npy", "manifest.csv", "prepared.json"
 _DIGESTS = ("source_sha256", "sha256")
 """An image is the same by either: at full size, or as it was prepared."""
 
-Row = dict[str, str]
+ManifestRow = dict[str, str]
 """A line of the manifest."""
 
 
@@ -80,7 +80,7 @@ def load_prepared(
         thorough: read the whole array once for its checksum; a command needs that once, its workers need it not again.
 
     Raises:
-        RunError: nothing is prepared there, or a file was changed or damaged; which one is said.
+        RunError: nothing is prepared there, or a file was changed or damaged; which one is named.
     """
     summary = read_summary(folder)
     if damage := find_damage(folder, summary, thorough):
@@ -110,7 +110,11 @@ def read_summary(folder: Path) -> dict[str, Any]:
     path = folder / SUMMARY
     summary = read_json(path)
     needed = {"version", "key", "fingerprint", "classes", "counts", "checksums"}
-    if not isinstance(summary, dict) or not needed <= summary.keys() or summary["version"] != VERSION:
+    if (
+        not isinstance(summary, dict)
+        or not needed <= summary.keys()
+        or summary["version"] != PREPARED_VERSION
+    ):
         raise RunError(
             f"`{path}` is damaged, or of another version of knowhue. Delete `{folder}` and run the study again, which "
             "prepares the images anew."
@@ -141,12 +145,12 @@ def find_damage(folder: Path, summary: dict[str, Any], thorough: bool = True) ->
     return "" if is_whole else f"`{folder / MANIFEST}` was changed"
 
 
-def identify(kept: list[Row]) -> str:
+def identify(kept: list[ManifestRow]) -> str:
     """The SHA-256 of prepared images: of their pixels, labels and splits, in order."""
     return digest([(row["sha256"], row["label"], row["split"]) for row in kept])
 
 
-def kept_rows(folder: Path) -> list[Row]:
+def kept_rows(folder: Path) -> list[ManifestRow]:
     """The manifest's lines of the images that are used, in the order of the array."""
     return [row for row in read_csv(folder / MANIFEST) if row["status"] == "kept"]
 

@@ -29,12 +29,12 @@ SPLIT_NAMES = {
 """Names of folders, and of a dataset's splits, and the split that they hold."""
 
 
-class Item(NamedTuple):
-    """One image before it is read, or a file that is not looked at.
+class SourceItem(NamedTuple):
+    """One image before it is read, or a file that is skipped.
 
     `split` is `train`, `validation` or `test`; from `train` is split off what the source does not give. `label` is
     a class name, or None where unknown; `stamp` changes when the image does; `skipped` says why a file is not
-    looked at, and is empty for images; `origin` tells an image that is made at the size asked for from all others,
+    read, and is empty for images; `origin` tells an image that is made at the size asked for from all others,
     and is empty where the image has a size of its own.
     """
 
@@ -47,7 +47,7 @@ class Item(NamedTuple):
     origin: str = ""
 
 
-def list_items(images: Images) -> list[Item]:
+def list_items(images: Images) -> list[SourceItem]:
     """All images of the configured source, and what lies among them and is skipped, in a fixed order.
 
     Raises:
@@ -87,7 +87,7 @@ def require_apart(images: Images, root: Path) -> None:
         return
     source, out = Path(images.path).expanduser().resolve(), root.resolve()
     if not source.is_dir():
-        return  # the name of a dataset, or a mistake that is told elsewhere
+        return  # the name of a dataset, or a mistake that is reported elsewhere
     own = {out / name for name in (*RESERVED, *ARMS)}
     if source in (out, *out.parents) or not own.isdisjoint((source, *source.parents)):
         raise ConfigError(
@@ -96,7 +96,7 @@ def require_apart(images: Images, root: Path) -> None:
         )
 
 
-def from_folder(images: Images) -> list[Item]:
+def from_folder(images: Images) -> list[SourceItem]:
     """`train/<class>/`, `val/<class>/` and `test/<class>/`, or `<class>/` alone; `unlabelled/` trains colour only."""
     root = _root(images)
     splits = _splits_of(root)
@@ -122,7 +122,7 @@ def _splits_of(root: Path) -> dict[str, str]:
     return known
 
 
-def _placed(root: Path, path: Path, skipped: str, splits: Mapping[str, str]) -> Item:
+def _placed(root: Path, path: Path, skipped: str, splits: Mapping[str, str]) -> SourceItem:
     """What a file below the root is, by the folders that it lies in."""
     name = path.relative_to(root)
     folders = name.parts[:-1]
@@ -137,10 +137,10 @@ def _placed(root: Path, path: Path, skipped: str, splits: Mapping[str, str]) -> 
         skipped = skipped or "unlabelled images train only"
     elif not folders:
         skipped = skipped or "in no folder of a class"
-    return Item(name.as_posix(), split, label, partial(decode, path), _stamp(path), skipped)
+    return SourceItem(name.as_posix(), split, label, partial(decode, path), _stamp(path), skipped)
 
 
-def _require_images(root: Path, home: Path, items: Sequence[Item]) -> None:
+def _require_images(root: Path, home: Path, items: Sequence[SourceItem]) -> None:
     """No class may vanish because its folder is empty, holds other kinds of files, or is a link that leads nowhere."""
     depth = len(home.relative_to(root).parts) + 1
     used = {
@@ -159,11 +159,11 @@ def _require_images(root: Path, home: Path, items: Sequence[Item]) -> None:
             )
 
 
-def _is_below(item: Item, root: Path, home: Path) -> bool:
+def _is_below(item: SourceItem, root: Path, home: Path) -> bool:
     return home == root or item.name.startswith(f"{home.name}/")
 
 
-def _others(items: Sequence[Item]) -> str:
+def _others(items: Sequence[SourceItem]) -> str:
     """What was found instead of images, counted."""
     counts = Counter(item.skipped for item in items)
     return (
@@ -171,7 +171,7 @@ def _others(items: Sequence[Item]) -> str:
     )
 
 
-def from_imagenet(images: Images) -> list[Item]:
+def from_imagenet(images: Images) -> list[SourceItem]:
     """Some classes of a local ImageNet tree (`train/<WordNet id>/`, `val/<WordNet id>/`)."""
     root = _root(images)
     if not images.wordnet_ids:
@@ -189,7 +189,7 @@ def from_imagenet(images: Images) -> list[Item]:
         for folder, split in SPLIT_NAMES.items()
         if split != "train" and all((data / folder / word).is_dir() for word in images.wordnet_ids.values())
     ]
-    items: list[Item] = []
+    items: list[SourceItem] = []
     for name, word in sorted(images.wordnet_ids.items()):
         for home, split in ((train, "train"), *given):
             found = _folder_items(root, home / word, split, name)
@@ -202,7 +202,7 @@ def from_imagenet(images: Images) -> list[Item]:
     return items
 
 
-def from_huggingface(images: Images) -> list[Item]:
+def from_huggingface(images: Images) -> list[SourceItem]:
     """A Hugging Face dataset, by hub name or local folder, through the extra `huggingface`."""
     try:
         import datasets  # pyright: ignore[reportMissingImports]
@@ -218,19 +218,19 @@ def from_huggingface(images: Images) -> list[Item]:
         raise ImageError(
             f"`{images.path}` should be a Hugging Face dataset that can be reached. {error}"
         ) from None
-    items: list[Item] = []
+    items: list[SourceItem] = []
     for name in splits:
         if name in SPLIT_NAMES:
             items += _dataset_items(splits[name], name, SPLIT_NAMES[name], images)
     return sorted(items, key=lambda item: item.split != "train")
 
 
-def from_drawing(images: Images) -> list[Item]:
+def from_drawing(images: Images) -> list[SourceItem]:
     """The built-in underwater scenes, drawn on the spot; classes take turns."""
     return [_drawn_item(index, images) for index in range(images.drawn_count)]
 
 
-SOURCES: dict[str, Callable[[Images], list[Item]]] = {
+SOURCES: dict[str, Callable[[Images], list[SourceItem]]] = {
     "folder": from_folder,
     "imagenet": from_imagenet,
     "huggingface": from_huggingface,
@@ -252,11 +252,13 @@ def _root(images: Images) -> Path:
     return root
 
 
-def _folder_items(root: Path, folder: Path, split: str, label: str) -> list[Item]:
+def _folder_items(root: Path, folder: Path, split: str, label: str) -> list[SourceItem]:
     if not folder.is_dir():
         return []
     return [
-        Item(path.relative_to(root).as_posix(), split, label, partial(decode, path), _stamp(path), skipped)
+        SourceItem(
+            path.relative_to(root).as_posix(), split, label, partial(decode, path), _stamp(path), skipped
+        )
         for path, skipped in sorted(walk(folder))
     ]
 
@@ -269,7 +271,7 @@ def _stamp(path: Path) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def _drawn_item(index: int, images: Images) -> Item:
+def _drawn_item(index: int, images: Images) -> SourceItem:
     label = index % len(drawn.CLASSES)
 
     def load() -> Image.Image:
@@ -279,10 +281,10 @@ def _drawn_item(index: int, images: Images) -> Item:
 
     # the palette has no part in it: the same scene in other colours is no unseen image
     origin = f"drawn {images.drawn_seed} {index}"
-    return Item(f"drawn/{index:05d}", "train", drawn.CLASSES[label], load, "", origin=origin)
+    return SourceItem(f"drawn/{index:05d}", "train", drawn.CLASSES[label], load, "", origin=origin)
 
 
-def _dataset_items(dataset, name: str, split: str, images: Images) -> list[Item]:
+def _dataset_items(dataset, name: str, split: str, images: Images) -> list[SourceItem]:
     for column in (images.image_column, images.label_column):
         if column not in dataset.features:
             raise ConfigError(
@@ -303,6 +305,8 @@ def _dataset_items(dataset, name: str, split: str, images: Images) -> list[Item]
 
     stamp = dataset._fingerprint
     return [
-        Item(f"{name}/{i:07d}", split, None if label in (None, -1) else str(label), partial(load, i), stamp)
+        SourceItem(
+            f"{name}/{i:07d}", split, None if label in (None, -1) else str(label), partial(load, i), stamp
+        )
         for i, label in enumerate(np.asarray(names, dtype=object).tolist())
     ]

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from knowhue.color import LIGHTNESS_SCALE
-from knowhue.config import Encoder as EncoderConfig
+from knowhue.config import EncoderSettings
 from knowhue.errors import ConfigError, WeightsError, did_you_mean, shown
 from knowhue.storage import read_json
 from knowhue.tensors import RGB, Lightness, Pyramid
@@ -142,7 +142,7 @@ class NoEncoder(nn.Module):
         return (lightness / (LIGHTNESS_SCALE / 2) - 1,)
 
 
-def build_encoder(config: EncoderConfig) -> Encoder:
+def build_encoder(config: EncoderSettings) -> Encoder:
     """The configured encoder with its weights; `weights: none` leaves the random ones of the caller's stream.
 
     An encoder pretrained on gray images is taken as it is, see `spread_gray`.
@@ -180,7 +180,7 @@ def pretrained_features(name: str, weights: str) -> nn.Module:
         WeightsError: the weights cannot be loaded or do not fit.
     """
     network = PooledFeatures(name)
-    config = EncoderConfig(name=name, weights=weights)
+    config = EncoderSettings(name=name, weights=weights)
     _fill(network.body, _find_weights(config), config)
     return network.requires_grad_(False).eval()
 
@@ -194,7 +194,7 @@ def weights_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _find_weights(config: EncoderConfig) -> Weights:
+def _find_weights(config: EncoderSettings) -> Weights:
     if config.weights == "pretrained":
         return _download(config.name)
     if config.weights == "package":
@@ -228,7 +228,7 @@ def _ways(name: str) -> str:
 
 
 def _fill(
-    body: nn.Module, weights: Weights, config: EncoderConfig, gray_deviation: Tensor | None = None
+    body: nn.Module, weights: Weights, config: EncoderSettings, gray_deviation: Tensor | None = None
 ) -> None:
     """Load strictly: every tensor of the encoder must be there; only the classifier on top may be left over.
 

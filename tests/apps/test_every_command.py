@@ -230,7 +230,7 @@ def test_serve_opens_models_by_name_and_says_where_it_listens(knowhue, monkeypat
         announce("http://127.0.0.1:1234")
 
     named = lambda path: SimpleNamespace(network=SimpleNamespace(description=SimpleNamespace(name=path)))  # noqa: E731
-    monkeypatch.setattr("knowhue.apps.use.load", named)
+    monkeypatch.setattr("knowhue.apps.use.open_model", named)
     monkeypatch.setattr("knowhue.serving.run.serve", run)
     code, said, err = knowhue("serve", *arguments, "--port", "0", "--no-page", "--queue-length", "3")
     assert (code, said) == (0, "Knowhue is at http://127.0.0.1:1234\n")
@@ -251,7 +251,7 @@ def test_serve_opens_models_by_name_and_says_where_it_listens(knowhue, monkeypat
     ],
 )
 def test_serve_refuses_before_a_model_is_opened(knowhue, monkeypatch, arguments, said):
-    monkeypatch.setattr("knowhue.apps.use.load", lambda _: pytest.fail("a model was opened"))
+    monkeypatch.setattr("knowhue.apps.use.open_model", lambda _: pytest.fail("a model was opened"))
     code, out, err = knowhue("serve", *arguments)
     assert (code, out, said in err) == (2, "", True)
     assert len(err.splitlines()) == 1
