@@ -81,7 +81,6 @@ export class Card {
     this.find(".after").alt = `${photo.name}, coloured by the ${this.model.title} model`;
     this.find(".download span").textContent = `${width} × ${height} ${photo.full.kind}`;
     this.find(".warnings").replaceChildren(...answer.warnings.map((each) => element("li", {}, sentence(each))));
-    this.showPoints(photo.points);
     this.showClasses(answer);
     this.showSpread(photo.views.get(this.model.name));
   }

@@ -106,6 +106,7 @@ async function whole(model, photo) {
 
 function say(message, problems = []) {
   $("#status").textContent = message;
+  $("#status").classList.toggle("busy", message.endsWith("..."));
   $("#alert").textContent = problems.join(" ");
   $("#alert").hidden = !problems.length;
 }
@@ -159,12 +160,13 @@ function show() {
 
 function showPoints() {
   const points = chosen?.points ?? [];
+  cards.forEach((card) => card.showPoints(points));
   $("#points").replaceChildren(...points.map((point, place) => {
     const dot = element("span", { class: "dot" });
     dot.style.background = point.colour;
     const text = `${point.colour} at ${Math.round(100 * point.x)} %, ${Math.round(100 * point.y)} %`;
     const remove = element("button", { type: "button", class: "quiet", "aria-label": `Remove point ${place + 1}, ${point.colour}` }, "Remove");
-    remove.onclick = () => { points.splice(place, 1); cards.forEach((card) => card.showPoints(points)); showPoints(); tell(recolour, "Removed."); };
+    remove.onclick = () => { points.splice(place, 1); showPoints(); tell(recolour, "Removed."); };
     return element("li", {}, dot, element("span", {}, text), remove);
   }));
   $("#clear-points").hidden = !points.length;
@@ -237,11 +239,13 @@ function forget(photo) {
 async function place(x, y) {
   const photo = chosen, point = { x: clamp(x), y: clamp(y), colour: $("#point-colour").value };
   photo.points.push(point);
+  showPoints();
   await tell(async () => {
     try {
       await recolour();
     } catch (error) {
       photo.points = photo.points.filter((each) => each !== point);
+      showPoints();
       throw error;
     }
   }, `Point ${photo.points.length} placed.`);
@@ -344,7 +348,7 @@ function onPoints() {
   }));
   $("#point-colour").onchange = () => setMode("points");
   $("#point-mode").onclick = () => setMode(document.body.dataset.mode === "points" ? "compare" : "points");
-  $("#clear-points").onclick = () => { chosen.points = []; show(); tell(recolour, "Removed."); };
+  $("#clear-points").onclick = () => { chosen.points = []; showPoints(); tell(recolour, "Removed."); };
 }
 
 function onTabs(whenShown) {
