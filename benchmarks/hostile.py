@@ -32,7 +32,6 @@ UNANSWERED = "no answer"
 _BEGUN = b"POST /v1/colorize HTTP/1.1\r\nhost: localhost\r\ncontent-type: image/jpeg\r\n"
 STARVING = {
     "slow uploads": (_BEGUN + b"content-length: 9999\r\n\r\n\xff", "408"),
-    "slow headers": (_BEGUN + b"x-slow: ", UNANSWERED),  # who has not ended the headers is not answered
 }
 """What a client sends that then stops, and the status that it gets in the end."""
 

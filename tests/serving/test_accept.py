@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from stand import colorizer, photo
 
 from knowhue.serving.api import make_app
-from knowhue.serving.schemas import JSON, prefers_json, quality
+from knowhue.serving.limits import JSON, prefers_json, quality
 from knowhue.serving.settings import ServerSettings
 
 JPEG = "image/jpeg"

@@ -1,19 +1,21 @@
-"""The HTTP API: routes, and nothing else."""
+"""The HTTP API: from a request to its options and the bytes of one image, and from a reply to an answer."""
 
 import asyncio
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from http import HTTPStatus
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.security import HTTPBearer
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
 
@@ -24,10 +26,11 @@ from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.pipeline import Busy, Late, Stopping
 from knowhue.inference.requests import Batcher, ImageReply, ImageRequest, NoImageError
-from knowhue.serving.limits import Refusal, Shield, one_line
+from knowhue.serving.limits import Refusal, Shield, one_line, prefers_json
 from knowhue.serving.monitoring import CONTENT_TYPE_LATEST, Monitor, Trimmer
 from knowhue.serving.schemas import (
     FIELD,
+    IMAGES,
     MEDIA_TYPES,
     ClassOptions,
     ColourAnswer,
@@ -38,15 +41,12 @@ from knowhue.serving.schemas import (
     ModelAnswer,
     StatusAnswer,
     UncertaintyAnswer,
-    Upload,
-    fields,
-    gather,
-    parameters,
-    prefers_json,
-    receive_upload,
+    body_schema,
+    refusals,
 )
 from knowhue.serving.settings import ServerSettings
 from knowhue.serving.studies import study_routes
+from knowhue.settings_text import describe_problem
 
 SCORES_IN_HEADER = 5
 _HERE = Path(__file__).parent
@@ -56,9 +56,10 @@ TAGS = [
     {"name": "operation", "description": "Probes and metrics for whoever runs the server."},
 ]
 """Groups of routes in the documentation."""
+MOST_FIELDS = 80
+LONGEST_FIELD = 4096
+_WAYS = "`multipart/form-data` with a file `image`, or the image's bytes with its type, such as `image/jpeg`"
 T = TypeVar("T", bound=ClassOptions)
-_FILE = {"type": "string", "format": "binary"}
-_IMAGES = {kind: {"schema": _FILE} for kind in dict.fromkeys(MEDIA_TYPES.values())}
 STATUSES: dict[type[Exception], tuple[int, str]] = {
     Busy: (429, "busy"),
     Stopping: (503, "stopping"),
@@ -71,7 +72,20 @@ STATUSES: dict[type[Exception], tuple[int, str]] = {
     WeightsError: (500, "model"),
 }
 """Status of errors, and a word for the metrics; the first that fits."""
-_REFUSALS = (400, 401, 403, 404, 408, 413, 415, 421, 422, 429, 431, 500, 503, 504)
+
+
+class Upload(NamedTuple):
+    """What came.
+
+    Attributes:
+        data: of the image's file.
+        query: names and values of options there.
+        form: the same, beside the image.
+    """
+
+    data: bytes
+    query: list[tuple[str, str]]
+    form: list[tuple[str, str]]
 
 
 def make_app(models: Mapping[str, Colorizer], settings: ServerSettings, with_page: bool = False) -> FastAPI:
@@ -139,27 +153,6 @@ def _file(path: Path) -> Callable[[], Response]:
 _router = APIRouter()
 
 
-def _body(kind: type[ClassOptions]) -> dict[str, Any]:
-    """What a route that takes an image tells OpenAPI."""
-    form: dict[str, Any] = {
-        "type": "object",
-        "properties": {FIELD: _FILE, **fields(kind)},
-        "required": [FIELD],
-    }
-    form["additionalProperties"] = False
-    content = {"multipart/form-data": {"schema": form}, "image/*": {"schema": _FILE}}
-    return {"parameters": parameters(kind), "requestBody": {"required": True, "content": content}}
-
-
-def _refusals() -> dict[int | str, dict[str, Any]]:
-    """All errors look alike."""
-    known: dict[int | str, dict[str, Any]] = {
-        code: {"model": ErrorAnswer, "description": HTTPStatus(code).phrase} for code in _REFUSALS
-    }
-    known[429]["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
-    return known
-
-
 @_router.post(
     "/v1/colorize",
     tags=["images"],
@@ -168,7 +161,7 @@ def _refusals() -> dict[int | str, dict[str, Any]]:
     responses={
         200: {
             "description": "The image; or JSON, if `Accept` would rather have it.",
-            "content": _IMAGES,
+            "content": IMAGES,
             "headers": {
                 "Knowhue-Class": {"schema": {"type": "string"}, "description": "percent-encoded"},
                 "Knowhue-Probability": {"schema": {"type": "string"}},
@@ -176,9 +169,9 @@ def _refusals() -> dict[int | str, dict[str, Any]]:
                 "Knowhue-Warnings": {"schema": {"type": "string"}, "description": "JSON"},
             },
         },
-        **_refusals(),
+        **refusals(),
     },
-    openapi_extra=_body(ColourOptions),
+    openapi_extra=body_schema(ColourOptions),
 )
 async def colorize(request: Request) -> Response:
     """Send the file as the body or in a form. Options are query parameters or form fields; a form field overrides."""
@@ -204,8 +197,8 @@ async def colorize(request: Request) -> Response:
     tags=["images"],
     summary="Classify an image",
     response_model=JudgementAnswer,
-    responses=_refusals(),
-    openapi_extra=_body(ClassOptions),
+    responses=refusals(),
+    openapi_extra=body_schema(ClassOptions),
 )
 async def classify(request: Request) -> Response:
     """Return the class, its probability and warnings, without colouring. Options as for `/v1/colorize`."""
@@ -356,3 +349,107 @@ async def _knowhue_error(request: Request, error: Exception) -> Response:
     headers = {"retry-after": str(error.retry_after_seconds)} if isinstance(error, Busy) else None
     request.app.state.monitor.refused(reason)
     return Response(one_line(str(error)), status, headers, "application/json")
+
+
+async def receive_upload(request: Request) -> Upload:
+    """Read a request whole.
+
+    Raises:
+        Refusal: it is of another type, damaged, or has no image.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    query = list(request.query_params.multi_items())
+    if kind == "multipart/form-data":
+        data, form = await _from_form(request)
+        return Upload(data, query, form)
+    if not kind.startswith("image/"):
+        raise Refusal(415, "kind", f"`Content-Type` should be {_WAYS}. Found another.")
+    return Upload(_some(b"".join([chunk async for chunk in request.stream()])), query, [])
+
+
+async def _from_form(request: Request) -> tuple[bytes, list[tuple[str, str]]]:
+    parser = _InMemory(
+        request.headers, _chunks(request), max_files=1, max_fields=MOST_FIELDS, max_part_size=LONGEST_FIELD
+    )
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise Refusal(400, "form", f"The form should be {_WAYS}. Found: {error.message}") from None
+    try:
+        files = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
+        if [name for name, _ in files] != [FIELD]:
+            raise Refusal(
+                400, "form", f"The form should have one file, named `{FIELD}`. Found another, or none."
+            )
+        data = _some(await files[0][1].read())
+    finally:
+        parser.close()
+    return data, [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
+
+
+class _InMemory(MultiPartParser):
+    """Uploads are small enough for memory, and nothing of them may reach a disk."""
+
+    spool_max_size = 1 << 62
+
+    def close(self) -> None:
+        """Close all files; a form that breaks off does not name the last one."""
+        for file in self._files_to_close_on_error:
+            file.close()
+
+
+async def _chunks(request: Request) -> AsyncGenerator[bytes, None]:
+    async for chunk in request.stream():
+        yield chunk
+
+
+def _some(data: bytes) -> bytes:
+    if not data:
+        raise Refusal(400, "form", f"`{FIELD}` should be the bytes of an image. Found none.")
+    return data
+
+
+def gather(kind: type[T], *sources: Sequence[tuple[str, str]]) -> T:
+    """Options from the pairs of a query and of a form; what the form says takes the place of the query's.
+
+    Each must be right by itself: a wrong value is refused even where another takes its place.
+
+    Raises:
+        ConfigError: one is unknown, out of range, or given twice.
+
+    >>> gather(ColourOptions, [("hints", "1,2=red"), ("saturation", "0.5"), ("hints", "3,4=blue")]).hints
+    ('1,2=red', '3,4=blue')
+    """
+    values: dict[str, Any] = {}
+    try:
+        for pairs in sources:
+            given = _collected(pairs)
+            kind.model_validate(given)
+            values |= given
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_sentence(kind, error)) from None
+
+
+def _collected(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name == "hints":
+            values.setdefault(name, []).append(value)
+        elif name in values:
+            raise ConfigError(f"`{_short(name)}` should be given once. Found it twice.")
+        else:
+            values[name] = value
+    return values
+
+
+def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    if first["type"] == "extra_forbidden":
+        name = _short(str(first["loc"][0]))
+        return f"An option should be one of {', '.join(kind.model_fields)}. Found `{name}`."
+    return describe_problem(first, kind)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."

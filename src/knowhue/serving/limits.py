@@ -1,4 +1,4 @@
-"""What stands before every route: who may call, how much they may send and how slowly, and what answers carry."""
+"""What stands before every route: who may call, how much and how slowly; what answers carry, and of which kind."""
 
 import asyncio
 import hashlib
@@ -10,9 +10,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.request import parse_http_list
 
 from knowhue.serving.monitoring import Monitor
-from knowhue.serving.settings import MIB, ServerSettings, is_loopback
+from knowhue.serving.settings import MIB, ServerSettings
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -37,6 +38,11 @@ _HOST = re.compile(
     r"(?P<name>[a-z0-9._-]+|\[[0-9a-f]*:[0-9a-f:.]+\])(:[0-9]{0,5})?", re.IGNORECASE | re.ASCII
 )
 """A name or an address, and a port (RFC 9110, 7.2); no user, path or fragment."""
+_LOOPBACK = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|\[::1\]", re.ASCII)
+"""As browsers write the names for which `ServerSettings.is_loopback` holds."""
+JSON = "application/json"
+_PART = re.compile(r'(?:[^;"]|"(?:\\.|[^"\\])*")+')
+_QUALITY = re.compile(r"q\s*=\s*(0(?:\.\d*)?|1(?:\.0*)?)", re.IGNORECASE | re.ASCII)
 _LOG = logging.getLogger(__name__)
 
 HEADERS = {
@@ -140,8 +146,8 @@ class Access:
 
     def _is_mine(self, host: str) -> bool:
         found = _HOST.fullmatch(host)
-        name = "" if found is None else found["name"].strip("[]").lower()
-        return is_loopback(name) or name in (each.lower() for each in self._names or ())
+        name = "" if found is None else found["name"].lower()
+        return _LOOPBACK.fullmatch(name) is not None or name in (each.lower() for each in self._names or ())
 
     def _shows_token(self, headers: Mapping[str, str], token: str) -> bool:
         kind, _, shown = headers.get("authorization", "").partition(" ")
@@ -398,3 +404,44 @@ def _place(origin: str) -> str:
 def _same(shown: str, secret: str) -> bool:
     """In a time that does not tell how much of it was right."""
     return hmac.compare_digest(shown.encode("utf-8", "replace"), secret.encode())
+
+
+def prefers_json(accept: str, image: str) -> bool:
+    """Whether a client would rather have JSON than an image of some media type.
+
+    The image is what comes where nothing is said, where both are equally welcome by equally exact words, and where
+    neither is. `application/json, */*`, which many clients send, is for JSON.
+
+    >>> prefers_json("image/jpeg, application/json;q=0.1", "image/jpeg")
+    False
+    >>> prefers_json("application/json, image/*;q=0.5", "image/jpeg")
+    True
+    """
+    return quality(accept, JSON) > quality(accept, image)
+
+
+def quality(accept: str, kind: str) -> tuple[float, int]:
+    """How welcome a media type is, 0 to 1, and how exactly it is named: by `*/*` 0, `image/*` 1, `image/png` 2.
+
+    What is exact goes before what is not, whatever its weight. Parameters of a type are not told apart.
+
+    >>> quality("image/*;q=0.5, */*;q=0.1", "image/png")
+    (0.5, 1)
+    """
+    names = {"*/*": 0, f"{kind.partition('/')[0]}/*": 1, kind: 2}
+    found = {names[name]: weight for name, weight in _ranges(accept) if name in names}
+    exact = max(found, default=0)
+    weight = found.get(exact, 0.0)
+    return weight, exact if weight else 0
+
+
+def _ranges(accept: str) -> list[tuple[str, float]]:
+    """Media ranges and their weights; what cannot be read is left out."""
+    ranges = []
+    for element in parse_http_list(accept):
+        name, *parameters = [part.strip() for part in _PART.findall(element)] or [""]
+        weights = [each for each in parameters if each[:1].lower() == "q" and each[1:].lstrip()[:1] == "="]
+        read = [_QUALITY.fullmatch(each) for each in weights[-1:]]
+        if name and None not in read:
+            ranges.append((name.lower(), float(read[0][1]) if read and read[0] else 1.0))
+    return ranges

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from knowhue.errors import ConfigError
 from knowhue.images.image import Image
+from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.requests import Batcher, ImageRequest
 from knowhue.serving.api import make_app
@@ -97,7 +98,7 @@ def warm(batchers: Mapping[str, Batcher]) -> None:
     for batcher in batchers.values():
         colours = "colour" in batcher.colorizer.network.description.tasks
         for bands in (1, 3):
-            small = Image.of(np.full((64, 64, bands), 128, np.uint8))
+            small = encode_image(Image.of(np.full((64, 64, bands), 128, np.uint8)), ".png")
             batcher.submit(ImageRequest(small, colour=colours)).result()
 
 
