@@ -30,6 +30,7 @@ TOE_LIGHT, TOE_CODE, TOE_SLOPE = 0.0031308, 0.04045, 12.92
 """Where the sRGB curve's power begins, in light and in code; below it is a line."""
 GAMMA, GAMMA_SCALE, GAMMA_SHIFT = 2.4, 1.055, 0.055
 
+FloatArray = NDArray[np.float32]
 Floats = NDArray[np.floating[Any]]
 
 

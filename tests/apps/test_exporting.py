@@ -3,7 +3,7 @@
 import pytest
 
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.quantize import Loss
+from knowhue.inference.quantize import QuantizationCost
 
 UPLOAD = "knowhue.inference.hub.upload"
 REFUSED = {
@@ -48,7 +48,7 @@ def test_a_hub_folder_loads_again(knowhue, tmp_path):
 def test_int8_says_what_was_left_out(knowhue, tmp_path, monkeypatch, left_out):
     def quantize(_, target, __):
         target.write_bytes(b"")
-        return Loss(0.1, 13.1, 13.2, 0.99, None, None, 128, 137, left_out)
+        return QuantizationCost(0.1, 13.1, 13.2, 0.99, None, None, 128, 137, left_out)
 
     monkeypatch.setattr("knowhue.inference.export.export_onnx", lambda *_: {"chroma": 0.0})
     monkeypatch.setattr("knowhue.inference.quantize.quantize", quantize)

@@ -18,7 +18,7 @@ from stand import FakeNetwork, wait_until  # noqa: E402
 
 from knowhue.config import Config  # noqa: E402
 from knowhue.inference.colorizer import Colorizer  # noqa: E402
-from knowhue.inference.networks import Answers  # noqa: E402
+from knowhue.inference.networks import Predictions  # noqa: E402
 from knowhue.plan import Plan, make_plan  # noqa: E402
 from knowhue.runs import STUDY_SCHEMA, run_folder, write_log  # noqa: E402
 from knowhue.serving.api import make_app  # noqa: E402
@@ -33,7 +33,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 class Untold(FakeNetwork):
     """Has no class head, and paints blue."""
 
-    def predict(self, lightness: np.ndarray) -> Answers:
+    def predict(self, lightness: np.ndarray) -> Predictions:
         answers = super().predict(lightness)
         assert answers.chroma is not None
         return answers._replace(chroma=answers.chroma * np.float32(-0.5), probabilities=None)

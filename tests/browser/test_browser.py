@@ -13,7 +13,7 @@ from PIL import Image
 from stand import FakeNetwork, running
 
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.networks import Answers
+from knowhue.inference.networks import Predictions
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs `pip install playwright`")
 from axe_playwright_python.sync_playwright import Axe  # noqa: E402
@@ -321,7 +321,7 @@ class Strange(FakeNetwork):
             update={"images": images, "classes": ("sea_star", "shark")}
         )
 
-    def predict(self, lightness: np.ndarray) -> Answers:
+    def predict(self, lightness: np.ndarray) -> Predictions:
         answers = super().predict(lightness)
         sure = np.tile(np.array([0.996, 0.004], np.float32), (len(lightness), 1))
         return answers._replace(probabilities=sure, novelty=answers.novelty * 0 + 1.7)
@@ -336,7 +336,7 @@ def strange() -> Iterator[str]:
 class Pale(FakeNetwork):
     """Colours nearly nothing."""
 
-    def predict(self, lightness: np.ndarray) -> Answers:
+    def predict(self, lightness: np.ndarray) -> Predictions:
         answers = super().predict(lightness)
         assert answers.chroma is not None
         return answers._replace(chroma=answers.chroma / np.float32(40))

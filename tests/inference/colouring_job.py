@@ -10,7 +10,7 @@ import numpy as np
 from knowhue.config import Config
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.folder import colorize_folder
-from knowhue.inference.networks import Answers, Description
+from knowhue.inference.networks import Description, Predictions
 
 CLASSES = ("bright", "dark")
 
@@ -35,13 +35,13 @@ class FakeNetwork:
         self.batches: list[int] = []
         self._on_predict = on_predict
 
-    def predict(self, lightness: np.ndarray) -> Answers:
+    def predict(self, lightness: np.ndarray) -> Predictions:
         self._on_predict()
         self.batches.append(len(lightness))
         bright = lightness.mean((1, 2)) / 100
         chroma = np.tile(np.array([20, 40], np.float32), (*lightness.shape, 1))
         probabilities = np.stack([bright, 1 - bright], 1)
-        return Answers(chroma, probabilities.astype(np.float32), np.full(len(lightness), 0.5, np.float32))
+        return Predictions(chroma, probabilities.astype(np.float32), np.full(len(lightness), 0.5, np.float32))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from knowhue.inference.colorizer import (
     LONGEST,
     UNKNOWN,
     caveats_of_many,
-    judge,
+    judge_image,
     network_input,
     spread_over_views,
     working_size,
@@ -104,7 +104,7 @@ GRAY, COLOURFUL = PaintStats(1.0, 2.0, 0.0), PaintStats(30.0, 40.0, 0.5)
 )
 def test_no_class_is_named_beyond_the_usual_distance(weights, novelty, limit):
     shares = np.array(weights, np.float32) / np.float32(sum(weights))
-    said = judge(MANY, shares, novelty, COLOURFUL, ["a note"], unknown_below=limit)
+    said = judge_image(MANY, shares, novelty, COLOURFUL, ["a note"], unknown_below=limit)
     if not novelty <= 1:
         assert said.label == said.headline() == UNKNOWN
         assert said.warnings[0].startswith("unlike the images that the model was trained on")
@@ -119,22 +119,22 @@ def test_no_class_is_named_beyond_the_usual_distance(weights, novelty, limit):
 )
 def test_the_caveat_names_what_the_model_does(tasks, said):
     many = describe(tasks, images=MANY.images)
-    assert said in judge(many, None, 1.5, None).warnings[0]
+    assert said in judge_image(many, None, 1.5, None).warnings[0]
 
 
 def test_too_few_validation_images_are_said_instead_of_silence():
-    usual = judge(FEW, CERTAIN, 0.9, COLOURFUL)
+    usual = judge_image(FEW, CERTAIN, 0.9, COLOURFUL)
     assert usual.warnings[0].startswith("too few validation images (75; 100 are needed) to tell")
     assert usual.label == CLASSES[1]
-    assert judge(FEW, CERTAIN, 1.1, COLOURFUL).warnings[0].startswith("unlike the images")
-    assert judge(MANY, CERTAIN, 0.9, COLOURFUL._replace(reduced=0.0)).warnings == ()
+    assert judge_image(FEW, CERTAIN, 1.1, COLOURFUL).warnings[0].startswith("unlike the images")
+    assert judge_image(MANY, CERTAIN, 0.9, COLOURFUL._replace(reduced=0.0)).warnings == ()
 
 
 @pytest.mark.parametrize(("saturation", "chroma", "warned"), [
     (1.0, 3.9, True), (1.0, 4.1, False), (0.0, 0.0, False), (0.5, 2.5, False), (0.5, 1.5, True), (4.0, 10.0, False),
 ])  # fmt: skip
 def test_gray_that_was_asked_for_is_not_the_models_fault(saturation, chroma, warned):
-    said = judge(MANY, None, 0.5, GRAY._replace(chroma=chroma), saturation=saturation).warnings
+    said = judge_image(MANY, None, 0.5, GRAY._replace(chroma=chroma), saturation=saturation).warnings
     assert any("still nearly gray" in each for each in said) == warned
 
 

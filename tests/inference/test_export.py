@@ -7,12 +7,12 @@ from tiny_models import describe, lite0_network, noise
 
 from knowhue.errors import ConfigError, WeightsError
 from knowhue.inference.export import SIZES, export_safetensors, largest_differences, trial_images
-from knowhue.inference.networks import Answers, open_torch
+from knowhue.inference.networks import Predictions, open_torch
 
 
 def _answer(lightness, chroma=0.0, novelty=0.0, count=None, probabilities=None):
     size = len(lightness) if count is None else count
-    return Answers(
+    return Predictions(
         np.full((*lightness.shape, 2), chroma, np.float32), probabilities, np.full(size, novelty, np.float32)
     )
 

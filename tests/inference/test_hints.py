@@ -9,7 +9,7 @@ from skimage.color import rgb2lab
 from knowhue.errors import ConfigError
 from knowhue.images.image import Image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer, enlarge
-from knowhue.inference.hints import Hint, Point, chroma_at, parse_hint, spread
+from knowhue.inference.hints import GridPoint, Hint, chroma_at, parse_hint, spread
 
 REGION = 0.15  # of the short side
 RED = Hint(0.25, 0.5, 60.0, 30.0)
@@ -50,7 +50,7 @@ def pixel_of(hint: Hint, shape: tuple[int, ...]) -> tuple[int, int]:
 def pulled(lightness: np.ndarray, *hints: Hint) -> np.ndarray:
     """What spreads from points at the pixels' centres where nothing was predicted."""
     points = [
-        Point(*pixel, float(lightness[pixel])) for pixel in (pixel_of(h, lightness.shape) for h in hints)
+        GridPoint(*pixel, float(lightness[pixel])) for pixel in (pixel_of(h, lightness.shape) for h in hints)
     ]
     differences = np.array([hint[2:] for hint in hints])
     return spread(lightness, points, differences, (1 / min(lightness.shape),) * 2)
@@ -109,7 +109,7 @@ def test_an_enclosed_place_is_filled_and_its_surroundings_stay():
 
 def test_a_hint_beside_an_edge_does_not_colour_the_other_side():
     lightness = halves(192, 192)
-    found = spread(lightness, [Point(96, 95.4, 30)], np.array([[60, 0]]), (1 / 192, 1 / 192))[..., 0]
+    found = spread(lightness, [GridPoint(96, 95.4, 30)], np.array([[60, 0]]), (1 / 192, 1 / 192))[..., 0]
     assert 0.6 * found[96, 95] + 0.4 * found[96, 96] == pytest.approx(60, abs=0.01)
     assert found[:, 90:96].max(0).min() > 50
     found[96, 96] = 0  # that the point's colour is interpolated from
@@ -132,7 +132,7 @@ def test_a_slope_of_lightness_shortens_the_reach_along_it_only():
 
 @pytest.mark.parametrize("apart", [1, 1.5, 2, 3, 8])
 def test_two_near_points_each_meet_their_colour(apart):
-    points = [Point(40.3, 50.2, 50), Point(40.3, 50.2 + apart, 50)]
+    points = [GridPoint(40.3, 50.2, 50), GridPoint(40.3, 50.2 + apart, 50)]
     found = spread(flat(96, 128), points, np.array([[60, 0], [-60, 20]]), (1 / 96, 1 / 96))
     for point, expected in zip(points, ([60, 0], [-60, 20]), strict=True):
         left = int(point.column)

@@ -10,8 +10,8 @@ from safetensors import safe_open
 from tiny_models import describe, lite0_network, noise
 
 from knowhue.errors import ConfigError, RunError
-from knowhue.inference.hub import SCORES, export_hub_folder, model_card, upload
-from knowhue.inference.networks import Interval, open_network
+from knowhue.inference.hub import SCORE_TITLES, export_hub_folder, model_card, upload
+from knowhue.inference.networks import ScoreInterval, open_network
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +59,14 @@ def test_a_run_is_not_overwritten(network, tmp_path):
 
 
 def test_the_card_has_front_matter_data_scores_and_limits():
-    metrics = {name: Interval(value=0.5, low=0.25, high=0.75) for name in SCORES}
+    metrics = {name: ScoreInterval(value=0.5, low=0.25, high=0.75) for name in SCORE_TITLES}
     card = model_card(describe(metrics=metrics, licence="MIT"))
     front = yaml.safe_load(card.split("---\n")[1])
     assert front["license"] == "mit"
     assert front["library_name"] == "knowhue"
     assert {"image-colorization", "image-classification"} <= set(front["tags"])
     assert all(
-        f"| {title} | 0.500 | 0.250 to 0.750 | {better} |" in card for title, better in SCORES.values()
+        f"| {title} | 0.500 | 0.250 to 0.750 | {better} |" in card for title, better in SCORE_TITLES.values()
     )
     for words in ("90 training and 30 validation", "temperature of 1.50", "0.050 before, 0.020 after"):
         assert words in card

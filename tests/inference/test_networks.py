@@ -17,7 +17,7 @@ from tiny_models import describe, lite0_network, noise
 from knowhue.errors import WeightsError
 from knowhue.inference import onnx_network
 from knowhue.inference.export import export_safetensors
-from knowhue.inference.networks import Answers, build_deployed, checked, open_network
+from knowhue.inference.networks import Predictions, build_deployed, check_predictions, open_network
 from knowhue.inference.onnx_network import foreign_operator, open_onnx, within
 from knowhue.models.encoder import ENCODERS
 from knowhue.models.multitask import Deployed, build_model
@@ -369,15 +369,15 @@ def test_weights_that_diverged_are_refused(honest, tmp_path, value):
 
 def test_answers_as_described_are_passed_on_as_they_are():
     lightness = noise(2, 5, 6)
-    answers = Answers(
+    answers = Predictions(
         np.ones((2, 5, 6, 2), np.float32), np.full((2, 3), 1 / 3, np.float32), np.zeros(2, np.float32)
     )
-    assert checked(answers, describe(), lightness) is answers
+    assert check_predictions(answers, describe(), lightness) is answers
     for lacking in ("chroma", "probabilities", "novelty"):
         with pytest.raises(WeightsError, match=f"`{lacking}` of shape"):
-            checked(answers._replace(**{lacking: None}), describe(), lightness)
+            check_predictions(answers._replace(**{lacking: None}), describe(), lightness)
     with pytest.raises(WeightsError, match=r"`chroma` of shape None"):
-        checked(answers, describe(("class",)), lightness)
+        check_predictions(answers, describe(("class",)), lightness)
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])

@@ -19,8 +19,8 @@ from tiny_models import CLASSES, describe, lite0_network, noise, two_stage_netwo
 from knowhue.errors import ConfigError, ExtraError, ImageError, WeightsError
 from knowhue.inference import onnx_network
 from knowhue.inference import quantize as quantize_module
-from knowhue.inference.export import TOLERANCE, export_onnx
-from knowhue.inference.networks import Answers, open_network
+from knowhue.inference.export import PARITY_TOLERANCE, export_onnx
+from knowhue.inference.networks import Predictions, open_network
 from knowhue.inference.onnx_network import INT8_KEY, open_onnx, reads_elsewhere
 from knowhue.inference.quantize import Example, judge_loss, quantize
 from knowhue.models.multitask import Deployed
@@ -63,17 +63,17 @@ def photos(tmp_path_factory):
 def test_images_of_any_number_and_size_are_answered_as_by_torch(network, opened, count, height, width, seed):
     lightness = noise(count, height, width, seed)
     expected, found = network.predict(lightness), opened.predict(lightness)
-    for name in Answers._fields:
+    for name in Predictions._fields:
         one, other = getattr(expected, name), getattr(found, name)
         assert one.shape == other.shape
         assert other.dtype == np.float32
-        assert np.abs(one - other).max() <= TOLERANCE[name]
+        assert np.abs(one - other).max() <= PARITY_TOLERANCE[name]
     assert np.abs(found.chroma).max() > 1
 
 
 def test_the_largest_differences_are_in_the_file(opened):
-    assert set(opened.measured["parity"]) == set(TOLERANCE)
-    assert all(0 <= value <= TOLERANCE[name] for name, value in opened.measured["parity"].items())
+    assert set(opened.measured["parity"]) == set(PARITY_TOLERANCE)
+    assert all(0 <= value <= PARITY_TOLERANCE[name] for name, value in opened.measured["parity"].items())
     assert opened.description == describe()
 
 
@@ -89,7 +89,7 @@ def test_a_head_that_is_not_there_is_left_out(tmp_path, task):
 
 
 class Contrary(Deployed):
-    """Answers otherwise when it is traced than when it is run."""
+    """Predictions otherwise when it is traced than when it is run."""
 
     def forward(self, lightness):
         answer = super().forward(lightness)
@@ -379,7 +379,7 @@ class Answering:
     def predict(self, lightness):
         probabilities = np.eye(3, dtype=np.float32)[[self.label] * len(lightness)]
         chroma = np.full((*lightness.shape, 2), self.chroma, np.float32)
-        return Answers(chroma, probabilities, np.zeros(len(lightness), np.float32))
+        return Predictions(chroma, probabilities, np.zeros(len(lightness), np.float32))
 
 
 def test_the_loss_is_what_its_words_say():
@@ -396,7 +396,7 @@ def test_the_loss_is_what_its_words_say():
 
 def test_a_real_encoder_passes_too(tmp_path):
     differences = export_onnx(lite0_network(), tmp_path / "model.onnx")
-    assert all(value <= TOLERANCE[name] for name, value in differences.items())
+    assert all(value <= PARITY_TOLERANCE[name] for name, value in differences.items())
 
 
 def test_a_system_that_does_not_tell_its_memory_gets_the_bound(monkeypatch):

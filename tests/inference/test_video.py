@@ -14,7 +14,7 @@ from videos import FRAMES, UNEVEN, Kind, drawn, make_video, packets, play
 from knowhue.errors import ConfigError, ExtraError, ImageError
 from knowhue.inference import video_formats, video_reading
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.networks import Answers
+from knowhue.inference.networks import Predictions
 from knowhue.inference.video import VideoSummary, colorize_video
 
 LOSSLESS = video_formats.Codec("ffv1", {}, True, True, True)
@@ -23,7 +23,7 @@ LOSSLESS = video_formats.Codec("ffv1", {}, True, True, True)
 class Wavering(FakeNetwork):
     """Colours that depend on lightness, and waver from frame to frame by what each shows."""
 
-    def predict(self, lightness: np.ndarray) -> Answers:
+    def predict(self, lightness: np.ndarray) -> Predictions:
         answers = super().predict(lightness)
         assert answers.chroma is not None
         waver = 200 * (lightness.mean((1, 2)) % 0.1)
@@ -118,7 +118,7 @@ def test_an_odd_size_stays_odd(tmp_path: Path):
 class Upward(FakeNetwork):
     """Orange above, blue below, whatever is shown."""
 
-    def predict(self, lightness: np.ndarray) -> Answers:
+    def predict(self, lightness: np.ndarray) -> Predictions:
         answers = super().predict(lightness)
         assert answers.chroma is not None
         middle = lightness.shape[1] // 2
@@ -236,7 +236,7 @@ def test_one_class_for_the_video_is_the_mean_over_frames(tmp_path: Path):
 class Startled(FakeNetwork):
     """Finds dark frames unlike the training images."""
 
-    def predict(self, lightness: np.ndarray) -> Answers:
+    def predict(self, lightness: np.ndarray) -> Predictions:
         novelty = np.where(lightness.mean((1, 2)) < 30, 1.5, 0.5).astype(np.float32)
         return super().predict(lightness)._replace(novelty=novelty)
 

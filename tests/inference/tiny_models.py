@@ -6,7 +6,7 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from knowhue.config import Config
-from knowhue.inference.networks import Calibration, Description, Interval, TorchNetwork
+from knowhue.inference.networks import Calibration, Description, ScoreInterval, TorchNetwork
 from knowhue.models.heads import Classifier, Decoder
 from knowhue.models.multitask import Deployed, MultiTask, build_model
 from knowhue.presets import edit
@@ -50,7 +50,7 @@ def describe(tasks: tuple[str, ...] = BOTH, **changes: object) -> Description:
         "classes": CLASSES,
         "size_px": SIZE_PX,
         "images": {"source": "folder", "train": 90, "validation": 30, "fingerprint": "0123abcd"},
-        "metrics": {"ab_l1": Interval(value=9.5, low=9.0, high=10.0)},
+        "metrics": {"ab_l1": ScoreInterval(value=9.5, low=9.0, high=10.0)},
         "calibration": Calibration(temperature=1.5, ece_before=0.05, ece_after=0.02, images=30),
         "references": 12,
         "novelty_limit": 0.3,

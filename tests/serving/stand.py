@@ -13,7 +13,7 @@ from PIL import Image
 
 from knowhue.config import Config
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.networks import Answers, Description
+from knowhue.inference.networks import Description, Predictions
 from knowhue.serving.api import make_app
 from knowhue.serving.run import Server, listening
 from knowhue.serving.settings import ServerSettings
@@ -44,13 +44,13 @@ class FakeNetwork:
         self.batches: list[int] = []
         self._on_predict = on_predict
 
-    def predict(self, lightness: np.ndarray) -> Answers:
+    def predict(self, lightness: np.ndarray) -> Predictions:
         self._on_predict(lightness)
         self.batches.append(len(lightness))
         bright = lightness.mean((1, 2)) / 100
         chroma = np.tile(np.array([20, 40], np.float32), (*lightness.shape, 1))
         probabilities = np.stack([bright, 1 - bright], 1)
-        return Answers(chroma, probabilities.astype(np.float32), np.full(len(lightness), 0.5, np.float32))
+        return Predictions(chroma, probabilities.astype(np.float32), np.full(len(lightness), 0.5, np.float32))
 
 
 def colorizer(on_predict: Callable[[np.ndarray], None] = lambda seen: None, tasks: Any = None) -> Colorizer:

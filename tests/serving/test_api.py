@@ -17,7 +17,7 @@ from knowhue.images.image import Image as KnowhueImage
 from knowhue.images.image import Origin
 from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.networks import Answers, Interval
+from knowhue.inference.networks import Predictions, ScoreInterval
 from knowhue.inference.requests import reduced
 from knowhue.serving.api import make_app
 from knowhue.serving.schemas import ModelAnswer
@@ -290,7 +290,7 @@ def test_a_model_that_answers_nonsense_is_named_in_one_line_and_the_others_go_on
 class Novel(FakeNetwork):
     """Finds every image unlike those that it was trained on."""
 
-    def predict(self, lightness: np.ndarray) -> Answers:
+    def predict(self, lightness: np.ndarray) -> Predictions:
         answers = super().predict(lightness)
         return answers._replace(novelty=answers.novelty * 0 + 1.7)
 
@@ -376,10 +376,10 @@ def test_the_documentation_groups_and_describes_every_route(client: TestClient):
 
 def test_scores_of_a_model_have_the_digits_that_are_told():
     model = colorizer()
-    score = Interval(value=9.123456789, low=8.99999999, high=0.0012345678)
+    score = ScoreInterval(value=9.123456789, low=8.99999999, high=0.0012345678)
     found = model.network.description.model_copy(update={"metrics": {"ab_l1": score}, "unknown_below": 1 / 3})
     told = ModelAnswer.of("m", found)
-    assert told.metrics["ab_l1"] == Interval(value=9.123, low=9.0, high=0.001235)
+    assert told.metrics["ab_l1"] == ScoreInterval(value=9.123, low=9.0, high=0.001235)
     assert told.unknown_below == 0.3333
 
 

@@ -8,14 +8,12 @@ import io
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from knowhue.color import SRGB_TO_XYZ, srgb_to_linear
-
-FloatArray = NDArray[np.floating[Any]]
+from knowhue.color import SRGB_TO_XYZ, Floats, srgb_to_linear
 
 _CODES = np.linspace(0, 1, 65536)
 _LAST = 65535
@@ -36,34 +34,34 @@ class RGBSpace(NamedTuple):
         matrix: (3, 3) from linear RGB to linear sRGB; None for gray.
     """
 
-    curves: FloatArray
-    inverses: FloatArray
-    matrix: FloatArray | None
+    curves: Floats
+    inverses: Floats
+    matrix: Floats | None
 
-    def to_linear(self, codes: NDArray[np.integer]) -> FloatArray:
+    def to_linear(self, codes: NDArray[np.integer]) -> Floats:
         """Linear sRGB (..., 3), beyond 0..1 where sRGB has no such colour, of codes (..., 1 or 3) of 8 or 16 bits."""
         steps = 257 if codes.dtype == np.uint8 else 1
         linear = np.stack([curve[codes[..., k] * np.intp(steps)] for k, curve in enumerate(self.curves)], -1)
         return linear.repeat(3, -1) if self.matrix is None else linear @ self.matrix.T.astype(np.float32)
 
-    def from_linear(self, linear: FloatArray) -> FloatArray:
+    def from_linear(self, linear: Floats) -> Floats:
         """Codes (..., 3) from 0 to 1 of linear sRGB (..., 3); spaces of RGB alone."""
         assert self.matrix is not None
         own = linear @ np.linalg.inv(self.matrix).T.astype(np.float32)
         return np.stack([look_up(own[..., k], table) for k, table in enumerate(self.inverses)], -1)
 
 
-def srgb_light() -> FloatArray:
+def srgb_light() -> Floats:
     """Linear light of every 16-bit code of sRGB, (65536,)."""
     return srgb_to_linear(_CODES)
 
 
-def code_table(curve: FloatArray) -> FloatArray:
+def code_table(curve: Floats) -> Floats:
     """A table for `look_up` of the way back from the light of every 16-bit code to the code (0 to 1)."""
     return np.interp(_LIGHT, curve, _CODES).astype(np.float32)
 
 
-def look_up(light: FloatArray, table: FloatArray) -> FloatArray:
+def look_up(light: Floats, table: Floats) -> Floats:
     """Codes (0 to 1) of light; tables are over square roots, where curves are smooth in the dark, too."""
     place = np.sqrt(light.clip(0, 1)) * np.float32(_LAST)
     low = np.minimum(place.astype(np.int32), _LAST - 1)
@@ -71,11 +69,11 @@ def look_up(light: FloatArray, table: FloatArray) -> FloatArray:
     return left + (table[low + 1] - left) * (place - low)
 
 
-def _space(curves: FloatArray, matrix: FloatArray | None) -> RGBSpace:
+def _space(curves: Floats, matrix: Floats | None) -> RGBSpace:
     return RGBSpace(curves.astype(np.float32), np.stack([code_table(curve) for curve in curves]), matrix)
 
 
-def _to_linear_srgb(to_xyz: FloatArray, white: FloatArray) -> FloatArray:
+def _to_linear_srgb(to_xyz: Floats, white: Floats) -> Floats:
     """Linear RGB to linear sRGB (3, 3), by way of XYZ and the adaptation of a white to D65 after Bradford."""
     gains = (_BRADFORD @ SRGB_TO_XYZ.sum(1)) / (_BRADFORD @ white)
     return np.linalg.inv(SRGB_TO_XYZ) @ np.linalg.inv(_BRADFORD) @ np.diag(gains) @ _BRADFORD @ to_xyz
@@ -114,11 +112,11 @@ def profile_tags(profile: bytes) -> dict[bytes, bytes] | None:
     return {name: profile[start : start + length] for name, start, length in rows}
 
 
-def _xyz(tag: bytes) -> FloatArray:
+def _xyz(tag: bytes) -> Floats:
     return np.array(struct.unpack_from(">3i", tag, 8)) / 65536
 
 
-def _curve(tag: bytes) -> FloatArray:
+def _curve(tag: bytes) -> Floats:
     """Linear light of every 16-bit code (ICC.1:2022, 10.6 and 10.18)."""
     if tag[:4] == b"curv":
         count = struct.unpack_from(">I", tag, 8)[0]
@@ -133,7 +131,7 @@ def _curve(tag: bytes) -> FloatArray:
     return _parametric(kind, *given).clip(0, 1)
 
 
-def _parametric(kind, gamma, a=1.0, b=0.0, c=0.0, d=0.0, e=0.0, f=0.0) -> FloatArray:
+def _parametric(kind, gamma, a=1.0, b=0.0, c=0.0, d=0.0, e=0.0, f=0.0) -> Floats:
     if kind == 0:
         return _CODES**gamma
     if kind in (1, 2):
@@ -208,7 +206,7 @@ def _by_cicp(codes: bytes, is_gray: bool) -> _Told:
     return space, (f"read by its cICP ({primaries}-{transfer}); it is written as sRGB",)
 
 
-def _by_primaries(curve: FloatArray, places: Sequence[float] | None) -> RGBSpace | None:
+def _by_primaries(curve: Floats, places: Sequence[float] | None) -> RGBSpace | None:
     """Colours told by their primaries; None if these make no colours.
 
     Args:

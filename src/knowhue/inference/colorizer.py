@@ -12,7 +12,7 @@ from knowhue.images.image import Image, Pixels
 from knowhue.images.reading import read_image
 from knowhue.images.vips import OVERSAMPLING, shrink
 from knowhue.inference.hints import SIDE_PX, Hint, corrections
-from knowhue.inference.networks import BUILT_IN, Answers, Description, FloatArray, Network, open_network
+from knowhue.inference.networks import BUILT_IN, Description, FloatArray, Network, Predictions, open_network
 from knowhue.inference.pixels import PaintStats, chroma_lines, lightness, paint
 
 LONGEST = 4
@@ -183,22 +183,22 @@ class Colorizer:
         """L* (h, w) of an image at the network's size, or at `scale` times it."""
         return network_input(image.pixels, round(scale * self.network.description.size_px))
 
-    def predict(self, inputs: Sequence[FloatArray]) -> list[Answers]:
+    def predict(self, inputs: Sequence[FloatArray]) -> list[Predictions]:
         """Predict for several network inputs, those of one shape together; each of the answers has B = 1."""
-        answers: dict[int, Answers] = {}
+        answers: dict[int, Predictions] = {}
         for shape in {each.shape for each in inputs}:
             places = [place for place, each in enumerate(inputs) if each.shape == shape]
             together = self.network.predict(np.stack([inputs[place] for place in places]))
             for row, place in enumerate(places):
                 alone = (None if part is None else part[row : row + 1] for part in together)
-                answers[place] = Answers(*alone)  # pyright: ignore[reportArgumentType]
+                answers[place] = Predictions(*alone)  # pyright: ignore[reportArgumentType]
         return [answers[place] for place in range(len(inputs))]
 
     def finish(
         self,
         image: Image,
         coarse: FloatArray,
-        answers: Answers,
+        answers: Predictions,
         options: ColorizeOptions = ColorizeOptions(),  # noqa: B008
     ) -> Colorized:
         """Bring predicted chroma to an image: full size, hints, exact lightness; then judge it.
@@ -222,10 +222,10 @@ class Colorizer:
         )
 
     def judge(
-        self, image: Image, answers: Answers, options: ColorizeOptions, painted: PaintStats | None = None
+        self, image: Image, answers: Predictions, options: ColorizeOptions, painted: PaintStats | None = None
     ) -> Judgement:
         """Class, novelty and warnings of an image, and of its colours where it was painted."""
-        return judge(
+        return judge_image(
             self.network.description,
             None if answers.probabilities is None else answers.probabilities[0],
             float(answers.novelty[0]),
@@ -326,7 +326,7 @@ def can_tell_novelty(description: Description) -> bool:
     return _fitted_on(description) >= FEWEST_TO_TELL
 
 
-def judge(
+def judge_image(
     description: Description,
     probabilities: FloatArray | None,
     novelty: float,

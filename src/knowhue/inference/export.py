@@ -14,26 +14,26 @@ from torch import Tensor, nn
 from knowhue.errors import ConfigError, ExtraError, WeightsError, install_command
 from knowhue.inference.networks import (
     KEY,
-    Answers,
     Description,
     FloatArray,
+    Predictions,
     TorchNetwork,
     build_deployed,
     open_torch,
     save_model,
 )
 from knowhue.inference.onnx_network import INPUT, OUTPUTS, PARITY_KEY, TASK_OF, network_of
-from knowhue.models.multitask import Answer, Deployed
+from knowhue.models.multitask import Deployed, DeployedOutput
 from knowhue.storage import replacing
 
-PRECISIONS: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
+DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
 _ALL_BYTES = 1 << 30
-TOLERANCE = {"chroma": 0.01, "probabilities": 1e-4, "novelty": 1e-3}
+PARITY_TOLERANCE = {"chroma": 0.01, "probabilities": 1e-4, "novelty": 1e-3}
 """Largest difference to torch by output; for chroma CIELAB units, a fortieth of a step of 8-bit colour."""
 SIZES = ((1, 1, 1), (1, 32, 32), (3, 33, 95), (2, 64, 40), (1, 97, 160))
 """Images, height, width that are tried: one pixel, whole strides and not, batches."""
 
-Predict = Callable[[FloatArray], Answers]
+_Predict = Callable[[FloatArray], Predictions]
 
 
 def export_safetensors(
@@ -44,7 +44,7 @@ def export_safetensors(
     Args:
         source: a file that `knowhue export` made, or what `open_torch` opened.
         target: .safetensors file to write; replaced if it is there.
-        precision: of the stored weights, a key of `PRECISIONS`; they are computed with in float32.
+        precision: of the stored weights, a key of `DTYPES`; they are computed with in float32.
 
     Returns:
         Largest difference to the source's answers by output: chroma in CIELAB units, probabilities and novelty.
@@ -66,14 +66,14 @@ def write_safetensors(
     network: TorchNetwork, description: Description, target: Path, precision: str
 ) -> dict[str, float]:
     """Write a network's weights under another description; returns and raises what `export_safetensors` does."""
-    if precision not in PRECISIONS:
+    if precision not in DTYPES:
         raise ConfigError(
-            f"`precision` should be one of {', '.join(PRECISIONS)}. Found `precision = {precision}`."
+            f"`precision` should be one of {', '.join(DTYPES)}. Found `precision = {precision}`."
         )
     described = description.model_copy(update={"precision": precision})
     weights = {
         name: tensor.detach()
-        .to("cpu", PRECISIONS[precision] if tensor.is_floating_point() else None)
+        .to("cpu", DTYPES[precision] if tensor.is_floating_point() else None)
         .contiguous()
         for name, tensor in network.module.state_dict().items()
     }
@@ -104,7 +104,7 @@ def export_onnx(source: Path | TorchNetwork, target: Path) -> dict[str, float]:
         target: .onnx file to write; replaced if it is there.
 
     Returns:
-        The largest differences by output, in the units of `TOLERANCE`.
+        The largest differences by output, in the units of `PARITY_TOLERANCE`.
 
     Raises:
         ExtraError: a package of the extra `onnx` is not installed.
@@ -137,7 +137,7 @@ class _Graph(nn.Module):
         """L* (B, 1, H, W) to the outputs that there are, chroma as (B, H, W, 2)."""
         height, width = lightness.shape[2:]
         rows, columns = (self._repeating_edge(length) for length in (height, width))
-        answer: Answer = self.deployed(lightness[:, :, rows][:, :, :, columns])
+        answer: DeployedOutput = self.deployed(lightness[:, :, rows][:, :, :, columns])
         if answer.chroma is not None:
             answer = answer._replace(chroma=answer.chroma.permute(0, 2, 3, 1)[:, :height, :width])
         return tuple(each for each in answer if each is not None)
@@ -212,9 +212,9 @@ def set_metadata(model: Any, key: str, value: str) -> None:
 
 
 def _refuse_difference(differences: dict[str, float], target: Path) -> None:
-    if not all(difference <= TOLERANCE[name] for name, difference in differences.items()):
+    if not all(difference <= PARITY_TOLERANCE[name] for name, difference in differences.items()):
         found = ", ".join(f"{name} {value:.2g}" for name, value in differences.items())
-        allowed = ", ".join(f"{name} {TOLERANCE[name]:.2g}" for name in differences)
+        allowed = ", ".join(f"{name} {PARITY_TOLERANCE[name]:.2g}" for name in differences)
         raise WeightsError(
             f"ONNX Runtime should answer as torch does, within {allowed}. Found differences up to {found}. "
             f"`{target}` was not written; use the model as safetensors, and report this."
@@ -234,24 +234,24 @@ def require_packages() -> None:
         )
 
 
-def _on_cpu(module: Deployed) -> Predict:
+def _on_cpu(module: Deployed) -> _Predict:
     """The model as it is, run by torch; GPUs may round products to 10 bits."""
     reference = copy.deepcopy(module).cpu().eval()
 
-    def predict(lightness: FloatArray) -> Answers:
+    def predict(lightness: FloatArray) -> Predictions:
         with torch.inference_mode():
             return _as_arrays(reference(torch.from_numpy(lightness)[:, None]))
 
     return predict
 
 
-def _as_arrays(answer: Answer) -> Answers:
+def _as_arrays(answer: DeployedOutput) -> Predictions:
     chroma = None if answer.chroma is None else answer.chroma.permute(0, 2, 3, 1).numpy()
     probabilities = None if answer.probabilities is None else answer.probabilities.numpy()
-    return Answers(chroma, probabilities, answer.novelty.numpy())
+    return Predictions(chroma, probabilities, answer.novelty.numpy())
 
 
-def largest_differences(expected: Predict, found: Predict) -> dict[str, float]:
+def largest_differences(expected: _Predict, found: _Predict) -> dict[str, float]:
     """Largest absolute difference by output, in its unit, over noise and smooth images of all `SIZES`.
 
     Other shapes differ infinitely, and so does an answer that only one gives; what is no number stays so.

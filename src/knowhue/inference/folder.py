@@ -16,7 +16,7 @@ from knowhue.images.writing import OUTPUT_SUFFIXES, writable_suffix
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer, caveats_of_many, is_novel
 from knowhue.inference.ledger import LEDGER, Ledger, Stamp
 from knowhue.inference.listing import Item, Listing, list_folder
-from knowhue.inference.networks import Answers
+from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits, Stages, run, usable_cores
 from knowhue.inference.requests import DecodedRequest, ImageRequest, decode, paint
 from knowhue.runs import Report, locked
@@ -185,8 +185,8 @@ class _Work:
         assert stamp is not None
         return _Read(stamp, request, decoded, time.perf_counter() - started)
 
-    def _predict(self, batch: Sequence[_Read]) -> list[tuple[Answers, float]]:
-        """Answers, each with its share of the seconds."""
+    def _predict(self, batch: Sequence[_Read]) -> list[tuple[Predictions, float]]:
+        """Predictions, each with its share of the seconds."""
         started = time.perf_counter()
         try:
             answers = self._colorizer.predict([each.decoded.network_input for each in batch])
@@ -195,7 +195,7 @@ class _Work:
         share = (time.perf_counter() - started) / len(batch)
         return [(answer, share) for answer in answers]
 
-    def _paint(self, item: Item, read: _Read, answer: tuple[Answers, float]) -> _Written:
+    def _paint(self, item: Item, read: _Read, answer: tuple[Predictions, float]) -> _Written:
         """Paint, encode, and write beside its place."""
         started = time.perf_counter()
         try:

@@ -57,7 +57,7 @@ class Hint(NamedTuple):
     b: float
 
 
-class Point(NamedTuple):
+class GridPoint(NamedTuple):
     """Where a colour is given, on the grid on which it spreads.
 
     Attributes:
@@ -136,7 +136,7 @@ def corrections(pixels: Pixels, coarse: FloatArray, lines: FloatArray, hints: Se
         row, column = min(int(hint.y * height), height - 1), min(int(hint.x * width), width - 1)
         own = lightness(pixels[row : row + 1, column : column + 1].copy()).item()
         chroma = chroma_at(lines, own, (row + 0.5) / height, (column + 0.5) / width)
-        points.append(Point((row + 0.5) * down - 0.5, (column + 0.5) * across - 0.5, own))
+        points.append(GridPoint((row + 0.5) * down - 0.5, (column + 0.5) * across - 0.5, own))
         differences.append(np.array([hint.a, hint.b]) - chroma)
     return spread(coarse, points, np.array(differences), (1 / (down * short), 1 / (across * short)))
 
@@ -152,7 +152,7 @@ def chroma_at(lines: FloatArray, lightness: float, y: float, x: float) -> FloatA
 
 def spread(
     lightness: FloatArray,
-    points: Sequence[Point],
+    points: Sequence[GridPoint],
     differences: NDArray[np.floating],
     step: tuple[float, float],
 ) -> FloatArray:
@@ -181,7 +181,7 @@ def spread(
         a*b* (h, w, 2). Interpolated between pixels it is the difference itself at each point.
 
     >>> flat = np.full((48, 64), 50, np.float32)
-    >>> found = spread(flat, [Point(24, 32, 50)], np.array([[40, 0]]), (1 / 48, 1 / 48))
+    >>> found = spread(flat, [GridPoint(24, 32, 50)], np.array([[40, 0]]), (1 / 48, 1 / 48))
     >>> [round(float(found[24, column, 0])) for column in (32, 35, 38, 40)]
     [40, 25, 2, 0]
     """
@@ -195,7 +195,7 @@ def spread(
 
 def _discs(
     lightness: FloatArray,
-    points: Sequence[Point],
+    points: Sequence[GridPoint],
     differences: NDArray[np.floating],
     step: tuple[float, float],
 ) -> _Discs:
@@ -225,7 +225,7 @@ def _discs(
     return _Discs(given, count > 0, across, distance)
 
 
-def _meet(given: NDArray[np.float64], points: Sequence[Point], differences: NDArray[np.floating]) -> None:
+def _meet(given: NDArray[np.float64], points: Sequence[GridPoint], differences: NDArray[np.floating]) -> None:
     """Change what is given by the least that has each point meet its difference, though it shares pixels with another.
 
     The nearer two are, the more that takes; nearer than about half a pixel they are averaged instead.
@@ -245,7 +245,7 @@ def _meet(given: NDArray[np.float64], points: Sequence[Point], differences: NDAr
 
 
 def _window(
-    shape: tuple[int, ...], point: Point, step: tuple[float, float]
+    shape: tuple[int, ...], point: GridPoint, step: tuple[float, float]
 ) -> tuple[NDArray[np.int_], NDArray[np.int_], tuple[slice, slice]]:
     """Rows and columns within reach of a point, and the same as slices."""
     spans = [

@@ -10,14 +10,14 @@ from knowhue.config import Config
 from knowhue.errors import ConfigError, RunError
 from knowhue.inference.colorizer import can_tell_novelty
 from knowhue.inference.export import opened, write_safetensors
-from knowhue.inference.networks import HUB_FILE, Description, Interval, TorchNetwork
+from knowhue.inference.networks import HUB_FILE, Description, ScoreInterval, TorchNetwork
 from knowhue.models.encoder import hub_resolves
 from knowhue.presets import edit
 from knowhue.storage import replacing, require_no_run
 
 CONFIG_FILE, CARD_FILE = "config.json", "README.md"
 HUB_FILES = (CARD_FILE, CONFIG_FILE, HUB_FILE)
-SCORES: dict[str, tuple[str, str]] = {
+SCORE_TITLES: dict[str, tuple[str, str]] = {
     "ab_l1": ("Mean absolute error of a\\*b\\*, CIELAB units", "lower"),
     "ciede2000": ("CIEDE2000 colour difference", "lower"),
     "psnr_rgb": ("PSNR of the RGB image, dB", "higher"),
@@ -219,8 +219,8 @@ def _measured(description: Description) -> str:
     return "\n".join(lines)
 
 
-def _row(name: str, score: Interval) -> str:
-    title, better = SCORES.get(name, (name, ""))
+def _row(name: str, score: ScoreInterval) -> str:
+    title, better = SCORE_TITLES.get(name, (name, ""))
     return f"| {title} | {score.value:.3f} | {score.low:.3f} to {score.high:.3f} | {better} |"
 
 

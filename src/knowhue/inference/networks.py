@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
+from knowhue.color import FloatArray
 from knowhue.config import Config, Count, Fraction, Section, Task
 from knowhue.errors import RunError, WeightsError
 from knowhue.runs import DEPLOYED, finished_run, read_status
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from knowhue.models.multitask import Deployed
 
-FloatArray = NDArray[np.float32]
 BUILT_IN = "built-in"
 HUB_FILE = "model.safetensors"
 KEY = "knowhue"
@@ -36,7 +35,7 @@ _TRIAL: FloatArray = np.tile(np.linspace(0, 100, 47, dtype=np.float32), (2, 32, 
 """Two small images, neither square nor a whole number of strides."""
 
 
-class Interval(Section):
+class ScoreInterval(Section):
     """A score and its 95 % interval over the images it was measured on: normal, or Wilson's for a share."""
 
     value: float
@@ -99,7 +98,7 @@ class Description(Section):
     classes: tuple[Annotated[str, Field(min_length=1, max_length=255)], ...]
     size_px: Annotated[int, Field(ge=16, le=1024)]
     images: dict[str, int | str]
-    metrics: dict[str, Interval]
+    metrics: dict[str, ScoreInterval]
     calibration: Calibration | None = None
     references: Count
     novelty_limit: Annotated[float, Field(ge=1e-6, le=2)]
@@ -162,7 +161,7 @@ def _other_version(path: Path) -> WeightsError:
     )
 
 
-class Answers(NamedTuple):
+class Predictions(NamedTuple):
     """What a network says of B images; None for a head that it lacks.
 
     Attributes:
@@ -182,8 +181,8 @@ class Network(Protocol):
     description: Description
     runtime: str
 
-    def predict(self, lightness: FloatArray) -> Answers:
-        """Answer for L* (B, h, w), 0 to 100; any h and w.
+    def predict(self, lightness: FloatArray) -> Predictions:
+        """Predict for L* (B, h, w), 0 to 100; any h and w.
 
         Raises:
             WeightsError: the model answers what none should, see `checked`.
@@ -191,7 +190,7 @@ class Network(Protocol):
         ...
 
 
-def checked(answers: Answers, description: Description, lightness: FloatArray) -> Answers:
+def check_predictions(answers: Predictions, description: Description, lightness: FloatArray) -> Predictions:
     """The same answers, if each is there, of its shape and within its range: weights may be anybody's, or diverged.
 
     Raises:
@@ -325,16 +324,16 @@ class TorchNetwork:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.module = module.to(self.device).eval()
 
-    def predict(self, lightness: FloatArray) -> Answers:
-        """Answer for L* (B, h, w), 0 to 100; any h and w."""
+    def predict(self, lightness: FloatArray) -> Predictions:
+        """Predict for L* (B, h, w), 0 to 100; any h and w."""
         import torch
 
         with torch.inference_mode():
             answer = self.module(torch.from_numpy(lightness)[:, None].to(self.device))
         chroma = None if answer.chroma is None else _to_numpy(answer.chroma.permute(0, 2, 3, 1))
         probabilities = None if answer.probabilities is None else _to_numpy(answer.probabilities)
-        answers = Answers(chroma, probabilities, _to_numpy(answer.novelty))
-        return checked(answers, self.description, lightness)
+        answers = Predictions(chroma, probabilities, _to_numpy(answer.novelty))
+        return check_predictions(answers, self.description, lightness)
 
 
 def open_torch(path: Path) -> TorchNetwork:

@@ -18,7 +18,14 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from knowhue.errors import ExtraError, WeightsError, install_command
-from knowhue.inference.networks import KEY, Answers, Description, FloatArray, checked, read_description
+from knowhue.inference.networks import (
+    KEY,
+    Description,
+    FloatArray,
+    Predictions,
+    check_predictions,
+    read_description,
+)
 
 PARITY_KEY = "knowhue.parity"
 """Metadata: largest differences to torch, found at export; JSON."""
@@ -35,7 +42,7 @@ _MOST_BYTES = 8 << 30
 _FATAL = 4
 _MEASURED: TypeAdapter[dict[str, float | int | None]] = TypeAdapter(dict[str, float | int | None])
 _LATE = "did not answer in many times the time that an honest one takes"
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 OPERATORS = frozenset({
     "Add", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Constant", "Conv", "ConvTranspose",
@@ -81,8 +88,8 @@ class OnnxNetwork:
         self._outputs = _outputs_of(description)
         self._is_stuck = False
 
-    def predict(self, lightness: FloatArray) -> Answers:
-        """Answer for L* (B, h, w), 0 to 100; any h and w.
+    def predict(self, lightness: FloatArray) -> Predictions:
+        """Predict for L* (B, h, w), 0 to 100; any h and w.
 
         Raises:
             WeightsError: the file takes too long or too much memory, or answers what no model should.
@@ -107,8 +114,8 @@ class OnnxNetwork:
                 f"The model failed in ONNX Runtime: {_first_line(error)}. Use another."
             ) from None
         found = dict(zip(self._outputs, arrays, strict=True))
-        answers = Answers(found.get("chroma"), found.get("probabilities"), found["novelty"])
-        return checked(answers, self.description, lightness)
+        answers = Predictions(found.get("chroma"), found.get("probabilities"), found["novelty"])
+        return check_predictions(answers, self.description, lightness)
 
 
 class _Worker:
@@ -118,9 +125,9 @@ class _Worker:
         self._todo: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
         threading.Thread(target=self._run, name="knowhue-onnx", daemon=True).start()
 
-    def do(self, work: Callable[[], T]) -> "Future[T]":
+    def do(self, work: Callable[[], _T]) -> "Future[_T]":
         """Begin."""
-        done: Future[T] = Future()
+        done: Future[_T] = Future()
         self._todo.put((work, done))
         return done
 
@@ -141,7 +148,7 @@ class _Worker:
 _idle: list[_Worker] = []
 
 
-def within(seconds: float, work: Callable[[], T], stop: Callable[[], None] = lambda: None) -> T:
+def within(seconds: float, work: Callable[[], _T], stop: Callable[[], None] = lambda: None) -> _T:
     """What some work returns or raises, if it does in time.
 
     It is done in a thread, for the runtime hears neither signals nor, within one operator, that it should stop; a

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
 from knowhue import color
+from knowhue.color import FloatArray
 from knowhue.images.image import Pixels
-
-FloatArray = NDArray[np.float32]
 
 BAND_PIXELS = 1 << 18
 GUIDE_RADIUS, GUIDE_EPSILON = 1, 25.0

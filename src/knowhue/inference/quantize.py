@@ -22,7 +22,7 @@ from knowhue.images.reading import read_image
 from knowhue.images.vips import shrink
 from knowhue.inference.colorizer import working_size
 from knowhue.inference.export import require_packages, set_metadata
-from knowhue.inference.networks import KEY, Answers, FloatArray, Network
+from knowhue.inference.networks import KEY, FloatArray, Network, Predictions
 from knowhue.inference.onnx_network import INPUT, INT8_KEY, network_of, open_onnx
 from knowhue.storage import replacing
 
@@ -30,7 +30,7 @@ CALIBRATED_ON = 128
 MEASURED_ON = 256
 KEPT_AT_THE_END = 2
 """Convolutions of the colour head, at the finest sizes, that stay float: they cost little and show most."""
-FEWEST = 8
+FEWEST_EXAMPLES = 8
 """Images to calibrate on, and to measure on."""
 
 
@@ -55,9 +55,9 @@ def find_images(folder: Path) -> list[Path]:
         ImageError: there are too few to calibrate on some and to measure on others.
     """
     found = sorted(file for file, skipped in walk(folder) if not skipped)
-    if len(found) < 2 * FEWEST:
+    if len(found) < 2 * FEWEST_EXAMPLES:
         raise ImageError(
-            f"`images` should be a folder of at least {2 * FEWEST} colour images, better some hundreds. "
+            f"`images` should be a folder of at least {2 * FEWEST_EXAMPLES} colour images, better some hundreds. "
             f"Found {len(found)} in `{folder}`."
         )
     return found
@@ -72,9 +72,9 @@ def read_examples(files: Sequence[Path], most: int, size_px: int) -> list[Exampl
     chosen = np.unique(np.linspace(0, len(files) - 1, min(most, len(files))).round().astype(int))
     examples = [_read_example(files[place], size_px) for place in chosen]
     kept = [each for each in examples if each is not None]
-    if len(kept) < FEWEST:
+    if len(kept) < FEWEST_EXAMPLES:
         raise ImageError(
-            f"`images` should hold at least {2 * FEWEST} images in colour. Found {len(kept)} in colour among "
+            f"`images` should hold at least {2 * FEWEST_EXAMPLES} images in colour. Found {len(kept)} in colour among "
             f"{len(examples)}."
         )
     return kept
@@ -90,7 +90,7 @@ def _read_example(file: Path, size_px: int) -> Example | None:
     return Example(lightness[0, 0].numpy(), chroma[0].permute(1, 2, 0).numpy(), file.parent.name)
 
 
-class Loss(NamedTuple):
+class QuantizationCost(NamedTuple):
     """What 8 bits cost, on images that were not calibrated on; None for a head that the model lacks.
 
     Attributes:
@@ -116,7 +116,7 @@ class Loss(NamedTuple):
     left_out: int = 0
 
 
-def quantize(source: Path, target: Path, images: Path) -> Loss:
+def quantize(source: Path, target: Path, images: Path) -> QuantizationCost:
     """Write a model in 8 bits, and say in it and here what that costs.
 
     Args:
@@ -152,7 +152,7 @@ def write_int8(
     calibration: Sequence[FloatArray],
     measured: Sequence[Example],
     left_out: int = 0,
-) -> Loss:
+) -> QuantizationCost:
     """What `quantize` does, of images in memory: L* (h, w) to calibrate on, examples to measure on."""
     before = open_onnx(source)
     model = _quantized(source, calibration)
@@ -166,7 +166,9 @@ def write_int8(
     return loss
 
 
-def judge_loss(before: Network, after: Network, examples: Sequence[Example], calibrated_on: int) -> Loss:
+def judge_loss(
+    before: Network, after: Network, examples: Sequence[Example], calibrated_on: int
+) -> QuantizationCost:
     """Compare two networks of one description on examples."""
     pairs = [[network.predict(each.lightness[None]) for network in (before, after)] for each in examples]
     chroma = ab_l1 = agreement = accuracy = None
@@ -179,22 +181,24 @@ def judge_loss(before: Network, after: Network, examples: Sequence[Example], cal
         if all(each.label in names for each in examples):
             accuracy = _over(pairs, examples, lambda answer, each: names[_class(answer)] == each.label)
     lost = [each or (None, None) for each in (ab_l1, accuracy)]
-    return Loss(chroma, *lost[0], agreement, *lost[1], calibrated_on, len(examples))
+    return QuantizationCost(chroma, *lost[0], agreement, *lost[1], calibrated_on, len(examples))
 
 
-def _over(pairs: Sequence[Sequence[Answers]], examples: Sequence[Example], score: Any) -> tuple[float, float]:
+def _over(
+    pairs: Sequence[Sequence[Predictions]], examples: Sequence[Example], score: Any
+) -> tuple[float, float]:
     """Mean of a score over the examples, before and after."""
     scores = [[score(answer, each) for answer in pair] for pair, each in zip(pairs, examples, strict=True)]
     first, second = np.mean(np.asarray(scores, np.float64), 0)
     return float(first), float(second)
 
 
-def _chroma(answer: Answers) -> FloatArray:
+def _chroma(answer: Predictions) -> FloatArray:
     assert answer.chroma is not None
     return answer.chroma
 
 
-def _class(answer: Answers) -> int:
+def _class(answer: Predictions) -> int:
     assert answer.probabilities is not None
     return int(answer.probabilities[0].argmax())
 

@@ -16,7 +16,7 @@ from knowhue.images.vips import shrink
 from knowhue.images.writing import encode_with_notes, writable_suffix
 from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer, Judgement
 from knowhue.inference.hints import parse_hint
-from knowhue.inference.networks import Answers, FloatArray
+from knowhue.inference.networks import FloatArray, Predictions
 from knowhue.inference.pipeline import Limits, Observe, Pipeline, Stages
 
 _NAME = "image"
@@ -159,7 +159,7 @@ def decode(
 
 
 def paint(
-    colorizer: Colorizer, request: ImageRequest, decoded: DecodedRequest, answer: Answers
+    colorizer: Colorizer, request: ImageRequest, decoded: DecodedRequest, answer: Predictions
 ) -> ImageReply:
     """Paint and write an image; or, for a class alone, judge it.
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates, uniform_filter, zoom
 
-FloatArray = NDArray[np.float32]
+from knowhue.color import FloatArray
 
 STRENGTH = 0.8
 """Share of the past where it agrees; 0.8 averages over about five frames. By `benchmarks/flicker.py`."""

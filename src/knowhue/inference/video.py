@@ -17,9 +17,9 @@ from knowhue.inference.colorizer import (
     Judgement,
     caveats_of_many,
     is_novel,
-    judge,
+    judge_image,
 )
-from knowhue.inference.networks import Answers, FloatArray
+from knowhue.inference.networks import FloatArray, Predictions
 from knowhue.inference.pipeline import Limits, Stages, run
 from knowhue.inference.pixels import PaintStats, paint
 from knowhue.inference.steady import STRENGTH, Steadier
@@ -161,7 +161,7 @@ class _Predicted(NamedTuple):
     """A frame with its steadied chroma, both as stored, not upright."""
 
     chroma: FloatArray
-    answer: Answers
+    answer: Predictions
 
 
 class _Painted(NamedTuple):
@@ -170,7 +170,7 @@ class _Painted(NamedTuple):
     frame: "Frame"
     pixels: Pixels
     stats: PaintStats
-    answer: Answers
+    answer: Predictions
 
 
 class _Work:
@@ -211,7 +211,7 @@ class _Work:
             seconds: that it took.
         """
         count, description, video = self._done, self._colorizer.network.description, self._video
-        judgement = judge(
+        judgement = judge_image(
             description,
             (self._probabilities / count).astype(np.float32) if "class" in description.tasks else None,
             self._novelty / count,
@@ -262,7 +262,7 @@ class _Work:
             predicted.append([_Predicted(self._steadied(*pair), pair[1]) for pair in pairs])
         return predicted
 
-    def _steadied(self, lightness: FloatArray, answer: Answers) -> FloatArray:
+    def _steadied(self, lightness: FloatArray, answer: Predictions) -> FloatArray:
         assert answer.chroma is not None  # `require` was called
         return self._video.orientation.stored(self._steadier.step(lightness, answer.chroma[0]))
 

@@ -19,7 +19,7 @@ from knowhue.randomness import initialised_by
 from knowhue.tensors import Chroma, Label, Lightness, Prediction, Pyramid
 
 ColourHead = Decoder | ColourClasses | Pix2PixUNet | Palette
-NEIGHBOURS = 10
+NOVELTY_NEIGHBOURS = 10
 """The novelty of an image is its distance to the so many-th nearest reference."""
 
 
@@ -167,7 +167,7 @@ def build_discriminator(config: Config) -> Discriminator | PatchGAN | None:
         return Discriminator(config.colour.discriminator_width, config.colour.discriminator_layers)
 
 
-class Answer(NamedTuple):
+class DeployedOutput(NamedTuple):
     """What a deployed model says of B images.
 
     `probabilities` (B, classes) are calibrated where that helps. `novelty` (B,) is the distance from the training
@@ -194,12 +194,12 @@ class Deployed(nn.Module):
         self.references: Tensor
         self.register_buffer("references", torch.zeros(references, model.encoder.channels[-1]))
 
-    def forward(self, lightness: Lightness) -> Answer:
-        """Answer for L* (B, 1, H, W) of any size."""
+    def forward(self, lightness: Lightness) -> DeployedOutput:
+        """Predict for L* (B, 1, H, W) of any size."""
         features = self.model.features(lightness)
         prediction = self.model(lightness, features)
         logits, chroma = prediction.logits, prediction.chroma
-        return Answer(
+        return DeployedOutput(
             None if chroma is None else chroma.float(),
             None if logits is None else (logits.float() / self.temperature).softmax(1),
             self.distance(pool(features[-1])) / self.novelty_limit,
@@ -208,7 +208,7 @@ class Deployed(nn.Module):
     def distance(self, pooled: Tensor) -> Tensor:
         """Cosine distance to the tenth nearest reference, 0 to 2: (B, C) to (B,)."""
         similarity = F.normalize(pooled, dim=1) @ self.references.T
-        nearest = similarity.topk(min(NEIGHBOURS, len(self.references)), dim=1).values
+        nearest = similarity.topk(min(NOVELTY_NEIGHBOURS, len(self.references)), dim=1).values
         return 1 - nearest[:, -1]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from knowhue.config import Fraction, Section, Task
-from knowhue.inference.networks import Description, Interval
+from knowhue.inference.networks import Description, ScoreInterval
 
 MOST_HINTS = 64
 FIELD = "image"
@@ -124,7 +124,7 @@ class ModelAnswer(BaseModel):
     tasks: tuple[Task, ...]
     classes: tuple[str, ...]
     size_px: int
-    metrics: dict[str, Interval]
+    metrics: dict[str, ScoreInterval]
     unknown_below: float
     licence: str
     trained_on: TrainedOn
@@ -165,8 +165,8 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     return schema | (kinds[0] if kinds else {})
 
 
-def _rounded(score: Interval) -> Interval:
-    return Interval(value=_digits(score.value), low=_digits(score.low), high=_digits(score.high))
+def _rounded(score: ScoreInterval) -> ScoreInterval:
+    return ScoreInterval(value=_digits(score.value), low=_digits(score.low), high=_digits(score.high))
 
 
 def _digits(value: float) -> float:

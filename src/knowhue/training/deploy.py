@@ -15,7 +15,7 @@ from knowhue.data.loaders import plain_batches
 from knowhue.data.prepare import load_prepared
 from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.calibration import fit_temperature, judge_temperature
-from knowhue.inference.networks import Calibration, Description, Interval, save_model
+from knowhue.inference.networks import Calibration, Description, ScoreInterval, save_model
 from knowhue.models.multitask import Deployed, MultiTask, pool
 from knowhue.runs import DEPLOYED, Report, finished_run, locked, read_config
 from knowhue.statistics.paired import wilson_interval
@@ -28,9 +28,9 @@ NOVELTY_QUANTILE = 0.99
 REFERENCES = 2000
 DEPLOY_S = 600.0
 """Seconds to wait for another process that deploys the same run."""
-SHARES = ("correct",)
+_SHARES = ("correct",)
 """Columns of 0 and 1, whose mean is a share."""
-SCORES = {
+_SCORE_OF_COLUMN = {
     "ab_l1": "ab_l1",
     "ciede2000": "ciede2000",
     "psnr_rgb": "psnr_rgb",
@@ -165,22 +165,22 @@ def _calibrate(logits: Tensor, label: NDArray[np.int64]) -> Calibration:
     return Calibration(temperature=temperature, ece_before=before, ece_after=after, images=len(truth))
 
 
-def _intervals(path: Path) -> dict[str, Interval]:
+def _intervals(path: Path) -> dict[str, ScoreInterval]:
     rows = read_csv(path)
-    columns = {column: [float(row[column]) for row in rows if row.get(column)] for column in SCORES}
+    columns = {column: [float(row[column]) for row in rows if row.get(column)] for column in _SCORE_OF_COLUMN}
     return {
-        SCORES[column]: _share(values) if column in SHARES else _mean(values)
+        _SCORE_OF_COLUMN[column]: _share(values) if column in _SHARES else _mean(values)
         for column, values in columns.items()
         if len(values) > 1
     }
 
 
-def _mean(values: Sequence[float]) -> Interval:
+def _mean(values: Sequence[float]) -> ScoreInterval:
     mean, half = float(np.mean(values)), 1.96 * float(np.std(values, ddof=1)) / len(values) ** 0.5
-    return Interval(value=mean, low=mean - half, high=mean + half)
+    return ScoreInterval(value=mean, low=mean - half, high=mean + half)
 
 
-def _share(values: Sequence[float]) -> Interval:
+def _share(values: Sequence[float]) -> ScoreInterval:
     """Wilson's interval, which stays between 0 and 1."""
     low, high = wilson_interval(round(sum(values)), len(values))
-    return Interval(value=float(np.mean(values)), low=low, high=high)
+    return ScoreInterval(value=float(np.mean(values)), low=low, high=high)
