@@ -22,8 +22,8 @@ from knowhue.randomness import stream
 from knowhue.runs import run_folder
 from knowhue.storage import read_json
 from knowhue.training import loop
-from knowhue.training.loop import Work
-from knowhue.training.train import head_config, open_work, run_arm
+from knowhue.training.engine import Workspace
+from knowhue.training.run import head_config, open_workspace, run_arm
 
 
 class FromOnePool(TrainingBatches):
@@ -46,7 +46,7 @@ def main() -> None:
         print(f"{'sampler':16}{'arm':8}{'seed':>5}{'labels':>8}{'steps without':>15}{'heads':>8}{'tuned':>8}")
         for name, sampler in SAMPLERS.items():
             with patch.object(loop, "TrainingBatches", sampler):
-                work = open_work(config, Path(folder) / name, lambda _: None)
+                work = open_workspace(config, Path(folder) / name, lambda _: None)
                 for seed in range(asked.seeds):
                     for arm in asked.arms.split(","):
                         one = arm_config(config, arm, seed)
@@ -65,7 +65,7 @@ def link_first(source: Path, target: Path, per_class: int) -> Path:
     return target
 
 
-def _row(work: Work, config: Config, arm: str, sampler: type[TrainingBatches]) -> str:
+def _row(work: Workspace, config: Config, arm: str, sampler: type[TrainingBatches]) -> str:
     targets = find_targets(work.prepared, config.supervision, config.seed)
     epochs = range(config.training.heads.epochs + config.training.finetune.epochs)
     size, share = config.training.batch_size, work.engine.share

@@ -2,7 +2,7 @@
 
 Every method runs in a process of its own, so that its peak memory is its own, round by round with the others, so that a
 busy machine slows all alike; ratios are medians over rounds. A step is one of
-fine-tuning, encoder and opponent included.
+fine-tuning, encoder and discriminator included.
 The memory is that above a process which has only imported the project. Images are noise; weights are random.
 
     python benchmarks/methods.py [--size 64] [--batch 16] [--rounds 3] [--methods l1,gan,...]
@@ -22,11 +22,11 @@ import numpy as np
 import torch
 
 from knowhue.config import Config
-from knowhue.models.multitask import build_discriminator, build_model
 from knowhue.presets import METHODS, PAPER_METHODS, edit
 from knowhue.tensors import Batch
 from knowhue.training.engine import Engine
-from knowhue.training.loop import Session, make_players, predict
+from knowhue.training.loop import predict
+from knowhue.training.state import build_networks, make_train_state
 from knowhue.training.step import train_step
 
 BASELINE = "unet"
@@ -44,7 +44,7 @@ def main() -> None:
     rounds = [{name: _in_a_process(name, asked) for name in names} for _ in range(asked.rounds)]
     print(f"{asked.size} pixels, batches of {asked.batch}, {torch.get_num_threads()} threads, {_device()}")
     print(
-        f"{'':20}{'parameters':>12}{'opponent':>11}{'step':>8}{'images/s':>12}{'prediction':>12}{'peak MiB':>10}"
+        f"{'':20}{'parameters':>12}{'discriminator':>14}{'step':>8}{'images/s':>12}{'prediction':>12}{'peak MiB':>10}"
     )
     for name in names:
         step, prediction = (_ratio(rounds, name, key) for key in ("step_s", "predict_s"))
@@ -52,7 +52,7 @@ def main() -> None:
         pace = asked.batch / float(np.median([each[name]["step_s"] for each in rounds]))
         mark = "*" if first["multiplied"] else " "
         print(
-            f"{name:20}{first['parameters']:12,}{first['opponent']:11,}{step:8.2f}{pace:12.1f}{prediction:11.2f}{mark}"
+            f"{name:20}{first['parameters']:12,}{first['discriminator']:14,}{step:8.2f}{pace:12.1f}{prediction:11.2f}{mark}"
             f"{max(each[name]['peak_mib'] for each in rounds):10.0f}"
         )
     print(f"step and prediction: times those of {BASELINE}.", end=" ")
@@ -68,11 +68,11 @@ def measure(name: str, size: int, batch_size: int, steps: int) -> dict[str, Any]
     if multiplied:
         config = edit(config, {"colour": {"palette": {"sample_steps": 2}}})
     engine, before = Engine(config.training), _peak_mib()
-    model, opponent = engine.place(build_model(config, 2)), build_discriminator(config)
-    session = Session(model, None if opponent is None else engine.place(opponent))
+    networks = build_networks(engine, config, classes=2)
+    model, discriminator = networks.model, networks.discriminator
     batch = _noise(batch_size, size, engine.device)
-    players = make_players(engine, session, config.training.finetune, config)
-    trained = _seconds(lambda: train_step(engine, players, batch, config), steps, engine.device)
+    state = make_train_state(engine, networks, config, "finetune")
+    trained = _seconds(lambda: train_step(state, batch), steps, engine.device)
     peak = _peak_mib() - before
     model.eval()
     predicted = _seconds(lambda: predict(engine, model, batch), steps, engine.device)
@@ -82,7 +82,7 @@ def measure(name: str, size: int, batch_size: int, steps: int) -> dict[str, Any]
         "multiplied": multiplied,
         "peak_mib": peak,
         "parameters": _learning(model),
-        "opponent": 0 if opponent is None else _learning(opponent),
+        "discriminator": 0 if discriminator is None else _learning(discriminator),
     }
 
 

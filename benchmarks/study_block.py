@@ -39,10 +39,11 @@ from knowhue.storage import read_json
 from knowhue.study import run_study
 from knowhue.tensors import Chroma, Lightness
 from knowhue.training.engine import Engine
-from knowhue.training.loop import Session, make_players, predict
-from knowhue.training.phases import first_epoch, rate_factor, set_rates
-from knowhue.training.step import Players, train_step
-from knowhue.training.train import open_work
+from knowhue.training.loop import predict
+from knowhue.training.phases import first_epoch, learning_rate_factor, set_learning_rates
+from knowhue.training.run import open_workspace
+from knowhue.training.state import Networks, TrainState, build_networks, make_train_state
+from knowhue.training.step import train_step
 
 MATRIX = 2048
 Opponent = Callable[[Config], Any]
@@ -57,7 +58,7 @@ def main() -> None:
         run_study(make_plan(config), root / "knowhue")
         ours = time.perf_counter() - started
         scores = read_json(root / "knowhue" / "results.json")["arms"]
-        work = open_work(config, root / "knowhue", lambda _: None)
+        work = open_workspace(config, root / "knowhue", lambda _: None)
         plain = config.model_copy(
             update={"training": config.training.model_copy(update={"precision": "float32"})}
         )
@@ -122,10 +123,10 @@ def train_plainly(
     """One arm, the way one would write it first; its scores on the validation images."""
     model = engine.place(build_model(config, len(prepared.classes)))
     discriminator = opponent(config)
-    session = Session(model, None if discriminator is None else engine.place(discriminator))
+    networks = Networks(model, None if discriminator is None else engine.place(discriminator))
     for name in ("heads", "finetune"):
         phase = getattr(config.training, name)
-        players = make_players(engine, session, phase, config)
+        state = make_train_state(engine, networks, config, name)
         model.train()
         for epoch in range(phase.epochs):
             number = first_epoch(config, name) + epoch
@@ -134,9 +135,9 @@ def train_plainly(
                 prepared, config.training.batch_size, config.seed, number, shift, engine.share, engine.device
             )
             for step in range(len(batches)):
-                factor = rate_factor(epoch * len(batches) + step, phase.epochs * len(batches))
-                set_rates(players.optimizers, factor)
-                plain_step(players, decode_batch(batches, step, prepared, items), config)
+                factor = learning_rate_factor(epoch * len(batches) + step, phase.epochs * len(batches))
+                set_learning_rates(state.optimizers, factor)
+                plain_step(state, decode_batch(batches, step, prepared, items))
             score_plainly(model, prepared, engine)
     return score_plainly(model, prepared, engine, full=True)
 
@@ -167,16 +168,16 @@ def decode_batch(batches: TrainingBatches, step: int, prepared: Prepared, items:
     return to_batch(prepared, positions, augment(np.stack(decoded), applied), weights, batches.device)
 
 
-def plain_step(players: Players, batch, config: Config) -> None:
+def plain_step(state: TrainState, batch) -> None:
     """Discriminator step, then model step, each with its own forward passes."""
-    prediction = players.model(batch.lightness)
+    config, prediction = state.config, state.model(batch.lightness)
     total = torch.zeros(())
     if prediction.chroma is not None:
-        loss, judge = GAN_LOSSES[config.colour.gan_loss], players.discriminator
+        loss, judge = GAN_LOSSES[config.colour.gan_loss], state.discriminator
         real, fake = judge(batch.lightness, batch.chroma), judge(batch.lightness, prediction.chroma.detach())
-        players.discriminator_optimizer.zero_grad(set_to_none=True)
+        state.discriminator_optimizer.zero_grad(set_to_none=True)
         ((loss.real(real) + loss.fake(fake)) / 2).backward()
-        players.discriminator_optimizer.step()
+        state.discriminator_optimizer.step()
         colour = config.colour.l1_weight * chroma_l1(prediction.chroma, batch.chroma)
         colour = colour + config.colour.adversarial_weight * loss.generator(
             judge(batch.lightness, prediction.chroma)
@@ -187,21 +188,21 @@ def plain_step(players: Players, batch, config: Config) -> None:
             prediction.logits, batch.label, batch.label_weight, config.class_.label_smoothing
         )
         total = total + config.tasks.weights.class_ * entropy
-    players.optimizer.zero_grad(set_to_none=True)
+    state.optimizer.zero_grad(set_to_none=True)
     total.backward()
-    players.optimizer.step()
+    state.optimizer.step()
 
 
 def rate_share(config: Config, prepared: Prepared, engine: Engine) -> float:
     """Floating-point operations a second of a multi-task fine-tuning step, over those of a large product."""
     config = arm_config(config, "multi")
-    session = Session(engine.place(build_model(config, len(prepared.classes))), build_discriminator(config))
-    players = make_players(engine, session, config.training.finetune, config)
+    networks = build_networks(engine, config, len(prepared.classes))
+    state = make_train_state(engine, networks, config, "finetune")
     batches = TrainingBatches(prepared, config.training.batch_size, 0, 0, 0, engine.share, engine.device)
     batch, _ = next(iter(batches))
     with FlopCounterMode(display=False) as counter:
-        train_step(engine, players, batch, config)
-    step = counter.get_total_flops() / _median_seconds(lambda: train_step(engine, players, batch, config))
+        train_step(state, batch)
+    step = counter.get_total_flops() / _median_seconds(lambda: train_step(state, batch))
     a, b = (torch.randn(MATRIX, MATRIX, dtype=torch.bfloat16) for _ in range(2))
     return step / (2 * MATRIX**3 / _median_seconds(lambda: a @ b))
 

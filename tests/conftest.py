@@ -14,8 +14,7 @@ from PIL import Image
 from knowhue.config import Config
 from knowhue.data.prepare import Prepared
 from knowhue.presets import edit
-from knowhue.training.engine import Engine
-from knowhue.training.loop import Work
+from knowhue.training.engine import Engine, Workspace
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("explore", max_examples=2000, deadline=None)
@@ -107,10 +106,10 @@ def make_prepared() -> Callable[..., Prepared]:
 
 
 @pytest.fixture
-def make_work(tmp_path: Path, make_prepared: Callable[..., Prepared]) -> Callable[..., Work]:
-    """Work on prepared noise below a folder of its own: `make_work(config, "first")`."""
+def make_work(tmp_path: Path, make_prepared: Callable[..., Prepared]) -> Callable[..., Workspace]:
+    """Workspace on prepared noise below a folder of its own: `make_work(config, "first")`."""
 
-    def make(config: Config, name: str = "study", report: Any = lambda _: None, **prepared: Any) -> Work:
-        return Work(tmp_path / name, Engine(config.training), make_prepared(**prepared), report)
+    def make(config: Config, name: str = "study", report: Any = lambda _: None, **prepared: Any) -> Workspace:
+        return Workspace(tmp_path / name, Engine(config.training), make_prepared(**prepared), report)
 
     return make

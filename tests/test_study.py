@@ -16,7 +16,7 @@ from knowhue.runs import read_config, read_log
 from knowhue.storage import read_json, write_json
 from knowhue.study import freeze, mean_colour, median_colour, run_study
 from knowhue.training import engine
-from knowhue.training.train import evaluate_run
+from knowhue.training.run import evaluate_run
 
 PARTS = {"images": "0a1b2c3d", "encoder_weights": {}}
 SHORT = {"training__heads__epochs": 1, "training__finetune__epochs": 1, "encoder__weights": "package"}

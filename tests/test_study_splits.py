@@ -15,7 +15,7 @@ from knowhue.report.tables import TABLES
 from knowhue.runs import read_log
 from knowhue.storage import read_json
 from knowhue.study import run_study
-from knowhue.training.train import evaluate_run
+from knowhue.training.run import evaluate_run
 
 SHARES = {"images__drawn_count": 40, "images__test_share": 0.25, "images__validation_share": 0.2}
 QUICK = {

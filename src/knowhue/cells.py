@@ -12,12 +12,11 @@ from knowhue.engines.local import LocalProcesses, threads_of
 from knowhue.errors import ConfigError
 from knowhue.plan import Plan, read_cells
 from knowhue.training.blocks import begin_anew, blocks_of, finished_with
-from knowhue.training.engine import Engine
+from knowhue.training.engine import Engine, Workspace
 from knowhue.training.gate import check_gate
 from knowhue.training.golden import golden_step
-from knowhue.training.loop import Work
 from knowhue.training.phases import head_config, head_tasks
-from knowhue.training.train import run_arm, run_head, warm_features
+from knowhue.training.run import run_arm, run_head, warm_features
 
 
 class Step(NamedTuple):
@@ -41,12 +40,12 @@ class Step(NamedTuple):
         return f"{self.kind}/{self.name}/{fingerprint(self.config)}"
 
 
-def begin_blocks(work: Work, plan: Plan, workers: int = 1, more_to_come: bool = False) -> None:
+def begin_blocks(work: Workspace, plan: Plan, workers: int = 1, more_to_come: bool = False) -> None:
     """Begin those blocks anew that another golden step has not finished, see `training.blocks.begin_anew`."""
     begin_anew(work, blocks_of([plan]), golden_step(work.engine, threads_of(workers)), more_to_come)
 
 
-def run_cells(work: Work, plan: Plan, workers: int = 1) -> None:
+def run_cells(work: Workspace, plan: Plan, workers: int = 1) -> None:
     """Run every cell, block by block: by workers, or on this process and those that torch.distributed.run started.
 
     Args:
@@ -95,7 +94,7 @@ def cell_jobs(plan: Plan, gated: Collection[int], do: Callable[[Step], object]) 
     return jobs
 
 
-def _telling_cells(work: Work, plan: Plan) -> Callable[[Step], None]:
+def _telling_cells(work: Workspace, plan: Plan) -> Callable[[Step], None]:
     """Do steps in this process, and say which cell begins."""
     cells: Sequence[tuple[str, int]] = [(arm, seed) for seed in plan.seeds for arm in plan.arms]
     begun: set[tuple[str, int]] = set()
@@ -111,11 +110,11 @@ def _telling_cells(work: Work, plan: Plan) -> Callable[[Step], None]:
     return do
 
 
-def _tell_states(work: Work, plan: Plan) -> None:
+def _tell_states(work: Workspace, plan: Plan) -> None:
     work.report({"stage": "cells", "cells": read_cells(work.root, plan)})
 
 
-def _do(work: Work, step: Step) -> None:
+def _do(work: Workspace, step: Step) -> None:
     match step.kind:
         case "head":
             run_head(work, step.config, step.name)
@@ -125,12 +124,12 @@ def _do(work: Work, step: Step) -> None:
             run_arm(work, step.config, step.name)
 
 
-_opened: dict[Path, Work] = {}
+_opened: dict[Path, Workspace] = {}
 """What this worker process works with, by study folder: opened by its first job."""
 
 
 def _do_in_worker(root: Path, shared: Config, step: Step) -> None:
     if root not in _opened:
         prepared = load_prepared(root / "images", shared.evaluation.split, thorough=False)
-        _opened[root] = Work(root, Engine(shared.training), prepared, lambda _: None)
+        _opened[root] = Workspace(root, Engine(shared.training), prepared, lambda _: None)
     _do(_opened[root], step)

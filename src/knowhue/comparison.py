@@ -13,8 +13,9 @@ from knowhue.plan import Epochs, Plan
 from knowhue.runs import has_ended, has_finished, read_config, read_log, run_folder
 from knowhue.storage import write_json
 from knowhue.tensors import Batch
-from knowhue.training.loop import Work, predict
-from knowhue.training.train import load_run
+from knowhue.training.engine import Workspace
+from knowhue.training.loop import predict
+from knowhue.training.run import load_run
 
 COSTS = "costs.json"
 TIMED_IMAGES = 32
@@ -67,7 +68,7 @@ def epochs_within(budget_s: float, usual: Epochs, seconds: tuple[float, float]) 
     return min(found, key=lambda each: (abs(each[0] * seconds[0] + each[1] * seconds[1] - budget_s), each))
 
 
-def write_costs(work: Work, plan: Plan) -> None:
+def write_costs(work: Workspace, plan: Plan) -> None:
     """`costs.json`: by method the seconds an image that it predicts in, and its parameters.
 
     Methods are timed in turns, so that a busy moment of the machine slows all of them.
@@ -110,7 +111,7 @@ def _phase_seconds(run: Path) -> tuple[float, float]:
     return heads, tuned
 
 
-def _predict_seconds(work: Work, model: MultiTask, batch: Batch) -> float:
+def _predict_seconds(work: Workspace, model: MultiTask, batch: Batch) -> float:
     started = time.perf_counter()
     chroma = predict(work.engine, model, batch).chroma
     assert chroma is not None  # every method colours

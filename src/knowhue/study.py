@@ -23,11 +23,10 @@ from knowhue.plan import Plan, read_plan, read_tuning
 from knowhue.report.page import write_report
 from knowhue.runs import FROZEN, STUDY_SCHEMA, Report, locked, read_frozen
 from knowhue.storage import cached, read_json, write_json
-from knowhue.training.distances import noise_floor, score_way
-from knowhue.training.engine import Engine
-from knowhue.training.loop import Work
+from knowhue.training.engine import Engine, Workspace
 from knowhue.training.outcome import write_truth
-from knowhue.training.train import open_work
+from knowhue.training.run import open_workspace
+from knowhue.training.set_scores import noise_floor, score_baseline
 
 
 def run_study(
@@ -70,7 +69,7 @@ def _run_study(
     plan = plan.computed_in(engine.precision)
     _refuse_another_plan(plan, root)
     runs = [plan.run_config(arm, plan.seeds[0]) for arm in plan.arms]
-    work = open_work(plan.config, root, report, runs, engine)
+    work = open_workspace(plan.config, root, report, runs, engine)
     checked = _require_unseen_test_images(plan, work, tuned_on)
     if work.engine.is_main:
         freeze(plan, root, description, hashed_parts(work), checked)
@@ -90,7 +89,7 @@ def _run_study(
     return root / "report.html"
 
 
-def _run_at_equal_wall_clock(work: Work, plan: Plan, workers: int) -> None:
+def _run_at_equal_wall_clock(work: Workspace, plan: Plan, workers: int) -> None:
     """Set the epochs of each method once, from what those at equal images took, and run them."""
     if work.engine.is_main and "wall_clock" not in (frozen := read_frozen(work.root)):
         clock = equal_wall_clock(plan, work.root)
@@ -103,7 +102,7 @@ def _run_at_equal_wall_clock(work: Work, plan: Plan, workers: int) -> None:
         write_costs(work, plan)
 
 
-def write_baselines(work: Work, settings: Evaluation | None = None) -> None:
+def write_baselines(work: Workspace, settings: Evaluation | None = None) -> None:
     """`baselines.json` and `metrics.json`: what costs nothing, scored as the models are.
 
     The row `real` is the noise floor: other real images, from the training part. What was scored before on the
@@ -121,17 +120,17 @@ def write_baselines(work: Work, settings: Evaluation | None = None) -> None:
     write_json(work.root / "metrics.json", described)
 
 
-def _score_baselines(work: Work, settings: Evaluation) -> dict[str, Any]:
+def _score_baselines(work: Workspace, settings: Evaluation) -> dict[str, Any]:
     prepared = work.prepared
     train = prepared.label[(prepared.split == "train") & (prepared.label >= 0)]
     counts = torch.bincount(torch.from_numpy(train), minlength=len(prepared.classes))
-    ways = {
+    baselines = {
         "gray": predict_gray,
         "mean_colour": predict_colour(mean_colour(prepared)),
         "median_colour": predict_colour(median_colour(prepared)),
         "majority_class": predict_class((counts / counts.sum()).tolist()),
     }
-    scores = {name: score_way(work, settings, way) for name, way in ways.items()}
+    scores = {name: score_baseline(work, settings, predict) for name, predict in baselines.items()}
     return scores | {"real": noise_floor(work, settings)}
 
 
@@ -173,7 +172,7 @@ def _require_test_split(plan: Plan) -> None:
         raise ConfigError(_NO_TEST_SPLIT)
 
 
-def _require_unseen_test_images(plan: Plan, work: Work, tuned_on: Path | None) -> dict[str, Any] | None:
+def _require_unseen_test_images(plan: Plan, work: Workspace, tuned_on: Path | None) -> dict[str, Any] | None:
     """What chose the settings does not report on them: neither its seeds (see `Plan`) nor its images.
 
     Returns:
@@ -204,7 +203,7 @@ def _require_unseen_test_images(plan: Plan, work: Work, tuned_on: Path | None) -
     }
 
 
-def hashed_parts(work: Work) -> dict[str, Any]:
+def hashed_parts(work: Workspace) -> dict[str, Any]:
     """What a plan is asked of, as its hash takes it in: `images` and `encoder_weights`, by their digests."""
     return {"images": work.prepared.fingerprint, "encoder_weights": dict(work.encoders)}
 

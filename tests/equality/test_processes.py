@@ -14,7 +14,7 @@ from knowhue.plan import make_plan, read_plan
 from knowhue.runs import read_log
 from knowhue.storage import read_json
 from knowhue.study import run_study
-from knowhue.training.train import train
+from knowhue.training.run import train
 
 TOLERANCE = 1e-4
 

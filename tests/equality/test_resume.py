@@ -4,7 +4,7 @@ import pytest
 
 from knowhue.presets import edit
 from knowhue.runs import has_ended, read_log
-from knowhue.training.train import run_arm
+from knowhue.training.run import run_arm
 
 TIMES = ("seconds", "train_seconds", "images_per_second")
 

@@ -9,11 +9,11 @@ import sys
 import pytest
 import yaml
 
-from knowhue.objectives import early_stopping
+from knowhue.objectives import loss_weighting
 from knowhue.presets import edit
 from knowhue.runs import read_log
 from knowhue.training import checkpoint
-from knowhue.training.train import run_arm, train
+from knowhue.training.run import run_arm, train
 
 
 class Interrupted(Exception):
@@ -29,7 +29,7 @@ def without_times(folder):
 def test_a_task_that_was_stopped_before_the_cut_stays_stopped(tiny, make_work, monkeypatch, cut):
     """Stopped after the second epoch of four; the criterion would let it go on ever after."""
     verdicts = iter(())
-    monkeypatch.setattr(early_stopping, "measure", lambda *_: next(verdicts, None))
+    monkeypatch.setattr(loss_weighting, "criterion", lambda *_: next(verdicts, None))
     unscored = {"evaluation__networks": (), "evaluation__perceptual": ()}
     config = tiny(tasks__weighting="task_constrained", tasks__stop_strip_epochs=1, **unscored)
     config = edit(config, {"training": {"heads": {"epochs": 1}, "finetune": {"epochs": 4}}})
@@ -57,7 +57,7 @@ SPYING = """
 import json, os
 from pathlib import Path
 from knowhue.apps.cli import main
-from knowhue.objectives.balance import GradNorm
+from knowhue.objectives.loss_weighting import GradNorm
 
 observe, seen = GradNorm.observe_step, []
 

@@ -8,12 +8,12 @@ from safetensors.torch import load_file
 
 from knowhue.training.feature_cache import cache_features
 from knowhue.training.loop import run_phase
-from knowhue.training.train import _session, head_config, run_head
+from knowhue.training.run import head_config, make_networks, run_head
 
 
 def train_both_ways(config, work):
     """Both heads in one model, and each in a run of its own: their weights by name."""
-    session = _session(work, config)
+    session = make_networks(work, config)
     if config.training.cache_gib:
         session = replace(
             session, features=cache_features(session.model, work.prepared, work.root / "f", work.engine)
@@ -48,7 +48,7 @@ def test_joint_heads_are_the_separate_heads_with_few_labels_or_images(tiny, make
 def test_heads_did_learn(tiny, make_work):
     config = tiny()
     joint, _ = train_both_ways(config, make_work(config))
-    untrained = _session(make_work(config), config).modules(with_encoder=False)
+    untrained = make_networks(make_work(config), config).modules(with_encoder=False)
     assert not torch.equal(joint["class.linear.weight"], untrained["class"].linear.weight)
     assert joint["colour.out.weight"].abs().sum() > 0
 

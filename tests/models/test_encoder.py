@@ -24,8 +24,9 @@ from knowhue.models.encoder import (
     pretrained_features,
     weights_digest,
 )
+from knowhue.training.checkpoint import save_weights
 from knowhue.training.loop import run_phase
-from knowhue.training.train import _session, _write_weights
+from knowhue.training.run import make_networks
 
 LITE0 = "tf_efficientnet_lite0"
 
@@ -103,7 +104,7 @@ def test_package_weights_give_the_packages_own_features_and_logits(package):
 def test_batchnorm_statistics_do_not_move(tiny, make_work, phase):
     config = tiny(encoder__weights="package", training__cache_gib=0)
     work = make_work(config)
-    session = _session(work, config)
+    session = make_networks(work, config)
     before, digest = norms(session.model.encoder), weights_digest(session.model.encoder)
     run_phase(work, config, work.root / "run", session, phase)
     after = norms(session.model.encoder)
@@ -282,11 +283,11 @@ def make_run(tiny, make_work):
     def make(state="finished", with_encoder=True):
         config = tiny()
         work = make_work(config)
-        session = _session(work, config)
+        session = make_networks(work, config)
         randomise(session.model.encoder)
         folder = work.root / "multi" / "seed-0-12345678"
         folder.mkdir(parents=True)
-        _write_weights(folder, session, with_encoder)
+        save_weights(folder / "model.safetensors", session.weights(with_encoder))
         (folder / "status.json").write_text(json.dumps({"state": state}))
         return folder, session.model.encoder
 

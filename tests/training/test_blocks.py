@@ -11,7 +11,7 @@ from knowhue.storage import read_json, write_json
 from knowhue.study import run_study
 from knowhue.training import checkpoint, golden
 from knowhue.training.engine import Engine
-from knowhue.training.train import evaluate_run, train
+from knowhue.training.run import evaluate_run, train
 
 QUICK = {
     "training__heads__epochs": 1,

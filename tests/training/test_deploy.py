@@ -9,7 +9,7 @@ from knowhue.inference.hub import model_card
 from knowhue.inference.networks import Calibration, build_deployed, open_torch
 from knowhue.storage import read_json
 from knowhue.training.deploy import _intervals, deploy
-from knowhue.training.train import train
+from knowhue.training.run import train
 
 
 @pytest.fixture(scope="module")

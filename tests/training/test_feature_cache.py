@@ -13,7 +13,7 @@ from knowhue.errors import RunError
 from knowhue.storage import allocate, file_digest, read_json
 from knowhue.training import feature_cache
 from knowhue.training.feature_cache import cache_features
-from knowhue.training.train import _session
+from knowhue.training.run import make_networks
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def make_model(tiny, make_work):
     def make(name="study", images=None, **changes):
         config = tiny(**({"colour__method": "unet"} | changes))
         work = make_work(config, name, **(images or {}))
-        return _session(work, config).model.eval(), work
+        return make_networks(work, config).model.eval(), work
 
     return make
 

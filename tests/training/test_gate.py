@@ -61,9 +61,9 @@ def test_gate_notices_what_couples_the_heads(tiny, make_work, monkeypatch):
     """Clipping by the norm over both heads is what breaks the equality in practice."""
     step = gate.train_step
 
-    def clipped(engine, players, batch, config):
-        losses = step(engine, players, batch, config)
-        parameters = [p for p in players.model.parameters() if p.grad is not None]
+    def clipped(state, batch):
+        losses = step(state, batch)
+        parameters = [p for p in state.model.parameters() if p.grad is not None]
         norm = sum(p.grad.square().sum() for p in parameters).sqrt()
         with torch.no_grad():
             for p in parameters:
@@ -108,14 +108,14 @@ def test_gate_notices_an_encoder_that_moves_with_its_batch_statistics_in_one_arm
     tiny, make_work, monkeypatch
 ):
     """What only fine-tuning shows: the frozen phase alone would pass."""
-    make = gate.make_players
+    make = gate.make_train_state
 
-    def moving(engine, session, phase, config):
-        if phase.encoder_learning_rate and len(config.tasks.names) > 1:
-            norm = next(m for m in session.model.encoder.modules() if isinstance(m, nn.BatchNorm2d))
+    def moving(engine, networks, config, phase):
+        if phase == "finetune" and len(config.tasks.names) > 1:
+            norm = next(m for m in networks.model.encoder.modules() if isinstance(m, nn.BatchNorm2d))
             norm.running_mean.add_(0.01)
-        return make(engine, session, phase, config)
+        return make(engine, networks, config, phase)
 
-    monkeypatch.setattr(gate, "make_players", moving)
+    monkeypatch.setattr(gate, "make_train_state", moving)
     found = check_gate(make_work(tiny()), tiny())
     assert differ(found) == {"finetune_colour", "finetune_class"}

@@ -34,10 +34,10 @@ def test_other_code_is_another_step(engine, monkeypatch):
     first = golden_step(engine)
     step = golden.train_step
 
-    def slower(engine, players, batch, config):
-        for group in players.optimizer.param_groups:
+    def slower(state, batch):
+        for group in state.optimizer.param_groups:
             group["lr"] *= 1 - 1e-6
-        return step(engine, players, batch, config)
+        return step(state, batch)
 
     monkeypatch.setattr(golden, "train_step", slower)
     monkeypatch.setattr(golden, "_found", {})

@@ -10,7 +10,7 @@ from knowhue.models.encoder import weights_digest
 from knowhue.runs import read_log
 from knowhue.storage import read_json
 from knowhue.training.loop import run_phase
-from knowhue.training.train import _session, run_arm, run_head
+from knowhue.training.run import make_networks, run_arm, run_head
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def run(tiny, make_work):
     def make(name="heads", **changes):
         config = tiny(**changes)
         work = make_work(config)
-        session = _session(work, config)
+        session = make_networks(work, config)
         return session, run_phase(work, config, work.root / name, session, name), work
 
     return make
@@ -79,7 +79,7 @@ def test_arms_of_a_block_see_the_same_images_and_labels_in_every_step(
     for names in (("colour",), ("class",), ("colour", "class")):
         config = tiny(tasks={"names": names}, supervision=supervision)
         work = make_work(config, "-".join(names))
-        run_phase(work, config, work.root / "run", _session(work, config), "finetune")
+        run_phase(work, config, work.root / "run", make_networks(work, config), "finetune")
         of[names], seen = list(seen), []
     first, *others = of.values()
     assert first
@@ -88,14 +88,16 @@ def test_arms_of_a_block_see_the_same_images_and_labels_in_every_step(
 
 
 def test_learning_lowers_the_training_loss(run):
-    _, log, _ = run(training__heads__epochs=12, encoder__weights="package", training__heads__rate=1e-2)
+    _, log, _ = run(
+        training__heads__epochs=12, encoder__weights="package", training__heads__learning_rate=1e-2
+    )
     assert log[-1]["train"]["cross_entropy"] < 0.7 * log[0]["train"]["cross_entropy"]
 
 
 @pytest.mark.parametrize("phase", ["heads", "finetune"])
 def test_the_encoder_moves_only_where_it_should(run, tiny, make_work, phase):
     config = tiny()
-    before = weights_digest(_session(make_work(config, "untouched"), config).model.encoder)
+    before = weights_digest(make_networks(make_work(config, "untouched"), config).model.encoder)
     session, _, _ = run(phase)
     assert (weights_digest(session.model.encoder) == before) == (phase == "heads")
 
@@ -103,7 +105,7 @@ def test_the_encoder_moves_only_where_it_should(run, tiny, make_work, phase):
 def test_progress_is_told_each_step(tiny, make_work):
     config, events = tiny(), []
     work = make_work(config, report=events.append)
-    run_phase(work, config, work.root / "run", _session(work, config), "heads")
+    run_phase(work, config, work.root / "run", make_networks(work, config), "heads")
     told = [(event["epoch"], event["step"]) for event in events if event["stage"] == "train"]
     assert told == [(epoch, step) for epoch in (1, 2) for step in (1, 2, 3)]
 
@@ -146,7 +148,7 @@ def test_interrupted_diverged_phase_is_named_too(tiny, make_work, diverging, mon
     config = tiny(tasks__names=("class",), training__heads__epochs=epochs)
     work = make_work(config)
     with monkeypatch.context() as patch:
-        patch.setattr("knowhue.training.train.write_scores", None)
+        patch.setattr("knowhue.training.run.write_scores", None)
         with pytest.raises(TypeError):
             run_head(work, config, "class")
     folder = run_head(work, config, "class")
@@ -156,6 +158,6 @@ def test_interrupted_diverged_phase_is_named_too(tiny, make_work, diverging, mon
 def test_unlabelled_images_alone_in_a_batch_do_no_harm(tiny, make_work):
     config = tiny(training__batch_size=2)
     work = make_work(config, unlabelled=10)
-    log = run_phase(work, config, work.root / "run", _session(work, config), "heads")
+    log = run_phase(work, config, work.root / "run", make_networks(work, config), "heads")
     assert all(value is not None and math.isfinite(value) for value in log[-1]["train"].values())
     assert torch.isfinite(torch.tensor(log[-1]["train"]["cross_entropy"]))

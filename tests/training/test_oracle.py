@@ -10,10 +10,11 @@ from knowhue.plan import make_plan
 from knowhue.presets import arm_config, edit
 from knowhue.runs import run_folder
 from knowhue.training.deploy import deploy
-from knowhue.training.loop import make_players, predict, training_batches
+from knowhue.training.loop import predict, training_batches
 from knowhue.training.phases import head_config
+from knowhue.training.run import make_networks, run_arm
+from knowhue.training.state import make_train_state
 from knowhue.training.step import train_step
-from knowhue.training.train import _session, run_arm
 
 HEADS = [
     {"method": "unet"},
@@ -39,7 +40,7 @@ def test_it_starts_as_the_colour_arm_bit_for_bit(tiny, make_work, colour, precis
     alone, oracle = both(tiny(colour=colour, training__precision=precision))
     work = make_work(alone, unlabelled=3)
     batch, _ = next(iter(training_batches(work, alone, "heads", 0)))
-    sessions = [_session(work, config) for config in (alone, oracle)]
+    sessions = [make_networks(work, config) for config in (alone, oracle)]
     answers = [predict(work.engine, session.model.eval(), batch).chroma for session in sessions]
     assert torch.equal(*answers)
     weights = [session.modules(with_encoder=True) for session in sessions]
@@ -53,11 +54,11 @@ def test_it_starts_as_the_colour_arm_bit_for_bit(tiny, make_work, colour, precis
 def test_it_learns_what_a_class_looks_like_and_nothing_of_unknown_ones(tiny, make_work, colour):
     _, oracle = both(tiny(colour=colour))
     work = make_work(oracle, classes=3)
-    session = _session(work, oracle)
-    players = make_players(work.engine, session, oracle.training.heads, oracle)
+    session = make_networks(work, oracle)
+    state = make_train_state(work.engine, session, oracle, "heads")
     for seen, _ in training_batches(work, oracle, "heads", 0):
         batch = seen._replace(label=seen.label.where(seen.label != 2, -1))
-        train_step(work.engine, players, batch, oracle)
+        train_step(state, batch)
     moved = session.model.oracle.embedding.weight.abs().sum(1) > 0
     assert moved.tolist() == [True, True, False]
     told, other = (predict(work.engine, session.model.eval(), batch._replace(label=label)).chroma

@@ -11,14 +11,14 @@ from knowhue.storage import read_json
 from knowhue.study import write_baselines
 from knowhue.training.loop import validate
 from knowhue.training.outcome import sample_positions, to_bytes, write_samples, write_scores, write_truth
-from knowhue.training.train import _session
+from knowhue.training.run import make_networks
 
 
 @pytest.fixture
 def scored(tiny, make_work):
     config = tiny()
     work = make_work(config, count=32)
-    session = _session(work, config)
+    session = make_networks(work, config)
     scores = validate(work, config, session)
     (work.root / "run").mkdir(parents=True)
     write_scores(work.root / "run", work.prepared, scores)
@@ -47,7 +47,7 @@ def test_rows_of_images_average_to_the_scores(scored):
 
 def test_samples_are_the_first_of_each_class(scored):
     work, session, _ = scored
-    write_samples(work, work.root / "run", session)
+    write_samples(work, work.root / "run", session.model)
     (work.root / "images").mkdir()
     write_truth(work)
     samples, truth = (

@@ -7,11 +7,10 @@ from knowhue.config import Phase
 from knowhue.models.multitask import build_discriminator, build_model
 from knowhue.training.phases import (
     first_epoch,
-    make_discriminator_optimizer,
-    make_optimizer,
-    rate_factor,
-    set_rates,
+    learning_rate_factor,
+    set_learning_rates,
 )
+from knowhue.training.state import make_discriminator_optimizer, make_optimizer
 
 HEADS, FINETUNE = (
     Phase(epochs=2, learning_rate=1e-3),
@@ -51,7 +50,7 @@ def test_discriminator_has_its_own_rate_and_no_decay(tiny):
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 50, 1000])
 def test_rate_warms_up_then_falls_to_a_tenth(steps):
-    factors = [rate_factor(step, steps) for step in range(steps)]
+    factors = [learning_rate_factor(step, steps) for step in range(steps)]
     top = factors.index(max(factors))
     assert max(factors) <= 1
     assert top <= max(1, round(0.03 * steps))
@@ -65,7 +64,7 @@ def test_rate_warms_up_then_falls_to_a_tenth(steps):
 def test_rates_are_set_from_the_peak_each_time(tiny):
     optimizer = make_optimizer(build_model(tiny(), 2), FINETUNE, 0.0)
     for factor in (0.5, 0.5, 1.0):
-        set_rates([optimizer], factor)
+        set_learning_rates([optimizer], factor)
         assert [group["lr"] for group in optimizer.param_groups] == [
             1e-4 * factor,
             3e-4 * factor,

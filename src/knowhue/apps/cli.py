@@ -332,7 +332,7 @@ def train_command(
     """Train one arm with one seed (`--set seed=1`)."""
     config = settings()
     from knowhue.apps.progress import showing_progress
-    from knowhue.training.train import train as run
+    from knowhue.training.run import train as run
 
     with showing_progress() as report:
         folder = run(config, out, arm, report)
@@ -343,7 +343,7 @@ def train_command(
 @app.command("evaluate", epilog="Example: `knowhue evaluate runs/demo/multi/seed-0-1a2b3c4d`")
 def evaluate_command(run: Annotated[Path, typer.Argument(help="Run folder of a trained arm.")]) -> None:
     """Score a trained run on its study's validation images again."""
-    from knowhue.training.train import evaluate_run
+    from knowhue.training.run import evaluate_run
 
     evaluate_run(run)
     _print_scores(run)

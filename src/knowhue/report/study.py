@@ -59,7 +59,7 @@ class Run:
     Attributes:
         state: `finished`, `running` (or interrupted), `diverged`, `missing` (never started), or `unpaired`: it ended,
             but its block may not be compared, see `faults`.
-        gradient_shares: `fork` and `end`: what trained the encoder, see `training.gradient_shares`.
+        gradient_shares: `fork` and `end`: what trained the encoder, see `training.diagnostics.measure_shares`.
         damaged: files of this run that figures are drawn from, and that cannot be read.
     """
 

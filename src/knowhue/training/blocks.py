@@ -10,7 +10,7 @@ from knowhue.plan import SET_ASIDE, Plan, read_plan
 from knowhue.runs import read_config, run_folder
 from knowhue.storage import read_json
 from knowhue.training.checkpoint import computed_with
-from knowhue.training.loop import Work
+from knowhue.training.engine import Workspace
 from knowhue.training.outcome import look_through
 from knowhue.training.phases import head_config, head_tasks
 
@@ -27,7 +27,7 @@ def blocks_of(plans: Iterable[Plan]) -> dict[int, Cells]:
     return {seed: list(cells.items()) for seed, cells in blocks.items()}
 
 
-def begin_anew(work: Work, blocks: Mapping[int, Cells], now: str, more_to_come: bool = False) -> None:
+def begin_anew(work: Workspace, blocks: Mapping[int, Cells], now: str, more_to_come: bool = False) -> None:
     """Set aside what an unfinished block has computed with another golden step, so that all of it is computed alike.
 
     Arms of a seed are compared with one another: a new machine, library or number of threads in the midst of a block
@@ -46,7 +46,7 @@ def begin_anew(work: Work, blocks: Mapping[int, Cells], now: str, more_to_come: 
     work.engine.wait()
 
 
-def begin_run_anew(work: Work, arm: str, config: Config, now: str) -> None:
+def begin_run_anew(work: Workspace, arm: str, config: Config, now: str) -> None:
     """The same before a single run, whose block is that of the folder's study; never under arms that have finished.
 
     Args:
@@ -101,7 +101,7 @@ def finished_with(root: Path, cells: Cells) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _set_aside(work: Work, seed: int, cells: Cells, now: str) -> None:
+def _set_aside(work: Workspace, seed: int, cells: Cells, now: str) -> None:
     """Move what another golden step has computed to a place where nothing lies yet: it is never deleted."""
     found = {folder: _recorded(folder) for folder in _folders(work.root, cells) if _has_begun(folder)}
     for recorded in sorted(set(found.values()) - {now}):

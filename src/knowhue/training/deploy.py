@@ -20,9 +20,8 @@ from knowhue.models.multitask import Deployed, MultiTask, pool
 from knowhue.runs import DEPLOYED, Report, finished_run, locked, read_config
 from knowhue.statistics.paired import wilson_interval
 from knowhue.storage import read_csv
-from knowhue.training.engine import Engine
-from knowhue.training.loop import Work
-from knowhue.training.train import load_run, trained_on
+from knowhue.training.engine import Engine, Workspace
+from knowhue.training.run import load_run, trained_on
 
 NOVELTY_QUANTILE = 0.99
 REFERENCES = 2000
@@ -67,7 +66,7 @@ def deploy(folder: Path, report: Report = lambda _: None, licence: str = "") -> 
 def _deploy(folder: Path, path: Path, report: Report, licence: str) -> None:
     report({"stage": "deploy"})
     config, root = read_config(folder), folder.parent.parent
-    work = Work(
+    work = Workspace(
         root, Engine(config.training), load_prepared(root / "images", config.evaluation.split), report
     )
     module, description = fit(work, config, folder, licence)
@@ -110,7 +109,7 @@ def _refuse_without_encoder(config: Config, folder: Path) -> None:
         )
 
 
-def fit(work: Work, config: Config, folder: Path, licence: str) -> tuple[Deployed, Description]:
+def fit(work: Workspace, config: Config, folder: Path, licence: str) -> tuple[Deployed, Description]:
     """A run's model with its temperature, usual features and description."""
     model = load_run(work, config, folder)
     prepared = work.prepared
@@ -145,7 +144,7 @@ def fit(work: Work, config: Config, folder: Path, licence: str) -> tuple[Deploye
     return module, description
 
 
-def _look(model: MultiTask, work: Work, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
+def _look(model: MultiTask, work: Workspace, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
     """Pooled coarsest features, and logits if the model has them, of some images."""
     features, logits = [], []
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""How the tasks pull at the shared encoder: gradients at the shared features, and looks one step ahead.
+"""What pulls at the shared encoder: the tasks' gradients, a step ahead, what trains it, and adversarial faults.
 
 They describe; they do not predict. Conflict is known not to foretell generalisation (Mueller et al., TMLR) and
 affinity scores only weakly (Azorin et al. 2023), so the report sets them beside the transfer that was found.
@@ -6,31 +6,33 @@ affinity scores only weakly (Azorin et al. 2023), so the report sets them beside
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from knowhue.config import Config
-from knowhue.models.multitask import MultiTask
-from knowhue.objectives.losses import GAN_LOSSES, chroma_l1, cross_entropy
+from knowhue.errors import DamagedError
+from knowhue.objectives.losses import GAN_LOSSES
+from knowhue.storage import finite_or_none, read_json, write_json
 from knowhue.tensors import Batch, Pyramid
-from knowhue.training.engine import Engine
+from knowhue.training.state import TrainState
+from knowhue.training.step import Losses, class_loss, colour_loss, flat_gradient
 
-Losses = dict[str, Tensor]
+GRADIENT_SHARES = "gradient_shares.json"
+SATURATED = 0.97
+GRAY_RATIO = 0.1
+Moment = Literal["fork", "end"]
 
 
-def diagnose(
-    engine: Engine, model: MultiTask, discriminator: nn.Module | None, batch: Batch, config: Config
-) -> dict[str, float]:
+def diagnose(state: TrainState, batch: Batch) -> dict[str, float]:
     """Compare the tasks' gradients on one batch; nothing is updated.
 
     Args:
-        engine: its arithmetic.
-        model: the bare multi-task model; both heads and an encoder that trains.
-        discriminator: the bare opponent, or None where nothing is adversarial.
+        state: of a multi-task run whose encoder trains.
         batch: of this process alone.
-        config: the weights of the losses.
 
     Returns:
         - `cosine_l1`, `cosine_adversarial`, `cosine_colour`: between the gradient of the cross-entropy and that
@@ -41,98 +43,175 @@ def diagnose(
         - `seconds` that all this took.
     """
     started = time.perf_counter()
+    discriminator = state.networks.discriminator
     if discriminator is not None:
         discriminator.eval()  # else spectral normalisation would move
-    gradients = _at_shared_features(engine, model, discriminator, batch, config)
-    ahead = _look_ahead(engine, model, discriminator, batch, config)
+    gradients = _at_shared_features(state, batch)
+    affinities = _affinities(state, batch)
     if discriminator is not None:
         discriminator.train()
-    rows = {name: value for name, value in gradients.items() if name != "class"}
-    found = {f"cosine_{name}": _cosine(gradients["class"], value) for name, value in rows.items()}
-    norms = {f"norm_{name}": float(value.norm()) for name, value in gradients.items() if name != "colour"}
-    return found | norms | ahead | {"seconds": round(time.perf_counter() - started, 4)}
+    colour = sum((v for k, v in gradients.items() if k != "class"), torch.zeros_like(gradients["l1"]))
+    others = {name: value for name, value in gradients.items() if name != "class"} | {"colour": colour}
+    cosines = {f"cosine_{name}": _cosine(gradients["class"], value) for name, value in others.items()}
+    norms = {f"norm_{name}": float(value.norm()) for name, value in gradients.items()}
+    return cosines | norms | affinities | {"seconds": round(time.perf_counter() - started, 4)}
 
 
-def _at_shared_features(
-    engine: Engine, model: MultiTask, discriminator: nn.Module | None, batch: Batch, config: Config
-) -> dict[str, Tensor]:
+def _at_shared_features(state: TrainState, batch: Batch) -> Losses:
     """Gradient of each weighted loss at the coarsest map, flattened, in float32."""
-    with torch.no_grad(), engine.autocast():
-        pyramid = model.features(batch.lightness)
+    with torch.no_grad(), state.engine.autocast():
+        pyramid = state.networks.model.features(batch.lightness)
     shared = pyramid[-1].detach().requires_grad_()
-    losses = _losses(engine, model, discriminator, batch, config, (*pyramid[:-1], shared))
-    flat = {
-        name: torch.autograd.grad(loss, shared, retain_graph=True)[0].float().flatten()
-        for name, loss in losses.items()
-    }
-    return flat | {"colour": sum((v for k, v in flat.items() if k != "class"), torch.zeros_like(flat["l1"]))}
+    terms = weighted_terms(state, batch, (*pyramid[:-1], shared))
+    terms = {"l1" if name == "pixel" else name: loss for name, loss in terms.items()}
+    return {name: flat_gradient(loss, (shared,)) for name, loss in terms.items()}
 
 
-def _look_ahead(
-    engine: Engine, model: MultiTask, discriminator: nn.Module | None, batch: Batch, config: Config
-) -> dict[str, float]:
-    """Let the encoder take one step along each task's gradient alone, see the other's loss, and take it back."""
-    shared = list(model.encoder.parameters())
-    with engine.autocast():
+def _affinities(state: TrainState, batch: Batch) -> dict[str, float]:
+    """Let the encoder take one step along each task's gradient alone, measure the other's loss, and take it back."""
+    model, found = state.networks.model, {}
+    encoder = list(model.encoder.parameters())
+    with state.engine.autocast():
         pyramid = model.features(batch.lightness)
-    before = _by_task(_losses(engine, model, discriminator, batch, config, pyramid))
+    before = _by_task(weighted_terms(state, batch, pyramid))
     gradients = {
-        task: torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
+        task: torch.autograd.grad(loss, encoder, retain_graph=True, allow_unused=True)
         for task, loss in before.items()
     }
-    kept = [parameter.detach().clone() for parameter in shared]
-    found = {}
+    kept = [parameter.detach().clone() for parameter in encoder]
     for task, other in (("class", "colour"), ("colour", "class")):
-        _descend(shared, gradients[task], config.training.finetune.encoder_learning_rate)
+        _descend(encoder, gradients[task], state.config.training.finetune.encoder_learning_rate)
         with torch.no_grad():
-            with engine.autocast():
+            with state.engine.autocast():
                 moved = model.features(batch.lightness)
-            after = _by_task(_losses(engine, model, discriminator, batch, config, moved))
-            for parameter, value in zip(shared, kept, strict=True):
+            after = _by_task(weighted_terms(state, batch, moved))
+            for parameter, value in zip(encoder, kept, strict=True):
                 parameter.copy_(value)
         start = before[other].item()  # 0 where no image of the batch has a label: nothing to compare with
         found[f"affinity_{task}_to_{other}"] = 1 - after[other].item() / start if start else math.nan
     return found
 
 
-def _descend(parameters: list[nn.Parameter], gradients: tuple[Tensor | None, ...], rate: float) -> None:
-    """One step of the length that Adam's first would have: the gradient's sign, times the rate."""
+def _descend(
+    parameters: list[nn.Parameter], gradients: Sequence[Tensor | None], learning_rate: float
+) -> None:
+    """One step of the length that Adam's first would have: the gradient's sign, times the learning rate."""
     with torch.no_grad():
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None:
-                parameter.sub_(rate * gradient.sign())
+                parameter.sub_(learning_rate * gradient.sign())
 
 
-def _losses(
-    engine: Engine,
-    model: MultiTask,
-    discriminator: nn.Module | None,
-    batch: Batch,
-    config: Config,
-    pyramid: Pyramid,
-) -> Losses:
-    """The weighted terms of the sum that the encoder is trained on."""
-    with engine.autocast():
-        prediction = model(batch.lightness, pyramid, label=batch.label)
-    assert prediction.chroma is not None  # only asked of two tasks
-    assert prediction.logits is not None
-    colour, class_ = config.tasks.weights.colour, config.tasks.weights.class_
-    entropy = cross_entropy(prediction.logits, batch.label, batch.label_weight, config.class_.label_smoothing)
-    l1 = config.colour.l1_weight * chroma_l1(prediction.chroma, batch.chroma)
-    losses = {"class": class_ * entropy, "l1": colour * l1}
-    if discriminator is not None:
-        with engine.autocast():
-            score = discriminator(batch.lightness, prediction.chroma)
-        generator = GAN_LOSSES[config.colour.gan_loss].generator(score)
-        losses["adversarial"] = colour * config.colour.adversarial_weight * generator
-    return losses
-
-
-def _by_task(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    colour = [loss for name, loss in losses.items() if name != "class"]
-    return {"class": losses["class"], "colour": torch.stack(colour).sum()}
+def _by_task(terms: Mapping[str, Tensor]) -> Losses:
+    colour = [loss for name, loss in terms.items() if name != "class"]
+    return {"class": terms["class"], "colour": torch.stack(colour).sum()}
 
 
 def _cosine(first: Tensor, second: Tensor) -> float:
     """Cosine of two vectors, 0 where one of them is 0."""
     return float(nn.functional.cosine_similarity(first, second, dim=0, eps=1e-30))
+
+
+def weighted_terms(
+    state: TrainState,
+    batch: Batch,
+    pyramid: Pyramid | None = None,
+    factors: Mapping[str, float] | None = None,
+) -> Losses:
+    """The weighted terms of the sum that the encoder is trained on, as `training.step` makes it.
+
+    Args:
+        state: whose bare networks predict.
+        batch: of this process alone.
+        pyramid: features of its images, computed here if not given.
+        factors: of each task's loss besides the static weights; 1 if not given.
+
+    Returns:
+        `class`, the cross-entropy; `pixel`, the colour head's loss; `adversarial`; those that there are.
+    """
+    config, model, factors = state.config, state.networks.model, factors or {}
+    with state.engine.autocast():
+        prediction = model(batch.lightness, pyramid, batch.chroma, batch.label)
+    colour = config.tasks.weights.colour * factors.get("colour", 1.0)
+    terms = {}
+    if prediction.logits is not None:
+        entropy = class_loss(prediction, batch, config)
+        terms["class"] = config.tasks.weights.class_ * factors.get("class", 1.0) * entropy
+    if model.colour is not None:
+        weight = colour if prediction.chroma is None else colour * config.colour.l1_weight
+        terms["pixel"] = weight * colour_loss(prediction, batch, config)
+    if state.networks.discriminator is not None:
+        with state.engine.autocast():
+            score = state.networks.discriminator(batch.lightness, prediction.chroma)
+        generator = GAN_LOSSES[config.colour.gan_loss].generator(score)
+        terms["adversarial"] = colour * config.colour.adversarial_weight * generator
+    return terms
+
+
+def measure_shares(state: TrainState, batches: Iterable[Batch]) -> dict[str, Any]:
+    """Norms of the weighted losses' gradients with respect to all parameters of the encoder, and their shares.
+
+    Nothing is updated or drawn. Processes see their parts of the batches, and the gradients are averaged over them
+    as in training.
+
+    Args:
+        state: of a run whose encoder learns.
+        batches: a few; the same for every arm and moment.
+
+    Returns:
+        `batches` measured on; `norms` by loss (see `weighted_terms`), each the mean over the batches of the L2 norm;
+        and `shares` of their sum, 0 to 1.
+    """
+    factors = {} if state.loss_weighting is None else state.loss_weighting.weights()
+    encoder = [
+        parameter for parameter in state.networks.model.encoder.parameters() if parameter.requires_grad
+    ]
+    norms: dict[str, list[float]] = {}
+    networks = [each for each in (state.networks.model, state.networks.discriminator) if each is not None]
+    modes = [(network, network.training) for network in networks]
+    for network in networks:
+        network.eval()  # else spectral normalisation would move
+    count = state.config.evaluation.gradient_batches
+    for batch in islice(batches, count):
+        for name, loss in weighted_terms(state, batch, factors=factors).items():
+            gradient = state.engine.mean(flat_gradient(loss, encoder))
+            norms.setdefault(name, []).append(float(gradient.norm()))
+    for network, training in modes:
+        network.train(training)
+    means = {name: math.fsum(values) / len(values) for name, values in norms.items()}
+    total = math.fsum(means.values())
+    shares = {name: value / total if total else None for name, value in means.items()}
+    return {"batches": count, "norms": finite_or_none(means), "shares": finite_or_none(shares)}
+
+
+def keep_shares(folder: Path, moment: Moment, found: Mapping[str, Any]) -> None:
+    """Write what was measured into `gradient_shares.json` of a run, beside the other moment's."""
+    path = folder / GRADIENT_SHARES
+    try:
+        kept = read_json(path) if path.exists() and moment == "end" else {}
+    except DamagedError:
+        kept = {}
+    write_json(path, kept | {moment: dict(found)})
+
+
+def find_faults(train: Mapping[str, float], validation: Mapping[str, float]) -> list[str]:
+    """Plain sentences on an epoch, none if all is well.
+
+    A discriminator that is nearly always right tells the generator little (Arjovsky and Bottou 2017); colours
+    of almost no chroma are the colorizer's collapse.
+
+    >>> find_faults({"discriminator_real": 0.99, "discriminator_fake": 0.98}, {})
+    ['discriminator saturated: it is right on 99 % of real and 98 % of generated patches']
+    """
+    faults = []
+    real, fake = train.get("discriminator_real", 0.0), train.get("discriminator_fake", 0.0)
+    if min(real, fake) > SATURATED:
+        faults.append(
+            f"discriminator saturated: it is right on {100 * real:.0f} % of real and {100 * fake:.0f} % of "
+            "generated patches"
+        )
+    if validation.get("chroma_ratio", 1.0) < GRAY_RATIO:
+        faults.append(
+            f"colours collapsed to gray: mean chroma is {validation['chroma_ratio']:.2f} of the true one"
+        )
+    return faults

@@ -4,7 +4,9 @@ import os
 import platform
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -14,7 +16,9 @@ from torch import Tensor, nn
 
 from knowhue.config import Training
 from knowhue.data.loaders import ProcessShare
+from knowhue.data.prepare import Prepared
 from knowhue.errors import ConfigError
+from knowhue.runs import Report
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -109,6 +113,25 @@ class Engine:
             "cpu_threads": torch.get_num_threads(),
             "cpu_cores": os.cpu_count(),
         }
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What every run in a study folder shares.
+
+    Attributes:
+        root: the folder.
+        engine: device, processes, arithmetic.
+        prepared: the images.
+        report: called with progress.
+        encoders: digest of the weights of each encoder that the runs start from.
+    """
+
+    root: Path
+    engine: Engine
+    prepared: Prepared
+    report: Report
+    encoders: Mapping[str, str] = field(default_factory=dict)
 
 
 def _sum_in_one_order() -> None:

@@ -18,7 +18,7 @@ from knowhue.models.encoder import weights_digest
 from knowhue.models.multitask import MultiTask
 from knowhue.runs import Report, locked
 from knowhue.storage import allocate, file_digest, put_in_place, read_array, read_json, write_json
-from knowhue.tensors import Pyramid
+from knowhue.tensors import Batch, Pyramid
 from knowhue.training.engine import Engine
 
 BATCH = 64
@@ -36,6 +36,12 @@ class FeatureCache:
     def __init__(self, arrays: list[NDArray[np.generic]], device: torch.device) -> None:
         self._arrays = arrays
         self._device = device
+
+    def attach(self, batch: Batch, mirrored: NDArray[np.bool_] | None = None) -> Batch:
+        """The batch with its images' maps; upright ones unless `mirrored` (B,) says otherwise."""
+        positions = batch.position.cpu().numpy()
+        upright = np.zeros(len(positions), dtype=np.bool_)
+        return batch._replace(features=self.read(positions, upright if mirrored is None else mirrored))
 
     def read(self, positions: NDArray[np.int64], mirrored: NDArray[np.bool_]) -> Pyramid:
         """The maps of some images, fine to coarse."""

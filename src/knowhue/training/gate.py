@@ -1,20 +1,23 @@
 """The A/A gate: what arms share is the same computation in both phases, bit for bit."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from knowhue.config import Config, Task, digest
 from knowhue.errors import DamagedError
-from knowhue.models.multitask import build_discriminator, build_model
 from knowhue.presets import edit
 from knowhue.randomness import drawing_from
 from knowhue.runs import trained_by
 from knowhue.storage import read_json, write_json
 from knowhue.training import golden
-from knowhue.training.loop import Session, Work, make_players, training_batches
-from knowhue.training.phases import PhaseName, phase_of
+from knowhue.training.engine import Workspace
+from knowhue.training.loop import training_batches
+from knowhue.training.phases import PhaseName
+from knowhue.training.state import build_networks, make_train_state
 from knowhue.training.step import train_step
 
 STEPS = 3
@@ -22,10 +25,8 @@ NEGLIGIBLE = 1e-60
 """A task's weight that is 0 in float32: its gradient takes the same way and adds nothing, not even where the other's
 is 0. (1e-30 moves the zero biases of an untrained encoder by 1e-29, which switches units on that stand at 0.)"""
 
-Weights = dict[str, torch.Tensor]
 
-
-def check_gate(work: Work, config: Config) -> dict[str, Any]:
+def check_gate(work: Workspace, config: Config) -> dict[str, Any]:
     """Train arms of a block side by side for some steps, and compare every weight that should come out equal.
 
     On the frozen encoder both heads together are each alone: this licenses forking all arms from the same heads. In
@@ -65,7 +66,7 @@ def _kept(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _try(work: Work, config: Config) -> dict[str, Any]:
+def _try(work: Workspace, config: Config) -> dict[str, Any]:
     """Heads together and alone; then each task alone and beside one of negligible weight, from these heads."""
     together = _train(work, config, "heads")
     heads = _train(work, _alone(config, "colour"), "heads") | _train(work, _alone(config, "class"), "heads")
@@ -83,26 +84,22 @@ def _alone(config: Config, task: Task) -> Config:
     return edit(config, {"tasks": {"names": (task,)}})
 
 
-def _compare(expected: Weights, found: Weights) -> dict[str, Any]:
+def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, Any]:
     """Every tensor of `expected` against that of its name."""
     differ = sorted(name for name, value in expected.items() if not torch.equal(value, found[name]))
     return {"steps": STEPS, "tensors": len(expected), "differ": differ}
 
 
-def _train(work: Work, config: Config, name: PhaseName, heads: Weights | None = None) -> Weights:
+def _train(
+    work: Workspace, config: Config, phase: PhaseName, heads: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Weights after the first steps of a phase, begun from heads if they are given."""
-    opponent = build_discriminator(config)
-    model = work.engine.place(build_model(config, len(work.prepared.classes)))
-    session = Session(model, None if opponent is None else work.engine.place(opponent))
-    modules = session.modules(with_encoder=name == "finetune")
-    for part, module in modules.items():
-        own = {k.removeprefix(f"{part}."): v for k, v in (heads or {}).items() if k.startswith(f"{part}.")}
-        if own:
-            module.load_state_dict(own)
-    players = make_players(work.engine, session, phase_of(config, name), config)
-    for module in (*modules.values(), session.model.encoder):
+    networks = build_networks(work.engine, config, len(work.prepared.classes))
+    networks.load(heads or {})
+    state = make_train_state(work.engine, networks, config, phase)
+    for module in networks.modules(with_encoder=True).values():
         module.train()
-    with drawing_from(work.engine.device, config.seed, "gate", name, work.engine.share.rank):
-        for _, (batch, _) in zip(range(STEPS), training_batches(work, config, name, 0), strict=False):
-            train_step(work.engine, players, batch, config)
-    return {f"{part}.{key}": value for part, m in modules.items() for key, value in m.state_dict().items()}
+    with drawing_from(work.engine.device, config.seed, "gate", phase, work.engine.share.rank):
+        for _, (batch, _) in zip(range(STEPS), training_batches(work, config, phase, 0), strict=False):
+            train_step(state, batch)
+    return networks.weights(with_encoder=phase == "finetune")

@@ -7,13 +7,12 @@ from knowhue.color import rgb_to_lab
 from knowhue.config import Config, digest
 from knowhue.data.loaders import label_weights, to_rgb
 from knowhue.models.encoder import weights_digest
-from knowhue.models.multitask import build_discriminator, build_model
 from knowhue.presets import edit
 from knowhue.randomness import drawing_from, stream
 from knowhue.tensors import Batch
 from knowhue.training.engine import Engine
-from knowhue.training.phases import make_discriminator_optimizer, make_optimizer
-from knowhue.training.step import Players, train_step
+from knowhue.training.state import build_networks, make_train_state
+from knowhue.training.step import train_step
 
 STEPS, IMAGES, SIZE_PX, CLASSES = 2, 8, 32, 4
 SETTINGS = {
@@ -51,17 +50,15 @@ def golden_step(engine: Engine, threads: int | None = None) -> str:
 def _train(engine: Engine) -> str:
     """On this process alone."""
     config = edit(Config(), SETTINGS)
-    phase = config.training.finetune
-    model, discriminator = engine.place(build_model(config, CLASSES)), build_discriminator(config)
-    assert discriminator is not None  # the settings have one
-    discriminator = engine.place(discriminator)
-    optimizer = make_optimizer(model, phase, config.training.weight_decay)
-    opponents = make_discriminator_optimizer(discriminator, phase)
-    players = Players(model.train(), optimizer, discriminator.train(), opponents)
+    networks = build_networks(engine, config, CLASSES)
+    state = make_train_state(engine, networks, config, "finetune", alone=True)
+    for network in (networks.model, networks.discriminator):
+        assert network is not None  # the settings have both
+        network.train()
     with drawing_from(engine.device, 0, "golden-step"):
         for step in range(STEPS):
-            train_step(engine, players, _batch(engine, step), config)
-    return digest([weights_digest(model), weights_digest(discriminator)])
+            train_step(state, _batch(engine, step))
+    return digest([weights_digest(networks.model), weights_digest(networks.discriminator)])
 
 
 def _batch(engine: Engine, step: int) -> Batch:

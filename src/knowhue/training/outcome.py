@@ -16,11 +16,13 @@ from knowhue.errors import DamagedError
 from knowhue.evaluation.calibration import reliability
 from knowhue.evaluation.evaluate import Scored, per_class
 from knowhue.evaluation.metrics import Row, confusion
+from knowhue.models.multitask import MultiTask
 from knowhue.models.palette import diversity
 from knowhue.runs import damaged_files, has_ended
 from knowhue.storage import finite_or_none, replacing, write_csv, write_json
 from knowhue.tensors import RGB, Batch
-from knowhue.training.loop import Session, Work, predict
+from knowhue.training.engine import Workspace
+from knowhue.training.loop import predict
 
 OUTCOME = frozenset({"scores.json", "per_image.csv", "samples.npz", "extremes.npz"})
 """The files of a run that scoring its weights again makes anew."""
@@ -66,7 +68,7 @@ def write_scores(
         folder: of the run.
         prepared: the images.
         scored: the model's evaluation.
-        of_set: what is measured of its colourings as a set, see `training.distances.measure_set`.
+        of_set: what is measured of its colourings as a set, see `training.set_scores.measure_set`.
     """
     classes, side = prepared.classes, prepared.rgb.shape[1]
     perceptual = {name: {**entry, "size_px": side} for name, entry in scored.perceptual.items()}
@@ -95,34 +97,34 @@ def sample_positions(prepared: Prepared) -> NDArray[np.int64]:
     return np.concatenate([positions[labels == n][:SAMPLES_PER_CLASS] for n in range(len(prepared.classes))])
 
 
-def write_samples(work: Work, folder: Path, session: Session) -> None:
+def write_samples(work: Workspace, folder: Path, model: MultiTask) -> None:
     """`samples.npz`: what the model makes of the sample images."""
     positions = sample_positions(work.prepared)
     rgb = work.prepared.rgb[positions]
     weights = label_weights(work.prepared.label[positions])
     batch = to_batch(work.prepared, positions, rgb, weights, work.engine.device)
-    prediction = predict(work.engine, session.model, batch)
+    prediction = predict(work.engine, model, batch)
     arrays: dict[str, Any] = {"index": positions}
     if prediction.chroma is not None:
         arrays["rgb"] = to_bytes(lab_to_rgb(batch.lightness, prediction.chroma))
-        arrays |= _drawn(work, session, batch)
+        arrays |= _drawn(work, model, batch)
     if prediction.logits is not None:
         probability, predicted = prediction.logits.softmax(1).max(1)
         arrays |= {"predicted": predicted.cpu().numpy(), "probability": probability.cpu().numpy()}
     _write_arrays(folder / "samples.npz", arrays)
 
 
-def _drawn(work: Work, session: Session, batch: Batch) -> dict[str, NDArray[Any]]:
+def _drawn(work: Workspace, model: MultiTask, batch: Batch) -> dict[str, NDArray[Any]]:
     """Several colourings of each image and how far they lie apart; nothing of a head that has one answer."""
     with torch.no_grad(), work.engine.autocast():
-        samples = session.model.samples(batch.lightness, DRAWN)
+        samples = model.samples(batch.lightness, DRAWN)
     if samples is None:
         return {}
     drawn = [to_bytes(lab_to_rgb(batch.lightness, sample)) for sample in samples]
     return {"drawn": np.stack(drawn), "diversity": diversity(samples).cpu().numpy()}
 
 
-def write_extremes(work: Work, folder: Path, session: Session, rows: Sequence[Row]) -> None:
+def write_extremes(work: Workspace, folder: Path, model: MultiTask, rows: Sequence[Row]) -> None:
     """`extremes.npz`: the colourings with the least and the greatest error, best first; none without colours."""
     scored = [row for row in rows if row.get("ab_l1") is not None and math.isfinite(row["ab_l1"])]
     ordered = sorted(scored, key=lambda row: (row["ab_l1"], row["index"]))
@@ -134,13 +136,13 @@ def write_extremes(work: Work, folder: Path, session: Session, rows: Sequence[Ro
     rgb = work.prepared.rgb[positions]
     weights = label_weights(work.prepared.label[positions])
     batch = to_batch(work.prepared, positions, rgb, weights, work.engine.device)
-    chroma = predict(work.engine, session.model, batch).chroma
+    chroma = predict(work.engine, model, batch).chroma
     assert chroma is not None  # rows with an error come from a colour head
     arrays = {"index": positions, "ab_l1": np.array([row["ab_l1"] for row in chosen]), "truth": rgb}
     _write_arrays(folder / "extremes.npz", arrays | {"rgb": to_bytes(lab_to_rgb(batch.lightness, chroma))})
 
 
-def write_truth(work: Work) -> None:
+def write_truth(work: Workspace) -> None:
     """`images/samples.npz`: the sample images in gray and in their own colours."""
     positions = sample_positions(work.prepared)
     rgb, label = work.prepared.rgb[positions], work.prepared.label[positions]

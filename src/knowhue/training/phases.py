@@ -1,21 +1,15 @@
-"""A phase: what trains, how fast, how long. Optimizers start anew with each."""
+"""The two phases of a run: which heads train first, on what settings, for how long, at what learning rate."""
 
 import math
 from collections.abc import Iterable
 from typing import Literal
 
-import torch
-from torch import nn
+from torch.optim import Optimizer
 
 from knowhue.config import Config, Phase, Task
-from knowhue.models.encoder import NoEncoder
-from knowhue.models.multitask import MultiTask
-from knowhue.models.palette import Palette
 from knowhue.presets import edit
 
 PhaseName = Literal["heads", "finetune"]
-GAN_BETAS = (0.5, 0.999)  # Radford et al. 2016: less momentum against a moving opponent
-STEADY_BETAS = (0.9, 0.999)
 WARM_UP_SHARE = 0.03
 FINAL_FACTOR = 0.1
 
@@ -61,34 +55,10 @@ def first_epoch(config: Config, name: PhaseName) -> int:
     return config.training.heads.epochs if name == "finetune" and config.has_encoder else 0
 
 
-def make_optimizer(model: MultiTask, phase: Phase, weight_decay: float) -> torch.optim.AdamW:
-    """Set what trains in this phase and at what rate.
-
-    A rate of 0 freezes the encoder. The groups never mix tasks, so that a head moves by its own gradient alone.
-    """
-    groups = []
-    model.encoder.requires_grad_(bool(phase.encoder_learning_rate))
-    if phase.encoder_learning_rate and not isinstance(model.encoder, NoEncoder):
-        groups.append(_group(model.encoder.parameters(), phase.encoder_learning_rate, STEADY_BETAS))
-    if model.colour is not None:
-        betas = STEADY_BETAS if isinstance(model.colour, Palette) else GAN_BETAS
-        own = [model.colour] if model.oracle is None else [model.colour, model.oracle]
-        groups.append(_group((p for each in own for p in each.parameters()), phase.learning_rate, betas))
-    if model.classifier is not None:
-        groups.append(_group(model.classifier.parameters(), phase.learning_rate, STEADY_BETAS))
-    return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
-
-
-def make_discriminator_optimizer(discriminator: nn.Module, phase: Phase) -> torch.optim.AdamW:
-    """The opponent's own optimizer."""
-    group = _group(discriminator.parameters(), phase.discriminator_learning_rate, GAN_BETAS)
-    return torch.optim.AdamW([group], weight_decay=0.0, fused=True)
-
-
-def rate_factor(step: int, steps: int) -> float:
+def learning_rate_factor(step: int, steps: int) -> float:
     """Learning rate at `step` of `steps` as a share of its peak: short warm-up, cosine to a tenth.
 
-    >>> round(rate_factor(50, 100), 2), round(rate_factor(99, 100), 2)
+    >>> round(learning_rate_factor(50, 100), 2), round(learning_rate_factor(99, 100), 2)
     (0.55, 0.1)
     """
     warm_up = max(1, round(WARM_UP_SHARE * steps))
@@ -97,12 +67,7 @@ def rate_factor(step: int, steps: int) -> float:
     return FINAL_FACTOR + (1 - FINAL_FACTOR) * (1 + math.cos(math.pi * step / steps)) / 2
 
 
-def set_rates(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None:
+def set_learning_rates(optimizers: Iterable[Optimizer], factor: float) -> None:
     """Set every group's learning rate to `factor` times its peak."""
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):
         group["lr"] = group["peak"] * factor
-
-
-def _group(parameters: Iterable[nn.Parameter], rate: float, betas: tuple[float, float]) -> dict[str, object]:
-    learning = [parameter for parameter in parameters if parameter.requires_grad]
-    return {"params": learning, "lr": rate, "peak": rate, "betas": betas}

@@ -1,14 +1,14 @@
 """One update of the discriminator and of the model, from one forward pass of each; no I/O."""
 
-from collections.abc import Mapping
-from math import isfinite
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from math import isfinite, sqrt
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from knowhue.color import CHROMA_SCALE
 from knowhue.config import Config
+from knowhue.objectives.gradient_weighting import GradientWeighting, gramian
+from knowhue.objectives.loss_weighting import LossWeighting
 from knowhue.objectives.losses import (
     GAN_LOSSES,
     PIXEL_LOSSES,
@@ -16,123 +16,186 @@ from knowhue.objectives.losses import (
     follow,
     share_judged_right,
 )
-from knowhue.objectives.sharing import Sharing
-from knowhue.tensors import Batch, Chroma, Prediction
+from knowhue.tensors import Batch, Chroma, Prediction, Pyramid
 from knowhue.training.engine import Engine
-from knowhue.training.sharing import Losses, share
+from knowhue.training.state import TrainState
+
+Losses = dict[str, Tensor]
+Branches = Mapping[str, Pyramid]
+"""The shared features as each task's head got them: equal in value, apart in the graph."""
 
 
-class Players(NamedTuple):
-    """Who is trained, distributed over the processes, and by what."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    discriminator: nn.Module | None
-    discriminator_optimizer: torch.optim.Optimizer | None
-    sharing: Sharing = Sharing()
-
-    @property
-    def optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
-        """The model's, then the discriminator's if there is one."""
-        return (self.optimizer, *filter(None, (self.discriminator_optimizer,)))
-
-    def state(self) -> dict[str, nn.Module]:
-        """What else must be kept to go on exactly, by name."""
-        return {} if self.sharing.balance is None else {"balance": self.sharing.balance}
-
-    def observe_epoch(self, train: Mapping[str, float], validation: Mapping[str, float]) -> None:
-        """Let a balance take in an epoch: both tasks' errors, of colour in units of scaled chroma.
-
-        Args:
-            train: mean losses; an epoch with one that is not finite is not taken in, the run ends with it.
-            validation: metrics, or nothing where the images were not scored; an epoch whose last step spoilt
-                them is not taken in either.
-        """
-        balance = self.sharing.balance
-        if balance is None:
-            return
-        colour = next(name for name in ("l1", "l2", "colour_loss") if name in train)
-        held_out = {}
-        if validation:
-            error = validation["ab_l1"] / CHROMA_SCALE
-            held_out = {"colour": error, "class": validation["cross_entropy"]}
-        if not all(map(isfinite, (*train.values(), *held_out.values()))):
-            return
-        balance.observe_epoch({"colour": train[colour], "class": train["cross_entropy"]}, held_out)
-
-
-def train_step(engine: Engine, players: Players, batch: Batch, config: Config) -> Losses:
+def train_step(state: TrainState, batch: Batch) -> Losses:
     """Update discriminator and model on one batch.
 
     Returns:
         The losses before the update, by name; `generator` is the adversarial loss.
     """
-    with engine.autocast():
-        prediction: Prediction = players.model(batch.lightness, batch.features, batch.chroma, batch.label)
+    config, weights = state.config, state.config.tasks.weights
+    with state.engine.autocast():
+        prediction: Prediction = state.model(batch.lightness, batch.features, batch.chroma, batch.label)
     losses: Losses = {}
     by_task: Losses = {}
     if prediction.chroma is not None:
-        name = config.colour.loss
-        losses[name] = PIXEL_LOSSES[name](prediction.chroma, batch.chroma)
-        colour = config.colour.l1_weight * losses[name]
-        if players.discriminator is not None:
-            direction = duel(engine, players, batch, prediction.chroma, config.colour.gan_loss, losses)
-            weight = config.colour.adversarial_weight
-            colour = colour + weight * follow(prediction.chroma, direction, losses["generator"])
-        by_task["colour"] = config.tasks.weights.colour * colour
+        losses[config.colour.loss] = colour_loss(prediction, batch, config)
+        colour = config.colour.l1_weight * losses[config.colour.loss]
+        if state.discriminator is not None:
+            direction = discriminator_step(state, batch, prediction.chroma, losses)
+            # the discriminator's graph is gone, its gradient with respect to the chroma is not
+            generator = follow(prediction.chroma, direction, losses["generator"])
+            colour = colour + config.colour.adversarial_weight * generator
+        by_task["colour"] = weights.colour * colour
     elif prediction.colour_loss is not None:
         losses["colour_loss"] = prediction.colour_loss
-        by_task["colour"] = config.tasks.weights.colour * prediction.colour_loss
+        by_task["colour"] = weights.colour * prediction.colour_loss
     if prediction.logits is not None:
-        losses["cross_entropy"] = cross_entropy(
-            prediction.logits, batch.label, batch.label_weight, config.class_.label_smoothing
-        )
-        by_task["class"] = config.tasks.weights.class_ * losses["cross_entropy"]
-    losses |= share(engine, players.sharing, prediction, by_task)
-    players.optimizer.zero_grad(set_to_none=True)
-    engine.backward(torch.stack(list(by_task.values())).sum())
-    _let_rest(engine, players)
-    players.optimizer.step()
+        losses["cross_entropy"] = class_loss(prediction, batch, config)
+        by_task["class"] = weights.class_ * losses["cross_entropy"]
+    losses |= weight_tasks(state, prediction, by_task)
+    state.optimizer.zero_grad(set_to_none=True)
+    state.engine.backward(torch.stack(list(by_task.values())).sum())
+    skip_stopped_head(state)
+    state.optimizer.step()
     return losses
 
 
-def _let_rest(engine: Engine, players: Players) -> None:
-    """Keep the head of a stopped task as it is: without gradients the optimizer passes its parameters over."""
-    balance, model = players.sharing.balance, engine.bare(players.model)
-    for task, factor in ({} if balance is None else balance.weights()).items():
-        if factor == 0:
-            for parameter in model.head(task).parameters():
-                parameter.grad = None
+def colour_loss(prediction: Prediction, batch: Batch, config: Config) -> Tensor:
+    """The colour head's unweighted loss but for its adversarial part: of pixels, or one of the head's own."""
+    if prediction.chroma is None:
+        assert prediction.colour_loss is not None  # only asked where there is a colour head
+        return prediction.colour_loss
+    return PIXEL_LOSSES[config.colour.loss](prediction.chroma, batch.chroma)
 
 
-def duel(
-    engine: Engine, players: Players, batch: Batch, chroma: Chroma, gan_loss: str, losses: Losses
-) -> Tensor:
-    """Update the discriminator and say where it wants the chroma to go.
+def class_loss(prediction: Prediction, batch: Batch, config: Config) -> Tensor:
+    """The unweighted cross-entropy."""
+    assert prediction.logits is not None  # only asked where there is a class head
+    smoothing = config.class_.label_smoothing
+    return cross_entropy(prediction.logits, batch.label, batch.label_weight, smoothing)
+
+
+def discriminator_step(state: TrainState, batch: Batch, chroma: Chroma, losses: Losses) -> Tensor:
+    """Update the discriminator, and give its gradient for the model.
 
     Both need the discriminator's scores of the same generated images, so one forward pass serves: first
     the generator's gradient with respect to the images alone, then the discriminator's own backward pass.
     The stock order (discriminator step, then a second pass for the generator) costs a third more; here the
     generator answers the discriminator as it was before this step, as in simultaneous gradient descent.
 
+    Args:
+        state: with a discriminator.
+        batch: true images.
+        chroma: generated, (B, 2, H, W).
+        losses: where the adversarial losses and the shares of patches judged right are put.
+
     Returns:
         Gradient of the generator's adversarial loss with respect to `chroma`.
     """
-    discriminator, optimizer = players.discriminator, players.discriminator_optimizer
+    discriminator, optimizer = state.discriminator, state.discriminator_optimizer
     assert discriminator is not None
     assert optimizer is not None
-    loss = GAN_LOSSES[gan_loss]
+    loss = GAN_LOSSES[state.config.colour.gan_loss]
     fake = chroma.detach().requires_grad_()
     count = len(fake)
-    with engine.autocast():
+    with state.engine.autocast():
         scores = discriminator(batch.lightness.repeat(2, 1, 1, 1), torch.cat((batch.chroma, fake)))
     real_score, fake_score = scores[:count], scores[count:]
     losses["generator"] = loss.generator(fake_score)
     (direction,) = torch.autograd.grad(losses["generator"], fake, retain_graph=True)
     losses["discriminator"] = (loss.real(real_score) + loss.fake(fake_score)) / 2
     optimizer.zero_grad(set_to_none=True)
-    engine.backward(losses["discriminator"])
+    state.engine.backward(losses["discriminator"])
     optimizer.step()
     shares = share_judged_right(real_score, fake_score, loss.threshold)
     losses["discriminator_real"], losses["discriminator_fake"] = shares
     return direction
+
+
+def weight_tasks(state: TrainState, prediction: Prediction, by_task: Losses) -> Losses:
+    """Weight two tasks at an encoder that learns, in the backward pass to come.
+
+    Args:
+        state: with what weights them, if anything does.
+        prediction: of this step; its features tell the tasks' gradients apart.
+        by_task: the statically weighted loss of each task; scaled here where losses are weighted.
+
+    Returns:
+        What each task counts, by name, for the log.
+    """
+    assert prediction.shared is not None  # every model's forward pass gives it
+    branches = dict(zip(("colour", "class"), prediction.shared, strict=True))
+    is_frozen = not branches["colour"][-1].requires_grad
+    if state.weighting is None or len(by_task) < 2 or is_frozen:
+        return {}
+    if isinstance(state.weighting, LossWeighting):
+        return weight_losses(state.engine, state.weighting, branches, by_task)
+    return weight_gradients(state.engine, state.weighting, branches, by_task)
+
+
+def weight_losses(engine: Engine, weighting: LossWeighting, branches: Branches, by_task: Losses) -> Losses:
+    """Scale the losses by the factors as they stand, and let the weighting take in the step.
+
+    What it takes in is averaged over the processes, so that the factors stay equal on all. Losses that are not
+    finite are not taken in: the run ends at the end of this epoch, and says so. Nor is a step in which a task has
+    no loss at all, as where no image has a label: it tells nothing of the task.
+    """
+    factors = weighting.weights()
+    if weighting.every_step:
+        losses = engine.average(by_task)
+        norms = None
+        if weighting.needs_norms:  # up to one factor, those over all processes
+            squares = {
+                task: flat_gradient(loss, branches[task]).square().sum() for task, loss in by_task.items()
+            }
+            norms = {task: sqrt(square) for task, square in engine.average(squares).items()}
+        if all(losses.values()) and all(map(isfinite, (*losses.values(), *(norms or {}).values()))):
+            weighting.observe_step(losses, norms)
+    for task, factor in factors.items():
+        by_task[task] = factor * by_task[task]
+    return _named(factors, by_task)
+
+
+def weight_gradients(
+    engine: Engine, weighting: GradientWeighting, branches: Branches, by_task: Losses
+) -> Losses:
+    """Scale what each task's gradient counts at the shared features in the backward pass to come.
+
+    The heads still move by their own task alone. The Gramian is averaged over the processes, so that all of them
+    weight alike, and one ordinary backward pass through the encoder follows: `torch.autograd.grad` on shared
+    parameters would let processes drift apart.
+    """
+    gradients = [flat_gradient(loss, branches[task]) for task, loss in by_task.items()]
+    products = engine.average({str(i): value for i, value in enumerate(gramian(gradients).flatten())})
+    weights = weighting(torch.tensor(list(products.values())).reshape(len(by_task), -1)).tolist()
+    by_name = dict(zip(by_task, weights, strict=True))
+    for task, weight in by_name.items():
+        for features in branches[task]:
+            features.register_hook(lambda gradient, weight=weight: gradient * weight)
+    return _named(by_name, by_task)
+
+
+def flat_gradient(loss: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+    """Gradient of a loss with respect to several tensors, as one vector in float32; 0 for one that it does not use.
+
+    The graph is kept: an update still follows.
+    """
+    gradients = torch.autograd.grad(loss, tensors, retain_graph=True, allow_unused=True)
+    pairs = zip(gradients, tensors, strict=True)
+    return torch.cat([(torch.zeros_like(t) if g is None else g).float().flatten() for g, t in pairs])
+
+
+def skip_stopped_head(state: TrainState) -> None:
+    """Keep the head of a stopped task as it is: without gradients the optimizer passes its parameters over."""
+    factors = {} if state.loss_weighting is None else state.loss_weighting.weights()
+    for task, factor in factors.items():
+        if factor == 0:
+            for parameter in state.networks.model.head(task).parameters():
+                parameter.grad = None
+
+
+def _named(weights: Mapping[str, float], by_task: Losses) -> Losses:
+    """On the device of the losses, with which they are averaged for the log."""
+    return {
+        f"weight_{task}": torch.tensor(weight, device=by_task[task].device)
+        for task, weight in weights.items()
+    }

@@ -6,22 +6,27 @@ import math
 import pytest
 import torch
 
-from knowhue.config import Config
+from knowhue.config import Config, Tasks
 from knowhue.errors import ConfigError
-from knowhue.objectives import early_stopping
-from knowhue.objectives.balance import TASKS, Balance, GradNorm, Uncertainty
-from knowhue.objectives.early_stopping import TaskConstrained
-from knowhue.objectives.sharing import BALANCES, open_sharing
-from knowhue.objectives.weighting import WEIGHTINGS
+from knowhue.objectives import loss_weighting
+from knowhue.objectives.gradient_weighting import GRADIENT_WEIGHTINGS, make_weighting
+from knowhue.objectives.loss_weighting import (
+    LOSS_WEIGHTINGS,
+    TASKS,
+    GradNorm,
+    LossWeighting,
+    TaskConstrained,
+    Uncertainty,
+)
 from knowhue.presets import edit, load_config
 from knowhue.runs import read_log, trained_by
 from knowhue.storage import read_json
-from knowhue.training import checkpoint, sharing
+from knowhue.training import checkpoint, step
 from knowhue.training.gate import check_gate
-from knowhue.training.step import Players
-from knowhue.training.train import run_arm
+from knowhue.training.run import run_arm
+from knowhue.training.state import TrainState
 
-ALL = (*BALANCES, *WEIGHTINGS)
+ALL = (*LOSS_WEIGHTINGS, *GRADIENT_WEIGHTINGS)
 UNSCORED = {"evaluation__networks": (), "evaluation__perceptual": ()}
 
 
@@ -73,7 +78,7 @@ def test_a_single_task_knows_no_weighting(tiny, make_work, weighting):
     assert rows[0] == rows[1]
 
 
-@pytest.mark.parametrize("weighting", [*BALANCES, "cagrad"])
+@pytest.mark.parametrize("weighting", [*LOSS_WEIGHTINGS, "cagrad"])
 def test_no_weighting_reaches_the_heads_while_the_encoder_is_frozen(tiny, make_work, weighting):
     config = weighed(tiny, weighting)
     found = check_gate(make_work(config), config)
@@ -92,7 +97,7 @@ def test_a_stopped_task_counts_nothing_any_more_and_its_head_rests(
             kept.append({name: copy.deepcopy(module.state_dict()) for name, module in modules.items()})
 
     monkeypatch.setattr(checkpoint, "save", keep)
-    monkeypatch.setattr(early_stopping, "measure", lambda *_: math.inf)
+    monkeypatch.setattr(loss_weighting, "criterion", lambda *_: math.inf)
     config = weighed(tiny, "task_constrained", tasks__main=main, tasks__stop_strip_epochs=1)
     config = edit(config, {"training": {"finetune": {"epochs": 4, "learning_rate": 1e-3}}})
     folder = run_arm(make_work(config, count=24), config, "multi")
@@ -189,7 +194,7 @@ def test_dwa_follows_the_epochs(tiny, entries):
 
 
 def test_losses_that_are_no_numbers_are_not_taken_in(tiny, make_work):
-    class Proud(Balance):
+    class Proud(LossWeighting):
         every_step = True
 
         def observe_step(self, losses, norms):
@@ -199,7 +204,7 @@ def test_losses_that_are_no_numbers_are_not_taken_in(tiny, make_work):
     features = (torch.ones(1, requires_grad=True),)
     branches = {"colour": features, "class": features}
     losses = {"colour": torch.tensor(float("nan")), "class": torch.tensor(1.0)}
-    assert sharing.balance(engine, Proud(), branches, losses)["weight_class"] == 1
+    assert step.weight_losses(engine, Proud(Tasks()), branches, losses)["weight_class"] == 1
 
 
 class Stub:
@@ -210,26 +215,29 @@ class Stub:
         return {name: 1.0 if value.is_meta else value.item() for name, value in values.items()}
 
 
-@pytest.mark.parametrize("way", [sharing.balance, sharing.weigh])
-def test_weights_are_logged_from_the_device_of_the_losses(way):
+@pytest.mark.parametrize("weight", [step.weight_losses, step.weight_gradients])
+def test_weights_are_logged_from_the_device_of_the_losses(weight):
     """There they are averaged together; `meta` stands for an accelerator."""
     features = {task: (torch.ones(2, device="meta", requires_grad=True),) for task in TASKS}
     losses = {task: features[task][0].square().sum() for task in TASKS}
-    found = way(Stub(), Balance() if way is sharing.balance else lambda _: torch.ones(2), features, losses)
+    losses_weighted = weight is step.weight_losses
+    found = weight(
+        Stub(), LossWeighting(Tasks()) if losses_weighted else lambda _: torch.ones(2), features, losses
+    )
     assert {value.device.type for value in found.values()} == {"meta"}
 
 
-@pytest.mark.parametrize("balance", [Uncertainty, GradNorm])
-def test_a_batch_without_any_label_tells_a_balance_nothing(balance):
+@pytest.mark.parametrize("kind", [Uncertainty, GradNorm])
+def test_a_batch_without_any_label_changes_no_loss_weighting(kind):
     features = {task: (torch.ones(2, requires_grad=True),) for task in TASKS}
-    told, untold = balance(), balance()
+    with_empty, without = kind(Tasks()), kind(Tasks())
     for empty in (True, False, True):
         size = {"colour": 3.0, "class": 0.0 if empty else 2.0}
         losses = {task: size[task] * features[task][0].square().sum() for task in TASKS}
-        sharing.balance(Stub(), told, features, dict(losses))
+        step.weight_losses(Stub(), with_empty, features, dict(losses))
         if not empty:
-            sharing.balance(Stub(), untold, features, losses)
-    assert told.weights() == untold.weights() != {"colour": 1.0, "class": 1.0}
+            step.weight_losses(Stub(), without, features, losses)
+    assert with_empty.weights() == without.weights() != {"colour": 1.0, "class": 1.0}
 
 
 @pytest.mark.parametrize("weighting", ["gradnorm"])
@@ -251,17 +259,18 @@ def test_few_labels_do_not_stop_a_balanced_run(tiny, make_work, weighting):
 @pytest.mark.parametrize("weighting", ["task_constrained", "dwa"])
 def test_an_epoch_that_is_no_number_is_not_taken_in(tiny, weighting, spoilt):
     """A last step can spoil the scores of an epoch whose losses are finite; the next epoch ends the run."""
-    players = Players(*[None] * 4, open_sharing(tiny(tasks__weighting=weighting).tasks))
+    config = tiny(tasks__weighting=weighting)
+    state = TrainState(None, config, "finetune", None, None, None, weighting=make_weighting(config.tasks))
     seen = {
         "train": {"l1": 0.1, "cross_entropy": 1.0},
         "validation": {"ab_l1": 9.0, "cross_entropy": 1.0},
     }
-    before = copy.deepcopy(players.sharing.balance.state_dict())
-    players.observe_epoch(**seen | {spoilt: {name: math.nan for name in seen[spoilt]}})
-    for name, value in players.sharing.balance.state_dict().items():
+    before = copy.deepcopy(state.weighting.state_dict())
+    state.observe_epoch(**seen | {spoilt: {name: math.nan for name in seen[spoilt]}})
+    for name, value in state.weighting.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0, equal_nan=True)
-    players.observe_epoch(**seen)
-    after = players.sharing.balance.state_dict()
+    state.observe_epoch(**seen)
+    after = state.weighting.state_dict()
     assert any(not torch.equal(after[name].nan_to_num(-1), before[name].nan_to_num(-1)) for name in after)
 
 

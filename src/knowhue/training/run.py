@@ -2,23 +2,28 @@
 
 import time
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
+from knowhue.color import rgb_to_lab
 from knowhue.config import Config, Task, fingerprint
-from knowhue.data.loaders import find_targets
-from knowhue.data.prepare import load_prepared, prepare
+from knowhue.data.loaders import find_targets, to_rgb
+from knowhue.data.prepare import Prepared, load_prepared, prepare
 from knowhue.data.sources import require_apart
 from knowhue.errors import ConfigError, DamagedError, RunError
 from knowhue.evaluation.evaluate import Scored
-from knowhue.models.colour_classes import ColourClasses
+from knowhue.models.colour_classes import ColourClasses, centres, count_bins
 from knowhue.models.discriminators import PatchGAN
 from knowhue.models.encoder import weights_digest
-from knowhue.models.multitask import MultiTask, build_discriminator, build_model
-from knowhue.objectives.sharing import open_sharing
+from knowhue.models.multitask import MultiTask, build_model
+from knowhue.objectives.gradient_weighting import make_weighting
 from knowhue.presets import arm_config, edit
 from knowhue.runs import (
     Report,
@@ -37,14 +42,17 @@ from knowhue.runs import (
 from knowhue.storage import read_json, write_json
 from knowhue.training import checkpoint, golden
 from knowhue.training.blocks import begin_run_anew
-from knowhue.training.checkpoint import load_weights
-from knowhue.training.colour_prior import count_colours
-from knowhue.training.distances import measure_set
-from knowhue.training.engine import Engine
+from knowhue.training.checkpoint import load_weights, save_weights
+from knowhue.training.engine import Engine, Workspace
 from knowhue.training.feature_cache import cache_bytes, cache_features
-from knowhue.training.loop import Diverged, Entry, Session, Work, run_phase, validate
+from knowhue.training.loop import Diverged, Entry, run_phase, validate
 from knowhue.training.outcome import OUTCOME, look_through, write_extremes, write_samples, write_scores
 from knowhue.training.phases import PhaseName, head_config, head_tasks, phase_of
+from knowhue.training.set_scores import measure_set
+from knowhue.training.state import Networks, build_networks
+
+AVERAGED_PX = 4
+WEIGHTS = "model.safetensors"
 
 
 def train(config: Config, root: Path, arm: str = "multi", report: Report = lambda _: None) -> Path:
@@ -56,7 +64,7 @@ def train(config: Config, root: Path, arm: str = "multi", report: Report = lambd
         config: the settings; `tasks` is set by the arm.
         root: the study folder; runs in it share images, features and heads.
         arm: a key of `presets.ARMS`; also the name of the run's folder below `root`.
-        report: told about progress, one small dict at a time.
+        report: called with progress, one small dict at a time.
 
     Returns:
         The run folder.
@@ -68,20 +76,20 @@ def train(config: Config, root: Path, arm: str = "multi", report: Report = lambd
     with locked(root, "train"):
         engine = Engine(config.training)
         config = edit(config, {"training": {"precision": engine.precision}})
-        work = open_work(config, root, report, engine=engine)
+        work = open_workspace(config, root, report, engine=engine)
         begin_run_anew(work, arm, config, golden.golden_step(engine))
         return run_arm(work, config, arm)
 
 
-def open_work(
+def open_workspace(
     config: Config, root: Path, report: Report, runs: Sequence[Config] = (), engine: Engine | None = None
-) -> Work:
+) -> Workspace:
     """Start the engine and prepare the images, on one process for all.
 
     Args:
         config: the settings that all runs share.
         root: the study folder.
-        report: told about progress.
+        report: called with progress.
         runs: the settings of the different runs to come, if they are not `config`'s.
         engine: the one to work on, if it was started before.
 
@@ -93,7 +101,7 @@ def open_work(
     encoders: dict[str, str] = {}
     for each in runs or (config,):  # names and weights are tried before any image is read
         _refuse_contradictions(each)
-        open_sharing(each.tasks)
+        make_weighting(each.tasks)
         model = build_model(each, classes=2)
         if each.has_encoder:
             drawn = each.encoder.weights == "none"
@@ -104,29 +112,21 @@ def open_work(
         prepare(config.images, root / "images", report)  # reads the array once through
     engine.wait()
     prepared = load_prepared(root / "images", config.evaluation.split, thorough=False)
-    return Work(root, engine, prepared, report, encoders)
+    return Workspace(root, engine, prepared, report, encoders)
 
 
-def run_arm(work: Work, config: Config, arm: str) -> Path:
+def run_arm(work: Workspace, config: Config, arm: str) -> Path:
     """Train one arm from the heads of its seed, which are trained first if they are not there yet."""
     folder = run_folder(work.root, arm, config)
     if _is_done(work, config, folder, final=True):
         return folder
     heads = {task: run_head(work, config, task) for task in head_tasks(config)}
-    work.report(
-        {
-            "stage": "run",
-            "arm": arm,
-            "seed": config.seed,
-            "phase": "finetune",
-            "epochs": phase_of(config, "finetune").epochs,
-        }
-    )
-    session = _session(work, config)
+    _announce(work, config, arm, "finetune")
+    networks = make_networks(work, config)
     for head in heads.values():
-        _require_same_encoder(work, session, head)
-        _load(session, head)
-    return _run(work, config, folder, session, "finetune", list(heads.values()))
+        _require_same_encoder(work, networks, head)
+        networks.load(load_weights(head / WEIGHTS))
+    return _run(work, config, folder, networks, "finetune", list(heads.values()))
 
 
 def evaluate_run(folder: Path, report: Report = lambda _: None) -> Scored:
@@ -144,18 +144,18 @@ def evaluate_run(folder: Path, report: Report = lambda _: None) -> Scored:
     root = folder.parent.parent
     with locked(root, "evaluate"):
         prepared = load_prepared(root / "images", config.evaluation.split)
-        work = Work(root, Engine(config.training), prepared, report)
+        work = Workspace(root, Engine(config.training), prepared, report)
         _require_same_images(work, folder)
         _require_whole(folder, but=OUTCOME)
-        session = _session(work, config)
-        _load(session, folder)
-        scored = _score(work, config, folder, session, final=True)
+        networks = make_networks(work, config)
+        networks.load(load_weights(folder / WEIGHTS))
+        scored = _score(work, config, folder, networks, final=True)
         if work.engine.is_main:
             write_status(folder, read_status(folder))
     return scored
 
 
-def load_run(work: Work, config: Config, folder: Path) -> MultiTask:
+def load_run(work: Workspace, config: Config, folder: Path) -> MultiTask:
     """The trained model of a run, ready to predict.
 
     Raises:
@@ -163,12 +163,12 @@ def load_run(work: Work, config: Config, folder: Path) -> MultiTask:
     """
     _require_same_images(work, folder)
     _require_whole(folder)
-    session = _session(work, config)
-    _load(session, folder)
-    return session.model.eval()
+    networks = make_networks(work, config)
+    networks.load(load_weights(folder / WEIGHTS))
+    return networks.model.eval()
 
 
-def run_head(work: Work, config: Config, task: Task) -> Path:
+def run_head(work: Workspace, config: Config, task: Task) -> Path:
     """Train the head of one task on the frozen encoder.
 
     With the encoder frozen the heads share nothing that learns, so a multi-task model's heads are those of the
@@ -179,38 +179,30 @@ def run_head(work: Work, config: Config, task: Task) -> Path:
     folder = run_folder(work.root / "heads", task, own)
     if _is_done(work, own, folder, final=False):
         return folder
-    work.report(
-        {
-            "stage": "run",
-            "arm": task,
-            "seed": config.seed,
-            "phase": "heads",
-            "epochs": own.training.heads.epochs,
-        }
-    )
-    session = _with_cached_features(work, own, _session(work, own))
-    return _run(work, own, folder, session, "heads", [])
+    _announce(work, own, task, "heads")
+    networks = _with_cached_features(work, own, make_networks(work, own))
+    return _run(work, own, folder, networks, "heads", [])
 
 
-def warm_features(work: Work, configs: Iterable[Config]) -> None:
+def warm_features(work: Workspace, configs: Iterable[Config]) -> None:
     """Compute the frozen encoder's features for all heads of these runs, before several processes ask for them."""
     heads = [head_config(config, task) for config in configs for task in head_tasks(config)]
     for config in {fingerprint(head): head for head in heads}.values():
-        _with_cached_features(work, config, _session(work, config))
+        _with_cached_features(work, config, make_networks(work, config))
 
 
-def _with_cached_features(work: Work, config: Config, session: Session) -> Session:
-    """The same with cached features, or as it was, said aloud, if they would take too much disk."""
-    needed = cache_bytes(session.model, work.prepared, work.engine) / 2**30
+def _with_cached_features(work: Workspace, config: Config, networks: Networks) -> Networks:
+    """The same with cached features, or as it was, with a note, if they would take too much disk."""
+    needed = cache_bytes(networks.model, work.prepared, work.engine) / 2**30
     if needed > config.training.cache_gib:
         text = f"features would take {needed:.1f} GiB, over training.cache_gib: recomputed"
         work.report({"stage": "note", "text": text})
-        return session
-    cache = cache_features(session.model, work.prepared, work.root / "features", work.engine, work.report)
-    return Session(session.model, session.discriminator, cache)
+        return networks
+    cache = cache_features(networks.model, work.prepared, work.root / "features", work.engine, work.report)
+    return replace(networks, features=cache)
 
 
-def _is_done(work: Work, config: Config, folder: Path, final: bool) -> bool:
+def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool:
     """Whether there is nothing left to do.
 
     What is damaged of an ended run is made again: by scoring its weights, or where these or its log are damaged, by
@@ -227,10 +219,10 @@ def _is_done(work: Work, config: Config, folder: Path, final: bool) -> bool:
         {"stage": "note", "text": f"{folder}: {', '.join(damaged)} damaged or gone, so it is {how} anew"}
     )
     if is_trained:
-        session = _session(work, config)
-        _load(session, folder)
+        networks = make_networks(work, config)
+        networks.load(load_weights(folder / WEIGHTS))
         _score(
-            work, config, folder, session if final else _with_cached_features(work, config, session), final
+            work, config, folder, networks if final else _with_cached_features(work, config, networks), final
         )
         if work.engine.is_main:
             write_status(folder, read_status(folder))
@@ -247,7 +239,7 @@ def _require_whole(folder: Path, but: Collection[str] = ()) -> None:
         raise DamagedError(damaged[0], "it is not as it was written, or gone")
 
 
-def _require_same_images(work: Work, folder: Path) -> None:
+def _require_same_images(work: Workspace, folder: Path) -> None:
     """Refuse a run of other images than are prepared now."""
     try:
         seen = read_json(folder / "environment.json").get("images")
@@ -260,11 +252,11 @@ def _require_same_images(work: Work, folder: Path) -> None:
         )
 
 
-def _require_same_encoder(work: Work, session: Session, head: Path) -> None:
+def _require_same_encoder(work: Workspace, networks: Networks, head: Path) -> None:
     """A head and the model that it is put into must have seen the same features."""
     seen = read_json(head / "environment.json")
     now = {
-        "encoder_weights": weights_digest(session.model.encoder),
+        "encoder_weights": weights_digest(networks.model.encoder),
         "precision": work.engine.precision,
         "golden_step": golden.golden_step(work.engine),
     }
@@ -276,27 +268,44 @@ def _require_same_encoder(work: Work, session: Session, head: Path) -> None:
         )
 
 
-def trained_on(work: Work, config: Config) -> NDArray[np.int64]:
+def trained_on(work: Workspace, config: Config) -> NDArray[np.int64]:
     """Positions of the images that a run is trained on."""
     return find_targets(work.prepared, config.supervision, config.seed).train
 
 
-def _session(work: Work, config: Config) -> Session:
-    model = work.engine.place(build_model(config, len(work.prepared.classes)))
-    if isinstance(model.colour, ColourClasses):
-        model.colour.learn_prior(count_colours(work.prepared, trained_on(work, config)))
-    discriminator = build_discriminator(config)
-    return Session(model, None if discriminator is None else work.engine.place(discriminator))
+def make_networks(work: Workspace, config: Config) -> Networks:
+    """The networks of a run before training; a head of colour classes knows how often each is met."""
+    networks = build_networks(work.engine, config, len(work.prepared.classes))
+    if isinstance(networks.model.colour, ColourClasses):
+        networks.model.colour.learn_prior(count_colours(work.prepared, trained_on(work, config)))
+    return networks
+
+
+def count_colours(prepared: Prepared, positions: NDArray[np.int64], batch_size: int = 64) -> Tensor:
+    """Nearest of the 313 colours at the images trained on, (313,) counts; the same on every process.
+
+    A colour is averaged over squares of `AVERAGED_PX` first, as the head does with what it learns.
+    """
+    counts = torch.zeros(len(centres()))
+    for start in range(0, len(positions), batch_size):
+        rgb = to_rgb(prepared.rgb[positions[start : start + batch_size]], torch.device("cpu"))
+        counts += count_bins(avg_pool2d(rgb_to_lab(rgb)[1], AVERAGED_PX))
+    return counts
+
+
+def _announce(work: Workspace, config: Config, arm: str, phase: PhaseName) -> None:
+    epochs = phase_of(config, phase).epochs
+    work.report({"stage": "run", "arm": arm, "seed": config.seed, "phase": phase, "epochs": epochs})
 
 
 def _run(
-    work: Work, config: Config, folder: Path, session: Session, name: PhaseName, heads: list[Path]
+    work: Workspace, config: Config, folder: Path, networks: Networks, phase: PhaseName, heads: list[Path]
 ) -> Path:
     """Train a phase, score, write everything; the status last."""
     step = golden.golden_step(work.engine)
     if work.engine.is_main:
         digests = {
-            "encoder_weights": weights_digest(session.model.encoder),
+            "encoder_weights": weights_digest(networks.model.encoder),
             "images": work.prepared.fingerprint,
             "golden_step": step,
         }
@@ -304,55 +313,35 @@ def _run(
         write_config(folder, config)
         write_json(folder / "environment.json", environment)
         write_status(folder, {"state": "running"})
-    state, final = {"state": "finished"}, name == "finetune"
+    state, final = {"state": "finished"}, phase == "finetune"
     try:
-        log = run_phase(work, config, folder, session, name)
+        log = run_phase(work, config, folder, networks, phase)
     except Diverged as error:
         log, state = error.log, {"state": "diverged", "reason": str(error)}
     started = time.perf_counter()
-    _score(work, config, folder, session, final)
+    _score(work, config, folder, networks, final)
     if work.engine.is_main:
-        _write_weights(folder, session, with_encoder=final)
+        save_weights(folder / WEIGHTS, networks.weights(with_encoder=final))
         write_log(folder, _join([read_log(head) for head in heads]) + log)
-        seconds = _seconds(heads) | {name: _total(log), "evaluate": round(time.perf_counter() - started, 2)}
+        seconds = {"heads": sum(_seconds(read_log(head)) for head in heads)} if heads else {}
+        seconds |= {phase: _seconds(log), "evaluate": round(time.perf_counter() - started, 2)}
         write_status(folder, {**state, "seconds": seconds})
         checkpoint.clear(folder / "checkpoints")
     work.engine.wait()
     return folder
 
 
-def _score(work: Work, config: Config, folder: Path, session: Session, final: bool) -> Scored:
+def _score(work: Workspace, config: Config, folder: Path, networks: Networks, final: bool) -> Scored:
     """Score a model on the validation images, and write all of `OUTCOME`, with the golden step of what scored it."""
     scorer = {"golden_step": golden.golden_step(work.engine)}
-    scored = validate(work, config, session, full=final, split=work.prepared.reporting_split)
+    scored = validate(work, config, networks, full=final, split=work.prepared.reporting_split)
     if work.engine.is_main:
         of_set = measure_set(work, config.evaluation, scored.features)
         after_heads = _after_heads(work.root, config) if final else {}
         write_scores(folder, work.prepared, scored, of_set | after_heads | scorer)
-        write_samples(work, folder, session)
-        write_extremes(work, folder, session, scored.rows)
+        write_samples(work, folder, networks.model)
+        write_extremes(work, folder, networks.model, scored.rows)
     return scored
-
-
-def _load(session: Session, folder: Path) -> None:
-    """Load the parts that a run stored; its encoder only if it trained one."""
-    stored = load_weights(folder / "model.safetensors")
-    for name, module in session.modules(with_encoder=True).items():
-        own = {
-            key.removeprefix(f"{name}."): value for key, value in stored.items() if key.startswith(f"{name}.")
-        }
-        if own:
-            module.load_state_dict(own)
-
-
-def _write_weights(folder: Path, session: Session, with_encoder: bool) -> None:
-    modules = session.modules(with_encoder)
-    weights = {
-        f"{name}.{key}": value
-        for name, module in modules.items()
-        for key, value in module.state_dict().items()
-    }
-    checkpoint.save_weights(folder / "model.safetensors", weights)
 
 
 def _after_heads(root: Path, config: Config) -> dict[str, Any]:
@@ -364,11 +353,7 @@ def _after_heads(root: Path, config: Config) -> dict[str, Any]:
     return {"after_heads": metrics} if metrics else {}
 
 
-def _seconds(heads: Sequence[Path]) -> dict[str, float]:
-    return {"heads": sum(_total(read_log(head)) for head in heads)} if heads else {}
-
-
-def _total(log: Sequence[Entry]) -> float:
+def _seconds(log: Sequence[Entry]) -> float:
     return round(sum(entry["seconds"] for entry in log), 2)
 
 

@@ -14,9 +14,8 @@ from knowhue.objectives.losses import PIXEL_LOSSES
 from knowhue.presets import load_config
 from knowhue.runs import read_log
 from knowhue.storage import read_json
-from knowhue.training.colour_prior import count_colours
 from knowhue.training.deploy import deploy
-from knowhue.training.train import load_run, run_arm
+from knowhue.training.run import count_colours, load_run, run_arm
 
 FEEDFORWARD = {"colour__method": "feedforward"}
 

@@ -1,4 +1,8 @@
-"""WEIGHTINGS: from the tasks' gradients at the shared features to what each counts in the encoder's update."""
+"""Weighting of the tasks' gradients: from their Gramian at the shared features to what each counts for the encoder.
+
+The heads still move by their own task alone. Sizes are those of the papers: `pcgrad` of two orthogonal tasks gives 1
+and 1, as their sum does; `mgda` weights that sum to 1, as their mean does; `cagrad` begins at the mean too.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,29 +11,12 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from knowhue.config import Tasks
 from knowhue.errors import ConfigError, install_command
+from knowhue.objectives.loss_weighting import LOSS_WEIGHTINGS, LossWeighting
 
-Weighting = Callable[[Tensor], Tensor]
-
-
-def open_weighting(name: str) -> Weighting:
-    """The function from a Gramian (tasks, tasks) to weights (tasks,).
-
-    The sizes are those of the papers: `pcgrad` of two orthogonal tasks gives 1 and 1, as their sum does; `mgda`
-    weights that sum to 1, as their mean does; `cagrad` begins at the mean too.
-
-    Raises:
-        ConfigError: unknown name, or torchjd is not installed and the name needs it.
-    """
-    if name not in WEIGHTINGS:
-        known = ", ".join(WEIGHTINGS)
-        raise ConfigError(f"`tasks.weighting` should be one of {known}. Found `tasks.weighting = {name}`.")
-    try:
-        return WEIGHTINGS[name]()
-    except ImportError:
-        raise ConfigError(
-            f"`tasks.weighting = {name}` needs torchjd: {install_command('aggregators')}"
-        ) from None
+GradientWeighting = Callable[[Tensor], Tensor]
+"""From a Gramian (tasks, tasks) to weights (tasks,)."""
 
 
 def gramian(gradients: list[Tensor]) -> Tensor:
@@ -96,20 +83,43 @@ def _least_share(own: float, cross: float, other: float, radius: float) -> float
     return min(max(centre + (away if slope < 0 else -away), 0.0), 1.0)
 
 
-def _of_torchjd(name: str) -> Weighting:
+def _of_torchjd(name: str) -> GradientWeighting:
     from torchjd import aggregation
 
     return getattr(aggregation, name)()
 
 
-WEIGHTINGS: dict[str, Callable[[], Weighting]] = {
+GRADIENT_WEIGHTINGS: dict[str, Callable[[], GradientWeighting]] = {
     "pcgrad": partial(_of_torchjd, "PCGradWeighting"),  # Yu et al. 2020: what conflicts is projected away
     "mgda": partial(_of_torchjd, "MGDAWeighting"),  # Sener and Koltun 2018: the shortest vector of the hull
     "imtlg": partial(_of_torchjd, "IMTLGWeighting"),  # Liu et al. 2021: equal projections on all tasks
-    "alignedmtl": partial(
-        _of_torchjd, "AlignedMTLWeighting"
-    ),  # Senushkin et al. 2023: components of equal length
+    # Senushkin et al. 2023: components of equal length
+    "alignedmtl": partial(_of_torchjd, "AlignedMTLWeighting"),
     "cagrad": lambda: conflict_averse,
 }
 """Name to what makes it. None needs a solver under a copyleft licence: torchjd's CAGrad would need cvxpy, its UPGrad
 quadprog (GPL). Of two tasks UPGrad (Quinton and Rey 2024) is half of PCGrad, so it has no entry of its own."""
+
+
+def make_weighting(tasks: Tasks) -> LossWeighting | GradientWeighting | None:
+    """What `tasks.weighting` names, afresh: it weights the losses or the gradients of two tasks.
+
+    Returns:
+        None where the weights are static, or there is one task.
+
+    Raises:
+        ConfigError: the weighting needs a package that is not installed.
+
+    >>> make_weighting(Tasks(weighting="dwa")).weights()
+    {'colour': 1.0, 'class': 1.0}
+    """
+    if len(tasks.names) < 2 or tasks.weighting == "static":
+        return None
+    if tasks.weighting in LOSS_WEIGHTINGS:
+        return LOSS_WEIGHTINGS[tasks.weighting](tasks)
+    try:
+        return GRADIENT_WEIGHTINGS[tasks.weighting]()
+    except ImportError:
+        raise ConfigError(
+            f"`tasks.weighting = {tasks.weighting}` needs torchjd: {install_command('aggregators')}"
+        ) from None

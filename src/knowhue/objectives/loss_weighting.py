@@ -1,0 +1,348 @@
+"""Weighting of the tasks' losses from step to step, from the losses so far: uncertainty, DWA, GradNorm, early stopping.
+
+Closed forms without autograd; what they change are factors on top of the static weights, which move the heads too.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from knowhue.config import Tasks
+from knowhue.errors import ConfigError
+
+TASKS = ("colour", "class")
+
+
+class LossWeighting(nn.Module):
+    """Factors of the tasks' losses on top of the static weights; this one's are 1 for good.
+
+    State lies in float64 buffers, so that a stored `state_dict` continues exactly. It stays on the CPU; processes
+    that observe equal numbers keep equal factors.
+
+    >>> LossWeighting(Tasks()).weights()
+    {'colour': 1.0, 'class': 1.0}
+    """
+
+    def __init__(self, tasks: Tasks) -> None:
+        super().__init__()
+        self.tasks = tasks
+
+    needs_norms = False
+    """Wants the gradients' norms at the shared features in `observe_step`."""
+    every_step = False
+    """Wants `observe_step`; averaging the losses over the processes costs a synchronisation."""
+
+    def weights(self) -> dict[str, float]:
+        """Factor of each task's loss."""
+        return dict.fromkeys(TASKS, 1.0)
+
+    def observe_step(self, losses: Mapping[str, float], norms: Mapping[str, float] | None) -> None:
+        """Take in one step.
+
+        Args:
+            losses: each task's statically weighted loss, 0 or more.
+            norms: L2 norm of each such loss's gradient at the shared features, before this weighting's factor;
+                `None` where the encoder is frozen.
+        """
+
+    def observe_epoch(self, train: Mapping[str, float], validation: Mapping[str, float]) -> None:
+        """Take in an epoch's error of each task, 0 or more, in one unit for both splits."""
+
+
+class Uncertainty(LossWeighting):
+    """Learned homoscedastic uncertainty: Kendall, Gal and Cipolla, CVPR 2018.
+
+    Each task has a log scale s, begun at 0, that descends its negative log likelihood given the loss L:
+    colour, Laplace of scale b = exp(s): `L / b + log b`, least at b = L, where its factor is 1 / L;
+    class, softmax of temperature sigma^2 = exp(s): `exp(-s) L + s / 2`, least at exp(-s) = 1 / (2 L).
+    The factor of either loss is exp(-s).
+
+    Deviations: the paper writes the regression with a Gaussian, whose loss is L2; here colour's main loss is L1.
+    A step's loss (for colour with its weights and adversarial part) stands for one observation's negative log
+    likelihood. s has an Adam of its own; the paper's shares the model's.
+
+    >>> weighting = Uncertainty(Tasks(weighting_learning_rate=0.5))
+    >>> weighting.observe_step({"colour": 4.0, "class": 0.5}, None)
+    >>> {task: round(factor, 3) for task, factor in weighting.weights().items()}
+    {'colour': 0.607, 'class': 1.0}
+    """
+
+    every_step = True
+    log_scale: Tensor
+
+    def __init__(self, tasks: Tasks) -> None:
+        super().__init__(tasks)
+        self.register_buffer("log_scale", torch.zeros(len(TASKS), dtype=torch.float64))
+        self.adam = Adam(tasks.weighting_learning_rate)
+
+    def weights(self) -> dict[str, float]:
+        """exp(-s) of each task."""
+        return _by_task(torch.exp(-self.log_scale))
+
+    def observe_step(self, losses: Mapping[str, float], norms: Mapping[str, float] | None) -> None:
+        """One Adam step on s: the gradient is 1 - exp(-s) L for colour, 1/2 - exp(-s) L for class."""
+        slope = torch.tensor([1.0, 0.5], dtype=torch.float64)
+        self.log_scale += self.adam.change(slope - torch.exp(-self.log_scale) * _checked("losses", losses))
+
+
+class DynamicWeightAverage(LossWeighting):
+    """Dynamic weight average: Liu, Johns and Davison, CVPR 2019.
+
+    With K tasks and the ratio r of the last epoch's training error to the one before it, the factor is
+    `K exp(r / T) / sum exp(r / T)`: what falls slowly counts more. Both tasks count 1 in the first two epochs.
+
+    Deviation: the paper leaves open what follows an error of exactly 0; here r is then 1, that of no descent.
+
+    >>> weighting = DynamicWeightAverage(Tasks())
+    >>> for errors in ({"colour": 4.0, "class": 2.0}, {"colour": 4.0, "class": 1.0}):
+    ...     weighting.observe_epoch(errors, errors)
+    >>> {task: round(factor, 3) for task, factor in weighting.weights().items()}
+    {'colour': 1.124, 'class': 0.876}
+    """
+
+    errors: Tensor
+
+    def __init__(self, tasks: Tasks) -> None:
+        super().__init__(tasks)
+        self.register_buffer("errors", torch.full((2, len(TASKS)), torch.nan, dtype=torch.float64))
+
+    def weights(self) -> dict[str, float]:
+        """The softmax above; 1 each until two epochs are known."""
+        if self.errors.isnan().any():
+            return super().weights()
+        before, last = self.errors
+        ratio = torch.where(before > 0, last / before, 1.0)
+        return _by_task(len(TASKS) * torch.softmax(ratio / self.tasks.dwa_temperature, dim=0))
+
+    def observe_epoch(self, train: Mapping[str, float], validation: Mapping[str, float]) -> None:
+        """Keep the training errors of the last two epochs."""
+        self.errors.copy_(torch.stack((self.errors[1], _checked("train", train))))
+
+
+class GradNorm(LossWeighting):
+    """Gradient normalisation: Chen, Badrinarayanan, Lee and Rabinovich, ICML 2018.
+
+    With G_i = w_i n_i the norm of task i's weighted gradient, and r_i = L_i / L_i(0) over its mean, w descends
+    `sum |G_i - mean(G) r_i^alpha|` whose second term counts as constant: the gradient is
+    `sign(G_i - mean(G) r_i^alpha) n_i`. Then w is scaled to sum to the number of tasks.
+
+    Deviations: norms are taken at the shared features, not over the last shared layer's weights. The paper leaves
+    w's optimizer open: it is Adam here, so that the step does not depend on the losses' size. w keeps above `FLOOR`,
+    for at 0 or below a task would be unlearned. L(0) is that of the first step, even if the encoder is still frozen.
+
+    >>> weighting = GradNorm(Tasks(weighting_learning_rate=0.1))
+    >>> weighting.observe_step({"colour": 4.0, "class": 2.0}, {"colour": 3.0, "class": 1.0})
+    >>> {task: round(factor, 3) for task, factor in weighting.weights().items()}
+    {'colour': 0.9, 'class': 1.1}
+    """
+
+    FLOOR = 1e-3
+    needs_norms = every_step = True
+    factors: Tensor
+    first: Tensor
+
+    def __init__(self, tasks: Tasks) -> None:
+        super().__init__(tasks)
+        self.register_buffer("factors", torch.ones(len(TASKS), dtype=torch.float64))
+        self.register_buffer("first", torch.full((len(TASKS),), torch.nan, dtype=torch.float64))
+        self.adam = Adam(tasks.weighting_learning_rate)
+
+    def weights(self) -> dict[str, float]:
+        """The w of each task; they sum to the number of tasks."""
+        return _by_task(self.factors)
+
+    def observe_step(self, losses: Mapping[str, float], norms: Mapping[str, float] | None) -> None:
+        """One Adam step on w; none without norms, or where no task has any loss left."""
+        loss = _checked("losses", losses)
+        if self.first.isnan().any():
+            if not loss.all():
+                raise ConfigError(
+                    f"`losses` should be above 0 at the first step. Found `losses = {dict(losses)}`."
+                )
+            self.first.copy_(loss)
+        share = loss / self.first
+        if norms is None or not share.any():
+            return
+        norm = _checked("norms", norms)
+        weighted = self.factors * norm
+        target = weighted.mean() * (share / share.mean()) ** self.tasks.gradnorm_alpha
+        moved = (self.factors + self.adam.change(torch.sign(weighted - target) * norm)).clamp(min=self.FLOOR)
+        colour = (len(TASKS) * moved[0] / moved.sum()).clamp(self.FLOOR, len(TASKS) - self.FLOOR)
+        self.factors.copy_(torch.stack((colour, len(TASKS) - colour)))
+
+
+def trend(strip: Sequence[float]) -> float | None:
+    """First term of the criterion, `k med / (sum - k med)`: small while the training error falls steeply.
+
+    med and sum are those of the k + 1 training errors of epochs t - k to t. A level or evenly falling error gives
+    k; one that falls fast and then slowly, less.
+
+    Args:
+        strip: the k + 1 errors, 0 or more, k at least 1.
+
+    Returns:
+        0 or more; `None` where the denominator is 0 or below. The mean of the strip then lies well below its
+        median, so some of its errors fell far under the rest: the paper's reading, that a task which still falls
+        is worth going on with, and not the sign of a quotient that flips there, should count. A strip of zeros
+        gives k, as every level strip does.
+
+    >>> trend([3.0, 3.0, 3.0]), trend([4.0, 2.0, 1.0])
+    (2.0, 1.3333333333333333)
+    """
+    span = len(strip) - 1
+    if span < 1:
+        raise ValueError(f"`strip` should hold 2 errors or more. Found `len(strip) = {len(strip)}`.")
+    if not any(strip):
+        return float(span)
+    middle = span * median(strip)
+    rest = math.fsum(strip) - middle
+    return middle / rest if rest > 0 else None
+
+
+def generalisation(validation: float, lowest: float, importance: float) -> float:
+    """Second term of the criterion, `(validation - lowest) / (importance lowest)`.
+
+    Args:
+        validation: validation error of epoch t, 0 or more.
+        lowest: the least training error of epochs 1 to t.
+        importance: lambda of the task, above 0.
+
+    Returns:
+        The gap by which validation is worse; negative where it is better. At a training error of 0 the limit:
+        infinity, or 0 where the validation error is 0 too.
+
+    >>> generalisation(1.5, 1.0, 0.5)
+    1.0
+    """
+    if lowest == 0:
+        return math.inf if validation > 0 else 0.0
+    return (validation - lowest) / (importance * lowest)
+
+
+def criterion(strip: Sequence[float], lowest: float, validation: float, importance: float) -> float | None:
+    """The measure that stops an auxiliary task once it exceeds a threshold; the product of both terms.
+
+        k med(E_tr(t-k..t))                       E_val(t) - min E_tr(1..t)
+        ---------------------------------------   -------------------------
+        sum(E_tr(t-k..t)) - k med(E_tr(t-k..t))   lambda min E_tr(1..t)
+
+    Equation 5 of Zhang, Luo, Loy and Tang, "Facial landmark detection by deep multi-task learning", ECCV 2014.
+
+    Args:
+        strip: training errors of epochs t - k to t.
+        lowest: the least training error of epochs 1 to t.
+        validation: validation error of epoch t, in the same unit.
+        importance: lambda, above 0: the more important the task, the longer it stays.
+
+    Returns:
+        The product; `None` where `trend` has no value.
+
+    >>> criterion([1.0, 1.0, 1.0], lowest=1.0, validation=1.5, importance=0.5)
+    2.0
+    """
+    course = trend(strip)
+    # 0 stays 0 against an infinite gap: a median of 0 beside larger errors is a task that has just been learned.
+    return course * generalisation(validation, lowest, importance) if course else course
+
+
+class TaskConstrained(LossWeighting):
+    """Task-wise early stopping by `criterion`: the auxiliary task's factor is 1, and 0 for good once stopped.
+
+    The main task is never stopped. `tasks.stop_strip_epochs` is k, `tasks.stop_threshold` epsilon: on a level
+    training error it is passed once the validation error exceeds the least training error by the share
+    lambda epsilon / k.
+
+    Deviations: lambda is the ratio of the static weights where the paper learns it, as a learned weight of a loss
+    tends to 0. Time is counted in epochs.
+
+    `stopped_epoch` holds for each task the epoch, counted from 1, after which it was stopped; -1 before.
+    """
+
+    strip: Tensor
+    lowest: Tensor
+    epochs: Tensor
+    stopped_epoch: Tensor
+
+    def __init__(self, tasks: Tasks) -> None:
+        super().__init__(tasks)
+        shape = (len(TASKS), tasks.stop_strip_epochs + 1)
+        self.register_buffer("strip", torch.full(shape, torch.nan, dtype=torch.float64))
+        self.register_buffer("lowest", torch.full(shape[:1], torch.inf, dtype=torch.float64))
+        self.register_buffer("epochs", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("stopped_epoch", torch.full(shape[:1], -1, dtype=torch.int64))
+
+    def weights(self) -> dict[str, float]:
+        """1, and 0 for a stopped task."""
+        return _by_task((self.stopped_epoch < 0).double())
+
+    def observe_epoch(self, train: Mapping[str, float], validation: Mapping[str, float]) -> None:
+        """Keep the strip and the least error, and stop what exceeds the threshold."""
+        errors, held_out = _checked("train", train), _checked("validation", validation)
+        self.epochs += 1
+        self.strip.copy_(torch.cat((self.strip[:, 1:], errors[:, None]), dim=1))
+        self.lowest.copy_(torch.minimum(self.lowest, errors))
+        if self.strip.isnan().any():
+            return
+        weights = {"colour": self.tasks.weights.colour, "class": self.tasks.weights.class_}
+        for i, task in enumerate(TASKS):
+            if task == self.tasks.main or self.stopped_epoch[i] >= 0:
+                continue
+            importance = weights[task] / weights[self.tasks.main]
+            value = criterion(self.strip[i].tolist(), self.lowest[i].item(), held_out[i].item(), importance)
+            if value is not None and value > self.tasks.stop_threshold:
+                self.stopped_epoch[i] = self.epochs
+
+
+class Adam(nn.Module):
+    """Kingma and Ba, ICLR 2015, on a gradient given in closed form, one value a task; moments in buffers."""
+
+    mean: Tensor
+    square: Tensor
+    steps: Tensor
+
+    def __init__(
+        self, rate: float, decays: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8
+    ) -> None:
+        super().__init__()
+        self.rate, self.decays, self.epsilon = rate, decays, epsilon
+        self.register_buffer("mean", torch.zeros(len(TASKS), dtype=torch.float64))
+        self.register_buffer("square", torch.zeros(len(TASKS), dtype=torch.float64))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def change(self, gradient: Tensor) -> Tensor:
+        """What to add to the values, (tasks,); updates the moments."""
+        self.steps += 1
+        self.mean.lerp_(gradient, 1 - self.decays[0])
+        self.square.lerp_(gradient.square(), 1 - self.decays[1])
+        mean, square = (
+            moment / (1 - decay ** self.steps.item())
+            for moment, decay in zip((self.mean, self.square), self.decays, strict=True)
+        )
+        return -self.rate * mean / (square.sqrt() + self.epsilon)
+
+
+def _by_task(values: Tensor) -> dict[str, float]:
+    return dict(zip(TASKS, values.tolist(), strict=True))
+
+
+def _checked(name: str, values: Mapping[str, float]) -> Tensor:
+    """One number a task in the order of TASKS, checked: a negative loss has no likelihood and no ratio."""
+    if set(values) != set(TASKS) or not all(isfinite(value) and value >= 0 for value in values.values()):
+        raise ConfigError(
+            f"`{name}` should be finite and 0 or more for each of {', '.join(TASKS)}. "
+            f"Found `{name} = {dict(values)}`. If that is a generator's hinge loss, which can be negative, "
+            "take another `colour.gan_loss`, or `tasks.weighting = static`."
+        )
+    return torch.tensor([values[task] for task in TASKS], dtype=torch.float64)
+
+
+LOSS_WEIGHTINGS: dict[str, type[LossWeighting]] = {
+    "uncertainty": Uncertainty,
+    "dwa": DynamicWeightAverage,
+    "gradnorm": GradNorm,
+    "task_constrained": TaskConstrained,
+}
