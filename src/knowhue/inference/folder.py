@@ -202,6 +202,7 @@ class _Work:
             reply = paint(self._colorizer, read.request, read.decoded, answer[0])
         except RunError as error:  # of this image's format; one of the disk ends the folder
             raise ImageError(str(error)) from None
+        # Numbered, as two images of different folders may have one name.
         written = self.staging / f"{next(self._numbers)}{reply.suffix}"
         with replacing(written, "wb") as file:
             file.write(reply.data)
@@ -220,6 +221,7 @@ class _Progress:
     """What has come of the images so far: noted in the ledger, and reported."""
 
     def __init__(self, ledger: Ledger, items: Sequence[Item], stops: bool, report: Report) -> None:
+        # Asked once, before any work: an image that changes from now on is done again by the next run.
         done = {item for item in items if ledger.has(item.path, item.output, Stamp.of(item.source))}
         self.waiting = [item for item in items if item not in done]
         self.already = len(done)

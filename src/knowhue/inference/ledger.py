@@ -59,6 +59,7 @@ class Ledger:
         self.job = job
         self._overwrite = overwrite
         self.records = self._kept(self._read())
+        # Written anew, so that failures and lines of another job do not pile up.
         with replacing(out / LEDGER) as file:
             file.writelines(_line(record) + "\n" for record in self.records.values())
         self._file = FileIO(out / LEDGER, "a")
@@ -90,6 +91,7 @@ class Ledger:
 
     def in_the_way(self, path: str, output: str) -> bool:
         """Whether there is a file where an image is to go, which this job did not make and may not replace."""
+        # lexists: a link to nothing would be written through, to wherever it points
         return not self._overwrite and os.path.lexists(self.out / output) and not self.made(path, output)
 
     def commit(self, record: dict[str, Any], stamp: Stamp, written: Path) -> None:
@@ -105,9 +107,10 @@ class Ledger:
         """
         record = record | {"job": self.job, "stamps": [stamp, Stamp.of(written)]}
         output = self.out / record["output"]
-        begin = self._file.seek(0, os.SEEK_END)
+        begin = self._file.seek(0, os.SEEK_END)  # where the line goes away again if the image cannot be moved
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
+            # The line, the image, the line's end: killed between any two, what is there tells how far it came.
             self._write(_line(record))
             os.replace(written, output)
         except (OSError, RunError) as error:

@@ -47,8 +47,8 @@ class Listing(NamedTuple):
 def list_folder(source: Path, out: Path, rename: Callable[[str], str]) -> Listing:
     """All images of a folder and the folders in it, by name; the output keeps the names.
 
-    Which files count is said by `images.files.walk`; the output folder, if it lies inside, is left out, and so is what
-    `knowhue colorize` names after another image beside it.
+    Which files count is decided by `images.files.walk`; the output folder, if it lies inside, is left out, and so is
+    what `knowhue colorize` names after another image beside it.
 
     Args:
         source: folder of images.
@@ -118,7 +118,7 @@ def _refuse_clashes(items: list[Item], out: Path) -> None:
                 f"become `{item.output}`. Rename one of them."
             )
         target = out / item.output
-        if os.path.exists(target) and _identity(target) in originals:  # by any link or spelling
+        if os.path.exists(target) and _identity(target) in originals:  # by any link or spelling of its name
             raise ConfigError(_ANOTHER.format(out, f"`{item.output}` would replace an original"))
 
 

@@ -1,7 +1,7 @@
 """A video coloured: steady from frame to frame, with its sound and all else kept."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -131,8 +131,9 @@ def colorize_video(
         raise ConfigError(
             "`options` should hold neither hints nor `uncertainty` for a video. Found some. Colour a single image."
         )
-    codec_of(out)
+    codec_of(out)  # raises for what cannot be written
     require_outputs({"--out": out}, [source], overwrite=overwrite)
+    # Hidden and without a video's suffix, so that no player or folder takes it for the whole.
     partial = out.with_name(f".{out.name}.colorizing")
     with locked(out.parent, "colorize", name=f".{out.name}.lock"), reading.open_video(source) as video:
         work = _Work(colorizer, video, options, strength, report)
@@ -189,7 +190,7 @@ class _Work:
         self._probabilities = np.zeros(len(colorizer.network.description.classes))
         self._stats = np.zeros(len(PaintStats._fields))
 
-    def frames(self) -> Iterator["ColouredFrame"]:
+    def frames(self) -> Generator["ColouredFrame"]:
         """All frames, coloured, in the order of presentation."""
         from knowhue.inference.video_writing import ColouredFrame
 

@@ -3,7 +3,7 @@
 All times are counted from where the video begins, whatever its container's clock says then.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -83,7 +83,7 @@ class Video:
     def close(self) -> None:
         self._container.close()
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> Generator[Frame]:
         """All frames in the order of presentation.
 
         Raises:

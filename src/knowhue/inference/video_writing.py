@@ -196,6 +196,7 @@ def _mark_fields(frame: Any, fields: str) -> Any:
 
 def _mux(file: Any, packets: Iterable[Any]) -> int:
     """Write packets; the count of those of copied streams that are so damaged that they cannot be."""
+    # Damaged sound must not cost the hours that the frames took.
     lost = 0
     for packet in packets:
         try:
