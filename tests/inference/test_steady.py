@@ -28,12 +28,12 @@ def panned(seed: int, down: float, right: float) -> tuple[np.ndarray, np.ndarray
     return whole[rows, columns], moved[rows, columns]
 
 
-@pytest.mark.parametrize(("down", "right"), [(0, 0), (0, 1), (0.5, -1.5), (-1, 2)])
+@pytest.mark.parametrize(("down", "right"), [(0, 0), (0, 1), (0.5, -1.5), (-1, 2), (3, 6)])
 def test_motion_is_that_of_the_camera_as_an_independent_method_finds_it(down: float, right: float):
     past, now = panned(1, down, right)
     flow = motion(past, now)
     inside = flow[6:-6, 8:-8].reshape(-1, 2)
-    assert np.abs(np.median(inside, 0) - [down, right]).max() < 0.15 + 0.1 * np.hypot(down, right)
+    assert np.abs(np.median(inside, 0) - [down, right]).max() < 0.1
     found, *_ = phase_cross_correlation(past, now, upsample_factor=10, normalization=None)
     assert np.abs(np.median(inside, 0) - found).max() < 1.0
 

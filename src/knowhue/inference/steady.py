@@ -1,15 +1,16 @@
 """Colours that hold still from frame to frame: each frame's chroma is averaged with the past's, moved to its place.
 
-The work is done at the network's size. What moved is found by comparing lightness (optical flow of Lucas and Kanade
-1981, iterated over a pyramid as Bouguet 2000), the past chroma is carried along, and it counts only where the carried
-lightness agrees with the frame's. A cut forgets the past.
+The work is done at the network's size. What moved is found by comparing lightness (optical flow by iterated Lucas and
+Kanade over a pyramid, Le Besnerais and Champagnat 2005), the past chroma is carried along, and it counts only where
+the carried lightness agrees with the frame's. A cut forgets the past.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates, uniform_filter, zoom
+from scipy.ndimage import map_coordinates, uniform_filter
+from skimage.registration import optical_flow_ilk
 
 from knowhue.color import FloatArray
 
@@ -22,11 +23,8 @@ SHARED = 0.8
 FLASH = 20.0
 """Change of the whole image's L* above which a frame begins another scene."""
 _GRAINIEST = 3.0  # L*: what changes more is no grain
-_COARSEST_PX = 20
-_ROUNDS = 2
-_WINDOW = 11
-_QUIET = 4.0  # variance of L*: film grain, as good as nothing to see
-_STIFFNESS = 16.0  # squared slope of L* a pixel: where there is less to see, grain would pass for motion
+_RADIUS_PX, _ROUNDS = 10, 2
+"""Of optical flow: a smaller window takes grain for motion, more rounds gain nothing (`benchmarks/flicker.py`)."""
 
 
 class Past(NamedTuple):
@@ -102,16 +100,9 @@ def motion(past: FloatArray, lightness: FloatArray) -> FloatArray:
         past: L* (h, w) of the frame before.
         lightness: L* (h, w) of the frame.
     """
-    past = (past + np.median(lightness - past)).astype(np.float32)
-    pyramid = [(past, lightness)]
-    while min(pyramid[-1][0].shape) >= 2 * _COARSEST_PX:
-        pyramid.append((_halved(pyramid[-1][0]), _halved(pyramid[-1][1])))
-    flow = np.zeros((*pyramid[-1][0].shape, 2), np.float32)
-    for old, new in reversed(pyramid):
-        flow = _resized(flow, new.shape)
-        for _ in range(_ROUNDS):
-            flow = _improved(flow, old, new)
-    return flow
+    past = (past + np.median(lightness - past)).astype(np.float32)  # a lamp that flickers is no motion
+    flow = optical_flow_ilk(lightness, past, radius=_RADIUS_PX, num_warp=_ROUNDS)
+    return flow.transpose(1, 2, 0)
 
 
 def carry(values: FloatArray, flow: FloatArray) -> FloatArray:
@@ -136,31 +127,3 @@ def flicker(chroma: FloatArray, carried: FloatArray, same: NDArray[np.bool_]) ->
         CIELAB units; NaN if no place does.
     """
     return float(np.abs(chroma - carried)[same].mean()) if same.any() else float("nan")
-
-
-def _improved(flow: FloatArray, old: FloatArray, new: FloatArray) -> FloatArray:
-    """One round of Lucas and Kanade: the shift within a window that explains what is left of the difference."""
-    carried = carry(old, flow)
-    down, across = np.gradient(carried)
-    left = new - carried
-    products = (down * down, down * across, across * across, down * left, across * left)
-    yy, yx, xx, yt, xt = (uniform_filter(product, _WINDOW, mode="nearest") for product in products)
-    yy, xx = yy + _STIFFNESS, xx + _STIFFNESS
-    scale = 1 / (yy * xx - yx * yx)
-    step = np.stack([(xx * yt - yx * xt) * scale, (yy * xt - yx * yt) * scale], -1)
-    return flow + step.clip(-2, 2)
-
-
-def _halved(values: FloatArray) -> FloatArray:
-    """Means of 2 x 2; an odd last row or column is repeated."""
-    height, width = values.shape
-    even = np.pad(values, ((0, height % 2), (0, width % 2)), mode="edge")
-    return even.reshape((height + 1) // 2, 2, (width + 1) // 2, 2).mean((1, 3))
-
-
-def _resized(flow: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-    if flow.shape[:2] == shape:
-        return flow
-    factors = [new / old for new, old in zip(shape, flow.shape, strict=False)]
-    larger: Any = zoom(flow, (*factors, 1), order=1, mode="nearest", grid_mode=True)
-    return (larger * np.array(factors, np.float32)).astype(np.float32)
