@@ -7,6 +7,7 @@ from knowhue.apps.planning import commented_yaml
 from knowhue.config import Config, EncoderSettings
 from knowhue.errors import ConfigError
 from knowhue.models.encoder import build_encoder
+from knowhue.models.multitask import build_model
 from knowhue.plan import QUESTIONS, Plan, make_comparison, make_plan
 from knowhue.presets import ARMS, PRESETS, arm_config, checked, edit, load_config
 from knowhue.settings_text import read_yaml
@@ -16,8 +17,26 @@ from knowhue.settings_text import read_yaml
 def test_explained_settings_read_back_to_the_same(preset, tmp_path):
     config = load_config(preset)
     (tmp_path / "settings.yaml").write_text("\n".join(commented_yaml(config)), encoding="utf-8")
-    assert load_config("poster", [tmp_path / "settings.yaml"]) == config
+    assert load_config("unet", [tmp_path / "settings.yaml"]) == config
     assert load_config(preset, [tmp_path / "settings.yaml"]) == config
+
+
+@pytest.mark.parametrize("preset", ["poster", "poster-imagenet"])
+def test_the_poster_has_its_own_head_and_loss(preset):
+    poster, usual = load_config(preset), load_config()
+    assert poster.tasks.names == ("colour", "class")
+    assert (poster.colour.method, usual.colour.method) == ("gan", "unet")
+    assert poster.colour.is_adversarial
+    unread = edit(poster, {"encoder": {"weights": "none"}})
+    assert build_model(unread, classes=3).taps == (4,)  # the coarsest of the ResNet's five maps
+    assert edit(poster, {"colour": {"method": "unet"}, "images": usual.images.model_dump()}) == usual
+
+
+def test_without_a_preset_settings_are_the_defaults_and_arms_have_their_tasks():
+    assert load_config() == load_config("unet") == Config()
+    plan = make_plan(load_config("poster"))
+    assert plan.run_config("multi", 0).colour.method == "gan"
+    assert plan.run_config("multi", 0).tasks.names == ("colour", "class")
 
 
 def test_awkward_values_are_explained_too(tmp_path):
@@ -246,7 +265,7 @@ def test_missing_file_and_empty_file(tmp_path):
 
 def test_unknown_names_list_the_known():
     with pytest.raises(
-        ConfigError, match=r"one of poster, .*demo, .*palette-ab-paper\. Found `preset = paper`"
+        ConfigError, match=r"one of unet, poster, .*demo, .*palette-ab-paper\. Found `preset = paper`"
     ):
         load_config("paper")
     with pytest.raises(ConfigError, match=r"one of .*multi, .*\. Found `arm = both`"):

@@ -30,8 +30,6 @@ def merge(encoder: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     return merged
 
 
-POSTER: dict[str, Any] = {}  # the defaults of `Config` are the poster's schedule on a ResNet-18
-
 OCEAN_IDS = {
     "coral_reef": "n09256479",
     "jellyfish": "n01910747",
@@ -137,21 +135,27 @@ PAPER_METHODS: dict[str, Method] = {
 """The same in the sizes and at the rates of their papers, for GPUs and images of 256 pixels."""
 ALL_METHODS = METHODS | PAPER_METHODS
 
+DEFAULT_PRESET = "unet"
+"""What `Config()` says, with both tasks: the poster's schedule on a ResNet-18, its head with skips."""
+_POSTER = {"colour": {"method": "gan"}}
 PRESETS: dict[str, Mapping[str, Any]] = {
-    "poster": POSTER,
-    "poster-imagenet": {"images": {"source": "imagenet", "wordnet_ids": OCEAN_IDS}},
+    DEFAULT_PRESET: {},
+    "poster": _POSTER,
+    "poster-imagenet": {**_POSTER, "images": {"source": "imagenet", "wordnet_ids": OCEAN_IDS}},
     "label-fraction": {"arms": (*THREE_ARMS, *FEW_LABELS)},
     "demo": {
         "images": {"source": "drawn", "size_px": 64},
         "encoder": {"name": "tf_efficientnet_lite0", "weights": "package"},
         "training": {"shift_px": 4, "heads": {"epochs": 8}, "finetune": {"epochs": 6}},
     },
-    **{name: method.edits for name, method in METHODS.items()},
+    **{name: method.edits for name, method in METHODS.items() if name != DEFAULT_PRESET},
     **{name: {**method.edits, "images": {"size_px": 256}} for name, method in PAPER_METHODS.items()},
 }
 
 
-def load_config(preset: str = "poster", files: Sequence[Path] = (), settings: Sequence[str] = ()) -> Config:
+def load_config(
+    preset: str = DEFAULT_PRESET, files: Sequence[Path] = (), settings: Sequence[str] = ()
+) -> Config:
     """Lay a preset, YAML files and `key=value` settings over the defaults, in this order.
 
     Args:

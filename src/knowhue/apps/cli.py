@@ -96,9 +96,9 @@ def read_settings(
     preset: Annotated[
         str | None,
         settings_option(
-            show_default="poster",
-            help="Where the settings start from: `poster`, `poster-imagenet`, `label-fraction`, `demo`, or a "
-            "way to colour such as `palette-rgb`.",
+            show_default="unet",
+            help="Where the settings start from: `unet`, `poster`, `poster-imagenet`, `label-fraction`, `demo`, or "
+            "another method such as `palette-rgb`.",
         ),
     ] = None,
     config: Annotated[
@@ -111,9 +111,9 @@ def read_settings(
     ] = None,
 ) -> "Config":
     """The settings that a command line asks for, and where its images are."""
-    from knowhue.presets import edit, load_config
+    from knowhue.presets import DEFAULT_PRESET, edit, load_config
 
-    settings = load_config(preset or "poster", config or [], set_ or [])
+    settings = load_config(preset or DEFAULT_PRESET, config or [], set_ or [])
     if images is None:
         return settings
     source = "folder" if settings.images.source == "drawn" else settings.images.source
@@ -176,7 +176,7 @@ def read_plan_options(
     return make_plan(config, chosen, numbers, _weights(grid), tuning, tuning_seeds)
 
 
-@app.command("study", epilog="Example: `knowhue study photos/ --preset poster --seeds 10 --out runs/photos`")
+@app.command("study", epilog="Example: `knowhue study photos/ --seeds 10 --out runs/photos`")
 @with_options(read_plan_options)
 def study_command(
     options: "partial[Plan]",
@@ -193,13 +193,15 @@ def study_command(
     """Train the models with every seed, compare them, answer the two questions in a report."""
     given = options.keywords
     wanted = options() if plan is None else _read_plan_file(plan, given)
-    description = {"preset": given["preset"] or "poster"} if plan is None else {}
     from knowhue.apps.progress import showing_progress
+    from knowhue.presets import DEFAULT_PRESET
     from knowhue.report.answers import WORDINGS
     from knowhue.storage import read_json
     from knowhue.study import run_study
 
-    description |= {"name": out.resolve().name, "command": command_line()}
+    description = {"name": out.resolve().name, "command": command_line()}
+    if plan is None:
+        description["preset"] = given["preset"] or DEFAULT_PRESET
     with showing_progress() as report:
         page = run_study(wanted, out, workers, description, report, given["tuned_on"])
     if not is_main():
