@@ -67,7 +67,7 @@ def test_what_was_asked_stays_when_wall_clock_is_set():
     plan = make_comparison(Config(), ("l1", "gan"))
     longer = plan.at_equal_wall_clock({"l1": (40, 20), "gan": (30, 15)})
     assert longer != plan
-    assert longer.asked == plan.asked
+    assert longer.frozen == plan.frozen
     assert longer.hash({}) == plan.hash({})
 
 

@@ -122,7 +122,7 @@ def test_changing_the_frozen_plan_is_refused_with_the_reason(study, config):
 def test_plan_that_no_run_has_started_from_may_change(config, tmp_path):
     freeze(make_plan(config), tmp_path, {}, PARTS)
     freeze(make_plan(config, seeds=[0, 1]), tmp_path, {}, PARTS)
-    assert read_plan(tmp_path).asked == make_plan(config, seeds=[0, 1]).asked
+    assert read_plan(tmp_path).frozen == make_plan(config, seeds=[0, 1]).frozen
 
 
 @pytest.mark.parametrize("part", ["images", "encoder_weights"])

@@ -54,7 +54,7 @@ def run_cells(work: Workspace, plan: Plan, workers: int = 1) -> None:
         workers: processes on this machine.
 
     Raises:
-        ConfigError: workers were asked for of processes that torch.distributed.run started.
+        ConfigError: several workers in one of the processes that torch.distributed.run started.
         KnowhueError: as raised by a cell, or a worker died; the same command goes on.
     """
     if workers > 1 and work.engine.share.world > 1:

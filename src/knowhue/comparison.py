@@ -26,7 +26,7 @@ def equal_wall_clock(plan: Plan, root: Path) -> dict[str, Any]:
     """The budget in seconds and, from what an epoch took at equal images, the epochs of each method.
 
     Raises:
-        RunError: the reference diverged with every seed, and no budget was asked for.
+        RunError: the reference diverged with every seed, and the plan names no budget.
     """
     reference = str(plan.reference)
     seconds = [_train_seconds(run) for run in _ended(plan, reference, root) if has_finished(run)]

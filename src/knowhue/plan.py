@@ -1,4 +1,4 @@
-"""What a study asks, fixed before its first run, and how far it is; needs no torch.
+"""The plan of a study, fixed before its first run, and how far its cells are; needs no torch.
 
 Questions, arms, seeds and settings, the hash of them all, and the state of every cell (arm, seed), read from its files.
 """
@@ -41,7 +41,7 @@ BASELINE_NAMES: dict[Task, tuple[str, ...]] = {
     "colour": ("gray", "mean_colour", "median_colour"),
     "class": ("majority_class",),
 }
-"""What is had without a model, and what a diverged run may be given the score of."""
+"""Available without a model; a diverged run may be given the score of one."""
 
 
 class Question(Section):
@@ -90,7 +90,7 @@ class Plan(Section):
         description="tuning: settings are chosen on the validation split, the test split is left alone, no verdict",
     )
     tuned_on_seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
-        default=(), description="seeds of the tuning study that chose the settings; asks for a test split"
+        default=(), description="seeds of the tuning study that chose the settings; needs a test split"
     )
     reference: str | None = Field(
         default=None,
@@ -104,13 +104,13 @@ class Plan(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _ask_what_the_arms_can_answer(cls, values: Any) -> Any:
+    def _questions_that_the_arms_can_answer(cls, values: Any) -> Any:
         if not isinstance(values, Mapping) or "questions" in values:
             return values
         arms = values.get("arms", THREE_ARMS)
         known = arms if isinstance(arms, Mapping) else THREE_ARMS
-        asked = {name: each for name, each in QUESTIONS.items() if {each.single, each.multi} <= set(known)}
-        return {**values, "questions": asked}
+        answerable = {n: each for n, each in QUESTIONS.items() if {each.single, each.multi} <= set(known)}
+        return {**values, "questions": answerable}
 
     @field_validator("seeds")
     @classmethod
@@ -170,25 +170,25 @@ class Plan(Section):
 
     @model_validator(mode="after")
     def _questions_can_be_answered(self) -> "Plan":
-        for task, asked in self.questions.items():
-            for key, value, known in _choices(task, asked, tuple(self.arms)):
+        for task, question in self.questions.items():
+            for key, value, known in _choices(task, question, tuple(self.arms)):
                 if value not in known:
                     raise ValueError(
                         f"`questions.{task}.{key}` should be one of {', '.join(known)}. "
                         f"Found `questions.{task}.{key} = {shown(value)}`.{did_you_mean(value, known)}"
                     )
-            if asked.metric in SHARES and asked.sesoi >= 1:
+            if question.metric in SHARES and question.sesoi >= 1:
                 raise ValueError(
-                    f"`questions.{task}.sesoi` should be a share, such as 0.01 for one point of {asked.metric}. "
-                    f"Found `questions.{task}.sesoi = {asked.sesoi:g}`."
+                    f"`questions.{task}.sesoi` should be a share, such as 0.01 for one point of {question.metric}. "
+                    f"Found `questions.{task}.sesoi = {question.sesoi:g}`."
                 )
-            if asked.single == asked.multi:
+            if question.single == question.multi:
                 raise ValueError(
                     f"`questions.{task}.multi` should be another arm than `single`. "
-                    f"Found `questions.{task}.multi = {asked.multi}`."
+                    f"Found `questions.{task}.multi = {question.multi}`."
                 )
             for key in ("single", "multi"):
-                arm = getattr(asked, key)
+                arm = getattr(question, key)
                 if task not in edit(self.config, self.arms[arm]).tasks.names:
                     raise ValueError(
                         f"`questions.{task}.{key}` should be an arm that is trained on the task `{task}`. "
@@ -197,8 +197,8 @@ class Plan(Section):
         return self
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """All that the runs, what is measured of them and the verdicts depend on, as JSON holds it.
+    def frozen(self) -> dict[str, Any]:
+        """What stays once a run has begun: all that runs, their scores and the verdicts depend on, as JSON holds it.
 
         Arms at equal wall-clock are not: they follow from what those at equal images took.
         """
@@ -208,13 +208,13 @@ class Plan(Section):
         return dumped | {"arms": {arm: dumped["arms"][arm] for arm in self.planned_arms}}
 
     def hash(self, parts: Mapping[str, Any]) -> str:
-        """SHA-256, 64 hex digits, of what is asked and of what it is asked of.
+        """SHA-256, 64 hex digits, of the plan and of what it is carried out on.
 
         Args:
             parts: digests of the images and of the encoder's weights, see `study.hashed_parts`.
         """
         resolved = {arm: settled(edit(self.config, self.arms[arm])) for arm in self.planned_arms}
-        return digest(self.asked | {"resolved": resolved, "parts": dict(parts)})
+        return digest(self.frozen | {"resolved": resolved, "parts": dict(parts)})
 
     def computed_in(self, precision: str) -> "Plan":
         """The plan with `training.precision` as an engine resolved it: `auto` means another one elsewhere."""
@@ -232,7 +232,7 @@ class Plan(Section):
 
     @property
     def planned_arms(self) -> list[str]:
-        """The arms that were asked for: of a comparison its methods at equal images."""
+        """All arms, but of a comparison its methods at equal images alone."""
         return [arm for arm in self.arms if self.reference is None or not arm.endswith(CLOCK)]
 
     def epochs(self, arm: str) -> Epochs:
@@ -257,14 +257,14 @@ class Plan(Section):
         return checked(Plan, {**self.model_dump(mode="json"), "arms": {**self.arms, **arms}})
 
 
-def _choices(task: Task, asked: Question, arms: tuple[str, ...]) -> list[tuple[str, str, tuple[str, ...]]]:
+def _choices(task: Task, question: Question, arms: tuple[str, ...]) -> list[tuple[str, str, tuple[str, ...]]]:
     """Return each name that a question uses: its key, the name, and the names that there are."""
     return [
-        ("metric", asked.metric, METRIC_NAMES[task]),
-        *(("secondary", name, METRIC_NAMES[task]) for name in asked.secondary),
-        ("single", asked.single, arms),
-        ("multi", asked.multi, arms),
-        ("if_diverged", asked.if_diverged, BASELINE_NAMES[task]),
+        ("metric", question.metric, METRIC_NAMES[task]),
+        *(("secondary", name, METRIC_NAMES[task]) for name in question.secondary),
+        ("single", question.single, arms),
+        ("multi", question.multi, arms),
+        ("if_diverged", question.if_diverged, BASELINE_NAMES[task]),
     ]
 
 
@@ -304,14 +304,14 @@ def make_plan(
     shared = edit(config, {"seed": 0, "arms": default.arms, "tasks": {"names": default.tasks.names}})
     if is_tuning:
         shared = edit(shared, {"evaluation": {"split": "validation"}})
-    asked = {
+    values = {
         "arms": chosen,
         "seeds": list(seeds),
         "purpose": "tuning" if is_tuning else "report",
         "tuned_on_seeds": list(tuned_on_seeds),
         "config": shared.model_dump(mode="json"),
     }
-    return checked(Plan, asked)
+    return checked(Plan, values)
 
 
 def make_comparison(

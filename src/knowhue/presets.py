@@ -12,7 +12,7 @@ from knowhue.errors import ConfigError, did_you_mean, shown
 from knowhue.settings_text import MAX_DEPTH, describe_problem, parse_yaml, read_yaml
 
 MOST_PROBLEMS = 8
-"""Of settings that are told at once."""
+"""Wrong settings that one error names."""
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 

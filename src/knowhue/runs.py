@@ -46,7 +46,7 @@ RUN_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-run", "version": 3}}
 """What `study.json` and `config.json` say that they are; anything else is refused."""
 
 Report = Callable[[dict[str, Any]], None]
-"""Who is told about progress: called with one small dict at a time; apps draw it."""
+"""Reports progress: called with one small dict at a time; apps draw it."""
 
 
 def settled(config: Config) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def locked(
         what: is being done, in a word, for whoever is refused.
         name: of the lock file, where less than the whole folder is written.
         wait_s: seconds to wait for another process to end.
-        report: told in a note who is waited for, once it takes longer than `SILENT_S`.
+        report: gets a note with who is waited for, once it takes longer than `SILENT_S`.
 
     Raises:
         RunError: another process has it, with who, where and since when; or the folder cannot be written.
@@ -188,15 +188,15 @@ def _short_command(arguments: Sequence[str]) -> str:
     ('knowhue study ...', 'knowhue serve')
     """
     program = os.path.basename(arguments[0])
-    said = ["knowhue" if program == "__main__.py" else program]
-    said += [each for each in arguments[1:2] if each.isalpha()]
-    return " ".join([*said, *["..."] * (len(arguments) > len(said))])
+    words = ["knowhue" if program == "__main__.py" else program]
+    words += [each for each in arguments[1:2] if each.isalpha()]
+    return " ".join([*words, *["..."] * (len(arguments) > len(words))])
 
 
-def _told_time(since: datetime, now: datetime) -> str:
+def _time_text(since: datetime, now: datetime) -> str:
     """Hours and minutes, with the day where it is another.
 
-    >>> _told_time(datetime(2026, 1, 2, 4, 41, tzinfo=UTC), datetime(2026, 1, 2, 9, tzinfo=UTC))
+    >>> _time_text(datetime(2026, 1, 2, 4, 41, tzinfo=UTC), datetime(2026, 1, 2, 9, tzinfo=UTC))
     '04:41 UTC'
     """
     return f"{since:%H:%M} UTC" if since.date() == now.date() else f"{since:%Y-%m-%d %H:%M} UTC"
@@ -207,7 +207,7 @@ def _holder(path: Path) -> str:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         now = datetime.now(UTC)
-        since = _told_time(datetime.fromisoformat(found["since"]).astimezone(UTC), now)
+        since = _time_text(datetime.fromisoformat(found["since"]).astimezone(UTC), now)
         who = f"{found['user']}@{found['host']}, process {found['pid']}, since {since}"
         return f" by {who} ({found['what']}: {found['command']!a})"
     except (OSError, ValueError, TypeError, KeyError):
@@ -235,13 +235,13 @@ def remove_if_empty(folder: Path) -> None:
 
 
 def images_in_use(root: Path) -> set[str]:
-    """Fingerprints of the prepared images that the runs below a study folder have seen."""
+    """Fingerprints of the prepared images that the runs below a study folder were trained on."""
     runs = (*root.glob("*/seed-*/environment.json"), *root.glob("heads/*/seed-*/environment.json"))
     return {read_json(path).get("images", "") for path in runs}
 
 
 def read_frozen(root: Path) -> dict[str, Any]:
-    """`study.json` of a study folder: the plan as it was frozen, and what was said and found with it.
+    """`study.json` of a study folder: the plan as it was frozen, and how.
 
     Raises:
         RunError: there is none (single runs may lie in the folder), or another version wrote it.

@@ -3,7 +3,7 @@
 What is written is on the disk before it counts (`fsync` of the file, then of its folder), so a loss of power leaves the
 old file or the new one. JSON carries its own SHA-256, and .npz the checksums of zip, so a flipped bit is damage, not
 another number. Every command that writes a user's files asks `require_outputs` before work: never an input, never two
-things into one file, nothing that exists unless it is asked.
+things into one file, nothing that exists unless the user says so.
 """
 
 import errno
@@ -58,7 +58,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _cause(error: BaseException | None) -> OSError | None:
-    """What the system said: torch reports a full disk as a RuntimeError that it met an OSError in handling."""
+    """The system's own error: torch reports a full disk as a RuntimeError that it met an OSError in handling."""
     if isinstance(error, KnowhueError):
         return None
     if isinstance(error, OSError):
@@ -254,7 +254,7 @@ def allocate(path: Path, shape: Sequence[int], dtype: DTypeLike) -> np.memmap[An
     """Make a .npy file to be filled through memory.
 
     A mapped file is sparse: on a full disk the writer would not see an error but be killed by a bus error. So
-    its room is asked for at once.
+    its room is reserved at once.
 
     Raises:
         RunError: the folder cannot be written, or the disk has no room.
@@ -345,7 +345,7 @@ def require_outputs(
 
     Args:
         outputs: what is to be written, by the option that names it, such as `--out`.
-        inputs: files that are never replaced, whatever the user asks and by whatever name or link they are reached.
+        inputs: files that are never replaced, whatever the user says and by whatever name or link they are reached.
         overwrite: whether other files may be replaced.
 
     Raises:

@@ -42,11 +42,11 @@ def run_study(
     The same call goes on where an interrupted one stopped and does not repeat what has ended.
 
     Args:
-        plan: what is asked; see `plan.make_plan`.
+        plan: see `plan.make_plan`.
         root: the study folder.
         workers: cells that run side by side on this machine, the threads shared out among them.
         description: `name`, `preset` and `command`, for the reader of the report.
-        report: told about progress.
+        report: gets progress.
         tuned_on: folder of the tuning study that chose the settings; its images must not be test images here.
 
     Returns:
@@ -204,7 +204,7 @@ def _require_unseen_test_images(plan: Plan, work: Workspace, tuned_on: Path | No
 
 
 def hashed_parts(work: Workspace) -> dict[str, Any]:
-    """What a plan is asked of, as its hash takes it in: `images` and `encoder_weights`, by their digests."""
+    """What a plan is carried out on, as its hash takes it in: `images` and `encoder_weights`, by their digests."""
     return {"images": work.prepared.fingerprint, "encoder_weights": dict(work.encoders)}
 
 
@@ -269,7 +269,7 @@ def _refuse_another_plan(plan: Plan, root: Path) -> None:
     """Once a run has started, the questions, the arms, the seeds and the settings stay."""
     if not (root / FROZEN).exists() or not has_begun(root):
         return
-    changed = sorted(differences(read_plan(root).asked, plan.asked))
+    changed = sorted(differences(read_plan(root).frozen, plan.frozen))
     if changed:
         raise RunError(
             f"`{root}` holds a study whose plan was frozen on {read_frozen(root)['created']}, before its first "

@@ -81,7 +81,7 @@ def test_two_processes_run_the_study_of_one(config, tmp_path):
     plan = make_plan(config, ["multi-pcgrad"])
     run_study(plan, tmp_path / "one")
     run_with_two(config, tmp_path / "two", "study", "--arms", "multi-pcgrad")
-    assert read_plan(tmp_path / "two").asked == plan.asked
+    assert read_plan(tmp_path / "two").frozen == plan.frozen
     gate = read_json(tmp_path / "two" / "gate" / "seed-0.json")
     assert [each["differ"] for part, each in gate.items() if part != "proved"] == [[]] * 3
     (one,) = (tmp_path / "one" / "multi-pcgrad").iterdir()

@@ -1,4 +1,4 @@
-"""What a study asks of an engine: jobs, each run once its needs are met. The simplest engine is this process."""
+"""What an engine does for a study: runs jobs, each once its needs are met. The simplest engine is this process."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol

@@ -106,7 +106,7 @@ def methods(study: Study) -> dict[str, Method]:
 
 
 def regimes(study: Study) -> dict[str, Regime]:
-    """`images`, and `clock` once the first has said how long an epoch of each method takes."""
+    """`images`, and `clock` once it is known how long an epoch of each method takes."""
     plan, names = plan_of(study.settings), methods(study)
     usual = {name: plan.epochs(name) for name in names}
     found = [Regime("images", "equal images", {name: name for name in names}, usual)]
@@ -155,14 +155,14 @@ def unfinished(study: Study, regime: Regime) -> list[str]:
     given = ""
     if study.baselines.get(ERROR.if_diverged, {}).get(ERROR.metric) is not None:
         given = f", and given the score of “{spaced(ERROR.if_diverged)}” as declared"
-    said = []
+    found = []
     for method, arm in regime.arms.items():
         for run in study.of(arm):
             if run.state != "finished":
-                said.append(f"{method}, seed {run.seed}: {run.state}{given * (run.state == 'diverged')}")
+                found.append(f"{method}, seed {run.seed}: {run.state}{given * (run.state == 'diverged')}")
             if "samples.npz" in run.damaged:
-                said.append(f"{method}, seed {run.seed}: its images are damaged")
-    return said + ["the true images: damaged"] * bool(study.damaged)
+                found.append(f"{method}, seed {run.seed}: its images are damaged")
+    return found + ["the true images: damaged"] * bool(study.damaged)
 
 
 def costs(study: Study, regime: Regime, method: str) -> dict[str, float | None]:
@@ -176,8 +176,8 @@ def costs(study: Study, regime: Regime, method: str) -> dict[str, float | None]:
 def run_costs(run: Run) -> dict[str, float | None]:
     """What one run took: seconds of training, its heads included, its evaluation not."""
     seconds = sum(entry["train_seconds"] for entry in run.log)
-    seen = sum(entry["images"] for entry in run.log)
-    return {"train_s": round(seconds, 2), "images_seen": seen, "train_s_per_image": seconds / max(seen, 1)}
+    count = sum(entry["images"] for entry in run.log)
+    return {"train_s": round(seconds, 2), "images_seen": count, "train_s_per_image": seconds / max(count, 1)}
 
 
 def comparison_results(study: Study) -> dict[str, Any]:
@@ -225,12 +225,12 @@ def cost_table(study: Study, regime: Regime) -> list[list[Cell]]:
     usual = known[study.settings["reference"]]
     for name, method in methods(study).items():
         own, epochs = known[name], regime.epochs.get(name)
-        seen, seconds, parameters = own["images_seen"], own["train_s"], own["parameters"]
+        count, seconds, parameters = own["images_seen"], own["train_s"], own["parameters"]
         rows.append(
             [
                 Cell(method.title),
                 Cell(MISSING if epochs is None else " + ".join(f"{each}" for each in epochs if each)),
-                Cell(MISSING if seen is None else f"{seen:,.0f}"),
+                Cell(MISSING if count is None else f"{count:,.0f}"),
                 Cell(MISSING if seconds is None else f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.1f}"),
                 *(_timed(own[each], usual[each]) for each in ("train_s_per_image", "predict_s_per_image")),
                 Cell(MISSING if parameters is None else f"{parameters / 1e6:.1f}"),
