@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,20 +47,23 @@ def main() -> None:
     parser.add_argument("--images", type=Path)
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--weights", type=Path)
+    parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
     asked = parser.parse_args()
+    parts = asked.only.split(",")
     inputs = asked.folder / "inputs"
     if asked.what == "record":
         if asked.images is None or asked.photos is None:
             parser.error("record needs --images and --photos")
         shutil.rmtree(asked.folder, ignore_errors=True)
         gather(inputs, asked.images, asked.photos, asked.weights)
-        found = run_everything(inputs, asked.folder / "recorded")
+        found = run_all(parts, inputs, asked.folder / "recorded")
         (asked.folder / "golden.json").write_text(json.dumps(found, indent=1, sort_keys=True))
         print(f"{len(found)} values recorded in {asked.folder / 'golden.json'}")
         return
     shutil.rmtree(asked.folder / "checked", ignore_errors=True)
     golden = json.loads((asked.folder / "golden.json").read_text())
-    found = json.loads(json.dumps(run_everything(inputs, asked.folder / "checked")))
+    golden = {key: value for key, value in golden.items() if part_of(key) in parts}
+    found = json.loads(json.dumps(run_all(parts, inputs, asked.folder / "checked")))
     differ = sorted(key for key in golden.keys() | found.keys() if golden.get(key) != found.get(key))
     for key in differ:
         print(f"{key}: {golden.get(key, 'missing')} recorded, {found.get(key, 'missing')} now")
@@ -98,41 +101,53 @@ def write_video(path: Path, photo: Path) -> None:
         container.mux(stream.encode())
 
 
-def run_everything(inputs: Path, out: Path) -> dict[str, Any]:
-    """Every public way in, and what came out of it."""
+def run_all(parts: list[str], inputs: Path, out: Path) -> dict[str, Any]:
+    """Some of the public ways in, and what came out of them."""
     out.mkdir(parents=True)
-    settings = list(SETTINGS)
-    if (inputs / "weights.safetensors").exists():
-        settings.append(f"encoder.weights={inputs / 'weights.safetensors'}")
-    chosen = [part for setting in settings for part in ("--set", setting)]
-    images = str(inputs / "images")
-    knowhue("study", images, *chosen, "--arms", ARMS, "--seeds", "3", "--out", str(out / "study"))
-    knowhue(
-        "compare",
-        images,
-        *chosen,
-        "--methods",
-        "l1,gan,palette-ab",
-        "--seeds",
-        "2",
-        "--out",
-        str(out / "compare"),
-    )
-    knowhue(
-        "study", images, *chosen, "--preset", "label-fraction", "--seeds", "1", "--out", str(out / "labels")
-    )
-    knowhue("colorize", str(inputs / "photos"), "-o", str(out / "photos"))
-    knowhue("colorize", str(inputs / "clip.mp4"), "-o", str(out / "clip.mp4"))
-    found = {
-        **weights(out),
-        **scores(out),
-        **answers(out),
-        **photos(out / "photos"),
-        **video(out / "clip.mp4"),
-    }
-    with server():
-        found |= api(inputs / "photos")
+    for part in parts:
+        if part in COMMANDS:
+            knowhue(*COMMANDS[part](inputs, out, settings(inputs)))
+    found = {**weights(out), **scores(out), **answers(out)}
+    if "photos" in parts:
+        found |= photos(out / "photos")
+    if "video" in parts:
+        found |= video(out / "clip.mp4")
+    if "api" in parts:
+        with server():
+            found |= api(inputs / "photos")
     return found
+
+
+def settings(inputs: Path) -> list[str]:
+    """Of all that is trained, as options."""
+    chosen = list(SETTINGS)
+    if (inputs / "weights.safetensors").exists():
+        chosen.append(f"encoder.weights={inputs / 'weights.safetensors'}")
+    return [word for setting in chosen for word in ("--set", setting)]
+
+
+COMMANDS: dict[str, Callable[[Path, Path, list[str]], list[str]]] = {
+    "study": lambda inputs, out, chosen: [
+        "study", f"{inputs}/images", *chosen, "--arms", ARMS, "--seeds", "3", "--out", f"{out}/study"
+    ],
+    "compare": lambda inputs, out, chosen: [
+        "compare", f"{inputs}/images", *chosen, "--methods", "l1,gan,palette-ab", "--seeds", "2", "--out",
+        f"{out}/compare",
+    ],
+    "labels": lambda inputs, out, chosen: [
+        "study", f"{inputs}/images", *chosen, "--preset", "label-fraction", "--seeds", "1", "--out", f"{out}/labels"
+    ],
+    "photos": lambda inputs, out, _: ["colorize", f"{inputs}/photos", "-o", f"{out}/photos"],
+    "video": lambda inputs, out, _: ["colorize", f"{inputs}/clip.mp4", "-o", f"{out}/clip.mp4"],
+}  # fmt: skip
+PARTS = (*COMMANDS, "api")
+
+
+def part_of(key: str) -> str:
+    """The part that a value is of, by its name: `weights study/multi/seed-0` is of `study`."""
+    kind, rest = key.split(" ", 1)
+    fixed = {"photo": "photos", "frame": "video", "api": "api"}
+    return fixed.get(kind) or rest.replace("/", " ").split(" ")[0]
 
 
 def knowhue(*arguments: str) -> None:
@@ -184,7 +199,8 @@ def scores(out: Path) -> dict[str, Any]:
 
 def answers(out: Path) -> dict[str, Any]:
     """What the studies say."""
-    read = {name: json.loads((out / name / "results.json").read_text()) for name in ("study", "labels")}
+    paths = {name: out / name / "results.json" for name in ("study", "labels")}
+    read = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
     return {
         f"answer {name} {task}": text for name, each in read.items() for task, text in each["answers"].items()
     }
