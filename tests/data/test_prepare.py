@@ -121,7 +121,7 @@ def test_text_named_jpg_is_named_in_the_manifest(photos, tmp_path):
     prepared = prepare(rules(photos), tmp_path / "out")
     row = manifest(tmp_path / "out")["cat/text.jpg"]
     assert (row["status"], row["index"]) == ("left out", "")
-    assert row["reason"].startswith("unreadable: cannot identify")
+    assert row["reason"].startswith("unreadable: it is none of JPEG")
     assert len(prepared.rgb) == 15
     assert [left["path"] for left in read_json(tmp_path / "out" / "prepared.json")["left_out"]] == [
         "cat/text.jpg"

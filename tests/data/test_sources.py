@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from odd_files import pillow
 from PIL import Image
 
 from knowhue.config import Images
@@ -189,7 +190,16 @@ class FakeSplit:
         if key == "label":
             return self.labels
         generator = np.random.default_rng([key, len(self.labels)])
-        return {"image": Image.fromarray(generator.integers(0, 256, (20, 20, 3), dtype=np.uint8))}
+        return {
+            "image": {
+                "bytes": pillow(generator.integers(0, 256, (20, 20, 3), dtype=np.uint8), "PNG"),
+                "path": None,
+            }
+        }
+
+    def cast_column(self, column, feature):
+        assert (column, feature) == ("image", {"decode": False})
+        return self
 
 
 @pytest.fixture
@@ -197,7 +207,9 @@ def hub(monkeypatch):
     """Put a dataset on a hub that is not there."""
 
     def upload(**splits):
-        monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=lambda _: splits))
+        monkeypatch.setitem(
+            sys.modules, "datasets", SimpleNamespace(load_dataset=lambda _: splits, Image=dict)
+        )
 
     return upload
 

@@ -12,7 +12,8 @@ from knowhue.data.checks import Signatures, near_pairs, signatures
 from knowhue.errors import RunError
 from knowhue.storage import file_digest, read_array, read_csv, read_json
 
-PREPARED_VERSION = 4
+PREPARED_VERSION = 5
+"""Of how images are read and prepared; arrays of another one are made anew, or refused under runs."""
 SPLITS = ("train", "validation", "test")
 MANIFEST_COLUMNS = (
     "index",

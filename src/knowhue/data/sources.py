@@ -11,9 +11,10 @@ from PIL import Image
 
 from knowhue.config import Images
 from knowhue.data import drawn
-from knowhue.data.decode import decode, to_srgb
-from knowhue.errors import ConfigError, ImageError, install_command
+from knowhue.errors import ConfigError, ExtraError, ImageError, install_command
 from knowhue.images.files import CIRCLE, walk, why_hidden
+from knowhue.images.image import to_rgb8
+from knowhue.images.reading import read_image
 from knowhue.plan import RESERVED
 from knowhue.presets import ARMS
 
@@ -137,7 +138,9 @@ def _placed(root: Path, path: Path, skipped: str, splits: Mapping[str, str]) -> 
         skipped = skipped or "unlabelled images train only"
     elif not folders:
         skipped = skipped or "in no folder of a class"
-    return SourceItem(name.as_posix(), split, label, partial(decode, path), _stamp(path), skipped)
+    return SourceItem(
+        name.as_posix(), split, label, partial(read_training_image, path), _stamp(path), skipped
+    )
 
 
 def _require_images(root: Path, home: Path, items: Sequence[SourceItem]) -> None:
@@ -219,9 +222,10 @@ def from_huggingface(images: Images) -> list[SourceItem]:
             f"`{images.path}` should be a Hugging Face dataset that can be reached. {error}"
         ) from None
     items: list[SourceItem] = []
+    as_file = datasets.Image(decode=False)  # the library's own decoding is not colorize's
     for name in splits:
         if name in SPLIT_NAMES:
-            items += _dataset_items(splits[name], name, SPLIT_NAMES[name], images)
+            items += _dataset_items(splits[name], as_file, name, SPLIT_NAMES[name], images)
     return sorted(items, key=lambda item: item.split != "train")
 
 
@@ -257,10 +261,27 @@ def _folder_items(root: Path, folder: Path, split: str, label: str) -> list[Sour
         return []
     return [
         SourceItem(
-            path.relative_to(root).as_posix(), split, label, partial(decode, path), _stamp(path), skipped
+            path.relative_to(root).as_posix(),
+            split,
+            label,
+            partial(read_training_image, path),
+            _stamp(path),
+            skipped,
         )
         for path, skipped in sorted(walk(folder))
     ]
+
+
+def read_training_image(source: Path | bytes) -> Image.Image:
+    """An image as `colorize` would read it, in 8 bits over white: a network learns from what it will be shown.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    try:
+        return Image.fromarray(to_rgb8(read_image(source, name="")))
+    except (ImageError, ExtraError) as error:
+        raise ImageError(f"unreadable: {error}") from None
 
 
 def _stamp(path: Path) -> str:
@@ -284,7 +305,7 @@ def _drawn_item(index: int, images: Images) -> SourceItem:
     return SourceItem(f"drawn/{index:05d}", "train", drawn.CLASSES[label], load, "", origin=origin)
 
 
-def _dataset_items(dataset, name: str, split: str, images: Images) -> list[SourceItem]:
+def _dataset_items(dataset, as_file, name: str, split: str, images: Images) -> list[SourceItem]:
     for column in (images.image_column, images.label_column):
         if column not in dataset.features:
             raise ConfigError(
@@ -297,11 +318,14 @@ def _dataset_items(dataset, name: str, split: str, images: Images) -> list[Sourc
         for v in labels
     ]
 
+    encoded = dataset.cast_column(images.image_column, as_file)
+
     def load(index: int) -> Image.Image:
         try:
-            return to_srgb(dataset[index][images.image_column])
-        except Exception as error:  # the library decodes on access and raises whatever Pillow does
+            found = encoded[index][images.image_column]
+        except Exception as error:  # the library may fetch it now, and raises whatever that does
             raise ImageError(f"unreadable: {error}") from None
+        return read_training_image(found["bytes"] or Path(found["path"]))
 
     stamp = dataset._fingerprint
     return [

@@ -51,3 +51,22 @@ class Image(NamedTuple):
     def of(cls, pixels: Pixels) -> "Image":
         """An image that comes from no file."""
         return cls(np.ascontiguousarray(pixels))
+
+
+def over_white(pixels: Pixels, alpha: NDArray[Any]) -> Pixels:
+    """Pixels (H, W, C) over white, by their transparency (H, W)."""
+    top = np.iinfo(pixels.dtype).max
+    share = alpha[..., None].astype(np.float32) / top
+    return (pixels * share + top * (1 - share)).round().astype(pixels.dtype)
+
+
+def to_rgb8(image: Image) -> NDArray[np.uint8]:
+    """An image as networks are trained on it: (H, W, 3) sRGB in 8 bits, over white.
+
+    >>> to_rgb8(Image.of(np.full((1, 1, 1), 65535, np.uint16))).tolist()
+    [[[255, 255, 255]]]
+    """
+    pixels = image.pixels if image.alpha is None else over_white(image.pixels, image.alpha)
+    if pixels.dtype == np.uint16:
+        pixels = (pixels / 257).round().astype(np.uint8)
+    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))

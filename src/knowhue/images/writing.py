@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowhue.errors import ConfigError, RunError
-from knowhue.images.image import Image
+from knowhue.images.image import Image, over_white
 from knowhue.images.metadata import keep
 from knowhue.images.profiles import from_srgb
 from knowhue.images.tiff import with_exif
@@ -150,13 +150,6 @@ def fitting_kind(suffix: str, image: Image) -> Kind:
             ".png or .tif."
         )
     return kind
-
-
-def over_white(pixels: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
-    """Pixels (H, W, C) over white, by their transparency (H, W)."""
-    top = np.iinfo(pixels.dtype).max
-    share = alpha[..., None].astype(np.float32) / top
-    return (pixels * share + top * (1 - share)).round().astype(pixels.dtype)
 
 
 def _converted(image: Image, kind: Kind) -> tuple[VipsImage, list[str]]:
