@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+import colour
 import numpy as np
 import pytest
 import torch
 from scipy.linalg import sqrtm
-from skimage.color import deltaE_ciede2000
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.classification import multiclass_calibration_error
 from torchmetrics.functional.image import peak_signal_noise_ratio as torchmetrics_psnr
@@ -18,7 +18,6 @@ from torchmetrics.image.kid import poly_mmd
 from knowhue.color import colourfulness
 from knowhue.evaluation import metrics
 from knowhue.evaluation.calibration import calibration_error, reliability
-from knowhue.evaluation.colour_difference import ciede2000, delta_e2000
 from knowhue.evaluation.features import frechet, kernel_distance
 
 # Sharma, Wu and Dalal 2005, table 1: L1 a1 b1 L2 a2 b2 CIEDE2000.
@@ -74,9 +73,14 @@ def arrays(rgb: torch.Tensor) -> np.ndarray:
 
 
 def sharma() -> Pair:
-    table = torch.tensor([[float(x) for x in line.split()] for line in SHARMA.split("\n") if line])
+    """Their pairs of equal lightness, which is what two colourings of one image have."""
+    rows = [[float(x) for x in line.split()] for line in SHARMA.split("\n") if line]
+    table = torch.tensor(rows, dtype=torch.float64)
     assert len(table) == 34
-    return delta_e2000(table[:, :3].double(), table[:, 3:6].double()), table[:, 6], 6e-5
+    table = table[table[:, 0] == table[:, 3]]
+    assert len(table) == 20
+    chromas = (table[:, columns].reshape(-1, 2, 1, 1) for columns in ([1, 2], [4, 5]))
+    return metrics.ciede2000(table[:, 0].reshape(-1, 1, 1, 1), *chromas), table[:, 6], 6e-5
 
 
 def difference() -> Pair:
@@ -85,7 +89,8 @@ def difference() -> Pair:
     predicted, true = (40 * torch.randn(3, 2, 40, 40, generator=generator) for _ in range(2))
     predicted[0, :, :9], true[0, :, 5:12] = 0, 0  # grays on either side
     both = [torch.cat((lightness, x), 1).permute(0, 2, 3, 1).double().numpy() for x in (predicted, true)]
-    return ciede2000(lightness, predicted, true), deltaE_ciede2000(*both).mean((1, 2)), 1e-4
+    expected = colour.delta_E(*both, method="CIE 2000").mean((1, 2))
+    return metrics.ciede2000(lightness, predicted, true), expected, 1e-4
 
 
 def psnr_skimage() -> Pair:
@@ -170,8 +175,8 @@ def kernel_torchmetrics() -> Pair:
 
 
 PARITY: dict[str, tuple[str, Callable[[], Pair]]] = {
-    "CIEDE2000": ("Sharma et al. 2005, 34 pairs", sharma),
-    "ciede2000": ("scikit-image", difference),
+    "CIEDE2000": ("Sharma et al. 2005, 20 pairs", sharma),
+    "ciede2000": ("colour-science", difference),
     "psnr_rgb": ("scikit-image", psnr_skimage),
     "psnr_rgb ": ("torchmetrics", psnr_torchmetrics),
     "ssim_rgb": ("scikit-image", ssim_skimage),
@@ -215,6 +220,6 @@ def test_rgb_scores_do_not_broadcast(score):
 
 def test_ciede2000_does_not_broadcast():
     with pytest.raises(ValueError, match="should be of the size of `true`"):
-        ciede2000(torch.zeros(1, 1, 4, 4), torch.zeros(2, 2, 4, 4), torch.zeros(2, 2, 4, 4))
+        metrics.ciede2000(torch.zeros(1, 1, 4, 4), torch.zeros(2, 2, 4, 4), torch.zeros(2, 2, 4, 4))
     with pytest.raises(ValueError, match="11 pixels"):
         metrics.ssim(torch.zeros(1, 3, 10, 16), torch.zeros(1, 3, 10, 16))

@@ -5,14 +5,14 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from skimage.color import deltaE_ciede2000
 from torch import Tensor
 from torch.nn.functional import conv2d
 
 from knowhue.color import colourfulness, lab_to_rgb
 from knowhue.config import Task
 from knowhue.evaluation.calibration import calibration_error
-from knowhue.evaluation.colour_difference import ciede2000
-from knowhue.tensors import RGB, Batch, Chroma, Prediction
+from knowhue.tensors import RGB, Batch, Chroma, Lightness, Prediction
 
 Row = dict[str, Any]
 
@@ -193,6 +193,37 @@ def confusion(rows: Sequence[Row], classes: int) -> list[list[int]]:
 
 _WINDOW, _SIGMA = 11, 1.5
 _K1, _K2 = 0.01, 0.03  # as the paper sets them
+
+
+def ciede2000(lightness: Lightness, predicted: Chroma, true: Chroma) -> Tensor:
+    """Mean CIEDE2000 (Sharma, Wu and Dalal 2005) of each image between two chromas on one lightness.
+
+    Args:
+        lightness: L* (B, 1, H, W), 0 to 100, of both.
+        predicted: a*b* (B, 2, H, W).
+        true: a*b* (B, 2, H, W).
+
+    Returns:
+        (B,), CIEDE2000 units; about 1 is just noticeable side by side.
+
+    Raises:
+        ValueError: the shapes differ (nothing is broadcast).
+
+    >>> gray, red = torch.zeros(1, 2, 1, 1), torch.tensor([2.5, 0.0]).reshape(1, 2, 1, 1)
+    >>> round(ciede2000(torch.full((1, 1, 1, 1), 50.0), red, gray).item(), 2)
+    3.46
+    """
+    _same_shape(predicted, true)
+    if lightness.shape != true[:, :1].shape:
+        raise ValueError(
+            f"`lightness` should be of the size of `true`, {tuple(true.shape)}. Found {tuple(lightness.shape)}."
+        )
+    colouring, truth = (
+        torch.cat((lightness.double(), chroma.double()), 1).movedim(1, -1).cpu().numpy()
+        for chroma in (predicted, true)
+    )
+    difference = deltaE_ciede2000(colouring, truth)
+    return torch.from_numpy(difference.mean((1, 2))).to(lightness.device, torch.float32)
 
 
 def psnr(predicted: RGB, true: RGB) -> Tensor:
