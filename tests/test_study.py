@@ -82,7 +82,7 @@ def test_baselines_are_scored_as_the_models_are(study):
     assert baselines["gray"]["chroma_ratio"] == 0
     assert 0 < baselines["median_colour"]["ab_l1"] <= 1.05 * baselines["mean_colour"]["ab_l1"]
     assert set(baselines) == {*BASELINE_NAMES["colour"], *BASELINE_NAMES["class"], "real"}
-    assert min(baselines[name]["stlpips_alex"] for name in ("gray", "mean_colour")) > 0
+    assert min(baselines[name]["ciede2000"] for name in ("gray", "mean_colour")) > 0
     assert baselines["majority_class"]["balanced_accuracy"] == pytest.approx(0.2)
     assert baselines["majority_class"]["cross_entropy"] == pytest.approx(np.log(5), abs=0.2)
     assert baselines["majority_class"]["ece"] < 0.2

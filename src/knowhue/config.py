@@ -363,9 +363,9 @@ class Evaluation(Section):
         default=None,
         description="file of torch-fidelity's Inception-v3 weights for FID and KID; null downloads them",
     )
-    perceptual: tuple[Literal["stlpips", "lpips"], ...] = Field(
-        default=("stlpips",),
-        description="perceptual distances of colouring and image; stlpips, lpips (need the extra `perceptual`)",
+    perceptual: tuple[Literal["lpips"], ...] = Field(
+        default=(),
+        description="perceptual distances of colouring and image; lpips (needs the extra `perceptual`)",
     )
     lpips_weights: str | None = Field(
         default=None, description="file of torchvision's AlexNet weights for LPIPS; null downloads them"

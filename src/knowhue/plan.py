@@ -29,7 +29,7 @@ Epochs = tuple[int, int]
 
 METRIC_NAMES: dict[Task, tuple[str, ...]] = {
     "colour": (
-        "ab_l1", "ciede2000", "psnr_rgb", "ssim_rgb", "stlpips_alex", "lpips_alex",
+        "ab_l1", "ciede2000", "psnr_rgb", "ssim_rgb", "lpips_alex",
         "colourfulness_difference_of_means", "mean_colourfulness_difference", "recognition",
     ),
     "class": ("accuracy", "balanced_accuracy", "cross_entropy", "ece"),

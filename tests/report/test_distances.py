@@ -62,11 +62,11 @@ def test_what_was_not_computed_is_on_the_page(tmp_path: Path):
 
 def test_perceptual_scores_are_quoted_with_their_network(tmp_path: Path):
     write_study(tmp_path)
-    tool = {"network": "ST-LPIPS", "weights": "0a1b", "resize": "not resized", "tool": "knowhue"}
+    tool = {"network": "LPIPS", "weights": "0a1b", "resize": "not resized", "tool": "knowhue"}
     perceptual = {
-        "stlpips_alex": {"title": "ST-LPIPS", "value": 0.3, **tool, "images": 9, "size_px": 64},
-        "lpips_alex": {
-            "title": "LPIPS",
+        "lpips_alex": {"title": "LPIPS", "value": 0.3, **tool, "images": 9, "size_px": 64},
+        "another": {
+            "title": "Another",
             "value": None,
             "reason": "not computed: no package; pip install 'x'",
         },
@@ -75,12 +75,12 @@ def test_perceptual_scores_are_quoted_with_their_network(tmp_path: Path):
         change(run_of(tmp_path, arm) / "scores.json", lambda scores: scores.update(perceptual=perceptual))
     study = read_study(tmp_path)
     assert perceptual_provenance(study) == [
-        "ST-LPIPS: weights 0a1b; not resized; knowhue; 9 images of 64 pixels a side."
+        "LPIPS: weights 0a1b; not resized; knowhue; 9 images of 64 pixels a side."
     ]
-    assert not_computed(study) == [("LPIPS", "no package; pip install 'x'")]
+    assert not_computed(study) == [("Another", "no package; pip install 'x'")]
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert "9 images of 64 pixels a side." in text
-    assert "<b>LPIPS</b> – no package; pip install &#39;x&#39;" in text
+    assert "<b>Another</b> – no package; pip install &#39;x&#39;" in text
 
 
 def test_left_out_images_are_counted_by_kind(tmp_path: Path):

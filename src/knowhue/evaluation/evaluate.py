@@ -10,7 +10,7 @@ from torch import Tensor
 from knowhue.color import lab_to_rgb
 from knowhue.evaluation.features import FeatureNetwork, Features, Unavailable
 from knowhue.evaluation.metrics import Row, image_columns, score_rows, to_rows
-from knowhue.evaluation.perceptual import Perceptual, describe, perceptual_columns
+from knowhue.evaluation.perceptual import LPIPS, Perceptual, describe
 from knowhue.tensors import Batch, Prediction
 
 Predict = Callable[[Batch], Prediction]
@@ -20,8 +20,8 @@ Critic = Callable[[Batch, Prediction], Tensor]
 class Scored(NamedTuple):
     """One row an image, ordered by index, the metrics over all of them, and features by network.
 
-    `features[name]` is (images, D) in the order of the rows. `perceptual` says what the perceptual columns
-    must be quoted with, or why they are not there.
+    `features[name]` is (images, D) in the order of the rows. `perceptual` says what the perceptual column
+    must be quoted with, or why it is not there.
     """
 
     rows: list[Row]
@@ -37,7 +37,7 @@ def evaluate(
     gather: Callable[[list[Any]], list[Any]] = lambda rows: rows,
     full: bool = False,
     networks: Mapping[str, FeatureNetwork] | None = None,
-    perceptual: Mapping[str, Perceptual | Unavailable] | None = None,
+    perceptual: Perceptual | Unavailable | None = None,
 ) -> Scored:
     """Score predictions.
 
@@ -56,7 +56,8 @@ def evaluate(
         for batch in batches:
             prediction = predict(batch)
             columns = image_columns(batch, prediction, full)
-            columns |= _perceptual(perceptual or {}, batch, prediction)
+            if isinstance(perceptual, Perceptual) and prediction.chroma is not None:
+                columns[LPIPS] = perceptual.between(*_colourings(batch, prediction.chroma))
             if critic is not None:
                 columns["adversarial"] = critic(batch, prediction)
             rows += to_rows(columns)
@@ -65,7 +66,7 @@ def evaluate(
     rows = sorted(gather(rows), key=lambda row: row["index"])
     features = {name: _in_order(gather(pairs)) for name, pairs in seen.items()}
     found = {name: each for name, each in features.items() if len(each)}
-    return Scored(rows, score_rows(rows), found, describe(perceptual or {}, rows))
+    return Scored(rows, score_rows(rows), found, describe(perceptual, rows) if perceptual is not None else {})
 
 
 def per_class(rows: Sequence[Row], classes: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -102,14 +103,9 @@ def predict_class(shares: Sequence[float]) -> Predict:
     return predict
 
 
-def _perceptual(
-    networks: Mapping[str, Perceptual | Unavailable], batch: Batch, prediction: Prediction
-) -> dict[str, Tensor]:
-    """Columns of the colourings; none without a colour head."""
-    if prediction.chroma is None or not networks:
-        return {}
-    colouring, truth = (lab_to_rgb(batch.lightness, each) for each in (prediction.chroma, batch.chroma))
-    return perceptual_columns(networks, colouring, truth)
+def _colourings(batch: Batch, chroma: Tensor) -> tuple[Tensor, Tensor]:
+    """The colouring and the true image, RGB."""
+    return lab_to_rgb(batch.lightness, chroma), lab_to_rgb(batch.lightness, batch.chroma)
 
 
 def _features(network: FeatureNetwork, batch: Batch, prediction: Prediction) -> list[tuple[int, Features]]:

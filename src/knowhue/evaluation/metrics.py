@@ -70,9 +70,6 @@ METRICS: dict[str, Metric] = {
     "ciede2000": Metric("CIEDE2000", "CIEDE2000 units", "lower", "colour", "ciede2000", mean),
     "psnr_rgb": Metric("PSNR of RGB (L* is given)", "dB", "higher", "colour", "psnr_rgb", mean),
     "ssim_rgb": Metric("SSIM of RGB (L* is given)", "-1 to 1", "higher", "colour", "ssim_rgb", mean),
-    "stlpips_alex": Metric(
-        "ST-LPIPS, shift-tolerant AlexNet", "0 is equal", "lower", "colour", "stlpips_alex", mean
-    ),
     "lpips_alex": Metric("LPIPS, AlexNet", "0 is equal", "lower", "colour", "lpips_alex", mean),
     "adversarial": Metric(
         "Generator's adversarial loss, own discriminator", "loss", "neither", "colour", "adversarial", mean

@@ -40,7 +40,7 @@ class Column(NamedTuple):
 
 
 _OF_ALL = (
-    "ab_l1", "ciede2000", "psnr_rgb", "ssim_rgb", "stlpips_alex", "lpips_alex", "adversarial", "colourfulness",
+    "ab_l1", "ciede2000", "psnr_rgb", "ssim_rgb", "lpips_alex", "adversarial", "colourfulness",
     "colourfulness_absolute",
 )  # fmt: skip
 COLUMNS: Mapping[str, Column] = {name: Column(name) for name in _OF_ALL} | {

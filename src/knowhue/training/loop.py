@@ -179,7 +179,7 @@ def validate(
     if discriminator is not None:
         critic = partial(_adversarial_losses, engine, discriminator.eval(), config.colour.gan_loss)
     feature_networks = available_networks(config.evaluation, engine.device) if full else {}
-    perceptual = open_perceptual(config.evaluation, engine.device) if full else {}
+    perceptual = open_perceptual(config.evaluation, engine.device) if full else None
     ours = partial(predict, engine, networks.model)
     return evaluate(ours, batches, critic, engine.gather, full, feature_networks, perceptual)
 

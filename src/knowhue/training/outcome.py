@@ -35,7 +35,6 @@ FROM_ROW = (
     "ciede2000",
     "psnr_rgb",
     "ssim_rgb",
-    "stlpips_alex",
     "lpips_alex",
     "chroma",
     "chroma_true",
