@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs `pip install playwright`")
+axe_playwright = pytest.importorskip(
+    "axe_playwright_python.sync_playwright", reason="needs `pip install axe-playwright-python`"
+)
 
 from stand import FakeNetwork, wait_until  # noqa: E402
 
@@ -129,6 +132,22 @@ def _origin(url: str) -> str:
     """What every request of a page begins with: its host, or of a file the file itself."""
     found = urlsplit(url)
     return url if found.scheme == "file" else f"{found.scheme}://{found.netloc}/"
+
+
+@pytest.fixture
+def axe() -> Callable[[Any], list[str]]:
+    """What axe calls serious or critical on a page (WCAG 2 A and AA among others), and where: `axe(page)`."""
+
+    def find(page: Any) -> list[str]:
+        found = axe_playwright.Axe().run(page).response["violations"]
+        return [
+            f"{each['id']}: {node['html'][:100]}"
+            for each in found
+            if each["impact"] in ("serious", "critical")
+            for node in each["nodes"]
+        ]
+
+    return find
 
 
 @pytest.fixture

@@ -16,8 +16,6 @@ from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.networks import Predictions
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs `pip install playwright`")
-from axe_playwright_python.sync_playwright import Axe  # noqa: E402
-
 expect = playwright.expect
 
 
@@ -435,41 +433,30 @@ def contrast(one: str, other: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-def complaints_of_axe(page: Any) -> list[str]:
-    """What axe calls serious or critical (WCAG 2 A and AA among others), and where."""
-    found = Axe().run(page).response["violations"]
-    return [
-        f"{each['id']}: {node['html'][:100]}"
-        for each in found
-        if each["impact"] in ("serious", "critical")
-        for node in each["nodes"]
-    ]
-
-
 @pytest.mark.parametrize(
     "screen", [{"width": 1280}, {"width": 390, "height": 800, "is_mobile": True}], ids=["desktop", "phone"]
 )
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious_in_any_state_of_the_page(visit, log_epoch, screen, scheme):
+def test_axe_finds_nothing_serious_in_any_state_of_the_page(visit, log_epoch, axe, screen, scheme):
     log_epoch("multi", 0, 2, ab_l1=14.0, balanced_accuracy=0.6)
     page = visit(color_scheme=scheme, **screen).page
-    assert complaints_of_axe(page) == []
+    assert axe(page) == []
     upload(page, ("a.png", scene()), ("b.png", scene()))
     page.get_by_label("Show where the colours are unsure").check()
     expect(page.locator(".unsure").first).to_be_visible()
-    assert complaints_of_axe(page) == []
+    assert axe(page) == []
     page.get_by_role("button", name="sea", exact=True).click()
     change(page, lambda: page.locator(".aim").nth(1).click(position={"x": 50, "y": 50}))
-    assert complaints_of_axe(page) == []
+    assert axe(page) == []
     page.get_by_role("tab", name="Studies").click()
     page.locator(".charts figure").first.wait_for()
-    assert complaints_of_axe(page) == []
+    assert axe(page) == []
 
 
-def test_axe_would_say_so(visit):
+def test_axe_would_say_so(visit, axe):
     page = visit().page
     page.evaluate("document.querySelector('h1').append(document.createElement('button'))")
-    assert any(each.startswith("button-name") for each in complaints_of_axe(page))
+    assert any(each.startswith("button-name") for each in axe(page))
 
 
 def test_numbers_of_a_chart_are_written_as_in_the_report_and_its_ends_are_outside_all_values(visit):

@@ -10,12 +10,12 @@ from PIL import Image
 from stand import FakeNetwork, colorizer, photo, wait_until
 
 from knowhue.errors import ConfigError, ImageError
-from knowhue.images.reading import MAX_PIXELS, read_image
+from knowhue.images.reading import MAX_PIXELS, weigh_image
 from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.hints import Hint
 from knowhue.inference.pipeline import Busy, Late, Limits, Stopping
-from knowhue.inference.requests import Batcher, ImageReply, ImageRequest, NoImageError, weigh
+from knowhue.inference.requests import Batcher, ImageReply, ImageRequest, NoImageError
 
 WIDE, TALL = photo(width=48), photo(width=20)
 
@@ -219,7 +219,7 @@ def test_closing_finishes_what_was_accepted_and_accepts_no_more(make_batcher):
 def test_few_images_are_decoded_at_once_however_many_wait(make_batcher):
     """Memory is bounded by bytes, not by the length of the queue."""
     gate = Gate()
-    two = 2 * weigh(WIDE)
+    two = 2 * weigh_image(WIDE)
     batcher = make_batcher(FakeNetwork(gate), queue_length=50, held_bytes=two, threads=3, batch=1)
     futures = [batcher.submit(ImageRequest(WIDE)) for _ in range(40)]
     wait_until(lambda: gate.waiting)
@@ -235,9 +235,8 @@ def test_the_bytes_of_a_file_weigh_as_much_as_the_file(tmp_path: Path):
     for kind in ("jpeg", "png", "bmp", "tiff"):
         path = tmp_path / f"a.{kind}"
         path.write_bytes(photo(kind))
-        assert weigh(path.read_bytes()) == weigh(path) > 0
-    assert weigh(b"no image") == weigh(b"") == 0
-    assert weigh(read_image(WIDE)) > 0
+        assert weigh_image(path.read_bytes()) == weigh_image(path) > 0
+    assert weigh_image(b"no image") == weigh_image(b"") == 0
 
 
 def test_many_threads_may_ask(make_batcher):
@@ -256,11 +255,3 @@ def test_many_threads_may_ask(make_batcher):
     for thread in threads:
         thread.join(20)
     assert labels == {number: "bright" if number % 2 else "dark" for number in range(24)}
-
-
-def test_an_image_in_memory_may_be_asked_for_too(make_batcher):
-    image = read_image(WIDE)
-    reply = make_batcher().submit(ImageRequest(image, encode=False)).result(10)
-    assert reply.data == b""
-    assert reply.colorized is not None
-    assert reply.colorized.image.pixels.shape == (32, 48, 3)

@@ -32,23 +32,21 @@ class ImageRequest(NamedTuple):
     """One image and what is wanted of it.
 
     Attributes:
-        source: an image file, its bytes, or an image.
+        source: an image file, or its bytes.
         options: of the colouring.
         hints: further points with a colour as the command line takes them, such as `30%,40%=orange`; they are read
             against the image's size once that is known.
         colour: whether to colour; otherwise it is only classified.
         suffix: of the image to write; None keeps its format.
         max_px: longest side of the image to write; None is the whole.
-        encode: whether to write it at all.
     """
 
-    source: Path | bytes | Image
+    source: Path | bytes
     options: ColorizeOptions = ColorizeOptions()
     hints: Sequence[str] = ()
     colour: bool = True
     suffix: str | None = None
     max_px: int | None = None
-    encode: bool = True
 
 
 class ImageReply(NamedTuple):
@@ -106,7 +104,7 @@ class Batcher(Pipeline[ImageRequest, ImageReply]):
     ) -> None:
         self.colorizer = colorizer
         stages = Stages(
-            lambda request: weigh(request.source),
+            lambda request: weigh_image(request.source),
             partial(decode, colorizer, max_pixels=max_pixels),
             lambda decoded: colorizer.predict([each.network_input for each in decoded]),
             partial(paint, colorizer),
@@ -119,11 +117,6 @@ class Batcher(Pipeline[ImageRequest, ImageReply]):
         future = super().submit(item)
         future.add_done_callback(_log_fault)
         return future
-
-
-def weigh(source: Path | bytes | Image) -> int:
-    """Bytes that an image holds while it is coloured, about; 0 if it is no image."""
-    return source.pixels.nbytes if isinstance(source, Image) else weigh_image(source)
 
 
 def decode(
@@ -149,7 +142,7 @@ def decode(
             raise NoImageError(
                 f"`{_NAME}` should be an image (JPEG, PNG, TIFF, WebP, AVIF, GIF, BMP). Found something else."
             )
-    image = source if isinstance(source, Image) else read_image(source, max_pixels=max_pixels, name=name)
+    image = read_image(source, max_pixels=max_pixels, name=name)
     height, width = image.pixels.shape[:2]
     hints = (*request.options.hints, *(parse_hint(text, width, height) for text in request.hints))
     suffix = request.suffix or writable_suffix(image.origin.suffix)
@@ -170,8 +163,6 @@ def paint(
         return ImageReply(colorizer.judge(decoded.image, answer, decoded.options))
     image = decoded.image if request.max_px is None else reduced(decoded.image, request.max_px)
     colorized = colorizer.finish(image, decoded.network_input, answer, decoded.options)
-    if not request.encode:
-        return ImageReply(colorized.judgement, b"", decoded.suffix, colorized)
     data, notes = encode_with_notes(colorized.image, decoded.suffix)
     judgement = colorized.judgement._replace(warnings=(*colorized.judgement.warnings, *notes))
     height, width = decoded.image.pixels.shape[:2]
