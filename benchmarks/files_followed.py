@@ -71,7 +71,7 @@ def walk(name: str) -> None:
     from PIL import Image
 
     import knowhue
-    from knowhue.apps import cli
+    from knowhue.apps import program
 
     tracer = Tracer(Path(knowhue.__file__).parent)
     with tempfile.TemporaryDirectory() as folder:
@@ -94,7 +94,7 @@ def walk(name: str) -> None:
         tracer.install()
         sys.argv = ["knowhue", *arguments[name]]
         with suppress(SystemExit, KeyboardInterrupt):
-            cli.main()
+            program.main()
         tracer.is_on = False
         sys.settrace(None)
     for kind in ("executed", "holding"):

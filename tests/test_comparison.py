@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knowhue.apps.cli import main
+from knowhue.apps.program import main
 from knowhue.comparison import epochs_within, equal_wall_clock
 from knowhue.config import Config
 from knowhue.errors import ConfigError, RunError

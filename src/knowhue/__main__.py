@@ -1,5 +1,5 @@
 """`python -m knowhue`: the command line, as `torch.distributed.run` starts it."""
 
-from knowhue.apps.cli import main
+from knowhue.apps.program import main
 
 main()

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from knowhue.apps import cli
+from knowhue.apps import program
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def knowhue(monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["knowhue", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            program.main()
         written = capsys.readouterr()
         return ended.value.code, written.out, written.err
 

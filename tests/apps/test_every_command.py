@@ -13,7 +13,7 @@ import typer
 from synthetic_study import write_study
 
 from knowhue import __version__
-from knowhue.apps import cli
+from knowhue.apps import cli, program
 from knowhue.config import Config
 from knowhue.plan import make_plan
 from knowhue.runs import STUDY_SCHEMA
@@ -34,7 +34,7 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["knowhue", "train", *DRAWN, "--arm", "class", "--out", str(out)])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            program.main()
     assert ended.value.code == 0
     return out
 

@@ -21,7 +21,7 @@ def built_in():
 def place(tmp_path, monkeypatch, built_in):
     """The current folder: a photo, something precious, a folder; and a model that opens at once."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(use, "load", lambda *_: built_in)
+    monkeypatch.setattr(use, "open_model", lambda *_: built_in)
     Image.fromarray(np.arange(12 * 20, dtype=np.uint8).reshape(12, 20)).save("p.png")
     (tmp_path / "there.png").write_bytes(b"precious")
     (tmp_path / "sub").mkdir()
@@ -31,7 +31,7 @@ def place(tmp_path, monkeypatch, built_in):
 @pytest.fixture
 def sealed(place, monkeypatch):
     """The same, where opening a model is a fault: it should not come to that."""
-    monkeypatch.setattr(use, "load", lambda *_: pytest.fail("the model was opened"))
+    monkeypatch.setattr(use, "open_model", lambda *_: pytest.fail("the model was opened"))
     return place
 
 
@@ -122,7 +122,7 @@ def test_what_comes_while_it_is_coloured_is_not_replaced(knowhue, place, monkeyp
         (place / "c.png").write_bytes(b"precious")
         return built_in
 
-    monkeypatch.setattr(use, "load", load)
+    monkeypatch.setattr(use, "open_model", load)
     code, _, err = knowhue("colorize", "p.png", "-o", "c.png")
     assert (code, "c.png already exists" in err) == (2, True)
     assert (place / "c.png").read_bytes() == b"precious"

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from skimage.color import rgb2lab
 
-from knowhue.apps.use import serve
+from knowhue.apps.use import serve_command
 from knowhue.errors import ExtraError
 from knowhue.presets import arm_config, load_config
 from knowhue.runs import RUN_SCHEMA
@@ -158,7 +158,7 @@ class Watch:
             print("now torch is imported", file=sys.stderr)
 
 sys.meta_path.insert(0, Watch())
-from knowhue.apps.cli import main
+from knowhue.apps.program import main
 main()
 """
 
@@ -297,13 +297,13 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: ImportError) -> None:
 def test_a_missing_package_is_named_with_the_command_that_brings_it(monkeypatch):
     failing(monkeypatch, ModuleNotFoundError("No module named 'fastapi.routing'", name="fastapi.routing"))
     with pytest.raises(ExtraError, match=r"needs `fastapi`, .* not installed: pip install -e '\.\[serve\]'"):
-        serve()
+        serve_command()
 
 
 def test_a_package_of_another_version_is_not_called_missing(monkeypatch):
     failing(monkeypatch, ImportError("cannot import name 'FastAPI' from 'fastapi'", name="fastapi"))
     with pytest.raises(ExtraError, match=r"another version .*cannot import name 'FastAPI'") as raised:
-        serve()
+        serve_command()
     assert "not installed" not in str(raised.value)
 
 
@@ -312,5 +312,5 @@ def test_a_package_of_another_version_is_not_called_missing(monkeypatch):
 def test_a_fault_of_our_own_is_not_blamed_on_an_extra(monkeypatch, kind, name):
     failing(monkeypatch, kind("cannot import name 'x'", name=name))
     with pytest.raises(kind, match="cannot import name 'x'") as raised:
-        serve()
+        serve_command()
     assert not isinstance(raised.value, ExtraError)

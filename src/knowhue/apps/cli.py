@@ -9,22 +9,20 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from knowhue import __version__
 from knowhue.apps import use
 from knowhue.apps.exporting import export
-from knowhue.apps.printing import say, settle_streams
-from knowhue.errors import ConfigError, KnowhueError, shown
+from knowhue.apps.program import app, say
+from knowhue.errors import ConfigError, shown
 from knowhue.statistics import MIN_SEEDS
 
 if TYPE_CHECKING:
     from knowhue.config import Config
     from knowhue.plan import Plan
 
-INTERRUPTED = 130
 MOST_SEEDS, MOST_WORKERS = 10_000, 1024
 """More are a slip of the finger, and would take all memory."""
 
@@ -38,30 +36,6 @@ StudyArgument = Annotated[Path, typer.Argument(help="Study folder.")]
 WorkersOption = Annotated[
     int, typer.Option(min=1, max=MOST_WORKERS, help="Runs that are trained side by side on this machine.")
 ]
-
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    help="Does a model colour better when it knows what it is looking at?\n\n"
-    "Train a colorizer and a classifier on one shared encoder, alone and together: do they help each other?",
-    epilog="Start with: `knowhue study --preset demo --out runs/demo`",
-)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        say(f"knowhue {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _program(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    pass
 
 
 def with_options(read: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -381,25 +355,6 @@ app.command(epilog="Example: `knowhue export runs/photos --to onnx -o photos.onn
 app.command("serve", epilog="Example: `knowhue serve --model photos=runs/photos`")(use.serve_command)
 
 
-def main() -> NoReturn:
-    """Run the command line; what a user can mend is one line and exit code 2."""
-    settle_streams()
-    try:
-        app(standalone_mode=True)
-    except KnowhueError as error:
-        say(f"knowhue: {error.args[0]}", *map(str, error.args[1:]), err=True)
-        sys.exit(2)
-    except SystemExit as end:  # typer turns Ctrl-C into this one
-        if end.code == INTERRUPTED:
-            say("", "knowhue: stopped. The same command goes on where it stopped.", err=True)
-        raise
-    except OSError as error:
-        where = "standard output" if error.filename is None else error.filename
-        say(f"knowhue: {where}: {(error.strerror or str(error)).lower()}", err=True)
-        sys.exit(2)
-    sys.exit(0)
-
-
 def is_main() -> bool:
     """Whether this process, of those that `torch.distributed.run` started, is the one that speaks."""
     from knowhue.runs import is_first_process
@@ -443,7 +398,7 @@ def _weights(grid: str | None) -> list[float]:
 
 
 def _print_scores(folder: Path) -> None:
-    from knowhue.apps.printing import score_lines
+    from knowhue.apps.program import score_lines
     from knowhue.storage import read_json
 
     say(*score_lines(read_json(folder / "scores.json")["metrics"]), f"Run: {folder}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from knowhue.apps.printing import say
+from knowhue.apps.program import say
 from knowhue.apps.use import deploy_once, rare_option
 from knowhue.errors import ConfigError
 from knowhue.storage import require_no_run, require_outputs

@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from knowhue.apps.printing import printable
+from knowhue.apps.program import printable
 from knowhue.plan import ENDED, Cell
 from knowhue.runs import Report, is_first_process
 

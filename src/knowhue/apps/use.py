@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from knowhue.apps.printing import say, say_json
+from knowhue.apps.program import say, say_json
 from knowhue.errors import ConfigError, ImageError, missing_extra
 from knowhue.images.files import dangling
 
@@ -320,7 +320,7 @@ def _sentences(record: dict, headline: str | None) -> list[str]:
 
 
 def _describe(colorizer: "Colorizer") -> list[str]:
-    from knowhue.apps.printing import score_line
+    from knowhue.apps.program import score_line
     from knowhue.inference.colorizer import caveats_of_many
 
     described = colorizer.network.description

@@ -1,4 +1,4 @@
-"""What commands print: lines and JSON that steer no terminal, whatever files are called; scores in words."""
+"""The program `knowhue`: what it prints steers no terminal, whatever files are called; how it begins and ends."""
 
 import codecs
 import io
@@ -6,7 +6,23 @@ import json
 import sys
 import unicodedata
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import Annotated, Any, NoReturn, TextIO
+
+import typer
+
+from knowhue import __version__
+from knowhue.errors import KnowhueError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Does a model colour better when it knows what it is looking at?\n\n"
+    "Train a colorizer and a classifier on one shared encoder, alone and together: do they help each other?",
+    epilog="Start with: `knowhue study --preset demo --out runs/demo`",
+)
 
 PLAIN = {
     **dict.fromkeys("\N{MINUS SIGN}\N{EN DASH}\N{EM DASH}\N{NON-BREAKING HYPHEN}\N{HYPHEN}", "-"),
@@ -125,3 +141,39 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error(ERRORS, _replaced)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        say(f"knowhue {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> NoReturn:
+    """Run the command line; what a user can mend is one line and exit code 2."""
+    import knowhue.apps.cli  # noqa: F401  whose commands join the app
+
+    settle_streams()
+    try:
+        app(standalone_mode=True)
+    except KnowhueError as error:
+        say(f"knowhue: {error.args[0]}", *map(str, error.args[1:]), err=True)
+        sys.exit(2)
+    except SystemExit as end:  # typer turns Ctrl-C into this one
+        if end.code == INTERRUPTED:
+            say("", "knowhue: stopped. The same command goes on where it stopped.", err=True)
+        raise
+    except OSError as error:
+        where = "standard output" if error.filename is None else error.filename
+        say(f"knowhue: {where}: {(error.strerror or str(error)).lower()}", err=True)
+        sys.exit(2)
+    sys.exit(0)

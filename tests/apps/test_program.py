@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from knowhue.apps import printing, progress, use
+from knowhue.apps import program, progress, use
 from knowhue.evaluation.metrics import METRICS
 from knowhue.inference.colorizer import Colorizer
 
@@ -49,7 +49,7 @@ def stream(monkeypatch):
     def make(encoding: str) -> Stream:
         made = Stream(encoding)
         monkeypatch.setattr(sys, "stdout", made)
-        printing.settle_streams()
+        program.settle_streams()
         return made
 
     return make
@@ -57,22 +57,22 @@ def stream(monkeypatch):
 
 @given(st.text())
 def test_a_printable_text_is_one_line_that_steers_nothing(text):
-    shown = printing.printable(text)
+    shown = program.printable(text)
     assert not STEERING.search(shown)
     assert "\n" not in shown
-    assert shown == printing.printable(shown)
+    assert shown == program.printable(shown)
 
 
 @pytest.mark.parametrize(
     "text", ["Straße", "海 葵", "a b", "é", "👨‍👩‍👧", "نمی‌دانم", "−0.57 to +0.01", "50 %"]
 )
 def test_what_people_write_stays(text):
-    assert printing.printable(text) == text
+    assert program.printable(text) == text
 
 
 @given(st.text(st.characters()), st.sampled_from(["utf-8", "cp1252", "latin-1", "ascii", "cp437"]))
 def test_json_is_one_line_that_every_encoding_takes_and_every_reader_reads_back(text, encoding):
-    line = printing.json_line({"path": text}, Stream(encoding))
+    line = program.json_line({"path": text}, Stream(encoding))
     assert json.loads(line.encode(encoding).decode(encoding)) == {"path": text}
     assert not STEERING.search(line)
     assert "\n" not in line
@@ -81,7 +81,7 @@ def test_json_is_one_line_that_every_encoding_takes_and_every_reader_reads_back(
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii", "cp437", "shift_jis", "utf-8", "utf-16"])
 def test_no_encoding_makes_a_line_fail(stream, encoding):
     written = stream(encoding)
-    printing.say("−0.57 to ±1 → 海 “x” … 3 × 4 ≤ 5", *HOSTILE.values())
+    program.say("−0.57 to ±1 → 海 “x” … 3 × 4 ≤ 5", *HOSTILE.values())
     lines = written.text().splitlines()
     assert len(lines) == 1 + len(HOSTILE)
     if encoding == "ascii":
@@ -90,8 +90,8 @@ def test_no_encoding_makes_a_line_fail(stream, encoding):
 
 def test_our_own_signs_have_a_plain_form(stream):
     written = stream("ascii")
-    printing.say("".join(printing.PLAIN))
-    assert written.text() == "".join(printing.PLAIN.values()) + "\n"
+    program.say("".join(program.PLAIN))
+    assert written.text() == "".join(program.PLAIN.values()) + "\n"
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def odd_folder(tmp_path):
 def test_odd_names_links_and_pipes_get_a_line_each_and_the_rest_is_coloured(
     knowhue, odd_folder, tmp_path, monkeypatch, built_in
 ):
-    monkeypatch.setattr(use, "load", lambda *_: built_in)
+    monkeypatch.setattr(use, "open_model", lambda *_: built_in)
     code, said, err = knowhue("colorize", odd_folder, "-o", tmp_path / "out")
     assert code == 1
     assert said.startswith(f"{len(HOSTILE)} images coloured")
@@ -134,7 +134,7 @@ def test_odd_names_links_and_pipes_get_a_line_each_and_the_rest_is_coloured(
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_one_photo_of_an_odd_name(knowhue, odd_folder, tmp_path, monkeypatch, built_in, name):
-    monkeypatch.setattr(use, "load", lambda *_: built_in)
+    monkeypatch.setattr(use, "open_model", lambda *_: built_in)
     photo = odd_folder / f"{HOSTILE[name]}.png"
     for arguments in ([], ["--overwrite", "--json"]):
         code, said, err = knowhue("colorize", photo, *arguments)
@@ -155,7 +155,7 @@ def test_a_folder_that_cannot_be_read_is_one_line(knowhue, odd_folder, tmp_path,
         return real(path)
 
     monkeypatch.setattr(Path, "iterdir", iterdir)
-    monkeypatch.setattr(use, "load", lambda *_: built_in)
+    monkeypatch.setattr(use, "open_model", lambda *_: built_in)
     code, said, _ = knowhue("colorize", odd_folder, "-o", tmp_path / "out")
     assert (code, "    closed: unreadable folder: Permission denied" in said) == (1, True)
     assert said.startswith(f"{len(HOSTILE)} images coloured")
@@ -173,18 +173,18 @@ def test_names_of_classes_are_shown_safely(knowhue, tmp_path, monkeypatch, built
             }
         )
 
-    monkeypatch.setattr(use, "load", lambda *_: Colorizer(Renamed()))
+    monkeypatch.setattr(use, "open_model", lambda *_: Colorizer(Renamed()))
     Image.fromarray(np.full((8, 8), 99, np.uint8)).save(tmp_path / "p.png")
     shown = knowhue("models")[1] + knowhue("colorize", tmp_path / "p.png")[1]
     assert not STEERING.search(shown)
-    assert printing.printable(HOSTILE[name]) in shown
+    assert program.printable(HOSTILE[name]) in shown
 
 
 def test_progress_shows_names_as_they_are_and_steers_nothing():
     from rich.console import Console
 
     written = Stream("cp1252")
-    written.reconfigure(errors=printing.ERRORS)
+    written.reconfigure(errors=program.ERRORS)
     plain = progress.Plain(Console(file=written, width=200))
     plain({"stage": "note", "text": "\x1b[31m[bold]海[/] −1"})
     assert written.text().split("s", 1)[1].strip() == r"\x1b[31m[bold]\u6d77[/] -1"
@@ -216,7 +216,7 @@ def test_a_real_pipe_of_latin_1(tmp_path):
 @pytest.mark.parametrize("name", METRICS)
 def test_every_metric_is_told_with_unit_and_direction(name):
     metric = METRICS[name]
-    line = printing.score_line(name, 0.5, (0.25, 0.75))
+    line = program.score_line(name, 0.5, (0.25, 0.75))
     assert line.startswith(f"{metric.title}: ")
     assert name not in line.split(": ", 1)[1]
     assert ("lower is better" in line, "higher is better" in line) == (
@@ -227,6 +227,6 @@ def test_every_metric_is_told_with_unit_and_direction(name):
 
 
 def test_what_is_no_number_has_no_unit():
-    assert printing.score_lines({"ab_l1": None}) == [
+    assert program.score_lines({"ab_l1": None}) == [
         "Mean absolute error of a*b*: not a number (lower is better)"
     ]
