@@ -346,3 +346,61 @@ def test_how_many_are_unlike_the_training_images_is_said_of_earlier_runs_too(tmp
     labels = {line["path"]: line["label"] for line in lines(tmp_path / "out")}
     assert (labels["dark.png"], labels["darker.png"]) == ("unknown", "unknown")
     assert labels["light.png"] in ("bright", "dark")
+
+
+def test_what_is_left_out_is_said(source: Path, tmp_path: Path):
+    make_images(source, ["a-colour.png", "b-colour.png"])
+    (source / "notes.txt").write_text("of a journey")
+    summary = colour(source, tmp_path / "out")
+    assert summary.made == 4
+    assert any(
+        "2 images were left alone" in note and "a-colour.png, b-colour.png" in note for note in summary.notes
+    )
+    assert any("1 file left out (1 no images)" in note for note in summary.notes)
+
+
+def test_what_a_format_does_not_hold_is_that_images_failure(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real = folder.paint
+
+    def paint(colorizer: Any, request: Any, decoded: Any, answer: Any) -> Any:
+        if request.source.name == "c.jpg":
+            raise RunError("too wide for it")
+        return real(colorizer, request, decoded, answer)
+
+    monkeypatch.setattr(folder, "paint", paint)
+    summary = colour(source, tmp_path / "out")
+    assert summary.failures == (("deep/er/c.jpg", "too wide for it"),)
+    assert summary.made == 3
+
+
+def test_a_model_that_fails_for_one_fails_for_all_and_ends_the_folder(source: Path, tmp_path: Path):
+    def fail() -> None:
+        raise ZeroDivisionError("a broken model")
+
+    with pytest.raises(ZeroDivisionError, match="a broken model"):
+        colour(source, tmp_path / "out", FakeNetwork(on_predict=fail))
+    assert lines(tmp_path / "out") == []
+
+
+def test_uncertainty_is_in_the_line(source: Path, tmp_path: Path):
+    colour(source, tmp_path / "out", options=ColorizeOptions(uncertainty=True))
+    assert all(line["uncertainty"] == 0 for line in lines(tmp_path / "out"))
+
+
+def test_torch_predicts_on_one_core_for_each_thread_and_is_given_all_back(source: Path, tmp_path: Path):
+    import torch
+
+    class Torch(FakeNetwork):
+        runtime = "torch"
+
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        network = Torch(on_predict=lambda: seen.append(torch.get_num_threads()))
+        colour(source, tmp_path / "out", network)
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

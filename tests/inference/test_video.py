@@ -348,3 +348,40 @@ def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.delattr(knowhue.inference, name)
     with pytest.raises(ExtraError, match=r"pip install -e '\.\[video\]'"):
         colour(tmp_path / "in.mp4", tmp_path / "out.mp4")
+
+
+def test_what_is_read_otherwise_than_meant_is_said(tmp_path: Path):
+    with av.open(str(tmp_path / "in.mkv"), "w") as file:
+        stream: Any = file.add_stream("ffv1", Fraction(24))
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuva420p"
+        stream.codec_context.color_trc = 16
+        for number, codes in enumerate(drawn(2)):
+            frame = av.VideoFrame.from_ndarray(codes, "gray").reformat(format="yuva420p")
+            frame.pts, frame.color_trc = number, 16
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    warnings = colour(tmp_path / "in.mkv", tmp_path / "out.mkv").judgement.warnings
+    assert any("PQ (high dynamic range)" in warning for warning in warnings)
+    assert "its transparency was left out" in warnings
+
+
+def test_a_video_without_classes_or_times_is_coloured(tmp_path: Path):
+    class Classless(Wavering):
+        def predict(self, lightness: np.ndarray) -> Any:
+            return super().predict(lightness)._replace(probabilities=None)
+
+    network = Classless()
+    tasks = network.description.config.tasks.model_copy(update={"names": ("colour",)})
+    config = network.description.config.model_copy(update={"tasks": tasks})
+    network.description = network.description.model_copy(update={"config": config})
+    summary = colour(make_video(tmp_path / "in.mkv"), tmp_path / "out.mkv", network)
+    assert summary.judgement.label is None
+    assert not any("class:" in line for line in summary.lines())
+
+
+def test_few_frames_are_held_however_long_the_video_is(tmp_path: Path):
+    network, ahead = Wavering(), []
+    video = make_video(tmp_path / "in.mkv", drawn(150))
+    report = lambda event: ahead.append(sum(network.batches) - event["done"])  # noqa: E731
+    assert colour(video, tmp_path / "out.mkv", network, report=report).frames == 150
+    assert max(ahead) <= 5 * 8
