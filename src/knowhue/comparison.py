@@ -63,7 +63,7 @@ def epochs_within(budget_s: float, usual: Epochs, seconds: tuple[float, float]) 
         own = seconds[0] if heads else seconds[1]
         count = max(1, round(budget_s / own))
         return (count, 0) if heads else (0, count)
-    most = int(budget_s / seconds[1]) + 1
+    most = int(budget_s / seconds[1]) + 1  # more fine-tuning alone would exceed the budget
     found = [(near, f) for f in range(1, most + 1) for near in _near(f * heads / tuned)]
     return min(found, key=lambda each: (abs(each[0] * seconds[0] + each[1] * seconds[1] - budget_s), each))
 
@@ -106,7 +106,9 @@ def _train_seconds(run: Path) -> float:
 def _phase_seconds(run: Path) -> tuple[float, float]:
     """Seconds of an epoch on the frozen encoder and of fine-tuning; 0 of a phase that a run did not have."""
     heads, tuned = (
-        _mean([entry["train_seconds"] for entry in read_log(run, phase)]) for phase in ("heads", "finetune")
+        # a mean over epochs: the first one warms caches up, and is part of what a run costs
+        _mean([entry["train_seconds"] for entry in read_log(run, phase)])
+        for phase in ("heads", "finetune")
     )
     return heads, tuned
 

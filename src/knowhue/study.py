@@ -1,6 +1,5 @@
 """Arms by seeds on one set of images, from shared heads: freeze the plan, run its cells, write the report."""
 
-from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from knowhue import __version__
 from knowhue.cells import begin_blocks, run_cells
 from knowhue.color import rgb_to_lab
 from knowhue.comparison import equal_wall_clock, write_costs
-from knowhue.config import Config, Evaluation, fingerprint
+from knowhue.config import Evaluation, fingerprint
 from knowhue.data.loaders import to_rgb
 from knowhue.data.prepare import Prepared
 from knowhue.data.prepared import count_seen
@@ -77,7 +76,7 @@ def _run_study(
         write_truth(work)
     work.engine.wait()
     is_comparison = plan.reference is not None
-    plan = read_plan(root)  # of a comparison that was begun with its arms at equal wall-clock
+    plan = read_plan(root)  # a comparison that was interrupted may have arms at equal wall-clock already
     begin_blocks(work, plan, workers, more_to_come=is_comparison and "wall_clock" not in read_frozen(root))
     run_cells(work, plan, workers)
     if is_comparison:
@@ -224,8 +223,9 @@ def freeze(
         RunError: runs have started from other images or other weights.
     """
     earlier = read_frozen(root) if (root / FROZEN).exists() else {}
-    require_same_parts(earlier, parts, root)
+    _require_same_parts(earlier, parts, root)
     now = datetime.now(UTC).isoformat(timespec="seconds")
+    # another plan of the same folder, which no run has followed, was never the frozen one
     same = earlier if earlier.get("hash") == plan.hash(parts) else {}
     described = {
         **STUDY_SCHEMA,
@@ -238,12 +238,13 @@ def freeze(
         "tuned_on": tuned_on or same.get("tuned_on"),
         **plan.model_dump(mode="json"),
     }
+    # seconds differ from time to time: epochs that were set once are kept, so that the runs that are there count
     if has_begun(root) and "wall_clock" in same:
         described |= {name: same[name] for name in ("arms", "wall_clock")}
     write_json(root / FROZEN, described)
 
 
-def require_same_parts(frozen: dict[str, Any], parts: dict[str, Any], root: Path) -> None:
+def _require_same_parts(frozen: dict[str, Any], parts: dict[str, Any], root: Path) -> None:
     """Once a run has started, the images and the encoder's weights stay what they were, whatever they are called.
 
     Raises:
@@ -269,29 +270,24 @@ def _refuse_another_plan(plan: Plan, root: Path) -> None:
     """Once a run has started, the questions, the arms, the seeds and the settings stay."""
     if not (root / FROZEN).exists() or not has_begun(root):
         return
-    changed = sorted(differences(read_plan(root).frozen, plan.frozen))
+    before = read_plan(root)
+    changed = sorted(_differences(before.frozen, plan.frozen))
+    remedy = (
+        " This machine computes in another precision unless it is set: "
+        f"--set training.precision={before.config.training.precision}"
+    )
     if changed:
         raise RunError(
             f"`{root}` holds a study whose plan was frozen on {read_frozen(root)['created']}, before its first "
             f"run; now {', '.join(changed)} would differ. A plan that changes after results are seen finds effects "
             "that are not there (adding seeds until p < .05: up to 20 % false claims). Name another folder with --out, "
-            f"or go on with the plan in `{root / FROZEN}`.{precision_remedy(read_plan(root).config, changed)}"
+            f"or go on with the plan in `{root / FROZEN}`.{remedy * ('config.training.precision' in changed)}"
         )
 
 
-def precision_remedy(frozen: Config, changed: Collection[str]) -> str:
-    """How to go on where another precision suits this machine; empty where the precision is as it was."""
-    if "config.training.precision" not in changed:
-        return ""
-    return (
-        f" This machine computes in another precision unless told otherwise: "
-        f"--set training.precision={frozen.training.precision}"
-    )
-
-
-def differences(old: Any, new: Any, key: str = "") -> set[str]:
+def _differences(old: Any, new: Any, key: str = "") -> set[str]:
     """Dotted names of what differs between two nested values."""
     if isinstance(old, dict) and isinstance(new, dict):
         names = {*old, *new}
-        return {d for n in names for d in differences(old.get(n), new.get(n), f"{key}.{n}".strip("."))}
+        return {d for n in names for d in _differences(old.get(n), new.get(n), f"{key}.{n}".strip("."))}
     return set() if old == new else {key}

@@ -111,6 +111,7 @@ def regimes(study: Study) -> dict[str, Regime]:
     usual = {name: plan.epochs(name) for name in names}
     found = [Regime("images", "equal images", {name: name for name in names}, usual)]
     if clock := study.settings.get("wall_clock"):
+        # a method whose epochs did not change is the run that is there
         arms = {name: name + CLOCK if name + CLOCK in study.runs else name for name in names}
         found.append(Regime("clock", "equal wall-clock", arms, clock["epochs"], clock["budget_s"]))
     return {each.name: each for each in found}
@@ -126,7 +127,9 @@ def scores(study: Study, regime: Regime) -> dict[tuple[str, str], Score]:
     p = {
         " ".join(key): each.found.p for key, each in found.items() if each.found and len(each.found.seeds) > 1
     }
-    adjusted = benjamini_hochberg(p)
+    adjusted = benjamini_hochberg(
+        p
+    )  # over the whole table, for a reader looks for the bold numbers in all of it
     return {key: each._replace(p_adjusted=adjusted.get(" ".join(key))) for key, each in found.items()}
 
 
@@ -147,7 +150,7 @@ def verdict(study: Study, regime: Regime, method: str) -> Judged | None:
 
 def question_alpha(study: Study) -> float:
     """The level of one verdict: alpha, shared out among all methods at both regimes."""
-    return rules.question_alpha(ALPHA, 2 * (len(methods(study)) - 1))
+    return rules.question_alpha(ALPHA, 2 * (len(methods(study)) - 1))  # before the second has begun, too
 
 
 def unfinished(study: Study, regime: Regime) -> list[str]:
