@@ -56,7 +56,7 @@ def test_a_task_that_was_stopped_before_the_cut_stays_stopped(tiny, make_work, m
 SPYING = """
 import json, os
 from pathlib import Path
-from knowhue.apps.cli import main
+from knowhue.apps.program import main
 from knowhue.objectives.loss_weighting import GradNorm
 
 observe, seen = GradNorm.observe_step, []
