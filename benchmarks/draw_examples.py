@@ -11,7 +11,7 @@ from knowhue.data.drawn import CLASSES, draw
 
 FOLDER = Path(__file__).parents[1] / "src" / "knowhue" / "serving" / "examples"
 SEED, SIDE_PX, HEIGHT_PX = 77, 800, 600
-SCENES = {"reef": (5, "coral_reef", 1.0), "jellyfish": (4, "jellyfish", 0.6), "penguins": (1, "penguin", 0.4)}
+SCENES = {"reef": (4, "coral_reef", 1.0), "jellyfish": (7, "jellyfish", 0.2), "penguins": (7, "penguin", 0.5)}
 """Name to the scene's number, its class, and where the cut lies: 0 is the top, 1 the bottom."""
 
 

@@ -301,8 +301,9 @@ def _drawn_item(index: int, images: Images) -> SourceItem:
         )
 
     # the palette has no part in it: the same scene in other colours is no unseen image
-    origin = f"drawn {images.drawn_seed} {index}"
-    return SourceItem(f"drawn/{index:05d}", "train", drawn.CLASSES[label], load, "", origin=origin)
+    drawing = f"drawn {drawn.DRAWING}"
+    origin = f"{drawing} {images.drawn_seed} {index}"
+    return SourceItem(f"drawn/{index:05d}", "train", drawn.CLASSES[label], load, drawing, origin=origin)
 
 
 def _dataset_items(dataset, as_file, name: str, split: str, images: Images) -> list[SourceItem]:
