@@ -42,7 +42,7 @@ class Step(NamedTuple):
 
 def begin_blocks(work: Workspace, plan: Plan, workers: int = 1, more_to_come: bool = False) -> None:
     """Begin those blocks anew that another golden step has not finished, see `training.blocks.begin_anew`."""
-    begin_anew(work, blocks_of([plan]), golden_step(work.engine, threads_of(workers)), more_to_come)
+    begin_anew(work, blocks_of([plan]), _golden_step(work, workers), more_to_come)
 
 
 def run_cells(work: Workspace, plan: Plan, workers: int = 1) -> None:
@@ -61,7 +61,7 @@ def run_cells(work: Workspace, plan: Plan, workers: int = 1) -> None:
         raise ConfigError(
             f"`workers` should be 1 under torch.distributed.run. Found `workers = {workers}`. Use one of the two."
         )
-    now = golden_step(work.engine, threads_of(workers))
+    now = _golden_step(work, workers)
     blocks = blocks_of([plan]).items()
     gated = {seed for seed, cells in blocks if finished_with(work.root, cells) in (None, now)}
     if workers == 1:
@@ -72,6 +72,11 @@ def run_cells(work: Workspace, plan: Plan, workers: int = 1) -> None:
     jobs = cell_jobs(plan, gated, partial(_do_in_worker, work.root, plan.config))
     watch = partial(_tell_states, work, plan)
     LocalProcesses(workers).execute(jobs, watch)
+
+
+def _golden_step(work: Workspace, workers: int) -> str:
+    """Of those who will compute: this process keeps the threads that it has."""
+    return golden_step(work.engine, threads_of(workers) if workers > 1 else None)
 
 
 def cell_jobs(plan: Plan, gated: Collection[int], do: Callable[[Step], object]) -> list[Job]:

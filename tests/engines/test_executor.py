@@ -63,4 +63,4 @@ def test_nothing_to_do_ends_at_once():
 
 def test_threads_are_shared_out(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    assert [threads_of(workers) for workers in (1, 2, 3, 16)] == [None, 4, 2, 1]
+    assert [threads_of(workers) for workers in (2, 3, 16)] == [4, 2, 1]

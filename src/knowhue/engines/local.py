@@ -57,9 +57,9 @@ class LocalProcesses:
             watch()
 
 
-def threads_of(workers: int) -> int | None:
-    """Threads of each of several workers; None of this process alone, which keeps those that it has."""
-    return None if workers == 1 else max(1, (os.cpu_count() or 1) // workers)
+def threads_of(workers: int) -> int:
+    """Threads of each of several workers."""
+    return max(1, (os.cpu_count() or 1) // workers)
 
 
 def _raise_plainly(future: Future[object]) -> None:
@@ -72,12 +72,12 @@ def _raise_plainly(future: Future[object]) -> None:
         ) from None
 
 
-def _begin_worker(threads: int | None, slots: Any) -> None:
+def _begin_worker(threads: int, slots: Any) -> None:
     """Set the threads of a worker, and its GPU if there are several."""
     end_with_parent()
     import torch
 
-    torch.set_num_threads(threads or 1)
+    torch.set_num_threads(threads)
     slot = slots.get()
     if torch.cuda.device_count() > 1:
         torch.cuda.set_device(slot % torch.cuda.device_count())

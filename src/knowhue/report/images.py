@@ -9,7 +9,6 @@ from knowhue.report.figures import FIGURES
 from knowhue.report.forest import forest_rows
 from knowhue.report.label_fraction import has_label_fractions
 from knowhue.report.method_figures import comparison_figures
-from knowhue.report.methods import is_comparison
 from knowhue.report.samples import has_second
 from knowhue.report.study import Study, read_study
 from knowhue.storage import replacing, require_outputs
@@ -33,7 +32,7 @@ def write_figures(folder: Path, out: Path, overwrite: bool = False) -> list[Path
         RunError: `folder` is no study, or `out` cannot be written.
     """
     study = read_study(folder)
-    if is_comparison(study):
+    if study.is_comparison:
         drawn = comparison_figures(study)
         _require_free(out, drawn, overwrite)
         return [_write(out / f"{name}.png", figure) for name, figure in drawn.items()]

@@ -95,11 +95,6 @@ class Cell(NamedTuple):
     clear: bool = False
 
 
-def is_comparison(study: Study) -> bool:
-    """Whether a study's arms are methods, all compared with one of them."""
-    return study.settings.get("reference") is not None
-
-
 def methods(study: Study) -> dict[str, Method]:
     """The methods of a comparison, in the order of its tables."""
     return {arm: ALL_METHODS[arm] for arm in study.runs if not arm.endswith(CLOCK)}

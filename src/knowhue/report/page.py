@@ -19,7 +19,7 @@ from knowhue.report.forest import forest_rows
 from knowhue.report.integrity import frozen_sentences, image_sentences, warnings
 from knowhue.report.label_fraction import has_label_fractions
 from knowhue.report.method_figures import page_content
-from knowhue.report.methods import comparison_results, is_comparison
+from knowhue.report.methods import comparison_results
 from knowhue.report.results import results_table
 from knowhue.report.samples import has_second
 from knowhue.report.study import Study, read_study
@@ -60,7 +60,7 @@ def write_report(folder: Path) -> Path:
         findings = find(read_study(folder))
         answered = answers(findings)
         results = results_table(findings, answered)
-        if is_comparison(findings.study):
+        if findings.study.is_comparison:
             results["comparison"] = comparison_results(findings.study)
         write_json(folder / "results.json", results)
         with replacing(page) as file:
@@ -78,7 +78,7 @@ def render_page(findings: Findings, answered: dict[str, Answer], results: dict[s
     """
     text = json.dumps(results, indent=1, allow_nan=False)
     link = _data_link("application/json", text)
-    if is_comparison(findings.study):
+    if findings.study.is_comparison:
         return fill("methods.html", results_link=link, **page_content(findings.study))
     return fill("page.html", results=results, results_link=link, answers=answered, **_content(findings))
 

@@ -162,6 +162,11 @@ class Study:
         return self.settings.get("purpose") == "tuning"
 
     @property
+    def is_comparison(self) -> bool:
+        """Whether the arms are methods, all compared with one of them, see `report.methods`."""
+        return self.settings.get("reference") is not None
+
+    @property
     def classes(self) -> list[str]:
         """Names of the classes, in label order."""
         return list(self.prepared.get("classes", ()))
