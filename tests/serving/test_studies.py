@@ -104,13 +104,16 @@ def test_a_folder_that_is_no_study_is_named_with_the_reason_and_harms_no_other(s
         empty, good = client.get("/page/studies.json").json()
     assert empty.keys() == {"name", "problem"}
     assert empty["problem"].startswith("Not shown: ")
+    assert str(tmp_path) not in empty["problem"]
     assert good["runs"] == 6
 
 
 def test_a_log_that_is_damaged_is_said(study, plan):
     log_scores(study, plan, "multi", 0, {"ab_l1": 14.0})
     (run_folder(study, "multi", plan.run_config("multi", 0)) / "log.jsonl").write_text("{")
-    assert "log" in study_progress(study)["problem"]
+    problem = study_progress(study)["problem"]
+    assert "log" in problem
+    assert str(study.parent) not in problem
 
 
 def test_samples_and_reports_are_served_once_there_are_any(study, plan):
