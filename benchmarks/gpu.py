@@ -284,7 +284,7 @@ def _step_rate(bench: Bench, size: int, count: int) -> str:
 
     from knowhue.tensors import Batch
     from knowhue.training.engine import Engine
-    from knowhue.training.state import build_networks, make_train_state
+    from knowhue.training.phases import build_networks, make_train_state
     from knowhue.training.step import train_step
 
     config = _config(bench, {"images": {"size_px": size}, "training": {"precision": "bfloat16"}})

@@ -25,8 +25,7 @@ from knowhue.config import Config
 from knowhue.presets import METHODS, PAPER_METHODS, edit
 from knowhue.tensors import Batch
 from knowhue.training.engine import Engine
-from knowhue.training.loop import predict
-from knowhue.training.state import build_networks, make_train_state
+from knowhue.training.phases import build_networks, make_train_state, predict
 from knowhue.training.step import train_step
 
 BASELINE = "unet"

@@ -39,10 +39,17 @@ from knowhue.storage import read_json
 from knowhue.study import run_study
 from knowhue.tensors import Chroma, Lightness
 from knowhue.training.engine import Engine
-from knowhue.training.loop import predict
-from knowhue.training.phases import first_epoch, learning_rate_factor, set_learning_rates
+from knowhue.training.phases import (
+    Networks,
+    TrainState,
+    build_networks,
+    first_epoch,
+    learning_rate_factor,
+    make_train_state,
+    predict,
+    set_learning_rates,
+)
 from knowhue.training.run import open_workspace
-from knowhue.training.state import Networks, TrainState, build_networks, make_train_state
 from knowhue.training.step import train_step
 
 MATRIX = 2048

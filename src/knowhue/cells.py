@@ -11,10 +11,9 @@ from knowhue.engines.executor import InProcess, Job
 from knowhue.engines.local import LocalProcesses, threads_of
 from knowhue.errors import ConfigError
 from knowhue.plan import Plan, read_cells
-from knowhue.training.blocks import begin_anew, blocks_of, finished_with
 from knowhue.training.engine import Engine, Workspace
 from knowhue.training.gate import check_gate
-from knowhue.training.golden import golden_step
+from knowhue.training.golden import begin_anew, blocks_of, finished_with, golden_step
 from knowhue.training.phases import head_config, head_tasks
 from knowhue.training.run import run_arm, run_head, warm_features
 
@@ -41,7 +40,7 @@ class Step(NamedTuple):
 
 
 def begin_blocks(work: Workspace, plan: Plan, workers: int = 1, more_to_come: bool = False) -> None:
-    """Begin those blocks anew that another golden step has not finished, see `training.blocks.begin_anew`."""
+    """Begin those blocks anew that another golden step has not finished, see `training.golden.begin_anew`."""
     begin_anew(work, blocks_of([plan]), _golden_step(work, workers), more_to_come)
 
 

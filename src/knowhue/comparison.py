@@ -14,7 +14,7 @@ from knowhue.runs import has_ended, has_finished, read_config, read_log, run_fol
 from knowhue.storage import write_json
 from knowhue.tensors import Batch
 from knowhue.training.engine import Workspace
-from knowhue.training.loop import predict
+from knowhue.training.phases import predict
 from knowhue.training.run import load_run
 
 COSTS = "costs.json"

@@ -17,7 +17,7 @@ from knowhue.runs import read_frozen, read_log, read_status, run_folder, settled
 from knowhue.statistics import ALPHA
 
 SET_ASIDE = "set-aside"
-"""Folder of what was computed with another golden step than its block is now, see `training.blocks`."""
+"""Folder of what was computed with another golden step than its block is now, see `training.golden`."""
 RESERVED = ("images", "features", "heads", "gate", SET_ASIDE)
 CLOCK = "-clock"
 """Ends the arms of a comparison that are trained for equal wall-clock."""

@@ -19,7 +19,7 @@ from knowhue.objectives.gradient_weighting import (
     gramian,
     make_weighting,
 )
-from knowhue.training.state import Networks, TrainState
+from knowhue.training.phases import Networks, TrainState
 from knowhue.training.step import train_step
 
 CONFLICT = [torch.tensor([1.0, 0.0]), torch.tensor([-0.5, 2.0])]

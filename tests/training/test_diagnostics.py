@@ -7,8 +7,8 @@ from knowhue.objectives.losses import chroma_l1, cross_entropy
 from knowhue.storage import read_json
 from knowhue.training.diagnostics import diagnose, measure_shares
 from knowhue.training.loop import training_batches
+from knowhue.training.phases import make_train_state
 from knowhue.training.run import make_networks, run_arm
-from knowhue.training.state import make_train_state
 
 
 @pytest.fixture

@@ -10,10 +10,9 @@ from knowhue.plan import make_plan
 from knowhue.presets import arm_config, edit
 from knowhue.runs import run_folder
 from knowhue.training.deploy import deploy
-from knowhue.training.loop import predict, training_batches
-from knowhue.training.phases import head_config
+from knowhue.training.loop import training_batches
+from knowhue.training.phases import head_config, make_train_state, predict
 from knowhue.training.run import make_networks, run_arm
-from knowhue.training.state import make_train_state
 from knowhue.training.step import train_step
 
 HEADS = [

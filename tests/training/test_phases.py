@@ -8,9 +8,10 @@ from knowhue.models.multitask import build_discriminator, build_model
 from knowhue.training.phases import (
     first_epoch,
     learning_rate_factor,
+    make_discriminator_optimizer,
+    make_optimizer,
     set_learning_rates,
 )
-from knowhue.training.state import make_discriminator_optimizer, make_optimizer
 
 HEADS, FINETUNE = (
     Phase(epochs=2, learning_rate=1e-3),

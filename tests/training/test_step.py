@@ -10,7 +10,7 @@ from knowhue.data.loaders import ProcessShare, TrainingBatches
 from knowhue.models.multitask import build_discriminator, build_model
 from knowhue.objectives.losses import GAN_LOSSES, chroma_l1, cross_entropy
 from knowhue.presets import edit
-from knowhue.training.state import Networks, TrainState
+from knowhue.training.phases import Networks, TrainState
 from knowhue.training.step import discriminator_step, train_step
 
 NAMES = {

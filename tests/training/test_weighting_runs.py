@@ -23,8 +23,8 @@ from knowhue.runs import read_log, trained_by
 from knowhue.storage import read_json
 from knowhue.training import checkpoint, step
 from knowhue.training.gate import check_gate
+from knowhue.training.phases import TrainState
 from knowhue.training.run import run_arm
-from knowhue.training.state import TrainState
 
 ALL = (*LOSS_WEIGHTINGS, *GRADIENT_WEIGHTINGS)
 UNSCORED = {"evaluation__networks": (), "evaluation__perceptual": ()}

@@ -18,7 +18,7 @@ from knowhue.errors import DamagedError
 from knowhue.objectives.losses import GAN_LOSSES
 from knowhue.storage import finite_or_none, read_json, write_json
 from knowhue.tensors import Batch, Pyramid
-from knowhue.training.state import TrainState
+from knowhue.training.phases import TrainState
 from knowhue.training.step import Losses, class_loss, colour_loss, flat_gradient
 
 GRADIENT_SHARES = "gradient_shares.json"

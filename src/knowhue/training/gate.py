@@ -16,8 +16,7 @@ from knowhue.storage import read_json, write_json
 from knowhue.training import golden
 from knowhue.training.engine import Workspace
 from knowhue.training.loop import training_batches
-from knowhue.training.phases import PhaseName
-from knowhue.training.state import build_networks, make_train_state
+from knowhue.training.phases import PhaseName, build_networks, make_train_state
 from knowhue.training.step import train_step
 
 STEPS = 3

@@ -14,7 +14,6 @@ from knowhue.data.loaders import TrainingBatches, find_targets, split_batches
 from knowhue.evaluation.evaluate import Scored, evaluate
 from knowhue.evaluation.features import available_networks
 from knowhue.evaluation.perceptual import open_perceptual
-from knowhue.models.multitask import MultiTask
 from knowhue.objectives.losses import GAN_LOSSES
 from knowhue.randomness import drawing_from
 from knowhue.runs import write_log
@@ -24,13 +23,16 @@ from knowhue.training import checkpoint, golden
 from knowhue.training.diagnostics import Moment, diagnose, find_faults, keep_shares, measure_shares
 from knowhue.training.engine import Engine, Workspace
 from knowhue.training.phases import (
+    Networks,
     PhaseName,
+    TrainState,
     first_epoch,
     learning_rate_factor,
+    make_train_state,
     phase_of,
+    predict,
     set_learning_rates,
 )
-from knowhue.training.state import Networks, TrainState, make_train_state
 from knowhue.training.step import train_step
 
 Entry = dict[str, Any]
@@ -182,12 +184,6 @@ def validate(
     perceptual = open_perceptual(config.evaluation, engine.device) if full else None
     ours = partial(predict, engine, networks.model)
     return evaluate(ours, batches, critic, engine.gather, full, feature_networks, perceptual)
-
-
-def predict(engine: Engine, model: MultiTask, batch: Batch) -> Prediction:
-    """Predict in the engine's arithmetic; answers are float32."""
-    with torch.no_grad(), engine.autocast():
-        return model(batch.lightness, batch.features, label=batch.label)
 
 
 def _adversarial_losses(

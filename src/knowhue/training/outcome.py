@@ -22,7 +22,7 @@ from knowhue.runs import damaged_files, has_ended
 from knowhue.storage import finite_or_none, replacing, write_csv, write_json
 from knowhue.tensors import RGB, Batch
 from knowhue.training.engine import Workspace
-from knowhue.training.loop import predict
+from knowhue.training.phases import predict
 
 OUTCOME = frozenset({"scores.json", "per_image.csv", "samples.npz", "extremes.npz"})
 """The files of a run that scoring its weights again makes anew."""

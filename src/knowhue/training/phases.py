@@ -1,13 +1,26 @@
-"""The two phases of a run: which heads train first, on what settings, for how long, at what learning rate."""
+"""The two phases of a run: on what settings heads train first, what trains in a phase, and at what learning rates."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import isfinite
 from typing import Literal
 
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from knowhue.color import CHROMA_SCALE
 from knowhue.config import Config, Phase, Task
+from knowhue.models.encoder import NoEncoder
+from knowhue.models.multitask import MultiTask, build_discriminator, build_model
+from knowhue.models.palette import Palette
+from knowhue.objectives.gradient_weighting import GradientWeighting, make_weighting
+from knowhue.objectives.loss_weighting import LossWeighting
 from knowhue.presets import edit
+from knowhue.tensors import Batch, Prediction
+from knowhue.training.engine import Engine
+from knowhue.training.feature_cache import FeatureCache
 
 PhaseName = Literal["heads", "finetune"]
 WARM_UP_SHARE = 0.03
@@ -71,3 +84,168 @@ def set_learning_rates(optimizers: Iterable[Optimizer], factor: float) -> None:
     """Set every group's learning rate to `factor` times its peak."""
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):
         group["lr"] = group["peak"] * factor
+
+
+GAN_BETAS = (0.5, 0.999)  # Radford et al. 2016: less momentum against a moving discriminator
+STEADY_BETAS = (0.9, 0.999)
+Weights = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The bare networks of a run, and the cached features of a frozen encoder if there are any."""
+
+    model: MultiTask
+    discriminator: nn.Module | None
+    features: FeatureCache | None = None
+
+    def modules(self, with_encoder: bool) -> dict[str, nn.Module]:
+        """The parts by name, as weights are stored; the encoder only where it has been trained."""
+        parts = {
+            "encoder": self.model.encoder if with_encoder else None,
+            "colour": self.model.colour,
+            "class": self.model.classifier,
+            "discriminator": self.discriminator,
+            "oracle": self.model.oracle,
+        }
+        return {name: module for name, module in parts.items() if module is not None}
+
+    def weights(self, with_encoder: bool) -> dict[str, Tensor]:
+        """All tensors by part and name."""
+        return {
+            f"{name}.{key}": value
+            for name, module in self.modules(with_encoder).items()
+            for key, value in module.state_dict().items()
+        }
+
+    def load(self, weights: Weights) -> None:
+        """Load the parts that `weights` holds, named as `weights()` names them; others stay as they are."""
+        for name, module in self.modules(with_encoder=True).items():
+            own = {
+                key.removeprefix(f"{name}."): value
+                for key, value in weights.items()
+                if key.startswith(f"{name}.")
+            }
+            if own:
+                module.load_state_dict(own)
+
+
+def build_networks(engine: Engine, config: Config, classes: int) -> Networks:
+    """The networks of an arm with their initial weights, on the engine's device."""
+    model, discriminator = engine.place(build_model(config, classes)), build_discriminator(config)
+    return Networks(model, None if discriminator is None else engine.place(discriminator))
+
+
+def predict(engine: Engine, model: MultiTask, batch: Batch) -> Prediction:
+    """Predict in the engine's arithmetic; answers are float32."""
+    with torch.no_grad(), engine.autocast():
+        return model(batch.lightness, batch.features, label=batch.label)
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """Everything that an update of a phase needs.
+
+    Attributes:
+        engine: device, processes, arithmetic.
+        config: settings of the run.
+        phase: of it.
+        networks: bare.
+        model: the model, distributed over the processes.
+        optimizer: of the model.
+        discriminator: distributed too, or None where nothing is adversarial.
+        discriminator_optimizer: its own.
+        weighting: of two tasks' losses or gradients, besides the static weights; None without one.
+    """
+
+    engine: Engine
+    config: Config
+    phase: PhaseName
+    networks: Networks
+    model: nn.Module
+    optimizer: Optimizer
+    discriminator: nn.Module | None = None
+    discriminator_optimizer: Optimizer | None = None
+    weighting: LossWeighting | GradientWeighting | None = None
+
+    @property
+    def optimizers(self) -> tuple[Optimizer, ...]:
+        """The model's, then the discriminator's if there is one."""
+        return (self.optimizer, *filter(None, (self.discriminator_optimizer,)))
+
+    @property
+    def loss_weighting(self) -> LossWeighting | None:
+        """What weights losses, and not gradients."""
+        return self.weighting if isinstance(self.weighting, LossWeighting) else None
+
+    def modules(self) -> dict[str, nn.Module]:
+        """What must be kept to go on exactly, by name."""
+        kept = self.networks.modules(with_encoder=self.phase == "finetune")
+        return kept if self.loss_weighting is None else kept | {"weighting": self.loss_weighting}
+
+    def observe_epoch(self, train: Mapping[str, float], validation: Mapping[str, float]) -> None:
+        """Let a loss weighting take in an epoch: both tasks' errors, of colour in units of scaled chroma.
+
+        Args:
+            train: mean losses; an epoch with one that is not finite is not taken in, the run ends with it.
+            validation: metrics, or nothing where the images were not scored; an epoch whose last step spoilt
+                them is not taken in either.
+        """
+        if self.loss_weighting is None:
+            return
+        colour = next(name for name in ("l1", "l2", "colour_loss") if name in train)
+        held_out = {}
+        if validation:
+            error = validation["ab_l1"] / CHROMA_SCALE
+            held_out = {"colour": error, "class": validation["cross_entropy"]}
+        if all(map(isfinite, (*train.values(), *held_out.values()))):
+            errors = {"colour": train[colour], "class": train["cross_entropy"]}
+            self.loss_weighting.observe_epoch(errors, held_out)
+
+
+def make_train_state(
+    engine: Engine, networks: Networks, config: Config, phase: PhaseName, alone: bool = False
+) -> TrainState:
+    """What trains in a phase, with fresh optimizers; wrapped for the processes unless it trains `alone`."""
+    if not alone:
+        engine.release()
+    settings = phase_of(config, phase)
+    optimizer = make_optimizer(networks.model, settings, config.training.weight_decay)
+    discriminator, own = networks.discriminator, None
+    if discriminator is not None:
+        own = make_discriminator_optimizer(discriminator, settings)
+        discriminator = discriminator if alone else engine.distribute(discriminator)
+    model = networks.model if alone else engine.distribute(networks.model)
+    weighting = make_weighting(config.tasks)
+    return TrainState(engine, config, phase, networks, model, optimizer, discriminator, own, weighting)
+
+
+def make_optimizer(model: MultiTask, phase: Phase, weight_decay: float) -> torch.optim.AdamW:
+    """Set what trains in this phase and at what learning rate.
+
+    One of 0 freezes the encoder. The groups never mix tasks, so that a head moves by its own gradient alone.
+    """
+    groups = []
+    model.encoder.requires_grad_(bool(phase.encoder_learning_rate))
+    if phase.encoder_learning_rate and not isinstance(model.encoder, NoEncoder):
+        groups.append(_group(model.encoder.parameters(), phase.encoder_learning_rate, STEADY_BETAS))
+    if model.colour is not None:
+        betas = STEADY_BETAS if isinstance(model.colour, Palette) else GAN_BETAS
+        own = [model.colour] if model.oracle is None else [model.colour, model.oracle]
+        groups.append(_group((p for each in own for p in each.parameters()), phase.learning_rate, betas))
+    if model.classifier is not None:
+        groups.append(_group(model.classifier.parameters(), phase.learning_rate, STEADY_BETAS))
+    return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
+
+
+def make_discriminator_optimizer(discriminator: nn.Module, phase: Phase) -> torch.optim.AdamW:
+    """The discriminator's own optimizer."""
+    group = _group(discriminator.parameters(), phase.discriminator_learning_rate, GAN_BETAS)
+    return torch.optim.AdamW([group], weight_decay=0.0, fused=True)
+
+
+def _group(
+    parameters: Iterable[nn.Parameter], learning_rate: float, betas: tuple[float, float]
+) -> dict[str, object]:
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    return {"params": learning, "lr": learning_rate, "peak": learning_rate, "betas": betas}

@@ -41,15 +41,14 @@ from knowhue.runs import (
 )
 from knowhue.storage import read_json, write_json
 from knowhue.training import checkpoint, golden
-from knowhue.training.blocks import begin_run_anew
 from knowhue.training.checkpoint import load_weights, save_weights
 from knowhue.training.engine import Engine, Workspace
 from knowhue.training.feature_cache import cache_bytes, cache_features
+from knowhue.training.golden import begin_run_anew
 from knowhue.training.loop import Diverged, Entry, run_phase, validate
 from knowhue.training.outcome import OUTCOME, look_through, write_extremes, write_samples, write_scores
-from knowhue.training.phases import PhaseName, head_config, head_tasks, phase_of
+from knowhue.training.phases import Networks, PhaseName, build_networks, head_config, head_tasks, phase_of
 from knowhue.training.set_scores import measure_set
-from knowhue.training.state import Networks, build_networks
 
 AVERAGED_PX = 4
 WEIGHTS = "model.safetensors"
@@ -122,10 +121,9 @@ def run_arm(work: Workspace, config: Config, arm: str) -> Path:
         return folder
     heads = {task: run_head(work, config, task) for task in head_tasks(config)}
     _announce(work, config, arm, "finetune")
-    networks = make_networks(work, config)
+    networks = make_networks(work, config, *heads.values())
     for head in heads.values():
         _require_same_encoder(work, networks, head)
-        networks.load(load_weights(head / WEIGHTS))
     return _run(work, config, folder, networks, "finetune", list(heads.values()))
 
 
@@ -147,8 +145,7 @@ def evaluate_run(folder: Path, report: Report = lambda _: None) -> Scored:
         work = Workspace(root, Engine(config.training), prepared, report)
         _require_same_images(work, folder)
         _require_whole(folder, but=OUTCOME)
-        networks = make_networks(work, config)
-        networks.load(load_weights(folder / WEIGHTS))
+        networks = make_networks(work, config, folder)
         scored = _score(work, config, folder, networks, final=True)
         if work.engine.is_main:
             write_status(folder, read_status(folder))
@@ -163,9 +160,7 @@ def load_run(work: Workspace, config: Config, folder: Path) -> MultiTask:
     """
     _require_same_images(work, folder)
     _require_whole(folder)
-    networks = make_networks(work, config)
-    networks.load(load_weights(folder / WEIGHTS))
-    return networks.model.eval()
+    return make_networks(work, config, folder).model.eval()
 
 
 def run_head(work: Workspace, config: Config, task: Task) -> Path:
@@ -219,8 +214,7 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
         {"stage": "note", "text": f"{folder}: {', '.join(damaged)} damaged or gone, so it is {how} anew"}
     )
     if is_trained:
-        networks = make_networks(work, config)
-        networks.load(load_weights(folder / WEIGHTS))
+        networks = make_networks(work, config, folder)
         _score(
             work, config, folder, networks if final else _with_cached_features(work, config, networks), final
         )
@@ -273,11 +267,16 @@ def trained_on(work: Workspace, config: Config) -> NDArray[np.int64]:
     return find_targets(work.prepared, config.supervision, config.seed).train
 
 
-def make_networks(work: Workspace, config: Config) -> Networks:
-    """The networks of a run before training; a head of colour classes knows how often each is met."""
+def make_networks(work: Workspace, config: Config, *trained: Path) -> Networks:
+    """The networks of a run, with what the runs in the folders `trained` have learnt.
+
+    A head of colour classes knows how often each is met in the images that it trains on.
+    """
     networks = build_networks(work.engine, config, len(work.prepared.classes))
     if isinstance(networks.model.colour, ColourClasses):
         networks.model.colour.learn_prior(count_colours(work.prepared, trained_on(work, config)))
+    for folder in trained:
+        networks.load(load_weights(folder / WEIGHTS))
     return networks
 
 

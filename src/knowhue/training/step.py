@@ -18,7 +18,7 @@ from knowhue.objectives.losses import (
 )
 from knowhue.tensors import Batch, Chroma, Prediction, Pyramid
 from knowhue.training.engine import Engine
-from knowhue.training.state import TrainState
+from knowhue.training.phases import TrainState
 
 Losses = dict[str, Tensor]
 Branches = Mapping[str, Pyramid]
