@@ -13,7 +13,7 @@ from knowhue.plan import QUESTIONS
 from knowhue.presets import ARMS
 from knowhue.report.forest import arm_name, forest, forest_table
 from knowhue.report.study import Run, Study
-from knowhue.report.svg import to_svg
+from knowhue.report.style import to_svg
 from knowhue.report.text import Measure
 from knowhue.statistics.paired import benjamini_hochberg, hedges_dz, sign_flip_p
 
@@ -50,12 +50,13 @@ def words(figure) -> str:
     return " ".join(text.get_text() for text in figure.findobj(Text))
 
 
-def drawn(figure, panel: int, label: str) -> dict[float, np.ndarray]:
-    return {
-        line.get_ydata()[0]: line.get_xdata()
-        for line in figure.axes[panel].lines
-        if line.get_label() == label
-    }
+def draw(study: Study, question: str = "colour"):
+    return forest(study)[f"forest_{question}"]
+
+
+def drawn(figure, label: str) -> dict[float, np.ndarray]:
+    lines = (line for line in figure.axes[0].lines if line.get_label() == label)
+    return {line.get_ydata()[0]: line.get_xdata() for line in lines}
 
 
 def differences(study: Study, metric: str, single: str, arm: str) -> np.ndarray:
@@ -64,12 +65,12 @@ def differences(study: Study, metric: str, single: str, arm: str) -> np.ndarray:
     )
 
 
-@pytest.mark.parametrize(("panel", "question", "scale"), [(0, "colour", 1), (1, "class", 100)])
-def test_every_arm_has_its_mean_difference_and_interval(panel: int, question: str, scale: int):
+@pytest.mark.parametrize(("question", "scale"), [("colour", 1), ("class", 100)])
+def test_every_arm_has_its_mean_difference_and_interval(question: str, scale: int):
     study = make_study()
-    figure, table = forest(study), records(study)
-    dots, bars = drawn(figure, panel, "estimate"), drawn(figure, panel, "interval")
-    beyond = drawn(figure, panel, "beyond")
+    figure, table = draw(study, question), records(study)
+    dots, bars = drawn(figure, "estimate"), drawn(figure, "interval")
+    beyond = drawn(figure, "beyond")
     asked = QUESTIONS[question]
     for height, arm in enumerate(NAMES[2:]):
         d = differences(study, asked.metric, asked.single, arm)
@@ -85,7 +86,8 @@ def test_every_arm_has_its_mean_difference_and_interval(panel: int, question: st
 
 
 def test_the_band_is_the_smallest_effect_of_interest():
-    for ax, margin in zip(forest(make_study()).axes, (0.25, 1.0), strict=True):
+    for question, margin in (("colour", 0.25), ("class", 1.0)):
+        ax = draw(make_study(), question).axes[0]
         band = ax.patches[0].get_extents().transformed(ax.transData.inverted())
         np.testing.assert_allclose([band.x0, band.x1], [-margin, margin])
 
@@ -123,9 +125,9 @@ def test_a_shared_setting_is_no_difference():
 
 
 def test_one_seed_has_numbers_but_no_interval():
-    figure = forest(make_study(seeds=1))
-    assert not drawn(figure, 0, "interval")
-    assert len(drawn(figure, 0, "estimate")) == 4
+    figure = draw(make_study(seeds=1))
+    assert not drawn(figure, "interval")
+    assert len(drawn(figure, "estimate")) == 4
     assert "(one seed)" in words(figure)
     assert records(make_study(seeds=1))["colour", "multi"]["d_z"] is None
 
@@ -139,7 +141,7 @@ def test_any_diverged_arm_has_the_declared_score_and_is_named():
         for seed, run in study.runs["placebo-labels"].items()
     ]
     assert row["difference"] == pytest.approx(np.mean(d))
-    figure = forest(study)
+    figure = draw(study)
     hollow = {line.get_ydata()[0] for line in figure.axes[0].lines if line.get_markerfacecolor() == "#fefefe"}
     assert hollow == {1}
     assert "placebo: shuffled labels seed 2" in words(figure)
@@ -160,16 +162,32 @@ def test_an_arm_without_the_metric_has_no_row():
     assert ("class", "multi-pcgrad") not in keys
     assert ("colour", "multi-pcgrad") in keys
     assert not {("colour", "multi"), ("class", "multi")} & keys
-    assert ">nan" not in to_svg(forest(study), "drawing", "").lower()
+    assert ">nan" not in to_svg(draw(study), "drawing", "").lower()
 
 
 @pytest.mark.parametrize("names", [("colour",), ("class", "multi"), ("colour", "class"), ()])
-def test_missing_arms_are_said_in_words(names: tuple[str, ...]):
-    assert "No seed with both scores yet" in words(forest(make_study(names=names)))
+def test_without_two_arms_to_compare_nothing_is_drawn(names: tuple[str, ...]):
+    assert forest(make_study(names=names)) == {}
+
+
+def test_a_question_has_rows_for_its_own_arms_alone():
+    names = {question: figure.axes[0].get_yticklabels() for question, figure in forest(with_oracle()).items()}
+    rows = {question: [label.get_text() for label in labels] for question, labels in names.items()}
+    assert rows["forest_colour"] == ["multi-task", "oracle: true class given"]
+    assert rows["forest_class"] == ["multi-task"]
+
+
+def with_oracle() -> Study:
+    study = make_study(names=("colour", "class", "multi", "oracle"))
+    colours = {
+        seed: dataclasses.replace(run, scores={"metrics": {"ab_l1": run.metric("ab_l1")}})
+        for seed, run in study.runs["oracle"].items()
+    }
+    return dataclasses.replace(study, runs={**study.runs, "oracle": colours})
 
 
 def test_colours_follow_the_page():
-    text = to_svg(forest(make_study(placebo_labels=2)), "drawing", "")
+    text = to_svg(draw(make_study(placebo_labels=2)), "drawing", "")
     assert not set(re.findall(r"(?<!, )#[0-9a-f]{6}", text))
     assert len(re.findall(r' id="([^"]+)"', text)) == len(set(re.findall(r' id="([^"]+)"', text)))
 

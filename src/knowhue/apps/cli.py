@@ -332,7 +332,7 @@ def report_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace figures that exist.")] = False,
 ) -> None:
     """Make the report of a study, or of a comparison, again from the run folders; needs no torch."""
-    from knowhue.report.images import write_figures
+    from knowhue.report.figures import write_figures
     from knowhue.report.page import write_report
 
     say(f"Report: {write_report(study)}")

@@ -1,11 +1,14 @@
-"""What happens class by class: confusion matrices and the scores of each class."""
+"""What happens class by class: scores of each class, confusion, and whether the named class's probability holds."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from knowhue.report.arms import sides
-from knowhue.report.palette import (
+from knowhue.report.scores import class_scores
+from knowhue.report.study import Study, Table
+from knowhue.report.style import (
     INK,
     MULTI,
     MUTED,
@@ -16,9 +19,7 @@ from knowhue.report.palette import (
     bare,
     entitle,
     panels,
-    say_empty,
 )
-from knowhue.report.study import Study, Table
 from knowhue.report.text import spaced
 
 if TYPE_CHECKING:
@@ -27,49 +28,36 @@ if TYPE_CHECKING:
 
 _MANY = 12
 """More classes than this leave no room for numbers in the cells."""
+_BIN = ("lower", "upper", "images", "confidence", "accuracy")
 
 
-def confusion(study: Study) -> "Figure":
-    """Draw the confusion matrices of both arms side by side, each row in per cent of its class."""
-    side = 0.36 * len(study.classes) if len(study.classes) <= _MANY else 4.0
-    figure, axes = panels(9.2, max(side, 1.4) + 1.1, columns=2, sharey=True)
-    for ax, (arm, title, colour) in zip(axes[0], _sides(study, "class"), strict=True):
-        entitle(ax, title, colour)
-        counts = confusion_counts(study, arm)
-        if counts is None:
-            say_empty(ax, "No finished run of this arm")
-        else:
-            _matrix(ax, counts, [spaced(name) for name in study.classes], colour)
-    return figure
+class Side(NamedTuple):
+    """One of the two arms of a question, and how it is drawn."""
+
+    name: str
+    arm: str
+    title: str
+    colour: str
 
 
-def confusion_counts(study: Study, arm: str) -> np.ndarray | None:
-    """Return how many images of each class (rows) were called each class (columns), all finished seeds."""
-    tables = [run.scores["confusion"] for run in study.finished(arm) if run.scores.get("confusion")]
-    return np.sum([np.asarray(table) for table in tables], axis=0) if tables else None
+def drawn_sides(study: Study, task: str) -> list[Side]:
+    """Return single-task and multi-task of a question."""
+    single, multi = sides(study, task)
+    return [Side("single", single, "Single-task", SINGLE), Side("multi", multi, "Multi-task", MULTI)]
 
 
-def confusion_table(study: Study) -> Table:
-    """Return the numbers of the matrices: one row per arm, true class and predicted class."""
-    rows: Table = [["arm", "true", "predicted", "images"]]
-    for arm in sides(study, "class"):
-        counts = confusion_counts(study, arm)
-        for true, line in enumerate([] if counts is None else counts.tolist()):
-            rows += [
-                [arm, study.classes[true], study.classes[column], count] for column, count in enumerate(line)
-            ]
-    return rows
-
-
-def per_class(study: Study) -> "Figure":
+def per_class(study: Study) -> "dict[str, Figure]":
     """Draw accuracy and error of each class, both arms on one line."""
-    count = max(len(study.classes), 1)
-    figure, axes = panels(9.2, min(0.3 * count, 12) + 0.9, columns=2, sharey=True)
-    both = (("class", "accuracy", "Accuracy, %", 100), ("colour", "ab_l1", "L1 of a*b*, CIELAB units", 1))
-    for ax, (task, name, title, scale) in zip(axes[0], both, strict=True):
-        entitle(ax, title)
-        _dots(ax, study, task, name, scale)
-    return figure
+    both = {"class": ("accuracy", "Accuracy, %", 100), "colour": ("ab_l1", "L1 of a*b*, CIELAB units", 1)}
+    figures = {}
+    for task, (name, title, scale) in both.items():
+        scores = {side: scale * class_scores(study, side.arm, name) for side in drawn_sides(study, task)}
+        known = {side: values for side, values in scores.items() if np.isfinite(values).any()}
+        if known:
+            figures[f"per_class_{task}"], axes = panels(5.0, min(0.3 * len(study.classes), 12) + 0.9)
+            entitle(axes[0, 0], title)
+            _dots(axes[0, 0], known, study.classes)
+    return figures
 
 
 def per_class_table(study: Study) -> Table:
@@ -82,18 +70,55 @@ def per_class_table(study: Study) -> Table:
     return rows
 
 
-def class_scores(study: Study, arm: str, name: str) -> np.ndarray:
-    """Return one score of each class, (seeds, classes); NaN where there is none."""
-    runs = study.finished(arm)
-    values = [
-        [run.scores.get("per_class", {}).get(label, {}).get(name) for label in study.classes] for run in runs
-    ]
-    return np.array(values, float).reshape(len(runs), len(study.classes))
+def _dots(ax: "Axes", scores: dict[Side, np.ndarray], classes: list[str]) -> None:
+    places = np.arange(len(classes))
+    centres = [values.mean(axis=0) for values in scores.values()]
+    for (side, values), centre in zip(scores.items(), centres, strict=True):
+        size = 7.5 if side.name == "single" else 4.8  # where both agree, one rings the other
+        ax.plot(centre, places, "o", color=side.colour, markersize=size, zorder=3, label=side.title)
+        for line in values if len(values) > 1 else ():
+            ax.plot(
+                line, places, "o", color=side.colour, markersize=3, alpha=0.35, zorder=2, markeredgewidth=0
+            )
+    if len(centres) == 2:
+        ax.hlines(places, *centres, color=RULE, linewidth=2.5, zorder=1)
+    ax.set_ylim(len(places) - 0.4, -0.6)
+    ax.set_yticks(places, [spaced(label) for label in classes])
+    ax.grid(axis="y", color=RULE, linewidth=0.5, alpha=0.6)
+    ax.spines["left"].set_visible(False)
+    ax.legend(
+        frameon=False, fontsize=SMALL, loc="lower right", bbox_to_anchor=(1.02, 0.98), ncols=2, handletextpad=0.1,
+        columnspacing=1, borderaxespad=0.3, labelcolor="linecolor",
+    )  # fmt: skip
 
 
-def _sides(study: Study, task: str) -> tuple[tuple[str, str, str], ...]:
-    single, multi = sides(study, task)
-    return ((single, "Single-task", SINGLE), (multi, "Multi-task", MULTI))
+def confusion(study: Study) -> "dict[str, Figure]":
+    """Draw the confusion matrix of each arm, each row in per cent of its class."""
+    names = [spaced(name) for name in study.classes]
+    height = max(0.36 * len(names) if len(names) <= _MANY else 4.0, 1.4) + 1.1
+    figures = {}
+    for side, counts in _counted(study):
+        figures[f"confusion_{side.name}"], axes = panels(5.0, height)
+        entitle(axes[0, 0], side.title, side.colour)
+        _matrix(axes[0, 0], counts, names, side.colour)
+    return figures
+
+
+def confusion_table(study: Study) -> Table:
+    """Return the numbers of the matrices: one row per arm, true class and predicted class."""
+    rows: Table = [["arm", "true", "predicted", "images"]]
+    for side, counts in _counted(study):
+        for true, line in zip(study.classes, counts.tolist(), strict=True):
+            rows += [[side.arm, true, named, count] for named, count in zip(study.classes, line, strict=True)]
+    return rows
+
+
+def _counted(study: Study) -> Iterator[tuple[Side, np.ndarray]]:
+    """Return how many images of each class (rows) were called each class (columns), all finished seeds, by arm."""
+    for side in drawn_sides(study, "class"):
+        runs = study.finished(side.arm)
+        if tables := [np.asarray(run.scores["confusion"]) for run in runs if run.scores.get("confusion")]:
+            yield side, np.sum(tables, axis=0)
 
 
 def _matrix(ax: "Axes", counts: np.ndarray, names: list[str], colour: str) -> None:
@@ -101,11 +126,8 @@ def _matrix(ax: "Axes", counts: np.ndarray, names: list[str], colour: str) -> No
 
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     for row, column in np.ndindex(*counts.shape):
-        share = shares[row, column]
-        box = Rectangle(
-            (column - 0.47, row - 0.47), 0.94, 0.94, color=colour, alpha=0.05 + 0.95 * share, linewidth=0
-        )
-        ax.add_patch(box)
+        share, corner = shares[row, column], (column - 0.47, row - 0.47)
+        ax.add_patch(Rectangle(corner, 0.94, 0.94, color=colour, alpha=0.05 + 0.95 * share, linewidth=0))
         if len(names) <= _MANY and counts[row, column]:
             ink = PAPER if share > 0.5 else INK
             ax.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=ink, fontsize=SMALL)
@@ -120,29 +142,49 @@ def _matrix(ax: "Axes", counts: np.ndarray, names: list[str], colour: str) -> No
     ax.set_xlabel("Predicted class")
 
 
-def _dots(ax: "Axes", study: Study, task: str, name: str, scale: float) -> None:
-    places = np.arange(len(study.classes))
-    centres = []
-    for arm, label, colour in _sides(study, task):
-        scores = class_scores(study, arm, name) * scale
-        if not np.isfinite(scores).any():
-            continue
-        centres.append(scores.mean(axis=0))
-        size = 7.5 if colour == SINGLE else 4.8  # where both agree, one rings the other
-        ax.plot(centres[-1], places, "o", color=colour, markersize=size, zorder=3, label=label)
-        for line in scores if len(scores) > 1 else ():
-            ax.plot(line, places, "o", color=colour, markersize=3, alpha=0.35, zorder=2, markeredgewidth=0)
-    if not centres:
-        say_empty(ax, "No finished run with this score")
-        return
-    if len(centres) == 2:
-        ax.hlines(places, *centres, color=RULE, linewidth=2.5, zorder=1)
-    ax.set_ylim(len(places) - 0.4, -0.6)
-    ax.set_yticks(places, [spaced(label) for label in study.classes])
-    ax.grid(axis="y", color=RULE, linewidth=0.5, alpha=0.6)
-    ax.spines["left"].set_visible(False)
-    ax.legend(
-        frameon=False, fontsize=SMALL, loc="lower right", bbox_to_anchor=(1.02, 0.98),
-        ncols=2, handletextpad=0.1,
-        columnspacing=1, borderaxespad=0.3, labelcolor="linecolor",
-    )  # fmt: skip
+def reliability(study: Study) -> "dict[str, Figure]":
+    """Draw for each arm accuracy over probability of the named class, in bins, all finished seeds together."""
+    figures = {}
+    for side in drawn_sides(study, "class"):
+        if bins := [each for each in reliability_bins(study, side.arm) if each["images"]]:
+            figures[f"reliability_{side.name}"], axes = panels(5.0, 3.6)
+            entitle(axes[0, 0], side.title, side.colour)
+            _diagram(axes[0, 0], bins, side.colour)
+    return figures
+
+
+def reliability_bins(study: Study, arm: str) -> list[dict[str, Any]]:
+    """Return the bins of `scores.json` added up over the finished seeds; empty without any."""
+    runs = [run.scores["reliability"] for run in study.finished(arm) if run.scores.get("reliability")]
+    return [_pooled(same) for same in zip(*runs, strict=True)]
+
+
+def reliability_table(study: Study) -> Table:
+    """Return the numbers of the diagrams: one row per arm and bin."""
+    arms = sides(study, "class")
+    rows = [[arm, *(each[name] for name in _BIN)] for arm in arms for each in reliability_bins(study, arm)]
+    return [["arm", *_BIN], *rows]
+
+
+def _pooled(same: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+    filled = [each for each in same if each["images"]]
+    weights = [each["images"] for each in filled]
+    means = {
+        name: float(np.average([each[name] for each in filled], weights=weights)) if filled else None
+        for name in ("confidence", "accuracy")
+    }
+    return {**same[0], "images": sum(weights), **means}
+
+
+def _diagram(ax: "Axes", bins: list[dict[str, Any]], colour: str) -> None:
+    images, confidence, accuracy = (np.array([each[name] for each in bins], float) for name in _BIN[2:])
+    share = images / images.sum()
+    error = float((share * np.abs(confidence - accuracy)).sum())
+    ax.plot([0, 100], [0, 100], color=RULE, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
+    ax.vlines(100 * confidence, 100 * confidence, 100 * accuracy, color=colour, alpha=0.35, linewidth=2)
+    ax.scatter(100 * confidence, 100 * accuracy, s=12 + 260 * share, color=colour, linewidth=0, zorder=3)
+    ax.set(
+        xlim=(-4, 104), ylim=(-4, 104), xlabel="Probability given to the named class, %", ylabel="Right, %"
+    )
+    text = f"calibration error {100 * error:.1f} %"
+    ax.text(0.03, 0.95, text, color=MUTED, fontsize=SMALL, transform=ax.transAxes, va="top")

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from knowhue.report.arms import sides
-from knowhue.report.palette import (
+from knowhue.report.study import Run, Study, Table
+from knowhue.report.style import (
     MULTI,
     MUTED,
-    RULE,
     SHADE,
     SINGLE,
     SMALL,
     entitle,
+    few_ticks,
+    grid,
     name_ends,
     panels,
-    say_empty,
 )
-from knowhue.report.study import Run, Study, Table
 from knowhue.report.text import spaced
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Panel:
     title: str
     task: str
     """The single-task arm beside multi-task."""
-    part: str
+    split: str
     name: str
     scale: float = 1
     limits: tuple[float, float] | None = None
@@ -42,56 +42,54 @@ class Panel:
     """Where a dashed line marks what guessing gives."""
 
 
-_ERROR = Panel("Validation L1 of a*b*, CIELAB units", "colour", "validation", "ab_l1")
-_ACCURACY = Panel("Validation accuracy, %", "class", "validation", "accuracy", scale=100)
-_LOSSES = (
-    Panel("Generator loss", "colour", "train", "generator"),
-    Panel("Discriminator loss", "colour", "train", "discriminator"),
-)
 _SHARES: dict[str, Any] = {"scale": 100, "limits": (0, 100), "even": 50}
-_JUDGEMENTS = (
-    Panel("True colours judged real, % of patches", "colour", "train", "discriminator_real", **_SHARES),
-    Panel("Generated colours judged fake, % of patches", "colour", "train", "discriminator_fake", **_SHARES),
-)
+CURVES = {
+    "error": (Panel("Validation L1 of a*b*, CIELAB units", "colour", "validation", "ab_l1"),),
+    "accuracy": (Panel("Validation accuracy, %", "class", "validation", "accuracy", scale=100),),
+    "losses": (
+        Panel("Generator loss", "colour", "train", "generator"),
+        Panel("Discriminator loss", "colour", "train", "discriminator"),
+    ),
+    "judgements": (
+        Panel("True colours judged real, % of patches", "colour", "train", "discriminator_real", **_SHARES),
+        Panel(
+            "Generated colours judged fake, % of patches", "colour", "train", "discriminator_fake", **_SHARES
+        ),
+    ),
+}
+"""What each figure of curves shows, one panel below the other."""
+_COLUMNS = {
+    "error": ("ab_l1", "adversarial"),
+    "accuracy": ("accuracy", "balanced_accuracy"),
+    "losses": ("l1", "generator", "discriminator"),
+    "judgements": ("discriminator_real", "discriminator_fake"),
+}
+"""What stands in its table, some of it not drawn."""
 
 
-def accuracy(study: Study) -> "Figure":
-    """Draw validation accuracy over the epochs, single-task against multi-task."""
-    return _stack(study, 2.9, _ACCURACY)
-
-
-def error(study: Study) -> "Figure":
-    """Draw the validation error of a*b* over the epochs, single-task against multi-task."""
-    return _stack(study, 2.9, _ERROR)
-
-
-def losses(study: Study) -> "Figure":
-    """Draw the training losses of generator and discriminator."""
-    return _stack(study, 4.4, *_LOSSES)
-
-
-def judgements(study: Study) -> "Figure":
-    """Draw how often the discriminator is right about true and about generated colours."""
-    return _stack(study, 4.4, *_JUDGEMENTS)
-
-
-def curve_table(study: Study, task: str, part: str, names: Sequence[str]) -> Table:
-    """Return the numbers behind the curves: one row per arm, seed and epoch."""
-    rows: Table = [["arm", "seed", "epoch", "phase", *names]]
-    for arm in sides(study, task):
-        for run in study.of(arm):
-            for line in run.log:
-                values = [line.get(part, {}).get(name) for name in names]
-                rows.append([arm, run.seed, line.get("epoch"), line.get("phase"), *values])
-    return rows
-
-
-def _stack(study: Study, height: float, *shown: Panel) -> "Figure":
-    figure, axes = panels(5.0, height, rows=len(shown), sharex=True)
+def curves(study: Study, name: str) -> "dict[str, Figure]":
+    """Draw a figure of `CURVES` over the epochs, single-task against multi-task; nothing where no run has a value."""
+    shown = CURVES[name]
+    runs = [run for panel in shown for arm in sides(study, panel.task) for run in study.of(arm)]
+    if not any(len(_values(run, panel)) for run in runs for panel in shown):
+        return {}
+    figure, axes = panels(5.0, 1.4 + 1.5 * len(shown), rows=len(shown), sharex=True)
     for ax, panel in zip(axes[:, 0], shown, strict=True):
         entitle(ax, panel.title)
         _curves(ax, study, panel)
-    return figure
+    return {name: figure}
+
+
+def curve_table(study: Study, name: str) -> Table:
+    """Return the numbers behind the curves: one row per arm, seed and epoch."""
+    panel, names = CURVES[name][0], _COLUMNS[name]
+    rows: Table = [["arm", "seed", "epoch", "phase", *names]]
+    for arm in sides(study, panel.task):
+        for run in study.of(arm):
+            for line in run.log:
+                values = [line.get(panel.split, {}).get(each) for each in names]
+                rows.append([arm, run.seed, line.get("epoch"), line.get("phase"), *values])
+    return rows
 
 
 def _curves(ax: "Axes", study: Study, panel: Panel) -> None:
@@ -110,7 +108,6 @@ def _curves(ax: "Axes", study: Study, panel: Panel) -> None:
             _two_phases(ax, centre, last_frozen, colour, dashed=arm == single)
             ends.append((float(centre[np.isfinite(centre)][-1]), label, colour))
     if not ends:
-        say_empty(ax, "No run with this quantity yet")
         return
     levels = _levels(ax, study, panel)
     _frame(ax, panel, last)
@@ -120,7 +117,7 @@ def _curves(ax: "Axes", study: Study, panel: Panel) -> None:
 
 def _values(run: Run, panel: Panel) -> np.ndarray:
     """Return the quantity by epoch, NaN where it is missing; empty where the run never has it."""
-    found = [line.get(panel.part, {}).get(panel.name) for line in run.log]
+    found = [line.get(panel.split, {}).get(panel.name) for line in run.log]
     curve = np.array([np.nan if value is None else value for value in found], float) * panel.scale
     return curve if np.isfinite(curve).any() else np.empty(0)
 
@@ -157,11 +154,10 @@ def _frame(ax: "Axes", panel: Panel, last: int) -> None:
     room = high - low
     ax.set(xlim=(0.6, last + 0.4), ylim=(low - 0.03 * room, high + 0.22 * room))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    ax.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+    few_ticks(ax, "y")
     if ax.get_subplotspec().is_last_row():  # pyright: ignore[reportOptionalMemberAccess]
         ax.set_xlabel("Epoch")
-    ax.grid(axis="y", color=RULE, linewidth=0.5)
-    ax.set_axisbelow(True)
+    grid(ax)
 
 
 def _mark_phases(ax: "Axes", last_frozen: int, last: int) -> None:
@@ -182,7 +178,7 @@ def _levels(ax: "Axes", study: Study, panel: Panel) -> list[tuple[float, str]]:
     style = {"color": MUTED, "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 1}
     if panel.even is not None:
         ax.axhline(panel.even, **style)
-    if panel.part != "validation":
+    if panel.split != "validation":
         return []
     named = ((values.get(panel.name), spaced(title)) for title, values in study.baselines.items())
     levels = [(value * panel.scale, title) for value, title in named if value is not None]

@@ -1,36 +1,223 @@
-"""FIGURES: every figure of the report, by name; each is a pure function of the study."""
+"""FIGURES: what every figure of the report shows, what is said below it, and the numbers behind it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knowhue.report.calibration import reliability
-from knowhue.report.classes import confusion, per_class
-from knowhue.report.curves import accuracy, error, judgements, losses
+from knowhue.report.arms import is_oracle, sides
+from knowhue.report.classes import (
+    confusion,
+    confusion_table,
+    per_class,
+    per_class_table,
+    reliability,
+    reliability_table,
+)
+from knowhue.report.curves import curve_table, curves
 from knowhue.report.diagram import setup
-from knowhue.report.extremes import extremes
-from knowhue.report.forest import forest
-from knowhue.report.label_fraction import label_fraction
-from knowhue.report.samples import more_samples, samples
-from knowhue.report.study import Study
-from knowhue.report.transfer import transfer_class, transfer_colour
+from knowhue.report.forest import forest, forest_table
+from knowhue.report.label_fraction import label_fraction, label_fraction_table
+from knowhue.report.method_figures import comparison_figures
+from knowhue.report.samples import extremes, extremes_table, sample_table, samples
+from knowhue.report.study import Study, Table, read_study
+from knowhue.report.text import plain, plural
+from knowhue.report.transfer import transfer, transfer_table
+from knowhue.storage import replacing, require_outputs
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Drawing
 
-FIGURES: "dict[str, Callable[[Study], Figure]]" = {
-    "transfer_colour": transfer_colour,
-    "transfer_class": transfer_class,
-    "forest": forest,
-    "label_fraction": label_fraction,
-    "samples": samples,
-    "more_samples": more_samples,
-    "setup": setup,
-    "accuracy": accuracy,
-    "error": error,
-    "losses": losses,
-    "judgements": judgements,
-    "per_class": per_class,
-    "confusion": confusion,
-    "reliability": reliability,
-    "extremes": extremes,
+DOTS_PER_INCH = 200
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One numbered figure of the page.
+
+    Attributes:
+        title: what it shows.
+        caption: how to read it; may name the facts of `facts` in braces.
+        draw: the study as drawings by file name, side by side; none where it would show no number.
+        table: the numbers behind it; None of a drawing without any that anybody would want as a table.
+    """
+
+    title: str
+    caption: str
+    draw: "Callable[[Study], Mapping[str, Drawing]]"
+    table: Callable[[Study], Table] | None
+
+    def described(self, study: Study) -> str:
+        """Return title and caption."""
+        return f"{self.title} {self.caption.format(**facts(study))}"
+
+
+FIGURES: dict[str, Figure] = {
+    "transfer": Figure(
+        "Seed by seed.",
+        "Each thin line is a seed, from its single-task to its multi-task model; orange seeds improve, gray ones do "
+        "not, and the black line is the mean. On the right are the differences of the same seeds and their mean with "
+        "its interval at the level of the verdict (thick) and at that of equivalence (thin). In the shaded band a "
+        "difference is smaller than the smallest one that matters, fixed beforehand.",
+        transfer,
+        transfer_table,
+    ),
+    "forest": Figure(
+        "All arms.",
+        "Every arm that trains both tasks{oracle} against the single-task model: mean paired difference over seeds and "
+        "its interval at the level of the verdict{over}. Orange is the question itself. Rows in gray learn this very "
+        "task from other targets (a placebo, fewer labels), so their difference says nothing about transfer. An arrow "
+        "is a value beyond the axis. A placebo of the other task that does as well as multi-task says that no "
+        "information passed between the tasks.",
+        forest,
+        forest_table,
+    ),
+    "label_fraction": Figure(
+        "With few labels.",
+        "Balanced accuracy when only a share of the training labels is known, while every image still trains "
+        "colouring. Large dots are means over seeds with 95\u00a0% intervals over seeds,"
+        " on these test images, faint dots are seeds; the axis is "
+        "logarithmic.",
+        label_fraction,
+        label_fraction_table,
+    ),
+    "samples": Figure(
+        "Sample images.",
+        "Of the {split} split: what the models see, what each arm makes of it, and the truth. Below a colouring "
+        "stands the class that the arm names, with its probability (below single-task: by the single-task classifier); "
+        "✗ marks a wrong one. The images were fixed before training, none was picked afterwards. "
+        "Seed {seed}, last epoch.",
+        samples,
+        sample_table,
+    ),
+    "setup": Figure(
+        "Set-up.",
+        "One encoder feeds both heads. For {frozen} only the heads train, so the tasks cannot touch each "
+        "other; for {tuned} more the encoder trains too, and in the multi-task arm both losses shape it "
+        "(task weights: colour {colour_weight}, class {class_weight}). "
+        "A single-task arm is the encoder with one head.",
+        setup,
+        None,
+    ),
+    "error": Figure(
+        "Colour error.",
+        "Mean absolute error of a*b* on the validation images after each epoch; lower is better. "
+        "{overlap_colour}",
+        partial(curves, name="error"),
+        partial(curve_table, name="error"),
+    ),
+    "accuracy": Figure(
+        "Accuracy.",
+        "Share of validation images classified right after each epoch. {overlap_class}",
+        partial(curves, name="accuracy"),
+        partial(curve_table, name="accuracy"),
+    ),
+    "losses": Figure(
+        "Generator and discriminator.",
+        "Adversarial training losses, mean of each epoch. Neither should run away from the other.",
+        partial(curves, name="losses"),
+        partial(curve_table, name="losses"),
+    ),
+    "judgements": Figure(
+        "Who is winning.",
+        "Share of patches that the discriminator judges right. Both near 100\u00a0% is saturation: the "
+        "colour head learns nothing from it any more; 50\u00a0% (dashed) is guessing.",
+        partial(curves, name="judgements"),
+        partial(curve_table, name="judgements"),
+    ),
+    "per_class": Figure(
+        "Class by class.",
+        "Scores of each class on the {split} images; the bar joins the two arms. {spread}",
+        per_class,
+        per_class_table,
+    ),
+    "confusion": Figure(
+        "Confusion.",
+        "Classes of the {split} images: rows are true, columns predicted; per cent of the row{pooled}.",
+        confusion,
+        confusion_table,
+    ),
+    "reliability": Figure(
+        "Does the probability mean what it says?",
+        "The {split} images sorted by the probability of the class that the model names, 15 bins of equal "
+        "width{pooled}: on the dashed line a probability of 80\u00a0% is right 80\u00a0% of the time, below "
+        "it the model is too sure of itself. Larger dots hold more images. The expected calibration error "
+        "(Guo et al. 2017) is the mean distance from the line.",
+        reliability,
+        reliability_table,
+    ),
+    "extremes": Figure(
+        "Best and worst colourings.",
+        "The {split} images with the least and the greatest error of a*b* (below each, CIELAB units), "
+        "chosen by that number alone, the true colours beneath. Seed {seed}, last epoch.",
+        extremes,
+        extremes_table,
+    ),
 }
+_ORACLE = (
+    ", and the oracle, which colours alone with the true class given (what a label at test time can give),"
+)
+
+
+def facts(study: Study) -> dict[str, object]:
+    """Return what captions may name."""
+    many = len(study.seeds) > 1
+    thin = "Thin lines are seeds, the bold line is their mean. " if many else ""
+    frozen = study.config("training", "heads", "epochs")
+    same = (
+        "While the encoder is frozen (shaded) both arms are the same computation, so their curves coincide: "
+        "single-task is dashed over multi-task."
+    )
+    return {
+        "seed": plain(study.shown_seed),
+        "split": study.split,
+        "oracle": _ORACLE if any(is_oracle(study, arm) for arm in study.arms) else "",
+        "over": f" ({100 * (1 - study.alpha):g}\u00a0%)",
+        "frozen": plural(frozen, "epoch"),
+        "tuned": plain(study.config("training", "finetune", "epochs")),
+        "colour_weight": plain(study.config("tasks", "weights", "colour")),
+        "class_weight": plain(study.config("tasks", "weights", "class")),
+        "overlap_class": thin + (same if frozen and all(map(study.of, sides(study, "class"))) else ""),
+        "overlap_colour": thin + (same if frozen and all(map(study.of, sides(study, "colour"))) else ""),
+        "spread": "Small dots are seeds, large ones their mean." if many else "",
+        "pooled": ", all seeds together" if many else "",
+    }
+
+
+def write_figures(folder: Path, out: Path, overwrite: bool = False) -> list[Path]:
+    """Write every figure of a study that shows something as PNG on white, and `figures.md`, which says what.
+
+    Args:
+        folder: the study folder.
+        out: where `<drawing>.png` go.
+        overwrite: whether files that exist may be replaced.
+
+    Raises:
+        ConfigError: a figure exists.
+        RunError: `folder` is no study, or `out` cannot be written.
+    """
+    study = read_study(folder)
+    if study.is_comparison:
+        return _write_drawings(comparison_figures(study), out, overwrite)
+    drawn = {name: figure.draw(study) for name, figure in FIGURES.items()}
+    written = _write_drawings(
+        {name: each for own in drawn.values() for name, each in own.items()}, out, overwrite
+    )
+    with replacing(out / "figures.md") as file:
+        for name, own in drawn.items():
+            title, caption = FIGURES[name].title, FIGURES[name].caption.format(**facts(study))
+            file.writelines(f"- `{each}.png`: **{title}** {caption}\n" for each in own)
+    return written
+
+
+def _write_drawings(drawn: "Mapping[str, Drawing]", out: Path, overwrite: bool = False) -> list[Path]:
+    for name in (*(f"{name}.png" for name in drawn), "figures.md"):
+        require_outputs({"--figures": out / name}, overwrite=overwrite)
+    return [_write(out / f"{name}.png", drawing) for name, drawing in drawn.items()]
+
+
+def _write(path: Path, drawing: "Drawing") -> Path:
+    with replacing(path, "wb") as file:
+        drawing.savefig(file, format="png", dpi=DOTS_PER_INCH, facecolor="white", bbox_inches="tight")
+    return path

@@ -7,17 +7,22 @@ import numpy as np
 
 from knowhue.report.arms import arm_name, asked_of, is_oracle, labelled_share, placebo, tasks
 from knowhue.report.contrasts import Contrast, primary, with_numbers
-from knowhue.report.differences import head, limits, name_directions, name_margin, note_diverged, shade_margin
-from knowhue.report.palette import (
+from knowhue.report.study import Study, Table
+from knowhue.report.style import (
     INK,
     MULTI,
     MUTED,
     PAPER,
     SMALL,
+    axis_limits,
+    few_ticks,
+    head,
+    name_directions,
+    name_margin,
+    note_diverged,
     panels,
-    say_empty,
+    shade_margin,
 )
-from knowhue.report.study import Study, Table
 from knowhue.report.text import Measure, measure
 from knowhue.statistics.paired import benjamini_hochberg
 
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Row:
+class ForestRow:
     """One arm against the single-task arm of a question."""
 
     question: str
@@ -39,7 +44,7 @@ class Row:
     """Whether it learns the task from the same targets as the single-task arm; otherwise the difference is theirs."""
 
 
-def forest_rows(study: Study) -> list[Row]:
+def forest_rows(study: Study) -> list[ForestRow]:
     """Return all comparisons that have a number, by question and in the plan's order of arms."""
     rows = []
     for question, asked in study.questions.items():
@@ -49,7 +54,7 @@ def forest_rows(study: Study) -> list[Row]:
             found = with_numbers(primary(asked_of(study, question, multi=arm), question))
             if found is not None:
                 alike = _targets(study, question, arm) == _targets(study, question, asked.single)
-                rows.append(Row(question, arm, found, arm == asked.multi, alike))
+                rows.append(ForestRow(question, arm, found, arm == asked.multi, alike))
     return rows
 
 
@@ -82,22 +87,40 @@ def forest_table(study: Study) -> Table:
     return table
 
 
-def forest(study: Study) -> "Figure":
-    """Draw the mean paired difference of every multi-task arm from each single-task arm."""
+def forest(study: Study) -> "dict[str, Figure]":
+    """Draw for each question the mean paired difference of every arm; nothing where there is one arm alone."""
     rows = forest_rows(study)
-    arms = list(dict.fromkeys(row.arm for row in rows))
-    lost = list(
-        dict.fromkeys(f"{arm_name(run.arm)} seed {run.seed}" for row in rows for run in row.found.diverged)
-    )
-    height = 0.3 * max(len(arms), 2) + 1.3 + 0.3 * bool(lost)
-    figure, axes = panels(9.2, height, columns=2, sharey=True)
-    for ax, question in zip(axes[0], ("colour", "class"), strict=True):
-        own = [row for row in rows if row.question == question]
-        if own:
-            _column(ax, study, own, arms)
-        else:
-            say_empty(ax, "No seed with both scores yet")
-    note_diverged(figure, lost)
+    if len({row.arm for row in rows}) < 2:
+        return {}
+    by_question = {
+        question: [row for row in rows if row.question == question] for question in study.questions
+    }
+    return {
+        f"forest_{question}": _forest(study, question, own) for question, own in by_question.items() if own
+    }
+
+
+def _forest(study: Study, question: str, rows: list[ForestRow]) -> "Figure":
+    """Draw one question: a line for each arm, and its numbers beside it."""
+    asked, level, arms = study.questions[question], 1 - study.alpha, [row.arm for row in rows]
+    lost = dict.fromkeys(f"{arm_name(run.arm)} seed {run.seed}" for row in rows for run in row.found.diverged)
+    figure, axes = panels(5.0, 0.3 * max(len(arms), 2) + 1.3 + 0.3 * bool(lost))
+    ax, measured = axes[0, 0], measure(study.metrics, asked)
+    likes = [row.found for row in rows if row.same_targets]
+    ends = [end for each in likes for end in each.bounds(level).interval or ()]
+    values = [measured.scale * value for value in (*(each.estimate for each in likes), *ends)]
+    ax.set(xlim=axis_limits(values, measured.scale * asked.sesoi), ylim=(len(arms) - 0.5, -0.9))
+    shade_margin(ax, measured.scale * asked.sesoi)
+    for row in rows:
+        _line(ax, row, measured, arms.index(row.arm), len(study.seeds), level)
+    ax.set_yticks(range(len(arms)), [arm_name(arm) for arm in arms], fontsize=SMALL)
+    ax.spines["left"].set_visible(False)
+    few_ticks(ax, "x")
+    alone = {"colour": "colouring", "class": "classification"}[question]
+    head(ax, measured.titled(measured.difference_unit), f"difference from single-task {alone}")
+    name_margin(ax)
+    name_directions(ax, rows[0].found.lower_is_better)
+    note_diverged(figure, list(lost))
     return figure
 
 
@@ -108,41 +131,16 @@ def _targets(study: Study, question: str, arm: str) -> tuple[float, bool]:
     return share, placebo(study, arm) == own
 
 
-def _column(ax: "Axes", study: Study, rows: list[Row], arms: list[str]) -> None:
-    """Draw one question: a line for each arm, and its numbers beside it."""
-    from matplotlib.ticker import MaxNLocator
-
-    asked, lower = study.questions[rows[0].question], rows[0].found.lower_is_better
-    said = measure(study.metrics, asked)
-    level = 1 - study.alpha
-    likes = [row.found for row in rows if row.same_targets]
-    ends = [end for each in likes for end in each.bounds(level).interval or ()]
-    values = [said.scale * value for value in (*(each.estimate for each in likes), *ends)]
-    ax.set(xlim=limits(values, said.scale * asked.sesoi), ylim=(len(arms) - 0.5, -0.9))
-    shade_margin(ax, said.scale * asked.sesoi)
-    planned = len(study.seeds)
-    for row in rows:
-        _line(ax, row, said, arms.index(row.arm), planned, level)
-    names = [arm_name(arm) for arm in arms]
-    ax.set_yticks(range(len(arms)), names, fontsize=SMALL)
-    ax.spines["left"].set_visible(False)
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
-    alone = {"colour": "colouring", "class": "classification"}[rows[0].question]
-    head(ax, said.titled(said.difference_unit), f"difference from single-task {alone}")
-    name_margin(ax)
-    name_directions(ax, lower)
-
-
-def _line(ax: "Axes", row: Row, said: Measure, height: float, planned: int, level: float) -> None:
+def _line(ax: "Axes", row: ForestRow, measured: Measure, height: float, planned: int, level: float) -> None:
     """Draw one comparison; one that leaves the panel is an arrow at its edge, and its number says how far."""
     low, high = ax.get_xlim()
-    value = said.scale * row.found.estimate
+    value = measured.scale * row.found.estimate
     colour = MULTI if row.primary else INK if row.same_targets else MUTED
     inside = PAPER if row.found.diverged else colour
     if low <= value <= high:
         interval = row.found.bounds(level).interval
         if interval:
-            ends = np.clip(said.scale * np.array(interval), low, high)
+            ends = np.clip(measured.scale * np.array(interval), low, high)
             ax.plot(ends, [height, height], color=colour, linewidth=2, zorder=3, label="interval")
         ax.plot(
             value, height, "o", color=colour, markersize=6, markerfacecolor=inside, zorder=4, label="estimate"
@@ -152,16 +150,16 @@ def _line(ax: "Axes", row: Row, said: Measure, height: float, planned: int, leve
         ax.plot(edge, height, marker, color=colour, markersize=5, clip_on=False, zorder=4, label="beyond")
     weight = "bold" if row.primary else "normal"
     ax.annotate(
-        _numbers(row.found, said, planned, level), (1, height), xycoords=("axes fraction", "data"), xytext=(8, 0),
+        _numbers(row.found, measured, planned, level), (1, height), xycoords=("axes fraction", "data"), xytext=(8, 0),
         textcoords="offset points", va="center", color=colour, fontsize=SMALL, fontweight=weight,
         annotation_clip=False,
     )  # fmt: skip
 
 
-def _numbers(found: Contrast, said: Measure, planned: int, level: float) -> str:
+def _numbers(found: Contrast, measured: Measure, planned: int, level: float) -> str:
     """Return difference and interval as text, with the seeds where they are fewer than planned."""
     bounds = found.bounds(level)
-    ends = said.ends(bounds.interval) if bounds.interval else ""
+    ends = measured.ends(bounds.interval) if bounds.interval else ""
     none = "one seed" if len(found.seeds) < 2 else "no interval"
     seeds = f", {len(found.seeds)} of {planned} seeds" if len(found.seeds) < planned else ""
-    return f"{said.signed(found.estimate)} ({ends or none}{seeds})"
+    return f"{measured.signed(found.estimate)} ({ends or none}{seeds})"

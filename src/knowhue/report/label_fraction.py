@@ -8,9 +8,18 @@ import numpy as np
 
 from knowhue.report.arms import asked_of, labelled_share, placebo, tasks
 from knowhue.report.contrasts import score
-from knowhue.report.differences import note_diverged
-from knowhue.report.palette import MULTI, PAPER, RULE, SINGLE, entitle, name_ends, panels, say_empty
 from knowhue.report.study import Study, Table
+from knowhue.report.style import (
+    MULTI,
+    PAPER,
+    SINGLE,
+    entitle,
+    few_ticks,
+    grid,
+    name_ends,
+    note_diverged,
+    panels,
+)
 from knowhue.report.text import spaced
 from knowhue.statistics.paired import Interval, bounded_interval, mean
 
@@ -70,17 +79,14 @@ def label_points(study: Study) -> list[Point]:
     return [found[key] for key in sorted(found, key=lambda key: (key[0] != "single", key[1]))]
 
 
-def label_fraction(study: Study) -> "Figure":
-    """Draw balanced accuracy over the share of labels, single-task against multi-task."""
-    figure, axes = panels(5.0, 3.2)
-    ax = axes[0, 0]
+def label_fraction(study: Study) -> "dict[str, Figure]":
+    """Draw balanced accuracy over the share of labels; nothing with one share of labels, or no finished run."""
     planned = label_points(study)
     points = [point for point in planned if point.scores]
     if not points or not has_label_fractions(study):
-        say_empty(
-            ax, "No finished run yet" if has_label_fractions(study) else "All arms know the same labels"
-        )
-        return figure
+        return {}
+    figure, axes = panels(5.0, 3.2)
+    ax = axes[0, 0]
     entitle(ax, "Balanced accuracy, %")
     ax.set_xscale("log")
     ends = [
@@ -93,7 +99,7 @@ def label_fraction(study: Study) -> "Figure":
     if lost:
         given = spaced(study.questions[_QUESTION].if_diverged)
         note_diverged(figure, [f"{run} (“{given}”)" for run in lost])
-    return figure
+    return {"label_fraction": figure}
 
 
 def label_fraction_table(study: Study) -> Table:
@@ -155,12 +161,11 @@ def _side(
 
 def _frame(ax: "Axes", shares: list[float]) -> None:
     """Tick the shares that were trained with, and no others."""
-    from matplotlib.ticker import MaxNLocator, NullLocator
+    from matplotlib.ticker import NullLocator
 
     ax.set_xlim(shares[0] / 1.3, shares[-1] * 1.3)
     ax.set_xticks(shares, [f"{share:g} %" for share in shares])
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+    few_ticks(ax, "y")
     ax.set_xlabel("Share of the training labels that are known")
-    ax.grid(axis="y", color=RULE, linewidth=0.5)
-    ax.set_axisbelow(True)
+    grid(ax)

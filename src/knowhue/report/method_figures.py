@@ -21,9 +21,8 @@ from knowhue.report.methods import (
     scores,
     unfinished,
 )
-from knowhue.report.palette import INK, MUTED, PAPER, RULE, SMALL, bare, entitle, panels, say_empty
 from knowhue.report.study import Arrays, Study
-from knowhue.report.svg import to_svg
+from knowhue.report.style import INK, MUTED, PAPER, RULE, SMALL, bare, entitle, panels, say_empty, to_svg
 from knowhue.statistics.verdicts import fewest_seeds
 
 if TYPE_CHECKING:

@@ -3,43 +3,82 @@
 import base64
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from knowhue.csv_text import to_csv
 from knowhue.report import scores
 from knowhue.report.answers import Answer, answers
 from knowhue.report.contrasts import lower_is_better
-from knowhue.report.exhibits import EXHIBITS, Exhibit, facts
 from knowhue.report.figures import FIGURES
 from knowhue.report.findings import Findings, find
-from knowhue.report.forest import forest_rows
 from knowhue.report.integrity import frozen_sentences, image_sentences, warnings
-from knowhue.report.label_fraction import has_label_fractions
 from knowhue.report.method_figures import page_content
 from knowhue.report.methods import comparison_results
 from knowhue.report.results import results_table
-from knowhue.report.samples import has_second
-from knowhue.report.study import Study, read_study
-from knowhue.report.svg import to_svg
+from knowhue.report.study import Study, read_study, tidy_scores
+from knowhue.report.style import to_svg
 from knowhue.report.tables import TABLES, has_numbers
-from knowhue.report.template import fill
-from knowhue.report.text import difference, measure, number
+from knowhue.report.text import measure
 from knowhue.runs import REPORT_LOCK, REPORT_S, locked, read_frozen
 from knowhue.statistics.verdicts import fewest_seeds
 from knowhue.storage import replacing, write_json
 
-CHAPTERS = {
-    "Where it helped, and where it hurt": ("seeds", "classes", "flips", "equal_train_loss"),
-    "What it costs": ("equal_images", "equal_time", "deployment"),
-    "What the choice of an epoch would have added": ("best_epochs", "after_heads"),
-    "How the tasks pull at the encoder": ("diagnostics", "predictions"),
-}
-"""Everything behind a verdict that one number hides: tables by the heading that they stand under."""
 _LONGEST_LIST = 300
 """Left-out images listed by name; the rest is counted and stands in `prepared.json`."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page under one heading; without anything to show it is left out.
+
+    Attributes:
+        title: its heading.
+        figures: keys of `FIGURES`.
+        tables: keys of `TABLES`.
+        part: what else the template shows there.
+        is_open: whether it is read without being asked for; the others are folded.
+        of_several_seeds: whether one seed has nothing to say here.
+    """
+
+    title: str
+    figures: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+    part: str = ""
+    is_open: bool = False
+    of_several_seeds: bool = False
+
+
+# What one reads in five minutes comes first, unfolded: the answers, the differences, the images and the scores.
+SECTIONS = (
+    Section(
+        "The difference, seed by seed", ("transfer", "forest", "label_fraction"), is_open=True, of_several_seeds=True
+    ),
+    Section("What the models see, and what they make of it", ("samples",), is_open=True),
+    Section("Scores", part="scores", is_open=True),
+    Section("Warnings", part="warnings"),
+    Section("How it was measured", ("setup",), part="images"),
+    Section("Learning", ("error", "accuracy", "losses", "judgements")),
+    Section("Distance from real images", part="distances"),
+    Section("Class by class", ("per_class", "confusion", "reliability"), part="classes"),
+    Section("Where it succeeds and fails", ("extremes",)),
+    Section(
+        "Where it helped, and where it hurt", tables=("seeds", "classes", "flips", "equal_train_loss"),
+        of_several_seeds=True,
+    ),
+    Section("What it costs", tables=("equal_images", "equal_time", "deployment"), of_several_seeds=True),
+    Section(
+        "What the choice of an epoch would have added", tables=("best_epochs", "after_heads"), of_several_seeds=True
+    ),
+    Section("How the tasks pull at the encoder", tables=("diagnostics", "predictions"), of_several_seeds=True),
+    Section("What trained the encoder", tables=("gradients",)),
+    Section("What was frozen", tables=("cells", "exploratory"), part="frozen"),
+    Section("To do it again", part="again"),
+)  # fmt: skip
 
 
 def write_report(folder: Path) -> Path:
@@ -76,82 +115,123 @@ def render_page(findings: Findings, answered: dict[str, Answer], results: dict[s
         answered: its `answers`.
         results: its `results_table`.
     """
-    text = json.dumps(results, indent=1, allow_nan=False)
-    link = _data_link("application/json", text)
-    if findings.study.is_comparison:
-        return fill("methods.html", results_link=link, **page_content(findings.study))
-    return fill("page.html", results=results, results_link=link, answers=answered, **_content(findings))
-
-
-def _content(findings: Findings) -> dict[str, Any]:
-    """Return all that the template shows, ready as text."""
     study = findings.study
+    link = _data_link("application/json", json.dumps(results, indent=1, allow_nan=False))
+    if study.is_comparison:
+        return fill("methods.html", results_link=link, **page_content(study))
     first = next((run for arm in study.runs for run in study.finished(arm)), None)
     left_out = study.prepared.get("left_out", ())
-    chapters = {title: _tables(findings, names) for title, names in CHAPTERS.items()}
-    return {
-        "study": study,
-        "chapters": {title: tables for title, tables in chapters.items() if tables},
-        "frozen_sentences": frozen_sentences(study),
-        "frozen_tables": [
-            each for each in _texts(findings, ("cells", "exploratory")) if len(each["rows"]) > 1
-        ],
-        "many_seeds": len(study.seeds) > 1,
-        "many_arms": len({row.arm for row in forest_rows(study)}) > 1,
-        "label_fractions": has_label_fractions(study),
-        "min_seeds": fewest_seeds(study.alpha),
-        "words": {question: measure(study.metrics, asked) for question, asked in study.questions.items()},
-        "lower": {
+    return fill(
+        "page.html",
+        study=study,
+        results=results,
+        results_link=link,
+        scores_link=_data_link("text/csv", to_csv([list(each) for each in _score_rows(study)])),
+        answers=answered,
+        warnings=warnings(study),
+        measures={question: measure(study.metrics, asked) for question, asked in study.questions.items()},
+        lower={
             question: lower_is_better(study.metrics, asked.metric)
             for question, asked in study.questions.items()
         },
-        "figures": {name: _figure(study, exhibit) for name, exhibit in EXHIBITS.items()},
-        "gradients": _tables(findings, ("gradients",)),
-        "scores": scores.score_tables(findings),
-        "number": number,
-        "difference": difference,
-        "distances": scores.distance_table(study),
-        "perceptual": scores.perceptual_provenance(study),
-        "not_computed": scores.not_computed(study),
-        "has_fid": scores.has_fid(study),
-        "classes": scores.class_table(study),
-        "counts": scores.count_table(study),
-        "split": study.split,
-        "image_sentences": image_sentences(study),
-        "left_out_counts": scores.left_out_counts(study),
-        "left_out": left_out[:_LONGEST_LIST],
-        "left_out_more": max(len(left_out) - _LONGEST_LIST, 0),
-        "warnings": warnings(study),
-        "settings": scores.setting_rows(study.settings.get("config", {})),
-        "environment": first.environment if first else {},
-        "images": first.scores.get("images") if first else None,
-        "times": scores.time_table(study),
+        sections=_sections(findings),
+        fewest_seeds=fewest_seeds(study.alpha),
+        scores=scores.score_tables(findings),
+        distances=scores.distance_table(study),
+        perceptual=scores.perceptual_provenance(study),
+        not_computed=scores.not_computed(study),
+        has_fid=scores.has_fid(study),
+        classes=scores.class_table(study),
+        counts=scores.count_table(study),
+        times=scores.time_table(study),
+        settings=scores.setting_rows(study.settings.get("config", {})),
+        image_sentences=image_sentences(study),
+        frozen_sentences=frozen_sentences(study),
+        left_out_counts=scores.left_out_counts(study),
+        left_out=left_out[:_LONGEST_LIST],
+        left_out_more=max(len(left_out) - _LONGEST_LIST, 0),
+        environment=first.environment if first else {},
+        images=first.scores.get("images") if first else None,
+    )
+
+
+def fill(template: str, **values: Any) -> str:
+    """Return a page as HTML: escapes what it is given, refuses what it is not.
+
+    Args:
+        template: a file of this package; the common style is `css` in it.
+        values: what else it names.
+    """
+    environment = Environment(
+        loader=PackageLoader("knowhue.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    css = Markup(environment.loader.get_source(environment, "page.css")[0])  # type: ignore[union-attr]
+    return environment.get_template(template).render(css=css, **values)
+
+
+def _sections(findings: Findings) -> list[dict[str, Any]]:
+    """Return the sections that this study has something for, with their figures drawn and their tables as text."""
+    study, shown, count = findings.study, [], 0
+    has_part = {
+        "distances": scores.distance_table(study)["rows"] or scores.not_computed(study),
+        "classes": study.classes and any(study.finished(arm) for arm in study.runs),
     }
+    for section in SECTIONS:
+        if section.of_several_seeds and len(study.seeds) < 2:
+            continue
+        figures = [each for name in section.figures if (each := _figure(study, name))]
+        for each in figures:
+            each["number"] = count = count + 1
+        tables = _tables(findings, section.tables)
+        part = section.part if has_part.get(section.part, True) else ""
+        if figures or tables or part:
+            shown.append({
+                "title": section.title, "is_open": section.is_open, "figures": figures, "tables": tables, "part": part,
+            })  # fmt: skip
+    return shown
 
 
 def _tables(findings: Findings, names: Iterable[str]) -> list[dict[str, Any]]:
     """Return tables as text; those without a number are left out."""
-    return [each for each in _texts(findings, names) if has_numbers(each["rows"])]
-
-
-def _texts(findings: Findings, names: Iterable[str]) -> list[dict[str, Any]]:
-    found = [TABLES[name] for name in names]
-    return [{"title": each.title, "note": each.note, "rows": each.text(findings)} for each in found]
-
-
-def _figure(study: Study, exhibit: Exhibit) -> dict[str, Any]:
-    caption = exhibit.caption.format(**facts(study))
-    names = [name for name in exhibit.figures if name != "more_samples" or has_second(study)]
-    drawn = [(name, FIGURES[name](study)) for name in names]
-    return {
-        "title": exhibit.title,
-        "caption": caption,
-        "wide": exhibit.wide,
-        "in_columns": len(exhibit.figures) > 1,
-        "drawings": [Markup(to_svg(figure, name, f"{exhibit.title} {caption}")) for name, figure in drawn],
-        "data": None if exhibit.is_drawing else _data_link("text/csv", to_csv(exhibit.data(study))),
-        "file": f"{exhibit.figures[0]}.csv",
+    texts = {name: TABLES[name].text(findings) for name in names}
+    # Cells are counts, of which 0 says something; runs that nobody planned have names and states.
+    kept = {
+        name: rows for name, rows in texts.items() if has_numbers(rows) or (name in _COUNTS and len(rows) > 1)
     }
+    return [
+        {"title": TABLES[name].title, "note": TABLES[name].note, "rows": rows} for name, rows in kept.items()
+    ]
+
+
+_COUNTS = ("cells", "exploratory")
+
+
+def _figure(study: Study, name: str) -> dict[str, Any]:
+    """Return a figure ready to be shown; nothing where it would show no number."""
+    figure = FIGURES[name]
+    drawn = figure.draw(study)
+    if not drawn:
+        return {}
+    title, text = figure.title, figure.described(study)
+    rows = figure.table(study) if figure.table else []
+    return {
+        "name": name,
+        "title": title,
+        "caption": text.removeprefix(title).strip(),
+        "drawings": [Markup(to_svg(drawing, each, text)) for each, drawing in drawn.items()],
+        "data": _data_link("text/csv", to_csv(rows)) if rows[1:] else "",
+        "file": f"{name}.csv",
+    }
+
+
+def _score_rows(study: Study) -> Iterable[Iterable[Any]]:
+    """Return the tidy table of all scores, the header first."""
+    yield ("arm", "seed", "metric", "value", "class", "image")
+    yield from tidy_scores(study)
 
 
 def _data_link(kind: str, text: str) -> str:

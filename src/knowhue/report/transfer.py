@@ -4,21 +4,25 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from knowhue.plan import Question
 from knowhue.report.contrasts import Bounds, Contrast, primary, with_numbers
-from knowhue.report.differences import head, limits, name_directions, name_margin, note_diverged, shade_margin
-from knowhue.report.palette import (
+from knowhue.report.study import Study, Table
+from knowhue.report.style import (
     INK,
     MULTI,
     MUTED,
     PAPER,
-    RULE,
     SINGLE,
     SMALL,
+    axis_limits,
+    few_ticks,
+    grid,
+    head,
+    name_directions,
+    name_margin,
+    note_diverged,
     panels,
-    say_empty,
+    shade_margin,
 )
-from knowhue.report.study import Study, Table
 from knowhue.report.text import Measure, measure, spaced
 
 if TYPE_CHECKING:
@@ -33,14 +37,14 @@ _ROWS = (12.0, 37.0, 62.0)
 """Heights in points of the interval of equivalence, of that of the verdict, and of the lowest dot."""
 
 
-def transfer_colour(study: Study) -> "Figure":
-    """Draw what also classifying does to colouring, seed by seed."""
-    return _transfer(study, "colour")
-
-
-def transfer_class(study: Study) -> "Figure":
-    """Draw what also colouring does to classification, seed by seed."""
-    return _transfer(study, "class")
+def transfer(study: Study) -> "dict[str, Figure]":
+    """Draw what the other task does to each task, seed by seed: each question with two seeds or more."""
+    found = {question: with_numbers(primary(study, question)) for question in study.questions}
+    return {
+        f"transfer_{question}": _transfer(study, question, each)
+        for question, each in found.items()
+        if each is not None and len(study.seeds) > 1
+    }
 
 
 def transfer_table(study: Study) -> Table:
@@ -64,30 +68,16 @@ def transfer_table(study: Study) -> Table:
     return rows
 
 
-def _transfer(study: Study, question: str) -> "Figure":
-    asked = study.questions.get(question)
+def _transfer(study: Study, question: str, found: Contrast) -> "Figure":
+    asked = study.questions[question]
     figure, axes = panels(5.0, 3.1, columns=2, width_ratios=(1, 1.25))
-    left, right = axes[0]
-    found = with_numbers(primary(study, question))
-    if asked is None or found is None:
-        say_empty(left, "")
-        say_empty(right, _why_empty(study, asked))
-        return figure
-    said = measure(study.metrics, asked)
-    _slopes(left, found, said)
-    _differences(right, found, said, asked.sesoi, len(study.seeds), study.alpha)
-    sides = {asked.single: "single-task", asked.multi: "multi-task"}
+    measured = measure(study.metrics, asked)
+    _slopes(axes[0, 0], found, measured)
+    _differences(axes[0, 1], found, measured, asked.sesoi, len(study.seeds), study.alpha)
+    arms = {asked.single: "single-task", asked.multi: "multi-task"}
     given = spaced(asked.if_diverged)
-    note_diverged(figure, [f"{sides[run.arm]} seed {run.seed} (“{given}”)" for run in found.diverged])
+    note_diverged(figure, [f"{arms[run.arm]} seed {run.seed} (“{given}”)" for run in found.diverged])
     return figure
-
-
-def _why_empty(study: Study, asked: Question | None) -> str:
-    if asked is None:
-        return "The study does not ask this"
-    sides = (("single-task", asked.single), ("multi-task", asked.multi))
-    counts = [f"{name}: {len(study.finished(arm))} finished" for name, arm in sides]
-    return "\n".join(("No seed with both scores yet", *counts))
 
 
 def _lost(found: Contrast) -> list[list[bool]]:
@@ -96,15 +86,10 @@ def _lost(found: Contrast) -> list[list[bool]]:
     return [[(arm, seed) in lost for arm in found.arms] for seed in found.seeds]
 
 
-def _improves(found: Contrast) -> list[bool]:
-    sign = -1 if found.lower_is_better else 1
-    return (sign * found.differences > 0).tolist()
-
-
-def _slopes(ax: "Axes", found: Contrast, said: Measure) -> None:
+def _slopes(ax: "Axes", found: Contrast, measured: Measure) -> None:
     """Draw every seed as a line between its two arms, and the mean over them."""
-    scores = said.scale * found.scores
-    for pair, better, lost in zip(scores, _improves(found), _lost(found), strict=True):
+    scores = measured.scale * found.scores
+    for pair, better, lost in zip(scores, (found.gains > 0).tolist(), _lost(found), strict=True):
         colour = MULTI if better else MUTED
         ax.plot([0, 1], pair, color=colour, linewidth=0.8, alpha=0.6, zorder=2, label="seed")
         for place, colour in enumerate((SINGLE, MULTI)):
@@ -114,10 +99,14 @@ def _slopes(ax: "Axes", found: Contrast, said: Measure) -> None:
     ax.plot([0, 1], means, color=INK, linewidth=2.4, solid_capstyle="round", zorder=4, label="mean")
     for place, colour in enumerate((SINGLE, MULTI)):
         ax.plot(place, means[place], "o", color=colour, markersize=7, zorder=5)
-    head(ax, said.titled(said.unit), "lower is better ↓" if found.lower_is_better else "higher is better ↑")
+    head(
+        ax,
+        measured.titled(measured.unit),
+        "lower is better ↓" if found.lower_is_better else "higher is better ↑",
+    )
     ax.set_xlim(-0.5, 1.5)
     names = [
-        f"{name}-task\n{said.level(level)}"
+        f"{name}-task\n{measured.level(level)}"
         for name, level in zip(("single", "multi"), found.levels, strict=True)
     ]
     ax.set_xticks([0, 1], names, fontsize=SMALL, fontweight="bold", linespacing=1.4)
@@ -128,30 +117,28 @@ def _slopes(ax: "Axes", found: Contrast, said: Measure) -> None:
 
 def _quiet(ax: "Axes", axis: Literal["x", "y"], spine: str) -> None:
     """Leave few ticks on the axis of numbers, and only the names on the other."""
-    from matplotlib.ticker import MaxNLocator
-
-    numbers = ax.xaxis if axis == "x" else ax.yaxis
-    numbers.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+    few_ticks(ax, axis)
     ax.tick_params(axis="y" if axis == "x" else "x", length=0)
     ax.spines[spine].set_visible(False)
     if axis == "y":
-        ax.grid(axis="y", color=RULE, linewidth=0.5)
-        ax.set_axisbelow(True)
+        grid(ax)
 
 
 def _differences(
-    ax: "Axes", found: Contrast, said: Measure, sesoi: float, planned: int, alpha: float
+    ax: "Axes", found: Contrast, measured: Measure, sesoi: float, planned: int, alpha: float
 ) -> None:
     """Draw the difference of every seed as a stack of dots, their mean and what chance leaves of it."""
-    values, mean = said.scale * found.differences, said.scale * found.estimate
+    values, mean = measured.scale * found.differences, measured.scale * found.estimate
     bounds = found.bounds(1 - alpha), found.bounds(1 - 2 * alpha)
-    ends = [said.scale * end for each in bounds for end in each.interval or ()]
-    low, high = limits([*values, *ends], said.scale * sesoi)
+    ends = [measured.scale * end for each in bounds for end in each.interval or ()]
+    low, high = axis_limits([*values, *ends], measured.scale * sesoi)
     ax.set(xlim=(low, high), ylim=(0, _HEIGHT))
-    shade_margin(ax, said.scale * sesoi)
+    shade_margin(ax, measured.scale * sesoi)
     levels = stacked(values, _DOT / 130 * (high - low))
     step = min(_DOT, (_HEIGHT - 20 - _ROWS[2]) / max(*levels, 1))
-    for value, level, better, lost in zip(values, levels, _improves(found), _lost(found), strict=True):
+    for value, level, better, lost in zip(
+        values, levels, (found.gains > 0).tolist(), _lost(found), strict=True
+    ):
         colour = MULTI if better else MUTED
         inside = PAPER if any(lost) else colour
         ax.plot(
@@ -160,15 +147,15 @@ def _differences(
         )  # fmt: skip
     of = f" of {planned}\n" if len(values) < planned else " "
     rows = {_ROWS[2]: f"{len(values)}{of}seed{'s' * (max(len(values), planned) > 1)}"}
-    rows |= _intervals(ax, bounds, said, mean)
+    rows |= _intervals(ax, bounds, measured, mean)
     ax.set_yticks(list(rows), list(rows.values()), fontsize=SMALL)
     _quiet(ax, "x", "left")
-    head(ax, f"{said.signed(found.estimate)} {said.difference_unit}", "multi-task minus single-task")
+    head(ax, f"{measured.signed(found.estimate)} {measured.difference_unit}", "multi-task minus single-task")
     name_margin(ax)
     name_directions(ax, found.lower_is_better)
 
 
-def _intervals(ax: "Axes", bounds: tuple[Bounds, Bounds], said: Measure, mean: float) -> dict[float, str]:
+def _intervals(ax: "Axes", bounds: tuple[Bounds, Bounds], measured: Measure, mean: float) -> dict[float, str]:
     """Draw the mean with its intervals; return the name of each row by its height."""
     outer, inner = bounds
     ax.plot(mean, _ROWS[1], "o", color=INK, markersize=7, zorder=4, label="estimate")
@@ -178,7 +165,7 @@ def _intervals(ax: "Axes", bounds: tuple[Bounds, Bounds], said: Measure, mean: f
     for width, height, each in ((3.6, _ROWS[1], outer), (1.2, _ROWS[0], inner)):
         if each.interval is not None:
             style = {"color": INK, "linewidth": width, "solid_capstyle": "butt", "zorder": 3}
-            ax.plot(said.scale * np.array(each.interval), [height, height], label="interval", **style)
+            ax.plot(measured.scale * np.array(each.interval), [height, height], label="interval", **style)
     over = {"seeds and images": "over seeds\nand images", "images": "over images", "seeds": "over seeds"}[
         outer.over
     ]

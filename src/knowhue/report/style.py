@@ -1,0 +1,227 @@
+"""The look of every figure: two hues that mean the same everywhere, quiet neutrals, no frame; and figures as SVG."""
+
+import io
+import re
+from collections.abc import Sequence
+from textwrap import fill
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from knowhue.statistics.paired import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Each hex has one meaning only: `to_svg` turns it into the page's colour of that name, light or dark.
+INK, MUTED, RULE, SHADE, PAPER = "#1f2428", "#6a737d", "#d4d9de", "#f2f4f6", "#fefefe"
+SINGLE, MULTI = "#0a6ebd", "#c8500a"  # blue and vermilion stay apart for every kind of colour blindness
+THEME = {
+    INK: "ink",
+    MUTED: "muted",
+    RULE: "rule",
+    SHADE: "shade",
+    PAPER: "paper",
+    SINGLE: "single",
+    MULTI: "multi",
+}
+
+SMALL, TEXT = 8.0, 9.0
+
+_STYLE: dict[Any, Any] = {
+    "font.size": SMALL,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": SMALL,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": RULE,
+    "xtick.labelcolor": MUTED,
+    "xtick.major.size": 3.0,
+    "ytick.color": RULE,
+    "ytick.labelcolor": MUTED,
+    "ytick.major.size": 0.0,
+}
+
+
+def panels(
+    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
+) -> "tuple[Figure, np.ndarray]":
+    """Return a new figure in this style and its axes as a (rows, columns) array.
+
+    The figure belongs to no window and no global list, so nothing has to be closed.
+
+    Args:
+        width: inches; 5 is a column of the page.
+        height: inches.
+        rows: of axes.
+        columns: of axes.
+        options: for `Figure.subplots`.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        figure.patch.set_alpha(0)
+        axes = figure.subplots(rows, columns, squeeze=False, **options)
+        for ax in axes.flat:
+            ax.patch.set_alpha(0)
+    return figure, axes
+
+
+def entitle(ax: "Axes", title: str, colour: str = INK) -> None:
+    """Write the title of a panel at its upper left."""
+    ax.set_title(title, loc="left", fontsize=TEXT, fontweight="bold", color=colour, pad=8)
+
+
+def bare(ax: "Axes") -> None:
+    """Leave only what is drawn: no axis lines, ticks or labels."""
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(False)
+
+
+def say_empty(ax: "Axes", why: str) -> None:
+    """Write in an empty panel why it is empty."""
+    bare(ax)
+    ax.text(0.5, 0.5, why, ha="center", va="center", color=MUTED, fontsize=TEXT, transform=ax.transAxes)
+
+
+def show_image(
+    ax: "Axes", image: "np.ndarray | None", below: str = "", colour: str = MUTED, why: str = "–"
+) -> None:
+    """Show an image with a line below it, or why there is none."""
+    if image is None:
+        say_empty(ax, why)
+        ax.set_box_aspect(1)
+        return
+    ax.imshow(image, interpolation="none")
+    ax.set_xlabel(below, color=colour, fontsize=SMALL, labelpad=3)
+    bare(ax)
+
+
+def few_ticks(ax: "Axes", axis: Literal["x", "y"]) -> None:
+    """Leave few, round ticks on an axis of numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    numbers = ax.xaxis if axis == "x" else ax.yaxis
+    numbers.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+
+
+def grid(ax: "Axes") -> None:
+    """Draw quiet lines at the ticks of the y axis, behind everything."""
+    ax.grid(axis="y", color=RULE, linewidth=0.5)
+    ax.set_axisbelow(True)
+
+
+def apart(ax: "Axes", heights: Sequence[float], fontsize: float) -> list[float]:
+    """Move the heights of lines of text as little as keeps each clear of the next (least squares), in their order.
+
+    Args:
+        ax: with its final limits.
+        heights: ascending, in the unit of the y axis.
+        fontsize: points.
+    """
+    from scipy.optimize import isotonic_regression
+
+    low, high = ax.get_ylim()
+    points = 72 * ax.bbox.height / ax.figure.dpi
+    steps = 1.25 * fontsize / points * (high - low) * np.arange(len(heights))
+    return (isotonic_regression(np.array(heights) - steps).x + steps).tolist() if len(heights) else []
+
+
+def name_ends(
+    ax: "Axes", curves: Sequence[tuple[float, str, str]], lines: Sequence[tuple[float, str]] = ()
+) -> None:
+    """Name curves, in their colours, and quieter lines beside the panel, at their heights but apart from each other."""
+    named = sorted(
+        [*((*curve, TEXT, "bold") for curve in curves), *((*line, MUTED, SMALL, "normal") for line in lines)]
+    )
+    for height, (_, name, colour, size, weight) in zip(
+        apart(ax, [each[0] for each in named], TEXT), named, strict=True
+    ):
+        ax.annotate(
+            name, (1, height), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
+            va="center", color=colour, fontsize=size, fontweight=weight, annotation_clip=False,
+        )  # fmt: skip
+
+
+def shade_margin(ax: "Axes", margin: float) -> None:
+    """Mark no difference, and the differences smaller than the smallest of interest."""
+    ax.axvspan(-margin, margin, color=SHADE, linewidth=0, zorder=0)
+    for edge in (-margin, margin):
+        ax.axvline(edge, color=RULE, linewidth=0.6, zorder=0.5)
+    ax.axvline(0, 0, 0.9, color=MUTED, linewidth=0.8, zorder=1)  # ends below the name of the band
+
+
+def name_margin(ax: "Axes") -> None:
+    """Name the band of `shade_margin` at its top, within the panel wherever the band lies."""
+    low, high = ax.get_xlim()
+    zero = -low / (high - low)
+    side = "left" if zero < 0.32 else "right" if zero > 0.68 else "center"
+    place = {"left": 0.01, "right": 0.99, "center": zero}[side]
+    style = {"ha": side, "va": "top", "color": MUTED, "fontsize": SMALL, "zorder": 2}
+    ax.text(place, 0.985, "smaller than matters", transform=ax.transAxes, **style)
+
+
+def head(ax: "Axes", title: str, subtitle: str) -> None:
+    """Write the title of a panel and a quiet line below it."""
+    ax.set_title(title, loc="left", fontsize=TEXT, fontweight="bold", color=INK, pad=20)
+    place = {"xy": (0, 1), "xycoords": "axes fraction", "xytext": (0, 7), "textcoords": "offset points"}
+    ax.annotate(subtitle, **place, color=MUTED, fontsize=SMALL, va="bottom")
+
+
+def name_directions(ax: "Axes", lower_is_better: bool) -> None:
+    """Say below the axis which side is better."""
+    words = ("← better", "worse →") if lower_is_better else ("← worse", "better →")
+    for place, text in zip((0, 1), words, strict=True):
+        ax.annotate(
+            text, (place, 0), xycoords="axes fraction", xytext=(0, -16), textcoords="offset points",
+            ha="right" if place else "left", va="top", fontsize=SMALL,
+            color=MULTI if "better" in text else MUTED,
+        )  # fmt: skip
+
+
+def axis_limits(values: Sequence[float], margin: float) -> Interval:
+    """Return the ends of an axis of differences: all values and the whole band of what is too small."""
+    low, high = min([*values, -1.15 * margin]), max([*values, 1.15 * margin])
+    return low - 0.05 * (high - low), high + 0.05 * (high - low)
+
+
+def note_diverged(figure: "Figure", runs: Sequence[str]) -> None:
+    """Name below a figure the runs that are drawn hollow, if any."""
+    if runs:
+        text = f"○ diverged, given a baseline's score: {', '.join(runs)}"
+        width = int(16 * figure.get_figwidth())  # letters
+        style = {"ha": "left", "fontsize": SMALL, "color": MUTED}
+        figure.supxlabel(fill(text, width), x=0.01, **style)
+
+
+def to_svg(figure: "Figure", name: str, description: str) -> str:
+    """Return an `<svg>` element to be put into an HTML page.
+
+    Args:
+        figure: drawn with the colours of `THEME`; they become the page's CSS variables.
+        name: unique on the page; prefixes every identifier.
+        description: what a reader who cannot see it should know.
+    """
+    import matplotlib
+
+    file = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(file, format="svg", metadata=nothing, transparent=True)
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r' id="([^"]+)"', rf' id="{name}-\1"', text)
+    text = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
+    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
+    for colour, variable in THEME.items():
+        text = text.replace(colour, f"var(--{variable}, {colour})")
+    text = re.sub(r"'DejaVu Sans'", "var(--sans, sans-serif)", text)
+    size = r' width="[^"]+pt" height="[^"]+pt"|(?<=<svg) height="[^"]+pt"| width="[^"]+pt"(?= version)'
+    label = description.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return re.sub(size, "", text, count=2).replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
