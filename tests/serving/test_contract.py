@@ -41,4 +41,8 @@ schema = schemathesis.openapi.from_asgi("/openapi.json", app, headers={"host": "
     suppress_health_check=list(HealthCheck),
 )
 def test_answers_are_what_the_description_says(case: schemathesis.Case):
+    assert case.meta is not None
+    if case.meta.generation.mode.is_positive and isinstance(case.body, dict):
+        # Of a form's parts schemathesis makes some of bytes of its own, whatever their format.
+        case.body["image"] = PHOTOS[len(repr(case.body)) % len(PHOTOS)]
     case.call_and_validate(headers={"host": "localhost"})
