@@ -121,7 +121,7 @@ def _tell_states(work: Workspace, plan: Plan) -> None:
 def _do(work: Workspace, step: Step) -> None:
     match step.kind:
         case "head":
-            run_head(work, step.config, step.name)
+            run_head(work, step.config, step.config.tasks.names[0])  # the only one of a head's settings
         case "gate":
             check_gate(work, step.config)
         case "arm":

@@ -191,14 +191,9 @@ def _marks(
         if run.seed in found.by_seed:
             at = run_costs(run)["train_s"]
             ax.plot(
-                at,
-                scale * found.by_seed[run.seed],
-                marker=".",
-                markersize=3,
-                color=mark.colour,
-                alpha=0.45,
+                at, scale * found.by_seed[run.seed], marker=".", markersize=3, color=mark.colour, alpha=0.45,
                 zorder=2,
-            )
+            )  # fmt: skip
     end = (seconds, scale * found.mean)
     face = mark.colour if regime.name == "clock" else PAPER
     ax.plot(

@@ -166,12 +166,12 @@ def unfinished(study: Study, regime: Regime) -> list[str]:
 def costs(study: Study, regime: Regime, method: str) -> dict[str, float | None]:
     """What a method took, means over its finished seeds; `COST` are the keys."""
     runs = study.finished(regime.arms[method])
-    own = [run_costs(run) | study.costs.get(method, {}) for run in runs]
+    own = [{**run_costs(run), **study.costs.get(method, {})} for run in runs]
     known = {name: [each[name] for each in own if each.get(name) is not None] for name in COST}
     return {name: float(np.mean(values)) if values else None for name, values in known.items()}
 
 
-def run_costs(run: Run) -> dict[str, float | None]:
+def run_costs(run: Run) -> dict[str, float]:
     """What one run took: seconds of training, its heads included, its evaluation not."""
     seconds = sum(entry["train_seconds"] for entry in run.log)
     count = sum(entry["images"] for entry in run.log)
@@ -251,7 +251,9 @@ def markdown_tables(study: Study) -> str:
 def flat_scores(found: Row) -> dict[str, float | None]:
     """Metrics, distances and recognition of `scores.json`, or of a row of `baselines.json`, in one table."""
     rows = found.get("metrics", found)
-    flat = {name: value for name, value in rows.items() if value is None or isinstance(value, int | float)}
+    flat: dict[str, float | None] = {
+        name: value for name, value in rows.items() if value is None or isinstance(value, int | float)
+    }
     flat |= {name: entry.get("value") for name, entry in found.get("distribution", {}).items()}
     shown_to = list(found.get("recognition", {}).values())
     return flat | ({"recognition": shown_to[0]["accuracy"]} if shown_to else {})
