@@ -22,7 +22,7 @@ from knowhue.inference import quantize as quantize_module
 from knowhue.inference.export import PARITY_TOLERANCE, export_onnx
 from knowhue.inference.networks import Predictions, open_network
 from knowhue.inference.onnx_network import INT8_KEY, open_onnx, reads_elsewhere
-from knowhue.inference.quantize import Example, judge_loss, quantize
+from knowhue.inference.quantize import Example, judge_cost, quantize
 from knowhue.models.multitask import Deployed
 
 
@@ -386,12 +386,12 @@ def test_the_loss_is_what_its_words_say():
     truth = [
         Example(noise(1, 4, 5)[0], np.full((4, 5, 2), 10, np.float32), label) for label in ("shark", "coral")
     ]
-    loss = judge_loss(Answering(7, 2), Answering(12, 1), truth, 5)
+    loss = judge_cost(Answering(7, 2), Answering(12, 1), truth, 5)
     assert (loss.chroma, loss.ab_l1_before, loss.ab_l1_after) == (5, 3, 2)
     assert (loss.agreement, loss.accuracy_before, loss.accuracy_after) == (0, 0.5, 0)
     assert (loss.calibrated_on, loss.measured_on) == (5, 2)
     unlabelled = [each._replace(label="holiday") for each in truth]
-    assert judge_loss(Answering(7, 2), Answering(12, 1), unlabelled, 5).accuracy_before is None
+    assert judge_cost(Answering(7, 2), Answering(12, 1), unlabelled, 5).accuracy_before is None
 
 
 def test_a_real_encoder_passes_too(tmp_path):

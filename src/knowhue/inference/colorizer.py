@@ -7,12 +7,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.ndimage import zoom
 
-from knowhue.errors import ConfigError
 from knowhue.images.image import Image, Pixels
 from knowhue.images.reading import read_image
 from knowhue.images.vips import OVERSAMPLING, shrink
 from knowhue.inference.hints import SIDE_PX, Hint, corrections
-from knowhue.inference.networks import BUILT_IN, Description, FloatArray, Network, Predictions, open_network
+from knowhue.inference.networks import (
+    BUILT_IN,
+    Description,
+    FloatArray,
+    Network,
+    Predictions,
+    open_network,
+    require_task,
+)
 from knowhue.inference.pixels import PaintStats, chroma_lines, lightness, paint
 
 LONGEST = 4
@@ -172,12 +179,7 @@ class Colorizer:
         Raises:
             ConfigError: it has no head for it.
         """
-        description = self.network.description
-        if task not in description.tasks:
-            raise ConfigError(
-                f"`model` should have a {task} head. Found `{description.name}`, trained for "
-                f"{' and '.join(description.tasks)} alone; a run of the arm `multi` has both."
-            )
+        require_task(task, self.network.description.tasks, self.network.description.name)
 
     def network_input(self, image: Image, scale: float = 1.0) -> FloatArray:
         """L* (h, w) of an image at the network's size, or at `scale` times it."""

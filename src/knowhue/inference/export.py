@@ -19,7 +19,6 @@ from knowhue.inference.networks import (
     Predictions,
     TorchNetwork,
     build_deployed,
-    open_torch,
     save_model,
 )
 from knowhue.inference.onnx_network import INPUT, OUTPUTS, PARITY_KEY, TASK_OF, network_of
@@ -37,40 +36,29 @@ _Predict = Callable[[FloatArray], Predictions]
 
 
 def export_safetensors(
-    source: Path | TorchNetwork, target: Path, precision: str = "float32"
+    network: TorchNetwork, target: Path, precision: str = "float32", description: Description | None = None
 ) -> dict[str, float]:
     """Write a model as one file of weights with its description.
 
     Args:
-        source: a file that `knowhue export` made, or what `open_torch` opened.
+        network: as `open_torch` opens it.
         target: .safetensors file to write; replaced if it is there.
         precision: of the stored weights, a key of `DTYPES`; they are computed with in float32.
+        description: to store instead of the network's own.
 
     Returns:
-        Largest difference to the source's answers by output: chroma in CIELAB units, probabilities and novelty.
+        Largest difference to the network's predictions by output: chroma in CIELAB units, probabilities and novelty.
 
     Raises:
         ConfigError: unknown precision.
-        WeightsError: the source cannot be read, or its weights are too large for the precision.
+        WeightsError: the weights are too large for the precision.
         RunError: the file cannot be written.
     """
-    network = opened(source)
-    return write_safetensors(network, network.description, target, precision)
-
-
-def opened(source: Path | TorchNetwork) -> TorchNetwork:
-    return source if isinstance(source, TorchNetwork) else open_torch(source)
-
-
-def write_safetensors(
-    network: TorchNetwork, description: Description, target: Path, precision: str
-) -> dict[str, float]:
-    """Write a network's weights under another description; returns and raises what `export_safetensors` does."""
     if precision not in DTYPES:
         raise ConfigError(
             f"`precision` should be one of {', '.join(DTYPES)}. Found `precision = {precision}`."
         )
-    described = description.model_copy(update={"precision": precision})
+    described = (description or network.description).model_copy(update={"precision": precision})
     weights = {
         name: tensor.detach()
         .to("cpu", DTYPES[precision] if tensor.is_floating_point() else None)
@@ -93,14 +81,14 @@ def _refuse_infinite(weights: Mapping[str, Tensor], precision: str) -> None:
         )
 
 
-def export_onnx(source: Path | TorchNetwork, target: Path) -> dict[str, float]:
+def export_onnx(network: TorchNetwork, target: Path) -> dict[str, float]:
     """Write a model as one .onnx file with all of its heads, for images of any number and size.
 
     The file appears whole, after ONNX Runtime has answered as torch does, or not at all. Its largest differences to
     torch are stored in it.
 
     Args:
-        source: a safetensors file that `knowhue export` made, or what `open_torch` opened.
+        network: as `open_torch` opens it.
         target: .onnx file to write; replaced if it is there.
 
     Returns:
@@ -108,16 +96,17 @@ def export_onnx(source: Path | TorchNetwork, target: Path) -> dict[str, float]:
 
     Raises:
         ExtraError: a package of the extra `onnx` is not installed.
-        WeightsError: the source cannot be read, or ONNX Runtime answers otherwise than torch.
+        WeightsError: ONNX Runtime answers otherwise than torch.
         RunError: the file cannot be written.
     """
     require_packages()
-    network = opened(source)
     module = _plain_padding(copy.deepcopy(network.module).cpu().eval())
     model = _without_traces(_to_proto(module))
     set_metadata(model, KEY, network.description.model_dump_json())
     made = network_of(model.SerializeToString(), target, threads=1)
-    differences = largest_differences(_on_cpu(network.module), made.predict)
+    # GPUs may round products to 10 bits
+    on_cpu = TorchNetwork(copy.deepcopy(network.module), network.description, "cpu")
+    differences = largest_differences(on_cpu.predict, made.predict)
     _refuse_difference(differences, target)
     set_metadata(model, PARITY_KEY, json.dumps(differences))
     with replacing(target, "wb") as file:
@@ -232,23 +221,6 @@ def require_packages() -> None:
         raise ExtraError(
             f"Export to ONNX needs {' and '.join(missing)}. Install what it needs with: {install_command('onnx')}"
         )
-
-
-def _on_cpu(module: Deployed) -> _Predict:
-    """The model as it is, run by torch; GPUs may round products to 10 bits."""
-    reference = copy.deepcopy(module).cpu().eval()
-
-    def predict(lightness: FloatArray) -> Predictions:
-        with torch.inference_mode():
-            return _as_arrays(reference(torch.from_numpy(lightness)[:, None]))
-
-    return predict
-
-
-def _as_arrays(answer: DeployedOutput) -> Predictions:
-    chroma = None if answer.chroma is None else answer.chroma.permute(0, 2, 3, 1).numpy()
-    probabilities = None if answer.probabilities is None else answer.probabilities.numpy()
-    return Predictions(chroma, probabilities, answer.novelty.numpy())
 
 
 def largest_differences(expected: _Predict, found: _Predict) -> dict[str, float]:

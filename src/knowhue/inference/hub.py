@@ -9,7 +9,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from knowhue.config import Config
 from knowhue.errors import ConfigError, RunError
 from knowhue.inference.colorizer import can_tell_novelty
-from knowhue.inference.export import opened, write_safetensors
+from knowhue.inference.export import export_safetensors
 from knowhue.inference.networks import HUB_FILE, Description, ScoreInterval, TorchNetwork
 from knowhue.models.encoder import hub_resolves
 from knowhue.presets import edit
@@ -31,12 +31,10 @@ LICENCES = frozenset(
 """Identifiers of the hub; any other text becomes `other` with its words."""
 
 
-def export_hub_folder(
-    source: Path | TorchNetwork, folder: Path, precision: str = "float32"
-) -> dict[str, float]:
+def export_hub_folder(network: TorchNetwork, folder: Path, precision: str = "float32") -> dict[str, float]:
     """Write a folder for the hub: weights, settings for reading, and a model card.
 
-    `model.safetensors` alone is what loads; it answers as the source does. The folder's name becomes the model's, and
+    `model.safetensors` alone is what loads; it predicts as the network does. The folder's name becomes the model's, and
     of paths on this machine only last names are kept.
 
     Returns:
@@ -44,13 +42,12 @@ def export_hub_folder(
 
     Raises:
         ConfigError: `folder` is a run's, or the precision unknown.
-        WeightsError: the source cannot be read, or its weights are too large for the precision.
+        WeightsError: the weights are too large for the precision.
         RunError: the folder cannot be written.
     """
     require_no_run(folder)
-    network = opened(source)
     description = _without_paths(network.description, folder.resolve().name)
-    differences = write_safetensors(network, description, folder / HUB_FILE, precision)
+    differences = export_safetensors(network, folder / HUB_FILE, precision, description)
     stored = description.model_copy(update={"precision": precision})
     with replacing(folder / CONFIG_FILE) as file:
         file.write(stored.model_dump_json(indent=1) + "\n")

@@ -4,7 +4,7 @@ Importing this needs no torch: a model in ONNX runs without it.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Protocol
 
@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from knowhue.color import FloatArray
 from knowhue.config import Config, Count, Fraction, Section, Task
-from knowhue.errors import RunError, WeightsError
+from knowhue.errors import ConfigError, RunError, WeightsError
 from knowhue.runs import DEPLOYED, finished_run, read_status
 from knowhue.storage import replacing
 
@@ -190,6 +190,19 @@ class Network(Protocol):
         ...
 
 
+def require_task(task: str, tasks: Sequence[str], model: str) -> None:
+    """Make sure, before work, that a model can do a task.
+
+    Raises:
+        ConfigError: it has no head for it.
+    """
+    if task not in tasks:
+        raise ConfigError(
+            f"`model` should have a {task} head. Found `{model}`, trained for {' and '.join(tasks)} alone; a run of "
+            "the arm `multi` has both."
+        )
+
+
 def check_predictions(answers: Predictions, description: Description, lightness: FloatArray) -> Predictions:
     """The same answers, if each is there, of its shape and within its range: weights may be anybody's, or diverged.
 
@@ -313,15 +326,15 @@ def _in_folder(path: Path) -> Path:
 
 
 class TorchNetwork:
-    """Runs on a GPU where there is one, in float32."""
+    """Runs on a GPU where there is one, or on `device`, in float32."""
 
     runtime = "torch"
 
-    def __init__(self, module: "Deployed", description: Description) -> None:
+    def __init__(self, module: "Deployed", description: Description, device: str | None = None) -> None:
         import torch
 
         self.description = description
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.module = module.to(self.device).eval()
 
     def predict(self, lightness: FloatArray) -> Predictions:

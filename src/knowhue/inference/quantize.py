@@ -139,34 +139,23 @@ def quantize(source: Path, target: Path, images: Path) -> QuantizationCost:
             f"`source` should be in float32. Found `{source}` in {before.description.precision}. Export the run "
             "to ONNX first."
         )
-    seen, size_px = find_images(images), before.description.size_px
-    calibration = read_examples(seen[::2], CALIBRATED_ON, size_px)
-    measured = read_examples(seen[1::2], MEASURED_ON, size_px)
-    left_out = len(seen) - len(calibration) - len(measured)
-    return write_int8(source, target, [each.lightness for each in calibration], measured, left_out)
-
-
-def write_int8(
-    source: Path,
-    target: Path,
-    calibration: Sequence[FloatArray],
-    measured: Sequence[Example],
-    left_out: int = 0,
-) -> QuantizationCost:
-    """What `quantize` does, of images in memory: L* (h, w) to calibrate on, examples to measure on."""
-    before = open_onnx(source)
-    model = _quantized(source, calibration)
-    del model.metadata_props[:]
-    set_metadata(model, KEY, before.description.model_copy(update={"precision": "int8"}).model_dump_json())
+    found, size_px = find_images(images), before.description.size_px
+    calibration = read_examples(found[::2], CALIBRATED_ON, size_px)
+    measured = read_examples(found[1::2], MEASURED_ON, size_px)
+    model = _quantized(source, [each.lightness for each in calibration])
+    del model.metadata_props[:]  # what was measured of the float model
+    described = before.description.model_copy(update={"precision": "int8"})
+    set_metadata(model, KEY, described.model_dump_json())
     after = network_of(model.SerializeToString(), target)
-    loss = judge_loss(before, after, measured, len(calibration))._replace(left_out=left_out)
-    set_metadata(model, INT8_KEY, json.dumps(loss._asdict()))
+    cost = judge_cost(before, after, measured, len(calibration))
+    cost = cost._replace(left_out=len(found) - len(calibration) - len(measured))
+    set_metadata(model, INT8_KEY, json.dumps(cost._asdict()))
     with replacing(target, "wb") as file:
         file.write(model.SerializeToString())
-    return loss
+    return cost
 
 
-def judge_loss(
+def judge_cost(
     before: Network, after: Network, examples: Sequence[Example], calibrated_on: int
 ) -> QuantizationCost:
     """Compare two networks of one description on examples."""
@@ -174,17 +163,19 @@ def judge_loss(
     chroma = ab_l1 = agreement = accuracy = None
     if "colour" in before.description.tasks:
         chroma = float(np.mean([np.abs(_chroma(one) - _chroma(other)).mean() for one, other in pairs]))
-        ab_l1 = _over(pairs, examples, lambda answer, each: np.abs(_chroma(answer)[0] - each.chroma).mean())
+        ab_l1 = _mean_over(
+            pairs, examples, lambda answer, each: np.abs(_chroma(answer)[0] - each.chroma).mean()
+        )
     if "class" in before.description.tasks:
         names = before.description.classes
         agreement = float(np.mean([_class(one) == _class(other) for one, other in pairs]))
         if all(each.label in names for each in examples):
-            accuracy = _over(pairs, examples, lambda answer, each: names[_class(answer)] == each.label)
+            accuracy = _mean_over(pairs, examples, lambda answer, each: names[_class(answer)] == each.label)
     lost = [each or (None, None) for each in (ab_l1, accuracy)]
     return QuantizationCost(chroma, *lost[0], agreement, *lost[1], calibrated_on, len(examples))
 
 
-def _over(
+def _mean_over(
     pairs: Sequence[Sequence[Predictions]], examples: Sequence[Example], score: Any
 ) -> tuple[float, float]:
     """Mean of a score over the examples, before and after."""

@@ -13,9 +13,9 @@ from knowhue import __version__
 from knowhue.config import Config, Task
 from knowhue.data.loaders import plain_batches
 from knowhue.data.prepare import load_prepared
-from knowhue.errors import ConfigError, RunError
+from knowhue.errors import RunError
 from knowhue.evaluation.calibration import fit_temperature, judge_temperature
-from knowhue.inference.networks import Calibration, Description, ScoreInterval, save_model
+from knowhue.inference.networks import Calibration, Description, ScoreInterval, require_task, save_model
 from knowhue.models.multitask import Deployed, MultiTask, pool
 from knowhue.runs import DEPLOYED, Report, finished_run, locked, read_config
 from knowhue.statistics.paired import wilson_interval
@@ -27,15 +27,8 @@ NOVELTY_QUANTILE = 0.99
 REFERENCES = 2000
 DEPLOY_S = 600.0
 """Seconds to wait for another process that deploys the same run."""
-_SHARES = ("correct",)
-"""Columns of 0 and 1, whose mean is a share."""
-_SCORE_OF_COLUMN = {
-    "ab_l1": "ab_l1",
-    "ciede2000": "ciede2000",
-    "psnr_rgb": "psnr_rgb",
-    "ssim_rgb": "ssim_rgb",
-    "correct": "accuracy",
-}
+MEANS = ("ab_l1", "ciede2000", "psnr_rgb", "ssim_rgb")
+"""Columns of `per_image.csv` whose mean is a score of that name."""
 
 
 def deploy(folder: Path, report: Report = lambda _: None, licence: str = "") -> Path:
@@ -79,34 +72,23 @@ def require_deployable(folder: Path, task: Task | None = None) -> None:
 
     Raises:
         RunError: it is of an oracle or of a network from scratch.
-        ConfigError: it has no head for the task.
+        ConfigError: it has no head for the task, see `require_task`.
     """
     config = read_config(folder)
-    _refuse_oracle(config, folder)
-    _refuse_without_encoder(config, folder)
-    if task is not None and task not in config.tasks.names:
-        raise ConfigError(
-            f"`model` should have a {task} head. Found `{folder}`, trained for {' and '.join(config.tasks.names)} "
-            "alone; a run of the arm `multi` has both."
-        )
-
-
-def _refuse_oracle(config: Config, folder: Path) -> None:
     if config.colour.oracle and "colour" in config.tasks.names:
         raise RunError(
             f"{folder} is the run of an oracle, which colours with the true class that nobody knows of a new image: it "
             "is a control of its study and cannot be put to work. Name a run of another arm, such as colour or multi."
         )
-
-
-def _refuse_without_encoder(config: Config, folder: Path) -> None:
     if not config.has_encoder:
         raise RunError(
-            f"`{folder}` should be a run whose colour head stands on an encoder, by whose features images unlike the "
-            f"training images are told. Found `colour.method = {config.colour.method}`, a network from scratch: it "
+            f"`{folder}` should be a run whose colour head stands on an encoder, whose features show what is unlike "
+            f"the training images. Found `colour.method = {config.colour.method}`, a network from scratch: it "
             "can be trained, evaluated and compared, but not put to work. Train `--set colour.method=unet`, gan or "
             "feedforward for that."
         )
+    if task is not None:
+        require_task(task, config.tasks.names, str(folder))
 
 
 def fit(work: Workspace, config: Config, folder: Path, licence: str) -> tuple[Deployed, Description]:
@@ -114,12 +96,13 @@ def fit(work: Workspace, config: Config, folder: Path, licence: str) -> tuple[De
     model = load_run(work, config, folder)
     prepared = work.prepared
     training, validation = trained_on(work, config), prepared.positions("validation")
-    usual, _ = _look(model, work, training[:: -(-len(training) // REFERENCES)])
-    seen, logits = _look(model, work, validation)
+    references, _ = _features_and_logits(model, work, training[:: -(-len(training) // REFERENCES)])
+    features, logits = _features_and_logits(model, work, validation)
     calibration = None if logits is None else _calibrate(logits, prepared.label[validation])
-    module = Deployed(model, 1.0, len(usual), 1.0).eval()
-    module.references.copy_(functional.normalize(usual, dim=1))
-    limit = max(float(torch.quantile(module.distance(seen), NOVELTY_QUANTILE)), 1e-6)
+    module = Deployed(model, 1.0, len(references), 1.0).eval()
+    module.references.copy_(functional.normalize(references, dim=1))
+    # of images that the weights have not seen: by its own training images nothing would be far
+    limit = max(float(torch.quantile(module.distance(features), NOVELTY_QUANTILE)), 1e-6)
     description = Description(
         name=f"{folder.parent.name}, seed {config.seed}, of {work.root}",
         version=__version__,
@@ -136,7 +119,7 @@ def fit(work: Workspace, config: Config, folder: Path, licence: str) -> tuple[De
         },
         metrics=_intervals(folder / "per_image.csv"),
         calibration=calibration,
-        references=len(usual),
+        references=len(references),
         novelty_limit=limit,
         licence=licence,
     )
@@ -144,7 +127,9 @@ def fit(work: Workspace, config: Config, folder: Path, licence: str) -> tuple[De
     return module, description
 
 
-def _look(model: MultiTask, work: Workspace, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
+def _features_and_logits(
+    model: MultiTask, work: Workspace, positions: NDArray[np.int64]
+) -> tuple[Tensor, Tensor | None]:
     """Pooled coarsest features, and logits if the model has them, of some images."""
     features, logits = [], []
     with torch.no_grad():
@@ -158,20 +143,20 @@ def _look(model: MultiTask, work: Workspace, positions: NDArray[np.int64]) -> tu
 
 def _calibrate(logits: Tensor, label: NDArray[np.int64]) -> Calibration:
     known = label >= 0
-    answers, truth = logits.numpy()[known].astype(np.float64), label[known]
-    before, after = judge_temperature(answers, truth)
-    temperature = fit_temperature(answers, truth)
+    scores, truth = logits.numpy()[known].astype(np.float64), label[known]
+    before, after = judge_temperature(scores, truth)
+    temperature = fit_temperature(scores, truth)
     return Calibration(temperature=temperature, ece_before=before, ece_after=after, images=len(truth))
 
 
 def _intervals(path: Path) -> dict[str, ScoreInterval]:
     rows = read_csv(path)
-    columns = {column: [float(row[column]) for row in rows if row.get(column)] for column in _SCORE_OF_COLUMN}
-    return {
-        _SCORE_OF_COLUMN[column]: _share(values) if column in _SHARES else _mean(values)
-        for column, values in columns.items()
-        if len(values) > 1
-    }
+    columns = {
+        name: [float(row[name]) for row in rows if row.get(name)] for name in (*MEANS, "correct")
+    }  # a single image has a score, but no interval
+    found = {name: _mean(columns[name]) for name in MEANS if len(columns[name]) > 1}
+    correct = columns["correct"]
+    return found | ({"accuracy": _share(correct)} if len(correct) > 1 else {})
 
 
 def _mean(values: Sequence[float]) -> ScoreInterval:
