@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from knowhue.data.loaders import ProcessShare, split_batches
-from knowhue.evaluation.evaluate import evaluate, per_class, predict_class, predict_colour, predict_gray
+from knowhue.evaluation.evaluate import class_metrics, evaluate, predict_class, predict_colour, predict_gray
 
 CPU = torch.device("cpu")
 
@@ -71,7 +71,7 @@ def test_no_gradient_is_kept(prepared):
 
 def test_per_class_scores_average_to_the_balanced_one(prepared):
     scored = evaluate(predict_class((0.0, 1.0)), batches(prepared))
-    table = per_class(scored.rows, ["a", "b", "never seen"])
+    table = class_metrics(scored.rows, ["a", "b", "never seen"])
     assert table["never seen"] == {"images": 0}
     assert [table[name]["accuracy"] for name in "ab"] == [0, 1]
     assert sum(row["images"] for row in table.values()) == len(scored.rows)

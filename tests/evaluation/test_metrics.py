@@ -11,7 +11,7 @@ from skimage.metrics import structural_similarity
 from knowhue.evaluation.metrics import (
     METRICS,
     ab_l1,
-    confusion,
+    confusion_matrix,
     image_columns,
     mean_chroma,
     score_rows,
@@ -122,7 +122,7 @@ def test_unlabelled_images_count_for_colour_only(case):
 
 
 def test_confusion_counts_the_labelled(case):
-    matrix = np.array(confusion(rows_of(case), CLASSES))
+    matrix = np.array(confusion_matrix(rows_of(case), CLASSES))
     batch, prediction = case
     expected = np.zeros((CLASSES, CLASSES), int)
     for label, answer in zip(batch.label.tolist(), prediction.logits.argmax(1).tolist(), strict=True):

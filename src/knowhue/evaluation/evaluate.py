@@ -9,7 +9,7 @@ from torch import Tensor
 
 from knowhue.color import lab_to_rgb
 from knowhue.evaluation.features import FeatureNetwork, Features, Unavailable
-from knowhue.evaluation.metrics import Row, image_columns, score_rows, to_rows
+from knowhue.evaluation.metrics import ImageRow, image_columns, score_rows, to_rows
 from knowhue.evaluation.perceptual import LPIPS, Perceptual, describe
 from knowhue.tensors import Batch, Prediction
 
@@ -24,7 +24,7 @@ class Scored(NamedTuple):
     must be quoted with, or why it is not there.
     """
 
-    rows: list[Row]
+    rows: list[ImageRow]
     metrics: dict[str, float]
     features: dict[str, Features]
     perceptual: dict[str, dict[str, Any]]
@@ -50,7 +50,7 @@ def evaluate(
         networks: what turns the colourings into features.
         perceptual: what compares each colouring with its true image, see `open_perceptual`.
     """
-    rows: list[Row] = []
+    rows: list[ImageRow] = []
     seen: dict[str, list[tuple[int, Features]]] = {name: [] for name in networks or {}}
     with torch.no_grad():
         for batch in batches:
@@ -69,7 +69,7 @@ def evaluate(
     return Scored(rows, score_rows(rows), found, describe(perceptual, rows) if perceptual is not None else {})
 
 
-def per_class(rows: Sequence[Row], classes: Sequence[str]) -> dict[str, dict[str, float]]:
+def class_metrics(rows: Sequence[ImageRow], classes: Sequence[str]) -> dict[str, dict[str, float]]:
     """The metrics of each class alone, and how many images it has."""
     table = {}
     for number, name in enumerate(classes):

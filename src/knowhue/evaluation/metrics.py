@@ -14,7 +14,7 @@ from knowhue.config import Task
 from knowhue.evaluation.calibration import calibration_error
 from knowhue.tensors import RGB, Batch, Chroma, Lightness, Prediction
 
-Row = dict[str, Any]
+ImageRow = dict[str, Any]
 
 
 class Metric(NamedTuple):
@@ -29,16 +29,16 @@ class Metric(NamedTuple):
     better: Literal["lower", "higher", "neither"]
     task: Task
     column: str
-    over_set: Callable[[Sequence[Row], str], float]
+    over_set: Callable[[Sequence[ImageRow], str], float]
 
 
-def mean(rows: Sequence[Row], column: str) -> float:
+def column_mean(rows: Sequence[ImageRow], column: str) -> float:
     """The plain mean of a column over the images that have it."""
     values = [row[column] for row in rows if row.get(column) is not None]
     return float(np.mean(values)) if values else float("nan")
 
 
-def balanced(rows: Sequence[Row], column: str) -> float:
+def balanced(rows: Sequence[ImageRow], column: str) -> float:
     """Mean over the classes of a column's mean, so that each class counts alike.
 
     >>> balanced([{"label": 0, "x": 1}, {"label": 0, "x": 1}, {"label": 1, "x": 0}], "x")
@@ -47,41 +47,58 @@ def balanced(rows: Sequence[Row], column: str) -> float:
     labels = sorted({row["label"] for row in rows if row["label"] >= 0})
     if not labels:
         return float("nan")
-    return float(np.mean([mean([row for row in rows if row["label"] == label], column) for label in labels]))
+    return float(
+        np.mean([column_mean([row for row in rows if row["label"] == label], column) for label in labels])
+    )
 
 
-def ratio(rows: Sequence[Row], column: str) -> float:
+def ratio(rows: Sequence[ImageRow], column: str) -> float:
     """Mean of a column over the mean of its truth."""
-    return mean(rows, column) / max(mean(rows, f"{column}_true"), 1e-9)
+    return column_mean(rows, column) / max(column_mean(rows, f"{column}_true"), 1e-9)
 
 
-def difference_of_means(rows: Sequence[Row], column: str) -> float:
+def difference_of_means(rows: Sequence[ImageRow], column: str) -> float:
     """Absolute difference between the mean of a column and the mean of its truth."""
-    return abs(mean(rows, column) - mean(rows, f"{column}_true"))
+    return abs(column_mean(rows, column) - column_mean(rows, f"{column}_true"))
 
 
-def mean_difference(rows: Sequence[Row], column: str) -> float:
+def mean_difference(rows: Sequence[ImageRow], column: str) -> float:
     """Mean over the images of the absolute difference between a column and its truth."""
     return float(np.mean([abs(row[column] - row[f"{column}_true"]) for row in rows]))
 
 
 METRICS: dict[str, Metric] = {
-    "ab_l1": Metric("Mean absolute error of a*b*", "CIELAB units", "lower", "colour", "ab_l1", mean),
-    "ciede2000": Metric("CIEDE2000", "CIEDE2000 units", "lower", "colour", "ciede2000", mean),
-    "psnr_rgb": Metric("PSNR of RGB (L* is given)", "dB", "higher", "colour", "psnr_rgb", mean),
-    "ssim_rgb": Metric("SSIM of RGB (L* is given)", "-1 to 1", "higher", "colour", "ssim_rgb", mean),
-    "lpips_alex": Metric("LPIPS, AlexNet", "0 is equal", "lower", "colour", "lpips_alex", mean),
+    "ab_l1": Metric("Mean absolute error of a*b*", "CIELAB units", "lower", "colour", "ab_l1", column_mean),
+    "ciede2000": Metric("CIEDE2000", "CIEDE2000 units", "lower", "colour", "ciede2000", column_mean),
+    "psnr_rgb": Metric("PSNR of RGB (L* is given)", "dB", "higher", "colour", "psnr_rgb", column_mean),
+    "ssim_rgb": Metric("SSIM of RGB (L* is given)", "-1 to 1", "higher", "colour", "ssim_rgb", column_mean),
+    "lpips_alex": Metric("LPIPS, AlexNet", "0 is equal", "lower", "colour", "lpips_alex", column_mean),
     "adversarial": Metric(
-        "Generator's adversarial loss, own discriminator", "loss", "neither", "colour", "adversarial", mean
+        "Generator's adversarial loss, own discriminator",
+        "loss",
+        "neither",
+        "colour",
+        "adversarial",
+        column_mean,
     ),
     "chroma_ratio": Metric(
         "Mean chroma, predicted over true", "ratio, 1 is as vivid", "neither", "colour", "chroma", ratio
     ),
     "colourfulness": Metric(
-        "Colourfulness (signed, as Hasler and Süsstrunk)", "M3", "neither", "colour", "colourfulness", mean
+        "Colourfulness (signed, as Hasler and Süsstrunk)",
+        "M3",
+        "neither",
+        "colour",
+        "colourfulness",
+        column_mean,
     ),
     "colourfulness_absolute": Metric(
-        "Colourfulness (absolute convention)", "M3", "neither", "colour", "colourfulness_absolute", mean
+        "Colourfulness (absolute convention)",
+        "M3",
+        "neither",
+        "colour",
+        "colourfulness_absolute",
+        column_mean,
     ),
     "colourfulness_difference_of_means": Metric(
         "Difference of the mean colourfulness", "M3", "lower", "colour", "colourfulness", difference_of_means
@@ -89,9 +106,9 @@ METRICS: dict[str, Metric] = {
     "mean_colourfulness_difference": Metric(
         "Mean difference of colourfulness", "M3", "lower", "colour", "colourfulness", mean_difference
     ),
-    "accuracy": Metric("Accuracy", "share", "higher", "class", "correct", mean),
+    "accuracy": Metric("Accuracy", "share", "higher", "class", "correct", column_mean),
     "balanced_accuracy": Metric("Balanced accuracy", "share", "higher", "class", "correct", balanced),
-    "cross_entropy": Metric("Cross-entropy", "nats", "lower", "class", "cross_entropy", mean),
+    "cross_entropy": Metric("Cross-entropy", "nats", "lower", "class", "cross_entropy", column_mean),
     "ece": Metric(
         "Expected calibration error, 15 bins",
         "share",
@@ -103,7 +120,7 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def score_rows(rows: Sequence[Row]) -> dict[str, float]:
+def score_rows(rows: Sequence[ImageRow]) -> dict[str, float]:
     """Every metric whose columns the rows have."""
     columns = set(rows[0]) if rows else set()
     return {
@@ -169,7 +186,7 @@ def _slow_columns(batch: Batch, chroma: Chroma) -> dict[str, Tensor]:
     }
 
 
-def to_rows(columns: dict[str, Tensor]) -> list[Row]:
+def to_rows(columns: dict[str, Tensor]) -> list[ImageRow]:
     """Columns of a batch to one dict an image; what needs a label is None where there is none."""
     values = {name: column.tolist() for name, column in columns.items()}
     rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
@@ -179,7 +196,7 @@ def to_rows(columns: dict[str, Tensor]) -> list[Row]:
     return rows
 
 
-def confusion(rows: Sequence[Row], classes: int) -> list[list[int]]:
+def confusion_matrix(rows: Sequence[ImageRow], classes: int) -> list[list[int]]:
     """Counts by true class (rows) and predicted class (columns)."""
     matrix = torch.zeros(classes, classes, dtype=torch.int64)
     for row in rows:

@@ -22,12 +22,11 @@ from knowhue.images.files import SUFFIXES_OF, dangling
 from knowhue.images.image import Image, Origin
 from knowhue.images.profiles import to_srgb
 from knowhue.images.rgb_spaces import RGBSpace, png_space
-from knowhue.images.tiff import FIRST_PAGE, choose_page, exif_of_tiff
+from knowhue.images.tiff import FIRST_PAGE, File, choose_page, exif_of_tiff
 from knowhue.images.vips import VipsError, VipsImage, array_of, attached, load, reason
 
 MAX_PIXELS = 200_000_000
 HEAD_BYTES = 1 << 16
-File = io.FileIO | io.BytesIO
 Check = Callable[[int, int], None]
 """Told width and height before anything is decoded; raises if that is too much."""
 
@@ -35,7 +34,7 @@ Check = Callable[[int, int], None]
 # What a file is
 
 
-class Format(NamedTuple):
+class ImageFormat(NamedTuple):
     """How a format is read: the loader in libvips, or else Pillow's plugin; and what its pages are called."""
 
     loader: str = ""
@@ -43,17 +42,17 @@ class Format(NamedTuple):
     frames: str = "frames"
 
 
-FORMATS: Mapping[str, Format] = {
-    "JPEG": Format("jpegload"),
-    "PNG": Format("pngload"),
-    "TIFF": Format("tiffload", "TIFF", "pages"),
-    "WebP": Format("webpload"),
-    "GIF": Format("gifload"),
-    "AVIF": Format("heifload", frames="images"),
-    "HEIC": Format(),  # its decoder is a package of its own
-    "BMP": Format(plugin="BMP"),
-    "JPEG 2000": Format(plugin="JPEG2000"),
-    "PNM": Format(plugin="PPM"),
+FORMATS: Mapping[str, ImageFormat] = {
+    "JPEG": ImageFormat("jpegload"),
+    "PNG": ImageFormat("pngload"),
+    "TIFF": ImageFormat("tiffload", "TIFF", "pages"),
+    "WebP": ImageFormat("webpload"),
+    "GIF": ImageFormat("gifload"),
+    "AVIF": ImageFormat("heifload", frames="images"),
+    "HEIC": ImageFormat(),  # its decoder is a package of its own
+    "BMP": ImageFormat(plugin="BMP"),
+    "JPEG 2000": ImageFormat(plugin="JPEG2000"),
+    "PNM": ImageFormat(plugin="PPM"),
 }
 _SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",

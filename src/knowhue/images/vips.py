@@ -57,7 +57,7 @@ def array_of(image: VipsImage) -> NDArray[Any]:
     return image.numpy().reshape(image.height, image.width, image.bands)
 
 
-def save(image: VipsImage, saver: str, **options: Any) -> bytes:
+def encode(image: VipsImage, saver: str, **options: Any) -> bytes:
     """Compute and encode an image with one of libvips' savers by name; all fields it has go along.
 
     Raises:

@@ -13,11 +13,11 @@ from knowhue.images.image import Image, over_white
 from knowhue.images.metadata import keep
 from knowhue.images.profiles import from_srgb
 from knowhue.images.tiff import with_exif
-from knowhue.images.vips import VipsError, VipsImage, attach, image_of, reason, save
+from knowhue.images.vips import VipsError, VipsImage, attach, encode, image_of, reason
 from knowhue.storage import replacing
 
 
-class Kind(NamedTuple):
+class OutputKind(NamedTuple):
     """What a kind of file can hold, and how it is written.
 
     Attributes:
@@ -39,20 +39,20 @@ class Kind(NamedTuple):
     longest_px: int = 2**31 - 1
 
 
-_JPEG = Kind(".jpg", "jpegsave", {"Q": 95, "subsample_mode": "off"}, alpha=False, longest_px=65_500)
-_TIFF = Kind(
+_JPEG = OutputKind(".jpg", "jpegsave", {"Q": 95, "subsample_mode": "off"}, alpha=False, longest_px=65_500)
+_TIFF = OutputKind(
     ".tif", "tiffsave", {"compression": "deflate", "predictor": "horizontal", "resunit": "inch"}, bits=16
 )
 _WEBP_OPTIONS = {"Q": 92, "effort": 2, "smart_subsample": True}
 _AVIF_OPTIONS = {"Q": 88, "effort": 0, "compression": "av1", "subsample_mode": "off"}
-OUTPUT_SUFFIXES: dict[str, Kind] = {
+OUTPUT_SUFFIXES: dict[str, OutputKind] = {
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
-    ".png": Kind(".png", "pngsave", {"compression": 2, "filter": "up"}, bits=16),
+    ".png": OutputKind(".png", "pngsave", {"compression": 2, "filter": "up"}, bits=16),
     ".tif": _TIFF,
     ".tiff": _TIFF,
-    ".webp": Kind(".webp", "webpsave", _WEBP_OPTIONS, {"lossless": True}, longest_px=16_383),
-    ".avif": Kind(".avif", "heifsave", _AVIF_OPTIONS, bits=12, longest_px=16_384),
+    ".webp": OutputKind(".webp", "webpsave", _WEBP_OPTIONS, {"lossless": True}, longest_px=16_383),
+    ".avif": OutputKind(".avif", "heifsave", _AVIF_OPTIONS, bits=12, longest_px=16_384),
 }
 """Colour is what is written, so it is not subsampled where that can be had; effort buys little size for much time."""
 
@@ -113,7 +113,7 @@ def encode_with_notes(image: Image, suffix: str, quality: int | None = None) -> 
     if kind.suffix == ".avif":
         options["bitdepth"] = 8 if output.format == "uchar" else 10 if image.origin.bits == 10 else 12
     try:
-        data = save(output, kind.saver, **options)
+        data = encode(output, kind.saver, **options)
     except VipsError as error:
         raise RunError(
             f"The image cannot be written as {suffix}: {reason(error)}. Write .png or .tif."
@@ -121,7 +121,7 @@ def encode_with_notes(image: Image, suffix: str, quality: int | None = None) -> 
     return with_exif(data, metadata) if kind.suffix == ".tif" else data, notes
 
 
-def kind_of(suffix: str) -> Kind:
+def kind_of(suffix: str) -> OutputKind:
     """What is written by a suffix.
 
     Raises:
@@ -136,7 +136,7 @@ def kind_of(suffix: str) -> Kind:
     return kind
 
 
-def fitting_kind(suffix: str, image: Image) -> Kind:
+def fitting_kind(suffix: str, image: Image) -> OutputKind:
     """What is written of an image by a suffix.
 
     Raises:
@@ -152,7 +152,7 @@ def fitting_kind(suffix: str, image: Image) -> Kind:
     return kind
 
 
-def _converted(image: Image, kind: Kind) -> tuple[VipsImage, list[str]]:
+def _converted(image: Image, kind: OutputKind) -> tuple[VipsImage, list[str]]:
     """The image's colours in its profile, transparency and resolution, as deep as the kind allows."""
     pixels, alpha, origin = image
     notes = []

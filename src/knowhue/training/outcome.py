@@ -14,8 +14,8 @@ from knowhue.data.loaders import label_weights, to_batch
 from knowhue.data.prepare import Prepared
 from knowhue.errors import DamagedError
 from knowhue.evaluation.calibration import reliability
-from knowhue.evaluation.evaluate import Scored, per_class
-from knowhue.evaluation.metrics import Row, confusion
+from knowhue.evaluation.evaluate import Scored, class_metrics
+from knowhue.evaluation.metrics import ImageRow, confusion_matrix
 from knowhue.models.multitask import MultiTask
 from knowhue.models.palette import diversity
 from knowhue.runs import damaged_files, has_ended
@@ -78,7 +78,9 @@ def write_scores(
             "split": prepared.reporting_split,
             "images": len(scored.rows),
             "metrics": finite_or_none(scored.metrics),
-            "per_class": {name: finite_or_none(row) for name, row in per_class(scored.rows, classes).items()},
+            "per_class": {
+                name: finite_or_none(row) for name, row in class_metrics(scored.rows, classes).items()
+            },
             **(of_set or {}),
             **({"perceptual": perceptual} if perceptual else {}),
             **(_class_tables(scored.rows, len(classes)) if has_class else {}),
@@ -123,7 +125,7 @@ def _drawn(work: Workspace, model: MultiTask, batch: Batch) -> dict[str, NDArray
     return {"drawn": np.stack(drawn), "diversity": diversity(samples).cpu().numpy()}
 
 
-def write_extremes(work: Workspace, folder: Path, model: MultiTask, rows: Sequence[Row]) -> None:
+def write_extremes(work: Workspace, folder: Path, model: MultiTask, rows: Sequence[ImageRow]) -> None:
     """`extremes.npz`: the colourings with the least and the greatest error, best first; none without colours."""
     scored = [row for row in rows if row.get("ab_l1") is not None and math.isfinite(row["ab_l1"])]
     ordered = sorted(scored, key=lambda row: (row["ab_l1"], row["index"]))
@@ -159,12 +161,12 @@ def to_bytes(rgb: RGB) -> NDArray[np.uint8]:
     return scaled.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
-def _class_tables(rows: Sequence[Row], classes: int) -> dict[str, Any]:
+def _class_tables(rows: Sequence[ImageRow], classes: int) -> dict[str, Any]:
     bins = [finite_or_none(each._asdict()) for each in reliability(rows)]
-    return {"confusion": confusion(rows, classes), "reliability": bins}
+    return {"confusion": confusion_matrix(rows, classes), "reliability": bins}
 
 
-def _readable(row: Row, prepared: Prepared) -> dict[str, Any]:
+def _readable(row: ImageRow, prepared: Prepared) -> dict[str, Any]:
     """A row with names in place of numbers."""
 
     def name(label: int) -> str:

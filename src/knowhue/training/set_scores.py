@@ -20,7 +20,7 @@ from knowhue.evaluation.features import (
     measure_distances,
     open_networks,
 )
-from knowhue.evaluation.metrics import mean
+from knowhue.evaluation.metrics import column_mean
 from knowhue.evaluation.perceptual import open_perceptual
 from knowhue.evaluation.recognition import Probe, fit_probe, recognised
 from knowhue.randomness import stream
@@ -102,7 +102,9 @@ def noise_floor(work: Workspace, settings: Evaluation) -> dict[str, Any]:
     found = {
         "colourfulness": colourfulness,
         "colourfulness_absolute": scored.metrics["colourfulness_absolute"],
-        "colourfulness_difference_of_means": abs(colourfulness - mean(reference.rows, "colourfulness_true")),
+        "colourfulness_difference_of_means": abs(
+            colourfulness - column_mean(reference.rows, "colourfulness_true")
+        ),
         "distribution": distances(work, settings, scored.features),
     }
     if settings.recognition:  # of the true images reported on: those of the training split taught the probe
