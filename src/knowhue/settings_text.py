@@ -39,18 +39,16 @@ def read_yaml(path: Path, option: str = "--config") -> Mapping[str, Any]:
         text = data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = (error.strerror or str(error)).lower() if isinstance(error, OSError) else "no text in UTF-8"
-        raise ConfigError(f"`{option}` should be a readable YAML file. Found `{path}`: {reason}.") from None
+        raise ConfigError(f"{path}: {reason}; {option} takes a YAML file") from None
     if len(data) > MAX_YAML_BYTES:
-        raise ConfigError(f"`{option}` should be a YAML file of at most 1 MiB. Found a larger one, `{path}`.")
+        raise ConfigError(f"{path}: larger than 1 MiB; {option} takes a YAML file of settings")
     try:
         values = parse_yaml(text)
     except ValueError as error:
         place = shown(" ".join(str(error).split()), 200)
-        raise ConfigError(f"`{option}` should be valid YAML. Found in `{path}`: {place}.") from None
+        raise ConfigError(f"{path}: {option} takes valid YAML, not {place}") from None
     if not isinstance(values, Mapping | None):
-        raise ConfigError(
-            f"`{option}` should hold `key: value` lines. Found `{path}` with a {type(values).__name__}."
-        )
+        raise ConfigError(f"{path}: holds a {type(values).__name__}, but {option} takes `key: value` lines")
     return values or {}
 
 

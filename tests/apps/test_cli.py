@@ -78,8 +78,8 @@ def test_bad_images(knowhue, make_folder, tmp_path, command):
         )
 
     (tmp_path / "empty").mkdir()
-    refuse("nowhere", "Found nothing there")
-    refuse("empty", "Found none", "--preset demo")
+    refuse("nowhere", "nowhere: no such folder")
+    refuse("empty", "no images in <class>/", "--preset demo")
     refuse("", "`images.path` should name a folder of images")
     make_folder({"cat": 5}, root="one")
     refuse("one", "at least 2 classes", "Found 1: cat")
@@ -99,7 +99,10 @@ def test_bad_images(knowhue, make_folder, tmp_path, command):
         (["--set", "trainning.x=1"], ["`trainning` is not a setting"]),
         (["--set", "training.batch_size=many"], ["`training.batch_size` should be a whole number", "many"]),
         (["--set", "seed"], ["`--set` should look like"]),
-        (["--config", "nowhere.yaml"], ["readable YAML file", "nowhere.yaml"]),
+        (
+            ["--config", "nowhere.yaml"],
+            ["nowhere.yaml: no such file or directory; --config takes a YAML file"],
+        ),
     ],
 )
 def test_bad_settings(knowhue, command, arguments, parts):

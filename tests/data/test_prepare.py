@@ -437,7 +437,7 @@ def test_interrupted_preparation_is_never_taken_for_the_old_one(photos, tmp_path
     [
         ({"cat": 10}, {}, r"at least 2 classes.*Found 1: cat.*Put them into <class>/ folders"),
         ({"unlabelled": 10}, {}, r"at least 2 classes.*Found 0: none"),
-        ({}, {}, r"should hold images as <class>/\*\.jpg.*Found none.*--preset demo"),
+        ({}, {}, r"no images in <class>/, or in train/<class>/.*--preset demo"),
         (
             {"cat": 10, "dog": 3},
             {"min_per_class": 4},
@@ -478,8 +478,8 @@ def test_all_gray_folder_is_told_what_helps(make_folder, tmp_path):
     ("path", "error", "message"),
     [
         (None, ConfigError, r"`images\.path` should name a folder.*--preset demo"),
-        ("/nowhere/at/all", ImageError, "Found nothing there"),
-        (__file__, ImageError, "Found a file there"),
+        ("/nowhere/at/all", ImageError, "/nowhere/at/all: no such folder"),
+        (__file__, ImageError, "a file, not a folder of images"),
     ],
 )
 def test_root_that_is_no_folder(tmp_path, path, error, message):

@@ -58,8 +58,8 @@ def list_items(images: Images) -> list[SourceItem]:
     items = SOURCES[images.source](images)
     if all(item.skipped for item in items):
         raise ImageError(
-            f"`{images.path}` should hold images as <class>/*.jpg, or train/<class>/ and val/<class>/. "
-            f"Found none{_others(items)}. Check the path, or try the built-in set: knowhue study --preset demo"
+            f"{images.path}: no images in <class>/, or in train/<class>/ and val/<class>/{_others(items)}; check the "
+            "path, or try the built-in set: knowhue study --preset demo"
         )
     return items
 
@@ -117,8 +117,8 @@ def _splits_of(root: Path) -> dict[str, str]:
     known = {name: SPLIT_NAMES[name] for name in named if name in SPLIT_NAMES}
     if named and (len(set(known.values())) < len(named) or "train" not in known):
         raise ImageError(
-            f"`{root}` should hold train/<class>/, and val/<class>/ and test/<class>/ if there are any, or <class>/ "
-            f"alone. Found the folders {', '.join(named)}. Rename them, or move what should not be used elsewhere."
+            f"{root}: holds the folders {', '.join(named)}, but is to hold train/<class>/, and val/<class>/ and "
+            "test/<class>/ if there are any, or <class>/ alone; rename them, or move what is not to be used elsewhere"
         )
     return known
 
@@ -157,8 +157,7 @@ def _require_images(root: Path, home: Path, items: Sequence[SourceItem]) -> None
         inside = [item for item in items if item.name == name or item.name.startswith(f"{name}/")]
         if [item.skipped for item in inside] != [CIRCLE]:
             raise ImageError(
-                f"`{folder}` should hold the images of a class. Found none{_others(inside)}. Put some there, or remove "
-                "the folder."
+                f"{folder}: no images of a class{_others(inside)}; put some there, or remove the folder"
             )
 
 
@@ -198,8 +197,8 @@ def from_imagenet(images: Images) -> list[SourceItem]:
             found = _folder_items(root, home / word, split, name)
             if all(item.skipped for item in found):
                 raise ImageError(
-                    f"`{home / word}` should hold the images of {name}. Found none{_others(found)}. Unpack that class "
-                    "there, or change its id in `images.wordnet_ids`."
+                    f"{home / word}: no images of {name}{_others(found)}; unpack that class there, or change its id in "
+                    "`images.wordnet_ids`"
                 )
             items += found
     return items
@@ -218,9 +217,7 @@ def from_huggingface(images: Images) -> list[SourceItem]:
     try:
         splits = datasets.load_dataset(images.path)
     except Exception as error:
-        raise ImageError(
-            f"`{images.path}` should be a Hugging Face dataset that can be reached. {error}"
-        ) from None
+        raise ImageError(f"{images.path}: no Hugging Face dataset that can be reached: {error}") from None
     items: list[SourceItem] = []
     as_file = datasets.Image(decode=False)  # the library's own decoding is not colorize's
     for name in splits:
@@ -250,9 +247,7 @@ def _root(images: Images) -> Path:
         )
     root = Path(images.path).expanduser()
     if not root.is_dir():
-        raise ImageError(
-            f"`{root}` should be a folder of images. Found {'a file' if root.exists() else 'nothing'} there."
-        )
+        raise ImageError(f"{root}: {'a file, not a folder of images' if root.exists() else 'no such folder'}")
     return root
 
 
