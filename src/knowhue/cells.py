@@ -18,7 +18,7 @@ from knowhue.training.phases import head_config, head_tasks
 from knowhue.training.run import run_arm, run_head, warm_features
 
 
-class Step(NamedTuple):
+class CellStep(NamedTuple):
     """What one job does.
 
     Attributes:
@@ -78,7 +78,7 @@ def _golden_step(work: Workspace, workers: int) -> str:
     return golden_step(work.engine, threads_of(workers) if workers > 1 else None)
 
 
-def cell_jobs(plan: Plan, gated: Collection[int], do: Callable[[Step], object]) -> list[Job]:
+def cell_jobs(plan: Plan, gated: Collection[int], do: Callable[[CellStep], object]) -> list[Job]:
     """Every cell of a plan, seed by seed, with what it needs before it.
 
     Args:
@@ -90,20 +90,20 @@ def cell_jobs(plan: Plan, gated: Collection[int], do: Callable[[Step], object]) 
     for cell in ((arm, seed) for seed in plan.seeds for arm in plan.arms):
         arm, seed = cell
         config = plan.run_config(arm, seed)
-        heads = [Step("head", task, head_config(config, task), cell) for task in head_tasks(config)]
-        gate = [Step("gate", arm, config, cell)] if arm == plan.gate_arm and seed in gated else []
+        heads = [CellStep("head", task, head_config(config, task), cell) for task in head_tasks(config)]
+        gate = [CellStep("gate", arm, config, cell)] if arm == plan.gate_arm and seed in gated else []
         jobs += [Job(step.id, partial(do, step)) for step in (*heads, *gate)]
-        arm_step = Step("arm", arm, config, cell)
+        arm_step = CellStep("arm", arm, config, cell)
         jobs.append(Job(arm_step.id, partial(do, arm_step), tuple(head.id for head in heads)))
     return jobs
 
 
-def _telling_cells(work: Workspace, plan: Plan) -> Callable[[Step], None]:
+def _telling_cells(work: Workspace, plan: Plan) -> Callable[[CellStep], None]:
     """Do steps in this process, and say which cell begins."""
     cells: Sequence[tuple[str, int]] = [(arm, seed) for seed in plan.seeds for arm in plan.arms]
     begun: set[tuple[str, int]] = set()
 
-    def do(step: Step) -> None:
+    def do(step: CellStep) -> None:
         arm, seed = step.cell
         if step.cell not in begun:
             done = cells.index(step.cell)
@@ -118,7 +118,7 @@ def _tell_states(work: Workspace, plan: Plan) -> None:
     work.report({"stage": "cells", "cells": read_cells(work.root, plan)})
 
 
-def _do(work: Workspace, step: Step) -> None:
+def _do(work: Workspace, step: CellStep) -> None:
     match step.kind:
         case "head":
             run_head(work, step.config, step.config.tasks.names[0])  # the only one of a head's settings
@@ -132,7 +132,7 @@ _opened: dict[Path, Workspace] = {}
 """What this worker process works with, by study folder: opened by its first job."""
 
 
-def _do_in_worker(root: Path, shared: Config, step: Step) -> None:
+def _do_in_worker(root: Path, shared: Config, step: CellStep) -> None:
     if root not in _opened:
         prepared = load_prepared(root / "images", shared.evaluation.split, thorough=False)
         _opened[root] = Workspace(root, Engine(shared.training), prepared, lambda _: None)

@@ -1,7 +1,7 @@
 """What a study folder and a run folder contain, and how files get there whole.
 
 DIR/study.json                       the frozen plan, its hash, and the command
-DIR/images/                        prepared images and their manifest, see `data.prepare`
+DIR/images/                          prepared images and their manifest, see `data.prepare`
 DIR/features/                        cached features of the frozen encoder
 DIR/gate/seed-<n>.json               the A/A gate of a block, see `training.gate`
 DIR/<arm>/seed-<n>-<fingerprint>/    one run

@@ -28,7 +28,7 @@ from numpy.typing import DTypeLike, NDArray
 from knowhue.csv_text import from_csv, to_csv
 from knowhue.errors import ConfigError, DamagedError, KnowhueError, RunError
 
-Kind = TypeVar("Kind", dict, list)
+JsonKind = TypeVar("JsonKind", dict, list)
 Value = TypeVar("Value")
 
 SEAL = "sha256"
@@ -187,7 +187,7 @@ def finite_or_none(values: Mapping[str, float | None]) -> dict[str, float | None
     return {k: value if value is not None and math.isfinite(value) else None for k, value in values.items()}
 
 
-def read_json(path: Path, kind: type[Kind] = dict) -> Kind:
+def read_json(path: Path, kind: type[JsonKind] = dict) -> JsonKind:
     """Read JSON.
 
     Args:

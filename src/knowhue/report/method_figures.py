@@ -12,10 +12,10 @@ from knowhue.report.methods import (
     cost_table,
     costs,
     flat_scores,
+    method_alpha,
     methods,
     metrics,
     quality_table,
-    question_alpha,
     regimes,
     run_costs,
     scores,
@@ -82,7 +82,7 @@ def page_content(study: Study) -> dict[str, Any]:
         "study": study,
         "methods": methods(study),
         "reference": methods(study)[study.settings["reference"]].title,
-        "fewest": fewest_seeds(question_alpha(study)),
+        "fewest": fewest_seeds(method_alpha(study)),
         "train_images": sum(counts.get("train", {}).values()),
         "judged_images": first.scores.get("images") if first else None,
         "environment": first.environment if first else {},
@@ -130,7 +130,7 @@ def trade_off(study: Study) -> "Figure":
 
 def sample_grid(study: Study, regime: Regime) -> "Figure":
     """Draw gray, each method, truth; one row an image, the first seed that ended."""
-    columns = [(name, samples(study, arm).get("rgb")) for name, arm in regime.arms.items()]
+    columns = [(name, sample_images(study, arm).get("rgb")) for name, arm in regime.arms.items()]
     gray, truth = (study.samples.get(name) for name in ("gray", "truth"))
     columns = [("gray", gray), *columns, ("truth", truth)]
     figure, top = _grid(study, [images for _, images in columns], 10.5 / len(columns))
@@ -141,7 +141,9 @@ def sample_grid(study: Study, regime: Regime) -> "Figure":
 
 def drawn_grid(study: Study, regime: Regime) -> "Figure":
     """Draw several samples of each image side by side, a row an image, a block of columns a method."""
-    drawn = {name: samples(study, regime.arms[name])["drawn"] for name in drawing_methods(study, regime)}
+    drawn = {
+        name: sample_images(study, regime.arms[name])["drawn"] for name in drawing_methods(study, regime)
+    }
     columns = [images for several in drawn.values() for images in several]
     titles = [
         name if number == 0 else "" for name, several in drawn.items() for number in range(len(several))
@@ -154,10 +156,10 @@ def drawn_grid(study: Study, regime: Regime) -> "Figure":
 
 def drawing_methods(study: Study, regime: Regime) -> list[str]:
     """Those that gave several samples of an image."""
-    return [name for name, arm in regime.arms.items() if "drawn" in samples(study, arm)]
+    return [name for name, arm in regime.arms.items() if "drawn" in sample_images(study, arm)]
 
 
-def samples(study: Study, arm: str) -> Arrays:
+def sample_images(study: Study, arm: str) -> Arrays:
     """`samples.npz` of the first finished seed that has it; nothing where there is none."""
     return next((run.samples for run in study.finished(arm) if run.samples), {})
 

@@ -30,7 +30,7 @@ QUALITY = {
     "recognition": "recognised, % ↑",
 }
 """Metrics of the tables with their heads, in this order; each only where some run has it."""
-COST = ("train_s", "train_s_per_image", "predict_s_per_image", "images_seen", "parameters")
+COST_NAMES = ("train_s", "train_s_per_image", "predict_s_per_image", "images_seen", "parameters")
 _COST_HEADS = (
     "", "epochs", "images seen", "seconds trained", "ms an image trained", "ms an image predicted",
     "million parameters",
@@ -87,7 +87,7 @@ class Score(NamedTuple):
         )
 
 
-class Cell(NamedTuple):
+class TableCell(NamedTuple):
     """A value and, below it, its paired difference to the reference; `clear` if test and interval tell it from 0."""
 
     value: str
@@ -140,10 +140,10 @@ def verdict(study: Study, regime: Regime, method: str) -> Judged | None:
         return None
     trivial = floors(study.baselines, ERROR.metric).values()
     found = _contrast(study, regime, method, ERROR.metric)
-    return judged(found, ERROR.sesoi, question_alpha(study), trivial, _is_complete(study))
+    return judged(found, ERROR.sesoi, method_alpha(study), trivial, _is_complete(study))
 
 
-def question_alpha(study: Study) -> float:
+def method_alpha(study: Study) -> float:
     """The level of one verdict: alpha, shared out among all methods at both regimes."""
     return rules.question_alpha(ALPHA, 2 * (len(methods(study)) - 1))  # before the second has begun, too
 
@@ -164,10 +164,10 @@ def unfinished(study: Study, regime: Regime) -> list[str]:
 
 
 def costs(study: Study, regime: Regime, method: str) -> dict[str, float | None]:
-    """What a method took, means over its finished seeds; `COST` are the keys."""
+    """What a method took, means over its finished seeds; `COST_NAMES` are the keys."""
     runs = study.finished(regime.arms[method])
     own = [{**run_costs(run), **study.costs.get(method, {})} for run in runs]
-    known = {name: [each[name] for each in own if each.get(name) is not None] for name in COST}
+    known = {name: [each[name] for each in own if each.get(name) is not None] for name in COST_NAMES}
     return {name: float(np.mean(values)) if values else None for name, values in known.items()}
 
 
@@ -198,27 +198,27 @@ def comparison_results(study: Study) -> dict[str, Any]:
     }
 
 
-def quality_table(study: Study, regime: Regime) -> list[list[Cell]]:
+def quality_table(study: Study, regime: Regime) -> list[list[TableCell]]:
     """One row a method, one column a metric, then the baselines; the header first."""
     names, found = metrics(study), scores(study, regime)
     spread = ["spread of samples"] * any(found[method, "diversity"].by_seed for method in methods(study))
-    rows = [[Cell(head) for head in ("", "error: verdict", *(QUALITY[name] for name in names), *spread)]]
+    rows = [[TableCell(head) for head in ("", "error: verdict", *(QUALITY[name] for name in names), *spread)]]
     for name, method in methods(study).items():
         note = "reference" if name == study.settings["reference"] else ""
         cells = [_quality_cell(found[name, metric], metric) for metric in names]
         drawn = [_plain(found[name, "diversity"].mean) for _ in spread]
-        rows.append([Cell(method.title, note), _judged(verdict(study, regime, name)), *cells, *drawn])
+        rows.append([TableCell(method.title, note), _judged(verdict(study, regime, name)), *cells, *drawn])
     for name, title in _BASELINES.items():
         if (row := study.baselines.get(name)) is not None:
             known = flat_scores(row)
             cells = [_plain(known.get(metric), metric) for metric in names]
-            rows.append([Cell(title), Cell(MISSING), *cells, *(Cell(MISSING) for _ in spread)])
+            rows.append([TableCell(title), TableCell(MISSING), *cells, *(TableCell(MISSING) for _ in spread)])
     return rows
 
 
-def cost_table(study: Study, regime: Regime) -> list[list[Cell]]:
+def cost_table(study: Study, regime: Regime) -> list[list[TableCell]]:
     """What each method took; ratios are to the reference, of the same table."""
-    rows = [[Cell(head) for head in _COST_HEADS]]
+    rows = [[TableCell(head) for head in _COST_HEADS]]
     known = {name: costs(study, regime, name) for name in methods(study)}
     usual = known[study.settings["reference"]]
     for name, method in methods(study).items():
@@ -226,12 +226,14 @@ def cost_table(study: Study, regime: Regime) -> list[list[Cell]]:
         count, seconds, parameters = own["images_seen"], own["train_s"], own["parameters"]
         rows.append(
             [
-                Cell(method.title),
-                Cell(MISSING if epochs is None else " + ".join(f"{each}" for each in epochs if each)),
-                Cell(MISSING if count is None else f"{count:,.0f}"),
-                Cell(MISSING if seconds is None else f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.1f}"),
+                TableCell(method.title),
+                TableCell(MISSING if epochs is None else " + ".join(f"{each}" for each in epochs if each)),
+                TableCell(MISSING if count is None else f"{count:,.0f}"),
+                TableCell(
+                    MISSING if seconds is None else f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.1f}"
+                ),
                 *(_timed(own[each], usual[each]) for each in ("train_s_per_image", "predict_s_per_image")),
-                Cell(MISSING if parameters is None else f"{parameters / 1e6:.1f}"),
+                TableCell(MISSING if parameters is None else f"{parameters / 1e6:.1f}"),
             ]
         )
     return rows
@@ -327,25 +329,25 @@ def _difference(score: Score) -> Row | None:
     }  # fmt: skip
 
 
-def _quality_cell(score: Score, metric: str) -> Cell:
+def _quality_cell(score: Score, metric: str) -> TableCell:
     if score.found is None or score.bounds is None:
         return _plain(score.mean, metric)
     unit = _unit(metric)
-    return Cell(
+    return TableCell(
         number(score.mean, unit), _between(score.found, score.bounds, score.mean, unit), score.is_clear
     )
 
 
-def _judged(found: Judged | None) -> Cell:
+def _judged(found: Judged | None) -> TableCell:
     """A verdict; by the seeds alone it speaks of these test images and not of the method."""
     if found is None:
-        return Cell(MISSING)
+        return TableCell(MISSING)
     here = found.word != Word.NO_VERDICT and found.quoted is not None and found.quoted.over != BOTH
-    return Cell(found.word.value, "on these test images" if here else "")
+    return TableCell(found.word.value, "on these test images" if here else "")
 
 
-def _plain(value: float | None, metric: str = "") -> Cell:
-    return Cell(number(value, _unit(metric)))
+def _plain(value: float | None, metric: str = "") -> TableCell:
+    return TableCell(number(value, _unit(metric)))
 
 
 def _unit(metric: str) -> str:
@@ -361,17 +363,17 @@ def _between(found: Contrast, bounds: Bounds, mean: float | None, unit: str) -> 
     return f"{signed} ({ends_text(like, bounds.interval, unit)}){'' if bounds.over == BOTH else '†'}"
 
 
-def _timed(own: float | None, reference: float | None) -> Cell:
+def _timed(own: float | None, reference: float | None) -> TableCell:
     if own is None:
-        return Cell(MISSING)
-    return Cell(f"{1000 * own:.2f}", f"× {own / reference:.2f}" if reference else "")
+        return TableCell(MISSING)
+    return TableCell(f"{1000 * own:.2f}", f"× {own / reference:.2f}" if reference else "")
 
 
-def _markdown(rows: Sequence[Sequence[Cell]]) -> str:
+def _markdown(rows: Sequence[Sequence[TableCell]]) -> str:
     lines = ["| " + " | ".join(map(_markdown_cell, row)) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
-def _markdown_cell(cell: Cell) -> str:
+def _markdown_cell(cell: TableCell) -> str:
     below = f"**{cell.below}**" if cell.clear else cell.below
     return f"{cell.value}<br>{below}" if below else cell.value
