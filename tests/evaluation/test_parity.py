@@ -17,7 +17,7 @@ from torchmetrics.image.kid import poly_mmd
 
 from knowhue.color import colourfulness
 from knowhue.evaluation import metrics
-from knowhue.evaluation.calibration import calibration_error, reliability
+from knowhue.evaluation.calibration import calibration_bins, calibration_error
 from knowhue.evaluation.features import frechet, kernel_distance
 
 # Sharma, Wu and Dalal 2005, table 1: L1 a1 b1 L2 a2 b2 CIEDE2000.
@@ -207,7 +207,7 @@ def test_one_image_by_both_conventions():
 
 
 def test_probability_one_is_in_the_last_bin_and_edges_in_the_lower():
-    bins = reliability([{"probability": p, "correct": 1} for p in (1.0, 0.0, 0.2)])
+    bins = calibration_bins([{"probability": p, "correct": 1} for p in (1.0, 0.0, 0.2)])
     assert [n for n, each in enumerate(bins) if each.images] == [0, 2, 14]
     assert np.isnan(calibration_error([{"probability": 1.0, "correct": None}]))
 

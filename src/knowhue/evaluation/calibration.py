@@ -25,13 +25,13 @@ class Bin(NamedTuple):
     accuracy: float | None
 
 
-def reliability(rows: Sequence[Mapping[str, Any]]) -> list[Bin]:
+def calibration_bins(rows: Sequence[Mapping[str, Any]]) -> list[Bin]:
     """Sort labelled images by probability into bins, as Guo et al. 2017 do.
 
     Args:
         rows: with `probability` of the named class, 0 to 1, and `correct`, None for an unlabelled image.
 
-    >>> reliability([{"probability": 0.9, "correct": 1}])[13].images
+    >>> calibration_bins([{"probability": 0.9, "correct": 1}])[13].images
     1
     """
     labelled = [row for row in rows if row["correct"] is not None]
@@ -55,7 +55,9 @@ def calibration_error(rows: Sequence[Mapping[str, Any]]) -> float:
 
     Guo et al. 2017, equation 3. NaN without a labelled image.
     """
-    bins = [each for each in reliability(rows) if each.confidence is not None and each.accuracy is not None]
+    bins = [
+        each for each in calibration_bins(rows) if each.confidence is not None and each.accuracy is not None
+    ]
     total = sum(each.images for each in bins)
     gaps = sum(each.images * abs((each.confidence or 0.0) - (each.accuracy or 0.0)) for each in bins)
     return gaps / total if total else float("nan")

@@ -13,7 +13,7 @@ from knowhue.color import lab_to_rgb
 from knowhue.data.loaders import label_weights, to_batch
 from knowhue.data.prepare import Prepared
 from knowhue.errors import DamagedError
-from knowhue.evaluation.calibration import reliability
+from knowhue.evaluation.calibration import calibration_bins
 from knowhue.evaluation.evaluate import Scored, class_metrics
 from knowhue.evaluation.metrics import ImageRow, confusion_matrix
 from knowhue.models.multitask import MultiTask
@@ -162,7 +162,7 @@ def to_bytes(rgb: RGB) -> NDArray[np.uint8]:
 
 
 def _class_tables(rows: Sequence[ImageRow], classes: int) -> dict[str, Any]:
-    bins = [finite_or_none(each._asdict()) for each in reliability(rows)]
+    bins = [finite_or_none(each._asdict()) for each in calibration_bins(rows)]
     return {"confusion": confusion_matrix(rows, classes), "reliability": bins}
 
 
