@@ -362,14 +362,14 @@ def test_what_is_left_out_is_said(source: Path, tmp_path: Path):
 def test_what_a_format_does_not_hold_is_that_images_failure(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    real = folder.paint
+    real = folder.paint_request
 
     def paint(colorizer: Any, request: Any, decoded: Any, answer: Any) -> Any:
         if request.source.name == "c.jpg":
             raise RunError("too wide for it")
         return real(colorizer, request, decoded, answer)
 
-    monkeypatch.setattr(folder, "paint", paint)
+    monkeypatch.setattr(folder, "paint_request", paint)
     summary = colour(source, tmp_path / "out")
     assert summary.failures == (("deep/er/c.jpg", "too wide for it"),)
     assert summary.made == 3

@@ -18,7 +18,7 @@ from knowhue.inference.ledger import LEDGER, Ledger, Stamp
 from knowhue.inference.listing import Item, Listing, list_folder
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits, Stages, run, usable_cores
-from knowhue.inference.requests import DecodedRequest, ImageRequest, decode, paint
+from knowhue.inference.requests import DecodedRequest, ImageRequest, decode_request, paint_request
 from knowhue.runs import Report, locked
 from knowhue.storage import replacing
 
@@ -181,7 +181,7 @@ class _Work:
         started = time.perf_counter()
         stamp = Stamp.of(item.source)  # before reading: what changes meanwhile is done again
         request = ImageRequest(item.source, self._options, suffix=Path(item.output).suffix)
-        decoded = decode(self._colorizer, request, name=item.path)
+        decoded = decode_request(self._colorizer, request, name=item.path)
         assert stamp is not None
         return _Read(stamp, request, decoded, time.perf_counter() - started)
 
@@ -199,7 +199,7 @@ class _Work:
         """Paint, encode, and write beside its place."""
         started = time.perf_counter()
         try:
-            reply = paint(self._colorizer, read.request, read.decoded, answer[0])
+            reply = paint_request(self._colorizer, read.request, read.decoded, answer[0])
         except RunError as error:  # of this image's format; one of the disk ends the folder
             raise ImageError(str(error)) from None
         # Numbered, as two images of different folders may have one name.

@@ -23,8 +23,8 @@ LONGEST_RETRY_SECONDS = 60
 _SMOOTHING = 0.1
 Observe = Callable[[str, float], None]
 """Called with a stage (`weigh`, `decode`, `predict`, `paint`) and its seconds, and with `batch` and its size."""
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 class Busy(KnowhueError):
@@ -141,7 +141,7 @@ class _Job:
     answer: Any = None
 
 
-class Pipeline(Generic[Item, Result]):
+class Pipeline(Generic[_Item, _Result]):
     """Threads that work on what is submitted, until `close`. Every public method may be called from any thread.
 
     An item whose future is cancelled, or whose time is up, is dropped before its next stage. Where a batch cannot be
@@ -201,14 +201,14 @@ class Pipeline(Generic[Item, Result]):
         with self._changed:
             self._check()
 
-    def submit(self, item: Item) -> Future[Result]:
+    def submit(self, item: _Item) -> Future[_Result]:
         """Accept an item; its future holds the result, or what went wrong, and may be cancelled.
 
         Raises:
             Busy: the queue is full.
             Stopping: it is closing.
         """
-        future: Future[Result] = Future()
+        future: Future[_Result] = Future()
         with self._changed:
             self._check()
             self.length += 1
@@ -370,9 +370,9 @@ class Pipeline(Generic[Item, Result]):
 
 def run(
     stages: Stages,
-    items: Iterable[Item],
+    items: Iterable[_Item],
     limits: Limits = Limits(),  # noqa: B008
-) -> Generator[tuple[Item, Future[Any]]]:
+) -> Generator[tuple[_Item, Future[Any]]]:
     """Send items through a pipeline as there is room; each comes back with its future once that is done.
 
     They come as they are ready; with one thread a stage that is in their own order. When `items` ends, what was
@@ -383,8 +383,8 @@ def run(
     >>> sorted(future.result() for _, future in run(stages, [1, 2, 3]))
     [2.0, 4.0, 6.0]
     """
-    pipeline: Pipeline[Item, Any] = Pipeline(stages, limits)
-    done: SimpleQueue[tuple[Item, Future[Any]]] = SimpleQueue()
+    pipeline: Pipeline[_Item, Any] = Pipeline(stages, limits)
+    done: SimpleQueue[tuple[_Item, Future[Any]]] = SimpleQueue()
     # Enough that no stage waits for the caller, few enough that stopping early stops soon.
     window, running = 3 * (limits.threads or usable_cores()) + limits.batch, 0
     try:

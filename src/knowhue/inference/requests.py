@@ -105,9 +105,9 @@ class Batcher(Pipeline[ImageRequest, ImageReply]):
         self.colorizer = colorizer
         stages = Stages(
             lambda request: weigh_image(request.source),
-            partial(decode, colorizer, max_pixels=max_pixels),
+            partial(decode_request, colorizer, max_pixels=max_pixels),
             lambda decoded: colorizer.predict([each.network_input for each in decoded]),
-            partial(paint, colorizer),
+            partial(paint_request, colorizer),
             lambda decoded: decoded.network_input.shape,
         )
         super().__init__(stages, limits, observe, after_batch)
@@ -119,7 +119,7 @@ class Batcher(Pipeline[ImageRequest, ImageReply]):
         return future
 
 
-def decode(
+def decode_request(
     colorizer: Colorizer, request: ImageRequest, max_pixels: int = MAX_PIXELS, name: str | None = None
 ) -> DecodedRequest:
     """Read a request's image, and make the network's input of it.
@@ -151,7 +151,7 @@ def decode(
     )
 
 
-def paint(
+def paint_request(
     colorizer: Colorizer, request: ImageRequest, decoded: DecodedRequest, answer: Predictions
 ) -> ImageReply:
     """Paint and write an image; or, for a class alone, judge it.

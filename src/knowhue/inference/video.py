@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from knowhue.inference.video_reading import Frame, Video
     from knowhue.inference.video_writing import ColouredFrame
 
-BATCH = 8
+_BATCH = 8
 _HELD_BYTES = 256 << 20  # of the frames that are predicted together
 
 
@@ -245,7 +245,7 @@ class _Work:
 
     def _batches(self) -> Iterator[list["Frame"]]:
         frame_bytes = self._video.height * self._video.width * (6 if self._video.deep else 3)
-        size = min(BATCH, max(1, _HELD_BYTES // frame_bytes))
+        size = min(_BATCH, max(1, _HELD_BYTES // frame_bytes))
         with closing(self._video.frames()) as frames:
             while batch := list(islice(frames, size)):
                 yield batch
