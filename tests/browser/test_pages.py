@@ -82,6 +82,34 @@ def test_no_table_of_a_report_is_cut_on_a_desktop(opened, report):
     assert cut == 0
 
 
+@pytest.mark.parametrize("kind", ["report", "comparison"])
+def test_axe_finds_nothing_serious_on_a_report_with_everything_unfolded(opened, request, kind, screen, axe):
+    page = opened(request.getfixturevalue(kind).as_uri(), **screen).page
+    page.locator("details").evaluate_all("all => all.forEach(e => e.open = true)")
+    assert axe(page) == []
+
+
+def test_a_report_of_one_seed_is_three_screens_long(opened, tmp_path):
+    page = opened(write_report(write_study(tmp_path)).as_uri(), width=1280, height=800).page
+    assert page.evaluate("document.documentElement.scrollHeight") <= 3 * 800
+    page.locator("details.section > summary").first.click()
+    expect(page.locator("#warnings")).to_be_visible()
+
+
+def test_a_warning_is_unfolded_by_the_link_to_it(opened, report):
+    page = opened(report.as_uri(), width=1280).page
+    expect(page.locator("#warnings")).not_to_be_visible()
+    page.locator('a[href="#warnings"]').click()
+    expect(page.locator("#warnings")).to_be_visible()
+
+
+def test_no_drawing_of_a_report_is_scrolled_sideways_on_a_phone(opened, report):
+    page = opened(report.as_uri(), **SCREENS["phone"]).page
+    page.locator("details").evaluate_all("all => all.forEach(e => e.open = true)")
+    wide = page.locator(".drawing svg").evaluate_all("all => all.filter(e => e.clientWidth > 390).length")
+    assert wide == 0
+
+
 def test_the_server_shows_a_report_as_it_is(opened, served, report):
     """In a sandbox, under a policy that must not hold back its styles, drawings and images."""
     (served.study / "report.html").write_bytes(report.read_bytes())

@@ -7,7 +7,7 @@ from synthetic_study import change, run_of, write_study
 
 from knowhue.report.classes import reliability_bins, reliability_table
 from knowhue.report.page import write_report
-from knowhue.report.samples import extremes, extremes_table
+from knowhue.report.samples import draw_extremes, extremes_table
 from knowhue.report.scores import (
     distance_table,
     has_fid,
@@ -120,7 +120,7 @@ def test_extremes_are_those_with_the_least_and_greatest_error(tmp_path: Path):
         truth=images,
     )
     study = read_study(tmp_path)
-    (figure,) = extremes(study).values()  # single-task has stored none
+    (figure,) = draw_extremes(study).values()  # single-task has stored none
     axes = np.array(figure.axes).reshape(2, 4)
     assert [ax.get_xlabel() for ax in axes[0]] == ["1.0", "2.0", "30.0", "40.0"]
     values = [row[-1] for row in extremes_table(study)[1:] if row[0] == "multi"]

@@ -46,7 +46,7 @@ def drawn_sides(study: Study, task: str) -> list[Side]:
     return [Side("single", single, "Single-task", SINGLE), Side("multi", multi, "Multi-task", MULTI)]
 
 
-def per_class(study: Study) -> "dict[str, Figure]":
+def draw_per_class(study: Study) -> "dict[str, Figure]":
     """Draw accuracy and error of each class, both arms on one line."""
     both = {"class": ("accuracy", "Accuracy, %", 100), "colour": ("ab_l1", "L1 of a*b*, CIELAB units", 1)}
     figures = {}
@@ -92,7 +92,7 @@ def _dots(ax: "Axes", scores: dict[Side, np.ndarray], classes: list[str]) -> Non
     )  # fmt: skip
 
 
-def confusion(study: Study) -> "dict[str, Figure]":
+def draw_confusion(study: Study) -> "dict[str, Figure]":
     """Draw the confusion matrix of each arm, each row in per cent of its class."""
     names = [spaced(name) for name in study.classes]
     height = max(0.36 * len(names) if len(names) <= _MANY else 4.0, 1.4) + 1.1
@@ -142,7 +142,7 @@ def _matrix(ax: "Axes", counts: np.ndarray, names: list[str], colour: str) -> No
     ax.set_xlabel("Predicted class")
 
 
-def reliability(study: Study) -> "dict[str, Figure]":
+def draw_reliability(study: Study) -> "dict[str, Figure]":
     """Draw for each arm accuracy over probability of the named class, in bins, all finished seeds together."""
     figures = {}
     for side in drawn_sides(study, "class"):

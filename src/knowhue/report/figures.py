@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from knowhue.report.arms import is_oracle, sides
 from knowhue.report.classes import (
-    confusion,
     confusion_table,
-    per_class,
+    draw_confusion,
+    draw_per_class,
+    draw_reliability,
     per_class_table,
-    reliability,
     reliability_table,
 )
 from knowhue.report.curves import curve_table, curves
@@ -20,7 +20,7 @@ from knowhue.report.diagram import setup
 from knowhue.report.forest import forest, forest_table
 from knowhue.report.label_fraction import label_fraction, label_fraction_table
 from knowhue.report.method_figures import comparison_figures
-from knowhue.report.samples import extremes, extremes_table, sample_table, samples
+from knowhue.report.samples import draw_extremes, draw_samples, extremes_table, sample_table
 from knowhue.report.study import Study, Table, read_study
 from knowhue.report.text import plain, plural
 from knowhue.report.transfer import transfer, transfer_table
@@ -88,7 +88,7 @@ FIGURES: dict[str, Figure] = {
         "stands the class that the arm names, with its probability (below single-task: by the single-task classifier); "
         "✗ marks a wrong one. The images were fixed before training, none was picked afterwards. "
         "Seed {seed}, last epoch.",
-        samples,
+        draw_samples,
         sample_table,
     ),
     "setup": Figure(
@@ -129,13 +129,13 @@ FIGURES: dict[str, Figure] = {
     "per_class": Figure(
         "Class by class.",
         "Scores of each class on the {split} images; the bar joins the two arms. {spread}",
-        per_class,
+        draw_per_class,
         per_class_table,
     ),
     "confusion": Figure(
         "Confusion.",
         "Classes of the {split} images: rows are true, columns predicted; per cent of the row{pooled}.",
-        confusion,
+        draw_confusion,
         confusion_table,
     ),
     "reliability": Figure(
@@ -144,14 +144,14 @@ FIGURES: dict[str, Figure] = {
         "width{pooled}: on the dashed line a probability of 80\u00a0% is right 80\u00a0% of the time, below "
         "it the model is too sure of itself. Larger dots hold more images. The expected calibration error "
         "(Guo et al. 2017) is the mean distance from the line.",
-        reliability,
+        draw_reliability,
         reliability_table,
     ),
     "extremes": Figure(
         "Best and worst colourings.",
         "The {split} images with the least and the greatest error of a*b* (below each, CIELAB units), "
         "chosen by that number alone, the true colours beneath. Seed {seed}, last epoch.",
-        extremes,
+        draw_extremes,
         extremes_table,
     ),
 }

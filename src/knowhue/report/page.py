@@ -33,7 +33,7 @@ _LONGEST_LIST = 300
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A part of the page under one heading; without anything to show it is left out.
 
     Attributes:
@@ -55,29 +55,29 @@ class Section:
 
 # What one reads in five minutes comes first, unfolded: the answers, the differences, the images and the scores.
 SECTIONS = (
-    Section(
+    PageSection(
         "The difference, seed by seed", ("transfer", "forest", "label_fraction"), is_open=True, of_several_seeds=True
     ),
-    Section("What the models see, and what they make of it", ("samples",), is_open=True),
-    Section("Scores", part="scores", is_open=True),
-    Section("Warnings", part="warnings"),
-    Section("How it was measured", ("setup",), part="images"),
-    Section("Learning", ("error", "accuracy", "losses", "judgements")),
-    Section("Distance from real images", part="distances"),
-    Section("Class by class", ("per_class", "confusion", "reliability"), part="classes"),
-    Section("Where it succeeds and fails", ("extremes",)),
-    Section(
+    PageSection("What the models see, and what they make of it", ("samples",), is_open=True),
+    PageSection("Scores", part="scores", is_open=True),
+    PageSection("Warnings", part="warnings"),
+    PageSection("How it was measured", ("setup",), part="images"),
+    PageSection("Learning", ("error", "accuracy", "losses", "judgements")),
+    PageSection("Distance from real images", part="distances"),
+    PageSection("Class by class", ("per_class", "confusion", "reliability"), part="classes"),
+    PageSection("Where it succeeds and fails", ("extremes",)),
+    PageSection(
         "Where it helped, and where it hurt", tables=("seeds", "classes", "flips", "equal_train_loss"),
         of_several_seeds=True,
     ),
-    Section("What it costs", tables=("equal_images", "equal_time", "deployment"), of_several_seeds=True),
-    Section(
+    PageSection("What it costs", tables=("equal_images", "equal_time", "deployment"), of_several_seeds=True),
+    PageSection(
         "What the choice of an epoch would have added", tables=("best_epochs", "after_heads"), of_several_seeds=True
     ),
-    Section("How the tasks pull at the encoder", tables=("diagnostics", "predictions"), of_several_seeds=True),
-    Section("What trained the encoder", tables=("gradients",)),
-    Section("What was frozen", tables=("cells", "exploratory"), part="frozen"),
-    Section("To do it again", part="again"),
+    PageSection("How the tasks pull at the encoder", tables=("diagnostics", "predictions"), of_several_seeds=True),
+    PageSection("What trained the encoder", tables=("gradients",)),
+    PageSection("What was frozen", tables=("cells", "exploratory"), part="frozen"),
+    PageSection("To do it again", part="again"),
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _COLUMNS = {"Grayscale": INK, "Single-task": SINGLE, "Multi-task": MULTI, "Ground truth": INK}
 
 
-def samples(study: Study) -> "dict[str, Figure]":
+def draw_samples(study: Study) -> "dict[str, Figure]":
     """Draw the first, and where there is one the second sample image of each class: gray, both arms, truth."""
     labels = [int(label) for label in study.samples.get("label", ())]
     nth = [labels[:place].count(label) for place, label in enumerate(labels)]
@@ -88,7 +88,7 @@ def _truth(study: Study, place: int) -> str:
     return study.classes[label] if 0 <= label < len(study.classes) else ""
 
 
-def extremes(study: Study) -> "dict[str, Figure]":
+def draw_extremes(study: Study) -> "dict[str, Figure]":
     """Draw each arm's best and worst colourings of the shown seed, by their error, above the true images."""
     figures = {}
     for side in drawn_sides(study, "colour"):

@@ -85,9 +85,7 @@ def distance_table(study: Study) -> dict[str, Any]:
     """Return the distances by pretrained networks of both arms beside the baselines, with all they are quoted with."""
     entries = _distances(study)
     names = dict.fromkeys(name for each in entries for name, entry in each.items() if _has_value(entry))
-    baselines = {
-        name: found for name, values in study.baselines.items() if (found := values.get("distribution"))
-    }
+    baselines = _baseline_distances(study)
     return {
         "baselines": [_BASELINES.get(name, spaced(name)) for name in baselines],
         "rows": [
@@ -131,10 +129,13 @@ def has_fid(study: Study) -> bool:
 
 def _distances(study: Study) -> list[Entries]:
     """Return the distances of every finished run and of every baseline."""
-    runs: list[Any] = [run.scores.get("distribution") for arm in study.runs for run in study.finished(arm)]
-    return [
-        each for each in (*runs, *(values.get("distribution") for values in study.baselines.values())) if each
-    ]
+    runs = [run.scores.get("distribution") for arm in study.runs for run in study.finished(arm)]
+    return [each for each in (*runs, *_baseline_distances(study).values()) if each]
+
+
+def _baseline_distances(study: Study) -> dict[str, Entries]:
+    found: dict[str, Any] = {name: values.get("distribution") for name, values in study.baselines.items()}
+    return {name: entries for name, entries in found.items() if entries}
 
 
 def _perceptual(study: Study) -> list[Entries]:
