@@ -26,13 +26,13 @@ LONGEST = 4
 """Up to so many times as long as wide an image keeps its aspect at the network's size; longer ones are squeezed."""
 SHORTEST_PX = 32
 SCALES = (1.0, 1.5, 2.0)
-"""Of the network's size, at which `spread_over_views` looks."""
+"""Of the network's size, at which `spread_over_views` predicts."""
 UNKNOWN = "unknown"
 STILL_GRAY = 4.0
 """Mean chroma, CIELAB units, below which an image looks gray."""
 OFTEN_REDUCED = 0.25
 FEWEST_TO_TELL = 100
-"""Validation images from which the distance that one in a hundred exceeds can be told."""
+"""Validation images from which the distance that one in a hundred exceeds can be estimated."""
 
 
 class ColorizeOptions(NamedTuple):
@@ -52,7 +52,7 @@ class ColorizeOptions(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """What the model says of an image, and what is to be said of that.
+    """What the model predicts for an image, and what a user should know of that.
 
     Attributes:
         label: the most probable class; `unknown` if none is probable enough or the image is unlike the training
@@ -100,7 +100,7 @@ class Judgement(NamedTuple):
 
 
 class Colorized(NamedTuple):
-    """A coloured image, and what is to be said of it.
+    """A coloured image, and the judgement of it.
 
     Attributes:
         image: with the lightness, depth, transparency and metadata of the original.
@@ -188,7 +188,7 @@ class Colorizer:
     def predict(self, inputs: Sequence[FloatArray]) -> list[Predictions]:
         """Predict for several network inputs, those of one shape together; each of the answers has B = 1."""
         answers: dict[int, Predictions] = {}
-        for shape in {each.shape for each in inputs}:
+        for shape in {each.shape for each in inputs}:  # a batch has one shape
             places = [place for place, each in enumerate(inputs) if each.shape == shape]
             together = self.network.predict(np.stack([inputs[place] for place in places]))
             for row, place in enumerate(places):
@@ -214,6 +214,7 @@ class Colorizer:
         assert answers.chroma is not None  # `require` is called first
         chroma, added = answers.chroma[0], None
         if options.hints:
+            # hints correct what is painted without them, so they are met at any saturation
             lines = chroma_lines(chroma, coarse, options.saturation)
             fine = network_input(image.pixels, min(SIDE_PX, *image.pixels.shape[:2]), oversampling=1)
             added = corrections(image.pixels, fine, lines, options.hints)
@@ -254,6 +255,7 @@ def network_input(pixels: Pixels, size_px: int, oversampling: int = OVERSAMPLING
     """
     height, width = working_size(pixels.shape[0], pixels.shape[1], size_px)
     small = shrink(pixels, height, width, oversampling)
+    # 16 bits, not floats: the rounding of 8 would show as steps in flat, dark regions
     return lightness((small.clip(0, 1) * 65535).round().astype(np.uint16))
 
 
@@ -267,7 +269,7 @@ def working_size(height: int, width: int, size_px: int) -> tuple[int, int]:
     """
     side = max(size_px, SHORTEST_PX)
     scale = side / min(height, width)
-    longest = LONGEST * side
+    longest = LONGEST * side  # a panorama of one row would otherwise fill the memory
     return min(round(height * scale), longest), min(round(width * scale), longest)
 
 
@@ -298,6 +300,7 @@ def spread_over_views(
 
 def _resize(chroma: FloatArray, shape: tuple[int, ...]) -> FloatArray:
     factors = (shape[0] / chroma.shape[0], shape[1] / chroma.shape[1], 1)
+    # grid_mode: pixels are areas, so that views of other sizes lie on each other
     resized = zoom(chroma, factors, order=1, mode="nearest", grid_mode=True)
     return np.asarray(resized, np.float32)
 
@@ -320,7 +323,7 @@ def is_novel(novelty: float) -> bool:
     >>> is_novel(1.0), is_novel(1.2), is_novel(float("nan"))
     (False, True, True)
     """
-    return not novelty <= 1
+    return not novelty <= 1  # and not `> 1`, which NaN is not
 
 
 def can_tell_novelty(description: Description) -> bool:
@@ -351,7 +354,9 @@ def judge_image(
     label = probability = None
     ranked: dict[str, float] = {}
     if probabilities is not None:
-        order = np.argsort(-probabilities, kind="stable")
+        order = np.argsort(
+            -probabilities, kind="stable"
+        )  # of equals the first class is named, on every machine
         ranked = {description.classes[k]: float(probabilities[k]) for k in order}
         probability = float(probabilities[order[0]])
         limit = description.unknown_below if unknown_below is None else unknown_below

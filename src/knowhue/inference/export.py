@@ -66,6 +66,7 @@ def export_safetensors(
         for name, tensor in network.module.state_dict().items()
     }
     _refuse_infinite(weights, precision)
+    # what is measured is the model as it will be read again, before a file of it exists
     again = TorchNetwork(build_deployed(described, weights, "The export"), described)
     differences = largest_differences(network.predict, again.predict)
     save_model(target, described, weights)
@@ -126,6 +127,7 @@ class _Graph(nn.Module):
         """L* (B, 1, H, W) to the outputs that there are, chroma as (B, H, W, 2)."""
         height, width = lightness.shape[2:]
         rows, columns = (self._repeating_edge(length) for length in (height, width))
+        # by index: `F.pad` with sizes that are unknown until it runs is not exported
         answer: DeployedOutput = self.deployed(lightness[:, :, rows][:, :, :, columns])
         if answer.chroma is not None:
             answer = answer._replace(chroma=answer.chroma.permute(0, 2, 3, 1)[:, :height, :width])
@@ -137,7 +139,7 @@ class _Graph(nn.Module):
 
 
 def _to_proto(module: Deployed) -> Any:
-    """The graph with all that hangs on weights alone computed once and for all: readers do not do it."""
+    """The graph with all that depends on weights alone computed once and for all: readers do not do it."""
     from onnxscript.optimizer import optimize
 
     model = module.model
@@ -145,6 +147,7 @@ def _to_proto(module: Deployed) -> Any:
     size = torch.export.Dim
     program = torch.onnx.export(
         _Graph(module).eval(),
+        # sizes that are no multiples of each other or of a stride, lest the exporter take them for constants
         (torch.rand(2, 1, 70, 50) * 100,),
         dynamo=True,
         verbose=False,
@@ -157,7 +160,7 @@ def _to_proto(module: Deployed) -> Any:
 
 
 def _plain_padding(module: Deployed) -> Deployed:
-    """Give convolutions that pad by the size of what they see (TensorFlow's) the padding of whole strides.
+    """Give convolutions that pad by the size of their input (TensorFlow's) the padding of whole strides.
 
     Of n pixels, a multiple of the stride s, a kernel of k takes k - s more, the odd one at the end. As formulas of
     an unknown size they would take the exporter half an hour.

@@ -30,7 +30,7 @@ RESISTANCE = 1.0
 """k of `spread`, in units of 1 / `REACH`^2."""
 STIFFNESS = 1e6
 WEAKEST = 0.1
-"""Two points share pixels so much that they can no longer be told apart; 1 is a point on a pixel of its own."""
+"""Below it two points share too many pixels to be distinguished; 1 is a point on a pixel of its own."""
 NOWHERE = -1e3
 """An L* unlike any other: no pull passes."""
 
@@ -211,8 +211,9 @@ def _discs(
         rows, columns, window = _window(lightness.shape, point, step)
         away = np.hypot((rows - point.row) * step[0], (columns - point.column) * step[1])
         between = (np.abs(rows - point.row) < 1) & (np.abs(columns - point.column) < 1)
-        around, seen = lightness[window], lightness[window][between]
-        like = np.abs(around - seen[np.abs(seen - point.lightness).argmin()]) <= EDGE
+        around, beside = lightness[window], lightness[window][between]
+        # the pixel beside the point that is most like it: at an edge the point lies on one of its sides
+        like = np.abs(around - beside[np.abs(beside - point.lightness).argmin()]) <= EDGE
         inside = between | (away <= DISC) & like
         closer, equal = inside & (away < nearest[window]), inside & (away == nearest[window])
         given[window] = np.where(closer[..., None], difference, given[window] + equal[..., None] * difference)

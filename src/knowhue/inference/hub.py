@@ -1,5 +1,6 @@
 """A model for the hub of Hugging Face: a folder with its weights and its card, and its upload."""
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def _without_paths(description: Description, name: str) -> Description:
             "lpips_weights": _last(config.evaluation.lpips_weights),
         },
     }
-    if config.images.source == "huggingface":
+    if config.images.source == "huggingface":  # its path is a name on the hub, and no secret
         del changes["images"]
     public: Config = edit(config, changes)
     return description.model_copy(update={"config": public, "name": name})
@@ -129,7 +130,7 @@ def model_card(description: Description) -> str:
     """Markdown with the hub's front matter.
 
     Args:
-        description: of the model; what it does not know is said to be unknown.
+        description: of the model; what it does not know is called unknown.
     """
     parts = [
         f"---\n{_front_matter(description).to_yaml()}\n---",
@@ -163,8 +164,8 @@ def _does(description: Description) -> str:
 
 def _what(description: Description) -> str:
     text = (
-        f"A model that {_does(description)} grayscale photographs, made by knowhue {description.version}. Base: "
-        f"`{description.config.encoder.name}`; weights stored in {description.precision}; it looks at images with a "
+        f"A model that {_does(description)} grayscale photographs, made by knowhue {description.version}. Encoder: "
+        f"`{description.config.encoder.name}`; weights stored in {description.precision}; its input has a "
         f"short side of {description.size_px} pixels."
     )
     if "class" in description.tasks:
@@ -191,14 +192,14 @@ def _use(description: Description) -> str:
 
 
 def _data(description: Description) -> str:
-    seen = description.images
+    images = defaultdict(lambda: "unknown", description.images)
     kinds = {"drawn": "drawn by knowhue itself, no photographs", "folder": "a folder of images"}
-    source = str(seen.get("source", "unknown"))
+    source = str(images["source"])
     where = description.config.images.path
     return (
-        f"{seen.get('train', 'unknown')} training and {seen.get('validation', 'unknown')} validation images; source: "
+        f"{images['train']} training and {images['validation']} validation images; source: "
         f"{kinds.get(source, source)}{f' (`{where}`)' if where else ''}. Fingerprint of the prepared images: "
-        f"`{seen.get('fingerprint', 'unknown')}`."
+        f"`{images['fingerprint']}`."
     )
 
 

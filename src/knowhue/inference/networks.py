@@ -83,7 +83,7 @@ class Description(Section):
 
     Attributes:
         name: for people, such as `multi, seed 0 of runs/photos`.
-        size_px: short side, pixels, at which it looks at an image.
+        size_px: short side of its input, pixels.
         references: training images whose features tell what is usual.
         novelty_limit: distance from the training images that one validation image in a hundred exceeds.
         metrics: validation scores by the names of `METRICS`.
@@ -237,6 +237,7 @@ def _check_shape(name: str, values: FloatArray | None, shapes: Mapping[str, tupl
 
 
 def _check_range(name: str, values: FloatArray, low: float, high: float) -> None:
+    # one pass over all values, which are few: the network's size, not the image's
     if not np.isfinite(values).all() or values.min(initial=0) < low or values.max(initial=0) > high:
         wrong = values[~(np.isfinite(values) & (values >= low) & (values <= high))]
         raise WeightsError(
@@ -266,7 +267,7 @@ def open_network(source: str | Path = BUILT_IN) -> Network:
             f"`model` should be a {' or '.join(OPENERS)} file, a run folder or `{BUILT_IN}`. Found `{source}`."
         )
     network = OPENERS[path.suffix](path)
-    try:
+    try:  # what a stranger's weights do shows when they are used, and should show now
         network.predict(_TRIAL)
     except WeightsError as error:
         raise WeightsError(f"`{path}` cannot be used. {error}") from None
@@ -297,7 +298,7 @@ def needs_deployment(source: str | Path) -> Path | None:
     try:
         run = finished_run(path)
     except RunError:
-        return None  # `find_model` says what is wrong
+        return None  # `find_model` names the fault
     return None if _exported(run) else run
 
 

@@ -145,7 +145,7 @@ class _Worker:
             del given, work, done  # an idle worker must not hold the last images
 
 
-_idle: list[_Worker] = []
+_idle: list[_Worker] = []  # a pool of threads would wait at exit for one that hangs
 
 
 def within(seconds: float, work: Callable[[], _T], stop: Callable[[], None] = lambda: None) -> _T:
@@ -171,7 +171,7 @@ def within(seconds: float, work: Callable[[], _T], stop: Callable[[], None] = la
         worker = _Worker()
     done = worker.do(work)
     wait([done], seconds)
-    if not done.done():
+    if not done.done():  # the worker is lost, and not used again
         stop()
         wait([done], _GRACE_SECONDS)
         worker.end()
@@ -319,6 +319,7 @@ def _check_signature(session: Any, description: Description, path: Path) -> None
     """The graph takes and gives what its description says."""
     inputs = [(each.name, each.type, len(each.shape)) for each in session.get_inputs()]
     found = {each.name: each for each in session.get_outputs()}
+    # another signature would fail later, with the runtime's words
     fits = inputs == [(INPUT, "tensor(float)", 4)] and all(
         name in found and found[name].type == "tensor(float)" for name in _outputs_of(description)
     )
@@ -365,7 +366,7 @@ def foreign_operator(data: bytes) -> str | None:
 
 def _parts(data: bytes) -> Iterator[tuple[str, int, int, int]]:
     """What `_PARTS` names, encoding, first byte and end of each such field, wherever it lies."""
-    waiting = [("model", 0, len(data))]
+    waiting = [("model", 0, len(data))]  # a stack, not recursion: messages may lie a million deep
     while waiting:
         kind, start, end = waiting.pop()
         for number, encoding, first, last in _fields(data, start, end):
@@ -399,7 +400,7 @@ def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, 
 def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
     """The number at `at`, and where the next byte is."""
     value = shift = 0
-    while at < end and shift < 70:
+    while at < end and shift < 70:  # 64 bits are ten bytes; longer numbers are an attack
         value |= (data[at] & 127) << shift
         shift, at = shift + 7, at + 1
         if data[at - 1] < 128:

@@ -409,7 +409,7 @@ def _largest_shares(root, a, b, out):
 
 @_part
 def _reduce(planes, is_outside, count, work, places):
-    """Reduce marked colours; how many of them can be seen."""
+    """Reduce marked colours; how many of them are visible."""
     found = 0
     for x in range(len(is_outside)):
         places[found] = x
@@ -419,12 +419,12 @@ def _reduce(planes, is_outside, count, work, places):
         for c in range(3):
             work[c, i] = planes[c, places[i]]
     _largest_shares(work[0, :count], work[1, :count], work[2, :count], shares)
-    seen = 0
+    visible = 0
     for i in range(count):
-        seen += work[0, i] > _VISIBLE
+        visible += work[0, i] > _VISIBLE
         planes[1, places[i]] *= shares[i]
         planes[2, places[i]] *= shares[i]
-    return seen
+    return visible
 
 
 @_part

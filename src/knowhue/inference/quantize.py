@@ -139,6 +139,7 @@ def quantize(source: Path, target: Path, images: Path) -> QuantizationCost:
             f"`source` should be in float32. Found `{source}` in {before.description.precision}. Export the run "
             "to ONNX first."
         )
+    # every other image: both halves hold all classes, and none measures itself
     found, size_px = find_images(images), before.description.size_px
     calibration = read_examples(found[::2], CALIBRATED_ON, size_px)
     measured = read_examples(found[1::2], MEASURED_ON, size_px)
@@ -232,7 +233,9 @@ def _quantized(source: Path, calibration: Sequence[FloatArray]) -> Any:
 def _kept(model: Any) -> list[str]:
     """The first convolution, which sees L* itself, and the last of the colour head."""
     nodes = [(node.op_type, node.name) for node in model.graph.node]
-    kinds = [kind for kind, _ in nodes]
+    kinds = [
+        kind for kind, _ in nodes
+    ]  # the encoder has no transposed convolution: the first begins the head
     head = kinds.index("ConvTranspose") if "ConvTranspose" in kinds else len(nodes)
     last = [name for kind, name in nodes[head:] if kind == "Conv"][-KEPT_AT_THE_END:]
     return [nodes[kinds.index("Conv")][1], *last]

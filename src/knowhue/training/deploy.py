@@ -39,7 +39,7 @@ def deploy(folder: Path, report: Report = lambda _: None, licence: str = "") -> 
 
     Args:
         folder: of a finished run, or of a study, whose first multi-task run is taken.
-        report: told about progress.
+        report: called with progress.
         licence: of the weights, for the card.
 
     Raises:
@@ -100,6 +100,7 @@ def fit(work: Workspace, config: Config, folder: Path, licence: str) -> tuple[De
     features, logits = _features_and_logits(model, work, validation)
     calibration = None if logits is None else _calibrate(logits, prepared.label[validation])
     module = Deployed(model, 1.0, len(references), 1.0).eval()
+    # stored as directions: distances are of angles, see `Deployed.distance`
     module.references.copy_(functional.normalize(references, dim=1))
     # of images that the weights have not seen: by its own training images nothing would be far
     limit = max(float(torch.quantile(module.distance(features), NOVELTY_QUANTILE)), 1e-6)
