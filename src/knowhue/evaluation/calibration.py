@@ -38,6 +38,7 @@ def calibration_bins(rows: Sequence[Mapping[str, Any]]) -> list[Bin]:
     probability = np.array([row["probability"] for row in labelled], float)
     correct = np.array([row["correct"] for row in labelled], float)
     edges = np.linspace(0, 1, BINS + 1)
+    # an edge belongs to the bin below it, and 0 to the first
     place = np.clip(np.searchsorted(edges, probability, side="left") - 1, 0, BINS - 1)
     return [
         Bin(lower, upper, int(inside.sum()), _mean(probability[inside]), _mean(correct[inside]))
@@ -88,6 +89,7 @@ def fit_temperature(logits: NDArray[np.floating], label: NDArray[np.integer]) ->
         scaled = log_softmax(logits / np.exp(log_temperature), axis=1)
         return -float(scaled[np.arange(len(label)), label].mean())
 
+    # over the logarithm T stays positive, and 1/2 is as far from 1 as 2 is
     found: Any = minimize_scalar(loss, bounds=_BOUNDS, method="bounded")
     return float(np.exp(found.x))
 
@@ -97,6 +99,7 @@ def judge_temperature(logits: NDArray[np.floating], label: NDArray[np.integer]) 
 
     Each fifth of the images, every fifth one, is judged with the temperature fitted on the other four.
     """
+    # not in blocks: sources list their images class by class
     fold = np.arange(len(label)) % _FOLDS
     fitted = np.empty(len(label))
     for number in range(_FOLDS):

@@ -63,6 +63,7 @@ def evaluate(
             rows += to_rows(columns)
             for name, network in (networks or {}).items():
                 seen[name] += _features(network, batch, prediction)
+    # each process has its own images; scores are summed in one order, whatever their number
     rows = sorted(gather(rows), key=lambda row: row["index"])
     features = {name: _in_order(gather(pairs)) for name, pairs in seen.items()}
     found = {name: each for name, each in features.items() if len(each)}
@@ -74,6 +75,7 @@ def class_metrics(rows: Sequence[ImageRow], classes: Sequence[str]) -> dict[str,
     table = {}
     for number, name in enumerate(classes):
         own = [row for row in rows if row["label"] == number]
+        # of one class, balanced accuracy is accuracy by another name
         scores = {k: v for k, v in score_rows(own).items() if k != "balanced_accuracy"} if own else {}
         table[name] = {"images": len(own), **scores}
     return table
@@ -97,6 +99,7 @@ def predict_class(shares: Sequence[float]) -> Predict:
     """
 
     def predict(batch: Batch) -> Prediction:
+        # a class that training lacks has a share of 0, and no logarithm
         logits = torch.tensor(shares, device=batch.label.device).clamp(min=1e-9).log()
         return Prediction(None, logits.expand(len(batch.label), -1))
 

@@ -100,6 +100,7 @@ def _inception(file: str | None, device: torch.device) -> FeatureNetwork:
     network = network.to(device)
     title = "Inception-v3 (2015-12-05), 2048 pooled features"
     provenance = _provenance(title, network, 299, f"torch-fidelity {version}")
+    # FID's network was given 8-bit images, and without rounding the score is another
     return FeatureNetwork(
         lambda rgb: network((255 * resize(rgb, 299)).round().to(torch.uint8))[0].float(),
         provenance | {"file": file or "downloaded by torch-fidelity"},

@@ -168,6 +168,7 @@ def image_columns(batch: Batch, prediction: Prediction, full: bool = False) -> d
             "probability": probability,
             "correct": (predicted == batch.label).int(),
         }
+        # -1 is no index; `to_rows` takes the value of an unlabelled image out again
         columns["cross_entropy"] = -log_probability.gather(1, batch.label.clamp_min(0)[:, None])[:, 0]
     return columns
 
@@ -269,7 +270,7 @@ def ssim(predicted: RGB, true: RGB) -> Tensor:
         raise ValueError(
             f"`predicted` should be {_WINDOW} pixels or more a side. Found {tuple(predicted.shape)}."
         )
-    x, y = predicted.double(), true.double()
+    x, y = predicted.double(), true.double()  # in float32 the variances of flat windows are rounding alone
     mean_x, mean_y = _blur(x), _blur(y)
     variance_x, variance_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
     covariance = _blur(x * y) - mean_x * mean_y

@@ -195,10 +195,11 @@ def true_xmp(xmp: bytes, height: int, width: int) -> tuple[bytes, tuple[str, ...
     numbers = {b"tiff:Orientation": 1}
     numbers |= dict.fromkeys((b"tiff:ImageWidth", b"exif:PixelXDimension"), width)
     numbers |= dict.fromkeys((b"tiff:ImageLength", b"exif:PixelYDimension"), height)
+    # as text, so that a packet of which nothing is taken out stays as it was, byte by byte
     for name, number in numbers.items():
         xmp = re.sub(_XMP_NUMBER % name, rb"\g<1>%d" % number, xmp)
     try:
-        if b"<!DOCTYPE" in xmp:
+        if b"<!DOCTYPE" in xmp:  # entities may name files, and expand without end
             raise ExpatError
         document = minidom.parseString(xmp if xmp.startswith(_WIDE) else xmp.rstrip(b"\0"))
     except (ExpatError, ValueError, LookupError):

@@ -108,6 +108,7 @@ def encode_with_notes(image: Image, suffix: str, quality: int | None = None) -> 
             attach(output, name, value)
     attach(output, "orientation", 1)  # EXIF may hold the old one, and is set to what was attached last
     options = {**kind.options, **(kind.lossless if image.origin.is_lossless else {})}
+    # PNG and TIFF lose nothing, and have no quality to set
     if quality is not None and "Q" in options:
         options["Q"] = quality
     if kind.suffix == ".avif":
@@ -157,6 +158,7 @@ def _converted(image: Image, kind: OutputKind) -> tuple[VipsImage, list[str]]:
     pixels, alpha, origin = image
     notes = []
     bits = min(8 * pixels.dtype.itemsize, 16 if kind.bits > 8 else 8)
+    # 10 and 12 bits lie in 16-bit codes, and are no loss to a file that holds 12
     own_bits = origin.bits if 8 < origin.bits < 16 else 8 * pixels.dtype.itemsize
     if own_bits > kind.bits:
         notes.append(f"{kind.suffix} holds {kind.bits} bits a channel; the image had {own_bits}")
