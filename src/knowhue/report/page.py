@@ -230,7 +230,7 @@ def _figure(study: Study, name: str) -> dict[str, Any]:
 
 def _score_rows(study: Study) -> Iterable[Iterable[Any]]:
     """Return the tidy table of all scores, the header first."""
-    yield ("arm", "seed", "metric", "value", "class", "image")
+    yield ("arm", "seed", "metric", "value", "class")
     yield from tidy_scores(study)
 
 

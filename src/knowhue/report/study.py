@@ -40,7 +40,7 @@ Table = list[list[Any]]
 
 
 class ScoreRow(NamedTuple):
-    """A row of the tidy table: one number of one run, of all images, of the images of a class, or of one image."""
+    """A row of the tidy table: one number of one run, of all images or of the images of a class."""
 
     arm: str
     seed: int
@@ -48,8 +48,6 @@ class ScoreRow(NamedTuple):
     value: float
     label: str = ""
     """The class; empty for all."""
-    image: str = ""
-    """Path of the image; empty for the whole split."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,7 +219,7 @@ def floors(baselines: Mapping[str, Mapping[str, float | None]], metric: str) -> 
 
 
 def tidy_scores(study: Study) -> Iterator[ScoreRow]:
-    """Return the tidy table: every number of every finished run, of all images, of each class and of each image."""
+    """Return the tidy table: every number of every finished run, of all images and of each class."""
     for arm in study.runs:
         for run in study.finished(arm):
             yield from (
