@@ -140,7 +140,9 @@ class ModelAnswer(BaseModel):
             metrics={name: _rounded(score) for name, score in found.metrics.items()},
             unknown_below=_digits(found.unknown_below),
             licence=found.licence,
-            trained_on=TrainedOn(source=found.images.get("source"), images=found.images.get("train")),
+            trained_on=TrainedOn.model_validate(
+                {"source": found.images.get("source"), "images": found.images.get("train")}
+            ),
         )
 
 
