@@ -88,7 +88,7 @@ def interrupted(plan, finished, tmp_path_factory):
     class Killed(BaseException):
         pass
 
-    save = loop.checkpoint.save
+    save = loop.checkpoint.save_checkpoint
 
     def kill(*arguments):
         save(*arguments)

@@ -41,9 +41,9 @@ def test_a_task_that_was_stopped_before_the_cut_stays_stopped(tiny, make_work, m
         if "encoder" in modules and epoch == cut:
             raise Interrupted
 
-    verdicts, save = iter([math.inf]), checkpoint.save
+    verdicts, save = iter([math.inf]), checkpoint.save_checkpoint
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", until_cut)
+        patch.setattr(checkpoint, "save_checkpoint", until_cut)
         with pytest.raises(Interrupted):
             run_arm(make_work(config, "cut"), config, "multi")
     resumed = run_arm(make_work(config, "cut"), config, "multi")

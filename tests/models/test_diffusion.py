@@ -19,7 +19,7 @@ from knowhue.models.diffusion import (
     noise_from,
     noised,
     signal_levels,
-    spaced,
+    spaced_levels,
 )
 
 
@@ -122,7 +122,7 @@ def test_ancestral_steps_keep_the_forward_marginal():
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_perfect_denoiser_leads_to_the_clean_image(sampler, schedule, count):
     clean, noisy = normal(2, 3, 4, 4).tanh(), normal(2, 3, 4, 4, seed=1)
-    for level, earlier in spaced(signal_levels(schedule, 100), count):
+    for level, earlier in spaced_levels(signal_levels(schedule, 100), count):
         noise = (noisy - sqrt(level) * clean) / sqrt(1 - level)
         found = clean_from(noisy, sqrt(level) * noise - sqrt(1 - level) * clean, level)
         torch.testing.assert_close(found, clean)
@@ -160,7 +160,7 @@ def test_the_clean_image_is_clipped():
 def test_spaced_steps_join_up_from_noise_to_clean(schedule, steps, data):
     levels = signal_levels(schedule, steps)
     count = data.draw(st.integers(1, steps))
-    way = spaced(levels, count)
+    way = spaced_levels(levels, count)
     assert len(way) == count
     assert way[0][0] == levels[-1].item()
     assert way[-1][1] == 1
@@ -186,8 +186,8 @@ def test_drawn_levels_are_even_in_steps_and_lie_between_them():
         (lambda: signal_levels("sigmoid", 10), r"one of cosine, linear\. Found `sigmoid`"),
         (lambda: signal_levels("cosine", 0), r"at least 1\. Found `steps = 0`"),
         (lambda: signal_levels("linear", 20), r"above 20 .* Found `steps = 20`"),
-        (lambda: spaced(signal_levels("cosine", 10), 11), r"from 1 to the 10 steps .* = 11`"),
-        (lambda: spaced(signal_levels("cosine", 10), 0), r"Found `sample_steps = 0`"),
+        (lambda: spaced_levels(signal_levels("cosine", 10), 11), r"from 1 to the 10 steps .* = 11`"),
+        (lambda: spaced_levels(signal_levels("cosine", 10), 0), r"Found `sample_steps = 0`"),
     ],
 )
 def test_what_cannot_be_done_is_said(call, match):

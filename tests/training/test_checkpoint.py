@@ -36,9 +36,9 @@ def step(modules, optimizers):
 def test_restored_goes_on_as_if_nothing_had_happened(tmp_path, trained):
     saved = trained()
     log = [{"phase": "heads", "epoch": 5, "train": {"l1": 0.1}}]
-    checkpoint.save(tmp_path, 5, *saved, STEP, log)
+    checkpoint.save_checkpoint(tmp_path, 5, *saved, STEP, log)
     restored = trained(steps=0)
-    assert checkpoint.restore(tmp_path, *restored, STEP) == (5, log)
+    assert checkpoint.restore_checkpoint(tmp_path, *restored, STEP) == (5, log)
     assert restored[1]["optimizer"].param_groups[0]["lr"] == 0.1
     for _, optimizer in (saved, restored):
         optimizer["optimizer"].zero_grad()
@@ -46,19 +46,19 @@ def test_restored_goes_on_as_if_nothing_had_happened(tmp_path, trained):
 
 
 def test_nothing_there_is_epoch_0(tmp_path, trained):
-    assert checkpoint.restore(tmp_path / "nothing", *trained(), STEP) == (0, [])
+    assert checkpoint.restore_checkpoint(tmp_path / "nothing", *trained(), STEP) == (0, [])
 
 
 def test_only_the_newest_is_kept(tmp_path, trained):
     for epoch in (1, 2, 10):
-        checkpoint.save(tmp_path, epoch, *trained(), STEP)
+        checkpoint.save_checkpoint(tmp_path, epoch, *trained(), STEP)
     assert [p.name for p in tmp_path.iterdir()] == ["epoch-0010"]
-    assert checkpoint.restore(tmp_path, *trained(), STEP).epoch == 10
+    assert checkpoint.restore_checkpoint(tmp_path, *trained(), STEP).epoch == 10
 
 
 @pytest.mark.parametrize("at", ["training.checkpoint.torch.save", "storage.os.replace", "storage.os.fsync"])
 def test_crash_leaves_the_older_state_whole(tmp_path, trained, monkeypatch, at):
-    checkpoint.save(tmp_path, 1, *trained(), STEP)
+    checkpoint.save_checkpoint(tmp_path, 1, *trained(), STEP)
 
     class PowerCut(BaseException):
         pass
@@ -69,33 +69,33 @@ def test_crash_leaves_the_older_state_whole(tmp_path, trained, monkeypatch, at):
     with monkeypatch.context() as patch:
         patch.setattr(f"knowhue.{at}", cut)
         with pytest.raises(PowerCut):
-            checkpoint.save(tmp_path, 2, *trained(), STEP)
-    assert checkpoint.restore(tmp_path, *trained(), STEP).epoch == 1
-    checkpoint.save(tmp_path, 2, *trained(), STEP)
+            checkpoint.save_checkpoint(tmp_path, 2, *trained(), STEP)
+    assert checkpoint.restore_checkpoint(tmp_path, *trained(), STEP).epoch == 1
+    checkpoint.save_checkpoint(tmp_path, 2, *trained(), STEP)
     assert [p.name for p in tmp_path.iterdir()] == ["epoch-0002"]
 
 
 @pytest.mark.parametrize("room", [0, 500, 1500])
 def test_full_disk_is_said_whichever_library_writes(tmp_path, trained, room):
     """torch reports a full disk as a RuntimeError about positions in its file."""
-    checkpoint.save(tmp_path, 1, *trained(), STEP)
+    checkpoint.save_checkpoint(tmp_path, 1, *trained(), STEP)
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
     try:
         with pytest.raises(RunError, match=r"Cannot write .*\. Free some space"):
-            checkpoint.save(tmp_path, 2, *trained(), STEP)
+            checkpoint.save_checkpoint(tmp_path, 2, *trained(), STEP)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [path.name for path in tmp_path.iterdir()] == ["epoch-0001"]
-    assert checkpoint.restore(tmp_path, *trained(), STEP).epoch == 1
+    assert checkpoint.restore_checkpoint(tmp_path, *trained(), STEP).epoch == 1
 
 
 def test_other_version_is_said(tmp_path, trained, monkeypatch):
-    checkpoint.save(tmp_path, 1, *trained(), STEP)
-    monkeypatch.setattr(checkpoint, "VERSION", 99)
+    checkpoint.save_checkpoint(tmp_path, 1, *trained(), STEP)
+    monkeypatch.setattr(checkpoint, "_VERSION", 99)
     with pytest.raises(RunError, match=r"another version of knowhue. Remove"):
-        checkpoint.restore(tmp_path, *trained(), STEP)
+        checkpoint.restore_checkpoint(tmp_path, *trained(), STEP)
 
 
 def flip(path):
@@ -116,41 +116,41 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", ["optimizers.pt", "layer.safetensors", "state.json"])
 def test_damaged_state_is_said(tmp_path, trained, name, damage):
-    checkpoint.save(tmp_path, 1, *trained(), STEP)
+    checkpoint.save_checkpoint(tmp_path, 1, *trained(), STEP)
     DAMAGES[damage](tmp_path / "epoch-0001" / name)
     with pytest.raises(RunError, match=r"is damaged: .*Remove") as error:
-        checkpoint.restore(tmp_path, *trained(), STEP)
+        checkpoint.restore_checkpoint(tmp_path, *trained(), STEP)
     assert "\n" not in str(error.value)
 
 
 def test_folder_whose_name_lies_is_found_out(tmp_path, trained):
-    checkpoint.save(tmp_path, 1, *trained(), STEP)
+    checkpoint.save_checkpoint(tmp_path, 1, *trained(), STEP)
     (tmp_path / "epoch-0001").rename(tmp_path / "epoch-0009")
     with pytest.raises(RunError, match="is damaged: it is the state after epoch 1 under another's name"):
-        checkpoint.restore(tmp_path, *trained(), STEP)
+        checkpoint.restore_checkpoint(tmp_path, *trained(), STEP)
 
 
 def test_other_names_are_left_alone(tmp_path, trained):
-    checkpoint.save(tmp_path, 1, *trained(), STEP)
+    checkpoint.save_checkpoint(tmp_path, 1, *trained(), STEP)
     for name in ("epoch-", "epoch-last", ".epoch-0002"):
         (tmp_path / name).mkdir()
-    assert checkpoint.restore(tmp_path, *trained(), STEP).epoch == 1
+    assert checkpoint.restore_checkpoint(tmp_path, *trained(), STEP).epoch == 1
 
 
 def test_state_of_another_shape_is_said(tmp_path, trained):
-    checkpoint.save(tmp_path, 1, *trained(), STEP)
+    checkpoint.save_checkpoint(tmp_path, 1, *trained(), STEP)
     _, optimizers = trained()
     with pytest.raises(RunError, match="is damaged"):
-        checkpoint.restore(tmp_path, {"layer": nn.Linear(5, 2)}, optimizers, STEP)
+        checkpoint.restore_checkpoint(tmp_path, {"layer": nn.Linear(5, 2)}, optimizers, STEP)
 
 
 def test_state_that_another_golden_step_computed_is_refused(tmp_path, trained):
-    checkpoint.save(tmp_path, 1, *trained(), STEP)
+    checkpoint.save_checkpoint(tmp_path, 1, *trained(), STEP)
     assert checkpoint.computed_with(tmp_path) == STEP
     modules, optimizers = trained(steps=0)
     before = modules["layer"].weight.detach().clone()
     with pytest.raises(
         RunError, match=r"golden step aaaaaaaaaaaa, not bbbbbbbbbbbb.* Go on there, or remove"
     ):
-        checkpoint.restore(tmp_path, modules, optimizers, "b" * 64)
+        checkpoint.restore_checkpoint(tmp_path, modules, optimizers, "b" * 64)
     assert torch.equal(modules["layer"].weight, before)

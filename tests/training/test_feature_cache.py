@@ -156,7 +156,7 @@ def test_several_at_once_fill_each_file_once(make_model, monkeypatch):
         filled.append(path.name)
         return allocate(path, *arguments)
 
-    monkeypatch.setattr(feature_cache, "BATCH", 2)
+    monkeypatch.setattr(feature_cache, "_BATCH", 2)
     monkeypatch.setattr(feature_cache, "_compute", slow)
     monkeypatch.setattr(feature_cache, "allocate", counting)
     models = [make_model(colour__method=method) for method in ("gan", "unet", "unet")]

@@ -333,7 +333,7 @@ def test_a_state_is_not_gone_on_with_by_another_golden_step_whatever_was_lost(
 ):
     plan = make_plan(tiny(**(QUICK | {"training__finetune__epochs": 2})), ["class"], [0])
     machine("old")
-    save = checkpoint.save
+    save = checkpoint.save_checkpoint
 
     def then_stop(*arguments):
         save(*arguments)
@@ -341,7 +341,7 @@ def test_a_state_is_not_gone_on_with_by_another_golden_step_whatever_was_lost(
             raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", then_stop)
+        patch.setattr(checkpoint, "save_checkpoint", then_stop)
         with pytest.raises(Interrupted):
             run_study(plan, tmp_path)
     (run,) = (tmp_path / "class").glob("seed-*")

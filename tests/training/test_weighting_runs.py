@@ -96,7 +96,7 @@ def test_a_stopped_task_counts_nothing_any_more_and_its_head_rests(
         if "encoder" in modules:
             kept.append({name: copy.deepcopy(module.state_dict()) for name, module in modules.items()})
 
-    monkeypatch.setattr(checkpoint, "save", keep)
+    monkeypatch.setattr(checkpoint, "save_checkpoint", keep)
     monkeypatch.setattr(loss_weighting, "criterion", lambda *_: math.inf)
     config = weighed(tiny, "task_constrained", tasks__main=main, tasks__stop_strip_epochs=1)
     config = edit(config, {"training": {"finetune": {"epochs": 4, "learning_rate": 1e-3}}})

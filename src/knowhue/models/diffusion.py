@@ -1,4 +1,4 @@
-"""Gaussian diffusion on its cumulative signal levels: schedules, the way into noise, and two ways back.
+"""Gaussian diffusion on its cumulative signal levels: schedules, noising, and two samplers.
 
 Pure functions. A level is the share of the signal's variance that is left, "alpha bar" in Ho, Jain and Abbeel (NeurIPS
 2020) and gamma in Palette: 1 is the clean image, 0 is noise. A level, not the number of a step, is all that a step
@@ -18,7 +18,7 @@ COSINE_OFFSET = 0.008
 LARGEST_BETA = 0.999
 LINEAR_FIRST, LINEAR_LAST, LINEAR_STEPS = 1e-4, 0.02, 1000
 
-Step = Callable[[Tensor, Tensor, float, float, Tensor], Tensor]
+SamplerStep = Callable[[Tensor, Tensor, float, float, Tensor], Tensor]
 """(noisy, clean, level, earlier, fresh) to the image at the earlier level."""
 
 
@@ -71,13 +71,13 @@ def signal_levels(schedule: str, steps: int) -> Tensor:
     return torch.cat((kept.new_ones(1), kept.cumprod(0)))
 
 
-def spaced(levels: Tensor, count: int) -> list[tuple[float, float]]:
+def spaced_levels(levels: Tensor, count: int) -> list[tuple[float, float]]:
     """The (level, earlier level) of `count` evenly spaced steps from the noisiest level to the clean image.
 
     Raises:
         ConfigError: `count` is not from 1 to the number of steps.
 
-    >>> spaced(torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0]), 2)
+    >>> spaced_levels(torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0]), 2)
     [(0.0, 0.5), (0.5, 1.0)]
     """
     steps = len(levels) - 1
@@ -162,4 +162,4 @@ def ddim(noisy: Tensor, clean: Tensor, level: float, earlier: float, fresh: Tens
     return sqrt(earlier) * clean + sqrt(1 - earlier) * noise
 
 
-SAMPLERS: dict[str, Step] = {"ddim": ddim, "ancestral": ancestral}
+SAMPLERS: dict[str, SamplerStep] = {"ddim": ddim, "ancestral": ancestral}

@@ -202,7 +202,7 @@ def _find_weights(config: EncoderSettings) -> Weights:
         if package is None:
             having = ", ".join(name for name, backbone in ENCODERS.items() if backbone.package)
             raise WeightsError(
-                f"No pip package has the weights of `{config.name}`, only of {having}. {_ways(config.name)}"
+                f"No pip package has the weights of `{config.name}`, only of {having}. {_other_weights(config.name)}"
             )
         return package()
     return read_encoder(Path(config.weights).expanduser())
@@ -215,11 +215,11 @@ def _download(name: str) -> Weights:
     except Exception as error:  # the hub client raises its own, requests', httpx' and OS errors
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(
-            f"The pretrained weights of `{name}` could not be downloaded ({reason}). {_ways(name)}"
+            f"The pretrained weights of `{name}` could not be downloaded ({reason}). {_other_weights(name)}"
         ) from None
 
 
-def _ways(name: str) -> str:
+def _other_weights(name: str) -> str:
     return (
         f"Three ways: connect to the hub once; --set encoder.weights=FILE with a .safetensors or .pth file of {name}; "
         "or --set encoder.name=tf_efficientnet_lite0 --set encoder.weights=package, which needs no network. "
@@ -336,7 +336,7 @@ def _require_finished(folder: Path) -> None:
 
 @contextmanager
 def asking_hub() -> Iterator[None]:
-    """Within it the hub client is quiet, and where the hub's name does not resolve it looks in its cache alone.
+    """Within it the hub client is quiet, and uses its cache alone where the hub's name does not resolve.
 
     The client itself would try each file six times, half a minute in all, and print every time.
     """

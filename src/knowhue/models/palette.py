@@ -19,7 +19,7 @@ from knowhue.models.diffusion import (
     noise_from,
     noised,
     signal_levels,
-    spaced,
+    spaced_levels,
 )
 from knowhue.models.heads import scale_chroma
 from knowhue.tensors import Chroma, Lightness, Pyramid
@@ -87,7 +87,7 @@ class Palette(nn.Module):
             space: what is drawn: the whole image in RGB, or a*b* alone.
             width: channels of the denoiser at full size.
             multipliers: of `width`, one a size, from fine to coarse.
-            blocks: residual blocks a size and way.
+            blocks: residual blocks a size, on the way down and on the way up each.
             attentive: sizes with self-attention, counted from the coarsest.
             schedule: see `diffusion.SCHEDULES`.
             steps: of the forward process.
@@ -112,7 +112,7 @@ class Palette(nn.Module):
         self.average.requires_grad_(False)
         self.stride = self.denoiser.stride
         levels = signal_levels(schedule, steps)
-        self.way_back, self.step = spaced(levels, sample_steps), SAMPLERS[sampler]
+        self.sampled_levels, self.step = spaced_levels(levels, sample_steps), SAMPLERS[sampler]
         self.levels: Tensor
         self.register_buffer("levels", levels.float(), persistent=False)
 
@@ -154,7 +154,7 @@ class Palette(nn.Module):
             return torch.randn(1, self.channels, *gray.shape[-2:], generator=generator).to(gray.device)
 
         noisy = draw().expand(len(gray), -1, -1, -1)
-        for level, earlier in self.way_back:
+        for level, earlier in self.sampled_levels:
             velocity = self._velocity(noisy, gray, noisy.new_full((len(gray),), level))
             noisy = self.step(noisy, clean_from(noisy, velocity, level), level, earlier, draw())
         return self._scaled_chroma(noisy)
@@ -258,11 +258,13 @@ class Denoiser(nn.Module):
         embedded, coarsest = 4 * width, widths[-1]
         self.embedding = LevelEmbedding(width, embedded)
         self.stem = nn.Conv2d(in_channels, width, 3, padding=1)
-        ways = zip([width, *widths], widths, attends, strict=False)
-        self.down = nn.ModuleList(Block(*way[:2], embedded, way[2]) for way in ways)
+        sides = zip([width, *widths], widths, attends, strict=False)
+        self.down = nn.ModuleList(
+            Block(incoming, outgoing, embedded, attend) for incoming, outgoing, attend in sides
+        )
         self.middle = nn.ModuleList(Block(coarsest, coarsest, embedded, attends) for attends in (True, False))
-        ways = zip([coarsest, *widths[::-1]], widths[::-1], attends[::-1], strict=False)
-        self.up = nn.ModuleList(Block(sum(way[:2]), way[1], embedded, way[2]) for way in ways)
+        sides = zip([coarsest, *widths[::-1]], widths[::-1], attends[::-1], strict=False)
+        self.up = nn.ModuleList(Block(below + skip, skip, embedded, attend) for below, skip, attend in sides)
         last = _zero(nn.Conv2d(widths[0], out_channels, 3, padding=1))
         self.out = nn.Sequential(_norm(widths[0]), nn.SiLU(), last)
 
@@ -338,7 +340,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every pixel looks at every other one: multi-head self-attention, one head for 64 channels, added to what came."""
+    """Multi-head self-attention over all pixels, one head for 64 channels, added to what comes in."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from knowhue.errors import DamagedError, RunError
 from knowhue.storage import file_digest, read_json, replacing, replacing_folder, write_json
 
-VERSION = 3
+_VERSION = 3
 _STATE = "state.json"
 _OPTIMIZERS = "optimizers.pt"
 _NAME = re.compile(r"epoch-(\d{4,})")
@@ -34,7 +34,7 @@ class Restored(NamedTuple):
     log: list[dict[str, Any]]
 
 
-def save(
+def save_checkpoint(
     folder: Path,
     epoch: int,
     modules: Mapping[str, nn.Module],
@@ -61,14 +61,14 @@ def save(
         with replacing(home / _OPTIMIZERS, "wb") as file:
             torch.save({name: optimizer.state_dict() for name, optimizer in optimizers.items()}, file)
         content = {path.name: file_digest(path) for path in sorted(home.iterdir())}
-        state = {"version": VERSION, "epoch": epoch, "golden_step": golden_step}
+        state = {"version": _VERSION, "epoch": epoch, "golden_step": golden_step}
         write_json(home / _STATE, {**state, "content": content, "log": list(log)})
     for older, path in _epochs(folder).items():
         if older != epoch:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def restore(
+def restore_checkpoint(
     folder: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, Any], golden_step: str
 ) -> Restored:
     """Load the newest state into modules and optimizers.
@@ -112,7 +112,7 @@ def _checked_state(home: Path, epoch: int) -> dict[str, Any]:
         state = read_json(home / _STATE)
     except RunError as error:
         raise ValueError(f"{home / _STATE} cannot be read ({error})") from None
-    if state["version"] != VERSION:
+    if state["version"] != _VERSION:
         raise RunError(
             f"`{home}` was written by another version of knowhue. Remove `{home.parent}` to start it anew."
         )
@@ -124,10 +124,10 @@ def _checked_state(home: Path, epoch: int) -> dict[str, Any]:
     return state
 
 
-def _require_computed_alike(home: Path, seen: str, now: str) -> None:
-    if seen != now:
+def _require_computed_alike(home: Path, recorded: str, now: str) -> None:
+    if recorded != now:
         raise RunError(
-            f"`{home}` was computed otherwise than this process computes (golden step {seen[:12]}, not {now[:12]}: "
+            f"`{home}` was computed otherwise than this process computes (golden step {recorded[:12]}, not {now[:12]}: "
             "another processor, other threads, libraries or code), and one run is computed alike. Go on there, or "
             f"remove `{home.parent}` to start this run anew."
         )
@@ -142,7 +142,7 @@ def computed_with(folder: Path) -> str | None:
         return None
 
 
-def clear(folder: Path) -> None:
+def clear_checkpoints(folder: Path) -> None:
     """Forget all states of a run that has ended."""
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -21,8 +21,8 @@ from knowhue.storage import allocate, file_digest, put_in_place, read_array, rea
 from knowhue.tensors import Batch, Pyramid
 from knowhue.training.engine import Engine
 
-BATCH = 64
-PATIENCE_S = 12 * 3600.0
+_BATCH = 64
+_PATIENCE_S = 12 * 3600.0
 """Seconds to wait for another process that fills the same cache."""
 _STORED = {torch.bfloat16: np.dtype(np.int16), torch.float32: np.dtype(np.float32)}
 
@@ -68,7 +68,7 @@ def cache_features(
     )
     home = folder / key
     try:
-        with locked(home, "features", wait_s=PATIENCE_S, report=report):
+        with locked(home, "features", wait_s=_PATIENCE_S, report=report):
             missing = [tap for tap in model.taps if not _is_whole(home, tap)] if engine.is_main else []
             missing = engine.gather([missing])[0]
             if missing:
@@ -117,13 +117,13 @@ def _fill(
     engine.wait()
     arrays = {tap: open_memmap(path, mode="r+") for tap, path in paths.items()}
     mine = np.arange(count)[engine.share.rank :: engine.share.world]
-    for start in range(0, len(mine), BATCH):
-        chosen = mine[start : start + BATCH]
+    for start in range(0, len(mine), _BATCH):
+        chosen = mine[start : start + _BATCH]
         for mirrored in (False, True):
             maps = _compute(model, prepared, chosen, mirrored, engine)
             for tap in taps:
                 arrays[tap][int(mirrored), chosen] = _to_numpy(maps[tap])
-        report({"stage": "features", "done": min(start + BATCH, len(mine)), "total": len(mine)})
+        report({"stage": "features", "done": min(start + _BATCH, len(mine)), "total": len(mine)})
     for array in arrays.values():
         array.flush()
     engine.wait()

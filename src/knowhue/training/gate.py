@@ -19,9 +19,9 @@ from knowhue.training.loop import training_batches
 from knowhue.training.phases import PhaseName, build_networks, make_train_state
 from knowhue.training.step import train_step
 
-STEPS = 3
-NEGLIGIBLE = 1e-60
-"""A task's weight that is 0 in float32: its gradient takes the same way and adds nothing, not even where the other's
+_STEPS = 3
+_NEGLIGIBLE = 1e-60
+"""A task's weight that is 0 in float32: its gradient takes the same path and adds nothing, not even where the other's
 is 0. (1e-30 moves the zero biases of an untrained encoder by 1e-29, which switches units on that stand at 0.)"""
 
 
@@ -73,7 +73,7 @@ def _try(work: Workspace, config: Config) -> dict[str, Any]:
     static = edit(config, {"tasks": {"weighting": "static"}})
     tasks: tuple[tuple[Task, Task], ...] = (("colour", "class"), ("class", "colour"))
     for task, other in tasks:
-        beside = edit(static, {"tasks": {"weights": {other: NEGLIGIBLE}}})
+        beside = edit(static, {"tasks": {"weights": {other: _NEGLIGIBLE}}})
         alone = _train(work, _alone(static, task), "finetune", heads)
         found[f"finetune_{task}"] = _compare(alone, _train(work, beside, "finetune", heads))
     return found
@@ -86,7 +86,7 @@ def _alone(config: Config, task: Task) -> Config:
 def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, Any]:
     """Every tensor of `expected` against that of its name."""
     differ = sorted(name for name, value in expected.items() if not torch.equal(value, found[name]))
-    return {"steps": STEPS, "tensors": len(expected), "differ": differ}
+    return {"steps": _STEPS, "tensors": len(expected), "differ": differ}
 
 
 def _train(
@@ -99,6 +99,6 @@ def _train(
     for module in networks.modules(with_encoder=True).values():
         module.train()
     with drawing_from(work.engine.device, config.seed, "gate", phase, work.engine.share.rank):
-        for _, (batch, _) in zip(range(STEPS), training_batches(work, config, phase, 0), strict=False):
+        for _, (batch, _) in zip(range(_STEPS), training_batches(work, config, phase, 0), strict=False):
             train_step(state, batch)
     return networks.weights(with_encoder=phase == "finetune")

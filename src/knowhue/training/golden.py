@@ -24,8 +24,8 @@ from knowhue.training.outcome import look_through
 from knowhue.training.phases import build_networks, head_config, head_tasks, make_train_state
 from knowhue.training.step import train_step
 
-STEPS, IMAGES, SIZE_PX, CLASSES = 2, 8, 32, 4
-SETTINGS = {
+_STEPS, _IMAGES, _SIZE_PX, _CLASSES = 2, 8, 32, 4
+_SETTINGS = {
     "tasks": {"names": ("colour", "class")},
     "encoder": {"name": "resnet18", "weights": "none"},
     "colour": {"width": 8, "discriminator_width": 8},
@@ -44,13 +44,13 @@ def golden_step(engine: Engine, threads: int | None = None) -> str:
         engine: of the run.
         threads: that sums are shared out among, if not as many as this process has.
     """
-    had = torch.get_num_threads()
-    if threads not in (None, had):
+    before = torch.get_num_threads()
+    if threads not in (None, before):
         torch.set_num_threads(threads)
         try:
             return golden_step(engine)
         finally:
-            torch.set_num_threads(had)
+            torch.set_num_threads(before)
     key = (str(engine.device), engine.precision, torch.get_num_threads())
     if key not in _found:
         _found[key] = _train(engine)
@@ -59,14 +59,14 @@ def golden_step(engine: Engine, threads: int | None = None) -> str:
 
 def _train(engine: Engine) -> str:
     """On this process alone."""
-    config = edit(Config(), SETTINGS)
-    networks = build_networks(engine, config, CLASSES)
+    config = edit(Config(), _SETTINGS)
+    networks = build_networks(engine, config, _CLASSES)
     state = make_train_state(engine, networks, config, "finetune", alone=True)
     for network in (networks.model, networks.discriminator):
         assert network is not None  # the settings have both
         network.train()
     with drawing_from(engine.device, 0, "golden-step"):
-        for step in range(STEPS):
+        for step in range(_STEPS):
             train_step(state, _batch(engine, step))
     return digest([weights_digest(networks.model), weights_digest(networks.discriminator)])
 
@@ -74,20 +74,20 @@ def _train(engine: Engine) -> str:
 def _batch(engine: Engine, step: int) -> Batch:
     """Smooth random images, so that no loss is that of noise."""
     generator = stream(0, "golden-step", step)
-    coarse = generator.integers(0, 256, (IMAGES, 8, 8, 3), dtype=np.uint8)
-    rgb = coarse.repeat(SIZE_PX // 8, axis=1).repeat(SIZE_PX // 8, axis=2)
+    coarse = generator.integers(0, 256, (_IMAGES, 8, 8, 3), dtype=np.uint8)
+    rgb = coarse.repeat(_SIZE_PX // 8, axis=1).repeat(_SIZE_PX // 8, axis=2)
     lightness, chroma = rgb_to_lab(to_rgb(rgb, engine.device))
-    label = np.arange(IMAGES) % CLASSES
+    label = np.arange(_IMAGES) % _CLASSES
     weight = torch.from_numpy(label_weights(label)).to(engine.device)
-    position, known = (torch.from_numpy(each).to(engine.device) for each in (np.arange(IMAGES), label))
+    position, known = (torch.from_numpy(each).to(engine.device) for each in (np.arange(_IMAGES), label))
     return Batch(position, lightness, chroma, known, weight)
 
 
-Cells = Sequence[tuple[str, Config]]
+BlockCells = Sequence[tuple[str, Config]]
 """Arms of one seed, and the settings of each."""
 
 
-def blocks_of(plans: Iterable[Plan]) -> dict[int, Cells]:
+def blocks_of(plans: Iterable[Plan]) -> dict[int, BlockCells]:
     """The cells of each seed, over plans that share a folder."""
     blocks: dict[int, dict[str, Config]] = {}
     for plan in plans:
@@ -96,14 +96,16 @@ def blocks_of(plans: Iterable[Plan]) -> dict[int, Cells]:
     return {seed: list(cells.items()) for seed, cells in blocks.items()}
 
 
-def begin_anew(work: Workspace, blocks: Mapping[int, Cells], now: str, more_to_come: bool = False) -> None:
+def begin_anew(
+    work: Workspace, blocks: Mapping[int, BlockCells], now: str, more_to_come: bool = False
+) -> None:
     """Set aside what an unfinished block has computed with another golden step, so that all of it is computed alike.
 
     Arms of a seed are compared with one another: a new machine, library or number of threads in the midst of a block
     would be taken for an effect. A block that was finished with one golden step stays.
 
     Args:
-        work: what the runs share; a block that is begun anew is told in one line.
+        work: what the runs share; a block that is begun anew is reported in one line.
         blocks: by seed, see `blocks_of`.
         now: the golden step of those who will compute.
         more_to_come: whether each block has cells that are not known yet, and so is not finished.
@@ -141,7 +143,7 @@ def begin_run_anew(work: Workspace, arm: str, config: Config, now: str) -> None:
         begin_anew(work, {config.seed: block}, now)
 
 
-def _block_around(root: Path, arm: str, config: Config) -> Cells:
+def _block_around(root: Path, arm: str, config: Config) -> BlockCells:
     """The cells of the folder's study that a run is one of; else that run alone."""
     plans = [read_plan(root)] if (root / "study.json").exists() else []
     cells = blocks_of(plans).get(config.seed, [])
@@ -149,7 +151,7 @@ def _block_around(root: Path, arm: str, config: Config) -> Cells:
     return cells if own in [run_folder(root, *cell) for cell in cells] else [(arm, config)]
 
 
-def _finished_otherwise(root: Path, block: Cells, config: Config, now: str) -> list[str]:
+def _finished_otherwise(root: Path, block: BlockCells, config: Config, now: str) -> list[str]:
     """Finished runs with another golden step, of a block or standing on the heads of `config`."""
     cells, heads = {run_folder(root, *cell) for cell in block}, set(_heads(root, config))
     runs = sorted(cells.union(root.glob(f"*/seed-{config.seed}-*")))
@@ -161,7 +163,7 @@ def _finished_otherwise(root: Path, block: Cells, config: Config, now: str) -> l
     ]
 
 
-def finished_with(root: Path, cells: Cells) -> str | None:
+def finished_with(root: Path, cells: BlockCells) -> str | None:
     """The golden step of a block that needs no more training, all of it computed with the same; None of any other."""
     folders = [run_folder(root, arm, config) for arm, config in cells]
     if not all(look_through(folder)[0] for folder in folders):
@@ -170,7 +172,7 @@ def finished_with(root: Path, cells: Cells) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _set_aside(work: Workspace, seed: int, cells: Cells, now: str) -> None:
+def _set_aside(work: Workspace, seed: int, cells: BlockCells, now: str) -> None:
     """Move what another golden step has computed to a place where nothing lies yet: it is never deleted."""
     found = {folder: _recorded(folder) for folder in _folders(work.root, cells) if _has_begun(folder)}
     for recorded in sorted(set(found.values()) - {now}):
@@ -194,7 +196,7 @@ def _free_home(aside: Path, name: str, places: Iterable[Path]) -> Path:
     return next(aside / each for each in names if not any((aside / each / place).exists() for place in known))
 
 
-def _folders(root: Path, cells: Cells) -> list[Path]:
+def _folders(root: Path, cells: BlockCells) -> list[Path]:
     """Of the cells and of their heads, each once."""
     runs = [run_folder(root, arm, config) for arm, config in cells]
     return list(dict.fromkeys(runs + [head for _, config in cells for head in _heads(root, config)]))

@@ -70,7 +70,7 @@ def run_phase(
     modules = state.modules()
     optimizers = {f"optimizer-{i}": optimizer for i, optimizer in enumerate(state.optimizers)}
     step = golden.golden_step(work.engine)
-    done, log = checkpoint.restore(folder / "checkpoints", modules, optimizers, step)
+    done, log = checkpoint.restore_checkpoint(folder / "checkpoints", modules, optimizers, step)
     _refuse_divergence(log)
     if not done:
         _keep_gradient_shares(work, state, folder, "fork")
@@ -78,7 +78,7 @@ def run_phase(
         log.append(_epoch(work, state, epoch))
         if work.engine.is_main:
             write_log(folder, log)
-            checkpoint.save(folder / "checkpoints", epoch + 1, modules, optimizers, step, log)
+            checkpoint.save_checkpoint(folder / "checkpoints", epoch + 1, modules, optimizers, step, log)
         work.engine.wait()
         _refuse_divergence(log)
     _keep_gradient_shares(work, state, folder, "end")

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from knowhue.color import CHROMA_SCALE
 from knowhue.config import Config, Phase, Task
-from knowhue.models.encoder import NoEncoder
+from knowhue.models.encoder import NoEncoder, Weights
 from knowhue.models.multitask import MultiTask, build_discriminator, build_model
 from knowhue.models.palette import Palette
 from knowhue.objectives.gradient_weighting import GradientWeighting, make_weighting
@@ -23,8 +23,8 @@ from knowhue.training.engine import Engine
 from knowhue.training.feature_cache import FeatureCache
 
 PhaseName = Literal["heads", "finetune"]
-WARM_UP_SHARE = 0.03
-FINAL_FACTOR = 0.1
+_WARM_UP_SHARE = 0.03
+_FINAL_FACTOR = 0.1
 
 
 def head_tasks(config: Config) -> tuple[Task, ...]:
@@ -74,10 +74,10 @@ def learning_rate_factor(step: int, steps: int) -> float:
     >>> round(learning_rate_factor(50, 100), 2), round(learning_rate_factor(99, 100), 2)
     (0.55, 0.1)
     """
-    warm_up = max(1, round(WARM_UP_SHARE * steps))
+    warm_up = max(1, round(_WARM_UP_SHARE * steps))
     if step < warm_up:
         return (step + 1) / warm_up
-    return FINAL_FACTOR + (1 - FINAL_FACTOR) * (1 + math.cos(math.pi * step / steps)) / 2
+    return _FINAL_FACTOR + (1 - _FINAL_FACTOR) * (1 + math.cos(math.pi * step / steps)) / 2
 
 
 def set_learning_rates(optimizers: Iterable[Optimizer], factor: float) -> None:
@@ -88,7 +88,6 @@ def set_learning_rates(optimizers: Iterable[Optimizer], factor: float) -> None:
 
 GAN_BETAS = (0.5, 0.999)  # Radford et al. 2016: less momentum against a moving discriminator
 STEADY_BETAS = (0.9, 0.999)
-Weights = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)

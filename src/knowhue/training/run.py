@@ -50,7 +50,7 @@ from knowhue.training.outcome import OUTCOME, look_through, write_extremes, writ
 from knowhue.training.phases import Networks, PhaseName, build_networks, head_config, head_tasks, phase_of
 from knowhue.training.set_scores import measure_set
 
-AVERAGED_PX = 4
+_AVERAGED_PX = 4
 WEIGHTS = "model.safetensors"
 
 
@@ -236,10 +236,10 @@ def _require_whole(folder: Path, but: Collection[str] = ()) -> None:
 def _require_same_images(work: Workspace, folder: Path) -> None:
     """Refuse a run of other images than are prepared now."""
     try:
-        seen = read_json(folder / "environment.json").get("images")
+        recorded = read_json(folder / "environment.json").get("images")
     except RunError:
         return  # it has not begun, or is damaged, which is looked for elsewhere
-    if seen != work.prepared.fingerprint:
+    if recorded != work.prepared.fingerprint:
         raise RunError(
             f"`{folder}` was trained on other images than are there now: some were added, changed or removed. "
             "Name another folder with --out, or bring the old images back."
@@ -247,14 +247,16 @@ def _require_same_images(work: Workspace, folder: Path) -> None:
 
 
 def _require_same_encoder(work: Workspace, networks: Networks, head: Path) -> None:
-    """A head and the model that it is put into must have seen the same features."""
-    seen = read_json(head / "environment.json")
+    """A head and the model that it is put into must stand on the same features."""
+    recorded = read_json(head / "environment.json")
     now = {
         "encoder_weights": weights_digest(networks.model.encoder),
         "precision": work.engine.precision,
         "golden_step": golden.golden_step(work.engine),
     }
-    changed = [f"{name} {seen[name]}, now {value}" for name, value in now.items() if seen[name] != value]
+    changed = [
+        f"{name} {recorded[name]}, now {value}" for name, value in now.items() if recorded[name] != value
+    ]
     if changed:
         raise RunError(
             f"`{head}` was trained with {'; '.join(changed)}. Its arms could not be compared with the others: "
@@ -283,12 +285,12 @@ def make_networks(work: Workspace, config: Config, *trained: Path) -> Networks:
 def count_colours(prepared: Prepared, positions: NDArray[np.int64], batch_size: int = 64) -> Tensor:
     """Nearest of the 313 colours at the images trained on, (313,) counts; the same on every process.
 
-    A colour is averaged over squares of `AVERAGED_PX` first, as the head does with what it learns.
+    A colour is averaged over squares of `_AVERAGED_PX` first, as the head does with what it learns.
     """
     counts = torch.zeros(len(centres()))
     for start in range(0, len(positions), batch_size):
         rgb = to_rgb(prepared.rgb[positions[start : start + batch_size]], torch.device("cpu"))
-        counts += count_bins(avg_pool2d(rgb_to_lab(rgb)[1], AVERAGED_PX))
+        counts += count_bins(avg_pool2d(rgb_to_lab(rgb)[1], _AVERAGED_PX))
     return counts
 
 
@@ -325,7 +327,7 @@ def _run(
         seconds = {"heads": sum(_seconds(read_log(head)) for head in heads)} if heads else {}
         seconds |= {phase: _seconds(log), "evaluate": round(time.perf_counter() - started, 2)}
         write_status(folder, {**state, "seconds": seconds})
-        checkpoint.clear(folder / "checkpoints")
+        checkpoint.clear_checkpoints(folder / "checkpoints")
     work.engine.wait()
     return folder
 
