@@ -20,12 +20,14 @@ TASKS = ("colour", "class")
 class LossWeighting(nn.Module):
     """Factors of the tasks' losses on top of the static weights; this one's are 1 for good.
 
-    State lies in float64 buffers, so that a stored `state_dict` continues exactly. It stays on the CPU; processes
-    that observe equal numbers keep equal factors.
+    State lies in float64 buffers and in the optimizer of what is learnt, if anything is, so that stored ones continue
+    exactly. It stays on the CPU; processes that observe equal numbers keep equal factors.
 
     >>> LossWeighting(Tasks()).weights()
     {'colour': 1.0, 'class': 1.0}
     """
+
+    optimizer: torch.optim.Optimizer | None = None
 
     def __init__(self, tasks: Tasks) -> None:
         super().__init__()
@@ -73,11 +75,12 @@ class Uncertainty(LossWeighting):
 
     every_step = True
     log_scale: Tensor
+    optimizer: torch.optim.Adam
 
     def __init__(self, tasks: Tasks) -> None:
         super().__init__(tasks)
         self.register_buffer("log_scale", torch.zeros(len(TASKS), dtype=torch.float64))
-        self.adam = Adam(tasks.weighting_learning_rate)
+        self.optimizer = torch.optim.Adam([self.log_scale], tasks.weighting_learning_rate)
 
     def weights(self) -> dict[str, float]:
         """exp(-s) of each task."""
@@ -86,7 +89,8 @@ class Uncertainty(LossWeighting):
     def observe_step(self, losses: Mapping[str, float], norms: Mapping[str, float] | None) -> None:
         """One Adam step on s: the gradient is 1 - exp(-s) L for colour, 1/2 - exp(-s) L for class."""
         slope = torch.tensor([1.0, 0.5], dtype=torch.float64)
-        self.log_scale += self.adam.change(slope - torch.exp(-self.log_scale) * _checked("losses", losses))
+        self.log_scale.grad = slope - torch.exp(-self.log_scale) * _checked("losses", losses)
+        self.optimizer.step()
 
 
 class DynamicWeightAverage(LossWeighting):
@@ -144,12 +148,13 @@ class GradNorm(LossWeighting):
     needs_norms = every_step = True
     factors: Tensor
     first: Tensor
+    optimizer: torch.optim.Adam
 
     def __init__(self, tasks: Tasks) -> None:
         super().__init__(tasks)
         self.register_buffer("factors", torch.ones(len(TASKS), dtype=torch.float64))
         self.register_buffer("first", torch.full((len(TASKS),), torch.nan, dtype=torch.float64))
-        self.adam = Adam(tasks.weighting_learning_rate)
+        self.optimizer = torch.optim.Adam([self.factors], tasks.weighting_learning_rate)
 
     def weights(self) -> dict[str, float]:
         """The w of each task; they sum to the number of tasks."""
@@ -170,7 +175,9 @@ class GradNorm(LossWeighting):
         norm = _checked("norms", norms)
         weighted = self.factors * norm
         target = weighted.mean() * (share / share.mean()) ** self.tasks.gradnorm_alpha
-        moved = (self.factors + self.adam.change(torch.sign(weighted - target) * norm)).clamp(min=self.FLOOR)
+        self.factors.grad = torch.sign(weighted - target) * norm
+        self.optimizer.step()
+        moved = self.factors.clamp(min=self.FLOOR)
         colour = (len(TASKS) * moved[0] / moved.sum()).clamp(self.FLOOR, len(TASKS) - self.FLOOR)
         self.factors.copy_(torch.stack((colour, len(TASKS) - colour)))
 
@@ -295,34 +302,6 @@ class TaskConstrained(LossWeighting):
             value = criterion(self.strip[i].tolist(), self.lowest[i].item(), held_out[i].item(), importance)
             if value is not None and value > self.tasks.stop_threshold:
                 self.stopped_epoch[i] = self.epochs
-
-
-class Adam(nn.Module):
-    """Kingma and Ba, ICLR 2015, on a gradient given in closed form, one value a task; moments in buffers."""
-
-    mean: Tensor
-    square: Tensor
-    steps: Tensor
-
-    def __init__(
-        self, rate: float, decays: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8
-    ) -> None:
-        super().__init__()
-        self.rate, self.decays, self.epsilon = rate, decays, epsilon
-        self.register_buffer("mean", torch.zeros(len(TASKS), dtype=torch.float64))
-        self.register_buffer("square", torch.zeros(len(TASKS), dtype=torch.float64))
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-
-    def change(self, gradient: Tensor) -> Tensor:
-        """What to add to the values, (tasks,); updates the moments."""
-        self.steps += 1
-        self.mean.lerp_(gradient, 1 - self.decays[0])
-        self.square.lerp_(gradient.square(), 1 - self.decays[1])
-        mean, square = (
-            moment / (1 - decay ** self.steps.item())
-            for moment, decay in zip((self.mean, self.square), self.decays, strict=True)
-        )
-        return -self.rate * mean / (square.sqrt() + self.epsilon)
 
 
 def _by_task(values: Tensor) -> dict[str, float]:

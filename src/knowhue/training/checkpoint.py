@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from knowhue.errors import DamagedError, RunError
 from knowhue.storage import file_digest, read_json, replacing, replacing_folder, write_json
 
-_VERSION = 3
+_VERSION = 4
 _STATE = "state.json"
 _OPTIMIZERS = "optimizers.pt"
 _NAME = re.compile(r"epoch-(\d{4,})")

@@ -67,8 +67,7 @@ def run_phase(
         RunError: the state to go on from is damaged, or another golden step computed it.
     """
     state = make_train_state(work.engine, networks, config, phase)
-    modules = state.modules()
-    optimizers = {f"optimizer-{i}": optimizer for i, optimizer in enumerate(state.optimizers)}
+    modules, optimizers = state.modules(), state.stored_optimizers()
     step = golden.golden_step(work.engine)
     done, log = checkpoint.restore_checkpoint(folder / "checkpoints", modules, optimizers, step)
     _refuse_divergence(log)

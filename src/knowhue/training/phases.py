@@ -172,6 +172,16 @@ class TrainState:
         """The model's, then the discriminator's if there is one."""
         return (self.optimizer, *filter(None, (self.discriminator_optimizer,)))
 
+    def stored_optimizers(self) -> dict[str, Optimizer]:
+        """All whose moments must be kept to go on exactly, by name."""
+        weighting = None if self.loss_weighting is None else self.loss_weighting.optimizer
+        kept = {
+            "model": self.optimizer,
+            "discriminator": self.discriminator_optimizer,
+            "weighting": weighting,
+        }
+        return {name: optimizer for name, optimizer in kept.items() if optimizer is not None}
+
     @property
     def loss_weighting(self) -> LossWeighting | None:
         """What weights losses, and not gradients."""
