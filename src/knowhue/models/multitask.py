@@ -152,7 +152,7 @@ def _build_colour_head(encoder: Encoder | NoEncoder, config: Config) -> ColourHe
     if colour.method == "pix2pix":
         return Pix2PixUNet(colour.pix2pix.width, depth_for(config.images.size_px))
     if colour.method == "palette":
-        return Palette(**colour.palette.model_dump())
+        return Palette(colour.palette)
     kind = ColourClasses if colour.loss == "classification" else Decoder
     return kind(encoder.channels, encoder.strides, colour.width, skips=colour.has_skips)
 

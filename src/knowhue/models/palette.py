@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import partial
 from math import log, log10
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from knowhue.color import lab_to_rgb, rgb_to_lab
+from knowhue.config import PaletteSettings
 from knowhue.errors import ConfigError
 from knowhue.models.diffusion import (
     SAMPLERS,
@@ -23,8 +23,6 @@ from knowhue.models.diffusion import (
 )
 from knowhue.models.heads import scale_chroma
 from knowhue.tensors import Chroma, Lightness, Pyramid
-
-CHANNELS = {"rgb": 3, "ab": 2}
 
 
 class Palette(nn.Module):
@@ -56,63 +54,38 @@ class Palette(nn.Module):
 
     All that is not the network is float32, whatever arithmetic the network runs in. In training, noise and levels
     come from torch's global generator; in prediction from one of a fixed seed, the same for each image of a batch,
-    so that an image's colours do not hang on its batch. They do hang on its size, for which the noise is drawn.
+    so that an image's colours do not depend on its batch. They do depend on its size, for which the noise is drawn.
     Prediction costs `sample_steps` passes of the network and lets no gradient past.
 
     `taps` and `stride` are what the model asks of a head: it reads the one map of an empty encoder, (gray,) with
     gray = L*/50 - 1, and the sides of that map should be whole multiples of `stride`.
 
-    >>> palette = Palette(width=8, multipliers=(1, 2), sample_steps=2)
+    >>> palette = Palette(PaletteSettings(width=8, multipliers=(1, 2), sample_steps=2))
     >>> palette((torch.zeros(3, 1, 8, 12),)).shape
     torch.Size([3, 2, 8, 12])
     """
 
-    def __init__(
-        self,
-        space: Literal["rgb", "ab"] = "rgb",
-        width: int = 32,
-        multipliers: tuple[int, ...] = (1, 2, 2),
-        blocks: int = 1,
-        attentive: int = 1,
-        schedule: str = "cosine",
-        steps: int = 1000,
-        sampler: Literal["ddim", "ancestral"] = "ddim",
-        sample_steps: int = 20,
-        average_decay: float = 0.995,
-        seed: int = 0,
-    ) -> None:
-        """Set up.
-
-        Args:
-            space: what is drawn: the whole image in RGB, or a*b* alone.
-            width: channels of the denoiser at full size.
-            multipliers: of `width`, one a size, from fine to coarse.
-            blocks: residual blocks a size, on the way down and on the way up each.
-            attentive: sizes with self-attention, counted from the coarsest.
-            schedule: see `diffusion.SCHEDULES`.
-            steps: of the forward process.
-            sampler: see `diffusion.SAMPLERS`.
-            sample_steps: passes of the network a sample, at most `steps`.
-            average_decay: of the moving average of the weights, 0 (the last ones) to below 1.
-            seed: of the noise that prediction starts from.
-
-        Raises:
-            ConfigError: unknown space, schedule or sampler, or more sampling steps than steps.
-        """
+    def __init__(self, settings: PaletteSettings) -> None:
+        """Raise a `ConfigError` where the settings have more sampling steps than steps."""
         super().__init__()
-        if space not in CHANNELS:
-            raise ConfigError(f"`space` should be one of {', '.join(CHANNELS)}. Found `{space}`.")
-        if sampler not in SAMPLERS:
-            raise ConfigError(f"`sampler` should be one of {', '.join(SAMPLERS)}. Found `{sampler}`.")
         self.taps: tuple[int, ...] = (0,)
-        self.space, self.seed = space, seed
-        self.channels = CHANNELS[space]
-        self.denoiser = Denoiser(1 + self.channels, self.channels, width, multipliers, blocks, attentive)
-        self.average = AveragedModel(self.denoiser, multi_avg_fn=partial(_drift, decay=average_decay))
+        self.space = settings.space
+        self.channels = {"rgb": 3, "ab": 2}[settings.space]
+        self.denoiser = Denoiser(
+            1 + self.channels,
+            self.channels,
+            settings.width,
+            settings.multipliers,
+            settings.blocks,
+            settings.attentive,
+        )
+        drift = partial(_drift, decay=settings.average_decay)
+        self.average = AveragedModel(self.denoiser, multi_avg_fn=drift)
         self.average.requires_grad_(False)
         self.stride = self.denoiser.stride
-        levels = signal_levels(schedule, steps)
-        self.sampled_levels, self.step = spaced_levels(levels, sample_steps), SAMPLERS[sampler]
+        levels = signal_levels(settings.schedule, settings.steps)
+        self.sampled_levels = spaced_levels(levels, settings.sample_steps)
+        self.step = SAMPLERS[settings.sampler]
         self.levels: Tensor
         self.register_buffer("levels", levels.float(), persistent=False)
 
@@ -145,7 +118,7 @@ class Palette(nn.Module):
     def samples(self, pyramid: Pyramid, count: int) -> Tensor:
         """Scaled a*b* (count, B, 2, H, W), each from noise of its own; the first is that of `forward`."""
         (gray,) = pyramid
-        return torch.stack([self._sample(gray, self.seed + index) for index in range(count)])
+        return torch.stack([self._sample(gray, seed) for seed in range(count)])
 
     def _sample(self, gray: Tensor, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)

@@ -29,7 +29,7 @@ class Pix2PixUNet(nn.Module):
     Where it differs from the paper:
 
     - Affine instance normalisation stands for BatchNorm, in training and in use, so that an image's colours do
-      not hang on its batch. The paper's BatchNorm takes the statistics of the batch at hand also in use: at a
+      not depend on its batch. The paper's BatchNorm takes the statistics of the batch at hand also in use: at a
       batch of 1 that is instance normalisation, at the 4 that the paper trains colourisation with it is not.
     - The bottleneck is not normalised: over a map of one pixel that would leave only zeros, as the
       authors' erratum says and their later code does. Nor is the first layer, as in the paper.

@@ -1,1 +1,1 @@
-"""How a model comes to know: engine, phases, steps, checkpoints, the loop."""
+"""Training: engine, phases, steps, checkpoints, the loop, one run."""
