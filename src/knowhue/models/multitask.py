@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from knowhue.config import Config, Task
+from knowhue.config import Config
 from knowhue.errors import ConfigError
 from knowhue.models.colour_classes import ColourClasses
 from knowhue.models.discriminators import Discriminator, PatchGAN
@@ -47,7 +47,7 @@ class MultiTask(nn.Module):
         self.stride: int = colour.stride if isinstance(colour, Pix2PixUNet | Palette) else encoder.strides[-1]
         self.taps: tuple[int, ...] = (len(encoder.channels) - 1,) if colour is None else colour.taps
 
-    def head(self, task: Task) -> nn.Module:
+    def head(self, task: str) -> nn.Module:
         """The head of a task that the model has."""
         head = {"colour": self.colour, "class": self.classifier}[task]
         assert head is not None

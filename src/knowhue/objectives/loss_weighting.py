@@ -27,16 +27,22 @@ class LossWeighting(nn.Module):
     {'colour': 1.0, 'class': 1.0}
     """
 
+    needs_norms = False
+    """Wants the gradients' norms at the shared features in `observe_step`."""
+    every_step = False
+    """Wants `observe_step`; averaging the losses over the processes costs a synchronisation."""
     optimizer: torch.optim.Optimizer | None = None
+    """Of what is learnt, if anything is; its state is kept with the weighting's."""
 
     def __init__(self, tasks: Tasks) -> None:
         super().__init__()
         self.tasks = tasks
 
-    needs_norms = False
-    """Wants the gradients' norms at the shared features in `observe_step`."""
-    every_step = False
-    """Wants `observe_step`; averaging the losses over the processes costs a synchronisation."""
+    def _descend(self, values: Tensor, gradient: Tensor) -> None:
+        """One step of the optimizer on a gradient in closed form."""
+        assert self.optimizer is not None  # of those that learn
+        values.grad = gradient
+        self.optimizer.step()
 
     def weights(self) -> dict[str, float]:
         """Factor of each task's loss."""
@@ -75,7 +81,6 @@ class Uncertainty(LossWeighting):
 
     every_step = True
     log_scale: Tensor
-    optimizer: torch.optim.Adam
 
     def __init__(self, tasks: Tasks) -> None:
         super().__init__(tasks)
@@ -89,8 +94,7 @@ class Uncertainty(LossWeighting):
     def observe_step(self, losses: Mapping[str, float], norms: Mapping[str, float] | None) -> None:
         """One Adam step on s: the gradient is 1 - exp(-s) L for colour, 1/2 - exp(-s) L for class."""
         slope = torch.tensor([1.0, 0.5], dtype=torch.float64)
-        self.log_scale.grad = slope - torch.exp(-self.log_scale) * _checked("losses", losses)
-        self.optimizer.step()
+        self._descend(self.log_scale, slope - torch.exp(-self.log_scale) * _checked("losses", losses))
 
 
 class DynamicWeightAverage(LossWeighting):
@@ -148,7 +152,6 @@ class GradNorm(LossWeighting):
     needs_norms = every_step = True
     factors: Tensor
     first: Tensor
-    optimizer: torch.optim.Adam
 
     def __init__(self, tasks: Tasks) -> None:
         super().__init__(tasks)
@@ -175,8 +178,7 @@ class GradNorm(LossWeighting):
         norm = _checked("norms", norms)
         weighted = self.factors * norm
         target = weighted.mean() * (share / share.mean()) ** self.tasks.gradnorm_alpha
-        self.factors.grad = torch.sign(weighted - target) * norm
-        self.optimizer.step()
+        self._descend(self.factors, torch.sign(weighted - target) * norm)
         moved = self.factors.clamp(min=self.FLOOR)
         colour = (len(TASKS) * moved[0] / moved.sum()).clamp(self.FLOOR, len(TASKS) - self.FLOOR)
         self.factors.copy_(torch.stack((colour, len(TASKS) - colour)))

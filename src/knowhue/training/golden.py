@@ -62,13 +62,13 @@ def _train(engine: Engine) -> str:
     config = edit(Config(), _SETTINGS)
     networks = build_networks(engine, config, _CLASSES)
     state = make_train_state(engine, networks, config, "finetune", alone=True)
-    for network in (networks.model, networks.discriminator):
-        assert network is not None  # the settings have both
-        network.train()
+    model, discriminator = networks.model.train(), networks.discriminator
+    assert discriminator is not None  # the settings have one
+    discriminator.train()
     with drawing_from(engine.device, 0, "golden-step"):
         for step in range(_STEPS):
             train_step(state, _batch(engine, step))
-    return digest([weights_digest(networks.model), weights_digest(networks.discriminator)])
+    return digest([weights_digest(model), weights_digest(discriminator)])
 
 
 def _batch(engine: Engine, step: int) -> Batch:

@@ -123,7 +123,7 @@ def weight_tasks(state: TrainState, prediction: Prediction, by_task: Losses) -> 
         What each task counts, by name, for the log.
     """
     assert prediction.shared is not None  # every model's forward pass gives it
-    branches = dict(zip(("colour", "class"), prediction.shared, strict=True))
+    branches: Branches = {"colour": prediction.shared[0], "class": prediction.shared[1]}
     is_frozen = not branches["colour"][-1].requires_grad
     if state.weighting is None or len(by_task) < 2 or is_frozen:
         return {}
