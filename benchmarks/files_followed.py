@@ -4,8 +4,9 @@ python benchmarks/files_followed.py [--list]
 
 Three walks, each by the command itself, with every call traced: `report`, from an image on disk through a study of
 three arms to its report; `colorize`, one photo; `upload`, what a photo sent to the server needs more than that.
-`executed` counts the files of which any function ran. `holding` counts those of which a function had the image in
-hand: pixels, features, predictions or samples (arrays, tensors, images, batches, encoded bytes) as argument or result.
+`executed` counts the files of which any function ran, other than to import a module: what classes and tables are made
+of is not on the image's way. `holding` counts those of which a function had the image in hand: pixels, features,
+predictions or samples (arrays, tensors, images, batches, encoded bytes) as argument or result.
 """
 
 import argparse
@@ -144,6 +145,7 @@ class Tracer:
         self.holding: set[str] = set()
         self.is_on = False
         self._tried: Counter[CodeType] = Counter()
+        self._imports = threading.local()
 
     def install(self) -> None:
         """In this thread, and in all that are started from now on."""
@@ -152,7 +154,14 @@ class Tracer:
 
     def _called(self, frame: FrameType, event: str, _: Any) -> Callable[..., Any] | None:
         code = frame.f_code
-        if not self.is_on or not code.co_filename.startswith(self.root) or code.co_name == "<module>":
+        if not code.co_filename.startswith(self.root):
+            return None
+        depth = getattr(self._imports, "depth", 0)
+        if code.co_name == "<module>":
+            self._imports.depth = depth + 1
+            frame.f_trace_lines = False
+            return self._imported
+        if not self.is_on or depth:
             return None
         name = code.co_filename[len(self.root) :]
         self.executed.add(name)
@@ -162,6 +171,11 @@ class Tracer:
         frame.f_trace_lines = False
         self._look(name, frame.f_locals.values())
         return partial(self._returned, name)
+
+    def _imported(self, frame: FrameType, event: str, _: Any) -> Callable[..., Any]:
+        if event == "return":  # of an import that failed, too
+            self._imports.depth -= 1
+        return self._imported
 
     def _returned(self, name: str, frame: FrameType, event: str, result: Any) -> None:
         if event == "return":
