@@ -163,8 +163,8 @@ class Live(Progress):
         done, total = extent(event)
         if total and (done == total or time.monotonic() - self._shown > LIVE_SECONDS):
             self._shown = time.monotonic()  # reading a loss waits for the device
-            shown = {"description": self._stage.title, "losses": describe_event(event)}
-            self.update(self._now, total=total, completed=done, **shown)
+            title, losses = self._stage.title, describe_event(event)
+            self.update(self._now, total=total, completed=done, description=title, losses=losses)
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """What rich draws: the table takes the place of the bars once there is one."""

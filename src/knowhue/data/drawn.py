@@ -169,7 +169,7 @@ class Sheet:
         return slope / np.sqrt(1 + slope * slope)
 
 
-def smoothstep(value: Field) -> Field:
+def smoothstep(value: Field | float) -> Field:
     """Smoothstep: 0 below 0, 1 above 1, flat at both ends."""
     share: Field = np.clip(value, 0, 1)
     return share * share * (3 - 2 * share)
