@@ -53,7 +53,7 @@ def test_only_the_newest_is_kept(tmp_path, trained):
     for epoch in (1, 2, 10):
         checkpoint.save_checkpoint(tmp_path, epoch, *trained(), STEP)
     assert [p.name for p in tmp_path.iterdir()] == ["epoch-0010"]
-    assert checkpoint.restore_checkpoint(tmp_path, *trained(), STEP).epoch == 10
+    assert checkpoint.restore_checkpoint(tmp_path, *trained(), STEP)[0] == 10
 
 
 @pytest.mark.parametrize("at", ["training.checkpoint.torch.save", "storage.os.replace", "storage.os.fsync"])
@@ -70,7 +70,7 @@ def test_crash_leaves_the_older_state_whole(tmp_path, trained, monkeypatch, at):
         patch.setattr(f"knowhue.{at}", cut)
         with pytest.raises(PowerCut):
             checkpoint.save_checkpoint(tmp_path, 2, *trained(), STEP)
-    assert checkpoint.restore_checkpoint(tmp_path, *trained(), STEP).epoch == 1
+    assert checkpoint.restore_checkpoint(tmp_path, *trained(), STEP)[0] == 1
     checkpoint.save_checkpoint(tmp_path, 2, *trained(), STEP)
     assert [p.name for p in tmp_path.iterdir()] == ["epoch-0002"]
 
@@ -88,7 +88,7 @@ def test_full_disk_is_said_whichever_library_writes(tmp_path, trained, room):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [path.name for path in tmp_path.iterdir()] == ["epoch-0001"]
-    assert checkpoint.restore_checkpoint(tmp_path, *trained(), STEP).epoch == 1
+    assert checkpoint.restore_checkpoint(tmp_path, *trained(), STEP)[0] == 1
 
 
 def test_other_version_is_said(tmp_path, trained, monkeypatch):
@@ -134,7 +134,7 @@ def test_other_names_are_left_alone(tmp_path, trained):
     checkpoint.save_checkpoint(tmp_path, 1, *trained(), STEP)
     for name in ("epoch-", "epoch-last", ".epoch-0002"):
         (tmp_path / name).mkdir()
-    assert checkpoint.restore_checkpoint(tmp_path, *trained(), STEP).epoch == 1
+    assert checkpoint.restore_checkpoint(tmp_path, *trained(), STEP)[0] == 1
 
 
 def test_state_of_another_shape_is_said(tmp_path, trained):

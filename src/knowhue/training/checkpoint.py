@@ -5,7 +5,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,18 +20,6 @@ _VERSION = 4
 _STATE = "state.json"
 _OPTIMIZERS = "optimizers.pt"
 _NAME = re.compile(r"epoch-(\d{4,})")
-
-
-class Restored(NamedTuple):
-    """How far a state is.
-
-    Attributes:
-        epoch: that it was saved after; 0 if there is none.
-        log: the entries of the epochs until then.
-    """
-
-    epoch: int
-    log: list[dict[str, Any]]
 
 
 def save_checkpoint(
@@ -70,15 +58,18 @@ def save_checkpoint(
 
 def restore_checkpoint(
     folder: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, Any], golden_step: str
-) -> Restored:
+) -> tuple[int, list[dict[str, Any]]]:
     """Load the newest state into modules and optimizers.
+
+    Returns:
+        The epoch that it was saved after, 0 if there is none, and the entries of the log until then.
 
     Raises:
         RunError: the state is damaged, of another version, or was not computed with `golden_step`.
     """
     epochs = _epochs(folder)
     if not epochs:
-        return Restored(0, [])
+        return 0, []
     epoch, home = max(epochs.items())
     try:
         state = _checked_state(home, epoch)
@@ -98,7 +89,7 @@ def restore_checkpoint(
         SafetensorError,
     ) as error:
         raise RunError(f"`{home}` is damaged: {error}. Remove `{folder}` to start this run anew.") from None
-    return Restored(epoch, state["log"])
+    return epoch, state["log"]
 
 
 def _checked_state(home: Path, epoch: int) -> dict[str, Any]:

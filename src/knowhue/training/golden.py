@@ -20,7 +20,7 @@ from knowhue.storage import read_json
 from knowhue.tensors import Batch
 from knowhue.training.checkpoint import computed_with
 from knowhue.training.engine import Engine, Workspace
-from knowhue.training.outcome import look_through
+from knowhue.training.outcome import inspect_run
 from knowhue.training.phases import build_networks, head_config, head_tasks, make_train_state
 from knowhue.training.step import train_step
 
@@ -130,7 +130,7 @@ def begin_run_anew(work: Workspace, arm: str, config: Config, now: str) -> None:
         RunError: finished arms of the block, or that stand on the same heads, were computed otherwise.
     """
     block = _block_around(work.root, arm, config)
-    is_done = look_through(run_folder(work.root, arm, config))[0]
+    is_done = inspect_run(run_folder(work.root, arm, config))[0]
     others = [] if is_done else _finished_otherwise(work.root, block, config, now)
     work.engine.wait()  # all have looked before one of them moves anything
     if others:
@@ -155,7 +155,7 @@ def _finished_otherwise(root: Path, block: BlockCells, config: Config, now: str)
     """Finished runs with another golden step, of a block or standing on the heads of `config`."""
     cells, heads = {run_folder(root, *cell) for cell in block}, set(_heads(root, config))
     runs = sorted(cells.union(root.glob(f"*/seed-{config.seed}-*")))
-    foreign = [run for run in runs if look_through(run)[0] and _recorded(run) != now]
+    foreign = [run for run in runs if inspect_run(run)[0] and _recorded(run) != now]
     return [
         str(run.relative_to(root))
         for run in foreign
@@ -166,7 +166,7 @@ def _finished_otherwise(root: Path, block: BlockCells, config: Config, now: str)
 def finished_with(root: Path, cells: BlockCells) -> str | None:
     """The golden step of a block that needs no more training, all of it computed with the same; None of any other."""
     folders = [run_folder(root, arm, config) for arm, config in cells]
-    if not all(look_through(folder)[0] for folder in folders):
+    if not all(inspect_run(folder)[0] for folder in folders):
         return None
     found = {_recorded(folder) for folder in folders}
     return found.pop() if len(found) == 1 else None

@@ -46,7 +46,7 @@ FROM_ROW = (
 )
 
 
-def look_through(folder: Path) -> tuple[bool, list[str]]:
+def inspect_run(folder: Path) -> tuple[bool, list[str]]:
     """Whether a run has ended and needs no training again, and which of its files are damaged or gone.
 
     Damage of `OUTCOME` alone is mended by scoring the weights.
@@ -101,9 +101,7 @@ def sample_positions(prepared: Prepared) -> NDArray[np.int64]:
 def write_samples(work: Workspace, folder: Path, model: MultiTask) -> None:
     """`samples.npz`: what the model makes of the sample images."""
     positions = sample_positions(work.prepared)
-    rgb = work.prepared.rgb[positions]
-    weights = label_weights(work.prepared.label[positions])
-    batch = to_batch(work.prepared, positions, rgb, weights, work.engine.device)
+    batch = _batch_of(work, positions)
     prediction = predict(work.engine, model, batch)
     arrays: dict[str, Any] = {"index": positions}
     if prediction.chroma is not None:
@@ -134,25 +132,34 @@ def write_extremes(work: Workspace, folder: Path, model: MultiTask, rows: Sequen
     if not chosen:
         return
     positions = np.array([row["index"] for row in chosen])
-    rgb = work.prepared.rgb[positions]
-    weights = label_weights(work.prepared.label[positions])
-    batch = to_batch(work.prepared, positions, rgb, weights, work.engine.device)
+    batch = _batch_of(work, positions)
     chroma = predict(work.engine, model, batch).chroma
     assert chroma is not None  # rows with an error come from a colour head
-    arrays = {"index": positions, "ab_l1": np.array([row["ab_l1"] for row in chosen]), "truth": rgb}
+    arrays = {"index": positions, "ab_l1": np.array([row["ab_l1"] for row in chosen])}
+    arrays["truth"] = work.prepared.rgb[positions]
     _write_arrays(folder / "extremes.npz", arrays | {"rgb": to_bytes(lab_to_rgb(batch.lightness, chroma))})
 
 
 def write_truth(work: Workspace) -> None:
     """`images/samples.npz`: the sample images in gray and in their own colours."""
     positions = sample_positions(work.prepared)
-    rgb, label = work.prepared.rgb[positions], work.prepared.label[positions]
-    batch = to_batch(work.prepared, positions, rgb, label_weights(label), work.engine.device)
+    batch = _batch_of(work, positions)
     gray = to_bytes(lab_to_rgb(batch.lightness, torch.zeros_like(batch.chroma)))
     _write_arrays(
         work.root / "images" / "samples.npz",
-        {"index": positions, "label": label, "gray": gray, "truth": rgb},
+        {
+            "index": positions,
+            "label": work.prepared.label[positions],
+            "gray": gray,
+            "truth": work.prepared.rgb[positions],
+        },
     )
+
+
+def _batch_of(work: Workspace, positions: NDArray[np.int64]) -> Batch:
+    """Some images as they are, in one batch."""
+    rgb, weights = work.prepared.rgb[positions], label_weights(work.prepared.label[positions])
+    return to_batch(work.prepared, positions, rgb, weights, work.engine.device)
 
 
 def to_bytes(rgb: RGB) -> NDArray[np.uint8]:
@@ -178,6 +185,6 @@ def _readable(row: ImageRow, prepared: Prepared) -> dict[str, Any]:
     return readable | {key: round(row[key], 5) for key in FROM_ROW if row.get(key) is not None}
 
 
-def _write_arrays(path: Path, arrays: dict[str, Sequence[Any] | NDArray[Any]]) -> None:
+def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     with replacing(path, "wb") as file:
         np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]

@@ -46,7 +46,7 @@ from knowhue.training.engine import Engine, Workspace
 from knowhue.training.feature_cache import cache_bytes, cache_features
 from knowhue.training.golden import begin_run_anew
 from knowhue.training.loop import Diverged, Entry, run_phase, validate
-from knowhue.training.outcome import OUTCOME, look_through, write_extremes, write_samples, write_scores
+from knowhue.training.outcome import OUTCOME, inspect_run, write_extremes, write_samples, write_scores
 from knowhue.training.phases import Networks, PhaseName, build_networks, head_config, head_tasks, phase_of
 from knowhue.training.set_scores import measure_set
 
@@ -205,7 +205,7 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
     """
     _require_same_images(work, folder)
     (is_trained, damaged), *_ = work.engine.gather(
-        [look_through(folder) if work.engine.is_main else (False, [])]
+        [inspect_run(folder) if work.engine.is_main else (False, [])]
     )
     if not damaged:
         return is_trained
