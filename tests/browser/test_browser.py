@@ -498,7 +498,7 @@ def test_a_chart_names_what_is_had_without_a_model_and_lays_the_only_epoch_above
     drawn = page.evaluate("""async () => {
         const { METRICS, chart } = await import("./page/studies.js");
         const texts = (figure) => [...figure.querySelectorAll("text")].map((each) => each.textContent);
-        const line = (values) => [{ look: "multi", values }];
+        const line = (values) => [{ style: "multi", values }];
         const many = chart(METRICS[0], line([13, 12]), 14.256), one = chart(METRICS[1], line([0.3]), null);
         return {
             many: texts(many), levels: many.querySelectorAll(".level").length, path: many.querySelector(".multi").getAttribute("d"),

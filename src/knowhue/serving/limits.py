@@ -132,7 +132,7 @@ class Access:
     def _check_origin(self, scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
         """Pages of other sites must not use a server that trusts whoever can reach it.
 
-        A name that an attacker turns to 127.0.0.1 (DNS rebinding) is told by Host, a forged request by Origin.
+        A name that an attacker turns to 127.0.0.1 (DNS rebinding) is recognised by Host, a forged request by Origin.
         """
         host = headers.get("host", "")
         if self._names is not None and not self._is_mine(host):
@@ -163,7 +163,7 @@ class Shield:
     Args:
         app: what it wraps.
         settings: limits and token.
-        monitor: told of requests and refusals.
+        monitor: counts requests and refusals.
     """
 
     def __init__(self, app: App, settings: ServerSettings, monitor: Monitor) -> None:
@@ -423,7 +423,7 @@ def prefers_json(accept: str, image: str) -> bool:
 def quality(accept: str, kind: str) -> tuple[float, int]:
     """How welcome a media type is, 0 to 1, and how exactly it is named: by `*/*` 0, `image/*` 1, `image/png` 2.
 
-    What is exact goes before what is not, whatever its weight. Parameters of a type are not told apart.
+    What is exact goes before what is not, whatever its weight. Parameters of a type are ignored.
 
     >>> quality("image/*;q=0.5, */*;q=0.1", "image/png")
     (0.5, 1)

@@ -1,4 +1,4 @@
-"""Start a server, and run it until it is told to stop."""
+"""Start a server, and run it until it is stopped."""
 
 import asyncio
 import math
@@ -41,7 +41,7 @@ def serve(
     Args:
         models: by the names that requests use; the first is the usual one.
         settings: where, for whom, and how much.
-        announce: told the address once it is known.
+        announce: called with the address once it is known.
         with_page: whether there is a page beside the API.
 
     Raises:
@@ -121,8 +121,8 @@ def listening(settings: ServerSettings) -> socket.socket:
     except OSError as error:
         opened.close()
         raise ConfigError(
-            f"`host` and `port` should be free and this machine's own. Found {settings.host} port {settings.port}: "
-            f"{error.strerror or error}. Name another with `--port`, or 0 for any."
+            f"Cannot listen on {settings.host} port {settings.port}: {error.strerror or error}. "
+            "Name another with `--port`, or 0 for any."
         ) from None
 
 

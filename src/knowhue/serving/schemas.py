@@ -54,7 +54,7 @@ class ColourOptions(ClassOptions):
         description="longest side of the answer, for a preview; colours and class stay those of the whole image",
     )
     uncertainty: bool = Field(
-        default=False, description="also say where the colours are unsure; six more looks at the image"
+        default=False, description="also say where the colours are unsure; six more predictions"
     )
 
 
@@ -131,7 +131,7 @@ class ModelAnswer(BaseModel):
 
     @classmethod
     def of(cls, name: str, found: Description) -> "ModelAnswer":
-        """What is told of a model."""
+        """Of a model's description."""
         return cls(
             name=name,
             tasks=found.tasks,
@@ -172,7 +172,7 @@ def _rounded(score: ScoreInterval) -> ScoreInterval:
 
 
 def _digits(value: float) -> float:
-    """A number with as many digits as are told of a score."""
+    """A number with the digits that a score is shown with."""
     return float(f"{value:.4g}")
 
 

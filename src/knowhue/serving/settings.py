@@ -1,4 +1,4 @@
-"""What a server may be told: where it listens, who may come in, and how much it takes on at once."""
+"""A server's settings: where it listens, who may call it, and how much it takes on at once."""
 
 from ipaddress import ip_address
 from pathlib import Path
@@ -39,7 +39,7 @@ class ServerSettings(Section):
     )
     max_pixels: Count = Field(default=100_000_000, description="pixels of one image, by its header")
     queue_length: Count = Field(default=64, description="requests accepted at once; more are answered 429")
-    batch_size: Count = Field(default=8, description="images that the network looks at together; 1 is alone")
+    batch_size: Count = Field(default=8, description="images that the network predicts together")
     batch_wait_ms: Annotated[float, Field(ge=0)] = Field(
         default=5, description="how long an image waits for company, if more are being decoded"
     )
@@ -90,9 +90,8 @@ class ServerSettings(Section):
             )
         if not self.is_loopback and self.token is None and not self.no_auth:
             raise ConfigError(
-                f"`host` should be this machine's own, 127.0.0.1, unless a token is asked for. Found "
-                f"`host = {self.host}`, which others can reach: `export KNOWHUE_TOKEN=...` "
-                "first, or add `--no-auth` to let all in."
+                f"Refusing to listen on {self.host} without authentication: `export KNOWHUE_TOKEN=...` first, or add "
+                "`--no-auth` to let everybody in."
             )
         return self
 

@@ -35,7 +35,7 @@ async function ask(path, file, options, accept = "application/json") {
 
 const share = (name) => Number($(`#${name} input[type=number]`).value) / 100;
 
-// What the API is asked: less strength is a blend towards gray, and so one factor with saturation.
+// Options of the API: less strength is a blend towards gray, and so one factor with saturation.
 function optionsOf(photo, model) {
   const saturation = Math.round(1e4 * share("strength") * share("saturation")) / 1e4;
   const hints = photo.points.map(({ x, y, colour }) => ["hints", `${(100 * x).toFixed(2)}%,${(100 * y).toFixed(2)}%=${colour}`]);

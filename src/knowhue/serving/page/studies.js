@@ -29,7 +29,7 @@ function drawing(tag, attributes, text = "") {
 }
 
 // How each arm's lines are drawn: the colour of what it learns, dashed where another arm has that already.
-function looksOf(arms) {
+function stylesOf(arms) {
   const used = {};
   return arms.map(({ kind }) => {
     used[kind] = (used[kind] ?? -1) + 1;
@@ -43,7 +43,7 @@ function level(metric, value, y) {
     drawing("text", { x: WIDTH, y: below, "text-anchor": "end" }, `${metric.baseline} ${written(metric, value)}`)];
 }
 
-// Thin lines, one a run, from the first epoch of the heads on; dotted what is had without a model.
+// Thin lines, one a run, from the first epoch of the heads on; dotted what is predicted without a model.
 export function chart(metric, curves, baseline) {
   const [low, high] = ends(metric, [...(baseline === null ? [] : [baseline]), ...curves.flatMap(({ values }) => values)]);
   const longest = Math.max(...curves.map(({ values }) => values.length)), bottom = HEIGHT - BOTTOM;
@@ -58,23 +58,23 @@ export function chart(metric, curves, baseline) {
     drawing("text", { x: LEFT, y: HEIGHT - 6 }, "0"),
     drawing("text", { x: WIDTH, y: HEIGHT - 6, "text-anchor": "end" }, `epoch ${longest}`),
     ...(baseline === null ? [] : level(metric, baseline, down(baseline))),
-    ...curves.map(({ look, values }) => values.length === 1
-      ? drawing("circle", { class: look, cx: across(1), cy: down(values[0]), r: 2.5 })
-      : drawing("path", { class: look, d: `M${values.map((value, place) => `${across(place + 1)} ${down(value)}`).join("L")}` })),
+    ...curves.map(({ style, values }) => values.length === 1
+      ? drawing("circle", { class: style, cx: across(1), cy: down(values[0]), r: 2.5 })
+      : drawing("path", { class: style, d: `M${values.map((value, place) => `${across(place + 1)} ${down(value)}`).join("L")}` })),
   );
   return element("figure", {}, element("figcaption", {}, metric.title), svg);
 }
 
 function charts({ arms, baselines }) {
-  const looks = looksOf(arms);
+  const styles = stylesOf(arms);
   const drawn = METRICS.flatMap((metric) => {
-    const curves = arms.flatMap(({ curves }, place) => curves[metric.name].map((values) => ({ look: looks[place], values })));
+    const curves = arms.flatMap(({ curves }, place) => curves[metric.name].map((values) => ({ style: styles[place], values })));
     return curves.length ? [chart(metric, curves, baselines[metric.name])] : [];
   });
   if (!drawn.length) return [];
   const keys = arms.map(({ name, kind }, place) => {
     const line = drawing("svg", { viewBox: "0 0 28 8", "aria-hidden": true, class: kind });
-    line.append(drawing("path", { class: looks[place], d: "M0 4H28" }));
+    line.append(drawing("path", { class: styles[place], d: "M0 4H28" }));
     return element("li", {}, line, name);
   });
   return [element("div", { class: "charts" }, ...drawn), element("ul", { class: "keys", "aria-label": "Lines" }, ...keys)];
@@ -122,7 +122,7 @@ export function followStudies(root) {
     const none = element("p", { class: "empty" }, element("b", {}, "No study is shown."), " Start the server with ", element("code", {}, "--study DIR"), ".");
     root.replaceChildren(...(studies.length ? studies : [none]));
   };
-  const quietly = () => refresh().catch(() => {}); // a server that restarts is asked again
+  const quietly = () => refresh().catch(() => {}); // a server that restarts answers later
   setInterval(quietly, TICK_MS);
   return quietly;
 }
