@@ -235,6 +235,7 @@ def _fill(
     With `gray_deviation`, that of the body's three equal inputs, an encoder pretrained on gray images serves too.
     """
     own = body.state_dict()
+    # both spellings: a run's own file holds the flattened names already
     weights = {**weights, **{_FLATTENED.sub(r"\1_\2", key): value for key, value in weights.items()}}
     if gray_deviation is not None:
         weights = spread_gray(weights, own, gray_deviation)

@@ -100,7 +100,7 @@ class Palette(nn.Module):
         Returns:
             A scalar; an untrained network's is about 0.4, a perfect one's above 0.
         """
-        if self.training:
+        if self.training:  # before the step that follows, so the average lags the weights by one
             self.average.update_parameters(self.denoiser)
         (gray,) = pyramid
         clean = self._target(lightness, chroma)

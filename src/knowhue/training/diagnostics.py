@@ -61,6 +61,7 @@ def _at_shared_features(state: TrainState, batch: Batch) -> Losses:
     """Gradient of each weighted loss at the coarsest map, flattened, in float32."""
     with torch.no_grad(), state.engine.autocast():
         pyramid = state.networks.model.features(batch.lightness)
+    # a leaf: the encoder's own backward pass, most of the cost, is not needed
     shared = pyramid[-1].detach().requires_grad_()
     terms = weighted_terms(state, batch, (*pyramid[:-1], shared))
     terms = {"l1" if name == "pixel" else name: loss for name, loss in terms.items()}
@@ -85,6 +86,7 @@ def _affinities(state: TrainState, batch: Batch) -> dict[str, float]:
             with state.engine.autocast():
                 moved = model.features(batch.lightness)
             after = _by_task(weighted_terms(state, batch, moved))
+            # copied, for a step back along the gradient would leave rounding errors in the weights
             for parameter, value in zip(encoder, kept, strict=True):
                 parameter.copy_(value)
         start = before[other].item()  # 0 where no image of the batch has a label: nothing to compare with

@@ -119,7 +119,7 @@ def _fill(
     mine = np.arange(count)[engine.share.rank :: engine.share.world]
     for start in range(0, len(mine), _BATCH):
         chosen = mine[start : start + _BATCH]
-        for mirrored in (False, True):
+        for mirrored in (False, True):  # the maps of a mirrored image are not mirrored maps
             maps = _compute(model, prepared, chosen, mirrored, engine)
             for tap in taps:
                 arrays[tap][int(mirrored), chosen] = _to_numpy(maps[tap])

@@ -70,6 +70,7 @@ def _try(work: Workspace, config: Config) -> dict[str, Any]:
     together = _train(work, config, "heads")
     heads = _train(work, _alone(config, "colour"), "heads") | _train(work, _alone(config, "class"), "heads")
     found = {"heads": _compare(together, heads)}
+    # what combines gradients is the treatment itself: the arms differ in it by intent
     static = edit(config, {"tasks": {"weighting": "static"}})
     tasks: tuple[tuple[Task, Task], ...] = (("colour", "class"), ("class", "colour"))
     for task, other in tasks:

@@ -71,7 +71,7 @@ def run_phase(
     step = golden.golden_step(work.engine)
     done, log = checkpoint.restore_checkpoint(folder / "checkpoints", modules, optimizers, step)
     _refuse_divergence(log)
-    if not done:
+    if not done:  # else it was measured before the run was cut
         _keep_gradient_shares(work, state, folder, "fork")
     for epoch in range(done, phase_of(config, phase).epochs):
         log.append(_epoch(work, state, epoch))
@@ -79,7 +79,7 @@ def run_phase(
             write_log(folder, log)
             checkpoint.save_checkpoint(folder / "checkpoints", epoch + 1, modules, optimizers, step, log)
         work.engine.wait()
-        _refuse_divergence(log)
+        _refuse_divergence(log)  # after it was saved, so that the next call ends here, too
     _keep_gradient_shares(work, state, folder, "end")
     return log
 
@@ -106,9 +106,11 @@ def _epoch(work: Workspace, state: TrainState, epoch: int) -> Entry:
     config, networks = state.config, state.networks
     for module in networks.modules(with_encoder=True).values():
         module.train()
+    # dropout and noise of an epoch have a stream of their own, so that a resumed one draws the same
     with drawing_from(work.engine.device, config.seed, state.phase, epoch, work.engine.share.rank):
         losses, images, diagnostics = _train(work, state, epoch)
     trained = time.perf_counter()
+    # only now: to read a loss in each step would wait for the device
     train = work.engine.average({key: torch.stack(values).mean() for key, values in losses.items()})
     every = config.evaluation.every_epochs
     scores = validate(work, config, networks).metrics if every and (epoch + 1) % every == 0 else {}

@@ -45,6 +45,7 @@ def head_config(config: Config, task: Task) -> Config:
         config,
         {
             "tasks": {**default.tasks.model_dump(by_alias=True), "names": (task,)},
+            # what comes after the head must not name its folder, or arms would not share it
             "training": {
                 "finetune": default.training.finetune.model_dump(),
                 "shift_px": default.training.shift_px,
@@ -257,4 +258,5 @@ def _group(
     parameters: Iterable[nn.Parameter], learning_rate: float, betas: tuple[float, float]
 ) -> dict[str, object]:
     learning = [parameter for parameter in parameters if parameter.requires_grad]
+    # `lr` is overwritten in each step; the schedule needs the peak
     return {"params": learning, "lr": learning_rate, "peak": learning_rate, "betas": betas}

@@ -101,7 +101,7 @@ def open_workspace(
     for each in runs or (config,):  # names and weights are tried before any image is read
         _refuse_contradictions(each)
         make_weighting(each.tasks)
-        model = build_model(each, classes=2)
+        model = build_model(each, classes=2)  # the images, and so the classes, are not known yet
         if each.has_encoder:
             drawn = each.encoder.weights == "none"
             name = f"{each.encoder.name} {each.encoder.weights}"
@@ -213,7 +213,7 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
     work.report(
         {"stage": "note", "text": f"{folder}: {', '.join(damaged)} damaged or gone, so it is {how} anew"}
     )
-    if is_trained:
+    if is_trained:  # its weights are whole: scoring them again costs seconds, training hours
         networks = make_networks(work, config, folder)
         _score(
             work, config, folder, networks if final else _with_cached_features(work, config, networks), final

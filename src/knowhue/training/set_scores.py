@@ -96,6 +96,7 @@ def noise_floor(work: Workspace, settings: Evaluation) -> dict[str, Any]:
     prepared, networks = work.prepared, available_networks(settings, work.engine.device)
     reported = prepared.positions(prepared.reporting_split)
     reference = evaluate(_truth, _batches(work, reported), full=True)
+    # as many, for a Frechet distance grows as sets shrink
     chosen = np.sort(stream(0, "noise-floor").permutation(prepared.positions("train"))[: len(reported)])
     scored = evaluate(_truth, _batches(work, chosen), full=True, networks=networks)
     colourfulness = scored.metrics["colourfulness"]

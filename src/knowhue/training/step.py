@@ -53,6 +53,7 @@ def train_step(state: TrainState, batch: Batch) -> Losses:
         by_task["class"] = weights.class_ * losses["cross_entropy"]
     losses |= weight_tasks(state, prediction, by_task)
     state.optimizer.zero_grad(set_to_none=True)
+    # one sum and one backward pass, in which several processes average their gradients once
     state.engine.backward(torch.stack(list(by_task.values())).sum())
     skip_stopped_head(state)
     state.optimizer.step()
@@ -96,7 +97,7 @@ def discriminator_step(state: TrainState, batch: Batch, chroma: Chroma, losses: 
     assert optimizer is not None
     loss = GAN_LOSSES[state.config.colour.gan_loss]
     fake = chroma.detach().requires_grad_()
-    count = len(fake)
+    count = len(fake)  # true and generated images in one batch: the discriminator judges each by itself
     with state.engine.autocast():
         scores = discriminator(batch.lightness.repeat(2, 1, 1, 1), torch.cat((batch.chroma, fake)))
     real_score, fake_score = scores[:count], scores[count:]
@@ -169,7 +170,7 @@ def weight_gradients(
     weights = weighting(torch.tensor(list(products.values())).reshape(len(by_task), -1)).tolist()
     by_name = dict(zip(by_task, weights, strict=True))
     for task, weight in by_name.items():
-        for features in branches[task]:
+        for features in branches[task]:  # below the heads, which must not feel the weight
             features.register_hook(lambda gradient, weight=weight: gradient * weight)
     return _named(by_name, by_task)
 
