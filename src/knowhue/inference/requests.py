@@ -184,7 +184,8 @@ def reduced(image: Image, max_px: int) -> Image:
 
     def resized(pixels: Pixels) -> Pixels:
         top = np.iinfo(pixels.dtype).max
-        return (shrink(pixels, *size) * top).round().astype(pixels.dtype)
+        # For people to look at, not for a network: the blocks that take a tenth of the time are exact enough.
+        return (shrink(pixels, *size, oversampling=1) * top).round().astype(pixels.dtype)
 
     alpha = None if image.alpha is None else resized(image.alpha[..., None])[..., 0].copy()
     return image._replace(pixels=resized(image.pixels), alpha=alpha)
