@@ -1,21 +1,29 @@
-"""A network's input, what is said of an image, and how unsure its colours are."""
+"""A network's input, colouring and classifying in one call, what is said of an image, how unsure its colours are."""
+
+import json
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import CLASSES, describe
+from tiny_models import CLASSES, describe, noise, two_stage_network
 
+from knowhue.errors import ConfigError
+from knowhue.images.image import Image
+from knowhue.images.writing import write_image
 from knowhue.inference.colorizer import (
     LONGEST,
     UNKNOWN,
+    ColorizeOptions,
+    Colorizer,
     caveats_of_many,
+    enlarge,
     judge_image,
     network_input,
     spread_over_views,
     working_size,
 )
-from knowhue.inference.pixels import PaintStats
+from knowhue.inference.pixels import PaintStats, lightness
 
 
 @given(st.integers(1, 10_000), st.integers(1, 10_000), st.integers(32, 256))
@@ -145,3 +153,91 @@ def test_of_many_it_is_said_how_many():
     assert caveats_of_many(MANY, 0, 5, "images") == []
     assert "too few" in caveats_of_many(FEW, 0, 5, "images")[0]
     assert caveats_of_many(FEW, 0, 0, "images") == []
+
+
+@pytest.fixture(scope="module")
+def colorizer():
+    return Colorizer(two_stage_network())
+
+
+def photo(seed: int = 0, height: int = 40, width: int = 56, channels: int = 3) -> Image:
+    values = np.random.default_rng(seed).integers(0, 256, (height // 4, width // 4, channels), np.uint8)
+    return Image.of(values.repeat(4, 0).repeat(4, 1))
+
+
+def test_a_file_its_bytes_and_its_pixels_are_coloured_alike(colorizer, tmp_path):
+    write_image(photo(), tmp_path / "photo.png")
+    data = (tmp_path / "photo.png").read_bytes()
+    made = [colorizer.colorize(source) for source in (photo(), tmp_path / "photo.png", data)]
+    assert all(np.array_equal(each.image.pixels, made[0].image.pixels) for each in made)
+    assert [each.judgement for each in made] == [made[0].judgement] * 3
+
+
+@given(st.permutations([(32, 40), (32, 33), (40, 32), (32, 40), (32, 33)]))
+def test_each_of_many_inputs_gets_its_own_predictions_in_order(shapes):
+    colorizer = Colorizer(two_stage_network())
+    inputs = [noise(1, *shape, seed=number)[0] for number, shape in enumerate(shapes)]
+    together = colorizer.predict(inputs)
+    for one, found in zip(inputs, together, strict=True):
+        alone = colorizer.predict([one])[0]
+        assert found.chroma.shape == (1, *one.shape, 2)
+        assert all(np.allclose(a, b, rtol=1e-4, atol=1e-3) for a, b in zip(found, alone, strict=True))
+
+
+def test_no_inputs_give_no_predictions(colorizer):
+    assert colorizer.predict([]) == []
+
+
+def test_colouring_keeps_size_and_lightness_and_judges_what_was_painted(colorizer):
+    original = photo()
+    made = colorizer.colorize(original)
+    assert made.image.pixels.shape == original.pixels.shape
+    assert np.abs(lightness(made.image.pixels) - lightness(original.pixels)).max() <= 0.5
+    assert made.judgement.chroma > 0
+    assert made.uncertainty is None
+    gray = colorizer.colorize(original, ColorizeOptions(saturation=0))
+    assert (gray.image.pixels == gray.image.pixels[..., :1]).all()
+    assert gray.judgement.chroma == 0
+
+
+def test_classifying_says_what_colouring_says_of_the_class(colorizer):
+    coloured, classified = colorizer.colorize(photo()).judgement, colorizer.classify(photo())
+    assert classified.probabilities == coloured.probabilities
+    assert (classified.label, classified.novelty) == (coloured.label, coloured.novelty)
+    assert (classified.chroma, classified.colourfulness, classified.reduced) == (None, None, None)
+    assert colorizer.classify(photo(), unknown_below=1.0).label == UNKNOWN
+
+
+@pytest.mark.parametrize(("task", "other"), [("colour", "class"), ("class", "colour")])
+def test_a_head_that_is_missing_is_named_before_an_image_is_read(task, other, tmp_path):
+    colorizer = Colorizer(two_stage_network((other,)))
+    verb = {"colour": colorizer.colorize, "class": colorizer.classify}[task]
+    with pytest.raises(ConfigError, match=rf"should have a {task} head\. Found .* trained for {other} alone"):
+        verb(tmp_path / "there is none.png")
+
+
+def test_the_map_of_the_uncertainty_has_the_images_size_and_ten_codes_a_unit(colorizer):
+    made = colorizer.colorize(photo(), ColorizeOptions(uncertainty=True))
+    found = made.uncertainty_map()
+    assert found.pixels.shape == (40, 56, 1)
+    assert made.uncertainty.shape == (32, 45)
+    assert found.pixels.mean() / 10 == pytest.approx(made.uncertainty.clip(0, 25.5).mean(), abs=0.1)
+    certain = made._replace(uncertainty=np.full((2, 3), 30, np.float32)).uncertainty_map()
+    assert (certain.pixels == 255).all()
+
+
+def test_a_record_is_json_of_few_digits():
+    judged = judge_image(MANY, CERTAIN, 0.123456, COLOURFUL._replace(chroma=1 / 3), ["a note"])
+    record = json.loads(json.dumps(judged.as_record()))
+    assert (record["novelty"], record["chroma"]) == (0.1235, 0.3333)
+    assert list(record["probabilities"]) == [CLASSES[1], CLASSES[0], CLASSES[2]]
+    assert record["warnings"] == [*judged.warnings]
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 40), st.integers(1, 40))
+def test_enlarging_keeps_constants_and_never_leaves_the_range(rows, columns, height, width):
+    values = np.random.default_rng(rows * 10 + columns).normal(0, 1, (rows, columns)).astype(np.float32)
+    found = enlarge(values, height, width)
+    assert found.shape == (height, width)
+    assert values.min() - 1e-6 <= found.min() <= found.max() <= values.max() + 1e-6
+    assert (enlarge(np.full((rows, columns), 4, np.float32), height, width) == 4).all()
