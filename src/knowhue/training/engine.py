@@ -142,8 +142,10 @@ def _sum_in_one_order() -> None:
     if torch.cuda.is_available():
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-        # the backward pass of this attention sums in any order; plain matrix products do not
+        # the backward passes of fused attention may sum in any order; plain matrix products do not
         torch.backends.cuda.enable_mem_efficient_sdp(False)
+        torch.backends.cuda.enable_flash_sdp(False)
+        torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def resolve_precision(wanted: str, device: torch.device) -> str:
