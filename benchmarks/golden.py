@@ -195,26 +195,36 @@ def run_name(path: Path, out: Path) -> str:
 
 def weights(out: Path) -> dict[str, Any]:
     """Every tensor of every run, whatever it is called."""
-    return {
-        f"weights {run_name(path, out)}": sorted(digest(value) for value in load_file(path).values())
-        for path in sorted(out.rglob("model.safetensors"))
-    }
+    return of_runs(
+        out, "model.safetensors", lambda path: {"weights": sorted(map(digest, load_file(path).values()))}
+    )
 
 
 def scores(out: Path) -> dict[str, Any]:
     """Scores of runs, and of each image."""
-    found: dict[str, Any] = {}
-    for path in sorted(out.rglob("scores.json")):
-        found |= {
-            f"score {run_name(path, out)} {name}": value
-            for name, value in json.loads(path.read_text())["metrics"].items()
-        }
-    for path in sorted(out.rglob("per_image.csv")):
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [list(row.values())[1:] for row in csv.DictReader(file)]
-        text = json.dumps(rows).encode()
-        found[f"images {run_name(path, out)}"] = hashlib.sha256(text).hexdigest()[:16]
-    return found
+    return of_runs(out, "scores.json", metrics) | of_runs(out, "per_image.csv", images)
+
+
+def metrics(path: Path) -> dict[str, Any]:
+    """Those of a run."""
+    return {f"score {name}": value for name, value in json.loads(path.read_text())["metrics"].items()}
+
+
+def images(path: Path) -> dict[str, Any]:
+    """Scores of each image, without its name."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [list(row.values())[1:] for row in csv.DictReader(file)]
+    return {"images": hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]}
+
+
+def of_runs(out: Path, name: str, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """What is read of each run's file; heads of several fingerprints are one entry, whatever these are."""
+    found: dict[str, list[Any]] = {}
+    for path in out.rglob(name):
+        for what, value in read(path).items():
+            kind, _, rest = what.partition(" ")
+            found.setdefault(f"{kind} {run_name(path, out)} {rest}".strip(), []).append(value)
+    return {key: sorted(values, key=str) for key, values in found.items()}
 
 
 def answers(out: Path) -> dict[str, Any]:
