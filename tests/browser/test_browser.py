@@ -555,6 +555,23 @@ def test_a_refused_point_is_said_and_not_placed(visit):
     expect(page.locator("#status")).not_to_contain_text("placed")
 
 
+@pytest.fixture(scope="module")
+def class_only() -> Iterator[str]:
+    models = {"only": Colorizer(FakeNetwork(tasks=("class",)))}
+    with running(models, with_page=True, stop_seconds=1) as (host, port, _):
+        yield f"http://{host}:{port}/"
+
+
+def test_a_model_that_cannot_colour_shows_the_photo_and_its_class_alone(opened, class_only):
+    page = opened(class_only).page
+    page.locator("body[data-ready]").wait_for()
+    upload(page, ("a.png", scene()))
+    expect(page.locator(".classes caption")).to_be_visible()
+    expect(page.locator(".card .download")).to_be_hidden()
+    assert chroma(coloured(page, 0)) == 0
+    assert page.locator(".before").evaluate("image => image.naturalWidth") == 320
+
+
 def test_few_hatches_are_not_taken_for_certainty_where_a_photo_stayed_gray(opened, pale):
     page = opened(pale).page
     page.locator("body[data-ready]").wait_for()
