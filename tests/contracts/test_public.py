@@ -59,6 +59,20 @@ def _lines(node: ast.FunctionDef | ast.ClassDef) -> int:
     return (node.end_lineno or node.lineno) - node.body[0].lineno + 1
 
 
+def test_no_public_name_stands_in_two_modules():
+    """One name for one thing, and one thing for one name: a reader who searches finds what is meant."""
+    places: dict[str, set[str]] = {}
+    for path in MODULES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            names = [each.id for each in targets if isinstance(each, ast.Name)]
+            names += [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
+            for name in names:
+                if not name.startswith("_"):
+                    places.setdefault(name, set()).add(path.relative_to(ROOT).as_posix())
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
+
+
 def test_no_module_is_a_drawer_for_everything():
     assert {path.stem for path in MODULES} & {"utils", "util", "helpers", "common", "misc"} == set()
 

@@ -25,9 +25,9 @@ CLASS_SCORES = {"colour": "ab_l1", "class": "accuracy"}
 TRAIN_LOSSES = {"ab_l1": "l1", "balanced_accuracy": "cross_entropy"}
 """The training loss that stands for a metric."""
 
-Pairs = Mapping[int, tuple[float | None, float | None]]
+ScorePairs = Mapping[int, tuple[float | None, float | None]]
 """Scores of single-task and of multi-task, by seed."""
-Find = Callable[[Study, str], tuple[Pairs, Row]]
+Find = Callable[[Study, str], tuple[ScorePairs, Row]]
 
 
 def paired_table(study: Study, find: Find) -> list[dict[str, Any]]:
@@ -50,7 +50,7 @@ def paired_table(study: Study, find: Find) -> list[dict[str, Any]]:
     return table
 
 
-def paired_row(pairs: Pairs, is_share: bool) -> dict[str, Any]:
+def paired_row(pairs: ScorePairs, is_share: bool) -> dict[str, Any]:
     """Return seeds, means, difference and interval of the seeds that have two numbers; empty without any."""
     known = {seed: pair for seed, pair in pairs.items() if np.isfinite(np.array(pair, float)).all()}
     if not known:
@@ -72,7 +72,7 @@ def finished_pairs(study: Study, question: str) -> dict[int, tuple[Run, Run]]:
     return {seed: (single[seed], multi[seed]) for seed in single if seed in multi}
 
 
-def equal_images(study: Study, question: str) -> tuple[Pairs, Row]:
+def equal_images(study: Study, question: str) -> tuple[ScorePairs, Row]:
     """Every arm of a seed saw the same batches, for the same epochs: the scores that are reported."""
     found = primary(study, question)
     return (
@@ -80,7 +80,7 @@ def equal_images(study: Study, question: str) -> tuple[Pairs, Row]:
     ), {}
 
 
-def equal_time(study: Study, question: str) -> tuple[Pairs, Row]:
+def equal_time(study: Study, question: str) -> tuple[ScorePairs, Row]:
     """The moment at which the shorter of the two trainings ended, seed by seed.
 
     A run's clock is the sum of `seconds` over its log, validation included, the heads counted as the log has them
@@ -131,7 +131,7 @@ def _score_at(run: Run, seconds: NDArray[np.float64], metric: str, time: float) 
     return float(np.interp(time, seconds[known], scores[known]))
 
 
-def equal_train_loss(study: Study, question: str) -> tuple[Pairs, Row]:
+def equal_train_loss(study: Study, question: str) -> tuple[ScorePairs, Row]:
     """Equal train loss: does the second task change what the same fit generalises to?
 
     For each seed the level is the lowest train loss (`l1`, `cross_entropy`) that both arms came to in fine-tuning.
@@ -214,7 +214,7 @@ def deployment(study: Study) -> Deployment | None:
     one = mean([_seconds(pairs[0][1]) for pairs in trainings])
     several = mean([_sum([_seconds(single) for single, _ in pairs]) for pairs in trainings])
 
-    def at_the_end(_: Study, question: str) -> tuple[Pairs, Row]:
+    def at_the_end(_: Study, question: str) -> tuple[ScorePairs, Row]:
         metric, runs = asked[question].metric, by_task[question]
         return {seed: (runs[seed][0].metric(metric), runs[seed][1].metric(metric)) for seed in seeds}, {}
 

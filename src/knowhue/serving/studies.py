@@ -17,7 +17,7 @@ from knowhue.plan import ENDED, Plan, read_cells, read_plan
 from knowhue.runs import read_log, run_folder
 from knowhue.storage import read_arrays, read_json
 
-METRICS = {"ab_l1": "gray", "balanced_accuracy": "majority_class"}
+WATCHED_METRICS = {"ab_l1": "gray", "balanced_accuracy": "majority_class"}
 """Metrics that are charted, each with what predicts without a model, a row of `baselines.json`."""
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
@@ -81,7 +81,7 @@ def study_progress(root: Path) -> dict[str, Any]:
                     "name": arm,
                     "kind": arm_kind(plan, arm),
                     "cells": [cell._asdict() for cell in cells if cell.arm == arm],
-                    "curves": {metric: _curves(root, plan, arm, metric) for metric in METRICS},
+                    "curves": {metric: _curves(root, plan, arm, metric) for metric in WATCHED_METRICS},
                 }
                 for arm in plan.arms
             ],
@@ -126,7 +126,7 @@ def _curves(root: Path, plan: Plan, arm: str, metric: str) -> list[list[float]]:
 def _baselines(root: Path) -> dict[str, float | None]:
     path = root / "baselines.json"
     scored = read_json(path) if path.is_file() else {}
-    return {metric: scored.get(baseline, {}).get(metric) for metric, baseline in METRICS.items()}
+    return {metric: scored.get(baseline, {}).get(metric) for metric, baseline in WATCHED_METRICS.items()}
 
 
 def _samples(root: Path, plan: Plan) -> list[dict[str, Any]]:
