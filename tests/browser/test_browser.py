@@ -272,6 +272,8 @@ def test_a_phone_shows_photos_first_and_needs_no_sideways_scrolling(visit):
     first, second = (page.locator(".frame").nth(k).bounding_box() for k in (0, 1))
     assert first["width"] > 300
     assert second["y"] > first["y"] + first["height"]
+    page.locator(".split").first.tap(position={"x": 0.25 * first["width"], "y": 60})
+    assert at(page) == pytest.approx(25, abs=5)
     page.get_by_role("button", name="sky", exact=True).tap()
     change(page, lambda: page.locator(".aim").nth(1).tap(position={"x": 50, "y": 50}))
     small = page.evaluate(
@@ -570,6 +572,16 @@ def test_a_model_that_cannot_colour_shows_the_photo_and_its_class_alone(opened, 
     expect(page.locator(".card .download")).to_be_hidden()
     assert chroma(coloured(page, 0)) == 0
     assert page.locator(".before").evaluate("image => image.naturalWidth") == 320
+
+
+def test_with_a_token_the_page_works_once_it_was_shown_and_its_address_forgets_it(opened):
+    token = "a-token-of-some-length"
+    with running(with_page=True, stop_seconds=1, token=token) as (host, port, _):
+        page = opened(f"http://{host}:{port}/?token={token}").page
+        page.locator("body[data-ready]").wait_for()
+        assert page.url == f"http://{host}:{port}/"
+        upload(page, ("a.png", scene()))
+        expect(page.locator(".classes caption")).to_be_visible()
 
 
 def test_few_hatches_are_not_taken_for_certainty_where_a_photo_stayed_gray(opened, pale):
