@@ -115,9 +115,9 @@ def make_app(models: Mapping[str, Colorizer], settings: ServerSettings, with_pag
         title="Knowhue",
         version=__version__,
         summary="Colours and a class for a gray photo.",
-        docs_url=None,
+        docs_url=None,  # FastAPI's own would load scripts from another host
         redoc_url=None,
-        redirect_slashes=False,
+        redirect_slashes=False,  # a redirect names the host that the client sent
         openapi_tags=TAGS,
         generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
@@ -291,7 +291,7 @@ async def _reply(request: Request, batcher: Batcher, wanted: ImageRequest) -> Im
         raise Late(seconds)
     finally:
         gone.cancel()
-        future.cancel()
+        future.cancel()  # what nobody waits for is dropped before its next stage
 
 
 async def _left(request: Request) -> None:
@@ -313,7 +313,7 @@ def _as_json(name: str, reply: ImageReply, is_reduced: bool) -> Response:
     if is_reduced:
         width, height, suffix = reply.full
         answer.full = FullAnswer(width=width, height=height, media_type=MEDIA_TYPES[suffix])
-    left_out = None if is_reduced else {"full"}
+    left_out = None if is_reduced else {"full"}  # so that answers without the option stay as they were
     return Response(
         answer.model_dump_json(exclude=left_out), media_type="application/json", headers={"vary": "accept"}
     )
@@ -336,7 +336,9 @@ def _judgement_headers(name: str, reply: ImageReply) -> dict[str, str]:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    body = one_line(f"{error.detail}: {request.method} {request.url.path}"[:200])
+    body = one_line(
+        f"{error.detail}: {request.method} {request.url.path}"[:200]
+    )  # a path may have any length
     return Response(body, error.status_code, error.headers, "application/json")
 
 

@@ -118,6 +118,7 @@ class Access:
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         if scope["method"] == "GET" and any(name == "token" and _same(value, token) for name, value in query):
             rest = urlencode([pair for pair in query if pair[0] != "token"])
+            # One slash at the start: `//name` would be another site's address.
             place = "/" + quote(scope["path"].lstrip("/")) + (f"?{rest}" if rest else "")
             cookie = f"{COOKIE}={self._cookie}; Path=/; HttpOnly; SameSite=Strict"
             return {"location": place, "set-cookie": cookie}
@@ -176,7 +177,7 @@ class Shield:
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Let a request through, or answer it here."""
-        if scope["type"] == "websocket":
+        if scope["type"] == "websocket":  # there is none, and no route would refuse it
             await send({"type": "websocket.close", "code": 1008})
             return
         if scope["type"] != "http":
@@ -261,6 +262,7 @@ class _Exchange:
         """The next message, within the limits of size and time; after the body, of the client's leaving."""
         if self._is_received:
             return await self._receive()
+        # The announced length may be too small, and a chunked body announces none: what comes is counted too.
         message = await self._receive_in_time()
         if message["type"] == "http.request":
             size = len(message.get("body", b""))

@@ -34,7 +34,7 @@ class Monitor:
     """
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self.registry = CollectorRegistry()  # the library's own would be shared by all servers of a process
         registry = self.registry
         self._requests = Counter(
             "knowhue_requests", "Requests by route and status.", ["route", "status"], registry=registry

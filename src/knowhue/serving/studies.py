@@ -152,5 +152,6 @@ def _sample_files(root: Path, plan: Plan) -> dict[str, Path]:
         runs = [run_folder(root, arm, plan.run_config(arm, seed)) / "samples.npz" for seed in plan.seeds]
         written = [path for path in runs if path.is_file()]
         if written and "colour" in plan.run_config(arm, plan.seeds[0]).tasks.names:
+            # Runs of an arm go on in turn; the newest shows where training is now.
             found[arm] = max(written, key=lambda path: path.stat().st_mtime_ns)
     return found | {"truth": given}
