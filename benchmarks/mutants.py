@@ -82,12 +82,26 @@ def is_noticed(field: str, old: str, new: str) -> bool:
             sys.exit(f"{old!r} should stand in one file. Found {len(places)}.")
         text = places[0].read_text(encoding="utf-8")
         places[0].write_text(text.replace(old, new), encoding="utf-8")
-        return not passes(source, sorted(path for glob in TESTS[field] for path in ROOT.glob(glob)))
+        tests = sorted(path for glob in TESTS[field] for path in ROOT.glob(glob))
+        return not passes(source, [places[0], *tests])  # its doctests first
 
 
 def passes(source: Path, tests: Sequence[Path]) -> bool:
     """Whether the tests pass on these sources."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *map(str, tests)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(ROOT),
+        "-c",
+        str(ROOT / "pyproject.toml"),
+        *map(str, tests),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):
