@@ -62,6 +62,7 @@ def run_cells(work: Workspace, plan: Plan, workers: int = 1) -> None:
         )
     now = _golden_step(work, workers)
     blocks = blocks_of([plan]).items()
+    # a block that another golden step has finished stays as it is, and so does its gate
     gated = {seed for seed, cells in blocks if finished_with(work.root, cells) in (None, now)}
     if workers == 1:
         InProcess().execute(cell_jobs(plan, gated, _telling_cells(work, plan)))

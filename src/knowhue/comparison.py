@@ -29,6 +29,7 @@ def equal_wall_clock(plan: Plan, root: Path) -> dict[str, Any]:
         RunError: the reference diverged with every seed, and the plan names no budget.
     """
     reference = str(plan.reference)
+    # a run that diverged may have ended early, and so says nothing of what training takes
     seconds = [_train_seconds(run) for run in _ended(plan, reference, root) if has_finished(run)]
     budget = plan.budget_s or _mean(seconds)
     if not budget:
@@ -83,8 +84,8 @@ def write_costs(work: Workspace, plan: Plan) -> None:
     ]
     costs = {
         method: {
-            "predict_s_per_image": median(each[method] for each in rounds[1:])
-            / len(positions),  # one warms up
+            # the first round warms up
+            "predict_s_per_image": median(each[method] for each in rounds[1:]) / len(positions),
             "parameters": sum(each.numel() for each in model.parameters() if each.requires_grad),
         }
         for method, model in models.items()

@@ -27,6 +27,7 @@ _ARM_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 Epochs = tuple[int, int]
 """On the frozen encoder, and of fine-tuning; a network from scratch has all in the second."""
 
+# by name alone: METRICS needs torch, and a plan is read without it; a test keeps the two alike
 METRIC_NAMES: dict[Task, tuple[str, ...]] = {
     "colour": (
         "ab_l1", "ciede2000", "psnr_rgb", "ssim_rgb", "lpips_alex",
@@ -61,6 +62,7 @@ class Question(Section):
 
 QUESTIONS: dict[Task, Question] = {
     "colour": Question(
+        # 0.25: about 2 % of the error that models reach, and far below what an eye sees in one image
         metric="ab_l1", single="colour", sesoi=0.25, if_diverged="gray", secondary=("ciede2000", "recognition")
     ),
     "class": Question(

@@ -18,6 +18,7 @@ def stream_seed(seed: int, *purpose: str | int) -> int:
     True
     """
     text = "/".join(map(str, (seed, *purpose)))
+    # Python's own `hash` of text differs from process to process
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 

@@ -112,6 +112,7 @@ def locked(
         yield
         return
     made = [each for each in (folder, *folder.parents) if not each.exists()]
+    # a soft lock is a mere file, which a killed process would leave behind
     lock = FileLock(path, fallback_to_soft=False, on_acquired=partial(_sign, what))
     try:
         _acquire(lock, path, wait_s, report)
@@ -303,6 +304,7 @@ def write_status(folder: Path, status: Mapping[str, Any]) -> None:
 
 
 def _is_kept(path: Path) -> bool:
+    # the deployed model is made after the run has ended, so it is none of what the status vouches for
     return path.is_file() and not path.name.startswith(".") and path.name not in ("status.json", DEPLOYED)
 
 
@@ -359,7 +361,7 @@ def finished_run(path: Path) -> Path:
         if any(has_ended(run) for run in (path, *runs)):
             raise RunError(
                 f"`{path}` has no finished run: training diverged, so there is no model to put to work. Train it with "
-                "other settings, such as a lower rate."
+                "other settings, such as a lower learning rate."
             )
         inside = [*sorted(path.glob("seed-*")), *sorted(path.glob("*/seed-*"))]
         other = next((run for run in inside if (run / "scores.json").exists() and has_finished(run)), None)

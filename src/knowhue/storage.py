@@ -83,12 +83,14 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     )
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        # beside it, for replacing is atomic within one file system only; the name is cut, for it has to grow
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
         try:
             with open(handle, mode, **text) as file:
                 yield file if text else cast(IO[Any], _Checked(file))
                 file.flush()
                 os.fsync(file.fileno())
+            # `mkstemp` lets the owner alone read
             os.chmod(name, 0o644)
             os.replace(name, path)
             sync_folder(path.parent)
@@ -153,6 +155,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             sync_folder(temporary)
+            # `os.replace` puts no folder over one that holds something
             if path.exists():
                 shutil.rmtree(path)
             os.replace(temporary, path)
@@ -199,6 +202,7 @@ def read_json(path: Path, kind: type[JsonKind] = dict) -> JsonKind:
         RunError: the file is missing or cannot be read.
     """
     try:
+        # Python reads NaN and Infinity, which JSON does not have
         value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except OSError as error:
         raise _unreadable(path, error) from None
@@ -230,6 +234,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """
     with _opened(path) as opened:
         try:
+            # a pickle may run code
             with np.load(opened, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
         except Exception as error:  # damaged bytes make zip, zlib and numpy raise all kinds
@@ -266,6 +271,7 @@ def allocate(path: Path, shape: Sequence[int], dtype: DTypeLike) -> np.memmap[An
             if shutil.disk_usage(path.parent).free < size:
                 raise OSError(errno.ENOSPC, f"{size / 2**20:.0f} MiB: {os.strerror(errno.ENOSPC)}")
             array = open_memmap(path, mode="w+", dtype=dtype, shape=tuple(shape))
+            # macOS and Windows have none
             if hasattr(os, "posix_fallocate"):
                 with path.open("r+b") as file:
                     os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

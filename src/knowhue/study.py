@@ -112,6 +112,7 @@ def write_baselines(work: Workspace, settings: Evaluation | None = None) -> None
         name: {"title": m.title, "unit": m.unit, "better": m.better, "task": m.task}
         for name, m in METRICS.items()
     }
+    # the version, too: another one may score otherwise
     key = fingerprint([work.prepared.fingerprint, settings.model_dump(mode="json"), described, __version__])
     kept = work.root / "features" / f"baselines-{key}.json"
     scores = cached(kept, read_json, lambda path: write_json(path, _score_baselines(work, settings)))
@@ -147,12 +148,14 @@ def mean_colour(prepared: Prepared, batch_size: int = 256) -> torch.Tensor:
 def median_colour(prepared: Prepared, batch_size: int = 256) -> torch.Tensor:
     """Median a*b* of all pixels of the training images, (2,), CIELAB units, to .01: the best constant by L1."""
     positions = prepared.positions("train")
+    # a histogram in steps of .01: all pixels of a large set would not fit into memory
     counts = torch.zeros(2, 25_600)
     for start in range(0, len(positions), batch_size):
         chosen = prepared.rgb[positions[start : start + batch_size]]
         chroma = rgb_to_lab(to_rgb(chosen, torch.device("cpu")))[1].transpose(0, 1).flatten(1)
         counts += torch.stack([torch.histc(each, counts.shape[1], -128.0, 128.0) for each in chroma])
     below = counts.double().cumsum(1)
+    # the middle of the bin; that of the first is -127.995
     return (below < below[:, -1:] / 2).sum(1) * 0.01 - 127.995
 
 

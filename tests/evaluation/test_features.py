@@ -109,7 +109,7 @@ def test_weights_that_cannot_be_had_are_a_reason_not_an_error(tmp_path, content)
         "inception"
     ]
     assert isinstance(network, Unavailable)
-    assert network.reason.startswith("not computed: the weights of inception could not be had (")
+    assert network.reason.startswith("not computed: the weights of inception could not be loaded (")
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_weights_that_cannot_be_had_are_a_reason_not_an_error(tmp_path, content)
         torch.save(content, file)
     network = opened(file)
     assert isinstance(network, Unavailable)
-    assert network.reason.startswith("not computed: the weights of lpips could not be had (")
+    assert network.reason.startswith("not computed: the weights of lpips could not be loaded (")
 
 
 def test_download_that_fails_is_a_reason_and_silent(monkeypatch, tmp_path, capfd):
@@ -166,7 +166,7 @@ def test_download_that_fails_is_a_reason_and_silent(monkeypatch, tmp_path, capfd
     module._open.cache_clear()
     network = opened()
     module._open.cache_clear()
-    assert network == Unavailable("not computed: the weights of lpips could not be had (no network)")
+    assert network == Unavailable("not computed: the weights of lpips could not be loaded (no network)")
     assert capfd.readouterr() == ("", "")
 
 

@@ -28,6 +28,7 @@ class LocalProcesses:
             RunError: a worker died.
         """
         context = get_context("spawn")  # a forked process would share CUDA and the threads of torch
+        # workers are all begun alike, so each takes its number, and by it a GPU, from a queue
         slots = context.Queue()
         for slot in range(self.workers):
             slots.put(slot)
@@ -36,6 +37,7 @@ class LocalProcesses:
             try:
                 self._drive(pool, each_once(jobs), watch)
             except BaseException:
+                # shutdown drops what waits, but lets running jobs end, which may take hours
                 pool.shutdown(wait=False, cancel_futures=True)
                 for process in list((pool._processes or {}).values()):
                     process.terminate()

@@ -51,7 +51,7 @@ def evaluate(
         perceptual: what compares each colouring with its true image, see `open_perceptual`.
     """
     rows: list[ImageRow] = []
-    seen: dict[str, list[tuple[int, Features]]] = {name: [] for name in networks or {}}
+    collected: dict[str, list[tuple[int, Features]]] = {name: [] for name in networks or {}}
     with torch.no_grad():
         for batch in batches:
             prediction = predict(batch)
@@ -62,10 +62,10 @@ def evaluate(
                 columns["adversarial"] = critic(batch, prediction)
             rows += to_rows(columns)
             for name, network in (networks or {}).items():
-                seen[name] += _features(network, batch, prediction)
+                collected[name] += _features(network, batch, prediction)
     # each process has its own images; scores are summed in one order, whatever their number
     rows = sorted(gather(rows), key=lambda row: row["index"])
-    features = {name: _in_order(gather(pairs)) for name, pairs in seen.items()}
+    features = {name: _in_order(gather(pairs)) for name, pairs in collected.items()}
     found = {name: each for name, each in features.items() if len(each)}
     return Scored(rows, score_rows(rows), found, describe(perceptual, rows) if perceptual is not None else {})
 

@@ -35,7 +35,7 @@ class FeatureNetwork(NamedTuple):
 
 
 class Unavailable(NamedTuple):
-    """A network that cannot be opened, or was not asked for, and why."""
+    """A network that cannot be opened, or that the settings do not name, and why."""
 
     reason: str
 
@@ -53,7 +53,7 @@ def unavailable(name: str, error: Exception) -> Unavailable:
     if of_the_machine(error):
         raise error
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return Unavailable(f"not computed: the weights of {name} could not be had ({reason})")
+    return Unavailable(f"not computed: the weights of {name} could not be loaded ({reason})")
 
 
 def of_the_machine(error: Exception) -> bool:
@@ -124,11 +124,11 @@ NETWORKS: dict[str, Callable[[str | None, torch.device], FeatureNetwork]] = {
 
 def open_networks(settings: Evaluation, device: torch.device) -> Mapping[str, FeatureNetwork | Unavailable]:
     """Every network of `NETWORKS`, or why it is not there; each is opened once a process."""
-    asked = ", ".join(settings.networks) or "none"
+    wanted = ", ".join(settings.networks) or "none"
     return {
         name: _open(name, settings.inception_weights, device)
         if name in settings.networks
-        else Unavailable(f"not computed: `evaluation.networks` asks for {asked}, not for {name}")
+        else Unavailable(f"not computed: `evaluation.networks` asks for {wanted}, not for {name}")
         for name in NETWORKS
     }
 
@@ -247,6 +247,7 @@ def _entry(
     if not np.isfinite(features).all():
         return {"value": None, "reason": "not computed: some colourings are not numbers"}
     sizes = {"images": len(features), "reference_images": len(truth)}
+    # with fewer images than features a covariance is singular
     smallest, needed = min(sizes.values()), max(ENOUGH, features.shape[1])
     warning = f"{smallest} images are fewer than {needed}: mostly bias; compare only with rows of the same sample sizes"
     return {

@@ -176,6 +176,7 @@ def image_columns(batch: Batch, prediction: Prediction, full: bool = False) -> d
 def _slow_columns(batch: Batch, chroma: Chroma) -> dict[str, Tensor]:
     """Colour difference in CIELAB as predicted; the rest in RGB, clipped to the gamut."""
     predicted, true = (lab_to_rgb(batch.lightness, each) for each in (chroma, batch.chroma))
+    # Hasler and Suesstrunk's constants are for codes of 0 to 255
     codes, codes_true = 255 * predicted.double(), 255 * true.double()
     return {
         "ciede2000": ciede2000(batch.lightness, chroma, batch.chroma),

@@ -40,7 +40,7 @@ class Perceptual(NamedTuple):
 
 
 def open_perceptual(settings: Evaluation, device: torch.device) -> Perceptual | Unavailable:
-    """LPIPS if it is asked for and can be opened, or why not; it is opened once a process."""
+    """LPIPS if the settings name it and it can be opened, or why not; it is opened once a process."""
     if "lpips" not in settings.perceptual:
         return Unavailable("not computed: `evaluation.perceptual` does not ask for lpips")
     return _open(settings.lpips_weights, device)
@@ -96,6 +96,7 @@ def _distance(network: nn.Module, colouring: RGB, truth: RGB) -> Tensor:
         colouring, truth = resize(colouring, SMALLEST_PX), resize(truth, SMALLEST_PX)
     count = max(1, _PIXELS // truth[0, 0].numel())
     pairs = zip(colouring.split(count), truth.split(count), strict=True)
+    # `normalize`: they come as 0 to 1, and the network was trained on -1 to 1
     return torch.cat([network(*pair, normalize=True).flatten(1).squeeze(1) for pair in pairs])
 
 

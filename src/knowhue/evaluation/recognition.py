@@ -1,4 +1,4 @@
-"""Is an image recognised from its colours? A linear probe on true-colour images, asked about colourings."""
+"""Is an image recognised from its colours? A linear probe fitted to true-colour images, applied to colourings."""
 
 from pathlib import Path
 from typing import Any, NamedTuple

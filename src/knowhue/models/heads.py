@@ -40,6 +40,7 @@ class SmoothTransposedConv(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(in_channels, out_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels))
+        # He et al. 2015, by the nine weights of the free kernel
         nn.init.normal_(self.weight, std=(2 / (9 * in_channels)) ** 0.5)
         self.box: Tensor
         self.register_buffer("box", _box_convolution(), persistent=False)
@@ -57,9 +58,8 @@ def _box_convolution() -> Tensor:
 
     One small matrix product is several times as fast as pooling millions of padded weights in each step.
     """
-    matrix = torch.zeros(
-        3, 3, 4, 4, device="cpu"
-    )  # in no file, so it has to be whole while models are built on meta
+    # in no file, so it has to be whole while models are built on meta
+    matrix = torch.zeros(3, 3, 4, 4, device="cpu")
     for row, column in product(range(3), repeat=2):
         matrix[row, column, row : row + 2, column : column + 2] = 1
     return matrix.reshape(9, 16)

@@ -124,8 +124,10 @@ class Palette(nn.Module):
         generator = torch.Generator().manual_seed(seed)
 
         def draw() -> Tensor:
+            # on the CPU: another device's generator would draw other noise of the same seed
             return torch.randn(1, self.channels, *gray.shape[-2:], generator=generator).to(gray.device)
 
+        # one noise for the whole batch: an image's colours must not depend on its place in it
         noisy = draw().expand(len(gray), -1, -1, -1)
         for level, earlier in self.sampled_levels:
             velocity = self._velocity(noisy, gray, noisy.new_full((len(gray),), level))

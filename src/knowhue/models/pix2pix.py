@@ -70,6 +70,7 @@ class Pix2PixUNet(nn.Module):
         for block in self.encoder:
             features = block(features)
             skips.append(features)
+        # the first has the bottleneck alone: there is no skip of its size
         features = self.decoder[0](skips.pop())
         for block in self.decoder[1:]:
             features = block(torch.cat((features, skips.pop()), 1))

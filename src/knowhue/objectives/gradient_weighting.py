@@ -84,6 +84,7 @@ def _least_share(own: float, cross: float, other: float, radius: float) -> float
 
 
 def _of_torchjd(name: str) -> GradientWeighting:
+    # an extra: `static` and `cagrad` do without it
     from torchjd import aggregation
 
     return getattr(aggregation, name)()

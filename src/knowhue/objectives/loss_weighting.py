@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from knowhue.config import Tasks
 from knowhue.errors import ConfigError
 
+# Our own forms, not torchjd's: its uncertainty has a Gaussian for each task, where colour's L1 needs a Laplace, and
+# its DWA keeps epochs outside of `state_dict`, so that a resumed run would forget them.
 TASKS = ("colour", "class")
 
 
@@ -180,6 +182,7 @@ class GradNorm(LossWeighting):
         target = weighted.mean() * (share / share.mean()) ** self.tasks.gradnorm_alpha
         self._descend(self.factors, torch.sign(weighted - target) * norm)
         moved = self.factors.clamp(min=self.FLOOR)
+        # clamped again: scaling to the sum may push one below the floor
         colour = (len(TASKS) * moved[0] / moved.sum()).clamp(self.FLOOR, len(TASKS) - self.FLOOR)
         self.factors.copy_(torch.stack((colour, len(TASKS) - colour)))
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from knowhue.errors import DamagedError, RunError
 from knowhue.storage import file_digest, read_json, replacing, replacing_folder, write_json
 
+# another version's states are refused, never converted: nothing was released
 _VERSION = 4
 _STATE = "state.json"
 _OPTIMIZERS = "optimizers.pt"
@@ -47,10 +48,12 @@ def save_checkpoint(
         for name, module in modules.items():
             save_weights(home / f"{name}.safetensors", module.state_dict())
         with replacing(home / _OPTIMIZERS, "wb") as file:
+            # not safetensors, which holds flat tensors only: an optimizer's state is nested
             torch.save({name: optimizer.state_dict() for name, optimizer in optimizers.items()}, file)
         content = {path.name: file_digest(path) for path in sorted(home.iterdir())}
         state = {"version": _VERSION, "epoch": epoch, "golden_step": golden_step}
         write_json(home / _STATE, {**state, "content": content, "log": list(log)})
+    # only now that the new one is in place: a crash before this leaves the older one to go on from
     for older, path in _epochs(folder).items():
         if older != epoch:
             shutil.rmtree(path, ignore_errors=True)
@@ -76,6 +79,7 @@ def restore_checkpoint(
         _require_computed_alike(home, state["golden_step"], golden_step)
         for name, module in modules.items():
             module.load_state_dict(load_file(home / f"{name}.safetensors"))
+        # weights_only, since a pickle may run code; to the CPU, since `load_state_dict` moves it to the parameters
         states = torch.load(home / _OPTIMIZERS, map_location="cpu", weights_only=True)
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(states[name])
@@ -145,6 +149,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
         RunError: the file cannot be written.
     """
     with replacing(path, "wb") as file:
+        # safetensors refuses tensors that are not contiguous, as channels_last weights are
         file.write(to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}))
 
 

@@ -96,6 +96,7 @@ def fit(work: Workspace, config: Config, folder: Path, licence: str) -> tuple[De
     model = load_run(work, config, folder)
     prepared = work.prepared
     training, validation = trained_on(work, config), prepared.positions("validation")
+    # the step is rounded up, so that there are never more than REFERENCES
     references, _ = _features_and_logits(model, work, training[:: -(-len(training) // REFERENCES)])
     features, logits = _features_and_logits(model, work, validation)
     calibration = None if logits is None else _calibrate(logits, prepared.label[validation])
@@ -152,9 +153,8 @@ def _calibrate(logits: Tensor, label: NDArray[np.int64]) -> Calibration:
 
 def _intervals(path: Path) -> dict[str, ScoreInterval]:
     rows = read_csv(path)
-    columns = {
-        name: [float(row[name]) for row in rows if row.get(name)] for name in (*MEANS, "correct")
-    }  # a single image has a score, but no interval
+    columns = {name: [float(row[name]) for row in rows if row.get(name)] for name in (*MEANS, "correct")}
+    # a single image has a score, but no interval
     found = {name: _mean(columns[name]) for name in MEANS if len(columns[name]) > 1}
     correct = columns["correct"]
     return found | ({"accuracy": _share(correct)} if len(correct) > 1 else {})

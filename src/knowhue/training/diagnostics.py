@@ -76,6 +76,7 @@ def _affinities(state: TrainState, batch: Batch) -> dict[str, float]:
         pyramid = model.features(batch.lightness)
     before = _by_task(weighted_terms(state, batch, pyramid))
     gradients = {
+        # both losses came through one forward pass of the encoder, whose graph the second needs too
         task: torch.autograd.grad(loss, encoder, retain_graph=True, allow_unused=True)
         for task, loss in before.items()
     }
@@ -111,6 +112,7 @@ def _by_task(terms: Mapping[str, Tensor]) -> Losses:
 
 def _cosine(first: Tensor, second: Tensor) -> float:
     """Cosine of two vectors, 0 where one of them is 0."""
+    # the default eps of 1e-8 would shrink the cosine of small gradients
     return float(nn.functional.cosine_similarity(first, second, dim=0, eps=1e-30))
 
 
@@ -176,6 +178,7 @@ def measure_shares(state: TrainState, batches: Iterable[Batch]) -> dict[str, Any
     count = state.config.evaluation.gradient_batches
     for batch in islice(batches, count):
         for name, loss in weighted_terms(state, batch, factors=factors).items():
+            # averaged before its norm is taken: the processes step along the mean gradient
             gradient = state.engine.mean(flat_gradient(loss, encoder))
             norms.setdefault(name, []).append(float(gradient.norm()))
     for network, training in modes:

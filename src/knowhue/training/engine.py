@@ -33,9 +33,8 @@ class Engine:
     """
 
     def __init__(self, training: Training) -> None:
-        patience = InitProcessGroupKwargs(
-            timeout=timedelta(hours=12)
-        )  # others wait while one prepares images
+        # the others wait while one prepares images: torch's default gives up within half an hour
+        patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))
         _sum_in_one_order()
         # no mixed precision of accelerate's: the autocast below covers the networks alone
         self._accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[patience])
@@ -55,6 +54,7 @@ class Engine:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The networks' arithmetic; colour conversion and losses stay in float32."""
+        # bfloat16 has the exponents of float32, so losses need no scaling as with float16
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def place(self, module: Module) -> Module:
@@ -71,6 +71,7 @@ class Engine:
 
     def distribute(self, module: Module) -> Module:
         """Wrap for several processes; of a bare module, anew whenever what trains has changed."""
+        # DDP notes only when it wraps which parameters require gradients
         return self._accelerator.prepare_model(module) if self.share.world > 1 else module  # pyright: ignore
 
     def bare(self, module: nn.Module) -> Any:
@@ -140,6 +141,7 @@ def _sum_in_one_order() -> None:
     Where an operation has none, torch says so.
     """
     if torch.cuda.is_available():
+        # cuBLAS repeats its bits with a fixed workspace only, and reads this when it is first used
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         # the backward passes of fused attention may sum in any order; plain matrix products do not
@@ -153,6 +155,7 @@ def resolve_precision(wanted: str, device: torch.device) -> str:
     if wanted != "auto":
         return wanted
     if device.type == "cuda":
+        # torch says yes of older GPUs too, which emulate it
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     has_it = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
     return "bfloat16" if has_it else "float32"

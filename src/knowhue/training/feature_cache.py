@@ -69,6 +69,7 @@ def cache_features(
     home = folder / key
     try:
         with locked(home, "features", wait_s=_PATIENCE_S, report=report):
+            # as the main process finds it: all fill together, or none
             missing = [tap for tap in model.taps if not _is_whole(home, tap)] if engine.is_main else []
             missing = engine.gather([missing])[0]
             if missing:
@@ -99,6 +100,7 @@ def _digest(path: Path, size_bytes: int, modified_ns: int) -> str:
 def cache_bytes(model: MultiTask, prepared: Prepared, engine: Engine) -> int:
     """Disk that a model's taps of all images need."""
     one = _compute(model.eval(), prepared, np.arange(1), False, engine)
+    # twice: each image upright and mirrored
     return 2 * len(prepared.rgb) * sum(one[tap].nbytes for tap in model.taps)
 
 
@@ -116,6 +118,7 @@ def _fill(
             allocate(path, shape, _STORED[first[tap].dtype]).flush()
     engine.wait()
     arrays = {tap: open_memmap(path, mode="r+") for tap, path in paths.items()}
+    # processes write rows of their own, so nothing in the files is locked
     mine = np.arange(count)[engine.share.rank :: engine.share.world]
     for start in range(0, len(mine), _BATCH):
         chosen = mine[start : start + _BATCH]

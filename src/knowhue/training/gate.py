@@ -74,6 +74,7 @@ def _try(work: Workspace, config: Config) -> dict[str, Any]:
     static = edit(config, {"tasks": {"weighting": "static"}})
     tasks: tuple[tuple[Task, Task], ...] = (("colour", "class"), ("class", "colour"))
     for task, other in tasks:
+        # not a weight of 0: the other task's gradient has to take its path through the encoder
         beside = edit(static, {"tasks": {"weights": {other: _NEGLIGIBLE}}})
         alone = _train(work, _alone(static, task), "finetune", heads)
         found[f"finetune_{task}"] = _compare(alone, _train(work, beside, "finetune", heads))

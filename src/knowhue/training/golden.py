@@ -24,6 +24,7 @@ from knowhue.training.outcome import inspect_run
 from knowhue.training.phases import build_networks, head_config, head_tasks, make_train_state
 from knowhue.training.step import train_step
 
+# measured, not listed: versions and models' names do not say whether sums come out alike
 _STEPS, _IMAGES, _SIZE_PX, _CLASSES = 2, 8, 32, 4
 _SETTINGS = {
     "tasks": {"names": ("colour", "class")},

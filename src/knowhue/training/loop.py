@@ -148,6 +148,7 @@ def _train(
             diagnostics.append({"step": step, **finite_or_none(diagnose(state, batch))})
         for key, value in train_step(state, batch).items():
             losses[key].append(value.detach())
+        # tensors still: whoever shows them decides when to wait for the device
         newest = {name: values[-1] for name, values in losses.items()}
         progress = {"epoch": epoch + 1, "epochs": phase.epochs, "step": step + 1, "steps": steps}
         work.report({"stage": "train", **progress, "losses": newest})
@@ -161,6 +162,7 @@ def training_batches(work: Workspace, config: Config, name: PhaseName, epoch: in
         config.training.batch_size,
         config.seed,
         epoch=first_epoch(config, name) + epoch,
+        # the frozen encoder's cached features are of images where they stand, upright and mirrored
         shift_px=config.training.shift_px if name == "finetune" else 0,
         share=work.engine.share,
         device=work.engine.device,
@@ -181,6 +183,7 @@ def validate(
     critic = None
     if discriminator is not None:
         critic = partial(_adversarial_losses, engine, discriminator.eval(), config.colour.gan_loss)
+    # pretrained networks and LPIPS are too slow for every epoch
     feature_networks = available_networks(config.evaluation, engine.device) if full else {}
     perceptual = open_perceptual(config.evaluation, engine.device) if full else None
     ours = partial(predict, engine, networks.model)

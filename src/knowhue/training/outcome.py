@@ -126,6 +126,7 @@ def _drawn(work: Workspace, model: MultiTask, batch: Batch) -> dict[str, NDArray
 def write_extremes(work: Workspace, folder: Path, model: MultiTask, rows: Sequence[ImageRow]) -> None:
     """`extremes.npz`: the colourings with the least and the greatest error, best first; none without colours."""
     scored = [row for row in rows if row.get("ab_l1") is not None and math.isfinite(row["ab_l1"])]
+    # by index where errors are equal, so that scoring again chooses the same
     ordered = sorted(scored, key=lambda row: (row["ab_l1"], row["index"]))
     half = min(EXTREMES, len(ordered) // 2)
     chosen = ordered[:half] + ordered[len(ordered) - half :]
@@ -164,6 +165,7 @@ def _batch_of(work: Workspace, positions: NDArray[np.int64]) -> Batch:
 
 def to_bytes(rgb: RGB) -> NDArray[np.uint8]:
     """(B, 3, H, W), 0 to 1, to (B, H, W, 3) uint8; what is not a number is black."""
+    # a diverged run is drawn as well
     scaled = rgb.nan_to_num(0.0).clamp(0, 1) * 255
     return scaled.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 

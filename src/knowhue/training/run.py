@@ -74,6 +74,7 @@ def train(config: Config, root: Path, arm: str = "multi", report: Report = lambd
     config = arm_config(config, arm)
     with locked(root, "train"):
         engine = Engine(config.training)
+        # before the folder is named: `auto` would give runs of two precisions one name
         config = edit(config, {"training": {"precision": engine.precision}})
         work = open_workspace(config, root, report, engine=engine)
         begin_run_anew(work, arm, config, golden.golden_step(engine))
@@ -204,6 +205,7 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
     training it anew to the same weights.
     """
     _require_same_images(work, folder)
+    # the main process's answer for all, so that they take the same branch
     (is_trained, damaged), *_ = work.engine.gather(
         [inspect_run(folder) if work.engine.is_main else (False, [])]
     )
@@ -326,7 +328,9 @@ def _run(
         write_log(folder, _join([read_log(head) for head in heads]) + log)
         seconds = {"heads": sum(_seconds(read_log(head)) for head in heads)} if heads else {}
         seconds |= {phase: _seconds(log), "evaluate": round(time.perf_counter() - started, 2)}
+        # after all other files, whose checksums it holds
         write_status(folder, {**state, "seconds": seconds})
+        # after the status: a run that is cut between the two is whole
         checkpoint.clear_checkpoints(folder / "checkpoints")
     work.engine.wait()
     return folder

@@ -108,7 +108,8 @@ def noise_floor(work: Workspace, settings: Evaluation) -> dict[str, Any]:
         ),
         "distribution": distances(work, settings, scored.features),
     }
-    if settings.recognition:  # of the true images reported on: those of the training split taught the probe
+    # of the true images reported on: the probe was fitted to those of the training split
+    if settings.recognition:
         found["recognition"] = recognition(work, settings, _true_features(work, settings))
     return found
 
@@ -121,6 +122,7 @@ def _true_features(work: Workspace, settings: Evaluation) -> dict[str, Features]
             {"images": prepared.fingerprint, "split": prepared.reporting_split, **network.provenance}
         )
 
+        # bound as defaults: a closure would look up the loop's variables when it is called
         def write(path: Path, name: str = name, network: FeatureNetwork = network) -> None:
             batches = _batches(work, prepared.positions(prepared.reporting_split))
             features = evaluate(_truth, batches, networks={name: network}).features[name]

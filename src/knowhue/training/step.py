@@ -52,6 +52,7 @@ def train_step(state: TrainState, batch: Batch) -> Losses:
         losses["cross_entropy"] = class_loss(prediction, batch, config)
         by_task["class"] = weights.class_ * losses["cross_entropy"]
     losses |= weight_tasks(state, prediction, by_task)
+    # to None, not 0: AdamW passes over parameters without a gradient, but decays those whose gradient is 0
     state.optimizer.zero_grad(set_to_none=True)
     # one sum and one backward pass, in which several processes average their gradients once
     state.engine.backward(torch.stack(list(by_task.values())).sum())
@@ -63,14 +64,14 @@ def train_step(state: TrainState, batch: Batch) -> Losses:
 def colour_loss(prediction: Prediction, batch: Batch, config: Config) -> Tensor:
     """The colour head's unweighted loss but for its adversarial part: of pixels, or one of the head's own."""
     if prediction.chroma is None:
-        assert prediction.colour_loss is not None  # only asked where there is a colour head
+        assert prediction.colour_loss is not None  # called only where there is a colour head
         return prediction.colour_loss
     return PIXEL_LOSSES[config.colour.loss](prediction.chroma, batch.chroma)
 
 
 def class_loss(prediction: Prediction, batch: Batch, config: Config) -> Tensor:
     """The unweighted cross-entropy."""
-    assert prediction.logits is not None  # only asked where there is a class head
+    assert prediction.logits is not None  # called only where there is a class head
     smoothing = config.class_.label_smoothing
     return cross_entropy(prediction.logits, batch.label, batch.label_weight, smoothing)
 
@@ -96,6 +97,7 @@ def discriminator_step(state: TrainState, batch: Batch, chroma: Chroma, losses: 
     assert discriminator is not None
     assert optimizer is not None
     loss = GAN_LOSSES[state.config.colour.gan_loss]
+    # a leaf: neither backward pass of the discriminator goes on into the generator
     fake = chroma.detach().requires_grad_()
     count = len(fake)  # true and generated images in one batch: the discriminator judges each by itself
     with state.engine.autocast():
@@ -103,6 +105,7 @@ def discriminator_step(state: TrainState, batch: Batch, chroma: Chroma, losses: 
     real_score, fake_score = scores[:count], scores[count:]
     losses["generator"] = loss.generator(fake_score)
     (direction,) = torch.autograd.grad(losses["generator"], fake, retain_graph=True)
+    # halved, as in pix2pix
     losses["discriminator"] = (loss.real(real_score) + loss.fake(fake_score)) / 2
     optimizer.zero_grad(set_to_none=True)
     state.engine.backward(losses["discriminator"])
@@ -171,6 +174,7 @@ def weight_gradients(
     by_name = dict(zip(by_task, weights, strict=True))
     for task, weight in by_name.items():
         for features in branches[task]:  # below the heads, which must not feel the weight
+            # weight bound as a default: a closure would see the loop's last
             features.register_hook(lambda gradient, weight=weight: gradient * weight)
     return _named(by_name, by_task)
 
