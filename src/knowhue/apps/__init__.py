@@ -1,1 +1,1 @@
-"""The doors: command line, and later the page. Only here is anything printed."""
+"""The command line. Only here is anything printed."""

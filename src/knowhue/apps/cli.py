@@ -53,6 +53,7 @@ def with_options(read: Callable[..., Any]) -> Callable[[Callable[..., Any]], Cal
             given = {each.name: options.pop(each.name) for each in shared if each.name in options}
             return command(partial(read, **given), **options)
 
+        # typer reads the options of a command from these two
         run.__signature__ = inspect.Signature([*shared, *own])  # pyright: ignore[reportAttributeAccessIssue]
         run.__annotations__ = {each.name: each.annotation for each in (*shared, *own)}
         return run
@@ -90,6 +91,7 @@ def read_settings(
     settings = load_config(preset or DEFAULT_PRESET, config or [], set_ or [])
     if images is None:
         return settings
+    # a preset may draw its images; a folder that is named on the command line wins
     source = "folder" if settings.images.source == "drawn" else settings.images.source
     return edit(settings, {"images": {"path": images, "source": source}})
 
@@ -166,6 +168,7 @@ def study_command(
 ) -> None:
     """Train the models with every seed, compare them, answer the two questions in a report."""
     given = options.keywords
+    # before the imports that load torch: mistakes are reported at once
     wanted = options() if plan is None else _read_plan_file(plan, given)
     from knowhue.apps.progress import showing_progress
     from knowhue.presets import DEFAULT_PRESET
@@ -375,6 +378,7 @@ def _read_plan_file(path: Path, others: dict[str, Any]) -> "Plan":
     from knowhue.presets import checked
     from knowhue.settings_text import read_yaml
 
+    # a plan holds the seeds of its tuning study, not the folder, which --tuned-on must name
     if any(value not in (None, [], False) for name, value in others.items() if name != "tuned_on"):
         raise ConfigError(
             f"`--plan {path}` says all that a study asks: images, settings, arms and seeds. Change them there, and "
@@ -389,6 +393,7 @@ def _weights(grid: str | None) -> list[float]:
     try:
         weights = [] if grid is None else [float(weight) for weight in grid.split(",")]
     except ValueError:
+        # refused with the message below
         weights = [0.0]
     if any(not 0 < weight < math.inf for weight in weights) or len(set(weights)) < len(weights):
         raise ConfigError(

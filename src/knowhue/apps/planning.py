@@ -62,6 +62,7 @@ def _entries(entries: dict[str, Any], depth: int) -> list[str]:
 
 def _inline(value: Any) -> str:
     value = list(value) if isinstance(value, tuple) else value
+    # PyYAML folds long lines, and ends a lone scalar with `...`
     text = yaml.safe_dump(value, default_flow_style=True, width=1000, sort_keys=False)
     return text.removesuffix("\n").removesuffix("\n...")
 

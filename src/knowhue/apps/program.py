@@ -13,11 +13,12 @@ import typer
 from knowhue import __version__
 from knowhue.errors import KnowhueError
 
+# what shells give for a program ended by Ctrl-C: 128 + SIGINT
 INTERRUPTED = 130
 
 app = typer.Typer(
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
+    pretty_exceptions_enable=False,  # `main` makes one line of what a user can mend
     rich_markup_mode="markdown",
     help="Does a model colour better when it knows what it is looking at?\n\n"
     "Train a colorizer and a classifier on one shared encoder, alone and together: do they help each other?",
@@ -41,7 +42,7 @@ PLAIN = {
 
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # of scripts and emoji
-ERRORS = "knowhue"
+ERRORS = "knowhue"  # the name that `codecs` knows `_replaced` by
 
 
 def say(*lines: str, err: bool = False) -> None:
@@ -173,6 +174,7 @@ def main() -> NoReturn:
             say("", "knowhue: stopped. The same command goes on where it stopped.", err=True)
         raise
     except OSError as error:
+        # printing to a full disk raises an error without a file's name
         where = "standard output" if error.filename is None else error.filename
         say(f"knowhue: {where}: {(error.strerror or str(error)).lower()}", err=True)
         sys.exit(2)

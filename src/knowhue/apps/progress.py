@@ -80,6 +80,7 @@ class Plain:
             self._print(f"{self._stage.title}  {describe_event(event)}{self._left(event, now)}".rstrip(), now)
 
     def _print(self, text: str, now: float) -> None:
+        # names of files and classes may look like rich's markup, highlights or emoji codes
         line = printable(f"{now - self._started:6.0f} s  {text}")
         self._console.print(line, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
@@ -117,6 +118,7 @@ class CurrentStage:
         new_title = title_of(event)
         if not new_title and event["stage"] not in MEASURED:
             return False
+        # a count that falls is the same stage begun again
         is_new = event["stage"] != self._name or done < self._done or event["stage"] not in MEASURED
         if is_new:
             self.title = new_title or self.title

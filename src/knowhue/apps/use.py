@@ -125,6 +125,7 @@ def serve_command(
     """Open a page and an HTTP API over trained models, for one photo or a program."""
     from knowhue.serving.settings import ServerSettings
 
+    # checked before any model is opened, which takes seconds
     settings = ServerSettings(
         host=host,
         port=port,
@@ -250,13 +251,14 @@ def _image(
     from knowhue.inference.hints import parse_hint
     from knowhue.storage import require_outputs
 
+    # hints are placed by the image's size, and refused before a model is opened
     image = read_image(source)
     _say_if_renamed(source.suffix, writable_suffix(source.suffix), out)
     height, width = image.pixels.shape[:2]
     options = options._replace(hints=tuple(parse_hint(text, width, height) for text in hints))
     outputs = {"--out": out} | ({"--uncertainty": uncertainty} if uncertainty else {})
     for path in outputs.values():
-        fitting_kind(path.suffix, image)
+        fitting_kind(path.suffix, image)  # raises where the format cannot hold this image
     colorizer = _colorizer(model)
     made = colorizer.colorize(image, options)
     # No lock: files appear whole by replacing, so of two commands with one output the later one's image stands.

@@ -189,6 +189,7 @@ def close_pairs(first: NDArray[np.uint64], second: NDArray[np.uint64], limit_bit
     """
     edges = np.linspace(0, BITS, limit_bits + 2).astype(int)
     hits = [_of_band(first, second, *band, limit_bits) for band in pairwise(edges.tolist())]
+    # a pair that agrees in several bands is found in each
     return np.unique(np.concatenate(hits), axis=0)
 
 
@@ -230,6 +231,7 @@ def _alike(pairs: PositionPairs, first: NDArray[np.uint8], second: NDArray[np.ui
     for start in range(0, len(pairs), 4096):
         part = pairs[start : start + 4096]
         one, other = first[part[:, 0]].astype(np.float32), second[part[:, 1]].astype(np.float32)
+        # + 1: a thumbnail may be black
         gain = (one.mean((1, 2, 3)) + 1) / (other.mean((1, 2, 3)) + 1)
         gain = gain.clip(1 / _MAX_GAIN, _MAX_GAIN)[:, None, None, None]
         kept.append(part[np.abs(one - gain * other).mean((1, 2, 3)) < MAX_COLOUR_DIFFERENCE])
@@ -240,6 +242,7 @@ def _signatures(images: NDArray[np.uint8]) -> Signatures:
     side = images.shape[1]
     rgb = images.astype(np.float32)
     cosines, shrink = _cosine_rows(side), _box_rows(side)
+    # luma of ITU-R BT.601
     gray = rgb @ np.array([0.299, 0.587, 0.114], np.float32)
     coefficients = (cosines @ gray @ cosines.T).round(3)  # of a flat image 0, not the noise of rounding
     sign = 1 - 2 * (np.arange(_COSINES) % 2)

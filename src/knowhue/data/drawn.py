@@ -138,6 +138,7 @@ class Sheet:
         pitch = np.pi * bumps * 2.0**octave * rng.uniform(0.4, 1.1, len(octave))
         down = (self.y * (pitch * np.sin(angle)) + phase).astype(np.float32)
         across = (self.x.T * (pitch * np.cos(angle))).T.astype(np.float32)
+        # a cosine's variance is 1/2, so that of the 16 of the first octave is 1
         strength = (np.sqrt(2 / 16) * 0.5**octave).astype(np.float32)
         return (strength * np.cos(down)) @ np.cos(across) - (strength * np.sin(down)) @ np.sin(across)
 
@@ -165,6 +166,7 @@ class Sheet:
         slope = np.zeros_like(height)
         slope[1:-1] = height[2:] - height[:-2]
         slope[:, 1:-1] += 0.45 * (height[:, 2:] - height[:, :-2])
+        # differences are those from pixel to pixel: as at 64 pixels, whatever the size
         slope *= 0.6 * 2 / (64 * self.pixel)
         return slope / np.sqrt(1 + slope * slope)
 
@@ -426,6 +428,7 @@ def compose(label: int, size_px: int, rng: Rng) -> Sheet:
         x, y = rng.uniform((-0.8, -0.8), (0.8, 0.4))
         _fish(sheet, rng, Pose(x, y, rng.uniform(0.05, 0.09), 0, rng.choice([-1.0, 1.0]), haze=0.3))
     first = rng.integers(scene.most)
+    # a reef holds five corals at least
     near = [*np.sort(rng.uniform(0, 0.85, first if scene.most < 5 else first + 4)), 1.0]
     for place, number in zip(near, rng.permutation(len(near)).tolist(), strict=True):  # far ones first
         scale, flip = rng.uniform(*scene.sizes) * (0.45 + 0.55 * place), rng.choice([-1.0, 1.0])

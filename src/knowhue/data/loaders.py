@@ -90,6 +90,7 @@ class TrainingBatches:
                 f"There should be at least as many training images as processes. Found {len(train)} images for "
                 f"{share.world} processes. Start fewer, or add images."
             )
+        # a multiple of the processes, so that each has as many images
         self.batch_size = min(batch_size, len(train) // share.world * share.world)
         self.order = self._draw(train, seed, epoch, labelled_batch_share)
         self.augmentation = draw_augmentation(seed, epoch, len(self.order), shift_px)
@@ -118,6 +119,7 @@ class TrainingBatches:
         for start in range(0, len(self.order), self.batch_size):
             chosen = slice(start, start + self.batch_size)
             mine = slice(start + self.share.rank, start + self.batch_size, self.share.world)
+            # of the whole batch, or several processes would not equal one
             weight = label_weights(self.targets.label[self.order[chosen]])
             weight = weight[self.share.rank :: self.share.world]
             applied = Augmentation(self.augmentation.mirrored[mine], self.augmentation.shift[mine])
@@ -130,6 +132,7 @@ class TrainingBatches:
         batch = to_batch(self.prepared, positions, rgb, weight, self.device)
         batch = batch._replace(label=torch.from_numpy(self.targets.label[positions]).to(self.device))
         donors = self.targets.colour_of[positions]
+        # only the placebo of colours has donors
         if (donors == positions).all():
             return batch
         foreign = augment(self.prepared.rgb[donors], applied)
@@ -150,6 +153,7 @@ def labelled_in_batch(batch_size: int, known: NDArray[np.bool_], least: float) -
     if known.all() or not known.any():
         return batch_size * bool(known.all())
     wanted = round(max(least, float(known.mean())) * batch_size)
+    # at least one of each pool, however small the share
     return min(max(wanted, 1), max(batch_size - 1, 1))
 
 
@@ -219,6 +223,7 @@ def label_weights(label: NDArray[np.int64]) -> NDArray[np.float32]:
 
 def draw_augmentation(seed: int, epoch: int, count: int, shift_px: int) -> Augmentation:
     """Draw every image's augmentation of an epoch from its stream."""
+    # of the whole epoch at once, so that the number of processes changes nothing
     generator = stream(seed, "augmentation", epoch)
     mirrored = generator.random(count) < 0.5
     return Augmentation(mirrored, generator.integers(-shift_px, shift_px + 1, size=(count, 2)))
@@ -269,6 +274,7 @@ def find_targets(prepared: Prepared, supervision: Supervision, seed: int) -> Tar
     label, colour_of, train = true_targets(prepared)
     label = label.copy()
     if supervision.image_share < 1:
+        # without `resample` all seeds train on the same images
         drawn_by = (seed, "images") if supervision.resample else (0, "images")
         train = np.sort(_share_of_each_class(train, label, supervision.image_share, *drawn_by))
     labelled = train[label[train] >= 0]
@@ -278,6 +284,7 @@ def find_targets(prepared: Prepared, supervision: Supervision, seed: int) -> Tar
         known = np.sort(known)
         label[known] = label[stream(seed, "placebo-labels").permutation(known)]
     if supervision.placebo == "colours":
+        # a plain permutation leaves about one image its own colours, a cycle none
         cycle = stream(seed, "placebo-colours").permutation(train)
         colour_of[cycle] = np.roll(cycle, 1)
     return Targets(label, colour_of, train)
@@ -290,5 +297,6 @@ def _share_of_each_class(
     generator, chosen = stream(seed, purpose), [positions[:0]]
     for number in np.unique(label[positions]):
         members = generator.permutation(positions[label[positions] == number])
+        # the first of one order, so that a smaller share lies within a larger one
         chosen.append(members[: max(1, round(share * len(members)))])
     return np.concatenate(chosen)

@@ -74,10 +74,12 @@ def prepare(
     stamps = [(item.name, item.split, item.label, item.stamp) for item in items if not item.skipped]
     key = fingerprint([PREPARED_VERSION, images.model_dump(mode="json"), stamps])
     with locked(folder.parent, "prepare"):
+        # under the lock: another process may just be preparing the same images
         if not _is_there(folder, key, report):
             _prepare(items, images, folder, key, report)
     if sentence := left_out_sentence(read_summary(folder)):
         report({"stage": "note", "text": f"{sentence}; see {folder.name}/{MANIFEST}"})
+    # the checksum of the array was just compared, or just made
     return load_prepared(folder, evaluated_on, thorough=False)
 
 
@@ -120,6 +122,7 @@ def _prepare(items: list[SourceItem], images: Images, folder: Path, key: str, re
     require_writable(folder)
     side, listed = images.size_px, [item for item in items if not item.skipped]
     try:
+        # how many are kept is known at the end alone; `_write` copies those into an array of their own
         with _scratch(folder, (len(listed), side, side, 3)) as (array, _):
             read = list(_read_all(listed, images, array, report))
             splits, reasons = _choose(read, array, images)
@@ -160,6 +163,7 @@ def _read_all(
     def read(position: int) -> _Read:
         return _read(items[position], images, array[position])
 
+    # threads are enough, since decoding and resizing release Python's lock
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done, one in enumerate(pool.map(read, range(len(items))), start=1):
             yield one
@@ -172,6 +176,7 @@ def _read(item: SourceItem, images: Images, out: NDArray[np.uint8]) -> _Read:
     except ImageError as error:
         return _Read(item, str(error))
     side = images.size_px
+    # crops the middle to a square, so that nothing is stretched
     out[:] = np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS))
     (colour,) = colourfulness(np.moveaxis(out[None], -1, 1).astype(np.float64)).tolist()
     gray = f"near-gray: colourfulness {colour:.1f} is below {images.min_colourfulness:g}"
@@ -300,6 +305,7 @@ def _write(rows: list[ManifestRow], array: NDArray[np.uint8], kept: list[int], f
         for position, i in enumerate(kept):
             final[position] = array[i]
         final.flush()  # pyright: ignore[reportAttributeAccessIssue]
+        # mkstemp lets nobody else read its files
         path.chmod(0o644)
         put_in_place(path, folder / ARRAY)
     write_csv(

@@ -189,6 +189,7 @@ def _near(test: Signatures, seen: Signatures, limit_bits: int) -> NDArray[np.boo
         np.concatenate((test.thumbs, seen.thumbs)),
     )
     pairs = near_pairs(both, limit_bits)
+    # pairs within one of the two studies say nothing of the other
     again = np.zeros(count, dtype=bool)
     again[pairs[(pairs[:, 0] < count) & (pairs[:, 1] >= count), 0]] = True
     return again

@@ -104,7 +104,7 @@ def from_folder(images: Images) -> list[SourceItem]:
     items = [_placed(root, found.path, found.skipped, splits) for found in walk(root)]
     for home in splits or [""]:
         _require_images(root, root / home, items)
-    # of two equal images the first stays, and should be the labelled one
+    # the order of the array; which of two copies stays is decided by `checks.order_of_choice`
     place = ("train", "validation", "test").index
     return sorted(items, key=lambda item: (item.label is None, place(item.split), item.name))
 
@@ -215,6 +215,7 @@ def from_huggingface(images: Images) -> list[SourceItem]:
     if not images.path:
         raise ConfigError("`images.path` should name the Hugging Face dataset. Found none.")
     try:
+        # raises whatever the hub, the cache or a file's format does
         splits = datasets.load_dataset(images.path)
     except Exception as error:
         raise ImageError(f"{images.path}: no Hugging Face dataset that can be reached: {error}") from None
@@ -310,6 +311,7 @@ def _dataset_items(dataset, as_file, name: str, split: str, images: Images) -> l
             )
     feature, labels = dataset.features[images.label_column], dataset[images.label_column]
     names = [
+        # class labels are stored as numbers, and unknown ones as -1
         str(feature.int2str(v)) if hasattr(feature, "int2str") and v is not None and v >= 0 else v
         for v in labels
     ]
@@ -321,8 +323,10 @@ def _dataset_items(dataset, as_file, name: str, split: str, images: Images) -> l
             found = encoded[index][images.image_column]
         except Exception as error:  # the library may fetch it now, and raises whatever that does
             raise ImageError(f"unreadable: {error}") from None
+        # not decoded, an image is the bytes of its file, or the path where it lies on disk
         return read_training_image(found["bytes"] or Path(found["path"]))
 
+    # private, but the library's own name for what a dataset holds
     stamp = dataset._fingerprint
     return [
         SourceItem(

@@ -43,16 +43,17 @@ class Crossed(NamedTuple):
 
         The variance of the grand mean is `over_seeds + over_images - residual` (two-way layout with random rows and
         columns, Cornfield and Tukey 1956); the t quantile has Satterthwaite's (1946) degrees of freedom.
-        Two populations leave no less to chance than one, so it is never narrower than Student's t interval over the
-        seeds alone or over the images alone. The sum without the subtraction, as in Owen's (2007) pigeonhole
-        bootstrap, covers up to 99 % at nominal 95 %.
+        It is never narrower than Student's t interval over the seeds alone or over the images alone.
 
         Args:
             level: nominal coverage, 0 to 1.
         """
+        # without the subtraction (Owen's pigeonhole bootstrap, 2007) it covers up to 99 % at nominal 95 %
         both = self.over_seeds.variance + self.over_images.variance - self.residual.variance
         parts = (self.over_seeds, self.over_images, self.residual)
+        # a difference of estimated variances may come out below 0
         found = [*parts[:2], Part(max(both, 0.0), _satterthwaite(both, parts))]
+        # two populations leave no less to chance than one
         half = max(special.stdtrit(part.freedom, (1 + level) / 2) * part.variance**0.5 for part in found)
         return float(self.estimate - half), float(self.estimate + half)
 
@@ -92,6 +93,7 @@ def crossed(differences: ArrayLike, groups: ArrayLike | None = None, binary: boo
         return None
     by_class = [d[:, columns] for columns in classes]
     centres = np.mean([block.mean(axis=1) for block in by_class], axis=0)
+    # of a mean over k classes each class's variance counts 1 / k^2
     residual = _sum([_residual(block, 1 / len(classes) ** 2) for block in by_class])
     over_seeds = Part(float(centres.var(ddof=1)) / len(d), len(d) - 1)
     images = _over_images(by_class, binary)
@@ -140,7 +142,9 @@ def _over_images(by_class: Sequence[NDArray[np.float64]], binary: bool) -> Part:
 
 def _two_more(by_class: Sequence[NDArray[np.float64]]) -> float:
     """Return the variance of the estimate that two more changing images, shared out over the classes, would add."""
+    # where no image changes, one that would is taken to change with every seed
     most = max(float(np.abs(block.mean(axis=0)).max()) for block in by_class) or 1.0
+    # 1 / k from sharing the two out over k classes, 1 / k^2 from the mean over classes
     return 2 * most**2 * sum(1 / block.shape[1] ** 2 for block in by_class) / len(by_class) ** 3
 
 

@@ -71,20 +71,23 @@ def sign_flip_p(differences: Differences) -> float:
 
     Under the null hypothesis multi and single can be swapped within a seed, so all 2^n sign patterns are equally
     likely: p is the share of them whose |mean| is at least the one seen, ties included; zeros are kept.
-    Sums of two halves are matched, so it is exact up to `EXACT_SEEDS`; beyond, 2^20 patterns drawn with a
-    fixed seed give (k + 1) / (m + 1), which is valid too (Phipson and Smyth 2010).
+    It is exact up to `EXACT_SEEDS`; beyond, 2^20 patterns drawn with a fixed seed give (k + 1) / (m + 1), which is
+    valid too (Phipson and Smyth 2010).
 
     >>> sign_flip_p([0.3, 0.1, 0.2, 0.4, 0.2])
     0.0625
     """
     d = _checked(differences)
+    # sums that are equal but for rounding are ties
     threshold = abs(d.sum()) - _TIE * np.abs(d).sum()
     if threshold <= 0:
         return 1.0
+    # of one sign: only the observed pattern and its mirror image are as extreme
     if (d > 0).all() or (d < 0).all():
         return 2.0 ** (1 - len(d))
     if len(d) > EXACT_SEEDS:
         return (_random_patterns_beyond(d, threshold) + 1) / (RANDOM_PATTERNS + 1)
+    # matching the sums of two halves takes 2^(n/2) sums of each, not 2^n
     left, right = (np.sort(_signed_sums(half)) for half in np.array_split(d, 2))
     above = len(right) * len(left) - int(np.searchsorted(right, threshold - left).sum())
     return 2 * above / 2 ** len(d)  # a pattern and its mirror image
@@ -244,8 +247,10 @@ def _signed_sums(d: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _random_patterns_beyond(d: NDArray[np.float64], threshold: float, chunk: int = 2**14) -> int:
     """Count the drawn sign patterns whose |sum| reaches the threshold."""
+    # fixed, so that a report that is made again gives the same p
     generator = np.random.default_rng(0)
     count = 0
+    # at once, the patterns of 50 seeds would take 400 MB as floats
     for _ in range(RANDOM_PATTERNS // chunk):
         signs = 2 * generator.integers(0, 2, (chunk, len(d)), dtype=np.int8) - 1
         count += int(np.count_nonzero(np.abs(signs @ d) >= threshold))

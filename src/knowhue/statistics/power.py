@@ -101,12 +101,14 @@ def sign_flip_power(seeds: int, effect: float, alpha: float, studies: int = STUD
     >>> sign_flip_power(7, 1.87, 0.025) > sign_flip_power(7, 1.33, 0.025)
     True
     """
+    # the same noise for every effect, so that power grows with it and bisection finds the least
     noise = np.random.default_rng(0).normal(size=(studies, seeds))
     return float(np.mean([_near_p(row, alpha) <= alpha for row in noise + effect]))
 
 
 def sign_flip_effect(seeds: int, alpha: float, power: float = POWER, studies: int = STUDIES) -> float | None:
     """Return the smallest d_z that the exact sign-flip test finds with this power; None where no effect is found."""
+    # the smallest p that so few seeds can give
     if 2.0 ** (1 - seeds) > alpha:
         return None
     return _smallest(lambda effect: sign_flip_power(seeds, effect, alpha, studies) >= power)
@@ -150,10 +152,13 @@ def _imagined(
     n, m = design.seeds, design.images
     image, rest = variances.image**2, variances.residual**2
     means = generator.normal(size=(studies, n)) * np.sqrt(variances.seed**2 + rest / m)
+    # all seeds share the test images: their part is drawn once a study
     means += effect + generator.normal(size=(studies, 1)) * np.sqrt(image / m)
     freedom = (n - 1) * (m - 1)
+    # variances of normal samples are chi-square over their degrees of freedom
     columns = (image + rest / n) * generator.chisquare(m - 1, studies) / (m - 1) / m
     cells = rest * generator.chisquare(freedom, studies) / freedom / (n * m)
+    # of the very means that the sign-flip test sees, as in a real study
     rows = means.var(axis=1, ddof=1) / n
     return [
         (each, Crossed(float(each.mean()), n, m, Part(r, n - 1), Part(c, m - 1), Part(e, freedom)))

@@ -85,6 +85,7 @@ def fewest_seeds(alpha: float) -> int:
     >>> fewest_seeds(0.05), fewest_seeds(0.025), fewest_seeds(0.001)
     (8, 8, 11)
     """
+    # n seeds reach p = 2^(1 - n) at best; 1e-9 absorbs the rounding of an alpha that is a power of 2
     return max(MIN_SEEDS, 1 + math.ceil(-math.log2(alpha) - 1e-9))
 
 
@@ -165,6 +166,7 @@ def judge(
     >>> judge(10, 0.002, lambda level: (-1.2, -0.8), 0.25, 0.025, lower_is_better=True).word.value
     'helps, by what matters'
     """
+    # equivalence is two one-sided tests at alpha, that is, the interval at 1 - 2 alpha within the margin
     outer, inner = interval(1 - alpha), interval(1 - 2 * alpha)
     if not complete or seeds < fewest_seeds(alpha):
         word = Word.NO_VERDICT
@@ -199,6 +201,7 @@ def needed(found: Crossed, sesoi: float, alpha: float) -> Needed:
     seed, image, rest = found.components
     over_seeds = seed**2 + rest**2 / found.images
     freedom = found.seeds - 1
+    # the upper quantile gives the lower end
     low, high = (over_seeds * freedom / float(each) for each in stats.chi2.ppf((0.95, 0.05), freedom))
     return Needed(*(_seeds(each, image, found.images, sesoi, alpha) for each in (over_seeds, low, high)))
 
@@ -222,6 +225,7 @@ def _seeds(over_seeds: float, image: float, images: int, sesoi: float, alpha: fl
             return True
         freedom = total**2 / (parts[0] ** 2 / (n - 1) + parts[1] ** 2 / (images - 1))
         found = special.stdtrit(freedom, 1 - alpha / 2) + special.ndtri(POWER)
+        # both one-sided tests must succeed: each may fail in half of the cases that POWER leaves
         equal = special.stdtrit(freedom, 1 - alpha) + special.ndtri((1 + POWER) / 2)
         return bool(sesoi / math.sqrt(total) >= max(found, equal))
 
