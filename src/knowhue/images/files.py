@@ -39,7 +39,7 @@ class Found(NamedTuple):
 
     Attributes:
         path: below the folder that was walked.
-        skipped: why it is not looked at; nothing for an image.
+        skipped: why it is left out; nothing for an image.
     """
 
     path: Path
@@ -100,7 +100,7 @@ def walk(root: Path, suffixes: Collection[str] = SUFFIXES, avoid: Path | None = 
                 yield Found(entry, f"{NO_IMAGE} ({entry.suffix or 'no suffix'})")
             else:
                 yield Found(entry)
-        folders += reversed(inner)
+        folders += reversed(inner)  # a stack: the first by name is taken next
 
 
 def dangling(link: Path) -> str:
@@ -109,7 +109,7 @@ def dangling(link: Path) -> str:
 
 
 def others_sentence(found: Iterable[Found]) -> str:
-    """How many entries are not looked at, by why; nothing if none.
+    """How many entries are left out, by why; nothing if none.
 
     >>> others_sentence([Found(Path(".a"), "hidden"), Found(Path("b.txt"), "no image by its name (.txt)")])
     '2 files left out (1 hidden, 1 no images)'

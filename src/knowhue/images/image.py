@@ -19,7 +19,7 @@ class Origin(NamedTuple):
         profile: ICC profile that it is to be written with: its own if that describes RGB, that of sRGB if it had
             another, None if it had none.
         metadata: what else the file said. Its orientation is no longer true.
-        pixels_per_mm: horizontal and vertical resolution, of the upright image; 72 to the inch if none was told.
+        pixels_per_mm: horizontal and vertical resolution, of the upright image; 72 to the inch if the file names none.
         bits: of a channel in the file.
         is_lossless: whether a format that can lose something (WebP) did not.
         notes: what a user should know of how it was read.
@@ -68,5 +68,6 @@ def to_rgb8(image: Image) -> NDArray[np.uint8]:
     """
     pixels = image.pixels if image.alpha is None else over_white(image.pixels, image.alpha)
     if pixels.dtype == np.uint16:
+        # 257 = 65535 / 255; dropping the low byte would darken by half a code
         pixels = (pixels / 257).round().astype(np.uint8)
-    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))  # a view: gray is not copied three times

@@ -88,6 +88,7 @@ def _for_jpeg(found: Fields) -> Fields:
         return found | {"iptc-data": _PHOTOSHOP + blocks}
     if isinstance(iptc, bytes) and not iptc.startswith(_PHOTOSHOP):
         length = len(iptc).to_bytes(4, "big")
+        # Photoshop's blocks have even lengths
         return found | {"iptc-data": _PHOTOSHOP + _IPTC_BLOCK + length + iptc + b"\0" * (len(iptc) % 2)}
     return found
 
@@ -151,6 +152,7 @@ def exif_without_thumbnail(block: bytes) -> bytes:
         second = struct.unpack_from(f"{order}I", block, link)[0]
     except struct.error:
         return block
+    # only the link to it goes: cutting bytes out would shift what the other offsets point at
     return block[:link] + bytes(4) + block[link + 4 :] if second else block
 
 
@@ -201,11 +203,12 @@ def true_xmp(xmp: bytes, height: int, width: int) -> tuple[bytes, tuple[str, ...
     try:
         if b"<!DOCTYPE" in xmp:  # entities may name files, and expand without end
             raise ExpatError
+        # zeros behind a packet are no XML; in UTF-16 the last one is half a character
         document = minidom.parseString(xmp if xmp.startswith(_WIDE) else xmp.rstrip(b"\0"))
     except (ExpatError, ValueError, LookupError):
-        plain = xmp.replace(b"\0", b"")
-        told = [claim.what for claim in _CLAIMS if not claim.names and claim.space.encode() in plain]
-        return (b"" if told else xmp), tuple(dict.fromkeys(told))
+        plain = xmp.replace(b"\0", b"")  # UTF-16, too, then reads as ASCII
+        claimed = [claim.what for claim in _CLAIMS if not claim.names and claim.space.encode() in plain]
+        return (b"" if claimed else xmp), tuple(dict.fromkeys(claimed))
     gone = list(_prune(document))
     if not gone:
         return xmp, ()
@@ -214,7 +217,7 @@ def true_xmp(xmp: bytes, height: int, width: int) -> tuple[bytes, tuple[str, ...
 
 def _prune(node: Any) -> Iterator[str]:
     """Take out what is announced below a node."""
-    for child in list(node.childNodes):
+    for child in list(node.childNodes):  # a copy: nodes leave the list meanwhile
         claim = _claim(child)
         if claim is not None:
             node.removeChild(child)

@@ -36,7 +36,7 @@ _ToLinear = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 class _Conversion(NamedTuple):
-    """Ways to sRGB: the fast `encoded` clips what sRGB does not have; `linear` does not, and is not encoded."""
+    """Conversions to sRGB: the fast `encoded` clips what sRGB does not have; `linear` does not, and is not encoded."""
 
     encoded: Callable[[VipsImage], VipsImage]
     linear: _ToLinear
@@ -63,9 +63,8 @@ def to_srgb(
         it had none; what a user should know.
     """
     written = None if profile is None else srgb_profile()
-    if interpretation.startswith(
-        "lab"
-    ):  # L* is that of the file: its white, whichever that is, becomes sRGB's
+    # L* is that of the file: its white, whichever that is, becomes sRGB's
+    if interpretation.startswith("lab"):
         conversion = _Conversion(
             lambda image: image.colourspace("srgb"),
             lambda values: array_of(image_of(values, interpretation).colourspace("scrgb")),
@@ -98,9 +97,8 @@ def from_srgb(pixels: Pixels, profile: bytes, bits: int) -> VipsImage:
     if _is_srgb(profile, bits):
         image = image.copy()
     elif space is None:
-        with (
-            tempfile.TemporaryDirectory() as folder
-        ):  # libvips takes it by its file's name alone, and at once
+        # libvips takes a profile by its file's name alone, and reads it at once
+        with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "profile.icc"
             path.write_bytes(profile)
             return image.icc_transform(str(path), input_profile="srgb", intent="relative", depth=bits)
@@ -174,6 +172,7 @@ def _converted(colours: NDArray[Any], interpretation: str, conversion: _Conversi
     for band in _bands(pixels):
         rows = pixels[band]
         low, high = _ends(rows)
+        # only a code at an end can have been clipped; where all three are equal it is black or white
         clipped = ((low == 0) | (high == 255)) & (high > low)
         if clipped.any():
             rows[clipped] = _codes(colours[band][clipped][None], conversion.linear, 255)[0]
@@ -210,13 +209,14 @@ def _into_gamut(linear: NDArray[np.float32]) -> NDArray[np.float32]:
         away = colours - gray
         with np.errstate(divide="ignore", invalid="ignore"):
             room = np.where(away > 0, 1 - gray, -gray) / away
+        # 0 / 0: a channel that equals the gray sets no limit
         share = np.where(np.isfinite(room), room, 1).min(-1, keepdims=True).clip(0, 1)
         linear[outside] = gray + share * away
     return linear
 
 
 def _ends(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The least and the greatest of three channels; numpy's own way along so short an axis takes ten times as long."""
+    """The least and the greatest of three channels; numpy's own along so short an axis take ten times as long."""
     first, second, third = (values[..., k] for k in range(3))
     return np.minimum(np.minimum(first, second), third), np.maximum(np.maximum(first, second), third)
 

@@ -1,6 +1,6 @@
 """Any image file to an upright image in sRGB, in its own depth: limits first, nothing of what the file says lost.
 
-What a file is, is told by its first bytes, never by its name. One loader of libvips, named by those bytes, sees the
+The kind of a file is known by its first bytes, never by its name. One loader of libvips, named by those bytes, sees the
 data; Pillow reads what libvips does not.
 """
 
@@ -28,7 +28,7 @@ from knowhue.images.vips import VipsError, VipsImage, array_of, attached, load, 
 MAX_PIXELS = 200_000_000
 HEAD_BYTES = 1 << 16
 Check = Callable[[int, int], None]
-"""Told width and height before anything is decoded; raises if that is too much."""
+"""Called with width and height before anything is decoded; raises if that is too much."""
 
 
 # What a file is
@@ -130,7 +130,9 @@ def read_image(source: Path | bytes, max_pixels: int = MAX_PIXELS, name: str | N
         if isinstance(source, Path) and source.suffix.lower() not in SUFFIXES_OF[kind]:
             notes.append(f"it is {kind}, whatever its name says")
         origin = decoded.origin._replace(
-            suffix=SUFFIXES_OF[kind][0], is_lossless=kind == "WebP" and b"VP8L" in head, notes=tuple(notes)
+            suffix=SUFFIXES_OF[kind][0],
+            is_lossless=kind == "WebP" and b"VP8L" in head,  # the chunk of lossless pixels
+            notes=tuple(notes),
         )
         return _to_image(decoded._replace(origin=origin))
     except (ImageError, ExtraError) as error:
@@ -148,7 +150,7 @@ _PACKED = {"BMP": 1, "PNM": 1}
 def weigh_image(source: Path | bytes) -> int:
     """Bytes that reading, painting and encoding an image hold at once, about; 0 if it is no image.
 
-    From its header alone. Never fails: what is wrong with an image is told by reading it.
+    From its header alone. Never fails: reading the image says what is wrong with it.
     """
     try:
         if isinstance(source, Path) and not source.is_file():  # opening a pipe would wait for ever
@@ -157,7 +159,7 @@ def weigh_image(source: Path | bytes) -> int:
             kind = recognise(file.read(HEAD_BYTES))
             if kind is None:
                 return 0
-            if not FORMATS[kind].loader:
+            if not FORMATS[kind].loader:  # of Pillow's formats the file's size must do
                 size_bytes = len(source) if isinstance(source, bytes) else source.stat().st_size
                 return _COPIES * size_bytes * _PACKED.get(kind, 32)
             file.seek(0)
@@ -177,6 +179,7 @@ def _opened(source: Path | bytes) -> File:
     if source.exists() and not source.is_file():  # opening a pipe would wait for ever
         raise ImageError("it is a device or a pipe; save it as a file first")
     try:
+        # libvips reads from the descriptor itself, past any buffer of Python's
         return source.open("rb", buffering=0)
     except FileNotFoundError:
         why = dangling(source) if source.is_symlink() else "no such file or directory"
@@ -249,11 +252,12 @@ def _decode(file: File, kind: str, check: Check) -> Decoded:
     try:
         image = load(known.loader, file, **options)
     except VipsError as error:
+        # Pillow knows rare TIFFs, but would read their first page, whichever was chosen
         if kind != "TIFF" or choice != FIRST_PAGE:
             raise _damaged(kind, reason(error)) from None
         file.seek(0)
         return _decode_by_pillow(file, kind, check)
-    check(image.width, image.height)
+    check(image.width, image.height)  # libvips has read the header alone so far
     try:
         decoded = _decode_by_vips(image, known.frames)
     except VipsError as error:
@@ -392,10 +396,12 @@ def _pillow_values(image: Pillow.Image) -> tuple[NDArray[Any], str]:
     """Values (H, W, C) and libvips' name of what they are."""
     if image.mode == "LAB":
         codes = np.asarray(image).astype(np.float32)
+        # Pillow gives signed bytes as unsigned ones
         signed = np.where(codes[..., 1:] > 127, codes[..., 1:] - 256, codes[..., 1:])
         return np.dstack([codes[..., :1] * np.float32(100 / 255), signed]), "lab"
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image)
+        # Pillow opens some 16-bit gray as 32-bit numbers
         if image.mode == "I" and values.min() >= 0 and values.max() <= 65535:
             values = values.astype(np.uint16)
         return values[..., None], "grey16"

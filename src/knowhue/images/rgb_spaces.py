@@ -1,7 +1,7 @@
 """Spaces of gray and RGB that are curves and a matrix, computed exactly: lcms' tables are up to 0.4 L* off in the dark.
 
-Told by an ICC profile (ICC.1:2022, 8.3.2 and 8.3.4; nearly all profiles of gray and RGB are such), or by a PNG without
-one (PNG, third edition, 11.3.2: cICP, sRGB, gAMA and cHRM).
+Described by an ICC profile (ICC.1:2022, 8.3.2 and 8.3.4; nearly all profiles of gray and RGB are such), or by a PNG
+without one (PNG, third edition, 11.3.2: cICP, sRGB, gAMA and cHRM).
 """
 
 import io
@@ -20,7 +20,7 @@ _LAST = 65535
 _LIGHT = np.linspace(0, 1, _LAST + 1) ** 2
 LUMINANCE = SRGB_TO_XYZ[1].astype(np.float32)
 """Of linear sRGB, Rec. 709 at D65."""
-_D50 = np.array([0.9642, 1.0, 0.8249])
+_D50 = np.array([0.9642, 1.0, 0.8249])  # white of ICC's profile connection space
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 _SINGULAR = 1e6  # condition above which three primaries are as good as two
 
@@ -40,7 +40,7 @@ class RGBSpace(NamedTuple):
 
     def to_linear(self, codes: NDArray[np.integer]) -> Floats:
         """Linear sRGB (..., 3), beyond 0..1 where sRGB has no such colour, of codes (..., 1 or 3) of 8 or 16 bits."""
-        steps = 257 if codes.dtype == np.uint8 else 1
+        steps = 257 if codes.dtype == np.uint8 else 1  # 257 x 255 = 65535
         linear = np.stack([curve[codes[..., k] * np.intp(steps)] for k, curve in enumerate(self.curves)], -1)
         return linear.repeat(3, -1) if self.matrix is None else linear @ self.matrix.T.astype(np.float32)
 
@@ -79,7 +79,7 @@ def _to_linear_srgb(to_xyz: Floats, white: Floats) -> Floats:
     return np.linalg.inv(SRGB_TO_XYZ) @ np.linalg.inv(_BRADFORD) @ np.diag(gains) @ _BRADFORD @ to_xyz
 
 
-# Told by an ICC profile
+# Described by an ICC profile
 
 
 @lru_cache(maxsize=64)
@@ -94,6 +94,7 @@ def profile_space(profile: bytes) -> RGBSpace | None:
         columns = [_xyz(tags[name]) for name in (b"rXYZ", b"gXYZ", b"bXYZ")] if len(names) == 3 else None
     except (KeyError, ValueError, struct.error):
         return None
+    # a curve that falls has no inverse
     if not np.isfinite(curves).all() or (np.diff(curves) < 0).any():
         return None
     return _space(curves, None if columns is None else _to_linear_srgb(np.stack(columns, 1), _D50))
@@ -122,6 +123,7 @@ def _curve(tag: bytes) -> Floats:
         count = struct.unpack_from(">I", tag, 8)[0]
         values = np.array(struct.unpack_from(f">{count}H", tag, 12))
         if count <= 1:
+            # a single value is a gamma in 256ths, none is the identity
             return _CODES ** (values[0] / 256 if count else 1)
         return np.interp(_CODES, np.linspace(0, 1, count), values / 65535)
     kind, parameters = struct.unpack_from(">H", tag, 8)[0], (1, 3, 4, 5, 7)
@@ -139,7 +141,7 @@ def _parametric(kind, gamma, a=1.0, b=0.0, c=0.0, d=0.0, e=0.0, f=0.0) -> Floats
     return np.where(d <= _CODES, (a * _CODES + b).clip(0) ** gamma + e, c * _CODES + f)
 
 
-# Told by a PNG
+# Described by a PNG
 
 _USUAL_GAMMA = 0.45455
 _INSIGNIFICANT = 0.05
@@ -154,10 +156,10 @@ _PRIMARIES = {
 _SRGB_CURVE = 13
 _GAMMAS = {4: 1 / 2.2, 5: 1 / 2.8, 8: 1.0}
 """By code of ITU-T H.273, table 3."""
-_Told = tuple[RGBSpace | None, tuple[str, ...]]
+_SpaceAndNotes = tuple[RGBSpace | None, tuple[str, ...]]
 
 
-def png_space(file: io.FileIO | io.BytesIO, is_gray: bool) -> _Told:
+def png_space(file: io.FileIO | io.BytesIO, is_gray: bool) -> _SpaceAndNotes:
     """What a PNG says of its colours beside a profile, and what a user should know; the file is left at its beginning.
 
     Args:
@@ -176,7 +178,7 @@ def png_space(file: io.FileIO | io.BytesIO, is_gray: bool) -> _Told:
     return (None, ()) if b"sRGB" in chunks else _by_gamma(chunks, is_gray)
 
 
-def _by_gamma(chunks: Mapping[bytes, bytes], is_gray: bool) -> _Told:
+def _by_gamma(chunks: Mapping[bytes, bytes], is_gray: bool) -> _SpaceAndNotes:
     gammas = _fractions(chunks.get(b"gAMA", b""), 1)
     if not gammas or gammas[0] <= 0:
         return None, ()  # primaries alone say nothing, as browsers have it
@@ -193,7 +195,7 @@ def _by_gamma(chunks: Mapping[bytes, bytes], is_gray: bool) -> _Told:
     return space, (f"read by {named}; it is written as sRGB",)
 
 
-def _by_cicp(codes: bytes, is_gray: bool) -> _Told:
+def _by_cicp(codes: bytes, is_gray: bool) -> _SpaceAndNotes:
     primaries, transfer, matrix, full = codes
     is_srgb_curve = transfer == _SRGB_CURVE
     if (primaries == 1 or is_gray) and is_srgb_curve:
@@ -207,7 +209,7 @@ def _by_cicp(codes: bytes, is_gray: bool) -> _Told:
 
 
 def _by_primaries(curve: Floats, places: Sequence[float] | None) -> RGBSpace | None:
-    """Colours told by their primaries; None if these make no colours.
+    """A space described by its primaries; None if these make no colours.
 
     Args:
         curve: (65536,), linear light of every 16-bit code.
@@ -241,5 +243,6 @@ def _chunks(file: io.FileIO | io.BytesIO) -> Iterator[tuple[bytes, bytes]]:
         if len(head) < 8 or head[4:] in (b"IDAT", b"IEND"):
             return
         length = int.from_bytes(head[:4], "big")
+        # the longest that is wanted, cHRM, has 32 bytes
         yield head[4:], file.read(length) if length <= 32 else b""
-        at += 12 + length
+        at += 12 + length  # a length, a name and a checksum go with each

@@ -21,6 +21,8 @@ _SENSOR = frozenset({32803, 34892})
 _RAW_MARKS = {(8, b"CR"), (8, b"IIII"), (8, b"MMMM")}
 """What Canon and Phase One write behind the first eight bytes of what is a TIFF otherwise."""
 _TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+"""Unsigned types of TIFF and BigTIFF by number; 13 and 18 are offsets of directories."""
+# a hostile file may link directories in a circle, or name numbers without end
 _MOST_DIRECTORIES, _MOST_ENTRIES, _MOST_VALUES = 256, 1024, 64
 
 
@@ -103,7 +105,7 @@ def _pages(file: File, head: bytes) -> Iterator[list[Directory]]:
 
 
 def _read_directory(file: File, at: int, order: str, is_big: bool) -> tuple[Directory, int]:
-    """What is asked here of a directory, and where the next one is (TIFF 6.0, section 2; BigTIFF)."""
+    """The entries of a directory that matter here, and where the next one is (TIFF 6.0, section 2; BigTIFF)."""
     count_type, entry_type, next_type, room = ("Q", "HHQ8s", "Q", 8) if is_big else ("H", "HHI4s", "I", 4)
     count = _read(file, at, order + count_type)[0]
     if count > _MOST_ENTRIES:
@@ -147,9 +149,8 @@ def exif_of_tiff(file: File) -> bytes | None:
     """The EXIF of the first page of a TIFF file, as JPEG has it; None if there is none that can be read."""
     file.seek(0)
     try:
-        with TiffImagePlugin.TiffImageFile(
-            file
-        ) as image:  # not Pillow's `open`, which has a limit of its own
+        # not Pillow's `open`, which has a limit of its own
+        with TiffImagePlugin.TiffImageFile(file) as image:
             whole = image.getexif()
             found = Pillow.Exif()
             found.update({tag: str(whole[tag]).encode("latin-1") for tag in _TEXTS if tag in whole})
@@ -181,16 +182,19 @@ def with_exif(data: bytes, metadata: Metadata) -> bytes:
             directories[_INNER[0]][own] = struct.unpack_from(form, entries[main], 8)[0]
     for tag, values in directories.items():
         if values:
+            # all that an offset points at begins at an even byte (TIFF 6.0, section 2)
             data += b"\0" * (len(data) % 2)
             entries[tag] = struct.pack("<HHII", tag, _LONG, 1, len(data))
             data += _directory_bytes(values, len(data))
     for tag in set(_TEXTS) & set(exif) - set(entries):
         text = str(exif[tag]).encode("latin-1") + b"\0"  # as Pillow decoded it: byte by byte
         data += b"\0" * (len(data) % 2)
+        # up to four bytes lie in the entry itself, in place of their offset
         value = text.ljust(4, b"\0") if len(text) <= 4 else struct.pack("<I", len(data))
         entries[tag] = struct.pack("<HHI", tag, _ASCII, len(text)) + value
         data += text if len(text) > 4 else b""
     data += b"\0" * (len(data) % 2)
+    # entries must rise by tag; a zero offset says that no page follows
     directory = struct.pack("<H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4)
     return data[:4] + struct.pack("<I", len(data)) + data[8:] + directory
 

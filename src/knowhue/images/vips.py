@@ -31,6 +31,7 @@ def load(loader: str, source: io.FileIO | io.BytesIO, **options: Any) -> VipsIma
         opened = pyvips.Source.new_from_memory(source.getvalue())
     else:
         opened = pyvips.Source.new_from_descriptor(source.fileno())
+    # without `fail_on` a file that ends early would be an image all the same
     return pyvips.Operation.call(f"{loader}_source", opened, access="sequential", fail_on="error", **options)  # pyright: ignore[reportReturnType]
 
 
@@ -117,5 +118,5 @@ def reason(error: Exception) -> str:
 @cache
 def _settle() -> None:
     pyvips.cache_set_max(0)
-    pyvips.block_untrusted_set(True)
+    pyvips.block_untrusted_set(True)  # loaders that libvips does not call safe for a stranger's file
     pyvips.operation_block_set("VipsForeignLoadSvg", True)  # it may name other files

@@ -54,7 +54,10 @@ OUTPUT_SUFFIXES: dict[str, OutputKind] = {
     ".webp": OutputKind(".webp", "webpsave", _WEBP_OPTIONS, {"lossless": True}, longest_px=16_383),
     ".avif": OutputKind(".avif", "heifsave", _AVIF_OPTIONS, bits=12, longest_px=16_384),
 }
-"""Colour is what is written, so it is not subsampled where that can be had; effort buys little size for much time."""
+"""Colour is what is written, so it is not subsampled where that can be had; effort buys little size for much time.
+
+The longest sides are those of libjpeg (its format would take 65,535), of WebP (14 bits) and of libvips for AVIF.
+"""
 
 
 MARK = "-colour"
@@ -112,6 +115,7 @@ def encode_with_notes(image: Image, suffix: str, quality: int | None = None) -> 
     if quality is not None and "Q" in options:
         options["Q"] = quality
     if kind.suffix == ".avif":
+        # AVIF ends at 12 bits, whatever the image had
         options["bitdepth"] = 8 if output.format == "uchar" else 10 if image.origin.bits == 10 else 12
     try:
         data = encode(output, kind.saver, **options)
@@ -119,6 +123,7 @@ def encode_with_notes(image: Image, suffix: str, quality: int | None = None) -> 
         raise RunError(
             f"The image cannot be written as {suffix}: {reason(error)}. Write .png or .tif."
         ) from None
+    # libvips keeps EXIF in all kinds of files but TIFF
     return with_exif(data, metadata) if kind.suffix == ".tif" else data, notes
 
 
