@@ -267,6 +267,7 @@ def _beaten_by_baseline(study: Study, question: str) -> str:
     values = ", ".join(
         f"“{spaced(name)}” {measured.level(study.baselines[name][asked.metric] or 0)}" for name in trivial
     )
+    # a metric without a unit leaves a space behind
     return f"Not better than a trivial baseline: {names} ({values} {measured.unit}).".replace(" )", ")")
 
 

@@ -129,6 +129,7 @@ def _matrix(ax: "Axes", counts: np.ndarray, names: list[str], colour: str) -> No
         share, corner = shares[row, column], (column - 0.47, row - 0.47)
         ax.add_patch(Rectangle(corner, 0.94, 0.94, color=colour, alpha=0.05 + 0.95 * share, linewidth=0))
         if len(names) <= _MANY and counts[row, column]:
+            # numbers stay legible on cells of full colour
             ink = PAPER if share > 0.5 else INK
             ax.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=ink, fontsize=SMALL)
     ax.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5))

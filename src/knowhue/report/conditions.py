@@ -170,6 +170,7 @@ def _common_level(curves: Sequence[Sequence[tuple[float, float]]]) -> float | No
     if not all(curves):
         return None
     level = max(min(loss for loss, _ in curve) for curve in curves)
+    # an arm that began below the level never passed it in fine-tuning
     return level if level <= min(max(loss for loss, _ in curve) for curve in curves) else None
 
 
@@ -208,6 +209,7 @@ def deployment(study: Study) -> Deployment | None:
     asked = study.questions
     by_task = {name: finished_pairs(study, name) for name in asked}
     seeds = tuple(sorted(set.intersection(*map(set, by_task.values())))) if by_task else ()
+    # questions about different multi-task arms are not of one model
     if not seeds or len({each.multi for each in asked.values()}) > 1:
         return None
     trainings = [[pairs[seed] for pairs in by_task.values()] for seed in seeds]
@@ -354,6 +356,7 @@ def image_flips(study: Study) -> list[dict[str, Any]]:
     groups |= {name: labels == name for name in study.classes if name in labels}
     return [
         {"label": name, "images": int(chosen.sum()), "seeds": tuple(pairs)}
+        # rows take turns: single-task and multi-task of each seed
         | _flips(right[::2, chosen], right[1::2, chosen])
         for name, chosen in groups.items()
     ]

@@ -189,6 +189,7 @@ class Contrast:
         if self.images is not None or n < 2:
             return self.crossed
         over_seeds = Part(float(self.differences.var(ddof=1)) / n, n - 1)
+        # 2 images without variance leave nothing to chance, and have the degree of freedom that formulas need
         return Crossed(self.estimate, n, 2, over_seeds, Part(0.0, 1), Part(0.0, n - 1))
 
     @property
@@ -255,6 +256,7 @@ class Contrast:
 
 def lower_is_better(metrics: Mapping[str, Row], metric: str) -> bool:
     """Whether a smaller value is the better one."""
+    # for a study whose `metrics.json` is not there yet
     usual = "lower" if metric == "ab_l1" else "higher"
     return metrics.get(metric, {}).get("better", usual) == "lower"
 
@@ -362,6 +364,7 @@ def image_differences(pairs: Pairs, metric: str, label: str | None = None) -> Im
     values = np.array(scores, float)
     labels = [row.get("label", "") for row in rows[0].values()]
     groups = np.unique(labels, return_inverse=True)[1] if column.by_class else None
+    # rows take turns: before and after of each seed
     return ImageDifferences(values[1::2] - values[::2], groups, column.name == "correct")
 
 
@@ -381,4 +384,5 @@ def possible(interval: Interval, before: float, limits: Interval) -> bool:
     low, high = limits
     if math.isfinite(high - low):
         return interval[0] >= low - high and interval[1] <= high - low
+    # an error has no upper limit: what is possible depends on the level that the difference starts from
     return interval[0] >= low - before and interval[1] <= high - before

@@ -97,6 +97,7 @@ def _curves(ax: "Axes", study: Study, panel: Panel) -> None:
     last_frozen, last = _phases(study)
     ends = []
     single, multi = sides(study, panel.task)
+    # single-task last: dashed, it lies over multi-task where both are equal
     for arm, label, colour in ((multi, "Multi-task", MULTI), (single, "Single-task", SINGLE)):
         runs = [run for run in study.of(arm) if len(_values(run, panel))]
         for run in runs if len(runs) > 1 else ():
@@ -132,6 +133,7 @@ def _mean_curve(curves: Sequence[np.ndarray]) -> np.ndarray:
 def _two_phases(ax: "Axes", curve: np.ndarray, last_frozen: int, colour: str, *, dashed: bool) -> None:
     """Draw a curve; while the encoder is frozen the upper one is dashed, so that two equal ones both show."""
     epochs = np.arange(1, len(curve) + 1)
+    # both have the last frozen epoch, so that the curve has no gap
     frozen, tuned = epochs <= last_frozen, epochs >= max(last_frozen, 1)
     style: dict[str, Any] = {"color": colour, "linewidth": 1.9, "zorder": 4 if dashed else 3}
     ax.plot(epochs[frozen], curve[frozen], linestyle=(0, (2.5, 2.5)) if dashed else "-", **style)

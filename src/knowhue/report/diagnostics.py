@@ -69,6 +69,7 @@ def _norm_ratio(steps: Sequence[Row]) -> float | None:
         for step in steps
         if step.get("norm_l1") is not None
     ]
+    # of logarithms, so that a ratio and its inverse cancel
     ratios = [math.log(one / other) for one, other in pairs if one and other and math.isfinite(one * other)]
     return math.exp(math.fsum(ratios) / len(ratios)) if ratios else None
 
@@ -184,6 +185,7 @@ def _predict(known: Sequence[tuple[float, float]], promise: int) -> tuple[float 
     first, second = np.array(known, float).T
     if not np.ptp(first) or not np.ptp(second):
         return None, None, "no" if promise else "no promise"
+    # one side alone is permuted, so the other is ranked once
     ranks = stats.rankdata(second)
     found = stats.permutation_test(
         (stats.rankdata(first),), lambda x, axis: _correlations(x, ranks), permutation_type="pairings",
@@ -228,7 +230,7 @@ def gradient_warnings(study: Study) -> list[tuple[str, str]]:
     where = []
     for moment, title in MOMENTS.items():
         if shares := [share for (_, at), share in low.items() if at == moment]:
-            # The least and the greatest, once where they look the same.
+            # the least and the greatest, once where they are rounded to the same
             ends = dict.fromkeys(f"{share:.1f}" for share in (min(shares), max(shares)))
             where.append(f"{' to '.join(ends)} % {title}")
     text = (

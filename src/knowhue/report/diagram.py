@@ -53,6 +53,7 @@ def _boxes(study: Study) -> dict[str, tuple[Any, ...]]:
     if method in FROM_SCRATCH:
         encoder = ("No encoder", "the gray image alone", plural((frozen or 0) + (tuned or 0), "epoch"))
     transposed = say("colour", "decoder") == "transposed"
+    # `auto` is transposed convolutions for `gan` alone
     transposed |= say("colour", "decoder") in (None, "auto") and method == "gan"
     network = "transposed convolutions" if transposed else "U-Net on the encoder"
     error = (

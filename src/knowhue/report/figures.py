@@ -212,6 +212,7 @@ def write_figures(folder: Path, out: Path, overwrite: bool = False) -> list[Path
 
 
 def _write_drawings(drawn: "Mapping[str, Drawing]", out: Path, overwrite: bool = False) -> list[Path]:
+    # all of them, before the first is written
     for name in (*(f"{name}.png" for name in drawn), "figures.md"):
         require_outputs({"--figures": out / name}, overwrite=overwrite)
     return [_write(out / f"{name}.png", drawing) for name, drawing in drawn.items()]

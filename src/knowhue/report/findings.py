@@ -187,6 +187,7 @@ def _of_question(study: Study, question: str) -> list[Secondary]:
     rows = []
     for name in sorted(names, key=lambda name: name not in asked.secondary):
         if (found := contrast(study, name, *arms)) is not None:
+            # of one seed p is 1 whatever was found
             p = found.p if len(found.seeds) > 1 else None
             rows.append(Secondary(question, name, name in asked.secondary, found, found.bounds(LEVEL), p))
     return rows
@@ -203,6 +204,7 @@ def headrooms(study: Study, question: str) -> list[Headroom]:
     rows = []
     found = contrast(study, asked.metric, asked.single, ORACLE)
     if found is not None and asked.single != ORACLE:
+        # at the level of equivalence, the claim that it stands beside
         bounds = found.bounds(1 - 2 * study.alpha)
         rows.append(_headroom(ORACLE, sign * found.estimate, asked.sesoi, bounds.turned(sign)))
     level = mean([run.metric(asked.metric) for run in study.finished(asked.single)])

@@ -106,6 +106,7 @@ def _forest(study: Study, question: str, rows: list[ForestRow]) -> "Figure":
     lost = dict.fromkeys(f"{arm_name(run.arm)} seed {run.seed}" for row in rows for run in row.found.diverged)
     figure, axes = panels(5.0, 0.3 * max(len(arms), 2) + 1.3 + 0.3 * bool(lost))
     ax, measured = axes[0, 0], measure(study.metrics, asked)
+    # rows with other targets may lie far out: the axis is not theirs, and they become arrows
     likes = [row.found for row in rows if row.same_targets]
     ends = [end for each in likes for end in each.bounds(level).interval or ()]
     values = [measured.scale * value for value in (*(each.estimate for each in likes), *ends)]

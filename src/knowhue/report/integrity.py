@@ -62,6 +62,7 @@ def check_plan(study: Study) -> PlanCheck:
     changes plan and hash together is not found out.
     """
     stored, parts = study.settings.get("hash"), study.settings.get("parts", {})
+    # `study.json` holds more than the plan, such as its hash and the command
     known = {key: study.settings[key] for key in Plan.model_fields if key in study.settings}
     try:
         now = checked(Plan, known).hash(parts)
@@ -108,7 +109,7 @@ def gate_sentence(gates: Mapping[int, Row], seeds: Sequence[int]) -> str:
 
     Args:
         gates: as a study has them.
-        seeds: of the plan; the gates of others are not spoken of.
+        seeds: of the plan; the gates of others are left out.
     """
     known = {seed: gates[seed] for seed in seeds if seed in gates}
     absent = [seed for seed in seeds if seed not in gates]
@@ -235,7 +236,7 @@ def _not_whole(study: Study, run: Run) -> list[tuple[str, str]]:
 
 
 def _worse_than_trivial(study: Study) -> Iterator[tuple[str, str]]:
-    """Name every metric in which an arm of a question is no better than what is had without a model, once each."""
+    """Name every metric in which an arm of a question is no better than a baseline without a model, once each."""
     for question in study.questions:
         arms = sides(study, question)
         for metric in dict.fromkeys(name for arm in arms for name in study.metric_names(arm)):
@@ -262,6 +263,7 @@ def _log_warnings(study: Study, arm: str) -> Iterator[tuple[str, str]]:
     for run in study.of(arm):
         for line in run.log:
             for text in line.get("warnings") or ():
+                # what stands before the colon names the kind; numbers follow it
                 found.setdefault(text.split(":")[0], []).append((run.seed, line.get("epoch", 0), text))
     for each in found.values():
         who = f"{arm_label(study, arm)}, {seeds_text(seed for seed, _, _ in each)}"

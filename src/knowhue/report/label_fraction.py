@@ -125,6 +125,7 @@ def _after_heads(study: Study, arm: str, seed: int) -> float | None:
 
 
 def _point(study: Study, side: str, share: float, arm: str) -> Point:
+    # what is declared for diverged runs of the question's arms holds for this one, too
     declared = asked_of(study, _QUESTION, **{side: arm}) if _QUESTION in study.questions else study
     scores = {run.seed: score(declared, run, "balanced_accuracy") for run in study.of(arm)}
     known = {seed: value for seed, value in scores.items() if value is not None and np.isfinite(value)}

@@ -116,6 +116,7 @@ def trade_off(study: Study) -> "Figure":
     """Draw every metric over the seconds of training."""
     known = metrics(study)
     shown = [name for name in _PANELS if name in known]
+    # one panel more than metrics, for the legend
     rows = (len(shown) + 3) // 3
     figure, axes = panels(10.5, 3.1 * rows, rows, 3)
     flat = list(axes.flat)

@@ -122,9 +122,8 @@ def scores(study: Study, regime: Regime) -> dict[tuple[str, str], Score]:
     p = {
         " ".join(key): each.found.p for key, each in found.items() if each.found and len(each.found.seeds) > 1
     }
-    adjusted = benjamini_hochberg(
-        p
-    )  # over the whole table, for a reader looks for the bold numbers in all of it
+    # over the whole table, for a reader looks for the bold numbers in all of it
+    adjusted = benjamini_hochberg(p)
     return {key: each._replace(p_adjusted=adjusted.get(" ".join(key))) for key, each in found.items()}
 
 

@@ -30,6 +30,8 @@ from knowhue.storage import replacing, write_json
 
 _LONGEST_LIST = 300
 """Left-out images listed by name; the rest is counted and stands in `prepared.json`."""
+_COUNTS = ("cells", "exploratory")
+"""Tables that are shown without a score, too."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ def render_page(findings: Findings, answered: dict[str, Answer], results: dict[s
         results: its `results_table`.
     """
     study = findings.study
+    # NaN is no JSON, and browsers refuse it
     link = _data_link("application/json", json.dumps(results, indent=1, allow_nan=False))
     if study.is_comparison:
         return fill("methods.html", results_link=link, **page_content(study))
@@ -165,10 +168,11 @@ def fill(template: str, **values: Any) -> str:
     environment = Environment(
         loader=PackageLoader("knowhue.report", "."),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=StrictUndefined,  # a misspelt name is an error, not an empty cell
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # our own file: escaped, its quotes would break
     css = Markup(environment.loader.get_source(environment, "page.css")[0])  # type: ignore[union-attr]
     return environment.get_template(template).render(css=css, **values)
 
@@ -198,16 +202,13 @@ def _sections(findings: Findings) -> list[dict[str, Any]]:
 def _tables(findings: Findings, names: Iterable[str]) -> list[dict[str, Any]]:
     """Return tables as text; those without a number are left out."""
     texts = {name: TABLES[name].text(findings) for name in names}
-    # Cells are counts, of which 0 says something; runs that nobody planned have names and states.
+    # cells are counts, of which 0 says something; runs that nobody planned have names and states
     kept = {
         name: rows for name, rows in texts.items() if has_numbers(rows) or (name in _COUNTS and len(rows) > 1)
     }
     return [
         {"title": TABLES[name].title, "note": TABLES[name].note, "rows": rows} for name, rows in kept.items()
     ]
-
-
-_COUNTS = ("cells", "exploratory")
 
 
 def _figure(study: Study, name: str) -> dict[str, Any]:

@@ -113,6 +113,7 @@ def timing(study: Study) -> dict[str, Any]:
         for run in study.of(arm):
             for phase, seconds in run.seconds.items():
                 table[arm][phase] = round(table[arm].get(phase, 0.0) + (seconds or 0.0), 3)
+    # the arms of a seed share heads: `head_seconds` counts each once
     spent = sum(seconds for phases in table.values() for phase, seconds in phases.items() if phase != "heads")
     return table | {"total": round(spent + study.head_seconds, 3)}
 

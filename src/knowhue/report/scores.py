@@ -63,6 +63,7 @@ def _score_row(
     bounds, p, standing = None, None, ""
     if found is not None and asked is not None and asked.metric == name:
         bounds, standing = findings.verdicts[task].quoted, "primary"
+        # of one seed p is 1 whatever was found
         p = found.p if len(found.seeds) > 1 else None
     elif found is not None and test is not None:
         bounds, p, standing = test.bounds, test.p_adjusted, "secondary" if test.named else "exploratory"

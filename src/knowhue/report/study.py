@@ -50,6 +50,7 @@ class ScoreRow(NamedTuple):
     """The class; empty for all."""
 
 
+# eq=False here and below: arrays compare element by element, and have no hash
 @dataclass(frozen=True, eq=False)
 class Run:
     """One arm trained with one seed, as far as it got.
@@ -273,6 +274,7 @@ def _read_run(root: Path, plan: Plan, arm: str, seed: int) -> Run:
     if folder is None:
         return Run(arm, seed)
     status = read_status(folder)
+    # numbers rest on these two; damaged arrays cost a figure alone
     for path in damaged_files(folder, ("log.jsonl", "per_image.csv")):
         raise DamagedError(path, "it is gone, or not as it was written")
     samples, extremes = _arrays(folder / "samples.npz"), _arrays(folder / "extremes.npz")
@@ -389,7 +391,7 @@ def block(runs: Runs, seed: int) -> list[Run]:
 
 
 def gate_failures(gate: Row) -> dict[str, list[str]]:
-    """What a gate compared in vain, with the names of the tensors that differ; nothing where it was passed."""
+    """What a gate found to differ, with the names of the tensors; nothing where it was passed."""
     return {name: gate[name]["differ"] for name in GATE_PARTS if gate.get(name, {}).get("differ")}
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Each hex has one meaning only: `to_svg` turns it into the page's colour of that name, light or dark.
+# each hex has one meaning only: `to_svg` turns it into the page's colour of that name, light or dark.
 INK, MUTED, RULE, SHADE, PAPER = "#1f2428", "#6a737d", "#d4d9de", "#f2f4f6", "#fefefe"
 SINGLE, MULTI = "#0a6ebd", "#c8500a"  # blue and vermilion stay apart for every kind of colour blindness
 THEME = {
@@ -64,8 +64,9 @@ def panels(
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
+        # pyplot would keep every figure until it is closed
         figure = Figure(figsize=(width, height), layout="constrained")
-        figure.patch.set_alpha(0)
+        figure.patch.set_alpha(0)  # the page shows through, light or dark
         axes = figure.subplots(rows, columns, squeeze=False, **options)
         for ax in axes.flat:
             ax.patch.set_alpha(0)
@@ -130,6 +131,7 @@ def apart(ax: "Axes", heights: Sequence[float], fontsize: float) -> list[float]:
     low, high = ax.get_ylim()
     points = 72 * ax.bbox.height / ax.figure.dpi
     steps = 1.25 * fontsize / points * (high - low) * np.arange(len(heights))
+    # lines are clear of each other where heights less their steps never fall
     return (isotonic_regression(np.array(heights) - steps).x + steps).tolist() if len(heights) else []
 
 
@@ -212,16 +214,21 @@ def to_svg(figure: "Figure", name: str, description: str) -> str:
 
     file = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    # text stays text; without a salt identifiers are random, and a date would change, too:
+    # the same study should give the same page
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(file, format="svg", metadata=nothing, transparent=True)
     text = file.getvalue()
+    # an XML declaration has no place within HTML
     text = text[text.index("<svg") :]
+    # several drawings share a page, on which an identifier must be unique
     text = re.sub(r' id="([^"]+)"', rf' id="{name}-\1"', text)
     text = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
     text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
     for colour, variable in THEME.items():
         text = text.replace(colour, f"var(--{variable}, {colour})")
     text = re.sub(r"'DejaVu Sans'", "var(--sans, sans-serif)", text)
+    # the page sets the size; the view box keeps the proportions
     size = r' width="[^"]+pt" height="[^"]+pt"|(?<=<svg) height="[^"]+pt"| width="[^"]+pt"(?= version)'
     label = description.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
     return re.sub(size, "", text, count=2).replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

@@ -1,4 +1,4 @@
-"""TABLES: what each table behind a verdict shows, how to read it, and how its columns are said."""
+"""TABLES: what each table behind a verdict shows, how to read it, and how its columns become text."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -206,6 +206,7 @@ def _diagnostic(key: str) -> Callable[[Study, Row], str]:
 
 
 def _unsigned_zero(text: str) -> str:
+    # what is rounded to 0 has no sign
     return text if text.strip("−0.") else text.removeprefix("−")
 
 

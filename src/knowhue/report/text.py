@@ -12,7 +12,7 @@ from knowhue.statistics.paired import Interval, mean
 MISSING = "–"
 _NOTHING = 1e-9
 """A rounding error, not a difference; in the unit that is shown."""
-# A primary metric is said shorter than in its table, and with its unit where a study's `metrics.json` is not there.
+# a primary metric is named shorter than in its table, and with its unit where a study's `metrics.json` is not there.
 _TITLES = {"ab_l1": "L1 of a*b*"}
 _UNITS = {"ab_l1": "CIELAB units", "balanced_accuracy": "share"}
 
@@ -84,6 +84,7 @@ def p_text(p: float | None) -> str:
     >>> p_text(0.0156), p_text(0.0001), p_text(None)
     ('0.016', '<0.001', '–')
     """
+    # below .0005 it would be rounded to 0
     return "<0.001" if p is not None and p < 0.0005 else number(p)
 
 
@@ -176,7 +177,7 @@ def span(numbers: Iterable[int], one: str = "", several: str = "") -> str:
 
 
 class Measure(NamedTuple):
-    """How a primary metric is said: a share in per cent, and a difference of shares in percentage points."""
+    """How a primary metric is written: a share in per cent, and a difference of shares in percentage points."""
 
     title: str
     unit: str
@@ -203,7 +204,7 @@ class Measure(NamedTuple):
 
 
 def measure(metrics: Mapping[str, Mapping[str, Any]], asked: Question) -> Measure:
-    """Return how the metric of a question is said, to two digits of its smallest effect of interest."""
+    """Return how the metric of a question is written, to two digits of its smallest effect of interest."""
     about = metrics.get(asked.metric, {})
     title = _TITLES.get(asked.metric, str(about.get("title", spaced(asked.metric).capitalize())))
     unit = about.get("unit", _UNITS.get(asked.metric, ""))

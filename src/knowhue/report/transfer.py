@@ -135,6 +135,7 @@ def _differences(
     ax.set(xlim=(low, high), ylim=(0, _HEIGHT))
     shade_margin(ax, measured.scale * sesoi)
     levels = stacked(values, _DOT / 130 * (high - low))
+    # of many seeds dots may overlap, so that the stack stays in the panel
     step = min(_DOT, (_HEIGHT - 20 - _ROWS[2]) / max(*levels, 1))
     for value, level, better, lost in zip(
         values, levels, (found.gains > 0).tolist(), _lost(found), strict=True
