@@ -51,6 +51,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("nonsense", ["colour", "class", "multi"])
     ''
     """
+    # cut, for difflib's time grows with the square of the length
     near = difflib.get_close_matches(name[:80], list(known), 1)
     return f" Did you mean `{near[0]}`?" if near else ""
 

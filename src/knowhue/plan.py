@@ -104,6 +104,7 @@ class Plan(Section):
     )
     config: Config = Field(default=Config(), description="the settings that all arms share")
 
+    # before: afterwards nobody could tell questions that were given from the default
     @model_validator(mode="before")
     @classmethod
     def _questions_that_the_arms_can_answer(cls, values: Any) -> Any:

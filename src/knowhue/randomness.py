@@ -30,6 +30,7 @@ def stream(seed: int, *purpose: str | int) -> np.random.Generator:
 @contextmanager
 def initialised_by(seed: int, *purpose: str | int) -> Iterator[None]:
     """Draw torch's initial weights from a stream and leave its global generator as it was."""
+    # no device: initial weights are drawn on the CPU
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, *purpose))
         yield

@@ -116,9 +116,7 @@ def annealed_mean(logits: Tensor, temperature: float = TEMPERATURE) -> Chroma:
 
 
 def smooth(prior: Tensor) -> Tensor:
-    """Spread each bin's probability over its neighbours by a Gaussian in a*b* (section 2.2).
-
-    What would fall beyond the bins stays within: the sum is as before.
+    """Spread each bin's probability over its neighbours by a Gaussian in a*b* (section 2.2); the sum is as before.
 
     Args:
         prior: (313,), not negative.
@@ -127,6 +125,7 @@ def smooth(prior: Tensor) -> Tensor:
         (313,), float32.
     """
     points = centres().to(prior.device)
+    # columns sum to 1, so that what would fall beyond the bins stays within
     kernel = (-_distances(points).square() / (2 * SIGMA**2)).softmax(0)
     return kernel @ prior.float()
 
@@ -187,8 +186,8 @@ class ColourClasses(Ladder):
 
     Where we differ: the paper trains its own VGG-like network from scratch; here a ladder of `Stage` climbs from a
     given encoder, so that only what the head predicts and learns by differs from our other heads. One whose coarsest
-    map is finer than a quarter gets its logits at that map's size. Unlike `Decoder` an untrained head does not answer
-    gray but about the mean of all bins: starting each pixel at gray would bury the far bins.
+    map is finer than a quarter gets its logits at that map's size. An untrained head does not answer gray, as `Decoder`
+    does, but about the mean of all bins.
 
     For `resnet18` and width 32, a 64-pixel image passes as 512 channels of 2 x 2 pixels, then 256 of 4, 128 of 8,
     64 of 16, becomes 313 logits of 16 x 16, and leaves as 2 channels of 64 x 64.
@@ -198,6 +197,7 @@ class ColourClasses(Ladder):
         super().__init__(channels, strides, width, skips, finest=_STRIDE)
         self.scale = min(_STRIDE, strides[-1])
         self.out = nn.Conv2d(self.out_channels, len(centres()), 1)
+        # about even over the bins: a start at gray would bury the far ones
         nn.init.normal_(self.out.weight, std=0.01)
         self.rebalance: Tensor
         self.register_buffer("rebalance", torch.ones(len(centres())))
@@ -225,10 +225,9 @@ class ColourClasses(Ladder):
     def loss(self, pyramid: Pyramid, lightness: Lightness, chroma: Chroma) -> Tensor:
         """Cross-entropy with the soft-encoded truth, weighed by what its nearest bin counts (equations 2 and 3).
 
-        Its mean over images and positions; the paper writes their sum. It is not divided by the sum of the weights:
-        their expectation over the training images is 1 already, and a batch of common colours should count less.
-        The truth is averaged over the pixels of each position (the paper's text does not say how it gets there) and
-        repeats its edge where the padded encoder saw more than the image.
+        Its mean over images and positions; the paper writes their sum. The truth is averaged over the pixels of each
+        position (the paper's text does not say how it gets there) and repeats its edge where the padded encoder saw
+        more than the image.
 
         Args:
             pyramid: maps of `taps`.
@@ -242,6 +241,8 @@ class ColourClasses(Ladder):
         with torch.autocast(logits.device.type, enabled=False):
             indices, shares = soft_encode(self._at_logits(chroma.float(), logits))
             entropy = -(logits.log_softmax(1).gather(1, indices) * shares).sum(1)
+            # not divided by the sum of the weights, whose expectation over the training images is 1 already: a batch of
+            # common colours should count less
             return (entropy * self.rebalance[indices[:, 0]]).mean()
 
     def _at_logits(self, chroma: Chroma, logits: Tensor) -> Chroma:

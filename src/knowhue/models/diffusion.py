@@ -14,7 +14,9 @@ from torch import Tensor
 
 from knowhue.errors import ConfigError
 
+# Nichol and Dhariwal: without it the first steps' noise is too faint to be predicted
 COSINE_OFFSET = 0.008
+# and without this the last step has no signal left to come back from
 LARGEST_BETA = 0.999
 LINEAR_FIRST, LINEAR_LAST, LINEAR_STEPS = 1e-4, 0.02, 1000
 
@@ -157,6 +159,7 @@ def ddim(noisy: Tensor, clean: Tensor, level: float, earlier: float, fresh: Tens
     The noise that it keeps is the one between `noisy` and the clipped `clean`, so that the two always fit; the paper
     does not clip. `fresh` is not used.
     """
+    # taken so that all samplers are called alike
     del fresh
     noise = (noisy - sqrt(level) * clean) / sqrt(1 - level)
     return sqrt(earlier) * clean + sqrt(1 - earlier) * noise

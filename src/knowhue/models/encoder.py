@@ -128,6 +128,7 @@ class Encoder(_Pretrained):
         """Set the mode of everything but BatchNorm, which stays in evaluation mode."""
         super().train(mode)
         for module in self.modules():
+            # private, but the one class that all BatchNorms have in common
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
         return self

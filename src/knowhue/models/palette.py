@@ -81,6 +81,7 @@ class Palette(nn.Module):
         )
         drift = partial(_drift, decay=settings.average_decay)
         self.average = AveragedModel(self.denoiser, multi_avg_fn=drift)
+        # else the optimizer would take it for weights that learn
         self.average.requires_grad_(False)
         self.stride = self.denoiser.stride
         levels = signal_levels(settings.schedule, settings.steps)

@@ -77,7 +77,13 @@ def cross_entropy(logits: Logits, label: Label, weight: Tensor, smoothing: float
 
 
 def follow(chroma: Chroma, direction: Tensor, value: Tensor) -> Tensor:
-    """A loss of the given value whose gradient with respect to `chroma` is `direction`, both found elsewhere."""
+    """A loss of the given value whose gradient with respect to `chroma` is `direction`, both found elsewhere.
+
+    Args:
+        chroma: a*b* (B, 2, H, W).
+        direction: of the same shape.
+        value: a scalar.
+    """
     carrier = (chroma * direction.detach()).sum()
     # the carrier less itself is 0, and its gradient stays
     return carrier - carrier.detach() + value.detach()

@@ -94,6 +94,7 @@ def _keep_gradient_shares(work: Workspace, state: TrainState, folder: Path, mome
     phase = phase_of(state.config, state.phase)
     encoder_trains = state.config.has_encoder and phase.encoder_learning_rate and phase.epochs
     if encoder_trains and state.config.evaluation.gradient_batches:
+        # those of the first epoch, at the fork and at the end, so that the moments can be compared
         batches = (batch for batch, _ in training_batches(work, state.config, state.phase, 0))
         found = measure_shares(state, batches)
         if work.engine.is_main:

@@ -92,7 +92,8 @@ def write_scores(
 
 
 def sample_positions(prepared: Prepared) -> NDArray[np.int64]:
-    """The images that every report shows: the first of each class of the reporting split, unchosen."""
+    """The images that every report shows, (N,): the first `SAMPLES_PER_CLASS` of each class of the reporting split."""
+    # the first, so that nobody has chosen them
     positions = prepared.positions(prepared.reporting_split)
     labels = prepared.label[positions]
     return np.concatenate([positions[labels == n][:SAMPLES_PER_CLASS] for n in range(len(prepared.classes))])

@@ -38,6 +38,7 @@ def head_config(config: Config, task: Task) -> Config:
     The share of labels concerns the colour head, too: it decides which images stand in each batch.
     """
     default = Config()
+    # the other task's placebo trains no head anew; a colour head reads labels as an oracle alone
     others_placebo = {"colour": None if config.colour.oracle else "labels", "class": "colours"}[task]
     placebo = config.supervision.placebo
     other = {"colour": {"class": default.class_}, "class": {"colour": default.colour}}[task]
@@ -60,6 +61,7 @@ def phase_of(config: Config, name: PhaseName) -> Phase:
     """A phase as it is run: a network from scratch has nothing to freeze, and tunes for the epochs of both."""
     phase: Phase = getattr(config.training, name)
     if name == "finetune" and not config.has_encoder:
+        # one phase and not two: a second warm-up would be a handicap
         return phase.model_copy(update={"epochs": config.training.heads.epochs + phase.epochs})
     return phase
 
@@ -206,6 +208,7 @@ class TrainState:
         colour = next(name for name in ("l1", "l2", "colour_loss") if name in train)
         held_out = {}
         if validation:
+            # training's error is of scaled chroma, and the two are compared
             error = validation["ab_l1"] / CHROMA_SCALE
             held_out = {"colour": error, "class": validation["cross_entropy"]}
         if all(map(isfinite, (*train.values(), *held_out.values()))):

@@ -149,6 +149,7 @@ def evaluate_run(folder: Path, report: Report = lambda _: None) -> Scored:
         networks = make_networks(work, config, folder)
         scored = _score(work, config, folder, networks, final=True)
         if work.engine.is_main:
+            # the same status, with the checksums of the new scores
             write_status(folder, read_status(folder))
     return scored
 
@@ -223,6 +224,7 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
         if work.engine.is_main:
             write_status(folder, read_status(folder))
     elif work.engine.is_main:
+        # a run without a status has not begun, so it is trained
         (folder / "status.json").unlink(missing_ok=True)
     work.engine.wait()
     return is_trained
@@ -320,6 +322,7 @@ def _run(
     try:
         log = run_phase(work, config, folder, networks, phase)
     except Diverged as error:
+        # scored and kept all the same: the report names it, and gives it a baseline's score
         log, state = error.log, {"state": "diverged", "reason": str(error)}
     started = time.perf_counter()
     _score(work, config, folder, networks, final)
