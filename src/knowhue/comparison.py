@@ -70,14 +70,12 @@ def epochs_within(budget_s: float, usual: Epochs, seconds: tuple[float, float]) 
 
 
 def write_costs(work: Workspace, plan: Plan) -> None:
-    """`costs.json`: by method the seconds an image that it predicts in, and its parameters.
-
-    Methods are timed in turns, so that a busy moment of the machine slows all of them.
-    """
+    """`costs.json`: by method the seconds an image that it predicts in, and its parameters."""
     ended = {method: _ended(plan, method, work.root) for method in plan.planned_arms}
     models = {method: load_run(work, read_config(runs[0]), runs[0]) for method, runs in ended.items() if runs}
     positions = work.prepared.positions(work.prepared.reporting_split)[:TIMED_IMAGES]
     (batch,) = plain_batches(work.prepared, positions, TIMED_IMAGES, work.engine.device)
+    # in turns, so that a busy moment of the machine slows all methods
     rounds = [
         {method: _predict_seconds(work, model, batch) for method, model in models.items()}
         for _ in range(ROUNDS + 1)

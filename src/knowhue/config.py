@@ -148,6 +148,7 @@ class PaletteSettings(Section):
     steps: Count = Field(default=1000, description="noise levels in training")
     sampler: Literal["ddim", "ancestral"] = Field(default="ddim", description="how noise is removed")
     sample_steps: Count = Field(default=20, description="denoising steps of a prediction")
+    # the paper's is for half a million steps
     average_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.995, description="decay of the moving average of the weights, which predicts; paper: 0.9999"
     )

@@ -304,6 +304,7 @@ def make_plan(
             ARMS["multi"], {"tasks": {"weights": {"class": float(weight)}}}
         )
     default = Config()
+    # what the plan says itself stands at its default in what the arms share
     shared = edit(config, {"seed": 0, "arms": default.arms, "tasks": {"names": default.tasks.names}})
     if is_tuning:
         shared = edit(shared, {"evaluation": {"split": "validation"}})

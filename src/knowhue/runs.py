@@ -389,6 +389,7 @@ def read_log(folder: Path, phase: str | None = None) -> list[dict[str, Any]]:
 
 
 def write_log(folder: Path, epochs: list[dict[str, Any]]) -> None:
-    """Write the epochs of a run; small enough to be written anew each epoch, and so never torn."""
+    """Write the epochs of a run, whole or not at all."""
+    # anew each epoch rather than appended to: it is small, and a line is never torn
     with replacing(folder / "log.jsonl") as file:
         file.writelines(json.dumps(epoch, allow_nan=False) + "\n" for epoch in epochs)

@@ -58,11 +58,12 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _cause(error: BaseException | None) -> OSError | None:
-    """The system's own error: torch reports a full disk as a RuntimeError that it met an OSError in handling."""
+    """The system's own error that lies behind another; None if there is none."""
     if isinstance(error, KnowhueError):
         return None
     if isinstance(error, OSError):
         return error
+    # torch reports a full disk as a RuntimeError, raised while it handles an OSError
     while (error := error and (error.__cause__ or error.__context__)) is not None:
         if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
             return error
@@ -256,10 +257,7 @@ def read_array(path: Path, memory_map: bool = False) -> NDArray[Any]:
 
 
 def allocate(path: Path, shape: Sequence[int], dtype: DTypeLike) -> np.memmap[Any, Any]:
-    """Make a .npy file to be filled through memory.
-
-    A mapped file is sparse: on a full disk the writer would not see an error but be killed by a bus error. So
-    its room is reserved at once.
+    """Make a .npy file to be filled through memory, with its room on the disk reserved.
 
     Raises:
         RunError: the folder cannot be written, or the disk has no room.
@@ -271,7 +269,7 @@ def allocate(path: Path, shape: Sequence[int], dtype: DTypeLike) -> np.memmap[An
             if shutil.disk_usage(path.parent).free < size:
                 raise OSError(errno.ENOSPC, f"{size / 2**20:.0f} MiB: {os.strerror(errno.ENOSPC)}")
             array = open_memmap(path, mode="w+", dtype=dtype, shape=tuple(shape))
-            # macOS and Windows have none
+            # a mapped file is sparse: on a full disk its writer would see no error, but be killed by a bus error
             if hasattr(os, "posix_fallocate"):
                 with path.open("r+b") as file:
                     os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
@@ -411,6 +409,7 @@ def _place(path: Path) -> tuple[str, str]:
 
 def _require_free(path: Path, option: str, overwrite: bool) -> None:
     try:
+        # of a link itself: one that leads nowhere is in the way, too
         mode = path.lstat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return

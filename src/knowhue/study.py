@@ -76,6 +76,7 @@ def _run_study(
         write_truth(work)
     work.engine.wait()
     is_comparison = plan.reference is not None
+    # the main process has written it by now, and all read the same
     plan = read_plan(root)  # a comparison that was interrupted may have arms at equal wall-clock already
     begin_blocks(work, plan, workers, more_to_come=is_comparison and "wall_clock" not in read_frozen(root))
     run_cells(work, plan, workers)

@@ -57,12 +57,10 @@ def unavailable(name: str, error: Exception) -> Unavailable:
 
 
 def of_the_machine(error: Exception) -> bool:
-    """Whether an error says nothing of the file that was read: memory ran out, or the GPU failed.
-
-    torch raises a plain RuntimeError for both on a CPU and in older libraries, so its words are looked at.
-    """
+    """Whether an error says nothing of the file that was read: memory ran out, or the GPU failed."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
+    # torch raises a plain RuntimeError for both on a CPU and in older libraries
     words = ("out of memory", "can't allocate memory", "not enough memory", "cuda error", "cublas", "cudnn")
     return isinstance(error, RuntimeError) and any(each in str(error).lower() for each in words)
 
@@ -161,8 +159,7 @@ def frechet(first: Features, second: Features) -> float:
     """Frechet distance between the Gaussians of two sets (Heusel et al. 2017), in float64.
 
     |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)). With S = R^T R from a QR decomposition of the centred
-    features, the trace of the root is the sum of the singular values of R1 R2^T: no root of an
-    ill-conditioned product is taken, and no imaginary part dropped.
+    features, the trace of the root is the sum of the singular values of R1 R2^T.
 
     Args:
         first: (N, D), two images or more.
@@ -180,6 +177,7 @@ def frechet(first: Features, second: Features) -> float:
     x, y = _checked(first, second)
     roots = [np.linalg.qr(each - each.mean(0), mode="r") / np.sqrt(len(each) - 1) for each in (x, y)]
     shift = x.mean(0) - y.mean(0)
+    # no root of an ill-conditioned product is taken, and no imaginary part dropped
     overlap = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
     return float(shift @ shift + sum((root**2).sum() for root in roots) - 2 * overlap)
 

@@ -17,8 +17,6 @@ PENALTY = 100.0
 class Probe(NamedTuple):
     """Multinomial logistic regression on standardised features.
 
-    Kept as arrays rather than as scikit-learn's object, whose files execute code when they are loaded.
-
     Attributes:
         mean: of the training features, (D,).
         deviation: the same, (D,), 1 where a feature never varies.
@@ -37,6 +35,7 @@ class Probe(NamedTuple):
 
     def save(self, path: Path) -> None:
         """Keep it as arrays by name."""
+        # scikit-learn's own object would be pickled, and a pickle may run code
         with replacing(path, "wb") as file:
             np.savez(file, **self._asdict())
 
@@ -55,7 +54,7 @@ def fit_probe(features: Features, labels: Labels, classes: int, penalty: float =
     """Fit in float64, to convergence, as Kornblith, Shlens and Le (CVPR 2019) compare networks; by scikit-learn.
 
     The loss is the mean cross-entropy plus `penalty |weight|^2 / (2 N)`: the usual one of C = 1 / penalty. Features
-    are standardised first, so that it presses on all alike. It is convex, so there is one answer.
+    are standardised first. It is convex, so there is one answer.
 
     Args:
         features: (N, D), of true-colour images.
@@ -76,6 +75,7 @@ def fit_probe(features: Features, labels: Labels, classes: int, penalty: float =
         raise ValueError(
             f"`labels` should hold every class from 0 to {classes - 1}. Found none of {missing}."
         )
+    # so that the penalty presses on all features alike
     scaler = StandardScaler().fit(x)
     # of two classes scikit-learn fits the difference of their weights, whose square is twice the sum of theirs
     strength = (2 if classes == 2 else 1) / penalty

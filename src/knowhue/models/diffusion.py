@@ -156,11 +156,11 @@ def ancestral(noisy: Tensor, clean: Tensor, level: float, earlier: float, fresh:
 def ddim(noisy: Tensor, clean: Tensor, level: float, earlier: float, fresh: Tensor) -> Tensor:
     """The deterministic step (eta = 0) of Song, Meng and Ermon (ICLR 2021), equation 12; arguments as `ancestral`.
 
-    The noise that it keeps is the one between `noisy` and the clipped `clean`, so that the two always fit; the paper
-    does not clip. `fresh` is not used.
+    `fresh` is not used.
     """
     # taken so that all samplers are called alike
     del fresh
+    # of the clipped `clean`, so that image and noise always fit; the paper does not clip
     noise = (noisy - sqrt(level) * clean) / sqrt(1 - level)
     return sqrt(earlier) * clean + sqrt(1 - earlier) * noise
 

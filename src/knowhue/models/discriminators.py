@@ -38,8 +38,7 @@ class Discriminator(_Patches):
 
     Where it differs from the paper: as many stride-2 layers as suit the image's size (three see 46 pixels;
     the stock network's 70 are more than a 64-pixel image), without the wide stride-1 layer that makes most
-    of its cost, and with spectral normalisation (Miyato et al. 2018) in place of BatchNorm, which would tie
-    an image's judgement to its batch.
+    of its cost, and with spectral normalisation (Miyato et al. 2018) in place of BatchNorm.
     """
 
     def __init__(self, width: int, layers: int) -> None:
@@ -49,6 +48,7 @@ class Discriminator(_Patches):
         for layer in range(layers):
             # never wider than eight times the first, as in pix2pix
             outgoing = width * min(2**layer, 8)
+            # BatchNorm would tie an image's judgement to its batch
             blocks += [spectral_norm(nn.Conv2d(incoming, outgoing, 4, 2, padding=1)), nn.LeakyReLU(0.2)]
             incoming = outgoing
         blocks.append(spectral_norm(nn.Conv2d(incoming, 1, 4, 1, padding=1)))

@@ -340,12 +340,10 @@ def _require_finished(folder: Path) -> None:
 
 @contextmanager
 def asking_hub() -> Iterator[None]:
-    """Within it the hub client is quiet, and uses its cache alone where the hub's name does not resolve.
-
-    The client itself would try each file six times, half a minute in all, and print every time.
-    """
+    """Within it the hub client is quiet, and uses its cache alone where the hub's name does not resolve."""
     logger = logging.getLogger(_CLIENT)
     level, offline = logger.level, constants.HF_HUB_OFFLINE
+    # the client would try each file six times, half a minute in all, and print every time
     logger.setLevel(logging.ERROR)
     constants.HF_HUB_OFFLINE = offline or not hub_resolves()
     try:

@@ -31,8 +31,8 @@ class Pix2PixUNet(nn.Module):
     - Affine instance normalisation stands for BatchNorm, in training and in use, so that an image's colours do
       not depend on its batch. The paper's BatchNorm takes the statistics of the batch at hand also in use: at a
       batch of 1 that is instance normalisation, at the 4 that the paper trains colourisation with it is not.
-    - The bottleneck is not normalised: over a map of one pixel that would leave only zeros, as the
-      authors' erratum says and their later code does. Nor is the first layer, as in the paper.
+    - The bottleneck is not normalised, as the authors' erratum says and their later code does. Nor is the first
+      layer, as in the paper.
     - A convolution before a normalisation has no bias, which the normalisation would cancel.
     - Dropout works in training only. The paper keeps it at prediction as its sole source of noise, and
       itself finds that the answers hardly vary; here the same image always gets the same colours.
@@ -116,6 +116,7 @@ def _encoder(channels: list[int]) -> list[nn.Module]:
         )
         for incoming, outgoing in pairwise(channels[:-1])
     ]
+    # no normalisation: over a map of one pixel it would leave only zeros
     bottleneck = nn.Conv2d(channels[-2], channels[-1], 4, 2, padding=1)
     return [first, *middle, nn.Sequential(nn.LeakyReLU(0.2), bottleneck)]
 

@@ -183,6 +183,7 @@ def measure_shares(state: TrainState, batches: Iterable[Batch]) -> dict[str, Any
             norms.setdefault(name, []).append(float(gradient.norm()))
     for network, training in modes:
         network.train(training)
+    # the mean of each batch's norm, since that is what a step is made of
     means = {name: math.fsum(values) / len(values) for name, values in norms.items()}
     total = math.fsum(means.values())
     shares = {name: value / total if total else None for name, value in means.items()}
