@@ -65,12 +65,12 @@ def run_cells(work: Workspace, plan: Plan, workers: int = 1) -> None:
     # a block that another golden step has finished stays as it is, and so does its gate
     gated = {seed for seed, cells in blocks if finished_with(work.root, cells) in (None, now)}
     if workers == 1:
-        InProcess().execute(cell_jobs(plan, gated, _telling_cells(work, plan)))
+        InProcess().execute(cell_jobs(plan, gated, _reporting_cells(work, plan)))
         return
     # several workers that need the same features would compute them at the same time
     warm_features(work, (plan.run_config(arm, plan.seeds[0]) for arm in plan.arms))
     jobs = cell_jobs(plan, gated, partial(_do_in_worker, work.root, plan.config))
-    watch = partial(_tell_states, work, plan)
+    watch = partial(_report_states, work, plan)
     LocalProcesses(workers).execute(jobs, watch)
 
 
@@ -99,7 +99,7 @@ def cell_jobs(plan: Plan, gated: Collection[int], do: Callable[[CellStep], objec
     return jobs
 
 
-def _telling_cells(work: Workspace, plan: Plan) -> Callable[[CellStep], None]:
+def _reporting_cells(work: Workspace, plan: Plan) -> Callable[[CellStep], None]:
     """Do steps in this process, and say which cell begins."""
     cells: Sequence[tuple[str, int]] = [(arm, seed) for seed in plan.seeds for arm in plan.arms]
     begun: set[tuple[str, int]] = set()
@@ -115,7 +115,7 @@ def _telling_cells(work: Workspace, plan: Plan) -> Callable[[CellStep], None]:
     return do
 
 
-def _tell_states(work: Workspace, plan: Plan) -> None:
+def _report_states(work: Workspace, plan: Plan) -> None:
     work.report({"stage": "cells", "cells": read_cells(work.root, plan)})
 
 

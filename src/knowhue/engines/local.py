@@ -60,7 +60,6 @@ class LocalProcesses:
 
 
 def threads_of(workers: int) -> int:
-    """Threads of each of several workers."""
     return max(1, (os.cpu_count() or 1) // workers)
 
 

@@ -107,7 +107,6 @@ def predict_class(shares: Sequence[float]) -> Predict:
 
 
 def _colourings(batch: Batch, chroma: Tensor) -> tuple[Tensor, Tensor]:
-    """The colouring and the true image, RGB."""
     return lab_to_rgb(batch.lightness, chroma), lab_to_rgb(batch.lightness, batch.chroma)
 
 

@@ -33,7 +33,7 @@ class Metric(NamedTuple):
 
 
 def column_mean(rows: Sequence[ImageRow], column: str) -> float:
-    """The plain mean of a column over the images that have it."""
+    """The plain mean of a column over the images that have it; NaN where none has."""
     values = [row[column] for row in rows if row.get(column) is not None]
     return float(np.mean(values)) if values else float("nan")
 

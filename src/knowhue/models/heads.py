@@ -46,7 +46,6 @@ class SmoothTransposedConv(nn.Module):
         self.register_buffer("box", _box_convolution(), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Double height and width."""
         # pooling padded weights would be the same at 29 ms instead of 11 for the widest stage
         kernel = (self.weight.flatten(2) @ self.box).unflatten(2, (4, 4))
         return F.conv_transpose2d(

@@ -54,14 +54,14 @@ class MultiTask(nn.Module):
         return head
 
     def pyramid(self, lightness: Lightness) -> Pyramid:
-        """All maps of the encoder, of images of any size; edges repeat up to a whole stride."""
+        """All maps of the encoder, of L* (B, 1, H, W) of any size; edges repeat up to a whole stride."""
         bottom, right = (-side % self.stride for side in lightness.shape[2:])
         if bottom or right:
             lightness = F.pad(lightness, (0, right, 0, bottom), mode="replicate")
         return self.encoder(lightness)
 
     def features(self, lightness: Lightness) -> Pyramid:
-        """The maps that the heads read."""
+        """The maps that the heads read, those of `taps`, of L* (B, 1, H, W)."""
         pyramid = self.pyramid(lightness)
         return tuple(pyramid[tap] for tap in self.taps)
 

@@ -98,7 +98,7 @@ def _digest(path: Path, size_bytes: int, modified_ns: int) -> str:
 
 
 def cache_bytes(model: MultiTask, prepared: Prepared, engine: Engine) -> int:
-    """Disk that a model's taps of all images need."""
+    """Bytes on the disk that a model's taps of all images need."""
     one = _compute(model.eval(), prepared, np.arange(1), False, engine)
     # twice: each image upright and mirrored
     return 2 * len(prepared.rgb) * sum(one[tap].nbytes for tap in model.taps)

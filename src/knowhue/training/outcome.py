@@ -159,7 +159,6 @@ def write_truth(work: Workspace) -> None:
 
 
 def _batch_of(work: Workspace, positions: NDArray[np.int64]) -> Batch:
-    """Some images as they are, in one batch."""
     rgb, weights = work.prepared.rgb[positions], label_weights(work.prepared.label[positions])
     return to_batch(work.prepared, positions, rgb, weights, work.engine.device)
 

@@ -252,7 +252,6 @@ def make_optimizer(model: MultiTask, phase: Phase, weight_decay: float) -> torch
 
 
 def make_discriminator_optimizer(discriminator: nn.Module, phase: Phase) -> torch.optim.AdamW:
-    """The discriminator's own optimizer."""
     group = _group(discriminator.parameters(), phase.discriminator_learning_rate, GAN_BETAS)
     return torch.optim.AdamW([group], weight_decay=0.0, fused=True)
 

@@ -231,14 +231,12 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
 
 
 def _require_whole(folder: Path, but: Collection[str] = ()) -> None:
-    """Refuse to work with a damaged run."""
     damaged = [path for path in damaged_files(folder) if path.name not in but]
     if damaged:
         raise DamagedError(damaged[0], "it is not as it was written, or gone")
 
 
 def _require_same_images(work: Workspace, folder: Path) -> None:
-    """Refuse a run of other images than are prepared now."""
     try:
         recorded = read_json(folder / "environment.json").get("images")
     except RunError:
