@@ -46,6 +46,7 @@ def with_options(read: Callable[..., Any]) -> Callable[[Callable[..., Any]], Cal
     shared = list(inspect.signature(read).parameters.values())
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        # the first is `read`, which is no option
         own = list(inspect.signature(command).parameters.values())[1:]
 
         @functools.wraps(command)

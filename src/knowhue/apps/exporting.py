@@ -54,6 +54,7 @@ def export(
     """Write a trained model as one file or folder that needs nothing else."""
     kind = to.value
     _check(kind, precision, calibrate, upload)
+    # resolved, since `.` has no name of its own
     target = out or Path(f"{Path(source).resolve().name}{'' if kind == 'hub-folder' else '.' + kind}")
     _require_target(kind, target, source, overwrite)
     say(f"Opening the model {source} ...", err=True)

@@ -38,6 +38,7 @@ def _lines(section: BaseModel, depth: int) -> list[str]:
     lines: list[str] = []
     indent = "  " * depth
     for name, field in type(section).model_fields.items():
+        # a field that is named after a keyword of Python has an alias
         key, value = field.alias or name, getattr(section, name)
         if isinstance(value, BaseModel):
             lines += [f"{indent}{key}:", *_lines(value, depth + 1)]

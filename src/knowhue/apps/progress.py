@@ -43,6 +43,7 @@ MEASURED = ("train", *COUNTED)
 @contextmanager
 def showing_progress() -> Iterator[Report]:
     """A function that takes progress events; the screen is left tidy whatever happens. Only one process shows."""
+    # standard output is for results, which may be piped
     console = Console(stderr=True)
     if not is_first_process():
         yield lambda _: None

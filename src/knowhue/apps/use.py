@@ -304,6 +304,7 @@ def _many(
         say_json(summary.as_record())
     else:
         say(*summary.lines())
+    # a script should notice; what could be read is written
     if summary.failed:
         raise typer.Exit(1)
 

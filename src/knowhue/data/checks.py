@@ -227,6 +227,7 @@ def _groups(
 
 def _alike(pairs: PositionPairs, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> PositionPairs:
     """The pairs whose thumbnails have the same colours but for brightness."""
+    # concatenate refuses an empty list
     kept = [np.zeros((0, 2), np.int64)]
     for start in range(0, len(pairs), 4096):
         part = pairs[start : start + 4096]

@@ -145,6 +145,7 @@ class Sheet:
     def paint(self, cover: Field, lightness: Field | float, material: int, haze: Field | None = None) -> None:
         """Lay a thing of opacity `cover` and L* `lightness` over what is there, seen through `haze` of water."""
         veil = self.haze if haze is None else haze
+        # in place, as everywhere: a part shares the memory of its sheet
         self.lightness += cover * (lightness + veil * (self.fog - lightness) - self.lightness)
         self.stain(cover, material, veil)
 

@@ -37,7 +37,12 @@ class Targets(NamedTuple):
 
 
 class Augmentation(NamedTuple):
-    """What happens to each image of an epoch: mirrored or not, moved by some pixels."""
+    """What happens to each image of an epoch.
+
+    Attributes:
+        mirrored: (N,) whether left and right are exchanged.
+        shift: (N, 2) pixels that the image is moved by, rows first.
+    """
 
     mirrored: NDArray[np.bool_]
     shift: NDArray[np.int64]
@@ -186,7 +191,14 @@ def split_batches(
 def plain_batches(
     prepared: Prepared, positions: NDArray[np.int64], batch_size: int, device: torch.device
 ) -> Iterator[Batch]:
-    """Some images as they are, in order."""
+    """Some images as they are, in order.
+
+    Args:
+        prepared: the images.
+        positions: (N,) which of them.
+        batch_size: of every batch but the last, which may be smaller.
+        device: where batches go.
+    """
     for start in range(0, len(positions), batch_size):
         chosen = positions[start : start + batch_size]
         yield to_batch(prepared, chosen, prepared.rgb[chosen], label_weights(prepared.label[chosen]), device)
@@ -199,7 +211,15 @@ def to_batch(
     weight: NDArray[np.float32],
     device: torch.device,
 ) -> Batch:
-    """Move images to the device and convert them there, all at once."""
+    """Move images to the device and convert them there, all at once.
+
+    Args:
+        prepared: gives the labels.
+        positions: (B,) which images.
+        rgb: (B, H, W, 3) their pixels, augmented or not, sRGB.
+        weight: (B,) of each label in the class loss, see `label_weights`.
+        device: where the batch goes.
+    """
     lightness, chroma = rgb_to_lab(to_rgb(rgb, device))
     label = torch.from_numpy(prepared.label[positions]).to(device)
     position = torch.from_numpy(positions).to(device)
@@ -208,6 +228,7 @@ def to_batch(
 
 def to_rgb(images: NDArray[np.uint8], device: torch.device) -> RGB:
     """(B, H, W, 3) uint8 to (B, 3, H, W) float32, 0 to 1."""
+    # 8 bits travel to the device, a quarter of what floats would take
     return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float() / 255
 
 

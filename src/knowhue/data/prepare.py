@@ -72,6 +72,7 @@ def prepare(
     items = list_items(images)
     checks.refuse_odd_names(checks.unique(item.label for item in items))
     stamps = [(item.name, item.split, item.label, item.stamp) for item in items if not item.skipped]
+    # whatever would give another array: how it is prepared, the settings, the files as they are now
     key = fingerprint([PREPARED_VERSION, images.model_dump(mode="json"), stamps])
     with locked(folder.parent, "prepare"):
         # under the lock: another process may just be preparing the same images
@@ -126,6 +127,7 @@ def _prepare(items: list[SourceItem], images: Images, folder: Path, key: str, re
         with _scratch(folder, (len(listed), side, side, 3)) as (array, _):
             read = list(_read_all(listed, images, array, report))
             splits, reasons = _choose(read, array, images)
+            # of all images, so that a class that lost all of its own is reported, not forgotten
             classes = sorted(checks.unique(item.label for item in listed))
             _require_enough(read, splits, reasons, classes, images)
             kept = [i for i, reason in enumerate(reasons) if not reason]
@@ -134,6 +136,7 @@ def _prepare(items: list[SourceItem], images: Images, folder: Path, key: str, re
             _refuse_change_under_runs(folder, identity)
             _write(rows, array, kept, folder)
     finally:
+        # a refusal leaves no folder behind
         remove_if_empty(folder)
     summary = _summary(rows, classes, images)
     checksums = {name: file_digest(folder / name) for name in (MANIFEST, ARRAY)}

@@ -128,6 +128,7 @@ def find_damage(folder: Path, summary: dict[str, Any], thorough: bool = True) ->
 
     Rows and images must agree: a row taken out of the manifest would shift every label after it.
     """
+    # the manifest is small, and is checked every time
     for name in (MANIFEST, ARRAY) if thorough else (MANIFEST,):
         path = folder / name
         if not path.is_file():

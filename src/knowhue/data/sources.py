@@ -35,7 +35,7 @@ class SourceItem(NamedTuple):
 
     `split` is `train`, `validation` or `test`; from `train` is split off what the source does not give. `label` is
     a class name, or None where unknown; `stamp` changes when the image does; `skipped` says why a file is not
-    read, and is empty for images; `origin` tells an image that is made at the size asked for from all others,
+    read, and is empty for images; `origin` distinguishes an image that is made at the size asked for,
     and is empty where the image has a size of its own.
     """
 
@@ -246,6 +246,7 @@ def _root(images: Images) -> Path:
             "`images.path` should name a folder of images. Found none. "
             "Name it on the command line, or use the built-in set: --preset demo"
         )
+    # no shell expands `~` in a file of settings
     root = Path(images.path).expanduser()
     if not root.is_dir():
         raise ImageError(f"{root}: {'a file, not a folder of images' if root.exists() else 'no such folder'}")
@@ -270,6 +271,9 @@ def _folder_items(root: Path, folder: Path, split: str, label: str) -> list[Sour
 
 def read_training_image(source: Path | bytes) -> Image.Image:
     """An image as `colorize` would read it, in 8 bits over white: a network learns from what it will be shown.
+
+    Returns:
+        At full size, upright, mode `RGB`, sRGB.
 
     Raises:
         ImageError: it cannot be read.

@@ -26,7 +26,7 @@ class Answer:
 
     Attributes:
         verdict: a `Word`, or `missing` where no pair of runs has a score.
-        caveat: what must be said first: a trivial baseline is not beaten, or a run is not among the numbers.
+        caveat: what must come first: a trivial baseline is not beaten, or a run is not among the numbers.
         evidence: the intervals, tests and effect sizes behind a verdict; empty without one.
         single: mean over seeds, and `multi`.
         interval: the one that is quoted.

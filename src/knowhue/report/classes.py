@@ -169,6 +169,7 @@ def reliability_table(study: Study) -> Table:
 
 def _pooled(same: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     filled = [each for each in same if each["images"]]
+    # a seed's bin counts by its images, as if all seeds' images were sorted together
     weights = [each["images"] for each in filled]
     means = {
         name: float(np.average([each[name] for each in filled], weights=weights)) if filled else None

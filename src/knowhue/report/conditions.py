@@ -336,7 +336,7 @@ def class_transfer(study: Study) -> list[dict[str, Any]]:
 
 
 def image_flips(study: Study) -> list[dict[str, Any]]:
-    """Count the images whose class one arm tells and the other does not: all first (`label` None), then by class.
+    """Count the images that one arm classifies right and the other does not: all first (`label` None), then by class.
 
     Shares are of all labelled images, means over seeds: `right_to_wrong`, `wrong_to_right`, and `net`, the second minus
     the first, with its 95 % t interval over seeds. `net` is the change of accuracy, which is that of balanced accuracy

@@ -241,15 +241,15 @@ def gradient_warnings(study: Study) -> list[tuple[str, str]]:
 
 
 def _gradients(runs: list[Run], moment: str) -> dict[str, Any] | None:
-    seen = [run.gradient_shares[moment] for run in runs if moment in run.gradient_shares]
-    if not seen:
+    measured = [run.gradient_shares[moment] for run in runs if moment in run.gradient_shares]
+    if not measured:
         return None
-    names = [name for name in LOSSES if all(name in each["norms"] for each in seen)]
+    names = [name for name in LOSSES if all(name in each["norms"] for each in measured)]
     table: dict[str, Any] = {
-        kind: {name: mean([each[kind][name] for each in seen]) for name in names}
+        kind: {name: mean([each[kind][name] for each in measured]) for name in names}
         for kind in ("norms", "shares")
     }
-    return table | {"adversarial_of_colour": _of_colour(table["norms"]), "seeds": len(seen)}
+    return table | {"adversarial_of_colour": _of_colour(table["norms"]), "seeds": len(measured)}
 
 
 def _of_colour(norms: Mapping[str, float | None]) -> float | None:

@@ -51,6 +51,7 @@ def _boxes(study: Study) -> dict[str, tuple[Any, ...]]:
     schedule = f"frozen {plural(frozen, 'epoch')}, then tuned {plain(tuned)}"
     encoder = ("Shared encoder", str(say("encoder", "name") or "–"), start, schedule)
     if method in FROM_SCRATCH:
+        # with nothing to freeze, they train for the epochs of both phases in one
         encoder = ("No encoder", "the gray image alone", plural((frozen or 0) + (tuned or 0), "epoch"))
     transposed = say("colour", "decoder") == "transposed"
     # `auto` is transposed convolutions for `gan` alone
@@ -61,7 +62,7 @@ def _boxes(study: Study) -> dict[str, tuple[Any, ...]]:
     )
     colour = (FROM_SCRATCH.get(method, network), error)
     if method == "palette":
-        colour = (f"diffusion in {say('colour', 'palette', 'space')}", "noise told apart")
+        colour = (f"diffusion in {say('colour', 'palette', 'space')}", "predicts the noise")
     weight = plain(say("colour", "adversarial_weight"))
     judge = ("PatchGAN over L*a*b*", f"{str(say('colour', 'gan_loss') or '–').upper()} × {weight}")
     if method in ("feedforward", "palette"):

@@ -1,4 +1,4 @@
-"""FIGURES: what every figure of the report shows, what is said below it, and the numbers behind it."""
+"""FIGURES: what every figure of the report shows, its caption, and the numbers behind it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

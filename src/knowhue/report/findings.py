@@ -23,7 +23,7 @@ ORACLE = "oracle"
 
 
 class Judged(NamedTuple):
-    """What may be said of a question.
+    """The verdict on a question, and what it rests on.
 
     Attributes:
         word: the phrase; `no verdict` with too few seeds, or while any asked question has runs missing.
@@ -32,7 +32,7 @@ class Judged(NamedTuple):
         quoted: the interval that decided, to be quoted by every sentence, figure and table.
         outer: at 1 - alpha, `inner`: at 1 - 2 alpha.
         limit: why the metric cannot tell the arms apart (`ceiling`, `floor`); empty where it can.
-        needed: seeds of a new study that would tell; None where nothing can be said.
+        needed: seeds of a new study that would decide; None where nothing is known of chance.
         more_images: whether more images would buy more than more seeds.
     """
 
@@ -185,6 +185,7 @@ def _of_question(study: Study, question: str) -> list[Secondary]:
     theirs = set(study.metric_names(arms.multi)) - {asked.metric}
     names = [name for name in study.metric_names(arms.single) if name in theirs and _is_judged(study, name)]
     rows = []
+    # named ones first; sorting is stable, so both groups keep their order
     for name in sorted(names, key=lambda name: name not in asked.secondary):
         if (found := contrast(study, name, *arms)) is not None:
             # of one seed p is 1 whatever was found

@@ -137,6 +137,7 @@ def _line(ax: "Axes", row: ForestRow, measured: Measure, height: float, planned:
     low, high = ax.get_xlim()
     value = measured.scale * row.found.estimate
     colour = MULTI if row.primary else INK if row.same_targets else MUTED
+    # hollow, as `note_diverged` explains
     inside = PAPER if row.found.diverged else colour
     if low <= value <= high:
         interval = row.found.bounds(level).interval

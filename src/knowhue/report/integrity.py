@@ -141,7 +141,7 @@ def _failed(failed: Mapping[int, Mapping[str, Sequence[str]]]) -> str:
 
 
 def machine_sentence(study: Study) -> str:
-    """Say which blocks were computed by what, told apart by their golden step; nothing where no run has begun.
+    """Say which blocks were computed by what, by their golden steps; nothing where no run has begun.
 
     Runs that something else has scored since are named.
     """

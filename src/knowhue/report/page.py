@@ -236,4 +236,5 @@ def _score_rows(study: Study) -> Iterable[Iterable[Any]]:
 
 
 def _data_link(kind: str, text: str) -> str:
+    # within the page, which is one file that needs nothing else
     return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"

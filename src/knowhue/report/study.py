@@ -381,8 +381,8 @@ def _read_gates(folder: Path, plan: Plan, runs: Runs) -> dict[int, Row]:
 def _proves(gate: Row, config: Config, own: Sequence[Run]) -> bool:
     proved = gate.get("proved", {})
     ran = {tuple(map(run.environment.get, ("images", "golden_step"))) for run in own if run.environment}
-    seen = (proved.get("images"), proved.get("golden_step"))
-    return proved.get("settings") == digest(trained_by(config)) and (not ran or seen in ran)
+    tried = (proved.get("images"), proved.get("golden_step"))
+    return proved.get("settings") == digest(trained_by(config)) and (not ran or tried in ran)
 
 
 def block(runs: Runs, seed: int) -> list[Run]:

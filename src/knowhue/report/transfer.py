@@ -141,6 +141,7 @@ def _differences(
         values, levels, (found.gains > 0).tolist(), _lost(found), strict=True
     ):
         colour = MULTI if better else MUTED
+        # hollow, as `note_diverged` explains
         inside = PAPER if any(lost) else colour
         ax.plot(
             value, _ROWS[2] + step * level, "o", color=colour, markersize=5, markerfacecolor=inside,

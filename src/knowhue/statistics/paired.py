@@ -1,7 +1,8 @@
 """Paired differences, multi-task minus single-task, one a seed: intervals, tests, effect sizes, several tests at once.
 
-Most functions take `differences` (seeds,), in the metric's own unit, and look at nothing else. Seeds that
-are all equal have no spread to judge by: what needs one says so by None, what has a limit returns the limit.
+Most functions take `differences` (seeds,), in the metric's own unit, and look at nothing else; they raise `ValueError`
+where these are not finite or of another shape. Seeds that are all equal have no spread to judge by: what needs one
+says so by None, what has a limit returns the limit.
 """
 
 import math
@@ -127,6 +128,7 @@ def hedges_dz(differences: Differences) -> float | None:
     if len(d) < 3 or _constant(d):
         return None
     half = (len(d) - 1) / 2
+    # by logarithms, since gamma itself overflows beyond 171
     correction = math.exp(special.gammaln(half) - special.gammaln(half - 0.5)) / math.sqrt(half)
     return float(d.mean() / d.std(ddof=1) * correction)
 

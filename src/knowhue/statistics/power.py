@@ -77,7 +77,7 @@ def claimed(found: dict[Word, float], direction: str = "helps") -> float:
 
 
 def smallest_effect(design: Design, variances: Variances, power: float = POWER) -> float | None:
-    """Return the smallest true difference that is claimed with this power; None where there is none within reach."""
+    """Return the smallest difference, in the metric's unit, claimed with this power; None where none is in reach."""
     scale = (
         variances.seed**2 / design.seeds
         + variances.image**2 / design.images
@@ -128,7 +128,7 @@ def _smallest(enough: Callable[[float], bool], unit: float = 1.0) -> float | Non
 
 
 def _p(means: NDArray[np.float64], table: Crossed, alpha: float) -> float:
-    """Return the sign-flip p; 1 where the interval over seeds and images holds 0, as p is then not looked at."""
+    """Return the sign-flip p; 1 where the interval over seeds and images holds 0, as p then decides nothing."""
     low, high = table.interval(1 - alpha)
     return 1.0 if low <= 0 <= high else _near_p(means, alpha)
 

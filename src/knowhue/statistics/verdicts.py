@@ -23,7 +23,7 @@ _ROUNDING = 1e-9
 
 
 class Word(StrEnum):
-    """What may be said of a question, in the order in which it is tried."""
+    """The possible verdicts on a question, in the order in which they are tried."""
 
     NO_VERDICT = "no verdict"
     CANNOT_TELL = "cannot tell"
