@@ -134,6 +134,7 @@ def _what_would_tell(verdict: Judged, found: Contrast) -> str:
         return "more images, not more seeds, would tell"
     if need is None or need.seeds is None:
         return "no number of seeds within reach would tell"
+    # seeds enough by their spread, and still neither a difference nor equivalence
     if need.seeds <= len(found.seeds):
         return "the difference lies near the smallest effect of interest"
     upper = f"{need.low} to {need.high}" if need.high else f"{need.low} to more than can be run"

@@ -94,6 +94,7 @@ def asked_of(study: Study, question: str, **arms: str) -> Study:
         question: one of its questions.
         arms: `single`, `multi` or both.
     """
+    # in a copy, so that whoever reads the study sees the same question
     asked = {name: each.model_dump() for name, each in study.questions.items()}
     return replace(
         study, settings={**study.settings, "questions": asked | {question: asked[question] | arms}}

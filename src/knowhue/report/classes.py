@@ -137,6 +137,7 @@ def _matrix(ax: "Axes", counts: np.ndarray, names: list[str], colour: str) -> No
     ax.tick_params(length=0)
     if len(names) <= 4 * _MANY:
         turn = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+        # few names fit upright, a word a line; more are slanted
         below = [name.replace(" ", "\n") for name in names] if len(names) <= 6 else names
         ax.set_xticks(range(len(names)), below, color=MUTED, **(turn if below is names else {}))
         ax.set_yticks(range(len(names)), names, color=MUTED)

@@ -58,6 +58,7 @@ def paired_row(pairs: ScorePairs, is_share: bool) -> dict[str, Any]:
     sides = np.array(list(known.values()), float)
     gaps = sides[:, 1] - sides[:, 0]
     single, multi = sides.mean(axis=0).tolist()
+    # a difference of shares lies within -1 and 1
     interval = bounded_interval(gaps, (-1.0, 1.0)) if is_share else t_interval(gaps)
     return {
         "seeds": tuple(known), "single": single, "multi": multi, "difference": float(gaps.mean()),
@@ -107,6 +108,7 @@ def equal_time(study: Study, question: str) -> tuple[ScorePairs, Row]:
     if not times:
         return pairs, {}
     names = ("seconds", "single_seconds", "multi_seconds", "epochs", "of")
+    # not strict: the last of each, which was cut, is counted below
     means = dict(zip(names, np.mean(times, axis=0).tolist(), strict=False))
     return pairs, means | {"multi_cut": sum(cut for *_, cut in times)}
 
@@ -119,6 +121,7 @@ def clock(run: Run) -> NDArray[np.float64]:
     diagnosed = [
         sum(each.get("seconds") or 0.0 for each in entry.get("diagnostics") or ()) for entry in run.log
     ]
+    # diagnostics train nothing, so their time is taken out
     return np.cumsum(np.maximum(np.array(spent, float) - np.array(diagnosed, float), 0.0))
 
 

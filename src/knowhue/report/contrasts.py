@@ -208,6 +208,7 @@ class Contrast:
         if self.images is not None:
             over, why_not = BOTH, self.images.too_few
             found = self.crossed and self.crossed.interval(level)
+            # one seed says nothing of other seeds
             if len(self.seeds) == 1:
                 over, found = "images", self.images.over_images(level)
         if found is not None and not possible(found, self.levels[0], self.limits):
@@ -356,6 +357,7 @@ def image_differences(pairs: Pairs, metric: str, label: str | None = None) -> Im
         for pair in pairs
         for run in pair
     ]
+    # only runs scored on the same images are paired image by image
     if not rows[0] or any(each.keys() != rows[0].keys() for each in rows):
         return None
     scores = [[each[index].get(column.name) for index in rows[0]] for each in rows]

@@ -169,6 +169,7 @@ def _mark_phases(ax: "Axes", last_frozen: int, last: int) -> None:
     if not ax.get_subplotspec().is_first_row():  # pyright: ignore[reportOptionalMemberAccess]
         return
     for start, end, label in ((0.6, edge, "encoder frozen"), (edge, last + 0.4, "everything trains")):
+        # a shorter phase has no room for its name
         if end - start > 0.1 * last:
             place = ((start + end) / 2, 0.97)
             style = {"ha": "center", "va": "top", "color": MUTED, "fontsize": SMALL}

@@ -183,6 +183,7 @@ def _predict(known: Sequence[tuple[float, float]], promise: int) -> tuple[float 
     if len(known) < FEWEST:
         return None, None, "too few seeds"
     first, second = np.array(known, float).T
+    # what never varies has no correlation
     if not np.ptp(first) or not np.ptp(second):
         return None, None, "no" if promise else "no promise"
     # one side alone is permuted, so the other is ranked once

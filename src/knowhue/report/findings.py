@@ -114,6 +114,7 @@ def find(study: Study) -> Findings:
 def verdicts(study: Study) -> dict[str, Judged]:
     """Judge all questions; none before all of them have all their seeds, and none of a tuning study."""
     found = {name: primary(study, name) for name in study.questions}
+    # settings are chosen by a tuning study, so its numbers say nothing of the method
     complete = not study.is_tuning and all(
         each is not None and len(each.seeds) == len(study.seeds) for each in found.values()
     )

@@ -73,6 +73,7 @@ def forest_table(study: Study) -> Table:
     table: Table = [[*header, "difference", "low", "high", "level", "over", "p", "p_adjusted", "d_z", "wins"]]
     level = 1 - study.alpha
     rows = forest_rows(study)
+    # a primary question has an alpha of its own; with other targets a difference is certain
     adjusted = benjamini_hochberg(
         {f"{row.question} {row.arm}": row.found.p for row in rows if row.same_targets and not row.primary}
     )
@@ -110,6 +111,7 @@ def _forest(study: Study, question: str, rows: list[ForestRow]) -> "Figure":
     likes = [row.found for row in rows if row.same_targets]
     ends = [end for each in likes for end in each.bounds(level).interval or ()]
     values = [measured.scale * value for value in (*(each.estimate for each in likes), *ends)]
+    # upside down, so that the first arm is on top, with room above for the name of the band
     ax.set(xlim=axis_limits(values, measured.scale * asked.sesoi), ylim=(len(arms) - 0.5, -0.9))
     shade_margin(ax, measured.scale * asked.sesoi)
     for row in rows:

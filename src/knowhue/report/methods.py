@@ -289,6 +289,7 @@ def _contrast(study: Study, regime: Regime, method: str, metric: str) -> Contras
     if method == reference or metric not in QUALITY:
         return None
     sides = [{run.seed: run for run in study.of(regime.arms[arm])} for arm in (reference, method)]
+    # what the study's own table says of a metric counts more
     about = _METRICS | dict(study.metrics)
     return paired(about, metric, (reference, method), sides, lambda run: _declared_score(study, run, metric))
 

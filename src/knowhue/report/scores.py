@@ -173,6 +173,7 @@ def class_scores(study: Study, arm: str, name: str) -> np.ndarray:
     values = [
         [run.scores.get("per_class", {}).get(label, {}).get(name) for label in study.classes] for run in runs
     ]
+    # two axes, also without runs
     return np.array(values, float).reshape(len(runs), len(study.classes))
 
 
@@ -183,6 +184,7 @@ def class_table(study: Study) -> Table:
         (class_scores(study, arm, name), unit) for task, name, unit in both for arm in sides(study, task)
     ]
     runs: list[Run] = [run for arm in study.runs for run in study.finished(arm)]
+    # all runs are scored on the same images
     counts = runs[0].scores.get("per_class", {}) if runs else {}
     rows: Table = []
     for place, name in enumerate(study.classes):
