@@ -293,7 +293,7 @@ def spread_over_views(
     views = []
     for scale in SCALES:
         lightness = input_at(scale)
-        upright, mirrored = predict(np.stack([lightness, lightness[:, ::-1]]))
+        upright, mirrored = predict(np.stack([lightness, lightness[:, ::-1]]))  # one shape: one batch
         views += [_resize(view, shape) for view in (upright, mirrored[:, ::-1])]
     return np.sqrt(np.var(np.stack(views), axis=0).sum(-1)).astype(np.float32)
 
@@ -306,7 +306,7 @@ def _resize(chroma: FloatArray, shape: tuple[int, ...]) -> FloatArray:
 
 
 def enlarge(values: FloatArray, height: int, width: int) -> FloatArray:
-    """Bilinear resize of (h, w) to (height, width), the same area in both, for maps to be looked at."""
+    """Bilinear resize of (h, w) to (height, width), the same area in both, for maps that people see."""
     rows, columns = (
         ((np.arange(length) + 0.5) * old / length - 0.5).clip(0, old - 1)
         for length, old in zip((height, width), values.shape, strict=True)
@@ -354,9 +354,8 @@ def judge_image(
     label = probability = None
     ranked: dict[str, float] = {}
     if probabilities is not None:
-        order = np.argsort(
-            -probabilities, kind="stable"
-        )  # of equals the first class is named, on every machine
+        # of equals the first class is named, on every machine
+        order = np.argsort(-probabilities, kind="stable")
         ranked = {description.classes[k]: float(probabilities[k]) for k in order}
         probability = float(probabilities[order[0]])
         limit = description.unknown_below if unknown_below is None else unknown_below

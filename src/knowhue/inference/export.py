@@ -26,7 +26,7 @@ from knowhue.models.multitask import Deployed, DeployedOutput
 from knowhue.storage import replacing
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
-_ALL_BYTES = 1 << 30
+_ALL_BYTES = 1 << 30  # the optimiser computes only what is smaller than its limits
 PARITY_TOLERANCE = {"chroma": 0.01, "probabilities": 1e-4, "novelty": 1e-3}
 """Largest difference to torch by output; for chroma CIELAB units, a fortieth of a step of 8-bit colour."""
 SIZES = ((1, 1, 1), (1, 32, 32), (3, 33, 95), (2, 64, 40), (1, 97, 160))
@@ -166,7 +166,7 @@ def _plain_padding(module: Deployed) -> Deployed:
     an unknown size they would take the exporter half an hour.
     """
     for name, layer in list(module.named_modules()):
-        if isinstance(layer, nn.Conv2d) and type(layer) is not nn.Conv2d:
+        if isinstance(layer, nn.Conv2d) and type(layer) is not nn.Conv2d:  # timm's `Conv2dSame`
             height, width = (max(k - s, 0) for k, s in zip(layer.kernel_size, layer.stride, strict=True))
             edges = (width // 2, width - width // 2, height // 2, height - height // 2)
             module.set_submodule(name, nn.Sequential(nn.ZeroPad2d(edges), _plain(layer)))
@@ -204,6 +204,7 @@ def set_metadata(model: Any, key: str, value: str) -> None:
 
 
 def _refuse_difference(differences: dict[str, float], target: Path) -> None:
+    # and not `any(... > ...)`, which NaN is not
     if not all(difference <= PARITY_TOLERANCE[name] for name, difference in differences.items()):
         found = ", ".join(f"{name} {value:.2g}" for name, value in differences.items())
         allowed = ", ".join(f"{name} {PARITY_TOLERANCE[name]:.2g}" for name in differences)
@@ -236,6 +237,7 @@ def largest_differences(expected: _Predict, found: _Predict) -> dict[str, float]
         one, other = expected(lightness)._asdict(), found(lightness)._asdict()
         for name in one:
             if one[name] is not None or other[name] is not None:
+                # numpy's maximum keeps NaN, Python's `max` may drop it
                 worst[name] = float(np.maximum(worst.get(name, 0.0), _difference(one[name], other[name])))
     return worst
 

@@ -105,7 +105,7 @@ def colorize_folder(
         overwrite: whether files that this job did not make may be replaced.
         on_error: whether to go on after an image that fails, or to begin no other.
         limits: threads and memory.
-        report: told `done` (with those of earlier runs and the failed), `total`, `failed`, `per_second` and
+        report: called with `done` (with those of earlier runs and the failed), `total`, `failed`, `per_second` and
             `seconds_left` after every image.
 
     Raises:
@@ -247,6 +247,7 @@ class _Progress:
             raise error
         if isinstance(error, _ModelFault):
             raise error.__cause__ or error
+        # asked again: hours may lie between the listing and this image
         if error is None and self._ledger.in_the_way(item.path, item.output):
             error = ImageError(f"`{item.output}` was put in its place by somebody else meanwhile.")
         if error is None:
@@ -259,9 +260,9 @@ class _Progress:
             reason = text if isinstance(error, KnowhueError) else f"{type(error).__name__}: {text}"
             self._ledger.fail(item.path, reason)
             self.failures.append((item.path, reason))
-        self.tell()
+        self.report()
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Report how far it is."""
         here = self.made + len(self.failures)
         per_second = here / max(time.monotonic() - self._started, 1e-9)
@@ -274,7 +275,7 @@ class _Progress:
 def _work_through(progress: _Progress, work: _Work, limits: Limits) -> None:
     """Colour all, or all up to the first failure and what was submitted by then; a full disk ends it at once."""
     shutil.rmtree(work.staging, ignore_errors=True)  # of a run that was killed
-    progress.tell()
+    progress.report()
     # A quarter as many threads predict as decode: more would make smaller batches.
     limits = limits._replace(predictors=max(1, (limits.threads or usable_cores()) // 4))
     outcomes = run(work.stages, takewhile(progress.goes_on, progress.waiting), limits)
@@ -320,7 +321,8 @@ def _check(options: ColorizeOptions, suffix: str | None, on_error: str) -> None:
 
 
 def _job(colorizer: Colorizer, source: Path, options: ColorizeOptions, suffix: str | None) -> dict[str, Any]:
-    """What makes colours comparable; the description holds fitted numbers, and so tells two trainings apart."""
+    """What makes colours comparable."""
+    # the fitted numbers in it tell two trainings apart; a copy by another name colours alike
     described = colorizer.network.description.model_dump(mode="json", exclude={"name", "licence"})
     return {
         "source": str(source.resolve()),

@@ -29,13 +29,14 @@ DISC = 0.02
 RESISTANCE = 1.0
 """k of `spread`, in units of 1 / `REACH`^2."""
 STIFFNESS = 1e6
+"""Pull towards what is given, far above that of any neighbour, so that it is met."""
 WEAKEST = 0.1
 """Below it two points share too many pixels to be distinguished; 1 is a point on a pixel of its own."""
 NOWHERE = -1e3
 """An L* unlike any other: no pull passes."""
 
 _HINT = re.compile(r"\s*([^,=]+),([^,=]+)=(.+)")
-_WAYS = (
+_FORMS = (
     "`120,80=#c83232` (pixels from the top left), `30%,40%=orange` (fractions of width and height), "
     "or `30%,40%=gray` for no colour"
 )
@@ -105,7 +106,7 @@ def parse_hint(text: str, width: int, height: int) -> Hint:
     """
     found = _HINT.fullmatch(text)
     if found is None:
-        raise ConfigError(f"`hint` should be {_WAYS}. Found `{text}`.")
+        raise ConfigError(f"`hint` should be {_FORMS}. Found `{text}`.")
     across, down, colour = (part.strip() for part in found.groups())
     return Hint(_fraction(across, width, text), _fraction(down, height, text), *_chroma_of(colour, text))
 
@@ -134,6 +135,7 @@ def corrections(pixels: Pixels, coarse: FloatArray, lines: FloatArray, hints: Se
     points, differences = [], []
     for hint in hints:
         row, column = min(int(hint.y * height), height - 1), min(int(hint.x * width), width - 1)
+        # a copy, as `lightness` takes contiguous pixels alone
         own = lightness(pixels[row : row + 1, column : column + 1].copy()).item()
         chroma = chroma_at(lines, own, (row + 0.5) / height, (column + 0.5) / width)
         points.append(GridPoint((row + 0.5) * down - 0.5, (column + 0.5) * across - 0.5, own))
@@ -240,6 +242,7 @@ def _meet(given: NDArray[np.float64], points: Sequence[GridPoint], differences: 
     shares = rows[:, used[0]] * columns[:, used[1]]
     shares /= shares.sum(1, keepdims=True)  # less than 1 between the outermost centres and the border
     missing = differences - shares @ given[used]
+    # the pseudo-inverse without weak directions, in which near points would be pulled apart without bound
     strength, turn = np.linalg.eigh(shares @ shares.T)
     turn, strength = turn[:, strength > WEAKEST], strength[strength > WEAKEST]
     given[used] += shares.T @ (turn / strength @ (turn.T @ missing))
@@ -261,6 +264,7 @@ def _conductances(
     lightness: NDArray[np.float64], distance: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """How readily the pull passes between a pixel and the next below, (h - 1, w), and to the right, (h, w - 1)."""
+    # at t = 0 and t = 1 the conductance would be infinite
     share = np.clip(distance / REACH, DISC / REACH, 0.999) ** 2
     anywhere = 1 / (4 * share * (1 - share))
 
@@ -309,7 +313,7 @@ def _fraction(text: str, side: int, whole: str) -> float:
     elif re.fullmatch(r"[+-]?\d+", text):
         fraction = (int(text) + 0.5) / side
     else:
-        raise ConfigError(f"`hint` should be {_WAYS}. Found `{text}` in `{whole}`.")
+        raise ConfigError(f"`hint` should be {_FORMS}. Found `{text}` in `{whole}`.")
     if not 0 <= fraction <= 1:
         raise ConfigError(
             f"`hint` should lie in the image, 0 to {side - 1} pixels or 0% to 100%. Found `{text}` in `{whole}`."

@@ -60,9 +60,6 @@ def export_hub_folder(network: TorchNetwork, folder: Path, precision: str = "flo
 def upload(folder: Path, repository: str, hub: Any = None) -> str:
     """Put a folder that `export_hub_folder` made on the hub, in one commit; a new repository is private.
 
-    The hub's own `PyTorchModelHubMixin` would make the same files, but as a base class of the model, and would load
-    with settings from a file instead of those stored with the weights.
-
     Args:
         folder: with weights, settings and card; other files in it stay here.
         repository: `owner/name`.
@@ -84,6 +81,7 @@ def upload(folder: Path, repository: str, hub: Any = None) -> str:
     try:
         if hub is None and not hub_resolves():  # the client itself would try for half a minute
             raise OfflineModeIsEnabled
+        # not `PyTorchModelHubMixin`: a base class of the model, it would load settings from a file beside the weights
         hub = hub or HfApi()
         hub.create_repo(repository, private=True, exist_ok=True)
         hub.upload_folder(
@@ -94,9 +92,8 @@ def upload(folder: Path, repository: str, hub: Any = None) -> str:
         )
     except Exception as error:  # the hub client raises its own, httpx' and OS errors
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        if isinstance(
-            error, OfflineModeIsEnabled
-        ):  # its own text blames a variable that the user has not set
+        # its own text blames a variable that the user has not set
+        if isinstance(error, OfflineModeIsEnabled):
             reason = "the hub cannot be reached, or HF_HUB_OFFLINE is set"
         raise RunError(
             f"`{folder}` could not be uploaded to `{repository}`: {reason}. The folder is whole; with a connection and "

@@ -20,7 +20,7 @@ JOB = {
     "model": "made by another model",
     "suffix": "written in another format",
     "saturation": "made with another saturation",
-    "uncertainty": "made with or without a look at the uncertainty",
+    "uncertainty": "made with or without the uncertainty",
     "unknown_below": "judged with another `unknown_below`",
 }
 """What a line's `job` holds, and how to say that it differs."""
@@ -62,7 +62,7 @@ class Ledger:
         # Written anew, so that failures and lines of another job do not pile up.
         with replacing(out / LEDGER) as file:
             file.writelines(_line(record) + "\n" for record in self.records.values())
-        self._file = FileIO(out / LEDGER, "a")
+        self._file = FileIO(out / LEDGER, "a")  # without a buffer: `commit` depends on the order on disk
 
     def __enter__(self) -> "Ledger":
         return self
@@ -110,7 +110,7 @@ class Ledger:
         begin = self._file.seek(0, os.SEEK_END)  # where the line goes away again if the image cannot be moved
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
-            # The line, the image, the line's end: killed between any two, what is there tells how far it came.
+            # The line, the image, the line's end: killed between any two, what is there shows how far it came.
             self._write(_line(record))
             os.replace(written, output)
         except (OSError, RunError) as error:

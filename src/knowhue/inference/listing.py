@@ -72,7 +72,7 @@ def list_folder(source: Path, out: Path, rename: Callable[[str], str]) -> Listin
         else:
             found.append(file)
     left_out = others_sentence(others)
-    own = _made_of(found)
+    own = _made_of(found)  # else `reef-colour.jpg`, made of `reef.jpg`, would be coloured again
     items = [_item(file, source, rename) for file in found if file not in own]
     if not items and not unreadable:
         raise ImageError(

@@ -142,6 +142,7 @@ def read_description(text: str | None, path: Path) -> Description:
         description = Description.model_validate_json(text)
     except ValidationError as error:
         problems = {".".join(map(str, each["loc"])): each["msg"] for each in error.errors()}
+        # first, as another version may well have other fields
         if problems.keys() & _SCHEMA.keys():
             raise _other_version(path) from None
         where, problem = next(iter(problems.items()))
@@ -237,7 +238,7 @@ def _check_shape(name: str, values: FloatArray | None, shapes: Mapping[str, tupl
 
 
 def _check_range(name: str, values: FloatArray, low: float, high: float) -> None:
-    # one pass over all values, which are few: the network's size, not the image's
+    # one pass over all values, which are few: the network's size, not the image's; no images have no minimum
     if not np.isfinite(values).all() or values.min(initial=0) < low or values.max(initial=0) > high:
         wrong = values[~(np.isfinite(values) & (values >= low) & (values <= high))]
         raise WeightsError(
@@ -389,6 +390,7 @@ def _checksum(description: str, weights: "Mapping[str, Tensor]") -> str:
     import torch
 
     found = hashlib.sha256(description.encode())
+    # sorted: a file may give its tensors back in another order
     for name, tensor in sorted(weights.items()):
         found.update(name.encode())
         found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
@@ -410,12 +412,12 @@ def build_deployed(description: Description, weights: "Mapping[str, Tensor]", na
 
     from knowhue.models.multitask import Deployed, build_model
 
+    # the encoder's own weights come with the file, so none are fetched
     encoder = description.config.encoder.model_copy(update={"weights": "none"})
     config = description.config.model_copy(update={"encoder": encoder})
     try:
-        with torch.device(
-            "meta"
-        ):  # nothing is allocated until the shapes fit: a file may describe enormous ones
+        # nothing is allocated until the shapes fit: a file may describe enormous ones
+        with torch.device("meta"):
             model = build_model(config, max(len(description.classes), 2), seeded=False)
             module = Deployed(
                 model, description.temperature, description.references, description.novelty_limit
@@ -429,7 +431,7 @@ def build_deployed(description: Description, weights: "Mapping[str, Tensor]", na
             raise _unfit(name, f"`{each}` of shape {found} where {described} is described")
     # copied: the file is mapped, and may be replaced
     state = {each: weights[each].to(tensor.dtype, copy=True) for each, tensor in expected.items()}
-    module.load_state_dict(state, assign=True)
+    module.load_state_dict(state, assign=True)  # tensors of `meta` have no memory to copy into
     return module.to(memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
 
 

@@ -2,7 +2,7 @@
 
 The file may be a stranger's. A tensor may say that its values lie in another file or at an address in memory; an
 operator may hold a graph of its own and repeat it. Files of `knowhue export` do neither. The runtime would follow both,
-so the file is looked through before the runtime sees it; message and field numbers are those of `onnx.proto3` (ONNX
+so the file is searched before the runtime sees it; message and field numbers are those of `onnx.proto3` (ONNX
 1.23), the encoding is protobuf's. Its memory is bounded, and what does not answer in time is left.
 """
 
@@ -37,9 +37,9 @@ TASK_OF = {"chroma": "colour", "probabilities": "class"}
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 SECONDS, SECONDS_A_PIXEL = 10.0, 1e-4
 """How long a file may take: to open, and beside it for each pixel, some hundred times what an honest one takes."""
-_GRACE_SECONDS = 1.0
+_GRACE_SECONDS = 1.0  # after `terminate`, which the runtime hears between two operators only
 _MOST_BYTES = 8 << 30
-_FATAL = 4
+_FATAL = 4  # of the runtime's levels of its log
 _MEASURED: TypeAdapter[dict[str, float | int | None]] = TypeAdapter(dict[str, float | int | None])
 _LATE = "did not answer in many times the time that an honest one takes"
 _T = TypeVar("_T")
@@ -252,7 +252,7 @@ def _bound_memory() -> None:
 
 
 def _memory_bytes() -> int:
-    """Of the machine; twice the bound where the system does not tell, as Windows does not."""
+    """Of the machine; twice the bound where the system does not say, as Windows does not."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -283,9 +283,9 @@ def _options(runtime: Any, threads: int) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = _FATAL  # what goes wrong is raised; twice is too often
-    options.add_session_config_entry(
-        "session.load_model_format", "ONNX"
-    )  # not the runtime's own, unchecked one
+    # not the runtime's own format, which is not checked here
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    # the one bounded store of `_bound_memory`, not another for each session
     options.add_session_config_entry("session.use_env_allocators", "1")
     return options
 
@@ -334,6 +334,7 @@ def _check_signature(session: Any, description: Description, path: Path) -> None
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip().splitlines() or [type(error).__name__]
+    # before it stand the names of the runtime and of its error, parted by colons
     return text[0].rpartition(" : ")[2].rstrip(".")
 
 

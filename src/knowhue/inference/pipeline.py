@@ -234,6 +234,7 @@ class Pipeline(Generic[_Item, _Result]):
         with self._changed:
             self.is_open, self._is_aborted = False, True
             self._changed.notify_all()
+        # a thread that waits for room is woken by the budget alone
         self._budget.close()
         for thread in self._threads:
             thread.join()
@@ -244,6 +245,7 @@ class Pipeline(Generic[_Item, _Result]):
             raise Stopping
         if limit is None or self.length < limit:
             return
+        # who has left makes room before anybody is refused
         for job in [job for job in self._waiting if job.future.cancelled()]:
             self._waiting.remove(job)
             self.length -= 1
@@ -259,6 +261,7 @@ class Pipeline(Generic[_Item, _Result]):
         if job is None:
             return False
         job.weight = self._attempt(job, "weigh", self._stages.weigh, job.item) or 0
+        # before decoding: from here on the item holds its bytes, until `_end`
         if not self._budget.acquire(job.weight):
             return False
         with self._changed:
@@ -339,7 +342,7 @@ class Pipeline(Generic[_Item, _Result]):
         started = time.perf_counter()
         try:
             return function(*args)
-        except BaseException as error:
+        except BaseException as error:  # let out, it would end this thread, and the item were never answered
             return _fail(job, error)
         finally:
             self._observe(stage, time.perf_counter() - started)

@@ -1,7 +1,7 @@
 """The work on every pixel of a full-size image: its lightness, and chroma painted on without changing it.
 
 Compiled by numba, the only importer of it, and kept for the next process in `__pycache__` beside this file, else in the
-user's cache folder. numba looks at this file alone for changes: all that the kernels build in is defined here, or is a
+user's cache folder. numba checks this file alone for changes: all that the kernels build in is defined here, or is a
 constant of a standard in `color`.
 Loops are short and without branches, for the compiler to make vectors of them; only colours that sRGB lacks are picked
 out. Rows are shared out among threads in bands, whatever the number of threads, and no array but the result is as large
@@ -83,7 +83,7 @@ def paint(
     it has one. L* then differs from the original's by the rounding of the result alone: at most 0.5 in 8 bits.
 
     Args:
-        pixels: (H, W, 1 or 3), uint8 or uint16, sRGB-encoded; colours it has are not looked at.
+        pixels: (H, W, 1 or 3), uint8 or uint16, sRGB-encoded; colours it has do not count.
         chroma: a*b* (h, w, 2) of the same image at a small size.
         guide: L* (h, w) of the same.
         saturation: what the chroma is multiplied by, 0 and up.
@@ -149,6 +149,7 @@ def chroma_lines(
     centre, target = mean(guide), mean(chroma)
     variance = mean(guide * guide) - centre * centre
     covariance = mean(guide[..., None] * chroma) - centre[..., None] * target
+    # a difference of means: rounding can take a flat window below 0
     slope = mean(covariance / (np.maximum(variance, 0)[..., None] + epsilon))
     lines = np.concatenate([slope, chroma - slope * guide[..., None]], -1)
     return np.ascontiguousarray(lines, np.float32)
@@ -290,12 +291,13 @@ def _cube_root(y):
     value = np.float32(0)
     for coefficient in _ROOT:
         value = value * place + coefficient
-    return value if y > _FOOT else y * _FOOT_SLOPE + np.float32(4 / 29)
+    return value if y > _FOOT else y * _FOOT_SLOPE + np.float32(4 / 29)  # CIELAB's straight foot
 
 
 @_part
 def _encoded(light):
     """The sRGB curve from light, clipped to 0..1, to code, 0..1."""
+    # rounding may have left it a little beyond, and below 0 there is no root
     light = min(max(light, np.float32(0)), np.float32(1))
     place = (np.sqrt(np.sqrt(light)) - _CODE_MIDDLE) * _CODE_STEEPNESS
     value = np.float32(0)
@@ -412,7 +414,7 @@ def _reduce(planes, is_outside, count, work, places):
     """Reduce marked colours; how many of them are visible."""
     found = 0
     for x in range(len(is_outside)):
-        places[found] = x
+        places[found] = x  # no branch: the next takes the place of what is not marked
         found += is_outside[x]
     shares = work[3, :count]
     for i in range(count):
@@ -463,8 +465,9 @@ def _paint(pixels, tables, lines, added, first, full_height, out):
         above, below = np.empty((4, count), np.float32), np.empty((4, count), np.float32)
         added_above, added_below = np.empty((2, count), np.float32), np.empty((2, count), np.float32)
         planes, work = np.empty((3, count), np.float32), np.empty((4, count), np.float32)
+        # one place more than pixels, for what `_reduce` writes after the last
         is_outside, places = np.empty(count, np.uint8), np.empty(count + 1, np.int32)
-        held, added_held = -1, -1
+        held, added_held = -1, -1  # many rows of the image lie between the same two small ones
         for y in range(height):
             upper, lower, share = _place(first + y, full_height, len(lines))
             if upper != held:

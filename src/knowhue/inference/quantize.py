@@ -1,7 +1,8 @@
 """From an .onnx file to one whose convolutions multiply 8-bit numbers, with what that costs measured on images.
 
 Static quantisation: weights by output channel, activations by the mean over images of their extremes. Half the
-time on a CPU comes from the convolutions; what is left in float was chosen by measurement (docs/inference.md).
+time on a CPU comes from the convolutions; what is left in float was chosen by measurement. docs/colorize.md has what
+8 bits cost.
 """
 
 import json
@@ -69,6 +70,7 @@ def read_examples(files: Sequence[Path], most: int, size_px: int) -> list[Exampl
     Raises:
         ImageError: one cannot be read, or too few are in colour.
     """
+    # evenly spread, not the first: files are sorted, and folders are classes
     chosen = np.unique(np.linspace(0, len(files) - 1, min(most, len(files))).round().astype(int))
     examples = [_read_example(files[place], size_px) for place in chosen]
     kept = [each for each in examples if each is not None]
@@ -233,9 +235,8 @@ def _quantized(source: Path, calibration: Sequence[FloatArray]) -> Any:
 def _kept(model: Any) -> list[str]:
     """The first convolution, which sees L* itself, and the last of the colour head."""
     nodes = [(node.op_type, node.name) for node in model.graph.node]
-    kinds = [
-        kind for kind, _ in nodes
-    ]  # the encoder has no transposed convolution: the first begins the head
+    kinds = [kind for kind, _ in nodes]
+    # the encoder has no transposed convolution: the first begins the head
     head = kinds.index("ConvTranspose") if "ConvTranspose" in kinds else len(nodes)
     last = [name for kind, name in nodes[head:] if kind == "Conv"][-KEPT_AT_THE_END:]
     return [nodes[kinds.index("Conv")][1], *last]
@@ -243,7 +244,7 @@ def _kept(model: Any) -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Within it the quantiser does not tell users what only its developers can act on."""
+    """Within it the quantiser does not warn users of what only its developers can act on."""
 
     def is_not_quantiser(record: logging.LogRecord) -> bool:
         return "onnxruntime" not in record.pathname

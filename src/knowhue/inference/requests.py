@@ -193,6 +193,7 @@ def reduced(image: Image, max_px: int) -> Image:
 
 def _log_fault(future: Future[ImageReply]) -> None:
     error = None if future.cancelled() else future.exception()
+    # of the user's own errors none: callers could fill the log with them
     if isinstance(error, WeightsError):
         _LOG.error("%s", error)
     elif error is not None and not isinstance(error, KnowhueError):

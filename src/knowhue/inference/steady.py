@@ -72,7 +72,7 @@ class Steadier:
             else:
                 share = np.float32(self._strength) * agreed[..., None]
                 answer = (chroma + share * (carry(self.past.chroma, flow) - chroma)).astype(np.float32)
-        self.past = Past(lightness, answer)
+        self.past = Past(lightness, answer)  # steadied, so that the average reaches back beyond one frame
         return answer
 
 

@@ -116,7 +116,7 @@ def colorize_video(
         options: saturation and `unknown_below`; no hints, no uncertainty.
         overwrite: whether `out` may be replaced.
         strength: of steadying, 0 (each frame alone) to below 1.
-        report: told `done`, `total` (0 if unknown), `per_second`, `seconds_left` after every frame.
+        report: called with `done`, `total` (0 if unknown), `per_second`, `seconds_left` after every frame.
 
     Raises:
         ExtraError: PyAV is not installed.
@@ -195,6 +195,7 @@ class _Work:
         from knowhue.inference.video_writing import ColouredFrame
 
         started = time.monotonic()
+        # weighed as nothing: few batches are on their way, and `_batches` bounds each
         stages = Stages(lambda batch: 0, self._decode, self._predict, self._paint)
         # One thread a stage keeps the order, on which steadying depends; PyAV has threads of its own.
         with closing(run(stages, self._batches(), Limits(threads=1, batch=1))) as batches:

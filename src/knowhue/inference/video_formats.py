@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from knowhue.inference.video_reading import Video
 
 _X264 = {"crf": "18", "preset": "medium"}
+# with another bitrate than 0 libvpx takes `crf` for a bound, not for the quality that is wanted
 _VP9 = {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
 
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from knowhue.images.image import Pixels
 
-LIMITED, FULL = 1, 2
+LIMITED, FULL = 1, 2  # FFmpeg's MPEG and JPEG ranges of codes
+# SWS_BICUBIC | SWS_FULL_CHR_H_INT | SWS_FULL_CHR_H_INP | SWS_ACCURATE_RND
 EXACT = 4 | 0x2000 | 0x4000 | 0x40000
 """How FFmpeg's converter is to work: bicubic, full chroma in and out, accurate rounding."""
 MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
@@ -123,6 +124,7 @@ def _matrix_of(frame: Any) -> int:
 
 def _is_full(frame: Any) -> bool:
     """Whether YCbCr uses all codes."""
+    # yuvj: the old names of formats that are full by definition
     return frame.color_range == FULL or frame.format.name.startswith("yuvj")
 
 
@@ -149,11 +151,11 @@ def field_order(stream: Any, frame: Any) -> str:
 
 
 def _is_top_first(stream: Any, frame: Any) -> bool:
-    """Ask a filter, as PyAV does not tell."""
+    """By a filter, as PyAV does not say."""
     graph = Graph()
     nodes = (
         graph.add_buffer(template=stream),
-        graph.add("select", "eq(interlace_type\\,1)"),
+        graph.add("select", "eq(interlace_type\\,1)"),  # 1: the top field first
         graph.add("buffersink"),
     )
     graph.link_nodes(*nodes).configure()

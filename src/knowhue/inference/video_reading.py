@@ -96,7 +96,7 @@ class Video:
             for frame, damaged in self._decoded(container, stream):
                 missing = 0 if last is None else last + step
                 pts = missing if frame.pts is None else frame.pts - begin
-                last = pts if last is None else max(pts, last + 1)
+                last = pts if last is None else max(pts, last + 1)  # encoders take rising times alone
                 self._require_size(frame)
                 pixels = pixels_of(frame, stream.codec_context.name)
                 yield Frame(pixels, last, int(frame.duration or 0), damaged)
@@ -159,7 +159,7 @@ class Video:
             raise ImageError(
                 f"`{self.path}` should be a video. Found no moving images in it. Name a file that has some."
             )
-        moving[0].thread_type = "AUTO"
+        moving[0].thread_type = "AUTO"  # PyAV's default shares out the slices of one frame alone
         return moving[0]
 
     def _describe(self, first: av.VideoFrame) -> None:
@@ -205,7 +205,7 @@ class Video:
             seconds = self._stream.duration * self._stream.time_base
         else:
             seconds = Fraction(self._container.duration or 0, 1_000_000)
-            if "matroska" in self._container.format.name:  # it tells the end, not the length
+            if "matroska" in self._container.format.name:  # it has the end, not the length
                 seconds -= self._origin
         return round(seconds * self.rate)
 

@@ -96,6 +96,7 @@ def _open_output(video: Video, target: str, suffix: str) -> Any:
         options = {"avoid_negative_ts": "disabled"}
     else:
         has_covers = any(is_attached(each) and _takes_cover(each, suffix) for each in video.others())
+        # faststart: the index comes first, so that a player can begin before it has the whole file
         options = {"movflags": "+faststart" + "+use_metadata_tags" * (not has_covers)}
     return av.open(target, "w", format=_WRITERS[suffix], options=options, metadata_errors="replace")
 
@@ -159,7 +160,7 @@ def _encoded(
     """Packets of the frames, in the order of decoding."""
     fields = video.fields if field_options(video, codec) else ""
     first = 0
-    for number, frame in enumerate(chain(frames, [None])):
+    for number, frame in enumerate(chain(frames, [None])):  # None: what the encoder still holds
         if number == 0 and frame is not None:
             first = frame.pts
         for packet in stream.encode(frame and _to_encode(video, stream, fields, frame)):
@@ -184,7 +185,7 @@ def _to_encode(video: Video, stream: Any, fields: str, frame: ColouredFrame) -> 
 
 
 def _mark_fields(frame: Any, fields: str) -> Any:
-    """The frame, saying which of its two fields comes first, `tff` or `bff`; by a filter, as PyAV has no way to."""
+    """The frame, saying which of its two fields comes first, `tff` or `bff`; by a filter, as PyAV cannot."""
     graph = Graph()
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1)
@@ -259,7 +260,7 @@ def _left_out(video: Video, suffix: str) -> list[str]:
 
 
 def _is_written_anew(stream: Any) -> bool:
-    """Whether it holds what is written in another way: the text of chapters, or the time code of the frames."""
+    """Whether it holds what is written otherwise: the text of chapters, or the time code of the frames."""
     if stream.type != "data":
         return False
     tagged = any("timecode" in each.metadata for each in stream.container.streams.video)

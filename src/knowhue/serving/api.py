@@ -56,9 +56,9 @@ TAGS = [
     {"name": "operation", "description": "Probes and metrics for whoever runs the server."},
 ]
 """Groups of routes in the documentation."""
-MOST_FIELDS = 80
+MOST_FIELDS = 80  # `MOST_HINTS`, and the other options beside them
 LONGEST_FIELD = 4096
-_WAYS = "`multipart/form-data` with a file `image`, or the image's bytes with its type, such as `image/jpeg`"
+_FORMS = "`multipart/form-data` with a file `image`, or the image's bytes with its type, such as `image/jpeg`"
 T = TypeVar("T", bound=ClassOptions)
 STATUSES: dict[type[Exception], tuple[int, str]] = {
     Busy: (429, "busy"),
@@ -121,6 +121,7 @@ def make_app(models: Mapping[str, Colorizer], settings: ServerSettings, with_pag
         openapi_tags=TAGS,
         generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
+        # for OpenAPI, so that /docs asks for the token; `Shield` is what checks it
         dependencies=[Depends(HTTPBearer(auto_error=False))] if settings.token else [],
     )
     app.state.batchers, app.state.settings, app.state.monitor = batchers, settings, monitor
@@ -188,6 +189,7 @@ async def colorize(request: Request) -> Response:
     reply = await _reply(request, batcher, wanted)
     media_type = MEDIA_TYPES[reply.suffix]
     if prefers_json(", ".join(request.headers.getlist("accept")), media_type):
+        # base64 of a large image would hold up all other requests
         return await asyncio.to_thread(_as_json, name, reply, options.max_px is not None)
     return Response(reply.data, media_type=media_type, headers=_judgement_headers(name, reply))
 
@@ -313,7 +315,7 @@ def _as_json(name: str, reply: ImageReply, is_reduced: bool) -> Response:
     if is_reduced:
         width, height, suffix = reply.full
         answer.full = FullAnswer(width=width, height=height, media_type=MEDIA_TYPES[suffix])
-    left_out = None if is_reduced else {"full"}  # so that answers without the option stay as they were
+    left_out = None if is_reduced else {"full"}  # absent, not null, where it was not wanted
     return Response(
         answer.model_dump_json(exclude=left_out), media_type="application/json", headers={"vary": "accept"}
     )
@@ -336,9 +338,8 @@ def _judgement_headers(name: str, reply: ImageReply) -> dict[str, str]:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    body = one_line(
-        f"{error.detail}: {request.method} {request.url.path}"[:200]
-    )  # a path may have any length
+    # cut, as a path may have any length
+    body = one_line(f"{error.detail}: {request.method} {request.url.path}"[:200])
     return Response(body, error.status_code, error.headers, "application/json")
 
 
@@ -365,7 +366,7 @@ async def receive_upload(request: Request) -> Upload:
         data, form = await _from_form(request)
         return Upload(data, query, form)
     if not kind.startswith("image/"):
-        raise Refusal(415, "kind", f"`Content-Type` should be {_WAYS}. Found another.")
+        raise Refusal(415, "kind", f"`Content-Type` should be {_FORMS}. Found another.")
     return Upload(_some(b"".join([chunk async for chunk in request.stream()])), query, [])
 
 
@@ -376,7 +377,7 @@ async def _from_form(request: Request) -> tuple[bytes, list[tuple[str, str]]]:
     try:
         form = await parser.parse()
     except MultiPartException as error:
-        raise Refusal(400, "form", f"The form should be {_WAYS}. Found: {error.message}") from None
+        raise Refusal(400, "form", f"The form should be {_FORMS}. Found: {error.message}") from None
     try:
         files = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
         if [name for name, _ in files] != [FIELD]:

@@ -101,6 +101,7 @@ class Access:
 
     def __init__(self, settings: ServerSettings) -> None:
         self._token = settings.token
+        # beyond the loopback the token decides, whatever name the server is called by
         self._names = ("localhost", "127.0.0.1", *settings.hosts) if settings.is_loopback else None
         key = (settings.token or "").encode()
         self._cookie = hmac.new(key, b"knowhue page", hashlib.sha256).hexdigest()  # instead of the token
@@ -121,6 +122,7 @@ class Access:
             # One slash at the start: `//name` would be another site's address.
             place = "/" + quote(scope["path"].lstrip("/")) + (f"?{rest}" if rest else "")
             cookie = f"{COOKIE}={self._cookie}; Path=/; HttpOnly; SameSite=Strict"
+            # sent on without the token, which would else stay in the address and in histories
             return {"location": place, "set-cookie": cookie}
         raise Refusal(
             401,
@@ -248,7 +250,7 @@ class _Exchange:
 
     def check_length(self, headers: Mapping[str, str]) -> None:
         """Refuse by the announced length, before anything is received."""
-        self._waits_to_send = "expect" in headers
+        self._waits_to_send = "expect" in headers  # such a client sends no body before a 100
         length = headers.get("content-length", "0")
         self._is_received = length == "0" and "transfer-encoding" not in headers
         if not length.isdecimal() or int(length) > self._settings.max_upload_mib * MIB:
@@ -308,6 +310,7 @@ class _Exchange:
             await self._send({**message, "headers": headers})
             return
         body, is_last = message.get("body", b""), not message.get("more_body", False)
+        # many clients read an answer only once they have sent all: its end waits until `_drain` has taken the rest
         is_early = is_last and not self._is_received and not self._waits_to_send
         for start in range(0, len(body) or 1, _CHUNK_BYTES):
             part, more = body[start : start + _CHUNK_BYTES], start + _CHUNK_BYTES < len(body)
@@ -377,6 +380,7 @@ def checked_headers(scope: Mapping[str, Any]) -> Mapping[str, str]:
         Refusal: there are too many, too long ones, two of what must be one, or two lengths of the body, which somebody
             between client and server may read otherwise (RFC 9112, 6.1).
     """
+    # pairs, not a mapping: ASGI keeps what was given twice
     raw = scope["headers"]
     size = len(scope["query_string"]) + sum(len(name) + len(value) for name, value in raw)
     if len(raw) > MAX_HEADERS or size > MAX_HEADER_BYTES:
@@ -404,14 +408,14 @@ def _place(origin: str) -> str:
 
 
 def _same(shown: str, secret: str) -> bool:
-    """In a time that does not tell how much of it was right."""
+    """In a time that does not depend on how much of it was right."""
     return hmac.compare_digest(shown.encode("utf-8", "replace"), secret.encode())
 
 
 def prefers_json(accept: str, image: str) -> bool:
     """Whether a client would rather have JSON than an image of some media type.
 
-    The image is what comes where nothing is said, where both are equally welcome by equally exact words, and where
+    The image is what comes where nothing is wanted, where both are equally welcome by equally exact words, and where
     neither is. `application/json, */*`, which many clients send, is for JSON.
 
     >>> prefers_json("image/jpeg, application/json;q=0.1", "image/jpeg")

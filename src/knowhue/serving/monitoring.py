@@ -1,4 +1,4 @@
-"""What a server tells Prometheus, never a name or an image; and its memory, which it gives back when it can."""
+"""What a server counts for Prometheus, never a name or an image; and its memory, which it gives back when it can."""
 
 import ctypes
 import os
@@ -78,6 +78,7 @@ class Monitor:
             try:
                 yield
             finally:
+                # set by FastAPI once a route fits; what was refused before has none
                 route = getattr(scope.get("route"), "path", None) or OTHER
                 self._requests.labels(route, str(status() or "none")).inc()
                 self._seconds.labels(route).observe(time.perf_counter() - started)
@@ -87,7 +88,7 @@ class Monitor:
         self._refused.labels(reason).inc()
 
     def observer(self, model: str) -> Callable[[str, float], None]:
-        """What one model's batcher is to tell."""
+        """What one model's batcher calls after every stage."""
 
         def observe(stage: str, value: float) -> None:
             if stage == "batch":

@@ -54,7 +54,7 @@ def serve(
         try:
             Server(app, settings).run(sockets=[opened])
         except KeyboardInterrupt:
-            return  # uvicorn has stopped in order and tells it again
+            return  # uvicorn has stopped in order, and raises the signal again
 
 
 class Server(uvicorn.Server):
@@ -64,13 +64,13 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="h11",
+                http="h11",  # uvicorn bounds headers that do not end with h11 alone
                 ws="none",
                 loop="asyncio",
                 lifespan="on",
                 log_level="critical",  # callers can cause warnings and errors, as many as they like
                 access_log=False,
-                proxy_headers=False,
+                proxy_headers=False,  # X-Forwarded-* may be anybody's
                 server_header=False,
                 limit_concurrency=MAX_CONNECTIONS,
                 h11_max_incomplete_event_size=_INCOMPLETE_BYTES,
@@ -112,6 +112,7 @@ def listening(settings: ServerSettings) -> socket.socket:
     # asyncio sends at once (TCP_NODELAY) only where the protocol is named; else each answer waits 40 ms for an ACK
     opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
+        # a restart need not wait for old connections; on Windows two servers could take one port
         if os.name == "posix":
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # connections inherit it

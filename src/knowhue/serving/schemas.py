@@ -147,7 +147,7 @@ class ModelAnswer(BaseModel):
 
 
 def fields(kind: type[BaseModel]) -> dict[str, dict[str, Any]]:
-    """The same options as OpenAPI tells them; an option that may be left out is never null, for text knows none."""
+    """The same options as OpenAPI describes them; an option that may be left out is never null, for text knows none."""
     described = kind.model_json_schema()["properties"]
     return {name: _without_null(schema) for name, schema in described.items()}
 
@@ -162,6 +162,7 @@ def parameters(kind: type[BaseModel]) -> list[dict[str, Any]]:
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     kinds = [kind for kind in schema.pop("anyOf", []) if kind != {"type": "null"}]
+    # 0 stands for an option that has no default, which None would not
     if schema.get("default", 0) is None:
         del schema["default"]
     return schema | (kinds[0] if kinds else {})
@@ -177,13 +178,13 @@ def _digits(value: float) -> float:
 
 
 def body_schema(kind: type[ClassOptions]) -> dict[str, Any]:
-    """What a route that takes an image tells OpenAPI."""
+    """How OpenAPI describes a route that takes an image."""
     form: dict[str, Any] = {
         "type": "object",
         "properties": {FIELD: _FILE, **fields(kind)},
         "required": [FIELD],
+        "additionalProperties": False,
     }
-    form["additionalProperties"] = False
     content = {"multipart/form-data": {"schema": form}, "image/*": {"schema": _FILE}}
     return {"parameters": parameters(kind), "requestBody": {"required": True, "content": content}}
 

@@ -111,4 +111,5 @@ def is_loopback(host: str) -> bool:
 
 
 def _printable(token: str) -> bool:
+    # it travels in a header and in an address
     return token.isascii() and token.isprintable() and " " not in token

@@ -33,6 +33,7 @@ def study_routes(studies: Sequence[Path]) -> APIRouter:
     """Read-only routes of the page over study folders, which are known by their place in the list."""
     router = APIRouter(prefix="/page", include_in_schema=False)
 
+    # not `async`: FastAPI then gives it a thread, as it reads many files
     @router.get("/studies.json")
     def progress() -> list[dict[str, Any]]:
         return [study_progress(root) for root in studies]
