@@ -150,7 +150,7 @@ def stopping(after: int) -> Any:
 
 
 def assert_shows_the_same(video: Path, other: Path):
-    """By their frames, of a lossless codec: x264 now and then writes other bytes of the same ones, in one thread too."""
+    """By their frames, of a lossless codec: x264 does not always write the same bytes, even in one thread."""
     first, second = play(video), play(other)
     assert first.seconds == second.seconds
     assert len(first.pixels) == FRAMES
