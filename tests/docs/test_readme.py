@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from typer.testing import CliRunner
 
 import knowhue
 from knowhue.apps.cli import app
@@ -40,6 +41,16 @@ def test_the_colouring_of_the_readme_runs(monkeypatch, tmp_path, capsys):
     with Image.open("colour.png") as made:
         assert made.size == (20, 12)
     assert "unlike the images" in capsys.readouterr().out
+
+
+def test_what_the_readme_shows_of_a_photo_is_what_is_printed(tmp_path):
+    (shown,) = re.findall(r"```\n\$ (knowhue colorize .*?)```", README, flags=re.S)
+    command, *expected = shown.strip().split("\n")
+    source = command.split()[2]
+    done = CliRunner().invoke(app, ["colorize", str(ROOT / source), "-o", str(tmp_path / "colour.jpg")])
+    assert done.exit_code == 0
+    printed = done.stdout.replace(str(ROOT) + "/", "").replace(str(tmp_path) + "/", "")
+    assert printed.strip().split("\n")[-len(expected) :] == expected
 
 
 def test_every_command_is_in_the_readme():
