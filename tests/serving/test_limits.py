@@ -4,7 +4,7 @@ import re
 import socket
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import httpx2 as httpx
 import numpy as np
@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from stand import colorizer, photo, running, wait_until
 
-from knowhue.serving import limits
+from knowhue.serving import limits, run
 from knowhue.serving.api import make_app
 from knowhue.serving.limits import HEADERS, MAX_HEADERS, Shield
 from knowhue.serving.monitoring import Monitor
@@ -376,3 +376,24 @@ def read_all(link: socket.socket) -> int:
         while chunk := link.recv(1 << 20):
             size += len(chunk)
     return size
+
+
+def test_silent_connections_are_bounded_and_keep_nobody_from_answers(monkeypatch):
+    monkeypatch.setattr(run, "MAX_CONNECTIONS", 4)
+    probe = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    with running() as (host, port, server), ExitStack() as links:
+
+        def connect() -> socket.socket:
+            return links.enter_context(socket.create_connection((host, port), timeout=5))
+
+        silent = [connect() for _ in range(4)]
+        wait_until(lambda: len(server.server_state.connections) == 4)
+        for late in [connect() for _ in range(9)]:
+            with suppress(ConnectionResetError):
+                assert late.recv(1) == b""  # closed, where others wait
+        assert len(server.server_state.connections) == 4
+        silent[0].sendall(probe)
+        assert status_of(silent[0].recv(65536)) == 200
+        silent.pop().close()
+        wait_until(lambda: len(server.server_state.connections) == 3)
+        assert status_of(exchange((host, port), probe, until_closed=False)) == 200

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from knowhue.errors import ConfigError
 from knowhue.images.image import Image
@@ -23,6 +24,7 @@ BACKLOG = 256
 SEND_BUFFER_BYTES = 256 * 1024
 """Of each connection, in the system, which would else take several MiB of an answer that is not read."""
 MAX_CONNECTIONS = 512
+"""More are closed at once; silent ones count, so that no client can hold all of the system's files."""
 _INCOMPLETE_BYTES = 32_768
 """Of headers that have not ended; `limits` refuses fewer, with an answer."""
 _KEEP_ALIVE_SECONDS = 5
@@ -57,6 +59,18 @@ def serve(
             return  # uvicorn has stopped in order, and raises the signal again
 
 
+class _Connection(H11Protocol):
+    """One connection, closed before it is read where there are too many.
+
+    `limit_concurrency` of uvicorn would keep it, and refuse the requests of all others as long as it is there.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+
+
 class Server(uvicorn.Server):
     """Stops in three steps: no new work, then the answers to what was accepted, then the connections."""
 
@@ -64,7 +78,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="h11",  # uvicorn bounds headers that do not end with h11 alone
+                http=_Connection,  # uvicorn bounds headers that do not end with h11 alone
                 ws="none",
                 loop="asyncio",
                 lifespan="on",
@@ -72,7 +86,6 @@ class Server(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,  # X-Forwarded-* may be anybody's
                 server_header=False,
-                limit_concurrency=MAX_CONNECTIONS,
                 h11_max_incomplete_event_size=_INCOMPLETE_BYTES,
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=math.ceil(settings.stop_seconds),
