@@ -2,11 +2,17 @@
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Task = Literal["colour", "class"]
+ColourLoss = Literal["l1", "l2", "classification"]
+TRAIN_LOSSES: dict[Task, tuple[str, ...]] = {
+    "colour": (*get_args(ColourLoss), "colour_loss"),
+    "class": ("cross_entropy",),
+}
+"""What a task's own loss may be called in the log; `colour_loss` is that of a head with a loss of its own."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -162,7 +168,7 @@ class Colour(Section):
         description="gan (the poster's: conditional, with L1), unet (the same, its head reads every level of the "
         "encoder), feedforward (no discriminator), pix2pix or palette (a diffusion), both from scratch",
     )
-    loss: Literal["l1", "l2", "classification"] = Field(
+    loss: ColourLoss = Field(
         default="l1",
         description="feedforward: l1, l2, or classification of 313 rebalanced colours (Zhang et al. 2016)",
     )

@@ -123,6 +123,16 @@ def test_figures_are_pure(one_seed: Path):
         ]
 
 
+@pytest.mark.parametrize("loss", ["l1", "l2"])
+def test_the_table_of_losses_has_the_pixel_loss_that_was_logged(one_seed: Path, loss: str):
+    study = read_study(one_seed)
+    for run in (run for by_seed in study.runs.values() for run in by_seed.values()):
+        for entry in run.log:
+            if "l1" in entry.get("train", {}):
+                entry["train"][loss] = entry["train"].pop("l1")
+    assert curve_table(study, "losses")[0][4:] == [loss, "generator", "discriminator"]
+
+
 def test_curve_table_is_the_log(one_seed: Path):
     study = read_study(one_seed)
     rows = curve_table(study, "error")

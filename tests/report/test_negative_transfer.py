@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from synthetic_study import CLASSES, METRICS, change, run_of, table_text, write_study
 
+from knowhue.config import TRAIN_LOSSES
 from knowhue.report.conditions import (
     class_transfer,
     equal_train_loss,
@@ -231,6 +232,15 @@ def test_equal_train_loss_reads_between_epochs():
     assert (row["loss"], row["apart"]) == ("l1", ())
     assert row["level"] == 0.15  # multi-task never came lower
     assert (row["single"], row["multi"]) == pytest.approx((11.0, 9.0))
+
+
+@pytest.mark.parametrize("loss", TRAIN_LOSSES["colour"])
+def test_the_loss_is_the_one_that_was_logged(loss: str):
+    single, multi = tuned("colour", [0.4, 0.2], [14, 12]), tuned("multi", [0.3, 0.2], [12, 11])
+    for entry in (*single.log, *multi.log):
+        entry["train"] = {loss: entry["train"]["l1"]}
+    (row,) = paired_table(study(single, multi), equal_train_loss)
+    assert (row["loss"], row["level"]) == (loss, 0.2)
 
 
 def test_the_first_time_at_the_level_counts():

@@ -1,11 +1,14 @@
 """Feed-forward colouring and its losses, and the class heads, learn through the ordinary run."""
 
 import csv
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
+from knowhue.apps.progress import SHORT
+from knowhue.config import ColourLoss
 from knowhue.data.loaders import plain_batches
 from knowhue.errors import ConfigError, RunError
 from knowhue.models.heads import AttentionClassifier
@@ -15,12 +18,18 @@ from knowhue.presets import load_config
 from knowhue.runs import read_log
 from knowhue.storage import read_json
 from knowhue.training.deploy import deploy
+from knowhue.training.phases import build_networks, make_train_state
 from knowhue.training.run import count_colours, load_run, run_arm
+from knowhue.training.step import train_step
 
 FEEDFORWARD = {"colour__method": "feedforward"}
+UNSCORED = {"evaluation__networks": (), "evaluation__perceptual": ()}
 
 
-@pytest.mark.parametrize(("loss", "logged"), [("l1", "l1"), ("l2", "l2"), ("classification", "colour_loss")])
+LOGGED = {**{loss: loss for loss in PIXEL_LOSSES}, "classification": "colour_loss"}
+
+
+@pytest.mark.parametrize(("loss", "logged"), LOGGED.items())
 def test_feed_forward_runs_end_to_end_and_lowers_its_loss(tiny, make_work, loss, logged):
     colour = {"method": "feedforward", "loss": loss}
     config = tiny(tasks__names=("colour",), colour=colour, training__finetune={"epochs": 6})
@@ -34,6 +43,38 @@ def test_feed_forward_runs_end_to_end_and_lowers_its_loss(tiny, make_work, loss,
     if loss == "classification":
         untrained.colour.learn_prior(count_colours(work.prepared, work.prepared.positions("train")))
     assert _loss(trained, work, config) < _loss(untrained, work, config)
+
+
+@pytest.mark.parametrize(("loss", "logged"), LOGGED.items())
+def test_each_loss_is_weighed_by_its_epochs(tiny, make_work, loss, logged):
+    config = tiny(
+        colour={"method": "feedforward", "loss": loss},
+        tasks__weighting="dwa",
+        training__finetune={"epochs": 3},
+        **UNSCORED,
+    )
+    entries = read_log(run_arm(make_work(config), config, "multi"), "finetune")
+    assert [logged in entry["train"] for entry in entries] == [True] * 3
+    assert entries[2]["train"]["weight_colour"] != 1
+
+
+def test_a_pixel_loss_is_an_entry_and_a_name(tiny, make_work, monkeypatch):
+    assert set(LOGGED) == set(get_args(ColourLoss))
+    monkeypatch.setitem(PIXEL_LOSSES, "l4", lambda one, other: ((one - other) / 110).pow(4).mean())
+    plain = tiny(tasks__weighting="dwa", training__finetune={"epochs": 3}, **UNSCORED)
+    colour = plain.colour.model_copy(update={"method": "feedforward", "loss": "l4"})
+    config = plain.model_copy(update={"colour": colour})
+    work = make_work(config)
+    networks = build_networks(work.engine, config, 2)
+    state = make_train_state(work.engine, networks, config, "finetune")
+    (batch, *_) = plain_batches(work.prepared, work.prepared.positions("train"), 4, work.engine.device)
+    losses = {name: float(value.detach()) for name, value in train_step(state, batch).items()}
+    assert losses["l4"] > 0
+    state.observe_epoch(losses, {})
+
+
+def test_each_loss_has_a_name_in_the_progress():
+    assert {*PIXEL_LOSSES, "colour_loss", "cross_entropy"} <= set(SHORT)
 
 
 def _loss(model, work, config):
@@ -93,7 +134,6 @@ SCRATCH = {
     "palette-rgb": {"method": "palette", **SMALL},
     "palette-ab": {"method": "palette", **SMALL, "palette": {**SMALL["palette"], "space": "ab"}},
 }
-UNSCORED = {"evaluation__networks": (), "evaluation__perceptual": ()}
 LONG = {"epochs": 25, "learning_rate": 2e-3}
 
 

@@ -10,14 +10,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from knowhue.apps.program import printable
+from knowhue.config import TRAIN_LOSSES
 from knowhue.plan import ENDED, Cell
 from knowhue.runs import Report, is_first_process
 
 PLAIN_SECONDS = 15.0
 LIVE_SECONDS = 0.2
 SHORT = {
-    "l1": "L1",
-    "l2": "L2",
+    **{name: name.upper() for name in TRAIN_LOSSES["colour"]},
     "colour_loss": "colour",
     "generator": "G",
     "discriminator": "D",

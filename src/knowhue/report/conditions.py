@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from knowhue.config import TRAIN_LOSSES, Task
 from knowhue.plan import SHARES
 from knowhue.report.contrasts import Contrast, class_contrast, lower_is_better, primary
 from knowhue.report.study import Row, Run, Study
@@ -22,8 +23,8 @@ from knowhue.statistics.paired import (
 
 CLASS_SCORES = {"colour": "ab_l1", "class": "accuracy"}
 """What is compared class by class; the accuracy of the images of one class is its recall."""
-TRAIN_LOSSES = {"ab_l1": "l1", "balanced_accuracy": "cross_entropy"}
-"""The training loss that stands for a metric."""
+_FITTED: dict[str, Task] = {"ab_l1": "colour", "balanced_accuracy": "class"}
+"""The task whose training loss stands for a metric."""
 
 ScorePairs = Mapping[int, tuple[float | None, float | None]]
 """Scores of single-task and of multi-task, by seed."""
@@ -134,10 +135,21 @@ def _score_at(run: Run, seconds: NDArray[np.float64], metric: str, time: float) 
     return float(np.interp(time, seconds[known], scores[known]))
 
 
+def train_loss(study: Study, question: str) -> str | None:
+    """The training loss that stands for a question's metric, as its arms log it; None where none does."""
+    asked = study.questions[question]
+    if asked.metric not in _FITTED:
+        return None
+    runs = [run for arm in (asked.single, asked.multi) for run in study.of(arm)]
+    logged = {name for run in runs for entry in run.log for name in entry.get("train", {})}
+    names = TRAIN_LOSSES[_FITTED[asked.metric]]
+    return next((name for name in names if name in logged), names[0])
+
+
 def equal_train_loss(study: Study, question: str) -> tuple[ScorePairs, Row]:
     """Equal train loss: does the second task change what the same fit generalises to?
 
-    For each seed the level is the lowest train loss (`l1`, `cross_entropy`) that both arms came to in fine-tuning.
+    For each seed the level is the lowest train loss (`l1`, `cross_entropy`, ...) that both arms came to in fine-tuning.
     Either arm's validation score is taken where its train loss first comes to that level, on the line between two
     epochs. Approximated: a train loss is the mean over an epoch, its score is from the end of it; and the arm that
     fits faster is caught before its learning rate has come down.
@@ -145,7 +157,7 @@ def equal_train_loss(study: Study, question: str) -> tuple[ScorePairs, Row]:
     Beside it: `loss`, its name; `level`, mean over seeds; `apart`, seeds left out, whose train losses do not overlap.
     """
     metric = study.questions[question].metric
-    loss = TRAIN_LOSSES.get(metric)
+    loss = train_loss(study, question)
     if loss is None:
         return {}, {}
     pairs, levels, apart = {}, [], []

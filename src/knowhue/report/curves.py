@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from knowhue.config import TRAIN_LOSSES
 from knowhue.report.arms import sides
 from knowhue.report.study import Run, Study, Table
 from knowhue.report.style import (
@@ -61,10 +62,10 @@ CURVES = {
 _COLUMNS = {
     "error": ("ab_l1", "adversarial"),
     "accuracy": ("accuracy", "balanced_accuracy"),
-    "losses": ("l1", "generator", "discriminator"),
+    "losses": ("generator", "discriminator"),
     "judgements": ("discriminator_real", "discriminator_fake"),
 }
-"""What stands in its table, some of it not drawn."""
+"""What stands in its table, some of it not drawn; the losses beside that of the pixels."""
 
 
 def curves(study: Study, name: str) -> "dict[str, Figure]":
@@ -83,6 +84,10 @@ def curves(study: Study, name: str) -> "dict[str, Figure]":
 def curve_table(study: Study, name: str) -> Table:
     """Return the numbers behind the curves: one row per arm, seed and epoch."""
     panel, names = CURVES[name][0], _COLUMNS[name]
+    if name == "losses":
+        runs = [run for arm in sides(study, panel.task) for run in study.of(arm)]
+        logged = {each for run in runs for line in run.log for each in line.get(panel.split, {})}
+        names = (*(each for each in TRAIN_LOSSES["colour"] if each in logged), *names)
     rows: Table = [["arm", "seed", "epoch", "phase", *names]]
     for arm in sides(study, panel.task):
         for run in study.of(arm):

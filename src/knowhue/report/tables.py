@@ -6,7 +6,6 @@ from typing import Any
 
 from knowhue.report.arms import TASK_TITLES, arm_label
 from knowhue.report.conditions import (
-    TRAIN_LOSSES,
     after_heads,
     best_epochs,
     class_transfer,
@@ -17,6 +16,7 @@ from knowhue.report.conditions import (
     image_flips,
     paired_table,
     seed_transfer,
+    train_loss,
 )
 from knowhue.report.contrasts import BOTH, Bounds
 from knowhue.report.diagnostics import LOSSES, MOMENTS, diagnostic_means, gradient_table, predictions
@@ -272,7 +272,7 @@ TABLES: dict[str, Shown] = {
         lambda findings: paired_table(findings.study, equal_train_loss),
         {
             **_QUESTION, **_METRIC,
-            "Train loss": lambda _, row: spaced(TRAIN_LOSSES.get(row["metric"], MISSING)),
+            "Train loss": lambda study, row: spaced(train_loss(study, row["question"]) or MISSING),
             "At": _text("level", number), **_BOTH, OVER_SEEDS: _ends("single"), **_SEEDS,
         },
         of_questions=True,

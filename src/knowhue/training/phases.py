@@ -205,7 +205,8 @@ class TrainState:
         """
         if self.loss_weighting is None:
             return
-        colour = next(name for name in ("l1", "l2", "colour_loss") if name in train)
+        # a head with a loss of its own logs none of pixels
+        colour = self.config.colour.loss if self.config.colour.loss in train else "colour_loss"
         held_out = {}
         if validation:
             # training's error is of scaled chroma, and the two are compared
