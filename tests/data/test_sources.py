@@ -10,7 +10,7 @@ from PIL import Image
 
 from knowhue.config import Images
 from knowhue.data.prepare import prepare
-from knowhue.data.sources import SOURCES, list_items, require_apart
+from knowhue.data.sources import SOURCES, from_huggingface, list_items, require_apart
 from knowhue.errors import ConfigError, ImageError
 from knowhue.images.files import SUFFIXES
 from knowhue.inference.listing import list_folder
@@ -245,6 +245,19 @@ def test_huggingface_damaged_image_is_left_out(hub, tmp_path):
     hub(train=Damaged([0, 0, 0, 1, 1, 1]), validation=FakeSplit([0, 1]))
     prepared = prepare(Images(source="huggingface", path="x", size_px=16, min_per_class=1), tmp_path / "out")
     assert len(prepared.rgb) == 7
+
+
+@pytest.mark.parametrize("empty", [None, {"bytes": None, "path": None}, {"bytes": b"", "path": ""}, {}])
+def test_huggingface_row_without_an_image_is_left_out(hub, tmp_path, empty):
+    class WithEmptyRow(FakeSplit):
+        def __getitem__(self, key):
+            return {"image": empty} if key == 2 else super().__getitem__(key)
+
+    hub(train=WithEmptyRow([0, 0, 0, 1, 1, 1]), validation=FakeSplit([0, 1]))
+    images = Images(source="huggingface", path="x", size_px=16, min_per_class=1)
+    with pytest.raises(ImageError, match=r"^unreadable: no image in this row$"):
+        from_huggingface(images)[2].load()
+    assert len(prepare(images, tmp_path / "out").rgb) == 7
 
 
 def test_huggingface_extra_is_missing(monkeypatch):

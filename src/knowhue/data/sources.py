@@ -174,7 +174,12 @@ def _others(items: Sequence[SourceItem]) -> str:
 
 
 def from_imagenet(images: Images) -> list[SourceItem]:
-    """Some classes of a local ImageNet tree (`train/<WordNet id>/`, `val/<WordNet id>/`)."""
+    """Some classes of a local ImageNet tree (`train/<WordNet id>/`, `val/<WordNet id>/`).
+
+    Raises:
+        ConfigError: `images.path` or `images.wordnet_ids` is missing.
+        ImageError: there is no such folder, or a class without images.
+    """
     root = _root(images)
     if not images.wordnet_ids:
         raise ConfigError(
@@ -205,7 +210,12 @@ def from_imagenet(images: Images) -> list[SourceItem]:
 
 
 def from_huggingface(images: Images) -> list[SourceItem]:
-    """A Hugging Face dataset, by hub name or local folder, through the extra `huggingface`."""
+    """A Hugging Face dataset, by hub name or local folder, through the extra `huggingface`.
+
+    Raises:
+        ConfigError: the extra is missing, or `images.path`, or the dataset has no such column.
+        ImageError: no dataset is there, or it cannot be reached.
+    """
     try:
         import datasets  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
@@ -324,11 +334,14 @@ def _dataset_items(dataset, as_file, name: str, split: str, images: Images) -> l
 
     def load(index: int) -> Image.Image:
         try:
-            found = encoded[index][images.image_column]
+            # not decoded, an image is the bytes of its file, or the path where it lies on disk; a row may be empty
+            found = encoded[index][images.image_column] or {}
+            source = found.get("bytes") or Path(found.get("path") or "")
         except Exception as error:  # the library may fetch it now, and raises whatever that does
             raise ImageError(f"unreadable: {error}") from None
-        # not decoded, an image is the bytes of its file, or the path where it lies on disk
-        return read_training_image(found["bytes"] or Path(found["path"]))
+        if source == Path():
+            raise ImageError("unreadable: no image in this row")
+        return read_training_image(source)
 
     # private, but the library's own name for what a dataset holds
     stamp = dataset._fingerprint
