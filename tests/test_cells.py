@@ -40,3 +40,11 @@ def test_jobs_say_which_cell_they_are_done_for(tiny):
     plan = make_plan(tiny(), ["class", "multi"], [3])
     jobs = cell_jobs(plan, gated=(), do=lambda step: step.cell)
     assert [job.run() for job in jobs] == [("class", 3)] * 2 + [("multi", 3)] * 3
+
+
+def test_arms_that_are_whole_ask_for_no_heads(tiny):
+    plan = make_plan(tiny(), ["colour", "class", "multi"], [0])
+    jobs = each_once(cell_jobs(plan, gated={0}, do=print, whole={("colour", 0), ("multi", 0)}))
+    assert kinds(jobs) == ["arm/colour", "head/class", "arm/class", "gate/multi", "arm/multi"]
+    assert [len(job.needs) for job in jobs] == [0, 0, 1, 0, 0]
+    assert "head/" not in " ".join(kinds(cell_jobs(plan, {0}, print, {(arm, 0) for arm in plan.arms})))

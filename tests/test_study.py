@@ -96,6 +96,18 @@ def test_second_call_trains_nothing(study, config):
     assert {event["stage"] for event in events} <= {"cell", "report"}
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_heads_that_were_deleted_are_trained_again_only_for_who_needs_them(study, config, workers):
+    before = runs(study)
+    shutil.rmtree(study / "heads")
+    run_study(make_plan(config), study, workers=workers)
+    assert runs(study) == {run: time for run, time in before.items() if run.parts[0] != "heads"}
+    if workers == 1:
+        next((study / "colour").glob("*/status.json")).unlink()
+        run_study(make_plan(config), study)
+        assert {run.parts[:2] for run in runs(study) if run.parts[0] == "heads"} == {("heads", "colour")}
+
+
 def test_lost_run_alone_is_trained_again(study, config):
     before = runs(study)
     (folder,) = (study / "class").iterdir()

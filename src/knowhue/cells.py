@@ -11,9 +11,11 @@ from knowhue.engines.executor import InProcess, Job
 from knowhue.engines.local import LocalProcesses, threads_of
 from knowhue.errors import ConfigError
 from knowhue.plan import Plan, read_cells
+from knowhue.runs import run_folder
 from knowhue.training.engine import Engine, Workspace
 from knowhue.training.gate import check_gate
 from knowhue.training.golden import begin_anew, blocks_of, finished_with, golden_step
+from knowhue.training.outcome import inspect_run
 from knowhue.training.phases import head_config, head_tasks
 from knowhue.training.run import run_arm, run_head, warm_features
 
@@ -64,12 +66,14 @@ def run_cells(work: Workspace, plan: Plan, workers: int = 1) -> None:
     blocks = blocks_of([plan]).items()
     # a block that another golden step has finished stays as it is, and so does its gate
     gated = {seed for seed, cells in blocks if finished_with(work.root, cells) in (None, now)}
+    whole = _whole_cells(work, plan)
     if workers == 1:
-        InProcess().execute(cell_jobs(plan, gated, _reporting_cells(work, plan)))
+        InProcess().execute(cell_jobs(plan, gated, _reporting_cells(work, plan), whole))
         return
     # several workers that need the same features would compute them at the same time
-    warm_features(work, (plan.run_config(arm, plan.seeds[0]) for arm in plan.arms))
-    jobs = cell_jobs(plan, gated, partial(_do_in_worker, work.root, plan.config))
+    unfinished = [arm for arm in plan.arms if any((arm, seed) not in whole for seed in plan.seeds)]
+    warm_features(work, (plan.run_config(arm, plan.seeds[0]) for arm in unfinished))
+    jobs = cell_jobs(plan, gated, partial(_do_in_worker, work.root, plan.config), whole)
     watch = partial(_report_states, work, plan)
     LocalProcesses(workers).execute(jobs, watch)
 
@@ -79,19 +83,37 @@ def _golden_step(work: Workspace, workers: int) -> str:
     return golden_step(work.engine, threads_of(workers) if workers > 1 else None)
 
 
-def cell_jobs(plan: Plan, gated: Collection[int], do: Callable[[CellStep], object]) -> list[Job]:
+def _whole_cells(work: Workspace, plan: Plan) -> set[tuple[str, int]]:
+    """Arms and seeds that have ended and lack nothing: as the main process finds them, so that all do the same jobs."""
+    found: list[tuple[str, int]] = []
+    if work.engine.is_main:
+        cells = [(arm, seed) for seed in plan.seeds for arm in plan.arms]
+        folders = {cell: run_folder(work.root, cell[0], plan.run_config(*cell)) for cell in cells}
+        found = [cell for cell, folder in folders.items() if inspect_run(folder) == (True, [])]
+    return set(work.engine.gather([found])[0])
+
+
+def cell_jobs(
+    plan: Plan,
+    gated: Collection[int],
+    do: Callable[[CellStep], object],
+    whole: Collection[tuple[str, int]] = (),
+) -> list[Job]:
     """Every cell of a plan, seed by seed, with what it needs before it.
 
     Args:
         plan: the cells.
         gated: seeds whose A/A gate is tried.
         do: does a step.
+        whole: arms and seeds that have ended and lack nothing.
     """
     jobs = []
     for cell in ((arm, seed) for seed in plan.seeds for arm in plan.arms):
         arm, seed = cell
         config = plan.run_config(arm, seed)
-        heads = [CellStep("head", task, head_config(config, task), cell) for task in head_tasks(config)]
+        # what has ended needs no heads, which may have been deleted to save room; what is scored anew quotes theirs
+        tasks = () if cell in whole else head_tasks(config)
+        heads = [CellStep("head", task, head_config(config, task), cell) for task in tasks]
         gate = [CellStep("gate", arm, config, cell)] if arm == plan.gate_arm and seed in gated else []
         jobs += [Job(step.id, partial(do, step)) for step in (*heads, *gate)]
         arm_step = CellStep("arm", arm, config, cell)
