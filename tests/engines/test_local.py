@@ -5,12 +5,16 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-from knowhue.errors import KnowhueError
+from knowhue.engines.executor import Job
+from knowhue.engines.local import LocalProcesses
+from knowhue.errors import KnowhueError, RunError
 from knowhue.plan import make_plan, read_cells, read_plan
 from knowhue.storage import read_json
 from knowhue.study import run_study
@@ -132,3 +136,12 @@ def test_features_are_there_before_any_worker_asks_for_them(tiny, tmp_path, monk
     assert {path.name for path in (tmp_path / "features").glob("*/tap-*.npy")} == {
         f"tap-{n}.npy" for n in range(5)
     }
+
+
+def test_a_pool_that_breaks_before_the_next_job_is_said_plainly(monkeypatch):
+    def submit(*_):
+        raise BrokenProcessPool("A child process terminated abruptly")
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", submit)
+    with pytest.raises(RunError, match=r"A worker was killed.*run the same command again"):
+        LocalProcesses(2).execute([Job("a", print)])

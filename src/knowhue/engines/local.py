@@ -7,12 +7,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait as wait_for
-from typing import Any
+from typing import Any, TypeVar
 
 from knowhue.engines.executor import Job, each_once
 from knowhue.errors import RunError
 
 POLL_SECONDS = 5.0
+_Result = TypeVar("_Result")
 
 
 class LocalProcesses:
@@ -51,10 +52,10 @@ class LocalProcesses:
             ready = [job for job in waiting.values() if ended.issuperset(job.needs)]
             # no more than can run: what is submitted can no longer give way to an earlier job that becomes ready
             for job in ready[: self.workers - len(running)]:
-                running[pool.submit(job.run)] = waiting.pop(job.id).id
+                running[_plainly(pool.submit, job.run)] = waiting.pop(job.id).id
             done, _ = wait(running, POLL_SECONDS, FIRST_COMPLETED)
             for future in done:
-                _raise_plainly(future)
+                _plainly(future.result)
                 ended.add(running.pop(future))
             watch()
 
@@ -63,9 +64,10 @@ def threads_of(workers: int) -> int:
     return max(1, (os.cpu_count() or 1) // workers)
 
 
-def _raise_plainly(future: Future[object]) -> None:
+def _plainly(call: Callable[..., _Result], *args: object) -> _Result:
+    """What a call to the pool returns; submitting to one that has broken fails as waiting for its jobs does."""
     try:
-        future.result()
+        return call(*args)
     except BrokenProcessPool:
         raise RunError(
             "A worker was killed, most likely for lack of memory. What has ended is kept: run the same command "
