@@ -283,3 +283,42 @@ def test_aborting_drops_what_waits_even_for_room():
     pipeline.abort()
     assert not threads_left()
     assert sum(future.done() for future in futures) < 5
+
+
+def unequal(values: Sequence[int]) -> Sequence[int]:
+    return values[1:]
+
+
+def odd(*_: object) -> Any:
+    raise ArithmeticError("odd")
+
+
+@pytest.mark.parametrize(
+    ("changes", "failure"),
+    [
+        ({"predict": unequal}, ValueError),
+        ({"predict": lambda _: None}, TypeError),
+        ({"shape": odd}, ArithmeticError),
+    ],
+)
+def test_a_stage_that_answers_otherwise_than_it_should_fails_its_items(
+    changes: dict[str, Any], failure: type
+):
+    pipeline = Pipeline(stages(**changes), Limits(1, 3))
+    futures = [pipeline.submit(n) for n in range(5)]
+    assert all(isinstance(future.exception(5), failure) for future in futures)
+    pipeline.close(5)
+    assert pipeline.length == 0
+
+
+@pytest.mark.parametrize("broken", ["weigh", "decode", "predict", "batch", "paint"])
+def test_who_observes_and_fails_leaves_nobody_waiting(broken: str):
+    def observe(stage: str, _: float) -> None:
+        if stage == broken:
+            odd()
+
+    pipeline = Pipeline(stages(), Limits(1, 3), observe)
+    futures = [pipeline.submit(n) for n in range(5)]
+    assert all(isinstance(future.exception(5), ArithmeticError) for future in futures)
+    pipeline.close(5)
+    assert pipeline.length == 0

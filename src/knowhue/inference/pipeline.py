@@ -138,6 +138,7 @@ class _Job:
     deadline: float
     weight: int = 0
     decoded: Any = None
+    shape: object = None
     answer: Any = None
 
 
@@ -266,11 +267,15 @@ class Pipeline(Generic[_Item, _Result]):
             return False
         with self._changed:
             self._decoding += 1
-        job.decoded = self._attempt(job, "decode", self._stages.decode, job.item)
+        job.decoded, job.shape = self._attempt(job, "decode", self._decode, job.item) or (None, None)
         with self._changed:
             self._decoding -= 1
         self._pass_on(job, self._decoded)
         return True
+
+    def _decode(self, item: Any) -> tuple[Any, object]:
+        decoded = self._stages.decode(item)
+        return decoded, self._stages.shape(decoded)
 
     def _predict_next(self) -> bool:
         group = self._next_group()
@@ -301,10 +306,10 @@ class Pipeline(Generic[_Item, _Result]):
             self._changed.wait_for(lambda: self._decoded or self._is_done())
             if not self._decoded or self._is_aborted:
                 return []
-            shape = self._stages.shape(self._decoded[0].decoded)
+            shape = self._decoded[0].shape
 
             def alike() -> list[_Job]:
-                found = (job for job in self._decoded if self._stages.shape(job.decoded) == shape)
+                found = (job for job in self._decoded if job.shape == shape)
                 return list(islice(found, self.limits.batch))
 
             if self.limits.batch_wait_seconds:
@@ -323,17 +328,16 @@ class Pipeline(Generic[_Item, _Result]):
         started = time.perf_counter()
         try:
             answers = self._stages.predict([job.decoded for job in jobs])
+            self._observe("predict", time.perf_counter() - started)
+            self._observe("batch", len(jobs))
+            for job, answer in zip(jobs, answers, strict=True):
+                job.answer = answer
         except BaseException as error:
             if len(jobs) == 1:
                 _fail(jobs[0], error)
             else:  # each alone, so that one item's failure is its own
                 for job in jobs:
                     self._predict([job])
-            return
-        self._observe("predict", time.perf_counter() - started)
-        self._observe("batch", len(jobs))
-        for job, answer in zip(jobs, answers, strict=True):
-            job.answer = answer
 
     def _attempt(self, job: _Job, stage: str, function: Callable[..., Any], *args: Any) -> Any:
         """What a stage makes of a job; None if it fails, or is not wanted any more."""
@@ -341,11 +345,12 @@ class Pipeline(Generic[_Item, _Result]):
             return None
         started = time.perf_counter()
         try:
-            return function(*args)
+            try:
+                return function(*args)
+            finally:
+                self._observe(stage, time.perf_counter() - started)
         except BaseException as error:  # let out, it would end this thread, and the item were never answered
             return _fail(job, error)
-        finally:
-            self._observe(stage, time.perf_counter() - started)
 
     def _is_wanted(self, job: _Job) -> bool:
         if time.monotonic() > job.deadline:
