@@ -166,6 +166,8 @@ def test_a_bad_file_among_good_ones_is_told_and_tried_again(source: Path, tmp_pa
     failures = dict(summary.failures)
     assert {line["path"]: line["error"] for line in lines(tmp_path / "out") if "error" in line} == failures
     assert failures.keys() == {"bad.png", "deep/broken.png", "cut.png"}
+    assert all(summary.lines()[-4 + k].count(".png") == 1 for k in range(3))  # each file is named once
+    assert not any(reason.startswith(path) for path, reason in failures.items())
     assert any("bad.png: " in line for line in summary.lines())
     assert summary.as_record()["failed"] == 3
     make_images(source, ["bad.png"])

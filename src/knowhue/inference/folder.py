@@ -181,7 +181,7 @@ class _Work:
         started = time.perf_counter()
         stamp = Stamp.of(item.source)  # before reading: what changes meanwhile is done again
         request = ImageRequest(item.source, self._options, suffix=Path(item.output).suffix)
-        decoded = decode_request(self._colorizer, request, name=item.path)
+        decoded = decode_request(self._colorizer, request, name="")  # the summary names it
         assert stamp is not None
         return _Read(stamp, request, decoded, time.perf_counter() - started)
 
