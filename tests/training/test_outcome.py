@@ -7,10 +7,19 @@ import pytest
 import torch
 
 from knowhue.data.loaders import ProcessShare
+from knowhue.evaluation.metrics import METRICS, balanced, column_mean
+from knowhue.report.contrasts import COLUMNS, Column
 from knowhue.storage import read_json
 from knowhue.study import write_baselines
 from knowhue.training.loop import validate
-from knowhue.training.outcome import sample_positions, to_bytes, write_samples, write_scores, write_truth
+from knowhue.training.outcome import (
+    FROM_ROW,
+    sample_positions,
+    to_bytes,
+    write_samples,
+    write_scores,
+    write_truth,
+)
 from knowhue.training.run import make_networks
 
 
@@ -82,3 +91,15 @@ def test_baselines_of_two_processes_are_those_of_one(tiny, make_work, monkeypatc
     monkeypatch.setattr(work.engine, "share", ProcessShare(0, 2))
     write_baselines(work)
     assert read_json(work.root / "baselines.json") == whole
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_each_metric_has_its_images_in_the_run_and_in_the_report(name):
+    """Where a mean over the images were not known to be one, its interval would be over seeds alone."""
+    metric = METRICS[name]
+    assert metric.column in (*FROM_ROW, "correct")
+    by_class = metric.over_set is balanced
+    if by_class or metric.over_set is column_mean:
+        assert COLUMNS[name] == Column(metric.column, of_labelled=metric.task == "class", by_class=by_class)
+    else:
+        assert name not in COLUMNS

@@ -15,7 +15,7 @@ from knowhue.data.prepare import Prepared
 from knowhue.errors import DamagedError
 from knowhue.evaluation.calibration import calibration_bins
 from knowhue.evaluation.evaluate import Scored, class_metrics
-from knowhue.evaluation.metrics import ImageRow, confusion_matrix
+from knowhue.evaluation.metrics import METRICS, ImageRow, confusion_matrix
 from knowhue.models.multitask import MultiTask
 from knowhue.models.palette import diversity
 from knowhue.runs import damaged_files, has_ended
@@ -29,7 +29,7 @@ OUTCOME = frozenset({"scores.json", "per_image.csv", "samples.npz", "extremes.np
 SAMPLES_PER_CLASS = 2
 EXTREMES = 4
 DRAWN = 4
-FROM_ROW = (
+_ORDER = (
     "probability",
     "ab_l1",
     "ciede2000",
@@ -44,6 +44,11 @@ FROM_ROW = (
     "adversarial",
     "cross_entropy",
 )
+# what a class answer gets right is written beside its name
+FROM_ROW = tuple(
+    dict.fromkeys((*_ORDER, *(each.column for each in METRICS.values() if each.column != "correct")))
+)
+"""The columns of `per_image.csv` that are numbers: any that a metric reads is among them."""
 
 
 def inspect_run(folder: Path) -> tuple[bool, list[str]]:
