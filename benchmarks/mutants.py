@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 TESTS = {
     "statistics": ("tests/statistics/test_[!p]*.py", "tests/statistics/test_p*.py"),
     "color": ("tests/**/test_color.py",),
-    "runs": ("tests/test_runs.py", "tests/test_locked.py", "tests/test_status.py", "tests/test_storage.py"),
+    "runs": ("tests/test_runs.py", "tests/test_locked.py", "tests/test_storage.py"),
 }
 MUTANTS = (
     ("statistics", "(1 + confidence) / 2, len(d) - 1)", "confidence, len(d) - 1)"),
@@ -51,7 +51,7 @@ MUTANTS = (
     ("runs", 'in ("finished", "diverged")', 'in ("finished",)'),
     ("runs", 'return read_status(folder).get("state") == "finished"', "return has_ended(folder)"),
     ("runs", "not path.is_file() or file_digest(path) != each]", "not path.is_file()]"),
-    ("runs", 'found.get("format") != FORMAT', "False"),
+    ("runs", 'any(found.get(key) != value for key, value in schema.items())', "False"),
 )  # fmt: skip
 
 

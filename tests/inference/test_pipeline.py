@@ -9,6 +9,15 @@ from hypothesis import strategies as st
 
 from knowhue.inference.pipeline import Busy, ByteBudget, Late, Limits, Pipeline, Stages, Stopping, run
 
+EARLIER: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def _earlier_threads():
+    """Other tests of this process may have left servers to the garbage collector, with threads of their own."""
+    EARLIER.clear()
+    EARLIER.update(threading.enumerate())
+
 
 def stages(**changes: Any) -> Stages:
     plain = Stages(lambda _: 1, lambda n: 10 * n, list, lambda n, decoded, answer: (n, decoded, answer))
@@ -23,7 +32,11 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def threads_left() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("knowhue_")]
+    return [
+        thread.name
+        for thread in threading.enumerate()
+        if thread.name.startswith("knowhue_") and thread not in EARLIER
+    ]
 
 
 @settings(max_examples=30, deadline=None)
