@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait as wait_for
 from typing import Any, TypeVar
@@ -52,7 +53,8 @@ class LocalProcesses:
             ready = [job for job in waiting.values() if ended.issuperset(job.needs)]
             # no more than can run: what is submitted can no longer give way to an earlier job that becomes ready
             for job in ready[: self.workers - len(running)]:
-                running[_plainly(pool.submit, job.run)] = waiting.pop(job.id).id
+                future: Future[object] = _plainly(partial(pool.submit, job.run))
+                running[future] = waiting.pop(job.id).id
             done, _ = wait(running, POLL_SECONDS, FIRST_COMPLETED)
             for future in done:
                 _plainly(future.result)
