@@ -622,3 +622,26 @@ def test_the_link_names_the_size_and_the_format_of_what_is_downloaded(visit, kin
     got = Image.open(io.BytesIO(Path(started.value.path()).read_bytes()))
     assert button.inner_text().upper().endswith(f"{got.width} × {got.height} {got.format}")
     assert started.value.suggested_filename.startswith("scan-colour.")
+
+
+def test_an_answer_that_breaks_off_is_said_and_the_next_one_is_shown(visit):
+    page = visit().page
+    upload(page, ("a.png", scene()))
+    page.evaluate("""() => {
+        const whole = window.fetch;
+        window.mend = () => { window.fetch = whole; };
+        window.fetch = async () => new Response(new ReadableStream({
+            pull: (controller) => controller.error(new TypeError("network error")),
+        }));
+    }""")
+    for act in (
+        lambda: fill(page, "#saturation", 120),
+        lambda: page.locator(".card .download").nth(1).click(),
+        lambda: page.get_by_role("button", name="Try the example reef").click(),
+    ):
+        page.evaluate("document.querySelector('#alert').textContent = ''")
+        act()
+        expect(page.get_by_role("alert")).to_have_text("The answer broke off.")
+    page.evaluate("window.mend()")
+    change(page, lambda: fill(page, "#saturation", 140))
+    expect(page.get_by_role("alert")).to_have_count(0)

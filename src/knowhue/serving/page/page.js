@@ -23,14 +23,23 @@ class Refused extends Error {
   }
 }
 
-async function ask(path, file, options, accept = "application/json") {
-  const request = { method: "POST", body: file, headers: { "content-type": "image/*", accept } };
-  const answer = await fetch(`${path}?${new URLSearchParams(options)}`, request).catch(() => {
+// What the server answers, read to its end. Raises `Refused`, and nothing else, whatever goes wrong.
+async function fetched(address, read, request = {}) {
+  const answer = await fetch(address, request).catch(() => {
     throw new Refused(0, "The server cannot be reached.");
   });
-  if (answer.ok) return answer;
+  if (answer.ok) {
+    return answer[read]().catch(() => {
+      throw new Refused(0, "The answer broke off.");
+    });
+  }
   const { error } = await answer.json().catch(() => ({ error: `The server answered ${answer.status}.` }));
   throw new Refused(answer.status, error, Number(answer.headers.get("retry-after")));
+}
+
+function ask(path, file, options, accept = "application/json") {
+  const request = { method: "POST", body: file, headers: { "content-type": "image/*", accept } };
+  return fetched(`${path}?${new URLSearchParams(options)}`, accept === "application/json" ? "json" : "blob", request);
 }
 
 const share = (name) => Number($(`#${name} input[type=number]`).value) / 100;
@@ -49,10 +58,10 @@ const previewOf = (photo) => [["max_px", PREVIEW_PX], ["format", photo.file.type
 
 async function viewBy(model, photo, isUnsure) {
   if (!model.tasks.includes("colour")) {
-    return { answer: await (await ask("v1/classify", photo.file, [["model", model.name]])).json() };
+    return { answer: await ask("v1/classify", photo.file, [["model", model.name]]) };
   }
   const options = [...optionsOf(photo, model), ...previewOf(photo), ["uncertainty", isUnsure]];
-  const answer = await (await ask("v1/colorize", photo.file, options)).json();
+  const answer = await ask("v1/colorize", photo.file, options);
   const map = answer.uncertainty && await createImageBitmap(blobOf(answer.uncertainty.map, "image/png"));
   return { answer, map, url: imageUrl(answer) };
 }
@@ -64,7 +73,7 @@ async function inGray(photo) {
     return { before: URL.createObjectURL(photo.file), full: { width, height, kind: "" } };
   }
   const options = [["model", model.name], ["saturation", 0], ...previewOf(photo)];
-  const answer = await (await ask("v1/colorize", photo.file, options)).json();
+  const answer = await ask("v1/colorize", photo.file, options);
   const kind = answer.full.media_type.replace("image/", "").toUpperCase();
   return { before: imageUrl(answer), full: { ...answer.full, kind } };
 }
@@ -92,8 +101,7 @@ async function viewNow(photo) {
 async function whole(model, photo) {
   for (;;) {
     try {
-      const answer = await ask("v1/colorize", photo.file, optionsOf(photo, model), "image/*");
-      const blob = await answer.blob();
+      const blob = await ask("v1/colorize", photo.file, optionsOf(photo, model), "image/*");
       return { blob, name: `${photo.name.replace(/\.[^.]*$/, "")}-colour.${SUFFIXES[blob.type]}` };
     } catch (error) {
       if (error.status !== 429) throw error;
@@ -218,8 +226,9 @@ async function take(files) {
 }
 
 async function takeExample(name) {
-  const answer = await fetch(`page/examples/${name}`);
-  await take([new File([await answer.blob()], name, { type: "image/jpeg" })]);
+  let blob = null;
+  await tell(async () => { blob = await fetched(`page/examples/${name}`, "blob"); });
+  if (blob) await take([new File([blob], name, { type: "image/jpeg" })]);
 }
 
 function choose(photo) {
