@@ -645,3 +645,21 @@ def test_an_answer_that_breaks_off_is_said_and_the_next_one_is_shown(visit):
     page.evaluate("window.mend()")
     change(page, lambda: fill(page, "#saturation", 140))
     expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_a_server_that_names_no_models_yet_is_said_and_asked_again(opened, served):
+    def refuse(route: Any) -> None:
+        route.fulfill(status=503, json={"error": "The server is stopping. Try again when it runs again."})
+
+    page = opened(served.address, refused=503).page
+    page.route("**/v1/models", refuse)
+    page.reload()
+    expect(page.get_by_role("alert")).to_contain_text("The server is stopping.")
+    page.locator("#photos").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": scene()})
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_role("alert")).to_contain_text("The server is stopping.")
+    page.unroute("**/v1/models")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#status")).to_have_text("1 photo coloured.")  # chosen meanwhile
+    expect(page.get_by_role("alert")).to_have_count(0)
+    expect(page.locator(".card")).to_have_count(2)

@@ -13,6 +13,8 @@ const SWATCHES = { // colours that old photos ask for
 const $ = (selector) => document.querySelector(selector);
 const clamp = (value) => Math.min(1, Math.max(0, value));
 let models = [], cards = [], photos = [], chosen = null;
+let begin;
+const begun = new Promise((resolve) => { begin = resolve; }); // once the models are known; photos wait for it
 
 // The server
 
@@ -205,6 +207,7 @@ function thumb(photo, model) {
 // What a visitor does
 
 async function take(files) {
+  await begun;
   const problems = [];
   let first = null, count = 0;
   for (const file of files) {
@@ -387,7 +390,7 @@ function whatIsDone() {
     element("span", { class: "multi" }, "colours and classes together"), "."];
 }
 
-async function start() {
+function start() {
   setMode("compare");
   onPoints();
   onFiles();
@@ -399,7 +402,17 @@ async function start() {
     root.dataset.theme = isDark ? "light" : "dark";
   };
   onTabs(followStudies($("#panel")));
-  models = titled(await (await fetch("v1/models")).json());
+  connect();
+}
+
+async function connect() {
+  await tell(async () => { models = titled(await fetched("v1/models", "json")); });
+  if (!models.length) {
+    const again = element("button", { type: "button", class: "quiet" }, "Try again");
+    again.onclick = connect;
+    $("#alert").append(" ", again);
+    return;
+  }
   $("#lead").append(...whatIsDone(), " ", leadOf(models));
   cards = models.map((model, number) => new Card(model, number));
   for (const card of cards) {
@@ -414,6 +427,7 @@ async function start() {
   $("#cards").dataset.count = cards.length;
   split(50);
   document.body.dataset.ready = "yes";
+  begin();
 }
 
 start();
