@@ -1,3 +1,4 @@
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -255,7 +256,7 @@ def test_a_full_queue_refuses_until_somebody_leaves():
     gate = threading.Event()
     pipeline = Pipeline(stages(decode=lambda n: gate.wait(5) and n), Limits(1, queue_length=2))
     first, second = pipeline.submit(1), pipeline.submit(2)
-    with pytest.raises(Busy, match="busy with 2 requests"):
+    with pytest.raises(Busy, match="full with 2 items"):
         pipeline.check()
     assert second.cancel()
     third = pipeline.submit(3)
@@ -335,3 +336,10 @@ def test_who_observes_and_fails_leaves_nobody_waiting(broken: str):
     assert all(isinstance(future.exception(5), ArithmeticError) for future in futures)
     pipeline.close(5)
     assert pipeline.length == 0
+
+
+def test_errors_name_no_server_as_folders_and_videos_have_none():
+    for error in (Busy(2, 1), Stopping(), Late(0.5)):
+        assert not re.search("server|request|image", str(error), re.IGNORECASE)
+    assert "2 items" in str(Busy(2, 1))
+    assert "0.5 s" in str(Late(0.5))

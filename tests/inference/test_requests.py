@@ -125,7 +125,7 @@ def test_a_full_queue_is_busy_and_says_when_to_come_again(make_batcher):
     gate = Gate()
     batcher = make_batcher(FakeNetwork(gate), queue_length=3)
     futures = [batcher.submit(ImageRequest(WIDE)) for _ in range(3)]
-    with pytest.raises(Busy, match="busy with 3 requests") as caught:
+    with pytest.raises(Busy, match="full with 3 items") as caught:
         batcher.submit(ImageRequest(WIDE))
     assert 1 <= caught.value.retry_after_seconds <= 60
     with pytest.raises(Busy):

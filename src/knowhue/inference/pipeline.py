@@ -31,11 +31,13 @@ class Busy(KnowhueError):
     """The queue is full.
 
     Attributes:
+        length: items that are accepted and not answered yet.
         retry_after_seconds: when there should be room.
     """
 
     def __init__(self, length: int, retry_after_seconds: int) -> None:
-        super().__init__(f"The server is busy with {length} requests. Try again in {retry_after_seconds} s.")
+        super().__init__(f"The queue is full with {length} items. Try again in {retry_after_seconds} s.")
+        self.length = length
         self.retry_after_seconds = retry_after_seconds
 
 
@@ -43,16 +45,19 @@ class Stopping(KnowhueError):
     """The pipeline finishes what it accepted and accepts no more."""
 
     def __init__(self) -> None:
-        super().__init__("The server is stopping. Try again when it runs again.")
+        super().__init__("No more is accepted: what was accepted is being finished.")
 
 
 class Late(KnowhueError):
-    """An item took longer than the limits allow."""
+    """An item took longer than the limits allow.
+
+    Attributes:
+        seconds: that it may take.
+    """
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(
-            f"The image should be answered within {seconds:g} s. It was not. Send a smaller one."
-        )
+        super().__init__(f"An item should be done within {seconds:g} s. It was not.")
+        self.seconds = seconds
 
 
 class Limits(NamedTuple):

@@ -351,7 +351,20 @@ async def _knowhue_error(request: Request, error: Exception) -> Response:
     status, reason = found
     headers = {"retry-after": str(error.retry_after_seconds)} if isinstance(error, Busy) else None
     request.app.state.monitor.refused(reason)
-    return Response(one_line(str(error)), status, headers, "application/json")
+    return Response(one_line(_served(error)), status, headers, "application/json")
+
+
+def _served(error: KnowhueError) -> str:
+    """An error in a server's words, where the pipeline, which folders and videos use too, has none."""
+    match error:
+        case Busy():
+            return f"The server is busy with {error.length} requests. Try again in {error.retry_after_seconds} s."
+        case Stopping():
+            return "The server is stopping. Try again when it runs again."
+        case Late():
+            return f"The image should be answered within {error.seconds:g} s. It was not. Send a smaller one."
+        case _:
+            return str(error)
 
 
 async def receive_upload(request: Request) -> Upload:
