@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -663,3 +664,46 @@ def test_a_server_that_names_no_models_yet_is_said_and_asked_again(opened, serve
     expect(page.locator("#status")).to_have_text("1 photo coloured.")  # chosen meanwhile
     expect(page.get_by_role("alert")).to_have_count(0)
     expect(page.locator(".card")).to_have_count(2)
+
+
+def test_of_points_placed_while_colours_are_on_their_way_only_the_refused_one_goes(visit):
+    page = visit(refused=422).page
+    upload(page, ("a.png", scene()))
+    page.get_by_role("button", name="sea", exact=True).click()
+
+    def refuse_the_second(route: Any) -> None:
+        hints = parse_qs(urlsplit(route.request.url).query).get("hints", [])
+        if any(hint.startswith("50.") for hint in hints):
+            route.fulfill(status=422, json={"error": "`hints` should be elsewhere."})
+        else:
+            route.continue_()
+
+    page.route("**/v1/colorize**", refuse_the_second)
+    page.evaluate("""() => {
+        const aim = document.querySelectorAll(".aim")[1], box = aim.getBoundingClientRect();
+        for (const share of [0.2, 0.5, 0.8]) {
+            const at = { clientX: box.left + share * box.width, clientY: box.top + 0.5 * box.height };
+            aim.dispatchEvent(new MouseEvent("click", { bubbles: true, ...at }));
+        }
+    }""")
+    expect(page.locator("#status")).to_have_text("Point 2 placed.")
+    expect(page.locator("#points li")).to_contain_text(["at 20 %", "at 80 %"])
+
+
+def test_downloads_of_a_server_that_stays_busy_end(visit):
+    page = visit(refused=429).page
+    upload(page, ("a.png", scene()), ("b.png", scene()))
+    asked = []
+
+    def refuse(route: Any) -> None:
+        asked.append(route.request.url)
+        route.fulfill(status=429, headers={"retry-after": "0.01"}, json={"error": "The server is busy."})
+
+    page.route("**/v1/colorize**", refuse)
+    page.locator(".card .download").nth(1).click()
+    expect(page.get_by_role("alert")).to_have_text("The server is busy.")
+    assert len(asked) == 5
+    page.get_by_role("button", name="All 2 as ZIP, multi-task").click()
+    expect(page.locator("#status")).to_have_text("Colouring 1 of 2 ...")
+    expect(page.get_by_role("alert")).to_have_text("The server is busy.")
+    assert len(asked) == 10

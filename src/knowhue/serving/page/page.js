@@ -4,6 +4,7 @@ import { followStudies } from "./studies.js";
 import { downloadZip } from "./vendor/client-zip/index.js";
 
 const PREVIEW_PX = 1280;
+const MOST_TRIES = 5; // of a download, while the server is busy
 const SUFFIXES = { "image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "image/tiff": "tif", "image/avif": "avif" };
 const SWATCHES = { // colours that old photos ask for
   "#e0b094": "skin", "#7fa9d6": "sky", "#6d8f4e": "leaves", "#2f8f9d": "sea", "#9c6b43": "wood",
@@ -12,7 +13,7 @@ const SWATCHES = { // colours that old photos ask for
 
 const $ = (selector) => document.querySelector(selector);
 const clamp = (value) => Math.min(1, Math.max(0, value));
-let models = [], cards = [], photos = [], chosen = null;
+let models = [], cards = [], photos = [], chosen = null, placing = Promise.resolve();
 let begin;
 const begun = new Promise((resolve) => { begin = resolve; }); // once the models are known; photos wait for it
 
@@ -101,12 +102,12 @@ async function viewNow(photo) {
 }
 
 async function whole(model, photo) {
-  for (;;) {
+  for (let tries = 1; ; tries += 1) {
     try {
       const blob = await ask("v1/colorize", photo.file, optionsOf(photo, model), "image/*");
       return { blob, name: `${photo.name.replace(/\.[^.]*$/, "")}-colour.${SUFFIXES[blob.type]}` };
     } catch (error) {
-      if (error.status !== 429) throw error;
+      if (error.status !== 429 || tries === MOST_TRIES) throw error;
       await new Promise((resolve) => { setTimeout(resolve, 1000 * (error.retryAfter || 1)); });
     }
   }
@@ -130,9 +131,7 @@ function latest(work) {
   };
 }
 
-const recolour = latest(async () => {
-  const photo = chosen;
-  if (!photo) return;
+async function viewChosen(photo) {
   $("#results").setAttribute("aria-busy", true);
   try {
     await view(photo);
@@ -140,7 +139,9 @@ const recolour = latest(async () => {
     $("#results").removeAttribute("aria-busy");
   }
   if (photo === chosen) show();
-});
+}
+
+const recolour = latest(async () => { if (chosen) await viewChosen(chosen); });
 
 const recolourAll = latest(async () => {
   for (const photo of photos) {
@@ -248,13 +249,19 @@ function forget(photo) {
   return tell(recolour, "Photo removed.");
 }
 
-async function place(x, y) {
+// Each point is coloured by itself, so that of several placed at once only those that are refused go.
+function place(x, y) {
   const photo = chosen, point = { x: clamp(x), y: clamp(y), colour: $("#point-colour").value };
+  placing = placing.then(() => placeNow(photo, point));
+  return placing;
+}
+
+async function placeNow(photo, point) {
   photo.points.push(point);
   showPoints();
   await tell(async () => {
     try {
-      await recolour();
+      await viewChosen(photo);
     } catch (error) {
       photo.points = photo.points.filter((each) => each !== point);
       showPoints();
@@ -270,18 +277,16 @@ function save(blob, name) {
 }
 
 async function saveAll(model) {
-  const names = new Set();
-  async function* files() {
-    for (const [place, photo] of photos.entries()) {
-      say(`Colouring ${place + 1} of ${photos.length} ...`);
-      const { blob, name } = await whole(model, photo);
-      let unused = name;
-      for (let number = 2; names.has(unused); number += 1) unused = name.replace(/(\.[^.]*)$/, `-${number}$1`);
-      names.add(unused);
-      yield { input: blob, name: unused, lastModified: new Date() };
-    }
+  const names = new Set(), files = [];
+  for (const [place, photo] of photos.entries()) {
+    say(`Colouring ${place + 1} of ${photos.length} ...`);
+    const { blob, name } = await whole(model, photo);
+    let unused = name;
+    for (let number = 2; names.has(unused); number += 1) unused = name.replace(/(\.[^.]*)$/, `-${number}$1`);
+    names.add(unused);
+    files.push({ input: blob, name: unused, lastModified: new Date() });
   }
-  save(await downloadZip(files()).blob(), "knowhue-photos.zip");
+  save(await downloadZip(files).blob(), "knowhue-photos.zip");
 }
 
 // Comparing, and placing points
