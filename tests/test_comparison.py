@@ -250,6 +250,21 @@ def test_a_diverged_reference_sets_no_budget(plan, compared, tmp_path):
         equal_wall_clock(plan, tmp_path)
 
 
+def test_a_method_that_diverged_in_its_first_epoch_keeps_its_epochs(plan, compared, tmp_path):
+    """It has no pace, and would have ended the comparison of all others by a division by zero."""
+    for method in COMPARED:
+        for seed in plan.seeds:
+            folder = run_folder(compared, method, read_plan(compared).run_config(method, seed))
+            copy = tmp_path / folder.relative_to(compared)
+            copy.mkdir(parents=True)
+            lost = method == "palette-ab"
+            (copy / "log.jsonl").write_text("" if lost else (folder / "log.jsonl").read_text())
+            (copy / "status.json").write_text(f'{{"state": "{"diverged" if lost else "finished"}"}}')
+    found = equal_wall_clock(plan, tmp_path)
+    assert tuple(found["epochs"]["palette-ab"]) == plan.epochs("palette-ab")
+    assert min(found["epochs"]["l1"]) > 0
+
+
 def test_another_comparison_in_the_same_folder_is_refused(compared, plan):
     other = plan.model_copy(update={"seeds": (0, 1, 2)})
     with pytest.raises(

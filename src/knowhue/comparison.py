@@ -40,8 +40,12 @@ def equal_wall_clock(plan: Plan, root: Path) -> dict[str, Any]:
     epochs: dict[str, Epochs] = {}
     for method in plan.planned_arms:
         took = [_phase_seconds(run) for run in _ended(plan, method, root)]
-        an_epoch = (_mean([heads for heads, _ in took]), _mean([tuned for _, tuned in took]))
-        epochs[method] = epochs_within(budget, plan.epochs(method), an_epoch)
+        # 0 is a phase that a run did not come to, and no pace
+        heads, tuned = (_mean([run[phase] for run in took if run[phase]]) for phase in (0, 1))
+        usual = plan.epochs(method)
+        has_pace = bool((heads or not usual[0]) and (tuned or not usual[1]))
+        # a method that diverged in its first epoch with every seed has no pace: its first regime stands for both
+        epochs[method] = epochs_within(budget, usual, (heads, tuned)) if has_pace else usual
     return {"budget_s": budget, "epochs": epochs}
 
 
