@@ -29,7 +29,7 @@ def scene(width: int = 320, height: int = 240, kind: str = "PNG") -> bytes:
 
 
 def upload(page: Any, *files: tuple[str, bytes]) -> None:
-    kinds = {"png": "image/png", "jpg": "image/jpeg", "txt": "text/plain"}
+    kinds = {"png": "image/png", "jpg": "image/jpeg", "txt": "text/plain", "tif": "image/tiff"}
     payload = [
         {"name": name, "mimeType": kinds[name.rsplit(".")[-1]], "buffer": data} for name, data in files
     ]
@@ -573,6 +573,29 @@ def test_a_model_that_cannot_colour_shows_the_photo_and_its_class_alone(opened, 
     expect(page.locator(".card .download")).to_be_hidden()
     assert chroma(coloured(page, 0)) == 0
     assert page.locator(".before").evaluate("image => image.naturalWidth") == 320
+
+
+def test_a_file_that_only_the_api_can_read_is_classified_without_a_picture(opened, class_only):
+    page = opened(class_only).page
+    page.locator("body[data-ready]").wait_for()
+    upload(page, ("a.tif", scene(kind="TIFF")))
+    expect(page.locator(".classes caption")).to_be_visible()
+    expect(page.locator(".card .frame")).to_be_hidden()
+    upload(page, ("b.png", scene()))
+    expect(page.locator(".card .frame")).to_be_visible()
+
+
+def test_a_name_with_html_in_it_is_a_name(visit):
+    page = visit(refused=415).page
+    name = "<img src=x onerror=document.title='broken'>.png"
+    upload(page, (name, scene()), ("b.png", scene()))
+    expect(page.locator("img[src='x']")).to_have_count(0)
+    expect(page.locator(".before").first).to_have_attribute("alt", f"{name} in gray")
+    page.locator("#photos").set_input_files(
+        [{"name": name + ".txt", "mimeType": "text/plain", "buffer": b"no"}]
+    )
+    expect(page.get_by_role("alert")).to_contain_text(name)
+    assert "broken" not in page.title()
 
 
 def test_with_a_token_the_page_works_once_it_was_shown_and_its_address_forgets_it(opened):

@@ -74,7 +74,8 @@ export class Card {
   show(photo) {
     const { answer, url } = photo.views.get(this.model.name);
     const { width, height } = photo.full;
-    this.find(".frame").style.setProperty("--ratio", width / height);
+    this.find(".frame").hidden = !photo.before;
+    if (photo.before) this.find(".frame").style.setProperty("--ratio", width / height);
     this.find(".before").src = photo.before;
     this.find(".before").alt = `${photo.name} in gray`;
     this.find(".after").src = url ?? photo.before;

@@ -72,8 +72,10 @@ async function viewBy(model, photo, isUnsure) {
 async function inGray(photo) {
   const model = models.find((each) => each.tasks.includes("colour"));
   if (!model) {
-    const { width, height } = await createImageBitmap(photo.file);
-    return { before: URL.createObjectURL(photo.file), full: { width, height, kind: "" } };
+    // a browser shows fewer kinds of files than the API reads, whose class is told all the same
+    const shown = await createImageBitmap(photo.file).catch(() => null);
+    const { width, height } = shown ?? { width: 0, height: 0 };
+    return { before: shown ? URL.createObjectURL(photo.file) : "", full: { width, height, kind: "" } };
   }
   const options = [["model", model.name], ["saturation", 0], ...previewOf(photo)];
   const answer = await ask("v1/colorize", photo.file, options);
@@ -93,7 +95,7 @@ async function viewNow(photo) {
   const key = wanted(photo);
   if (photo.seen === key) return;
   const isUnsure = photo === chosen && $("#unsure").checked;
-  if (!photo.before) Object.assign(photo, await inGray(photo));
+  if (!photo.full) Object.assign(photo, await inGray(photo));
   const found = await Promise.all(models.map((model) => viewBy(model, photo, isUnsure)));
   const old = [...photo.views.values()];
   photo.views = new Map(models.map((model, place) => [model.name, found[place]]));
