@@ -69,6 +69,12 @@ def errs(result, *parts):
     return err
 
 
+def test_an_empty_folder_is_told_before_weights_that_are_missing(knowhue, tmp_path):
+    (tmp_path / "empty").mkdir()
+    weights = ("--set", f"encoder.weights={tmp_path / 'none.safetensors'}")
+    errs(knowhue("study", tmp_path / "empty", "--out", tmp_path / "out", *weights), "no images in <class>/")
+
+
 @pytest.mark.parametrize("command", ["prepare", "train", "study"])
 def test_bad_images(knowhue, make_folder, tmp_path, command):
     def refuse(name, *parts):

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -230,3 +231,14 @@ def test_what_is_no_number_has_no_unit():
     assert program.score_lines({"ab_l1": None}) == [
         "Mean absolute error of a*b*: not a number (lower is better)"
     ]
+
+
+def test_what_pillow_says_of_damaged_metadata_does_not_reach_the_terminal(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["knowhue", "--version"])
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        with pytest.raises(SystemExit):
+            program.main()
+        for module in ("PIL.TiffImagePlugin", "somebody.else"):
+            warnings.warn_explicit("Metadata Warning", UserWarning, "file.py", 1, module=module)
+    assert len(shown) == 1

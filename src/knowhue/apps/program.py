@@ -5,6 +5,7 @@ import io
 import json
 import sys
 import unicodedata
+import warnings
 from collections.abc import Mapping
 from typing import Annotated, Any, NoReturn, TextIO
 
@@ -164,6 +165,8 @@ def main() -> NoReturn:
     import knowhue.apps.cli  # noqa: F401  whose commands join the app
 
     settle_streams()
+    # what Pillow says of damaged metadata; what matters of a file is reported by its name
+    warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
     try:
         app(standalone_mode=True)
     except KnowhueError as error:

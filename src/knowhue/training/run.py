@@ -16,8 +16,8 @@ from knowhue.color import rgb_to_lab
 from knowhue.config import Config, Task, fingerprint
 from knowhue.data.loaders import find_targets, to_rgb
 from knowhue.data.prepare import Prepared, load_prepared, prepare
-from knowhue.data.sources import require_apart
-from knowhue.errors import ConfigError, DamagedError, RunError
+from knowhue.data.sources import list_items, require_apart
+from knowhue.errors import ConfigError, DamagedError, RunError, WeightsError
 from knowhue.evaluation.evaluate import Scored
 from knowhue.models.colour_classes import ColourClasses, centres, count_bins
 from knowhue.models.discriminators import PatchGAN
@@ -102,7 +102,12 @@ def open_workspace(
     for each in runs or (config,):  # names and weights are tried before any image is read
         _refuse_contradictions(each)
         make_weighting(each.tasks)
-        model = build_model(each, classes=2)  # the images, and so the classes, are not known yet
+        try:
+            model = build_model(each, classes=2)  # the images, and so the classes, are not known yet
+        except WeightsError:
+            if config.images.source in ("folder", "imagenet"):
+                list_items(config.images)  # where there are no images either, that is mended first
+            raise
         if each.has_encoder:
             drawn = each.encoder.weights == "none"
             name = f"{each.encoder.name} {each.encoder.weights}"
