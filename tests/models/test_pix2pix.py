@@ -177,7 +177,7 @@ def _detail_error(unet, gray):
 
 @pytest.mark.parametrize("size", [(48, 64), (64, 65)])
 def test_a_side_that_halves_to_no_whole_pixel_is_refused(size):
-    with pytest.raises(ConfigError, match=f"multiples of 32. Found {size[0]} x {size[1]}. Pad it to 64 x "):
+    with pytest.raises(ConfigError, match=f"multiples of 32. Found {size[0]} x {size[1]}. Pad them to 64 x "):
         Pix2PixUNet(2, 5)((_gray(1, *size),))
 
 

@@ -11,7 +11,6 @@ from torch.optim.swa_utils import AveragedModel
 
 from knowhue.color import lab_to_rgb, rgb_to_lab
 from knowhue.config import PaletteSettings
-from knowhue.errors import ConfigError
 from knowhue.models.diffusion import (
     SAMPLERS,
     clean_from,
@@ -21,6 +20,7 @@ from knowhue.models.diffusion import (
     signal_levels,
     spaced_levels,
 )
+from knowhue.models.encoder import require_whole_strides
 from knowhue.models.heads import scale_chroma
 from knowhue.tensors import Chroma, Lightness, Pyramid
 
@@ -253,7 +253,7 @@ class Denoiser(nn.Module):
         Raises:
             ConfigError: H or W is no whole multiple of `stride`.
         """
-        self._check_size(images)
+        require_whole_strides(images, self.stride, "images")
         embedded = self.embedding(level)
         features, skips = self.stem(images), []
         for index, block in enumerate(self.down):
@@ -269,15 +269,6 @@ class Denoiser(nn.Module):
 
     def _at_next_size(self, index: int) -> bool:
         return index > 0 and index % self.blocks == 0
-
-    def _check_size(self, images: Tensor) -> None:
-        height, width = images.shape[-2:]
-        if height % self.stride or width % self.stride:
-            padded = tuple(-(-side // self.stride) * self.stride for side in (height, width))
-            raise ConfigError(
-                f"The sides of `images` should be whole multiples of {self.stride}. Found {height} x {width}. "
-                f"Pad them to {padded[0]} x {padded[1]} and cut the answer."
-            )
 
 
 class LevelEmbedding(nn.Module):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from knowhue.errors import ConfigError
 from knowhue.models.discriminators import draw_weights
+from knowhue.models.encoder import require_whole_strides
 from knowhue.tensors import Pyramid
 
 _DEEPEST = 8
@@ -65,7 +66,7 @@ class Pix2PixUNet(nn.Module):
             ConfigError: H or W is no whole multiple of `stride`.
         """
         (features,) = pyramid
-        self._check_size(features)
+        require_whole_strides(features, self.stride, "gray")
         skips = []
         for block in self.encoder:
             features = block(features)
@@ -75,15 +76,6 @@ class Pix2PixUNet(nn.Module):
         for block in self.decoder[1:]:
             features = block(torch.cat((features, skips.pop()), 1))
         return torch.tanh(features.float())
-
-    def _check_size(self, gray: Tensor) -> None:
-        height, width = gray.shape[-2:]
-        if height % self.stride or width % self.stride:
-            padded = tuple(-(-side // self.stride) * self.stride for side in (height, width))
-            raise ConfigError(
-                f"The sides of `gray` should be whole multiples of {self.stride}. Found {height} x {width}. "
-                f"Pad it to {padded[0]} x {padded[1]} and cut the answer."
-            )
 
 
 def depth_for(size_px: int) -> int:

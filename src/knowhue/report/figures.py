@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from knowhue.report.arms import is_oracle, sides
 from knowhue.report.classes import (
@@ -51,6 +51,11 @@ class Figure:
     def described(self, study: Study) -> str:
         """Return title and caption."""
         return f"{self.title} {self.caption.format(**facts(study))}"
+
+
+def _over_epochs(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """How a figure of one value over epochs is drawn, and its table."""
+    return partial(curves, name=name), partial(curve_table, name=name)
 
 
 FIGURES: dict[str, Figure] = {
@@ -104,27 +109,23 @@ FIGURES: dict[str, Figure] = {
         "Colour error.",
         "Mean absolute error of a*b* on the validation images after each epoch; lower is better. "
         "{overlap_colour}",
-        partial(curves, name="error"),
-        partial(curve_table, name="error"),
+        *_over_epochs("error"),
     ),
     "accuracy": Figure(
         "Accuracy.",
         "Share of validation images classified right after each epoch. {overlap_class}",
-        partial(curves, name="accuracy"),
-        partial(curve_table, name="accuracy"),
+        *_over_epochs("accuracy"),
     ),
     "losses": Figure(
         "Generator and discriminator.",
         "Adversarial training losses, mean of each epoch. Neither should run away from the other.",
-        partial(curves, name="losses"),
-        partial(curve_table, name="losses"),
+        *_over_epochs("losses"),
     ),
     "judgements": Figure(
         "Who is winning.",
         "Share of patches that the discriminator judges right. Both near 100\u00a0% is saturation: the "
         "colour head learns nothing from it any more; 50\u00a0% (dashed) is guessing.",
-        partial(curves, name="judgements"),
-        partial(curve_table, name="judgements"),
+        *_over_epochs("judgements"),
     ),
     "per_class": Figure(
         "Class by class.",
