@@ -65,8 +65,11 @@ def test_no_public_name_stands_in_two_modules():
     for path in MODULES:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-            names = [each.id for each in targets if isinstance(each, ast.Name)]
-            names += [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
+            inner = [each for target in targets if target is not None for each in ast.walk(target)]
+            names = [each.id for each in inner if isinstance(each, ast.Name)]
+            names += (
+                [node.name] if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) else []
+            )
             for name in names:
                 if not name.startswith("_"):
                     places.setdefault(name, set()).add(path.relative_to(ROOT).as_posix())

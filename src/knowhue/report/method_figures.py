@@ -14,11 +14,11 @@ from knowhue.report.methods import (
     flat_scores,
     method_alpha,
     methods,
-    metrics,
     quality_table,
     regimes,
     run_costs,
     scores,
+    shown_metrics,
     unfinished,
 )
 from knowhue.report.study import Arrays, Study
@@ -114,7 +114,7 @@ def _drawing(figure: "Figure", name: str, description: str) -> Markup:
 
 def trade_off(study: Study) -> "Figure":
     """Draw every metric over the seconds of training."""
-    known = metrics(study)
+    known = shown_metrics(study)
     shown = [name for name in _PANELS if name in known]
     # one panel more than metrics, for the legend
     rows = (len(shown) + 3) // 3

@@ -117,7 +117,7 @@ def scores(study: Study, regime: Regime) -> dict[tuple[str, str], Score]:
     found = {
         (method, metric): _score(study, regime, method, metric)
         for method in methods(study)
-        for metric in (*metrics(study), "diversity")
+        for metric in (*shown_metrics(study), "diversity")
     }
     p = {
         " ".join(key): each.found.p for key, each in found.items() if each.found and len(each.found.seeds) > 1
@@ -127,7 +127,7 @@ def scores(study: Study, regime: Regime) -> dict[tuple[str, str], Score]:
     return {key: each._replace(p_adjusted=adjusted.get(" ".join(key))) for key, each in found.items()}
 
 
-def metrics(study: Study) -> list[str]:
+def shown_metrics(study: Study) -> list[str]:
     """Those of `QUALITY` that some finished run has."""
     runs = [run for arm in study.runs for run in study.finished(arm)]
     return [name for name in QUALITY if any(_own_score(run, name) is not None for run in runs)]
@@ -199,7 +199,7 @@ def comparison_results(study: Study) -> dict[str, Any]:
 
 def quality_table(study: Study, regime: Regime) -> list[list[TableCell]]:
     """One row a method, one column a metric, then the baselines; the header first."""
-    names, found = metrics(study), scores(study, regime)
+    names, found = shown_metrics(study), scores(study, regime)
     spread = ["spread of samples"] * any(found[method, "diversity"].by_seed for method in methods(study))
     rows = [[TableCell(head) for head in ("", "error: verdict", *(QUALITY[name] for name in names), *spread)]]
     for name, method in methods(study).items():

@@ -156,6 +156,7 @@ _router = APIRouter()
 
 @_router.post(
     "/v1/colorize",
+    name="colorize",
     tags=["images"],
     summary="Colour an image",
     response_model=ColourAnswer,
@@ -174,7 +175,7 @@ _router = APIRouter()
     },
     openapi_extra=body_schema(ColourOptions),
 )
-async def colorize(request: Request) -> Response:
+async def colorize_upload(request: Request) -> Response:
     """Send the file as the body or in a form. Options are query parameters or form fields; a form field overrides."""
     upload, options, name, batcher = await _received(request, ColourOptions)
     _require(batcher, name, "colour")

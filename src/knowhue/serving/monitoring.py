@@ -16,7 +16,7 @@ from knowhue.serving.settings import MIB
 
 __all__ = ["CONTENT_TYPE_LATEST", "Monitor", "Trimmer"]
 
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+BUCKET_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 BATCHES = (1, 2, 4, 8, 16, 32)
 OTHER = "other"
 GROWN_MIB = 64
@@ -43,7 +43,7 @@ class Monitor:
             "knowhue_request_seconds",
             "From the first byte to the last answer.",
             ["route"],
-            buckets=SECONDS,
+            buckets=BUCKET_SECONDS,
             registry=registry,
         )
         self._underway = Gauge("knowhue_requests_underway", "Requests being answered.", registry=registry)
@@ -54,7 +54,7 @@ class Monitor:
             "knowhue_stage_seconds",
             "Decoding, predicting a batch, painting.",
             ["model", "stage"],
-            buckets=SECONDS,
+            buckets=BUCKET_SECONDS,
             registry=registry,
         )
         self._batches = Histogram(
