@@ -91,3 +91,11 @@ def test_the_version_is_told():
     )
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert done.stdout == f"knowhue {project['version']}\n"
+
+
+def test_files_that_the_pages_name_exist():
+    for page in PAGES:
+        for path in re.findall(
+            r"\b((?:tests|benchmarks|src)/[\w/]+\.py)\b", page.read_text(encoding="utf-8")
+        ):
+            assert (ROOT / path).exists(), f"{page.name}: {path}"

@@ -227,7 +227,7 @@ def test_wrong_options_are_told_by_name(client, path: str, options: dict, status
         ({"content": JPEG}, 415, "Content-Type"),
         ({"content": JPEG, "headers": {"content-type": "text/plain"}}, 415, "Content-Type"),
         ({"content": b"", "headers": AS_JPEG}, 400, "Found none"),
-        ({"content": b"hello", "headers": AS_JPEG}, 415, "something else"),
+        ({"content": b"hello", "headers": AS_JPEG}, 415, "not an image that can be read"),
         ({"content": JPEG[:300], "headers": AS_JPEG}, 422, "damaged"),
         (
             {"content": preview_first(raw=True), "headers": {"content-type": "image/x-adobe-dng"}},

@@ -283,18 +283,19 @@ def test_what_an_upload_held_is_given_back():
 
 
 def test_who_leaves_while_waiting_is_forgotten():
-    opened = threading.Event()
-    model = colorizer(lambda seen: opened.wait(10))  # type: ignore[arg-type,return-value]
+    opened, predicting = threading.Event(), threading.Event()
+
+    def predict(seen):
+        predicting.set()
+        return opened.wait(10)
+
+    model = colorizer(predict)  # type: ignore[arg-type,return-value]
     with running({"slow": model}) as (host, port, server):
         batcher = server._batchers["slow"]
         request = post_of(len(JPEG)) + JPEG
         with socket.create_connection((host, port)) as stays:
             stays.sendall(request)
-            wait_until(
-                lambda: (
-                    batcher.length == 1 and not (batcher._waiting or batcher._decoding or batcher._decoded)
-                )
-            )
+            assert predicting.wait(10)
             with socket.create_connection((host, port)) as leaves:
                 leaves.sendall(request)
                 wait_until(lambda: batcher._decoded)

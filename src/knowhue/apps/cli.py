@@ -306,7 +306,9 @@ def prepare_command(settings: Callable[[], "Config"], out: OutOption = Path("run
 @with_options(read_settings_with_images)
 def train_command(
     settings: Callable[[], "Config"],
-    arm: Annotated[str, typer.Option(help="`class`, `colour` or `multi`.")] = "multi",
+    arm: Annotated[
+        str, typer.Option(help="`class`, `colour`, `multi`, or another arm of a study.")
+    ] = "multi",
     out: OutOption = Path("runs/study"),
 ) -> None:
     """Train one arm with one seed (`--set seed=1`)."""
@@ -322,7 +324,7 @@ def train_command(
 
 @app.command("evaluate", epilog="Example: `knowhue evaluate runs/demo/multi/seed-0-1a2b3c4d`")
 def evaluate_command(run: Annotated[Path, typer.Argument(help="Run folder of a trained arm.")]) -> None:
-    """Score a trained run on its study's validation images again."""
+    """Score a trained run again, on the split that its study reports on."""
     from knowhue.training.run import evaluate_run
 
     evaluate_run(run)

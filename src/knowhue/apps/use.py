@@ -54,7 +54,8 @@ def colorize(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     on_error: Annotated[
-        OnError, rare_option(help="Of a folder: skip images that cannot be read, or stop at the first.")
+        OnError,
+        rare_option(help="Of a folder: skip images that cannot be read, or begin no other after the first."),
     ] = OnError.skip,
 ) -> None:
     """Colour and classify a photo, a folder or a video; size, depth, lightness and metadata stay."""

@@ -265,7 +265,8 @@ def open_network(source: str | Path = BUILT_IN) -> Network:
     path = find_model(source)
     if path.suffix not in OPENERS:
         raise WeightsError(
-            f"`model` should be a {' or '.join(OPENERS)} file, a run folder or `{BUILT_IN}`. Found `{source}`."
+            f"`model` should be `{BUILT_IN}`, the folder of a run or a study, or a {' or '.join(OPENERS)} file. Found "
+            f"`{source}`."
         )
     network = OPENERS[path.suffix](path)
     try:  # what a stranger's weights do shows when they are used, and should show now
@@ -286,7 +287,8 @@ def find_model(source: str | Path) -> Path:
     path = Path(source)
     if not str(source) or not path.exists():
         raise WeightsError(
-            f"`model` should be `{BUILT_IN}`, a run folder, or a file that `knowhue export` made. Found no `{source}`."
+            f"`model` should be `{BUILT_IN}`, the folder of a run or a study, or what `knowhue export` made. Found no "
+            f"`{source}`."
         )
     return _in_folder(path) if path.is_dir() else path
 

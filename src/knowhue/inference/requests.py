@@ -140,7 +140,7 @@ def decode_request(
         name = _NAME
         if recognise(source[:4096]) is None:
             raise NoImageError(
-                f"`{_NAME}` should be an image (JPEG, PNG, TIFF, WebP, AVIF, GIF, BMP). Found something else."
+                f"`{_NAME}` is not an image that can be read, which are JPEG, PNG, TIFF, WebP, AVIF, GIF and BMP."
             )
     image = read_image(source, max_pixels=max_pixels, name=name)
     height, width = image.pixels.shape[:2]
