@@ -269,10 +269,10 @@ def test_a_full_queue_refuses_until_somebody_leaves():
 
 def test_what_is_late_is_dropped_and_closing_finishes_the_rest():
     def slow(n: int) -> int:
-        time.sleep(0.1)
+        time.sleep(1.2 * (n == 1))  # the first is done long before its time is up, however crowded the machine
         return n
 
-    pipeline = Pipeline(stages(decode=slow), Limits(1, item_seconds=0.15))
+    pipeline = Pipeline(stages(decode=slow), Limits(1, item_seconds=1.0))
     futures = [pipeline.submit(n) for n in range(3)]
     pipeline.stop()
     with pytest.raises(Stopping):
@@ -280,7 +280,7 @@ def test_what_is_late_is_dropped_and_closing_finishes_the_rest():
     pipeline.close(5)
     assert not threads_left()
     assert futures[0].result(0)[0] == 0
-    assert isinstance(futures[2].exception(0), Late)
+    assert all(isinstance(future.exception(0), Late) for future in futures[1:])
 
 
 def test_aborting_drops_what_waits_even_for_room():
