@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TESTS = {
     "statistics": ("tests/statistics/test_[!p]*.py", "tests/statistics/test_p*.py"),
-    "color": ("tests/**/test_color.py",),
+    "color": ("tests/test_color.py", "tests/models/test_heads.py"),
     "runs": ("tests/test_runs.py", "tests/test_locked.py", "tests/test_storage.py"),
 }
 MUTANTS = (
