@@ -269,7 +269,9 @@ def test_a_full_queue_refuses_until_somebody_leaves():
 
 def test_what_is_late_is_dropped_and_closing_finishes_the_rest():
     def slow(n: int) -> int:
-        time.sleep(1.2 * (n == 1))  # the first is done long before its time is up, however crowded the machine
+        time.sleep(
+            1.2 * (n == 1)
+        )  # the first is done long before its time is up, however crowded the machine
         return n
 
     pipeline = Pipeline(stages(decode=slow), Limits(1, item_seconds=1.0))
