@@ -50,6 +50,19 @@ def test_a_head_that_is_not_there_answers_none(tiny):
     assert build_model(tiny(tasks__names=("colour",)), 3).eval()(lightness).logits is None
 
 
+def test_gradients_of_both_tasks_lie_in_memory_as_the_shared_features_do(tiny):
+    model = build_model(tiny(), 3)
+    features = [each.detach().requires_grad_() for each in model.features(100 * torch.rand(2, 1, 64, 64))]
+    seen = []
+    for each in features:
+        each.register_hook(seen.append)
+    prediction = model(torch.full((2, 1, 64, 64), 50.0), features)
+    (prediction.logits.sum() + prediction.chroma.sum()).backward()
+    assert len(seen) == len(features)
+    for gradient in seen:
+        assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("decoder", ["transposed", "auto"])
 def test_features_at_hand_serve_as_well(tiny, decoder):
     model = build_model(tiny(colour__decoder=decoder), 3).eval()

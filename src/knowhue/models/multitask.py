@@ -1,6 +1,7 @@
 """The model: one shared encoder, a head for each task it has; and what is put to work of it."""
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -89,7 +90,7 @@ class MultiTask(nn.Module):
         """
         pyramid = self.features(lightness) if features is None else features
         # apart in the graph, so that each task's gradient at the shared features can be seen and weighted
-        for_colour, for_class = (tuple(each.view_as(each) for each in pyramid) for _ in range(2))
+        for_colour, for_class = (tuple(branch(each) for each in pyramid) for _ in range(2))
         informed = for_colour if self.oracle is None else self.oracle(for_colour, label)
         chroma = logits = own_loss = None
         if truth is not None and isinstance(self.colour, ColourClasses | Palette):
@@ -107,6 +108,18 @@ class MultiTask(nn.Module):
             return None
         height, width = lightness.shape[2:]
         return unscale_chroma(self.colour.samples(self.features(lightness), count))[..., :height, :width]
+
+
+def branch(features: Tensor) -> Tensor:
+    """The same map (B, C, h, w), apart in the graph; what flows back through it lies in memory as maps do.
+
+    The gradient of a mean over the image lies otherwise, and where it is added first, so does the sum: the encoder's
+    backward pass then takes other kernels, which round otherwise, beside a class head than without one.
+    """
+    apart = features.view_as(features)
+    if apart.requires_grad:
+        apart.register_hook(partial(Tensor.contiguous, memory_format=torch.channels_last))
+    return apart
 
 
 def build_model(config: Config, classes: int, *, seeded: bool = True) -> MultiTask:
