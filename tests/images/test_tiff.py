@@ -2,15 +2,17 @@
 
 import io
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-from odd_files import GRAY, GRAY16, RGB, tiff
+from odd_files import GRAY, GRAY16, RGB, pillow, tiff
 
 from knowhue.errors import ImageError
 from knowhue.images.reading import read_image, weigh_image
+from knowhue.images.writing import encode_with_notes
 
 PREVIEW = RGB[::4, ::4].copy()
 REDUCED, MASK = 1, 4
@@ -120,3 +122,58 @@ def test_directories_without_end_are_not_followed():
     data = b"II*\0\x08\0\0\0" + struct.pack("<H", 1000) + rows + struct.pack("<I", 9)
     with pytest.raises(ImageError):
         read_image(data + bytes(4000))
+
+
+def overlapping(first: int, values_bytes: int, count: int = 300) -> bytes:
+    """A directory at `first` whose values are the same bytes behind it again and again."""
+    behind = first + 2 + 12 * count + 4
+    rows = b"".join(struct.pack("<HHII", 40_000 + k, 7, values_bytes, behind) for k in range(count))
+    return struct.pack("<H", count) + rows + bytes(4) + bytes(values_bytes)
+
+
+def peak_of(call) -> int:
+    tracemalloc.start()
+    call()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+@pytest.mark.parametrize("place", ["first page", "second page"])
+def test_directories_that_name_the_same_bytes_again_and_again_are_refused(place: str):
+    data = bytearray(tiff(RGB))
+    data += bytes(len(data) % 2)
+    link = 4
+    if place == "second page":
+        first = struct.unpack_from("<I", data, 4)[0]
+        link = first + 2 + 12 * struct.unpack_from("<H", data, first)[0]
+    struct.pack_into("<I", data, link, len(data))
+    data += overlapping(len(data), 100_000)
+    with pytest.raises(ImageError, match=r"names 30,0.* bytes, more than the file has"):
+        read_image(bytes(data))
+
+
+def test_exif_that_names_the_same_bytes_again_and_again_stays_small():
+    data = bytearray(tiff(RGB))
+    first = struct.unpack_from("<I", data, 4)[0]
+    count = struct.unpack_from("<H", data, first)[0]
+    rows = data[first + 2 : first + 2 + 12 * count]
+    at = len(data) + len(data) % 2
+    rows += struct.pack("<HHII", 0x8769, 4, 1, at + 6 + 12 * (count + 1))
+    struct.pack_into("<I", data, 4, at)
+    data = data.ljust(at, b"\0") + struct.pack("<H", count + 1) + rows + bytes(4)
+    data += overlapping(len(data), 100_000)
+    assert peak_of(lambda: read_image(bytes(data))) < 5_000_000
+    assert "exif-data" not in dict(read_image(bytes(data)).origin.metadata)
+
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + overlapping(8, 100_000)
+    image = read_image(pillow(RGB, "PNG", exif=exif))
+    assert peak_of(lambda: encode_with_notes(image, ".tif")) < 5_000_000
+
+
+def test_a_further_directory_that_cannot_be_read_hides_no_other():
+    data = bytearray(pages(SMALL, SMALL, WHOLE, subs=2))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        place = file.pages[0].tags[330].valueoffset
+    struct.pack_into("<I", data, place, len(data) - 1)
+    assert np.array_equal(read_image(bytes(data)).pixels, RGB)

@@ -3,17 +3,21 @@
 import io
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from PIL import Image as Pillow
 from PIL import TiffImagePlugin
 
+from knowhue.errors import ImageError
 from knowhue.images.image import Metadata
 
 File = io.FileIO | io.BytesIO
 Directory = dict[int, tuple[int, ...]]
 
 _NEW_SUBFILE, _SUBFILE, _PHOTOMETRIC, _SUB_IFDS, _DNG_VERSION = 254, 255, 262, 330, 50706
+_EXIF, _GPS = 0x8769, 0x8825
+_WANTED = frozenset({_NEW_SUBFILE, _SUBFILE, _PHOTOMETRIC, _SUB_IFDS, _DNG_VERSION, _EXIF, _GPS})
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType (TIFF 6.0, page 36)
 _OLD_REDUCED = 2
 _SENSOR = frozenset({32803, 34892})
@@ -22,8 +26,10 @@ _RAW_MARKS = {(8, b"CR"), (8, b"IIII"), (8, b"MMMM")}
 """What Canon and Phase One write behind the first eight bytes of what is a TIFF otherwise."""
 _TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 """Unsigned types of TIFF and BigTIFF by number; 13 and 18 are offsets of directories."""
+_TYPE_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), 1)) | dict.fromkeys((16, 17, 18), 8)
 # a hostile file may link directories in a circle, or name numbers without end
-_MOST_DIRECTORIES, _MOST_ENTRIES, _MOST_VALUES = 256, 1024, 64
+_MOST_DIRECTORIES, _MOST_VALUES = 256, 64
+_UNREADABLE = (struct.error, OverflowError, OSError)
 
 
 class Choice(NamedTuple):
@@ -59,15 +65,14 @@ def choose_page(file: File) -> Choice:
     """Find the image: the first directory that is neither a preview nor a mask, else the very first.
 
     The file is left at its beginning. Damage is left to the decoder.
+
+    Raises:
+        ImageError: a directory would fill the memory.
     """
-    try:
-        file.seek(0)
-        head = file.read(16)
-        pages = list(_pages(file, head))
-    except (struct.error, OverflowError, OSError):
-        pages, head = [], b""
-    finally:
-        file.seek(0)
+    pages, head = [], _bytes(file, 0, 16)
+    with suppress(*_UNREADABLE):
+        pages.extend(_Directories(file).pages())
+    file.seek(0)
     each_one = [directory for page in pages for directory in page]
     if any(head[place:].startswith(mark) for place, mark in _RAW_MARKS) or any(map(_is_sensors, each_one)):
         return Choice(is_raw=True)
@@ -90,46 +95,66 @@ def _is_whole(directory: Directory) -> bool:
     return directory.get(_SUBFILE) != (_OLD_REDUCED,)
 
 
-def _pages(file: File, head: bytes) -> Iterator[list[Directory]]:
-    """Each page's directory and the further ones that it names."""
-    order = "<" if head[:2] == b"II" else ">"
-    is_big = struct.unpack(f"{order}H", head[2:4])[0] == 43
-    at = struct.unpack(f"{order}Q", head[8:16])[0] if is_big else struct.unpack(f"{order}I", head[4:8])[0]
-    known: set[int] = set()
-    while at and at not in known and len(known) < _MOST_DIRECTORIES:
-        main, following = _read_directory(file, at, order, is_big)
-        places = [place for place in main.get(_SUB_IFDS, ()) if place and place not in known]
-        known.update((at, *places))
-        yield [main, *(_read_directory(file, place, order, is_big)[0] for place in places)]
-        at = following
+class _Directories:
+    """The directories of a file (TIFF 6.0, section 2; BigTIFF)."""
 
+    def __init__(self, file: File) -> None:
+        self._file = file
+        self._size_bytes = file.seek(0, io.SEEK_END)
+        head = _bytes(file, 0, 4)
+        self._order = "<" if head[:2] == b"II" else ">"
+        self._is_big = struct.unpack(f"{self._order}H", head[2:])[0] == 43
+        self.first: int = self._read(8, "Q")[0] if self._is_big else self._read(4, "I")[0]
 
-def _read_directory(file: File, at: int, order: str, is_big: bool) -> tuple[Directory, int]:
-    """The entries of a directory that matter here, and where the next one is (TIFF 6.0, section 2; BigTIFF)."""
-    count_type, entry_type, next_type, room = ("Q", "HHQ8s", "Q", 8) if is_big else ("H", "HHI4s", "I", 4)
-    count = _read(file, at, order + count_type)[0]
-    if count > _MOST_ENTRIES:
-        raise struct.error
-    entry = struct.Struct(order + entry_type)
-    at += struct.calcsize(order + count_type)
-    rows = _bytes(file, at, entry.size * count)
-    found: Directory = {}
-    for tag, kind, values, inline in entry.iter_unpack(rows):
-        if (
-            tag in (_NEW_SUBFILE, _SUBFILE, _PHOTOMETRIC, _SUB_IFDS, _DNG_VERSION)
-            and kind in _TYPES
-            and values
-        ):
-            form = f"{order}{min(values, _MOST_VALUES)}{_TYPES[kind]}"
-            size = struct.calcsize(form)
-            place = struct.unpack(order + next_type, inline)[0]
-            found[tag] = struct.unpack(form, inline[:size]) if size <= room else _read(file, place, form)
-    following = _read(file, at + len(rows), order + next_type)[0]
-    return found, following
+    def pages(self) -> Iterator[list[Directory]]:
+        """Each page's directory and the further ones that it names."""
+        at, known = self.first, set[int]()
+        while at and at not in known and len(known) < _MOST_DIRECTORIES:
+            main, following = self._directory(at)
+            places = [place for place in main.get(_SUB_IFDS, ()) if place and place not in known]
+            known.update((at, *places))
+            yield [main, *map(self.readable, places)]
+            at = following
 
+    def readable(self, at: int) -> Directory:
+        """A directory; a preview's if it cannot be read, which is never chosen."""
+        with suppress(*_UNREADABLE):
+            return self._directory(at)[0]
+        return {_NEW_SUBFILE: (_REDUCED,)}
 
-def _read(file: File, at: int, form: str) -> tuple[int, ...]:
-    return struct.unpack(form, _bytes(file, at, struct.calcsize(form)))
+    def _directory(self, at: int) -> tuple[Directory, int]:
+        """The entries that matter here, and where the next directory is.
+
+        Raises:
+            ImageError: its values overlap so much that a small file would fill the memory.
+        """
+        count_type, entry_type, place_type = ("Q", "HHQ8s", "Q") if self._is_big else ("H", "HHI4s", "I")
+        entry = struct.Struct(self._order + entry_type)
+        count = min(self._read(at, count_type)[0], self._size_bytes // entry.size)
+        at += struct.calcsize(count_type)
+        rows = _bytes(self._file, at, entry.size * count)
+        named_bytes, wanted = 0, []
+        for tag, kind, values, inline in entry.iter_unpack(rows[: len(rows) // entry.size * entry.size]):
+            size = values * _TYPE_BYTES.get(kind, 0)
+            place = struct.unpack(self._order + place_type, inline)[0]
+            if (
+                len(inline) < size <= self._size_bytes - place
+            ):  # what reaches beyond the end is read by nobody
+                named_bytes += size
+            if tag in _WANTED and kind in _TYPES and values:
+                form = f"{min(values, _MOST_VALUES)}{_TYPES[kind]}"
+                wanted.append((tag, form, inline[:size] if size <= len(inline) else place))
+        if named_bytes > self._size_bytes:
+            raise ImageError(f"a directory in it names {named_bytes:,} bytes, more than the file has")
+        found = {
+            tag: struct.unpack(self._order + form, at) if isinstance(at, bytes) else self._read(at, form)
+            for tag, form, at in wanted
+        }
+        return found, self._read(at + len(rows), place_type)[0]
+
+    def _read(self, at: int, form: str) -> tuple[int, ...]:
+        form = self._order + form
+        return struct.unpack(form, _bytes(self._file, at, struct.calcsize(form)))
 
 
 def _bytes(file: File, at: int, size: int) -> bytes:
@@ -139,7 +164,7 @@ def _bytes(file: File, at: int, size: int) -> bytes:
 
 # EXIF, which libvips neither reads from TIFF files nor writes to them
 
-_INNER = (0x8769, 0x8825)  # EXIF's own directory, and that of the place
+_INNER = (_EXIF, _GPS)
 _TEXTS = (0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
 """Maker, model, software, time, artist, copyright: what EXIF keeps in an image's main directory."""
 _ASCII, _SHORT, _LONG = 2, 3, 4
@@ -147,8 +172,9 @@ _ASCII, _SHORT, _LONG = 2, 3, 4
 
 def exif_of_tiff(file: File) -> bytes | None:
     """The EXIF of the first page of a TIFF file, as JPEG has it; None if there is none that can be read."""
-    file.seek(0)
     try:
+        _check_exif(file)
+        file.seek(0)
         # not Pillow's `open`, which has a limit of its own
         with TiffImagePlugin.TiffImageFile(file) as image:
             whole = image.getexif()
@@ -161,6 +187,15 @@ def exif_of_tiff(file: File) -> bytes | None:
         return None
 
 
+def _check_exif(file: File) -> None:
+    """Raise an error where Pillow would copy the same bytes into memory again and again."""
+    directories = _Directories(file)
+    main = directories.readable(directories.first)
+    for tag in _INNER:
+        for place in main.get(tag, ()):
+            directories.readable(place)
+
+
 def with_exif(data: bytes, metadata: Metadata) -> bytes:
     """Put EXIF into a TIFF file that libvips wrote: little-endian, one page, below 4 GB.
 
@@ -171,6 +206,7 @@ def with_exif(data: bytes, metadata: Metadata) -> bytes:
         return data
     exif = Pillow.Exif()
     try:
+        _check_exif(io.BytesIO(block.removeprefix(b"Exif\0\0")))
         exif.load(block)
         directories = {tag: dict(exif.get_ifd(tag)) for tag in _INNER}
     except Exception:  # as above
