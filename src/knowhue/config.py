@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Task = Literal["colour", "class"]
 ColourLoss = Literal["l1", "l2", "classification"]
+Weighting = Literal[
+    "static", "uncertainty", "dwa", "gradnorm", "task_constrained", "pcgrad", "mgda", "cagrad", "imtlg", "alignedmtl",
+]  # fmt: skip
 TRAIN_LOSSES: dict[Task, tuple[str, ...]] = {
     "colour": (*get_args(ColourLoss), "colour_loss"),
     "class": ("cross_entropy",),
@@ -21,54 +24,56 @@ CountOrNone = Annotated[int, Field(ge=0)]
 
 
 class Section(BaseModel):
-    """A frozen group of settings that refuses keys it does not know; `class_` is written `class`."""
+    """A frozen group of settings that refuses keys it does not know; `class_` is written `class`.
+
+    The text below a field is its description, as `knowhue config` prints it.
+    """
 
     # an unknown key is refused, lest a misspelt setting change nothing in silence
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True, serialize_by_alias=True
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        populate_by_name=True,
+        serialize_by_alias=True,
+        use_attribute_docstrings=True,
     )
 
 
 class Images(Section):
     """Where images come from and how they are made ready."""
 
-    source: Literal["folder", "imagenet", "huggingface", "drawn"] = Field(
-        default="folder", description="kind of source; `knowhue study PATH` implies a folder"
-    )
-    path: str | None = Field(
-        default=None, description="folder, root of a local ImageNet tree, or name of a Hugging Face dataset"
-    )
-    wordnet_ids: dict[str, str] = Field(
-        default_factory=dict, description="class name to WordNet id, for `source: imagenet`"
-    )
-    image_column: str = Field(default="image", description="Hugging Face: column of the images")
-    label_column: str = Field(default="label", description="Hugging Face: column of the labels")
-    size_px: Annotated[int, Field(ge=16, le=1024)] = Field(
-        default=96, description="side of the square images, pixels"
-    )
-    validation_share: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.2, description="share split off per class where the source has no validation split"
-    )
-    test_share: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.0,
-        description="share split off per class where the source has no test split; 0: the validation split reports",
-    )
-    split_seed: CountOrNone = Field(default=0, description="seed of these splits")
-    min_colourfulness: NotNegative = Field(
-        default=4.0,
-        description="Hasler-Suesstrunk colourfulness (0 to about 110) below which an image is near-gray",
-    )
+    source: Literal["folder", "imagenet", "huggingface", "drawn"] = "folder"
+    """kind of source; `knowhue study PATH` implies a folder"""
+    path: str | None = None
+    """folder, root of a local ImageNet tree, or name of a Hugging Face dataset"""
+    wordnet_ids: dict[str, str] = Field(default_factory=dict)
+    """class name to WordNet id, for `source: imagenet`"""
+    image_column: str = "image"
+    """Hugging Face: column of the images"""
+    label_column: str = "label"
+    """Hugging Face: column of the labels"""
+    size_px: Annotated[int, Field(ge=16, le=1024)] = 96
+    """side of the square images, pixels"""
+    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """share split off per class where the source has no validation split"""
+    test_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """share split off per class where the source has no test split; 0: the validation split reports"""
+    split_seed: CountOrNone = 0
+    """seed of these splits"""
+    min_colourfulness: NotNegative = 4.0
+    """Hasler-Suesstrunk colourfulness (0 to about 110) below which an image is near-gray"""
     # at 8, and colours as near, no pair of 5,448 real images matches, but 98 % of re-encoded or mirrored copies do
-    duplicate_distance_bits: Annotated[int, Field(ge=0, le=16)] = Field(
-        default=8,
-        description="bits of 64 that perceptual hashes of copies may differ in; 0 finds only equal pixels",
-    )
-    min_per_class: Count = Field(default=10, description="labelled training images that each class needs")
-    drawn_count: Count = Field(default=1500, description="drawn: images, training and validation together")
-    drawn_seed: CountOrNone = Field(default=0, description="drawn: seed of the set")
-    class_colour: Fraction = Field(
-        default=0.8, description="drawn: how far colour follows from class given the lightness, 0 to 1"
-    )
+    duplicate_distance_bits: Annotated[int, Field(ge=0, le=16)] = 8
+    """bits of 64 that perceptual hashes of copies may differ in; 0 finds only equal pixels"""
+    min_per_class: Count = 10
+    """labelled training images that each class needs"""
+    drawn_count: Count = 1500
+    """drawn: images, training and validation together"""
+    drawn_seed: CountOrNone = 0
+    """drawn: seed of the set"""
+    class_colour: Fraction = 0.8
+    """drawn: how far colour follows from class given the lightness, 0 to 1"""
 
     @model_validator(mode="after")
     def _something_is_left_to_train(self) -> "Images":
@@ -83,27 +88,17 @@ class Images(Section):
 class Supervision(Section):
     """What the training images teach. Validation images always keep their own labels and colours."""
 
-    image_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=1.0,
-        description="share of each class's training images that is trained on; the rest is left out",
-    )
-    resample: bool = Field(
-        default=False,
-        description="draw that share anew for every seed; otherwise all seeds train on the same images",
-    )
-    labelled_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=1.0,
-        description="share of each class's training labels that are known; the rest trains colour only",
-    )
+    image_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """share of each class's training images that is trained on; the rest is left out"""
+    resample: bool = False
+    """draw that share anew for every seed; otherwise all seeds train on the same images"""
+    labelled_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """share of each class's training labels that are known; the rest trains colour only"""
     # of one pool, few labels leave most steps without any: the class task starves, and transfer is credited with it
-    labelled_batch_share: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.5,
-        description="least share of every batch that is labelled, where some training images are not",
-    )
-    placebo: Literal["none", "labels", "colours"] = Field(
-        default="none",
-        description="control: `labels` are shuffled over the images, or `colours` are another image's",
-    )
+    labelled_batch_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """least share of every batch that is labelled, where some training images are not"""
+    placebo: Literal["none", "labels", "colours"] = "none"
+    """control: `labels` are shuffled over the images, or `colours` are another image's"""
 
     @model_validator(mode="after")
     def _resampling_has_a_choice(self) -> "Supervision":
@@ -118,84 +113,70 @@ class Supervision(Section):
 class EncoderSettings(Section):
     """The shared encoder: a pretrained feature extractor that sees gray."""
 
-    name: str = Field(
-        default="resnet18",
-        description="shared encoder: resnet18, resnet34, resnet50, convnext_tiny, tf_efficientnet_lite0",
-    )
-    weights: str = Field(
-        default="pretrained",
-        description="`pretrained` (from the hub), `package` (from a pip package), a file, a run folder, or `none`",
-    )
+    name: str = "resnet18"
+    """shared encoder: resnet18, resnet34, resnet50, convnext_tiny, tf_efficientnet_lite0"""
+    weights: str = "pretrained"
+    """`pretrained` (from the hub), `package` (from a pip package), a file, a run folder, or `none`"""
 
 
 class Pix2PixSettings(Section):
     """The network of `colour.method=pix2pix`."""
 
-    width: Count = Field(default=64, description="channels at half size and of its discriminator; paper: 64")
+    width: Count = 64
+    """channels at half size and of its discriminator; paper: 64"""
 
 
 class PaletteSettings(Section):
     """The diffusion of `colour.method=palette`; the paper's size is the preset palette-rgb-paper."""
 
-    space: Literal["rgb", "ab"] = Field(
-        default="rgb", description="what is generated: the image in RGB as published, or its a*b* alone"
-    )
-    width: Count = Field(default=32, description="channels of the denoiser at full size")
-    multipliers: tuple[Count, ...] = Field(
-        default=(1, 2, 2),
-        min_length=1,
-        description="factors on that width, one for each size, from fine to coarse",
-    )
-    blocks: Count = Field(default=1, description="residual blocks at each size, down and up")
-    attentive: CountOrNone = Field(
-        default=1, description="sizes with self-attention, counted from the coarsest"
-    )
-    schedule: Literal["cosine", "linear"] = Field(default="cosine", description="schedule of the noise")
-    steps: Count = Field(default=1000, description="noise levels in training")
-    sampler: Literal["ddim", "ancestral"] = Field(default="ddim", description="how noise is removed")
-    sample_steps: Count = Field(default=20, description="denoising steps of a prediction")
+    space: Literal["rgb", "ab"] = "rgb"
+    """what is generated: the image in RGB as published, or its a*b* alone"""
+    width: Count = 32
+    """channels of the denoiser at full size"""
+    multipliers: tuple[Count, ...] = Field(default=(1, 2, 2), min_length=1)
+    """factors on that width, one for each size, from fine to coarse"""
+    blocks: Count = 1
+    """residual blocks at each size, down and up"""
+    attentive: CountOrNone = 1
+    """sizes with self-attention, counted from the coarsest"""
+    schedule: Literal["cosine", "linear"] = "cosine"
+    """schedule of the noise"""
+    steps: Count = 1000
+    """noise levels in training"""
+    sampler: Literal["ddim", "ancestral"] = "ddim"
+    """how noise is removed"""
+    sample_steps: Count = 20
+    """denoising steps of a prediction"""
     # the paper's is for half a million steps
-    average_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.995, description="decay of the moving average of the weights, which predicts; paper: 0.9999"
-    )
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
+    """decay of the moving average of the weights, which predicts; paper: 0.9999"""
 
 
 class Colour(Section):
     """The colour task: how chroma is learnt."""
 
-    method: Literal["unet", "gan", "feedforward", "pix2pix", "palette"] = Field(
-        default="unet",
-        description="gan (the poster's: conditional, with L1), unet (the same, its head reads every level of the "
-        "encoder), feedforward (no discriminator), pix2pix or palette (a diffusion), both from scratch",
-    )
-    loss: ColourLoss = Field(
-        default="l1",
-        description="feedforward: l1, l2, or classification of 313 rebalanced colours (Zhang et al. 2016)",
-    )
-    decoder: Literal["auto", "transposed"] = Field(
-        default="auto",
-        description="head from features to chroma: transposed reads the coarsest map; auto is that for gan and else "
-        "reads all maps",
-    )
-    width: Count = Field(
-        default=32, description="channels of the decoder's last stage; doubles towards the encoder"
-    )
-    gan_loss: Literal["bce", "lsgan", "hinge"] = Field(default="lsgan", description="adversarial loss")
-    adversarial_weight: NotNegative = Field(
-        default=1.0, description="weight of the generator's adversarial loss; 0 leaves plain regression"
-    )
-    l1_weight: NotNegative = Field(
-        default=100.0,
-        description="weight of the l1 or l2 error, chroma scaled by 1/110 (pix2pix uses 100)",
-    )
-    discriminator_width: Count = Field(default=32, description="channels of the discriminator's first layer")
-    discriminator_layers: Annotated[int, Field(ge=1, le=6)] = Field(
-        default=3, description="stride-2 layers of the PatchGAN; 3 see 46 pixels (pix2pix has its own, of 70)"
-    )
-    oracle: bool = Field(
-        default=False,
-        description="control: the colour head is given the true class, as an embedding at the coarsest map",
-    )
+    method: Literal["unet", "gan", "feedforward", "pix2pix", "palette"] = "unet"
+    """gan (the poster's: conditional, with L1), unet (the same, its head reads every level of the encoder),
+    feedforward (no discriminator), pix2pix or palette (a diffusion), both from scratch"""
+    loss: ColourLoss = "l1"
+    """feedforward: l1, l2, or classification of 313 rebalanced colours (Zhang et al. 2016)"""
+    decoder: Literal["auto", "transposed"] = "auto"
+    """head from features to chroma: transposed reads the coarsest map; auto is that for gan and else reads all
+    maps"""
+    width: Count = 32
+    """channels of the decoder's last stage; doubles towards the encoder"""
+    gan_loss: Literal["bce", "lsgan", "hinge"] = "lsgan"
+    """adversarial loss"""
+    adversarial_weight: NotNegative = 1.0
+    """weight of the generator's adversarial loss; 0 leaves plain regression"""
+    l1_weight: NotNegative = 100.0
+    """weight of the l1 or l2 error, chroma scaled by 1/110 (pix2pix uses 100)"""
+    discriminator_width: Count = 32
+    """channels of the discriminator's first layer"""
+    discriminator_layers: Annotated[int, Field(ge=1, le=6)] = 3
+    """stride-2 layers of the PatchGAN; 3 see 46 pixels (pix2pix has its own, of 70)"""
+    oracle: bool = False
+    """control: the colour head is given the true class, as an embedding at the coarsest map"""
     pix2pix: Pix2PixSettings = Pix2PixSettings()
     palette: PaletteSettings = PaletteSettings()
 
@@ -232,54 +213,44 @@ class Colour(Section):
 class Class(Section):
     """The classification task."""
 
-    head: Literal["linear", "attention"] = Field(
-        default="linear", description="what pools the coarsest map: its mean (linear), or learned attention"
-    )
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.0, description="label smoothing of the cross-entropy"
-    )
+    head: Literal["linear", "attention"] = "linear"
+    """what pools the coarsest map: its mean (linear), or learned attention"""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """label smoothing of the cross-entropy"""
 
 
 class TaskWeights(Section):
     """What each task's loss counts in the sum that the shared encoder is trained on."""
 
-    colour: Positive = Field(default=1.0, description="weight of the colour task's loss")
+    colour: Positive = 1.0
+    """weight of the colour task's loss"""
     # with 10 to 1 both tasks' gradients at the shared encoder are of one order
-    class_: Positive = Field(default=10.0, alias="class", description="weight of the class task's loss")
+    class_: Positive = Field(default=10.0, alias="class")
+    """weight of the class task's loss"""
 
 
 class Tasks(Section):
     """What the model is trained to do, and what each task counts in the sum that the shared encoder is trained on."""
 
-    names: tuple[Task, ...] = Field(default=("colour", "class"), description="colour, class, or both")
+    names: tuple[Task, ...] = ("colour", "class")
+    """colour, class, or both"""
     weights: TaskWeights = TaskWeights()
-    weighting: Literal[
-        "static", "uncertainty", "dwa", "gradnorm", "task_constrained",
-        "pcgrad", "mgda", "cagrad", "imtlg", "alignedmtl",
-    ] = Field(
-        default="static",
-        description="fine-tuning of two tasks, besides the weights: static (none), balanced losses (uncertainty, "
-        "dwa, gradnorm), an auxiliary task that stops (task_constrained), or combined gradients (pcgrad, mgda, cagrad, "
-        "imtlg, alignedmtl; all but cagrad need the extra `aggregators`)",
-    )  # fmt: skip
-    main: Task = Field(default="colour", description="task_constrained: the task that never stops")
-    stop_strip_epochs: Count = Field(
-        default=5,
-        description="task_constrained: epochs over which the auxiliary task's training error is judged",
-    )
-    stop_threshold: NotNegative = Field(
-        default=1.0, description="task_constrained: the criterion above which the auxiliary task stops"
-    )
-    dwa_temperature: Positive = Field(
-        default=2.0, description="dwa: softmax temperature; the larger, the more equal the weights"
-    )
-    gradnorm_alpha: NotNegative = Field(
-        default=1.5,
-        description="gradnorm: strength of the pull towards equal learning speeds; 0 asks for equal gradient norms",
-    )
-    weighting_learning_rate: Positive = Field(
-        default=0.01, description="uncertainty, gradnorm: learning rate (Adam) of the factors"
-    )
+    weighting: Weighting = "static"
+    """fine-tuning of two tasks, besides the weights: static (none), balanced losses (uncertainty, dwa,
+    gradnorm), an auxiliary task that stops (task_constrained), or combined gradients (pcgrad, mgda, cagrad,
+    imtlg, alignedmtl; all but cagrad need the extra `aggregators`)"""
+    main: Task = "colour"
+    """task_constrained: the task that never stops"""
+    stop_strip_epochs: Count = 5
+    """task_constrained: epochs over which the auxiliary task's training error is judged"""
+    stop_threshold: NotNegative = 1.0
+    """task_constrained: the criterion above which the auxiliary task stops"""
+    dwa_temperature: Positive = 2.0
+    """dwa: softmax temperature; the larger, the more equal the weights"""
+    gradnorm_alpha: NotNegative = 1.5
+    """gradnorm: strength of the pull towards equal learning speeds; 0 asks for equal gradient norms"""
+    weighting_learning_rate: Positive = 0.01
+    """uncertainty, gradnorm: learning rate (Adam) of the factors"""
 
     @model_validator(mode="after")
     def _names_are_a_set(self) -> "Tasks":
@@ -293,43 +264,34 @@ class Tasks(Section):
 class Phase(Section):
     """One phase of training: its epochs and learning rates."""
 
-    epochs: CountOrNone = Field(description="passes over the training images")
-    learning_rate: Positive = Field(
-        description="peak learning rate of the heads (AdamW, cosine decay to a tenth)"
-    )
-    encoder_learning_rate: NotNegative = Field(
-        default=0.0, description="peak learning rate of the encoder; 0 freezes it"
-    )
-    discriminator_learning_rate: Positive = Field(
-        default=2e-4, description="peak learning rate of the discriminator"
-    )
+    epochs: CountOrNone
+    """passes over the training images"""
+    learning_rate: Positive
+    """peak learning rate of the heads (AdamW, cosine decay to a tenth)"""
+    encoder_learning_rate: NotNegative = 0.0
+    """peak learning rate of the encoder; 0 freezes it"""
+    discriminator_learning_rate: Positive = 2e-4
+    """peak learning rate of the discriminator"""
 
 
 class Training(Section):
     """Schedule, batches and arithmetic."""
 
-    batch_size: Annotated[int, Field(ge=2)] = Field(
-        default=32, description="images in each step, over all processes"
-    )
-    weight_decay: NotNegative = Field(default=0.01, description="AdamW's decoupled decay")
-    shift_px: CountOrNone = Field(
-        default=6, description="fine-tuning: images move by up to this many pixels, edges reflected"
-    )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto", description="arithmetic of the networks; auto is bfloat16 where the device has it"
-    )
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    """images in each step, over all processes"""
+    weight_decay: NotNegative = 0.01
+    """AdamW's decoupled decay"""
+    shift_px: CountOrNone = 6
+    """fine-tuning: images move by up to this many pixels, edges reflected"""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """arithmetic of the networks; auto is bfloat16 where the device has it"""
     # a head with skips reads 0.9 MB of features of a 96-pixel image: nothing for thousands, too much for a million
-    cache_gib: NotNegative = Field(
-        default=8.0,
-        description="disk for cached features of the frozen encoder; GiB; beyond it they are recomputed",
-    )
-    heads: Phase = Field(
-        default=Phase(epochs=30, learning_rate=1e-3), description="encoder frozen, heads only"
-    )
-    finetune: Phase = Field(
-        default=Phase(epochs=15, learning_rate=3e-4, encoder_learning_rate=1e-4),
-        description="everything trains",
-    )
+    cache_gib: NotNegative = 8.0
+    """disk for cached features of the frozen encoder; GiB; beyond it they are recomputed"""
+    heads: Phase = Phase(epochs=30, learning_rate=1e-3)
+    """encoder frozen, heads only"""
+    finetune: Phase = Phase(epochs=15, learning_rate=3e-4, encoder_learning_rate=1e-4)
+    """everything trains"""
 
     @model_validator(mode="after")
     def _phases_mean_what_they_say(self) -> "Training":
@@ -347,53 +309,34 @@ class Training(Section):
 class Evaluation(Section):
     """What is measured beyond the scores of single images; training does not depend on it."""
 
-    every_epochs: CountOrNone = Field(
-        default=1, description="epochs between scores of the validation images; 0 scores only at the end"
-    )
-    split: Literal["auto", "validation"] = Field(
-        default="auto",
-        description="split that final scores are from: auto is test where there is one; validation leaves test alone",
-    )
-    recognition: bool = Field(
-        default=False,
-        description="how often a classifier of true-colour images recognises the colourings, per network",
-    )
-    networks: tuple[Literal["lite0", "inception"], ...] = Field(
-        default=("lite0",),
-        description="networks of the distances between sets of images; lite0, inception (needs the extra `fid`)",
-    )
-    diagnose_every_steps: CountOrNone = Field(
-        default=25,
-        description="fine-tuning of two tasks: steps between measurements of their gradients; 0 is never",
-    )
-    gradient_batches: CountOrNone = Field(
-        default=4,
-        description="training batches on which each loss's gradient at the encoder is measured, before fine-tuning and "
-        "after; 0 is never",
-    )
-    inception_weights: str | None = Field(
-        default=None,
-        description="file of torch-fidelity's Inception-v3 weights for FID and KID; null downloads them",
-    )
-    perceptual: tuple[Literal["lpips"], ...] = Field(
-        default=(),
-        description="perceptual distances of colouring and image; lpips (needs the extra `perceptual`)",
-    )
-    lpips_weights: str | None = Field(
-        default=None, description="file of torchvision's AlexNet weights for LPIPS; null downloads them"
-    )
+    every_epochs: CountOrNone = 1
+    """epochs between scores of the validation images; 0 scores only at the end"""
+    split: Literal["auto", "validation"] = "auto"
+    """split that final scores are from: auto is test where there is one; validation leaves test alone"""
+    recognition: bool = False
+    """how often a classifier of true-colour images recognises the colourings, per network"""
+    networks: tuple[Literal["lite0", "inception"], ...] = ("lite0",)
+    """networks of the distances between sets of images; lite0, inception (needs the extra `fid`)"""
+    diagnose_every_steps: CountOrNone = 25
+    """fine-tuning of two tasks: steps between measurements of their gradients; 0 is never"""
+    gradient_batches: CountOrNone = 4
+    """training batches on which each loss's gradient at the encoder is measured, before fine-tuning and after;
+    0 is never"""
+    inception_weights: str | None = None
+    """file of torch-fidelity's Inception-v3 weights for FID and KID; null downloads them"""
+    perceptual: tuple[Literal["lpips"], ...] = ()
+    """perceptual distances of colouring and image; lpips (needs the extra `perceptual`)"""
+    lpips_weights: str | None = None
+    """file of torchvision's AlexNet weights for LPIPS; null downloads them"""
 
 
 class Config(Section):
     """One run: one arm of one study with one seed."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
-        default=0, description="names every random stream of the run"
-    )
-    arms: tuple[str, ...] = Field(
-        default=("colour", "class", "multi"),
-        description="what a study compares unless --arms says, see `presets.ARMS`",
-    )
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """names every random stream of the run"""
+    arms: tuple[str, ...] = ("colour", "class", "multi")
+    """what a study compares unless --arms says, see `presets.ARMS`"""
     tasks: Tasks = Tasks()
     images: Images = Images()
     supervision: Supervision = Supervision()

@@ -48,16 +48,18 @@ BASELINE_NAMES: dict[Task, tuple[str, ...]] = {
 class Question(Section):
     """One of the co-primary questions: the mean over seeds and images of `metric(multi) - metric(single)`."""
 
-    metric: str = Field(description="primary metric, a key of `METRICS`")
-    single: str = Field(description="arm that does the task alone")
-    multi: str = Field(default="multi", description="arm that it is compared with")
-    sesoi: Positive = Field(
-        description="smallest effect of interest, in the metric's unit; of a share, .01 is a point"
-    )
-    if_diverged: str = Field(description="baseline whose score a diverged run is given")
-    secondary: tuple[str, ...] = Field(
-        default=(), description="further metrics, adjusted for their number (Benjamini-Hochberg)"
-    )
+    metric: str
+    """primary metric, a key of `METRICS`"""
+    single: str
+    """arm that does the task alone"""
+    multi: str = "multi"
+    """arm that it is compared with"""
+    sesoi: Positive
+    """smallest effect of interest, in the metric's unit; of a share, .01 is a point"""
+    if_diverged: str
+    """baseline whose score a diverged run is given"""
+    secondary: tuple[str, ...] = ()
+    """further metrics, adjusted for their number (Benjamini-Hochberg)"""
 
 
 QUESTIONS: dict[Task, Question] = {
@@ -75,34 +77,24 @@ QUESTIONS: dict[Task, Question] = {
 class Plan(Section):
     """A study before it is run."""
 
-    questions: dict[Task, Question] = Field(
-        default=QUESTIONS, description="the co-primary questions; by default those whose arms are there"
-    )
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(
-        default=ALPHA, description="rate of false claims of any kind over all questions together, shared out"
-    )
-    arms: dict[str, dict[str, Any]] = Field(
-        default=THREE_ARMS, min_length=1, description="name to the changes that make the arm from `config`"
-    )
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
-        default=(0,), description="one block each"
-    )
-    purpose: Literal["report", "tuning"] = Field(
-        default="report",
-        description="tuning: settings are chosen on the validation split, the test split is left alone, no verdict",
-    )
-    tuned_on_seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
-        default=(), description="seeds of the tuning study that chose the settings; needs a test split"
-    )
-    reference: str | None = Field(
-        default=None,
-        description="a comparison: the arm that all others are compared with, at equal images and at equal wall-clock",
-    )
-    budget_s: Positive | None = Field(
-        default=None,
-        description="seconds of training at equal wall-clock; null is what the reference takes at equal images",
-    )
-    config: Config = Field(default=Config(), description="the settings that all arms share")
+    questions: dict[Task, Question] = QUESTIONS
+    """the co-primary questions; by default those whose arms are there"""
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = ALPHA
+    """rate of false claims of any kind over all questions together, shared out"""
+    arms: dict[str, dict[str, Any]] = Field(default=THREE_ARMS, min_length=1)
+    """name to the changes that make the arm from `config`"""
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = (0,)
+    """one block each"""
+    purpose: Literal["report", "tuning"] = "report"
+    """tuning: settings are chosen on the validation split, the test split is left alone, no verdict"""
+    tuned_on_seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = ()
+    """seeds of the tuning study that chose the settings; needs a test split"""
+    reference: str | None = None
+    """a comparison: the arm that all others are compared with, at equal images and at equal wall-clock"""
+    budget_s: Positive | None = None
+    """seconds of training at equal wall-clock; null is what the reference takes at equal images"""
+    config: Config = Config()
+    """the settings that all arms share"""
 
     # before: afterwards nobody could tell questions that were given from the default
     @model_validator(mode="before")

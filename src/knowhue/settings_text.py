@@ -142,7 +142,7 @@ def _nearest_setting(place: Sequence[str], model: type[BaseModel]) -> str:
 
 def _meaning(place: Sequence[str], model: type[BaseModel]) -> str:
     field = _fields(_section(place[:-1], model)).get(place[-1])
-    return f" It is the {field.description}." if field is not None and field.description else ""
+    return f" It is the {' '.join(field.description.split())}." if field and field.description else ""
 
 
 def _settings(model: type[BaseModel], above: str = "") -> Iterator[str]:

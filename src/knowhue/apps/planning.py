@@ -40,14 +40,15 @@ def _lines(section: BaseModel, depth: int) -> list[str]:
     for name, field in type(section).model_fields.items():
         # a field that is named after a keyword of Python has an alias
         key, value = field.alias or name, getattr(section, name)
+        meaning = " ".join((field.description or "").split())
         if isinstance(value, BaseModel):
             lines += [f"{indent}{key}:", *_lines(value, depth + 1)]
             continue
         if isinstance(value, dict) and value:  # named entries, such as arms
-            lines += [f"{indent}{key}:  # {field.description}", *_entries(value, depth + 1)]
+            lines += [f"{indent}{key}:  # {meaning}", *_entries(value, depth + 1)]
             continue
         setting = f"{indent}{key}: {_inline(value)}"
-        lines.append(f"{setting:<44}  # {field.description}" if field.description else setting)
+        lines.append(f"{setting:<44}  # {meaning}" if meaning else setting)
     return lines
 
 
