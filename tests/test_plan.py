@@ -168,8 +168,8 @@ def test_grid_adds_an_arm_a_weight():
         ),
         ({"arms": {"../x": {"tasks": {"names": ["colour"]}}}}, "`arms` should be named"),
         ({"arms": {"heads": {"tasks": {"names": ["colour"]}}}}, "`arms` should be named"),
-        ({"arms": {"multi": {"images": {"size_px": 32}}}}, "arm `multi` should see the images"),
-        ({"arms": {"multi": {"training": {"precision": "float32"}}}}, "arm `multi` should see the images"),
+        ({"arms": {"multi": {"images": {"size_px": 32}}}}, "arm `multi` should use the images"),
+        ({"arms": {"multi": {"training": {"precision": "float32"}}}}, "arm `multi` should use the images"),
         ({"config": {"arms": ["colour"]}}, "`config.arms` should be left out of a study file"),
     ],
 )

@@ -56,6 +56,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean `{near[0]}`?" if near else ""
 
 
+def one_of(name: str, found: str, known: Iterable[str]) -> str:
+    """What is wrong with an argument or a setting that should be one of the known names.
+
+    >>> one_of("arm", "mulit", ["colour", "class", "multi"])
+    '`arm` should be one of colour, class, multi. Found `arm = mulit`. Did you mean `multi`?'
+    """
+    names = list(known)
+    return f"`{name}` should be one of {', '.join(names)}. Found `{name} = {shown(found)}`.{did_you_mean(found, names)}"
+
+
 def shown(value: Any, longest: int = 80) -> str:
     """A value as a message shows it: as a user would type it, and short however large it is.
 

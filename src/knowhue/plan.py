@@ -4,14 +4,14 @@ Questions, arms, seeds and settings, the hash of them all, and the state of ever
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
 from knowhue.config import Config, Positive, Section, Task, digest
-from knowhue.errors import ConfigError, did_you_mean, shown
+from knowhue.errors import ConfigError, did_you_mean, one_of, shown
 from knowhue.presets import ALL_METHODS, ARMS, METHODS, THREE_ARMS, checked, edit, merge
 from knowhue.runs import read_frozen, read_log, read_status, run_folder, settled
 from knowhue.statistics import ALPHA
@@ -103,9 +103,8 @@ class Plan(Section):
         if not isinstance(values, Mapping) or "questions" in values:
             return values
         arms = values.get("arms", THREE_ARMS)
-        known = arms if isinstance(arms, Mapping) else THREE_ARMS
-        answerable = {n: each for n, each in QUESTIONS.items() if {each.single, each.multi} <= set(known)}
-        return {**values, "questions": answerable}
+        known = set(arms if isinstance(arms, Mapping) else THREE_ARMS)
+        return {**values, "questions": {n: q for n, q in QUESTIONS.items() if {q.single, q.multi} <= known}}
 
     @field_validator("seeds")
     @classmethod
@@ -133,28 +132,21 @@ class Plan(Section):
     def _arms_make_runs(self) -> "Plan":
         if self.config.arms != Config().arms:
             raise ValueError("`config.arms` should be left out of a study file, whose `arms` say it.")
-        for name, changes in self.arms.items():
+        for name in self.arms:
             if not _ARM_NAME.fullmatch(name) or name in RESERVED:
                 raise ValueError(
                     "`arms` should be named by letters, digits, `-`, `.` and `_`, and not as the study folder's own "
                     f"{', '.join(RESERVED)}. Found `{name}`."
                 )
             try:
-                own = edit(self.config, changes)
+                own = self.arm_settings(name)
             except ConfigError as error:
                 raise ValueError(f"arm `{name}`: {error}") from None
-            if (own.images, own.training.precision) != (
-                self.config.images,
-                self.config.training.precision,
-            ):
+            if own.images != self.config.images or own.training.precision != self.config.training.precision:
                 raise ValueError(
-                    f"arm `{name}` should see the images and compute in the precision of all arms. Found other "
-                    "`images` or another `training.precision`. Set them in `config`, or make another study."
+                    f"arm `{name}` should use the images and the precision of all arms. Found other `images` or "
+                    "another `training.precision`. Set them in `config`, or make another study."
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _reference_is_an_arm(self) -> "Plan":
         if self.reference is not None and self.reference not in self.arms:
             raise ValueError(
                 f"`reference` should be one of the methods {', '.join(self.arms)}. "
@@ -165,29 +157,32 @@ class Plan(Section):
 
     @model_validator(mode="after")
     def _questions_can_be_answered(self) -> "Plan":
+        arms = tuple(self.arms)
         for task, question in self.questions.items():
-            for key, value, known in _choices(task, question, tuple(self.arms)):
+            key = f"questions.{task}"
+            for name, value, known in (
+                ("metric", question.metric, METRIC_NAMES[task]),
+                *(("secondary", metric, METRIC_NAMES[task]) for metric in question.secondary),
+                ("single", question.single, arms),
+                ("multi", question.multi, arms),
+                ("if_diverged", question.if_diverged, BASELINE_NAMES[task]),
+            ):
                 if value not in known:
-                    raise ValueError(
-                        f"`questions.{task}.{key}` should be one of {', '.join(known)}. "
-                        f"Found `questions.{task}.{key} = {shown(value)}`.{did_you_mean(value, known)}"
-                    )
+                    raise ValueError(one_of(f"{key}.{name}", value, known))
             if question.metric in SHARES and question.sesoi >= 1:
                 raise ValueError(
-                    f"`questions.{task}.sesoi` should be a share, such as 0.01 for one point of {question.metric}. "
-                    f"Found `questions.{task}.sesoi = {question.sesoi:g}`."
+                    f"`{key}.sesoi` should be a share, such as 0.01 for one point of {question.metric}. "
+                    f"Found `{key}.sesoi = {question.sesoi:g}`."
                 )
             if question.single == question.multi:
                 raise ValueError(
-                    f"`questions.{task}.multi` should be another arm than `single`. "
-                    f"Found `questions.{task}.multi = {question.multi}`."
+                    f"`{key}.multi` should be another arm than `single`. Found `{key}.multi = {question.multi}`."
                 )
-            for key in ("single", "multi"):
-                arm = getattr(question, key)
-                if task not in edit(self.config, self.arms[arm]).tasks.names:
+            for name, arm in (("single", question.single), ("multi", question.multi)):
+                if task not in self.arm_settings(arm).tasks.names:
                     raise ValueError(
-                        f"`questions.{task}.{key}` should be an arm that is trained on the task `{task}`. "
-                        f"Found `questions.{task}.{key} = {arm}`."
+                        f"`{key}.{name}` should be an arm that is trained on the task `{task}`. "
+                        f"Found `{key}.{name} = {arm}`."
                     )
         return self
 
@@ -208,22 +203,29 @@ class Plan(Section):
         Args:
             parts: digests of the images and of the encoder's weights, see `study.hashed_parts`.
         """
-        resolved = {arm: settled(edit(self.config, self.arms[arm])) for arm in self.planned_arms}
+        resolved = {arm: settled(self.arm_settings(arm)) for arm in self.planned_arms}
         return digest(self.frozen | {"resolved": resolved, "parts": dict(parts)})
 
     def computed_in(self, precision: str) -> "Plan":
         """The plan with `training.precision` as an engine resolved it: `auto` means another one elsewhere."""
         return self.model_copy(update={"config": edit(self.config, {"training": {"precision": precision}})})
 
-    @property
-    def gate_arm(self) -> str | None:
-        """The arm that the A/A gate of each block is tried on: the first that has both tasks."""
-        both = (arm for arm, changes in self.arms.items() if len(edit(self.config, changes).tasks.names) > 1)
-        return next(both, None)
+    def arm_settings(self, arm: str) -> Config:
+        return edit(self.config, self.arms[arm])
 
     def run_config(self, arm: str, seed: int) -> Config:
         """The settings of one cell."""
         return edit(self.config, {**self.arms[arm], "seed": seed})
+
+    @property
+    def cells(self) -> list[tuple[str, int]]:
+        """Every arm with every seed, seed by seed."""
+        return [(arm, seed) for seed in self.seeds for arm in self.arms]
+
+    @property
+    def gate_arm(self) -> str | None:
+        """The arm that the A/A gate of each block is tried on: the first that has both tasks."""
+        return next((arm for arm in self.arms if len(self.arm_settings(arm).tasks.names) > 1), None)
 
     @property
     def planned_arms(self) -> list[str]:
@@ -232,7 +234,7 @@ class Plan(Section):
 
     def epochs(self, arm: str) -> Epochs:
         """How long an arm is trained on the frozen encoder, and fine-tuned."""
-        config = edit(self.config, self.arms[arm])
+        config = self.arm_settings(arm)
         heads, tuned = config.training.heads.epochs, config.training.finetune.epochs
         return (heads, tuned) if config.has_encoder else (0, heads + tuned)
 
@@ -242,25 +244,12 @@ class Plan(Section):
         Args:
             epochs: of each method; one that keeps those of equal images is the run that is there.
         """
-        arms = {
-            name + CLOCK: merge(
-                self.arms[name], {"training": {"heads": {"epochs": heads}, "finetune": {"epochs": tuned}}}
-            )
-            for name, (heads, tuned) in epochs.items()
-            if (heads, tuned) != self.epochs(name)
-        }
-        return checked(Plan, {**self.model_dump(mode="json"), "arms": {**self.arms, **arms}})
-
-
-def _choices(task: Task, question: Question, arms: tuple[str, ...]) -> list[tuple[str, str, tuple[str, ...]]]:
-    """Return each name that a question uses: its key, the name, and the names that there are."""
-    return [
-        ("metric", question.metric, METRIC_NAMES[task]),
-        *(("secondary", name, METRIC_NAMES[task]) for name in question.secondary),
-        ("single", question.single, arms),
-        ("multi", question.multi, arms),
-        ("if_diverged", question.if_diverged, BASELINE_NAMES[task]),
-    ]
+        arms = dict(self.arms)
+        for name, (heads, tuned) in epochs.items():
+            if (heads, tuned) != self.epochs(name):
+                training = {"heads": {"epochs": heads}, "finetune": {"epochs": tuned}}
+                arms[name + CLOCK] = merge(self.arms[name], {"training": training})
+        return checked(Plan, {**self.model_dump(mode="json"), "arms": arms})
 
 
 def make_plan(
@@ -285,27 +274,21 @@ def make_plan(
         ConfigError: an unknown arm, doubled seeds, seeds that tuned, or no arm.
     """
     arms = config.arms if arms is None else arms
-    if not arms or not set(arms) <= set(ARMS) or len(set(arms)) < len(arms):
-        raise ConfigError(
-            f"`arms` should be some of {', '.join(ARMS)}, each once. Found `arms = {shown(', '.join(arms))}`."
-            + "".join(did_you_mean(arm, ARMS) for arm in arms if arm not in ARMS)
-        )
+    _require_known("arms", arms, ARMS)
     chosen = {arm: dict(ARMS[arm]) for arm in arms}
     for weight in task_weight_grid:
-        chosen[f"multi-class{weight:g}"] = merge(
-            ARMS["multi"], {"tasks": {"weights": {"class": float(weight)}}}
-        )
-    default = Config()
-    # what the plan says itself stands at its default in what the arms share
-    shared = edit(config, {"seed": 0, "arms": default.arms, "tasks": {"names": default.tasks.names}})
-    if is_tuning:
-        shared = edit(shared, {"evaluation": {"split": "validation"}})
+        weights = {"tasks": {"weights": {"class": float(weight)}}}
+        chosen[f"multi-class{weight:g}"] = merge(ARMS["multi"], weights)
+    changes = {
+        "tasks": {"names": Config().tasks.names},
+        "evaluation": {"split": "validation"} if is_tuning else {},
+    }
     values = {
         "arms": chosen,
         "seeds": list(seeds),
         "purpose": "tuning" if is_tuning else "report",
         "tuned_on_seeds": list(tuned_on_seeds),
-        "config": shared.model_dump(mode="json"),
+        "config": _shared(config, changes),
     }
     return checked(Plan, values)
 
@@ -332,28 +315,36 @@ def make_comparison(
     Raises:
         ConfigError: unknown methods, a reference that is none of them, or a method that cannot be trained so.
     """
-    unknown = [each for each in methods if each not in ALL_METHODS]
-    if unknown or len(set(methods)) < max(len(methods), 2):
-        raise ConfigError(
-            f"`methods` should be some of {', '.join(ALL_METHODS)}, two or more, each once. "
-            f"Found `methods = {shown(', '.join(methods))}`."
-            + "".join(did_you_mean(each, ALL_METHODS) for each in unknown)
-        )
+    _require_known("methods", methods, ALL_METHODS, fewest=2)
     if config.colour.is_from_scratch:
         raise ConfigError(
             "The settings of a comparison should leave `colour.method` to its methods. "
             f"Found `colour.method = {config.colour.method}`. Name methods with --methods."
         )
-    measured = {"recognition": True, "every_epochs": 0}
-    own = {"seed": 0, "arms": Config().arms, "tasks": {"names": ("colour",)}, "evaluation": measured}
+    changes = {"tasks": {"names": ("colour",)}, "evaluation": {"recognition": True, "every_epochs": 0}}
     values = {
         "arms": {name: ALL_METHODS[name].edits for name in methods},
         "seeds": list(seeds),
         "reference": reference or ("gan" if "gan" in methods else methods[0]),
         "budget_s": budget_s,
-        "config": edit(config, own).model_dump(mode="json"),
+        "config": _shared(config, changes),
     }
     return checked(Plan, values)
+
+
+def _require_known(option: str, names: Sequence[str], known: Collection[str], fewest: int = 1) -> None:
+    unknown = [each for each in names if each not in known]
+    if unknown or len(set(names)) < max(len(names), fewest):
+        raise ConfigError(
+            f"`{option}` should be some of {', '.join(known)}{', two or more' * (fewest == 2)}, each once. "
+            f"Found `{option} = {shown(', '.join(names))}`."
+            + "".join(did_you_mean(each, known) for each in unknown)
+        )
+
+
+def _shared(config: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What all arms share; what the plan says itself stands at its default there."""
+    return edit(config, {"seed": 0, "arms": Config().arms, **changes}).model_dump(mode="json")
 
 
 ENDED = ("finished", "diverged")
@@ -380,19 +371,15 @@ def read_plan(root: Path) -> Plan:
     """The frozen plan of a study folder.
 
     Raises:
-        RunError: there is none.
-        ConfigError: it is of another version.
+        RunError: there is none, or it is of another version.
+        ConfigError: it is damaged.
     """
     return plan_of(read_frozen(root))
 
 
-def plan_of(described: Mapping[str, Any]) -> Plan:
-    """The plan that stands in `study.json`, among what else it says.
-
-    Raises:
-        ConfigError: it is of another version.
-    """
-    return checked(Plan, {key: described[key] for key in Plan.model_fields if key in described})
+def plan_of(frozen: Mapping[str, Any]) -> Plan:
+    """The plan that stands in `study.json`, among what else it says."""
+    return checked(Plan, {key: frozen[key] for key in Plan.model_fields if key in frozen})
 
 
 def read_tuning(root: Path) -> Mapping[str, Any]:
@@ -413,21 +400,13 @@ def read_tuning(root: Path) -> Mapping[str, Any]:
 
 def read_cells(root: Path, plan: Plan) -> list[Cell]:
     """Every cell of the plan, seed by seed."""
-    return [_cell(root, plan, arm, seed) for seed in plan.seeds for arm in plan.arms]
+    return [_cell(root, plan, arm, seed) for arm, seed in plan.cells]
 
 
 def _cell(root: Path, plan: Plan, arm: str, seed: int) -> Cell:
-    config = plan.run_config(arm, seed)
-    folder = run_folder(root, arm, config)
-    log = read_log(folder, "finetune")
-    status = read_status(folder)
-    begun = config.training.heads.epochs if status and config.has_encoder else 0
-    spent: Mapping[str, float] = status.get("seconds", {})
-    seconds = sum(entry["seconds"] for entry in log) + spent.get("evaluate", 0.0)
-    return Cell(
-        arm, seed, status.get("state", "missing"), begun + len(log), _epochs(config), round(seconds, 1)
-    )
-
-
-def _epochs(config: Config) -> int:
-    return config.training.heads.epochs + config.training.finetune.epochs
+    folder = run_folder(root, arm, plan.run_config(arm, seed))
+    log, status = read_log(folder, "finetune"), read_status(folder)
+    heads, tuned = plan.epochs(arm)
+    seconds = sum(entry["seconds"] for entry in log) + status.get("seconds", {}).get("evaluate", 0.0)
+    epochs = (heads if status else 0) + len(log)
+    return Cell(arm, seed, status.get("state", "missing"), epochs, heads + tuned, round(seconds, 1))

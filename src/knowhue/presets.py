@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from knowhue.config import Config
-from knowhue.errors import ConfigError, did_you_mean, shown
+from knowhue.errors import ConfigError, one_of, shown
 from knowhue.settings_text import MAX_DEPTH, describe_problem, parse_yaml, read_yaml
 
 MOST_PROBLEMS = 8
@@ -172,10 +172,7 @@ def load_config(
     3
     """
     if preset not in PRESETS:
-        raise ConfigError(
-            f"`preset` should be one of {', '.join(PRESETS)}. Found `preset = {shown(preset)}`."
-            + did_you_mean(preset, PRESETS)
-        )
+        raise ConfigError(one_of("preset", preset, PRESETS))
     values = Config().model_dump(by_alias=True)
     for layer in (PRESETS[preset], *map(read_yaml, files), *map(_read_setting, settings)):
         values = merge(values, layer)
@@ -199,9 +196,7 @@ def arm_config(config: Config, arm: str, seed: int | None = None) -> Config:
         ConfigError: unknown arm.
     """
     if arm not in ARMS:
-        raise ConfigError(
-            f"`arm` should be one of {', '.join(ARMS)}. Found `arm = {shown(arm)}`.{did_you_mean(arm, ARMS)}"
-        )
+        raise ConfigError(one_of("arm", arm, ARMS))
     return edit(config, ARMS[arm] if seed is None else {**ARMS[arm], "seed": seed})
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from knowhue.color import LIGHTNESS_SCALE
 from knowhue.config import EncoderSettings
-from knowhue.errors import ConfigError, WeightsError, did_you_mean, shown
+from knowhue.errors import ConfigError, WeightsError, one_of
 from knowhue.storage import read_json
 from knowhue.tensors import RGB, Lightness, Pyramid
 
@@ -85,10 +85,7 @@ class _Pretrained(nn.Module):
     def __init__(self, name: str, **options: Any) -> None:
         super().__init__()
         if name not in ENCODERS:
-            raise ConfigError(
-                f"`encoder.name` should be one of {', '.join(ENCODERS)}. Found `encoder.name = {shown(name)}`."
-                + did_you_mean(name, ENCODERS)
-            )
+            raise ConfigError(one_of("encoder.name", name, ENCODERS))
         backbone, usual = ENCODERS[name], cast(Any, timm.get_pretrained_cfg(name))
         self.body: Any = timm.create_model(name, pretrained=False, **options)
         for own, value, by_timm in (
