@@ -1,6 +1,6 @@
 """The cells of a study as jobs for an engine: heads, the A/A gate, and arms, which need their heads."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -40,6 +40,16 @@ class CellStep(NamedTuple):
         """Heads that several arms share have one id."""
         return f"{self.kind}/{self.name}/{fingerprint(self.config)}"
 
+    def run(self, work: Workspace) -> None:
+        """Do it, in this process."""
+        match self.kind:
+            case "head":
+                run_head(work, self.config, self.config.tasks.names[0])  # the only one of a head's settings
+            case "gate":
+                check_gate(work, self.config)
+            case "arm":
+                run_arm(work, self.config, self.name)
+
 
 def begin_blocks(work: Workspace, plan: Plan, workers: int = 1, more_to_come: bool = False) -> None:
     """Begin those blocks anew that another golden step has not finished, see `training.golden.begin_anew`."""
@@ -63,19 +73,21 @@ def run_cells(work: Workspace, plan: Plan, workers: int = 1) -> None:
             f"`workers` should be 1 under torch.distributed.run. Found `workers = {workers}`. Use one of the two."
         )
     now = _golden_step(work, workers)
-    blocks = blocks_of([plan]).items()
     # a block that another golden step has finished stays as it is, and so does its gate
-    gated = {seed for seed, cells in blocks if finished_with(work.root, cells) in (None, now)}
+    gated = {
+        seed for seed, cells in blocks_of([plan]).items() if finished_with(work.root, cells) in (None, now)
+    }
     whole = _whole_cells(work, plan)
     if workers == 1:
-        InProcess().execute(cell_jobs(plan, gated, _reporting_cells(work, plan), whole))
+        InProcess().execute(cell_jobs(plan, gated, _here(work, len(plan.cells)), whole))
         return
     # several workers that need the same features would compute them at the same time
     unfinished = [arm for arm in plan.arms if any((arm, seed) not in whole for seed in plan.seeds)]
     warm_features(work, (plan.run_config(arm, plan.seeds[0]) for arm in unfinished))
-    jobs = cell_jobs(plan, gated, partial(_do_in_worker, work.root, plan.config), whole)
-    watch = partial(_report_states, work, plan)
-    LocalProcesses(workers).execute(jobs, watch)
+    jobs = cell_jobs(plan, gated, partial(_in_worker, work.root, plan.config), whole)
+    LocalProcesses(workers).execute(
+        jobs, watch=lambda: work.report({"stage": "cells", "cells": read_cells(work.root, plan)})
+    )
 
 
 def _golden_step(work: Workspace, workers: int) -> str:
@@ -87,8 +99,7 @@ def _whole_cells(work: Workspace, plan: Plan) -> set[tuple[str, int]]:
     """Arms and seeds that have ended and lack nothing: as the main process finds them, so that all do the same jobs."""
     found: list[tuple[str, int]] = []
     if work.engine.is_main:
-        cells = [(arm, seed) for seed in plan.seeds for arm in plan.arms]
-        folders = {cell: run_folder(work.root, cell[0], plan.run_config(*cell)) for cell in cells}
+        folders = {cell: run_folder(work.root, cell[0], plan.run_config(*cell)) for cell in plan.cells}
         found = [cell for cell, folder in folders.items() if inspect_run(folder) == (True, [])]
     return set(work.engine.gather([found])[0])
 
@@ -108,7 +119,7 @@ def cell_jobs(
         whole: arms and seeds that have ended and lack nothing.
     """
     jobs = []
-    for cell in ((arm, seed) for seed in plan.seeds for arm in plan.arms):
+    for cell in plan.cells:
         arm, seed = cell
         config = plan.run_config(arm, seed)
         # what has ended needs no heads, which may have been deleted to save room; what is scored anew quotes theirs
@@ -121,42 +132,26 @@ def cell_jobs(
     return jobs
 
 
-def _reporting_cells(work: Workspace, plan: Plan) -> Callable[[CellStep], None]:
-    """Do steps in this process, and say which cell begins."""
-    cells: Sequence[tuple[str, int]] = [(arm, seed) for seed in plan.seeds for arm in plan.arms]
-    begun: set[tuple[str, int]] = set()
+def _here(work: Workspace, cells: int) -> Callable[[CellStep], None]:
+    """Do steps in this process, and report each cell that begins."""
+    begun: list[tuple[str, int]] = []
 
     def do(step: CellStep) -> None:
-        arm, seed = step.cell
         if step.cell not in begun:
-            done = cells.index(step.cell)
-            work.report({"stage": "cell", "done": done, "total": len(cells), "arm": arm, "seed": seed})
-            begun.add(step.cell)
-        _do(work, step)
+            arm, seed = step.cell
+            work.report({"stage": "cell", "done": len(begun), "total": cells, "arm": arm, "seed": seed})
+            begun.append(step.cell)
+        step.run(work)
 
     return do
-
-
-def _report_states(work: Workspace, plan: Plan) -> None:
-    work.report({"stage": "cells", "cells": read_cells(work.root, plan)})
-
-
-def _do(work: Workspace, step: CellStep) -> None:
-    match step.kind:
-        case "head":
-            run_head(work, step.config, step.config.tasks.names[0])  # the only one of a head's settings
-        case "gate":
-            check_gate(work, step.config)
-        case "arm":
-            run_arm(work, step.config, step.name)
 
 
 _opened: dict[Path, Workspace] = {}
 """What this worker process works with, by study folder: opened by its first job."""
 
 
-def _do_in_worker(root: Path, shared: Config, step: CellStep) -> None:
+def _in_worker(root: Path, shared: Config, step: CellStep) -> None:
     if root not in _opened:
         prepared = load_prepared(root / "images", shared.evaluation.split, thorough=False)
         _opened[root] = Workspace(root, Engine(shared.training), prepared, lambda _: None)
-    _do(_opened[root], step)
+    step.run(_opened[root])

@@ -28,18 +28,20 @@ def equal_wall_clock(plan: Plan, root: Path) -> dict[str, Any]:
     Raises:
         RunError: the reference diverged with every seed, and the plan names no budget.
     """
-    reference = str(plan.reference)
     # a run that diverged may have ended early, and so says nothing of what training takes
-    seconds = [_train_seconds(run) for run in _ended(plan, reference, root) if has_finished(run)]
-    budget = plan.budget_s or _mean(seconds)
+    finished = [run for run in _ended(plan, str(plan.reference), root) if has_finished(run)]
+    budget = plan.budget_s or _mean([sum(_train_seconds(run)) for run in finished])
     if not budget:
         raise RunError(
-            f"The reference `{reference}` diverged with every seed: it sets no budget. Name one with --budget, or "
+            f"The reference `{plan.reference}` diverged with every seed: it sets no budget. Name one with --budget, or "
             "another --reference, and another folder with --out."
         )
     epochs: dict[str, Epochs] = {}
     for method in plan.planned_arms:
-        took = [_phase_seconds(run) for run in _ended(plan, method, root)]
+        took = [
+            [_mean(_train_seconds(run, phase)) for phase in ("heads", "finetune")]
+            for run in _ended(plan, method, root)
+        ]
         # 0 is a phase that a run did not come to, and no pace
         heads, tuned = (_mean([run[phase] for run in took if run[phase]]) for phase in (0, 1))
         usual = plan.epochs(method)
@@ -69,7 +71,8 @@ def epochs_within(budget_s: float, usual: Epochs, seconds: tuple[float, float]) 
         count = max(1, round(budget_s / own))
         return (count, 0) if heads else (0, count)
     most = int(budget_s / seconds[1]) + 1  # more fine-tuning alone would exceed the budget
-    found = [(near, f) for f in range(1, most + 1) for near in _near(f * heads / tuned)]
+    shared_out = [(count, int(count * heads / tuned) + up) for count in range(1, most + 1) for up in (0, 1)]
+    found = [(max(1, near), count) for count, near in shared_out]
     return min(found, key=lambda each: (abs(each[0] * seconds[0] + each[1] * seconds[1] - budget_s), each))
 
 
@@ -101,19 +104,12 @@ def _ended(plan: Plan, arm: str, root: Path) -> list[Path]:
     return [folder for folder in folders if has_ended(folder)]
 
 
-def _train_seconds(run: Path) -> float:
-    """Seconds that a run trained for, its heads included, its evaluation not."""
-    return sum(entry["train_seconds"] for entry in read_log(run))
+def _train_seconds(run: Path, phase: str | None = None) -> list[float]:
+    """Seconds that each epoch trained for, of one phase or all; its evaluation is not among them.
 
-
-def _phase_seconds(run: Path) -> tuple[float, float]:
-    """Seconds of an epoch on the frozen encoder and of fine-tuning; 0 of a phase that a run did not have."""
-    heads, tuned = (
-        # a mean over epochs: the first one warms caches up, and is part of what a run costs
-        _mean([entry["train_seconds"] for entry in read_log(run, phase)])
-        for phase in ("heads", "finetune")
-    )
-    return heads, tuned
+    The first one warms caches up, and is part of what a run costs.
+    """
+    return [entry["train_seconds"] for entry in read_log(run, phase)]
 
 
 def _predict_seconds(work: Workspace, model: MultiTask, batch: Batch) -> float:
@@ -122,10 +118,6 @@ def _predict_seconds(work: Workspace, model: MultiTask, batch: Batch) -> float:
     assert chroma is not None  # every method colours
     chroma.sum().item()  # waits for the device
     return time.perf_counter() - started
-
-
-def _near(wanted: float) -> list[int]:
-    return sorted({max(1, int(wanted)), max(1, int(wanted) + 1)})
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,5 +1,6 @@
 """Arms by seeds on one set of images, from shared heads: freeze the plan, run its cells, write the report."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -58,34 +59,30 @@ def run_study(
     """
     _require_test_split(plan)
     with locked(root, "study"):
-        return _run_study(plan, root, workers, description or {}, report, tuned_on)
-
-
-def _run_study(
-    plan: Plan, root: Path, workers: int, description: dict[str, Any], report: Report, tuned_on: Path | None
-) -> Path:
-    engine = Engine(plan.config.training)
-    plan = plan.computed_in(engine.precision)
-    _refuse_another_plan(plan, root)
-    runs = [plan.run_config(arm, plan.seeds[0]) for arm in plan.arms]
-    work = open_workspace(plan.config, root, report, runs, engine)
-    checked = _require_unseen_test_images(plan, work, tuned_on)
-    if work.engine.is_main:
-        freeze(plan, root, description, hashed_parts(work), checked)
-        write_baselines(work, plan.config.evaluation)
-        write_truth(work)
-    work.engine.wait()
-    is_comparison = plan.reference is not None
-    # the main process has written it by now, and all read the same
-    plan = read_plan(root)  # a comparison that was interrupted may have arms at equal wall-clock already
-    begin_blocks(work, plan, workers, more_to_come=is_comparison and "wall_clock" not in read_frozen(root))
-    run_cells(work, plan, workers)
-    if is_comparison:
-        _run_at_equal_wall_clock(work, plan, workers)
-    report({"stage": "report"})
-    if work.engine.is_main:
-        write_report(root)
-    work.engine.wait()
+        engine = Engine(plan.config.training)
+        plan = plan.computed_in(engine.precision)
+        _refuse_another_plan(plan, root)
+        runs = [plan.run_config(arm, plan.seeds[0]) for arm in plan.arms]
+        work = open_workspace(plan.config, root, report, runs, engine)
+        checked = _require_unseen_test_images(plan, work, tuned_on)
+        if engine.is_main:
+            freeze(plan, root, description or {}, hashed_parts(work), checked)
+            write_baselines(work, plan.config.evaluation)
+            write_truth(work)
+        engine.wait()
+        is_comparison = plan.reference is not None
+        # the main process has written it by now, and all read the same
+        plan = read_plan(root)  # a comparison that was interrupted may have arms at equal wall-clock already
+        begin_blocks(
+            work, plan, workers, more_to_come=is_comparison and "wall_clock" not in read_frozen(root)
+        )
+        run_cells(work, plan, workers)
+        if is_comparison:
+            _run_at_equal_wall_clock(work, plan, workers)
+        report({"stage": "report"})
+        if engine.is_main:
+            write_report(root)
+        engine.wait()
     return root / "report.html"
 
 
@@ -137,27 +134,27 @@ def _score_baselines(work: Workspace, settings: Evaluation) -> dict[str, Any]:
 
 def mean_colour(prepared: Prepared, batch_size: int = 256) -> torch.Tensor:
     """Mean a*b* of the training images, (2,), CIELAB units."""
-    positions = prepared.positions("train")
-    total = torch.zeros(2, dtype=torch.float64)
-    for start in range(0, len(positions), batch_size):
-        chosen = prepared.rgb[positions[start : start + batch_size]]
-        chroma = rgb_to_lab(to_rgb(chosen, torch.device("cpu")))[1]
-        total += chroma.double().mean((2, 3)).sum(0)
-    return (total / len(positions)).float()
+    total = sum(chroma.double().mean((2, 3)).sum(0) for chroma in _training_chroma(prepared, batch_size))
+    return (total / len(prepared.positions("train"))).float()
 
 
 def median_colour(prepared: Prepared, batch_size: int = 256) -> torch.Tensor:
     """Median a*b* of all pixels of the training images, (2,), CIELAB units, to .01: the best constant by L1."""
-    positions = prepared.positions("train")
     # a histogram in steps of .01: all pixels of a large set would not fit into memory
     counts = torch.zeros(2, 25_600)
-    for start in range(0, len(positions), batch_size):
-        chosen = prepared.rgb[positions[start : start + batch_size]]
-        chroma = rgb_to_lab(to_rgb(chosen, torch.device("cpu")))[1].transpose(0, 1).flatten(1)
-        counts += torch.stack([torch.histc(each, counts.shape[1], -128.0, 128.0) for each in chroma])
+    for chroma in _training_chroma(prepared, batch_size):
+        flat = chroma.transpose(0, 1).flatten(1)
+        counts += torch.stack([torch.histc(each, counts.shape[1], -128.0, 128.0) for each in flat])
     below = counts.double().cumsum(1)
     # the middle of the bin; that of the first is -127.995
     return (below < below[:, -1:] / 2).sum(1) * 0.01 - 127.995
+
+
+def _training_chroma(prepared: Prepared, batch_size: int) -> Iterator[torch.Tensor]:
+    positions = prepared.positions("train")
+    for start in range(0, len(positions), batch_size):
+        chosen = prepared.rgb[positions[start : start + batch_size]]
+        yield rgb_to_lab(to_rgb(chosen, torch.device("cpu")))[1]
 
 
 _NO_TEST_SPLIT = (
@@ -227,15 +224,23 @@ def freeze(
         RunError: runs have started from other images or other weights.
     """
     earlier = read_frozen(root) if (root / FROZEN).exists() else {}
-    _require_same_parts(earlier, parts, root)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    has_begun = _has_begun(root)
+    if earlier and has_begun:
+        titles = {"images": "images", "encoder_weights": "weights of the encoder"}
+        changed = [title for key, title in titles.items() if earlier["parts"][key] != parts[key]]
+        if changed:
+            raise RunError(
+                f"{root} was frozen on {earlier['created']}, before its first run, with other "
+                f"{' and '.join(changed)} than are there now. Bring the old ones back, or name another folder with "
+                "--out."
+            )
     # another plan of the same folder, which no run has followed, was never the frozen one
     same = earlier if earlier.get("hash") == plan.hash(parts) else {}
     described = {
         **STUDY_SCHEMA,
         "name": root.name,
         "version": __version__,
-        "created": same.get("created", now),
+        "created": same.get("created", datetime.now(UTC).isoformat(timespec="seconds")),
         **description,
         "hash": plan.hash(parts),
         "parts": parts,
@@ -243,36 +248,19 @@ def freeze(
         **plan.model_dump(mode="json"),
     }
     # seconds differ from time to time: epochs that were set once are kept, so that the runs that are there count
-    if has_begun(root) and "wall_clock" in same:
+    if has_begun and "wall_clock" in same:
         described |= {name: same[name] for name in ("arms", "wall_clock")}
     write_json(root / FROZEN, described)
 
 
-def _require_same_parts(frozen: dict[str, Any], parts: dict[str, Any], root: Path) -> None:
-    """Once a run has started, the images and the encoder's weights stay what they were, whatever they are called.
-
-    Raises:
-        RunError: they are others now.
-    """
-    if not frozen or not has_begun(root):
-        return
-    titles = {"images": "images", "encoder_weights": "weights of the encoder"}
-    changed = [title for key, title in titles.items() if frozen["parts"][key] != parts[key]]
-    if changed:
-        raise RunError(
-            f"{root} was frozen on {frozen['created']}, before its first run, with other {' and '.join(changed)} than "
-            "are there now. Bring the old ones back, or name another folder with --out."
-        )
-
-
-def has_begun(root: Path) -> bool:
-    """Whether any run below a folder has started."""
+def _has_begun(root: Path) -> bool:
+    """Whether any run below a folder has started; from then on plan, images and weights stay what they are."""
     return any(root.rglob("environment.json"))
 
 
 def _refuse_another_plan(plan: Plan, root: Path) -> None:
     """Once a run has started, the questions, the arms, the seeds and the settings stay."""
-    if not (root / FROZEN).exists() or not has_begun(root):
+    if not (root / FROZEN).exists() or not _has_begun(root):
         return
     before = read_plan(root)
     changed = sorted(_differences(before.frozen, plan.frozen))
