@@ -1,11 +1,13 @@
 """Distances, what was not computed, reliability and extremes in the report."""
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 from synthetic_study import change, run_of, write_study
 
 from knowhue.report.classes import reliability_bins, reliability_table
+from knowhue.report.findings import find
 from knowhue.report.page import write_report
 from knowhue.report.samples import draw_extremes, extremes_table
 from knowhue.report.scores import (
@@ -14,8 +16,9 @@ from knowhue.report.scores import (
     left_out_counts,
     not_computed,
     perceptual_provenance,
+    score_tables,
 )
-from knowhue.report.study import Study, read_study
+from knowhue.report.study import Study, floors, read_study
 
 
 def entry(value: float | None, name: str = "n") -> dict:
@@ -48,6 +51,24 @@ def test_distances_stand_beside_the_noise_floor(tmp_path: Path):
     ]
     assert table["warnings"] == ["9 are few."]
     assert table["provenance"] == ["n: weights 0a1b; to 224; knowhue; 9 images against 9."]
+
+
+def test_recognition_stands_beside_that_of_the_baselines(tmp_path: Path):
+    write_study(tmp_path, seeds=(0, 1))
+    for arm, seed in product(("colour", "multi"), (0, 1)):
+        shown_to = {"lite0": {"accuracy": 0.5 + seed / 10, "balanced_accuracy": 0.4, "labelled": 9}}
+        change(
+            run_of(tmp_path, arm, seed) / "scores.json",
+            lambda scores, a=shown_to: scores.update(recognition=a),
+        )
+    shown_to = {"lite0": {"accuracy": 0.25, "balanced_accuracy": 0.2, "labelled": 9}}
+    change(tmp_path / "baselines.json", lambda baselines: baselines["gray"].update(recognition=shown_to))
+    study = read_study(tmp_path)
+    assert floors(study.baselines, "recognition") == {"gray": 0.25}
+    tables = score_tables(find(study))
+    row = next(row for row in tables["colour"]["rows"] if row["title"] == "recognition")
+    assert dict(zip(tables["colour"]["baselines"], row["baselines"], strict=True))["gray"] == "0.250"
+    assert "recognition" in write_report(tmp_path).read_text()
 
 
 def test_what_was_not_computed_is_on_the_page(tmp_path: Path):

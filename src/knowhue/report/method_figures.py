@@ -11,7 +11,6 @@ from knowhue.report.methods import (
     Score,
     cost_table,
     costs,
-    flat_scores,
     method_alpha,
     methods,
     quality_table,
@@ -21,7 +20,7 @@ from knowhue.report.methods import (
     shown_metrics,
     unfinished,
 )
-from knowhue.report.study import Arrays, Study
+from knowhue.report.study import Arrays, Study, flat_scores
 from knowhue.report.style import INK, MUTED, PAPER, RULE, SMALL, bare, entitle, panels, say_empty, to_svg
 from knowhue.statistics.verdicts import fewest_seeds
 

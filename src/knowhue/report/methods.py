@@ -9,7 +9,7 @@ from knowhue.plan import CLOCK, QUESTIONS, Epochs, plan_of
 from knowhue.presets import ALL_METHODS, Method
 from knowhue.report.contrasts import BOTH, Bounds, Contrast, paired
 from knowhue.report.findings import Judged, judged
-from knowhue.report.study import Row, Run, Study, floors
+from knowhue.report.study import Row, Run, Study, flat_scores, floors
 from knowhue.report.text import MISSING, difference, ends_text, number, spaced
 from knowhue.statistics import ALPHA, LEVEL
 from knowhue.statistics import verdicts as rules
@@ -247,17 +247,6 @@ def markdown_tables(study: Study) -> str:
         parts += [_markdown(table(study, regime)) for table in (quality_table, cost_table)]
         parts += [f"Not finished: {'; '.join(lost)}" for lost in [unfinished(study, regime)] if lost]
     return "\n\n".join(parts) + "\n"
-
-
-def flat_scores(found: Row) -> dict[str, float | None]:
-    """Metrics, distances and recognition of `scores.json`, or of a row of `baselines.json`, in one table."""
-    rows = found.get("metrics", found)
-    flat: dict[str, float | None] = {
-        name: value for name, value in rows.items() if value is None or isinstance(value, int | float)
-    }
-    flat |= {name: entry.get("value") for name, entry in found.get("distribution", {}).items()}
-    shown_to = list(found.get("recognition", {}).values())
-    return flat | ({"recognition": shown_to[0]["accuracy"]} if shown_to else {})
 
 
 def _own_score(run: Run, metric: str) -> float | None:

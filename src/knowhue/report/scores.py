@@ -10,7 +10,7 @@ from knowhue.report.arms import arm_label, sides
 from knowhue.report.contrasts import contrast
 from knowhue.report.findings import Findings, Secondary
 from knowhue.report.results import timing
-from knowhue.report.study import Row, Run, Study, Table
+from knowhue.report.study import Row, Run, Study, Table, flat_scores
 from knowhue.report.tables import bounds_text
 from knowhue.report.text import MISSING, difference, duration, number, p_text, spaced, titled, with_spread
 from knowhue.statistics.paired import mean
@@ -37,7 +37,7 @@ def score_tables(findings: Findings) -> dict[str, dict[str, Any]]:
 def _score_table(findings: Findings, task: str, names: Sequence[str]) -> dict[str, Any]:
     baselines = {
         name: values
-        for name, values in findings.study.baselines.items()
+        for name, values in ((name, flat_scores(row)) for name, row in findings.study.baselines.items())
         if any(values.get(each) is not None for each in names)
     }
     tests = {row.metric: row for row in findings.secondary if row.question == task}

@@ -84,9 +84,7 @@ class Run:
     @property
     def metrics(self) -> dict[str, float | None]:
         """Scores of the whole split that is reported on; of several classifiers shown to, the first recognises."""
-        shown_to = list(self.scores.get("recognition", {}).values())
-        recognition = shown_to[0].get("accuracy") if shown_to else None
-        found = dict(self.scores.get("metrics", {}))
+        found, recognition = dict(self.scores.get("metrics", {})), flat_scores(self.scores).get("recognition")
         return found if recognition is None else found | {"recognition": recognition}
 
     def metric(self, name: str) -> float | None:
@@ -207,6 +205,17 @@ class Study:
         return [name for name in self.metrics if name in found] + sorted(found - set(self.metrics))
 
 
+def flat_scores(found: Row) -> dict[str, float | None]:
+    """Metrics, distances and recognition of `scores.json`, or of a row of `baselines.json`, in one table."""
+    rows = found.get("metrics", found)
+    flat: dict[str, float | None] = {
+        name: value for name, value in rows.items() if value is None or isinstance(value, int | float)
+    }
+    flat |= {name: entry.get("value") for name, entry in found.get("distribution", {}).items()}
+    shown_to = list(found.get("recognition", {}).values())
+    return flat | ({"recognition": shown_to[0]["accuracy"]} if shown_to else {})
+
+
 def floors(baselines: Mapping[str, Mapping[str, float | None]], metric: str) -> dict[str, float]:
     """Return what each trivial baseline scores in a metric: all that costs nothing, but not other real images.
 
@@ -215,7 +224,9 @@ def floors(baselines: Mapping[str, Mapping[str, float | None]], metric: str) -> 
     return {
         name: value
         for name, values in baselines.items()
-        if name != "real" and metric not in NO_SKILL and (value := values.get(metric)) is not None
+        if name != "real"
+        and metric not in NO_SKILL
+        and (value := flat_scores(values).get(metric)) is not None
     }
 
 
