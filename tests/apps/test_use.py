@@ -238,7 +238,8 @@ def test_a_folder_says_what_was_left_out_and_what_a_link_to_nothing_is(knowhue, 
     (album / "above").symlink_to(tmp_path)
     (album / "gone.png").symlink_to(tmp_path / "nowhere")
     _, said, _ = knowhue("colorize", album, "-o", tmp_path / "out")
-    assert "note: 5 files left out (2 hidden, 1 links to folders above, 2 no images)" in said
+    kinds = "2 hidden, 1 of no image format (.svg), 1 linking to a folder around it, 1 of no image format (.txt)"
+    assert f"note: 5 other files left out: {kinds}" in said
     assert "gone.png: a link to nothing" in said
     code, _, err = knowhue("colorize", album / "gone.png")
     assert (code, "a link to nothing" in err) == (2, True)

@@ -78,7 +78,7 @@ def test_empty_class_folder_is_an_error_that_names_it(make_folder, home, junk):
         (empty / name).write_bytes(content)
     with pytest.raises(ImageError, match=f"{home}empty: no images of a class") as raised:
         listed(path=str(root))
-    assert ("1 hidden, 1 no image by its name (.cr2)" in str(raised.value)) == bool(junk)
+    assert ("1 hidden, 1 of no image format (.cr2)" in str(raised.value)) == bool(junk)
 
 
 def test_class_that_is_a_link_to_nowhere_is_an_error(make_folder):
@@ -98,7 +98,7 @@ def test_link_in_a_circle_is_no_class(make_folder):
 def test_class_that_is_a_link_to_another_class_is_an_error(make_folder):
     root = make_folder({"a": 1, "b": 1})
     (root / "c").symlink_to(root / "a")
-    with pytest.raises(ImageError, match=r"/c: no images of a class, but 1 a link to a folder that is here"):
+    with pytest.raises(ImageError, match=r"/c: no images of a class, but 1 linking to a folder that is here"):
         listed(path=str(root))
 
 

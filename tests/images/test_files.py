@@ -4,8 +4,7 @@ import os
 
 import pytest
 
-from knowhue.images.files import SUFFIXES, SUFFIXES_OF, walk, why_hidden
-from knowhue.images.reading import FORMATS
+from knowhue.images.files import FORMATS, SUFFIXES, counted, recognise, walk, why_hidden
 
 
 def put(root, *names):
@@ -43,8 +42,24 @@ def test_every_suffix_that_can_be_read_counts_in_either_case(tmp_path, suffix):
     assert len(images(tmp_path)) == 2
 
 
-def test_every_format_that_is_read_has_suffixes():
-    assert FORMATS.keys() == SUFFIXES_OF.keys()
+def test_every_suffix_belongs_to_one_format():
+    suffixes = [suffix for known in FORMATS.values() for suffix in known.suffixes]
+    assert len(set(suffixes)) == len(suffixes)
+    assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in suffixes)
+
+
+def test_how_a_file_begins_says_its_format():
+    for name, known in FORMATS.items():
+        assert all(recognise(start + b"more") == name for start in known.starts)
+    assert recognise(b"RIFF\0\0\0\0WEBPVP8L") == "WebP"
+    assert recognise(b"\0\0\0\x18ftypmif1\0\0\0\0avifmif1") == "AVIF"
+    assert recognise(b"\0\0\0\x18ftypisom\0\0\0\0isommp42") is None
+
+
+def test_reasons_are_counted_by_kind_most_first():
+    reasons = ["hidden", "unreadable folder: Permission denied", "hidden", "near-duplicate of sea/a.jpg"]
+    assert counted(reasons) == "2 hidden, 1 unreadable folder, 1 near-duplicate"
+    assert counted([]) == ""
 
 
 @pytest.mark.parametrize("name", ["@home", "#1", "=cmd", "-x", "$5", "unlabelled", "index"])
@@ -67,7 +82,7 @@ def test_link_to_what_a_folder_lies_in_is_not_entered(tmp_path):
     put(tmp_path, "archive/photos/a.jpg", "archive/other/b.jpg")
     (tmp_path / "archive/photos/up").symlink_to(tmp_path / "archive")
     assert images(tmp_path / "archive/photos") == {"a.jpg"}
-    assert skipped(tmp_path / "archive/photos") == {"up": "a link to a folder that it lies in"}
+    assert skipped(tmp_path / "archive/photos") == {"up": "linking to a folder around it"}
 
 
 def test_link_to_itself_and_pipe_are_left_to_the_reader(tmp_path):

@@ -371,7 +371,7 @@ def test_what_is_left_out_is_said(source: Path, tmp_path: Path):
     assert any(
         "2 images were left alone" in note and "a-colour.png, b-colour.png" in note for note in summary.notes
     )
-    assert any("1 file left out (1 no images)" in note for note in summary.notes)
+    assert any("1 other file left out: 1 of no image format" in note for note in summary.notes)
 
 
 def test_what_a_format_does_not_hold_is_that_images_failure(

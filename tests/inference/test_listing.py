@@ -70,7 +70,7 @@ def test_no_folder_and_no_image_are_said(tmp_path: Path):
     put(tmp_path, "in/a.txt", "a.jpg")
     with pytest.raises(
         ImageError,
-        match=r"should hold images \(.*\.jpg, .*\.png.*\)\. Found none there or below; 1 file left out",
+        match=r"should hold images \(.*\.jpg, .*\.png.*\)\. Found none there or below; 1 other file left out",
     ):
         names(tmp_path / "in", tmp_path / "out")
     for wrong in ("a.jpg", "nowhere"):

@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +32,7 @@ from knowhue.data.prepared import (
 )
 from knowhue.data.sources import SourceItem, list_items, require_apart
 from knowhue.errors import ImageError, RunError
+from knowhue.images.files import counted, kinds_of
 from knowhue.runs import Report, images_in_use, locked, remove_if_empty, require_writable
 from knowhue.storage import allocate, file_digest, put_in_place, write_csv, write_json
 
@@ -92,16 +93,11 @@ def left_out_sentence(summary: dict[str, Any]) -> str:
     """
     parts = []
     if summary["left_out"]:
-        left = Counter(_kind(row["reason"]) for row in summary["left_out"])
-        parts.append(f"{left.total()} of {summary['images']} images left out ({_counted(left)})")
-    if skipped := summary["skipped"]:
-        number = sum(skipped.values())
-        parts.append(f"{number} other file{'s' * (number != 1)} skipped ({_counted(skipped)})")
+        reasons = [row["reason"] for row in summary["left_out"]]
+        parts.append(f"{len(reasons)} of {summary['images']} images left out ({counted(reasons)})")
+    if skipped := list(Counter(summary["skipped"]).elements()):
+        parts.append(f"{len(skipped)} other file{'s' * (len(skipped) != 1)} skipped ({counted(skipped)})")
     return "; ".join(parts)
-
-
-def _counted(reasons: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in Counter(reasons).most_common())
 
 
 def _is_there(folder: Path, key: str, report: Report) -> bool:
@@ -234,14 +230,14 @@ def _split(items: list[SourceItem], kept: list[int], images: Images) -> list[str
 def _require_enough(
     read: list[_Read], splits: list[str], reasons: list[str], classes: list[str], images: Images
 ) -> None:
-    left_out = Counter(map(_kind, filter(None, reasons)))
-    why = f" Left out: {_counted(left_out)}." if left_out else ""
+    left_out = [reason for reason in reasons if reason]
+    why = f" Left out: {counted(left_out)}." if left_out else ""
     if len(classes) < 2:
         raise ImageError(
             f"The images should be of at least 2 classes, one folder each. Found {len(classes)}: "
             f"{', '.join(classes) or 'none'}.{why} Put them into <class>/ folders."
         )
-    if left_out["near-gray"] == len(reasons):
+    if kinds_of(left_out)["near-gray"] == len(reasons):
         raise ImageError(
             f"The images should be in colour: colours are learnt from them. Found {len(reasons)} images, all of them "
             "near-gray. Train on colour images, and colour these with the model; or lower "
@@ -269,10 +265,6 @@ def _of(name: str, found: Counter[str | None], usable: Counter[tuple[str | None,
     return (
         f"of {found[name]} found: {', '.join(f'{count} {what}' for what, count in counts.items() if count)}"
     )
-
-
-def _kind(reason: str) -> str:
-    return reason.partition(":")[0].partition(" of ")[0]
 
 
 def _refuse_change_under_runs(folder: Path, identity: str) -> None:

@@ -1,6 +1,5 @@
 """Where images come from. Each source lists names, splits and labels at once and decodes later."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from PIL import Image
 from knowhue.config import Images
 from knowhue.data import drawn
 from knowhue.errors import ConfigError, ExtraError, ImageError, install_command
-from knowhue.images.files import CIRCLE, walk, why_hidden
+from knowhue.images.files import CIRCLE, counted, walk, why_hidden
 from knowhue.images.image import to_rgb8
 from knowhue.images.reading import read_image
 from knowhue.plan import RESERVED
@@ -167,10 +166,7 @@ def _is_below(item: SourceItem, root: Path, home: Path) -> bool:
 
 def _others(items: Sequence[SourceItem]) -> str:
     """What was found instead of images, counted."""
-    counts = Counter(item.skipped for item in items)
-    return (
-        f", but {', '.join(f'{count} {reason}' for reason, count in counts.most_common(4))}" if counts else ""
-    )
+    return f", but {counted(item.skipped for item in items)}" if items else ""
 
 
 def from_imagenet(images: Images) -> list[SourceItem]:

@@ -5,21 +5,43 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-SUFFIXES_OF: Mapping[str, tuple[str, ...]] = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "PNG": (".png", ".apng"),
-    "TIFF": (".tif", ".tiff"),
-    "WebP": (".webp",),
-    "GIF": (".gif",),
-    "AVIF": (".avif",),
-    "HEIC": (".heic", ".heif"),
-    "BMP": (".bmp", ".dib"),
-    "JPEG 2000": (".jp2", ".j2k"),
-    "PNM": (".ppm", ".pgm", ".pbm", ".pnm"),
-}
-"""Suffixes, lower case, of the formats that can be read; the first is the usual one."""
 
-SUFFIXES = frozenset(suffix for suffixes in SUFFIXES_OF.values() for suffix in suffixes)
+class ImageFormat(NamedTuple):
+    """A format that can be read.
+
+    Attributes:
+        suffixes: lower case; the first is the usual one.
+        starts: how its files begin; see `recognise` for the others.
+        loader: in libvips, or else `plugin` in Pillow; neither where the decoder is a package of its own.
+        frames: what its pages are called.
+        packed: bytes of pixels in a byte of file, where libvips does not read the header.
+    """
+
+    suffixes: tuple[str, ...]
+    starts: tuple[bytes, ...] = ()
+    loader: str = ""
+    plugin: str = ""
+    frames: str = "frames"
+    packed: int = 32  # few are packed more tightly
+
+
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+FORMATS: Mapping[str, ImageFormat] = {
+    "JPEG": ImageFormat((".jpg", ".jpeg", ".jpe", ".jfif"), (b"\xff\xd8\xff",), "jpegload"),
+    "PNG": ImageFormat((".png", ".apng"), (b"\x89PNG\r\n\x1a\n",), "pngload"),
+    "TIFF": ImageFormat((".tif", ".tiff"), _TIFF_STARTS, "tiffload", "TIFF", "pages"),
+    "WebP": ImageFormat((".webp",), (), "webpload"),
+    "GIF": ImageFormat((".gif",), (b"GIF8",), "gifload"),
+    "AVIF": ImageFormat((".avif",), (), "heifload", frames="images"),
+    "HEIC": ImageFormat((".heic", ".heif")),
+    "BMP": ImageFormat((".bmp", ".dib"), (b"BM",), plugin="BMP", packed=1),
+    "JPEG 2000": ImageFormat((".jp2", ".j2k"), (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), plugin="JPEG2000"),
+    "PNM": ImageFormat(
+        (".ppm", ".pgm", ".pbm", ".pnm"), tuple(b"P%d" % kind for kind in range(1, 7)), plugin="PPM", packed=1
+    ),
+}
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+SUFFIXES = frozenset(suffix for known in FORMATS.values() for suffix in known.suffixes)
 
 _SYSTEM_NAMES = frozenset({
     "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",  # zip archives of macOS, Windows
@@ -29,9 +51,7 @@ _SYSTEM_NAMES = frozenset({
 
 
 UNREADABLE = "unreadable folder"
-CIRCLE = "a link to a folder that it lies in"
-AGAIN = "a link to a folder that is here already"
-NO_IMAGE = "no image by its name"
+CIRCLE = "linking to a folder around it"
 
 
 class Found(NamedTuple):
@@ -44,6 +64,24 @@ class Found(NamedTuple):
 
     path: Path
     skipped: str = ""
+
+
+def recognise(head: bytes) -> str | None:
+    r"""The key of `FORMATS` that data begin as, None if they begin as none.
+
+    >>> recognise(b"GIF89a...")
+    'GIF'
+    >>> recognise(b"<svg>") is None
+    True
+    """
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WebP"
+    if head[4:8] == b"ftyp":
+        brands = head[8 : max(12, int.from_bytes(head[:4], "big"))]
+        if b"avif" in brands or b"avis" in brands:
+            return "AVIF"
+        return "HEIC" if any(brand in brands for brand in _HEIF_BRANDS) else None
+    return next((name for name, known in FORMATS.items() if head.startswith(known.starts)), None)
 
 
 def why_hidden(name: str) -> str:
@@ -70,21 +108,21 @@ def walk(root: Path, suffixes: Collection[str] = SUFFIXES, avoid: Path | None = 
         suffixes: of images, lower case.
         avoid: a folder that is passed over in silence, such as that of the output.
     """
-    entered = {_identity(avoid)} if avoid and avoid.exists() and not avoid.samefile(root) else set()
+    entered = {identity(avoid)} if avoid and avoid.exists() and not avoid.samefile(root) else set()
     silent = set(entered)
     folders, links = [root], []
     while folders or links:
         folder = folders.pop() if folders else links.pop(0)
         try:
-            identity, entries = _identity(folder), sorted(folder.iterdir())
+            here, entries = identity(folder), sorted(folder.iterdir())
         except OSError as error:
             yield Found(folder, f"{UNREADABLE}: {error.strerror}")
             continue
-        if identity in entered:
-            if identity not in silent:
-                yield Found(folder, AGAIN)
+        if here in entered:
+            if here not in silent:
+                yield Found(folder, "linking to a folder that is here already")
             continue
-        entered.add(identity)
+        entered.add(here)
         inner = []
         for entry in entries:
             if reason := why_hidden(entry.name):
@@ -97,7 +135,7 @@ def walk(root: Path, suffixes: Collection[str] = SUFFIXES, avoid: Path | None = 
             elif entry.is_dir():
                 inner.append(entry)
             elif entry.suffix.lower() not in suffixes:
-                yield Found(entry, f"{NO_IMAGE} ({entry.suffix or 'no suffix'})")
+                yield Found(entry, f"of no image format ({entry.suffix or 'no suffix'})")
             else:
                 yield Found(entry)
         folders += reversed(inner)  # a stack: the first by name is taken next
@@ -108,22 +146,26 @@ def dangling(link: Path) -> str:
     return f"a link to nothing ({link.readlink()} is not there)"
 
 
-def others_sentence(found: Iterable[Found]) -> str:
-    """How many entries are left out, by why; nothing if none.
+def kinds_of(reasons: Iterable[str]) -> Counter[str]:
+    """How many there are for each kind of reason, most first; what a reason says of a single file does not count.
 
-    >>> others_sentence([Found(Path(".a"), "hidden"), Found(Path("b.txt"), "no image by its name (.txt)")])
-    '2 files left out (1 hidden, 1 no images)'
+    >>> kinds_of(["near-gray: 3", "near-gray: 4", "duplicate of a.jpg", "hidden"])
+    Counter({'near-gray': 2, 'duplicate': 1, 'hidden': 1})
     """
-    words = {NO_IMAGE: "no images", CIRCLE: "links to folders above", AGAIN: "links to folders here already"}
-    reasons = (each.skipped.split(" (")[0] for each in found if each.skipped)
-    counts = Counter(words.get(reason, reason) for reason in reasons)
-    if not counts:
-        return ""
-    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
-    total = counts.total()
-    return f"{total} file{'s' * (total != 1)} left out ({kinds})"
+    counts = Counter(reason.partition(":")[0].partition(" of ")[0] or reason for reason in reasons)
+    return Counter(dict(counts.most_common()))
 
 
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
+def counted(reasons: Iterable[str]) -> str:
+    """The kinds of reasons in words.
+
+    >>> counted(["hidden", "of no image format (.txt)", "hidden"])
+    '2 hidden, 1 of no image format (.txt)'
+    """
+    return ", ".join(f"{count} {kind}" for kind, count in kinds_of(reasons).items())
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """What all links to a file or folder, and all spellings of its name, have in common."""
+    status = path.stat()
     return status.st_dev, status.st_ino

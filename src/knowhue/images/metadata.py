@@ -6,7 +6,7 @@ Thumbnails show the gray image, and XMP announces gain maps and videos that are 
 import re
 import struct
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 from xml.dom import minidom
 from xml.parsers.expat import ExpatError
 
@@ -38,13 +38,8 @@ def keep(metadata: Metadata, suffix: str, height: int, width: int) -> tuple[Fiel
     """Choose what a kind of file can hold and is still true.
 
     JPEG keeps IPTC (IPTC-IIM 4.2) within Photoshop's blocks, TIFF beside them; either is turned into the other.
-    Orientation and size in XMP are set right. Thumbnails, and what XMP says of things that are not written, go.
-
-    Args:
-        metadata: of an `Origin`.
-        suffix: `.jpg`, `.png`, `.tif`, `.webp` or `.avif`.
-        height: of the image, upright.
-        width: likewise.
+    Orientation and size in XMP become those of the upright image. Thumbnails, and what XMP says of things that are not
+    written, go.
 
     Returns:
         What goes along, by its names in libvips; what does not, in words.
@@ -108,36 +103,22 @@ _TIFF = {b"II*\0": "<", b"MM\0*": ">"}
 _THUMBNAILS = (0x0409, 0x040C)  # among Photoshop's blocks
 _XMP_NUMBER = rb"""(%s(?:\s*=\s*["']|>)\s*)\d+"""
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # UTF-16
-_CAMERA = "http://ns.google.com/photos/1.0/camera/"
-
-
-class _Claim(NamedTuple):
-    """Names in XMP that announce what is not written.
-
-    Attributes:
-        space: how their namespace begins.
-        names: how they begin; empty for all of them.
-        what: is announced; empty where there is nothing to tell.
-    """
-
-    space: str
-    names: tuple[str, ...] = ()
-    what: str = ""
-
-
-_CLAIMS = (
-    _Claim("http://ns.adobe.com/hdr-gain-map/", (), "a gain map"),
-    _Claim("http://ns.apple.com/HDRGainMap/", (), "a gain map"),
-    _Claim("http://ns.apple.com/pixeldatainfo/", (), "a gain map"),
-    _Claim("http://ns.google.com/photos/1.0/container/", (), "further images or a video in the file"),
-    _Claim(_CAMERA, ("MotionPhoto", "MicroVideo"), "a motion photo's video"),
-    _Claim("http://ns.google.com/photos/1.0/image/", (), "another version of the image"),
-    _Claim("http://ns.google.com/photos/1.0/depthmap/", (), "a depth map"),
-    _Claim("http://ns.google.com/photos/1.0/audio/", (), "sound"),
-    _Claim("http://ns.google.com/photos/dd/", (), "a depth map"),
-    _Claim("http://ns.adobe.com/xmp/note/", ("HasExtendedXMP",), "more XMP in another place"),
-    _Claim("http://ns.adobe.com/xap/1.0/", ("Thumbnails",)),
-)
+_GOOGLE, _ADOBE = "http://ns.google.com/photos/", "http://ns.adobe.com/"
+_CLAIMS = {
+    f"{_ADOBE}hdr-gain-map/": ("", "a gain map"),
+    "http://ns.apple.com/HDRGainMap/": ("", "a gain map"),
+    "http://ns.apple.com/pixeldatainfo/": ("", "a gain map"),
+    f"{_GOOGLE}1.0/container/": ("", "further images or a video in the file"),
+    f"{_GOOGLE}1.0/camera/": (("MotionPhoto", "MicroVideo"), "a motion photo's video"),
+    f"{_GOOGLE}1.0/image/": ("", "another version of the image"),
+    f"{_GOOGLE}1.0/depthmap/": ("", "a depth map"),
+    f"{_GOOGLE}1.0/audio/": ("", "sound"),
+    f"{_GOOGLE}dd/": ("", "a depth map"),
+    f"{_ADOBE}xmp/note/": ("HasExtendedXMP", "more XMP in another place"),
+    f"{_ADOBE}xap/1.0/": ("Thumbnails", ""),
+}
+"""Names in XMP that announce what is not written: how their namespace begins, how they begin, and what they announce,
+which is empty where there is nothing to tell."""
 
 
 def exif_without_thumbnail(block: bytes) -> bytes:
@@ -186,13 +167,8 @@ def _blocks(blocks: bytes, place: int) -> Iterator[tuple[int, int, int]]:
 def true_xmp(xmp: bytes, height: int, width: int) -> tuple[bytes, tuple[str, ...]]:
     """XMP (ISO 16684-1) that announces nothing that is not in the file, and what went, in words.
 
-    What it says of orientation and size is set right. What is true is kept byte by byte if all of it is. XMP that
-    cannot be read and names one of those spaces goes.
-
-    Args:
-        xmp: a packet.
-        height: of the image, upright.
-        width: likewise.
+    What it says of orientation and size is set to those of the upright image. What is true is kept byte by byte if all
+    of it is. XMP that cannot be read and names one of those spaces goes.
     """
     numbers = {b"tiff:Orientation": 1}
     numbers |= dict.fromkeys((b"tiff:ImageWidth", b"exif:PixelXDimension"), width)
@@ -207,7 +183,7 @@ def true_xmp(xmp: bytes, height: int, width: int) -> tuple[bytes, tuple[str, ...
         document = minidom.parseString(xmp if xmp.startswith(_WIDE) else xmp.rstrip(b"\0"))
     except (ExpatError, ValueError, LookupError):
         plain = xmp.replace(b"\0", b"")  # UTF-16, too, then reads as ASCII
-        claimed = [claim.what for claim in _CLAIMS if not claim.names and claim.space.encode() in plain]
+        claimed = [what for space, (names, what) in _CLAIMS.items() if not names and space.encode() in plain]
         return (b"" if claimed else xmp), tuple(dict.fromkeys(claimed))
     gone = list(_prune(document))
     if not gone:
@@ -218,25 +194,24 @@ def true_xmp(xmp: bytes, height: int, width: int) -> tuple[bytes, tuple[str, ...
 def _prune(node: Any) -> Iterator[str]:
     """Take out what is announced below a node."""
     for child in list(node.childNodes):  # a copy: nodes leave the list meanwhile
-        claim = _claim(child)
-        if claim is not None:
+        if (what := _announced(child)) is not None:
             node.removeChild(child)
-            yield claim.what
+            yield what
             continue
         for each in list((child.attributes or {}).values()):
-            if (claim := _claim(each)) is not None:
+            if (what := _announced(each)) is not None:
                 child.removeAttributeNode(each)
-                yield claim.what
+                yield what
         yield from _prune(child)
 
 
-def _claim(node: Any) -> _Claim | None:
+def _announced(node: Any) -> str | None:
     space, name = node.namespaceURI or "", node.localName or ""
     return next(
         (
-            claim
-            for claim in _CLAIMS
-            if space.startswith(claim.space) and (not claim.names or name.startswith(claim.names))
+            what
+            for start, (names, what) in _CLAIMS.items()
+            if space.startswith(start) and name.startswith(names)
         ),
         None,
     )

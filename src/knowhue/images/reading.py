@@ -7,7 +7,6 @@ data; Pillow reads what libvips does not.
 import importlib
 import io
 import re
-import struct
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,11 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from knowhue.errors import ExtraError, ImageError
-from knowhue.images.files import SUFFIXES_OF, dangling
+from knowhue.images.files import FORMATS, dangling, recognise
 from knowhue.images.image import Image, Origin
 from knowhue.images.profiles import to_srgb
 from knowhue.images.rgb_spaces import RGBSpace, png_space
-from knowhue.images.tiff import FIRST_PAGE, File, choose_page, exif_of_tiff
+from knowhue.images.tiff import FIRST_PAGE, Choice, File, choose_page, exif_of_tiff
 from knowhue.images.vips import VipsError, VipsImage, array_of, attached, load, reason
 
 MAX_PIXELS = 200_000_000
@@ -31,42 +30,6 @@ Check = Callable[[int, int], None]
 """Called with width and height before anything is decoded; raises if that is too much."""
 
 
-# What a file is
-
-
-class ImageFormat(NamedTuple):
-    """How a format is read: the loader in libvips, or else Pillow's plugin; and what its pages are called."""
-
-    loader: str = ""
-    plugin: str = ""
-    frames: str = "frames"
-
-
-FORMATS: Mapping[str, ImageFormat] = {
-    "JPEG": ImageFormat("jpegload"),
-    "PNG": ImageFormat("pngload"),
-    "TIFF": ImageFormat("tiffload", "TIFF", "pages"),
-    "WebP": ImageFormat("webpload"),
-    "GIF": ImageFormat("gifload"),
-    "AVIF": ImageFormat("heifload", frames="images"),
-    "HEIC": ImageFormat(),  # its decoder is a package of its own
-    "BMP": ImageFormat(plugin="BMP"),
-    "JPEG 2000": ImageFormat(plugin="JPEG2000"),
-    "PNM": ImageFormat(plugin="PPM"),
-}
-_SIGNATURES = {
-    b"\xff\xd8\xff": "JPEG",
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-    b"II+\0": "TIFF",
-    b"MM\0+": "TIFF",
-    b"GIF8": "GIF",
-    b"BM": "BMP",
-    b"\0\0\0\x0cjP  ": "JPEG 2000",
-    b"\xff\x4f\xff\x51": "JPEG 2000",
-    **{b"P%d" % kind: "PNM" for kind in range(1, 7)},
-}
 _RAW_STARTS = (
     b"FUJIFILMCCD-RAW",
     b"IIRO",
@@ -78,28 +41,9 @@ _RAW_STARTS = (
     b"\0MRM",
 )
 """How raw files of Fujifilm, Olympus, Panasonic, Canon, Sigma and Minolta begin; others begin as TIFF."""
-_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
-
-
-def recognise(head: bytes) -> str | None:
-    r"""The key of `FORMATS` that data begin as, None if they begin as none.
-
-    >>> recognise(b"GIF89a...")
-    'GIF'
-    >>> recognise(b"<svg>") is None
-    True
-    """
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WebP"
-    if head[4:8] == b"ftyp":
-        brands = head[8 : max(12, int.from_bytes(head[:4], "big"))]
-        if b"avif" in brands or b"avis" in brands:
-            return "AVIF"
-        return "HEIC" if any(brand in brands for brand in _HEIF_BRANDS) else None
-    return next((name for start, name in _SIGNATURES.items() if head.startswith(start)), None)
-
-
-# Reading
+_RAW = "it is a camera's raw file, of which only a preview could be read; develop it, and save it as TIFF or JPEG"
+_COPIES = 3
+"""Of its pixels, at the worst moment: what was read, what is painted, what is encoded."""
 
 
 def read_image(source: Path | bytes, max_pixels: int = MAX_PIXELS, name: str | None = None) -> Image:
@@ -121,30 +65,18 @@ def read_image(source: Path | bytes, max_pixels: int = MAX_PIXELS, name: str | N
     try:
         with _opened(source) as file:
             head = file.read(HEAD_BYTES)
-            file.seek(0)
             kind = _kind(head)
             decoded = _decode(file, kind, partial(_check_size, max_pixels))
-        notes = list(decoded.origin.notes)
-        if kind == "PNG" and (frames := _animated_png_frames(head)) > 1:
-            notes.append(f"the still image of its {frames} frames")
-        if isinstance(source, Path) and source.suffix.lower() not in SUFFIXES_OF[kind]:
-            notes.append(f"it is {kind}, whatever its name says")
-        origin = decoded.origin._replace(
-            suffix=SUFFIXES_OF[kind][0],
-            is_lossless=kind == "WebP" and b"VP8L" in head,  # the chunk of lossless pixels
-            notes=tuple(notes),
-        )
+        suffixes, notes = FORMATS[kind].suffixes, decoded.origin.notes
+        if isinstance(source, Path) and source.suffix.lower() not in suffixes:
+            notes = (*notes, f"it is {kind}, whatever its name says")
+        is_lossless = kind == "WebP" and b"VP8L" in head  # the chunk of lossless pixels
+        origin = decoded.origin._replace(suffix=suffixes[0], is_lossless=is_lossless, notes=notes)
         return _to_image(decoded._replace(origin=origin))
     except (ImageError, ExtraError) as error:
         if name is None:
             name = str(source) if isinstance(source, Path) else "the image"
         raise type(error)(f"{name}: {error}" if name else str(error)) from None
-
-
-_COPIES = 3
-"""Of its pixels, at the worst moment: what was read, what is painted, what is encoded."""
-_PACKED = {"BMP": 1, "PNM": 1}
-"""Bytes of pixels in a byte of file, where libvips does not read the header; few are packed more tightly than 32."""
 
 
 def weigh_image(source: Path | bytes) -> int:
@@ -153,21 +85,16 @@ def weigh_image(source: Path | bytes) -> int:
     From its header alone. Never fails: reading the image says what is wrong with it.
     """
     try:
-        if isinstance(source, Path) and not source.is_file():  # opening a pipe would wait for ever
-            return 0
-        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb", buffering=0) as file:
+        with _opened(source) as file:
             kind = recognise(file.read(HEAD_BYTES))
             if kind is None:
                 return 0
             if not FORMATS[kind].loader:  # of Pillow's formats the file's size must do
-                size_bytes = len(source) if isinstance(source, bytes) else source.stat().st_size
-                return _COPIES * size_bytes * _PACKED.get(kind, 32)
-            file.seek(0)
-            options = choose_page(file).options if kind == "TIFF" else {}
-            image = load(FORMATS[kind].loader, file, **options)
+                return _COPIES * file.seek(0, io.SEEK_END) * FORMATS[kind].packed
+            image = _load(file, kind, _page(file, kind))
             depth_bytes = 1 if image.format == "uchar" else 2
             return _COPIES * image.width * image.height * max(image.bands, 3) * depth_bytes
-    except (OSError, VipsError):
+    except (ImageError, OSError, VipsError):
         return 0
 
 
@@ -210,9 +137,6 @@ def _check_size(max_pixels: int, width: int, height: int) -> None:
         )
 
 
-_RAW = "it is a camera's raw file, of which only a preview could be read; develop it, and save it as TIFF or JPEG"
-
-
 def _damaged(kind: str, why: str) -> ImageError:
     return ImageError(
         f"the {kind} image is damaged or cut short ({why}); copy it again from where it came from"
@@ -241,38 +165,48 @@ class Decoded(NamedTuple):
 
 
 def _decode(file: File, kind: str, check: Check) -> Decoded:
-    known = FORMATS[kind]
+    known, page = FORMATS[kind], _page(file, kind)
     if not known.loader:
         return _decode_by_pillow(file, kind, check)
-    choice = choose_page(file) if kind == "TIFF" else FIRST_PAGE
-    if choice.is_raw:
-        raise ImageError(_RAW)
-    # libvips' own limits refuse strips that hold much of a large image
-    options = {"unlimited": True, **choice.options} if kind == "TIFF" else {}
     try:
-        image = load(known.loader, file, **options)
+        image = _load(file, kind, page)
     except VipsError as error:
         # Pillow knows rare TIFFs, but would read their first page, whichever was chosen
-        if kind != "TIFF" or choice != FIRST_PAGE:
+        if kind != "TIFF" or page != FIRST_PAGE:
             raise _damaged(kind, reason(error)) from None
-        file.seek(0)
         return _decode_by_pillow(file, kind, check)
     check(image.width, image.height)  # libvips has read the header alone so far
     try:
         decoded = _decode_by_vips(image, known.frames)
     except VipsError as error:
         raise _damaged(kind, reason(error)) from None
-    origin, space = decoded.origin, None
+    origin, space, notes = decoded.origin, None, ()
     if kind == "TIFF":
         exif = exif_of_tiff(file)
-        origin = origin._replace(notes=choice.notes or origin.notes)
-        origin = origin._replace(metadata=(*origin.metadata, ("exif-data", exif))) if exif else origin
+        origin = origin._replace(
+            metadata=(*origin.metadata, *[("exif-data", exif)] * bool(exif)), notes=page.notes or origin.notes
+        )
     elif kind == "JPEG":
-        origin = origin._replace(notes=(*origin.notes, *_behind_jpeg(file)))
+        notes = _behind_jpeg(file)
     elif kind == "PNG":
-        space, notes = png_space(file, is_gray=decoded.values.shape[2] < 3)
-        origin = origin._replace(notes=(*origin.notes, *notes))
-    return decoded._replace(origin=origin, space=space)
+        chunks = _png_chunks(file)
+        space, notes = png_space(chunks, is_gray=decoded.values.shape[2] < 3)
+        if (frames := int.from_bytes(chunks.get(b"acTL", b"")[:4], "big")) > 1:
+            notes = (*notes, f"the still image of its {frames} frames")
+    return decoded._replace(origin=origin._replace(notes=(*origin.notes, *notes)), space=space)
+
+
+def _page(file: File, kind: str) -> Choice:
+    page = choose_page(file) if kind == "TIFF" else FIRST_PAGE
+    if page.is_raw:
+        raise ImageError(_RAW)
+    return page
+
+
+def _load(file: File, kind: str, page: Choice) -> VipsImage:
+    file.seek(0)
+    # libvips' own limits refuse strips that hold much of a large image
+    return load(FORMATS[kind].loader, file, **page.options, **{"unlimited": True} if kind == "TIFF" else {})
 
 
 _KEPT = ("exif-data", "xmp-data", "iptc-data", "photoshop-data", "image-description", "png-comment")
@@ -327,17 +261,18 @@ def _behind_jpeg(file: File) -> tuple[str, ...]:
     return ()
 
 
-def _animated_png_frames(head: bytes) -> int:
-    """Frames that an animated PNG announces before its still image, 1 if it is not one."""
-    place = 8
-    while place + 16 <= len(head):
-        length, kind = struct.unpack_from(">I4s", head, place)
-        if kind == b"acTL":
-            return int.from_bytes(head[place + 8 : place + 12], "big")
-        if kind == b"IDAT":
-            break
-        place += 12 + length
-    return 1
+def _png_chunks(file: File) -> dict[bytes, bytes]:
+    """The chunks before the pixels, with what is in the short ones."""
+    chunks, at = {}, 8
+    while True:
+        file.seek(at)
+        head = file.read(8)
+        if len(head) < 8 or head[4:] in (b"IDAT", b"IEND"):
+            return chunks
+        length = int.from_bytes(head[:4], "big")
+        # the longest that is wanted, cHRM, has 32 bytes
+        chunks[head[4:]] = file.read(length) if length <= 32 else b""
+        at += 12 + length  # a length, a name and a checksum go with each
 
 
 def _decode_by_pillow(file: File, kind: str, check: Check) -> Decoded:
@@ -348,7 +283,7 @@ def _decode_by_pillow(file: File, kind: str, check: Check) -> Decoded:
         ExtraError: it is HEIC and there is no decoder.
     """
     try:
-        with _heic(file) if kind == "HEIC" else _by_plugin(file, kind) as image:
+        with _open_by_pillow(file, kind) as image:
             check(*image.size)
             return _pillow_decoded(image)
     except (ImageError, ExtraError):
@@ -358,14 +293,11 @@ def _decode_by_pillow(file: File, kind: str, check: Check) -> Decoded:
         raise _damaged(kind, first) from None
 
 
-def _by_plugin(file: File, kind: str) -> Pillow.Image:
-    """Open without Pillow's `open`, which has a limit of its own."""
-    Pillow.init()
-    reader, _ = Pillow.OPEN[FORMATS[kind].plugin]
-    return reader(file, "")
-
-
-def _heic(file: File) -> Pillow.Image:
+def _open_by_pillow(file: File, kind: str) -> Pillow.Image:
+    file.seek(0)
+    if kind != "HEIC":
+        Pillow.init()
+        return Pillow.OPEN[FORMATS[kind].plugin][0](file, "")  # Pillow's `open` has a limit of its own
     try:
         decoder = importlib.import_module("pillow_heif")
     except ImportError:

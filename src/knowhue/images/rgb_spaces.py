@@ -4,9 +4,8 @@ Described by an ICC profile (ICC.1:2022, 8.3.2 and 8.3.4; nearly all profiles of
 without one (PNG, third edition, 11.3.2: cICP, sRGB, gAMA and cHRM).
 """
 
-import io
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -159,18 +158,12 @@ _GAMMAS = {4: 1 / 2.2, 5: 1 / 2.8, 8: 1.0}
 _SpaceAndNotes = tuple[RGBSpace | None, tuple[str, ...]]
 
 
-def png_space(file: io.FileIO | io.BytesIO, is_gray: bool) -> _SpaceAndNotes:
-    """What a PNG says of its colours beside a profile, and what a user should know; the file is left at its beginning.
-
-    Args:
-        file: a PNG.
-        is_gray: whether its pixels are gray.
+def png_space(chunks: Mapping[bytes, bytes], is_gray: bool) -> _SpaceAndNotes:
+    """What the chunks of a PNG say of its colours beside a profile, and what a user should know.
 
     Returns:
         None for the space if it is sRGB, or that of a profile.
     """
-    chunks = dict(_chunks(file))
-    file.seek(0)
     if b"iCCP" in chunks:
         return None, ()
     if len(chunks.get(b"cICP", b"")) == 4:
@@ -232,17 +225,3 @@ def _fractions(body: bytes, count: int) -> tuple[float, ...]:
     if len(body) != 4 * count:
         return ()
     return tuple(value / 100_000 for value in struct.unpack(f">{count}I", body))
-
-
-def _chunks(file: io.FileIO | io.BytesIO) -> Iterator[tuple[bytes, bytes]]:
-    """Chunks before the pixels, with what is in the short ones."""
-    at = 8
-    while True:
-        file.seek(at)
-        head = file.read(8)
-        if len(head) < 8 or head[4:] in (b"IDAT", b"IEND"):
-            return
-        length = int.from_bytes(head[:4], "big")
-        # the longest that is wanted, cHRM, has 32 bytes
-        yield head[4:], file.read(length) if length <= 32 else b""
-        at += 12 + length  # a length, a name and a checksum go with each

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from knowhue.errors import ConfigError, ImageError
-from knowhue.images.files import SUFFIXES, UNREADABLE, Found, others_sentence, walk
+from knowhue.images.files import SUFFIXES, UNREADABLE, counted, identity, walk
 from knowhue.images.writing import MARK, writable_suffix
 
 _ANOTHER = (
@@ -68,10 +68,12 @@ def list_folder(source: Path, out: Path, rename: Callable[[str], str]) -> Listin
         if skipped.startswith(UNREADABLE):
             unreadable.append((file.relative_to(source).as_posix(), skipped))
         elif skipped:
-            others.append(Found(file, skipped))
+            others.append(skipped)
         else:
             found.append(file)
-    left_out = others_sentence(others)
+    left_out = (
+        f"{len(others)} other file{'s' * (len(others) != 1)} left out: {counted(others)}" if others else ""
+    )
     own = _made_of(found)  # else `reef-colour.jpg`, made of `reef.jpg`, would be coloured again
     items = [_item(file, source, rename) for file in found if file not in own]
     if not items and not unreadable:
@@ -109,7 +111,7 @@ def _item(file: Path, source: Path, rename: Callable[[str], str]) -> Item:
 
 def _refuse_clashes(items: list[Item], out: Path) -> None:
     makers: dict[str, str] = {}
-    originals = {_identity(item.source) for item in items if os.path.exists(item.source)}
+    originals = {identity(item.source) for item in items if os.path.exists(item.source)}
     for item in items:
         other = makers.setdefault(item.output, item.path)
         if other != item.path:
@@ -118,10 +120,5 @@ def _refuse_clashes(items: list[Item], out: Path) -> None:
                 f"become `{item.output}`. Rename one of them."
             )
         target = out / item.output
-        if os.path.exists(target) and _identity(target) in originals:  # by any link or spelling of its name
+        if os.path.exists(target) and identity(target) in originals:  # by any link or spelling of its name
             raise ConfigError(_ANOTHER.format(out, f"`{item.output}` would replace an original"))
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_dev, status.st_ino

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from knowhue.errors import ImageError, KnowhueError, WeightsError
+from knowhue.images.files import recognise
 from knowhue.images.image import Image, Pixels
-from knowhue.images.reading import MAX_PIXELS, read_image, recognise, weigh_image
+from knowhue.images.reading import MAX_PIXELS, read_image, weigh_image
 from knowhue.images.vips import shrink
 from knowhue.images.writing import encode_with_notes, writable_suffix
 from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer, Judgement

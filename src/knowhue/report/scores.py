@@ -1,11 +1,11 @@
 """The tables of scores beside trivial baselines, of distances between sets, of classes; images, settings and time."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from knowhue.images.files import kinds_of
 from knowhue.report.arms import arm_label, sides
 from knowhue.report.contrasts import contrast
 from knowhue.report.findings import Findings, Secondary
@@ -211,8 +211,7 @@ def count_table(study: Study) -> Table:
 def left_out_counts(study: Study) -> Table:
     """Return how many images were left out for which kind of reason."""
     reasons = (str(row.get("reason", "")) for row in study.prepared.get("left_out", ()))
-    kinds = Counter(reason.partition(":")[0].partition(" of ")[0] for reason in reasons)
-    return [[kind, count] for kind, count in kinds.most_common()]
+    return [[kind, count] for kind, count in kinds_of(reasons).items()]
 
 
 def setting_rows(config: Mapping[str, Any], prefix: str = "") -> Table:
