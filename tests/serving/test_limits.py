@@ -287,7 +287,7 @@ def test_who_leaves_while_waiting_is_forgotten():
 
     def predict(seen):
         predicting.set()
-        return opened.wait(10)
+        return opened.wait(60)  # longer than all that follows, on a crowded machine too
 
     model = colorizer(predict)  # type: ignore[arg-type,return-value]
     with running({"slow": model}) as (host, port, server):
@@ -295,11 +295,12 @@ def test_who_leaves_while_waiting_is_forgotten():
         request = post_of(len(JPEG)) + JPEG
         with socket.create_connection((host, port)) as stays:
             stays.sendall(request)
-            assert predicting.wait(10)
+            assert predicting.wait(20)
             with socket.create_connection((host, port)) as leaves:
                 leaves.sendall(request)
-                wait_until(lambda: batcher._decoded)
-            wait_until(lambda: all(job.future.cancelled() for job in batcher._decoded))
+                wait_until(lambda: len(batcher._decoded) == 1, seconds=20)
+            (job,) = batcher._decoded
+            wait_until(job.future.cancelled, seconds=20)
             opened.set()
             assert status_of(stays.recv(1000)) == 200
         wait_until(lambda: batcher.length == 0)
@@ -379,9 +380,18 @@ def read_all(link: socket.socket) -> int:
     return size
 
 
-def test_silent_connections_are_bounded_and_keep_nobody_from_answers(monkeypatch):
+PROBE = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
+
+
+def is_closed(link: socket.socket) -> bool:
+    try:
+        return link.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_silent_connections_are_bounded_and_the_oldest_makes_room_for_a_probe(monkeypatch):
     monkeypatch.setattr(run, "MAX_CONNECTIONS", 4)
-    probe = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
     with running() as (host, port, server), ExitStack() as links:
 
         def connect() -> socket.socket:
@@ -389,12 +399,28 @@ def test_silent_connections_are_bounded_and_keep_nobody_from_answers(monkeypatch
 
         silent = [connect() for _ in range(4)]
         wait_until(lambda: len(server.server_state.connections) == 4)
-        for late in [connect() for _ in range(9)]:
-            with suppress(ConnectionResetError):
-                assert late.recv(1) == b""  # closed, where others wait
+        silent[1].sendall(b"GET /healthz HTTP/1.1\r\nhost:")  # no whole request either
+        assert status_of(exchange((host, port), PROBE, until_closed=False)) == 200
+        assert is_closed(silent[0])
+        more = [connect() for _ in range(9)]
+        assert all(is_closed(link) for link in (*silent, *more[:5]))
         assert len(server.server_state.connections) == 4
-        silent[0].sendall(probe)
-        assert status_of(silent[0].recv(65536)) == 200
-        silent.pop().close()
-        wait_until(lambda: len(server.server_state.connections) == 3)
-        assert status_of(exchange((host, port), probe, until_closed=False)) == 200
+        for link in more[5:]:
+            link.sendall(PROBE)
+            assert status_of(link.recv(65536)) == 200
+
+
+def test_a_connection_whose_request_is_answered_keeps_its_place(monkeypatch):
+    monkeypatch.setattr(run, "MAX_CONNECTIONS", 2)
+    opened = threading.Event()
+    slow = colorizer(lambda seen: opened.wait(10))  # type: ignore[arg-type,return-value]
+    with running({"slow": slow}) as (host, port, server), ExitStack() as links:
+        batcher = server._batchers["slow"]
+        busy = [links.enter_context(socket.create_connection((host, port), timeout=15)) for _ in range(2)]
+        for link in busy:
+            link.sendall(post_of(len(JPEG)) + JPEG)
+        wait_until(lambda: batcher.length == 2)
+        late = links.enter_context(socket.create_connection((host, port), timeout=5))
+        assert is_closed(late)
+        opened.set()
+        assert [status_of(link.recv(65536)) for link in busy] == [200, 200]

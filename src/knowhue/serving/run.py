@@ -24,7 +24,7 @@ BACKLOG = 256
 SEND_BUFFER_BYTES = 256 * 1024
 """Of each connection, in the system, which would else take several MiB of an answer that is not read."""
 MAX_CONNECTIONS = 512
-"""More are closed at once; silent ones count, so that no client can hold all of the system's files."""
+"""At once; each takes a file of the system, of which there are not many more."""
 _INCOMPLETE_BYTES = 32_768
 """Of headers that have not ended; `limits` refuses fewer, with an answer."""
 _KEEP_ALIVE_SECONDS = 5
@@ -60,15 +60,18 @@ def serve(
 
 
 class _Connection(H11Protocol):
-    """One connection, closed before it is read where there are too many.
+    """One of at most `MAX_CONNECTIONS`; where one comes that is too many, the oldest without a request makes room.
 
-    `limit_concurrency` of uvicorn would keep it, and refuse the requests of all others as long as it is there.
+    `limit_concurrency` of uvicorn would keep them all, and refuse the requests of those who come later.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
-            transport.abort()
+        self._since = time.monotonic()
+        connected = [each for each in self.connections if not each.transport.is_closing()]
+        if len(connected) > MAX_CONNECTIONS:
+            silent = [each for each in connected if each.cycle is None or each.cycle.response_complete]
+            min(silent, key=lambda each: each._since).transport.abort()  # this one, if all others are busy
 
 
 class Server(uvicorn.Server):
