@@ -15,6 +15,7 @@ from stand import FakeNetwork, running
 
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.networks import Predictions
+from knowhue.serving.studies import CHARTS
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs `pip install playwright`")
 expect = playwright.expect
@@ -476,14 +477,14 @@ def test_numbers_of_a_chart_are_written_as_in_the_report_and_its_ends_are_outsid
     ]
     page = visit().page
     found = page.evaluate(
-        """async (families) => {
-            const { METRICS, ends, written } = await import("./page/studies.js");
-            return METRICS.map((metric) => [metric, written(metric, 0.467), families.map((values) => {
+        """async ([charts, families]) => {
+            const { ends, written } = await import("./page/studies.js");
+            return charts.map((metric) => [metric, written(metric, 0.467), families.map((values) => {
                 const [low, high] = ends(metric, values);
                 return [low, high, written(metric, low), written(metric, high)];
             })]);
         }""",
-        families,
+        [CHARTS, families],
     )
     assert [text for _, text, _ in found] == ["0.47", "46.7 %"]
     for metric, _, all_ends in found:
@@ -498,17 +499,20 @@ def test_numbers_of_a_chart_are_written_as_in_the_report_and_its_ends_are_outsid
 
 def test_a_chart_names_what_is_had_without_a_model_and_lays_the_only_epoch_above_its_number(visit):
     page = visit().page
-    drawn = page.evaluate("""async () => {
-        const { METRICS, chart } = await import("./page/studies.js");
+    drawn = page.evaluate(
+        """async (charts) => {
+        const { draw } = await import("./page/studies.js");
         const texts = (figure) => [...figure.querySelectorAll("text")].map((each) => each.textContent);
         const line = (values) => [{ style: "multi", values }];
-        const many = chart(METRICS[0], line([13, 12]), 14.256), one = chart(METRICS[1], line([0.3]), null);
+        const many = draw({ ...charts[0], level: 14.256 }, line([13, 12])), one = draw({ ...charts[1], level: null }, line([0.3]));
         return {
             many: texts(many), levels: many.querySelectorAll(".level").length, path: many.querySelector(".multi").getAttribute("d"),
             one: texts(one), none: one.querySelectorAll(".level").length, across: one.querySelector("circle").cx.baseVal.value,
             label: many.querySelector("svg").getAttribute("aria-label"),
         };
-    }""")
+    }""",
+        CHARTS,
+    )
     assert drawn["many"][:2] == ["14.26", "12.00"]
     assert "gray 14.26" in drawn["many"]
     assert (drawn["levels"], drawn["none"]) == (1, 0)

@@ -12,11 +12,11 @@ from PIL import Image
 from stand import colorizer
 
 from knowhue.config import Config
-from knowhue.plan import Plan, make_plan
+from knowhue.plan import BASELINE_NAMES, METRIC_NAMES, SHARES, Plan, make_plan
 from knowhue.runs import STUDY_SCHEMA, run_folder, write_log
 from knowhue.serving.api import make_app
 from knowhue.serving.settings import ServerSettings
-from knowhue.serving.studies import study_progress
+from knowhue.serving.studies import CHARTS, study_progress
 from knowhue.storage import write_json
 
 
@@ -47,8 +47,8 @@ def log_scores(
     write_log(run_folder(study, arm, plan.run_config(arm, seed)), log)
 
 
-def arm_of(study: Path, name: str) -> dict[str, Any]:
-    return next(each for each in study_progress(study)["arms"] if each["name"] == name)
+def curves_of(study: Path, arm: str) -> dict[str, Any]:
+    return {chart["metric"]: chart["curves"][arm] for chart in study_progress(study)["charts"]}
 
 
 def test_a_study_that_has_not_begun_names_all_of_its_runs(study, plan):
@@ -61,8 +61,10 @@ def test_a_study_that_has_not_begun_names_all_of_its_runs(study, plan):
         "multi": "multi",
     }
     assert all(cell["state"] == "missing" for each in found["arms"] for cell in each["cells"])
-    assert all(curves == [] for each in found["arms"] for curves in each["curves"].values())
-    assert found["baselines"] == {"ab_l1": None, "balanced_accuracy": None}
+    assert [chart["metric"] for chart in found["charts"]] == ["ab_l1", "balanced_accuracy"]
+    for chart in found["charts"]:
+        assert chart["level"] is None
+        assert chart["curves"] == {"colour": [], "class": [], "multi": []}
     assert not found["has_report"]
     json.dumps(found)
 
@@ -71,7 +73,7 @@ def test_curves_begin_with_the_epochs_of_the_heads_one_a_run(study, plan):
     scores = [{"ab_l1": 14.0 - k, "balanced_accuracy": 0.3} for k in range(3)]
     log_scores(study, plan, "multi", 0, *scores, frozen=2)
     log_scores(study, plan, "multi", 1, scores[0])
-    assert arm_of(study, "multi")["curves"] == {
+    assert curves_of(study, "multi") == {
         "ab_l1": [[14.0, 13.0, 12.0], [14.0]],
         "balanced_accuracy": [[0.3, 0.3, 0.3], [0.3]],
     }
@@ -79,7 +81,7 @@ def test_curves_begin_with_the_epochs_of_the_heads_one_a_run(study, plan):
 
 def test_a_metric_that_an_arm_does_not_have_is_no_curve(study, plan):
     log_scores(study, plan, "colour", 0, {"ab_l1": 14.0})
-    assert arm_of(study, "colour")["curves"] == {"ab_l1": [[14.0]], "balanced_accuracy": []}
+    assert curves_of(study, "colour") == {"ab_l1": [[14.0]], "balanced_accuracy": []}
 
 
 @pytest.mark.parametrize(
@@ -92,7 +94,15 @@ def test_a_metric_that_an_arm_does_not_have_is_no_curve(study, plan):
 )
 def test_scores_without_a_model_are_told_once_there_are_any(study, written, expected):
     write_json(study / "baselines.json", written)
-    assert list(study_progress(study)["baselines"].values()) == expected
+    assert [chart["level"] for chart in study_progress(study)["charts"]] == expected
+
+
+def test_every_chart_is_of_a_metric_and_a_baseline_that_studies_score():
+    tasks = ("colour", "class")
+    for chart, task in zip(CHARTS, tasks, strict=True):
+        assert chart["metric"] in METRIC_NAMES[task]
+        assert chart["baseline"] in BASELINE_NAMES[task]
+        assert (chart["scale"] == 100) == (chart["metric"] in SHARES) == (chart["unit"] == " %")
 
 
 def test_a_folder_that_is_no_study_is_named_with_the_reason_and_harms_no_other(study, tmp_path):

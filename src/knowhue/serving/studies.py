@@ -17,8 +17,25 @@ from knowhue.plan import ENDED, Plan, read_cells, read_plan
 from knowhue.runs import read_log, run_folder
 from knowhue.storage import read_arrays, read_json
 
-WATCHED_METRICS = {"ab_l1": "gray", "balanced_accuracy": "majority_class"}
-"""Metrics that are charted, each with what predicts without a model, a row of `baselines.json`."""
+CHARTS: tuple[dict[str, Any], ...] = (
+    {
+        "metric": "ab_l1",
+        "title": "Colour error, CIELAB units (lower is better)",
+        "baseline": "gray",
+        "scale": 1,
+        "places": 2,
+        "unit": "",
+    },
+    {
+        "metric": "balanced_accuracy",
+        "title": "Balanced accuracy (higher is better)",
+        "baseline": "majority_class",
+        "scale": 100,
+        "places": 1,
+        "unit": " %",
+    },
+)
+"""What is drawn of every run; a baseline predicts without a model, and is a row of `baselines.json`."""
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'; sandbox allow-downloads"
@@ -65,7 +82,8 @@ def study_progress(root: Path) -> dict[str, Any]:
 
     Returns:
         `name`, and `problem` if it cannot be read; else `ended` of `runs`, `seeds`, `has_report`, `arms` (name, kind
-        `multi` or `single`, cells, curves by metric), `baselines` by metric (None before they are scored), `samples`.
+        `multi` or `single`, cells), `charts` (of `CHARTS`, with `level`, the baseline's score or None, and `curves` by
+        arm, one a run, from the first epoch of the heads on), `samples`.
     """
     name = root.resolve().name
     try:
@@ -82,11 +100,10 @@ def study_progress(root: Path) -> dict[str, Any]:
                     "name": arm,
                     "kind": arm_kind(plan, arm),
                     "cells": [cell._asdict() for cell in cells if cell.arm == arm],
-                    "curves": {metric: _curves(root, plan, arm, metric) for metric in WATCHED_METRICS},
                 }
                 for arm in plan.arms
             ],
-            "baselines": _baselines(root),
+            "charts": _charts(root, plan),
             "samples": _samples(root, plan),
         }
     except _UNREADABLE as error:
@@ -113,21 +130,27 @@ def arm_kind(plan: Plan, arm: str) -> str:
     return "multi" if len(plan.run_config(arm, plan.seeds[0]).tasks.names) > 1 else "single"
 
 
-def _curves(root: Path, plan: Plan, arm: str, metric: str) -> list[list[float]]:
-    """One curve a run, from the first epoch of the heads on."""
-    curves = []
-    for seed in plan.seeds:
-        log = read_log(run_folder(root, arm, plan.run_config(arm, seed)))
-        values = [entry["validation"].get(metric) for entry in log]
-        if values and None not in values:
-            curves.append(values)
-    return curves
+def _runs(root: Path, plan: Plan, arm: str) -> list[Path]:
+    return [run_folder(root, arm, plan.run_config(arm, seed)) for seed in plan.seeds]
 
 
-def _baselines(root: Path) -> dict[str, float | None]:
+def _charts(root: Path, plan: Plan) -> list[dict[str, Any]]:
     path = root / "baselines.json"
-    scored = read_json(path) if path.is_file() else {}
-    return {metric: scored.get(baseline, {}).get(metric) for metric, baseline in WATCHED_METRICS.items()}
+    baselines = read_json(path) if path.is_file() else {}
+    logs = {arm: [read_log(run) for run in _runs(root, plan, arm)] for arm in plan.arms}
+
+    def curves(metric: str, arm: str) -> list[list[float]]:
+        found = [[epoch["validation"].get(metric) for epoch in log] for log in logs[arm]]
+        return [values for values in found if values and None not in values]
+
+    return [
+        {
+            **chart,
+            "level": baselines.get(chart["baseline"], {}).get(chart["metric"]),
+            "curves": {arm: curves(chart["metric"], arm) for arm in plan.arms},
+        }
+        for chart in CHARTS
+    ]
 
 
 def _samples(root: Path, plan: Plan) -> list[dict[str, Any]]:
@@ -150,8 +173,8 @@ def _sample_files(root: Path, plan: Plan) -> dict[str, Path]:
         return {}
     found = {"gray": given}
     for arm in plan.arms:
-        runs = [run_folder(root, arm, plan.run_config(arm, seed)) / "samples.npz" for seed in plan.seeds]
-        written = [path for path in runs if path.is_file()]
+        samples = [run / "samples.npz" for run in _runs(root, plan, arm)]
+        written = [path for path in samples if path.is_file()]
         if written and "colour" in plan.run_config(arm, plan.seeds[0]).tasks.names:
             # Runs of an arm go on in turn; the newest shows where training is now.
             found[arm] = max(written, key=lambda path: path.stat().st_mtime_ns)

@@ -5,12 +5,6 @@ const TICK_MS = 3000;
 const WIDTH = 440, HEIGHT = 180, LEFT = 52, BOTTOM = 24;
 const STATES = { missing: "–", finished: "done", diverged: "diverged" };
 
-// Metrics that are charted, with numbers written as in the report; a baseline is a score without a model.
-export const METRICS = [
-  { name: "ab_l1", title: "Colour error, CIELAB units (lower is better)", baseline: "gray", scale: 1, places: 2, unit: "" },
-  { name: "balanced_accuracy", title: "Balanced accuracy (higher is better)", baseline: "majority class", scale: 100, places: 1, unit: " %" },
-];
-
 export const written = ({ scale, places, unit }, value) => `${(scale * value).toFixed(places)}${unit}`;
 
 // Where an axis begins and ends: outward to the last place that is written, and never the same.
@@ -37,39 +31,39 @@ function stylesOf(arms) {
   });
 }
 
-function level(metric, value, y) {
+function level(chart, y) {
   const below = y < HEIGHT / 2 ? y + 12 : y - 4;
   return [drawing("path", { class: "level", d: `M${LEFT} ${y}H${WIDTH}` }),
-    drawing("text", { x: WIDTH, y: below, "text-anchor": "end" }, `${metric.baseline} ${written(metric, value)}`)];
+    drawing("text", { x: WIDTH, y: below, "text-anchor": "end" }, `${chart.baseline.replace("_", " ")} ${written(chart, chart.level)}`)];
 }
 
 // Thin lines, one a run, from the first epoch of the heads on; dotted what is predicted without a model.
-export function chart(metric, curves, baseline) {
-  const [low, high] = ends(metric, [...(baseline === null ? [] : [baseline]), ...curves.flatMap(({ values }) => values)]);
+export function draw(chart, curves) {
+  const [low, high] = ends(chart, [...(chart.level === null ? [] : [chart.level]), ...curves.flatMap(({ values }) => values)]);
   const longest = Math.max(...curves.map(({ values }) => values.length)), bottom = HEIGHT - BOTTOM;
   const across = (epoch) => LEFT + ((WIDTH - LEFT - 8) * epoch) / longest;
   const down = (value) => 8 + (bottom - 8) * (1 - (value - low) / (high - low));
-  const first = written(metric, curves[0].values[0]), last = written(metric, curves[0].values.at(-1));
-  const svg = drawing("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${metric.title}: from ${first} to ${last}` });
+  const first = written(chart, curves[0].values[0]), last = written(chart, curves[0].values.at(-1));
+  const svg = drawing("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${chart.title}: from ${first} to ${last}` });
   svg.append(
     drawing("path", { class: "axis", d: `M${LEFT} 8V${bottom}H${WIDTH}` }),
-    drawing("text", { x: LEFT - 6, y: 14, "text-anchor": "end" }, written(metric, high)),
-    drawing("text", { x: LEFT - 6, y: bottom, "text-anchor": "end" }, written(metric, low)),
+    drawing("text", { x: LEFT - 6, y: 14, "text-anchor": "end" }, written(chart, high)),
+    drawing("text", { x: LEFT - 6, y: bottom, "text-anchor": "end" }, written(chart, low)),
     drawing("text", { x: LEFT, y: HEIGHT - 6 }, "0"),
     drawing("text", { x: WIDTH, y: HEIGHT - 6, "text-anchor": "end" }, `epoch ${longest}`),
-    ...(baseline === null ? [] : level(metric, baseline, down(baseline))),
+    ...(chart.level === null ? [] : level(chart, down(chart.level))),
     ...curves.map(({ style, values }) => values.length === 1
       ? drawing("circle", { class: style, cx: across(1), cy: down(values[0]), r: 2.5 })
       : drawing("path", { class: style, d: `M${values.map((value, place) => `${across(place + 1)} ${down(value)}`).join("L")}` })),
   );
-  return element("figure", {}, element("figcaption", {}, metric.title), svg);
+  return element("figure", {}, element("figcaption", {}, chart.title), svg);
 }
 
-function charts({ arms, baselines }) {
+function charts({ arms, charts: given }) {
   const styles = stylesOf(arms);
-  const drawn = METRICS.flatMap((metric) => {
-    const curves = arms.flatMap(({ curves }, place) => curves[metric.name].map((values) => ({ style: styles[place], values })));
-    return curves.length ? [chart(metric, curves, baselines[metric.name])] : [];
+  const drawn = given.flatMap((chart) => {
+    const curves = arms.flatMap(({ name }, place) => chart.curves[name].map((values) => ({ style: styles[place], values })));
+    return curves.length ? [draw(chart, curves)] : [];
   });
   if (!drawn.length) return [];
   const keys = arms.map(({ name, kind }, place) => {
