@@ -52,5 +52,5 @@ def test_callers_cannot_make_up_labels():
 
 def test_two_servers_in_one_process_do_not_share_a_count():
     first, second = Monitor(), Monitor()
-    first.refused("busy")
+    first.refused.labels("busy").inc()
     assert b"busy" not in second.text()

@@ -3,16 +3,17 @@
 import asyncio
 import json
 from base64 import b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -26,7 +27,7 @@ from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.pipeline import Busy, Late, Stopping
 from knowhue.inference.requests import Batcher, ImageReply, ImageRequest, NoImageError
-from knowhue.serving.limits import Refusal, Shield, one_line, prefers_json
+from knowhue.serving.limits import Refusal, Shield, prefers_json
 from knowhue.serving.monitoring import CONTENT_TYPE_LATEST, Monitor, Trimmer
 from knowhue.serving.schemas import (
     FIELD,
@@ -60,10 +61,7 @@ MOST_FIELDS = 80  # `MOST_HINTS`, and the other options beside them
 LONGEST_FIELD = 4096
 _FORMS = "`multipart/form-data` with a file `image`, or the image's bytes with its type, such as `image/jpeg`"
 T = TypeVar("T", bound=ClassOptions)
-STATUSES: dict[type[Exception], tuple[int, str]] = {
-    Busy: (429, "busy"),
-    Stopping: (503, "stopping"),
-    Late: (504, "late"),
+STATUSES: dict[type[KnowhueError], tuple[int, str]] = {
     NoImageError: (415, "kind"),
     ExtraError: (415, "kind"),
     ImageError: (422, "image"),
@@ -71,21 +69,7 @@ STATUSES: dict[type[Exception], tuple[int, str]] = {
     RunError: (422, "format"),
     WeightsError: (500, "model"),
 }
-"""Status of errors, and a word for the metrics; the first that fits."""
-
-
-class Upload(NamedTuple):
-    """What came.
-
-    Attributes:
-        data: of the image's file.
-        query: names and values of options there.
-        form: the same, beside the image.
-    """
-
-    data: bytes
-    query: list[tuple[str, str]]
-    form: list[tuple[str, str]]
+"""Status of a model's errors, and a word for the metrics; the first that fits."""
 
 
 def make_app(models: Mapping[str, Colorizer], settings: ServerSettings, with_page: bool = False) -> FastAPI:
@@ -99,11 +83,11 @@ def make_app(models: Mapping[str, Colorizer], settings: ServerSettings, with_pag
     settings.check()
     monitor = Monitor()
     batchers = {
-        name: Batcher(model, settings.limits, settings.max_pixels, monitor.observer(name), Trimmer())
+        name: Batcher(model, settings.limits, settings.max_pixels, partial(monitor.observe, name), Trimmer())
         for name, model in models.items()
     }
     for name, batcher in batchers.items():
-        monitor.watch_queue(name, lambda batcher=batcher: batcher.length)
+        monitor.queue.labels(name).set_function(lambda batcher=batcher: batcher.length)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -124,11 +108,11 @@ def make_app(models: Mapping[str, Colorizer], settings: ServerSettings, with_pag
         # for OpenAPI, so that /docs asks for the token; `Shield` is what checks it
         dependencies=[Depends(HTTPBearer(auto_error=False))] if settings.token else [],
     )
-    app.state.batchers, app.state.settings, app.state.monitor = batchers, settings, monitor
+    app.state.batchers, app.state.monitor = batchers, monitor
     app.include_router(_router)
     _add_files(app, settings, with_page)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(KnowhueError, _knowhue_error)
+    for kind in (HTTPException, KnowhueError):
+        app.add_exception_handler(kind, _refuse)
     app.add_middleware(Shield, settings=settings, monitor=monitor)
     return app
 
@@ -177,16 +161,15 @@ _router = APIRouter()
 )
 async def colorize_upload(request: Request) -> Response:
     """Send the file as the body or in a form. Options are query parameters or form fields; a form field overrides."""
-    upload, options, name, batcher = await _received(request, ColourOptions)
-    _require(batcher, name, "colour")
+    data, options, name, batcher = await _received(request, ColourOptions, "colour")
     wanted = ImageRequest(
-        upload.data,
+        data,
         ColorizeOptions((), options.saturation, options.uncertainty, options.unknown_below),
         options.hints,
         suffix=None if options.format is None else f".{options.format}",
         max_px=options.max_px,
     )
-    del upload  # held by the queue alone
+    del data  # held by the queue alone
     reply = await _reply(request, batcher, wanted)
     media_type = MEDIA_TYPES[reply.suffix]
     if prefers_json(", ".join(request.headers.getlist("accept")), media_type):
@@ -205,11 +188,9 @@ async def colorize_upload(request: Request) -> Response:
 )
 async def classify(request: Request) -> Response:
     """Return the class, its probability and warnings, without colouring. Options as for `/v1/colorize`."""
-    upload, options, name, batcher = await _received(request, ClassOptions)
-    _require(batcher, name, "class")
-    judged = ColorizeOptions(unknown_below=options.unknown_below)
-    wanted = ImageRequest(upload.data, judged, colour=False)
-    del upload
+    data, options, name, batcher = await _received(request, ClassOptions, "class")
+    wanted = ImageRequest(data, ColorizeOptions(unknown_below=options.unknown_below), colour=False)
+    del data
     reply = await _reply(request, batcher, wanted)
     return JSONResponse({"model": name, **reply.judgement.as_record()})
 
@@ -250,15 +231,20 @@ async def metrics(request: Request) -> Response:
     return Response(request.app.state.monitor.text(), headers={"content-type": CONTENT_TYPE_LATEST})
 
 
-async def _received(request: Request, kind: type[T]) -> tuple[Upload, T, str, Batcher]:
-    """The upload, read only if there is room for it, its options, and the batcher that they name."""
+async def _received(request: Request, kind: type[T], task: Task) -> tuple[bytes, T, str, Batcher]:
+    """The image's bytes, read only if there is room for them, the options, and the batcher that they name."""
     _batcher(request, request.query_params.get("model"))[1].check()
     try:
-        upload = await receive_upload(request)
+        data, form = await _upload(request)
     except ClientDisconnect:
         raise Refusal(400, "gone", "The client left.") from None
-    options = gather(kind, upload.query, upload.form)
-    return upload, options, *_batcher(request, options.model)
+    options = gather(kind, request.query_params.multi_items(), form)
+    name, batcher = _batcher(request, options.model)
+    tasks = batcher.colorizer.network.description.tasks
+    if task not in tasks:
+        found = f"Found `{name}`, trained for {' and '.join(tasks)} alone."
+        raise Refusal(422, "model", f"`model` should have a {task} head. {found}")
+    return data, options, name, batcher
 
 
 def _batcher(request: Request, name: str | None) -> tuple[str, Batcher]:
@@ -269,15 +255,6 @@ def _batcher(request: Request, name: str | None) -> tuple[str, Batcher]:
             404, "model", f"`model` should be one of {', '.join(batchers)}. Found `model = {shown(chosen)}`."
         )
     return chosen, batchers[chosen]
-
-
-def _require(batcher: Batcher, name: str, task: Task) -> None:
-    tasks = batcher.colorizer.network.description.tasks
-    if task not in tasks:
-        message = (
-            f"`model` should have a {task} head. Found `{name}`, trained for {' and '.join(tasks)} alone."
-        )
-        raise Refusal(422, "model", message)
 
 
 async def _reply(request: Request, batcher: Batcher, wanted: ImageRequest) -> ImageReply:
@@ -337,93 +314,70 @@ def _judgement_headers(name: str, reply: ImageReply) -> dict[str, str]:
     return headers
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    # cut, as a path may have any length
-    body = one_line(f"{error.detail}: {request.method} {request.url.path}"[:200])
-    return Response(body, error.status_code, error.headers, "application/json")
+async def _refuse(request: Request, error: Exception) -> Response:
+    """Let `Shield` answer what a route could not."""
+    raise _refusal(request, error) from None
 
 
-async def _knowhue_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, KnowhueError)
-    found = next((known for kind, known in STATUSES.items() if isinstance(error, kind)), None)
-    if found is None:
-        raise error
-    status, reason = found
-    headers = {"retry-after": str(error.retry_after_seconds)} if isinstance(error, Busy) else None
-    request.app.state.monitor.refused(reason)
-    return Response(one_line(_served(error)), status, headers, "application/json")
-
-
-def _served(error: KnowhueError) -> str:
-    """An error in a server's words, where the pipeline, which folders and videos use too, has none."""
+def _refusal(request: Request, error: Exception) -> Refusal:
     match error:
+        case HTTPException():
+            # cut, as a path may have any length
+            place = f"{error.detail}: {request.method} {request.url.path}"[:200]
+            return Refusal(error.status_code, "", place, error.headers)
         case Busy():
-            return f"The server is busy with {error.length} requests. Try again in {error.retry_after_seconds} s."
+            seconds = error.retry_after_seconds
+            busy = f"The server is busy with {error.length} requests. Try again in {seconds} s."
+            return Refusal(429, "busy", busy, {"retry-after": str(seconds)})
         case Stopping():
-            return "The server is stopping. Try again when it runs again."
+            return Refusal(503, "stopping", "The server is stopping. Try again when it runs again.")
         case Late():
-            return f"The image should be answered within {error.seconds:g} s. It was not. Send a smaller one."
-        case _:
-            return str(error)
+            late = f"The image should be answered within {error.seconds:g} s. It was not. Send a smaller one."
+            return Refusal(504, "late", late)
+    for kind, (status, reason) in STATUSES.items():
+        if isinstance(error, kind):
+            return Refusal(status, reason, str(error))
+    raise error
 
 
-async def receive_upload(request: Request) -> Upload:
-    """Read a request whole.
+async def _upload(request: Request) -> tuple[bytes, list[tuple[str, str]]]:
+    """Read a request whole: the bytes of its image, and names and values of the form around it, if any.
 
     Raises:
         Refusal: it is of another type, damaged, or has no image.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    query = list(request.query_params.multi_items())
+    form: list[tuple[str, str]] = []
     if kind == "multipart/form-data":
         data, form = await _from_form(request)
-        return Upload(data, query, form)
-    if not kind.startswith("image/"):
+    elif kind.startswith("image/"):
+        data = b"".join([chunk async for chunk in request.stream()])
+    else:
         raise Refusal(415, "kind", f"`Content-Type` should be {_FORMS}. Found another.")
-    return Upload(_some(b"".join([chunk async for chunk in request.stream()])), query, [])
-
-
-async def _from_form(request: Request) -> tuple[bytes, list[tuple[str, str]]]:
-    parser = _InMemory(
-        request.headers, _chunks(request), max_files=1, max_fields=MOST_FIELDS, max_part_size=LONGEST_FIELD
-    )
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise Refusal(400, "form", f"The form should be {_FORMS}. Found: {error.message}") from None
-    try:
-        files = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
-        if [name for name, _ in files] != [FIELD]:
-            raise Refusal(
-                400, "form", f"The form should have one file, named `{FIELD}`. Found another, or none."
-            )
-        data = _some(await files[0][1].read())
-    finally:
-        parser.close()
-    return data, [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
+    if not data:
+        raise Refusal(400, "form", f"`{FIELD}` should be the bytes of an image. Found none.")
+    return data, form
 
 
 class _InMemory(MultiPartParser):
-    """Uploads are small enough for memory, and nothing of them may reach a disk."""
+    spool_max_size = 1 << 62  # uploads are small enough for memory, and nothing of them may reach a disk
 
-    spool_max_size = 1 << 62
 
-    def close(self) -> None:
-        """Close all files; a form that breaks off does not name the last one."""
-        for file in self._files_to_close_on_error:
+async def _from_form(request: Request) -> tuple[bytes, list[tuple[str, str]]]:
+    limits: Any = {"max_files": 1, "max_fields": MOST_FIELDS, "max_part_size": LONGEST_FIELD}
+    parser = _InMemory(request.headers, request.stream(), **limits)
+    try:
+        pairs = (await parser.parse()).multi_items()
+        files = [(name, value) for name, value in pairs if isinstance(value, UploadFile)]
+        if [name for name, _ in files] != [FIELD]:
+            found = "Found another, or none."
+            raise Refusal(400, "form", f"The form should have one file, named `{FIELD}`. {found}")
+        return await files[0][1].read(), [(name, value) for name, value in pairs if isinstance(value, str)]
+    except MultiPartException as error:
+        raise Refusal(400, "form", f"The form should be {_FORMS}. Found: {error.message}") from None
+    finally:
+        for file in parser._files_to_close_on_error:  # a form that breaks off names not even its last one
             file.close()
-
-
-async def _chunks(request: Request) -> AsyncGenerator[bytes, None]:
-    async for chunk in request.stream():
-        yield chunk
-
-
-def _some(data: bytes) -> bytes:
-    if not data:
-        raise Refusal(400, "form", f"`{FIELD}` should be the bytes of an image. Found none.")
-    return data
 
 
 def gather(kind: type[T], *sources: Sequence[tuple[str, str]]) -> T:
@@ -440,33 +394,20 @@ def gather(kind: type[T], *sources: Sequence[tuple[str, str]]) -> T:
     values: dict[str, Any] = {}
     try:
         for pairs in sources:
-            given = _collected(pairs)
+            given: dict[str, Any] = {}
+            for name, value in pairs:
+                if name == "hints":
+                    given.setdefault(name, []).append(value)
+                elif name in given:
+                    raise ConfigError(f"`{shown(name)}` should be given once. Found it twice.")
+                else:
+                    given[name] = value
             kind.model_validate(given)
             values |= given
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_sentence(kind, error)) from None
-
-
-def _collected(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name, value in pairs:
-        if name == "hints":
-            values.setdefault(name, []).append(value)
-        elif name in values:
-            raise ConfigError(f"`{_short(name)}` should be given once. Found it twice.")
-        else:
-            values[name] = value
-    return values
-
-
-def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
-    first = error.errors()[0]
-    if first["type"] == "extra_forbidden":
-        name = _short(str(first["loc"][0]))
-        return f"An option should be one of {', '.join(kind.model_fields)}. Found `{name}`."
-    return describe_problem(first, kind)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:57]}..."
+        problem = error.errors()[0]
+        if problem["type"] == "extra_forbidden":
+            known, name = ", ".join(kind.model_fields), shown(str(problem["loc"][0]))
+            raise ConfigError(f"An option should be one of {known}. Found `{name}`.") from None
+        raise ConfigError(describe_problem(problem, kind)) from None

@@ -5,12 +5,16 @@ import hashlib
 import hmac
 import json
 import logging
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from urllib.request import parse_http_list
+
+from python_multipart.multipart import parse_options_header
 
 from knowhue.serving.monitoring import Monitor
 from knowhue.serving.settings import MIB, ServerSettings
@@ -41,8 +45,7 @@ _HOST = re.compile(
 _LOOPBACK = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|\[::1\]", re.ASCII)
 """As browsers write the names for which `ServerSettings.is_loopback` holds."""
 JSON = "application/json"
-_PART = re.compile(r'(?:[^;"]|"(?:\\.|[^"\\])*")+')
-_QUALITY = re.compile(r"q\s*=\s*(0(?:\.\d*)?|1(?:\.0*)?)", re.IGNORECASE | re.ASCII)
+_WEIGHT = re.compile(rb"0(\.\d*)?|1(\.0*)?")
 _LOG = logging.getLogger(__name__)
 
 HEADERS = {
@@ -70,7 +73,7 @@ class Refusal(Exception):
 
     Attributes:
         status: of HTTP.
-        reason: one word for the metrics.
+        reason: one word for the metrics, or none.
         headers: further ones.
     """
 
@@ -78,18 +81,16 @@ class Refusal(Exception):
         self, status: int, reason: str, message: str, headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(message)
-        self.status = status
-        self.reason = reason
-        self.headers = headers or {}
+        self.status, self.reason, self.headers = status, reason, headers or {}
 
+    @property
+    def body(self) -> bytes:
+        r"""One line of JSON, as every error is answered.
 
-def one_line(message: str) -> bytes:
-    r"""The body of every answer that is an error.
-
-    >>> one_line("Two\nlines.")
-    b'{"error": "Two lines."}'
-    """
-    return json.dumps({"error": " ".join(message.split())}).encode()
+        >>> Refusal(404, "", "Two\nlines.").body
+        b'{"error": "Two lines."}'
+        """
+        return json.dumps({"error": " ".join(str(self).split())}).encode()
 
 
 class Access:
@@ -161,7 +162,7 @@ class Access:
 
 
 class Shield:
-    """ASGI middleware; wraps everything.
+    """ASGI middleware around everything: lets a request through within the limits, or answers it by itself.
 
     Args:
         app: what it wraps.
@@ -170,46 +171,39 @@ class Shield:
     """
 
     def __init__(self, app: App, settings: ServerSettings, monitor: Monitor) -> None:
-        self.app = app
-        self.settings = settings
-        self.monitor = monitor
+        self.app, self.settings, self.monitor = app, settings, monitor
         self._access = Access(settings)
         self._held_bytes = 0
-        monitor.watch_held(lambda: self._held_bytes)
+        monitor.held.set_function(lambda: self._held_bytes)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Let a request through, or answer it here."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
         if scope["type"] == "websocket":  # there is none, and no route would refuse it
             await send({"type": "websocket.close", "code": 1008})
             return
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        exchange = _Exchange(self, scope, receive, send)
-        try:
-            with self.monitor.timing(scope, lambda: exchange.status):
-                await self._answer(scope, exchange)
-        finally:
-            self.release(exchange.held)
-
-    async def _answer(self, scope: MutableMapping[str, Any], exchange: "_Exchange") -> None:
-        try:
-            headers = checked_headers(scope)
-            elsewhere = self._access.check(scope, headers)
-            if elsewhere is not None:
-                await exchange.answer(303, b"", elsewhere)
-                return
-            exchange.check_length(headers)
-            await self.app(scope, exchange.receive, exchange.send)
-        except Exception as error:
-            # An exchange remembers its refusal: what the app made of it does not matter.
-            refusal = exchange.refusal or (error if isinstance(error, Refusal) else None)
-            if refusal is None:
+        exchange = _Exchange(self, scope["path"], receive, send)
+        with self.monitor.timing(scope, lambda: exchange.status):
+            try:
+                headers = checked_headers(scope)
+                elsewhere = self._access.check(scope, headers)
+                exchange.check_length(headers)
+                if elsewhere is None:
+                    await self.app(scope, exchange.receive, exchange.send)
+                else:
+                    await exchange.answer(303, b"", elsewhere)
+            except Refusal as refusal:
+                if refusal.reason:
+                    self.monitor.refused.labels(refusal.reason).inc()
+                await exchange.refuse(refusal)
+            except Exception:
                 _LOG.exception("A request failed.")
-                refusal = Refusal(500, "failure", "The server failed on this request. Its log says why.")
-            else:
-                self.monitor.refused(refusal.reason)
-            await exchange.refuse(refusal)
+                await exchange.refuse(
+                    Refusal(500, "failure", "The server failed on this request. Its log says why.")
+                )
+            finally:
+                self.release(exchange.held)
 
     def hold(self, size: int) -> None:
         """Count bytes that have been received, or that wait to be read.
@@ -223,7 +217,6 @@ class Shield:
         self._held_bytes += size
 
     def release(self, size: int) -> None:
-        """Count bytes no more."""
         self._held_bytes -= size
 
 
@@ -233,15 +226,11 @@ class _Exchange:
     Attributes:
         held: bytes that are counted for it at the moment.
         status: of the answer, 0 before it begins.
-        refusal: why it was refused while its body came or its answer was read.
     """
 
-    def __init__(self, shield: Shield, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-        self.held = 0
-        self.status = 0
-        self.refusal: Refusal | None = None
-        self._shield, self._settings = shield, shield.settings
-        self._path: str = scope["path"]
+    def __init__(self, shield: Shield, path: str, receive: Receive, send: Send) -> None:
+        self.held = self.status = 0
+        self._shield, self._settings, self._path = shield, shield.settings, path
         self._receive, self._send = receive, send
         self._received = 0
         self._is_received = self._waits_to_send = False
@@ -253,49 +242,37 @@ class _Exchange:
         self._waits_to_send = "expect" in headers  # such a client sends no body before a 100
         length = headers.get("content-length", "0")
         self._is_received = length == "0" and "transfer-encoding" not in headers
-        if not length.isdecimal() or int(length) > self._settings.max_upload_mib * MIB:
-            raise self._too_large()
+        self._check_size(int(length) if length.isdecimal() else math.inf)
 
-    def _too_large(self) -> Refusal:
+    def _check_size(self, size: float) -> None:
         limit = self._settings.max_upload_mib
-        return Refusal(413, "size", f"The request should have at most {limit:g} MiB. Found more.")
+        if size > limit * MIB:
+            raise Refusal(413, "size", f"The request should have at most {limit:g} MiB. Found more.")
+
+    def _hold(self, size: int) -> None:
+        self._shield.hold(size)
+        self.held += size
 
     async def receive(self) -> Message:
         """The next message, within the limits of size and time; after the body, of the client's leaving."""
         if self._is_received:
             return await self._receive()
-        # The announced length may be too small, and a chunked body announces none: what comes is counted too.
-        message = await self._receive_in_time()
-        if message["type"] == "http.request":
-            size = len(message.get("body", b""))
-            if self._received + size > self._settings.max_upload_mib * MIB:
-                raise self._refused(self._too_large())
-            self._hold(size)
-            self._received += size
-        self._is_received = not message.get("more_body", False)
-        return message
-
-    async def _receive_in_time(self) -> Message:
         now = time.monotonic()
         self._started = now if self._started is None else self._started
-        allowed = self._settings.upload_seconds + self._received / SLOWEST_UPLOAD
+        seconds = self._settings.upload_seconds
+        allowed = seconds + self._received / SLOWEST_UPLOAD
         try:
-            return await asyncio.wait_for(self._receive(), max(0.0, self._started + allowed - now))
+            message = await asyncio.wait_for(self._receive(), max(0.0, self._started + allowed - now))
         except TimeoutError:
-            seconds = self._settings.upload_seconds
-            message = f"The request should arrive within {seconds:g} s, or faster than 128 KiB/s. It did not."
-            raise self._refused(Refusal(408, "slow", message, {"connection": "close"})) from None
-
-    def _hold(self, size: int) -> None:
-        try:
-            self._shield.hold(size)
-        except Refusal as refusal:
-            raise self._refused(refusal) from None
-        self.held += size
-
-    def _refused(self, refusal: Refusal) -> Refusal:
-        self.refusal = refusal
-        return refusal
+            text = f"The request should arrive within {seconds:g} s, or faster than 128 KiB/s. It did not."
+            raise Refusal(408, "slow", text, {"connection": "close"}) from None
+        # The announced length may be too small, and a chunked body announces none: what comes is counted too.
+        size = len(message.get("body", b""))
+        self._check_size(self._received + size)
+        self._hold(size)
+        self._received += size
+        self._is_received = not message.get("more_body", False)
+        return message
 
     async def send(self, message: Message) -> None:
         """Pass an answer on as fast as it is read, with the headers that every answer has.
@@ -304,69 +281,62 @@ class _Exchange:
             Refusal: too much is held already for a large answer to wait beside it, or it is read too slowly.
         """
         if message["type"] == "http.response.start":
-            headers = self._with_headers(message.get("headers", []))
-            self._begin(dict(headers))
-            self.status = message["status"]
-            await self._send({**message, "headers": headers})
+            await self._send_start(message)
             return
         body, is_last = message.get("body", b""), not message.get("more_body", False)
         # many clients read an answer only once they have sent all: its end waits until `_drain` has taken the rest
         is_early = is_last and not self._is_received and not self._waits_to_send
         for start in range(0, len(body) or 1, _CHUNK_BYTES):
-            part, more = body[start : start + _CHUNK_BYTES], start + _CHUNK_BYTES < len(body)
-            await self._send_in_time({**message, "body": part, "more_body": more or is_early or not is_last})
+            end = start + _CHUNK_BYTES
+            more = end < len(body) or is_early or not is_last
+            await self._send_in_time({**message, "body": body[start:end], "more_body": more})
         if is_early:
             await self._drain()
             await self._send({"type": "http.response.body", "body": b""})
 
+    async def _send_start(self, message: Message) -> None:
+        """Count the answer instead of the upload, which has served its purpose."""
+        given = {bytes(name).lower(): bytes(value) for name, value in message.get("headers", [])}
+        if self._is_received:
+            self._shield.release(self.held)
+            self.held = 0
+        length = int(given.get(b"content-length", b"0"))
+        if length > _CHUNK_BYTES:
+            self._hold(length)
+        usual = HEADERS | {"content-security-policy": POLICIES.get(self._path, STRICT)}
+        added = [(name.encode(), value.encode()) for name, value in usual.items()]
+        headers = [*message.get("headers", []), *(pair for pair in added if pair[0] not in given)]
+        self.status = message["status"]
+        await self._send({**message, "headers": headers})
+
     async def _send_in_time(self, message: Message) -> None:
-        """Send a part; the server's own buffer holds one, so that the next waits until this one is read."""
         started = time.monotonic()
         try:
             await asyncio.wait_for(self._send(message), self._patience_seconds)
         except TimeoutError:
-            raise self._refused(Refusal(408, "reader", "The answer should be read. It was not.")) from None
+            raise Refusal(408, "reader", "The answer should be read. It was not.") from None
         due = len(message["body"]) / SLOWEST_READING
-        self._patience_seconds = min(
-            READING_SECONDS, self._patience_seconds - (time.monotonic() - started - due)
-        )
-
-    def _begin(self, headers: Mapping[bytes, bytes]) -> None:
-        """Count the answer instead of the upload, which has served its purpose."""
-        if self._is_received:
-            self._shield.release(self.held)
-            self.held = 0
-        length = int(headers.get(b"content-length", b"0"))
-        if length > _CHUNK_BYTES:
-            self._hold(length)
-
-    def _with_headers(self, headers: Any) -> list[tuple[bytes, bytes]]:
-        given = [(bytes(name).lower(), bytes(value)) for name, value in headers]
-        names = {name for name, _ in given}
-        added = HEADERS | {"content-security-policy": POLICIES.get(self._path, STRICT)}
-        more = [(name.encode(), value.encode()) for name, value in added.items()]
-        return given + [pair for pair in more if pair[0] not in names]
+        patience = self._patience_seconds + due - (time.monotonic() - started)
+        self._patience_seconds = min(READING_SECONDS, patience)
 
     async def _drain(self) -> None:
         """Take what is still coming, for a moment: closing at once would reset the connection and lose the answer."""
-        until, left = time.monotonic() + _LINGER_SECONDS, _LINGER_BYTES
-        while left > 0:
-            try:
-                message = await asyncio.wait_for(self._receive(), max(0.0, until - time.monotonic()))
-            except TimeoutError:
-                return
-            left -= len(message.get("body", b""))
-            if not message.get("more_body", False):
-                return
+        left, more = _LINGER_BYTES, True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                while more and left > 0:
+                    message = await self._receive()
+                    left -= len(message.get("body", b""))
+                    more = message.get("more_body", False)
 
     async def refuse(self, refusal: Refusal) -> None:
         """Answer with one line of JSON; or, once an answer has begun, break off: its end never comes."""
         if not self.status:
-            headers = {"content-type": "application/json", **refusal.headers}
-            await self.answer(refusal.status, one_line(str(refusal)), headers)
+            await self.answer(
+                refusal.status, refusal.body, {"content-type": "application/json", **refusal.headers}
+            )
 
     async def answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-        """A whole answer."""
         pairs = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
         pairs.append((b"content-length", str(len(body)).encode()))
         await self.send({"type": "http.response.start", "status": status, "headers": pairs})
@@ -429,25 +399,18 @@ def prefers_json(accept: str, image: str) -> bool:
 def quality(accept: str, kind: str) -> tuple[float, int]:
     """How welcome a media type is, 0 to 1, and how exactly it is named: by `*/*` 0, `image/*` 1, `image/png` 2.
 
-    What is exact goes before what is not, whatever its weight. Parameters of a type are ignored.
+    What is exact goes before what is not, whatever its weight. What cannot be read is left out.
 
     >>> quality("image/*;q=0.5, */*;q=0.1", "image/png")
     (0.5, 1)
     """
-    names = {"*/*": 0, f"{kind.partition('/')[0]}/*": 1, kind: 2}
-    found = {names[name]: weight for name, weight in _ranges(accept) if name in names}
+    names = {b"*/*": 0, f"{kind.partition('/')[0]}/*".encode(): 1, kind.encode(): 2}
+    found: dict[int, float] = {}
+    for element in parse_http_list(accept):
+        name, parameters = parse_options_header(element.encode())
+        weight = parameters.get(b"q", b"1")
+        if name in names and _WEIGHT.fullmatch(weight):
+            found[names[name]] = float(weight)
     exact = max(found, default=0)
     weight = found.get(exact, 0.0)
     return weight, exact if weight else 0
-
-
-def _ranges(accept: str) -> list[tuple[str, float]]:
-    """Media ranges and their weights; what cannot be read is left out."""
-    ranges = []
-    for element in parse_http_list(accept):
-        name, *parameters = [part.strip() for part in _PART.findall(element)] or [""]
-        weights = [each for each in parameters if each[:1].lower() == "q" and each[1:].lstrip()[:1] == "="]
-        read = [_QUALITY.fullmatch(each) for each in weights[-1:]]
-        if name and None not in read:
-            ranges.append((name.lower(), float(read[0][1]) if read and read[0] else 1.0))
-    return ranges

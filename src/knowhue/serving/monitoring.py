@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,50 +26,39 @@ _STATM = Path("/proc/self/statm")
 
 
 class Monitor:
-    """One server's metrics, in a registry of its own.
+    """One server's metrics, in a registry of its own; the library's would be shared by all servers of a process.
+
+    Attributes:
+        refused: requests refused, by reason.
+        held: bytes that wait.
+        queue: requests accepted, by model.
 
     >>> monitor = Monitor()
-    >>> monitor.refused("size")
+    >>> monitor.refused.labels("size").inc()
     >>> b'knowhue_refused_total{reason="size"} 1.0' in monitor.text()
     True
     """
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()  # the library's own would be shared by all servers of a process
-        registry = self.registry
-        self._requests = Counter(
-            "knowhue_requests", "Requests by route and status.", ["route", "status"], registry=registry
+        self._registry = CollectorRegistry()
+        counter, gauge = partial(Counter, registry=self._registry), partial(Gauge, registry=self._registry)
+        histogram = partial(Histogram, registry=self._registry)
+        seconds = partial(histogram, buckets=BUCKET_SECONDS)
+        self.refused = counter("knowhue_refused", "Requests refused, by reason.", ["reason"])
+        self.held = gauge("knowhue_held_bytes", "Uploads, and answers that are not read yet.")
+        self.queue = gauge("knowhue_queue_length", "Requests accepted.", ["model"])
+        self._underway = gauge("knowhue_requests_underway", "Requests being answered.")
+        self._requests = counter("knowhue_requests", "Requests by route and status.", ["route", "status"])
+        self._seconds = seconds(
+            "knowhue_request_seconds", "From the first byte to the last answer.", ["route"]
         )
-        self._seconds = Histogram(
-            "knowhue_request_seconds",
-            "From the first byte to the last answer.",
-            ["route"],
-            buckets=BUCKET_SECONDS,
-            registry=registry,
+        self._stages = seconds(
+            "knowhue_stage_seconds", "Decoding, predicting a batch, painting.", ["model", "stage"]
         )
-        self._underway = Gauge("knowhue_requests_underway", "Requests being answered.", registry=registry)
-        self._refused = Counter(
-            "knowhue_refused", "Requests refused, by reason.", ["reason"], registry=registry
+        self._batches = histogram(
+            "knowhue_batch_images", "Images that the network saw together.", ["model"], buckets=BATCHES
         )
-        self._stages = Histogram(
-            "knowhue_stage_seconds",
-            "Decoding, predicting a batch, painting.",
-            ["model", "stage"],
-            buckets=BUCKET_SECONDS,
-            registry=registry,
-        )
-        self._batches = Histogram(
-            "knowhue_batch_images",
-            "Images that the network saw together.",
-            ["model"],
-            buckets=BATCHES,
-            registry=registry,
-        )
-        self._held = Gauge(
-            "knowhue_held_bytes", "Uploads, and answers that are not read yet.", registry=registry
-        )
-        self._queue = Gauge("knowhue_queue_length", "Requests accepted.", ["model"], registry=registry)
-        ProcessCollector(registry=registry)
+        ProcessCollector(registry=self._registry)
 
     @contextmanager
     def timing(self, scope: Mapping[str, Any], status: Callable[[], int]) -> Iterator[None]:
@@ -83,32 +73,16 @@ class Monitor:
                 self._requests.labels(route, str(status() or "none")).inc()
                 self._seconds.labels(route).observe(time.perf_counter() - started)
 
-    def refused(self, reason: str) -> None:
-        """Count a refusal."""
-        self._refused.labels(reason).inc()
-
-    def observer(self, model: str) -> Callable[[str, float], None]:
-        """What one model's batcher calls after every stage."""
-
-        def observe(stage: str, value: float) -> None:
-            if stage == "batch":
-                self._batches.labels(model).observe(value)
-            else:
-                self._stages.labels(model, stage).observe(value)
-
-        return observe
-
-    def watch_held(self, size: Callable[[], int]) -> None:
-        """Ask for what is held whenever the metrics are read."""
-        self._held.set_function(size)
-
-    def watch_queue(self, model: str, length: Callable[[], int]) -> None:
-        """Ask for a queue's length whenever the metrics are read."""
-        self._queue.labels(model).set_function(length)
+    def observe(self, model: str, stage: str, value: float) -> None:
+        """Note what a model's batcher reports after a stage: its seconds, or of `batch` its size."""
+        if stage == "batch":
+            self._batches.labels(model).observe(value)
+        else:
+            self._stages.labels(model, stage).observe(value)
 
     def text(self) -> bytes:
         """All metrics, as Prometheus reads them."""
-        return generate_latest(self.registry)
+        return generate_latest(self._registry)
 
 
 class Trimmer:
@@ -116,9 +90,7 @@ class Trimmer:
 
     Batches of ever new shapes leave the C library's heap in pieces: between what torch keeps for a shape (its compiled
     kernels) lie the freed tensors of others, too small for the next ones. Of 1,670 MiB after 400 batches of random
-    shapes, 670 were such pieces.
-
-    Costs some 10 ms when it does. Only Linux with glibc has what it takes; elsewhere it does nothing.
+    shapes, 670 were such pieces. Costs some 10 ms when it does; elsewhere than on Linux with glibc it does nothing.
     """
 
     def __init__(self) -> None:
@@ -127,7 +99,6 @@ class Trimmer:
         self._next = 0.0
 
     def __call__(self) -> None:
-        """Give back, if it is time and worth it."""
         now = time.monotonic()
         if self._trim is None or now < self._next:
             return
