@@ -39,7 +39,9 @@ def test_what_arms_share_agrees_bit_for_bit_in_both_phases(tiny, make_work, chan
 def test_the_default_encoder_rounds_alike_beside_a_class_head(tiny, make_work):
     # what `make study` trains; a gradient that lies otherwise in memory takes kernels that round otherwise
     encoder = {"name": "tf_efficientnet_lite0", "weights": "package"}
-    config = tiny(training__precision="bfloat16", encoder=encoder, images__size_px=64, training__batch_size=32)
+    config = tiny(
+        training__precision="bfloat16", encoder=encoder, images__size_px=64, training__batch_size=32
+    )
     assert differ(check_gate(make_work(config, count=96, size_px=64), config)) == set()
 
 
