@@ -90,7 +90,8 @@ def test_what_is_named_as_coloured_from_another_image_there_is_left_alone(tmp_pa
         "reef-colour.png",
     )
     listing = list_folder(tmp_path, tmp_path / "out", lambda suffix: suffix)
-    assert listing.own == ["reef-colour.JPG", "sky-colour.png"]
+    named = "made by knowhue from images beside them: reef-colour.JPG, sky-colour.png"
+    assert listing.notes == [f"2 images were left alone, {named}"]
     assert [item.path for item in listing.items] == [
         "reef-colour.png",
         "reef.JPG",

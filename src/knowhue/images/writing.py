@@ -136,8 +136,8 @@ def kind_of(suffix: str) -> OutputKind:
     kind = OUTPUT_SUFFIXES.get(suffix.lower())
     if kind is None:
         raise ConfigError(
-            f"`output` should end in one of {', '.join(OUTPUT_SUFFIXES)}. Found `{suffix or 'no suffix'}`. Name it "
-            "with one of these."
+            f"The name of the output should end in one of {', '.join(OUTPUT_SUFFIXES)}. Found "
+            f"`{suffix or 'no suffix'}`. End it in one of these."
         )
     return kind
 

@@ -2,9 +2,9 @@
 
 import shutil
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,9 +15,9 @@ from knowhue.images.reading import weigh_image
 from knowhue.images.writing import OUTPUT_SUFFIXES, writable_suffix
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer, caveats_of_many, is_novel
 from knowhue.inference.ledger import LEDGER, Ledger, Stamp
-from knowhue.inference.listing import Item, Listing, list_folder
+from knowhue.inference.listing import Item, list_folder
 from knowhue.inference.networks import Predictions
-from knowhue.inference.pipeline import Limits, Stages, run, usable_cores
+from knowhue.inference.pipeline import Limits, Stages, progress, run, usable_cores
 from knowhue.inference.requests import DecodedRequest, ImageRequest, decode_request, paint_request
 from knowhue.runs import Report, locked
 from knowhue.storage import replacing
@@ -30,7 +30,6 @@ class FolderSummary(NamedTuple):
     """What came of a folder.
 
     Attributes:
-        source: folder of the images.
         out: folder of the coloured images, with `colorized.jsonl`.
         made: images coloured by this run.
         already: that earlier runs had done.
@@ -38,8 +37,6 @@ class FolderSummary(NamedTuple):
         left: not begun, because the run was to stop at the first failure.
         novel: of those that are there now, unlike the training images.
         notes: what a user should know before trusting them, in words.
-        seconds: that it took.
-        model: name.
     """
 
     source: Path
@@ -119,32 +116,22 @@ def colorize_folder(
     _check(options, suffix, on_error)
     listing = list_folder(source, out, lambda given: suffix or writable_suffix(given))
     with locked(out, "colorize"), Ledger(out, _job(colorizer, source, options, suffix), overwrite) as ledger:
-        progress = _Progress(ledger, listing.items, on_error == "stop", report)
-        _refuse_strangers(progress.waiting, ledger)
-        _work_through(progress, _Work(colorizer, options, out / STAGING), limits)
+        work = _Work(colorizer, options, ledger, listing.items, on_error == "stop", report)
+        work.run(limits)
     description = colorizer.network.description
-    caveats = caveats_of_many(description, progress.novel, progress.made + progress.already, "images")
-    notes = (*(f"{caveat}; see {LEDGER}" for caveat in caveats), *_left_alone(listing))
+    caveats = caveats_of_many(description, work.novel, work.made + work.already, "images")
     return FolderSummary(
         source,
         out,
-        progress.made,
-        progress.already,
-        (*listing.unreadable, *progress.failures),
-        len(progress.waiting) - progress.made - len(progress.failures),
-        progress.novel,
-        notes,
+        work.made,
+        work.already,
+        (*listing.unreadable, *work.failures),
+        len(work.waiting) - work.made - len(work.failures),
+        work.novel,
+        (*(f"{caveat}; see {LEDGER}" for caveat in caveats), *listing.notes),
         time.monotonic() - started,
         description.name,
     )
-
-
-class _Written(NamedTuple):
-    """A coloured image that was written, but is not in its place yet."""
-
-    file: Path
-    stamp: Stamp
-    record: dict[str, Any]
 
 
 class _Read(NamedTuple):
@@ -161,21 +148,62 @@ class _ModelFault(Exception):
 
 
 class _Work:
-    """What is done to each image, by several threads."""
+    """The images of a folder on their way: stages, run by several threads, and what has come of them so far."""
 
-    def __init__(self, colorizer: Colorizer, options: ColorizeOptions, staging: Path) -> None:
-        self.staging = staging
-        self.runtime = colorizer.network.runtime
-        self.stages = Stages(
+    def __init__(
+        self,
+        colorizer: Colorizer,
+        options: ColorizeOptions,
+        ledger: Ledger,
+        items: Sequence[Item],
+        stops: bool,
+        report: Report,
+    ) -> None:
+        self._colorizer, self._options, self._ledger = colorizer, options, ledger
+        self._stops, self._report = stops, report
+        self._staging = ledger.out / STAGING
+        self._numbers = count()
+        # Asked once, before any work: an image that changes from now on is done again by the next run.
+        done = {item for item in items if ledger.has(item.path, item.output, Stamp.of(item.source))}
+        self.waiting = [item for item in items if item not in done]
+        self.already = len(done)
+        self.novel = sum(is_novel(ledger.records[item.path]["novelty"]) for item in done)
+        self.made = 0
+        self.failures: list[tuple[str, str]] = []
+        self._started = time.monotonic()
+
+    def run(self, limits: Limits) -> None:
+        """Colour all, or all up to the first failure and what was submitted by then; a full disk ends it at once."""
+        self._refuse_strangers()
+        shutil.rmtree(self._staging, ignore_errors=True)  # of a run that was killed
+        self._report_progress()
+        # A quarter as many threads predict as decode: more would make smaller batches.
+        limits = limits._replace(predictors=max(1, (limits.threads or usable_cores()) // 4))
+        stages = Stages(
             lambda item: weigh_image(item.source),
             self._decode,
             self._predict,
             self._paint,
             lambda read: read.decoded.network_input.shape,
         )
-        self._colorizer = colorizer
-        self._options = options
-        self._numbers = count()
+        items = takewhile(lambda _: not (self.failures and self._stops), self.waiting)
+        try:
+            with (
+                _one_core_each(self._colorizer.network.runtime),
+                closing(run(stages, items, limits)) as outcomes,
+            ):
+                for item, future in outcomes:
+                    self._note(item, future)
+        finally:
+            shutil.rmtree(self._staging, ignore_errors=True)
+
+    def _refuse_strangers(self) -> None:
+        outputs = (item.output for item in self.waiting if self._ledger.in_the_way(item.path, item.output))
+        if strangers := list(outputs):
+            raise RunError(
+                f"`{self._ledger.out}` should have room for what is made. Found {len(strangers)} other files in the "
+                f"way, such as `{strangers[0]}`. Name another folder, or have them replaced with --overwrite."
+            )
 
     def _decode(self, item: Item) -> _Read:
         started = time.perf_counter()
@@ -195,15 +223,17 @@ class _Work:
         share = (time.perf_counter() - started) / len(batch)
         return [(answer, share) for answer in answers]
 
-    def _paint(self, item: Item, read: _Read, answer: tuple[Predictions, float]) -> _Written:
-        """Paint, encode, and write beside its place."""
+    def _paint(
+        self, item: Item, read: _Read, answer: tuple[Predictions, float]
+    ) -> tuple[dict[str, Any], Stamp, Path]:
+        """Paint, encode, and write beside its place: what `Ledger.commit` takes."""
         started = time.perf_counter()
         try:
             reply = paint_request(self._colorizer, read.request, read.decoded, answer[0])
         except RunError as error:  # of this image's format; one of the disk ends the folder
             raise ImageError(str(error)) from None
         # Numbered, as two images of different folders may have one name.
-        written = self.staging / f"{next(self._numbers)}{reply.suffix}"
+        written = self._staging / f"{next(self._numbers)}{reply.suffix}"
         with replacing(written, "wb") as file:
             file.write(reply.data)
         assert reply.colorized is not None
@@ -214,29 +244,9 @@ class _Work:
             record["uncertainty"] = round(float(reply.colorized.uncertainty.mean()), 3)
         seconds = read.seconds + answer[1] + time.perf_counter() - started
         record |= {"model": self._colorizer.network.description.name, "seconds": round(seconds, 4)}
-        return _Written(written, read.stamp, record)
+        return record, read.stamp, written
 
-
-class _Progress:
-    """What has come of the images so far: noted in the ledger, and reported."""
-
-    def __init__(self, ledger: Ledger, items: Sequence[Item], stops: bool, report: Report) -> None:
-        # Asked once, before any work: an image that changes from now on is done again by the next run.
-        done = {item for item in items if ledger.has(item.path, item.output, Stamp.of(item.source))}
-        self.waiting = [item for item in items if item not in done]
-        self.already = len(done)
-        self.novel = sum(is_novel(ledger.records[item.path]["novelty"]) for item in done)
-        self.made = 0
-        self.failures: list[tuple[str, str]] = []
-        self._ledger = ledger
-        self._stops = stops
-        self._report = report
-        self._started = time.monotonic()
-
-    def goes_on(self, _: Item) -> bool:
-        return not (self.failures and self._stops)
-
-    def note(self, item: Item, future: Future[_Written]) -> None:
+    def _note(self, item: Item, future: Future[tuple[dict[str, Any], Stamp, Path]]) -> None:
         """Put an image in its place, or its failure on the list.
 
         Raises:
@@ -251,8 +261,8 @@ class _Progress:
         if error is None and self._ledger.in_the_way(item.path, item.output):
             error = ImageError(f"`{item.output}` was put in its place by somebody else meanwhile.")
         if error is None:
-            file, stamp, record = future.result()
-            self._ledger.commit(record, stamp, file)
+            record, stamp, written = future.result()
+            self._ledger.commit(record, stamp, written)
             self.made += 1
             self.novel += is_novel(record["novelty"])
         else:
@@ -260,32 +270,12 @@ class _Progress:
             reason = text if isinstance(error, KnowhueError) else f"{type(error).__name__}: {text}"
             self._ledger.fail(item.path, reason)
             self.failures.append((item.path, reason))
-        self.report()
+        self._report_progress()
 
-    def report(self) -> None:
-        """Report how far it is."""
-        here = self.made + len(self.failures)
-        per_second = here / max(time.monotonic() - self._started, 1e-9)
-        total = self.already + len(self.waiting)
-        left = (total - self.already - here) / per_second if per_second else None
-        event = {"stage": "folder", "done": self.already + here, "total": total, "failed": len(self.failures)}
-        self._report(event | {"per_second": per_second, "seconds_left": left})
-
-
-def _work_through(progress: _Progress, work: _Work, limits: Limits) -> None:
-    """Colour all, or all up to the first failure and what was submitted by then; a full disk ends it at once."""
-    shutil.rmtree(work.staging, ignore_errors=True)  # of a run that was killed
-    progress.report()
-    # A quarter as many threads predict as decode: more would make smaller batches.
-    limits = limits._replace(predictors=max(1, (limits.threads or usable_cores()) // 4))
-    outcomes = run(work.stages, takewhile(progress.goes_on, progress.waiting), limits)
-    try:
-        with _one_core_each(work.runtime):
-            for item, future in outcomes:
-                progress.note(item, future)
-    finally:
-        outcomes.close()
-        shutil.rmtree(work.staging, ignore_errors=True)
+    def _report_progress(self) -> None:
+        here, total = self.made + len(self.failures), self.already + len(self.waiting)
+        event = {"stage": "folder", "failed": len(self.failures)}
+        self._report(event | progress(self._started, here, total, self.already))
 
 
 @contextmanager
@@ -332,21 +322,3 @@ def _job(colorizer: Colorizer, source: Path, options: ColorizeOptions, suffix: s
         "uncertainty": options.uncertainty,
         "unknown_below": options.unknown_below,
     }
-
-
-def _left_alone(listing: Listing) -> Iterable[str]:
-    if own := listing.own:
-        what = "1 image was" if len(own) == 1 else f"{len(own)} images were"
-        named = ", ".join(own[:3]) + ", ..." * (len(own) > 3)
-        yield f"{what} left alone, made by knowhue from images beside them: {named}"
-    if listing.left_out:
-        yield listing.left_out
-
-
-def _refuse_strangers(items: Collection[Item], ledger: Ledger) -> None:
-    strangers = [item.output for item in items if ledger.in_the_way(item.path, item.output)]
-    if strangers:
-        raise RunError(
-            f"`{ledger.out}` should have room for what is made. Found {len(strangers)} other files in the way, such as "
-            f"`{strangers[0]}`. Name another folder, or have them replaced with --overwrite."
-        )

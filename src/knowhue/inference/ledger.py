@@ -72,22 +72,17 @@ class Ledger:
 
     def has(self, path: str, output: str, stamp: Stamp | None) -> bool:
         """Whether an image was done as it is now, and its output is still there."""
-        record = self.records.get(path)
-        return (
-            record is not None
-            and record["output"] == output
-            and Stamp(*record["stamps"][0]) == stamp
-            and (self.out / output).exists()
-        )
+        return stamp is not None and self._stamp(path, output, 0) == stamp and (self.out / output).exists()
 
     def made(self, path: str, output: str) -> bool:
         """Whether an output is as this job made it for that image, and may thus be replaced."""
+        now = Stamp.of(self.out / output)
+        return now is not None and self._stamp(path, output, 1) == now
+
+    def _stamp(self, path: str, output: str, which: int) -> Stamp | None:
+        """What a line says of its image (0) or its output (1); None if there is none of these names."""
         record = self.records.get(path)
-        return (
-            record is not None
-            and record["output"] == output
-            and Stamp(*record["stamps"][1]) == Stamp.of(self.out / output)
-        )
+        return Stamp(*record["stamps"][which]) if record is not None and record["output"] == output else None
 
     def in_the_way(self, path: str, output: str) -> bool:
         """Whether there is a file where an image is to go, which this job did not make and may not replace."""

@@ -29,19 +29,11 @@ class Item(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """What was found in a folder.
-
-    Attributes:
-        items: images to be coloured, by path.
-        own: images that `knowhue colorize` seems to have made from others there, which are left alone.
-        unreadable: folders, and why.
-        left_out: how many other files there are, by why, in words; empty if none.
-    """
+    """What is to be coloured, by path; folders that cannot be read, and why; what was left alone, in words."""
 
     items: list[Item]
-    own: list[str]
     unreadable: list[tuple[str, str]]
-    left_out: str
+    notes: list[str]
 
 
 def list_folder(source: Path, out: Path, rename: Callable[[str], str]) -> Listing:
@@ -71,19 +63,23 @@ def list_folder(source: Path, out: Path, rename: Callable[[str], str]) -> Listin
             others.append(skipped)
         else:
             found.append(file)
-    left_out = (
-        f"{len(others)} other file{'s' * (len(others) != 1)} left out: {counted(others)}" if others else ""
+    notes = (
+        [f"{len(others)} other file{'s' * (len(others) != 1)} left out: {counted(others)}"] if others else []
     )
     own = _made_of(found)  # else `reef-colour.jpg`, made of `reef.jpg`, would be coloured again
     items = [_item(file, source, rename) for file in found if file not in own]
     if not items and not unreadable:
         raise ImageError(
             f"`{source}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none there or "
-            f"below{left_out and '; ' + left_out}."
+            f"{'; '.join(['below', *notes])}."
         )
     _refuse_clashes(items, out)
-    names = sorted(file.relative_to(source).as_posix() for file in own)
-    return Listing(sorted(items, key=lambda item: item.path), names, unreadable, left_out)
+    if own:
+        names = sorted(file.relative_to(source).as_posix() for file in own)
+        what = "1 image was" if len(own) == 1 else f"{len(own)} images were"
+        named = ", ".join(names[:3]) + ", ..." * (len(own) > 3)
+        notes.insert(0, f"{what} left alone, made by knowhue from images beside them: {named}")
+    return Listing(sorted(items, key=lambda item: item.path), unreadable, notes)
 
 
 def default_folder(source: Path) -> Path:

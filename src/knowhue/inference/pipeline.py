@@ -415,6 +415,20 @@ def run(
         pipeline.abort()
 
 
+def progress(started: float, here: int, total: int, before: int = 0) -> dict[str, Any]:
+    """How far a folder or a video is, for its report.
+
+    Args:
+        started: when, by `time.monotonic`.
+        here: how many were done since.
+        total: how many there are; 0 if unknown.
+        before: how many were done already.
+    """
+    per_second = here / max(time.monotonic() - started, 1e-9)
+    left = (total - before - here) / per_second if total and per_second else None
+    return {"done": before + here, "total": total, "per_second": per_second, "seconds_left": left}
+
+
 def usable_cores() -> int:
     """Cores that this process may use; a container or `taskset` may allow fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

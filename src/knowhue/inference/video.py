@@ -20,7 +20,7 @@ from knowhue.inference.colorizer import (
     judge_image,
 )
 from knowhue.inference.networks import FloatArray, Predictions
-from knowhue.inference.pipeline import Limits, Stages, run
+from knowhue.inference.pipeline import Limits, Stages, progress, run
 from knowhue.inference.pixels import PaintStats, paint
 from knowhue.inference.steady import STRENGTH, Steadier
 from knowhue.inference.video_formats import codec_of
@@ -39,18 +39,12 @@ class VideoSummary(NamedTuple):
     """What came of a video.
 
     Attributes:
-        source: its file.
-        out: the coloured video.
-        width: of a frame, pixels.
-        height: likewise.
-        frames: how many.
+        width, height: of a frame as stored, pixels.
         frames_per_second: on average.
         scenes: told apart by their cuts.
         novel: frames unlike the training images.
         judgement: of the whole: means over all frames.
         notes: what a user should know of how it was read and written.
-        seconds: that it took.
-        model: name.
     """
 
     source: Path
@@ -148,21 +142,9 @@ def colorize_video(
 
 
 def require_video(source: Path) -> None:
-    """Make sure, before a model is opened, that a file is a video.
-
-    Raises:
-        ExtraError: PyAV is not installed.
-        ImageError: it is missing, damaged, or has no moving images.
-    """
+    """Make sure, before a model is opened, that a file is a video; errors as of `colorize_video`."""
     with _by_pyav()[0].open_video(source):
         pass
-
-
-class _Predicted(NamedTuple):
-    """A frame with its steadied chroma, both as stored, not upright."""
-
-    chroma: FloatArray
-    answer: Predictions
 
 
 class _Painted(NamedTuple):
@@ -205,13 +187,7 @@ class _Work:
                     self._add(painted, started)
 
     def summary(self, out: Path, notes: list[str], seconds: float) -> VideoSummary:
-        """Means over all frames.
-
-        Args:
-            out: what was made of the video.
-            notes: what could not be kept.
-            seconds: that it took.
-        """
+        """Means over all frames; `notes` say what could not be kept."""
         count, description, video = self._done, self._colorizer.network.description, self._video
         judgement = judge_image(
             description,
@@ -225,10 +201,8 @@ class _Work:
         if self._novel:
             notes = [*caveats_of_many(description, self._novel, count, "frames"), *notes]
         if self._damaged:
-            notes = [
-                *notes,
-                f"{self._damaged} damaged pieces of the video could not be decoded and were left out",
-            ]
+            damage = f"{self._damaged} damaged pieces of the video could not be decoded and were left out"
+            notes = [*notes, damage]
         return VideoSummary(
             video.path,
             out,
@@ -254,22 +228,19 @@ class _Work:
     def _decode(self, batch: list["Frame"]) -> list[FloatArray]:
         return [self._colorizer.network_input(Image(frame.pixels)) for frame in batch]
 
-    def _predict(self, batches: Sequence[list[FloatArray]]) -> list[list[_Predicted]]:
-        """Upright, as the model was trained."""
-        orientation = self._video.orientation
-        predicted = []
-        for inputs in batches:
-            upright = [orientation.upright(lightness) for lightness in inputs]
-            pairs = zip(upright, self._colorizer.predict(upright), strict=True)
-            predicted.append([_Predicted(self._steadied(*pair), pair[1]) for pair in pairs])
-        return predicted
+    def _predict(self, batches: Sequence[list[FloatArray]]) -> list[list[tuple[FloatArray, Predictions]]]:
+        """Steadied chroma as stored, and what was predicted of the frame upright, as the model was trained."""
+        return [list(self._steadied(inputs)) for inputs in batches]
 
-    def _steadied(self, lightness: FloatArray, answer: Predictions) -> FloatArray:
-        assert answer.chroma is not None  # `require` was called
-        return self._video.orientation.stored(self._steadier.step(lightness, answer.chroma[0]))
+    def _steadied(self, inputs: list[FloatArray]) -> Iterator[tuple[FloatArray, Predictions]]:
+        orientation = self._video.orientation
+        upright = [orientation.upright(lightness) for lightness in inputs]
+        for lightness, answer in zip(upright, self._colorizer.predict(upright), strict=True):
+            assert answer.chroma is not None  # `require` was called
+            yield orientation.stored(self._steadier.step(lightness, answer.chroma[0])), answer
 
     def _paint(
-        self, batch: list["Frame"], inputs: list[FloatArray], predicted: list[_Predicted]
+        self, batch: list["Frame"], inputs: list[FloatArray], predicted: list[tuple[FloatArray, Predictions]]
     ) -> list[_Painted]:
         painted = []
         for frame, lightness, (chroma, answer) in zip(batch, inputs, predicted, strict=True):
@@ -287,11 +258,8 @@ class _Work:
         self._stats += np.array(stats)
         if answer.probabilities is not None:
             self._probabilities += answer.probabilities[0].astype(np.float64)
-        per_second = self._done / max(time.monotonic() - started, 1e-9)
         total = max(self._video.total, self._done) if self._video.total else 0
-        left = (total - self._done) / per_second if total else None
-        event = {"stage": "video", "done": self._done, "total": total}
-        self._report(event | {"per_second": per_second, "seconds_left": left})
+        self._report({"stage": "video"} | progress(started, self._done, total))
 
 
 def _by_pyav() -> tuple[Any, Any]:

@@ -8,10 +8,6 @@ from knowhue.errors import ConfigError
 if TYPE_CHECKING:
     from knowhue.inference.video_reading import Video
 
-_X264 = {"crf": "18", "preset": "medium"}
-# with another bitrate than 0 libvpx takes `crf` for a bound, not for the quality that is wanted
-_VP9 = {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
-
 
 class Codec(NamedTuple):
     """How a container's images are encoded.
@@ -30,15 +26,15 @@ class Codec(NamedTuple):
     deep: bool
     odd: bool
     aspect: bool
-    fields: bool = False
+    fields: bool
 
 
+_H264 = Codec("libx264", {"crf": "18", "preset": "medium"}, deep=True, odd=False, aspect=True, fields=True)
+# with another bitrate than 0 libvpx takes `crf` for a bound, not for the quality that is wanted
+_VP9_OPTIONS = {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
 CODECS: dict[str, Codec] = {
-    ".mp4": Codec("libx264", _X264, True, False, True, True),
-    ".m4v": Codec("libx264", _X264, True, False, True, True),
-    ".mov": Codec("libx264", _X264, True, False, True, True),
-    ".mkv": Codec("libx264", _X264, True, False, True, True),
-    ".webm": Codec("libvpx-vp9", _VP9, False, True, False),
+    **dict.fromkeys((".mp4", ".m4v", ".mov", ".mkv"), _H264),
+    ".webm": Codec("libvpx-vp9", _VP9_OPTIONS, deep=False, odd=True, aspect=False, fields=False),
 }
 
 VIDEO_SUFFIXES = frozenset({*CODECS, ".avi", ".mpg", ".mpeg", ".ts", ".wmv"})

@@ -4,7 +4,7 @@ All times are counted from where the video begins, whatever its container's cloc
 """
 
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,9 +51,7 @@ class Video:
     """An open video file. Frames and other streams are read by readers of their own, so both can be read at once.
 
     Attributes:
-        path: its file.
-        height: of a frame as stored, pixels.
-        width: likewise.
+        height, width: of a frame as stored, pixels.
         time_base: seconds in a unit of time.
         rate: frames a second, on average.
         total: how many frames there should be; 0 if unknown.
@@ -221,18 +219,13 @@ class Video:
         )
 
 
-@contextmanager
-def open_video(path: Path) -> Iterator[Video]:
-    """Open a video.
+def open_video(path: Path) -> closing[Video]:
+    """Open a video, until the context ends.
 
     Raises:
         ImageError: it is missing, damaged, or has no moving images.
     """
-    video = Video(path)
-    try:
-        yield video
-    finally:
-        video.close()
+    return closing(Video(path))
 
 
 def address(path: Path) -> str:
