@@ -26,7 +26,7 @@ class Codec(NamedTuple):
     deep: bool
     odd: bool
     aspect: bool
-    fields: bool
+    fields: bool = False
 
 
 _H264 = Codec("libx264", {"crf": "18", "preset": "medium"}, deep=True, odd=False, aspect=True, fields=True)
@@ -34,7 +34,7 @@ _H264 = Codec("libx264", {"crf": "18", "preset": "medium"}, deep=True, odd=False
 _VP9_OPTIONS = {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
 CODECS: dict[str, Codec] = {
     **dict.fromkeys((".mp4", ".m4v", ".mov", ".mkv"), _H264),
-    ".webm": Codec("libvpx-vp9", _VP9_OPTIONS, deep=False, odd=True, aspect=False, fields=False),
+    ".webm": Codec("libvpx-vp9", _VP9_OPTIONS, deep=False, odd=True, aspect=False),
 }
 
 VIDEO_SUFFIXES = frozenset({*CODECS, ".avi", ".mpg", ".mpeg", ".ts", ".wmv"})
