@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from knowhue.data.prepared import kept_rows
+from knowhue.data.prepare import kept_rows
 from knowhue.errors import ConfigError
 from knowhue.plan import make_plan
 from knowhue.report.findings import find

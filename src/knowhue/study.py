@@ -13,8 +13,7 @@ from knowhue.color import rgb_to_lab
 from knowhue.comparison import equal_wall_clock, write_costs
 from knowhue.config import Evaluation, fingerprint
 from knowhue.data.loaders import to_rgb
-from knowhue.data.prepare import Prepared
-from knowhue.data.prepared import count_seen
+from knowhue.data.prepare import Prepared, count_seen
 from knowhue.data.sources import list_items
 from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.evaluate import predict_class, predict_colour, predict_gray

@@ -6,8 +6,7 @@ from PIL import Image
 
 from knowhue.config import Images
 from knowhue.data.drawn import draw
-from knowhue.data.prepare import prepare
-from knowhue.data.prepared import count_seen, kept_rows
+from knowhue.data.prepare import count_seen, kept_rows, prepare
 
 
 @pytest.fixture(scope="module")

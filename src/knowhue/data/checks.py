@@ -92,7 +92,7 @@ def stratified_split(
     2
     """
     splits = ["train"] * len(labels)
-    for label in sorted(unique(labels)):
+    for label in sorted({label for label in labels if label is not None}):
         members = [i for i, each in enumerate(labels) if each == label]
         members.sort(key=lambda i: stream_seed(seed, "split", names[i]))
         taken = 0
@@ -118,11 +118,6 @@ def refuse_odd_names(names: Iterable[str]) -> None:
             )
 
 
-def unique(labels: Iterable[str | None]) -> set[str]:
-    """The class names among labels."""
-    return {label for label in labels if label is not None}
-
-
 class Signatures(NamedTuple):
     """What near-duplicates are found by.
 
@@ -146,10 +141,9 @@ def signatures(blocks: Iterable[NDArray[np.uint8]]) -> Signatures:
     Args:
         blocks: images (B, side, side, 3), sRGB, of one side throughout.
     """
-    empty = np.zeros(0, np.uint64)
-    parts = [Signatures(empty, empty, np.zeros((0, _THUMB, _THUMB, 3), np.uint8)), *map(_signatures, blocks)]
-    upright, mirrored, thumbs = zip(*parts, strict=True)
-    return Signatures(np.concatenate(upright), np.concatenate(mirrored), np.concatenate(thumbs))
+    # concatenate refuses an empty list
+    parts = [_signatures(np.zeros((0, _THUMB, _THUMB, 3), np.uint8)), *map(_signatures, blocks)]
+    return Signatures(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def find_near_duplicates(found: Signatures, limit_bits: int) -> dict[int, int]:
@@ -170,12 +164,12 @@ def find_near_duplicates(found: Signatures, limit_bits: int) -> dict[int, int]:
 
 def near_pairs(found: Signatures, limit_bits: int) -> PositionPairs:
     """Every pair alike in layout and colour, upright or mirrored, in the order of the second, then the first."""
-    upright = _alike(close_pairs(found.upright, found.upright, limit_bits), found.thumbs, found.thumbs)
-    flipped = _alike(
-        close_pairs(found.upright, found.mirrored, limit_bits), found.thumbs, found.thumbs[:, :, ::-1]
-    )
-    both = np.unique(np.concatenate((upright, flipped)), axis=0)
-    return both[np.lexsort((both[:, 0], both[:, 1]))]
+    both = [
+        _alike(close_pairs(found.upright, hashes, limit_bits), found.thumbs, thumbs)
+        for hashes, thumbs in ((found.upright, found.thumbs), (found.mirrored, found.thumbs[:, :, ::-1]))
+    ]
+    pairs = np.unique(np.concatenate(both), axis=0)
+    return pairs[np.lexsort(pairs.T)]
 
 
 def close_pairs(first: NDArray[np.uint64], second: NDArray[np.uint64], limit_bits: int) -> PositionPairs:
@@ -187,42 +181,30 @@ def close_pairs(first: NDArray[np.uint64], second: NDArray[np.uint64], limit_bit
     >>> close_pairs(np.array([0, 9], np.uint64), np.array([0, 1], np.uint64), 1).tolist()
     [[0, 1]]
     """
-    edges = np.linspace(0, BITS, limit_bits + 2).astype(int)
-    hits = [_of_band(first, second, *band, limit_bits) for band in pairwise(edges.tolist())]
+    hits = [np.zeros((0, 2), np.int64)]
+    for start, stop in pairwise(np.linspace(0, BITS, limit_bits + 2).astype(int).tolist()):
+        mask = np.uint64((1 << (stop - start)) - 1)
+        for rows, columns in _groups(*((each >> np.uint64(start)) & mask for each in (first, second))):
+            count = max(1, _CELLS // len(columns))
+            for part in (rows[at : at + count] for at in range(0, len(rows), count)):
+                differing = np.bitwise_count(first[part, None] ^ second[columns])
+                i, j = np.nonzero(differing <= limit_bits)
+                pairs = np.stack((part[i], columns[j]), 1)
+                hits.append(pairs[pairs[:, 0] < pairs[:, 1]])
     # a pair that agrees in several bands is found in each
     return np.unique(np.concatenate(hits), axis=0)
-
-
-def _of_band(
-    first: NDArray[np.uint64], second: NDArray[np.uint64], start: int, stop: int, limit_bits: int
-) -> PositionPairs:
-    """The close pairs that agree in the bits from `start` to `stop`."""
-    keys = [(each >> np.uint64(start)) & np.uint64((1 << (stop - start)) - 1) for each in (first, second)]
-    hits = [np.zeros((0, 2), np.int64)]
-    for rows, columns in _groups(*keys):
-        candidates, count = second[columns], max(1, _CELLS // len(columns))
-        for at in range(0, len(rows), count):
-            part = rows[at : at + count]
-            differing = np.bitwise_count(first[part, None] ^ candidates)
-            i, j = np.divmod(np.flatnonzero(differing <= limit_bits), len(columns))
-            hits.append(np.stack((part[i], columns[j]), 1))
-    found = np.concatenate(hits)
-    return found[found[:, 0] < found[:, 1]]
 
 
 def _groups(
     first: NDArray[np.uint64], second: NDArray[np.uint64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Positions in both of each key that both have."""
-    rows, columns = (np.argsort(keys, kind="stable") for keys in (first, second))
-    shared = np.intersect1d(first, second)
-    edges = [
-        np.searchsorted(keys, shared, side=side)
-        for keys in (first[rows], second[columns])
-        for side in ("left", "right")
-    ]
-    for start, stop, other_start, other_stop in zip(*edges, strict=True):
-        yield rows[start:stop], columns[other_start:other_stop]
+    shared, groups = np.intersect1d(first, second), []
+    for keys in (first, second):
+        order = np.argsort(keys, kind="stable")
+        start, stop = (np.searchsorted(keys[order], shared, side=side) for side in ("left", "right"))
+        groups.append([order[one:other] for one, other in zip(start, stop, strict=True)])
+    return zip(*groups, strict=True)
 
 
 def _alike(pairs: PositionPairs, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> PositionPairs:
@@ -240,39 +222,26 @@ def _alike(pairs: PositionPairs, first: NDArray[np.uint8], second: NDArray[np.ui
 
 
 def _signatures(images: NDArray[np.uint8]) -> Signatures:
-    side = images.shape[1]
-    rgb = images.astype(np.float32)
-    cosines, shrink = _cosine_rows(side), _box_rows(side)
+    rgb, place = images.astype(np.float32), np.arange(images.shape[1])
+    # (8, side): the slowest waves of the cosine transform (DCT-II)
+    waves = np.cos(np.pi * np.arange(_COSINES)[:, None] * ((place + 0.5) / len(place))) / len(place)
+    cosines = waves.astype(np.float32)
+    # (8, side): the mean over each eighth of a side, pixels shared where eighths cut through them
+    edges = np.linspace(0, len(place), _THUMB + 1)
+    share = (np.minimum(edges[1:, None], place + 1) - np.maximum(edges[:-1, None], place)).clip(0)
+    shrink = (share / share.sum(1, keepdims=True)).astype(np.float32)
     # luma of ITU-R BT.601
     gray = rgb @ np.array([0.299, 0.587, 0.114], np.float32)
     coefficients = (cosines @ gray @ cosines.T).round(3)  # of a flat image 0, not the noise of rounding
     sign = 1 - 2 * (np.arange(_COSINES) % 2)
-    thumbs = shrink @ rgb.transpose(0, 3, 1, 2) @ shrink.T
-    return Signatures(
-        _above_median(coefficients),
-        _above_median(coefficients * sign),
-        thumbs.transpose(0, 2, 3, 1).round().astype(np.uint8),
-    )
+    thumbs = (shrink @ rgb.transpose(0, 3, 1, 2) @ shrink.T).transpose(0, 2, 3, 1)
+    hashes = (_above_median(each) for each in (coefficients, coefficients * sign))
+    return Signatures(*hashes, thumbs.round().astype(np.uint8))
 
 
 def _above_median(coefficients: NDArray[np.floating[Any]]) -> NDArray[np.uint64]:
     """One bit a coefficient; the first is the mean brightness and has no part in the median."""
-    flat = coefficients.reshape(len(coefficients), -1)
+    flat = coefficients.reshape(-1, BITS)
     above = flat > np.median(flat[:, 1:], axis=1, keepdims=True)
     above[:, 0] = False
     return np.packbits(above, axis=1).view(np.uint64)[:, 0]
-
-
-def _cosine_rows(side: int) -> NDArray[np.float32]:
-    """(8, side): the slowest waves of the cosine transform (DCT-II)."""
-    places = (np.arange(side) + 0.5) / side
-    return (np.cos(np.pi * np.arange(_COSINES)[:, None] * places) / side).astype(np.float32)
-
-
-def _box_rows(side: int) -> NDArray[np.float32]:
-    """(8, side): the mean over each eighth of a side, pixels shared where eighths cut through them."""
-    edges = np.linspace(0, side, _THUMB + 1)
-    start, stop = edges[:-1, None], edges[1:, None]
-    pixel = np.arange(side)
-    share = (np.minimum(stop, pixel + 1) - np.maximum(start, pixel)).clip(0)
-    return (share / share.sum(1, keepdims=True)).astype(np.float32)

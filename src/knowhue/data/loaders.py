@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from knowhue.color import rgb_to_lab
 from knowhue.config import Supervision
-from knowhue.data.prepared import Prepared
+from knowhue.data.prepare import Prepared
 from knowhue.errors import ConfigError
 from knowhue.randomness import stream
 from knowhue.tensors import RGB, Batch
