@@ -170,9 +170,9 @@ def decode_batch(batches: TrainingBatches, step: int, prepared: Prepared, items:
         np.asarray(ImageOps.fit(items[prepared.paths[i]].load(), (side, side), Image.Resampling.LANCZOS))
         for i in positions
     ]
-    applied = type(batches.augmentation)(*(values[chosen] for values in batches.augmentation))
+    rgb = augment(np.stack(decoded), batches.mirrored[chosen], batches.shift[chosen])
     weights = np.ones(len(positions), dtype=np.float32)
-    return to_batch(prepared, positions, augment(np.stack(decoded), applied), weights, batches.device)
+    return to_batch(positions, rgb, prepared.label[positions], batches.device, weights)
 
 
 def plain_step(state: TrainState, batch) -> None:

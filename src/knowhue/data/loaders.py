@@ -36,18 +36,6 @@ class Targets(NamedTuple):
     train: NDArray[np.int64]
 
 
-class Augmentation(NamedTuple):
-    """What happens to each image of an epoch.
-
-    Attributes:
-        mirrored: (N,) whether left and right are exchanged.
-        shift: (N, 2) pixels that the image is moved by, rows first.
-    """
-
-    mirrored: NDArray[np.bool_]
-    shift: NDArray[np.int64]
-
-
 class TrainingBatches:
     """The batches of one epoch, the same for every arm of a block and any number of processes.
 
@@ -88,7 +76,7 @@ class TrainingBatches:
         labelled_batch_share: float = 0.5,
     ) -> None:
         self.prepared, self.share, self.device = prepared, share, device
-        self.targets = targets or true_targets(prepared)
+        self.targets = targets or find_targets(prepared, Supervision(), seed)
         train = self.targets.train
         if len(train) < share.world:
             raise ConfigError(
@@ -98,7 +86,7 @@ class TrainingBatches:
         # a multiple of the processes, so that each has as many images
         self.batch_size = min(batch_size, len(train) // share.world * share.world)
         self.order = self._draw(train, seed, epoch, labelled_batch_share)
-        self.augmentation = draw_augmentation(seed, epoch, len(self.order), shift_px)
+        self.mirrored, self.shift = draw_augmentation(seed, epoch, len(self.order), shift_px)
 
     def _draw(
         self, train: NDArray[np.int64], seed: int, epoch: int, labelled_batch_share: float
@@ -122,26 +110,18 @@ class TrainingBatches:
 
     def __iter__(self) -> Iterator[tuple[Batch, NDArray[np.bool_]]]:
         for start in range(0, len(self.order), self.batch_size):
-            chosen = slice(start, start + self.batch_size)
             mine = slice(start + self.share.rank, start + self.batch_size, self.share.world)
             # of the whole batch, or several processes would not equal one
-            weight = label_weights(self.targets.label[self.order[chosen]])
+            weight = label_weights(self.targets.label[self.order[start : start + self.batch_size]])
             weight = weight[self.share.rank :: self.share.world]
-            applied = Augmentation(self.augmentation.mirrored[mine], self.augmentation.shift[mine])
-            yield self._batch(self.order[mine], applied, weight), applied.mirrored
-
-    def _batch(
-        self, positions: NDArray[np.int64], applied: Augmentation, weight: NDArray[np.float32]
-    ) -> Batch:
-        rgb = augment(self.prepared.rgb[positions], applied)
-        batch = to_batch(self.prepared, positions, rgb, weight, self.device)
-        batch = batch._replace(label=torch.from_numpy(self.targets.label[positions]).to(self.device))
-        donors = self.targets.colour_of[positions]
-        # only the placebo of colours has donors
-        if (donors == positions).all():
-            return batch
-        foreign = augment(self.prepared.rgb[donors], applied)
-        return batch._replace(chroma=rgb_to_lab(to_rgb(foreign, self.device))[1])
+            positions, mirrored, shift = self.order[mine], self.mirrored[mine], self.shift[mine]
+            rgb, label = augment(self.prepared.rgb[positions], mirrored, shift), self.targets.label[positions]
+            batch = to_batch(positions, rgb, label, self.device, weight)
+            donors = self.targets.colour_of[positions]
+            if (donors != positions).any():  # in the placebo of colours alone
+                foreign = augment(self.prepared.rgb[donors], mirrored, shift)
+                batch = batch._replace(chroma=rgb_to_lab(to_rgb(foreign, self.device))[1])
+            yield batch, mirrored
 
 
 def labelled_in_batch(batch_size: int, known: NDArray[np.bool_], least: float) -> int:
@@ -201,29 +181,29 @@ def plain_batches(
     """
     for start in range(0, len(positions), batch_size):
         chosen = positions[start : start + batch_size]
-        yield to_batch(prepared, chosen, prepared.rgb[chosen], label_weights(prepared.label[chosen]), device)
+        yield to_batch(chosen, prepared.rgb[chosen], prepared.label[chosen], device)
 
 
 def to_batch(
-    prepared: Prepared,
     positions: NDArray[np.int64],
     rgb: NDArray[np.uint8],
-    weight: NDArray[np.float32],
+    label: NDArray[np.int64],
     device: torch.device,
+    weight: NDArray[np.float32] | None = None,
 ) -> Batch:
     """Move images to the device and convert them there, all at once.
 
     Args:
-        prepared: gives the labels.
-        positions: (B,) which images.
+        positions: (B,) of the images among the prepared ones.
         rgb: (B, H, W, 3) their pixels, augmented or not, sRGB.
-        weight: (B,) of each label in the class loss, see `label_weights`.
+        label: (B,) class indices, -1 where unknown.
         device: where the batch goes.
+        weight: (B,) of each label in the class loss; `label_weights` of this batch if not given.
     """
     lightness, chroma = rgb_to_lab(to_rgb(rgb, device))
-    label = torch.from_numpy(prepared.label[positions]).to(device)
-    position = torch.from_numpy(positions).to(device)
-    return Batch(position, lightness, chroma, label, torch.from_numpy(weight).to(device))
+    weight = label_weights(label) if weight is None else weight
+    position, known, weights = (torch.from_numpy(each).to(device) for each in (positions, label, weight))
+    return Batch(position, lightness, chroma, known, weights)
 
 
 def to_rgb(images: NDArray[np.uint8], device: torch.device) -> RGB:
@@ -242,27 +222,31 @@ def label_weights(label: NDArray[np.int64]) -> NDArray[np.float32]:
     return (labelled * len(label) / max(labelled.sum(), 1)).astype(np.float32)
 
 
-def draw_augmentation(seed: int, epoch: int, count: int, shift_px: int) -> Augmentation:
-    """Draw every image's augmentation of an epoch from its stream."""
+def draw_augmentation(
+    seed: int, epoch: int, count: int, shift_px: int
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Whether each image of an epoch is mirrored, (count,), and by how many pixels it moves, (count, 2), rows first."""
     # of the whole epoch at once, so that the number of processes changes nothing
     generator = stream(seed, "augmentation", epoch)
     mirrored = generator.random(count) < 0.5
-    return Augmentation(mirrored, generator.integers(-shift_px, shift_px + 1, size=(count, 2)))
+    return mirrored, generator.integers(-shift_px, shift_px + 1, size=(count, 2))
 
 
-def augment(rgb: NDArray[np.uint8], augmentation: Augmentation) -> NDArray[np.uint8]:
+def augment(
+    rgb: NDArray[np.uint8], mirrored: NDArray[np.bool_], shift: NDArray[np.int64]
+) -> NDArray[np.uint8]:
     """Mirror and move images; what moves in at an edge is a reflection of what is there.
 
     Args:
         rgb: (B, H, W, 3).
-        augmentation: of these B images; shifts are below the side length.
+        mirrored: (B,) whether left and right are exchanged.
+        shift: (B, 2) pixels that the image is moved by, rows first; below the side length.
     """
     _, height, width, _ = rgb.shape
-    rows = reflect(np.arange(height) + augmentation.shift[:, :1], height)
-    columns = reflect(np.arange(width) + augmentation.shift[:, 1:], width)
-    columns = np.where(augmentation.mirrored[:, None], width - 1 - columns, columns)
-    image = np.arange(len(rgb))[:, None, None]
-    return rgb[image, rows[:, :, None], columns[:, None, :]]
+    rows = reflect(np.arange(height) + shift[:, :1], height)
+    columns = reflect(np.arange(width) + shift[:, 1:], width)
+    columns = np.where(mirrored[:, None], width - 1 - columns, columns)
+    return rgb[np.arange(len(rgb))[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def reflect(position: NDArray[np.int64], length: int) -> NDArray[np.int64]:
@@ -273,11 +257,6 @@ def reflect(position: NDArray[np.int64], length: int) -> NDArray[np.int64]:
     """
     position = np.abs(position)
     return np.where(position >= length, 2 * (length - 1) - position, position)
-
-
-def true_targets(prepared: Prepared) -> Targets:
-    """All training images, each with its own label and colours."""
-    return Targets(prepared.label, np.arange(len(prepared.label)), prepared.positions("train"))
 
 
 def find_targets(prepared: Prepared, supervision: Supervision, seed: int) -> Targets:
@@ -292,8 +271,8 @@ def find_targets(prepared: Prepared, supervision: Supervision, seed: int) -> Tar
         supervision: see `config.Supervision`.
         seed: of the run.
     """
-    label, colour_of, train = true_targets(prepared)
-    label = label.copy()
+    label, train = prepared.label.copy(), prepared.positions("train")
+    colour_of = np.arange(len(label))
     if supervision.image_share < 1:
         # without `resample` all seeds train on the same images
         drawn_by = (seed, "images") if supervision.resample else (0, "images")

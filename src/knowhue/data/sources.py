@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from knowhue.config import Images
@@ -19,23 +18,23 @@ from knowhue.presets import ARMS
 
 UNLABELLED = "unlabelled"
 SPLIT_NAMES = {
-    "train": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
+    "train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test",
     "testing": "test",
-}
+}  # fmt: skip
 """Names of folders, and of a dataset's splits, and the split that they hold."""
 
 
 class SourceItem(NamedTuple):
     """One image before it is read, or a file that is skipped.
 
-    `split` is `train`, `validation` or `test`; from `train` is split off what the source does not give. `label` is
-    a class name, or None where unknown; `stamp` changes when the image does; `skipped` says why a file is not
-    read, and is empty for images; `origin` distinguishes an image that is made at the size asked for,
-    and is empty where the image has a size of its own.
+    Attributes:
+        name: unique among the items of a source.
+        split: `train`, `validation` or `test`; what the source does not give is split off from `train`.
+        label: class name, or None where unknown.
+        load: reads the image.
+        stamp: changes when the image does.
+        skipped: why a file is not read; empty for images.
+        origin: distinguishes an image that is made at the size asked for; empty where it has a size of its own.
     """
 
     name: str
@@ -56,9 +55,10 @@ def list_items(images: Images) -> list[SourceItem]:
     """
     items = SOURCES[images.source](images)
     if all(item.skipped for item in items):
+        others = _others([item.skipped for item in items])
         raise ImageError(
-            f"{images.path}: no images in <class>/, or in train/<class>/ and val/<class>/{_others(items)}; check the "
-            "path, or try the built-in set: knowhue study --preset demo"
+            f"{images.path}: no images in <class>/, or in train/<class>/ and val/<class>/{others}; check the path, or "
+            "try the built-in set: knowhue study --preset demo"
         )
     return items
 
@@ -102,7 +102,7 @@ def from_folder(images: Images) -> list[SourceItem]:
     splits = _splits_of(root)
     items = [_placed(root, found.path, found.skipped, splits) for found in walk(root)]
     for home in splits or [""]:
-        _require_images(root, root / home, items)
+        _require_images(root, home, items)
     # the order of the array; which of two copies stays is decided by `checks.order_of_choice`
     place = ("train", "validation", "test").index
     return sorted(items, key=lambda item: (item.label is None, place(item.split), item.name))
@@ -110,9 +110,8 @@ def from_folder(images: Images) -> list[SourceItem]:
 
 def _splits_of(root: Path) -> dict[str, str]:
     """Folders that are splits, and which; none where the classes lie in the root."""
-    named = sorted(
-        p.name for p in root.iterdir() if p.is_dir() and p.name.lower() in {*SPLIT_NAMES, "training"}
-    )
+    names = {*SPLIT_NAMES, "training"}
+    named = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name.lower() in names)
     known = {name: SPLIT_NAMES[name] for name in named if name in SPLIT_NAMES}
     if named and (len(set(known.values())) < len(named) or "train" not in known):
         raise ImageError(
@@ -124,49 +123,49 @@ def _splits_of(root: Path) -> dict[str, str]:
 
 def _placed(root: Path, path: Path, skipped: str, splits: Mapping[str, str]) -> SourceItem:
     """What a file below the root is, by the folders that it lies in."""
-    name = path.relative_to(root)
-    folders = name.parts[:-1]
+    folders = path.relative_to(root).parts[:-1]
     split, label = "train", None
     if folders and folders[0] in splits:
         split, folders = splits[folders[0]], folders[1:]
     elif splits and folders[:1] != (UNLABELLED,):
         skipped = skipped or "outside " + ", ".join(splits)
-    if folders and folders[0] != UNLABELLED:
-        label = folders[0]
-    elif folders and split != "train":
-        skipped = skipped or "unlabelled images train only"
-    elif not folders:
+    if not folders:
         skipped = skipped or "in no folder of a class"
-    return SourceItem(
-        name.as_posix(), split, label, partial(read_training_image, path), _stamp(path), skipped
-    )
+    elif folders[0] != UNLABELLED:
+        label = folders[0]
+    elif split != "train":
+        skipped = skipped or "unlabelled images train only"
+    return _item(root, path, split, label, skipped)
 
 
-def _require_images(root: Path, home: Path, items: Sequence[SourceItem]) -> None:
+def _item(root: Path, path: Path, split: str, label: str | None, skipped: str) -> SourceItem:
+    try:
+        status = path.stat()
+        stamp = f"{status.st_size}-{status.st_mtime_ns}"
+    except OSError as error:  # a link that leads nowhere; whoever reads it will say so
+        stamp = str(error.errno)
+    name, load = path.relative_to(root).as_posix(), partial(read_training_image, path)
+    return SourceItem(name, split, label, load, stamp, skipped)
+
+
+def _require_images(root: Path, home: str, items: Sequence[SourceItem]) -> None:
     """No class may vanish because its folder is empty, holds other kinds of files, or is a link that leads nowhere."""
-    depth = len(home.relative_to(root).parts) + 1
-    used = {
-        item.name.split("/")[depth - 1] for item in items if not item.skipped and _is_below(item, root, home)
-    }
-    for folder in sorted(home.iterdir()):
+    for folder in sorted((root / home).iterdir()):
         is_folder = folder.is_dir() or (folder.is_symlink() and not folder.exists() and not folder.suffix)
-        if folder.name in {*used, UNLABELLED} or not is_folder or why_hidden(folder.name):
+        if folder.name == UNLABELLED or not is_folder or why_hidden(folder.name):
             continue
         name = folder.relative_to(root).as_posix()
-        inside = [item for item in items if item.name == name or item.name.startswith(f"{name}/")]
-        if [item.skipped for item in inside] != [CIRCLE]:
+        inside = [item.skipped for item in items if item.name == name or item.name.startswith(f"{name}/")]
+        if all(inside) and inside != [CIRCLE]:
             raise ImageError(
                 f"{folder}: no images of a class{_others(inside)}; put some there, or remove the folder"
             )
 
 
-def _is_below(item: SourceItem, root: Path, home: Path) -> bool:
-    return home == root or item.name.startswith(f"{home.name}/")
-
-
-def _others(items: Sequence[SourceItem]) -> str:
+def _others(skipped: Sequence[str]) -> str:
     """What was found instead of images, counted."""
-    return f", but {counted(item.skipped for item in items)}" if items else ""
+    counts = ", ".join(f"{count} {reason}" for reason, count in Counter(skipped).most_common(4))
+    return f", but {counts}" if counts else ""
 
 
 def from_imagenet(images: Images) -> list[SourceItem]:
@@ -182,10 +181,8 @@ def from_imagenet(images: Images) -> list[SourceItem]:
             "`images.wordnet_ids` should map class names to WordNet ids. Found none. "
             "Use --preset poster-imagenet, or --set images.wordnet_ids='{jellyfish: n01910747, ...}'"
         )
-    data = next(
-        (p for p in (root, root / "ILSVRC/Data/CLS-LOC", root / "Data/CLS-LOC") if (p / "train").is_dir()),
-        root,
-    )
+    below = (root / place for place in (".", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC"))
+    data = next((place for place in below if (place / "train").is_dir()), root)
     train = data / "train" if (data / "train").is_dir() else data
     given = [  # the raw ILSVRC validation folder is flat: then the split is ours
         (data / folder, split)
@@ -195,13 +192,13 @@ def from_imagenet(images: Images) -> list[SourceItem]:
     items: list[SourceItem] = []
     for name, word in sorted(images.wordnet_ids.items()):
         for home, split in ((train, "train"), *given):
-            found = _folder_items(root, home / word, split, name)
-            if all(item.skipped for item in found):
+            files = sorted(walk(home / word)) if (home / word).is_dir() else []
+            if all(skipped for _, skipped in files):
                 raise ImageError(
-                    f"{home / word}: no images of {name}{_others(found)}; unpack that class there, or change its id in "
-                    "`images.wordnet_ids`"
+                    f"{home / word}: no images of {name}{_others([skipped for _, skipped in files])}; unpack that "
+                    "class there, or change its id in `images.wordnet_ids`"
                 )
-            items += found
+            items += [_item(root, path, split, name, skipped) for path, skipped in files]
     return items
 
 
@@ -215,9 +212,8 @@ def from_huggingface(images: Images) -> list[SourceItem]:
     try:
         import datasets  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
-        raise ConfigError(
-            f"`images.source: huggingface` needs an extra: {install_command('huggingface')}"
-        ) from None
+        command = install_command("huggingface")
+        raise ConfigError(f"`images.source: huggingface` needs an extra: {command}") from None
     if not images.path:
         raise ConfigError("`images.path` should name the Hugging Face dataset. Found none.")
     try:
@@ -235,7 +231,20 @@ def from_huggingface(images: Images) -> list[SourceItem]:
 
 def from_drawing(images: Images) -> list[SourceItem]:
     """The built-in underwater scenes, drawn on the spot; classes take turns."""
-    return [_drawn_item(index, images) for index in range(images.drawn_count)]
+    drawing = f"drawn {drawn.DRAWING}"
+
+    def item(index: int) -> SourceItem:
+        label = index % len(drawn.CLASSES)
+
+        def load() -> Image.Image:
+            pixels = drawn.draw(index, label, images.size_px, images.class_colour, images.drawn_seed)
+            return Image.fromarray(pixels)
+
+        # the palette has no part in it: the same scene in other colours is no unseen image
+        origin = f"{drawing} {images.drawn_seed} {index}"
+        return SourceItem(f"drawn/{index:05d}", "train", drawn.CLASSES[label], load, drawing, origin=origin)
+
+    return [item(index) for index in range(images.drawn_count)]
 
 
 SOURCES: dict[str, Callable[[Images], list[SourceItem]]] = {
@@ -259,22 +268,6 @@ def _root(images: Images) -> Path:
     return root
 
 
-def _folder_items(root: Path, folder: Path, split: str, label: str) -> list[SourceItem]:
-    if not folder.is_dir():
-        return []
-    return [
-        SourceItem(
-            path.relative_to(root).as_posix(),
-            split,
-            label,
-            partial(read_training_image, path),
-            _stamp(path),
-            skipped,
-        )
-        for path, skipped in sorted(walk(folder))
-    ]
-
-
 def read_training_image(source: Path | bytes) -> Image.Image:
     """An image as `colorize` would read it, in 8 bits over white: a network learns from what it will be shown.
 
@@ -288,28 +281,6 @@ def read_training_image(source: Path | bytes) -> Image.Image:
         return Image.fromarray(to_rgb8(read_image(source, name="")))
     except (ImageError, ExtraError) as error:
         raise ImageError(f"unreadable: {error}") from None
-
-
-def _stamp(path: Path) -> str:
-    try:
-        status = path.stat()
-    except OSError as error:  # a link that leads nowhere; whoever reads it will say so
-        return str(error.errno)
-    return f"{status.st_size}-{status.st_mtime_ns}"
-
-
-def _drawn_item(index: int, images: Images) -> SourceItem:
-    label = index % len(drawn.CLASSES)
-
-    def load() -> Image.Image:
-        return Image.fromarray(
-            drawn.draw(index, label, images.size_px, images.class_colour, images.drawn_seed)
-        )
-
-    # the palette has no part in it: the same scene in other colours is no unseen image
-    drawing = f"drawn {drawn.DRAWING}"
-    origin = f"{drawing} {images.drawn_seed} {index}"
-    return SourceItem(f"drawn/{index:05d}", "train", drawn.CLASSES[label], load, drawing, origin=origin)
 
 
 def _dataset_items(dataset, as_file, name: str, split: str, images: Images) -> list[SourceItem]:
@@ -339,11 +310,8 @@ def _dataset_items(dataset, as_file, name: str, split: str, images: Images) -> l
             raise ImageError("unreadable: no image in this row")
         return read_training_image(source)
 
-    # private, but the library's own name for what a dataset holds
-    stamp = dataset._fingerprint
+    stamp = dataset._fingerprint  # private, but the library's own name for what a dataset holds
+    known = [None if label in (None, -1) else str(label) for label in names]
     return [
-        SourceItem(
-            f"{name}/{i:07d}", split, None if label in (None, -1) else str(label), partial(load, i), stamp
-        )
-        for i, label in enumerate(np.asarray(names, dtype=object).tolist())
+        SourceItem(f"{name}/{i:07d}", split, label, partial(load, i), stamp) for i, label in enumerate(known)
     ]

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from knowhue.color import rgb_to_lab
 from knowhue.config import Config, digest
-from knowhue.data.loaders import label_weights, to_rgb
+from knowhue.data.loaders import to_batch
 from knowhue.errors import DamagedError, RunError
 from knowhue.models.encoder import weights_digest
 from knowhue.plan import SET_ASIDE, Plan, read_plan
@@ -77,11 +76,8 @@ def _batch(engine: Engine, step: int) -> Batch:
     generator = stream(0, "golden-step", step)
     coarse = generator.integers(0, 256, (_IMAGES, 8, 8, 3), dtype=np.uint8)
     rgb = coarse.repeat(_SIZE_PX // 8, axis=1).repeat(_SIZE_PX // 8, axis=2)
-    lightness, chroma = rgb_to_lab(to_rgb(rgb, engine.device))
-    label = np.arange(_IMAGES) % _CLASSES
-    weight = torch.from_numpy(label_weights(label)).to(engine.device)
-    position, known = (torch.from_numpy(each).to(engine.device) for each in (np.arange(_IMAGES), label))
-    return Batch(position, lightness, chroma, known, weight)
+    images = np.arange(_IMAGES)
+    return to_batch(images, rgb, images % _CLASSES, engine.device)
 
 
 BlockCells = Sequence[tuple[str, Config]]

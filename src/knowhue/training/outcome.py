@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from knowhue.color import lab_to_rgb
-from knowhue.data.loaders import label_weights, to_batch
+from knowhue.data.loaders import to_batch
 from knowhue.data.prepare import Prepared
 from knowhue.errors import DamagedError
 from knowhue.evaluation.calibration import calibration_bins
@@ -164,8 +164,8 @@ def write_truth(work: Workspace) -> None:
 
 
 def _batch_of(work: Workspace, positions: NDArray[np.int64]) -> Batch:
-    rgb, weights = work.prepared.rgb[positions], label_weights(work.prepared.label[positions])
-    return to_batch(work.prepared, positions, rgb, weights, work.engine.device)
+    prepared = work.prepared
+    return to_batch(positions, prepared.rgb[positions], prepared.label[positions], work.engine.device)
 
 
 def to_bytes(rgb: RGB) -> NDArray[np.uint8]:
