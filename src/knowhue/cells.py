@@ -15,9 +15,9 @@ from knowhue.runs import run_folder
 from knowhue.training.engine import Engine, Workspace
 from knowhue.training.gate import check_gate
 from knowhue.training.golden import begin_anew, blocks_of, finished_with, golden_step
-from knowhue.training.outcome import inspect_run
 from knowhue.training.phases import head_config, head_tasks
 from knowhue.training.run import run_arm, run_head, warm_features
+from knowhue.training.scores import inspect_run
 
 
 class CellStep(NamedTuple):

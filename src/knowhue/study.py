@@ -23,9 +23,8 @@ from knowhue.report.page import write_report
 from knowhue.runs import FROZEN, STUDY_SCHEMA, Report, locked, read_frozen
 from knowhue.storage import cached, read_json, write_json
 from knowhue.training.engine import Engine, Workspace
-from knowhue.training.outcome import write_truth
 from knowhue.training.run import open_workspace
-from knowhue.training.set_scores import noise_floor, score_baseline
+from knowhue.training.scores import noise_floor, score_baseline, write_truth
 
 
 def run_study(

@@ -17,7 +17,7 @@ from knowhue.evaluation.evaluate import evaluate, predict_class, predict_gray
 from knowhue.evaluation.features import Unavailable
 from knowhue.evaluation.metrics import METRICS
 from knowhue.evaluation.perceptual import LPIPS, TITLE, Perceptual, open_perceptual
-from knowhue.training.outcome import FROM_ROW
+from knowhue.training.scores import FROM_ROW
 
 CPU = torch.device("cpu")
 

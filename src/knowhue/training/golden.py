@@ -19,8 +19,8 @@ from knowhue.storage import read_json
 from knowhue.tensors import Batch
 from knowhue.training.checkpoint import computed_with
 from knowhue.training.engine import Engine, Workspace
-from knowhue.training.outcome import inspect_run
 from knowhue.training.phases import build_networks, head_config, head_tasks, make_train_state
+from knowhue.training.scores import inspect_run
 from knowhue.training.step import train_step
 
 # measured, not listed: versions and models' names do not say whether sums come out alike

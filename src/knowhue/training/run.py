@@ -46,9 +46,15 @@ from knowhue.training.engine import Engine, Workspace
 from knowhue.training.feature_cache import cache_bytes, cache_features
 from knowhue.training.golden import begin_run_anew
 from knowhue.training.loop import Diverged, Entry, run_phase, validate
-from knowhue.training.outcome import OUTCOME, inspect_run, write_extremes, write_samples, write_scores
 from knowhue.training.phases import Networks, PhaseName, build_networks, head_config, head_tasks, phase_of
-from knowhue.training.set_scores import measure_set
+from knowhue.training.scores import (
+    OUTCOME,
+    inspect_run,
+    measure_set,
+    write_extremes,
+    write_samples,
+    write_scores,
+)
 
 _AVERAGED_PX = 4
 WEIGHTS = "model.safetensors"

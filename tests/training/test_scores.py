@@ -12,7 +12,8 @@ from knowhue.report.contrasts import COLUMNS, Column
 from knowhue.storage import read_json
 from knowhue.study import write_baselines
 from knowhue.training.loop import validate
-from knowhue.training.outcome import (
+from knowhue.training.run import make_networks
+from knowhue.training.scores import (
     FROM_ROW,
     sample_positions,
     to_bytes,
@@ -20,7 +21,6 @@ from knowhue.training.outcome import (
     write_scores,
     write_truth,
 )
-from knowhue.training.run import make_networks
 
 
 @pytest.fixture
