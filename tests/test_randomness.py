@@ -1,5 +1,7 @@
 """Named streams: the same name is the same draw, and nothing else is touched."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from hypothesis import given
@@ -30,6 +32,25 @@ def test_streams_are_unrelated():
 def test_streams_stay_the_same_in_every_version():
     # A changed value here means that no study can be gone on with.
     assert stream_seed(0, "order", 1) == 4489457307835839548
+
+
+def test_initialising_restores_the_generators_of_gpus_that_are_in_use(monkeypatch):
+    """`manual_seed` moves them all; a GPU that is not in use is not started for it."""
+    restored = []
+
+    @contextmanager
+    def fork(devices):
+        restored.append(list(devices))
+        yield
+
+    monkeypatch.setattr(torch.random, "fork_rng", fork)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for in_use in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda in_use=in_use: in_use)
+        monkeypatch.setattr(torch, "manual_seed", lambda _: None)
+        with initialised_by(0, "head"):
+            pass
+    assert restored == [[0, 1], []]
 
 
 def test_initialising_leaves_the_global_generator_as_it_was():

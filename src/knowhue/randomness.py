@@ -29,9 +29,10 @@ def stream(seed: int, *purpose: str | int) -> np.random.Generator:
 
 @contextmanager
 def initialised_by(seed: int, *purpose: str | int) -> Iterator[None]:
-    """Draw torch's initial weights from a stream and leave its global generator as it was."""
-    # no device: initial weights are drawn on the CPU
-    with torch.random.fork_rng(devices=[]):
+    """Draw torch's initial weights from a stream and leave its global generators as they were."""
+    # initial weights are drawn on the CPU, but `manual_seed` seeds every GPU that is in use, too
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=devices):
         torch.manual_seed(stream_seed(seed, *purpose))
         yield
 

@@ -21,8 +21,6 @@ from knowhue.objectives.loss_weighting import (
     TaskConstrained,
     Uncertainty,
     criterion,
-    generalisation,
-    trend,
 )
 
 WEIGHTINGS = {"static": LossWeighting, **LOSS_WEIGHTINGS}
@@ -215,6 +213,17 @@ def test_gradnorm_refuses_a_first_loss_of_0():
 TRAIN = [4.0, 2.0, 1.0, 0.8, 0.8, 0.8]
 VALIDATION = [4.0, 2.5, 1.6, 1.4, 1.5, 1.6]
 VALUES = [None, None, 0.8, 5 / 6, 1.4, 2.0]
+
+
+def trend(strip):
+    """The criterion's first term: its product with a gap of 1."""
+    return criterion(strip, lowest=1.0, validation=2.0, importance=1.0)
+
+
+def generalisation(validation, lowest, importance):
+    """Its second term: its product with a trend of 1."""
+    return criterion([1.0, 1.0], lowest, validation, importance)
+
 
 series = st.lists(st.tuples(st.floats(0.01, 10), st.floats(0, 10)), min_size=1, max_size=15)
 

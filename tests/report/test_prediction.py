@@ -15,8 +15,8 @@ SEVEN = (0.3, -0.1, 0.7, 0.2, -0.4, 0.5, 0.1)
 
 def look(cosine: float | None = 0.1, **more: Any) -> dict[str, Any]:
     usual = {
-        "cosine_l1": cosine, "cosine_adversarial": -0.2, "cosine_colour": cosine,
-        "norm_class": 2.0, "norm_l1": 0.3, "norm_adversarial": 0.4,
+        "cosine_pixel": cosine, "cosine_adversarial": -0.2, "cosine_colour": cosine,
+        "norm_class": 2.0, "norm_pixel": 0.3, "norm_adversarial": 0.4,
         "affinity_class_to_colour": 0.01, "affinity_colour_to_class": -0.02, "seconds": 1.0,
     }  # fmt: skip
     return usual | more
@@ -53,8 +53,8 @@ def by_name(data: Study, question: str = "colour") -> dict[str, dict[str, Any]]:
 def test_one_run_is_summed_up():
     looks = [look(0.5, affinity_class_to_colour=0.1), look(-0.1), look(-0.1, affinity_class_to_colour=-9.0)]
     found = diagnosed(study(multi(3, looks)), "multi")[3]
-    assert found["cosine_l1"] == pytest.approx(0.1)
-    assert found["conflict_l1"] == pytest.approx(2 / 3)
+    assert found["cosine_pixel"] == pytest.approx(0.1)
+    assert found["conflict_pixel"] == pytest.approx(2 / 3)
     assert found["conflict_adversarial"] == 1
     assert found["norm_ratio"] == pytest.approx(4)  # 2 over the hypotenuse of 0.3 and 0.4
     assert found["affinity_class_to_colour"] == 0.01  # the median stays what a bad step is not
@@ -65,10 +65,10 @@ def test_one_run_is_summed_up():
 def test_missing_values_are_passed_over(hole: Any):
     plain = {name: hole for name in look() if "adversarial" in name} | {"norm_class": hole}
     found = diagnosed(study(multi(0, [look(0.3), look(hole, **plain)])), "multi")[0]
-    assert found["cosine_l1"] == pytest.approx(0.3)
+    assert found["cosine_pixel"] == pytest.approx(0.3)
     assert found["norm_ratio"] == pytest.approx(4)
     none = diagnosed(study(multi(0, [look(hole, **plain)])), "multi")[0]
-    assert none["cosine_l1"] is none["norm_ratio"] is none["cosine_adversarial"] is None
+    assert none["cosine_pixel"] is none["norm_ratio"] is none["cosine_adversarial"] is None
 
 
 def test_plain_regression_has_no_adversarial_row():
@@ -90,7 +90,7 @@ def test_means_are_over_seeds():
 
 
 def test_a_diagnostic_that_is_the_transfer_foretells_it():
-    found = by_name(planted())["cosine_l1"]
+    found = by_name(planted())["cosine_pixel"]
     assert found["correlation"] == pytest.approx(1)
     assert found["p"] == pytest.approx(
         2 / math.factorial(7)
@@ -99,7 +99,7 @@ def test_a_diagnostic_that_is_the_transfer_foretells_it():
 
 
 def test_the_wrong_sign_foretells_nothing():
-    found = by_name(planted(sign=-1))["cosine_l1"]
+    found = by_name(planted(sign=-1))["cosine_pixel"]
     assert found["correlation"] == pytest.approx(-1)
     assert found["word"] == "no"
 
@@ -111,13 +111,13 @@ def test_what_is_the_same_for_all_seeds_foretells_nothing():
 
 
 def test_more_seeds_than_can_be_counted_out_are_drawn():
-    found = by_name(planted(tuple(0.1 * i for i in range(12))))["cosine_l1"]
+    found = by_name(planted(tuple(0.1 * i for i in range(12))))["cosine_pixel"]
     assert found["correlation"] == pytest.approx(1)
     assert found["p"] == pytest.approx(2 / 10_000)
 
 
 def test_six_seeds_give_no_correlation():
-    found = by_name(planted(SEVEN[:6]))["cosine_l1"]
+    found = by_name(planted(SEVEN[:6]))["cosine_pixel"]
     assert (found["seeds"], found["correlation"], found["p"], found["word"]) == (
         6,
         None,
@@ -149,10 +149,10 @@ def test_rows_are_text():
     tables = (table_text(data, "predictions"), table_text(data, "diagnostics"))
     assert [len(table) for table in tables] == [1 + 2 * len(DIAGNOSTICS), 2 + len(DIAGNOSTICS)]
     assert all(len({len(row) for row in table}) == 1 for table in tables)
-    assert tables[0][1] == ["Cosine, cross-entropy and L1", "Colouring", "+1.00", "<0.001", 7, "yes in sign"]
+    assert tables[0][1] == ["Cosine, cross-entropy and pixel loss", "Colouring", "+1.00", "<0.001", 7, "yes in sign"]
 
 
-@pytest.mark.parametrize("name", ["conflict_l1", "cosine_l1", "norm_ratio"])
+@pytest.mark.parametrize("name", ["conflict_pixel", "cosine_pixel", "norm_ratio"])
 def test_no_interval_over_seeds_leaves_what_a_diagnostic_can_be(name):
     """Steps in conflict: all of them in one seed, and none in another."""
     data = study(*(multi(seed, [look(value, norm_class=norm)])

@@ -1,9 +1,11 @@
 """Diagnostics: known gradients give known numbers, shares are theirs, and measuring changes nothing."""
 
+import math
+
 import pytest
 import torch
 
-from knowhue.objectives.losses import chroma_l1, cross_entropy
+from knowhue.objectives.losses import PIXEL_LOSSES, chroma_l1, cross_entropy
 from knowhue.storage import read_json
 from knowhue.training.diagnostics import diagnose, measure_shares
 from knowhue.training.loop import training_batches
@@ -51,9 +53,9 @@ def test_cosine_and_norms_are_those_of_plain_gradients(setting):
     class_ = torch.autograd.grad(10 * entropy, pyramid[-1], retain_graph=True)[0].flatten()
     l1 = torch.autograd.grad(100 * chroma_l1(prediction.chroma, batch.chroma), pyramid[-1])[0].flatten()
     assert found["norm_class"] == pytest.approx(class_.norm().item(), rel=1e-4)
-    assert found["norm_l1"] == pytest.approx(l1.norm().item(), rel=1e-4)
+    assert found["norm_pixel"] == pytest.approx(l1.norm().item(), rel=1e-4)
     cosine = (class_ @ l1 / (class_.norm() * l1.norm())).item()
-    assert found["cosine_l1"] == pytest.approx(cosine, abs=1e-4)
+    assert found["cosine_pixel"] == pytest.approx(cosine, abs=1e-4)
     assert abs(found["cosine_colour"]) <= 1
 
 
@@ -90,17 +92,39 @@ def test_plain_regression_has_no_adversarial_row(setting):
     state, (batch,) = setting(colour__adversarial_weight=0)
     found = diagnose(state, batch)
     assert "cosine_adversarial" not in found
-    assert found["cosine_colour"] == pytest.approx(found["cosine_l1"])
+    assert found["cosine_colour"] == pytest.approx(found["cosine_pixel"])
 
 
-def test_diagnosed_run_ends_with_the_same_weights(tiny, make_work):
+@pytest.mark.parametrize("loss", [*PIXEL_LOSSES, "classification"])
+def test_every_loss_of_the_colour_head_is_diagnosed(setting, loss):
+    state, (batch,) = setting(colour__method="feedforward", colour__loss=loss)
+    model = state.networks.model
+    found = diagnose(state, batch)
+    pyramid = model.features(batch.lightness)
+    prediction = model(batch.lightness, pyramid, batch.chroma)
+    if loss in PIXEL_LOSSES:
+        colour = 100 * PIXEL_LOSSES[loss](prediction.chroma, batch.chroma)
+    else:
+        colour = prediction.colour_loss
+    gradient = torch.autograd.grad(colour, pyramid[-1], retain_graph=True)[0].flatten()
+    entropy = cross_entropy(prediction.logits, batch.label, batch.label_weight, 0.0)
+    class_ = torch.autograd.grad(entropy, pyramid[-1])[0].flatten()
+    assert found["norm_pixel"] == pytest.approx(gradient.norm().item(), rel=1e-4) != 0
+    cosine = torch.nn.functional.cosine_similarity(gradient, class_, 0, 1e-30)
+    assert found["cosine_pixel"] == found["cosine_colour"] == pytest.approx(cosine.item(), abs=1e-4)
+    assert all(math.isfinite(found[f"affinity_{pair}"]) for pair in ("class_to_colour", "colour_to_class"))
+
+
+@pytest.mark.parametrize("loss", ["l1", "classification"])
+def test_diagnosed_run_ends_with_the_same_weights(tiny, make_work, loss):
     weights = {}
     for every in (0, 1):
-        config = tiny(evaluation__diagnose_every_steps=every)
+        method = "unet" if loss == "l1" else "feedforward"
+        config = tiny(evaluation__diagnose_every_steps=every, colour={"method": method, "loss": loss})
         folder = run_arm(make_work(config, f"every-{every}"), config, "multi")
         weights[every] = (folder / "model.safetensors").read_bytes()
         log = (folder / "log.jsonl").read_text()
-        assert ("cosine_l1" in log) == bool(every)
+        assert ("cosine_pixel" in log) == bool(every)
     assert weights[0] == weights[1]
 
 

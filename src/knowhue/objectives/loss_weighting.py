@@ -57,6 +57,10 @@ class LossWeighting(nn.Module):
             losses: each task's statically weighted loss, 0 or more.
             norms: L2 norm of each such loss's gradient at the shared features, before this weighting's factor;
                 `None` where the encoder is frozen.
+
+        Raises:
+            ConfigError: a loss or norm is missing, negative or not finite; or the first loss is 0, which later ones
+                are divided by.
         """
 
     def observe_epoch(self, train: Mapping[str, float], validation: Mapping[str, float]) -> None:
@@ -187,78 +191,48 @@ class GradNorm(LossWeighting):
         self.factors.copy_(torch.stack((colour, len(TASKS) - colour)))
 
 
-def trend(strip: Sequence[float]) -> float | None:
-    """First term of the criterion, `k med / (sum - k med)`: small while the training error falls steeply.
-
-    med and sum are those of the k + 1 training errors of epochs t - k to t. A level or evenly falling error gives
-    k; one that falls fast and then slowly, less.
-
-    Args:
-        strip: the k + 1 errors, 0 or more, k at least 1.
-
-    Returns:
-        0 or more; `None` where the denominator is 0 or below. The mean of the strip then lies well below its
-        median, so some of its errors fell far under the rest: the paper's reading, that a task which still falls
-        is worth going on with, and not the sign of a quotient that flips there, should count. A strip of zeros
-        gives k, as every level strip does.
-
-    >>> trend([3.0, 3.0, 3.0]), trend([4.0, 2.0, 1.0])
-    (2.0, 1.3333333333333333)
-    """
-    span = len(strip) - 1
-    if span < 1:
-        raise ValueError(f"`strip` should hold 2 errors or more. Found `len(strip) = {len(strip)}`.")
-    if not any(strip):
-        return float(span)
-    middle = span * median(strip)
-    rest = math.fsum(strip) - middle
-    return middle / rest if rest > 0 else None
-
-
-def generalisation(validation: float, lowest: float, importance: float) -> float:
-    """Second term of the criterion, `(validation - lowest) / (importance lowest)`.
-
-    Args:
-        validation: validation error of epoch t, 0 or more.
-        lowest: the least training error of epochs 1 to t.
-        importance: lambda of the task, above 0.
-
-    Returns:
-        The gap by which validation is worse; negative where it is better. At a training error of 0 the limit:
-        infinity, or 0 where the validation error is 0 too.
-
-    >>> generalisation(1.5, 1.0, 0.5)
-    1.0
-    """
-    if lowest == 0:
-        return math.inf if validation > 0 else 0.0
-    return (validation - lowest) / (importance * lowest)
-
-
 def criterion(strip: Sequence[float], lowest: float, validation: float, importance: float) -> float | None:
-    """The measure that stops an auxiliary task once it exceeds a threshold; the product of both terms.
+    """The measure that stops an auxiliary task once it exceeds a threshold.
 
         k med(E_tr(t-k..t))                       E_val(t) - min E_tr(1..t)
         ---------------------------------------   -------------------------
         sum(E_tr(t-k..t)) - k med(E_tr(t-k..t))   lambda min E_tr(1..t)
 
-    Equation 5 of Zhang, Luo, Loy and Tang, "Facial landmark detection by deep multi-task learning", ECCV 2014.
+    Equation 5 of Zhang, Luo, Loy and Tang, "Facial landmark detection by deep multi-task learning", ECCV 2014. The
+    first term is small while the training error falls steeply; a level or evenly falling error gives k. The second is
+    the gap by which validation is worse, negative where it is better; at a training error of 0 it is infinity, or 0
+    where the validation error is 0 too.
 
     Args:
-        strip: training errors of epochs t - k to t.
+        strip: training errors of epochs t - k to t, 0 or more; k at least 1.
         lowest: the least training error of epochs 1 to t.
-        validation: validation error of epoch t, in the same unit.
+        validation: validation error of epoch t, 0 or more, in the same unit.
         importance: lambda, above 0: the more important the task, the longer it stays.
 
     Returns:
-        The product; `None` where `trend` has no value.
+        The product. `None` where the first denominator is 0 or below: some errors of the strip then fell far under the
+        rest, and the paper's reading, that a task which still falls is worth going on with, should count, not the sign
+        of a quotient that flips there. Of a strip of zeros the first term is that of a level error.
+
+    Raises:
+        ValueError: the strip holds a single error.
 
     >>> criterion([1.0, 1.0, 1.0], lowest=1.0, validation=1.5, importance=0.5)
     2.0
     """
-    course = trend(strip)
-    # 0 stays 0 against an infinite gap: a median of 0 beside larger errors is a task that has just been learned.
-    return course * generalisation(validation, lowest, importance) if course else course
+    span = len(strip) - 1
+    if span < 1:
+        raise ValueError(f"`strip` should hold 2 errors or more. Found `len(strip) = {len(strip)}`.")
+    middle = span * median(strip)
+    rest = math.fsum(strip) - middle
+    if any(strip) and rest <= 0:
+        return None
+    trend = middle / rest if any(strip) else float(span)
+    if trend == 0:
+        return 0.0  # even against an infinite gap: zeros beside larger errors are a task that has just been learned
+    if lowest == 0:
+        return math.inf if validation > 0 else 0.0
+    return trend * ((validation - lowest) / (importance * lowest))
 
 
 class TaskConstrained(LossWeighting):

@@ -65,16 +65,16 @@ def _share_negative(values: NDArray[np.float64]) -> np.floating:
 def _norm_ratio(steps: Sequence[Row]) -> float | None:
     """Return the geometric mean of class over colour; colour's norm as if its two terms were at right angles."""
     pairs = [
-        (step.get("norm_class"), math.hypot(step["norm_l1"], step.get("norm_adversarial") or 0.0))
+        (step.get("norm_class"), math.hypot(step["norm_pixel"], step.get("norm_adversarial") or 0.0))
         for step in steps
-        if step.get("norm_l1") is not None
+        if step.get("norm_pixel") is not None
     ]
     # of logarithms, so that a ratio and its inverse cancel
     ratios = [math.log(one / other) for one, other in pairs if one and other and math.isfinite(one * other)]
     return math.exp(math.fsum(ratios) / len(ratios)) if ratios else None
 
 
-_WITH = {"l1": "L1", "adversarial": "adversarial", "colour": "colour sum"}
+_WITH = {"pixel": "pixel loss", "adversarial": "adversarial", "colour": "colour sum"}
 _AFFINITIES = {"class_to_colour": "class to colour", "colour_to_class": "colour to class"}
 _ANY = (-math.inf, math.inf)
 DIAGNOSTICS: dict[str, Diagnostic] = (

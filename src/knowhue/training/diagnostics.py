@@ -35,9 +35,10 @@ def diagnose(state: TrainState, batch: Batch) -> dict[str, float]:
         batch: of this process alone.
 
     Returns:
-        - `cosine_l1`, `cosine_adversarial`, `cosine_colour`: between the gradient of the cross-entropy and that
-          of the L1 term, the adversarial term and their weighted sum, at the coarsest map, which both heads read;
-        - `norm_class`, `norm_l1`, `norm_adversarial`: of the weighted gradients there;
+        - `cosine_pixel`, `cosine_adversarial`, `cosine_colour`: between the gradient of the cross-entropy and that
+          of the colour head's loss, the adversarial loss and their weighted sum, at the coarsest map, which both heads
+          read;
+        - `norm_class`, `norm_pixel`, `norm_adversarial`: of the weighted gradients there;
         - `affinity_class_to_colour`, `affinity_colour_to_class`: by which share a step of the encoder along the one
           task's gradient alone lowers the other's loss (Fifty et al. 2021); positive is help;
         - `seconds` that all this took.
@@ -50,8 +51,8 @@ def diagnose(state: TrainState, batch: Batch) -> dict[str, float]:
     affinities = _affinities(state, batch)
     if discriminator is not None:
         discriminator.train()
-    colour = sum((v for k, v in gradients.items() if k != "class"), torch.zeros_like(gradients["l1"]))
-    others = {name: value for name, value in gradients.items() if name != "class"} | {"colour": colour}
+    others = {name: value for name, value in gradients.items() if name != "class"}
+    others["colour"] = torch.stack(list(others.values())).sum(0)
     cosines = {f"cosine_{name}": _cosine(gradients["class"], value) for name, value in others.items()}
     norms = {f"norm_{name}": float(value.norm()) for name, value in gradients.items()}
     return cosines | norms | affinities | {"seconds": round(time.perf_counter() - started, 4)}
@@ -64,7 +65,6 @@ def _at_shared_features(state: TrainState, batch: Batch) -> Losses:
     # a leaf: the encoder's own backward pass, most of the cost, is not needed
     shared = pyramid[-1].detach().requires_grad_()
     terms = weighted_terms(state, batch, (*pyramid[:-1], shared))
-    terms = {"l1" if name == "pixel" else name: loss for name, loss in terms.items()}
     return {name: flat_gradient(loss, (shared,)) for name, loss in terms.items()}
 
 
