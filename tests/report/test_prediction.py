@@ -149,7 +149,14 @@ def test_rows_are_text():
     tables = (table_text(data, "predictions"), table_text(data, "diagnostics"))
     assert [len(table) for table in tables] == [1 + 2 * len(DIAGNOSTICS), 2 + len(DIAGNOSTICS)]
     assert all(len({len(row) for row in table}) == 1 for table in tables)
-    assert tables[0][1] == ["Cosine, cross-entropy and pixel loss", "Colouring", "+1.00", "<0.001", 7, "yes in sign"]
+    assert tables[0][1] == [
+        "Cosine, cross-entropy and pixel loss",
+        "Colouring",
+        "+1.00",
+        "<0.001",
+        7,
+        "yes in sign",
+    ]
 
 
 @pytest.mark.parametrize("name", ["conflict_pixel", "cosine_pixel", "norm_ratio"])

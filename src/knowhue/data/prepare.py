@@ -234,21 +234,11 @@ def left_out_sentence(summary: dict[str, Any]) -> str:
     '1 of 9 images left out (1 near-gray); 2 other files skipped (2 hidden)'
     """
     parts = []
-    if left := Counter(_kind(row["reason"]) for row in summary["left_out"]):
-        parts.append(f"{left.total()} of {summary['images']} images left out ({_counted(left)})")
-    if skipped := Counter(summary["skipped"]):
-        number = skipped.total()
-        parts.append(f"{number} other file{'s' * (number != 1)} skipped ({_counted(skipped)})")
+    if reasons := [row["reason"] for row in summary["left_out"]]:
+        parts.append(f"{len(reasons)} of {summary['images']} images left out ({counted(reasons)})")
+    if skipped := list(Counter(summary["skipped"]).elements()):
+        parts.append(f"{len(skipped)} other file{'s' * (len(skipped) != 1)} skipped ({counted(skipped)})")
     return "; ".join(parts)
-
-
-def _counted(reasons: Counter[str]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-
-
-def _kind(reason: str) -> str:
-    """`near-duplicate` of `near-duplicate of cat/1.jpg (train)`."""
-    return reason.partition(":")[0].partition(" of ")[0]
 
 
 def _is_there(folder: Path, key: str, report: Report) -> bool:
@@ -368,14 +358,14 @@ def _choose(
 
 
 def _require_enough(rows: list[ManifestRow], classes: list[str], images: Images) -> None:
-    left_out = Counter(_kind(row["reason"]) for row in rows if row["reason"])
-    why = f" Left out: {_counted(left_out)}." if left_out else ""
+    left_out = [row["reason"] for row in rows if row["reason"]]
+    why = f" Left out: {counted(left_out)}." if left_out else ""
     if len(classes) < 2:
         raise ImageError(
             f"The images should be of at least 2 classes, one folder each. Found {len(classes)}: "
             f"{', '.join(classes) or 'none'}.{why} Put them into <class>/ folders."
         )
-    if left_out["near-gray"] == len(rows):
+    if kinds_of(left_out)["near-gray"] == len(rows):
         raise ImageError(
             f"The images should be in colour: colours are learnt from them. Found {len(rows)} images, all of them "
             "near-gray. Train on colour images, and colour these with the model; or lower "
@@ -428,7 +418,7 @@ def _write(rows: list[ManifestRow], array: NDArray[np.uint8], kept: list[int], f
 
 
 def _summary(rows: list[ManifestRow], classes: list[str], images: Images) -> dict[str, Any]:
-    by_status: Mapping[str, list[ManifestRow]] = {
+    by_status = {
         status: [row for row in rows if row["status"] == status] for status in ("kept", "left out", "skipped")
     }
     counts = Counter((row["split"], row["label"] or "unlabelled") for row in by_status["kept"])

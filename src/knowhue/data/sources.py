@@ -164,8 +164,7 @@ def _require_images(root: Path, home: str, items: Sequence[SourceItem]) -> None:
 
 def _others(skipped: Sequence[str]) -> str:
     """What was found instead of images, counted."""
-    counts = ", ".join(f"{count} {reason}" for reason, count in Counter(skipped).most_common(4))
-    return f", but {counts}" if counts else ""
+    return f", but {counted(skipped)}" if skipped else ""
 
 
 def from_imagenet(images: Images) -> list[SourceItem]:
