@@ -19,6 +19,7 @@ from knowhue.evaluation.features import (
     open_networks,
     resize,
 )
+from knowhue.models.encoder import pretrained_features
 
 CPU = torch.device("cpu")
 ABSENT = Unavailable("not computed: no weights")
@@ -139,6 +140,16 @@ def test_lite0_sees_colour():
     gray = colour.mean(1, keepdim=True).expand(-1, 3, -1, -1)
     assert (network.features(gray) - features).abs().max() > 0.1
     assert network is open_networks(Evaluation(), CPU)["lite0"]
+
+
+def test_norms_folded_into_convolutions_leave_the_function():
+    network = pretrained_features("tf_efficientnet_lite0", "package")
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = network(images)
+        folded = module.fold_norms(network)
+        assert not any(isinstance(each, torch.nn.BatchNorm2d) for each in folded.modules())
+        torch.testing.assert_close(folded(images), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_resize_keeps_the_range():

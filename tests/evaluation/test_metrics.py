@@ -8,6 +8,7 @@ import torch
 from skimage.color import deltaE_ciede2000, lab2rgb
 from skimage.metrics import structural_similarity
 
+from knowhue.color import lab_to_rgb
 from knowhue.evaluation.metrics import (
     METRICS,
     ab_l1,
@@ -90,7 +91,9 @@ def reference(case):
 
 
 def rows_of(case):
-    columns = image_columns(*case, full=True)
+    batch, prediction = case
+    rgb = [lab_to_rgb(batch.lightness, each) for each in (prediction.chroma, batch.chroma)]
+    columns = image_columns(batch, prediction, rgb)
     return to_rows(columns | {"adversarial": torch.full((len(columns["index"]),), 0.25)})
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import sqrtm
+from skimage.color import deltaE_ciede2000
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.classification import multiclass_calibration_error
 from torchmetrics.functional.image import peak_signal_noise_ratio as torchmetrics_psnr
@@ -93,6 +94,17 @@ def difference() -> Pair:
     return metrics.ciede2000(lightness, predicted, true), expected, 1e-4
 
 
+def difference_skimage() -> Pair:
+    """Of colours from barely different to far beyond sRGB."""
+    generator = torch.Generator().manual_seed(1)
+    lightness = 100 * torch.rand(4, 1, 40, 40, generator=generator)
+    spread = torch.tensor([0.3, 5.0, 40.0, 90.0]).reshape(-1, 1, 1, 1)
+    predicted, true = (spread * torch.randn(4, 2, 40, 40, generator=generator) for _ in range(2))
+    predicted[:, :, :10] = true[:, :, :10] + 1e-3
+    both = [torch.cat((lightness, x), 1).permute(0, 2, 3, 1).double().numpy() for x in (predicted, true)]
+    return metrics.ciede2000(lightness, predicted, true), deltaE_ciede2000(*both).mean((1, 2)), 2e-5
+
+
 def psnr_skimage() -> Pair:
     pairs = zip(*map(arrays, images()), strict=True)
     return metrics.psnr(*images()), [peak_signal_noise_ratio(y, x, data_range=1) for x, y in pairs], 1e-4
@@ -108,6 +120,16 @@ def ssim_skimage() -> Pair:
     pairs = zip(*map(arrays, images()), strict=True)
     expected = [structural_similarity(x, y, channel_axis=-1, **options) for x, y in pairs]
     return metrics.ssim(*images()), expected, 1e-5
+
+
+def ssim_flat() -> Pair:
+    """On 80 x 64 pixels with flat areas, where variances are all rounding, against float64."""
+    predicted, true = (torch.nn.functional.interpolate(x, size=(80, 64), mode="nearest") for x in images())
+    predicted[:, :, :40], true[:, :, :32] = 1.0, 0.3
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1}
+    pairs = zip(arrays(predicted), arrays(true), strict=True)
+    expected = [structural_similarity(x, y, channel_axis=-1, **options) for x, y in pairs]
+    return metrics.ssim(predicted, true), expected, 1e-6
 
 
 def ssim_torchmetrics() -> Pair:
@@ -177,9 +199,11 @@ def kernel_torchmetrics() -> Pair:
 PARITY: dict[str, tuple[str, Callable[[], Pair]]] = {
     "CIEDE2000": ("Sharma et al. 2005, 20 pairs", sharma),
     "ciede2000": ("colour-science", difference),
+    "ciede2000 ": ("scikit-image", difference_skimage),
     "psnr_rgb": ("scikit-image", psnr_skimage),
     "psnr_rgb ": ("torchmetrics", psnr_torchmetrics),
     "ssim_rgb": ("scikit-image", ssim_skimage),
+    "ssim_rgb  ": ("scikit-image, flat areas", ssim_flat),
     "ssim_rgb ": ("torchmetrics, flat borders", ssim_torchmetrics),
     "colourfulness": ("Hasler and Suesstrunk 2003", colourfulness_by_the_paper),
     "Frechet (relative)": ("scipy.linalg.sqrtm", frechet_scipy),
@@ -196,6 +220,16 @@ def test_parity(name):
     largest = np.abs(np.asarray(found, float) - np.asarray(expected, float)).max()
     print(f"\n| {name.strip():24} | {reference:32} | {largest:.1e} |", end="")
     assert largest <= tolerance
+
+
+def test_equal_colours_do_not_differ_and_sides_are_alike():
+    generator = torch.Generator().manual_seed(0)
+    lightness = 100 * torch.rand(3, 1, 8, 8, generator=generator)
+    first, second = (60 * torch.randn(3, 2, 8, 8, generator=generator) for _ in range(2))
+    assert metrics.ciede2000(lightness, first, first).tolist() == [0, 0, 0]
+    torch.testing.assert_close(
+        metrics.ciede2000(lightness, first, second), metrics.ciede2000(lightness, second, first)
+    )
 
 
 def test_one_image_by_both_conventions():

@@ -46,7 +46,7 @@ def evaluate(
         batches: each image in exactly one, over all processes.
         critic: the discriminator's adversarial loss of each image, (B,).
         gather: joins what all processes have of each image.
-        full: also what is too slow for every epoch, see `image_columns`.
+        full: also what is too slow for every epoch, see `metrics.image_columns`.
         networks: what turns the colourings into features.
         perceptual: what compares each colouring with its true image, see `open_perceptual`.
     """
@@ -54,20 +54,26 @@ def evaluate(
     collected: dict[str, list[tuple[int, Features]]] = {name: [] for name in networks or {}}
     with torch.no_grad():
         for batch in batches:
-            prediction = predict(batch)
-            columns = image_columns(batch, prediction, full)
-            if isinstance(perceptual, Perceptual) and prediction.chroma is not None:
-                columns[LPIPS] = perceptual.between(*_colourings(batch, prediction.chroma))
+            prediction, rgb = predict(batch), None
+            if prediction.chroma is not None and (full or networks or perceptual):
+                rgb = tuple(lab_to_rgb(batch.lightness, each) for each in (prediction.chroma, batch.chroma))
+            columns = image_columns(batch, prediction, rgb if full else None)
             if critic is not None:
                 columns["adversarial"] = critic(batch, prediction)
+            if rgb is not None:
+                if isinstance(perceptual, Perceptual):
+                    columns[LPIPS] = perceptual.between(*rgb)
+                for name, network in (networks or {}).items():
+                    features = network.features(rgb[0]).cpu().numpy()
+                    collected[name] += zip(batch.position.tolist(), features, strict=True)
             rows += to_rows(columns)
-            for name, network in (networks or {}).items():
-                collected[name] += _features(network, batch, prediction)
     # each process has its own images; scores are summed in one order, whatever their number
     rows = sorted(gather(rows), key=lambda row: row["index"])
-    features = {name: _in_order(gather(pairs)) for name, pairs in collected.items()}
-    found = {name: each for name, each in features.items() if len(each)}
-    return Scored(rows, score_rows(rows), found, describe(perceptual, rows) if perceptual is not None else {})
+    gathered = {name: sorted(gather(pairs), key=lambda pair: pair[0]) for name, pairs in collected.items()}
+    features = {name: np.array([each for _, each in pairs]) for name, pairs in gathered.items() if pairs}
+    return Scored(
+        rows, score_rows(rows), features, describe(perceptual, rows) if perceptual is not None else {}
+    )
 
 
 def class_metrics(rows: Sequence[ImageRow], classes: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -104,19 +110,3 @@ def predict_class(shares: Sequence[float]) -> Predict:
         return Prediction(None, logits.expand(len(batch.label), -1))
 
     return predict
-
-
-def _colourings(batch: Batch, chroma: Tensor) -> tuple[Tensor, Tensor]:
-    return lab_to_rgb(batch.lightness, chroma), lab_to_rgb(batch.lightness, batch.chroma)
-
-
-def _features(network: FeatureNetwork, batch: Batch, prediction: Prediction) -> list[tuple[int, Features]]:
-    """(index, features) of each colouring; none without a colour head."""
-    if prediction.chroma is None:
-        return []
-    features = network.features(lab_to_rgb(batch.lightness, prediction.chroma)).cpu().numpy()
-    return list(zip(batch.position.tolist(), features, strict=True))
-
-
-def _in_order(pairs: list[tuple[int, Features]]) -> Features:
-    return np.array([features for _, features in sorted(pairs, key=lambda pair: pair[0])])

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from knowhue.config import Evaluation
 from knowhue.errors import WeightsError, install_command
@@ -74,16 +75,34 @@ def resize(rgb: RGB, side_px: int) -> RGB:
 def _lite0(_: str | None, device: torch.device) -> FeatureNetwork:
     """EfficientNet-Lite0 of its pip package; 1280 pooled features."""
     network = pretrained_features("tf_efficientnet_lite0", "package").to(device)
-    network = network.to(memory_format=torch.channels_last)  # pyright: ignore
+    title = "EfficientNet-Lite0 (ImageNet), 1280 pooled features"
+    provenance = _provenance(title, network, 224, "knowhue, timm")
+    fold_norms(network).to(memory_format=torch.channels_last)  # pyright: ignore
 
     def features(rgb: RGB) -> Tensor:
         # without a GPU, what fits the CPU's cache is several times as fast
-        few = rgb.split(8 if rgb.device.type == "cpu" else len(rgb))
-        last = (each.contiguous(memory_format=torch.channels_last) for each in few)
-        return torch.cat([network(resize(each, 224)).float() for each in last])
+        few = rgb.split(4 if rgb.device.type == "cpu" else len(rgb))
+        last = (resize(each, 224).contiguous(memory_format=torch.channels_last) for each in few)
+        return torch.cat([network(each).float() for each in last])
 
-    title = "EfficientNet-Lite0 (ImageNet), 1280 pooled features"
-    return FeatureNetwork(features, _provenance(title, network, 224, "knowhue, timm"))
+    return FeatureNetwork(features, provenance)
+
+
+def fold_norms(network: nn.Module) -> nn.Module:
+    """Put every BatchNorm of a frozen timm network into the convolution before it, in place: the same function.
+
+    A quarter of the time of EfficientNet-Lite0 is its passes over memory.
+    """
+    for parent in list(network.modules()):
+        convolution = ""
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Conv2d):
+                convolution = name
+            elif isinstance(child, nn.BatchNorm2d):
+                folded = fuse_conv_bn_eval(getattr(parent, convolution), child)
+                setattr(parent, convolution, folded)
+                setattr(parent, name, getattr(child, "act", nn.Identity()))
+    return network
 
 
 def _inception(file: str | None, device: torch.device) -> FeatureNetwork:

@@ -1,0 +1,103 @@
+"""CPU time of an evaluated image: over that of a trained one, and over that at an earlier commit.
+
+Each code runs in processes of its own, in turns, on one thread; the least CPU time of all rounds counts. The model is
+the multi-task arm of the preset `demo`. `epoch` is the evaluation after an epoch; `final` the full one at the end of a
+run, with the features of EfficientNet-Lite0 (`metrics` is that without them); `trained` a step of fine-tuning.
+
+    python benchmarks/evaluation.py [--before COMMIT] [--size 64] [--images 64] [--rounds 3]
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def main() -> None:
+    """Print milliseconds an image, and their ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--before", help="a commit to compare with")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.here:
+        print(json.dumps(measure(asked.size, asked.images)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        sources = {"now": ROOT / "src"}
+        if asked.before:
+            archive = ["git", "-C", str(ROOT), "archive", asked.before, "src"]
+            subprocess.run(["tar", "-x", "-C", folder], input=subprocess.check_output(archive), check=True)
+            sources["before"] = Path(folder) / "src"
+        found = {name: [] for name in sources}
+        for _ in range(asked.rounds):
+            for name, source in sources.items():
+                found[name].append(run(source, asked.size, asked.images))
+    least = {
+        name: {part: min(each[part] for each in rounds) for part in rounds[0]}
+        for name, rounds in found.items()
+    }
+    print(
+        f"{'ms of CPU an image':20}"
+        + "".join(f"{name:>10}" for name in least)
+        + f"{'ratio':>10}{'of trained':>12}"
+    )
+    for part, now in least["now"].items():
+        before = least.get("before", least["now"])[part]
+        shown = "".join(f"{each[part]:10.2f}" for each in least.values())
+        print(f"{part:20}{shown}{before / now:10.2f}{now / least['now']['trained']:12.0%}")
+
+
+def run(source: Path, size: int, images: int) -> dict[str, float]:
+    """Measure the code in a folder, in a process of its own."""
+    command = [sys.executable, __file__, "--here", "--size", str(size), "--images", str(images)]
+    environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+    return json.loads(subprocess.check_output(command, env=environment).splitlines()[-1])
+
+
+def measure(size: int, images: int) -> dict[str, float]:
+    """Milliseconds of CPU an image."""
+    from knowhue.presets import arm_config, edit, load_config
+    from knowhue.training.loop import training_batches, validate
+    from knowhue.training.phases import build_networks, make_train_state
+    from knowhue.training.run import open_workspace
+    from knowhue.training.step import train_step
+
+    settings = [f"images.size_px={size}", f"images.drawn_count={4 * images}", "images.validation_share=0.25"]
+    config = arm_config(load_config("demo", settings=settings), "multi")
+    with tempfile.TemporaryDirectory() as folder:
+        work = open_workspace(config, Path(folder), lambda _: None)
+        networks = build_networks(work.engine, config, len(work.prepared.classes))
+        state = make_train_state(work.engine, networks, config, "finetune")
+        batch = next(iter(training_batches(work, config, "finetune", 0)))[0]
+        count = len(work.prepared.positions("validation"))
+        bare = edit(config, {"evaluation": {"networks": ()}})
+        return {
+            "epoch": cpu_ms(lambda: validate(work, config, networks)) / count,
+            "metrics": cpu_ms(lambda: validate(work, bare, networks, full=True)) / count,
+            "final": cpu_ms(lambda: validate(work, config, networks, full=True)) / count,
+            "trained": cpu_ms(lambda: train_step(state, batch)) / len(batch.position),
+        }
+
+
+def cpu_ms(work: Callable[[], object], runs: int = 3) -> float:
+    """The least of some runs, after one that warms up."""
+    times = []
+    for _ in range(runs + 1):
+        started = time.process_time()
+        work()
+        times.append(1000 * (time.process_time() - started))
+    return min(times[1:])
+
+
+if __name__ == "__main__":
+    main()
