@@ -13,9 +13,9 @@ const SWATCHES = { // colours that old photos ask for
 
 const $ = (selector) => document.querySelector(selector);
 const clamp = (value) => Math.min(1, Math.max(0, value));
-let models = [], cards = [], photos = [], chosen = null, placing = Promise.resolve();
-let begin;
-const begun = new Promise((resolve) => { begin = resolve; }); // once the models are known; photos wait for it
+let models = [], cards = [], photos = [], chosen = null, placement = Promise.resolve();
+let setConnected;
+const connected = new Promise((resolve) => { setConnected = resolve; }); // once the models are known; photos wait for it
 
 // The server
 
@@ -40,7 +40,7 @@ async function fetched(address, read, request = {}) {
   throw new Refused(answer.status, error, Number(answer.headers.get("retry-after")));
 }
 
-function ask(path, file, options, accept = "application/json") {
+function post(path, file, options, accept = "application/json") {
   const request = { method: "POST", body: file, headers: { "content-type": "image/*", accept } };
   return fetched(`${path}?${new URLSearchParams(options)}`, accept === "application/json" ? "json" : "blob", request);
 }
@@ -59,17 +59,17 @@ const imageUrl = ({ image, media_type }) => URL.createObjectURL(blobOf(image, me
 // A preview as JPEG; as PNG where the file may be transparent.
 const previewOf = (photo) => [["max_px", PREVIEW_PX], ["format", photo.file.type === "image/jpeg" ? "jpg" : "png"]];
 
-async function viewBy(model, photo, isUnsure) {
+async function colouredBy(model, photo, withUncertainty) {
   if (!model.tasks.includes("colour")) {
-    return { answer: await ask("v1/classify", photo.file, [["model", model.name]]) };
+    return { answer: await post("v1/classify", photo.file, [["model", model.name]]) };
   }
-  const options = [...optionsOf(photo, model), ...previewOf(photo), ["uncertainty", isUnsure]];
-  const answer = await ask("v1/colorize", photo.file, options);
+  const options = [...optionsOf(photo, model), ...previewOf(photo), ["uncertainty", withUncertainty]];
+  const answer = await post("v1/colorize", photo.file, options);
   const map = answer.uncertainty && await createImageBitmap(blobOf(answer.uncertainty.map, "image/png"));
   return { answer, map, url: imageUrl(answer) };
 }
 
-async function inGray(photo) {
+async function grayPreview(photo) {
   const model = models.find((each) => each.tasks.includes("colour"));
   if (!model) {
     // a browser shows fewer kinds of files than the API reads, whose class is told all the same
@@ -78,35 +78,35 @@ async function inGray(photo) {
     return { before: shown ? URL.createObjectURL(photo.file) : "", full: { width, height, kind: "" } };
   }
   const options = [["model", model.name], ["saturation", 0], ...previewOf(photo)];
-  const answer = await ask("v1/colorize", photo.file, options);
+  const answer = await post("v1/colorize", photo.file, options);
   const kind = answer.full.media_type.replace("image/", "").toUpperCase();
   return { before: imageUrl(answer), full: { ...answer.full, kind } };
 }
 
-const wanted = (photo) => JSON.stringify([optionsOf(photo, { name: "" }), photo === chosen && $("#unsure").checked]);
+const settingsOf = (photo) => JSON.stringify([optionsOf(photo, { name: "" }), photo === chosen && $("#unsure").checked]);
 
 // Ask every model for a photo as the settings are now; one after the other, so that a late answer never hides a newer one.
-function view(photo) {
-  photo.turn = (photo.turn ?? Promise.resolve()).catch(() => {}).then(() => viewNow(photo));
-  return photo.turn;
+function update(photo) {
+  photo.pending = (photo.pending ?? Promise.resolve()).catch(() => {}).then(() => updateViews(photo));
+  return photo.pending;
 }
 
-async function viewNow(photo) {
-  const key = wanted(photo);
-  if (photo.seen === key) return;
-  const isUnsure = photo === chosen && $("#unsure").checked;
-  if (!photo.full) Object.assign(photo, await inGray(photo));
-  const found = await Promise.all(models.map((model) => viewBy(model, photo, isUnsure)));
+async function updateViews(photo) {
+  const key = settingsOf(photo);
+  if (photo.shownSettings === key) return;
+  const withUncertainty = photo === chosen && $("#unsure").checked;
+  if (!photo.full) Object.assign(photo, await grayPreview(photo));
+  const found = await Promise.all(models.map((model) => colouredBy(model, photo, withUncertainty)));
   const old = [...photo.views.values()];
   photo.views = new Map(models.map((model, place) => [model.name, found[place]]));
-  photo.seen = key;
+  photo.shownSettings = key;
   old.forEach(({ url }) => url && URL.revokeObjectURL(url));
 }
 
-async function whole(model, photo) {
+async function colouredFile(model, photo) {
   for (let tries = 1; ; tries += 1) {
     try {
-      const blob = await ask("v1/colorize", photo.file, optionsOf(photo, model), "image/*");
+      const blob = await post("v1/colorize", photo.file, optionsOf(photo, model), "image/*");
       return { blob, name: `${photo.name.replace(/\.[^.]*$/, "")}-colour.${SUFFIXES[blob.type]}` };
     } catch (error) {
       if (error.status !== 429 || tries === MOST_TRIES) throw error;
@@ -117,7 +117,7 @@ async function whole(model, photo) {
 
 // What is shown
 
-function say(message, problems = []) {
+function setStatus(message, problems = []) {
   $("#status").textContent = message;
   $("#status").classList.toggle("busy", message.endsWith("..."));
   $("#alert").textContent = problems.join(" ");
@@ -133,32 +133,32 @@ function latest(work) {
   };
 }
 
-async function viewChosen(photo) {
+async function updateChosen(photo) {
   $("#results").setAttribute("aria-busy", true);
   try {
-    await view(photo);
+    await update(photo);
   } finally {
     $("#results").removeAttribute("aria-busy");
   }
   if (photo === chosen) show();
 }
 
-const recolour = latest(async () => { if (chosen) await viewChosen(chosen); });
+const recolour = latest(async () => { if (chosen) await updateChosen(chosen); });
 
 const recolourAll = latest(async () => {
   for (const photo of photos) {
-    await view(photo);
+    await update(photo);
     showGallery();
   }
 });
 
-async function tell(work, done = "") {
+async function attempt(work, done = "") {
   try {
     await work();
-    say(done);
+    setStatus(done);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
-    say("", [error.message]);
+    setStatus("", [error.message]);
   }
 }
 
@@ -179,7 +179,7 @@ function showPoints() {
     dot.style.background = point.colour;
     const text = `${point.colour} at ${Math.round(100 * point.x)} %, ${Math.round(100 * point.y)} %`;
     const remove = element("button", { type: "button", class: "quiet", "aria-label": `Remove point ${place + 1}, ${point.colour}` }, "Remove");
-    remove.onclick = () => { points.splice(place, 1); showPoints(); tell(recolour, "Removed."); };
+    remove.onclick = () => { points.splice(place, 1); showPoints(); attempt(recolour, "Removed."); };
     return element("li", {}, dot, element("span", {}, text), remove);
   }));
   $("#clear-points").hidden = !points.length;
@@ -192,7 +192,7 @@ function showGallery() {
   $(".zips").replaceChildren(...colouring.map((model) => {
     const which = colouring.length > 1 ? `, ${model.isNamed ? model.title : model.title.toLowerCase()}` : "";
     const button = element("button", { type: "button", class: "quiet" }, `All ${photos.length} as ZIP${which}`);
-    button.onclick = () => tell(() => saveAll(model), "Saved.");
+    button.onclick = () => attempt(() => saveAll(model), "Saved.");
     return button;
   }));
 }
@@ -201,23 +201,23 @@ function thumb(photo, model) {
   const source = photo.views.get(model?.name)?.url ?? photo.before;
   const open = element("button", { type: "button", class: "thumb", "aria-pressed": photo === chosen, "aria-label": `Show ${photo.name}` },
     element("img", { src: source, alt: "" }));
-  open.onclick = () => choose(photo);
+  open.onclick = () => selectPhoto(photo);
   const remove = element("button", { type: "button", class: "remove", "aria-label": `Remove ${photo.name}`, title: "Remove" }, "×");
-  remove.onclick = () => forget(photo);
+  remove.onclick = () => removePhoto(photo);
   return element("li", {}, open, remove);
 }
 
 // What a visitor does
 
-async function take(files) {
-  await begun;
+async function addPhotos(files) {
+  await connected;
   const problems = [];
   let first = null, count = 0;
   for (const file of files) {
     const photo = { file, name: file.name, points: [], views: new Map() };
-    say(`Colouring ${file.name} ...`, problems);
+    setStatus(`Colouring ${file.name} ...`, problems);
     try {
-      await view(photo);
+      await update(photo);
     } catch (error) {
       problems.push(`${file.name}: ${error instanceof Refused ? error.message : "this browser cannot show it."}`);
       continue;
@@ -227,43 +227,43 @@ async function take(files) {
     if (!first) chosen = first = photo;
     show();
   }
-  say(count ? `${count} photo${count === 1 ? "" : "s"} coloured.` : "", problems);
-  if (chosen && chosen.seen !== wanted(chosen)) await tell(recolour);
+  setStatus(count ? `${count} photo${count === 1 ? "" : "s"} coloured.` : "", problems);
+  if (chosen && chosen.shownSettings !== settingsOf(chosen)) await attempt(recolour);
 }
 
-async function takeExample(name) {
+async function addExample(name) {
   let blob = null;
-  await tell(async () => { blob = await fetched(`page/examples/${name}`, "blob"); });
-  if (blob) await take([new File([blob], name, { type: "image/jpeg" })]);
+  await attempt(async () => { blob = await fetched(`page/examples/${name}`, "blob"); });
+  if (blob) await addPhotos([new File([blob], name, { type: "image/jpeg" })]);
 }
 
-function choose(photo) {
+function selectPhoto(photo) {
   chosen = photo;
   show();
-  return tell(recolour);
+  return attempt(recolour);
 }
 
-function forget(photo) {
+function removePhoto(photo) {
   [photo.before, ...[...photo.views.values()].map(({ url }) => url)].forEach((url) => url && URL.revokeObjectURL(url));
   photos = photos.filter((each) => each !== photo);
   if (chosen === photo) chosen = photos.at(-1) ?? null;
   show();
-  return tell(recolour, "Photo removed.");
+  return attempt(recolour, "Photo removed.");
 }
 
 // Each point is coloured by itself, so that of several placed at once only those that are refused go.
 function place(x, y) {
   const photo = chosen, point = { x: clamp(x), y: clamp(y), colour: $("#point-colour").value };
-  placing = placing.then(() => placeNow(photo, point));
-  return placing;
+  placement = placement.then(() => addPoint(photo, point));
+  return placement;
 }
 
-async function placeNow(photo, point) {
+async function addPoint(photo, point) {
   photo.points.push(point);
   showPoints();
-  await tell(async () => {
+  await attempt(async () => {
     try {
-      await viewChosen(photo);
+      await updateChosen(photo);
     } catch (error) {
       photo.points = photo.points.filter((each) => each !== point);
       showPoints();
@@ -281,8 +281,8 @@ function save(blob, name) {
 async function saveAll(model) {
   const names = new Set(), files = [];
   for (const [place, photo] of photos.entries()) {
-    say(`Colouring ${place + 1} of ${photos.length} ...`);
-    const { blob, name } = await whole(model, photo);
+    setStatus(`Colouring ${place + 1} of ${photos.length} ...`);
+    const { blob, name } = await colouredFile(model, photo);
     let unused = name;
     for (let number = 2; names.has(unused); number += 1) unused = name.replace(/(\.[^.]*)$/, `-${number}$1`);
     names.add(unused);
@@ -301,7 +301,7 @@ function split(value) {
 function setMode(mode) {
   document.body.dataset.mode = mode;
   $("#point-mode").setAttribute("aria-pressed", mode === "points");
-  $("#point-mode").textContent = mode === "points" ? "Done placing points" : "Place points";
+  $("#point-mode").textContent = mode === "points" ? "Done" : "Place points";
 }
 
 function onAim(surface) {
@@ -329,32 +329,32 @@ function onSlider(root) {
   const [number, range] = root.querySelectorAll("input");
   const copy = (from, to) => () => {
     to.value = from.value = Math.min(from.max, Math.max(from.min, Math.round(from.value) || 0));
-    tell(recolour);
+    attempt(recolour);
   };
   range.addEventListener("input", copy(range, number));
   number.addEventListener("change", copy(number, range));
-  for (const each of [number, range]) each.addEventListener("change", () => tell(recolourAll));
+  for (const each of [number, range]) each.addEventListener("change", () => attempt(recolourAll));
 }
 
 function onFiles() {
   $("#photos").addEventListener("change", async ({ target }) => {
     const files = [...target.files];
     target.value = "";
-    await take(files);
+    await addPhotos(files);
   });
-  for (const button of document.querySelectorAll("#examples button")) button.onclick = () => takeExample(button.dataset.name);
+  for (const button of document.querySelectorAll("#examples button")) button.onclick = () => addExample(button.dataset.name);
   document.addEventListener("paste", (event) => {
     const files = [...(event.clipboardData?.files ?? [])];
     if (!files.length) return;
     event.preventDefault();
-    take(files);
+    addPhotos(files);
   });
   document.addEventListener("dragover", (event) => { event.preventDefault(); document.body.dataset.drag = "over"; });
   document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) delete document.body.dataset.drag; });
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     delete document.body.dataset.drag;
-    take([...(event.dataTransfer?.files ?? [])]);
+    addPhotos([...(event.dataTransfer?.files ?? [])]);
   });
 }
 
@@ -367,7 +367,7 @@ function onPoints() {
   }));
   $("#point-colour").onchange = () => setMode("points");
   $("#point-mode").onclick = () => setMode(document.body.dataset.mode === "points" ? "compare" : "points");
-  $("#clear-points").onclick = () => { chosen.points = []; showPoints(); tell(recolour, "Removed."); };
+  $("#clear-points").onclick = () => { chosen.points = []; showPoints(); attempt(recolour, "Removed."); };
 }
 
 function onTabs(whenShown) {
@@ -391,7 +391,7 @@ function onTabs(whenShown) {
   });
 }
 
-function whatIsDone() {
+function summary() {
   if (new Set(models.map((model) => kindOf(model)[1])).size === 1) return ["It guesses colours from lightness, and the class if it learned any."];
   return ["The same photo, coloured by a model that learned ", element("span", { class: "single" }, "colours alone"), " and by one that learned ",
     element("span", { class: "multi" }, "colours and classes together"), "."];
@@ -402,7 +402,7 @@ function start() {
   onPoints();
   onFiles();
   document.querySelectorAll(".slider").forEach(onSlider);
-  $("#unsure").onchange = () => tell(recolour);
+  $("#unsure").onchange = () => attempt(recolour);
   $("#theme").onclick = () => {
     const root = document.documentElement, isDark = getComputedStyle(root).colorScheme === "dark"
       || (root.dataset.theme === undefined && matchMedia("(prefers-color-scheme: dark)").matches);
@@ -413,19 +413,19 @@ function start() {
 }
 
 async function connect() {
-  await tell(async () => { models = titled(await fetched("v1/models", "json")); });
+  await attempt(async () => { models = titled(await fetched("v1/models", "json")); });
   if (!models.length) {
     const again = element("button", { type: "button", class: "quiet" }, "Try again");
     again.onclick = connect;
     $("#alert").append(" ", again);
     return;
   }
-  $("#lead").append(...whatIsDone(), " ", leadOf(models));
+  $("#lead").append(...summary(), " ", leadOf(models));
   cards = models.map((model, number) => new Card(model, number));
   for (const card of cards) {
     card.find(".split").addEventListener("input", ({ target }) => split(target.value));
-    card.find(".download").onclick = () => tell(async () => {
-      const { blob, name } = await whole(card.model, chosen);
+    card.find(".download").onclick = () => attempt(async () => {
+      const { blob, name } = await colouredFile(card.model, chosen);
       save(blob, name);
     }, "Saved.");
     onAim(card.find(".aim"));
@@ -434,7 +434,7 @@ async function connect() {
   $("#cards").dataset.count = cards.length;
   split(50);
   document.body.dataset.ready = "yes";
-  begin();
+  setConnected();
 }
 
 start();

@@ -113,7 +113,7 @@ export function followStudies(root) {
     if (text === shown) return; // so that a reader's place and focus stay
     shown = text;
     const studies = JSON.parse(text).map(section);
-    const none = element("p", { class: "empty" }, element("b", {}, "No study is shown."), " Start the server with ", element("code", {}, "--study DIR"), ".");
+    const none = element("p", { class: "empty" }, element("b", {}, "No study is shown."), " Start the server with ", element("code", {}, "--study DIR"), " to follow one.");
     root.replaceChildren(...(studies.length ? studies : [none]));
   };
   const quietly = () => refresh().catch(() => {}); // a server that restarts answers later
