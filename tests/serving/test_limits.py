@@ -108,6 +108,7 @@ def test_its_own_names_are_served(host: str):
         "",
         "[",
         "10.0.0.1",
+        "127.0.0.999",
         "a@b",
         "x@127.0.0.1",
         "evil.example@localhost",

@@ -17,7 +17,7 @@ from urllib.request import parse_http_list
 from python_multipart.multipart import parse_options_header
 
 from knowhue.serving.monitoring import Monitor
-from knowhue.serving.settings import MIB, ServerSettings
+from knowhue.serving.settings import MIB, ServerSettings, is_loopback
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -42,8 +42,6 @@ _HOST = re.compile(
     r"(?P<name>[a-z0-9._-]+|\[[0-9a-f]*:[0-9a-f:.]+\])(:[0-9]{0,5})?", re.IGNORECASE | re.ASCII
 )
 """A name or an address, and a port (RFC 9110, 7.2); no user, path or fragment."""
-_LOOPBACK = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|\[::1\]", re.ASCII)
-"""As browsers write the names for which `ServerSettings.is_loopback` holds."""
 JSON = "application/json"
 _WEIGHT = re.compile(rb"0(\.\d*)?|1(\.0*)?")
 _LOG = logging.getLogger(__name__)
@@ -103,7 +101,7 @@ class Access:
     def __init__(self, settings: ServerSettings) -> None:
         self._token = settings.token
         # beyond the loopback the token decides, whatever name the server is called by
-        self._names = ("localhost", "127.0.0.1", *settings.hosts) if settings.is_loopback else None
+        self._names = ("localhost", "127.0.0.1", *settings.hosts) if is_loopback(settings.host) else None
         key = (settings.token or "").encode()
         self._cookie = hmac.new(key, b"knowhue page", hashlib.sha256).hexdigest()  # instead of the token
 
@@ -150,8 +148,8 @@ class Access:
 
     def _is_mine(self, host: str) -> bool:
         found = _HOST.fullmatch(host)
-        name = "" if found is None else found["name"].lower()
-        return _LOOPBACK.fullmatch(name) is not None or name in (each.lower() for each in self._names or ())
+        name = found["name"].lower() if found else ""
+        return is_loopback(name.strip("[]")) or name in (each.lower() for each in self._names or ())
 
     def _shows_token(self, headers: Mapping[str, str], token: str) -> bool:
         kind, _, shown = headers.get("authorization", "").partition(" ")

@@ -137,7 +137,10 @@ class ModelAnswer(BaseModel):
             tasks=found.tasks,
             classes=found.classes if "class" in found.tasks else (),
             size_px=found.size_px,
-            metrics={name: _rounded(score) for name, score in found.metrics.items()},
+            metrics={
+                name: ScoreInterval(**{key: _digits(value) for key, value in score})
+                for name, score in found.metrics.items()
+            },
             unknown_below=_digits(found.unknown_below),
             licence=found.licence,
             trained_on=TrainedOn.model_validate(
@@ -146,47 +149,40 @@ class ModelAnswer(BaseModel):
         )
 
 
-def fields(kind: type[BaseModel]) -> dict[str, dict[str, Any]]:
-    """The same options as OpenAPI describes them; an option that may be left out is never null, for text knows none."""
-    described = kind.model_json_schema()["properties"]
-    return {name: _without_null(schema) for name, schema in described.items()}
-
-
-def parameters(kind: type[BaseModel]) -> list[dict[str, Any]]:
-    """The same options in a query."""
-    return [
-        {"name": name, "in": "query", "description": schema.pop("description", ""), "schema": schema}
-        for name, schema in fields(kind).items()
+def body_schema(kind: type[ClassOptions]) -> dict[str, Any]:
+    """How OpenAPI describes a route that takes an image, with its options in the query or in the form."""
+    options = {name: _without_null(schema) for name, schema in kind.model_json_schema()["properties"].items()}
+    form = {
+        "type": "object",
+        "properties": {FIELD: _FILE, **options},
+        "required": [FIELD],
+        "additionalProperties": False,
+    }
+    query = [
+        {
+            "name": name,
+            "in": "query",
+            "description": schema["description"],
+            "schema": {key: value for key, value in schema.items() if key != "description"},
+        }
+        for name, schema in options.items()
     ]
+    content = {"multipart/form-data": {"schema": form}, "image/*": {"schema": _FILE}}
+    return {"parameters": query, "requestBody": {"required": True, "content": content}}
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    kinds = [kind for kind in schema.pop("anyOf", []) if kind != {"type": "null"}]
-    # 0 stands for an option that has no default, which None would not
-    if schema.get("default", 0) is None:
-        del schema["default"]
-    return schema | (kinds[0] if kinds else {})
-
-
-def _rounded(score: ScoreInterval) -> ScoreInterval:
-    return ScoreInterval(value=_digits(score.value), low=_digits(score.low), high=_digits(score.high))
+    """An option that may be left out is never null, for text knows none."""
+    kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
+    left = {
+        key: value for key, value in schema.items() if key != "anyOf" and (key, value) != ("default", None)
+    }
+    return left | (kinds[0] if kinds else {})
 
 
 def _digits(value: float) -> float:
     """A number with the digits that a score is shown with."""
     return float(f"{value:.4g}")
-
-
-def body_schema(kind: type[ClassOptions]) -> dict[str, Any]:
-    """How OpenAPI describes a route that takes an image."""
-    form: dict[str, Any] = {
-        "type": "object",
-        "properties": {FIELD: _FILE, **fields(kind)},
-        "required": [FIELD],
-        "additionalProperties": False,
-    }
-    content = {"multipart/form-data": {"schema": form}, "image/*": {"schema": _FILE}}
-    return {"parameters": parameters(kind), "requestBody": {"required": True, "content": content}}
 
 
 def refusals() -> dict[int | str, dict[str, Any]]:

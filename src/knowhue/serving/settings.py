@@ -1,5 +1,6 @@
 """A server's settings: where it listens, who may call it, and how much it takes on at once."""
 
+import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
@@ -65,13 +66,8 @@ class ServerSettings(Section):
             item_seconds=self.request_seconds,
         )
 
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
-        return is_loopback(self.host)
-
     def check(self) -> "ServerSettings":
-        """Itself, once it is safe to listen.
+        """Return the settings themselves, once it is safe to listen.
 
         Raises:
             ConfigError: others could reach it without a token, or the token can be guessed.
@@ -83,12 +79,13 @@ class ServerSettings(Section):
             raise ConfigError(
                 "`token` should be left out with `no_auth`. Found both; `--no-auth` lets everybody in."
             )
-        if self.token is not None and (len(self.token) < SHORTEST_TOKEN or not _printable(self.token)):
+        # it travels in a header and in an address
+        if self.token is not None and not re.fullmatch(rf"[!-~]{{{SHORTEST_TOKEN},}}", self.token):
             raise ConfigError(
                 f"`token` should have {SHORTEST_TOKEN} or more letters, digits or signs of ASCII, and no spaces. Found "
                 f"{len(self.token)} characters; `python -c 'import secrets; print(secrets.token_urlsafe())'` makes one."
             )
-        if not self.is_loopback and self.token is None and not self.no_auth:
+        if not is_loopback(self.host) and self.token is None and not self.no_auth:
             raise ConfigError(
                 f"Refusing to listen on {self.host} without authentication: `export KNOWHUE_TOKEN=...` first, or add "
                 "`--no-auth` to let everybody in."
@@ -108,8 +105,3 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _printable(token: str) -> bool:
-    # it travels in a header and in an address
-    return token.isascii() and token.isprintable() and " " not in token

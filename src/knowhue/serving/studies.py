@@ -18,23 +18,11 @@ from knowhue.runs import read_log, run_folder
 from knowhue.storage import read_arrays, read_json
 
 CHARTS: tuple[dict[str, Any], ...] = (
-    {
-        "metric": "ab_l1",
-        "title": "Colour error, CIELAB units (lower is better)",
-        "baseline": "gray",
-        "scale": 1,
-        "places": 2,
-        "unit": "",
-    },
-    {
-        "metric": "balanced_accuracy",
-        "title": "Balanced accuracy (higher is better)",
-        "baseline": "majority_class",
-        "scale": 100,
-        "places": 1,
-        "unit": " %",
-    },
-)
+    {"metric": "ab_l1", "title": "Colour error, CIELAB units (lower is better)",
+     "baseline": "gray", "scale": 1, "places": 2, "unit": ""},
+    {"metric": "balanced_accuracy", "title": "Balanced accuracy (higher is better)",
+     "baseline": "majority_class", "scale": 100, "places": 1, "unit": " %"},
+)  # fmt: skip
 """What is drawn of every run; a baseline predicts without a model, and is a row of `baselines.json`."""
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
