@@ -48,8 +48,9 @@ def test_the_second_process_is_told_who_where_and_since_when(held):
     with pytest.raises(RunError) as refused:
         enter(folder)
     text = str(refused.value)
-    assert re.search(rf"out` is in use by \S+@\S+, process {process.pid}, since \d\d:\d\d UTC \(", text)
-    assert "(study: '-c ...')" in text
+    when = r"since \d{4}-\d\d-\d\d \d\d:\d\d UTC"
+    assert re.search(rf"out` is in use by \S+@\S+, process {process.pid}, {when} \(", text)
+    assert "UTC (study). " in text
     assert text.endswith("Wait for that to end, or name another folder or file.")
     assert "\n" not in text
 
@@ -69,7 +70,7 @@ def test_a_lock_file_alone_is_no_lock(tmp_path, content):
     enter(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"half of the", b"[]", b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"half of the", b"[]", b"\xff", b'{"user": "ada"}', b"null"])
 def test_a_holder_that_cannot_be_read_holds_all_the_same(held, content):
     folder, _ = held
     (folder / LOCK).write_bytes(content)

@@ -15,7 +15,7 @@ DIR/<arm>/seed-<n>-<fingerprint>/    one run
     status.json                      written last; the only file that the runner trusts
 DIR/heads/<task>/seed-<n>-<fingerprint>/   a head trained on the frozen encoder, forked by the arms
 DIR/results.json DIR/report.html     made from all of the above
-DIR/.lock                            there while a process works on the folder, see `locked`
+DIR/.lock                            held while a process works on the folder, see `locked`
 """
 
 import errno
@@ -23,10 +23,9 @@ import getpass
 import json
 import os
 import socket
-import sys
 import threading
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -37,13 +36,16 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from knowhue.config import Config, fingerprint
-from knowhue.errors import DamagedError, RunError
+from knowhue.errors import ConfigError, DamagedError, RunError
 from knowhue.storage import file_digest, read_json, replacing, write_json
 
 FROZEN = "study.json"
 STUDY_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-study", "version": 3}}
 RUN_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-run", "version": 3}}
 """What `study.json` and `config.json` say that they are; anything else is refused."""
+
+RUN_FILES = ("status.json", FROZEN)
+"""Files that mark a folder which knowhue keeps itself."""
 
 Report = Callable[[dict[str, Any]], None]
 """Reports progress: called with one small dict at a time; apps draw it."""
@@ -175,42 +177,17 @@ def _sign(what: str, descriptor: int) -> None:
         "user": user,
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "since": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": _short_command(sys.argv),
+        "since": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     }
     os.ftruncate(descriptor, 0)
     os.write(descriptor, json.dumps(holder).encode())
-
-
-def _short_command(arguments: Sequence[str]) -> str:
-    """Program and subcommand: paths would only be cut.
-
-    >>> _short_command(["/usr/bin/knowhue", "study", "a/b"]), _short_command(["x/knowhue/__main__.py", "serve"])
-    ('knowhue study ...', 'knowhue serve')
-    """
-    program = os.path.basename(arguments[0])
-    words = ["knowhue" if program == "__main__.py" else program]
-    words += [each for each in arguments[1:2] if each.isalpha()]
-    return " ".join([*words, *["..."] * (len(arguments) > len(words))])
-
-
-def _time_text(since: datetime, now: datetime) -> str:
-    """Hours and minutes, with the day where it is another.
-
-    >>> _time_text(datetime(2026, 1, 2, 4, 41, tzinfo=UTC), datetime(2026, 1, 2, 9, tzinfo=UTC))
-    '04:41 UTC'
-    """
-    return f"{since:%H:%M} UTC" if since.date() == now.date() else f"{since:%Y-%m-%d %H:%M} UTC"
 
 
 def _holder(path: Path) -> str:
     """Who holds a lock, as far as it can be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        now = datetime.now(UTC)
-        since = _time_text(datetime.fromisoformat(found["since"]).astimezone(UTC), now)
-        who = f"{found['user']}@{found['host']}, process {found['pid']}, since {since}"
-        return f" by {who} ({found['what']}: {found['command']!a})"
+        return " by {user}@{host}, process {pid}, since {since} ({what})".format_map(found)
     except (OSError, ValueError, TypeError, KeyError):
         return " by another process"
 
@@ -233,6 +210,20 @@ def remove_if_empty(folder: Path) -> None:
     """Leave no trace of work that came to nothing."""
     with suppress(OSError):  # there is something in it, or nothing at all
         folder.rmdir()
+
+
+def require_no_run(folder: Path, option: str = "--out") -> None:
+    """Make sure that files of a run are not replaced, or added to.
+
+    Raises:
+        ConfigError: the folder is a run's or a study's own.
+    """
+    found = [name for name in RUN_FILES if (folder / name).exists()]
+    if found:
+        raise ConfigError(
+            f"{folder} holds a run or a study ({found[0]}), whose files are never replaced; name another folder with "
+            f"{option}"
+        )
 
 
 def images_in_use(root: Path) -> set[str]:

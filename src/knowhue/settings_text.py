@@ -8,6 +8,7 @@ from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from knowhue.errors import ConfigError, did_you_mean, shown
 
@@ -64,29 +65,23 @@ def parse_yaml(text: str) -> Any:
         raise ValueError("values nested too deeply") from None
     except Exception as error:  # PyYAML lets Python's own errors through: of dates, numbers, tags
         raise ValueError(error) from None
-    _refuse_unending(values)
+    # counted as often as they are referred to: a few lines may stand for billions, or contain themselves
+    for count, (value, depth) in enumerate(_walk(values)):
+        if count >= MAX_VALUES:
+            raise ValueError(f"more than {MAX_VALUES:,} values")
+        if depth > MAX_DEPTH:
+            raise ValueError("values nested too deeply")
+        if isinstance(value, int) and value.bit_length() > MAX_BITS:
+            raise ValueError(f"a number of {value.bit_length()} bits")
     return values
 
 
-def _refuse_unending(values: Any) -> None:
-    """Count values as often as they are referred to, each looked at once: a few lines may stand for billions."""
-    sizes: dict[int, int] = {}
-
-    def size(value: Any, depth: int) -> int:
-        if isinstance(value, int) and value.bit_length() > MAX_BITS:
-            raise ValueError(f"a number of {value.bit_length()} bits")
-        if not isinstance(value, dict | list | tuple | set):
-            return 1
-        if depth > MAX_DEPTH or sizes.get(id(value)) == 0:
-            raise ValueError("values nested too deeply")
-        if id(value) not in sizes:
-            sizes[id(value)] = 0  # looked at: who meets it again is inside it
-            parts = [*value, *value.values()] if isinstance(value, dict) else [*value]
-            sizes[id(value)] = 1 + sum(size(part, depth + 1) for part in parts)
-        return sizes[id(value)]
-
-    if size(values, 0) > MAX_VALUES:
-        raise ValueError(f"more than {MAX_VALUES:,} values, by references to references")
+def _walk(value: Any, depth: int = 0) -> Iterator[tuple[Any, int]]:
+    """A value and all that it holds, keys too, with how deep each lies."""
+    yield value, depth
+    if isinstance(value, dict | list | tuple | set):
+        for part in (*value, *value.values()) if isinstance(value, dict) else value:
+            yield from _walk(part, depth + 1)
 
 
 def describe_problem(problem: Any, model: type[BaseModel]) -> str:
@@ -129,44 +124,39 @@ def _expected(problem: Any) -> str:
 def _nearest_setting(place: Sequence[str], model: type[BaseModel]) -> str:
     """The setting that is meant: of the same name elsewhere, else a near one of the same section, else a near one."""
     *above, name = place
-    known = list(_settings(model))
-    namesakes = [each for each in known if each.rpartition(".")[2] == name]
-    siblings = difflib.get_close_matches(name, _fields(_section(above, model)), 1)
+    known = [path for path in _settings(model) if "*" not in path]
+    namesakes = [path for path in known if path[-1] == name]
+    beside = [path[-1] for path in _settings(model) if _matches(above, path[:-1])]
+    siblings = difflib.get_close_matches(name, beside, 1)
     if namesakes or siblings:
-        nearest = (
-            difflib.get_close_matches(".".join(place), namesakes, 1, 0.0) or [".".join((*above, *siblings))]
-        )[0]
-        return f" Did you mean `{nearest}`?"
-    return did_you_mean(".".join(place), known)
+        near = difflib.get_close_matches(".".join(place), map(".".join, namesakes), 1, 0.0)
+        return f" Did you mean `{(near or ['.'.join((*above, *siblings))])[0]}`?"
+    return did_you_mean(".".join(place), map(".".join, known))
 
 
 def _meaning(place: Sequence[str], model: type[BaseModel]) -> str:
-    field = _fields(_section(place[:-1], model)).get(place[-1])
-    return f" It is the {' '.join(field.description.split())}." if field and field.description else ""
+    texts = (text for path, text in _settings(model).items() if _matches(place, path))
+    return next((f" It is the {text}." for text in texts if text), "")
 
 
-def _settings(model: type[BaseModel], above: str = "") -> Iterator[str]:
-    """Dotted names of all settings and sections below a section."""
-    for name, field in _fields(model).items():
-        yield above + name
+def _matches(place: Sequence[str], path: Sequence[str]) -> bool:
+    return len(place) == len(path) and all(b in ("*", a) for a, b in zip(place, path, strict=True))
+
+
+def _settings(model: type[BaseModel], above: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:
+    """The places of all settings and sections below a section, and their meanings; `*` is any entry of a table."""
+    found: dict[tuple[str, ...], str] = {}
+    for name, field in model.model_fields.items():
+        place = (*above, field.alias or name)
+        found[place] = meaning_of(field)
         inner = field.annotation
+        if get_origin(inner) is dict:
+            inner, place = get_args(inner)[1], (*place, "*")
         if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from _settings(inner, f"{above}{name}.")
+            found |= _settings(inner, place)
+    return found
 
 
-def _section(place: Sequence[str], model: type[BaseModel]) -> type[BaseModel] | None:
-    """The model that a dotted place leads to; tables of models are entered by any key."""
-    found: Any = model
-    for name in place:
-        if isinstance(found, type) and issubclass(found, BaseModel):
-            field = _fields(found).get(name)
-            found = field and field.annotation
-        elif get_origin(found) is dict:
-            found = get_args(found)[1]
-        else:
-            return None
-    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
-
-
-def _fields(model: type[BaseModel] | None) -> dict[str, Any]:
-    return {field.alias or name: field for name, field in model.model_fields.items()} if model else {}
+def meaning_of(field: FieldInfo) -> str:
+    """The description of a setting, in one line; empty if there is none."""
+    return " ".join((field.description or "").split())

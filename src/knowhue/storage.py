@@ -8,7 +8,6 @@ things into one file, nothing that exists unless the user says so.
 
 import errno
 import hashlib
-import io
 import json
 import math
 import os
@@ -19,7 +18,8 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from types import SimpleNamespace
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -88,16 +88,22 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
         try:
             with open(handle, mode, **text) as file:
-                yield file if text else cast(IO[Any], _Checked(file))
-                file.flush()
-                os.fsync(file.fileno())
+                yield file if text else _without_descriptor(file)
             # `mkstemp` lets the owner alone read
             os.chmod(name, 0o644)
-            os.replace(name, path)
-            sync_folder(path.parent)
+            put_in_place(Path(name), path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def _without_descriptor(file: IO[bytes]) -> Any:
+    """A file whose every byte goes through Python's `write`, which raises when the disk is full.
+
+    Where numpy and Pillow get hold of a descriptor, they write by C, and let a short write at the end pass in silence.
+    """
+    names = ("write", "seek", "tell", "flush", "read")  # `np.savez` asks for `read`, and does not use it
+    return SimpleNamespace(**{name: getattr(file, name) for name in names})
 
 
 def put_in_place(written: Path, path: Path) -> None:
@@ -110,36 +116,7 @@ def put_in_place(written: Path, path: Path) -> None:
         with written.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(written, path)
-        sync_folder(path.parent)
-
-
-class _Checked(io.BufferedIOBase):
-    """A file whose every byte goes through Python's `write`, which tells when the disk is full.
-
-    Where numpy and Pillow get hold of a descriptor, they write by C, and let a short write at the end pass in silence.
-    """
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        return self._file.write(data)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def flush(self) -> None:
-        if not self._file.closed:
-            self._file.flush()
+        _sync_folder(path.parent)
 
 
 @contextmanager
@@ -155,19 +132,19 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         try:
             yield temporary
-            sync_folder(temporary)
+            _sync_folder(temporary)
             # `os.replace` puts no folder over one that holds something
             if path.exists():
                 shutil.rmtree(path)
             os.replace(temporary, path)
-            sync_folder(path.parent)
+            _sync_folder(path.parent)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
 
 
-def sync_folder(folder: Path) -> None:
-    """Have the names of a folder's files on the disk; where the system opens no folders, they are as it keeps them."""
+def _sync_folder(folder: Path) -> None:
+    # where the system opens no folders, their names are as it keeps them
     with suppress(PermissionError, IsADirectoryError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -202,13 +179,9 @@ def read_json(path: Path, kind: type[JsonKind] = dict) -> JsonKind:
         DamagedError: it is not JSON, of another kind, or not as it was written.
         RunError: the file is missing or cannot be read.
     """
-    try:
+    with _reading(path, "JSON"):
         # Python reads NaN and Infinity, which JSON does not have
         value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    except (ValueError, RecursionError) as error:
-        raise DamagedError(path, f"not JSON: {error}") from None
     if not isinstance(value, kind):
         raise DamagedError(path, f"it should hold a {kind.__name__}, and holds a {type(value).__name__}")
     if isinstance(value, dict) and (seal := value.pop(SEAL, None)) not in (None, _seal(value)):
@@ -233,13 +206,9 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         DamagedError: it is no such file, or not as it was written.
         RunError: it is missing or cannot be read.
     """
-    with _opened(path) as opened:
-        try:
-            # a pickle may run code
-            with np.load(opened, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
-        except Exception as error:  # damaged bytes make zip, zlib and numpy raise all kinds
-            raise DamagedError(path, f"no arrays: {_first_line(error)}") from None
+    # opened here, for numpy leaves open what it cannot read; a pickle may run code
+    with _reading(path, "arrays"), path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
 
 
 def read_array(path: Path, memory_map: bool = False) -> NDArray[Any]:
@@ -249,11 +218,8 @@ def read_array(path: Path, memory_map: bool = False) -> NDArray[Any]:
         DamagedError: it is no such file, or cut.
         RunError: it is missing or cannot be read.
     """
-    with _opened(path):
-        try:
-            return np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
-        except Exception as error:
-            raise DamagedError(path, f"no array: {_first_line(error)}") from None
+    with _reading(path, "array"):
+        return np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
 
 
 def allocate(path: Path, shape: Sequence[int], dtype: DTypeLike) -> np.memmap[Any, Any]:
@@ -293,13 +259,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         DamagedError: it is no table, or cut.
         RunError: it is missing or cannot be read.
     """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return from_csv(file.read())
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    except ValueError as error:
-        raise DamagedError(path, f"no table: {_first_line(error)}") from None
+    with _reading(path, "table"), path.open(encoding="utf-8", newline="") as file:
+        return from_csv(file.read())
 
 
 def cached(path: Path, read: Callable[[Path], Value], write: Callable[[Path], None]) -> Value:
@@ -317,29 +278,32 @@ def file_digest(path: Path) -> str:
     Raises:
         RunError: it is missing or cannot be read.
     """
-    with _opened(path) as file:
+    with _reading(path, "file"), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _opened(path: Path) -> io.BufferedReader:
+@contextmanager
+def _reading(path: Path, kind: str) -> Iterator[None]:
+    """Say in one line that a file is missing, cannot be read, or holds something else.
+
+    Raises:
+        DamagedError: it is no such file, or cut.
+        RunError: it is missing or cannot be read.
+    """
     try:
-        return path.open("rb")
+        with path.open("rb"):
+            pass
+    except FileNotFoundError:
+        raise RunError(
+            f"`{path}` should be there. Found none: is `{path.parent}` the folder you meant?"
+        ) from None
     except OSError as error:
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path, error: OSError) -> RunError:
-    if isinstance(error, FileNotFoundError):
-        return RunError(f"`{path}` should be there. Found none: is `{path.parent}` the folder you meant?")
-    return RunError(f"Cannot read `{path}`: {error.strerror}.")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-RUN_FILES = ("status.json", "study.json")
-"""Files that mark a folder which knowhue keeps itself."""
+        raise RunError(f"Cannot read `{path}`: {error.strerror}.") from None
+    try:
+        yield
+    except Exception as error:  # damaged bytes make zip, zlib and numpy raise all kinds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DamagedError(path, f"no {kind}: {reason}") from None
 
 
 def require_outputs(
@@ -359,38 +323,14 @@ def require_outputs(
     kept = list(inputs)
     written: dict[str, Path] = {}
     for option, path in outputs.items():
-        require_no_input(path, kept, option)
+        if any(_is_same(path, each) for each in kept):
+            raise ConfigError(f"{path} is an input, which is never replaced; name another file with {option}")
         for other, earlier in written.items():
             if _place(path) == _place(earlier) or _is_same(path, earlier):
                 raise ConfigError(f"{path} would be written twice, by {other} and {option}; name two files")
         written[option] = path
         _require_free(path, option, overwrite)
         _require_room(path, option)
-
-
-def require_no_input(path: Path, inputs: Iterable[Path], option: str = "--out") -> None:
-    """Make sure that a file to be written is not one that is read.
-
-    Raises:
-        ConfigError: it is, perhaps by another spelling or a link.
-    """
-    for each in inputs:
-        if _is_same(path, each):
-            raise ConfigError(f"{path} is an input, which is never replaced; name another file with {option}")
-
-
-def require_no_run(folder: Path, option: str = "--out") -> None:
-    """Make sure that files of a run are not replaced, or added to.
-
-    Raises:
-        ConfigError: the folder is a run's or a study's own.
-    """
-    found = [name for name in RUN_FILES if (folder / name).exists()]
-    if found:
-        raise ConfigError(
-            f"{folder} holds a run or a study ({found[0]}), whose files are never replaced; name another folder with "
-            f"{option}"
-        )
 
 
 def _is_same(path: Path, other: Path) -> bool:

@@ -222,8 +222,14 @@ SERVED = [
 
 
 @pytest.mark.parametrize(("arguments", "paths"), SERVED)
-def test_serve_opens_models_by_name_and_says_where_it_listens(knowhue, monkeypatch, arguments, paths):
+def test_serve_opens_models_by_name_and_says_where_it_listens(
+    knowhue, monkeypatch, tmp_path, arguments, paths
+):
     calls = []
+    monkeypatch.chdir(tmp_path)
+    for path in paths.values():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
 
     def run(models, settings, announce, page):
         calls.append((models, settings, page))
@@ -234,7 +240,8 @@ def test_serve_opens_models_by_name_and_says_where_it_listens(knowhue, monkeypat
     monkeypatch.setattr("knowhue.serving.run.serve", run)
     code, said, err = knowhue("serve", *arguments, "--port", "0", "--no-page", "--queue-length", "3")
     assert (code, said) == (0, "Knowhue is at http://127.0.0.1:1234\n")
-    assert err.splitlines() == [f"Opening {', '.join(paths)} ...", *(f"{k}: {v}" for k, v in paths.items())]
+    lines = [f"{name}: {path}" for name, path in paths.items() if name != path]
+    assert err.splitlines() == [f"Opening {', '.join(paths.values())} ...", *lines]
     ((models, settings, page),) = calls
     assert list(models) == list(paths)
     assert (settings.port, settings.queue_length, page) == (0, 3, False)

@@ -22,12 +22,14 @@ def test_it_says_the_smallest_difference_and_both_chances():
     plan = make_plan(Config(), seeds=range(20))
     text = "\n".join(power_lines(plan, {"colour": OURS["colour"]}, 250))
     assert "# colour: 20 seeds x 250 images (sd of a seed 0.076, of an image 1.45, residual 0):" in text
-    assert "the smallest difference found 80 % of the time is 0.29 CIELAB units;" in text
+    assert "the smallest difference detected 80 % of the time is 0.29 CIELAB units;" in text
     assert (
-        "a difference of 0.25 CIELAB units is found 67 % of the time; if there is none, `equivalent` is said 52 % of"
+        "a difference of 0.25 CIELAB units is detected 67 % of the time; if there is none, the verdict is `equivalent` 52 %"
         in text
     )
-    assert "# class: 20 seeds find 0.7" in text  # paired standard deviations, where nothing is known
+    assert (
+        "# class: 20 seeds detect a difference of 0.7" in text
+    )  # paired standard deviations, where nothing is known
 
 
 def test_differences_of_shares_are_told_in_points_and_a_variance_of_0_is_doubted():
@@ -35,7 +37,7 @@ def test_differences_of_shares_are_told_in_points_and_a_variance_of_0_is_doubted
     text = "\n".join(power_lines(plan, OURS, 250)).partition("# class")[2]
     assert "sd of a seed 1, of an image 20, residual 0" in text
     assert "80 % of the time is 4 points;" in text
-    assert "a difference of 1 point is found" in text
+    assert "a difference of 1 point is detected" in text
     assert "unreliable" not in text
     text = "\n".join(power_lines(plan, {"class": Variances(0.0, 0.2)}, 250))
     assert "The sd over seeds is 0, as where most scores agree" in text

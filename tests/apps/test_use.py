@@ -166,7 +166,7 @@ main()
 def test_a_line_is_printed_before_anything_heavy_is_imported(photo, tmp_path):
     command = [sys.executable, "-c", WATCHED, "colorize", str(photo()), "-o", str(tmp_path / "c.png")]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()
-    assert lines[0] == "Opening the model built-in ..."
+    assert lines[0] == "Opening built-in ..."
     assert "now torch is imported" in lines[1:]
 
 
@@ -264,7 +264,7 @@ def test_a_run_that_cannot_colour_is_refused_before_it_is_made_ready(knowhue, ph
     assert sorted(run.iterdir()) == before
 
 
-def test_serving_says_a_line_before_the_work(knowhue, monkeypatch):
+def test_serving_says_a_line_before_the_work(knowhue, monkeypatch, tmp_path):
     """The first seconds are torch's and the model's: a line says so at once."""
     opened = []
 
@@ -273,9 +273,23 @@ def test_serving_says_a_line_before_the_work(knowhue, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("knowhue.apps.use.open_model", open_model)
-    _, _, err = knowhue("serve", "--model", "built-in", "--model", "old=there.onnx")
-    assert err.splitlines()[0] == "Opening built-in, old ..."
+    (tmp_path / "there.onnx").touch()
+    _, _, err = knowhue("serve", "--model", "built-in", "--model", f"old={tmp_path / 'there.onnx'}")
+    assert err.splitlines()[0] == f"Opening built-in, {tmp_path / 'there.onnx'} ..."
     assert opened == ["built-in"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("colorize", "{photo}", "--model"), ("export",), ("serve", "--model"), ("models",)],
+    ids=lambda command: command[0],
+)
+def test_a_model_that_is_not_there_is_said_before_any_is_opened(knowhue, photo, command):
+    code, said, err = knowhue(*(part.format(photo=photo()) for part in command), "nowhere")
+    assert (code, said) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith("knowhue: `model` should be `built-in`, the folder of a run or a study, ")
+    assert line.endswith("Found no `nowhere`.")
 
 
 @pytest.mark.parametrize("option", [("--host", "0.0.0.0"), ("--study", "nowhere"), ("--model", "=x")])

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from knowhue.plan import Plan
 
 MOST_SEEDS, MOST_WORKERS = 10_000, 1024
-"""More are a slip of the finger, and would take all memory."""
+"""More would be a typing error, and take all memory."""
 
 settings_option = partial(typer.Option, rich_help_panel="Settings")
 design_option = partial(typer.Option, rich_help_panel="Design of the study")
 power_option = partial(typer.Option, rich_help_panel="Power: how much seeds and images vary")
-"""Of what is needed less often, in a panel of its own of `--help`."""
+"""What is needed less often has panels of its own in `--help`."""
 
 OutOption = Annotated[Path, typer.Option(help="Study folder. The same command goes on where it stopped.")]
 StudyArgument = Annotated[Path, typer.Argument(help="Study folder.")]
@@ -39,10 +39,7 @@ WorkersOption = Annotated[
 
 
 def with_options(read: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command the options of `read`, too: its first argument is `read`, to be called for what they ask.
-
-    So commands share options, and what is made of them, without repeating either.
-    """
+    """Give a command the options of `read` as well: its first argument is `read` with their values, to be called."""
     shared = list(inspect.signature(read).parameters.values())
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -86,15 +83,15 @@ def read_settings(
         settings_option("--set", help="One setting, such as `training.heads.epochs=3`; may be repeated."),
     ] = None,
 ) -> "Config":
-    """The settings that a command line asks for, and where its images are."""
+    """The settings of a command line, and where its images are."""
     from knowhue.presets import DEFAULT_PRESET, edit, load_config
 
     settings = load_config(preset or DEFAULT_PRESET, config or [], set_ or [])
     if images is None:
         return settings
     # a preset may draw its images; a folder that is named on the command line wins
-    source = "folder" if settings.images.source == "drawn" else settings.images.source
-    return edit(settings, {"images": {"path": images, "source": source}})
+    drawn = settings.images.source == "drawn"
+    return edit(settings, {"images": {"path": images, **({"source": "folder"} if drawn else {})}})
 
 
 @with_options(read_settings)
@@ -133,7 +130,7 @@ def read_plan_options(
     tuning: Annotated[
         bool,
         design_option(
-            "--tuning", help="Settings will be chosen by it: scores the validation split, gives no verdict."
+            "--tuning", help="A study to choose settings by: scores the validation split, gives no verdict."
         ),
     ] = False,
     tuned_on: Annotated[
@@ -143,7 +140,7 @@ def read_plan_options(
         ),
     ] = None,
 ) -> "Plan":
-    """The plan of a study that a command line asks for."""
+    """The plan of a study as a command line describes it."""
     from knowhue.plan import make_plan, read_tuning
 
     config = settings()
@@ -174,6 +171,7 @@ def study_command(
     from knowhue.apps.progress import showing_progress
     from knowhue.presets import DEFAULT_PRESET
     from knowhue.report.answers import WORDINGS
+    from knowhue.runs import is_first_process
     from knowhue.storage import read_json
     from knowhue.study import run_study
 
@@ -182,7 +180,7 @@ def study_command(
         description["preset"] = given["preset"] or DEFAULT_PRESET
     with showing_progress() as report:
         page = run_study(wanted, out, workers, description, report, given["tuned_on"])
-    if not is_main():
+    if not is_first_process():
         return
     for question, sentence in read_json(out / "results.json")["answers"].items():
         say("", WORDINGS[question].question, f"  {sentence}")
@@ -226,6 +224,7 @@ def compare_command(
     from knowhue.presets import METHODS
     from knowhue.report.methods import markdown_tables
     from knowhue.report.study import read_study
+    from knowhue.runs import is_first_process
     from knowhue.study import run_study
 
     chosen = methods.split(",") if methods is not None else tuple(METHODS)
@@ -233,7 +232,7 @@ def compare_command(
     description = {"name": out.resolve().name, "command": command_line()}
     with showing_progress() as report:
         page = run_study(plan, out, workers, description, report)
-    if is_main():
+    if is_first_process():
         say("", *markdown_tables(read_study(out)).split("\n"), f"Report: {page}")
 
 
@@ -243,15 +242,17 @@ def plan_command(
     options: Callable[[], "Plan"],
     variances: Annotated[
         Path | None,
-        power_option(help="An earlier study: how much its seeds and images vary says what this one finds."),
+        power_option(
+            help="Earlier study, whose variation over seeds and images is taken as that of this one."
+        ),
     ] = None,
     seed_sd: Annotated[
         str | None,
-        power_option(help="Or stated: sd of paired differences over seeds, `colour=.08,class=.01`."),
+        power_option(help="Or numbers: sd of paired differences over seeds, such as `colour=.08,class=.01`."),
     ] = None,
     image_sd: Annotated[
         str | None,
-        power_option(help="And over images, `colour=1.45,class=.2`."),
+        power_option(help="And over images, such as `colour=1.45,class=.2`."),
     ] = None,
     test_images: Annotated[
         int | None,
@@ -260,7 +261,7 @@ def plan_command(
         ),
     ] = None,
 ) -> None:
-    """Print a study file, filled in, with what it can find, to be changed and given to `knowhue study --plan`."""
+    """Print a study file to edit and run with `knowhue study --plan`, and what effects it can detect."""
     from knowhue.apps.planning import commented_yaml, known_variances, power_lines
 
     wanted = options()
@@ -286,7 +287,7 @@ def status_command(study: StudyArgument) -> None:
 )
 @with_options(read_settings_with_images)
 def prepare_command(settings: Callable[[], "Config"], out: OutOption = Path("runs/study")) -> None:
-    """Check, split and resize the images; `images/manifest.csv` says of each what became of it."""
+    """Check, split and resize the images; `images/manifest.csv` lists which were left out, and why."""
     config = settings()
     from knowhue.apps.progress import showing_progress
     from knowhue.data.prepare import prepare as run
@@ -314,11 +315,12 @@ def train_command(
     """Train one arm with one seed (`--set seed=1`)."""
     config = settings()
     from knowhue.apps.progress import showing_progress
+    from knowhue.runs import is_first_process
     from knowhue.training.run import train as run
 
     with showing_progress() as report:
         folder = run(config, out, arm, report)
-    if is_main():
+    if is_first_process():
         _print_scores(folder)
 
 
@@ -361,13 +363,6 @@ app.command(epilog="Example: `knowhue export runs/photos --to onnx -o photos.onn
 app.command("serve", epilog="Example: `knowhue serve --model photos=runs/photos`")(use.serve_command)
 
 
-def is_main() -> bool:
-    """Whether this process, of those that `torch.distributed.run` started, is the one that speaks."""
-    from knowhue.runs import is_first_process
-
-    return is_first_process()
-
-
 def command_line() -> str:
     """This command, as a reader would type it again."""
     name = os.path.basename(sys.argv[0])
@@ -395,14 +390,13 @@ def _read_plan_file(path: Path, others: dict[str, Any]) -> "Plan":
 def _weights(grid: str | None) -> list[float]:
     try:
         weights = [] if grid is None else [float(weight) for weight in grid.split(",")]
+        if all(0 < weight < math.inf for weight in weights) and len(set(weights)) == len(weights):
+            return weights
     except ValueError:
-        # refused with the message below
-        weights = [0.0]
-    if any(not 0 < weight < math.inf for weight in weights) or len(set(weights)) < len(weights):
-        raise ConfigError(
-            f"`--grid` should be different numbers above 0, such as `1,100`. Found `--grid {shown(grid)}`."
-        )
-    return weights
+        pass
+    raise ConfigError(
+        f"`--grid` should be different numbers above 0, such as `1,100`. Found `--grid {shown(grid)}`."
+    )
 
 
 def _print_scores(folder: Path) -> None:

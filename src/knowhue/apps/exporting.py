@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from knowhue.apps.program import say
-from knowhue.apps.use import deploy_once, rare_option
+from knowhue.apps.use import announce, deploy_once, rare_option
 from knowhue.errors import ConfigError
-from knowhue.storage import require_no_run, require_outputs
+from knowhue.runs import require_no_run
+from knowhue.storage import require_outputs
 
 if TYPE_CHECKING:
     from knowhue.inference.networks import TorchNetwork
@@ -57,7 +58,7 @@ def export(
     # resolved, since `.` has no name of its own
     target = out or Path(f"{Path(source).resolve().name}{'' if kind == 'hub-folder' else '.' + kind}")
     _require_target(kind, target, source, overwrite)
-    say(f"Opening the model {source} ...", err=True)
+    announce([source])
     deploy_once(source)
     network = _open(source, licence)
     from knowhue.runs import locked

@@ -7,9 +7,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from knowhue.errors import ConfigError, did_you_mean, shown
+from knowhue.errors import ConfigError, one_of, shown
 from knowhue.plan import QUESTIONS, SHARES, Plan, Question
 from knowhue.report.results import read_results
+from knowhue.settings_text import meaning_of
 from knowhue.statistics.power import (
     Design,
     Variances,
@@ -40,7 +41,7 @@ def _lines(section: BaseModel, depth: int) -> list[str]:
     for name, field in type(section).model_fields.items():
         # a field that is named after a keyword of Python has an alias
         key, value = field.alias or name, getattr(section, name)
-        meaning = " ".join((field.description or "").split())
+        meaning = meaning_of(field)
         if isinstance(value, BaseModel):
             lines += [f"{indent}{key}:", *_lines(value, depth + 1)]
             continue
@@ -110,7 +111,7 @@ def read_variances(study: Path) -> tuple[dict[str, Variances], int]:
 def known_variances(
     study: Path | None, seed_sd: str | None, image_sd: str | None, images: int | None
 ) -> tuple[dict[str, Variances], int | None]:
-    """Return what is known of how scores vary: read from a study, or as stated.
+    """Return what is known of how scores vary: read from a study, or given as numbers.
 
     Raises:
         ConfigError: both were given, or one of the two standard deviations alone, or no number of images.
@@ -127,7 +128,7 @@ def known_variances(
             "`--seed-sd`, `--image-sd` and `--images` should be given together. Found not all of them."
         )
     seeds, variances = stated(seed_sd, "--seed-sd"), stated(image_sd, "--image-sd")
-    return {name: Variances(seeds[name], variances[name]) for name in seeds if name in variances}, images
+    return {name: Variances(seeds[name], variances[name]) for name in seeds.keys() & variances.keys()}, images
 
 
 def stated(text: str, option: str) -> dict[str, float]:
@@ -146,12 +147,9 @@ def stated(text: str, option: str) -> dict[str, float]:
             f"`{option}` should be standard deviations by question, such as `colour=.08,class=.01`. "
             f"Found `{option} {shown(text)}`."
         )
-    unknown = [name for name in found if name not in QUESTIONS]
-    if unknown:
-        raise ConfigError(
-            f"`{option}` should name the questions {', '.join(QUESTIONS)}. Found `{shown(unknown[0])}`."
-            + did_you_mean(unknown[0], QUESTIONS)
-        )
+    for name in found:
+        if name not in QUESTIONS:
+            raise ConfigError(one_of(option, name, QUESTIONS))
     return found
 
 
@@ -161,27 +159,25 @@ def _by_both(name: str, question: Question, design: Design, variances: Variances
     none = chances(design, 0.0, variances)
     smallest = smallest_effect(design, variances)
     least = (
-        f"the smallest difference found 80 % of the time is {scale * smallest:.2g}{unit}"
+        f"the smallest difference detected 80 % of the time is {scale * smallest:.2g}{unit}"
         if smallest is not None
-        else f"no difference is found 80 % of the time: a verdict needs {fewest_seeds(design.alpha)} seeds"
+        else f"no difference is detected 80 % of the time: a verdict needs {fewest_seeds(design.alpha)} seeds"
     )
-    sds = (
-        f"sd of a seed {scale * variances.seed:.3g}, of an image {scale * variances.image:.3g}, residual "
-        f"{scale * variances.residual:.3g}"
-    )
+    seed, image, residual = (scale * sd for sd in (variances.seed, variances.image, variances.residual))
     one = unit.removesuffix("s") if scale * question.sesoi == 1 else unit
-    zeros = [what for what in ("seed", "image") if getattr(variances, what) == 0]
-    return [
-        f"{name}: {design.seeds} seeds x {design.images} images ({sds}):",
+    lines = [
+        f"{name}: {design.seeds} seeds x {design.images} images "
+        f"(sd of a seed {seed:.3g}, of an image {image:.3g}, residual {residual:.3g}):",
         f"  {least};",
-        f"  a difference of {scale * question.sesoi:g}{one} is found {100 * claimed(some):.0f} % of the time; "
-        f"if there is none, `equivalent` is said {100 * none.get(Word.EQUIVALENT, 0.0):.0f} % of the time.",
-        *[
-            f"  The sd over {' and '.join(f'{what}s' for what in zeros)} is 0, as where most scores agree or the study "
-            "is small; that is unreliable, and so are these numbers."
-        ]
-        * bool(zeros),
+        f"  a difference of {scale * question.sesoi:g}{one} is detected {100 * claimed(some):.0f} % of the time; "
+        f"if there is none, the verdict is `equivalent` {100 * none.get(Word.EQUIVALENT, 0.0):.0f} % of the time.",
     ]
+    if zeros := [each for each, sd in (("seeds", seed), ("images", image)) if sd == 0]:
+        lines.append(
+            f"  The sd over {' and '.join(zeros)} is 0, as where most scores agree or the study is small; that is "
+            "unreliable, and so are these numbers."
+        )
+    return lines
 
 
 def _by_seeds_alone(name: str, seeds: int, alpha: float) -> list[str]:
@@ -189,7 +185,7 @@ def _by_seeds_alone(name: str, seeds: int, alpha: float) -> list[str]:
     if effect is None:
         return [f"{name}: {seeds} seed{'s' * (seeds != 1)}: no verdict below {fewest_seeds(alpha)}."]
     return [
-        f"{name}: {seeds} seeds find {effect:.2f} paired standard deviations 80 % of the time, if images left "
-        "nothing to chance. They do:",
-        "  give --variances STUDY (an earlier one), or --seed-sd, --image-sd and --images.",
+        f"{name}: {seeds} seeds detect a difference of {effect:.2f} paired standard deviations 80 % of the time, were "
+        "there no variation over images.",
+        "  To count it in, pass --variances STUDY (an earlier one), or --seed-sd, --image-sd and --images.",
     ]

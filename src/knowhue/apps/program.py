@@ -7,7 +7,7 @@ import sys
 import unicodedata
 import warnings
 from collections.abc import Mapping
-from typing import Annotated, Any, NoReturn, TextIO
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -53,8 +53,8 @@ def say(*lines: str, err: bool = False) -> None:
 
 
 def say_json(value: Any) -> None:
-    """Print a value as one line of JSON that every terminal and every reader takes."""
-    print(json_line(value, sys.stdout), flush=True)
+    """Print a value as one line of JSON, in printable ASCII, which every terminal and every reader takes."""
+    print(json.dumps(value).replace("\x7f", r"\u007f"), flush=True)
 
 
 def printable(text: str) -> str:
@@ -64,13 +64,6 @@ def printable(text: str) -> str:
     a\x1b[31m\nb\u202ec\xff
     """
     return text if text.isprintable() else "".join(map(_shown, text))
-
-
-def json_line(value: Any, stream: TextIO | None = None) -> str:
-    """JSON in one line; what is unseen, or missing from the stream's encoding, is escaped as JSON does."""
-    text = json.dumps(value, ensure_ascii=False)
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    return "".join(c if _is_seen(c) and _has(encoding, c) else json.dumps(c)[1:-1] for c in text)
 
 
 def settle_streams() -> None:
@@ -113,20 +106,9 @@ def _unit(unit: str) -> str:
     return unit if unit.replace(" ", "").isalnum() else f"({unit})"
 
 
-def _is_seen(character: str) -> bool:
-    return unicodedata.category(character) not in _UNSEEN or character in _JOINERS
-
-
-def _has(encoding: str, character: str) -> bool:
-    try:
-        character.encode(encoding)
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _shown(character: str) -> str:
-    return character if _is_seen(character) else _escaped(character)
+    is_seen = unicodedata.category(character) not in _UNSEEN or character in _JOINERS
+    return character if is_seen else _escaped(character)
 
 
 def _escaped(character: str) -> str:

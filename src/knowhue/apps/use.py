@@ -1,10 +1,11 @@
 """`knowhue colorize`, `models`, `serve`: the commands that put a trained model to work."""
 
 import stat
+from collections.abc import Iterable
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,8 +16,10 @@ from knowhue.images.files import dangling
 if TYPE_CHECKING:
     from knowhue.config import Task
     from knowhue.inference.colorizer import ColorizeOptions, Colorizer
+    from knowhue.inference.folder import FolderSummary
+    from knowhue.inference.video import VideoSummary
 
-rare_option = partial(typer.Option, rich_help_panel="Rare")
+rare_option = partial(typer.Option, rich_help_panel="Rarely needed")
 ModelOption = Annotated[
     str,
     typer.Option(help="`built-in`, a run or study folder, or a file or folder that `knowhue export` made."),
@@ -44,7 +47,9 @@ def colorize(
     saturation: Annotated[float, typer.Option(min=0, max=4, help="Factor on the predicted chroma.")] = 1.0,
     uncertainty: Annotated[
         Path | None,
-        rare_option(help="Image file for a map of how uncertain the colours are; 10 codes a CIELAB unit."),
+        rare_option(
+            help="Image file for a map of how uncertain the colours are; 10 gray levels a CIELAB unit."
+        ),
     ] = None,
     unknown_below: Annotated[
         float | None, rare_option(min=0, max=1, help="Answer `unknown` for a class less probable than this.")
@@ -55,7 +60,7 @@ def colorize(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     on_error: Annotated[
         OnError,
-        rare_option(help="Of a folder: skip images that cannot be read, or begin no other after the first."),
+        rare_option(help="Folders: skip images that cannot be read, or stop at the first one."),
     ] = OnError.skip,
 ) -> None:
     """Colour and classify a photo, a folder or a video; size, depth, lightness and metadata stay."""
@@ -65,20 +70,26 @@ def colorize(
     kind = _kind_of(source)
     if kind != "image" and (uncertainty or hint):
         raise ConfigError(f"--uncertainty and --hint go with a single image; {source} is a {kind}")
-    out = _settle(kind, source, out, uncertainty, overwrite)
+    outputs = _settle(kind, source, out, uncertainty, overwrite)
     from knowhue.inference.colorizer import ColorizeOptions
 
     options = ColorizeOptions((), saturation, uncertainty is not None, unknown_below)
     if kind == "image":
-        _image(model, source, out, uncertainty, options, hint or [], json_, overwrite)
+        record, headline = _image(model, source, outputs, options, hint or [], overwrite)
+        if json_:
+            say_json(record)
+        else:
+            say(*_sentences(record, headline))
         return
-    if kind == "video":
-        from knowhue.inference.video import require_video
-        from knowhue.inference.video_formats import writable_video_suffix
-
-        require_video(source)
-        _say_if_renamed(source.suffix, writable_video_suffix(source.suffix), out)
-    _many(_colorizer(model), source, out, options, json_, overwrite, on_error if kind == "folder" else None)
+    how = {"on_error": on_error.value} if kind == "folder" else {}
+    summary = _many(model, kind, source, outputs["--out"], options=options, overwrite=overwrite, **how)
+    if json_:
+        say_json(summary.as_record())
+    else:
+        say(*summary.lines())
+    # a script should notice; what could be read is written
+    if summary.failed:
+        raise typer.Exit(1)
 
 
 def models(
@@ -86,7 +97,7 @@ def models(
         list[str] | None, typer.Argument(help="Files or folders; the built-in model if none.")
     ] = None,
 ) -> None:
-    """Say what a model is: tasks, classes, data, scores with intervals, calibration."""
+    """Describe a model: tasks, classes, data, scores with intervals, calibration."""
     from knowhue.inference.networks import BUILT_IN
 
     for name in model or [BUILT_IN]:
@@ -112,7 +123,7 @@ def serve_command(
         typer.Option(envvar="KNOWHUE_TOKEN", help="Token that clients must send, 16 characters or more."),
     ] = None,
     no_auth: Annotated[
-        bool, rare_option("--no-auth", help="Answer everybody who can reach it, without a token.")
+        bool, rare_option("--no-auth", help="Let everybody in who can reach it, without a token.")
     ] = False,
     allowed_host: Annotated[
         list[str] | None, rare_option(help="Further name by which browsers may call it; may be repeated.")
@@ -135,11 +146,13 @@ def serve_command(
         hosts=tuple(allowed_host or ()),
         batch_size=batch_size,
         queue_length=queue_length,
-        studies=_existing(study or []),
+        studies=tuple(study or ()),
     ).check()
+    for folder in settings.studies:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder}: no such study folder; --study names one")
     paths = _named(model or ["built-in"])
-    say(f"Opening {', '.join(paths)} ...", err=True)  # what follows takes seconds
-
+    announce(paths.values())
     try:
         from knowhue.serving.run import serve as run
     except ImportError as error:
@@ -147,16 +160,34 @@ def serve_command(
 
     models = {name: open_model(path) for name, path in paths.items()}
     for name, colorizer in models.items():
-        say(f"{name}: {colorizer.network.description.name}", err=True)
+        if name != colorizer.network.description.name:
+            say(f"{name}: {colorizer.network.description.name}", err=True)
     run(models, settings, lambda address: say(f"Knowhue is at {address}"), page)
 
 
+def announce(models: Iterable[str]) -> None:
+    """Make sure that models are there, and say that they are being opened, which takes seconds.
+
+    Raises:
+        WeightsError: there is none of such a name.
+    """
+    from knowhue.inference.networks import find_model, needs_deployment
+
+    for model in models:
+        if needs_deployment(model) is None:
+            find_model(model)
+    say(f"Opening {', '.join(models)} ...", err=True)
+
+
 def open_model(model: str, task: "Task | None" = None) -> "Colorizer":
-    """Open a model; a run is fitted for use the first time, unless it cannot do the task."""
+    """Open a model that can do a task, if one is named; a run is fitted for use the first time."""
     from knowhue.inference.colorizer import Colorizer
 
     deploy_once(model, task)
-    return Colorizer.load(model)
+    colorizer = Colorizer.load(model)
+    if task is not None:
+        colorizer.require(task)
+    return colorizer
 
 
 def deploy_once(model: str, task: "Task | None" = None) -> None:
@@ -170,13 +201,6 @@ def deploy_once(model: str, task: "Task | None" = None) -> None:
         require_deployable(run, task)
         say(f"Making {run} ready for use, once.", err=True)
         deploy(run)
-
-
-def _colorizer(model: str) -> "Colorizer":
-    say(f"Opening the model {model} ...", err=True)
-    colorizer = open_model(model, "colour")
-    colorizer.require("colour")
-    return colorizer
 
 
 def _say_if_renamed(suffix: str, writable: str, out: Path) -> None:
@@ -206,11 +230,13 @@ def _kind_of(source: Path) -> str:
     return "video" if source.suffix.lower() in VIDEO_SUFFIXES else "image"
 
 
-def _settle(kind: str, source: Path, out: Path | None, uncertainty: Path | None, overwrite: bool) -> Path:
-    """Where the result goes, made sure of before a model is opened.
+def _settle(
+    kind: str, source: Path, out: Path | None, uncertainty: Path | None, overwrite: bool
+) -> dict[str, Path]:
+    """Where the results go, by their options, made sure of before a model is opened.
 
     Raises:
-        ConfigError: it is an input, exists, cannot be written there, or not in that format.
+        ConfigError: one is an input, exists, cannot be written there, or not in that format.
     """
     from knowhue.images.writing import MARK, OUTPUT_SUFFIXES, kind_of, writable_suffix
     from knowhue.inference.listing import default_folder, list_folder
@@ -223,7 +249,7 @@ def _settle(kind: str, source: Path, out: Path | None, uncertainty: Path | None,
             raise ConfigError(f"{source} is a folder, so --out should be one; {out} names a file")
         require_outputs({"--out": out / "colorized.jsonl"}, overwrite=True)
         list_folder(source, out, writable_suffix)  # whose clashes are refused at once
-        return out
+        return {"--out": out}
     suffix = (writable_video_suffix if kind == "video" else writable_suffix)(source.suffix)
     target = out or source.with_name(f"{source.stem}{MARK}{suffix}")
     if out is not None and out.is_dir():
@@ -234,19 +260,18 @@ def _settle(kind: str, source: Path, out: Path | None, uncertainty: Path | None,
         kind_of(uncertainty.suffix)
         outputs["--uncertainty"] = uncertainty
     require_outputs(outputs, [source], overwrite=overwrite)
-    return target
+    return outputs
 
 
 def _image(
     model: str,
     source: Path,
-    out: Path,
-    uncertainty: Path | None,
+    outputs: dict[str, Path],
     options: "ColorizeOptions",
     hints: list[str],
-    as_json: bool,
     overwrite: bool,
-) -> None:
+) -> tuple[dict[str, Any], str | None]:
+    """Colour one image: its record for --json, and its class in words, if it has one."""
     from knowhue.images.reading import read_image
     from knowhue.images.writing import fitting_kind, writable_suffix, write_image
     from knowhue.inference.hints import parse_hint
@@ -254,60 +279,45 @@ def _image(
 
     # hints are placed by the image's size, and refused before a model is opened
     image = read_image(source)
+    out = outputs["--out"]
     _say_if_renamed(source.suffix, writable_suffix(source.suffix), out)
     height, width = image.pixels.shape[:2]
     options = options._replace(hints=tuple(parse_hint(text, width, height) for text in hints))
-    outputs = {"--out": out} | ({"--uncertainty": uncertainty} if uncertainty else {})
     for path in outputs.values():
         fitting_kind(path.suffix, image)  # raises where the format cannot hold this image
-    colorizer = _colorizer(model)
+    announce([model])
+    colorizer = open_model(model, "colour")
     made = colorizer.colorize(image, options)
     # No lock: files appear whole by replacing, so of two commands with one output the later one's image stands.
     require_outputs(outputs, [source], overwrite=overwrite)  # it may have appeared meanwhile
     notes = write_image(made.image, out)
     record = {"path": str(source), "output": str(out), **made.judgement.as_record()}
     record["warnings"] += notes
-    if made.uncertainty is not None and uncertainty is not None:
-        write_image(made.uncertainty_map(), uncertainty)
-        record["uncertainty"] = {"mean": round(float(made.uncertainty.mean()), 3), "map": str(uncertainty)}
+    if made.uncertainty is not None:
+        write_image(made.uncertainty_map(), outputs["--uncertainty"])
+        mean = round(float(made.uncertainty.mean()), 3)
+        record["uncertainty"] = {"mean": mean, "map": str(outputs["--uncertainty"])}
     record["model"] = colorizer.network.description.name
-    if as_json:
-        say_json(record)
-    else:
-        say(*_sentences(record, made.judgement.headline()))
+    return record, made.judgement.headline()
 
 
-def _many(
-    colorizer: "Colorizer",
-    source: Path,
-    out: Path,
-    options: "ColorizeOptions",
-    as_json: bool,
-    overwrite: bool,
-    on_error: OnError | None,
-) -> None:
-    """Colour a folder, or a video where `on_error` is None."""
+def _many(model: str, kind: str, source: Path, out: Path, **how: Any) -> "FolderSummary | VideoSummary":
+    """Colour a folder or a video, see `colorize_folder` and `colorize_video` for how."""
     from knowhue.apps.progress import showing_progress
 
-    with showing_progress() as report:
-        if on_error is None:
-            from knowhue.inference.video import colorize_video
+    if kind == "video":
+        from knowhue.inference.video import colorize_video as run
+        from knowhue.inference.video import require_video
+        from knowhue.inference.video_formats import writable_video_suffix
 
-            summary = colorize_video(
-                colorizer, source, out, options=options, overwrite=overwrite, report=report
-            )
-        else:
-            from knowhue.inference.folder import colorize_folder
-
-            stops = {"options": options, "overwrite": overwrite, "on_error": on_error.value}
-            summary = colorize_folder(colorizer, source, out, **stops, report=report)
-    if as_json:
-        say_json(summary.as_record())
+        require_video(source)
+        _say_if_renamed(source.suffix, writable_video_suffix(source.suffix), out)
     else:
-        say(*summary.lines())
-    # a script should notice; what could be read is written
-    if summary.failed:
-        raise typer.Exit(1)
+        from knowhue.inference.folder import colorize_folder as run
+    announce([model])
+    colorizer = open_model(model, "colour")
+    with showing_progress() as report:
+        return run(colorizer, source, out, **how, report=report)
 
 
 def _sentences(record: dict, headline: str | None) -> list[str]:
@@ -331,7 +341,7 @@ def _describe(colorizer: "Colorizer") -> list[str]:
     measured_on = str(described.images.get("measured_on", "validation"))
     lines = [
         described.name,
-        f"  does: {' and '.join(described.tasks)}, looking at {described.size_px} px; {described.precision}",
+        f"  does: {' and '.join(described.tasks)}, at {described.size_px} px; {described.precision}",
         f"  encoder: {described.config.encoder.name}; trained on {described.images.get('train')} images "
         f"({described.images.get('source')}), measured on {described.images.get(measured_on)} ({measured_on})",
     ]
@@ -345,13 +355,6 @@ def _describe(colorizer: "Colorizer") -> list[str]:
     if described.calibration is not None:
         lines.append(f"  class probabilities: {described.calibration.sentence()}")
     return [*lines, f"  licence: {described.licence or 'not stated'}"]
-
-
-def _existing(studies: list[Path]) -> tuple[Path, ...]:
-    for study in studies:
-        if not study.is_dir():
-            raise ConfigError(f"{study}: no such study folder; --study names one")
-    return tuple(studies)
 
 
 def _named(models: list[str]) -> dict[str, str]:

@@ -14,7 +14,8 @@ from knowhue.inference.export import export_safetensors
 from knowhue.inference.networks import HUB_FILE, Description, ScoreInterval, TorchNetwork
 from knowhue.models.encoder import hub_resolves
 from knowhue.presets import edit
-from knowhue.storage import replacing, require_no_run
+from knowhue.runs import require_no_run
+from knowhue.storage import replacing
 
 CONFIG_FILE, CARD_FILE = "config.json", "README.md"
 HUB_FILES = (CARD_FILE, CONFIG_FILE, HUB_FILE)

@@ -14,7 +14,7 @@ from knowhue.models.encoder import weights_digest
 from knowhue.plan import SET_ASIDE, Plan, read_plan
 from knowhue.presets import edit
 from knowhue.randomness import drawing_from, stream
-from knowhue.runs import read_config, run_folder
+from knowhue.runs import FROZEN, read_config, run_folder
 from knowhue.storage import read_json
 from knowhue.tensors import Batch
 from knowhue.training.checkpoint import computed_with
@@ -142,7 +142,7 @@ def begin_run_anew(work: Workspace, arm: str, config: Config, now: str) -> None:
 
 def _block_around(root: Path, arm: str, config: Config) -> BlockCells:
     """The cells of the folder's study that a run is one of; else that run alone."""
-    plans = [read_plan(root)] if (root / "study.json").exists() else []
+    plans = [read_plan(root)] if (root / FROZEN).exists() else []
     cells = blocks_of(plans).get(config.seed, [])
     own = run_folder(root, arm, config)
     return cells if own in [run_folder(root, *cell) for cell in cells] else [(arm, config)]
