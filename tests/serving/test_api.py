@@ -198,7 +198,7 @@ def test_models_are_chosen_by_name(client: TestClient):
         ("/v1/colorize", {"saturation": "nan"}, 422, "`saturation`"),
         ("/v1/colorize", {"saturation": "1e999"}, 422, "`saturation`"),
         ("/v1/colorize", {"saturation": ["1", "2"]}, 422, "given once"),
-        ("/v1/colorize", {"hints": "nowhere"}, 422, "`hint`"),
+        ("/v1/colorize", {"hints": "nowhere"}, 422, "A hint should be"),
         ("/v1/colorize", {"hints": ["1,1=red"] * 65}, 422, "`hints`"),
         (
             "/v1/colorize",

@@ -163,9 +163,9 @@ def _export_onnx(network: "TorchNetwork", target: Path, precision: str, calibrat
             f"  a*b* error {lost.ab_l1_after:.2f} instead of {lost.ab_l1_before:.2f} CIELAB units",
         )
     if lost.agreement is not None:
-        say(f"  the same class in {lost.agreement:.1%}")
+        say(f"  the same class in {100 * lost.agreement:.1f} %")
     if lost.accuracy_before is not None:
-        say(f"  accuracy {lost.accuracy_after:.1%} instead of {lost.accuracy_before:.1%}")
+        say(f"  accuracy {100 * lost.accuracy_after:.1f} % instead of {100 * lost.accuracy_before:.1f} %")
 
 
 def _size(target: Path) -> str:

@@ -90,7 +90,9 @@ class Judgement(NamedTuple):
         """
         if self.label is None or self.is_novel:
             return self.label
-        shares = ", ".join(f"{name} {share:.0%}" for name, share in list(self.probabilities.items())[:3])
+        shares = ", ".join(
+            f"{name} {100 * share:.0f} %" for name, share in list(self.probabilities.items())[:3]
+        )
         return f"{self.label} ({shares})"
 
     def as_record(self) -> dict[str, Any]:
@@ -425,7 +427,7 @@ def _doubts(painted: PaintStats | None, saturation: float) -> list[str]:
         )
     if painted is not None and painted.reduced > OFTEN_REDUCED:
         doubts.append(
-            f"{painted.reduced:.0%} of the pixels were given colours that sRGB cannot show at their lightness; "
+            f"{100 * painted.reduced:.0f} % of the pixels were given colours that sRGB cannot show at their lightness; "
             "their chroma was reduced"
         )
     return doubts

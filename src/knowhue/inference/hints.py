@@ -106,7 +106,7 @@ def parse_hint(text: str, width: int, height: int) -> Hint:
     """
     found = _HINT.fullmatch(text)
     if found is None:
-        raise ConfigError(f"`hint` should be {_FORMS}. Found `{text}`.")
+        raise ConfigError(f"A hint should be {_FORMS}. Found `{text}`.")
     across, down, colour = (part.strip() for part in found.groups())
     return Hint(_fraction(across, width, text), _fraction(down, height, text), *_chroma_of(colour, text))
 
@@ -313,10 +313,10 @@ def _fraction(text: str, side: int, whole: str) -> float:
     elif re.fullmatch(r"[+-]?\d+", text):
         fraction = (int(text) + 0.5) / side
     else:
-        raise ConfigError(f"`hint` should be {_FORMS}. Found `{text}` in `{whole}`.")
+        raise ConfigError(f"A hint should be {_FORMS}. Found `{text}` in `{whole}`.")
     if not 0 <= fraction <= 1:
         raise ConfigError(
-            f"`hint` should lie in the image, 0 to {side - 1} pixels or 0% to 100%. Found `{text}` in `{whole}`."
+            f"A hint should lie in the image, 0 to {side - 1} pixels or 0% to 100%. Found `{text}` in `{whole}`."
         )
     return fraction
 
@@ -329,7 +329,7 @@ def _chroma_of(colour: str, whole: str) -> tuple[float, float]:
         rgb = ()
     if len(rgb) != 3 or not all(0 <= code <= 255 for code in rgb):
         raise ConfigError(
-            f"`hint` should name an opaque colour as CSS does, `#c83232`, `rgb(200, 50, 50)` or `orange`. "
+            f"A hint should name an opaque colour as CSS does, `#c83232`, `rgb(200, 50, 50)` or `orange`. "
             f"Found `{colour}` in `{whole}`."
         )
     import torch  # a runtime without torch needs it for nothing else

@@ -233,7 +233,8 @@ def _limits(description: Description) -> str:
         calibrated = description.calibration is not None and description.calibration.helps
         limits.append(
             "It knows no classes but those above. An image of something else is given one of them, or `unknown` "
-            f"where none is {description.unknown_below:.0%} probable or the image is unlike the training images; "
+            f"where none is {100 * description.unknown_below:.0f} % probable or the image is unlike the training "
+            "images; "
             + (
                 "the probabilities are calibrated for images like those alone."
                 if calibrated

@@ -202,12 +202,12 @@ def _trained_on(study: Study) -> str:
         return "All seeds train on the same images: intervals do not cover the choice of the training images."
     if study.config("supervision", "resample"):
         return (
-            f"Each seed trains on {share:.0%} of the training images, drawn anew: intervals cover their choice, too. "
-            f"{baselines}"
+            f"Each seed trains on {100 * share:.0f} % of the training images, drawn anew: intervals cover their "
+            f"choice, too. {baselines}"
         )
     return (
-        f"All seeds train on the same {share:.0%} of the training images: intervals do not cover the choice of the "
-        f"training images. {baselines}"
+        f"All seeds train on the same {100 * share:.0f} % of the training images: intervals do not cover the choice "
+        f"of the training images. {baselines}"
     )
 
 
