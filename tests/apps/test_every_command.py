@@ -54,9 +54,9 @@ def test_version(knowhue):
         ("study", ["Settings", "Design of the study"]),
         ("plan", ["Settings", "Design of the study", "Power"]),
         ("compare", ["Settings", "Design of the study"]),
-        ("colorize", ["Rare"]),
-        ("export", ["Rare"]),
-        ("serve", ["Rare"]),
+        ("colorize", ["Rarely needed"]),
+        ("export", ["Rarely needed"]),
+        ("serve", ["Rarely needed"]),
     ],
 )
 def test_what_is_rarely_needed_stands_in_panels_below_the_main_options(command, panels):

@@ -1,7 +1,7 @@
 """`knowhue export`: a trained model as one file or folder that needs nothing else."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -65,7 +65,10 @@ def export(
 
     with locked(target.parent, "export", name=f".{target.name}.lock"):
         _require_target(kind, target, source, overwrite)  # it may have appeared meanwhile
-        EXPORTS[kind](network, target, precision, calibrate)
+        if kind == "onnx":
+            _export_onnx(network, target, calibrate)
+        else:
+            _export_weights(network, target, precision, kind)
         if upload is not None:
             from knowhue.inference.hub import upload as send
 
@@ -122,50 +125,48 @@ def _require_target(kind: str, target: Path, source: str, overwrite: bool) -> No
         require_outputs({"--out": each}, inputs, overwrite=overwrite)
 
 
-def _export_safetensors(network: "TorchNetwork", target: Path, precision: str, _: Path | None) -> None:
+def _export_weights(network: "TorchNetwork", target: Path, precision: str, kind: str) -> None:
     from knowhue.inference.export import export_safetensors
+    from knowhue.inference.hub import HUB_FILES, export_hub_folder
 
-    differences = export_safetensors(network, target, precision)
-    say(_size(target), _differences(differences, "the original"))
-
-
-def _export_hub_folder(network: "TorchNetwork", target: Path, precision: str, _: Path | None) -> None:
-    from knowhue.inference.hub import export_hub_folder
-
-    differences = export_hub_folder(network, target, precision)
-    say(f"{target}: README.md, config.json, model.safetensors", _differences(differences, "the original"))
+    if kind == "hub-folder":
+        differences = export_hub_folder(network, target, precision)
+        say(f"{target}: {', '.join(HUB_FILES)}", _differences(differences, "the original"))
+    else:
+        differences = export_safetensors(network, target, precision)
+        say(_size(target), _differences(differences, "the original"))
 
 
-def _export_onnx(network: "TorchNetwork", target: Path, precision: str, calibrate: Path | None) -> None:
+def _export_onnx(network: "TorchNetwork", target: Path, calibrate: Path | None) -> None:
+    """In 8 bits if there are images that these can be calibrated on, else in float32."""
     from knowhue.inference.export import export_onnx
 
-    if precision == "float32":
+    if calibrate is None:
         differences = export_onnx(network, target)
         say(_size(target), _differences(differences, "torch"))
         return
     from knowhue.inference.quantize import CALIBRATED_ON, MEASURED_ON, quantize
 
-    assert calibrate is not None  # checked before
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "float32.onnx"
         differences = export_onnx(network, whole)
-        lost = quantize(whole, target, calibrate)
+        cost = quantize(whole, target, calibrate)
     say(_size(target), _differences(differences, "torch, before 8 bits"))
-    say(f"in 8 bits, on {lost.measured_on} images ({lost.calibrated_on} others were calibrated on):")
-    if lost.left_out:
+    say(f"in 8 bits, on {cost.measured_on} images ({cost.calibrated_on} others were calibrated on):")
+    if cost.left_out:
         say(
-            f"  {lost.left_out} more were left out: at most {CALIBRATED_ON} are calibrated on and {MEASURED_ON} "
+            f"  {cost.left_out} more were left out: at most {CALIBRATED_ON} are calibrated on and {MEASURED_ON} "
             "measured on, and none that are gray"
         )
-    if lost.chroma is not None:
+    if cost.chroma is not None:
         say(
-            f"  a*b* differ by {lost.chroma:.2f} CIELAB units on average",
-            f"  a*b* error {lost.ab_l1_after:.2f} instead of {lost.ab_l1_before:.2f} CIELAB units",
+            f"  a*b* differ by {cost.chroma:.2f} CIELAB units on average",
+            f"  a*b* error {cost.ab_l1_after:.2f} instead of {cost.ab_l1_before:.2f} CIELAB units",
         )
-    if lost.agreement is not None:
-        say(f"  the same class in {100 * lost.agreement:.1f} %")
-    if lost.accuracy_before is not None:
-        say(f"  accuracy {100 * lost.accuracy_after:.1f} % instead of {100 * lost.accuracy_before:.1f} %")
+    if cost.agreement is not None:
+        say(f"  the same class in {100 * cost.agreement:.1f} %")
+    if cost.accuracy_before is not None:
+        say(f"  accuracy {100 * cost.accuracy_after:.1f} % instead of {100 * cost.accuracy_before:.1f} %")
 
 
 def _size(target: Path) -> str:
@@ -175,10 +176,3 @@ def _size(target: Path) -> str:
 def _differences(differences: Mapping[str, float], other: str) -> str:
     parts = [f"{name} {value:.2g} {UNITS.get(name, '')}".strip() for name, value in differences.items()]
     return f"largest difference to {other}: {', '.join(parts)}"
-
-
-EXPORTS: dict[str, Callable[["TorchNetwork", Path, str, Path | None], None]] = {
-    "safetensors": _export_safetensors,
-    "onnx": _export_onnx,
-    "hub-folder": _export_hub_folder,
-}
