@@ -26,7 +26,7 @@ from knowhue.images.reading import read_image
 from knowhue.images.vips import shrink
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.pixels import lightness
-from knowhue.inference.steady import Past, Steadier, agreement, carry, flicker
+from knowhue.inference.steady import Past, Steadier, agreement, carry
 
 FloatArray = NDArray[np.float32]
 HEIGHT, WIDTH = 192, 256
@@ -125,6 +125,20 @@ class Unmoved(Steadier):
             answer = chroma + np.float32(self._strength) * gate * (self.past.chroma - chroma)
         self.past = Past(lightness, answer)
         return answer
+
+
+def flicker(chroma: FloatArray, carried: FloatArray, same: NDArray[np.bool_]) -> float:
+    """Mean of |a*b* - what a*b* was there a frame ago| over the places that show the same thing as then.
+
+    Args:
+        chroma: a*b* (h, w, 2) of a frame.
+        carried: a*b* (h, w, 2) of the frame before, brought to the frame's places by the true motion if it is known.
+        same: (h, w), whether a place shows what it showed.
+
+    Returns:
+        CIELAB units; NaN if no place does.
+    """
+    return float(np.abs(chroma - carried)[same].mean()) if same.any() else float("nan")
 
 
 def score(video: Video, chroma: list[FloatArray]) -> Scores:

@@ -28,12 +28,7 @@ _Result = TypeVar("_Result")
 
 
 class Busy(KnowhueError):
-    """The queue is full.
-
-    Attributes:
-        length: items that are accepted and not answered yet.
-        retry_after_seconds: when there should be room.
-    """
+    """The queue is full with `length` items that are not answered yet; there should be room in a while."""
 
     def __init__(self, length: int, retry_after_seconds: int) -> None:
         super().__init__(f"The queue is full with {length} items. Try again in {retry_after_seconds} s.")
@@ -49,11 +44,7 @@ class Stopping(KnowhueError):
 
 
 class Late(KnowhueError):
-    """An item took longer than the limits allow.
-
-    Attributes:
-        seconds: that it may take.
-    """
+    """An item took longer than the limits allow."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"An item should be done within {seconds:g} s. It was not.")
@@ -107,14 +98,16 @@ class ByteBudget:
         self._limit = limit_bytes
         self._held = 0
         self._closed = False
-        self._door = threading.Lock()
+        self._queue = threading.Lock()
         self._changed = threading.Condition()
 
     def acquire(self, weight: int) -> bool:
         """Wait for room; False if the budget was closed instead."""
-        # The door makes a queue: without it, light items would slip past a heavy one for ever.
-        with self._door, self._changed:
-            self._changed.wait_for(lambda: self._closed or self._fits(weight))
+        # one after another: otherwise light items would slip past a heavy one for ever
+        with self._queue, self._changed:
+            self._changed.wait_for(
+                lambda: self._closed or not self._held or self._held + weight <= self._limit
+            )
             if not self._closed:
                 self._held += weight
             return not self._closed
@@ -129,9 +122,6 @@ class ByteBudget:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-
-    def _fits(self, weight: int) -> bool:
-        return not self._held or self._held + weight <= self._limit
 
 
 @dataclass(eq=False, slots=True)
@@ -184,26 +174,22 @@ class Pipeline(Generic[_Item, _Result]):
         self._seconds = 0.1  # between results, a running mean
         self._last = 0.0
         threads = limits.threads or usable_cores()
-        steps = [self._decode_next, self._paint_next] * threads + [self._predict_next] * limits.predictors
-        self._threads = [
-            threading.Thread(
-                target=_repeat,
-                args=(step, after_batch if step == self._predict_next else lambda: None),
-                name=f"knowhue{step.__name__}",
-                daemon=True,
-            )
-            for step in steps
-        ]
+        self._threads: list[threading.Thread] = []
+        for step, count, after in (
+            (self._decode_next, threads, lambda: None),
+            (self._predict_next, limits.predictors, after_batch),
+            (self._paint_next, threads, lambda: None),
+        ):
+            for _ in range(count):
+                name = f"knowhue{step.__name__}"
+                self._threads.append(
+                    threading.Thread(target=_repeat, args=(step, after), name=name, daemon=True)
+                )
         for thread in self._threads:
             thread.start()
 
     def check(self) -> None:
-        """Refuse early, before an item is made.
-
-        Raises:
-            Busy: the queue is full.
-            Stopping: it is closing.
-        """
+        """Refuse early, before an item is made; errors as of `submit`."""
         with self._changed:
             self._check()
 
@@ -272,15 +258,15 @@ class Pipeline(Generic[_Item, _Result]):
             return False
         with self._changed:
             self._decoding += 1
-        job.decoded, job.shape = self._attempt(job, "decode", self._decode, job.item) or (None, None)
+        self._attempt(job, "decode", self._decode, job)
         with self._changed:
             self._decoding -= 1
         self._pass_on(job, self._decoded)
         return True
 
-    def _decode(self, item: Any) -> tuple[Any, object]:
-        decoded = self._stages.decode(item)
-        return decoded, self._stages.shape(decoded)
+    def _decode(self, job: _Job) -> None:
+        job.decoded = self._stages.decode(job.item)
+        job.shape = self._stages.shape(job.decoded)
 
     def _predict_next(self) -> bool:
         group = self._next_group()

@@ -8,7 +8,6 @@ the carried lightness agrees with the frame's. A cut forgets the past.
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates, uniform_filter
 from skimage.registration import optical_flow_ilk
 
@@ -113,17 +112,3 @@ def carry(values: FloatArray, flow: FloatArray) -> FloatArray:
         map_coordinates(planes[..., k], places, order=1, mode="nearest") for k in range(planes.shape[2])
     ]
     return np.stack(carried, -1).reshape(values.shape).astype(np.float32, copy=False)
-
-
-def flicker(chroma: FloatArray, carried: FloatArray, same: NDArray[np.bool_]) -> float:
-    """Mean of |a*b* - what a*b* was there a frame ago| over the places that show the same thing as then.
-
-    Args:
-        chroma: a*b* (h, w, 2) of a frame.
-        carried: a*b* (h, w, 2) of the frame before, brought to the frame's places by the true motion if it is known.
-        same: (h, w), whether a place shows what it showed.
-
-    Returns:
-        CIELAB units; NaN if no place does.
-    """
-    return float(np.abs(chroma - carried)[same].mean()) if same.any() else float("nan")
