@@ -129,11 +129,7 @@ def _fits(profile: bytes, channels: int) -> bool:
 def _by_profile(
     colours: NDArray[Any], interpretation: str, profile: bytes, bits: int
 ) -> tuple[Pixels, bytes, tuple[str, ...]]:
-    """As `to_srgb`, by a profile that fits.
-
-    Raises:
-        VipsError: it is damaged.
-    """
+    """As `to_srgb`, by a profile that fits; a `VipsError` if it is damaged."""
     is_rgb = colours.shape[2] == 3
     if is_rgb and _is_srgb(profile, bits):
         return colours, profile, ()

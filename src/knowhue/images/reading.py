@@ -147,14 +147,9 @@ def _damaged(kind: str, why: str) -> ImageError:
 
 
 class Decoded(NamedTuple):
-    """What a decoder found.
+    """What a decoder found: values (H, W, C) as they lie in the file, libvips' name of what they mean, and the rest.
 
-    Attributes:
-        values: (H, W, C), as they lie in the file.
-        interpretation: libvips' name of what they mean.
-        origin: what else the file says; profile and resolution are those of the values as they lie.
-        orientation: 1 to 8, by EXIF.
-        space: how codes are to be read where there is no profile; None if they are sRGB's.
+    The orientation is 1 to 8, by EXIF; `space` says how codes are to be read without a profile, None if as sRGB's.
     """
 
     values: NDArray[Any]
@@ -214,11 +209,7 @@ _NO_RESOLUTION = (1.0, 1.0)  # what libvips says where the file says nothing
 
 
 def _decode_by_vips(image: VipsImage, frames: str) -> Decoded:
-    """Decode an opened image whose pages are called `frames`.
-
-    Raises:
-        VipsError: the data end early or are damaged.
-    """
+    """Decode an opened image whose pages are called `frames`; a `VipsError` if its data end early or are damaged."""
     values = array_of(image)
     bits = attached(image, "bits-per-sample") or 8 * values.itemsize
     if 8 < bits < 16 and values.dtype == np.uint16:
@@ -276,12 +267,7 @@ def _png_chunks(file: File) -> dict[bytes, bytes]:
 
 
 def _decode_by_pillow(file: File, kind: str, check: Check) -> Decoded:
-    """Decode BMP, JPEG 2000, PNM, rare TIFFs, and HEIC where its decoder is installed.
-
-    Raises:
-        ImageError: it is damaged.
-        ExtraError: it is HEIC and there is no decoder.
-    """
+    """Decode BMP, JPEG 2000, PNM, rare TIFFs, and HEIC where its decoder is installed."""
     try:
         with _open_by_pillow(file, kind) as image:
             check(*image.size)
@@ -359,11 +345,7 @@ _UPRIGHT: Mapping[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 
 
 def _to_image(decoded: Decoded) -> Image:
-    """Depth, orientation, transparency and colours of what was decoded.
-
-    Raises:
-        ImageError: values that are no intensities.
-    """
+    """Depth, orientation, transparency and colours of what was decoded."""
     origin, interpretation = decoded.origin, decoded.interpretation
     is_lab = interpretation.startswith("lab")
     values, notes = (decoded.values, ()) if is_lab else _as_codes(decoded.values)

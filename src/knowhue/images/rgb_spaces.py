@@ -202,12 +202,7 @@ def _by_cicp(codes: bytes, is_gray: bool) -> _SpaceAndNotes:
 
 
 def _by_primaries(curve: Floats, places: Sequence[float] | None) -> RGBSpace | None:
-    """A space described by its primaries; None if these make no colours.
-
-    Args:
-        curve: (65536,), linear light of every 16-bit code.
-        places: x and y of white, red, green and blue; None for gray.
-    """
+    """A space of a curve (65536,) and x and y of white, red, green and blue, None for gray; None if these are no colours."""
     if places is None:
         return _space(curve[None], None)
     xyz = [

@@ -21,10 +21,7 @@ _FORMATS = {"uint8": "uchar", "uint16": "ushort", "int16": "short", "float32": "
 def load(loader: str, source: io.FileIO | io.BytesIO, **options: Any) -> VipsImage:
     """Open an image with one of libvips' loaders by name, so that no other one ever sees the data.
 
-    Only the header is read; rows are decoded, once and in order, when they are asked for.
-
-    Raises:
-        VipsError: the header cannot be read.
+    Only the header is read, or a `VipsError` raised; rows are decoded, once and in order, when they are asked for.
     """
     _settle()
     if isinstance(source, io.BytesIO):
@@ -36,12 +33,7 @@ def load(loader: str, source: io.FileIO | io.BytesIO, **options: Any) -> VipsIma
 
 
 def image_of(values: NDArray[Any], interpretation: str) -> VipsImage:
-    """An image over an array (H, W, C), which is not copied.
-
-    Args:
-        values: uint8, uint16, int16 or float32.
-        interpretation: libvips' name of what they mean.
-    """
+    """An image over an array (H, W, C) of uint8, uint16, int16 or float32, which is not copied."""
     _settle()
     height, width, bands = values.shape
     data = np.ascontiguousarray(values)
@@ -50,20 +42,12 @@ def image_of(values: NDArray[Any], interpretation: str) -> VipsImage:
 
 
 def array_of(image: VipsImage) -> NDArray[Any]:
-    """Decode or compute an image: (H, W, C).
-
-    Raises:
-        VipsError: the data end early or are damaged.
-    """
+    """Decode or compute an image: (H, W, C); a `VipsError` if its data end early or are damaged."""
     return image.numpy().reshape(image.height, image.width, image.bands)
 
 
 def encode(image: VipsImage, saver: str, **options: Any) -> bytes:
-    """Compute and encode an image with one of libvips' savers by name; all fields it has go along.
-
-    Raises:
-        VipsError: it cannot be encoded.
-    """
+    """Compute and encode an image with one of libvips' savers by name; all fields it has go along."""
     return pyvips.Operation.call(f"{saver}_buffer", image, **options)  # pyright: ignore[reportReturnType]
 
 

@@ -128,11 +128,7 @@ def encode_with_notes(image: Image, suffix: str, quality: int | None = None) -> 
 
 
 def kind_of(suffix: str) -> OutputKind:
-    """What is written by a suffix.
-
-    Raises:
-        ConfigError: nothing is.
-    """
+    """What is written by a suffix; a `ConfigError` if nothing is."""
     kind = OUTPUT_SUFFIXES.get(suffix.lower())
     if kind is None:
         raise ConfigError(
@@ -143,11 +139,7 @@ def kind_of(suffix: str) -> OutputKind:
 
 
 def fitting_kind(suffix: str, image: Image) -> OutputKind:
-    """What is written of an image by a suffix.
-
-    Raises:
-        ConfigError: nothing is, or the image is too long for it.
-    """
+    """What is written of an image by a suffix; a `ConfigError` if nothing is, or the image is too long for it."""
     kind = kind_of(suffix)
     height, width = image.pixels.shape[:2]
     if max(height, width) > kind.longest_px:

@@ -15,13 +15,7 @@ _ANOTHER = (
 
 
 class Item(NamedTuple):
-    """An image to be coloured; names are relative to the two folders, with `/`.
-
-    Attributes:
-        source: the file.
-        path: its name.
-        output: the name of the coloured file.
-    """
+    """An image to be coloured: its file, its name, and that of the coloured file, each in its folder and with `/`."""
 
     source: Path
     path: str
@@ -42,10 +36,7 @@ def list_folder(source: Path, out: Path, rename: Callable[[str], str]) -> Listin
     Which files count is decided by `images.files.walk`; the output folder, if it lies inside, is left out, and so is
     what `knowhue colorize` names after another image beside it.
 
-    Args:
-        source: folder of images.
-        out: folder of what is made.
-        rename: suffix of an image to that of the coloured one.
+    `rename` turns the suffix of an image into that of the coloured one.
 
     Raises:
         ImageError: no folder, or no image in it.

@@ -402,13 +402,9 @@ def run(
 
 
 def progress(started: float, here: int, total: int, before: int = 0) -> dict[str, Any]:
-    """How far a folder or a video is, for its report.
+    """How far a folder or a video is: `here` done since `started` (`time.monotonic`), `before` earlier, of `total`.
 
-    Args:
-        started: when, by `time.monotonic`.
-        here: how many were done since.
-        total: how many there are; 0 if unknown.
-        before: how many were done already.
+    The total is 0 if it is not known.
     """
     per_second = here / max(time.monotonic() - started, 1e-9)
     left = (total - before - here) / per_second if total and per_second else None

@@ -130,11 +130,9 @@ class Video:
             stream.set_display_matrix(self.matrix)
 
     def packets(self, streams: dict[int, Any], hidden: bool) -> Iterator[Any]:
-        """Packets of other streams, readdressed to those of an output.
+        """Packets of other streams, readdressed to those of an output, which are given by the video's index.
 
-        Args:
-            streams: of the output, by the index of the video's.
-            hidden: whether those go along that an edit list hides, as the output will have one, too.
+        `hidden`: those that an edit list hides go along, as the output will have one, too.
         """
         with self._open() as container:
             wanted = [each for each in container.streams if each.index in streams]

@@ -32,13 +32,7 @@ _NEVER_READ = 48  # FFmpeg's mark of a stream that only its demuxer needs, such 
 
 
 class ColouredFrame(NamedTuple):
-    """What is encoded.
-
-    Attributes:
-        pixels: (H, W, 3).
-        pts: presentation time, in the video's time base.
-        duration: likewise.
-    """
+    """What is encoded: (H, W, 3), its presentation time and its duration in the video's time base."""
 
     pixels: Pixels
     pts: int
@@ -116,11 +110,7 @@ def _write_head(
 
 
 def _add_streams(others: Iterable[Any], file: Any, suffix: str, covers: dict[int, bytes]) -> dict[int, Any]:
-    """Add a video's other streams to an output, and begin it; the new streams by the old ones' index.
-
-    Raises:
-        _TakesNot: it does not take one of them.
-    """
+    """Add a video's other streams to an output, and begin it; the new streams by the old ones' index."""
     added: dict[int, Any] = {}
     attached: list[Any] = []
     try:
