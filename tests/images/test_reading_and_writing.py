@@ -17,9 +17,10 @@ from PIL import Image, ImageCms
 
 from knowhue.errors import ConfigError, ImageError, KnowhueError, RunError
 from knowhue.images.image import Image as OurImage
-from knowhue.images.image import Origin
+from knowhue.images.image import Origin, to_rgb8
 from knowhue.images.profiles import srgb_profile
 from knowhue.images.reading import read_image
+from knowhue.images.rgb_spaces import profile_space, profile_tags
 from knowhue.images.vips import shrink
 from knowhue.images.writing import OUTPUT_SUFFIXES, encode_image, write_image
 
@@ -460,11 +461,45 @@ def test_threads_read_and_write_what_one_would():
 
 
 def test_heic_is_read_where_its_decoder_is_installed(monkeypatch):
-    opened = SimpleNamespace(to_pillow=lambda: Image.fromarray(NOISE))
+    decoded = []
+    opened = SimpleNamespace(size=(31, 20), to_pillow=lambda: decoded.append(1) or Image.fromarray(NOISE))
     monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(open_heif=lambda _: opened))
     image = read_image(ODD_FILES["heic"].data())
     assert image.origin.suffix == ".heic"
     assert np.array_equal(image.pixels, NOISE)
+    with pytest.raises(ImageError, match="31 x 20 = 620 pixels, more than 619"):
+        read_image(ODD_FILES["heic"].data(), max_pixels=619)
+    assert len(decoded) == 1  # what is too large is refused by its header
+
+
+def test_images_for_training_have_three_channels_of_8_bits_over_white():
+    codes = np.array([[[0], [257 * 100], [65535]]], np.uint16)
+    assert to_rgb8(OurImage.of(codes)).tolist() == [[[0] * 3, [100] * 3, [255] * 3]]
+    half = OurImage(np.zeros((1, 2, 3), np.uint8), np.array([[255, 51]], np.uint8))
+    assert to_rgb8(half).tolist() == [[[0] * 3, [204] * 3]]
+
+
+@pytest.mark.parametrize(
+    "spoil", ["short", "no mark", "too many tags", "a tag beyond the end", "falling", "unknown curve"]
+)
+def test_a_damaged_profile_of_curves_is_no_space(spoil):
+    profile = bytearray(gray_profile(2.2))
+    assert profile_space(bytes(profile)) is not None
+    tags = profile_tags(bytes(profile))
+    start = bytes(profile).index(tags[b"kTRC"])
+    if spoil == "short":
+        del profile[120:]
+    elif spoil == "no mark":
+        profile[36:40] = b"xxxx"
+    elif spoil == "too many tags":
+        profile[128:132] = (10**6).to_bytes(4, "big")
+    elif spoil == "a tag beyond the end":
+        profile[140:144] = (10**6).to_bytes(4, "big")
+    elif spoil == "falling":
+        profile = bytearray(gray_profile(curve=[1, 0.5, 0]))
+    else:
+        profile[start : start + 4] = b"none"
+    assert profile_space(bytes(profile)) is None
 
 
 def test_a_float_tiff_says_what_was_cut():

@@ -273,7 +273,7 @@ def _image(
 ) -> tuple[dict[str, Any], str | None]:
     """Colour one image: its record for --json, and its class in words, if it has one."""
     from knowhue.images.reading import read_image
-    from knowhue.images.writing import fitting_kind, writable_suffix, write_image
+    from knowhue.images.writing import kind_of, writable_suffix, write_image
     from knowhue.inference.hints import parse_hint
     from knowhue.storage import require_outputs
 
@@ -284,7 +284,7 @@ def _image(
     height, width = image.pixels.shape[:2]
     options = options._replace(hints=tuple(parse_hint(text, width, height) for text in hints))
     for path in outputs.values():
-        fitting_kind(path.suffix, image)  # raises where the format cannot hold this image
+        kind_of(path.suffix, image)  # raises where the format cannot hold this image
     announce([model])
     colorizer = open_model(model, "colour")
     made = colorizer.colorize(image, options)

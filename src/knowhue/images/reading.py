@@ -8,9 +8,10 @@ import importlib
 import io
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from knowhue.images.files import FORMATS, dangling, recognise
 from knowhue.images.image import Image, Origin
 from knowhue.images.profiles import to_srgb
 from knowhue.images.rgb_spaces import RGBSpace, png_space
-from knowhue.images.tiff import FIRST_PAGE, Choice, File, choose_page, exif_of_tiff
+from knowhue.images.tiff import FIRST_PAGE, RAW, Choice, File, choose_page, exif_of_tiff
 from knowhue.images.vips import VipsError, VipsImage, array_of, attached, load, reason
 
 MAX_PIXELS = 200_000_000
@@ -41,7 +42,6 @@ _RAW_STARTS = (
     b"\0MRM",
 )
 """How raw files of Fujifilm, Olympus, Panasonic, Canon, Sigma and Minolta begin; others begin as TIFF."""
-_RAW = "it is a camera's raw file, of which only a preview could be read; develop it, and save it as TIFF or JPEG"
 _COPIES = 3
 """Of its pixels, at the worst moment: what was read, what is painted, what is encoded."""
 
@@ -67,12 +67,11 @@ def read_image(source: Path | bytes, max_pixels: int = MAX_PIXELS, name: str | N
             head = file.read(HEAD_BYTES)
             kind = _kind(head)
             decoded = _decode(file, kind, partial(_check_size, max_pixels))
-        suffixes, notes = FORMATS[kind].suffixes, decoded.origin.notes
+        suffixes = FORMATS[kind].suffixes
         if isinstance(source, Path) and source.suffix.lower() not in suffixes:
-            notes = (*notes, f"it is {kind}, whatever its name says")
+            decoded.notes.append(f"it is {kind}, whatever its name says")
         is_lossless = kind == "WebP" and b"VP8L" in head  # the chunk of lossless pixels
-        origin = decoded.origin._replace(suffix=suffixes[0], is_lossless=is_lossless, notes=notes)
-        return _to_image(decoded._replace(origin=origin))
+        return _to_image(decoded, suffixes[0], is_lossless)
     except (ImageError, ExtraError) as error:
         if name is None:
             name = str(source) if isinstance(source, Path) else "the image"
@@ -91,7 +90,7 @@ def weigh_image(source: Path | bytes) -> int:
                 return 0
             if not FORMATS[kind].loader:  # of Pillow's formats the file's size must do
                 return _COPIES * file.seek(0, io.SEEK_END) * FORMATS[kind].packed
-            image = _load(file, kind, _page(file, kind))
+            image = _load(file, kind, choose_page(file) if kind == "TIFF" else FIRST_PAGE)
             depth_bytes = 1 if image.format == "uchar" else 2
             return _COPIES * image.width * image.height * max(image.bands, 3) * depth_bytes
     except (ImageError, OSError, VipsError):
@@ -118,7 +117,7 @@ def _opened(source: Path | bytes) -> File:
 def _kind(head: bytes) -> str:
     """The key of `FORMATS`, or why there is none."""
     if head.startswith(_RAW_STARTS) or head[4:12] == b"ftypcrx ":
-        raise ImageError(_RAW)
+        raise ImageError(RAW)
     if not head:
         raise ImageError("it is an empty file; copy it again from where it came from")
     kind = recognise(head)
@@ -146,21 +145,29 @@ def _damaged(kind: str, why: str) -> ImageError:
 # Decoding
 
 
-class Decoded(NamedTuple):
-    """What a decoder found: values (H, W, C) as they lie in the file, libvips' name of what they mean, and the rest.
+@dataclass
+class Decoded:
+    """What a decoder found: values (H, W, C) as they lie in the file, and all else of an `Origin` that goes with them.
 
-    The orientation is 1 to 8, by EXIF; `space` says how codes are to be read without a profile, None if as sRGB's.
+    Attributes:
+        interpretation: libvips' name of what the values mean.
+        orientation: 1 to 8, by EXIF.
+        space: how codes are to be read where there is no profile; None if they are sRGB's.
     """
 
     values: NDArray[Any]
     interpretation: str
-    origin: Origin
+    bits: int
     orientation: int = 1
+    profile: bytes | None = None
+    metadata: list[tuple[str, bytes | str]] = field(default_factory=list)
+    pixels_per_mm: tuple[float, float] = Origin().pixels_per_mm
+    notes: list[str] = field(default_factory=list)
     space: RGBSpace | None = None
 
 
 def _decode(file: File, kind: str, check: Check) -> Decoded:
-    known, page = FORMATS[kind], _page(file, kind)
+    known, page = FORMATS[kind], choose_page(file) if kind == "TIFF" else FIRST_PAGE
     if not known.loader:
         return _decode_by_pillow(file, kind, check)
     try:
@@ -175,27 +182,19 @@ def _decode(file: File, kind: str, check: Check) -> Decoded:
         decoded = _decode_by_vips(image, known.frames)
     except VipsError as error:
         raise _damaged(kind, reason(error)) from None
-    origin, space, notes = decoded.origin, None, ()
     if kind == "TIFF":
-        exif = exif_of_tiff(file)
-        origin = origin._replace(
-            metadata=(*origin.metadata, *[("exif-data", exif)] * bool(exif)), notes=page.notes or origin.notes
-        )
+        decoded.notes = page.notes or decoded.notes
+        if exif := exif_of_tiff(file):
+            decoded.metadata.append(("exif-data", exif))
     elif kind == "JPEG":
-        notes = _behind_jpeg(file)
+        decoded.notes += _behind_jpeg(file)
     elif kind == "PNG":
         chunks = _png_chunks(file)
-        space, notes = png_space(chunks, is_gray=decoded.values.shape[2] < 3)
+        decoded.space, notes = png_space(chunks, is_gray=decoded.values.shape[2] < 3)
+        decoded.notes += notes
         if (frames := int.from_bytes(chunks.get(b"acTL", b"")[:4], "big")) > 1:
-            notes = (*notes, f"the still image of its {frames} frames")
-    return decoded._replace(origin=origin._replace(notes=(*origin.notes, *notes)), space=space)
-
-
-def _page(file: File, kind: str) -> Choice:
-    page = choose_page(file) if kind == "TIFF" else FIRST_PAGE
-    if page.is_raw:
-        raise ImageError(_RAW)
-    return page
+            decoded.notes.append(f"the still image of its {frames} frames")
+    return decoded
 
 
 def _load(file: File, kind: str, page: Choice) -> VipsImage:
@@ -214,18 +213,15 @@ def _decode_by_vips(image: VipsImage, frames: str) -> Decoded:
     bits = attached(image, "bits-per-sample") or 8 * values.itemsize
     if 8 < bits < 16 and values.dtype == np.uint16:
         values = values | values >> bits  # libvips leaves the low bits 0, and white would be gray
-    pages = attached(image, "n-pages") or 1
-    resolution = (image.xres, image.yres)
-    origin = Origin(
-        profile=attached(image, "icc-profile-data"),
-        metadata=tuple(
-            (name, attached(image, name)) for name in image.get_fields() if name.startswith(_KEPT)
-        ),
-        pixels_per_mm=Origin().pixels_per_mm if resolution == _NO_RESOLUTION else resolution,
-        bits=bits,
-        notes=(f"the first of its {pages} {frames}",) if pages > 1 else (),
-    )
-    return Decoded(values, str(image.interpretation), origin, attached(image, "orientation") or 1)
+    decoded = Decoded(values, str(image.interpretation), bits, attached(image, "orientation") or 1)
+    decoded.profile = attached(image, "icc-profile-data")
+    fields = (name for name in image.get_fields() if name.startswith(_KEPT))
+    decoded.metadata = [(name, attached(image, name)) for name in fields]
+    if (image.xres, image.yres) != _NO_RESOLUTION:
+        decoded.pixels_per_mm = image.xres, image.yres
+    if (pages := attached(image, "n-pages") or 1) > 1:
+        decoded.notes.append(f"the first of its {pages} {frames}")
+    return decoded
 
 
 _JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
@@ -234,7 +230,7 @@ _JPEG_END = 0xD9
 _NEAR = 1 << 10  # bytes in which the head of a video must begin; Samsung's stands behind a table of its own
 
 
-def _behind_jpeg(file: File) -> tuple[str, ...]:
+def _behind_jpeg(file: File) -> list[str]:
     """What lies behind the image in a JPEG file: further images (MPO, gain maps), the video of a motion photo."""
     file.seek(0)
     data = file.read()
@@ -244,12 +240,12 @@ def _behind_jpeg(file: File) -> tuple[str, ...]:
         if kind == _JPEG_END:
             behind = data[place : place + _NEAR].lstrip(b"\0\xff")
             if behind.startswith(b"\xd8\xff"):
-                return (
-                    "the first image in its file; what comes behind it (another view, or a gain map) was left out",
-                )
-            return ("the video behind it (motion photo) was left out",) if b"ftyp" in behind else ()
+                return [
+                    "the first image in its file; what comes behind it (another view, or a gain map) was left out"
+                ]
+            return ["the video behind it (motion photo) was left out"] if b"ftyp" in behind else []
         place += int.from_bytes(data[place : place + 2], "big")
-    return ()
+    return []
 
 
 def _png_chunks(file: File) -> dict[bytes, bytes]:
@@ -269,8 +265,7 @@ def _png_chunks(file: File) -> dict[bytes, bytes]:
 def _decode_by_pillow(file: File, kind: str, check: Check) -> Decoded:
     """Decode BMP, JPEG 2000, PNM, rare TIFFs, and HEIC where its decoder is installed."""
     try:
-        with _open_by_pillow(file, kind) as image:
-            check(*image.size)
+        with _open_by_pillow(file, kind, check) as image:
             return _pillow_decoded(image)
     except (ImageError, ExtraError):
         raise
@@ -279,32 +274,35 @@ def _decode_by_pillow(file: File, kind: str, check: Check) -> Decoded:
         raise _damaged(kind, first) from None
 
 
-def _open_by_pillow(file: File, kind: str) -> Pillow.Image:
+def _open_by_pillow(file: File, kind: str, check: Check) -> Pillow.Image:
     file.seek(0)
     if kind != "HEIC":
         Pillow.init()
-        return Pillow.OPEN[FORMATS[kind].plugin][0](file, "")  # Pillow's `open` has a limit of its own
+        image = Pillow.OPEN[FORMATS[kind].plugin][0](file, "")  # Pillow's `open` has a limit of its own
+        check(*image.size)
+        return image
     try:
         decoder = importlib.import_module("pillow_heif")
     except ImportError:
         raise ExtraError("HEIC needs a decoder: pip install pillow-heif; or save the image as JPEG") from None
-    return decoder.open_heif(file).to_pillow()
+    opened = decoder.open_heif(file)
+    check(*opened.size)
+    return opened.to_pillow()
 
 
 def _pillow_decoded(image: Pillow.Image) -> Decoded:
     exif = image.getexif()
-    dots = [float(value) / 25.4 for value in image.info.get("dpi", ())]
     values, interpretation = _pillow_values(image)
-    origin = Origin(
-        profile=image.info.get("icc_profile"),
-        metadata=(("exif-data", exif.tobytes()),) if image.info.get("exif") else (),
-        bits=8 if image.mode == "LAB" else 8 * values.itemsize,
-    )
-    if len(dots) == 2 and min(dots) > 0:
-        origin = origin._replace(pixels_per_mm=(dots[0], dots[1]))
+    decoded = Decoded(values, interpretation, 8 if image.mode == "LAB" else 8 * values.itemsize)
     # libheif and Pillow's TIFF reader turn the image themselves
-    orientation = 1 if image.format in ("HEIF", "TIFF") else exif.get(0x0112, 1)
-    return Decoded(values, interpretation, origin, orientation)
+    decoded.orientation = 1 if image.format in ("HEIF", "TIFF") else exif.get(0x0112, 1)
+    decoded.profile = image.info.get("icc_profile")
+    if image.info.get("exif"):
+        decoded.metadata.append(("exif-data", exif.tobytes()))
+    dots = [float(value) / 25.4 for value in image.info.get("dpi", ())]
+    if len(dots) == 2 and min(dots) > 0:
+        decoded.pixels_per_mm = dots[0], dots[1]
+    return decoded
 
 
 _PILLOW_MODES = {"1": "L", "LA": "LA", "La": "LA", "CMYK": "CMYK", "RGBa": "RGBA", "RGBA": "RGBA"}
@@ -344,40 +342,37 @@ _UPRIGHT: Mapping[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 """How an image with an EXIF orientation (CIPA DC-008, 4.6.5.1.6) is put upright."""
 
 
-def _to_image(decoded: Decoded) -> Image:
+def _to_image(decoded: Decoded, suffix: str, is_lossless: bool) -> Image:
     """Depth, orientation, transparency and colours of what was decoded."""
-    origin, interpretation = decoded.origin, decoded.interpretation
+    interpretation, notes, pixels_per_mm = decoded.interpretation, decoded.notes, decoded.pixels_per_mm
     is_lab = interpretation.startswith("lab")
-    values, notes = (decoded.values, ()) if is_lab else _as_codes(decoded.values)
+    values = decoded.values if is_lab else _as_codes(decoded.values, notes)
     if decoded.orientation in _UPRIGHT:
         values = _UPRIGHT[decoded.orientation](values)
     count = _COLOURS.get(interpretation, 1 if values.shape[2] < 3 else 3)
-    colours, further = np.ascontiguousarray(values[..., :count]), values.shape[2] - count
+    pixels, further = np.ascontiguousarray(values[..., :count]), values.shape[2] - count
     alpha = np.ascontiguousarray(values[..., count]) if further and not is_lab else None
     if left := further - (alpha is not None):
-        notes = (*notes, f"{left} further channels were left out")
-    bits = 8 if min(origin.bits, 8 * values.itemsize) <= 8 else 16
-    pixels, profile, more = colours, origin.profile, ()
+        notes.append(f"{left} further channels were left out")
+    bits = 8 if min(decoded.bits, 8 * values.itemsize) <= 8 else 16
+    profile = decoded.profile
     if is_lab or interpretation == "cmyk" or profile is not None or decoded.space is not None:
-        pixels, profile, more = to_srgb(colours, interpretation, profile, bits, decoded.space)
-    across, down = origin.pixels_per_mm
-    return Image(
-        pixels,
-        alpha,
-        origin._replace(
-            profile=profile,
-            pixels_per_mm=(down, across) if decoded.orientation in (5, 6, 7, 8) else (across, down),
-            notes=(*origin.notes, *notes, *more),
-        ),
-    )
+        pixels, profile, more = to_srgb(pixels, interpretation, profile, bits, decoded.space)
+        notes += more
+    if decoded.orientation in (5, 6, 7, 8):
+        pixels_per_mm = pixels_per_mm[::-1]
+    metadata = tuple(decoded.metadata)
+    origin = Origin(suffix, profile, metadata, pixels_per_mm, decoded.bits, is_lossless, tuple(notes))
+    return Image(pixels, alpha, origin)
 
 
-def _as_codes(values: NDArray[Any]) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Values in a type that can be computed with, and what was done to them."""
+def _as_codes(values: NDArray[Any], notes: list[str]) -> NDArray[Any]:
+    """Values in a type that can be computed with; notes what was done to them."""
     if values.dtype in (np.uint8, np.uint16):
-        return values, ()
+        return values
     if values.dtype == np.uint32:
-        return (values >> 16).astype(np.uint16), ("32-bit values were cut to 16 bits",)
+        notes.append("32-bit values were cut to 16 bits")
+        return (values >> 16).astype(np.uint16)
     if values.dtype.kind != "f":
         raise ImageError(
             f"its values are signed ({values.dtype}) and no intensities; save it with unsigned ones"
@@ -386,7 +381,7 @@ def _as_codes(values: NDArray[Any]) -> tuple[NDArray[Any], tuple[str, ...]]:
     if not np.isfinite([low, high]).all():
         raise ImageError("some of its values are NaN or infinite; replace them")
     top = 1 if high <= 1 else 65535
-    notes = (f"floating-point values were read as 0 to {top}, sRGB-encoded, in 16 bits",)
+    notes.append(f"floating-point values were read as 0 to {top}, sRGB-encoded, in 16 bits")
     if low < 0 or high > top:
-        notes = (*notes, f"values from {low:g} to {high:g} were cut to that")
-    return (values.clip(0, top) * (65535 / top)).round().astype(np.uint16), notes
+        notes.append(f"values from {low:g} to {high:g} were cut to that")
+    return (values.clip(0, top) * (65535 / top)).round().astype(np.uint16)

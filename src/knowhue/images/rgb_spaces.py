@@ -202,7 +202,7 @@ def _by_cicp(codes: bytes, is_gray: bool) -> _SpaceAndNotes:
 
 
 def _by_primaries(curve: Floats, places: Sequence[float] | None) -> RGBSpace | None:
-    """A space of a curve (65536,) and x and y of white, red, green and blue, None for gray; None if these are no colours."""
+    """A space of a curve (65536,) and x and y of white, red, green, blue (None: gray); None if they are no colours."""
     if places is None:
         return _space(curve[None], None)
     xyz = [

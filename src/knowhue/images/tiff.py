@@ -32,18 +32,14 @@ _MOST_DIRECTORIES, _MOST_VALUES = 256, 64
 _UNREADABLE = (struct.error, OverflowError, OSError)
 
 
-class Choice(NamedTuple):
-    """The directory to read.
+RAW = "it is a camera's raw file, of which only a preview could be read; develop it, and save it as TIFF or JPEG"
 
-    Attributes:
-        page: counted from 0.
-        sub: which of the page's own further directories, counted from 0; -1 for none.
-        is_raw: whether the file is a camera's raw file, whose images are previews.
-    """
+
+class Choice(NamedTuple):
+    """The directory to read: its page, counted from 0; which of the page's own further ones, -1 for none."""
 
     page: int = 0
     sub: int = -1
-    is_raw: bool = False
 
     @property
     def options(self) -> dict[str, int]:
@@ -51,11 +47,11 @@ class Choice(NamedTuple):
         return {"page": self.page, "subifd": self.sub} if self != FIRST_PAGE else {}
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def notes(self) -> list[str]:
         """What a user should know."""
         if self.sub >= 0:
-            return ("the full-size image; what comes before it is a preview",)
-        return (f"page {self.page + 1}; what comes before it is a preview",) if self.page else ()
+            return ["the full-size image; what comes before it is a preview"]
+        return [f"page {self.page + 1}; what comes before it is a preview"] if self.page else []
 
 
 FIRST_PAGE = Choice()
@@ -64,18 +60,17 @@ FIRST_PAGE = Choice()
 def choose_page(file: File) -> Choice:
     """Find the image: the first directory that is neither a preview nor a mask, else the very first.
 
-    The file is left at its beginning. Damage is left to the decoder.
+    Damage is left to the decoder.
 
     Raises:
-        ImageError: a directory would fill the memory.
+        ImageError: it is a camera's raw file, or a directory would fill the memory.
     """
     pages, head = [], _bytes(file, 0, 16)
     with suppress(*_UNREADABLE):
         pages.extend(_Directories(file).pages())
-    file.seek(0)
     each_one = [directory for page in pages for directory in page]
     if any(head[place:].startswith(mark) for place, mark in _RAW_MARKS) or any(map(_is_sensors, each_one)):
-        return Choice(is_raw=True)
+        raise ImageError(RAW)
     for number, (main, *subs) in enumerate(pages):
         if _is_whole(main):
             return Choice(number)

@@ -98,7 +98,7 @@ def encode_image(image: Image, suffix: str, quality: int | None = None) -> bytes
 
 def encode_with_notes(image: Image, suffix: str, quality: int | None = None) -> tuple[bytes, list[str]]:
     """The bytes of an image file, and what it could not hold; as `write_image`."""
-    kind, metadata = fitting_kind(suffix, image), image.origin.metadata
+    kind, metadata = kind_of(suffix, image), image.origin.metadata
     if quality is not None and not 1 <= quality <= 100:
         raise ConfigError(
             f"`quality` should be from 1 to 100. Found `quality = {quality}`. 95 is visually lossless."
@@ -127,21 +127,15 @@ def encode_with_notes(image: Image, suffix: str, quality: int | None = None) -> 
     return with_exif(data, metadata) if kind.suffix == ".tif" else data, notes
 
 
-def kind_of(suffix: str) -> OutputKind:
-    """What is written by a suffix; a `ConfigError` if nothing is."""
+def kind_of(suffix: str, image: Image | None = None) -> OutputKind:
+    """What is written by a suffix; a `ConfigError` if nothing is, or the image is too long for it."""
     kind = OUTPUT_SUFFIXES.get(suffix.lower())
     if kind is None:
         raise ConfigError(
             f"The name of the output should end in one of {', '.join(OUTPUT_SUFFIXES)}. Found "
             f"`{suffix or 'no suffix'}`. End it in one of these."
         )
-    return kind
-
-
-def fitting_kind(suffix: str, image: Image) -> OutputKind:
-    """What is written of an image by a suffix; a `ConfigError` if nothing is, or the image is too long for it."""
-    kind = kind_of(suffix)
-    height, width = image.pixels.shape[:2]
+    height, width = image.pixels.shape[:2] if image else (0, 0)
     if max(height, width) > kind.longest_px:
         raise ConfigError(
             f"`{suffix}` should hold images up to {kind.longest_px:,} pixels a side. Found {width} x {height}. Write "

@@ -58,7 +58,11 @@ def list_folder(source: Path, out: Path, rename: Callable[[str], str]) -> Listin
         [f"{len(others)} other file{'s' * (len(others) != 1)} left out: {counted(others)}"] if others else []
     )
     own = _made_of(found)  # else `reef-colour.jpg`, made of `reef.jpg`, would be coloured again
-    items = [_item(file, source, rename) for file in found if file not in own]
+    items = []
+    for file in found:
+        name = file.relative_to(source)
+        if file not in own:
+            items.append(Item(file, name.as_posix(), name.with_suffix(rename(name.suffix)).as_posix()))
     if not items and not unreadable:
         raise ImageError(
             f"`{source}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none there or "
@@ -89,11 +93,6 @@ def _made_of(files: Collection[Path]) -> set[Path]:
     """The files that are named as another one of them would be, coloured."""
     named = {file.with_name(f"{file.stem}{MARK}{writable_suffix(file.suffix)}") for file in files}
     return named.intersection(files)
-
-
-def _item(file: Path, source: Path, rename: Callable[[str], str]) -> Item:
-    name = file.relative_to(source)
-    return Item(file, name.as_posix(), name.with_suffix(rename(name.suffix)).as_posix())
 
 
 def _refuse_clashes(items: list[Item], out: Path) -> None:
