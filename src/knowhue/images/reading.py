@@ -360,7 +360,7 @@ def _to_image(decoded: Decoded, suffix: str, is_lossless: bool) -> Image:
         pixels, profile, more = to_srgb(pixels, interpretation, profile, bits, decoded.space)
         notes += more
     if decoded.orientation in (5, 6, 7, 8):
-        pixels_per_mm = pixels_per_mm[::-1]
+        pixels_per_mm = pixels_per_mm[1], pixels_per_mm[0]
     metadata = tuple(decoded.metadata)
     origin = Origin(suffix, profile, metadata, pixels_per_mm, decoded.bits, is_lossless, tuple(notes))
     return Image(pixels, alpha, origin)
