@@ -1,8 +1,17 @@
 """A plan's cells as jobs: what arms share is asked for once, and before them."""
 
-from knowhue.cells import cell_jobs
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from knowhue import cells
+from knowhue.cells import CellStep, cell_jobs, run_cells
 from knowhue.engines.executor import each_once
-from knowhue.plan import make_plan
+from knowhue.errors import ConfigError
+from knowhue.plan import make_plan, read_cells
+from knowhue.runs import run_folder, write_log, write_status
+from knowhue.training.phases import head_config
 
 
 def kinds(jobs):
@@ -48,3 +57,117 @@ def test_arms_that_are_whole_ask_for_no_heads(tiny):
     assert kinds(jobs) == ["arm/colour", "head/class", "arm/class", "gate/multi", "arm/multi"]
     assert [len(job.needs) for job in jobs] == [0, 0, 1, 0, 0]
     assert "head/" not in " ".join(kinds(cell_jobs(plan, {0}, print, {(arm, 0) for arm in plan.arms})))
+
+
+@pytest.fixture
+def done(monkeypatch):
+    """What the steps of a study are called with, instead of training."""
+    calls = []
+    monkeypatch.setattr(cells, "golden_step", lambda *_: "now")
+    monkeypatch.setattr(
+        cells, "run_head", lambda work, config, task: calls.append(("head", task, config.seed))
+    )
+    monkeypatch.setattr(cells, "check_gate", lambda work, config: calls.append(("gate", "", config.seed)))
+    monkeypatch.setattr(cells, "run_arm", lambda work, config, arm: calls.append(("arm", arm, config.seed)))
+    return calls
+
+
+def test_steps_are_run_in_this_process_and_each_cell_is_reported_once(done, tiny, make_work):
+    plan = make_plan(tiny(), ["colour", "class", "multi"], [4, 2])
+    reported = []
+    run_cells(make_work(tiny(), report=reported.append), plan)
+    block = [
+        ("head", "colour"),
+        ("arm", "colour"),
+        ("head", "class"),
+        ("arm", "class"),
+        ("gate", ""),
+        ("arm", "multi"),
+    ]
+    assert done == [(*step, seed) for seed in (4, 2) for step in block]
+    assert [(each["done"], each["arm"], each["seed"]) for each in reported] == [
+        (number, arm, seed) for number, (arm, seed) in enumerate(plan.cells)
+    ]
+    assert {each["total"] for each in reported} == {6}
+
+
+def test_what_has_ended_asks_for_no_heads_again(done, tiny, make_work, monkeypatch):
+    plan = make_plan(tiny(), ["colour", "class"], [0])
+    work = make_work(tiny())
+    write_status(run_folder(work.root, "colour", plan.run_config("colour", 0)), {"state": "finished"})
+    monkeypatch.setattr(cells, "inspect_run", lambda folder: (folder.exists(), []))
+    run_cells(work, plan)
+    assert done == [("arm", "colour", 0), ("head", "class", 0), ("arm", "class", 0)]
+
+
+@pytest.mark.parametrize("error", [ConfigError("no"), KeyboardInterrupt()])
+def test_the_first_failure_ends_the_work(done, tiny, make_work, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(cells, "run_arm", fail)
+    with pytest.raises(type(error)):
+        run_cells(make_work(tiny()), make_plan(tiny(), ["colour", "class"], [0]))
+    assert done == [("head", "colour", 0)]
+
+
+def test_workers_do_not_go_with_processes_that_torch_started(tiny, make_work):
+    engine = SimpleNamespace(share=SimpleNamespace(world=2))
+    with pytest.raises(
+        ConfigError, match=r"`workers` should be 1 under torch\.distributed\.run\. Found `workers = 3`"
+    ):
+        run_cells(replace(make_work(tiny()), engine=engine), make_plan(tiny(), ["colour"], [0]), workers=3)
+
+
+def test_a_head_has_one_id_whichever_arm_needs_it(tiny):
+    plan = make_plan(tiny(), ["colour", "multi"], [0])
+    ids = {
+        CellStep("head", "colour", head_config(plan.run_config(arm, 0), "colour"), (arm, 0)).id
+        for arm in ("colour", "multi")
+    }
+    assert len(ids) == 1
+
+
+def test_how_far_each_cell_is_is_read_from_its_files(tiny, tmp_path):
+    plan = make_plan(tiny(), ["colour", "class"], [0])
+    colour = run_folder(tmp_path, "colour", plan.run_config("colour", 0))
+    assert [cell.state for cell in read_cells(tmp_path, plan)] == ["missing", "missing"]
+    assert [(cell.epochs, cell.of) for cell in read_cells(tmp_path, plan)] == [(0, 4), (0, 4)]
+    write_status(colour, {"state": "running"})
+    write_log(colour, [{"phase": "finetune", "epoch": 1, "seconds": 1.25}])
+    assert read_cells(tmp_path, plan)[0] == ("colour", 0, "running", 3, 4, 1.2)
+    write_status(colour, {"state": "finished", "seconds": {"evaluate": 2.0}})
+    assert read_cells(tmp_path, plan)[0][2:] == ("finished", 3, 4, 3.2)
+
+
+def test_several_workers_are_given_the_jobs_that_one_process_does(done, tiny, make_work, monkeypatch):
+    """The features come first, and each worker opens the folder once."""
+    plan, work, reported = make_plan(tiny(), ["colour", "class", "multi"], [0]), make_work(tiny()), []
+    work = replace(work, report=reported.append)
+    opened, warmed, given = [], [], []
+
+    class Inline:
+        def __init__(self, workers):
+            given.append(workers)
+
+        def execute(self, jobs, watch):
+            for job in each_once(jobs):
+                job.run()
+            watch()
+
+    def load(folder, *_, **how):
+        opened.append((folder, how["thorough"]))
+        return work.prepared
+
+    monkeypatch.setattr(cells, "LocalProcesses", Inline)
+    monkeypatch.setattr(cells, "load_prepared", load)
+    monkeypatch.setattr(cells, "warm_features", lambda _, configs: warmed.extend(configs))
+    run_cells(work, plan, workers=2)
+    by_workers = list(done)
+    done.clear()
+    run_cells(make_work(tiny(), "alone"), plan)
+    assert by_workers == done
+    assert (given, opened) == ([2], [(work.root / "images", False)])
+    assert warmed == [plan.run_config(arm, 0) for arm in plan.arms]
+    (event,) = reported
+    assert [cell.state for cell in event["cells"]] == ["missing"] * 3

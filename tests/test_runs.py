@@ -4,15 +4,22 @@ import json
 
 import pytest
 
-from knowhue.errors import DamagedError, RunError
+from knowhue.errors import ConfigError, DamagedError, RunError
 from knowhue.presets import load_config
 from knowhue.runs import (
+    RUN_FILES,
+    STUDY_SCHEMA,
     damaged_files,
     finished_run,
     has_ended,
+    has_finished,
+    images_in_use,
     read_config,
+    read_frozen,
     read_log,
     read_status,
+    remove_if_empty,
+    require_no_run,
     require_writable,
     run_folder,
     trained_by,
@@ -129,3 +136,76 @@ def test_only_a_finished_run_is_put_to_work(tmp_path, state):
     write_status(runs[1], {"state": state})
     with pytest.raises(RunError, match="diverged" if state == "diverged" else "Found no finished run"):
         finished_run(tmp_path)
+
+
+def test_a_run_one_folder_deeper_is_named_and_a_folder_without_any_gets_the_command(tmp_path):
+    with pytest.raises(RunError, match=r"Found no finished run there\. Train one with `knowhue study`\.$"):
+        finished_run(tmp_path)
+    run = tmp_path / "class" / "seed-0-1a2b3c4d"
+    write_json(run / "scores.json", {})
+    write_status(run, {"state": "finished"})  # of an arm that is not put to work unless it is named
+    with pytest.raises(RunError, match=rf"Found no finished run itself, but in it: name {run}\.$"):
+        finished_run(tmp_path)
+    write_json(run / "config.json", {})
+    assert finished_run(run) == run
+
+
+@pytest.mark.parametrize("state", [None, "running", "finished", "diverged"])
+def test_a_run_has_finished_only_when_it_came_to_its_end_well(tmp_path, state):
+    if state:
+        write_status(tmp_path, {"state": state})
+    assert has_finished(tmp_path) is (state == "finished")
+    assert damaged_files(tmp_path) == []
+
+
+def test_a_folder_without_a_study_is_said_and_single_runs_in_it_are_pointed_out(tmp_path):
+    with pytest.raises(RunError, match=r"Found no study\.json there\.$"):
+        read_frozen(tmp_path)
+    write_json(tmp_path / "multi" / "seed-0-1a2b3c4d" / "config.json", {})
+    with pytest.raises(RunError, match=r"It holds single runs: see them with `knowhue evaluate`\.$"):
+        read_frozen(tmp_path)
+
+
+@pytest.mark.parametrize("version", [1, 2, 4, None, "3"])
+def test_a_study_of_another_version_is_refused_in_one_line(tmp_path, version):
+    write_json(tmp_path / "study.json", {**STUDY_SCHEMA, "hash": "0"})
+    assert read_frozen(tmp_path)["hash"] == "0"
+    write_json(tmp_path / "study.json", {"schema": {"name": "knowhue-study", "version": version}})
+    with pytest.raises(RunError, match=r"study\.json: written by another version .* --out and train anew\.$"):
+        read_frozen(tmp_path)
+
+
+@pytest.mark.parametrize("name", RUN_FILES)
+@pytest.mark.parametrize("option", ["--out", "--figures"])
+def test_the_folder_of_a_run_or_a_study_takes_no_other_files(tmp_path, name, option):
+    require_no_run(tmp_path, option)
+    require_no_run(tmp_path / "new", option)
+    (tmp_path / name).touch()
+    with pytest.raises(
+        ConfigError, match=rf"holds a run or a study \({name}\), .*name another folder with {option}$"
+    ):
+        require_no_run(tmp_path, option)
+
+
+def test_images_that_runs_and_heads_were_trained_on_are_in_use(tmp_path):
+    assert images_in_use(tmp_path) == set()
+    for place, images in {"multi": "a", "heads/colour": "b", "class": "a"}.items():
+        write_json(tmp_path / place / "seed-0-1a2b3c4d" / "environment.json", {"images": images})
+    assert images_in_use(tmp_path) == {"a", "b"}
+
+
+def test_only_an_empty_folder_is_removed(tmp_path):
+    for name in ("empty", "full"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "full" / "file").touch()
+    for name in ("empty", "full", "nowhere"):
+        remove_if_empty(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]
+
+
+@pytest.mark.parametrize("content", ["null", '"text"', "[]"])
+def test_a_status_that_is_damaged_is_named_by_all_who_read_it(tmp_path, content):
+    (tmp_path / "status.json").write_text(content)
+    for read in (read_status, has_ended, has_finished, damaged_files):
+        with pytest.raises(DamagedError, match=r"status\.json` is damaged"):
+            read(tmp_path)

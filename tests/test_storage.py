@@ -1,16 +1,20 @@
 """Files get there whole or not at all, and damage is found and said."""
 
+import errno
 import json
 import math
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from knowhue.errors import DamagedError, RunError
+from knowhue.errors import ConfigError, DamagedError, RunError
 from knowhue.storage import (
+    allocate,
+    cached,
     file_digest,
     finite_or_none,
     read_array,
@@ -19,6 +23,7 @@ from knowhue.storage import (
     read_json,
     replacing,
     replacing_folder,
+    require_outputs,
     write_csv,
     write_json,
 )
@@ -287,3 +292,79 @@ def test_digest_is_sha256(tmp_path):
     assert (
         file_digest(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     )
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((3, 4), "float16"), ((5,), "uint8"), ((0, 7), "float32")])
+def test_an_array_is_filled_through_memory_and_read_back(tmp_path, shape, dtype):
+    path = tmp_path / "new" / "a.npy"
+    array = allocate(path, shape, dtype)
+    array[:] = np.arange(math.prod(shape)).reshape(shape)
+    array.flush()
+    for memory_map in (False, True):
+        found = read_array(path, memory_map)
+        assert (found.shape, found.dtype) == (shape, np.dtype(dtype))
+        assert np.array_equal(found, array)
+    assert os.stat(path).st_blocks * 512 >= array.nbytes  # nothing of it is still to be found on the disk
+
+
+def test_an_array_for_which_the_disk_has_no_room_is_refused_before_it_is_filled(tmp_path, monkeypatch):
+    monkeypatch.setattr("knowhue.storage.shutil.disk_usage", lambda _: SimpleNamespace(free=2**20 - 1))
+    with pytest.raises(
+        RunError, match=r"Cannot write .*a\.npy`: 1 MiB: No space left on device\. Free some space"
+    ):
+        allocate(tmp_path / "a.npy", (1024, 1024), "uint8")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_array_that_fills_the_disk_leaves_nothing(tmp_path, small_disk):
+    with pytest.raises(RunError, match="Cannot write"):
+        allocate(tmp_path / "a.npy", (1024, 1024), "uint8")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_kept_is_made_once_and_anew_only_when_it_is_damaged(tmp_path):
+    path, made = tmp_path / "kept.json", []
+
+    def write(to):
+        made.append(to)
+        write_json(to, {"number": len(made)})
+
+    assert [cached(path, read_json, write)["number"] for _ in range(3)] == [1, 1, 1]
+    path.write_text("{")
+    assert [cached(path, read_json, write)["number"] for _ in range(2)] == [2, 2]
+    path.unlink()
+    assert cached(path, read_json, write) == {"number": 3}
+    assert made == [path] * 3
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_only_a_drive_that_knows_no_syncing_of_folders_goes_without(tmp_path, monkeypatch, number):
+    real = os.fsync
+
+    def refuse(descriptor):
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(number, os.strerror(number))
+        real(descriptor)
+
+    monkeypatch.setattr("knowhue.storage.os.fsync", refuse)
+    if number == errno.EIO:
+        with pytest.raises(RunError, match="Input/output error"):
+            write_json(tmp_path / "a.json", {})
+    else:
+        write_json(tmp_path / "a.json", {"kept": 1})
+        assert read_json(tmp_path / "a.json") == {"kept": 1}
+
+
+def test_a_path_that_cannot_be_reached_is_refused_before_work(tmp_path):
+    with pytest.raises(RunError, match=r"file name too long; name another with --out$"):
+        require_outputs({"--out": tmp_path / ("x" * 300)})
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"cannot be written: not a directory; name another with --map$"):
+        require_outputs({"--map": tmp_path / "file" / "map.png"})
+    with pytest.raises(ConfigError, match=r"is a folder; name a file with --out$"):
+        require_outputs({"--out": tmp_path})
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match=r"is a device, a pipe or a socket; name a file with --out$"):
+        require_outputs({"--out": tmp_path / "pipe"}, overwrite=True)
+    require_outputs({"--out": tmp_path / "new" / "deep" / "c.png"})
+    assert not (tmp_path / "new").exists()
