@@ -14,7 +14,7 @@ from knowhue.data.drawn import draw
 from knowhue.data.loaders import ProcessShare, split_batches, to_rgb
 from knowhue.evaluation import perceptual as module
 from knowhue.evaluation.evaluate import evaluate, predict_class, predict_gray
-from knowhue.evaluation.features import Unavailable
+from knowhue.evaluation.features import Unavailable, open_once
 from knowhue.evaluation.metrics import METRICS
 from knowhue.evaluation.perceptual import LPIPS, TITLE, Perceptual, open_perceptual
 from knowhue.training.scores import FROM_ROW
@@ -119,7 +119,7 @@ def test_it_is_a_metric_and_a_column():
 
 
 def test_opening_prints_nothing_and_happens_once(capfd, alexnet_file):
-    module._open.cache_clear()
+    open_once.cache_clear()
     network = opened(alexnet_file)
     assert isinstance(network, Perceptual)
     assert network.provenance["tool"].startswith("torchmetrics 1.")
@@ -137,9 +137,9 @@ def test_what_was_not_asked_for_says_so():
 
 def test_missing_package_is_a_reason_with_the_remedy(monkeypatch, prepared):
     monkeypatch.setitem(sys.modules, "torchmetrics.functional.image.lpips", None)
-    module._open.cache_clear()
+    open_once.cache_clear()
     network = opened()
-    module._open.cache_clear()
+    open_once.cache_clear()
     scored = evaluate(predict_gray, batches(prepared), full=True, perceptual=network)
     assert LPIPS not in scored.metrics
     entry = scored.perceptual[LPIPS]
@@ -163,9 +163,9 @@ def test_weights_that_cannot_be_had_are_a_reason_not_an_error(tmp_path, content)
 def test_download_that_fails_is_a_reason_and_silent(monkeypatch, tmp_path, capfd):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.urlopen", lambda *_, **__: (_ for _ in ()).throw(OSError("no network")))
-    module._open.cache_clear()
+    open_once.cache_clear()
     network = opened()
-    module._open.cache_clear()
+    open_once.cache_clear()
     assert network == Unavailable("not computed: the weights of lpips could not be loaded (no network)")
     assert capfd.readouterr() == ("", "")
 

@@ -9,6 +9,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 BINS = 15
+_FOLDS = 5
+_BOUNDS = (-3.0, 3.0)  # of the logarithm of the temperature: 1/20 to 20
 
 
 class Bin(NamedTuple):
@@ -35,20 +37,18 @@ def calibration_bins(rows: Sequence[Mapping[str, Any]]) -> list[Bin]:
     1
     """
     labelled = [row for row in rows if row["correct"] is not None]
-    probability = np.array([row["probability"] for row in labelled], float)
-    correct = np.array([row["correct"] for row in labelled], float)
+    probability, correct = (
+        np.array([row[name] for row in labelled], float) for name in ("probability", "correct")
+    )
     edges = np.linspace(0, 1, BINS + 1)
     # an edge belongs to the bin below it, and 0 to the first
     place = np.clip(np.searchsorted(edges, probability, side="left") - 1, 0, BINS - 1)
-    return [
-        Bin(lower, upper, int(inside.sum()), _mean(probability[inside]), _mean(correct[inside]))
-        for lower, upper, inside in zip(
-            edges[:-1].round(6).tolist(),
-            edges[1:].round(6).tolist(),
-            (place == number for number in range(BINS)),
-            strict=True,
-        )
-    ]
+    rounded, bins = edges.round(6).tolist(), []
+    for number in range(BINS):
+        inside = place == number
+        means = (float(each[inside].mean()) if inside.any() else None for each in (probability, correct))
+        bins.append(Bin(rounded[number], rounded[number + 1], int(inside.sum()), *means))
+    return bins
 
 
 def calibration_error(rows: Sequence[Mapping[str, Any]]) -> float:
@@ -56,20 +56,10 @@ def calibration_error(rows: Sequence[Mapping[str, Any]]) -> float:
 
     Guo et al. 2017, equation 3. NaN without a labelled image.
     """
-    bins = [
-        each for each in calibration_bins(rows) if each.confidence is not None and each.accuracy is not None
-    ]
+    bins = calibration_bins(rows)
     total = sum(each.images for each in bins)
     gaps = sum(each.images * abs((each.confidence or 0.0) - (each.accuracy or 0.0)) for each in bins)
     return gaps / total if total else float("nan")
-
-
-def _mean(values: np.ndarray) -> float | None:
-    return float(values.mean()) if len(values) else None
-
-
-_FOLDS = 5
-_BOUNDS = (-3.0, 3.0)  # of the logarithm: 1/20 to 20
 
 
 def fit_temperature(logits: NDArray[np.floating], label: NDArray[np.integer]) -> float:

@@ -5,7 +5,7 @@ import pickle
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -21,14 +21,13 @@ from knowhue.tensors import RGB
 
 Features = NDArray[np.floating[Any]]
 """(N, D): one row an image."""
+Opened = TypeVar("Opened")
 
 
 class FeatureNetwork(NamedTuple):
-    """A network that is there.
+    """A network that is there: RGB (B, 3, H, W), 0 to 1, to (B, D) float32.
 
-    Attributes:
-        features: RGB (B, 3, H, W), 0 to 1, to (B, D) float32.
-        provenance: what a number must be quoted with: network, weights, resize, tool.
+    `provenance` is what a number must be quoted with: network, weights, resize, tool.
     """
 
     features: Callable[[RGB], Tensor]
@@ -41,20 +40,28 @@ class Unavailable(NamedTuple):
     reason: str
 
 
-UNAVAILABLE = (OSError, RuntimeError, EOFError, pickle.UnpicklingError, WeightsError)
-"""What a missing, damaged or foreign weights file raises, and a download without a network."""
-
-
-def unavailable(name: str, error: Exception) -> Unavailable:
-    """Why the weights of a network are not there, in one line.
+@cache
+def open_once(
+    make: Callable[[str | None, torch.device], Opened], file: str | None, device: torch.device
+) -> Opened | Unavailable:
+    """What `make` opens from a file, or downloads, once a process; or in one line why its weights are not there.
 
     Raises:
-        Exception: `error` itself where it is of the machine, such as too little memory: the weights may well be there.
+        OSError: too little memory, as the next; the weights may well be there.
+        RuntimeError: the GPU failed.
     """
-    if of_the_machine(error):
-        raise error
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return Unavailable(f"not computed: the weights of {name} could not be loaded ({reason})")
+    name = make.__name__.strip("_")
+    try:
+        return make(file, device)
+    except ImportError as error:
+        extra = "perceptual" if name == "lpips" else "fid"
+        return Unavailable(f"not computed: {error}; {install_command(extra)}")
+    # a missing, damaged or foreign file, or a download without a network
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, WeightsError) as error:
+        if of_the_machine(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return Unavailable(f"not computed: the weights of {name} could not be loaded ({reason})")
 
 
 def of_the_machine(error: Exception) -> bool:
@@ -143,10 +150,10 @@ def open_networks(settings: Evaluation, device: torch.device) -> Mapping[str, Fe
     """Every network of `NETWORKS`, or why it is not there; each is opened once a process."""
     wanted = ", ".join(settings.networks) or "none"
     return {
-        name: _open(name, settings.inception_weights, device)
+        name: open_once(make, settings.inception_weights, device)
         if name in settings.networks
         else Unavailable(f"not computed: `evaluation.networks` asks for {wanted}, not for {name}")
-        for name in NETWORKS
+        for name, make in NETWORKS.items()
     }
 
 
@@ -154,16 +161,6 @@ def available_networks(settings: Evaluation, device: torch.device) -> dict[str, 
     """Those of `open_networks` that are there."""
     networks = open_networks(settings, device)
     return {name: network for name, network in networks.items() if isinstance(network, FeatureNetwork)}
-
-
-@cache
-def _open(name: str, file: str | None, device: torch.device) -> FeatureNetwork | Unavailable:
-    try:
-        return NETWORKS[name](file, device)
-    except ImportError as error:
-        return Unavailable(f"not computed: {error}; {install_command('fid')}")
-    except UNAVAILABLE as error:
-        return unavailable(name, error)
 
 
 class Distance(NamedTuple):
@@ -243,16 +240,16 @@ def measure_distances(
         truth: of the true images, by network.
         networks: see `open_networks`.
     """
-    found = {}
-    for name, distance in DISTANCES.items():
-        key = distance.network
-        entry = _entry(distance, features.get(key), truth.get(key), networks[key])
-        found[name] = {"title": distance.title, "better": "lower"} | entry
-    return found
+    return {
+        name: {"title": distance.title, "better": "lower"}
+        | _measure(distance.between, features.get(key), truth.get(key), networks[key])
+        for name, distance in DISTANCES.items()
+        for key in [distance.network]
+    }
 
 
-def _entry(
-    distance: Distance,
+def _measure(
+    between: Callable[[Features, Features], float],
     features: Features | None,
     truth: Features | None,
     network: FeatureNetwork | Unavailable,
@@ -267,12 +264,8 @@ def _entry(
     # with fewer images than features a covariance is singular
     smallest, needed = min(sizes.values()), max(ENOUGH, features.shape[1])
     warning = f"{smallest} images are fewer than {needed}: mostly bias; compare only with rows of the same sample sizes"
-    return {
-        "value": distance.between(features, truth),
-        **network.provenance,
-        **sizes,
-        **({"warning": warning} if smallest < needed else {}),
-    }
+    about = {**network.provenance, **sizes, **({"warning": warning} if smallest < needed else {})}
+    return {"value": between(features, truth), **about}
 
 
 def _within(x: NDArray[np.float64]) -> float:

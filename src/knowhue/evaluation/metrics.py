@@ -16,8 +16,10 @@ from knowhue.tensors import RGB, Batch, Chroma, Lightness, Prediction
 ImageRow = dict[str, Any]
 
 
-Better = Literal["lower", "higher", "neither"]
-OverSet = Callable[[Sequence[ImageRow], str], float]
+def column_mean(rows: Sequence[ImageRow], column: str) -> float:
+    """The plain mean of a column over the images that have it; NaN where none has."""
+    values = [row[column] for row in rows if row.get(column) is not None]
+    return float(np.mean(values)) if values else float("nan")
 
 
 class Metric(NamedTuple):
@@ -29,16 +31,10 @@ class Metric(NamedTuple):
 
     title: str
     unit: str
-    better: Better
+    better: Literal["lower", "higher", "neither"]
     task: Task
     column: str
-    over_set: OverSet
-
-
-def column_mean(rows: Sequence[ImageRow], column: str) -> float:
-    """The plain mean of a column over the images that have it; NaN where none has."""
-    values = [row[column] for row in rows if row.get(column) is not None]
-    return float(np.mean(values)) if values else float("nan")
+    over_set: Callable[[Sequence[ImageRow], str], float] = column_mean
 
 
 def balanced(rows: Sequence[ImageRow], column: str) -> float:
@@ -48,11 +44,8 @@ def balanced(rows: Sequence[ImageRow], column: str) -> float:
     0.5
     """
     labels = sorted({row["label"] for row in rows if row["label"] >= 0})
-    if not labels:
-        return float("nan")
-    return float(
-        np.mean([column_mean([row for row in rows if row["label"] == label], column) for label in labels])
-    )
+    means = [column_mean([row for row in rows if row["label"] == label], column) for label in labels]
+    return float(np.mean(means)) if means else float("nan")
 
 
 def ratio(rows: Sequence[ImageRow], column: str) -> float:
@@ -70,58 +63,45 @@ def mean_difference(rows: Sequence[ImageRow], column: str) -> float:
     return float(np.mean([abs(row[column] - row[f"{column}_true"]) for row in rows]))
 
 
-def _colour(title: str, unit: str, better: Better, column: str, over_set: OverSet = column_mean) -> Metric:
-    return Metric(title, unit, better, "colour", column, over_set)
-
-
-def _class(title: str, unit: str, better: Better, column: str, over_set: OverSet = column_mean) -> Metric:
-    return Metric(title, unit, better, "class", column, over_set)
-
-
 METRICS: dict[str, Metric] = {
-    "ab_l1": _colour("Mean absolute error of a*b*", "CIELAB units", "lower", "ab_l1"),
-    "ciede2000": _colour("CIEDE2000", "CIEDE2000 units", "lower", "ciede2000"),
-    "psnr_rgb": _colour("PSNR of RGB (L* is given)", "dB", "higher", "psnr_rgb"),
-    "ssim_rgb": _colour("SSIM of RGB (L* is given)", "-1 to 1", "higher", "ssim_rgb"),
-    "lpips_alex": _colour("LPIPS, AlexNet", "0 is equal", "lower", "lpips_alex"),
-    "adversarial": _colour(
-        "Generator's adversarial loss, own discriminator", "loss", "neither", "adversarial"
+    "ab_l1": Metric("Mean absolute error of a*b*", "CIELAB units", "lower", "colour", "ab_l1"),
+    "ciede2000": Metric("CIEDE2000", "CIEDE2000 units", "lower", "colour", "ciede2000"),
+    "psnr_rgb": Metric("PSNR of RGB (L* is given)", "dB", "higher", "colour", "psnr_rgb"),
+    "ssim_rgb": Metric("SSIM of RGB (L* is given)", "-1 to 1", "higher", "colour", "ssim_rgb"),
+    "lpips_alex": Metric("LPIPS, AlexNet", "0 is equal", "lower", "colour", "lpips_alex"),
+    "adversarial": Metric(
+        "Generator's adversarial loss, own discriminator", "loss", "neither", "colour", "adversarial"
     ),
-    "chroma_ratio": _colour(
-        "Mean chroma, predicted over true", "ratio, 1 is as vivid", "neither", "chroma", ratio
+    "chroma_ratio": Metric(
+        "Mean chroma, predicted over true", "ratio, 1 is as vivid", "neither", "colour", "chroma", ratio
     ),
-    "colourfulness": _colour(
-        "Colourfulness (signed, as Hasler and Süsstrunk)", "M3", "neither", "colourfulness"
+    "colourfulness": Metric(
+        "Colourfulness (signed, as Hasler and Süsstrunk)", "M3", "neither", "colour", "colourfulness"
     ),
-    "colourfulness_absolute": _colour(
-        "Colourfulness (absolute convention)", "M3", "neither", "colourfulness_absolute"
+    "colourfulness_absolute": Metric(
+        "Colourfulness (absolute convention)", "M3", "neither", "colour", "colourfulness_absolute"
     ),
-    "colourfulness_difference_of_means": _colour(
-        "Difference of the mean colourfulness", "M3", "lower", "colourfulness", difference_of_means
+    "colourfulness_difference_of_means": Metric(
+        "Difference of the mean colourfulness", "M3", "lower", "colour", "colourfulness", difference_of_means
     ),
-    "mean_colourfulness_difference": _colour(
-        "Mean difference of colourfulness", "M3", "lower", "colourfulness", mean_difference
+    "mean_colourfulness_difference": Metric(
+        "Mean difference of colourfulness", "M3", "lower", "colour", "colourfulness", mean_difference
     ),
-    "accuracy": _class("Accuracy", "share", "higher", "correct"),
-    "balanced_accuracy": _class("Balanced accuracy", "share", "higher", "correct", balanced),
-    "cross_entropy": _class("Cross-entropy", "nats", "lower", "cross_entropy"),
-    "ece": _class(
-        "Expected calibration error, 15 bins",
-        "share",
-        "lower",
-        "probability",
+    "accuracy": Metric("Accuracy", "share", "higher", "class", "correct"),
+    "balanced_accuracy": Metric("Balanced accuracy", "share", "higher", "class", "correct", balanced),
+    "cross_entropy": Metric("Cross-entropy", "nats", "lower", "class", "cross_entropy"),
+    "ece": Metric(
+        "Expected calibration error, 15 bins", "share", "lower", "class", "probability",
         lambda rows, _: calibration_error(rows),
     ),
-}
+}  # fmt: skip
 
 
 def score_rows(rows: Sequence[ImageRow]) -> dict[str, float]:
     """Every metric whose columns the rows have."""
-    columns = set(rows[0]) if rows else set()
+    columns = rows[0] if rows else {}
     return {
-        name: metric.over_set(rows, metric.column)
-        for name, metric in METRICS.items()
-        if metric.column in columns
+        name: each.over_set(rows, each.column) for name, each in METRICS.items() if each.column in columns
     }
 
 
@@ -235,7 +215,7 @@ def ciede2000(lightness: Lightness, predicted: Chroma, true: Chroma) -> Tensor:
     stretch = 1.5 - 0.5 * _saturation((torch.hypot(a1, b1) + torch.hypot(a2, b2)) / 2)
     a1, a2 = a1 * stretch, a2 * stretch
     chroma1, chroma2 = torch.hypot(a1, b1), torch.hypot(a2, b2)
-    mean_chroma = (chroma1 + chroma2) / 2
+    middle = (chroma1 + chroma2) / 2
     across = a1 * b2 - b1 * a2
     # from -pi to pi; of opposite hues, whose turn is as long either way, the one that does not pass 0
     turn = torch.atan2(torch.where(across == 0, across.copysign(b1), across), a1 * a2 + b1 * b2)
@@ -247,11 +227,11 @@ def ciede2000(lightness: Lightness, predicted: Chroma, true: Chroma) -> Tensor:
         + 0.32 * (3 * hue + math.radians(6)).cos()
         - 0.20 * (4 * hue - math.radians(63)).cos()
     )
-    chroma_term = (chroma2 - chroma1) / (1 + 0.045 * mean_chroma)
-    hue_term = 2 * (chroma1 * chroma2).sqrt() * (turn / 2).sin() / (1 + 0.015 * mean_chroma * hue_weight)
+    chroma_term = (chroma2 - chroma1) / (1 + 0.045 * middle)
+    hue_term = 2 * (chroma1 * chroma2).sqrt() * (turn / 2).sin() / (1 + 0.015 * middle * hue_weight)
     # hues near 275 degrees, blue
     blueness = (-(((hue.rad2deg() % 360 - 275) / 25) ** 2)).exp()
-    rotation = -2 * _saturation(mean_chroma) * (2 * math.radians(30) * blueness).sin()
+    rotation = -2 * _saturation(middle) * (2 * math.radians(30) * blueness).sin()
     squared = chroma_term**2 + hue_term**2 + rotation * chroma_term * hue_term
     # rounding may leave less than nothing of equal colours
     return squared.clamp(min=0).sqrt().mean((1, 2))

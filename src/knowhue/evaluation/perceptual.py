@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
-from functools import cache
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from knowhue.config import Evaluation
-from knowhue.errors import WeightsError, install_command
-from knowhue.evaluation.features import UNAVAILABLE, Unavailable, resize, unavailable
+from knowhue.errors import WeightsError
+from knowhue.evaluation.features import Unavailable, open_once, resize
 from knowhue.models.encoder import weights_digest
 from knowhue.tensors import RGB
 
@@ -28,11 +28,9 @@ _PIXELS = 2**18
 
 
 class Perceptual(NamedTuple):
-    """LPIPS, opened.
+    """LPIPS, opened: colourings and true images, RGB (B, 3, H, W), 0 to 1, to (B,), 0 where they are equal.
 
-    Attributes:
-        between: colourings and true images, RGB (B, 3, H, W), 0 to 1, to (B,); 0 where they are equal.
-        provenance: what a number must be quoted with: network, weights, resize, tool, file.
+    `provenance` is what a number must be quoted with: network, weights, resize, tool, file.
     """
 
     between: Callable[[RGB, RGB], Tensor]
@@ -43,7 +41,7 @@ def open_perceptual(settings: Evaluation, device: torch.device) -> Perceptual | 
     """LPIPS if the settings name it and it can be opened, or why not; it is opened once a process."""
     if "lpips" not in settings.perceptual:
         return Unavailable("not computed: `evaluation.perceptual` does not ask for lpips")
-    return _open(settings.lpips_weights, device)
+    return open_once(_lpips, settings.lpips_weights, device)
 
 
 def describe(
@@ -66,28 +64,21 @@ def describe(
     return {LPIPS: about | {"value": mean, **network.provenance, "images": len(rows)}}
 
 
-@cache
-def _open(file: str | None, device: torch.device) -> Perceptual | Unavailable:
-    try:
-        # the public class downloads AlexNet while it is made, and takes no file
-        from torchmetrics.functional.image.lpips import _LPIPS
+def _lpips(file: str | None, device: torch.device) -> Perceptual:
+    # the public class downloads AlexNet while it is made, and takes no file
+    from torchmetrics.functional.image.lpips import _LPIPS
 
-        network = _LPIPS(net="alex", pnet_rand=True)
-        _fill(network.net, file)
-        tool = f"torchmetrics {version('torchmetrics')}"
-    except ImportError as error:
-        return Unavailable(f"not computed: {error}; {install_command('perceptual')}")
-    except UNAVAILABLE as error:
-        return unavailable("lpips", error)
+    network = _LPIPS(net="alex", pnet_rand=True)
+    _fill(network.net, file)
     network = network.to(device)
     provenance = {
         "network": TITLE,
         "weights": weights_digest(network)[:16],
         "resize": f"not resized, but bilinear to {SMALLEST_PX} x {SMALLEST_PX} pixels if smaller",
-        "tool": tool,
+        "tool": f"torchmetrics {version('torchmetrics')}",
         "file": file or "downloaded by torchvision",
     }
-    return Perceptual(lambda colouring, truth: _distance(network, colouring, truth), provenance)
+    return Perceptual(partial(_distance, network), provenance)
 
 
 def _distance(network: nn.Module, colouring: RGB, truth: RGB) -> Tensor:

@@ -17,11 +17,8 @@ PENALTY = 100.0
 class Probe(NamedTuple):
     """Multinomial logistic regression on standardised features.
 
-    Attributes:
-        mean: of the training features, (D,).
-        deviation: the same, (D,), 1 where a feature never varies.
-        weight: (D, classes).
-        bias: (classes,).
+    `mean` and `deviation` of the training features, (D,), 1 where one never varies; `weight` (D, classes), `bias`
+    (classes,).
     """
 
     mean: Features
@@ -34,7 +31,6 @@ class Probe(NamedTuple):
         return (((features - self.mean) / self.deviation) @ self.weight + self.bias).argmax(1)
 
     def save(self, path: Path) -> None:
-        """Keep it as arrays by name."""
         # scikit-learn's own object would be pickled, and a pickle may run code
         with replacing(path, "wb") as file:
             np.savez(file, **self._asdict())
@@ -100,14 +96,13 @@ def recognised(probe: Probe, features: Features, labels: Labels) -> dict[str, An
     Returns:
         `accuracy` and `balanced_accuracy`, 0 to 1 or None without labels, over `labelled` images.
     """
-    known = labels >= 0
-    if not known.any():
+    truth = labels[labels >= 0]
+    if not len(truth):
         return {"accuracy": None, "balanced_accuracy": None, "labelled": 0}
-    truth = labels[known]
-    right = probe.predict(features[known]) == truth
+    right = probe.predict(features[labels >= 0]) == truth
     each = [right[truth == label].mean() for label in np.unique(truth)]
     return {
         "accuracy": float(right.mean()),
         "balanced_accuracy": float(np.mean(each)),
-        "labelled": int(known.sum()),
+        "labelled": len(truth),
     }
