@@ -3,13 +3,14 @@
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from knowhue.config import Fraction, Section, Task
+from knowhue.config import Count, Fraction, Section, Task
 from knowhue.inference.networks import Description, ScoreInterval
 
 MOST_HINTS = 64
 FIELD = "image"
+Hint = Annotated[str, Field(max_length=100, json_schema_extra={"format": "hint"})]
 Format = Literal["jpg", "png", "webp", "tif", "avif"]
 MEDIA_TYPES: dict[str, str] = {
     ".jpg": "image/jpeg",
@@ -28,96 +29,103 @@ _REFUSALS = (400, 401, 403, 404, 408, 413, 415, 421, 422, 429, 431, 500, 503, 50
 class ClassOptions(Section):
     """How to classify."""
 
-    model: str | None = Field(
-        default=None, max_length=200, description="one of `/v1/models`; the first if none is named"
-    )
-    unknown_below: Fraction | None = Field(
-        default=None,
-        description="probability below which the class is `unknown`; the model's own limit if none",
-    )
+    model: Annotated[str, Field(max_length=200)] | None = None
+    """one of `/v1/models`; the first if none is named"""
+    unknown_below: Fraction | None = None
+    """probability below which the class is `unknown`; the model's own limit if none"""
 
 
 class ColourOptions(ClassOptions):
     """How to colour."""
 
-    saturation: Annotated[float, Field(ge=0, le=4)] = Field(
-        default=1.0, description="what the chroma is multiplied by; 0 is gray"
-    )
-    hints: tuple[Annotated[str, Field(max_length=100, json_schema_extra={"format": "hint"})], ...] = Field(
-        default=(),
-        max_length=MOST_HINTS,
-        description="points with a colour, `X,Y=COLOUR`, such as `30%,40%=orange` or `120,80=#c83232`",
-    )
-    format: Format | None = Field(default=None, description="of the answer; that of the image if none")
-    max_px: Annotated[int, Field(ge=1)] | None = Field(
-        default=None,
-        description="longest side of the answer, for a preview; colours and class stay those of the whole image",
-    )
-    uncertainty: bool = Field(
-        default=False, description="also say where the colours are unsure; six more predictions"
-    )
+    saturation: Annotated[float, Field(ge=0, le=4)] = 1.0
+    """what the chroma is multiplied by; 0 is gray"""
+    hints: Annotated[tuple[Hint, ...], Field(max_length=MOST_HINTS)] = ()
+    """points with a colour, `X,Y=COLOUR`, such as `30%,40%=orange` or `120,80=#c83232`"""
+    format: Format | None = None
+    """of the answer; that of the image if none"""
+    max_px: Count | None = None
+    """longest side of the answer, for a preview; colours and class stay those of the whole image"""
+    uncertainty: bool = False
+    """also say where the colours are unsure; six more predictions"""
 
 
-class ErrorAnswer(BaseModel):
+class Answer(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class ErrorAnswer(Answer):
     """What went wrong, and how to mend it."""
 
     error: str
 
 
-class StatusAnswer(BaseModel):
+class StatusAnswer(Answer):
     """How the server is."""
 
     status: str
 
 
-class JudgementAnswer(BaseModel):
+class JudgementAnswer(Answer):
     """What is said of an image."""
 
     model: str
-    label: str | None = Field(
-        description="most probable class; `unknown` if none is probable enough, or novelty is above 1"
-    )
-    probability: float | None = Field(description="0 to 1, of the most probable class")
-    probabilities: dict[str, float] = Field(description="of all classes, most probable first")
-    novelty: float = Field(description="above 1 the image is unlike those that the model was trained on")
-    chroma: float | None = Field(description="mean C*, CIELAB units")
-    colourfulness: float | None = Field(description="Hasler and Suesstrunk 2003")
-    reduced: float | None = Field(description="share of pixels whose chroma was reduced to fit sRGB")
+    label: str | None
+    """most probable class; `unknown` if none is probable enough, or novelty is above 1"""
+    probability: float | None
+    """0 to 1, of the most probable class"""
+    probabilities: dict[str, float]
+    """of all classes, most probable first"""
+    novelty: float
+    """above 1 the image is unlike those that the model was trained on"""
+    chroma: float | None
+    """mean C*, CIELAB units"""
+    colourfulness: float | None
+    """Hasler and Suesstrunk 2003"""
+    reduced: float | None
+    """share of pixels whose chroma was reduced to fit sRGB"""
     warnings: list[str]
 
 
-class UncertaintyAnswer(BaseModel):
+class UncertaintyAnswer(Answer):
     """Where the colours are unsure."""
 
-    mean: float = Field(description="CIELAB units")
-    map: str = Field(description="gray PNG in base64, 10 codes a CIELAB unit")
+    mean: float
+    """CIELAB units"""
+    map: str
+    """gray PNG in base64, 10 codes a CIELAB unit"""
 
 
-class FullAnswer(BaseModel):
+class FullAnswer(Answer):
     """What comes without `max_px` and `format`."""
 
-    width: int = Field(description="pixels")
-    height: int = Field(description="pixels")
+    width: int
+    """pixels"""
+    height: int
+    """pixels"""
     media_type: str
 
 
 class ColourAnswer(JudgementAnswer):
     """A coloured image and what is said of it."""
 
-    image: str = Field(description="the file in base64")
+    image: str
+    """the file in base64"""
     media_type: str
     uncertainty: UncertaintyAnswer | None = None
-    full: FullAnswer | None = Field(default=None, description="only with `max_px`")
+    full: FullAnswer | None = None
+    """only with `max_px`"""
 
 
-class TrainedOn(BaseModel):
+class TrainedOn(Answer):
     """The images that a model has learned from."""
 
-    source: str | None = Field(description="`drawn` are scenes of this project; others are photos")
+    source: str | None
+    """`drawn` are scenes of this project; others are photos"""
     images: int | None
 
 
-class ModelAnswer(BaseModel):
+class ModelAnswer(Answer):
     """A model that the server runs."""
 
     name: str

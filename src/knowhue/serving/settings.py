@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from knowhue.config import Count, Positive, Section
+from knowhue.config import Count, CountOrNone, NotNegative, Positive, Section
 from knowhue.errors import ConfigError
 from knowhue.inference.pipeline import Limits
 
@@ -23,36 +23,38 @@ class ServerSettings(Section):
         ConfigError: by `check`, if others could reach it and nothing asks them who they are.
     """
 
-    host: str = Field(default="127.0.0.1", description="address that it listens on")
-    port: Annotated[int, Field(ge=0, le=65535)] = Field(
-        default=7860, description="port; 0 takes any free one"
-    )
-    token: str | None = Field(
-        default=None, repr=False, description="what a client must show: `Authorization: Bearer ...`"
-    )
-    no_auth: bool = Field(default=False, description="let everybody in who can reach it")
-    hosts: tuple[str, ...] = Field(
-        default=(), description="further names, beside the loopback's, by which browsers may call it"
-    )
-    max_upload_mib: Positive = Field(default=64, description="size of one request")
-    max_held_mib: Positive = Field(
-        default=512, description="uploads, and answers not read yet, held in memory at once"
-    )
-    max_pixels: Count = Field(default=100_000_000, description="pixels of one image, by its header")
-    queue_length: Count = Field(default=64, description="requests accepted at once; more are answered 429")
-    batch_size: Count = Field(default=8, description="images that the network predicts together")
-    batch_wait_ms: Annotated[float, Field(ge=0)] = Field(
-        default=5, description="how long an image waits for company, if more are being decoded"
-    )
-    workers: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="threads that decode and paint; 0 is one a processor"
-    )
-    request_seconds: Positive = Field(default=60, description="from upload to answer")
-    upload_seconds: Positive = Field(
-        default=30, description="for an upload, beside a second for each 128 KiB that came"
-    )
-    stop_seconds: Positive = Field(default=10, description="for sending the last answers when stopping")
-    studies: tuple[Path, ...] = Field(default=(), description="study folders that the page shows")
+    host: str = "127.0.0.1"
+    """address that it listens on"""
+    port: Annotated[int, Field(ge=0, le=65535)] = 7860
+    """port; 0 takes any free one"""
+    token: str | None = Field(default=None, repr=False)
+    """what a client must show: `Authorization: Bearer ...`"""
+    no_auth: bool = False
+    """let everybody in who can reach it"""
+    hosts: tuple[str, ...] = ()
+    """further names, beside the loopback's, by which browsers may call it"""
+    max_upload_mib: Positive = 64
+    """size of one request"""
+    max_held_mib: Positive = 512
+    """uploads, and answers not read yet, held in memory at once"""
+    max_pixels: Count = 100_000_000
+    """pixels of one image, by its header"""
+    queue_length: Count = 64
+    """requests accepted at once; more are answered 429"""
+    batch_size: Count = 8
+    """images that the network predicts together"""
+    batch_wait_ms: NotNegative = 5
+    """how long an image waits for company, if more are being decoded"""
+    workers: CountOrNone = 0
+    """threads that decode and paint; 0 is one a processor"""
+    request_seconds: Positive = 60
+    """from upload to answer"""
+    upload_seconds: Positive = 30
+    """for an upload, beside a second for each 128 KiB that came"""
+    stop_seconds: Positive = 10
+    """for sending the last answers when stopping"""
+    studies: tuple[Path, ...] = ()
+    """study folders that the page shows"""
 
     @property
     def limits(self) -> Limits:
