@@ -1,12 +1,16 @@
 """Starting a server: what is said when it cannot."""
 
 import socket
+import subprocess
+import sys
 
 import pytest
+from fastapi.testclient import TestClient
 from stand import colorizer
 
 from knowhue.errors import ConfigError
-from knowhue.serving.run import serve
+from knowhue.serving.api import make_app
+from knowhue.serving.run import address_of, listening, serve, warm
 from knowhue.serving.settings import ServerSettings
 
 
@@ -15,3 +19,28 @@ def test_a_port_that_is_taken_is_said_with_the_remedy():
         settings = ServerSettings(port=other.getsockname()[1], workers=1)
         with pytest.raises(ConfigError, match="Name another with `--port`"):
             serve({"fake": colorizer()}, settings, with_page=False)
+
+
+def test_a_server_needs_no_torch_before_a_model_does():
+    """Its import is most of a start; the built-in model's own runtime decides whether it comes at all."""
+    code = (
+        "import sys, knowhue.serving.run; print({'torch', 'kornia', 'timm', 'matplotlib'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_addresses_are_what_a_browser_opens():
+    with listening(ServerSettings(port=0)) as opened:
+        port = opened.getsockname()[1]
+        assert address_of(opened, ServerSettings()) == f"http://127.0.0.1:{port}"
+        assert address_of(opened, ServerSettings(host="::1")) == f"http://[::1]:{port}"
+
+
+def test_every_kind_of_model_is_warmed_so_that_nobody_waits_for_what_is_compiled():
+    models = {"both": colorizer(), "class": colorizer(tasks=("class",))}
+    app = make_app(models, ServerSettings(workers=1, batch_wait_ms=0))
+    with TestClient(app):
+        warm(app.state.batchers)
+        for model in models.values():
+            assert model.network.batches == [1, 1]  # type: ignore[attr-defined]

@@ -139,13 +139,10 @@ def test_samples_and_reports_are_served_once_there_are_any(study, plan):
         np.savez(run / "samples.npz", rgb=tiles)
         (study / "report.html").write_text("<h1>Report</h1>")
         rows = client.get("/page/studies.json").json()[0]["samples"]
-        assert [(row["name"], row["label"], row["kind"]) for row in rows] == [
-            ("gray", "given", ""),
-            ("multi", "multi", "multi"),
-            ("truth", "truth", ""),
-        ]
+        assert list(rows) == ["gray", "multi", "truth"]
+        assert all(version.isdecimal() for version in rows.values())
         for row in rows:
-            answer = client.get(f"/page/studies/0/{row['name']}.png")
+            answer = client.get(f"/page/studies/0/{row}.png")
             shown = np.asarray(Image.open(io.BytesIO(answer.content)))
             assert np.array_equal(shown, np.concatenate(list(tiles), axis=1))
         assert client.get("/page/studies/0/colour.png").status_code == 404

@@ -71,7 +71,7 @@ def study_progress(root: Path) -> dict[str, Any]:
     Returns:
         `name`, and `problem` if it cannot be read; else `ended` of `runs`, `seeds`, `has_report`, `arms` (name, kind
         `multi` or `single`, cells), `charts` (of `CHARTS`, with `level`, the baseline's score or None, and `curves` by
-        arm, one a run, from the first epoch of the heads on), `samples`.
+        arm, one a run, from the first epoch of the heads on), `samples` (the version of each row).
     """
     name = root.resolve().name
     try:
@@ -86,13 +86,15 @@ def study_progress(root: Path) -> dict[str, Any]:
             "arms": [
                 {
                     "name": arm,
-                    "kind": arm_kind(plan, arm),
+                    # its colour on the page
+                    "kind": "multi" if len(plan.run_config(arm, 0).tasks.names) > 1 else "single",
                     "cells": [cell._asdict() for cell in cells if cell.arm == arm],
                 }
                 for arm in plan.arms
             ],
             "charts": _charts(root, plan),
-            "samples": _samples(root, plan),
+            # the version makes a browser load a row anew once its file has changed
+            "samples": {row: str(path.stat().st_mtime_ns) for row, path in _sample_files(root, plan).items()},
         }
     except _UNREADABLE as error:
         if not isinstance(error, KnowhueError):
@@ -111,11 +113,6 @@ def sample_strip(root: Path, row: str) -> bytes | None:
     except _UNREADABLE:
         return None
     return encode_image(Image.of(np.concatenate(list(tiles), axis=1)), ".png")
-
-
-def arm_kind(plan: Plan, arm: str) -> str:
-    """How an arm is coloured on the page: `multi` if it learns several tasks, else `single`."""
-    return "multi" if len(plan.run_config(arm, plan.seeds[0]).tasks.names) > 1 else "single"
 
 
 def _runs(root: Path, plan: Plan, arm: str) -> list[Path]:
@@ -138,19 +135,6 @@ def _charts(root: Path, plan: Plan) -> list[dict[str, Any]]:
             "curves": {arm: curves(chart["metric"], arm) for arm in plan.arms},
         }
         for chart in CHARTS
-    ]
-
-
-def _samples(root: Path, plan: Plan) -> list[dict[str, Any]]:
-    """Rows of samples; the version makes a browser ask for a row anew once its file has changed."""
-    return [
-        {
-            "name": row,
-            "label": "given" if row == "gray" else row,
-            "kind": "" if row in ("gray", "truth") else arm_kind(plan, row),
-            "version": str(path.stat().st_mtime_ns),
-        }
-        for row, path in _sample_files(root, plan).items()
     ]
 
 

@@ -87,12 +87,14 @@ function table({ seeds, arms }) {
   return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs by arm and seed" }, made);
 }
 
-function samples({ samples: rows }, place) {
-  if (rows.length < 3) return [];
-  return [element("table", { class: "samples" }, element("caption", {}, "Newest samples"), element("tbody", {}, ...rows.map(
-    ({ name, label, kind, version }) => element("tr", {}, element("th", { scope: "row", class: kind }, label),
-      element("td", {}, element("img", { src: `page/studies/${place}/${name}.png?v=${version}`, alt: `Sample images, ${label}` }))),
-  )))];
+function samples({ arms, samples: versions }, place) {
+  if (Object.keys(versions).length < 3) return [];
+  const rows = Object.entries(versions).map(([name, version]) => {
+    const label = name === "gray" ? "given" : name, kind = arms.find((arm) => arm.name === name)?.kind ?? "";
+    const strip = element("img", { src: `page/studies/${place}/${name}.png?v=${version}`, alt: `Sample images, ${label}` });
+    return element("tr", {}, element("th", { scope: "row", class: kind }, label), element("td", {}, strip));
+  });
+  return [element("table", { class: "samples" }, element("caption", {}, "Newest samples"), element("tbody", {}, ...rows))];
 }
 
 function section(study, place) {
