@@ -10,7 +10,7 @@ from knowhue.inference.networks import Description, ScoreInterval
 
 MOST_HINTS = 64
 FIELD = "image"
-Hint = Annotated[str, Field(max_length=100, json_schema_extra={"format": "hint"})]
+_HintText = Annotated[str, Field(max_length=100, json_schema_extra={"format": "hint"})]
 Format = Literal["jpg", "png", "webp", "tif", "avif"]
 MEDIA_TYPES: dict[str, str] = {
     ".jpg": "image/jpeg",
@@ -40,7 +40,7 @@ class ColourOptions(ClassOptions):
 
     saturation: Annotated[float, Field(ge=0, le=4)] = 1.0
     """what the chroma is multiplied by; 0 is gray"""
-    hints: Annotated[tuple[Hint, ...], Field(max_length=MOST_HINTS)] = ()
+    hints: Annotated[tuple[_HintText, ...], Field(max_length=MOST_HINTS)] = ()
     """points with a colour, `X,Y=COLOUR`, such as `30%,40%=orange` or `120,80=#c83232`"""
     format: Format | None = None
     """of the answer; that of the image if none"""
@@ -50,23 +50,23 @@ class ColourOptions(ClassOptions):
     """also say where the colours are unsure; six more predictions"""
 
 
-class Answer(BaseModel):
+class _Answer(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
-class ErrorAnswer(Answer):
+class ErrorAnswer(_Answer):
     """What went wrong, and how to mend it."""
 
     error: str
 
 
-class StatusAnswer(Answer):
+class StatusAnswer(_Answer):
     """How the server is."""
 
     status: str
 
 
-class JudgementAnswer(Answer):
+class JudgementAnswer(_Answer):
     """What is said of an image."""
 
     model: str
@@ -87,7 +87,7 @@ class JudgementAnswer(Answer):
     warnings: list[str]
 
 
-class UncertaintyAnswer(Answer):
+class UncertaintyAnswer(_Answer):
     """Where the colours are unsure."""
 
     mean: float
@@ -96,7 +96,7 @@ class UncertaintyAnswer(Answer):
     """gray PNG in base64, 10 codes a CIELAB unit"""
 
 
-class FullAnswer(Answer):
+class FullAnswer(_Answer):
     """What comes without `max_px` and `format`."""
 
     width: int
@@ -117,7 +117,7 @@ class ColourAnswer(JudgementAnswer):
     """only with `max_px`"""
 
 
-class TrainedOn(Answer):
+class TrainedOn(_Answer):
     """The images that a model has learned from."""
 
     source: str | None
@@ -125,7 +125,7 @@ class TrainedOn(Answer):
     images: int | None
 
 
-class ModelAnswer(Answer):
+class ModelAnswer(_Answer):
     """A model that the server runs."""
 
     name: str
