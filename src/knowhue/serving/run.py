@@ -68,7 +68,8 @@ class _Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._since = time.monotonic()
-        connected = [each for each in self.connections if not each.transport.is_closing()]
+        connected = [each for each in self.connections if isinstance(each, _Connection)]
+        connected = [each for each in connected if not each.transport.is_closing()]
         if len(connected) > MAX_CONNECTIONS:
             silent = [each for each in connected if each.cycle is None or each.cycle.response_complete]
             min(silent, key=lambda each: each._since).transport.abort()  # this one, if all others are busy

@@ -431,7 +431,6 @@ async function connect() {
     onAim(card.find(".aim"));
   }
   $("#cards").append(...cards.map((card) => card.root));
-  $("#cards").dataset.count = cards.length;
   split(50);
   document.body.dataset.ready = "yes";
   setConnected();
