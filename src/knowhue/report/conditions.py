@@ -336,16 +336,18 @@ def class_transfer(study: Study) -> list[dict[str, Any]]:
         for label in study.classes
         if (found := class_contrast(study, CLASS_SCORES[name], asked.single, asked.multi, label))
     }
-    adjusted = benjamini_hochberg({key: found.p for key, found in contrasts.items()})
+    # of one seed p is 1 whatever was found
+    p = {key: found.p for key, found in contrasts.items() if len(found.seeds) > 1}
+    adjusted = benjamini_hochberg(p)
     rows = []
     for (name, label), found in contrasts.items():
-        bounds, p_adjusted = found.bounds(LEVEL), adjusted[name, label]
+        bounds, p_adjusted = found.bounds(LEVEL), adjusted.get((name, label))
         clear = bounds.is_clear(len(found.seeds), p_adjusted)
         word = ("helped" if found.better else "hurt") if clear else ""
         rows.append({
             "question": name, "label": label, "metric": found.metric, "seeds": found.seeds,
             "single": found.levels[0], "multi": found.levels[1], "difference": found.estimate,
-            "bounds": bounds, "p": found.p, "p_adjusted": p_adjusted, "word": word,
+            "bounds": bounds, "p": p.get((name, label)), "p_adjusted": p_adjusted, "word": word,
         })  # fmt: skip
     return rows
 

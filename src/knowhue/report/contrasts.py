@@ -309,7 +309,9 @@ def paired(
     """
     both = {seed: (sides[0][seed], sides[1][seed]) for seed in sorted(sides[0].keys() & sides[1].keys())}
     scores = {
-        seed: values for seed, runs in both.items() if None not in (values := list(map(score_of, runs)))
+        seed: values
+        for seed, runs in both.items()
+        if np.isfinite(np.array(values := list(map(score_of, runs)), float)).all()
     }
     if not scores:
         return None
@@ -322,11 +324,11 @@ def paired(
 
 
 def score(study: Study, run: Run, metric: str) -> float | None:
-    """A run's score; of a diverged one, in a primary metric, that of the baseline declared for it."""
+    """A run's score; of a diverged one of any arm, in a primary metric, that of the baseline declared for it."""
     if run.finished:
         return run.metric(metric)
     for asked in study.questions.values():
-        if run.state == "diverged" and asked.metric == metric and run.arm in (asked.single, asked.multi):
+        if run.state == "diverged" and asked.metric == metric:
             return study.baselines.get(asked.if_diverged, {}).get(metric)
     return None
 

@@ -75,13 +75,22 @@ def forest_table(study: Study) -> Table:
     rows = forest_rows(study)
     # a primary question has an alpha of its own; with other targets a difference is certain
     adjusted = benjamini_hochberg(
-        {f"{row.question} {row.arm}": row.found.p for row in rows if row.same_targets and not row.primary}
+        {
+            f"{row.question} {row.arm}": row.found.p
+            for row in rows
+            if row.same_targets and not row.primary and len(row.found.seeds) > 1
+        }
     )
     for row in rows:
         found = row.found
         about = [row.question, found.metric, row.arm, arm_name(row.arm), found.arms[0], row.same_targets]
         counts = [len(found.seeds), len(found.diverged)]
-        tests = [found.p, adjusted.get(f"{row.question} {row.arm}"), found.effect, found.wins.count]
+        tests = [
+            found.p if len(found.seeds) > 1 else None,
+            adjusted.get(f"{row.question} {row.arm}"),
+            found.effect,
+            found.wins.count,
+        ]
         bounds = found.bounds(level)
         ends = [*(bounds.interval or (None, None)), level, bounds.over]
         table.append([*about, *counts, found.estimate, *ends, *tests])

@@ -314,7 +314,8 @@ def _difference(score: Score) -> Row | None:
         return None
     return {
         "mean": score.found.estimate, "seeds": list(score.found.seeds), "interval": score.bounds.interval,
-        "level": score.bounds.level, "over": score.bounds.over, "p": score.found.p, "p_adjusted": score.p_adjusted,
+        "level": score.bounds.level, "over": score.bounds.over,
+        "p": score.found.p if len(score.found.seeds) > 1 else None, "p_adjusted": score.p_adjusted,
     }  # fmt: skip
 
 
