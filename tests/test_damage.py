@@ -13,7 +13,7 @@ from knowhue.errors import KnowhueError
 from knowhue.inference.colorizer import Colorizer
 from knowhue.plan import make_plan, read_cells, read_plan
 from knowhue.report.page import write_report
-from knowhue.report.study import read_study
+from knowhue.report.reading import read_study
 from knowhue.storage import read_csv, read_json, write_json
 from knowhue.study import run_study
 from knowhue.training import loop

@@ -10,7 +10,7 @@ from knowhue.data.prepare import kept_rows
 from knowhue.errors import ConfigError
 from knowhue.plan import make_plan
 from knowhue.report.findings import find
-from knowhue.report.study import read_study
+from knowhue.report.reading import read_study
 from knowhue.report.tables import TABLES
 from knowhue.runs import read_log
 from knowhue.storage import read_json

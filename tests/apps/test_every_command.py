@@ -180,7 +180,7 @@ def test_compare_passes_on_what_was_asked(knowhue, make_folder, tmp_path, monkey
         return out / "report.html"
 
     monkeypatch.setattr("knowhue.study.run_study", run)
-    monkeypatch.setattr("knowhue.report.study.read_study", lambda _: None)
+    monkeypatch.setattr("knowhue.report.reading.read_study", lambda _: None)
     monkeypatch.setattr("knowhue.report.methods.markdown_tables", lambda _: "| a |\n| b |")
     chosen = ["--methods", "l1,gan", "--reference", "l1", "--seeds", "2", "--budget", "9", "--set", "seed=4"]
     photos = make_folder({"cat": 1, "dog": 1})

@@ -10,12 +10,12 @@ import pytest
 from synthetic_study import BASELINES, answer_of, change, results_of, run_of, table_text, write_study
 
 from knowhue.report.contrasts import image_differences
+from knowhue.report.differences import forest_table, transfer_table
 from knowhue.report.findings import find
-from knowhue.report.forest import forest_table
 from knowhue.report.page import write_report
+from knowhue.report.reading import read_study
 from knowhue.report.scores import score_tables
-from knowhue.report.study import Run, read_study
-from knowhue.report.transfer import transfer_table
+from knowhue.report.study import Run, ScoreTable
 from knowhue.statistics import MIN_SEEDS
 
 EIGHT = tuple(range(8))
@@ -228,7 +228,7 @@ def test_the_interval_over_images_is_centred_on_the_difference_of_scores(one_see
     study = read_study(one_seed)
     for question, metric in (("colour", "ab_l1"), ("class", "balanced_accuracy")):
         single, multi = study.runs[question][0], study.runs["multi"][0]
-        low, high = image_differences([(single, multi)], metric).over_images(0.95)
+        low, high = of_pair(single, multi, metric).over_images(0.95)
         expected = multi.scores["metrics"][metric] - single.scores["metrics"][metric]
         assert (low + high) / 2 == pytest.approx(expected)
 
@@ -240,7 +240,7 @@ def test_the_interval_over_images_covers_its_nominal_share():
         rows = rng.normal(0.1, 1, 60)
         single = _run([{"index": index, "ab_l1": 0.0} for index in range(60)])
         multi = _run([{"index": index, "ab_l1": float(value)} for index, value in enumerate(rows)])
-        low, high = image_differences([(single, multi)], "ab_l1").over_images(0.95)
+        low, high = of_pair(single, multi, "ab_l1").over_images(0.95)
         hits += low <= 0.1 <= high
     assert 0.91 <= hits / 400 <= 0.98
 
@@ -248,16 +248,16 @@ def test_the_interval_over_images_covers_its_nominal_share():
 def test_an_interval_over_images_needs_every_score_and_enough_images(one_seed: Path):
     multi = read_study(one_seed).runs["multi"][0]
     single = _run([{"index": row["index"], "ab_l1": None} for row in multi.images])
-    assert image_differences([(single, multi)], "ab_l1") is None
+    assert of_pair(single, multi, "ab_l1") is None
     few = _run([{"index": index, "label": "a", "correct": 1.0} for index in range(15)])
-    same = image_differences([(few, few)], "balanced_accuracy")
+    same = of_pair(few, few, "balanced_accuracy")
     assert same.over_images(0.95) is None
     assert same.too_few.startswith("too few images for an interval (15")
 
 
 def test_classifiers_that_agree_on_every_image_have_an_interval_with_a_width():
     agreed = _run([{"index": index, "label": "ab"[index % 2], "correct": 1.0} for index in range(60)])
-    low, high = image_differences([(agreed, agreed)], "balanced_accuracy").over_images(0.95)
+    low, high = of_pair(agreed, agreed, "balanced_accuracy").over_images(0.95)
     assert low < -0.02 < 0.02 < high
 
 
@@ -268,14 +268,21 @@ def test_unlabelled_images_do_not_take_the_interval_away(one_seed: Path):
         dataclasses.replace(run, images=(*run.images, extra))
         for run in (study.runs["class"][0], study.runs["multi"][0])
     ]
-    whole = image_differences([(study.runs["class"][0], study.runs["multi"][0])], "balanced_accuracy")
-    assert image_differences([(pair[0], pair[1])], "balanced_accuracy").over_images(
-        0.95
-    ) == whole.over_images(0.95)
+    whole = of_pair(study.runs["class"][0], study.runs["multi"][0], "balanced_accuracy")
+    assert of_pair(*pair, "balanced_accuracy").over_images(0.95) == whole.over_images(0.95)
+
+
+def of_pair(single: Run, multi: Run, metric: str):
+    """Differences of single images of one seed, from the tidy table."""
+    rows = [
+        row._replace(arm=arm)
+        for arm, run in (("before", single), ("after", multi))
+        for row in run.image_scores()
+    ]
+    return image_differences(ScoreTable(rows, {}), metric, ("before", "after"), [0])
 
 
 def _run(images: list[dict]):
-
     return Run("colour", 0, "finished", images=tuple(images))
 
 

@@ -20,7 +20,7 @@ from knowhue.report.methods import (
     verdict,
 )
 from knowhue.report.page import write_report
-from knowhue.report.study import read_study
+from knowhue.report.reading import read_study
 from knowhue.statistics.crossed import crossed
 from knowhue.statistics.paired import t_interval
 
@@ -39,23 +39,23 @@ def test_differences_are_paired_by_seed(comparison):
     found = scores(comparison, regimes(comparison)["images"])["l1", "ab_l1"]
     differences = [-1.0, -0.5, -1.0]
     assert found.mean == pytest.approx(12.0)
-    assert found.found.estimate == pytest.approx(np.mean(differences))
-    assert found.bounds.interval == pytest.approx(t_interval(differences))
-    assert found.bounds.over == "seeds"
+    assert found.test.found.estimate == pytest.approx(np.mean(differences))
+    assert found.test.bounds.interval == pytest.approx(t_interval(differences))
+    assert found.test.bounds.over == "seeds"
 
 
 def test_only_seeds_of_which_both_have_a_score_count(comparison):
     found = scores(comparison, regimes(comparison)["images"])
     palette = found["palette-ab", "ciede2000"]
     assert sorted(palette.by_seed) == [0, 1]
-    assert (palette.found.estimate, palette.found.seeds) == (pytest.approx(4.25), (0, 1))
-    assert found["pix2pix", "ab_l1"].found.estimate == pytest.approx((3.0 + 2.0) / 2)
+    assert (palette.test.found.estimate, palette.test.found.seeds) == (pytest.approx(4.25), (0, 1))
+    assert found["pix2pix", "ab_l1"].test.found.estimate == pytest.approx((3.0 + 2.0) / 2)
 
 
 def test_a_diverged_run_stays_in_with_the_score_declared_for_it(comparison):
     palette = scores(comparison, regimes(comparison)["images"])["palette-ab", "ab_l1"]
-    assert palette.found.scores.tolist() == [[12.0, 17.0], [12.5, 16.0], [14.0, 14.0]]  # gray is 14.0
-    assert [run.seed for run in palette.found.diverged] == [2]
+    assert palette.test.found.scores.tolist() == [[12.0, 17.0], [12.5, 16.0], [14.0, 14.0]]  # gray is 14.0
+    assert palette.test.found.diverged == (("palette-ab", 2),)
     assert (palette.mean, sorted(palette.by_seed)) == (16.5, [0, 1])
 
 
@@ -69,8 +69,8 @@ def test_with_scores_of_single_images_the_interval_is_over_seeds_and_images(tmp_
     comparison = read_study(folder)
     found = scores(comparison, regimes(comparison)["images"])["l1", "ab_l1"]
     differences = np.array([-1.0, -0.5, -1.0])[:, None] + images - images.mean()
-    assert found.bounds.over == "seeds and images"
-    assert found.bounds.interval == pytest.approx(crossed(differences).interval(0.95), abs=1e-4)
+    assert found.test.bounds.over == "seeds and images"
+    assert found.test.bounds.interval == pytest.approx(crossed(differences).interval(0.95), abs=1e-4)
 
 
 def test_three_seeds_give_no_verdict_and_nothing_is_bold(comparison):
@@ -114,7 +114,7 @@ def test_ten_seeds_are_judged_as_a_study_is(tmp_path):
     found = judged_comparison(tmp_path, USUAL, images=lambda method, n: 0.01 * (method == "l1") * (n % 2))
     assert word(found, "l1") == "helps, by what matters"
     assert word(found, "palette-ab") == "hurts, by what matters"
-    assert scores(found, regimes(found)["images"])["l1", "ab_l1"].is_clear
+    assert scores(found, regimes(found)["images"])["l1", "ab_l1"].test.is_clear
     assert (
         comparison_results(found)["regimes"]["images"]["methods"]["l1"]["verdict"] == "helps, by what matters"
     )
@@ -123,14 +123,14 @@ def test_ten_seeds_are_judged_as_a_study_is(tmp_path):
 def test_what_other_images_leave_open_is_not_bold(tmp_path):
     found = judged_comparison(tmp_path, USUAL, images=lambda method, n: 9.0 * (method == "l1") * (-1) ** n)
     l1 = scores(found, regimes(found)["images"])["l1", "ab_l1"]
-    assert l1.p_adjusted < 0.01
-    assert not l1.is_clear
-    assert scores(found, regimes(found)["images"])["palette-ab", "ab_l1"].is_clear
+    assert l1.test.p_adjusted < 0.01
+    assert not l1.test.is_clear
+    assert scores(found, regimes(found)["images"])["palette-ab", "ab_l1"].test.is_clear
 
 
 def test_by_the_seeds_alone_nothing_is_bold_and_the_verdict_is_of_these_images(tmp_path):
     found = judged_comparison(tmp_path, USUAL)
-    assert not scores(found, regimes(found)["images"])["l1", "ab_l1"].is_clear
+    assert not scores(found, regimes(found)["images"])["l1", "ab_l1"].test.is_clear
     row = quality_table(found, regimes(found)["images"])[1]
     assert row[1] == ("helps, by what matters", "on these test images", False)
     assert not any(cell.clear for cell in row)
@@ -166,7 +166,7 @@ def test_a_diverged_run_is_judged_with_the_score_declared_for_it(tmp_path):
 
 
 def test_the_reference_is_not_compared_with_itself(comparison):
-    assert scores(comparison, regimes(comparison)["images"])["gan", "ab_l1"].found is None
+    assert scores(comparison, regimes(comparison)["images"])["gan", "ab_l1"].test is None
 
 
 def test_what_did_not_finish_is_named(comparison, folder):
@@ -237,8 +237,10 @@ def test_equal_wall_clock_is_a_second_regime_of_the_same_tables(tmp_path):
     assert list(regimes(study)) == ["images", "clock"]
     clock = regimes(study)["clock"]
     assert (clock.budget_s, clock.arms["gan"]) == (45.0, "gan-clock")
-    assert scores(study, clock)["l1", "ab_l1"].found.estimate == 0
-    assert scores(study, regimes(study)["images"])["l1", "ab_l1"].found.estimate == pytest.approx(-2.5 / 3)
+    assert scores(study, clock)["l1", "ab_l1"].test.found.estimate == 0
+    assert scores(study, regimes(study)["images"])["l1", "ab_l1"].test.found.estimate == pytest.approx(
+        -2.5 / 3
+    )
     assert "### Equal wall-clock (45 s)" in markdown_tables(study)
     assert set(comparison_figures(study)) >= {"samples_clock", "drawn_clock"}
 
@@ -260,7 +262,7 @@ def test_a_seed_computed_in_several_ways_is_not_compared(folder):
     for method, step in (("l1", "a"), ("gan", "b"), ("palette-ab", "a")):
         put(next((folder / method).glob("seed-1-*")) / "environment.json", {"golden_step": step})
     study = read_study(folder)
-    assert scores(study, regimes(study)["images"])["l1", "ab_l1"].found.seeds == (0, 2)
+    assert scores(study, regimes(study)["images"])["l1", "ab_l1"].test.found.seeds == (0, 2)
     assert "l1, seed 1: unpaired" in unfinished(study, regimes(study)["images"])
 
 

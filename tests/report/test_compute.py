@@ -9,7 +9,8 @@ from synthetic_study import METRICS, change, run_of, table_text, write_study
 
 from knowhue.report.conditions import clock, deployment, equal_images, equal_time, paired_row, paired_table
 from knowhue.report.findings import Findings
-from knowhue.report.study import Run, Study, read_study
+from knowhue.report.reading import read_study
+from knowhue.report.study import Run, Study
 from knowhue.report.tables import TABLES
 from knowhue.report.text import ends_text
 
@@ -94,22 +95,22 @@ def test_what_cannot_be_read_at_equal_time_has_no_row(single: Run):
 
 def test_one_model_against_two():
     found = deployment(study(*three(0), *three(1)))
-    assert found is not None
-    assert (found.seeds, found.encoders, found.heads) == ((0, 1), (1, 2), (2, 2))
-    assert found.seconds == (40, 45)
-    assert [each["difference"] for each in found.rows] == pytest.approx([-2.0, 0.1])
+    assert [(row["what"], row["one"], row["several"]) for row in found[:3]] == [
+        ("encoders", 1, 2), ("heads", 2, 2), ("seconds", 40, 45),
+    ]  # fmt: skip
+    assert [row["seeds"] for row in found[3:]] == [(0, 1), (0, 1)]
+    assert [row["difference"] for row in found[3:]] == pytest.approx([-2.0, 0.1])
 
 
 def test_deployment_counts_the_seeds_that_all_arms_finished():
     found = deployment(study(*three(0), *three(1)[1:]))
-    assert found is not None
-    assert found.seeds == (0,)
-    assert found.rows[0]["interval"] is None
+    assert found[3]["seeds"] == (0,)
+    assert found[3]["interval"] is None
 
 
 def test_a_missing_arm_leaves_headers_and_dashes():
     data = study(*three()[::2])
-    assert deployment(data) is None
+    assert deployment(data) == []
     assert len(table_text(data, "deployment")) == 1
     assert [each["question"] for each in paired_table(data, equal_images)] == ["colour"]
     assert table_text(data, "equal_images")[2] == ["Classification", "Balanced accuracy, %", *["–"] * 4, 0]
@@ -119,9 +120,8 @@ def test_unknown_seconds_and_scores_are_dashes_in_deployment():
     colour, _, multi = three()
     unknown = run("class", [5, None, 5], balanced_accuracy=[0.5, 0.6, None])
     found = deployment(study(colour, unknown, multi))
-    assert found is not None
-    assert found.seconds == (40, None)
-    assert [each["question"] for each in found.rows] == ["colour"]
+    assert (found[2]["one"], found[2]["several"]) == (40, None)
+    assert [row["question"] for row in found[3:]] == ["colour"]
     assert table_text(study(colour, unknown, multi), "deployment")[3] == ["Training", "40.0 s", "–", "–"]
 
 

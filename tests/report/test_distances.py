@@ -9,6 +9,7 @@ from synthetic_study import change, run_of, write_study
 from knowhue.report.classes import reliability_bins, reliability_table
 from knowhue.report.findings import find
 from knowhue.report.page import write_report
+from knowhue.report.reading import read_study
 from knowhue.report.samples import draw_extremes, extremes_table
 from knowhue.report.scores import (
     distance_table,
@@ -18,7 +19,7 @@ from knowhue.report.scores import (
     perceptual_provenance,
     score_tables,
 )
-from knowhue.report.study import Study, floors, read_study
+from knowhue.report.study import Study, floors
 
 
 def entry(value: float | None, name: str = "n") -> dict:

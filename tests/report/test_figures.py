@@ -15,8 +15,9 @@ from knowhue.report.classes import confusion_table, per_class_table
 from knowhue.report.curves import curve_table
 from knowhue.report.figures import FIGURES, write_figures
 from knowhue.report.page import SECTIONS
+from knowhue.report.reading import read_study
 from knowhue.report.samples import sample_table
-from knowhue.report.study import Study, read_study
+from knowhue.report.study import Study
 from knowhue.report.style import to_svg
 from knowhue.runs import STUDY_SCHEMA
 

@@ -11,8 +11,8 @@ from scipy import stats
 
 from knowhue.plan import QUESTIONS
 from knowhue.presets import ARMS
-from knowhue.report.forest import arm_name, forest, forest_table
-from knowhue.report.study import Run, Study
+from knowhue.report.differences import forest, forest_table
+from knowhue.report.study import Run, Study, arm_name
 from knowhue.report.style import to_svg
 from knowhue.report.text import Measure
 from knowhue.statistics.paired import benjamini_hochberg, hedges_dz, sign_flip_p

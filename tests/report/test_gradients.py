@@ -7,7 +7,7 @@ from synthetic_study import put, run_of, table_text, write_study
 
 from knowhue.report.diagnostics import gradient_table, gradient_warnings
 from knowhue.report.page import write_report
-from knowhue.report.study import read_study
+from knowhue.report.reading import read_study
 from knowhue.storage import read_json
 
 

@@ -9,7 +9,7 @@ from synthetic_study import change, run_of, table_text, write_study
 
 from knowhue.errors import ConfigError
 from knowhue.report.integrity import cell_counts, cells_sentence, check_plan
-from knowhue.report.study import read_study
+from knowhue.report.reading import read_study
 
 
 def test_an_untouched_plan_is_intact(one_seed: Path):

@@ -16,7 +16,8 @@ from knowhue.report.conditions import (
     paired_table,
     seed_transfer,
 )
-from knowhue.report.study import Run, Study, read_study
+from knowhue.report.reading import read_study
+from knowhue.report.study import Run, Study
 
 LABELS = ("coral", "coral", "coral", "slug")
 

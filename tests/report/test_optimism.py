@@ -8,7 +8,8 @@ import pytest
 from synthetic_study import table_text
 
 from knowhue.report.conditions import best_epochs
-from knowhue.report.study import Run, Study, read_study
+from knowhue.report.reading import read_study
+from knowhue.report.study import Run, Study
 
 
 def run(arm: str, seed: int, metric: str, values: list[Any], state: str = "finished") -> Run:

@@ -11,8 +11,8 @@ from knowhue.report.figures import FIGURES
 from knowhue.report.findings import find
 from knowhue.report.integrity import warnings
 from knowhue.report.page import write_report
+from knowhue.report.reading import read_study
 from knowhue.report.scores import class_table, score_tables, time_table
-from knowhue.report.study import read_study
 
 NAMES = {"colour": "paint", "class": "name", "multi": "together"}
 

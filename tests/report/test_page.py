@@ -21,8 +21,8 @@ from knowhue.report.figures import FIGURES
 from knowhue.report.findings import find
 from knowhue.report.integrity import warnings
 from knowhue.report.page import write_report
+from knowhue.report.reading import read_study
 from knowhue.report.scores import score_tables
-from knowhue.report.study import read_study
 from knowhue.runs import LOCK, REPORT_LOCK
 from knowhue.storage import read_json
 
@@ -298,9 +298,8 @@ def test_all_scores_are_there_as_one_tidy_table(page: Path):
     values = {(row["arm"], row["seed"], row["metric"], row["class"]): float(row["value"]) for row in rows}
     assert len(values) == len(rows)
     assert values["multi", "0", "ab_l1", ""] == study.runs["multi"][0].metric("ab_l1")
-    assert values["multi", "0", "accuracy", "jellyfish"] == study.runs["multi"][0].of_class(
-        "jellyfish", "accuracy"
-    )
+    of_class = study.table.finished("multi", "accuracy", "jellyfish")
+    assert values["multi", "0", "accuracy", "jellyfish"] == of_class[0]
     assert {row["arm"] for row in rows} == set(study.runs)
 
 

@@ -8,7 +8,8 @@ import pytest
 from synthetic_study import table_text
 
 from knowhue.report.diagnostics import DIAGNOSTICS, diagnosed, diagnostic_means, predictions
-from knowhue.report.study import Run, Study, read_study
+from knowhue.report.reading import read_study
+from knowhue.report.study import Run, Study
 
 SEVEN = (0.3, -0.1, 0.7, 0.2, -0.4, 0.5, 0.1)
 

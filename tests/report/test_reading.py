@@ -4,7 +4,7 @@ import pytest
 from synthetic_study import change, write_study
 
 from knowhue.errors import RunError
-from knowhue.report.study import read_study
+from knowhue.report.reading import read_study
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from synthetic_study import CLASSES, PARTS, change, put, results_of, run_of, wri
 from knowhue.errors import RunError
 from knowhue.plan import read_plan
 from knowhue.report.page import write_report
+from knowhue.report.reading import read_study
 from knowhue.report.results import read_results
-from knowhue.report.study import read_study
 
 
 def test_reads_what_the_contract_says(one_seed: Path):

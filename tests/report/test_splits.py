@@ -7,7 +7,7 @@ from synthetic_study import answer_of
 
 from knowhue.report.findings import verdicts
 from knowhue.report.integrity import image_sentences
-from knowhue.report.study import read_study
+from knowhue.report.reading import read_study
 from knowhue.statistics.verdicts import Word
 
 

@@ -13,9 +13,10 @@ from scipy import stats
 from knowhue.plan import QUESTIONS
 from knowhue.presets import THREE_ARMS
 from knowhue.report.contrasts import primary
-from knowhue.report.study import Run, Study, read_study
+from knowhue.report.differences import stacked, transfer, transfer_table
+from knowhue.report.reading import read_study
+from knowhue.report.study import Run, Study
 from knowhue.report.style import to_svg
-from knowhue.report.transfer import stacked, transfer, transfer_table
 
 SCALE = {"colour": 1, "class": 100}
 BASELINES = {"gray": {"ab_l1": 15.6}, "majority_class": {"balanced_accuracy": 0.2}}

@@ -13,7 +13,7 @@ from knowhue.report.contrasts import primary
 from knowhue.report.findings import verdicts
 from knowhue.report.integrity import cells_sentence, gate_sentence
 from knowhue.report.page import write_report
-from knowhue.report.study import read_study
+from knowhue.report.reading import read_study
 from knowhue.runs import trained_by
 from knowhue.statistics.verdicts import Word
 

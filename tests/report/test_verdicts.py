@@ -182,12 +182,12 @@ def test_diverged_run_has_the_declared_score_and_only_in_its_question():
     found.runs["multi"][2] = dataclasses.replace(found.runs["multi"][2], state="diverged")
     assert primary(found, "colour").scores[2].tolist() == [14.0, 22.0]
     assert primary(found, "class").scores[2].tolist() == pytest.approx([0.52, 0.2])
-    assert [each.seed for each in primary(found, "colour").diverged] == [2]
-    assert contrast(found, "psnr_rgb", "colour", "multi") is None
+    assert primary(found, "colour").diverged == (("multi", 2),)
+    assert contrast(found.table, "psnr_rgb", "colour", "multi") is None
 
 
 def test_worst_seed_and_wins_follow_the_direction():
     found = primary(study([-0.1, 0.3, -0.2, 0.0, -0.1, -0.1, -0.1], [0.0] * 7), "colour")
-    assert found.worst_seed == 1
+    assert found.seeds[found.gains.argmin()] == 1
     assert (found.wins.count, found.wins.of) == (5, 7)
     assert found.hurt(0.25).count == 1

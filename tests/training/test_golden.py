@@ -8,7 +8,7 @@ import torch
 from knowhue.config import Training
 from knowhue.errors import RunError
 from knowhue.plan import make_comparison, make_plan
-from knowhue.report.study import read_study
+from knowhue.report.reading import read_study
 from knowhue.storage import read_json, write_json
 from knowhue.study import run_study
 from knowhue.training import checkpoint, golden

@@ -8,7 +8,8 @@ import torch
 
 from knowhue.data.loaders import ProcessShare
 from knowhue.evaluation.metrics import METRICS, balanced, column_mean
-from knowhue.report.contrasts import COLUMNS, Column
+from knowhue.report.contrasts import BY_CLASS
+from knowhue.report.study import IMAGE_METRICS, LABELLED_METRICS
 from knowhue.storage import read_json
 from knowhue.study import write_baselines
 from knowhue.training.loop import validate
@@ -99,7 +100,11 @@ def test_each_metric_has_its_images_in_the_run_and_in_the_report(name):
     metric = METRICS[name]
     assert metric.column in (*FROM_ROW, "correct")
     by_class = metric.over_set is balanced
+    source = BY_CLASS.get(name, name)
+    known = {each: each for each in IMAGE_METRICS} | LABELLED_METRICS
+    assert (name in BY_CLASS) == by_class
     if by_class or metric.over_set is column_mean:
-        assert COLUMNS[name] == Column(metric.column, of_labelled=metric.task == "class", by_class=by_class)
+        assert known[source] == metric.column
+        assert (source in LABELLED_METRICS) == (metric.task == "class")
     else:
-        assert name not in COLUMNS
+        assert source not in known

@@ -223,7 +223,7 @@ def compare_command(
     from knowhue.plan import make_comparison
     from knowhue.presets import METHODS
     from knowhue.report.methods import markdown_tables
-    from knowhue.report.study import read_study
+    from knowhue.report.reading import read_study
     from knowhue.runs import is_first_process
     from knowhue.study import run_study
 

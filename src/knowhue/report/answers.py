@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from knowhue.report.contrasts import Bounds, Contrast, score
+from knowhue.report.contrasts import Bounds, Contrast
 from knowhue.report.findings import ORACLE, Findings, Headroom, Judged, beaten, levels
 from knowhue.report.study import Study
 from knowhue.report.text import Measure, measure, p_words, plural, spaced
@@ -292,7 +292,7 @@ def _lost(study: Study, question: str) -> str:
     lost = ", ".join(
         f"{name} ({'has no score' if run.finished else _STATES.get(run.state, run.state)})"
         for name, run in runs
-        if score(study, run, asked.metric) is None
+        if run.seed not in study.table.scores(run.arm, asked.metric)
     )
     given = ", ".join(name for name, run in runs if run.state == "diverged")
     declared = f"the score of “{spaced(asked.if_diverged)}” as declared"

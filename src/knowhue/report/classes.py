@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from knowhue.report.arms import sides
 from knowhue.report.scores import class_scores
-from knowhue.report.study import Study, Table
+from knowhue.report.study import Study, Table, sides
 from knowhue.report.style import (
     INK,
     MULTI,

@@ -2,24 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from knowhue.config import TRAIN_LOSSES, Task
 from knowhue.plan import SHARES
-from knowhue.report.contrasts import Contrast, class_contrast, lower_is_better, primary
+from knowhue.report.contrasts import Contrast, contrast, family_tests, primary
 from knowhue.report.study import Row, Run, Study
-from knowhue.statistics import LEVEL
-from knowhue.statistics.paired import (
-    Interval,
-    benjamini_hochberg,
-    bounded_interval,
-    flips,
-    mean,
-    t_interval,
-)
+from knowhue.statistics.paired import bounded_interval, flips, mean, t_interval
 
 CLASS_SCORES = {"colour": "ab_l1", "class": "accuracy"}
 """What is compared class by class; the accuracy of the images of one class is its recall."""
@@ -77,9 +69,8 @@ def finished_pairs(study: Study, question: str) -> dict[int, tuple[Run, Run]]:
 def equal_images(study: Study, question: str) -> tuple[ScorePairs, Row]:
     """Every arm of a seed saw the same batches, for the same epochs: the scores that are reported."""
     found = primary(study, question)
-    return (
-        {} if found is None else dict(zip(found.seeds, map(tuple, found.scores.tolist()), strict=True))
-    ), {}
+    pairs = {} if found is None else dict(zip(found.seeds, map(tuple, found.scores.tolist()), strict=True))
+    return pairs, {}
 
 
 def equal_time(study: Study, question: str) -> tuple[ScorePairs, Row]:
@@ -198,55 +189,43 @@ def _at_level(curve: Sequence[tuple[float, float]], level: float) -> float | Non
     return curve[0][1] if len(curve) == 1 else None  # one epoch overlaps only where it is the level
 
 
-class Deployment(NamedTuple):
-    """Both tasks served by one multi-task model, and by one single-task model each; pairs are (one, several).
+def deployment(study: Study) -> list[dict[str, Any]]:
+    """Return one multi-task model beside one single-task model for each task; nothing where an arm is missing.
 
-    Attributes:
-        seeds: that all the arms finished.
-        encoders: run on an image for all tasks, and `heads`.
-        seconds: of training, mean over seeds.
-        rows: of `paired_table`, at the end of training.
-    """
-
-    seeds: tuple[int, ...]
-    encoders: tuple[int, int]
-    heads: tuple[int, int]
-    seconds: tuple[float | None, float | None]
-    rows: list[dict[str, Any]]
-
-
-def deployment(study: Study) -> Deployment | None:
-    """Return one multi-task model beside one single-task model for each task; None where an arm is missing.
-
-    On either side each task's head is trained once on the frozen encoder. Approximated: seconds as in `equal_time`,
-    one training after the other; what an image costs is counted in networks, not measured.
+    Rows have `what`, `one`, `several`, and for scores `metric`: encoders and heads that an image runs through, seconds
+    of training, and the scores at the end, means over the seeds that all arms finished. On either side each task's
+    head is trained once on the frozen encoder. Approximated: seconds as in `equal_time`, one training after the other;
+    what an image costs is counted in networks, not measured.
     """
     asked = study.questions
     by_task = {name: finished_pairs(study, name) for name in asked}
     seeds = tuple(sorted(set.intersection(*map(set, by_task.values())))) if by_task else ()
     # questions about different multi-task arms are not of one model
     if not seeds or len({each.multi for each in asked.values()}) > 1:
-        return None
+        return []
     trainings = [[pairs[seed] for pairs in by_task.values()] for seed in seeds]
-    one = mean([_seconds(pairs[0][1]) for pairs in trainings])
-    several = mean([_sum([_seconds(single) for single, _ in pairs]) for pairs in trainings])
+    several = [[_seconds(single) for single, _ in pairs] for pairs in trainings]
+    rows: list[dict[str, Any]] = [
+        {"what": "encoders", "one": 1, "several": len(asked)},
+        {"what": "heads", "one": len(asked), "several": len(asked)},
+        {
+            "what": "seconds",
+            "one": mean([_seconds(pairs[0][1]) for pairs in trainings]),
+            "several": mean([None if None in each else sum(each) for each in several]),
+        },
+    ]
 
     def at_the_end(_: Study, question: str) -> tuple[ScorePairs, Row]:
         metric, runs = asked[question].metric, by_task[question]
         return {seed: (runs[seed][0].metric(metric), runs[seed][1].metric(metric)) for seed in seeds}, {}
 
-    rows = paired_table(study, at_the_end)
-    return Deployment(seeds, (1, len(asked)), (len(asked), len(asked)), (one, several), rows)
+    scores = paired_table(study, at_the_end)
+    return rows + [row | {"what": "score", "one": row["multi"], "several": row["single"]} for row in scores]
 
 
 def _seconds(run: Run) -> float | None:
     found = clock(run)
     return float(found[-1]) if len(found) else None
-
-
-def _sum(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None
 
 
 def best_epochs(study: Study) -> list[dict[str, Any]]:
@@ -262,7 +241,7 @@ def best_epochs(study: Study) -> list[dict[str, Any]]:
 
 
 def _best_epoch(study: Study, arm: str, metric: str) -> dict[str, Any]:
-    sign = -1 if lower_is_better(study.metrics, metric) else 1
+    sign = -1 if study.table.lower_is_better(metric) else 1
     found = {run.seed: each for run in study.finished(arm) if (each := _last_and_best(run, metric, sign))}
     if not found:
         return {}
@@ -314,7 +293,7 @@ def seed_transfer(study: Study) -> list[dict[str, Any]]:
             "hurt": each.hurt(asked.sesoi), "worst": _extreme(each, np.argmin), "best": _extreme(each, np.argmax),
         }
         for name, asked, each in found
-        if each is not None and np.isfinite(each.scores).all()
+        if each is not None
     ]  # fmt: skip
 
 
@@ -331,23 +310,18 @@ def class_transfer(study: Study) -> list[dict[str, Any]]:
     p and interval do not both tell the difference from 0, or seeds are too few.
     """
     contrasts = {
-        (name, label): found
+        (name, label): contrast(study.table, CLASS_SCORES[name], asked.single, asked.multi, label)
         for name, asked in study.questions.items()
         for label in study.classes
-        if (found := class_contrast(study, CLASS_SCORES[name], asked.single, asked.multi, label))
     }
-    # of one seed p is 1 whatever was found
-    p = {key: found.p for key, found in contrasts.items() if len(found.seeds) > 1}
-    adjusted = benjamini_hochberg(p)
     rows = []
-    for (name, label), found in contrasts.items():
-        bounds, p_adjusted = found.bounds(LEVEL), adjusted.get((name, label))
-        clear = bounds.is_clear(len(found.seeds), p_adjusted)
-        word = ("helped" if found.better else "hurt") if clear else ""
+    for (name, label), each in family_tests(contrasts).items():
+        found = each.found
+        word = ("helped" if found.better else "hurt") if each.is_clear else ""
         rows.append({
             "question": name, "label": label, "metric": found.metric, "seeds": found.seeds,
             "single": found.levels[0], "multi": found.levels[1], "difference": found.estimate,
-            "bounds": bounds, "p": p.get((name, label)), "p_adjusted": p_adjusted, "word": word,
+            "bounds": each.bounds, "p": each.p, "p_adjusted": each.p_adjusted, "word": word,
         })  # fmt: skip
     return rows
 
@@ -360,15 +334,12 @@ def image_flips(study: Study) -> list[dict[str, Any]]:
     only where classes are equally large. Nothing where the arms were scored on different images.
     """
     pairs = finished_pairs(study, "class") if "class" in study.questions else {}
-    tables = [
-        {row["index"]: row for row in run.images if row.get("label") and row.get("correct") is not None}
-        for runs in pairs.values()
-        for run in runs
-    ]
+    scores = [study.table.of_images(run.arm, run.seed, "accuracy") for runs in pairs.values() for run in runs]
+    tables = [{image: value for image, value in each.items() if np.isfinite(value)} for each in scores]
     if not tables or not tables[0] or any(each.keys() != tables[0].keys() for each in tables):
         return []
-    right = np.array([[each[index]["correct"] for index in tables[0]] for each in tables])
-    labels = np.array([row["label"] for row in tables[0].values()])
+    right = np.array([[each[image] for image in tables[0]] for each in tables])
+    labels = np.array([study.table.labels[image] for image in tables[0]])
     groups: dict[str | None, NDArray[np.bool_]] = {None: np.ones(len(labels), bool)}
     groups |= {name: labels == name for name in study.classes if name in labels}
     return [
@@ -382,8 +353,7 @@ def image_flips(study: Study) -> list[dict[str, Any]]:
 def _flips(before: NDArray[np.float64], after: NDArray[np.float64]) -> dict[str, Any]:
     lost, won = flips(before, after)
     net = won - lost
-    interval: Interval | None = bounded_interval(net, (-1.0, 1.0))
     return {
         "right_to_wrong": float(lost.mean()), "wrong_to_right": float(won.mean()), "net": float(net.mean()),
-        "interval": interval,
+        "interval": bounded_interval(net, (-1.0, 1.0)),
     }  # fmt: skip

@@ -1,20 +1,22 @@
 """One arm against another in one metric, paired by seed: levels, difference, and what chance leaves of it."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from knowhue.plan import SHARES
-from knowhue.report.study import Row, Run, Study
+from knowhue.report.study import ScoreTable, Study
+from knowhue.statistics import LEVEL
 from knowhue.statistics.crossed import Crossed, Part, crossed, image_interval
 from knowhue.statistics.paired import (
     Interval,
     Share,
     bca_interval,
+    benjamini_hochberg,
     hedges_dz,
     sided_share,
     sign_flip_p,
@@ -29,27 +31,10 @@ FEWEST_IMAGES = 20
 """Fewer say too little about other images for any interval over them."""
 BCA_SEEDS = 20
 """Fewest seeds for which a bootstrap interval is shown: below, it covers too little."""
+BY_CLASS = {"balanced_accuracy": "accuracy"}
+"""Metrics whose classes count the same, and the one whose scores of single images they are made of."""
 
-
-class Column(NamedTuple):
-    """The column of `per_image.csv` whose mean a metric is; with classes, over the labelled images alone."""
-
-    name: str
-    of_labelled: bool = False
-    by_class: bool = False
-
-
-_OF_ALL = (
-    "ab_l1", "ciede2000", "psnr_rgb", "ssim_rgb", "lpips_alex", "adversarial", "colourfulness",
-    "colourfulness_absolute",
-)  # fmt: skip
-COLUMNS: Mapping[str, Column] = {name: Column(name) for name in _OF_ALL} | {
-    "cross_entropy": Column("cross_entropy", of_labelled=True),
-    "accuracy": Column("correct", of_labelled=True),
-    "balanced_accuracy": Column("correct", of_labelled=True, by_class=True),
-}
-
-Pairs = Sequence[tuple[Run, Run]]
+Name = TypeVar("Name", bound=Hashable)
 
 
 class Bounds(NamedTuple):
@@ -78,15 +63,6 @@ class Bounds(NamedTuple):
             return self
         low, high = self.interval
         return self._replace(interval=(-high, -low))
-
-    def is_clear(self, seeds: int, p_adjusted: float | None) -> bool:
-        """Whether a difference may have a word or a mark, see `statistics.verdicts.is_clear`: not by the seeds alone.
-
-        Args:
-            seeds: that both arms have.
-            p_adjusted: over seeds, adjusted for all differences beside it.
-        """
-        return self.over == BOTH and is_clear(seeds, p_adjusted, self.interval, 1 - self.level)
 
 
 class ImageDifferences(NamedTuple):
@@ -129,11 +105,10 @@ class Contrast:
         arms: the two, before first.
         lower_is_better: direction of the metric.
         limits: the least and the greatest value that the metric can have.
-        seeds: of the pairs.
+        seeds: of the pairs, ascending.
         scores: (seeds, 2); a diverged run has the score that was declared for it.
-        diverged: runs among them that diverged.
-        pairs: the runs of those pairs that both finished.
-        label: the class that the scores are of; None of all images.
+        diverged: (arm, seed) of the runs among them that diverged.
+        images: differences of single images; None for metrics without a score an image, or with a diverged run.
     """
 
     metric: str
@@ -142,9 +117,8 @@ class Contrast:
     limits: Interval
     seeds: tuple[int, ...]
     scores: np.ndarray
-    diverged: tuple[Run, ...]
-    pairs: Pairs
-    label: str | None = None
+    diverged: tuple[tuple[str, int], ...]
+    images: ImageDifferences | None
 
     @property
     def differences(self) -> np.ndarray:
@@ -159,7 +133,6 @@ class Contrast:
 
     @property
     def estimate(self) -> float:
-        """Mean difference."""
         return float(self.differences.mean())
 
     @property
@@ -171,11 +144,6 @@ class Contrast:
     def better(self) -> bool:
         """Whether the mean difference is an improvement."""
         return self.estimate != 0 and (self.estimate < 0) == self.lower_is_better
-
-    @cached_property
-    def images(self) -> ImageDifferences | None:
-        """Differences of single images; None for metrics without a score an image, or with a diverged run."""
-        return None if self.diverged else image_differences(self.pairs, self.metric, self.label)
 
     @cached_property
     def crossed(self) -> Crossed | None:
@@ -216,13 +184,8 @@ class Contrast:
         return Bounds(found, level, over, "" if found else why_not)
 
     @property
-    def over_seeds(self) -> Interval | None:
-        """95 %, over seeds, Student's t: on these test images."""
-        return t_interval(self.differences)
-
-    @property
     def bca(self) -> Interval | None:
-        """The bootstrap's check of it, where there are seeds enough."""
+        """The bootstrap's check of the t interval, where there are seeds enough."""
         return bca_interval(self.differences) if len(self.seeds) >= BCA_SEEDS else None
 
     @property
@@ -249,134 +212,106 @@ class Contrast:
         """Seeds in which after is worse by more than `margin`: negative transfer."""
         return sided_share(self.differences, margin, self.lower_is_better)
 
-    @property
-    def worst_seed(self) -> int:
-        """The seed in which after does worst compared with before."""
-        return self.seeds[int(np.argmin(self.gains))]
 
+def contrast(table: ScoreTable, metric: str, before: str, after: str, label: str = "") -> Contrast | None:
+    """Compare two arms over the seeds of which both have a score; None without any.
 
-def lower_is_better(metrics: Mapping[str, Row], metric: str) -> bool:
-    """Whether a smaller value is the better one."""
-    # for a study whose `metrics.json` is not there yet
-    usual = "lower" if metric == "ab_l1" else "higher"
-    return metrics.get(metric, {}).get("better", usual) == "lower"
-
-
-def limits(metrics: Mapping[str, Row], metric: str) -> Interval:
-    """The least and the greatest value that a metric can have: shares are within 0 and 1, no error is below 0."""
-    if metric in SHARES or metrics.get(metric, {}).get("unit") == "share":
-        return 0.0, 1.0
-    return (0.0, math.inf) if lower_is_better(metrics, metric) else (-math.inf, math.inf)
-
-
-def contrast(study: Study, metric: str, before: str, after: str) -> Contrast | None:
-    """Compare two arms over the seeds of which both have a score; None without any."""
-    runs = [{run.seed: run for run in study.of(arm)} for arm in (before, after)]
-    return paired(study.metrics, metric, (before, after), runs, lambda run: score(study, run, metric))
-
-
-def class_contrast(study: Study, metric: str, before: str, after: str, label: str) -> Contrast | None:
-    """The same on the images of a class; a diverged run has no such score."""
-    runs = [{run.seed: run for run in study.finished(arm)} for arm in (before, after)]
-    return paired(
-        study.metrics, metric, (before, after), runs, lambda run: run.of_class(label, metric), label
+    Args:
+        table: the scores; diverged runs count with what is declared for them.
+        metric: what is compared.
+        before: an arm.
+        after: the one that is held against it.
+        label: the class whose images are compared, of which a diverged run has no score; empty for all.
+    """
+    arms = (before, after)
+    first, second = (table.scores(arm, metric, label) for arm in arms)
+    seeds = tuple(seed for seed in first if seed in second)
+    if not seeds:
+        return None
+    lost = (
+        (arm, seed) for seed in seeds for arm in arms if seed in table.declared(arm, metric) and not label
+    )
+    diverged = tuple(lost)
+    # a diverged run has no scores of single images, and the others' would be of another mean
+    images = None if diverged else image_differences(table, metric, arms, seeds, label)
+    scores = np.array([(first[seed], second[seed]) for seed in seeds], float)
+    return Contrast(
+        metric, arms, table.lower_is_better(metric), _limits(table, metric), seeds, scores, diverged, images
     )
 
 
 def primary(study: Study, question: str) -> Contrast | None:
-    """The contrast that a question asks for."""
+    """Return the contrast that a question asks for."""
     asked = study.questions.get(question)
-    return contrast(study, asked.metric, asked.single, asked.multi) if asked else None
+    return contrast(study.table, asked.metric, asked.single, asked.multi) if asked else None
 
 
-def paired(
-    metrics: Mapping[str, Row],
-    metric: str,
-    arms: tuple[str, str],
-    sides: Sequence[Mapping[int, Run]],
-    score_of: Callable[[Run], float | None],
-    label: str | None = None,
-) -> Contrast | None:
-    """Compare the runs of two sides, by seed, over the seeds of which both have a score; None without any.
-
-    Args:
-        metrics: says the metric's direction and unit.
-        metric: what is compared.
-        arms: names of the sides, before first.
-        sides: runs by seed.
-        score_of: a run's score; a diverged run's is the declared one.
-        label: the class that scores are of; None of all images.
-    """
-    both = {seed: (sides[0][seed], sides[1][seed]) for seed in sorted(sides[0].keys() & sides[1].keys())}
-    scores = {
-        seed: values
-        for seed, runs in both.items()
-        if np.isfinite(np.array(values := list(map(score_of, runs)), float)).all()
-    }
-    if not scores:
-        return None
-    lost = {seed: [run for run in both[seed] if run.state == "diverged"] for seed in scores}
-    return Contrast(
-        metric, arms, lower_is_better(metrics, metric), limits(metrics, metric), tuple(scores),
-        np.array(list(scores.values()), float), tuple(run for runs in lost.values() for run in runs),
-        [both[seed] for seed, runs in lost.items() if not runs], label,
-    )  # fmt: skip
-
-
-def score(study: Study, run: Run, metric: str) -> float | None:
-    """A run's score; of a diverged one of any arm, in a primary metric, that of the baseline declared for it."""
-    if run.finished:
-        return run.metric(metric)
-    for asked in study.questions.values():
-        if run.state == "diverged" and asked.metric == metric:
-            return study.baselines.get(asked.if_diverged, {}).get(metric)
-    return None
-
-
-def with_numbers(found: Contrast | None) -> Contrast | None:
-    """Return a contrast of the seeds whose scores are finite; None without any."""
-    if found is None or np.isfinite(found.scores).all():
-        return found
-    kept = np.isfinite(found.scores).all(axis=1)
-    if not kept.any():
-        return None
-    seeds = tuple(np.array(found.seeds)[kept].tolist())
-    diverged = tuple(run for run in found.diverged if run.seed in seeds)
-    pairs = [pair for pair in found.pairs if pair[0].seed in seeds]
-    return replace(found, seeds=seeds, scores=found.scores[kept], diverged=diverged, pairs=pairs)
-
-
-def image_differences(pairs: Pairs, metric: str, label: str | None = None) -> ImageDifferences | None:
+def image_differences(
+    table: ScoreTable, metric: str, arms: tuple[str, str], seeds: Sequence[int], label: str = ""
+) -> ImageDifferences | None:
     """Return the differences of single images in a metric; None where a score is missing or the metric has none.
 
-    With a label: of the images of this class alone.
+    Args:
+        table: the scores.
+        metric: what is compared.
+        arms: before and after.
+        seeds: at least one, which both have.
+        label: the class whose images alone count; empty for all.
     """
-    column = COLUMNS.get(metric)
-    if column is None or not pairs:
-        return None
-    rows = [
-        {row["index"]: row for row in run.images if _belongs(row, column, label)}
-        for pair in pairs
-        for run in pair
-    ]
+    source = BY_CLASS.get(metric, metric)
+    rows = [table.of_images(arm, seed, source) for seed in seeds for arm in arms]
+    if label:
+        rows = [{image: each[image] for image in each if table.labels[image] == label} for each in rows]
     # only runs scored on the same images are paired image by image
     if not rows[0] or any(each.keys() != rows[0].keys() for each in rows):
         return None
-    scores = [[each[index].get(column.name) for index in rows[0]] for each in rows]
-    if any(score is None for each in scores for score in each):
+    values = np.array([[each[image] for image in rows[0]] for each in rows], float)
+    if not np.isfinite(values).all():
         return None
-    values = np.array(scores, float)
-    labels = [row.get("label", "") for row in rows[0].values()]
-    groups = np.unique(labels, return_inverse=True)[1] if column.by_class else None
+    labels = [table.labels[image] for image in rows[0]]
+    groups = np.unique(labels, return_inverse=True)[1] if metric in BY_CLASS else None
     # rows take turns: before and after of each seed
-    return ImageDifferences(values[1::2] - values[::2], groups, column.name == "correct")
+    return ImageDifferences(values[1::2] - values[::2], groups, source == "accuracy")
 
 
-def _belongs(row: Row, column: Column, label: str | None) -> bool:
-    """Whether a score counts: of the class that is asked about, or of any; of no unlabelled image in some metrics."""
-    return (
-        row.get("label") == label if label is not None else not column.of_labelled or bool(row.get("label"))
-    )
+class Tested(NamedTuple):
+    """A contrast on which no verdict rests.
+
+    Attributes:
+        found: the contrast.
+        bounds: the interval of its difference.
+        p: exact sign-flip, over seeds, on these test images; None of one seed, where it is 1 whatever was found.
+        p_adjusted: by Benjamini and Hochberg over all that are tested beside it.
+    """
+
+    found: Contrast
+    bounds: Bounds
+    p: float | None
+    p_adjusted: float | None
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the difference may have a word or a mark: not by the seeds alone, see `verdicts.is_clear`."""
+        bounds, seeds = self.bounds, len(self.found.seeds)
+        return bounds.over == BOTH and is_clear(seeds, self.p_adjusted, bounds.interval, 1 - bounds.level)
+
+
+def family_tests(contrasts: Mapping[Name, Contrast | None], level: float = LEVEL) -> dict[Name, Tested]:
+    """Test a family of contrasts, adjusted for their number; what is None is left out."""
+    known = {name: found for name, found in contrasts.items() if found is not None}
+    p = {name: found.p for name, found in known.items() if len(found.seeds) > 1}
+    adjusted = benjamini_hochberg(p)
+    return {
+        name: Tested(found, found.bounds(level), p.get(name), adjusted.get(name))
+        for name, found in known.items()
+    }
+
+
+def _limits(table: ScoreTable, metric: str) -> Interval:
+    """Return what a metric can be: shares are within 0 and 1, no error is below 0."""
+    if metric in SHARES or table.about.get(metric, {}).get("unit") == "share":
+        return 0.0, 1.0
+    return (0.0, math.inf) if table.lower_is_better(metric) else (-math.inf, math.inf)
 
 
 def possible(interval: Interval, before: float, limits: Interval) -> bool:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from knowhue.config import TRAIN_LOSSES
-from knowhue.report.arms import sides
-from knowhue.report.study import Run, Study, Table
+from knowhue.report.study import Run, Study, Table, sides
 from knowhue.report.style import (
     MULTI,
     MUTED,

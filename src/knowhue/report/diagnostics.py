@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from knowhue.report.arms import arm_label, multi_arms
 from knowhue.report.contrasts import primary
-from knowhue.report.study import Row, Run, Study
+from knowhue.report.study import Row, Run, Study, arm_label
 from knowhue.statistics import ALPHA
 from knowhue.statistics.paired import Interval, bounded_interval, mean
 
@@ -131,7 +130,7 @@ def diagnostic_means(study: Study) -> list[dict[str, Any]]:
     `interval`: 95 %, Student's t over seeds, where that is possible.
     """
     rows, cost = [], Diagnostic("Share of fine-tuning time, %", lambda _: None, {}, (0.0, 1.0))
-    for arm in multi_arms(study):
+    for arm in dict.fromkeys(asked.multi for asked in study.questions.values()):
         found = diagnosed(study, arm)
         for name, each in (DIAGNOSTICS | {COST: cost}).items():
             known = {seed: value for seed, values in found.items() if (value := values[name]) is not None}
@@ -176,7 +175,7 @@ def _transfer(study: Study, question: str) -> dict[int, float]:
     if found is None:
         return {}
     pairs = zip(found.seeds, found.gains.tolist(), strict=True)
-    return {seed: gain for seed, gain in pairs if math.isfinite(gain)}
+    return dict(pairs)
 
 
 def _predict(known: Sequence[tuple[float, float]], promise: int) -> tuple[float | None, float | None, str]:

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knowhue.report.arms import is_oracle, sides
 from knowhue.report.classes import (
     confusion_table,
     draw_confusion,
@@ -17,13 +16,13 @@ from knowhue.report.classes import (
 )
 from knowhue.report.curves import curve_table, curves
 from knowhue.report.diagram import setup
-from knowhue.report.forest import forest, forest_table
+from knowhue.report.differences import forest, forest_table, transfer, transfer_table
 from knowhue.report.label_fraction import label_fraction, label_fraction_table
 from knowhue.report.method_figures import comparison_figures
+from knowhue.report.reading import read_study
 from knowhue.report.samples import draw_extremes, draw_samples, extremes_table, sample_table
-from knowhue.report.study import Study, Table, read_study
+from knowhue.report.study import Study, Table, is_oracle, sides
 from knowhue.report.text import plain, plural
-from knowhue.report.transfer import transfer, transfer_table
 from knowhue.storage import replacing, require_outputs
 
 if TYPE_CHECKING:

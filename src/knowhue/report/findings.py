@@ -3,11 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from knowhue.report.arms import sides
-from knowhue.report.contrasts import Bounds, Contrast, contrast, lower_is_better, primary
-from knowhue.report.study import Study, floors
-from knowhue.statistics import LEVEL
-from knowhue.statistics.paired import benjamini_hochberg, mean
+from knowhue.report.contrasts import Bounds, Contrast, Tested, contrast, family_tests, primary
+from knowhue.report.study import Study, floors, sides
+from knowhue.statistics.paired import mean
 from knowhue.statistics.verdicts import (
     Needed,
     Word,
@@ -26,7 +24,7 @@ class Judged(NamedTuple):
     """The verdict on a question, and what it rests on.
 
     Attributes:
-        word: the phrase; `no verdict` with too few seeds, or while any asked question has runs missing.
+        word: the phrase; `no verdict` with too few seeds, or while any question of the plan has runs missing.
         alpha: of this question.
         found: the contrast; None without a pair of runs.
         quoted: the interval that decided, to be quoted by every sentence, figure and table.
@@ -45,34 +43,6 @@ class Judged(NamedTuple):
     limit: str = ""
     needed: Needed | None = None
     more_images: bool = False
-
-
-class Secondary(NamedTuple):
-    """A metric of a question that is not its primary one.
-
-    Attributes:
-        question: one of the study's.
-        metric: a key of `METRICS`, or `recognition`.
-        named: whether the plan names it; the others are exploratory.
-        found: single-task against multi-task.
-        bounds: the 95 % interval of the difference.
-        p: exact sign-flip; None of one seed.
-        p_adjusted: over seeds, on these test images; by Benjamini and Hochberg over
-            all that are named, or over all that are not.
-    """
-
-    question: str
-    metric: str
-    named: bool
-    found: Contrast
-    bounds: Bounds
-    p: float | None
-    p_adjusted: float | None = None
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether the difference may have a mark: by the test and by the interval over seeds and images."""
-        return self.bounds.is_clear(len(self.found.seeds), self.p_adjusted)
 
 
 class Headroom(NamedTuple):
@@ -97,11 +67,15 @@ class Headroom(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """All that is concluded of a study, for `results.json` and the page alike."""
+    """All that is concluded of a study, for `results.json` and the page alike.
+
+    Attributes:
+        secondary: by question and metric, those that are not its primary one; what the plan names comes first.
+    """
 
     study: Study
     verdicts: Mapping[str, Judged]
-    secondary: list[Secondary]
+    secondary: Mapping[tuple[str, str], Tested]
     headroom: Mapping[str, list[Headroom]]
 
 
@@ -136,7 +110,7 @@ def judged(
         sesoi: the smallest effect of interest.
         alpha: of this question.
         trivial: scores of the trivial baselines.
-        complete: whether all that is asked has all its seeds.
+        complete: whether all that is compared has all its seeds.
     """
     if found is None:
         return Judged(Word.NO_VERDICT, alpha)
@@ -155,7 +129,7 @@ def judged(
 
 def beaten(study: Study, metric: str, levels: tuple[float | None, float | None]) -> dict[int, list[str]]:
     """Return which of two levels (0 single-task, 1 multi-task) are not better than which trivial baselines."""
-    lower, trivial = lower_is_better(study.metrics, metric), floors(study.baselines, metric)
+    lower, trivial = study.table.lower_is_better(metric), floors(study.baselines, metric)
     found = {
         place: [name for name, floor in trivial.items() if not_better(level, floor, lower)]
         for place, level in enumerate(levels)
@@ -170,29 +144,26 @@ def levels(study: Study, metric: str, arms: tuple[str, str]) -> tuple[float | No
     return before, after
 
 
-def secondaries(study: Study) -> list[Secondary]:
-    """Return all metrics that both arms of a question have and that have a better direction, the named ones first."""
-    rows = [row for question in study.questions for row in _of_question(study, question)]
-    adjusted: dict[tuple[str, str], float] = {}
-    for named in (True, False):
-        adjusted |= benjamini_hochberg(
-            {row[:2]: row.p for row in rows if row.named == named and row.p is not None}
-        )
-    return [row._replace(p_adjusted=adjusted.get(row[:2])) for row in rows]
+def secondaries(study: Study) -> dict[tuple[str, str], Tested]:
+    """Test every metric with a better direction that both arms of a question have, by question and metric.
 
-
-def _of_question(study: Study, question: str) -> list[Secondary]:
-    asked, arms = study.questions[question], sides(study, question)
-    theirs = set(study.metric_names(arms.multi)) - {asked.metric}
-    names = [name for name in study.metric_names(arms.single) if name in theirs and _is_judged(study, name)]
-    rows = []
-    # named ones first; sorting is stable, so both groups keep their order
-    for name in sorted(names, key=lambda name: name not in asked.secondary):
-        if (found := contrast(study, name, *arms)) is not None:
-            # of one seed p is 1 whatever was found
-            p = found.p if len(found.seeds) > 1 else None
-            rows.append(Secondary(question, name, name in asked.secondary, found, found.bounds(LEVEL), p))
-    return rows
+    The plan names some beforehand; they and the exploratory others are each adjusted for their own number.
+    """
+    rows, named = {}, {}
+    for question, asked in study.questions.items():
+        arms = sides(study, question)
+        theirs = set(study.metric_names(arms.multi)) - {asked.metric}
+        names = [
+            name for name in study.metric_names(arms.single) if name in theirs and _is_judged(study, name)
+        ]
+        # named ones first; sorting is stable, so both groups keep their order
+        for name in sorted(names, key=lambda name: name not in asked.secondary):
+            rows[question, name] = contrast(study.table, name, *arms)
+            named[question, name] = name in asked.secondary
+    found = {}
+    for family in (True, False):
+        found |= family_tests({key: each for key, each in rows.items() if named[key] == family})
+    return {key: found[key] for key in rows if key in found}
 
 
 def _is_judged(study: Study, metric: str) -> bool:
@@ -202,13 +173,13 @@ def _is_judged(study: Study, metric: str) -> bool:
 def headrooms(study: Study, question: str) -> list[Headroom]:
     """Return what the oracle adds to single-task, if there is one, and what single-task adds to the best baseline."""
     asked = study.questions[question]
-    sign = -1 if lower_is_better(study.metrics, asked.metric) else 1
+    sign = -1 if study.table.lower_is_better(asked.metric) else 1
     rows = []
-    found = contrast(study, asked.metric, asked.single, ORACLE)
+    found = contrast(study.table, asked.metric, asked.single, ORACLE)
     if found is not None and asked.single != ORACLE:
         # at the level of equivalence, the claim that it stands beside
-        bounds = found.bounds(1 - 2 * study.alpha)
-        rows.append(_headroom(ORACLE, sign * found.estimate, asked.sesoi, bounds.turned(sign)))
+        bounds = found.bounds(1 - 2 * study.alpha).turned(sign)
+        rows.append(_headroom(ORACLE, sign * found.estimate, asked.sesoi, bounds))
     level = mean([run.metric(asked.metric) for run in study.finished(asked.single)])
     trivial = {name: sign * value for name, value in floors(study.baselines, asked.metric).items()}
     if level is not None and trivial:

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 from knowhue.errors import ConfigError
 from knowhue.plan import Plan
 from knowhue.presets import checked
-from knowhue.report.arms import TASK_TITLES, arm_label, sides
 from knowhue.report.diagnostics import gradient_warnings
 from knowhue.report.findings import beaten, levels
-from knowhue.report.study import GATE_PARTS, UNPAIRED, Row, Run, Study, block, gate_failures
+from knowhue.report.reading import GATE_PARTS, block, gate_failures
+from knowhue.report.study import TASK_TITLES, UNPAIRED, Row, Run, Study, arm_label, sides
 from knowhue.report.text import number, plural, seeds_text, spaced, span
 
 STATES = {

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from knowhue.report.arms import asked_of, labelled_share, placebo, tasks
-from knowhue.report.contrasts import score
-from knowhue.report.study import Study, Table
+from knowhue.report.study import Study, Table, labelled_share, placebo, tasks
 from knowhue.report.style import (
     MULTI,
     PAPER,
@@ -125,12 +123,8 @@ def _after_heads(study: Study, arm: str, seed: int) -> float | None:
 
 
 def _point(study: Study, side: str, share: float, arm: str) -> Point:
-    # what is declared for diverged runs of the question's arms holds for this one, too
-    declared = asked_of(study, _QUESTION, **{side: arm}) if _QUESTION in study.questions else study
-    scores = {run.seed: score(declared, run, "balanced_accuracy") for run in study.of(arm)}
-    known = {seed: value for seed, value in scores.items() if value is not None and np.isfinite(value)}
-    lost = frozenset(run.seed for run in study.of(arm) if run.state == "diverged" and run.seed in known)
-    return Point(side, share, arm, known, lost)
+    scores = study.table.scores(arm, "balanced_accuracy")
+    return Point(side, share, arm, scores, frozenset(study.table.declared(arm, "balanced_accuracy")))
 
 
 def _side(

@@ -7,8 +7,8 @@ import numpy as np
 from markupsafe import Markup
 
 from knowhue.report.methods import (
+    MethodScore,
     Regime,
-    Score,
     cost_table,
     costs,
     method_alpha,
@@ -165,7 +165,7 @@ def sample_images(study: Study, arm: str) -> Arrays:
 
 
 def _panel(
-    ax: "Axes", study: Study, metric: str, found: Mapping[str, Mapping[tuple[str, str], Score]]
+    ax: "Axes", study: Study, metric: str, found: Mapping[str, Mapping[tuple[str, str], MethodScore]]
 ) -> None:
     scale = 100 if metric == "recognition" else 1
     for method in methods(study):
@@ -182,7 +182,7 @@ def _panel(
 
 
 def _marks(
-    ax: "Axes", study: Study, regime: Regime, method: str, found: Score, scale: int
+    ax: "Axes", study: Study, regime: Regime, method: str, found: MethodScore, scale: int
 ) -> tuple[float, float] | None:
     """Draw a method in a regime, each seed a dot; return where its mean stands."""
     mark = MARKS[method]

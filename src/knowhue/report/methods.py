@@ -1,20 +1,19 @@
 """A comparison of methods: at equal images and at equal wall-clock, what each gives and what it costs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import chain
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from knowhue.plan import CLOCK, QUESTIONS, Epochs, plan_of
 from knowhue.presets import ALL_METHODS, Method
-from knowhue.report.contrasts import BOTH, Bounds, Contrast, paired
+from knowhue.report.contrasts import BOTH, Tested, contrast, family_tests
 from knowhue.report.findings import Judged, judged
-from knowhue.report.study import Row, Run, Study, flat_scores, floors
+from knowhue.report.study import Row, Run, Score, ScoreTable, Study, flat_scores, floors
 from knowhue.report.text import MISSING, difference, ends_text, number, spaced
-from knowhue.statistics import ALPHA, LEVEL
-from knowhue.statistics import verdicts as rules
-from knowhue.statistics.paired import benjamini_hochberg
-from knowhue.statistics.verdicts import Word
+from knowhue.statistics import ALPHA
+from knowhue.statistics.paired import mean
+from knowhue.statistics.verdicts import Word, question_alpha
 
 _METRICS = {name: {"better": "lower", "unit": ""} for name in ("fd_lite0", "fid")}
 """Which direction is better, of distances between sets, which are no metrics of single images."""
@@ -61,30 +60,19 @@ class Regime(NamedTuple):
     budget_s: float | None = None
 
 
-class Score(NamedTuple):
+class MethodScore(NamedTuple):
     """A metric of a method in a regime.
 
     Attributes:
         mean: over the finished seeds.
         by_seed: of each.
-        found: the method after the reference, over the seeds that both have; a diverged run has in the error the score
-            declared for it. None of the reference itself.
-        bounds: the 95 % interval of their difference: over seeds and images where images have scores.
-        p_adjusted: exact sign-flip p, adjusted over all methods and metrics of the regime (Benjamini-Hochberg).
+        test: the method after the reference, over the seeds that both have, adjusted over all methods and metrics of
+            the regime; a diverged run has in the error the score declared for it. None of the reference itself.
     """
 
     mean: float | None
     by_seed: dict[int, float]
-    found: Contrast | None = None
-    bounds: Bounds | None = None
-    p_adjusted: float | None = None
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether a difference may be called one: by the test and by the interval over seeds and images."""
-        return bool(
-            self.found and self.bounds and self.bounds.is_clear(len(self.found.seeds), self.p_adjusted)
-        )
+    test: Tested | None = None
 
 
 class TableCell(NamedTuple):
@@ -112,39 +100,67 @@ def regimes(study: Study) -> dict[str, Regime]:
     return {each.name: each for each in found}
 
 
-def scores(study: Study, regime: Regime) -> dict[tuple[str, str], Score]:
-    """Every metric of every method in a regime, by (method, metric)."""
-    found = {
-        (method, metric): _score(study, regime, method, metric)
+@lru_cache(maxsize=1)
+def quality_scores(study: Study) -> ScoreTable:
+    """Return the tidy table of a comparison: distances, recognition and diversity are among its metrics."""
+    runs = [run for arm in study.runs for run in study.finished(arm)]
+    rows = chain(*(_quality_rows(run) for run in runs), *(run.image_scores() for run in runs))
+    value = study.baselines.get(ERROR.if_diverged, {}).get(ERROR.metric)
+    lost = (
+        run for arm in study.runs for run in study.of(arm) if run.state == "diverged" and value is not None
+    )
+    declared = (Score(run.arm, run.seed, ERROR.metric, value or 0.0) for run in lost)
+    # what the study's own table says of a metric counts more
+    return ScoreTable(rows, _METRICS | dict(study.metrics), declared)
+
+
+def _quality_rows(run: Run) -> Iterator[Score]:
+    spread = run.samples.get("diversity")
+    values = flat_scores(run.scores) | ({} if spread is None else {"diversity": float(spread.mean())})
+    yield from (Score(run.arm, run.seed, name, value) for name, value in values.items() if value is not None)
+
+
+def scores(study: Study, regime: Regime) -> dict[tuple[str, str], MethodScore]:
+    """Return every metric of every method in a regime, by (method, metric)."""
+    table, reference = quality_scores(study), study.settings["reference"]
+    shown = shown_metrics(study)
+    # adjusted over the whole table, for a reader looks for the bold numbers in all of it
+    tests = family_tests({
+        (method, metric): contrast(table, metric, regime.arms[reference], regime.arms[method])
         for method in methods(study)
-        for metric in (*shown_metrics(study), "diversity")
-    }
-    p = {
-        " ".join(key): each.found.p for key, each in found.items() if each.found and len(each.found.seeds) > 1
-    }
-    # over the whole table, for a reader looks for the bold numbers in all of it
-    adjusted = benjamini_hochberg(p)
-    return {key: each._replace(p_adjusted=adjusted.get(" ".join(key))) for key, each in found.items()}
+        for metric in shown
+        if method != reference
+    })  # fmt: skip
+    found = {}
+    for method in methods(study):
+        for metric in (*shown, "diversity"):
+            own = table.finished(regime.arms[method], metric)
+            found[method, metric] = MethodScore(mean(list(own.values())), own, tests.get((method, metric)))
+    return found
 
 
 def shown_metrics(study: Study) -> list[str]:
-    """Those of `QUALITY` that some finished run has."""
-    runs = [run for arm in study.runs for run in study.finished(arm)]
-    return [name for name in QUALITY if any(_own_score(run, name) is not None for run in runs)]
+    """Return those of `QUALITY` that some finished run has."""
+    table = quality_scores(study)
+    return [name for name in QUALITY if any(table.finished(arm, name) for arm in study.runs)]
 
 
 def verdict(study: Study, regime: Regime, method: str) -> Judged | None:
     """Judge a method's error against the reference's, by the rule of a study's questions; None of the reference."""
-    if method == study.settings["reference"]:
+    reference = study.settings["reference"]
+    if method == reference:
         return None
+    table = quality_scores(study)
+    found = contrast(table, ERROR.metric, regime.arms[reference], regime.arms[method])
     trivial = floors(study.baselines, ERROR.metric).values()
-    found = _contrast(study, regime, method, ERROR.metric)
-    return judged(found, ERROR.sesoi, method_alpha(study), trivial, _is_complete(study))
+    arms = {arm for each in regimes(study).values() for arm in each.arms.values()}
+    complete = all(len(table.scores(arm, ERROR.metric)) == len(study.of(arm)) for arm in arms)
+    return judged(found, ERROR.sesoi, method_alpha(study), trivial, complete)
 
 
 def method_alpha(study: Study) -> float:
-    """The level of one verdict: alpha, shared out among all methods at both regimes."""
-    return rules.question_alpha(ALPHA, 2 * (len(methods(study)) - 1))  # before the second has begun, too
+    """Return the level of one verdict: alpha, shared out among all methods at both regimes."""
+    return question_alpha(ALPHA, 2 * (len(methods(study)) - 1))  # before the second has begun, too
 
 
 def unfinished(study: Study, regime: Regime) -> list[str]:
@@ -166,8 +182,7 @@ def costs(study: Study, regime: Regime, method: str) -> dict[str, float | None]:
     """What a method took, means over its finished seeds; `COST_NAMES` are the keys."""
     runs = study.finished(regime.arms[method])
     own = [{**run_costs(run), **study.costs.get(method, {})} for run in runs]
-    known = {name: [each[name] for each in own if each.get(name) is not None] for name in COST_NAMES}
-    return {name: float(np.mean(values)) if values else None for name, values in known.items()}
+    return {name: mean([each[name] for each in own if each.get(name) is not None]) for name in COST_NAMES}
 
 
 def run_costs(run: Run) -> dict[str, float]:
@@ -249,48 +264,6 @@ def markdown_tables(study: Study) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _own_score(run: Run, metric: str) -> float | None:
-    if metric == "diversity":
-        spread = run.samples.get("diversity")
-        return None if spread is None else float(spread.mean())
-    return flat_scores(run.scores).get(metric)
-
-
-def _declared_score(study: Study, run: Run, metric: str) -> float | None:
-    """A run's score; of a diverged one, in the error, that of the baseline declared for it, as in a study."""
-    if run.finished:
-        return _own_score(run, metric)
-    declared = study.baselines.get(ERROR.if_diverged, {})
-    return declared.get(metric) if run.state == "diverged" and metric == ERROR.metric else None
-
-
-def _score(study: Study, regime: Regime, method: str, metric: str) -> Score:
-    known = {run.seed: _own_score(run, metric) for run in study.finished(regime.arms[method])}
-    own = {seed: value for seed, value in known.items() if value is not None}
-    found = _contrast(study, regime, method, metric)
-    mean = float(np.mean(list(own.values()))) if own else None
-    return Score(mean, own, found, found and found.bounds(LEVEL))
-
-
-def _contrast(study: Study, regime: Regime, method: str, metric: str) -> Contrast | None:
-    """The method after the reference, over the seeds of which both have a score."""
-    reference = study.settings["reference"]
-    if method == reference or metric not in QUALITY:
-        return None
-    sides = [{run.seed: run for run in study.of(regime.arms[arm])} for arm in (reference, method)]
-    # what the study's own table says of a metric counts more
-    about = _METRICS | dict(study.metrics)
-    return paired(about, metric, (reference, method), sides, lambda run: _declared_score(study, run, metric))
-
-
-def _is_complete(study: Study) -> bool:
-    """Whether every method has a score of its error with every seed in every regime."""
-    runs = [
-        run for regime in regimes(study).values() for arm in regime.arms.values() for run in study.of(arm)
-    ]
-    return all(_declared_score(study, run, ERROR.metric) is not None for run in runs)
-
-
 def _method_results(study: Study, regime: Regime) -> dict[str, Any]:
     found = scores(study, regime)
     table = {}
@@ -301,7 +274,7 @@ def _method_results(study: Study, regime: Regime) -> dict[str, Any]:
             "epochs": regime.epochs.get(method),
             "verdict": word and word.word.value,
             "scores": {
-                metric: {"mean": each.mean, "by_seed": each.by_seed, "difference": _difference(each)}
+                metric: {"mean": each.mean, "by_seed": each.by_seed, "difference": _difference(each.test)}
                 for metric, each in own.items()
             },
             "cost": costs(study, regime, method),
@@ -309,23 +282,25 @@ def _method_results(study: Study, regime: Regime) -> dict[str, Any]:
     return table
 
 
-def _difference(score: Score) -> Row | None:
-    if score.found is None or score.bounds is None:
+def _difference(test: Tested | None) -> Row | None:
+    if test is None:
         return None
     return {
-        "mean": score.found.estimate, "seeds": list(score.found.seeds), "interval": score.bounds.interval,
-        "level": score.bounds.level, "over": score.bounds.over,
-        "p": score.found.p if len(score.found.seeds) > 1 else None, "p_adjusted": score.p_adjusted,
+        "mean": test.found.estimate, "seeds": list(test.found.seeds), "interval": test.bounds.interval,
+        "level": test.bounds.level, "over": test.bounds.over, "p": test.p, "p_adjusted": test.p_adjusted,
     }  # fmt: skip
 
 
-def _quality_cell(score: Score, metric: str) -> TableCell:
-    if score.found is None or score.bounds is None:
-        return _plain(score.mean, metric)
+def _quality_cell(score: MethodScore, metric: str) -> TableCell:
+    """A mean and below it its difference, with as many places, and its interval; `†`: over seeds alone."""
     unit = _unit(metric)
-    return TableCell(
-        number(score.mean, unit), _between(score.found, score.bounds, score.mean, unit), score.is_clear
-    )
+    if score.test is None:
+        return _plain(score.mean, metric)
+    found, bounds, like = score.test.found, score.test.bounds, score.mean or 0.0
+    ends = "no interval" if bounds.interval is None else ends_text(like, bounds.interval, unit)
+    mark = "" if bounds.over == BOTH or bounds.interval is None else "†"
+    below = f"{difference(like, like + found.estimate, unit)} ({ends}){mark}"
+    return TableCell(number(score.mean, unit), below, score.test.is_clear)
 
 
 def _judged(found: Judged | None) -> TableCell:
@@ -342,15 +317,6 @@ def _plain(value: float | None, metric: str = "") -> TableCell:
 
 def _unit(metric: str) -> str:
     return "share" if metric == "recognition" else ""
-
-
-def _between(found: Contrast, bounds: Bounds, mean: float | None, unit: str) -> str:
-    """Signed mean and its interval, with as many places as the value that they stand below; `†`: over seeds alone."""
-    like = 0.0 if mean is None else mean
-    signed = difference(like, like + found.estimate, unit)
-    if bounds.interval is None:
-        return f"{signed} (no interval)"
-    return f"{signed} ({ends_text(like, bounds.interval, unit)}){'' if bounds.over == BOTH else '†'}"
 
 
 def _timed(own: float | None, reference: float | None) -> TableCell:

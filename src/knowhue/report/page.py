@@ -13,14 +13,14 @@ from markupsafe import Markup
 from knowhue.csv_text import to_csv
 from knowhue.report import scores
 from knowhue.report.answers import Answer, answers
-from knowhue.report.contrasts import lower_is_better
 from knowhue.report.figures import FIGURES
 from knowhue.report.findings import Findings, find
 from knowhue.report.integrity import frozen_sentences, image_sentences, warnings
 from knowhue.report.method_figures import page_content
 from knowhue.report.methods import comparison_results
+from knowhue.report.reading import read_study
 from knowhue.report.results import results_table
-from knowhue.report.study import Study, read_study, tidy_scores
+from knowhue.report.study import Study, tidy_scores
 from knowhue.report.style import to_svg
 from knowhue.report.tables import TABLES, has_numbers
 from knowhue.report.text import measure
@@ -133,10 +133,7 @@ def render_page(findings: Findings, answered: dict[str, Answer], results: dict[s
         answers=answered,
         warnings=warnings(study),
         measures={question: measure(study.metrics, asked) for question, asked in study.questions.items()},
-        lower={
-            question: lower_is_better(study.metrics, asked.metric)
-            for question, asked in study.questions.items()
-        },
+        lower={name: study.table.lower_is_better(asked.metric) for name, asked in study.questions.items()},
         sections=_sections(findings),
         fewest_seeds=fewest_seeds(study.alpha),
         scores=scores.score_tables(findings),
@@ -232,7 +229,7 @@ def _figure(study: Study, name: str) -> dict[str, Any]:
 def _score_rows(study: Study) -> Iterable[Iterable[Any]]:
     """Return the tidy table of all scores, the header first."""
     yield ("arm", "seed", "metric", "value", "class")
-    yield from tidy_scores(study)
+    yield from (row[:5] for row in tidy_scores(study))
 
 
 def _data_link(kind: str, text: str) -> str:

@@ -9,7 +9,7 @@ from knowhue.report.contrasts import Bounds
 from knowhue.report.diagnostics import gradient_table
 from knowhue.report.findings import Findings
 from knowhue.report.study import Study
-from knowhue.statistics.paired import mean
+from knowhue.statistics.paired import mean, t_interval
 from knowhue.storage import read_json
 
 SCHEMA = {"name": "knowhue-results", "version": 1}
@@ -76,9 +76,9 @@ def _tests(findings: Findings, question: str) -> dict[str, Any]:
         "metric": asked.metric, "single": asked.single, "multi": asked.multi, "sesoi": asked.sesoi,
         "alpha": judged.alpha, "seeds": list(found.seeds), "differences": found.differences.tolist(),
         "mean": found.estimate, "quoted": _bounds(judged.quoted),
-        "intervals": [_bounds(judged.outer), _bounds(judged.inner)], "interval_seeds": found.over_seeds,
+        "intervals": [_bounds(judged.outer), _bounds(judged.inner)], "interval_seeds": t_interval(found.differences),
         "interval_bca": found.bca, "p": found.p, "d_z": found.effect, "wins": found.wins.count,
-        "hurt_beyond_sesoi": found.hurt(asked.sesoi).count, "worst_seed": found.worst_seed,
+        "hurt_beyond_sesoi": found.hurt(asked.sesoi).count, "worst_seed": found.seeds[int(found.gains.argmin())],
         "variances": None if parts is None else dict(deviations) | {"images": parts.images},
         "needed_seeds": None if judged.needed is None else judged.needed._asdict(),
         "more_images": judged.more_images,
@@ -89,12 +89,13 @@ def _tests(findings: Findings, question: str) -> dict[str, Any]:
 def _secondary(findings: Findings) -> list[dict[str, Any]]:
     return [
         {
-            "question": row.question, "metric": row.metric, "exploratory": not row.named,
+            "question": question, "metric": metric,
+            "exploratory": metric not in findings.study.questions[question].secondary,
             "mean": row.found.estimate, "interval": row.bounds.interval, "level": row.bounds.level,
             "over": row.bounds.over, "p": row.p, "p_adjusted": row.p_adjusted, "clear": row.is_clear,
             "seeds": list(row.found.seeds),
         }
-        for row in findings.secondary
+        for (question, metric), row in findings.secondary.items()
     ]  # fmt: skip
 
 

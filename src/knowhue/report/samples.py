@@ -4,9 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from knowhue.report.arms import sides
 from knowhue.report.classes import drawn_sides
-from knowhue.report.study import Run, Study, Table
+from knowhue.report.study import Run, Study, Table, sides
 from knowhue.report.style import INK, MULTI, MUTED, SINGLE, SMALL, TEXT, panels, show_image
 from knowhue.report.text import spaced
 

@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 
 from knowhue.images.files import kinds_of
-from knowhue.report.arms import arm_label, sides
 from knowhue.report.contrasts import contrast
-from knowhue.report.findings import Findings, Secondary
+from knowhue.report.findings import Findings
 from knowhue.report.results import timing
-from knowhue.report.study import Row, Run, Study, Table, flat_scores
+from knowhue.report.study import Row, Run, Study, Table, arm_label, flat_scores, sides
 from knowhue.report.tables import bounds_text
 from knowhue.report.text import MISSING, difference, duration, number, p_text, spaced, titled, with_spread
 from knowhue.statistics.paired import mean
@@ -40,33 +39,28 @@ def _score_table(findings: Findings, task: str, names: Sequence[str]) -> dict[st
         for name, values in ((name, flat_scores(row)) for name, row in findings.study.baselines.items())
         if any(values.get(each) is not None for each in names)
     }
-    tests = {row.metric: row for row in findings.secondary if row.question == task}
     return {
         "baselines": [_BASELINES.get(name, spaced(name)) for name in baselines],
-        "rows": [
-            _score_row(findings, task, name, list(baselines.values()), tests.get(name)) for name in names
-        ],
+        "rows": [_score_row(findings, task, name, list(baselines.values())) for name in names],
     }
 
 
 def _score_row(
-    findings: Findings,
-    task: str,
-    name: str,
-    baselines: list[Mapping[str, float | None]],
-    test: Secondary | None,
+    findings: Findings, task: str, name: str, baselines: list[Mapping[str, float | None]]
 ) -> dict[str, Any]:
     """Return a metric's texts; the interval of the primary one is quoted as its verdict quotes it."""
     study = findings.study
     about, unit, arms = study.metrics.get(name, {}), study.unit(name), sides(study, task)
-    asked, found = study.questions.get(task), contrast(study, name, *arms)
+    asked, found = study.questions.get(task), contrast(study.table, name, *arms)
+    test = findings.secondary.get((task, name))
     bounds, p, standing = None, None, ""
     if found is not None and asked is not None and asked.metric == name:
         bounds, standing = findings.verdicts[task].quoted, "primary"
         # of one seed p is 1 whatever was found
         p = found.p if len(found.seeds) > 1 else None
     elif found is not None and test is not None:
-        bounds, p, standing = test.bounds, test.p_adjusted, "secondary" if test.named else "exploratory"
+        bounds, p = test.bounds, test.p_adjusted
+        standing = "secondary" if asked and name in asked.secondary else "exploratory"
     title = about.get("title", spaced(name))
     return {
         "title": title,

@@ -1,36 +1,45 @@
-"""A study's folder as plain values, in whatever state it is: what was asked, every run, and what may be compared."""
+"""A study as plain values: the plan, every run, what its arms learn and are called, and the tidy table of scores."""
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from knowhue.config import Config, digest
-from knowhue.errors import DamagedError
-from knowhue.plan import QUESTIONS, RESERVED, Plan, Question, read_plan
+from knowhue.plan import QUESTIONS, Question
 from knowhue.presets import checked
 from knowhue.report.text import spaced, titled
-from knowhue.runs import damaged_files, read_frozen, read_log, read_status, run_folder, trained_by
 from knowhue.statistics import ALPHA
 from knowhue.statistics.verdicts import question_alpha
-from knowhue.storage import read_arrays, read_csv, read_json
 
-_RUN_NAME = re.compile(r"seed-(\d+)-\w+")
 NO_SKILL = ("ece",)
 """Metrics at which a constant guess is perfect, so that not to beat one says nothing against a model."""
 UNPAIRED = "unpaired"
 """State of an ended run whose block is not compared."""
-GATE_PARTS = {
-    "heads": "heads trained together against alone",
-    "finetune_colour": "fine-tuning of colour against multi-task with class at a vanishing weight",
-    "finetune_class": "fine-tuning of class against multi-task with colour at a vanishing weight",
+IMAGE_METRICS = (
+    "ab_l1", "ciede2000", "psnr_rgb", "ssim_rgb", "lpips_alex", "adversarial", "colourfulness",
+    "colourfulness_absolute",
+)  # fmt: skip
+"""Metrics that are means over all images of a column of `per_image.csv`, of the same name."""
+LABELLED_METRICS = {"cross_entropy": "cross_entropy", "accuracy": "correct"}
+"""Those of the labelled images alone, and their columns."""
+TASK_TITLES = {"colour": "Colouring", "class": "Classification"}
+_ARM_NAMES = {
+    "multi": "multi-task",
+    "placebo-labels": "placebo: shuffled labels",
+    "placebo-colours": "placebo: another image's colours",
+    "multi-pcgrad": "multi-task, PCGrad",
+    "oracle": "oracle: true class given",
 }
-"""What the A/A gate of a block compares."""
+_ARM_PATTERNS = {
+    r"multi-class(.+)": r"multi-task, class weight \1",
+    r"multi-labels(.+)": r"multi-task, \1 % of the labels",
+}
 
 Row = Mapping[str, Any]
 Arrays = Mapping[str, np.ndarray]
@@ -39,8 +48,8 @@ Table = list[list[Any]]
 """Rows of cells, the header first; `None` is an empty cell."""
 
 
-class ScoreRow(NamedTuple):
-    """A row of the tidy table: one number of one run, of all images or of the images of a class."""
+class Score(NamedTuple):
+    """A row of the tidy table: one number of one run, of all images, of those of a class, or of a single one."""
 
     arm: str
     seed: int
@@ -48,6 +57,57 @@ class ScoreRow(NamedTuple):
     value: float
     label: str = ""
     """The class; empty for all."""
+    image: int | None = None
+
+
+class ScoreTable:
+    """The tidy table, by arm and metric: all that contrasts and verdicts are made of, whoever made the scores.
+
+    Args:
+        rows: a value that is no number is left out of the totals; of single images it takes their metric's interval.
+        about: by metric, which direction is `better` (`lower`, `higher`) and its `unit`.
+        declared: what diverged runs are given, in the metrics that questions ask about.
+    """
+
+    def __init__(
+        self, rows: Iterable[Score], about: Mapping[str, Row], declared: Iterable[Score] = ()
+    ) -> None:
+        self.about = about
+        self.labels: dict[int, str] = {}
+        self._totals: dict[tuple[str, str, str], dict[int, float]] = defaultdict(dict)
+        self._images: dict[tuple[str, int, str], dict[int, float]] = defaultdict(dict)
+        self._declared: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+        for arm, seed, metric, value, label, image in rows:
+            if image is not None:
+                self._images[arm, seed, metric][image] = value
+                self.labels.setdefault(image, label)
+            elif math.isfinite(value):
+                self._totals[arm, metric, label][seed] = value
+        for row in declared:
+            self._declared[row.arm, row.metric].setdefault(row.seed, row.value)
+
+    def finished(self, arm: str, metric: str, label: str = "") -> dict[int, float]:
+        """Return by seed what the finished runs of an arm scored, on all images or on those of a class."""
+        return self._totals.get((arm, metric, label), {})
+
+    def declared(self, arm: str, metric: str) -> dict[int, float]:
+        """Return by seed what the diverged runs of an arm are given."""
+        return self._declared.get((arm, metric), {})
+
+    def scores(self, arm: str, metric: str, label: str = "") -> dict[int, float]:
+        """Return both, by ascending seed; a diverged run has no score of a class."""
+        own = self.finished(arm, metric, label)
+        return dict(sorted((own if label else own | self.declared(arm, metric)).items()))
+
+    def of_images(self, arm: str, seed: int, metric: str) -> dict[int, float]:
+        """Return the scores of single images by their index; empty where the metric has none."""
+        return self._images.get((arm, seed, metric), {})
+
+    def lower_is_better(self, metric: str) -> bool:
+        """Whether a smaller value is the better one."""
+        # for a study whose `metrics.json` is not there yet
+        usual = "lower" if metric == "ab_l1" else "higher"
+        return self.about.get(metric, {}).get("better", usual) == "lower"
 
 
 # eq=False here and below: arrays compare element by element, and have no hash
@@ -78,7 +138,6 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the numbers of this run may be used."""
         return self.state == "finished" and self.same_settings
 
     @property
@@ -90,15 +149,22 @@ class Run:
     def metric(self, name: str) -> float | None:
         return self.metrics.get(name)
 
-    def of_class(self, label: str, name: str) -> float | None:
-        """Return a score of the images of a class; None where there is none that is a number."""
-        value = self.scores.get("per_class", {}).get(label, {}).get(name)
-        return value if value is not None and np.isfinite(value) else None
+    def image_scores(self) -> Iterator[Score]:
+        """Return the rows of the tidy table of single images; those without a label count in no metric of classes."""
+        columns = {name: name for name in IMAGE_METRICS} | LABELLED_METRICS
+        for row in self.images:
+            label = row.get("label", "")
+            for metric, column in columns.items():
+                if column in row and (label or metric not in LABELLED_METRICS):
+                    value = row[column]
+                    yield Score(
+                        self.arm, self.seed, metric, math.nan if value is None else value, label, row["index"]
+                    )
 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """All that the report knows: what was asked, the images, the baselines, every run.
+    """All that the report knows: the plan, the images, the baselines, every run.
 
     Attributes:
         settings: `study.json`.
@@ -131,6 +197,20 @@ class Study:
         if frozen is None:
             return dict(QUESTIONS.items())
         return {name: checked(Question, each) for name, each in frozen.items()}
+
+    @cached_property
+    def table(self) -> ScoreTable:
+        """The tidy table of all finished runs, and of what diverged ones are given."""
+        images = (run.image_scores() for arm in self.runs for run in self.finished(arm))
+        return ScoreTable(chain(tidy_scores(self), *images), self.metrics, self.declared_scores())
+
+    def declared_scores(self) -> Iterator[Score]:
+        """Return what is declared for diverged runs: in a question's metric, the score of a trivial baseline."""
+        lost = [run for runs in self.runs.values() for run in runs.values() if run.state == "diverged"]
+        for question in self.questions.values():
+            value = self.baselines.get(question.if_diverged, {}).get(question.metric)
+            if value is not None:
+                yield from (Score(run.arm, run.seed, question.metric, value) for run in lost)
 
     @property
     def alpha(self) -> float:
@@ -230,198 +310,82 @@ def floors(baselines: Mapping[str, Mapping[str, float | None]], metric: str) -> 
     }
 
 
-def tidy_scores(study: Study) -> Iterator[ScoreRow]:
-    """Return the tidy table: every number of every finished run, of all images and of each class."""
+def tidy_scores(study: Study) -> Iterator[Score]:
+    """Return the rows of the tidy table of all images and of each class: every number of every finished run."""
     for arm in study.runs:
         for run in study.finished(arm):
+            by_label = {"": run.metrics, **run.scores.get("per_class", {})}
             yield from (
-                ScoreRow(arm, run.seed, name, value)
-                for name, value in run.metrics.items()
-                if value is not None
+                Score(arm, run.seed, metric, value, label)
+                for label, own in by_label.items()
+                for metric, value in own.items()
+                if value is not None and math.isfinite(value)
             )
-            for label in run.scores.get("per_class", {}):
-                known = ((name, run.of_class(label, name)) for name in run.scores["per_class"][label])
-                yield from (
-                    ScoreRow(arm, run.seed, name, value, label) for name, value in known if value is not None
-                )
 
 
-def read_study(folder: Path) -> Study:
-    """Read a study folder in whatever state it is.
+class Sides(NamedTuple):
+    """The two arms of a question; empty where a study has none that fits."""
 
-    Args:
-        folder: what `knowhue study --out` named. Only its `study.json` must exist: a run that was not
-            started, did not finish or diverged is part of the study and says so in its `state`.
+    single: str
+    multi: str
 
-    Raises:
-        RunError: there is no `study.json`, or a file is not what knowhue writes.
+
+def sides(study: Study, question: str) -> Sides:
+    """Return the arms that a question compares; where it is not asked, the first that do the task alone, and both."""
+    asked = study.questions.get(question)
+    if asked is not None:
+        return Sides(asked.single, asked.multi)
+    alone = (arm for arm in study.runs if tasks(study, arm) == {question})
+    both = (arm for arm in study.runs if tasks(study, arm) == {"colour", "class"})
+    return Sides(next(alone, ""), next(both, ""))
+
+
+def arm_label(study: Study, arm: str) -> str:
+    """Return an arm by its part in the questions, or else in words."""
+    for question, asked in study.questions.items():
+        if arm == asked.single:
+            return f"Single-task {TASK_TITLES[question].lower()}"
+        if arm == asked.multi:
+            return "Multi-task"
+    return arm_name(arm)
+
+
+def arm_name(arm: str) -> str:
+    """Return an arm in words.
+
+    The names are the keys of `presets.ARMS`, and those that `plan.make_plan` gives to its grid of task weights;
+    an arm that a user has named keeps its name.
+
+    >>> arm_name("multi-class0.5"), arm_name("mine")
+    ('multi-task, class weight 0.5', 'mine')
     """
-    settings, plan = read_frozen(folder), read_plan(folder)
-    samples = _arrays(folder / "images" / "samples.npz")
-    runs = {arm: {seed: _read_run(folder, plan, arm, seed) for seed in plan.seeds} for arm in plan.arms}
-    gates = _read_gates(folder, plan, runs)
-    faulty = faults(runs, gates, plan.seeds)
-    return Study(
-        settings=settings,
-        runs={
-            arm: {seed: _unpaired(run) if seed in faulty else run for seed, run in own.items()}
-            for arm, own in runs.items()
-        },
-        prepared=_optional_json(folder / "images" / "prepared.json"),
-        baselines=_optional_json(folder / "baselines.json"),
-        metrics=_optional_json(folder / "metrics.json"),
-        samples=samples or {},
-        damaged=() if samples is not None else ("images/samples.npz",),
-        gates=gates,
-        faults=faulty,
-        head_seconds=_head_seconds(folder, plan.seeds),
-        costs=_optional_json(folder / "costs.json"),
-        exploratory=tuple(_exploratory(folder, plan)),
+    found = (
+        re.sub(pattern, text, arm) for pattern, text in _ARM_PATTERNS.items() if re.fullmatch(pattern, arm)
     )
+    return _ARM_NAMES.get(arm) or next(found, arm)
 
 
-def _read_run(root: Path, plan: Plan, arm: str, seed: int) -> Run:
-    folder, same = _find_run(root, plan, arm, seed)
-    if folder is None:
-        return Run(arm, seed)
-    status = read_status(folder)
-    # numbers rest on these two; damaged arrays cost a figure alone
-    for path in damaged_files(folder, ("log.jsonl", "per_image.csv")):
-        raise DamagedError(path, "it is gone, or not as it was written")
-    samples, extremes = _arrays(folder / "samples.npz"), _arrays(folder / "extremes.npz")
-    return Run(
-        arm=arm,
-        seed=seed,
-        state=status.get("state", "running"),
-        same_settings=same,
-        seconds=status.get("seconds", {}),
-        log=tuple(read_log(folder)),
-        scores=_optional_json(folder / "scores.json"),
-        images=read_images(folder / "per_image.csv"),
-        samples=samples or {},
-        extremes=extremes or {},
-        damaged=tuple(
-            name for name, found in (("samples.npz", samples), ("extremes.npz", extremes)) if found is None
-        ),
-        environment=_optional_json(folder / "environment.json"),
-        gradient_shares=_optional_json(folder / "gradient_shares.json"),
-    )
+def tasks(study: Study, arm: str) -> set[str]:
+    """Return what an arm is trained on, by its edits, or the study's configuration where they do not say."""
+    return set(_setting(study, arm, "tasks", "names") or ("colour", "class"))
 
 
-def _find_run(root: Path, plan: Plan, arm: str, seed: int) -> tuple[Path | None, bool]:
-    """Return the folder of a run and whether it has the study's settings.
-
-    A folder of the same seed with other settings is shown rather than hidden, and named in the report.
-    """
-    expected = run_folder(root, arm, plan.run_config(arm, seed))
-    if expected.is_dir():
-        return expected, True
-    others = sorted((root / arm).glob(f"seed-{seed}-*"), key=lambda path: path.stat().st_mtime)
-    return (others[-1], False) if others else (None, True)
+def labelled_share(study: Study, arm: str) -> float:
+    return float(_setting(study, arm, "supervision", "labelled_share") or 1.0)
 
 
-def _head_seconds(folder: Path, seeds: Iterable[int]) -> float:
-    paths = [path for seed in seeds for path in folder.glob(f"heads/*/seed-{seed}-*/status.json")]
-    return sum(read_json(path).get("seconds", {}).get("heads") or 0.0 for path in paths)
+def placebo(study: Study, arm: str) -> str | None:
+    """Return which targets of an arm are a placebo, `labels` or `colours`; None for true ones."""
+    found = _setting(study, arm, "supervision", "placebo")
+    return None if found in (None, "none") else str(found)
 
 
-def _optional_json(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+def is_oracle(study: Study, arm: str) -> bool:
+    """Return whether an arm colours with the true class given."""
+    return bool(_setting(study, arm, "colour", "oracle")) and "colour" in tasks(study, arm)
 
 
-def _arrays(path: Path) -> Arrays | None:
-    """What a figure is drawn from: nothing if it is not there, None if it is damaged, which costs that figure."""
-    try:
-        return read_arrays(path) if path.exists() else {}
-    except DamagedError:
-        return None
-
-
-def read_images(path: Path) -> tuple[Row, ...]:
-    """The rows of `per_image.csv`; none where there is no such file."""
-    if not path.exists():
-        return ()
-    return tuple({key: _cell(key, text) for key, text in row.items()} for row in read_csv(path))
-
-
-def _cell(column: str, text: str) -> Any:
-    """Read one cell of `per_image.csv`; an empty or non-finite number is None."""
-    if column == "correct":
-        return {"true": 1.0, "1": 1.0, "false": 0.0, "0": 0.0}.get(text.strip().lower())
-    if column == "index":
-        return int(text)
-    if column in ("path", "label", "predicted"):
-        return text
-    number = float(text) if text.strip() else math.nan
-    return number if math.isfinite(number) else None
-
-
-def _exploratory(folder: Path, plan: Plan) -> Iterator[Row]:
-    """Return the runs below a study folder that are not cells of its plan: another arm, seed or fingerprint.
-
-    They were not asked for before results were seen, so they are to be called exploratory.
-    """
-    planned = {
-        run_folder(folder, arm, plan.run_config(arm, seed)) for arm in plan.arms for seed in plan.seeds
-    }
-    for path in sorted(folder.glob("*/seed-*")):
-        named = _RUN_NAME.fullmatch(path.name)
-        if named and path.is_dir() and path not in planned and path.parent.name not in RESERVED:
-            status, scores = (_optional_json(path / name) for name in ("status.json", "scores.json"))
-            yield {
-                "arm": path.parent.name, "seed": int(named[1]), "folder": path.name,
-                "state": status.get("state", "running"), "metrics": scores.get("metrics", {}),
-            }  # fmt: skip
-
-
-def _read_gates(folder: Path, plan: Plan, runs: Runs) -> dict[int, Row]:
-    """The A/A gate of each block by seed, `gate/seed-<n>.json`, where it was tried with what the block was run with.
-
-    A gate of other settings, images or another golden step proves nothing of these runs, and is left out.
-    """
-    arm = plan.gate_arm
-    paths = {} if arm is None else {seed: folder / "gate" / f"seed-{seed}.json" for seed in plan.seeds}
-    gates = {seed: read_json(path) for seed, path in paths.items() if path.exists()}
-    return {
-        seed: gate
-        for seed, gate in gates.items()
-        if _proves(gate, plan.run_config(arm or "", seed), block(runs, seed))
-    }
-
-
-def _proves(gate: Row, config: Config, own: Sequence[Run]) -> bool:
-    proved = gate.get("proved", {})
-    ran = {tuple(map(run.environment.get, ("images", "golden_step"))) for run in own if run.environment}
-    tried = (proved.get("images"), proved.get("golden_step"))
-    return proved.get("settings") == digest(trained_by(config)) and (not ran or tried in ran)
-
-
-def block(runs: Runs, seed: int) -> list[Run]:
-    """Return the runs of a seed that have the study's settings."""
-    return [own[seed] for own in runs.values() if seed in own and own[seed].same_settings]
-
-
-def gate_failures(gate: Row) -> dict[str, list[str]]:
-    """What a gate found to differ, with the names of the tensors; nothing where it was passed."""
-    return {name: gate[name]["differ"] for name in GATE_PARTS if gate.get(name, {}).get("differ")}
-
-
-def faults(runs: Runs, gates: Mapping[int, Row], seeds: Iterable[int]) -> dict[int, str]:
-    """Why the arms of a seed may not be compared with one another, in words; seeds that may are not among them."""
-    found = {}
-    for seed in seeds:
-        ended = [run for run in block(runs, seed) if run.state in ("finished", "diverged", UNPAIRED)]
-        steps = sorted({str(run.environment.get("golden_step")) for run in ended})
-        if len(steps) > 1:
-            found[seed] = (
-                f"its runs were computed in {len(steps)} ways (golden steps {', '.join(s[:12] for s in steps)}: "
-                "another processor, other threads, libraries or code); the study's command begins it anew"
-            )
-        elif gate_failures(gates.get(seed, {})):
-            found[seed] = "its A/A gate failed"
-    return found
-
-
-def _unpaired(run: Run) -> Run:
-    """Mark a run so that no number of it is used."""
-    return replace(run, state=UNPAIRED) if run.state in ("finished", "diverged") else run
+def _setting(study: Study, arm: str, section: str, key: str) -> Any:
+    """Return a setting as an arm changes it, or the study's own where it does not."""
+    edits = study.arms.get(arm) or {}
+    return (edits.get(section) or {}).get(key, study.config(section, key))

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from knowhue.report.arms import TASK_TITLES, arm_label
 from knowhue.report.conditions import (
     after_heads,
     best_epochs,
@@ -22,7 +21,7 @@ from knowhue.report.contrasts import BOTH, Bounds
 from knowhue.report.diagnostics import LOSSES, MOMENTS, diagnostic_means, gradient_table, predictions
 from knowhue.report.findings import Findings
 from knowhue.report.integrity import STATES, cell_counts
-from knowhue.report.study import Row, Study, Table
+from knowhue.report.study import TASK_TITLES, Row, Study, Table, arm_label
 from knowhue.report.text import (
     MISSING,
     correlation_text,
@@ -167,30 +166,25 @@ def _classes(findings: Findings) -> list[dict[str, Any]]:
     ]
 
 
-def _deployment(findings: Findings) -> list[dict[str, Any]]:
-    found, study = deployment(findings.study), findings.study
-    if found is None:
-        return []
-    counts = (("Encoders run on an image", found.encoders), ("Heads run on an image", found.heads))
-    rows: list[dict[str, Any]] = [
-        {
-            "what": title,
-            "one": one,
-            "several": several,
-            "gap": f"{one - several:+d}".replace("-", "−").replace("+0", "0"),
-        }
-        for title, (one, several) in counts
-    ]
-    one, several = found.seconds
-    share = MISSING if not one or not several else f"{100 * (one / several - 1):+.0f} %".replace("-", "−")
-    rows.append({"what": "Training", "one": duration(one), "several": duration(several), "gap": share})
-    for row in found.rows:
-        unit = _unit(study, row)
-        rows.append({
-            "what": study.label(row["metric"]), "one": number(row["multi"], unit),
-            "several": number(row["single"], unit), "gap": difference(row["single"], row["multi"], unit),
-        })  # fmt: skip
-    return rows
+_DEPLOYED = {"encoders": "Encoders run on an image", "heads": "Heads run on an image", "seconds": "Training"}
+
+
+def _deployed(key: str) -> Callable[[Study, Row], Any]:
+    def say(study: Study, row: Row) -> Any:
+        if row["what"] == "score":
+            return number(row[key], _unit(study, row))
+        return duration(row[key]) if row["what"] == "seconds" else row[key]
+
+    return say
+
+
+def _deployment_gap(study: Study, row: Row) -> str:
+    one, several = row["one"], row["several"]
+    if row["what"] == "score":
+        return difference(several, one, _unit(study, row))
+    if row["what"] == "seconds":
+        return f"{100 * (one / several - 1):+.0f} %".replace("-", "−") if one and several else MISSING
+    return f"{one - several:+d}".replace("-", "−").replace("+0", "0")
 
 
 def _gradients(findings: Findings) -> list[dict[str, Any]]:
@@ -296,10 +290,12 @@ TABLES: dict[str, Shown] = {
         of_questions=True,
     ),
     "deployment": Shown(
-        "Deployment", "One model for two tasks against one model for each.", _deployment,
+        "Deployment", "One model for two tasks against one model for each.",
+        lambda findings: deployment(findings.study),
         {
-            "": _text("what"), "One multi-task model": _text("one"), "One model a task": _text("several"),
-            "Difference, one minus several": _text("gap"),
+            "": lambda study, row: _DEPLOYED.get(row["what"]) or study.label(row["metric"]),
+            "One multi-task model": _deployed("one"), "One model a task": _deployed("several"),
+            "Difference, one minus several": _deployment_gap,
         },
     ),
     "best_epochs": Shown(

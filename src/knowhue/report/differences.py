@@ -1,0 +1,350 @@
+"""How multi-task differs from single-task: seed by seed, and beside every other arm and the placebos."""
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+from knowhue.report.contrasts import Bounds, Contrast, Tested, contrast, family_tests, primary
+from knowhue.report.study import Study, Table, arm_name, is_oracle, labelled_share, placebo, tasks
+from knowhue.report.style import (
+    INK,
+    MULTI,
+    MUTED,
+    PAPER,
+    SINGLE,
+    SMALL,
+    axis_limits,
+    few_ticks,
+    grid,
+    head,
+    name_directions,
+    name_margin,
+    note_diverged,
+    panels,
+    shade_margin,
+)
+from knowhue.report.text import Measure, measure, spaced
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_DOT = 6.5
+"""Points from dot to dot of a stack."""
+_HEIGHT = 150
+"""Of a panel, in points."""
+_ROWS = (12.0, 37.0, 62.0)
+"""Heights in points of the interval of equivalence, of that of the verdict, and of the lowest dot."""
+
+
+def transfer(study: Study) -> "dict[str, Figure]":
+    """Draw what the other task does to each task, seed by seed: each question with two seeds or more."""
+    found = {question: primary(study, question) for question in study.questions}
+    return {
+        f"transfer_{question}": _transfer(study, question, each)
+        for question, each in found.items()
+        if each is not None and len(study.seeds) > 1
+    }
+
+
+def transfer_table(study: Study) -> Table:
+    """Return the numbers of both drawings: one row per question and seed, and one of their mean.
+
+    `low` to `high` is the interval of the verdict, `low_inner` to `high_inner` that of equivalence, at their levels.
+    """
+    header = ["question", "metric", "seed", "single_task", "multi_task", "difference", "diverged"]
+    rows: Table = [[*header, "low", "high", "level", "low_inner", "high_inner", "level_inner", "over"]]
+    alpha = study.alpha
+    for question in study.questions:
+        found = primary(study, question)
+        if found is None:
+            continue
+        for seed, (before, after) in zip(found.seeds, found.scores.tolist(), strict=True):
+            names = " ".join(arm for arm, lost in found.diverged if lost == seed)
+            rows.append([question, found.metric, seed, before, after, after - before, names, *[None] * 7])
+        outer, inner = found.bounds(1 - alpha), found.bounds(1 - 2 * alpha)
+        ends = [cell for each in (outer, inner) for cell in (*(each.interval or (None, None)), each.level)]
+        rows.append([question, found.metric, "mean", *found.levels, found.estimate, "", *ends, outer.over])
+    return rows
+
+
+def _transfer(study: Study, question: str, found: Contrast) -> "Figure":
+    asked = study.questions[question]
+    figure, axes = panels(5.0, 3.1, columns=2, width_ratios=(1, 1.25))
+    measured = measure(study.metrics, asked)
+    _slopes(axes[0, 0], found, measured)
+    _differences(axes[0, 1], found, measured, asked.sesoi, len(study.seeds), study.alpha)
+    arms = {asked.single: "single-task", asked.multi: "multi-task"}
+    given = spaced(asked.if_diverged)
+    note_diverged(figure, [f"{arms[arm]} seed {seed} (“{given}”)" for arm, seed in found.diverged])
+    return figure
+
+
+def _lost(found: Contrast) -> list[list[bool]]:
+    """Return for each seed which of its two runs diverged."""
+    return [[(arm, seed) in found.diverged for arm in found.arms] for seed in found.seeds]
+
+
+def _slopes(ax: "Axes", found: Contrast, measured: Measure) -> None:
+    """Draw every seed as a line between its two arms, and the mean over them."""
+    scores = measured.scale * found.scores
+    for pair, better, lost in zip(scores, (found.gains > 0).tolist(), _lost(found), strict=True):
+        colour = MULTI if better else MUTED
+        ax.plot([0, 1], pair, color=colour, linewidth=0.8, alpha=0.6, zorder=2, label="seed")
+        for place, colour in enumerate((SINGLE, MULTI)):
+            inside = PAPER if lost[place] else colour
+            ax.plot(place, pair[place], "o", color=colour, markersize=3.4, markerfacecolor=inside, zorder=3)
+    means = scores.mean(axis=0)
+    ax.plot([0, 1], means, color=INK, linewidth=2.4, solid_capstyle="round", zorder=4, label="mean")
+    for place, colour in enumerate((SINGLE, MULTI)):
+        ax.plot(place, means[place], "o", color=colour, markersize=7, zorder=5)
+    head(
+        ax,
+        measured.titled(measured.unit),
+        "lower is better ↓" if found.lower_is_better else "higher is better ↑",
+    )
+    ax.set_xlim(-0.5, 1.5)
+    names = [
+        f"{name}-task\n{measured.level(level)}"
+        for name, level in zip(("single", "multi"), found.levels, strict=True)
+    ]
+    ax.set_xticks([0, 1], names, fontsize=SMALL, fontweight="bold", linespacing=1.4)
+    for label, colour in zip(ax.get_xticklabels(), (SINGLE, MULTI), strict=True):
+        label.set_color(colour)
+    _quiet(ax, "y", "bottom")
+
+
+def _quiet(ax: "Axes", axis: Literal["x", "y"], spine: str) -> None:
+    """Leave few ticks on the axis of numbers, and only the names on the other."""
+    few_ticks(ax, axis)
+    ax.tick_params(axis="y" if axis == "x" else "x", length=0)
+    ax.spines[spine].set_visible(False)
+    if axis == "y":
+        grid(ax)
+
+
+def _differences(
+    ax: "Axes", found: Contrast, measured: Measure, sesoi: float, planned: int, alpha: float
+) -> None:
+    """Draw the difference of every seed as a stack of dots, their mean and what chance leaves of it."""
+    values, mean = measured.scale * found.differences, measured.scale * found.estimate
+    bounds = found.bounds(1 - alpha), found.bounds(1 - 2 * alpha)
+    ends = [measured.scale * end for each in bounds for end in each.interval or ()]
+    low, high = axis_limits([*values, *ends], measured.scale * sesoi)
+    ax.set(xlim=(low, high), ylim=(0, _HEIGHT))
+    shade_margin(ax, measured.scale * sesoi)
+    levels = stacked(values, _DOT / 130 * (high - low))
+    # of many seeds dots may overlap, so that the stack stays in the panel
+    step = min(_DOT, (_HEIGHT - 20 - _ROWS[2]) / max(*levels, 1))
+    for value, level, better, lost in zip(
+        values, levels, (found.gains > 0).tolist(), _lost(found), strict=True
+    ):
+        colour = MULTI if better else MUTED
+        # hollow, as `note_diverged` explains
+        inside = PAPER if any(lost) else colour
+        ax.plot(
+            value, _ROWS[2] + step * level, "o", color=colour, markersize=5, markerfacecolor=inside,
+            zorder=3, label="difference",
+        )  # fmt: skip
+    of = f" of {planned}\n" if len(values) < planned else " "
+    rows = {_ROWS[2]: f"{len(values)}{of}seed{'s' * (max(len(values), planned) > 1)}"}
+    rows |= _intervals(ax, bounds, measured, mean)
+    ax.set_yticks(list(rows), list(rows.values()), fontsize=SMALL)
+    _quiet(ax, "x", "left")
+    head(ax, f"{measured.signed(found.estimate)} {measured.difference_unit}", "multi-task minus single-task")
+    name_margin(ax)
+    name_directions(ax, found.lower_is_better)
+
+
+def _intervals(ax: "Axes", bounds: tuple[Bounds, Bounds], measured: Measure, mean: float) -> dict[float, str]:
+    """Draw the mean with its intervals; return the name of each row by its height."""
+    outer, inner = bounds
+    ax.plot(mean, _ROWS[1], "o", color=INK, markersize=7, zorder=4, label="estimate")
+    if outer.interval is None:
+        few = next((word for word in ("one seed", "few seeds", "few images") if word in outer.why_not), "")
+        return {_ROWS[1]: f"no interval:\n{few.replace('few', 'too few')}"}
+    for width, height, each in ((3.6, _ROWS[1], outer), (1.2, _ROWS[0], inner)):
+        if each.interval is not None:
+            style = {"color": INK, "linewidth": width, "solid_capstyle": "butt", "zorder": 3}
+            ax.plot(measured.scale * np.array(each.interval), [height, height], label="interval", **style)
+    over = {"seeds and images": "over seeds\nand images", "images": "over images", "seeds": "over seeds"}[
+        outer.over
+    ]
+    names = {_ROWS[1]: f"mean, {100 * outer.level:g} %\n{over}"}
+    return names | ({_ROWS[0]: f"{100 * inner.level:g} %"} if inner.interval else {})
+
+
+def stacked(values: "np.ndarray", width: float) -> list[int]:
+    """Return the lowest free level for each dot of a stack, so that none covers another.
+
+    Args:
+        values: where the dots stand; they stay there.
+        width: of a dot, in the same unit.
+
+    >>> stacked(np.array([0.0, 5.0, 0.5, 0.9]), width=1.0)
+    [0, 0, 1, 2]
+    """
+    levels = np.zeros(len(values), int)
+    last: list[float] = []  # where the last dot of each level stands
+    for place in np.argsort(values, kind="stable"):
+        value = float(values[place])
+        level = next((level for level, left in enumerate(last) if value - left >= width), len(last))
+        last[level : level + 1] = [value]
+        levels[place] = level
+    return levels.tolist()
+
+
+class ForestRow(NamedTuple):
+    """One arm against the single-task arm of a question.
+
+    Attributes:
+        question: one of the study's.
+        arm: what is held against its single-task arm.
+        primary: whether it is the question itself, judged at its share of alpha and not by Benjamini and Hochberg.
+        same_targets: whether it learns the task from the same targets as the single-task arm; otherwise the difference
+            is theirs.
+        test: the difference, its interval at the level of the verdict, and p adjusted over all rows that are neither
+            primary nor of other targets, where a difference is certain.
+    """
+
+    question: str
+    arm: str
+    primary: bool
+    same_targets: bool
+    test: Tested
+
+    @property
+    def found(self) -> Contrast:
+        return self.test.found
+
+
+def forest_rows(study: Study) -> list[ForestRow]:
+    """Return all comparisons that have a number, by question and in the plan's order of arms."""
+    contrasts = {
+        (question, arm): contrast(study.table, asked.metric, asked.single, arm)
+        for question, asked in study.questions.items()
+        for arm in study.arms
+        if arm != asked.single and _compares(study, question, arm)
+    }
+    # a primary question has an alpha of its own; with other targets a difference is certain
+    family = {
+        key: each
+        for key, each in contrasts.items()
+        if not _is_primary(study, *key) and _is_alike(study, *key)
+    }
+    tests = family_tests(contrasts, 1 - study.alpha)
+    adjusted = family_tests(family)
+    rows = []
+    for key, test in tests.items():
+        p = adjusted[key].p_adjusted if key in adjusted else None
+        rows.append(
+            ForestRow(*key, _is_primary(study, *key), _is_alike(study, *key), test._replace(p_adjusted=p))
+        )
+    return rows
+
+
+def _compares(study: Study, question: str, arm: str) -> bool:
+    """Whether an arm has another task beside the question's, or knows what that would teach it."""
+    return len(tasks(study, arm)) > 1 or (question == "colour" and is_oracle(study, arm))
+
+
+def _is_primary(study: Study, question: str, arm: str) -> bool:
+    return arm == study.questions[question].multi
+
+
+def _is_alike(study: Study, question: str, arm: str) -> bool:
+    return _targets(study, question, arm) == _targets(study, question, study.questions[question].single)
+
+
+def forest_table(study: Study) -> Table:
+    """Return the numbers of the drawing and their tests: one row per question and arm."""
+    header = ["question", "metric", "arm", "name", "against", "same_targets", "seeds", "diverged"]
+    table: Table = [[*header, "difference", "low", "high", "level", "over", "p", "p_adjusted", "d_z", "wins"]]
+    for question, arm, _, same_targets, test in forest_rows(study):
+        found, bounds = test.found, test.bounds
+        table.append([
+            question, found.metric, arm, arm_name(arm), found.arms[0], same_targets, len(found.seeds),
+            len(found.diverged), found.estimate, *(bounds.interval or (None, None)), bounds.level, bounds.over, test.p,
+            test.p_adjusted, found.effect, found.wins.count,
+        ])  # fmt: skip
+    return table
+
+
+def forest(study: Study) -> "dict[str, Figure]":
+    """Draw for each question the mean paired difference of every arm; nothing where there is one arm alone."""
+    rows = forest_rows(study)
+    if len({row.arm for row in rows}) < 2:
+        return {}
+    by_question = {
+        question: [row for row in rows if row.question == question] for question in study.questions
+    }
+    return {
+        f"forest_{question}": _forest(study, question, own) for question, own in by_question.items() if own
+    }
+
+
+def _forest(study: Study, question: str, rows: list[ForestRow]) -> "Figure":
+    """Draw one question: a line for each arm, and its numbers beside it."""
+    asked, arms = study.questions[question], [row.arm for row in rows]
+    lost = dict.fromkeys(f"{arm_name(arm)} seed {seed}" for row in rows for arm, seed in row.found.diverged)
+    figure, axes = panels(5.0, 0.3 * max(len(arms), 2) + 1.3 + 0.3 * bool(lost))
+    ax, measured = axes[0, 0], measure(study.metrics, asked)
+    # rows with other targets may lie far out: the axis is not theirs, and they become arrows
+    likes = [row.test for row in rows if row.same_targets]
+    ends = [end for each in likes for end in each.bounds.interval or ()]
+    values = [measured.scale * value for value in (*(each.found.estimate for each in likes), *ends)]
+    # upside down, so that the first arm is on top, with room above for the name of the band
+    ax.set(xlim=axis_limits(values, measured.scale * asked.sesoi), ylim=(len(arms) - 0.5, -0.9))
+    shade_margin(ax, measured.scale * asked.sesoi)
+    for row in rows:
+        _line(ax, row, measured, arms.index(row.arm), len(study.seeds))
+    ax.set_yticks(range(len(arms)), [arm_name(arm) for arm in arms], fontsize=SMALL)
+    ax.spines["left"].set_visible(False)
+    few_ticks(ax, "x")
+    alone = {"colour": "colouring", "class": "classification"}[question]
+    head(ax, measured.titled(measured.difference_unit), f"difference from single-task {alone}")
+    name_margin(ax)
+    name_directions(ax, rows[0].found.lower_is_better)
+    note_diverged(figure, list(lost))
+    return figure
+
+
+def _targets(study: Study, question: str, arm: str) -> tuple[float, bool]:
+    """Return what the task of a question is taught by in an arm: share of labels, and whether they are a placebo."""
+    own = {"class": "labels", "colour": "colours"}[question]
+    share = labelled_share(study, arm) if question == "class" else 1.0
+    return share, placebo(study, arm) == own
+
+
+def _line(ax: "Axes", row: ForestRow, measured: Measure, height: float, planned: int) -> None:
+    """Draw one comparison; one that leaves the panel is an arrow at its edge, and its number says how far."""
+    low, high = ax.get_xlim()
+    value = measured.scale * row.found.estimate
+    colour = MULTI if row.primary else INK if row.same_targets else MUTED
+    # hollow, as `note_diverged` explains
+    inside = PAPER if row.found.diverged else colour
+    if low <= value <= high:
+        if interval := row.test.bounds.interval:
+            ends = np.clip(measured.scale * np.array(interval), low, high)
+            ax.plot(ends, [height, height], color=colour, linewidth=2, zorder=3, label="interval")
+        ax.plot(
+            value, height, "o", color=colour, markersize=6, markerfacecolor=inside, zorder=4, label="estimate"
+        )
+    else:
+        edge, marker = (low, "<") if value < low else (high, ">")
+        ax.plot(edge, height, marker, color=colour, markersize=5, clip_on=False, zorder=4, label="beyond")
+    weight = "bold" if row.primary else "normal"
+    ax.annotate(
+        _numbers(row.test, measured, planned), (1, height), xycoords=("axes fraction", "data"), xytext=(8, 0),
+        textcoords="offset points", va="center", color=colour, fontsize=SMALL, fontweight=weight,
+        annotation_clip=False,
+    )  # fmt: skip
+
+
+def _numbers(test: Tested, measured: Measure, planned: int) -> str:
+    """Return difference and interval as text, with the seeds where they are fewer than planned."""
+    found, interval = test.found, test.bounds.interval
+    none = "one seed" if len(found.seeds) < 2 else "no interval"
+    ends = measured.ends(interval) if interval else none
+    seeds = f", {len(found.seeds)} of {planned} seeds" if len(found.seeds) < planned else ""
+    return f"{measured.signed(found.estimate)} ({ends}{seeds})"

@@ -1,0 +1,204 @@
+"""Reading a study's folder, in whatever state it is: every run, and whether the runs of a seed may be compared."""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from knowhue.config import Config, digest
+from knowhue.errors import DamagedError
+from knowhue.plan import RESERVED, Plan, read_plan
+from knowhue.report.study import UNPAIRED, Arrays, Row, Run, Runs, Study
+from knowhue.runs import damaged_files, read_frozen, read_log, read_status, run_folder, trained_by
+from knowhue.storage import read_arrays, read_csv, read_json
+
+GATE_PARTS = {
+    "heads": "heads trained together against alone",
+    "finetune_colour": "fine-tuning of colour against multi-task with class at a vanishing weight",
+    "finetune_class": "fine-tuning of class against multi-task with colour at a vanishing weight",
+}
+"""What the A/A gate of a block compares."""
+_RUN_NAME = re.compile(r"seed-(\d+)-\w+")
+
+
+def read_study(folder: Path) -> Study:
+    """Read a study folder in whatever state it is.
+
+    Args:
+        folder: what `knowhue study --out` named. Only its `study.json` must exist: a run that was not
+            started, did not finish or diverged is part of the study and says so in its `state`.
+
+    Raises:
+        RunError: there is no `study.json`, or a file is not what knowhue writes.
+    """
+    settings, plan = read_frozen(folder), read_plan(folder)
+    samples = _arrays(folder / "images" / "samples.npz")
+    runs = {arm: {seed: _read_run(folder, plan, arm, seed) for seed in plan.seeds} for arm in plan.arms}
+    gates = _read_gates(folder, plan, runs)
+    faulty = faults(runs, gates, plan.seeds)
+    return Study(
+        settings=settings,
+        runs={
+            arm: {seed: _unpaired(run) if seed in faulty else run for seed, run in own.items()}
+            for arm, own in runs.items()
+        },
+        prepared=_optional_json(folder / "images" / "prepared.json"),
+        baselines=_optional_json(folder / "baselines.json"),
+        metrics=_optional_json(folder / "metrics.json"),
+        samples=samples or {},
+        damaged=() if samples is not None else ("images/samples.npz",),
+        gates=gates,
+        faults=faulty,
+        head_seconds=_head_seconds(folder, plan.seeds),
+        costs=_optional_json(folder / "costs.json"),
+        exploratory=tuple(_exploratory(folder, plan)),
+    )
+
+
+def _read_run(root: Path, plan: Plan, arm: str, seed: int) -> Run:
+    folder, same = _find_run(root, plan, arm, seed)
+    if folder is None:
+        return Run(arm, seed)
+    status = read_status(folder)
+    # numbers rest on these two; damaged arrays cost a figure alone
+    for path in damaged_files(folder, ("log.jsonl", "per_image.csv")):
+        raise DamagedError(path, "it is gone, or not as it was written")
+    samples, extremes = _arrays(folder / "samples.npz"), _arrays(folder / "extremes.npz")
+    return Run(
+        arm=arm,
+        seed=seed,
+        state=status.get("state", "running"),
+        same_settings=same,
+        seconds=status.get("seconds", {}),
+        log=tuple(read_log(folder)),
+        scores=_optional_json(folder / "scores.json"),
+        images=read_images(folder / "per_image.csv"),
+        samples=samples or {},
+        extremes=extremes or {},
+        damaged=tuple(
+            name for name, found in (("samples.npz", samples), ("extremes.npz", extremes)) if found is None
+        ),
+        environment=_optional_json(folder / "environment.json"),
+        gradient_shares=_optional_json(folder / "gradient_shares.json"),
+    )
+
+
+def _find_run(root: Path, plan: Plan, arm: str, seed: int) -> tuple[Path | None, bool]:
+    """Return the folder of a run and whether it has the study's settings.
+
+    A folder of the same seed with other settings is shown rather than hidden, and named in the report.
+    """
+    expected = run_folder(root, arm, plan.run_config(arm, seed))
+    if expected.is_dir():
+        return expected, True
+    others = sorted((root / arm).glob(f"seed-{seed}-*"), key=lambda path: path.stat().st_mtime)
+    return (others[-1], False) if others else (None, True)
+
+
+def _head_seconds(folder: Path, seeds: Iterable[int]) -> float:
+    paths = [path for seed in seeds for path in folder.glob(f"heads/*/seed-{seed}-*/status.json")]
+    return sum(read_json(path).get("seconds", {}).get("heads") or 0.0 for path in paths)
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
+
+
+def _arrays(path: Path) -> Arrays | None:
+    """What a figure is drawn from: nothing if it is not there, None if it is damaged, which costs that figure."""
+    try:
+        return read_arrays(path) if path.exists() else {}
+    except DamagedError:
+        return None
+
+
+def read_images(path: Path) -> tuple[Row, ...]:
+    """The rows of `per_image.csv`; none where there is no such file."""
+    if not path.exists():
+        return ()
+    return tuple({key: _cell(key, text) for key, text in row.items()} for row in read_csv(path))
+
+
+def _cell(column: str, text: str) -> Any:
+    """Read one cell of `per_image.csv`; an empty or non-finite number is None."""
+    if column == "correct":
+        return {"true": 1.0, "1": 1.0, "false": 0.0, "0": 0.0}.get(text.strip().lower())
+    if column == "index":
+        return int(text)
+    if column in ("path", "label", "predicted"):
+        return text
+    number = float(text) if text.strip() else math.nan
+    return number if math.isfinite(number) else None
+
+
+def _exploratory(folder: Path, plan: Plan) -> Iterator[Row]:
+    """Return the runs below a study folder that are not cells of its plan: another arm, seed or fingerprint.
+
+    They were not asked for before results were seen, so they are to be called exploratory.
+    """
+    planned = {
+        run_folder(folder, arm, plan.run_config(arm, seed)) for arm in plan.arms for seed in plan.seeds
+    }
+    for path in sorted(folder.glob("*/seed-*")):
+        named = _RUN_NAME.fullmatch(path.name)
+        if named and path.is_dir() and path not in planned and path.parent.name not in RESERVED:
+            status, scores = (_optional_json(path / name) for name in ("status.json", "scores.json"))
+            yield {
+                "arm": path.parent.name, "seed": int(named[1]), "folder": path.name,
+                "state": status.get("state", "running"), "metrics": scores.get("metrics", {}),
+            }  # fmt: skip
+
+
+def _read_gates(folder: Path, plan: Plan, runs: Runs) -> dict[int, Row]:
+    """The A/A gate of each block by seed, `gate/seed-<n>.json`, where it was tried with what the block was run with.
+
+    A gate of other settings, images or another golden step proves nothing of these runs, and is left out.
+    """
+    arm = plan.gate_arm
+    paths = {} if arm is None else {seed: folder / "gate" / f"seed-{seed}.json" for seed in plan.seeds}
+    gates = {seed: read_json(path) for seed, path in paths.items() if path.exists()}
+    return {
+        seed: gate
+        for seed, gate in gates.items()
+        if _proves(gate, plan.run_config(arm or "", seed), block(runs, seed))
+    }
+
+
+def _proves(gate: Row, config: Config, own: Sequence[Run]) -> bool:
+    proved = gate.get("proved", {})
+    ran = {tuple(map(run.environment.get, ("images", "golden_step"))) for run in own if run.environment}
+    tried = (proved.get("images"), proved.get("golden_step"))
+    return proved.get("settings") == digest(trained_by(config)) and (not ran or tried in ran)
+
+
+def block(runs: Runs, seed: int) -> list[Run]:
+    """Return the runs of a seed that have the study's settings."""
+    return [own[seed] for own in runs.values() if seed in own and own[seed].same_settings]
+
+
+def gate_failures(gate: Row) -> dict[str, list[str]]:
+    """What a gate found to differ, with the names of the tensors; nothing where it was passed."""
+    return {name: gate[name]["differ"] for name in GATE_PARTS if gate.get(name, {}).get("differ")}
+
+
+def faults(runs: Runs, gates: Mapping[int, Row], seeds: Iterable[int]) -> dict[int, str]:
+    """Why the arms of a seed may not be compared with one another, in words; seeds that may are not among them."""
+    found = {}
+    for seed in seeds:
+        ended = [run for run in block(runs, seed) if run.state in ("finished", "diverged", UNPAIRED)]
+        steps = sorted({str(run.environment.get("golden_step")) for run in ended})
+        if len(steps) > 1:
+            found[seed] = (
+                f"its runs were computed in {len(steps)} ways (golden steps {', '.join(s[:12] for s in steps)}: "
+                "another processor, other threads, libraries or code); the study's command begins it anew"
+            )
+        elif gate_failures(gates.get(seed, {})):
+            found[seed] = "its A/A gate failed"
+    return found
+
+
+def _unpaired(run: Run) -> Run:
+    """Mark a run so that no number of it is used."""
+    return replace(run, state=UNPAIRED) if run.state in ("finished", "diverged") else run
