@@ -1,10 +1,10 @@
 """One arm against another in one metric, paired by seed: levels, difference, and what chance leaves of it."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from knowhue.statistics import LEVEL
 from knowhue.statistics.crossed import Crossed, Part, crossed, image_interval
 from knowhue.statistics.paired import (
     Interval,
+    Name,
     Share,
     bca_interval,
     benjamini_hochberg,
@@ -33,8 +34,6 @@ BCA_SEEDS = 20
 """Fewest seeds for which a bootstrap interval is shown: below, it covers too little."""
 BY_CLASS = {"balanced_accuracy": "accuracy"}
 """Metrics whose classes count the same, and the one whose scores of single images they are made of."""
-
-Name = TypeVar("Name", bound=Hashable)
 
 
 class Bounds(NamedTuple):
