@@ -142,6 +142,22 @@ def test_strength_saturation_and_overlay_do_what_they_say(visit):
     expect(page.locator(".unsure").first).to_be_visible()
 
 
+@pytest.mark.parametrize(
+    ("typed", "kept"), [("-5", "0"), ("1e9", "200"), ("12.7", "13"), ("", "150"), ("e", "150")]
+)
+def test_a_setting_stays_within_its_range_and_what_is_no_number_changes_nothing(visit, typed, kept):
+    page = visit().page
+    upload(page, ("a.png", scene()))
+    change(page, lambda: fill(page, "#saturation", 150))
+    number = page.locator("#saturation input[type=number]")
+    number.fill("")
+    number.press_sequentially(typed)
+    page.keyboard.press("Tab")
+    expect(number).to_have_value(kept)
+    expect(page.locator("#saturation input[type=range]")).to_have_value(kept)
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
 def test_a_point_colours_what_lies_around_it_and_can_be_removed(visit):
     page = visit().page
     upload(page, ("a.png", scene()))

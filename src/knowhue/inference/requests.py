@@ -141,7 +141,7 @@ def decode_request(
         name = _NAME
         if recognise(source[:4096]) is None:
             raise NoImageError(
-                f"`{_NAME}` is not an image that can be read, which are JPEG, PNG, TIFF, WebP, AVIF, GIF and BMP."
+                f"`{_NAME}` is not an image that can be read (JPEG, PNG, TIFF, WebP, AVIF, GIF or BMP)."
             )
     image = read_image(source, max_pixels=max_pixels, name=name)
     height, width = image.pixels.shape[:2]

@@ -328,7 +328,8 @@ function onAim(surface) {
 function onSlider(root) {
   const [number, range] = root.querySelectorAll("input");
   const copy = (from, to) => () => {
-    to.value = from.value = Math.min(from.max, Math.max(from.min, Math.round(from.value) || 0));
+    const value = from.value === "" ? to.value : Math.round(from.value); // what is no number changes nothing
+    to.value = from.value = Math.min(from.max, Math.max(from.min, value));
     attempt(recolour);
   };
   range.addEventListener("input", copy(range, number));
