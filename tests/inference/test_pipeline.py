@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knowhue.inference.pipeline import Busy, ByteBudget, Late, Limits, Pipeline, Stages, Stopping, run
+from knowhue.inference.pipeline import (
+    Busy,
+    ByteBudget,
+    Late,
+    Limits,
+    Pipeline,
+    Stages,
+    Stopping,
+    progress,
+    run,
+)
 
 EARLIER: set[threading.Thread] = set()
 
@@ -345,3 +355,15 @@ def test_errors_name_no_server_as_folders_and_videos_have_none():
         assert not re.search("server|request|image", str(error), re.IGNORECASE)
     assert "2 items" in str(Busy(2, 1))
     assert "0.5 s" in str(Late(0.5))
+
+
+@pytest.mark.parametrize(
+    ("here", "total", "before", "left"), [(0, 10, 0, None), (4, 10, 0, 12), (4, 10, 2, 8), (4, 0, 0, None)]
+)
+def test_progress_counts_what_earlier_runs_did_but_not_as_speed(monkeypatch, here, total, before, left):
+    monkeypatch.setattr("knowhue.inference.pipeline.time.monotonic", lambda: 108.0)
+    event = progress(100.0, here, total, before)
+    assert event["done"] == before + here
+    assert event["total"] == total
+    assert event["per_second"] == here / 8
+    assert event["seconds_left"] == left

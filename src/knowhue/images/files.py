@@ -1,4 +1,4 @@
-"""Which files of a folder are images: one rule for what is trained on and for what is coloured."""
+"""The formats that are read, and which files of a folder are images: one rule for training and for colouring."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
