@@ -273,7 +273,7 @@ def image_differences(
     return ImageDifferences(values[1::2] - values[::2], groups, source == "accuracy")
 
 
-class Tested(NamedTuple):
+class FamilyTest(NamedTuple):
     """A contrast on which no verdict rests.
 
     Attributes:
@@ -295,13 +295,13 @@ class Tested(NamedTuple):
         return bounds.over == BOTH and is_clear(seeds, self.p_adjusted, bounds.interval, 1 - bounds.level)
 
 
-def family_tests(contrasts: Mapping[Name, Contrast | None], level: float = LEVEL) -> dict[Name, Tested]:
+def family_tests(contrasts: Mapping[Name, Contrast | None], level: float = LEVEL) -> dict[Name, FamilyTest]:
     """Test a family of contrasts, adjusted for their number; what is None is left out."""
     known = {name: found for name, found in contrasts.items() if found is not None}
     p = {name: found.p for name, found in known.items() if len(found.seeds) > 1}
     adjusted = benjamini_hochberg(p)
     return {
-        name: Tested(found, found.bounds(level), p.get(name), adjusted.get(name))
+        name: FamilyTest(found, found.bounds(level), p.get(name), adjusted.get(name))
         for name, found in known.items()
     }
 

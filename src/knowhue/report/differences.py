@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from knowhue.report.contrasts import Bounds, Contrast, Tested, contrast, family_tests, primary
+from knowhue.report.contrasts import Bounds, Contrast, FamilyTest, contrast, family_tests, primary
 from knowhue.report.study import Study, Table, arm_name, is_oracle, labelled_share, placebo, tasks
 from knowhue.report.style import (
     INK,
@@ -211,7 +211,7 @@ class ForestRow(NamedTuple):
     arm: str
     primary: bool
     same_targets: bool
-    test: Tested
+    test: FamilyTest
 
     @property
     def found(self) -> Contrast:
@@ -341,7 +341,7 @@ def _line(ax: "Axes", row: ForestRow, measured: Measure, height: float, planned:
     )  # fmt: skip
 
 
-def _numbers(test: Tested, measured: Measure, planned: int) -> str:
+def _numbers(test: FamilyTest, measured: Measure, planned: int) -> str:
     """Return difference and interval as text, with the seeds where they are fewer than planned."""
     found, interval = test.found, test.bounds.interval
     none = "one seed" if len(found.seeds) < 2 else "no interval"

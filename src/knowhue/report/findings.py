@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from knowhue.report.contrasts import Bounds, Contrast, Tested, contrast, family_tests, primary
+from knowhue.report.contrasts import Bounds, Contrast, FamilyTest, contrast, family_tests, primary
 from knowhue.report.study import Study, floors, sides
 from knowhue.statistics.paired import mean
 from knowhue.statistics.verdicts import (
@@ -75,7 +75,7 @@ class Findings(NamedTuple):
 
     study: Study
     verdicts: Mapping[str, Judged]
-    secondary: Mapping[tuple[str, str], Tested]
+    secondary: Mapping[tuple[str, str], FamilyTest]
     headroom: Mapping[str, list[Headroom]]
 
 
@@ -144,7 +144,7 @@ def levels(study: Study, metric: str, arms: tuple[str, str]) -> tuple[float | No
     return before, after
 
 
-def secondaries(study: Study) -> dict[tuple[str, str], Tested]:
+def secondaries(study: Study) -> dict[tuple[str, str], FamilyTest]:
     """Test every metric with a better direction that both arms of a question have, by question and metric.
 
     The plan names some beforehand; they and the exploratory others are each adjusted for their own number.

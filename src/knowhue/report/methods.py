@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from knowhue.plan import CLOCK, QUESTIONS, Epochs, plan_of
 from knowhue.presets import ALL_METHODS, Method
-from knowhue.report.contrasts import BOTH, Tested, contrast, family_tests
+from knowhue.report.contrasts import BOTH, FamilyTest, contrast, family_tests
 from knowhue.report.findings import Judged, judged
 from knowhue.report.study import Row, Run, Score, ScoreTable, Study, flat_scores, floors
 from knowhue.report.text import MISSING, difference, ends_text, number, spaced
@@ -72,7 +72,7 @@ class MethodScore(NamedTuple):
 
     mean: float | None
     by_seed: dict[int, float]
-    test: Tested | None = None
+    test: FamilyTest | None = None
 
 
 class TableCell(NamedTuple):
@@ -282,7 +282,7 @@ def _method_results(study: Study, regime: Regime) -> dict[str, Any]:
     return table
 
 
-def _difference(test: Tested | None) -> Row | None:
+def _difference(test: FamilyTest | None) -> Row | None:
     if test is None:
         return None
     return {
