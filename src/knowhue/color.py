@@ -49,6 +49,16 @@ def cube_root(light: Floats) -> Floats:
     return np.where(light > FOOT, np.cbrt(light), light * FOOT_SLOPE + 4 / 29)
 
 
+def srgb_to_lab(codes: Floats) -> Floats:
+    """L*a*b* of sRGB codes, 0 to 1, both (..., 3).
+
+    >>> srgb_to_lab(np.array([1.0, 0.0, 0.0])).round(2).tolist()
+    [53.24, 80.09, 67.2]
+    """
+    x, y, z = np.moveaxis(cube_root(srgb_to_linear(codes) @ SRGB_TO_XYZ.T / WHITE), -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
+
+
 def lab_to_linear(lightness: Floats, chroma: Floats) -> Floats:
     """Linear sRGB (3, N), beyond 0 to 1 where sRGB has no such colour, of L* (N,), 0 to 100, and a*b* (2, N).
 

@@ -19,8 +19,8 @@ from tiny_models import CLASSES, describe, lite0_network, noise, two_stage_netwo
 from knowhue.errors import ConfigError, ExtraError, ImageError, WeightsError
 from knowhue.inference import onnx_network
 from knowhue.inference import quantize as quantize_module
-from knowhue.inference.export import PARITY_TOLERANCE, export_onnx
-from knowhue.inference.networks import Predictions, open_network
+from knowhue.inference.export import PARITY_TOLERANCE, export_onnx, largest_differences
+from knowhue.inference.networks import Predictions, find_model, open_network, open_torch
 from knowhue.inference.onnx_network import INT8_KEY, open_onnx, reads_elsewhere
 from knowhue.inference.quantize import Example, judge_cost, quantize
 from knowhue.models.multitask import Deployed
@@ -132,12 +132,6 @@ def test_threads_change_no_answer(file, opened):
     lightness = noise(1, 40, 50)
     for one, other in zip(opened.predict(lightness), open_onnx(file, 2).predict(lightness), strict=True):
         assert np.allclose(one, other, atol=1e-4)
-
-
-def test_without_the_runtime_the_remedy_is_named(file, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ExtraError, match=r"pip install -e '\.\[onnx\]'"):
-        open_onnx(file)
 
 
 def test_without_the_exporter_the_remedy_is_named(network, tmp_path, monkeypatch):
@@ -404,3 +398,32 @@ def test_a_system_that_does_not_tell_its_memory_gets_the_bound(monkeypatch):
     assert onnx_network._memory_bytes() > 0
     monkeypatch.delattr("os.sysconf", raising=False)
     assert onnx_network._memory_bytes() // 2 == onnx_network._MOST_BYTES
+
+
+def test_the_built_in_graph_answers_as_torch_does_with_the_same_weights():
+    built_in, reference = open_network("built-in"), open_torch(find_model("built-in"))
+    assert built_in.description == reference.description
+    differences = largest_differences(reference.predict, built_in.predict)
+    assert all(value <= PARITY_TOLERANCE[name] for name, value in differences.items())
+
+
+def test_the_built_in_graph_holds_every_weight_by_its_name():
+    graph = find_model("built-in").with_suffix(".onnx").read_bytes()
+    names = open_torch(find_model("built-in")).module.state_dict()
+    assert [name for name in names if name.encode() not in graph and "num_batches" not in name] == []
+    assert len(graph) < 100_000  # the graph alone
+
+
+def test_a_photo_is_coloured_without_torch_or_numba(tmp_path):
+    photo, out = tmp_path / "photo.png", tmp_path / "out.png"
+    Image.fromarray(np.tile(np.arange(120, dtype=np.uint8), (90, 1))).save(photo)
+    program = (
+        "import sys; from knowhue.apps.program import main\n"
+        f"sys.argv = ['knowhue', 'colorize', {str(photo)!r}, '-o', {str(out)!r}, '--hint', '30%,40%=orange']\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print(sorted({'torch', 'numba', 'onnx', 'timm', 'kornia', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert out.exists()

@@ -1,11 +1,14 @@
 """Painting keeps lightness, hue and everything else that is not chroma."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from scipy.ndimage import uniform_filter
 from skimage.color import lab2rgb, rgb2lab
 
 from knowhue.color import colourfulness, rgb_to_lab
@@ -16,6 +19,7 @@ from knowhue.inference.pixels import chroma_lines, lightness, paint
 LARGEST = {np.uint8: 0.5, np.uint16: 0.01}
 DEPTHS = list(LARGEST)
 GUIDE = np.full((1, 1), 50, np.float32)
+COMPILED = module.kernels.compiled()
 
 
 def scene(seed: int, shape: tuple[int, ...], dtype: type = np.uint8) -> np.ndarray:
@@ -313,3 +317,45 @@ CHROMA, SMALL_GUIDE = np.zeros((3, 4, 2), np.float32), np.zeros((3, 4), np.float
 def test_what_does_not_fit_is_refused(changed, message):
     with pytest.raises(ValueError, match=message):
         chroma_lines(**({"chroma": CHROMA, "guide": SMALL_GUIDE} | changed))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 30),
+    st.sampled_from([1, 9, 1500]),
+    st.sampled_from([1, 3]),
+    st.sampled_from(DEPTHS),
+    st.sampled_from([0, 3, 60]),
+    st.booleans(),
+)
+def test_arrays_and_compiled_code_paint_the_same(seed, height, width, channels, dtype, largest, is_added):
+    image = scene(seed, (height, width, channels), dtype)
+    added = small(seed + 1, 3, 8, 20)[0] if is_added else None
+    painted = []
+    for compiled_from in (2**62, 0):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "COMPILED_FROM", compiled_from)
+            patch.setattr(module, "_painter", module._Painter())
+            patch.setattr(module.kernels, "compiled", lambda: COMPILED)
+            painted.append(paint(image, *small(seed, largest=largest), added=added))
+    (by_arrays, one), (by_code, other) = painted
+    assert (by_arrays == by_code).all()
+    assert one == pytest.approx(other, rel=1e-12)
+
+
+def test_compiled_code_takes_over_once_it_pays(monkeypatch):
+    monkeypatch.setattr(module.kernels, "compiled", lambda: "compiled")
+    painter = module._Painter()
+    assert painter(module.COMPILED_FROM - 1) is module.paint_arrays
+    assert painter(1) is module.paint_arrays
+    assert painter(1) == "compiled"
+
+
+def test_the_guided_filter_averages_as_scipy_does():
+    chroma, guide = small(0, 9, 12, 40)
+    slope = chroma_lines(chroma, guide, radius=2)[..., 0].astype(np.float64)
+    mean = partial(uniform_filter, size=5, mode="nearest")
+    a, light = chroma[..., 0].astype(np.float64), guide.astype(np.float64)
+    covariance, variance = mean(light * a) - mean(light) * mean(a), mean(light**2) - mean(light) ** 2
+    assert np.allclose(slope, mean(covariance / (variance + module.GUIDE_EPSILON)), atol=1e-6)

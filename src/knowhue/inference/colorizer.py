@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.ndimage import zoom
 
 from knowhue.images.image import Image, Pixels
 from knowhue.images.reading import read_image
@@ -301,6 +300,8 @@ def spread_over_views(
 
 
 def _resize(chroma: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+    from scipy.ndimage import zoom  # a seventh of a second to import, and needed for this alone
+
     factors = (shape[0] / chroma.shape[0], shape[1] / chroma.shape[1], 1)
     # grid_mode: pixels are areas, so that views of other sizes lie on each other
     resized = zoom(chroma, factors, order=1, mode="nearest", grid_mode=True)

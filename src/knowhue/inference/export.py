@@ -220,7 +220,7 @@ def require_packages() -> None:
     Raises:
         ExtraError: it is not.
     """
-    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
         raise ExtraError(
             f"Export to ONNX needs {' and '.join(missing)}. Install what it needs with: {install_command('onnx')}"

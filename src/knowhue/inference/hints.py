@@ -8,9 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageColor
-from scipy.sparse import coo_array
-from scipy.sparse.linalg import splu
 
+from knowhue.color import srgb_to_lab
 from knowhue.errors import ConfigError
 from knowhue.images.image import Pixels
 from knowhue.inference.networks import FloatArray
@@ -286,6 +285,10 @@ def _solve(
 
     Four neighbours, not eight: a diagonal line one pixel wide then holds the pull back as any other does.
     """
+    # a sixth of a second to import, which an image without hints is spared
+    from scipy.sparse import coo_array
+    from scipy.sparse.linalg import splu
+
     stiffness = STIFFNESS * discs.held[free]
     size = len(stiffness)
     number = np.where(free, np.cumsum(free).reshape(free.shape) - 1, size)
@@ -332,12 +335,7 @@ def _chroma_of(colour: str, whole: str) -> tuple[float, float]:
             f"A hint should name an opaque colour as CSS does, `#c83232`, `rgb(200, 50, 50)` or `orange`. "
             f"Found `{colour}` in `{whole}`."
         )
-    import torch  # a runtime without torch needs it for nothing else
-
-    from knowhue.color import rgb_to_lab
-
-    _, chroma = rgb_to_lab(torch.tensor(rgb).reshape(1, 3, 1, 1) / 255)
-    a, b = chroma.flatten().tolist()
+    _, a, b = srgb_to_lab(np.array(rgb) / 255).tolist()
     return (0.0, 0.0) if len(set(rgb)) == 1 else (a, b)
 
 

@@ -9,15 +9,18 @@ so the file is searched before the runtime sees it; message and field numbers ar
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from knowhue.errors import ExtraError, WeightsError, install_command
+from knowhue.errors import WeightsError
 from knowhue.inference.networks import (
     KEY,
     Description,
@@ -96,7 +99,7 @@ class OnnxNetwork:
         """
         if self._is_stuck:
             raise WeightsError(f"The model {_LATE}, and is not asked again.")
-        options = _runtime().RunOptions()
+        options = onnxruntime.RunOptions()
         options.log_severity_level = _FATAL
 
         def run() -> list[FloatArray]:
@@ -189,7 +192,6 @@ def open_onnx(path: Path, threads: int = 0) -> OnnxNetwork:
 
     Raises:
         WeightsError: it is missing, damaged, or not such a file.
-        ExtraError: ONNX Runtime is not installed.
     """
     try:
         data = path.read_bytes()
@@ -203,12 +205,12 @@ def network_of(data: bytes, path: Path, threads: int = 0) -> OnnxNetwork:
 
     Raises:
         WeightsError: damaged, or not a file that `knowhue export` made.
-        ExtraError: ONNX Runtime is not installed.
     """
-    runtime = _runtime()
     _refuse_foreign(data, path)
     try:
-        session = within(SECONDS + len(data) * 1e-7, functools.partial(_session, runtime, data, threads))
+        session = within(
+            SECONDS + len(data) * 1e-7, functools.partial(_session, data, _options(threads), PROVIDERS)
+        )
     except TimeoutError:
         raise WeightsError(
             f"`{path}` should be a readable .onnx file. Found one that takes too long to open."
@@ -228,12 +230,31 @@ def network_of(data: bytes, path: Path, threads: int = 0) -> OnnxNetwork:
     return OnnxNetwork(session, description, measured)
 
 
-def _session(runtime: Any, data: bytes, threads: int) -> Any:
+def open_graph(path: Path, description: Description, weights: Mapping[str, NDArray[Any]]) -> OnnxNetwork:
+    """Run a graph of our own, whose weights lie in another file, in one thread.
+
+    Args:
+        path: .onnx file that names its weights as a model's state does.
+        description: of the model.
+        weights: by those names.
+    """
+    data = path.read_bytes()
+    options = _options(threads=1)
+    used = {
+        name: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values, np.float32))
+        for name, values in weights.items()
+        if name.encode() in data
+    }
+    options.add_external_initializers(list(used), list(used.values()))
+    return OnnxNetwork(_session(data, options, ("CPUExecutionProvider",)), description, {})
+
+
+def _session(data: bytes, options: onnxruntime.SessionOptions, providers: Sequence[str]) -> Any:
     _bound_memory()
-    return runtime.InferenceSession(
+    return onnxruntime.InferenceSession(
         data,
-        _options(runtime, threads),
-        providers=_providers(runtime),
+        options,
+        providers=[name for name in providers if name in onnxruntime.get_available_providers()],
         disabled_optimizers=["ConstantFolding"],  # it would compute here, beyond any bound of memory
     )
 
@@ -241,14 +262,13 @@ def _session(runtime: Any, data: bytes, threads: int) -> Any:
 @functools.cache
 def _bound_memory() -> None:
     """Let all sessions of this process compute within one store of at most half the machine's memory."""
-    runtime = _runtime()
     most = min(_MOST_BYTES, _memory_bytes() // 2)
-    kind = runtime.OrtMemoryInfo(
-        "Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT
+    kind = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
     exactly_as_asked = 1
     bounds = {"max_mem": most, "arena_extend_strategy": exactly_as_asked}
-    runtime.create_and_register_allocator(kind, runtime.OrtArenaCfg(bounds))
+    onnxruntime.create_and_register_allocator(kind, onnxruntime.OrtArenaCfg(bounds))
 
 
 def _memory_bytes() -> int:
@@ -269,18 +289,8 @@ def _measured(text: str, path: Path) -> dict[str, float | int | None]:
         ) from None
 
 
-def _runtime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise ExtraError(
-            f"An .onnx model needs ONNX Runtime. Install it with: {install_command('onnx')}"
-        ) from None
-    return onnxruntime
-
-
-def _options(runtime: Any, threads: int) -> Any:
-    options = runtime.SessionOptions()
+def _options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = _FATAL  # what goes wrong is raised; twice is too often
     # not the runtime's own format, which is not checked here
@@ -288,10 +298,6 @@ def _options(runtime: Any, threads: int) -> Any:
     # the one bounded store of `_bound_memory`, not another for each session
     options.add_session_config_entry("session.use_env_allocators", "1")
     return options
-
-
-def _providers(runtime: Any) -> list[str]:
-    return [name for name in PROVIDERS if name in runtime.get_available_providers()]
 
 
 def _outputs_of(description: Description) -> list[str]:
