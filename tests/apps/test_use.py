@@ -154,8 +154,8 @@ import sys
 
 class Watch:
     def find_spec(self, name, *_):
-        if name == "torch":
-            print("now torch is imported", file=sys.stderr)
+        if name == "onnxruntime":
+            print("now onnxruntime is imported", file=sys.stderr)
 
 sys.meta_path.insert(0, Watch())
 from knowhue.apps.program import main
@@ -167,7 +167,7 @@ def test_a_line_is_printed_before_anything_heavy_is_imported(photo, tmp_path):
     command = [sys.executable, "-c", WATCHED, "colorize", str(photo()), "-o", str(tmp_path / "c.png")]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()
     assert lines[0] == "Opening built-in ..."
-    assert "now torch is imported" in lines[1:]
+    assert "now onnxruntime is imported" in lines[1:]
 
 
 def test_a_run_is_made_ready_in_words_that_fit_every_model(knowhue, photo, tmp_path, monkeypatch):

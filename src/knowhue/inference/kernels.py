@@ -73,7 +73,7 @@ def _polynomial(y, coefficients, middle, steepness):
     return value
 
 
-def cube_root(y):
+def root_of(y):
     """CIELAB's cube root of Y/Yn with its straight foot."""
     root = _polynomial(y, _ROOT, _ROOT_MIDDLE, _ROOT_STEEPNESS)
     return _where(y > _FOOT, root, y * _FOOT_SLOPE + np.float32(4 / 29))
@@ -128,7 +128,7 @@ def _roots(codes, channels, tables, out):
         for x in range(len(out)):
             out[x] = red[codes[3 * x]] + green[codes[3 * x + 1]] + blue[codes[3 * x + 2]]
         for x in range(len(out)):
-            out[x] = cube_root(out[x])
+            out[x] = root_of(out[x])
 
 
 def _place(position, length, small):
@@ -264,7 +264,7 @@ def _paint(pixels, tables, lines, added, first, full_height, out):
     return sums
 
 
-_FORMULAS = (_polynomial, cube_root, encoded, _light, linear_rgb, is_outside, next_share)
+_FORMULAS = (_polynomial, root_of, encoded, _light, linear_rgb, is_outside, next_share)
 _LOOPS = (_roots, _place, _widen, _chroma, _add, _find_outside, _largest_shares, _reduce, _encode, _opponents)
 
 

@@ -332,7 +332,7 @@ def _roots(pixels: Pixels, tables: FloatArray) -> FloatArray:
     if len(tables) == 1:
         return tables[0].take(pixels[..., 0])
     red, green, blue = (tables[c].take(pixels[..., c]) for c in range(3))
-    return kernels.cube_root(red + green + blue)
+    return kernels.root_of(red + green + blue)
 
 
 def _places(
