@@ -3,6 +3,7 @@ import io
 import json
 import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -362,6 +363,16 @@ def test_the_documentation_asks_no_other_host(client: TestClient):
         assert client.get(place).status_code == 200
     assert not re.search(r"<script>|<style>|\son\w+=", page.text)
     assert "validatorUrl: null" in client.get("/docs/start.js").text
+
+
+def test_every_header_of_an_answer_is_described_and_every_described_one_comes(client: TestClient):
+    route = client.get("/openapi.json").json()["paths"]["/v1/colorize"]["post"]
+    described = {name.lower() for name in route["responses"]["200"]["headers"]}
+    sent = {"content": JPEG + JPEG, "headers": AS_JPEG, "params": {"uncertainty": "true"}}
+    headers = client.post("/v1/colorize", **sent).headers
+    assert {name for name in headers if name.startswith("knowhue-")} == described
+    page = (Path(__file__).parents[2] / "docs" / "serve.md").read_text(encoding="utf-8")
+    assert described == {name.lower() for name in re.findall(r"`(Knowhue-\w+)`", page)}
 
 
 def test_the_documentation_groups_and_describes_every_route(client: TestClient):

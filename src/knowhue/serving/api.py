@@ -43,6 +43,7 @@ from knowhue.serving.schemas import (
     StatusAnswer,
     UncertaintyAnswer,
     body_schema,
+    header,
     refusals,
 )
 from knowhue.serving.settings import ServerSettings
@@ -149,10 +150,12 @@ _router = APIRouter()
             "description": "The image; or JSON, if `Accept` would rather have it.",
             "content": IMAGES,
             "headers": {
-                "Knowhue-Class": {"schema": {"type": "string"}, "description": "percent-encoded"},
-                "Knowhue-Probability": {"schema": {"type": "string"}},
-                "Knowhue-Scores": {"schema": {"type": "string"}, "description": "JSON, the best classes"},
-                "Knowhue-Warnings": {"schema": {"type": "string"}, "description": "JSON"},
+                "Knowhue-Model": header("percent-encoded name"),
+                "Knowhue-Class": header("percent-encoded"),
+                "Knowhue-Probability": header("0 to 1, of that class"),
+                "Knowhue-Scores": header("JSON, the best classes"),
+                "Knowhue-Warnings": header("JSON, where there are any"),
+                "Knowhue-Uncertainty": header("mean, CIELAB units, where it was asked for"),
             },
         },
         **refusals(),

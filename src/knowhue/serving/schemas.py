@@ -193,6 +193,11 @@ def _digits(value: float) -> float:
     return float(f"{value:.4g}")
 
 
+def header(description: str) -> dict[str, Any]:
+    """How OpenAPI describes a header of an answer."""
+    return {"schema": {"type": "string"}, "description": description}
+
+
 def refusals() -> dict[int | str, dict[str, Any]]:
     """All errors look alike."""
     known: dict[int | str, dict[str, Any]] = {
