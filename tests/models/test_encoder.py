@@ -1,5 +1,6 @@
 """Shared encoders: pyramids, freezing, weights that fit or are refused."""
 
+import copy
 import json
 import logging
 import re
@@ -11,6 +12,7 @@ import timm
 import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
+from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
 import knowhue.models.encoder as encoder_module
@@ -18,6 +20,8 @@ from knowhue.config import EncoderSettings
 from knowhue.errors import ConfigError, WeightsError
 from knowhue.models.encoder import (
     ENCODERS,
+    DepthwiseConv2d,
+    DepthwiseConv2dSame,
     Encoder,
     asking_hub,
     build_encoder,
@@ -119,6 +123,35 @@ def test_fresh_encoder_keeps_batchnorm_still():
     encoder(noise(2, 1, 64, 64))
     after = norms(encoder)
     assert all(torch.equal(a, b) for n in before for a, b in zip(before[n], after[n], strict=True))
+
+
+def test_depthwise_convolutions_of_every_kind_stay_in_float32():
+    """Under autocast each is what float32 makes of its input, rounded; so are its gradients."""
+    torch.manual_seed(0)
+    kinds = [module for module in Encoder(LITE0).modules() if isinstance(module, DepthwiseConv2d)]
+    assert {type(each) for each in kinds} == {DepthwiseConv2d, DepthwiseConv2dSame}
+    for own, plain in ((DepthwiseConv2d, nn.Conv2d), (DepthwiseConv2dSame, Conv2dSame)):
+        module = copy.deepcopy(next(each for each in kinds if type(each) is own))
+        reference = copy.deepcopy(module)
+        reference.__class__ = plain
+        images = torch.randn(2, module.in_channels, 9, 9).bfloat16()
+        with torch.autocast("cpu", torch.bfloat16):
+            found = module(images)
+        expected = reference(images.float())
+        assert torch.equal(found, expected.bfloat16())
+        for each in (found, expected):
+            each.float().sum().backward()
+        assert torch.equal(module.weight.grad, reference.weight.grad)
+
+
+def test_depthwise_convolutions_in_float32_are_timms(package):
+    plain = copy.deepcopy(package)
+    for module in plain.modules():
+        if isinstance(module, DepthwiseConv2d):
+            module.__class__ = Conv2dSame if isinstance(module, DepthwiseConv2dSame) else nn.Conv2d
+    assert plain.state_dict().keys() == package.state_dict().keys()
+    lightness = noise(2, 1, 64, 64)
+    assert all(map(torch.equal, plain(lightness), package(lightness)))
 
 
 def test_every_mode_keeps_batchnorm_still():
