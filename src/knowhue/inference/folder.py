@@ -15,7 +15,7 @@ from knowhue.images.reading import weigh_image
 from knowhue.images.writing import OUTPUT_SUFFIXES, writable_suffix
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer, caveats_of_many, is_novel
 from knowhue.inference.ledger import LEDGER, Ledger, Stamp
-from knowhue.inference.listing import Item, list_folder
+from knowhue.inference.listing import Item, Listing, list_folder
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits, Stages, progress, run, usable_cores
 from knowhue.inference.requests import DecodedRequest, ImageRequest, decode_request, paint_request
@@ -118,20 +118,7 @@ def colorize_folder(
     with locked(out, "colorize"), Ledger(out, _job(colorizer, source, options, suffix), overwrite) as ledger:
         work = _Work(colorizer, options, ledger, listing.items, on_error == "stop", report)
         work.run(limits)
-    description = colorizer.network.description
-    caveats = caveats_of_many(description, work.novel, work.made + work.already, "images")
-    return FolderSummary(
-        source,
-        out,
-        work.made,
-        work.already,
-        (*listing.unreadable, *work.failures),
-        len(work.waiting) - work.made - len(work.failures),
-        work.novel,
-        (*(f"{caveat}; see {LEDGER}" for caveat in caveats), *listing.notes),
-        time.monotonic() - started,
-        description.name,
-    )
+    return work.summary(source, listing, time.monotonic() - started)
 
 
 class _Read(NamedTuple):
@@ -196,6 +183,22 @@ class _Work:
                     self._note(item, future)
         finally:
             shutil.rmtree(self._staging, ignore_errors=True)
+
+    def summary(self, source: Path, listing: Listing, seconds: float) -> FolderSummary:
+        description = self._colorizer.network.description
+        caveats = caveats_of_many(description, self.novel, self.made + self.already, "images")
+        return FolderSummary(
+            source,
+            self._ledger.out,
+            self.made,
+            self.already,
+            (*listing.unreadable, *self.failures),
+            len(self.waiting) - self.made - len(self.failures),
+            self.novel,
+            (*(f"{caveat}; see {LEDGER}" for caveat in caveats), *listing.notes),
+            seconds,
+            description.name,
+        )
 
     def _refuse_strangers(self) -> None:
         outputs = (item.output for item in self.waiting if self._ledger.in_the_way(item.path, item.output))

@@ -54,9 +54,9 @@ def list_folder(source: Path, out: Path, rename: Callable[[str], str]) -> Listin
             others.append(skipped)
         else:
             found.append(file)
-    notes = (
-        [f"{len(others)} other file{'s' * (len(others) != 1)} left out: {counted(others)}"] if others else []
-    )
+    notes = []
+    if others:
+        notes.append(f"{len(others)} other file{'s' * (len(others) != 1)} left out: {counted(others)}")
     own = _made_of(found)  # else `reef-colour.jpg`, made of `reef.jpg`, would be coloured again
     items = []
     for file in found:
@@ -66,14 +66,11 @@ def list_folder(source: Path, out: Path, rename: Callable[[str], str]) -> Listin
     if not items and not unreadable:
         raise ImageError(
             f"`{source}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none there or "
-            f"{'; '.join(['below', *notes])}."
+            f"below{''.join(f'; {note}' for note in notes)}."
         )
     _refuse_clashes(items, out)
     if own:
-        names = sorted(file.relative_to(source).as_posix() for file in own)
-        what = "1 image was" if len(own) == 1 else f"{len(own)} images were"
-        named = ", ".join(names[:3]) + ", ..." * (len(own) > 3)
-        notes.insert(0, f"{what} left alone, made by knowhue from images beside them: {named}")
+        notes.insert(0, _left_alone(sorted(file.relative_to(source).as_posix() for file in own)))
     return Listing(sorted(items, key=lambda item: item.path), unreadable, notes)
 
 
@@ -93,6 +90,12 @@ def _made_of(files: Collection[Path]) -> set[Path]:
     """The files that are named as another one of them would be, coloured."""
     named = {file.with_name(f"{file.stem}{MARK}{writable_suffix(file.suffix)}") for file in files}
     return named.intersection(files)
+
+
+def _left_alone(names: list[str]) -> str:
+    what = "1 image was" if len(names) == 1 else f"{len(names)} images were"
+    named = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+    return f"{what} left alone, made by knowhue from images beside them: {named}"
 
 
 def _refuse_clashes(items: list[Item], out: Path) -> None:
