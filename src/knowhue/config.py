@@ -248,7 +248,7 @@ class Tasks(Section):
     dwa_temperature: Positive = 2.0
     """dwa: softmax temperature; the larger, the more equal the weights"""
     gradnorm_alpha: NotNegative = 1.5
-    """gradnorm: strength of the pull towards equal learning speeds; 0 asks for equal gradient norms"""
+    """gradnorm: strength of the pull towards equal learning speeds; 0 is towards equal gradient norms"""
     weighting_learning_rate: Positive = 0.01
     """uncertainty, gradnorm: learning rate (Adam) of the factors"""
 
@@ -336,7 +336,7 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """names every random stream of the run"""
     arms: tuple[str, ...] = ("colour", "class", "multi")
-    """what a study compares unless --arms says, see `presets.ARMS`"""
+    """arms that a study compares without --arms, see `presets.ARMS`"""
     tasks: Tasks = Tasks()
     images: Images = Images()
     supervision: Supervision = Supervision()

@@ -131,7 +131,9 @@ class Plan(Section):
     @model_validator(mode="after")
     def _arms_make_runs(self) -> "Plan":
         if self.config.arms != Config().arms:
-            raise ValueError("`config.arms` should be left out of a study file, whose `arms` say it.")
+            raise ValueError(
+                "`config.arms` should be left out of a study file, which lists its arms under `arms`."
+            )
         for name in self.arms:
             if not _ARM_NAME.fullmatch(name) or name in RESERVED:
                 raise ValueError(
@@ -393,7 +395,7 @@ def read_tuning(root: Path) -> Mapping[str, Any]:
     if described.get("purpose") != "tuning":
         raise ConfigError(
             f"`--tuned-on` should be the folder of a tuning study, made by --tuning. Found `{root}`, which reports: "
-            "settings that were chosen by its numbers have seen the images that it reports on."
+            "settings that were chosen by its numbers are fitted to the images that it reports on."
         )
     return described
 

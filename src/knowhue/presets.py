@@ -1,6 +1,7 @@
 """PRESETS, ARMS and METHODS: edits of one configuration; and how settings are laid over them."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -226,21 +227,16 @@ def _read_setting(text: str) -> dict[str, Any]:
 
 
 def _setting_value(key: str, text: str) -> Any:
+    """A value in YAML, and `1e-4`, which YAML 1.1 takes for text, as the number it is."""
     try:
         value = parse_yaml(text)
     except ValueError as error:
-        if isinstance(error.args[0], yaml.YAMLError):
-            value = text
-        else:
+        if not isinstance(error.args[0], yaml.YAMLError):
             raise ConfigError(
                 f"`{shown(key)}` should be a value in YAML. Found `{shown(text)}`: {shown(str(error))}."
             ) from None
-    return _number(value) if value == text.strip() else value  # plain text, not a quoted one
-
-
-def _number(text: str) -> str | float:
-    """Read `1e-4`, which YAML 1.1 takes for text, as the number it is."""
-    try:
-        return float(text) if text[:1] in "+-.0123456789" else text
-    except ValueError:
-        return text
+        value = text
+    if value == text.strip() and value[:1] in "+-.0123456789":  # plain text, not a quoted one
+        with suppress(ValueError):
+            return float(value)
+    return value

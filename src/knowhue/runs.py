@@ -42,7 +42,7 @@ from knowhue.storage import file_digest, read_json, replacing, write_json
 FROZEN = "study.json"
 STUDY_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-study", "version": 3}}
 RUN_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-run", "version": 3}}
-"""What `study.json` and `config.json` say that they are; anything else is refused."""
+"""The schemas that `study.json` and `config.json` carry; others are refused."""
 
 RUN_FILES = ("status.json", FROZEN)
 """Files that mark a folder which knowhue keeps itself."""
@@ -99,7 +99,7 @@ def locked(
 
     Args:
         folder: what is written; made if it is not there.
-        what: is being done, in a word, for whoever is refused.
+        what: the command that works there, for the message to others.
         name: of the lock file, where less than the whole folder is written.
         wait_s: seconds to wait for another process to end.
         report: gets a note with who is waited for, once it takes longer than `SILENT_S`.

@@ -3,7 +3,7 @@
 What is written is on the disk before it counts (`fsync` of the file, then of its folder), so a loss of power leaves the
 old file or the new one. JSON carries its own SHA-256, and .npz the checksums of zip, so a flipped bit is damage, not
 another number. Every command that writes a user's files asks `require_outputs` before work: never an input, never two
-things into one file, nothing that exists unless the user says so.
+things into one file, nothing that exists without --overwrite.
 """
 
 import errno
@@ -313,7 +313,7 @@ def require_outputs(
 
     Args:
         outputs: what is to be written, by the option that names it, such as `--out`.
-        inputs: files that are never replaced, whatever the user says and by whatever name or link they are reached.
+        inputs: files that are never replaced, by whatever name or link they are reached.
         overwrite: whether other files may be replaced.
 
     Raises:

@@ -156,13 +156,13 @@ def _training_chroma(prepared: Prepared, batch_size: int) -> Iterator[torch.Tens
 
 
 _NO_TEST_SPLIT = (
-    "A study whose settings were tuned should report on a test split, which tuning never looked at. Found none. Add "
+    "A study whose settings were tuned should report on a test split, which tuning never used. Found none. Add "
     "test/<class>/ folders, or split one off in both studies: --set images.test_share=0.2"
 )
 
 
 def _require_test_split(plan: Plan) -> None:
-    """What the names of the images tell, before any is prepared."""
+    """By the names of the images, before any is prepared."""
     images = plan.config.images
     if not plan.tuned_on_seeds or images.test_share:
         return

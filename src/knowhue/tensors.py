@@ -22,7 +22,7 @@ Pyramid: TypeAlias = tuple[Tensor, ...]
 
 
 class Batch(NamedTuple):
-    """What a model may see of some images, and what it should answer.
+    """Some images: what a model gets, and what it should predict.
 
     `position` (B,) says which of the prepared images they are. `label_weight` (B,) is 0 for an unlabelled
     image and otherwise the batch size over the number of labelled images, both over all processes, so that
@@ -38,11 +38,11 @@ class Batch(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What a model says; a head that it does not have is None.
+    """What a model predicts; that of a head that it does not have is None.
 
     `shared` holds the features as the colour head and as the class head got them: equal in value, apart in the
     graph, so that each task's gradient at the shared features can be measured and weighted. `colour_loss` is what a
-    colour head with a loss of its own says in training, in place of chroma.
+    colour head with a loss of its own gives in training, in place of chroma.
     """
 
     chroma: Chroma | None

@@ -114,7 +114,7 @@ def read_plan_options(
     arms: Annotated[
         str | None,
         design_option(
-            help="Arms to compare, separated by commas; `colour,class,multi` unless the preset says."
+            help="Arms to compare, separated by commas; `colour,class,multi` unless the preset names others."
         ),
     ] = None,
     seeds: Annotated[
@@ -379,7 +379,7 @@ def _read_plan_file(path: Path, others: dict[str, Any]) -> "Plan":
     # a plan holds the seeds of its tuning study, not the folder, which --tuned-on must name
     if any(value not in (None, [], False) for name, value in others.items() if name != "tuned_on"):
         raise ConfigError(
-            f"`--plan {path}` says all that a study asks: images, settings, arms and seeds. Change them there, and "
+            f"`--plan {path}` is the whole study: images, settings, arms and seeds. Change them there, and "
             "give no IMAGES, --preset, --config, --set, --arms, --seeds, --grid or --tuning, or leave --plan out."
         )
     plan = checked(Plan, read_yaml(path, "--plan"))
