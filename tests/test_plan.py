@@ -1,15 +1,30 @@
 """A plan: filled in from a preset, read back from its own YAML, and hashed over all that matters."""
 
+import itertools
+
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from knowhue import plan as plan_module
 from knowhue.apps.planning import commented_yaml
 from knowhue.config import Config
 from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.metrics import METRICS
-from knowhue.plan import METRIC_NAMES, QUESTIONS, SHARES, Plan, make_plan, read_cells, read_plan
-from knowhue.presets import ARMS, checked, edit, load_config, read_yaml
+from knowhue.plan import (
+    CLOCK,
+    METRIC_NAMES,
+    QUESTIONS,
+    SHARES,
+    Plan,
+    make_comparison,
+    make_plan,
+    plan_of,
+    read_cells,
+    read_plan,
+)
+from knowhue.presets import ARMS, METHODS, checked, edit, load_config, read_yaml
 from knowhue.runs import run_folder, write_log
 from knowhue.storage import write_json
 from knowhue.study import freeze
@@ -242,3 +257,60 @@ def test_cells_say_how_far_they_are(plan, tmp_path):
 def test_folder_without_a_study_is_refused(tmp_path):
     with pytest.raises(RunError, match=r"should be the folder of a study.* Found no study\.json there\.$"):
         read_plan(tmp_path)
+
+
+SEEDS = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=3, unique=True)
+
+
+@settings(max_examples=8)
+@given(
+    arms=st.lists(st.sampled_from(sorted(ARMS)), min_size=1, max_size=4, unique=True),
+    seeds=SEEDS,
+    grid=st.lists(st.floats(0.001, 1e6), max_size=2, unique_by=lambda weight: f"{weight:g}"),
+    is_tuning=st.booleans(),
+)
+def test_any_design_is_a_plan_that_reads_back(arms, seeds, grid, is_tuning):
+    plan = make_plan(Config(), arms, seeds, grid, is_tuning)
+    assert plan.cells == [(arm, seed) for seed, arm in itertools.product(seeds, plan.arms)]
+    assert list(plan.arms)[: len(arms)] == arms
+    assert len(plan.arms) == len(arms) + len(grid)
+    assert {task for task, asked in QUESTIONS.items() if {asked.single, asked.multi} <= set(arms)} == set(
+        plan.questions
+    )
+    again = plan_of({**plan.model_dump(mode="json"), "hash": "of what else stands in study.json"})
+    assert again.model_dump(mode="json") == plan.model_dump(mode="json")
+    assert again.hash(PARTS) == plan.hash(PARTS)
+    for arm, seed in plan.cells[:3]:
+        assert plan.run_config(arm, seed) == edit(plan.arm_settings(arm), {"seed": seed})
+
+
+@settings(max_examples=5)
+@given(seeds=SEEDS, other=SEEDS)
+def test_other_seeds_or_another_order_of_them_are_another_plan(seeds, other):
+    one, two = (make_plan(Config(), ["colour"], each).hash(PARTS) for each in (seeds, other))
+    assert (one == two) is (seeds == other)
+
+
+@settings(max_examples=5)
+@given(
+    methods=st.lists(st.sampled_from(sorted(METHODS)), min_size=2, max_size=3, unique=True),
+    epochs=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=3, max_size=3),
+)
+def test_arms_at_equal_wall_clock_are_no_part_of_the_frozen_plan(methods, epochs):
+    plan = make_comparison(Config(), methods, seeds=[0])
+    assert plan.reference == ("gan" if "gan" in methods else methods[0])
+    longer = plan.at_equal_wall_clock(dict(zip(methods, epochs, strict=False)))
+    assert longer.planned_arms == plan.planned_arms == methods
+    assert (longer.frozen, longer.hash(PARTS)) == (plan.frozen, plan.hash(PARTS))
+    for method, (heads, tuned) in zip(methods, epochs, strict=False):
+        is_other = (heads, tuned) != plan.epochs(method)
+        assert (method + CLOCK in longer.arms) is is_other
+        if is_other:
+            scratch = not plan.arm_settings(method).has_encoder
+            assert longer.epochs(method + CLOCK) == ((0, heads + tuned) if scratch else (heads, tuned))
+    assert (
+        plan.at_equal_wall_clock(
+            {method: plan.epochs(method) for method in methods if plan.epochs(method)[0]}
+        )
+        == plan
+    )

@@ -1,7 +1,11 @@
 """Ready settings, their layers, and the arms as edits of one configuration."""
 
+import copy
+
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from knowhue.apps.planning import commented_yaml
 from knowhue.config import Config, EncoderSettings
@@ -9,7 +13,7 @@ from knowhue.errors import ConfigError
 from knowhue.models.encoder import build_encoder
 from knowhue.models.multitask import build_model
 from knowhue.plan import QUESTIONS, Plan, make_comparison, make_plan
-from knowhue.presets import ARMS, PRESETS, arm_config, checked, edit, load_config
+from knowhue.presets import ARMS, PRESETS, arm_config, checked, edit, load_config, merge
 from knowhue.settings_text import read_yaml
 
 
@@ -282,3 +286,56 @@ def test_arms_differ_in_their_edits_alone(arm):
     assert changed.model_copy(update=kept) == config
     assert changed.seed == 7
     assert arm_config(config, arm).seed == config.seed
+
+
+NESTED = st.recursive(
+    st.integers() | st.text(max_size=2),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=8,
+)
+VALUES = st.dictionaries(st.sampled_from("abc"), NESTED, max_size=3)
+
+
+@given(VALUES, VALUES)
+def test_settings_laid_over_others_win_and_what_they_do_not_name_stays(values, changes):
+    before = copy.deepcopy((values, changes))
+    merged = merge(values, changes)
+    assert (values, changes) == before
+    assert merge(values, {}) == values
+    assert merge({}, changes) == changes
+    assert merge(merged, changes) == merged
+    assert set(merged) == set(values) | set(changes)
+    for name, value in merged.items():
+        if name not in changes:
+            assert value == values[name]
+        elif not isinstance(changes[name], dict):
+            assert value == changes[name]
+
+
+def test_a_table_of_the_users_own_is_replaced_and_not_merged():
+    merged = merge({"images": {"wordnet_ids": {"cat": "n1"}}}, {"images": {"wordnet_ids": {"dog": "n2"}}})
+    assert merged == {"images": {"wordnet_ids": {"dog": "n2"}}}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_an_edit_of_nothing_or_of_what_is_there_changes_nothing(preset):
+    config = load_config(preset)
+    assert edit(config, {}) == config
+    assert edit(config, config.model_dump(by_alias=True)) == config
+    assert load_config(preset, settings=["seed=3", "seed=5"]).seed == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-4", 1e-4), ("+1E3", 1e3), (".5", 0.5), ("2", 2.0), ("0.25", 0.25), (" 1e-4 ", 1e-4)],
+)
+def test_numbers_are_read_as_people_write_them(text, value):
+    assert (
+        load_config(settings=[f"training.heads.learning_rate={text}"]).training.heads.learning_rate == value
+    )
+
+
+@pytest.mark.parametrize("text", ["'1e-4'", "1e", "-", "+.e", "e4", "1_e4x"])
+def test_what_is_no_number_is_not_made_one(text):
+    with pytest.raises(ConfigError, match="should be a number"):
+        load_config(settings=[f"training.heads.learning_rate={text}"])

@@ -132,7 +132,9 @@ def _score_baselines(work: Workspace, settings: Evaluation) -> dict[str, Any]:
 
 def mean_colour(prepared: Prepared, batch_size: int = 256) -> torch.Tensor:
     """Mean a*b* of the training images, (2,), CIELAB units."""
-    total = sum(chroma.double().mean((2, 3)).sum(0) for chroma in _training_chroma(prepared, batch_size))
+    total = torch.zeros(2, dtype=torch.float64)
+    for chroma in _training_chroma(prepared, batch_size):
+        total += chroma.double().mean((2, 3)).sum(0)
     return (total / len(prepared.positions("train"))).float()
 
 

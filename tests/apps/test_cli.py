@@ -325,7 +325,10 @@ def test_a_study_from_a_plan_records_no_preset(knowhue, make_folder, tmp_path, s
 @pytest.mark.parametrize("more", [["--preset", "poster"], ["--seeds", "2"], ["--set", "seed=1"], ["photos"]])
 def test_a_plan_leaves_nothing_to_be_asked_beside_it(knowhue, tmp_path, studied, more):
     (tmp_path / "plan.yaml").write_text("seeds: [0]")
-    errs(knowhue("study", *more, "--plan", tmp_path / "plan.yaml"), "is the whole study: images, settings, arms and seeds")
+    errs(
+        knowhue("study", *more, "--plan", tmp_path / "plan.yaml"),
+        "is the whole study: images, settings, arms and seeds",
+    )
     assert studied == []
 
 

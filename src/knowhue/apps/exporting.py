@@ -165,7 +165,7 @@ def _export_onnx(network: "TorchNetwork", target: Path, calibrate: Path | None) 
         )
     if cost.agreement is not None:
         say(f"  the same class in {100 * cost.agreement:.1f} %")
-    if cost.accuracy_before is not None:
+    if cost.accuracy_before is not None and cost.accuracy_after is not None:
         say(f"  accuracy {100 * cost.accuracy_after:.1f} % instead of {100 * cost.accuracy_before:.1f} %")
 
 

@@ -99,11 +99,6 @@ class CurrentStage:
     """The stage at hand: its title, and when and at what count this process began it.
 
     What earlier runs had done counts as done, not as work of this process.
-
-    Attributes:
-        title: in words.
-        began: time of the first event, seconds.
-        done_before: what was done at the first event.
     """
 
     def __init__(self) -> None:
@@ -116,16 +111,15 @@ class CurrentStage:
     def begins_with(self, event: Mapping[str, Any], now: float) -> bool:
         """Whether a titled stage begins with this event."""
         done, _ = extent(event)
-        new_title = title_of(event)
-        if not new_title and event["stage"] not in MEASURED:
+        name, title = event["stage"], title_of(event)
+        if not title and name not in MEASURED:
             return False
         # a count that falls is the same stage begun again
-        is_new = event["stage"] != self._name or done < self._done or event["stage"] not in MEASURED
+        is_new = name != self._name or done < self._done or name not in MEASURED
         if is_new:
-            self.title = new_title or self.title
-            self.began, self.done_before, self._name = now, done, event["stage"]
+            self.title, self.began, self.done_before, self._name = title or self.title, now, done, name
         self._done = done
-        return is_new and bool(new_title)
+        return is_new and bool(title)
 
 
 class Live(Progress):
@@ -183,16 +177,13 @@ def cell_lines(cells: Sequence[Cell]) -> list[str]:
         0    done    1/2
     1 of 2 cells have ended
     """
-    arms = list(dict.fromkeys(cell.arm for cell in cells))
-    widths = {arm: max(len(arm), 5) for arm in arms}
-    lines = [" seed  " + "  ".join(arm.rjust(widths[arm]) for arm in arms)]
-    for seed in dict.fromkeys(cell.seed for cell in cells):
-        row = {
-            cell.arm: _STATES.get(cell.state, f"{cell.epochs}/{cell.of}")
-            for cell in cells
-            if cell.seed == seed
-        }
-        lines.append(f"{seed:>5}  " + "  ".join(row.get(arm, "").rjust(widths[arm]) for arm in arms))
+    widths = {cell.arm: max(len(cell.arm), 5) for cell in cells}
+    rows: dict[int, list[str]] = {}
+    for cell in cells:
+        text = _STATES.get(cell.state, f"{cell.epochs}/{cell.of}")
+        rows.setdefault(cell.seed, []).append(text.rjust(widths[cell.arm]))
+    head = "  ".join(arm.rjust(width) for arm, width in widths.items())
+    lines = [f" seed  {head}", *(f"{seed:>5}  {'  '.join(row)}" for seed, row in rows.items())]
     ended = sum(cell.state in ENDED for cell in cells)
     return [*lines, f"{ended} of {len(cells)} cells have ended"]
 
