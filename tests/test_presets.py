@@ -335,7 +335,7 @@ def test_numbers_are_read_as_people_write_them(text, value):
     )
 
 
-@pytest.mark.parametrize("text", ["'1e-4'", "1e", "-", "+.e", "e4", "1_e4x"])
+@pytest.mark.parametrize("text", ["1e", "-", "+.e", "e4", "1_e4x"])
 def test_what_is_no_number_is_not_made_one(text):
     with pytest.raises(ConfigError, match="should be a number"):
         load_config(settings=[f"training.heads.learning_rate={text}"])
