@@ -11,7 +11,7 @@ from scipy import stats
 
 from knowhue.plan import QUESTIONS
 from knowhue.presets import ARMS, load_config, merge
-from knowhue.report.label_fraction import (
+from knowhue.report.curves import (
     has_label_fractions,
     label_fraction,
     label_fraction_table,

@@ -113,7 +113,7 @@ def _headline(study: Study, words: Wording, verdict: Judged, found: Contrast) ->
     fixed = {
         Word.NO_VERDICT: f"No verdict yet{here}",
         Word.CANNOT_TELL: f"Cannot tell{here}: {_LIMITS.get(verdict.limit, '')}",
-        Word.INCONCLUSIVE: f"Inconclusive{here} ({_what_would_tell(verdict, found)})",
+        Word.INCONCLUSIVE: f"Inconclusive{here} ({_needed_for_a_verdict(verdict, found)})",
         Word.EQUIVALENT: f"{of_these} the arms differ {words.doing} by less than what matters"
         if here
         else f"Multi-task training makes no difference that matters to {words.does}",
@@ -127,7 +127,7 @@ def _headline(study: Study, words: Wording, verdict: Judged, found: Contrast) ->
     return f"{of_these} the multi-task models are {side} {words.doing}{how}"
 
 
-def _what_would_tell(verdict: Judged, found: Contrast) -> str:
+def _needed_for_a_verdict(verdict: Judged, found: Contrast) -> str:
     """Say what a new study would need: seeds, with the range that the spread leaves open, or images."""
     need = verdict.needed
     if verdict.more_images:

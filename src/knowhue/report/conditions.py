@@ -211,7 +211,7 @@ def deployment(study: Study) -> list[dict[str, Any]]:
         {
             "what": "seconds",
             "one": mean([_seconds(pairs[0][1]) for pairs in trainings]),
-            "several": mean([None if None in each else sum(each) for each in several]),
+            "several": mean([_sum(each) for each in several]),
         },
     ]
 
@@ -226,6 +226,11 @@ def deployment(study: Study) -> list[dict[str, Any]]:
 def _seconds(run: Run) -> float | None:
     found = clock(run)
     return float(found[-1]) if len(found) else None
+
+
+def _sum(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
 
 
 def best_epochs(study: Study) -> list[dict[str, Any]]:

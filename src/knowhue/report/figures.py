@@ -1,4 +1,4 @@
-"""FIGURES: what every figure of the report shows, its caption, and the numbers behind it."""
+"""FIGURES: what every figure of the report shows, its caption and the numbers behind it; the drawing of the set-up."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,14 +14,13 @@ from knowhue.report.classes import (
     per_class_table,
     reliability_table,
 )
-from knowhue.report.curves import curve_table, curves
-from knowhue.report.diagram import setup
+from knowhue.report.curves import curve_table, curves, label_fraction, label_fraction_table
 from knowhue.report.differences import forest, forest_table, transfer, transfer_table
-from knowhue.report.label_fraction import label_fraction, label_fraction_table
 from knowhue.report.method_figures import comparison_figures
 from knowhue.report.reading import read_study
 from knowhue.report.samples import draw_extremes, draw_samples, extremes_table, sample_table
 from knowhue.report.study import Study, Table, is_oracle, sides
+from knowhue.report.style import INK, MULTI, MUTED, RULE, SHADE, SINGLE, SMALL, bare, panels
 from knowhue.report.text import plain, plural
 from knowhue.storage import replacing, require_outputs
 
@@ -29,6 +28,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 DOTS_PER_INCH = 200
+FROM_SCRATCH = {"pix2pix": "U-Net from scratch", "palette": "diffusion"}
+"""Methods that have no encoder, and what their networks are."""
+_ARROWS = (("image", "encoder"), ("encoder", "colour"), ("encoder", "class"), ("colour", "judge"))
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,75 @@ class Figure:
     def described(self, study: Study) -> str:
         """Return title and caption."""
         return f"{self.title} {self.caption.format(**facts(study))}"
+
+
+def setup(study: Study) -> "dict[str, Drawing]":
+    """Draw what feeds what; blue is trained by single-task, orange by multi-task as well."""
+    figure, axes = panels(5.0, 2.0)
+    ax = axes[0, 0]
+    bare(ax)
+    ax.set(xlim=(0, 100), ylim=(0, 100))
+    drawn = {}
+    for name, (x, y, *lines) in _boxes(study).items():
+        edge = {"encoder": MULTI, "colour": SINGLE, "class": SINGLE}.get(name, RULE)
+        box = {"boxstyle": "round,pad=0.5", "facecolor": SHADE, "edgecolor": edge, "linewidth": 1}
+        drawn[name] = ax.text(
+            x,
+            y,
+            "\n".join(lines),
+            ha="center",
+            va="center",
+            color=INK,
+            fontsize=SMALL - 1.5,
+            linespacing=1.4,
+            bbox=box,
+        )
+    for start, end in _ARROWS:
+        arrow = {"arrowstyle": "-|>", "color": MUTED, "patchA": drawn[start].get_bbox_patch(),
+                 "patchB": drawn[end].get_bbox_patch()}  # fmt: skip
+        ax.annotate("", drawn[end].get_position(), drawn[start].get_position(), arrowprops=arrow, zorder=0)
+    return {"setup": figure}
+
+
+def _boxes(study: Study) -> dict[str, tuple[Any, ...]]:
+    """Return the centre and the lines of each box."""
+    say = study.config
+    method, loss = say("colour", "method"), str(say("colour", "loss") or "l1")
+    frozen, tuned = (say("training", phase, "epochs") for phase in ("heads", "finetune"))
+    start = "random weights" if say("encoder", "weights") == "none" else "pretrained"
+    schedule = f"frozen {plural(frozen, 'epoch')}, then tuned {plain(tuned)}"
+    encoder = ("Shared encoder", str(say("encoder", "name") or "–"), start, schedule)
+    if method in FROM_SCRATCH:
+        # with nothing to freeze, they train for the epochs of both phases in one
+        encoder = ("No encoder", "the gray image alone", plural((frozen or 0) + (tuned or 0), "epoch"))
+    transposed = say("colour", "decoder") == "transposed"
+    # `auto` is transposed convolutions for `gan` alone
+    transposed |= say("colour", "decoder") in (None, "auto") and method == "gan"
+    network = "transposed convolutions" if transposed else "U-Net on the encoder"
+    error = (
+        "313 colours" if loss == "classification" else f"{loss.upper()} × {plain(say('colour', 'l1_weight'))}"
+    )
+    colour = (FROM_SCRATCH.get(method, network), error)
+    if method == "palette":
+        colour = (f"diffusion in {say('colour', 'palette', 'space')}", "predicts the noise")
+    weight = plain(say("colour", "adversarial_weight"))
+    judge = ("PatchGAN over L*a*b*", f"{str(say('colour', 'gan_loss') or '–').upper()} × {weight}")
+    if method in ("feedforward", "palette"):
+        judge = ("none",)
+    size = plain(say("images", "size_px"))
+    return {
+        "image": (6, 50, "Gray image", "L*", f"{size} × {size} px"),
+        "encoder": (31, 50, *encoder),
+        "colour": (62, 78, "Colour head: a*b*", *colour),
+        "class": (
+            62,
+            22,
+            f"Class head: {len(study.classes)} classes",
+            str(say("class", "head") or "linear"),
+            "cross-entropy",
+        ),
+        "judge": (90, 78, "Discriminator", *judge),
+    }
 
 
 def _over_epochs(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
