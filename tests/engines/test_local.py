@@ -19,7 +19,8 @@ from knowhue.plan import make_plan, read_cells, read_plan
 from knowhue.storage import read_json
 from knowhue.study import run_study
 
-SHORT = {"training__heads__epochs": 1, "training__finetune__epochs": 1, "encoder__weights": "none"}
+LITE0 = {"name": "tf_efficientnet_lite0", "weights": "none"}  # workers know no other small one
+SHORT = {"training__heads__epochs": 1, "training__finetune__epochs": 1, "encoder": LITE0}
 QUICK = SHORT | {"evaluation__networks": (), "evaluation__perceptual": ()}
 ARMS = ["colour", "class", "multi", "placebo-labels"]
 

@@ -1,6 +1,7 @@
 """The A/A gate: with the encoder frozen, heads trained side by side are the heads trained alone, bit for bit."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,12 @@ from safetensors.torch import load_file
 from knowhue.training.feature_cache import cache_features
 from knowhue.training.loop import run_phase
 from knowhue.training.run import head_config, make_networks, run_head
+
+
+@pytest.fixture
+def tiny(tiny):
+    """On the real encoder: how its arms round is what is tried."""
+    return partial(tiny, encoder={"name": "tf_efficientnet_lite0"})
 
 
 def train_both_ways(config, work):

@@ -19,7 +19,7 @@ def config(tiny):
     return tiny(
         training__heads={"epochs": 1},
         training__finetune={"epochs": 2},
-        encoder__weights="none",
+        encoder={"name": "tf_efficientnet_lite0", "weights": "none"},
         evaluation={"networks": (), "perceptual": ()},
     )
 

@@ -106,7 +106,7 @@ def test_package_weights_give_the_packages_own_features_and_logits(package):
 
 @pytest.mark.parametrize("phase", ["heads", "finetune"])
 def test_batchnorm_statistics_do_not_move(tiny, make_work, phase):
-    config = tiny(encoder__weights="package", training__cache_gib=0)
+    config = tiny(encoder={"name": LITE0, "weights": "package"}, training__cache_gib=0)
     work = make_work(config)
     session = make_networks(work, config)
     before, digest = norms(session.model.encoder), weights_digest(session.model.encoder)

@@ -15,7 +15,10 @@ from knowhue.training.run import train
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory):
     config = tiny(
-        encoder__weights="package",  # of random weights no distance means anything
+        encoder={
+            "name": "tf_efficientnet_lite0",
+            "weights": "package",
+        },  # of random weights no distance means anything
         training__heads={"epochs": 1},
         training__finetune={"epochs": 1},
         evaluation={"networks": (), "perceptual": ()},

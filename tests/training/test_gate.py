@@ -1,5 +1,7 @@
 """The A/A gate passes as the arms are, and fails where they would share more than they should."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,13 @@ from knowhue.models.heads import Classifier, Decoder
 from knowhue.storage import read_json
 from knowhue.training import gate, golden
 from knowhue.training.gate import check_gate
+
+
+@pytest.fixture
+def tiny(tiny):
+    """On the real encoder: how its arms round is what is tried."""
+    return partial(tiny, encoder={"name": "tf_efficientnet_lite0"})
+
 
 PARTS = ("heads", "finetune_colour", "finetune_class")
 

@@ -89,7 +89,9 @@ def test_arms_of_a_block_see_the_same_images_and_labels_in_every_step(
 
 def test_learning_lowers_the_training_loss(run):
     _, log, _ = run(
-        training__heads__epochs=12, encoder__weights="package", training__heads__learning_rate=1e-2
+        training__heads__epochs=12,
+        encoder={"name": "tf_efficientnet_lite0", "weights": "package"},
+        training__heads__learning_rate=1e-2,
     )
     assert log[-1]["train"]["cross_entropy"] < 0.7 * log[0]["train"]["cross_entropy"]
 

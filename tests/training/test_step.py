@@ -24,7 +24,7 @@ def setting(tiny, make_work):
     """Model and discriminator that have learnt a little, plain SGD, and a batch with an unlabelled image."""
 
     def make(rate=0.0, **changes):
-        config = tiny(**changes)
+        config = tiny(encoder={"name": "tf_efficientnet_lite0"}, **changes)
         work = make_work(config, unlabelled=3)
         model, discriminator = build_model(config, 2).eval(), build_discriminator(config)
         if model.colour is not None:
