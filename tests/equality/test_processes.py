@@ -1,5 +1,6 @@
 """Two processes train the model that one trains, but for the order of sums."""
 
+import json
 import os
 import subprocess
 import sys
@@ -19,33 +20,81 @@ from knowhue.training.run import train
 TOLERANCE = 1e-4
 
 
-@pytest.fixture
+JOBS = """
+import json, os, sys
+from pathlib import Path
+from knowhue.apps.program import main
+from knowhue.objectives.loss_weighting import GradNorm
+
+observe, seen = GradNorm.observe_step, []
+
+def spy(self, losses, norms):
+    observe(self, losses, norms)
+    seen.append(self.weights())
+    Path(__file__).with_name("rank-" + os.environ["RANK"]).write_text(json.dumps(seen))
+
+GradNorm.observe_step = spy
+for command in json.loads(sys.argv[1]):
+    sys.argv = ["knowhue", *command]
+    try:
+        main()
+    except SystemExit as ended:
+        if ended.code:
+            raise
+"""
+"""Commands one after another in the same processes: each launch costs three times the import of torch."""
+
+
+@pytest.fixture(scope="module")
 def config(tiny):
     return tiny(
         tasks__names=("colour", "class"),
         colour__width=16,  # with fewer, GroupNorm takes single channels and the bias before it is noise to Adam
-        encoder__weights="package",
+        encoder={"name": "tf_efficientnet_lite0", "weights": "package"},
         images__drawn_count=20,
         training__heads__epochs=1,
         training__finetune__epochs=1,
     )
 
 
-def run_with_two(config, out: Path, *command: str):
-    """The command line under torch's launcher, on the CPU."""
-    settings = out.parent / "settings.yaml"
-    settings.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "knowhue"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
+@pytest.fixture(scope="module")
+def gradnorm(tiny):
+    return tiny(
+        tasks={"weighting": "gradnorm", "weighting_learning_rate": 0.05},
+        colour__width=16,
+        encoder__name="tf_efficientnet_lite0",
+        training={"heads": {"epochs": 1}, "finetune": {"epochs": 1}},
+    )
+
+
+@pytest.fixture(scope="module")
+def together(config, gradnorm, tmp_path_factory):
+    """Folders `train`, `study` and `gradnorm`, and a file of each process, of commands under torch's launcher."""
+    root = tmp_path_factory.mktemp("two")
+    (root / "jobs.py").write_text(JOBS)
+    jobs = {
+        "train": (config, "--arm", "multi"),
+        "study": (config, "--arms", "multi-pcgrad"),
+        "gradnorm": (gradnorm,),
+    }
+    commands = []
+    for name, (settings, *options) in jobs.items():
+        (root / f"{name}.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json")))
+        command = "study" if name == "study" else "train"
+        commands.append(
+            [command, *options, "--config", str(root / f"{name}.yaml"), "--out", str(root / name)]
+        )
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(root / "jobs.py")]
     done = subprocess.run(
-        [sys.executable, *launcher, *command, "--config", str(settings), "--out", str(out)],
-        env=environment,
+        [sys.executable, *launcher, json.dumps(commands)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    return root
 
 
 def assert_same_model(one: Path, two: Path):
@@ -66,24 +115,34 @@ def assert_same_model(one: Path, two: Path):
     )
 
 
-def test_two_processes_train_the_model_of_one(config, tmp_path):
-    one = train(config, tmp_path / "one", "multi")
-    run_with_two(config, tmp_path / "two", "train", "--arm", "multi")
-    two = tmp_path / "two" / "multi" / one.name
+def test_two_processes_train_the_model_of_one(config, together, tmp_path):
+    one = train(config, tmp_path, "multi")
+    two = together / "train" / "multi" / one.name
     assert_same_model(one, two)
     shares, others = (read_json(folder / "gradient_shares.json") for folder in (one, two))
     for moment in ("fork", "end"):
         assert others[moment]["norms"] == pytest.approx(shares[moment]["norms"], rel=1e-3)
 
 
-def test_two_processes_run_the_study_of_one(config, tmp_path):
+def test_two_processes_run_the_study_of_one(config, together, tmp_path):
     """With a gate in the block, and gradients that all processes must weigh alike."""
-    plan = make_plan(config, ["multi-pcgrad"])
-    run_study(plan, tmp_path / "one")
-    run_with_two(config, tmp_path / "two", "study", "--arms", "multi-pcgrad")
-    assert read_plan(tmp_path / "two").frozen == plan.frozen
-    gate = read_json(tmp_path / "two" / "gate" / "seed-0.json")
+    plan, two = make_plan(config, ["multi-pcgrad"]), together / "study"
+    run_study(plan, tmp_path)
+    assert read_plan(two).frozen == plan.frozen
+    gate = read_json(two / "gate" / "seed-0.json")
     assert [each["differ"] for part, each in gate.items() if part != "proved"] == [[]] * 3
-    (one,) = (tmp_path / "one" / "multi-pcgrad").iterdir()
-    assert_same_model(one, tmp_path / "two" / "multi-pcgrad" / one.name)
+    (one,) = (tmp_path / "multi-pcgrad").iterdir()
+    assert_same_model(one, two / "multi-pcgrad" / one.name)
     assert {"weight_colour", "weight_class"} <= read_log(one)[-1]["train"].keys()
+
+
+def test_processes_that_see_other_images_keep_equal_factors(gradnorm, together, tmp_path):
+    """Those of one process; each alone has other losses and other gradients."""
+    first, second = (json.loads((together / f"rank-{rank}").read_text()) for rank in (0, 1))
+    assert first == second
+    assert first[-1] != {"colour": 1.0, "class": 1.0}
+    one = train(gradnorm, tmp_path, "multi")
+    (two,) = (together / "gradnorm" / "multi").iterdir()
+    assert two.name == one.name
+    for entry, other in zip(read_log(one, "finetune"), read_log(two, "finetune"), strict=True):
+        assert other["train"] == pytest.approx(entry["train"], rel=1e-3, abs=1e-4)

@@ -1,19 +1,14 @@
-"""A balance's factors are the same however a run was cut, and on every process."""
+"""A balance's factors are the same however a run was cut."""
 
-import json
 import math
-import os
-import subprocess
-import sys
 
 import pytest
-import yaml
 
 from knowhue.objectives import loss_weighting
 from knowhue.presets import edit
 from knowhue.runs import read_log
 from knowhue.training import checkpoint
-from knowhue.training.run import run_arm, train
+from knowhue.training.run import run_arm
 
 
 class Interrupted(Exception):
@@ -51,48 +46,3 @@ def test_a_task_that_was_stopped_before_the_cut_stays_stopped(tiny, make_work, m
     assert without_times(resumed) == without_times(whole)
     for name in ("model.safetensors", "per_image.csv"):
         assert (resumed / name).read_bytes() == (whole / name).read_bytes(), name
-
-
-SPYING = """
-import json, os
-from pathlib import Path
-from knowhue.apps.program import main
-from knowhue.objectives.loss_weighting import GradNorm
-
-observe, seen = GradNorm.observe_step, []
-
-def spy(self, losses, norms):
-    observe(self, losses, norms)
-    seen.append(self.weights())
-    Path(__file__).with_name("rank-" + os.environ["RANK"]).write_text(json.dumps(seen))
-
-GradNorm.observe_step = spy
-main()
-"""
-
-
-def test_processes_that_see_other_images_keep_equal_factors(tiny, tmp_path):
-    """Those of one process; each alone has other losses and other gradients."""
-    config = tiny(tasks__weighting="gradnorm", tasks__weighting_learning_rate=0.05, colour__width=16)
-    config = edit(config, {"training": {"heads": {"epochs": 1}, "finetune": {"epochs": 1}}})
-    settings, script = tmp_path / "settings.yaml", tmp_path / "spying.py"
-    settings.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    script.write_text(SPYING)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    done = subprocess.run(
-        [sys.executable, *launcher, "train", "--config", settings, "--out", tmp_path / "two"],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    first, second = (json.loads((tmp_path / f"rank-{rank}").read_text()) for rank in (0, 1))
-    assert first == second
-    assert first[-1] != {"colour": 1.0, "class": 1.0}
-    one = train(config, tmp_path / "one", "multi")
-    (two,) = (tmp_path / "two" / "multi").iterdir()
-    assert two.name == one.name
-    for entry, other in zip(read_log(one, "finetune"), read_log(two, "finetune"), strict=True):
-        assert other["train"] == pytest.approx(entry["train"], rel=1e-3, abs=1e-4)
