@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install study test test-slow lint browser clean
+.PHONY: install study test tests test-slow lint browser clean
 
 install: .venv/installed  ## make .venv/ with knowhue in it
 
@@ -14,8 +14,11 @@ install: .venv/installed  ## make .venv/ with knowhue in it
 study: install  ## the main job on the built-in images, report in runs/demo/report.html
 	$(BIN)/knowhue study --preset demo --out runs/demo
 
-test: install lint browser  ## everything that must hold before a change lands
-	$(BIN)/python -m pytest -n auto --dist loadfile
+test: install browser  ## everything that must hold before a change lands
+	$(MAKE) --jobs --output-sync=target lint tests
+
+tests: install  ## a file to a process, the long ones first: by number of tests, as is usual, they would be last
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: install  ## every combination of what `make test` samples: each file of a study damaged in each way
 	$(BIN)/python -m pytest -n auto -m slow
