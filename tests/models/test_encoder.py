@@ -314,7 +314,7 @@ def make_run(tiny, make_work):
     """A run folder as training leaves it, of weights that nothing else has."""
 
     def make(state="finished", with_encoder=True):
-        config = tiny()
+        config = tiny(encoder__name=LITE0)
         work = make_work(config)
         session = make_networks(work, config)
         randomise(session.model.encoder)
