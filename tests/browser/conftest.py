@@ -1,9 +1,7 @@
 """A real server with the page, and a real browser before it, which must not ask any other host for anything."""
 
-import asyncio
 import json
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,16 +15,13 @@ axe_playwright = pytest.importorskip(
     "axe_playwright_python.sync_playwright", reason="needs `pip install axe-playwright-python`"
 )
 
-from stand import FakeNetwork, wait_until  # noqa: E402
+from stand import FakeNetwork, running  # noqa: E402
 
 from knowhue.config import Config  # noqa: E402
 from knowhue.inference.colorizer import Colorizer  # noqa: E402
 from knowhue.inference.networks import Predictions  # noqa: E402
 from knowhue.plan import Plan, make_plan  # noqa: E402
 from knowhue.runs import STUDY_SCHEMA, run_folder, write_log  # noqa: E402
-from knowhue.serving.api import make_app  # noqa: E402
-from knowhue.serving.run import Server, listening  # noqa: E402
-from knowhue.serving.settings import ServerSettings  # noqa: E402
 from knowhue.storage import write_json  # noqa: E402
 
 GOOD = range(400)
@@ -73,17 +68,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     study, plan = tmp_path_factory.mktemp("studies") / "small", make_plan(Config(), seeds=(0, 1))
     write_json(study / "study.json", {**STUDY_SCHEMA, "hash": "0" * 64, **plan.model_dump(mode="json")})
     models = {"alone": Colorizer(Untold(tasks=("colour",))), "both": Colorizer(FakeNetwork())}
-    settings = ServerSettings(port=0, workers=2, stop_seconds=1, studies=(study,))
-    app = make_app(models, settings, with_page=True)
-    server = Server(app, settings)
-    with listening(settings) as opened:
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve([opened])), daemon=True)
-        thread.start()
-        wait_until(lambda: server.started)
-        address = f"http://127.0.0.1:{opened.getsockname()[1]}"
-        yield Served(address, study, plan)
-        server.should_exit = True
-        thread.join(20)
+    with running(models, with_page=True, stop_seconds=1, studies=(study,)) as (host, port, _):
+        yield Served(f"http://{host}:{port}", study, plan)
 
 
 @pytest.fixture
