@@ -226,7 +226,7 @@ def test_a_size_that_was_not_announced_is_refused_when_it_is_reached(server):
 
 def test_who_sends_too_much_still_reads_the_answer(server):
     answer = httpx.post(
-        f"http://{server[0]}:{server[1]}/v1/colorize", content=bytes(3 << 20), headers=AS_JPEG
+        f"http://{server[0]}:{server[1]}/v1/colorize", content=bytes(3 << 20), headers=AS_JPEG, timeout=30
     )
     assert answer.status_code == 413
 
@@ -317,7 +317,7 @@ def noisy(width: int, height: int) -> bytes:
 
 
 def held_bytes(server: tuple[str, int]) -> float:
-    text = httpx.get(f"http://{server[0]}:{server[1]}/metrics").text
+    text = httpx.get(f"http://{server[0]}:{server[1]}/metrics", timeout=30).text
     return float(re.search(r"^knowhue_held_bytes (\S+)$", text, re.M)[1])  # type: ignore[index]
 
 
@@ -337,15 +337,18 @@ def test_answers_that_nobody_reads_are_bounded_together_and_dropped_in_time(monk
         assert begun.count(200) in (2, 3)
         assert begun.count(429) == 5 - begun.count(200)
         assert 2e6 < held_bytes((host, port)) <= 6 * (1 << 20)
-        small = httpx.post(f"http://{host}:{port}/v1/colorize", content=JPEG, headers=AS_JPEG)
+        small = httpx.post(f"http://{host}:{port}/v1/colorize", content=JPEG, headers=AS_JPEG, timeout=30)
         assert small.status_code == 200
-        wait_until(lambda: held_bytes((host, port)) == 0)
+        wait_until(lambda: held_bytes((host, port)) == 0, seconds=30)
         for link, status in zip(links, begun, strict=True):
             if status == 200:
                 assert read_all(link) < 1_500_000  # cut off
             link.close()
         whole = httpx.post(
-            f"http://{host}:{port}/v1/colorize", content=data, headers={"content-type": "image/png"}
+            f"http://{host}:{port}/v1/colorize",
+            content=data,
+            headers={"content-type": "image/png"},
+            timeout=30,
         )
         assert whole.status_code == 200
         assert len(whole.content) > 1_500_000
