@@ -54,8 +54,8 @@ def open_once(
     try:
         return make(file, device)
     except ImportError as error:
-        extra = "perceptual" if name == "lpips" else "fid"
-        return Unavailable(f"not computed: {error}; {install_command(extra)}")
+        install = install_command("perceptual") if name == "lpips" else install_command("fid")
+        return Unavailable(f"not computed: {error}; {install}")
     # a missing, damaged or foreign file, or a download without a network
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, WeightsError) as error:
         if of_the_machine(error):
