@@ -15,7 +15,7 @@ study: install  ## the main job on the built-in images, report in runs/demo/repo
 	$(BIN)/knowhue study --preset demo --out runs/demo
 
 test: install browser  ## everything that must hold before a change lands
-	$(MAKE) --jobs --output-sync=target lint tests
+	$(MAKE) --jobs lint tests
 
 tests: install  ## a file to a process, the long ones first: by number of tests, as is usual, they would be last
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
