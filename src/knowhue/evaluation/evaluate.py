@@ -56,7 +56,8 @@ def evaluate(
         for batch in batches:
             prediction, rgb = predict(batch), None
             if prediction.chroma is not None and (full or networks or perceptual):
-                rgb = tuple(lab_to_rgb(batch.lightness, each) for each in (prediction.chroma, batch.chroma))
+                colouring = lab_to_rgb(batch.lightness, prediction.chroma)
+                rgb = colouring, lab_to_rgb(batch.lightness, batch.chroma)
             columns = image_columns(batch, prediction, rgb if full else None)
             if critic is not None:
                 columns["adversarial"] = critic(batch, prediction)
