@@ -419,3 +419,16 @@ def test_torch_predicts_on_one_core_for_each_thread_and_is_given_all_back(source
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("count", "calls"), [(15, 0), (16, 1)])
+def test_many_images_are_painted_by_compiled_code_from_the_first(tmp_path: Path, monkeypatch, count, calls):
+    (tmp_path / "in").mkdir()
+    for k in range(count):
+        Image.fromarray(np.full((8, 8), k, np.uint8)).save(tmp_path / "in" / f"{k}.png")
+    called = []
+    monkeypatch.setattr("knowhue.inference.folder.paint_compiled", lambda: called.append(1))
+    assert colour(tmp_path / "in", tmp_path / "out").made == count
+    assert len(called) == calls
+    assert colour(tmp_path / "in", tmp_path / "out").already == count
+    assert len(called) == calls  # nothing is left to paint

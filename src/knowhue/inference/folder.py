@@ -18,10 +18,12 @@ from knowhue.inference.ledger import LEDGER, Ledger, Stamp
 from knowhue.inference.listing import Item, Listing, list_folder
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits, Stages, progress, run, usable_cores
+from knowhue.inference.pixels import paint_compiled
 from knowhue.inference.requests import DecodedRequest, ImageRequest, decode_request, paint_request
 from knowhue.runs import Report, locked
 from knowhue.storage import replacing
 
+_MANY = 16  # images, from which on compiled code pays, even if they are small
 STAGING = ".colorizing"
 """Folder in the output folder where images are written before they are put in their place."""
 
@@ -164,6 +166,8 @@ class _Work:
         self._refuse_strangers()
         shutil.rmtree(self._staging, ignore_errors=True)  # of a run that was killed
         self._report_progress()
+        if len(self.waiting) >= _MANY:
+            paint_compiled()
         # A quarter as many threads predict as decode: more would make smaller batches.
         limits = limits._replace(predictors=max(1, (limits.threads or usable_cores()) // 4))
         stages = Stages(

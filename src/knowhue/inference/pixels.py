@@ -257,6 +257,11 @@ class _Painter:
 _painter = _Painter()
 
 
+def paint_compiled() -> None:
+    """Paint by compiled code from now on: many images are coming, for which its start pays."""
+    _painter(COMPILED_FROM + 1)
+
+
 def paint_arrays(
     pixels: Pixels,
     tables: FloatArray,
