@@ -21,7 +21,7 @@ from knowhue.report.methods import (
     unfinished,
 )
 from knowhue.report.study import Arrays, Study, flat_scores
-from knowhue.report.style import INK, MUTED, PAPER, RULE, SMALL, bare, entitle, panels, say_empty, to_svg
+from knowhue.report.style import INK, MUTED, PAPER, RULE, SMALL, bare, entitle, panels, show_image, to_svg
 from knowhue.statistics.verdicts import fewest_seeds
 
 if TYPE_CHECKING:
@@ -255,14 +255,5 @@ def _grid(study: Study, columns: Sequence[np.ndarray | None], side: float) -> "t
     figure, axes = panels(10.5, side * rows + 0.2, rows, max(len(columns), 1))
     for row, place in zip(axes, places, strict=False):
         for ax, images in zip(row, columns, strict=False):
-            _show(ax, None if images is None else images[place])
+            show_image(ax, None if images is None else images[place])
     return figure, list(axes[0])
-
-
-def _show(ax: "Axes", image: np.ndarray | None) -> None:
-    if image is None:
-        say_empty(ax, "–")
-        ax.set_box_aspect(1)
-        return
-    ax.imshow(image, interpolation="none")
-    bare(ax)
