@@ -211,44 +211,30 @@ def check_predictions(answers: Predictions, description: Description, lightness:
         WeightsError: one is not.
     """
     count, height, width = lightness.shape
-    shapes: dict[str, tuple[int, ...]] = {"novelty": (count,)}
+    expected: dict[str, tuple[tuple[int, ...], float, float]] = {"novelty": ((count,), -np.inf, np.inf)}
     if "colour" in description.tasks:
-        shapes["chroma"] = (count, height, width, 2)
+        expected["chroma"] = (count, height, width, 2), -LARGEST_CHROMA, LARGEST_CHROMA
     if "class" in description.tasks:
-        shapes["probabilities"] = (count, len(description.classes))
+        expected["probabilities"] = (count, len(description.classes)), -0.01, 1.01
     for name, values in answers._asdict().items():
-        _check_shape(name, values, shapes)
-    limits = {
-        "novelty": (-np.inf, np.inf),
-        "chroma": (-LARGEST_CHROMA, LARGEST_CHROMA),
-        "probabilities": (-0.01, 1.01),
-    }
-    for name in shapes:
-        _check_range(name, getattr(answers, name), *limits[name])
+        shape, low, high = expected.get(name, (None, 0, 0))
+        found = None if values is None else values.shape
+        if found != shape:
+            raise WeightsError(
+                f"The model should answer `{name}` of shape {shape} as its description says. Found shape {found}. "
+                "Export its run again, or use another model."
+            )
+        # NaN is within no limits
+        if (
+            values is not None
+            and not (is_right := np.isfinite(values) & (values >= low) & (values <= high)).all()
+        ):
+            limits = f" of {round(low):g} to {round(high):g}" if np.isfinite(low) else ""
+            raise WeightsError(
+                f"The model should answer `{name}` with finite numbers{limits}. Found {values[~is_right].flat[0]:g}. "
+                "Its training may have diverged; train its run again, or use another model."
+            )
     return answers
-
-
-def _check_shape(name: str, values: FloatArray | None, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    found = None if values is None else values.shape
-    if found != shapes.get(name):
-        raise WeightsError(
-            f"The model should answer `{name}` of shape {shapes.get(name)} as its description says. Found shape "
-            f"{found}. Export its run again, or use another model."
-        )
-
-
-def _check_range(name: str, values: FloatArray, low: float, high: float) -> None:
-    # one pass over all values, which are few: the network's size, not the image's; no images have no minimum
-    if not np.isfinite(values).all() or values.min(initial=0) < low or values.max(initial=0) > high:
-        wrong = values[~(np.isfinite(values) & (values >= low) & (values <= high))]
-        raise WeightsError(
-            f"The model should answer `{name}` with finite numbers{_within(low, high)}. Found {wrong.flat[0]:g}. Its "
-            "training may have diverged; train its run again, or use another model."
-        )
-
-
-def _within(low: float, high: float) -> str:
-    return f" of {round(low):g} to {round(high):g}" if np.isfinite(low) else ""
 
 
 def open_network(source: str | Path = BUILT_IN) -> Network:
