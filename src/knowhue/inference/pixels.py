@@ -134,23 +134,22 @@ def chroma_lines(
     [[[0.0, 0.0, 20.0, 20.0]]]
     """
     _check_small(chroma, guide, saturation)
-    chroma = chroma * np.float32(saturation)
 
     def mean(values: NDArray[Any]) -> NDArray[Any]:
         for axis, length in enumerate(guide.shape):
             shifted = (np.arange(length) + shift for shift in range(-radius, radius + 1))
-            values = sum(np.take(values, each.clip(0, length - 1), axis) for each in shifted) / (
-                2 * radius + 1
-            )
+            total: Any = sum(np.take(values, each.clip(0, length - 1), axis) for each in shifted)
+            values = total / (2 * radius + 1)
         return values
 
-    guide, chroma = guide.astype(np.float64), chroma.astype(np.float64)
-    centre, target = mean(guide), mean(chroma)
-    variance = mean(guide * guide) - centre * centre
-    covariance = mean(guide[..., None] * chroma) - centre[..., None] * target
+    # twice the digits, as variances are differences of means
+    light, colour = guide.astype(np.float64), (chroma * np.float32(saturation)).astype(np.float64)
+    centre, target = mean(light), mean(colour)
+    variance = mean(light * light) - centre * centre
+    covariance = mean(light[..., None] * colour) - centre[..., None] * target
     # a difference of means: rounding can take a flat window below 0
     slope = mean(covariance / (np.maximum(variance, 0)[..., None] + epsilon))
-    lines = np.concatenate([slope, chroma - slope * guide[..., None]], -1)
+    lines = np.concatenate([slope, colour - slope * light[..., None]], -1)
     return np.ascontiguousarray(lines, np.float32)
 
 
@@ -329,7 +328,7 @@ class _Field:
         """Of some rows of the band, (c, rows, width)."""
         upper, lower = self.upper[rows] - self.upper[0], self.lower[rows] - self.upper[0]
         above = self.wide[:, upper]
-        return above + (self.wide[:, lower] - above) * self.down[rows, None]
+        return np.asarray(above + (self.wide[:, lower] - above) * self.down[rows, None], np.float32)
 
 
 def _roots(pixels: Pixels, tables: FloatArray) -> FloatArray:
