@@ -238,15 +238,12 @@ class ColourClasses(Ladder):
             A scalar, nats, float32.
         """
         logits = self.logits(pyramid)
+        sides = zip(logits.shape[2:], chroma.shape[2:], strict=True)
+        bottom, right = (own * self.scale - true for own, true in sides)
         with torch.autocast(logits.device.type, enabled=False):
-            indices, shares = soft_encode(self._at_logits(chroma.float(), logits))
+            whole = F.pad(chroma.float(), (0, right, 0, bottom), mode="replicate")
+            indices, shares = soft_encode(F.avg_pool2d(whole, self.scale))
             entropy = -(logits.log_softmax(1).gather(1, indices) * shares).sum(1)
             # not divided by the sum of the weights, whose expectation over the training images is 1 already: a batch of
             # common colours should count less
             return (entropy * self.rebalance[indices[:, 0]]).mean()
-
-    def _at_logits(self, chroma: Chroma, logits: Tensor) -> Chroma:
-        bottom, right = (
-            own * self.scale - true for own, true in zip(logits.shape[2:], chroma.shape[2:], strict=True)
-        )
-        return F.avg_pool2d(F.pad(chroma, (0, right, 0, bottom), mode="replicate"), self.scale)

@@ -20,18 +20,6 @@ class _Patches(nn.Module):
         lab = torch.cat((lightness / (LIGHTNESS_SCALE / 2) - 1, scale_chroma(chroma)), 1)
         return self.body(lab.to(memory_format=torch.channels_last)).float()
 
-    def receptive_field(self) -> int:
-        """Pixels that one score convolves, on a side, from the kernels and strides of the layers.
-
-        >>> Discriminator(width=1, layers=3).receptive_field(), PatchGAN(width=1).receptive_field()
-        (46, 70)
-        """
-        field = 1
-        for layer in reversed(self.body):
-            if isinstance(layer, nn.Conv2d):
-                field = (field - 1) * layer.stride[0] + layer.kernel_size[0]
-        return field
-
 
 class Discriminator(_Patches):
     """Judges overlapping patches of a coloured image (Isola et al. 2017), conditioned on its lightness.

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from knowhue.color import LIGHTNESS_SCALE
 from knowhue.config import EncoderSettings
 from knowhue.errors import ConfigError, WeightsError, one_of
-from knowhue.storage import read_json
+from knowhue.runs import read_status
 from knowhue.tensors import RGB, Lightness, Pyramid
 
 Weights = Mapping[str, Tensor]
@@ -41,12 +41,11 @@ _FLATTENED = re.compile(r"^(stem|stages)\.(\d+)(?=\.)")
 class Backbone(NamedTuple):
     """What must be known of an encoder beyond its timm name.
 
-    `mean` and `deviation` of its input; None takes what timm says. `package` reads the weights from a pip
+    `gray` is the mean and deviation of its input; None takes what timm says. `package` reads the weights from a pip
     package, if there is one.
     """
 
-    mean: float | None = None
-    deviation: float | None = None
+    gray: tuple[float, float] | None = None
     package: Callable[[], Weights] | None = None
 
 
@@ -75,7 +74,7 @@ ENCODERS: dict[str, Backbone] = {
     "resnet50": Backbone(),
     "convnext_tiny": Backbone(),
     # (code - 127) / 128, as TensorFlow's Lite models were trained; timm rounds it to 0.5
-    "tf_efficientnet_lite0": Backbone(mean=0.498, deviation=0.502, package=_lite0_package),
+    "tf_efficientnet_lite0": Backbone(gray=(0.498, 0.502), package=_lite0_package),
 }
 
 
@@ -91,11 +90,10 @@ class _Pretrained(nn.Module):
             raise ConfigError(one_of("encoder.name", name, ENCODERS))
         backbone, usual = ENCODERS[name], cast(Any, timm.get_pretrained_cfg(name))
         self.body: Any = timm.create_model(name, pretrained=False, **options)
-        for own, value, by_timm in (
-            ("mean", backbone.mean, usual.mean),
-            ("deviation", backbone.deviation, usual.std),
-        ):
-            channels = by_timm if value is None else (value,) * 3
+        mean, deviation = (
+            (usual.mean, usual.std) if backbone.gray is None else ((each,) * 3 for each in backbone.gray)
+        )
+        for own, channels in (("mean", mean), ("deviation", deviation)):
             # in no file, so it has to be whole while models are built on meta
             values = torch.tensor(channels, device="cpu").reshape(1, 3, 1, 1)
             self.register_buffer(own, values, persistent=False)
@@ -222,7 +220,15 @@ def weights_digest(module: nn.Module) -> str:
 
 def _find_weights(config: EncoderSettings) -> Weights:
     if config.weights == "pretrained":
-        return _download(config.name)
+        try:
+            with asking_hub():
+                return timm.create_model(config.name, pretrained=True).state_dict()
+        except Exception as error:  # the hub client raises its own, requests', httpx' and OS errors
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise WeightsError(
+                f"The pretrained weights of `{config.name}` could not be downloaded ({reason}). "
+                f"{_other_weights(config.name)}"
+            ) from None
     if config.weights == "package":
         package = ENCODERS[config.name].package
         if package is None:
@@ -232,17 +238,6 @@ def _find_weights(config: EncoderSettings) -> Weights:
             )
         return package()
     return read_encoder(Path(config.weights).expanduser())
-
-
-def _download(name: str) -> Weights:
-    try:
-        with asking_hub():
-            return timm.create_model(name, pretrained=True).state_dict()
-    except Exception as error:  # the hub client raises its own, requests', httpx' and OS errors
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsError(
-            f"The pretrained weights of `{name}` could not be downloaded ({reason}). {_other_weights(name)}"
-        ) from None
 
 
 def _other_weights(name: str) -> str:
@@ -338,21 +333,17 @@ def spread_gray(weights: Weights, own: Weights, deviation: Tensor) -> Weights:
         own: the tensors of the three-channel encoder, for their shapes.
         deviation: (1, 3, 1, 1), of the normalisation.
     """
+    kernels = {name: mine.shape for name, mine in own.items() if mine.ndim == 4 and mine.shape[1] == 3}
     spread = {
         name: weights[name] * deviation / (3 * deviation.mean())
-        for name, mine in own.items()
-        if mine.shape[1:2] == (3,) and mine.ndim == 4 and _is_gray(weights.get(name), mine)
+        for name, shape in kernels.items()
+        if name in weights and weights[name].shape == (shape[0], 1, *shape[2:])
     }
     return {**weights, **spread}
 
 
-def _is_gray(kernel: Tensor | None, mine: Tensor) -> bool:
-    return kernel is not None and kernel.shape == (len(mine), 1, *mine.shape[2:])
-
-
 def _require_finished(folder: Path) -> None:
-    status = folder / "status.json"
-    state = read_json(status).get("state") if status.exists() else None
+    state = read_status(folder).get("state")
     if state != "finished":
         raise WeightsError(
             f"`encoder.weights` should be the folder of a finished run, such as runs/demo/multi/seed-0-1a2b3c4d. "

@@ -71,16 +71,11 @@ class Palette(nn.Module):
         self.taps: tuple[int, ...] = (0,)
         self.space = settings.space
         self.channels = {"rgb": 3, "ab": 2}[settings.space]
-        self.denoiser = Denoiser(
-            1 + self.channels,
-            self.channels,
-            settings.width,
-            settings.multipliers,
-            settings.blocks,
-            settings.attentive,
+        sizes = (settings.width, settings.multipliers, settings.blocks, settings.attentive)
+        self.denoiser = Denoiser(1 + self.channels, self.channels, *sizes)
+        self.average = AveragedModel(
+            self.denoiser, multi_avg_fn=partial(_drift, decay=settings.average_decay)
         )
-        drift = partial(_drift, decay=settings.average_decay)
-        self.average = AveragedModel(self.denoiser, multi_avg_fn=drift)
         # else the optimizer would take it for weights that learn
         self.average.requires_grad_(False)
         self.stride = self.denoiser.stride
@@ -104,7 +99,7 @@ class Palette(nn.Module):
         if self.training:  # before the step that follows, so the average lags the weights by one
             self.average.update_parameters(self.denoiser)
         (gray,) = pyramid
-        clean = self._target(lightness, chroma)
+        clean = 2 * lab_to_rgb(lightness, chroma) - 1 if self.space == "rgb" else scale_chroma(chroma)
         bottom, right = (whole - part for whole, part in zip(gray.shape[-2:], clean.shape[-2:], strict=True))
         clean = F.pad(clean, (0, right, 0, bottom), mode="replicate")
         level, noise = draw_levels(self.levels, len(clean)), torch.randn_like(clean)
@@ -133,17 +128,11 @@ class Palette(nn.Module):
         for level, earlier in self.sampled_levels:
             velocity = self._velocity(noisy, gray, noisy.new_full((len(gray),), level))
             noisy = self.step(noisy, clean_from(noisy, velocity, level), level, earlier, draw())
-        return self._scaled_chroma(noisy)
+        return scale_chroma(rgb_to_lab((noisy + 1) / 2)[1]) if self.space == "rgb" else noisy
 
     def _velocity(self, noisy: Tensor, gray: Tensor, level: Tensor) -> Tensor:
         network = self.denoiser if self.training else self.average
         return network(torch.cat((noisy, gray.to(noisy)), 1), level).float()
-
-    def _target(self, lightness: Lightness, chroma: Chroma) -> Tensor:
-        return 2 * lab_to_rgb(lightness, chroma) - 1 if self.space == "rgb" else scale_chroma(chroma)
-
-    def _scaled_chroma(self, image: Tensor) -> Tensor:
-        return scale_chroma(rgb_to_lab((image + 1) / 2)[1]) if self.space == "rgb" else image
 
 
 def _drift(
@@ -239,7 +228,7 @@ class Denoiser(nn.Module):
         self.stem = nn.Conv2d(in_channels, width, 3, padding=1)
         sides = zip([width, *widths], widths, attends, strict=False)
         self.down = nn.ModuleList(
-            Block(incoming, outgoing, embedded, attend) for incoming, outgoing, attend in sides
+            Block(below, outgoing, embedded, attend) for below, outgoing, attend in sides
         )
         self.middle = nn.ModuleList(Block(coarsest, coarsest, embedded, attends) for attends in (True, False))
         sides = zip([coarsest, *widths[::-1]], widths[::-1], attends[::-1], strict=False)

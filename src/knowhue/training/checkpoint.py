@@ -20,6 +20,7 @@ from knowhue.storage import file_digest, read_json, replacing, replacing_folder,
 _VERSION = 4
 _STATE = "state.json"
 _OPTIMIZERS = "optimizers.pt"
+_DAMAGE = (OSError, KeyError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError)
 _NAME = re.compile(r"epoch-(\d{4,})")
 
 
@@ -54,7 +55,7 @@ def save_checkpoint(
         state = {"version": _VERSION, "epoch": epoch, "golden_step": golden_step}
         write_json(home / _STATE, {**state, "content": content, "log": list(log)})
     # only now that the new one is in place: a crash before this leaves the older one to go on from
-    for older, path in _epochs(folder).items():
+    for older, path in _epochs(folder):
         if older != epoch:
             shutil.rmtree(path, ignore_errors=True)
 
@@ -73,25 +74,22 @@ def restore_checkpoint(
     epochs = _epochs(folder)
     if not epochs:
         return 0, []
-    epoch, home = max(epochs.items())
+    epoch, home = epochs[0]
     try:
         state = _checked_state(home, epoch)
-        _require_computed_alike(home, state["golden_step"], golden_step)
+        if (recorded := state["golden_step"]) != golden_step:
+            raise RunError(
+                f"`{home}` was computed otherwise than this process computes (golden step {recorded[:12]}, not "
+                f"{golden_step[:12]}: another processor, other threads, libraries or code), and one run is computed "
+                f"alike. Go on there, or remove `{folder}` to start this run anew."
+            )
         for name, module in modules.items():
             module.load_state_dict(load_file(home / f"{name}.safetensors"))
         # weights_only, since a pickle may run code; to the CPU, since `load_state_dict` moves it to the parameters
         states = torch.load(home / _OPTIMIZERS, map_location="cpu", weights_only=True)
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(states[name])
-    except (
-        OSError,
-        KeyError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        pickle.UnpicklingError,
-        SafetensorError,
-    ) as error:
+    except _DAMAGE as error:
         raise RunError(f"`{home}` is damaged: {error}. Remove `{folder}` to start this run anew.") from None
     return epoch, state["log"]
 
@@ -119,27 +117,12 @@ def _checked_state(home: Path, epoch: int) -> dict[str, Any]:
     return state
 
 
-def _require_computed_alike(home: Path, recorded: str, now: str) -> None:
-    if recorded != now:
-        raise RunError(
-            f"`{home}` was computed otherwise than this process computes (golden step {recorded[:12]}, not {now[:12]}: "
-            "another processor, other threads, libraries or code), and one run is computed alike. Go on there, or "
-            f"remove `{home.parent}` to start this run anew."
-        )
-
-
 def computed_with(folder: Path) -> str | None:
     """The golden step that computed the newest state; None where there is none, or it cannot be read."""
-    epochs = _epochs(folder)
     try:
-        return read_json(max(epochs.items())[1] / _STATE).get("golden_step") if epochs else None
+        return next((read_json(path / _STATE).get("golden_step") for _, path in _epochs(folder)), None)
     except RunError:
         return None
-
-
-def clear_checkpoints(folder: Path) -> None:
-    """Forget all states of a run that has ended."""
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
@@ -165,6 +148,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise DamagedError(path, str(error)) from None
 
 
-def _epochs(folder: Path) -> dict[int, Path]:
+def _epochs(folder: Path) -> list[tuple[int, Path]]:
+    """The states, newest first."""
     found = [(_NAME.fullmatch(path.name), path) for path in folder.glob("epoch-*")]
-    return {int(name[1]): path for name, path in found if name}
+    return sorted([(int(name[1]), path) for name, path in found if name], reverse=True)

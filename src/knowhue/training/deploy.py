@@ -1,6 +1,5 @@
 """From a finished run to one file that predicts: weights, calibrated probabilities, what is usual, a description."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,9 +58,8 @@ def deploy(folder: Path, report: Report = lambda _: None, licence: str = "") -> 
 def _deploy(folder: Path, path: Path, report: Report, licence: str) -> None:
     report({"stage": "deploy"})
     config, root = read_config(folder), folder.parent.parent
-    work = Workspace(
-        root, Engine(config.training), load_prepared(root / "images", config.evaluation.split), report
-    )
+    prepared = load_prepared(root / "images", config.evaluation.split)
+    work = Workspace(root, Engine(config.training), prepared, report)
     module, description = fit(work, config, folder, licence)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     save_model(path, description, weights)
@@ -152,20 +150,18 @@ def _calibrate(logits: Tensor, label: NDArray[np.int64]) -> Calibration:
 
 
 def _intervals(path: Path) -> dict[str, ScoreInterval]:
-    rows = read_csv(path)
-    columns = {name: [float(row[name]) for row in rows if row.get(name)] for name in (*MEANS, "correct")}
-    # a single image has a score, but no interval
-    found = {name: _mean(columns[name]) for name in MEANS if len(columns[name]) > 1}
-    correct = columns["correct"]
-    return found | ({"accuracy": _share(correct)} if len(correct) > 1 else {})
-
-
-def _mean(values: Sequence[float]) -> ScoreInterval:
-    mean, half = float(np.mean(values)), 1.96 * float(np.std(values, ddof=1)) / len(values) ** 0.5
-    return ScoreInterval(value=mean, low=mean - half, high=mean + half)
-
-
-def _share(values: Sequence[float]) -> ScoreInterval:
-    """Wilson's interval, which stays between 0 and 1."""
-    low, high = wilson_interval(round(sum(values)), len(values))
-    return ScoreInterval(value=float(np.mean(values)), low=low, high=high)
+    """95 % intervals of a run's scores, of the images that have one; a single image has a score, but no interval."""
+    found, rows = {}, read_csv(path)
+    for name in (*MEANS, "correct"):
+        values = np.array([float(row[name]) for row in rows if row.get(name)])
+        if len(values) < 2:
+            continue
+        mean = float(np.mean(values))
+        half = 1.96 * float(np.std(values, ddof=1)) / len(values) ** 0.5
+        bounds = (mean - half, mean + half)
+        if name == "correct":  # Wilson's stays between 0 and 1
+            bounds = wilson_interval(round(values.sum()), len(values))
+        found["accuracy" if name == "correct" else name] = ScoreInterval(
+            value=mean, low=bounds[0], high=bounds[1]
+        )
+    return found

@@ -16,7 +16,6 @@ from knowhue.presets import edit
 from knowhue.randomness import drawing_from, stream
 from knowhue.runs import FROZEN, read_config, run_folder
 from knowhue.storage import read_json
-from knowhue.tensors import Batch
 from knowhue.training.checkpoint import computed_with
 from knowhue.training.engine import Engine, Workspace
 from knowhue.training.phases import build_networks, head_config, head_tasks, make_train_state
@@ -51,7 +50,7 @@ def golden_step(engine: Engine, threads: int | None = None) -> str:
             return golden_step(engine)
         finally:
             torch.set_num_threads(before)
-    key = (str(engine.device), engine.precision, torch.get_num_threads())
+    key = (str(engine.device), engine.precision, before)
     if key not in _found:
         _found[key] = _train(engine)
     return digest(engine.gather([_found[key]]))
@@ -62,22 +61,16 @@ def _train(engine: Engine) -> str:
     config = edit(Config(), _SETTINGS)
     networks = build_networks(engine, config, _CLASSES)
     state = make_train_state(engine, networks, config, "finetune", alone=True)
-    model, discriminator = networks.model.train(), networks.discriminator
+    model, discriminator, images = networks.model.train(), networks.discriminator, np.arange(_IMAGES)
     assert discriminator is not None  # the settings have one
     discriminator.train()
     with drawing_from(engine.device, 0, "golden-step"):
         for step in range(_STEPS):
-            train_step(state, _batch(engine, step))
+            # smooth random images, so that no loss is that of noise
+            coarse = stream(0, "golden-step", step).integers(0, 256, (_IMAGES, 8, 8, 3), dtype=np.uint8)
+            rgb = coarse.repeat(_SIZE_PX // 8, axis=1).repeat(_SIZE_PX // 8, axis=2)
+            train_step(state, to_batch(images, rgb, images % _CLASSES, engine.device))
     return digest([weights_digest(model), weights_digest(discriminator)])
-
-
-def _batch(engine: Engine, step: int) -> Batch:
-    """Smooth random images, so that no loss is that of noise."""
-    generator = stream(0, "golden-step", step)
-    coarse = generator.integers(0, 256, (_IMAGES, 8, 8, 3), dtype=np.uint8)
-    rgb = coarse.repeat(_SIZE_PX // 8, axis=1).repeat(_SIZE_PX // 8, axis=2)
-    images = np.arange(_IMAGES)
-    return to_batch(images, rgb, images % _CLASSES, engine.device)
 
 
 BlockCells = Sequence[tuple[str, Config]]
@@ -144,18 +137,17 @@ def _block_around(root: Path, arm: str, config: Config) -> BlockCells:
     """The cells of the folder's study that a run is one of; else that run alone."""
     plans = [read_plan(root)] if (root / FROZEN).exists() else []
     cells = blocks_of(plans).get(config.seed, [])
-    own = run_folder(root, arm, config)
-    return cells if own in [run_folder(root, *cell) for cell in cells] else [(arm, config)]
+    is_cell = run_folder(root, arm, config) in {run_folder(root, *cell) for cell in cells}
+    return cells if is_cell else [(arm, config)]
 
 
 def _finished_otherwise(root: Path, block: BlockCells, config: Config, now: str) -> list[str]:
     """Finished runs with another golden step, of a block or standing on the heads of `config`."""
     cells, heads = {run_folder(root, *cell) for cell in block}, set(_heads(root, config))
-    runs = sorted(cells.union(root.glob(f"*/seed-{config.seed}-*")))
-    foreign = [run for run in runs if inspect_run(run)[0] and _recorded(run) != now]
     return [
         str(run.relative_to(root))
-        for run in foreign
+        for run in sorted(cells.union(root.glob(f"*/seed-{config.seed}-*")))
+        if inspect_run(run)[0] and _recorded(run) != now
         if run in cells or heads.intersection(_heads(root, read_config(run)))
     ]
 
@@ -171,7 +163,11 @@ def finished_with(root: Path, cells: BlockCells) -> str | None:
 
 def _set_aside(work: Workspace, seed: int, cells: BlockCells, now: str) -> None:
     """Move what another golden step has computed to a place where nothing lies yet: it is never deleted."""
-    found = {folder: _recorded(folder) for folder in _folders(work.root, cells) if _has_begun(folder)}
+    runs = [run_folder(work.root, arm, config) for arm, config in cells]
+    heads = [head for _, config in cells for head in _heads(work.root, config)]
+    # whatever else of a folder was lost, any of these was computed
+    begun = ("environment.json", "status.json", "checkpoints")
+    found = {f: _recorded(f) for f in [*runs, *heads] if any((f / name).exists() for name in begun)}
     for recorded in sorted(set(found.values()) - {now}):
         moved = [folder.relative_to(work.root) for folder, step in found.items() if step == recorded]
         home = _free_home(work.root / SET_ASIDE, recorded[:12], moved)
@@ -186,26 +182,14 @@ def _set_aside(work: Workspace, seed: int, cells: BlockCells, now: str) -> None:
         work.report({"stage": "note", "text": text})
 
 
-def _free_home(aside: Path, name: str, places: Iterable[Path]) -> Path:
+def _free_home(aside: Path, name: str, places: Sequence[Path]) -> Path:
     """The first of `name`, `name-2`, ... that holds none of these places."""
-    names = (f"{name}-{number}" if number > 1 else name for number in count(1))
-    known = list(places)
-    return next(aside / each for each in names if not any((aside / each / place).exists() for place in known))
-
-
-def _folders(root: Path, cells: BlockCells) -> list[Path]:
-    """Of the cells and of their heads, each once."""
-    runs = [run_folder(root, arm, config) for arm, config in cells]
-    return list(dict.fromkeys(runs + [head for _, config in cells for head in _heads(root, config)]))
+    homes = (aside / (f"{name}-{number}" if number > 1 else name) for number in count(1))
+    return next(home for home in homes if not any((home / place).exists() for place in places))
 
 
 def _heads(root: Path, config: Config) -> list[Path]:
     return [run_folder(root / "heads", task, head_config(config, task)) for task in head_tasks(config)]
-
-
-def _has_begun(folder: Path) -> bool:
-    """Whether there is anything that was computed, whatever else of the folder was lost."""
-    return any((folder / name).exists() for name in ("environment.json", "status.json", "checkpoints"))
 
 
 def _recorded(folder: Path) -> str:

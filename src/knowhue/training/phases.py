@@ -37,24 +37,18 @@ def head_config(config: Config, task: Task) -> Config:
 
     The share of labels concerns the colour head, too: it decides which images stand in each batch.
     """
-    default = Config()
+    default = Config().model_dump(by_alias=True)
     # the other task's placebo trains no head anew; a colour head reads labels as an oracle alone
     others_placebo = {"colour": None if config.colour.oracle else "labels", "class": "colours"}[task]
-    placebo = config.supervision.placebo
-    other = {"colour": {"class": default.class_}, "class": {"colour": default.colour}}[task]
-    return edit(
-        config,
-        {
-            "tasks": {**default.tasks.model_dump(by_alias=True), "names": (task,)},
-            # what comes after the head must not name its folder, or arms would not share it
-            "training": {
-                "finetune": default.training.finetune.model_dump(),
-                "shift_px": default.training.shift_px,
-            },
-            "supervision": {"placebo": "none" if placebo == others_placebo else placebo},
-            **{name: section.model_dump() for name, section in other.items()},
-        },
-    )
+    placebo, other = config.supervision.placebo, "class" if task == "colour" else "colour"
+    changes = {
+        "tasks": {**default["tasks"], "names": (task,)},
+        # what comes after the head must not name its folder, or arms would not share it
+        "training": {name: default["training"][name] for name in ("finetune", "shift_px")},
+        "supervision": {"placebo": "none" if placebo == others_placebo else placebo},
+        other: default[other],
+    }
+    return edit(config, changes)
 
 
 def phase_of(config: Config, name: PhaseName) -> Phase:
@@ -123,10 +117,9 @@ class Networks:
     def load(self, weights: Weights) -> None:
         """Load the parts that `weights` holds, named as `weights()` names them; others stay as they are."""
         for name, module in self.modules(with_encoder=True).items():
+            prefix = f"{name}."
             own = {
-                key.removeprefix(f"{name}."): value
-                for key, value in weights.items()
-                if key.startswith(f"{name}.")
+                key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)
             }
             if own:
                 module.load_state_dict(own)
@@ -177,12 +170,9 @@ class TrainState:
 
     def stored_optimizers(self) -> dict[str, Optimizer]:
         """All whose moments must be kept to go on exactly, by name."""
-        weighting = None if self.loss_weighting is None else self.loss_weighting.optimizer
-        kept = {
-            "model": self.optimizer,
-            "discriminator": self.discriminator_optimizer,
-            "weighting": weighting,
-        }
+        kept = {"model": self.optimizer, "discriminator": self.discriminator_optimizer}
+        if self.loss_weighting is not None:
+            kept["weighting"] = self.loss_weighting.optimizer
         return {name: optimizer for name, optimizer in kept.items() if optimizer is not None}
 
     @property
@@ -191,7 +181,7 @@ class TrainState:
         return self.weighting if isinstance(self.weighting, LossWeighting) else None
 
     def modules(self) -> dict[str, nn.Module]:
-        """What must be kept to go on exactly, by name."""
+        """Networks and weighting that must be kept to go on exactly, by name."""
         kept = self.networks.modules(with_encoder=self.phase == "finetune")
         return kept if self.loss_weighting is None else kept | {"weighting": self.loss_weighting}
 

@@ -1,5 +1,6 @@
 """One run from its settings to its folder: heads on the frozen encoder, fork, fine-tune, scores."""
 
+import shutil
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
@@ -40,7 +41,7 @@ from knowhue.runs import (
     write_status,
 )
 from knowhue.storage import read_json, write_json
-from knowhue.training import checkpoint, golden
+from knowhue.training import golden
 from knowhue.training.checkpoint import load_weights, save_weights
 from knowhue.training.engine import Engine, Workspace
 from knowhue.training.feature_cache import cache_bytes, cache_features
@@ -131,49 +132,12 @@ def run_arm(work: Workspace, config: Config, arm: str) -> Path:
     folder = run_folder(work.root, arm, config)
     if _is_done(work, config, folder, final=True):
         return folder
-    heads = {task: run_head(work, config, task) for task in head_tasks(config)}
+    heads = [run_head(work, config, task) for task in head_tasks(config)]
     _announce(work, config, arm, "finetune")
-    networks = make_networks(work, config, *heads.values())
-    for head in heads.values():
+    networks = make_networks(work, config, *heads)
+    for head in heads:
         _require_same_encoder(work, networks, head)
-    return _run(work, config, folder, networks, "finetune", list(heads.values()))
-
-
-def evaluate_run(folder: Path, report: Report = lambda _: None) -> Scored:
-    """Score a trained run again, on its study's reporting split, and write its scores anew.
-
-    Raises:
-        RunError: `folder` is no run folder of a finished run, or another process works on its study.
-    """
-    if not has_ended(folder):
-        raise RunError(
-            f"`{folder}` should be the folder of a finished run, such as runs/demo/multi/seed-0-1a2b3c4d. "
-            "Found no finished one there. Train it with `knowhue study` or `knowhue train`."
-        )
-    config = read_config(folder)
-    root = folder.parent.parent
-    with locked(root, "evaluate"):
-        prepared = load_prepared(root / "images", config.evaluation.split)
-        work = Workspace(root, Engine(config.training), prepared, report)
-        _require_same_images(work, folder)
-        _require_whole(folder, but=OUTCOME)
-        networks = make_networks(work, config, folder)
-        scored = _score(work, config, folder, networks, final=True)
-        if work.engine.is_main:
-            # the same status, with the checksums of the new scores
-            write_status(folder, read_status(folder))
-    return scored
-
-
-def load_run(work: Workspace, config: Config, folder: Path) -> MultiTask:
-    """The trained model of a run, ready to predict.
-
-    Raises:
-        RunError: the images there now are not those that it was trained on, or it is damaged.
-    """
-    _require_same_images(work, folder)
-    _require_whole(folder)
-    return make_networks(work, config, folder).model.eval()
+    return _run(work, config, folder, networks, "finetune", heads)
 
 
 def run_head(work: Workspace, config: Config, task: Task) -> Path:
@@ -188,8 +152,38 @@ def run_head(work: Workspace, config: Config, task: Task) -> Path:
     if _is_done(work, own, folder, final=False):
         return folder
     _announce(work, own, task, "heads")
-    networks = _with_cached_features(work, own, make_networks(work, own))
-    return _run(work, own, folder, networks, "heads", [])
+    return _run(work, own, folder, _with_cached_features(work, own, make_networks(work, own)), "heads", [])
+
+
+def evaluate_run(folder: Path, report: Report = lambda _: None) -> Scored:
+    """Score a trained run again, on its study's reporting split, and write its scores anew.
+
+    Raises:
+        RunError: `folder` is no run folder of a finished run, or another process works on its study.
+    """
+    if not has_ended(folder):
+        raise RunError(
+            f"`{folder}` should be the folder of a finished run, such as runs/demo/multi/seed-0-1a2b3c4d. "
+            "Found no finished one there. Train it with `knowhue study` or `knowhue train`."
+        )
+    config, root = read_config(folder), folder.parent.parent
+    with locked(root, "evaluate"):
+        prepared = load_prepared(root / "images", config.evaluation.split)
+        work = Workspace(root, Engine(config.training), prepared, report)
+        _require_same_images(work, folder)
+        _require_whole(folder, but=OUTCOME)
+        return _score_again(work, config, folder, final=True)
+
+
+def load_run(work: Workspace, config: Config, folder: Path) -> MultiTask:
+    """The trained model of a run, ready to predict.
+
+    Raises:
+        RunError: the images there now are not those that it was trained on, or it is damaged.
+    """
+    _require_same_images(work, folder)
+    _require_whole(folder)
+    return make_networks(work, config, folder).model.eval()
 
 
 def warm_features(work: Workspace, configs: Iterable[Config]) -> None:
@@ -224,21 +218,25 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
     if not damaged:
         return is_trained
     how = "scored" if is_trained else "trained"
-    work.report(
-        {"stage": "note", "text": f"{folder}: {', '.join(damaged)} damaged or gone, so it is {how} anew"}
-    )
+    what = f"{', '.join(damaged)} damaged or gone"
+    work.report({"stage": "note", "text": f"{folder}: {what}, so it is {how} anew"})
     if is_trained:  # its weights are whole: scoring them again costs seconds, training hours
-        networks = make_networks(work, config, folder)
-        _score(
-            work, config, folder, networks if final else _with_cached_features(work, config, networks), final
-        )
-        if work.engine.is_main:
-            write_status(folder, read_status(folder))
+        _score_again(work, config, folder, final)
     elif work.engine.is_main:
         # a run without a status has not begun, so it is trained
         (folder / "status.json").unlink(missing_ok=True)
     work.engine.wait()
     return is_trained
+
+
+def _score_again(work: Workspace, config: Config, folder: Path, final: bool) -> Scored:
+    """Score the weights of an ended run; its status stays as it was, with the checksums of the new scores."""
+    networks = make_networks(work, config, folder)
+    networks = networks if final else _with_cached_features(work, config, networks)
+    scored = _score(work, config, folder, networks, final)
+    if work.engine.is_main:
+        write_status(folder, read_status(folder))
+    return scored
 
 
 def _require_whole(folder: Path, but: Collection[str] = ()) -> None:
@@ -316,16 +314,14 @@ def _run(
     work: Workspace, config: Config, folder: Path, networks: Networks, phase: PhaseName, heads: list[Path]
 ) -> Path:
     """Train a phase, score, write everything; the status last."""
-    step = golden.golden_step(work.engine)
     if work.engine.is_main:
+        write_config(folder, config)
         digests = {
             "encoder_weights": weights_digest(networks.model.encoder),
             "images": work.prepared.fingerprint,
-            "golden_step": step,
+            "golden_step": golden.golden_step(work.engine),
         }
-        environment = work.engine.environment() | digests
-        write_config(folder, config)
-        write_json(folder / "environment.json", environment)
+        write_json(folder / "environment.json", work.engine.environment() | digests)
         write_status(folder, {"state": "running"})
     state, final = {"state": "finished"}, phase == "finetune"
     try:
@@ -337,25 +333,26 @@ def _run(
     _score(work, config, folder, networks, final)
     if work.engine.is_main:
         save_weights(folder / WEIGHTS, networks.weights(with_encoder=final))
-        write_log(folder, _join([read_log(head) for head in heads]) + log)
-        seconds = {"heads": sum(_seconds(read_log(head)) for head in heads)} if heads else {}
+        logs = [read_log(head) for head in heads]
+        write_log(folder, _join(logs) + log)
+        seconds = {"heads": sum(map(_seconds, logs))} if heads else {}
         seconds |= {phase: _seconds(log), "evaluate": round(time.perf_counter() - started, 2)}
         # after all other files, whose checksums it holds
         write_status(folder, {**state, "seconds": seconds})
         # after the status: a run that is cut between the two is whole
-        checkpoint.clear_checkpoints(folder / "checkpoints")
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     work.engine.wait()
     return folder
 
 
 def _score(work: Workspace, config: Config, folder: Path, networks: Networks, final: bool) -> Scored:
     """Score a model on the validation images, and write all of `OUTCOME`, with the golden step of what scored it."""
-    scorer = {"golden_step": golden.golden_step(work.engine)}
+    step = golden.golden_step(work.engine)
     scored = validate(work, config, networks, full=final, split=work.prepared.reporting_split)
     if work.engine.is_main:
         of_set = measure_set(work, config.evaluation, scored.features)
         after_heads = _after_heads(work.root, config) if final else {}
-        write_scores(folder, work.prepared, scored, of_set | after_heads | scorer)
+        write_scores(folder, work.prepared, scored, {**of_set, **after_heads, "golden_step": step})
         write_samples(work, folder, networks.model)
         write_extremes(work, folder, networks.model, scored.rows)
     return scored
@@ -378,13 +375,10 @@ def _join(logs: Sequence[Sequence[Entry]]) -> list[Entry]:
     """The logs of the heads as one: what they say of the same epoch stands in one entry."""
     joined: list[Entry] = []
     for entries in zip(*logs, strict=False):
-        first, *others = entries
-        merged = {**first, "train": dict(first["train"]), "validation": dict(first["validation"])}
-        for other in others:
-            merged["train"] |= other["train"]
-            merged["validation"] |= other["validation"]
-            for key in ("seconds", "train_seconds"):
-                merged[key] = round(merged[key] + other[key], 3)
+        merged = dict(entries[0])
+        for other in entries[1:]:
+            merged |= {name: merged[name] | other[name] for name in ("train", "validation")}
+            merged |= {name: round(merged[name] + other[name], 3) for name in ("seconds", "train_seconds")}
             merged["warnings"] = merged["warnings"] + other["warnings"]
         joined.append(merged)
     return joined
@@ -400,10 +394,8 @@ def _refuse_contradictions(config: Config) -> None:
         raise ConfigError(
             f"`images.size_px` should be {PatchGAN.SMALLEST_PX} or more where `colour.method = pix2pix`. Found {size}."
         )
-    if not config.has_encoder or not colour.is_adversarial:
-        return
     layers = colour.discriminator_layers
-    if size >> layers < 2:
+    if config.has_encoder and colour.is_adversarial and size >> layers < 2:
         raise ConfigError(
             f"`colour.discriminator_layers` should leave at least 2 patches of an image of {size} pixels. "
             f"Found `colour.discriminator_layers = {layers}`, which see {3 * 2 ** (layers + 1) - 2} pixels."
