@@ -58,8 +58,7 @@ def order_of_choice(names: Sequence[str], labels: Sequence[str | None], splits: 
     """
     rank = {"test": 0, "validation": 1, "train": 2}
     return sorted(
-        range(len(names)),
-        key=lambda i: (rank[splits[i]], labels[i] is None, len(names[i]), names[i]),
+        range(len(names)), key=lambda i: (rank[splits[i]], labels[i] is None, len(names[i]), names[i])
     )
 
 

@@ -150,7 +150,6 @@ class Sheet:
         self.stain(cover, material, veil)
 
     def stain(self, cover: Field, material: int, haze: Field | float) -> None:
-        """Change the material and leave the lightness as it is."""
         self.materials *= 1 - cover
         self.materials[material] += cover * (1 - haze)
         self.materials[WATER] += cover * haze * (1 - self.depth)
@@ -241,7 +240,6 @@ def _weed(sheet: Sheet, rng: Rng, foot: float) -> None:
 
 
 def _fish(sheet: Sheet, rng: Rng, pose: Pose) -> None:
-    """A shoal of small fish that swim the same way."""
     part, u, v = sheet.around(pose, 12)
     x, y = rng.normal(0, 4, (rng.integers(3, 9), 2)).T.astype(np.float32)[:, :, None, None]
     tail = np.maximum(np.abs(v - y) * 1.4 + 0.75 + u - x, -1.55 - u + x)

@@ -390,7 +390,6 @@ def _require_enough(rows: list[ManifestRow], classes: list[str], images: Images)
 
 
 def _of(became: Counter[str]) -> str:
-    """What became of the images of a class."""
     counts = ", ".join(f"{became[what]} {what}" for what in (*SPLITS, "left out") if became[what])
     return f"of {became.total()} found: {counts}"
 

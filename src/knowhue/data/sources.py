@@ -163,7 +163,6 @@ def _require_images(root: Path, home: str, items: Sequence[SourceItem]) -> None:
 
 
 def _others(skipped: Sequence[str]) -> str:
-    """What was found instead of images, counted."""
     return f", but {counted(skipped)}" if skipped else ""
 
 

@@ -21,7 +21,6 @@ def scale_chroma(chroma: Chroma) -> Tensor:
 
 
 def unscale_chroma(scaled: Tensor) -> Chroma:
-    """The inverse of `scale_chroma`."""
     return scaled * CHROMA_SCALE
 
 

@@ -49,7 +49,6 @@ class MultiTask(nn.Module):
         self.taps: tuple[int, ...] = (len(encoder.channels) - 1,) if colour is None else colour.taps
 
     def head(self, task: str) -> nn.Module:
-        """The head of a task that the model has."""
         head = {"colour": self.colour, "class": self.classifier}[task]
         assert head is not None
         return head

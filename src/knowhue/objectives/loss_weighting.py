@@ -41,7 +41,6 @@ class LossWeighting(nn.Module):
         self.tasks = tasks
 
     def _descend(self, values: Tensor, gradient: Tensor) -> None:
-        """One step of the optimizer on a gradient in closed form."""
         assert self.optimizer is not None  # of those that learn
         values.grad = gradient
         self.optimizer.step()
@@ -94,7 +93,6 @@ class Uncertainty(LossWeighting):
         self.optimizer = torch.optim.Adam([self.log_scale], tasks.weighting_learning_rate)
 
     def weights(self) -> dict[str, float]:
-        """exp(-s) of each task."""
         return _by_task(torch.exp(-self.log_scale))
 
     def observe_step(self, losses: Mapping[str, float], norms: Mapping[str, float] | None) -> None:
@@ -133,7 +131,6 @@ class DynamicWeightAverage(LossWeighting):
         return _by_task(len(TASKS) * torch.softmax(ratio / self.tasks.dwa_temperature, dim=0))
 
     def observe_epoch(self, train: Mapping[str, float], validation: Mapping[str, float]) -> None:
-        """Keep the training errors of the last two epochs."""
         self.errors.copy_(torch.stack((self.errors[1], _checked("train", train))))
 
 
@@ -262,7 +259,6 @@ class TaskConstrained(LossWeighting):
         self.register_buffer("stopped_epoch", torch.full(shape[:1], -1, dtype=torch.int64))
 
     def weights(self) -> dict[str, float]:
-        """1, and 0 for a stopped task."""
         return _by_task((self.stopped_epoch < 0).double())
 
     def observe_epoch(self, train: Mapping[str, float], validation: Mapping[str, float]) -> None:

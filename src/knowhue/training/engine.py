@@ -49,7 +49,6 @@ class Engine:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files."""
         return self._accelerator.is_main_process
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -94,11 +93,9 @@ class Engine:
         return self._accelerator.reduce(values, reduction="mean")  # pyright: ignore[reportReturnType]
 
     def gather(self, rows: list[Any]) -> list[Any]:
-        """The rows of all processes, on all processes."""
         return gather_object(rows) if self.share.world > 1 else rows
 
     def wait(self) -> None:
-        """Hold until every process is here."""
         self._accelerator.wait_for_everyone()
 
     def environment(self) -> dict[str, Any]:

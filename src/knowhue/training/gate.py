@@ -79,7 +79,6 @@ def _alone(config: Config, task: Task) -> Config:
 
 
 def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Every tensor of `expected` against that of its name."""
     differ = sorted(name for name, value in expected.items() if not torch.equal(value, found[name]))
     return {"steps": _STEPS, "tensors": len(expected), "differ": differ}
 

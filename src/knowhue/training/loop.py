@@ -191,7 +191,6 @@ def validate(
 def _adversarial_losses(
     engine: Engine, discriminator: nn.Module, gan_loss: str, batch: Batch, prediction: Prediction
 ) -> Tensor:
-    """Of each image, (B,)."""
     with engine.autocast():
         scores = discriminator(batch.lightness, prediction.chroma)
     return torch.stack([GAN_LOSSES[gan_loss].generator(score) for score in scores])

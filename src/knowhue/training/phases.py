@@ -78,7 +78,6 @@ def learning_rate_factor(step: int, steps: int) -> float:
 
 
 def set_learning_rates(optimizers: Iterable[Optimizer], factor: float) -> None:
-    """Set every group's learning rate to `factor` times its peak."""
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):
         group["lr"] = group["peak"] * factor
 
@@ -107,7 +106,6 @@ class Networks:
         return {name: module for name, module in parts.items() if module is not None}
 
     def weights(self, with_encoder: bool) -> dict[str, Tensor]:
-        """All tensors by part and name."""
         return {
             f"{name}.{key}": value
             for name, module in self.modules(with_encoder).items()
@@ -126,7 +124,6 @@ class Networks:
 
 
 def build_networks(engine: Engine, config: Config, classes: int) -> Networks:
-    """The networks of an arm with their initial weights, on the engine's device."""
     model, discriminator = engine.place(build_model(config, classes)), build_discriminator(config)
     return Networks(model, None if discriminator is None else engine.place(discriminator))
 
@@ -165,7 +162,6 @@ class TrainState:
 
     @property
     def optimizers(self) -> tuple[Optimizer, ...]:
-        """The model's, then the discriminator's if there is one."""
         return (self.optimizer, *filter(None, (self.discriminator_optimizer,)))
 
     def stored_optimizers(self) -> dict[str, Optimizer]:

@@ -98,7 +98,6 @@ def write_scores(
 
 
 def _readable(row: ImageRow, prepared: Prepared) -> dict[str, Any]:
-    """A row with names in place of numbers."""
     name = {-1: "", **dict(enumerate(prepared.classes))}
     found = {"index": row["index"], "path": prepared.paths[row["index"]], "label": name[row["label"]]}
     if "predicted" in row:
@@ -283,7 +282,6 @@ def _probe(work: Workspace, name: str, network: FeatureNetwork) -> Probe:
 
 
 def _features(work: Workspace, positions: NDArray[np.int64], name: str, network: FeatureNetwork) -> Features:
-    """Of some images in their true colours."""
     return evaluate(_truth, _batches(work, positions), networks={name: network}).features[name]
 
 

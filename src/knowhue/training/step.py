@@ -9,13 +9,7 @@ from torch import Tensor
 from knowhue.config import Config
 from knowhue.objectives.gradient_weighting import GradientWeighting, gramian
 from knowhue.objectives.loss_weighting import LossWeighting
-from knowhue.objectives.losses import (
-    GAN_LOSSES,
-    PIXEL_LOSSES,
-    cross_entropy,
-    follow,
-    share_judged_right,
-)
+from knowhue.objectives.losses import GAN_LOSSES, PIXEL_LOSSES, cross_entropy, follow, share_judged_right
 from knowhue.tensors import Batch, Chroma, Prediction, Pyramid
 from knowhue.training.engine import Engine
 from knowhue.training.phases import TrainState
@@ -70,7 +64,6 @@ def colour_loss(prediction: Prediction, batch: Batch, config: Config) -> Tensor:
 
 
 def class_loss(prediction: Prediction, batch: Batch, config: Config) -> Tensor:
-    """The unweighted cross-entropy."""
     assert prediction.logits is not None  # called only where there is a class head
     smoothing = config.class_.label_smoothing
     return cross_entropy(prediction.logits, batch.label, batch.label_weight, smoothing)
