@@ -42,8 +42,7 @@ class Palette(nn.Module):
       loss is still the paper's, on the noise. Taken as the noise itself, an error in the first steps is divided
       by sqrt(level), here under 1/10 000: after 600 steps of training at 32 pixels, at the same loss, DDIM's a*b*
       were wrong by 62 CIELAB units and speckled, with v by 24 and smooth.
-    - The network's size, see `Denoiser`.
-    - The gray image is one channel of L*/50 - 1.
+    - The network's size, see `Denoiser`; the gray image is one channel.
     - The schedule is the cosine one, or Ho et al.'s linear one. The paper's are linear, from 1e-6 to 0.01 in 2000
       steps for training, and tuned again in 1000 steps for prediction.
     - Sampling takes a spaced subset of the training steps, by DDIM or by the posterior of Ho et al. with its
@@ -57,8 +56,7 @@ class Palette(nn.Module):
     so that an image's colours do not depend on its batch. They do depend on its size, for which the noise is drawn.
     Prediction costs `sample_steps` passes of the network and lets no gradient past.
 
-    `taps` and `stride` are what the model asks of a head: it reads the one map of an empty encoder, (gray,) with
-    gray = L*/50 - 1, and the sides of that map should be whole multiples of `stride`.
+    It reads the one map of an empty encoder, (gray,) with gray = L*/50 - 1, whose sides are multiples of `stride`.
 
     >>> palette = Palette(PaletteSettings(width=8, multipliers=(1, 2), sample_steps=2))
     >>> palette((torch.zeros(3, 1, 8, 12),)).shape

@@ -39,8 +39,7 @@ class Pix2PixUNet(nn.Module):
       itself finds that the answers hardly vary; here the same image always gets the same colours.
     - A lesser depth leaves out layers of 8 * width channels, so of the three dropout blocks some are narrower.
 
-    `taps` and `stride` are what the model asks of a head: it reads the one map of an empty encoder, (gray,) with
-    gray = L*/50 - 1, and the sides of that map should be whole multiples of `stride`.
+    It reads the one map of an empty encoder, (gray,) with gray = L*/50 - 1, whose sides are multiples of `stride`.
 
     >>> Pix2PixUNet(width=2, depth=4)((torch.zeros(3, 1, 32, 48),)).shape
     torch.Size([3, 2, 32, 48])

@@ -7,6 +7,7 @@ affinity scores only weakly (Azorin et al. 2023), so the report sets them beside
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -53,7 +54,9 @@ def diagnose(state: TrainState, batch: Batch) -> dict[str, float]:
         discriminator.train()
     others = {name: value for name, value in gradients.items() if name != "class"}
     others["colour"] = torch.stack(list(others.values())).sum(0)
-    cosines = {f"cosine_{name}": _cosine(gradients["class"], value) for name, value in others.items()}
+    # 0 where one of them is 0; the default eps of 1e-8 would shrink the cosine of small gradients
+    cosine = partial(nn.functional.cosine_similarity, gradients["class"], dim=0, eps=1e-30)
+    cosines = {f"cosine_{name}": float(cosine(value)) for name, value in others.items()}
     norms = {f"norm_{name}": float(value.norm()) for name, value in gradients.items()}
     return cosines | norms | affinities | {"seconds": round(time.perf_counter() - started, 4)}
 
@@ -110,12 +113,6 @@ def _by_task(terms: Mapping[str, Tensor]) -> Losses:
     return {"class": terms["class"], "colour": torch.stack(colour).sum()}
 
 
-def _cosine(first: Tensor, second: Tensor) -> float:
-    """Cosine of two vectors, 0 where one of them is 0."""
-    # the default eps of 1e-8 would shrink the cosine of small gradients
-    return float(nn.functional.cosine_similarity(first, second, dim=0, eps=1e-30))
-
-
 def weighted_terms(
     state: TrainState,
     batch: Batch,
@@ -167,9 +164,7 @@ def measure_shares(state: TrainState, batches: Iterable[Batch]) -> dict[str, Any
         and `shares` of their sum, 0 to 1.
     """
     factors = {} if state.loss_weighting is None else state.loss_weighting.weights()
-    encoder = [
-        parameter for parameter in state.networks.model.encoder.parameters() if parameter.requires_grad
-    ]
+    encoder = [each for each in state.networks.model.encoder.parameters() if each.requires_grad]
     norms: dict[str, list[float]] = {}
     networks = [each for each in (state.networks.model, state.networks.discriminator) if each is not None]
     modes = [(network, network.training) for network in networks]
