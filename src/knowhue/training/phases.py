@@ -106,6 +106,7 @@ class Networks:
         return {name: module for name, module in parts.items() if module is not None}
 
     def weights(self, with_encoder: bool) -> dict[str, Tensor]:
+        """All tensors, named `<part>.<name>`."""
         return {
             f"{name}.{key}": value
             for name, module in self.modules(with_encoder).items()
