@@ -314,12 +314,13 @@ def _run(
     work: Workspace, config: Config, folder: Path, networks: Networks, phase: PhaseName, heads: list[Path]
 ) -> Path:
     """Train a phase, score, write everything; the status last."""
+    step = golden.golden_step(work.engine)  # gathered from all processes
     if work.engine.is_main:
         write_config(folder, config)
         digests = {
             "encoder_weights": weights_digest(networks.model.encoder),
             "images": work.prepared.fingerprint,
-            "golden_step": golden.golden_step(work.engine),
+            "golden_step": step,
         }
         write_json(folder / "environment.json", work.engine.environment() | digests)
         write_status(folder, {"state": "running"})
