@@ -19,6 +19,7 @@ from knowhue.serving.studies import CHARTS
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs `pip install playwright`")
 expect = playwright.expect
+expect.set_options(timeout=15_000)  # as long as a click may take: on a busy machine 5 s were not enough
 
 
 def scene(width: int = 320, height: int = 240, kind: str = "PNG") -> bytes:

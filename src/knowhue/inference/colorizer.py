@@ -83,7 +83,7 @@ class Judgement(NamedTuple):
         """The class and the three most probable ones, `unknown` alone for a novel image, None without a class head.
 
         >>> Judgement("cat", 0.75, {"cat": 0.75, "dog": 0.25}, 0.5, None, None, None, ()).headline()
-        'cat (cat 75%, dog 25%)'
+        'cat (cat 75 %, dog 25 %)'
         >>> Judgement("unknown", 0.75, {"cat": 0.75, "dog": 0.25}, 1.5, None, None, None, ()).headline()
         'unknown'
         """
