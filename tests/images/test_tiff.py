@@ -12,6 +12,7 @@ from odd_files import GRAY, GRAY16, RGB, pillow, tiff
 
 from knowhue.errors import ImageError
 from knowhue.images.reading import read_image, weigh_image
+from knowhue.images.tiff import FIRST_PAGE, choose_page, exif_of_tiff
 from knowhue.images.writing import encode_with_notes
 
 PREVIEW = RGB[::4, ::4].copy()
@@ -169,6 +170,35 @@ def test_exif_that_names_the_same_bytes_again_and_again_stays_small():
     exif = b"Exif\0\0II*\0\x08\0\0\0" + overlapping(8, 100_000)
     image = read_image(pillow(RGB, "PNG", exif=exif))
     assert peak_of(lambda: encode_with_notes(image, ".tif")) < 5_000_000
+
+
+def big_tiff(count: int, directories: int = 1) -> bytes:
+    """Directories of `count` entries of one byte each that begin 20 bytes one after the other, within each other."""
+    head = b"II+\0" + struct.pack("<HHQ", 8, 0, 16)
+    entry = struct.pack("<HHQQ", 254, 1, 1, 0)
+    data = bytearray(head + struct.pack("<Q", count) + entry * (count + directories) + bytes(8))
+    for number in range(directories):
+        at = 16 + 20 * number
+        struct.pack_into("<Q", data, at, count)
+        following = at + 20 if number + 1 < directories else 0
+        struct.pack_into("<Q", data, at + 8 + 20 * count, following)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(("count", "directories"), [(2000, 250), (100_000, 1)])
+def test_directories_with_entries_without_end_are_refused(tmp_path: Path, count: int, directories: int):
+    data = big_tiff(count, directories)
+    with pytest.raises(ImageError, match=r"directories have .* entries, more than 65,536"):
+        choose_page(io.BytesIO(data))
+    assert exif_of_tiff(io.BytesIO(data)) is None
+    (tmp_path / "many.tif").write_bytes(data)
+    assert weigh_image(tmp_path / "many.tif") == 0
+
+
+def test_a_directory_that_says_the_same_again_and_again_stays_small():
+    data = big_tiff(60_000)
+    assert peak_of(lambda: choose_page(io.BytesIO(data))) < 2 * len(data)
+    assert choose_page(io.BytesIO(big_tiff(200, 250))) == FIRST_PAGE
 
 
 def test_a_further_directory_that_cannot_be_read_hides_no_other():

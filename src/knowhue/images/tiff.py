@@ -27,8 +27,8 @@ _RAW_MARKS = {(8, b"CR"), (8, b"IIII"), (8, b"MMMM")}
 _TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 """Unsigned types of TIFF and BigTIFF by number; 13 and 18 are offsets of directories."""
 _TYPE_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), 1)) | dict.fromkeys((16, 17, 18), 8)
-# a hostile file may link directories in a circle, or name numbers without end
-_MOST_DIRECTORIES, _MOST_VALUES = 256, 64
+# a hostile file may link directories in a circle, let them overlap, or name numbers without end
+_MOST_DIRECTORIES, _MOST_ENTRIES, _MOST_VALUES = 256, 1 << 16, 64
 _UNREADABLE = (struct.error, OverflowError, OSError)
 
 
@@ -63,7 +63,7 @@ def choose_page(file: File) -> Choice:
     Damage is left to the decoder.
 
     Raises:
-        ImageError: it is a camera's raw file, or a directory would fill the memory.
+        ImageError: it is a camera's raw file, its directories have too many entries, or one would fill the memory.
     """
     pages, head = [], _bytes(file, 0, 16)
     with suppress(*_UNREADABLE):
@@ -91,10 +91,11 @@ def _is_whole(directory: Directory) -> bool:
 
 
 class _Directories:
-    """The directories of a file (TIFF 6.0, section 2; BigTIFF)."""
+    """The directories of a file (TIFF 6.0, section 2; BigTIFF), as long as they have not too many entries together."""
 
     def __init__(self, file: File) -> None:
         self._file = file
+        self._entries = 0
         self._size_bytes = file.seek(0, io.SEEK_END)
         head = _bytes(file, 0, 4)
         self._order = "<" if head[:2] == b"II" else ">"
@@ -121,14 +122,18 @@ class _Directories:
         """The entries that matter here, and where the next directory is.
 
         Raises:
-            ImageError: its values overlap so much that a small file would fill the memory.
+            ImageError: its values overlap so much that a small file would fill the memory; or there are too many
+                entries, with those of the directories before it.
         """
         count_type, entry_type, place_type = ("Q", "HHQ8s", "Q") if self._is_big else ("H", "HHI4s", "I")
         entry = struct.Struct(self._order + entry_type)
         count = min(self._read(at, count_type)[0], self._size_bytes // entry.size)
         at += struct.calcsize(count_type)
+        self._entries += count
+        if self._entries > _MOST_ENTRIES:
+            raise ImageError(f"its directories have {self._entries:,} entries, more than {_MOST_ENTRIES:,}")
         rows = _bytes(self._file, at, entry.size * count)
-        named_bytes, wanted = 0, []
+        named_bytes, wanted = 0, dict[int, tuple[str, bytes | int]]()
         for tag, kind, values, inline in entry.iter_unpack(rows[: len(rows) // entry.size * entry.size]):
             size = values * _TYPE_BYTES.get(kind, 0)
             place = struct.unpack(self._order + place_type, inline)[0]
@@ -138,12 +143,12 @@ class _Directories:
                 named_bytes += size
             if tag in _WANTED and kind in _TYPES and values:
                 form = f"{min(values, _MOST_VALUES)}{_TYPES[kind]}"
-                wanted.append((tag, form, inline[:size] if size <= len(inline) else place))
+                wanted[tag] = form, inline[:size] if size <= len(inline) else place
         if named_bytes > self._size_bytes:
             raise ImageError(f"a directory in it names {named_bytes:,} bytes, more than the file has")
         found = {
             tag: struct.unpack(self._order + form, at) if isinstance(at, bytes) else self._read(at, form)
-            for tag, form, at in wanted
+            for tag, (form, at) in wanted.items()
         }
         return found, self._read(at + len(rows), place_type)[0]
 
