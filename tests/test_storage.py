@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -285,6 +286,51 @@ def test_file_that_is_not_there(tmp_path, read):
     (tmp_path / "file").mkdir()
     with pytest.raises(RunError, match=r"Cannot read `.*file`: Is a directory"):
         read(tmp_path / "file")
+
+
+# reading it at its beginning is an input/output error
+UNREADABLE = Path("/proc/self/mem")
+
+
+@pytest.mark.skipif(not UNREADABLE.exists(), reason="no file that cannot be read")
+@pytest.mark.parametrize("read", [read_json, read_arrays, read_array, read_csv, file_digest])
+def test_a_file_that_the_disk_does_not_give_is_not_damaged(tmp_path, read):
+    path = tmp_path / "file"
+    path.symlink_to(UNREADABLE)
+    with pytest.raises(RunError, match=r"Cannot read `.*file`: Input/output error") as caught:
+        read(path)
+    assert not isinstance(caught.value, DamagedError)
+    with pytest.raises(RunError, match="Cannot read"):  # and stays as it is
+        cached(path, read, lambda _: pytest.fail("made anew"))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), TypeError("a slip of ours")])
+def test_what_is_no_fault_of_a_file_goes_through(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    write_json(tmp_path / "a.json", {})
+    monkeypatch.setattr("knowhue.storage.json.loads", fail)
+    monkeypatch.setattr("knowhue.storage.hashlib.file_digest", fail)
+    for read in (read_json, file_digest):
+        with pytest.raises(type(error)):
+            read(tmp_path / "a.json")
+    if isinstance(error, MemoryError):
+        monkeypatch.setattr("knowhue.storage.np.load", fail)
+        for read in (read_array, read_arrays):
+            with pytest.raises(MemoryError):
+                read(tmp_path / "a.json")
+
+
+def test_arrays_whose_directory_leads_to_before_the_file_are_damaged(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, index=np.arange(3))
+    data = bytearray(path.read_bytes())
+    place = data.rindex(b"PK\5\6") + 16  # where the directory begins; farther on than it is
+    data[place + 2] = 1
+    path.write_bytes(data)
+    with pytest.raises(DamagedError, match="damaged: no arrays"):
+        read_arrays(path)
 
 
 def test_digest_is_sha256(tmp_path):

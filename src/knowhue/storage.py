@@ -35,6 +35,8 @@ SEAL = "sha256"
 """The key of a JSON file's own checksum; readers do not see it."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _OF_THE_DISK = _FULL | {errno.EIO, errno.EROFS}
+_OF_ARRAYS = (Exception,)
+"""Damaged bytes make zip, zlib and numpy raise all kinds."""
 
 
 @contextmanager
@@ -179,7 +181,7 @@ def read_json(path: Path, kind: type[JsonKind] = dict) -> JsonKind:
         DamagedError: it is not JSON, of another kind, or not as it was written.
         RunError: the file is missing or cannot be read.
     """
-    with _reading(path, "JSON"):
+    with _reading(path, "JSON", (ValueError, RecursionError)):
         # Python reads NaN and Infinity, which JSON does not have
         value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     if not isinstance(value, kind):
@@ -207,7 +209,11 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         RunError: it is missing or cannot be read.
     """
     # opened here, for numpy leaves open what it cannot read; a pickle may run code
-    with _reading(path, "arrays"), path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+    with (
+        _reading(path, "arrays", _OF_ARRAYS),
+        path.open("rb") as file,
+        np.load(file, allow_pickle=False) as arrays,
+    ):
         return {name: arrays[name] for name in arrays.files}
 
 
@@ -218,7 +224,7 @@ def read_array(path: Path, memory_map: bool = False) -> NDArray[Any]:
         DamagedError: it is no such file, or cut.
         RunError: it is missing or cannot be read.
     """
-    with _reading(path, "array"):
+    with _reading(path, "array", _OF_ARRAYS):
         return np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
 
 
@@ -259,7 +265,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         DamagedError: it is no table, or cut.
         RunError: it is missing or cannot be read.
     """
-    with _reading(path, "table"), path.open(encoding="utf-8", newline="") as file:
+    with _reading(path, "table", (ValueError,)), path.open(encoding="utf-8", newline="") as file:
         return from_csv(file.read())
 
 
@@ -278,30 +284,37 @@ def file_digest(path: Path) -> str:
     Raises:
         RunError: it is missing or cannot be read.
     """
-    with _reading(path, "file"), path.open("rb") as file:
+    with _reading(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
-def _reading(path: Path, kind: str) -> Iterator[None]:
-    """Say in one line that a file is missing, cannot be read, or holds something else.
+def _reading(path: Path, kind: str = "", damage: Sequence[type[Exception]] = ()) -> Iterator[None]:
+    """Say in one line that a file is missing, cannot be read, or holds something else than its kind.
+
+    A file that cannot be read is no damage: what is damaged is made anew, which may take hours and replaces it.
+
+    Args:
+        path: of the file.
+        kind: what it should hold.
+        damage: what reading it raises where it holds something else.
 
     Raises:
         DamagedError: it is no such file, or cut.
         RunError: it is missing or cannot be read.
     """
     try:
-        with path.open("rb"):
-            pass
+        yield
     except FileNotFoundError:
         raise RunError(
             f"`{path}` should be there. Found none: is `{path.parent}` the folder you meant?"
         ) from None
-    except OSError as error:
-        raise RunError(f"Cannot read `{path}`: {error.strerror}.") from None
-    try:
-        yield
-    except Exception as error:  # damaged bytes make zip, zlib and numpy raise all kinds
+    except MemoryError:
+        raise
+    except (OSError, *damage) as error:
+        # a damaged directory of zip sends the reader to before the file's beginning, which the system calls invalid
+        if isinstance(error, OSError) and not (damage and error.errno == errno.EINVAL):
+            raise RunError(f"Cannot read `{path}`: {error.strerror or error}.") from None
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DamagedError(path, f"no {kind}: {reason}") from None
 

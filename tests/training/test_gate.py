@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from knowhue.errors import RunError
 from knowhue.models.heads import Classifier, Decoder
 from knowhue.storage import read_json
 from knowhue.training import gate, golden
@@ -59,6 +60,22 @@ def test_a_gate_is_tried_once_for_what_it_proved(tiny, make_work, monkeypatch):
     first = check_gate(work, tiny())
     monkeypatch.setattr(gate, "_train", lambda *_: pytest.fail("tried again"))
     assert check_gate(work, tiny()) == first
+
+
+def test_a_gate_that_is_damaged_is_tried_again_and_one_that_cannot_be_read_stays(
+    tiny, make_work, monkeypatch
+):
+    work = make_work(tiny())
+    path, tried = work.root / "gate" / "seed-0.json", []
+    monkeypatch.setattr(gate, "_try", lambda *_: tried.append(_) or {})
+    check_gate(work, tiny())
+    path.write_text("{")
+    check_gate(work, tiny())
+    assert len(tried) == 2
+    path.unlink()
+    path.symlink_to("/proc/self/mem")  # whose beginning is an input/output error
+    with pytest.raises(RunError, match=r"Cannot read .*seed-0\.json`"):
+        check_gate(work, tiny())
 
 
 @pytest.mark.parametrize("change", ["settings", "images", "machine"])

@@ -7,15 +7,18 @@ import pytest
 import torch
 
 from knowhue.data.loaders import ProcessShare
+from knowhue.errors import RunError
 from knowhue.evaluation.metrics import METRICS, balanced, column_mean
 from knowhue.report.contrasts import BY_CLASS
 from knowhue.report.study import IMAGE_METRICS, LABELLED_METRICS
+from knowhue.runs import write_status
 from knowhue.storage import read_json
 from knowhue.study import write_baselines
 from knowhue.training.loop import validate
 from knowhue.training.run import make_networks
 from knowhue.training.scores import (
     FROM_ROW,
+    inspect_run,
     sample_positions,
     to_bytes,
     write_samples,
@@ -108,3 +111,14 @@ def test_each_metric_has_its_images_in_the_run_and_in_the_report(name):
         assert (source in LABELLED_METRICS) == (metric.task == "class")
     else:
         assert source not in known
+
+
+def test_an_ended_run_whose_weights_the_disk_does_not_give_is_not_to_be_trained_again(tmp_path):
+    weights = tmp_path / "model.safetensors"
+    weights.touch()
+    write_status(tmp_path, {"state": "finished"})
+    assert inspect_run(tmp_path) == (True, [])
+    weights.unlink()
+    weights.symlink_to("/proc/self/mem")  # whose beginning is an input/output error
+    with pytest.raises(RunError, match=r"Cannot read .*model\.safetensors`: Input/output error"):
+        inspect_run(tmp_path)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from knowhue.config import Config, Task, digest
-from knowhue.errors import RunError
+from knowhue.errors import DamagedError
 from knowhue.presets import edit
 from knowhue.randomness import drawing_from
 from knowhue.runs import trained_by
@@ -48,8 +48,8 @@ def check_gate(work: Workspace, config: Config) -> dict[str, Any]:
         "images": work.prepared.fingerprint,
         "golden_step": golden.golden_step(work.engine),
     }
-    with suppress(RunError):  # not tried yet, or damaged
-        if (kept := read_json(path)).get("proved") == proved:
+    with suppress(DamagedError):
+        if path.exists() and (kept := read_json(path)).get("proved") == proved:
             return kept
     found = {"proved": proved, **_try(work, config)}
     if work.engine.is_main:
