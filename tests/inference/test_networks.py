@@ -17,7 +17,13 @@ from tiny_models import describe, lite0_network, noise
 from knowhue.errors import WeightsError
 from knowhue.inference import onnx_network
 from knowhue.inference.export import export_safetensors
-from knowhue.inference.networks import Predictions, build_deployed, check_predictions, open_network
+from knowhue.inference.networks import (
+    BUILT_IN,
+    Predictions,
+    build_deployed,
+    check_predictions,
+    open_network,
+)
 from knowhue.inference.onnx_network import foreign_operator, open_onnx, within
 from knowhue.models.encoder import ENCODERS
 from knowhue.models.multitask import Deployed, build_model
@@ -278,6 +284,14 @@ def test_what_computes_for_ever_is_left_and_not_asked_again(tmp_path, monkeypatc
     with pytest.raises(WeightsError, match="is not asked again"):
         network.predict(noise(1, 8, 8))
     assert time.monotonic() - started < 0.1
+
+
+def test_the_built_in_model_may_take_its_time_and_is_asked_again(monkeypatch):
+    network = open_network(BUILT_IN)
+    monkeypatch.setattr(onnx_network, "SECONDS", 0.0)
+    monkeypatch.setattr(onnx_network, "SECONDS_A_PIXEL", 0.0)
+    for _ in range(2):
+        assert len(network.predict(noise(1, 64, 64)).novelty) == 1
 
 
 def test_who_does_not_hear_that_it_should_stop_is_left(monkeypatch):

@@ -39,7 +39,7 @@ OUTPUTS = ("chroma", "probabilities", "novelty")
 TASK_OF = {"chroma": "colour", "probabilities": "class"}
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 SECONDS, SECONDS_A_PIXEL = 10.0, 1e-4
-"""How long a file may take: to open, and beside it for each pixel, some hundred times what an honest one takes."""
+"""How long a stranger's file may take: to open, and beside it a pixel, some hundred times what an honest one takes."""
 _GRACE_SECONDS = 1.0  # after `terminate`, which the runtime hears between two operators only
 _MOST_BYTES = 8 << 30
 _FATAL = 4  # of the runtime's levels of its log
@@ -75,7 +75,7 @@ _FIXED = {_EIGHT_BYTES: 8, _FOUR_BYTES: 4}
 
 
 class OnnxNetwork:
-    """Runs on a GPU where the installed runtime has one, else on the CPU.
+    """Runs on a GPU where the installed runtime has one, else on the CPU; that of `open_graph` on the CPU alone.
 
     Attributes:
         measured: what was measured when the file was made: by `parity`, largest differences to torch; by `int8`,
@@ -84,18 +84,22 @@ class OnnxNetwork:
 
     runtime = "onnx"
 
-    def __init__(self, session: Any, description: Description, measured: dict[str, Any]) -> None:
+    def __init__(
+        self, session: Any, description: Description, measured: dict[str, Any], *, is_ours: bool = False
+    ) -> None:
         self.description = description
         self.measured = measured
         self._session = session
         self._outputs = _outputs_of(description)
+        self._is_ours = is_ours
         self._is_stuck = False
 
     def predict(self, lightness: FloatArray) -> Predictions:
         """Predict for L* (B, h, w), 0 to 100; any h and w.
 
         Raises:
-            WeightsError: the file takes too long or too much memory, or answers what no model should.
+            WeightsError: the file takes too long, unless it is ours, or too much memory, or answers what no model
+                should.
         """
         if self._is_stuck:
             raise WeightsError(f"The model {_LATE}, and is not asked again.")
@@ -105,10 +109,10 @@ class OnnxNetwork:
         def run() -> list[FloatArray]:
             return self._session.run(self._outputs, {INPUT: lightness[:, None]}, options)
 
+        # what is ours ends; if it is late, the machine slept or is crowded
+        seconds = None if self._is_ours else SECONDS + SECONDS_A_PIXEL * lightness.size
         try:
-            arrays = within(
-                SECONDS + SECONDS_A_PIXEL * lightness.size, run, lambda: setattr(options, "terminate", True)
-            )
+            arrays = within(seconds, run, lambda: setattr(options, "terminate", True))
         except TimeoutError:
             self._is_stuck = True
             raise WeightsError(f"The model {_LATE}. Use another.") from None
@@ -151,14 +155,14 @@ class _Worker:
 _idle: list[_Worker] = []  # a pool of threads would wait at exit for one that hangs
 
 
-def within(seconds: float, work: Callable[[], _T], stop: Callable[[], None] = lambda: None) -> _T:
+def within(seconds: float | None, work: Callable[[], _T], stop: Callable[[], None] = lambda: None) -> _T:
     """What some work returns or raises, if it does in time.
 
     It is done in a thread, for the runtime hears neither signals nor, within one operator, that it should stop; a
     thread that does not end is left, and ends with the process.
 
     Args:
-        seconds: allowed.
+        seconds: allowed; None for as many as it takes.
         work: what is to be done.
         stop: asks the work to end, once the time is up.
 
@@ -231,7 +235,7 @@ def network_of(data: bytes, path: Path, threads: int = 0) -> OnnxNetwork:
 
 
 def open_graph(path: Path, description: Description, weights: Mapping[str, NDArray[Any]]) -> OnnxNetwork:
-    """Run a graph of our own, whose weights lie in another file, in one thread.
+    """Run a graph of our own, whose weights lie in another file, in one thread of the CPU, however long it takes.
 
     Args:
         path: .onnx file that names its weights as a model's state does.
@@ -246,7 +250,7 @@ def open_graph(path: Path, description: Description, weights: Mapping[str, NDArr
         if name.encode() in data
     }
     options.add_external_initializers(list(used), list(used.values()))
-    return OnnxNetwork(_session(data, options, ("CPUExecutionProvider",)), description, {})
+    return OnnxNetwork(_session(data, options, ("CPUExecutionProvider",)), description, {}, is_ours=True)
 
 
 def _session(data: bytes, options: onnxruntime.SessionOptions, providers: Sequence[str]) -> Any:
