@@ -70,6 +70,7 @@ def test_configuration_reads_back(tmp_path):
     ("change", "message"),
     [
         ({"schema": {"name": "knowhue-run", "version": 1}}, "written by another version"),
+        ({"schema": {"name": "knowhue-run", "version": 3}}, "written by another version"),
         ({"schema": None}, "written by another version"),
         ({"task_weights": {"class": 3.0}}, "damaged at `task_weights`"),
     ],
@@ -166,7 +167,7 @@ def test_a_folder_without_a_study_is_said_and_single_runs_in_it_are_pointed_out(
         read_frozen(tmp_path)
 
 
-@pytest.mark.parametrize("version", [1, 2, 4, None, "3"])
+@pytest.mark.parametrize("version", [1, 2, 3, 5, None, "4"])
 def test_a_study_of_another_version_is_refused_in_one_line(tmp_path, version):
     write_json(tmp_path / "study.json", {**STUDY_SCHEMA, "hash": "0"})
     assert read_frozen(tmp_path)["hash"] == "0"

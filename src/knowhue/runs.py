@@ -40,8 +40,8 @@ from knowhue.errors import ConfigError, DamagedError, RunError
 from knowhue.storage import file_digest, read_json, replacing, write_json
 
 FROZEN = "study.json"
-STUDY_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-study", "version": 3}}
-RUN_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-run", "version": 3}}
+STUDY_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-study", "version": 4}}
+RUN_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-run", "version": 4}}
 """The schemas that `study.json` and `config.json` carry; others are refused."""
 
 RUN_FILES = ("status.json", FROZEN)

@@ -4,9 +4,12 @@ import shutil
 
 import pytest
 import torch
+from timm.layers.conv2d_same import Conv2dSame
+from torch import nn
 
 from knowhue.config import Training
 from knowhue.errors import RunError
+from knowhue.models.encoder import DepthwiseConv2d, DepthwiseConv2dSame
 from knowhue.plan import make_comparison, make_plan
 from knowhue.report.reading import read_study
 from knowhue.storage import read_json, write_json
@@ -48,6 +51,15 @@ def test_other_code_is_another_step(engine, monkeypatch):
         return step(state, batch)
 
     monkeypatch.setattr(golden, "train_step", slower)
+    monkeypatch.setattr(golden, "_found", {})
+    assert golden_step(engine) != first
+
+
+def test_depthwise_convolutions_computed_otherwise_are_another_step(monkeypatch):
+    engine = Engine(Training(precision="bfloat16"))
+    first = golden_step(engine)
+    monkeypatch.setattr(DepthwiseConv2d, "forward", nn.Conv2d.forward)
+    monkeypatch.setattr(DepthwiseConv2dSame, "forward", Conv2dSame.forward)
     monkeypatch.setattr(golden, "_found", {})
     assert golden_step(engine) != first
 
