@@ -72,6 +72,16 @@ def test_what_people_write_stays(text):
     assert program.printable(text) == text
 
 
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [("utf-8", "Möwe 海.jpg"), ("latin-1", r"Möwe \u6d77.jpg"), ("ascii", r"M\u00f6we \u6d77.jpg")],
+)
+def test_json_shows_the_letters_that_an_encoding_has(stream, encoding, shown):
+    written = stream(encoding)
+    program.say_json("Möwe 海.jpg")
+    assert written.text() == f'"{shown}"\n'
+
+
 @given(st.text(st.characters()), st.sampled_from(["utf-8", "cp1252", "latin-1", "ascii", "cp437"]))
 def test_json_is_one_line_that_every_encoding_takes_and_every_reader_reads_back(text, encoding):
     written = Stream(encoding)

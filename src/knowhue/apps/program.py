@@ -53,8 +53,13 @@ def say(*lines: str, err: bool = False) -> None:
 
 
 def say_json(value: Any) -> None:
-    """Print a value as one line of JSON, in printable ASCII, which every terminal and every reader takes."""
-    print(json.dumps(value).replace("\x7f", r"\u007f"), flush=True)
+    """Print a value as one line of JSON; what steers a terminal, or its encoding lacks, is escaped as JSON does."""
+    encoding = sys.stdout.encoding or "utf-8"
+    line = ""
+    for character in json.dumps(value, ensure_ascii=False):
+        is_shown = _shown(character) == character and character.encode(encoding, "ignore")
+        line += character if is_shown else json.dumps(character)[1:-1]
+    print(line, flush=True)
 
 
 def printable(text: str) -> str:
