@@ -125,8 +125,9 @@ def test_fresh_encoder_keeps_batchnorm_still():
     assert all(torch.equal(a, b) for n in before for a, b in zip(before[n], after[n], strict=True))
 
 
-def test_depthwise_convolutions_of_every_kind_stay_in_float32():
-    """Under autocast each is what float32 makes of its input, rounded; so are its gradients."""
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_depthwise_convolutions_of_every_kind_stay_in_float32(dtype):
+    """Under autocast each is what float32 makes of its input, in the type of that; so are its gradients."""
     torch.manual_seed(0)
     kinds = [module for module in Encoder(LITE0).modules() if isinstance(module, DepthwiseConv2d)]
     assert {type(each) for each in kinds} == {DepthwiseConv2d, DepthwiseConv2dSame}
@@ -134,11 +135,11 @@ def test_depthwise_convolutions_of_every_kind_stay_in_float32():
         module = copy.deepcopy(next(each for each in kinds if type(each) is own))
         reference = copy.deepcopy(module)
         reference.__class__ = plain
-        images = torch.randn(2, module.in_channels, 9, 9).bfloat16()
+        images = torch.randn(2, module.in_channels, 9, 9).to(dtype)
         with torch.autocast("cpu", torch.bfloat16):
             found = module(images)
         expected = reference(images.float())
-        assert torch.equal(found, expected.bfloat16())
+        assert torch.equal(found, expected.to(dtype))
         for each in (found, expected):
             each.float().sum().backward()
         assert torch.equal(module.weight.grad, reference.weight.grad)

@@ -107,7 +107,7 @@ class DepthwiseConv2d(nn.Conv2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.device.type != "cpu" or input.dtype == torch.float32:
+        if input.device.type != "cpu":
             return super().forward(input)
         with torch.autocast("cpu", enabled=False):
             return super().forward(input.float()).to(input.dtype)
