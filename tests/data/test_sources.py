@@ -9,6 +9,7 @@ from odd_files import pillow
 from PIL import Image
 
 from knowhue.config import Images
+from knowhue.data import sources
 from knowhue.data.prepare import prepare
 from knowhue.data.sources import SOURCES, from_huggingface, list_items, require_apart
 from knowhue.errors import ConfigError, ImageError
@@ -79,6 +80,12 @@ def test_empty_class_folder_is_an_error_that_names_it(make_folder, home, junk):
     with pytest.raises(ImageError, match=f"{home}empty: no images of a class") as raised:
         listed(path=str(root))
     assert ("1 hidden, 1 of no image format (.cr2)" in str(raised.value)) == bool(junk)
+
+
+def test_items_are_gone_through_once_however_many_classes_there_are(make_folder):
+    root = make_folder({"train/a": 1, "train/b/deep": 1, "train/c": 1})
+    items = list_items(Images(source="folder", path=str(root)))
+    sources._require_images(root, "train", iter(items))
 
 
 def test_class_that_is_a_link_to_nowhere_is_an_error(make_folder):

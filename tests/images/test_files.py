@@ -62,6 +62,14 @@ def test_reasons_are_counted_by_kind_most_first():
     assert counted([]) == ""
 
 
+def test_the_rarest_of_many_kinds_are_counted_together():
+    reasons = ["hidden", "hidden", *(f"of no image format (.{number})" for number in range(500))]
+    said = counted(reasons)
+    assert said.startswith("2 hidden, 1 of no image format (.0), 1 of no")
+    assert said.endswith(" (.4), 495 of other kinds")
+    assert counted(reasons[:7]).count(",") == 5  # and nothing of others where there are none
+
+
 @pytest.mark.parametrize("name", ["@home", "#1", "=cmd", "-x", "$5", "unlabelled", "index"])
 def test_odd_names_of_the_users_are_kept(name):
     assert not why_hidden(name)

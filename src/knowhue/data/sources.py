@@ -1,6 +1,7 @@
 """Where images come from. Each source lists names, splits and labels at once and decodes later."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -148,14 +149,17 @@ def _item(root: Path, path: Path, split: str, label: str | None, skipped: str) -
     return SourceItem(name, split, label, load, stamp, skipped)
 
 
-def _require_images(root: Path, home: str, items: Sequence[SourceItem]) -> None:
+def _require_images(root: Path, home: str, items: Iterable[SourceItem]) -> None:
     """No class may vanish because its folder is empty, holds other kinds of files, or is a link that leads nowhere."""
+    depth = len(Path(home).parts) + 1
+    skipped: dict[str, list[str]] = defaultdict(list)
+    for item in items:
+        skipped["/".join(item.name.split("/", depth)[:depth])].append(item.skipped)
     for folder in sorted((root / home).iterdir()):
         is_folder = folder.is_dir() or (folder.is_symlink() and not folder.exists() and not folder.suffix)
         if folder.name == UNLABELLED or not is_folder or why_hidden(folder.name):
             continue
-        name = folder.relative_to(root).as_posix()
-        inside = [item.skipped for item in items if item.name == name or item.name.startswith(f"{name}/")]
+        inside = skipped[folder.relative_to(root).as_posix()]
         if all(inside) and inside != [CIRCLE]:
             raise ImageError(
                 f"{folder}: no images of a class{_others(inside)}; put some there, or remove the folder"

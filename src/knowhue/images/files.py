@@ -52,6 +52,8 @@ _SYSTEM_NAMES = frozenset({
 
 UNREADABLE = "unreadable folder"
 CIRCLE = "linking to a folder around it"
+MOST_KINDS = 6
+"""Kinds of reasons that a sentence names: files may end in as many ways as there are files."""
 
 
 class Found(NamedTuple):
@@ -157,12 +159,15 @@ def kinds_of(reasons: Iterable[str]) -> Counter[str]:
 
 
 def counted(reasons: Iterable[str]) -> str:
-    """The kinds of reasons in words.
+    """The kinds of reasons in words; beyond the `MOST_KINDS` most frequent, what is left is counted together.
 
     >>> counted(["hidden", "of no image format (.txt)", "hidden"])
     '2 hidden, 1 of no image format (.txt)'
     """
-    return ", ".join(f"{count} {kind}" for kind, count in kinds_of(reasons).items())
+    kinds = list(kinds_of(reasons).items())
+    rest = sum(count for _, count in kinds[MOST_KINDS:])
+    named = [f"{count} {kind}" for kind, count in kinds[:MOST_KINDS]]
+    return ", ".join([*named, f"{rest} of other kinds"] if rest else named)
 
 
 def identity(path: Path) -> tuple[int, int]:
