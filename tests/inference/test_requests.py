@@ -10,6 +10,7 @@ from PIL import Image
 from stand import FakeNetwork, colorizer, photo, wait_until
 
 from knowhue.errors import ConfigError, ImageError
+from knowhue.images.files import FORMATS
 from knowhue.images.reading import MAX_PIXELS, weigh_image
 from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
@@ -168,6 +169,12 @@ def test_a_failure_is_one_images_own(make_batcher):
     assert [future.exception(0) is None for future in futures] == [True, False, True, False, True]
     assert first.result(0).data
     assert batcher.submit(ImageRequest(WIDE)).result(10).data
+
+
+def test_what_is_no_image_is_told_every_format_that_is_read(make_batcher):
+    with pytest.raises(NoImageError) as caught:
+        make_batcher().submit(ImageRequest(b"hello")).result(10)
+    assert all(name in str(caught.value) for name in FORMATS)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from knowhue.errors import ImageError, KnowhueError, WeightsError
-from knowhue.images.files import recognise
+from knowhue.images.files import FORMATS, recognise
 from knowhue.images.image import Image, Pixels
 from knowhue.images.reading import MAX_PIXELS, read_image, weigh_image
 from knowhue.images.vips import shrink
@@ -140,9 +140,7 @@ def decode_request(
     if isinstance(source, bytes):
         name = _NAME
         if recognise(source[:4096]) is None:
-            raise NoImageError(
-                f"`{_NAME}` is not an image that can be read (JPEG, PNG, TIFF, WebP, AVIF, GIF or BMP)."
-            )
+            raise NoImageError(f"`{_NAME}` is not an image that can be read ({', '.join(FORMATS)}).")
     image = read_image(source, max_pixels=max_pixels, name=name)
     height, width = image.pixels.shape[:2]
     hints = (*request.options.hints, *(parse_hint(text, width, height) for text in request.hints))
