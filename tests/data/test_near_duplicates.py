@@ -1,6 +1,8 @@
 """Copies that are not equal are found, look-alikes are not, and the validation copy stays."""
 
 import io
+import tracemalloc
+from collections import deque
 
 import numpy as np
 import pytest
@@ -117,6 +119,17 @@ def test_memory_is_bounded_and_blocks_of_the_search_do_not_matter(monkeypatch):
     whole = near_pairs(found, 16).tolist()
     monkeypatch.setattr(module, "_CELLS", 3)
     assert near_pairs(found, 16).tolist() == whole
+
+
+def test_groups_are_made_one_at_a_time():
+    """Views of all groups at once would take some 300 bytes a key, which a million images have nearly as many of."""
+    keys = np.arange(5000, dtype=np.uint64)
+    tracemalloc.start()
+    try:
+        deque(module._groups(keys, keys), maxlen=0)
+        assert tracemalloc.get_traced_memory()[1] < 200 * len(keys)
+    finally:
+        tracemalloc.stop()
 
 
 def alike(count: int) -> Signatures:

@@ -198,12 +198,16 @@ def _groups(
     first: NDArray[np.uint64], second: NDArray[np.uint64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Positions in both of each key that both have."""
-    shared, groups = np.intersect1d(first, second), []
-    for keys in (first, second):
-        order = np.argsort(keys, kind="stable")
-        start, stop = (np.searchsorted(keys[order], shared, side=side) for side in ("left", "right"))
-        groups.append([order[one:other] for one, other in zip(start, stop, strict=True)])
-    return zip(*groups, strict=True)
+    rows, columns = (np.argsort(keys, kind="stable") for keys in (first, second))
+    shared = np.intersect1d(first, second)
+    edges = [
+        np.searchsorted(keys, shared, side=side)
+        for keys in (first[rows], second[columns])
+        for side in ("left", "right")
+    ]
+    # one at a time: of a million images there are nearly as many
+    for start, stop, other_start, other_stop in zip(*edges, strict=True):
+        yield rows[start:stop], columns[other_start:other_stop]
 
 
 def _alike(pairs: PositionPairs, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> PositionPairs:
