@@ -79,12 +79,12 @@ def run_cells(work: Workspace, plan: Plan, workers: int = 1) -> None:
     }
     whole = _whole_cells(work, plan)
     if workers == 1:
-        InProcess().execute(cell_jobs(plan, gated, _here(work, len(plan.cells)), whole))
+        InProcess().execute(cell_jobs(plan, gated, _step_runner(work, len(plan.cells)), whole))
         return
     # several workers that need the same features would compute them at the same time
     unfinished = [arm for arm in plan.arms if any((arm, seed) not in whole for seed in plan.seeds)]
     warm_features(work, (plan.run_config(arm, plan.seeds[0]) for arm in unfinished))
-    jobs = cell_jobs(plan, gated, partial(_in_worker, work.root, plan.config), whole)
+    jobs = cell_jobs(plan, gated, partial(_run_step_in_worker, work.root, plan.config), whole)
     LocalProcesses(workers).execute(
         jobs, watch=lambda: work.report({"stage": "cells", "cells": read_cells(work.root, plan)})
     )
@@ -132,8 +132,8 @@ def cell_jobs(
     return jobs
 
 
-def _here(work: Workspace, cells: int) -> Callable[[CellStep], None]:
-    """Do steps in this process, and report each cell that begins."""
+def _step_runner(work: Workspace, cells: int) -> Callable[[CellStep], None]:
+    """What runs steps in this process, and reports each cell that begins."""
     begun: list[tuple[str, int]] = []
 
     def do(step: CellStep) -> None:
@@ -150,7 +150,7 @@ _opened: dict[Path, Workspace] = {}
 """What this worker process works with, by study folder: opened by its first job."""
 
 
-def _in_worker(root: Path, shared: Config, step: CellStep) -> None:
+def _run_step_in_worker(root: Path, shared: Config, step: CellStep) -> None:
     if root not in _opened:
         prepared = load_prepared(root / "images", shared.evaluation.split, thorough=False)
         _opened[root] = Workspace(root, Engine(shared.training), prepared, lambda _: None)

@@ -129,7 +129,7 @@ class Plan(Section):
         return self
 
     @model_validator(mode="after")
-    def _arms_make_runs(self) -> "Plan":
+    def _arms_are_valid(self) -> "Plan":
         if self.config.arms != Config().arms:
             raise ValueError(
                 "`config.arms` should be left out of a study file, which lists its arms under `arms`."
@@ -149,6 +149,10 @@ class Plan(Section):
                     f"arm `{name}` should use the images and the precision of all arms. Found other `images` or "
                     "another `training.precision`. Set them in `config`, or make another study."
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _reference_is_an_arm(self) -> "Plan":
         if self.reference is not None and self.reference not in self.arms:
             raise ValueError(
                 f"`reference` should be one of the methods {', '.join(self.arms)}. "

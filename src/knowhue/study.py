@@ -57,20 +57,10 @@ def run_study(
     """
     _require_test_split(plan)
     with locked(root, "study"):
-        engine = Engine(plan.config.training)
-        plan = plan.computed_in(engine.precision)
-        _refuse_another_plan(plan, root)
-        runs = [plan.run_config(arm, plan.seeds[0]) for arm in plan.arms]
-        work = open_workspace(plan.config, root, report, runs, engine)
-        checked = _require_unseen_test_images(plan, work, tuned_on)
-        if engine.is_main:
-            freeze(plan, root, description or {}, hashed_parts(work), checked)
-            write_baselines(work, plan.config.evaluation)
-            write_truth(work)
-        engine.wait()
-        is_comparison = plan.reference is not None
+        work = _open_study(plan, root, description or {}, report, tuned_on)
         # the main process has written it by now, and all read the same
         plan = read_plan(root)  # a comparison that was interrupted may have arms at equal wall-clock already
+        is_comparison = plan.reference is not None
         begin_blocks(
             work, plan, workers, more_to_come=is_comparison and "wall_clock" not in read_frozen(root)
         )
@@ -78,10 +68,28 @@ def run_study(
         if is_comparison:
             _run_at_equal_wall_clock(work, plan, workers)
         report({"stage": "report"})
-        if engine.is_main:
+        if work.engine.is_main:
             write_report(root)
-        engine.wait()
+        work.engine.wait()
     return root / "report.html"
+
+
+def _open_study(
+    plan: Plan, root: Path, description: dict[str, Any], report: Report, tuned_on: Path | None
+) -> Workspace:
+    """What the cells share, once the plan is frozen and what needs no training is scored."""
+    engine = Engine(plan.config.training)
+    plan = plan.computed_in(engine.precision)
+    _refuse_another_plan(plan, root)
+    runs = [plan.run_config(arm, plan.seeds[0]) for arm in plan.arms]
+    work = open_workspace(plan.config, root, report, runs, engine)
+    checked = _require_unseen_test_images(plan, work, tuned_on)
+    if engine.is_main:
+        freeze(plan, root, description, hashed_parts(work), checked)
+        write_baselines(work, plan.config.evaluation)
+        write_truth(work)
+    engine.wait()
+    return work
 
 
 def _run_at_equal_wall_clock(work: Workspace, plan: Plan, workers: int) -> None:

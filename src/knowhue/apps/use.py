@@ -1,7 +1,7 @@
 """`knowhue colorize`, `models`, `serve`: the commands that put a trained model to work."""
 
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from knowhue.inference.colorizer import ColorizeOptions, Colorizer
     from knowhue.inference.folder import FolderSummary
     from knowhue.inference.video import VideoSummary
+    from knowhue.serving.settings import ServerSettings
 
 rare_option = partial(typer.Option, rich_help_panel="Rarely needed")
 ModelOption = Annotated[
@@ -64,10 +65,7 @@ def colorize(
     ] = OnError.skip,
 ) -> None:
     """Colour and classify a photo, a folder or a video; size, depth, lightness and metadata stay."""
-    if not file:  # a path of no letters is the current folder
-        raise ConfigError("INPUT is empty; name an image, a folder or a video")
-    source = Path(file)
-    kind = _kind_of(source)
+    source, kind = Path(file), _kind_of(file)
     if kind != "image" and (uncertainty or hint):
         raise ConfigError(f"--uncertainty and --hint go with a single image; {source} is a {kind}")
     outputs = _settle(kind, source, out, uncertainty, overwrite)
@@ -76,17 +74,11 @@ def colorize(
     options = ColorizeOptions((), saturation, uncertainty is not None, unknown_below)
     if kind == "image":
         record, headline = _image(model, source, outputs, options, hint or [], overwrite)
-        if json_:
-            say_json(record)
-        else:
-            say(*_sentences(record, headline))
+        _say_what_was_made(record, _sentences(record, headline), json_)
         return
     how = {"on_error": on_error.value} if kind == "folder" else {}
     summary = _many(model, kind, source, outputs["--out"], options=options, overwrite=overwrite, **how)
-    if json_:
-        say_json(summary.as_record())
-    else:
-        say(*summary.lines())
+    _say_what_was_made(summary.as_record(), summary.lines(), json_)
     # a script should notice; what could be read is written
     if summary.failed:
         raise typer.Exit(1)
@@ -151,7 +143,11 @@ def serve_command(
     for folder in settings.studies:
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such study folder; --study names one")
-    paths = _named(model or ["built-in"])
+    _serve(_named(model or ["built-in"]), settings, page)
+
+
+def _serve(paths: Mapping[str, str], settings: "ServerSettings", page: bool) -> None:
+    """Open models by their names, and serve them until the process is ended."""
     announce(paths.values())
     try:
         from knowhue.serving.run import serve as run
@@ -165,7 +161,7 @@ def serve_command(
     run(models, settings, lambda address: say(f"Knowhue is at {address}"), page)
 
 
-def announce(models: Iterable[str]) -> None:
+def announce(models: Collection[str]) -> None:
     """Make sure that models are there, and say that they are being opened, which takes seconds.
 
     Raises:
@@ -209,14 +205,18 @@ def _say_if_renamed(suffix: str, writable: str, out: Path) -> None:
         say(f"{suffix or 'This'} can be read but not written: {out.name} is made", err=True)
 
 
-def _kind_of(source: Path) -> str:
+def _kind_of(file: str) -> str:
     """`image`, `folder` or `video`.
 
     Raises:
+        ConfigError: its name is empty.
         ImageError: nothing is there, or nothing that can be read.
     """
     from knowhue.inference.video_formats import VIDEO_SUFFIXES
 
+    if not file:  # a path of no letters is the current folder
+        raise ConfigError("INPUT is empty; name an image, a folder or a video")
+    source = Path(file)
     try:
         mode = source.stat().st_mode
     except OSError as error:
@@ -331,6 +331,13 @@ def _sentences(record: dict, headline: str | None) -> list[str]:
             f"  uncertainty {record['uncertainty']['mean']:.1f} units on average: {record['uncertainty']['map']}"
         )
     return [*lines, f"  model: {record['model']}"]
+
+
+def _say_what_was_made(record: dict[str, Any], lines: Iterable[str], as_json: bool) -> None:
+    if as_json:
+        say_json(record)
+    else:
+        say(*lines)
 
 
 def _describe(colorizer: "Colorizer") -> list[str]:

@@ -137,8 +137,8 @@ def _train(
     config, features = state.config, state.networks.features
     phase, batches = phase_of(config, state.phase), training_batches(work, config, state.phase, epoch)
     losses, steps, diagnostics = defaultdict(list), len(batches), []
-    two_train_it = len(config.tasks.names) > 1 and phase.encoder_learning_rate > 0
-    every = config.evaluation.diagnose_every_steps if two_train_it else 0
+    tasks_share_training = len(config.tasks.names) > 1 and phase.encoder_learning_rate > 0
+    every = config.evaluation.diagnose_every_steps if tasks_share_training else 0
     for step, (plain, mirrored) in enumerate(batches):
         batch = plain if features is None else features.attach(plain, mirrored)
         set_learning_rates(state.optimizers, learning_rate_factor(epoch * steps + step, phase.epochs * steps))
