@@ -385,21 +385,19 @@ def caveats_of_many(description: Description, novel: int, of: int, what: str) ->
         of: how many there are.
         what: they are, in the plural.
     """
-    if novel:
-        return [
-            f"{novel} of {of} {what} are unlike the images that this model was trained on: "
-            f"{_are_guesses(description)}"
-        ]
-    return _cannot_tell(description) if of else []
+    unlike = [
+        f"{novel} of {of} {what} are unlike the images that this model was trained on: "
+        f"{_are_guesses(description)}"
+    ]
+    return unlike * (novel > 0) + _cannot_tell(description) * (of > 0)
 
 
 def _caveats(description: Description, novelty: float) -> list[str]:
-    if is_novel(novelty):
-        return [
-            f"unlike the images that the model was trained on (distance {novelty:.1f}, usual up to 1): "
-            f"{_are_guesses(description)}"
-        ]
-    return _cannot_tell(description)
+    unlike = [
+        f"unlike the images that the model was trained on (distance {novelty:.1f}, usual up to 1): "
+        f"{_are_guesses(description)}"
+    ]
+    return unlike * is_novel(novelty) + _cannot_tell(description)
 
 
 def _are_guesses(description: Description) -> str:
@@ -411,8 +409,8 @@ def _cannot_tell(description: Description) -> list[str]:
     if can_tell_novelty(description):
         return []
     return [
-        f"too few validation images ({_fitted_on(description)}; {FEWEST_TO_TELL} are needed) to tell what is unlike "
-        "the images that the model was trained on"
+        f"too few validation images ({_fitted_on(description)}; {FEWEST_TO_TELL} are needed) to tell reliably what "
+        "is unlike the images that the model was trained on"
     ]
 
 
