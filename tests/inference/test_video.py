@@ -210,6 +210,13 @@ colour(Path(sys.argv[2]), Path(sys.argv[3]), report=report)
     assert not list(tmp_path.glob(".*"))
 
 
+def test_videos_are_painted_by_compiled_code_from_the_first_frame(tmp_path: Path, monkeypatch):
+    called = []
+    monkeypatch.setattr("knowhue.inference.video.paint_compiled", lambda: called.append(1))
+    colour(make_video(tmp_path / "in.mkv", drawn(4)), tmp_path / "out.mkv")
+    assert called == [1]
+
+
 def test_frames_are_predicted_in_whole_batches_and_reported_in_order(tmp_path: Path):
     video = make_video(tmp_path / "in.mkv", drawn(20))
     network, events = Wavering(), []

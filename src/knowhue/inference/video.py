@@ -21,7 +21,7 @@ from knowhue.inference.colorizer import (
 )
 from knowhue.inference.networks import FloatArray, Predictions
 from knowhue.inference.pipeline import Limits, Stages, progress, run
-from knowhue.inference.pixels import PaintStats, paint
+from knowhue.inference.pixels import PaintStats, paint, paint_compiled
 from knowhue.inference.steady import STRENGTH, Steadier
 from knowhue.inference.video_formats import codec_of
 from knowhue.runs import Report, locked
@@ -177,6 +177,7 @@ class _Work:
         from knowhue.inference.video_writing import ColouredFrame
 
         started = time.monotonic()
+        paint_compiled()
         # weighed as nothing: few batches are on their way, and `_batches` bounds each
         stages = Stages(lambda batch: 0, self._decode, self._predict, self._paint)
         # One thread a stage keeps the order, on which steadying depends; PyAV has threads of its own.
