@@ -1,8 +1,7 @@
 """Named streams: the same name is the same draw, and nothing else is touched."""
 
-from contextlib import contextmanager
-
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,22 +34,28 @@ def test_streams_stay_the_same_in_every_version():
 
 
 def test_initialising_restores_the_generators_of_gpus_that_are_in_use(monkeypatch):
-    """`manual_seed` moves them all; a GPU that is not in use is not started for it."""
-    restored = []
+    """`manual_seed` moves them all: here those of two made-up GPUs, through torch's own functions."""
+    states = {0: "first", 1: "second"}
+    before = dict(states)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(states))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "manual_seed_all", lambda seed: states.update(dict.fromkeys(states, seed))
+    )
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[device])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: states.update({device: state}))
+    with initialised_by(0, "head"):
+        assert set(states.values()) == {stream_seed(0, "head")}
+    assert states == before
 
-    @contextmanager
-    def fork(devices):
-        restored.append(list(devices))
-        yield
 
-    monkeypatch.setattr(torch.random, "fork_rng", fork)
+def test_initialising_starts_no_gpu_that_is_not_in_use(monkeypatch):
+    """Asking for a GPU's state would start it; `manual_seed` waits until it is started."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    for in_use in (True, False):
-        monkeypatch.setattr(torch.cuda, "is_initialized", lambda in_use=in_use: in_use)
-        monkeypatch.setattr(torch, "manual_seed", lambda _: None)
-        with initialised_by(0, "head"):
-            pass
-    assert restored == [[0, 1], []]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: pytest.fail(f"started GPU {device}"))
+    with initialised_by(0, "head"):
+        pass
 
 
 def test_initialising_leaves_the_global_generator_as_it_was():

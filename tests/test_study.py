@@ -300,7 +300,7 @@ def test_a_set_without_any_colour_ends_in_numbers_and_words(tiny, tmp_path):
             noise = generator.integers(40 * k, 160 + 40 * k, (48, 48), dtype=np.uint8)
             Image.fromarray(noise).save(tmp_path / "gray" / name / f"{number}.png")
     images = {"source": "folder", "path": str(tmp_path / "gray"), "min_colourfulness": 0}
-    config = tiny(images=images, training={"heads": {"epochs": 1}, "finetune": {"epochs": 1}})
+    config = tiny(**SHORT, **{f"images__{key}": value for key, value in images.items()})
     run_study(make_plan(config, ("colour", "multi")), tmp_path / "out")
 
     def refuse(constant: str) -> None:
