@@ -41,11 +41,11 @@ _FLATTENED = re.compile(r"^(stem|stages)\.(\d+)(?=\.)")
 class Backbone(NamedTuple):
     """What must be known of an encoder beyond its timm name.
 
-    `gray` is the mean and deviation of its input; None takes what timm says. `package` reads the weights from a pip
-    package, if there is one.
+    `mean_and_deviation` are those of its input, of all channels alike; None takes what timm says. `package` reads the
+    weights from a pip package, if there is one.
     """
 
-    gray: tuple[float, float] | None = None
+    mean_and_deviation: tuple[float, float] | None = None
     package: Callable[[], Weights] | None = None
 
 
@@ -75,7 +75,7 @@ ENCODERS: dict[str, Backbone] = {
     "resnet50": Backbone(),
     "convnext_tiny": Backbone(),
     # (code - 127) / 128, as TensorFlow's Lite models were trained; timm rounds it to 0.5
-    "tf_efficientnet_lite0": Backbone(gray=(0.498, 0.502), package=_lite0_package),
+    "tf_efficientnet_lite0": Backbone(mean_and_deviation=(0.498, 0.502), package=_lite0_package),
 }
 
 
@@ -91,13 +91,12 @@ class _Pretrained(nn.Module):
             raise ConfigError(one_of("encoder.name", name, ENCODERS))
         backbone, usual = ENCODERS[name], cast(Any, timm.get_pretrained_cfg(name))
         self.body: Any = timm.create_model(name, pretrained=False, **options)
-        mean, deviation = (
-            (usual.mean, usual.std) if backbone.gray is None else ((each,) * 3 for each in backbone.gray)
-        )
-        for own, channels in (("mean", mean), ("deviation", deviation)):
+        own = backbone.mean_and_deviation
+        mean, deviation = (usual.mean, usual.std) if own is None else ((each,) * 3 for each in own)
+        for buffer, channels in (("mean", mean), ("deviation", deviation)):
             # in no file, so it has to be whole while models are built on meta
             values = torch.tensor(channels, device="cpu").reshape(1, 3, 1, 1)
-            self.register_buffer(own, values, persistent=False)
+            self.register_buffer(buffer, values, persistent=False)
 
 
 class DepthwiseConv2d(nn.Conv2d):
