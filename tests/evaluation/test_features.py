@@ -12,11 +12,13 @@ from knowhue.evaluation.features import (
     DISTANCES,
     NETWORKS,
     FeatureNetwork,
+    Opener,
     Unavailable,
     frechet,
     kernel_distance,
     measure_distances,
     open_networks,
+    open_once,
     resize,
 )
 from knowhue.models.encoder import pretrained_features
@@ -126,9 +128,23 @@ def test_a_machine_out_of_memory_is_an_error_not_missing_weights(monkeypatch, er
     def fail(*_):
         raise error
 
-    monkeypatch.setitem(NETWORKS, "lite0", fail)
+    monkeypatch.setitem(NETWORKS, "lite0", Opener("lite0", fail, "fid"))
     with pytest.raises(type(error), match="memory"):
         open_networks(Evaluation(networks=("lite0",), inception_weights="another"), CPU)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ImportError("no package"), "no package; pip install -e '.[extra]'"),
+        (OSError("no network"), "the weights of named could not be loaded (no network)"),
+    ],
+)
+def test_what_cannot_be_opened_is_named_by_its_table(error, reason):
+    def fail(*_):
+        raise error
+
+    assert open_once(Opener("named", fail, "extra"), None, CPU) == Unavailable(f"not computed: {reason}")
 
 
 def test_lite0_sees_colour():

@@ -202,3 +202,8 @@ def test_a_diverged_model_has_no_score(prepared, alexnet_file):
 
     scored = evaluate(diverged, batches(prepared), perceptual=opened(alexnet_file))
     assert scored.perceptual[LPIPS]["reason"] == "not computed: some colourings are not numbers"
+
+
+def test_nothing_is_converted_for_a_network_that_is_not_there(monkeypatch, prepared):
+    monkeypatch.setattr("knowhue.evaluation.evaluate.lab_to_rgb", lambda *_: pytest.fail("converted"))
+    evaluate(predict_gray, batches(prepared), perceptual=Unavailable("not computed"))

@@ -55,7 +55,7 @@ def evaluate(
     with torch.no_grad():
         for batch in batches:
             prediction, rgb = predict(batch), None
-            if prediction.chroma is not None and (full or networks or perceptual):
+            if prediction.chroma is not None and (full or networks or isinstance(perceptual, Perceptual)):
                 colouring = lab_to_rgb(batch.lightness, prediction.chroma)
                 rgb = colouring, lab_to_rgb(batch.lightness, batch.chroma)
             columns = image_columns(batch, prediction, rgb if full else None)

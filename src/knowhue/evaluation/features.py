@@ -5,7 +5,7 @@ import pickle
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +34,14 @@ class FeatureNetwork(NamedTuple):
     provenance: dict[str, Any]
 
 
+class Opener(NamedTuple, Generic[Opened]):
+    """How a network is opened: its name in messages, `open` from a file or a download, the extra of its package."""
+
+    name: str
+    open: Callable[[str | None, torch.device], Opened]
+    extra: str
+
+
 class Unavailable(NamedTuple):
     """A network that cannot be opened, or that the settings do not name, and why."""
 
@@ -41,27 +49,23 @@ class Unavailable(NamedTuple):
 
 
 @cache
-def open_once(
-    make: Callable[[str | None, torch.device], Opened], file: str | None, device: torch.device
-) -> Opened | Unavailable:
-    """What `make` opens from a file, or downloads, once a process; or in one line why its weights are not there.
+def open_once(opener: Opener[Opened], file: str | None, device: torch.device) -> Opened | Unavailable:
+    """What `opener` opens from a file, or downloads, once a process; or in one line why its weights are not there.
 
     Raises:
         OSError: too little memory, as the next; the weights may well be there.
         RuntimeError: the GPU failed.
     """
-    name = make.__name__.strip("_")
     try:
-        return make(file, device)
+        return opener.open(file, device)
     except ImportError as error:
-        install = install_command("perceptual") if name == "lpips" else install_command("fid")
-        return Unavailable(f"not computed: {error}; {install}")
+        return Unavailable(f"not computed: {error}; {install_command(opener.extra)}")
     # a missing, damaged or foreign file, or a download without a network
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, WeightsError) as error:
         if of_the_machine(error):
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return Unavailable(f"not computed: the weights of {name} could not be loaded ({reason})")
+        return Unavailable(f"not computed: the weights of {opener.name} could not be loaded ({reason})")
 
 
 def of_the_machine(error: Exception) -> bool:
@@ -140,9 +144,9 @@ def _provenance(title: str, network: nn.Module, side_px: int, tool: str) -> dict
     }
 
 
-NETWORKS: dict[str, Callable[[str | None, torch.device], FeatureNetwork]] = {
-    "lite0": _lite0,
-    "inception": _inception,
+NETWORKS: dict[str, Opener[FeatureNetwork]] = {
+    "lite0": Opener("lite0", _lite0, "fid"),
+    "inception": Opener("inception", _inception, "fid"),
 }
 
 
@@ -150,10 +154,10 @@ def open_networks(settings: Evaluation, device: torch.device) -> Mapping[str, Fe
     """Every network of `NETWORKS`, or why it is not there; each is opened once a process."""
     wanted = ", ".join(settings.networks) or "none"
     return {
-        name: open_once(make, settings.inception_weights, device)
+        name: open_once(opener, settings.inception_weights, device)
         if name in settings.networks
         else Unavailable(f"not computed: `evaluation.networks` asks for {wanted}, not for {name}")
-        for name, make in NETWORKS.items()
+        for name, opener in NETWORKS.items()
     }
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from knowhue.config import Evaluation
 from knowhue.errors import WeightsError
-from knowhue.evaluation.features import Unavailable, open_once, resize
+from knowhue.evaluation.features import Opener, Unavailable, open_once, resize
 from knowhue.models.encoder import weights_digest
 from knowhue.tensors import RGB
 
@@ -41,7 +41,7 @@ def open_perceptual(settings: Evaluation, device: torch.device) -> Perceptual | 
     """LPIPS if the settings name it and it can be opened, or why not; it is opened once a process."""
     if "lpips" not in settings.perceptual:
         return Unavailable("not computed: `evaluation.perceptual` does not ask for lpips")
-    return open_once(_lpips, settings.lpips_weights, device)
+    return open_once(Opener("lpips", _lpips, "perceptual"), settings.lpips_weights, device)
 
 
 def describe(
