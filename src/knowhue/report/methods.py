@@ -1,9 +1,9 @@
 """A comparison of methods: at equal images and at equal wall-clock, what each gives and what it costs."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from itertools import chain
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from knowhue.plan import CLOCK, QUESTIONS, Epochs, plan_of
 from knowhue.presets import ALL_METHODS, Method
@@ -100,9 +100,18 @@ def regimes(study: Study) -> dict[str, Regime]:
     return {each.name: each for each in found}
 
 
-@lru_cache(maxsize=1)
+# a table goes with its study
+_tables: WeakKeyDictionary[Study, ScoreTable] = WeakKeyDictionary()
+
+
 def quality_scores(study: Study) -> ScoreTable:
     """Return the tidy table of a comparison: distances, recognition and diversity are among its metrics."""
+    if study not in _tables:
+        _tables[study] = _make_table(study)
+    return _tables[study]
+
+
+def _make_table(study: Study) -> ScoreTable:
     runs = [run for arm in study.runs for run in study.finished(arm)]
     rows = chain(*(_quality_rows(run) for run in runs), *(run.image_scores() for run in runs))
     value = study.baselines.get(ERROR.if_diverged, {}).get(ERROR.metric)
