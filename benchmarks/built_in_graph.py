@@ -9,12 +9,9 @@ depend on weights is computed once and for all; the weights stay where they are,
 import copy
 
 import onnx
-import torch
-from onnxscript.optimizer import optimize
 
-from knowhue.inference.export import _ALL_BYTES, _Graph, _plain_padding, _without_traces
+from knowhue.inference.export import folded, graph_of
 from knowhue.inference.networks import BUILT_IN, find_model, open_torch
-from knowhue.inference.onnx_network import INPUT, OUTPUTS
 
 
 def main() -> None:
@@ -22,19 +19,7 @@ def main() -> None:
     weights = find_model(BUILT_IN)
     module = open_torch(weights).module
     names = module.state_dict()
-    size = torch.export.Dim
-    program = torch.onnx.export(
-        _Graph(_plain_padding(copy.deepcopy(module))).eval(),
-        (torch.rand(2, 1, 70, 50) * 100,),
-        dynamo=True,
-        verbose=False,
-        optimize=False,
-        input_names=[INPUT],
-        output_names=list(OUTPUTS),
-        dynamic_shapes={INPUT: {0: size("batch"), 2: size("height"), 3: size("width")}},
-    )
-    assert program is not None
-    model = program.model_proto
+    model = graph_of(module, optimize=False)
 
     def name_of(initializer: str) -> str:
         name = initializer.removeprefix("deployed.")
@@ -49,7 +34,7 @@ def main() -> None:
     # as inputs, the weights are unknown to the optimiser, which folds none of them
     for each, shape in shapes.items():
         graph.input.append(onnx.helper.make_tensor_value_info(each, onnx.TensorProto.FLOAT, shape))
-    model = _without_traces(optimize(model, input_size_limit=_ALL_BYTES, output_size_limit=_ALL_BYTES))
+    model = folded(model)
     graph = model.graph
     _replace(graph.input, own)
     for node in graph.node:

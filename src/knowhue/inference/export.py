@@ -101,8 +101,7 @@ def export_onnx(network: TorchNetwork, target: Path) -> dict[str, float]:
         RunError: the file cannot be written.
     """
     require_packages()
-    module = _plain_padding(copy.deepcopy(network.module).cpu().eval())
-    model = _without_traces(_to_proto(module))
+    model = folded(graph_of(network.module))
     set_metadata(model, KEY, network.description.model_dump_json())
     made = network_of(model.SerializeToString(), target, threads=1)
     # GPUs may round products to 10 bits
@@ -138,10 +137,9 @@ class _Graph(nn.Module):
         return torch.arange(whole).clamp(max=length - 1)
 
 
-def _to_proto(module: Deployed) -> Any:
-    """The graph with all that depends on weights alone computed once and for all: readers do not do it."""
-    from onnxscript.optimizer import optimize
-
+def graph_of(module: Deployed, *, optimize: bool = True) -> Any:
+    """The ONNX model of a deployed one, weights and all; `optimize` lets torch's exporter simplify it."""
+    module = _plain_padding(copy.deepcopy(module).cpu().eval())
     model = module.model
     has = {"colour": model.colour is not None, "class": model.classifier is not None}
     size = torch.export.Dim
@@ -151,12 +149,20 @@ def _to_proto(module: Deployed) -> Any:
         (torch.rand(2, 1, 70, 50) * 100,),
         dynamo=True,
         verbose=False,
+        optimize=optimize,
         input_names=[INPUT],
         output_names=[name for name in OUTPUTS if has.get(TASK_OF.get(name, ""), True)],
         dynamic_shapes={INPUT: {0: size("batch"), 2: size("height"), 3: size("width")}},
     )
     assert program is not None
-    return optimize(program.model_proto, input_size_limit=_ALL_BYTES, output_size_limit=_ALL_BYTES)
+    return program.model_proto
+
+
+def folded(model: Any) -> Any:
+    """A graph with all that depends on weights alone computed once and for all: readers do not do it."""
+    from onnxscript.optimizer import optimize
+
+    return _without_traces(optimize(model, input_size_limit=_ALL_BYTES, output_size_limit=_ALL_BYTES))
 
 
 def _plain_padding(module: Deployed) -> Deployed:
