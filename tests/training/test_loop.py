@@ -6,9 +6,10 @@ import math
 import pytest
 import torch
 
+from knowhue.errors import RunError
 from knowhue.models.encoder import weights_digest
-from knowhue.runs import read_log
-from knowhue.storage import read_json
+from knowhue.runs import read_log, write_status
+from knowhue.storage import read_json, write_json
 from knowhue.training.loop import run_phase
 from knowhue.training.run import make_networks, run_arm, run_head
 
@@ -163,3 +164,17 @@ def test_unlabelled_images_alone_in_a_batch_do_no_harm(tiny, make_work):
     log = run_phase(work, config, work.root / "run", make_networks(work, config), "heads")
     assert all(value is not None and math.isfinite(value) for value in log[-1]["train"].values())
     assert torch.isfinite(torch.tensor(log[-1]["train"]["cross_entropy"]))
+
+
+def test_a_finished_run_of_another_version_is_refused_and_stays(tiny, make_work):
+    config = tiny(tasks__names=("class",))
+    work = make_work(config)
+    folder = run_head(work, config, "class")
+    settings = read_json(folder / "config.json")
+    settings["schema"]["version"] -= 1
+    write_json(folder / "config.json", settings)
+    write_status(folder, {"state": "finished"})  # whole, by its checksums
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(RunError, match="written by another version"):
+        run_head(work, config, "class")
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before

@@ -209,6 +209,9 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
 
     What is damaged of an ended run is made again: by scoring its weights, or where these or its log are damaged, by
     training it anew to the same weights.
+
+    Raises:
+        RunError: another version trained it.
     """
     _require_same_images(work, folder)
     # the main process's answer for all, so that they take the same branch
@@ -216,6 +219,10 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
         [inspect_run(folder) if work.engine.is_main else (False, [])]
     )
     if not damaged:
+        if is_trained:
+            read_config(
+                folder
+            )  # a run of another version is refused, not taken for one that this version made
         return is_trained
     how = "scored" if is_trained else "trained"
     what = f"{', '.join(damaged)} damaged or gone"
