@@ -21,6 +21,8 @@ from knowhue.report.scores import (
 )
 from knowhue.report.study import Study, floors
 
+NO_RECOGNITION = ("recognition", "the plan names it, but the setting `evaluation.recognition` is off")
+
 
 def entry(value: float | None, name: str = "n") -> dict:
     about = {"title": f"Distance {name}", "better": "lower"}
@@ -75,7 +77,7 @@ def test_recognition_stands_beside_that_of_the_baselines(tmp_path: Path):
 def test_what_was_not_computed_is_on_the_page(tmp_path: Path):
     study_with_distances(tmp_path)
     study = read_study(tmp_path)
-    assert not_computed(study) == [("Distance fid", "<no weights>")]
+    assert not_computed(study) == [("Distance fid", "<no weights>"), NO_RECOGNITION]
     assert not has_fid(study)
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert "<b>Distance fid</b> – &lt;no weights&gt;" in text
@@ -99,7 +101,7 @@ def test_perceptual_scores_are_quoted_with_their_network(tmp_path: Path):
     assert perceptual_provenance(study) == [
         "LPIPS: weights 0a1b; not resized; knowhue; 9 images of 64 pixels a side."
     ]
-    assert not_computed(study) == [("Another", "no package; pip install 'x'")]
+    assert not_computed(study) == [("Another", "no package; pip install 'x'"), NO_RECOGNITION]
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert "9 images of 64 pixels a side." in text
     assert "<b>Another</b> – no package; pip install &#39;x&#39;" in text
@@ -119,7 +121,14 @@ def test_left_out_images_are_counted_by_kind(tmp_path: Path):
 def test_an_older_study_has_no_distances(one_seed: Path):
     study = read_study(one_seed)
     assert distance_table(study)["rows"] == []
-    assert not_computed(study) == []
+    assert not_computed(study) == [NO_RECOGNITION]
+
+
+def test_what_the_plan_names_and_the_settings_measure_is_not_missed(tmp_path: Path):
+    write_study(tmp_path)
+    assert not_computed(read_study(tmp_path)) == [NO_RECOGNITION]
+    change(tmp_path / "study.json", lambda study: study["config"]["evaluation"].update(recognition=True))
+    assert not_computed(read_study(tmp_path)) == []
 
 
 def test_reliability_adds_up_over_seeds(tmp_path: Path):

@@ -47,7 +47,10 @@ def drawn_sides(study: Study, task: str) -> list[Side]:
 
 def draw_per_class(study: Study) -> "dict[str, Figure]":
     """Draw accuracy and error of each class, both arms on one line."""
-    both = {"class": ("accuracy", "Accuracy, %", 100), "colour": ("ab_l1", "L1 of a*b*, CIELAB units", 1)}
+    both = {
+        "class": ("accuracy", "Accuracy, %", 100),
+        "colour": ("ab_l1", "Mean absolute error of a*b*, CIELAB units", 1),
+    }
     figures = {}
     for task, (name, title, scale) in both.items():
         scores = {side: scale * class_scores(study, side.arm, name) for side in drawn_sides(study, task)}

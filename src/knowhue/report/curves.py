@@ -52,7 +52,9 @@ class Panel:
 
 _SHARES: dict[str, Any] = {"scale": 100, "limits": (0, 100), "even": 50}
 CURVES = {
-    "error": (Panel("Validation L1 of a*b*, CIELAB units", "colour", "validation", "ab_l1"),),
+    "error": (
+        Panel("Mean absolute error of a*b*, CIELAB units, validation split", "colour", "validation", "ab_l1"),
+    ),
     "accuracy": (Panel("Validation accuracy, %", "class", "validation", "accuracy", scale=100),),
     "losses": (
         Panel("Generator loss", "colour", "train", "generator"),

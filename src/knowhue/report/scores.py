@@ -102,13 +102,17 @@ def distance_table(study: Study) -> dict[str, Any]:
 
 
 def not_computed(study: Study) -> list[tuple[str, str]]:
-    """Return (title, reason) of the distances and perceptual scores that are in no run and no baseline."""
+    """Return (title, reason) of distances, perceptual and secondary scores that are in no run and no baseline."""
     found = {
         entry["title"]: str(entry.get("reason", "")).removeprefix("not computed: ")
         for each in [*_distances(study), *_perceptual(study)]
         for entry in each.values()
         if not _has_value(entry)
     }
+    asked = any("recognition" in question.secondary for question in study.questions.values())
+    is_off = study.settings.get("config", {}).get("evaluation", {}).get("recognition") is False
+    if asked and is_off:
+        found["recognition"] = "the plan names it, but the setting `evaluation.recognition` is off"
     return list(found.items())
 
 

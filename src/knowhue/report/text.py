@@ -12,8 +12,8 @@ from knowhue.statistics.paired import Interval, mean
 MISSING = "–"
 _NOTHING = 1e-9
 """A rounding error, not a difference; in the unit that is shown."""
-# a primary metric is named shorter than in its table, and with its unit where a study's `metrics.json` is not there.
-_TITLES = {"ab_l1": "L1 of a*b*"}
+# how a primary metric is named, and its unit, where a study's `metrics.json` is not there.
+_TITLES = {"ab_l1": "Mean absolute error of a*b*"}
 _UNITS = {"ab_l1": "CIELAB units", "balanced_accuracy": "share"}
 
 
@@ -206,7 +206,7 @@ class Measure(NamedTuple):
 def measure(metrics: Mapping[str, Mapping[str, Any]], asked: Question) -> Measure:
     """Return how the metric of a question is written, to two digits of its smallest effect of interest."""
     about = metrics.get(asked.metric, {})
-    title = _TITLES.get(asked.metric, str(about.get("title", spaced(asked.metric).capitalize())))
+    title = str(about.get("title", _TITLES.get(asked.metric, spaced(asked.metric).capitalize())))
     unit = about.get("unit", _UNITS.get(asked.metric, ""))
     scale, shown, between = (100, "%", "points") if unit == "share" else (1, unit, unit)
     return Measure(title, shown, between, scale, max(1 - math.floor(math.log10(scale * asked.sesoi)), 0))
