@@ -255,6 +255,7 @@ WRONG = [
     (["colorize", ""], "INPUT is empty"),
     (["export", ""], "Found no"),
     (["models", ""], "Found no"),
+    (["models", "bulit-in"], "Did you mean `built-in`?"),
     (["plan", "photos", "--seeds", "99999999999"], "seeds"),
     (["study", "photos", "--workers", "99999999"], "workers"),
     (["compare", "photos", "--seeds", "99999999999"], "seeds"),

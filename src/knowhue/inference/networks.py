@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from knowhue.color import FloatArray
 from knowhue.config import Config, Count, Fraction, Section, Task
-from knowhue.errors import ConfigError, RunError, WeightsError
+from knowhue.errors import ConfigError, RunError, WeightsError, did_you_mean
 from knowhue.runs import DEPLOYED, finished_run, read_status
 from knowhue.storage import replacing
 
@@ -274,7 +274,7 @@ def find_model(source: str | Path) -> Path:
     if not str(source) or not path.exists():
         raise WeightsError(
             f"`model` should be `{BUILT_IN}`, the folder of a run or a study, or what `knowhue export` made. Found no "
-            f"`{source}`."
+            f"`{source}`.{did_you_mean(str(source), [BUILT_IN])}"
         )
     return _in_folder(path) if path.is_dir() else path
 
