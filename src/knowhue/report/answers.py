@@ -30,7 +30,6 @@ class Answer:
         evidence: the intervals, tests and effect sizes behind a verdict; empty without one.
         single: mean over seeds, and `multi`.
         interval: the one that is quoted.
-        images: how many images of which split the numbers are of.
     """
 
     question: str
@@ -42,7 +41,6 @@ class Answer:
     single: float | None = None
     multi: float | None = None
     interval: Interval | None = None
-    images: str = ""
 
     @property
     def sentence(self) -> str:
@@ -102,7 +100,6 @@ def _answer(findings: Findings, question: str) -> Answer:
         else _evidence(study, question, measured, verdict, found, headroom),
         *found.levels,
         verdict.quoted.interval,
-        _these_images(study, found),
     )
 
 

@@ -159,10 +159,9 @@ FIGURES: dict[str, Figure] = {
     ),
     "samples": Figure(
         "Sample images.",
-        "Of the {split} split: what the models see, what each arm makes of it, and the truth. Below a colouring "
-        "stands the class that the arm names, with its probability (below single-task: by the single-task classifier); "
-        "✗ marks a wrong one. The images were fixed before training, none was picked afterwards. "
-        "Seed {seed}, last epoch.",
+        "Of the {split} split. Below a colouring stands the class that the arm names, with its probability (below "
+        "single-task: by the single-task classifier); ✗ marks a wrong one. The images were fixed before training, none "
+        "was picked afterwards. Seed {seed}, last epoch.",
         draw_samples,
         sample_table,
     ),
