@@ -283,6 +283,9 @@ class Training(Section):
     """AdamW's decoupled decay"""
     shift_px: CountOrNone = 6
     """fine-tuning: images move by up to this many pixels, edges reflected"""
+    degraded_share: Fraction = 0.0
+    """fine-tuning: share of images whose lightness is made an old photo's: faded, grainy, scratched, of odd contrast,
+    blind to red"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """arithmetic of the networks; auto is bfloat16 where the device has it"""
     # a head with skips reads 0.9 MB of features of a 96-pixel image: nothing for thousands, too much for a million

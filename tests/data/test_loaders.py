@@ -25,9 +25,10 @@ CPU = torch.device("cpu")
 def batches(make_prepared):
     prepared = make_prepared(count=48, size_px=16, unlabelled=7)  # 36 for training
 
-    def make(seed=0, epoch=0, shift_px=3, share=None, batch_size=12):
+    def make(seed=0, epoch=0, shift_px=3, share=None, batch_size=12, degraded=0.5):
+        share = share or ProcessShare()
         return list(
-            TrainingBatches(prepared, batch_size, seed, epoch, shift_px, share or ProcessShare(), CPU)
+            TrainingBatches(prepared, batch_size, seed, epoch, shift_px, share, CPU, degraded_share=degraded)
         )
 
     return make
@@ -55,6 +56,15 @@ def test_mean_over_processes_is_the_mean_over_the_labelled(batches, world):
         parts = [batches(share=ProcessShare(rank, world))[step][0] for rank in range(world)]
         means = [(score[part.position] * part.label_weight).mean() for part in parts]
         torch.testing.assert_close(torch.stack(means).mean(), score[labelled].mean())
+
+
+def test_degraded_images_keep_their_colours(batches):
+    found, clean = batches(), batches(degraded=0)
+    changed = [
+        (a.lightness != b.lightness).any((1, 2, 3)) for (a, _), (b, _) in zip(found, clean, strict=True)
+    ]
+    assert 0.2 < torch.cat(changed).float().mean() < 0.8
+    assert all(torch.equal(a.chroma, b.chroma) for (a, _), (b, _) in zip(found, clean, strict=True))
 
 
 def orders(batches):

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from knowhue.color import rgb_to_lab
 from knowhue.config import Supervision
+from knowhue.data.degradation import degrade, draw_damage, grain
 from knowhue.data.prepare import Prepared
 from knowhue.errors import ConfigError
 from knowhue.randomness import stream
-from knowhue.tensors import RGB, Batch
+from knowhue.tensors import RGB, Batch, Lightness
 
 
 class ProcessShare(NamedTuple):
@@ -53,6 +54,7 @@ class TrainingBatches:
         seed: of the run.
         epoch: counted from 0 over all phases.
         shift_px: images move by up to this much.
+        degraded_share: share of the images whose lightness is an old photo's, see `degrade`; 0 to 1.
         share: which process this is.
         device: where batches go.
         targets: what the images teach, and which are trained on; the truth of all if None.
@@ -74,6 +76,7 @@ class TrainingBatches:
         device: torch.device,
         targets: Targets | None = None,
         labelled_batch_share: float = 0.5,
+        degraded_share: float = 0.0,
     ) -> None:
         self.prepared, self.share, self.device = prepared, share, device
         self.targets = targets or find_targets(prepared, Supervision(), seed)
@@ -87,6 +90,8 @@ class TrainingBatches:
         self.batch_size = min(batch_size, len(train) // share.world * share.world)
         self.order = self._draw(train, seed, epoch, labelled_batch_share)
         self.mirrored, self.shift = draw_augmentation(seed, epoch, len(self.order), shift_px)
+        self.seed, self.epoch = seed, epoch
+        self.damage = draw_damage(seed, epoch, len(self.order), degraded_share)
 
     def _draw(
         self, train: NDArray[np.int64], seed: int, epoch: int, labelled_batch_share: float
@@ -121,7 +126,18 @@ class TrainingBatches:
             if (donors != positions).any():  # in the placebo of colours alone
                 foreign = augment(self.prepared.rgb[donors], mirrored, shift)
                 batch = batch._replace(chroma=rgb_to_lab(to_rgb(foreign, self.device))[1])
-            yield batch, mirrored
+            yield batch._replace(lightness=self._found(batch.lightness, rgb, start)), mirrored
+
+    def _found(self, lightness: Lightness, rgb: NDArray[np.uint8], start: int) -> Lightness:
+        """The lightness of this process's part of a batch as a network gets it, degraded or not."""
+        mine = slice(start + self.share.rank, start + self.batch_size, self.share.world)
+        damage = self.damage.of(mine)
+        if not damage.degraded.any():
+            return lightness
+        # of the whole batch, so that the number of processes changes nothing
+        noise = grain(self.seed, self.epoch, start, (self.batch_size, 1, *rgb.shape[1:3]))
+        noise = noise[self.share.rank :: self.share.world].to(self.device)
+        return degrade(to_rgb(rgb, self.device), damage, noise)
 
 
 def labelled_in_batch(batch_size: int, known: NDArray[np.bool_], least: float) -> int:

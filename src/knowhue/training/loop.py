@@ -166,6 +166,7 @@ def training_batches(work: Workspace, config: Config, name: PhaseName, epoch: in
         device=work.engine.device,
         targets=find_targets(work.prepared, config.supervision, config.seed),
         labelled_batch_share=config.supervision.labelled_batch_share,
+        degraded_share=config.training.degraded_share if name == "finetune" else 0.0,
     )
 
 

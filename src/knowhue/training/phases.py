@@ -44,7 +44,7 @@ def head_config(config: Config, task: Task) -> Config:
     changes = {
         "tasks": {**default["tasks"], "names": (task,)},
         # what comes after the head must not name its folder, or arms would not share it
-        "training": {name: default["training"][name] for name in ("finetune", "shift_px")},
+        "training": {name: default["training"][name] for name in ("finetune", "shift_px", "degraded_share")},
         "supervision": {"placebo": "none" if placebo == others_placebo else placebo},
         other: default[other],
     }
