@@ -1,0 +1,142 @@
+"""Which recipe makes colours that people like: the error of trained runs against how vivid they are.
+
+Of each run, on the validation images of its study: what each saturation costs, on the photos as they are and on copies
+degraded like old photos (`data.degradation`, all of them). Heads of 313 colours are asked at several temperatures, too.
+Better: the share of photos that come nearer to the truth than if they had been left gray. Vivid: mean error of the
+pixels whose true chroma exceeds 20.
+
+    python benchmarks/recipe.py RUN [RUN ...] [--saturations .6,.8,1] [--temperatures .38,.7,1] [--mirror]
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from unittest.mock import patch
+
+import numpy as np
+import torch
+
+from knowhue.color import lab_to_rgb
+from knowhue.data.degradation import degrade, draw_damage, grain
+from knowhue.data.loaders import plain_batches, to_rgb
+from knowhue.data.prepare import load_prepared
+from knowhue.evaluation.metrics import ab_l1, ciede2000, colourfulness, mean_chroma
+from knowhue.models import colour_classes
+from knowhue.models.multitask import MultiTask
+from knowhue.runs import read_config
+from knowhue.tensors import Batch, Chroma, Lightness
+from knowhue.training.engine import Engine, Workspace
+from knowhue.training.run import load_run
+
+VIVID = 20.0
+COLUMNS = ("a*b* error", "CIEDE2000", "chroma", "colourfulness", "better", "vivid", "accuracy")
+
+
+class Seen(NamedTuple):
+    """A batch, what the network is given of it, and what it answers."""
+
+    batch: Batch
+    chroma: Chroma
+    correct: torch.Tensor
+
+
+def main() -> None:
+    """Print a table a run."""
+    asked = read_arguments()
+    for folder in asked.runs:
+        config, root = read_config(folder), folder.parent.parent
+        prepared = load_prepared(root / "images", "validation")
+        work = Workspace(root, Engine(config.training), prepared, lambda _: None)
+        model = load_run(work, config, folder)
+        print(f"\n{folder}")
+        print(f"{'':34}" + "".join(f"{each:>15}" for each in COLUMNS))
+        is_classes = isinstance(model.colour, colour_classes.ColourClasses)
+        for degraded in (False, True):
+            for temperature in asked.temperatures if is_classes else (None,):
+                seen = list(answers(work, model, temperature, degraded, asked.mirror))
+                if not degraded:
+                    show("gray", seen, 0.0)
+                for saturation in asked.saturations:
+                    name = f"saturation {saturation:g}" + (
+                        f", temperature {temperature:g}" if temperature else ""
+                    )
+                    show(name + (", old" if degraded else ""), seen, saturation)
+
+
+def answers(
+    work: Workspace, model: MultiTask, temperature: float | None, degraded: bool, mirror: bool
+) -> Iterator[Seen]:
+    """The validation images and what a model makes of them."""
+    positions = work.prepared.positions("validation")
+    damage = draw_damage(0, 0, len(positions), 1.0)
+    annealed = colour_classes.annealed_mean
+    asked = annealed if temperature is None else lambda logits: annealed(logits, temperature)
+    with torch.no_grad(), patch.object(colour_classes, "annealed_mean", asked):
+        for number, batch in enumerate(plain_batches(work.prepared, positions, 50, work.engine.device)):
+            rows = slice(50 * number, 50 * number + len(batch.position))
+            lightness = batch.lightness
+            if degraded:
+                rgb = to_rgb(work.prepared.rgb[positions[rows]], work.engine.device)
+                lightness = degrade(rgb, damage.of(rows), grain(0, 0, rows.start, lightness.shape))
+            chroma, logits = predict(model, lightness, mirror)
+            yield Seen(batch, chroma, logits.argmax(1) == batch.label)
+
+
+def predict(model: MultiTask, lightness: Lightness, mirror: bool) -> tuple[Chroma, torch.Tensor]:
+    """Chroma and logits, or their means over an image and its mirror image."""
+    first = model(lightness)
+    if not mirror:
+        return first.chroma, first.logits
+    second = model(lightness.flip(3))
+    return (first.chroma + second.chroma.flip(3)) / 2, (first.logits + second.logits) / 2
+
+
+def show(name: str, seen: Sequence[Seen], saturation: float) -> None:
+    """Print the scores of one saturation."""
+    columns: dict[str, list[float]] = {}
+    vivid_error = vivid_pixels = 0.0
+    for each in seen:
+        true, chroma = each.batch.chroma, saturation * each.chroma
+        lightness, own, gray = each.batch.lightness, ab_l1(chroma, true), ab_l1(0 * true, true)
+        found = {
+            "a*b* error": own,
+            "CIEDE2000": ciede2000(lightness, chroma, true),
+            "chroma": mean_chroma(chroma),
+            "true chroma": mean_chroma(true),
+            "colourfulness": colourfulness(255 * lab_to_rgb(lightness, chroma)),
+            "true colourfulness": colourfulness(255 * lab_to_rgb(lightness, true)),
+            "better": (own < gray).float(),
+            "accuracy": each.correct[each.batch.label >= 0].float(),
+        }
+        for column, values in found.items():
+            columns.setdefault(column, []).extend(values.tolist())
+        mask = true.norm(dim=1) > VIVID
+        vivid_error += (chroma - true).abs().mean(1)[mask].sum().item()
+        vivid_pixels += mask.sum().item()
+    mean = {column: float(np.mean(values)) for column, values in columns.items()}
+    values = (
+        f"{mean['a*b* error']:.2f}", f"{mean['CIEDE2000']:.2f}", f"{mean['chroma'] / mean['true chroma']:.2f}",
+        f"{mean['colourfulness'] - mean['true colourfulness']:+.1f}", f"{100 * mean['better']:.0f} %",
+        f"{vivid_error / vivid_pixels:.2f}", f"{100 * mean['accuracy']:.1f} %",
+    )  # fmt: skip
+    print(f"{name:34}" + "".join(f"{each:>15}" for each in values), flush=True)
+
+
+def read_arguments() -> argparse.Namespace:
+    """What the command line asks."""
+    numbers = lambda text: [float(each) for each in text.split(",")]  # noqa: E731
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--saturations", type=numbers, default=[0.6, 0.8, 1.0, 1.2, 1.4])
+    parser.add_argument("--temperatures", type=numbers, default=[0.38])
+    parser.add_argument(
+        "--mirror", action="store_true", help="ask about the mirror image, too, and take the mean"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
