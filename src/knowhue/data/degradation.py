@@ -1,7 +1,7 @@
 """Old photos: what time, grain and the emulsions of their day made of a lightness.
 
-Strengths are those of photos of 1850 to 1940 (`benchmarks/old_photos.py`, at 96 pixels): of nine in ten the black lies
-at 6 to 20, the white at 79 to 96, and grain is up to 1.3.
+Strengths are those of historic photos (`benchmarks/old_photos.py`, at 96 pixels): in eight of ten the black lies at 6 to
+22 L*, the white at 76 to 96; in nine of ten grain is up to 1.5.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from knowhue.color import rgb_to_lab
 from knowhue.randomness import stream, stream_seed
 from knowhue.tensors import RGB, Lightness
 
-BLACK, WHITE = 20.0, 79.0
+BLACK, WHITE = 22.0, 76.0
 """L* up to which black is raised, and down to which white falls, as paper fades."""
-GRAIN = 1.3
+GRAIN = 1.5
 """Largest standard deviation of grain, L*."""
 CONTRAST = 0.5
 """Largest natural logarithm, up or down, of the exponent of the tone curve."""
