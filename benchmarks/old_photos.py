@@ -1,7 +1,7 @@
 """How faded, grainy and flat photos are: what the strengths of `data.degradation` were taken from.
 
-At the size that a network sees: black and white point (1 and 99 % of the pixels), mean, deviation, and grain by Immerkaer
-1996 ("Fast noise variance estimation") in the smoothest quarter of the photo, all in L*.
+At the size that a network sees: black and white point (1 and 99 % of the pixels), mean, deviation, and grain in the
+smoothest quarter of the photo (Immerkaer 1996, "Fast noise variance estimation"), all in L*.
 
     python benchmarks/old_photos.py FOLDER [FOLDER ...] [--size 96]
 """

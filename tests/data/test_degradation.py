@@ -3,7 +3,16 @@ import pytest
 import torch
 
 from knowhue.color import rgb_to_lab
-from knowhue.data.degradation import BLACK, GRAIN, ORTHOCHROMATIC, WHITE, Damage, degrade, draw_damage, grain
+from knowhue.data.degradation import (
+    FADED_BLACK,
+    GRAIN,
+    ORTHOCHROMATIC,
+    FADED_WHITE,
+    Damage,
+    degrade,
+    draw_damage,
+    grain,
+)
 
 SIDE = 24
 
@@ -84,8 +93,8 @@ def test_draws_lie_within_their_bounds_and_hit_the_share():
     assert drawn.degraded.mean() == pytest.approx(0.25, abs=0.03)
     for values, low, high in (
         (drawn.emulsion, 0, 1),
-        (drawn.black, 0, BLACK),
-        (drawn.white, WHITE, 100),
+        (drawn.black, 0, FADED_BLACK),
+        (drawn.white, FADED_WHITE, 100),
         (drawn.grain, 0, GRAIN),
     ):
         assert values.min() == pytest.approx(low, abs=0.02 * (high - low))

@@ -1,7 +1,7 @@
 """Old photos: what time, grain and the emulsions of their day made of a lightness.
 
-Strengths are those of historic photos (`benchmarks/old_photos.py`, at 96 pixels): in eight of ten the black lies at 6 to
-22 L*, the white at 76 to 96; in nine of ten grain is up to 1.5.
+Strengths are those of historic photos (`benchmarks/old_photos.py`, at 96 pixels): in eight of ten the black lies at 6
+to 22 L*, the white at 76 to 96; in nine of ten grain is up to 1.5.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from knowhue.color import rgb_to_lab
 from knowhue.randomness import stream, stream_seed
 from knowhue.tensors import RGB, Lightness
 
-BLACK, WHITE = 22.0, 76.0
+FADED_BLACK, FADED_WHITE = 22.0, 76.0
 """L* up to which black is raised, and down to which white falls, as paper fades."""
 GRAIN = 1.5
 """Largest standard deviation of grain, L*."""
@@ -70,8 +70,8 @@ def draw_damage(seed: int, epoch: int, count: int, share: float) -> Damage:
         # half of all emulsions saw as we do
         emulsion=uniform(-1, 1).clip(0),
         exponent=np.exp(uniform(-CONTRAST, CONTRAST)),
-        black=uniform(0, BLACK),
-        white=uniform(WHITE, 100),
+        black=uniform(0, FADED_BLACK),
+        white=uniform(FADED_WHITE, 100),
         grain=uniform(0, GRAIN),
         scratches=scratches,
     )
