@@ -5,9 +5,9 @@ import torch
 from knowhue.color import rgb_to_lab
 from knowhue.data.degradation import (
     FADED_BLACK,
+    FADED_WHITE,
     GRAIN,
     ORTHOCHROMATIC,
-    FADED_WHITE,
     Damage,
     degrade,
     draw_damage,

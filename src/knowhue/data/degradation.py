@@ -50,7 +50,7 @@ class Damage(NamedTuple):
 
     def of(self, chosen: slice) -> "Damage":
         """That of some images."""
-        return Damage(*(each[chosen] for each in self))
+        return self._make(each[chosen] for each in self)
 
 
 def draw_damage(seed: int, epoch: int, count: int, share: float) -> Damage:
