@@ -1,10 +1,11 @@
 """What a model makes of photos that it has never seen, whole and through the product, beside gray and the mean colour.
 
-Every photo is made gray at its own lightness and coloured by `Colorizer`, as `knowhue colorize` would. Intervals: 95 %
-over photos, by a bootstrap of 2,000 draws. Mean colour: of these photos. Named: photos whose class is not `unknown`, and
-how many of these are right. Calibration: the expected calibration error, and what 95 of 100 perfectly calibrated models
-of the same confidences stay below. Uncertainty: Spearman's correlation of the map with the true error, over the pixels of
-all photos at the network's size. Skin: pixels of a skin's hue and chroma in the middle of portraits, by lightness.
+Every photo is made gray at its own lightness and coloured by `Colorizer`, as `knowhue colorize` would.
+Intervals: 95 % over photos, by a bootstrap of 2,000 draws. Mean colour: of these photos. Named: photos whose
+class is not `unknown`, and how many of these are right. Calibration: the expected calibration error, and what
+95 of 100 perfectly calibrated models of the same confidences stay below. Uncertainty: Spearman's correlation of
+the map with the true error, over the pixels of all photos at the network's size. Skin: pixels of a skin's hue
+and chroma in the middle of portraits, by lightness.
 
     python benchmarks/world.py MODEL [MODEL ...] --photos FOLDER [--limit 200] [--saturations .8,1] [--degraded]
 """
@@ -171,8 +172,8 @@ def show_classes(rows: list[dict[str, Any]]) -> None:
     shares.append(np.mean([row["novel"] for row in rows]))
     correct, of_all, of_named, strangers = (f"{100 * each:.1f} %" for each in shares)
     print(
-        f"classes: {correct} right; named {of_all}, {of_named} of these right; strangers {strangers}; calibration error "
-        f"{calibration_error(rows):.3f}, up to {np.percentile(perfect, 95):.3f} if perfect"
+        f"classes: {correct} right; named {of_all}, {of_named} of these right; strangers {strangers}; calibration "
+        f"error {calibration_error(rows):.3f}, up to {np.percentile(perfect, 95):.3f} if perfect"
     )
 
 
