@@ -21,6 +21,7 @@ _HOMES = {
     "read_image": "knowhue.images.reading",
     "run_study": "knowhue.study",
     "train": "knowhue.training.run",
+    "write_colorized": "knowhue.inference.colorizer",
     "write_image": "knowhue.images.writing",
     "write_report": "knowhue.report.page",
 }
@@ -39,6 +40,7 @@ __all__ = [
     "read_image",
     "run_study",
     "train",
+    "write_colorized",
     "write_image",
     "write_report",
 ]

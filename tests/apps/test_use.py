@@ -1,10 +1,12 @@
 """`knowhue colorize` and `models`: what a stranger does first, and what goes wrong."""
 
 import builtins
+import io
 import json
 import re
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -84,6 +86,48 @@ def test_the_uncertainty_map_has_the_images_size(knowhue, photo, tmp_path):
     assert unsure.shape == (60, 90)
     assert unsure.std() > 0
     assert "uncertainty" in said
+
+
+def layers_in(path):
+    with zipfile.ZipFile(path) as archive:
+        return [
+            np.asarray(Image.open(io.BytesIO(archive.read(f"data/{name}.png"))))
+            for name in ("photo", "colour")
+        ]
+
+
+def test_layers_are_the_gray_photo_and_its_colours(knowhue, photo, tmp_path):
+    source = photo()
+    assert knowhue("colorize", source, "--layers")[0] == 0
+    assert knowhue("colorize", source, "-o", tmp_path / "plain.png")[0] == 0
+    below, above = layers_in(tmp_path / "photo-colour.ora")
+    assert (below == np.asarray(Image.open(source))[..., None]).all()
+    assert (above == np.asarray(Image.open(tmp_path / "plain.png"))).all()
+
+
+def test_the_suffix_alone_asks_for_layers_too(knowhue, photo, tmp_path):
+    assert knowhue("colorize", photo(), "-o", tmp_path / "c.ora")[0] == 0
+    assert layers_in(tmp_path / "c.ora")[0].shape == (60, 90, 3)
+
+
+def test_layers_of_a_folder_are_made_once(knowhue, photo, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for name in ("photos/a.png", "photos/b.jpg"):
+        photo(name)
+    code, said, _ = knowhue("colorize", tmp_path / "photos", "--layers")
+    assert (code, "2 images coloured" in said) == (0, True)
+    assert layers_in(tmp_path / "photos-colour/b.ora")[1].shape == (60, 90, 3)
+    assert "already done: 2" in knowhue("colorize", tmp_path / "photos", "--layers")[1]
+    code, _, err = knowhue("colorize", tmp_path / "photos")
+    assert (code, "another format" in err) == (2, True)
+
+
+def test_layers_are_written_as_openraster_alone_and_not_of_videos(knowhue, photo, tmp_path):
+    code, _, err = knowhue("colorize", photo(), "--layers", "-o", tmp_path / "c.png")
+    assert (code, "--out should end in .ora" in err) == (2, True)
+    (tmp_path / "video.mp4").touch()
+    code, _, err = knowhue("colorize", tmp_path / "video.mp4", "--layers")
+    assert (code, "--layers goes with images" in err) == (2, True)
 
 
 def test_nothing_is_replaced_unless_asked(knowhue, photo, tmp_path):

@@ -147,6 +147,7 @@ def test_a_retouched_colouring_is_not_replaced_when_its_original_changes(source:
         ({"network": FakeNetwork(novelty_limit=2.0)}, "another model"),
         ({"options": ColorizeOptions(saturation=0.5)}, "another saturation"),
         ({"suffix": ".png"}, "another format"),
+        ({"suffix": ".ora"}, "another format"),
     ],
 )
 def test_another_jobs_folder_is_refused_or_done_anew(source: Path, tmp_path: Path, change: dict, said: str):
@@ -286,7 +287,7 @@ def test_what_cannot_be_is_said_before_work(source: Path, tmp_path: Path):
     (tmp_path / "empty").mkdir()
     for error, said, changes in [
         (ConfigError, "would both become `a.webp`", {"suffix": ".webp"}),
-        (ConfigError, "should be one of .jpg", {"suffix": ".xyz"}),
+        (ConfigError, "should end in one of .jpg", {"suffix": ".xyz"}),
         (ConfigError, "should be `skip` or `stop`", {"on_error": "weep"}),
         (ConfigError, "should be empty for a folder", {"options": ColorizeOptions(hints=("a hint",))}),  # pyright: ignore
         (ImageError, "should hold images", {"source": tmp_path / "empty"}),

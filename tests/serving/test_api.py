@@ -3,6 +3,7 @@ import io
 import json
 import re
 import threading
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,15 @@ def test_the_answer_is_of_the_images_kind_or_of_the_one_asked_for(
     assert Image.open(io.BytesIO(answer.content)).size == (48, 32)
 
 
+def test_layers_can_be_asked_for(client):
+    asked = {"format": "ora", "max_px": 12}
+    answer = client.post("/v1/colorize", params=asked, content=JPEG, headers={"content-type": "image/x"})
+    assert answer.headers["content-type"] == "image/openraster"
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        for name in ("data/photo.png", "data/colour.png"):
+            assert Image.open(io.BytesIO(archive.read(name))).size == (12, 8)
+
+
 @pytest.mark.parametrize("kind", ["png", "tiff", "jpeg"])
 @pytest.mark.parametrize(("max_px", "size"), [(12, (12, 8)), (1, (1, 1)), (48, (48, 32)), (5000, (48, 32))])
 def test_a_preview_is_a_smaller_answer_with_the_colours_and_the_class_of_the_whole(
@@ -205,7 +215,7 @@ def test_models_are_chosen_by_name(client: TestClient):
             "/v1/colorize",
             {"format": "exe"},
             422,
-            "`format` should be one of jpg, png, webp, tif, avif. Found `format = exe`.",
+            "`format` should be one of jpg, png, webp, tif, avif, ora. Found `format = exe`.",
         ),
         ("/v1/colorize", {"model": "x"}, 404, "only colour. Found `model = x`."),
         ("/v1/colorize", {"uncertainty": "perhaps"}, 422, "`uncertainty`"),

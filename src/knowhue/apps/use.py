@@ -46,6 +46,12 @@ def colorize(
         typer.Option(help="A point and its colour, `120,80=#c83232` or `30%,40%=orange`; may be repeated."),
     ] = None,
     saturation: Annotated[float, typer.Option(min=0, max=4, help="Factor on the predicted chroma.")] = 1.0,
+    layers: Annotated[
+        bool,
+        typer.Option(
+            "--layers", help="Write OpenRaster (.ora): the gray photo, and above it its colours as a layer."
+        ),
+    ] = False,
     uncertainty: Annotated[
         Path | None,
         rare_option(
@@ -68,7 +74,9 @@ def colorize(
     source, kind = Path(file), _kind_of(file)
     if kind != "image" and (uncertainty or hint):
         raise ConfigError(f"--uncertainty and --hint go with a single image; {source} is a {kind}")
-    outputs = _settle(kind, source, out, uncertainty, overwrite)
+    if kind == "video" and layers:
+        raise ConfigError(f"--layers goes with images; {source} is a video")
+    outputs = _settle(kind, source, out, uncertainty, overwrite, layers)
     from knowhue.inference.colorizer import ColorizeOptions
 
     options = ColorizeOptions((), saturation, uncertainty is not None, unknown_below)
@@ -76,7 +84,9 @@ def colorize(
         record, headline = _image(model, source, outputs, options, hint or [], overwrite)
         _say_what_was_made(record, _sentences(record, headline), json_)
         return
-    how = {"on_error": on_error.value} if kind == "folder" else {}
+    how: dict[str, Any] = {}
+    if kind == "folder":
+        how = {"on_error": on_error.value, "suffix": ".ora" if layers else None}
     summary = _many(model, kind, source, outputs["--out"], options=options, overwrite=overwrite, **how)
     _say_what_was_made(summary.as_record(), summary.lines(), json_)
     # a script should notice; what could be read is written
@@ -231,13 +241,14 @@ def _kind_of(file: str) -> str:
 
 
 def _settle(
-    kind: str, source: Path, out: Path | None, uncertainty: Path | None, overwrite: bool
+    kind: str, source: Path, out: Path | None, uncertainty: Path | None, overwrite: bool, layers: bool
 ) -> dict[str, Path]:
     """Where the results go, by their options, made sure of before a model is opened.
 
     Raises:
         ConfigError: one is an input, exists, cannot be written there, or not in that format.
     """
+    from knowhue.images.openraster import LAYERS, check_output_suffix
     from knowhue.images.writing import MARK, OUTPUT_SUFFIXES, kind_of, writable_suffix
     from knowhue.inference.listing import default_folder, list_folder
     from knowhue.inference.video_formats import VIDEO_SUFFIXES, codec_of, writable_video_suffix
@@ -245,16 +256,22 @@ def _settle(
 
     if kind == "folder":
         out = out or default_folder(source)
-        if not out.is_dir() and (out.exists() or out.suffix.lower() in (*OUTPUT_SUFFIXES, *VIDEO_SUFFIXES)):
+        files = {*OUTPUT_SUFFIXES, LAYERS, *VIDEO_SUFFIXES}
+        if not out.is_dir() and (out.exists() or out.suffix.lower() in files):
             raise ConfigError(f"{source} is a folder, so --out should be one; {out} names a file")
         require_outputs({"--out": out / "colorized.jsonl"}, overwrite=True)
-        list_folder(source, out, writable_suffix)  # whose clashes are refused at once
+        # whose clashes are refused at once
+        list_folder(source, out, lambda suffix: LAYERS if layers else writable_suffix(suffix))
         return {"--out": out}
     suffix = (writable_video_suffix if kind == "video" else writable_suffix)(source.suffix)
+    suffix = LAYERS if layers else suffix
     target = out or source.with_name(f"{source.stem}{MARK}{suffix}")
     if out is not None and out.is_dir():
         target = out / source.with_suffix(suffix).name
-    (codec_of(target) if kind == "video" else kind_of(target.suffix))  # raise for what cannot be written
+    if layers and target.suffix.lower() != LAYERS:
+        raise ConfigError(f"--layers writes OpenRaster, so --out should end in {LAYERS}; {target} does not")
+    # raise for what cannot be written
+    (codec_of(target) if kind == "video" else check_output_suffix(target.suffix))
     outputs = {"--out": target}
     if uncertainty is not None:
         kind_of(uncertainty.suffix)
@@ -272,8 +289,10 @@ def _image(
     overwrite: bool,
 ) -> tuple[dict[str, Any], str | None]:
     """Colour one image: its record for --json, and its class in words, if it has one."""
+    from knowhue.images.openraster import check_output_suffix
     from knowhue.images.reading import read_image
-    from knowhue.images.writing import kind_of, writable_suffix, write_image
+    from knowhue.images.writing import writable_suffix, write_image
+    from knowhue.inference.colorizer import write_colorized
     from knowhue.inference.hints import parse_hint
     from knowhue.storage import require_outputs
 
@@ -284,13 +303,13 @@ def _image(
     height, width = image.pixels.shape[:2]
     options = options._replace(hints=tuple(parse_hint(text, width, height) for text in hints))
     for path in outputs.values():
-        kind_of(path.suffix, image)  # raises where the format cannot hold this image
+        check_output_suffix(path.suffix, image)  # raises where the format cannot hold this image
     announce([model])
     colorizer = open_model(model, "colour")
     made = colorizer.colorize(image, options)
     # No lock: files appear whole by replacing, so of two commands with one output the later one's image stands.
     require_outputs(outputs, [source], overwrite=overwrite)  # it may have appeared meanwhile
-    notes = write_image(made.image, out)
+    notes = write_colorized(image, made.image, out)
     record = {"path": str(source), "output": str(out), **made.judgement.as_record()}
     record["warnings"] += notes
     if made.uncertainty is not None:

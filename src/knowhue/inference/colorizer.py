@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from knowhue.images.image import Image, Pixels
+from knowhue.images.openraster import LAYERS, encode_layers
 from knowhue.images.reading import read_image
 from knowhue.images.vips import OVERSAMPLING, shrink
+from knowhue.images.writing import encode_with_notes
 from knowhue.inference.hints import SIDE_PX, Hint, corrections
 from knowhue.inference.networks import (
     BUILT_IN,
@@ -20,6 +22,7 @@ from knowhue.inference.networks import (
     require_task,
 )
 from knowhue.inference.pixels import PaintStats, chroma_lines, lightness, paint
+from knowhue.storage import replacing
 
 LONGEST = 4
 """Up to so many times as long as wide an image keeps its aspect at the network's size; longer ones are squeezed."""
@@ -246,6 +249,42 @@ class Colorizer:
             return found
 
         return spread_over_views(chroma, lambda scale: self.network_input(image, scale))
+
+
+def write_colorized(original: Image, coloured: Image, target: Path) -> list[str]:
+    """Write a coloured image, or it and its original as layers, whole or not at all.
+
+    Args:
+        original: the image that was coloured.
+        coloured: what became of it.
+        target: `.ora` for OpenRaster layers, the gray photo below its colours; else as for `write_image`.
+
+    Returns:
+        What the kind of file could not hold, in words.
+
+    Raises:
+        ConfigError: nothing is written by that suffix, or the image is too long for it.
+        RunError: the file cannot be written.
+    """
+    data, notes = encode_colorized(original, coloured, target.suffix)
+    with replacing(target, "wb") as file:
+        file.write(data)
+    return notes
+
+
+def encode_colorized(original: Image, coloured: Image, suffix: str) -> tuple[bytes, list[str]]:
+    """The bytes of what `write_colorized` writes, and what they could not hold."""
+    if suffix.lower() != LAYERS:
+        return encode_with_notes(coloured, suffix)
+    return encode_layers(original._replace(pixels=_grayscale(original.pixels)), coloured)
+
+
+def _grayscale(pixels: Pixels) -> Pixels:
+    """Gray of the same lightness; gray pixels as they are, code by code."""
+    if (pixels == pixels[..., :1]).all():
+        return pixels
+    no_chroma = np.zeros((1, 1, 2), np.float32)
+    return paint(pixels, no_chroma, no_chroma[..., 0])[0]
 
 
 def network_input(pixels: Pixels, size_px: int, oversampling: int = OVERSAMPLING) -> FloatArray:

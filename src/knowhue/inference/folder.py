@@ -11,8 +11,9 @@ from typing import Any, Literal, NamedTuple
 
 from knowhue.config import fingerprint
 from knowhue.errors import ConfigError, ImageError, KnowhueError, RunError
+from knowhue.images.openraster import check_output_suffix
 from knowhue.images.reading import weigh_image
-from knowhue.images.writing import OUTPUT_SUFFIXES, writable_suffix
+from knowhue.images.writing import writable_suffix
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer, caveats_of_many, is_novel
 from knowhue.inference.ledger import LEDGER, Ledger, Stamp
 from knowhue.inference.listing import Item, Listing, list_folder
@@ -100,7 +101,7 @@ def colorize_folder(
         source: folder of images.
         out: folder of coloured images, with the names of the originals.
         options: for every image; without hints.
-        suffix: that all outputs get, such as `.png`; None keeps the formats.
+        suffix: that all outputs get, such as `.png`, or `.ora` for layers; None keeps the formats.
         overwrite: whether files that this job did not make may be replaced.
         on_error: whether to go on after an image that fails, or to begin no other.
         limits: threads and memory.
@@ -311,8 +312,8 @@ def _check(options: ColorizeOptions, suffix: str | None, on_error: str) -> None:
             "`options.hints` should be empty for a folder: they are points of one image. Found "
             f"{len(options.hints)}. Colour that image alone."
         )
-    if suffix is not None and suffix not in OUTPUT_SUFFIXES:
-        raise ConfigError(f"`suffix` should be one of {', '.join(OUTPUT_SUFFIXES)}. Found `{suffix}`.")
+    if suffix is not None:
+        check_output_suffix(suffix)
     if on_error not in ("skip", "stop"):
         raise ConfigError(f"`on_error` should be `skip` or `stop`. Found `{on_error}`.")
 

@@ -14,8 +14,8 @@ from knowhue.images.files import FORMATS, recognise
 from knowhue.images.image import Image, Pixels
 from knowhue.images.reading import MAX_PIXELS, read_image, weigh_image
 from knowhue.images.vips import shrink
-from knowhue.images.writing import encode_with_notes, writable_suffix
-from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer, Judgement
+from knowhue.images.writing import writable_suffix
+from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer, Judgement, encode_colorized
 from knowhue.inference.hints import parse_hint
 from knowhue.inference.networks import FloatArray, Predictions
 from knowhue.inference.pipeline import Limits, Observe, Pipeline, Stages
@@ -38,7 +38,7 @@ class ImageRequest(NamedTuple):
         hints: further points with a colour as the command line takes them, such as `30%,40%=orange`; they are read
             against the image's size once that is known.
         colour: whether to colour; otherwise it is only classified.
-        suffix: of the image to write; None keeps its format.
+        suffix: of the image to write, `.ora` for layers; None keeps its format.
         max_px: longest side of the image to write; None is the whole.
     """
 
@@ -162,7 +162,7 @@ def paint_request(
         return ImageReply(colorizer.judge(decoded.image, answer, decoded.options))
     image = decoded.image if request.max_px is None else reduced(decoded.image, request.max_px)
     colorized = colorizer.finish(image, decoded.network_input, answer, decoded.options)
-    data, notes = encode_with_notes(colorized.image, decoded.suffix)
+    data, notes = encode_colorized(image, colorized.image, decoded.suffix)
     judgement = colorized.judgement._replace(warnings=(*colorized.judgement.warnings, *notes))
     height, width = decoded.image.pixels.shape[:2]
     full = width, height, writable_suffix(decoded.image.origin.suffix)

@@ -11,7 +11,7 @@ from knowhue.inference.networks import Description, ScoreInterval
 MOST_HINTS = 64
 FIELD = "image"
 _HintText = Annotated[str, Field(max_length=100, json_schema_extra={"format": "hint"})]
-Format = Literal["jpg", "png", "webp", "tif", "avif"]
+Format = Literal["jpg", "png", "webp", "tif", "avif", "ora"]
 MEDIA_TYPES: dict[str, str] = {
     ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
@@ -20,6 +20,7 @@ MEDIA_TYPES: dict[str, str] = {
     ".tif": "image/tiff",
     ".tiff": "image/tiff",
     ".avif": "image/avif",
+    ".ora": "image/openraster",
 }
 _FILE = {"type": "string", "format": "binary"}
 IMAGES = {kind: {"schema": _FILE} for kind in dict.fromkeys(MEDIA_TYPES.values())}
@@ -43,7 +44,7 @@ class ColourOptions(ClassOptions):
     hints: Annotated[tuple[_HintText, ...], Field(max_length=MOST_HINTS)] = ()
     """points with a colour, `X,Y=COLOUR`, such as `30%,40%=orange` or `120,80=#c83232`"""
     format: Format | None = None
-    """of the answer; that of the image if none"""
+    """of the answer, `ora` for the gray image and its colours as layers; that of the image if none"""
     max_px: Count | None = None
     """longest side of the answer, for a preview; colours and class stay those of the whole image"""
     uncertainty: bool = False
