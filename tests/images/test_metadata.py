@@ -10,8 +10,10 @@ import pytest
 from odd_files import GRAY, RGB, XMP, after_start, exif, pillow, tiff
 from PIL import Image
 
+from knowhue import __version__
+from knowhue.images.image import ComputedBy, Origin
 from knowhue.images.image import Image as OurImage
-from knowhue.images.image import Origin
+from knowhue.images.metadata import SOURCE_TYPE
 from knowhue.images.reading import read_image
 from knowhue.images.writing import OUTPUT_SUFFIXES, encode_with_notes
 
@@ -216,6 +218,119 @@ def test_the_size_is_that_of_the_upright_image(suffix: str):
         b">24</exif:PixelY",
     ):
         assert part in held
+
+
+# Computed colours
+
+MODEL = ComputedBy("reef & co", "0123abcd")
+IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+BASIC = "http://ns.adobe.com/xap/1.0/"
+DECLARED = {
+    f"{{{IPTC}}}DigitalSourceType": SOURCE_TYPE,
+    f"{{{IPTC}}}AISystemUsed": "Knowhue, model reef & co",
+    f"{{{IPTC}}}AISystemVersionUsed": f"{__version__}, model 0123abcd",
+    f"{{{BASIC}}}CreatorTool": f"Knowhue {__version__}",
+}
+
+
+def computed(packet: bytes | None, suffix: str = ".jpg") -> tuple[bytes, list[str]]:
+    """The XMP, found by Pillow, of an image whose colours were computed."""
+    metadata = () if packet is None else (("xmp-data", packet),)
+    image = OurImage(RGB, None, Origin(metadata=metadata, computed_by=MODEL))
+    written, notes = encode_with_notes(image, suffix)
+    with Image.open(io.BytesIO(written)) as opened:
+        found = opened.info["XML:com.adobe.xmp" if suffix == ".png" else "xmp"]
+    return found.encode() if isinstance(found, str) else found, notes
+
+
+def properties(packet: bytes) -> list[tuple[str, str]]:
+    """All that a packet says, whether as attributes or as elements."""
+    descriptions = ElementTree.fromstring(packet).iter(f"{{{RDF}}}Description")
+    return [
+        pair
+        for each in descriptions
+        for pair in (*each.attrib.items(), *((child.tag, child.text or "") for child in each))
+    ]
+
+
+def test_the_term_is_one_of_iptcs():
+    assert (
+        SOURCE_TYPE == "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+    )
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("packet", [None, xmp(), xmp().decode().encode("utf-16")], ids=["none", "8", "16"])
+def test_computed_colours_are_declared_beside_what_was_said(packet: bytes | None, suffix: str):
+    found, notes = computed(packet, suffix)
+    said = properties(found)
+    assert not notes
+    assert DECLARED.items() <= dict(said).items()
+    names = [name for name, _ in said if not name.startswith(f"{{{RDF}")]
+    assert len(names) == len(set(names))
+    if packet is not None:
+        assert dict(said)[f"{{{BASIC}}}Rating"] == "4"
+        assert dict(said)[f"{{{DC}}}title"] == "Grün & grau"
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        xmp(f'xmlns:i="{IPTC}" i:DigitalSourceType="x" i:AISystemUsed="y"'),
+        xmp("", f'<i:DigitalSourceType xmlns:i="{IPTC}">x</i:DigitalSourceType>'),
+    ],
+)
+def test_what_was_said_of_the_source_is_replaced(packet: bytes):
+    said = properties(computed(packet)[0])
+    assert [value for name, value in said if name.endswith("DigitalSourceType")] == [SOURCE_TYPE]
+    assert DECLARED.items() <= dict(said).items()
+
+
+def test_the_first_tool_stays_the_creator_tool():
+    said = dict(properties(computed(xmp('xmp:CreatorTool="Scanner 5"'))[0]))
+    assert said[f"{{{BASIC}}}CreatorTool"] == "Scanner 5"
+    assert said[f"{{{IPTC}}}DigitalSourceType"] == SOURCE_TYPE
+
+
+def test_declaring_twice_is_declaring_once():
+    once, _ = computed(xmp('xmp:CreatorTool="Scanner 5"'))
+    twice, _ = computed(once)
+    assert twice == once
+    fresh, _ = computed(None)
+    assert computed(computed(fresh)[0])[0] == computed(fresh)[0]
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        XMP[:-9],
+        XMP.replace(b"<r ", b"<s "),
+        b"<other/>",
+        b"no XML",
+        f'<!DOCTYPE x><rdf:RDF xmlns:rdf="{RDF}"/>'.encode(),
+    ],
+)
+def test_a_damaged_packet_is_not_made_worse_and_that_is_said(packet: bytes):
+    found, notes = computed(packet)
+    assert found == packet.replace(b'Orientation="6"', b'Orientation="1"')
+    assert ["does not say that the colours are computed" in note for note in notes] == [True]
+
+
+def test_a_damaged_packet_that_has_to_go_makes_room():
+    found, notes = computed(xmp('hdrgm:Version="1.0"')[:-30])
+    assert DECLARED.items() <= dict(properties(found)).items()
+    assert ["gain map" in note for note in notes] == [True]
+
+
+def test_where_xmp_is_too_long_for_jpeg_the_colours_are_declared_alone():
+    found, notes = computed(xmp("", f"<dc:description>{'x' * 65_400}</dc:description>"))
+    assert DECLARED.items() <= dict(properties(found)).items()
+    assert ["XMP was left out" in note for note in notes] == [True]
+
+
+def test_an_image_as_it_was_read_declares_nothing():
+    notes, metadata = written_xmp(xmp())
+    assert (notes, metadata["xmp-data"]) == ([], xmp())
 
 
 # Behind a JPEG

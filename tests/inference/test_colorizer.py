@@ -10,7 +10,7 @@ from tiny_models import CLASSES, describe, noise, two_stage_network
 
 from knowhue.errors import ConfigError
 from knowhue.images.image import Image
-from knowhue.images.writing import write_image
+from knowhue.images.writing import encode_image, write_image
 from knowhue.inference.colorizer import (
     LONGEST,
     UNKNOWN,
@@ -31,6 +31,15 @@ def test_the_short_side_is_the_networks_and_the_long_one_bounded(height: int, wi
     found = working_size(height, width, size_px)
     assert min(found) == size_px
     assert max(found) <= LONGEST * size_px
+
+
+def test_a_coloured_image_says_which_model_computed_its_colours_but_not_where_that_lies():
+    network = two_stage_network()
+    made = Colorizer(network).colorize(Image.of(np.full((8, 8, 1), 90, np.uint8))).image
+    assert made.origin.computed_by == ("multi, seed 0", network.description.fingerprint())
+    assert "/home" in network.description.name
+    assert b"/home" not in encode_image(made, ".png")
+    assert b"multi, seed 0" in encode_image(made, ".png")
 
 
 @given(st.integers(50, 5000), st.integers(50, 5000))

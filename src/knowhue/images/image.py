@@ -11,6 +11,18 @@ Metadata = tuple[tuple[str, bytes | str], ...]
 """EXIF, XMP, IPTC and comments, by their names in libvips."""
 
 
+class ComputedBy(NamedTuple):
+    """What computed the colours of an image.
+
+    Attributes:
+        model: its name.
+        fingerprint: what tells it from other models of that name.
+    """
+
+    model: str
+    fingerprint: str
+
+
 class Origin(NamedTuple):
     """Where an image comes from, and what its file said beside the pixels.
 
@@ -23,6 +35,7 @@ class Origin(NamedTuple):
         bits: of a channel in the file.
         is_lossless: whether a format that can lose something (WebP) did not.
         notes: what a user should know of how it was read.
+        computed_by: what its colours are from, if they are not those of its file.
     """
 
     suffix: str = ""
@@ -32,6 +45,7 @@ class Origin(NamedTuple):
     bits: int = 8
     is_lossless: bool = False
     notes: tuple[str, ...] = ()
+    computed_by: ComputedBy | None = None
 
 
 class Image(NamedTuple):

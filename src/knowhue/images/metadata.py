@@ -1,16 +1,20 @@
-"""What a file says beside its pixels: what each kind of file can hold of it, and what would lie and so goes.
+"""What a file says beside its pixels: what each kind of file can hold of it, what would lie and so goes, what is said.
 
-Thumbnails show the gray image, and XMP announces gain maps and videos that are not written along.
+Thumbnails show the gray image, and XMP announces gain maps and videos that are not written along. That colours are
+computed is said in XMP, by the IPTC Photo Metadata Standard 2025.1.
 """
 
 import re
 import struct
+import zlib
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 from xml.dom import minidom
 from xml.parsers.expat import ExpatError
 
-from knowhue.images.image import Metadata
+from knowhue import __version__
+from knowhue.images.image import ComputedBy, Metadata
 
 Fields = dict[str, bytes | str]
 
@@ -31,20 +35,23 @@ _WORDS = {
 }
 _JPEG_BLOCK = 65_500  # bytes of a JPEG marker, less what libvips puts before
 _PHOTOSHOP = b"Photoshop 3.0\0"
+_PNG_HEAD = 33  # bytes of the signature and of IHDR, the first chunk
 _IPTC_BLOCK = b"8BIM\x04\x04\0\0"
 
 
-def keep(metadata: Metadata, suffix: str, height: int, width: int) -> tuple[Fields, list[str]]:
+def keep(
+    metadata: Metadata, suffix: str, height: int, width: int, computed_by: ComputedBy | None = None
+) -> tuple[Fields, list[str]]:
     """Choose what a kind of file can hold and is still true.
 
     JPEG keeps IPTC (IPTC-IIM 4.2) within Photoshop's blocks, TIFF beside them; either is turned into the other.
     Orientation and size in XMP become those of the upright image. Thumbnails, and what XMP says of things that are not
-    written, go.
+    written, go. Where colours are computed, XMP says so; see `declare`.
 
     Returns:
         What goes along, by its names in libvips; what does not, in words.
     """
-    found, lost = _true(dict(metadata), height, width)
+    found, lost = _true(dict(metadata), height, width, computed_by)
     if suffix == ".jpg":
         found = _for_jpeg(found)
     elif suffix == ".tif":
@@ -58,12 +65,15 @@ def keep(metadata: Metadata, suffix: str, height: int, width: int) -> tuple[Fiel
             lost.append(f"{words} left out: {suffix} holds {_JPEG_BLOCK:,} bytes of it, not {len(value):,}")
         else:
             kept[name] = value
+    if computed_by is not None:
+        kept.setdefault("xmp-data", _new_xmp(computed_by))
     return kept, list(dict.fromkeys(lost))
 
 
-def _true(found: Fields, height: int, width: int) -> tuple[Fields, list[str]]:
-    """Fields without what would lie, and a note on what a user may miss."""
+def _true(found: Fields, height: int, width: int, computed_by: ComputedBy | None) -> tuple[Fields, list[str]]:
+    """Fields without what would lie, and notes on what a user may miss."""
     announced: tuple[str, ...] = ()
+    notes = []
     for name, value in found.items():
         if not isinstance(value, bytes):
             continue
@@ -72,9 +82,14 @@ def _true(found: Fields, height: int, width: int) -> tuple[Fields, list[str]]:
         elif name in ("iptc-data", "photoshop-data"):
             found[name] = blocks_without_thumbnail(value)
         elif name == "xmp-data":
-            found[name], announced = true_xmp(value, height, width)
-    note = f"XMP no longer announces {', '.join(announced)}, which the file does not hold"
-    return {name: value for name, value in found.items() if value}, [note] * bool(announced)
+            found[name], announced, declared = true_xmp(value, height, width, computed_by)
+            if computed_by is not None and found[name] and not declared:
+                notes.append(
+                    "XMP is damaged and stays as it is: it does not say that the colours are computed"
+                )
+    if announced:
+        notes.append(f"XMP no longer announces {', '.join(announced)}, which the file does not hold")
+    return {name: value for name, value in found.items() if value}, notes
 
 
 def _for_jpeg(found: Fields) -> Fields:
@@ -164,11 +179,14 @@ def _blocks(blocks: bytes, place: int) -> Iterator[tuple[int, int, int]]:
         yield kind, begin, place
 
 
-def true_xmp(xmp: bytes, height: int, width: int) -> tuple[bytes, tuple[str, ...]]:
-    """XMP (ISO 16684-1) that announces nothing that is not in the file, and what went, in words.
+def true_xmp(
+    xmp: bytes, height: int, width: int, computed_by: ComputedBy | None = None
+) -> tuple[bytes, tuple[str, ...], bool]:
+    """XMP (ISO 16684-1) that announces nothing that is not in the file, what went, in words, and whether it declares.
 
     What it says of orientation and size is set to those of the upright image. What is true is kept byte by byte if all
-    of it is. XMP that cannot be read and names one of those spaces goes.
+    of it is and nothing is to be declared. XMP that cannot be read declares nothing, and goes if it names one of those
+    spaces.
     """
     numbers = {b"tiff:Orientation": 1}
     numbers |= dict.fromkeys((b"tiff:ImageWidth", b"exif:PixelXDimension"), width)
@@ -184,11 +202,24 @@ def true_xmp(xmp: bytes, height: int, width: int) -> tuple[bytes, tuple[str, ...
     except (ExpatError, ValueError, LookupError):
         plain = xmp.replace(b"\0", b"")  # UTF-16, too, then reads as ASCII
         claimed = [what for space, (names, what) in _CLAIMS.items() if not names and space.encode() in plain]
-        return (b"" if claimed else xmp), tuple(dict.fromkeys(claimed))
+        return (b"" if claimed else xmp), tuple(dict.fromkeys(claimed)), False
     gone = list(_prune(document))
-    if not gone:
-        return xmp, ()
-    return document.toxml("utf-8"), tuple(dict.fromkeys(what for what in gone if what))
+    declared = computed_by is not None and declare(document, computed_by)
+    if not gone and not declared:
+        return xmp, (), False
+    return _packet(document), tuple(dict.fromkeys(what for what in gone if what)), declared
+
+
+def with_xmp(png: bytes, xmp: bytes) -> bytes:
+    """A PNG with XMP as the standard has it (ISO 16684-1, 7.6): an iTXt chunk, uncompressed; libvips makes it zTXt."""
+    body = b"iTXtXML:com.adobe.xmp\0\0\0\0\0" + xmp
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    return png[:_PNG_HEAD] + chunk + png[_PNG_HEAD:]
+
+
+def _packet(document: minidom.Document) -> bytes:
+    """Without an XML declaration, which has no place in a packet."""
+    return "".join(node.toxml() for node in document.childNodes).encode()
 
 
 def _prune(node: Any) -> Iterator[str]:
@@ -215,3 +246,82 @@ def _announced(node: Any) -> str | None:
         ),
         None,
     )
+
+
+_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_SPACES = {
+    "rdf": _RDF,
+    "xmp": f"{_ADOBE}xap/1.0/",
+    "Iptc4xmpExt": "http://iptc.org/std/Iptc4xmpExt/2008-02-29/",
+}
+_CREATOR_TOOL = "xmp:CreatorTool"
+SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+"""What IPTC's vocabulary calls media that a trained model has added to."""
+_EMPTY_PACKET = (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    f'<rdf:RDF xmlns:rdf="{_RDF}"/></x:xmpmeta><?xpacket end="w"?>'
+)
+
+
+def declare(document: minidom.Document, computed_by: ComputedBy) -> bool:
+    """Have XMP say that colours are computed, and by what; False if it has no place for that.
+
+    IPTC's DigitalSourceType, AISystemUsed and AISystemVersionUsed are set. The CreatorTool stays if there is one, for
+    XMP means the first known tool.
+    """
+    found = document.getElementsByTagNameNS(_RDF, "RDF")
+    if not found:
+        return False
+    properties = {
+        "Iptc4xmpExt:DigitalSourceType": SOURCE_TYPE,
+        "Iptc4xmpExt:AISystemUsed": f"Knowhue, model {computed_by.model}",
+        "Iptc4xmpExt:AISystemVersionUsed": f"{__version__}, model {computed_by.fingerprint}",
+    }
+    described = [each for each in found[0].childNodes if each.localName == "Description"]
+    # all descriptions of a packet are about one thing
+    about = described[0].getAttributeNS(_RDF, "about") if described else ""
+    for each in described:
+        for name in properties:
+            _forget(each, name)
+        if not _says_anything(each):
+            found[0].removeChild(each)
+    if not any(list(_values(each, _CREATOR_TOOL)) for each in described):
+        properties[_CREATOR_TOOL] = f"Knowhue {__version__}"
+    added = document.createElementNS(_RDF, "rdf:Description")
+    for prefix, space in _SPACES.items():  # which may have other prefixes around it
+        added.setAttribute(f"xmlns:{prefix}", space)
+    for name, value in {"rdf:about": about, **properties}.items():
+        added.setAttribute(name, value)
+    found[0].appendChild(added)
+    return True
+
+
+def _values(node: Any, name: str) -> Iterator[Any]:
+    """The attributes and the elements of a description that give a property."""
+    prefix, _, local = name.partition(":")
+    for each in [*node.attributes.values(), *node.childNodes]:
+        if (each.namespaceURI, each.localName) == (_SPACES[prefix], local):
+            yield each
+
+
+def _forget(node: Any, name: str) -> None:
+    for each in list(_values(node, name)):
+        if each.nodeType == each.ATTRIBUTE_NODE:
+            node.removeAttributeNode(each)
+        else:
+            node.removeChild(each)
+
+
+def _says_anything(node: Any) -> bool:
+    """Whether a description has a property, beside namespaces and what it is about."""
+    attributes = [
+        each for each in node.attributes.values() if each.namespaceURI not in (_RDF, minidom.XMLNS_NAMESPACE)
+    ]
+    return bool(attributes or any(each.nodeType == each.ELEMENT_NODE for each in node.childNodes))
+
+
+@lru_cache(maxsize=8)
+def _new_xmp(computed_by: ComputedBy) -> bytes:
+    document = minidom.parseString(_EMPTY_PACKET)
+    declare(document, computed_by)
+    return _packet(document)

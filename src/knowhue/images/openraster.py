@@ -55,7 +55,7 @@ def encode_layers(gray: Image, coloured: Image) -> tuple[bytes, list[str]]:
             f"`gray` should be as large as `coloured`, {coloured.pixels.shape[:2]}. Found "
             f"`gray.pixels.shape[:2] = {gray.pixels.shape[:2]}`."
         )
-    # as for what is seen: it is the colours that are computed, and the metadata go with them
+    # metadata go with the colours, which they say are computed
     photo, _ = _png(gray._replace(pixels=_rgb(gray.pixels), origin=gray.origin._replace(metadata=())))
     colours, notes = _png(coloured)
     height, width = coloured.pixels.shape[:2]

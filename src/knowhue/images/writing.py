@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from knowhue.errors import ConfigError, RunError
 from knowhue.images.image import Image, over_white
-from knowhue.images.metadata import keep
+from knowhue.images.metadata import keep, with_xmp
 from knowhue.images.profiles import from_srgb
 from knowhue.images.tiff import with_exif
 from knowhue.images.vips import VipsError, VipsImage, attach, encode, image_of, reason
@@ -104,11 +104,10 @@ def encode_with_notes(image: Image, suffix: str, quality: int | None = None) -> 
             f"`quality` should be from 1 to 100. Found `quality = {quality}`. 95 is visually lossless."
         )
     output, notes = _converted(image, kind)
-    if metadata:
-        kept, lost = keep(metadata, kind.suffix, *image.pixels.shape[:2])
-        notes += lost
-        for name, value in kept.items():
-            attach(output, name, value)
+    kept, lost = keep(metadata, kind.suffix, *image.pixels.shape[:2], image.origin.computed_by)
+    xmp = kept.pop("xmp-data", None) if kind.suffix == ".png" else None
+    for name, value in kept.items():
+        attach(output, name, value)
     attach(output, "orientation", 1)  # EXIF may hold the old one, and is set to what was attached last
     options = {**kind.options, **(kind.lossless if image.origin.is_lossless else {})}
     # PNG and TIFF lose nothing, and have no quality to set
@@ -123,8 +122,10 @@ def encode_with_notes(image: Image, suffix: str, quality: int | None = None) -> 
         raise RunError(
             f"The image cannot be written as {suffix}: {reason(error)}. Write .png or .tif."
         ) from None
+    if isinstance(xmp, bytes):
+        data = with_xmp(data, xmp)
     # libvips keeps EXIF in all kinds of files but TIFF
-    return with_exif(data, metadata) if kind.suffix == ".tif" else data, notes
+    return with_exif(data, metadata) if kind.suffix == ".tif" else data, notes + lost
 
 
 def kind_of(suffix: str, image: Image | None = None) -> OutputKind:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from knowhue.images.image import Image, Pixels
+from knowhue.images.image import ComputedBy, Image, Pixels
 from knowhue.images.openraster import LAYERS, encode_layers
 from knowhue.images.reading import read_image
 from knowhue.images.vips import OVERSAMPLING, shrink
@@ -135,6 +135,9 @@ class Colorizer:
 
     def __init__(self, network: Network) -> None:
         self.network = network
+        description = network.description
+        # of a run without its folder, for what is written may be published
+        self._computed_by = ComputedBy(description.name.partition(", of ")[0], description.fingerprint())
 
     @classmethod
     def load(cls, source: str | Path = BUILT_IN) -> "Colorizer":
@@ -224,9 +227,8 @@ class Colorizer:
             added = corrections(image.pixels, fine, lines, options.hints)
         pixels, painted = paint(image.pixels, chroma, coarse, saturation=options.saturation, added=added)
         uncertainty = self._uncertainty(image) if options.uncertainty else None
-        return Colorized(
-            image._replace(pixels=pixels), self.judge(image, answers, options, painted), uncertainty
-        )
+        coloured = Image(pixels, image.alpha, image.origin._replace(computed_by=self._computed_by))
+        return Colorized(coloured, self.judge(image, answers, options, painted), uncertainty)
 
     def judge(
         self, image: Image, answers: Predictions, options: ColorizeOptions, painted: PaintStats | None = None

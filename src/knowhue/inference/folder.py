@@ -9,7 +9,6 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from knowhue.config import fingerprint
 from knowhue.errors import ConfigError, ImageError, KnowhueError, RunError
 from knowhue.images.openraster import check_output_suffix
 from knowhue.images.reading import weigh_image
@@ -320,11 +319,9 @@ def _check(options: ColorizeOptions, suffix: str | None, on_error: str) -> None:
 
 def _job(colorizer: Colorizer, source: Path, options: ColorizeOptions, suffix: str | None) -> dict[str, Any]:
     """What makes colours comparable."""
-    # the fitted numbers in it tell two trainings apart; a copy by another name colours alike
-    described = colorizer.network.description.model_dump(mode="json", exclude={"name", "licence"})
     return {
         "source": str(source.resolve()),
-        "model": fingerprint(described),
+        "model": colorizer.network.description.fingerprint(),
         "suffix": suffix,
         "saturation": options.saturation,
         "uncertainty": options.uncertainty,

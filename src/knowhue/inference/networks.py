@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from knowhue.color import FloatArray
-from knowhue.config import Config, Count, Fraction, Section, Task
+from knowhue.config import Config, Count, Fraction, Section, Task, fingerprint
 from knowhue.errors import ConfigError, RunError, WeightsError, did_you_mean
 from knowhue.runs import DEPLOYED, finished_run, read_status
 from knowhue.storage import replacing
@@ -120,6 +120,10 @@ class Description(Section):
     def tasks(self) -> tuple[Task, ...]:
         """What it can do."""
         return self.config.tasks.names
+
+    def fingerprint(self) -> str:
+        """What tells two trainings apart, by the numbers fitted in each; a copy by another name has the same."""
+        return fingerprint(self.model_dump(mode="json", exclude={"name", "licence"}))
 
     @property
     def temperature(self) -> float:
