@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
-from xml.dom import minidom
+from xml.dom import XMLNS_NAMESPACE, minidom
 from xml.parsers.expat import ExpatError
 
 from knowhue import __version__
@@ -315,7 +315,7 @@ def _forget(node: Any, name: str) -> None:
 def _says_anything(node: Any) -> bool:
     """Whether a description has a property, beside namespaces and what it is about."""
     attributes = [
-        each for each in node.attributes.values() if each.namespaceURI not in (_RDF, minidom.XMLNS_NAMESPACE)
+        each for each in node.attributes.values() if each.namespaceURI not in (_RDF, XMLNS_NAMESPACE)
     ]
     return bool(attributes or any(each.nodeType == each.ELEMENT_NODE for each in node.childNodes))
 

@@ -104,7 +104,8 @@ def encode_with_notes(image: Image, suffix: str, quality: int | None = None) -> 
             f"`quality` should be from 1 to 100. Found `quality = {quality}`. 95 is visually lossless."
         )
     output, notes = _converted(image, kind)
-    kept, lost = keep(metadata, kind.suffix, *image.pixels.shape[:2], image.origin.computed_by)
+    height, width = image.pixels.shape[:2]
+    kept, lost = keep(metadata, kind.suffix, height, width, image.origin.computed_by)
     xmp = kept.pop("xmp-data", None) if kind.suffix == ".png" else None
     for name, value in kept.items():
         attach(output, name, value)
