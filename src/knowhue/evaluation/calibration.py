@@ -9,6 +9,10 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 BINS = 15
+TRUSTED = 0.85
+"""Share of the named classes that are to be right."""
+FEWEST_TO_TRUST = 100
+"""Labelled images from which that share can be told."""
 _FOLDS = 5
 _BOUNDS = (-3.0, 3.0)  # of the logarithm of the temperature: 1/20 to 20
 
@@ -82,6 +86,32 @@ def fit_temperature(logits: NDArray[np.floating], label: NDArray[np.integer]) ->
     # over the logarithm T stays positive, and 1/2 is as far from 1 as 2 is
     found: Any = minimize_scalar(loss, bounds=_BOUNDS, method="bounded")
     return float(np.exp(found.x))
+
+
+def known_from(probability: NDArray[np.floating], correct: NDArray[np.bool_], least: float = 0.5) -> float:
+    """The probability from which on a class may be named: of those that reach it, `TRUSTED` are right.
+
+    Selective classification by the greatest probability (Geifman and El-Yaniv 2017), as many images as can be named.
+
+    Args:
+        probability: (images,), of the named class, 0 to 1.
+        correct: (images,), whether that is the true class.
+        least: below which none is named however right it was; also the answer for too few images to tell.
+
+    Returns:
+        `least` to 1; 1 where no probability is high enough.
+
+    >>> round(known_from(np.linspace(0.3, 1, 200), np.arange(200) >= 120), 2)
+    0.67
+    """
+    if len(probability) < FEWEST_TO_TRUST:
+        return least
+    order = np.argsort(-probability, kind="stable")
+    right = np.cumsum(correct[order]) / np.arange(1, len(order) + 1)
+    # the last of equal probabilities stands for all of them
+    is_last = np.append(np.diff(probability[order]) < 0, True)
+    reached = np.flatnonzero((right >= TRUSTED) & is_last)
+    return max(least, float(probability[order[reached[-1]]])) if len(reached) else 1.0
 
 
 def judge_temperature(logits: NDArray[np.floating], label: NDArray[np.integer]) -> tuple[float, float]:

@@ -29,6 +29,8 @@ KEY = "knowhue"
 _CHECKSUM = "knowhue-sha256"
 _SCHEMA = {"schema": "schema_", "schema_version": "schema_version"}
 """Keys of the description that say which form it has, and their fields."""
+DEFAULT_UNKNOWN_BELOW = 0.5
+"""What nobody measured: a class is named if it is more probable than all others together."""
 LARGEST_CHROMA = 10_000.0
 """CIELAB units; sRGB holds up to 134, and what is far beyond cannot be computed with."""
 _TRIAL: FloatArray = np.tile(np.linspace(0, 100, 47, dtype=np.float32), (2, 32, 1))
@@ -60,6 +62,11 @@ class Calibration(Section):
     def helps(self) -> bool:
         """Whether the temperature makes the probabilities mean more nearly what they say."""
         return self.ece_after < self.ece_before
+
+    @property
+    def applied(self) -> float:
+        """What the logits are divided by: the temperature if it helps, else 1."""
+        return self.temperature if self.helps else 1.0
 
     def sentence(self) -> str:
         """What was done, and what it was measured to do.
@@ -103,7 +110,7 @@ class Description(Section):
     references: Count
     novelty_limit: Annotated[float, Field(ge=1e-6, le=2)]
     unknown_below: Fraction = Field(
-        default=0.5, description="a class less probable than this is answered as unknown"
+        default=DEFAULT_UNKNOWN_BELOW, description="a class less probable than this is answered as unknown"
     )
     precision: str = "float32"
     licence: str = ""
@@ -128,7 +135,7 @@ class Description(Section):
     @property
     def temperature(self) -> float:
         """What the logits are divided by: a fitted temperature that helps, else 1."""
-        return self.calibration.temperature if self.calibration and self.calibration.helps else 1.0
+        return self.calibration.applied if self.calibration else 1.0
 
 
 def read_description(text: str | None, path: Path) -> Description:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 from torch import Tensor
 from torch.nn import functional
 
@@ -13,8 +14,15 @@ from knowhue.config import Config, Task
 from knowhue.data.loaders import plain_batches
 from knowhue.data.prepare import load_prepared
 from knowhue.errors import RunError
-from knowhue.evaluation.calibration import fit_temperature, judge_temperature
-from knowhue.inference.networks import Calibration, Description, ScoreInterval, require_task, save_model
+from knowhue.evaluation.calibration import fit_temperature, judge_temperature, known_from
+from knowhue.inference.networks import (
+    DEFAULT_UNKNOWN_BELOW,
+    Calibration,
+    Description,
+    ScoreInterval,
+    require_task,
+    save_model,
+)
 from knowhue.models.multitask import Deployed, MultiTask, pool
 from knowhue.runs import DEPLOYED, Report, finished_run, locked, read_config
 from knowhue.statistics.paired import wilson_interval
@@ -33,8 +41,8 @@ MEANS = ("ab_l1", "ciede2000", "psnr_rgb", "ssim_rgb")
 def deploy(folder: Path, report: Report = lambda _: None, licence: str = "") -> Path:
     """Make `colorizer.safetensors` in a run's folder, unless it is there.
 
-    Temperature and limit of novelty are fitted on the validation images, which the weights have not seen; what
-    is usual comes from up to 2,000 training images.
+    Temperature, the probability from which on a class is named, and the limit of novelty are fitted on the
+    validation images, which the weights have not seen; what is usual comes from up to 2,000 training images.
 
     Args:
         folder: of a finished run, or of a study, whose first multi-task run is taken.
@@ -97,7 +105,9 @@ def fit(work: Workspace, config: Config, folder: Path, licence: str) -> tuple[De
     # the step is rounded up, so that there are never more than REFERENCES
     references, _ = _features_and_logits(model, work, training[:: -(-len(training) // REFERENCES)])
     features, logits = _features_and_logits(model, work, validation)
-    calibration = None if logits is None else _calibrate(logits, prepared.label[validation])
+    calibration, unknown_below = None, DEFAULT_UNKNOWN_BELOW
+    if logits is not None:
+        calibration, unknown_below = _calibrate(logits, prepared.label[validation])
     module = Deployed(model, 1.0, len(references), 1.0).eval()
     # stored as directions: distances are of angles, see `Deployed.distance`
     module.references.copy_(functional.normalize(references, dim=1))
@@ -121,6 +131,7 @@ def fit(work: Workspace, config: Config, folder: Path, licence: str) -> tuple[De
         calibration=calibration,
         references=len(references),
         novelty_limit=limit,
+        unknown_below=unknown_below,
         licence=licence,
     )
     module.novelty_limit, module.temperature = limit, description.temperature
@@ -141,12 +152,16 @@ def _features_and_logits(
     return torch.cat(features), None if model.classifier is None else torch.cat(logits)
 
 
-def _calibrate(logits: Tensor, label: NDArray[np.int64]) -> Calibration:
+def _calibrate(logits: Tensor, label: NDArray[np.int64]) -> tuple[Calibration, float]:
+    """The temperature, and the probability below which a class is not named."""
     known = label >= 0
     scores, truth = logits.numpy()[known].astype(np.float64), label[known]
     before, after = judge_temperature(scores, truth)
     temperature = fit_temperature(scores, truth)
-    return Calibration(temperature=temperature, ece_before=before, ece_after=after, images=len(truth))
+    found = Calibration(temperature=temperature, ece_before=before, ece_after=after, images=len(truth))
+    probability = softmax(scores / found.applied, axis=1)
+    right = probability.argmax(1) == truth
+    return found, known_from(probability.max(1), right, DEFAULT_UNKNOWN_BELOW)
 
 
 def _intervals(path: Path) -> dict[str, ScoreInterval]:
