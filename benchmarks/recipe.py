@@ -12,7 +12,6 @@ import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from knowhue.data.degradation import degrade, draw_damage, grain
 from knowhue.data.loaders import plain_batches, to_rgb
 from knowhue.data.prepare import load_prepared
 from knowhue.evaluation.metrics import ab_l1, ciede2000, colourfulness, mean_chroma
-from knowhue.models import colour_classes
+from knowhue.models.colour_classes import ColourClasses
 from knowhue.models.multitask import MultiTask
 from knowhue.runs import read_config
 from knowhue.tensors import Batch, Chroma, Lightness
@@ -51,7 +50,7 @@ def main() -> None:
         model = load_run(work, config, folder)
         print(f"\n{folder}")
         print(f"{'':34}" + "".join(f"{each:>15}" for each in COLUMNS))
-        is_classes = isinstance(model.colour, colour_classes.ColourClasses)
+        is_classes = isinstance(model.colour, ColourClasses)
         for degraded in (False, True):
             for temperature in asked.temperatures if is_classes else (None,):
                 seen = list(answers(work, model, temperature, degraded, asked.mirror))
@@ -70,9 +69,9 @@ def answers(
     """The validation images and what a model makes of them."""
     positions = work.prepared.positions("validation")
     damage = draw_damage(0, 0, len(positions), 1.0)
-    annealed = colour_classes.annealed_mean
-    asked = annealed if temperature is None else lambda logits: annealed(logits, temperature)
-    with torch.no_grad(), patch.object(colour_classes, "annealed_mean", asked):
+    if isinstance(model.colour, ColourClasses) and temperature is not None:
+        model.colour.temperature = temperature
+    with torch.no_grad():
         for number, batch in enumerate(plain_batches(work.prepared, positions, 50, work.engine.device)):
             rows = slice(50 * number, 50 * number + len(batch.position))
             lightness = batch.lightness

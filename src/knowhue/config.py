@@ -160,6 +160,9 @@ class Colour(Section):
     feedforward (no discriminator), pix2pix or palette (a diffusion), both from scratch"""
     loss: ColourLoss = "l1"
     """feedforward: l1, l2, or classification of 313 rebalanced colours (Zhang et al. 2016)"""
+    temperature: Positive = 0.38
+    """classification: of the answer; 1 is the mean colour, timid, towards 0 the most probable one, patchy; paper:
+    0.38"""
     decoder: Literal["auto", "transposed"] = "auto"
     """head from features to chroma: transposed reads the coarsest map; auto is that for gan and else reads all
     maps"""

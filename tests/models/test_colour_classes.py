@@ -243,10 +243,10 @@ def colour_classes_noise(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def make_head(encoder="convnext", skips=True, width=4):
+def make_head(encoder="convnext", skips=True, width=4, temperature=0.38):
     torch.manual_seed(0)
     channels, strides = ENCODERS[encoder]
-    return ColourClasses(channels, strides, width, skips).eval()
+    return ColourClasses(channels, strides, width, skips, temperature).eval()
 
 
 def make_pyramid(head, encoder="convnext", batch=2, size=32):
@@ -305,11 +305,12 @@ def test_every_parameter_learns_from_the_loss(encoder):
     assert [n for n, p in head.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-def test_the_answer_is_the_annealed_mean_upsampled():
-    head = make_head()
+@pytest.mark.parametrize("temperature", [0.38, 0.8])
+def test_the_answer_is_the_annealed_mean_upsampled(temperature):
+    head = make_head(temperature=temperature)
     head.out.weight.data.mul_(300)
     pyramid = make_pyramid(head)
-    share = np.exp(head.logits(pyramid).detach().double().numpy() / 0.38)
+    share = np.exp(head.logits(pyramid).detach().double().numpy() / temperature)
     share /= share.sum(1, keepdims=True)
     small = torch.tensor(np.einsum("bqhw,qc->bchw", share, centres().double().numpy()))
     large = F.interpolate(small, size=(32, 32), mode="bilinear", align_corners=False)

@@ -193,8 +193,16 @@ class ColourClasses(Ladder):
     64 of 16, becomes 313 logits of 16 x 16, and leaves as 2 channels of 64 x 64.
     """
 
-    def __init__(self, channels: Sequence[int], strides: Sequence[int], width: int, skips: bool) -> None:
+    def __init__(
+        self,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        width: int,
+        skips: bool,
+        temperature: float = TEMPERATURE,
+    ) -> None:
         super().__init__(channels, strides, width, skips, finest=_STRIDE)
+        self.temperature = temperature
         self.scale = min(_STRIDE, strides[-1])
         self.out = nn.Conv2d(self.out_channels, len(centres()), 1)
         # about even over the bins: a start at gray would bury the far ones
@@ -219,7 +227,7 @@ class ColourClasses(Ladder):
 
     def forward(self, pyramid: Pyramid) -> Tensor:
         """Maps of `taps` to scaled a*b* (B, 2, H, W) at the image's (padded) size, bilinearly upsampled."""
-        chroma = annealed_mean(self.logits(pyramid))
+        chroma = annealed_mean(self.logits(pyramid), self.temperature)
         return scale_chroma(F.interpolate(chroma, scale_factor=float(self.scale), mode="bilinear"))
 
     def loss(self, pyramid: Pyramid, lightness: Lightness, chroma: Chroma) -> Tensor:

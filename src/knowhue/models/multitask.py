@@ -165,8 +165,10 @@ def _build_colour_head(encoder: Encoder | NoEncoder, config: Config) -> ColourHe
         return Pix2PixUNet(colour.pix2pix.width, depth_for(config.images.size_px))
     if colour.method == "palette":
         return Palette(colour.palette)
-    kind = ColourClasses if colour.loss == "classification" else Decoder
-    return kind(encoder.channels, encoder.strides, colour.width, skips=colour.has_skips)
+    build = (
+        partial(ColourClasses, temperature=colour.temperature) if colour.loss == "classification" else Decoder
+    )
+    return build(encoder.channels, encoder.strides, colour.width, skips=colour.has_skips)
 
 
 def build_discriminator(config: Config) -> Discriminator | PatchGAN | None:
