@@ -1,4 +1,4 @@
-"""Whether a colour hint stays where it belongs, meets its colour, and what it costs.
+"""Whether a colour hint or a stroke stays where it belongs, meets its colour, and what it costs.
 
 A hint's region is fixed here, apart from the code that is measured: pixels within 15 % of the image's short side of
 the point that are joined to it by steps of L* of at most 8, between neighbours left, right, above and below, none of
@@ -13,6 +13,9 @@ apart, at random points in random colours of sRGB. Compared are the 8-bit pixels
 - taken up: share of the region within 5 % of the short side of a point that moved at least half as far as the point
   did, for a hint that colours nothing but its point keeps away from the rest as well.
 
+A stroke is a line of two to four random corners, 1 % of the short side wide, in a random colour. Along it the distance
+from that colour is measured, or from the nearest to it that sRGB has there; outside is what is farther than the reach.
+
     python benchmarks/hints.py IMAGES... [--model built-in] [--images 40] [--seed 0] [--runs 9]
 """
 
@@ -22,7 +25,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.ndimage import zoom
+from PIL import Image as Pillow
+from PIL import ImageDraw
+from scipy.ndimage import distance_transform_edt, zoom
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -31,13 +36,16 @@ from knowhue.images.files import SUFFIXES
 from knowhue.images.image import Image
 from knowhue.images.reading import read_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.hints import Hint
+from knowhue.inference.hints import Hint, Strokes
+from knowhue.inference.written_hints import MOST_SAMPLES
 
 REGION_RADIUS = 0.15
 NEAR_RADIUS = 0.05
 EDGE_STEP = 8.0
 EDGE_PX = 256
 APART = 0.03
+STROKE_WIDTH = 0.01
+STROKE_SAMPLES = 300
 WAYS = ("one hint", "three hints", "two near hints")
 
 
@@ -62,6 +70,15 @@ def main() -> None:
         outside, at_point, taken_up = np.array(rows).T
         print(f"{way:16}{outside.mean():16.2%}{outside.min():8.1%}{(outside >= 0.95).mean():11.1%}", end="")
         print(f"{at_point.max():17.2f}{(at_point <= 2).mean():10.1%}{np.nanmean(taken_up):10.1%}")
+    rows = [
+        measure_stroke(colorizer, path, np.random.default_rng([asked.seed, place, 1]))
+        for place, path in enumerate(files)
+    ]
+    outside, off = np.array([row[0] for row in rows]), np.concatenate([row[1] for row in rows])
+    print(
+        f"a stroke: outside {outside.mean():.2%} (worst {outside.min():.1%}); off along it: mean {off.mean():.2f}, "
+        f"within 2 {(off <= 2).mean():.1%}, within 5 {(off <= 5).mean():.1%} of the pixels"
+    )
     print_time(colorizer, asked.runs)
 
 
@@ -91,6 +108,31 @@ def measure(colorizer: Colorizer, path: Path, generator: np.random.Generator, fo
             float((change[near] >= asked / 2).mean()) if asked > 4 else np.nan
         )  # less is nothing to see
         found[way].append((float((change[~region] < 1).mean()), max(errors), taken_up))
+
+
+def measure_stroke(
+    colorizer: Colorizer, path: Path, generator: np.random.Generator
+) -> tuple[float, list[float]]:
+    """Of one photo: share of what is out of reach that stays, and how far off some pixels of the stroke are."""
+    image = read_image(path)
+    lightness, before = lab(colorizer.colorize(image).image.pixels)
+    height, width = lightness.shape
+    mask = Pillow.new("1", (width, height))
+    corners = [tuple(each) for each in generator.random((generator.integers(2, 5), 2)) * (width, height)]
+    ImageDraw.Draw(mask).line(corners, 1, max(1, round(STROKE_WIDTH * min(height, width))))
+    rows, columns = np.nonzero(np.asarray(mask))
+    (hint,) = draw_hints(lightness.shape, generator)["one hint"]
+    chroma = np.tile((hint.a, hint.b), (len(rows), 1))
+    strokes = Strokes((columns + 0.5) / width, (rows + 0.5) / height, chroma)
+    after = lab(colorizer.colorize(image, ColorizeOptions(strokes=strokes)).image.pixels)[1]
+    away = distance_transform_edt(~np.asarray(mask)) / min(height, width) > REGION_RADIUS
+    change = np.linalg.norm(after - before, axis=-1)
+    taken = generator.integers(0, len(rows), STROKE_SAMPLES)
+    off = [
+        float(np.linalg.norm(after[place] - possible(hint, float(lightness[place]))))
+        for place in zip(rows[taken], columns[taken], strict=True)
+    ]
+    return float((change[away] < 1).mean()) if away.any() else 1.0, off
 
 
 def draw_hints(shape: tuple[int, ...], generator: np.random.Generator) -> dict[str, list[Hint]]:
@@ -180,6 +222,8 @@ def print_time(colorizer: Colorizer, runs: int) -> None:
         f"{count} hints": ColorizeOptions([Hint(x, y, 60, -20) for x, y in points[:count]])
         for count in (0, 1, 3, 8, 64)
     }
+    ways["a stroke"] = ColorizeOptions(strokes=band(pixels.shape, 30))
+    ways["all painted"] = ColorizeOptions(strokes=band(pixels.shape, pixels.shape[0]))
     times: dict[str, list[float]] = {way: [] for way in ways}
     for turn in range(runs + 2):
         for way, options in ways.items():
@@ -190,8 +234,16 @@ def print_time(colorizer: Colorizer, runs: int) -> None:
     none = np.median(times["0 hints"])
     for way, seconds in times.items():
         print(
-            f"12 megapixels, {way:9}{np.median(seconds):8.3f} s of CPU{np.median(seconds) / none:8.2f} times"
+            f"12 megapixels, {way:12}{np.median(seconds):8.3f} s of CPU{np.median(seconds) / none:8.2f} times"
         )
+
+
+def band(shape: tuple[int, ...], rows: int) -> Strokes:
+    """So many rows of an image, painted over its whole width, of which as many pixels are taken as of a file."""
+    y, x = np.divmod(
+        np.linspace(0, rows * shape[1] - 1, min(MOST_SAMPLES, rows * shape[1])).astype(int), shape[1]
+    )
+    return Strokes((x + 0.5) / shape[1], (y + 0.5) / shape[0], np.tile((20.0, -10.0), (len(x), 1)))
 
 
 if __name__ == "__main__":

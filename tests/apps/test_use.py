@@ -74,6 +74,47 @@ def test_a_hint_changes_the_colour_where_it_is(knowhue, photo, tmp_path):
     assert hinted[30, 40, 1] > 20  # as red as sRGB is at this lightness
 
 
+def test_a_table_of_hints_is_as_many_hints(knowhue, photo, tmp_path):
+    table = tmp_path / "hints.csv"
+    table.write_text("file,x,y,colour\nphoto.png,40,30,#c03030\nphoto.png,80,5,blue\nother.png,1,1,red\n")
+    given = ("--hint", "40,30=#c03030", "--hint", "80,5=blue")
+    assert knowhue("colorize", photo(), "-o", tmp_path / "a.png", "--hints", table)[0] == 0
+    assert knowhue("colorize", photo(), "-o", tmp_path / "b.png", *given)[0] == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    code, _, err = knowhue("colorize", photo("third.png"), "--hints", table)
+    assert (code, "no hint for third.png; its column `file` names photo.png, other.png" in err) == (2, True)
+
+
+def test_a_table_of_hints_serves_a_folder(knowhue, photo, tmp_path):
+    (tmp_path / "in/deep").mkdir(parents=True)
+    photo("in/deep/a.png")
+    photo("in/b.png")
+    table = tmp_path / "hints.csv"
+    table.write_text("file,x,y,colour\ndeep/a.png,40,30,#c03030\n")
+    assert knowhue("colorize", tmp_path / "in", "-o", tmp_path / "out", "--hints", table)[0] == 0
+    assert knowhue("colorize", tmp_path / "in/deep/a.png", "-o", tmp_path / "a.png", "--hints", table)[0] == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "out/deep/a.png").read_bytes()
+    table.write_text("file,x,y,colour\nc.png,40,30,#c03030\n")
+    code, _, err = knowhue("colorize", tmp_path / "in", "-o", tmp_path / "out", "--hints", table)
+    assert (code, "Found `c.png`" in err) == (2, True)
+
+
+def test_strokes_are_met_where_they_were_painted(knowhue, photo, tmp_path):
+    strokes = Image.new("RGBA", (90, 60))
+    strokes.paste((190, 60, 60, 255), (30, 25, 50, 30))
+    strokes.save(tmp_path / "strokes.png")
+    arguments = ("colorize", photo(), "--strokes", tmp_path / "strokes.png", "-o")
+    assert knowhue(*arguments, tmp_path / "c.png")[0] == 0
+    wanted = rgb2lab(np.array([[[190, 60, 60]]], np.uint8))[0, 0, 1:]
+    found = rgb2lab(np.asarray(Image.open(tmp_path / "c.png")))[26:29, 32:48, 1:]
+    hue = np.arctan2(found[..., 1], found[..., 0])
+    assert (
+        np.abs(hue - np.arctan2(wanted[1], wanted[0])).max() < 0.1
+    )  # as much of it as sRGB has at that lightness
+    code, _, err = knowhue(*arguments, tmp_path / "strokes.png", "--overwrite")
+    assert (code, "strokes.png" in err) == (2, True)
+
+
 def test_saturation_0_is_the_gray_image(knowhue, photo, tmp_path):
     knowhue("colorize", photo(), "-o", tmp_path / "c.png", "--saturation", "0")
     gray = np.asarray(Image.open(photo()))
@@ -127,7 +168,7 @@ def test_layers_are_written_as_openraster_alone_and_not_of_videos(knowhue, photo
     assert (code, "--out should end in .ora" in err) == (2, True)
     (tmp_path / "video.mp4").touch()
     code, _, err = knowhue("colorize", tmp_path / "video.mp4", "--layers")
-    assert (code, "--layers goes with images" in err) == (2, True)
+    assert (code, "--layers and --hints go with images" in err) == (2, True)
 
 
 def test_nothing_is_replaced_unless_asked(knowhue, photo, tmp_path):

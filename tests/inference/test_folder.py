@@ -14,10 +14,12 @@ import pytest
 from colouring_job import FakeNetwork
 from PIL import Image
 
+from knowhue.color import srgb_to_lab
 from knowhue.errors import ConfigError, ImageError, RunError
 from knowhue.inference import folder, requests
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.folder import STAGING, FolderSummary, colorize_folder
+from knowhue.inference.hints import Hint
 from knowhue.inference.ledger import LEDGER
 from knowhue.inference.pipeline import Limits
 from knowhue.runs import LOCK
@@ -160,6 +162,26 @@ def test_another_jobs_folder_is_refused_or_done_anew(source: Path, tmp_path: Pat
     assert colour(source, tmp_path / "out", overwrite=True, **change).made == 0  # resumable, too
 
 
+def test_hints_count_for_their_image_alone_and_when_they_change_it_is_done_again(
+    source: Path, tmp_path: Path
+):
+    out = tmp_path / "out"
+    assert colour(source, out).made == 4
+    before = contents(out)
+    first = {"deep/a.png": ["50%,50%=blue"]}
+    summary = colour(source, out, hints=first)
+    assert (summary.made, summary.already) == (1, 3)
+    assert {name for name, data in contents(out).items() if data != before[name]} == {"deep/a.png"}
+    hinted = Colorizer(FakeNetwork()).colorize(
+        source / "deep/a.png", ColorizeOptions((Hint(0.5, 0.5, *srgb_to_lab(np.array([0, 0, 1.0]))[1:]),))
+    )
+    assert np.array_equal(pixels(out / "deep/a.png"), hinted.image.pixels)
+    assert colour(source, out, hints=first).made == 0
+    assert colour(source, out, hints={"deep/a.png": ["50%,50%=green"]}).made == 1
+    assert colour(source, out).made == 1
+    assert contents(out) == before
+
+
 def test_the_name_of_a_model_does_not_count(source: Path, tmp_path: Path):
     colour(source, tmp_path / "out")
     moved = FakeNetwork()
@@ -289,7 +311,13 @@ def test_what_cannot_be_is_said_before_work(source: Path, tmp_path: Path):
         (ConfigError, "would both become `a.webp`", {"suffix": ".webp"}),
         (ConfigError, "should end in one of .jpg", {"suffix": ".xyz"}),
         (ConfigError, "should be `skip` or `stop`", {"on_error": "weep"}),
-        (ConfigError, "should be empty for a folder", {"options": ColorizeOptions(hints=("a hint",))}),  # pyright: ignore
+        (ConfigError, "should hold no hints", {"options": ColorizeOptions(hints=("a hint",))}),  # pyright: ignore
+        (
+            ConfigError,
+            "Found `deep/A.png`. Did you mean `deep/a.png`",
+            {"hints": {"deep/A.png": ["0,0=red"]}},
+        ),
+        (ConfigError, "Found one without a name", {"hints": {"": ["0,0=red"]}}),
         (ImageError, "should hold images", {"source": tmp_path / "empty"}),
         (ImageError, "should be a folder", {"source": source / "a.png"}),
     ]:

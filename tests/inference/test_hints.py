@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import distance_transform_edt
 from skimage.color import rgb2lab
 
 from knowhue.errors import ConfigError
 from knowhue.images.image import Image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer, enlarge
-from knowhue.inference.hints import GridPoint, Hint, chroma_at, parse_hint, spread
+from knowhue.inference.hints import GridPoint, Hint, Painted, Strokes, chroma_at, spread
+from knowhue.inference.written_hints import parse_hint
 
 REGION = 0.15  # of the short side
 RED = Hint(0.25, 0.5, 60.0, 30.0)
@@ -305,59 +307,6 @@ def test_images_one_pixel_wide_are_coloured_too(colorizer, shape):
 
 
 @pytest.mark.parametrize(
-    ("text", "x", "y"),
-    [
-        ("120,80=#c83232", 120.5 / 600, 80.5 / 400),
-        ("30%,40%=#c83232", 0.3, 0.4),
-        (" 0 , 100% = rgb(200, 50, 50) ", 0.5 / 600, 1.0),
-        ("599,12.5%=#C83232", 599.5 / 600, 0.125),
-    ],
-)
-def test_a_hint_is_read_in_pixels_or_percent(text, x, y):
-    found = parse_hint(text, 600, 400)
-    assert found[:2] == pytest.approx((x, y))
-    assert found[2:] == pytest.approx((58.196, 36.489), abs=0.01)
-
-
-def test_colours_agree_with_an_independent_library():
-    skimage_color = pytest.importorskip("skimage.color")
-    for name, rgb in {"orange": (255, 165, 0), "navy": (0, 0, 128), "#123": (17, 34, 51)}.items():
-        expected = skimage_color.rgb2lab(np.array(rgb, float) / 255)[1:]
-        assert parse_hint(f"1,1={name}", 9, 9)[2:] == pytest.approx(expected, abs=0.05)
-
-
-@pytest.mark.parametrize("name", ["gray", "#808080", "black", "white", "rgb(1, 1, 1)"])
-def test_gray_means_exactly_no_colour(name):
-    assert parse_hint(f"0,0={name}", 9, 9)[2:] == (0.0, 0.0)
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("", "should be `120,80=#c83232`"),
-        ("120,80", "Found `120,80`"),
-        ("120=#c83232", "should be `120,80=#c83232`"),
-        ("1,2,3=red", "should be"),
-        ("a,2=red", "Found `a` in"),
-        ("1.5,2=red", "Found `1.5` in"),
-        ("nan%,2=red", "Found `nan%` in"),
-        ("600,80=red", "0 to 599 pixels"),
-        ("-1,80=red", "0 to 599 pixels"),
-        ("5,400=red", "0 to 399 pixels"),
-        ("101%,5=red", "Found `101%` in"),
-        ("1,1=rouge", "Found `rouge` in"),
-        ("1,1=#c8323280", "opaque"),
-        ("1,1=rgb(300, 0, 0)", "opaque"),
-        ("1,1= ", "should name an opaque colour"),
-    ],
-)
-def test_nonsense_is_refused_in_words(text, said):
-    with pytest.raises(ConfigError) as caught:
-        parse_hint(text, 600, 400)
-    assert said in str(caught.value)
-
-
-@pytest.mark.parametrize(
     "hint", [Hint(1.2, 0, 0, 0), Hint(0, -0.1, 0, 0), Hint(math.nan, 0, 0, 0), Hint(0, 0, math.inf, 0)]
 )
 def test_hints_outside_the_image_or_not_finite_are_refused(colorizer, hint):
@@ -373,3 +322,78 @@ def test_chroma_at_a_point_is_that_of_the_image():
         found = chroma_at(lines, 60.0, (row + 0.5) / 40, (column + 0.5) / 30)
         expected = np.stack([60 * slope_a + offset_a, 60 * slope_b + offset_b], -1)[row, column]
         assert found == pytest.approx(expected, abs=1e-4)
+
+
+# Strokes
+
+
+def stroke(shape: tuple[int, ...], chroma: tuple[float, float], rows: slice, columns: slice) -> Strokes:
+    """A painted rectangle."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    y, x = y[rows, columns].ravel(), x[rows, columns].ravel()
+    return Strokes((x + 0.5) / shape[1], (y + 0.5) / shape[0], np.tile(chroma, (len(x), 1)))
+
+
+def stroked(
+    colorizer: Colorizer, pixels: np.ndarray, strokes: Strokes, *hints: Hint, **options
+) -> np.ndarray:
+    made = colorizer.colorize(Image(pixels), ColorizeOptions(hints, strokes=strokes, **options))
+    return rgb2lab(made.image.pixels / np.iinfo(pixels.dtype).max)
+
+
+BAND = (slice(100, 140), slice(40, 50))
+
+
+@pytest.mark.parametrize("saturation", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("name", ["gray", "16 bits"])
+def test_a_stroke_is_met_wherever_it_was_painted(colorizer, name, saturation):
+    pixels = PHOTOS[name]
+    found = stroked(colorizer, pixels, stroke((240, 320), (20, -15), *BAND), saturation=saturation)[BAND]
+    assert np.linalg.norm(found[..., 1:] - (20, -15), axis=-1).max() < 2
+
+
+def test_out_of_reach_of_a_stroke_nothing_changes(colorizer):
+    pixels = PHOTOS["gray"]
+    changed = (
+        stroked(colorizer, pixels, stroke((240, 320), (20, -15), *BAND)) != coloured(colorizer, pixels)
+    ).any(-1)
+    painted = np.zeros((240, 320), bool)
+    painted[BAND] = True
+    away = distance_transform_edt(~painted) / 240
+    assert changed[away < 0.02].all()
+    assert not changed[away > REGION + 2 / 192].any()
+
+
+def test_a_stroke_of_one_pixel_is_a_hint(colorizer):
+    pixels, hint = PHOTOS["gray"], Hint(0.3, 0.6, 20, -15)
+    row, column = pixel_of(hint, (240, 320))
+    found = stroked(colorizer, pixels, Strokes(np.array([0.3]), np.array([0.6]), np.array([[20, -15]])))
+    assert found[row, column, 1:] == pytest.approx((20, -15), abs=1)
+
+
+def test_strokes_and_hints_are_both_met(colorizer):
+    pixels, hint = PHOTOS["gray"], Hint(0.8, 0.2, -20, 20)
+    found = stroked(colorizer, pixels, stroke((240, 320), (20, -15), *BAND), hint)
+    assert found[pixel_of(hint, (240, 320))][1:] == pytest.approx((-20, 20), abs=1)
+    assert np.linalg.norm(found[BAND][..., 1:] - (20, -15), axis=-1).max() < 2
+
+
+def test_a_stroke_beside_an_edge_does_not_colour_the_other_side():
+    lightness = halves(96, 128)
+    painted = Painted(
+        np.arange(20.0, 70), np.full(50, 63.0), np.full(50, 30.0), np.tile((40.0, 0.0), (50, 1))
+    )
+    found = spread(lightness, [], np.zeros((0, 2)), (1 / 96, 1 / 96), painted)[..., 0]
+    assert found[45, 55] > 5
+    assert found[45, 70] < 0.5
+
+
+def test_two_strokes_side_by_side_keep_their_colours(colorizer):
+    pixels = PHOTOS["gray"]
+    two = [
+        stroke((240, 320), chroma, slice(100, 140), at)
+        for chroma, at in (((25, 0), slice(40, 50)), ((-25, 0), slice(60, 70)))
+    ]
+    found = stroked(colorizer, pixels, Strokes(*(np.concatenate(part) for part in zip(*two, strict=True))))
+    assert found[110:130, 42:48, 1].min() > 20
+    assert found[110:130, 62:68, 1].max() < -20

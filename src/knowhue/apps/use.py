@@ -45,6 +45,16 @@ def colorize(
         list[str] | None,
         typer.Option(help="A point and its colour, `120,80=#c83232` or `30%,40%=orange`; may be repeated."),
     ] = None,
+    hints: Annotated[
+        Path | None,
+        rare_option(
+            help="Table of hints, .csv or .json: `x`, `y`, `colour`, and `file` for the images of a folder."
+        ),
+    ] = None,
+    strokes: Annotated[
+        Path | None,
+        rare_option(help="Transparent PNG as large as the photo; what is painted on it is met there."),
+    ] = None,
     saturation: Annotated[float, typer.Option(min=0, max=4, help="Factor on the predicted chroma.")] = 1.0,
     layers: Annotated[
         bool,
@@ -72,21 +82,25 @@ def colorize(
 ) -> None:
     """Colour and classify a photo, a folder or a video; size, depth, lightness and metadata stay."""
     source, kind = Path(file), _kind_of(file)
-    if kind != "image" and (uncertainty or hint):
-        raise ConfigError(f"--uncertainty and --hint go with a single image; {source} is a {kind}")
-    if kind == "video" and layers:
-        raise ConfigError(f"--layers goes with images; {source} is a video")
-    outputs = _settle(kind, source, out, uncertainty, overwrite, layers)
+    if kind != "image" and (uncertainty or hint or strokes):
+        raise ConfigError(f"--uncertainty, --hint and --strokes go with a single image; {source} is a {kind}")
+    if kind == "video" and (layers or hints):
+        raise ConfigError(f"--layers and --hints go with images; {source} is a video")
+    inputs = [source, *(each for each in (hints, strokes) if each)]
+    outputs = _settle(kind, inputs, out, uncertainty, overwrite, layers)
     from knowhue.inference.colorizer import ColorizeOptions
+    from knowhue.inference.written_hints import read_hints
 
     options = ColorizeOptions((), saturation, uncertainty is not None, unknown_below)
+    listed = {} if hints is None else read_hints(hints)
     if kind == "image":
-        record, headline = _image(model, source, outputs, options, hint or [], overwrite)
+        texts = [*(hint or ()), *_hints_of(source, hints, listed)]
+        record, headline = _image(model, inputs, outputs, options, texts, strokes, overwrite)
         _say_what_was_made(record, _sentences(record, headline), json_)
         return
     how: dict[str, Any] = {}
     if kind == "folder":
-        how = {"on_error": on_error.value, "suffix": ".ora" if layers else None}
+        how = {"on_error": on_error.value, "suffix": ".ora" if layers else None, "hints": listed}
     summary = _many(model, kind, source, outputs["--out"], options=options, overwrite=overwrite, **how)
     _say_what_was_made(summary.as_record(), summary.lines(), json_)
     # a script should notice; what could be read is written
@@ -241,9 +255,9 @@ def _kind_of(file: str) -> str:
 
 
 def _settle(
-    kind: str, source: Path, out: Path | None, uncertainty: Path | None, overwrite: bool, layers: bool
+    kind: str, inputs: list[Path], out: Path | None, uncertainty: Path | None, overwrite: bool, layers: bool
 ) -> dict[str, Path]:
-    """Where the results go, by their options, made sure of before a model is opened.
+    """Where the results go, by their options, made sure of before a model is opened; the first input is coloured.
 
     Raises:
         ConfigError: one is an input, exists, cannot be written there, or not in that format.
@@ -254,6 +268,7 @@ def _settle(
     from knowhue.inference.video_formats import VIDEO_SUFFIXES, codec_of, writable_video_suffix
     from knowhue.storage import require_outputs
 
+    source = inputs[0]
     if kind == "folder":
         out = out or default_folder(source)
         files = {*OUTPUT_SUFFIXES, LAYERS, *VIDEO_SUFFIXES}
@@ -276,16 +291,30 @@ def _settle(
     if uncertainty is not None:
         kind_of(uncertainty.suffix)
         outputs["--uncertainty"] = uncertainty
-    require_outputs(outputs, [source], overwrite=overwrite)
+    require_outputs(outputs, inputs, overwrite=overwrite)
     return outputs
+
+
+def _hints_of(source: Path, file: Path | None, listed: Mapping[str, list[str]]) -> list[str]:
+    """What a table says of a single image: all that names none, and what names this one, by any end of its path."""
+    path = f"/{source.absolute().as_posix()}"
+    found = [
+        text for name, texts in listed.items() if not name or path.endswith(f"/{name}") for text in texts
+    ]
+    if file is not None and not found:
+        raise ConfigError(
+            f"{file} has no hint for {source.name}; its column `file` names {', '.join(listed)}"
+        )
+    return found
 
 
 def _image(
     model: str,
-    source: Path,
+    inputs: list[Path],
     outputs: dict[str, Path],
     options: "ColorizeOptions",
     hints: list[str],
+    strokes: Path | None,
     overwrite: bool,
 ) -> tuple[dict[str, Any], str | None]:
     """Colour one image: its record for --json, and its class in words, if it has one."""
@@ -293,22 +322,26 @@ def _image(
     from knowhue.images.reading import read_image
     from knowhue.images.writing import writable_suffix, write_image
     from knowhue.inference.colorizer import write_colorized
-    from knowhue.inference.hints import parse_hint
+    from knowhue.inference.written_hints import parse_hint, read_strokes
     from knowhue.storage import require_outputs
 
+    source = inputs[0]
     # hints are placed by the image's size, and refused before a model is opened
     image = read_image(source)
     out = outputs["--out"]
     _say_if_renamed(source.suffix, writable_suffix(source.suffix), out)
     height, width = image.pixels.shape[:2]
-    options = options._replace(hints=tuple(parse_hint(text, width, height) for text in hints))
+    options = options._replace(
+        hints=tuple(parse_hint(text, width, height) for text in hints),
+        strokes=None if strokes is None else read_strokes(strokes, width, height),
+    )
     for path in outputs.values():
         check_output_suffix(path.suffix, image)  # raises where the format cannot hold this image
     announce([model])
     colorizer = open_model(model, "colour")
     made = colorizer.colorize(image, options)
     # No lock: files appear whole by replacing, so of two commands with one output the later one's image stands.
-    require_outputs(outputs, [source], overwrite=overwrite)  # it may have appeared meanwhile
+    require_outputs(outputs, inputs, overwrite=overwrite)  # it may have appeared meanwhile
     notes = write_colorized(image, made.image, out)
     record = {"path": str(source), "output": str(out), **made.judgement.as_record()}
     record["warnings"] += notes

@@ -11,7 +11,7 @@ from knowhue.images.openraster import LAYERS, encode_layers
 from knowhue.images.reading import read_image
 from knowhue.images.vips import OVERSAMPLING, shrink
 from knowhue.images.writing import encode_with_notes
-from knowhue.inference.hints import SIDE_PX, Hint, corrections
+from knowhue.inference.hints import SIDE_PX, Hint, Strokes, corrections
 from knowhue.inference.networks import (
     BUILT_IN,
     Description,
@@ -45,12 +45,14 @@ class ColorizeOptions(NamedTuple):
         saturation: what the predicted chroma is multiplied by, 0 and up.
         uncertainty: whether to say where the colours are unsure; six more predictions.
         unknown_below: probability below which the class is `unknown`; None leaves it to the model.
+        strokes: painted colours, which stay as hints do.
     """
 
     hints: Sequence[Hint] = ()
     saturation: float = 1.0
     uncertainty: bool = False
     unknown_below: float | None = None
+    strokes: Strokes | None = None
 
 
 class Judgement(NamedTuple):
@@ -220,11 +222,11 @@ class Colorizer:
         """
         assert answers.chroma is not None  # `require` is called first
         chroma, added = answers.chroma[0], None
-        if options.hints:
+        if options.hints or options.strokes is not None:
             # hints correct what is painted without them, so they are met at any saturation
             lines = chroma_lines(chroma, coarse, options.saturation)
             fine = network_input(image.pixels, min(SIDE_PX, *image.pixels.shape[:2]), oversampling=1)
-            added = corrections(image.pixels, fine, lines, options.hints)
+            added = corrections(image.pixels, fine, lines, options.hints, options.strokes)
         pixels, painted = paint(image.pixels, chroma, coarse, saturation=options.saturation, added=added)
         uncertainty = self._uncertainty(image) if options.uncertainty else None
         coloured = Image(pixels, image.alpha, image.origin._replace(computed_by=self._computed_by))

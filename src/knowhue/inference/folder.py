@@ -2,14 +2,15 @@
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from itertools import count, takewhile
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from knowhue.errors import ConfigError, ImageError, KnowhueError, RunError
+from knowhue.errors import ConfigError, ImageError, KnowhueError, RunError, did_you_mean
 from knowhue.images.openraster import check_output_suffix
 from knowhue.images.reading import weigh_image
 from knowhue.images.writing import writable_suffix
@@ -83,6 +84,7 @@ def colorize_folder(
     out: Path,
     *,
     options: ColorizeOptions = ColorizeOptions(),  # noqa: B008
+    hints: Mapping[str, Sequence[str]] = MappingProxyType({}),
     suffix: str | None = None,
     overwrite: bool = False,
     on_error: Literal["skip", "stop"] = "skip",
@@ -99,7 +101,9 @@ def colorize_folder(
         colorizer: a model with a colour head.
         source: folder of images.
         out: folder of coloured images, with the names of the originals.
-        options: for every image; without hints.
+        options: for every image; without hints and strokes.
+        hints: of images, by their path below `source` with `/`, as `parse_hint` reads them; where they change, an
+            image is done again.
         suffix: that all outputs get, such as `.png`, or `.ora` for layers; None keeps the formats.
         overwrite: whether files that this job did not make may be replaced.
         on_error: whether to go on after an image that fails, or to begin no other.
@@ -109,7 +113,7 @@ def colorize_folder(
 
     Raises:
         ImageError: no folder, or no image in it.
-        ConfigError: names that clash, hints, or a model without a colour head.
+        ConfigError: names that clash, hints without an image, or a model without a colour head.
         RunError: `out` holds other files or another job's colours, another process writes to it, or it cannot be
             written (any more).
     """
@@ -117,8 +121,9 @@ def colorize_folder(
     colorizer.require("colour")
     _check(options, suffix, on_error)
     listing = list_folder(source, out, lambda given: suffix or writable_suffix(given))
+    _check_names(hints, [item.path for item in listing.items], source)
     with locked(out, "colorize"), Ledger(out, _job(colorizer, source, options, suffix), overwrite) as ledger:
-        work = _Work(colorizer, options, ledger, listing.items, on_error == "stop", report)
+        work = _Work(colorizer, options, hints, ledger, listing.items, on_error == "stop", report)
         work.run(limits)
     return work.summary(source, listing, time.monotonic() - started)
 
@@ -143,23 +148,31 @@ class _Work:
         self,
         colorizer: Colorizer,
         options: ColorizeOptions,
+        hints: Mapping[str, Sequence[str]],
         ledger: Ledger,
         items: Sequence[Item],
         stops: bool,
         report: Report,
     ) -> None:
         self._colorizer, self._options, self._ledger = colorizer, options, ledger
+        self._hints = {path: list(texts) for path, texts in hints.items()}
         self._stops, self._report = stops, report
         self._staging = ledger.out / STAGING
         self._numbers = count()
         # Asked once, before any work: an image that changes from now on is done again by the next run.
-        done = {item for item in items if ledger.has(item.path, item.output, Stamp.of(item.source))}
+        done = {item for item in items if self._is_done(item)}
         self.waiting = [item for item in items if item not in done]
         self.already = len(done)
         self.novel = sum(is_novel(ledger.records[item.path]["novelty"]) for item in done)
         self.made = 0
         self.failures: list[tuple[str, str]] = []
         self._started = time.monotonic()
+
+    def _is_done(self, item: Item) -> bool:
+        """Whether an image was coloured as it is now, and by the same hints."""
+        if not self._ledger.has(item.path, item.output, Stamp.of(item.source)):
+            return False
+        return self._ledger.records[item.path].get("hints") == self._hints.get(item.path)
 
     def run(self, limits: Limits) -> None:
         """Colour all, or all up to the first failure and what was submitted by then; a full disk ends it at once."""
@@ -215,7 +228,8 @@ class _Work:
     def _decode(self, item: Item) -> _Read:
         started = time.perf_counter()
         stamp = Stamp.of(item.source)  # before reading: what changes meanwhile is done again
-        request = ImageRequest(item.source, self._options, suffix=Path(item.output).suffix)
+        hints = self._hints.get(item.path, ())
+        request = ImageRequest(item.source, self._options, hints, suffix=Path(item.output).suffix)
         decoded = decode_request(self._colorizer, request, name="")  # the summary names it
         assert stamp is not None
         return _Read(stamp, request, decoded, time.perf_counter() - started)
@@ -247,6 +261,8 @@ class _Work:
         height, width = reply.colorized.image.pixels.shape[:2]
         record = {"path": item.path, "output": item.output, "width": width, "height": height}
         record |= reply.judgement.as_record()
+        if item.path in self._hints:
+            record["hints"] = self._hints[item.path]
         if reply.colorized.uncertainty is not None:
             record["uncertainty"] = round(float(reply.colorized.uncertainty.mean()), 3)
         seconds = read.seconds + answer[1] + time.perf_counter() - started
@@ -306,15 +322,25 @@ def _one_core_each(runtime: str) -> Iterator[None]:
 
 
 def _check(options: ColorizeOptions, suffix: str | None, on_error: str) -> None:
-    if options.hints:
+    if options.hints or options.strokes is not None:
         raise ConfigError(
-            "`options.hints` should be empty for a folder: they are points of one image. Found "
-            f"{len(options.hints)}. Colour that image alone."
+            "`options` should hold no hints and no strokes for a folder: they are of one image. Found some. Name the "
+            "images in `hints`, or colour that image alone."
         )
     if suffix is not None:
         check_output_suffix(suffix)
     if on_error not in ("skip", "stop"):
         raise ConfigError(f"`on_error` should be `skip` or `stop`. Found `{on_error}`.")
+
+
+def _check_names(hints: Mapping[str, Sequence[str]], paths: Sequence[str], source: Path) -> None:
+    """Make sure that every hint has its image."""
+    for name in hints:
+        if name not in paths:
+            found = f"`{name}`.{did_you_mean(name, paths)}" if name else "one without a name."
+            raise ConfigError(
+                f"Hints should name an image of `{source}`, by its path below it. Found {found}"
+            )
 
 
 def _job(colorizer: Colorizer, source: Path, options: ColorizeOptions, suffix: str | None) -> dict[str, Any]:

@@ -1,15 +1,14 @@
-"""Colour hints: points whose colour a user gives, met there and spread over a region of like lightness around them."""
+"""Colour hints: points and strokes whose colour a user gives, met there and spread over like lightness around them."""
 
 import math
-import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import starmap
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ImageColor
 
-from knowhue.color import srgb_to_lab
+from knowhue.color import Floats
 from knowhue.errors import ConfigError
 from knowhue.images.image import Pixels
 from knowhue.inference.networks import FloatArray
@@ -31,14 +30,10 @@ STIFFNESS = 1e6
 """Pull towards what is given, far above that of any neighbour, so that it is met."""
 WEAKEST = 0.1
 """Below it two points share too many pixels to be distinguished; 1 is a point on a pixel of its own."""
+LEAST_SHARE = 1e-3
+"""Of a stroke's pixel; a pixel of the grid with less is not between which it lies."""
 NOWHERE = -1e3
 """An L* unlike any other: no pull passes."""
-
-_HINT = re.compile(r"\s*([^,=]+),([^,=]+)=(.+)")
-_FORMS = (
-    "`120,80=#c83232` (pixels from the top left), `30%,40%=orange` (fractions of width and height), "
-    "or `30%,40%=gray` for no colour"
-)
 
 
 class Hint(NamedTuple):
@@ -55,6 +50,36 @@ class Hint(NamedTuple):
     y: float
     a: float
     b: float
+
+
+class Strokes(NamedTuple):
+    """Many points with colours, n pixels of what a user has painted; their lightness stays the image's.
+
+    Attributes:
+        x: fractions of the width from the left (n,), 0 to 1.
+        y: fractions of the height from the top (n,), 0 to 1.
+        chroma: a*b* (n, 2), CIELAB units.
+    """
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    chroma: NDArray[np.floating]
+
+
+class Painted(NamedTuple):
+    """What strokes give, on the grid on which it spreads.
+
+    Attributes:
+        rows: of each pixel (n,); whole numbers are centres of the grid's pixels.
+        columns: the same.
+        lightness: L* of the image there (n,).
+        differences: a*b* (n, 2), what is to be added there.
+    """
+
+    rows: NDArray[np.floating]
+    columns: NDArray[np.floating]
+    lightness: NDArray[np.floating]
+    differences: NDArray[np.floating]
 
 
 class GridPoint(NamedTuple):
@@ -87,39 +112,23 @@ class _Discs(NamedTuple):
     distance: NDArray[np.float64]
 
 
-def parse_hint(text: str, width: int, height: int) -> Hint:
-    """Read a hint as it is written on the command line.
+def corrections(
+    pixels: Pixels,
+    coarse: FloatArray,
+    lines: FloatArray,
+    hints: Sequence[Hint],
+    strokes: Strokes | None = None,
+) -> FloatArray:
+    """What hints and strokes add to the colours of an image, for `paint`; 0 outside their regions.
 
-    Args:
-        text: `X,Y=COLOUR`; X and Y count whole pixels from 0, or are percentages of width and height; COLOUR is
-            anything that CSS writes without transparency: `#c83232`, `rgb(200, 50, 50)`, `orange`.
-        width: of the image, pixels.
-        height: of the image, pixels.
-
-    Raises:
-        ConfigError: it is not so written, no such colour, or outside the image.
-
-    >>> hint = parse_hint("30%,40=#c83232", 600, 400)
-    >>> [round(value, 4) for value in hint]
-    [0.3, 0.1013, 58.1958, 36.489]
-    """
-    found = _HINT.fullmatch(text)
-    if found is None:
-        raise ConfigError(f"A hint should be {_FORMS}. Found `{text}`.")
-    across, down, colour = (part.strip() for part in found.groups())
-    return Hint(_fraction(across, width, text), _fraction(down, height, text), *_chroma_of(colour, text))
-
-
-def corrections(pixels: Pixels, coarse: FloatArray, lines: FloatArray, hints: Sequence[Hint]) -> FloatArray:
-    """What hints add to the colours of an image, for `paint`; 0 outside their regions.
-
-    At its point the sum is a hint's colour, whatever was predicted and at any saturation.
+    At its point the sum is a hint's colour, whatever was predicted and at any saturation; along a stroke nearly.
 
     Args:
         pixels: (H, W, 1 or 3), uint8 or uint16, sRGB-encoded.
         coarse: L* (h, w) of the same image, on which the hints spread; its shorter side is `SIDE_PX` at most.
         lines: the colours without hints, as `chroma_lines` gives them.
-        hints: points with a colour, one or more.
+        hints: points with a colour.
+        strokes: painted on the image; hints or strokes are needed.
 
     Returns:
         a*b* (h, w, 2), CIELAB units.
@@ -131,24 +140,41 @@ def corrections(pixels: Pixels, coarse: FloatArray, lines: FloatArray, hints: Se
     height, width = pixels.shape[:2]
     short = min(height, width)
     down, across = coarse.shape[0] / height, coarse.shape[1] / width
-    points, differences = [], []
-    for hint in hints:
-        row, column = min(int(hint.y * height), height - 1), min(int(hint.x * width), width - 1)
-        # a copy, as `lightness` takes contiguous pixels alone
-        own = lightness(pixels[row : row + 1, column : column + 1].copy()).item()
-        chroma = chroma_at(lines, own, (row + 0.5) / height, (column + 0.5) / width)
-        points.append(GridPoint((row + 0.5) * down - 0.5, (column + 0.5) * across - 0.5, own))
-        differences.append(np.array([hint.a, hint.b]) - chroma)
-    return spread(coarse, points, np.array(differences), (1 / (down * short), 1 / (across * short)))
+
+    def at(x: Floats, y: Floats, wanted: Floats) -> Painted:
+        rows = np.minimum((y * height).astype(int), height - 1)
+        columns = np.minimum((x * width).astype(int), width - 1)
+        own = lightness(np.ascontiguousarray(pixels[rows, columns][None]))[0]
+        chroma = chroma_at(lines, own, (rows + 0.5) / height, (columns + 0.5) / width)
+        return Painted((rows + 0.5) * down - 0.5, (columns + 0.5) * across - 0.5, own, wanted - chroma)
+
+    points, differences = [], np.zeros((0, 2))
+    if hints:
+        given = np.array(hints, np.float64)
+        found = at(given[:, 0], given[:, 1], given[:, 2:])
+        points, differences = list(starmap(GridPoint, zip(*found[:3], strict=True))), found.differences
+    painted = None if strokes is None else at(*strokes)
+    return spread(coarse, points, differences, (1 / (down * short), 1 / (across * short)), painted)
 
 
-def chroma_at(lines: FloatArray, lightness: float, y: float, x: float) -> FloatArray:
-    """a*b* (2,) on lines (h, w, 4) where L* is `lightness`, at fractions `y` of the height and `x` of the width."""
-    for fraction in (y, x):  # rows first, then columns
-        place = float(np.clip(fraction * len(lines) - 0.5, 0, len(lines) - 1))
-        low = int(place)
-        lines = lines[low] + (lines[min(low + 1, len(lines) - 1)] - lines[low]) * np.float32(place - low)
-    return lines[:2] * np.float32(lightness) + lines[2:]
+def chroma_at(lines: FloatArray, lightness: Any, y: Any, x: Any) -> Floats:
+    """a*b* (..., 2) on lines (h, w, 4) where L* is `lightness`, at fractions `y` of the height and `x` of the width."""
+    (top, bottom, down), (left, right, across) = (
+        _between(np.asarray(fraction) * length - 0.5, length)
+        for fraction, length in zip((y, x), lines.shape, strict=False)
+    )
+    upper, lower = (
+        lines[row, left] + (lines[row, right] - lines[row, left]) * across[..., None] for row in (top, bottom)
+    )
+    here = upper + (lower - upper) * down[..., None]
+    return here[..., :2] * np.asarray(lightness)[..., None] + here[..., 2:]
+
+
+def _between(places: Floats, length: int) -> tuple[NDArray[np.int_], NDArray[np.int_], Floats]:
+    """The whole numbers that places in a row lie between, and the share of the second."""
+    places = np.clip(places, 0, length - 1)
+    low = places.astype(int)
+    return low, np.minimum(low + 1, length - 1), places - low
 
 
 def spread(
@@ -156,8 +182,9 @@ def spread(
     points: Sequence[GridPoint],
     differences: NDArray[np.floating],
     step: tuple[float, float],
+    painted: Painted | None = None,
 ) -> FloatArray:
-    """Spread differences of colour from points over the regions of like lightness around them.
+    """Spread differences of colour from points and strokes over the regions of like lightness around them.
 
     The result d is the minimum of sum_rs c_rs (d_r - d_s)^2 + sum_r k d_r^2 over neighbours r, s (left, right,
     above, below). It is given on a small disc around each point, and 0 from `REACH` on. The first part of
@@ -166,7 +193,7 @@ def spread(
     and without a rim. k keeps what leaks through an edge from filling an enclosed place behind it. d never leaves the
     range of 0 and the given differences, if points are three pixels or more apart, and adds to the prediction, whose
     own variation stays. A pixel in several discs belongs to the nearest point; contradictory points at one place are
-    averaged.
+    averaged. Along strokes d is given at the pixels that they lie between, and at no others.
 
     After Levin, Lischinski and Weiss 2004, Colorization using optimization. They spread colours, not differences,
     compare each pixel with the weighted mean of its neighbours, by local variance, and have no reach: one scribble
@@ -174,9 +201,10 @@ def spread(
 
     Args:
         lightness: L* (h, w), 0 to 100.
-        points: where colours are given, one or more.
+        points: where colours are given.
         differences: a*b* (n, 2), what is to be added at each, CIELAB units.
         step: height and width of a pixel in short sides of the image.
+        painted: strokes; points or strokes are needed.
 
     Returns:
         a*b* (h, w, 2). Interpolated between pixels it is the difference itself at each point.
@@ -186,7 +214,7 @@ def spread(
     >>> [round(float(found[24, column, 0])) for column in (32, 35, 38, 40)]
     [40, 25, 2, 0]
     """
-    discs = _discs(lightness, points, differences, step)
+    discs = _discs(lightness, points, differences, step, painted)
     free = (discs.distance < REACH) | discs.held
     passing = _conductances(np.where(discs.across, NOWHERE, lightness.astype(np.float64)), discs.distance)
     found = np.zeros(discs.given.shape, np.float32)
@@ -199,15 +227,16 @@ def _discs(
     points: Sequence[GridPoint],
     differences: NDArray[np.floating],
     step: tuple[float, float],
+    painted: Painted | None,
 ) -> _Discs:
     """Where differences are given.
 
     A disc leaves out what is of unlike lightness: a point beside an edge must not colour the other side. Only the
     pixels that the point lies between belong to it in any case, because its colour is interpolated from them.
     """
-    given, count = np.zeros((*lightness.shape, 2)), np.zeros(lightness.shape)
-    nearest, distance = np.full((2, *lightness.shape), np.inf)
-    across = np.zeros(lightness.shape, bool)
+    given, held, across, distance = _along(lightness, painted, step)
+    # a stroke says where it ends, and a disc does not: a pixel in both is the stroke's
+    count, nearest = held.astype(np.float64), np.where(held, 0, np.inf)
     for point, difference in zip(points, differences, strict=True):
         rows, columns, window = _window(lightness.shape, point, step)
         away = np.hypot((rows - point.row) * step[0], (columns - point.column) * step[1])
@@ -223,8 +252,37 @@ def _discs(
         nearest[window] = np.where(closer, away, nearest[window])
         distance[window] = np.minimum(distance[window], away)
     given /= np.maximum(count, 1)[..., None]
-    _meet(given, points, differences)
+    if points:
+        _meet(given, points, differences)
     return _Discs(given, count > 0, across, distance)
+
+
+def _along(lightness: NDArray[np.floating], painted: Painted | None, step: tuple[float, float]) -> _Discs:
+    """What strokes give: at each pixel of the grid the mean over what lies beside it, weighted as by interpolation."""
+    shape = lightness.shape
+    if painted is None:
+        nothing = np.zeros(shape, bool)
+        return _Discs(np.zeros((*shape, 2)), nothing, nothing.copy(), np.full(shape, np.inf))
+    from scipy.ndimage import distance_transform_edt
+
+    top, bottom, down = _between(painted.rows, shape[0])
+    left, right, across = _between(painted.columns, shape[1])
+    rows, columns = np.concatenate([top, top, bottom, bottom]), np.concatenate([left, right, left, right])
+    up, aside = 1 - down, 1 - across
+    weights = np.concatenate([up * aside, up * across, down * aside, down * across])
+
+    def summed(values: Floats) -> NDArray[np.float64]:
+        sums = np.bincount(rows * shape[1] + columns, weights * np.tile(values, 4), lightness.size)
+        return sums.reshape(shape)
+
+    total = summed(np.ones(len(down)))
+    held = total > LEAST_SHARE
+    a, b, light = (
+        summed(values) * held / np.where(held, total, 1)
+        for values in (*painted.differences.T, painted.lightness)
+    )
+    distance = distance_transform_edt(~held, sampling=step)
+    return _Discs(np.stack([a, b], -1), held, held & (np.abs(light - lightness) > EDGE), np.asarray(distance))
 
 
 def _meet(given: NDArray[np.float64], points: Sequence[GridPoint], differences: NDArray[np.floating]) -> None:
@@ -307,36 +365,6 @@ def _solve(
     options = {"SymmetricMode": True}
     factor = splu(matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
     return factor.solve(stiffness[:, None] * discs.given[free])
-
-
-def _fraction(text: str, side: int, whole: str) -> float:
-    """A coordinate to 0..1; pixel k is meant at its centre."""
-    if re.fullmatch(r"[+-]?\d+(\.\d+)?%", text):
-        fraction = float(text[:-1]) / 100
-    elif re.fullmatch(r"[+-]?\d+", text):
-        fraction = (int(text) + 0.5) / side
-    else:
-        raise ConfigError(f"A hint should be {_FORMS}. Found `{text}` in `{whole}`.")
-    if not 0 <= fraction <= 1:
-        raise ConfigError(
-            f"A hint should lie in the image, 0 to {side - 1} pixels or 0% to 100%. Found `{text}` in `{whole}`."
-        )
-    return fraction
-
-
-def _chroma_of(colour: str, whole: str) -> tuple[float, float]:
-    """a* and b* of a CSS colour."""
-    try:
-        rgb = ImageColor.getrgb(colour)
-    except ValueError:
-        rgb = ()
-    if len(rgb) != 3 or not all(0 <= code <= 255 for code in rgb):
-        raise ConfigError(
-            f"A hint should name an opaque colour as CSS does, `#c83232`, `rgb(200, 50, 50)` or `orange`. "
-            f"Found `{colour}` in `{whole}`."
-        )
-    _, a, b = srgb_to_lab(np.array(rgb) / 255).tolist()
-    return (0.0, 0.0) if len(set(rgb)) == 1 else (a, b)
 
 
 def _check(hints: Sequence[Hint]) -> None:

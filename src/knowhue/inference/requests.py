@@ -16,9 +16,9 @@ from knowhue.images.reading import MAX_PIXELS, read_image, weigh_image
 from knowhue.images.vips import shrink
 from knowhue.images.writing import writable_suffix
 from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer, Judgement, encode_colorized
-from knowhue.inference.hints import parse_hint
 from knowhue.inference.networks import FloatArray, Predictions
 from knowhue.inference.pipeline import Limits, Observe, Pipeline, Stages
+from knowhue.inference.written_hints import parse_hint
 
 _NAME = "image"
 """What messages call an upload: never by the name that came with it."""
