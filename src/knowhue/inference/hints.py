@@ -273,7 +273,7 @@ def _along(lightness: NDArray[np.floating], painted: Painted | None, step: tuple
 
     def summed(values: Floats) -> NDArray[np.float64]:
         sums = np.bincount(rows * shape[1] + columns, weights * np.tile(values, 4), lightness.size)
-        return sums.reshape(shape)
+        return sums.reshape(shape).astype(np.float64, copy=False)
 
     total = summed(np.ones(len(down)))
     held = total > LEAST_SHARE
