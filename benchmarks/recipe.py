@@ -105,7 +105,7 @@ def show(name: str, seen: Sequence[Seen], saturation: float) -> None:
             "true chroma": mean_chroma(true),
             "colourfulness": colourfulness(255 * lab_to_rgb(lightness, chroma)),
             "true colourfulness": colourfulness(255 * lab_to_rgb(lightness, true)),
-            "better": (own < gray).float(),
+            "better": (own < gray - 1e-4).float(),
             "accuracy": each.correct[each.batch.label >= 0].float(),
         }
         for column, values in found.items():
