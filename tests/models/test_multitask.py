@@ -77,3 +77,16 @@ def test_features_at_hand_serve_as_well(tiny, decoder):
 @pytest.mark.parametrize("change", [{"tasks__names": ("class",)}, {"colour__adversarial_weight": 0}])
 def test_without_an_adversary_there_is_none(tiny, change):
     assert build_discriminator(tiny(**change)) is None
+
+
+def test_saturation_scales_predictions_and_not_what_is_trained(tiny):
+    plain, vivid = (
+        build_model(tiny(colour__method="feedforward", colour__saturation=value), 5) for value in (1.0, 1.5)
+    )
+    for each in (plain, vivid):
+        torch.nn.init.constant_(each.colour.out.bias, 0.1)
+    seen = torch.full((2, 1, 32, 32), 50.0)
+    assert torch.equal(plain.train()(seen).chroma, vivid.train()(seen).chroma)
+    answers = plain.eval()(seen).chroma, vivid.eval()(seen).chroma
+    assert answers[0].abs().min() > 1
+    torch.testing.assert_close(1.5 * answers[0], answers[1])

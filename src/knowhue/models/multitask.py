@@ -34,6 +34,7 @@ class MultiTask(nn.Module):
         oracle: what gives the true class to the colour head, or None.
         stride: images are padded to whole multiples of it.
         taps: which maps of the pyramid the heads read; the coarsest is always among them.
+        saturation: what predicted chroma is multiplied by, but in training.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class MultiTask(nn.Module):
         colour: ColourHead | None,
         classifier: nn.Module | None,
         oracle: Oracle | None = None,
+        saturation: float = 1.0,
     ) -> None:
         super().__init__()
+        self.saturation = saturation
         self.oracle, self.encoder, self.colour, self.classifier = oracle, encoder, colour, classifier
         self.stride: int = colour.stride if isinstance(colour, Pix2PixUNet | Palette) else encoder.strides[-1]
         self.taps: tuple[int, ...] = (len(encoder.channels) - 1,) if colour is None else colour.taps
@@ -97,6 +100,8 @@ class MultiTask(nn.Module):
         elif self.colour is not None:
             height, width = lightness.shape[2:]
             chroma = unscale_chroma(self.colour(informed))[..., :height, :width]
+            # a head would learn to undo it
+            chroma = chroma if self.training else self.saturation * chroma
         if self.classifier is not None:
             logits = self.classifier(for_class)
         return Prediction(chroma, logits, (for_colour, for_class), own_loss)
@@ -106,7 +111,8 @@ class MultiTask(nn.Module):
         if not isinstance(self.colour, Palette):
             return None
         height, width = lightness.shape[2:]
-        return unscale_chroma(self.colour.samples(self.features(lightness), count))[..., :height, :width]
+        chroma = unscale_chroma(self.colour.samples(self.features(lightness), count))[..., :height, :width]
+        return self.saturation * chroma
 
 
 def branch(features: Tensor) -> Tensor:
@@ -156,7 +162,8 @@ def build_model(config: Config, classes: int, *, seeded: bool = True) -> MultiTa
     if has_colour and config.colour.oracle:
         with initialised("oracle"):
             oracle = Oracle(classes, encoder.channels[-1])
-    return MultiTask(encoder, colour, classifier, oracle).to(memory_format=torch.channels_last)  # pyright: ignore
+    model = MultiTask(encoder, colour, classifier, oracle, config.colour.saturation)
+    return model.to(memory_format=torch.channels_last)  # pyright: ignore
 
 
 def _build_colour_head(encoder: Encoder | NoEncoder, config: Config) -> ColourHead:
