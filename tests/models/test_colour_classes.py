@@ -9,6 +9,7 @@ from scipy.spatial import ConvexHull, cKDTree
 from skimage.color import rgb2lab
 from torch.nn import functional as F
 
+from knowhue.models import colour_classes
 from knowhue.models.colour_classes import (
     ColourClasses,
     _corners_touched,
@@ -303,6 +304,14 @@ def test_every_parameter_learns_from_the_loss(encoder):
         30 * colour_classes_noise(2, 2, 32, 32),
     ).backward()
     assert [n for n, p in head.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_the_colours_are_the_same_for_whoever_asks_first():
+    known = colour_classes._corners_touched()
+    colour_classes._corners_touched.cache_clear()
+    with torch.device("meta"):  # as a model is built whose weights come from a file
+        make_head()
+    assert colour_classes._corners_touched() == known
 
 
 @pytest.mark.parametrize("temperature", [0.38, 0.8])

@@ -53,14 +53,16 @@ def _corners_touched() -> tuple[tuple[int, int], ...]:
     A point is the corner of a cell that touches the hull if it is less than a spacing away in both axes, that is, if
     it lies in the hull's Minkowski sum with a square; so it is tested against both's support in many directions.
     """
-    steps = torch.linspace(0, 1, 17)
-    _, gamut = rgb_to_lab(torch.cartesian_prod(steps, steps, steps).T[None, :, :, None])
-    angles = torch.arange(720) * (2 * pi / 720)
-    directions = torch.stack((angles.cos(), angles.sin()))
-    support = (gamut[0, :, :, 0].T @ directions).amax(0) + SPACING * directions.abs().sum(0)
-    axis = torch.arange(-11, 12) * SPACING
-    grid = torch.cartesian_prod(axis, axis)
-    inside = (grid.float() @ directions < support).all(1)
+    # whoever asks first may be building a model on meta, which has no values
+    with torch.device("cpu"):
+        steps = torch.linspace(0, 1, 17)
+        _, gamut = rgb_to_lab(torch.cartesian_prod(steps, steps, steps).T[None, :, :, None])
+        angles = torch.arange(720) * (2 * pi / 720)
+        directions = torch.stack((angles.cos(), angles.sin()))
+        support = (gamut[0, :, :, 0].T @ directions).amax(0) + SPACING * directions.abs().sum(0)
+        axis = torch.arange(-11, 12) * SPACING
+        grid = torch.cartesian_prod(axis, axis)
+        inside = (grid.float() @ directions < support).all(1)
     return tuple((a, b) for a, b in grid[inside].tolist())
 
 
