@@ -76,9 +76,10 @@ def setup(study: Study) -> "dict[str, Drawing]":
             bbox=box,
         )
     for start, end in _ARROWS:
+        # above the boxes, for they end at their edges, which are known once these are drawn
         arrow = {"arrowstyle": "-|>", "color": MUTED, "patchA": drawn[start].get_bbox_patch(),
                  "patchB": drawn[end].get_bbox_patch()}  # fmt: skip
-        ax.annotate("", drawn[end].get_position(), drawn[start].get_position(), arrowprops=arrow, zorder=0)
+        ax.annotate("", drawn[end].get_position(), drawn[start].get_position(), arrowprops=arrow, zorder=4)
     return {"setup": figure}
 
 
@@ -289,6 +290,7 @@ def _write_drawings(drawn: "Mapping[str, Drawing]", out: Path, overwrite: bool =
 
 
 def _write(path: Path, drawing: "Drawing") -> Path:
+    drawing.patch.set_visible(True)
     with replacing(path, "wb") as file:
         drawing.savefig(file, format="png", dpi=DOTS_PER_INCH, facecolor="white", bbox_inches="tight")
     return path

@@ -21,7 +21,19 @@ from knowhue.report.methods import (
     unfinished,
 )
 from knowhue.report.study import Arrays, Study, flat_scores
-from knowhue.report.style import INK, MUTED, PAPER, RULE, SMALL, bare, entitle, panels, show_image, to_svg
+from knowhue.report.style import (
+    INK,
+    MUTED,
+    PAPER,
+    RULE,
+    SMALL,
+    Tile,
+    bare,
+    entitle,
+    image_grid,
+    panels,
+    to_svg,
+)
 from knowhue.statistics.verdicts import fewest_seeds
 
 if TYPE_CHECKING:
@@ -133,10 +145,9 @@ def sample_grid(study: Study, regime: Regime) -> "Figure":
     columns = [(name, sample_images(study, arm).get("rgb")) for name, arm in regime.arms.items()]
     gray, truth = (study.samples.get(name) for name in ("gray", "truth"))
     columns = [("gray", gray), *columns, ("truth", truth)]
-    figure, top = _grid(study, [images for _, images in columns], 10.5 / len(columns))
-    for ax, (name, _) in zip(top, columns, strict=True):
-        ax.set_title(name, color=MUTED if name in ("gray", "truth") else INK, fontsize=SMALL, pad=4)
-    return figure
+    colours = [MUTED if name in ("gray", "truth") else INK for name, _ in columns]
+    titles = {place: (name, colours[place]) for place, (name, _) in enumerate(columns)}
+    return image_grid(10.5, _rows(study, [images for _, images in columns]), titles, fontsize=SMALL)
 
 
 def drawn_grid(study: Study, regime: Regime) -> "Figure":
@@ -145,13 +156,9 @@ def drawn_grid(study: Study, regime: Regime) -> "Figure":
         name: sample_images(study, regime.arms[name])["drawn"] for name in drawing_methods(study, regime)
     }
     columns = [images for several in drawn.values() for images in several]
-    titles = [
-        name if number == 0 else "" for name, several in drawn.items() for number in range(len(several))
-    ]
-    figure, top = _grid(study, columns, 10.5 / max(len(columns), 8))
-    for ax, title in zip(top, titles, strict=False):
-        ax.set_title(title, loc="left", color=INK, fontsize=SMALL, pad=4)
-    return figure
+    begin = np.cumsum([0, *(len(several) for several in drawn.values())]).tolist()
+    titles = {place: (name, INK) for place, name in zip(begin, drawn, strict=False)}
+    return image_grid(10.5, _rows(study, columns), titles, fewest=8, ha="left", fontsize=SMALL)
 
 
 def drawing_methods(study: Study, regime: Regime) -> list[str]:
@@ -247,13 +254,8 @@ def _legend(ax: "Axes", study: Study) -> None:
         ax.text(0.1, y, text, va="center", color=colour, fontsize=SMALL + 0.5, transform=ax.transAxes)
 
 
-def _grid(study: Study, columns: Sequence[np.ndarray | None], side: float) -> "tuple[Figure, list[Axes]]":
-    """Images in columns, a row for the first sample image of each class; the figure and its uppermost panels."""
+def _rows(study: Study, columns: Sequence[np.ndarray | None]) -> list[list[Tile]]:
+    """Images in columns, a row for the first sample image of each class."""
     labels = np.asarray(study.samples.get("label", ()))
     places = [int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)]
-    rows = max(len(places), 1)
-    figure, axes = panels(10.5, side * rows + 0.2, rows, max(len(columns), 1))
-    for row, place in zip(axes, places, strict=False):
-        for ax, images in zip(row, columns, strict=False):
-            show_image(ax, None if images is None else images[place])
-    return figure, list(axes[0])
+    return [[Tile(None if images is None else images[place]) for images in columns] for place in places]

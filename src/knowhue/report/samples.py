@@ -6,7 +6,7 @@ import numpy as np
 
 from knowhue.report.classes import drawn_sides
 from knowhue.report.study import Run, Study, Table, sides
-from knowhue.report.style import INK, MULTI, MUTED, SINGLE, SMALL, TEXT, panels, show_image
+from knowhue.report.style import INK, MULTI, MUTED, SINGLE, SMALL, TEXT, Tile, image_grid
 from knowhue.report.text import spaced
 
 if TYPE_CHECKING:
@@ -37,26 +37,21 @@ def sample_table(study: Study) -> Table:
 
 
 def _grid(study: Study, places: list[int]) -> "Figure":
-    figure, axes = panels(5.0, 1.36 * len(places) + 0.25, rows=len(places), columns=4)
-    for row, place in zip(axes, places, strict=True):
-        _row(row, study, place)
-    for ax, (title, colour) in zip(axes[0], _COLUMNS.items(), strict=True):
-        ax.set_title(title, color=colour, fontsize=TEXT, fontweight="bold", pad=5)
-    return figure
+    rows = [_row(study, place) for place in places]
+    return image_grid(5.0, rows, dict(enumerate(_COLUMNS.items())), fontsize=TEXT, fontweight="bold")
 
 
-def _row(axes: np.ndarray, study: Study, place: int) -> None:
+def _row(study: Study, place: int) -> list[Tile]:
     index, truth = int(study.samples["index"][place]), _truth(study, place)
-    show_image(axes[0], study.samples["gray"][place])
-    colours, classes = sides(study, "colour"), sides(study, "class")
-    for ax, colour_arm, class_arm in zip(axes[1:3], colours, classes, strict=True):
+    tiles = [Tile(study.samples["gray"][place])]
+    for colour_arm, class_arm in zip(sides(study, "colour"), sides(study, "class"), strict=True):
         predicted, probability = _prediction(study, study.shown(class_arm), index)
         mark = "" if predicted in (None, truth) else "✗ "
         sure = "" if probability is None else f" {100 * probability:.0f} %"
         below = "" if predicted is None else f"{mark}{spaced(predicted)}{sure}"
-        colour = INK if mark else MUTED
-        show_image(ax, _coloured(study.shown(colour_arm), index), below, colour, "not\ntrained")
-    show_image(axes[3], study.samples["truth"][place], spaced(truth), INK)
+        image = _coloured(study.shown(colour_arm), index)
+        tiles.append(Tile(image, below, INK if mark else MUTED, "not\ntrained"))
+    return [*tiles, Tile(study.samples["truth"][place], spaced(truth), INK)]
 
 
 def _coloured(run: Run | None, index: int) -> np.ndarray | None:
@@ -95,15 +90,14 @@ def draw_extremes(study: Study) -> "dict[str, Figure]":
         errors = [] if run is None else np.asarray(run.extremes.get("ab_l1", ())).tolist()
         if run is None or not errors:
             continue
-        figure, axes = panels(5.0, 5.0 / len(errors) * 2 + 0.7, rows=2, columns=len(errors))
-        for column, error in enumerate(errors):
-            show_image(axes[0, column], run.extremes["rgb"][column], f"{error:.1f}")
-            show_image(axes[1, column], run.extremes["truth"][column])
-        axes[0, 0].set_ylabel(side.title, color=side.colour, fontsize=TEXT, fontweight="bold")
-        axes[1, 0].set_ylabel("Truth", color=MUTED, fontsize=SMALL)
-        for place, title in ((0, "Best"), (len(errors) // 2, "Worst")):
-            axes[0, place].set_title(title, loc="left", color=INK, fontsize=SMALL, fontweight="bold", pad=4)
-        figures[f"extremes_{side.name}"] = figure
+        rows = (
+            [Tile(image, f"{error:.1f}") for image, error in zip(run.extremes["rgb"], errors, strict=True)],
+            [Tile(image) for image in run.extremes["truth"]],
+        )
+        titles = {0: ("Best", INK), len(errors) // 2: ("Worst", INK)}
+        names = ((side.title, side.colour), ("Truth", MUTED))
+        style = {"ha": "left", "fontsize": SMALL, "fontweight": "bold"}
+        figures[f"extremes_{side.name}"] = image_grid(5.0, rows, titles, names, **style)
     return figures
 
 

@@ -2,9 +2,9 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import fill
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,8 @@ THEME = {
 }
 
 SMALL, TEXT = 8.0, 9.0
+_LINE, _GAP = 0.22, 0.08
+"""Inches of a line of text above, below or beside an image, and between images."""
 
 _STYLE: dict[Any, Any] = {
     "font.size": SMALL,
@@ -66,10 +68,10 @@ def panels(
     with matplotlib.rc_context(_STYLE):
         # pyplot would keep every figure until it is closed
         figure = Figure(figsize=(width, height), layout="constrained")
-        figure.patch.set_alpha(0)  # the page shows through, light or dark
+        figure.patch.set_visible(False)  # the page shows through, light or dark
         axes = figure.subplots(rows, columns, squeeze=False, **options)
         for ax in axes.flat:
-            ax.patch.set_alpha(0)
+            ax.patch.set_visible(False)
     return figure, axes
 
 
@@ -85,23 +87,74 @@ def bare(ax: "Axes") -> None:
     ax.spines[:].set_visible(False)
 
 
-def say_empty(ax: "Axes", why: str) -> None:
-    """Write in an empty panel why it is empty."""
-    bare(ax)
-    ax.text(0.5, 0.5, why, ha="center", va="center", color=MUTED, fontsize=TEXT, transform=ax.transAxes)
+class Tile(NamedTuple):
+    """A square image of a grid.
+
+    Attributes:
+        image: as `imshow` takes it; None where there is none.
+        below: a line of text.
+        colour: of that line.
+        why: what stands in place of an image that is not there.
+    """
+
+    image: np.ndarray | None
+    below: str = ""
+    colour: str = MUTED
+    why: str = "–"
 
 
-def show_image(
-    ax: "Axes", image: "np.ndarray | None", below: str = "", colour: str = MUTED, why: str = "–"
-) -> None:
-    """Show an image with a line below it, or why there is none."""
-    if image is None:
-        say_empty(ax, why)
-        ax.set_box_aspect(1)
+def image_grid(
+    width: float,
+    rows: Sequence[Sequence[Tile]],
+    titles: Mapping[int, tuple[str, str]],
+    names: Sequence[tuple[str, str]] = (),
+    fewest: int = 1,
+    **style: Any,
+) -> "Figure":
+    """Return a new figure of square images in rows and columns.
+
+    Args:
+        width: inches.
+        rows: tiles from left to right.
+        titles: text and colour above columns, by their number.
+        names: text and colour beside rows, upright.
+        fewest: columns there is to be room for, lest few images become large.
+        style: of the titles, for `Axes.text`; `ha="left"` lets them begin where their column does.
+    """
+    from matplotlib.figure import Figure
+
+    left = _LINE if names else 0.0
+    columns = max(fewest, *map(len, rows)) if rows else fewest
+    side = (width - left - _GAP * (columns - 1)) / columns
+    steps = [side + (_LINE if any(tile.below for tile in row) else _GAP) for row in rows]
+    figure = Figure(figsize=(width, _LINE + sum(steps)))
+    figure.patch.set_visible(False)
+    # one panel, its unit the inch: panels of their own would take several times as long to make and to lay out
+    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(_LINE + sum(steps), 0))
+    ax.set_axis_off()
+    middle = 0.0 if style.get("ha") == "left" else side / 2
+    for column, (text, colour) in titles.items():
+        x = left + column * (side + _GAP) + middle
+        ax.text(x, _LINE - 0.05, text, color=colour, **{"ha": "center", "va": "bottom", **style})
+    for row, tiles in enumerate(rows):
+        top = _LINE + sum(steps[:row])
+        for column, tile in enumerate(tiles):
+            _place_tile(ax, tile, left + column * (side + _GAP), top, side)
+        for text, colour in names[row : row + 1]:
+            upright = {"rotation": 90, "ha": "left", "va": "center", "fontsize": TEXT, "fontweight": "bold"}
+            ax.text(0, top + side / 2, text, color=colour, **upright)
+    return figure
+
+
+def _place_tile(ax: "Axes", tile: Tile, x: float, y: float, side: float) -> None:
+    if tile.image is None:
+        style = {"ha": "center", "va": "center", "color": MUTED, "fontsize": TEXT}
+        ax.text(x + side / 2, y + side / 2, tile.why, **style)
         return
-    ax.imshow(image, interpolation="none")
-    ax.set_xlabel(below, color=colour, fontsize=SMALL, labelpad=3)
-    bare(ax)
+    ax.imshow(tile.image, interpolation="none", extent=(x, x + side, y + side, y), aspect="auto")
+    if tile.below:
+        style = {"ha": "center", "va": "top", "color": tile.colour, "fontsize": SMALL}
+        ax.text(x + side / 2, y + side + 0.04, tile.below, **style)
 
 
 def few_ticks(ax: "Axes", axis: Literal["x", "y"]) -> None:
@@ -211,13 +264,18 @@ def to_svg(figure: "Figure", name: str, description: str) -> str:
         description: what a reader who cannot see it should know.
     """
     import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    file = io.StringIO()
+    file, canvas = io.StringIO(), FigureCanvasSVG(figure)
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     # text stays text; without a salt identifiers are random, and a date would change, too:
     # the same study should give the same page
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(file, format="svg", metadata=nothing, transparent=True)
+        # `savefig` would draw everything once more, to nowhere, for the layout alone
+        if layout := figure.get_layout_engine():
+            layout.execute(figure)
+            figure.set_layout_engine("none")
+        canvas.print_svg(file, metadata=nothing)
     text = file.getvalue()
     # an XML declaration has no place within HTML
     text = text[text.index("<svg") :]
