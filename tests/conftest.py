@@ -1,5 +1,6 @@
 """Tiny images, settings and work that many tests share; everything here takes milliseconds."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,17 +14,13 @@ from PIL import Image
 
 from knowhue.config import Config
 from knowhue.data.prepare import Prepared
-from knowhue.models.encoder import ENCODERS, Backbone
 from knowhue.presets import edit
 from knowhue.training.engine import Engine, Workspace
+from small_encoder import SMALL_ENCODER, add_small_encoder
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("explore", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
-
-SMALL_ENCODER = "test_efficientnet"
-"""A fortieth of EfficientNet-Lite0 with the same kinds of layers, which timm has for tests. Only this process knows
-it: tests that train in others, or are about how the real encoder learns and rounds, name that one."""
 
 TINY: dict[str, Any] = {
     "images": {"source": "drawn", "size_px": 32, "drawn_count": 20, "min_per_class": 1},
@@ -57,7 +54,19 @@ def _one_thread():
 
 @pytest.fixture(scope="session", autouse=True)
 def _small_encoder():
-    ENCODERS[SMALL_ENCODER] = Backbone()
+    add_small_encoder()
+
+
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch):
+    """Reports are written without figures, whose drawing takes most of a small study: for tests of anything else.
+
+    Not those that fixtures of modules write, which are made before.
+    """
+    from knowhue.report.figures import FIGURES
+
+    none = {name: dataclasses.replace(figure, draw=lambda _: {}) for name, figure in FIGURES.items()}
+    monkeypatch.setattr("knowhue.report.page.FIGURES", none)
 
 
 @pytest.fixture(scope="session")

@@ -155,6 +155,7 @@ HEALED = [
 ]
 
 
+@pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize(("pattern", "damage"), HEALED)
 def test_a_study_makes_anew_what_is_damaged(plan, finished, tmp_path, pattern, damage):
     root = damaged(finished, tmp_path, pattern, damage)

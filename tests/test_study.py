@@ -12,12 +12,14 @@ from PIL import Image
 from knowhue.errors import ConfigError, KnowhueError, RunError
 from knowhue.evaluation.metrics import METRICS
 from knowhue.plan import BASELINE_NAMES, make_plan, read_plan
+from knowhue.report.figures import FIGURES
 from knowhue.runs import read_config, read_log
 from knowhue.storage import read_json, write_json
 from knowhue.study import freeze, mean_colour, median_colour, run_study
 from knowhue.training import engine
 from knowhue.training.run import evaluate_run
 
+pytestmark = pytest.mark.usefixtures("without_figures")  # but that of `original`, and of no colour
 PARTS = {"images": "0a1b2c3d", "encoder_weights": {}}
 SHORT = {
     "training__heads__epochs": 1,
@@ -292,7 +294,8 @@ def test_images_that_changed_under_a_finished_study_are_noticed(tiny, make_folde
     assert runs(tmp_path / "study") != before
 
 
-def test_a_set_without_any_colour_ends_in_numbers_and_words(tiny, tmp_path):
+def test_a_set_without_any_colour_ends_in_numbers_and_words(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("knowhue.report.page.FIGURES", FIGURES)  # all that is drawn, too
     generator = np.random.default_rng(0)
     for k, name in enumerate(("coral", "shark")):
         (tmp_path / "gray" / name).mkdir(parents=True)

@@ -18,11 +18,23 @@ from knowhue.errors import KnowhueError, RunError
 from knowhue.plan import make_plan, read_cells, read_plan
 from knowhue.storage import read_json
 from knowhue.study import run_study
+from small_encoder import begin_worker
 
-LITE0 = {"name": "tf_efficientnet_lite0", "weights": "none"}  # workers know no other small one
-SHORT = {"training__heads__epochs": 1, "training__finetune__epochs": 1, "encoder": LITE0}
-QUICK = SHORT | {"evaluation__networks": (), "evaluation__perceptual": ()}
+QUICK = {
+    "training__heads__epochs": 1, "training__finetune__epochs": 1, "evaluation__networks": (),
+    "evaluation__perceptual": (),
+}  # fmt: skip
 ARMS = ["colour", "class", "multi", "placebo-labels"]
+
+
+pytestmark = pytest.mark.usefixtures("without_figures")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _workers_know_the_small_encoder():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("knowhue.engines.local._begin_worker", begin_worker)
+        yield
 
 
 def weights(root):

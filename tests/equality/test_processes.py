@@ -18,6 +18,7 @@ from knowhue.study import run_study
 from knowhue.training.run import train
 
 TOLERANCE = 1e-4
+pytestmark = pytest.mark.usefixtures("without_figures")
 
 
 JOBS = """

@@ -24,6 +24,7 @@ def config(tiny):
     )
 
 
+@pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize(
     "offset_s", [0.0, pytest.param(0.5, marks=pytest.mark.slow), pytest.param(2.0, marks=pytest.mark.slow)]
 )

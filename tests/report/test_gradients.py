@@ -38,6 +38,7 @@ def test_means_over_seeds_by_arm_and_moment(folder: Path):
     assert table["multi"]["end"]["seeds"] == 2
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_page_and_the_results_show_them(folder: Path):
     page = write_report(folder).read_text()
     assert "What trained the encoder" in page

@@ -128,6 +128,7 @@ def test_names_are_escaped(tmp_path: Path):
     assert "&lt;b&gt;fish&lt;/b&gt;" in text
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_fid_is_said_to_be_absent_only_where_it_is(tmp_path: Path):
     write_study(tmp_path)
     words = "The Fréchet Inception Distance is not part of these scores."
@@ -136,6 +137,7 @@ def test_fid_is_said_to_be_absent_only_where_it_is(tmp_path: Path):
     assert words not in write_report(tmp_path).read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_warnings_are_joined_over_epochs_and_seeds(eight_seeds: Path, tmp_path: Path):
     found = warnings(read_study(eight_seeds))
     assert (
@@ -185,6 +187,7 @@ def test_sample_images_of_one_row_share_a_seed(tmp_path: Path):
     assert [run and run.seed for run in shown] == [1, 1, 1]
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_is_made_while_its_study_runs_but_not_twice_at_once(one_seed, tmp_path, monkeypatch):
     folder = shutil.copytree(one_seed, tmp_path / "study")
     monkeypatch.setattr("knowhue.report.page.REPORT_S", 0.01)
@@ -200,6 +203,7 @@ def test_no_trace_is_left_where_there_is_no_study(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_tables_of_dashes_only_are_left_out(tmp_path: Path):
     write_study(tmp_path, seeds=(0, 1))
     for log in tmp_path.rglob("log.jsonl"):
@@ -234,6 +238,7 @@ def test_a_report_of_one_seed_is_read_in_five_minutes(one_seed: Path):
         assert title in text
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_most_serious_warning_stands_first_whole_and_counted(tmp_path: Path):
     write_study(
         tmp_path, seeds=(0, 1), arms=("class", "multi"), baselines={"majority_class": {"accuracy": 0.99}}
@@ -280,6 +285,7 @@ def test_whatever_can_be_cut_at_an_edge_shows_that_it_is(page: Path):
     assert cut - {"pre"} == cued == {".scroll"}  # `pre` wraps, drawings become smaller
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_distance_says_why_it_has_no_interval(eight_seeds: Path):
     study = read_study(eight_seeds)
     entry = {"title": "FD lite0", "value": 39.4, "network": "n", "weights": "w", "resize": "r", "tool": "t",

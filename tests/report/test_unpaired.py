@@ -18,6 +18,7 @@ from knowhue.runs import trained_by
 from knowhue.statistics.verdicts import Word
 
 SEEDS = tuple(range(8))
+pytestmark = pytest.mark.usefixtures("without_figures")
 
 
 def part(*differ: str, tensors: int = 60) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from knowhue.training.engine import Engine
 from knowhue.training.golden import golden_step
 from knowhue.training.run import evaluate_run, train
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 @pytest.fixture
 def engine():

@@ -1,0 +1,19 @@
+"""A small encoder for tests, and how other processes come to know it."""
+
+from knowhue.engines import local
+from knowhue.models.encoder import ENCODERS, Backbone
+
+SMALL_ENCODER = "test_efficientnet"
+"""A fortieth of EfficientNet-Lite0 with the same kinds of layers, which timm has for tests. Tests that train in
+other processes than this and its workers, or are about how the real encoder learns and rounds, name that one."""
+
+
+def add_small_encoder() -> None:
+    """Let this process know it; not before tests are collected, for some run over all encoders."""
+    ENCODERS[SMALL_ENCODER] = Backbone()
+
+
+def begin_worker(*arguments: object) -> None:
+    """Begin a worker of `LocalProcesses` that knows it, too."""
+    add_small_encoder()
+    local._begin_worker(*arguments)
