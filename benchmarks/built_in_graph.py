@@ -11,7 +11,8 @@ import copy
 import onnx
 
 from knowhue.inference.export import folded, graph_of
-from knowhue.inference.networks import BUILT_IN, find_model, open_torch
+from knowhue.inference.networks import find_model, open_torch
+from knowhue.runs import BUILT_IN
 
 
 def main() -> None:

@@ -76,7 +76,7 @@ def measure(size: int, images: int) -> dict[str, float]:
     config = arm_config(load_config("demo", settings=settings), "multi")
     with tempfile.TemporaryDirectory() as folder:
         work = open_workspace(config, Path(folder), lambda _: None)
-        networks = build_networks(work.engine, config, len(work.prepared.classes))
+        networks = build_networks(work.engine, config, work.prepared.classes)
         state = make_train_state(work.engine, networks, config, "finetune")
         batch = next(iter(training_batches(work, config, "finetune", 0)))[0]
         count = len(work.prepared.positions("validation"))

@@ -289,7 +289,7 @@ def _step_rate(bench: Bench, size: int, count: int) -> str:
 
     config = _config(bench, {"images": {"size_px": size}, "training": {"precision": "bfloat16"}})
     engine = Engine(config.training)
-    networks = build_networks(engine, config, classes=4)
+    networks = build_networks(engine, config, classes="abcd")
     state = make_train_state(engine, networks, config, "finetune")
     draw = torch.Generator().manual_seed(0)
     position = torch.arange(count)

@@ -67,7 +67,7 @@ def measure(name: str, size: int, batch_size: int, steps: int) -> dict[str, Any]
     if multiplied:
         config = edit(config, {"colour": {"palette": {"sample_steps": 2}}})
     engine, before = Engine(config.training), _peak_mib()
-    networks = build_networks(engine, config, classes=2)
+    networks = build_networks(engine, config, classes="ab")
     model, discriminator = networks.model, networks.discriminator
     batch = _noise(batch_size, size, engine.device)
     state = make_train_state(engine, networks, config, "finetune")

@@ -203,7 +203,7 @@ def plain_step(state: TrainState, batch) -> None:
 def rate_share(config: Config, prepared: Prepared, engine: Engine) -> float:
     """Floating-point operations a second of a multi-task fine-tuning step, over those of a large product."""
     config = arm_config(config, "multi")
-    networks = build_networks(engine, config, len(prepared.classes))
+    networks = build_networks(engine, config, prepared.classes)
     state = make_train_state(engine, networks, config, "finetune")
     batches = TrainingBatches(prepared, config.training.batch_size, 0, 0, 0, engine.share, engine.device)
     batch, _ = next(iter(batches))

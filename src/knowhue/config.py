@@ -116,7 +116,20 @@ class EncoderSettings(Section):
     name: str = "resnet18"
     """shared encoder: resnet18, resnet34, resnet50, convnext_tiny, tf_efficientnet_lite0"""
     weights: str = "pretrained"
-    """`pretrained` (from the hub), `package` (from a pip package), a file, a run folder, or `none`"""
+    """`pretrained` (from the hub), `package` (from a pip package), a file, a trained model (`built-in`, the folder of
+    a run or a study, or an exported file), or `none`"""
+    with_heads: bool = False
+    """heads start from that trained model, too, where they fit it; --start-from sets both"""
+
+    @model_validator(mode="after")
+    def _heads_come_with_a_model(self) -> "EncoderSettings":
+        if self.with_heads and self.weights in ("pretrained", "package", "none"):
+            raise ValueError(
+                "`encoder.weights` should name a trained model (`built-in`, the folder of a run or a study, or an "
+                f"exported file) where `encoder.with_heads = true`. Found `encoder.weights = {self.weights}`, which "
+                "has no heads. Name one with --start-from, which sets both."
+            )
+        return self
 
 
 class Pix2PixSettings(Section):
@@ -358,6 +371,15 @@ class Config(Section):
     def has_encoder(self) -> bool:
         """Whether the model stands on a pretrained encoder, or is a network from scratch."""
         return "colour" not in self.tasks.names or not self.colour.is_from_scratch
+
+    @model_validator(mode="after")
+    def _what_starts_from_a_model_has_its_encoder(self) -> "Config":
+        if self.encoder.with_heads and not self.has_encoder:
+            raise ValueError(
+                "`colour.method` should be one with an encoder where `encoder.with_heads = true`. Found "
+                f"`colour.method = {self.colour.method}`, a network from scratch: it starts from no other model."
+            )
+        return self
 
     @model_validator(mode="after")
     def _weighting_gets_what_it_needs(self) -> "Config":

@@ -157,7 +157,11 @@ PRESETS: dict[str, Mapping[str, Any]] = {
 
 
 def load_config(
-    preset: str = DEFAULT_PRESET, files: Sequence[Path] = (), settings: Sequence[str] = ()
+    preset: str = DEFAULT_PRESET,
+    files: Sequence[Path] = (),
+    settings: Sequence[str] = (),
+    under: Mapping[str, Any] = {},
+    over: Mapping[str, Any] = {},
 ) -> Config:
     """Lay a preset, YAML files and `key=value` settings over the defaults, in this order.
 
@@ -165,6 +169,8 @@ def load_config(
         preset: a key of `PRESETS`.
         files: YAML files with any part of the configuration.
         settings: like `training.heads.epochs=3`; the value is read as YAML.
+        under: nested settings between the defaults and the preset.
+        over: the same between the preset and the files.
 
     Raises:
         ConfigError: an unknown preset or key, or a value of the wrong type or range; all are named.
@@ -175,7 +181,7 @@ def load_config(
     if preset not in PRESETS:
         raise ConfigError(one_of("preset", preset, PRESETS))
     values = Config().model_dump(by_alias=True)
-    for layer in (PRESETS[preset], *map(read_yaml, files), *map(_read_setting, settings)):
+    for layer in (under, PRESETS[preset], over, *map(read_yaml, files), *map(_read_setting, settings)):
         values = merge(values, layer)
     return checked(Config, values)
 

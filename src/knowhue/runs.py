@@ -35,10 +35,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from knowhue.config import Config, fingerprint
-from knowhue.errors import ConfigError, DamagedError, RunError
+from knowhue.config import Config, CountOrNone, Section, fingerprint
+from knowhue.errors import ConfigError, DamagedError, RunError, did_you_mean
 from knowhue.storage import file_digest, read_json, replacing, write_json
 
+_FEW = 6
+"""Classes named in a sentence."""
 FROZEN = "study.json"
 STUDY_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-study", "version": 4}}
 RUN_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-run", "version": 4}}
@@ -49,6 +51,42 @@ RUN_FILES = ("status.json", FROZEN)
 
 Report = Callable[[dict[str, Any]], None]
 """Reports progress: called with one small dict at a time; apps draw it."""
+
+
+class Start(Section):
+    """The trained model that a run started from.
+
+    Attributes:
+        model: as `encoder.weights` names it.
+        sha256: of its encoder, heads and classes.
+        licence: of its weights, where it states one.
+        colour: whether the run's colour head is its own.
+        classes: of the run that it knew; the others began as any class does.
+        new_classes: how many these are.
+    """
+
+    model: str
+    sha256: str
+    licence: str = ""
+    colour: bool = False
+    classes: tuple[str, ...] = ()
+    new_classes: CountOrNone = 0
+
+    def sentence(self) -> str:
+        """What was taken.
+
+        >>> Start(model="built-in", sha256="0123456789abcdef", classes=("cat", "dog"), new_classes=1).sentence()
+        'Started from `built-in` (SHA-256 0123456789ab): its encoder and, of its class head, cat, dog; 1 class is new.'
+        """
+        more = f" and {len(self.classes) - _FEW} more" if len(self.classes) > _FEW else ""
+        known = f" and, of its class head, {', '.join(self.classes[:_FEW])}{more}" if self.classes else ""
+        taken = f"its encoder{', its colour head' if self.colour else ''}{known}"
+        new = (
+            f"; {self.new_classes} class{'es are' if self.new_classes > 1 else ' is'} new"
+            if self.new_classes
+            else ""
+        )
+        return f"Started from `{self.model}` (SHA-256 {self.sha256[:12]}): {taken}{new}."
 
 
 def settled(config: Config) -> dict[str, Any]:
@@ -70,6 +108,10 @@ def run_folder(root: Path, arm: str, config: Config) -> Path:
     return root / arm / f"seed-{config.seed}-{fingerprint(trained_by(config))}"
 
 
+BUILT_IN = "built-in"
+BUILT_IN_FILE = Path(__file__).parent / "inference" / "built_in.safetensors"
+WEIGHTS = "model.safetensors"
+"""All that a run has trained, by part."""
 DEPLOYED = "colorizer.safetensors"
 """What `training.deploy` makes of a finished run, in its folder."""
 LOCK = ".lock"
@@ -286,6 +328,17 @@ def read_config(folder: Path) -> Config:
         raise RunError(f"{path}: damaged at `{place}`: {first['msg']}. Train the run anew.") from None
 
 
+def read_start(folder: Path) -> Start | None:
+    """The trained model that a run started from; None of one that started from an encoder alone, or has not begun.
+
+    Raises:
+        DamagedError: `environment.json` is not as it was written.
+    """
+    path = folder / "environment.json"
+    found = read_json(path).get("start") if path.exists() else None
+    return found and Start.model_validate(found)
+
+
 def write_status(folder: Path, status: Mapping[str, Any]) -> None:
     """`status.json`, last of all, with the checksums of the files that it vouches for."""
     files = sorted(path for path in folder.iterdir() if _is_kept(path)) if folder.is_dir() else []
@@ -361,6 +414,38 @@ def finished_run(path: Path) -> Path:
             + (f"itself, but in it: name {other}." if other else "there. Train one with `knowhue study`.")
         )
     return found[0]
+
+
+def model_file(name: str) -> Path:
+    """The weights of a trained model.
+
+    Args:
+        name: `built-in`; the folder of a finished run, or of a study, see `finished_run`; one made for the hub; or a
+            file, which is taken as it is.
+
+    Raises:
+        RunError: there is none.
+    """
+    if name == BUILT_IN:
+        return BUILT_IN_FILE
+    path = Path(name).expanduser()
+    if is_hub_folder(path):
+        return path / WEIGHTS
+    if path.is_dir():
+        return finished_run(path) / WEIGHTS
+    if (path.parent / "status.json").exists():
+        finished_run(path.parent)
+    elif not path.is_file():
+        raise RunError(
+            f"A trained model should be `{BUILT_IN}`, the folder of a finished run or study, or a file. Found "
+            f"`{name}`, which is no file.{did_you_mean(name, [BUILT_IN])}"
+        )
+    return path
+
+
+def is_hub_folder(path: Path) -> bool:
+    """Whether `knowhue export --to hub-folder` made a folder; unlike a run's it has no status."""
+    return (path / WEIGHTS).exists() and not (path / "status.json").exists()
 
 
 def read_log(folder: Path, phase: str | None = None) -> list[dict[str, Any]]:

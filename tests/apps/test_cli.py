@@ -109,6 +109,8 @@ def test_bad_images(knowhue, make_folder, tmp_path, command):
             ["--config", "nowhere.yaml"],
             ["nowhere.yaml: no such file or directory; --config takes a YAML file"],
         ),
+        (["--start-from", "built-on"], ["Found `built-on`, which is no file. Did you mean `built-in`?"]),
+        (["--start-from", "built-in", "--set", "colour.width=8"], ["`colour.width` should be 16, as of"]),
     ],
 )
 def test_bad_settings(knowhue, command, arguments, parts):

@@ -132,6 +132,22 @@ def test_the_same_train_command_has_nothing_left_to_do(knowhue, trained):
     assert {path: path.stat().st_mtime_ns for path in run_folder(trained).iterdir()} == weights
 
 
+def test_a_run_that_starts_from_another_says_so(knowhue, trained, tmp_path):
+    source = str(run_folder(trained))
+    settings = [part for part in TINY if not part.startswith("encoder.weights")]
+    options = ["--preset", "demo", *(part for setting in settings for part in ("--set", setting))]
+    code, out, _ = knowhue("config", *options, "--start-from", source)
+    assert (code, "with_heads: true" in out, source in out) == (0, True, True)
+    code, out, err = knowhue(
+        "train", *options, "--arm", "class", "--start-from", source, "--out", tmp_path / "out"
+    )
+    assert code == 0
+    assert f"Started from `{source}`" in err + out
+    (run,) = (tmp_path / "out" / "class").iterdir()
+    _, out, _ = knowhue("models", run)
+    assert "of its class head, coral_reef, jellyfish, penguin, shark, starfish." in out
+
+
 def test_a_trained_run_is_described_and_refused_where_it_does_not_colour(knowhue, trained, tmp_path):
     code, said, err = knowhue("models", run_folder(trained))
     assert code == 0

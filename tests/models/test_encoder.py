@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 from huggingface_hub import constants
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
@@ -28,6 +28,7 @@ from knowhue.models.encoder import (
     pretrained_features,
     weights_digest,
 )
+from knowhue.runs import BUILT_IN_FILE, write_config
 from knowhue.training.checkpoint import save_weights
 from knowhue.training.loop import run_phase
 from knowhue.training.run import make_networks
@@ -322,19 +323,27 @@ def make_run(tiny, make_work):
         folder = work.root / "multi" / "seed-0-12345678"
         folder.mkdir(parents=True)
         save_weights(folder / "model.safetensors", session.weights(with_encoder))
+        write_config(folder, config)
         (folder / "status.json").write_text(json.dumps({"state": state}))
         return folder, session.model.encoder
 
     return make
 
 
-@pytest.mark.parametrize("named", ["folder", "file"])
+@pytest.mark.parametrize("named", ["folder", "study", "file"])
 def test_a_finished_runs_encoder_serves_another(make_run, named):
     folder, trained = make_run()
-    path = folder if named == "folder" else folder / "model.safetensors"
+    path = {"folder": folder, "study": folder.parent.parent, "file": folder / "model.safetensors"}[named]
     assert weights_digest(build_encoder(EncoderSettings(name=LITE0, weights=str(path)))) == weights_digest(
         trained
     )
+
+
+@pytest.mark.parametrize("name", ["built-in", str(BUILT_IN_FILE)])
+def test_an_exported_models_encoder_serves_another(name):
+    encoder = build_encoder(EncoderSettings(name=LITE0, weights=name))
+    exported = load_file(BUILT_IN_FILE)["model.encoder.body.conv_stem.weight"]
+    assert torch.equal(encoder.body.conv_stem.weight, exported.float())
 
 
 def test_a_runs_file_serves_wherever_it_was_put(make_run, tmp_path):
@@ -357,16 +366,18 @@ def test_a_run_that_kept_no_encoder_is_refused(make_run, tmp_path, move):
 
 
 @pytest.mark.parametrize("named", ["folder", "file"])
-@pytest.mark.parametrize("state", ["running", "diverged"])
-def test_a_run_that_did_not_finish_is_refused(make_run, state, named):
+@pytest.mark.parametrize(
+    ("state", "found"), [("running", "Found no finished run there"), ("diverged", "training diverged")]
+)
+def test_a_run_that_did_not_finish_is_refused(make_run, state, found, named):
     folder, _ = make_run(state)
     path = folder if named == "folder" else folder / "model.safetensors"
-    with pytest.raises(WeightsError, match=f"folder of a finished run.*which is {state}"):
+    with pytest.raises(WeightsError, match=f"{found}.*or `none`"):
         build_encoder(EncoderSettings(name=LITE0, weights=str(path)))
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(WeightsError, match="which is no run"):
+    with pytest.raises(WeightsError, match=r"finished run or study.*Found no finished run there"):
         build_encoder(EncoderSettings(name=LITE0, weights=str(tmp_path)))
 
 

@@ -75,3 +75,30 @@ def test_report_says_that_baselines_know_all_training_images_where_models_do_not
     said = "the majority class are taken from all training images"
     assert said in image_sentences(with_settings(study, config=config))[-1]
     assert said not in image_sentences(study)[-1]
+
+
+def test_report_says_what_runs_started_from(study):
+    start = {"model": "built-in", "sha256": "0123456789abcdef", "new_classes": 1}
+    taken = {
+        "colour": start | {"colour": True, "new_classes": 0},
+        "class": start | {"classes": ["shark"]},
+        "multi": start | {"colour": True, "classes": ["shark"]},
+    }
+    assert "Started from" not in " ".join(image_sentences(study))
+
+    def put(run, is_started):
+        return replace(run, environment={**run.environment, "start": taken[run.arm] if is_started else None})
+
+    def with_starts(arms):
+        runs = {
+            arm: {seed: put(run, arm in arms) for seed, run in own.items()} for arm, own in study.runs.items()
+        }
+        return image_sentences(replace(study, runs=runs))[-1]
+
+    said = with_starts(taken)
+    assert said.startswith(
+        "Started from `built-in` (SHA-256 0123456789ab): its encoder, its colour head and, of its class head, shark; "
+        "1 class is new. All else began with weights drawn from each seed"
+    )
+    assert "did not" not in said
+    assert with_starts(["multi", "colour"]).endswith("Arms that did not: class.")

@@ -66,7 +66,7 @@ def test_a_pixel_loss_is_an_entry_and_a_name(tiny, make_work, monkeypatch):
     colour = plain.colour.model_copy(update={"method": "feedforward", "loss": "l4"})
     config = plain.model_copy(update={"colour": colour})
     work = make_work(config)
-    networks = build_networks(work.engine, config, 2)
+    networks = build_networks(work.engine, config, "ab")
     state = make_train_state(work.engine, networks, config, "finetune")
     (batch, *_) = plain_batches(work.prepared, work.prepared.positions("train"), 4, work.engine.device)
     losses = {name: float(value.detach()) for name, value in train_step(state, batch).items()}

@@ -82,11 +82,20 @@ def read_settings(
         list[str] | None,
         settings_option("--set", help="One setting, such as `training.heads.epochs=3`; may be repeated."),
     ] = None,
+    start_from: Annotated[
+        str | None,
+        settings_option(
+            help="A trained model to go on from, its encoder and the heads that fit: `built-in`, the folder of a run "
+            "or a study, or an exported file. Its settings stand in for the defaults."
+        ),
+    ] = None,
 ) -> "Config":
     """The settings of a command line, and where its images are."""
     from knowhue.presets import DEFAULT_PRESET, edit, load_config
+    from knowhue.training.start import start_from as load_config_from
 
-    settings = load_config(preset or DEFAULT_PRESET, config or [], set_ or [])
+    given = preset or DEFAULT_PRESET, config or [], set_ or []
+    settings = load_config(*given) if start_from is None else load_config_from(start_from, *given)
     if images is None:
         return settings
     # a preset may draw its images; a folder that is named on the command line wins
@@ -380,7 +389,8 @@ def _read_plan_file(path: Path, others: dict[str, Any]) -> "Plan":
     if any(value not in (None, [], False) for name, value in others.items() if name != "tuned_on"):
         raise ConfigError(
             f"`--plan {path}` is the whole study: images, settings, arms and seeds. Change them there, and "
-            "give no IMAGES, --preset, --config, --set, --arms, --seeds, --grid or --tuning, or leave --plan out."
+            "give no IMAGES, --preset, --config, --set, --start-from, --arms, --seeds, --grid or --tuning, or leave "
+            "--plan out."
         )
     plan = checked(Plan, read_yaml(path, "--plan"))
     require_source(plan.config.images)

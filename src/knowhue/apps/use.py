@@ -114,7 +114,7 @@ def models(
     ] = None,
 ) -> None:
     """Describe a model: tasks, classes, data, scores with intervals, calibration."""
-    from knowhue.inference.networks import BUILT_IN
+    from knowhue.runs import BUILT_IN
 
     for name in model or [BUILT_IN]:
         say(*_describe(open_model(name)))
@@ -404,6 +404,8 @@ def _describe(colorizer: "Colorizer") -> list[str]:
         f"  encoder: {described.config.encoder.name}; trained on {described.images.get('train')} images "
         f"({described.images.get('source')}), measured on {described.images.get(measured_on)} ({measured_on})",
     ]
+    if described.start is not None:
+        lines.append(f"  {described.start.sentence()}")
     if "class" in described.tasks:
         lines.append(f"  classes: {', '.join(described.classes)}")
     lines += [

@@ -13,7 +13,6 @@ from knowhue.images.vips import OVERSAMPLING, shrink
 from knowhue.images.writing import encode_with_notes
 from knowhue.inference.hints import SIDE_PX, Hint, Strokes, corrections
 from knowhue.inference.networks import (
-    BUILT_IN,
     Description,
     FloatArray,
     Network,
@@ -22,6 +21,7 @@ from knowhue.inference.networks import (
     require_task,
 )
 from knowhue.inference.pixels import PaintStats, chroma_lines, lightness, paint
+from knowhue.runs import BUILT_IN
 from knowhue.storage import replacing
 
 LONGEST = 4

@@ -11,14 +11,14 @@ from knowhue.config import Config
 from knowhue.errors import ConfigError, RunError
 from knowhue.inference.colorizer import can_tell_novelty
 from knowhue.inference.export import export_safetensors
-from knowhue.inference.networks import HUB_FILE, Description, ScoreInterval, TorchNetwork
+from knowhue.inference.networks import Description, ScoreInterval, TorchNetwork
 from knowhue.models.encoder import hub_resolves
 from knowhue.presets import edit
-from knowhue.runs import require_no_run
+from knowhue.runs import WEIGHTS, require_no_run
 from knowhue.storage import replacing
 
 CONFIG_FILE, CARD_FILE = "config.json", "README.md"
-HUB_FILES = (CARD_FILE, CONFIG_FILE, HUB_FILE)
+HUB_FILES = (CARD_FILE, CONFIG_FILE, WEIGHTS)
 SCORE_TITLES: dict[str, tuple[str, str]] = {
     "ab_l1": ("Mean absolute error of a\\*b\\*, CIELAB units", "lower"),
     "ciede2000": ("CIEDE2000 colour difference", "lower"),
@@ -49,7 +49,7 @@ def export_hub_folder(network: TorchNetwork, folder: Path, precision: str = "flo
     """
     require_no_run(folder)
     description = _without_paths(network.description, folder.resolve().name)
-    differences = export_safetensors(network, folder / HUB_FILE, precision, description)
+    differences = export_safetensors(network, folder / WEIGHTS, precision, description)
     stored = description.model_copy(update={"precision": precision})
     with replacing(folder / CONFIG_FILE) as file:
         file.write(stored.model_dump_json(indent=1) + "\n")
@@ -117,7 +117,10 @@ def _without_paths(description: Description, name: str) -> Description:
     if config.images.source == "huggingface":  # its path is a name on the hub, and no secret
         del changes["images"]
     public: Config = edit(config, changes)
-    return description.model_copy(update={"config": public, "name": name})
+    start = description.start and description.start.model_copy(
+        update={"model": _last(description.start.model)}
+    )
+    return description.model_copy(update={"config": public, "name": name, "start": start})
 
 
 def _last(path: str | None) -> str | None:
@@ -138,9 +141,16 @@ def model_card(description: Description) -> str:
         "## Data\n\n" + _data(description),
         "## Measured\n\n" + _measured(description),
         "## Limits\n\n" + _limits(description),
-        f"## Licence\n\n{description.licence or 'Not stated.'}",
+        f"## Licence\n\n{_licence(description)}",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _licence(description: Description) -> str:
+    text, start = description.licence or "Not stated.", description.start
+    if start is None:
+        return text
+    return f"{text}\n\nThe model that it started from, `{start.model}`, states: {start.licence or 'nothing'}."
 
 
 def _front_matter(description: Description) -> ModelCardData:
@@ -168,6 +178,8 @@ def _what(description: Description) -> str:
     )
     if "class" in description.tasks:
         text += f"\n\nClasses: {', '.join(description.classes)}."
+    if description.start is not None:
+        text += f"\n\n{description.start.sentence()}"
     return text
 
 

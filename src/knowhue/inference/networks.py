@@ -14,7 +14,16 @@ from pydantic import Field, ValidationError, model_validator
 from knowhue.color import FloatArray
 from knowhue.config import Config, Count, Fraction, Section, Task, fingerprint
 from knowhue.errors import ConfigError, RunError, WeightsError, did_you_mean
-from knowhue.runs import DEPLOYED, finished_run, read_status
+from knowhue.runs import (
+    BUILT_IN,
+    BUILT_IN_FILE,
+    DEPLOYED,
+    WEIGHTS,
+    Start,
+    finished_run,
+    is_hub_folder,
+    read_status,
+)
 from knowhue.storage import replacing
 
 if TYPE_CHECKING:
@@ -22,8 +31,6 @@ if TYPE_CHECKING:
 
     from knowhue.models.multitask import Deployed
 
-BUILT_IN = "built-in"
-HUB_FILE = "model.safetensors"
 KEY = "knowhue"
 """Under which a file's metadata holds the description, as JSON."""
 _CHECKSUM = "knowhue-sha256"
@@ -114,6 +121,7 @@ class Description(Section):
     )
     precision: str = "float32"
     licence: str = ""
+    start: Start | None = Field(default=None, description="what it was trained from, other than an encoder")
 
     @model_validator(mode="after")
     def _can_be_put_to_work(self) -> "Description":
@@ -280,7 +288,7 @@ def find_model(source: str | Path) -> Path:
         WeightsError: there is none.
     """
     if str(source) == BUILT_IN:
-        return Path(__file__).parent / "built_in.safetensors"
+        return BUILT_IN_FILE
     path = Path(source)
     if not str(source) or not path.exists():
         raise WeightsError(
@@ -306,8 +314,7 @@ def _exported(path: Path) -> Path | None:
     """The file of an exported run, or of a folder made for the hub, which unlike a run has no status."""
     if (path / DEPLOYED).exists() and read_status(path).get("state") != "diverged":
         return path / DEPLOYED
-    is_hub = (path / HUB_FILE).exists() and not (path / "status.json").exists()
-    return path / HUB_FILE if is_hub else None
+    return path / WEIGHTS if is_hub_folder(path) else None
 
 
 def _in_folder(path: Path) -> Path:
@@ -356,12 +363,16 @@ def open_torch(path: Path) -> TorchNetwork:
     Raises:
         WeightsError: it is missing, damaged, or not such a file.
     """
-    description, weights = _read_safetensors(path, "pt")
+    description, weights = read_model(path, "pt")
     return TorchNetwork(build_deployed(description, weights, f"`{path}`"), description)
 
 
-def _read_safetensors(path: Path, framework: str) -> tuple[Description, dict[str, Any]]:
-    """What is described, and its weights as tensors of torch, `pt`, or arrays of numpy, `np`."""
+def read_model(path: Path, framework: Literal["pt", "np"]) -> tuple[Description, dict[str, Any]]:
+    """What is described, and its weights as tensors of torch, `pt`, or arrays of numpy, `np`.
+
+    Raises:
+        WeightsError: it is no safetensors file that `knowhue export` made, or damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -468,7 +479,7 @@ def _open_built_in(path: Path) -> Network:
     """Run by ONNX Runtime, which starts in a tenth of torch's time: the graph lies beside the weights."""
     from knowhue.inference.onnx_network import open_graph
 
-    return open_graph(path.with_suffix(".onnx"), *_read_safetensors(path, "np"))
+    return open_graph(path.with_suffix(".onnx"), *read_model(path, "np"))
 
 
 OPENERS: dict[str, Callable[[Path], Network]] = {".safetensors": open_torch, ".onnx": _open_onnx}

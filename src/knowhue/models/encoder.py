@@ -23,14 +23,16 @@ from torch import Tensor, nn
 
 from knowhue.color import LIGHTNESS_SCALE
 from knowhue.config import EncoderSettings
-from knowhue.errors import ConfigError, WeightsError, one_of
-from knowhue.runs import read_status
+from knowhue.errors import ConfigError, RunError, WeightsError, one_of
+from knowhue.runs import model_file
 from knowhue.tensors import RGB, Lightness, Pyramid
 
 Weights = Mapping[str, Tensor]
 """Tensors by name."""
 
 _ENCODER = "encoder.body."
+_EXPORTED = {"model.classifier.": "class.", "model.": ""}
+"""How an exported model names what a run's file names otherwise."""
 _HEADS = ("colour.", "class.", "discriminator.", "oracle.")
 """How a run's `model.safetensors` names its parts."""
 _CLIENT = "huggingface_hub.utils._http"
@@ -211,8 +213,13 @@ def pretrained_features(name: str, weights: str) -> nn.Module:
 
 def weights_digest(module: nn.Module) -> str:
     """The SHA-256 of all parameters and buffers by name, 64 hex digits."""
+    return tensors_digest(module.state_dict())
+
+
+def tensors_digest(tensors: Weights) -> str:
+    """The same of tensors by name."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -237,7 +244,7 @@ def _find_weights(config: EncoderSettings) -> Weights:
                 f"No pip package has the weights of `{config.name}`, only of {having}. {_other_weights(config.name)}"
             )
         return package()
-    return read_encoder(Path(config.weights).expanduser())
+    return read_encoder(config.weights)
 
 
 def _other_weights(name: str) -> str:
@@ -269,34 +276,45 @@ def _fill(
     body.load_state_dict({key: weights[key] for key in own})
 
 
-def read_encoder(path: Path) -> Weights:
+def read_encoder(name: str) -> Weights:
     """The tensors of an encoder by name.
 
     Args:
-        path: a .safetensors or .pth file of tensors; or the folder of a finished run, or its `model.safetensors`,
-            whose fine-tuned encoder is meant.
+        name: a .safetensors or .pth file of tensors, or a trained model, see `runs.model_file`, whose encoder is meant.
 
     Raises:
         WeightsError: there is no such file, or it holds no encoder; or the run has not finished, or kept no encoder.
     """
-    file = path / "model.safetensors" if path.is_dir() else path
-    if path.is_dir() or (path.parent / "status.json").exists():
-        _require_finished(file.parent)
-    if not file.is_file():
-        raise WeightsError(
-            "`encoder.weights` should be a file, the folder of a finished run, `pretrained`, `package` or `none`. "
-            f"Found `{file}`, which is no file."
-        )
-    weights = read_weights(file)
+    weights = read_parts(name)
     encoder = {
         key.removeprefix(_ENCODER): value for key, value in weights.items() if key.startswith(_ENCODER)
     }
     if not encoder and weights and all(key.startswith(_HEADS) for key in weights):
         raise WeightsError(
-            f"`{file}` should hold an encoder. Found only heads: the run trained them on a frozen one, and kept none. "
+            f"`{name}` should hold an encoder. Found only heads: the run trained them on a frozen one, and kept none. "
             "Name a run that fine-tuned, such as runs/demo/multi/seed-0-1a2b3c4d."
         )
     return encoder or weights
+
+
+def read_parts(name: str) -> Weights:
+    """The tensors of a trained model as a run names them: `encoder.body.`, `colour.`, `class.` and more.
+
+    Raises:
+        WeightsError: there is none, or it cannot be read.
+    """
+    try:
+        path = model_file(name)
+    except RunError as error:
+        raise WeightsError(
+            f"{error} (`encoder.weights` may be `pretrained`, `package` or `none`, too.)"
+        ) from None
+    return {_part_name(key): value for key, value in read_weights(path).items()}
+
+
+def _part_name(key: str) -> str:
+    own = next((each for each in _EXPORTED if key.startswith(each)), "")
+    return _EXPORTED.get(own, "") + key.removeprefix(own)
 
 
 def read_weights(path: Path) -> Weights:
@@ -340,16 +358,6 @@ def spread_gray(weights: Weights, own: Weights, deviation: Tensor) -> Weights:
         if name in weights and weights[name].shape == (shape[0], 1, *shape[2:])
     }
     return {**weights, **spread}
-
-
-def _require_finished(folder: Path) -> None:
-    state = read_status(folder).get("state")
-    if state != "finished":
-        raise WeightsError(
-            f"`encoder.weights` should be the folder of a finished run, such as runs/demo/multi/seed-0-1a2b3c4d. "
-            f"Found `{folder}`, {'which is no run' if state is None else f'which is {state}'}. "
-            "Train it to its end with `knowhue study` or `knowhue train`, or name a file."
-        )
 
 
 @contextmanager

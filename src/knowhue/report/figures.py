@@ -89,6 +89,7 @@ def _boxes(study: Study) -> dict[str, tuple[Any, ...]]:
     method, loss = say("colour", "method"), str(say("colour", "loss") or "l1")
     frozen, tuned = (say("training", phase, "epochs") for phase in ("heads", "finetune"))
     start = "random weights" if say("encoder", "weights") == "none" else "pretrained"
+    start += ", with heads" if say("encoder", "with_heads") else ""
     schedule = f"frozen {plural(frozen, 'epoch')}, then tuned {plain(tuned)}"
     encoder = ("Shared encoder", str(say("encoder", "name") or "–"), start, schedule)
     if method in FROM_SCRATCH:

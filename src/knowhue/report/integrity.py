@@ -10,8 +10,9 @@ from knowhue.presets import checked
 from knowhue.report.diagnostics import gradient_warnings
 from knowhue.report.findings import beaten, levels
 from knowhue.report.reading import GATE_PARTS, block, gate_failures
-from knowhue.report.study import TASK_TITLES, UNPAIRED, Row, Run, Study, arm_label, sides
+from knowhue.report.study import TASK_TITLES, UNPAIRED, Row, Run, Study, arm_label, sides, tasks
 from knowhue.report.text import number, plural, seeds_text, spaced, span
+from knowhue.runs import Start
 
 STATES = {
     "finished": "finished",
@@ -179,7 +180,24 @@ def image_sentences(study: Study) -> list[str]:
         )
     if seeds := study.settings.get("tuned_on_seeds"):
         found.append(_tuned_on(seeds, study.settings.get("tuned_on")))
-    return [*found, _trained_on(study)]
+    return [*found, _trained_on(study), *_started_from(study)]
+
+
+def _started_from(study: Study) -> list[str]:
+    """Say of each trained model what was taken from it, by the arm that took most, and which arms took nothing."""
+    runs = [run for arm in study.runs for run in study.of(arm) if run.environment]
+    starts = [
+        (run, Start.model_validate(run.environment["start"])) for run in runs if run.environment.get("start")
+    ]
+    widest = {
+        each.sha256: each for _, each in sorted(starts, key=lambda pair: len(tasks(study, pair[0].arm)))
+    }
+    without = {run.arm for run in runs} - {run.arm for run, _ in starts} if starts else ()
+    others = f" Arms that did not: {', '.join(sorted(without))}." if without else ""
+    text = (
+        "All else began with weights drawn from each seed: intervals do not cover the choice of that model."
+    )
+    return [f"{each.sentence()} {text}{others}" for each in widest.values()]
 
 
 def _tuned_on(seeds: Sequence[int], found: Mapping[str, Any] | None) -> str:

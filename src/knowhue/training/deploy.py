@@ -24,7 +24,7 @@ from knowhue.inference.networks import (
     save_model,
 )
 from knowhue.models.multitask import Deployed, MultiTask, pool
-from knowhue.runs import DEPLOYED, Report, finished_run, locked, read_config
+from knowhue.runs import DEPLOYED, Report, finished_run, locked, read_config, read_start
 from knowhue.statistics.paired import wilson_interval
 from knowhue.storage import read_csv
 from knowhue.training.engine import Engine, Workspace
@@ -133,6 +133,7 @@ def fit(work: Workspace, config: Config, folder: Path, licence: str) -> tuple[De
         novelty_limit=limit,
         unknown_below=unknown_below,
         licence=licence,
+        start=read_start(folder),
     )
     module.novelty_limit, module.temperature = limit, description.temperature
     return module, description

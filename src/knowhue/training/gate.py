@@ -87,7 +87,7 @@ def _train(
     work: Workspace, config: Config, phase: PhaseName, heads: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
     """Weights after the first steps of a phase, begun from heads if they are given."""
-    networks = build_networks(work.engine, config, len(work.prepared.classes))
+    networks = build_networks(work.engine, config, work.prepared.classes)
     networks.load(heads or {})
     state = make_train_state(work.engine, networks, config, phase)
     for module in networks.modules(with_encoder=True).values():

@@ -23,7 +23,7 @@ from knowhue.training.scores import inspect_run
 from knowhue.training.step import train_step
 
 # measured, not listed: versions and models' names do not say whether sums come out alike
-_STEPS, _IMAGES, _SIZE_PX, _CLASSES = 2, 8, 32, 4
+_STEPS, _IMAGES, _SIZE_PX, _CLASSES = 2, 8, 32, "abcd"
 _SETTINGS = {
     "tasks": {"names": ("colour", "class")},
     "encoder": {"weights": "none"},
@@ -79,7 +79,7 @@ def _trained_weights(engine: Engine, encoder: str) -> tuple[str, str]:
             # smooth random images, so that no loss is that of noise
             coarse = stream(0, "golden-step", step).integers(0, 256, (_IMAGES, 8, 8, 3), dtype=np.uint8)
             rgb = coarse.repeat(_SIZE_PX // 8, axis=1).repeat(_SIZE_PX // 8, axis=2)
-            train_step(state, to_batch(images, rgb, images % _CLASSES, engine.device))
+            train_step(state, to_batch(images, rgb, images % len(_CLASSES), engine.device))
     return weights_digest(model), weights_digest(discriminator)
 
 

@@ -1,7 +1,7 @@
 """The two phases of a run: on what settings heads train first, what trains in a phase, and at what learning rates."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Literal
@@ -21,6 +21,7 @@ from knowhue.presets import edit
 from knowhue.tensors import Batch, Prediction
 from knowhue.training.engine import Engine
 from knowhue.training.feature_cache import FeatureCache
+from knowhue.training.start import initial_heads
 
 PhaseName = Literal["heads", "finetune"]
 _WARM_UP_SHARE = 0.03
@@ -124,9 +125,18 @@ class Networks:
                 module.load_state_dict(own)
 
 
-def build_networks(engine: Engine, config: Config, classes: int) -> Networks:
-    model, discriminator = engine.place(build_model(config, classes)), build_discriminator(config)
-    return Networks(model, None if discriminator is None else engine.place(discriminator))
+def build_networks(engine: Engine, config: Config, classes: Sequence[str]) -> Networks:
+    """The networks of a run before it trains; heads start from a model's where `encoder.with_heads` says so.
+
+    Raises:
+        ConfigError: as `build_model` raises.
+        WeightsError, RunError: the weights that they start from cannot be loaded.
+    """
+    model, discriminator = engine.place(build_model(config, len(classes))), build_discriminator(config)
+    networks = Networks(model, None if discriminator is None else engine.place(discriminator))
+    if config.encoder.with_heads:
+        networks.load(initial_heads(config, classes, networks.weights(with_encoder=False)))
+    return networks
 
 
 def predict(engine: Engine, model: MultiTask, batch: Batch) -> Prediction:

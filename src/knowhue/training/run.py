@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from knowhue.models.multitask import MultiTask, build_model
 from knowhue.objectives.gradient_weighting import make_weighting
 from knowhue.presets import arm_config, edit
 from knowhue.runs import (
+    WEIGHTS,
     Report,
     damaged_files,
     has_ended,
@@ -56,9 +57,9 @@ from knowhue.training.scores import (
     write_samples,
     write_scores,
 )
+from knowhue.training.start import require_fit, start_of
 
 _AVERAGED_PX = 4
-WEIGHTS = "model.safetensors"
 
 
 def train(config: Config, root: Path, arm: str = "multi", report: Report = lambda _: None) -> Path:
@@ -108,6 +109,7 @@ def open_workspace(
     encoders: dict[str, str] = {}
     for each in runs or (config,):  # names and weights are tried before any image is read
         _refuse_contradictions(each)
+        require_fit(each)
         make_weighting(each.tasks)
         try:
             model = build_model(each, classes=2)  # the images, and so the classes, are not known yet
@@ -116,15 +118,32 @@ def open_workspace(
                 list_items(config.images)  # where there are no images either, that is mended first
             raise
         if each.has_encoder:
-            drawn = each.encoder.weights == "none"
-            name = f"{each.encoder.name} {each.encoder.weights}"
-            encoders[name] = "drawn from each seed" if drawn else weights_digest(model.encoder)
+            encoders |= _what_starts(each, model)
     if engine.is_main:
         require_writable(root)
         prepare(config.images, root / "images", report)  # reads the array once through
     engine.wait()
     prepared = load_prepared(root / "images", config.evaluation.split, thorough=False)
-    return Workspace(root, engine, prepared, report, encoders)
+    work = Workspace(root, engine, prepared, report, encoders)
+    _report_starts(work, runs or (config,))
+    return work
+
+
+def _what_starts(config: Config, model: MultiTask) -> dict[str, str]:
+    """What weights a run starts from, as a study's hash takes them in: a digest by a name for readers."""
+    encoder, start = config.encoder, start_of(config, ())
+    name = f"{encoder.name} {encoder.weights}"
+    if start is not None:
+        return {f"{name} with its heads": start.sha256}
+    return {name: "drawn from each seed" if encoder.weights == "none" else weights_digest(model.encoder)}
+
+
+def _report_starts(work: Workspace, runs: Sequence[Config]) -> None:
+    """Say once of each trained model what is taken from it; of several arms, by the one with the most tasks."""
+    by_tasks = sorted(runs, key=lambda each: len(each.tasks.names))
+    starts = (start_of(each, work.prepared.classes) for each in by_tasks)
+    for start in {each.model: each for each in starts if each is not None}.values():
+        work.report({"stage": "note", "text": start.sentence()})
 
 
 def run_arm(work: Workspace, config: Config, arm: str) -> Path:
@@ -136,7 +155,7 @@ def run_arm(work: Workspace, config: Config, arm: str) -> Path:
     _announce(work, config, arm, "finetune")
     networks = make_networks(work, config, *heads)
     for head in heads:
-        _require_same_encoder(work, networks, head)
+        _require_same_start(head, _start_digests(config, networks) | _arithmetic(work))
     return _run(work, config, folder, networks, "finetune", heads)
 
 
@@ -183,7 +202,7 @@ def load_run(work: Workspace, config: Config, folder: Path) -> MultiTask:
     """
     _require_same_images(work, folder)
     _require_whole(folder)
-    return make_networks(work, config, folder).model.eval()
+    return make_networks(work, _standing_alone(config), folder).model.eval()
 
 
 def warm_features(work: Workspace, configs: Iterable[Config]) -> None:
@@ -238,7 +257,7 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
 
 def _score_again(work: Workspace, config: Config, folder: Path, final: bool) -> Scored:
     """Score the weights of an ended run; its status stays as it was, with the checksums of the new scores."""
-    networks = make_networks(work, config, folder)
+    networks = make_networks(work, _standing_alone(config) if final else config, folder)
     networks = networks if final else _with_cached_features(work, config, networks)
     scored = _score(work, config, folder, networks, final)
     if work.engine.is_main:
@@ -264,20 +283,29 @@ def _require_same_images(work: Workspace, folder: Path) -> None:
         )
 
 
-def _require_same_encoder(work: Workspace, networks: Networks, head: Path) -> None:
-    """A head and the model that it is put into must stand on the same features."""
-    recorded = read_json(head / "environment.json")
-    now = {
+def _start_digests(config: Config, networks: Networks) -> dict[str, Any]:
+    """Of the encoder before it trains, and of the trained model that heads start from, if there is one."""
+    start = start_of(config, ())
+    return {
         "encoder_weights": weights_digest(networks.model.encoder),
-        "precision": work.engine.precision,
-        "golden_step": golden.golden_step(work.engine),
+        "start": None if start is None else start.sha256,
     }
+
+
+def _arithmetic(work: Workspace) -> dict[str, Any]:
+    return {"precision": work.engine.precision, "golden_step": golden.golden_step(work.engine)}
+
+
+def _require_same_start(folder: Path, now: Mapping[str, Any]) -> None:
+    """A head and the model that it is put into, or both halves of a run, must stand on the same features."""
+    environment = read_json(folder / "environment.json")
+    recorded = {**environment, "start": (environment.get("start") or {}).get("sha256")}
     changed = [
         f"{name} {recorded[name]}, now {value}" for name, value in now.items() if recorded[name] != value
     ]
     if changed:
         raise RunError(
-            f"`{head}` was trained with {'; '.join(changed)}. Its arms could not be compared with the others: "
+            f"`{folder}` was trained with {'; '.join(changed)}. Its arms could not be compared with the others: "
             "bring the old weights, precision or machine back, or name another folder with --out."
         )
 
@@ -287,12 +315,17 @@ def trained_on(work: Workspace, config: Config) -> NDArray[np.int64]:
     return find_targets(work.prepared, config.supervision, config.seed).train
 
 
+def _standing_alone(config: Config) -> Config:
+    """For a run whose own file holds the encoder: what it started from may be gone by now."""
+    return edit(config, {"encoder": {"weights": "none", "with_heads": False}})
+
+
 def make_networks(work: Workspace, config: Config, *trained: Path) -> Networks:
     """The networks of a run, with what the runs in the folders `trained` have learnt.
 
     A head of colour classes knows how often each is met in the images that it trains on.
     """
-    networks = build_networks(work.engine, config, len(work.prepared.classes))
+    networks = build_networks(work.engine, config, work.prepared.classes)
     if isinstance(networks.model.colour, ColourClasses):
         networks.model.colour.learn_prior(count_colours(work.prepared, trained_on(work, config)))
     for folder in trained:
@@ -322,12 +355,17 @@ def _run(
 ) -> Path:
     """Train a phase, score, write everything; the status last."""
     step = golden.golden_step(work.engine)  # gathered from all processes
+    digests = _start_digests(config, networks)
+    if (folder / "checkpoints").is_dir():
+        _require_same_start(folder, digests)
+    work.engine.wait()  # all have looked before one of them writes
     if work.engine.is_main:
         write_config(folder, config)
-        digests = {
-            "encoder_weights": weights_digest(networks.model.encoder),
+        start = start_of(config, work.prepared.classes)
+        digests |= {
             "images": work.prepared.fingerprint,
             "golden_step": step,
+            "start": start and start.model_dump(mode="json"),
         }
         write_json(folder / "environment.json", work.engine.environment() | digests)
         write_status(folder, {"state": "running"})

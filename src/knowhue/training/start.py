@@ -1,0 +1,246 @@
+"""What a run starts from where `encoder.with_heads` is set: settings, encoder and heads of a trained model.
+
+Importing this needs no torch: settings that contradict the model are refused before anything is loaded.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from knowhue.config import Config, Task, digest
+from knowhue.errors import ConfigError, DamagedError, RunError, WeightsError, shown
+from knowhue.inference.networks import read_model
+from knowhue.presets import DEFAULT_PRESET, load_config
+from knowhue.runs import BUILT_IN, DEPLOYED, Start, damaged_files, model_file, read_config, read_start
+from knowhue.storage import read_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from knowhue.models.encoder import Weights
+
+_PARTS = ("encoder.body.", "colour.", "class.")
+"""What can be taken; a discriminator is new, as exported models have none."""
+_BY_CLASS = ("class.linear.weight", "class.linear.bias")
+"""Tensors of a class head with one row a class."""
+
+
+class Source(NamedTuple):
+    """A trained model that runs can start from.
+
+    Attributes:
+        name: `built-in`, the folder of its run, or its file.
+        config: its settings.
+        classes: by label; none where it does not classify.
+        licence: of its weights, where it states one.
+    """
+
+    name: str
+    config: Config
+    classes: tuple[str, ...]
+    licence: str
+
+
+def start_from(
+    model: str, preset: str = DEFAULT_PRESET, files: Sequence[Path] = (), settings: Sequence[str] = ()
+) -> Config:
+    """Settings as `load_config` reads them, for a run that starts from a trained model.
+
+    Encoder, size of the images, colour head and class head are the model's where nothing else is said.
+
+    Args:
+        model: `built-in`, the folder of a finished run or of a study, or a file that `knowhue export` made.
+        preset: as of `load_config`, and so the other two.
+        files: YAML files.
+        settings: like `training.heads.epochs=3`.
+
+    Raises:
+        ConfigError: a setting is wrong, or contradicts the model.
+        RunError, WeightsError: there is no such model, or it cannot be started from.
+
+    >>> start_from("built-in").colour.width, start_from("built-in").encoder.weights
+    (16, 'built-in')
+    """
+    source = find_source(model)
+    # a run instead of its study, whose first finished run may be another one later
+    encoder = {"name": source.config.encoder.name, "weights": source.name, "with_heads": True}
+    described = source.config.model_dump(by_alias=True)
+    heads = {task: described[task] for task in source.config.tasks.names}
+    size = {"images": {"size_px": source.config.images.size_px}}
+    # over the preset, which may have an encoder of its own; its way to colour is the user's wish, as a setting is
+    config = load_config(preset, files, settings, under={**heads, **size}, over={"encoder": encoder})
+    for key in ("weights", "with_heads"):
+        if (found := getattr(config.encoder, key)) != encoder[key]:
+            raise ConfigError(
+                f"`encoder.{key}` should be left to `--start-from {shown(model)}`. Found `encoder.{key} = "
+                f"{shown(found)}`. Leave one of the two out."
+            )
+    require_fit(config)
+    return config
+
+
+def find_source(name: str) -> Source:
+    """What a trained model says of itself.
+
+    Raises:
+        RunError, WeightsError: there is none, it is damaged, or no run can start from it.
+    """
+    path = model_file(name)
+    if path.suffix != ".safetensors":
+        raise WeightsError(
+            f"`--start-from` should be `{BUILT_IN}`, the folder of a run or a study, or a .safetensors file. Found "
+            f"`{name}`. Export the model's run with `knowhue export RUN --to safetensors`."
+        )
+    source = _of_run(path.parent) if _is_of_run(path) else _of_file(name, path)
+    config = source.config
+    if not config.has_encoder or (config.colour.oracle and "colour" in config.tasks.names):
+        found = (
+            "an oracle, which is given the true class"
+            if config.has_encoder
+            else "a network without an encoder"
+        )
+        raise RunError(
+            f"`--start-from` should be a model whose encoder and heads serve other runs. Found `{name}`, {found}. Name "
+            "a run of another arm, such as colour or multi."
+        )
+    return source
+
+
+def _is_of_run(path: Path) -> bool:
+    return (
+        (path.parent / "config.json").exists()
+        and (path.parent / "status.json").exists()
+        and path.name != DEPLOYED
+    )
+
+
+def _of_run(folder: Path) -> Source:
+    if damaged := damaged_files(folder, ("config.json", "model.safetensors")):
+        raise DamagedError(damaged[0], "it is not as it was written, or gone")
+    config = read_config(folder)
+    # not by `data.prepare`, which needs torch
+    summary = folder.parent.parent / "images" / "prepared.json"
+    classes = read_json(summary)["classes"] if "class" in config.tasks.names else ()
+    start = read_start(folder)
+    return Source(str(folder), config, tuple(classes), start.licence if start else "")
+
+
+def _of_file(name: str, path: Path) -> Source:
+    description, _ = read_model(path, "np")
+    classes = description.classes if "class" in description.tasks else ()
+    inherited = description.start.licence if description.start else ""
+    return Source(name, description.config, classes, description.licence or inherited)
+
+
+def require_fit(config: Config) -> None:
+    """Make sure that a run's heads have the form of those that they start from.
+
+    Raises:
+        ConfigError: they have another one; each setting that differs is named.
+        RunError, WeightsError: there is no such model, or no run can start from it.
+    """
+    if not config.encoder.with_heads:
+        return
+    source = find_source(config.encoder.weights)
+    tasks = set(config.tasks.names) & set(source.config.tasks.names)
+    problems = []
+    for names, task, form in _FORMS:
+        wanted, found = form(source.config), form(config)
+        if wanted != found and task in (None, *tasks):
+            said = ", ".join(f"{name} = {shown(_setting(config, name))}" for name in names)
+            theirs = ", ".join(str(_setting(source.config, name)) for name in names)
+            problems.append(
+                f"`{'` and `'.join(names)}` should be {theirs}, as of `{source.name}`, which the run starts from. "
+                f"Found `{said}`. Leave it out, or take the encoder alone: --set encoder.weights={source.name}, "
+                "without --start-from."
+            )
+    if problems:
+        raise ConfigError(*problems)
+
+
+_FORMS: tuple[tuple[tuple[str, ...], Task | None, Callable[[Config], Any]], ...] = (
+    (("encoder.name",), None, lambda config: config.encoder.name),
+    (("colour.width",), "colour", lambda config: config.colour.width),
+    (("colour.loss",), "colour", lambda config: config.colour.loss == "classification"),
+    (("colour.method", "colour.decoder"), "colour", lambda config: config.colour.has_skips),
+    (("class.head",), "class", lambda config: config.class_.head),
+)
+"""Settings that give a model its form, whose head has it, and what of them does: l1 and l2 train the same head."""
+
+
+def _setting(config: Config, name: str) -> Any:
+    section, key = name.split(".")
+    return config.model_dump(by_alias=True)[section][key]
+
+
+def start_of(config: Config, classes: Sequence[str]) -> Start | None:
+    """What a run of these classes takes from a trained model; None where `encoder.with_heads` is not set."""
+    from knowhue.models.encoder import tensors_digest
+
+    if not config.encoder.with_heads:
+        return None
+    source = find_source(config.encoder.weights)
+    tasks = set(config.tasks.names) & set(source.config.tasks.names)
+    known = [name for name in classes if name in source.classes]
+    return Start(
+        model=source.name,
+        sha256=digest([tensors_digest(_read_parts(source)), source.classes]),
+        licence=source.licence,
+        colour="colour" in tasks,
+        classes=tuple(known) if "class" in tasks else (),
+        new_classes=len(classes) - len(known) if "class" in config.tasks.names else 0,
+    )
+
+
+def initial_heads(config: Config, classes: Sequence[str], drawn: "Weights") -> "Weights":
+    """What the heads of a run take from a trained model.
+
+    A colour head is taken whole. Of a class head the rows of those classes are taken that bear the same name in both,
+    with all that it has of no class; where there are none, the whole head is new.
+
+    Args:
+        config: of the run, with `encoder.with_heads`.
+        classes: of the run, by label.
+        drawn: tensors of its new heads, named as `training.phases.Networks.weights` names them.
+
+    Raises:
+        WeightsError: the model's tensors are not those that it describes.
+    """
+    source = find_source(config.encoder.weights)
+    parts = _read_parts(source)
+    is_known = any(name in source.classes for name in classes)
+    taken: dict[str, Tensor] = {}
+    for name, own in drawn.items():
+        if name.startswith("colour.") and "colour" in source.config.tasks.names:
+            taken[name] = _of_shape(parts, name, own.shape, source)
+        elif name in _BY_CLASS and is_known:
+            value = _of_shape(parts, name, (len(source.classes), *own.shape[1:]), source)
+            taken[name] = _with_rows(own, value, classes, source.classes)
+        elif name.startswith("class.") and is_known:
+            taken[name] = _of_shape(parts, name, own.shape, source)
+    return taken
+
+
+def _read_parts(source: Source) -> "Weights":
+    from knowhue.models.encoder import read_parts
+
+    return {name: each for name, each in read_parts(source.name).items() if name.startswith(_PARTS)}
+
+
+def _of_shape(parts: "Weights", name: str, shape: Sequence[int], source: Source) -> "Tensor":
+    found = tuple(parts[name].shape) if name in parts else "none"
+    if found != tuple(shape):
+        raise WeightsError(
+            f"`{source.name}` should hold the heads that it describes. Found `{name}` of shape {found} where "
+            f"{tuple(shape)} is described. Export its run again, or train it anew."
+        )
+    return parts[name]
+
+
+def _with_rows(drawn: "Tensor", value: "Tensor", classes: Sequence[str], known: Sequence[str]) -> "Tensor":
+    """The rows of classes that are known by name, among those that were drawn for the others."""
+    rows = drawn.detach().cpu().clone()
+    for row, name in enumerate(classes):
+        if name in known:
+            rows[row] = value[known.index(name)]
+    return rows
