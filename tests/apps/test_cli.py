@@ -110,7 +110,10 @@ def test_bad_images(knowhue, make_folder, tmp_path, command):
             ["nowhere.yaml: no such file or directory; --config takes a YAML file"],
         ),
         (["--start-from", "built-on"], ["Found `built-on`, which is no file. Did you mean `built-in`?"]),
-        (["--start-from", "built-in", "--set", "colour.width=8"], ["`colour.width` should be 16, as of"]),
+        (
+            ["--start-from", "built-in", "--set", "colour.width=9"],
+            ["`colour.width` should be", "as of `built-in`"],
+        ),
     ],
 )
 def test_bad_settings(knowhue, command, arguments, parts):

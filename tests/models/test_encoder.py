@@ -11,13 +11,14 @@ import pytest
 import timm
 import torch
 from huggingface_hub import constants
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
 import knowhue.models.encoder as encoder_module
 from knowhue.config import EncoderSettings
 from knowhue.errors import ConfigError, WeightsError
+from knowhue.inference.networks import read_model
 from knowhue.models.encoder import (
     ENCODERS,
     DepthwiseConv2d,
@@ -341,9 +342,10 @@ def test_a_finished_runs_encoder_serves_another(make_run, named):
 
 @pytest.mark.parametrize("name", ["built-in", str(BUILT_IN_FILE)])
 def test_an_exported_models_encoder_serves_another(name):
-    encoder = build_encoder(EncoderSettings(name=LITE0, weights=name))
-    exported = load_file(BUILT_IN_FILE)["model.encoder.body.conv_stem.weight"]
-    assert torch.equal(encoder.body.conv_stem.weight, exported.float())
+    description, weights = read_model(BUILT_IN_FILE, "pt")
+    encoder = build_encoder(EncoderSettings(name=description.config.encoder.name, weights=name))
+    for key, value in encoder.state_dict().items():
+        assert torch.equal(value, weights[f"model.encoder.{key}"].to(value.dtype)), key
 
 
 def test_a_runs_file_serves_wherever_it_was_put(make_run, tmp_path):

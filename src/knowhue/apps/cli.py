@@ -92,10 +92,14 @@ def read_settings(
 ) -> "Config":
     """The settings of a command line, and where its images are."""
     from knowhue.presets import DEFAULT_PRESET, edit, load_config
-    from knowhue.training.start import start_from as load_config_from
 
     given = preset or DEFAULT_PRESET, config or [], set_ or []
-    settings = load_config(*given) if start_from is None else load_config_from(start_from, *given)
+    if start_from is None:
+        settings = load_config(*given)
+    else:
+        from knowhue.training import start
+
+        settings = start.start_from(start_from, *given)
     if images is None:
         return settings
     # a preset may draw its images; a folder that is named on the command line wins

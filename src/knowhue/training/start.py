@@ -58,8 +58,9 @@ def start_from(
         ConfigError: a setting is wrong, or contradicts the model.
         RunError, WeightsError: there is no such model, or it cannot be started from.
 
-    >>> start_from("built-in").colour.width, start_from("built-in").encoder.weights
-    (16, 'built-in')
+    >>> encoder = start_from("built-in").encoder
+    >>> encoder.weights, encoder.with_heads
+    ('built-in', True)
     """
     source = find_source(model)
     # a run instead of its study, whose first finished run may be another one later
