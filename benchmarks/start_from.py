@@ -1,8 +1,9 @@
 """A few photos of one's own: what `--start-from` gains over the ImageNet encoder, at equal steps.
 
 From some photos a multi-task model is trained with the settings of a given model (encoder, colour head, size) from
-three starts: the encoder's ImageNet weights of its pip package, the model's encoder with new heads, and the model's
-encoder and heads (`--start-from`). All three see the same photos in the same order in as many steps. What the model
+two starts: the encoder's ImageNet weights of its pip package, and the model's encoder and heads (`--start-from`); with
+`--encoder-alone` also from the model's encoder with new heads. All see the same photos in the same order in as many
+steps. What the model
 was itself trained on is left out: photos named in `--seen`, a manifest whose column `original` ends in
 `<split>/<class>/<file>`. Printed are scores of the last epoch on all of `--test`, and differences to the first start,
 with 95 % intervals over its images (and seeds, whose mean an image has), and what training took in seconds of CPU.
@@ -29,11 +30,8 @@ from knowhue.training.run import train
 from knowhue.training.start import start_from
 
 METRICS = {"ab_l1": "a*b* error", "ciede2000": "CIEDE2000", "correct": "accuracy, %"}
-STARTS = {
-    "ImageNet encoder": {"weights": "package", "with_heads": False},
-    "the model's encoder": {"with_heads": False},
-    "--start-from": {},
-}
+STARTS = {"ImageNet encoder": {"weights": "package", "with_heads": False}, "--start-from": {}}
+ALONE = {"the model's encoder": {"with_heads": False}}
 
 
 def main() -> None:
@@ -51,7 +49,7 @@ def main() -> None:
             lay_out(root / "photos", choose(unseen, count), sorted(asked.test.glob("*/*")))
             config = settings(asked.model, root / "photos", heads, tuned, asked.set)
             first: dict[str, NDArray[np.float64]] = {}
-            for name, encoder in STARTS.items():
+            for name, encoder in (STARTS | (ALONE if asked.encoder_alone else {})).items():
                 began = time.process_time()
                 scores = score(edit(config, {"encoder": encoder}), root / "out", range(asked.seeds))
                 first = first or scores
@@ -137,6 +135,7 @@ def _read_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--photos", nargs="+", default=["50:30+15", "200:30+15", "1000:8+4"], metavar="N:HEADS+TUNED"
     )
+    parser.add_argument("--encoder-alone", action="store_true")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--set", action="append", default=[])
     return parser.parse_args()
