@@ -83,7 +83,10 @@ def colorize(
     """Colour and classify a photo, a folder or a video; size, depth, lightness and metadata stay."""
     source, kind = Path(file), _kind_of(file)
     if kind != "image" and (uncertainty or hint or strokes):
-        raise ConfigError(f"--uncertainty, --hint and --strokes go with a single image; {source} is a {kind}")
+        table = "; name its images in a table, --hints" if kind == "folder" and hint else ""
+        raise ConfigError(
+            f"--uncertainty, --hint and --strokes go with a single image; {source} is a {kind}{table}"
+        )
     if kind == "video" and (layers or hints):
         raise ConfigError(f"--layers and --hints go with images; {source} is a video")
     inputs = [source, *(each for each in (hints, strokes) if each)]
