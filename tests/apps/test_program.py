@@ -182,7 +182,7 @@ def test_names_of_classes_are_shown_safely(knowhue, tmp_path, monkeypatch, built
         runtime, predict = built_in.network.runtime, built_in.network.predict
         description = built_in.network.description.model_copy(
             update={
-                "classes": (HOSTILE[name], "b", "c", "d", "e"),
+                "classes": (HOSTILE[name], *built_in.network.description.classes[1:]),
                 "name": HOSTILE[name],
                 "licence": HOSTILE[name],
             }

@@ -219,7 +219,8 @@ def with_xmp(png: bytes, xmp: bytes) -> bytes:
 
 def _packet(document: minidom.Document) -> bytes:
     """Without an XML declaration, which has no place in a packet."""
-    return "".join(node.toxml() for node in document.childNodes).encode()
+    # a model's folder may have a name that is no text, which no XML can hold
+    return "".join(node.toxml() for node in document.childNodes).encode(errors="replace")
 
 
 def _prune(node: Any) -> Iterator[str]:

@@ -1,23 +1,49 @@
-"""The graph by which ONNX Runtime runs the built-in model: `built_in.onnx`, beside the weights that it names.
+"""The built-in model of a run: `built_in.safetensors`, and `built_in.onnx`, the graph by which ONNX Runtime runs it.
 
-To be made again when the built-in weights get another architecture or the exporter another version. Whatever does not
-depend on weights is computed once and for all; the weights stay where they are, under the names of the model's state.
+Weights are stored in float16. The graph is made again when they get another architecture or the exporter
+another version: whatever does not depend on weights is computed once and for all; the weights stay where they
+are, under the names of the model's state.
 
-    python benchmarks/built_in_graph.py
+    python benchmarks/built_in.py [RUN --name-of-images world/train --licence TEXT]
 """
 
+import argparse
 import copy
+from pathlib import Path
 
 import onnx
 
-from knowhue.inference.export import folded, graph_of
+from knowhue.inference.export import export_safetensors, folded, graph_of
 from knowhue.inference.networks import find_model, open_torch
+from knowhue.presets import edit
 from knowhue.runs import BUILT_IN
+from knowhue.training.deploy import deploy
 
 
 def main() -> None:
-    """Write the graph and print its size."""
+    """Write the weights of a run, if one is named, then the graph, and print sizes and differences."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, nargs="?")
+    parser.add_argument(
+        "--name-of-images", default="", help="what stands for their folder, which is on one machine"
+    )
+    parser.add_argument("--licence", default="")
+    asked = parser.parse_args()
     weights = find_model(BUILT_IN)
+    if asked.run is not None:
+        network = open_torch(deploy(asked.run))
+        described = network.description
+        config = edit(described.config, {"images": {"path": asked.name_of_images or None}})
+        named = {"name": BUILT_IN, "config": config, "licence": asked.licence}
+        differences = export_safetensors(network, weights, "float16", described.model_copy(update=named))
+        print(f"{weights}: {weights.stat().st_size} bytes; largest differences to float32: {differences}")
+    write_graph(weights)
+
+
+def write_graph(weights: Path) -> None:
+    """Write the graph beside its weights, and print its size."""
     module = open_torch(weights).module
     names = module.state_dict()
     model = graph_of(module, optimize=False)
