@@ -682,7 +682,7 @@ def test_an_answer_that_breaks_off_is_said_and_the_next_one_is_shown(visit):
     for act in (
         lambda: fill(page, "#saturation", 120),
         lambda: page.locator(".card .download").nth(1).click(),
-        lambda: page.get_by_role("button", name="Try the example reef").click(),
+        lambda: page.get_by_role("button", name="Try the example three girls").click(),
     ):
         page.evaluate("document.querySelector('#alert').textContent = ''")
         act()

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-JELLYFISH = ROOT / "src/knowhue/serving/examples/jellyfish.jpg"
+GIRLS = ROOT / "src/knowhue/serving/examples/girls.jpg"
 
 
 def run(*command: str, cwd: Path, **environment: str) -> str:
@@ -53,7 +53,7 @@ def test_the_installed_wheel_colours_a_photo_away_from_its_sources(wheel, tmp_pa
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as packed:
         packed.extractall(site)
-    Image.open(JELLYFISH).convert("L").save(tmp_path / "old.png")
+    Image.open(GIRLS).convert("L").save(tmp_path / "old.png")
     where = run(
         sys.executable, "-c", "import knowhue; print(knowhue.__file__)", cwd=tmp_path, PYTHONPATH=str(site)
     )

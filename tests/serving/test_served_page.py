@@ -85,17 +85,19 @@ def test_without_a_page_there_is_the_api_alone():
     with TestClient(
         make_app({"fake": colorizer()}, ServerSettings(workers=1)), base_url="http://localhost"
     ) as bare:
-        for path in ("/", "/page/page.js", "/page/examples/reef.jpg", "/page/studies.json"):
+        for path in ("/", "/page/page.js", "/page/examples/girls.jpg", "/page/studies.json"):
             assert bare.get(path).status_code == 404
         assert bare.get("/v1/models").status_code == 200
 
 
-def test_examples_are_small_gray_images_of_our_own(client):
+def test_examples_are_small_gray_photos_whose_sources_are_named(client):
+    sources = (SERVING / "examples" / "SOURCES.txt").read_text(encoding="utf-8")
     files = sorted((SERVING / "examples").glob("*.jpg"))
     assert len(files) == 3
     page = client.get("/").text
     for path in files:
         assert page.count(f'data-name="{path.name}"') == 1
+        assert path.name in sources
         answer = client.get(f"/page/examples/{path.name}")
         assert len(answer.content) < 40_000
         assert Image.open(io.BytesIO(answer.content)).mode == "L"
