@@ -7,6 +7,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,28 @@ def test_failing_cell_ends_the_study_and_keeps_the_rest(side_by_side, tiny, tmp_
     (tmp_path / "colour").unlink()
     run_study(plan, tmp_path, workers=2)
     assert {cell.state for cell in read_cells(tmp_path, plan)} == {"finished"}
+
+
+def stay(path):
+    path.write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+def fail_once_there_is(path):
+    while not path.exists():
+        time.sleep(0.05)
+    raise RunError("failed")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
+def test_a_job_that_fails_ends_those_beside_it_before_it_is_said(tmp_path):
+    """Left alone, they would write on into a folder that the next command believes to have for itself."""
+    sign = tmp_path / "pid"
+    with pytest.raises(RunError, match=r"^failed$"):
+        LocalProcesses(2).execute(
+            [Job("a", partial(stay, sign)), Job("b", partial(fail_once_there_is, sign))]
+        )
+    assert not is_alive(int(sign.read_text()))
 
 
 PARENT = """

@@ -39,10 +39,13 @@ class LocalProcesses:
             try:
                 self._drive(pool, each_once(jobs), watch)
             except BaseException:
-                # shutdown drops what waits, but lets running jobs end, which may take hours
+                # shutdown drops what waits and forgets its processes, but lets running jobs end, which may take hours
+                processes = list((pool._processes or {}).values())
                 pool.shutdown(wait=False, cancel_futures=True)
-                for process in list((pool._processes or {}).values()):
+                for process in processes:
                     process.terminate()
+                for process in processes:
+                    process.join()
                 raise
 
     def _drive(self, pool: ProcessPoolExecutor, jobs: list[Job], watch: Callable[[], None]) -> None:
