@@ -59,7 +59,8 @@ class Limits(NamedTuple):
         batch: items that are predicted together at most.
         held_bytes: sum of the weights of the items at work; a heavier item goes through alone.
         predictors: threads that predict; more of them make smaller batches.
-        batch_wait_seconds: how long a batch waits for more items while any is being decoded.
+        batch_wait_seconds: how long a batch waits for more items, while any is not decoded yet or all that paint have
+            enough to do.
         queue_length: items accepted and not answered yet, above which `Busy` is raised; None for no limit.
         item_seconds: from `submit` to the result, after which an item is dropped as `Late`.
     """
@@ -169,11 +170,11 @@ class Pipeline(Generic[_Item, _Result]):
         self._decoded: deque[_Job] = deque()
         self._answered: deque[_Job] = deque()
         self._changed = threading.Condition()
-        self.length = self._decoding = 0
+        self.length = self._coming = 0  # the latter: accepted and not decoded yet
         self.is_open, self._is_aborted = True, False
         self._seconds = 0.1  # between results, a running mean
         self._last = 0.0
-        threads = limits.threads or usable_cores()
+        self._painters = threads = limits.threads or usable_cores()
         self._threads: list[threading.Thread] = []
         for step, count, after in (
             (self._decode_next, threads, lambda: None),
@@ -204,6 +205,7 @@ class Pipeline(Generic[_Item, _Result]):
         with self._changed:
             self._check()
             self.length += 1
+            self._coming += 1
             self._waiting.append(_Job(item, future, time.monotonic() + self.limits.item_seconds))
             self._changed.notify_all()
         return future
@@ -241,6 +243,7 @@ class Pipeline(Generic[_Item, _Result]):
         for job in [job for job in self._waiting if job.future.cancelled()]:
             self._waiting.remove(job)
             self.length -= 1
+            self._coming -= 1
         if self.length >= limit:
             workload_seconds = self.length * self._seconds
             raise Busy(self.length, min(max(1, math.ceil(workload_seconds)), LONGEST_RETRY_SECONDS))
@@ -256,11 +259,9 @@ class Pipeline(Generic[_Item, _Result]):
         # before decoding: from here on the item holds its bytes, until `_end`
         if not self._budget.acquire(job.weight):
             return False
-        with self._changed:
-            self._decoding += 1
         self._attempt(job, "decode", self._decode, job)
         with self._changed:
-            self._decoding -= 1
+            self._coming -= 1
         self._pass_on(job, self._decoded)
         return True
 
@@ -292,7 +293,7 @@ class Pipeline(Generic[_Item, _Result]):
             return queue.popleft() if queue and not self._is_aborted else None
 
     def _next_group(self) -> list[_Job]:
-        """Decoded jobs of one shape, oldest first; waits a moment for more while any is being decoded."""
+        """Decoded jobs of one shape, oldest first; waits a moment for more while any is to come."""
         with self._changed:
             self._changed.wait_for(lambda: self._decoded or self._is_done())
             if not self._decoded or self._is_aborted:
@@ -303,11 +304,12 @@ class Pipeline(Generic[_Item, _Result]):
                 found = (job for job in self._decoded if job.shape == shape)
                 return list(islice(found, self.limits.batch))
 
+            def should_go() -> bool:
+                is_needed = len(self._answered) < self._painters and not self._coming
+                return is_needed or len(alike()) == self.limits.batch or self._is_aborted
+
             if self.limits.batch_wait_seconds:
-                self._changed.wait_for(
-                    lambda: len(alike()) == self.limits.batch or not self._decoding,
-                    self.limits.batch_wait_seconds,
-                )
+                self._changed.wait_for(should_go, self.limits.batch_wait_seconds)
             group = alike()
             for job in group:
                 self._decoded.remove(job)
@@ -385,7 +387,7 @@ def run(
     pipeline: Pipeline[_Item, Any] = Pipeline(stages, limits)
     done: SimpleQueue[tuple[_Item, Future[Any]]] = SimpleQueue()
     # Enough that no stage waits for the caller, few enough that stopping early stops soon.
-    window, running = 3 * (limits.threads or usable_cores()) + limits.batch, 0
+    window, running = 3 * (limits.threads or usable_cores()) + 2 * limits.batch, 0
     try:
         for item in items:
             future = pipeline.submit(item)

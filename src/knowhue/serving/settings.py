@@ -44,7 +44,7 @@ class ServerSettings(Section):
     batch_size: Count = 8
     """images that the network predicts together"""
     batch_wait_ms: NotNegative = 5
-    """how long an image waits for company, if more are being decoded"""
+    """how long an image waits for company, if more are to come"""
     workers: CountOrNone = 0
     """threads that decode and paint; 0 is one a processor"""
     request_seconds: Positive = 60
