@@ -27,6 +27,7 @@ from knowhue.storage import (
     require_outputs,
     write_csv,
     write_json,
+    write_through,
 )
 
 
@@ -180,6 +181,17 @@ def test_files_and_their_names_are_on_the_disk_before_they_count(tmp_path, monke
     with replacing_folder(tmp_path / "home") as home:
         write_json(home / "a.json", {})
     assert done == ["file", "name", "folder", "folder", "name", "folder"]
+    done.clear()
+    write_through(tmp_path / "b", b"moved later")
+    assert done == ["file"]
+    assert (tmp_path / "b").read_bytes() == b"moved later"
+
+
+def test_a_file_that_the_disk_has_no_room_for_is_said(tmp_path):
+    full = tmp_path / "file"
+    full.symlink_to("/dev/full")
+    with pytest.raises(RunError, match=r"No space left on device\. Free some space"):
+        write_through(full, b"x")
 
 
 @pytest.mark.parametrize("value", [{"a": math.nan}, {"b": math.inf}, {"c": [1, {"a": -math.inf}]}])

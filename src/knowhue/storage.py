@@ -121,6 +121,18 @@ def put_in_place(written: Path, path: Path) -> None:
         _sync_folder(path.parent)
 
 
+def write_through(path: Path, data: bytes) -> None:
+    """Write a file whose bytes are on the disk afterwards, while its name may not be: it is to be moved.
+
+    Raises:
+        RunError: the folder cannot be written, or the disk is full.
+    """
+    with writing(path), path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """A folder to be filled, which takes the place of `path` when everything in it was written; for one process.

@@ -251,7 +251,7 @@ def test_a_full_disk_ends_it_at_once(source: Path, tmp_path: Path, monkeypatch: 
     def full(*_: Any) -> Any:
         raise RunError("Cannot write `x`: No space left on device.")
 
-    monkeypatch.setattr(folder, "replacing", full)
+    monkeypatch.setattr(folder, "write_through", full)
     with pytest.raises(RunError, match="No space left"):
         colour(source, tmp_path / "out")
     assert contents(tmp_path / "out") == {}

@@ -22,10 +22,12 @@ from knowhue.inference.pipeline import Limits, Stages, progress, run, usable_cor
 from knowhue.inference.pixels import paint_compiled
 from knowhue.inference.requests import DecodedRequest, ImageRequest, decode_request, paint_request
 from knowhue.runs import Report, locked
-from knowhue.storage import replacing
+from knowhue.storage import write_through, writing
 
 _MANY = 16  # images, from which on compiled code pays, even if they are small
-_BATCH_WAIT_SECONDS = 0.2  # small images come within it: eight together cost the network two thirds of one by one
+_BATCH_WAIT_SECONDS = (
+    0.2  # small images come within it: eight together cost the network two thirds of one by one
+)
 STAGING = ".colorizing"
 """Folder in the output folder where images are written before they are put in their place."""
 
@@ -179,6 +181,8 @@ class _Work:
         """Colour all, or all up to the first failure and what was submitted by then; a full disk ends it at once."""
         self._refuse_strangers()
         shutil.rmtree(self._staging, ignore_errors=True)  # of a run that was killed
+        with writing(self._staging):
+            self._staging.mkdir()
         self._report_progress()
         if len(self.waiting) >= _MANY:
             paint_compiled()
@@ -257,8 +261,7 @@ class _Work:
             raise ImageError(str(error)) from None
         # Numbered, as two images of different folders may have one name.
         written = self._staging / f"{next(self._numbers)}{reply.suffix}"
-        with replacing(written, "wb") as file:
-            file.write(reply.data)
+        write_through(written, reply.data)
         assert reply.colorized is not None
         height, width = reply.colorized.image.pixels.shape[:2]
         record = {"path": item.path, "output": item.output, "width": width, "height": height}
