@@ -1,4 +1,4 @@
-"""A network's input, colouring and classifying in one call, what is said of an image, how unsure its colours are."""
+"""Colouring and classifying in one call, what is said of an image, how unsure its colours are."""
 
 import json
 
@@ -12,25 +12,15 @@ from knowhue.errors import ConfigError
 from knowhue.images.image import Image
 from knowhue.images.writing import encode_image, write_image
 from knowhue.inference.colorizer import (
-    LONGEST,
     UNKNOWN,
     ColorizeOptions,
     Colorizer,
     caveats_of_many,
     enlarge,
     judge_image,
-    network_input,
     spread_over_views,
-    working_size,
 )
 from knowhue.inference.pixels import PaintStats, lightness
-
-
-@given(st.integers(1, 10_000), st.integers(1, 10_000), st.integers(32, 256))
-def test_the_short_side_is_the_networks_and_the_long_one_bounded(height: int, width: int, size_px: int):
-    found = working_size(height, width, size_px)
-    assert min(found) == size_px
-    assert max(found) <= LONGEST * size_px
 
 
 def test_a_coloured_image_says_which_model_computed_its_colours_but_not_where_that_lies():
@@ -40,42 +30,6 @@ def test_a_coloured_image_says_which_model_computed_its_colours_but_not_where_th
     assert "/home" in network.description.name
     assert b"/home" not in encode_image(made, ".png")
     assert b"multi, seed 0" in encode_image(made, ".png")
-
-
-@given(st.integers(50, 5000), st.integers(50, 5000))
-def test_the_aspect_stays_within_a_pixel(height: int, width: int):
-    found = working_size(height, width, 96)
-    if max(found) < LONGEST * 96:
-        assert found[1] / found[0] == pytest.approx(width / height, rel=1 / 96)
-
-
-def test_sees_lightness_in_l_units():
-    image = np.zeros((40, 60, 1), np.uint8)
-    image[:, 30:] = 255
-    seen = network_input(image, 32)
-    assert seen.shape == (32, 48)
-    assert seen.dtype == np.float32
-    assert seen[:, :16].max() < 2
-    assert seen[:, -16:].min() > 98
-
-
-def test_gray_and_equal_rgb_look_alike():
-    gray = np.random.default_rng(0).integers(0, 256, (50, 70, 1), np.uint8)
-    assert np.allclose(network_input(gray, 32), network_input(np.repeat(gray, 3, 2), 32), atol=0.05)
-
-
-def test_sixteen_bits_look_as_eight():
-    gray = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
-    assert np.allclose(network_input(gray, 32), network_input(gray.astype(np.uint16) * 257, 32), atol=0.6)
-
-
-def test_less_oversampling_sees_nearly_the_same_in_the_same_place():
-    y, x = np.mgrid[:900, :1203]
-    scene = (127 + 60 * np.sin(x / 40) + 60 * np.cos(y / 50))[..., None].round().astype(np.uint8)
-    exact, quick = network_input(scene, 96), network_input(scene, 96, oversampling=1)
-    assert quick.shape == exact.shape
-    assert np.abs(quick - exact).max() < 2
-    assert np.abs((quick - exact).mean()) < 0.05
 
 
 def input_at(scale: float) -> np.ndarray:

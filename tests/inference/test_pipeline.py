@@ -367,3 +367,32 @@ def test_progress_counts_what_earlier_runs_did_but_not_as_speed(monkeypatch, her
     assert event["total"] == total
     assert event["per_second"] == here / 8
     assert event["seconds_left"] == left
+
+
+def test_batches_are_full_while_those_that_paint_have_enough_to_do():
+    sizes: list[int] = []
+
+    def predict(decoded: Sequence[Any]) -> Sequence[Any]:
+        sizes.append(len(decoded))
+        return decoded
+
+    def paint(item: int, decoded: Any, answer: Any) -> int:
+        time.sleep(0.002)
+        return item
+
+    limits = Limits(threads=2, batch=4, batch_wait_seconds=5.0)
+    found = [future.result() for _, future in run(stages(predict=predict, paint=paint), range(80), limits)]
+    assert sorted(found) == list(range(80))
+    assert sum(sizes) / len(sizes) > 3
+
+
+def test_a_batch_that_waits_is_dropped_when_all_is_given_up():
+    pipeline: Pipeline[int, Any] = Pipeline(
+        stages(decode=lambda n: time.sleep(0.01 * n)), Limits(1, 8, batch_wait_seconds=60.0)
+    )
+    futures = [pipeline.submit(n) for n in (0, 30)]
+    wait_until(lambda: pipeline._decoded)
+    started = time.monotonic()
+    pipeline.abort()
+    assert time.monotonic() - started < 5
+    assert not any(future.done() for future in futures)

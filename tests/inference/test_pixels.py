@@ -336,7 +336,7 @@ def test_arrays_and_compiled_code_paint_the_same(seed, height, width, channels, 
     for compiled_from in (2**62, 0):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "COMPILED_FROM", compiled_from)
-            patch.setattr(module, "_painter", module._Painter())
+            patch.setattr(module, "_work", module._Work())
             patch.setattr(module.kernels, "compiled", lambda: COMPILED)
             painted.append(paint(image, *small(seed, largest=largest), added=added))
     (by_arrays, one), (by_code, other) = painted
@@ -344,12 +344,23 @@ def test_arrays_and_compiled_code_paint_the_same(seed, height, width, channels, 
     assert one == pytest.approx(other, rel=1e-12)
 
 
+@pytest.mark.parametrize("radius", [1, 2, 3])
+@pytest.mark.parametrize("size", [(1, 1), (2, 9), (24, 32)])
+def test_arrays_and_compiled_code_find_the_same_lines(size, radius):
+    chroma, guide = small(0, *size)
+    guide[: len(guide) // 2] = 50  # flat, where the variance is none but for rounding
+    by_arrays = chroma_lines(chroma, guide, 1.3, radius)
+    assert (chroma_lines(chroma, guide, 1.3, radius, compiled=COMPILED) == by_arrays).all()
+
+
 def test_compiled_code_takes_over_once_it_pays(monkeypatch):
     monkeypatch.setattr(module.kernels, "compiled", lambda: "compiled")
-    painter = module._Painter()
-    assert painter(module.COMPILED_FROM - 1) is module.paint_arrays
-    assert painter(1) is module.paint_arrays
-    assert painter(1) == "compiled"
+    work = module._Work()
+    assert work.compiled(module.COMPILED_FROM) is None
+    work.add(1)
+    assert work.compiled(module.COMPILED_FROM - 1) is None
+    assert work.compiled(module.COMPILED_FROM) == "compiled"
+    assert work.compiled(1) == "compiled"  # it is there now
 
 
 def test_the_guided_filter_averages_as_scipy_does():

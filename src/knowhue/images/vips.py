@@ -82,15 +82,19 @@ def shrink(pixels: Pixels, height: int, width: int, oversampling: int = OVERSAMP
     """
     # libvips cuts means of whole numbers, half a code too low
     image = image_of(pixels, "multiband").cast("float")
-    blocks = [
-        max(1, old // (new * oversampling)) for old, new in ((image.width, width), (image.height, height))
-    ]
+    sizes = (image.width, width), (image.height, height)
+    blocks = [block_size(old, new, oversampling) for old, new in sizes]
     small = array_of(image.shrink(*blocks, ceil=True)) if max(blocks) > 1 else pixels
     box = (0, 0, image.width / blocks[0], image.height / blocks[1])  # the last blocks may stick out
     planes = (Pillow.fromarray(small[..., k].astype(np.float32)) for k in range(small.shape[2]))
     resized = [np.asarray(each.resize((width, height), Pillow.Resampling.LANCZOS, box)) for each in planes]
     scaled = np.stack(resized, -1).astype(np.float32, copy=False) / np.float32(np.iinfo(pixels.dtype).max)
     return scaled.clip(0, 1)  # Lanczos overshoots, and Pillow clips
+
+
+def block_size(old: int, new: int, oversampling: int = OVERSAMPLING) -> int:
+    """Values that are averaged before `old` of them become `new`."""
+    return max(1, old // (new * oversampling))
 
 
 def reason(error: Exception) -> str:

@@ -9,9 +9,9 @@ import numpy as np
 from knowhue.images.image import ComputedBy, Image, Pixels
 from knowhue.images.openraster import LAYERS, encode_layers
 from knowhue.images.reading import read_image
-from knowhue.images.vips import OVERSAMPLING, shrink
 from knowhue.images.writing import encode_with_notes
 from knowhue.inference.hints import SIDE_PX, Hint, Strokes, corrections
+from knowhue.inference.network_input import network_input
 from knowhue.inference.networks import (
     Description,
     FloatArray,
@@ -20,13 +20,10 @@ from knowhue.inference.networks import (
     open_network,
     require_task,
 )
-from knowhue.inference.pixels import PaintStats, chroma_lines, lightness, paint
+from knowhue.inference.pixels import PaintStats, chroma_lines, paint
 from knowhue.runs import BUILT_IN
 from knowhue.storage import replacing
 
-LONGEST = 4
-"""Up to so many times as long as wide an image keeps its aspect at the network's size; longer ones are squeezed."""
-SHORTEST_PX = 32
 SCALES = (1.0, 1.5, 2.0)
 """Of the network's size, at which `spread_over_views` predicts."""
 UNKNOWN = "unknown"
@@ -289,32 +286,6 @@ def _grayscale(pixels: Pixels) -> Pixels:
         return pixels
     no_chroma = np.zeros((1, 1, 2), np.float32)
     return paint(pixels, no_chroma, no_chroma[..., 0])[0]
-
-
-def network_input(pixels: Pixels, size_px: int, oversampling: int = OVERSAMPLING) -> FloatArray:
-    """L* (h, w) of an image whose short side becomes `size_px`; small images are enlarged.
-
-    The resized image is read with 16 bits and converted afterwards, as the training images were.
-    Who needs edges and not a network's input passes a smaller `oversampling` to `shrink`.
-    """
-    height, width = working_size(pixels.shape[0], pixels.shape[1], size_px)
-    small = shrink(pixels, height, width, oversampling)
-    # 16 bits, not floats: the rounding of 8 would show as steps in flat, dark regions
-    return lightness((small.clip(0, 1) * 65535).round().astype(np.uint16))
-
-
-def working_size(height: int, width: int, size_px: int) -> tuple[int, int]:
-    """Height and width of a network's input.
-
-    >>> working_size(3000, 4000, 96)
-    (96, 128)
-    >>> working_size(1, 5000, 96)
-    (96, 384)
-    """
-    side = max(size_px, SHORTEST_PX)
-    scale = side / min(height, width)
-    longest = LONGEST * side  # a panorama of one row would otherwise fill the memory
-    return min(round(height * scale), longest), min(round(width * scale), longest)
 
 
 def spread_over_views(

@@ -1,4 +1,4 @@
-"""Painting compiled by numba, the only importer of it, and the formulas that it shares with painting by arrays.
+"""Work on pixels compiled by numba, the only importer of it, and the formulas that it shares with work by arrays.
 
 A formula is written once, for arrays as numpy computes them and for single numbers as the loops below do, to the same
 last digit: no sum is reordered, no product fused. Compiled code is kept for the next process in `__pycache__` beside
@@ -9,7 +9,7 @@ out.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
@@ -138,12 +138,17 @@ def _place(position, length, small):
     return low, min(low + 1, small - 1), np.float32(place - low)
 
 
-def _widen(line, start, width, out):
+def _places(start, width, small, left, right, shares):
+    """Where a chunk of the image's columns lies in a smaller row, by `_place`."""
+    for x in range(len(left)):
+        left[x], right[x], shares[x] = _place(start + x, width, small)
+
+
+def _widen(line, left, right, shares, out):
     """A row (w, channels) at a chunk of the image's columns, (channels, chunk)."""
     for x in range(out.shape[1]):
-        left, right, share = _place(start + x, width, len(line))
         for c in range(len(out)):
-            out[c, x] = line[left, c] + (line[right, c] - line[left, c]) * share
+            out[c, x] = line[left[x], c] + (line[right[x], c] - line[left[x], c]) * shares[x]
 
 
 def _chroma(root, slope_above, slope_below, offset_above, offset_below, share, out):
@@ -160,11 +165,12 @@ def _add(above, below, share, out):
         out[x] += above[x] + (below[x] - above[x]) * share
 
 
-def _find_outside(root, a, b, out):
-    """Mark the colours that sRGB lacks; their number."""
+def _find_outside(root, a, b, rgb, out):
+    """Linear RGB of colours, and marks of those that sRGB lacks; their number."""
     count = 0
     for x in range(len(root)):
         red, green, blue = linear_rgb(root[x], a[x], b[x])
+        rgb[0, x], rgb[1, x], rgb[2, x] = red, green, blue
         outside = is_outside(red, green, blue, root[x], a[x], b[x])
         out[x] = outside
         count += outside
@@ -180,7 +186,7 @@ def _largest_shares(root, a, b, out):
         step *= np.float32(0.5)
 
 
-def _reduce(planes, outside, count, work, places):
+def _reduce(planes, rgb, outside, count, work, places):
     """Reduce marked colours; how many of them are visible."""
     found = 0
     for x in range(len(outside)):
@@ -193,19 +199,21 @@ def _reduce(planes, outside, count, work, places):
     _largest_shares(work[0, :count], work[1, :count], work[2, :count], shares)
     visible = 0
     for i in range(count):
+        place = places[i]
         visible += work[0, i] > VISIBLE
-        planes[1, places[i]] *= shares[i]
-        planes[2, places[i]] *= shares[i]
+        planes[1, place] *= shares[i]
+        planes[2, place] *= shares[i]
+        red, green, blue = linear_rgb(planes[0, place], planes[1, place], planes[2, place])
+        rgb[0, place], rgb[1, place], rgb[2, place] = red, green, blue
     return visible
 
 
-def _encode(root, a, b, top, out, chroma):
-    """Codes of colours, one pixel after the other; C* is added to that of the same columns."""
-    for x in range(len(root)):
-        red, green, blue = linear_rgb(root[x], a[x], b[x])
-        out[3 * x] = np.int32(encoded(red) * top + np.float32(0.5))
-        out[3 * x + 1] = np.int32(encoded(green) * top + np.float32(0.5))
-        out[3 * x + 2] = np.int32(encoded(blue) * top + np.float32(0.5))
+def _encode(rgb, a, b, top, out, chroma):
+    """Codes of linear RGB, one pixel after the other; C* is added to that of the same columns."""
+    for x in range(len(a)):
+        out[3 * x] = np.int32(encoded(rgb[0, x]) * top + np.float32(0.5))
+        out[3 * x + 1] = np.int32(encoded(rgb[1, x]) * top + np.float32(0.5))
+        out[3 * x + 2] = np.int32(encoded(rgb[2, x]) * top + np.float32(0.5))
         chroma[x] += np.sqrt(a[x] * a[x] + b[x] * b[x])
 
 
@@ -227,21 +235,30 @@ def _paint(pixels, tables, lines, added, first, full_height, out):
     sums = np.zeros(6)
     for start in range(0, width, _CHUNK):
         count = min(_CHUNK, width - start)
+        left, right, shares = (
+            np.empty(count, np.int32),
+            np.empty(count, np.int32),
+            np.empty(count, np.float32),
+        )
+        more_left, more_right = np.empty(count, np.int32), np.empty(count, np.int32)
+        more_shares = np.empty(count, np.float32)
         above, below = np.empty((4, count), np.float32), np.empty((4, count), np.float32)
-        added_above, added_below = np.empty((2, count), np.float32), np.empty((2, count), np.float32)
-        planes, work = np.empty((3, count), np.float32), np.empty((4, count), np.float32)
+        more_above, more_below = np.empty((2, count), np.float32), np.empty((2, count), np.float32)
+        planes, rgb = np.empty((3, count), np.float32), np.empty((3, count), np.float32)
+        work = np.empty((4, count), np.float32)
         # one place more than pixels, for what `_reduce` writes after the last
         marked, places = np.empty(count, np.uint8), np.empty(count + 1, np.int32)
-        chroma = np.zeros(
-            count, np.float32
-        )  # by column: a single sum would keep the compiler from making vectors
+        # by column: a single sum would keep the compiler from making vectors
+        chroma = np.zeros(count, np.float32)
+        _places(start, width, lines.shape[1], left, right, shares)
+        _places(start, width, added.shape[1], more_left, more_right, more_shares)
         held, added_held = -1, -1  # many rows of the image lie between the same two small ones
         for y in range(height):
             upper, lower, share = _place(first + y, full_height, len(lines))
             if upper != held:
                 held = upper
-                _widen(lines[upper], start, width, above)
-                _widen(lines[lower], start, width, below)
+                _widen(lines[upper], left, right, shares, above)
+                _widen(lines[lower], left, right, shares, below)
             codes = pixels[y].reshape(width * channels)[channels * start : channels * (start + count)]
             painted = out[y].reshape(3 * width)[3 * start : 3 * (start + count)]
             _roots(codes, channels, tables, planes[0])
@@ -251,25 +268,135 @@ def _paint(pixels, tables, lines, added, first, full_height, out):
                 upper, lower, share = _place(first + y, full_height, len(added))
                 if upper != added_held:
                     added_held = upper
-                    _widen(added[upper], start, width, added_above)
-                    _widen(added[lower], start, width, added_below)
-                _add(added_above[0], added_below[0], share, planes[1])
-                _add(added_above[1], added_below[1], share, planes[2])
-            outside = _find_outside(planes[0], planes[1], planes[2], marked)
+                    _widen(added[upper], more_left, more_right, more_shares, more_above)
+                    _widen(added[lower], more_left, more_right, more_shares, more_below)
+                _add(more_above[0], more_below[0], share, planes[1])
+                _add(more_above[1], more_below[1], share, planes[2])
+            outside = _find_outside(planes[0], planes[1], planes[2], rgb, marked)
             if outside:
-                sums[1] += _reduce(planes, marked, outside, work, places)
-            _encode(planes[0], planes[1], planes[2], np.float32(tables.shape[1] - 1), painted, chroma)
+                sums[1] += _reduce(planes, rgb, marked, outside, work, places)
+            _encode(rgb, planes[1], planes[2], np.float32(tables.shape[1] - 1), painted, chroma)
             _opponents(painted, sums[2:])
         sums[0] += chroma.astype(np.float64).sum()
     return sums
 
 
+def _block_means(pixels, first, down, across, out):
+    """Means of blocks of pixels, `first` the first row of blocks; the image's last row and column are continued."""
+    height, width, channels = pixels.shape
+    rows, columns = out.shape[:2]
+    sums, share = np.empty(columns * across * channels, np.int64), 1 / (down * across)
+    for y in range(rows):
+        sums[:] = 0
+        for k in range(down):
+            row = pixels[min((first + y) * down + k, height - 1)].reshape(width * channels)
+            for x in range(len(row)):
+                sums[x] += row[x]
+        for x in range(width * channels, len(sums)):
+            sums[x] = sums[x - channels]
+        for x in range(columns):
+            for c in range(channels):
+                total = np.int64(0)
+                for k in range(across):
+                    total += sums[(x * across + k) * channels + c]
+                out[y, x, c] = total * share
+
+
+def _small_lightness(values, rows, row_weights, columns, column_weights, top, tables, out):
+    """L* of an image resampled: sums of rows, then of columns, by the `taps` of `network_input`, in 16 bits."""
+    height, channels = len(out), values.shape[2]
+    line = np.empty(values.shape[1] * channels)
+    narrow = np.empty((values.shape[1], channels * height), np.float32)
+    for y in range(height):
+        line[:] = 0
+        for k in range(rows.shape[1]):
+            row, weight = values[rows[y, k]].reshape(len(line)), row_weights[y, k]
+            for x in range(len(line)):
+                line[x] += weight * row[x]
+        for x in range(len(narrow)):
+            for c in range(channels):
+                narrow[x, channels * y + c] = line[channels * x + c]
+    sums, codes = np.empty(channels * height), np.empty(channels * height, np.uint16)
+    root = np.empty(height, np.float32)
+    for x in range(out.shape[1]):
+        sums[:] = 0
+        for k in range(columns.shape[1]):
+            column, weight = narrow[columns[x, k]], column_weights[x, k]
+            for i in range(len(sums)):
+                sums[i] += weight * column[i]
+        for i in range(len(sums)):
+            share = _smaller(_larger(np.float32(sums[i]) / top, np.float32(0)), np.float32(1))
+            codes[i] = np.int32(np.rint(share * np.float32(65535)))
+        _roots(codes, channels, tables, root)
+        for y in range(height):
+            light = np.float32(116) * root[y] - np.float32(16)
+            out[y, x] = _smaller(_larger(light, np.float32(0)), np.float32(100))
+
+
+def _window_means(values, radius, work, line):
+    """Replace values (h, w) by the means of the windows around them, which continue what lies at the edges."""
+    height, width = values.shape
+    size = np.float64(2 * radius + 1)
+    for y in range(height):
+        work[y] = 0
+        for shift in range(-radius, radius + 1):
+            row = values[min(max(y + shift, 0), height - 1)]
+            for x in range(width):
+                work[y, x] += row[x]
+    for y in range(height):
+        for x in range(width + 2 * radius):
+            line[x] = work[y, min(max(x - radius, 0), width - 1)] / size
+        values[y] = 0
+        for shift in range(2 * radius + 1):
+            for x in range(width):
+                values[y, x] += line[x + shift]
+        for x in range(width):
+            values[y, x] /= size
+
+
+def _lines(light, colour, radius, epsilon, out):
+    """What `chroma_lines` of `pixels` does, of L* (h, w) and a*b* (h, w, 2) in 64 bits."""
+    height, width = light.shape
+    planes, work = np.empty((6, height, width)), np.empty((height, width))
+    line = np.empty(width + 2 * radius)
+    for y in range(height):
+        for x in range(width):
+            planes[0, y, x], planes[1, y, x] = light[y, x], light[y, x] * light[y, x]
+            for c in range(2):
+                planes[2 + c, y, x], planes[4 + c, y, x] = colour[y, x, c], light[y, x] * colour[y, x, c]
+    for plane in range(6):
+        _window_means(planes[plane], radius, work, line)
+    for y in range(height):
+        for x in range(width):
+            centre = planes[0, y, x]
+            variance = max(planes[1, y, x] - centre * centre, 0.0)
+            for c in range(2):
+                covariance = planes[4 + c, y, x] - centre * planes[2 + c, y, x]
+                planes[4 + c, y, x] = covariance / (variance + epsilon)
+    for c in range(2):
+        _window_means(planes[4 + c], radius, work, line)
+        for y in range(height):
+            for x in range(width):
+                out[y, x, c] = planes[4 + c, y, x]
+                out[y, x, 2 + c] = colour[y, x, c] - planes[4 + c, y, x] * light[y, x]
+
+
+class Compiled(NamedTuple):
+    """Compiled code, by the functions that it is made of."""
+
+    paint: Callable[..., Any]
+    block_means: Callable[..., Any]
+    small_lightness: Callable[..., Any]
+    lines: Callable[..., Any]
+
+
 _FORMULAS = (_polynomial, root_of, encoded, _light, linear_rgb, is_outside, next_share)
-_LOOPS = (_roots, _place, _widen, _chroma, _add, _find_outside, _largest_shares, _reduce, _encode, _opponents)
+_SMALL_LOOPS = (_roots, _place, _places, _widen, _window_means)
+_LOOPS = (*_SMALL_LOOPS, _chroma, _add, _find_outside, _largest_shares, _reduce, _encode, _opponents)
 
 
-def compiled() -> Callable[..., Any]:
-    """`_paint` compiled without the interpreter lock at its first call, and kept where a folder can be written."""
+def compiled() -> Compiled:
+    """Functions that compile at their first call, hold no interpreter lock, and are kept where they can be."""
     import numba
     from numba.extending import overload, register_jitable
 
@@ -279,7 +406,8 @@ def compiled() -> Callable[..., Any]:
     settings: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"nsz"}}
     for part in (*_FORMULAS, *_LOOPS):
         register_jitable(**settings)(part)
+    whole = _paint, _block_means, _small_lightness, _lines
     try:
-        return numba.njit(cache=True, **settings)(_paint)
+        return Compiled(*(numba.njit(cache=True, **settings)(each) for each in whole))
     except RuntimeError:  # there is no such folder: every process compiles again, some seconds
-        return numba.njit(**settings)(_paint)
+        return Compiled(*(numba.njit(**settings)(each) for each in whole))

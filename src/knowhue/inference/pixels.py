@@ -54,13 +54,13 @@ def lightness(pixels: Pixels) -> FloatArray:
     >>> lightness(np.full((1, 1, 3), 255, np.uint8)).item()
     100.0
     """
-    pixels = _to_read(pixels)
+    pixels = to_read(pixels)
     out = np.empty(pixels.shape[:2], np.float32)
 
     def work(rows: slice) -> None:
         out[rows] = (np.float32(116) * _roots(pixels[rows], _tables(pixels)) - np.float32(16)).clip(0, 100)
 
-    _in_bands(work, pixels.shape)
+    in_bands(work, pixels.shape)
     return out
 
 
@@ -94,17 +94,19 @@ def paint(
     >>> paint(gray, np.full((1, 1, 2), 40, np.float32), np.full((1, 1), 50, np.float32))[0].tolist()
     [[[193, 87, 52]]]
     """
-    pixels = _to_read(pixels)
-    lines = chroma_lines(chroma, guide, saturation)
-    more = _to_add(added)
+    pixels = to_read(pixels)
     height, width = pixels.shape[:2]
+    compiled = compiled_for(height * width)
+    lines = chroma_lines(chroma, guide, saturation, compiled=compiled)
+    more = _to_add(added)
     out = np.empty((height, width, 3), pixels.dtype)
-    paint_band = _painter(height * width)
+    _work.add(height * width)
+    paint_band = paint_arrays if compiled is None else compiled.paint
 
     def work(rows: slice) -> NDArray[np.float64]:
         return paint_band(pixels[rows], _tables(pixels), lines, more, rows.start, height, out[rows])
 
-    sums = np.sum(_in_bands(work, pixels.shape), axis=0)
+    sums = np.sum(in_bands(work, pixels.shape), axis=0)
     return out, _paint_stats(sums / (height * width), np.iinfo(pixels.dtype).max)
 
 
@@ -114,6 +116,7 @@ def chroma_lines(
     saturation: float = 1.0,
     radius: int = GUIDE_RADIUS,
     epsilon: float = GUIDE_EPSILON,
+    compiled: kernels.Compiled | None = None,
 ) -> FloatArray:
     """Slopes of a* and b* over L* and their offsets (h, w, 4): a*b* of a pixel is slope x L* + offset.
 
@@ -127,6 +130,7 @@ def chroma_lines(
         saturation: what the chroma is multiplied by, 0 and up.
         radius: of the windows, pixels.
         epsilon: variance of L* far below which there is no edge.
+        compiled: code that does the same, ten times as fast; arrays do it if None.
 
     Raises:
         ValueError: a shape is another, a value is not finite, or the saturation negative.
@@ -136,6 +140,12 @@ def chroma_lines(
     [[[0.0, 0.0, 20.0, 20.0]]]
     """
     _check_small(chroma, guide, saturation)
+    # twice the digits, as variances are differences of means
+    light, colour = guide.astype(np.float64), (chroma * np.float32(saturation)).astype(np.float64)
+    if compiled is not None:
+        lines = np.empty((*guide.shape, 4), np.float32)
+        compiled.lines(light, colour, radius, epsilon, lines)
+        return lines
 
     def mean(values: NDArray[Any]) -> NDArray[Any]:
         for axis, length in enumerate(guide.shape):
@@ -144,8 +154,6 @@ def chroma_lines(
             values = total / (2 * radius + 1)
         return values
 
-    # twice the digits, as variances are differences of means
-    light, colour = guide.astype(np.float64), (chroma * np.float32(saturation)).astype(np.float64)
     centre, target = mean(light), mean(colour)
     variance = mean(light * light) - centre * centre
     covariance = mean(light[..., None] * colour) - centre[..., None] * target
@@ -172,7 +180,7 @@ def _check_small(chroma: FloatArray, guide: FloatArray, saturation: float) -> No
         raise ValueError(f"`saturation` should be 0 or more, finite. Found `saturation = {saturation}`.")
 
 
-def _to_read(pixels: Pixels) -> Pixels:
+def to_read(pixels: Pixels) -> Pixels:
     """Checked pixels, never writable: numba would compile once more for those that are."""
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or not pixels.size:
         raise ValueError(
@@ -202,7 +210,7 @@ def _to_add(added: FloatArray | None) -> FloatArray:
     return np.array(added, np.float32, order="C")
 
 
-def _in_bands(work: Callable[[slice], Any], shape: tuple[int, ...]) -> list[Any]:
+def in_bands(work: Callable[[slice], Any], shape: tuple[int, ...]) -> list[Any]:
     """Do work on bands of rows, side by side where there is more than one; answers in order."""
     height, width = shape[:2]
     step = max(1, BAND_PIXELS // width)
@@ -235,32 +243,46 @@ def _build_tables(codes: int) -> dict[int, FloatArray]:
 _TABLES = {dtype: _build_tables(np.iinfo(dtype).max + 1) for dtype in (np.uint8, np.uint16)}
 
 
+def tables_of(dtype: np.dtype[Any], channels: int) -> FloatArray:
+    """What makes CIELAB's cube root of codes; see `_build_tables`."""
+    return _TABLES[dtype.type][channels]
+
+
 def _tables(pixels: Pixels) -> FloatArray:
-    return _TABLES[pixels.dtype.type][pixels.shape[2]]
+    return tables_of(pixels.dtype, pixels.shape[2])
 
 
-class _Painter:
-    """Who paints the bands of an image: arrays, or compiled code where with this image so many come that it pays."""
+class _Work:
+    """How many pixels this process has painted, and the compiled code that pays for its start from some number on."""
 
     def __init__(self) -> None:
         self._painted = 0
-        self._compiled: Callable[..., Any] | None = None
+        self._compiled: kernels.Compiled | None = None
         self._lock = threading.Lock()
 
-    def __call__(self, count: int) -> Callable[..., Any]:
+    def compiled(self, ahead: int) -> kernels.Compiled | None:
+        """Compiled code, if it pays with so many pixels that are to be painted now; else None."""
+        with self._lock:
+            if self._compiled is None and self._painted + ahead > COMPILED_FROM:
+                self._compiled = kernels.compiled()
+            return self._compiled
+
+    def add(self, count: int) -> None:
         with self._lock:
             self._painted += count
-            if self._compiled is None and self._painted > COMPILED_FROM:
-                self._compiled = kernels.compiled()
-        return self._compiled or paint_arrays
 
 
-_painter = _Painter()
+_work = _Work()
+
+
+def compiled_for(count: int) -> kernels.Compiled | None:
+    """Compiled code, if it pays for an image of so many pixels after those that were painted; else None."""
+    return _work.compiled(count)
 
 
 def paint_compiled() -> None:
     """Paint by compiled code from now on: many images are coming, for which its start pays."""
-    _painter(COMPILED_FROM + 1)
+    _work.add(COMPILED_FROM + 1)
 
 
 def paint_arrays(
