@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import convolve, uniform_filter
 
+from knowhue.color import FloatArray
 from knowhue.images.files import SUFFIXES
 from knowhue.images.reading import read_image
-from knowhue.inference.colorizer import FloatArray, network_input
+from knowhue.inference.network_input import network_input
 
 COLUMNS = ("black", "white", "mean", "deviation", "grain")
 LAPLACIANS = np.array([[1.0, -2, 1], [-2, 4, -2], [1, -2, 1]])
