@@ -406,7 +406,7 @@ def compiled() -> Compiled:
     settings: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"nsz"}}
     for part in (*_FORMULAS, *_LOOPS):
         register_jitable(**settings)(part)
-    whole = _paint, _block_means, _small_lightness, _lines
+    whole: tuple[Any, ...] = _paint, _block_means, _small_lightness, _lines
     try:
         return Compiled(*(numba.njit(cache=True, **settings)(each) for each in whole))
     except RuntimeError:  # there is no such folder: every process compiles again, some seconds
