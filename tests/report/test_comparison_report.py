@@ -10,14 +10,11 @@ from synthetic_study import put
 from knowhue.presets import METHODS
 from knowhue.report.method_figures import MARKS, comparison_figures
 from knowhue.report.methods import (
+    Comparison,
     comparison_results,
     cost_table,
     markdown_tables,
     quality_table,
-    regimes,
-    scores,
-    unfinished,
-    verdict,
 )
 from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
@@ -32,11 +29,11 @@ def folder(tmp_path):
 
 @pytest.fixture
 def comparison(folder):
-    return read_study(folder)
+    return Comparison(read_study(folder))
 
 
 def test_differences_are_paired_by_seed(comparison):
-    found = scores(comparison, regimes(comparison)["images"])["l1", "ab_l1"]
+    found = comparison.scores["images"]["l1", "ab_l1"]
     differences = [-1.0, -0.5, -1.0]
     assert found.mean == pytest.approx(12.0)
     assert found.test.found.estimate == pytest.approx(np.mean(differences))
@@ -45,7 +42,7 @@ def test_differences_are_paired_by_seed(comparison):
 
 
 def test_only_seeds_of_which_both_have_a_score_count(comparison):
-    found = scores(comparison, regimes(comparison)["images"])
+    found = comparison.scores["images"]
     palette = found["palette-ab", "ciede2000"]
     assert sorted(palette.by_seed) == [0, 1]
     assert (palette.test.found.estimate, palette.test.found.seeds) == (pytest.approx(4.25), (0, 1))
@@ -53,7 +50,7 @@ def test_only_seeds_of_which_both_have_a_score_count(comparison):
 
 
 def test_a_diverged_run_stays_in_with_the_score_declared_for_it(comparison):
-    palette = scores(comparison, regimes(comparison)["images"])["palette-ab", "ab_l1"]
+    palette = comparison.scores["images"]["palette-ab", "ab_l1"]
     assert palette.test.found.scores.tolist() == [[12.0, 17.0], [12.5, 16.0], [14.0, 14.0]]  # gray is 14.0
     assert palette.test.found.diverged == (("palette-ab", 2),)
     assert (palette.mean, sorted(palette.by_seed)) == (16.5, [0, 1])
@@ -66,8 +63,8 @@ def test_with_scores_of_single_images_the_interval_is_over_seeds_and_images(tmp_
         for seed in range(3):
             moved = (images - images.mean()) * (method == "l1")
             write_images(folder, method, seed, ERRORS[method][seed] + moved)
-    comparison = read_study(folder)
-    found = scores(comparison, regimes(comparison)["images"])["l1", "ab_l1"]
+    comparison = Comparison(read_study(folder))
+    found = comparison.scores["images"]["l1", "ab_l1"]
     differences = np.array([-1.0, -0.5, -1.0])[:, None] + images - images.mean()
     assert found.test.bounds.over == "seeds and images"
     assert found.test.bounds.interval == pytest.approx(crossed(differences).interval(0.95), abs=1e-4)
@@ -77,12 +74,12 @@ def test_three_seeds_give_no_verdict_and_nothing_is_bold(comparison):
     words = {method: word(comparison, method) for method in ERRORS}
     assert words == {"l1": "no verdict", "gan": None, "palette-ab": "no verdict", "pix2pix": "no verdict"}
     assert not any(
-        cell.clear for row in quality_table(comparison, regimes(comparison)["images"]) for cell in row
+        cell.clear for row in quality_table(comparison, comparison.regimes["images"]) for cell in row
     )
 
 
 def word(comparison, method):
-    found = verdict(comparison, regimes(comparison)["images"], method)
+    found = comparison.verdict(comparison.regimes["images"], method)
     return found and found.word
 
 
@@ -100,7 +97,7 @@ def judged_comparison(folder, errors, baselines=None, images=None):
     for method, by_seed in known.items() if images else ():
         for seed, error in enumerate(by_seed):
             write_images(folder, method, seed, [error + images(method, n) for n in range(40)])
-    return read_study(folder)
+    return Comparison(read_study(folder))
 
 
 USUAL = {
@@ -114,24 +111,25 @@ def test_ten_seeds_are_judged_as_a_study_is(tmp_path):
     found = judged_comparison(tmp_path, USUAL, images=lambda method, n: 0.01 * (method == "l1") * (n % 2))
     assert word(found, "l1") == "helps, by what matters"
     assert word(found, "palette-ab") == "hurts, by what matters"
-    assert scores(found, regimes(found)["images"])["l1", "ab_l1"].test.is_clear
+    assert found.scores["images"]["l1", "ab_l1"].test.is_clear
     assert (
-        comparison_results(found)["regimes"]["images"]["methods"]["l1"]["verdict"] == "helps, by what matters"
+        comparison_results(found.study)["regimes"]["images"]["methods"]["l1"]["verdict"]
+        == "helps, by what matters"
     )
 
 
 def test_what_other_images_leave_open_is_not_bold(tmp_path):
     found = judged_comparison(tmp_path, USUAL, images=lambda method, n: 9.0 * (method == "l1") * (-1) ** n)
-    l1 = scores(found, regimes(found)["images"])["l1", "ab_l1"]
+    l1 = found.scores["images"]["l1", "ab_l1"]
     assert l1.test.p_adjusted < 0.01
     assert not l1.test.is_clear
-    assert scores(found, regimes(found)["images"])["palette-ab", "ab_l1"].test.is_clear
+    assert found.scores["images"]["palette-ab", "ab_l1"].test.is_clear
 
 
 def test_by_the_seeds_alone_nothing_is_bold_and_the_verdict_is_of_these_images(tmp_path):
     found = judged_comparison(tmp_path, USUAL)
-    assert not scores(found, regimes(found)["images"])["l1", "ab_l1"].test.is_clear
-    row = quality_table(found, regimes(found)["images"])[1]
+    assert not found.scores["images"]["l1", "ab_l1"].test.is_clear
+    row = quality_table(found, found.regimes["images"])[1]
     assert row[1] == ("helps, by what matters", "on these test images", False)
     assert not any(cell.clear for cell in row)
 
@@ -166,7 +164,7 @@ def test_a_diverged_run_is_judged_with_the_score_declared_for_it(tmp_path):
 
 
 def test_the_reference_is_not_compared_with_itself(comparison):
-    assert scores(comparison, regimes(comparison)["images"])["gan", "ab_l1"].test is None
+    assert comparison.scores["images"]["gan", "ab_l1"].test is None
 
 
 def test_what_did_not_finish_is_named(comparison, folder):
@@ -174,27 +172,27 @@ def test_what_did_not_finish_is_named(comparison, folder):
         "palette-ab, seed 2: diverged, and given the score of “gray” as declared",
         "pix2pix, seed 0: missing",
     ]
-    assert unfinished(comparison, regimes(comparison)["images"]) == expected
+    assert comparison.unfinished(comparison.regimes["images"]) == expected
     page = write_report(folder).read_text()
     assert "; ".join(expected) in page
-    assert "; ".join(expected) in markdown_tables(comparison)
+    assert "; ".join(expected) in markdown_tables(comparison.study)
 
 
 def test_tables_have_a_row_a_method_and_as_many_cells_everywhere(comparison):
     for rows in (
-        quality_table(comparison, regimes(comparison)["images"]),
-        cost_table(comparison, regimes(comparison)["images"]),
+        quality_table(comparison, comparison.regimes["images"]),
+        cost_table(comparison, comparison.regimes["images"]),
     ):
         assert len({len(row) for row in rows}) == 1
         assert [row[0].value for row in rows[1 : 1 + len(ERRORS)]] == [METHODS[name].title for name in ERRORS]
-    heads = [cell.value for cell in quality_table(comparison, regimes(comparison)["images"])[0]]
+    heads = [cell.value for cell in quality_table(comparison, comparison.regimes["images"])[0]]
     assert not any("FID" in head for head in heads)  # computed by nobody
-    lines = [line for line in markdown_tables(comparison).splitlines() if line.startswith("|")]
+    lines = [line for line in markdown_tables(comparison.study).splitlines() if line.startswith("|")]
     assert {line.count("|") for line in lines if "epochs" in line or " + " in line} == {8}
 
 
 def test_a_difference_stands_with_its_interval_below_the_value(comparison):
-    row = quality_table(comparison, regimes(comparison)["images"])[1]
+    row = quality_table(comparison, comparison.regimes["images"])[1]
     assert row[1].value == "no verdict"
     assert row[2].value == "12.00"
     assert row[2].below == "−0.83 (−1.55 to −0.12)†"
@@ -208,22 +206,22 @@ def test_the_heading_fits_every_choice_of_methods(folder):
 
 def test_the_page_says_every_number_and_asks_nobody(tmp_path):
     folder = write_comparison(tmp_path, name="<somebody & others>")
-    study, page = read_study(folder), write_report(folder).read_text()
-    for cell in (cell for row in quality_table(study, regimes(study)["images"]) for cell in row):
+    study, page = Comparison(read_study(folder)), write_report(folder).read_text()
+    for cell in (cell for row in quality_table(study, study.regimes["images"]) for cell in row):
         assert cell.value in page.replace("&#39;", "'")
     assert "&lt;somebody &amp; others&gt;" in page
     assert "http" not in page.replace("http://www.w3.org", "")
 
 
 def test_results_are_what_the_tables_say(comparison):
-    found = comparison_results(comparison)["regimes"]["images"]["methods"]
+    found = comparison_results(comparison.study)["regimes"]["images"]["methods"]
     assert found["l1"]["scores"]["ab_l1"]["mean"] == pytest.approx(12.0)
     assert found["l1"]["cost"]["train_s"] == pytest.approx(31.0)
     assert found["palette-ab"]["scores"]["ab_l1"]["by_seed"] == {0: 17.0, 1: 16.0}
 
 
 def test_figures_are_drawn_of_whatever_is_there(comparison):
-    assert set(comparison_figures(comparison)) == {"trade_off", "samples_images", "drawn_images"}
+    assert set(comparison_figures(comparison.study)) == {"trade_off", "samples_images", "drawn_images"}
 
 
 def test_every_method_has_a_look_of_its_own():
@@ -233,16 +231,14 @@ def test_every_method_has_a_look_of_its_own():
 
 def test_equal_wall_clock_is_a_second_regime_of_the_same_tables(tmp_path):
     later = {method: (10.0, 11.0, 12.0) for method in ERRORS}
-    study = read_study(write_comparison(tmp_path, clock=later))
-    assert list(regimes(study)) == ["images", "clock"]
-    clock = regimes(study)["clock"]
+    study = Comparison(read_study(write_comparison(tmp_path, clock=later)))
+    assert list(study.regimes) == ["images", "clock"]
+    clock = study.regimes["clock"]
     assert (clock.budget_s, clock.arms["gan"]) == (45.0, "gan-clock")
-    assert scores(study, clock)["l1", "ab_l1"].test.found.estimate == 0
-    assert scores(study, regimes(study)["images"])["l1", "ab_l1"].test.found.estimate == pytest.approx(
-        -2.5 / 3
-    )
-    assert "### Equal wall-clock (45 s)" in markdown_tables(study)
-    assert set(comparison_figures(study)) >= {"samples_clock", "drawn_clock"}
+    assert study.scores["clock"]["l1", "ab_l1"].test.found.estimate == 0
+    assert study.scores["images"]["l1", "ab_l1"].test.found.estimate == pytest.approx(-2.5 / 3)
+    assert "### Equal wall-clock (45 s)" in markdown_tables(study.study)
+    assert set(comparison_figures(study.study)) >= {"samples_clock", "drawn_clock"}
 
 
 def test_the_results_of_a_comparison_hold_the_tables_and_every_run(folder):
@@ -261,14 +257,14 @@ def test_the_results_of_a_comparison_hold_the_tables_and_every_run(folder):
 def test_a_seed_computed_in_several_ways_is_not_compared(folder):
     for method, step in (("l1", "a"), ("gan", "b"), ("palette-ab", "a")):
         put(next((folder / method).glob("seed-1-*")) / "environment.json", {"golden_step": step})
-    study = read_study(folder)
-    assert scores(study, regimes(study)["images"])["l1", "ab_l1"].test.found.seeds == (0, 2)
-    assert "l1, seed 1: unpaired" in unfinished(study, regimes(study)["images"])
+    study = Comparison(read_study(folder))
+    assert study.scores["images"]["l1", "ab_l1"].test.found.seeds == (0, 2)
+    assert "l1, seed 1: unpaired" in study.unfinished(study.regimes["images"])
 
 
 def test_damaged_sample_images_are_named_and_leave_the_numbers(folder):
     (next((folder / "l1").glob("seed-0-*")) / "samples.npz").write_bytes(b"")
-    study = read_study(folder)
-    assert "l1, seed 0: its images are damaged" in unfinished(study, regimes(study)["images"])
-    assert sorted(scores(study, regimes(study)["images"])["l1", "ab_l1"].by_seed) == [0, 1, 2]
+    study = Comparison(read_study(folder))
+    assert "l1, seed 0: its images are damaged" in study.unfinished(study.regimes["images"])
+    assert sorted(study.scores["images"]["l1", "ab_l1"].by_seed) == [0, 1, 2]
     assert write_report(folder).is_file()

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -293,6 +293,14 @@ class FamilyTest(NamedTuple):
         """Whether the difference may have a word or a mark: not by the seeds alone, see `verdicts.is_clear`."""
         bounds, seeds = self.bounds, len(self.found.seeds)
         return bounds.over == BOTH and is_clear(seeds, self.p_adjusted, bounds.interval, 1 - bounds.level)
+
+    def numbers(self) -> dict[str, Any]:
+        """All of it by name, as `results.json` has it."""
+        return {
+            "mean": self.found.estimate, "interval": self.bounds.interval, "level": self.bounds.level,
+            "over": self.bounds.over, "p": self.p, "p_adjusted": self.p_adjusted, "clear": self.is_clear,
+            "seeds": list(self.found.seeds),
+        }  # fmt: skip
 
 
 def family_tests(contrasts: Mapping[Name, Contrast | None], level: float = LEVEL) -> dict[Name, FamilyTest]:

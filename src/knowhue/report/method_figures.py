@@ -1,25 +1,12 @@
 """The page of a comparison and its figures: quality against training time, and the same images by every method."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 
-from knowhue.report.methods import (
-    MethodScore,
-    Regime,
-    cost_table,
-    costs,
-    method_alpha,
-    methods,
-    quality_table,
-    regimes,
-    run_costs,
-    scores,
-    shown_metrics,
-    unfinished,
-)
+from knowhue.report.methods import Comparison, MethodScore, Regime, cost_table, quality_table, run_costs
 from knowhue.report.study import Arrays, Study, flat_scores
 from knowhue.report.style import (
     INK,
@@ -77,44 +64,46 @@ MARKS = {
 
 def comparison_figures(study: Study) -> "dict[str, Figure]":
     """Every figure by file name, for the page, a talk or a paper."""
-    figures = {"trade_off": trade_off(study)}
-    for name, regime in regimes(study).items():
-        figures[f"samples_{name}"] = sample_grid(study, regime)
-        if drawing_methods(study, regime):
-            figures[f"drawn_{name}"] = drawn_grid(study, regime)
+    compared = Comparison(study)
+    figures = {"trade_off": trade_off(compared)}
+    for name, regime in compared.regimes.items():
+        figures[f"samples_{name}"] = sample_grid(compared, regime)
+        if drawing_methods(compared, regime):
+            figures[f"drawn_{name}"] = drawn_grid(compared, regime)
     return figures
 
 
 def page_content(study: Study) -> dict[str, Any]:
     """All that the page of a comparison shows, ready as text."""
+    compared = Comparison(study)
     first = next((run for arm in study.runs for run in study.finished(arm)), None)
     counts = study.prepared.get("counts", {})
     return {
         "study": study,
-        "methods": methods(study),
-        "reference": methods(study)[study.settings["reference"]].title,
-        "fewest": fewest_seeds(method_alpha(study)),
+        "methods": compared.methods,
+        "reference": compared.methods[compared.reference].title,
+        "fewest": fewest_seeds(compared.alpha),
         "train_images": sum(counts.get("train", {}).values()),
         "judged_images": first.scores.get("images") if first else None,
         "environment": first.environment if first else {},
-        "trade_off": _drawing(trade_off(study), "trade-off", "Quality of each method over its training time"),
-        "regimes": [_regime_content(study, regime) for regime in regimes(study).values()],
+        "trade_off": _drawing(
+            trade_off(compared), "trade-off", "Quality of each method over its training time"
+        ),
+        "regimes": [_regime_content(compared, regime) for regime in compared.regimes.values()],
     }
 
 
-def _regime_content(study: Study, regime: Regime) -> dict[str, Any]:
-    several = drawing_methods(study, regime)
-    drawn = drawn_grid(study, regime) if several else None
+def _regime_content(compared: Comparison, regime: Regime) -> dict[str, Any]:
+    name, title, several = regime.name, regime.title, drawing_methods(compared, regime)
+    drawn = drawn_grid(compared, regime) if several else None
     return {
-        "title": regime.title,
+        "title": title,
         "budget_s": regime.budget_s,
-        "quality": quality_table(study, regime),
-        "cost": cost_table(study, regime),
-        "unfinished": unfinished(study, regime),
-        "samples": _drawing(
-            sample_grid(study, regime), f"samples-{regime.name}", f"Colourings at {regime.title}"
-        ),
-        "drawn": drawn and _drawing(drawn, f"drawn-{regime.name}", f"Samples at {regime.title}"),
+        "quality": quality_table(compared, regime),
+        "cost": cost_table(compared, regime),
+        "unfinished": compared.unfinished(regime),
+        "samples": _drawing(sample_grid(compared, regime), f"samples-{name}", f"Colourings at {title}"),
+        "drawn": drawn and _drawing(drawn, f"drawn-{name}", f"Samples at {title}"),
         "drawing_methods": several,
     }
 
@@ -123,47 +112,46 @@ def _drawing(figure: "Figure", name: str, description: str) -> Markup:
     return Markup(to_svg(figure, name, description))
 
 
-def trade_off(study: Study) -> "Figure":
+def trade_off(compared: Comparison) -> "Figure":
     """Draw every metric over the seconds of training."""
-    known = shown_metrics(study)
-    shown = [name for name in _PANELS if name in known]
+    shown = [name for name in _PANELS if name in compared.metrics]
     # one panel more than metrics, for the legend
     rows = (len(shown) + 3) // 3
     figure, axes = panels(10.5, 3.1 * rows, rows, 3)
     flat = list(axes.flat)
-    found = {name: scores(study, regime) for name, regime in regimes(study).items()}
     for ax, name in zip(flat, shown, strict=False):
-        _panel(ax, study, name, found)
+        _panel(ax, compared, name)
     for ax in flat[len(shown) :]:
         bare(ax)
-    _legend(flat[len(shown)], study)
+    _legend(flat[len(shown)], compared)
     return figure
 
 
-def sample_grid(study: Study, regime: Regime) -> "Figure":
+def sample_grid(compared: Comparison, regime: Regime) -> "Figure":
     """Draw gray, each method, truth; one row an image, the first seed that ended."""
-    columns = [(name, sample_images(study, arm).get("rgb")) for name, arm in regime.arms.items()]
-    gray, truth = (study.samples.get(name) for name in ("gray", "truth"))
+    columns = [(name, sample_images(compared.study, arm).get("rgb")) for name, arm in regime.arms.items()]
+    gray, truth = (compared.study.samples.get(name) for name in ("gray", "truth"))
     columns = [("gray", gray), *columns, ("truth", truth)]
     colours = [MUTED if name in ("gray", "truth") else INK for name, _ in columns]
     titles = {place: (name, colours[place]) for place, (name, _) in enumerate(columns)}
-    return image_grid(10.5, _rows(study, [images for _, images in columns]), titles, fontsize=SMALL)
+    return image_grid(10.5, _rows(compared.study, [images for _, images in columns]), titles, fontsize=SMALL)
 
 
-def drawn_grid(study: Study, regime: Regime) -> "Figure":
+def drawn_grid(compared: Comparison, regime: Regime) -> "Figure":
     """Draw several samples of each image side by side, a row an image, a block of columns a method."""
     drawn = {
-        name: sample_images(study, regime.arms[name])["drawn"] for name in drawing_methods(study, regime)
+        name: sample_images(compared.study, regime.arms[name])["drawn"]
+        for name in drawing_methods(compared, regime)
     }
     columns = [images for several in drawn.values() for images in several]
     begin = np.cumsum([0, *(len(several) for several in drawn.values())]).tolist()
     titles = {place: (name, INK) for place, name in zip(begin, drawn, strict=False)}
-    return image_grid(10.5, _rows(study, columns), titles, fewest=8, ha="left", fontsize=SMALL)
+    return image_grid(10.5, _rows(compared.study, columns), titles, fewest=8, ha="left", fontsize=SMALL)
 
 
-def drawing_methods(study: Study, regime: Regime) -> list[str]:
+def drawing_methods(compared: Comparison, regime: Regime) -> list[str]:
     """Those that gave several samples of an image."""
-    return [name for name, arm in regime.arms.items() if "drawn" in sample_images(study, arm)]
+    return [name for name, arm in regime.arms.items() if "drawn" in sample_images(compared.study, arm)]
 
 
 def sample_images(study: Study, arm: str) -> Arrays:
@@ -171,32 +159,30 @@ def sample_images(study: Study, arm: str) -> Arrays:
     return next((run.samples for run in study.finished(arm) if run.samples), {})
 
 
-def _panel(
-    ax: "Axes", study: Study, metric: str, found: Mapping[str, Mapping[tuple[str, str], MethodScore]]
-) -> None:
+def _panel(ax: "Axes", compared: Comparison, metric: str) -> None:
     scale = 100 if metric == "recognition" else 1
-    for method in methods(study):
+    for method in compared.methods:
         ends = [
-            _marks(ax, study, regime, method, found[name][method, metric], scale)
-            for name, regime in regimes(study).items()
+            _marks(ax, compared, regime, method, compared.scores[name][method, metric], scale)
+            for name, regime in compared.regimes.items()
         ]
         known = [end for end in ends if end]
         if len(known) == 2:
             ax.plot(*zip(*known, strict=True), color=MARKS[method].colour, linewidth=1, alpha=0.6, zorder=3)
     _seconds_axis(ax)
     entitle(ax, _PANELS[metric])
-    _reference_lines(ax, study, metric, scale)
+    _reference_lines(ax, compared, metric, scale)
 
 
 def _marks(
-    ax: "Axes", study: Study, regime: Regime, method: str, found: MethodScore, scale: int
+    ax: "Axes", compared: Comparison, regime: Regime, method: str, found: MethodScore, scale: int
 ) -> tuple[float, float] | None:
     """Draw a method in a regime, each seed a dot; return where its mean stands."""
     mark = MARKS[method]
-    seconds = costs(study, regime, method)["train_s"]
+    seconds = compared.costs(regime, method)["train_s"]
     if found.mean is None or seconds is None:
         return None
-    for run in study.finished(regime.arms[method]):
+    for run in compared.study.finished(regime.arms[method]):
         if run.seed in found.by_seed:
             at = run_costs(run)["train_s"]
             ax.plot(
@@ -223,26 +209,25 @@ def _seconds_axis(ax: "Axes") -> None:
     ax.grid(axis="y", color=RULE, linewidth=0.5)
 
 
-def _reference_lines(ax: "Axes", study: Study, metric: str, scale: int) -> None:
+def _reference_lines(ax: "Axes", compared: Comparison, metric: str, scale: int) -> None:
     """What gray images score, and the budget."""
-    gray = flat_scores(study.baselines.get("gray", {})).get(metric)
+    gray = flat_scores(compared.study.baselines.get("gray", {})).get(metric)
     if gray is not None:
         ax.axhline(scale * gray, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         ax.annotate(
             "gray", (1, scale * gray), xycoords=("axes fraction", "data"), xytext=(-2, 1), ha="right", va="bottom",
             textcoords="offset points", color=MUTED, fontsize=SMALL,
         )  # fmt: skip
-    for regime in regimes(study).values():
+    for regime in compared.regimes.values():
         if regime.budget_s:
             ax.axvline(regime.budget_s, color=RULE, linewidth=1, zorder=1)
 
 
-def _legend(ax: "Axes", study: Study) -> None:
+def _legend(ax: "Axes", compared: Comparison) -> None:
     """Names beside their marks, in the free panel."""
-    reference = study.settings["reference"]
     entries = [
-        (MARKS[name], MARKS[name].colour, method.title + " (reference)" * (name == reference), INK)
-        for name, method in methods(study).items()
+        (MARKS[name], MARKS[name].colour, method.title + " (reference)" * (name == compared.reference), INK)
+        for name, method in compared.methods.items()
     ]
     entries += [(Mark(MUTED, "o"), face, text, MUTED) for face, text in ((PAPER, HOLLOW), (MUTED, FILLED))]
     for place, (mark, face, text, colour) in enumerate(entries):

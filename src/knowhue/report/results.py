@@ -91,9 +91,7 @@ def _secondary(findings: Findings) -> list[dict[str, Any]]:
         {
             "question": question, "metric": metric,
             "exploratory": metric not in findings.study.questions[question].secondary,
-            "mean": row.found.estimate, "interval": row.bounds.interval, "level": row.bounds.level,
-            "over": row.bounds.over, "p": row.p, "p_adjusted": row.p_adjusted, "clear": row.is_clear,
-            "seeds": list(row.found.seeds),
+            **row.numbers(),
         }
         for (question, metric), row in findings.secondary.items()
     ]  # fmt: skip

@@ -17,6 +17,8 @@ from knowhue.report.text import spaced, titled
 from knowhue.statistics import ALPHA
 from knowhue.statistics.verdicts import question_alpha
 
+_LOWER = ("ab_l1", "fd_lite0", "kd_lite0", "fid")
+"""Lower is better: of distances, which are not in `metrics.json`, and of the error before that is there."""
 NO_SKILL = ("ece",)
 """Metrics at which a constant guess is perfect, so that not to beat one says nothing against a model."""
 UNPAIRED = "unpaired"
@@ -105,8 +107,7 @@ class ScoreTable:
 
     def lower_is_better(self, metric: str) -> bool:
         """Whether a smaller value is the better one."""
-        # for a study whose `metrics.json` is not there yet
-        usual = "lower" if metric == "ab_l1" else "higher"
+        usual = "lower" if metric in _LOWER else "higher"
         return self.about.get(metric, {}).get("better", usual) == "lower"
 
 
@@ -145,6 +146,12 @@ class Run:
         """Scores of the whole split that is reported on; of several classifiers shown to, the first recognises."""
         found, recognition = dict(self.scores.get("metrics", {})), flat_scores(self.scores).get("recognition")
         return found if recognition is None else found | {"recognition": recognition}
+
+    @property
+    def all_scores(self) -> dict[str, float | None]:
+        """The metrics, the distances, and how far the samples of a method that draws lie apart."""
+        spread = self.samples.get("diversity")
+        return flat_scores(self.scores) | ({} if spread is None else {"diversity": float(spread.mean())})
 
     def metric(self, name: str) -> float | None:
         return self.metrics.get(name)
@@ -207,7 +214,7 @@ class Study:
     def declared_scores(self) -> Iterator[Score]:
         """Return what is declared for diverged runs: in a question's metric, the score of a trivial baseline."""
         lost = [run for runs in self.runs.values() for run in runs.values() if run.state == "diverged"]
-        for question in self.questions.values():
+        for question in [QUESTIONS["colour"]] if self.is_comparison else self.questions.values():
             value = self.baselines.get(question.if_diverged, {}).get(question.metric)
             if value is not None:
                 yield from (Score(run.arm, run.seed, question.metric, value) for run in lost)
@@ -314,7 +321,7 @@ def tidy_scores(study: Study) -> Iterator[Score]:
     """Return the rows of the tidy table of all images and of each class: every number of every finished run."""
     for arm in study.runs:
         for run in study.finished(arm):
-            by_label = {"": run.metrics, **run.scores.get("per_class", {})}
+            by_label = {"": run.all_scores, **run.scores.get("per_class", {})}
             yield from (
                 Score(arm, run.seed, metric, value, label)
                 for label, own in by_label.items()

@@ -17,6 +17,14 @@ _TITLES = {"ab_l1": "Mean absolute error of a*b*"}
 _UNITS = {"ab_l1": "CIELAB units", "balanced_accuracy": "share"}
 
 
+class Cell(NamedTuple):
+    """What stands in a table, and a second line below it, in bold where it is `clear`."""
+
+    value: str
+    below: str = ""
+    clear: bool = False
+
+
 def number(value: float | None, unit: str = "") -> str:
     """Return a number as text, shares in per cent.
 
