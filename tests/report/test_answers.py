@@ -10,7 +10,7 @@ import pytest
 from synthetic_study import BASELINES, answer_of, change, results_of, run_of, table_text, write_study
 
 from knowhue.report.contrasts import image_differences
-from knowhue.report.differences import forest_table, transfer_table
+from knowhue.report.differences import forest_rows, transfer_rows
 from knowhue.report.findings import find
 from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
@@ -99,11 +99,9 @@ def test_headline_figures_and_tables_quote_one_interval_with_its_level(eight_see
     (row,) = (row for row in score_tables(find(study))["colour"]["rows"] if row["standing"] == "primary")
     assert row["interval"] == f"{text} (97.5 %)"
     assert table_text(study, "equal_images")[1][5] == f"{text} (97.5 %)"
-    header, *rows = transfer_table(study)
-    mean = dict(zip(header, next(row for row in rows if row[2] == "mean"), strict=True))
+    mean = next(row for row in transfer_rows(study) if row["seed"] == "mean")
     assert (mean["low"], mean["high"], mean["level"], mean["over"]) == (low, high, 0.975, "seeds and images")
-    header, first, *_ = forest_table(study)
-    drawn = dict(zip(header, first, strict=True))
+    drawn = forest_rows(study)[0]
     assert (drawn["low"], drawn["high"], drawn["level"]) == (low, high, 0.975)
     quoted = results_of(study)["tests"]["colour"]["quoted"]
     assert (tuple(quoted["interval"]), quoted["level"]) == ((low, high), 0.975)

@@ -11,7 +11,7 @@ from scipy import stats
 
 from knowhue.plan import QUESTIONS
 from knowhue.presets import ARMS
-from knowhue.report.differences import forest, forest_table
+from knowhue.report.differences import forest, forest_rows
 from knowhue.report.study import Run, Study, arm_name
 from knowhue.report.style import to_svg
 from knowhue.report.text import Measure
@@ -42,8 +42,7 @@ def make_study(seeds: int = 8, names: tuple[str, ...] = NAMES, **diverged: int) 
 
 
 def records(study: Study) -> dict[tuple[str, str], dict]:
-    header, *rows = forest_table(study)
-    return {(row[0], row[2]): dict(zip(header, row, strict=True)) for row in rows}
+    return {(row["question"], row["arm"]): row for row in forest_rows(study)}
 
 
 def words(figure) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from knowhue.report.scores import class_scores
-from knowhue.report.study import Study, Table, sides
+from knowhue.report.study import Row, Study, sides
 from knowhue.report.style import (
     INK,
     MULTI,
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _MANY = 12
 """More classes than this leave no room for numbers in the cells."""
-_BIN = ("lower", "upper", "images", "confidence", "accuracy")
 
 
 class Side(NamedTuple):
@@ -60,16 +59,6 @@ def draw_per_class(study: Study) -> "dict[str, Figure]":
             entitle(axes[0, 0], title)
             _dots(axes[0, 0], known, study.classes)
     return figures
-
-
-def per_class_table(study: Study) -> Table:
-    """Return the scores of each class: one row per arm, seed and class."""
-    rows: Table = [["arm", "seed", "class", "images", "accuracy", "ab_l1"]]
-    for arm in study.runs:
-        for run in study.finished(arm):
-            for name, scores in run.scores.get("per_class", {}).items():
-                rows.append([arm, run.seed, name, *(scores.get(key) for key in rows[0][3:])])
-    return rows
 
 
 def _dots(ax: "Axes", scores: dict[Side, np.ndarray], classes: list[str]) -> None:
@@ -106,13 +95,14 @@ def draw_confusion(study: Study) -> "dict[str, Figure]":
     return figures
 
 
-def confusion_table(study: Study) -> Table:
+def confusion_rows(study: Study) -> list[Row]:
     """Return the numbers of the matrices: one row per arm, true class and predicted class."""
-    rows: Table = [["arm", "true", "predicted", "images"]]
-    for side, counts in _counted(study):
-        for true, line in zip(study.classes, counts.tolist(), strict=True):
-            rows += [[side.arm, true, named, count] for named, count in zip(study.classes, line, strict=True)]
-    return rows
+    return [
+        {"arm": side.arm, "true": true, "predicted": named, "images": count}
+        for side, counts in _counted(study)
+        for true, line in zip(study.classes, counts.tolist(), strict=True)
+        for named, count in zip(study.classes, line, strict=True)
+    ]
 
 
 def _counted(study: Study) -> Iterator[tuple[Side, np.ndarray]]:
@@ -163,11 +153,9 @@ def reliability_bins(study: Study, arm: str) -> list[dict[str, Any]]:
     return [_pooled(same) for same in zip(*runs, strict=True)]
 
 
-def reliability_table(study: Study) -> Table:
+def reliability_rows(study: Study) -> list[Row]:
     """Return the numbers of the diagrams: one row per arm and bin."""
-    arms = sides(study, "class")
-    rows = [[arm, *(each[name] for name in _BIN)] for arm in arms for each in reliability_bins(study, arm)]
-    return [["arm", *_BIN], *rows]
+    return [{"arm": arm} | each for arm in sides(study, "class") for each in reliability_bins(study, arm)]
 
 
 def _pooled(same: tuple[dict[str, Any], ...]) -> dict[str, Any]:
@@ -182,7 +170,9 @@ def _pooled(same: tuple[dict[str, Any], ...]) -> dict[str, Any]:
 
 
 def _diagram(ax: "Axes", bins: list[dict[str, Any]], colour: str) -> None:
-    images, confidence, accuracy = (np.array([each[name] for each in bins], float) for name in _BIN[2:])
+    images, confidence, accuracy = (
+        np.array([each[name] for each in bins], float) for name in ("images", "confidence", "accuracy")
+    )
     share = images / images.sum()
     error = float((share * np.abs(confidence - accuracy)).sum())
     ax.plot([0, 100], [0, 100], color=RULE, linestyle=(0, (4, 3)), linewidth=1, zorder=1)

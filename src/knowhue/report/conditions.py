@@ -233,42 +233,6 @@ def _sum(values: list[float | None]) -> float | None:
     return sum(known) if len(known) == len(values) else None
 
 
-def best_epochs(study: Study) -> list[dict[str, Any]]:
-    """Return what choosing the best epoch of every arm, in each of its primary metrics, would have added.
-
-    All epochs of a run's log compete, those of the heads too. A run whose last epoch has no score is left out. Means
-    over the finished seeds: `last`, `best`, and `difference`, by how much best is better, never below 0, with its
-    `interval`, 95 %, Student's t; `epochs`, which one was best, by seed; the first of several.
-    """
-    metrics = dict.fromkeys(asked.metric for asked in study.questions.values())
-    rows = [_best_epoch(study, arm, metric) for arm in study.runs for metric in metrics]
-    return [row for row in rows if row]
-
-
-def _best_epoch(study: Study, arm: str, metric: str) -> dict[str, Any]:
-    sign = -1 if study.table.lower_is_better(metric) else 1
-    found = {run.seed: each for run in study.finished(arm) if (each := _last_and_best(run, metric, sign))}
-    if not found:
-        return {}
-    last, best, epochs = zip(*found.values(), strict=True)
-    gain = sign * (np.array(best) - np.array(last))
-    return {
-        "arm": arm, "metric": metric, "seeds": tuple(found), "last": float(np.mean(last)),
-        "best": float(np.mean(best)), "difference": float(gain.mean()), "interval": t_interval(gain),
-        "epochs": epochs,
-    }  # fmt: skip
-
-
-def _last_and_best(run: Run, metric: str, sign: int) -> tuple[float, float, int] | None:
-    """Return the scores of the last and of the best epoch and which that is; None without a last one."""
-    scores = [(entry.get("validation", {}).get(metric), entry["epoch"]) for entry in run.log]
-    known = [(score, epoch) for score, epoch in scores if score is not None and np.isfinite(score)]
-    if not known or known[-1][1] != scores[-1][1]:
-        return None
-    best, epoch = max(known, key=lambda each: round(sign * each[0], 12))  # a tie is no later best
-    return known[-1][0], best, epoch
-
-
 def after_heads(study: Study) -> list[dict[str, Any]]:
     """Return each arm's primary metrics after the heads on the frozen encoder and after fine-tuning."""
     rows = []

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from knowhue.config import TRAIN_LOSSES
-from knowhue.report.study import Run, Study, Table, labelled_share, placebo, sides, tasks
+from knowhue.report.study import Row, Run, Study, labelled_share, placebo, sides, tasks
 from knowhue.report.style import (
     MULTI,
     MUTED,
@@ -23,7 +22,7 @@ from knowhue.report.style import (
     panels,
 )
 from knowhue.report.text import spaced
-from knowhue.statistics.paired import Interval, bounded_interval, mean
+from knowhue.statistics.paired import Interval, bounded_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,65 +44,44 @@ class Panel:
     split: str
     name: str
     scale: float = 1
-    limits: tuple[float, float] | None = None
-    even: float | None = None
-    """Where a dashed line marks what guessing gives."""
 
 
-_SHARES: dict[str, Any] = {"scale": 100, "limits": (0, 100), "even": 50}
 CURVES = {
-    "error": (
-        Panel("Mean absolute error of a*b*, CIELAB units, validation split", "colour", "validation", "ab_l1"),
+    "error": Panel(
+        "Mean absolute error of a*b*, CIELAB units, validation split", "colour", "validation", "ab_l1"
     ),
-    "accuracy": (Panel("Validation accuracy, %", "class", "validation", "accuracy", scale=100),),
-    "losses": (
-        Panel("Generator loss", "colour", "train", "generator"),
-        Panel("Discriminator loss", "colour", "train", "discriminator"),
-    ),
-    "judgements": (
-        Panel("True colours judged real, % of patches", "colour", "train", "discriminator_real", **_SHARES),
-        Panel(
-            "Generated colours judged fake, % of patches", "colour", "train", "discriminator_fake", **_SHARES
-        ),
-    ),
+    "accuracy": Panel("Validation accuracy, %", "class", "validation", "accuracy", scale=100),
+    "losses_generator": Panel("Generator loss", "colour", "train", "generator"),
+    "losses_discriminator": Panel("Discriminator loss", "colour", "train", "discriminator"),
 }
-"""What each figure of curves shows, one panel below the other."""
-_COLUMNS = {
-    "error": ("ab_l1", "adversarial"),
-    "accuracy": ("accuracy", "balanced_accuracy"),
-    "losses": ("generator", "discriminator"),
-    "judgements": ("discriminator_real", "discriminator_fake"),
-}
-"""What stands in its table, some of it not drawn; the losses beside that of the pixels."""
+"""By the name of the drawing, which begins with that of its figure."""
 
 
 def curves(study: Study, name: str) -> "dict[str, Figure]":
     """Draw a figure of `CURVES` over the epochs, single-task against multi-task; nothing where no run has a value."""
-    shown = CURVES[name]
-    runs = [run for panel in shown for arm in sides(study, panel.task) for run in study.of(arm)]
-    if not any(len(_values(run, panel)) for run in runs for panel in shown):
-        return {}
-    figure, axes = panels(5.0, 1.4 + 1.5 * len(shown), rows=len(shown), sharex=True)
-    for ax, panel in zip(axes[:, 0], shown, strict=True):
-        entitle(ax, panel.title)
-        _curves(ax, study, panel)
-    return {name: figure}
+    figures = {}
+    for drawing, panel in _panels(name).items():
+        if any(len(_values(run, panel)) for arm in sides(study, panel.task) for run in study.of(arm)):
+            figures[drawing], axes = panels(5.0, 2.9)
+            entitle(axes[0, 0], panel.title)
+            _curves(axes[0, 0], study, panel)
+    return figures
 
 
-def curve_table(study: Study, name: str) -> Table:
-    """Return the numbers behind the curves: one row per arm, seed and epoch."""
-    panel, names = CURVES[name][0], _COLUMNS[name]
-    if name == "losses":
-        runs = [run for arm in sides(study, panel.task) for run in study.of(arm)]
-        logged = {each for run in runs for line in run.log for each in line.get(panel.split, {})}
-        names = (*(each for each in TRAIN_LOSSES["colour"] if each in logged), *names)
-    rows: Table = [["arm", "seed", "epoch", "phase", *names]]
-    for arm in sides(study, panel.task):
-        for run in study.of(arm):
-            for line in run.log:
-                values = [line.get(panel.split, {}).get(each) for each in names]
-                rows.append([arm, run.seed, line.get("epoch"), line.get("phase"), *values])
-    return rows
+def curve_rows(study: Study, name: str) -> list[Row]:
+    """Return all that the log has of the split that is drawn: one row per arm, seed and epoch."""
+    panel = next(iter(_panels(name).values()))
+    runs = (run for arm in sides(study, panel.task) for run in study.of(arm))
+    return [
+        {"arm": run.arm, "seed": run.seed, "epoch": line.get("epoch"), "phase": line.get("phase")}
+        | line.get(panel.split, {})
+        for run in runs
+        for line in run.log
+    ]
+
+
+def _panels(name: str) -> dict[str, Panel]:
+    return {drawing: panel for drawing, panel in CURVES.items() if drawing.startswith(name)}
 
 
 def _curves(ax: "Axes", study: Study, panel: Panel) -> None:
@@ -125,7 +103,7 @@ def _curves(ax: "Axes", study: Study, panel: Panel) -> None:
     if not ends:
         return
     levels = _levels(ax, study, panel)
-    _frame(ax, panel, last)
+    _frame(ax, last)
     _mark_phases(ax, last_frozen, last)
     name_ends(ax, ends, levels)
 
@@ -162,17 +140,16 @@ def _phases(study: Study) -> tuple[int, int]:
     return max(frozen, default=0), max((line["epoch"] for line in lines), default=1)
 
 
-def _frame(ax: "Axes", panel: Panel, last: int) -> None:
+def _frame(ax: "Axes", last: int) -> None:
     """Set limits with room on top for the names of the phases, ticks and grid."""
     from matplotlib.ticker import MaxNLocator
 
-    low, high = panel.limits or ax.get_ylim()
+    low, high = ax.get_ylim()
     room = high - low
     ax.set(xlim=(0.6, last + 0.4), ylim=(low - 0.03 * room, high + 0.22 * room))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     few_ticks(ax, "y")
-    if ax.get_subplotspec().is_last_row():  # pyright: ignore[reportOptionalMemberAccess]
-        ax.set_xlabel("Epoch")
+    ax.set_xlabel("Epoch")
     grid(ax)
 
 
@@ -180,8 +157,6 @@ def _mark_phases(ax: "Axes", last_frozen: int, last: int) -> None:
     edge = last_frozen + 0.5
     if last_frozen:
         ax.axvspan(0.6, edge, color=SHADE, zorder=0, linewidth=0)
-    if not ax.get_subplotspec().is_first_row():  # pyright: ignore[reportOptionalMemberAccess]
-        return
     for start, end, label in ((0.6, edge, "encoder frozen"), (edge, last + 0.4, "everything trains")):
         # a shorter phase has no room for its name
         if end - start > 0.1 * last:
@@ -191,16 +166,13 @@ def _mark_phases(ax: "Axes", last_frozen: int, last: int) -> None:
 
 
 def _levels(ax: "Axes", study: Study, panel: Panel) -> list[tuple[float, str]]:
-    """Draw what a trivial baseline or guessing gives, thin and dashed; return those to be named."""
-    style = {"color": MUTED, "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 1}
-    if panel.even is not None:
-        ax.axhline(panel.even, **style)
+    """Draw what a trivial baseline gives, thin and dashed; return those to be named."""
     if panel.split != "validation":
         return []
     named = ((values.get(panel.name), spaced(title)) for title, values in study.baselines.items())
     levels = [(value * panel.scale, title) for value, title in named if value is not None]
     for level, _ in levels:
-        ax.axhline(level, **style)
+        ax.axhline(level, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
     return [(level, f"{title} {level:.1f}") for level, title in levels]
 
 
@@ -274,26 +246,19 @@ def label_fraction(study: Study) -> "dict[str, Figure]":
     return {"label_fraction": figure}
 
 
-def label_fraction_table(study: Study) -> Table:
+def label_fraction_rows(study: Study) -> list[Row]:
     """Return the numbers of the drawing: one row per arm and seed, and one of their mean with its 95 % interval."""
-    columns = ("balanced_accuracy", "diverged", "low", "high", "after_heads")
-    rows: Table = [["labelled_share", "side", "arm", "seed", *columns]]
+    rows: list[Row] = []
     for point in label_points(study):
-        arm = [point.share, point.side, point.arm]
+        arm = {"labelled_share": point.share, "side": point.side, "arm": point.arm}
         rows += [
-            [*arm, seed, value, seed in point.diverged, None, None, _after_heads(study, point.arm, seed)]
+            {**arm, "seed": seed, "balanced_accuracy": value, "diverged": seed in point.diverged}
             for seed, value in point.scores.items()
         ]
-        heads = mean([_after_heads(study, point.arm, seed) for seed in point.scores])
-        rows.append(
-            [*arm, "mean", point.mean, bool(point.diverged), *(point.interval or (None, None)), heads]
-        )
+        low, high = point.interval or (None, None)
+        mean = {"seed": "mean", "balanced_accuracy": point.mean, "diverged": bool(point.diverged)}
+        rows.append({**arm, **mean, "low": low, "high": high})
     return rows
-
-
-def _after_heads(study: Study, arm: str, seed: int) -> float | None:
-    """Balanced accuracy on the frozen encoder: with few labels, fine-tuning may cost what the head had reached."""
-    return study.runs[arm][seed].scores.get("after_heads", {}).get("balanced_accuracy")
 
 
 def _point(study: Study, side: str, share: float, arm: str) -> Point:

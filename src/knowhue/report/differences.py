@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from knowhue.report.contrasts import Bounds, Contrast, FamilyTest, contrast, family_tests, primary
-from knowhue.report.study import Study, Table, arm_name, is_oracle, labelled_share, placebo, tasks
+from knowhue.report.study import Row, Study, arm_name, is_oracle, labelled_share, placebo, tasks
 from knowhue.report.style import (
     INK,
     MULTI,
@@ -47,25 +47,33 @@ def transfer(study: Study) -> "dict[str, Figure]":
     }
 
 
-def transfer_table(study: Study) -> Table:
+def transfer_rows(study: Study) -> list[Row]:
     """Return the numbers of both drawings: one row per question and seed, and one of their mean.
 
     `low` to `high` is the interval of the verdict, `low_inner` to `high_inner` that of equivalence, at their levels.
     """
-    header = ["question", "metric", "seed", "single_task", "multi_task", "difference", "diverged"]
-    rows: Table = [[*header, "low", "high", "level", "low_inner", "high_inner", "level_inner", "over"]]
-    alpha = study.alpha
+    rows: list[Row] = []
     for question in study.questions:
         found = primary(study, question)
         if found is None:
             continue
+        asked = {"question": question, "metric": found.metric}
         for seed, (before, after) in zip(found.seeds, found.scores.tolist(), strict=True):
             names = " ".join(arm for arm, lost in found.diverged if lost == seed)
-            rows.append([question, found.metric, seed, before, after, after - before, names, *[None] * 7])
-        outer, inner = found.bounds(1 - alpha), found.bounds(1 - 2 * alpha)
-        ends = [cell for each in (outer, inner) for cell in (*(each.interval or (None, None)), each.level)]
-        rows.append([question, found.metric, "mean", *found.levels, found.estimate, "", *ends, outer.over])
+            scores = {"single_task": before, "multi_task": after, "difference": after - before}
+            rows.append({**asked, "seed": seed, **scores, "diverged": names})
+        outer, inner = found.bounds(1 - study.alpha), found.bounds(1 - 2 * study.alpha)
+        before, after = found.levels
+        rows.append({
+            **asked, "seed": "mean", "single_task": before, "multi_task": after, "difference": found.estimate,
+            **_ends(outer), **_ends(inner, "_inner"), "over": outer.over,
+        })  # fmt: skip
     return rows
+
+
+def _ends(bounds: Bounds, suffix: str = "") -> Row:
+    low, high = bounds.interval or (None, None)
+    return {f"low{suffix}": low, f"high{suffix}": high, f"level{suffix}": bounds.level}
 
 
 def _transfer(study: Study, question: str, found: Contrast) -> "Figure":
@@ -194,7 +202,7 @@ def stacked(values: "np.ndarray", width: float) -> list[int]:
     return levels.tolist()
 
 
-class ForestRow(NamedTuple):
+class Compared(NamedTuple):
     """One arm against the single-task arm of a question.
 
     Attributes:
@@ -218,7 +226,7 @@ class ForestRow(NamedTuple):
         return self.test.found
 
 
-def forest_rows(study: Study) -> list[ForestRow]:
+def compared_arms(study: Study) -> list[Compared]:
     """Return all comparisons that have a number, by question and in the plan's order of arms."""
     contrasts = {
         (question, arm): contrast(study.table, asked.metric, asked.single, arm)
@@ -238,7 +246,7 @@ def forest_rows(study: Study) -> list[ForestRow]:
     for key, test in tests.items():
         p = adjusted[key].p_adjusted if key in adjusted else None
         rows.append(
-            ForestRow(*key, _is_primary(study, *key), _is_alike(study, *key), test._replace(p_adjusted=p))
+            Compared(*key, _is_primary(study, *key), _is_alike(study, *key), test._replace(p_adjusted=p))
         )
     return rows
 
@@ -256,23 +264,23 @@ def _is_alike(study: Study, question: str, arm: str) -> bool:
     return _targets(study, question, arm) == _targets(study, question, study.questions[question].single)
 
 
-def forest_table(study: Study) -> Table:
+def forest_rows(study: Study) -> list[Row]:
     """Return the numbers of the drawing and their tests: one row per question and arm."""
-    header = ["question", "metric", "arm", "name", "against", "same_targets", "seeds", "diverged"]
-    table: Table = [[*header, "difference", "low", "high", "level", "over", "p", "p_adjusted", "d_z", "wins"]]
-    for question, arm, _, same_targets, test in forest_rows(study):
-        found, bounds = test.found, test.bounds
-        table.append([
-            question, found.metric, arm, arm_name(arm), found.arms[0], same_targets, len(found.seeds),
-            len(found.diverged), found.estimate, *(bounds.interval or (None, None)), bounds.level, bounds.over, test.p,
-            test.p_adjusted, found.effect, found.wins.count,
-        ])  # fmt: skip
-    return table
+    return [
+        {
+            "question": each.question, "metric": each.found.metric, "arm": each.arm, "name": arm_name(each.arm),
+            "against": each.found.arms[0], "same_targets": each.same_targets, "seeds": len(each.found.seeds),
+            "diverged": len(each.found.diverged), "difference": each.found.estimate, **_ends(each.test.bounds),
+            "over": each.test.bounds.over, "p": each.test.p, "p_adjusted": each.test.p_adjusted,
+            "d_z": each.found.effect, "wins": each.found.wins.count,
+        }
+        for each in compared_arms(study)
+    ]  # fmt: skip
 
 
 def forest(study: Study) -> "dict[str, Figure]":
     """Draw for each question the mean paired difference of every arm; nothing where there is one arm alone."""
-    rows = forest_rows(study)
+    rows = compared_arms(study)
     if len({row.arm for row in rows}) < 2:
         return {}
     by_question = {
@@ -283,7 +291,7 @@ def forest(study: Study) -> "dict[str, Figure]":
     }
 
 
-def _forest(study: Study, question: str, rows: list[ForestRow]) -> "Figure":
+def _forest(study: Study, question: str, rows: list[Compared]) -> "Figure":
     """Draw one question: a line for each arm, and its numbers beside it."""
     asked, arms = study.questions[question], [row.arm for row in rows]
     lost = dict.fromkeys(f"{arm_name(arm)} seed {seed}" for row in rows for arm, seed in row.found.diverged)
@@ -316,7 +324,7 @@ def _targets(study: Study, question: str, arm: str) -> tuple[float, bool]:
     return share, placebo(study, arm) == own
 
 
-def _line(ax: "Axes", row: ForestRow, measured: Measure, height: float, planned: int) -> None:
+def _line(ax: "Axes", row: Compared, measured: Measure, height: float, planned: int) -> None:
     """Draw one comparison; one that leaves the panel is an arrow at its edge, and its number says how far."""
     low, high = ax.get_xlim()
     value = measured.scale * row.found.estimate

@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowhue.report.classes import (
-    confusion_table,
+    confusion_rows,
     draw_confusion,
     draw_per_class,
     draw_reliability,
-    per_class_table,
-    reliability_table,
+    reliability_rows,
 )
-from knowhue.report.curves import curve_table, curves, label_fraction, label_fraction_table
-from knowhue.report.differences import forest, forest_table, transfer, transfer_table
+from knowhue.report.curves import curve_rows, curves, label_fraction, label_fraction_rows
+from knowhue.report.differences import forest, forest_rows, transfer, transfer_rows
 from knowhue.report.method_figures import comparison_figures
 from knowhue.report.reading import read_study
-from knowhue.report.samples import draw_extremes, draw_samples, extremes_table, sample_table
-from knowhue.report.study import Study, Table, is_oracle, sides
+from knowhue.report.samples import draw_extremes, draw_samples
+from knowhue.report.study import Row, Study, is_oracle, sides
 from knowhue.report.style import INK, MULTI, MUTED, RULE, SHADE, SINGLE, SMALL, bare, panels
 from knowhue.report.text import plain, plural
 from knowhue.storage import replacing, require_outputs
@@ -41,13 +40,13 @@ class Figure:
         title: what it shows.
         caption: how to read it; may name the facts of `facts` in braces.
         draw: the study as drawings by file name, side by side; none where it would show no number.
-        table: the numbers behind it; None of a drawing without any that anybody would want as a table.
+        rows: the numbers behind it; None of pictures, and of scores that the table of all scores holds.
     """
 
     title: str
     caption: str
     draw: "Callable[[Study], Mapping[str, Drawing]]"
-    table: Callable[[Study], Table] | None
+    rows: Callable[[Study], list[Row]] | None = None
 
     def described(self, study: Study) -> str:
         """Return title and caption."""
@@ -126,8 +125,8 @@ def _boxes(study: Study) -> dict[str, tuple[Any, ...]]:
 
 
 def _over_epochs(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """How a figure of one value over epochs is drawn, and its table."""
-    return partial(curves, name=name), partial(curve_table, name=name)
+    """How a figure of one value over epochs is drawn, and its numbers."""
+    return partial(curves, name=name), partial(curve_rows, name=name)
 
 
 FIGURES: dict[str, Figure] = {
@@ -138,7 +137,7 @@ FIGURES: dict[str, Figure] = {
         "its interval at the level of the verdict (thick) and at that of equivalence (thin). In the shaded band a "
         "difference is smaller than the smallest one that matters, fixed beforehand.",
         transfer,
-        transfer_table,
+        transfer_rows,
     ),
     "forest": Figure(
         "All arms.",
@@ -148,7 +147,7 @@ FIGURES: dict[str, Figure] = {
         "is a value beyond the axis. A placebo of the other task that does as well as multi-task says that no "
         "information passed between the tasks.",
         forest,
-        forest_table,
+        forest_rows,
     ),
     "label_fraction": Figure(
         "With few labels.",
@@ -157,7 +156,7 @@ FIGURES: dict[str, Figure] = {
         " on these test images, faint dots are seeds; the axis is "
         "logarithmic.",
         label_fraction,
-        label_fraction_table,
+        label_fraction_rows,
     ),
     "samples": Figure(
         "Sample images.",
@@ -165,7 +164,6 @@ FIGURES: dict[str, Figure] = {
         "single-task: by the single-task classifier); ✗ marks a wrong one. The images were fixed before training, none "
         "was picked afterwards. Seed {seed}, last epoch.",
         draw_samples,
-        sample_table,
     ),
     "setup": Figure(
         "Set-up.",
@@ -174,7 +172,6 @@ FIGURES: dict[str, Figure] = {
         "(task weights: colour {colour_weight}, class {class_weight}). "
         "A single-task arm is the encoder with one head.",
         setup,
-        None,
     ),
     "error": Figure(
         "Colour error.",
@@ -189,26 +186,20 @@ FIGURES: dict[str, Figure] = {
     ),
     "losses": Figure(
         "Generator and discriminator.",
-        "Adversarial training losses, mean of each epoch. Neither should run away from the other.",
+        "Adversarial training losses, mean of each epoch. Neither should run away from the other; where the "
+        "discriminator judges nearly every patch right, a warning says so.",
         *_over_epochs("losses"),
-    ),
-    "judgements": Figure(
-        "Who is winning.",
-        "Share of patches that the discriminator judges right. Both near 100\u00a0% is saturation: the "
-        "colour head learns nothing from it any more; 50\u00a0% (dashed) is guessing.",
-        *_over_epochs("judgements"),
     ),
     "per_class": Figure(
         "Class by class.",
         "Scores of each class on the {split} images; the bar joins the two arms. {spread}",
         draw_per_class,
-        per_class_table,
     ),
     "confusion": Figure(
         "Confusion.",
         "Classes of the {split} images: rows are true, columns predicted; per cent of the row{pooled}.",
         draw_confusion,
-        confusion_table,
+        confusion_rows,
     ),
     "reliability": Figure(
         "Does the probability mean what it says?",
@@ -217,14 +208,13 @@ FIGURES: dict[str, Figure] = {
         "it the model is too sure of itself. Larger dots hold more images. The expected calibration error "
         "(Guo et al. 2017) is the mean distance from the line.",
         draw_reliability,
-        reliability_table,
+        reliability_rows,
     ),
     "extremes": Figure(
         "Best and worst colourings.",
         "The {split} images with the least and the greatest error of a*b* (below each, CIELAB units), "
         "chosen by that number alone, the true colours beneath. Seed {seed}, last epoch.",
         draw_extremes,
-        extremes_table,
     ),
 }
 _ORACLE = (

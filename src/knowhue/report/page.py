@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from knowhue.report.method_figures import page_content
 from knowhue.report.methods import comparison_results
 from knowhue.report.reading import read_study
 from knowhue.report.results import results_table
-from knowhue.report.study import Study, tidy_scores
+from knowhue.report.study import Row, Study, tidy_scores
 from knowhue.report.style import to_svg
 from knowhue.report.tables import TABLES, has_numbers
 from knowhue.report.text import measure
@@ -64,18 +64,15 @@ SECTIONS = (
     PageSection("Scores", part="scores", is_open=True),
     PageSection("Warnings", part="warnings"),
     PageSection("How it was measured", ("setup",), part="images"),
-    PageSection("Learning", ("error", "accuracy", "losses", "judgements")),
+    PageSection("Learning", ("error", "accuracy", "losses"), ("after_heads",)),
     PageSection("Distance from real images", part="distances"),
-    PageSection("Class by class", ("per_class", "confusion", "reliability"), part="classes"),
+    PageSection("Class by class", ("per_class", "confusion", "reliability"), ("classes",)),
     PageSection("Where it succeeds and fails", ("extremes",)),
     PageSection(
-        "Where it helped, and where it hurt", tables=("seeds", "classes", "flips", "equal_train_loss"),
+        "Where it helped, and where it hurt", tables=("seeds", "flips", "equal_train_loss"),
         of_several_seeds=True,
     ),
     PageSection("What it costs", tables=("equal_images", "equal_time", "deployment"), of_several_seeds=True),
-    PageSection(
-        "What the choice of an epoch would have added", tables=("best_epochs", "after_heads"), of_several_seeds=True
-    ),
     PageSection("How the tasks pull at the encoder", tables=("diagnostics", "predictions"), of_several_seeds=True),
     PageSection("What trained the encoder", tables=("gradients",)),
     PageSection("What was frozen", tables=("cells", "exploratory"), part="frozen"),
@@ -129,7 +126,7 @@ def render_page(findings: Findings, answered: dict[str, Answer], results: dict[s
         study=study,
         results=results,
         results_link=link,
-        scores_link=_data_link("text/csv", to_csv([list(each) for each in _score_rows(study)])),
+        scores_link=_csv_link(_score_rows(study)),
         answers=answered,
         warnings=warnings(study),
         measures={question: measure(study.metrics, asked) for question, asked in study.questions.items()},
@@ -141,7 +138,6 @@ def render_page(findings: Findings, answered: dict[str, Answer], results: dict[s
         perceptual=scores.perceptual_provenance(study),
         not_computed=scores.not_computed(study),
         has_fid=scores.has_fid(study),
-        classes=scores.class_table(study),
         counts=scores.count_table(study),
         times=scores.time_table(study),
         settings=scores.setting_rows(study.settings.get("config", {})),
@@ -179,7 +175,6 @@ def _sections(findings: Findings) -> list[dict[str, Any]]:
     study, shown, count = findings.study, [], 0
     has_part = {
         "distances": scores.distance_table(study)["rows"] or scores.not_computed(study),
-        "classes": study.classes and any(study.finished(arm) for arm in study.runs),
     }
     for section in SECTIONS:
         if section.of_several_seeds and len(study.seeds) < 2:
@@ -215,21 +210,28 @@ def _figure(study: Study, name: str) -> dict[str, Any]:
     if not drawn:
         return {}
     title, text = figure.title, figure.described(study)
-    rows = figure.table(study) if figure.table else []
+    rows = figure.rows(study) if figure.rows else []
     return {
         "name": name,
         "title": title,
         "caption": text.removeprefix(title).strip(),
         "drawings": [Markup(to_svg(drawing, each, text)) for each, drawing in drawn.items()],
-        "data": _data_link("text/csv", to_csv(rows)) if rows[1:] else "",
+        "data": _csv_link(rows) if rows else "",
         "file": f"{name}.csv",
     }
 
 
-def _score_rows(study: Study) -> Iterable[Iterable[Any]]:
-    """Return the tidy table of all scores, the header first."""
-    yield ("arm", "seed", "metric", "value", "class")
-    yield from (row[:5] for row in tidy_scores(study))
+def _score_rows(study: Study) -> list[Row]:
+    """Return the tidy table of all scores."""
+    names = ("arm", "seed", "metric", "value", "class")
+    return [
+        dict(zip(names, row, strict=False)) for row in tidy_scores(study)
+    ]  # single images are not among them
+
+
+def _csv_link(rows: Sequence[Row]) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return _data_link("text/csv", to_csv([names, *([row.get(name) for name in names] for row in rows)]))
 
 
 def _data_link(kind: str, text: str) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from knowhue.report.classes import drawn_sides
-from knowhue.report.study import Run, Study, Table, sides
+from knowhue.report.study import Run, Study, sides
 from knowhue.report.style import INK, MULTI, MUTED, SINGLE, SMALL, TEXT, Tile, image_grid
 from knowhue.report.text import spaced
 
@@ -22,18 +22,6 @@ def draw_samples(study: Study) -> "dict[str, Figure]":
     names = {0: "samples", 1: "more_samples"}
     places = {name: [place for place, each in enumerate(nth) if each == n] for n, name in names.items()}
     return {name: _grid(study, own) for name, own in places.items() if own}
-
-
-def sample_table(study: Study) -> Table:
-    """Return what was predicted for the sample images: one row per arm and image, the shown seed."""
-    rows: Table = [["image", "true class", "arm", "seed", "predicted class", "probability"]]
-    for arm in sides(study, "class"):
-        run = study.shown(arm)
-        for place, index in enumerate(study.samples.get("index", ())):
-            predicted, probability = _prediction(study, run, int(index))
-            if run is not None and predicted is not None:
-                rows.append([int(index), _truth(study, place), arm, run.seed, predicted, probability])
-    return rows
 
 
 def _grid(study: Study, places: list[int]) -> "Figure":
@@ -99,14 +87,3 @@ def draw_extremes(study: Study) -> "dict[str, Figure]":
         style = {"ha": "left", "fontsize": SMALL, "fontweight": "bold"}
         figures[f"extremes_{side.name}"] = image_grid(5.0, rows, titles, names, **style)
     return figures
-
-
-def extremes_table(study: Study) -> Table:
-    """Return every image's error of the shown seed, best first: one row per arm and image."""
-    rows: Table = [["arm", "seed", "image", "label", "ab_l1"]]
-    for arm in sides(study, "colour"):
-        run = study.shown(arm)
-        images = [row for row in run.images if row.get("ab_l1") is not None] if run else []
-        for row in sorted(images, key=lambda row: row["ab_l1"]):
-            rows.append([arm, study.shown_seed, row["path"], row["label"], row["ab_l1"]])
-    return rows

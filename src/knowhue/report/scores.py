@@ -9,10 +9,9 @@ from knowhue.images.files import kinds_of
 from knowhue.report.contrasts import contrast
 from knowhue.report.findings import Findings
 from knowhue.report.results import timing
-from knowhue.report.study import Row, Run, Study, Table, arm_label, flat_scores, sides
+from knowhue.report.study import Row, Study, Table, arm_label, flat_scores, sides
 from knowhue.report.tables import bounds_text
 from knowhue.report.text import MISSING, difference, duration, number, p_text, spaced, titled, with_spread
-from knowhue.statistics.paired import mean
 
 _BASELINES = {"real": "other real images"}
 _ARROWS = {"lower": "↓", "higher": "↑"}
@@ -173,25 +172,6 @@ def class_scores(study: Study, arm: str, name: str) -> np.ndarray:
     ]
     # two axes, also without runs
     return np.array(values, float).reshape(len(runs), len(study.classes))
-
-
-def class_table(study: Study) -> Table:
-    """Return accuracy and error of each class, single-task and multi-task, means over finished seeds."""
-    both = (("class", "accuracy", "share"), ("colour", "ab_l1", ""))
-    columns = [
-        (class_scores(study, arm, name), unit) for task, name, unit in both for arm in sides(study, task)
-    ]
-    runs: list[Run] = [run for arm in study.runs for run in study.finished(arm)]
-    # all runs are scored on the same images
-    counts = runs[0].scores.get("per_class", {}) if runs else {}
-    rows: Table = []
-    for place, name in enumerate(study.classes):
-        cells = [
-            number(mean([None if np.isnan(value) else value for value in scores[:, place]]), unit)
-            for scores, unit in columns
-        ]
-        rows.append([spaced(name), counts.get(name, {}).get("images", MISSING), *cells])
-    return rows
 
 
 def count_table(study: Study) -> Table:

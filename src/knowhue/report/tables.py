@@ -6,7 +6,6 @@ from typing import Any
 
 from knowhue.report.conditions import (
     after_heads,
-    best_epochs,
     class_transfer,
     deployment,
     equal_images,
@@ -146,11 +145,6 @@ def _extreme(key: str) -> Callable[[Study, Row], str]:
 
 def _hurt(say: Callable[[Any], str]) -> Callable[[Study, Row], str]:
     return _text("hurt", lambda hurt: MISSING if hurt is None else say(hurt))
-
-
-def _epochs(_: Study, row: Row) -> str:
-    first, latest = min(row["epochs"]), max(row["epochs"])
-    return f"epoch {first}" if first == latest else f"epochs {first} to {latest}"
 
 
 def _reported(findings: Findings) -> list[dict[str, Any]]:
@@ -296,16 +290,6 @@ TABLES: dict[str, Shown] = {
             "": lambda study, row: _DEPLOYED.get(row["what"]) or study.label(row["metric"]),
             "One multi-task model": _deployed("one"), "One model a task": _deployed("several"),
             "Difference, one minus several": _deployment_gap,
-        },
-    ),
-    "best_epochs": Shown(
-        "Best epoch against last",
-        "On the validation split. The last epoch is reported; choosing each run's best would have added this much.",
-        lambda findings: best_epochs(findings.study),
-        {
-            **_ARM, **_METRIC, "Last epoch": _value("last"), "Best epoch": _value("best"),
-            "Optimism": lambda study, row: difference(row["last"], row["last"] + row["difference"], _unit(study, row)),
-            OVER_SEEDS: _ends("last"), "Best at": _epochs, **_SEEDS,
         },
     ),
     "after_heads": Shown(
