@@ -96,6 +96,15 @@ def table_text(study: Study, name: str) -> Table:
     return TABLES[name].text(find(study))
 
 
+def scores_of(study: Study, task: str) -> dict[str, dict[str, str]]:
+    """The table of a task's scores: by metric, by column; the metric's role in the plan is its `role`."""
+    header, *rows = table_text(study, f"{task}_scores")
+    return {
+        metric.value: dict(zip(header[1:], cells, strict=True)) | {"role": metric.below}
+        for metric, *cells in rows
+    }
+
+
 def put(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value), encoding="utf-8")

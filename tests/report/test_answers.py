@@ -7,14 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic_study import BASELINES, answer_of, change, results_of, run_of, table_text, write_study
+from synthetic_study import (
+    BASELINES,
+    answer_of,
+    change,
+    results_of,
+    run_of,
+    scores_of,
+    table_text,
+    write_study,
+)
 
 from knowhue.report.contrasts import image_differences
 from knowhue.report.differences import forest_rows, transfer_rows
-from knowhue.report.findings import find
 from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
-from knowhue.report.scores import score_tables
 from knowhue.report.study import Run, ScoreTable
 from knowhue.statistics import MIN_SEEDS
 
@@ -96,8 +103,8 @@ def test_headline_figures_and_tables_quote_one_interval_with_its_level(eight_see
     low, high = found.interval
     text = f"{low:+.2f} to {high:+.2f}".replace("-", "−")
     assert f"The 97.5 % interval over seeds and images is {text} CIELAB units." in found.detail
-    (row,) = (row for row in score_tables(find(study))["colour"]["rows"] if row["standing"] == "primary")
-    assert row["interval"] == f"{text} (97.5 %)"
+    (row,) = (row for row in scores_of(study, "colour").values() if row["role"] == "primary")
+    assert row["Interval"] == f"{text} (97.5 %)"
     assert table_text(study, "equal_images")[1][5] == f"{text} (97.5 %)"
     mean = next(row for row in transfer_rows(study) if row["seed"] == "mean")
     assert (mean["low"], mean["high"], mean["level"], mean["over"]) == (low, high, 0.975, "seeds and images")
@@ -305,8 +312,8 @@ def test_a_bound_that_excludes_zero_is_never_rounded_to_it(tmp_path: Path):
     assert "0.003 CIELAB units more" in found.detail
     assert "At 97.5 % it is +0.003 to +0.003 CIELAB units" in found.evidence
     assert "+0.00 " not in found.sentence
-    (row,) = (row for row in score_tables(find(study))["colour"]["rows"] if row["standing"] == "primary")
-    assert (row["difference"], row["interval"]) == ("+0.003", "+0.003 to +0.003 (95 %†)")
+    (row,) = (row for row in scores_of(study, "colour").values() if row["role"] == "primary")
+    assert (row["Difference"], row["Interval"]) == ("+0.003", "+0.003 to +0.003 (95 %†)")
     assert table_text(study, "equal_images")[1][4:6] == ["+0.003", "+0.003 to +0.003 (95 %†)"]
 
 

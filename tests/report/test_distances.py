@@ -4,20 +4,18 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from synthetic_study import change, run_of, write_study
+from synthetic_study import change, run_of, scores_of, table_text, write_study
 
 from knowhue.report.classes import reliability_bins, reliability_rows
-from knowhue.report.findings import find
 from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
 from knowhue.report.samples import draw_extremes
 from knowhue.report.scores import (
-    distance_table,
+    distance_warnings,
     has_fid,
     left_out_counts,
     not_computed,
-    perceptual_provenance,
-    score_tables,
+    provenance,
 )
 from knowhue.report.study import Study, floors
 
@@ -47,13 +45,13 @@ def study_with_distances(folder: Path) -> Path:
 
 
 def test_distances_stand_beside_the_noise_floor(tmp_path: Path):
-    table = distance_table(read_study(study_with_distances(tmp_path)))
-    assert table["baselines"] == ["other real images"]
-    assert table["rows"] == [
-        {"title": "Distance n", "scores": ["11.00 ± 1.41", "8.50 ± 0.71"], "baselines": ["5.00"]}
+    study = read_study(study_with_distances(tmp_path))
+    assert table_text(study, "distances") == [
+        ["Distance", "Single-task", "Multi-task", "Other real images"],
+        ["Distance n", "11.00 ± 1.41", "8.50 ± 0.71", "5.00"],
     ]
-    assert table["warnings"] == ["9 are few."]
-    assert table["provenance"] == ["n: weights 0a1b; to 224; knowhue; 9 images against 9."]
+    assert distance_warnings(study) == ["9 are few."]
+    assert provenance(study, "distribution") == ["n: weights 0a1b; to 224; knowhue; 9 images against 9."]
 
 
 def test_recognition_stands_beside_that_of_the_baselines(tmp_path: Path):
@@ -68,9 +66,7 @@ def test_recognition_stands_beside_that_of_the_baselines(tmp_path: Path):
     change(tmp_path / "baselines.json", lambda baselines: baselines["gray"].update(recognition=shown_to))
     study = read_study(tmp_path)
     assert floors(study.baselines, "recognition") == {"gray": 0.25}
-    tables = score_tables(find(study))
-    row = next(row for row in tables["colour"]["rows"] if row["title"] == "recognition")
-    assert dict(zip(tables["colour"]["baselines"], row["baselines"], strict=True))["gray"] == "0.250"
+    assert scores_of(study, "colour")["recognition"]["Gray"] == "0.250"
     assert "recognition" in write_report(tmp_path).read_text()
 
 
@@ -98,7 +94,7 @@ def test_perceptual_scores_are_quoted_with_their_network(tmp_path: Path):
     for arm in ("colour", "multi"):
         change(run_of(tmp_path, arm) / "scores.json", lambda scores: scores.update(perceptual=perceptual))
     study = read_study(tmp_path)
-    assert perceptual_provenance(study) == [
+    assert provenance(study, "perceptual") == [
         "LPIPS: weights 0a1b; not resized; knowhue; 9 images of 64 pixels a side."
     ]
     assert not_computed(study) == [("Another", "no package; pip install 'x'"), NO_RECOGNITION]
@@ -120,7 +116,7 @@ def test_left_out_images_are_counted_by_kind(tmp_path: Path):
 
 def test_an_older_study_has_no_distances(one_seed: Path):
     study = read_study(one_seed)
-    assert distance_table(study)["rows"] == []
+    assert len(table_text(study, "distances")) == 1
     assert not_computed(study) == [NO_RECOGNITION]
 
 

@@ -13,16 +13,14 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from synthetic_study import METRICS, change, page_of, put, results_of, run_of, write_study
+from synthetic_study import METRICS, change, page_of, put, results_of, run_of, scores_of, write_study
 from test_figures import STATES
 
 from knowhue.errors import RunError
 from knowhue.report.figures import FIGURES
-from knowhue.report.findings import find
 from knowhue.report.integrity import warnings
 from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
-from knowhue.report.scores import score_tables
 from knowhue.runs import LOCK, REPORT_LOCK
 from knowhue.storage import read_json
 
@@ -153,10 +151,11 @@ def test_warnings_are_joined_over_epochs_and_seeds(eight_seeds: Path, tmp_path: 
 
 def test_metrics_of_a_missing_arm_keep_their_table(tmp_path: Path):
     write_study(tmp_path, arms=("multi",))
-    tables = score_tables(find(read_study(tmp_path)))
-    assert [row["title"] for row in tables["class"]["rows"]] == ["Accuracy", "Balanced accuracy"]
-    assert tables["colour"]["rows"][0]["scores"][0] == "–"
-    assert tables["colour"]["rows"][0]["difference"] == "–"
+    study = read_study(tmp_path)
+    assert list(scores_of(study, "class")) == ["Accuracy, % ↑", "Balanced accuracy, % ↑"]
+    error = next(iter(scores_of(study, "colour").values()))
+    assert (error["Single-task"], error["Difference"]) == ("–", "–")
+    assert error["Multi-task"] != "–"
 
 
 def test_writing_twice_gives_the_same_page(page: Path):
@@ -176,8 +175,7 @@ def test_the_difference_is_paired_by_seed(tmp_path: Path):
             lambda each, v=value: each["metrics"].update(psnr=v - 1),
         )
     (run_of(tmp_path, "colour", 0) / "status.json").unlink()
-    rows = score_tables(find(read_study(tmp_path)))["colour"]["rows"]
-    assert next(row["difference"] for row in rows if row["title"].startswith("PSNR")) == "+1.00"
+    assert scores_of(read_study(tmp_path), "colour")["PSNR over RGB, dB ↑"]["Difference"] == "+1.00"
 
 
 def test_sample_images_of_one_row_share_a_seed(tmp_path: Path):
@@ -273,8 +271,7 @@ def test_no_metric_is_named_twice(tmp_path: Path):
     )
     study = read_study(tmp_path)
     assert study.label("ciede2000") == "CIEDE2000"
-    (row,) = (row for row in score_tables(find(study))["colour"]["rows"] if row["title"] == "CIEDE2000")
-    assert row["unit"] == ""
+    assert "CIEDE2000 ↓" in scores_of(study, "colour")
 
 
 def test_whatever_can_be_cut_at_an_edge_shows_that_it_is(page: Path):

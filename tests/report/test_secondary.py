@@ -4,12 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from synthetic_study import BASELINES, change, results_of, write_study
+from synthetic_study import BASELINES, change, results_of, scores_of, write_study
 
-from knowhue.report.findings import find, secondaries
+from knowhue.report.findings import secondaries
 from knowhue.report.integrity import warnings
 from knowhue.report.reading import read_study
-from knowhue.report.scores import score_tables
 from knowhue.statistics.paired import benjamini_hochberg, t_interval
 
 
@@ -59,11 +58,11 @@ def test_they_stand_in_the_results_and_in_the_report(eight_seeds: Path):
     stored = {row["metric"]: row for row in json.loads(json.dumps(results_of(study)))["secondary"]}
     assert stored["ciede2000"]["exploratory"] is False
     assert stored["psnr"]["exploratory"] is True
-    rows = {row["title"]: row for task in score_tables(find(study)).values() for row in task["rows"]}
-    assert rows["CIEDE2000"]["standing"] == "secondary"
-    assert rows["CIEDE2000"]["interval"].endswith("(95 %†)")
-    assert rows["PSNR over RGB"]["standing"] == "exploratory"
-    assert rows["Balanced accuracy"]["standing"] == "primary"
+    rows = scores_of(study, "colour") | scores_of(study, "class")
+    assert rows["CIEDE2000 ↓"]["role"] == "secondary"
+    assert rows["CIEDE2000 ↓"]["Interval"].endswith("(95 %†)")
+    assert rows["PSNR over RGB, dB ↑"]["role"] == "exploratory"
+    assert rows["Balanced accuracy, % ↑"]["role"] == "primary"
 
 
 def test_one_seed_has_no_p(one_seed: Path):

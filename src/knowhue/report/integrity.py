@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from knowhue.errors import ConfigError
 from knowhue.plan import Plan
@@ -35,19 +35,10 @@ _NOT_USED = {
 }
 
 
-class PlanCheck(NamedTuple):
-    """The stored hash, the one of what `study.json` says now (None where it cannot be read), and a sentence."""
-
-    stored: str | None
-    recomputed: str | None
-    intact: bool
-    sentence: str
-
-
 def frozen_sentences(study: Study) -> list[str]:
     """Say what was asked beforehand and what was run of it, by what."""
     found = [
-        check_plan(study).sentence,
+        plan_sentence(study),
         cells_sentence(study),
         gate_sentence(study.gates, study.seeds),
         machine_sentence(study),
@@ -56,8 +47,8 @@ def frozen_sentences(study: Study) -> list[str]:
     return [each for each in found if each]
 
 
-def check_plan(study: Study) -> PlanCheck:
-    """Recompute the plan's hash from `study.json` and compare it with the one written when it was frozen.
+def plan_sentence(study: Study) -> str:
+    """Recompute the plan's hash from `study.json` and say whether it is the one written when it was frozen.
 
     It covers every setting, the encoder's weights and the images, which are also held against the prepared ones. Who
     changes plan and hash together is not found out.
@@ -68,41 +59,24 @@ def check_plan(study: Study) -> PlanCheck:
     try:
         now = checked(Plan, known).hash(parts)
     except ConfigError as error:
-        text = f"study.json cannot be checked by this version: {str(error).splitlines()[0]}"
-        return PlanCheck(stored, None, False, text)
+        return f"study.json cannot be checked by this version: {str(error).splitlines()[0]}"
     if stored is None:
-        return PlanCheck(None, now, False, "study.json carries no hash: its plan was not frozen by a study.")
+        return "study.json carries no hash: its plan was not frozen by a study."
     if stored != now:
-        text = f"study.json was changed after it was frozen: its plan has the hash {now}, not {stored}."
-        return PlanCheck(stored, now, False, text)
+        return f"study.json was changed after it was frozen: its plan has the hash {now}, not {stored}."
     if study.prepared and study.prepared.get("fingerprint") != parts.get("images"):
-        text = f"The images in this folder are not those that the plan was frozen with: its hash is {stored}."
-        return PlanCheck(stored, now, False, text)
+        return f"The images in this folder are not those that the plan was frozen with: its hash is {stored}."
     frozen = str(study.settings.get("created") or "an unknown date")
-    text = f"The plan is as it was frozen on {frozen}: its SHA-256 is {stored}."
-    return PlanCheck(stored, now, True, text)
-
-
-def cell_counts(study: Study) -> list[dict[str, Any]]:
-    """Count the planned cells of each arm by what became of them: `arm`, `planned`, and the keys of `STATES`.
-
-    Runs of other settings than the plan's are in no other count.
-    """
-    rows = []
-    for arm in study.runs:
-        states = Counter(run.state if run.same_settings else "other" for run in study.of(arm))
-        rows.append({"arm": arm, "planned": len(study.of(arm)), **{name: states[name] for name in STATES}})
-    return rows
+    return f"The plan is as it was frozen on {frozen}: its SHA-256 is {stored}."
 
 
 def cells_sentence(study: Study) -> str:
-    """Say how many cells there are and what became of them."""
-    counts = cell_counts(study)
-    sums = {text: sum(each[name] for each in counts) for name, text in STATES.items()}
-    parts = [f"{count} {text}" for text, count in sums.items() if count or text == "finished"]
-    planned = plural(sum(each["planned"] for each in counts), "run")
-    cells = f"{plural(len(counts), 'arm')}, {plural(len(study.seeds), 'seed')}"
-    return f"Planned: {planned} ({cells}); {', '.join(parts)}."
+    """Say how many cells there are and what became of them; those of other settings are in no other count."""
+    runs = [run for arm in study.runs for run in study.of(arm)]
+    states = Counter(run.state if run.same_settings else "other" for run in runs)
+    parts = [f"{states[name]} {text}" for name, text in STATES.items() if states[name] or name == "finished"]
+    cells = f"{plural(len(study.runs), 'arm')}, {plural(len(study.seeds), 'seed')}"
+    return f"Planned: {plural(len(runs), 'run')} ({cells}); {', '.join(parts)}."
 
 
 def gate_sentence(gates: Mapping[int, Row], seeds: Sequence[int]) -> str:

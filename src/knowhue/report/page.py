@@ -22,7 +22,7 @@ from knowhue.report.reading import read_study
 from knowhue.report.results import results_table
 from knowhue.report.study import Row, Study, tidy_scores
 from knowhue.report.style import to_svg
-from knowhue.report.tables import TABLES, has_numbers
+from knowhue.report.tables import TABLES
 from knowhue.report.text import measure
 from knowhue.runs import REPORT_LOCK, REPORT_S, locked, read_frozen
 from knowhue.statistics.verdicts import fewest_seeds
@@ -30,8 +30,6 @@ from knowhue.storage import replacing, write_json
 
 _LONGEST_LIST = 300
 """Left-out images listed by name; the rest is counted and stands in `prepared.json`."""
-_COUNTS = ("cells", "exploratory")
-"""Tables that are shown without a score, too."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +59,11 @@ SECTIONS = (
         "The difference, seed by seed", ("transfer", "forest", "label_fraction"), is_open=True, of_several_seeds=True
     ),
     PageSection("What the models see, and what they make of it", ("samples",), is_open=True),
-    PageSection("Scores", part="scores", is_open=True),
+    PageSection("Scores", tables=("colour_scores", "class_scores"), part="scores", is_open=True),
     PageSection("Warnings", part="warnings"),
     PageSection("How it was measured", ("setup",), part="images"),
     PageSection("Learning", ("error", "accuracy", "losses"), ("after_heads",)),
-    PageSection("Distance from real images", part="distances"),
+    PageSection("Distance from real images", tables=("distances",), part="distances"),
     PageSection("Class by class", ("per_class", "confusion", "reliability"), ("classes",)),
     PageSection("Where it succeeds and fails", ("extremes",)),
     PageSection(
@@ -75,7 +73,7 @@ SECTIONS = (
     PageSection("What it costs", tables=("equal_images", "equal_time", "deployment"), of_several_seeds=True),
     PageSection("How the tasks pull at the encoder", tables=("diagnostics", "predictions"), of_several_seeds=True),
     PageSection("What trained the encoder", tables=("gradients",)),
-    PageSection("What was frozen", tables=("cells", "exploratory"), part="frozen"),
+    PageSection("What was frozen", tables=("exploratory",), part="frozen"),
     PageSection("To do it again", part="again"),
 )  # fmt: skip
 
@@ -133,9 +131,11 @@ def render_page(findings: Findings, answered: dict[str, Answer], results: dict[s
         lower={name: study.table.lower_is_better(asked.metric) for name, asked in study.questions.items()},
         sections=_sections(findings),
         fewest_seeds=fewest_seeds(study.alpha),
-        scores=scores.score_tables(findings),
-        distances=scores.distance_table(study),
-        perceptual=scores.perceptual_provenance(study),
+        distances={
+            "warnings": scores.distance_warnings(study),
+            "provenance": scores.provenance(study, "distribution"),
+        },
+        perceptual=scores.provenance(study, "perceptual"),
         not_computed=scores.not_computed(study),
         has_fid=scores.has_fid(study),
         counts=scores.count_table(study),
@@ -173,9 +173,6 @@ def fill(template: str, **values: Any) -> str:
 def _sections(findings: Findings) -> list[dict[str, Any]]:
     """Return the sections that this study has something for, with their figures drawn and their tables as text."""
     study, shown, count = findings.study, [], 0
-    has_part = {
-        "distances": scores.distance_table(study)["rows"] or scores.not_computed(study),
-    }
     for section in SECTIONS:
         if section.of_several_seeds and len(study.seeds) < 2:
             continue
@@ -183,7 +180,10 @@ def _sections(findings: Findings) -> list[dict[str, Any]]:
         for each in figures:
             each["number"] = count = count + 1
         tables = _tables(findings, section.tables)
-        part = section.part if has_part.get(section.part, True) else ""
+        # of distances there may be none, and nothing to say of them either
+        part = (
+            "" if section.part == "distances" and not (tables or scores.not_computed(study)) else section.part
+        )
         if figures or tables or part:
             shown.append({
                 "title": section.title, "is_open": section.is_open, "figures": figures, "tables": tables, "part": part,
@@ -193,13 +193,11 @@ def _sections(findings: Findings) -> list[dict[str, Any]]:
 
 def _tables(findings: Findings, names: Iterable[str]) -> list[dict[str, Any]]:
     """Return tables as text; those without a number are left out."""
-    texts = {name: TABLES[name].text(findings) for name in names}
-    # cells are counts, of which 0 says something; runs that nobody planned have names and states
-    kept = {
-        name: rows for name, rows in texts.items() if has_numbers(rows) or (name in _COUNTS and len(rows) > 1)
-    }
+    texts = [(TABLES[name], TABLES[name].text(findings)) for name in names]
     return [
-        {"title": TABLES[name].title, "note": TABLES[name].note, "rows": rows} for name, rows in kept.items()
+        {"title": each.title, "note": each.note, "rows": rows, "kind": each.kind}
+        for each, rows in texts
+        if each.has_numbers(rows)
     ]
 
 

@@ -1,6 +1,6 @@
-"""The tables of scores beside trivial baselines, of distances between sets, of classes; images, settings and time."""
+"""Scores beside trivial baselines, distances, and what both must be quoted with; images, settings and time."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,94 +10,93 @@ from knowhue.report.contrasts import contrast
 from knowhue.report.findings import Findings
 from knowhue.report.results import timing
 from knowhue.report.study import Row, Study, Table, arm_label, flat_scores, sides
-from knowhue.report.tables import bounds_text
-from knowhue.report.text import MISSING, difference, duration, number, p_text, spaced, titled, with_spread
+from knowhue.report.text import duration, spaced
 
 _BASELINES = {"real": "other real images"}
-_ARROWS = {"lower": "↓", "higher": "↑"}
 _PHASES = {"heads": "Heads", "finetune": "Fine-tuning", "evaluate": "Evaluation"}
 
 Entries = Mapping[str, Mapping[str, Any]]
 """Distances or perceptual scores by name, each with its value, or with the reason why there is none."""
 
 
-def score_tables(findings: Findings) -> dict[str, dict[str, Any]]:
-    """Return for each task its metrics, single-task beside multi-task beside trivial baselines."""
+def score_rows(findings: Findings, task: str) -> list[dict[str, Any]]:
+    """Return each metric of a task: `scores` of the seeds of both arms, and what `baselines` have.
+
+    Where both have a seed, `single` and `multi`, their means over the seeds of both, the `bounds` of the difference, as
+    the verdict quotes them in the primary metric, its `p`, None of one seed, and its `role` in the plan.
+    """
     study = findings.study
+    trivial = {name: flat_scores(row) for name, row in study.baselines.items()}
+    rows = []
+    for name in _metric_names(study)[task]:
+        known = {_title(each): values.get(name) for each, values in trivial.items()}
+        scores = tuple([run.metric(name) for run in study.finished(arm)] for arm in sides(study, task))
+        rows.append(
+            {"metric": name, "scores": scores, "baselines": known} | _difference(findings, task, name)
+        )
+    # a baseline without any of these metrics has no column
+    found = {name for row in rows for name, value in row["baselines"].items() if value is not None}
+    for row in rows:
+        row["baselines"] = {name: value for name, value in row["baselines"].items() if name in found}
+    return rows
+
+
+def _metric_names(study: Study) -> dict[str, list[str]]:
     names = {task: study.metric_names(sides(study, task).single) for task in ("colour", "class")}
     for name in study.metric_names(sides(study, "colour").multi or sides(study, "class").multi):
         if name not in (*names["colour"], *names["class"]):  # a metric of an arm that was not trained
-            task = study.metrics.get(name, {}).get("task")
-            names["class" if task == "class" else "colour"].append(name)
-    return {task: _score_table(findings, task, found) for task, found in names.items() if found}
+            names["class" if study.metrics.get(name, {}).get("task") == "class" else "colour"].append(name)
+    return names
 
 
-def _score_table(findings: Findings, task: str, names: Sequence[str]) -> dict[str, Any]:
-    baselines = {
-        name: values
-        for name, values in ((name, flat_scores(row)) for name, row in findings.study.baselines.items())
-        if any(values.get(each) is not None for each in names)
-    }
-    return {
-        "baselines": [_BASELINES.get(name, spaced(name)) for name in baselines],
-        "rows": [_score_row(findings, task, name, list(baselines.values())) for name in names],
-    }
-
-
-def _score_row(
-    findings: Findings, task: str, name: str, baselines: list[Mapping[str, float | None]]
-) -> dict[str, Any]:
-    """Return a metric's texts; the interval of the primary one is quoted as its verdict quotes it."""
-    study = findings.study
-    about, unit, arms = study.metrics.get(name, {}), study.unit(name), sides(study, task)
-    asked, found = study.questions.get(task), contrast(study.table, name, *arms)
-    test = findings.secondary.get((task, name))
-    bounds, p, standing = None, None, ""
-    if found is not None and asked is not None and asked.metric == name:
-        bounds, standing = findings.verdicts[task].quoted, "primary"
+def _difference(findings: Findings, task: str, name: str) -> dict[str, Any]:
+    study, asked = findings.study, findings.study.questions.get(task)
+    found, test = contrast(study.table, name, *sides(study, task)), findings.secondary.get((task, name))
+    if found is None:
+        return {}
+    single, multi = found.levels
+    row = {"single": single, "multi": multi, "bounds": None, "role": ""}
+    if asked is not None and asked.metric == name:
         # of one seed p is 1 whatever was found
         p = found.p if len(found.seeds) > 1 else None
-    elif found is not None and test is not None:
-        bounds, p = test.bounds, test.p_adjusted
-        standing = "secondary" if asked and name in asked.secondary else "exploratory"
-    title = about.get("title", spaced(name))
-    return {
-        "title": title,
-        "unit": titled(title, unit).removeprefix(title).removeprefix(", "),
-        "arrow": _ARROWS.get(about.get("better", ""), ""),
-        "better": about.get("better", ""),
-        "scores": [with_spread([run.metric(name) for run in study.finished(arm)], unit) for arm in arms],
-        "difference": difference(*found.levels, unit) if found else MISSING,
-        "interval": bounds_text(found.levels[0], bounds, unit) if found else MISSING,
-        "p": p_text(p),
-        "standing": standing,
-        "baselines": [number(values.get(name), unit) for values in baselines],
-    }
+        return row | {"bounds": findings.verdicts[task].quoted, "p": p, "role": "primary"}
+    if test is not None:
+        role = "secondary" if asked and name in asked.secondary else "exploratory"
+        row |= {"bounds": test.bounds, "p": test.p_adjusted, "role": role}
+    return row
 
 
-def distance_table(study: Study) -> dict[str, Any]:
-    """Return the distances by pretrained networks of both arms beside the baselines, with all they are quoted with."""
-    entries = _distances(study)
-    names = dict.fromkeys(name for each in entries for name, entry in each.items() if _has_value(entry))
+def distance_rows(study: Study) -> list[dict[str, Any]]:
+    """Return the distances by pretrained networks of both arms beside the baselines."""
     baselines = _baseline_distances(study)
-    return {
-        "baselines": [_BASELINES.get(name, spaced(name)) for name in baselines],
-        "rows": [
-            {
-                "title": next(each[name]["title"] for each in entries if name in each),
-                "scores": [
-                    with_spread([
-                        run.scores.get("distribution", {}).get(name, {}).get("value") for run in study.finished(arm)
-                    ])
-                    for arm in sides(study, "colour")
-                ],
-                "baselines": [number(each.get(name, {}).get("value")) for each in baselines.values()],
-            }
-            for name in names
-        ],
-        "warnings": _texts(entries, lambda entry: _sentence(entry.get("warning", ""))),
-        "provenance": _texts(entries, _provenance),
-    }  # fmt: skip
+    titles = {
+        name: entry["title"]
+        for each in _distances(study)
+        for name, entry in each.items()
+        if _has_value(entry)
+    }
+    return [
+        {
+            "title": title,
+            "unit": "",
+            "scores": tuple(
+                [_value(run.scores.get("distribution", {}), name) for run in study.finished(arm)]
+                for arm in sides(study, "colour")
+            ),
+            "baselines": {_title(each): _value(entries, name) for each, entries in baselines.items()},
+        }
+        for name, title in titles.items()
+    ]
+
+
+def distance_warnings(study: Study) -> list[str]:
+    """Return what a reader of the distances must know first, such as that a sample is small."""
+    return _texts(_distances(study), lambda entry: _sentence(entry.get("warning", "")))
+
+
+def provenance(study: Study, kind: str) -> list[str]:
+    """Return what scores must be quoted with, a sentence a network; `kind` is `distribution` or `perceptual`."""
+    return _texts(_distances(study) if kind == "distribution" else _perceptual(study), _provenance)
 
 
 def not_computed(study: Study) -> list[tuple[str, str]]:
@@ -113,11 +112,6 @@ def not_computed(study: Study) -> list[tuple[str, str]]:
     if asked and is_off:
         found["recognition"] = "the plan names it, but the setting `evaluation.recognition` is off"
     return list(found.items())
-
-
-def perceptual_provenance(study: Study) -> list[str]:
-    """Return what the perceptual scores of the score table must be quoted with, a sentence a network."""
-    return _texts(_perceptual(study), _provenance)
 
 
 def has_fid(study: Study) -> bool:
@@ -142,6 +136,14 @@ def _perceptual(study: Study) -> list[Entries]:
 
 def _has_value(entry: Mapping[str, Any]) -> bool:
     return entry.get("value") is not None
+
+
+def _value(entries: Entries, name: str) -> float | None:
+    return entries.get(name, {}).get("value")
+
+
+def _title(baseline: str) -> str:
+    return _BASELINES.get(baseline, spaced(baseline))
 
 
 def _texts(entries: list[Entries], say: Callable[[Mapping[str, Any]], str]) -> list[str]:

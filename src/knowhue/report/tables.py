@@ -19,10 +19,11 @@ from knowhue.report.conditions import (
 from knowhue.report.contrasts import BOTH, Bounds
 from knowhue.report.diagnostics import LOSSES, MOMENTS, diagnostic_means, gradient_table, predictions
 from knowhue.report.findings import Findings
-from knowhue.report.integrity import STATES, cell_counts
+from knowhue.report.scores import distance_rows, score_rows
 from knowhue.report.study import TASK_TITLES, Row, Study, Table, arm_label
 from knowhue.report.text import (
     MISSING,
+    Cell,
     correlation_text,
     difference,
     duration,
@@ -30,13 +31,12 @@ from knowhue.report.text import (
     number,
     p_text,
     spaced,
+    with_spread,
 )
 from knowhue.statistics import MIN_SEEDS
 
+_ARROWS = {"lower": "↓", "higher": "↑"}
 OVER_SEEDS = "95 % interval over seeds, on these images"
-_NAMES = 3
-"""Columns that name what a row is of: question, metric, and what it is judged by."""
-
 Cells = dict[str, Callable[[Study, Row], Any]]
 """What stands in a row, by the head of its column."""
 
@@ -49,15 +49,19 @@ class Shown:
         title: what it shows.
         note: how to read it.
         rows: its numbers, one mapping a row.
-        cells: its columns.
+        cells: its columns; those of trivial baselines come after them, where rows have any.
+        names: how many columns name what a row is of; without a number beside them a table is not shown.
         of_questions: whether a question without numbers has a row, of dashes.
+        kind: its style on the page.
     """
 
     title: str
     note: str
     rows: Callable[[Findings], list[dict[str, Any]]]
     cells: Cells
+    names: int = 3
     of_questions: bool = False
+    kind: str = ""
 
     def text(self, findings: Findings) -> Table:
         """Return the table as text, the header first."""
@@ -68,12 +72,13 @@ class Shown:
                 {"question": name, "metric": asked.metric, "sesoi": asked.sesoi} | known.get(name, {})
                 for name, asked in study.questions.items()
             ]
-        return [list(self.cells), *([cell(study, row) for cell in self.cells.values()] for row in rows)]
+        names = dict.fromkeys(name for row in rows for name in row.get("baselines", ()))
+        cells = self.cells | {name.capitalize(): _baseline(name) for name in names}
+        return [list(cells), *([cell(study, row) for cell in cells.values()] for row in rows)]
 
-
-def has_numbers(table: Table) -> bool:
-    """Whether a table has a row with more than names and dashes: rows of no seed say nothing."""
-    return any(any(cell not in (MISSING, None, 0) for cell in row[_NAMES:]) for row in table[1:])
+    def has_numbers(self, table: Table) -> bool:
+        """Whether its text has a row with more than names and dashes: rows of no seed say nothing."""
+        return any(any(cell not in (MISSING, None, 0) for cell in row[self.names :]) for row in table[1:])
 
 
 def bounds_text(level: float, bounds: Bounds | None, unit: str = "") -> str:
@@ -124,6 +129,23 @@ _BOTH: Cells = {
     "Difference": _gap("single", "multi"),
 }
 _PAIRED = {**_QUESTION, **_METRIC, **_BOTH, OVER_SEEDS: _ends("single"), **_SEEDS}
+
+
+def _baseline(name: str) -> Callable[[Study, Row], str]:
+    return lambda study, row: number(row["baselines"].get(name), _unit(study, row))
+
+
+def _of_seeds(side: int) -> Callable[[Study, Row], str]:
+    return lambda study, row: with_spread(row["scores"][side], _unit(study, row))
+
+
+def _scored(study: Study, row: Row) -> Cell:
+    """A metric, which direction is better, and its role in the plan."""
+    better = study.metrics.get(row["metric"], {}).get("better", "")
+    return Cell(f"{study.label(row['metric'])} {_ARROWS.get(better, '')}".strip(), row.get("role", ""))
+
+
+_OF_SEEDS: Cells = {"Single-task": _of_seeds(0), "Multi-task": _of_seeds(1)}
 
 
 def _quoted(study: Study, row: Row) -> str:
@@ -212,7 +234,24 @@ def _primary_scores(study: Study, row: Row) -> str:
     )
 
 
+def _scores(task: str) -> Shown:
+    """The metrics of a task, single-task beside multi-task beside trivial baselines."""
+    cells: Cells = {
+        "Metric": _scored, **_OF_SEEDS, "Difference": _gap("single", "multi"), "Interval": _quoted,
+        "p": _text("p", p_text),
+    }  # fmt: skip
+    return Shown(
+        TASK_TITLES[task], "", lambda findings: score_rows(findings, task), cells, names=1, kind="scores"
+    )
+
+
 TABLES: dict[str, Shown] = {
+    "colour_scores": _scores("colour"),
+    "class_scores": _scores("class"),
+    "distances": Shown(
+        "Distance from real images", "", lambda findings: distance_rows(findings.study),
+        {"Distance": _text("title"), **_OF_SEEDS}, names=1, kind="scores",
+    ),
     "seeds": Shown(
         "Seeds",
         "Seeds in which multi-task is worse by more than the smallest effect of interest, with the Wilson interval of "
@@ -334,10 +373,6 @@ TABLES: dict[str, Shown] = {
             "Adversarial, % of the colour gradient": _share("adversarial_of_colour"), "Seeds": _text("seeds"),
         },
     ),
-    "cells": Shown(
-        "Cells", "", lambda findings: cell_counts(findings.study),
-        {**_ARM, "Planned": _text("planned"), **{text.capitalize(): _text(name) for name, text in STATES.items()}},
-    ),
     "exploratory": Shown(
         "Exploratory runs",
         "Runs in this folder that the plan does not ask for; no verdict rests on them.",
@@ -346,5 +381,6 @@ TABLES: dict[str, Shown] = {
             "Arm (exploratory)": _text("arm"), "Seed": _text("seed"), "Folder": _text("folder"),
             "State": _text("state"), "Primary metrics": _primary_scores,
         },
+        names=0,
     ),
 }  # fmt: skip
