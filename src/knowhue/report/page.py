@@ -220,11 +220,11 @@ def _figure(study: Study, name: str) -> dict[str, Any]:
 
 
 def _score_rows(study: Study) -> list[Row]:
-    """Return the tidy table of all scores."""
-    names = ("arm", "seed", "metric", "value", "class")
+    """Return the tidy table of all scores but those of single images."""
     return [
-        dict(zip(names, row, strict=False)) for row in tidy_scores(study)
-    ]  # single images are not among them
+        {"arm": row.arm, "seed": row.seed, "metric": row.metric, "value": row.value, "class": row.label}
+        for row in tidy_scores(study)
+    ]
 
 
 def _csv_link(rows: Sequence[Row]) -> str:
