@@ -10,7 +10,7 @@ from knowhue.presets import ALL_METHODS, Method
 from knowhue.report.contrasts import BOTH, FamilyTest, contrast, family_tests
 from knowhue.report.findings import Judged, judged
 from knowhue.report.study import Run, Study, flat_scores, floors
-from knowhue.report.text import MISSING, Cell, difference, ends_text, number, spaced
+from knowhue.report.text import MISSING, TableCell, difference, ends_text, number, spaced
 from knowhue.statistics import ALPHA
 from knowhue.statistics.paired import mean
 from knowhue.statistics.verdicts import Word, question_alpha
@@ -214,40 +214,40 @@ def _results(compared: Comparison, regime: Regime, method: str) -> dict[str, Any
     }
 
 
-def quality_table(compared: Comparison, regime: Regime) -> list[list[Cell]]:
+def quality_table(compared: Comparison, regime: Regime) -> list[list[TableCell]]:
     """One row a method, one column a metric, then the baselines; the header first."""
     found = compared.scores[regime.name]
     names = list(compared.metrics)
     names += ["diversity"] * any(found[method, "diversity"].by_seed for method in compared.methods)
     heads = QUALITY | {"diversity": "spread of samples"}
-    rows = [[Cell(head) for head in ("", "error: verdict", *(heads[name] for name in names))]]
+    rows = [[TableCell(head) for head in ("", "error: verdict", *(heads[name] for name in names))]]
     for name, method in compared.methods.items():
-        title = Cell(method.title, "reference" if name == compared.reference else "")
+        title = TableCell(method.title, "reference" if name == compared.reference else "")
         cells = [_quality_cell(found[name, metric], metric) for metric in names]
         rows.append([title, _judged(compared.verdict(regime, name)), *cells])
     for name, title in _BASELINES.items():
         if (row := compared.study.baselines.get(name)) is not None:
             known = flat_scores(row)
-            cells = [Cell(number(known.get(metric), _unit(metric))) for metric in names]
-            rows.append([Cell(title), Cell(MISSING), *cells])
+            cells = [TableCell(number(known.get(metric), _unit(metric))) for metric in names]
+            rows.append([TableCell(title), TableCell(MISSING), *cells])
     return rows
 
 
-def cost_table(compared: Comparison, regime: Regime) -> list[list[Cell]]:
+def cost_table(compared: Comparison, regime: Regime) -> list[list[TableCell]]:
     """What each method took; ratios are to the reference, of the same table."""
-    rows = [[Cell(head) for head in _COST_HEADS]]
+    rows = [[TableCell(head) for head in _COST_HEADS]]
     known = {name: compared.costs(regime, name) for name in compared.methods}
     usual = known[compared.reference]
     for name, method in compared.methods.items():
         own, epochs = known[name], regime.epochs.get(name)
         count, seconds, parameters = own["images_seen"], own["train_s"], own["parameters"]
         rows.append([
-            Cell(method.title),
-            Cell(MISSING if epochs is None else " + ".join(f"{each}" for each in epochs if each)),
-            Cell(MISSING if count is None else f"{count:,.0f}"),
-            Cell(MISSING if seconds is None else f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.1f}"),
+            TableCell(method.title),
+            TableCell(MISSING if epochs is None else " + ".join(f"{each}" for each in epochs if each)),
+            TableCell(MISSING if count is None else f"{count:,.0f}"),
+            TableCell(MISSING if seconds is None else f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.1f}"),
             *(_timed(own[each], usual[each]) for each in ("train_s_per_image", "predict_s_per_image")),
-            Cell(MISSING if parameters is None else f"{parameters / 1e6:.1f}"),
+            TableCell(MISSING if parameters is None else f"{parameters / 1e6:.1f}"),
         ])  # fmt: skip
     return rows
 
@@ -263,41 +263,41 @@ def markdown_tables(study: Study) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _quality_cell(score: MethodScore, metric: str) -> Cell:
+def _quality_cell(score: MethodScore, metric: str) -> TableCell:
     """A mean and below it its difference, with as many places, and its interval; `†`: over seeds alone."""
     unit = _unit(metric)
     if score.test is None:
-        return Cell(number(score.mean, unit))
+        return TableCell(number(score.mean, unit))
     found, bounds, like = score.test.found, score.test.bounds, score.mean or 0.0
     ends = "no interval" if bounds.interval is None else ends_text(like, bounds.interval, unit)
     mark = "" if bounds.over == BOTH or bounds.interval is None else "†"
     below = f"{difference(like, like + found.estimate, unit)} ({ends}){mark}"
-    return Cell(number(score.mean, unit), below, score.test.is_clear)
+    return TableCell(number(score.mean, unit), below, score.test.is_clear)
 
 
-def _judged(found: Judged | None) -> Cell:
+def _judged(found: Judged | None) -> TableCell:
     """A verdict; by the seeds alone it speaks of these test images and not of the method."""
     if found is None:
-        return Cell(MISSING)
+        return TableCell(MISSING)
     here = found.word != Word.NO_VERDICT and found.quoted is not None and found.quoted.over != BOTH
-    return Cell(found.word.value, "on these test images" if here else "")
+    return TableCell(found.word.value, "on these test images" if here else "")
 
 
 def _unit(metric: str) -> str:
     return "share" if metric == "recognition" else ""
 
 
-def _timed(own: float | None, reference: float | None) -> Cell:
+def _timed(own: float | None, reference: float | None) -> TableCell:
     if own is None:
-        return Cell(MISSING)
-    return Cell(f"{1000 * own:.2f}", f"× {own / reference:.2f}" if reference else "")
+        return TableCell(MISSING)
+    return TableCell(f"{1000 * own:.2f}", f"× {own / reference:.2f}" if reference else "")
 
 
-def _markdown(rows: Sequence[Sequence[Cell]]) -> str:
+def _markdown(rows: Sequence[Sequence[TableCell]]) -> str:
     lines = ["| " + " | ".join(map(_markdown_cell, row)) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
-def _markdown_cell(cell: Cell) -> str:
+def _markdown_cell(cell: TableCell) -> str:
     below = f"**{cell.below}**" if cell.clear else cell.below
     return f"{cell.value}<br>{below}" if below else cell.value

@@ -19,7 +19,7 @@ Entries = Mapping[str, Mapping[str, Any]]
 """Distances or perceptual scores by name, each with its value, or with the reason why there is none."""
 
 
-def score_rows(findings: Findings, task: str) -> list[dict[str, Any]]:
+def task_scores(findings: Findings, task: str) -> list[dict[str, Any]]:
     """Return each metric of a task: `scores` of the seeds of both arms, and what `baselines` have.
 
     Where both have a seed, `single` and `multi`, their means over the seeds of both, the `bounds` of the difference, as

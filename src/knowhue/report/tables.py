@@ -19,11 +19,11 @@ from knowhue.report.conditions import (
 from knowhue.report.contrasts import BOTH, Bounds
 from knowhue.report.diagnostics import LOSSES, MOMENTS, diagnostic_means, gradient_table, predictions
 from knowhue.report.findings import Findings
-from knowhue.report.scores import distance_rows, score_rows
+from knowhue.report.scores import distance_rows, task_scores
 from knowhue.report.study import TASK_TITLES, Row, Study, Table, arm_label
 from knowhue.report.text import (
     MISSING,
-    Cell,
+    TableCell,
     correlation_text,
     difference,
     duration,
@@ -139,10 +139,10 @@ def _of_seeds(side: int) -> Callable[[Study, Row], str]:
     return lambda study, row: with_spread(row["scores"][side], _unit(study, row))
 
 
-def _scored(study: Study, row: Row) -> Cell:
+def _scored(study: Study, row: Row) -> TableCell:
     """A metric, which direction is better, and its role in the plan."""
     better = study.metrics.get(row["metric"], {}).get("better", "")
-    return Cell(f"{study.label(row['metric'])} {_ARROWS.get(better, '')}".strip(), row.get("role", ""))
+    return TableCell(f"{study.label(row['metric'])} {_ARROWS.get(better, '')}".strip(), row.get("role", ""))
 
 
 _OF_SEEDS: Cells = {"Single-task": _of_seeds(0), "Multi-task": _of_seeds(1)}
@@ -241,7 +241,7 @@ def _scores(task: str) -> Shown:
         "p": _text("p", p_text),
     }  # fmt: skip
     return Shown(
-        TASK_TITLES[task], "", lambda findings: score_rows(findings, task), cells, names=1, kind="scores"
+        TASK_TITLES[task], "", lambda findings: task_scores(findings, task), cells, names=1, kind="scores"
     )
 
 

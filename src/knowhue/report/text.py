@@ -17,7 +17,7 @@ _TITLES = {"ab_l1": "Mean absolute error of a*b*"}
 _UNITS = {"ab_l1": "CIELAB units", "balanced_accuracy": "share"}
 
 
-class Cell(NamedTuple):
+class TableCell(NamedTuple):
     """What stands in a table, and a second line below it, in bold where it is `clear`."""
 
     value: str
