@@ -349,7 +349,11 @@ def test_what_cannot_be_is_said_before_work(tmp_path: Path):
         (ConfigError, "already exists", {"out": tmp_path / "there.mp4"}),
         (ConfigError, "is an input, which is never replaced", {"out": video, "overwrite": True}),
         (ConfigError, "takes all streams", {"out": tmp_path / "out.webm"}),
-        (ConfigError, "neither hints", {"options": ColorizeOptions(uncertainty=True)}),
+        (
+            ConfigError,
+            "should hold no hints, strokes or `uncertainty`",
+            {"options": ColorizeOptions(uncertainty=True)},
+        ),
         (ImageError, "damaged or of another kind", {"source": tmp_path / "text.mp4"}),
         (ImageError, "damaged or of another kind", {"source": tmp_path / "cut.mp4"}),
         (ImageError, "damaged or of another kind", {"source": tmp_path / "none.mp4"}),
