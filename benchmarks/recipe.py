@@ -48,6 +48,7 @@ def main() -> None:
         prepared = load_prepared(root / "images", "validation")
         work = Workspace(root, Engine(config.training), prepared, lambda _: None)
         model = load_run(work, config, folder)
+        model.saturation = 1.0  # the run's own is one of those that are asked for
         print(f"\n{folder}")
         print(f"{'':34}" + "".join(f"{each:>15}" for each in COLUMNS))
         is_classes = isinstance(model.colour, ColourClasses)

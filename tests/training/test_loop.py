@@ -97,6 +97,20 @@ def test_learning_lowers_the_training_loss(run):
     assert log[-1]["train"]["cross_entropy"] < 0.7 * log[0]["train"]["cross_entropy"]
 
 
+def test_training_does_not_depend_on_the_saturation_of_predictions(tiny, make_work):
+    trained, scores = [], []
+    for saturation in (1.0, 0.5):
+        config = tiny(colour__saturation=saturation)
+        work = make_work(config, f"saturation-{saturation}")
+        networks = make_networks(work, config)
+        log = run_phase(work, config, work.root / "finetune", networks, "finetune")
+        assert len(log) == 2  # the second epoch begins in the mode that scoring the first has left
+        trained.append(networks.model.state_dict())
+        scores.append(log[-1]["validation"]["ab_l1"])
+    assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
+    assert scores[0] != scores[1]
+
+
 @pytest.mark.parametrize("phase", ["heads", "finetune"])
 def test_the_encoder_moves_only_where_it_should(run, tiny, make_work, phase):
     config = tiny()

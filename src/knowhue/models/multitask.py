@@ -80,7 +80,8 @@ class MultiTask(nn.Module):
         Args:
             lightness: L* (B, 1, H, W).
             features: of the same images, where they were computed before.
-            truth: true a*b*, in training: a colour head that learns by a loss of its own then gives that loss.
+            truth: true a*b*, in training: chroma is then as the head answers, at any `saturation`, and a colour head
+                that learns by a loss of its own gives that loss.
             label: true classes, -1 where unknown; only an oracle uses them, and cannot do without.
 
         Returns:
@@ -100,8 +101,8 @@ class MultiTask(nn.Module):
         elif self.colour is not None:
             height, width = lightness.shape[2:]
             chroma = unscale_chroma(self.colour(informed))[..., :height, :width]
-            # a head would learn to undo it
-            chroma = chroma if self.training else self.saturation * chroma
+            # a head would learn to undo it; whether the modules are in training mode says nothing of what is asked
+            chroma = self.saturation * chroma if truth is None else chroma
         if self.classifier is not None:
             logits = self.classifier(for_class)
         return Prediction(chroma, logits, (for_colour, for_class), own_loss)
