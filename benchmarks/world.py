@@ -47,7 +47,6 @@ class Photo(NamedTuple):
         label: the name of its folder.
         lightness: L* of the photo, (1, 1, H, W), and `chroma` a*b*.
         gray: what is coloured.
-        measured_on: L* of that.
     """
 
     label: str

@@ -176,7 +176,7 @@ class Colour(Section):
     temperature: Positive = 0.38
     """classification: of the answer; 1 is the mean colour, timid, towards 0 the most probable one, patchy; paper:
     0.38"""
-    saturation: NotNegative = 1.0
+    saturation: Annotated[float, Field(ge=0, le=4)] = 1.0
     """what the chroma of predictions is multiplied by; training does not depend on it"""
     decoder: Literal["auto", "transposed"] = "auto"
     """head from features to chroma: transposed reads the coarsest map; auto is that for gan and else reads all

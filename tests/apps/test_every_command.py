@@ -16,6 +16,7 @@ from knowhue import __version__
 from knowhue.apps import cli, program
 from knowhue.config import Config
 from knowhue.plan import make_plan
+from knowhue.presets import load_config
 from knowhue.runs import STUDY_SCHEMA
 from knowhue.storage import write_json
 
@@ -42,6 +43,16 @@ def trained(tmp_path_factory):
 def run_folder(out: Path) -> Path:
     (run,) = (out / "class").iterdir()
     return run
+
+
+@pytest.mark.parametrize("changed", [["--set", "colour.width=8"], ["--arm", "oracle"]])
+def test_a_stray_run_does_not_join_a_study(knowhue, tmp_path, changed):
+    plan, out = make_plan(load_config("demo", settings=TINY), seeds=[0]), tmp_path / "study"
+    write_json(out / "study.json", {**STUDY_SCHEMA, "hash": "0" * 64, **plan.model_dump(mode="json")})
+    code, _, err = knowhue("train", *DRAWN, "--out", out, *changed)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "holds a study, and `" in err
+    assert [each.name for each in out.iterdir()] == ["study.json"]
 
 
 def test_version(knowhue):

@@ -19,6 +19,7 @@ from knowhue.inference.written_hints import parse_hint, read_hints, read_strokes
         ("30%,40%=#c83232", 0.3, 0.4),
         (" 0 , 100% = rgb(200, 50, 50) ", 0.5 / 600, 1.0),
         ("599,12.5%=#C83232", 599.5 / 600, 0.125),
+        ("120.0,80.00=#c83232", 120.5 / 600, 80.5 / 400),
     ],
 )
 def test_a_hint_is_read_in_pixels_or_percent(text, x, y):
@@ -100,6 +101,7 @@ def test_a_table_for_one_image_needs_no_names(tmp_path):
         ("h.csv", "x,y,colour\n1,2,red\n1,2,rouge\n", "h.csv, hint 2: .*Found `rouge`"),
         ("h.csv", "x,y,colour\n120%,2,red\n", "hint 1: .*Found `120%`"),
         ("h.json", "{", "no table of hints"),
+        pytest.param("h.json", 100_000 * "[", "no table of hints", id="brackets"),
         ("h.json", "[1]", "no hints"),
         ("h.json", '{"x": 1}', "no hints"),
     ],

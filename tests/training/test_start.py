@@ -310,6 +310,19 @@ def test_settings_that_do_not_matter_to_the_heads_may_differ(study):
     require_fit(start_from(str(study), settings=["colour.method=feedforward", "colour.loss=l2"]))
 
 
+@pytest.mark.parametrize("preset", ["unet", "poster", "l1"])
+def test_a_preset_of_another_colour_head_is_named_and_not_lost(preset):
+    with pytest.raises(
+        ConfigError, match=rf"`--preset {preset}`: `colour\.loss` should be classification, as of"
+    ):
+        start_from("built-in", preset)
+
+
+def test_presets_that_say_nothing_of_colour_or_the_same_go_with_a_model():
+    for preset in ("demo", "classification", None):
+        assert start_from("built-in", preset).colour.loss == "classification"
+
+
 @pytest.mark.parametrize(
     ("preset", "settings", "message"),
     [

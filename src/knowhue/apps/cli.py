@@ -93,13 +93,13 @@ def read_settings(
     """The settings of a command line, and where its images are."""
     from knowhue.presets import DEFAULT_PRESET, edit, load_config
 
-    given = preset or DEFAULT_PRESET, config or [], set_ or []
+    given = config or [], set_ or []
     if start_from is None:
-        settings = load_config(*given)
+        settings = load_config(preset or DEFAULT_PRESET, *given)
     else:
         from knowhue.training import start
 
-        settings = start.start_from(start_from, *given)
+        settings = start.start_from(start_from, preset, *given)
     if images is None:
         return settings
     # a preset may draw its images; a folder that is named on the command line wins
@@ -327,6 +327,7 @@ def train_command(
 ) -> None:
     """Train one arm with one seed (`--set seed=1`)."""
     config = settings()
+    _require_planned(out, arm, config)
     from knowhue.apps.progress import showing_progress
     from knowhue.runs import is_first_process
     from knowhue.training.run import train as run
@@ -335,6 +336,23 @@ def train_command(
         folder = run(config, out, arm, report)
     if is_first_process():
         _print_scores(folder)
+
+
+def _require_planned(out: Path, arm: str, config: "Config") -> None:
+    """Make sure that a run which joins a study is one of it: whoever names the study would get a stray one."""
+    from knowhue.plan import read_plan
+    from knowhue.presets import arm_config, edit
+    from knowhue.runs import trained_by
+
+    if not (out / "study.json").exists():
+        return
+    plan = read_plan(out)
+    wanted = edit(arm_config(config, arm), {"training": {"precision": plan.config.training.precision}})
+    if arm not in plan.arms or trained_by(wanted) != trained_by(plan.run_config(arm, config.seed)):
+        raise ConfigError(
+            f"`--out {out}` holds a study, and `{arm}` with these settings is not of it. Name another folder, or "
+            "give the study's own settings."
+        )
 
 
 @app.command("evaluate", epilog="Example: `knowhue evaluate runs/demo/multi/seed-0-1a2b3c4d`")

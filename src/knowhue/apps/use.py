@@ -77,7 +77,9 @@ def colorize(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     on_error: Annotated[
         OnError,
-        rare_option(help="Folders: skip images that cannot be read, or stop at the first one."),
+        rare_option(
+            help="Folders: skip images that cannot be read, or stop at the first one; those on their way are finished."
+        ),
     ] = OnError.skip,
 ) -> None:
     """Colour and classify a photo, a folder or a video; size, depth, lightness and metadata stay."""
@@ -91,6 +93,7 @@ def colorize(
         raise ConfigError(f"--layers and --hints go with images; {source} is a video")
     inputs = [source, *(each for each in (hints, strokes) if each)]
     outputs = _settle(kind, inputs, out, uncertainty, overwrite, layers)
+    from knowhue.images.openraster import OPENRASTER
     from knowhue.inference.colorizer import ColorizeOptions
     from knowhue.inference.written_hints import read_hints
 
@@ -103,7 +106,7 @@ def colorize(
         return
     how: dict[str, Any] = {}
     if kind == "folder":
-        how = {"on_error": on_error.value, "suffix": ".ora" if layers else None, "hints": listed}
+        how = {"on_error": on_error.value, "suffix": OPENRASTER if layers else None, "hints": listed}
     summary = _many(model, kind, source, outputs["--out"], options=options, overwrite=overwrite, **how)
     _say_what_was_made(summary.as_record(), summary.lines(), json_)
     # a script should notice; what could be read is written
@@ -265,7 +268,7 @@ def _settle(
     Raises:
         ConfigError: one is an input, exists, cannot be written there, or not in that format.
     """
-    from knowhue.images.openraster import LAYERS, check_output_suffix
+    from knowhue.images.openraster import OPENRASTER, check_output_suffix
     from knowhue.images.writing import MARK, OUTPUT_SUFFIXES, kind_of, writable_suffix
     from knowhue.inference.listing import default_folder, list_folder
     from knowhue.inference.video_formats import VIDEO_SUFFIXES, codec_of, writable_video_suffix
@@ -274,20 +277,22 @@ def _settle(
     source = inputs[0]
     if kind == "folder":
         out = out or default_folder(source)
-        files = {*OUTPUT_SUFFIXES, LAYERS, *VIDEO_SUFFIXES}
+        files = {*OUTPUT_SUFFIXES, OPENRASTER, *VIDEO_SUFFIXES}
         if not out.is_dir() and (out.exists() or out.suffix.lower() in files):
             raise ConfigError(f"{source} is a folder, so --out should be one; {out} names a file")
         require_outputs({"--out": out / "colorized.jsonl"}, overwrite=True)
         # whose clashes are refused at once
-        list_folder(source, out, lambda suffix: LAYERS if layers else writable_suffix(suffix))
+        list_folder(source, out, lambda suffix: OPENRASTER if layers else writable_suffix(suffix))
         return {"--out": out}
     suffix = (writable_video_suffix if kind == "video" else writable_suffix)(source.suffix)
-    suffix = LAYERS if layers else suffix
+    suffix = OPENRASTER if layers else suffix
     target = out or source.with_name(f"{source.stem}{MARK}{suffix}")
     if out is not None and out.is_dir():
         target = out / source.with_suffix(suffix).name
-    if layers and target.suffix.lower() != LAYERS:
-        raise ConfigError(f"--layers writes OpenRaster, so --out should end in {LAYERS}; {target} does not")
+    if layers and target.suffix.lower() != OPENRASTER:
+        raise ConfigError(
+            f"--layers writes OpenRaster, so --out should end in {OPENRASTER}; {target} does not"
+        )
     # raise for what cannot be written
     (codec_of(target) if kind == "video" else check_output_suffix(target.suffix))
     outputs = {"--out": target}

@@ -86,8 +86,8 @@ def grain(seed: int, epoch: int, start: int, shape: Sequence[int]) -> Tensor:
 def degrade(rgb: RGB, damage: Damage, noise: Tensor) -> Lightness:
     """The lightness of photos as they would be found in an attic.
 
-    In the order of their making: the emulsion sees, its curve and the paper give contrast, grain lies over that, time
-    fades and scratches.
+    The emulsion sees, its curve and the paper give contrast, time fades and scratches. Grain comes after fading, whose
+    range is that of old photos: so was it measured.
 
     Args:
         rgb: (B, 3, H, W), 0 to 1.
@@ -103,8 +103,9 @@ def degrade(rgb: RGB, damage: Damage, noise: Tensor) -> Lightness:
     )
     lightness, _ = rgb_to_lab(rgb)
     seen = lightness.lerp(_orthochromatic(rgb), emulsion)
-    printed = 100 * (seen.clamp(0, 100) / 100) ** exponent + roughness * noise
-    found = black + printed * (white - black) / 100 + _scratches(values[-1], *rgb.shape[2:])
+    printed = 100 * (seen.clamp(0, 100) / 100) ** exponent
+    faded = black + printed * (white - black) / 100
+    found = faded + roughness * noise + _scratches(values[-1], *rgb.shape[2:])
     return torch.where(degraded, found.clamp(0, 100), lightness)
 
 

@@ -11,7 +11,7 @@ from knowhue.images.image import Image, Pixels, to_rgb8
 from knowhue.images.profiles import srgb_profile
 from knowhue.images.writing import OUTPUT_SUFFIXES, OutputKind, encode_with_notes, kind_of
 
-LAYERS = ".ora"
+OPENRASTER = ".ora"
 """The suffix of OpenRaster files, which hold a gray photo and its colours, where other files hold one image."""
 OPENRASTER_VERSION = "0.0.6"
 THUMBNAIL_PX = 256
@@ -25,11 +25,11 @@ def check_output_suffix(suffix: str, image: Image | None = None) -> OutputKind |
     Raises:
         ConfigError: nothing is written by that suffix, or the image is too long for it.
     """
-    if suffix.lower() == LAYERS:
+    if suffix.lower() == OPENRASTER:
         return None
     if suffix.lower() not in OUTPUT_SUFFIXES:
         raise ConfigError(
-            f"The name of the output should end in one of {', '.join((*OUTPUT_SUFFIXES, LAYERS))}. Found "
+            f"The name of the output should end in one of {', '.join((*OUTPUT_SUFFIXES, OPENRASTER))}. Found "
             f"`{suffix or 'no suffix'}`. End it in one of these."
         )
     return kind_of(suffix, image)
@@ -84,7 +84,7 @@ def _rgb(pixels: Pixels) -> Pixels:
 
 def _stack(width: int, height: int, pixels_per_mm: tuple[float, float]) -> bytes:
     """`stack.xml`; the first layer is the uppermost."""
-    across, down = (round(25.4 * dots) for dots in pixels_per_mm)
+    across, down = (max(1, round(25.4 * dots)) for dots in pixels_per_mm)
     layers = (
         ("Colour (computed by Knowhue)", "data/colour.png", "svg:color"),
         ("Photo", "data/photo.png", "svg:src-over"),

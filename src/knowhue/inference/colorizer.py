@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from knowhue.images.image import ComputedBy, Image, Pixels
-from knowhue.images.openraster import LAYERS, encode_layers
+from knowhue.images.openraster import OPENRASTER, encode_layers
 from knowhue.images.reading import read_image
 from knowhue.images.writing import encode_with_notes
 from knowhue.inference.hints import SIDE_PX, Hint, Strokes, corrections
@@ -275,7 +275,7 @@ def write_colorized(original: Image, coloured: Image, target: Path) -> list[str]
 
 def encode_colorized(original: Image, coloured: Image, suffix: str) -> tuple[bytes, list[str]]:
     """The bytes of what `write_colorized` writes, and what they could not hold."""
-    if suffix.lower() != LAYERS:
+    if suffix.lower() != OPENRASTER:
         return encode_with_notes(coloured, suffix)
     return encode_layers(original._replace(pixels=_grayscale(original.pixels)), coloured)
 

@@ -115,7 +115,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
         rows = json.loads(text) if file.suffix.lower() == ".json" else from_csv(text.strip())
     except OSError as error:
         raise ConfigError(f"{file}: {(error.strerror or str(error)).lower()}") from None
-    except ValueError:
+    except (ValueError, RecursionError):  # JSON of many brackets
         raise ConfigError(
             f"{file}: no table of hints; write .csv with a header and as many cells in each line, or .json"
         ) from None
@@ -135,8 +135,8 @@ def _fraction(text: str, side: int, whole: str) -> float:
     """A coordinate to 0..1; pixel k is meant at its centre."""
     if re.fullmatch(r"[+-]?\d+(\.\d+)?%", text):
         fraction = float(text[:-1]) / 100
-    elif re.fullmatch(r"[+-]?\d+", text):
-        fraction = (int(text) + 0.5) / side
+    elif re.fullmatch(r"[+-]?\d+(\.0+)?", text):  # tables write whole numbers so where a cell is empty
+        fraction = (int(float(text)) + 0.5) / side
     else:
         raise ConfigError(f"A hint should be {_FORMS}. Found `{text}` in `{whole}`.")
     if not 0 <= fraction <= 1:

@@ -3,14 +3,14 @@
 Importing this needs no torch: settings that contradict the model are refused before anything is loaded.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from knowhue.config import Config, Task, digest
 from knowhue.errors import ConfigError, DamagedError, RunError, WeightsError, shown
 from knowhue.inference.networks import read_model
-from knowhue.presets import DEFAULT_PRESET, load_config
+from knowhue.presets import DEFAULT_PRESET, PRESETS, edit, load_config
 from knowhue.runs import BUILT_IN, DEPLOYED, Start, damaged_files, model_file, read_config, read_start
 from knowhue.storage import read_json
 
@@ -42,7 +42,7 @@ class Source(NamedTuple):
 
 
 def start_from(
-    model: str, preset: str = DEFAULT_PRESET, files: Sequence[Path] = (), settings: Sequence[str] = ()
+    model: str, preset: str | None = None, files: Sequence[Path] = (), settings: Sequence[str] = ()
 ) -> Config:
     """Settings as `load_config` reads them, for a run that starts from a trained model.
 
@@ -50,7 +50,7 @@ def start_from(
 
     Args:
         model: `built-in`, the folder of a finished run or of a study, or a file that `knowhue export` made.
-        preset: as of `load_config`, and so the other two.
+        preset: as of `load_config`, and so the other two; one that says how to colour has to say so as the model does.
         files: YAML files.
         settings: like `training.heads.epochs=3`.
 
@@ -63,13 +63,17 @@ def start_from(
     ('built-in', True)
     """
     source = find_source(model)
+    if preset is not None:
+        _require_preset(preset, source)
     # a run instead of its study, whose first finished run may be another one later
     encoder = {"name": source.config.encoder.name, "weights": source.name, "with_heads": True}
     described = source.config.model_dump(by_alias=True)
     heads = {task: described[task] for task in source.config.tasks.names}
     size = {"images": {"size_px": source.config.images.size_px}}
     # over the preset, which may have an encoder of its own; its way to colour is the user's wish, as a setting is
-    config = load_config(preset, files, settings, under={**heads, **size}, over={"encoder": encoder})
+    config = load_config(
+        preset or DEFAULT_PRESET, files, settings, under={**heads, **size}, over={"encoder": encoder}
+    )
     for key in ("weights", "with_heads"):
         if (found := getattr(config.encoder, key)) != encoder[key]:
             raise ConfigError(
@@ -78,6 +82,17 @@ def start_from(
             )
     require_fit(config)
     return config
+
+
+def _require_preset(preset: str, source: Source) -> None:
+    """Make sure that a preset which says how to colour says so as the model does."""
+    is_way_to_colour = preset == DEFAULT_PRESET or "colour" in PRESETS.get(preset, {})
+    # before it is laid over the model's settings, where half of each would be told as a fault of the user's
+    if is_way_to_colour and "colour" in source.config.tasks.names:
+        # how wide, no preset says
+        own = edit(load_config(preset), {"colour": {"width": source.config.colour.width}})
+        if problems := [] if own.colour.is_from_scratch else _misfits(own, source, {"colour"}):
+            raise ConfigError(*(f"`--preset {shown(preset)}`: {each}" for each in problems))
 
 
 def find_source(name: str) -> Source:
@@ -143,11 +158,15 @@ def require_fit(config: Config) -> None:
     if not config.encoder.with_heads:
         return
     source = find_source(config.encoder.weights)
-    tasks = set(config.tasks.names) & set(source.config.tasks.names)
+    if problems := _misfits(config, source, {None, *config.tasks.names} & {None, *source.config.tasks.names}):
+        raise ConfigError(*problems)
+
+
+def _misfits(config: Config, source: Source, tasks: Collection[Task | None]) -> list[str]:
+    """What gives the heads of some tasks, None for the encoder, another form than the model's."""
     problems = []
     for names, task, form in _FORMS:
-        wanted, found = form(source.config), form(config)
-        if wanted != found and task in (None, *tasks):
+        if form(source.config) != form(config) and task in tasks:
             said = ", ".join(f"{name} = {shown(_setting(config, name))}" for name in names)
             theirs = ", ".join(str(_setting(source.config, name)) for name in names)
             problems.append(
@@ -155,8 +174,7 @@ def require_fit(config: Config) -> None:
                 f"Found `{said}`. Leave it out, or take the encoder alone: --set encoder.weights={source.name}, "
                 "without --start-from."
             )
-    if problems:
-        raise ConfigError(*problems)
+    return problems
 
 
 _FORMS: tuple[tuple[tuple[str, ...], Task | None, Callable[[Config], Any]], ...] = (
