@@ -78,7 +78,7 @@ def answers(
             lightness = batch.lightness
             if degraded:
                 rgb = to_rgb(work.prepared.rgb[positions[rows]], work.engine.device)
-                lightness = degrade(rgb, damage.of(rows), grain(0, 0, rows.start, lightness.shape))
+                lightness = degrade(lightness, rgb, damage.of(rows), grain(0, 0, rows.start, lightness.shape))
             chroma, logits = predict(model, lightness, mirror)
             yield Seen(batch, chroma, logits.argmax(1) == batch.label)
 

@@ -3,10 +3,10 @@
 From some photos a multi-task model is trained with the settings of a given model (encoder, colour head, size) from
 two starts: the encoder's ImageNet weights of its pip package, and the model's encoder and heads (`--start-from`); with
 `--encoder-alone` also from the model's encoder with new heads. All see the same photos in the same order in as many
-steps. What the model
-was itself trained on is left out: photos named in `--seen`, a manifest whose column `original` ends in
-`<split>/<class>/<file>`. Printed are scores of the last epoch on all of `--test`, and differences to the first start,
-with 95 % intervals over its images (and seeds, whose mean an image has), and what training took in seconds of CPU.
+steps, which take equally long: the networks are the same, only their weights differ. What the model was itself trained
+on is left out: photos named in `--seen`, a manifest whose column `original` ends in `<split>/<class>/<file>`. Printed
+are scores of the last epoch on all of `--test`, and differences to the first start, with 95 % intervals over its images
+(and seeds, whose mean an image has), and what training took in seconds of CPU.
 
     python benchmarks/start_from.py ../shared/data/ocean5/train --test ../shared/data/ocean5/val
         --seen ../shared/data/world/manifest.csv --model built-in --photos 50:30+15 200:30+15 1000:8+4 [--seeds 1]

@@ -85,7 +85,7 @@ def read_photo(path: Path, number: int, degraded: bool) -> Photo:
     lightness, chroma = rgb_to_lab(rgb)
     seen = lightness
     if degraded:
-        seen = degrade(rgb, draw_damage(number, 0, 1, 1.0), grain(number, 0, 0, lightness.shape))
+        seen = degrade(lightness, rgb, draw_damage(number, 0, 1, 1.0), grain(number, 0, 0, lightness.shape))
     return Photo(path.parent.name, lightness, chroma, Image.of(codes(lab_to_rgb(seen, 0 * chroma))))
 
 

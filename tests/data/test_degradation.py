@@ -33,8 +33,12 @@ def photos():
     return torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
 
 
+def degraded(photos, damage, noise):
+    return degrade(rgb_to_lab(photos)[0], photos, damage, noise)
+
+
 def without_grain(photos, damage):
-    return degrade(photos, damage, torch.zeros(len(photos), 1, SIDE, SIDE))
+    return degraded(photos, damage, torch.zeros(len(photos), 1, SIDE, SIDE))
 
 
 def test_damage_of_no_strength_is_none(photos):
@@ -43,7 +47,7 @@ def test_damage_of_no_strength_is_none(photos):
 
 def test_an_image_that_is_not_degraded_stays_to_the_bit(photos):
     damage = draw_damage(0, 0, 2, 1.0)._replace(degraded=np.array([True, False]))
-    found, true = degrade(photos, damage, grain(0, 0, 0, (2, 1, SIDE, SIDE))), rgb_to_lab(photos)[0]
+    found, true = degraded(photos, damage, grain(0, 0, 0, (2, 1, SIDE, SIDE))), rgb_to_lab(photos)[0]
     assert torch.equal(found[1], true[1])
     assert (found[0] - true[0]).abs().max() > 1
 
@@ -74,7 +78,7 @@ def test_plates_are_blind_to_red_and_see_grays_as_they_are():
 
 def test_grain_is_as_rough_as_asked():
     gray = torch.full((1, 3, 200, 200), 0.5)
-    found = degrade(gray, undamaged(1, grain=of_each(GRAIN, 1)), grain(0, 0, 0, (1, 1, 200, 200)))
+    found = degraded(gray, undamaged(1, grain=of_each(GRAIN, 1)), grain(0, 0, 0, (1, 1, 200, 200)))
     assert found.std().item() == pytest.approx(GRAIN, rel=0.02)
 
 
@@ -110,5 +114,5 @@ def test_an_epoch_draws_its_own_and_always_the_same():
 
 def test_lightness_stays_within_its_range(photos):
     hard = undamaged(2, grain=of_each(500))
-    found = degrade(photos, hard, grain(0, 0, 0, (2, 1, SIDE, SIDE)))
+    found = degraded(photos, hard, grain(0, 0, 0, (2, 1, SIDE, SIDE)))
     assert (found.min(), found.max()) == (0, 100)

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from knowhue.evaluation.calibration import (
-    FEWEST_TO_TRUST,
-    TRUSTED,
+    FEWEST_FOR_TARGET,
+    TARGET_ACCURACY,
     fit_temperature,
+    fit_unknown_below,
     judge_temperature,
-    known_from,
 )
 
 
@@ -43,26 +43,29 @@ def test_a_class_is_named_from_where_as_many_are_right_as_are_trusted():
     generator = np.random.default_rng(0)
     probability = generator.random(5000)
     correct = generator.random(5000) < probability
-    limit = known_from(probability, correct)
+    limit = fit_unknown_below(probability, correct)
     # of calibrated probabilities spread evenly, those above p are right (1 + p) / 2 of the time
-    assert limit == pytest.approx(2 * TRUSTED - 1, abs=0.03)
-    assert correct[probability >= limit].mean() >= TRUSTED
-    assert correct[probability >= limit - 0.05].mean() < TRUSTED
+    assert limit == pytest.approx(2 * TARGET_ACCURACY - 1, abs=0.03)
+    assert correct[probability >= limit].mean() >= TARGET_ACCURACY
+    assert correct[probability >= limit - 0.05].mean() < TARGET_ACCURACY
 
 
 def test_a_class_is_never_named_below_the_least_however_right_it_was():
-    assert known_from(np.linspace(0.1, 0.4, 200), np.ones(200, bool)) == 0.5
+    assert fit_unknown_below(np.linspace(0.1, 0.4, 200), np.ones(200, bool)) == 0.5
 
 
 def test_no_class_is_named_where_no_probability_is_high_enough():
-    assert known_from(np.linspace(0.1, 1, 200), np.zeros(200, bool)) == 1
+    assert fit_unknown_below(np.linspace(0.1, 1, 200), np.zeros(200, bool)) == 1
 
 
 def test_equal_probabilities_are_named_together_or_not_at_all():
     right_first = np.arange(200) < 150
-    assert known_from(np.full(200, 0.9), right_first) == 1
-    assert known_from(np.full(200, 0.9), np.arange(200) < 180) == 0.9
+    assert fit_unknown_below(np.full(200, 0.9), right_first) == 1
+    assert fit_unknown_below(np.full(200, 0.9), np.arange(200) < 180) == 0.9
 
 
 def test_too_few_images_leave_the_least():
-    assert known_from(np.full(FEWEST_TO_TRUST - 1, 0.9), np.zeros(FEWEST_TO_TRUST - 1, bool), 0.6) == 0.6
+    assert (
+        fit_unknown_below(np.full(FEWEST_FOR_TARGET - 1, 0.9), np.zeros(FEWEST_FOR_TARGET - 1, bool), 0.6)
+        == 0.6
+    )

@@ -83,14 +83,15 @@ def grain(seed: int, epoch: int, start: int, shape: Sequence[int]) -> Tensor:
     return torch.randn(*shape, generator=generator)
 
 
-def degrade(rgb: RGB, damage: Damage, noise: Tensor) -> Lightness:
+def degrade(lightness: Lightness, rgb: RGB, damage: Damage, noise: Tensor) -> Lightness:
     """The lightness of photos as they would be found in an attic.
 
     The emulsion sees, its curve and the paper give contrast, time fades and scratches. Grain comes after fading, whose
     range is that of old photos: so was it measured.
 
     Args:
-        rgb: (B, 3, H, W), 0 to 1.
+        lightness: L* (B, 1, H, W), 0 to 100.
+        rgb: of the same photos, (B, 3, H, W), 0 to 1.
         damage: of these images.
         noise: (B, 1, H, W), standard normal, of the grain.
 
@@ -101,7 +102,6 @@ def degrade(rgb: RGB, damage: Damage, noise: Tensor) -> Lightness:
     degraded, emulsion, exponent, black, white, roughness = (
         each[:, None, None, None] for each in values[:-1]
     )
-    lightness, _ = rgb_to_lab(rgb)
     seen = lightness.lerp(_orthochromatic(rgb), emulsion)
     printed = 100 * (seen.clamp(0, 100) / 100) ** exponent
     faded = black + printed * (white - black) / 100

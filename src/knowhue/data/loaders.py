@@ -126,9 +126,9 @@ class TrainingBatches:
             if (donors != positions).any():  # in the placebo of colours alone
                 foreign = augment(self.prepared.rgb[donors], mirrored, shift)
                 batch = batch._replace(chroma=rgb_to_lab(to_rgb(foreign, self.device))[1])
-            yield batch._replace(lightness=self._found(batch.lightness, rgb, start)), mirrored
+            yield batch._replace(lightness=self._degraded(batch.lightness, rgb, start)), mirrored
 
-    def _found(self, lightness: Lightness, rgb: NDArray[np.uint8], start: int) -> Lightness:
+    def _degraded(self, lightness: Lightness, rgb: NDArray[np.uint8], start: int) -> Lightness:
         """The lightness of this process's part of a batch as a network gets it, degraded or not."""
         mine = slice(start + self.share.rank, start + self.batch_size, self.share.world)
         damage = self.damage.of(mine)
@@ -137,7 +137,7 @@ class TrainingBatches:
         # of the whole batch, so that the number of processes changes nothing
         noise = grain(self.seed, self.epoch, start, (self.batch_size, 1, *rgb.shape[1:3]))
         noise = noise[self.share.rank :: self.share.world].to(self.device)
-        return degrade(to_rgb(rgb, self.device), damage, noise)
+        return degrade(lightness, to_rgb(rgb, self.device), damage, noise)
 
 
 def labelled_in_batch(batch_size: int, known: NDArray[np.bool_], least: float) -> int:

@@ -9,9 +9,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 BINS = 15
-TRUSTED = 0.85
+TARGET_ACCURACY = 0.85
 """Share of the named classes that are to be right."""
-FEWEST_TO_TRUST = 100
+FEWEST_FOR_TARGET = 100
 """Labelled images from which that share can be told."""
 _FOLDS = 5
 _BOUNDS = (-3.0, 3.0)  # of the logarithm of the temperature: 1/20 to 20
@@ -88,8 +88,10 @@ def fit_temperature(logits: NDArray[np.floating], label: NDArray[np.integer]) ->
     return float(np.exp(found.x))
 
 
-def known_from(probability: NDArray[np.floating], correct: NDArray[np.bool_], least: float = 0.5) -> float:
-    """The probability from which on a class may be named: of those that reach it, `TRUSTED` are right.
+def fit_unknown_below(
+    probability: NDArray[np.floating], correct: NDArray[np.bool_], least: float = 0.5
+) -> float:
+    """The probability from which on a class may be named: of those that reach it, `TARGET_ACCURACY` are right.
 
     Selective classification by the greatest probability (Geifman and El-Yaniv 2017), as many images as can be named.
 
@@ -101,16 +103,16 @@ def known_from(probability: NDArray[np.floating], correct: NDArray[np.bool_], le
     Returns:
         `least` to 1; 1 where no probability is high enough.
 
-    >>> round(known_from(np.linspace(0.3, 1, 200), np.arange(200) >= 120), 2)
+    >>> round(fit_unknown_below(np.linspace(0.3, 1, 200), np.arange(200) >= 120), 2)
     0.67
     """
-    if len(probability) < FEWEST_TO_TRUST:
+    if len(probability) < FEWEST_FOR_TARGET:
         return least
     order = np.argsort(-probability, kind="stable")
     right = np.cumsum(correct[order]) / np.arange(1, len(order) + 1)
     # the last of equal probabilities stands for all of them
     is_last = np.append(np.diff(probability[order]) < 0, True)
-    reached = np.flatnonzero((right >= TRUSTED) & is_last)
+    reached = np.flatnonzero((right >= TARGET_ACCURACY) & is_last)
     return max(least, float(probability[order[reached[-1]]])) if len(reached) else 1.0
 
 

@@ -14,7 +14,7 @@ from knowhue.config import Config, Task
 from knowhue.data.loaders import plain_batches
 from knowhue.data.prepare import load_prepared
 from knowhue.errors import RunError
-from knowhue.evaluation.calibration import fit_temperature, judge_temperature, known_from
+from knowhue.evaluation.calibration import fit_temperature, fit_unknown_below, judge_temperature
 from knowhue.inference.networks import (
     DEFAULT_UNKNOWN_BELOW,
     Calibration,
@@ -162,7 +162,7 @@ def _calibrate(logits: Tensor, label: NDArray[np.int64]) -> tuple[Calibration, f
     found = Calibration(temperature=temperature, ece_before=before, ece_after=after, images=len(truth))
     probability = softmax(scores / found.applied, axis=1)
     right = probability.argmax(1) == truth
-    return found, known_from(probability.max(1), right, DEFAULT_UNKNOWN_BELOW)
+    return found, fit_unknown_below(probability.max(1), right, DEFAULT_UNKNOWN_BELOW)
 
 
 def _intervals(path: Path) -> dict[str, ScoreInterval]:

@@ -118,7 +118,7 @@ def open_workspace(
                 list_items(config.images)  # where there are no images either, that is mended first
             raise
         if each.has_encoder:
-            encoders |= _what_starts(each, model)
+            encoders |= _digest_of_start(each, model)
     if engine.is_main:
         require_writable(root)
         prepare(config.images, root / "images", report)  # reads the array once through
@@ -129,7 +129,7 @@ def open_workspace(
     return work
 
 
-def _what_starts(config: Config, model: MultiTask) -> dict[str, str]:
+def _digest_of_start(config: Config, model: MultiTask) -> dict[str, str]:
     """What weights a run starts from, as a study's hash takes them in: a digest by a name for readers."""
     encoder, start = config.encoder, start_of(config, ())
     name = f"{encoder.name} {encoder.weights}"
@@ -202,7 +202,7 @@ def load_run(work: Workspace, config: Config, folder: Path) -> MultiTask:
     """
     _require_same_images(work, folder)
     _require_whole(folder)
-    return make_networks(work, _standing_alone(config), folder).model.eval()
+    return make_networks(work, _without_start(config), folder).model.eval()
 
 
 def warm_features(work: Workspace, configs: Iterable[Config]) -> None:
@@ -239,9 +239,8 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
     )
     if not damaged:
         if is_trained:
-            read_config(
-                folder
-            )  # a run of another version is refused, not taken for one that this version made
+            # a run of another version is refused, not taken for one that this version made
+            read_config(folder)
         return is_trained
     how = "scored" if is_trained else "trained"
     what = f"{', '.join(damaged)} damaged or gone"
@@ -257,7 +256,7 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
 
 def _score_again(work: Workspace, config: Config, folder: Path, final: bool) -> Scored:
     """Score the weights of an ended run; its status stays as it was, with the checksums of the new scores."""
-    networks = make_networks(work, _standing_alone(config) if final else config, folder)
+    networks = make_networks(work, _without_start(config) if final else config, folder)
     networks = networks if final else _with_cached_features(work, config, networks)
     scored = _score(work, config, folder, networks, final)
     if work.engine.is_main:
@@ -315,7 +314,7 @@ def trained_on(work: Workspace, config: Config) -> NDArray[np.int64]:
     return find_targets(work.prepared, config.supervision, config.seed).train
 
 
-def _standing_alone(config: Config) -> Config:
+def _without_start(config: Config) -> Config:
     """For a run whose own file holds the encoder: what it started from may be gone by now."""
     return edit(config, {"encoder": {"weights": "none", "with_heads": False}})
 
