@@ -1,0 +1,141 @@
+"""The photos that the built-in model was trained on, made again from where they were found.
+
+`benchmarks/world.csv` names each: file, source, its path there, licence, size, a perceptual hash and the begin of
+the SHA-256 of the file that was used. Sources are public repositories at a commit, cloned by git below `--sources`
+(some gigabytes; the sea animals, a Kaggle set, have to be put there by hand, at `ocean5`). A photo is cut to at most
+3:2 about its middle, then made small: short side 144 pixels, Lanczos, progressive JPEG of quality 82 without chroma
+subsampling. One whose hash is too far from the list's, or that is gone, is named, and the command ends with 1.
+
+    python benchmarks/rebuild_world.py world --sources FOLDER
+    python benchmarks/rebuild_world.py world --list  (writes the list of the photos in `world` from its manifest.csv)
+"""
+
+import argparse
+import hashlib
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from knowhue.data.checks import signatures
+from knowhue.storage import read_csv, replacing, write_csv
+
+LIST = Path(__file__).with_name("world.csv")
+GITHUB = "https://github.com/"
+REPOSITORIES = {
+    "flickr8k_224": ("RlNZLER/Image-Text-Matching", "56a15d9"),
+    "flickr8k_orig": ("quantumnaan/sic_translator", "d27da85"),
+    "lfw": ("umass-vis-lfw/umass-vis-lfw.github.io", "2a620cd"),
+    "intel": ("yadavaditya13/Image_Classification_Using_Deep_Learning", "029bdaf"),
+    "imagenette": ("thunderInfy/imagenette", "b850f03"),
+    "imagenet_sample": ("EliSchwartz/imagenet-sample-images", "bc69043"),
+    "caltech101": ("MachineLearning2020/Homework2-Caltech101", "836044d"),
+    "flowers": ("JoelOscarsson/dl-assignment", "05bf18b"),
+    "weather": ("talalahmad27/Image-Classification-Using-Pretrained-models", "08bb03a"),
+}
+COLUMNS = ("file", "source", "original", "licence", "width", "height", "phash", "sha256")
+DIGITS = 16
+"""Of the SHA-256, which are enough to tell files apart."""
+QUALITY = 82
+HASH_SIDE = 96
+FAR_BITS = 10
+"""Bits of 64 that two hashes of one photo may differ in where decoders make it another by a byte."""
+
+
+def main() -> None:
+    """Make the photos, or their list."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("world", type=Path)
+    parser.add_argument("--sources", type=Path, help="folder of the clones, one a source")
+    parser.add_argument("--list", action="store_true", help="write the list of what lies there")
+    asked = parser.parse_args()
+    if asked.list == (asked.sources is not None):
+        parser.error("one of --sources and --list")
+    if asked.list:
+        write_list(asked.world)
+        return
+    rows = read_csv(LIST)
+    for source in sorted({row["source"] for row in rows}):
+        clone(source, asked.sources)
+    faults = [f"{row['file']}: {fault}" for row in rows if (fault := make(row, asked.sources, asked.world))]
+    same = sum(sha256_of(asked.world / row["file"]) == row["sha256"] for row in rows)
+    print(
+        f"{len(rows) - len(faults)} of {len(rows)} photos made, {same} of them to the byte", *faults, sep="\n"
+    )
+    sys.exit(bool(faults))
+
+
+def write_list(world: Path) -> None:
+    """Describe the photos of a folder and its `manifest.csv` as `LIST`."""
+    rows = [COLUMNS]
+    for row in read_csv(world / "manifest.csv"):
+        path = world / row["file"]
+        with Image.open(path) as photo:
+            size = photo.size
+            found = hash_of(photo)
+        # the clone's own path: sea animals were listed with the folder that they lay in
+        original = row["original"].split("ocean5/train/")[-1]
+        rows.append(
+            (row["file"], row["source"], original, row["licence"], *size, f"{found:016x}", sha256_of(path))
+        )
+    write_csv(LIST, rows)
+
+
+def clone(source: str, sources: Path) -> None:
+    """Fetch a source's files as they were at its commit, unless they are there."""
+    folder = sources / source
+    if folder.is_dir():
+        return
+    if source not in REPOSITORIES:
+        sys.exit(f"{folder}: no such folder. Put the photos of the Sea Animals Image Dataset (Kaggle) there.")
+    name, commit = REPOSITORIES[source]
+    # the commits are abbreviated, which no server resolves: the history is fetched, without its files
+    filtered = ("clone", "--quiet", "--no-checkout", "--filter=blob:none", f"{GITHUB}{name}", str(folder))
+    subprocess.run(("git", *filtered), check=True)
+    subprocess.run(("git", "-C", str(folder), "checkout", "--quiet", commit), check=True)
+
+
+def make(row: Mapping[str, str], sources: Path, world: Path) -> str:
+    """Make one photo; what is wrong with it, or nothing."""
+    original, target = sources / row["source"] / row["original"], world / row["file"]
+    if not original.exists():
+        return f"{original} is not there"
+    with Image.open(original) as photo:
+        small = shrink(photo.convert("RGB"), int(row["width"]), int(row["height"]))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target, "wb") as file:
+        small.save(file, "JPEG", quality=QUALITY, subsampling=0, progressive=True)
+    bits = (hash_of(small) ^ int(row["phash"], 16)).bit_count()
+    return f"another photo: {bits} of 64 bits of its hash differ" if bits > FAR_BITS else ""
+
+
+def shrink(photo: Image.Image, width: int, height: int) -> Image.Image:
+    """The middle of a photo, at most 3:2, at a size.
+
+    >>> shrink(Image.new("RGB", (600, 300)), 216, 144).size
+    (216, 144)
+    """
+    wide, high = min(photo.width, int(1.5 * photo.height)), min(photo.height, int(1.5 * photo.width))
+    left, top = (photo.width - wide) // 2, (photo.height - high) // 2
+    middle = photo.crop((left, top, left + wide, top + high))
+    return middle.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def sha256_of(path: Path) -> str:
+    """Its first digits; none where there is no file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:DIGITS] if path.exists() else ""
+
+
+def hash_of(photo: Image.Image) -> int:
+    """The 64 bits by which copies are told."""
+    square = photo.convert("RGB").resize((HASH_SIDE, HASH_SIDE), Image.Resampling.BOX)
+    return int(signatures([np.asarray(square)[None]]).upright[0])
+
+
+if __name__ == "__main__":
+    main()
