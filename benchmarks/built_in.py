@@ -4,11 +4,13 @@ Weights are stored in float16. The graph is made again when they get another arc
 another version: whatever does not depend on weights is computed once and for all; the weights stay where they
 are, under the names of the model's state.
 
-    python benchmarks/built_in.py [RUN --name-of-images world/train --licence TEXT]
+    python benchmarks/built_in.py [RUN --name-of-images world/train --licence TEXT --temperature 0.7 --saturation 0.7]
 """
 
 import argparse
 import copy
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -16,8 +18,12 @@ import onnx
 from knowhue.inference.export import export_safetensors, folded, graph_of
 from knowhue.inference.networks import find_model, open_torch
 from knowhue.presets import edit
-from knowhue.runs import BUILT_IN
+from knowhue.runs import BUILT_IN, DEPLOYED, read_config, read_status, run_folder, write_config, write_status
 from knowhue.training.deploy import deploy
+from knowhue.training.run import evaluate_run
+
+CHOSEN_AFTERWARDS = ("temperature", "saturation")
+"""Settings of `colour` that training does not touch."""
 
 
 def main() -> None:
@@ -30,16 +36,33 @@ def main() -> None:
         "--name-of-images", default="", help="what stands for their folder, which is on one machine"
     )
     parser.add_argument("--licence", default="")
+    for name in CHOSEN_AFTERWARDS:
+        parser.add_argument(f"--{name}", type=float, help=f"colour.{name}, where the run has another one")
     asked = parser.parse_args()
     weights = find_model(BUILT_IN)
     if asked.run is not None:
-        network = open_torch(deploy(asked.run))
+        chosen = {name: getattr(asked, name) for name in CHOSEN_AFTERWARDS}
+        chosen = {name: value for name, value in chosen.items() if value is not None}
+        network = open_torch(deploy(predicting_with(chosen, asked.run)))
         described = network.description
         config = edit(described.config, {"images": {"path": asked.name_of_images or None}})
         named = {"name": BUILT_IN, "config": config, "licence": asked.licence}
         differences = export_safetensors(network, weights, "float16", described.model_copy(update=named))
         print(f"{weights}: {weights.stat().st_size} bytes; largest differences to float32: {differences}")
     write_graph(weights)
+
+
+def predicting_with(chosen: Mapping[str, float], run: Path) -> Path:
+    """A run with the same weights, whose predictions other settings make, scored anew."""
+    config = edit(read_config(run), {"colour": chosen})
+    # where the run would be if it had been trained with them
+    folder = run_folder(run.parent.parent, run.parent.name, config)
+    if not folder.exists():
+        shutil.copytree(run, folder, ignore=shutil.ignore_patterns(DEPLOYED, ".*"))
+        write_config(folder, config)
+        write_status(folder, read_status(folder))
+        evaluate_run(folder, lambda _: None)
+    return folder
 
 
 def write_graph(weights: Path) -> None:
