@@ -56,12 +56,12 @@ def predicting_with(chosen: Mapping[str, float], run: Path) -> Path:
     """A run with the same weights, whose predictions other settings make, scored anew."""
     config = edit(read_config(run), {"colour": chosen})
     # where the run would be if it had been trained with them
-    folder = run_folder(run.parent.parent, run.parent.name, config)
-    if not folder.exists():
-        shutil.copytree(run, folder, ignore=shutil.ignore_patterns(DEPLOYED, ".*"))
+    folder = run_folder(run.resolve().parent.parent, run.parent.name, config)
+    if folder != run.resolve():
+        shutil.copytree(run, folder, ignore=shutil.ignore_patterns(DEPLOYED, ".*"), dirs_exist_ok=True)
         write_config(folder, config)
         write_status(folder, read_status(folder))
-        evaluate_run(folder, lambda _: None)
+        evaluate_run(folder)
     return folder
 
 
