@@ -2,7 +2,7 @@
 
 import difflib
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -64,6 +64,16 @@ def one_of(name: str, found: str, known: Iterable[str]) -> str:
     """
     names = list(known)
     return f"`{name}` should be one of {', '.join(names)}. Found `{name} = {shown(found)}`.{did_you_mean(found, names)}"
+
+
+def few(names: Sequence[object], most: int = 6) -> str:
+    """The first of some names, and how many there are more.
+
+    >>> few("abcd", 2), few("ab", 2)
+    ('a, b and 2 more', 'a, b')
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
 
 
 def shown(value: Any, longest: int = 80) -> str:

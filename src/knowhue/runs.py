@@ -36,10 +36,9 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from knowhue.config import Config, CountOrNone, Section, fingerprint
-from knowhue.errors import ConfigError, DamagedError, RunError, did_you_mean
+from knowhue.errors import ConfigError, DamagedError, RunError, did_you_mean, few
 from knowhue.storage import file_digest, read_json, replacing, write_json
 
-_FEW = 6
 """Classes named in a sentence."""
 FROZEN = "study.json"
 STUDY_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-study", "version": 4}}
@@ -78,8 +77,7 @@ class Start(Section):
         >>> Start(model="built-in", sha256="0123456789abcdef", classes=("cat", "dog"), new_classes=1).sentence()
         'Started from `built-in` (SHA-256 0123456789ab): its encoder and, of its class head, cat, dog; 1 class is new.'
         """
-        more = f" and {len(self.classes) - _FEW} more" if len(self.classes) > _FEW else ""
-        known = f" and, of its class head, {', '.join(self.classes[:_FEW])}{more}" if self.classes else ""
+        known = f" and, of its class head, {few(self.classes)}" if self.classes else ""
         taken = f"its encoder{', its colour head' if self.colour else ''}{known}"
         new = (
             f"; {self.new_classes} class{'es are' if self.new_classes > 1 else ' is'} new"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from knowhue.apps.program import say, say_json
-from knowhue.errors import ConfigError, ImageError, missing_extra
+from knowhue.errors import ConfigError, ImageError, few, missing_extra
 from knowhue.images.files import dangling
 
 if TYPE_CHECKING:
@@ -310,9 +310,7 @@ def _hints_of(source: Path, file: Path | None, listed: Mapping[str, list[str]]) 
         text for name, texts in listed.items() if not name or path.endswith(f"/{name}") for text in texts
     ]
     if file is not None and not found:
-        raise ConfigError(
-            f"{file} has no hint for {source.name}; its column `file` names {', '.join(listed)}"
-        )
+        raise ConfigError(f"{file} has no hint for {source.name}; its column `file` names {few([*listed])}")
     return found
 
 

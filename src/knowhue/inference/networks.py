@@ -380,7 +380,8 @@ def read_model(path: Path, framework: Literal["pt", "np"]) -> tuple[Description,
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"`{path}` should be a readable safetensors file. Found: {error}.") from None
+        fault = f"`{path}` should be a readable safetensors file. Found: {error}. Copy it again, or export it anew."
+        raise WeightsError(fault) from None
     text = metadata.get(KEY)
     description = read_description(text, path)
     if metadata.get(_CHECKSUM, "") not in ("", _checksum(text or "", weights)):

@@ -10,7 +10,7 @@ from PIL import ImageColor
 
 from knowhue.color import srgb_to_lab
 from knowhue.csv_text import from_csv
-from knowhue.errors import ConfigError
+from knowhue.errors import ConfigError, did_you_mean, few
 from knowhue.images.reading import read_image
 from knowhue.inference.hints import Hint, Strokes
 
@@ -18,6 +18,7 @@ MOST_HINTS_OF_AN_IMAGE = 500
 MOST_SAMPLES = 1 << 17
 """Pixels of strokes that are looked at: several for each point of the grid on which their colours spread."""
 _COLUMNS = ("file", "x", "y", "colour")
+_JSON = '[{"x": 120, "y": 80, "colour": "#c83232"}]'
 _ANYWHERE = 10**9  # a size in which every pixel lies
 _GOLDEN = 0.618034  # multiples of it, less their whole part, are spread evenly
 
@@ -110,9 +111,10 @@ def read_strokes(file: Path, width: int, height: int) -> Strokes:
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
+    is_json = file.suffix.lower() == ".json"
     try:
         text = file.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark of the encoding
-        rows = json.loads(text) if file.suffix.lower() == ".json" else from_csv(text.strip())
+        rows = json.loads(text) if is_json else from_csv(text.strip())
     except OSError as error:
         raise ConfigError(f"{file}: {(error.strerror or str(error)).lower()}") from None
     except (ValueError, RecursionError):  # JSON of many brackets
@@ -120,13 +122,17 @@ def _rows(file: Path) -> list[dict[str, Any]]:
             f"{file}: no table of hints; write .csv with a header and as many cells in each line, or .json"
         ) from None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        raise ConfigError(f"{file}: no hints; write one a line below a header `{','.join(_COLUMNS)}`")
+        form = (
+            f"a list of objects, {_JSON}" if is_json else f"one a line below a header `{','.join(_COLUMNS)}`"
+        )
+        raise ConfigError(f"{file}: no hints; write {form}")
     for place, row in enumerate(rows, 1):
         unknown, missing = [name for name in row if name not in _COLUMNS], {*_COLUMNS[1:]} - row.keys()
         if unknown or missing:
+            meant = "".join(did_you_mean(name, _COLUMNS) for name in unknown[:1])
             raise ConfigError(
-                f"{file}, hint {place}: the columns should be {', '.join(_COLUMNS)} (`file` may be left out). Found "
-                f"{', '.join(f'`{name}`' for name in row)}."
+                f"{file}, hint {place}: the columns should be {', '.join(_COLUMNS)} (`file` may be left out), parted "
+                f"by commas. Found {few([f'`{name}`' for name in row])}.{meant}"
             )
     return rows
 

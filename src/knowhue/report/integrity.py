@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from knowhue.errors import ConfigError
+from knowhue.errors import ConfigError, few
 from knowhue.plan import Plan
 from knowhue.presets import checked
 from knowhue.report.diagnostics import gradient_warnings
@@ -23,7 +23,6 @@ STATES = {
     "other": "run with other settings",
 }
 """What became of a cell, in the order in which cells are counted."""
-_FEW = 5
 """Names listed in a sentence; the rest is counted."""
 _OTHER_SETTINGS = "was made with other settings than this study's; train it again."
 _DAMAGED = "is damaged: what is drawn from it is left out. The study's command makes it anew."
@@ -107,10 +106,9 @@ def gate_sentence(gates: Mapping[int, Row], seeds: Sequence[int]) -> str:
 def _failed(failed: Mapping[int, Mapping[str, Sequence[str]]]) -> str:
     parts = dict.fromkeys(part for each in failed.values() for part in each)
     names = list(dict.fromkeys(name for each in failed.values() for own in each.values() for name in own))
-    more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
     return (
         f"The A/A gate FAILED for {seeds_text(failed)} ({'; '.join(GATE_PARTS[part] for part in parts)}): "
-        f"{', '.join(names[:_FEW])}{more} came out otherwise, so the arms of these seeds differ in more than the task. "
+        f"{few(names)} came out otherwise, so the arms of these seeds differ in more than the task. "
         "Nothing is compared there, and there is no verdict."
     )
 
