@@ -1,0 +1,131 @@
+"""An archivist's walk: a few photos named, many not, a model of one's own from the built-in one, an archive coloured.
+
+Of photos in class folders `--named` a class keep their folder, the others of `--count` lie in `unlabelled/`, as an
+archive would be laid out by hand. Then the commands of docs/train.md are run as a user runs them, each must end well:
+`knowhue study --start-from`, `knowhue colorize` of the archive by the study (once interrupted by a signal and run
+again), `knowhue models`. Printed: what each took, and how the archive's photos were named. Photos that the built-in
+model was trained on are left out by `--seen`, as in `benchmarks/start_from.py`.
+
+    python benchmarks/archivist.py ../shared/data/ocean5/train --archive ../shared/data/world/train
+        --seen ../shared/data/world/manifest.csv [--named 20 --count 400 --photos 5000 --seeds 2]
+"""
+
+import argparse
+import json
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from start_from import key_of
+
+from knowhue.data.sources import UNLABELLED
+from knowhue.randomness import stream
+from knowhue.storage import read_csv
+
+
+def main() -> None:
+    """Lay the folder out, run the commands, and say what came of it."""
+    asked = _read_arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        seen = {key_of(row["original"]) for row in read_csv(asked.seen)} if asked.seen else set()
+        own = [each for each in sorted(asked.images.glob("*/*")) if key_of(each.as_posix()) not in seen]
+        named = lay_out(own, root / "photos", asked.named, asked.count)
+        print(f"{sum(named.values())} photos named in {len(named)} classes, {asked.count} in all", flush=True)
+        archive = root / "archive"
+        archive.mkdir()
+        for number, path in enumerate(sorted(asked.archive.rglob("*.jpg"))[:: asked.every][: asked.photos]):
+            shutil.copy(path, archive / f"{number:05}{path.suffix}")
+        study = ["study", str(root / "photos"), "--start-from", asked.model, "--seeds", str(asked.seeds)]
+        study += ["--out", str(root / "study"), *(f"--set={each}" for each in asked.set)]
+        run(study)
+        print((root / "study" / "report.html").stat().st_size // 1000, "kB of report", flush=True)
+        run(["models", str(root / "study")])
+        out = root / "out"
+        colour = ["colorize", str(archive), "--out", str(out), "--model", str(root / "study"), "--json"]
+        interrupt(colour, out, asked.photos // 4)
+        run(colour)
+        report(archive, out)
+
+
+def lay_out(photos: Sequence[Path], folder: Path, named: int, count: int) -> Counter[str]:
+    """Put so many photos a class into folders of their class, the others into `unlabelled/`."""
+    order = stream(0, "archivist").permutation(len(photos))[:count]
+    kept: Counter[str] = Counter()
+    for place in order.tolist():
+        path = photos[place]
+        label = path.parent.name
+        target = folder / (label if kept[label] < named else UNLABELLED) / path.name
+        kept[label] += kept[label] < named
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    return kept
+
+
+def run(command: Sequence[str]) -> None:
+    """Run a command of knowhue's to its end, and print its cost and its last line."""
+    began, before = time.perf_counter(), _cpu()
+    result = subprocess.run(
+        [sys.executable, "-m", "knowhue", *command], capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        sys.exit(f"knowhue {command[0]} ended with {result.returncode}:\n{result.stderr[-2000:]}")
+    cost = f"{time.perf_counter() - began:.0f} s, {_cpu() - before:.0f} of CPU"
+    print(
+        f"knowhue {command[0]}: {cost}; {(result.stdout.strip() or ' ').splitlines()[-1][:300]}", flush=True
+    )
+
+
+def interrupt(command: Sequence[str], out: Path, after: int) -> None:
+    """Start a command, and end it as Ctrl-C does when so many files are written."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "knowhue", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None and sum(1 for _ in out.glob("*.jpg")) < after:
+        time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    process.wait()
+    print(f"interrupted: exit {process.returncode}, {sum(1 for _ in out.glob('*.jpg'))} written", flush=True)
+
+
+def report(archive: Path, out: Path) -> None:
+    """Print whether every photo was coloured once, and how they were named."""
+    lines = [json.loads(line) for line in (out / "colorized.jsonl").read_text(encoding="utf-8").splitlines()]
+    files = {each.name for each in archive.iterdir()}
+    written = {each.name for each in out.glob("*.jpg")}
+    labels = Counter(str(line.get("label")) for line in lines if "label" in line)
+    print(f"{len(written & files)} of {len(files)} coloured; named {dict(labels.most_common())}", flush=True)
+    sys.exit(written != files)
+
+
+def _cpu() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("images", type=Path, help="folder with <class>/*")
+    parser.add_argument("--archive", type=Path, required=True, help="folder of photos to be coloured")
+    parser.add_argument("--seen", type=Path, help="manifest of the photos that the model was trained on")
+    parser.add_argument("--model", default="built-in")
+    parser.add_argument("--named", type=int, default=20, help="photos of each class that are named")
+    parser.add_argument("--count", type=int, default=400, help="photos in all")
+    parser.add_argument("--photos", type=int, default=5000, help="photos of the archive")
+    parser.add_argument("--every", type=int, default=1, help="only every so many-th of the archive's")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--set", action="append", default=[], help="settings of the study, as of knowhue")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
