@@ -379,6 +379,32 @@ def report_command(
         say(f"Figure: {path}")
 
 
+@app.command("pack", epilog="Example: `knowhue pack runs/photos -o photos.zip`")
+def pack_command(
+    study: StudyArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write, `.zip`.")] = Path("study.zip"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
+) -> None:
+    """Seal a finished study: plan, results, scores of every image and report in one file, without images or weights."""
+    from knowhue.sealing import pack
+    from knowhue.storage import file_digest, require_outputs
+
+    require_outputs({"--out": out}, overwrite=overwrite)
+    say(f"Sealed: {out}, {pack(study, out)} files, SHA-256 {file_digest(out)}")
+
+
+@app.command("check", epilog="Example: `knowhue check photos.zip`")
+def check_command(sealed: Annotated[Path, typer.Argument(help="What `knowhue pack` made.")]) -> None:
+    """Compute every number of a sealed study again from its runs; ends with 1 where one comes out otherwise."""
+    from knowhue.sealing import check
+
+    files, numbers, problems = check(sealed)
+    say(*problems, err=True)
+    say(f"{files} files, {numbers} numbers computed again: {len(problems) or 'none'} not as sealed")
+    if problems:
+        raise typer.Exit(1)
+
+
 @app.command("config", epilog="Example: `knowhue config --preset demo --set training.batch_size=64`")
 @with_options(read_settings)
 def config_command(settings: Callable[[], "Config"]) -> None:

@@ -28,6 +28,7 @@ from knowhue.runs import REPORT_LOCK, REPORT_S, locked, read_frozen
 from knowhue.statistics.verdicts import fewest_seeds
 from knowhue.storage import replacing, write_json
 
+RESULTS = "results.json"
 _LONGEST_LIST = 300
 """Left-out images listed by name; the rest is counted and stands in `prepared.json`."""
 
@@ -93,15 +94,21 @@ def write_report(folder: Path) -> Path:
     read_frozen(folder)  # before a lock is laid into any folder
     page = folder / "report.html"
     with locked(folder, "report", name=REPORT_LOCK, wait_s=REPORT_S):
-        findings = find(read_study(folder))
-        answered = answers(findings)
-        results = results_table(findings, answered)
-        if findings.study.is_comparison:
-            results["comparison"] = comparison_results(findings.study)
-        write_json(folder / "results.json", results)
+        findings, answered, results = compute_results(folder)
+        write_json(folder / RESULTS, results)
         with replacing(page) as file:
             file.write(render_page(findings, answered, results))
     return page
+
+
+def compute_results(folder: Path) -> tuple[Findings, dict[str, Answer], dict[str, Any]]:
+    """What a study's folder says: its findings, the answers in words, and the content of `results.json`."""
+    findings = find(read_study(folder))
+    answered = answers(findings)
+    results = results_table(findings, answered)
+    if findings.study.is_comparison:
+        results["comparison"] = comparison_results(findings.study)
+    return findings, answered, results
 
 
 def render_page(findings: Findings, answered: dict[str, Answer], results: dict[str, Any]) -> str:

@@ -1,0 +1,307 @@
+"""A study sealed: all its numbers in one file without images or weights, and every number computed again from it.
+
+The file is a ZIP that is an RO-Crate (version 1.1, Soiland-Reyes et al. 2022, "Packaging research artefacts with
+RO-Crate"): what lies in a study's folder under the same names, and `ro-crate-metadata.json`, which describes it and
+holds the SHA-256 of each file. Equal studies give equal files.
+"""
+
+import json
+import math
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from knowhue.errors import ConfigError, DamagedError, KnowhueError, RunError, few
+from knowhue.plan import read_cells, read_plan
+from knowhue.report.page import RESULTS, compute_results, write_report
+from knowhue.report.reading import read_images
+from knowhue.runs import read_frozen
+from knowhue.storage import SEAL, file_digest, replacing
+
+CRATE = "ro-crate-metadata.json"
+_OF_RUN = (
+    "config.json", "environment.json", "status.json", "log.jsonl", "scores.json", "per_image.csv",
+    "gradient_shares.json",
+)  # fmt: skip
+KEPT = (
+    "study.json", "metrics.json", "baselines.json", "costs.json", "images/prepared.json", "gate/seed-*.json",
+    *(f"{folder}/seed-*/{name}" for folder in ("*", "heads/*") for name in _OF_RUN),
+)  # fmt: skip
+"""What is sealed of a study's folder, as patterns; the report is made anew, without the images that it shows."""
+LARGEST = 2**32
+"""Bytes of a sealed study when unpacked; a larger file is none."""
+_CONTEXT = "https://w3id.org/ro/crate/1.1/context"
+_PROFILE = "https://w3id.org/ro/crate/1.1"
+_FORMATS = {
+    ".json": "application/json", ".jsonl": "application/jsonl", ".csv": "text/csv", ".html": "text/html",
+}  # fmt: skip
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest of ZIP
+_ROUNDED = 2e-5  # values of `per_image.csv` have five decimals
+_EXACT = 1e-9  # other libraries sum in another order
+
+
+class Checked(NamedTuple):
+    """What came of checking a sealed study.
+
+    Attributes:
+        files: that it consists of.
+        numbers: of its results and scores that were computed again.
+        problems: what is not as it was sealed, a sentence each.
+    """
+
+    files: int
+    numbers: int
+    problems: Sequence[str]
+
+
+def pack(folder: Path, out: Path) -> int:
+    """Seal a finished study.
+
+    Args:
+        folder: what `knowhue study --out` named.
+        out: the file to be written, `.zip`.
+
+    Returns:
+        How many files it holds.
+
+    Raises:
+        ConfigError: `out` is named otherwise.
+        RunError: `folder` is no study, runs of it have not ended, or `out` cannot be written.
+    """
+    if out.suffix.lower() != ".zip":
+        raise ConfigError(f"A sealed study should be named `.zip`. Found `{out}`.")
+    frozen, plan = read_frozen(folder), read_plan(folder)
+    open_ = [
+        f"{cell.arm}, seed {cell.seed}" for cell in read_cells(folder, plan) if not _has_ended(cell.state)
+    ]
+    if open_:
+        raise RunError(
+            f"{folder}: {few(open_, 3)} did not end yet; let `knowhue study` go on before it is sealed"
+        )
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        for path in sorted({path for pattern in KEPT for path in folder.glob(pattern)}):
+            target = root / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+        write_report(root)
+        names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+        crate = _describe(root, names, frozen)
+        (root / CRATE).write_text(json.dumps(crate, indent=1, ensure_ascii=False), encoding="utf-8")
+        _write_zip(root, [CRATE, *names], out)
+    return len(names) + 1
+
+
+def check(path: Path) -> Checked:
+    """Compute every number of a sealed study again, and compare.
+
+    Files by their checksums; the plan's hash; the scores of each run from those of its images; all results from the
+    runs.
+
+    Raises:
+        RunError: it cannot be read, or is no sealed study.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        listed = _unpack(path, root)
+        problems = list(_changed_files(root, listed))
+        numbers = 0
+        for count, found in (_check_hash(root), *map(_check_scores, _runs(root)), _check_results(root)):
+            numbers += count
+            problems += found
+    return Checked(len(listed) + 1, numbers, problems)
+
+
+def _has_ended(state: str) -> bool:
+    return state in ("finished", "diverged")
+
+
+def _describe(root: Path, names: Sequence[str], frozen: Mapping[str, Any]) -> dict[str, Any]:
+    """The crate's metadata: the study, what made it, and its files."""
+    results = _read(root / RESULTS)
+    files = [
+        {
+            "@id": name, "@type": "File", "encodingFormat": _FORMATS[Path(name).suffix],
+            "contentSize": (root / name).stat().st_size, "sha256": file_digest(root / name),
+        }
+        for name in names
+    ]  # fmt: skip
+    study = {
+        "@id": "./", "@type": "Dataset", "name": frozen["name"], "identifier": f"sha256:{frozen['hash']}",
+        "description": " ".join(results["answers"].values()) or f"Study {frozen['name']}",
+        "datePublished": frozen["created"], "hasPart": [{"@id": name} for name in names],
+    }  # fmt: skip
+    software = {
+        "@id": "#knowhue",
+        "@type": "SoftwareApplication",
+        "name": "Knowhue",
+        "version": frozen["version"],
+    }
+    action = {
+        "@id": "#study", "@type": "CreateAction", "name": frozen.get("command") or "knowhue study",
+        "instrument": {"@id": "#knowhue"}, "result": {"@id": "./"},
+    }  # fmt: skip
+    about = {
+        "@id": CRATE, "@type": "CreativeWork", "conformsTo": {"@id": _PROFILE}, "about": {"@id": "./"},
+    }  # fmt: skip
+    return {"@context": _CONTEXT, "@graph": [about, study, software, action, *files]}
+
+
+def _write_zip(root: Path, names: Sequence[str], out: Path) -> None:
+    with replacing(out, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+        for name in names:
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            archive.writestr(entry, (root / name).read_bytes(), zipfile.ZIP_DEFLATED)
+
+
+def _unpack(path: Path, root: Path) -> dict[str, str]:
+    """Unpack a sealed study; the SHA-256 of its files by their names.
+
+    Raises:
+        RunError: it cannot be read, or is no sealed study.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+            if size > LARGEST:
+                raise RunError(f"{path}: {size / 2**30:.0f} GiB when unpacked, which no sealed study has")
+            archive.extractall(root)
+        crate = json.loads((root / CRATE).read_text(encoding="utf-8"))
+        return {each["@id"]: each["sha256"] for each in crate["@graph"] if each.get("@type") == "File"}
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and path.exists():
+            raise RunError(f"{path}: no sealed study, it has no {CRATE}; `knowhue pack` makes one") from None
+        raise RunError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    except (
+        zipfile.BadZipFile,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        NotImplementedError,
+    ) as error:
+        raise RunError(f"{path}: no sealed study, or damaged ({error}); `knowhue pack` makes one") from None
+
+
+def _changed_files(root: Path, listed: Mapping[str, str]) -> Iterator[str]:
+    there = {each.relative_to(root).as_posix() for each in root.rglob("*") if each.is_file()} - {CRATE}
+    for name in sorted(there | listed.keys()):
+        if name not in listed:
+            yield f"{name}: was not there when it was sealed"
+        elif name not in there:
+            yield f"{name}: gone"
+        elif file_digest(root / name) != listed[name]:
+            yield f"{name}: not as it was sealed"
+
+
+def _check_hash(root: Path) -> tuple[int, list[str]]:
+    """The plan against the hash that it was frozen under."""
+    try:
+        frozen, plan = read_frozen(root), read_plan(root)
+    except KnowhueError as error:
+        return 0, [_without(root, f"the plan cannot be read: {error}")]
+    same = plan.hash(frozen["parts"]) == frozen["hash"]
+    return 1, [] if same else ["study.json: the plan is not the one that its hash was computed of"]
+
+
+def _runs(root: Path) -> list[Path]:
+    return sorted(path.parent for path in root.glob("*/seed-*/scores.json"))
+
+
+def _check_scores(folder: Path) -> tuple[int, list[str]]:
+    """A run's scores against the mean over its images, and each class's."""
+    from knowhue.evaluation.metrics import score_rows  # needs torch
+
+    root = folder.parent.parent
+    try:
+        sealed, rows = (
+            _read(folder / "scores.json"),
+            [dict(row) for row in read_images(folder / "per_image.csv")],
+        )
+    except (KnowhueError, ValueError, TypeError) as error:
+        return 0, [_without(root, f"{folder.name}: scores cannot be read: {error}")]
+    names = {name: number for number, name in enumerate(sorted({str(row["label"]) for row in rows} - {""}))}
+    labels = [str(row["label"]) for row in rows]
+    for row, label in zip(rows, labels, strict=True):
+        row["label"] = names.get(label, -1)
+    place = f"{(folder / 'scores.json').relative_to(root).as_posix()}: "
+    found = {"metrics": score_rows(rows)}
+    found |= {
+        f"per_class.{name}": score_rows(
+            [row for row, label in zip(rows, labels, strict=True) if label == name]
+        )
+        for name in names
+    }
+    numbers, problems = 0, []
+    for part, values in found.items():
+        said = (
+            sealed.get("per_class", {}).get(part.split(".", 1)[1], {})
+            if "." in part
+            else sealed.get(part, {})
+        )
+        for name in said.keys() & values.keys():
+            count, differ = compare(said[name], _finite(values[name]), f"{place}{part}.{name}", _ROUNDED)
+            numbers += count
+            problems += differ
+    return numbers, sorted(problems)
+
+
+def _check_results(root: Path) -> tuple[int, list[str]]:
+    """`results.json` against what the runs give."""
+    try:
+        sealed = _read(root / RESULTS)
+        _, _, found = compute_results(root)
+    except (KnowhueError, ValueError, TypeError, KeyError) as error:
+        return 0, [_without(root, f"{RESULTS} cannot be computed again: {error}")]
+    return compare(sealed, json.loads(json.dumps(found)), f"{RESULTS}: ", _EXACT)
+
+
+def compare(sealed: Any, found: Any, place: str, tolerance: float) -> tuple[int, list[str]]:
+    """How many numbers two nested values have, and a sentence for each that differs.
+
+    >>> compare({"a": [1.0, 2.0]}, {"a": [1.0, 2.5]}, "x: ", 1e-9)
+    (2, ['x: a.1 is sealed as 2.0, and comes out as 2.5'])
+    """
+    mine, theirs = _members(sealed), _members(found)
+    if mine is not None and theirs is not None:
+        dot = "" if place.endswith(" ") else "."
+        parts = [
+            compare(mine.get(key), theirs.get(key), f"{place}{dot}{key}", tolerance)
+            for key in dict.fromkeys((*mine, *theirs))
+        ]
+        return sum(count for count, _ in parts), [each for _, differ in parts for each in differ]
+    are_numbers = not any(
+        isinstance(each, bool) or not isinstance(each, (int, float)) for each in (sealed, found)
+    )
+    same = (
+        math.isclose(sealed, found, rel_tol=tolerance, abs_tol=tolerance) if are_numbers else sealed == found
+    )
+    return int(are_numbers), [] if same else [f"{place} is sealed as {sealed}, and comes out as {found}"]
+
+
+def _members(value: Any) -> dict[Any, Any] | None:
+    if isinstance(value, list):
+        return dict(enumerate(value))
+    return value if isinstance(value, dict) else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """JSON, whether or not it has the checksum that it was written with: what differs is to be named."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DamagedError(path.name, f"no JSON ({error})") from None
+    value.pop(SEAL, None)
+    return value
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _without(root: Path, text: str) -> str:
+    """A message without the folder that the study was unpacked into."""
+    return text.replace(f"{root}/", "")

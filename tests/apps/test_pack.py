@@ -1,0 +1,24 @@
+"""`knowhue pack` and `knowhue check` as a user meets them."""
+
+import zipfile
+from hashlib import sha256
+
+from synthetic_study import write_study
+
+
+def test_a_study_is_packed_and_checked(knowhue, tmp_path):
+    study, sealed = write_study(tmp_path / "demo"), tmp_path / "a.zip"
+    code, out, _ = knowhue("pack", study, "-o", sealed)
+    assert (code, out.startswith("Sealed: ")) == (0, True)
+    assert sha256(sealed.read_bytes()).hexdigest() in out
+    code, _, err = knowhue("pack", study, "-o", sealed)
+    assert (code, "exists" in err) == (2, True)
+    code, out, _ = knowhue("check", sealed)
+    assert (code, "none not as sealed" in out) == (0, True)
+    with zipfile.ZipFile(sealed) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(sealed, "w") as archive:
+        for name, content in (files | {"report.html": b"<p>better"}).items():
+            archive.writestr(name, content)
+    code, _, err = knowhue("check", sealed)
+    assert (code, err.strip()) == (1, "report.html: not as it was sealed")

@@ -1,0 +1,140 @@
+"""What is sealed, and that a changed digit is found and named."""
+
+import json
+import re
+import zipfile
+from hashlib import sha256
+
+import pytest
+from synthetic_study import write_study
+
+from knowhue import sealing
+from knowhue.errors import ConfigError, RunError
+from knowhue.sealing import CRATE, check, pack
+from knowhue.storage import write_json
+
+RUN = r"multi/seed-0-\w+/"
+
+
+@pytest.fixture(scope="module")
+def sealed(one_seed, tmp_path_factory):
+    path = tmp_path_factory.mktemp("sealed") / "demo.zip"
+    pack(one_seed, path)
+    return path
+
+
+def contents(path):
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def rewrite(path, files):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def change(sealed, target, pattern, old, new, reseal):
+    """A copy with one change in the file that a pattern names; `reseal` mends its checksum, as a forger would."""
+    files = contents(sealed)
+    name = next(each for each in files if re.fullmatch(pattern, each))
+    changed = re.sub(old, new, files[name].decode(), count=1)
+    assert changed.encode() != files[name]
+    if reseal:
+        hashes = sha256(files[name]).hexdigest(), sha256(changed.encode()).hexdigest()
+        files[CRATE] = files[CRATE].decode().replace(*hashes).encode()
+    files[name] = changed.encode()
+    return name, check(rewrite(target, files)).problems
+
+
+def test_a_sealed_study_checks_and_is_the_same_again(sealed, one_seed, tmp_path):
+    found = check(sealed)
+    assert found.problems == []
+    assert found.files == len(contents(sealed))
+    assert found.numbers > 100
+    pack(one_seed, tmp_path / "again.zip")
+    assert (tmp_path / "again.zip").read_bytes() == sealed.read_bytes()
+
+
+def test_neither_images_nor_weights_are_in_it(sealed):
+    files = contents(sealed)
+    kinds = {name.rsplit(".", 1)[1] for name in files}
+    assert kinds <= {"json", "jsonl", "csv", "html"}
+    assert b"data:image/png" not in files["report.html"]
+    assert b"data:image/jpeg" not in files["report.html"]
+
+
+def test_the_crate_describes_every_file(sealed):
+    files = contents(sealed)
+    crate = json.loads(files.pop(CRATE))
+    assert crate["@context"] == "https://w3id.org/ro/crate/1.1/context"
+    parts = {each["@id"]: each for each in crate["@graph"]}
+    assert parts[CRATE]["about"] == {"@id": "./"}
+    assert {each["@id"] for each in parts["./"]["hasPart"]} == files.keys()
+    assert {"name", "description", "datePublished", "identifier"} <= parts["./"].keys()
+    for name, content in files.items():
+        assert (parts[name]["sha256"], parts[name]["contentSize"]) == (
+            sha256(content).hexdigest(),
+            len(content),
+        )
+
+
+@pytest.mark.parametrize("reseal", [False, True])
+@pytest.mark.parametrize(
+    ("pattern", "old", "new", "named"),
+    [
+        (
+            "results.json",
+            r'("ab_l1": 1\d\.\d)(\d)',
+            r"\g<1>\g<2>7",
+            r"results.json: arms\.\S*ab_l1 is sealed as 1",
+        ),
+        (RUN + "scores.json", r'("ab_l1": 1\d)\.', r"\g<1>7.", r"scores.json: metrics\.ab_l1 is sealed as 1"),
+        (RUN + r"per_image.csv", r",1(\d\.\d+)", r",9\g<1>", r"scores.json: metrics\.ab_l1 is sealed as 1"),
+        ("study.json", r'"seeds": \[\s*0\s*\]', '"seeds": [3]', "study.json"),
+        ("study.json", r'"created": "20', '"created": "19', r"study\.(created|json)"),
+        (RUN + "status.json", "finished", "diverged", "status.json"),
+    ],
+)
+def test_a_change_is_named(sealed, tmp_path, pattern, old, new, named, reseal):
+    name, problems = change(sealed, tmp_path / "a.zip", pattern, old, new, reseal)
+    assert any(re.search(named, each) for each in problems)
+    assert (f"{name}: not as it was sealed" in problems) == (not reseal)
+
+
+def test_what_is_gone_or_new_is_named(sealed, tmp_path):
+    files = contents(sealed)
+    name = next(each for each in files if re.fullmatch(RUN + "log.jsonl", each))
+    content = files.pop(name)
+    found = check(rewrite(tmp_path / "a.zip", files | {"extra.json": content})).problems
+    assert {"extra.json: was not there when it was sealed", f"{name}: gone"} <= set(found)
+
+
+def test_a_study_that_has_not_ended_is_not_sealed(tmp_path):
+    study = write_study(tmp_path / "demo")
+    run = next(study.glob("multi/seed-0-*"))
+    write_json(run / "status.json", {"state": "running"})
+    with pytest.raises(RunError, match="multi, seed 0 did not end yet"):
+        pack(study, tmp_path / "a.zip")
+    assert not (tmp_path / "a.zip").exists()
+
+
+def test_what_is_no_sealed_study_is_refused(sealed, tmp_path, monkeypatch):
+    (tmp_path / "text.zip").write_text("none")
+    rewrite(tmp_path / "other.zip", {"a.txt": "a"})
+    rewrite(tmp_path / "empty.zip", {CRATE: "[]"})
+    for name, said in (
+        ("text", "no sealed study"),
+        ("other", "it has no ro-crate"),
+        ("empty", "no sealed study"),
+    ):
+        with pytest.raises(RunError, match=said):
+            check(tmp_path / f"{name}.zip")
+    with pytest.raises(RunError, match="no such file"):
+        check(tmp_path / "gone.zip")
+    with pytest.raises(ConfigError, match=r"named `\.zip`"):
+        pack(tmp_path, tmp_path / "study.tar")
+    monkeypatch.setattr(sealing, "LARGEST", 1000)
+    with pytest.raises(RunError, match="when unpacked"):
+        check(sealed)
