@@ -42,10 +42,12 @@ class Prediction(NamedTuple):
 
     `shared` holds the features as the colour head and as the class head got them: equal in value, apart in the
     graph, so that each task's gradient at the shared features can be measured and weighted. `colour_loss` is what a
-    colour head with a loss of its own gives in training, in place of chroma.
+    colour head with a loss of its own gives in training, in place of chroma. `colour_logits` (B, 313, h, w) is what
+    the chroma of a head of 313 colours is the annealed mean of.
     """
 
     chroma: Chroma | None
     logits: Logits | None
     shared: tuple[Pyramid, Pyramid] | None = None
     colour_loss: Tensor | None = None
+    colour_logits: Tensor | None = None

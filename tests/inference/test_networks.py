@@ -21,6 +21,7 @@ from knowhue.inference.networks import (
     BUILT_IN,
     Predictions,
     build_deployed,
+    check_activations,
     check_predictions,
     open_network,
 )
@@ -394,6 +395,22 @@ def test_answers_as_described_are_passed_on_as_they_are():
         check_predictions(answers, describe(("class",)), lightness)
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (np.zeros((1, 3, 2, 2), np.float32), "shape"),  # one image of two
+        (np.zeros((2, 3, 4), np.float32), "shape"),
+        (np.zeros((2, 3, 0, 4), np.float32), "shape"),
+        (np.full((2, 3, 2, 2), np.nan, np.float32), "finite"),
+    ],
+)
+def test_activations_that_are_no_finite_maps_are_refused(values, said):
+    right = np.ones((2, 3, 2, 2), np.float32)
+    assert check_activations({"features_4": right}, noise(2, 8, 8))["features_4"] is right
+    with pytest.raises(WeightsError, match=rf"`features_8`.* {said}"):
+        check_activations({"features_4": right, "features_8": values}, noise(2, 8, 8))
+
+
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 def test_a_pickle_by_another_name_is_refused_and_not_run(tmp_path, protocol, capfd):
     path = tmp_path / "model.safetensors"
@@ -428,7 +445,10 @@ def test_a_model_rebuilt_from_its_weights_predicts_alike_and_draws_nothing(encod
     assert torch.equal(torch.random.get_rng_state(), before)
     lightness = torch.from_numpy(noise(1, 40, 33))[:, None]
     with torch.inference_mode():
-        assert all(map(torch.equal, rebuilt(lightness), made(lightness)))
+        (*answers, inside), (*expected, expected_inside) = rebuilt(lightness), made(lightness)
+    assert all(map(torch.equal, answers, expected))
+    assert inside.keys() == expected_inside.keys()
+    assert all(torch.equal(inside[name], expected_inside[name]) for name in inside)
     assert not any(tensor.requires_grad != original.requires_grad for tensor, original in zip(
         rebuilt.parameters(), made.parameters(), strict=True
     ))  # fmt: skip

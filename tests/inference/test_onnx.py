@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from PIL import Image
-from tiny_models import CLASSES, describe, lite0_network, noise, two_stage_network
+from tiny_models import CLASSES, colours_network, describe, lite0_network, noise, two_stage_network
 
 from knowhue.errors import ConfigError, ExtraError, ImageError, WeightsError
 from knowhue.inference import onnx_network
@@ -23,6 +23,7 @@ from knowhue.inference.export import PARITY_TOLERANCE, export_onnx, largest_diff
 from knowhue.inference.networks import Predictions, find_model, open_network, open_torch
 from knowhue.inference.onnx_network import INT8_KEY, open_onnx, reads_elsewhere
 from knowhue.inference.quantize import Example, judge_cost, quantize
+from knowhue.models.heads import unscale_chroma
 from knowhue.models.multitask import Deployed
 
 
@@ -69,6 +70,53 @@ def test_images_of_any_number_and_size_are_answered_as_by_torch(network, opened,
         assert other.dtype == np.float32
         assert np.abs(one - other).max() <= PARITY_TOLERANCE[name]
     assert np.abs(found.chroma).max() > 1
+
+
+@pytest.fixture(scope="session")
+def colours():
+    return colours_network()
+
+
+@pytest.fixture(scope="session")
+def opened_colours(colours, tmp_path_factory):
+    path = tmp_path_factory.mktemp("colours") / "model.onnx"
+    export_onnx(colours, path)
+    return open_onnx(path, threads=1)
+
+
+@pytest.mark.parametrize("shape", [(2, 21, 34), (1, 16, 16), (1, 1, 1)])
+def test_activations_are_those_of_torch_at_whole_strides(colours, opened_colours, shape):
+    names = ("features_2", "features_4", "colour_logits")
+    assert opened_colours.activation_names == colours.activation_names == names
+    lightness = noise(*shape)
+    expected, found = colours.activations(lightness, names), opened_colours.activations(lightness, names)
+    rows, columns = (-(-side // 4) for side in shape[1:])
+    for name, channels, scale in (("features_2", 8, 2), ("features_4", 12, 1), ("colour_logits", 313, 1)):
+        assert (
+            found[name].shape == expected[name].shape == (shape[0], channels, scale * rows, scale * columns)
+        )
+        assert found[name].dtype == np.float32
+        assert np.allclose(found[name], expected[name], atol=1e-4)
+    assert found["features_2"].std() > 0
+
+
+def test_only_what_is_asked_for_is_given(opened_colours):
+    assert list(opened_colours.activations(noise(1, 8, 8), ["features_4"])) == ["features_4"]
+
+
+def test_a_model_without_an_activation_says_which_it_has(network, opened):
+    for each in (network, opened):
+        with pytest.raises(
+            ConfigError, match=r"`model` should give colour_logits\. Found .* features_2, features_4\."
+        ):
+            each.activations(noise(1, 8, 8), ["features_2", "colour_logits"])
+
+
+def test_logits_are_what_the_chroma_is_the_annealed_mean_of(colours):
+    lightness = noise(1, 16, 16)
+    logits = torch.from_numpy(colours.activations(lightness, ["colour_logits"])["colour_logits"])
+    decoded = unscale_chroma(colours.module.model.colour.decode(logits)).permute(0, 2, 3, 1)
+    assert np.allclose(colours.predict(lightness).chroma, decoded, atol=1e-4)
 
 
 def test_the_largest_differences_are_in_the_file(opened):
@@ -405,6 +453,10 @@ def test_the_built_in_graph_answers_as_torch_does_with_the_same_weights():
     assert built_in.description == reference.description
     differences = largest_differences(reference.predict, built_in.predict)
     assert all(value <= PARITY_TOLERANCE[name] for name, value in differences.items())
+    lightness, names = noise(1, 40, 70), reference.activation_names
+    assert built_in.activation_names == names
+    found, expected = built_in.activations(lightness, names), reference.activations(lightness, names)
+    assert all(np.allclose(found[name], expected[name], rtol=1e-3, atol=1e-2) for name in names)
 
 
 def test_the_built_in_graph_holds_every_weight_by_its_name():

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from knowhue.config import Config
 from knowhue.inference.networks import Calibration, Description, ScoreInterval, TorchNetwork
+from knowhue.models.colour_classes import ColourClasses
 from knowhue.models.heads import Classifier, Decoder
 from knowhue.models.multitask import Deployed, MultiTask, build_model
 from knowhue.presets import edit
@@ -66,6 +67,17 @@ def two_stage_network(tasks: tuple[str, ...] = BOTH, kind: type[Deployed] = Depl
     classifier = Classifier(encoder.channels[-1], len(CLASSES)) if "class" in tasks else None
     module = kind(MultiTask(encoder, colour, classifier), 1.5, 12, 0.3)  # pyright: ignore[reportArgumentType]
     return TorchNetwork(_awakened(module), describe(tasks))
+
+
+def colours_network() -> TorchNetwork:
+    """A small one whose colour head gives the logits of 313 colours."""
+    torch.manual_seed(0)
+    encoder = TwoStageBase()
+    colour = ColourClasses(encoder.channels, encoder.strides, 4, skips=True)
+    model = MultiTask(encoder, colour, Classifier(encoder.channels[-1], len(CLASSES)))  # pyright: ignore[reportArgumentType]
+    changes = {"colour": {"method": "feedforward", "loss": "classification"}}
+    described = describe(config=edit(describe().config, changes))
+    return TorchNetwork(_awakened(Deployed(model, 1.5, 12, 0.3)), described)
 
 
 def lite0_network() -> TorchNetwork:

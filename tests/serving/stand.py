@@ -25,6 +25,7 @@ class FakeNetwork:
     """Orange everywhere; bright images are `bright`."""
 
     runtime = "fake"
+    activation_names = ()
 
     def __init__(
         self, on_predict: Callable[[np.ndarray], None] = lambda seen: None, tasks: Any = None

@@ -130,7 +130,8 @@ class _Graph(nn.Module):
         answer: DeployedOutput = self.deployed(lightness[:, :, rows][:, :, :, columns])
         if answer.chroma is not None:
             answer = answer._replace(chroma=answer.chroma.permute(0, 2, 3, 1)[:, :height, :width])
-        return tuple(each for each in answer if each is not None)
+        *answers, activations = answer
+        return *(each for each in answers if each is not None), *activations.values()
 
     def _repeating_edge(self, length: int) -> Tensor:
         whole = (length + self.stride - 1) // self.stride * self.stride
@@ -151,7 +152,10 @@ def graph_of(module: Deployed, *, optimize: bool = True) -> Any:
         verbose=False,
         optimize=optimize,
         input_names=[INPUT],
-        output_names=[name for name in OUTPUTS if has.get(TASK_OF.get(name, ""), True)],
+        output_names=[
+            *(name for name in OUTPUTS if has.get(TASK_OF.get(name, ""), True)),
+            *module.activation_names,
+        ],
         dynamic_shapes={INPUT: {0: size("batch"), 2: size("height"), 3: size("width")}},
     )
     assert program is not None

@@ -29,7 +29,7 @@ from knowhue.storage import replacing
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from knowhue.models.multitask import Deployed
+    from knowhue.models.multitask import Deployed, DeployedOutput
 
 KEY = "knowhue"
 """Under which a file's metadata holds the description, as JSON."""
@@ -38,6 +38,8 @@ _SCHEMA = {"schema": "schema_", "schema_version": "schema_version"}
 """Keys of the description that say which form it has, and their fields."""
 DEFAULT_UNKNOWN_BELOW = 0.5
 """What nobody measured: a class is named if it is more probable than all others together."""
+COLOUR_LOGITS, FEATURES = "colour_logits", "features_"
+"""Names of activations: the logits of 313 colours; the encoder's map of a stride, which stands behind."""
 LARGEST_CHROMA = 10_000.0
 """CIELAB units; sRGB holds up to 134, and what is far beyond cannot be computed with."""
 _TRIAL: FloatArray = np.tile(np.linspace(0, 100, 47, dtype=np.float32), (2, 32, 1))
@@ -196,16 +198,40 @@ class Predictions(NamedTuple):
 
 
 class Network(Protocol):
-    """A model that is ready to predict; safe to call from several threads."""
+    """A model that is ready to predict; safe to call from several threads.
+
+    Attributes:
+        activation_names: what `activations` may be asked for.
+    """
 
     description: Description
     runtime: str
+    activation_names: tuple[str, ...]
 
     def predict(self, lightness: FloatArray) -> Predictions:
         """Predict for L* (B, h, w), 0 to 100; any h and w.
 
         Raises:
-            WeightsError: the model answers what none should, see `checked`.
+            WeightsError: the model answers what none should, see `check_predictions`.
+        """
+        ...
+
+    def activations(self, lightness: FloatArray, names: Sequence[str]) -> dict[str, FloatArray]:
+        """What the network computes on the way to its answers.
+
+        Args:
+            lightness: L* (B, h, w), 0 to 100.
+            names: some of `activation_names`: `features_8` is the encoder's map of stride 8, each of its pixels for
+                8 x 8 of L*; `colour_logits` are those of the 313 colours, of stride 4 (or of the coarsest map, if that
+                is finer).
+
+        Returns:
+            By name (B, C, rows, columns). The network sees L* with its lower and right edges repeated up to whole
+            multiples of its coarsest stride, and so many pixels each map is of.
+
+        Raises:
+            ConfigError: the model has none of such a name.
+            WeightsError: an activation is of another shape, or not finite.
         """
         ...
 
@@ -221,6 +247,39 @@ def require_task(task: str, tasks: Sequence[str], model: str) -> None:
             f"`model` should have a {task} head. Found `{model}`, trained for {' and '.join(tasks)} alone; a run of "
             "the arm `multi` has both."
         )
+
+
+def require_activations(names: Sequence[str], network: Network) -> None:
+    """Make sure, before work, that a model gives some activations.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if missing := [name for name in names if name not in network.activation_names]:
+        raise ConfigError(
+            f"`model` should give {' and '.join(missing)}. Found `{network.description.name}`, which gives "
+            f"{', '.join(network.activation_names) or 'no activations'}. Use another model, or export its run again."
+        )
+
+
+def check_activations(found: dict[str, FloatArray], lightness: FloatArray) -> dict[str, FloatArray]:
+    """The same activations, if each is a finite map of every image.
+
+    Raises:
+        WeightsError: one is not.
+    """
+    for name, values in found.items():
+        if values.ndim != 4 or len(values) != len(lightness) or not values.size:
+            raise WeightsError(
+                f"The model should give `{name}` of shape ({len(lightness)}, channels, rows, columns). Found shape "
+                f"{values.shape}. Export its run again, or use another model."
+            )
+        if not np.isfinite(values).all():
+            raise WeightsError(
+                f"The model should give `{name}` with finite numbers. Found others. Its training may have diverged; "
+                "train its run again, or use another model."
+            )
+    return found
 
 
 def check_predictions(answers: Predictions, description: Description, lightness: FloatArray) -> Predictions:
@@ -344,17 +403,27 @@ class TorchNetwork:
         self.description = description
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.module = module.to(self.device).eval()
+        self.activation_names = module.activation_names
 
     def predict(self, lightness: FloatArray) -> Predictions:
         """Predict for L* (B, h, w), 0 to 100; any h and w."""
-        import torch
-
-        with torch.inference_mode():
-            answer = self.module(torch.from_numpy(lightness)[:, None].to(self.device))
+        answer = self._run(lightness)
         chroma = None if answer.chroma is None else _to_numpy(answer.chroma.permute(0, 2, 3, 1))
         probabilities = None if answer.probabilities is None else _to_numpy(answer.probabilities)
         answers = Predictions(chroma, probabilities, _to_numpy(answer.novelty))
         return check_predictions(answers, self.description, lightness)
+
+    def activations(self, lightness: FloatArray, names: Sequence[str]) -> dict[str, FloatArray]:
+        """What the network computes on the way, see `Network`."""
+        require_activations(names, self)
+        found = self._run(lightness).activations
+        return check_activations({name: _to_numpy(found[name]) for name in names}, lightness)
+
+    def _run(self, lightness: FloatArray) -> "DeployedOutput":
+        import torch
+
+        with torch.inference_mode():
+            return self.module(torch.from_numpy(lightness)[:, None].to(self.device))
 
 
 def open_torch(path: Path) -> TorchNetwork:

@@ -22,12 +22,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from knowhue.errors import WeightsError
 from knowhue.inference.networks import (
+    COLOUR_LOGITS,
+    FEATURES,
     KEY,
     Description,
     FloatArray,
     Predictions,
+    check_activations,
     check_predictions,
     read_description,
+    require_activations,
 )
 
 PARITY_KEY = "knowhue.parity"
@@ -90,6 +94,7 @@ class OnnxNetwork:
         self.description = description
         self.measured = measured
         self._session = session
+        self.activation_names = _activations_of(session)
         self._outputs = _outputs_of(description)
         self._is_ours = is_ours
         self._is_stuck = False
@@ -101,13 +106,23 @@ class OnnxNetwork:
             WeightsError: the file takes too long, unless it is ours, or too much memory, or answers what no model
                 should.
         """
+        found = self._run(self._outputs, lightness)
+        answers = Predictions(found.get("chroma"), found.get("probabilities"), found["novelty"])
+        return check_predictions(answers, self.description, lightness)
+
+    def activations(self, lightness: FloatArray, names: Sequence[str]) -> dict[str, FloatArray]:
+        """What the network computes on the way, see `Network`; errors as of `predict`, too."""
+        require_activations(names, self)
+        return check_activations(self._run(names, lightness), lightness)
+
+    def _run(self, outputs: Sequence[str], lightness: FloatArray) -> dict[str, FloatArray]:
         if self._is_stuck:
             raise WeightsError(f"The model {_LATE}, and is not asked again.")
         options = onnxruntime.RunOptions()
         options.log_severity_level = _FATAL
 
         def run() -> list[FloatArray]:
-            return self._session.run(self._outputs, {INPUT: lightness[:, None]}, options)
+            return self._session.run(outputs, {INPUT: lightness[:, None]}, options)
 
         # what is ours ends; if it is late, the machine slept or is crowded
         seconds = None if self._is_ours else SECONDS + SECONDS_A_PIXEL * lightness.size
@@ -120,9 +135,7 @@ class OnnxNetwork:
             raise WeightsError(
                 f"The model failed in ONNX Runtime: {_first_line(error)}. Use another."
             ) from None
-        found = dict(zip(self._outputs, arrays, strict=True))
-        answers = Predictions(found.get("chroma"), found.get("probabilities"), found["novelty"])
-        return check_predictions(answers, self.description, lightness)
+        return dict(zip(outputs, arrays, strict=True))
 
 
 class _Worker:
@@ -306,6 +319,16 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
 
 def _outputs_of(description: Description) -> list[str]:
     return [name for name in OUTPUTS if TASK_OF.get(name) in (None, *description.tasks)]
+
+
+def _activations_of(session: Any) -> tuple[str, ...]:
+    """Names of what a graph gives beside the answers, as far as it is what such a name means."""
+    return tuple(
+        each.name
+        for each in session.get_outputs()
+        if (each.name == COLOUR_LOGITS or each.name.startswith(FEATURES))
+        and (each.type, len(each.shape)) == ("tensor(float)", 4)
+    )
 
 
 def _refuse_foreign(data: bytes, path: Path) -> None:

@@ -228,8 +228,12 @@ class ColourClasses(Ladder):
         return self.out(self.climb(pyramid)).float()
 
     def forward(self, pyramid: Pyramid) -> Tensor:
-        """Maps of `taps` to scaled a*b* (B, 2, H, W) at the image's (padded) size, bilinearly upsampled."""
-        chroma = annealed_mean(self.logits(pyramid), self.temperature)
+        """Maps of `taps` to scaled a*b* (B, 2, H, W) at the image's (padded) size."""
+        return self.decode(self.logits(pyramid))
+
+    def decode(self, logits: Tensor) -> Tensor:
+        """The answer of logits: scaled a*b* (B, 2, H, W) at the image's (padded) size, bilinearly upsampled."""
+        chroma = annealed_mean(logits, self.temperature)
         return scale_chroma(F.interpolate(chroma, scale_factor=float(self.scale), mode="bilinear"))
 
     def loss(self, pyramid: Pyramid, lightness: Lightness, chroma: Chroma) -> Tensor:

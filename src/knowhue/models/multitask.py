@@ -95,17 +95,22 @@ class MultiTask(nn.Module):
         # apart in the graph, so that each task's gradient at the shared features can be seen and weighted
         for_colour, for_class = (tuple(branch(each) for each in pyramid) for _ in range(2))
         informed = for_colour if self.oracle is None else self.oracle(for_colour, label)
-        chroma = logits = own_loss = None
+        chroma = logits = own_loss = colour_logits = None
         if truth is not None and isinstance(self.colour, ColourClasses | Palette):
             own_loss = self.colour.loss(informed, lightness, truth)
         elif self.colour is not None:
+            if isinstance(self.colour, ColourClasses):
+                colour_logits = self.colour.logits(informed)
+                scaled = self.colour.decode(colour_logits)
+            else:
+                scaled = self.colour(informed)
             height, width = lightness.shape[2:]
-            chroma = unscale_chroma(self.colour(informed))[..., :height, :width]
+            chroma = unscale_chroma(scaled)[..., :height, :width]
             # a head would learn to undo it; whether the modules are in training mode says nothing of what is asked
             chroma = self.saturation * chroma if truth is None else chroma
         if self.classifier is not None:
             logits = self.classifier(for_class)
-        return Prediction(chroma, logits, (for_colour, for_class), own_loss)
+        return Prediction(chroma, logits, (for_colour, for_class), own_loss, colour_logits)
 
     def samples(self, lightness: Lightness, count: int) -> Tensor | None:
         """Several answers, a*b* (count, B, 2, H, W), of a colour head that draws them; None of others."""
@@ -193,12 +198,15 @@ class DeployedOutput(NamedTuple):
     """What a deployed model says of B images.
 
     `probabilities` (B, classes) are calibrated where that helps. `novelty` (B,) is the distance from the training
-    images, 1 at the one that a validation image in a hundred exceeds.
+    images, 1 at the one that a validation image in a hundred exceeds. `activations` is what it computed on the way,
+    (B, C, h, w) float32 at the padded size: `features_8` the encoder's map of stride 8, and so on for each stride;
+    `colour_logits` those of a head of 313 colours.
     """
 
     chroma: Chroma | None
     probabilities: Tensor | None
     novelty: Tensor
+    activations: dict[str, Tensor]
 
 
 class Deployed(nn.Module):
@@ -218,14 +226,21 @@ class Deployed(nn.Module):
 
     def forward(self, lightness: Lightness) -> DeployedOutput:
         """Predict for L* (B, 1, H, W) of any size."""
-        features = self.model.features(lightness)
-        prediction = self.model(lightness, features)
+        pyramid = self.model.pyramid(lightness)
+        prediction = self.model(lightness, tuple(pyramid[tap] for tap in self.model.taps))
         logits, chroma = prediction.logits, prediction.chroma
         return DeployedOutput(
             None if chroma is None else chroma.float(),
             None if logits is None else (logits.float() / self.temperature).softmax(1),
-            self.distance(pool(features[-1])) / self.novelty_limit,
+            self.distance(pool(pyramid[-1])) / self.novelty_limit,
+            dict(zip(self.activation_names, (*pyramid, prediction.colour_logits), strict=False)),
         )
+
+    @property
+    def activation_names(self) -> tuple[str, ...]:
+        """Of what `forward` gives beside its answers."""
+        maps = (f"features_{stride}" for stride in self.model.encoder.strides)
+        return (*maps, *["colour_logits"] * isinstance(self.model.colour, ColourClasses))
 
     def distance(self, pooled: Tensor) -> Tensor:
         """Cosine distance to the tenth nearest reference, 0 to 2: (B, C) to (B,)."""
