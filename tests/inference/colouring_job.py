@@ -9,8 +9,9 @@ import numpy as np
 
 from knowhue.config import Config
 from knowhue.inference.colorizer import Colorizer
+from knowhue.inference.description import Description
 from knowhue.inference.folder import colorize_folder
-from knowhue.inference.networks import Description, Predictions
+from knowhue.inference.networks import Predictions
 
 CLASSES = ("bright", "dark")
 

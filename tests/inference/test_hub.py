@@ -10,8 +10,9 @@ from safetensors import safe_open
 from tiny_models import describe, lite0_network, noise
 
 from knowhue.errors import ConfigError, RunError
+from knowhue.inference.description import ScoreInterval
 from knowhue.inference.hub import SCORE_TITLES, export_hub_folder, model_card, upload
-from knowhue.inference.networks import ScoreInterval, open_network
+from knowhue.inference.networks import open_network
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from knowhue.config import Config
-from knowhue.inference.networks import Calibration, Description, ScoreInterval, TorchNetwork
+from knowhue.inference.description import Calibration, Description, ScoreInterval
+from knowhue.inference.networks import TorchNetwork
 from knowhue.models.colour_classes import ColourClasses
 from knowhue.models.heads import Classifier, Decoder
 from knowhue.models.multitask import Deployed, MultiTask, build_model

@@ -13,7 +13,8 @@ from PIL import Image
 
 from knowhue.config import Config
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.networks import Description, Predictions
+from knowhue.inference.description import Description
+from knowhue.inference.networks import Predictions
 from knowhue.serving.api import make_app
 from knowhue.serving.run import Server, listening
 from knowhue.serving.settings import ServerSettings

@@ -19,7 +19,8 @@ from knowhue.images.image import Image as KnowhueImage
 from knowhue.images.image import Origin
 from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.networks import Predictions, ScoreInterval
+from knowhue.inference.description import ScoreInterval
+from knowhue.inference.networks import Predictions
 from knowhue.inference.requests import reduced
 from knowhue.serving.api import make_app
 from knowhue.serving.schemas import ModelAnswer

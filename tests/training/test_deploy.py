@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from knowhue.errors import RunError
+from knowhue.inference.description import Calibration
 from knowhue.inference.hub import model_card
-from knowhue.inference.networks import Calibration, build_deployed, open_torch
+from knowhue.inference.networks import build_deployed, open_torch
 from knowhue.storage import read_json
 from knowhue.training.deploy import _intervals, deploy
 from knowhue.training.run import train

@@ -10,16 +10,10 @@ from knowhue.images.image import ComputedBy, Image, Pixels
 from knowhue.images.openraster import OPENRASTER, encode_layers
 from knowhue.images.reading import read_image
 from knowhue.images.writing import encode_with_notes
+from knowhue.inference.description import Description
 from knowhue.inference.hints import SIDE_PX, Hint, Strokes, corrections
 from knowhue.inference.network_input import network_input
-from knowhue.inference.networks import (
-    Description,
-    FloatArray,
-    Network,
-    Predictions,
-    open_network,
-    require_task,
-)
+from knowhue.inference.networks import FloatArray, Network, Predictions, open_network, require_task
 from knowhue.inference.pixels import PaintStats, chroma_lines, paint
 from knowhue.runs import BUILT_IN
 from knowhue.storage import replacing

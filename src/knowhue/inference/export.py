@@ -12,15 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from knowhue.errors import ConfigError, ExtraError, WeightsError, install_command
-from knowhue.inference.networks import (
-    KEY,
-    Description,
-    FloatArray,
-    Predictions,
-    TorchNetwork,
-    build_deployed,
-    save_model,
-)
+from knowhue.inference.description import KEY, Description
+from knowhue.inference.networks import FloatArray, Predictions, TorchNetwork, build_deployed, save_model
 from knowhue.inference.onnx_network import INPUT, OUTPUTS, PARITY_KEY, TASK_OF, network_of
 from knowhue.models.multitask import Deployed, DeployedOutput
 from knowhue.storage import replacing

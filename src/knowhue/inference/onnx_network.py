@@ -21,16 +21,14 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from knowhue.errors import WeightsError
+from knowhue.inference.description import KEY, Description, read_description
 from knowhue.inference.networks import (
     COLOUR_LOGITS,
     FEATURES,
-    KEY,
-    Description,
     FloatArray,
     Predictions,
     check_activations,
     check_predictions,
-    read_description,
     require_activations,
 )
 

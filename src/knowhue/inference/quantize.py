@@ -21,9 +21,10 @@ from knowhue.errors import ConfigError, ImageError
 from knowhue.images.files import walk
 from knowhue.images.reading import read_image
 from knowhue.images.vips import shrink
+from knowhue.inference.description import KEY
 from knowhue.inference.export import require_packages, set_metadata
 from knowhue.inference.network_input import working_size
-from knowhue.inference.networks import KEY, FloatArray, Network, Predictions
+from knowhue.inference.networks import FloatArray, Network, Predictions
 from knowhue.inference.onnx_network import INPUT, INT8_KEY, network_of, open_onnx
 from knowhue.storage import replacing
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from knowhue.config import Count, Fraction, Section, Task
-from knowhue.inference.networks import Description, ScoreInterval
+from knowhue.inference.description import Description, ScoreInterval
 
 MOST_HINTS = 64
 FIELD = "image"

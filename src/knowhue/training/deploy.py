@@ -15,14 +15,8 @@ from knowhue.data.loaders import plain_batches
 from knowhue.data.prepare import load_prepared
 from knowhue.errors import RunError
 from knowhue.evaluation.calibration import fit_temperature, fit_unknown_below, judge_temperature
-from knowhue.inference.networks import (
-    DEFAULT_UNKNOWN_BELOW,
-    Calibration,
-    Description,
-    ScoreInterval,
-    require_task,
-    save_model,
-)
+from knowhue.inference.description import DEFAULT_UNKNOWN_BELOW, Calibration, Description, ScoreInterval
+from knowhue.inference.networks import require_task, save_model
 from knowhue.models.multitask import Deployed, MultiTask, pool
 from knowhue.runs import DEPLOYED, Report, finished_run, locked, read_config, read_start
 from knowhue.statistics.paired import wilson_interval

@@ -1,0 +1,157 @@
+"""What a model says of itself, as it stands in its file: tasks, classes, data, scores, calibration.
+
+Importing this needs no torch.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from knowhue.config import Config, Count, Fraction, Section, Task, fingerprint
+from knowhue.errors import WeightsError
+from knowhue.runs import Start
+
+KEY = "knowhue"
+"""Under which a file's metadata holds the description, as JSON."""
+_SCHEMA = {"schema": "schema_", "schema_version": "schema_version"}
+"""Keys of the description that say which form it has, and their fields."""
+DEFAULT_UNKNOWN_BELOW = 0.5
+"""What nobody measured: a class is named if it is more probable than all others together."""
+
+
+class ScoreInterval(Section):
+    """A score and its 95 % interval over the images it was measured on: normal, or Wilson's for a share."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Calibration(Section):
+    """What a temperature does to the class probabilities (Guo et al. 2017).
+
+    The errors are cross-fitted: each fifth of the images is judged with a temperature fitted on the others.
+    """
+
+    temperature: Annotated[float, Field(ge=0.01, le=100)] = Field(
+        description="as fitted; it is applied if it helps"
+    )
+    ece_before: Fraction = Field(description="expected calibration error as trained, 0 to 1")
+    ece_after: Fraction = Field(description="the same with a fitted temperature")
+    images: Count
+
+    @property
+    def helps(self) -> bool:
+        """Whether the temperature makes the probabilities mean more nearly what they say."""
+        return self.ece_after < self.ece_before
+
+    @property
+    def applied(self) -> float:
+        """What the logits are divided by: the temperature if it helps, else 1."""
+        return self.temperature if self.helps else 1.0
+
+    def sentence(self) -> str:
+        """What was done, and what it was measured to do.
+
+        >>> Calibration(temperature=1.5, ece_before=0.1, ece_after=0.2, images=30).sentence()
+        'not calibrated: a temperature makes the expected calibration error worse, 0.200 instead of 0.100 (30 images)'
+        """
+        if self.helps:
+            return (
+                f"calibrated by a temperature of {self.temperature:.2f}; expected calibration error "
+                f"{self.ece_before:.3f} before, {self.ece_after:.3f} after ({self.images} images)"
+            )
+        return (
+            "not calibrated: a temperature makes the expected calibration error worse, "
+            f"{self.ece_after:.3f} instead of {self.ece_before:.3f} ({self.images} images)"
+        )
+
+
+class Description(Section):
+    """A model that colours, classifies, or both.
+
+    Attributes:
+        name: for people, such as `multi, seed 0 of runs/photos`.
+        size_px: short side of its input, pixels.
+        references: training images whose features tell what is usual.
+        novelty_limit: distance from the training images that one validation image in a hundred exceeds.
+        metrics: validation scores by the names of `METRICS`.
+        precision: of the stored weights.
+    """
+
+    schema_: Literal["knowhue.model"] = Field(default="knowhue.model", alias="schema")
+    schema_version: Literal[1] = 1
+    name: str
+    version: str
+    config: Config
+    classes: tuple[Annotated[str, Field(min_length=1, max_length=255)], ...]
+    size_px: Annotated[int, Field(ge=16, le=1024)]
+    images: dict[str, int | str]
+    metrics: dict[str, ScoreInterval]
+    calibration: Calibration | None = None
+    references: Count
+    novelty_limit: Annotated[float, Field(ge=1e-6, le=2)]
+    unknown_below: Fraction = Field(
+        default=DEFAULT_UNKNOWN_BELOW, description="a class less probable than this is answered as unknown"
+    )
+    precision: str = "float32"
+    licence: str = ""
+    start: Start | None = Field(default=None, description="what it was trained from, other than an encoder")
+
+    @model_validator(mode="after")
+    def _can_be_put_to_work(self) -> "Description":
+        if not self.config.has_encoder:
+            raise ValueError(f"`{self.config.colour.method}`, a network from scratch, cannot be put to work")
+        if "class" in self.tasks and len(self.classes) < 2:
+            raise ValueError(f"two classes or more are needed, found {len(self.classes)}")
+        return self
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What it can do."""
+        return self.config.tasks.names
+
+    def fingerprint(self) -> str:
+        """What tells two trainings apart, by the numbers fitted in each; a copy by another name has the same."""
+        return fingerprint(self.model_dump(mode="json", exclude={"name", "licence"}))
+
+    @property
+    def temperature(self) -> float:
+        """What the logits are divided by: a fitted temperature that helps, else 1."""
+        return self.calibration.applied if self.calibration else 1.0
+
+
+def read_description(text: str | None, path: Path) -> Description:
+    """The description stored with weights.
+
+    Raises:
+        WeightsError: there is none, or a later version of knowhue wrote it.
+    """
+    if text is None:
+        raise WeightsError(
+            f"`{path}` should be a model that `knowhue export` made. Found weights without a description: a run's "
+            "model.safetensors is not one; export its run folder."
+        )
+    try:
+        description = Description.model_validate_json(text)
+    except ValidationError as error:
+        problems = {".".join(map(str, each["loc"])): each["msg"] for each in error.errors()}
+        # first, as another version may well have other fields
+        if problems.keys() & _SCHEMA.keys():
+            raise _other_version(path) from None
+        where, problem = next(iter(problems.items()))
+        raise WeightsError(
+            f"`{path}` should be described as this version of knowhue does. Found at "
+            f"`{where[:80]}`: {problem[:200]}. Upgrade knowhue, or export the run again."
+        ) from None
+    if not description.model_fields_set.issuperset(_SCHEMA.values()):  # the defaults are not its own words
+        raise _other_version(path)
+    return description
+
+
+def _other_version(path: Path) -> WeightsError:
+    return WeightsError(
+        f"`{path}` was written by another version of knowhue, for it is not a `knowhue.model` of `schema_version` 1. "
+        "Export its run again."
+    )
