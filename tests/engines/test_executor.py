@@ -1,5 +1,6 @@
 """Every engine runs jobs once, after what they need, and stops at the first that fails; small real processes."""
 
+import sys
 from functools import partial
 
 import pytest
@@ -49,6 +50,18 @@ def test_a_job_that_fails_ends_it_and_what_needs_it_never_begins(engine, tmp_pat
     with pytest.raises(RunError, match=r"^bad failed$"):
         engine().execute(jobs)
     assert {path.name for path in tmp_path.iterdir()} == {"before"}
+
+
+def write_imported(path):
+    path.write_text("\n".join(sys.modules))
+
+
+def test_workers_begin_with_what_cells_import(tmp_path):
+    """This job needs none of it: each worker would import torch and training for itself, for seconds."""
+    LocalProcesses(2).execute([Job("a", partial(write_imported, tmp_path / "imported"))])
+    assert {"knowhue.training.gate", "knowhue.training.run"} <= set(
+        (tmp_path / "imported").read_text().split("\n")
+    )
 
 
 def test_the_first_of_several_jobs_with_one_id_keeps_its_place():

@@ -117,16 +117,16 @@ def test_a_job_that_fails_ends_those_beside_it_before_it_is_said(tmp_path):
 PARENT = """
 import os, sys, time
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
-from knowhue.engines.local import end_with_parent
+from knowhue.engines import local
 
 def stay(path):
     Path(path).write_text(str(os.getpid()))
     time.sleep(60)
 
 if __name__ == "__main__":
-    with ProcessPoolExecutor(2, get_context("spawn"), end_with_parent) as pool:
+    local._PRELOADED = ()  # torch is not needed to sleep
+    with ProcessPoolExecutor(2, local._context(), local.end_with_parent) as pool:
         list(pool.map(stay, sys.argv[1:]))
 """
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import wait as wait_for
 from typing import Any, TypeVar
 
@@ -14,6 +14,10 @@ from knowhue.engines.executor import Job, each_once
 from knowhue.errors import RunError
 
 POLL_SECONDS = 5.0
+_PRELOADED = (
+    "knowhue.training.gate",
+    "knowhue.training.run",
+)  # what the work of a cell imports, torch among it
 _Result = TypeVar("_Result")
 
 
@@ -29,7 +33,7 @@ class LocalProcesses:
         Raises:
             RunError: a worker died.
         """
-        context = get_context("spawn")  # a forked process would share CUDA and the threads of torch
+        context = _context()
         # workers are all begun alike, so each takes its number, and by it a GPU, from a queue
         slots = context.Queue()
         for slot in range(self.workers):
@@ -63,6 +67,18 @@ class LocalProcesses:
                 _plainly(future.result)
                 ended.add(running.pop(future))
             watch()
+
+
+def _context() -> Any:
+    """How workers begin: forked from a process that has imported torch, and done nothing with it.
+
+    Forked from this one, they would share CUDA and the threads of torch; spawned, each would import all anew.
+    """
+    if "forkserver" not in get_all_start_methods():  # on Windows
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(list(_PRELOADED))
+    return context
 
 
 def threads_of(workers: int) -> int:
