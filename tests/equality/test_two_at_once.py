@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import yaml
@@ -36,6 +35,8 @@ def test_the_second_is_refused_and_the_first_is_undisturbed(config, tmp_path, of
         "-m",
         "knowhue",
         "study",
+        "--arms",
+        "multi",
         "--config",
         str(settings),
         "--out",
@@ -56,8 +57,10 @@ def test_the_second_is_refused_and_the_first_is_undisturbed(config, tmp_path, of
     refused = errors[codes.index(2)].strip().splitlines()[-1]
     assert "is in use by" in refused
     assert f"process {both[codes.index(0)].pid}" in refused
-    run_study(make_plan(config), tmp_path / "alone")
-    for alone in Path(tmp_path / "alone").rglob("model.safetensors"):
+    run_study(make_plan(config, ["multi"]), tmp_path / "alone")
+    trained = list((tmp_path / "alone").rglob("model.safetensors"))
+    assert len(trained) == 3  # two heads and their arm
+    for alone in trained:
         shared = tmp_path / "out" / alone.relative_to(tmp_path / "alone")
         one, other = load_file(alone), load_file(shared)
         assert all((one[name] == other[name]).all() for name in one)
