@@ -14,10 +14,8 @@ from knowhue.engines.executor import Job, each_once
 from knowhue.errors import RunError
 
 POLL_SECONDS = 5.0
-_PRELOADED = (
-    "knowhue.training.gate",
-    "knowhue.training.run",
-)  # what the work of a cell imports, torch among it
+# what the work of a cell imports, torch among it
+_PRELOADED = ("knowhue.training.gate", "knowhue.training.run")
 _Result = TypeVar("_Result")
 
 
