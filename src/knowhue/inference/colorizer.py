@@ -15,6 +15,7 @@ from knowhue.inference.hints import SIDE_PX, Hint, Strokes, corrections
 from knowhue.inference.network_input import network_input
 from knowhue.inference.networks import FloatArray, Network, Predictions, open_network, require_task
 from knowhue.inference.pixels import PaintStats, chroma_lines, paint
+from knowhue.inference.reference import Reference, make_reference, take_colours
 from knowhue.runs import BUILT_IN
 from knowhue.storage import replacing
 
@@ -37,6 +38,7 @@ class ColorizeOptions(NamedTuple):
         uncertainty: whether to say where the colours are unsure; six more predictions.
         unknown_below: probability below which the class is `unknown`; None leaves it to the model.
         strokes: painted colours, which stay as hints do.
+        reference: a colour photo whose colours are taken where it shows the same, see `Colorizer.reference`.
     """
 
     hints: Sequence[Hint] = ()
@@ -44,6 +46,7 @@ class ColorizeOptions(NamedTuple):
     uncertainty: bool = False
     unknown_below: float | None = None
     strokes: Strokes | None = None
+    reference: Reference | None = None
 
 
 class Judgement(NamedTuple):
@@ -59,6 +62,7 @@ class Judgement(NamedTuple):
         colourfulness: Hasler and Suesstrunk 2003, as published.
         reduced: share of pixels whose chroma was reduced to fit sRGB at their lightness.
         warnings: in words; first whether the image is unlike the training images, then the notes of reading it.
+        found_in_reference: share of the image that was found in the reference; None without one.
     """
 
     label: str | None
@@ -69,6 +73,7 @@ class Judgement(NamedTuple):
     colourfulness: float | None
     reduced: float | None
     warnings: tuple[str, ...]
+    found_in_reference: float | None = None
 
     @property
     def is_novel(self) -> bool:
@@ -185,6 +190,16 @@ class Colorizer:
         """L* (h, w) of an image at the network's size, or at `scale` times it."""
         return network_input(image.pixels, round(scale * self.network.description.size_px))
 
+    def reference(self, source: Image | Path | bytes) -> Reference:
+        """A colour photo, made ready once for this model to take colours from.
+
+        Raises:
+            ImageError: the file cannot be read as an image.
+            ConfigError: it has no colours, or the model gives no feature maps.
+        """
+        image = source if isinstance(source, Image) else read_image(source)
+        return make_reference(image, self.network)
+
     def predict(self, inputs: Sequence[FloatArray]) -> list[Predictions]:
         """Predict for several network inputs, those of one shape together; each of the answers has B = 1."""
         answers: dict[int, Predictions] = {}
@@ -212,7 +227,9 @@ class Colorizer:
             options: what the user asks of it.
         """
         assert answers.chroma is not None  # `require` is called first
-        chroma, added = answers.chroma[0], None
+        chroma, added, found = answers.chroma[0], None, None
+        if options.reference is not None:
+            chroma, found = take_colours(image.pixels, coarse, chroma, options.reference, self.network)
         if options.hints or options.strokes is not None:
             # hints correct what is painted without them, so they are met at any saturation
             lines = chroma_lines(chroma, coarse, options.saturation)
@@ -221,7 +238,8 @@ class Colorizer:
         pixels, painted = paint(image.pixels, chroma, coarse, saturation=options.saturation, added=added)
         uncertainty = self._uncertainty(image) if options.uncertainty else None
         coloured = Image(pixels, image.alpha, image.origin._replace(computed_by=self._computed_by))
-        return Colorized(coloured, self.judge(image, answers, options, painted), uncertainty)
+        judgement = self.judge(image, answers, options, painted)._replace(found_in_reference=found)
+        return Colorized(coloured, judgement, uncertainty)
 
     def judge(
         self, image: Image, answers: Predictions, options: ColorizeOptions, painted: PaintStats | None = None

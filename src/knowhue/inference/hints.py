@@ -159,15 +159,21 @@ def corrections(
 
 def chroma_at(lines: FloatArray, lightness: Any, y: Any, x: Any) -> Floats:
     """a*b* (..., 2) on lines (h, w, 4) where L* is `lightness`, at fractions `y` of the height and `x` of the width."""
+    here = interpolated(lines, y, x)
+    return here[..., :2] * np.asarray(lightness)[..., None] + here[..., 2:]
+
+
+def interpolated(values: FloatArray, y: Any, x: Any) -> Floats:
+    """Values (h, w, c) of a small image at fractions `y` of the height and `x` of the width, bilinear: (..., c)."""
     (top, bottom, down), (left, right, across) = (
         _between(np.asarray(fraction) * length - 0.5, length)
-        for fraction, length in zip((y, x), lines.shape, strict=False)
+        for fraction, length in zip((y, x), values.shape, strict=False)
     )
     upper, lower = (
-        lines[row, left] + (lines[row, right] - lines[row, left]) * across[..., None] for row in (top, bottom)
+        values[row, left] + (values[row, right] - values[row, left]) * across[..., None]
+        for row in (top, bottom)
     )
-    here = upper + (lower - upper) * down[..., None]
-    return here[..., :2] * np.asarray(lightness)[..., None] + here[..., 2:]
+    return upper + (lower - upper) * down[..., None]
 
 
 def _between(places: Floats, length: int) -> tuple[NDArray[np.int_], NDArray[np.int_], Floats]:

@@ -1,0 +1,254 @@
+"""Colours taken from another photo: matching places in the encoder's features, believed only as far as they confirm.
+
+That similar places may lend their colours is Welsh, Ashikhmin and Mueller's idea ("Transferring color to greyscale
+images", SIGGRAPH 2002); to look for them in a network's features, of all its levels, at once in both photos, and to go
+by their mutual agreement, is He, Chen, Liao, Sander and Yuan's ("Deep exemplar-based colorization", SIGGRAPH 2018). They
+train a network to choose between matched colours and its own; here a rule does (`trust_in`), so any model will do.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knowhue.color import srgb_to_lab
+from knowhue.errors import ConfigError
+from knowhue.images.image import Image, Pixels
+from knowhue.images.vips import shrink
+from knowhue.inference.hints import chroma_at, interpolated
+from knowhue.inference.network_input import working_size
+from knowhue.inference.networks import FEATURES, FloatArray, Network
+from knowhue.inference.pixels import chroma_lines, lightness
+
+SIDE_PX = 256
+"""Short side at which photos are matched, before its sides become whole multiples of the encoder's coarsest stride."""
+CELL_PX = 8
+"""Side of what is matched as one."""
+FINEST = 4
+"""Stride of the finest map that is compared; before it there are edges without meaning."""
+SHARPNESS = 0.03
+"""Of the softmax over the reference's cells, in units of cosine similarity."""
+RETURN, BESIDE, MANY = 1.5, 2.5, 0.5
+"""A match is confirmed if it leads back to within so many cells, and of the neighbours' matches so large a share lies
+within so many cells of it."""
+WINDOW = 7
+"""Side of the square of cells in which confirmed ones are counted."""
+HERE = 0.3, 0.6
+"""Share of confirmed cells around a cell, up to which its match is not trusted, and from which on it is."""
+ONE_SCENE = 0.1, 0.25
+"""Share of confirmed cells in the photo, up to which the reference shows something else, and from which on the same
+scene. By `benchmarks/reference.py`: of unrelated photos .09 at most are confirmed, of halves of one photo .35 at least."""
+ALIKE = 0.15, 0.35
+"""Similarity up to which a cell has no counterpart, and from which on it has."""
+LENT = 0.2
+"""Trust in a counterpart in another scene: it may as well have other colours."""
+COLOURLESS = 4.0
+"""C*, CIELAB units, that one pixel in a hundred of a reference exceeds; one that does not looks gray."""
+
+
+class Reference(NamedTuple):
+    """A colour photo as one model sees it.
+
+    Attributes:
+        maps: features (rows, columns, C) of each stride.
+        chroma: a*b* (rows, columns, 2), mean of each cell.
+        digest: SHA-256 of its pixels.
+        model: fingerprint of the model.
+    """
+
+    maps: tuple[FloatArray, ...]
+    chroma: FloatArray
+    digest: str
+    model: str
+
+
+class Match(NamedTuple):
+    """For each cell of a photo what a reference has there.
+
+    Attributes:
+        chroma: a*b* (rows, columns, 2) of its cells, those most alike counting most.
+        similarity: cosine of the most similar cell (rows, columns).
+        is_confirmed: whether that one leads back, and those of the cells around it lie together (rows, columns).
+    """
+
+    chroma: FloatArray
+    similarity: FloatArray
+    is_confirmed: NDArray[np.bool_]
+
+
+def make_reference(image: Image, network: Network) -> Reference:
+    """What is needed of a colour photo to take colours from it.
+
+    Raises:
+        ConfigError: the photo has no colours, or the model gives no feature maps.
+    """
+    strides = _strides(network)
+    pixels = image.pixels
+    small = shrink(pixels, *_size(pixels, strides), oversampling=1)
+    lab = srgb_to_lab(np.broadcast_to(small, (*small.shape[:2], 3))).astype(np.float32)
+    chroma = lab[..., 1:]
+    if pixels.shape[2] == 1 or np.quantile(np.linalg.norm(chroma, axis=-1), 0.99) < COLOURLESS:
+        raise ConfigError("The reference has no colours to take; name a colour photo.")
+    digest = hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest()
+    return Reference(
+        _maps(lab[..., 0], network, strides), _means(chroma, CELL_PX), digest, network.description.fingerprint()
+    )
+
+
+def take_colours(
+    pixels: Pixels, coarse: FloatArray, chroma: FloatArray, reference: Reference, network: Network
+) -> tuple[FloatArray, float]:
+    """Give predicted chroma the colours that a reference has for the same things.
+
+    Each cell of the photo is trusted as `trust_in` says, and predicted and matched a*b* are mixed by that. What has no
+    counterpart stays as predicted.
+
+    Args:
+        pixels: (H, W, 1 or 3), of the photo to colour.
+        coarse: its L* (h, w) at the network's size.
+        chroma: a*b* (h, w, 2) predicted for that.
+        reference: made with the same model.
+        network: the model.
+
+    Returns:
+        a*b* (h, w, 2), and how much of the photo was found in the reference: the mean of the trust.
+
+    Raises:
+        ConfigError: the reference was made with another model.
+    """
+    if reference.model != network.description.fingerprint():
+        raise ConfigError("`reference` should be made with the model that colours. Found another model's.")
+    strides = _strides(network)
+    small = shrink(pixels, *_size(pixels, strides), oversampling=1)
+    light = lightness((small * 65535).round().astype(np.uint16))
+    found = match(_maps(light, network, strides), reference)
+    y, x = (((np.arange(side) + 0.5) / side) for side in coarse.shape)
+    y, x = y[:, None], x[None]
+    # colours end at the photo's own edges, which are finer than cells
+    lines = chroma_lines(found.chroma, _means(light[..., None], CELL_PX)[..., 0])
+    taken = chroma_at(lines, coarse, y, x)
+    trust = trust_in(found)
+    share = interpolated(trust[..., None], y, x)
+    return (chroma + share * (taken - chroma)).astype(np.float32), float(trust.mean())
+
+
+def trust_in(found: Match) -> FloatArray:
+    """How far the matched colours are believed (rows, columns), 0 to 1.
+
+    A place is trusted where many matches around it are confirmed; and where the reference has its like, as far as both
+    photos show one scene, that is, as many matches are confirmed in all.
+    """
+    confirmed = found.is_confirmed.astype(np.float32)
+    scene = _ramp(confirmed.mean(), *ONE_SCENE)
+    counterpart = _around(_ramp(found.similarity, *ALIKE), 3)
+    return np.maximum(_ramp(_around(confirmed, WINDOW), *HERE), counterpart * (LENT + (1 - LENT) * scene))
+
+
+def match(maps: Sequence[FloatArray], reference: Reference) -> Match:
+    """Find each cell of a photo in a reference.
+
+    Two cells are as similar as the mean, over strides, of the cosine of their features, each channel standardised over
+    both photos: what all places of both share, such as a model's largest channels, says nothing.
+
+    Args:
+        maps: features (rows, columns, C) of each stride, as a reference has them.
+        reference: whose cells are looked through.
+    """
+    (rows, columns), (height, width) = maps[0].shape[:2], reference.chroma.shape[:2]
+    similar = np.zeros((rows * columns, height * width), np.float32)
+    for own, other in zip(maps, reference.maps, strict=True):
+        here, there = _standardised(own, other)
+        similar += here @ there.T / np.float32(len(maps))
+    best, back = similar.argmax(1), similar.argmax(0)
+    weights = similar - similar.max(1, keepdims=True)
+    np.exp(weights / np.float32(SHARPNESS), out=weights)
+    chroma = weights @ reference.chroma.reshape(-1, 2) / weights.sum(1, keepdims=True)
+    places = np.stack(np.divmod(best, width), -1).reshape(rows, columns, 2)
+    returned = np.stack(np.divmod(back[best], columns), -1).reshape(rows, columns, 2)
+    leads_back = _apart(returned, np.moveaxis(np.indices((rows, columns)), 0, -1)) <= RETURN
+    return Match(
+        chroma.reshape(rows, columns, 2),
+        similar.max(1).reshape(rows, columns),
+        leads_back & (_together(places) >= MANY),
+    )
+
+
+def _together(places: NDArray[np.int_]) -> FloatArray:
+    """Share of the eight neighbours whose matches lie beside a cell's own, whatever way the scene is turned."""
+    rows, columns = places.shape[:2]
+    around = np.pad(places, ((1, 1), (1, 1), (0, 0)), constant_values=-(10**6))
+    beside = [
+        _apart(around[1 + down : 1 + down + rows, 1 + aside : 1 + aside + columns], places) <= BESIDE
+        for down in (-1, 0, 1)
+        for aside in (-1, 0, 1)
+        if down or aside
+    ]
+    return np.mean(beside, 0, dtype=np.float32)
+
+
+def _apart(first: NDArray[np.int_], second: NDArray[np.int_]) -> NDArray[np.float64]:
+    return np.hypot(*np.moveaxis(first - second, -1, 0))
+
+
+def _around(values: FloatArray, side: int) -> FloatArray:
+    """Means over the square around each cell; the border is continued."""
+    padded = np.pad(values, side // 2, mode="edge")
+    return np.lib.stride_tricks.sliding_window_view(padded, (side, side)).mean((2, 3))
+
+
+def _ramp(values: Any, low: float, high: float) -> Any:
+    """0 up to `low`, 1 from `high` on, straight between."""
+    return ((values - low) / (high - low)).clip(0, 1)
+
+
+def _standardised(first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Features (cells, C) of length 1, their channels standardised over both photos."""
+    one, other = (each.reshape(-1, each.shape[-1]) for each in (first, second))
+    both = np.concatenate([one, other])
+    both = (both - both.mean(0)) / (both.std(0) + 1e-3)
+    both /= np.linalg.norm(both, axis=1, keepdims=True) + 1e-6
+    return both[: len(one)], both[len(one) :]
+
+
+def _strides(network: Network) -> list[int]:
+    """Of the feature maps that are compared.
+
+    Raises:
+        ConfigError: the model gives none.
+    """
+    given = [int(name.removeprefix(FEATURES)) for name in network.activation_names if name.startswith(FEATURES)]
+    strides = [stride for stride in given if stride >= FINEST]
+    if not strides:
+        raise ConfigError(
+            f"`model` should give feature maps to match a reference by. Found `{network.description.name}`, which "
+            "gives none. Use another model, or export its run again."
+        )
+    return strides
+
+
+def _size(pixels: Pixels, strides: Sequence[int]) -> tuple[int, int]:
+    """Height and width at which a photo is matched; whole strides, so that no map sees more than the photo."""
+    step = max(*strides, CELL_PX)
+    height, width = working_size(*pixels.shape[:2], SIDE_PX)
+    return round(height / step) * step, round(width / step) * step
+
+
+def _maps(light: FloatArray, network: Network, strides: Sequence[int]) -> tuple[FloatArray, ...]:
+    """Features (rows, columns, C) of L* (h, w), each map brought to one value a cell."""
+    found = network.activations(light[None], [f"{FEATURES}{stride}" for stride in strides])
+    rows, columns = (side // CELL_PX for side in light.shape)
+    y, x = (np.arange(rows)[:, None] + 0.5) / rows, (np.arange(columns)[None] + 0.5) / columns
+    maps = []
+    for stride in strides:
+        values = np.moveaxis(found[f"{FEATURES}{stride}"][0], 0, -1)
+        is_finer = stride < CELL_PX
+        maps.append(_means(values, CELL_PX // stride) if is_finer else interpolated(values, y, x).astype(np.float32))
+    return tuple(maps)
+
+
+def _means(values: FloatArray, side: int) -> FloatArray:
+    """Means of (h, w, C) over squares."""
+    height, width, channels = values.shape
+    return values.reshape(height // side, side, width // side, side, channels).mean((1, 3))
