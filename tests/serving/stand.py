@@ -4,7 +4,7 @@ import asyncio
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,6 +53,20 @@ class FakeNetwork:
         chroma = np.tile(np.array([20, 40], np.float32), (*lightness.shape, 1))
         probabilities = np.stack([bright, 1 - bright], 1)
         return Predictions(chroma, probabilities.astype(np.float32), np.full(len(lightness), 0.5, np.float32))
+
+
+class MatchingNetwork(FakeNetwork):
+    """One for which equal places are alike, and no others: random Fourier features of 8 x 8 pixels."""
+
+    activation_names = ("features_8",)
+
+    def activations(self, lightness: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+        generator = np.random.default_rng(0)
+        weights, shifts = generator.normal(0, 0.05, (64, 512)), generator.uniform(0, 2 * np.pi, 512)
+        count, height, width = lightness.shape
+        cells = lightness.reshape(count, height // 8, 8, width // 8, 8).transpose(0, 1, 3, 2, 4)
+        features = np.cos(cells.reshape(count, height // 8, width // 8, 64) @ weights + shifts)
+        return {name: np.moveaxis(features, -1, 1).astype(np.float32) for name in names}
 
 
 def colorizer(on_predict: Callable[[np.ndarray], None] = lambda seen: None, tasks: Any = None) -> Colorizer:

@@ -55,6 +55,10 @@ def colorize(
         Path | None,
         rare_option(help="Transparent PNG as large as the photo; what is painted on it is met there."),
     ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Colour photo of the same scene or of like things, whose colours are taken."),
+    ] = None,
     saturation: Annotated[float, typer.Option(min=0, max=4, help="Factor on the predicted chroma.")] = 1.0,
     layers: Annotated[
         bool,
@@ -89,9 +93,9 @@ def colorize(
         raise ConfigError(
             f"--uncertainty, --hint and --strokes go with a single image; {source} is a {kind}{table}"
         )
-    if kind == "video" and (layers or hints):
-        raise ConfigError(f"--layers and --hints go with images; {source} is a video")
-    inputs = [source, *(each for each in (hints, strokes) if each)]
+    if kind == "video" and (layers or hints or reference):
+        raise ConfigError(f"--layers, --hints and --reference go with images; {source} is a video")
+    inputs = [source, *(each for each in (hints, strokes, reference) if each)]
     outputs = _settle(kind, inputs, out, uncertainty, overwrite, layers)
     from knowhue.images.openraster import OPENRASTER
     from knowhue.inference.colorizer import ColorizeOptions
@@ -101,13 +105,13 @@ def colorize(
     listed = {} if hints is None else read_hints(hints)
     if kind == "image":
         texts = [*(hint or ()), *_hints_of(source, hints, listed)]
-        record, headline = _image(model, inputs, outputs, options, texts, strokes, overwrite)
+        record, headline = _image(model, inputs, outputs, options, texts, strokes, reference, overwrite)
         _say_what_was_made(record, _sentences(record, headline), json_)
         return
     how: dict[str, Any] = {}
     if kind == "folder":
         how = {"on_error": on_error.value, "suffix": OPENRASTER if layers else None, "hints": listed}
-    summary = _many(model, kind, source, outputs["--out"], options=options, overwrite=overwrite, **how)
+    summary = _many(model, kind, source, outputs["--out"], options, reference, overwrite=overwrite, **how)
     _say_what_was_made(summary.as_record(), summary.lines(), json_)
     # a script should notice; what could be read is written
     if summary.failed:
@@ -321,6 +325,7 @@ def _image(
     options: "ColorizeOptions",
     hints: list[str],
     strokes: Path | None,
+    reference: Path | None,
     overwrite: bool,
 ) -> tuple[dict[str, Any], str | None]:
     """Colour one image: its record for --json, and its class in words, if it has one."""
@@ -343,8 +348,7 @@ def _image(
     )
     for path in outputs.values():
         check_output_suffix(path.suffix, image)  # raises where the format cannot hold this image
-    announce([model])
-    colorizer = open_model(model, "colour")
+    colorizer, options = _open_with_reference(model, options, reference)
     made = colorizer.colorize(image, options)
     # No lock: files appear whole by replacing, so of two commands with one output the later one's image stands.
     require_outputs(outputs, inputs, overwrite=overwrite)  # it may have appeared meanwhile
@@ -359,7 +363,27 @@ def _image(
     return record, made.judgement.headline()
 
 
-def _many(model: str, kind: str, source: Path, out: Path, **how: Any) -> "FolderSummary | VideoSummary":
+def _open_with_reference(
+    model: str, options: "ColorizeOptions", reference: Path | None
+) -> "tuple[Colorizer, ColorizeOptions]":
+    """A model that colours, and the options with the reference as it sees that, which is read before it is opened."""
+    from knowhue.images.reading import read_image
+
+    photo = None if reference is None else read_image(reference)
+    announce([model])
+    colorizer = open_model(model, "colour")
+    return colorizer, options if photo is None else options._replace(reference=colorizer.reference(photo))
+
+
+def _many(
+    model: str,
+    kind: str,
+    source: Path,
+    out: Path,
+    options: "ColorizeOptions",
+    reference: Path | None,
+    **how: Any,
+) -> "FolderSummary | VideoSummary":
     """Colour a folder or a video, see `colorize_folder` and `colorize_video` for how."""
     from knowhue.apps.progress import showing_progress
 
@@ -372,10 +396,9 @@ def _many(model: str, kind: str, source: Path, out: Path, **how: Any) -> "Folder
         _say_if_renamed(source.suffix, writable_video_suffix(source.suffix), out)
     else:
         from knowhue.inference.folder import colorize_folder as run
-    announce([model])
-    colorizer = open_model(model, "colour")
+    colorizer, options = _open_with_reference(model, options, reference)
     with showing_progress() as report:
-        return run(colorizer, source, out, **how, report=report)
+        return run(colorizer, source, out, options=options, **how, report=report)
 
 
 def _sentences(record: dict, headline: str | None) -> list[str]:
@@ -384,6 +407,8 @@ def _sentences(record: dict, headline: str | None) -> list[str]:
     if headline is not None:
         lines.append(f"  class: {headline}")
     lines.append(f"  colourfulness {record['colourfulness']:.1f}, mean chroma {record['chroma']:.1f}")
+    if record["found_in_reference"] is not None:
+        lines.append(f"  found in the reference: {record['found_in_reference']:.0%} of the photo")
     if "uncertainty" in record:
         lines.append(
             f"  uncertainty {record['uncertainty']['mean']:.1f} units on average: {record['uncertainty']['map']}"

@@ -25,6 +25,8 @@ UNKNOWN = "unknown"
 STILL_GRAY = 4.0
 """Mean chroma, CIELAB units, below which an image looks gray."""
 OFTEN_REDUCED = 0.25
+HARDLY_FOUND = 0.05
+"""Share of an image that was found in its reference, below which that is said."""
 FEWEST_TO_TELL = 100
 """Validation images from which the distance that one in a hundred exceeds can be estimated."""
 
@@ -94,6 +96,12 @@ class Judgement(NamedTuple):
             f"{name} {100 * share:.0f} %" for name, share in list(self.probabilities.items())[:3]
         )
         return f"{self.label} ({shares})"
+
+    def with_reference(self, found: float) -> "Judgement":
+        """The same of an image of which so large a share was found in a reference."""
+        doubts = [f"hardly anything of it was found in the reference ({found:.0%}): it lent a tint at most"]
+        warnings = (*self.warnings, *doubts * (found < HARDLY_FOUND))
+        return self._replace(found_in_reference=found, warnings=warnings)
 
     def as_record(self) -> dict[str, Any]:
         """Plain values with few digits, for JSON."""
@@ -238,7 +246,9 @@ class Colorizer:
         pixels, painted = paint(image.pixels, chroma, coarse, saturation=options.saturation, added=added)
         uncertainty = self._uncertainty(image) if options.uncertainty else None
         coloured = Image(pixels, image.alpha, image.origin._replace(computed_by=self._computed_by))
-        judgement = self.judge(image, answers, options, painted)._replace(found_in_reference=found)
+        judgement = self.judge(image, answers, options, painted)
+        if found is not None:
+            judgement = judgement.with_reference(found)
         return Colorized(coloured, judgement, uncertainty)
 
     def judge(

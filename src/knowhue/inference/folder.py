@@ -104,7 +104,7 @@ def colorize_folder(
         colorizer: a model with a colour head.
         source: folder of images.
         out: folder of coloured images, with the names of the originals.
-        options: for every image; without hints and strokes.
+        options: for every image, such as one reference for all; without hints and strokes.
         hints: of images, by their path below `source` with `/`, as `parse_hint` reads them; where they change, an
             image is done again.
         suffix: that all outputs get, such as `.png`, or `.ora` for layers; None keeps the formats.
@@ -357,4 +357,5 @@ def _job(colorizer: Colorizer, source: Path, options: ColorizeOptions, suffix: s
         "saturation": options.saturation,
         "uncertainty": options.uncertainty,
         "unknown_below": options.unknown_below,
+        "reference": None if options.reference is None else options.reference.digest,
     }

@@ -22,6 +22,7 @@ JOB = {
     "saturation": "made with another saturation",
     "uncertainty": "made with or without the uncertainty",
     "unknown_below": "judged with another `unknown_below`",
+    "reference": "made with another reference",
 }
 """What a line's `job` holds, and how to say that it differs."""
 

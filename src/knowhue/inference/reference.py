@@ -1,9 +1,9 @@
 """Colours taken from another photo: matching places in the encoder's features, believed only as far as they confirm.
 
 That similar places may lend their colours is Welsh, Ashikhmin and Mueller's idea ("Transferring color to greyscale
-images", SIGGRAPH 2002); to look for them in a network's features, of all its levels, at once in both photos, and to go
-by their mutual agreement, is He, Chen, Liao, Sander and Yuan's ("Deep exemplar-based colorization", SIGGRAPH 2018). They
-train a network to choose between matched colours and its own; here a rule does (`trust_in`), so any model will do.
+images", SIGGRAPH 2002); to look for them in a network's features, of all its levels, and to believe them as far as the
+way there and back agrees, is He, Chen, Liao, Sander and Yuan's ("Deep exemplar-based colorization", SIGGRAPH 2018).
+They train a network to choose between matched colours and its own; here a rule does (`trust_in`), for any model.
 """
 
 import hashlib
@@ -39,11 +39,11 @@ HERE = 0.3, 0.6
 """Share of confirmed cells around a cell, up to which its match is not trusted, and from which on it is."""
 ONE_SCENE = 0.1, 0.25
 """Share of confirmed cells in the photo, up to which the reference shows something else, and from which on the same
-scene. By `benchmarks/reference.py`: of unrelated photos .09 at most are confirmed, of halves of one photo .35 at least."""
+scene: of 120 unrelated pairs of photos at most .09 was confirmed, of 120 that overlap by a half at least .35."""
 ALIKE = 0.15, 0.35
 """Similarity up to which a cell has no counterpart, and from which on it has."""
 LENT = 0.2
-"""Trust in a counterpart in another scene: it may as well have other colours."""
+"""Share of its colour that the like in another scene lends; it may as well have another one."""
 COLOURLESS = 4.0
 """C*, CIELAB units, that one pixel in a hundred of a reference exceeds; one that does not looks gray."""
 
@@ -93,7 +93,10 @@ def make_reference(image: Image, network: Network) -> Reference:
         raise ConfigError("The reference has no colours to take; name a colour photo.")
     digest = hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest()
     return Reference(
-        _maps(lab[..., 0], network, strides), _means(chroma, CELL_PX), digest, network.description.fingerprint()
+        _maps(lab[..., 0], network, strides),
+        _means(chroma, CELL_PX),
+        digest,
+        network.description.fingerprint(),
     )
 
 
@@ -102,8 +105,8 @@ def take_colours(
 ) -> tuple[FloatArray, float]:
     """Give predicted chroma the colours that a reference has for the same things.
 
-    Each cell of the photo is trusted as `trust_in` says, and predicted and matched a*b* are mixed by that. What has no
-    counterpart stays as predicted.
+    Matched a*b* replaces the prediction as far as the reference surely shows the same (`trust_in`), and by the share
+    `LENT` where it shows its like. What has no counterpart stays as predicted.
 
     Args:
         pixels: (H, W, 1 or 3), of the photo to colour.
@@ -113,7 +116,7 @@ def take_colours(
         network: the model.
 
     Returns:
-        a*b* (h, w, 2), and how much of the photo was found in the reference: the mean of the trust.
+        a*b* (h, w, 2), and how much of the photo was found in the reference, 0 to 1.
 
     Raises:
         ConfigError: the reference was made with another model.
@@ -129,21 +132,21 @@ def take_colours(
     # colours end at the photo's own edges, which are finer than cells
     lines = chroma_lines(found.chroma, _means(light[..., None], CELL_PX)[..., 0])
     taken = chroma_at(lines, coarse, y, x)
-    trust = trust_in(found)
-    share = interpolated(trust[..., None], y, x)
-    return (chroma + share * (taken - chroma)).astype(np.float32), float(trust.mean())
+    same, alike = trust_in(found)
+    share = interpolated(np.maximum(same, LENT * alike)[..., None], y, x)
+    return (chroma + share * (taken - chroma)).astype(np.float32), float(same.mean())
 
 
-def trust_in(found: Match) -> FloatArray:
-    """How far the matched colours are believed (rows, columns), 0 to 1.
+def trust_in(found: Match) -> tuple[FloatArray, FloatArray]:
+    """How sure it is that the reference shows the same, and its like, at each cell, 0 to 1, both (rows, columns).
 
-    A place is trusted where many matches around it are confirmed; and where the reference has its like, as far as both
+    The same: where many matches around a cell are confirmed; and where the reference has a cell's like, as far as both
     photos show one scene, that is, as many matches are confirmed in all.
     """
     confirmed = found.is_confirmed.astype(np.float32)
     scene = _ramp(confirmed.mean(), *ONE_SCENE)
-    counterpart = _around(_ramp(found.similarity, *ALIKE), 3)
-    return np.maximum(_ramp(_around(confirmed, WINDOW), *HERE), counterpart * (LENT + (1 - LENT) * scene))
+    alike = _around(_ramp(found.similarity, *ALIKE), 3)
+    return np.maximum(_ramp(_around(confirmed, WINDOW), *HERE), scene * alike), alike
 
 
 def match(maps: Sequence[FloatArray], reference: Reference) -> Match:
@@ -218,7 +221,9 @@ def _strides(network: Network) -> list[int]:
     Raises:
         ConfigError: the model gives none.
     """
-    given = [int(name.removeprefix(FEATURES)) for name in network.activation_names if name.startswith(FEATURES)]
+    given = [
+        int(name.removeprefix(FEATURES)) for name in network.activation_names if name.startswith(FEATURES)
+    ]
     strides = [stride for stride in given if stride >= FINEST]
     if not strides:
         raise ConfigError(
@@ -244,7 +249,9 @@ def _maps(light: FloatArray, network: Network, strides: Sequence[int]) -> tuple[
     for stride in strides:
         values = np.moveaxis(found[f"{FEATURES}{stride}"][0], 0, -1)
         is_finer = stride < CELL_PX
-        maps.append(_means(values, CELL_PX // stride) if is_finer else interpolated(values, y, x).astype(np.float32))
+        maps.append(
+            _means(values, CELL_PX // stride) if is_finer else interpolated(values, y, x).astype(np.float32)
+        )
     return tuple(maps)
 
 

@@ -20,7 +20,7 @@ from knowhue.inference.networks import FloatArray, Predictions
 from knowhue.inference.pipeline import Limits, Observe, Pipeline, Stages
 from knowhue.inference.written_hints import parse_hint
 
-_NAME = "image"
+_NAME, _REFERENCE = "image", "reference"
 """What messages call an upload: never by the name that came with it."""
 _LOG = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ class ImageRequest(NamedTuple):
         colour: whether to colour; otherwise it is only classified.
         suffix: of the image to write, `.ora` for layers; None keeps its format.
         max_px: longest side of the image to write; None is the whole.
+        reference: the bytes of a colour photo whose colours are taken, in place of that of the options.
     """
 
     source: Path | bytes
@@ -48,6 +49,7 @@ class ImageRequest(NamedTuple):
     colour: bool = True
     suffix: str | None = None
     max_px: int | None = None
+    reference: bytes | None = None
 
 
 class ImageReply(NamedTuple):
@@ -105,7 +107,7 @@ class Batcher(Pipeline[ImageRequest, ImageReply]):
     ) -> None:
         self.colorizer = colorizer
         stages = Stages(
-            lambda request: weigh_image(request.source),
+            lambda request: sum(map(weigh_image, filter(None, (request.source, request.reference)))),
             partial(decode_request, colorizer, max_pixels=max_pixels),
             lambda decoded: colorizer.predict([each.network_input for each in decoded]),
             partial(paint_request, colorizer),
@@ -134,20 +136,26 @@ def decode_request(
     Raises:
         NoImageError: bytes begin as no known kind of image.
         ImageError: it is damaged or too large.
-        ConfigError: a hint cannot be read.
+        ConfigError: a hint cannot be read, or the reference has no colours.
     """
-    source = request.source
+    source, options = request.source, request.options
     if isinstance(source, bytes):
-        name = _NAME
-        if recognise(source[:4096]) is None:
-            raise NoImageError(f"`{_NAME}` is not an image that can be read ({', '.join(FORMATS)}).")
-    image = read_image(source, max_pixels=max_pixels, name=name)
+        image = _read_upload(source, max_pixels, _NAME)
+    else:
+        image = read_image(source, max_pixels=max_pixels, name=name)
+    if request.reference is not None:
+        reference = _read_upload(request.reference, max_pixels, _REFERENCE)
+        options = options._replace(reference=colorizer.reference(reference))
     height, width = image.pixels.shape[:2]
-    hints = (*request.options.hints, *(parse_hint(text, width, height) for text in request.hints))
+    hints = (*options.hints, *(parse_hint(text, width, height) for text in request.hints))
     suffix = request.suffix or writable_suffix(image.origin.suffix)
-    return DecodedRequest(
-        image, colorizer.network_input(image), request.options._replace(hints=hints), suffix
-    )
+    return DecodedRequest(image, colorizer.network_input(image), options._replace(hints=hints), suffix)
+
+
+def _read_upload(data: bytes, max_pixels: int, name: str) -> Image:
+    if recognise(data[:4096]) is None:
+        raise NoImageError(f"`{name}` is not an image that can be read ({', '.join(FORMATS)}).")
+    return read_image(data, max_pixels=max_pixels, name=name)
 
 
 def paint_request(

@@ -107,7 +107,7 @@ def colorize_video(
         colorizer: a model with a colour head.
         source: any video that FFmpeg's libraries read.
         out: .mp4, .m4v, .mov, .mkv or .webm.
-        options: saturation and `unknown_below`; no hints, strokes or uncertainty.
+        options: saturation and `unknown_below`; no hints, strokes, reference or uncertainty.
         overwrite: whether `out` may be replaced.
         strength: of steadying, 0 (each frame alone) to below 1.
         report: called with `done`, `total` (0 if unknown), `per_second`, `seconds_left` after every frame.
@@ -121,9 +121,10 @@ def colorize_video(
     started = time.monotonic()
     colorizer.require("colour")
     reading, writing = _by_pyav()
-    if options.hints or options.strokes is not None or options.uncertainty:
+    if options.hints or options.strokes is not None or options.reference is not None or options.uncertainty:
         raise ConfigError(
-            "`options` should hold no hints, strokes or `uncertainty` for a video. Found some. Colour a single image."
+            "`options` should hold no hints, strokes, `reference` or `uncertainty` for a video. Found some. Colour a "
+            "single image."
         )
     codec_of(out)  # raises for what cannot be written
     require_outputs({"--out": out}, [source], overwrite=overwrite)

@@ -33,6 +33,7 @@ from knowhue.serving.schemas import (
     FIELD,
     IMAGES,
     MEDIA_TYPES,
+    REFERENCE,
     ClassOptions,
     ColourAnswer,
     ColourOptions,
@@ -164,15 +165,16 @@ _router = APIRouter()
 )
 async def colorize_upload(request: Request) -> Response:
     """Send the file as the body or in a form. Options are query parameters or form fields; a form field overrides."""
-    data, options, name, batcher = await _received(request, ColourOptions, "colour")
+    files, options, name, batcher = await _received(request, ColourOptions, "colour")
     wanted = ImageRequest(
-        data,
+        files[FIELD],
         ColorizeOptions((), options.saturation, options.uncertainty, options.unknown_below),
         options.hints,
         suffix=None if options.format is None else f".{options.format}",
         max_px=options.max_px,
+        reference=files.get(REFERENCE),
     )
-    del data  # held by the queue alone
+    del files  # held by the queue alone
     reply = await _reply(request, batcher, wanted)
     media_type = MEDIA_TYPES[reply.suffix]
     if prefers_json(", ".join(request.headers.getlist("accept")), media_type):
@@ -191,9 +193,9 @@ async def colorize_upload(request: Request) -> Response:
 )
 async def classify(request: Request) -> Response:
     """Return the class, its probability and warnings, without colouring. Options as for `/v1/colorize`."""
-    data, options, name, batcher = await _received(request, ClassOptions, "class")
-    wanted = ImageRequest(data, ColorizeOptions(unknown_below=options.unknown_below), colour=False)
-    del data
+    files, options, name, batcher = await _received(request, ClassOptions, "class")
+    wanted = ImageRequest(files[FIELD], ColorizeOptions(unknown_below=options.unknown_below), colour=False)
+    del files
     reply = await _reply(request, batcher, wanted)
     return JSONResponse({"model": name, **reply.judgement.as_record()})
 
@@ -234,11 +236,11 @@ async def metrics(request: Request) -> Response:
     return Response(request.app.state.monitor.text(), headers={"content-type": CONTENT_TYPE_LATEST})
 
 
-async def _received(request: Request, kind: type[T], task: Task) -> tuple[bytes, T, str, Batcher]:
-    """The image's bytes, read only if there is room for them, the options, and the batcher that they name."""
+async def _received(request: Request, kind: type[T], task: Task) -> tuple[dict[str, bytes], T, str, Batcher]:
+    """The bytes of the files by name, read only if there is room for them, the options, the batcher that they name."""
     _batcher(request, request.query_params.get("model"))[1].check()
     try:
-        data, form = await _upload(request)
+        files, form = await _upload(request, tuple(kind.files))
     except ClientDisconnect:
         raise Refusal(400, "gone", "The client left.") from None
     options = gather(kind, request.query_params.multi_items(), form)
@@ -247,7 +249,7 @@ async def _received(request: Request, kind: type[T], task: Task) -> tuple[bytes,
     if task not in tasks:
         found = f"Found `{name}`, trained for {' and '.join(tasks)} alone."
         raise Refusal(422, "model", f"`model` should have a {task} head. {found}")
-    return data, options, name, batcher
+    return files, options, name, batcher
 
 
 def _batcher(request: Request, name: str | None) -> tuple[str, Batcher]:
@@ -343,8 +345,8 @@ def _refusal(request: Request, error: Exception) -> Refusal:
     raise error
 
 
-async def _upload(request: Request) -> tuple[bytes, list[tuple[str, str]]]:
-    """Read a request whole: the bytes of its image, and names and values of the form around it, if any.
+async def _upload(request: Request, names: Sequence[str]) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
+    """Read a request whole: the bytes of its files, and names and values of the form around them, if any.
 
     Raises:
         Refusal: it is of another type, damaged, or has no image.
@@ -352,30 +354,36 @@ async def _upload(request: Request) -> tuple[bytes, list[tuple[str, str]]]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     form: list[tuple[str, str]] = []
     if kind == "multipart/form-data":
-        data, form = await _from_form(request)
+        files, form = await _from_form(request, names)
     elif kind.startswith("image/"):
-        data = b"".join([chunk async for chunk in request.stream()])
+        files = {FIELD: b"".join([chunk async for chunk in request.stream()])}
     else:
         raise Refusal(415, "kind", f"`Content-Type` should be {_FORMS}. Found another.")
-    if not data:
-        raise Refusal(400, "form", f"`{FIELD}` should be the bytes of an image. Found none.")
-    return data, form
+    for name, data in files.items():
+        if not data:
+            raise Refusal(400, "form", f"`{name}` should be the bytes of an image. Found none.")
+    return files, form
 
 
 class _InMemory(MultiPartParser):
     spool_max_size = 1 << 62  # uploads are small enough for memory, and nothing of them may reach a disk
 
 
-async def _from_form(request: Request) -> tuple[bytes, list[tuple[str, str]]]:
-    limits: Any = {"max_files": 1, "max_fields": MOST_FIELDS, "max_part_size": LONGEST_FIELD}
+async def _from_form(
+    request: Request, names: Sequence[str]
+) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
+    limits: Any = {"max_files": len(names), "max_fields": MOST_FIELDS, "max_part_size": LONGEST_FIELD}
     parser = _InMemory(request.headers, request.stream(), **limits)
     try:
         pairs = (await parser.parse()).multi_items()
         files = [(name, value) for name, value in pairs if isinstance(value, UploadFile)]
-        if [name for name, _ in files] != [FIELD]:
+        given = [name for name, _ in files]
+        if FIELD not in given or len({*given}) < len(given) or not {*given} <= {*names}:
+            also = "".join(f", and may have one named `{name}`" for name in names if name != FIELD)
             found = "Found another, or none."
-            raise Refusal(400, "form", f"The form should have one file, named `{FIELD}`. {found}")
-        return await files[0][1].read(), [(name, value) for name, value in pairs if isinstance(value, str)]
+            raise Refusal(400, "form", f"The form should have one file, named `{FIELD}`{also}. {found}")
+        texts = [(name, value) for name, value in pairs if isinstance(value, str)]
+        return {name: await value.read() for name, value in files}, texts
     except MultiPartException as error:
         raise Refusal(400, "form", f"The form should be {_FORMS}. Found: {error.message}") from None
     finally:

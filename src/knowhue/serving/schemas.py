@@ -1,7 +1,7 @@
 """The API's options and answers, and how its OpenAPI describes them."""
 
 from http import HTTPStatus
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -9,7 +9,8 @@ from knowhue.config import Count, Fraction, Section, Task
 from knowhue.inference.description import Description, ScoreInterval
 
 MOST_HINTS = 64
-FIELD = "image"
+FIELD, REFERENCE = "image", "reference"
+"""Names of the files in a form."""
 _HintText = Annotated[str, Field(max_length=100, json_schema_extra={"format": "hint"})]
 Format = Literal["jpg", "png", "webp", "tif", "avif", "ora"]
 MEDIA_TYPES: dict[str, str] = {
@@ -28,8 +29,13 @@ _REFUSALS = (400, 401, 403, 404, 408, 413, 415, 421, 422, 429, 431, 500, 503, 50
 
 
 class ClassOptions(Section):
-    """How to classify."""
+    """How to classify.
 
+    Attributes:
+        files: that a form may hold, and what each is.
+    """
+
+    files: ClassVar[dict[str, str]] = {FIELD: "the image"}
     model: Annotated[str, Field(max_length=200)] | None = None
     """one of `/v1/models`; the first if none is named"""
     unknown_below: Fraction | None = None
@@ -39,6 +45,10 @@ class ClassOptions(Section):
 class ColourOptions(ClassOptions):
     """How to colour."""
 
+    files: ClassVar[dict[str, str]] = {
+        FIELD: "the image",
+        REFERENCE: "a colour photo of the same scene, or of like things, whose colours are taken; in a form alone",
+    }
     saturation: Annotated[float, Field(ge=0, le=4)] = 1.0
     """what the chroma is multiplied by; 0 is gray"""
     hints: Annotated[tuple[_HintText, ...], Field(max_length=MOST_HINTS)] = ()
@@ -86,6 +96,8 @@ class JudgementAnswer(_Answer):
     reduced: float | None
     """share of pixels whose chroma was reduced to fit sRGB"""
     warnings: list[str]
+    found_in_reference: float | None = None
+    """share of the image that was found in the reference; none without one"""
 
 
 class UncertaintyAnswer(_Answer):
@@ -163,7 +175,7 @@ def body_schema(kind: type[ClassOptions]) -> dict[str, Any]:
     options = {name: _without_null(schema) for name, schema in kind.model_json_schema()["properties"].items()}
     form = {
         "type": "object",
-        "properties": {FIELD: _FILE, **options},
+        "properties": {name: _FILE | {"description": what} for name, what in kind.files.items()} | options,
         "required": [FIELD],
         "additionalProperties": False,
     }
