@@ -100,6 +100,37 @@ def test_a_table_of_hints_serves_a_folder(knowhue, photo, tmp_path):
     assert (code, "Found `c.png`" in err) == (2, True)
 
 
+def test_a_reference_gives_its_colours_to_a_photo_and_to_a_folder(knowhue, photo, tmp_path):
+    gray = np.asarray(Image.open(photo()))
+    red = np.stack([gray // 2 + 100, gray // 2, gray // 2], -1).astype(np.uint8)
+    Image.fromarray(red).save(tmp_path / "red.png")
+    arguments = ("--reference", tmp_path / "red.png", "-o")
+    code, said, _ = knowhue("colorize", photo(), *arguments, tmp_path / "c.png")
+    assert code == 0
+    assert re.search(r"found in the reference: (9\d|100)% of the photo", said)
+    found, wanted = (
+        rgb2lab(np.asarray(Image.open(tmp_path / name)))[..., 1:] for name in ("c.png", "red.png")
+    )
+    assert np.abs(found - wanted).mean() < 8  # of about 30
+    (tmp_path / "in").mkdir()
+    photo("in/photo.png")
+    assert knowhue("colorize", tmp_path / "in", *arguments, tmp_path / "out")[0] == 0
+    assert (tmp_path / "out/photo.png").read_bytes() == (tmp_path / "c.png").read_bytes()
+
+
+def test_what_is_no_reference_is_refused_in_one_line(knowhue, photo, tmp_path):
+    (tmp_path / "text.jpg").write_text("no photo")
+    for name, words in (
+        ("text.jpg", "text.jpg"),
+        ("nowhere.jpg", "nowhere.jpg: no such file"),
+        ("photo.png", "The reference has no colours to take; name a colour photo."),
+    ):
+        source = photo()
+        code, _, err = knowhue("colorize", source, "-o", tmp_path / "c.jpg", "--reference", tmp_path / name)
+        assert (code, words in err.splitlines()[-1]) == (2, True)
+        assert not (tmp_path / "c.jpg").exists()
+
+
 def test_strokes_are_met_where_they_were_painted(knowhue, photo, tmp_path):
     strokes = Image.new("RGBA", (90, 60))
     strokes.paste((190, 60, 60, 255), (30, 25, 50, 30))
@@ -169,7 +200,7 @@ def test_layers_are_written_as_openraster_alone_and_not_of_videos(knowhue, photo
     assert (code, "--out should end in .ora" in err) == (2, True)
     (tmp_path / "video.mp4").touch()
     code, _, err = knowhue("colorize", tmp_path / "video.mp4", "--layers")
-    assert (code, "--layers and --hints go with images" in err) == (2, True)
+    assert (code, "--layers, --hints and --reference go with images" in err) == (2, True)
 
 
 def test_nothing_is_replaced_unless_asked(knowhue, photo, tmp_path):

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from colouring_job import FakeNetwork
 from PIL import Image
+from stand import MatchingNetwork
 
 from knowhue.color import srgb_to_lab
 from knowhue.errors import ConfigError, ImageError, RunError
+from knowhue.images.image import Image as KnowhueImage
 from knowhue.inference import folder, requests
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.folder import STAGING, FolderSummary, colorize_folder
@@ -180,6 +182,20 @@ def test_hints_count_for_their_image_alone_and_when_they_change_it_is_done_again
     assert colour(source, out, hints={"deep/a.png": ["50%,50%=green"]}).made == 1
     assert colour(source, out).made == 1
     assert contents(out) == before
+
+
+def test_a_reference_serves_a_folder_and_another_one_is_another_job(tmp_path: Path):
+    source, out = make_images(tmp_path / "in", ["a.png", "b.png"]), tmp_path / "out"
+    colorizer = Colorizer(MatchingNetwork())
+    drawn = np.random.default_rng(7).integers(0, 256, (2, 48, 64, 3), np.uint8)
+    first, second = (ColorizeOptions(reference=colorizer.reference(KnowhueImage.of(each))) for each in drawn)
+    assert colorize_folder(colorizer, source, out, options=first).made == 2
+    assert lines(out)[0]["found_in_reference"] is not None
+    assert np.array_equal(pixels(out / "b.png"), colorizer.colorize(source / "b.png", first).image.pixels)
+    assert colorize_folder(colorizer, source, out, options=first).already == 2
+    for other in (second, ColorizeOptions()):
+        with pytest.raises(RunError, match="colours made with another reference"):
+            colorize_folder(colorizer, source, out, options=other)
 
 
 def test_the_name_of_a_model_does_not_count(source: Path, tmp_path: Path):

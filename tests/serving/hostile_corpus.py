@@ -153,6 +153,7 @@ def form(chance: random.Random) -> Sent:
     ]
     odd = (
         [good] * chance.randint(2, 200),
+        [good, good.replace(b'"image"', b'"reference"')],
         [field % (b"hints", b"1,1=red")] * chance.randint(1, 200),
         [b"x: " + b"y" * 100_000 + b"\r\n\r\nz"],
         [b"content-disposition: form-data\r\n\r\nx"],

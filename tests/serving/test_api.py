@@ -12,7 +12,7 @@ from api_client import colorize
 from fastapi.testclient import TestClient
 from odd_files import chunk, preview_first
 from PIL import Image
-from stand import CLASSES, FakeNetwork, colorizer, photo, running, wait_until
+from stand import CLASSES, FakeNetwork, MatchingNetwork, colorizer, photo, running, wait_until
 
 from knowhue.errors import WeightsError
 from knowhue.images.image import Image as KnowhueImage
@@ -181,6 +181,40 @@ def test_hints_may_be_several(client: TestClient):
     assert raw.content == form.content != one.content
 
 
+def test_a_reference_comes_in_a_form_beside_the_image():
+    rgb = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+    reference = encode_image(KnowhueImage.of(rgb), ".png")
+    image = encode_image(KnowhueImage.of(np.ascontiguousarray(rgb[:, ::-1, :1])), ".png")
+    alone = Colorizer(MatchingNetwork())
+    made = alone.colorize(image, ColorizeOptions(reference=alone.reference(reference)))
+    with client_of({"fake": Colorizer(MatchingNetwork())}) as client:
+        files = {"image": image, "reference": reference}
+        assert client.post("/v1/colorize", files=files).content == encode_image(made.image, ".png")
+        answer = client.post("/v1/colorize", files=files, headers={"accept": "application/json"}).json()
+        assert answer["found_in_reference"] == made.judgement.as_record()["found_in_reference"]
+        plain = client.post(
+            "/v1/colorize", files={"image": image}, headers={"accept": "application/json"}
+        ).json()
+        assert plain["found_in_reference"] is None
+        assert plain["image"] != answer["image"]
+        for sent, status, words in (
+            (files | {"reference": image}, 422, "The reference has no colours"),
+            (files | {"reference": b"hello"}, 415, "`reference` is not an image"),
+            (files | {"reference": b""}, 400, "`reference` should be the bytes of an image"),
+            ({"reference": reference}, 400, "one file, named `image`, and may have one named `reference`"),
+        ):
+            refused = client.post("/v1/colorize", files=sent)
+            assert (refused.status_code, words in error_of(refused)) == (status, True)
+        refused = client.post("/v1/classify", files=files)
+        assert (refused.status_code, "files" in error_of(refused)) == (400, True)
+
+
+def test_a_model_without_feature_maps_takes_no_reference(client: TestClient):
+    colours = encode_image(KnowhueImage.of(np.full((8, 8, 3), (200, 40, 40), np.uint8)), ".png")
+    refused = client.post("/v1/colorize", files={"image": JPEG, "reference": colours})
+    assert (refused.status_code, "should give feature maps" in error_of(refused)) == (422, True)
+
+
 def test_classify_says_the_class_alone(client: TestClient):
     answer = client.post("/v1/classify", content=photo(value=0), headers=AS_JPEG).json()
     assert (answer["label"], answer["chroma"], answer["model"]) == ("dark", None, "multi")
@@ -247,7 +281,8 @@ def test_wrong_options_are_told_by_name(client, path: str, options: dict, status
             "raw file",
         ),
         ({"files": {"photo": JPEG}}, 400, "named `image`"),
-        ({"files": [("image", JPEG), ("image", JPEG)]}, 400, "Too many files"),
+        ({"files": [("image", JPEG), ("image", JPEG)]}, 400, "one file, named `image`"),
+        ({"files": [("image", JPEG)] * 3}, 400, "Too many files"),
         ({"files": {"other": ("", "")}, "data": {"image": "text"}}, 400, "form"),
         ({"content": b"--x", "headers": {"content-type": "multipart/form-data"}}, 400, "boundary"),
         (

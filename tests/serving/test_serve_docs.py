@@ -6,11 +6,15 @@ import subprocess
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 import typer.main
-from stand import photo, running
+from stand import MatchingNetwork, photo, running
 
 from knowhue.apps.cli import app
+from knowhue.images.image import Image
+from knowhue.images.writing import encode_image
+from knowhue.inference.colorizer import Colorizer
 from knowhue.serving.limits import MAX_HEADER_BYTES, MAX_HEADERS, READING_SECONDS
 from knowhue.serving.run import MAX_CONNECTIONS
 from knowhue.serving.schemas import MOST_HINTS, ColourOptions, Format
@@ -29,8 +33,11 @@ def test_the_client_of_the_documentation_is_the_tested_one():
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_every_curl_command_is_answered(tmp_path: Path):
     (tmp_path / "photo.jpg").write_bytes(photo(width=64, height=48))
+    (tmp_path / "other.jpg").write_bytes(
+        encode_image(Image.of(np.full((8, 8, 3), (200, 40, 40), np.uint8)), ".jpg")
+    )
     assert len(COMMANDS) >= 8
-    with running() as (host, port, _):
+    with running({"fake": Colorizer(MatchingNetwork())}) as (host, port, _):
         for command in COMMANDS:
             typed = command.replace("127.0.0.1:7860", f"{host}:{port}").replace("curl", "curl -sS --fail", 1)
             done = subprocess.run(

@@ -22,7 +22,7 @@ from knowhue.inference.network_input import working_size
 from knowhue.inference.networks import FEATURES, FloatArray, Network
 from knowhue.inference.pixels import chroma_lines, lightness
 
-SIDE_PX = 256
+MATCHED_AT_PX = 256
 """Short side at which photos are matched, before its sides become whole multiples of the encoder's coarsest stride."""
 CELL_PX = 8
 """Side of what is matched as one."""
@@ -91,7 +91,7 @@ def make_reference(image: Image, network: Network) -> Reference:
     chroma = lab[..., 1:]
     if pixels.shape[2] == 1 or np.quantile(np.linalg.norm(chroma, axis=-1), 0.99) < COLOURLESS:
         raise ConfigError("The reference has no colours to take; name a colour photo.")
-    digest = hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest()
+    digest = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
     return Reference(
         _maps(lab[..., 0], network, strides),
         _means(chroma, CELL_PX),
@@ -188,7 +188,7 @@ def _together(places: NDArray[np.int_]) -> FloatArray:
         for aside in (-1, 0, 1)
         if down or aside
     ]
-    return np.mean(beside, 0, dtype=np.float32)
+    return np.asarray(np.mean(beside, 0), np.float32)
 
 
 def _apart(first: NDArray[np.int_], second: NDArray[np.int_]) -> NDArray[np.float64]:
@@ -236,7 +236,7 @@ def _strides(network: Network) -> list[int]:
 def _size(pixels: Pixels, strides: Sequence[int]) -> tuple[int, int]:
     """Height and width at which a photo is matched; whole strides, so that no map sees more than the photo."""
     step = max(*strides, CELL_PX)
-    height, width = working_size(*pixels.shape[:2], SIDE_PX)
+    height, width = working_size(pixels.shape[0], pixels.shape[1], MATCHED_AT_PX)
     return round(height / step) * step, round(width / step) * step
 
 
