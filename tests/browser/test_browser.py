@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 from PIL import Image
-from stand import FakeNetwork, running
+from stand import FakeNetwork, MatchingNetwork, running
 
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.networks import Predictions
@@ -577,6 +577,37 @@ def test_a_refused_point_is_said_and_not_placed(visit):
     expect(page.get_by_role("alert")).to_contain_text("`hints`")
     expect(page.locator("#points li")).to_have_count(64)
     expect(page.locator("#status")).not_to_contain_text("placed")
+
+
+@pytest.fixture(scope="module")
+def matching() -> Iterator[str]:
+    with running({"one": Colorizer(MatchingNetwork())}, with_page=True, stop_seconds=1) as (host, port, _):
+        yield f"http://{host}:{port}/"
+
+
+def textured() -> np.ndarray:
+    """Gray, with no place like another, at the size at which photos are matched."""
+    return np.random.default_rng(0).integers(60, 190, (256, 384, 1), np.uint8)
+
+
+def test_a_reference_gives_its_colours_until_it_is_removed_and_a_gray_one_is_refused(opened, matching):
+    page, file, gray = opened(matching, refused=422).page, io.BytesIO(), io.BytesIO()
+    Image.fromarray(textured()[..., 0]).save(gray, "PNG")
+    Image.fromarray((textured() * (0.6, 0.8, 1)).astype(np.uint8)).save(file, "PNG")
+    upload(page, ("a.png", file.getvalue()))  # only its lightness counts
+    own = coloured(page, 0)
+    assert own[..., 0].mean() > own[..., 2].mean()  # orange
+    given = {"name": "blue.png", "mimeType": "image/png", "buffer": file.getvalue()}
+    blue = change(page, lambda: page.locator("#reference-file").set_input_files(given), 0)
+    assert blue[..., 0].mean() < blue[..., 2].mean()
+    expect(page.locator("#reference .found")).to_have_text("> 99 % of the photo was found in it.")
+    expect(page.get_by_role("img", name="Reference blue.png")).to_be_visible()
+    page.locator("#reference-file").set_input_files(given | {"name": "gray.png", "buffer": gray.getvalue()})
+    expect(page.get_by_role("alert")).to_contain_text("The reference has no colours")
+    expect(page.get_by_role("img", name="Reference blue.png")).to_be_visible()  # the one before stays
+    remove = page.get_by_role("button", name="Remove reference")
+    assert np.array_equal(change(page, remove.click, 0), own)
+    expect(remove).to_be_hidden()
 
 
 @pytest.fixture(scope="module")

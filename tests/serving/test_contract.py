@@ -3,18 +3,23 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import numpy as np
 import schemathesis
 from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from stand import colorizer, photo
+from stand import MatchingNetwork, photo
 
+from knowhue.images.image import Image
+from knowhue.images.writing import encode_image
+from knowhue.inference.colorizer import Colorizer
 from knowhue.serving.api import make_app
 from knowhue.serving.settings import ServerSettings
 
 PHOTOS = [
     photo(kind, width, 20, value) for kind in ("jpeg", "png", "gif") for width, value in ((20, 0), (33, 255))
 ]
+COLOURS = encode_image(Image.of(np.full((20, 30, 3), (200, 60, 40), np.uint8)), ".png")
 EXAMPLES = 60
 
 
@@ -26,7 +31,7 @@ async def _endless(_: FastAPI) -> AsyncIterator[None]:
 schemathesis.openapi.media_type("image/*", st.sampled_from(PHOTOS))
 schemathesis.openapi.format("binary", st.sampled_from(PHOTOS))
 schemathesis.openapi.format("hint", st.sampled_from(["0,0=red", "99.5%, 3%=#00ff7f", "5,6 = rgb(1, 2, 3)"]))
-app = make_app({"fake": colorizer()}, ServerSettings(workers=1, batch_wait_ms=0))
+app = make_app({"fake": Colorizer(MatchingNetwork())}, ServerSettings(workers=1, batch_wait_ms=0))
 app.router.lifespan_context = _endless  # each case starts and ends one; the batcher stays
 schema = schemathesis.openapi.from_asgi("/openapi.json", app, headers={"host": "localhost"})
 
@@ -45,4 +50,6 @@ def test_answers_are_what_the_description_says(case: schemathesis.Case):
     if case.meta.generation.mode.is_positive and isinstance(case.body, dict):
         # Of a form's parts schemathesis makes some of bytes of its own, whatever their format.
         case.body["image"] = PHOTOS[len(repr(case.body)) % len(PHOTOS)]
+        if "reference" in case.body:  # what has no colours is refused
+            case.body["reference"] = COLOURS
     case.call_and_validate(headers={"host": "localhost"})

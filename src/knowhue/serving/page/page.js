@@ -1,5 +1,5 @@
 // The page: photos, points and settings live in this tab alone, and colours come from the server's own API.
-import { Card, element, kindOf, leadOf, titled } from "./card.js";
+import { Card, element, kindOf, leadOf, percent, titled } from "./card.js";
 import { followStudies } from "./studies.js";
 import { downloadZip } from "./vendor/client-zip/index.js";
 
@@ -40,8 +40,14 @@ async function fetched(address, read, request = {}) {
   throw new Refused(answer.status, error, Number(answer.headers.get("retry-after")));
 }
 
-function post(path, file, options, accept = "application/json") {
+function post(path, file, options, accept = "application/json", reference = null) {
   const request = { method: "POST", body: file, headers: { "content-type": "image/*", accept } };
+  if (reference) {
+    request.body = new FormData();
+    request.body.append("image", file);
+    request.body.append("reference", reference);
+    delete request.headers["content-type"]; // the browser's own, which names the form's boundary
+  }
   return fetched(`${path}?${new URLSearchParams(options)}`, accept === "application/json" ? "json" : "blob", request);
 }
 
@@ -64,7 +70,7 @@ async function colouredBy(model, photo, withUncertainty) {
     return { answer: await post("v1/classify", photo.file, [["model", model.name]]) };
   }
   const options = [...optionsOf(photo, model), ...previewOf(photo), ["uncertainty", withUncertainty]];
-  const answer = await post("v1/colorize", photo.file, options);
+  const answer = await post("v1/colorize", photo.file, options, "application/json", photo.reference);
   const map = answer.uncertainty && await createImageBitmap(blobOf(answer.uncertainty.map, "image/png"));
   return { answer, map, url: imageUrl(answer) };
 }
@@ -83,7 +89,8 @@ async function grayPreview(photo) {
   return { before: imageUrl(answer), full: { ...answer.full, kind } };
 }
 
-const settingsOf = (photo) => JSON.stringify([optionsOf(photo, { name: "" }), photo === chosen && $("#unsure").checked]);
+const settingsOf = (photo) =>
+  JSON.stringify([optionsOf(photo, { name: "" }), photo === chosen && $("#unsure").checked, photo.referenceNumber]);
 
 // Ask every model for a photo as the settings are now; one after the other, so that a late answer never hides a newer one.
 function update(photo) {
@@ -106,7 +113,7 @@ async function updateViews(photo) {
 async function colouredFile(model, photo) {
   for (let tries = 1; ; tries += 1) {
     try {
-      const blob = await post("v1/colorize", photo.file, optionsOf(photo, model), "image/*");
+      const blob = await post("v1/colorize", photo.file, optionsOf(photo, model), "image/*", photo.reference);
       return { blob, name: `${photo.name.replace(/\.[^.]*$/, "")}-colour.${SUFFIXES[blob.type]}` };
     } catch (error) {
       if (error.status !== 429 || tries === MOST_TRIES) throw error;
@@ -167,8 +174,21 @@ function show() {
   document.body.classList.toggle("has-photo", !isEmpty);
   $("#results").hidden = $("#tuning").hidden = isEmpty;
   if (!isEmpty && chosen.views.size) cards.forEach((card) => card.show(chosen));
+  showReference();
   showPoints();
   showGallery();
+}
+
+function showReference() {
+  const file = chosen?.reference, [image, remove] = document.querySelectorAll("#reference img, #reference button");
+  image.hidden = remove.hidden = !file;
+  URL.revokeObjectURL(image.src);
+  if (file) image.src = URL.createObjectURL(file);
+  else image.removeAttribute("src");
+  image.alt = file ? `Reference ${file.name}` : "";
+  const found = chosen && [...chosen.views.values()].map(({ answer }) => answer.found_in_reference).find((each) => each != null);
+  $("#reference .found").hidden = found == null;
+  $("#reference .found").textContent = found == null ? "" : `${percent(found)} of the photo was found in it.`;
 }
 
 function showPoints() {
@@ -214,7 +234,7 @@ async function addPhotos(files) {
   const problems = [];
   let first = null, count = 0;
   for (const file of files) {
-    const photo = { file, name: file.name, points: [], views: new Map() };
+    const photo = { file, name: file.name, points: [], reference: null, referenceNumber: 0, views: new Map() };
     setStatus(`Colouring ${file.name} ...`, problems);
     try {
       await update(photo);
@@ -270,6 +290,23 @@ async function addPoint(photo, point) {
       throw error;
     }
   }, `Point ${photo.points.length} placed.`);
+}
+
+let references = 0;
+
+// One that is refused goes again, and the one before it stays.
+async function setReference(file) {
+  const photo = chosen, before = [photo.reference, photo.referenceNumber];
+  [photo.reference, photo.referenceNumber] = [file, file ? references += 1 : 0];
+  await attempt(async () => {
+    try {
+      await updateChosen(photo);
+    } catch (error) {
+      [photo.reference, photo.referenceNumber] = before;
+      show();
+      throw error;
+    }
+  }, file ? "Reference taken." : "Reference removed.");
 }
 
 function save(blob, name) {
@@ -355,8 +392,16 @@ function onFiles() {
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     delete document.body.dataset.drag;
-    addPhotos([...(event.dataTransfer?.files ?? [])]);
+    const files = [...(event.dataTransfer?.files ?? [])];
+    if (chosen && event.target.closest?.("#reference")) setReference(files[0]);
+    else addPhotos(files);
   });
+  $("#reference-file").addEventListener("change", ({ target }) => {
+    const [file] = target.files;
+    target.value = "";
+    if (file) setReference(file);
+  });
+  $("#reference button").onclick = () => setReference(null);
 }
 
 function onPoints() {
