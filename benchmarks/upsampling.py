@@ -18,9 +18,9 @@ from scipy.ndimage import maximum_filter
 
 from knowhue.color import rgb_to_lab
 from knowhue.images.reading import read_image
-from knowhue.inference.colorizer import Colorizer, enlarge
+from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.network_input import network_input, working_size
-from knowhue.inference.pixels import chroma_lines
+from knowhue.inference.pixels import chroma_lines, enlarge
 
 EDGE = 20.0
 NEAR = 7

@@ -4,6 +4,7 @@ Illuminant D65, 2 degree observer (CIE 15:2004); the sRGB curve of IEC 61966-2-1
 agree with scikit-image's. Tensors are converted in float32 whatever autocast says.
 """
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,6 +99,33 @@ def colourfulness(rgb: "Floats | Tensor", absolute: bool = False) -> Any:
     spread = sum((each**2).mean((1, 2)) for each in off)
     # 0.3 is the paper's, fitted to how people rated images
     return spread**0.5 + 0.3 * sum(mean**2 for mean in means) ** 0.5
+
+
+BIN_SPACING = 10
+"""Side of a cell of the grid of `chroma_bins`, CIELAB units."""
+
+
+@cache
+def chroma_bins() -> NDArray[np.int64]:
+    """The 313 colours of Zhang, Isola and Efros (ECCV 2016), a*b* (313, 2), ordered by a* and then b*.
+
+    They are the corners of all cells of a grid of spacing 10 that the convex hull of sRGB's a*b* touches. The paper
+    says "in gamut" only; of the rules that we tried this one gives its 313, and the very points that were published
+    with its code. Cells that hold an sRGB colour would be 261, centres that are one at some lightness 229.
+
+    >>> chroma_bins().shape, chroma_bins()[0].tolist(), chroma_bins()[-1].tolist()
+    ((313, 2), [-90, 50], [100, 0])
+    """
+    steps = np.linspace(0, 1, 17)
+    gamut = srgb_to_lab(np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 3))[:, 1:]
+    angles = np.arange(720) * (2 * np.pi / 720)
+    directions = np.stack([np.cos(angles), np.sin(angles)])
+    # a corner of a cell that touches the hull is less than a spacing away from it in both axes, that is, within the
+    # hull's Minkowski sum with a square; so it is tested against both's support in many directions
+    support = (gamut @ directions).max(0) + BIN_SPACING * np.abs(directions).sum(0)
+    axis = np.arange(-11, 12) * BIN_SPACING
+    grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
+    return grid[(grid @ directions < support).all(1)]
 
 
 def rgb_to_lab(rgb: "RGB") -> "tuple[Lightness, Chroma]":

@@ -6,9 +6,12 @@ One global generator would not do: an extra head consumes numbers and shifts eve
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:  # a model run without torch draws, too
+    from torch import device
 
 
 def stream_seed(seed: int, *purpose: str | int) -> int:
@@ -30,6 +33,8 @@ def stream(seed: int, *purpose: str | int) -> np.random.Generator:
 @contextmanager
 def initialised_by(seed: int, *purpose: str | int) -> Iterator[None]:
     """Draw torch's initial weights from a stream and leave its global generators as they were."""
+    import torch
+
     # initial weights are drawn on the CPU, but `manual_seed` seeds every GPU that is in use, too
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=devices):
@@ -38,8 +43,10 @@ def initialised_by(seed: int, *purpose: str | int) -> Iterator[None]:
 
 
 @contextmanager
-def drawing_from(device: torch.device, seed: int, *purpose: str | int) -> Iterator[None]:
+def drawing_from(device: "device", seed: int, *purpose: str | int) -> Iterator[None]:
     """Let dropout and noise draw from a stream, and leave torch's global generators as they were."""
+    import torch
+
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(stream_seed(seed, "draws", *purpose))
         yield

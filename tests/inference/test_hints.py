@@ -9,8 +9,9 @@ from skimage.color import rgb2lab
 
 from knowhue.errors import ConfigError
 from knowhue.images.image import Image
-from knowhue.inference.colorizer import ColorizeOptions, Colorizer, enlarge
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.hints import GridPoint, Hint, Painted, Strokes, chroma_at, spread
+from knowhue.inference.pixels import enlarge
 from knowhue.inference.written_hints import parse_hint
 
 REGION = 0.15  # of the short side

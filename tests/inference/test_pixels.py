@@ -13,8 +13,7 @@ from skimage.color import lab2rgb, rgb2lab
 
 from knowhue.color import colourfulness, rgb_to_lab
 from knowhue.inference import pixels as module
-from knowhue.inference.colorizer import enlarge
-from knowhue.inference.pixels import chroma_lines, lightness, paint
+from knowhue.inference.pixels import chroma_lines, enlarge, lightness, paint
 
 LARGEST = {np.uint8: 0.5, np.uint16: 0.01}
 DEPTHS = list(LARGEST)
@@ -370,3 +369,12 @@ def test_the_guided_filter_averages_as_scipy_does():
     a, light = chroma[..., 0].astype(np.float64), guide.astype(np.float64)
     covariance, variance = mean(light * a) - mean(light) * mean(a), mean(light**2) - mean(light) ** 2
     assert np.allclose(slope, mean(covariance / (variance + module.GUIDE_EPSILON)), atol=1e-6)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 40), st.integers(1, 40))
+def test_enlarging_keeps_constants_and_never_leaves_the_range(rows, columns, height, width):
+    values = np.random.default_rng(rows * 10 + columns).normal(0, 1, (rows, columns)).astype(np.float32)
+    found = enlarge(values, height, width)
+    assert found.shape == (height, width)
+    assert values.min() - 1e-6 <= found.min() <= found.max() <= values.max() + 1e-6
+    assert (enlarge(np.full((rows, columns), 4, np.float32), height, width) == 4).all()

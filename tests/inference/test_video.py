@@ -351,7 +351,7 @@ def test_what_cannot_be_is_said_before_work(tmp_path: Path):
         (ConfigError, "takes all streams", {"out": tmp_path / "out.webm"}),
         (
             ConfigError,
-            "should hold no hints, strokes, `reference` or `uncertainty`",
+            "should hold `saturation` and `unknown_below` alone",
             {"options": ColorizeOptions(uncertainty=True)},
         ),
         (ImageError, "damaged or of another kind", {"source": tmp_path / "text.mp4"}),

@@ -69,7 +69,7 @@ def colorize(
     uncertainty: Annotated[
         Path | None,
         rare_option(
-            help="Image file for a map of how uncertain the colours are; 10 gray levels a CIELAB unit."
+            help="Image file for a map of how uncertain the colours are; 5 gray levels a CIELAB unit."
         ),
     ] = None,
     unknown_below: Annotated[

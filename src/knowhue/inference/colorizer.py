@@ -10,15 +10,25 @@ from knowhue.images.image import ComputedBy, Image, Pixels
 from knowhue.images.openraster import OPENRASTER, encode_layers
 from knowhue.images.reading import read_image
 from knowhue.images.writing import encode_with_notes
+from knowhue.inference.colour_distribution import ColourDistribution, require_sample
 from knowhue.inference.description import Description
 from knowhue.inference.hints import SIDE_PX, Hint, Strokes, corrections
 from knowhue.inference.network_input import network_input
-from knowhue.inference.networks import FloatArray, Network, Predictions, open_network, require_task
-from knowhue.inference.pixels import PaintStats, chroma_lines, paint
+from knowhue.inference.networks import (
+    COLOUR_LOGITS,
+    FloatArray,
+    Network,
+    Predictions,
+    open_network,
+    require_task,
+)
+from knowhue.inference.pixels import PaintStats, chroma_lines, enlarge, paint
 from knowhue.inference.reference import Reference, make_reference, take_colours
 from knowhue.runs import BUILT_IN
 from knowhue.storage import replacing
 
+MAP_CODES = 5
+"""Of the map of uncertainty, gray levels a CIELAB unit."""
 SCALES = (1.0, 1.5, 2.0)
 """Of the network's size, at which `spread_over_views` predicts."""
 UNKNOWN = "unknown"
@@ -37,10 +47,12 @@ class ColorizeOptions(NamedTuple):
     Attributes:
         hints: points with a colour, which stays as it is at any saturation.
         saturation: what the predicted chroma is multiplied by, 0 and up.
-        uncertainty: whether to say where the colours are unsure; six more predictions.
+        uncertainty: whether to say where the colours are unsure; one more prediction, or six, see `Colorized`.
         unknown_below: probability below which the class is `unknown`; None leaves it to the model.
         strokes: painted colours, which stay as hints do.
         reference: a colour photo whose colours are taken where it shows the same, see `Colorizer.reference`.
+        sample: which of several answers, 1 to `MOST_SAMPLES`; 1 is the model's own, others are drawn, see
+            `ColourDistribution.sample`, the same each time.
     """
 
     hints: Sequence[Hint] = ()
@@ -49,6 +61,7 @@ class ColorizeOptions(NamedTuple):
     unknown_below: float | None = None
     strokes: Strokes | None = None
     reference: Reference | None = None
+    sample: int = 1
 
 
 class Judgement(NamedTuple):
@@ -115,8 +128,9 @@ class Colorized(NamedTuple):
     Attributes:
         image: with the lightness, depth, transparency and metadata of the original.
         judgement: class, colourfulness, warnings.
-        uncertainty: standard deviation of a*b* over views (h, w), CIELAB units, at the network's size; None unless
-            asked for.
+        uncertainty: (h, w), CIELAB units, at the network's size; None unless asked for. Of a head of 313 colours the
+            mean distance from its answer to the colours that it thinks possible, see
+            `ColourDistribution.uncertainty`; of others the standard deviation over views, see `spread_over_views`.
     """
 
     image: Image
@@ -124,10 +138,10 @@ class Colorized(NamedTuple):
     uncertainty: FloatArray | None = None
 
     def uncertainty_map(self) -> Image:
-        """The uncertainty as a gray image of the original's size: 10 codes a CIELAB unit, up to 25.5 units."""
+        """The uncertainty as a gray image of the original's size: 5 codes a CIELAB unit, up to 51 units."""
         assert self.uncertainty is not None
         height, width = self.image.pixels.shape[:2]
-        codes = (enlarge(self.uncertainty, height, width) * 10).clip(0, 255).round().astype(np.uint8)
+        codes = (enlarge(self.uncertainty, height, width) * MAP_CODES).clip(0, 255).round().astype(np.uint8)
         return Image.of(codes[..., None])
 
 
@@ -167,9 +181,10 @@ class Colorizer:
 
         Raises:
             ImageError: the file cannot be read as an image.
-            ConfigError: the model has no colour head.
+            ConfigError: the model has no colour head, or gives one answer alone where another is asked for.
         """
         self.require("colour")
+        require_sample(options.sample, self.network)
         image = source if isinstance(source, Image) else read_image(source)
         coarse = self.network_input(image)
         return self.finish(image, coarse, self.predict([coarse])[0], options)
@@ -236,6 +251,8 @@ class Colorizer:
         """
         assert answers.chroma is not None  # `require` is called first
         chroma, added, found = answers.chroma[0], None, None
+        if options.sample != 1:
+            chroma = ColourDistribution.of(self.network, coarse).sample(options.sample)
         if options.reference is not None:
             chroma, found = take_colours(image.pixels, coarse, chroma, options.reference, self.network)
         if options.hints or options.strokes is not None:
@@ -244,7 +261,7 @@ class Colorizer:
             fine = network_input(image.pixels, min(SIDE_PX, *image.pixels.shape[:2]), oversampling=1)
             added = corrections(image.pixels, fine, lines, options.hints, options.strokes)
         pixels, painted = paint(image.pixels, chroma, coarse, saturation=options.saturation, added=added)
-        uncertainty = self._uncertainty(image) if options.uncertainty else None
+        uncertainty = self._uncertainty(image, coarse) if options.uncertainty else None
         coloured = Image(pixels, image.alpha, image.origin._replace(computed_by=self._computed_by))
         judgement = self.judge(image, answers, options, painted)
         if found is not None:
@@ -265,7 +282,10 @@ class Colorizer:
             options.saturation,
         )
 
-    def _uncertainty(self, image: Image) -> FloatArray:
+    def _uncertainty(self, image: Image, coarse: FloatArray) -> FloatArray:
+        if COLOUR_LOGITS in self.network.activation_names:
+            return ColourDistribution.of(self.network, coarse).uncertainty()
+
         def chroma(lightness: FloatArray) -> FloatArray:
             found = self.network.predict(lightness).chroma
             assert found is not None
@@ -342,18 +362,6 @@ def _resize(chroma: FloatArray, shape: tuple[int, ...]) -> FloatArray:
     # grid_mode: pixels are areas, so that views of other sizes lie on each other
     resized = zoom(chroma, factors, order=1, mode="nearest", grid_mode=True)
     return np.asarray(resized, np.float32)
-
-
-def enlarge(values: FloatArray, height: int, width: int) -> FloatArray:
-    """Bilinear resize of (h, w) to (height, width), the same area in both, for maps that people see."""
-    rows, columns = (
-        ((np.arange(length) + 0.5) * old / length - 0.5).clip(0, old - 1)
-        for length, old in zip((height, width), values.shape, strict=True)
-    )
-    wide = np.stack([np.interp(columns, np.arange(values.shape[1]), row) for row in values])
-    low = np.floor(rows).astype(int)
-    high, share = np.minimum(low + 1, len(values) - 1), (rows - low)[:, None]
-    return (wide[low] * (1 - share) + wide[high] * share).astype(np.float32)
 
 
 def is_novel(novelty: float) -> bool:

@@ -15,6 +15,7 @@ from knowhue.images.openraster import check_output_suffix
 from knowhue.images.reading import weigh_image
 from knowhue.images.writing import writable_suffix
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer, caveats_of_many, is_novel
+from knowhue.inference.colour_distribution import require_sample
 from knowhue.inference.ledger import LEDGER, Ledger, Stamp
 from knowhue.inference.listing import Item, Listing, list_folder
 from knowhue.inference.networks import Predictions
@@ -122,6 +123,7 @@ def colorize_folder(
     """
     started = time.monotonic()
     colorizer.require("colour")
+    require_sample(options.sample, colorizer.network)
     _check(options, suffix, on_error)
     listing = list_folder(source, out, lambda given: suffix or writable_suffix(given))
     _check_names(hints, [item.path for item in listing.items], source)
@@ -356,6 +358,7 @@ def _job(colorizer: Colorizer, source: Path, options: ColorizeOptions, suffix: s
         "suffix": suffix,
         "saturation": options.saturation,
         "uncertainty": options.uncertainty,
+        "sample": options.sample,
         "unknown_below": options.unknown_below,
         "reference": None if options.reference is None else options.reference.digest,
     }

@@ -163,6 +163,18 @@ def chroma_lines(
     return np.ascontiguousarray(lines, np.float32)
 
 
+def enlarge(values: FloatArray, height: int, width: int) -> FloatArray:
+    """Bilinear resize of (h, w) to (height, width), the same area in both, for maps that people see."""
+    rows, columns = (
+        ((np.arange(length) + 0.5) * old / length - 0.5).clip(0, old - 1)
+        for length, old in zip((height, width), values.shape, strict=True)
+    )
+    wide = np.stack([np.interp(columns, np.arange(values.shape[1]), row) for row in values])
+    low = np.floor(rows).astype(int)
+    high, share = np.minimum(low + 1, len(values) - 1), (rows - low)[:, None]
+    return (wide[low] * (1 - share) + wide[high] * share).astype(np.float32)
+
+
 def _check_small(chroma: FloatArray, guide: FloatArray, saturation: float) -> None:
     if chroma.ndim != 3 or chroma.shape[2] != 2 or not chroma.size:
         raise ValueError(

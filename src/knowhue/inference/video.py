@@ -107,7 +107,7 @@ def colorize_video(
         colorizer: a model with a colour head.
         source: any video that FFmpeg's libraries read.
         out: .mp4, .m4v, .mov, .mkv or .webm.
-        options: saturation and `unknown_below`; no hints, strokes, reference or uncertainty.
+        options: saturation and `unknown_below`; all else as it is.
         overwrite: whether `out` may be replaced.
         strength: of steadying, 0 (each frame alone) to below 1.
         report: called with `done`, `total` (0 if unknown), `per_second`, `seconds_left` after every frame.
@@ -121,9 +121,10 @@ def colorize_video(
     started = time.monotonic()
     colorizer.require("colour")
     reading, writing = _by_pyav()
-    if options.hints or options.strokes is not None or options.reference is not None or options.uncertainty:
+    alone = ColorizeOptions(saturation=options.saturation, unknown_below=options.unknown_below)
+    if options != alone:
         raise ConfigError(
-            "`options` should hold no hints, strokes, `reference` or `uncertainty` for a video. Found some. Colour a "
+            "`options` should hold `saturation` and `unknown_below` alone for a video. Found others. Colour a "
             "single image."
         )
     codec_of(out)  # raises for what cannot be written

@@ -5,19 +5,15 @@ not the head are pure functions of tensors, in float32.
 """
 
 from collections.abc import Sequence
-from functools import cache
-from math import pi
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from knowhue.color import rgb_to_lab
+from knowhue.color import chroma_bins
 from knowhue.models.heads import Ladder, scale_chroma
 from knowhue.tensors import Chroma, Lightness, Pyramid
 
-SPACING = 10
-"""Side of a cell of the grid, CIELAB units."""
 NEIGHBOURS = 5
 """How many bins share a colour's soft code."""
 SIGMA = 5.0
@@ -34,36 +30,8 @@ _STRIDE = 4
 
 
 def centres() -> Tensor:
-    """The middles of the bins, a*b* (313, 2) float32, ordered by a* and then b*.
-
-    They are the corners of all cells of a grid of spacing 10 that the convex hull of sRGB's a*b* touches. The paper
-    says "in gamut" only; of the rules that we tried this one gives its 313, and the very points that were published
-    with its code. Cells that hold an sRGB colour would be 261, centres that are one at some lightness 229.
-
-    >>> centres().shape, centres()[0].tolist(), centres()[-1].tolist()
-    (torch.Size([313, 2]), [-90.0, 50.0], [100.0, 0.0])
-    """
-    return torch.tensor(_corners_touched(), dtype=torch.float32)
-
-
-@cache
-def _corners_touched() -> tuple[tuple[int, int], ...]:
-    """As tuples, which outlive any device, gradient or tracing mode in which they were first computed.
-
-    A point is the corner of a cell that touches the hull if it is less than a spacing away in both axes, that is, if
-    it lies in the hull's Minkowski sum with a square; so it is tested against both's support in many directions.
-    """
-    # whoever asks first may be building a model on meta, which has no values
-    with torch.device("cpu"):
-        steps = torch.linspace(0, 1, 17)
-        _, gamut = rgb_to_lab(torch.cartesian_prod(steps, steps, steps).T[None, :, :, None])
-        angles = torch.arange(720) * (2 * pi / 720)
-        directions = torch.stack((angles.cos(), angles.sin()))
-        support = (gamut[0, :, :, 0].T @ directions).amax(0) + SPACING * directions.abs().sum(0)
-        axis = torch.arange(-11, 12) * SPACING
-        grid = torch.cartesian_prod(axis, axis)
-        inside = (grid.float() @ directions < support).all(1)
-    return tuple((a, b) for a, b in grid[inside].tolist())
+    """The middles of the bins as a tensor, a*b* (313, 2) float32, see `chroma_bins`."""
+    return torch.tensor(chroma_bins(), dtype=torch.float32)
 
 
 def soft_encode(chroma: Chroma) -> tuple[Tensor, Tensor]:
@@ -91,7 +59,7 @@ def count_bins(chroma: Chroma) -> Tensor:
     18
     """
     parts = [_distances(part).argmin(1) for part in _points(chroma).split(_CHUNK)]
-    return torch.cat(parts).bincount(minlength=len(_corners_touched()))
+    return torch.cat(parts).bincount(minlength=len(chroma_bins()))
 
 
 def annealed_mean(logits: Tensor, temperature: float = TEMPERATURE) -> Chroma:
@@ -151,7 +119,7 @@ def rebalancing(prior: Tensor, uniform_share: float = UNIFORM_SHARE) -> Tensor:
     >>> [round(weight, 2) for weight in rebalancing(common_and_rare)[[0, -1]].tolist()]
     [0.03, 3.98]
     """
-    if prior.shape != (len(_corners_touched()),) or not (prior >= 0).all() or not prior.sum() > 0:
+    if prior.shape != (len(chroma_bins()),) or not (prior >= 0).all() or not prior.sum() > 0:
         raise ValueError(
             f"`prior` should be 313 values from 0 up, not all 0. Found `prior.shape = {tuple(prior.shape)}` "
             f"with a sum of {prior.sum().item()}. Count the training images' bins with `count_bins`."

@@ -58,7 +58,7 @@ class ColourOptions(ClassOptions):
     max_px: Count | None = None
     """longest side of the answer, for a preview; colours and class stay those of the whole image"""
     uncertainty: bool = False
-    """also say where the colours are unsure; six more predictions"""
+    """also say where the colours are unsure; a little more work"""
 
 
 class _Answer(BaseModel):
@@ -106,7 +106,7 @@ class UncertaintyAnswer(_Answer):
     mean: float
     """CIELAB units"""
     map: str
-    """gray PNG in base64, 10 codes a CIELAB unit"""
+    """gray PNG in base64, 5 codes a CIELAB unit"""
 
 
 class FullAnswer(_Answer):

@@ -4,8 +4,8 @@ const MOST_CLASSES = 5;
 const LONGEST_LIST = 120;
 const HATCH_PX = 4;
 const STILL_GRAY = 4; // mean chroma, CIELAB units, below which a photo looks gray
-const MAP_CODES = 10; // of the API's map, a CIELAB unit
-const MAP_ENDS = 25.5; // CIELAB units; the map holds no more
+const MAP_CODES = 5; // of the API's map, a CIELAB unit
+const MAP_ENDS = 51; // CIELAB units; the map holds no more
 const KINDS = {
   "colour,class": ["Multi-task", "multi", "learned colours and classes together"],
   colour: ["Single-task", "single", "learned colours alone"],
@@ -121,8 +121,8 @@ export class Card {
     const most = hatch(canvas, map);
     const stayedGray = answer.chroma < STILL_GRAY
       ? " Few hatches do not mean sure here: the photo stayed nearly gray, and gray hardly changes." : "";
-    note.textContent = `Where it is least sure, its answers differ by ${most < MAP_ENDS ? "" : "more than "}`
-      + `${Math.floor(most)} CIELAB units (standard deviation).${stayedGray}`;
+    note.textContent = `Where it is least sure, the colours that it would give differ by ${most < MAP_ENDS ? "" : "more than "}`
+      + `${Math.floor(most)} CIELAB units.${stayedGray}`;
   }
 }
 

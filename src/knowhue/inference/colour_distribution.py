@@ -1,0 +1,153 @@
+"""What a head of 313 colours knows beside its answer: how uncertain that is, and other answers to choose from.
+
+At every position of a quarter of the network's size it gives a distribution over the 313 colours, of which the
+answer is the mean at the head's temperature (Zhang, Isola and Efros, ECCV 2016).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from knowhue.color import FloatArray, chroma_bins
+from knowhue.errors import ConfigError
+from knowhue.inference.networks import COLOUR_LOGITS, Network
+from knowhue.inference.pixels import enlarge
+from knowhue.randomness import stream
+
+MOST_SAMPLES = 16
+"""Answers that may be asked for; the first is the model's own."""
+STRENGTH = 3.0
+"""Standard deviation of what is added to the logits; it and what follows were chosen by `benchmarks/samples.py`."""
+REACH, LIKE, RELATED = 1.5, 40.0, 90.0
+"""Over which distance what is added falls to exp(-1/2) of being the same: in short sides of the image, in L* and in
+CIELAB units of a*b*."""
+_WAVES = 512
+_STRIDE = 4
+"""Of the logits, pixels of the network's input."""
+
+
+class ColourDistribution(NamedTuple):
+    """A distribution over the 313 colours at every position of an image.
+
+    Attributes:
+        logits: (313, rows, columns), of stride 4, at least as large as the image.
+        lightness: L* (h, w) of the network's input.
+        temperature: of the answer, by which the logits are divided.
+        saturation: what the model multiplies its chroma by.
+    """
+
+    logits: FloatArray
+    lightness: FloatArray
+    temperature: float
+    saturation: float
+
+    @classmethod
+    def of(cls, network: Network, lightness: FloatArray) -> "ColourDistribution":
+        """What a network says of an image, L* (h, w), 0 to 100.
+
+        Raises:
+            ConfigError: it has no head of 313 colours.
+            WeightsError: it answers what no model should.
+        """
+        logits = network.activations(lightness[None], [COLOUR_LOGITS])[COLOUR_LOGITS][0]
+        colour = network.description.config.colour
+        return cls(logits, lightness, colour.temperature, colour.saturation)
+
+    def answer(self, added: FloatArray | float = 0.0) -> FloatArray:
+        """a*b* (h, w, 2), CIELAB units, of these logits and what is `added` (313, rows, columns) to them.
+
+        Nothing added gives the model's own answer.
+        """
+        chroma = self._means(self._shares(added)) * np.float32(self.saturation)
+        return self._at_full_size(chroma)
+
+    def sample(self, number: int) -> FloatArray:
+        """Another answer, a*b* (h, w, 2), CIELAB units: the mean of the distribution with a smooth field added to it.
+
+        Perturb and MAP (Papandreou and Yuille, "Perturb-and-MAP random fields", ICCV 2011) draws from a distribution
+        by adding noise to its logits and taking the best. Noise that is drawn anew at every pixel speckles the image.
+        Ours is one Gaussian field over place, lightness and colour, see `field`, so that what is near and of like
+        lightness is pushed to like colours; and we take the annealed mean, as the model does, not the best.
+
+        Args:
+            number: 1 is the model's own answer, each further one draws from a random stream of its own.
+        """
+        if number == 1:
+            return self.answer()
+        return self.answer(np.float32(STRENGTH) * field(self._small_lightness(), number))
+
+    def uncertainty(self) -> FloatArray:
+        """How far a colour that is drawn from the distribution lies from the answer on average (h, w), CIELAB units."""
+        shares = self._shares()
+        bins = chroma_bins().astype(np.float32)
+        away = bins[..., None, None] - np.float32(self.saturation) * np.moveaxis(self._means(shares), -1, 0)
+        return self._at_full_size((shares * np.hypot(away[:, 0], away[:, 1])).sum(0)[..., None])[..., 0]
+
+    def _shares(self, added: FloatArray | float = 0.0) -> FloatArray:
+        logits = (self.logits + added) / np.float32(self.temperature)
+        powers = np.exp(logits - logits.max(0))
+        return powers / powers.sum(0)
+
+    def _means(self, shares: FloatArray) -> FloatArray:
+        return np.tensordot(shares, chroma_bins().astype(np.float32), (0, 0))
+
+    def _small_lightness(self) -> FloatArray:
+        """L* at the logits' size."""
+        rows, columns = (_STRIDE * length for length in self.logits.shape[1:])
+        height, width = self.lightness.shape
+        whole = np.pad(self.lightness, ((0, rows - height), (0, columns - width)), mode="edge")
+        return whole.reshape(rows // _STRIDE, _STRIDE, columns // _STRIDE, _STRIDE).mean((1, 3))
+
+    def _at_full_size(self, values: FloatArray) -> FloatArray:
+        """(rows, columns, n) to (h, w, n), bilinear, as the head enlarges its answer."""
+        height, width = self.lightness.shape
+        rows, columns = (_STRIDE * length for length in self.logits.shape[1:])
+        planes = [enlarge(plane, rows, columns)[:height, :width] for plane in np.moveaxis(values, -1, 0)]
+        return np.stack(planes, -1)
+
+
+def field(lightness: FloatArray, number: int, reach: float = REACH, like: float = LIKE) -> FloatArray:
+    """A Gaussian random field over place, lightness and colour (313, h, w), of mean 0 and variance 1.
+
+    Its correlation is a Gaussian of the distance in all five: near pixels of like lightness have nearly the same value
+    for related colours, and across an edge the values are others. It is a sum of cosines in random directions (Rahimi
+    and Recht, "Random features for large-scale kernel machines", NIPS 2007, section 3), which makes no matrix of all
+    pairs of pixels.
+
+    Args:
+        lightness: L* (h, w), 0 to 100.
+        number: of the random stream.
+        reach: in place, short sides of the image.
+        like: in L*.
+    """
+    draw = stream(0, "colour-sample", number)
+    scales = np.array([reach, reach, like, RELATED, RELATED])
+    directions = draw.normal(size=(5, _WAVES)) / scales[:, None]
+    rows, columns = np.indices(lightness.shape) / min(lightness.shape)
+    places = np.stack([rows, columns, lightness], -1) @ directions[:3] + draw.uniform(0, 2 * np.pi, _WAVES)
+    colours = chroma_bins() @ directions[3:]
+    # cos(x + y) = cos x cos y - sin x sin y: two products of matrices instead of a cosine for each colour at each pixel
+    pairs = ((wave(places).astype(np.float32), wave(colours).astype(np.float32)) for wave in (np.cos, np.sin))
+    even, odd = (np.tensordot(of_colours, of_places, (1, 2)) for of_places, of_colours in pairs)
+    return (even - odd) * np.float32((2 / _WAVES) ** 0.5)
+
+
+def samples_of(network: Network) -> int:
+    """How many different answers a model gives."""
+    return MOST_SAMPLES if COLOUR_LOGITS in network.activation_names else 1
+
+
+def require_sample(number: int, network: Network) -> None:
+    """Make sure, before work, that a model gives an answer of a number.
+
+    Raises:
+        ConfigError: there is none of that number, or the model has no head of 313 colours and gives one alone.
+    """
+    if not 1 <= number <= MOST_SAMPLES:
+        raise ConfigError(f"`sample` should be 1 to {MOST_SAMPLES}. Found `sample = {number}`.")
+    if number > samples_of(network):
+        raise ConfigError(
+            "`model` should have a head of 313 colours to give several answers. Found "
+            f"`{network.description.name}`, which gives one. Use the built-in model, or train one with "
+            "--set colour.method=feedforward --set colour.loss=classification."
+        )
