@@ -15,6 +15,7 @@ from skimage.color import rgb2lab
 
 from knowhue.apps.use import serve_command
 from knowhue.errors import ExtraError
+from knowhue.inference.colour_distribution import MOST_SAMPLES
 from knowhue.inference.networks import open_network
 from knowhue.presets import arm_config, load_config
 from knowhue.runs import RUN_SCHEMA
@@ -161,6 +162,47 @@ def test_the_uncertainty_map_has_the_images_size(knowhue, photo, tmp_path):
     assert "uncertainty" in said
 
 
+def test_samples_are_different_answers_the_first_the_usual_one_and_the_same_each_time(
+    knowhue, photo, tmp_path
+):
+    source, out = photo(), tmp_path / "c.png"
+    knowhue("colorize", source, "-o", tmp_path / "usual.png")
+    code, said, _ = knowhue(
+        "colorize", source, "-o", out, "--samples", 3, "--uncertainty", tmp_path / "u.png"
+    )
+    files = [tmp_path / f"c-{number}.png" for number in (1, 2, 3)]
+    made = [each.read_bytes() for each in files]
+    assert code == 0
+    assert len({*made}) == 3
+    assert made[0] == (tmp_path / "usual.png").read_bytes()
+    assert all(str(each) in said for each in files)
+    assert said.count("model: built-in") == said.count("uncertainty") == 1
+    assert all(np.abs(lightness(each) - lightness(source)).max() <= CASES[".png"] for each in files)
+    code, said, _ = knowhue("colorize", source, "-o", out, "--samples", 3, "--json", "--overwrite")
+    assert [each.read_bytes() for each in files] == made
+    assert [json.loads(line)["output"] for line in said.splitlines()] == [str(each) for each in files]
+
+
+def test_one_sample_is_named_as_any_output(knowhue, photo, tmp_path):
+    knowhue("colorize", photo(), "-o", tmp_path / "c.png", "--samples", 1)
+    assert (tmp_path / "c.png").exists()
+
+
+def test_nothing_is_written_where_one_of_the_samples_is_in_the_way(knowhue, photo, tmp_path):
+    (tmp_path / "c-2.png").write_bytes(b"mine")
+    code, _, err = knowhue("colorize", photo(), "-o", tmp_path / "c.png", "--samples", 2)
+    assert (code, (tmp_path / "c-2.png").read_bytes()) == (2, b"mine")
+    assert "c-2.png already exists" in err
+    assert not (tmp_path / "c-1.png").exists()
+
+
+def test_samples_are_of_a_single_image(knowhue, photo, tmp_path):
+    photo()
+    code, _, err = knowhue("colorize", tmp_path, "--samples", 2)
+    assert code == 2
+    assert "--samples, --uncertainty, --hint and --strokes go with a single image" in err
+
+
 def layers_in(path):
     with zipfile.ZipFile(path) as archive:
         return [
@@ -226,11 +268,13 @@ def broken(tmp_path, photo):
         "hint": ([photo(), "-o", tmp_path / "c.png", "--hint", "nonsense"], "hint"),
         "outside": ([photo(), "-o", tmp_path / "c.png", "--hint", "900,1=red"], "900"),
         "threshold": ([photo(), "-o", tmp_path / "c.png", "--unknown-below", "2"], "unknown-below"),
+        "samples": ([photo(), "-o", tmp_path / "c.png", "--samples", MOST_SAMPLES + 1], f"{MOST_SAMPLES}"),
     }
 
 
 @pytest.mark.parametrize(
-    "case", ["missing", "text", "empty", "suffix", "model", "no model", "hint", "outside", "threshold"]
+    "case",
+    ["missing", "text", "empty", "suffix", "model", "no model", "hint", "outside", "threshold", "samples"],
 )
 def test_what_is_wrong_is_said_in_one_line(knowhue, photo, tmp_path, case):
     arguments, said = broken(tmp_path, photo)[case]

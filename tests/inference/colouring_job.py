@@ -20,6 +20,7 @@ class FakeNetwork:
     """Orange everywhere; bright images are `bright`."""
 
     runtime = "fake"
+    activation_names = ()
 
     def __init__(self, novelty_limit: float = 1.0, on_predict: Callable[[], None] = lambda: None) -> None:
         self.description = Description(

@@ -182,7 +182,9 @@ def test_a_head_that_is_missing_is_named_before_an_image_is_read(task, other, tm
 
 def test_the_map_of_the_uncertainty_has_the_images_size_and_five_codes_a_unit(colorizer):
     made = colorizer.colorize(photo(), ColorizeOptions(uncertainty=True))
-    made = made._replace(uncertainty=made.uncertainty / made.uncertainty.max() * 50)  # within what the map holds
+    made = made._replace(
+        uncertainty=made.uncertainty / made.uncertainty.max() * 50
+    )  # within what the map holds
     found = made.uncertainty_map()
     assert found.pixels.shape == (40, 56, 1)
     assert made.uncertainty.shape == (32, 45)

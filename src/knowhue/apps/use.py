@@ -1,7 +1,7 @@
 """`knowhue colorize`, `models`, `serve`: the commands that put a trained model to work."""
 
 import stat
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -66,6 +66,14 @@ def colorize(
             "--layers", help="Write OpenRaster (.ora): the gray photo, and above it its colours as a layer."
         ),
     ] = False,
+    samples: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=16,
+            help="So many different answers for a photo to choose from; the first is the usual one.",
+        ),
+    ] = 1,
     uncertainty: Annotated[
         Path | None,
         rare_option(
@@ -88,15 +96,15 @@ def colorize(
 ) -> None:
     """Colour and classify a photo, a folder or a video; size, depth, lightness and metadata stay."""
     source, kind = Path(file), _kind_of(file)
-    if kind != "image" and (uncertainty or hint or strokes):
+    if kind != "image" and (uncertainty or hint or strokes or samples > 1):
         table = "; name its images in a table, --hints" if kind == "folder" and hint else ""
         raise ConfigError(
-            f"--uncertainty, --hint and --strokes go with a single image; {source} is a {kind}{table}"
+            f"--samples, --uncertainty, --hint and --strokes go with a single image; {source} is a {kind}{table}"
         )
     if kind == "video" and (layers or hints or reference):
         raise ConfigError(f"--layers, --hints and --reference go with images; {source} is a video")
     inputs = [source, *(each for each in (hints, strokes, reference) if each)]
-    outputs = _settle(kind, inputs, out, uncertainty, overwrite, layers)
+    outputs = _settle(kind, inputs, out, uncertainty, overwrite, layers, samples)
     from knowhue.images.openraster import OPENRASTER
     from knowhue.inference.colorizer import ColorizeOptions
     from knowhue.inference.written_hints import read_hints
@@ -105,8 +113,11 @@ def colorize(
     listed = {} if hints is None else read_hints(hints)
     if kind == "image":
         texts = [*(hint or ()), *_hints_of(source, hints, listed)]
-        record, headline = _image(model, inputs, outputs, options, texts, strokes, reference, overwrite)
-        _say_what_was_made(record, _sentences(record, headline), json_)
+        said: set[str] = set()
+        for record, headline in _image(model, inputs, outputs, options, texts, strokes, reference, overwrite):
+            lines = [line for line in _sentences(record, headline) if line not in said]
+            said.update(lines)  # what holds of all samples is said once
+            _say_what_was_made(record, lines, json_)
         return
     how: dict[str, Any] = {}
     if kind == "folder":
@@ -265,9 +276,17 @@ def _kind_of(file: str) -> str:
 
 
 def _settle(
-    kind: str, inputs: list[Path], out: Path | None, uncertainty: Path | None, overwrite: bool, layers: bool
+    kind: str,
+    inputs: list[Path],
+    out: Path | None,
+    uncertainty: Path | None,
+    overwrite: bool,
+    layers: bool,
+    samples: int,
 ) -> dict[str, Path]:
     """Where the results go, by their options, made sure of before a model is opened; the first input is coloured.
+
+    Of several samples each is `--out` with its number in its name.
 
     Raises:
         ConfigError: one is an input, exists, cannot be written there, or not in that format.
@@ -300,6 +319,9 @@ def _settle(
     # raise for what cannot be written
     (codec_of(target) if kind == "video" else check_output_suffix(target.suffix))
     outputs = {"--out": target}
+    if samples > 1:
+        numbered = (target.with_stem(f"{target.stem}-{number}") for number in range(1, samples + 1))
+        outputs = {f"--out ({path.name})": path for path in numbered}
     if uncertainty is not None:
         kind_of(uncertainty.suffix)
         outputs["--uncertainty"] = uncertainty
@@ -327,20 +349,22 @@ def _image(
     strokes: Path | None,
     reference: Path | None,
     overwrite: bool,
-) -> tuple[dict[str, Any], str | None]:
-    """Colour one image: its record for --json, and its class in words, if it has one."""
+) -> Iterator[tuple[dict[str, Any], str | None]]:
+    """Colour one image once, or several times: the record of each for --json, and its class in words, if it has one."""
     from knowhue.images.openraster import check_output_suffix
     from knowhue.images.reading import read_image
     from knowhue.images.writing import writable_suffix, write_image
     from knowhue.inference.colorizer import write_colorized
+    from knowhue.inference.colour_distribution import require_sample
     from knowhue.inference.written_hints import parse_hint, read_strokes
     from knowhue.storage import require_outputs
 
     source = inputs[0]
     # hints are placed by the image's size, and refused before a model is opened
     image = read_image(source)
-    out = outputs["--out"]
-    _say_if_renamed(source.suffix, writable_suffix(source.suffix), out)
+    map_file = outputs.get("--uncertainty")
+    files = [path for path in outputs.values() if path is not map_file]
+    _say_if_renamed(source.suffix, writable_suffix(source.suffix), files[0])
     height, width = image.pixels.shape[:2]
     options = options._replace(
         hints=tuple(parse_hint(text, width, height) for text in hints),
@@ -349,18 +373,23 @@ def _image(
     for path in outputs.values():
         check_output_suffix(path.suffix, image)  # raises where the format cannot hold this image
     colorizer, options = _open_with_reference(model, options, reference)
-    made = colorizer.colorize(image, options)
-    # No lock: files appear whole by replacing, so of two commands with one output the later one's image stands.
-    require_outputs(outputs, inputs, overwrite=overwrite)  # it may have appeared meanwhile
-    notes = write_colorized(image, made.image, out)
-    record = {"path": str(source), "output": str(out), **made.judgement.as_record()}
-    record["warnings"] += notes
-    if made.uncertainty is not None:
-        write_image(made.uncertainty_map(), outputs["--uncertainty"])
-        mean = round(float(made.uncertainty.mean()), 3)
-        record["uncertainty"] = {"mean": mean, "map": str(outputs["--uncertainty"])}
-    record["model"] = colorizer.network.description.name
-    return record, made.judgement.headline()
+    require_sample(len(files), colorizer.network)
+    for number, out in enumerate(files, 1):
+        # the uncertainty is the model's, whichever answer is asked for
+        wanted = options._replace(sample=number, uncertainty=options.uncertainty and number == 1)
+        made = colorizer.colorize(image, wanted)
+        # No lock: files appear whole by replacing, so of two commands with one output the later one's image stands.
+        require_outputs({"--out": out}, inputs, overwrite=overwrite)  # it may have appeared meanwhile
+        notes = write_colorized(image, made.image, out)
+        record = {"path": str(source), "output": str(out), **made.judgement.as_record()}
+        record["warnings"] += notes
+        if made.uncertainty is not None and map_file is not None:
+            require_outputs({"--uncertainty": map_file}, inputs, overwrite=overwrite)
+            write_image(made.uncertainty_map(), map_file)
+            mean = round(float(made.uncertainty.mean()), 3)
+            record["uncertainty"] = {"mean": mean, "map": str(map_file)}
+        record["model"] = colorizer.network.description.name
+        yield record, made.judgement.headline()
 
 
 def _open_with_reference(
