@@ -26,7 +26,7 @@ from knowhue.evaluation.metrics import ab_l1, ciede2000, mean_chroma
 from knowhue.images.files import SUFFIXES
 from knowhue.images.image import Pixels
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.colour_distribution import STRENGTH, ColourDistribution, field
+from knowhue.inference.colour_distribution import FIELD_STRENGTH, ColourDistribution, field
 from knowhue.tensors import Chroma
 
 COUNTS = (1, 2, 4, 8)
@@ -46,7 +46,7 @@ def smooth(distribution: ColourDistribution) -> list[FloatArray]:
 def by_pixel(distribution: ColourDistribution) -> list[FloatArray]:
     """The same strength, relation of colours and streams, each pixel for itself."""
     lightness = np.zeros(distribution.logits.shape[1:], np.float32)
-    added = (STRENGTH * field(lightness, number, reach=NO_REACH) for number in range(2, COUNTS[-1] + 1))
+    added = (FIELD_STRENGTH * field(lightness, number, reach=NO_REACH) for number in range(2, COUNTS[-1] + 1))
     return [distribution.answer(), *map(distribution.answer, added)]
 
 

@@ -15,7 +15,7 @@ from skimage.color import rgb2lab
 
 from knowhue.apps.use import serve_command
 from knowhue.errors import ExtraError
-from knowhue.inference.colour_distribution import MOST_SAMPLES
+from knowhue.inference.colour_distribution import MOST_ANSWERS
 from knowhue.inference.networks import open_network
 from knowhue.presets import arm_config, load_config
 from knowhue.runs import RUN_SCHEMA
@@ -268,7 +268,7 @@ def broken(tmp_path, photo):
         "hint": ([photo(), "-o", tmp_path / "c.png", "--hint", "nonsense"], "hint"),
         "outside": ([photo(), "-o", tmp_path / "c.png", "--hint", "900,1=red"], "900"),
         "threshold": ([photo(), "-o", tmp_path / "c.png", "--unknown-below", "2"], "unknown-below"),
-        "samples": ([photo(), "-o", tmp_path / "c.png", "--samples", MOST_SAMPLES + 1], f"{MOST_SAMPLES}"),
+        "samples": ([photo(), "-o", tmp_path / "c.png", "--samples", MOST_ANSWERS + 1], f"{MOST_ANSWERS}"),
     }
 
 

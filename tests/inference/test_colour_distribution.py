@@ -10,10 +10,10 @@ from knowhue.images.image import Image
 from knowhue.inference import colour_distribution
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.colour_distribution import (
-    LIKE,
-    MOST_SAMPLES,
-    REACH,
-    RELATED,
+    FIELD_CHROMA,
+    FIELD_LIGHTNESS,
+    FIELD_REACH,
+    MOST_ANSWERS,
     ColourDistribution,
     field,
     require_sample,
@@ -91,9 +91,9 @@ def test_a_field_is_of_mean_0_and_variance_1_and_related_by_a_gaussian_of_the_di
     def related(bin_, row, column):
         return np.corrcoef(drawn[:, 0, 0, 0], drawn[:, bin_, row, column])[0, 1]
 
-    assert related(0, 0, 9) == pytest.approx(np.exp(-((9 / 4 / REACH) ** 2) / 2), abs=0.05)
-    assert related(1, 0, 0) == pytest.approx(np.exp(-((80 / RELATED) ** 2) / 2), abs=0.05)
-    near, across = (1 / 4 / REACH) ** 2, (40 / LIKE) ** 2
+    assert related(0, 0, 9) == pytest.approx(np.exp(-((9 / 4 / FIELD_REACH) ** 2) / 2), abs=0.05)
+    assert related(1, 0, 0) == pytest.approx(np.exp(-((80 / FIELD_CHROMA) ** 2) / 2), abs=0.05)
+    near, across = (1 / 4 / FIELD_REACH) ** 2, (40 / FIELD_LIGHTNESS) ** 2
     assert related(0, 1, 0) == pytest.approx(np.exp(-(near + across) / 2), abs=0.05)
 
 
@@ -103,10 +103,10 @@ def test_a_field_of_no_reach_is_independent_from_pixel_to_pixel():
 
 
 def test_only_answers_that_there_are_can_be_asked_for(network):
-    assert (samples_of(network), samples_of(two_stage_network())) == (MOST_SAMPLES, 1)
-    require_sample(MOST_SAMPLES, network)
+    assert (samples_of(network), samples_of(two_stage_network())) == (MOST_ANSWERS, 1)
+    require_sample(MOST_ANSWERS, network)
     require_sample(1, two_stage_network())
-    for number in (0, -1, MOST_SAMPLES + 1):
+    for number in (0, -1, MOST_ANSWERS + 1):
         with pytest.raises(ConfigError, match=rf"`sample` should be 1 to 16\. Found `sample = {number}`"):
             require_sample(number, network)
     with pytest.raises(

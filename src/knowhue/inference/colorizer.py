@@ -51,7 +51,7 @@ class ColorizeOptions(NamedTuple):
         unknown_below: probability below which the class is `unknown`; None leaves it to the model.
         strokes: painted colours, which stay as hints do.
         reference: a colour photo whose colours are taken where it shows the same, see `Colorizer.reference`.
-        sample: which of several answers, 1 to `MOST_SAMPLES`; 1 is the model's own, others are drawn, see
+        sample: which of several answers, 1 to `MOST_ANSWERS`; 1 is the model's own, others are drawn, see
             `ColourDistribution.sample`, the same each time.
     """
 

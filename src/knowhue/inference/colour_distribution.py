@@ -14,11 +14,11 @@ from knowhue.inference.networks import COLOUR_LOGITS, Network
 from knowhue.inference.pixels import enlarge
 from knowhue.randomness import stream
 
-MOST_SAMPLES = 16
+MOST_ANSWERS = 16
 """Answers that may be asked for; the first is the model's own."""
-STRENGTH = 3.0
+FIELD_STRENGTH = 3.0
 """Standard deviation of what is added to the logits; it and what follows were chosen by `benchmarks/samples.py`."""
-REACH, LIKE, RELATED = 1.5, 40.0, 90.0
+FIELD_REACH, FIELD_LIGHTNESS, FIELD_CHROMA = 1.5, 40.0, 90.0
 """Over which distance what is added falls to exp(-1/2) of being the same: in short sides of the image, in L* and in
 CIELAB units of a*b*."""
 _WAVES = 512
@@ -74,7 +74,7 @@ class ColourDistribution(NamedTuple):
         """
         if number == 1:
             return self.answer()
-        return self.answer(np.float32(STRENGTH) * field(self._small_lightness(), number))
+        return self.answer(np.float32(FIELD_STRENGTH) * field(self._small_lightness(), number))
 
     def uncertainty(self) -> FloatArray:
         """How far a colour that is drawn from the distribution lies from the answer on average (h, w), CIELAB units."""
@@ -106,7 +106,7 @@ class ColourDistribution(NamedTuple):
         return np.stack(planes, -1)
 
 
-def field(lightness: FloatArray, number: int, reach: float = REACH, like: float = LIKE) -> FloatArray:
+def field(lightness: FloatArray, number: int, reach: float = FIELD_REACH) -> FloatArray:
     """A Gaussian random field over place, lightness and colour (313, h, w), of mean 0 and variance 1.
 
     Its correlation is a Gaussian of the distance in all five: near pixels of like lightness have nearly the same value
@@ -118,10 +118,9 @@ def field(lightness: FloatArray, number: int, reach: float = REACH, like: float 
         lightness: L* (h, w), 0 to 100.
         number: of the random stream.
         reach: in place, short sides of the image.
-        like: in L*.
     """
     draw = stream(0, "colour-sample", number)
-    scales = np.array([reach, reach, like, RELATED, RELATED])
+    scales = np.array([reach, reach, FIELD_LIGHTNESS, FIELD_CHROMA, FIELD_CHROMA])
     directions = draw.normal(size=(5, _WAVES)) / scales[:, None]
     rows, columns = np.indices(lightness.shape) / min(lightness.shape)
     places = np.stack([rows, columns, lightness], -1) @ directions[:3] + draw.uniform(0, 2 * np.pi, _WAVES)
@@ -134,7 +133,7 @@ def field(lightness: FloatArray, number: int, reach: float = REACH, like: float 
 
 def samples_of(network: Network) -> int:
     """How many different answers a model gives."""
-    return MOST_SAMPLES if COLOUR_LOGITS in network.activation_names else 1
+    return MOST_ANSWERS if COLOUR_LOGITS in network.activation_names else 1
 
 
 def require_sample(number: int, network: Network) -> None:
@@ -143,8 +142,8 @@ def require_sample(number: int, network: Network) -> None:
     Raises:
         ConfigError: there is none of that number, or the model has no head of 313 colours and gives one alone.
     """
-    if not 1 <= number <= MOST_SAMPLES:
-        raise ConfigError(f"`sample` should be 1 to {MOST_SAMPLES}. Found `sample = {number}`.")
+    if not 1 <= number <= MOST_ANSWERS:
+        raise ConfigError(f"`sample` should be 1 to {MOST_ANSWERS}. Found `sample = {number}`.")
     if number > samples_of(network):
         raise ConfigError(
             "`model` should have a head of 313 colours to give several answers. Found "
