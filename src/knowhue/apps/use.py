@@ -15,7 +15,7 @@ from knowhue.images.files import dangling
 
 if TYPE_CHECKING:
     from knowhue.config import Task
-    from knowhue.inference.colorizer import ColorizeOptions, Colorizer
+    from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer
     from knowhue.inference.folder import FolderSummary
     from knowhue.inference.video import VideoSummary
     from knowhue.serving.settings import ServerSettings
@@ -353,7 +353,7 @@ def _image(
     """Colour one image once, or several times: the record of each for --json, and its class in words, if it has one."""
     from knowhue.images.openraster import check_output_suffix
     from knowhue.images.reading import read_image
-    from knowhue.images.writing import writable_suffix, write_image
+    from knowhue.images.writing import writable_suffix
     from knowhue.inference.colorizer import write_colorized
     from knowhue.inference.colour_distribution import require_sample
     from knowhue.inference.written_hints import parse_hint, read_strokes
@@ -385,11 +385,17 @@ def _image(
         record["warnings"] += notes
         if made.uncertainty is not None and map_file is not None:
             require_outputs({"--uncertainty": map_file}, inputs, overwrite=overwrite)
-            write_image(made.uncertainty_map(), map_file)
-            mean = round(float(made.uncertainty.mean()), 3)
-            record["uncertainty"] = {"mean": mean, "map": str(map_file)}
+            record["uncertainty"] = _write_uncertainty(made, map_file)
         record["model"] = colorizer.network.description.name
         yield record, made.judgement.headline()
+
+
+def _write_uncertainty(made: "Colorized", target: Path) -> dict[str, Any]:
+    from knowhue.images.writing import write_image
+
+    assert made.uncertainty is not None
+    write_image(made.uncertainty_map(), target)
+    return {"mean": round(float(made.uncertainty.mean()), 3), "map": str(target)}
 
 
 def _open_with_reference(
