@@ -3,18 +3,19 @@
 import zipfile
 from hashlib import sha256
 
-from synthetic_study import write_study
+from synthetic_study import write_own_scores, write_study
 
 
 def test_a_study_is_packed_and_checked(knowhue, tmp_path):
     study, sealed = write_study(tmp_path / "demo"), tmp_path / "a.zip"
+    write_own_scores(study)
     code, out, _ = knowhue("pack", study, "-o", sealed)
     assert (code, out.startswith("Sealed: ")) == (0, True)
     assert sha256(sealed.read_bytes()).hexdigest() in out
     code, _, err = knowhue("pack", study, "-o", sealed)
     assert (code, "exists" in err) == (2, True)
     code, out, _ = knowhue("check", sealed)
-    assert (code, "none not as sealed" in out) == (0, True)
+    assert (code, "computed again: all as sealed" in out) == (0, True)
     with zipfile.ZipFile(sealed) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(sealed, "w") as archive:

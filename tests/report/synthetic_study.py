@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from knowhue.evaluation.metrics import score_rows
 from knowhue.plan import make_plan
 from knowhue.presets import load_config
 from knowhue.report.answers import Answer, answers
@@ -15,7 +16,8 @@ from knowhue.report.page import render_page
 from knowhue.report.results import results_table
 from knowhue.report.study import Study, Table
 from knowhue.report.tables import TABLES
-from knowhue.runs import STUDY_SCHEMA, run_folder
+from knowhue.runs import STUDY_SCHEMA, read_status, run_folder, write_status
+from knowhue.storage import finite_or_none, read_csv, read_json, write_json
 
 CLASSES = ["coral_reef", "jellyfish", "king_penguin", "sea_slug", "seashore"]
 PARTS = {"images": "0a1b2c3d", "encoder_weights": {"tf_efficientnet_lite0 package": "0123abcd"}}
@@ -251,3 +253,26 @@ def _write_samples(run: Path, names: list[str], *, colour: bool, classes: bool, 
         predicted[3] = 0
         arrays |= {"predicted": predicted, "probability": np.linspace(0.55, 0.97, 2 * len(names))}
     np.savez(run / "samples.npz", **arrays)  # type: ignore[arg-type]
+
+
+def write_own_scores(folder: Path) -> None:
+    """Score the runs of a study by their rows, as training does."""
+    for run in folder.glob("*/seed-*"):
+        rows = [_typed(row) for row in read_csv(run / "per_image.csv")]
+        scores = read_json(run / "scores.json")
+        names = list(scores["per_class"])
+        rows = [row | {"label": names.index(row["label"])} for row in rows]
+        scores["metrics"] = finite_or_none(score_rows(rows))
+        for place, name in enumerate(names):
+            own = score_rows([row for row in rows if row["label"] == place])
+            scores["per_class"][name] = finite_or_none(
+                {k: v for k, v in own.items() if k != "balanced_accuracy"}
+            )
+        write_json(run / "scores.json", scores)
+        write_status(run, read_status(run))
+
+
+def _typed(row: dict[str, str]) -> dict[str, Any]:
+    return {
+        name: text if name in ("path", "label", "predicted") else float(text) for name, text in row.items()
+    }

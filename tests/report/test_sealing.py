@@ -6,10 +6,11 @@ import zipfile
 from hashlib import sha256
 
 import pytest
-from synthetic_study import write_study
+from synthetic_study import write_own_scores, write_study
 
 from knowhue import sealing
-from knowhue.errors import ConfigError, RunError
+from knowhue.errors import ConfigError, DamagedError, RunError
+from knowhue.runs import read_status, write_status
 from knowhue.sealing import CRATE, check, pack
 from knowhue.storage import write_json
 
@@ -17,9 +18,19 @@ RUN = r"multi/seed-0-\w+/"
 
 
 @pytest.fixture(scope="module")
-def sealed(one_seed, tmp_path_factory):
+def study(tmp_path_factory):
+    """Of one seed, whose scores are those of its rows; the answers of one image are no numbers."""
+    study = write_study(tmp_path_factory.mktemp("study") / "demo")
+    path = next(study.glob("colour/seed-0-*/per_image.csv"))
+    path.write_text(re.sub(r",\d+\.\d+", ",nan", path.read_text(), count=1))
+    write_own_scores(study)
+    return study
+
+
+@pytest.fixture(scope="module")
+def sealed(study, tmp_path_factory):
     path = tmp_path_factory.mktemp("sealed") / "demo.zip"
-    pack(one_seed, path)
+    pack(study, path)
     return path
 
 
@@ -48,12 +59,12 @@ def change(sealed, target, pattern, old, new, reseal):
     return name, check(rewrite(target, files)).problems
 
 
-def test_a_sealed_study_checks_and_is_the_same_again(sealed, one_seed, tmp_path):
+def test_a_sealed_study_checks_and_is_the_same_again(sealed, study, tmp_path):
     found = check(sealed)
     assert found.problems == []
     assert found.files == len(contents(sealed))
     assert found.numbers > 100
-    pack(one_seed, tmp_path / "again.zip")
+    pack(study, tmp_path / "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == sealed.read_bytes()
 
 
@@ -90,7 +101,14 @@ def test_the_crate_describes_every_file(sealed):
             r"\g<1>\g<2>7",
             r"results.json: arms\.\S*ab_l1 is sealed as 1",
         ),
-        (RUN + "scores.json", r'("ab_l1": 1\d)\.', r"\g<1>7.", r"scores.json: metrics\.ab_l1 is sealed as 1"),
+        (
+            RUN + "scores.json",
+            r'("ab_l1": 1\d)\.',
+            r"\g<1>7.",
+            r"scores.json: metrics\.ab_l1 is sealed as 1",
+        ),
+        (RUN + "scores.json", r'"per_class": {', '"per_class": {"gone": {"ab_l1": 1},', "per_class|gone"),
+        (RUN + "scores.json", r'"metrics": {', '"metrics": [], "old": {', "cannot be computed again"),
         (RUN + r"per_image.csv", r",1(\d\.\d+)", r",9\g<1>", r"scores.json: metrics\.ab_l1 is sealed as 1"),
         ("study.json", r'"seeds": \[\s*0\s*\]', '"seeds": [3]', "study.json"),
         ("study.json", r'"created": "20', '"created": "19', r"study\.(created|json)"),
@@ -109,6 +127,15 @@ def test_what_is_gone_or_new_is_named(sealed, tmp_path):
     content = files.pop(name)
     found = check(rewrite(tmp_path / "a.zip", files | {"extra.json": content})).problems
     assert {"extra.json: was not there when it was sealed", f"{name}: gone"} <= set(found)
+
+
+def test_a_damaged_study_is_not_sealed(tmp_path):
+    study = write_study(tmp_path / "demo")
+    run = next(study.glob("multi/seed-0-*"))
+    write_status(run, read_status(run))
+    (run / "log.jsonl").write_text("{}\n")
+    with pytest.raises(DamagedError, match=r"log\.jsonl"):
+        pack(study, tmp_path / "a.zip")
 
 
 def test_a_study_that_has_not_ended_is_not_sealed(tmp_path):
@@ -131,6 +158,11 @@ def test_what_is_no_sealed_study_is_refused(sealed, tmp_path, monkeypatch):
     ):
         with pytest.raises(RunError, match=said):
             check(tmp_path / f"{name}.zip")
+    whole = sealed.read_bytes()
+    place = whole.index(b"report.html") + 500
+    (tmp_path / "cut.zip").write_bytes(whole[:place] + b"\xff" * 40 + whole[place + 40 :])
+    with pytest.raises(RunError, match="no sealed study, or damaged"):
+        check(tmp_path / "cut.zip")
     with pytest.raises(RunError, match="no such file"):
         check(tmp_path / "gone.zip")
     with pytest.raises(ConfigError, match=r"named `\.zip`"):

@@ -390,7 +390,8 @@ def pack_command(
     from knowhue.storage import file_digest, require_outputs
 
     require_outputs({"--out": out}, overwrite=overwrite)
-    say(f"Sealed: {out}, {pack(study, out)} files, SHA-256 {file_digest(out)}")
+    files = pack(study, out)
+    say(f"Sealed: {out}, {files} files, SHA-256 {file_digest(out)}")
 
 
 @app.command("check", epilog="Example: `knowhue check photos.zip`")
@@ -400,7 +401,8 @@ def check_command(sealed: Annotated[Path, typer.Argument(help="What `knowhue pac
 
     files, numbers, problems = check(sealed)
     say(*problems, err=True)
-    say(f"{files} files, {numbers} numbers computed again: {len(problems) or 'none'} not as sealed")
+    found = f"{len(problems)} not as sealed" if problems else "all as sealed"
+    say(f"{files} files, {numbers} numbers computed again: {found}")
     if problems:
         raise typer.Exit(1)
 
