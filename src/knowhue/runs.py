@@ -39,7 +39,6 @@ from knowhue.config import Config, CountOrNone, Section, fingerprint
 from knowhue.errors import ConfigError, DamagedError, RunError, did_you_mean, few
 from knowhue.storage import file_digest, read_json, replacing, write_json
 
-"""Classes named in a sentence."""
 FROZEN = "study.json"
 STUDY_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-study", "version": 4}}
 RUN_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-run", "version": 4}}

@@ -22,7 +22,7 @@ from knowhue.inference import folder, requests
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.folder import STAGING, FolderSummary, colorize_folder
 from knowhue.inference.hints import Hint
-from knowhue.inference.ledger import LEDGER
+from knowhue.inference.ledger import JOB, LEDGER
 from knowhue.inference.pipeline import Limits
 from knowhue.runs import LOCK
 
@@ -92,6 +92,11 @@ def test_the_same_colours_as_one_at_a_time(source: Path, tmp_path: Path):
     for name in ("a.png", "deep/a.png"):
         alone = Colorizer(FakeNetwork()).colorize(source / name).image.pixels
         assert np.array_equal(pixels(tmp_path / "out" / name), alone)
+
+
+def test_all_that_a_job_is_made_by_is_compared(source: Path, tmp_path: Path):
+    colour(source, tmp_path / "out")
+    assert lines(tmp_path / "out")[0]["job"].keys() == JOB.keys()
 
 
 def test_the_second_run_has_nothing_to_do(source: Path, tmp_path: Path):

@@ -21,6 +21,7 @@ JOB = {
     "suffix": "written in another format",
     "saturation": "made with another saturation",
     "uncertainty": "made with or without the uncertainty",
+    "sample": "made as another sample",
     "unknown_below": "judged with another `unknown_below`",
     "reference": "made with another reference",
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from knowhue.errors import ConfigError, ExtraError, install_command
+from knowhue.errors import ConfigError, ExtraError, few, install_command
 from knowhue.images.image import Image, Pixels
 from knowhue.inference.colorizer import (
     ColorizeOptions,
@@ -121,10 +121,13 @@ def colorize_video(
     started = time.monotonic()
     colorizer.require("colour")
     reading, writing = _by_pyav()
-    alone = ColorizeOptions(saturation=options.saturation, unknown_below=options.unknown_below)
-    if options != alone:
+    usual = ColorizeOptions(saturation=options.saturation, unknown_below=options.unknown_below)
+    others = [
+        name for name, value in options._asdict().items() if (value or None) != (getattr(usual, name) or None)
+    ]
+    if others:
         raise ConfigError(
-            "`options` should hold `saturation` and `unknown_below` alone for a video. Found others. Colour a "
+            f"`options` should hold `saturation` and `unknown_below` alone for a video. Found {few(others)}. Colour a "
             "single image."
         )
     codec_of(out)  # raises for what cannot be written

@@ -23,7 +23,6 @@ STATES = {
     "other": "run with other settings",
 }
 """What became of a cell, in the order in which cells are counted."""
-"""Names listed in a sentence; the rest is counted."""
 _OTHER_SETTINGS = "was made with other settings than this study's; train it again."
 _DAMAGED = "is damaged: what is drawn from it is left out. The study's command makes it anew."
 _NOT_USED = {

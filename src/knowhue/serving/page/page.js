@@ -393,6 +393,7 @@ function onFiles() {
     event.preventDefault();
     delete document.body.dataset.drag;
     const files = [...(event.dataTransfer?.files ?? [])];
+    if (!files.length) return; // text or a link was dropped
     if (chosen && event.target.closest?.("#reference")) setReference(files[0]);
     else addPhotos(files);
   });
