@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 from PIL import Image
-from stand import FakeNetwork, MatchingNetwork, running
+from stand import ChoosingNetwork, FakeNetwork, MatchingNetwork, running
 
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.networks import Predictions
@@ -403,14 +403,14 @@ def test_where_colours_are_unsure_is_seen_on_any_colour(visit):
         const { hatch } = await import("./page/card.js");
         const map = new OffscreenCanvas(64, 64), canvas = document.createElement("canvas");
         const context = map.getContext("2d");
-        context.fillStyle = "rgb(200, 200, 200)";  // 20 CIELAB units
+        context.fillStyle = "rgb(200, 200, 200)";  // 40 CIELAB units
         context.fillRect(0, 0, 64, 64);
         const most = hatch(canvas, await createImageBitmap(map));
         return [most, [...canvas.getContext("2d").getImageData(0, 0, 64, 64).data]];
     }""")
     most, values = drawn
     pixels = np.array(values, float).reshape(64, 64, 4)
-    assert most == 20
+    assert most == 40
     for photo in ((255, 0, 0), (255, 0, 170), (255, 255, 255), (0, 0, 0), (128, 128, 128)):
         alpha = pixels[..., 3:] / 255
         seen = pixels[..., :3] * alpha + np.array(photo) * (1 - alpha)
@@ -577,6 +577,44 @@ def test_a_refused_point_is_said_and_not_placed(visit):
     expect(page.get_by_role("alert")).to_contain_text("`hints`")
     expect(page.locator("#points li")).to_have_count(64)
     expect(page.locator("#status")).not_to_contain_text("placed")
+
+
+@pytest.fixture(scope="module")
+def choosing() -> Iterator[str]:
+    with running({"one": Colorizer(ChoosingNetwork())}, with_page=True, stop_seconds=1) as (host, port, _):
+        yield f"http://{host}:{port}/"
+
+
+def test_one_of_four_colourings_is_chosen_shown_and_downloaded(opened, choosing):
+    page = opened(choosing).page
+    upload(page, ("a.png", scene()))
+    usual = coloured(page, 0)
+    choices = page.get_by_role("list", name="Colourings to choose from")
+    expect(choices).to_be_hidden()
+    page.get_by_role("button", name="Other colourings").click()
+    buttons = choices.get_by_role("button")
+    expect(buttons).to_have_count(4)
+    expect(buttons.nth(0)).to_be_focused()
+    expect(buttons.nth(0)).to_have_attribute("aria-pressed", "true")
+    assert np.array_equal(coloured(page, 0), usual)
+    second = change(page, buttons.nth(1).click, 0)
+    expect(buttons.nth(1)).to_have_attribute("aria-pressed", "true")
+    expect(buttons.nth(1)).to_be_focused()
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Download").click()
+    whole = np.asarray(Image.open(saved.value.path()))
+    assert np.abs(whole.astype(int) - second[..., :3]).max() == 0
+    shown = buttons.nth(2).locator("img").get_attribute("src")
+    change(page, lambda: fill(page, "#saturation", 40), 0)
+    expect(buttons.nth(2).locator("img")).not_to_have_attribute("src", shown)  # of the settings as they are
+    assert np.array_equal(change(page, lambda: fill(page, "#saturation", 100), 0), second)
+    assert np.array_equal(change(page, buttons.nth(0).click, 0), usual)
+
+
+def test_a_model_with_one_colouring_offers_no_others(visit):
+    page = visit().page
+    upload(page, ("a.png", scene()))
+    expect(page.get_by_role("button", name="Other colourings")).to_have_count(0)
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,23 @@ from api_client import colorize
 from fastapi.testclient import TestClient
 from odd_files import chunk, preview_first
 from PIL import Image
-from stand import CLASSES, FakeNetwork, MatchingNetwork, colorizer, photo, running, wait_until
+from stand import (
+    CLASSES,
+    ChoosingNetwork,
+    FakeNetwork,
+    MatchingNetwork,
+    colorizer,
+    photo,
+    running,
+    wait_until,
+)
 
 from knowhue.errors import WeightsError
 from knowhue.images.image import Image as KnowhueImage
 from knowhue.images.image import Origin
 from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
+from knowhue.inference.colour_distribution import MOST_ANSWERS
 from knowhue.inference.description import ScoreInterval
 from knowhue.inference.networks import Predictions
 from knowhue.inference.requests import reduced
@@ -179,6 +189,29 @@ def test_hints_may_be_several(client: TestClient):
     raw = client.post("/v1/colorize", params=two, content=JPEG, headers=AS_JPEG)
     form = client.post("/v1/colorize", files={"image": JPEG}, data=two)
     assert raw.content == form.content != one.content
+
+
+def test_several_colourings_can_be_asked_for_by_number():
+    chooser, sent = Colorizer(ChoosingNetwork()), {"content": PNG, "headers": {"content-type": "image/png"}}
+    with client_of({"one": chooser}) as client:
+        assert client.get("/v1/models").json()[0]["samples"] == MOST_ANSWERS
+        asked = ({}, *({"sample": number} for number in (1, 2, 3, 2)))
+        made = [client.post("/v1/colorize", params=each, **sent).content for each in asked]
+        usual, first, second, third, again = made
+        assert usual == first
+        assert len({first, second, third}) == 3
+        assert second == again == encode_image(chooser.colorize(PNG, ColorizeOptions(sample=2)).image, ".png")
+        for number in (0, MOST_ANSWERS + 1, "two"):
+            refused = client.post("/v1/colorize", params={"sample": number}, **sent)
+            assert refused.status_code == 422
+            assert "`sample`" in refused.json()["error"]
+
+
+def test_a_model_that_gives_one_colouring_says_so(client: TestClient):
+    assert client.get("/v1/models").json()[0]["samples"] == 1
+    refused = client.post("/v1/colorize", params={"sample": 2}, content=JPEG, headers=AS_JPEG)
+    assert refused.status_code == 422
+    assert "a head of 313 colours to give several answers" in refused.json()["error"]
 
 
 def test_a_reference_comes_in_a_form_beside_the_image():
@@ -433,10 +466,11 @@ def test_the_documentation_groups_and_describes_every_route(client: TestClient):
 
 
 def test_scores_of_a_model_have_the_digits_that_are_told():
-    model = colorizer()
+    network = FakeNetwork()
     score = ScoreInterval(value=9.123456789, low=8.99999999, high=0.0012345678)
-    found = model.network.description.model_copy(update={"metrics": {"ab_l1": score}, "unknown_below": 1 / 3})
-    told = ModelAnswer.of("m", found)
+    changes = {"metrics": {"ab_l1": score}, "unknown_below": 1 / 3}
+    network.description = network.description.model_copy(update=changes)
+    told = ModelAnswer.of("m", network)
     assert told.metrics["ab_l1"] == ScoreInterval(value=9.123, low=9.0, high=0.001235)
     assert told.unknown_below == 0.3333
 

@@ -8,7 +8,7 @@ import schemathesis
 from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from stand import MatchingNetwork, photo
+from stand import ChoosingNetwork, photo
 
 from knowhue.images.image import Image
 from knowhue.images.writing import encode_image
@@ -31,7 +31,7 @@ async def _endless(_: FastAPI) -> AsyncIterator[None]:
 schemathesis.openapi.media_type("image/*", st.sampled_from(PHOTOS))
 schemathesis.openapi.format("binary", st.sampled_from(PHOTOS))
 schemathesis.openapi.format("hint", st.sampled_from(["0,0=red", "99.5%, 3%=#00ff7f", "5,6 = rgb(1, 2, 3)"]))
-app = make_app({"fake": Colorizer(MatchingNetwork())}, ServerSettings(workers=1, batch_wait_ms=0))
+app = make_app({"fake": Colorizer(ChoosingNetwork())}, ServerSettings(workers=1, batch_wait_ms=0))
 app.router.lifespan_context = _endless  # each case starts and ends one; the batcher stays
 schema = schemathesis.openapi.from_asgi("/openapi.json", app, headers={"host": "localhost"})
 

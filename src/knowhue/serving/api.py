@@ -25,6 +25,7 @@ from knowhue.config import Task
 from knowhue.errors import ConfigError, ExtraError, ImageError, KnowhueError, RunError, WeightsError, shown
 from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
+from knowhue.inference.colour_distribution import require_sample
 from knowhue.inference.pipeline import Busy, Late, Stopping
 from knowhue.inference.requests import Batcher, ImageReply, ImageRequest, NoImageError
 from knowhue.serving.limits import Refusal, Shield, prefers_json
@@ -166,9 +167,11 @@ _router = APIRouter()
 async def colorize_upload(request: Request) -> Response:
     """Send the file as the body or in a form. Options are query parameters or form fields; a form field overrides."""
     files, options, name, batcher = await _received(request, ColourOptions, "colour")
+    require_sample(options.sample, batcher.colorizer.network)
+    asked = options.model_dump(include={"saturation", "uncertainty", "unknown_below", "sample"})
     wanted = ImageRequest(
         files[FIELD],
-        ColorizeOptions((), options.saturation, options.uncertainty, options.unknown_below),
+        ColorizeOptions(**asked),
         options.hints,
         suffix=None if options.format is None else f".{options.format}",
         max_px=options.max_px,
@@ -206,7 +209,7 @@ async def classify(request: Request) -> Response:
 async def list_models(request: Request) -> list[ModelAnswer]:
     """Return name, tasks, classes and measured scores of each; the first answers a request that names none."""
     batchers: Mapping[str, Batcher] = request.app.state.batchers
-    return [ModelAnswer.of(name, each.colorizer.network.description) for name, each in batchers.items()]
+    return [ModelAnswer.of(name, each.colorizer.network) for name, each in batchers.items()]
 
 
 @_router.get("/healthz", tags=["operation"], summary="Whether the process answers")

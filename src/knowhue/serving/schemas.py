@@ -6,7 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from knowhue.config import Count, Fraction, Section, Task
-from knowhue.inference.description import Description, ScoreInterval
+from knowhue.inference.colour_distribution import MOST_ANSWERS, samples_of
+from knowhue.inference.description import ScoreInterval
+from knowhue.inference.networks import Network
 
 MOST_HINTS = 64
 FIELD, REFERENCE = "image", "reference"
@@ -57,6 +59,8 @@ class ColourOptions(ClassOptions):
     """of the answer, `ora` for the gray image and its colours as layers; that of the image if none"""
     max_px: Count | None = None
     """longest side of the answer, for a preview; colours and class stay those of the whole image"""
+    sample: Annotated[int, Field(ge=1, le=MOST_ANSWERS)] = 1
+    """which colouring, each the same every time; 1 is the usual one, the model's `samples` says how many"""
     uncertainty: bool = False
     """also say where the colours are unsure; a little more work"""
 
@@ -149,10 +153,13 @@ class ModelAnswer(_Answer):
     unknown_below: float
     licence: str
     trained_on: TrainedOn
+    samples: int
+    """different colourings that `sample` may ask for"""
 
     @classmethod
-    def of(cls, name: str, found: Description) -> "ModelAnswer":
-        """Of a model's description."""
+    def of(cls, name: str, network: Network) -> "ModelAnswer":
+        """Of a model that is ready to predict."""
+        found = network.description
         return cls(
             name=name,
             tasks=found.tasks,
@@ -167,6 +174,7 @@ class ModelAnswer(_Answer):
             trained_on=TrainedOn.model_validate(
                 {"source": found.images.get("source"), "images": found.images.get("train")}
             ),
+            samples=samples_of(network),
         )
 
 

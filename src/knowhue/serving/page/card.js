@@ -75,7 +75,7 @@ export class Card {
     const { answer, url } = photo.views.get(this.model.name);
     const { width, height } = photo.full;
     this.find(".frame").hidden = !photo.before;
-    if (photo.before) this.find(".frame").style.setProperty("--ratio", width / height);
+    if (photo.before) this.root.style.setProperty("--ratio", width / height);
     this.find(".before").src = photo.before;
     this.find(".before").alt = `${photo.name} in gray`;
     this.find(".after").src = url ?? photo.before;
@@ -84,6 +84,26 @@ export class Card {
     this.find(".warnings").replaceChildren(...answer.warnings.map((each) => element("li", {}, sentence(each))));
     this.showClasses(answer);
     this.showSpread(photo.views.get(this.model.name));
+    this.showChoices(photo);
+  }
+
+  // Colourings to choose from; the same pictures stay where they are, and so does the focus.
+  showChoices(photo) {
+    const urls = photo.choices.get(this.model.name) ?? [], list = this.find(".choices"), offer = this.find(".offer");
+    const isAsked = document.activeElement === offer;
+    offer.hidden = this.model.samples < 2 || urls.length > 0;
+    list.hidden = !urls.length;
+    if (this.choices !== urls) {
+      this.choices = urls;
+      list.replaceChildren(...urls.map((url, place) => {
+        const button = element("button", { type: "button", class: "thumb", "aria-label": `Colouring ${place + 1}` },
+          element("img", { src: url, alt: "" }));
+        button.onclick = () => this.choose(place + 1);
+        return element("li", {}, button);
+      }));
+      if (isAsked) list.querySelector("button")?.focus(); // what was pressed is gone
+    }
+    list.querySelectorAll("button").forEach((button, place) => button.setAttribute("aria-pressed", place + 1 === photo.sample));
   }
 
   showPoints(points) {

@@ -4,6 +4,8 @@ import { followStudies } from "./studies.js";
 import { downloadZip } from "./vendor/client-zip/index.js";
 
 const PREVIEW_PX = 1280;
+const CHOICES = 4; // colourings to choose from, and the longest side of each
+const CHOICE_PX = 320;
 const MOST_TRIES = 5; // of a download, while the server is busy
 const SUFFIXES = { "image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "image/tiff": "tif", "image/avif": "avif" };
 const SWATCHES = { // colours that old photos ask for
@@ -57,13 +59,14 @@ const share = (name) => Number($(`#${name} input[type=number]`).value) / 100;
 function optionsOf(photo, model) {
   const saturation = Math.round(1e4 * share("strength") * share("saturation")) / 1e4;
   const hints = photo.points.map(({ x, y, colour }) => ["hints", `${(100 * x).toFixed(2)}%,${(100 * y).toFixed(2)}%=${colour}`]);
-  return [["model", model.name], ["saturation", saturation], ...hints];
+  const sample = model.samples > 1 ? [["sample", photo.sample]] : [];
+  return [["model", model.name], ["saturation", saturation], ...sample, ...hints];
 }
 
 const blobOf = (base64, type) => new Blob([Uint8Array.from(atob(base64), (each) => each.charCodeAt(0))], { type });
 const imageUrl = ({ image, media_type }) => URL.createObjectURL(blobOf(image, media_type));
 // A preview as JPEG; as PNG where the file may be transparent.
-const previewOf = (photo) => [["max_px", PREVIEW_PX], ["format", photo.file.type === "image/jpeg" ? "jpg" : "png"]];
+const previewOf = (photo, longest = PREVIEW_PX) => [["max_px", longest], ["format", photo.file.type === "image/jpeg" ? "jpg" : "png"]];
 
 async function colouredBy(model, photo, withUncertainty) {
   if (!model.tasks.includes("colour")) {
@@ -73,6 +76,26 @@ async function colouredBy(model, photo, withUncertainty) {
   const answer = await post("v1/colorize", photo.file, options, "application/json", photo.reference);
   const map = answer.uncertainty && await createImageBitmap(blobOf(answer.uncertainty.map, "image/png"));
   return { answer, map, url: imageUrl(answer) };
+}
+
+// The colourings that a model offers, small.
+async function choicesOf(model, photo) {
+  const numbers = Array.from({ length: model.samples > 1 ? Math.min(CHOICES, model.samples) : 0 }, (_, place) => place + 1);
+  const answers = await Promise.all(numbers.map((sample) => {
+    const options = [...optionsOf({ ...photo, sample }, model), ...previewOf(photo, CHOICE_PX)];
+    return post("v1/colorize", photo.file, options, "application/json", photo.reference);
+  }));
+  return answers.map(imageUrl);
+}
+
+async function updateChoices(photo) {
+  const key = settingsOf({ ...photo, sample: 1 });
+  if (!photo.isOffered || photo.choicesSettings === key) return;
+  const found = await Promise.all(models.map((model) => choicesOf(model, photo)));
+  const old = [...photo.choices.values()].flat();
+  photo.choices = new Map(models.map((model, place) => [model.name, found[place]]));
+  photo.choicesSettings = key;
+  old.forEach((url) => URL.revokeObjectURL(url));
 }
 
 async function grayPreview(photo) {
@@ -90,7 +113,7 @@ async function grayPreview(photo) {
 }
 
 const settingsOf = (photo) =>
-  JSON.stringify([optionsOf(photo, { name: "" }), photo === chosen && $("#unsure").checked, photo.referenceNumber]);
+  JSON.stringify([optionsOf(photo, { name: "", samples: 2 }), photo === chosen && $("#unsure").checked, photo.referenceNumber]);
 
 // Ask every model for a photo as the settings are now; one after the other, so that a late answer never hides a newer one.
 function update(photo) {
@@ -99,6 +122,7 @@ function update(photo) {
 }
 
 async function updateViews(photo) {
+  await updateChoices(photo);
   const key = settingsOf(photo);
   if (photo.shownSettings === key) return;
   const withUncertainty = photo === chosen && $("#unsure").checked;
@@ -234,7 +258,7 @@ async function addPhotos(files) {
   const problems = [];
   let first = null, count = 0;
   for (const file of files) {
-    const photo = { file, name: file.name, points: [], reference: null, referenceNumber: 0, views: new Map() };
+    const photo = { file, name: file.name, points: [], reference: null, referenceNumber: 0, sample: 1, choices: new Map(), views: new Map() };
     setStatus(`Colouring ${file.name} ...`, problems);
     try {
       await update(photo);
@@ -264,7 +288,8 @@ function selectPhoto(photo) {
 }
 
 function removePhoto(photo) {
-  [photo.before, ...[...photo.views.values()].map(({ url }) => url)].forEach((url) => url && URL.revokeObjectURL(url));
+  const urls = [photo.before, ...[...photo.views.values()].map(({ url }) => url), ...[...photo.choices.values()].flat()];
+  urls.forEach((url) => url && URL.revokeObjectURL(url));
   photos = photos.filter((each) => each !== photo);
   if (chosen === photo) chosen = photos.at(-1) ?? null;
   show();
@@ -475,6 +500,8 @@ async function connect() {
       const { blob, name } = await colouredFile(card.model, chosen);
       save(blob, name);
     }, "Saved.");
+    card.find(".offer").onclick = () => { chosen.isOffered = true; attempt(recolour, "Choose one of the colourings."); };
+    card.choose = (number) => { chosen.sample = number; attempt(recolour, `Colouring ${number} is shown.`); };
     onAim(card.find(".aim"));
   }
   $("#cards").append(...cards.map((card) => card.root));
