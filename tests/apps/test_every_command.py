@@ -263,7 +263,7 @@ def test_serve_opens_models_by_name_and_says_where_it_listens(
         announce("http://127.0.0.1:1234")
 
     named = lambda path: SimpleNamespace(network=SimpleNamespace(description=SimpleNamespace(name=path)))  # noqa: E731
-    monkeypatch.setattr("knowhue.apps.use.open_model", named)
+    monkeypatch.setattr("knowhue.apps.serve.open_model", named)
     monkeypatch.setattr("knowhue.serving.run.serve", run)
     code, said, err = knowhue("serve", *arguments, "--port", "0", "--no-page", "--queue-length", "3")
     assert (code, said) == (0, "Knowhue is at http://127.0.0.1:1234\n")
@@ -285,7 +285,7 @@ def test_serve_opens_models_by_name_and_says_where_it_listens(
     ],
 )
 def test_serve_refuses_before_a_model_is_opened(knowhue, monkeypatch, arguments, said):
-    monkeypatch.setattr("knowhue.apps.use.open_model", lambda _: pytest.fail("a model was opened"))
+    monkeypatch.setattr("knowhue.apps.serve.open_model", lambda _: pytest.fail("a model was opened"))
     code, out, err = knowhue("serve", *arguments)
     assert (code, out, said in err) == (2, "", True)
     assert len(err.splitlines()) == 1

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from skimage.color import rgb2lab
 
-from knowhue.apps.use import serve_command
+from knowhue.apps.serve import serve_command
 from knowhue.errors import ExtraError
 from knowhue.inference.colour_distribution import MOST_ANSWERS
 from knowhue.inference.networks import open_network
@@ -117,6 +117,17 @@ def test_a_reference_gives_its_colours_to_a_photo_and_to_a_folder(knowhue, photo
     photo("in/photo.png")
     assert knowhue("colorize", tmp_path / "in", *arguments, tmp_path / "out")[0] == 0
     assert (tmp_path / "out/photo.png").read_bytes() == (tmp_path / "c.png").read_bytes()
+
+
+def test_one_look_for_a_folder_and_for_nothing_else(knowhue, photo, tmp_path):
+    (tmp_path / "in").mkdir()
+    photo("in/a.png")
+    Image.fromarray(np.full((60, 90), 90, np.uint8)).save(tmp_path / "in/b.png")
+    assert knowhue("colorize", tmp_path / "in", "-o", tmp_path / "out", "--album")[0] == 0
+    lines = [json.loads(line) for line in (tmp_path / "out/colorized.jsonl").read_text().splitlines()]
+    assert {line["path"] for line in lines if "own" in line["album"]} == {"a.png", "b.png"}
+    code, _, err = knowhue("colorize", photo(), "-o", tmp_path / "c.png", "--album")
+    assert (code, "--album goes with a folder" in err) == (2, True)
 
 
 def test_what_is_no_reference_is_refused_in_one_line(knowhue, photo, tmp_path):
@@ -432,7 +443,7 @@ def test_serving_says_a_line_before_the_work(knowhue, monkeypatch, tmp_path):
         opened.append(path)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("knowhue.apps.use.open_model", open_model)
+    monkeypatch.setattr("knowhue.apps.serve.open_model", open_model)
     (tmp_path / "there.onnx").touch()
     _, _, err = knowhue("serve", "--model", "built-in", "--model", f"old={tmp_path / 'there.onnx'}")
     assert err.splitlines()[0] == f"Opening built-in, {tmp_path / 'there.onnx'} ..."

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from knowhue.color import srgb_to_lab
 from knowhue.errors import ConfigError, ImageError, RunError
 from knowhue.images.image import Image as KnowhueImage
 from knowhue.inference import folder, requests
+from knowhue.inference.album import AlbumColour
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.folder import STAGING, FolderSummary, colorize_folder
 from knowhue.inference.hints import Hint
 from knowhue.inference.ledger import JOB, LEDGER
+from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits
 from knowhue.runs import LOCK
 
@@ -201,6 +204,63 @@ def test_a_reference_serves_a_folder_and_another_one_is_another_job(tmp_path: Pa
     for other in (second, ColorizeOptions()):
         with pytest.raises(RunError, match="colours made with another reference"):
             colorize_folder(colorizer, source, out, options=other)
+
+
+class Coloured(FakeNetwork):
+    """As warm as an image is light."""
+
+    def predict(self, lightness: np.ndarray) -> Predictions:
+        answers = super().predict(lightness)
+        light = lightness.mean((1, 2))[:, None, None, None] / 100
+        return answers._replace(chroma=answers.chroma * light.astype(np.float32))
+
+
+def make_album(folder: Path, codes: Sequence[int]) -> Path:
+    folder.mkdir()
+    for code in codes:
+        Image.new("L", (24, 20), code).save(folder / f"{code:03}.png")
+    return folder
+
+
+def test_an_album_gets_one_look_and_is_done_again_when_its_colour_changes(tmp_path: Path):
+    source, out = make_album(tmp_path / "in", (100, 130, 160)), tmp_path / "out"
+    alone = colour(source, tmp_path / "alone", Coloured())
+    summary = colour(source, out, Coloured(), album=True)
+    assert alone.made == summary.made == 3
+    kept, drawn = (np.array([line["chroma"] for line in lines(folder)]) for folder in (alone.out, out))
+    assert np.ptp(drawn) < 0.7 * np.ptp(kept)
+    assert np.array_equal(pixels(out / "130.png"), pixels(alone.out / "130.png"))  # the median itself
+    album = AlbumColour(*lines(out)[0]["album"]["colour"])
+    made = Colorizer(Coloured()).colorize(source / "160.png", ColorizeOptions(album=album))
+    assert np.array_equal(pixels(out / "160.png"), made.image.pixels)
+    assert colour(source, out, Coloured(), album=True).already == 3
+    with pytest.raises(RunError, match="with or without one look for the album"):
+        colour(source, out, Coloured())
+    make_album(tmp_path / "more", (200, 210))
+    for path in (tmp_path / "more").iterdir():
+        path.rename(source / path.name)
+    assert colour(source, out, Coloured(), album=True).made == 5  # the median is another
+    whole = colour(source, tmp_path / "at once", Coloured(), album=True)
+    assert contents(out) == contents(whole.out)
+
+
+def test_an_album_that_was_stopped_ends_as_if_it_had_not_been(tmp_path: Path):
+    source = make_album(tmp_path / "in", range(40, 240, 10))
+    (source / "bad.png").write_bytes(b"no image")
+
+    def stop(event: dict[str, Any]) -> None:
+        if event["stage"] == "folder" and event["done"] == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        colour(source, tmp_path / "out", Coloured(), album=True, report=stop)
+    before = len(lines(tmp_path / "out"))
+    assert 5 < before < 20
+    summary = colour(source, tmp_path / "out", Coloured(), album=True)
+    assert summary.failed == 1
+    assert summary.made <= 20 - before + 1
+    whole = colour(source, tmp_path / "whole", Coloured(), album=True)
+    assert contents(tmp_path / "out") == contents(whole.out)
 
 
 def test_the_name_of_a_model_does_not_count(source: Path, tmp_path: Path):

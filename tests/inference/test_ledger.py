@@ -82,7 +82,8 @@ def test_a_kill_at_any_byte_leaves_an_image_with_its_line_or_neither(out: Path):
     for length in range(begin, len(whole) + 1, 7):
         (out / LEDGER).write_bytes(whole[:length])
         with opened(out) as ledger:
-            assert list(ledger.records) == ["first.jpg", "second.jpg"][: 1 + (length == len(whole))]
+            # of the last line its end alone may be missing, as the image is there
+            assert list(ledger.records) == ["first.jpg", "second.jpg"][: 1 + (length >= len(whole) - 1)]
         assert len(lines(out)) == len(ledger.records)
     (out / LEDGER).write_bytes(whole[:-1])  # killed after the image came to its place
     assert (out / "second.jpg").read_bytes() == image

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from knowhue.apps import use
+from knowhue.apps import serve, use
 from knowhue.apps.exporting import export
 from knowhue.apps.program import app, say
 from knowhue.errors import ConfigError, shown
@@ -419,7 +419,7 @@ def config_command(settings: Callable[[], "Config"]) -> None:
 app.command(epilog="Example: `knowhue colorize photo.jpg -o colour.jpg`")(use.colorize)
 app.command(epilog="Example: `knowhue models runs/photos`")(use.models)
 app.command(epilog="Example: `knowhue export runs/photos --to onnx -o photos.onnx`")(export)
-app.command("serve", epilog="Example: `knowhue serve --model photos=runs/photos`")(use.serve_command)
+app.command("serve", epilog="Example: `knowhue serve --model photos=runs/photos`")(serve.serve_command)
 
 
 def command_line() -> str:

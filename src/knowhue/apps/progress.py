@@ -25,6 +25,7 @@ SHORT = {
 }
 TITLES = {
     "prepare": "preparing images",
+    "album": "looking at the album",
     **dict.fromkeys(("folder", "video"), "colouring"),
     "report": "writing the report",
 }
@@ -32,7 +33,7 @@ _STATES = {"missing": "·", "finished": "done", "diverged": "diverged"}
 COUNTED = {
     "prepare": "images",
     "features": "images through the frozen encoder",
-    "folder": "images",
+    **dict.fromkeys(("album", "folder"), "images"),
     "video": "frames",
 }
 """What is counted in stages that go from image to image."""

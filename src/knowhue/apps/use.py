@@ -1,4 +1,4 @@
-"""`knowhue colorize`, `models`, `serve`: the commands that put a trained model to work."""
+"""`knowhue colorize` and `models`: a trained model put to work, and what it is."""
 
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from knowhue.apps.program import say, say_json
-from knowhue.errors import ConfigError, ImageError, few, missing_extra
+from knowhue.errors import ConfigError, ImageError, few
 from knowhue.images.files import dangling
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer
     from knowhue.inference.folder import FolderSummary
     from knowhue.inference.video import VideoSummary
-    from knowhue.serving.settings import ServerSettings
 
 rare_option = partial(typer.Option, rich_help_panel="Rarely needed")
 ModelOption = Annotated[
@@ -59,10 +58,13 @@ def colorize(
         Path | None,
         typer.Option(help="Colour photo of the same scene or of like things, whose colours are taken."),
     ] = None,
+    album: Annotated[
+        bool, rare_option("--album", help="Folders: one look, not warm here and cool there, for all photos.")
+    ] = False,
     saturation: Annotated[float, typer.Option(min=0, max=4, help="Factor on the predicted chroma.")] = 1.0,
     layers: Annotated[
         bool,
-        typer.Option(
+        rare_option(
             "--layers", help="Write OpenRaster (.ora): the gray photo, and above it its colours as a layer."
         ),
     ] = False,
@@ -103,6 +105,10 @@ def colorize(
         )
     if kind == "video" and (layers or hints or reference):
         raise ConfigError(f"--layers, --hints and --reference go with images; {source} is a video")
+    if album and kind != "folder":
+        raise ConfigError(
+            f"--album goes with a folder; {source} is {'an image' if kind == 'image' else 'a video'}"
+        )
     inputs = [source, *(each for each in (hints, strokes, reference) if each)]
     outputs = _settle(kind, inputs, out, uncertainty, overwrite, layers, samples)
     from knowhue.images.openraster import OPENRASTER
@@ -121,7 +127,8 @@ def colorize(
         return
     how: dict[str, Any] = {}
     if kind == "folder":
-        how = {"on_error": on_error.value, "suffix": OPENRASTER if layers else None, "hints": listed}
+        suffix = OPENRASTER if layers else None
+        how = {"on_error": on_error.value, "suffix": suffix, "hints": listed, "album": album}
     summary = _many(model, kind, source, outputs["--out"], options, reference, overwrite=overwrite, **how)
     _say_what_was_made(summary.as_record(), summary.lines(), json_)
     # a script should notice; what could be read is written
@@ -139,71 +146,6 @@ def models(
 
     for name in model or [BUILT_IN]:
         say(*_describe(open_model(name)))
-
-
-def serve_command(
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="`NAME=PATH`, or a path as for `knowhue colorize`; may be repeated. The first is the default."
-        ),
-    ] = None,
-    study: Annotated[
-        list[Path] | None, typer.Option(help="Study folder that the page shows, live; may be repeated.")
-    ] = None,
-    host: Annotated[
-        str, typer.Option(help="Address; others than this machine's need --token.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 is any free one.")] = 7860,
-    token: Annotated[
-        str | None,
-        typer.Option(envvar="KNOWHUE_TOKEN", help="Token that clients must send, 16 characters or more."),
-    ] = None,
-    no_auth: Annotated[
-        bool, rare_option("--no-auth", help="Let everybody in who can reach it, without a token.")
-    ] = False,
-    allowed_host: Annotated[
-        list[str] | None, rare_option(help="Further name by which browsers may call it; may be repeated.")
-    ] = None,
-    page: Annotated[bool, rare_option("--page/--no-page", help="The page, or the API alone.")] = True,
-    batch_size: Annotated[int, rare_option(min=1, help="Images that the network predicts together.")] = 8,
-    queue_length: Annotated[
-        int, rare_option(min=1, help="Requests accepted at once; more are answered 429.")
-    ] = 64,
-) -> None:
-    """Open a page and an HTTP API over trained models, for one photo or a program."""
-    from knowhue.serving.settings import ServerSettings
-
-    # checked before any model is opened, which takes seconds
-    settings = ServerSettings(
-        host=host,
-        port=port,
-        token=token,
-        no_auth=no_auth,
-        hosts=tuple(allowed_host or ()),
-        batch_size=batch_size,
-        queue_length=queue_length,
-        studies=tuple(study or ()),
-    ).check()
-    for folder in settings.studies:
-        if not folder.is_dir():
-            raise ConfigError(f"{folder}: no such study folder; --study names one")
-    _serve(_named(model or ["built-in"]), settings, page)
-
-
-def _serve(paths: Mapping[str, str], settings: "ServerSettings", page: bool) -> None:
-    """Open models by their names, and serve them until the process is ended."""
-    announce(paths.values())
-    try:
-        from knowhue.serving.run import serve as run
-    except ImportError as error:
-        raise (missing_extra(error, "serve", "serve") or error) from None
-
-    models = {name: open_model(path) for name, path in paths.items()}
-    for name, colorizer in models.items():
-        if name != colorizer.network.description.name:
-            say(f"{name}: {colorizer.network.description.name}", err=True)
-    run(models, settings, lambda address: say(f"Knowhue is at {address}"), page)
 
 
 def announce(models: Collection[str]) -> None:
@@ -482,19 +424,3 @@ def _describe(colorizer: "Colorizer") -> list[str]:
     if described.calibration is not None:
         lines.append(f"  class probabilities: {described.calibration.sentence()}")
     return [*lines, f"  licence: {described.licence or 'not stated'}"]
-
-
-def _named(models: list[str]) -> dict[str, str]:
-    """Names to paths; a path alone is called by its last part."""
-    named: dict[str, str] = {}
-    for text in models:
-        name, equals, path = text.partition("=")
-        key = name if equals else Path(text).stem
-        if not key or (equals and not path):
-            raise ConfigError(f"`--model` should be NAME=PATH or a path. Found `--model {text}`.")
-        if key in named:
-            raise ConfigError(
-                f"`--model` should give each model a name of its own. Found `{key}` twice: NAME=PATH."
-            )
-        named[key] = path if equals else text
-    return named

@@ -10,6 +10,7 @@ from knowhue.images.image import ComputedBy, Image, Pixels
 from knowhue.images.openraster import OPENRASTER, encode_layers
 from knowhue.images.reading import read_image
 from knowhue.images.writing import encode_with_notes
+from knowhue.inference.album import AlbumColour, drawn_to
 from knowhue.inference.colour_distribution import ColourDistribution, require_sample
 from knowhue.inference.description import Description
 from knowhue.inference.hints import SIDE_PX, Hint, Strokes, corrections
@@ -53,6 +54,7 @@ class ColorizeOptions(NamedTuple):
         reference: a colour photo whose colours are taken where it shows the same, see `Colorizer.reference`.
         sample: which of several answers, 1 to `MOST_ANSWERS`; 1 is the model's own, others are drawn, see
             `ColourDistribution.sample`, the same each time.
+        album: the colour of an album, towards which the predicted chroma is drawn, see `album.drawn_to`.
     """
 
     hints: Sequence[Hint] = ()
@@ -62,6 +64,7 @@ class ColorizeOptions(NamedTuple):
     strokes: Strokes | None = None
     reference: Reference | None = None
     sample: int = 1
+    album: AlbumColour | None = None
 
 
 class Judgement(NamedTuple):
@@ -253,6 +256,8 @@ class Colorizer:
         chroma, added, found = answers.chroma[0], None, None
         if options.sample != 1:
             chroma = ColourDistribution.of(self.network, coarse).sample(options.sample)
+        if options.album is not None:
+            chroma = drawn_to(options.album, chroma)
         if options.reference is not None:
             chroma, found = take_colours(image.pixels, coarse, chroma, options.reference, self.network)
         if options.hints or options.strokes is not None:

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from itertools import count, takewhile
@@ -14,6 +14,7 @@ from knowhue.errors import ConfigError, ImageError, KnowhueError, RunError, did_
 from knowhue.images.openraster import check_output_suffix
 from knowhue.images.reading import weigh_image
 from knowhue.images.writing import writable_suffix
+from knowhue.inference.album import AlbumColour, colour_of_album, photo_colour, survey
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer, caveats_of_many, is_novel
 from knowhue.inference.colour_distribution import require_sample
 from knowhue.inference.ledger import LEDGER, Ledger, Stamp
@@ -90,6 +91,7 @@ def colorize_folder(
     options: ColorizeOptions = ColorizeOptions(),  # noqa: B008
     hints: Mapping[str, Sequence[str]] = MappingProxyType({}),
     suffix: str | None = None,
+    album: bool = False,
     overwrite: bool = False,
     on_error: Literal["skip", "stop"] = "skip",
     limits: Limits = Limits(),  # noqa: B008
@@ -109,6 +111,8 @@ def colorize_folder(
         hints: of images, by their path below `source` with `/`, as `parse_hint` reads them; where they change, an
             image is done again.
         suffix: that all outputs get, such as `.png`, or `.ora` for layers; None keeps the formats.
+        album: whether all get one look, see `inference.album`: they are looked at before any is coloured, and done
+            again where photos came or went so that the album's colour is another.
         overwrite: whether files that this job did not make may be replaced.
         on_error: whether to go on after an image that fails, or to begin no other.
         limits: threads and memory.
@@ -127,9 +131,12 @@ def colorize_folder(
     _check(options, suffix, on_error)
     listing = list_folder(source, out, lambda given: suffix or writable_suffix(given))
     _check_names(hints, [item.path for item in listing.items], source)
-    with locked(out, "colorize"), Ledger(out, _job(colorizer, source, options, suffix), overwrite) as ledger:
+    with (
+        locked(out, "colorize"),
+        Ledger(out, _job(colorizer, source, options, suffix, album), overwrite) as ledger,
+    ):
         work = _Work(colorizer, options, hints, ledger, listing.items, on_error == "stop", report)
-        work.run(limits)
+        work.run(limits, album)
     return work.summary(source, listing, time.monotonic() - started)
 
 
@@ -159,19 +166,34 @@ class _Work:
         stops: bool,
         report: Report,
     ) -> None:
-        self._colorizer, self._options, self._ledger = colorizer, options, ledger
+        self._colorizer, self._options, self._ledger, self._items = colorizer, options, ledger, items
         self._hints = {path: list(texts) for path, texts in hints.items()}
         self._stops, self._report = stops, report
         self._staging = ledger.out / STAGING
         self._numbers = count()
         # Asked once, before any work: an image that changes from now on is done again by the next run.
-        done = {item for item in items if self._is_done(item)}
-        self.waiting = [item for item in items if item not in done]
-        self.already = len(done)
-        self.novel = sum(is_novel(ledger.records[item.path]["novelty"]) for item in done)
+        self._divide({item for item in items if self._is_done(item)})
         self.made = 0
         self.failures: list[tuple[str, str]] = []
         self._started = time.monotonic()
+
+    def _divide(self, done: Collection[Item]) -> None:
+        """The images into those that are done and those that wait."""
+        self._done = done
+        self.waiting = [item for item in self._items if item not in done]
+        self.already = len(done)
+        self.novel = sum(is_novel(self._ledger.records[item.path]["novelty"]) for item in done)
+
+    def _agree(self, limits: Limits) -> None:
+        """Look at all images, and have those coloured that were not, or by another album's colour."""
+        told = {item: self._ledger.records[item.path]["album"] for item in self._done}
+        seen = survey(self._colorizer, self.waiting, limits, self._report)
+        own = [*seen.values(), *(AlbumColour(*each["own"]) for each in told.values())]
+        if not own:
+            return  # none can be read, which is told of each
+        colour = colour_of_album(own)
+        self._options = self._options._replace(album=colour)
+        self._divide({item for item, each in told.items() if each["colour"] == list(colour)})
 
     def _is_done(self, item: Item) -> bool:
         """Whether an image was coloured as it is now, and by the same hints."""
@@ -179,15 +201,12 @@ class _Work:
             return False
         return self._ledger.records[item.path].get("hints") == self._hints.get(item.path)
 
-    def run(self, limits: Limits) -> None:
+    def run(self, limits: Limits, album: bool) -> None:
         """Colour all, or all up to the first failure and what was submitted by then; a full disk ends it at once."""
         self._refuse_strangers()
         shutil.rmtree(self._staging, ignore_errors=True)  # of a run that was killed
         with writing(self._staging):
             self._staging.mkdir()
-        self._report_progress()
-        if len(self.waiting) >= _MANY:
-            paint_compiled()
         # A quarter as many threads predict as decode: more would make smaller batches.
         predictors = max(1, (limits.threads or usable_cores()) // 4)
         limits = limits._replace(predictors=predictors, batch_wait_seconds=_BATCH_WAIT_SECONDS)
@@ -198,14 +217,17 @@ class _Work:
             self._paint,
             lambda read: read.decoded.network_input.shape,
         )
-        items = takewhile(lambda _: not (self.failures and self._stops), self.waiting)
         try:
-            with (
-                _one_core_each(self._colorizer.network.runtime),
-                closing(run(stages, items, limits)) as outcomes,
-            ):
-                for item, future in outcomes:
-                    self._note(item, future)
+            with _one_core_each(self._colorizer.network.runtime):
+                if album:
+                    self._agree(limits)
+                self._report_progress()
+                if len(self.waiting) >= _MANY:
+                    paint_compiled()
+                items = takewhile(lambda _: not (self.failures and self._stops), self.waiting)
+                with closing(run(stages, items, limits)) as outcomes:
+                    for item, future in outcomes:
+                        self._note(item, future)
         finally:
             shutil.rmtree(self._staging, ignore_errors=True)
 
@@ -270,6 +292,9 @@ class _Work:
         record |= reply.judgement.as_record()
         if item.path in self._hints:
             record["hints"] = self._hints[item.path]
+        if self._options.album is not None:
+            assert answer[0].chroma is not None
+            record["album"] = {"colour": self._options.album, "own": photo_colour(answer[0].chroma[0])}
         if reply.colorized.uncertainty is not None:
             record["uncertainty"] = round(float(reply.colorized.uncertainty.mean()), 3)
         seconds = read.seconds + answer[1] + time.perf_counter() - started
@@ -350,7 +375,9 @@ def _check_names(hints: Mapping[str, Sequence[str]], paths: Sequence[str], sourc
             )
 
 
-def _job(colorizer: Colorizer, source: Path, options: ColorizeOptions, suffix: str | None) -> dict[str, Any]:
+def _job(
+    colorizer: Colorizer, source: Path, options: ColorizeOptions, suffix: str | None, album: bool
+) -> dict[str, Any]:
     """What makes colours comparable."""
     return {
         "source": str(source.resolve()),
@@ -361,4 +388,5 @@ def _job(colorizer: Colorizer, source: Path, options: ColorizeOptions, suffix: s
         "sample": options.sample,
         "unknown_below": options.unknown_below,
         "reference": None if options.reference is None else options.reference.digest,
+        "album": album,
     }

@@ -24,6 +24,7 @@ JOB = {
     "sample": "made as another sample",
     "unknown_below": "judged with another `unknown_below`",
     "reference": "made with another reference",
+    "album": "made with or without one look for the album",
 }
 """What a line's `job` holds, and how to say that it differs."""
 

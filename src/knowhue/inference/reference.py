@@ -140,13 +140,13 @@ def take_colours(
 def trust_in(found: Match) -> tuple[FloatArray, FloatArray]:
     """How sure it is that the reference shows the same, and its like, at each cell, 0 to 1, both (rows, columns).
 
-    The same: where many matches around a cell are confirmed; and where the reference has a cell's like, as far as both
-    photos show one scene, that is, as many matches are confirmed in all.
+    The same: as far as both photos show one scene, that is, as many matches are confirmed in all, where many around a
+    cell are, or the reference has its like.
     """
     confirmed = found.is_confirmed.astype(np.float32)
     scene = _ramp(confirmed.mean(), *ONE_SCENE)
     alike = _around(_ramp(found.similarity, *ALIKE), 3)
-    return np.maximum(_ramp(_around(confirmed, WINDOW), *HERE), scene * alike), alike
+    return scene * np.maximum(_ramp(_around(confirmed, WINDOW), *HERE), alike), alike
 
 
 def match(maps: Sequence[FloatArray], reference: Reference) -> Match:

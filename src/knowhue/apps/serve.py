@@ -1,0 +1,95 @@
+"""`knowhue serve`: a page and an HTTP API over trained models."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from knowhue.apps.program import say
+from knowhue.apps.use import announce, open_model, rare_option
+from knowhue.errors import ConfigError, missing_extra
+
+if TYPE_CHECKING:
+    from knowhue.serving.settings import ServerSettings
+
+
+def serve_command(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="`NAME=PATH`, or a path as for `knowhue colorize`; may be repeated. The first is the default."
+        ),
+    ] = None,
+    study: Annotated[
+        list[Path] | None, typer.Option(help="Study folder that the page shows, live; may be repeated.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address; others than this machine's need --token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 is any free one.")] = 7860,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="KNOWHUE_TOKEN", help="Token that clients must send, 16 characters or more."),
+    ] = None,
+    no_auth: Annotated[
+        bool, rare_option("--no-auth", help="Let everybody in who can reach it, without a token.")
+    ] = False,
+    allowed_host: Annotated[
+        list[str] | None, rare_option(help="Further name by which browsers may call it; may be repeated.")
+    ] = None,
+    page: Annotated[bool, rare_option("--page/--no-page", help="The page, or the API alone.")] = True,
+    batch_size: Annotated[int, rare_option(min=1, help="Images that the network predicts together.")] = 8,
+    queue_length: Annotated[
+        int, rare_option(min=1, help="Requests accepted at once; more are answered 429.")
+    ] = 64,
+) -> None:
+    """Open a page and an HTTP API over trained models, for one photo or a program."""
+    from knowhue.serving.settings import ServerSettings
+
+    # checked before any model is opened, which takes seconds
+    settings = ServerSettings(
+        host=host,
+        port=port,
+        token=token,
+        no_auth=no_auth,
+        hosts=tuple(allowed_host or ()),
+        batch_size=batch_size,
+        queue_length=queue_length,
+        studies=tuple(study or ()),
+    ).check()
+    for folder in settings.studies:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder}: no such study folder; --study names one")
+    _serve(_named(model or ["built-in"]), settings, page)
+
+
+def _serve(paths: Mapping[str, str], settings: "ServerSettings", page: bool) -> None:
+    """Open models by their names, and serve them until the process is ended."""
+    announce(paths.values())
+    try:
+        from knowhue.serving.run import serve as run
+    except ImportError as error:
+        raise (missing_extra(error, "serve", "serve") or error) from None
+
+    models = {name: open_model(path) for name, path in paths.items()}
+    for name, colorizer in models.items():
+        if name != colorizer.network.description.name:
+            say(f"{name}: {colorizer.network.description.name}", err=True)
+    run(models, settings, lambda address: say(f"Knowhue is at {address}"), page)
+
+
+def _named(models: list[str]) -> dict[str, str]:
+    """Names to paths; a path alone is called by its last part."""
+    named: dict[str, str] = {}
+    for text in models:
+        name, equals, path = text.partition("=")
+        key = name if equals else Path(text).stem
+        if not key or (equals and not path):
+            raise ConfigError(f"`--model` should be NAME=PATH or a path. Found `--model {text}`.")
+        if key in named:
+            raise ConfigError(
+                f"`--model` should give each model a name of its own. Found `{key}` twice: NAME=PATH."
+            )
+        named[key] = path if equals else text
+    return named
