@@ -180,6 +180,7 @@ def test_a_folder_that_cannot_be_read_is_one_line(knowhue, odd_folder, tmp_path,
 def test_names_of_classes_are_shown_safely(knowhue, tmp_path, monkeypatch, built_in, name):
     class Renamed:
         runtime, predict = built_in.network.runtime, built_in.network.predict
+        activation_names = built_in.network.activation_names
         description = built_in.network.description.model_copy(
             update={
                 "classes": (HOSTILE[name], *built_in.network.description.classes[1:]),

@@ -502,3 +502,22 @@ def test_a_fault_of_our_own_is_not_blamed_on_an_extra(monkeypatch, kind, name):
     with pytest.raises(kind, match="cannot import name 'x'") as raised:
         serve_command()
     assert not isinstance(raised.value, ExtraError)
+
+
+def test_a_reference_among_the_outputs_of_a_folder_is_not_replaced(knowhue, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    for folder in ("in", "out"):
+        Image.fromarray(np.full((8, 8), 99, np.uint8)).save(tmp_path / folder / "a.png")
+    before = (tmp_path / "out" / "a.png").read_bytes()
+    asked = (
+        "colorize",
+        tmp_path / "in",
+        "--out",
+        tmp_path / "out",
+        "--reference",
+        tmp_path / "out" / "a.png",
+    )
+    code, _, err = knowhue(*asked, "--overwrite")
+    assert (code, "a.png would be replaced by a colouring" in err) == (2, True)
+    assert (tmp_path / "out" / "a.png").read_bytes() == before

@@ -247,7 +247,11 @@ def _settle(
             raise ConfigError(f"{source} is a folder, so --out should be one; {out} names a file")
         require_outputs({"--out": out / "colorized.jsonl"}, overwrite=True)
         # whose clashes are refused at once
-        list_folder(source, out, lambda suffix: OPENRASTER if layers else writable_suffix(suffix))
+        listing = list_folder(source, out, lambda suffix: OPENRASTER if layers else writable_suffix(suffix))
+        lost = {(out / item.output).resolve() for item in listing.items}
+        for each in inputs[1:]:
+            if each.resolve() in lost:
+                raise ConfigError(f"{each} would be replaced by a colouring; name another folder with --out")
         return {"--out": out}
     suffix = (writable_video_suffix if kind == "video" else writable_suffix)(source.suffix)
     suffix = OPENRASTER if layers else suffix
@@ -316,6 +320,7 @@ def _image(
         check_output_suffix(path.suffix, image)  # raises where the format cannot hold this image
     colorizer, options = _open_with_reference(model, options, reference)
     require_sample(len(files), colorizer.network)
+    require_outputs(outputs, inputs, overwrite=overwrite)  # one may have appeared while the model was opened
     for number, out in enumerate(files, 1):
         # the uncertainty is the model's, whichever answer is asked for
         wanted = options._replace(sample=number, uncertainty=options.uncertainty and number == 1)

@@ -107,7 +107,7 @@ def _failed(failed: Mapping[int, Mapping[str, Sequence[str]]]) -> str:
     names = list(dict.fromkeys(name for each in failed.values() for own in each.values() for name in own))
     return (
         f"The A/A gate FAILED for {seeds_text(failed)} ({'; '.join(GATE_PARTS[part] for part in parts)}): "
-        f"{few(names)} came out otherwise, so the arms of these seeds differ in more than the task. "
+        f"{few(names, 5)} came out otherwise, so the arms of these seeds differ in more than the task. "
         "Nothing is compared there, and there is no verdict."
     )
 
