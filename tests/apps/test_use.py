@@ -108,7 +108,7 @@ def test_a_reference_gives_its_colours_to_a_photo_and_to_a_folder(knowhue, photo
     arguments = ("--reference", tmp_path / "red.png", "-o")
     code, said, _ = knowhue("colorize", photo(), *arguments, tmp_path / "c.png")
     assert code == 0
-    assert re.search(r"found in the reference: (9\d|100)% of the photo", said)
+    assert re.search(r"found in the reference: (9\d|100) % of the photo", said)
     found, wanted = (
         rgb2lab(np.asarray(Image.open(tmp_path / name)))[..., 1:] for name in ("c.png", "red.png")
     )

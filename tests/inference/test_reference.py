@@ -62,7 +62,7 @@ def test_an_unrelated_reference_lends_a_tint_at_most_and_that_is_said():
     colorizer = Colorizer(MatchingNetwork())
     options = ColorizeOptions(reference=colorizer.reference(Image.of(reference)))
     warnings = colorizer.colorize(Image.of(target), options).judgement.warnings
-    assert any("hardly anything of it was found in the reference (0%)" in each for each in warnings)
+    assert any("hardly anything of it was found in the reference (0 %)" in each for each in warnings)
     assert colorizer.colorize(Image.of(target)).judgement.found_in_reference is None
 
 

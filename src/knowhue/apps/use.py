@@ -390,7 +390,7 @@ def _sentences(record: dict, headline: str | None) -> list[str]:
         lines.append(f"  class: {headline}")
     lines.append(f"  colourfulness {record['colourfulness']:.1f}, mean chroma {record['chroma']:.1f}")
     if record["found_in_reference"] is not None:
-        lines.append(f"  found in the reference: {record['found_in_reference']:.0%} of the photo")
+        lines.append(f"  found in the reference: {100 * record['found_in_reference']:.0f} % of the photo")
     if "uncertainty" in record:
         lines.append(
             f"  uncertainty {record['uncertainty']['mean']:.1f} units on average: {record['uncertainty']['map']}"

@@ -115,7 +115,9 @@ class Judgement(NamedTuple):
 
     def with_reference(self, found: float) -> "Judgement":
         """The same of an image of which so large a share was found in a reference."""
-        doubts = [f"hardly anything of it was found in the reference ({found:.0%}): it lent a tint at most"]
+        doubts = [
+            f"hardly anything of it was found in the reference ({100 * found:.0f} %): it lent a tint at most"
+        ]
         warnings = (*self.warnings, *doubts * (found < HARDLY_FOUND))
         return self._replace(found_in_reference=found, warnings=warnings)
 
