@@ -33,82 +33,91 @@ class OnError(StrEnum):
     stop = "stop"
 
 
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Where to write; INPUT's name with `-colour` if not given."),
+]
+HintOption = Annotated[
+    list[str] | None,
+    typer.Option(help="A point and its colour, `120,80=#c83232` or `30%,40%=orange`; may be repeated."),
+]
+HintsOption = Annotated[
+    Path | None,
+    rare_option(
+        help="Table of hints, .csv or .json: `x`, `y`, `colour`, and `file` for the images of a folder."
+    ),
+]
+StrokesOption = Annotated[
+    Path | None,
+    rare_option(help="Transparent PNG as large as the photo; what is painted on it is met there."),
+]
+ReferenceOption = Annotated[
+    Path | None,
+    typer.Option(help="Colour photo of the same scene or of like things, whose colours are taken."),
+]
+AlbumOption = Annotated[
+    bool, rare_option("--album", help="Folders: one look, not warm here and cool there, for all photos.")
+]
+SaturationOption = Annotated[float, typer.Option(min=0, max=4, help="Factor on the predicted chroma.")]
+LayersOption = Annotated[
+    bool,
+    rare_option(
+        "--layers", help="Write OpenRaster (.ora): the gray photo, and above it its colours as a layer."
+    ),
+]
+SamplesOption = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=16,
+        help="How many different answers for a photo, to choose from; the first is the usual one.",
+    ),
+]
+UncertaintyOption = Annotated[
+    Path | None,
+    rare_option(help="Image file for a map of how uncertain the colours are; 5 gray levels a CIELAB unit."),
+]
+UnknownOption = Annotated[
+    float | None, rare_option(min=0, max=1, help="Answer `unknown` for a class less probable than this.")
+]
+JsonOption = Annotated[bool, rare_option("--json", help="Print one line of JSON an image instead of words.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+OnErrorOption = Annotated[
+    OnError,
+    rare_option(
+        help="Folders: skip images that cannot be read, or stop at the first one; those on their way are finished."
+    ),
+]
+GOES_WITH = {
+    "--hint": ("image",), "--strokes": ("image",), "--samples": ("image",), "--uncertainty": ("image",),
+    "--hints": ("image", "folder"), "--reference": ("image", "folder"), "--layers": ("image", "folder"),
+    "--album": ("folder",),
+}  # fmt: skip
+"""What options that do not go with every input go with."""
+
+
 def colorize(
     file: Annotated[str, typer.Argument(metavar="INPUT", help="An image, a folder of images, or a video.")],
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Where to write; INPUT's name with `-colour` if not given."),
-    ] = None,
+    out: OutputOption = None,
     model: ModelOption = "built-in",
-    hint: Annotated[
-        list[str] | None,
-        typer.Option(help="A point and its colour, `120,80=#c83232` or `30%,40%=orange`; may be repeated."),
-    ] = None,
-    hints: Annotated[
-        Path | None,
-        rare_option(
-            help="Table of hints, .csv or .json: `x`, `y`, `colour`, and `file` for the images of a folder."
-        ),
-    ] = None,
-    strokes: Annotated[
-        Path | None,
-        rare_option(help="Transparent PNG as large as the photo; what is painted on it is met there."),
-    ] = None,
-    reference: Annotated[
-        Path | None,
-        typer.Option(help="Colour photo of the same scene or of like things, whose colours are taken."),
-    ] = None,
-    album: Annotated[
-        bool, rare_option("--album", help="Folders: one look, not warm here and cool there, for all photos.")
-    ] = False,
-    saturation: Annotated[float, typer.Option(min=0, max=4, help="Factor on the predicted chroma.")] = 1.0,
-    layers: Annotated[
-        bool,
-        rare_option(
-            "--layers", help="Write OpenRaster (.ora): the gray photo, and above it its colours as a layer."
-        ),
-    ] = False,
-    samples: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=16,
-            help="So many different answers for a photo to choose from; the first is the usual one.",
-        ),
-    ] = 1,
-    uncertainty: Annotated[
-        Path | None,
-        rare_option(
-            help="Image file for a map of how uncertain the colours are; 5 gray levels a CIELAB unit."
-        ),
-    ] = None,
-    unknown_below: Annotated[
-        float | None, rare_option(min=0, max=1, help="Answer `unknown` for a class less probable than this.")
-    ] = None,
-    json_: Annotated[
-        bool, rare_option("--json", help="Print one line of JSON an image instead of words.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
-    on_error: Annotated[
-        OnError,
-        rare_option(
-            help="Folders: skip images that cannot be read, or stop at the first one; those on their way are finished."
-        ),
-    ] = OnError.skip,
+    hint: HintOption = None,
+    hints: HintsOption = None,
+    strokes: StrokesOption = None,
+    reference: ReferenceOption = None,
+    album: AlbumOption = False,
+    saturation: SaturationOption = 1.0,
+    layers: LayersOption = False,
+    samples: SamplesOption = 1,
+    uncertainty: UncertaintyOption = None,
+    unknown_below: UnknownOption = None,
+    json_: JsonOption = False,
+    overwrite: OverwriteOption = False,
+    on_error: OnErrorOption = OnError.skip,
 ) -> None:
     """Colour and classify a photo, a folder or a video; size, depth, lightness and metadata stay."""
     source, kind = Path(file), _kind_of(file)
-    if kind != "image" and (uncertainty or hint or strokes or samples > 1):
-        table = "; name its images in a table, --hints" if kind == "folder" and hint else ""
-        raise ConfigError(
-            f"--samples, --uncertainty, --hint and --strokes go with a single image; {source} is a {kind}{table}"
-        )
-    if kind == "video" and (layers or hints or reference):
-        raise ConfigError(f"--layers, --hints and --reference go with images; {source} is a video")
-    if album and kind != "folder":
-        raise ConfigError(
-            f"--album goes with a folder; {source} is {'an image' if kind == 'image' else 'a video'}"
-        )
+    given = (hint, strokes, samples > 1, uncertainty, hints, reference, layers, album)
+    _require_kind(source, kind, [name for name, value in zip(GOES_WITH, given, strict=True) if value])
     inputs = [source, *(each for each in (hints, strokes, reference) if each)]
     outputs = _settle(kind, inputs, out, uncertainty, overwrite, layers, samples)
     from knowhue.images.openraster import OPENRASTER
@@ -134,6 +143,21 @@ def colorize(
     # a script should notice; what could be read is written
     if summary.failed:
         raise typer.Exit(1)
+
+
+def _require_kind(source: Path, kind: str, given: Iterable[str]) -> None:
+    """Make sure that the options that were given go with the input.
+
+    Raises:
+        ConfigError: one does not.
+    """
+    for name in given:
+        if kind not in GOES_WITH[name]:
+            kinds, article = GOES_WITH[name], {"image": "an image", "folder": "a folder", "video": "a video"}
+            table = "; name its images in a table, --hints" if (name, kind) == ("--hint", "folder") else ""
+            raise ConfigError(
+                f"{name} goes with {' or '.join(map(article.__getitem__, kinds))}; {source} is {article[kind]}{table}"
+            )
 
 
 def models(
