@@ -18,7 +18,17 @@ import onnx
 from knowhue.inference.export import export_safetensors, folded, graph_of
 from knowhue.inference.networks import find_model, open_torch
 from knowhue.presets import edit
-from knowhue.runs import BUILT_IN, DEPLOYED, read_config, read_status, run_folder, write_config, write_status
+from knowhue.runs import (
+    BUILT_IN,
+    DEPLOYED,
+    WEIGHTS,
+    read_config,
+    read_status,
+    run_folder,
+    write_config,
+    write_status,
+)
+from knowhue.storage import file_digest
 from knowhue.training.deploy import deploy
 from knowhue.training.run import evaluate_run
 
@@ -58,6 +68,8 @@ def predicting_with(chosen: Mapping[str, float], run: Path) -> Path:
     # where the run would be if it had been trained with them
     folder = run_folder(run.resolve().parent.parent, run.parent.name, config)
     if folder != run.resolve():
+        if (folder / WEIGHTS).exists() and file_digest(folder / WEIGHTS) != file_digest(run / WEIGHTS):
+            raise SystemExit(f"{folder} is a run of its own with these settings: ship that, or move it away")
         shutil.copytree(run, folder, ignore=shutil.ignore_patterns(DEPLOYED, ".*"), dirs_exist_ok=True)
         write_config(folder, config)
         write_status(folder, read_status(folder))

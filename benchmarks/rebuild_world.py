@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from knowhue.data.checks import signatures
-from knowhue.storage import read_csv, replacing, write_csv
+from knowhue.storage import read_csv, replacing, replacing_folder, write_csv
 
 LIST = Path(__file__).with_name("world.csv")
 GITHUB = "https://github.com/"
@@ -95,9 +95,17 @@ def clone(source: str, sources: Path) -> None:
         sys.exit(f"{folder}: no such folder. Put the photos of the Sea Animals Image Dataset (Kaggle) there.")
     name, commit = REPOSITORIES[source]
     # the commits are abbreviated, which no server resolves: the history is fetched, without its files
-    filtered = ("clone", "--quiet", "--no-checkout", "--filter=blob:none", f"{GITHUB}{name}", str(folder))
-    subprocess.run(("git", *filtered), check=True)
-    subprocess.run(("git", "-C", str(folder), "checkout", "--quiet", commit), check=True)
+    with replacing_folder(folder) as partial:
+        filtered = (
+            "clone",
+            "--quiet",
+            "--no-checkout",
+            "--filter=blob:none",
+            f"{GITHUB}{name}",
+            str(partial),
+        )
+        subprocess.run(("git", *filtered), check=True)
+        subprocess.run(("git", "-C", str(partial), "checkout", "--quiet", commit), check=True)
 
 
 def make(row: Mapping[str, str], sources: Path, world: Path) -> str:
@@ -107,11 +115,12 @@ def make(row: Mapping[str, str], sources: Path, world: Path) -> str:
         return f"{original} is not there"
     with Image.open(original) as photo:
         small = shrink(photo.convert("RGB"), int(row["width"]), int(row["height"]))
-    target.parent.mkdir(parents=True, exist_ok=True)
+    bits = (hash_of(small) ^ int(row["phash"], 16)).bit_count()
+    if bits > FAR_BITS:
+        return f"another photo: {bits} of 64 bits of its hash differ"
     with replacing(target, "wb") as file:
         small.save(file, "JPEG", quality=QUALITY, subsampling=0, progressive=True)
-    bits = (hash_of(small) ^ int(row["phash"], 16)).bit_count()
-    return f"another photo: {bits} of 64 bits of its hash differ" if bits > FAR_BITS else ""
+    return ""
 
 
 def shrink(photo: Image.Image, width: int, height: int) -> Image.Image:
