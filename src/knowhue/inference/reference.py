@@ -33,6 +33,8 @@ SHARPNESS = 0.03
 RETURN, BESIDE, MANY = 1.5, 2.5, 0.5
 """A match is confirmed if it leads back to within so many cells, and of the neighbours' matches so large a share lies
 within so many cells of it."""
+BLOCK = 1024
+"""Cells of the photo that are compared with all of the reference at once."""
 WINDOW = 7
 """Side of the square of cells in which confirmed ones are counted."""
 HERE = 0.3, 0.6
@@ -160,20 +162,28 @@ def match(maps: Sequence[FloatArray], reference: Reference) -> Match:
         reference: whose cells are looked through.
     """
     (rows, columns), (height, width) = maps[0].shape[:2], reference.chroma.shape[:2]
-    similar = np.zeros((rows * columns, height * width), np.float32)
-    for own, other in zip(maps, reference.maps, strict=True):
-        here, there = _standardised(own, other)
-        similar += here @ there.T / np.float32(len(maps))
-    best, back = similar.argmax(1), similar.argmax(0)
-    weights = similar - similar.max(1, keepdims=True)
-    np.exp(weights / np.float32(SHARPNESS), out=weights)
-    chroma = weights @ reference.chroma.reshape(-1, 2) / weights.sum(1, keepdims=True)
+    features = [_standardised(own, other) for own, other in zip(maps, reference.maps, strict=True)]
+    colours = reference.chroma.reshape(-1, 2)
+    best, most, taken = [], [], []
+    back, back_most = np.zeros(height * width, np.intp), np.full(height * width, -np.inf, np.float32)
+    # in blocks: of two panoramas all pairs would take more memory than the photos
+    for start in range(0, rows * columns, BLOCK):
+        products = [here[start : start + BLOCK] @ there.T for here, there in features]
+        similar = sum(products[1:], products[0]) / np.float32(len(products))
+        best.append(similar.argmax(1))
+        most.append(similar.max(1))
+        is_nearer = similar.max(0) > back_most
+        back[is_nearer] = start + similar.argmax(0)[is_nearer]
+        back_most[is_nearer] = similar.max(0)[is_nearer]
+        weights = np.exp((similar - most[-1][:, None]) / np.float32(SHARPNESS))
+        taken.append(weights @ colours / weights.sum(1, keepdims=True))
+    best = np.concatenate(best)
     places = np.stack(np.divmod(best, width), -1).reshape(rows, columns, 2)
     returned = np.stack(np.divmod(back[best], columns), -1).reshape(rows, columns, 2)
     leads_back = _apart(returned, np.moveaxis(np.indices((rows, columns)), 0, -1)) <= RETURN
     return Match(
-        chroma.reshape(rows, columns, 2),
-        similar.max(1).reshape(rows, columns),
+        np.concatenate(taken).reshape(rows, columns, 2),
+        np.concatenate(most).reshape(rows, columns),
         leads_back & (_together(places) >= MANY),
     )
 
