@@ -6,8 +6,8 @@ archive would be laid out by hand. Then the commands of docs/train.md are run as
 again), `knowhue models`. Printed: what each took, and how the archive's photos were named. Photos that the built-in
 model was trained on are left out by `--seen`, as in `benchmarks/start_from.py`.
 
-    python benchmarks/archivist.py ../shared/data/ocean5/train --archive ../shared/data/world/train
-        --seen ../shared/data/world/manifest.csv [--named 20 --count 400 --photos 5000 --seeds 2]
+    python benchmarks/archivist.py IMAGES/train --archive FOLDER --seen MANIFEST
+        [--named 20 --count 400 --photos 5000 --seeds 2]
 """
 
 import argparse

@@ -8,8 +8,8 @@ on is left out: photos named in `--seen`, a manifest whose column `original` end
 are scores of the last epoch on all of `--test`, and differences to the first start, with 95 % intervals over its images
 (and seeds, whose mean an image has), and what training took in seconds of CPU.
 
-    python benchmarks/start_from.py ../shared/data/ocean5/train --test ../shared/data/ocean5/val
-        --seen ../shared/data/world/manifest.csv --model built-in --photos 50:30+15 200:30+15 1000:8+4 [--seeds 1]
+    python benchmarks/start_from.py IMAGES/train --test IMAGES/val --seen MANIFEST
+        --model built-in --photos 50:30+15 200:30+15 1000:8+4 [--seeds 1]
 """
 
 import argparse

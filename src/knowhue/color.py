@@ -101,6 +101,8 @@ def colourfulness(rgb: "Floats | Tensor", absolute: bool = False) -> Any:
     return spread**0.5 + 0.3 * sum(mean**2 for mean in means) ** 0.5
 
 
+COLOUR_STRIDE = 4
+"""Pixels of an image for each position of the logits of `chroma_bins`, along a side."""
 BIN_SPACING = 10
 """Side of a cell of the grid of `chroma_bins`, CIELAB units."""
 
@@ -125,7 +127,9 @@ def chroma_bins() -> NDArray[np.int64]:
     support = (gamut @ directions).max(0) + BIN_SPACING * np.abs(directions).sum(0)
     axis = np.arange(-11, 12) * BIN_SPACING
     grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
-    return grid[(grid @ directions < support).all(1)]
+    bins = grid[(grid @ directions < support).all(1)]
+    bins.setflags(write=False)  # all share it
+    return bins
 
 
 def rgb_to_lab(rgb: "RGB") -> "tuple[Lightness, Chroma]":

@@ -353,9 +353,6 @@ def _shared(config: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
     return edit(config, {"seed": 0, "arms": Config().arms, **changes}).model_dump(mode="json")
 
 
-ENDED = ("finished", "diverged")
-
-
 class Cell(NamedTuple):
     """One arm with one seed.
 

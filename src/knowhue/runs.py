@@ -44,6 +44,8 @@ STUDY_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-study", "version": 4
 RUN_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-run", "version": 4}}
 """The schemas that `study.json` and `config.json` carry; others are refused."""
 
+ENDED = ("finished", "diverged")
+"""States of a run that is not gone on with."""
 RUN_FILES = ("status.json", FROZEN)
 """Files that mark a folder which knowhue keeps itself."""
 
@@ -362,7 +364,7 @@ def read_status(folder: Path) -> dict[str, Any]:
 
 def has_ended(folder: Path) -> bool:
     """Whether a run came to its end, well or diverged; a diverged one is not repeated, and the report names it."""
-    return read_status(folder).get("state") in ("finished", "diverged")
+    return read_status(folder).get("state") in ENDED
 
 
 def has_finished(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""A study sealed: all its numbers in one file without images or weights, and every number computed again from it.
+"""A study sealed: all its numbers in one file without images or weights; scores and results computed again from it.
 
 The file is a ZIP that is an RO-Crate (version 1.1, Soiland-Reyes et al. 2022, "Packaging research artefacts with
 RO-Crate"): what lies in a study's folder under the same names, and `ro-crate-metadata.json`, which describes it and
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from knowhue.errors import ConfigError, DamagedError, KnowhueError, RunError, few
 from knowhue.plan import read_cells, read_plan
 from knowhue.report.page import RESULTS, compute_results, write_report
-from knowhue.runs import damaged_files, read_frozen, run_folder
+from knowhue.runs import ENDED, damaged_files, read_frozen, run_folder
 from knowhue.storage import SEAL, file_digest, finite_or_none, read_csv, replacing
 
 CRATE = "ro-crate-metadata.json"
@@ -77,9 +77,7 @@ def pack(folder: Path, out: Path) -> int:
     if out.suffix.lower() != ".zip":
         raise ConfigError(f"A sealed study should be named `.zip`. Found `{out}`.")
     frozen, plan = read_frozen(folder), read_plan(folder)
-    open_ = [
-        f"{cell.arm}, seed {cell.seed}" for cell in read_cells(folder, plan) if not _has_ended(cell.state)
-    ]
+    open_ = [f"{cell.arm}, seed {cell.seed}" for cell in read_cells(folder, plan) if cell.state not in ENDED]
     if open_:
         raise RunError(
             f"{folder}: {few(open_, 3)} did not end yet; let `knowhue study` go on before it is sealed"
@@ -102,7 +100,7 @@ def pack(folder: Path, out: Path) -> int:
 
 
 def check(path: Path) -> Checked:
-    """Compute every number of a sealed study again, and compare.
+    """Compute the scores and results of a sealed study again, and compare.
 
     Files by their checksums; the plan's hash; the scores of each run and head, over all images and class by class,
     from those of its images; all results from the runs. Distances between sets of images, baselines and costs are not
@@ -116,8 +114,8 @@ def check(path: Path) -> Checked:
         listed = _unpack(path, root)
         problems = list(_changed_files(root, listed))
         numbers = 0
-        scores = [partial(_check_scores, folder) for folder in _runs(root)]
-        for part in (_check_hash, *scores, _check_results):
+        scores = {_name(each / "scores.json", root): partial(_check_scores, each) for each in _runs(root)}
+        for name, part in {"study.json": _check_hash, **scores, RESULTS: _check_results}.items():
             try:
                 count, found = part(root)
             except (
@@ -129,14 +127,11 @@ def check(path: Path) -> Checked:
                 ValueError,
             ) as error:
                 # whoever changed a file may have put anything there
-                count, found = 0, [f"cannot be computed again: {error}".replace(f"{root}/", "")]
+                text = str(error).replace(f"{root}/", "").replace(str(root), path.name)
+                count, found = 0, [f"{name}: cannot be computed again: {text}"]
             numbers += count
             problems += found
     return Checked(len(listed) + 1, numbers, problems)
-
-
-def _has_ended(state: str) -> bool:
-    return state in ("finished", "diverged")
 
 
 def _describe(root: Path, names: Sequence[str], frozen: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,7 +188,7 @@ def _unpack(path: Path, root: Path) -> dict[str, str]:
                 )
             archive.extractall(root)
         crate = json.loads((root / CRATE).read_text(encoding="utf-8"))
-        return {each["@id"]: each["sha256"] for each in crate["@graph"] if each.get("@type") == "File"}
+        return {str(each["@id"]): each["sha256"] for each in crate["@graph"] if each.get("@type") == "File"}
     except OSError as error:
         if isinstance(error, FileNotFoundError) and path.exists():
             raise RunError(f"{path}: no sealed study, it has no {CRATE}; `knowhue pack` makes one") from None
@@ -252,7 +247,7 @@ def _check_scores(folder: Path, root: Path) -> tuple[int, list[str]]:
         found[name] = finite_or_none(score_rows(own))
         found[name].pop("balanced_accuracy", None)  # of one class it is accuracy
         said[name] = {key: value for key, value in sealed["per_class"][name].items() if key in METRICS}
-    return compare(said, found, f"{(folder / 'scores.json').relative_to(root).as_posix()}: ", _ROUNDED)
+    return compare(said, found, f"{_name(folder / 'scores.json', root)}: ", _ROUNDED)
 
 
 def _typed(row: Mapping[str, str]) -> dict[str, Any]:
@@ -300,11 +295,17 @@ def _members(value: Any) -> dict[Any, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
 def _read(path: Path) -> dict[str, Any]:
     """JSON, whether or not it has the checksum that it was written with: what differs is to be named."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DamagedError(path.name, f"no JSON ({error})") from None
+    except (OSError, ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise RunError("no JSON object")
     value.pop(SEAL, None)
     return value

@@ -396,7 +396,7 @@ def pack_command(
 
 @app.command("check", epilog="Example: `knowhue check photos.zip`")
 def check_command(sealed: Annotated[Path, typer.Argument(help="What `knowhue pack` made.")]) -> None:
-    """Compute every number of a sealed study again from its runs; ends with 1 where one comes out otherwise."""
+    """Compute the scores and results of a sealed study again; ends with 1 where one comes out otherwise."""
     from knowhue.sealing import check
 
     files, numbers, problems = check(sealed)

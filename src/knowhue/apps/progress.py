@@ -11,8 +11,8 @@ from rich.text import Text
 
 from knowhue.apps.program import printable
 from knowhue.config import TRAIN_LOSSES
-from knowhue.plan import ENDED, Cell
-from knowhue.runs import Report, is_first_process
+from knowhue.plan import Cell
+from knowhue.runs import ENDED, Report, is_first_process
 
 PLAIN_SECONDS = 15.0
 LIVE_SECONDS = 0.2

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from knowhue.color import FloatArray, chroma_bins
+from knowhue.color import COLOUR_STRIDE, FloatArray, chroma_bins
 from knowhue.errors import ConfigError
 from knowhue.inference.networks import COLOUR_LOGITS, Network
 from knowhue.inference.pixels import enlarge
@@ -22,8 +22,6 @@ FIELD_REACH, FIELD_LIGHTNESS, FIELD_CHROMA = 1.5, 40.0, 90.0
 """Over which distance what is added falls to exp(-1/2) of being the same: in short sides of the image, in L* and in
 CIELAB units of a*b*."""
 _WAVES = 512
-_STRIDE = 4
-"""Of the logits, pixels of the network's input."""
 
 
 class ColourDistribution(NamedTuple):
@@ -93,15 +91,17 @@ class ColourDistribution(NamedTuple):
 
     def _small_lightness(self) -> FloatArray:
         """L* at the logits' size."""
-        rows, columns = (_STRIDE * length for length in self.logits.shape[1:])
+        rows, columns = (COLOUR_STRIDE * length for length in self.logits.shape[1:])
         height, width = self.lightness.shape
         whole = np.pad(self.lightness, ((0, rows - height), (0, columns - width)), mode="edge")
-        return whole.reshape(rows // _STRIDE, _STRIDE, columns // _STRIDE, _STRIDE).mean((1, 3))
+        return whole.reshape(
+            rows // COLOUR_STRIDE, COLOUR_STRIDE, columns // COLOUR_STRIDE, COLOUR_STRIDE
+        ).mean((1, 3))
 
     def _at_full_size(self, values: FloatArray) -> FloatArray:
         """(rows, columns, n) to (h, w, n), bilinear, as the head enlarges its answer."""
         height, width = self.lightness.shape
-        rows, columns = (_STRIDE * length for length in self.logits.shape[1:])
+        rows, columns = (COLOUR_STRIDE * length for length in self.logits.shape[1:])
         planes = [enlarge(plane, rows, columns)[:height, :width] for plane in np.moveaxis(values, -1, 0)]
         return np.stack(planes, -1)
 

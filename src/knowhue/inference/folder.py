@@ -186,6 +186,8 @@ class _Work:
 
     def _agree(self, limits: Limits) -> None:
         """Look at all images, and have those coloured that were not, or by another album's colour."""
+        # one that came while the others were looked at was coloured without
+        self._divide({item for item in self._done if "album" in self._ledger.records[item.path]})
         told = {item: self._ledger.records[item.path]["album"] for item in self._done}
         seen = survey(self._colorizer, self.waiting, limits, self._report)
         own = [*seen.values(), *(AlbumColour(*each["own"]) for each in told.values())]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from knowhue.color import FloatArray
+from knowhue.color import COLOUR_STRIDE, FloatArray, chroma_bins
 from knowhue.errors import ConfigError, RunError, WeightsError, did_you_mean
 from knowhue.inference.description import KEY, Description, read_description
 from knowhue.runs import (
@@ -77,8 +77,7 @@ class Network(Protocol):
         Args:
             lightness: L* (B, h, w), 0 to 100.
             names: some of `activation_names`: `features_8` is the encoder's map of stride 8, each of its pixels for
-                8 x 8 of L*; `colour_logits` are those of the 313 colours, of stride 4 (or of the coarsest map, if that
-                is finer).
+                8 x 8 of L*; `colour_logits` are those of the 313 colours, of stride 4.
 
         Returns:
             By name (B, C, rows, columns). The network sees L* with its lower and right edges repeated up to whole
@@ -124,10 +123,17 @@ def check_activations(found: dict[str, FloatArray], lightness: FloatArray) -> di
         WeightsError: one is not.
     """
     for name, values in found.items():
-        if values.ndim != 4 or len(values) != len(lightness) or not values.size:
+        channels = len(chroma_bins()) if name == COLOUR_LOGITS else "channels"
+        is_map = values.ndim == 4 and len(values) == len(lightness) and values.size
+        if is_map and name == COLOUR_LOGITS:
+            seen = (COLOUR_STRIDE * cells for cells in values.shape[2:])
+            is_map = values.shape[1] == channels and all(
+                a >= b for a, b in zip(seen, lightness.shape[1:], strict=True)
+            )
+        if not is_map:
             raise WeightsError(
-                f"The model should give `{name}` of shape ({len(lightness)}, channels, rows, columns). Found shape "
-                f"{values.shape}. Export its run again, or use another model."
+                f"The model should give `{name}` of shape ({len(lightness)}, {channels}, rows, columns), for all of "
+                f"the image. Found shape {values.shape}. Export its run again, or use another model."
             )
         if not np.isfinite(values).all():
             raise WeightsError(

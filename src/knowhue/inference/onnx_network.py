@@ -8,6 +8,7 @@ so the file is searched before the runtime sees it; message and field numbers ar
 
 import functools
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
@@ -324,7 +325,7 @@ def _activations_of(session: Any) -> tuple[str, ...]:
     return tuple(
         each.name
         for each in session.get_outputs()
-        if (each.name == COLOUR_LOGITS or each.name.startswith(FEATURES))
+        if (each.name == COLOUR_LOGITS or re.fullmatch(rf"{FEATURES}[1-9]\d*", each.name))
         and (each.type, len(each.shape)) == ("tensor(float)", 4)
     )
 

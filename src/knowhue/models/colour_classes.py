@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from knowhue.color import chroma_bins
+from knowhue.color import COLOUR_STRIDE, chroma_bins
 from knowhue.models.heads import Ladder, scale_chroma
 from knowhue.tensors import Chroma, Lightness, Pyramid
 
@@ -25,8 +25,6 @@ UNIFORM_SHARE = 0.5
 
 # pixels at a time: their distances to 313 bins take 82 MB
 _CHUNK = 2**16
-_STRIDE = 4
-"""Of the logits, pixels."""
 
 
 def centres() -> Tensor:
@@ -171,9 +169,9 @@ class ColourClasses(Ladder):
         skips: bool,
         temperature: float = TEMPERATURE,
     ) -> None:
-        super().__init__(channels, strides, width, skips, finest=_STRIDE)
+        super().__init__(channels, strides, width, skips, finest=COLOUR_STRIDE)
         self.temperature = temperature
-        self.scale = min(_STRIDE, strides[-1])
+        self.scale = min(COLOUR_STRIDE, strides[-1])
         self.out = nn.Conv2d(self.out_channels, len(centres()), 1)
         # about even over the bins: a start at gray would bury the far ones
         nn.init.normal_(self.out.weight, std=0.01)

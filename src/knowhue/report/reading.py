@@ -11,7 +11,7 @@ from knowhue.config import Config, digest
 from knowhue.errors import DamagedError
 from knowhue.plan import RESERVED, Plan, read_plan
 from knowhue.report.study import UNPAIRED, Arrays, Row, Run, Runs, Study
-from knowhue.runs import damaged_files, read_frozen, read_log, read_status, run_folder, trained_by
+from knowhue.runs import ENDED, damaged_files, read_frozen, read_log, read_status, run_folder, trained_by
 from knowhue.storage import read_arrays, read_csv, read_json
 
 GATE_PARTS = {
@@ -187,7 +187,7 @@ def faults(runs: Runs, gates: Mapping[int, Row], seeds: Iterable[int]) -> dict[i
     """Why the arms of a seed may not be compared with one another, in words; seeds that may are not among them."""
     found = {}
     for seed in seeds:
-        ended = [run for run in block(runs, seed) if run.state in ("finished", "diverged", UNPAIRED)]
+        ended = [run for run in block(runs, seed) if run.state in (*ENDED, UNPAIRED)]
         steps = sorted({str(run.environment.get("golden_step")) for run in ended})
         if len(steps) > 1:
             found[seed] = (
@@ -201,4 +201,4 @@ def faults(runs: Runs, gates: Mapping[int, Row], seeds: Iterable[int]) -> dict[i
 
 def _unpaired(run: Run) -> Run:
     """Mark a run so that no number of it is used."""
-    return replace(run, state=UNPAIRED) if run.state in ("finished", "diverged") else run
+    return replace(run, state=UNPAIRED) if run.state in ENDED else run

@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 from knowhue.errors import KnowhueError
 from knowhue.images.image import Image
 from knowhue.images.writing import encode_image
-from knowhue.plan import ENDED, Plan, read_cells, read_plan
-from knowhue.runs import read_log, run_folder
+from knowhue.plan import Plan, read_cells, read_plan
+from knowhue.runs import ENDED, read_log, run_folder
 from knowhue.storage import read_arrays, read_json
 
 CHARTS: tuple[dict[str, Any], ...] = (
