@@ -705,7 +705,7 @@ def test_few_hatches_are_not_taken_for_certainty_where_a_photo_stayed_gray(opene
     expect(page.locator(".spread:visible")).to_have_count(0)
     page.get_by_label("Show where the colours are unsure").check()
     notes = page.locator(".spread")
-    expect(notes).to_contain_text(["the colours that it would give differ by"] * 2)
+    expect(notes).to_contain_text(["its answers to the photo mirrored and enlarged differ by"] * 2)
     expect(notes.nth(0)).to_contain_text("do not mean sure here: the photo stayed nearly gray")
     expect(notes.nth(1)).not_to_contain_text("do not mean sure")
 

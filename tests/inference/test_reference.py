@@ -10,7 +10,7 @@ from knowhue.errors import ConfigError
 from knowhue.images.image import Image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.networks import Network
-from knowhue.inference.reference import LENT, Match, make_reference, match, take_colours, trust_in
+from knowhue.inference.reference import SHARE_OF_ALIKE, Match, make_reference, match, take_colours, trust_in
 
 PREDICTED = np.array([20, 40])
 """What the networks here answer everywhere."""
@@ -58,7 +58,9 @@ def test_an_unrelated_reference_lends_a_tint_at_most_and_that_is_said():
     target, reference = scene(0), scene(1)
     chroma, found = coloured(target, reference, MatchingNetwork())
     assert found < 0.01
-    assert np.abs(chroma - PREDICTED).max() < LENT * 65 + 3  # the farthest of its colours, and rounding
+    assert (
+        np.abs(chroma - PREDICTED).max() < SHARE_OF_ALIKE * 65 + 3
+    )  # the farthest of its colours, and rounding
     colorizer = Colorizer(MatchingNetwork())
     options = ColorizeOptions(reference=colorizer.reference(Image.of(reference)))
     warnings = colorizer.colorize(Image.of(target), options).judgement.warnings

@@ -184,7 +184,7 @@ class _Work:
         self.already = len(done)
         self.novel = sum(is_novel(self._ledger.records[item.path]["novelty"]) for item in done)
 
-    def _agree(self, limits: Limits) -> None:
+    def _set_album_colour(self, limits: Limits) -> None:
         """Look at all images, and have those coloured that were not, or by another album's colour."""
         # one that came while the others were looked at was coloured without
         self._divide({item for item in self._done if "album" in self._ledger.records[item.path]})
@@ -222,7 +222,7 @@ class _Work:
         try:
             with _one_core_each(self._colorizer.network.runtime):
                 if album:
-                    self._agree(limits)
+                    self._set_album_colour(limits)
                 self._report_progress()
                 if len(self.waiting) >= _MANY:
                     paint_compiled()

@@ -30,21 +30,21 @@ FINEST = 4
 """Stride of the finest map that is compared; before it there are edges without meaning."""
 SHARPNESS = 0.03
 """Of the softmax over the reference's cells, in units of cosine similarity."""
-RETURN, BESIDE, MANY = 1.5, 2.5, 0.5
+RETURN_CELLS, NEIGHBOUR_CELLS, NEIGHBOUR_SHARE = 1.5, 2.5, 0.5
 """A match is confirmed if it leads back to within so many cells, and of the neighbours' matches so large a share lies
 within so many cells of it."""
 BLOCK = 1024
 """Cells of the photo that are compared with all of the reference at once."""
 WINDOW = 7
 """Side of the square of cells in which confirmed ones are counted."""
-HERE = 0.3, 0.6
+TRUST_RANGE = 0.3, 0.6
 """Share of confirmed cells around a cell, up to which its match is not trusted, and from which on it is."""
 ONE_SCENE = 0.1, 0.25
 """Share of confirmed cells in the photo, up to which the reference shows something else, and from which on the same
 scene: of 120 unrelated pairs of photos at most .09 was confirmed, of 120 that overlap by a half at least .35."""
-ALIKE = 0.15, 0.35
+SIMILARITY_RANGE = 0.15, 0.35
 """Similarity up to which a cell has no counterpart, and from which on it has."""
-LENT = 0.2
+SHARE_OF_ALIKE = 0.2
 """Share of its colour that the like in another scene lends; it may as well have another one."""
 COLOURLESS = 4.0
 """C*, CIELAB units, that one pixel in a hundred of a reference exceeds; one that does not looks gray."""
@@ -108,7 +108,7 @@ def take_colours(
     """Give predicted chroma the colours that a reference has for the same things.
 
     Matched a*b* replaces the prediction as far as the reference surely shows the same (`trust_in`), and by the share
-    `LENT` where it shows its like. What has no counterpart stays as predicted.
+    `SHARE_OF_ALIKE` where it shows its like. What has no counterpart stays as predicted.
 
     Args:
         pixels: (H, W, 1 or 3), of the photo to colour.
@@ -135,7 +135,7 @@ def take_colours(
     lines = chroma_lines(found.chroma, _means(light[..., None], CELL_PX)[..., 0])
     taken = chroma_at(lines, coarse, y, x)
     same, alike = trust_in(found)
-    share = interpolated(np.maximum(same, LENT * alike)[..., None], y, x)
+    share = interpolated(np.maximum(same, SHARE_OF_ALIKE * alike)[..., None], y, x)
     return (chroma + share * (taken - chroma)).astype(np.float32), float(same.mean())
 
 
@@ -147,8 +147,8 @@ def trust_in(found: Match) -> tuple[FloatArray, FloatArray]:
     """
     confirmed = found.is_confirmed.astype(np.float32)
     scene = _ramp(confirmed.mean(), *ONE_SCENE)
-    alike = _around(_ramp(found.similarity, *ALIKE), 3)
-    return scene * np.maximum(_ramp(_around(confirmed, WINDOW), *HERE), alike), alike
+    alike = _around(_ramp(found.similarity, *SIMILARITY_RANGE), 3)
+    return scene * np.maximum(_ramp(_around(confirmed, WINDOW), *TRUST_RANGE), alike), alike
 
 
 def match(maps: Sequence[FloatArray], reference: Reference) -> Match:
@@ -180,11 +180,11 @@ def match(maps: Sequence[FloatArray], reference: Reference) -> Match:
     best = np.concatenate(best)
     places = np.stack(np.divmod(best, width), -1).reshape(rows, columns, 2)
     returned = np.stack(np.divmod(back[best], columns), -1).reshape(rows, columns, 2)
-    leads_back = _apart(returned, np.moveaxis(np.indices((rows, columns)), 0, -1)) <= RETURN
+    leads_back = _apart(returned, np.moveaxis(np.indices((rows, columns)), 0, -1)) <= RETURN_CELLS
     return Match(
         np.concatenate(taken).reshape(rows, columns, 2),
         np.concatenate(most).reshape(rows, columns),
-        leads_back & (_together(places) >= MANY),
+        leads_back & (_together(places) >= NEIGHBOUR_SHARE),
     )
 
 
@@ -193,7 +193,7 @@ def _together(places: NDArray[np.int_]) -> FloatArray:
     rows, columns = places.shape[:2]
     around = np.pad(places, ((1, 1), (1, 1), (0, 0)), constant_values=-(10**6))
     beside = [
-        _apart(around[1 + down : 1 + down + rows, 1 + aside : 1 + aside + columns], places) <= BESIDE
+        _apart(around[1 + down : 1 + down + rows, 1 + aside : 1 + aside + columns], places) <= NEIGHBOUR_CELLS
         for down in (-1, 0, 1)
         for aside in (-1, 0, 1)
         if down or aside

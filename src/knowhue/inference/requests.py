@@ -20,8 +20,8 @@ from knowhue.inference.networks import FloatArray, Predictions
 from knowhue.inference.pipeline import Limits, Observe, Pipeline, Stages
 from knowhue.inference.written_hints import parse_hint
 
-_NAME, _REFERENCE = "image", "reference"
-"""What messages call an upload: never by the name that came with it."""
+IMAGE_FIELD, REFERENCE_FIELD = "image", "reference"
+"""Names of the files in a form, by which messages call them, too: never by the name that came with one."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -140,11 +140,11 @@ def decode_request(
     """
     source, options = request.source, request.options
     if isinstance(source, bytes):
-        image = _read_upload(source, max_pixels, _NAME)
+        image = _read_upload(source, max_pixels, IMAGE_FIELD)
     else:
         image = read_image(source, max_pixels=max_pixels, name=name)
     if request.reference is not None:
-        reference = _read_upload(request.reference, max_pixels, _REFERENCE)
+        reference = _read_upload(request.reference, max_pixels, REFERENCE_FIELD)
         options = options._replace(reference=colorizer.reference(reference))
     height, width = image.pixels.shape[:2]
     hints = (*options.hints, *(parse_hint(text, width, height) for text in request.hints))

@@ -31,10 +31,10 @@ from knowhue.inference.requests import Batcher, ImageReply, ImageRequest, NoImag
 from knowhue.serving.limits import Refusal, Shield, prefers_json
 from knowhue.serving.monitoring import CONTENT_TYPE_LATEST, Monitor, Trimmer
 from knowhue.serving.schemas import (
-    FIELD,
+    IMAGE_FIELD,
     IMAGES,
     MEDIA_TYPES,
-    REFERENCE,
+    REFERENCE_FIELD,
     ClassOptions,
     ColourAnswer,
     ColourOptions,
@@ -170,12 +170,12 @@ async def colorize_upload(request: Request) -> Response:
     require_sample(options.sample, batcher.colorizer.network)
     asked = options.model_dump(include={"saturation", "uncertainty", "unknown_below", "sample"})
     wanted = ImageRequest(
-        files[FIELD],
+        files[IMAGE_FIELD],
         ColorizeOptions(**asked),
         options.hints,
         suffix=None if options.format is None else f".{options.format}",
         max_px=options.max_px,
-        reference=files.get(REFERENCE),
+        reference=files.get(REFERENCE_FIELD),
     )
     del files  # held by the queue alone
     reply = await _reply(request, batcher, wanted)
@@ -197,7 +197,9 @@ async def colorize_upload(request: Request) -> Response:
 async def classify(request: Request) -> Response:
     """Return the class, its probability and warnings, without colouring. Options as for `/v1/colorize`."""
     files, options, name, batcher = await _received(request, ClassOptions, "class")
-    wanted = ImageRequest(files[FIELD], ColorizeOptions(unknown_below=options.unknown_below), colour=False)
+    wanted = ImageRequest(
+        files[IMAGE_FIELD], ColorizeOptions(unknown_below=options.unknown_below), colour=False
+    )
     del files
     reply = await _reply(request, batcher, wanted)
     return JSONResponse({"model": name, **reply.judgement.as_record()})
@@ -359,7 +361,7 @@ async def _upload(request: Request, names: Sequence[str]) -> tuple[dict[str, byt
     if kind == "multipart/form-data":
         files, form = await _from_form(request, names)
     elif kind.startswith("image/"):
-        files = {FIELD: b"".join([chunk async for chunk in request.stream()])}
+        files = {IMAGE_FIELD: b"".join([chunk async for chunk in request.stream()])}
     else:
         raise Refusal(415, "kind", f"`Content-Type` should be {_FORMS}. Found another.")
     for name, data in files.items():
@@ -381,10 +383,10 @@ async def _from_form(
         pairs = (await parser.parse()).multi_items()
         files = [(name, value) for name, value in pairs if isinstance(value, UploadFile)]
         given = [name for name, _ in files]
-        if FIELD not in given or len({*given}) < len(given) or not {*given} <= {*names}:
-            also = "".join(f", and may have one named `{name}`" for name in names if name != FIELD)
+        if IMAGE_FIELD not in given or len({*given}) < len(given) or not {*given} <= {*names}:
+            also = "".join(f", and may have one named `{name}`" for name in names if name != IMAGE_FIELD)
             found = "Found another, or none."
-            raise Refusal(400, "form", f"The form should have one file, named `{FIELD}`{also}. {found}")
+            raise Refusal(400, "form", f"The form should have one file, named `{IMAGE_FIELD}`{also}. {found}")
         texts = [(name, value) for name, value in pairs if isinstance(value, str)]
         return {name: await value.read() for name, value in files}, texts
     except MultiPartException as error:

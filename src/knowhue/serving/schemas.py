@@ -9,10 +9,9 @@ from knowhue.config import Count, Fraction, Section, Task
 from knowhue.inference.colour_distribution import MOST_ANSWERS, samples_of
 from knowhue.inference.description import ScoreInterval
 from knowhue.inference.networks import Network
+from knowhue.inference.requests import IMAGE_FIELD, REFERENCE_FIELD
 
 MOST_HINTS = 64
-FIELD, REFERENCE = "image", "reference"
-"""Names of the files in a form."""
 _HintText = Annotated[str, Field(max_length=100, json_schema_extra={"format": "hint"})]
 Format = Literal["jpg", "png", "webp", "tif", "avif", "ora"]
 MEDIA_TYPES: dict[str, str] = {
@@ -37,7 +36,7 @@ class ClassOptions(Section):
         files: that a form may hold, and what each is.
     """
 
-    files: ClassVar[dict[str, str]] = {FIELD: "the image"}
+    files: ClassVar[dict[str, str]] = {IMAGE_FIELD: "the image"}
     model: Annotated[str, Field(max_length=200)] | None = None
     """one of `/v1/models`; the first if none is named"""
     unknown_below: Fraction | None = None
@@ -48,8 +47,8 @@ class ColourOptions(ClassOptions):
     """How to colour."""
 
     files: ClassVar[dict[str, str]] = {
-        FIELD: "the image",
-        REFERENCE: "a colour photo of the same scene, or of like things, whose colours are taken; in a form alone",
+        IMAGE_FIELD: "the image",
+        REFERENCE_FIELD: "a colour photo of the same scene, or of like things, whose colours are taken; in forms alone",
     }
     saturation: Annotated[float, Field(ge=0, le=4)] = 1.0
     """what the chroma is multiplied by; 0 is gray"""
@@ -62,7 +61,7 @@ class ColourOptions(ClassOptions):
     sample: Annotated[int, Field(ge=1, le=MOST_ANSWERS)] = 1
     """which colouring, each the same every time; 1 is the usual one, the model's `samples` says how many"""
     uncertainty: bool = False
-    """also say where the colours are unsure; a little more work"""
+    """also say where the colours are unsure; one more prediction, or six of a model without 313 colours"""
 
 
 class _Answer(BaseModel):
@@ -184,7 +183,7 @@ def body_schema(kind: type[ClassOptions]) -> dict[str, Any]:
     form = {
         "type": "object",
         "properties": {name: _FILE | {"description": what} for name, what in kind.files.items()} | options,
-        "required": [FIELD],
+        "required": [IMAGE_FIELD],
         "additionalProperties": False,
     }
     query = [

@@ -139,10 +139,14 @@ export class Card {
     canvas.hidden = note.hidden = !map;
     if (!map) return;
     const most = hatch(canvas, map);
+    const units = `${most < MAP_ENDS ? "" : "more than "}${Math.floor(most)} CIELAB units`;
+    if (this.model.samples > 1) { // it knows how likely each colour is
+      note.textContent = `Where it is least sure, the colours that it thinks possible lie ${units} from the one shown, on average.`;
+      return;
+    }
     const stayedGray = answer.chroma < STILL_GRAY
       ? " Few hatches do not mean sure here: the photo stayed nearly gray, and gray hardly changes." : "";
-    note.textContent = `Where it is least sure, the colours that it would give differ by ${most < MAP_ENDS ? "" : "more than "}`
-      + `${Math.floor(most)} CIELAB units.${stayedGray}`;
+    note.textContent = `Where it is least sure, its answers to the photo mirrored and enlarged differ by ${units}.${stayedGray}`;
   }
 }
 

@@ -91,7 +91,10 @@ async function choicesOf(model, photo) {
 async function updateChoices(photo) {
   const key = settingsOf({ ...photo, sample: 1 });
   if (!photo.isOffered || photo.choicesSettings === key) return;
+  // what is refused once is not asked for at every setting; the photo itself follows them all the same
+  photo.isOffered = false;
   const found = await Promise.all(models.map((model) => choicesOf(model, photo)));
+  photo.isOffered = true;
   const old = [...photo.choices.values()].flat();
   photo.choices = new Map(models.map((model, place) => [model.name, found[place]]));
   photo.choicesSettings = key;
@@ -117,12 +120,11 @@ const settingsOf = (photo) =>
 
 // Ask every model for a photo as the settings are now; one after the other, so that a late answer never hides a newer one.
 function update(photo) {
-  photo.pending = (photo.pending ?? Promise.resolve()).catch(() => {}).then(() => updateViews(photo));
+  photo.pending = (photo.pending ?? Promise.resolve()).catch(() => {}).then(() => updateViews(photo)).then(() => updateChoices(photo));
   return photo.pending;
 }
 
 async function updateViews(photo) {
-  await updateChoices(photo);
   const key = settingsOf(photo);
   if (photo.shownSettings === key) return;
   const withUncertainty = photo === chosen && $("#unsure").checked;
@@ -170,8 +172,8 @@ async function updateChosen(photo) {
     await update(photo);
   } finally {
     $("#results").removeAttribute("aria-busy");
+    if (photo === chosen) show();
   }
-  if (photo === chosen) show();
 }
 
 const recolour = latest(async () => { if (chosen) await updateChosen(chosen); });
