@@ -77,7 +77,9 @@ def pack(folder: Path, out: Path) -> int:
     if out.suffix.lower() != ".zip":
         raise ConfigError(f"A sealed study should be named `.zip`. Found `{out}`.")
     frozen, plan = read_frozen(folder), read_plan(folder)
-    open_ = [f"{cell.arm}, seed {cell.seed}" for cell in read_cells(folder, plan) if cell.state not in ENDED]
+    open_ = [
+        f"{cell.arm} of seed {cell.seed}" for cell in read_cells(folder, plan) if cell.state not in ENDED
+    ]
     if open_:
         raise RunError(
             f"{folder}: {few(open_, 3)} did not end yet; let `knowhue study` go on before it is sealed"
@@ -91,7 +93,7 @@ def pack(folder: Path, out: Path) -> int:
             target = root / path.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-        write_report(root)
+        write_report(root, "Sealed without images and weights: what shows them is left out.")
         names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
         crate = _describe(root, names, frozen)
         (root / CRATE).write_text(json.dumps(crate, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -115,6 +117,7 @@ def check(path: Path) -> Checked:
         problems = list(_changed_files(root, listed))
         numbers = 0
         scores = {_name(each / "scores.json", root): partial(_check_scores, each) for each in _runs(root)}
+        is_changed = bool(problems)
         for name, part in {"study.json": _check_hash, **scores, RESULTS: _check_results}.items():
             try:
                 count, found = part(root)
@@ -127,8 +130,9 @@ def check(path: Path) -> Checked:
                 ValueError,
             ) as error:
                 # whoever changed a file may have put anything there
-                text = str(error).replace(f"{root}/", "").replace(str(root), path.name)
-                count, found = 0, [f"{name}: cannot be computed again: {text}"]
+                # of a file that is gone or was changed that was said
+                text = str(error).replace(f"{root}/", "").replace(str(root), path.name).partition(". ")[0]
+                count, found = 0, [] if is_changed else [f"{name}: cannot be computed again: {text}"]
             numbers += count
             problems += found
     return Checked(len(listed) + 1, numbers, problems)
@@ -192,7 +196,8 @@ def _unpack(path: Path, root: Path) -> dict[str, str]:
     except OSError as error:
         if isinstance(error, FileNotFoundError) and path.exists():
             raise RunError(f"{path}: no sealed study, it has no {CRATE}; `knowhue pack` makes one") from None
-        raise RunError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        more = "; name what `knowhue pack` makes of it" if path.is_dir() else ""
+        raise RunError(f"{path}: {(error.strerror or str(error)).lower()}{more}") from None
     except (
         zipfile.BadZipFile,
         zlib.error,

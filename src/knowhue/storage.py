@@ -332,12 +332,12 @@ def _reading(path: Path, kind: str = "", damage: Sequence[type[Exception]] = ())
 
 
 def require_outputs(
-    outputs: Mapping[str, Path], inputs: Iterable[Path] = (), *, overwrite: bool = False
+    outputs: Mapping[str, Path | Sequence[Path]], inputs: Iterable[Path] = (), *, overwrite: bool = False
 ) -> None:
     """Make sure, before work, that files can be written where a user wants them, and that nothing is lost by it.
 
     Args:
-        outputs: what is to be written, by the option that names it, such as `--out`.
+        outputs: what is to be written, a file or several, by the option that names it, such as `--out`.
         inputs: files that are never replaced, by whatever name or link they are reached.
         overwrite: whether other files may be replaced.
 
@@ -346,14 +346,15 @@ def require_outputs(
         RunError: it cannot be written.
     """
     kept = list(inputs)
-    written: dict[str, Path] = {}
-    for option, path in outputs.items():
+    written: list[tuple[str, Path]] = []
+    named = ((option, [each] if isinstance(each, Path) else each) for option, each in outputs.items())
+    for option, path in ((option, path) for option, paths in named for path in paths):
         if any(_is_same(path, each) for each in kept):
             raise ConfigError(f"{path} is an input, which is never replaced; name another file with {option}")
-        for other, earlier in written.items():
+        for other, earlier in written:
             if _place(path) == _place(earlier) or _is_same(path, earlier):
                 raise ConfigError(f"{path} would be written twice, by {other} and {option}; name two files")
-        written[option] = path
+        written.append((option, path))
         _require_free(path, option, overwrite)
         _require_room(path, option)
 

@@ -197,8 +197,11 @@ def test_a_reference_serves_a_folder_and_another_one_is_another_job(tmp_path: Pa
     colorizer = Colorizer(MatchingNetwork())
     drawn = np.random.default_rng(7).integers(0, 256, (2, 48, 64, 3), np.uint8)
     first, second = (ColorizeOptions(reference=colorizer.reference(KnowhueImage.of(each))) for each in drawn)
-    assert colorize_folder(colorizer, source, out, options=first).made == 2
-    assert lines(out)[0]["found_in_reference"] is not None
+    made = colorize_folder(colorizer, source, out, options=first)
+    assert made.made == 2
+    assert [each["found_in_reference"] for each in lines(out)] == [0, 0]  # noise
+    assert any("hardly anything of 2 of 2 images was found" in note for note in made.notes)
+    assert colorize_folder(colorizer, source, out, options=first).notes == made.notes
     assert np.array_equal(pixels(out / "b.png"), colorizer.colorize(source / "b.png", first).image.pixels)
     assert colorize_folder(colorizer, source, out, options=first).already == 2
     for other in (second, ColorizeOptions()):

@@ -382,13 +382,17 @@ def report_command(
 @app.command("pack", epilog="Example: `knowhue pack runs/photos -o photos.zip`")
 def pack_command(
     study: StudyArgument,
-    out: Annotated[Path, typer.Option("--out", "-o", help="File to write, `.zip`.")] = Path("study.zip"),
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="File to write, `.zip`; named as the study if not given."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
 ) -> None:
     """Seal a finished study: plan, results, scores of every image and report in one file, without images or weights."""
     from knowhue.sealing import pack
     from knowhue.storage import file_digest, require_outputs
 
+    out = out or Path(f"{study.resolve().name}.zip")
     require_outputs({"--out": out}, overwrite=overwrite)
     files = pack(study, out)
     say(f"Sealed: {out}, {files} files, SHA-256 {file_digest(out)}")
@@ -401,7 +405,7 @@ def check_command(sealed: Annotated[Path, typer.Argument(help="What `knowhue pac
 
     files, numbers, problems = check(sealed)
     say(*problems, err=True)
-    found = f"{len(problems)} not as sealed" if problems else "all as sealed"
+    found = f"{len(problems)} problem{'s' * (len(problems) > 1)}" if problems else "all as sealed"
     say(f"{files} files, {numbers} numbers computed again: {found}")
     if problems:
         raise typer.Exit(1)

@@ -138,7 +138,9 @@ def colorize(
     if kind == "folder":
         suffix = OPENRASTER if layers else None
         how = {"on_error": on_error.value, "suffix": suffix, "hints": listed, "album": album}
-    summary = _many(model, kind, source, outputs["--out"], options, reference, overwrite=overwrite, **how)
+    target = outputs["--out"]
+    assert isinstance(target, Path)  # several are an image's samples
+    summary = _many(model, kind, source, target, options, reference, overwrite=overwrite, **how)
     _say_what_was_made(summary.as_record(), summary.lines(), json_)
     # a script should notice; what could be read is written
     if summary.failed:
@@ -249,7 +251,7 @@ def _settle(
     overwrite: bool,
     layers: bool,
     samples: int,
-) -> dict[str, Path]:
+) -> dict[str, Path | list[Path]]:
     """Where the results go, by their options, made sure of before a model is opened; the first input is coloured.
 
     Of several samples each is `--out` with its number in its name.
@@ -288,10 +290,9 @@ def _settle(
         )
     # raise for what cannot be written
     (codec_of(target) if kind == "video" else check_output_suffix(target.suffix))
-    outputs = {"--out": target}
+    outputs: dict[str, Path | list[Path]] = {"--out": target}
     if samples > 1:
-        numbered = (target.with_stem(f"{target.stem}-{number}") for number in range(1, samples + 1))
-        outputs = {f"--out ({path.name})": path for path in numbered}
+        outputs["--out"] = [target.with_stem(f"{target.stem}-{number}") for number in range(1, samples + 1)]
     if uncertainty is not None:
         kind_of(uncertainty.suffix)
         outputs["--uncertainty"] = uncertainty
@@ -313,7 +314,7 @@ def _hints_of(source: Path, file: Path | None, listed: Mapping[str, list[str]]) 
 def _image(
     model: str,
     inputs: list[Path],
-    outputs: dict[str, Path],
+    outputs: Mapping[str, Path | list[Path]],
     options: "ColorizeOptions",
     hints: list[str],
     strokes: Path | None,
@@ -332,15 +333,15 @@ def _image(
     source = inputs[0]
     # hints are placed by the image's size, and refused before a model is opened
     image = read_image(source)
-    map_file = outputs.get("--uncertainty")
-    files = [path for path in outputs.values() if path is not map_file]
+    map_file, out = outputs.get("--uncertainty"), outputs["--out"]
+    files = [out] if isinstance(out, Path) else out
     _say_if_renamed(source.suffix, writable_suffix(source.suffix), files[0])
     height, width = image.pixels.shape[:2]
     options = options._replace(
         hints=tuple(parse_hint(text, width, height) for text in hints),
         strokes=None if strokes is None else read_strokes(strokes, width, height),
     )
-    for path in outputs.values():
+    for path in (*files, *([map_file] if isinstance(map_file, Path) else ())):
         check_output_suffix(path.suffix, image)  # raises where the format cannot hold this image
     colorizer, options = _open_with_reference(model, options, reference)
     require_sample(len(files), colorizer.network)
@@ -354,7 +355,7 @@ def _image(
         notes = write_colorized(image, made.image, out)
         record = {"path": str(source), "output": str(out), **made.judgement.as_record()}
         record["warnings"] += notes
-        if made.uncertainty is not None and map_file is not None:
+        if made.uncertainty is not None and isinstance(map_file, Path):
             require_outputs({"--uncertainty": map_file}, inputs, overwrite=overwrite)
             record["uncertainty"] = _write_uncertainty(made, map_file)
         record["model"] = colorizer.network.description.name

@@ -118,7 +118,7 @@ class Judgement(NamedTuple):
         doubts = [
             f"hardly anything of it was found in the reference ({100 * found:.0f} %): it lent a tint at most"
         ]
-        warnings = (*self.warnings, *doubts * (found < HARDLY_FOUND))
+        warnings = (*self.warnings, *doubts * is_hardly_found(found))
         return self._replace(found_in_reference=found, warnings=warnings)
 
     def as_record(self) -> dict[str, Any]:
@@ -369,6 +369,11 @@ def _resize(chroma: FloatArray, shape: tuple[int, ...]) -> FloatArray:
     # grid_mode: pixels are areas, so that views of other sizes lie on each other
     resized = zoom(chroma, factors, order=1, mode="nearest", grid_mode=True)
     return np.asarray(resized, np.float32)
+
+
+def is_hardly_found(found: float | None) -> bool:
+    """Whether hardly anything of an image was found in its reference; not where it had none."""
+    return found is not None and found < HARDLY_FOUND
 
 
 def is_novel(novelty: float) -> bool:

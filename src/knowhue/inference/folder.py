@@ -15,7 +15,7 @@ from knowhue.images.openraster import check_output_suffix
 from knowhue.images.reading import weigh_image
 from knowhue.images.writing import writable_suffix
 from knowhue.inference.album import AlbumColour, colour_of_album, photo_colour, survey
-from knowhue.inference.colorizer import ColorizeOptions, Colorizer, caveats_of_many, is_novel
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer, caveats_of_many, is_hardly_found, is_novel
 from knowhue.inference.colour_distribution import require_sample
 from knowhue.inference.ledger import LEDGER, Ledger, Stamp
 from knowhue.inference.listing import Item, Listing, list_folder
@@ -182,7 +182,9 @@ class _Work:
         self._done = done
         self.waiting = [item for item in self._items if item not in done]
         self.already = len(done)
-        self.novel = sum(is_novel(self._ledger.records[item.path]["novelty"]) for item in done)
+        records = [self._ledger.records[item.path] for item in done]
+        self.novel = sum(is_novel(each["novelty"]) for each in records)
+        self.hardly_found = sum(is_hardly_found(each["found_in_reference"]) for each in records)
 
     def _set_album_colour(self, limits: Limits) -> None:
         """Look at all images, and have those coloured that were not, or by another album's colour."""
@@ -235,7 +237,12 @@ class _Work:
 
     def summary(self, source: Path, listing: Listing, seconds: float) -> FolderSummary:
         description = self._colorizer.network.description
-        caveats = caveats_of_many(description, self.novel, self.made + self.already, "images")
+        count = self.made + self.already
+        caveats = caveats_of_many(description, self.novel, count, "images")
+        if self.hardly_found:
+            caveats.append(
+                f"hardly anything of {self.hardly_found} of {count} images was found in the reference"
+            )
         return FolderSummary(
             source,
             self._ledger.out,
@@ -322,6 +329,7 @@ class _Work:
             self._ledger.commit(record, stamp, written)
             self.made += 1
             self.novel += is_novel(record["novelty"])
+            self.hardly_found += is_hardly_found(record["found_in_reference"])
         else:
             text = " ".join(str(error).split())
             reason = text if isinstance(error, KnowhueError) else f"{type(error).__name__}: {text}"

@@ -23,7 +23,7 @@ JOB = {
     "uncertainty": "made with or without the uncertainty",
     "sample": "made as another sample",
     "unknown_below": "judged with another `unknown_below`",
-    "reference": "made with another reference",
+    "reference": "made with another reference, or with or without one",
     "album": "made with or without one look for the album",
 }
 """What a line's `job` holds, and how to say that it differs."""

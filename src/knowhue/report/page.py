@@ -79,11 +79,12 @@ SECTIONS = (
 )  # fmt: skip
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, note: str = "") -> Path:
     """Write `results.json` and `report.html` of a study, in whatever state it is.
 
     Args:
         folder: the study folder.
+        note: said at the top of the page.
 
     Returns:
         The path of the page: one file without links to anything outside of it.
@@ -97,7 +98,7 @@ def write_report(folder: Path) -> Path:
         findings, answered, results = compute_results(folder)
         write_json(folder / RESULTS, results)
         with replacing(page) as file:
-            file.write(render_page(findings, answered, results))
+            file.write(render_page(findings, answered, results, note))
     return page
 
 
@@ -111,23 +112,27 @@ def compute_results(folder: Path) -> tuple[Findings, dict[str, Answer], dict[str
     return findings, answered, results
 
 
-def render_page(findings: Findings, answered: dict[str, Answer], results: dict[str, Any]) -> str:
+def render_page(
+    findings: Findings, answered: dict[str, Answer], results: dict[str, Any], note: str = ""
+) -> str:
     """Return the page as HTML.
 
     Args:
         findings: what to show.
         answered: its `answers`.
         results: its `results_table`.
+        note: said at the top.
     """
     study = findings.study
     # NaN is no JSON, and browsers refuse it
     link = _data_link("application/json", json.dumps(results, indent=1, allow_nan=False))
     if study.is_comparison:
-        return fill("methods.html", results_link=link, **page_content(study))
+        return fill("methods.html", results_link=link, note=note, **page_content(study))
     first = next((run for arm in study.runs for run in study.finished(arm)), None)
     left_out = study.prepared.get("left_out", ())
     return fill(
         "page.html",
+        note=note,
         study=study,
         results=results,
         results_link=link,

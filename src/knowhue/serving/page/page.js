@@ -214,7 +214,7 @@ function showReference() {
   image.alt = file ? `Reference ${file.name}` : "";
   const found = chosen && [...chosen.views.values()].map(({ answer }) => answer.found_in_reference).find((each) => each != null);
   $("#reference .found").hidden = found == null;
-  $("#reference .found").textContent = found == null ? "" : `${percent(found)} of the photo was found in it.`;
+  $("#reference .found").textContent = found == null ? "" : `${Math.round(100 * found)} % of the photo was found in it.`;
 }
 
 function showPoints() {
