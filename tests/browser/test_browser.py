@@ -638,7 +638,7 @@ def test_a_reference_gives_its_colours_until_it_is_removed_and_a_gray_one_is_ref
     given = {"name": "blue.png", "mimeType": "image/png", "buffer": file.getvalue()}
     blue = change(page, lambda: page.locator("#reference-file").set_input_files(given), 0)
     assert blue[..., 0].mean() < blue[..., 2].mean()
-    expect(page.locator("#reference .found")).to_have_text("> 99 % of the photo was found in it.")
+    expect(page.locator("#reference .found")).to_have_text("100 % of the photo was found in it.")
     expect(page.get_by_role("img", name="Reference blue.png")).to_be_visible()
     page.locator("#reference-file").set_input_files(given | {"name": "gray.png", "buffer": gray.getvalue()})
     expect(page.get_by_role("alert")).to_contain_text("The reference has no colours")
