@@ -2,8 +2,8 @@
 
     python studies/poster/lay_out.py PICTURES runs/poster/images
 
-PICTURES holds `train/<class>/` and `val/<class>/`: the images of five classes as Tiny ImageNet has them, 64 x 64 pixels,
-under their names there. Every file is compared with its SHA-256 in `images.csv`.
+PICTURES holds `train/<class>/` and `val/<class>/`: images of five classes, 64 x 64 pixels, under the names that they
+have in ImageNet. Every file is compared with its SHA-256 in `images.csv`.
 """
 
 import argparse
@@ -32,7 +32,6 @@ def main() -> None:
             sys.exit(f"{source}: another image than the one that was studied, by its SHA-256 in {LIST.name}")
     for row in rows:
         path = Path(row["path"])
-        # the name tells which part of ImageNet a test image is from: n.. of the training part, val_.. of the validation part
         target = asked.out / row["split"] / path.parent.name / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(asked.pictures / path, target)
