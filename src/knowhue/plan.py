@@ -30,7 +30,7 @@ Epochs = tuple[int, int]
 # by name alone: METRICS needs torch, and a plan is read without it; a test keeps the two alike
 METRIC_NAMES: dict[Task, tuple[str, ...]] = {
     "colour": (
-        "ab_l1", "ciede2000", "psnr_rgb", "ssim_rgb", "lpips_alex",
+        "ab_l1", "ab_l1_vivid", "ciede2000", "psnr_rgb", "ssim_rgb", "lpips_alex",
         "colourfulness_difference_of_means", "mean_colourfulness_difference", "recognition",
     ),
     "class": ("accuracy", "balanced_accuracy", "cross_entropy", "ece"),

@@ -12,6 +12,7 @@ from knowhue.color import lab_to_rgb
 from knowhue.evaluation.metrics import (
     METRICS,
     ab_l1,
+    ab_l1_vivid,
     confusion_matrix,
     image_columns,
     mean_chroma,
@@ -76,13 +77,17 @@ def reference(case):
     log_probability = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     recalls = [np.mean(answer[label == n] == n) for n in range(CLASSES)]
     vivid, true_vivid = (np.hypot(x[:, 0], x[:, 1]).mean() for x in (predicted, true))
+    weighed = [np.average(abs(x - y).mean(0), weights=np.hypot(*y)) for x, y in zip(predicted, true, strict=True)]
     probability = np.exp(log_probability).max(1)[known]
     places = np.clip(np.ceil(probability * 15) - 1, 0, 14)
     right = (answer == label)[known]
     return colour_reference(true, predicted) | {
         "ece": sum(abs((right - probability)[places == n].sum()) for n in range(15)) / known.sum(),
         "ab_l1": np.abs(predicted - true).mean(),
+        "ab_l1_vivid": np.mean(weighed),
         "chroma_ratio": vivid / true_vivid,
+        "mean_a": predicted[:, 0].mean(),
+        "mean_b": predicted[:, 1].mean(),
         "accuracy": np.mean(answer[known] == label[known]),
         "balanced_accuracy": np.mean(recalls),
         "cross_entropy": -np.mean(log_probability[known, label[known]]),
@@ -101,6 +106,14 @@ def test_every_metric_is_its_reference(case):
     scores = score_rows(rows_of(case))
     assert scores.keys() == METRICS.keys() - {LPIPS} == reference(case).keys()  # see test_perceptual
     assert scores == pytest.approx(reference(case), rel=1e-4)
+
+
+def test_the_error_of_vivid_pixels_counts_no_gray_ones():
+    true = torch.zeros(3, 2, 2, 1)
+    true[:2, 0, 0] = 30.0  # one pixel of two is vivid; the third image is gray
+    timid, wrong_gray = torch.zeros(1, 2, 2, 1), true[:1].clone()
+    wrong_gray[0, 1, 1] = 50.0
+    assert ab_l1_vivid(torch.cat([timid, wrong_gray, timid]), true).tolist() == [15.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("sizes", [(12,), (5, 7), (1,) * 12, (11, 1)])

@@ -65,6 +65,9 @@ def mean_difference(rows: Sequence[ImageRow], column: str) -> float:
 
 METRICS: dict[str, Metric] = {
     "ab_l1": Metric("Mean absolute error of a*b*", "CIELAB units", "lower", "colour", "ab_l1"),
+    "ab_l1_vivid": Metric(
+        "Error of a*b*, pixels weighed by their true chroma", "CIELAB units", "lower", "colour", "ab_l1_vivid"
+    ),
     "ciede2000": Metric("CIEDE2000", "CIEDE2000 units", "lower", "colour", "ciede2000"),
     "psnr_rgb": Metric("PSNR of RGB (L* is given)", "dB", "higher", "colour", "psnr_rgb"),
     "ssim_rgb": Metric("SSIM of RGB (L* is given)", "-1 to 1", "higher", "colour", "ssim_rgb"),
@@ -75,6 +78,8 @@ METRICS: dict[str, Metric] = {
     "chroma_ratio": Metric(
         "Mean chroma, predicted over true", "ratio, 1 is as vivid", "neither", "colour", "chroma", ratio
     ),
+    "mean_a": Metric("Mean a*, green to red", "CIELAB units", "neither", "colour", "mean_a"),
+    "mean_b": Metric("Mean b*, blue to yellow", "CIELAB units", "neither", "colour", "mean_b"),
     "colourfulness": Metric(
         "Colourfulness (signed, as Hasler and Süsstrunk)", "M3", "neither", "colour", "colourfulness"
     ),
@@ -115,6 +120,21 @@ def ab_l1(predicted: Chroma, true: Chroma) -> Tensor:
     return (predicted.float() - true).abs().mean((1, 2, 3))
 
 
+def ab_l1_vivid(predicted: Chroma, true: Chroma) -> Tensor:
+    """`ab_l1` with every pixel weighed by its true chroma, (B,), CIELAB units: what is gray counts for nothing.
+
+    A timid colouring pays here what it saves on gray pixels. Of an image without any colour it is 0.
+
+    Raises:
+        ValueError: the shapes differ (nothing is broadcast).
+    """
+    _same_shape(predicted, true)
+    weight = torch.hypot(*true.float().unbind(1))
+    error = (predicted.float() - true).abs().mean(1)
+    # an image of 0 everywhere has no weights, and 0 over anything is 0
+    return (weight * error).sum((1, 2)) / weight.sum((1, 2)).clamp_min(1e-6)
+
+
 def mean_chroma(chroma: Chroma) -> Tensor:
     """Mean of C* = sqrt(a*^2 + b*^2) of each image, (B,), CIELAB units: how vivid it is."""
     # `norm` over channels takes 50 times as long
@@ -138,6 +158,9 @@ def image_columns(
         columns["chroma"] = mean_chroma(prediction.chroma)
         columns["chroma_true"] = mean_chroma(batch.chroma)
         if rgb is not None:
+            columns["ab_l1_vivid"] = ab_l1_vivid(prediction.chroma, batch.chroma)
+            for suffix, chroma in {"": prediction.chroma, "_true": batch.chroma}.items():
+                columns[f"mean_a{suffix}"], columns[f"mean_b{suffix}"] = chroma.float().mean((2, 3)).unbind(1)
             # of CIELAB as predicted, in gamut or not
             columns["ciede2000"] = ciede2000(batch.lightness, prediction.chroma, batch.chroma)
             columns |= _rgb_columns(*rgb)

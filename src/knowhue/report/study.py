@@ -24,8 +24,8 @@ NO_SKILL = ("ece",)
 UNPAIRED = "unpaired"
 """State of an ended run whose block is not compared."""
 IMAGE_METRICS = (
-    "ab_l1", "ciede2000", "psnr_rgb", "ssim_rgb", "lpips_alex", "adversarial", "colourfulness",
-    "colourfulness_absolute",
+    "ab_l1", "ab_l1_vivid", "ciede2000", "psnr_rgb", "ssim_rgb", "lpips_alex", "adversarial", "mean_a", "mean_b",
+    "colourfulness", "colourfulness_absolute",
 )  # fmt: skip
 """Metrics that are means over all images of a column of `per_image.csv`, of the same name."""
 LABELLED_METRICS = {"cross_entropy": "cross_entropy", "accuracy": "correct"}

@@ -44,8 +44,9 @@ SAMPLES_PER_CLASS = 2
 EXTREMES = 4
 DRAWN = 4
 _ORDER = (
-    "probability", "ab_l1", "ciede2000", "psnr_rgb", "ssim_rgb", "lpips_alex", "chroma", "chroma_true",
-    "colourfulness", "colourfulness_true", "colourfulness_absolute", "adversarial", "cross_entropy",
+    "probability", "ab_l1", "ab_l1_vivid", "ciede2000", "psnr_rgb", "ssim_rgb", "lpips_alex", "chroma", "chroma_true",
+    "mean_a", "mean_a_true", "mean_b", "mean_b_true", "colourfulness", "colourfulness_true", "colourfulness_absolute",
+    "adversarial", "cross_entropy",
 )  # fmt: skip
 # what a class answer gets right is written beside its name
 _OTHERS = (metric.column for metric in METRICS.values() if metric.column != "correct")
