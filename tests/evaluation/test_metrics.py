@@ -77,7 +77,9 @@ def reference(case):
     log_probability = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     recalls = [np.mean(answer[label == n] == n) for n in range(CLASSES)]
     vivid, true_vivid = (np.hypot(x[:, 0], x[:, 1]).mean() for x in (predicted, true))
-    weighed = [np.average(abs(x - y).mean(0), weights=np.hypot(*y)) for x, y in zip(predicted, true, strict=True)]
+    weighed = [
+        np.average(abs(x - y).mean(0), weights=np.hypot(*y)) for x, y in zip(predicted, true, strict=True)
+    ]
     probability = np.exp(log_probability).max(1)[known]
     places = np.clip(np.ceil(probability * 15) - 1, 0, 14)
     right = (answer == label)[known]
