@@ -14,6 +14,7 @@ from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.metrics import METRICS
 from knowhue.plan import (
     CLOCK,
+    LOWER_IS_BETTER,
     METRIC_NAMES,
     QUESTIONS,
     SHARES,
@@ -160,6 +161,7 @@ def test_the_names_that_questions_may_use_are_those_of_the_evaluation():
     for task, names in METRIC_NAMES.items():
         known = {name for name, each in METRICS.items() if each.task == task and each.better != "neither"}
         assert set(names) - {"recognition"} == known
+        assert {name for name in known if METRICS[name].better == "lower"} == known & set(LOWER_IS_BETTER)
     assert {name for name in METRICS if METRICS[name].unit == "share"} == set(SHARES) - {"recognition"}
 
 

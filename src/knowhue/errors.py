@@ -32,6 +32,10 @@ class RunError(KnowhueError):
     """A run folder cannot be written, read, or continued with these settings."""
 
 
+class TableError(KnowhueError):
+    """A table of scores cannot be read or judged; the message names file and row."""
+
+
 class DamagedError(RunError):
     """A file that knowhue wrote is cut, changed, or of another kind."""
 

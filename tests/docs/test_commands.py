@@ -50,7 +50,7 @@ def test_messages_name_extras_that_exist():
     passed_on = [source for source, extra in given if not isinstance(extra, ast.Constant)]
     assert passed_on == ["errors.py", "features.py"]  # of `missing_extra`, of an `Opener`
     assert {extra for _, extra in named} == {
-        *("aggregators", "fid", "huggingface", "onnx", "perceptual", "serve", "video"),
+        *("aggregators", "fid", "huggingface", "onnx", "parquet", "perceptual", "serve", "video"),
     }
     assert [each for each in named if each[1] not in EXTRAS] == []
     assert install_command("video") == "pip install -e '.[video]'"

@@ -3,9 +3,6 @@
 import functools
 import inspect
 import math
-import os
-import shlex
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,7 +12,8 @@ import typer
 
 from knowhue.apps import serve, use
 from knowhue.apps.exporting import export
-from knowhue.apps.program import app, say
+from knowhue.apps.program import app, command_line, say
+from knowhue.apps.verdict import verdict_command
 from knowhue.errors import ConfigError, shown
 from knowhue.statistics import MIN_SEEDS
 
@@ -183,7 +181,7 @@ def study_command(
     wanted = options() if plan is None else _read_plan_file(plan, given)
     from knowhue.apps.progress import showing_progress
     from knowhue.presets import DEFAULT_PRESET
-    from knowhue.report.answers import WORDINGS
+    from knowhue.report.wording import WORDINGS
     from knowhue.runs import is_first_process
     from knowhue.storage import read_json
     from knowhue.study import run_study
@@ -423,14 +421,10 @@ def config_command(settings: Callable[[], "Config"]) -> None:
 app.command(epilog="Example: `knowhue colorize photo.jpg -o colour.jpg`")(use.colorize)
 app.command(epilog="Example: `knowhue models runs/photos`")(use.models)
 app.command(epilog="Example: `knowhue export runs/photos --to onnx -o photos.onnx`")(export)
+app.command("verdict", epilog="Example: `knowhue verdict runs.csv --against baseline --sesoi accuracy=0.01`")(
+    verdict_command
+)
 app.command("serve", epilog="Example: `knowhue serve --model photos=runs/photos`")(serve.serve_command)
-
-
-def command_line() -> str:
-    """This command, as a reader would type it again."""
-    name = os.path.basename(sys.argv[0])
-    began = ["python", "-m", "knowhue"] if name == "__main__.py" else [name]
-    return shlex.join([*began, *sys.argv[1:]])
 
 
 def _read_plan_file(path: Path, others: dict[str, Any]) -> "Plan":

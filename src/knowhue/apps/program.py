@@ -3,6 +3,8 @@
 import codecs
 import io
 import json
+import os
+import shlex
 import sys
 import unicodedata
 import warnings
@@ -69,6 +71,13 @@ def printable(text: str) -> str:
     a\x1b[31m\nb\u202ec\xff
     """
     return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def command_line() -> str:
+    """This command, as a reader would type it again."""
+    name = os.path.basename(sys.argv[0])
+    began = ["python", "-m", "knowhue"] if name == "__main__.py" else [name]
+    return shlex.join([*began, *sys.argv[1:]])
 
 
 def settle_streams() -> None:

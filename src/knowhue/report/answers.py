@@ -7,17 +7,9 @@ from knowhue.report.contrasts import Bounds, Contrast
 from knowhue.report.findings import ORACLE, Findings, Headroom, Judged, beaten, levels
 from knowhue.report.study import Study
 from knowhue.report.text import Measure, measure, p_words, plural, spaced
+from knowhue.report.wording import Wording, wording
 from knowhue.statistics.paired import Interval
 from knowhue.statistics.verdicts import Word, fewest_seeds
-
-
-@dataclass(frozen=True)
-class Wording:
-    """How a question is asked, and what its task is called."""
-
-    question: str
-    does: str
-    doing: str
 
 
 @dataclass(frozen=True)
@@ -48,14 +40,6 @@ class Answer:
         return f"{self.caveat} {self.headline}: {self.detail} {self.evidence}".strip()
 
 
-WORDINGS = {
-    "colour": Wording(
-        "Is colouring easier for a model that also learns to classify?", "colouring", "at colouring"
-    ),
-    "class": Wording(
-        "Is classifying easier for a model that also learns to colour?", "classification", "at classifying"
-    ),
-}
 _LEVELS = {
     "ab_l1": "is off by {} CIELAB units",
     "balanced_accuracy": "is right for {} % of the images of an average class",
@@ -80,7 +64,7 @@ def answers(findings: Findings) -> dict[str, Answer]:
 
 def _answer(findings: Findings, question: str) -> Answer:
     study, verdict = findings.study, findings.verdicts[question]
-    words, measured = WORDINGS[question], measure(study.metrics, study.questions[question])
+    words, measured = wording(study, question), measure(study.metrics, study.questions[question])
     headroom = findings.headroom[question]
     before = (
         _beaten_by_baseline(study, question), _gains_little(study, question, headroom), _lost(study, question)
@@ -93,7 +77,7 @@ def _answer(findings: Findings, question: str) -> Answer:
         words.question,
         verdict.word.value,
         "No verdict from a tuning study" if study.is_tuning else _headline(study, words, verdict, found),
-        _detail(study, measured, verdict, found, verdict.quoted),
+        _detail(study, words, measured, verdict, found, verdict.quoted),
         caveat,
         ""
         if verdict.word == Word.NO_VERDICT
@@ -111,17 +95,14 @@ def _headline(study: Study, words: Wording, verdict: Judged, found: Contrast) ->
         Word.NO_VERDICT: f"No verdict yet{here}",
         Word.CANNOT_TELL: f"Cannot tell{here}: {_LIMITS.get(verdict.limit, '')}",
         Word.INCONCLUSIVE: f"Inconclusive{here} ({_needed_for_a_verdict(verdict, found)})",
-        Word.EQUIVALENT: f"{of_these} the arms differ {words.doing} by less than what matters"
-        if here
-        else f"Multi-task training makes no difference that matters to {words.does}",
+        Word.EQUIVALENT: f"{of_these} {words.same_here}" if here else words.same,
     }
     if word in fixed:
         return fixed[word]
     how = word.value[len(word.direction) :]
     if not here:
-        return f"Multi-task training {word.direction} {words.does}{how}"
-    side = {"helps": "better", "hurts": "worse"}[word.direction]
-    return f"{of_these} the multi-task models are {side} {words.doing}{how}"
+        return f"{words.claims[word.direction]}{how}"
+    return f"{of_these} {words.claims_here[word.direction]}{how}"
 
 
 def _needed_for_a_verdict(verdict: Judged, found: Contrast) -> str:
@@ -138,7 +119,9 @@ def _needed_for_a_verdict(verdict: Judged, found: Contrast) -> str:
     return f"a new study would need about {need.seeds} ({upper}) seeds"
 
 
-def _detail(study: Study, measured: Measure, verdict: Judged, found: Contrast, quoted: Bounds) -> str:
+def _detail(
+    study: Study, words: Wording, measured: Measure, verdict: Judged, found: Contrast, quoted: Bounds
+) -> str:
     """Say both levels, their difference and the interval that decided."""
     seeds = plural(len(found.seeds), "seed")
     few = f"with {seeds} (a claim needs at least {fewest_seeds(verdict.alpha)}, all of them finished)"
@@ -146,7 +129,7 @@ def _detail(study: Study, measured: Measure, verdict: Judged, found: Contrast, q
     level = _LEVELS.get(found.metric, f"has {measured.title} {{}}{measured.unit and ' ' + measured.unit}")
     single, multi = (level.format(measured.level(each)) for each in found.levels)
     return (
-        f"{opening}, on {_these_images(study, found)}, the multi-task model {multi} and the single-task model "
+        f"{opening}, on {_these_images(study, found)}, {words.multi_model} {multi} and {words.single_model} "
         f"{single}: {_gap(measured, found)}. {_interval_words(study, measured, quoted)}"
     )
 
@@ -260,7 +243,8 @@ def _beaten_by_baseline(study: Study, question: str) -> str:
     if not losers:
         return ""
     measured = measure(study.metrics, asked)
-    names = " and ".join(("single-task", "multi-task")[place] for place in losers)
+    words = wording(study, question)
+    names = " and ".join((words.single, words.multi)[place] for place in losers)
     trivial = dict.fromkeys(name for each in losers.values() for name in each)
     values = ", ".join(
         f"“{spaced(name)}” {measured.level(study.baselines[name][asked.metric] or 0)}" for name in trivial
@@ -272,9 +256,10 @@ def _beaten_by_baseline(study: Study, question: str) -> str:
 def _gains_little(study: Study, question: str, headroom: list[Headroom]) -> str:
     """Say first where the model has learnt so little that no difference that matters could be found."""
     asked = study.questions[question]
-    measured = measure(study.metrics, asked)
+    measured, words = measure(study.metrics, asked), wording(study, question)
+    subject = f"{words.single_model[0].upper()}{words.single_model[1:]}"
     return " ".join(
-        f"The single-task model gains only {measured.amount(row.gain)} over {spaced(row.name)}, less than the smallest "
+        f"{subject} gains only {measured.amount(row.gain)} over {spaced(row.name)}, less than the smallest "
         f"effect of interest ({measured.amount(asked.sesoi)}): train longer before reading this."
         for row in headroom
         if row.name != ORACLE and 0 < row.gain < asked.sesoi
@@ -283,11 +268,12 @@ def _gains_little(study: Study, question: str, headroom: list[Headroom]) -> str:
 
 def _lost(study: Study, question: str) -> str:
     """Name the runs that give no number, and those that were given one: none is dropped in silence."""
-    asked = study.questions[question]
-    arms = (("single-task", asked.single), ("multi-task", asked.multi))
+    asked, words = study.questions[question], wording(study, question)
+    arms = ((words.single, asked.single), (words.multi, asked.multi))
     runs = [(f"{label} seed {run.seed}", run) for label, arm in arms for run in study.of(arm)]
+    states = _STATES | ({"missing": "has no row"} if study.is_table else {})
     lost = ", ".join(
-        f"{name} ({'has no score' if run.finished else _STATES.get(run.state, run.state)})"
+        f"{name} ({'has no score' if run.finished else states.get(run.state, run.state)})"
         for name, run in runs
         if run.seed not in study.table.scores(run.arm, asked.metric)
     )
@@ -301,12 +287,14 @@ def _lost(study: Study, question: str) -> str:
 
 
 def _what_is_missing(study: Study, question: str) -> str:
-    asked = study.questions[question]
-    arms = (("single-task", asked.single), ("multi-task", asked.multi))
+    asked, words = study.questions[question], wording(study, question)
+    arms = ((words.single, asked.single), (words.multi, asked.multi))
     absent = [
         f"no finished run of the {label} arm (“{arm}”)" for label, arm in arms if not study.finished(arm)
     ]
     missing = " and ".join(absent) or "no seed of which both arms finished with a number"
+    if study.is_table:
+        return f"there is {missing}. Add its rows to the table."
     # Whoever trained some arms alone must train the others, too.
     command = re.sub(r"\s--arms?[ =]\S+", "", str(study.settings.get("command") or "knowhue study"))
     return f"there is {missing}. Make it with: {command}"

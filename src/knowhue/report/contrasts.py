@@ -270,7 +270,8 @@ def image_differences(
     labels = [table.labels[image] for image in rows[0]]
     groups = np.unique(labels, return_inverse=True)[1] if metric in BY_CLASS else None
     # rows take turns: before and after of each seed
-    return ImageDifferences(values[1::2] - values[::2], groups, source == "accuracy")
+    is_binary = bool(((values == 0) | (values == 1)).all())
+    return ImageDifferences(values[1::2] - values[::2], groups, is_binary)
 
 
 class FamilyTest(NamedTuple):
@@ -316,9 +317,12 @@ def family_tests(contrasts: Mapping[Name, Contrast | None], level: float = LEVEL
 
 def _limits(table: ScoreTable, metric: str) -> Interval:
     """Return what a metric can be: shares are within 0 and 1, no error is below 0."""
-    if metric in SHARES or table.about.get(metric, {}).get("unit") == "share":
+    about = table.about.get(metric, {})
+    if metric in SHARES or about.get("unit") == "share":
         return 0.0, 1.0
-    return (0.0, math.inf) if table.lower_is_better(metric) else (-math.inf, math.inf)
+    # of somebody's own metric nobody knows that it is an error: a log-likelihood may be below 0
+    is_error = table.lower_is_better(metric) and about.get("least", 0) is not None
+    return (0.0, math.inf) if is_error else (-math.inf, math.inf)
 
 
 def possible(interval: Interval, before: float, limits: Interval) -> bool:

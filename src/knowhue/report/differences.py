@@ -13,6 +13,7 @@ from knowhue.report.style import (
     PAPER,
     SINGLE,
     SMALL,
+    as_label,
     axis_limits,
     few_ticks,
     grid,
@@ -24,6 +25,7 @@ from knowhue.report.style import (
     shade_margin,
 )
 from knowhue.report.text import Measure, measure, spaced
+from knowhue.report.wording import wording
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,9 +82,11 @@ def _transfer(study: Study, question: str, found: Contrast) -> "Figure":
     asked = study.questions[question]
     figure, axes = panels(5.0, 3.1, columns=2, width_ratios=(1, 1.25))
     measured = measure(study.metrics, asked)
-    _slopes(axes[0, 0], found, measured)
-    _differences(axes[0, 1], found, measured, asked.sesoi, len(study.seeds), study.alpha)
-    arms = {asked.single: "single-task", asked.multi: "multi-task"}
+    words = wording(study, question)
+    names = as_label(words.single), as_label(words.multi)
+    _slopes(axes[0, 0], found, measured, names)
+    _differences(axes[0, 1], found, measured, names, asked.sesoi, len(study.seeds), study.alpha)
+    arms = dict(zip(found.arms, names, strict=True))
     given = spaced(asked.if_diverged)
     note_diverged(figure, [f"{arms[arm]} seed {seed} (“{given}”)" for arm, seed in found.diverged])
     return figure
@@ -93,7 +97,7 @@ def _lost(found: Contrast) -> list[list[bool]]:
     return [[(arm, seed) in found.diverged for arm in found.arms] for seed in found.seeds]
 
 
-def _slopes(ax: "Axes", found: Contrast, measured: Measure) -> None:
+def _slopes(ax: "Axes", found: Contrast, measured: Measure, arms: tuple[str, str]) -> None:
     """Draw every seed as a line between its two arms, and the mean over them."""
     scores = measured.scale * found.scores
     for pair, better, lost in zip(scores, (found.gains > 0).tolist(), _lost(found), strict=True):
@@ -112,10 +116,7 @@ def _slopes(ax: "Axes", found: Contrast, measured: Measure) -> None:
         "lower is better ↓" if found.lower_is_better else "higher is better ↑",
     )
     ax.set_xlim(-0.5, 1.5)
-    names = [
-        f"{name}-task\n{measured.level(level)}"
-        for name, level in zip(("single", "multi"), found.levels, strict=True)
-    ]
+    names = [f"{name}\n{measured.level(level)}" for name, level in zip(arms, found.levels, strict=True)]
     ax.set_xticks([0, 1], names, fontsize=SMALL, fontweight="bold", linespacing=1.4)
     for label, colour in zip(ax.get_xticklabels(), (SINGLE, MULTI), strict=True):
         label.set_color(colour)
@@ -132,7 +133,13 @@ def _quiet(ax: "Axes", axis: Literal["x", "y"], spine: str) -> None:
 
 
 def _differences(
-    ax: "Axes", found: Contrast, measured: Measure, sesoi: float, planned: int, alpha: float
+    ax: "Axes",
+    found: Contrast,
+    measured: Measure,
+    arms: tuple[str, str],
+    sesoi: float,
+    planned: int,
+    alpha: float,
 ) -> None:
     """Draw the difference of every seed as a stack of dots, their mean and what chance leaves of it."""
     values, mean = measured.scale * found.differences, measured.scale * found.estimate
@@ -159,7 +166,7 @@ def _differences(
     rows |= _intervals(ax, bounds, measured, mean)
     ax.set_yticks(list(rows), list(rows.values()), fontsize=SMALL)
     _quiet(ax, "x", "left")
-    head(ax, f"{measured.signed(found.estimate)} {measured.difference_unit}", "multi-task minus single-task")
+    head(ax, f"{measured.signed(found.estimate)} {measured.difference_unit}", f"{arms[1]} minus {arms[0]}")
     name_margin(ax)
     name_directions(ax, found.lower_is_better)
 

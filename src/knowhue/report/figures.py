@@ -132,7 +132,7 @@ def _over_epochs(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
 FIGURES: dict[str, Figure] = {
     "transfer": Figure(
         "Seed by seed.",
-        "Each thin line is a seed, from its single-task to its multi-task model; orange seeds improve, gray ones do "
+        "Each thin line is a seed, from {before} to {after}; orange seeds improve, gray ones do "
         "not, and the black line is the mean. On the right are the differences of the same seeds and their mean with "
         "its interval at the level of the verdict (thick) and at that of equivalence (thin). In the shaded band a "
         "difference is smaller than the smallest one that matters, fixed beforehand.",
@@ -231,7 +231,12 @@ def facts(study: Study) -> dict[str, object]:
         "While the encoder is frozen (shaded) both arms are the same computation, so their curves coincide: "
         "single-task is dashed over multi-task."
     )
+    before, after = (
+        ("one arm", "the other") if study.is_table else ("its single-task", "its multi-task model")
+    )
     return {
+        "before": before,
+        "after": after,
         "seed": plain(study.shown_seed),
         "split": study.split,
         "oracle": _ORACLE if any(is_oracle(study, arm) for arm in study.arms) else "",

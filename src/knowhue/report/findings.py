@@ -150,12 +150,17 @@ def secondaries(study: Study) -> dict[tuple[str, str], FamilyTest]:
     The plan names some beforehand; they and the exploratory others are each adjusted for their own number.
     """
     rows, named = {}, {}
+    # of two questions about the same arms, neither asks again what the other does
+    taken = {(*sides(study, question), asked.metric) for question, asked in study.questions.items()}
     for question, asked in study.questions.items():
         arms = sides(study, question)
-        theirs = set(study.metric_names(arms.multi)) - {asked.metric}
+        theirs = {name for name in study.metric_names(arms.multi) if (*arms, name) not in taken}
         names = [
-            name for name in study.metric_names(arms.single) if name in theirs and _is_judged(study, name)
+            name
+            for name in study.metric_names(arms.single)
+            if name in theirs and _is_judged(study, name, question)
         ]
+        taken |= {(*arms, name) for name in names}
         # named ones first; sorting is stable, so both groups keep their order
         for name in sorted(names, key=lambda name: name not in asked.secondary):
             rows[question, name] = contrast(study.table, name, *arms)
@@ -166,8 +171,11 @@ def secondaries(study: Study) -> dict[tuple[str, str], FamilyTest]:
     return {key: found[key] for key in rows if key in found}
 
 
-def _is_judged(study: Study, metric: str) -> bool:
-    return metric == "recognition" or study.metrics.get(metric, {}).get("better") in ("lower", "higher")
+def _is_judged(study: Study, metric: str, question: str) -> bool:
+    about = study.metrics.get(metric, {})
+    if about.get("task", question) != question:
+        return False
+    return metric == "recognition" or about.get("better") in ("lower", "higher")
 
 
 def headrooms(study: Study, question: str) -> list[Headroom]:

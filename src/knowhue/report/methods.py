@@ -224,7 +224,7 @@ def quality_table(compared: Comparison, regime: Regime) -> list[list[TableCell]]
     for name, method in compared.methods.items():
         title = TableCell(method.title, "reference" if name == compared.reference else "")
         cells = [_quality_cell(found[name, metric], metric) for metric in names]
-        rows.append([title, _judged(compared.verdict(regime, name)), *cells])
+        rows.append([title, verdict_cell(compared.verdict(regime, name)), *cells])
     for name, title in _BASELINES.items():
         if (row := compared.study.baselines.get(name)) is not None:
             known = flat_scores(row)
@@ -275,7 +275,7 @@ def _quality_cell(score: MethodScore, metric: str) -> TableCell:
     return TableCell(number(score.mean, unit), below, score.test.is_clear)
 
 
-def _judged(found: Judged | None) -> TableCell:
+def verdict_cell(found: Judged | None) -> TableCell:
     """A verdict; by the seeds alone it speaks of these test images and not of the method."""
     if found is None:
         return TableCell(MISSING)

@@ -24,6 +24,7 @@ from knowhue.report.study import Row, Study, tidy_scores
 from knowhue.report.style import to_svg
 from knowhue.report.tables import TABLES
 from knowhue.report.text import measure
+from knowhue.report.wording import wording
 from knowhue.runs import REPORT_LOCK, REPORT_S, locked, read_frozen
 from knowhue.statistics.verdicts import fewest_seeds
 from knowhue.storage import replacing, write_json
@@ -125,7 +126,7 @@ def render_page(
     """
     study = findings.study
     # NaN is no JSON, and browsers refuse it
-    link = _data_link("application/json", json.dumps(results, indent=1, allow_nan=False))
+    link = data_link("application/json", json.dumps(results, indent=1, allow_nan=False))
     if study.is_comparison:
         return fill("methods.html", results_link=link, note=note, **page_content(study))
     first = next((run for arm in study.runs for run in study.finished(arm)), None)
@@ -137,11 +138,9 @@ def render_page(
         results=results,
         results_link=link,
         scores_link=_csv_link(_score_rows(study)),
-        answers=answered,
         warnings=warnings(study),
-        measures={question: measure(study.metrics, asked) for question, asked in study.questions.items()},
-        lower={name: study.table.lower_is_better(asked.metric) for name, asked in study.questions.items()},
-        sections=_sections(findings),
+        **answer_parts(study, answered),
+        sections=filled_sections(findings),
         fewest_seeds=fewest_seeds(study.alpha),
         distances={
             "warnings": scores.distance_warnings(study),
@@ -163,6 +162,16 @@ def render_page(
     )
 
 
+def answer_parts(study: Study, answered: dict[str, Answer]) -> dict[str, Any]:
+    """What a template needs to show the answers."""
+    return {
+        "answers": answered,
+        "measures": {name: measure(study.metrics, asked) for name, asked in study.questions.items()},
+        "lower": {name: study.table.lower_is_better(asked.metric) for name, asked in study.questions.items()},
+        "words": {name: wording(study, name) for name in study.questions},
+    }
+
+
 def fill(template: str, **values: Any) -> str:
     """Return a page as HTML: escapes what it is given, refuses what it is not.
 
@@ -182,10 +191,10 @@ def fill(template: str, **values: Any) -> str:
     return environment.get_template(template).render(css=css, **values)
 
 
-def _sections(findings: Findings) -> list[dict[str, Any]]:
+def filled_sections(findings: Findings, wanted: Sequence[PageSection] = SECTIONS) -> list[dict[str, Any]]:
     """Return the sections that this study has something for, with their figures drawn and their tables as text."""
     study, shown, count = findings.study, [], 0
-    for section in SECTIONS:
+    for section in wanted:
         if section.of_several_seeds and len(study.seeds) < 2:
             continue
         figures = [each for name in section.figures if (each := _figure(study, name))]
@@ -241,9 +250,9 @@ def _score_rows(study: Study) -> list[Row]:
 
 def _csv_link(rows: Sequence[Row]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return _data_link("text/csv", to_csv([names, *([row.get(name) for name in names] for row in rows)]))
+    return data_link("text/csv", to_csv([names, *([row.get(name) for name in names] for row in rows)]))
 
 
-def _data_link(kind: str, text: str) -> str:
+def data_link(kind: str, text: str) -> str:
     # within the page, which is one file that needs nothing else
     return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"

@@ -2,6 +2,7 @@
 
 import math
 import re
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,14 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from knowhue.plan import QUESTIONS, Question
+from knowhue.plan import LOWER_IS_BETTER, QUESTIONS, Question
 from knowhue.presets import checked
 from knowhue.report.text import spaced, titled
 from knowhue.statistics import ALPHA
 from knowhue.statistics.verdicts import question_alpha
 
-_LOWER = ("ab_l1", "fd_lite0", "kd_lite0", "fid")
-"""Lower is better: of distances, which are not in `metrics.json`, and of the error before that is there."""
+_LOWER = (*LOWER_IS_BETTER, "fd_lite0", "kd_lite0", "fid")
+"""Lower is better: of distances, which are not in `metrics.json`, and of all before that is there."""
 NO_SKILL = ("ece",)
 """Metrics at which a constant guess is perfect, so that not to beat one says nothing against a model."""
 UNPAIRED = "unpaired"
@@ -77,11 +78,16 @@ class ScoreTable:
         self.about = about
         self.labels: dict[int, str] = {}
         self._totals: dict[tuple[str, str, str], dict[int, float]] = defaultdict(dict)
-        self._images: dict[tuple[str, int, str], dict[int, float]] = defaultdict(dict)
+        # 16 bytes a score instead of 100 in a dictionary: tables of hundreds of MB come by
+        self._images: dict[tuple[str, int, str], tuple[array[int], array[float]]] = defaultdict(
+            lambda: (array("q"), array("d"))
+        )
         self._declared: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
         for arm, seed, metric, value, label, image in rows:
             if image is not None:
-                self._images[arm, seed, metric][image] = value
+                images, values = self._images[arm, seed, metric]
+                images.append(image)
+                values.append(value)
                 self.labels.setdefault(image, label)
             elif math.isfinite(value):
                 self._totals[arm, metric, label][seed] = value
@@ -103,7 +109,7 @@ class ScoreTable:
 
     def of_images(self, arm: str, seed: int, metric: str) -> dict[int, float]:
         """Return the scores of single images by their index; empty where the metric has none."""
-        return self._images.get((arm, seed, metric), {})
+        return dict(zip(*self._images.get((arm, seed, metric), ((), ())), strict=True))
 
     def lower_is_better(self, metric: str) -> bool:
         """Whether a smaller value is the better one."""
@@ -182,6 +188,7 @@ class Study:
         exploratory: runs in the folder that the plan does not ask for.
         costs: of a comparison, by method what predicting costs, `costs.json`.
         damaged: files beside the runs that figures are drawn from, and that cannot be read.
+        scores: the tidy table, where it is somebody's own and not made of the runs.
     """
 
     settings: Row
@@ -196,6 +203,7 @@ class Study:
     exploratory: tuple[Row, ...] = ()
     costs: Mapping[str, Row] = field(default_factory=dict)
     damaged: tuple[str, ...] = ()
+    scores: ScoreTable | None = None
 
     @cached_property
     def questions(self) -> dict[str, Question]:
@@ -208,6 +216,8 @@ class Study:
     @cached_property
     def table(self) -> ScoreTable:
         """The tidy table of all finished runs, and of what diverged ones are given."""
+        if self.scores is not None:
+            return self.scores
         images = (run.image_scores() for arm in self.runs for run in self.finished(arm))
         return ScoreTable(chain(tidy_scores(self), *images), self.metrics, self.declared_scores())
 
@@ -244,6 +254,11 @@ class Study:
     def is_tuning(self) -> bool:
         """Whether settings are chosen by the study: it says nothing of the method then."""
         return self.settings.get("purpose") == "tuning"
+
+    @property
+    def is_table(self) -> bool:
+        """Whether all that is known are the scores in a table, see `report.table_study`."""
+        return self.scores is not None
 
     @property
     def is_comparison(self) -> bool:

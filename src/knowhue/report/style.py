@@ -246,6 +246,16 @@ def axis_limits(values: Sequence[float], margin: float) -> Interval:
     return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
+def as_label(name: str, longest: int = 24) -> str:
+    r"""A user's own name as a figure shows it: cut where it is long, and no formula where it has dollar signs.
+
+    >>> print(as_label("a$b$" * 9))
+    a\$b\$a\$b\$a\$b\$a\$b\$a\$b\$a\$b...
+    """
+    cut = name if len(name) <= longest else f"{name[: longest - 1]}..."
+    return cut.replace("$", r"\$")
+
+
 def note_diverged(figure: "Figure", runs: Sequence[str]) -> None:
     """Name below a figure the runs that are drawn hollow, if any."""
     if runs:

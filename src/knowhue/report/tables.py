@@ -16,9 +16,10 @@ from knowhue.report.conditions import (
     seed_transfer,
     train_loss,
 )
-from knowhue.report.contrasts import BOTH, Bounds
+from knowhue.report.contrasts import BOTH, Bounds, Contrast
 from knowhue.report.diagnostics import LOSSES, MOMENTS, diagnostic_means, gradient_table, predictions
 from knowhue.report.findings import Findings
+from knowhue.report.methods import verdict_cell
 from knowhue.report.scores import distance_rows, task_scores
 from knowhue.report.study import TASK_TITLES, Row, Study, Table, arm_label
 from knowhue.report.text import (
@@ -33,6 +34,7 @@ from knowhue.report.text import (
     spaced,
     with_spread,
 )
+from knowhue.report.wording import wording
 from knowhue.statistics import MIN_SEEDS
 
 _ARROWS = {"lower": "↓", "higher": "↑"}
@@ -137,6 +139,10 @@ def _baseline(name: str) -> Callable[[Study, Row], str]:
 
 def _of_seeds(side: int) -> Callable[[Study, Row], str]:
     return lambda study, row: with_spread(row["scores"][side], _unit(study, row))
+
+
+def _scores_of(study: Study, row: Row, side: int) -> str:
+    return _of_seeds(side)(study, row) if "scores" in row else MISSING
 
 
 def _scored(study: Study, row: Row) -> TableCell:
@@ -245,7 +251,66 @@ def _scores(task: str) -> Shown:
     )
 
 
+def _questions(findings: Findings) -> list[dict[str, Any]]:
+    """Every question of a table of anybody's arms: both, their difference, and the verdict."""
+    rows = []
+    for name, asked in findings.study.questions.items():
+        judged = findings.verdicts[name]
+        row = {"question": name, "metric": asked.metric, "sesoi": asked.sesoi, "judged": judged}
+        found = judged.found
+        if found is not None:
+            p = found.p if len(found.seeds) > 1 else None
+            row |= {"bounds": judged.quoted, "p": p, "seeds": found.seeds, **_sides(found)}
+        rows.append(row)
+    return rows
+
+
+def _further(findings: Findings) -> list[dict[str, Any]]:
+    """The metrics that no question asks about, of the arms of each question."""
+    return [
+        {
+            "metric": metric, "arms": f"{test.found.arms[1]} against {test.found.arms[0]}", "bounds": test.bounds,
+            "p": test.p_adjusted, "seeds": test.found.seeds, "clear": test.is_clear, **_sides(test.found),
+        }
+        for (_, metric), test in findings.secondary.items()
+    ]  # fmt: skip
+
+
+def _sides(found: Contrast) -> dict[str, Any]:
+    single, multi = found.levels
+    return {"single": single, "multi": multi, "scores": found.scores.T.tolist()}
+
+
+def _marked_gap(study: Study, row: Row) -> TableCell:
+    text = difference(row["single"], row["multi"], _unit(study, row))
+    return TableCell(text, "clear" if row["clear"] else "", row["clear"])
+
+
+_TWO_ARMS: Cells = {"Before": _of_seeds(0), "After": _of_seeds(1)}
+_TESTED: Cells = {"Interval": _quoted, "p": _text("p", p_text), **_SEEDS}
+
 TABLES: dict[str, Shown] = {
+    "questions": Shown(
+        "Questions",
+        "Mean ± standard deviation over seeds; the difference, paired by seed, is after minus before. An interval with "
+        "† is not over seeds and images, so it speaks of these test images alone. p: exact sign-flip over seeds.",
+        _questions,
+        {
+            "Question": lambda study, row: wording(study, row["question"]).title,
+            "Smallest effect": lambda study, row: difference(0.0, row["sesoi"], _unit(study, row)).lstrip("+"),
+            "Before": lambda study, row: _scores_of(study, row, 0),
+            "After": lambda study, row: _scores_of(study, row, 1),
+            "Difference": _gap("single", "multi"), **_TESTED, "Verdict": _text("judged", verdict_cell),
+        },
+        names=1,
+    ),
+    "further": Shown(
+        "Further metrics",
+        "No question asks about these. Intervals are at 95 %, those with † on these test images alone; p is adjusted "
+        "for their number (Benjamini-Hochberg). A difference is called clear by p at most .05, an interval over seeds "
+        f"and images that excludes 0, and {MIN_SEEDS} seeds.",
+        _further, {"Arms": _text("arms"), **_METRIC, **_TWO_ARMS, "Difference": _marked_gap, **_TESTED}, names=2,
+    ),
     "colour_scores": _scores("colour"),
     "class_scores": _scores("class"),
     "distances": Shown(

@@ -1,0 +1,116 @@
+"""`knowhue verdict`: anybody's table of scores judged as a study is."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from knowhue.apps.program import command_line, say
+from knowhue.errors import ConfigError, shown
+from knowhue.statistics import ALPHA
+from knowhue.storage import require_outputs
+
+_rare_option = partial(typer.Option, rich_help_panel="Rarely needed")
+
+
+def verdict_command(
+    tables: Annotated[
+        list[Path],
+        typer.Argument(
+            help="CSV, JSON or parquet: a row a score (`arm, seed, metric, value`, perhaps `image, class`), or a row a "
+            "run, as W&B and MLflow export their runs."
+        ),
+    ],
+    against: Annotated[str | None, typer.Option(help="The arm that the others are compared with.")] = None,
+    arm: Annotated[
+        list[str] | None, typer.Option(help="An arm to compare with it, if not all; may be repeated.")
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="A metric to ask about, if not all with a --sesoi; may be repeated."),
+    ] = None,
+    sesoi: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Smallest effect of interest, such as `accuracy=0.01`; may be repeated. Known of Knowhue's own "
+            "`ab_l1` and `balanced_accuracy`."
+        ),
+    ] = None,
+    better: Annotated[
+        list[str] | None,
+        typer.Option(help="Which side of a metric is better, such as `loss=lower`; may be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Page to write, `.html`; all numbers go beside it as `.json`."),
+    ] = None,
+    alpha: Annotated[float, _rare_option(help="Rate of false claims over all questions together.")] = ALPHA,
+    arm_column: Annotated[str | None, _rare_option(help="Column that names the arm.")] = None,
+    seed_column: Annotated[str | None, _rare_option(help="Column with the seed.")] = None,
+    overwrite: Annotated[bool, _rare_option("--overwrite", help="Replace files that exist.")] = False,
+) -> None:
+    """Judge anybody's runs: does the difference hold for the method, or on these test images alone?"""
+    from knowhue.report.table_study import Asked, read_table
+    from knowhue.report.verdict_page import judge_table, write_verdict
+
+    if not 0 < alpha < 0.5:
+        raise ConfigError(f"`--alpha` should be above 0 and below 0.5. Found `--alpha {alpha:g}`.")
+    asked = Asked(
+        metrics=metric or (),
+        better=_directions(better or ()),
+        sesoi=_effects(sesoi or ()),
+        against=against,
+        arms=arm or (),
+        alpha=alpha,
+        arm_column=arm_column,
+        seed_column=seed_column,
+    )
+    numbers = None if out is None else out.with_suffix(".json")
+    if out is not None and numbers is not None:
+        if out.suffix != ".html":
+            raise ConfigError(f"`--out` should end in .html. Found `{out}`.")
+        require_outputs({"--out": out, "the numbers beside it": numbers}, tables, overwrite=overwrite)
+    found = judge_table(read_table(tables, asked))
+    for each in found.answers.values():
+        say(each.question, f"  {each.sentence}", "")
+    if found.left_out:
+        say(*found.left_out, err=True)
+    if out is not None and numbers is not None:
+        write_verdict(found, out, numbers, command_line())
+        say(f"Verdict: {out}, numbers: {numbers}")
+
+
+def _pairs(option: str, given: Sequence[str], example: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in given:
+        name, sign, value = text.rpartition("=")
+        if not (name and sign and value):
+            raise ConfigError(f"`{option}` should be NAME=VALUE, such as `{example}`. Found `{shown(text)}`.")
+        if found.setdefault(name, value) != value:
+            raise ConfigError(
+                f"`{option}` says two things of `{shown(name)}`: {found[name]} and {value}. Say it once."
+            )
+    return found
+
+
+def _directions(given: Sequence[str]) -> dict[str, str]:
+    found = _pairs("--better", given, "loss=lower")
+    for name, value in found.items():
+        if value not in ("lower", "higher"):
+            raise ConfigError(f"`--better {shown(name)}` should be lower or higher. Found `{shown(value)}`.")
+    return found
+
+
+def _effects(given: Sequence[str]) -> dict[str, float]:
+    effects = {}
+    for name, text in _pairs("--sesoi", given, "accuracy=0.01").items():
+        try:
+            effects[name] = float(text)
+        except ValueError:
+            effects[name] = math.nan
+        if not (math.isfinite(effects[name]) and effects[name] > 0):
+            raise ConfigError(f"`--sesoi {shown(name)}` should be a number above 0. Found `{shown(text)}`.")
+    return effects

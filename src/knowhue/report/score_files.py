@@ -1,0 +1,322 @@
+"""Files with anybody's scores, as one stream of rows: tidy or one row a run, from CSV, JSON, JSON lines or parquet.
+
+Tidy: `arm, seed, metric, value`, and if there are any `image, class, state, better, sesoi, against, unit`. Wide: a row
+a run, a column a metric, as Weights & Biases and MLflow export their tables of runs.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from knowhue.csv_text import read_rows
+from knowhue.errors import ExtraError, TableError, few, install_command, shown
+
+RowCells = Sequence[Any]
+MOST_ROWS = 20_000_000
+MOST_JSON_BYTES = 256 * 2**20
+"""JSON is read whole, and takes some ten times its size."""
+TIDY = ("arm", "seed", "metric", "value")
+_ABOUT = ("image", "class", "state", "better", "sesoi", "against", "unit")
+_ARM_NAMES = ("arm", "group", "name", "run_name", "runname", "run name")
+"""Columns that may name the arm, the first that is there; names of runs hold their seed, which is taken off."""
+_STATES = ("state", "status")
+FINISHED = ("finished", "success", "completed")
+"""States of a run whose scores count; no state is one of them."""
+_PREFIX = re.compile(r"(params|config|tags\.mlflow|tags|metrics|summary|data|info)[./](?=.)")
+_METRIC_PREFIXES = ("metrics.", "metrics/", "summary.", "summary/")
+
+
+class FileRow(NamedTuple):
+    """A score as a file gives it, unchecked.
+
+    Attributes:
+        number: of the row, as a spreadsheet counts rows; of a record from 1.
+        values: by the names of the tidy form; what is empty is left out.
+    """
+
+    number: int
+    values: dict[str, Any]
+
+
+class ReadFile(NamedTuple):
+    """What `read_scores` found.
+
+    Attributes:
+        rows: the scores.
+        unused: columns that nothing is made of.
+    """
+
+    rows: Iterator[FileRow]
+    unused: tuple[str, ...]
+
+
+def read_scores(
+    path: Path, wanted: Collection[str], arm_column: str | None = None, seed_column: str | None = None
+) -> ReadFile:
+    """Read a file of scores.
+
+    Args:
+        path: `.csv` (or `.tsv`, `.txt`), `.json`, `.jsonl`, `.parquet`.
+        wanted: metrics that a wide table is looked through for; a tidy one names its own.
+        arm_column: the column that names the arm, where it is none of the usual ones.
+        seed_column: the same of the seed.
+
+    Raises:
+        TableError: it is not there, no table, or of neither form.
+    """
+    header, rows = _open(path)
+    columns = _Columns(path, header, arm_column, seed_column)
+    if columns.is_tidy:
+        return ReadFile(_tidy_rows(columns, rows), columns.unused(()))
+    metrics = columns.metrics(wanted)
+    if not metrics:
+        known = ", ".join(f"`{name}`" for name in wanted) or "none"
+        raise TableError(
+            f"{path}: no column `metric` and `value`, and none of a metric that is known ({known}). Found "
+            f"{few(header, 12)}. Name metrics with --better NAME=higher or --better NAME=lower."
+        )
+    return ReadFile(_wide_rows(columns, metrics, rows), columns.unused(metrics))
+
+
+class _Columns:
+    """Where in a row what stands."""
+
+    def __init__(self, path: Path, header: Sequence[str], arm: str | None, seed: str | None) -> None:
+        self.path, self.header = path, list(header)
+        plain = [_plain(name) for name in header]
+        twice = {name for name in plain if plain.count(name) > 1 and name in (*TIDY, *_ABOUT)}
+        if twice:
+            raise TableError(
+                f"{path}: more than one column is named {few(sorted(twice))}. Rename all but one."
+            )
+        # the first of two columns of one name, such as a parameter and a summary of it
+        self.places = {name: place for place, name in reversed(list(enumerate(plain)))}
+        self.is_tidy = {"metric", "value"} <= self.places.keys()
+        self.arm = self._named("--arm-column", arm, ("arm",) if self.is_tidy else _ARM_NAMES)
+        self.seed = self._named("--seed-column", seed, ("seed", "random_seed", "random seed"))
+
+    def _named(self, option: str, given: str | None, usual: Sequence[str]) -> int:
+        if given is not None:
+            if given in self.header:
+                return self.header.index(given)
+            if _plain(given) in self.places:
+                return self.places[_plain(given)]
+            raise TableError(
+                f"{self.path}: no column `{shown(given)}`, which {option} names. Found {few(self.header, 12)}."
+            )
+        for name in usual:
+            if name in self.places:
+                return self.places[name]
+        raise TableError(
+            f"{self.path}: no column `{usual[0]}`. Found {few(self.header, 12)}. Name it with {option}, or give a "
+            "table with the columns arm, seed, metric, value."
+        )
+
+    def metrics(self, wanted: Collection[str]) -> dict[str, int]:
+        """The columns of a wide table that hold a wanted metric."""
+        found = {}
+        for place, name in enumerate(self.header):
+            plain = _PREFIX.sub("", name.strip(), count=1)
+            is_other = name.startswith(("params.", "config.", "tags.")) or place in (self.arm, self.seed)
+            if plain in wanted and not is_other and (plain not in found or name.startswith(_METRIC_PREFIXES)):
+                found[plain] = place
+        return found
+
+    @property
+    def names_of_runs(self) -> bool:
+        """Whether what names the arm is the name of a single run, which holds its seed."""
+        return _plain(self.header[self.arm]) in _ARM_NAMES[2:]
+
+    def unused(self, metrics: Collection[str]) -> tuple[str, ...]:
+        used = {self.arm, self.seed}
+        if self.is_tidy:
+            used |= {self.places[name] for name in (*TIDY[2:], *_ABOUT) if name in self.places}
+        else:
+            used |= {place for place, name in enumerate(self.header) if _PREFIX.sub("", name, 1) in metrics}
+            used |= {self.places[name] for name in _STATES if name in self.places}
+        return tuple(name for place, name in enumerate(self.header) if place not in used)
+
+
+def _plain(name: str) -> str:
+    return _PREFIX.sub("", name.strip().lower(), count=1)
+
+
+def _tidy_rows(columns: _Columns, rows: Iterable[tuple[int, RowCells]]) -> Iterator[FileRow]:
+    places = {"arm": columns.arm, "seed": columns.seed}
+    places |= {name: columns.places[name] for name in (*TIDY[2:], *_ABOUT) if name in columns.places}
+    for number, cells in rows:
+        yield FileRow(number, {name: cells[at] for name, at in places.items() if not _is_empty(cells[at])})
+
+
+def _wide_rows(
+    columns: _Columns, metrics: dict[str, int], rows: Iterable[tuple[int, RowCells]]
+) -> Iterator[FileRow]:
+    state_at = next((columns.places[name] for name in _STATES if name in columns.places), None)
+    for number, cells in rows:
+        arm, seed = cells[columns.arm], cells[columns.seed]
+        if columns.names_of_runs:
+            arm = without_seed(str(arm), str(seed))
+        shared = {"arm": arm, "seed": seed, "state": None if state_at is None else cells[state_at]}
+        shared = {name: value for name, value in shared.items() if not _is_empty(value)}
+        ended = str(shared.get("state", "")).lower() in ("", *FINISHED)
+        for metric, at in metrics.items():
+            # an arm may lack a metric, and a run that did not finish all of them
+            if not _is_empty(cells[at]):
+                yield FileRow(number, {**shared, "metric": metric, "value": cells[at]})
+            elif not ended:
+                yield FileRow(number, {**shared, "metric": metric})
+
+
+def without_seed(name: str, seed: str) -> str:
+    """The name of a run without its seed: what its arm is called.
+
+    >>> without_seed("multi-seed-3", "3"), without_seed("multi_s3", "3"), without_seed("resnet50", "3")
+    ('multi', 'multi', 'resnet50')
+    """
+    seed = re.escape(re.sub(r"\.0+$", "", seed))
+    found = re.sub(rf"(?i)[-_ ./:]+(seed|s)?[-_ =:]*0*{seed}$", "", name)
+    return found or name
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _open(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
+    """The header of a table, and its rows, each with its number."""
+    readers = {".json": _json, ".jsonl": _json, ".ndjson": _json, ".parquet": _parquet}
+    try:
+        if path.is_dir():
+            raise TableError(
+                f"{path}: a folder. `knowhue export {path} --to table -o scores.csv` makes a table of a study."
+            )
+        header, rows = readers.get(path.suffix.lower(), _csv)(path)
+    except OSError as error:
+        raise TableError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    if not any(name.strip() for name in header):
+        raise TableError(f"{path}: no table; the first row should name the columns arm, seed, metric, value.")
+    return header, _whole(path, header, rows)
+
+
+def _whole(
+    path: Path, header: Sequence[str], rows: Iterator[tuple[int, RowCells]]
+) -> Iterator[tuple[int, RowCells]]:
+    for count, (number, cells) in enumerate(rows, 1):
+        if count > MOST_ROWS:
+            raise TableError(
+                f"{path}: more than {MOST_ROWS:,} rows. Leave out metrics that are not asked about, or give fewer "
+                "images."
+            )
+        if len(cells) != len(header):
+            raise TableError(
+                f"{path}, row {number}: {len(cells)} cells, where the first row has {len(header)}. Quote cells that "
+                "hold a separator."
+            )
+        yield number, cells
+
+
+def _csv(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
+    rows = _decoded(path)
+    _, header = next(rows, (1, []))
+    return header, rows
+
+
+def _decoded(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV file with their numbers, as a spreadsheet counts them; empty lines are none."""
+    number = 0
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = file.readline(2**16)
+            # many a spreadsheet separates by something else
+            separator = next((each for each in ",;\t" if each in first), ",")
+            file.seek(0)
+            for number, cells in enumerate(read_rows(file, separator), 1):
+                if cells:
+                    yield number, cells
+    except UnicodeDecodeError:
+        raise TableError(f"{path}: no text in UTF-8. Save it as CSV in UTF-8.") from None
+    except ValueError as error:
+        raise TableError(f"{path}, row {number + 1}: no CSV ({error}). Save it as CSV again.") from None
+
+
+def _json(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
+    """Records, columns with data, the answer of MLflow's `runs/search`, or one record a line."""
+    if path.stat().st_size > MOST_JSON_BYTES:
+        raise TableError(f"{path}: more than {MOST_JSON_BYTES >> 20} MB of JSON. Give it as CSV or parquet.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        is_lines = path.suffix.lower() != ".json"
+        found = (
+            [json.loads(line) for line in text.splitlines() if line.strip()] if is_lines else json.loads(text)
+        )
+    except (ValueError, RecursionError) as error:
+        raise TableError(f"{path}: no JSON ({str(error)[:80]}).") from None
+    if isinstance(found, dict) and isinstance(found.get("runs"), list):
+        found = found["runs"]
+    if (
+        isinstance(found, dict)
+        and isinstance(found.get("columns"), list)
+        and isinstance(found.get("data"), list)
+    ):
+        names = [str(name) for name in found["columns"]]
+        return names, enumerate((list(row) if isinstance(row, list) else [row] for row in found["data"]), 1)
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        raise TableError(f"{path}: should hold a list of records, such as "
+                         '[{"arm": "a", "seed": 0, "metric": "accuracy", "value": 0.9}].')  # fmt: skip
+    records = [_flat(each) for each in found]
+    names = list(dict.fromkeys(name for each in records for name in each))
+    return names, enumerate(([each.get(name) for name in names] for each in records), 1)
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    """A record of a run with its groups as prefixes: `config.seed`, `summary.accuracy`, `metrics.accuracy`."""
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        inner = _parsed(value)
+        if name in ("info", "data") and isinstance(inner, dict):  # of MLflow
+            flat |= _flat(inner)
+        elif isinstance(inner, list) and all(isinstance(each, dict) and "key" in each for each in inner):
+            flat |= {f"{name}.{each['key']}": each.get("value") for each in inner}
+        elif isinstance(inner, dict):
+            group = {"summaryMetrics": "summary"}.get(name, name)
+            flat |= {f"{group}.{key}": _inner_value(each) for key, each in inner.items()}
+        else:
+            flat[name] = inner
+    return flat
+
+
+def _parsed(value: Any) -> Any:
+    # the API of Weights & Biases gives `config` and `summaryMetrics` as text
+    if isinstance(value, str) and value.startswith("{"):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+def _inner_value(value: Any) -> Any:
+    return value["value"] if isinstance(value, dict) and "value" in value else value
+
+
+def _parquet(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise ExtraError(
+            f"{path}: parquet needs `pyarrow`, which is not installed: {install_command('parquet')}"
+        ) from None
+    try:
+        file = parquet.ParquetFile(path)
+    except ArrowException as error:
+        raise TableError(f"{path}: no parquet file ({str(error)[:80]}).") from None
+    return file.schema_arrow.names, enumerate(
+        (
+            cells
+            for batch in file.iter_batches()
+            for cells in zip(*(each.to_pylist() for each in batch.columns), strict=True)
+        ),
+        1,
+    )

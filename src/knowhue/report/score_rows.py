@@ -1,0 +1,350 @@
+"""The rows of anybody's tables, checked: one score a run and metric, and the same images for all."""
+
+import math
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from knowhue.errors import TableError, shown
+from knowhue.plan import SHARES
+from knowhue.report.contrasts import BY_CLASS
+from knowhue.report.score_files import FINISHED, FileRow, read_scores
+from knowhue.report.study import Score
+from knowhue.storage import file_digest
+
+DIVERGED = "diverged"
+_ROW_BITS = 40
+"""Of a place, the number of the row; the number of the file stands above."""
+_LONGEST_NAME = 200
+_MOST_SEED = 2**53  # whole numbers that a float holds exactly
+
+
+class ImageColumn(NamedTuple):
+    """The scores of single images of one run in one metric: numbers of images, values, and where they stood."""
+
+    images: "array[int]"
+    values: "array[float]"
+    places: "array[int]"
+
+
+class SourceFile(NamedTuple):
+    """A file that was read, as a page names it."""
+
+    name: str
+    sha256: str
+    rows: int
+    unused: tuple[str, ...]
+
+
+@dataclass(eq=False)
+class ScoreRows:
+    """All that tables say, checked.
+
+    Attributes:
+        totals: by arm, seed, metric and class (empty for all), with the place of the row.
+        images: by arm, seed and metric.
+        image_names: of each image its number.
+        labels: of each image its class, by number.
+        declared: of diverged runs, by arm, seed and metric.
+        baselines: scores without a seed, by name and metric.
+        states: of runs that did not finish, by arm and seed.
+        better, sesoi, unit: by metric, where a column says.
+        against: by metric and arm, the arm that it is compared with.
+    """
+
+    totals: dict[tuple[str, int, str, str], tuple[float, int]] = field(default_factory=dict)
+    images: dict[tuple[str, int, str], ImageColumn] = field(
+        default_factory=lambda: defaultdict(lambda: ImageColumn(array("i"), array("d"), array("q")))
+    )
+    image_names: dict[str, int] = field(default_factory=dict)
+    labels: dict[int, str] = field(default_factory=dict)
+    declared: dict[tuple[str, int, str], float] = field(default_factory=dict)
+    baselines: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
+    states: dict[tuple[str, int], str] = field(default_factory=dict)
+    better: dict[str, str] = field(default_factory=dict)
+    sesoi: dict[str, float] = field(default_factory=dict)
+    unit: dict[str, str] = field(default_factory=dict)
+    against: dict[tuple[str, str], str] = field(default_factory=dict)
+    files: list[SourceFile] = field(default_factory=list)
+
+    @property
+    def metrics(self) -> list[str]:
+        """In the order of the rows."""
+        return list(dict.fromkeys(metric for _, _, metric, _ in self.totals))
+
+    @property
+    def seeds(self) -> list[int]:
+        """Every seed that some run has, finished or not."""
+        known = [(arm, seed) for arm, seed, _, _ in self.totals] + [*self.states]
+        return sorted({seed for _, seed in (*known, *((arm, seed) for arm, seed, _ in self.declared))})
+
+    def arms(self, metric: str | None = None) -> list[str]:
+        """Those with a score in a metric, in the order of the rows; without one all."""
+        found = [arm for arm, _, name, label in self.totals if metric in (None, name) and not label]
+        found += [arm for arm, _, name in self.declared if metric in (None, name)]
+        return list(dict.fromkeys(found))
+
+    def scores(self) -> Iterator[Score]:
+        """The rows of the tidy table."""
+        for (arm, seed, metric, label), (value, _) in self.totals.items():
+            yield Score(arm, seed, metric, value, label)
+        for (arm, seed, metric), column in self.images.items():
+            for image, value in zip(column.images, column.values, strict=True):
+                yield Score(arm, seed, metric, value, self.labels.get(image, ""), image)
+
+    def declared_scores(self) -> Iterator[Score]:
+        """The rows of diverged runs."""
+        yield from (Score(*key, value) for key, value in self.declared.items())
+
+
+def read_rows_of(
+    paths: Sequence[Path],
+    wanted: Collection[str],
+    arm_column: str | None = None,
+    seed_column: str | None = None,
+) -> ScoreRows:
+    """Read tables together, and check what they say.
+
+    Args:
+        paths: at least one.
+        wanted: metrics that a wide table is looked through for.
+        arm_column: the column that names the arm, where it is none of the usual ones.
+        seed_column: the same of the seed.
+
+    Raises:
+        TableError: a row is not what it should be, stands twice, or scores of single images are not all there.
+    """
+    found = ScoreRows()
+    reader = _Reader(found, paths)
+    for place, path in enumerate(paths):
+        file = read_scores(path, wanted, arm_column, seed_column)
+        before = reader.count
+        for row in file.rows:
+            reader.take(place, row)
+        found.files.append(SourceFile(path.name, file_digest(path), reader.count - before, file.unused))
+    if not found.totals and not found.images:
+        raise TableError(f"{', '.join(map(str, paths))}: {reader.why_nothing()}")
+    reader.check_images()
+    return found
+
+
+class _Reader:
+    def __init__(self, found: ScoreRows, paths: Sequence[Path]) -> None:
+        self.found, self.paths = found, paths
+        self.left_out: Counter[str] = Counter()
+        self.count = 0
+
+    def place(self, code: int) -> str:
+        return f"{self.paths[code >> _ROW_BITS]}, row {code & (1 << _ROW_BITS) - 1}"
+
+    def fail(self, code: int, problem: str) -> TableError:
+        return TableError(f"{self.place(code)}: {problem}")
+
+    def take(self, file: int, row: FileRow) -> None:
+        """Put one row where it belongs."""
+        self.count += 1
+        code, values, found = file << _ROW_BITS | row.number, row.values, self.found
+        arm, metric = self._name(code, values, "arm"), self._name(code, values, "metric")
+        self._about(code, values, arm, metric)
+        state = str(values.get("state", "finished")).strip().lower()
+        if "seed" not in values and "image" not in values and state in FINISHED:
+            found.baselines[arm][metric] = self._value(code, values, metric)
+            return
+        seed = self._seed(code, values)
+        if state not in (*FINISHED, DIVERGED):
+            found.states[arm, seed] = state
+            self.left_out[state] += 1
+            return
+        value = self._value(code, values, metric)
+        if state == DIVERGED:
+            self._once(found.declared, (arm, seed, metric), code)
+            found.declared[arm, seed, metric] = value
+            found.states[arm, seed] = DIVERGED
+        elif "image" in values:
+            self._take_image(code, values, (arm, seed, metric), value)
+        else:
+            key = (arm, seed, metric, str(values.get("class", "")).strip())
+            self._once(found.totals, key, code)
+            found.totals[key] = value, code
+
+    def _take_image(
+        self, code: int, values: Mapping[str, Any], key: tuple[str, int, str], value: float
+    ) -> None:
+        if key[2] in BY_CLASS:
+            raise self.fail(
+                code,
+                f"a single image has no `{key[2]}`. Call its row `{BY_CLASS[key[2]]}`, and give its class.",
+            )
+        name, label = str(values["image"]).strip(), str(values.get("class", "")).strip()
+        number = self.found.image_names.setdefault(name, len(self.found.image_names))
+        usual = self.found.labels.setdefault(number, label) or label
+        if label and usual != label:
+            raise self.fail(
+                code, f"the image `{shown(name)}` is of the class `{shown(label)}`, and in a row above of "
+                f"`{shown(usual)}`. Give it one class in all rows.",
+            )  # fmt: skip
+        self.found.labels[number] = usual
+        column = self.found.images[key]
+        column.images.append(number)
+        column.values.append(value)
+        column.places.append(code)
+
+    def _name(self, code: int, values: Mapping[str, Any], column: str) -> str:
+        name = str(values.get(column, "")).strip()
+        if not name or len(name) > _LONGEST_NAME:
+            found = f"`{shown(name)}`, {len(name)} letters" if name else "nothing"
+            raise self.fail(
+                code, f"`{column}` should be a name of at most {_LONGEST_NAME} letters. Found {found}."
+            )
+        return name
+
+    def _seed(self, code: int, values: Mapping[str, Any]) -> int:
+        given = values.get("seed")
+        try:
+            number = float(given) if isinstance(given, str | int | float) else math.nan
+            if number.is_integer() and 0 <= number < _MOST_SEED:
+                return int(number)
+        except ValueError:
+            pass
+        found = "nothing" if given is None else f"`{shown(str(given))}`"
+        raise self.fail(
+            code,
+            f"`seed` should be a whole number from 0 on, the same for runs that are a pair. Found {found}.",
+        )
+
+    def _value(self, code: int, values: Mapping[str, Any], metric: str) -> float:
+        given = values.get("value")
+        try:
+            value = float(given) if isinstance(given, str | int | float) else math.nan
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            found = "nothing" if given is None else f"`{shown(str(given))}`"
+            raise self.fail(
+                code, f"the value of `{shown(metric)}` should be a finite number, with a decimal point. Found {found}. "
+                "Give a run that diverged the score declared for it and the state `diverged`, or take out the row: "
+                "then there is no verdict.",
+            )  # fmt: skip
+        if (metric in SHARES or self.found.unit.get(metric) == "share") and not 0 <= value <= 1:
+            raise self.fail(
+                code, f"`{metric}` is a share from 0 to 1. Found {value:g}. Divide it by 100, or give the metric "
+                "another name.",
+            )  # fmt: skip
+        return value
+
+    def _about(self, code: int, values: Mapping[str, Any], arm: str, metric: str) -> None:
+        found = self.found
+        if "better" in values:
+            better = str(values["better"]).strip().lower()
+            if better not in ("lower", "higher"):
+                raise self.fail(code, f"`better` should be lower or higher. Found `{shown(better)}`.")
+            self._agree(found.better, metric, better, code, "better")
+        if "sesoi" in values:
+            self._agree(found.sesoi, metric, self._sesoi(code, values["sesoi"]), code, "sesoi")
+        if "unit" in values:
+            self._agree(found.unit, metric, str(values["unit"]).strip(), code, "unit")
+        if "against" in values:
+            self._agree(found.against, (metric, arm), str(values["against"]).strip(), code, "against")
+
+    def _sesoi(self, code: int, given: Any) -> float:
+        try:
+            value = float(given)
+        except (TypeError, ValueError):
+            value = math.nan
+        if not (math.isfinite(value) and value > 0):
+            raise self.fail(
+                code,
+                f"`sesoi` should be a number above 0, in the unit of the metric. Found `{shown(str(given))}`.",
+            )
+        return value
+
+    def _agree(self, known: dict[Any, Any], key: Any, value: Any, code: int, column: str) -> None:
+        if known.setdefault(key, value) != value:
+            metric = key if isinstance(key, str) else key[0]
+            raise self.fail(
+                code,
+                f"`{column}` of `{shown(metric)}` is `{value}`, and in a row above `{known[key]}`. Give it once.",
+            )
+
+    def _once(self, known: Mapping[Any, Any], key: tuple[Any, ...], code: int) -> None:
+        if key not in known:
+            return
+        first = known[key]
+        above = f" The first is {self.place(first[1])}." if isinstance(first, tuple) else ""
+        raise self.fail(code, f"a second row of {_named(*key)}.{above} Keep one of them.")
+
+    def why_nothing(self) -> str:
+        if self.left_out:
+            states = ", ".join(f"{count} of `{shown(state)}`" for state, count in self.left_out.items())
+            return f"no row of a finished run ({states})."
+        if self.found.baselines:
+            return "no row has a seed. Give each run the seed that it was trained with: runs of one seed are a pair."
+        return "no row of a score. Give one row a number: arm, seed, metric, value."
+
+    def check_images(self) -> None:
+        """Make sure that runs are scored on the same images, once each, and totals are of these."""
+        found = self.found
+        metrics: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        for arm, seed, metric in found.images:
+            metrics[metric].append((arm, seed))
+        for metric, runs in metrics.items():
+            first = np.sort(np.frombuffer(found.images[(*runs[0], metric)].images, np.int32))
+            for arm, seed in runs:
+                self._check_column(arm, seed, metric, runs[0], first)
+            for arm, seed, name, label in list(found.totals):
+                if name == metric and not label and (arm, seed) not in runs:
+                    raise self.fail(
+                        found.totals[arm, seed, name, label][1],
+                        f"{_named(arm, seed, metric)} has no rows of single images, and {_named(*runs[0])} has. Give "
+                        "them for all runs, or for none.",
+                    )
+
+    def _check_column(
+        self, arm: str, seed: int, metric: str, first_run: tuple[str, int], first: np.ndarray
+    ) -> None:
+        column = self.found.images[arm, seed, metric]
+        images = np.frombuffer(column.images, np.int32)
+        order = np.argsort(images, kind="stable")
+        ascending = images[order]
+        twice = np.flatnonzero(ascending[1:] == ascending[:-1])
+        if len(twice):
+            before, code = (column.places[int(order[twice[0] + step])] for step in (0, 1))
+            image = self._image(int(ascending[twice[0]]))
+            raise self.fail(
+                code, f"a second row of {_named(arm, seed, metric)} for the image `{image}`. "
+                f"The first is {self.place(before)}. Keep one of them.",
+            )  # fmt: skip
+        if len(ascending) != len(first) or (ascending != first).any():
+            other = np.setxor1d(ascending, first)
+            has, lacks = ((arm, seed), first_run) if other[0] in ascending else (first_run, (arm, seed))
+            image, count = self._image(int(other[0])), f"{len(other)} such image{'s' * (len(other) > 1)}"
+            raise self.fail(
+                column.places[0], f"{_named(*has, metric)} has the image `{image}`, and {_named(*lacks)} has not "
+                f"({count}). Score all runs on the same images, or leave out those that some lack.",
+            )  # fmt: skip
+        self._check_total(arm, seed, metric, column)
+
+    def _check_total(self, arm: str, seed: int, metric: str, column: ImageColumn) -> None:
+        """A total that is not given is the mean over images; one that is given must be it."""
+        values = np.frombuffer(column.values)
+        key, mean = (arm, seed, metric, ""), float(values.mean())
+        total, code = self.found.totals.setdefault(key, (mean, column.places[0]))
+        # totals may be of rounded scores
+        if abs(total - mean) > 0.02 * float(values.std()) + 1e-6 * abs(mean):
+            raise self.fail(
+                code, f"{_named(arm, seed, metric)} is {total:g}, and the mean of its single images {mean:g}. Take out "
+                "the row, or give it the mean.",
+            )  # fmt: skip
+
+    def _image(self, number: int) -> str:
+        return shown(next(name for name, each in self.found.image_names.items() if each == number))
+
+
+def _named(arm: str, seed: int, metric: str = "", label: str = "") -> str:
+    of_class = f", class `{shown(label)}`" if label else ""
+    return f"arm `{shown(arm)}`, seed {seed}" + (f", metric `{shown(metric)}`" if metric else "") + of_class

@@ -1,0 +1,258 @@
+"""Anybody's table as a study: which arms are compared, in which metric, by what smallest effect, at which alpha."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from knowhue.config import Task, digest
+from knowhue.errors import ConfigError, TableError, did_you_mean, few, shown
+from knowhue.plan import LOWER_IS_BETTER, METRIC_NAMES, QUESTIONS, SHARES, Question
+from knowhue.report.score_rows import DIVERGED, ScoreRows, read_rows_of
+from knowhue.report.study import Row, Run, ScoreTable, Study
+from knowhue.report.text import PRIMARY_TITLES, PRIMARY_UNITS, spaced
+from knowhue.statistics import ALPHA
+
+MOST_QUESTIONS = 60
+_DECLARED = "what the table says"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the caller says of a table; what is left out comes from its columns, or is known of Knowhue's own metrics.
+
+    Attributes:
+        metrics: those that questions are asked about; all with a smallest effect of interest if empty.
+        better: by metric, `lower` or `higher`.
+        sesoi: by metric, the smallest effect of interest in its unit.
+        against: the arm that others are compared with.
+        arms: those that are compared with it; all others if empty.
+        alpha: rate of false claims over all questions together.
+        arm_column: the column that names arms, where it is none of the usual ones.
+        seed_column: the same of the seed.
+    """
+
+    metrics: Sequence[str] = ()
+    better: Mapping[str, str] = field(default_factory=dict)
+    sesoi: Mapping[str, float] = field(default_factory=dict)
+    against: str | None = None
+    arms: Sequence[str] = ()
+    alpha: float = ALPHA
+    arm_column: str | None = None
+    seed_column: str | None = None
+
+
+def read_table(paths: Sequence[Path], asked: Asked = Asked()) -> Study:
+    """Read tables of scores as one study, ready for `findings.find`.
+
+    Args:
+        paths: at least one file, see `score_files.read_scores`; their rows are taken together.
+        asked: what they do not say.
+
+    Returns:
+        A study whose questions are named by their metric, and by the arm as well where several are compared.
+
+    Raises:
+        TableError: a table cannot be read or judged.
+        ConfigError: an option names what is not there, or something is neither given nor known.
+    """
+    own = [name for names in METRIC_NAMES.values() for name in names]
+    wanted = dict.fromkeys([*asked.metrics, *asked.better, *asked.sesoi, *own])
+    rows = read_rows_of(paths, list(wanted), asked.arm_column, asked.seed_column)
+    _require_known("--metric", asked.metrics, rows.metrics)
+    _require_known("--better", asked.better, rows.metrics)
+    _require_known("--sesoi", asked.sesoi, rows.metrics)
+    _require_known("--against", [asked.against] if asked.against else [], rows.arms())
+    _require_known("--arm", asked.arms, rows.arms())
+    about = {metric: _about(rows, asked, metric) for metric in rows.metrics}
+    questions = _questions(rows, asked, about)
+    arms = dict.fromkeys(arm for each in questions.values() for arm in (each.single, each.multi))
+    asks = {name: each.model_dump(mode="json") for name, each in questions.items()}
+    settings = {
+        "name": ", ".join(file.name for file in rows.files),
+        "questions": asks,
+        "alpha": asked.alpha,
+        "arms": {arm: {} for arm in rows.arms()},
+        "seeds": _seeds_of(rows, arms),
+        "purpose": "report",
+        "tables": [{"file": file.name, "sha256": file.sha256, "rows": file.rows} for file in rows.files],
+        "unused": list(dict.fromkeys(name for file in rows.files for name in file.unused)),
+    }
+    frozen = {key: settings[key] for key in ("questions", "alpha", "seeds")}
+    settings["hash"] = digest(frozen | {"tables": [file.sha256 for file in rows.files]})
+    table = ScoreTable(rows.scores(), about, rows.declared_scores())
+    return Study(
+        settings, _runs(rows, settings["seeds"]), baselines=dict(rows.baselines), metrics=about, scores=table
+    )
+
+
+def _require_known(option: str, names: Sequence[str] | Mapping[str, Any], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"`{option}` should name what the table has: {few(known, 12)}. Found `{shown(name)}`."
+                + did_you_mean(name, known)
+            )
+
+
+def _seeds_of(rows: ScoreRows, arms: Mapping[str, Any]) -> list[int]:
+    """The seeds that the arms of any question have, or should have had."""
+    known = [(arm, seed) for arm, seed, *_ in (*rows.totals, *rows.declared)] + list(rows.states)
+    return sorted({seed for arm, seed in known if arm in arms})
+
+
+def _about(rows: ScoreRows, asked: Asked, metric: str) -> Row:
+    """What is known of a metric: `title`, `unit`, which side is `better`, and the `least` value that it can have."""
+    is_own = any(metric in names for names in METRIC_NAMES.values())
+    usual = ("lower" if metric in LOWER_IS_BETTER else "higher") if is_own else None
+    said = {
+        f"--better {metric}={asked.better.get(metric)}": asked.better.get(metric),
+        f"the column `better` ({rows.better.get(metric)})": rows.better.get(metric),
+        f"Knowhue's own metric of that name ({usual})": usual,
+    }
+    known = {what: value for what, value in said.items() if value}
+    if len(set(known.values())) > 1:
+        raise ConfigError(f"Two directions of `{shown(metric)}`: {' and '.join(known)}. Say it once.")
+    unit = rows.unit.get(metric) or ("share" if metric in SHARES else PRIMARY_UNITS.get(metric, ""))
+    found = {"title": PRIMARY_TITLES.get(metric, spaced(metric)), "unit": unit}
+    found |= {"better": next(iter(known.values()))} if known else {}
+    return found if is_own or unit == "share" else found | {"least": None}
+
+
+def _questions(rows: ScoreRows, asked: Asked, about: Mapping[str, Row]) -> dict[str, Question]:
+    """One for each metric that is asked about and each pair of arms."""
+    sesoi = {metric: _sesoi(rows, asked, metric) for metric in rows.metrics}
+    named = [metric for metric in rows.metrics if metric in asked.sesoi or metric in rows.sesoi]
+    primary = list(asked.metrics) or named or [metric for metric, value in sesoi.items() if value]
+    if not primary:
+        raise ConfigError(
+            "The smallest effect of interest decides what counts as a difference that matters, and is known of none "
+            f"of the metrics {few(rows.metrics, 12)}. Give it, in the metric's unit: --sesoi {rows.metrics[0]}=0.01"
+        )
+    questions = {}
+    for metric in dict.fromkeys(primary):
+        smallest = sesoi[metric]
+        if smallest is None:
+            raise ConfigError(
+                f"The smallest effect of interest of `{shown(metric)}` is not known. Give it, in its unit: "
+                f"--sesoi {metric}=0.01"
+            )
+        if "better" not in about[metric]:
+            raise ConfigError(
+                f"Whether more or less of `{shown(metric)}` is better is not known. Say it: "
+                f"--better {metric}=higher, or =lower."
+            )
+        if about[metric]["unit"] == "share" and smallest >= 1:
+            raise ConfigError(
+                f"`--sesoi {metric}` should be a share, such as 0.01 for one point. Found `{smallest:g}`."
+            )
+        pairs = _pairs(rows, asked, metric)
+        for before, after in pairs:
+            questions[metric if len(pairs) == 1 else f"{metric}: {after}"] = _question(
+                metric, before, after, smallest
+            )
+    if len(questions) > MOST_QUESTIONS:
+        raise ConfigError(
+            f"{len(questions)} questions share alpha, and {MOST_QUESTIONS} are the most. Name fewer with --metric and "
+            "--arm."
+        )
+    return questions
+
+
+def _question(metric: str, before: str, after: str, sesoi: float) -> Question:
+    usual = next((each for each in QUESTIONS.values() if each.metric == metric), None)
+    secondary = () if usual is None else usual.secondary
+    return Question(
+        metric=metric, single=before, multi=after, sesoi=sesoi, if_diverged=_DECLARED, secondary=secondary
+    )
+
+
+def _sesoi(rows: ScoreRows, asked: Asked, metric: str) -> float | None:
+    given, column = asked.sesoi.get(metric), rows.sesoi.get(metric)
+    if given is not None and column is not None and given != column:
+        raise ConfigError(
+            f"`--sesoi {metric}={given:g}` is not what the column `sesoi` says ({column:g}). Say it once."
+        )
+    usual = next((each.sesoi for each in QUESTIONS.values() if each.metric == metric), None)
+    return given if given is not None else column if column is not None else usual
+
+
+def _pairs(rows: ScoreRows, asked: Asked, metric: str) -> list[tuple[str, str]]:
+    """The arms that are compared in a metric, before first: by option, by column, or as Knowhue's own studies do."""
+    arms = rows.arms(metric)
+    if len(arms) < 2:
+        raise TableError(
+            f"Only one arm has the metric `{shown(metric)}`: {few(arms)}. Give the rows of the arm that it is compared "
+            "with, or name other metrics with --metric."
+        )
+    columns = {arm: by for (name, arm), by in rows.against.items() if name == metric}
+    usual = _usual_sides(metric)
+    if asked.against is not None:
+        found = [(asked.against, arm) for arm in asked.arms or arms if arm != asked.against]
+    elif columns:
+        found = [(by, arm) for arm, by in columns.items() if not asked.arms or arm in asked.arms]
+    elif usual is not None and set(usual) <= set(arms) and not asked.arms:
+        found = [usual]
+    else:
+        raise ConfigError(
+            f"Which arm the others are compared with in `{shown(metric)}` is not known. Say it: --against "
+            f"{shown(arms[0])}. Found the arms {few(arms, 12)}."
+        )
+    for pair in found:
+        for arm in pair:
+            if arm not in arms:
+                raise TableError(
+                    f"No row of the metric `{shown(metric)}` for the arm `{shown(arm)}`. Found the arms "
+                    f"{few(arms, 12)}. Name others with --against and --arm, or the metrics with --metric."
+                )
+    if not found or any(before == after for before, after in found):
+        alone = shown(found[0][0] if found else ", ".join(asked.arms))
+        raise ConfigError(
+            f"`--arm` should name an arm to compare with another in `{shown(metric)}`. Found `{alone}` alone. The arms "
+            f"are {few(arms, 12)}."
+        )
+    return found
+
+
+def _usual_sides(metric: str) -> tuple[str, str] | None:
+    tasks: list[Task] = [task for task, names in METRIC_NAMES.items() if metric in names]
+    return next(((QUESTIONS[task].single, QUESTIONS[task].multi) for task in tasks), None)
+
+
+def _runs(rows: ScoreRows, seeds: Sequence[int]) -> dict[str, dict[int, Run]]:
+    """The runs that the rows are of; those that are not there are missing."""
+    scores: dict[tuple[str, int], dict[str, float]] = {}
+    for (arm, seed, metric, label), (value, _) in rows.totals.items():
+        if not label:
+            scores.setdefault((arm, seed), {})[metric] = value
+    runs: dict[str, dict[int, Run]] = {}
+    for arm in rows.arms():
+        runs[arm] = {}
+        for seed in seeds:
+            own = scores.get((arm, seed))
+            state = rows.states.get((arm, seed), "missing") if own is None else "finished"
+            found = {} if own is None else {"metrics": own}
+            runs[arm][seed] = Run(arm, seed, state, scores=found | {"split": "test"})
+    return runs
+
+
+def left_out(study: Study) -> list[str]:
+    """Say what of a table went into no number: unfinished runs, columns, metrics without a direction."""
+    lost = [
+        f"{run.arm} seed {run.seed} ({run.state})"
+        for own in study.runs.values()
+        for run in own.values()
+        if run.state not in ("finished", "missing", DIVERGED)
+    ]
+    aimless = [metric for metric, about in study.metrics.items() if "better" not in about]
+    return [
+        *([f"Left out, not finished: {few(lost, 8)}."] if lost else []),
+        *(
+            [
+                f"Not compared, for it is not known whether more or less is better (--better): {few(aimless, 8)}."
+            ]
+            if aimless
+            else []
+        ),
+        *([f"Not used: the columns {few(study.settings['unused'], 8)}."] if study.settings["unused"] else []),
+    ]

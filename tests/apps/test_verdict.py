@@ -1,0 +1,80 @@
+"""`knowhue verdict` as it is typed."""
+
+import pytest
+
+ROWS = "arm,seed,metric,value\n" + "".join(
+    f"{arm},{seed},accuracy,{0.8 + seed / 1000 + gap}\n"
+    for seed in range(8)
+    for arm, gap in (("a", 0), ("b", 0.02))
+)
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "runs.csv"
+    path.write_text(ROWS)
+    return path
+
+
+def test_the_sentence_is_printed_and_nothing_written_unless_asked(knowhue, table):
+    code, said, err = knowhue("verdict", table, "--against", "a", "--sesoi", "accuracy=0.01")
+    assert (code, err) == (0, "")
+    assert (
+        "On these test images the models of “b” are better in accuracy than those of “a”, by what matters"
+        in said
+    )
+    assert list(table.parent.iterdir()) == [table]
+
+
+def test_page_and_numbers_are_written_and_never_over_another(knowhue, table):
+    command = [
+        "verdict",
+        table,
+        "--against",
+        "a",
+        "--sesoi",
+        "accuracy=0.01",
+        "-o",
+        table.with_name("v.html"),
+    ]
+    code, said, _ = knowhue(*command)
+    assert code == 0
+    assert (
+        said.splitlines()[-1] == f"Verdict: {table.with_name('v.html')}, numbers: {table.with_name('v.json')}"
+    )
+    first = {path: path.read_bytes() for path in table.parent.iterdir()}
+    code, _, err = knowhue(*command)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--overwrite" in err
+    assert knowhue(*command, "--overwrite")[0] == 0
+    # the same bytes but for the command
+    assert {p: p.read_bytes() for p in table.parent.iterdir() if p.suffix != ".html"} == {
+        p: data for p, data in first.items() if p.suffix != ".html"
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "Give it, in the metric's unit: --sesoi accuracy=0.01"),
+        (["--sesoi", "accuracy"], "`--sesoi` should be NAME=VALUE"),
+        (["--sesoi", "accuracy=-1"], "should be a number above 0"),
+        (["--sesoi", "accuracy=.1", "--sesoi", "accuracy=.2"], "says two things of `accuracy`"),
+        (["--better", "accuracy=up"], "should be lower or higher"),
+        (["--alpha", "0.9"], "`--alpha` should be above 0 and below 0.5"),
+        (["-o", "v.txt"], "`--out` should end in .html"),
+        (["--sesoi", "accuracy=0.01"], "Say it: --against a. Found the arms a, b."),
+    ],
+)
+def test_wrong_options_are_one_line(knowhue, table, options, message):
+    code, said, err = knowhue("verdict", table, *options)
+    assert (code, said, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+def test_a_page_is_never_written_over_its_table(knowhue, tmp_path, table):
+    odd = tmp_path / "t.json"
+    odd.write_text("[]")
+    code, _, err = knowhue("verdict", odd, "-o", tmp_path / "t.html", "--overwrite")
+    assert (code, odd.read_text()) == (2, "[]")
+    assert "t.json" in err

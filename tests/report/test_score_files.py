@@ -1,0 +1,197 @@
+"""The shapes in which scores of other frameworks come: all of them give the same table."""
+
+import json
+import sys
+
+import pytest
+
+from knowhue.errors import ExtraError, TableError
+from knowhue.report.score_files import MOST_JSON_BYTES, read_scores, without_seed
+from knowhue.report.score_rows import read_rows_of
+from knowhue.report.table_study import Asked, read_table
+
+SCORES = {("base", 0): 0.81, ("base", 1): 0.82, ("new", 0): 0.85, ("new", 1): 0.84}
+TIDY = [
+    {"arm": arm, "seed": seed, "metric": "accuracy", "value": value} for (arm, seed), value in SCORES.items()
+]
+
+
+def found(path, **options):
+    rows = read_rows_of([path], ["accuracy"], **options)
+    return {(arm, seed): value for (arm, seed, _, _), (value, _) in rows.totals.items()}
+
+
+def csv_text(rows, separator=","):
+    lines = [separator.join(rows[0]), *(separator.join(map(str, row.values())) for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+RUNS = [(f"{arm}-seed-{seed}", arm, seed, value) for (arm, seed), value in SCORES.items()]
+MLFLOW_CSV = [
+    {"run_id": "f" * 32, "status": "FINISHED", "metrics.accuracy": value, "params.seed": seed,
+     "params.accuracy": "top1", "tags.mlflow.runName": name}
+    for name, _, seed, value in RUNS
+]  # fmt: skip
+MLFLOW_PAGE_CSV = [
+    {
+        "Start Time": "2026",
+        "Run ID": "1f",
+        "Name": name,
+        "Status": "FINISHED",
+        "seed": seed,
+        "accuracy": value,
+    }
+    for name, _, seed, value in RUNS
+]
+MLFLOW_JSON = {
+    "runs": [
+        {"info": {"run_id": "1f", "run_name": name, "status": "FINISHED"},
+         "data": {"metrics": [{"key": "accuracy", "value": value, "step": 9}],
+                  "params": [{"key": "seed", "value": f"{seed}"}]}}
+        for name, _, seed, value in RUNS
+    ]
+}  # fmt: skip
+WANDB_CSV = [
+    {
+        "Name": f"happy-dog-{place}",
+        "State": "finished",
+        "Group": arm,
+        "Runtime": 60,
+        "seed": seed,
+        "accuracy": value,
+    }
+    for place, (_, arm, seed, value) in enumerate(RUNS)
+]
+WANDB_JSON = [
+    {"name": f"happy-dog-{place}", "state": "finished", "group": arm,
+     "config": json.dumps({"seed": {"value": seed}}), "summaryMetrics": json.dumps({"accuracy": value, "_step": 9})}
+    for place, (_, arm, seed, value) in enumerate(RUNS)
+]  # fmt: skip
+WANDB_API = [
+    {"name": name, "config": {"seed": seed, "lr": 0.1}, "summary": {"accuracy": value}}
+    for name, _, seed, value in RUNS
+]
+FILES = {
+    "tidy.csv": csv_text(TIDY),
+    "other order.csv": csv_text([dict(reversed(row.items())) for row in TIDY]),
+    "bom.csv": "\ufeff" + csv_text(TIDY),
+    "semicolons.csv": csv_text(TIDY, ";"),
+    "tabs.tsv": csv_text(TIDY, "\t"),
+    "windows.csv": csv_text(TIDY).replace("\n", "\r\n") + "\r\n",
+    "floats.csv": csv_text([row | {"seed": f"{row['seed']}.0"} for row in TIDY]),
+    "records.json": json.dumps(TIDY),
+    "columns.json": json.dumps({"columns": list(TIDY[0]), "data": [list(row.values()) for row in TIDY]}),
+    "lines.jsonl": "\n".join(map(json.dumps, TIDY)),
+    "split.json": json.dumps(
+        {
+            "columns": list(TIDY[0]),
+            "index": [0, 1, 2, 3],
+            "data": [list(row.values()) for row in TIDY],
+        }
+    ),
+    "mlflow.csv": csv_text(MLFLOW_CSV),
+    "mlflow page.csv": csv_text(MLFLOW_PAGE_CSV),
+    "mlflow.json": json.dumps(MLFLOW_JSON),
+    "wandb.csv": csv_text(WANDB_CSV),
+    "wandb.json": json.dumps(WANDB_JSON),
+    "wandb api.json": json.dumps(WANDB_API),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_shape_gives_the_same_scores(tmp_path, name):
+    path = tmp_path / name
+    path.write_text(FILES[name], encoding="utf-8", newline="")
+    assert found(path) == SCORES
+
+
+def test_parquet_gives_the_same_scores(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.Table.from_pylist(TIDY), tmp_path / "t.parquet")
+    assert found(tmp_path / "t.parquet") == SCORES
+    (tmp_path / "t.parquet").write_bytes(b"PAR1")
+    with pytest.raises(TableError, match="no parquet file"):
+        found(tmp_path / "t.parquet")
+
+
+def test_without_pyarrow_the_message_gives_the_command(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "t.parquet").write_bytes(b"")
+    with pytest.raises(ExtraError, match=r"parquet needs `pyarrow`, .*\[parquet\]"):
+        found(tmp_path / "t.parquet")
+
+
+def test_columns_may_have_other_names_and_what_is_not_used_is_said(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("method,try,acc.\nold,3,1\n".replace("acc.", "accuracy") + "new,3,0.5\n")
+    assert found(path, arm_column="method", seed_column="try") == {("old", 3): 1.0, ("new", 3): 0.5}
+    assert read_scores(path, ["accuracy"], "method", "try").unused == ()
+    path.write_text("arm,seed,metric,value,note\na,0,accuracy,1,x\n")
+    assert read_scores(path, []).unused == ("note",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("arm,seed,accuracy\na,0,1\n", "no column `metric` and `value`, and none of a metric that is known"),
+        ("seed,accuracy\n0,1\n", "no column `arm`. Found seed, accuracy. Name it with --arm-column"),
+        ("arm,accuracy\n0,1\n", "no column `seed`. Found arm, accuracy. Name it with --seed-column"),
+        ("arm,arm,seed,metric,value\na,b,0,m,1\n", "more than one column is named arm"),
+        ("", "no table; the first row should name the columns"),
+        ("arm,seed,metric,value\na,0,m\n", "t.csv, row 2: 3 cells, where the first row has 4"),
+        ('arm,seed,metric,value\na,0,m,"1\n', "t.csv, row 2: no CSV"),
+    ],
+)
+def test_what_is_no_table_is_told_in_one_line(tmp_path, text, message):
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    with pytest.raises(TableError) as error:
+        list(read_scores(path, ["m"]).rows)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("t.csv", b"arm,seed,metric,value\n\xff\xfe,0,m,1\n", "no text in UTF-8"),
+        ("t.csv", "arm,seed,metric,value\n".encode("utf-16"), "no text in UTF-8"),
+        ("t.json", b"{", "no JSON"),
+        ("t.json", b"[" * 100_000, "no JSON"),
+        ("t.json", b"[1, 2]", "should hold a list of records"),
+        ("t.jsonl", b'{"arm": "a"}\n[]\n', "should hold a list of records"),
+        ("t.csv", b"arm,seed,metric,value\na,0,m," + b"1" * 200_000, "row 2: no CSV (field larger than"),
+    ],
+)
+def test_bytes_that_are_none(tmp_path, name, data, message):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(TableError, match=message.replace("(", r"\(")):
+        list(read_scores(tmp_path / name, ["m"]).rows)
+
+
+def test_json_that_would_fill_the_memory_is_refused(tmp_path):
+    with (tmp_path / "t.json").open("wb") as file:
+        file.truncate(MOST_JSON_BYTES + 1)
+    with pytest.raises(TableError, match="more than 256 MB of JSON"):
+        read_scores(tmp_path / "t.json", [])
+
+
+def test_a_study_folder_is_no_table(tmp_path):
+    with pytest.raises(TableError, match=r"a folder. `knowhue export .* --to table"):
+        read_scores(tmp_path, [])
+
+
+def test_names_of_runs_lose_their_own_seed_alone():
+    assert [without_seed(name, "3") for name in ("a_3", "a/seed=03", "a-13", "v3", "3", "net 3.3")] == [
+        *("a", "a", "a-13", "v3", "3", "net 3"),
+    ]  # fmt: skip
+
+
+def test_runs_that_did_not_finish_leave_their_seed_without_a_verdict(tmp_path):
+    rows = [dict(row) for row in WANDB_CSV]
+    rows[3] |= {"State": "crashed", "accuracy": ""}
+    (tmp_path / "w.csv").write_text(csv_text(rows))
+    study = read_table([tmp_path / "w.csv"], Asked(sesoi={"accuracy": 0.01}, against="base"))
+    assert study.seeds == [0, 1]
+    assert study.runs["new"][1].state == "crashed"
+    assert study.table.scores("new", "accuracy") == {0: 0.85}

@@ -1,0 +1,302 @@
+"""Verdicts on anybody's table: its numbers by independent formulas, its questions, and every fault of a row by name."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from knowhue.errors import ConfigError, KnowhueError, TableError
+from knowhue.report.table_study import MOST_QUESTIONS, Asked, left_out, read_table
+from knowhue.report.verdict_page import judge_table, write_verdict
+from knowhue.storage import read_json
+
+HEAD = "arm,seed,metric,value\n"
+LOSS = Asked(sesoi={"loss": 0.25}, better={"loss": "lower"}, against="old")
+
+
+def write(path, lines, head=HEAD):
+    path.write_text(head + "".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def totals(differences, metric="loss", arms=("old", "new"), level=5.0):
+    return [
+        f"{arm},{seed},{metric},{float(level + seed / 10 + (gap if arm == arms[1] else 0.0))!r}"
+        for seed, gap in enumerate(differences)
+        for arm in arms
+    ]
+
+
+def of_images(table, metric="loss", arms=("old", "new"), labels="a"):
+    """Rows of single images; the arm after is `table` (seeds, images) above the one before."""
+    base = np.random.default_rng(9).normal(5, 1, table.shape)
+    return [
+        f"{arm},{seed},{metric},{value!r},image-{image}.png,{labels[image % len(labels)]}"
+        for arm, values in zip(arms, (base, base + table), strict=True)
+        for seed, row in enumerate(values.tolist())
+        for image, value in enumerate(row)
+    ]
+
+
+def test_the_numbers_of_a_table_without_images_are_those_of_plain_formulas(tmp_path):
+    gaps = np.random.default_rng(0).normal(-0.4, 0.2, 10)
+    found = judge_table(read_table([write(tmp_path / "t.csv", totals(gaps))], LOSS))
+    tests = found.results["tests"]["loss"]
+    t = stats.ttest_1samp(gaps, 0).confidence_interval(0.95)
+    assert tests["intervals"][0]["interval"] == pytest.approx((t.low, t.high))
+    signs = np.array(list(itertools.product((-1, 1), repeat=10)))
+    assert tests["p"] == pytest.approx(np.mean(abs(signs @ gaps) >= abs(gaps.sum()) - 1e-12))
+    assert tests["differences"] == pytest.approx(gaps.tolist())
+    assert t.high < -0.25
+    assert found.results["verdicts"] == {"loss": "helps, by what matters"}
+
+
+def test_of_single_images_the_interval_is_that_of_a_two_way_layout(tmp_path):
+    generator = np.random.default_rng(1)
+    seeds, images = 9, 40
+    d = -0.6 + generator.normal(0, 0.1, (seeds, 1)) + generator.normal(0, 0.5, (1, images))
+    d = d + generator.normal(0, 0.3, (seeds, images))
+    path = write(tmp_path / "t.csv", of_images(d), "arm,seed,metric,value,image,class\n")
+    found = judge_table(read_table([path], LOSS))
+    quoted = found.results["tests"]["loss"]["intervals"][0]
+    # Cornfield and Tukey: expected mean squares of rows, columns and residual, with Satterthwaite's freedom
+    rows, columns = d.mean(axis=1), d.mean(axis=0)
+    ms_rows, ms_columns = images * rows.var(ddof=1), seeds * columns.var(ddof=1)
+    freedom = (seeds - 1) * (images - 1)
+    ms_rest = ((d - rows[:, None] - columns + d.mean()) ** 2).sum() / freedom
+    variance = (ms_rows + ms_columns - ms_rest) / (seeds * images)
+    parts = ((ms_rows, seeds - 1), (ms_columns, images - 1), (ms_rest, freedom))
+    df = (ms_rows + ms_columns - ms_rest) ** 2 / sum(ms**2 / f for ms, f in parts)
+    half = stats.t.ppf(0.975, df) * math.sqrt(variance)
+    assert quoted["over"] == "seeds and images"
+    assert quoted["interval"] == pytest.approx((d.mean() - half, d.mean() + half))
+    assert found.answers["loss"].headline == "“new” is better than “old” in loss, by what matters"
+
+
+def test_without_images_no_sentence_names_the_method(tmp_path):
+    cases = {"better": -0.6, "worse": 0.6, "differ": 0.0}
+    for word, gap in cases.items():
+        gaps = gap + np.random.default_rng(2).normal(0, 0.03, 10)
+        path = write(tmp_path / "t.csv", totals(gaps - (gaps.mean() - gap)))
+        answer = judge_table(read_table([path], LOSS)).answers["loss"]
+        assert answer.headline.startswith("On these test images the models of “new”")
+        assert word in answer.headline
+        assert "which speaks for these test images alone" in answer.detail
+
+
+def test_right_and_wrong_of_single_images_counts_as_binary_under_any_name(tmp_path):
+    right = (np.random.default_rng(3).random((8, 30)) < 0.8).astype(int)
+    lines = [
+        f"{arm},{seed},top1,{right[seed, image]},{image}"
+        for arm, seed, image in itertools.product(("old", "new"), range(8), range(30))
+    ]
+    path = write(tmp_path / "t.csv", lines, "arm,seed,metric,value,image\n")
+    study = read_table([path], Asked(sesoi={"top1": 0.05}, better={"top1": "higher"}, against="old"))
+    found = judge_table(study).findings.verdicts["top1"].found
+    assert found is not None
+    assert found.images is not None
+    # models that agree on all images at hand may differ on others
+    assert found.images.binary
+    assert found.bounds(0.95).interval[1] > 0.05
+
+
+def test_what_was_not_asked_is_a_further_metric_once_and_alpha_is_shared_by_what_was(tmp_path):
+    rng = np.random.default_rng(4)
+    lines = [
+        row for metric in ("loss", "f1", "auc", "speed") for row in totals(rng.normal(0.1, 0.1, 8), metric)
+    ]
+    asked = Asked(
+        sesoi={"loss": 0.1, "f1": 0.1},
+        better={"loss": "lower", "f1": "higher", "auc": "higher"},
+        against="old",
+    )
+    found = judge_table(read_table([write(tmp_path / "t.csv", lines)], asked))
+    assert {test["alpha"] for test in found.results["tests"].values()} == {0.025}
+    assert [row["metric"] for row in found.results["secondary"]] == ["auc"]
+    assert found.left_out == [
+        "Not compared, for it is not known whether more or less is better (--better): speed."
+    ]
+
+
+def test_several_arms_are_each_a_question_and_columns_say_what_options_would(tmp_path):
+    lines = [
+        *(f"{line},,," for line in totals([0.1] * 8, arms=("old", "new"))),
+        *(f"{line},old,lower,0.2" for line in totals([0.1] * 8, arms=("x", "third")) if "third" in line),
+    ]
+    path = write(tmp_path / "t.csv", lines, HEAD.replace("\n", ",against,better,sesoi\n"))
+    assert list(read_table([path]).questions) == ["loss"]
+    several = read_table([path], Asked(against="old"))
+    assert {name: (q.single, q.multi, q.sesoi) for name, q in several.questions.items()} == {
+        "loss: new": ("old", "new", 0.2), "loss: third": ("old", "third", 0.2),
+    }  # fmt: skip
+    assert several.alpha == pytest.approx(0.025)
+
+
+def test_tables_are_read_together(tmp_path):
+    lines = totals([-0.5] * 8)
+    first, second = (
+        write(tmp_path / f"{name}.csv", [r for r in lines if r.startswith(name)]) for name in ("old", "new")
+    )
+    study = read_table([first, second], LOSS)
+    assert study.seeds == list(range(8))
+    assert [(each["file"], each["rows"]) for each in study.settings["tables"]] == [
+        ("old.csv", 8),
+        ("new.csv", 8),
+    ]
+    with pytest.raises(TableError, match=r"old.csv, row 2: a second row of arm `old`, seed 0, metric `loss`"):
+        read_table([first, second, first], LOSS)
+
+
+def test_a_plan_has_another_hash_where_anything_that_decides_is_other(tmp_path):
+    path = write(tmp_path / "t.csv", totals([-0.5] * 8))
+    other = write(tmp_path / "u.csv", totals([-0.6] * 8))
+    asked = [LOSS, Asked(**{**vars(LOSS), "sesoi": {"loss": 0.3}}), Asked(**{**vars(LOSS), "alpha": 0.01})]
+    hashes = [read_table([path], each).settings["hash"] for each in asked]
+    hashes.append(read_table([other], LOSS).settings["hash"])
+    assert len(set(hashes)) == 4
+    assert read_table([path], LOSS).settings["hash"] == hashes[0]
+
+
+def test_scores_without_a_seed_are_what_costs_nothing(tmp_path):
+    path = write(tmp_path / "t.csv", [*totals([0.0] * 8), "constant,,loss,3.0"])
+    found = judge_table(read_table([path], LOSS))
+    assert found.results["verdicts"] == {"loss": "cannot tell"}
+    assert found.answers["loss"].caveat.startswith(
+        "Not better than a trivial baseline: old and new (“constant” 3.00"
+    )
+
+
+def test_a_missing_run_means_no_verdict_and_is_named(tmp_path):
+    path = write(tmp_path / "t.csv", totals([-0.5] * 10)[:-1])
+    found = judge_table(read_table([path], LOSS))
+    assert found.results["verdicts"] == {"loss": "no verdict"}
+    assert found.answers["loss"].caveat == "Left out of the numbers: new seed 9 (has no row)."
+
+
+def test_a_diverged_run_counts_with_what_was_declared(tmp_path):
+    rows = [f"{row}," for row in totals([-0.5] * 10)]
+    rows[-1] = "new,9,loss,9.0,diverged"
+    found = judge_table(read_table([write(tmp_path / "t.csv", rows, HEAD.replace("\n", ",state\n"))], LOSS))
+    assert found.results["tests"]["loss"]["differences"][9] == pytest.approx(9.0 - 5.9)
+    assert found.answers["loss"].caveat.startswith("Diverged, and given the score of")
+
+
+IMAGES, BETTER = "arm,seed,metric,value,image,class\n", "arm,seed,metric,value,better\n"
+FAULTS = {
+    "twice": (HEAD, ["old,0,loss,1", "old,0,loss,1"], "row 3: a second row of arm `old`, seed 0, metric `loss`."),
+    "nan": (HEAD, ["old,0,loss,nan"], "row 2: the value of `loss` should be a finite number"),
+    "infinite": (HEAD, ["old,0,loss,1e999"], "should be a finite number"),
+    "words": (HEAD, ["old,0,loss,n/a"], "Found `n/a`"),
+    "nothing": (HEAD, ["old,0,loss,"], "Found nothing"),
+    "seed": (HEAD, ["old,one,loss,1"], "row 2: `seed` should be a whole number from 0 on"),
+    "half a seed": (HEAD, ["old,0.5,loss,1"], "Found `0.5`"),
+    "no seed": (HEAD, ["old,,loss,1"], "no row has a seed"),
+    "no arm": (HEAD, [",0,loss,1"], "row 2: `arm` should be a name"),
+    "long": (HEAD, [f"{'a' * 300},0,loss,1"], "at most 200 letters. Found `aaa"),
+    "no rows": (HEAD, [], "no row of a score"),
+    "crashed": ("arm,seed,metric,value,state\n", ["old,0,loss,1,crashed"], "finished run (1 of `crashed`)"),
+    "per cent": (HEAD, ["old,0,accuracy,91.2"], "`accuracy` is a share from 0 to 1. Found 91.2"),
+    "direction": (BETTER, ["old,0,loss,1,less"], "`better` should be lower or higher"),
+    "two directions": (
+        BETTER, ["old,0,loss,1,lower", "old,1,loss,1,higher"],
+        "row 3: `better` of `loss` is `higher`, and in a row above `lower`",
+    ),
+    "effect": ("arm,seed,metric,value,sesoi\n", ["old,0,loss,1,0"], "`sesoi` should be a number above 0"),
+    "image twice": (
+        IMAGES, ["old,0,loss,1,x,a", "old,0,loss,1,x,a"],
+        "row 3: a second row of arm `old`, seed 0, metric `loss` for the image `x`. The first is",
+    ),
+    "other images": (
+        IMAGES, ["old,0,loss,1,x,a", "new,0,loss,1,y,a"],
+        "arm `old`, seed 0, metric `loss` has the image `x`, and arm `new`, seed 0 has not (2 such images)",
+    ),
+    "image lacks": (
+        IMAGES, ["old,0,loss,1,x,a", "old,0,loss,1,y,a", "new,0,loss,1,y,a"],
+        "has the image `x`, and arm `new`, seed 0 has not",
+    ),
+    "some without images": (
+        IMAGES, ["old,0,loss,1,x,a", "old,1,loss,1,,"],
+        "row 3: arm `old`, seed 1, metric `loss` has no rows of single images",
+    ),
+    "other class": (IMAGES, ["old,0,loss,1,x,a", "new,0,loss,1,x,b"], "row 3: the image `x` is of the class `b`"),
+    "other total": (
+        IMAGES, ["old,0,loss,1,x,a", "old,0,loss,2,y,a", "old,0,loss,9,,"],
+        "seed 0, metric `loss` is 9, and the mean of its single",
+    ),
+    "balanced image": (IMAGES, ["old,0,balanced_accuracy,1,x,a"], "Call its row `accuracy`, and give its class"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_one_line_with_row_and_remedy(tmp_path, fault):
+    head, lines, message = FAULTS[fault]
+    with pytest.raises(TableError) as error:
+        read_table([write(tmp_path / "t.csv", lines, head)], LOSS)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(str(tmp_path))
+
+
+TWO, ONE, LESS = totals([0.1] * 3), {"loss": 1.0}, {"loss": "lower"}
+OPTIONS = {
+    "no effect": (TWO, Asked(against="old"), "known of none of the metrics loss. Give it,"),
+    "no effect of it": (TWO, Asked(metrics=["loss"]), "of interest of `loss` is not known"),
+    "no direction": (TWO, Asked(sesoi=ONE), "Whether more or less of `loss` is better is not known"),
+    "no arm": (TWO, Asked(sesoi=ONE, better=LESS), "Say it: --against old. Found the arms old, new."),
+    "another arm": (TWO, Asked(against="odl"), "has: old, new. Found `odl`. Did you mean `old`?"),
+    "another metric": (TWO, Asked(metrics=["los"]), "`--metric` should name what the table has: loss. Found `los`"),
+    "itself": (TWO, Asked(sesoi=ONE, better=LESS, against="old", arms=["old"]), "Found `old` alone"),
+    "own metric turned": (
+        totals([0.1] * 3, "ab_l1", ("colour", "multi")), Asked(better={"ab_l1": "higher"}), "Two directions of `ab_l1`",
+    ),
+    "points": (
+        totals([0.1] * 3, "accuracy", level=0.1), Asked(sesoi={"accuracy": 1}, against="old"), "a share, such as 0.01",
+    ),
+    "one arm": (totals([0.1] * 3)[::2], LOSS, "Only one arm has the metric `loss`: old"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+def test_what_cannot_be_known_is_asked_for(tmp_path, case):
+    lines, asked, message = OPTIONS[case]
+    with pytest.raises(KnowhueError) as error:
+        read_table([write(tmp_path / "t.csv", lines)], asked)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_more_questions_than_any_alpha_can_serve_are_refused(tmp_path):
+    lines = [f"{arm},0,loss,1" for arm in ["old", *(f"arm-{place}" for place in range(MOST_QUESTIONS + 1))]]
+    with pytest.raises(ConfigError, match="61 questions share alpha, and 60 are the most"):
+        read_table([write(tmp_path / "t.csv", lines)], LOSS)
+
+
+def test_the_page_escapes_names_and_holds_all_numbers(tmp_path):
+    arms = ("<i>o$x$</i>", "n" * 60)
+    path = write(tmp_path / "t.csv", totals([-0.5] * 8, arms=arms))
+    asked = Asked(sesoi={"loss": 0.25}, better={"loss": "lower"}, against=arms[0])
+    found = judge_table(read_table([path], asked))
+    write_verdict(found, tmp_path / "v.html", tmp_path / "v.json", "knowhue verdict t.csv")
+    page = (tmp_path / "v.html").read_text(encoding="utf-8")
+    assert "<i>" not in page
+    assert "&lt;i&gt;o$x$" in page
+    assert "knowhue verdict t.csv" in page
+    assert found.results["tables"][0]["sha256"] in page
+    numbers = read_json(tmp_path / "v.json")
+    assert numbers["schema"] == {"name": "knowhue-results", "version": 1}
+    assert numbers["verdicts"] == {"loss": "helps, by what matters"}
+    # the cell of the table says no more than the sentence
+    assert page.count("on these test images") >= 2
+
+
+def test_a_log_likelihood_below_0_has_an_interval_like_any_other(tmp_path):
+    path = write(tmp_path / "t.csv", totals(np.linspace(-0.1, 0.4, 8), level=-30.0))
+    found = judge_table(read_table([path], LOSS)).findings.verdicts["loss"]
+    assert found.outer is not None
+    assert found.outer.interval is not None
+
+
+def test_nothing_is_left_out_of_a_plain_table(tmp_path):
+    assert left_out(read_table([write(tmp_path / "t.csv", TWO)], LOSS)) == []
