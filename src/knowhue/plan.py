@@ -37,8 +37,8 @@ METRIC_NAMES: dict[Task, tuple[str, ...]] = {
 }  # fmt: skip
 """What a question may ask about: the metrics of each task that have a better direction."""
 LOWER_IS_BETTER = (
-    "ab_l1", "ciede2000", "lpips_alex", "colourfulness_difference_of_means", "mean_colourfulness_difference",
-    "cross_entropy", "ece",
+    "ab_l1", "ab_l1_vivid", "ciede2000", "lpips_alex", "colourfulness_difference_of_means",
+    "mean_colourfulness_difference", "cross_entropy", "ece",
 )  # fmt: skip
 """Those of them of which less is better."""
 SHARES = ("accuracy", "balanced_accuracy", "ece", "recognition")
