@@ -1,6 +1,7 @@
 """`knowhue export`: what is written loads again, and contradictions are refused before work."""
 
 import pytest
+from synthetic_study import write_study
 
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.quantize import QuantizationCost
@@ -90,3 +91,34 @@ def test_nothing_is_uploaded_where_the_folder_could_not_be_written(knowhue, tmp_
     arguments = ("--to", "hub-folder", "-o", tmp_path / "drawn", "--upload", "owner/name", "--overwrite")
     assert knowhue("export", "built-in", *arguments)[0] == 2
     assert (tmp_path / "drawn").read_text() == "a file"
+
+
+def test_a_study_becomes_a_table_that_the_verdict_reads(knowhue, tmp_path):
+    folder, out = write_study(tmp_path / "study", seeds=(0, 1)), tmp_path / "runs.csv"
+    code, said, err = knowhue("export", folder, "--to", "table", "-o", out)
+    assert (code, err) == (0, "")
+    assert (
+        said
+        == f"{out}: {len(out.read_text().splitlines()) - 1} rows; what they mean: {tmp_path}/runs.dictionary.csv\n"
+    )
+    code, said, _ = knowhue("verdict", out)
+    assert code == 0
+    assert said.count("No verdict yet") == 2
+    assert knowhue("export", folder, "--to", "table", "-o", out)[0] == 2
+    assert knowhue("export", folder, "--to", "table", "-o", out, "--overwrite")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-o", "runs.xlsx"], "should end in .csv or .parquet"),
+        (["--licence", "MIT"], "should go without --precision"),
+        ([], "no study"),
+    ],
+)
+def test_a_table_is_of_a_study_and_of_nothing_else(knowhue, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = knowhue("export", tmp_path, "--to", "table", *options)
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err
+    assert list(tmp_path.iterdir()) == []

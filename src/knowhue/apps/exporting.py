@@ -1,4 +1,4 @@
-"""`knowhue export`: a trained model as one file or folder that needs nothing else."""
+"""`knowhue export`: a trained model as one file or folder that needs nothing else, or a study's scores as a table."""
 
 import tempfile
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from knowhue.apps.program import say
 from knowhue.apps.use import announce, deploy_once, rare_option
 from knowhue.errors import ConfigError
 from knowhue.runs import require_no_run
+from knowhue.statistics import ALPHA
 from knowhue.storage import require_outputs
 
 if TYPE_CHECKING:
@@ -31,10 +32,16 @@ class ExportFormat(StrEnum):
     safetensors = "safetensors"
     onnx = "onnx"
     hub_folder = "hub-folder"
+    table = "table"
 
 
 def export(
-    source: Annotated[str, typer.Argument(help="Run or study folder, exported file, or `built-in`.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Run or study folder, exported file, or `built-in`; for a table, a study folder."
+        ),
+    ],
     to: Annotated[ExportFormat, typer.Option(help="What to write.")] = ExportFormat.safetensors,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File or folder to write.")] = None,
     precision: Annotated[
@@ -52,8 +59,15 @@ def export(
         rare_option(help="Hub repository, `owner/name`, to upload the folder to."),
     ] = None,
 ) -> None:
-    """Write a trained model as one file or folder that needs nothing else."""
+    """Write a trained model as one file or folder that needs nothing else, or a study's scores as a table."""
     kind = to.value
+    if to is ExportFormat.table:
+        if (precision, calibrate, licence, upload) != ("float32", None, "", None):
+            raise ConfigError(
+                "`--to table` should go without --precision, --calibrate, --licence and --upload, which are of models."
+            )
+        _export_table(Path(source), out, overwrite)
+        return
     _check(kind, precision, calibrate, upload)
     # resolved, since `.` has no name of its own
     target = out or Path(f"{Path(source).resolve().name}{'' if kind == 'hub-folder' else '.' + kind}")
@@ -73,6 +87,24 @@ def export(
             from knowhue.inference.hub import upload as send
 
             say(f"uploaded: {send(target, upload)}")
+
+
+def _export_table(study: Path, out: Path | None, overwrite: bool) -> None:
+    from knowhue.report.reading import read_study
+    from knowhue.report.table_export import dictionary_path, metrics_without_images, write_table
+
+    target = out or Path(f"{study.resolve().name}.csv")
+    if target.suffix not in (".csv", ".parquet"):
+        raise ConfigError(f"`--out` should end in .csv or .parquet for --to table. Found `{target}`.")
+    dictionary = dictionary_path(target)
+    require_outputs({"--out": target, "the dictionary beside it": dictionary}, overwrite=overwrite)
+    found = read_study(study)
+    say(f"{target}: {write_table(found, target)} rows; what they mean: {dictionary}")
+    if lacking := sorted(metrics_without_images(found)):
+        say(f"without rows of single images, for some have no score: {', '.join(lacking)}", err=True)
+    alpha = found.settings.get("alpha", ALPHA)
+    if alpha != ALPHA:
+        say(f"alpha was planned as {alpha:g}: knowhue verdict {target} --alpha {alpha:g}")
 
 
 def _check(kind: str, precision: str, calibrate: Path | None, upload: str | None) -> None:

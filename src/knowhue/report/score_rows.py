@@ -75,7 +75,7 @@ class ScoreRows:
     @property
     def metrics(self) -> list[str]:
         """In the order of the rows."""
-        return list(dict.fromkeys(metric for _, _, metric, _ in self.totals))
+        return list(dict.fromkeys(metric for _, _, metric, label in self.totals if not label))
 
     @property
     def seeds(self) -> list[int]:

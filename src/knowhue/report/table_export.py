@@ -1,0 +1,182 @@
+"""A study as a tidy table that anybody's tools read, and what its columns and metrics mean."""
+
+import math
+from collections.abc import Iterator, Mapping
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from knowhue.csv_text import to_csv
+from knowhue.errors import ExtraError, install_command
+from knowhue.report.score_rows import DIVERGED
+from knowhue.report.study import Score, Study, flat_scores, tidy_scores
+from knowhue.report.text import measure, spaced
+from knowhue.statistics import ALPHA
+from knowhue.storage import replacing
+
+COLUMNS = {
+    "arm": "what was trained; of a trivial baseline its name",
+    "seed": "of the run; runs of one seed are a pair; empty for a trivial baseline, which has no model",
+    "metric": "what was measured",
+    "value": "the score; empty where the run has none",
+    "image": "index of the single image in the prepared images; empty for a score of many images",
+    "class": "of the single image, or of all images that the score is of; empty for all classes",
+    "state": "finished; diverged: the value was declared beforehand for such a run; else there is no score",
+    "unit": "of the value; share: 0 to 1",
+    "better": "lower or higher; empty where neither is",
+    "sesoi": "smallest effect of interest, in the unit; a metric that has one is asked about",
+    "against": "the arm that this one is compared with in this metric",
+}
+_TUNING = "tuning"
+"""State of all rows of a study by which settings were chosen: nobody may judge by them."""
+_CHUNK = 50_000
+
+
+def study_rows(study: Study) -> Iterator[list[Any]]:
+    """Every number of a study by `COLUMNS`: baselines, scores of all images and of classes, and of single images."""
+    state = _TUNING if study.is_tuning else "finished"
+    for name, values in study.baselines.items():
+        for metric, value in flat_scores(values).items():
+            if value is not None and math.isfinite(value):
+                yield _row(study, Score(name, 0, metric, value), "finished", seed="")
+    for score in tidy_scores(study):
+        yield _row(study, score, state)
+    for score in study.declared_scores():
+        yield _row(study, score, _TUNING if study.is_tuning else DIVERGED)
+    yield from _rows_without_a_score(study)
+    without = metrics_without_images(study)
+    for arm in study.runs:
+        for run in study.finished(arm):
+            yield from (
+                _row(study, score, state) for score in run.image_scores() if score.metric not in without
+            )
+
+
+def _row(study: Study, score: Score, state: str, seed: Any = None) -> list[Any]:
+    about = study.metrics.get(score.metric, {})
+    asked = [
+        each
+        for each in study.questions.values()
+        if each.metric == score.metric and score.image is None and not score.label and seed is None
+    ]
+    against = next((each.single for each in asked if each.multi == score.arm), "")
+    better = about.get("better", "")
+    return [
+        score.arm,
+        score.seed if seed is None else seed,
+        score.metric,
+        score.value,
+        "" if score.image is None else score.image,
+        score.label,
+        state,
+        about.get("unit", "") if score.image is None else "",
+        better if better in ("lower", "higher") and score.image is None else "",
+        asked[0].sesoi if asked else "",
+        "" if study.is_comparison else against,
+    ]
+
+
+def _rows_without_a_score(study: Study) -> Iterator[list[Any]]:
+    """One for each run that the plan asks for and that gives no number, so that none is missed unseen."""
+    declared = {(row.arm, row.seed) for row in study.declared_scores()}
+    for arm in study.runs:
+        own = [each.metric for each in study.questions.values() if arm in (each.single, each.multi)]
+        metric = next(chain(own, (each.metric for each in study.questions.values())), "ab_l1")
+        for run in study.of(arm):
+            if not run.finished and (arm, run.seed) not in declared:
+                state = run.state if run.state != "finished" else "other settings"
+                state = "no score" if state == DIVERGED else state
+                yield [arm, run.seed, metric, "", "", "", state, "", "", "", ""]
+
+
+def metrics_without_images(study: Study) -> set[str]:
+    """Metrics of which some image of some run has no score: of single images they have no rows then."""
+    runs = (run for arm in study.runs for run in study.finished(arm))
+    return {score.metric for run in runs for score in run.image_scores() if not math.isfinite(score.value)}
+
+
+def dictionary_rows(study: Study) -> list[list[Any]]:
+    """What columns, metrics and questions are: name, kind, meaning, unit, better; the header first."""
+    rows: list[list[Any]] = [["name", "kind", "meaning", "unit", "better"]]
+    rows += [[name, "column", meaning, "", ""] for name, meaning in COLUMNS.items()]
+    names = dict.fromkeys(score.metric for score in tidy_scores(study))
+    for name in names:
+        about: Mapping[str, Any] = study.metrics.get(name, {})
+        better = about.get("better", "")
+        rows.append([name, "metric", about.get("title", spaced(name)), about.get("unit", ""), better])
+    for task, asked in study.questions.items():
+        effect = measure(study.metrics, asked).amount(asked.sesoi)
+        meaning = (
+            f"{asked.multi} against {asked.single} in {asked.metric}, smallest effect of interest {effect}"
+        )
+        rows.append([task, "question", meaning, "", ""])
+    alpha = study.settings.get("alpha", ALPHA)
+    rows.append(["alpha", "plan", f"{alpha:g}, shared out among the questions", "", ""])
+    rows += [["hash", "plan", str(study.settings["hash"]), "", ""]] if study.settings.get("hash") else []
+    return rows
+
+
+def dictionary_path(table: Path) -> Path:
+    """Where the data dictionary of a table lies: beside it."""
+    return table.with_name(f"{table.stem}.dictionary.csv")
+
+
+def write_table(study: Study, path: Path) -> int:
+    """Write the tidy table of a study, and beside it `<name>.dictionary.csv`.
+
+    Args:
+        study: read from its folder.
+        path: `.csv`, or `.parquet`, which needs the extra `parquet`.
+
+    Returns:
+        How many rows.
+
+    Raises:
+        ExtraError: pyarrow is not there.
+        RunError: the folder cannot be written.
+    """
+    write = _write_parquet if path.suffix == ".parquet" else _write_csv
+    count = write(path, study_rows(study))
+    with replacing(dictionary_path(path)) as file:
+        file.write(to_csv(dictionary_rows(study)))
+    return count
+
+
+def _chunks(rows: Iterator[list[Any]]) -> Iterator[list[list[Any]]]:
+    return iter(lambda: list(islice(rows, _CHUNK)), [])
+
+
+def _write_csv(path: Path, rows: Iterator[list[Any]]) -> int:
+    count = 0
+    with replacing(path) as file:
+        file.write(to_csv([list(COLUMNS)]))
+        for chunk in _chunks(rows):
+            file.write(to_csv(chunk))
+            count += len(chunk)
+    return count
+
+
+def _write_parquet(path: Path, rows: Iterator[list[Any]]) -> int:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise ExtraError(
+            f"{path}: parquet needs `pyarrow`, which is not installed: {install_command('parquet')}"
+        ) from None
+    whole, real = pyarrow.int64(), pyarrow.float64()
+    kinds = {"seed": whole, "value": real, "image": whole, "sesoi": real}
+    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])
+    count = 0
+    with replacing(path, "wb") as file:
+        buffer = pyarrow.BufferOutputStream()
+        with parquet.ParquetWriter(buffer, schema) as writer:
+            for chunk in _chunks(rows):
+                cells = zip(*((None if cell == "" else cell for cell in row) for row in chunk), strict=True)
+                columns = [
+                    pyarrow.array(column, field.type) for column, field in zip(cells, schema, strict=True)
+                ]
+                writer.write_batch(pyarrow.record_batch(columns, schema=schema))
+                count += len(chunk)
+        file.write(buffer.getvalue())
+    return count

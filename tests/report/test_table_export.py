@@ -1,0 +1,134 @@
+"""A study as a table: nothing is lost on the way out and back, and the verdicts are the same to the last digit."""
+
+import csv
+
+import numpy as np
+import pytest
+from synthetic_study import change, results_of, run_of, write_study
+
+from knowhue.errors import TableError
+from knowhue.report.reading import read_study
+from knowhue.report.table_export import COLUMNS, dictionary_path, study_rows, write_table
+from knowhue.report.table_study import Asked, read_table
+from knowhue.report.verdict_page import judge_table
+
+QUESTIONS = {"colour": "ab_l1", "class": "balanced_accuracy"}
+SECONDARY = (
+    "metric",
+    "mean",
+    "interval",
+    "level",
+    "over",
+    "p",
+    "p_adjusted",
+    "clear",
+    "seeds",
+    "exploratory",
+)
+
+
+def there_and_back(folder, tmp_path, suffix=".csv"):
+    """`results.json` of the study, and of its table."""
+    study, path = read_study(folder), tmp_path / f"runs{suffix}"
+    assert write_table(study, path) == sum(1 for _ in study_rows(study))
+    return results_of(study), judge_table(read_table([path], Asked(alpha=study.settings["alpha"]))).results
+
+
+def assert_alike(own, back):
+    assert back["verdicts"] == {QUESTIONS[name]: word for name, word in own["verdicts"].items()}
+    for question, metric in QUESTIONS.items():
+        assert back["tests"][metric] == own["tests"][question]
+    # in the order of the rows, not of `metrics.json`
+    for found in (own, back):
+        found["secondary"].sort(key=lambda row: row["metric"])
+    for kind in SECONDARY:
+        assert [row[kind] for row in back["secondary"]] == [row[kind] for row in own["secondary"]]
+    assert back["baselines"] == own["baselines"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_the_verdicts_are_the_same_to_the_last_digit(eight_seeds, tmp_path, suffix):
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+    own, back = there_and_back(eight_seeds, tmp_path, suffix)
+    assert own["verdicts"]["colour"].startswith("helps")
+    assert own["tests"]["colour"]["quoted"]["over"] == "seeds and images"
+    assert_alike(own, back)
+
+
+def test_so_they_are_of_one_seed_of_other_arms_and_of_a_study_with_runs_that_did_not_end(one_seed, tmp_path):
+    assert_alike(*there_and_back(one_seed, tmp_path))
+    arms = ("class", "colour", "multi", "oracle", "placebo-labels")
+    folder = write_study(tmp_path / "study", seeds=tuple(range(8)), arms=arms, gain=0.4)
+    assert_alike(*there_and_back(folder, tmp_path))
+    change(run_of(folder, "multi", 3) / "status.json", lambda status: status.update(state="running"))
+    change(run_of(folder, "colour", 5) / "status.json", lambda status: status.update(state="diverged"))
+    own, back = there_and_back(folder, tmp_path)
+    assert own["verdicts"] == {"colour": "no verdict", "class": "no verdict"}
+    assert own["tests"]["colour"]["differences"][4] < -1  # as declared
+    assert_alike(own, back)
+
+
+def test_a_seed_that_no_arm_has_finished_is_missing_from_the_verdict_too(tmp_path):
+    folder = write_study(tmp_path / "study", seeds=tuple(range(9)), gain=0.4)
+    for arm in ("class", "colour", "multi"):
+        change(run_of(folder, arm, 8) / "status.json", lambda status: status.update(state="running"))
+    own, back = there_and_back(folder, tmp_path)
+    assert own["verdicts"]["colour"] == "no verdict"
+    assert_alike(own, back)
+
+
+def test_another_alpha_is_given_as_an_option(eight_seeds, tmp_path):
+    study = read_study(eight_seeds)
+    write_table(study, tmp_path / "t.csv")
+    strict = judge_table(read_table([tmp_path / "t.csv"], Asked(alpha=0.001))).results
+    assert {test["alpha"] for test in strict["tests"].values()} == {0.0005}
+    assert set(strict["verdicts"].values()) == {"no verdict"}  # 8 seeds reach .008 at best
+
+
+def test_a_tuning_study_gives_no_verdict_by_its_table_either(tmp_path):
+    folder = write_study(tmp_path / "study", seeds=tuple(range(8)), gain=0.4)
+    change(folder / "study.json", lambda study: study.update(purpose="tuning"))
+    change(folder / "study.json", lambda study: study["config"]["evaluation"].update(split="validation"))
+    write_table(read_study(folder), tmp_path / "t.csv")
+    with pytest.raises(TableError, match=r"no row of a finished run \(\d+ of `tuning`\)"):
+        read_table([tmp_path / "t.csv"])
+
+
+def test_every_number_of_the_runs_stands_in_the_table_once(one_seed, tmp_path):
+    write_table(read_study(one_seed), tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == list(COLUMNS)
+    keys = [tuple(row[name] for name in ("arm", "seed", "metric", "image", "class")) for row in rows]
+    assert len(set(keys)) == len(keys)
+    with (run_of(one_seed, "multi") / "per_image.csv").open(newline="", encoding="utf-8") as file:
+        images = [float(row["ab_l1"]) for row in csv.DictReader(file)]
+    own = [row for row in rows if (row["arm"], row["metric"]) == ("multi", "ab_l1")]
+    assert [float(row["value"]) for row in own if row["image"]] == images
+    (total,) = [row for row in own if not row["image"] and not row["class"]]
+    assert float(total["value"]) == pytest.approx(np.mean(images))
+    assert (total["unit"], total["better"], total["sesoi"], total["against"]) == (
+        *("CIELAB units", "lower", "0.25", "colour"),
+    )
+
+
+def test_the_dictionary_explains_every_column_metric_and_question(one_seed, tmp_path):
+    write_table(read_study(one_seed), tmp_path / "t.csv")
+    with dictionary_path(tmp_path / "t.csv").open(newline="", encoding="utf-8") as file:
+        rows = {(row["kind"], row["name"]): row for row in csv.DictReader(file)}
+    assert [name for kind, name in rows if kind == "column"] == list(COLUMNS)
+    assert all(row["meaning"] for row in rows.values())
+    assert rows["metric", "accuracy"]["better"] == "higher"
+    assert "smallest effect of interest 0.25 CIELAB units" in rows["question", "colour"]["meaning"]
+    assert len(rows["plan", "hash"]["meaning"]) == 64
+
+
+def test_images_without_a_score_leave_their_metric_without_rows_of_images(tmp_path):
+    folder = write_study(tmp_path / "study", seeds=tuple(range(8)), gain=0.4)
+    path = run_of(folder, "multi", 2) / "per_image.csv"
+    first, second, *rest = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join([first, second.rsplit(",", 1)[0] + ",", *rest]) + "\n", encoding="utf-8")
+    own, back = there_and_back(folder, tmp_path)
+    assert own["tests"]["colour"]["quoted"]["over"] == "seeds"
+    assert back["tests"]["ab_l1"] == own["tests"]["colour"]
