@@ -1,16 +1,16 @@
 """A plan's cells as jobs: what arms share is asked for once, and before them."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
 from knowhue import cells
-from knowhue.cells import CellStep, cell_jobs, run_cells
-from knowhue.engines.executor import each_once
+from knowhue.cells import CellStep, arithmetic_elsewhere, cell_jobs, run_cells
+from knowhue.engines.executor import InProcess, each_once
 from knowhue.errors import ConfigError
 from knowhue.plan import make_plan, read_cells
 from knowhue.runs import run_folder, write_log, write_status
+from knowhue.storage import write_json
 from knowhue.training.phases import head_config
 
 
@@ -75,7 +75,7 @@ def done(monkeypatch):
 def test_steps_are_run_in_this_process_and_each_cell_is_reported_once(done, tiny, make_work):
     plan = make_plan(tiny(), ["colour", "class", "multi"], [4, 2])
     reported = []
-    run_cells(make_work(tiny(), report=reported.append), plan)
+    run_cells(make_work(tiny(), report=reported.append), plan, InProcess(), "now")
     block = [
         ("head", "colour"),
         ("arm", "colour"),
@@ -96,7 +96,7 @@ def test_what_has_ended_asks_for_no_heads_again(done, tiny, make_work, monkeypat
     work = make_work(tiny())
     write_status(run_folder(work.root, "colour", plan.run_config("colour", 0)), {"state": "finished"})
     monkeypatch.setattr(cells, "inspect_run", lambda folder: (folder.exists(), []))
-    run_cells(work, plan)
+    run_cells(work, plan, InProcess(), "now")
     assert done == [("arm", "colour", 0), ("head", "class", 0), ("arm", "class", 0)]
 
 
@@ -107,16 +107,8 @@ def test_the_first_failure_ends_the_work(done, tiny, make_work, monkeypatch, err
 
     monkeypatch.setattr(cells, "run_arm", fail)
     with pytest.raises(type(error)):
-        run_cells(make_work(tiny()), make_plan(tiny(), ["colour", "class"], [0]))
+        run_cells(make_work(tiny()), make_plan(tiny(), ["colour", "class"], [0]), InProcess(), "now")
     assert done == [("head", "colour", 0)]
-
-
-def test_workers_do_not_go_with_processes_that_torch_started(tiny, make_work):
-    engine = SimpleNamespace(share=SimpleNamespace(world=2))
-    with pytest.raises(
-        ConfigError, match=r"`workers` should be 1 under torch\.distributed\.run\. Found `workers = 3`"
-    ):
-        run_cells(replace(make_work(tiny()), engine=engine), make_plan(tiny(), ["colour"], [0]), workers=3)
 
 
 def test_a_head_has_one_id_whichever_arm_needs_it(tiny):
@@ -140,34 +132,57 @@ def test_how_far_each_cell_is_is_read_from_its_files(tiny, tmp_path):
     assert read_cells(tmp_path, plan)[0][2:] == ("finished", 3, 4, 3.2)
 
 
-def test_several_workers_are_given_the_jobs_that_one_process_does(done, tiny, make_work, monkeypatch):
-    """The features come first, and each worker opens the folder once."""
+class Inline:
+    """Runs the jobs of an engine in this process."""
+
+    name, threads = "inline", None
+
+    def __init__(self, is_elsewhere):
+        self.is_elsewhere = is_elsewhere
+        self.given = []
+
+    def execute(self, jobs, watch=lambda: None):
+        self.given += each_once(jobs)
+        for job in each_once(jobs):
+            job.run()
+        watch()
+
+
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+def test_an_engine_is_given_the_jobs_that_one_process_does(done, tiny, make_work, monkeypatch, is_elsewhere):
+    """The features come first, where they are needed, and each worker opens the folder once."""
     plan, work, reported = make_plan(tiny(), ["colour", "class", "multi"], [0]), make_work(tiny()), []
-    work = replace(work, report=reported.append)
-    opened, warmed, given = [], [], []
-
-    class Inline:
-        def __init__(self, workers):
-            given.append(workers)
-
-        def execute(self, jobs, watch):
-            for job in each_once(jobs):
-                job.run()
-            watch()
+    work, engine = replace(work, report=reported.append), Inline(is_elsewhere)
+    opened, warmed = [], []
 
     def load(folder, *_, **how):
         opened.append((folder, how["thorough"]))
         return work.prepared
 
-    monkeypatch.setattr(cells, "LocalProcesses", Inline)
+    def warm(where, configs):
+        warmed.append((where is work, configs))
+
     monkeypatch.setattr(cells, "load_prepared", load)
-    monkeypatch.setattr(cells, "warm_features", lambda _, configs: warmed.extend(configs))
-    run_cells(work, plan, workers=2)
+    monkeypatch.setattr(cells, "warm_features", warm)
+    run_cells(work, plan, engine, "now")
     by_workers = list(done)
     done.clear()
-    run_cells(make_work(tiny(), "alone"), plan)
+    run_cells(make_work(tiny(), "alone"), plan, InProcess(), "now")
     assert by_workers == done
-    assert (given, opened) == ([2], [(work.root / "images", False)])
-    assert warmed == [plan.run_config(arm, 0) for arm in plan.arms]
+    assert opened == [(work.root / "images", False)]
+    assert warmed == [(not is_elsewhere, [plan.run_config(arm, 0) for arm in plan.arms])]
+    assert (engine.given[0].id == "features") == is_elsewhere
+    assert all("features" in job.needs for job in engine.given[1:]) == is_elsewhere
     (event,) = reported
     assert [cell.state for cell in event["cells"]] == ["missing"] * 3
+
+
+def test_machines_elsewhere_are_asked_how_they_compute(tiny, tmp_path, monkeypatch):
+    """By a job of theirs: this machine may compute otherwise. An answer of an earlier time does not count."""
+    monkeypatch.setattr(cells, "golden_step", lambda engine, threads: f"{engine.precision} by {threads}")
+    write_json(tmp_path / ".arithmetic.json", {"precision": "bfloat16", "golden_step": "earlier"})
+    engine = Inline(True)
+    engine.threads = 3
+    found = arithmetic_elsewhere(engine, tiny().training, tmp_path)
+    assert found == ("float32", "float32 by 3")
+    assert list(tmp_path.iterdir()) == []

@@ -4,11 +4,13 @@ import csv
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from knowhue.engines.choice import open_engine
 from knowhue.errors import ConfigError, KnowhueError, RunError
 from knowhue.evaluation.metrics import METRICS
 from knowhue.plan import BASELINE_NAMES, make_plan, read_plan
@@ -106,7 +108,7 @@ def test_second_call_trains_nothing(study, config):
 def test_heads_that_were_deleted_are_trained_again_only_for_who_needs_them(study, config, workers):
     before = runs(study)
     shutil.rmtree(study / "heads")
-    run_study(make_plan(config), study, workers=workers)
+    run_study(make_plan(config), study, open_engine(workers=workers))
     assert runs(study) == {run: time for run, time in before.items() if run.parts[0] != "heads"}
     if workers == 1:
         next((study / "colour").glob("*/status.json")).unlink()
@@ -315,3 +317,12 @@ def test_a_set_without_any_colour_ends_in_numbers_and_words(tiny, tmp_path, monk
         json.loads(path.read_text(), parse_constant=refuse)
     page = (tmp_path / "out" / "report.html").read_text()
     assert not re.search(r"[>\s](nan|inf|infinity)[<\s]", page, re.IGNORECASE)
+
+
+def test_an_engine_does_not_go_with_processes_that_torch_started(config, tmp_path, monkeypatch):
+    monkeypatch.setattr("knowhue.study.Engine", lambda _: SimpleNamespace(share=SimpleNamespace(world=2)))
+    with pytest.raises(
+        ConfigError, match=r"Under torch\.distributed\.run .*Found `--engine local` with workers"
+    ):
+        run_study(make_plan(config), tmp_path / "study", open_engine(workers=3))
+    assert not (tmp_path / "study").exists()

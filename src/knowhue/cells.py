@@ -5,16 +5,17 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from knowhue.config import Config, fingerprint
+import torch
+
+from knowhue.config import Config, Training, fingerprint
 from knowhue.data.prepare import load_prepared
-from knowhue.engines.executor import InProcess, Job
-from knowhue.engines.local import LocalProcesses, threads_of
-from knowhue.errors import ConfigError
+from knowhue.engines.executor import Executor, InProcess, Job
 from knowhue.plan import Plan, read_cells
 from knowhue.runs import run_folder
+from knowhue.storage import read_json, write_json
 from knowhue.training.engine import Engine, Workspace
 from knowhue.training.gate import check_gate
-from knowhue.training.golden import begin_anew, blocks_of, finished_with, golden_step
+from knowhue.training.golden import blocks_of, finished_with, golden_step
 from knowhue.training.phases import head_config, head_tasks
 from knowhue.training.run import run_arm, run_head, warm_features
 from knowhue.training.scores import inspect_run
@@ -40,7 +41,7 @@ class CellStep(NamedTuple):
         """Heads that several arms share have one id."""
         return f"{self.kind}/{self.name}/{fingerprint(self.config)}"
 
-    def run(self, work: Workspace) -> None:
+    def __call__(self, work: Workspace) -> None:
         """Do it, in this process."""
         match self.kind:
             case "head":
@@ -51,48 +52,75 @@ class CellStep(NamedTuple):
                 run_arm(work, self.config, self.name)
 
 
-def begin_blocks(work: Workspace, plan: Plan, workers: int = 1, more_to_come: bool = False) -> None:
-    """Begin those blocks anew that another golden step has not finished, see `training.golden.begin_anew`."""
-    begin_anew(work, blocks_of([plan]), _golden_step(work, workers), more_to_come)
+class Arithmetic(NamedTuple):
+    """How those compute who run a study's cells.
+
+    Attributes:
+        precision: `float32` or `bfloat16`.
+        golden_step: see `training.golden`.
+    """
+
+    precision: str
+    golden_step: str
 
 
-def run_cells(work: Workspace, plan: Plan, workers: int = 1) -> None:
-    """Run every cell, block by block: by workers, or on this process and those that torch.distributed.run started.
+def arithmetic_elsewhere(executor: Executor, training: Training, root: Path) -> Arithmetic:
+    """Ask, by a job of its own, how an engine's machines compute.
+
+    Args:
+        executor: the engine.
+        training: the settings of the cells; `precision` may be `auto`.
+        root: the study folder.
+
+    Raises:
+        KnowhueError: the job failed.
+    """
+    answer = root.resolve() / ".arithmetic.json"
+    answer.unlink(missing_ok=True)
+    executor.execute([Job("arithmetic", partial(_tell_arithmetic, training, executor.threads, answer))])
+    found = Arithmetic(**read_json(answer))
+    answer.unlink()
+    return found
+
+
+def _tell_arithmetic(training: Training, threads: int | None, answer: Path) -> None:
+    engine = Engine(training)
+    write_json(answer, Arithmetic(engine.precision, golden_step(engine, threads))._asdict())
+
+
+def run_cells(work: Workspace, plan: Plan, executor: Executor, now: str) -> None:
+    """Run every cell, block by block: on an engine, or on this process and those that torch.distributed.run started.
 
     Args:
         work: what the cells share.
         plan: the cells; those that have ended are not repeated.
-        workers: processes on this machine.
+        executor: runs them.
+        now: the golden step of those who compute.
 
     Raises:
-        ConfigError: several workers in one of the processes that torch.distributed.run started.
-        KnowhueError: as raised by a cell, or a worker died; the same command goes on.
+        KnowhueError: as raised by a cell, or the engine lost one; the same command goes on.
     """
-    if workers > 1 and work.engine.share.world > 1:
-        raise ConfigError(
-            f"`workers` should be 1 under torch.distributed.run. Found `workers = {workers}`. Use one of the two."
-        )
-    now = _golden_step(work, workers)
     # a block that another golden step has finished stays as it is, and so does its gate
     gated = {
         seed for seed, cells in blocks_of([plan]).items() if finished_with(work.root, cells) in (None, now)
     }
     whole = _whole_cells(work, plan)
-    if workers == 1:
-        InProcess().execute(cell_jobs(plan, gated, _step_runner(work, len(plan.cells)), whole))
+    if isinstance(executor, InProcess):
+        executor.execute(cell_jobs(plan, gated, _step_runner(work, len(plan.cells)), whole))
         return
+    do = partial(do_in_worker, *worker_place(work, plan, executor))
+    jobs = cell_jobs(plan, gated, do, whole)
     # several workers that need the same features would compute them at the same time
     unfinished = [arm for arm in plan.arms if any((arm, seed) not in whole for seed in plan.seeds)]
-    warm_features(work, (plan.run_config(arm, plan.seeds[0]) for arm in unfinished))
-    jobs = cell_jobs(plan, gated, partial(_run_step_in_worker, work.root, plan.config), whole)
-    LocalProcesses(workers).execute(
+    read = [plan.run_config(arm, plan.seeds[0]) for arm in unfinished]
+    if executor.is_elsewhere and read:
+        warm = Job("features", partial(do, partial(warm_features, configs=read)))
+        jobs = [warm, *(job._replace(needs=(*job.needs, warm.id)) for job in jobs)]
+    else:
+        warm_features(work, read)
+    executor.execute(
         jobs, watch=lambda: work.report({"stage": "cells", "cells": read_cells(work.root, plan)})
     )
-
-
-def _golden_step(work: Workspace, workers: int) -> str:
-    """Of those who will compute: this process keeps the threads that it has."""
-    return golden_step(work.engine, threads_of(workers) if workers > 1 else None)
 
 
 def _whole_cells(work: Workspace, plan: Plan) -> set[tuple[str, int]]:
@@ -141,7 +169,7 @@ def _step_runner(work: Workspace, cells: int) -> Callable[[CellStep], None]:
             arm, seed = step.cell
             work.report({"stage": "cell", "done": len(begun), "total": cells, "arm": arm, "seed": seed})
             begun.append(step.cell)
-        step.run(work)
+        step(work)
 
     return do
 
@@ -150,8 +178,16 @@ _opened: dict[Path, Workspace] = {}
 """What this worker process works with, by study folder: opened by its first job."""
 
 
-def _run_step_in_worker(root: Path, shared: Config, step: CellStep) -> None:
+def worker_place(work: Workspace, plan: Plan, executor: Executor) -> tuple[Path, Config, int | None]:
+    """What `do_in_worker` needs to know of a study."""
+    return work.root.resolve(), plan.config, executor.threads
+
+
+def do_in_worker(root: Path, shared: Config, threads: int | None, do: Callable[[Workspace], object]) -> None:
+    """Do a part of a study in a process that was started for it, with what the cells share there."""
+    if threads is not None:
+        torch.set_num_threads(threads)
     if root not in _opened:
         prepared = load_prepared(root / "images", shared.evaluation.split, thorough=False)
         _opened[root] = Workspace(root, Engine(shared.training), prepared, lambda _: None)
-    step.run(_opened[root])
+    do(_opened[root])

@@ -41,6 +41,11 @@ class DamagedError(RunError):
 
     def __init__(self, path: object, found: str) -> None:
         super().__init__(f"`{path}` is damaged: {found}. Remove it, and run the command that made it again.")
+        self._made_of = path, found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # pickle makes exceptions anew of their message: this one would fail to come back from a worker
+        return type(self), self._made_of
 
 
 class ExtraError(KnowhueError):

@@ -181,7 +181,7 @@ def load_config(
     if preset not in PRESETS:
         raise ConfigError(one_of("preset", preset, PRESETS))
     values = Config().model_dump(by_alias=True)
-    for layer in (under, PRESETS[preset], over, *map(read_yaml, files), *map(_read_setting, settings)):
+    for layer in (under, PRESETS[preset], over, *map(read_yaml, files), *map(read_setting, settings)):
         values = merge(values, layer)
     return checked(Config, values)
 
@@ -221,11 +221,18 @@ def checked(model: type[AnyModel], values: Mapping[str, Any]) -> AnyModel:
         raise ConfigError(*problems, *[f"and {more:,} more"] * (more > 0)) from None
 
 
-def _read_setting(text: str) -> dict[str, Any]:
+def read_setting(
+    text: str, option: str = "--set", example: str = "training.heads.epochs=3"
+) -> dict[str, Any]:
+    """Nested settings of one `key=value`, the value in YAML.
+
+    Raises:
+        ConfigError: it is something else.
+    """
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts) or len(parts) > MAX_DEPTH:
-        raise ConfigError(f"`--set` should look like `training.heads.epochs=3`. Found `--set {shown(text)}`.")
+        raise ConfigError(f"`{option}` should look like `{example}`. Found `{option} {shown(text)}`.")
     nested: Any = _setting_value(key, value)
     for part in reversed(parts):
         nested = {part: nested}

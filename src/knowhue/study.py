@@ -2,19 +2,21 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from knowhue import __version__
-from knowhue.cells import begin_blocks, run_cells
+from knowhue.cells import arithmetic_elsewhere, do_in_worker, run_cells, worker_place
 from knowhue.color import rgb_to_lab
 from knowhue.comparison import equal_wall_clock, write_costs
 from knowhue.config import Evaluation, fingerprint
 from knowhue.data.loaders import to_rgb
 from knowhue.data.prepare import Prepared, count_seen
 from knowhue.data.sources import list_items
+from knowhue.engines.executor import Executor, InProcess, Job
 from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.evaluate import predict_class, predict_colour, predict_gray
 from knowhue.evaluation.metrics import METRICS
@@ -23,6 +25,7 @@ from knowhue.report.page import write_report
 from knowhue.runs import FROZEN, STUDY_SCHEMA, Report, locked, read_frozen
 from knowhue.storage import cached, read_json, write_json
 from knowhue.training.engine import Engine, Workspace
+from knowhue.training.golden import begin_anew, blocks_of, golden_step
 from knowhue.training.run import open_workspace
 from knowhue.training.scores import noise_floor, score_baseline, write_truth
 
@@ -30,7 +33,7 @@ from knowhue.training.scores import noise_floor, score_baseline, write_truth
 def run_study(
     plan: Plan,
     root: Path,
-    workers: int = 1,
+    executor: Executor | None = None,
     description: dict[str, Any] | None = None,
     report: Report = lambda _: None,
     tuned_on: Path | None = None,
@@ -42,7 +45,7 @@ def run_study(
     Args:
         plan: see `plan.make_plan`.
         root: the study folder.
-        workers: cells that run side by side on this machine, the threads shared out among them.
+        executor: what runs the cells, see `engines.choice.open_engine`; None is this process.
         description: `name`, `preset` and `command`, for the reader of the report.
         report: gets progress.
         tuned_on: folder of the tuning study that chose the settings; its images must not be test images here.
@@ -51,22 +54,29 @@ def run_study(
         The report, `root/report.html`; `root/results.json` lies beside it.
 
     Raises:
-        ConfigError: `workers` does not fit, or settings were tuned and there is no test split.
+        ConfigError: the engine does not fit, or settings were tuned and there is no test split.
         RunError: `root` holds a study with another plan, which was frozen when its first run started, or another
             process works on it.
     """
     _require_test_split(plan)
+    executor = executor or InProcess()
     with locked(root, "study"):
-        work = _open_study(plan, root, description or {}, report, tuned_on)
+        engine = Engine(plan.config.training)
+        _require_one_way(executor, engine)
+        elsewhere = (
+            arithmetic_elsewhere(executor, plan.config.training, root) if executor.is_elsewhere else None
+        )
+        plan = plan.computed_in(elsewhere.precision if elsewhere else engine.precision)
+        work = _open_study(plan, root, description or {}, report, tuned_on, engine)
         # the main process has written it by now, and all read the same
         plan = read_plan(root)  # a comparison that was interrupted may have arms at equal wall-clock already
         is_comparison = plan.reference is not None
-        begin_blocks(
-            work, plan, workers, more_to_come=is_comparison and "wall_clock" not in read_frozen(root)
-        )
-        run_cells(work, plan, workers)
+        now = elsewhere.golden_step if elsewhere else golden_step(engine, executor.threads)
+        more_to_come = is_comparison and "wall_clock" not in read_frozen(root)
+        begin_anew(work, blocks_of([plan]), now, more_to_come)
+        run_cells(work, plan, executor, now)
         if is_comparison:
-            _run_at_equal_wall_clock(work, plan, workers)
+            _run_at_equal_wall_clock(work, plan, executor, now)
         report({"stage": "report"})
         if work.engine.is_main:
             write_report(root)
@@ -74,12 +84,23 @@ def run_study(
     return root / "report.html"
 
 
+def _require_one_way(executor: Executor, engine: Engine) -> None:
+    if not isinstance(executor, InProcess) and engine.share.world > 1:
+        raise ConfigError(
+            "Under torch.distributed.run a study should run its cells itself, one after another. Found "
+            f"`--engine {executor.name}` with workers of its own. Use one of the two."
+        )
+
+
 def _open_study(
-    plan: Plan, root: Path, description: dict[str, Any], report: Report, tuned_on: Path | None
+    plan: Plan,
+    root: Path,
+    description: dict[str, Any],
+    report: Report,
+    tuned_on: Path | None,
+    engine: Engine,
 ) -> Workspace:
     """What the cells share, once the plan is frozen and what needs no training is scored."""
-    engine = Engine(plan.config.training)
-    plan = plan.computed_in(engine.precision)
     _refuse_another_plan(plan, root)
     runs = [plan.run_config(arm, plan.seeds[0]) for arm in plan.arms]
     work = open_workspace(plan.config, root, report, runs, engine)
@@ -92,7 +113,7 @@ def _open_study(
     return work
 
 
-def _run_at_equal_wall_clock(work: Workspace, plan: Plan, workers: int) -> None:
+def _run_at_equal_wall_clock(work: Workspace, plan: Plan, executor: Executor, now: str) -> None:
     """Set the epochs of each method once, from what those at equal images took, and run them."""
     if work.engine.is_main and "wall_clock" not in (frozen := read_frozen(work.root)):
         clock = equal_wall_clock(plan, work.root)
@@ -100,8 +121,11 @@ def _run_at_equal_wall_clock(work: Workspace, plan: Plan, workers: int) -> None:
         write_json(work.root / FROZEN, {**frozen, **extended, "wall_clock": clock})
     work.engine.wait()
     plan = read_plan(work.root)
-    run_cells(work, plan, workers)
-    if work.engine.is_main:
+    run_cells(work, plan, executor, now)
+    if executor.is_elsewhere:  # where the methods were trained, so that seconds can be compared
+        costs = partial(do_in_worker, *worker_place(work, plan, executor), partial(write_costs, plan=plan))
+        executor.execute([Job("costs", costs)])
+    elif work.engine.is_main:
         write_costs(work, plan)
 
 

@@ -305,7 +305,7 @@ def studied(monkeypatch, make_folder, tmp_path):
     """What `knowhue study` was asked, instead of being done."""
     asked = []
 
-    def run_study(plan, out, workers, description, *_):
+    def run_study(plan, out, executor, description, *_):
         asked.append((plan, description))
         out.mkdir()
         (out / "results.json").write_text('{"answers": {"colour": "−0.57 to +0.01", "class": "?"}}')

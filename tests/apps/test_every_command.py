@@ -62,9 +62,9 @@ def test_version(knowhue):
 @pytest.mark.parametrize(
     ("command", "panels"),
     [
-        ("study", ["Settings", "Design of the study"]),
+        ("study", ["Settings", "Design of the study", "Where runs are trained"]),
         ("plan", ["Settings", "Design of the study", "Power"]),
-        ("compare", ["Settings", "Design of the study"]),
+        ("compare", ["Settings", "Design of the study", "Where runs are trained"]),
         ("colorize", ["Rarely needed"]),
         ("export", ["Rarely needed"]),
         ("serve", ["Rarely needed"]),
@@ -202,8 +202,8 @@ def test_status_shows_every_cell(knowhue, tmp_path):
 def test_compare_passes_on_what_was_asked(knowhue, make_folder, tmp_path, monkeypatch):
     calls = []
 
-    def run(plan, out, workers, description, report):
-        calls.append((plan, out, workers, description))
+    def run(plan, out, executor, description, report):
+        calls.append((plan, out, executor, description))
         return out / "report.html"
 
     monkeypatch.setattr("knowhue.study.run_study", run)
@@ -213,17 +213,17 @@ def test_compare_passes_on_what_was_asked(knowhue, make_folder, tmp_path, monkey
     photos = make_folder({"cat": 1, "dog": 1})
     code, said, _ = knowhue("compare", photos, *chosen, "--workers", "2", "--out", tmp_path / "out")
     assert (code, said) == (0, f"\n| a |\n| b |\nReport: {tmp_path / 'out' / 'report.html'}\n")
-    ((plan, out, workers, description),) = calls
+    ((plan, out, executor, description),) = calls
     assert (plan.planned_arms, plan.reference, list(plan.seeds)) == (["l1", "gan"], "l1", [4, 5])
-    assert (out, workers) == (tmp_path / "out", 2)
+    assert (out, executor.workers) == (tmp_path / "out", 2)
     assert "--reference l1" in description["command"]
 
 
 def test_a_study_passes_on_its_plan_and_its_tuning_study(knowhue, make_folder, tmp_path, monkeypatch):
     calls = []
 
-    def run_study(plan, out, workers, description, report, tuned_on):
-        calls.append((plan, workers, tuned_on))
+    def run_study(plan, out, executor, description, report, tuned_on):
+        calls.append((plan, executor, tuned_on))
         out.mkdir()
         write_json(out / "results.json", {"answers": {"colour": "No."}})
         return out / "report.html"
@@ -234,11 +234,11 @@ def test_a_study_passes_on_its_plan_and_its_tuning_study(knowhue, make_folder, t
     code, said, _ = knowhue("study", photos, *options, "--out", tmp_path / "out")
     assert code == 0
     assert "  No." in said.splitlines()
-    ((plan, workers, tuned_on),) = calls
+    ((plan, executor, tuned_on),) = calls
     assert list(plan.seeds) == [0, 1, 2]
     assert {"colour", "multi"} <= set(plan.arms)
     assert len(plan.arms) == 4  # and two weights of the grid
-    assert (workers, tuned_on) == (2, None)
+    assert (executor.workers, tuned_on) == (2, None)
 
 
 SERVED = [

@@ -5,8 +5,9 @@ from functools import partial
 
 import pytest
 
+from knowhue.engines.choice import open_engine
 from knowhue.engines.executor import InProcess, Job, each_once
-from knowhue.engines.local import LocalProcesses, threads_of
+from knowhue.engines.local import LocalProcesses
 from knowhue.errors import RunError
 
 
@@ -27,28 +28,45 @@ def job(folder, name, needs=()):
     return Job(name, partial(write, folder / name, needs), tuple(needs))
 
 
-ENGINES = [InProcess, pytest.param(partial(LocalProcesses, 2), id="LocalProcesses")]
+ENGINES = ["in this process", "local", "slurm", "ray"]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.fixture(params=ENGINES)
+def engine(request):
+    """Every engine that is here, with two places."""
+    match request.param:
+        case "in this process":
+            return InProcess()
+        case "local":
+            return LocalProcesses(2)
+        case "slurm":
+            return open_engine("slurm", request.getfixturevalue("slurm"), 2)
+        case "ray":
+            request.getfixturevalue("ray")
+            return open_engine("ray", workers=2)
+
+
 def test_each_job_runs_once_and_after_what_it_needs(engine, tmp_path):
+    tmp_path = tmp_path / "written"
+    tmp_path.mkdir()
     jobs = [
         job(tmp_path, "head"),
         job(tmp_path, "arm", ["head"]),
         job(tmp_path, "head"),
         job(tmp_path, "other"),
     ]
-    engine().execute([*jobs, job(tmp_path, "last", ["arm", "other"])])
+    engine.execute([*jobs, job(tmp_path, "last", ["arm", "other"])])
     written = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert written == dict.fromkeys(("head", "arm", "other", "last"), "done\n")
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 def test_a_job_that_fails_ends_it_and_what_needs_it_never_begins(engine, tmp_path):
+    tmp_path = tmp_path / "written"
+    tmp_path.mkdir()
     bad = Job("bad", partial(fail, tmp_path / "bad"), ("before",))
     jobs = [job(tmp_path, "before"), bad, job(tmp_path, "after", ["bad"])]
     with pytest.raises(RunError, match=r"^bad failed$"):
-        engine().execute(jobs)
+        engine.execute(jobs)
     assert {path.name for path in tmp_path.iterdir()} == {"before"}
 
 
@@ -76,4 +94,4 @@ def test_nothing_to_do_ends_at_once():
 
 def test_threads_are_shared_out(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    assert [threads_of(workers) for workers in (2, 3, 16)] == [4, 2, 1]
+    assert [LocalProcesses(workers).threads for workers in (2, 3, 16)] == [4, 2, 1]

@@ -49,7 +49,7 @@ def weights(root):
 def side_by_side(tiny, tmp_path_factory):
     """A study by two workers, and what it told."""
     root, told = tmp_path_factory.mktemp("side"), []
-    run_study(make_plan(tiny(**QUICK), ARMS, [0, 1]), root, workers=2, report=told.append)
+    run_study(make_plan(tiny(**QUICK), ARMS, [0, 1]), root, LocalProcesses(2), report=told.append)
     return root, told
 
 
@@ -86,9 +86,9 @@ def test_failing_cell_ends_the_study_and_keeps_the_rest(side_by_side, tiny, tmp_
     plan = make_plan(tiny(**QUICK), ["colour", "class"], [0])
     (tmp_path / "colour").write_text("not a folder")
     with pytest.raises(KnowhueError, match="Cannot write"):
-        run_study(plan, tmp_path, workers=2)
+        run_study(plan, tmp_path, LocalProcesses(2))
     (tmp_path / "colour").unlink()
-    run_study(plan, tmp_path, workers=2)
+    run_study(plan, tmp_path, LocalProcesses(2))
     assert {cell.state for cell in read_cells(tmp_path, plan)} == {"finished"}
 
 
@@ -168,7 +168,7 @@ def test_features_are_there_before_any_worker_asks_for_them(tiny, tmp_path, monk
     plan = plan.model_copy(update={"arms": {**plan.arms, **reads_more}})
     monkeypatch.setattr("knowhue.engines.local.ProcessPoolExecutor", lambda *_: pytest.fail("workers began"))
     with pytest.raises(pytest.fail.Exception, match="workers began"):
-        run_study(plan, tmp_path, workers=2)
+        run_study(plan, tmp_path, LocalProcesses(2))
     assert {path.name for path in (tmp_path / "features").glob("*/tap-*.npy")} == {
         f"tap-{n}.npy" for n in range(5)
     }

@@ -26,13 +26,26 @@ MOST_SEEDS, MOST_WORKERS = 10_000, 1024
 
 settings_option = partial(typer.Option, rich_help_panel="Settings")
 design_option = partial(typer.Option, rich_help_panel="Design of the study")
+engine_option = partial(typer.Option, rich_help_panel="Where runs are trained")
 power_option = partial(typer.Option, rich_help_panel="Power: how much seeds and images vary")
 """What is needed less often has panels of its own in `--help`."""
 
 OutOption = Annotated[Path, typer.Option(help="Study folder. The same command goes on where it stopped.")]
 StudyArgument = Annotated[Path, typer.Argument(help="Study folder.")]
 WorkersOption = Annotated[
-    int, typer.Option(min=1, max=MOST_WORKERS, help="Runs that are trained side by side on this machine.")
+    int | None,
+    typer.Option(
+        min=1,
+        max=MOST_WORKERS,
+        help="Runs that are trained side by side: 1, or as many as an engine has room for, unless given.",
+    ),
+]
+EngineOption = Annotated[
+    str, engine_option(help="`local` is this machine; `slurm` and `ray` are clusters (docs/scale.md).")
+]
+EngineSetOption = Annotated[
+    list[str] | None,
+    engine_option("--engine-set", help="Its settings, such as `slurm.partition=gpu`; may be repeated."),
 ]
 
 
@@ -172,13 +185,18 @@ def study_command(
             "design."
         ),
     ] = None,
-    workers: WorkersOption = 1,
+    workers: WorkersOption = None,
+    engine: EngineOption = "local",
+    engine_set: EngineSetOption = None,
     out: OutOption = Path("runs/study"),
 ) -> None:
     """Train the models with every seed, compare them, answer the two questions in a report."""
     given = options.keywords
     # before the imports that load torch: mistakes are reported at once
+    from knowhue.engines.choice import open_engine
+
     wanted = options() if plan is None else _read_plan_file(plan, given)
+    executor = open_engine(engine, out, workers, engine_set or [])
     from knowhue.apps.progress import showing_progress
     from knowhue.presets import DEFAULT_PRESET
     from knowhue.report.wording import WORDINGS
@@ -190,7 +208,7 @@ def study_command(
     if plan is None:
         description["preset"] = given["preset"] or DEFAULT_PRESET
     with showing_progress() as report:
-        page = run_study(wanted, out, workers, description, report, given["tuned_on"])
+        page = run_study(wanted, out, executor, description, report, given["tuned_on"])
     if not is_first_process():
         return
     for question, sentence in read_json(out / "results.json")["answers"].items():
@@ -225,12 +243,15 @@ def compare_command(
             help="Seconds of training at equal wall-clock; unless named, what the reference takes at equal images.",
         ),
     ] = None,
-    workers: WorkersOption = 1,
+    workers: WorkersOption = None,
+    engine: EngineOption = "local",
+    engine_set: EngineSetOption = None,
     out: OutOption = Path("runs/compare"),
 ) -> None:
     """Train ways to colour for equal epochs, then for equal seconds, and compare quality and cost."""
     config = settings()
     from knowhue.apps.progress import showing_progress
+    from knowhue.engines.choice import open_engine
     from knowhue.plan import make_comparison
     from knowhue.presets import METHODS
     from knowhue.report.methods import markdown_tables
@@ -240,9 +261,10 @@ def compare_command(
 
     chosen = methods.split(",") if methods is not None else tuple(METHODS)
     plan = make_comparison(config, chosen, reference, range(config.seed, config.seed + seeds), budget)
+    executor = open_engine(engine, out, workers, engine_set or [])
     description = {"name": out.resolve().name, "command": command_line()}
     with showing_progress() as report:
-        page = run_study(plan, out, workers, description, report)
+        page = run_study(plan, out, executor, description, report)
     if is_first_process():
         say("", *markdown_tables(read_study(out)).split("\n"), f"Report: {page}")
 

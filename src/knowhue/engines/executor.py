@@ -1,7 +1,10 @@
 """What an engine does for a study: runs jobs, each once its needs are met. The simplest engine is this process."""
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import NamedTuple, Protocol
+
+POLL_SECONDS = 5.0
 
 
 class Job(NamedTuple):
@@ -22,7 +25,22 @@ class Job(NamedTuple):
 
 
 class Executor(Protocol):
-    """Runs jobs; scheduling, placement and retries are its own."""
+    """Runs jobs; scheduling, placement and retries are its own.
+
+    Attributes:
+        name: as `--engine` calls it.
+        threads: of each job; None where a job has those of this process.
+        is_elsewhere: whether jobs may run on other machines, which may compute otherwise than this one.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def threads(self) -> int | None: ...
+
+    @property
+    def is_elsewhere(self) -> bool: ...
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
         """Run jobs, and return when all have ended.
@@ -41,6 +59,10 @@ class Executor(Protocol):
 class InProcess:
     """Runs jobs one after another, here, where each reports its own progress."""
 
+    name = "local"
+    threads = None
+    is_elsewhere = False
+
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
         """See `Executor`; `watch` is not called."""
         del watch
@@ -54,3 +76,34 @@ def each_once(jobs: Iterable[Job]) -> list[Job]:
     for job in jobs:
         found.setdefault(job.id, job)
     return list(found.values())
+
+
+def keep_busy(
+    jobs: Iterable[Job],
+    places: int,
+    submit: Callable[[Job], Future[object]],
+    result: Callable[[Future[object]], object],
+    watch: Callable[[], None],
+) -> None:
+    """Keep an engine's places filled with the first job whose needs are met, until all have ended.
+
+    Args:
+        jobs: as `Executor.execute` takes them.
+        places: jobs that may run at a time.
+        submit: begins a job.
+        result: raises what the job raised.
+        watch: see `Executor.execute`.
+    """
+    waiting = {job.id: job for job in each_once(jobs)}
+    running: dict[Future[object], str] = {}
+    ended: set[str] = set()
+    while waiting or running:
+        ready = [job for job in waiting.values() if ended.issuperset(job.needs)]
+        # no more than can run: what is submitted can no longer give way to an earlier job that becomes ready
+        for job in ready[: places - len(running)]:
+            running[submit(job)] = waiting.pop(job.id).id
+        done, _ = wait(running, POLL_SECONDS, FIRST_COMPLETED)
+        for future in done:
+            result(future)
+            ended.add(running.pop(future))
+        watch()

@@ -3,17 +3,16 @@
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import wait as wait_for
 from typing import Any, TypeVar
 
-from knowhue.engines.executor import Job, each_once
+from knowhue.engines.executor import Job, keep_busy
 from knowhue.errors import RunError
 
-POLL_SECONDS = 5.0
 # what the work of a cell imports, torch among it
 _PRELOADED = ("knowhue.training.gate", "knowhue.training.run")
 _Result = TypeVar("_Result")
@@ -22,8 +21,12 @@ _Result = TypeVar("_Result")
 class LocalProcesses:
     """Keeps several processes busy with the first job whose needs are met."""
 
+    name = "local"
+    is_elsewhere = False
+
     def __init__(self, workers: int) -> None:
         self.workers = workers
+        self.threads = max(1, (os.cpu_count() or 1) // workers)
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
         """See `Executor`.
@@ -36,10 +39,15 @@ class LocalProcesses:
         slots = context.Queue()
         for slot in range(self.workers):
             slots.put(slot)
-        begin = (threads_of(self.workers), slots)
-        with ProcessPoolExecutor(self.workers, context, _begin_worker, begin) as pool:
+        with ProcessPoolExecutor(self.workers, context, _begin_worker, (slots,)) as pool:
             try:
-                self._drive(pool, each_once(jobs), watch)
+                keep_busy(
+                    jobs,
+                    self.workers,
+                    submit=lambda job: _plainly(partial(pool.submit, job.run)),
+                    result=lambda future: _plainly(future.result),
+                    watch=watch,
+                )
             except BaseException:
                 # shutdown drops what waits and forgets its processes, but lets running jobs end, which may take hours
                 processes = list((pool._processes or {}).values())
@@ -49,22 +57,6 @@ class LocalProcesses:
                 for process in processes:
                     process.join()
                 raise
-
-    def _drive(self, pool: ProcessPoolExecutor, jobs: list[Job], watch: Callable[[], None]) -> None:
-        waiting = {job.id: job for job in jobs}
-        running: dict[Future[object], str] = {}
-        ended: set[str] = set()
-        while waiting or running:
-            ready = [job for job in waiting.values() if ended.issuperset(job.needs)]
-            # no more than can run: what is submitted can no longer give way to an earlier job that becomes ready
-            for job in ready[: self.workers - len(running)]:
-                future: Future[object] = _plainly(partial(pool.submit, job.run))
-                running[future] = waiting.pop(job.id).id
-            done, _ = wait(running, POLL_SECONDS, FIRST_COMPLETED)
-            for future in done:
-                _plainly(future.result)
-                ended.add(running.pop(future))
-            watch()
 
 
 def _context() -> Any:
@@ -79,10 +71,6 @@ def _context() -> Any:
     return context
 
 
-def threads_of(workers: int) -> int:
-    return max(1, (os.cpu_count() or 1) // workers)
-
-
 def _plainly(call: Callable[..., _Result], *args: object) -> _Result:
     """What a call to the pool returns; submitting to one that has broken fails as waiting for its jobs does."""
     try:
@@ -94,12 +82,11 @@ def _plainly(call: Callable[..., _Result], *args: object) -> _Result:
         ) from None
 
 
-def _begin_worker(threads: int, slots: Any) -> None:
-    """Set the threads of a worker, and its GPU if there are several."""
+def _begin_worker(slots: Any) -> None:
+    """Give a worker its GPU, if there are several."""
     end_with_parent()
     import torch
 
-    torch.set_num_threads(threads)
     slot = slots.get()
     if torch.cuda.device_count() > 1:
         torch.cuda.set_device(slot % torch.cuda.device_count())

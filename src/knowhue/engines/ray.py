@@ -1,0 +1,106 @@
+"""Jobs as tasks of Ray, on this machine or a cluster: the only importer of Ray."""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import ray  # pyright: ignore[reportMissingImports]
+from ray.exceptions import RayError, RayTaskError  # pyright: ignore[reportMissingImports]
+
+from knowhue.engines.choice import RaySettings
+from knowhue.engines.executor import Job, keep_busy
+from knowhue.errors import ConfigError, RunError
+
+_CANCEL_S = 60.0
+_OBJECTS_BYTES = 80 * 2**20  # the least that Ray takes: jobs share files, not objects
+_NO_LIMIT = 1_000_000
+
+
+class RayTasks:
+    """One task of Ray for each job, at most so many at a time.
+
+    Ray places them by what they need, and runs those of a lost node or process again, as often as it takes.
+    """
+
+    name = "ray"
+    is_elsewhere = True
+
+    def __init__(self, workers: int | None, settings: RaySettings) -> None:
+        self.threads = settings.cpus
+        self.workers = workers
+        self._settings = settings
+
+    def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
+        """See `Executor`.
+
+        Raises:
+            ConfigError: no cluster is at the address, or no machine of a local one has what a task needs.
+            RunError: Ray gave a task up.
+        """
+        if not jobs:
+            return
+        self._connect()
+        given = self._settings
+        needs = {
+            "num_cpus": given.cpus,
+            "num_gpus": given.gpus,
+            "memory": None if given.memory_gb is None else round(given.memory_gb * 2**30),
+        }
+        task = ray.remote(_run)
+        begun: list[Any] = []
+
+        def submit(job: Job) -> Future[object]:
+            begun.append(task.options(name=job.id, max_retries=-1, **needs).remote(job.run))
+            return begun[-1].future()
+
+        try:
+            keep_busy(jobs, self.workers or _NO_LIMIT, submit, _result, watch)
+        except BaseException:
+            for reference in begun:  # what has ended is not cancelled
+                ray.cancel(reference, force=True)
+            ray.wait(begun, num_returns=len(begun), timeout=_CANCEL_S)
+            raise
+
+    def _connect(self) -> None:
+        """Join the cluster, or start one of this machine, unless this process has done so before."""
+        if ray.is_initialized():
+            return
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        given = self._settings
+        own: dict[str, Any] = {}
+        if given.address == "local":
+            cpus = given.cpus * self.workers if self.workers else max(given.cpus, os.cpu_count() or 1)
+            own = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _OBJECTS_BYTES}
+        try:
+            ray.init(given.address, log_to_driver=False, logging_level=logging.ERROR, **own)
+        except (RayError, ConnectionError, ValueError, TimeoutError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigError(
+                f"`ray.address` should be that of a running cluster, or `local`. Found `ray.address = "
+                f"{given.address}`: {reason}"
+            ) from None
+        gpus = ray.cluster_resources().get("GPU", 0.0)
+        if own and given.gpus > gpus:
+            raise ConfigError(
+                f"`ray.gpus` should be at most the {gpus:g} GPUs of this machine. Found `ray.gpus = {given.gpus:g}`."
+            )
+
+
+def _run(run: Callable[[], object]) -> None:
+    """What a task does; what a job returns stays where it is."""
+    run()
+
+
+def _result(future: "Future[object]") -> None:
+    try:
+        future.result()
+    except RayError as error:
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        if not isinstance(cause, RayError):
+            raise cause from None
+        raise RunError(
+            f"Ray gave a job up: {str(cause).strip().splitlines()[0]} What has ended is kept: run the same command "
+            "again."
+        ) from None

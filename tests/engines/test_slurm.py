@@ -1,0 +1,123 @@
+"""Slurm's jobs: what they are asked for, that they outlive time limits, and that nothing of a lost one stays hidden."""
+
+import os
+import signal
+import threading
+import time
+from functools import partial
+
+import pytest
+
+pytest.importorskip("submitit", reason="submitit is not installed")
+
+from knowhue.engines import slurm as engine
+from knowhue.engines.choice import open_engine
+from knowhue.engines.executor import Job
+from knowhue.errors import RunError
+
+
+def options_of(root, number):
+    text = (root.parent / "slurm" / f"job-{number}" / "options").read_text()
+    return dict(line.split("=", 1) for line in text.splitlines())
+
+
+def test_jobs_ask_for_what_the_settings_say(slurm):
+    settings = [
+        "slurm.partition=gpu",
+        "slurm.cpus=4",
+        "slurm.gpus=1",
+        "slurm.memory_gb=1.5",
+        "slurm.minutes=30",
+        "slurm.options.qos=long",
+    ]
+    open_engine("slurm", slurm, settings=settings).execute([Job("a", print), Job("b", print, ("a",))])
+    first, second = options_of(slurm, 1), options_of(slurm, 2)
+    asked = {
+        "partition": "gpu", "cpus-per-task": "4", "gpus-per-node": "1", "mem": "1536M", "time": "30",
+        "qos": "long", "kill-on-invalid-dep": "yes", "requeue": "", "signal": "USR2@90",
+    }  # fmt: skip
+    assert asked.items() <= first.items()
+    assert "dependency" not in first
+    assert second["dependency"] == "afterok:1"
+    assert first["job-name"] == second["job-name"]
+
+
+def test_so_many_run_at_a_time_as_there_are_names(slurm):
+    open_engine("slurm", slurm, 2).execute([Job(name, print) for name in "abc"])
+    names = [options_of(slurm, number)["job-name"] for number in (1, 2, 3)]
+    assert len(set(names)) == 2
+    assert names[0] == names[2]
+    assert options_of(slurm, 3)["dependency"] == "singleton"
+
+
+def test_two_studies_never_share_a_name(slurm):
+    one, two = (open_engine("slurm", slurm / name)._title for name in ("a", "b"))
+    assert one != two
+
+
+def wait_for_a_second_start(path):
+    """Ends when it is begun again; says each time who runs it."""
+    with path.open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    while len(path.read_text().split()) < 2:
+        time.sleep(0.05)
+
+
+def test_a_job_at_its_time_limit_is_queued_again_and_goes_on(slurm, tmp_path):
+    sign = tmp_path / "started"
+
+    def warn():
+        while not sign.exists() or not sign.read_text().endswith("\n"):
+            time.sleep(0.05)
+        os.kill(int(sign.read_text()), signal.SIGUSR2)
+
+    warner = threading.Thread(target=warn)
+    warner.start()
+    open_engine("slurm", slurm).execute([Job("a", partial(wait_for_a_second_start, sign))])
+    warner.join()
+    first, second = sign.read_text().split()
+    assert first != second
+
+
+def test_a_job_that_was_cancelled_by_others_is_said(slurm, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "LOST_S", 0.3)
+    sign = tmp_path / "started"
+
+    def cancel():
+        while not sign.exists():
+            time.sleep(0.05)
+        engine.subprocess.run(["scancel", "1"], check=True)
+
+    canceller = threading.Thread(target=cancel)
+    canceller.start()
+    with pytest.raises(RunError, match=r"Slurm's job 1 ended without a result: it was cancelled, or killed"):
+        open_engine("slurm", slurm).execute([Job("a", partial(wait_for_a_second_start, sign))])
+    canceller.join()
+
+
+def fail():
+    raise ZeroDivisionError("no such luck")
+
+
+def test_a_fault_of_a_job_is_said_with_where_it_stands(slurm):
+    with pytest.raises(
+        RunError, match=r"job 1 failed: ZeroDivisionError: no such luck. It printed `.*1_0_log"
+    ):
+        open_engine("slurm", slurm).execute([Job("a", fail)])
+
+
+def test_a_job_that_slurm_refuses_is_said_and_what_was_queued_is_stopped(slurm):
+    with pytest.raises(RunError, match=r"^Slurm refused a job: .*invalid partition specified: nowhere"):
+        open_engine("slurm", slurm, settings=["slurm.partition=nowhere"]).execute([Job("a", print)])
+
+
+def test_whoever_stops_the_driver_stops_its_jobs(slurm, tmp_path):
+    sign = tmp_path / "started"
+
+    def stop():
+        if sign.exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_engine("slurm", slurm).execute([Job("a", partial(wait_for_a_second_start, sign))], watch=stop)
+    assert engine.living_jobs() == {}
