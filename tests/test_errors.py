@@ -46,9 +46,10 @@ def test_a_damaged_file_is_named_with_the_remedy():
     )
 
 
-def test_errors_come_through_from_worker_processes():
-    error = pickle.loads(pickle.dumps(ConfigError("one", "two")))
-    assert (type(error), error.args) == (ConfigError, ("one", "two"))
+@pytest.mark.parametrize("raised", [ConfigError("one", "two"), DamagedError("a.json", "not JSON")])
+def test_errors_come_through_from_worker_processes(raised):
+    error = pickle.loads(pickle.dumps(raised))
+    assert (type(error), error.args) == (type(raised), raised.args)
 
 
 @given(VALUES)
