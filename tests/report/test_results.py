@@ -33,7 +33,7 @@ def test_results_have_the_documented_paths(one_seed: Path):
     table = json.loads(json.dumps(results_of(read_study(one_seed)), allow_nan=False))
     assert set(table) == {
         "study", "answers", "verdicts", "arms", "baselines", "metrics", "timing", "settings", "tests",
-        "secondary", "splits", "gradients", "schema",
+        "secondary", "splits", "gradients", "schema", "probabilities", "delta_m",
     }  # fmt: skip
     assert table["arms"]["colour"]["seeds"]["0"]["metrics"]["ab_l1"] == pytest.approx(12, abs=0.2)
     assert table["arms"]["multi"]["mean"]["balanced_accuracy"] > 0.7

@@ -72,6 +72,7 @@ SECTIONS = (
         "Where it helped, and where it hurt", tables=("seeds", "flips", "equal_train_loss"),
         of_several_seeds=True,
     ),
+    PageSection("Secondary readings", tables=("probabilities", "delta_m"), of_several_seeds=True),
     PageSection("What it costs", tables=("equal_images", "equal_time", "deployment"), of_several_seeds=True),
     PageSection("How the tasks pull at the encoder", tables=("diagnostics", "predictions"), of_several_seeds=True),
     PageSection("What trained the encoder", tables=("gradients",)),

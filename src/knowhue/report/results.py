@@ -8,6 +8,7 @@ from knowhue.report.answers import Answer
 from knowhue.report.contrasts import Bounds
 from knowhue.report.diagnostics import gradient_table
 from knowhue.report.findings import Findings
+from knowhue.report.secondary import secondary_results
 from knowhue.report.study import Study
 from knowhue.statistics.paired import mean, t_interval
 from knowhue.storage import read_json
@@ -24,7 +25,8 @@ def results_table(findings: Findings, answers: dict[str, Answer]) -> dict[str, A
     `arms.<arm>.seeds.<seed>.after_heads.<metric>` (before fine-tuning), `splits` (which images scores are of),
     `baselines.<name>.<metric>`; of each question that is asked, `colour` or `class`: `answers.<question>` (a sentence),
     `verdicts.<question>` (a `Word`, or `missing`), `tests.<question>` (all that the verdict rests on);
-    `secondary` (a list), `gradients.<arm>.<fork|end>.<norms|shares>.<loss>`,
+    `secondary` (a list), `probabilities.<question>` and `delta_m` (secondary readings),
+    `gradients.<arm>.<fork|end>.<norms|shares>.<loss>`,
     `timing.<arm>.<phase>` and `timing.total` (seconds, all seeds), `settings.<key>`; of a comparison of
     methods `comparison`, see `methods.comparison_results`, which the page adds.
     A missing number is null.
@@ -39,6 +41,7 @@ def results_table(findings: Findings, answers: dict[str, Answer]) -> dict[str, A
         "verdicts": {question: each.verdict for question, each in answers.items()},
         "tests": {question: _tests(findings, question) for question in study.questions},
         "secondary": _secondary(findings),
+        **secondary_results(findings),
         "arms": {arm: _arm_table(study, arm) for arm in study.runs},
         "baselines": {name: dict(values) for name, values in study.baselines.items()},
         "metrics": {name: dict(text) for name, text in study.metrics.items()},

@@ -363,7 +363,9 @@ def sides(study: Study, question: str) -> Sides:
 
 
 def arm_label(study: Study, arm: str) -> str:
-    """Return an arm by its part in the questions, or else in words."""
+    """Return an arm by its part in the questions, or else in words; in somebody's table arms keep their names."""
+    if study.is_table:
+        return arm
     for question, asked in study.questions.items():
         if arm == asked.single:
             return f"Single-task {TASK_TITLES[question].lower()}"

@@ -21,6 +21,7 @@ from knowhue.report.diagnostics import LOSSES, MOMENTS, diagnostic_means, gradie
 from knowhue.report.findings import Findings
 from knowhue.report.methods import verdict_cell
 from knowhue.report.scores import distance_rows, task_scores
+from knowhue.report.secondary import readings, relative_gains
 from knowhue.report.study import TASK_TITLES, Row, Study, Table, arm_label
 from knowhue.report.text import (
     MISSING,
@@ -31,6 +32,7 @@ from knowhue.report.text import (
     ends_text,
     number,
     p_text,
+    probability_text,
     spaced,
     with_spread,
 )
@@ -286,6 +288,28 @@ def _marked_gap(study: Study, row: Row) -> TableCell:
     return TableCell(text, "clear" if row["clear"] else "", row["clear"])
 
 
+def _reading_rows(findings: Findings) -> list[dict[str, Any]]:
+    rows = []
+    for name, reading in readings(findings).items():
+        sesoi, metric = findings.study.questions[name].sesoi, findings.study.questions[name].metric
+        over = reading.over if reading.beliefs else f"no interval: {reading.why_not}"
+        row = {"question": name, "metric": metric, "sesoi": sesoi, "over": over}
+        rows.append(row | (reading.beliefs._asdict() if reading.beliefs else {}))
+    return rows
+
+
+def _probability(key: str) -> Callable[[Study, Row], str]:
+    return lambda _, row: probability_text(row.get(key))
+
+
+def _gain_rows(findings: Findings) -> list[dict[str, Any]]:
+    return [row._asdict() | {"mean": row.mean} for row in relative_gains(findings)]
+
+
+def _asked_about(study: Study, row: Row) -> str:
+    return ", ".join(study.label(study.questions[name].metric) for name in row["questions"])
+
+
 _TWO_ARMS: Cells = {"Before": _of_seeds(0), "After": _of_seeds(1)}
 _TESTED: Cells = {"Interval": _quoted, "p": _text("p", p_text), **_SEEDS}
 
@@ -316,6 +340,32 @@ TABLES: dict[str, Shown] = {
     "distances": Shown(
         "Distance from real images", "", lambda findings: distance_rows(findings.study),
         {"Distance": _text("title"), **_OF_SEEDS}, names=1, kind="scores",
+    ),
+    "probabilities": Shown(
+        "Probabilities",
+        "The Bayesian reading of the same difference, with a flat prior and the smallest effect of interest as region "
+        "of practical equivalence (Benavoli et al. 2017): standard error and degrees of freedom are those of the "
+        "interval that the verdict rests on. No second verdict: it controls no rate of false claims.",
+        _reading_rows,
+        {
+            "Question": lambda study, row: wording(study, row["question"]).title, **_METRIC,
+            "Smallest effect": lambda study, row: difference(0.0, row["sesoi"], _unit(study, row)).lstrip("+"),
+            "P(worse)": _probability("worse"), "P(equal)": _probability("equal"),
+            "P(better)": _probability("better"), "Over": _text("over"),
+        },
+    ),
+    "delta_m": Shown(
+        "Mean relative gain",
+        "Δm as multi-task papers report it (Maninis et al. 2019): the relative change of each task's primary metric, "
+        "signed so that positive is better, averaged over tasks; mean over seeds. It weighs a per cent of one metric "
+        "like a per cent of another, so no verdict rests on it.",
+        _gain_rows,
+        {
+            **_ARM, "Over the metrics": _asked_about,
+            "Δm, %": _text("mean", lambda mean: difference(0.0, mean, "share")),
+            OVER_SEEDS: _text("interval", lambda ends: ends_text(0.0, ends, "share")), **_SEEDS,
+        },
+        names=2,
     ),
     "seeds": Shown(
         "Seeds",

@@ -96,6 +96,17 @@ def p_text(p: float | None) -> str:
     return "<0.001" if p is not None and p < 0.0005 else number(p)
 
 
+def probability_text(value: float | None) -> str:
+    """Return a probability as text; none that is not certain is rounded to certainty.
+
+    >>> probability_text(0.123), probability_text(0.9999), probability_text(1e-9), probability_text(1.0)
+    ('0.123', '>0.999', '<0.001', '1.000')
+    """
+    if value is None or value in (0, 1) or 0.0005 <= value < 0.9995:
+        return MISSING if value is None else f"{value:.3f}"
+    return "<0.001" if value < 0.5 else ">0.999"
+
+
 def p_words(p: float) -> str:
     """Return a p value as part of a sentence.
 

@@ -16,6 +16,7 @@ _SECTIONS = (
     PageSection("The difference, seed by seed", ("transfer",), of_several_seeds=True),
     PageSection("Questions", tables=("questions",)),
     PageSection("Further metrics", tables=("further",)),
+    PageSection("Secondary readings", tables=("probabilities", "delta_m"), of_several_seeds=True),
 )
 
 

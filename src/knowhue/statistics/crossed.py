@@ -48,14 +48,18 @@ class Crossed(NamedTuple):
         Args:
             level: nominal coverage, 0 to 1.
         """
+        half = _half_width(self.widest(level), level)
+        return float(self.estimate - half), float(self.estimate + half)
+
+    def widest(self, level: float) -> Part:
+        """Return the variance and the degrees of freedom that give `interval` at a level."""
         # without the subtraction (Owen's pigeonhole bootstrap, 2007) it covers up to 99 % at nominal 95 %
         both = self.over_seeds.variance + self.over_images.variance - self.residual.variance
         parts = (self.over_seeds, self.over_images, self.residual)
         # a difference of estimated variances may come out below 0
         found = [*parts[:2], Part(max(both, 0.0), _satterthwaite(both, parts))]
         # two populations leave no less to chance than one
-        half = max(special.stdtrit(part.freedom, (1 + level) / 2) * part.variance**0.5 for part in found)
-        return float(self.estimate - half), float(self.estimate + half)
+        return max(found, key=lambda part: _half_width(part, level))
 
     @property
     def components(self) -> tuple[float, float, float]:
@@ -64,6 +68,10 @@ class Crossed(NamedTuple):
         seed = self.seeds * max(self.over_seeds.variance - rest, 0.0)
         image = self.images * max(self.over_images.variance - rest, 0.0)
         return seed**0.5, image**0.5, (self.seeds * self.images * rest) ** 0.5
+
+
+def _half_width(part: Part, level: float) -> float:
+    return float(special.stdtrit(part.freedom, (1 + level) / 2) * part.variance**0.5)
 
 
 def crossed(differences: ArrayLike, groups: ArrayLike | None = None, binary: bool = False) -> Crossed | None:
