@@ -2,10 +2,10 @@
 
     python studies/poster/critic.py runs/poster/main --pool runs/poster/tuning -o critic.csv
 
-Each run's own discriminator judges against its own generator, so their losses can't be compared. Here one critic is trained on
-true training images against colourings of them by models of the tuning study, as many of one task as of both, which have other
-seeds and take no part in the study. Then it judges the test images as every run colours them. The file is a tidy table for
-`knowhue verdict`.
+Each run's own discriminator judges its own generator, so their losses can't be compared. Here one critic learns to tell
+true training images from colourings of them by models of the tuning study, as many of one task as of both, which have
+other seeds and take no part in the study. Then it judges the test images as every run colours them. The file is a tidy
+table for `knowhue verdict`.
 """
 
 import argparse
