@@ -1,0 +1,95 @@
+"""What the poster's study says of each part of its test images, and of the colours: tables in Markdown.
+
+    python studies/poster/parts.py studies/poster/main.zip
+
+The encoder was pretrained on ImageNet's training part, in colour and with labels, so it has seen the test images from
+there; those of the validation part it has not. Differences are over seeds and images, as in the report.
+"""
+
+import argparse
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from knowhue.evaluation.metrics import score_rows
+from knowhue.report.contrasts import FamilyTest, contrast, family_tests
+from knowhue.report.reading import read_study
+from knowhue.report.study import Run, Study
+from knowhue.report.text import MISSING, difference, ends_text, number
+
+PARTS: dict[str, Callable[[str], bool]] = {
+    "all": lambda path: True,
+    "seen in pretraining": lambda path: "_val_" not in path,
+    "never seen": lambda path: "_val_" in path,
+}
+PAIRS = (
+    ("colour", "multi"), ("colour", "placebo-labels"), ("placebo-labels", "multi"), ("colour", "oracle"),
+    ("class", "multi"), ("class", "placebo-colours"), ("placebo-colours", "multi"),
+)  # fmt: skip
+COLOURS = ("ab_l1", "ab_l1_vivid", "ciede2000", "mean_a", "mean_b", "colourfulness")
+CLASSES = ("balanced_accuracy", "cross_entropy")
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", type=Path, help="sealed study, or its folder")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = asked.study
+        if zipfile.is_zipfile(folder):
+            zipfile.ZipFile(folder).extractall(temporary)
+            folder = Path(temporary)
+        study = read_study(folder)
+    for part, holds in PARTS.items():
+        cut = of_part(study, holds)
+        count = len(cut.finished("multi")[0].images)
+        print(f"\n## {part[0].upper()}{part[1:]}: {count:,} images\n")
+        print("| arm | against | metric | arm | against | difference, 95 % interval | p, adjusted |")
+        print("|---|---|---|---|---|---|---|")
+        print("\n".join(rows(cut)))
+
+
+def of_part(study: Study, holds: Callable[[str], bool]) -> Study:
+    """The study as if its runs had been scored on those test images alone whose path `holds`."""
+    runs = {
+        arm: {seed: _cut(run, study, holds) for seed, run in own.items()} for arm, own in study.runs.items()
+    }
+    return replace(study, runs=runs)
+
+
+def _cut(run: Run, study: Study, holds: Callable[[str], bool]) -> Run:
+    kept = tuple(row for row in run.images if holds(row["path"]))
+    number_of = {name: i for i, name in enumerate(study.classes)}
+    metrics = score_rows([{**row, "label": number_of[row["label"]]} for row in kept])
+    return replace(run, images=kept, scores={"split": run.scores.get("split"), "metrics": metrics})
+
+
+def rows(study: Study) -> Iterator[str]:
+    """A line of the table for each pair of arms and metric that both have; p is adjusted within a task."""
+    for metrics in (COLOURS, CLASSES):
+        family = {
+            (before, after, metric): contrast(study.table, metric, before, after)
+            for before, after in PAIRS
+            for metric in metrics
+        }
+        for (before, after, metric), test in family_tests(family).items():
+            yield _row(study, before, after, metric, test)
+
+
+def _row(study: Study, before: str, after: str, metric: str, test: FamilyTest) -> str:
+    unit, found, mark = study.unit(metric), test.found, "**" if test.is_clear else ""
+    single, multi = found.levels
+    interval = ends_text(single, test.bounds.interval, unit)
+    p = MISSING if test.p_adjusted is None else f"{test.p_adjusted:.3g}"
+    cells = (
+        before, after, study.label(metric), number(single, unit), number(multi, unit),
+        f"{mark}{difference(single, multi, unit)}{mark} ({interval})", p,
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()
