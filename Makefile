@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install study test tests test-slow lint browser clean
+.PHONY: install study poster test tests test-slow lint browser clean
 
 install: .venv/installed  ## make .venv/ with knowhue in it
 
@@ -13,6 +13,16 @@ install: .venv/installed  ## make .venv/ with knowhue in it
 
 study: install  ## the main job on the built-in images, report in runs/demo/report.html
 	$(BIN)/knowhue study --preset demo --out runs/demo
+
+poster:  ## the poster's study, hours: make poster PICTURES=FOLDER WEIGHTS=FILE, see docs/poster.md
+	@test -d "$(PICTURES)" -a -f "$(WEIGHTS)" || { echo 'make poster PICTURES=FOLDER WEIGHTS=FILE: a folder with train/ and val/, weights of a ResNet-18'; exit 2; }
+	$(MAKE) install
+	$(BIN)/python studies/poster/lay_out.py $(PICTURES) runs/poster/images
+	cp $(WEIGHTS) runs/poster/weights.safetensors
+	$(BIN)/knowhue study --plan studies/poster/tuning.yaml --out runs/poster/tuning
+	$(BIN)/python studies/poster/choose.py runs/poster/tuning/results.json
+	$(BIN)/knowhue study --plan studies/poster/plan.yaml --out runs/poster/main
+	$(BIN)/python studies/poster/parts.py runs/poster/main
 
 test: install browser  ## everything that must hold before a change lands
 	$(MAKE) --jobs lint tests
