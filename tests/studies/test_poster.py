@@ -1,0 +1,112 @@
+"""`studies/poster`: its plans are plans, its images are named once, its settings follow from its tuning."""
+
+import csv
+import hashlib
+import importlib.util
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from knowhue.plan import Plan
+from knowhue.presets import checked
+
+POSTER = Path(__file__).parents[2] / "studies" / "poster"
+SPLITS = {"train": 1000, "validation": 250, "test": 1500}
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, POSTER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def plan(name):
+    return checked(Plan, yaml.safe_load((POSTER / f"{name}.yaml").read_text()))
+
+
+def rows():
+    with (POSTER / "images.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_image_is_named_once_in_a_split_of_equal_classes():
+    found = rows()
+    assert len({row["path"] for row in found}) == len({row["sha256"] for row in found}) == len(found)
+    classes = Counter((row["split"], Path(row["path"]).parent.name) for row in found)
+    assert classes == {(split, name): count // 5 for split, count in SPLITS.items() for _, name in classes}
+    # what ImageNet keeps for validation is in the test part alone
+    assert {row["split"] for row in found if row["path"].startswith("val/")} == {"test"}
+
+
+def test_studies_that_choose_never_see_the_test_part_and_have_other_seeds():
+    report = plan("plan")
+    for name in ("gan", "tuning"):
+        chosen = plan(name)
+        assert (chosen.purpose, chosen.config.evaluation.split) == ("tuning", "validation")
+        assert not set(chosen.seeds) & set(report.seeds)
+        shared = ("images", "encoder", "training.heads")
+        for part in shared:
+            one, other = (_part(each.config, part) for each in (chosen, report))
+            assert one == other
+    assert set(plan("tuning").seeds) <= set(report.tuned_on_seeds)
+
+
+def _part(config, path):
+    for name in path.split("."):
+        config = getattr(config, name)
+    return config
+
+
+def test_every_task_has_as_many_trials():
+    trials = Counter(arm.split("-")[0] for arm in plan("tuning").arms)
+    assert trials == {"colour": 9, "class": 9, "multi": 9}
+
+
+def test_the_rule_takes_both_metrics_in_smallest_effects_of_interest():
+    def mean(error=None, right=None):
+        return {"mean": {"ab_l1": error, "balanced_accuracy": right}}
+
+    arms = {
+        "colour-r1": mean(12.0), "colour-r2": mean(11.9),
+        "class-r1": mean(right=0.80), "class-r2": mean(right=0.79),
+        # a quarter of a unit and a point count the same: 47.6 - 80, 48 - 81.5, 48.8 - 82
+        "multi-w3-r1": mean(11.9, 0.80), "multi-w3-r3": mean(12.0, 0.815), "multi-w10-r1": mean(12.2, 0.82),
+    }  # fmt: skip
+    chosen = script("choose").choose(arms)
+    assert chosen == {"colour": "colour-r2", "class": "class-r1", "multi": "multi-w3-r3"}
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """Two pictures and their list, laid out by the script."""
+    lay_out, source = script("lay_out"), tmp_path / "pictures"
+    lines = ["path,split,sha256"]
+    for path, split in (("train/a/1.JPEG", "train"), ("val/a/2.JPEG", "test")):
+        (source / path).parent.mkdir(parents=True)
+        (source / path).write_bytes(path.encode())
+        lines.append(f"{path},{split},{hashlib.sha256(path.encode()).hexdigest()}")
+    monkeypatch.setattr(lay_out, "LIST", tmp_path / "images.csv")
+    lay_out.LIST.write_text("\n".join(lines))
+    monkeypatch.setattr(sys, "argv", ["lay_out.py", str(source), str(tmp_path / "out")])
+    return lay_out, source, tmp_path / "out"
+
+
+def test_pictures_are_laid_out_by_split_and_class(pictures):
+    lay_out, _, out = pictures
+    lay_out.main()
+    found = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.JPEG"))
+    assert found == ["test/a/2.JPEG", "train/a/1.JPEG"]
+
+
+@pytest.mark.parametrize("harm", ["gone", "other"])
+def test_a_picture_that_is_gone_or_another_one_is_named_and_nothing_is_written(pictures, harm):
+    lay_out, source, out = pictures
+    picture = source / "val/a/2.JPEG"
+    picture.unlink() if harm == "gone" else picture.write_bytes(b"another")
+    with pytest.raises(SystemExit, match=r"2\.JPEG: (no such file|another image)"):
+        lay_out.main()
+    assert not out.exists()
