@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tiny_models import CLASSES, describe, noise, two_stage_network
 
 from knowhue.errors import ConfigError
-from knowhue.images.image import Image
+from knowhue.images.image import Image, to_rgb8
 from knowhue.images.writing import encode_image, write_image
 from knowhue.inference.colorizer import (
     UNKNOWN,
@@ -29,6 +29,31 @@ def test_a_coloured_image_says_which_model_computed_its_colours_but_not_where_th
     assert "/home" in network.description.name
     assert b"/home" not in encode_image(made, ".png")
     assert b"multi, seed 0" in encode_image(made, ".png")
+
+
+def see_through(depth):
+    """A ramp, its lower half half-transparent, its last row hidden: opaque pixels below are black."""
+    top = np.iinfo(depth).max
+    pixels = np.linspace(0.1 * top, 0.9 * top, 48).astype(depth)[None, :, None].repeat(48, 0).repeat(3, 2)
+    pixels[-8:] = 0
+    alpha = np.full((48, 48), top, depth)
+    alpha[24:], alpha[-8:] = top // 2, 0
+    return Image(np.ascontiguousarray(pixels), alpha)
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_a_network_is_shown_what_it_was_trained_on_of_an_image_that_is_seen_through(depth):
+    image, colorizer = see_through(depth), Colorizer(two_stage_network())
+    trained_on = colorizer.network_input(Image.of(to_rgb8(image)))
+    assert np.abs(colorizer.network_input(image) - trained_on).max() < 0.5
+    assert np.abs(colorizer.network_input(Image.of(image.pixels)) - trained_on).max() > 20
+
+
+def test_the_pixels_that_are_painted_keep_their_own_lightness_and_transparency():
+    image = see_through(np.uint16)
+    made = Colorizer(two_stage_network()).colorize(image).image
+    assert np.array_equal(made.alpha, image.alpha)
+    assert np.abs(lightness(made.pixels) - lightness(image.pixels)).max() < 0.01
 
 
 def input_at(scale: float) -> np.ndarray:

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from knowhue.models.multitask import build_discriminator, build_model
+from knowhue.models.multitask import MultiTask, build_discriminator, build_model
 
 
 def equal(first, second):
@@ -93,3 +94,25 @@ def test_saturation_scales_predictions_and_not_what_is_trained(tiny):
         answers = plain(seen).chroma, vivid(seen).chroma
         assert answers[0].abs().min() > 1
         torch.testing.assert_close(1.5 * answers[0], answers[1])
+
+
+class OwnRule(nn.Module):
+    """A colour head as a newcomer would write it: its maps, its padding, its loss."""
+
+    taps, stride = (4,), 7
+
+    def forward(self, pyramid):
+        return pyramid[0].mean((1, 2, 3), keepdim=True).expand(-1, 2, 35, 35)
+
+    def loss(self, pyramid, lightness, chroma):
+        return chroma.square().mean()
+
+
+def test_a_head_that_brings_its_own_padding_and_loss_is_asked_for_them(tiny):
+    encoder = build_model(tiny(), 3).encoder
+    model = MultiTask(encoder, OwnRule(), None)
+    lightness, truth = torch.full((1, 1, 30, 33), 50.0), torch.full((1, 2, 30, 33), 3.0)
+    assert model.pyramid(lightness)[0].shape[2:] == encoder(torch.zeros(1, 1, 35, 35))[0].shape[2:]
+    assert model(lightness).chroma.shape == truth.shape
+    trained = model(lightness, truth=truth)
+    assert (trained.chroma, trained.colour_loss.item()) == (None, 9.0)

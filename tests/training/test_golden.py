@@ -7,10 +7,11 @@ import torch
 from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
-from knowhue.config import Training
+from knowhue.config import Config, Training
 from knowhue.errors import RunError
 from knowhue.models.encoder import DepthwiseConv2d, DepthwiseConv2dSame
 from knowhue.plan import make_comparison, make_plan
+from knowhue.presets import edit
 from knowhue.report.reading import read_study
 from knowhue.storage import read_json, write_json
 from knowhue.study import run_study
@@ -31,6 +32,23 @@ def test_the_same_again(engine, monkeypatch):
     first = golden_step(engine)
     monkeypatch.setattr(golden, "_found", {})
     assert (golden_step(engine), len(first)) == (first, 64)
+
+
+def test_another_default_is_no_other_step(engine, monkeypatch):
+    """Else a release that changes one would set aside every unfinished block, as if the machine had changed."""
+    first = golden_step(engine)
+    others = {
+        "tasks": {"weights": {"colour": 2.0, "class": 5.0}, "weighting": "uncertainty"},
+        "colour": {
+            "method": "gan", "l1_weight": 50.0, "gan_loss": "bce", "adversarial_weight": 10.0,
+            "discriminator_layers": 2, "oracle": True,
+        },
+        "class": {"head": "attention", "label_smoothing": 0.1},
+        "training": {"weight_decay": 0.1, "finetune": {"epochs": 3, "learning_rate": 1e-3}},
+    }  # fmt: skip
+    monkeypatch.setattr(golden, "Config", lambda: edit(Config(), others))
+    monkeypatch.setattr(golden, "_found", {})
+    assert golden_step(engine) == first
 
 
 def test_it_is_computed_once_a_process(engine, monkeypatch):

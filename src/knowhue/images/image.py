@@ -74,13 +74,20 @@ def over_white(pixels: Pixels, alpha: NDArray[Any]) -> Pixels:
     return (pixels * share + top * (1 - share)).round().astype(pixels.dtype)
 
 
+def flattened(image: Image) -> Pixels:
+    """Pixels as a network is shown them, in their own depth: over white, so that nothing hidden counts."""
+    alpha = image.alpha
+    is_opaque = alpha is None or alpha.min() == np.iinfo(alpha.dtype).max
+    return image.pixels if is_opaque else over_white(image.pixels, alpha)
+
+
 def to_rgb8(image: Image) -> NDArray[np.uint8]:
     """An image as networks are trained on it: (H, W, 3) sRGB in 8 bits, over white.
 
     >>> to_rgb8(Image.of(np.full((1, 1, 1), 65535, np.uint16))).tolist()
     [[[255, 255, 255]]]
     """
-    pixels = image.pixels if image.alpha is None else over_white(image.pixels, image.alpha)
+    pixels = flattened(image)
     if pixels.dtype == np.uint16:
         # 257 = 65535 / 255; dropping the low byte would darken by half a code
         pixels = (pixels / 257).round().astype(np.uint8)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from knowhue.images.image import ComputedBy, Image, Pixels
+from knowhue.images.image import ComputedBy, Image, Pixels, flattened
 from knowhue.images.openraster import OPENRASTER, encode_layers
 from knowhue.images.reading import read_image
 from knowhue.images.writing import encode_with_notes
@@ -215,8 +215,8 @@ class Colorizer:
         require_task(task, self.network.description.tasks, self.network.description.name)
 
     def network_input(self, image: Image, scale: float = 1.0) -> FloatArray:
-        """L* (h, w) of an image at the network's size, or at `scale` times it."""
-        return network_input(image.pixels, round(scale * self.network.description.size_px))
+        """L* (h, w) of an image at the network's size, or at `scale` times it; over white, as in training."""
+        return network_input(flattened(image), round(scale * self.network.description.size_px))
 
     def reference(self, source: Image | Path | bytes) -> Reference:
         """A colour photo, made ready once for this model to take colours from.
@@ -261,13 +261,17 @@ class Colorizer:
         if options.album is not None:
             chroma = drawn_to(options.album, chroma)
         if options.reference is not None:
-            chroma, found = take_colours(image.pixels, coarse, chroma, options.reference, self.network)
+            chroma, found = take_colours(flattened(image), coarse, chroma, options.reference, self.network)
+        # colours follow the edges of the pixels that are painted, whatever shines through them
+        guide = (
+            coarse if image.alpha is None else network_input(image.pixels, self.network.description.size_px)
+        )
         if options.hints or options.strokes is not None:
             # hints correct what is painted without them, so they are met at any saturation
-            lines = chroma_lines(chroma, coarse, options.saturation)
+            lines = chroma_lines(chroma, guide, options.saturation)
             fine = network_input(image.pixels, min(SIDE_PX, *image.pixels.shape[:2]), oversampling=1)
             added = corrections(image.pixels, fine, lines, options.hints, options.strokes)
-        pixels, painted = paint(image.pixels, chroma, coarse, saturation=options.saturation, added=added)
+        pixels, painted = paint(image.pixels, chroma, guide, saturation=options.saturation, added=added)
         uncertainty = self._uncertainty(image, coarse) if options.uncertainty else None
         coloured = Image(pixels, image.alpha, image.origin._replace(computed_by=self._computed_by))
         judgement = self.judge(image, answers, options, painted)

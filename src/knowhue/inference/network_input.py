@@ -1,7 +1,7 @@
 """What a network sees of an image: L* at the network's size, by arrays or by compiled code as `pixels` paints.
 
-Both resample sRGB codes by Lanczos as Pillow does, and round them to 16 bits as the training images were; of the codes
-that compiled code makes, one in a hundred is the next one, for it adds up rows before columns.
+Both resample sRGB codes by Lanczos as Pillow does, and round them to 16 bits, where training images have 8; of the
+codes that compiled code makes, one in a hundred is the next one, for it adds up rows before columns.
 """
 
 from functools import lru_cache
@@ -24,7 +24,8 @@ _LOBES = 3  # of Lanczos' window
 def network_input(pixels: Pixels, size_px: int, oversampling: int = OVERSAMPLING) -> FloatArray:
     """L* (h, w) of an image whose short side becomes `size_px`; small images are enlarged.
 
-    The resized image is read with 16 bits and converted afterwards, as the training images were.
+    It is resized in sRGB codes and converted afterwards, as the training images were. Those keep 8 bits, and lie within
+    half an L* of this.
     Who needs edges and not a network's input passes a smaller `oversampling` to `shrink`.
     """
     height, width = working_size(pixels.shape[0], pixels.shape[1], size_px)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from knowhue.color import srgb_to_lab
 from knowhue.errors import ConfigError
-from knowhue.images.image import Image, Pixels
+from knowhue.images.image import Image, Pixels, flattened
 from knowhue.images.vips import shrink
 from knowhue.inference.hints import chroma_at, interpolated
 from knowhue.inference.network_input import working_size
@@ -87,7 +87,7 @@ def make_reference(image: Image, network: Network) -> Reference:
         ConfigError: the photo has no colours, or the model gives no feature maps.
     """
     strides = _strides(network)
-    pixels = image.pixels
+    pixels = flattened(image)
     small = shrink(pixels, *_size(pixels, strides), oversampling=1)
     lab = srgb_to_lab(np.broadcast_to(small, (*small.shape[:2], 3))).astype(np.float32)
     chroma = lab[..., 1:]
@@ -111,7 +111,7 @@ def take_colours(
     `SHARE_OF_ALIKE` where it shows its like. What has no counterpart stays as predicted.
 
     Args:
-        pixels: (H, W, 1 or 3), of the photo to colour.
+        pixels: (H, W, 1 or 3), of the photo to colour, over white.
         coarse: its L* (h, w) at the network's size.
         chroma: a*b* (h, w, 2) predicted for that.
         reference: made with the same model.

@@ -48,7 +48,7 @@ class MultiTask(nn.Module):
         super().__init__()
         self.saturation = saturation
         self.oracle, self.encoder, self.colour, self.classifier = oracle, encoder, colour, classifier
-        self.stride: int = colour.stride if isinstance(colour, Pix2PixUNet | Palette) else encoder.strides[-1]
+        self.stride: int = getattr(colour, "stride", encoder.strides[-1])
         self.taps: tuple[int, ...] = (len(encoder.channels) - 1,) if colour is None else colour.taps
 
     def head(self, task: str) -> nn.Module:
@@ -96,8 +96,9 @@ class MultiTask(nn.Module):
         for_colour, for_class = (tuple(branch(each) for each in pyramid) for _ in range(2))
         informed = for_colour if self.oracle is None else self.oracle(for_colour, label)
         chroma = logits = own_loss = colour_logits = None
-        if truth is not None and isinstance(self.colour, ColourClasses | Palette):
-            own_loss = self.colour.loss(informed, lightness, truth)
+        loss = getattr(self.colour, "loss", None)  # of a head that learns by a rule of its own
+        if truth is not None and loss is not None:
+            own_loss = loss(informed, lightness, truth)
         elif self.colour is not None:
             if isinstance(self.colour, ColourClasses):
                 colour_logits = self.colour.logits(informed)

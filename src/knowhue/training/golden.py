@@ -24,11 +24,21 @@ from knowhue.training.step import train_step
 
 # measured, not listed: versions and models' names do not say whether sums come out alike
 _STEPS, _IMAGES, _SIZE_PX, _CLASSES = 2, 8, 32, "abcd"
-_SETTINGS = {
-    "tasks": {"names": ("colour", "class")},
-    "encoder": {"weights": "none"},
-    "colour": {"width": 8, "discriminator_width": 8},
-}
+_SETTINGS = {  # all that training reads, so that another default does not look like another machine
+    "tasks": {"names": ("colour", "class"), "weights": {"colour": 1.0, "class": 10.0}, "weighting": "static"},
+    "encoder": {"weights": "none", "with_heads": False},
+    "colour": {
+        "method": "unet", "decoder": "auto", "width": 8, "oracle": False, "l1_weight": 100.0, "gan_loss": "lsgan",
+        "adversarial_weight": 1.0, "discriminator_width": 8, "discriminator_layers": 3,
+    },
+    "class": {"head": "linear", "label_smoothing": 0.0},
+    "training": {
+        "weight_decay": 0.01,
+        "finetune": {
+            "epochs": 15, "learning_rate": 3e-4, "encoder_learning_rate": 1e-4, "discriminator_learning_rate": 2e-4,
+        },
+    },
+}  # fmt: skip
 # convolutions of all channels, and depthwise ones, which are computed by other code
 _ENCODERS = ("resnet18", "tf_efficientnet_lite0")
 _found: dict[tuple[str, str, int], str] = {}
