@@ -362,17 +362,8 @@ def spread_over_views(
     for scale in SCALES:
         lightness = input_at(scale)
         upright, mirrored = predict(np.stack([lightness, lightness[:, ::-1]]))  # one shape: one batch
-        views += [_resize(view, shape) for view in (upright, mirrored[:, ::-1])]
+        views += [enlarge(view, *shape) for view in (upright, mirrored[:, ::-1])]
     return np.sqrt(np.var(np.stack(views), axis=0).sum(-1)).astype(np.float32)
-
-
-def _resize(chroma: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-    from scipy.ndimage import zoom  # a seventh of a second to import, and needed for this alone
-
-    factors = (shape[0] / chroma.shape[0], shape[1] / chroma.shape[1], 1)
-    # grid_mode: pixels are areas, so that views of other sizes lie on each other
-    resized = zoom(chroma, factors, order=1, mode="nearest", grid_mode=True)
-    return np.asarray(resized, np.float32)
 
 
 def is_hardly_found(found: float | None) -> bool:

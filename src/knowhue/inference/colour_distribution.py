@@ -102,8 +102,7 @@ class ColourDistribution(NamedTuple):
         """(rows, columns, n) to (h, w, n), bilinear, as the head enlarges its answer."""
         height, width = self.lightness.shape
         rows, columns = (COLOUR_STRIDE * length for length in self.logits.shape[1:])
-        planes = [enlarge(plane, rows, columns)[:height, :width] for plane in np.moveaxis(values, -1, 0)]
-        return np.stack(planes, -1)
+        return enlarge(values, rows, columns)[:height, :width]
 
 
 def field(lightness: FloatArray, number: int, reach: float = FIELD_REACH) -> FloatArray:

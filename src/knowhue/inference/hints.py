@@ -12,7 +12,7 @@ from knowhue.color import Floats
 from knowhue.errors import ConfigError
 from knowhue.images.image import Pixels
 from knowhue.inference.networks import FloatArray
-from knowhue.inference.pixels import lightness
+from knowhue.inference.pixels import interpolated, lightness, neighbours
 
 REACH = 0.15
 """Farthest from its point that a hint changes anything, in short sides of the image, as all lengths here."""
@@ -163,26 +163,6 @@ def chroma_at(lines: FloatArray, lightness: Any, y: Any, x: Any) -> Floats:
     return here[..., :2] * np.asarray(lightness)[..., None] + here[..., 2:]
 
 
-def interpolated(values: FloatArray, y: Any, x: Any) -> Floats:
-    """Values (h, w, c) of a small image at fractions `y` of the height and `x` of the width, bilinear: (..., c)."""
-    (top, bottom, down), (left, right, across) = (
-        _between(np.asarray(fraction) * length - 0.5, length)
-        for fraction, length in zip((y, x), values.shape, strict=False)
-    )
-    upper, lower = (
-        values[row, left] + (values[row, right] - values[row, left]) * across[..., None]
-        for row in (top, bottom)
-    )
-    return upper + (lower - upper) * down[..., None]
-
-
-def _between(places: Floats, length: int) -> tuple[NDArray[np.int_], NDArray[np.int_], Floats]:
-    """The whole numbers that places in a row lie between, and the share of the second."""
-    places = np.clip(places, 0, length - 1)
-    low = places.astype(int)
-    return low, np.minimum(low + 1, length - 1), places - low
-
-
 def spread(
     lightness: FloatArray,
     points: Sequence[GridPoint],
@@ -271,8 +251,8 @@ def _along(lightness: NDArray[np.floating], painted: Painted | None, step: tuple
         return _Discs(np.zeros((*shape, 2)), nothing, nothing.copy(), np.full(shape, np.inf))
     from scipy.ndimage import distance_transform_edt
 
-    top, bottom, down = _between(painted.rows, shape[0])
-    left, right, across = _between(painted.columns, shape[1])
+    top, bottom, down = neighbours(painted.rows, shape[0])
+    left, right, across = neighbours(painted.columns, shape[1])
     rows, columns = np.concatenate([top, top, bottom, bottom]), np.concatenate([left, right, left, right])
     up, aside = 1 - down, 1 - across
     weights = np.concatenate([up * aside, up * across, down * aside, down * across])

@@ -28,6 +28,8 @@ COMPILED_FROM = 1 << 20
 """Pixels of a process, with those of the image to paint, beyond which compiled code pays for its start (see
 docs/decisions.md)."""
 _BLOCK_PIXELS = 1 << 14  # painted at a time by arrays, which then stay in the cache
+Neighbours = tuple[NDArray[np.int_], NDArray[np.int_], NDArray[np.floating[Any]]]
+"""The whole numbers that places in a row lie between, and the share of the second."""
 
 
 class PaintStats(NamedTuple):
@@ -164,15 +166,39 @@ def chroma_lines(
 
 
 def enlarge(values: FloatArray, height: int, width: int) -> FloatArray:
-    """Bilinear resize of (h, w) to (height, width), the same area in both, for maps that people see."""
+    """Bilinear resize of (h, w) or (h, w, c) to (height, width), the same area in both."""
     rows, columns = (
-        ((np.arange(length) + 0.5) * old / length - 0.5).clip(0, old - 1)
-        for length, old in zip((height, width), values.shape, strict=True)
+        neighbours((np.arange(length) + 0.5) * old / length - 0.5, old)
+        for length, old in zip((height, width), values.shape, strict=False)
     )
-    wide = np.stack([np.interp(columns, np.arange(values.shape[1]), row) for row in values])
-    low = np.floor(rows).astype(int)
-    high, share = np.minimum(low + 1, len(values) - 1), (rows - low)[:, None]
-    return (wide[low] * (1 - share) + wide[high] * share).astype(np.float32)
+    wide = _mixed(values.swapaxes(0, 1), columns).swapaxes(0, 1)
+    return _mixed(wide, rows).astype(np.float32)
+
+
+def interpolated(values: FloatArray, y: Any, x: Any) -> NDArray[np.floating[Any]]:
+    """Values (h, w, c) of a small image at fractions `y` of the height and `x` of the width, bilinear: (..., c)."""
+    (top, bottom, down), (left, right, across) = (
+        neighbours(np.asarray(fraction) * length - 0.5, length)
+        for fraction, length in zip((y, x), values.shape, strict=False)
+    )
+    upper, lower = (
+        values[row, left] + (values[row, right] - values[row, left]) * across[..., None]
+        for row in (top, bottom)
+    )
+    return upper + (lower - upper) * down[..., None]
+
+
+def neighbours(places: NDArray[np.floating[Any]], length: int) -> Neighbours:
+    """Of places in a row of `length` values; beyond an end, that end."""
+    places = np.clip(places, 0, length - 1)
+    low = places.astype(int)
+    return low, np.minimum(low + 1, length - 1), places - low
+
+
+def _mixed(values: NDArray[np.floating[Any]], between: Neighbours) -> NDArray[np.floating[Any]]:
+    """Rows of values, each of two of them by its share."""
+    low, high, share = between
+    return values[low] + (values[high] - values[low]) * share.reshape(-1, *(1,) * (values.ndim - 1))
 
 
 def _check_small(chroma: FloatArray, guide: FloatArray, saturation: float) -> None:
@@ -375,10 +401,7 @@ def _roots(pixels: Pixels, tables: FloatArray) -> FloatArray:
     return kernels.root_of(red + green + blue)
 
 
-def _places(
-    first: int, count: int, length: int, small: int
-) -> tuple[NDArray[np.int_], NDArray[np.int_], FloatArray]:
-    """Where the centres of pixels, `count` from `first`, lie in a smaller row: neighbours, share of the second."""
-    places = ((np.arange(first, first + count) + 0.5) * small / length - 0.5).clip(0, small - 1)
-    low = places.astype(int)
-    return low, np.minimum(low + 1, small - 1), (places - low).astype(np.float32)
+def _places(first: int, count: int, length: int, small: int) -> Neighbours:
+    """Where the centres of pixels, `count` from `first`, lie in a smaller row; shares in float32."""
+    low, high, share = neighbours((np.arange(first, first + count) + 0.5) * small / length - 0.5, small)
+    return low, high, share.astype(np.float32)
