@@ -7,6 +7,7 @@ things into one file, nothing that exists without --overwrite.
 """
 
 import errno
+import glob
 import hashlib
 import json
 import math
@@ -97,6 +98,15 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def clear_leftovers(path: Path) -> None:
+    """Remove what a killed process left beside `path` when it was about to write it; for who holds the folder's lock."""
+    for left in path.parent.glob(f".{glob.escape(path.name[:40])}.*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def _without_descriptor(file: IO[bytes]) -> Any:

@@ -420,6 +420,16 @@ def test_what_changed_is_read_again(photos, tmp_path, change):
     assert second.fingerprint != first.fingerprint
 
 
+def test_what_a_killed_preparation_left_is_cleared_away_by_the_next(photos, tmp_path):
+    out = tmp_path / "out"
+    scratch, half = out / ".images.npy.k1lled", out / ".images.npy.other"
+    scratch.mkdir(parents=True)
+    (scratch / "images.npy").write_bytes(b"as large as all images")
+    half.touch()
+    prepare(rules(photos), out)
+    assert sorted(path.name for path in out.iterdir()) == ["images.npy", "manifest.csv", "prepared.json"]
+
+
 def test_interrupted_preparation_is_never_taken_for_the_old_one(photos, tmp_path, monkeypatch):
     first = prepare(rules(photos), tmp_path / "out")
     expected = first.rgb.copy()

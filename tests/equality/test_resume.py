@@ -88,6 +88,7 @@ def test_finished_run_is_not_repeated(tiny, make_work):
     config = tiny(tasks__names=("class",), training__heads__epochs=1, training__finetune__epochs=1)
     folder = run_arm(make_work(config), config, "class")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    (folder / "checkpoints" / "1").mkdir(parents=True)  # of a process that was killed after the status
     events = []
     assert run_arm(make_work(config, report=events.append), config, "class") == folder
     assert has_ended(folder)

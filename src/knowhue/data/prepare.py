@@ -24,6 +24,7 @@ from knowhue.images.files import counted, kinds_of
 from knowhue.runs import Report, images_in_use, locked, remove_if_empty, require_writable
 from knowhue.storage import (
     allocate,
+    clear_leftovers,
     file_digest,
     read_array,
     read_csv,
@@ -258,6 +259,7 @@ def _prepare(items: list[SourceItem], images: Images, folder: Path, key: str, re
     require_writable(folder)
     side, listed = images.size_px, [item for item in items if not item.skipped]
     folder.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(folder / ARRAY)  # they may be as large as all images
     try:
         # how many are kept is known at the end alone, so all are read into an array that nobody else has
         with tempfile.TemporaryDirectory(dir=folder, prefix=f".{ARRAY}.") as scratch:

@@ -241,6 +241,8 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
         if is_trained:
             # a run of another version is refused, not taken for one that this version made
             read_config(folder)
+            if work.engine.is_main:  # it may have been killed just before this
+                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return is_trained
     how = "scored" if is_trained else "trained"
     what = f"{', '.join(damaged)} damaged or gone"
