@@ -101,7 +101,7 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def clear_leftovers(path: Path) -> None:
-    """Remove what a killed process left beside `path` when it was about to write it; for who holds the folder's lock."""
+    """Remove what a killed process left beside `path`, which it was about to write; for who holds the lock."""
     for left in path.parent.glob(f".{glob.escape(path.name[:40])}.*"):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
