@@ -16,11 +16,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from knowhue.color import lab_to_rgb
+from knowhue.color import colourfulness, lab_to_rgb
 from knowhue.data.degradation import degrade, draw_damage, grain
 from knowhue.data.loaders import plain_batches, to_rgb
 from knowhue.data.prepare import load_prepared
-from knowhue.evaluation.metrics import ab_l1, ciede2000, colourfulness, mean_chroma
+from knowhue.evaluation.metrics import ab_l1, mean_chroma
+from knowhue.evaluation.similarity import ciede2000
 from knowhue.models.colour_classes import ColourClasses
 from knowhue.models.multitask import MultiTask
 from knowhue.runs import read_config

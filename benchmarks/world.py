@@ -20,11 +20,12 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from knowhue.color import lab_to_rgb, rgb_to_lab
+from knowhue.color import colourfulness, lab_to_rgb, rgb_to_lab
 from knowhue.data.degradation import degrade, draw_damage, grain
 from knowhue.data.loaders import to_rgb
 from knowhue.evaluation.calibration import calibration_error
-from knowhue.evaluation.metrics import ab_l1, ciede2000, colourfulness, mean_chroma
+from knowhue.evaluation.metrics import ab_l1, mean_chroma
+from knowhue.evaluation.similarity import ciede2000
 from knowhue.images.files import SUFFIXES
 from knowhue.images.image import Image
 from knowhue.images.reading import read_image

@@ -56,7 +56,16 @@ def srgb_to_lab(codes: Floats) -> Floats:
     >>> srgb_to_lab(np.array([1.0, 0.0, 0.0])).round(2).tolist()
     [53.24, 80.09, 67.2]
     """
-    x, y, z = np.moveaxis(cube_root(srgb_to_linear(codes) @ SRGB_TO_XYZ.T / WHITE), -1, 0)
+    return linear_to_lab(srgb_to_linear(codes))
+
+
+def linear_to_lab(light: Floats) -> Floats:
+    """L*a*b* of linear sRGB, 0 to 1, both (..., 3).
+
+    >>> linear_to_lab(np.array([0.0, 1.0, 0.0])).round(2).tolist()
+    [87.74, -86.18, 83.18]
+    """
+    x, y, z = np.moveaxis(cube_root(light @ SRGB_TO_XYZ.T / WHITE), -1, 0)
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
 
 

@@ -17,7 +17,7 @@ from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
 
 from knowhue.color import colourfulness
-from knowhue.evaluation import metrics
+from knowhue.evaluation import metrics, similarity
 from knowhue.evaluation.calibration import calibration_bins, calibration_error
 from knowhue.evaluation.features import frechet, kernel_distance
 
@@ -81,7 +81,7 @@ def sharma() -> Pair:
     table = table[table[:, 0] == table[:, 3]]
     assert len(table) == 20
     chromas = (table[:, columns].reshape(-1, 2, 1, 1) for columns in ([1, 2], [4, 5]))
-    return metrics.ciede2000(table[:, 0].reshape(-1, 1, 1, 1), *chromas), table[:, 6], 6e-5
+    return similarity.ciede2000(table[:, 0].reshape(-1, 1, 1, 1), *chromas), table[:, 6], 6e-5
 
 
 def difference() -> Pair:
@@ -91,7 +91,7 @@ def difference() -> Pair:
     predicted[0, :, :9], true[0, :, 5:12] = 0, 0  # grays on either side
     both = [torch.cat((lightness, x), 1).permute(0, 2, 3, 1).double().numpy() for x in (predicted, true)]
     expected = colour.delta_E(*both, method="CIE 2000").mean((1, 2))
-    return metrics.ciede2000(lightness, predicted, true), expected, 1e-4
+    return similarity.ciede2000(lightness, predicted, true), expected, 1e-4
 
 
 def difference_skimage() -> Pair:
@@ -102,24 +102,24 @@ def difference_skimage() -> Pair:
     predicted, true = (spread * torch.randn(4, 2, 40, 40, generator=generator) for _ in range(2))
     predicted[:, :, :10] = true[:, :, :10] + 1e-3
     both = [torch.cat((lightness, x), 1).permute(0, 2, 3, 1).double().numpy() for x in (predicted, true)]
-    return metrics.ciede2000(lightness, predicted, true), deltaE_ciede2000(*both).mean((1, 2)), 2e-5
+    return similarity.ciede2000(lightness, predicted, true), deltaE_ciede2000(*both).mean((1, 2)), 2e-5
 
 
 def psnr_skimage() -> Pair:
     pairs = zip(*map(arrays, images()), strict=True)
-    return metrics.psnr(*images()), [peak_signal_noise_ratio(y, x, data_range=1) for x, y in pairs], 1e-4
+    return similarity.psnr(*images()), [peak_signal_noise_ratio(y, x, data_range=1) for x, y in pairs], 1e-4
 
 
 def psnr_torchmetrics() -> Pair:
     expected = torchmetrics_psnr(*images(), data_range=1.0, reduction="none", dim=(1, 2, 3))
-    return metrics.psnr(*images()), expected, 1e-4
+    return similarity.psnr(*images()), expected, 1e-4
 
 
 def ssim_skimage() -> Pair:
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1}
     pairs = zip(*map(arrays, images()), strict=True)
     expected = [structural_similarity(x, y, channel_axis=-1, **options) for x, y in pairs]
-    return metrics.ssim(*images()), expected, 1e-5
+    return similarity.ssim(*images()), expected, 1e-5
 
 
 def ssim_flat() -> Pair:
@@ -129,7 +129,7 @@ def ssim_flat() -> Pair:
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1}
     pairs = zip(arrays(predicted), arrays(true), strict=True)
     expected = [structural_similarity(x, y, channel_axis=-1, **options) for x, y in pairs]
-    return metrics.ssim(predicted, true), expected, 1e-6
+    return similarity.ssim(predicted, true), expected, 1e-6
 
 
 def ssim_torchmetrics() -> Pair:
@@ -139,7 +139,7 @@ def ssim_torchmetrics() -> Pair:
     inside = torch.tensor([(40 + 14, 36 + 14)]).prod()
     whole = torchmetrics_ssim(predicted, true, data_range=1.0, sigma=1.5, reduction="none")
     assert isinstance(whole, torch.Tensor)
-    return metrics.ssim(predicted, true), 1 - (1 - whole) * padded / inside, 1e-4
+    return similarity.ssim(predicted, true), 1 - (1 - whole) * padded / inside, 1e-4
 
 
 def colourfulness_by_the_paper() -> Pair:
@@ -226,9 +226,9 @@ def test_equal_colours_do_not_differ_and_sides_are_alike():
     generator = torch.Generator().manual_seed(0)
     lightness = 100 * torch.rand(3, 1, 8, 8, generator=generator)
     first, second = (60 * torch.randn(3, 2, 8, 8, generator=generator) for _ in range(2))
-    assert metrics.ciede2000(lightness, first, first).tolist() == [0, 0, 0]
+    assert similarity.ciede2000(lightness, first, first).tolist() == [0, 0, 0]
     torch.testing.assert_close(
-        metrics.ciede2000(lightness, first, second), metrics.ciede2000(lightness, second, first)
+        similarity.ciede2000(lightness, first, second), similarity.ciede2000(lightness, second, first)
     )
 
 
@@ -254,6 +254,6 @@ def test_rgb_scores_do_not_broadcast(score):
 
 def test_ciede2000_does_not_broadcast():
     with pytest.raises(ValueError, match="should be of the size of `true`"):
-        metrics.ciede2000(torch.zeros(1, 1, 4, 4), torch.zeros(2, 2, 4, 4), torch.zeros(2, 2, 4, 4))
+        similarity.ciede2000(torch.zeros(1, 1, 4, 4), torch.zeros(2, 2, 4, 4), torch.zeros(2, 2, 4, 4))
     with pytest.raises(ValueError, match="11 pixels"):
-        metrics.ssim(torch.zeros(1, 3, 10, 16), torch.zeros(1, 3, 10, 16))
+        similarity.ssim(torch.zeros(1, 3, 10, 16), torch.zeros(1, 3, 10, 16))

@@ -1,6 +1,5 @@
 """METRICS: what is measured, each from columns that hold one value an image."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -11,7 +10,8 @@ from torch import Tensor
 from knowhue.color import colourfulness
 from knowhue.config import Task
 from knowhue.evaluation.calibration import calibration_error
-from knowhue.tensors import RGB, Batch, Chroma, Lightness, Prediction
+from knowhue.evaluation.similarity import ciede2000, psnr, require_same_shape, ssim
+from knowhue.tensors import RGB, Batch, Chroma, Prediction
 
 ImageRow = dict[str, Any]
 
@@ -116,7 +116,7 @@ def ab_l1(predicted: Chroma, true: Chroma) -> Tensor:
     Raises:
         ValueError: the shapes differ (nothing is broadcast).
     """
-    _same_shape(predicted, true)
+    require_same_shape(predicted, true)
     return (predicted.float() - true).abs().mean((1, 2, 3))
 
 
@@ -203,119 +203,3 @@ def confusion_matrix(rows: Sequence[ImageRow], classes: int) -> list[list[int]]:
         if row["label"] >= 0:
             matrix[row["label"], row["predicted"]] += 1
     return matrix.tolist()
-
-
-_WINDOW, _SIGMA = 11, 1.5
-_K1, _K2 = 0.01, 0.03  # as the paper sets them
-
-
-def ciede2000(lightness: Lightness, predicted: Chroma, true: Chroma) -> Tensor:
-    """Mean CIEDE2000 (Sharma, Wu and Dalal 2005) of each image between two chromas on one lightness.
-
-    On one lightness the term of L* is 0; the others are theirs, in float32.
-
-    Args:
-        lightness: L* (B, 1, H, W), 0 to 100, of both.
-        predicted: a*b* (B, 2, H, W).
-        true: a*b* (B, 2, H, W).
-
-    Returns:
-        (B,), CIEDE2000 units; about 1 is just noticeable side by side.
-
-    Raises:
-        ValueError: the shapes differ (nothing is broadcast).
-
-    >>> gray, red = torch.zeros(1, 2, 1, 1), torch.tensor([2.5, 0.0]).reshape(1, 2, 1, 1)
-    >>> round(ciede2000(torch.full((1, 1, 1, 1), 50.0), red, gray).item(), 2)
-    3.46
-    """
-    _same_shape(predicted, true)
-    if lightness.shape != true[:, :1].shape:
-        raise ValueError(
-            f"`lightness` should be of the size of `true`, {tuple(true.shape)}. Found {tuple(lightness.shape)}."
-        )
-    (a1, b1), (a2, b2) = predicted.float().unbind(1), true.float().unbind(1)
-    stretch = 1.5 - 0.5 * _saturation((torch.hypot(a1, b1) + torch.hypot(a2, b2)) / 2)
-    a1, a2 = a1 * stretch, a2 * stretch
-    chroma1, chroma2 = torch.hypot(a1, b1), torch.hypot(a2, b2)
-    middle = (chroma1 + chroma2) / 2
-    across = a1 * b2 - b1 * a2
-    # from -pi to pi; of opposite hues, whose turn is as long either way, the one that does not pass 0
-    turn = torch.atan2(torch.where(across == 0, across.copysign(b1), across), a1 * a2 + b1 * b2)
-    hue = torch.atan2(b1, a1) + turn / 2
-    hue_weight = (
-        1
-        - 0.17 * (hue - math.radians(30)).cos()
-        + 0.24 * (2 * hue).cos()
-        + 0.32 * (3 * hue + math.radians(6)).cos()
-        - 0.20 * (4 * hue - math.radians(63)).cos()
-    )
-    chroma_term = (chroma2 - chroma1) / (1 + 0.045 * middle)
-    hue_term = 2 * (chroma1 * chroma2).sqrt() * (turn / 2).sin() / (1 + 0.015 * middle * hue_weight)
-    # hues near 275 degrees, blue
-    blueness = (-(((hue.rad2deg() % 360 - 275) / 25) ** 2)).exp()
-    rotation = -2 * _saturation(middle) * (2 * math.radians(30) * blueness).sin()
-    squared = chroma_term**2 + hue_term**2 + rotation * chroma_term * hue_term
-    # rounding may leave less than nothing of equal colours
-    return squared.clamp(min=0).sqrt().mean((1, 2))
-
-
-def _saturation(chroma: Tensor) -> Tensor:
-    """0 for gray to 1 for colours far beyond a chroma of 25."""
-    return (chroma**7 / (chroma**7 + 25.0**7)).sqrt()
-
-
-def psnr(predicted: RGB, true: RGB) -> Tensor:
-    """Peak signal-to-noise ratio over all channels of each image, (B,), dB; equal images give infinity.
-
-    L* is given, so it is mostly the lightness that this agrees on; compare with the gray baseline.
-
-    Raises:
-        ValueError: the shapes differ (nothing is broadcast).
-
-    >>> psnr(torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.1)).round().tolist()
-    [20.0]
-    """
-    _same_shape(predicted, true)
-    return -10 * (predicted - true).square().mean((1, 2, 3)).log10()
-
-
-def ssim(predicted: RGB, true: RGB) -> Tensor:
-    """Structural similarity (Wang et al. 2004) of each image, mean over channels and pixels, (B,), -1 to 1.
-
-    Gaussian window of 11 pixels, sigma 1.5, population covariance, and only windows that lie wholly inside
-    the image, as in the paper's code and in scikit-image; torchmetrics pads the borders by reflection.
-
-    Raises:
-        ValueError: the shapes differ, or a side is below 11 pixels.
-    """
-    _same_shape(predicted, true)
-    if min(predicted.shape[2:]) < _WINDOW:
-        raise ValueError(
-            f"`predicted` should be {_WINDOW} pixels or more a side. Found {tuple(predicted.shape)}."
-        )
-    # about 0, float32 keeps the small variances of flat windows; they are the same wherever the zero is
-    x, y = predicted.float() - 0.5, true.float() - 0.5
-    down, across = (_window_means(side, x) for side in x.shape[2:])
-    mean_x, mean_y, mean_squares, mean_xy = (down @ each @ across.T for each in (x, y, x * x + y * y, x * y))
-    product, squares, total = mean_x * mean_y, mean_x**2 + mean_y**2, mean_x + mean_y
-    covariance, variances = mean_xy - product, mean_squares - squares
-    # (x + .5)(y + .5) = xy + (x + y) / 2 + .25
-    luminance = (2 * product + total + 0.5 + _K1**2) / (squares + total + 0.5 + _K1**2)
-    structure = (2 * covariance + _K2**2) / (variances + _K2**2)
-    return (luminance * structure).mean((1, 2, 3))
-
-
-def _window_means(side: int, like: Tensor) -> Tensor:
-    """(side - 10, side): the Gaussian mean of every window that lies inside, as a product of matrices."""
-    # at these sizes a product, zeros and all, is several times as fast as a convolution
-    steps = np.arange(side)[None] - np.arange(side - _WINDOW + 1)[:, None] - _WINDOW // 2
-    weights = np.where(abs(steps) <= _WINDOW // 2, np.exp(-(steps**2) / (2 * _SIGMA**2)), 0.0)
-    return torch.from_numpy(weights / weights.sum(1, keepdims=True)).to(like)
-
-
-def _same_shape(predicted: Tensor, true: Tensor) -> None:
-    if predicted.shape != true.shape:
-        raise ValueError(
-            f"`predicted` should be of the shape of `true`, {tuple(true.shape)}. Found {tuple(predicted.shape)}."
-        )

@@ -1,0 +1,173 @@
+"""How near one image is to another: PSNR, SSIM, CIEDE2000; one formula each for arrays (no torch) and tensors."""
+
+import importlib
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    Values = NDArray[np.floating[Any]] | Tensor
+
+SSIM_WINDOW = 11
+"""Pixels a side."""
+_SIGMA = 1.5
+_K1, _K2 = 0.01, 0.03  # as the paper sets them
+
+
+def ciede2000(
+    lightness: "Values", predicted: "Values", true: "Values", predicted_lightness: "Values | None" = None
+) -> Any:
+    """Mean CIEDE2000 (Sharma, Wu and Dalal 2005) of each image, kL = kC = kH = 1, in float32.
+
+    Args:
+        lightness: L* (B, 1, H, W), 0 to 100, of the true image; of both unless `predicted_lightness` is given.
+        predicted: a*b* (B, 2, H, W).
+        true: a*b* (B, 2, H, W).
+        predicted_lightness: L* (B, 1, H, W) of the predicted image; on one lightness its term is 0.
+
+    Returns:
+        (B,), CIEDE2000 units, of the arguments' kind; about 1 is just noticeable side by side.
+
+    Raises:
+        ValueError: the shapes differ (nothing is broadcast).
+
+    >>> gray, red = np.zeros((1, 2, 1, 1)), np.array([2.5, 0.0]).reshape(1, 2, 1, 1)
+    >>> round(float(ciede2000(np.full((1, 1, 1, 1), 50.0), red, gray)[0]), 2)
+    3.46
+    """
+    require_same_shape(predicted, true)
+    for name, values in (("lightness", lightness), ("predicted_lightness", predicted_lightness)):
+        if values is not None and values.shape != true[:, :1].shape:
+            raise ValueError(
+                f"`{name}` should be of the size of `true`, {tuple(true.shape)}. Found {tuple(values.shape)}."
+            )
+    library = _library(true)
+    (a1, b1), (a2, b2) = ((each[:, 0], each[:, 1]) for each in (_single(predicted), _single(true)))
+    stretch = 1.5 - 0.5 * _saturation((library.hypot(a1, b1) + library.hypot(a2, b2)) / 2)
+    a1, a2 = a1 * stretch, a2 * stretch
+    chroma1, chroma2 = library.hypot(a1, b1), library.hypot(a2, b2)
+    middle = (chroma1 + chroma2) / 2
+    across = a1 * b2 - b1 * a2
+    # from -pi to pi; of opposite hues, whose turn is as long either way, the one that does not pass 0
+    turn = library.arctan2(
+        library.where(across == 0, library.copysign(across, b1), across), a1 * a2 + b1 * b2
+    )
+    hue = library.arctan2(b1, a1) + turn / 2
+    hue_weight = (
+        1
+        - 0.17 * library.cos(hue - math.radians(30))
+        + 0.24 * library.cos(2 * hue)
+        + 0.32 * library.cos(3 * hue + math.radians(6))
+        - 0.20 * library.cos(4 * hue - math.radians(63))
+    )
+    chroma_term = (chroma2 - chroma1) / (1 + 0.045 * middle)
+    hue_term = 2 * library.sqrt(chroma1 * chroma2) * library.sin(turn / 2) / (1 + 0.015 * middle * hue_weight)
+    # hues near 275 degrees, blue
+    blueness = library.exp(-(((library.rad2deg(hue) % 360 - 275) / 25) ** 2))
+    rotation = -2 * _saturation(middle) * library.sin(2 * math.radians(30) * blueness)
+    squared = chroma_term**2 + hue_term**2 + rotation * chroma_term * hue_term
+    if predicted_lightness is not None:
+        squared = squared + _lightness_term(_single(predicted_lightness), _single(lightness)) ** 2
+    # rounding may leave less than nothing of equal colours
+    return library.sqrt(library.clip(squared, 0, None)).mean((1, 2))
+
+
+def _lightness_term(predicted: Any, true: Any) -> Any:
+    off = ((predicted + true) / 2 - 50)[:, 0] ** 2
+    return (true - predicted)[:, 0] / (1 + 0.015 * off / (20 + off) ** 0.5)
+
+
+def _saturation(chroma: Any) -> Any:
+    """0 for gray to 1 for colours far beyond a chroma of 25."""
+    seventh = chroma**7
+    return (seventh / (seventh + 25.0**7)) ** 0.5
+
+
+def psnr(predicted: "Values", true: "Values") -> Any:
+    """Peak signal-to-noise ratio over all channels of each image, (B,), dB; equal images give infinity.
+
+    L* is given, so it is mostly the lightness that this agrees on; compare with the gray baseline.
+
+    Args:
+        predicted: RGB (B, 3, H, W), 0 to 1.
+        true: the same.
+
+    Raises:
+        ValueError: the shapes differ (nothing is broadcast).
+
+    >>> psnr(np.zeros((1, 3, 2, 2)), np.full((1, 3, 2, 2), 0.1)).round().tolist()
+    [20.0]
+    """
+    require_same_shape(predicted, true)
+    with np.errstate(divide="ignore"):
+        return -10 * _library(true).log10(_library(true).square(predicted - true).mean((1, 2, 3)))
+
+
+def ssim(predicted: "Values", true: "Values") -> Any:
+    """Structural similarity (Wang et al. 2004) of each image, mean over channels and pixels, (B,), -1 to 1.
+
+    Gaussian window of 11 pixels, sigma 1.5, population covariance, and only windows that lie wholly inside
+    the image, as in the paper's code and in scikit-image; torchmetrics pads the borders by reflection.
+
+    Args:
+        predicted: RGB (B, 3, H, W), 0 to 1.
+        true: the same.
+
+    Raises:
+        ValueError: the shapes differ, or a side is below 11 pixels.
+    """
+    require_same_shape(predicted, true)
+    if min(predicted.shape[2:]) < SSIM_WINDOW:
+        raise ValueError(
+            f"`predicted` should be {SSIM_WINDOW} pixels or more a side. Found {tuple(predicted.shape)}."
+        )
+    # about 0, float32 keeps the small variances of flat windows; they are the same wherever the zero is
+    x, y = _single(predicted) - 0.5, _single(true) - 0.5
+    down, across = (_window_means(side, x) for side in x.shape[2:])
+    mean_x, mean_y, mean_squares, mean_xy = (down @ each @ across.T for each in (x, y, x * x + y * y, x * y))
+    product, squares, total = mean_x * mean_y, mean_x**2 + mean_y**2, mean_x + mean_y
+    covariance, variances = mean_xy - product, mean_squares - squares
+    # (x + .5)(y + .5) = xy + (x + y) / 2 + .25
+    luminance = (2 * product + total + 0.5 + _K1**2) / (squares + total + 0.5 + _K1**2)
+    structure = (2 * covariance + _K2**2) / (variances + _K2**2)
+    return (luminance * structure).mean((1, 2, 3))
+
+
+def _window_means(side: int, like: Any) -> Any:
+    """(side - 10, side): the Gaussian mean of every window that lies inside, as a product of matrices."""
+    # at these sizes a product, zeros and all, is several times as fast as a convolution
+    steps = np.arange(side)[None] - np.arange(side - SSIM_WINDOW + 1)[:, None] - SSIM_WINDOW // 2
+    weights = np.where(abs(steps) <= SSIM_WINDOW // 2, np.exp(-(steps**2) / (2 * _SIGMA**2)), 0.0)
+    return _as(weights / weights.sum(1, keepdims=True), like)
+
+
+def require_same_shape(predicted: "Values", true: "Values") -> None:
+    """Make sure that nothing is broadcast.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if predicted.shape != true.shape:
+        raise ValueError(
+            f"`predicted` should be of the shape of `true`, {tuple(true.shape)}. Found {tuple(predicted.shape)}."
+        )
+
+
+def _library(like: Any) -> Any:
+    """Numpy, or torch, which only those who have tensors import."""
+    return np if isinstance(like, np.ndarray) else importlib.import_module("torch")
+
+
+def _single(values: Any) -> Any:
+    return values.astype(np.float32, copy=False) if isinstance(values, np.ndarray) else values.float()
+
+
+def _as(values: "NDArray[np.float64]", like: Any) -> Any:
+    """An array in the type, and on the device, of another."""
+    if isinstance(like, np.ndarray):
+        return values.astype(like.dtype)
+    return importlib.import_module("torch").from_numpy(values).to(like)
