@@ -13,6 +13,7 @@ import typer
 from knowhue.apps import serve, use
 from knowhue.apps.exporting import export
 from knowhue.apps.program import app, command_line, say
+from knowhue.apps.score import score
 from knowhue.apps.verdict import verdict_command
 from knowhue.errors import ConfigError, shown
 from knowhue.statistics import MIN_SEEDS
@@ -446,6 +447,7 @@ app.command(epilog="Example: `knowhue export runs/photos --to onnx -o photos.onn
 app.command("verdict", epilog="Example: `knowhue verdict runs.csv --against baseline --sesoi accuracy=0.01`")(
     verdict_command
 )
+app.command(epilog="Example: `knowhue score ours/ theirs/ --truth photos/ -o score.html`")(score)
 app.command("serve", epilog="Example: `knowhue serve --model photos=runs/photos`")(serve.serve_command)
 
 

@@ -27,13 +27,14 @@ TITLES = {
     "prepare": "preparing images",
     "album": "looking at the album",
     **dict.fromkeys(("folder", "video"), "colouring"),
+    "score": "measuring",
     "report": "writing the report",
 }
 _STATES = {"missing": "·", "finished": "done", "diverged": "diverged"}
 COUNTED = {
     "prepare": "images",
     "features": "images through the frozen encoder",
-    **dict.fromkeys(("album", "folder"), "images"),
+    **dict.fromkeys(("album", "folder", "score"), "images"),
     "video": "frames",
 }
 """What is counted in stages that go from image to image."""

@@ -2,6 +2,7 @@
 
 import importlib
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -139,10 +140,15 @@ def ssim(predicted: "Values", true: "Values") -> Any:
 
 def _window_means(side: int, like: Any) -> Any:
     """(side - 10, side): the Gaussian mean of every window that lies inside, as a product of matrices."""
+    return _as(_weights(side), like)
+
+
+@lru_cache(16)
+def _weights(side: int) -> "NDArray[np.float64]":
     # at these sizes a product, zeros and all, is several times as fast as a convolution
     steps = np.arange(side)[None] - np.arange(side - SSIM_WINDOW + 1)[:, None] - SSIM_WINDOW // 2
     weights = np.where(abs(steps) <= SSIM_WINDOW // 2, np.exp(-(steps**2) / (2 * _SIGMA**2)), 0.0)
-    return _as(weights / weights.sum(1, keepdims=True), like)
+    return weights / weights.sum(1, keepdims=True)
 
 
 def require_same_shape(predicted: "Values", true: "Values") -> None:

@@ -1,0 +1,179 @@
+"""`knowhue score`: anybody's colourings against the true images."""
+
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from knowhue.apps.program import command_line, say
+from knowhue.apps.use import rare_option
+from knowhue.errors import ConfigError
+from knowhue.storage import require_outputs
+
+if TYPE_CHECKING:
+    from knowhue.scoring.protocols import Protocol
+    from knowhue.scoring.table import Scores
+
+CACHE = ".knowhue-score"
+MOST_THREADS = 256
+
+
+def score(
+    systems: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folders of colourings, or NAME=FOLDER. Several samples an image lie in `sample-1/`, `sample-2/` ... "
+            "or are called `photo-1.png`, `photo-2.png` ..."
+        ),
+    ],
+    truth: Annotated[
+        Path, typer.Option(help="Folder of the true images; paired by relative path, extension aside.")
+    ],
+    protocol: Annotated[
+        str,
+        typer.Option(help="`stretch-256`, `crop-256`, `original`, or a YAML file with the fields of one."),
+    ] = "stretch-256",
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="Page to write, `.html`; `.json`, `.tex` and `.per_image.csv` go beside it."
+        ),
+    ] = Path("score.html"),
+    reference: Annotated[
+        str | None, typer.Option(help="System that the others are compared with; the first unless named.")
+    ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            help="Compute an earlier `.json` again from the files, write nothing; ends with 1 if it differs."
+        ),
+    ] = None,
+    common: Annotated[
+        bool,
+        rare_option("--common", help="Score the images that all systems have, instead of refusing the rest."),
+    ] = False,
+    beside: Annotated[
+        list[Path] | None,
+        rare_option(help="An earlier `.json` whose systems stand in the same tables; may be repeated."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        rare_option(
+            min=1, max=MOST_THREADS, help="Threads; no number depends on them.", show_default="all cores"
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        rare_option(help="Folder of what was measured already.", show_default=f"{CACHE} beside the page"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+) -> None:
+    """Score colourings of several systems against the true images, pair by pair, with intervals and a page."""
+    from knowhue.scoring.files import read_scores
+    from knowhue.scoring.protocols import Protocol, read_protocol
+
+    threads = workers or os.cpu_count() or 1
+    if check is not None:
+        earlier = read_scores(check)
+        chosen = Protocol.model_validate(earlier["protocol"]["settings"])
+        with tempfile.TemporaryDirectory() as empty:  # nothing is believed that was measured before
+            found = _scored(systems, truth, chosen, earlier["reference"], common, threads, Path(empty))
+        _say_check(earlier, found, check)
+        return
+    chosen = read_protocol(protocol)
+    outputs = _outputs(out)
+    require_outputs({"--out": list(outputs.values())}, overwrite=overwrite)
+    found = _scored(systems, truth, chosen, reference, common, threads, cache or out.parent / CACHE)
+    _write(found, outputs, beside or [])
+
+
+def _outputs(page: Path) -> dict[str, Path]:
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"`--out` should end in .html. Found `{page}`.")
+    return {"page": page} | {
+        name: page.with_suffix(suffix)
+        for name, suffix in (("json", ".json"), ("tex", ".tex"), ("csv", ".per_image.csv"))
+    }
+
+
+def _scored(
+    systems: list[str],
+    truth: Path,
+    protocol: "Protocol",
+    reference: str | None,
+    common: bool,
+    threads: int,
+    cache: Path,
+) -> "Scores":
+    from knowhue.apps.progress import showing_progress
+    from knowhue.scoring.pairing import pair
+    from knowhue.scoring.parts import measure_rows
+    from knowhue.scoring.table import make_scores, require_system
+
+    pairs = pair(truth, systems, common)
+    require_system(pairs, reference)
+    began = time.monotonic()
+    with showing_progress() as report:
+        measured = measure_rows(pairs, protocol, cache, threads, report)
+    say(f"{len(pairs.truth)} images, {len(measured)} rows: {time.monotonic() - began:.1f} s", err=True)
+    return make_scores(pairs, protocol, measured, reference)
+
+
+def _write(scores: "Scores", outputs: Mapping[str, Path], beside: list[Path]) -> None:
+    from knowhue.scoring.files import image_rows, rows_beside, to_json, to_latex
+    from knowhue.scoring.page import render, sentence
+    from knowhue.storage import replacing, write_csv, write_json
+
+    earlier = rows_beside(beside, scores)
+    systems = [each.name for each in scores.pairs.systems]
+    rows = {
+        **{name: scores.values[name] for name in systems},
+        **earlier,
+        **{name: own for name, own in scores.values.items() if name not in systems},
+    }
+    write_csv(outputs["csv"], image_rows(scores))
+    for name, text in (("tex", to_latex(scores, rows)), ("page", render(scores, rows, command_line()))):
+        with replacing(outputs[name]) as file:
+            file.write(text)
+    write_json(outputs["json"], to_json(scores))
+    say(*(f"note: {each}" for each in scores.notes), err=True)
+    said = [sentence(scores, each) for each in scores.differences if each.measure == scores.protocol.primary]
+    say(*_lines(scores, rows), *said, f"Protocol: {scores.protocol.name}, SHA-256 {scores.protocol.digest}")
+    say(f"Page: {outputs['page']}")
+
+
+def _lines(scores: "Scores", rows: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The main numbers as a table of text."""
+    from knowhue.scoring.files import shown_value
+
+    shown = {
+        name: scores.measures[name]
+        for name in ("ciede2000", "ab_l1", "psnr_rgb", "ssim_rgb", "colourfulness")
+    }
+    cells = [["", *(each.short for each in shown.values())]]
+    cells += [
+        [row, *(shown_value(each, own.get(name)) for name, each in shown.items())]
+        for row, own in rows.items()
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(
+            [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]
+        ).rstrip()
+        for line in cells
+    ]
+
+
+def _say_check(earlier: dict[str, Any], scores: "Scores", path: Path) -> None:
+    from knowhue.scoring.files import compare_json, count_numbers, to_json
+
+    problems = compare_json(earlier, to_json(scores))
+    say(*problems, err=True)
+    found = f"{len(problems)} differ" if problems else "all as stored"
+    say(f"{path}: {count_numbers(earlier)} numbers computed again: {found}")
+    if problems:
+        raise typer.Exit(1)

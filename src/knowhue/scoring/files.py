@@ -1,0 +1,196 @@
+"""`score.json`, which `--check` computes again; the table of single images; the table for a paper."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from knowhue import __version__
+from knowhue.config import digest
+from knowhue.errors import ConfigError, DamagedError, few
+from knowhue.scoring.measures import Measure
+from knowhue.scoring.pairing import Pairs, Stored
+from knowhue.scoring.table import Scores, order_of_rows
+from knowhue.storage import read_json
+
+SCHEMA = {"name": "knowhue-score", "version": 1}
+_ARROWS = {"lower": r"$\downarrow$", "higher": r"$\uparrow$", "neither": ""}
+_TEX = {c: rf"\{c}" for c in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+_FIRST = 12  # hex digits of a hash that stand beside numbers
+
+
+def short(hash_: str) -> str:
+    """The part of a hash that stands beside numbers."""
+    return hash_[:_FIRST]
+
+
+def to_json(scores: Scores) -> dict[str, Any]:
+    """Everything that is known, in the same bytes whenever it is computed from the same files."""
+    protocol = scores.protocol.digest
+    return {
+        "schema": SCHEMA,
+        "protocol": {"sha256": protocol, "settings": scores.protocol.model_dump(mode="json")},
+        "truth": truth_of(scores.pairs),
+        "systems": [
+            {"name": each.name, "samples": each.count, "sha256": _files_hash(each.samples)}
+            for each in scores.pairs.systems
+        ],
+        "clusters": len(set(scores.pairs.clusters)),
+        "measures": {
+            name: {"title": m.title, "unit": m.unit, "better": m.better}
+            for name, m in scores.measures.items()
+        },
+        "rows": {
+            row: {"protocol": protocol, "values": dict(scores.values[row])} for row in order_of_rows(scores)
+        },
+        "reference": scores.reference,
+        "differences": [
+            each._asdict()
+            | {"interval": list(each.interval) if each.interval else None, "word": each.word.value}
+            for each in scores.differences
+        ],
+        "notes": list(scores.notes),
+        "networks": dict(scores.about),
+        "made_with": {
+            "knowhue": __version__,
+            **{name: version(name) for name in ("numpy", "pillow", "pyvips")},
+        },
+    }
+
+
+def truth_of(pairs: Pairs) -> dict[str, Any]:
+    """How many true images, and what names them all."""
+    return {
+        "images": len(pairs.truth),
+        "sha256": _files_hash({k: (file,) for k, file in pairs.truth.items()}),
+    }
+
+
+def _files_hash(files: Mapping[str, tuple[Stored, ...]]) -> str:
+    return digest([[name, *(file.digest for file in each)] for name, each in sorted(files.items())])
+
+
+def read_scores(path: Path) -> dict[str, Any]:
+    """Read a `score.json`.
+
+    Raises:
+        DamagedError: it is something else, or not as it was written.
+        RunError: it is missing or cannot be read.
+    """
+    found = read_json(path)
+    if found.get("schema") != SCHEMA:
+        raise DamagedError(path, f"it should carry the schema {SCHEMA}, and carries {found.get('schema')}")
+    return found
+
+
+def rows_beside(paths: Iterable[Path], scores: Scores) -> dict[str, dict[str, float]]:
+    """The systems of earlier `score.json` files, to stand in the same table.
+
+    Raises:
+        ConfigError: one was made by another protocol or of other true images, or has a system of the same name.
+    """
+    rows: dict[str, dict[str, float]] = {}
+    own = {each.name for each in scores.pairs.systems}
+    for path in paths:
+        earlier = read_scores(path)
+        wanted = (
+            ("protocol", scores.protocol.digest, earlier["protocol"]["sha256"]),
+            ("true images", truth_of(scores.pairs)["sha256"], earlier["truth"]["sha256"]),
+        )
+        for what, here, there in wanted:
+            if here != there:
+                raise ConfigError(
+                    f"`--beside {path}` should be of the same {what}: numbers of different ones do not belong into one "
+                    f"table. Found {short(there)}, and here {short(here)}."
+                )
+        names = [each["name"] for each in earlier["systems"]]
+        if same := [name for name in names if name in own | set(rows)]:
+            raise ConfigError(
+                f"`--beside {path}` should have systems of other names. Found `{same[0]}` again."
+            )
+        rows |= {name: earlier["rows"][name]["values"] for name in names}
+    return rows
+
+
+def compare_json(stored: Any, made: Any, place: str = "") -> list[str]:
+    """Where two contents of `score.json` differ, a line each; versions of packages are no difference."""
+    if place == "made_with":
+        return []
+    if isinstance(stored, dict) and isinstance(made, dict):
+        keys = list(dict.fromkeys((*stored, *made)))
+        return [
+            line
+            for key in keys
+            for line in compare_json(stored.get(key), made.get(key), f"{place}.{key}" if place else str(key))
+        ]
+    if isinstance(stored, list) and isinstance(made, list) and len(stored) == len(made):
+        pairs = enumerate(zip(stored, made, strict=True))
+        return [line for number, two in pairs for line in compare_json(*two, f"{place}[{number}]")]
+    return [] if stored == made else [f"{place}: stored {_brief(stored)}, computed {_brief(made)}"]
+
+
+def _brief(value: Any) -> str:
+    return few(value, 2) if isinstance(value, list) else str(value)[:60]
+
+
+def count_numbers(value: Any) -> int:
+    """How many numbers a content holds."""
+    if isinstance(value, dict | list):
+        return sum(map(count_numbers, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def image_rows(scores: Scores) -> Iterator[Sequence[Any]]:
+    """The table of single images, its header first: a line an image and row."""
+    names = list(dict.fromkeys(name for own in scores.columns.values() for name in own))
+    yield ("image", "folder", "row", "protocol", *names)
+    hash_ = short(scores.protocol.digest)
+    folders = scores.pairs.clusters or ("",) * len(scores.pairs.truth)
+    for row in order_of_rows(scores):
+        values = [
+            scores.columns[row][name].tolist() if name in scores.columns[row] else None for name in names
+        ]
+        for number, (image, folder) in enumerate(zip(scores.pairs.truth, folders, strict=True)):
+            yield (image, folder, row, hash_, *(None if each is None else each[number] for each in values))
+
+
+def to_latex(scores: Scores, rows: Mapping[str, Mapping[str, float]]) -> str:
+    """A table for a paper, by booktabs: a line a system or row, the protocol's hash beside it."""
+    shown = {name: each for name, each in scores.measures.items() if not name.startswith("lightness")}
+    heads = [f"{_tex(each.short)} {_ARROWS[each.better]}".strip() for each in shown.values()]
+    lines = [
+        r"\begin{table}",
+        rf"\caption{{{_tex(_caption(scores))}}}",
+        rf"\begin{{tabular}}{{l{'r' * len(shown)}l}}",
+        r"\toprule",
+        rf"{' & '.join(['system', *heads, 'protocol'])} \\",
+        r"\midrule",
+    ]
+    for number, (row, values) in enumerate(rows.items()):
+        if number == len(rows) - 5:
+            lines.append(r"\midrule")
+        cells = [shown_value(each, values.get(name)).replace("−", "$-$") for name, each in shown.items()]
+        hash_ = rf"\texttt{{{short(scores.protocol.digest)}}}"
+        lines.append(rf"{' & '.join([_tex(row), *cells, hash_])} \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def _caption(scores: Scores) -> str:
+    return (
+        f"{len(scores.pairs.truth)} images, protocol {scores.protocol.name} (SHA-256 {scores.protocol.digest}); means "
+        "over images. L* is given to every system."
+    )
+
+
+def _tex(text: str) -> str:
+    return re.sub(r"[\\&%$#_{}~^]", lambda found: _TEX[found[0]], text)
+
+
+def shown_value(measure: Measure, value: float | None) -> str:
+    """A number as tables show it."""
+    return "–" if value is None else f"{value:.{measure.places}f}".replace("-", "−")

@@ -1,0 +1,202 @@
+"""The page of `knowhue score`: what it says of systems, their tables, and the images in which they differ most."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import Any, NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+from PIL import Image as Pillow
+
+from knowhue.images.image import Pixels
+from knowhue.report.page import fill
+from knowhue.report.text import TableCell, p_text, signed
+from knowhue.scoring.files import short, shown_value
+from knowhue.scoring.measures import Measure
+from knowhue.scoring.parts import ALWAYS, open_pixels
+from knowhue.scoring.table import Difference, Scores
+from knowhue.statistics.clustered import Nearness
+
+_SIDE = 176
+"""Pixels of an image on the page, its longer side."""
+_MOST = 4
+"""Images on either side in which two systems differ most."""
+_NEAR = ("ciede2000", "ab_l1", "ab_auc", "ab_auc_balanced", "psnr_rgb", "ssim_rgb", "lpips_alex")
+
+
+class Group(NamedTuple):
+    """Measures that share a table."""
+
+    title: str
+    note: str
+    names: tuple[str, ...]
+
+
+def render(scores: Scores, rows: Mapping[str, Mapping[str, float]], command: str) -> str:
+    """The page as HTML: one file without links to anything outside of it.
+
+    Args:
+        scores: what to show.
+        rows: values by row, those of earlier files among them.
+        command: as a reader would type it again.
+    """
+    return fill(
+        "score.html",
+        scores=scores,
+        hash=scores.protocol.digest,
+        short_hash=short(scores.protocol.digest),
+        folders=len(set(scores.pairs.clusters)),
+        sentences=[
+            sentence(scores, each) for each in scores.differences if each.measure == scores.protocol.primary
+        ],
+        tables=[(each, _table(scores, rows, each)) for each in _groups(scores, rows)],
+        differences=_difference_table(scores),
+        questions=len(scores.differences),
+        most=[found for each in scores.pairs.systems if (found := _differ_most(scores, each.name))],
+        primary=scores.measures[scores.protocol.primary],
+        settings=json.dumps(scores.protocol.model_dump(mode="json"), indent=1),
+        command=command,
+    )
+
+
+def sentence(scores: Scores, found: Difference) -> str:
+    """What is said of a system and the reference."""
+    one, other = found.system, scores.reference
+    like = "images like these"
+    if scores.pairs.clusters:
+        like = "images like these, from folders like these"
+    if found.word in (Nearness.FARTHER, Nearness.FARTHER_LITTLE):
+        one, other = other, one
+    said = {
+        Nearness.AS_NEAR: f"{one} is as near as {other} on {like}",
+        Nearness.CANNOT_TELL: f"These images cannot tell which of {one} and {other} is nearer",
+        Nearness.UNKNOWN: f"There are too few images to tell which of {one} and {other} is nearer",
+    }.get(found.word, f"{one} is nearer than {other} on {like}")
+    if found.word in (Nearness.NEARER_LITTLE, Nearness.FARTHER_LITTLE):
+        said += ", by less than what matters"
+    measure = scores.measures[found.measure]
+    ends = f" [{_ends(measure, found)}]" if found.interval else ""
+    shown = f"{measure.short} {_signed(measure, [found.estimate])[0]}{ends}"
+    return f"{said}: {shown}, {found.system} minus {scores.reference}."
+
+
+def _groups(scores: Scores, rows: Mapping[str, Mapping[str, float]]) -> list[Group]:
+    best = tuple(name for own in rows.values() for name in own if name.startswith("best_"))
+    own = [name for name in scores.measures if name not in _NEAR]
+    colour = tuple(name for name in own if name.startswith("colourfulness"))
+    light = tuple(name for name in own if name.startswith("lightness"))
+    sets = tuple(name for name in own if name not in (*colour, *light, "diversity"))
+    groups = [
+        Group("Nearness to the true image", "", tuple(name for name in _NEAR if name in scores.measures)),
+        Group("As sets of images", "Of all images together, by a network; see below which.", sets),
+        Group(
+            "Colourfulness and lightness",
+            "Colourfulness M3 (Hasler and Süsstrunk 2003) by signed opponent values, as in the paper, and by absolute "
+            "ones, as DDColor and others publish it. dCF of images is the mean of the images' differences, of means "
+            "the difference of the sets' means: they are not the same number. L* should be the true image's.",
+            (*colour, *light),
+        ),
+        Group(
+            "The best of several samples",
+            "Of each image the best sample by that measure, which its true image chose; diversity is the mean "
+            "CIEDE2000 between samples. All other tables hold means over samples.",
+            (*dict.fromkeys(best), "diversity") if best else (),
+        ),
+    ]
+    return [each for each in groups if any(name in own for own in rows.values() for name in each.names)]
+
+
+def _table(scores: Scores, rows: Mapping[str, Mapping[str, float]], group: Group) -> list[list[Any]]:
+    measures = {name: scores.measures[name.removeprefix("best_")] for name in group.names}
+    arrow = {"lower": " ↓", "higher": " ↑", "neither": ""}
+    found = {name: m for name, m in measures.items() if any(name in own for own in rows.values())}
+    head = ["", *(m.short + arrow[m.better] for m in found.values()), "protocol"]
+    # what is always there has neither samples nor a best one
+    kept = {
+        row: own
+        for row, own in rows.items()
+        if group.title != "The best of several samples" or row not in ALWAYS
+    }
+    return [head] + [
+        [row, *(shown_value(m, own.get(name)) for name, m in found.items()), short(scores.protocol.digest)]
+        for row, own in kept.items()
+    ]
+
+
+def _difference_table(scores: Scores) -> list[list[Any]]:
+    others = [each.name for each in scores.pairs.systems if each.name != scores.reference]
+    if not others:
+        return []
+    head = ["", *(f"{name} − {scores.reference}" for name in others), "protocol"]
+    by_key = {(each.system, each.measure): each for each in scores.differences}
+    names = dict.fromkeys(each.measure for each in scores.differences)
+    return [head] + [
+        [
+            f"{scores.measures[name].title}, {scores.measures[name].better} is nearer",
+            *(_difference_cell(scores, by_key.get((other, name))) for other in others),
+            short(scores.protocol.digest),
+        ]
+        for name in names
+    ]
+
+
+def _difference_cell(scores: Scores, found: Difference | None) -> Any:
+    if found is None:
+        return "–"
+    measure = scores.measures[found.measure]
+    ends = f"{_ends(measure, found)}; " if found.interval else ""
+    is_clear = found.word not in (Nearness.CANNOT_TELL, Nearness.UNKNOWN)
+    below = f"{ends}p {p_text(found.p_holm)}: {found.word.value}"
+    return TableCell(_signed(measure, [found.estimate])[0], below, is_clear)
+
+
+def _ends(measure: Measure, found: Difference) -> str:
+    return " to ".join(_signed(measure, found.interval or ()))
+
+
+def _signed(measure: Measure, values: Sequence[float]) -> list[str]:
+    return signed(values, measure.places)
+
+
+def _differ_most(scores: Scores, name: str) -> dict[str, Any]:
+    """The images in which a system and the reference differ most by the primary measure; nothing of the reference."""
+    if name == scores.reference:
+        return {}
+    measure = scores.measures[scores.protocol.primary]
+    own, other = (scores.columns[each][measure.column] for each in (name, scores.reference))
+    gain = (other - own) if measure.better == "lower" else (own - other)
+    order = np.argsort(-gain, kind="stable")
+    sides = (
+        (name, [place for place in order[:_MOST] if gain[place] > 0]),
+        (scores.reference, [place for place in order[::-1][:_MOST] if gain[place] < 0]),
+    )
+    rows = [
+        (nearer, [_shown(scores, name, int(place)) for place in places]) for nearer, places in sides if places
+    ]
+    return {"name": name, "sides": rows} if rows else {}
+
+
+def _shown(scores: Scores, name: str, place: int) -> dict[str, Any]:
+    """One image: the truth and both colourings, as they were compared."""
+    image = list(scores.pairs.truth)[place]
+    measure = scores.measures[scores.protocol.primary]
+    truth = open_pixels(scores.pairs.truth[image], scores.protocol)
+    tiles = [("true image", "", _link(truth))]
+    systems = {each.name: each for each in scores.pairs.systems}
+    for each in (scores.reference, name):
+        pixels = open_pixels(systems[each].samples[image][0], scores.protocol, truth)
+        value = shown_value(measure, float(scores.columns[each][measure.column][place]))
+        tiles.append((each, value, _link(pixels)))
+    return {"image": image, "tiles": tiles}
+
+
+def _link(pixels: Pixels) -> Markup:
+    """An image as a link that holds it."""
+    codes = pixels if pixels.dtype == np.uint8 else np.round(pixels / 257).astype(np.uint8)
+    picture = Pillow.fromarray(codes)
+    picture.thumbnail((_SIDE, _SIDE), Pillow.Resampling.LANCZOS)
+    file = BytesIO()
+    picture.save(file, "JPEG", quality=90, subsampling="4:4:4")
+    return Markup(f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}")

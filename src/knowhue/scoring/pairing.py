@@ -1,0 +1,242 @@
+"""Which colouring belongs to which true image: by relative path, extension aside; whatever is odd about it is said."""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from knowhue.errors import ConfigError, ImageError, RunError, few
+from knowhue.images.files import SUFFIXES, UNREADABLE, counted, recognise, walk
+from knowhue.images.reading import HEAD_BYTES
+from knowhue.report.text import plural
+
+_SAMPLE_FOLDER = re.compile(r"sample[-_ ]?\d+", re.IGNORECASE)
+_SAMPLE_FILE = re.compile(r"(.+)-\d+")
+
+
+class Stored(NamedTuple):
+    """A file that was listed.
+
+    Attributes:
+        path: where it is.
+        digest: SHA-256 of its bytes.
+        kind: of `images.files.FORMATS`, by its first bytes; None if it is none.
+    """
+
+    path: Path
+    digest: str
+    kind: str | None
+
+
+class System(NamedTuple):
+    """Colourings of one system.
+
+    Attributes:
+        name: as tables call it.
+        samples: by image, one file or several.
+        notes: what a reader should know of them.
+    """
+
+    name: str
+    samples: Mapping[str, tuple[Stored, ...]]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """How many samples an image has."""
+        return len(next(iter(self.samples.values())))
+
+
+class Pairs(NamedTuple):
+    """True images and colourings that belong together.
+
+    Attributes:
+        truth: file by image, by name.
+        systems: of the same images.
+        clusters: the folder of each image where they lie in two or more; else empty.
+        notes: what a reader should know, of the truth too.
+    """
+
+    truth: Mapping[str, Stored]
+    systems: tuple[System, ...]
+    clusters: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def pair(truth: Path, systems: Sequence[str], common: bool = False) -> Pairs:
+    """Pair the files of folders.
+
+    Args:
+        truth: folder of the true images.
+        systems: folders of colourings, each perhaps as `NAME=FOLDER`; several samples an image lie in `sample-1/`,
+            `sample-2/` ... or are called `photo-1.png`, `photo-2.png` ...
+        common: leave out images that some system lacks, and files that belong to no image, instead of refusing them.
+
+    Raises:
+        ConfigError: two systems of one name, or one that is the truth's own folder.
+        ImageError: no folder, no image in it, or files that are missing, too many or double; each its own line.
+    """
+    true, notes = _list(truth, "--truth")
+    originals = {key: files[0] for key, files in true.items()}
+    problems = _doubled("--truth", true)
+    made = [_system(name, folder, originals, truth) for name, folder in _named(systems)]
+    shared = set(originals)
+    for system in made:
+        shared &= set(system.samples)
+    for system in made:
+        found, more = _odd_ones(system, originals, common)
+        problems += found
+        notes += more
+    if problems:
+        raise ImageError(*problems)
+    if not shared:
+        raise ImageError(
+            f"`{truth}` and the systems should have images of the same names, extension aside. Found none in all."
+        )
+    keys = sorted(shared)
+    kept = [each._replace(samples={key: each.samples[key] for key in keys}) for each in made]
+    if len(keys) < len(originals):
+        notes.append(
+            f"{len(keys)} of {len(originals)} true images are scored: only those that all systems have"
+        )
+    notes += _copies(originals, keys)
+    notes += [f"{each.name}: {note}" for each in kept for note in (*each.notes, *_formats(each, originals))]
+    folders = tuple(str(PurePosixPath(key).parent) for key in keys)
+    clusters = folders if len(set(folders)) > 1 else ()
+    return Pairs({key: originals[key] for key in keys}, tuple(kept), clusters, tuple(notes))
+
+
+def _named(systems: Sequence[str]) -> list[tuple[str, Path]]:
+    pairs = []
+    for given in systems:
+        name, equals, path = given.partition("=")
+        if not equals or Path(given).exists():  # a folder may be called so
+            name, path = Path(given).resolve().name, given
+        pairs.append((name.strip(), Path(path)))
+    for name, path in pairs:
+        if not name or [other for other, _ in pairs].count(name) > 1:
+            raise ConfigError(
+                f"Systems should have names of their own. Found `{name}` more than once: give NAME={path}."
+                if name
+                else f"A system should have a name. Found `{path}`: give NAME=FOLDER."
+            )
+    return pairs
+
+
+def _list(folder: Path, what: str) -> tuple[dict[str, list[Stored]], list[str]]:
+    """Files by image, and notes."""
+    if not folder.is_dir():
+        raise ImageError(f"`{what}` should be a folder of images. Found `{folder}`. Is the path right?")
+    files: dict[str, list[Stored]] = {}
+    skipped = []
+    for path, why in walk(folder):
+        if why.startswith(UNREADABLE):
+            raise ImageError(f"{path}: {why}")
+        if why:
+            skipped.append(why)
+            continue
+        key = _key(path.relative_to(folder))
+        files.setdefault(key, []).append(_stored(path))
+    if not files:
+        raise ImageError(
+            f"`{folder}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none there or below."
+        )
+    others = f"{folder.name}: {len(skipped)} other files left alone ({counted(skipped)})"
+    return files, [others] if skipped else []
+
+
+def _key(path: Path) -> str:
+    # macOS writes accents as signs of their own
+    return unicodedata.normalize("NFC", path.with_suffix("").as_posix())
+
+
+def _stored(path: Path) -> Stored:
+    if not path.is_file():
+        raise ImageError(f"{path}: it is a device, a pipe or a link to nothing; save it as a file first")
+    try:
+        with path.open("rb") as file:
+            kind = recognise(file.read(HEAD_BYTES))
+            file.seek(0)
+            return Stored(path, hashlib.file_digest(file, "sha256").hexdigest(), kind)
+    except OSError as error:
+        raise RunError(f"Cannot read `{path}`: {error.strerror or error}.") from None
+
+
+def _system(name: str, folder: Path, truth: Mapping[str, Stored], truth_folder: Path) -> System:
+    if folder.is_dir() and truth_folder.is_dir() and folder.samefile(truth_folder):
+        raise ConfigError(
+            f"A system should be another folder than --truth. Found `{folder}` for both; the true images have rows of "
+            "their own in every table."
+        )
+    files, notes = _list(folder, name)
+    if problems := _doubled(name, files):
+        raise ImageError(*problems)
+    samples: dict[str, list[Stored]] = {}
+    for key, (file,) in sorted(files.items()):
+        samples.setdefault(_image_of(key, truth), []).append(file)
+    return System(name, {key: tuple(each) for key, each in samples.items()}, tuple(notes))
+
+
+def _image_of(key: str, truth: Mapping[str, Stored]) -> str:
+    """The image that a file is a colouring of, one of several or the only one."""
+    if key in truth:
+        return key
+    first, _, rest = key.partition("/")
+    if _SAMPLE_FOLDER.fullmatch(first) and rest in truth:
+        return rest
+    found = _SAMPLE_FILE.fullmatch(key)
+    return found[1] if found and found[1] in truth else key
+
+
+def _doubled(what: str, files: Mapping[str, list[Stored]]) -> list[str]:
+    twice = [" and ".join(f.path.name for f in each) for each in files.values() if len(each) > 1]
+    return (
+        [f"{what}: {plural(len(twice), 'image')} stored twice ({few(twice, 3)}); keep one of each"]
+        if twice
+        else []
+    )
+
+
+def _odd_ones(system: System, truth: Mapping[str, Stored], common: bool) -> tuple[list[str], list[str]]:
+    """Problems and notes of what a system lacks or has too much."""
+    missing = [key for key in truth if key not in system.samples]
+    extra = [key for key in system.samples if key not in truth]
+    counts = {key: len(each) for key, each in system.samples.items() if key in truth}
+    most = max(counts.values(), default=0)
+    partial = [key for key, count in counts.items() if count < most]
+    problems, notes = [], []
+    if not counts:
+        return [
+            f"{system.name}: none of its {len(extra)} files is named as a true image ({few(extra, 3)})"
+        ], []
+    for names, what in ((missing, "no colouring of"), (extra, "files that belong to no true image:")):
+        if names:
+            text = f"{system.name}: {what} {few(names, 3)} ({len(names)} in all)"
+            (notes if common else problems).append(text if common else f"{text}; or pass --common")
+    if partial:
+        problems.append(
+            f"{system.name}: {few(partial, 3)} ({len(partial)} in all) have fewer than the {most} samples of others"
+        )
+    return problems, notes
+
+
+def _copies(truth: Mapping[str, Stored], keys: Iterable[str]) -> list[str]:
+    seen: dict[str, str] = {}
+    twice = [key for key in keys if seen.setdefault(truth[key].digest, key) != key]
+    return [f"repeated true images: {len(twice)} ({few(twice, 3)})"] if twice else []
+
+
+def _formats(system: System, truth: Mapping[str, Stored]) -> list[str]:
+    notes = []
+    files = [(key, file) for key, each in system.samples.items() for file in each]
+    if lossy := [key for key, file in files if file.kind == "JPEG"]:
+        notes.append(
+            f"{plural(len(lossy), 'colouring')} in JPEG: what the codec costs is in every number (see the rows of JPEG)"
+        )
+    if same := [key for key, file in files if file.digest == truth[key].digest]:
+        notes.append(
+            f"{plural(len(same), 'colouring')} with the very bytes of the true image ({few(same, 3)})"
+        )
+    return notes

@@ -1,0 +1,319 @@
+"""Images measured, some at a time: each part is kept by what it was made from, so that a killed command goes on."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from io import BytesIO
+from itertools import combinations, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+from threadpoolctl import threadpool_limits
+
+from knowhue.color import chroma_bins
+from knowhue.config import digest
+from knowhue.errors import DamagedError, ImageError, KnowhueError
+from knowhue.images.image import Image, Pixels, over_white
+from knowhue.images.reading import read_image
+from knowhue.runs import Report
+from knowhue.scoring.measures import (
+    BEST_OF,
+    FARTHEST,
+    MEASURES,
+    Column,
+    Seen,
+    balanced_area,
+    distance,
+    gray_of,
+    measure_image,
+    see,
+)
+from knowhue.scoring.pairing import Pairs, Stored, System
+from knowhue.scoring.protocols import Protocol, to_protocol
+from knowhue.storage import read_arrays, replacing
+
+VERSION = 1
+"""Of the formulas: what was kept by another is not used."""
+TOGETHER = 64
+"""Images a part."""
+MOST_PROBLEMS = 10
+TRUTH, GRAY, MEAN = "truth against truth", "gray", "mean colour"
+JPEG_QUALITIES = {"truth as JPEG 75": 75, "truth as JPEG 95": 95}
+ALWAYS = (GRAY, MEAN, *JPEG_QUALITIES, TRUTH)
+"""Rows that every table has."""
+
+
+_SHAPE = (len(chroma_bins()), FARTHEST + 2)
+
+
+class Measured(NamedTuple):
+    """Values by column, (N,), and how many pixels have each true colour and distance, where there are any.
+
+    `places` are those in the flattened (313, 152) of `measures.measure_image`: most colours are in few images.
+    """
+
+    columns: dict[str, Column]
+    places: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+    @property
+    def balanced_area(self) -> float:
+        """See `measures.balanced_area`."""
+        counts = np.zeros(_SHAPE, np.int64)
+        counts.ravel()[self.places] = self.counts
+        return balanced_area(counts)
+
+
+class Part(NamedTuple):
+    """Some images, and what is to be measured of them.
+
+    Attributes:
+        names: of the images.
+        truth: their true images.
+        colourings: files of each image by system.
+        made: what else the rows that are made of the true images depend on, by row of `ALWAYS`.
+    """
+
+    names: tuple[str, ...]
+    truth: tuple[Stored, ...]
+    colourings: Mapping[str, tuple[tuple[Stored, ...], ...]]
+    made: Mapping[str, tuple[float, ...]]
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        return (*self.colourings, *self.made)
+
+    def key(self, row: str, protocol: Protocol) -> str:
+        """What names the values of a row: everything that they follow from."""
+        files = [[file.digest for file in each] for each in self.colourings.get(row, ())]
+        source = files or [row, *self.made[row]]
+        return digest([VERSION, protocol.digest, [file.digest for file in self.truth], source])
+
+
+def measure_rows(
+    pairs: Pairs, protocol: Protocol, cache: Path, workers: int, report: Report = lambda _: None
+) -> dict[str, Measured]:
+    """Measure all systems and the rows that are always there.
+
+    Args:
+        pairs: what to measure.
+        protocol: how.
+        cache: folder where parts are kept; those that are there are not made again.
+        workers: threads. No number depends on them.
+        report: told how far it is.
+
+    Raises:
+        ImageError: images that cannot be read, or have another size than their true ones; each its own line.
+        RunError: the cache cannot be written.
+    """
+    names = [each.name for each in pairs.systems]
+    total, done = len(pairs.truth) * (len(names) + len(ALWAYS)), 0
+    work = partial(_kept, protocol=protocol, cache=cache)
+
+    def run(parts: Iterator[Part]) -> dict[str, Measured]:
+        nonlocal done
+        made: dict[str, list[Measured]] = {}
+        for part, measured in _in_order(pool, work, parts, workers):
+            for row, each in measured.items():
+                made.setdefault(row, []).append(each)
+            done += len(part.names) * len(part.rows)
+            report({"stage": "score", "done": done, "total": total})
+        return {row: _joined(each) for row, each in made.items()}
+
+    # products of matrices in several threads add up in another order
+    with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
+        found = run(_parts(pairs, (), {TRUTH: ()}))
+        mean = tuple(float(found[TRUTH].columns[name].mean()) for name in ("a_mean", "b_mean"))
+        made = {row: mean if row == MEAN else () for row in ALWAYS if row != TRUTH}
+        found |= run(_parts(pairs, pairs.systems, made))
+    return {row: found[row] for row in (*names, *ALWAYS)}
+
+
+def _parts(pairs: Pairs, systems: Sequence[System], made: Mapping[str, tuple[float, ...]]) -> Iterator[Part]:
+    names = iter(pairs.truth)
+    while some := tuple(islice(names, TOGETHER)):
+        colourings = {each.name: tuple(each.samples[name] for name in some) for each in systems}
+        yield Part(some, tuple(pairs.truth[name] for name in some), colourings, made)
+
+
+Made = dict[str, Measured] | list[str]
+"""By row; or what is wrong with images."""
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, work: Callable[[Part], Made], parts: Iterator[Part], workers: int
+) -> Iterator[tuple[Part, dict[str, Measured]]]:
+    """Parts and what was made of them, in order, a few more begun than are done; raises what was wrong with images."""
+    waiting: list[tuple[Part, Future[Made]]] = []
+    problems: list[str] = []
+    try:
+        while len(problems) < MOST_PROBLEMS:
+            waiting += [(part, pool.submit(work, part)) for part in islice(parts, 2 * workers - len(waiting))]
+            if not waiting:
+                break
+            part, future = waiting.pop(0)
+            made = future.result()
+            if isinstance(made, list):
+                problems += made
+            else:
+                yield part, made
+    finally:
+        for _, future in waiting:
+            future.cancel()
+    if problems:
+        left = "and perhaps more: mend these first"
+        raise ImageError(*problems[:MOST_PROBLEMS], *[left] * (len(problems) >= MOST_PROBLEMS))
+
+
+def _joined(parts: Sequence[Measured]) -> Measured:
+    counts = np.zeros(_SHAPE, np.int64)
+    for each in parts:
+        counts.ravel()[each.places] += each.counts
+    places = np.flatnonzero(counts)
+    columns = {name: np.concatenate([each.columns[name] for each in parts]) for name in parts[0].columns}
+    return Measured(columns, places, counts.ravel()[places])
+
+
+def _kept(part: Part, protocol: Protocol, cache: Path) -> Made:
+    """The rows of a part from the cache, or made and put there; or what is wrong with its images."""
+    paths = {row: _path(cache, part.key(row, protocol)) for row in part.rows}
+    found: dict[str, Measured] = {}
+    for row, path in paths.items():
+        if path.exists():
+            with suppress(DamagedError):  # it is made anew, and replaced
+                found[row] = _read(path, len(part.names))
+    missing = [row for row in paths if row not in found]
+    if missing:
+        made = _measure(part, missing, protocol)
+        if isinstance(made, list):
+            return made
+        for row, measured in made.items():
+            with replacing(paths[row], "wb") as file:
+                arrays: dict[str, Any] = {"_places": measured.places, "_counts": measured.counts}
+                np.savez(file, **arrays, **measured.columns)
+        found |= made
+    return found
+
+
+def _path(cache: Path, key: str) -> Path:
+    return cache / key[:2] / f"{key}.npz"
+
+
+def _read(path: Path, images: int) -> Measured:
+    arrays = read_arrays(path)
+    try:
+        measured = Measured(arrays, arrays.pop("_places"), arrays.pop("_counts"))
+    except KeyError:
+        raise DamagedError(path, "it lacks counts") from None
+    if any(each.shape != (images,) for each in arrays.values()):
+        raise DamagedError(path, "it holds another number of images")
+    return measured
+
+
+def _measure(part: Part, rows: Sequence[str], protocol: Protocol) -> Made:
+    columns: dict[str, list[dict[str, float]]] = {row: [] for row in rows}
+    counts = {row: np.zeros(_SHAPE, np.int64) for row in rows}
+    problems: list[str] = []
+    for number, (name, file) in enumerate(zip(part.names, part.truth, strict=True)):
+        try:
+            image = _opaque(file)
+            truth = see(to_protocol(image, protocol))
+        except KnowhueError as error:
+            problems.append(str(error))
+            continue
+        for row in rows:
+            try:
+                if row in part.colourings:
+                    files = part.colourings[row][number]
+                    values, found = _measure_samples(files, truth, image.pixels.shape[:2], protocol)
+                else:
+                    values, found = measure_image(_made(row, part, truth), truth, protocol)
+            except KnowhueError as error:
+                problems.append(f"{row}, {name}: {error}" if row in part.colourings else f"{name}: {error}")
+            else:
+                columns[row].append(values)
+                counts[row] += found
+    if problems:
+        return list(dict.fromkeys(problems))
+    return {row: _compact(columns[row], counts[row]) for row in rows}
+
+
+def _compact(rows: Sequence[Mapping[str, float]], counts: NDArray[np.int64]) -> Measured:
+    places = np.flatnonzero(counts)
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    return Measured(columns, places, counts.ravel()[places])
+
+
+def _made(row: str, part: Part, truth: Seen) -> Seen:
+    """What a row that is always there has in a colouring's place."""
+    if row == TRUTH:
+        return truth
+    if row in JPEG_QUALITIES:
+        return see(_as_jpeg(truth.pixels, JPEG_QUALITIES[row]))
+    return see(gray_of(truth, part.made[row] or (0.0, 0.0)))
+
+
+def _as_jpeg(pixels: Pixels, quality: int) -> Pixels:
+    is_deep = pixels.dtype == np.uint16
+    codes = np.round(pixels / 257).astype(np.uint8) if is_deep else pixels
+    file = BytesIO()
+    Pillow.fromarray(codes).save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    found = np.asarray(Pillow.open(file))
+    return found.astype(np.uint16) * 257 if is_deep else found
+
+
+def _measure_samples(
+    files: Sequence[Stored], truth: Seen, stored: tuple[int, ...], protocol: Protocol
+) -> tuple[dict[str, float], NDArray[np.int64]]:
+    """Columns of one image: means over its samples, the best by each metric, and how far apart the samples are."""
+    seen = [see(_colouring(file, truth, stored, protocol)) for file in files]
+    found = [measure_image(each, truth, protocol) for each in seen]
+    rows, counts = [row for row, _ in found], np.sum([each for _, each in found], axis=0)
+    row = {name: float(np.mean([each[name] for each in rows])) for name in rows[0]}
+    if len(files) > 1:
+        row["diversity"] = float(np.mean([distance(*two) for two in combinations(seen, 2)]))
+        row |= {
+            f"best_{name}": best_of(name, [each[name] for each in rows]) for name in BEST_OF if name in row
+        }
+    return row, counts
+
+
+def best_of(name: str, values: Sequence[float]) -> float:
+    """The best of several samples by a measure."""
+    return min(values) if MEASURES[name].better == "lower" else max(values)
+
+
+def _opaque(file: Stored) -> Image:
+    image = read_image(file.path)
+    return image if image.alpha is None else Image.of(over_white(image.pixels, image.alpha))
+
+
+def _colouring(file: Stored, truth: Seen, stored: tuple[int, ...], protocol: Protocol) -> Pixels:
+    """A colouring as it is compared: of the true image's size, or made at the protocol's own.
+
+    Raises:
+        ImageError: it has another size.
+    """
+    image = _opaque(file)
+    size, own = image.pixels.shape[:2], truth.pixels.shape[:2]
+    if size not in (stored, own):
+        as_compared = f", or {own[1]} x {own[0]} as the protocol compares it" if own != stored else ""
+        raise ImageError(
+            f"it has {size[1]} x {size[0]} pixels; its true image has {stored[1]} x {stored[0]}{as_compared}"
+        )
+    return to_protocol(image, protocol, own)
+
+
+def open_pixels(file: Stored, protocol: Protocol, like: Pixels | None = None) -> Pixels:
+    """The pixels (H, W, 3) of a file as they are compared.
+
+    Args:
+        file: an image that was measured.
+        protocol: how.
+        like: the true image, for a colouring.
+    """
+    return to_protocol(_opaque(file), protocol, None if like is None else like.shape[:2])

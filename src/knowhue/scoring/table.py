@@ -1,0 +1,189 @@
+"""What is said of systems: means of each measure, paired differences with intervals and words, warnings."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from knowhue.errors import ConfigError, few, one_of
+from knowhue.report.text import plural
+from knowhue.scoring.measures import BEST_OF, MEASURES, OVER_SET, Columns, Measure
+from knowhue.scoring.pairing import Pairs
+from knowhue.scoring.parts import ALWAYS, TRUTH, Measured
+from knowhue.scoring.protocols import Protocol
+from knowhue.statistics.clustered import Nearness, clustered_mean, judge_nearness
+from knowhue.statistics.paired import Interval, holm
+
+
+class Difference(NamedTuple):
+    """A system minus the reference, by one measure.
+
+    Attributes:
+        system: its name.
+        measure: a key of `MEASURES`.
+        estimate: mean paired difference over images, `interval` at 1 - alpha; None with too few images.
+        p: two-sided, `p_holm` adjusted for all differences of the table.
+        word: what is said.
+    """
+
+    system: str
+    measure: str
+    estimate: float
+    interval: Interval | None
+    p: float
+    p_holm: float
+    word: Nearness
+
+
+class Scores(NamedTuple):
+    """All that is known.
+
+    Attributes:
+        protocol: how images were compared.
+        pairs: which.
+        columns: values of each image, by row and column.
+        values: of each row, by measure.
+        reference: the system that others are compared with.
+        differences: of the others.
+        notes: what a reader must know.
+        measures: that the rows have, in the order of tables.
+        about: what numbers of networks must be quoted with.
+    """
+
+    protocol: Protocol
+    pairs: Pairs
+    columns: Mapping[str, Columns]
+    values: Mapping[str, Mapping[str, float]]
+    reference: str
+    differences: Sequence[Difference]
+    notes: Sequence[str]
+    measures: Mapping[str, Measure]
+    about: Mapping[str, Any]
+
+
+def make_scores(
+    pairs: Pairs,
+    protocol: Protocol,
+    measured: Mapping[str, Measured],
+    reference: str | None = None,
+    measures: Mapping[str, Measure] = MEASURES,
+    sets: Mapping[str, Mapping[str, float]] | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Scores:
+    """Put numbers together.
+
+    Args:
+        pairs: what was measured.
+        protocol: how.
+        measured: by row.
+        reference: the system that others are compared with; the first if None.
+        measures: all that there may be.
+        sets: further numbers of whole sets, by row and measure.
+        about: what they must be quoted with.
+
+    """
+    columns = {row: each.columns for row, each in measured.items()}
+    values = {}
+    for row, each in measured.items():
+        own = {
+            name: float(each.columns[m.column].mean())
+            for name, m in measures.items()
+            if m.column in each.columns
+        }
+        own |= {name: make(each.columns, columns[TRUTH]) for name, make in OVER_SET.items()}
+        own |= {"ab_auc_balanced": each.balanced_area}
+        own |= {
+            f"best_{name}": float(each.columns[f"best_{name}"].mean())
+            for name in BEST_OF
+            if f"best_{name}" in each.columns
+        }
+        own |= dict((sets or {}).get(row, {}))
+        values[row] = own
+    shown = {name: m for name, m in measures.items() if any(name in own for own in values.values())}
+    chosen = reference or pairs.systems[0].name
+    found = compare(pairs, protocol, columns, chosen, shown)
+    notes = [*pairs.notes, *_image_notes(pairs, protocol, columns)]
+    return Scores(protocol, pairs, columns, values, chosen, found, notes, shown, about or {})
+
+
+def require_system(pairs: Pairs, reference: str | None) -> None:
+    """Make sure, before work, that the reference is one of the systems.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    names = [each.name for each in pairs.systems]
+    if reference is not None and reference not in names:
+        raise ConfigError(one_of("--reference", reference, names))
+
+
+def compare(
+    pairs: Pairs,
+    protocol: Protocol,
+    columns: Mapping[str, Columns],
+    reference: str,
+    measures: Mapping[str, Measure],
+) -> list[Difference]:
+    """Every system but the reference minus it, by every measure that has values an image and a margin."""
+    means = {
+        (system.name, name): clustered_mean(
+            columns[system.name][measure.column] - columns[reference][measure.column], pairs.clusters
+        )
+        for system in pairs.systems
+        for name, measure in measures.items()
+        if system.name != reference
+        and name in protocol.margins
+        and measure.column in columns[system.name]
+        and measure.column in columns[reference]
+    }
+    adjusted = holm({key: mean.p for key, mean in means.items()})
+    return [
+        Difference(
+            *key,
+            mean.estimate,
+            mean.interval(1 - protocol.alpha),
+            mean.p,
+            adjusted[key],
+            judge_nearness(
+                mean, adjusted[key], protocol.margins[key[1]], protocol.alpha, len(means),
+                lower_is_better=measures[key[1]].better == "lower",
+            ),
+        )
+        for key, mean in means.items()
+    ]  # fmt: skip
+
+
+def _image_notes(pairs: Pairs, protocol: Protocol, columns: Mapping[str, Columns]) -> list[str]:
+    """What the measured images say: changed lightness, colourings still gray, true images that are near-gray."""
+    names, notes = list(pairs.truth), []
+    true = columns[TRUTH]["colourfulness"]
+    gray = [names[place] for place in np.flatnonzero(true < protocol.near_gray_below)]
+    if gray:
+        notes.append(
+            f"{len(gray)} of {len(names)} true images are near-gray, colourfulness below {protocol.near_gray_below:g} "
+            f"({few(gray, 3)}); they count all the same"
+        )
+    if len(names) < 30:
+        notes.append(f"{len(names)} images are few: intervals stand on a normal mean")
+    if 0 < len(groups := set(pairs.clusters)) < 10:
+        notes.append(
+            f"{len(groups)} folders of images are few: intervals over folders are too narrow below about 10"
+        )
+    for system in pairs.systems:
+        own = columns[system.name]
+        change, share = (float(own[name].mean()) for name in ("lightness_change", "lightness_changed"))
+        if share > 0.01:
+            notes.append(
+                f"{system.name}: L* is not the true image's: it changed by {change:.2f} on average, by more than "
+                f"{protocol.lightness_tolerance:g} in "
+                f"{100 * share:.1f} % of the pixels; a colouring should leave it alone"
+            )
+        still = int((own["colourfulness"] < protocol.near_gray_below).sum()) - len(gray)
+        if still > 0:
+            notes.append(f"{system.name}: {plural(still, 'colouring')} near-gray where the true image is not")
+    return notes
+
+
+def order_of_rows(scores: Scores) -> list[str]:
+    """Systems as they were named, then the rows that are always there."""
+    return [*(each.name for each in scores.pairs.systems), *ALWAYS]

@@ -1,0 +1,124 @@
+"""The mean over images of which some belong together, as those of one folder do: its interval, its p, its word."""
+
+from collections.abc import Hashable, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special
+
+from knowhue.statistics.paired import Interval
+
+
+class ClusteredMean(NamedTuple):
+    """A mean and what chance leaves of it.
+
+    Attributes:
+        estimate: plain mean over all values.
+        error: its standard error; infinite where there is too little to tell.
+        freedom: degrees of freedom of Student's t.
+    """
+
+    estimate: float
+    error: float
+    freedom: int
+
+    def interval(self, level: float) -> Interval | None:
+        """Return Student's t interval; None where there is too little to tell."""
+        if not np.isfinite(self.error):
+            return None
+        half = float(special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
+        return self.estimate - half, self.estimate + half
+
+    @property
+    def p(self) -> float:
+        """Two-sided, of no difference."""
+        if self.estimate == 0 or not np.isfinite(self.error):
+            return 1.0
+        if self.error == 0:
+            return 0.0
+        return float(2 * special.stdtr(self.freedom, -abs(self.estimate) / self.error))
+
+
+def clustered_mean(values: ArrayLike, clusters: Sequence[Hashable] = ()) -> ClusteredMean:
+    """Return the mean of values whose errors may go together within clusters, not between them.
+
+    The variance is that of Liang and Zeger (1986) with G / (G - 1) for G clusters, and G - 1 degrees of freedom
+    (Cameron and Miller 2015); it allows for fewer clusters than about ten badly. Without clusters each value is one:
+    Student's t interval.
+
+    Args:
+        values: (N,), finite.
+        clusters: (N,), whom each belongs to; none if they are all strangers.
+
+    Raises:
+        ValueError: nothing, or of another shape, or not finite.
+
+    >>> [round(end, 3) for end in clustered_mean([1.0, 2.0, 3.0]).interval(0.95)]
+    [-0.484, 4.484]
+    >>> clustered_mean([1.0, 1.0, 3.0, 3.0], ["a", "a", "b", "b"]).freedom
+    1
+    """
+    x = np.asarray(values, float)
+    if x.ndim != 1 or not len(x) or not np.isfinite(x).all() or len(clusters) not in (0, len(x)):
+        raise ValueError(
+            f"`values` should be finite, of shape (N,), with as many `clusters` or none. Found `values.shape = "
+            f"{x.shape}, len(clusters) = {len(clusters)}`."
+        )
+    centre = float(x.mean())
+    off = x - centre
+    if len(clusters):
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
+        off = np.bincount([numbers[name] for name in clusters], weights=off)
+    count = len(off)
+    if count < 2:
+        return ClusteredMean(centre, float("inf"), 0)
+    if np.ptp(x) == 0:  # what rounding leaves of the mean is no spread
+        return ClusteredMean(float(x[0]), 0.0, count - 1)
+    variance = float((off**2).sum()) * count / (count - 1) / len(x) ** 2
+    return ClusteredMean(centre, variance**0.5, count - 1)
+
+
+class Nearness(StrEnum):
+    """What is said of two systems and one measure, in the order in which they are tried."""
+
+    UNKNOWN = "too few images to tell"
+    NEARER = "nearer"
+    FARTHER = "farther"
+    NEARER_LITTLE = "nearer, by less than what matters"
+    FARTHER_LITTLE = "farther, by less than what matters"
+    AS_NEAR = "as near"
+    CANNOT_TELL = "cannot tell"
+
+
+def judge_nearness(
+    mean: ClusteredMean, p: float, margin: float, alpha: float, questions: int, lower_is_better: bool
+) -> Nearness:
+    """Return the word for a system's mean difference to another one's.
+
+    Args:
+        mean: of the differences, this system minus the other.
+        p: of it, adjusted for all questions asked together (`holm`).
+        margin: the smallest difference that matters, above 0.
+        alpha: rate of false claims over all questions.
+        questions: how many there are. Two systems are as near where the interval at 1 - 2 alpha / questions lies
+            within the margin (two one-sided tests).
+        lower_is_better: whether a negative difference is nearer.
+
+    >>> judge_nearness(ClusteredMean(-0.5, 0.1, 99), 1e-5, 0.25, 0.05, 1, lower_is_better=True).value
+    'nearer'
+    """
+    inner = mean.interval(1 - 2 * alpha / questions)
+    if inner is None:
+        return Nearness.UNKNOWN
+    is_small = -margin < inner[0] and inner[1] < margin
+    if p <= alpha:
+        is_nearer = (mean.estimate < 0) == lower_is_better
+        words = (
+            (Nearness.NEARER, Nearness.NEARER_LITTLE)
+            if is_nearer
+            else (Nearness.FARTHER, Nearness.FARTHER_LITTLE)
+        )
+        return words[is_small]
+    return Nearness.AS_NEAR if is_small else Nearness.CANNOT_TELL

@@ -1,0 +1,108 @@
+"""`knowhue score` as a user types it: files, checks, what is refused; the same bytes whatever the way."""
+
+import shutil
+
+import pytest
+from score_folders import colourings, picture, true_images, write_images
+
+
+@pytest.fixture
+def at(tmp_path, monkeypatch):
+    true = true_images(12, 6)
+    write_images(tmp_path / "truth", true)
+    write_images(tmp_path / "ours", colourings(true, 0.8))
+    write_images(tmp_path / "theirs", colourings(true, 0.4, seed=50))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+BOTH = ("score", "ours", "theirs", "--truth", "truth", "--protocol", "original")
+
+
+def written(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("score.*")}
+
+
+def test_a_page_and_three_files_are_written_and_the_main_numbers_said(knowhue, at):
+    code, said, err = knowhue(*BOTH, "--workers", 1)
+    assert code == 0
+    assert set(written(at)) == {"score.html", "score.json", "score.tex", "score.per_image.csv"}
+    lines = said.splitlines()
+    assert lines[0].split() == ["CIEDE2000", "a*b*", "error", "PSNR", "SSIM", "CF,", "signed"]
+    assert [line.split("  ")[0] for line in lines[1:4]] == ["ours", "theirs", "gray"]
+    assert lines[8].startswith("ours is nearer than theirs on images like these")
+    assert lines[-1] == "Page: score.html"
+    assert "note: ours: L* is not the true image's" in err
+    assert "12 images, 7 rows" in err
+
+
+def test_the_same_bytes_again_from_the_cache_and_without_it(knowhue, at):
+    assert knowhue(*BOTH, "--workers", 1)[0] == 0
+    first = written(at)
+    assert knowhue(*BOTH, "--workers", 1, "--overwrite")[0] == 0
+    again = written(at)
+    shutil.rmtree(at / ".knowhue-score")
+    assert knowhue(*BOTH, "--workers", 2, "--overwrite")[0] == 0
+    other = written(at)
+    names = ("score.json", "score.tex", "score.per_image.csv")
+    assert (
+        [again[name] for name in names] == [first[name] for name in names] == [other[name] for name in names]
+    )
+    # but for the command that it names
+    assert other["score.html"].replace(b"--workers 2 --overwrite", b"--workers 1") == first["score.html"]
+
+
+def test_an_earlier_score_is_checked_against_the_files(knowhue, at):
+    assert knowhue(*BOTH)[0] == 0
+    kept = written(at)
+    code, said, _ = knowhue("score", "ours", "theirs", "--truth", "truth", "--check", "score.json")
+    assert code == 0
+    assert said.endswith("numbers computed again: all as stored\n")
+    write_images(at / "ours", {"class0/image0": picture(30)})
+    code, said, err = knowhue("score", "ours", "theirs", "--truth", "truth", "--check", "score.json")
+    assert code == 1
+    assert "rows.ours.values.ab_l1: stored" in err
+    assert written(at) == kept
+
+
+def test_earlier_scores_stand_beside_in_every_table(knowhue, at):
+    one = ("score", "--truth", "truth", "--protocol", "original")
+    assert knowhue(*one, "theirs", "-o", "theirs.html")[0] == 0
+    code, said, _ = knowhue(*one, "ours", "--beside", "theirs.json")
+    assert code == 0
+    assert [line.split("  ")[0] for line in said.splitlines()[1:4]] == ["ours", "theirs", "gray"]
+    assert "theirs" in (at / "score.tex").read_text()
+    code, _, err = knowhue("score", "ours", "--truth", "truth", "--beside", "theirs.json", "-o", "other.html")
+    assert (code, err.count("do not belong into one table")) == (2, 1)
+    assert not (at / "other.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("ours", "--truth", "nowhere"), "`--truth` should be a folder of images. Found `nowhere`"),
+        (("nowhere", "--truth", "truth"), "`nowhere` should be a folder of images"),
+        (("truth", "--truth", "truth"), "another folder than --truth"),
+        (("ours", "--truth", "truth", "--protocol", "crop256"), "Did you mean `crop-256`?"),
+        (("ours", "--truth", "truth", "--protocol", "none.yaml"), "none.yaml"),
+        (("ours", "--truth", "truth", "-o", "score.pdf"), "`--out` should end in .html"),
+        (("ours", "--truth", "truth", "--reference", "our"), "Did you mean `ours`?"),
+        (("ours", "--truth", "truth", "--check", "none.json"), "none.json"),
+        (("ours", "--truth", "truth", "--beside", "none.json"), "none.json"),
+    ],
+)
+def test_wrong_input_is_one_line_and_nothing_is_written(knowhue, at, arguments, said):
+    code, out, err = knowhue("score", *arguments, "--workers", 1)
+    assert (code, out) == (2, "")
+    lines = [line for line in err.splitlines() if line.startswith("knowhue: ")]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert written(at) == {}
+
+
+def test_what_exists_is_replaced_only_if_asked(knowhue, at):
+    (at / "score.tex").write_text("precious")
+    code, _, err = knowhue(*BOTH)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "score.tex already exists" in err
+    assert (at / "score.tex").read_text() == "precious"

@@ -1,0 +1,232 @@
+"""What is said of systems: differences, words, warnings, files, and the page."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from score_folders import colourings, paler, picture, true_images, write_images
+
+from knowhue.csv_text import from_csv, to_csv
+from knowhue.errors import ConfigError, DamagedError
+from knowhue.scoring.files import compare_json, image_rows, read_scores, rows_beside, to_json, to_latex
+from knowhue.scoring.measures import MEASURES
+from knowhue.scoring.page import render, sentence
+from knowhue.scoring.pairing import Pairs, Stored, System, pair
+from knowhue.scoring.parts import ALWAYS, TRUTH, measure_rows
+from knowhue.scoring.protocols import MARGINS, PROTOCOLS, Protocol
+from knowhue.scoring.table import compare, make_scores
+from knowhue.statistics.clustered import Nearness
+from knowhue.storage import write_json
+
+SMALL = Protocol.model_validate(PROTOCOLS["stretch-256"].model_dump() | {"size_px": 32})
+
+
+def scored(truth, systems, cache, reference=None, protocol=SMALL):
+    pairs = pair(truth, [str(each) for each in systems])
+    return make_scores(pairs, protocol, measure_rows(pairs, protocol, cache, 1), reference)
+
+
+@pytest.fixture
+def scores(folders, tmp_path):
+    return scored(folders.truth, [folders.ours, folders.theirs], tmp_path / "cache")
+
+
+def test_swapping_systems_flips_signs_exactly(folders, tmp_path, scores):
+    swapped = scored(folders.truth, [folders.theirs, folders.ours], tmp_path / "cache")
+    other = {each.measure: each for each in swapped.differences}
+    assert len(other) == len(scores.differences) == 7
+    flipped = {
+        Nearness.NEARER: Nearness.FARTHER, Nearness.FARTHER: Nearness.NEARER,
+        Nearness.NEARER_LITTLE: Nearness.FARTHER_LITTLE, Nearness.FARTHER_LITTLE: Nearness.NEARER_LITTLE,
+    }  # fmt: skip
+    for each in scores.differences:
+        back = other[each.measure]
+        assert (each.system, back.system) == ("theirs", "ours")
+        assert back.estimate == -each.estimate
+        assert back.interval == tuple(-end for end in reversed(each.interval))
+        assert (back.p, back.p_holm, back.word) == (each.p, each.p_holm, flipped.get(each.word, each.word))
+
+
+def made_up(images: int, columns: dict[str, dict[str, np.ndarray]], clusters: tuple[str, ...] = ()):
+    """Pairs of files that are not there, and values of their images."""
+    stored = (Stored(Path("x"), "0", "PNG"),)
+    names = [str(number) for number in range(images)]
+    systems = tuple(System(name, dict.fromkeys(names, stored)) for name in columns)
+    return Pairs(dict.fromkeys(names, stored[0]), systems, clusters, ()), columns
+
+
+def test_two_systems_that_do_not_differ_are_called_otherwise_at_the_nominal_rate():
+    random, wrong, equal = np.random.default_rng(0), 0, 0
+    margins = {"ciede2000": 0.25, "psnr_rgb": 0.25}
+    protocol = Protocol.model_validate(SMALL.model_dump() | {"margins": margins})
+    measures = {name: MEASURES[name] for name in margins}
+    # one system's images, their scores split at random between two names: neither is better
+    for _ in range(1000):
+        both = random.normal(8, 1, (2, 400, 2))
+        columns = {
+            name: dict(zip(margins, each.T, strict=True)) for name, each in zip("ab", both, strict=True)
+        }
+        pairs, columns = made_up(400, columns)
+        words = [each.word for each in compare(pairs, protocol, columns, "a", measures)]
+        wrong += any(word not in (Nearness.AS_NEAR, Nearness.CANNOT_TELL) for word in words)
+        equal += words[0] is Nearness.AS_NEAR
+    # over both measures together, within four standard errors
+    assert wrong / 1000 < 0.05 + 4 * (0.05 * 0.95 / 1000) ** 0.5
+    assert equal > 500  # and most are called as near
+
+
+def test_a_difference_at_the_margin_is_called_as_near_at_most_at_the_nominal_rate():
+    random, said = np.random.default_rng(1), 0
+    protocol = Protocol.model_validate(SMALL.model_dump() | {"margins": {"ciede2000": 0.25}})
+    for _ in range(1000):
+        one = random.normal(8, 1, 400)
+        columns = {"a": {"ciede2000": one}, "b": {"ciede2000": one + 0.25 + random.normal(0, 1, 400)}}
+        pairs, columns = made_up(400, columns)
+        (found,) = compare(pairs, protocol, columns, "a", {"ciede2000": MEASURES["ciede2000"]})
+        said += found.word is Nearness.AS_NEAR
+    assert said / 1000 < 0.05 + 4 * (0.05 * 0.95 / 1000) ** 0.5
+
+
+def test_a_system_is_as_near_as_its_own_copy(folders, tmp_path):
+    copy = write_images(tmp_path / "copy", colourings(true_images(), 0.8))
+    found = scored(folders.truth, [folders.ours, copy], tmp_path / "cache")
+    assert {each.word for each in found.differences} == {Nearness.AS_NEAR}
+    assert sentence(found, found.differences[0]).startswith("copy is as near as ours on images like these")
+
+
+def test_values_are_means_over_images_and_differences_of_means(scores):
+    own, true = scores.columns["theirs"], scores.columns[TRUTH]
+    values = scores.values["theirs"]
+    for name in MARGINS:
+        if name in values:
+            assert values[name] == own[MEASURES[name].column].mean()
+    gap = abs(own["colourfulness"].mean() - true["colourfulness"].mean())
+    assert values["colourfulness_shift"] == gap
+    assert scores.values[TRUTH]["colourfulness_shift_absolute"] == 0
+    assert 0 < values["ab_auc_balanced"] < 1 == scores.values[TRUTH]["ab_auc_balanced"]
+
+
+def test_sentences_never_speak_of_help(tmp_path):
+    true = true_images(12, 6)
+    truth = write_images(tmp_path / "truth", true)
+    ours, theirs = (
+        write_images(tmp_path / name, colourings(true, share))
+        for name, share in (("ours", 0.8), ("theirs", 0.4))
+    )
+    scores = scored(truth, [ours, theirs], tmp_path / "cache")
+    for each in scores.differences:
+        said = sentence(scores, each)
+        assert "help" not in said
+        assert "hurt" not in said
+    primary = next(each for each in scores.differences if each.measure == "ciede2000")
+    assert sentence(scores, primary).startswith(
+        "ours is nearer than theirs on images like these, from folders like these: CIEDE2000 +"
+    )
+
+
+def test_notes_tell_of_lightness_gray_and_few_images(tmp_path):
+    true = {"a": picture(0), "b": np.full((24, 24, 3), 90, np.uint8)}
+    truth = write_images(tmp_path / "truth", true)
+    lighter = write_images(tmp_path / "lighter", {name: each // 2 for name, each in true.items()})
+    gray = write_images(tmp_path / "gray", {name: paler(each, 0.0) * 0 + 90 for name, each in true.items()})
+    notes = " ".join(scored(truth, [lighter, gray], tmp_path / "cache").notes)
+    assert "1 of 2 true images are near-gray, colourfulness below 4 (b)" in notes
+    assert re.search(
+        r"lighter: L\* is not the true image's: it changed by \d+\.\d\d on average, by more than 1 in", notes
+    )
+    assert "gray: 1 colouring near-gray where the true image is not" in notes
+    assert "2 images are few" in notes
+
+
+def test_json_is_whole_sealed_and_computed_again_alike(scores, folders, tmp_path):
+    path = tmp_path / "score.json"
+    write_json(path, to_json(scores))
+    found = read_scores(path)
+    again = scored(folders.truth, [folders.ours, folders.theirs], tmp_path / "other")
+    assert compare_json(found, to_json(again)) == []
+    assert {row["protocol"] for row in found["rows"].values()} == {SMALL.digest}
+    assert list(found["rows"]) == ["ours", "theirs", *ALWAYS]
+    write_images(folders.ours, {"class0/image0": picture(30)})
+    changed = compare_json(
+        found, to_json(scored(folders.truth, [folders.ours, folders.theirs], tmp_path / "other"))
+    )
+    assert any(line.startswith("systems[0].sha256: stored ") for line in changed)
+    assert any(line.startswith("rows.ours.values.ciede2000: stored ") for line in changed)
+    assert not any(line.startswith("rows.theirs") for line in changed)
+
+
+def test_what_is_no_score_is_damaged(tmp_path):
+    path = tmp_path / "score.json"
+    write_json(path, {"schema": {"name": "knowhue-study", "version": 1}})
+    with pytest.raises(DamagedError, match="knowhue-score"):
+        read_scores(path)
+
+
+def test_other_protocols_and_truths_do_not_share_a_table(scores, folders, tmp_path):
+    path = tmp_path / "theirs.json"
+    alone = scored(folders.truth, [folders.theirs], tmp_path / "cache")
+    write_json(path, to_json(alone))
+    ours = scored(folders.truth, [folders.ours], tmp_path / "cache")
+    assert rows_beside([path], ours) == {"theirs": alone.values["theirs"]}
+    with pytest.raises(ConfigError, match=r"should have systems of other names\. Found `theirs` again"):
+        rows_beside([path], scores)
+    deep = scored(folders.truth, [folders.ours], tmp_path / "cache", protocol=PROTOCOLS["original"])
+    with pytest.raises(
+        ConfigError, match="of the same protocol: numbers of different ones do not belong into one"
+    ):
+        rows_beside([path], deep)
+    write_images(folders.truth, {"class0/image0": picture(30)})
+    with pytest.raises(ConfigError, match="of the same true images"):
+        rows_beside([path], scored(folders.truth, [folders.ours], tmp_path / "cache"))
+
+
+def test_the_table_of_images_has_a_line_for_each_and_the_hash_beside_it(scores):
+    rows = from_csv(to_csv(image_rows(scores)))
+    assert len(rows) == 6 * 7
+    assert {row["protocol"] for row in rows} == {SMALL.digest[:12]}
+    assert rows[0]["image"] == "class0/image0"
+    assert (rows[0]["folder"], rows[0]["row"]) == ("class0", "ours")
+    assert [float(row["ab_l1"]) for row in rows[:6]] == scores.columns["ours"]["ab_l1"].tolist()
+
+
+def test_latex_is_balanced_and_escapes_names(folders, tmp_path):
+    found = scored(folders.truth, [f"a_b & 50 %={folders.ours}"], tmp_path / "cache")
+    text = to_latex(found, found.values)
+    assert r"a\_b \& 50 \%" in text
+    assert text.count(r"\begin{") == text.count(r"\end{") == 2
+    (columns,) = re.findall(r"\\begin\{tabular\}\{(\w+)\}", text)
+    lines = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len(lines) == 1 + 6
+    assert all(len(re.findall(r"(?<!\\)&", line)) == len(columns) - 1 for line in lines)
+    assert text.count(SMALL.digest[:12]) == 6 + 1
+
+
+def test_the_page_shows_hashes_words_and_the_images_that_differ_most(scores, folders):
+    page = render(scores, scores.values, "knowhue score ours theirs")
+    assert SMALL.digest in page
+    rows = re.findall(r"<tr><th scope=\"row\">.*?</tr>", page, re.DOTALL)
+    assert len(rows) == 2 * 7 + 7
+    assert all(SMALL.digest[:12] in row for row in rows)
+    assert "Where theirs and ours differ most" in page
+    assert page.count("data:image/jpeg;base64,") == 3 * 4
+    gain = scores.columns["theirs"]["ciede2000"] - scores.columns["ours"]["ciede2000"]
+    worst = sorted(true_images())[int(np.argmax(gain))]
+    assert re.search(rf'<span class="path">{worst}</span>', page)
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+
+
+def test_names_cannot_run_in_the_page(folders, tmp_path):
+    found = scored(
+        folders.truth, [f"<script>x</script>={folders.ours}", str(folders.theirs)], tmp_path / "cache"
+    )
+    assert "<script>" not in render(found, found.values, "<script>")
+
+
+def test_one_system_alone_has_a_page_without_differences(folders, tmp_path):
+    found = scored(folders.truth, [folders.ours], tmp_path / "cache")
+    page = render(found, found.values, "")
+    assert found.differences == []
+    assert "Differences, image by image" not in page
+    assert json.loads(json.dumps(to_json(found), allow_nan=False))["reference"] == "ours"

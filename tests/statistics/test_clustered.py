@@ -1,0 +1,113 @@
+"""The mean over clusters: against formulas, by simulation, and the words."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from knowhue.statistics.clustered import ClusteredMean, Nearness, clustered_mean, judge_nearness
+from knowhue.statistics.paired import holm, t_interval
+
+
+def test_without_clusters_it_is_students_t():
+    d = np.random.default_rng(0).normal(0.3, 1, 40)
+    found = clustered_mean(d)
+    assert found.interval(0.95) == pytest.approx(t_interval(d))
+    assert found.p == pytest.approx(stats.ttest_1samp(d, 0).pvalue)
+
+
+def test_clusters_of_one_are_no_clusters_and_whole_copies_add_nothing():
+    d = np.random.default_rng(1).normal(0.3, 1, 20)
+    alone = clustered_mean(d)
+    assert clustered_mean(d, list(range(20)))[1:] == pytest.approx(alone[1:])
+    copied = clustered_mean(np.tile(d, 5), list(range(20)) * 5)
+    assert copied == pytest.approx(alone)
+    assert clustered_mean(np.tile(d, 5)).error < 0.5 * alone.error  # what would be claimed without them
+
+
+def test_it_is_the_sandwich_of_a_regression_on_a_constant():
+    random = np.random.default_rng(2)
+    clusters = random.integers(0, 9, 50)
+    d = random.normal(size=50) + clusters
+    ones = np.ones((50, 1))
+    bread = np.linalg.inv(ones.T @ ones)
+    scores = [ones[clusters == each].T @ (d - d.mean())[clusters == each] for each in np.unique(clusters)]
+    meat = sum(np.outer(each, each) for each in scores)
+    expected = (bread @ meat @ bread)[0, 0] * 9 / 8
+    found = clustered_mean(d, clusters.tolist())
+    assert (found.error**2, found.freedom) == (pytest.approx(expected), 8)
+
+
+def test_order_does_not_matter_and_a_swap_flips_the_sign_exactly():
+    random = np.random.default_rng(3)
+    first, second, clusters = random.normal(size=60), random.normal(size=60), list(range(12)) * 5
+    one, other = clustered_mean(first - second, clusters), clustered_mean(second - first, clusters)
+    assert (one.estimate, one.error, one.p) == (-other.estimate, other.error, other.p)
+
+
+@pytest.mark.parametrize("groups", [0, 25])
+def test_no_difference_is_claimed_at_the_nominal_rate(groups):
+    random, claims, covered = np.random.default_rng(4), 0, 0
+    for _ in range(1000):
+        clusters = np.repeat(np.arange(groups), 8) if groups else np.arange(200)
+        d = random.normal(size=200) + (random.normal(size=groups)[clusters] if groups else 0)
+        found = clustered_mean(d, clusters.tolist() if groups else ())
+        low, high = found.interval(0.95)
+        covered, claims = covered + (low <= 0 <= high), claims + (found.p <= 0.05)
+    # within four standard errors of .05, and intervals and p agree
+    assert abs(claims / 1000 - 0.05) < 4 * (0.05 * 0.95 / 1000) ** 0.5
+    assert claims + covered == 1000
+
+
+def test_one_image_tells_nothing_and_equal_ones_all():
+    alone = clustered_mean([0.5])
+    assert (alone.interval(0.95), alone.p) == (None, 1.0)
+    assert clustered_mean([0.5, 0.7], ["a", "a"]).interval(0.95) is None
+    assert clustered_mean([0.1] * 3) == (0.1, 0.0, 2)
+    assert (clustered_mean([0.1] * 3).p, clustered_mean([0.0] * 3).p) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("values", [[], [[1.0]], [float("nan")]])
+def test_other_values_are_refused(values):
+    with pytest.raises(ValueError, match="`values` should be finite"):
+        clustered_mean(values)
+
+
+def test_clusters_of_another_length_are_refused():
+    with pytest.raises(ValueError, match="as many `clusters`"):
+        clustered_mean([1.0, 2.0], ["a"])
+
+
+WORDS = [
+    (-0.5, 0.1, 0.001, True, Nearness.NEARER),
+    (0.5, 0.1, 0.001, True, Nearness.FARTHER),
+    (0.5, 0.1, 0.001, False, Nearness.NEARER),
+    (-0.1, 0.01, 0.001, True, Nearness.NEARER_LITTLE),
+    (0.1, 0.01, 0.001, True, Nearness.FARTHER_LITTLE),
+    (0.01, 0.05, 0.8, True, Nearness.AS_NEAR),
+    (0.2, 0.2, 0.3, True, Nearness.CANNOT_TELL),
+]
+
+
+@pytest.mark.parametrize(("estimate", "error", "p", "lower", "word"), WORDS)
+def test_every_word_is_said(estimate, error, p, lower, word):
+    assert judge_nearness(ClusteredMean(estimate, error, 99), p, 0.25, 0.05, 2, lower) is word
+
+
+def test_no_spread_is_known_of_one_image():
+    assert judge_nearness(clustered_mean([0.5]), 1.0, 0.25, 0.05, 1, True) is Nearness.UNKNOWN
+
+
+def test_holm_is_the_step_down_of_bonferroni():
+    random = np.random.default_rng(5)
+    for _ in range(50):
+        p = dict(enumerate(random.uniform(0, 0.2, 6).tolist()))
+        adjusted = holm(p)
+        order = sorted(p, key=p.get)
+        rejected = set()
+        for place, name in enumerate(order):
+            if p[name] > 0.05 / (6 - place):
+                break
+            rejected.add(name)
+        assert {name for name, value in adjusted.items() if value <= 0.05} == rejected
+        assert list(adjusted) == list(p)
+    assert holm({}) == {}
