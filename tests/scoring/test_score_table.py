@@ -16,7 +16,7 @@ from knowhue.scoring.page import render, sentence
 from knowhue.scoring.pairing import Pairs, Stored, System, pair
 from knowhue.scoring.parts import ALWAYS, TRUTH, measure_rows
 from knowhue.scoring.protocols import MARGINS, PROTOCOLS, Protocol
-from knowhue.scoring.table import compare, make_scores
+from knowhue.scoring.table import make_scores, paired_differences
 from knowhue.statistics.clustered import Nearness
 from knowhue.storage import write_json
 
@@ -69,7 +69,7 @@ def test_two_systems_that_do_not_differ_are_called_otherwise_at_the_nominal_rate
             name: dict(zip(margins, each.T, strict=True)) for name, each in zip("ab", both, strict=True)
         }
         pairs, columns = made_up(400, columns)
-        words = [each.word for each in compare(pairs, protocol, columns, "a", measures)]
+        words = [each.word for each in paired_differences(pairs, protocol, columns, "a", measures)]
         wrong += any(word not in (Nearness.AS_NEAR, Nearness.CANNOT_TELL) for word in words)
         equal += words[0] is Nearness.AS_NEAR
     # over both measures together, within four standard errors
@@ -84,7 +84,7 @@ def test_a_difference_at_the_margin_is_called_as_near_at_most_at_the_nominal_rat
         one = random.normal(8, 1, 400)
         columns = {"a": {"ciede2000": one}, "b": {"ciede2000": one + 0.25 + random.normal(0, 1, 400)}}
         pairs, columns = made_up(400, columns)
-        (found,) = compare(pairs, protocol, columns, "a", {"ciede2000": MEASURES["ciede2000"]})
+        (found,) = paired_differences(pairs, protocol, columns, "a", {"ciede2000": MEASURES["ciede2000"]})
         said += found.word is Nearness.AS_NEAR
     assert said / 1000 < 0.05 + 4 * (0.05 * 0.95 / 1000) ** 0.5
 

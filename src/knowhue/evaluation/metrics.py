@@ -128,7 +128,7 @@ def ab_l1_vivid(predicted: Chroma, true: Chroma) -> Tensor:
     Raises:
         ValueError: the shapes differ (nothing is broadcast).
     """
-    _same_shape(predicted, true)
+    require_same_shape(predicted, true)
     weight = torch.hypot(*true.float().unbind(1))
     error = (predicted.float() - true).abs().mean(1)
     # an image of 0 everywhere has no weights, and 0 over anything is 0

@@ -9,12 +9,12 @@ from typing import Any
 from knowhue import __version__
 from knowhue.config import digest
 from knowhue.errors import ConfigError, DamagedError, few
-from knowhue.scoring.measures import Measure
+from knowhue.scoring.measures import Quantity
 from knowhue.scoring.pairing import Pairs, Stored
 from knowhue.scoring.table import Scores, order_of_rows
 from knowhue.storage import read_json
 
-SCHEMA = {"name": "knowhue-score", "version": 1}
+SCORE_SCHEMA = {"name": "knowhue-score", "version": 1}
 _ARROWS = {"lower": r"$\downarrow$", "higher": r"$\uparrow$", "neither": ""}
 _TEX = {c: rf"\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
@@ -33,11 +33,11 @@ def to_json(scores: Scores) -> dict[str, Any]:
     """Everything that is known, in the same bytes whenever it is computed from the same files."""
     protocol = scores.protocol.digest
     return {
-        "schema": SCHEMA,
+        "schema": SCORE_SCHEMA,
         "protocol": {"sha256": protocol, "settings": scores.protocol.model_dump(mode="json")},
         "truth": truth_of(scores.pairs),
         "systems": [
-            {"name": each.name, "samples": each.count, "sha256": _files_hash(each.samples)}
+            {"name": each.name, "samples": each.samples_each, "sha256": _files_hash(each.samples)}
             for each in scores.pairs.systems
         ],
         "clusters": len(set(scores.pairs.clusters)),
@@ -83,8 +83,10 @@ def read_scores(path: Path) -> dict[str, Any]:
         RunError: it is missing or cannot be read.
     """
     found = read_json(path)
-    if found.get("schema") != SCHEMA:
-        raise DamagedError(path, f"it should carry the schema {SCHEMA}, and carries {found.get('schema')}")
+    if found.get("schema") != SCORE_SCHEMA:
+        raise DamagedError(
+            path, f"it should carry the schema {SCORE_SCHEMA}, and carries {found.get('schema')}"
+        )
     return found
 
 
@@ -191,6 +193,6 @@ def _tex(text: str) -> str:
     return re.sub(r"[\\&%$#_{}~^]", lambda found: _TEX[found[0]], text)
 
 
-def shown_value(measure: Measure, value: float | None) -> str:
+def shown_value(measure: Quantity, value: float | None) -> str:
     """A number as tables show it."""
     return "–" if value is None else f"{value:.{measure.places}f}".replace("-", "−")

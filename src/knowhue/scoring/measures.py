@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowhue.color import (
+    Floats,
     chroma_bins,
     colourfulness,
     lab_to_linear,
@@ -24,13 +25,13 @@ Column = NDArray[np.float64]
 """(N,): one value an image, in the order of their names."""
 Columns = Mapping[str, Column]
 
-FARTHEST = 150
+FARTHEST_AB = 150
 """Distance in the a*b* plane up to which the area under the curve is taken (Zhang, Isola and Efros, ECCV 2016)."""
 _TILE = 256  # pixels a side that are looked at together; what a small image has is looked at in one
 _REACH = 128  # of a*b*, whose sRGB colours lie within -108 to 99
 
 
-class Measure(NamedTuple):
+class Quantity(NamedTuple):
     """A number for a set of colourings.
 
     Attributes:
@@ -50,38 +51,38 @@ class Measure(NamedTuple):
     places: int = 2
 
 
-MEASURES: Mapping[str, Measure] = {
-    "ciede2000": Measure("CIEDE2000", "CIEDE2000", "CIEDE2000 units", "lower", "ciede2000"),
-    "ab_l1": Measure("Mean absolute error of a*b*", "a*b* error", "CIELAB units", "lower", "ab_l1"),
-    "ab_auc": Measure("Area under the curve of a*b* errors", "AUC", "share", "higher", "ab_auc", 4),
-    "ab_auc_balanced": Measure(
+MEASURES: Mapping[str, Quantity] = {
+    "ciede2000": Quantity("CIEDE2000", "CIEDE2000", "CIEDE2000 units", "lower", "ciede2000"),
+    "ab_l1": Quantity("Mean absolute error of a*b*", "a*b* error", "CIELAB units", "lower", "ab_l1"),
+    "ab_auc": Quantity("Area under the curve of a*b* errors", "AUC", "share", "higher", "ab_auc", 4),
+    "ab_auc_balanced": Quantity(
         "Area under the curve of a*b* errors, each colour alike", "AUC, balanced", "share", "higher", "", 4
     ),
-    "psnr_rgb": Measure("PSNR of RGB", "PSNR", "dB", "higher", "psnr_rgb"),
-    "ssim_rgb": Measure("SSIM of RGB", "SSIM", "-1 to 1", "higher", "ssim_rgb", 4),
-    "lpips_alex": Measure("LPIPS, AlexNet", "LPIPS", "0 is equal", "lower", "lpips_alex", 4),
-    "colourfulness": Measure("Colourfulness (signed)", "CF, signed", "M3", "neither", "colourfulness"),
-    "colourfulness_absolute": Measure(
+    "psnr_rgb": Quantity("PSNR of RGB", "PSNR", "dB", "higher", "psnr_rgb"),
+    "ssim_rgb": Quantity("SSIM of RGB", "SSIM", "-1 to 1", "higher", "ssim_rgb", 4),
+    "lpips_alex": Quantity("LPIPS, AlexNet", "LPIPS", "0 is equal", "lower", "lpips_alex", 4),
+    "colourfulness": Quantity("Colourfulness (signed)", "CF, signed", "M3", "neither", "colourfulness"),
+    "colourfulness_absolute": Quantity(
         "Colourfulness (absolute convention)", "CF, absolute", "M3", "neither", "colourfulness_absolute"
     ),
-    "colourfulness_error": Measure(
+    "colourfulness_error": Quantity(
         "Mean difference of colourfulness (signed)", "dCF of images, signed", "M3", "lower", "colourfulness_error"
     ),
-    "colourfulness_error_absolute": Measure(
+    "colourfulness_error_absolute": Quantity(
         "Mean difference of colourfulness (absolute convention)", "dCF of images, absolute", "M3", "lower",
         "colourfulness_error_absolute",
     ),
-    "colourfulness_shift": Measure(
+    "colourfulness_shift": Quantity(
         "Difference of the mean colourfulness (signed)", "dCF of means, signed", "M3", "lower", ""
     ),
-    "colourfulness_shift_absolute": Measure(
+    "colourfulness_shift_absolute": Quantity(
         "Difference of the mean colourfulness (absolute convention)", "dCF of means, absolute", "M3", "lower", ""
     ),
-    "lightness_change": Measure("Mean change of L*", "|dL*|", "CIELAB units", "lower", "lightness_change", 3),
-    "lightness_changed": Measure(
+    "lightness_change": Quantity("Mean change of L*", "|dL*|", "CIELAB units", "lower", "lightness_change", 3),
+    "lightness_changed": Quantity(
         "Pixels whose L* changed visibly", "L* changed", "share", "lower", "lightness_changed", 4
     ),
-    "diversity": Measure("CIEDE2000 between samples", "diversity", "CIEDE2000 units", "neither", "diversity"),
+    "diversity": Quantity("CIEDE2000 between samples", "diversity", "CIEDE2000 units", "neither", "diversity"),
 }  # fmt: skip
 """Those of networks are added where one is asked for, see `scoring.networks`."""
 
@@ -101,9 +102,9 @@ class Seen(NamedTuple):
     """
 
     pixels: Pixels
-    rgb: NDArray[np.float64]
-    lightness: NDArray[np.float64]
-    chroma: NDArray[np.float64]
+    rgb: Floats
+    lightness: Floats
+    chroma: Floats
     colourfulness: tuple[float, float]
 
 
@@ -116,7 +117,7 @@ def see(pixels: Pixels) -> Seen:
 
 
 @cache
-def _light(codes: np.dtype[Any]) -> NDArray[np.float64]:
+def _light(codes: np.dtype[Any]) -> Floats:
     """The light of each code."""
     top = np.iinfo(codes).max
     return srgb_to_linear(np.arange(top + 1) / top)
@@ -134,21 +135,21 @@ def measure_image(
 
     Returns:
         Values by column; and how many pixels have each true colour of `chroma_bins` and each distance in the a*b*
-        plane, rounded up: (313, 152), of which the last is more than `FARTHEST`.
+        plane, rounded up: (313, 152), of which the last is more than `FARTHEST_AB`.
 
     Raises:
         ImageError: a side is below 11 pixels.
     """
     noise = float(psnr(colouring.rgb, truth.rgb)[0])
     off = colouring.chroma - truth.chroma
-    steps = np.minimum(np.ceil(np.hypot(off[0, 0], off[0, 1])), FARTHEST + 1).astype(np.int64)
+    steps = np.minimum(np.ceil(np.hypot(off[0, 0], off[0, 1])), FARTHEST_AB + 1).astype(np.int64)
     change = np.abs(colouring.lightness - truth.lightness)
     columns = {
         "psnr_rgb": protocol.equal_psnr_db if np.isinf(noise) else noise,
         "ssim_rgb": _tiled_ssim(colouring.rgb, truth.rgb),
         "ciede2000": distance(colouring, truth),
         "ab_l1": float(np.abs(off).mean()),
-        "ab_auc": float((np.bincount(steps.ravel(), minlength=FARTHEST + 2) @ AREA) / steps.size),
+        "ab_auc": float((np.bincount(steps.ravel(), minlength=FARTHEST_AB + 2) @ AREA) / steps.size),
         **_own_columns(colouring),
         "colourfulness_error": abs(colouring.colourfulness[0] - truth.colourfulness[0]),
         "colourfulness_error_absolute": abs(colouring.colourfulness[1] - truth.colourfulness[1]),
@@ -178,7 +179,7 @@ def distance(first: Seen, second: Seen) -> float:
     return total / first.lightness.size
 
 
-def _tiled_ssim(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+def _tiled_ssim(first: Floats, second: Floats) -> float:
     # `ssim` is a product of matrices, whose cost grows with the cube of a side
     total, windows, edge = 0.0, 0, SSIM_WINDOW - 1
     for rows, columns in _tiles(first.shape[2:], edge):
@@ -200,7 +201,7 @@ def _tiles(size: tuple[int, ...], overlap: int) -> Iterator[tuple[slice, slice]]
             )
 
 
-AREA = np.concatenate(([FARTHEST], FARTHEST + 0.5 - np.arange(1, FARTHEST + 1), [0.0])) / FARTHEST
+AREA = np.concatenate(([FARTHEST_AB], FARTHEST_AB + 0.5 - np.arange(1, FARTHEST_AB + 1), [0.0])) / FARTHEST_AB
 """What a pixel adds to the area under the curve, by its distance rounded up: the share of t = 0 to 150 at which it
 counts, by trapezoids over whole t."""
 
@@ -218,10 +219,10 @@ def balanced_area(counts: NDArray[np.int64]) -> float:
     return float(((counts[found] @ AREA) / pixels[found]).mean())
 
 
-def _by_colour(chroma: NDArray[np.float64], steps: NDArray[np.int64]) -> NDArray[np.int64]:
+def _by_colour(chroma: Floats, steps: NDArray[np.int64]) -> NDArray[np.int64]:
     whole = np.rint(chroma[0]).astype(np.int64) + _REACH
     bins = nearest_bins()[whole[0], whole[1]]
-    size = (len(chroma_bins()), FARTHEST + 2)
+    size = (len(chroma_bins()), FARTHEST_AB + 2)
     return np.bincount((bins * size[1] + steps).ravel(), minlength=size[0] * size[1]).reshape(size)
 
 

@@ -14,7 +14,7 @@ from knowhue.images.image import Pixels
 from knowhue.report.page import fill
 from knowhue.report.text import TableCell, p_text, signed
 from knowhue.scoring.files import short, shown_value
-from knowhue.scoring.measures import Measure
+from knowhue.scoring.measures import Quantity
 from knowhue.scoring.parts import ALWAYS, open_pixels
 from knowhue.scoring.table import Difference, Scores
 from knowhue.statistics.clustered import Nearness
@@ -152,11 +152,11 @@ def _difference_cell(scores: Scores, found: Difference | None) -> Any:
     return TableCell(_signed(measure, [found.estimate])[0], below, is_clear)
 
 
-def _ends(measure: Measure, found: Difference) -> str:
+def _ends(measure: Quantity, found: Difference) -> str:
     return " to ".join(_signed(measure, found.interval or ()))
 
 
-def _signed(measure: Measure, values: Sequence[float]) -> list[str]:
+def _signed(measure: Quantity, values: Sequence[float]) -> list[str]:
     return signed(values, measure.places)
 
 

@@ -44,7 +44,7 @@ class System(NamedTuple):
     notes: tuple[str, ...] = ()
 
     @property
-    def count(self) -> int:
+    def samples_each(self) -> int:
         """How many samples an image has."""
         return len(next(iter(self.samples.values())))
 

@@ -22,7 +22,7 @@ from knowhue.images.reading import read_image
 from knowhue.runs import Report
 from knowhue.scoring.measures import (
     BEST_OF,
-    FARTHEST,
+    FARTHEST_AB,
     MEASURES,
     Column,
     Seen,
@@ -40,14 +40,14 @@ VERSION = 1
 """Of the formulas: what was kept by another is not used."""
 TOGETHER = 64
 """Images a part."""
-MOST_PROBLEMS = 10
+_MOST_PROBLEMS = 10
 TRUTH, GRAY, MEAN = "truth against truth", "gray", "mean colour"
 JPEG_QUALITIES = {"truth as JPEG 75": 75, "truth as JPEG 95": 95}
 ALWAYS = (GRAY, MEAN, *JPEG_QUALITIES, TRUTH)
 """Rows that every table has."""
 
 
-_SHAPE = (len(chroma_bins()), FARTHEST + 2)
+_SHAPE = (len(chroma_bins()), FARTHEST_AB + 2)
 
 
 class Measured(NamedTuple):
@@ -68,7 +68,7 @@ class Measured(NamedTuple):
         return balanced_area(counts)
 
 
-class Part(NamedTuple):
+class Portion(NamedTuple):
     """Some images, and what is to be measured of them.
 
     Attributes:
@@ -97,7 +97,7 @@ class Part(NamedTuple):
 def measure_rows(
     pairs: Pairs, protocol: Protocol, cache: Path, workers: int, report: Report = lambda _: None
 ) -> dict[str, Measured]:
-    """Measure all systems and the rows that are always there.
+    """Quantity all systems and the rows that are always there.
 
     Args:
         pairs: what to measure.
@@ -114,7 +114,7 @@ def measure_rows(
     total, done = len(pairs.truth) * (len(names) + len(ALWAYS)), 0
     work = partial(_kept, protocol=protocol, cache=cache)
 
-    def run(parts: Iterator[Part]) -> dict[str, Measured]:
+    def run(parts: Iterator[Portion]) -> dict[str, Measured]:
         nonlocal done
         made: dict[str, list[Measured]] = {}
         for part, measured in _in_order(pool, work, parts, workers):
@@ -133,11 +133,13 @@ def measure_rows(
     return {row: found[row] for row in (*names, *ALWAYS)}
 
 
-def _parts(pairs: Pairs, systems: Sequence[System], made: Mapping[str, tuple[float, ...]]) -> Iterator[Part]:
+def _parts(
+    pairs: Pairs, systems: Sequence[System], made: Mapping[str, tuple[float, ...]]
+) -> Iterator[Portion]:
     names = iter(pairs.truth)
     while some := tuple(islice(names, TOGETHER)):
         colourings = {each.name: tuple(each.samples[name] for name in some) for each in systems}
-        yield Part(some, tuple(pairs.truth[name] for name in some), colourings, made)
+        yield Portion(some, tuple(pairs.truth[name] for name in some), colourings, made)
 
 
 Made = dict[str, Measured] | list[str]
@@ -145,13 +147,13 @@ Made = dict[str, Measured] | list[str]
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[Part], Made], parts: Iterator[Part], workers: int
-) -> Iterator[tuple[Part, dict[str, Measured]]]:
+    pool: ThreadPoolExecutor, work: Callable[[Portion], Made], parts: Iterator[Portion], workers: int
+) -> Iterator[tuple[Portion, dict[str, Measured]]]:
     """Parts and what was made of them, in order, a few more begun than are done; raises what was wrong with images."""
-    waiting: list[tuple[Part, Future[Made]]] = []
+    waiting: list[tuple[Portion, Future[Made]]] = []
     problems: list[str] = []
     try:
-        while len(problems) < MOST_PROBLEMS:
+        while len(problems) < _MOST_PROBLEMS:
             waiting += [(part, pool.submit(work, part)) for part in islice(parts, 2 * workers - len(waiting))]
             if not waiting:
                 break
@@ -166,7 +168,7 @@ def _in_order(
             future.cancel()
     if problems:
         left = "and perhaps more: mend these first"
-        raise ImageError(*problems[:MOST_PROBLEMS], *[left] * (len(problems) >= MOST_PROBLEMS))
+        raise ImageError(*problems[:_MOST_PROBLEMS], *[left] * (len(problems) >= _MOST_PROBLEMS))
 
 
 def _joined(parts: Sequence[Measured]) -> Measured:
@@ -178,7 +180,7 @@ def _joined(parts: Sequence[Measured]) -> Measured:
     return Measured(columns, places, counts.ravel()[places])
 
 
-def _kept(part: Part, protocol: Protocol, cache: Path) -> Made:
+def _kept(part: Portion, protocol: Protocol, cache: Path) -> Made:
     """The rows of a part from the cache, or made and put there; or what is wrong with its images."""
     paths = {row: _path(cache, part.key(row, protocol)) for row in part.rows}
     found: dict[str, Measured] = {}
@@ -193,8 +195,8 @@ def _kept(part: Part, protocol: Protocol, cache: Path) -> Made:
             return made
         for row, measured in made.items():
             with replacing(paths[row], "wb") as file:
-                arrays: dict[str, Any] = {"_places": measured.places, "_counts": measured.counts}
-                np.savez(file, **arrays, **measured.columns)
+                arrays: dict[str, Any] = dict(measured.columns)
+                np.savez(file, **arrays, _places=measured.places, _counts=measured.counts)
         found |= made
     return found
 
@@ -214,7 +216,7 @@ def _read(path: Path, images: int) -> Measured:
     return measured
 
 
-def _measure(part: Part, rows: Sequence[str], protocol: Protocol) -> Made:
+def _measure(part: Portion, rows: Sequence[str], protocol: Protocol) -> Made:
     columns: dict[str, list[dict[str, float]]] = {row: [] for row in rows}
     counts = {row: np.zeros(_SHAPE, np.int64) for row in rows}
     problems: list[str] = []
@@ -248,7 +250,7 @@ def _compact(rows: Sequence[Mapping[str, float]], counts: NDArray[np.int64]) -> 
     return Measured(columns, places, counts.ravel()[places])
 
 
-def _made(row: str, part: Part, truth: Seen) -> Seen:
+def _made(row: str, part: Portion, truth: Seen) -> Seen:
     """What a row that is always there has in a colouring's place."""
     if row == TRUTH:
         return truth

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from scipy.sparse import csr_array
 
@@ -152,6 +151,6 @@ def _weights(size: int, side: int, interpolation: str) -> csr_array:
     centre = np.clip((np.arange(side) + 0.5) * step - 0.5, 0, size - 1)
     low = np.minimum(centre.astype(int), max(size - 2, 0))
     rows, high = np.arange(side), np.minimum(low + 1, size - 1)
-    share: NDArray[np.float64] = centre - low
+    share = centre - low
     values = np.concatenate((1 - share, share))
     return csr_array((values, (np.tile(rows, 2), np.concatenate((low, high)))), shape=(side, size))

@@ -7,7 +7,7 @@ import numpy as np
 
 from knowhue.errors import ConfigError, few, one_of
 from knowhue.report.text import plural
-from knowhue.scoring.measures import BEST_OF, MEASURES, OVER_SET, Columns, Measure
+from knowhue.scoring.measures import BEST_OF, MEASURES, OVER_SET, Columns, Quantity
 from knowhue.scoring.pairing import Pairs
 from knowhue.scoring.parts import ALWAYS, TRUTH, Measured
 from knowhue.scoring.protocols import Protocol
@@ -57,7 +57,7 @@ class Scores(NamedTuple):
     reference: str
     differences: Sequence[Difference]
     notes: Sequence[str]
-    measures: Mapping[str, Measure]
+    measures: Mapping[str, Quantity]
     about: Mapping[str, Any]
 
 
@@ -66,7 +66,7 @@ def make_scores(
     protocol: Protocol,
     measured: Mapping[str, Measured],
     reference: str | None = None,
-    measures: Mapping[str, Measure] = MEASURES,
+    measures: Mapping[str, Quantity] = MEASURES,
     sets: Mapping[str, Mapping[str, float]] | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Scores:
@@ -101,7 +101,7 @@ def make_scores(
         values[row] = own
     shown = {name: m for name, m in measures.items() if any(name in own for own in values.values())}
     chosen = reference or pairs.systems[0].name
-    found = compare(pairs, protocol, columns, chosen, shown)
+    found = paired_differences(pairs, protocol, columns, chosen, shown)
     notes = [*pairs.notes, *_image_notes(pairs, protocol, columns)]
     return Scores(protocol, pairs, columns, values, chosen, found, notes, shown, about or {})
 
@@ -117,12 +117,12 @@ def require_system(pairs: Pairs, reference: str | None) -> None:
         raise ConfigError(one_of("--reference", reference, names))
 
 
-def compare(
+def paired_differences(
     pairs: Pairs,
     protocol: Protocol,
     columns: Mapping[str, Columns],
     reference: str,
-    measures: Mapping[str, Measure],
+    measures: Mapping[str, Quantity],
 ) -> list[Difference]:
     """Every system but the reference minus it, by every measure that has values an image and a margin."""
     means = {
