@@ -10,7 +10,7 @@ from score_folders import colourings, paler, picture, true_images, write_images
 
 from knowhue.csv_text import from_csv, to_csv
 from knowhue.errors import ConfigError, DamagedError
-from knowhue.scoring.files import compare_json, image_rows, read_scores, rows_beside, to_json, to_latex
+from knowhue.scoring.files import compare_json, image_rows, read_score_file, rows_beside, to_json, to_latex
 from knowhue.scoring.measures import MEASURES
 from knowhue.scoring.page import render, sentence
 from knowhue.scoring.pairing import Pairs, Stored, System, pair
@@ -143,7 +143,7 @@ def test_notes_tell_of_lightness_gray_and_few_images(tmp_path):
 def test_json_is_whole_sealed_and_computed_again_alike(scores, folders, tmp_path):
     path = tmp_path / "score.json"
     write_json(path, to_json(scores))
-    found = read_scores(path)
+    found = read_score_file(path)
     again = scored(folders.truth, [folders.ours, folders.theirs], tmp_path / "other")
     assert compare_json(found, to_json(again)) == []
     assert {row["protocol"] for row in found["rows"].values()} == {SMALL.digest}
@@ -161,7 +161,7 @@ def test_what_is_no_score_is_damaged(tmp_path):
     path = tmp_path / "score.json"
     write_json(path, {"schema": {"name": "knowhue-study", "version": 1}})
     with pytest.raises(DamagedError, match="knowhue-score"):
-        read_scores(path)
+        read_score_file(path)
 
 
 def test_other_protocols_and_truths_do_not_share_a_table(scores, folders, tmp_path):

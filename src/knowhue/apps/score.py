@@ -73,12 +73,12 @@ def score(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
 ) -> None:
     """Score colourings of several systems against the true images, pair by pair, with intervals and a page."""
-    from knowhue.scoring.files import read_scores
+    from knowhue.scoring.files import read_score_file
     from knowhue.scoring.protocols import Protocol, read_protocol
 
     threads = workers or os.cpu_count() or 1
     if check is not None:
-        earlier = read_scores(check)
+        earlier = read_score_file(check)
         chosen = Protocol.model_validate(earlier["protocol"]["settings"])
         with tempfile.TemporaryDirectory() as empty:  # nothing is believed that was measured before
             found = _scored(systems, truth, chosen, earlier["reference"], common, threads, Path(empty))

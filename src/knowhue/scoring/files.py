@@ -75,7 +75,7 @@ def _files_hash(files: Mapping[str, tuple[Stored, ...]]) -> str:
     return digest([[name, *(file.digest for file in each)] for name, each in sorted(files.items())])
 
 
-def read_scores(path: Path) -> dict[str, Any]:
+def read_score_file(path: Path) -> dict[str, Any]:
     """Read a `score.json`.
 
     Raises:
@@ -99,7 +99,7 @@ def rows_beside(paths: Iterable[Path], scores: Scores) -> dict[str, dict[str, fl
     rows: dict[str, dict[str, float]] = {}
     own = {each.name for each in scores.pairs.systems}
     for path in paths:
-        earlier = read_scores(path)
+        earlier = read_score_file(path)
         wanted = (
             ("protocol", scores.protocol.digest, earlier["protocol"]["sha256"]),
             ("true images", truth_of(scores.pairs)["sha256"], earlier["truth"]["sha256"]),
