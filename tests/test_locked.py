@@ -7,17 +7,37 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from knowhue.errors import RunError
-from knowhue.runs import LOCK, locked, remove_if_empty
+from knowhue.locks import LOCK, Left, locked, note_jobs, read_signs, working_on
+from knowhue.runs import remove_if_empty
 
+DRIVER = """
+import sys, time
+from pathlib import Path
+from knowhue.locks import locked, note_jobs
+with locked(Path(sys.argv[1]), "study", engine="slurm"):
+    note_jobs(Path(sys.argv[1]), "slurm", ["12", "13"])
+    print("held", flush=True)
+    time.sleep(60)
+"""
+WORKER = """
+import sys, time
+from pathlib import Path
+from knowhue.locks import job_of_engine, working_on
+job_of_engine.set("slurm 14")
+with working_on(Path(sys.argv[1]) / "multi" / "seed-0-abc", "arm multi"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
 HOLDER = """
 import sys, time
 from pathlib import Path
-from knowhue.runs import locked
+from knowhue.locks import locked
 with locked(Path(sys.argv[1]), "study"):
     print("held", flush=True)
     time.sleep(60)
@@ -25,17 +45,30 @@ with locked(Path(sys.argv[1]), "study"):
 
 
 @pytest.fixture
-def held(tmp_path):
+def begin(tmp_path):
+    """Begins a process that holds something below `out`."""
+    begun = []
+
+    def begin(script):
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True
+        )
+        begun.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        return process
+
+    yield begin
+    for process in begun:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture
+def held(tmp_path, begin):
     """A folder that another process holds, and that process."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
-    yield tmp_path / "out", process
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    return tmp_path / "out", begin(HOLDER)
 
 
 def enter(folder: Path, what: str = "study") -> None:
@@ -134,7 +167,7 @@ def test_a_rank_alone_lets_nobody_in(held, monkeypatch, world):
 
 
 def test_who_waits_long_is_told_for_whom(held, monkeypatch):
-    monkeypatch.setattr("knowhue.runs.SILENT_S", 0.02)
+    monkeypatch.setattr("knowhue.locks.SILENT_S", 0.02)
     told = []
     with (
         pytest.raises(RunError, match="in use"),
@@ -183,7 +216,7 @@ def test_full_disk_is_said(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("knowhue.runs.os.write", full)
+    monkeypatch.setattr("knowhue.locks.os.write", full)
     with pytest.raises(RunError, match="No space left"):
         enter(tmp_path / "out")
 
@@ -195,3 +228,79 @@ def test_folders_made_on_the_way_are_removed_again_if_nothing_was_left(tmp_path)
     with locked(tmp_path / "runs" / "a", "study"):
         (tmp_path / "runs" / "a" / "kept").touch()
     assert (tmp_path / "runs" / "a" / "kept").exists()
+
+
+def test_a_driver_that_was_killed_has_left_its_engine_and_jobs(begin, tmp_path):
+    driver, folder = begin(DRIVER), tmp_path / "out"
+    with pytest.raises(RunError, match=r"in use by \S+, process \d+, slurm 12, 13, since .* \(study\)"):
+        enter(folder)
+    driver.kill()
+    driver.wait()
+    with locked(folder, "study", engine="local") as left:
+        assert left == Left("slurm", ("12", "13"))
+    # this one ended before it had asked for them
+    with locked(folder, "study", engine="local") as left:
+        assert left == Left("slurm", ("12", "13"))
+        note_jobs(folder, "local", [])
+    with locked(folder, "study", engine="local") as left:
+        assert left is None
+
+
+def test_a_driver_that_ended_has_left_nothing(tmp_path):
+    with locked(tmp_path, "study", engine="slurm"):
+        note_jobs(tmp_path, "slurm", ["12"])
+    with locked(tmp_path, "study") as left:
+        assert left is None
+
+
+def test_a_part_that_another_process_works_on_is_waited_for(begin, tmp_path, monkeypatch):
+    """An engine may take for lost what still runs; then it has two of it."""
+    monkeypatch.setattr("knowhue.locks.SILENT_S", 0.1)
+    worker, part, told = begin(WORKER), tmp_path / "out" / "multi" / "seed-0-abc", []
+    threading.Timer(0.8, worker.kill).start()
+    with working_on(part, "arm multi", report=told.append):
+        assert worker.wait() == -signal.SIGKILL
+        (part / "result").touch()
+    (note,) = told
+    assert re.search(
+        r"seed-0-abc, in use by \S+, process \d+, slurm 14, since .* \(arm multi\)", note["text"]
+    )
+    # on NFS, a lock on a file that was removed would be nobody's
+    assert (part / LOCK).read_bytes() == b""
+
+
+def test_a_part_that_came_to_nothing_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt), working_on(tmp_path / "part", "arm multi"):
+        raise KeyboardInterrupt
+    assert not (tmp_path / "part").exists()
+
+
+def test_signs_say_who_works_and_who_was_lost_and_since_when(begin, tmp_path):
+    driver, worker, root = begin(DRIVER), begin(WORKER), tmp_path / "out"
+    study, part = read_signs(root)
+    assert (study.lost_since, part.lost_since) == (None, None)
+    assert (study.place, part.place) == ("study", "multi/seed-0-abc")
+    assert re.fullmatch(r"study: \S+@\S+, process \d+, slurm 12, 13, since .* UTC", study.sentence())
+    assert part.sentence().startswith("multi/seed-0-abc: ")
+    assert f"process {worker.pid}, slurm 14, since " in part.sentence()
+    worker.kill()
+    worker.wait()
+    os.utime(root / "multi/seed-0-abc" / LOCK, (1e9, 1e9))
+    study, part = read_signs(root)
+    assert study.lost_since is None
+    assert part.sentence().startswith("multi/seed-0-abc: lost since 2001-09-09 01:46 UTC (")
+    with working_on(root / "multi/seed-0-abc", "arm multi"):
+        (root / "multi/seed-0-abc/result").touch()
+    assert [sign.place for sign in read_signs(root)] == ["study"]
+    assert driver.poll() is None
+
+
+def test_a_worker_gives_signs_of_life(tmp_path, monkeypatch):
+    monkeypatch.setattr("knowhue.locks.BEAT_S", 0.05)
+    with working_on(tmp_path, "gate multi", name=".seed-3.lock"):
+        path = tmp_path / ".seed-3.lock"
+        os.utime(path, (1e9, 1e9))
+        deadline = time.monotonic() + 10
+        while path.stat().st_mtime < 2e9 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert abs(path.stat().st_mtime - time.time()) < 10

@@ -10,6 +10,7 @@ import torch
 from knowhue.config import Config, Training, fingerprint
 from knowhue.data.prepare import load_prepared
 from knowhue.engines.executor import Executor, InProcess, Job
+from knowhue.locks import LOCK, working_on
 from knowhue.plan import Plan, read_cells
 from knowhue.runs import run_folder
 from knowhue.storage import read_json, write_json
@@ -42,7 +43,17 @@ class CellStep(NamedTuple):
         return f"{self.kind}/{self.name}/{fingerprint(self.config)}"
 
     def __call__(self, work: Workspace) -> None:
-        """Do it, in this process."""
+        """Do it, in this process; what another one still works at is waited for."""
+        folder, name = self._lock(work.root)
+        with working_on(folder, f"{self.kind} {self.name}", name=name, report=work.report):
+            self._do(work)
+
+    def _lock(self, root: Path) -> tuple[Path, str]:
+        if self.kind == "gate":
+            return root / "gate", f".seed-{self.config.seed}{LOCK}"
+        return run_folder(root / "heads" if self.kind == "head" else root, self.name, self.config), LOCK
+
+    def _do(self, work: Workspace) -> None:
         match self.kind:
             case "head":
                 run_head(work, self.config, self.config.tasks.names[0])  # the only one of a head's settings

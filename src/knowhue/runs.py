@@ -15,24 +15,16 @@ DIR/<arm>/seed-<n>-<fingerprint>/    one run
     status.json                      written last; the only file that the runner trusts
 DIR/heads/<task>/seed-<n>-<fingerprint>/   a head trained on the frozen encoder, forked by the arms
 DIR/results.json DIR/report.html     made from all of the above
-DIR/.lock                            held while a process works on the folder, see `locked`
+DIR/.lock                            held while a process works on the folder, see `locks`; each run has one, too
+DIR/.slurm/                          what Slurm's jobs are made of, and what they print
 """
 
-import errno
-import getpass
 import json
-import os
-import socket
-import threading
-import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
-from functools import partial
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from knowhue.config import Config, CountOrNone, Section, fingerprint
@@ -113,124 +105,6 @@ WEIGHTS = "model.safetensors"
 """All that a run has trained, by part."""
 DEPLOYED = "colorizer.safetensors"
 """What `training.deploy` makes of a finished run, in its folder."""
-LOCK = ".lock"
-REPORT_LOCK = ".report.lock"
-"""Of the report alone, which may be made while its study runs."""
-REPORT_S = 60.0
-SILENT_S = 5.0
-"""Seconds that a folder is waited for in silence."""
-_WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
-
-
-@contextmanager
-def locked(
-    folder: Path,
-    what: str,
-    *,
-    name: str = LOCK,
-    wait_s: float = 0.5,
-    report: Report = lambda _: None,
-) -> Iterator[None]:
-    """Keep other processes from writing to a folder for as long as the block runs.
-
-    The operating system holds the lock and lets go of it when the process ends, however it ends: a lock file that a
-    killed process left behind locks nobody out. Within one thread the same folder may be locked again. Of the
-    processes of `torch.distributed.run` the first locks for all. Folders made for the lock are removed again if the
-    block left nothing in them.
-
-    Args:
-        folder: what is written; made if it is not there.
-        what: the command that works there, for the message to others.
-        name: of the lock file, where less than the whole folder is written.
-        wait_s: seconds to wait for another process to end.
-        report: gets a note with who is waited for, once it takes longer than `SILENT_S`.
-
-    Raises:
-        RunError: another process has it, with who, where and since when; or the folder cannot be written.
-    """
-    path = folder / name
-    key = os.path.realpath(path)
-    held: set[str] = _held.__dict__.setdefault("paths", set())
-    if key in held or not is_first_process():
-        yield
-        return
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
-    # a soft lock is a mere file, which a killed process would leave behind
-    lock = FileLock(path, fallback_to_soft=False, on_acquired=partial(_sign, what))
-    try:
-        _acquire(lock, path, wait_s, report)
-        held.add(key)
-        yield
-    finally:
-        if lock.is_locked:
-            with suppress(OSError):  # while it is held, so that nobody else's is removed
-                path.unlink()
-            lock.release()
-        held.discard(key)
-        for each in made:  # the innermost first
-            remove_if_empty(each)
-
-
-def is_first_process() -> bool:
-    """Whether this process is alone, or the first of those that `torch.distributed.run` started."""
-    return os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") in ("", "1")
-
-
-_held = threading.local()
-
-
-def _acquire(lock: FileLock, path: Path, wait_s: float, report: Report) -> None:
-    silent_s = min(wait_s, SILENT_S)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=silent_s)
-        except Timeout:
-            if wait_s == silent_s:
-                raise
-            report({"stage": "note", "text": f"waiting for {path.parent}, in use{_holder(path)}"})
-            lock.acquire(timeout=wait_s - silent_s)
-    except Timeout:
-        raise RunError(
-            f"`{path.parent}` is in use{_holder(path)}. Wait for that to end, or name another folder or file."
-        ) from None
-    except OSError as error:
-        if error.errno not in _WITHOUT_LOCKS:
-            raise RunError(
-                f"Cannot write `{path}`: {error.strerror}. Name another folder, or free it."
-            ) from None
-        path.unlink(missing_ok=True)
-        warnings.warn(
-            f"`{path.parent}` is on a file system that cannot lock ({error.strerror}): make sure that no other process "
-            "writes to it.",
-            stacklevel=4,
-        )
-
-
-def _sign(what: str, descriptor: int) -> None:
-    """Say in the lock file who holds it."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a container without an entry for its user
-        user = "unknown"
-    holder = {
-        "what": what,
-        "user": user,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "since": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-    }
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, json.dumps(holder).encode())
-
-
-def _holder(path: Path) -> str:
-    """Who holds a lock, as far as it can be read."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return " by {user}@{host}, process {pid}, since {since} ({what})".format_map(found)
-    except (OSError, ValueError, TypeError, KeyError):
-        return " by another process"
 
 
 def require_writable(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Arms by seeds on one set of images, from shared heads: freeze the plan, run its cells, write the report."""
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -16,13 +17,15 @@ from knowhue.config import Evaluation, fingerprint
 from knowhue.data.loaders import to_rgb
 from knowhue.data.prepare import Prepared, count_seen
 from knowhue.data.sources import list_items
-from knowhue.engines.executor import Executor, InProcess, Job
-from knowhue.errors import ConfigError, RunError
+from knowhue.engines.choice import open_engine
+from knowhue.engines.executor import POLL_SECONDS, Executor, InProcess, Job
+from knowhue.errors import ConfigError, KnowhueError, RunError, few
 from knowhue.evaluation.evaluate import predict_class, predict_colour, predict_gray
 from knowhue.evaluation.metrics import METRICS
+from knowhue.locks import LOCK, Left, locked, note_jobs
 from knowhue.plan import Plan, read_plan, read_tuning
 from knowhue.report.page import write_report
-from knowhue.runs import FROZEN, STUDY_SCHEMA, Report, locked, read_frozen
+from knowhue.runs import FROZEN, STUDY_SCHEMA, Report, read_frozen
 from knowhue.storage import cached, read_json, write_json
 from knowhue.training.engine import Engine, Workspace
 from knowhue.training.golden import begin_anew, blocks_of, golden_step
@@ -60,7 +63,8 @@ def run_study(
     """
     _require_test_split(plan)
     executor = executor or InProcess()
-    with locked(root, "study"):
+    with locked(root, "study", engine=executor.name) as left:
+        await_jobs(executor, left, root, report)
         engine = Engine(plan.config.training)
         _require_one_way(executor, engine)
         elsewhere = (
@@ -82,6 +86,28 @@ def run_study(
             write_report(root)
         work.engine.wait()
     return root / "report.html"
+
+
+def await_jobs(executor: Executor, left: Left | None, root: Path, report: Report) -> None:
+    """Wait for the jobs that a driver which was killed has left with an engine: they write to the folder."""
+    engines = {executor.name: executor}
+    if left is not None and left.engine not in engines:
+        try:
+            engines[left.engine] = open_engine(left.engine, root)
+        except KnowhueError as error:
+            raise RunError(
+                f"Jobs of `{root}` may still run: a command with `--engine {left.engine}` was killed. {error} Or, if "
+                f"none runs, remove `{root / LOCK}`."
+            ) from None
+    told: list[str] = []
+    while jobs := [f"{name} {job}" for name, engine in engines.items() for job in engine.left()]:
+        if jobs != told:
+            text = f"waiting for jobs that an earlier command has left: {few(jobs)}; cancel them to stop them"
+            report({"stage": "note", "text": text})
+        told = jobs
+        time.sleep(POLL_SECONDS)
+    if left is not None:
+        note_jobs(root, executor.name, [])
 
 
 def _require_one_way(executor: Executor, engine: Engine) -> None:

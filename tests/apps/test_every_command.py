@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -197,6 +198,19 @@ def test_status_shows_every_cell(knowhue, tmp_path):
         "    1       ·      ·",
         "0 of 4 cells have ended",
     ]
+
+
+def test_status_says_who_has_stopped_without_a_word(knowhue, tmp_path, tiny):
+    plan = make_plan(tiny(), ["colour"], [0])
+    write_json(tmp_path / "study.json", {**STUDY_SCHEMA, "hash": "ab" * 32, **plan.model_dump(mode="json")})
+    holder = {"what": "arm colour", "user": "ada", "host": "n2", "pid": 7, "since": "2001-09-09 01:00 UTC"}
+    write_json(tmp_path / "colour" / "seed-0-abc" / ".lock", {**holder, "job": "slurm 14"})
+    os.utime(tmp_path / "colour" / "seed-0-abc" / ".lock", (1e9, 1e9))
+    code, said, _ = knowhue("status", tmp_path)
+    assert code == 0
+    assert said.splitlines()[-1] == (
+        "colour/seed-0-abc: lost since 2001-09-09 01:46 UTC (ada@n2, process 7, slurm 14, since 2001-09-09 01:00 UTC)"
+    )
 
 
 def test_compare_passes_on_what_was_asked(knowhue, make_folder, tmp_path, monkeypatch):

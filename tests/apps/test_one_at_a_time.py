@@ -9,7 +9,8 @@ from filelock import FileLock
 from PIL import Image
 
 from knowhue.config import Config
-from knowhue.runs import LOCK, write_config
+from knowhue.locks import LOCK
+from knowhue.runs import write_config
 
 TINY = ["--preset", "demo", "--set", "images.drawn_count=24", "--set", "encoder.weights=none"]
 

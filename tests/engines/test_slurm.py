@@ -1,19 +1,25 @@
 """Slurm's jobs: what they are asked for, that they outlive time limits, and that nothing of a lost one stays hidden."""
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from functools import partial
 
+import fake_slurm
 import pytest
 
 pytest.importorskip("submitit", reason="submitit is not installed")
 
 from knowhue.engines import slurm as engine
 from knowhue.engines.choice import open_engine
-from knowhue.engines.executor import Job
+from knowhue.engines.executor import InProcess, Job
 from knowhue.errors import RunError
+from knowhue.locks import LOCK, Left, locked
+from knowhue.study import await_jobs
 
 
 def options_of(root, number):
@@ -48,6 +54,15 @@ def test_so_many_run_at_a_time_as_there_are_names(slurm):
     assert len(set(names)) == 2
     assert names[0] == names[2]
     assert options_of(slurm, 3)["dependency"] == "singleton"
+
+
+def test_results_of_an_earlier_cluster_do_not_count(slurm, tmp_path):
+    """One that was set up anew counts from 1 again."""
+    for name in ("first", "second"):
+        open_engine("slurm", slurm).execute([Job(name, (tmp_path / name).touch)])
+        assert (tmp_path / name).exists()
+        shutil.rmtree(tmp_path / "slurm")
+        fake_slurm.install(tmp_path / "slurm")
 
 
 def test_two_studies_never_share_a_name(slurm):
@@ -86,13 +101,65 @@ def test_a_job_that_was_cancelled_by_others_is_said(slurm, tmp_path, monkeypatch
     def cancel():
         while not sign.exists():
             time.sleep(0.05)
-        engine.subprocess.run(["scancel", "1"], check=True)
+        subprocess.run(["scancel", "1"], check=True)
 
     canceller = threading.Thread(target=cancel)
     canceller.start()
     with pytest.raises(RunError, match=r"Slurm's job 1 ended without a result: it was cancelled, or killed"):
         open_engine("slurm", slurm).execute([Job("a", partial(wait_for_a_second_start, sign))])
     canceller.join()
+
+
+DRIVER = """
+import sys
+from functools import partial
+from pathlib import Path
+from knowhue.engines.choice import open_engine
+from knowhue.engines.executor import Job
+from knowhue.locks import locked
+from test_slurm import wait_for_a_second_start
+root = Path(sys.argv[1])
+with locked(root, "study", engine="slurm"):
+    open_engine("slurm", root).execute([Job("a", partial(wait_for_a_second_start, Path(sys.argv[2])))])
+"""
+
+
+def test_jobs_of_a_driver_that_was_killed_are_waited_for_by_the_next(slurm, tmp_path):
+    """Whatever engine it uses itself: they write to the folder."""
+    sign, told = tmp_path / "started", []
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, slurm, sign])
+    deadline = time.monotonic() + 120
+    while not sign.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    while '"jobs": ["1"]' not in (slurm / LOCK).read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    driver.kill()
+    driver.wait()
+
+    def report(event):
+        told.append(event["text"])
+        with sign.open("a") as file:  # lets the job end
+            file.write("told\n")
+
+    with locked(slurm, "study", engine="local") as left:
+        await_jobs(InProcess(), left, slurm, report)
+        assert open_engine("slurm", slurm).left() == []
+    assert told == ["waiting for jobs that an earlier command has left: slurm 1; cancel them to stop them"]
+
+
+def test_where_slurm_cannot_be_asked_a_study_does_not_begin(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(
+        RunError, match=r"Jobs of .* may still run: .*Found no `sbatch` on the PATH.* remove `.*lock`"
+    ):
+        await_jobs(InProcess(), Left("slurm", ("12",)), tmp_path, print)
+
+
+def test_a_queue_that_does_not_answer_is_no_empty_one(slurm):
+    found = open_engine("slurm", slurm)
+    (slurm.parent / "slurm" / "squeue").write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(RunError, match=r"Slurm does not answer, so jobs of this study may still run"):
+        found.left()
 
 
 def fail():

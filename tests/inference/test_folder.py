@@ -27,7 +27,7 @@ from knowhue.inference.hints import Hint
 from knowhue.inference.ledger import JOB, LEDGER
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits
-from knowhue.runs import LOCK
+from knowhue.locks import LOCK
 
 EARLIER: set[threading.Thread] = set()
 

@@ -17,11 +17,11 @@ from synthetic_study import METRICS, change, page_of, put, results_of, run_of, s
 from test_figures import STATES
 
 from knowhue.errors import RunError
+from knowhue.locks import LOCK, REPORT_LOCK
 from knowhue.report.figures import FIGURES
 from knowhue.report.integrity import warnings
 from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
-from knowhue.runs import LOCK, REPORT_LOCK
 from knowhue.storage import read_json
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}

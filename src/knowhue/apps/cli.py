@@ -199,9 +199,9 @@ def study_command(
     wanted = options() if plan is None else _read_plan_file(plan, given)
     executor = open_engine(engine, out, workers, engine_set or [])
     from knowhue.apps.progress import showing_progress
+    from knowhue.locks import is_first_process
     from knowhue.presets import DEFAULT_PRESET
     from knowhue.report.wording import WORDINGS
-    from knowhue.runs import is_first_process
     from knowhue.storage import read_json
     from knowhue.study import run_study
 
@@ -253,11 +253,11 @@ def compare_command(
     config = settings()
     from knowhue.apps.progress import showing_progress
     from knowhue.engines.choice import open_engine
+    from knowhue.locks import is_first_process
     from knowhue.plan import make_comparison
     from knowhue.presets import METHODS
     from knowhue.report.methods import markdown_tables
     from knowhue.report.reading import read_study
-    from knowhue.runs import is_first_process
     from knowhue.study import run_study
 
     chosen = methods.split(",") if methods is not None else tuple(METHODS)
@@ -305,15 +305,16 @@ def plan_command(
 
 @app.command("status", epilog="Example: `knowhue status runs/photos`")
 def status_command(study: StudyArgument) -> None:
-    """Show how far every run of a study, or of a comparison, is; needs no torch."""
+    """Show how far every run of a study, or of a comparison, is, and who works on it; needs no torch."""
     from knowhue.apps.progress import cell_lines
+    from knowhue.locks import read_signs
     from knowhue.plan import read_cells, read_plan
     from knowhue.runs import read_frozen
 
     plan, digest = read_plan(study), read_frozen(study)["hash"]
     arms, seeds = len(plan.arms), len(plan.seeds)
     say(f"plan {digest[:12]}, {arms} arm{'s' * (arms != 1)} x {seeds} seed{'s' * (seeds != 1)}")
-    say(*cell_lines(read_cells(study, plan)))
+    say(*cell_lines(read_cells(study, plan)), *(sign.sentence() for sign in read_signs(study)))
 
 
 @app.command(
@@ -325,7 +326,7 @@ def prepare_command(settings: Callable[[], "Config"], out: OutOption = Path("run
     config = settings()
     from knowhue.apps.progress import showing_progress
     from knowhue.data.prepare import prepare as run
-    from knowhue.runs import locked
+    from knowhue.locks import locked
     from knowhue.storage import read_json
 
     with locked(out, "prepare"), showing_progress() as report:
@@ -350,7 +351,7 @@ def train_command(
     config = settings()
     _require_planned(out, arm, config)
     from knowhue.apps.progress import showing_progress
-    from knowhue.runs import is_first_process
+    from knowhue.locks import is_first_process
     from knowhue.training.run import train as run
 
     with showing_progress() as report:

@@ -75,7 +75,7 @@ def export(
     announce([source])
     deploy_once(source)
     network = _open(source, licence)
-    from knowhue.runs import locked
+    from knowhue.locks import locked
 
     with locked(target.parent, "export", name=f".{target.name}.lock"):
         _require_target(kind, target, source, overwrite)  # it may have appeared meanwhile

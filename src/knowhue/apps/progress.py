@@ -11,8 +11,9 @@ from rich.text import Text
 
 from knowhue.apps.program import printable
 from knowhue.config import TRAIN_LOSSES
+from knowhue.locks import is_first_process
 from knowhue.plan import Cell
-from knowhue.runs import ENDED, Report, is_first_process
+from knowhue.runs import ENDED, Report
 
 PLAIN_SECONDS = 15.0
 LIVE_SECONDS = 0.2

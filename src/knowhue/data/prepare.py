@@ -21,7 +21,8 @@ from knowhue.data import checks
 from knowhue.data.sources import SourceItem, list_items, require_apart
 from knowhue.errors import ImageError, RunError
 from knowhue.images.files import counted, kinds_of
-from knowhue.runs import Report, images_in_use, locked, remove_if_empty, require_writable
+from knowhue.locks import locked
+from knowhue.runs import Report, images_in_use, remove_if_empty, require_writable
 from knowhue.storage import (
     allocate,
     clear_leftovers,

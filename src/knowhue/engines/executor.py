@@ -42,6 +42,14 @@ class Executor(Protocol):
     @property
     def is_elsewhere(self) -> bool: ...
 
+    def left(self) -> list[str]:
+        """Ids of jobs of the study folder that still wait or run, of a driver that was killed.
+
+        Raises:
+            RunError: the engine does not answer.
+        """
+        ...
+
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
         """Run jobs, and return when all have ended.
 
@@ -62,6 +70,10 @@ class InProcess:
     name = "local"
     threads = None
     is_elsewhere = False
+
+    def left(self) -> list[str]:
+        """None: jobs end with this process."""
+        return []
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
         """See `Executor`; `watch` is not called."""

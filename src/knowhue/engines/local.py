@@ -28,6 +28,10 @@ class LocalProcesses:
         self.workers = workers
         self.threads = max(1, (os.cpu_count() or 1) // workers)
 
+    def left(self) -> list[str]:
+        """None: workers end with the process that started them."""
+        return []
+
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
         """See `Executor`.
 

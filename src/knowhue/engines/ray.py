@@ -12,6 +12,7 @@ from ray.exceptions import RayError, RayTaskError  # pyright: ignore[reportMissi
 from knowhue.engines.choice import RaySettings
 from knowhue.engines.executor import Job, keep_busy
 from knowhue.errors import ConfigError, RunError
+from knowhue.locks import job_of_engine
 
 _CANCEL_S = 60.0
 _OBJECTS_BYTES = 80 * 2**20  # the least that Ray takes: jobs share files, not objects
@@ -31,6 +32,10 @@ class RayTasks:
         self.threads = settings.cpus
         self.workers = workers
         self._settings = settings
+
+    def left(self) -> list[str]:
+        """None: Ray ends the tasks of a driver that is gone."""
+        return []
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
         """See `Executor`.
@@ -90,6 +95,7 @@ class RayTasks:
 
 def _run(run: Callable[[], object]) -> None:
     """What a task does; what a job returns stays where it is."""
+    job_of_engine.set(f"ray {ray.get_runtime_context().get_task_id()}")
     run()
 
 

@@ -1,9 +1,12 @@
 """Jobs as jobs of a Slurm cluster, which wait there for what they need: the only importer of submitit."""
 
+import os
+import pickle
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from knowhue.engines import executor
 from knowhue.engines.choice import SlurmSettings
 from knowhue.engines.executor import Job, each_once
 from knowhue.errors import ConfigError, RunError
+from knowhue.locks import job_of_engine, note_jobs
 
 FOLDER = ".slurm"
 """Of a study: what jobs are made of, and what they print."""
@@ -50,8 +54,19 @@ class SlurmJobs:
         self.threads = settings.cpus
         self.workers = workers
         self._settings = settings
-        self._folder = root.resolve() / FOLDER
-        self._title = f"knowhue-{fingerprint(str(root.resolve()))}"
+        self._root = root.resolve()
+        # of this driver alone: a cluster that was set up anew gives ids that results of an earlier one bear
+        self._folder = self._root / FOLDER / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
+        self._title = f"knowhue-{fingerprint(str(self._root))}"
+
+    def left(self) -> list[str]:
+        """Jobs are known by their name, which is that of the study folder."""
+        living = living_jobs()
+        if living is None:
+            raise RunError(
+                "Slurm does not answer, so jobs of this study may still run. Try again when `squeue` works."
+            )
+        return [job for job, name in living.items() if name.startswith(self._title)]
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
         """See `Executor`.
@@ -63,6 +78,7 @@ class SlurmJobs:
         try:
             for number, job in enumerate(each_once(jobs)):
                 queued[job.id] = self._submit(number, job, [queued[need].job_id for need in job.needs])
+            note_jobs(self._root, self.name, [job.job_id for job in queued.values()])
             self._wait(list(queued.values()), watch)
         except BaseException:
             self._cancel([job.job_id for job in queued.values()])
@@ -131,10 +147,12 @@ class _Step(Checkpointable):
     """What a Slurm job runs. Queued again it is run anew: how far it is stands in files."""
 
     def __init__(self, run: Callable[[], object]) -> None:
-        self._run = run
+        # as bytes: what they import takes seconds, in which submitit could not catch the signal of a time limit yet
+        self._run = pickle.dumps(run)
 
     def __call__(self) -> None:
-        self._run()
+        job_of_engine.set(f"slurm {os.environ['SLURM_JOB_ID']}")
+        pickle.loads(self._run)()
 
 
 def living_jobs() -> Mapping[str, str] | None:

@@ -23,7 +23,8 @@ from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits, Stages, progress, run, usable_cores
 from knowhue.inference.pixels import paint_compiled
 from knowhue.inference.requests import DecodedRequest, ImageRequest, decode_request, paint_request
-from knowhue.runs import Report, locked
+from knowhue.locks import locked
+from knowhue.runs import Report
 from knowhue.storage import write_through, writing
 
 _MANY = 16  # images, from which on compiled code pays, even if they are small

@@ -24,7 +24,8 @@ from knowhue.inference.pipeline import Limits, Stages, progress, run
 from knowhue.inference.pixels import PaintStats, paint, paint_compiled
 from knowhue.inference.steady import STRENGTH, Steadier
 from knowhue.inference.video_formats import codec_of
-from knowhue.runs import Report, locked
+from knowhue.locks import locked
+from knowhue.runs import Report
 from knowhue.storage import put_in_place, require_outputs
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from knowhue.csv_text import to_csv
+from knowhue.locks import REPORT_LOCK, REPORT_S, locked
 from knowhue.report import scores
 from knowhue.report.answers import Answer, answers
 from knowhue.report.figures import FIGURES
@@ -25,7 +26,7 @@ from knowhue.report.style import to_svg
 from knowhue.report.tables import TABLES
 from knowhue.report.text import measure
 from knowhue.report.wording import wording
-from knowhue.runs import REPORT_LOCK, REPORT_S, locked, read_frozen
+from knowhue.runs import read_frozen
 from knowhue.statistics.verdicts import fewest_seeds
 from knowhue.storage import replacing, write_json
 

@@ -17,8 +17,9 @@ from knowhue.errors import RunError
 from knowhue.evaluation.calibration import fit_temperature, fit_unknown_below, judge_temperature
 from knowhue.inference.description import DEFAULT_UNKNOWN_BELOW, Calibration, Description, ScoreInterval
 from knowhue.inference.networks import require_task, save_model
+from knowhue.locks import locked
 from knowhue.models.multitask import Deployed, MultiTask, pool
-from knowhue.runs import DEPLOYED, Report, finished_run, locked, read_config, read_start
+from knowhue.runs import DEPLOYED, Report, finished_run, read_config, read_start
 from knowhue.statistics.paired import wilson_interval
 from knowhue.storage import read_csv
 from knowhue.training.engine import Engine, Workspace

@@ -14,9 +14,10 @@ from knowhue.config import fingerprint
 from knowhue.data.loaders import to_rgb
 from knowhue.data.prepare import Prepared
 from knowhue.errors import RunError
+from knowhue.locks import locked
 from knowhue.models.encoder import weights_digest
 from knowhue.models.multitask import MultiTask
-from knowhue.runs import Report, locked
+from knowhue.runs import Report
 from knowhue.storage import allocate, file_digest, put_in_place, read_array, read_json, write_json
 from knowhue.tensors import Batch, Pyramid
 from knowhue.training.engine import Engine

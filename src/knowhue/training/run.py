@@ -20,6 +20,7 @@ from knowhue.data.prepare import Prepared, load_prepared, prepare
 from knowhue.data.sources import list_items, require_apart
 from knowhue.errors import ConfigError, DamagedError, RunError, WeightsError
 from knowhue.evaluation.evaluate import Scored
+from knowhue.locks import locked
 from knowhue.models.colour_classes import ColourClasses, centres, count_bins
 from knowhue.models.discriminators import PatchGAN
 from knowhue.models.encoder import weights_digest
@@ -31,7 +32,6 @@ from knowhue.runs import (
     Report,
     damaged_files,
     has_ended,
-    locked,
     read_config,
     read_log,
     read_status,

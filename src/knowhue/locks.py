@@ -1,0 +1,314 @@
+"""One process at a time writes to a folder: who holds it, for which job of an engine, and since when it gives no sign.
+
+The operating system holds a lock and lets go of it when its process ends, however that ends: a file that a killed
+process left behind locks nobody out. On NFS the server holds it, for all machines. What stands in the file is for
+people, and says what a killed driver has left with an engine.
+"""
+
+import errno
+import getpass
+import json
+import os
+import socket
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from filelock import FileLock, Timeout, lock_descriptor
+
+from knowhue.errors import RunError, few
+from knowhue.runs import Report, remove_if_empty
+
+LOCK = ".lock"
+REPORT_LOCK = ".report.lock"
+"""Of the report alone, which may be made while its study runs."""
+REPORT_S = 60.0
+SILENT_S = 5.0
+"""Seconds that a folder is waited for in silence."""
+BEAT_S = 20.0
+"""Seconds between the signs of life of a process that works on a part of a study."""
+_PART_S = 30 * 24 * 3600.0
+_WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+_PARTS = ("*/seed-*/.lock", "heads/*/seed-*/.lock", "gate/.seed-*.lock")
+
+job_of_engine: ContextVar[str] = ContextVar("job_of_engine", default="")
+"""What the engine calls the job that runs now, such as `slurm 12`."""
+
+
+class Left(NamedTuple):
+    """What a driver that was killed may have left running.
+
+    Attributes:
+        engine: with which its jobs are.
+        jobs: their ids, as far as they were written down.
+    """
+
+    engine: str
+    jobs: tuple[str, ...]
+
+
+class Sign(NamedTuple):
+    """What the lock of a study, or of a part of it, says.
+
+    Attributes:
+        place: the part, as a path below the study folder; `study` is all of it.
+        holder: who holds it: `what`, `user`, `host`, `pid`, `since`, `job`.
+        lost_since: when its process gave its last sign of life; None if it still holds the lock.
+    """
+
+    place: str
+    holder: Mapping[str, Any]
+    lost_since: datetime | None
+
+    def sentence(self) -> str:
+        """One line for `knowhue status`."""
+        who, since = _described(self.holder), self.holder["since"]
+        if self.lost_since is None:
+            return f"{self.place}: {who}, since {since}"
+        return f"{self.place}: lost since {_minute(self.lost_since)} ({who}, since {since})"
+
+
+@contextmanager
+def locked(
+    folder: Path,
+    what: str,
+    *,
+    name: str = LOCK,
+    wait_s: float = 0.5,
+    report: Report = lambda _: None,
+    engine: str = "",
+) -> Iterator[Left | None]:
+    """Keep other processes from writing to a folder for as long as the block runs.
+
+    Within one thread the same folder may be locked again. Of the processes of `torch.distributed.run` the first locks
+    for all. Folders made for the lock are removed again if the block left nothing in them.
+
+    Args:
+        folder: what is written; made if it is not there.
+        what: the command that works there, for the message to others.
+        name: of the lock file, where less than the whole folder is written.
+        wait_s: seconds to wait for another process to end.
+        report: gets a note with who is waited for, once it takes longer than `SILENT_S`.
+        engine: that runs the jobs of a study.
+
+    Yields:
+        What the last holder has left with its engine, if it was killed.
+
+    Raises:
+        RunError: another process has it, with who, where and since when; or the folder cannot be written.
+    """
+    path = folder / name
+    key = os.path.realpath(path)
+    held: set[str] = _held.__dict__.setdefault("paths", set())
+    if key in held or not is_first_process():
+        yield None
+        return
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    left: list[Left] = []
+    # a soft lock is a mere file, which a killed process would leave behind
+    lock = FileLock(path, fallback_to_soft=False, on_acquired=partial(_sign, what, engine, left))
+    try:
+        _acquire(lock, path, wait_s, report)
+        held.add(key)
+        yield left[0] if left else None
+    finally:
+        if lock.is_locked:
+            if not (_holder(path) or {}).get("left"):  # else nobody has asked for those jobs yet
+                with suppress(OSError):  # while it is held, so that nobody else's is removed
+                    path.unlink()
+            lock.release()
+        held.discard(key)
+        for each in made:  # the innermost first
+            remove_if_empty(each)
+
+
+@contextmanager
+def working_on(
+    folder: Path, what: str, *, name: str = LOCK, report: Report = lambda _: None
+) -> Iterator[None]:
+    """Work on a part of a study that an engine may have begun elsewhere, too: taken for lost, it may still run.
+
+    Whoever comes second waits until the first has ended, and then finds its work. The file is touched every `BEAT_S`
+    seconds, and stays where it is afterwards, emptied: on NFS a lock of a removed file is nobody's.
+
+    Args:
+        folder: the part, such as a run folder.
+        what: for the message to others, and for `knowhue status`.
+        name: of the lock file.
+        report: gets a note with who is waited for.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    if not is_first_process():
+        yield
+        return
+    path = folder / name
+    lock = FileLock(path, fallback_to_soft=False, on_acquired=partial(_sign, what, "", []), poll_interval=0.5)
+    ended = threading.Event()
+    beat = threading.Thread(target=_beat, args=(path, ended), daemon=True)
+    try:
+        _acquire(lock, path, _PART_S, report)
+        beat.start()
+        yield
+    finally:
+        ended.set()
+        if lock.is_locked:
+            beat.join()
+            with suppress(OSError):
+                os.truncate(path, 0)
+                if [each.name for each in folder.iterdir()] == [name]:  # it came to nothing
+                    path.unlink()
+            lock.release()
+        remove_if_empty(folder)
+
+
+def _beat(path: Path, ended: threading.Event) -> None:
+    while not ended.wait(BEAT_S):
+        with suppress(OSError):
+            os.utime(path)  # by the clock of the file's server
+
+
+def is_first_process() -> bool:
+    """Whether this process is alone, or the first of those that `torch.distributed.run` started."""
+    return os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") in ("", "1")
+
+
+def note_jobs(folder: Path, engine: str, jobs: Sequence[str]) -> None:
+    """Write into the lock of a study, which this process holds, which jobs it has with an engine, and no others."""
+    holder = _holder(folder / LOCK)
+    if holder is not None:  # nobody is named where the file system has no locks
+        now = {**holder, "engine": engine, "jobs": list(jobs), "left": False}
+        (folder / LOCK).write_text(json.dumps(now), encoding="utf-8")
+
+
+def read_signs(root: Path) -> list[Sign]:
+    """Who works on a study and its parts, and who has stopped doing so without a word."""
+    paths = [root / LOCK, *(path for pattern in _PARTS for path in sorted(root.glob(pattern)))]
+    found = [(path, _holder(path)) for path in paths]
+    return [
+        Sign(_place(path, root), holder, None if _is_held(path) else _last_sign(path))
+        for path, holder in found
+        if holder is not None
+    ]
+
+
+def _place(path: Path, root: Path) -> str:
+    place = path.relative_to(root)
+    if path == root / LOCK:
+        return "study"
+    part = place.parent if place.name == LOCK else place.parent / place.name[1:].removesuffix(LOCK)
+    return part.as_posix()
+
+
+_held = threading.local()
+
+
+def _acquire(lock: FileLock, path: Path, wait_s: float, report: Report) -> None:
+    silent_s = min(wait_s, SILENT_S)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=silent_s)
+        except Timeout:
+            if wait_s == silent_s:
+                raise
+            report({"stage": "note", "text": f"waiting for {path.parent}, in use{_by_whom(path)}"})
+            lock.acquire(timeout=wait_s - silent_s)
+    except Timeout:
+        raise RunError(
+            f"`{path.parent}` is in use{_by_whom(path)}. Wait for that to end, or name another folder or file."
+        ) from None
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise RunError(
+                f"Cannot write `{path}`: {error.strerror}. Name another folder, or free it."
+            ) from None
+        path.unlink(missing_ok=True)
+        warnings.warn(
+            f"`{path.parent}` is on a file system that cannot lock ({error.strerror}): make sure that no other process "
+            "writes to it.",
+            stacklevel=4,
+        )
+
+
+def _sign(what: str, engine: str, left: list[Left], descriptor: int) -> None:
+    """Say in the lock file who holds it, once what stands there was read: its writer was killed."""
+    before = _parsed(os.pread(descriptor, 1 << 20, 0)) if hasattr(os, "pread") else None
+    jobs = {}
+    if before and before.get("engine"):
+        left.append(Left(str(before["engine"]), tuple(map(str, before.get("jobs", ())))))
+        # kept until this process has asked for them, see `note_jobs`
+        jobs = {"engine": before["engine"], "jobs": before.get("jobs", []), "left": True}
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container without an entry for its user
+        user = "unknown"
+    holder = {
+        "what": what,
+        "user": user,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "since": _minute(datetime.now(UTC)),
+        "job": job_of_engine.get(),
+        **({"engine": engine} if engine else {}),
+        **jobs,
+    }
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, json.dumps(holder).encode())
+
+
+def _minute(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def _holder(path: Path) -> dict[str, Any] | None:
+    """Who a lock file names; None where nobody is named."""
+    try:
+        return _parsed(path.read_bytes())
+    except OSError:
+        return None
+
+
+def _parsed(data: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(data)
+        return found if {"what", "user", "host", "pid", "since"} <= set(found) else None
+    except (ValueError, TypeError):
+        return None
+
+
+def _described(holder: Mapping[str, Any]) -> str:
+    jobs = holder.get("jobs") or ()
+    engine = f"{holder['engine']} {few(jobs)}" if jobs else ""
+    job = holder.get("job") or engine
+    return "{user}@{host}, process {pid}".format_map(holder) + f", {job}" * bool(job)
+
+
+def _by_whom(path: Path) -> str:
+    holder = _holder(path)
+    if holder is None:
+        return " by another process"
+    return f" by {_described(holder)}, since {holder['since']} ({holder['what']})"
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a process holds a lock; where that cannot be tried, whether it has given a sign of life lately."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return (datetime.now(UTC) - _last_sign(path)).total_seconds() < 3 * BEAT_S
+    try:
+        return not lock_descriptor(descriptor, blocking=False)
+    finally:
+        os.close(descriptor)  # which lets go of it
+
+
+def _last_sign(path: Path) -> datetime:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
