@@ -390,6 +390,12 @@ def evaluate_command(run: Annotated[Path, typer.Argument(help="Run folder of a t
 def report_command(
     study: StudyArgument,
     figures: Annotated[Path | None, typer.Option(help="Write the figures here too, as PNG files.")] = None,
+    paper: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a paper kit here: figures as PDF and SVG, LaTeX tables, methods, references."
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace figures that exist.")] = False,
 ) -> None:
     """Make the report of a study, or of a comparison, again from the run folders; needs no torch."""
@@ -399,6 +405,11 @@ def report_command(
     say(f"Report: {write_report(study)}")
     for path in write_figures(study, figures, overwrite) if figures else ():
         say(f"Figure: {path}")
+    if paper:
+        from knowhue.report.paper import write_paper
+
+        files = write_paper(study, paper, overwrite)
+        say(f"Paper: {files[0]}, {len(files)} files")
 
 
 @app.command("pack", epilog="Example: `knowhue pack runs/photos -o photos.zip`")

@@ -48,7 +48,7 @@ def draw_per_class(study: Study) -> "dict[str, Figure]":
     """Draw accuracy and error of each class, both arms on one line."""
     both = {
         "class": ("accuracy", "Accuracy, %", 100),
-        "colour": ("ab_l1", "Mean absolute error of a*b*, CIELAB units", 1),
+        "colour": ("ab_l1", "Error of a*b*, CIELAB units", 1),
     }
     figures = {}
     for task, (name, title, scale) in both.items():

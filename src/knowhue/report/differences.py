@@ -1,5 +1,6 @@
 """How multi-task differs from single-task: seed by seed, and beside every other arm and the placebos."""
 
+from textwrap import fill
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 _DOT = 6.5
 """Points from dot to dot of a stack."""
+_TITLE = 24
+"""Letters of a title beside another panel, in the widest of the fonts that a figure may be shown in."""
 _HEIGHT = 150
 """Of a panel, in points."""
 _ROWS = (12.0, 37.0, 62.0)
@@ -112,7 +115,7 @@ def _slopes(ax: "Axes", found: Contrast, measured: Measure, arms: tuple[str, str
         ax.plot(place, means[place], "o", color=colour, markersize=7, zorder=5)
     head(
         ax,
-        measured.titled(measured.unit),
+        fill(measured.titled(measured.unit), _TITLE),
         "lower is better ↓" if found.lower_is_better else "higher is better ↑",
     )
     ax.set_xlim(-0.5, 1.5)

@@ -135,7 +135,7 @@ FIGURES: dict[str, Figure] = {
         "Each thin line is a seed, from {before} to {after}; orange seeds improve, gray ones do "
         "not, and the black line is the mean. On the right are the differences of the same seeds and their mean with "
         "its interval at the level of the verdict (thick) and at that of equivalence (thin). In the shaded band a "
-        "difference is smaller than the smallest one that matters, fixed beforehand.",
+        "difference is smaller than the smallest one that matters, {fixed}.",
         transfer,
         transfer_rows,
     ),
@@ -235,6 +235,7 @@ def facts(study: Study) -> dict[str, object]:
         ("one arm", "the other") if study.is_table else ("its single-task", "its multi-task model")
     )
     return {
+        "fixed": "as given with the table" if study.is_table else "fixed beforehand",
         "before": before,
         "after": after,
         "seed": plain(study.shown_seed),

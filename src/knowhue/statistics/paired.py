@@ -22,6 +22,7 @@ Name = TypeVar("Name", bound=Hashable)
 EXACT_SEEDS = 40
 """Up to so many seeds every sign pattern is counted; beyond, `RANDOM_PATTERNS` are drawn."""
 RANDOM_PATTERNS = 2**20
+_ROUNDING = 1e-12  # relative
 _TIE = 1e-9  # of the sum of absolute differences: far above rounding, far below any measured score
 
 
@@ -254,8 +255,8 @@ def _checked(differences: Differences) -> NDArray[np.float64]:
 
 
 def _constant(d: NDArray[np.float64]) -> bool:
-    """Whether all are equal: the standard deviation of three times 0.1 is 1.7e-17, not 0."""
-    return bool(np.ptp(d) == 0)
+    """Whether all are equal but for rounding: 0.82 - 0.8 is not 0.81 - 0.79."""
+    return bool(np.ptp(d) <= _ROUNDING * np.abs(d).max())
 
 
 def _signed_sums(d: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,0 +1,108 @@
+r"""Text and tables as LaTeX that pdflatex takes: every sign escaped or spelt out, tables with the rules of booktabs."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from knowhue.report.text import MISSING, TableCell
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}",
+    "−": "$-$", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$", "Δ": r"$\Delta$", "α": r"$\alpha$", "≤": r"$\leq$",
+    "†": r"\textdagger{}", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "→": r"$\rightarrow$", "←": r"$\leftarrow$",
+    "✗": r"$\times$", "“": "``", "”": "''", "‘": "`", "’": "'", "–": "--", "—": "---", "…": r"\ldots{}",
+    "\N{NO-BREAK SPACE}": "~", "\N{THIN SPACE}": r"\,", "○": r"$\circ$", "²": r"$^2$", "√": r"$\surd$",
+}  # fmt: skip
+_MOST_ROWS = 40
+"""A table of more breaks over pages."""
+_BROAD = 18
+"""Letters of a cell before it is broken into lines."""
+_LATIN = 0x17F
+"""Up to here pdflatex has glyphs for letters."""
+
+
+def tex(text: str) -> str:
+    r"""A text as LaTeX prints it; a letter that no font of pdflatex has is spelt as its code point.
+
+    >>> tex("50 % of a_b: −0.5 ± 0.1"), tex("\u7cf8")
+    ('50~\\% of a\\_b: $-$0.5 $\\pm$ 0.1', '[U+7CF8]')
+    """
+    # no line breaks between a number and its per cent
+    return "".join(_SPECIAL.get(sign) or _letter(sign) for sign in text.replace(" %", "\N{NO-BREAK SPACE}%"))
+
+
+def _letter(sign: str) -> str:
+    if sign.isspace():
+        return " "
+    return sign if sign.isprintable() and ord(sign) <= _LATIN else f"[U+{ord(sign):04X}]"
+
+
+def breakable(digest: str) -> str:
+    """A long checksum in the type of code, which may break after every eight digits."""
+    parts = [digest[place : place + 8] for place in range(0, len(digest), 8)]
+    return r"\texttt{" + r"\allowbreak{}".join(map(tex, parts)) + "}"
+
+
+def tex_table(rows: Sequence[Sequence[Any]], caption: str, label: str) -> str:
+    """A table with its caption: `tabular` between the rules of booktabs, as wide as the column at most.
+
+    Args:
+        rows: the header first; text, numbers, `TableCell` or None.
+        caption: plain text.
+        label: a plain word; the table is `tab:<label>`.
+    """
+    lines = [" & ".join(map(_cell, row)) + r" \\" for row in rows]
+    kinds = "".join(_column([row[place] for row in rows], place == 0) for place in range(len(rows[0])))
+    head = rf"\caption{{{tex(caption)}}}\label{{tab:{label}}}"
+    body = "\n".join(lines[1:])
+    if len(rows) - 1 > _MOST_ROWS:
+        return (
+            f"{{\\scriptsize\\setlength{{\\tabcolsep}}{{3pt}}\n\\begin{{longtable}}{{{kinds}}}\n{head}\\\\\n\\toprule\n"
+            f"{lines[0]}\n\\midrule\n\\endhead\n{body}\n\\bottomrule\n\\end{{longtable}}}}\n"
+        )
+    return (
+        f"\\begin{{table}}[htbp]\n\\centering\\footnotesize\\setlength{{\\tabcolsep}}{{4pt}}\n{head}\n\\fitcolumn{{\\begin{{tabular}}{{{kinds}}}\n\\toprule\n"
+        f"{lines[0]}\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}}}\n\\end{{table}}\n"
+    )
+
+
+def _column(cells: Sequence[Any], is_first: bool) -> str:
+    """A column as wide as its longest number or word, whose longer texts break into lines."""
+    texts = [f"{cell.value} {cell.below}" if isinstance(cell, TableCell) else str(cell) for cell in cells]
+    longest = max(map(len, texts[1:]), default=0)
+    # what `tex` holds together is one word
+    word = max(len(each) for text in texts for each in text.replace(" %", "_%").split() or [""])
+    side = "raggedright" if is_first else "raggedleft"
+    return rf">{{\{side}\arraybackslash}}p{{{0.56 * max(word, min(longest, _BROAD)) + 0.5:.1f}em}}"
+
+
+def _cell(cell: Any) -> str:
+    if cell is None:
+        return tex(MISSING)
+    if not isinstance(cell, TableCell):
+        return tex(str(cell))
+    below = tex(cell.below)
+    below = rf"\textbf{{{below}}}" if cell.clear else below
+    return f"{tex(cell.value)} {{\\scriptsize {below}}}" if below else tex(cell.value)
+
+
+PREAMBLE = r"""\usepackage[T1]{fontenc}
+\usepackage[utf8]{inputenc}
+\usepackage{array,booktabs,graphicx,longtable}
+% a table that is wider than the column is made as wide as it
+\newsavebox{\fitbox}
+\setlength{\belowcaptionskip}{5pt}
+\providecommand{\fitcolumn}[1]{\sbox{\fitbox}{#1}%
+  \ifdim\wd\fitbox>\linewidth\resizebox{\linewidth}{!}{\usebox{\fitbox}}\else\usebox{\fitbox}\fi}
+"""
+
+
+def plain_label(name: str) -> str:
+    """A name as a label of LaTeX or of a file takes it.
+
+    >>> plain_label("transfer_ab l1")
+    'transfer-ab-l1'
+    """
+    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")
