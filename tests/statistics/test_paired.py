@@ -318,3 +318,11 @@ def test_an_interval_beyond_either_limit_is_none(values: list[float], is_possibl
     assert bounded_interval([-value for value in values], (-1.0, 0.0)) == (
         None if expected is None else (-expected[1], -expected[0])
     )
+
+
+def test_differences_that_are_equal_but_for_rounding_have_no_effect_size():
+    d = [0.82 - 0.8, 0.81 - 0.79, 0.93 - 0.91]
+    assert len(set(d)) > 1
+    assert hedges_dz(d) is None
+    assert t_interval(d) == (d[0], d[0])
+    assert hedges_dz([0.02, 0.02, 0.02001]) is not None
