@@ -86,6 +86,10 @@ def test_earlier_scores_stand_beside_in_every_table(knowhue, at):
         (("ours", "--truth", "truth", "--protocol", "crop256"), "Did you mean `crop-256`?"),
         (("ours", "--truth", "truth", "--protocol", "none.yaml"), "none.yaml"),
         (("ours", "--truth", "truth", "-o", "score.pdf"), "`--out` should end in .html"),
+        (
+            ("ours", "--truth", "truth", "--networks", "vgg"),
+            "`--networks` should be one of lite0, inception, lpips",
+        ),
         (("ours", "--truth", "truth", "--reference", "our"), "Did you mean `ours`?"),
         (("ours", "--truth", "truth", "--check", "none.json"), "none.json"),
         (("ours", "--truth", "truth", "--beside", "none.json"), "none.json"),

@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -52,6 +52,19 @@ def score(
             help="Compute an earlier `.json` again from the files, write nothing; ends with 1 if it differs."
         ),
     ] = None,
+    networks: Annotated[
+        str | None,
+        typer.Option(
+            help="Networks to ask, separated by commas: `lite0` (Fréchet and kernel distance), `inception` (FID, KID), "
+            "`lpips`, `recognised` (by a probe of true colours; folders are classes). They need torch, and take longer."
+        ),
+    ] = None,
+    inception_weights: Annotated[
+        Path | None, rare_option(help="File of torch-fidelity's Inception-v3; downloaded if not given.")
+    ] = None,
+    lpips_weights: Annotated[
+        Path | None, rare_option(help="File of torchvision's AlexNet; downloaded if not given.")
+    ] = None,
     common: Annotated[
         bool,
         rare_option("--common", help="Score the images that all systems have, instead of refusing the rest."),
@@ -76,19 +89,31 @@ def score(
     from knowhue.scoring.files import read_score_file
     from knowhue.scoring.protocols import Protocol, read_protocol
 
-    threads = workers or os.cpu_count() or 1
+    asked = _Asked(systems, truth, common, workers or os.cpu_count() or 1, inception_weights, lpips_weights)
     if check is not None:
         earlier = read_score_file(check)
         chosen = Protocol.model_validate(earlier["protocol"]["settings"])
+        names = earlier["networks"].get("asked")
         with tempfile.TemporaryDirectory() as empty:  # nothing is believed that was measured before
-            found = _scored(systems, truth, chosen, earlier["reference"], common, threads, Path(empty))
+            found = _scored(asked, chosen, earlier["reference"], names, Path(empty))
         _say_check(earlier, found, check)
         return
     chosen = read_protocol(protocol)
     outputs = _outputs(out)
     require_outputs({"--out": list(outputs.values())}, overwrite=overwrite)
-    found = _scored(systems, truth, chosen, reference, common, threads, cache or out.parent / CACHE)
+    found = _scored(asked, chosen, reference, networks, cache or out.parent / CACHE)
     _write(found, outputs, beside or [])
+
+
+class _Asked(NamedTuple):
+    """What is the same for a new score and for a check."""
+
+    systems: list[str]
+    truth: Path
+    common: bool
+    threads: int
+    inception_weights: Path | None
+    lpips_weights: Path | None
 
 
 def _outputs(page: Path) -> dict[str, Path]:
@@ -101,26 +126,35 @@ def _outputs(page: Path) -> dict[str, Path]:
 
 
 def _scored(
-    systems: list[str],
-    truth: Path,
-    protocol: "Protocol",
-    reference: str | None,
-    common: bool,
-    threads: int,
-    cache: Path,
+    asked: _Asked, protocol: "Protocol", reference: str | None, networks: str | None, cache: Path
 ) -> "Scores":
     from knowhue.apps.progress import showing_progress
     from knowhue.scoring.pairing import pair
     from knowhue.scoring.parts import measure_rows
     from knowhue.scoring.table import make_scores, require_system
 
-    pairs = pair(truth, systems, common)
+    pairs = pair(asked.truth, asked.systems, asked.common)
     require_system(pairs, reference)
+    opened = None
+    if networks is not None:
+        from knowhue.scoring.networks import open_scorers
+
+        opened = open_scorers(networks, pairs, asked.inception_weights, asked.lpips_weights)
     began = time.monotonic()
     with showing_progress() as report:
-        measured = measure_rows(pairs, protocol, cache, threads, report)
+        measured = measure_rows(pairs, protocol, cache, asked.threads, report)
     say(f"{len(pairs.truth)} images, {len(measured)} rows: {time.monotonic() - began:.1f} s", err=True)
-    return make_scores(pairs, protocol, measured, reference)
+    if opened is None:
+        return make_scores(pairs, protocol, measured, reference)
+    from knowhue.scoring.networks import NETWORK_MEASURES, ask_networks, with_columns
+
+    began = time.monotonic()
+    with showing_progress() as report:
+        found = ask_networks(pairs, protocol, measured, opened, reference, cache, report)
+    say(f"networks: {time.monotonic() - began:.1f} s", err=True)
+    return make_scores(
+        pairs, protocol, with_columns(measured, found), reference, NETWORK_MEASURES, found.sets, found.about
+    )
 
 
 def _write(scores: "Scores", outputs: Mapping[str, Path], beside: list[Path]) -> None:

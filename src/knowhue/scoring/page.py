@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 
 from knowhue.images.image import Pixels
 from knowhue.report.page import fill
-from knowhue.report.text import TableCell, p_text, signed
+from knowhue.report.text import TableCell, p_text, p_words, signed
 from knowhue.scoring.files import short, shown_value
 from knowhue.scoring.measures import Quantity
 from knowhue.scoring.parts import ALWAYS, open_pixels
@@ -56,6 +56,7 @@ def render(scores: Scores, rows: Mapping[str, Mapping[str, float]], command: str
         questions=len(scores.differences),
         most=[found for each in scores.pairs.systems if (found := _differ_most(scores, each.name))],
         primary=scores.measures[scores.protocol.primary],
+        quotes=_quotes(scores.about),
         settings=json.dumps(scores.protocol.model_dump(mode="json"), indent=1),
         command=command,
     )
@@ -79,7 +80,7 @@ def sentence(scores: Scores, found: Difference) -> str:
     measure = scores.measures[found.measure]
     ends = f" [{_ends(measure, found)}]" if found.interval else ""
     shown = f"{measure.short} {_signed(measure, [found.estimate])[0]}{ends}"
-    return f"{said}: {shown}, {found.system} minus {scores.reference}."
+    return f"{said}: {shown}, {found.system} minus {scores.reference}; p {p_words(found.p_holm)} by Holm."
 
 
 def _groups(scores: Scores, rows: Mapping[str, Mapping[str, float]]) -> list[Group]:
@@ -150,6 +151,26 @@ def _difference_cell(scores: Scores, found: Difference | None) -> Any:
     is_clear = found.word not in (Nearness.CANNOT_TELL, Nearness.UNKNOWN)
     below = f"{ends}p {p_text(found.p_holm)}: {found.word.value}"
     return TableCell(_signed(measure, [found.estimate])[0], below, is_clear)
+
+
+def _quotes(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What numbers of networks must be quoted with, and McNemar's tests, in words."""
+    quotes = []
+    for name, each in about.items():
+        if isinstance(each, Mapping):
+            tests = each.get("mcnemar", {})
+            quotes.append(
+                (name, "; ".join(f"{key}: {value}" for key, value in each.items() if key != "mcnemar"))
+            )
+            quotes += [
+                (
+                    f"{two}, McNemar",
+                    f"the first alone recognised in {test['only_first']} images, the second alone in "
+                    f"{test['only_second']}; p {p_words(test['p'])}, exact, not adjusted",
+                )
+                for two, test in tests.items()
+            ]
+    return quotes
 
 
 def _ends(measure: Quantity, found: Difference) -> str:

@@ -127,10 +127,30 @@ def measure_rows(
     # products of matrices in several threads add up in another order
     with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
         found = run(_parts(pairs, (), {TRUTH: ()}))
-        mean = tuple(float(found[TRUTH].columns[name].mean()) for name in ("a_mean", "b_mean"))
+        mean = _mean_colour(found[TRUTH])
         made = {row: mean if row == MEAN else () for row in ALWAYS if row != TRUTH}
         found |= run(_parts(pairs, pairs.systems, made))
     return {row: found[row] for row in (*names, *ALWAYS)}
+
+
+def portions(pairs: Pairs, measured: Mapping[str, Measured]) -> Iterator[Portion]:
+    """All rows of some images after the others, as `measure_rows` took them."""
+    mean = _mean_colour(measured[TRUTH])
+    return _parts(pairs, pairs.systems, {row: mean if row == MEAN else () for row in ALWAYS})
+
+
+def row_pixels(portion: Portion, row: str, protocol: Protocol) -> Iterator[tuple[Pixels, list[Pixels]]]:
+    """The pixels of each true image and of what a row has in a colouring's place, one or several samples."""
+    for number, file in enumerate(portion.truth):
+        truth = open_pixels(file, protocol)
+        if row in portion.colourings:
+            yield truth, [open_pixels(each, protocol, truth) for each in portion.colourings[row][number]]
+        else:
+            yield truth, [_made(row, portion, see(truth)).pixels]
+
+
+def _mean_colour(truth: Measured) -> tuple[float, ...]:
+    return tuple(float(truth.columns[name].mean()) for name in ("a_mean", "b_mean"))
 
 
 def _parts(

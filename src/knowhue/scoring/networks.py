@@ -1,0 +1,279 @@
+"""What networks say of colourings: LPIPS, distances between sets, whether an image is recognised; needs torch."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+from threadpoolctl import threadpool_limits
+
+from knowhue.config import Evaluation, digest
+from knowhue.errors import ConfigError, DamagedError, one_of
+from knowhue.evaluation.features import (
+    FeatureNetwork,
+    Features,
+    Unavailable,
+    measure_distances,
+    open_networks,
+)
+from knowhue.evaluation.perceptual import LPIPS, Perceptual, open_perceptual
+from knowhue.evaluation.recognition import fit_probe
+from knowhue.images.image import Pixels
+from knowhue.runs import Report
+from knowhue.scoring.measures import MEASURES, Quantity
+from knowhue.scoring.pairing import Pairs
+from knowhue.scoring.parts import ALWAYS, GRAY, TRUTH, Measured, Portion, best_of, portions, row_pixels
+from knowhue.scoring.protocols import Protocol
+from knowhue.storage import read_arrays, replacing
+
+CHOICES = ("lite0", "inception", "lpips", "recognised")
+FOLDS = 5
+"""Of the probe: an image is recognised by one that never saw it."""
+NETWORK_MEASURES: Mapping[str, Quantity] = {
+    **MEASURES,
+    "fd_lite0": Quantity("Fréchet distance, EfficientNet-Lite0", "FD, Lite0", "distance", "lower", ""),
+    "kd_lite0": Quantity("Kernel distance, EfficientNet-Lite0", "KD, Lite0", "distance", "lower", "", 4),
+    "fid": Quantity("Fréchet Inception Distance", "FID", "distance", "lower", ""),
+    "kid": Quantity("Kernel Inception Distance", "KID", "distance", "lower", "", 4),
+    "recognised": Quantity(
+        "Recognised by a probe of true colours", "recognised", "share", "higher", "recognised", 3
+    ),
+}
+"""All of `measures.MEASURES`, and these."""
+
+
+class ScoreNetworks(NamedTuple):
+    """What was opened.
+
+    Attributes:
+        asked: as they were named.
+        features: networks that give features, or why there is none, by name.
+        perceptual: LPIPS, or why there is none.
+        is_recognised: whether a probe is asked.
+    """
+
+    asked: str
+    features: Mapping[str, FeatureNetwork | Unavailable]
+    perceptual: Perceptual | Unavailable
+    is_recognised: bool
+
+    @property
+    def opened(self) -> dict[str, FeatureNetwork]:
+        return {name: each for name, each in self.features.items() if isinstance(each, FeatureNetwork)}
+
+
+class NetworkAnswers(NamedTuple):
+    """What networks say: further columns by row, numbers of sets by row, and what they must be quoted with."""
+
+    columns: Mapping[str, Mapping[str, NDArray[np.float64]]]
+    sets: Mapping[str, Mapping[str, float]]
+    about: Mapping[str, Any]
+
+
+def open_scorers(
+    names: str, pairs: Pairs, inception_weights: Path | None = None, lpips_weights: Path | None = None
+) -> ScoreNetworks:
+    """Open the networks of a list such as `lite0,lpips`, before work.
+
+    Raises:
+        ConfigError: an unknown name, or a network that cannot be opened: who asks for a number should not get a page
+            without it. Or folders of too few images to recognise classes by.
+    """
+    wanted = list(dict.fromkeys(name.strip() for name in names.split(",")))
+    for name in wanted:
+        if name not in CHOICES:
+            raise ConfigError(one_of("--networks", name, CHOICES))
+    is_recognised = "recognised" in wanted
+    if is_recognised:
+        _require_classes(pairs)
+    chosen = {name for name in wanted if name in ("lite0", "inception")} | (
+        {"lite0"} if is_recognised else set()
+    )
+    settings = Evaluation.model_validate({
+        "networks": sorted(chosen),
+        "perceptual": ["lpips"] if "lpips" in wanted else [],
+        "inception_weights": inception_weights and str(inception_weights),
+        "lpips_weights": lpips_weights and str(lpips_weights),
+    })  # fmt: skip
+    device = torch.device("cpu")
+    found, perceptual = open_networks(settings, device), open_perceptual(settings, device)
+    asked: dict[str, object] = {name: found[name] for name in sorted(chosen)}
+    if "lpips" in wanted:
+        asked["lpips"] = perceptual
+    for name, each in asked.items():
+        if isinstance(each, Unavailable):
+            raise ConfigError(
+                f"`--networks {names}` should be of networks that can be opened. {name}: {each.reason}"
+            )
+    return ScoreNetworks(",".join(wanted), found, perceptual, is_recognised)
+
+
+def ask_networks(
+    pairs: Pairs,
+    protocol: Protocol,
+    measured: Mapping[str, Measured],
+    networks: ScoreNetworks,
+    reference: str | None,
+    cache: Path,
+    report: Report = lambda _: None,
+) -> NetworkAnswers:
+    """Show every row to the networks, image by image, so that no number depends on what else is shown.
+
+    Args:
+        pairs: what was measured.
+        protocol: how.
+        measured: by row, for the mean colour.
+        networks: which to ask.
+        reference: the system that McNemar's test compares others with; the first if None.
+        cache: folder where parts are kept.
+        report: told how far it is.
+    """
+    rows = [*(each.name for each in pairs.systems), *ALWAYS]
+    arrays: dict[str, dict[str, list[NDArray[Any]]]] = {row: {} for row in rows}
+    done, total = 0, len(pairs.truth) * len(rows)
+    with threadpool_limits(1), torch.no_grad():
+        for portion in portions(pairs, measured):
+            for row in rows:
+                for name, each in _kept(portion, row, protocol, networks, cache).items():
+                    arrays[row].setdefault(name, []).append(each)
+                done += len(portion.names)
+                report({"stage": "score", "done": done, "total": total})
+    joined = {row: {name: np.concatenate(each) for name, each in own.items()} for row, own in arrays.items()}
+    opened = networks.opened
+    features = {row: {name: own[name] for name in opened} for row, own in joined.items()}
+    columns = {
+        row: {name: each.astype(np.float64) for name, each in own.items() if name not in opened}
+        for row, own in joined.items()
+    }
+    sets, quoted = _distances(features, networks)
+    about: dict[str, Any] = {"asked": networks.asked, **quoted}
+    if isinstance(networks.perceptual, Perceptual):
+        about[LPIPS] = _quoted(networks.perceptual.provenance)
+    if networks.is_recognised:
+        recognised = recognise_rows(pairs, {row: each["lite0"] for row, each in features.items()})
+        for row, each in recognised.items():
+            columns[row]["recognised"] = each
+        about["recognised"] = _about_recognition(pairs, recognised, reference or pairs.systems[0].name)
+    return NetworkAnswers(columns, sets, about)
+
+
+def _kept(
+    portion: Portion, row: str, protocol: Protocol, networks: ScoreNetworks, cache: Path
+) -> dict[str, NDArray[Any]]:
+    asked = {name: each.provenance["weights"] for name, each in networks.opened.items()}
+    if isinstance(networks.perceptual, Perceptual):
+        asked[LPIPS] = networks.perceptual.provenance["weights"]
+    key = digest([portion.key(row, protocol), asked])
+    path = cache / key[:2] / f"{key}.npz"
+    if path.exists():
+        try:
+            return read_arrays(path)
+        except DamagedError:
+            path.unlink()
+    values = [_ask(*pixels, networks) for pixels in row_pixels(portion, row, protocol)]
+    made = {name: np.stack([each[name] for each in values]) for name in values[0]}
+    with replacing(path, "wb") as file:
+        np.savez(file, allow_pickle=False, **made)
+    return made
+
+
+def _ask(truth: Pixels, colourings: Sequence[Pixels], networks: ScoreNetworks) -> dict[str, NDArray[Any]]:
+    """Features of the first sample; LPIPS as the mean over samples, and of the best one."""
+    shown = [_tensor(each) for each in colourings]
+    found: dict[str, NDArray[Any]] = {
+        name: each.features(shown[0])[0].numpy() for name, each in networks.opened.items()
+    }
+    if isinstance(networks.perceptual, Perceptual):
+        true = _tensor(truth)
+        values = [float(networks.perceptual.between(each, true)) for each in shown]
+        found[LPIPS] = np.float64(np.mean(values))  # type: ignore[assignment]
+        if len(values) > 1:
+            found[f"best_{LPIPS}"] = np.float64(best_of(LPIPS, values))  # type: ignore[assignment]
+    return found
+
+
+def _tensor(pixels: Pixels) -> torch.Tensor:
+    """(1, 3, H, W), 0 to 1."""
+    codes = np.moveaxis(pixels, -1, 0)[None].astype(np.float32)
+    return torch.from_numpy(codes / np.float32(np.iinfo(pixels.dtype).max))
+
+
+def _distances(
+    features: Mapping[str, Mapping[str, Features]], networks: ScoreNetworks
+) -> tuple[dict[str, dict[str, float]], dict[str, Any]]:
+    sets: dict[str, dict[str, float]] = {}
+    about: dict[str, Any] = {}
+    for row, own in features.items():
+        found = measure_distances(own, features[TRUTH], networks.features)
+        known = {name: each for name, each in found.items() if each["value"] is not None}
+        sets[row] = {name: float(each["value"]) for name, each in known.items()}
+        about |= {name: _quoted(each) for name, each in known.items()}
+    return sets, about
+
+
+def _quoted(about: Mapping[str, Any]) -> dict[str, Any]:
+    # where a file lay says nothing: its weights have a hash
+    return {name: each for name, each in about.items() if name not in ("value", "file")}
+
+
+def recognise_rows(pairs: Pairs, features: Mapping[str, Features]) -> dict[str, NDArray[np.float64]]:
+    """Whether a probe gives each image the class of its folder: 1 or 0 by row, (N,).
+
+    The probe is fitted to true images, `FOLDS` times, each time without the images that it is asked about.
+    """
+    names = list(dict.fromkeys(pairs.clusters))
+    numbers = {name: number for number, name in enumerate(names)}
+    labels = np.array([numbers[name] for name in pairs.clusters])
+    place = np.array([pairs.clusters[:number].count(name) for number, name in enumerate(pairs.clusters)])
+    found = {row: np.zeros(len(labels)) for row in features}
+    for fold in range(FOLDS):
+        asked = place % FOLDS == fold
+        probe = fit_probe(features[TRUTH][~asked], labels[~asked], len(names))
+        for row, own in features.items():
+            found[row][asked] = probe.predict(own[asked]) == labels[asked]
+    return found
+
+
+def _require_classes(pairs: Pairs) -> None:
+    counts = {name: pairs.clusters.count(name) for name in dict.fromkeys(pairs.clusters)}
+    small = [name for name, count in counts.items() if count < FOLDS]
+    if len(counts) < 2 or small:
+        found = f"`{small[0]}` with {counts[small[0]]}" if small else f"{len(counts)} such folders"
+        raise ConfigError(
+            f"`--networks recognised` should have true images in two or more folders, a class each, of {FOLDS} or more "
+            f"images. Found {found}."
+        )
+
+
+def with_columns(measured: Mapping[str, Measured], found: NetworkAnswers) -> dict[str, Measured]:
+    """The rows with what networks say of each image."""
+    return {
+        row: each._replace(columns={**each.columns, **found.columns[row]}) for row, each in measured.items()
+    }
+
+
+def mcnemar(first: NDArray[np.float64], second: NDArray[np.float64]) -> dict[str, Any]:
+    """The exact test of McNemar (1947) of two rows of 0 and 1 over the same images.
+
+    >>> mcnemar(np.array([1.0] * 6 + [0.0]), np.array([0.0] * 6 + [0.0]))
+    {'only_first': 6, 'only_second': 0, 'p': 0.03125}
+    """
+    one, other = int((first > second).sum()), int((first < second).sum())
+    p = float(binomtest(one, one + other).pvalue) if one + other else 1.0
+    return {"only_first": one, "only_second": other, "p": p}
+
+
+def _about_recognition(
+    pairs: Pairs, recognised: Mapping[str, NDArray[np.float64]], reference: str
+) -> dict[str, Any]:
+    others = [each.name for each in pairs.systems if each.name != reference]
+    tests = {f"{name} and {other}": mcnemar(recognised[name], recognised[other])
+             for name, other in [*((each, reference) for each in others), (reference, GRAY)]}  # fmt: skip
+    return {
+        "network": "EfficientNet-Lite0 (ImageNet), 1280 pooled features; a linear probe of the folders as classes, "
+        f"fitted to the true images in {FOLDS} folds, asked about images that it was not fitted to",
+        "mcnemar": tests,
+    }

@@ -1,0 +1,186 @@
+"""What networks say: features and LPIPS by row, distances, recognition; kept by content, refused where not there."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binom
+from score_folders import colourings, true_images, write_images
+
+from knowhue.errors import ConfigError
+from knowhue.evaluation.features import FeatureNetwork, Unavailable, frechet, kernel_distance
+from knowhue.evaluation.perceptual import LPIPS, Perceptual
+from knowhue.scoring import networks as module
+from knowhue.scoring.networks import (
+    NETWORK_MEASURES,
+    ScoreNetworks,
+    ask_networks,
+    mcnemar,
+    open_scorers,
+    recognise_rows,
+    with_columns,
+)
+from knowhue.scoring.page import render
+from knowhue.scoring.pairing import Pairs, Stored, pair
+from knowhue.scoring.parts import ALWAYS, GRAY, TRUTH, measure_rows
+from knowhue.scoring.protocols import PROTOCOLS
+from knowhue.scoring.table import make_scores
+
+DEEP = PROTOCOLS["original"]
+
+
+def means(rgb):
+    """Six features: mean and spread of each channel."""
+    return torch.cat((rgb.mean((2, 3)), rgb.std((2, 3))), 1).float()
+
+
+def fake(asked="lite0,lpips", recognised=False):
+    features = {
+        "lite0": FeatureNetwork(means, {"network": "means", "weights": "0123"}),
+        "inception": Unavailable("not asked"),
+    }
+    perceptual = Perceptual(lambda one, two: (one - two).abs().mean((1, 2, 3)), {"weights": "4567"})
+    return ScoreNetworks(asked, features, perceptual, recognised)
+
+
+@pytest.fixture
+def asked(folders, tmp_path):
+    pairs = pair(folders.truth, [str(folders.ours), str(folders.theirs)])
+    measured = measure_rows(pairs, DEEP, tmp_path / "cache", 1)
+    return pairs, measured, ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "cache")
+
+
+def tensors(images):
+    return (
+        torch.from_numpy(np.stack([images[name] for name in sorted(images)])).permute(0, 3, 1, 2).double()
+        / 255
+    )
+
+
+def test_distances_and_lpips_are_those_of_the_images_themselves(asked):
+    pairs, measured, found = asked
+    true = true_images()
+    made = colourings(true, 0.8)
+    both = tensors(made), tensors(true)
+    features = [means(each).numpy() for each in both]
+    assert list(found.sets) == ["ours", "theirs", *ALWAYS]
+    assert found.sets["ours"]["fd_lite0"] == pytest.approx(frechet(*features), rel=1e-4)
+    assert found.sets["ours"]["kd_lite0"] == pytest.approx(kernel_distance(*features), abs=1e-6)
+    assert found.sets[TRUTH]["fd_lite0"] == pytest.approx(0, abs=1e-6)
+    expected = (both[0] - both[1]).abs().mean((1, 2, 3))
+    np.testing.assert_allclose(found.columns["ours"][LPIPS], expected, rtol=1e-5)
+    scores = make_scores(
+        pairs, DEEP, with_columns(measured, found), None, NETWORK_MEASURES, found.sets, found.about
+    )
+    assert scores.values["ours"][LPIPS] == pytest.approx(float(expected.mean()), rel=1e-5)
+    assert scores.values[GRAY]["fd_lite0"] > scores.values["ours"]["fd_lite0"]
+    assert "fid" not in scores.measures
+    assert {each.measure for each in scores.differences} >= {LPIPS}
+
+
+def test_numbers_are_quoted_with_their_weights(asked):
+    about = asked[2].about
+    assert (about["asked"], about[LPIPS]["weights"], about["fd_lite0"]["weights"]) == (
+        "lite0,lpips",
+        "4567",
+        "0123",
+    )
+    assert "fewer than 2048" in about["fd_lite0"]["warning"]
+
+
+def test_what_was_asked_is_not_asked_again_but_of_another_network(asked, folders, tmp_path, monkeypatch):
+    pairs, measured, first = asked
+    calls = []
+    ask = module._ask
+    monkeypatch.setattr(module, "_ask", lambda *given: calls.append(1) or ask(*given))
+    again = ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "cache")
+    assert calls == []
+    assert again.sets == first.sets
+    other = fake()
+    other.features["lite0"].provenance["weights"] = "89ab"
+    ask_networks(pairs, DEEP, measured, other, None, tmp_path / "cache")
+    assert len(calls) == 6 * 7
+    for kept in (tmp_path / "cache").rglob("*.npz"):
+        kept.write_bytes(b"")
+    assert ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "cache").sets == first.sets
+
+
+def test_of_several_samples_lpips_is_the_mean_and_the_best_is_kept(tmp_path):
+    true = true_images(3, 1)
+    truth = write_images(tmp_path / "truth", true)
+    made = [colourings(true, share, seed) for share, seed in ((0.2, 1), (0.9, 2))]
+    for number, images in enumerate(made):
+        write_images(tmp_path / f"many/sample-{number}", images)
+    pairs = pair(truth, [str(tmp_path / "many")])
+    measured = measure_rows(pairs, DEEP, tmp_path / "cache", 1)
+    found = ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "cache").columns["many"]
+    each = np.stack([(tensors(images) - tensors(true)).abs().mean((1, 2, 3)).numpy() for images in made])
+    np.testing.assert_allclose(found[LPIPS], each.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(found[f"best_{LPIPS}"], each.min(0), rtol=1e-5)
+
+
+def test_the_page_quotes_networks_and_tests(asked):
+    pairs, measured, found = asked
+    test = {"only_first": 6, "only_second": 1, "p": 0.125}
+    about = found.about | {"recognised": {"network": "a probe", "mcnemar": {"theirs and ours": test}}}
+    scores = make_scores(
+        pairs, DEEP, with_columns(measured, found), None, NETWORK_MEASURES, found.sets, about
+    )
+    page = render(scores, scores.values, "")
+    assert "the first alone recognised in 6 images, the second alone in 1; p = .125, exact" in page
+    assert "weights: 0123" in page
+    assert "As sets of images" in page
+
+
+def in_folders(images: int, classes: int) -> Pairs:
+    stored = Stored(Path("x"), "0", "PNG")
+    clusters = tuple(f"class{number % classes}" for number in range(images))
+    return Pairs({f"{c}/{n}": stored for n, c in enumerate(clusters)}, (), clusters, ())
+
+
+def test_a_probe_recognises_what_it_was_not_fitted_to_and_nothing_in_noise():
+    pairs, random = in_folders(200, 4), np.random.default_rng(0)
+    labels = np.arange(200) % 4
+    true = np.eye(4)[labels] * 6 + random.normal(size=(200, 4))
+    noise = random.normal(size=(200, 30))
+    seen = recognise_rows(pairs, {TRUTH: true, GRAY: true.mean() + random.normal(size=(200, 4))})
+    assert seen[TRUTH].mean() > 0.95
+    assert seen[GRAY].mean() < 0.5
+    # a probe that had seen these images would know many of them
+    assert recognise_rows(pairs, {TRUTH: noise})[TRUTH].mean() < 0.4
+
+
+def test_mcnemar_is_the_exact_binomial_of_the_images_that_changed():
+    random = np.random.default_rng(1)
+    first, second = (random.integers(0, 2, 60).astype(float) for _ in range(2))
+    one, other = int(((first == 1) & (second == 0)).sum()), int(((first == 0) & (second == 1)).sum())
+    tail = binom.cdf(min(one, other), one + other, 0.5)
+    found = mcnemar(first, second)
+    assert found == {"only_first": one, "only_second": other, "p": pytest.approx(min(1.0, 2 * tail))}
+    assert mcnemar(first, first)["p"] == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ("lite", "Did you mean `lite0`?"),
+        ("recognised", "`class0` with 3"),
+        ("lpips", "`--networks lpips` should be of networks that can be opened. lpips: not computed"),
+    ],
+)
+def test_what_cannot_be_said_is_refused_before_work(folders, tmp_path, names, said):
+    pairs = pair(folders.truth, [str(folders.ours)])
+    (tmp_path / "none.pth").write_bytes(b"")
+    with pytest.raises(ConfigError) as refused:
+        open_scorers(names, pairs, lpips_weights=tmp_path / "none.pth")
+    assert said in str(refused.value)
+    assert len(refused.value.args) == 1
+
+
+def test_recognition_opens_the_network_whose_features_it_needs(tmp_path):
+    truth = write_images(tmp_path / "truth", true_images(10, 2))
+    made = write_images(tmp_path / "made", colourings(true_images(10, 2), 0.5))
+    found = open_scorers("recognised", pair(truth, [str(made)]))
+    assert (list(found.opened), found.is_recognised) == (["lite0"], True)
+    assert isinstance(found.perceptual, Unavailable)
