@@ -17,10 +17,10 @@ study: install  ## the main job on the built-in images, report in runs/demo/repo
 poster:  ## the poster's study, hours: make poster PICTURES=FOLDER WEIGHTS=FILE, see docs/poster.md
 	@test -d "$(PICTURES)" -a -f "$(WEIGHTS)" || { echo 'make poster PICTURES=FOLDER WEIGHTS=FILE: a folder with train/ and val/, weights of a ResNet-18'; exit 2; }
 	$(MAKE) install
-	$(BIN)/python studies/poster/lay_out.py $(PICTURES) runs/poster/images
-	cp $(WEIGHTS) runs/poster/weights.safetensors
+	$(BIN)/python studies/poster/lay_out.py "$(PICTURES)" runs/poster/images
+	cp "$(WEIGHTS)" runs/poster/weights.safetensors
 	$(BIN)/knowhue study --plan studies/poster/tuning.yaml --out runs/poster/tuning
-	$(BIN)/python studies/poster/choose.py runs/poster/tuning/results.json
+	$(BIN)/python studies/poster/choose.py runs/poster/tuning --plan studies/poster/plan.yaml
 	$(BIN)/knowhue study --plan studies/poster/plan.yaml --out runs/poster/main
 	$(BIN)/python studies/poster/parts.py runs/poster/main
 

@@ -1,49 +1,85 @@
 """Which settings the tuning study chose, by the rule that stands in `tuning.yaml`.
 
-python studies/poster/choose.py runs/poster/tuning/results.json
+    python studies/poster/choose.py runs/poster/tuning [--plan studies/poster/plan.yaml]
+
+With --plan it ends with 1 where that plan has others.
 """
 
 import argparse
+import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from knowhue.plan import Plan, read_plan
+from knowhue.presets import checked
 from knowhue.report.results import read_results
+from knowhue.settings_text import read_yaml
 
 COLOUR, CLASS = "ab_l1", "balanced_accuracy"
 SESOI = {COLOUR: 0.25, CLASS: 0.01}
+FAMILIES = {
+    "colour": ("colour-r", (COLOUR,)),
+    "class": ("class-r", (CLASS,)),
+    "multi": ("multi-w", (COLOUR, CLASS)),
+}
+"""Of the trials: how their names begin, and what they are chosen by."""
 
 
 def main() -> None:
     """Print every trial, the chosen ones marked."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", type=Path, help="results.json of the finished tuning study")
-    arms = read_results(parser.parse_args().results)["arms"]
-    chosen = choose(arms).values()
-    print(f"{'':2}{'trial':16}{'a*b* error':>12}{'balanced accuracy':>20}")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("tuning", type=Path, help="folder of the finished tuning study")
+    parser.add_argument("--plan", type=Path, help="plan that is to have these settings")
+    asked = parser.parse_args()
+    tuning = read_plan(asked.tuning)
+    arms = read_results(asked.tuning / "results.json")["arms"]
+    chosen = choose(arms, len(tuning.seeds))
+    print(f"{'':2}{'trial':16}{'a*b* error':>12}{'balanced accuracy, %':>22}")
     for arm, found in arms.items():
-        error, right = (found["mean"].get(metric) for metric in (COLOUR, CLASS))
-        numbers = f"{error or float('nan'):12.3f}{100 * (right or float('nan')):18.2f} %".replace(
-            "nan %", "  -  "
+        numbers = (found["mean"].get(metric, math.nan) for metric in (COLOUR, CLASS))
+        error, right = (math.nan if number is None else number for number in numbers)
+        print(
+            f"{'*' * (arm in chosen.values()):2}{arm:16}{error:12.3f}{100 * right:22.2f}".replace(
+                "nan", "  -"
+            )
         )
-        print(f"{'*' if arm in chosen else '':2}{arm:16}{numbers}")
+    if asked.plan is not None:
+        plan = checked(Plan, read_yaml(asked.plan))
+        others = [arm for arm, trial in chosen.items() if settings(plan, arm) != settings(tuning, trial)]
+        if others:
+            sys.exit(
+                f"{asked.plan}: {', '.join(others)} should have the settings of {[chosen[arm] for arm in others]}"
+            )
 
 
-def choose(arms: Mapping[str, Any]) -> dict[str, str]:
+def choose(arms: Mapping[str, Any], seeds: int) -> dict[str, str]:
     """The trial that each of `colour`, `class` and `multi` takes its settings from.
 
     Args:
         arms: of `results.json`; their names begin with what they are trials of.
+        seeds: that each was tried with; a trial that diverged in one of them is not chosen.
     """
-    cost = {arm: _cost(found["mean"]) for arm, found in arms.items()}
-    families = {name: [arm for arm in arms if arm.startswith(f"{name}-r")] for name in ("colour", "class")}
-    families["multi"] = [arm for arm in arms if arm.startswith("multi-w")]
-    return {name: min(trials, key=cost.__getitem__) for name, trials in families.items()}
+    return {
+        name: min((arm for arm in arms if arm.startswith(start)), key=lambda arm: cost(arms[arm], metrics, seeds))
+        for name, (start, metrics) in FAMILIES.items()
+    }  # fmt: skip
 
 
-def _cost(mean: Mapping[str, float | None]) -> float:
-    """What is lost, in smallest effects of interest; of one task alone the metric of that task."""
-    return (mean.get(COLOUR) or 0.0) / SESOI[COLOUR] - (mean.get(CLASS) or 0.0) / SESOI[CLASS]
+def cost(trial: Mapping[str, Any], metrics: tuple[str, ...], seeds: int) -> float:
+    """What is lost, in smallest effects of interest; infinite where a run has no score."""
+    found = [trial["mean"].get(metric) for metric in metrics]
+    if trial["finished"] < seeds or None in found:
+        return math.inf
+    return sum((1 if m == COLOUR else -1) * value / SESOI[m] for m, value in zip(metrics, found, strict=True))
+
+
+def settings(plan: Plan, arm: str) -> tuple[float, float | None]:
+    """What was tuned, as an arm has it: learning rate of the encoder and, with both tasks, weight of the class task."""
+    config = plan.run_config(arm, plan.seeds[0])
+    weight = config.tasks.weights.class_ if len(config.tasks.names) > 1 else None
+    return config.training.finetune.encoder_learning_rate, weight
 
 
 if __name__ == "__main__":

@@ -46,18 +46,29 @@ def main() -> None:
     for part, holds in PARTS.items():
         cut = of_part(study, holds)
         count = len(cut.finished("multi")[0].images)
+        lost = [
+            f"{run.arm} of seed {run.seed}"
+            for own in cut.runs.values()
+            for run in own.values()
+            if not run.finished
+        ]
         print(f"\n## {part[0].upper()}{part[1:]}: {count:,} images\n")
         print("| arm | against | metric | arm | against | difference, 95 % interval | p, adjusted |")
         print("|---|---|---|---|---|---|---|")
         print("\n".join(rows(cut)))
+        if lost:
+            print(f"\nWithout {', '.join(lost)}, and without those seeds where they are compared.")
 
 
 def of_part(study: Study, holds: Callable[[str], bool]) -> Study:
-    """The study as if its runs had been scored on those test images alone whose path `holds`."""
+    """The study as if its runs had been scored on those test images alone whose path `holds`.
+
+    Baselines are of all test images, so a diverged run is given none here, and its seed is left out.
+    """
     runs = {
         arm: {seed: _cut(run, study, holds) for seed, run in own.items()} for arm, own in study.runs.items()
     }
-    return replace(study, runs=runs)
+    return replace(study, runs=runs, baselines={})
 
 
 def _cut(run: Run, study: Study, holds: Callable[[str], bool]) -> Run:

@@ -7,11 +7,15 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from synthetic_study import write_study
 
 from knowhue.plan import Plan
 from knowhue.presets import checked
+from knowhue.report.contrasts import contrast
+from knowhue.report.reading import read_study
 
 POSTER = Path(__file__).parents[2] / "studies" / "poster"
 SPLITS = {"train": 1000, "validation": 250, "test": 1500}
@@ -67,8 +71,8 @@ def test_every_task_has_as_many_trials():
 
 
 def test_the_rule_takes_both_metrics_in_smallest_effects_of_interest():
-    def mean(error=None, right=None):
-        return {"mean": {"ab_l1": error, "balanced_accuracy": right}}
+    def mean(error=None, right=None, finished=2):
+        return {"mean": {"ab_l1": error, "balanced_accuracy": right}, "finished": finished}
 
     arms = {
         "colour-r1": mean(12.0), "colour-r2": mean(11.9),
@@ -76,8 +80,22 @@ def test_the_rule_takes_both_metrics_in_smallest_effects_of_interest():
         # a quarter of a unit and a point count the same: 47.6 - 80, 48 - 81.5, 48.8 - 82
         "multi-w3-r1": mean(11.9, 0.80), "multi-w3-r3": mean(12.0, 0.815), "multi-w10-r1": mean(12.2, 0.82),
     }  # fmt: skip
-    chosen = script("choose").choose(arms)
-    assert chosen == {"colour": "colour-r2", "class": "class-r1", "multi": "multi-w3-r3"}
+    choose = script("choose").choose
+    expected = {"colour": "colour-r2", "class": "class-r1", "multi": "multi-w3-r3"}
+    assert choose(arms, 2) == expected
+    # without a score, or with that of one seed alone
+    diverged = {"colour-r3": mean(), "class-r3": mean(right=0.99, finished=1), "multi-w30-r1": mean(1.0)}
+    assert choose(arms | diverged, 2) == expected
+
+
+def test_a_plan_with_other_settings_than_the_tuning_chose_is_found_out():
+    settings, tuning, report = script("choose").settings, plan("tuning"), plan("plan")
+    assert settings(tuning, "multi-w3-r30") == (3e-4, 3.0)
+    assert settings(tuning, "class-r2") == (1.8e-5, None)
+    assert (
+        settings(report, "placebo-labels") == settings(report, "placebo-colours") == settings(report, "multi")
+    )
+    assert settings(report, "oracle") == settings(report, "colour")
 
 
 @pytest.fixture
@@ -110,3 +128,28 @@ def test_a_picture_that_is_gone_or_another_one_is_named_and_nothing_is_written(p
     with pytest.raises(SystemExit, match=r"2\.JPEG: (no such file|another image)"):
         lay_out.main()
     assert not out.exists()
+
+
+def test_a_part_of_the_test_images_is_judged_by_its_own_images(tmp_path):
+    parts, study = script("parts"), read_study(write_study(tmp_path / "demo", seeds=(0, 1, 2)))
+
+    def is_even(path):
+        return path.endswith(("0.png", "2.png", "4.png", "6.png", "8.png"))
+
+    cut = parts.of_part(study, is_even)
+
+    def error(arm):
+        return np.array([
+            np.mean([row["ab_l1"] for row in run.images if is_even(row["path"])]) for run in study.finished(arm)
+        ])  # fmt: skip
+
+    found = contrast(cut.table, "ab_l1", "colour", "multi")
+    assert np.allclose(found.differences, error("multi") - error("colour"))
+    assert found.images.differences.shape == (
+        3,
+        sum(is_even(row["path"]) for row in study.finished("multi")[0].images),
+    )
+    assert not np.allclose(found.differences, contrast(study.table, "ab_l1", "colour", "multi").differences)
+    lines = list(parts.rows(cut))
+    assert any(line.startswith("| colour | multi | Mean absolute error") for line in lines)
+    assert any(line.startswith("| class | multi | Balanced accuracy") for line in lines)
