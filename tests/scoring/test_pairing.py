@@ -84,6 +84,14 @@ def test_only_what_is_common_is_scored_if_asked_and_that_is_said(folders):
     assert "theirs: files that belong to no true image: other (1 in all)" in notes
 
 
+def test_other_files_are_counted_once_by_whose_they_are(folders):
+    for folder in (folders.truth, folders.ours):
+        (folder / "notes.txt").write_text("x")
+    notes = pair(folders.truth, [str(folders.ours)]).notes
+    other = "1 other file left alone: 1 of no image format (.txt)"
+    assert notes == (f"true images: {other}", f"ours: {other}")
+
+
 @pytest.mark.parametrize("given", [["{ours}", "ours={theirs}"], ["{truth}"], ["={ours}"]])
 def test_names_are_needed_once_and_the_truth_is_no_system(folders, given):
     paths = [each.format(**{k: str(v) for k, v in folders._asdict().items()}) for each in given]

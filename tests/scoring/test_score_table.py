@@ -210,7 +210,7 @@ def test_the_page_shows_hashes_words_and_the_images_that_differ_most(scores, fol
     assert len(rows) == 2 * 7 + 7
     assert all(SMALL.digest[:12] in row for row in rows)
     assert "Where theirs and ours differ most" in page
-    assert page.count("data:image/jpeg;base64,") == 3 * 4
+    assert page.count("data:image/jpeg;base64,") == 3 * 3
     gain = scores.columns["theirs"]["ciede2000"] - scores.columns["ours"]["ciede2000"]
     worst = sorted(true_images())[int(np.argmax(gain))]
     assert re.search(rf'<span class="path">{worst}</span>', page)

@@ -21,7 +21,7 @@ from knowhue.statistics.clustered import Nearness
 
 _SIDE = 176
 """Pixels of an image on the page, its longer side."""
-_MOST = 4
+_MOST = 3
 """Images on either side in which two systems differ most."""
 _NEAR = ("ciede2000", "ab_l1", "ab_auc", "ab_auc_balanced", "psnr_rgb", "ssim_rgb", "lpips_alex")
 

@@ -78,7 +78,8 @@ def pair(truth: Path, systems: Sequence[str], common: bool = False) -> Pairs:
         ConfigError: two systems of one name, or one that is the truth's own folder.
         ImageError: no folder, no image in it, or files that are missing, too many or double; each its own line.
     """
-    true, notes = _list(truth, "--truth")
+    true, left_alone = _list(truth, "--truth")
+    notes = [f"true images: {each}" for each in left_alone]
     originals = {key: files[0] for key, files in true.items()}
     problems = _doubled("--truth", true)
     made = [_system(name, folder, originals, truth) for name, folder in _named(systems)]
@@ -143,7 +144,7 @@ def _list(folder: Path, what: str) -> tuple[dict[str, list[Stored]], list[str]]:
         raise ImageError(
             f"`{folder}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none there or below."
         )
-    others = f"{folder.name}: {len(skipped)} other files left alone ({counted(skipped)})"
+    others = f"{plural(len(skipped), 'other file')} left alone: {counted(skipped)}"
     return files, [others] if skipped else []
 
 
