@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[1]
 TESTS = {
     "statistics": ("tests/statistics/test_*.py",),
     "color": ("tests/test_color.py", "tests/models/test_heads.py"),
-    "runs": ("tests/test_runs.py", "tests/test_locked.py", "tests/test_storage.py"),
+    "runs": ("tests/test_runs.py", "tests/test_storage.py"),
+    "locks": ("tests/test_locks.py",),
 }
 MUTANTS = (
     ("statistics", "(1 + confidence) / 2, len(d) - 1)", "confidence, len(d) - 1)"),
@@ -47,11 +48,14 @@ MUTANTS = (
     ("color", "tensor.ndim != 4 or tensor.shape[1] != channels", "tensor.ndim != 4"),
     ("runs", 'name not in ("arms", "evaluation")', 'name not in ("arms",)'),
     ("runs", 'exclude={"training": {"cache_gib"}}', "exclude={}"),
-    ("runs", "if key in held or not is_first_process():", "if not is_first_process():"),
     ("runs", 'in ("finished", "diverged")', 'in ("finished",)'),
     ("runs", 'return read_status(folder).get("state") == "finished"', "return has_ended(folder)"),
     ("runs", "not path.is_file() or file_digest(path) != each]", "not path.is_file()]"),
     ("runs", 'any(found.get(key) != value for key, value in schema.items())', "False"),
+    ("locks", "if key in held or not is_first_process():", "if not is_first_process():"),
+    ("locks", 'if not (_holder(path) or {}).get("left"):', "if True:"),
+    ("locks", "_acquire(lock, path, _PART_S, report)", "_acquire(lock, path, 0.5, report)"),
+    ("locks", "return not lock_descriptor(descriptor, blocking=False)", "return True"),
 )  # fmt: skip
 
 

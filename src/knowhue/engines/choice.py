@@ -39,7 +39,7 @@ class RaySettings(Section):
     """Where Ray runs, and what each task needs of it."""
 
     address: str = "local"
-    """of a cluster, such as `auto` on one of its machines or `ray://host:10001`; `local` starts one on this machine"""
+    """of a cluster: `auto` on one of its machines, or `host:6379`; `local` starts one on this machine"""
     cpus: Count = 1
     """cores of a task, and its threads"""
     gpus: NotNegative = 0

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -15,6 +16,7 @@ from knowhue.errors import ConfigError, RunError
 from knowhue.locks import job_of_engine
 
 _CANCEL_S = 60.0
+_ANSWER_S = 10.0
 _OBJECTS_BYTES = 80 * 2**20  # the least that Ray takes: jobs share files, not objects
 _NO_LIMIT = 1_000_000
 
@@ -79,8 +81,9 @@ class RayTasks:
             cpus = given.cpus * self.workers if self.workers else max(given.cpus, os.cpu_count() or 1)
             own = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _OBJECTS_BYTES}
         try:
+            _require_answer(given.address)
             ray.init(given.address, log_to_driver=False, logging_level=logging.ERROR, **own)
-        except (RayError, ConnectionError, ValueError, TimeoutError) as error:
+        except (RayError, OSError, OverflowError, ValueError, ImportError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ConfigError(
                 f"`ray.address` should be that of a running cluster, or `local`. Found `ray.address = "
@@ -93,9 +96,16 @@ class RayTasks:
             )
 
 
+def _require_answer(address: str) -> None:
+    """Ray itself tries for two minutes, and then ends the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
+
+
 def _run(run: Callable[[], object]) -> None:
     """What a task does; what a job returns stays where it is."""
-    job_of_engine.set(f"ray {ray.get_runtime_context().get_task_id()}")
+    job_of_engine.set(f"ray {ray.get_runtime_context().get_task_id()[:16]}")
     run()
 
 

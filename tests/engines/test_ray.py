@@ -1,0 +1,25 @@
+"""Ray's tasks: which cluster, and what is said where it has not what is asked for."""
+
+import pytest
+
+pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[ray]'")
+
+from knowhue.engines.choice import open_engine
+from knowhue.engines.executor import Job
+from knowhue.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [("127.0.0.1:9", "Connection refused"), ("nonsense", "Invalid address"), ("127.0.0.1:99999", "")],
+)
+def test_an_address_without_a_cluster_is_said_at_once(address, reason):
+    engine = open_engine("ray", settings=[f"ray.address={address}"])
+    with pytest.raises(
+        ConfigError, match=rf"`ray.address` should be that of a running cluster.*{address}.*{reason}"
+    ):
+        engine.execute([Job("a", print)])
+
+
+def test_without_jobs_no_cluster_is_begun():
+    open_engine("ray", settings=["ray.address=nonsense"]).execute([])
