@@ -105,7 +105,7 @@ def _require_answer(address: str) -> None:
 
 def _run(run: Callable[[], object]) -> None:
     """What a task does; what a job returns stays where it is."""
-    job_of_engine.set(f"ray {ray.get_runtime_context().get_task_id()[:16]}")
+    job_of_engine.set(f"ray {(ray.get_runtime_context().get_task_id() or '')[:16]}")
     run()
 
 
