@@ -9,6 +9,7 @@ from knowhue.errors import ExtraError, TableError
 from knowhue.report.score_files import MOST_JSON_BYTES, read_scores, without_seed
 from knowhue.report.score_rows import read_rows_of
 from knowhue.report.table_study import Asked, read_table
+from knowhue.report.verdict_page import judge_table
 
 SCORES = {("base", 0): 0.81, ("base", 1): 0.82, ("new", 0): 0.85, ("new", 1): 0.84}
 TIDY = [
@@ -195,3 +196,29 @@ def test_runs_that_did_not_finish_leave_their_seed_without_a_verdict(tmp_path):
     assert study.seeds == [0, 1]
     assert study.runs["new"][1].state == "crashed"
     assert study.table.scores("new", "accuracy") == {0: 0.85}
+
+
+@pytest.mark.parametrize("metrics", ["loss", "loss,accuracy"])
+def test_an_empty_cell_of_a_wide_table_takes_its_seed_out_of_no_plan(tmp_path, metrics):
+    # as pandas writes NaN
+    second = ",0.5" * metrics.count(",")
+    lines = [
+        f"{arm},{seed},{'' if seed > 7 else 1 + seed / 10 - (arm == 'new')}{second}"
+        for arm in ("base", "new")
+        for seed in range(10)
+    ]
+    (tmp_path / "w.csv").write_text("\n".join([f"arm,seed,{metrics}", *lines]) + "\n")
+    asked = Asked(metrics=["loss"], sesoi={"loss": 0.1}, better={"loss": "lower"}, against="base")
+    study = read_table([tmp_path / "w.csv"], asked)
+    assert study.seeds == list(range(10))
+    found = judge_table(study)
+    assert found.results["verdicts"] == {"loss": "no verdict"}
+    said = found.answers["loss"].caveat + " ".join(found.left_out)
+    assert "seed 8 (has no score)" in said or "seed 8 (no score)" in said
+
+
+def test_an_arm_may_lack_a_metric_and_a_run_stand_in_two_rows(tmp_path):
+    (tmp_path / "w.csv").write_text("arm,seed,loss,accuracy\na,0,1,\na,0,,0.5\nb,0,2,\n")
+    rows = read_rows_of([tmp_path / "w.csv"], ["loss", "accuracy"])
+    assert rows.states == {}
+    assert len(rows.totals) == 3

@@ -149,6 +149,47 @@ def test_tables_are_read_together(tmp_path):
         read_table([first, second, first], LOSS)
 
 
+def test_a_rounded_total_counts_as_the_mean_of_its_images(tmp_path):
+    lines = [
+        f"{arm},0,accuracy,{int(image < right)},{image}"
+        for arm, right in (("old", 8075), ("new", 8125))
+        for image in range(10_000)
+    ]
+    lines += ["old,0,accuracy,0.81,", "new,0,accuracy,0.81,"]
+    path = write(tmp_path / "t.csv", lines, "arm,seed,metric,value,image\n")
+    study = read_table([path], Asked(sesoi={"accuracy": 0.01}, against="old"))
+    assert [study.table.scores(arm, "accuracy")[0] for arm in ("old", "new")] == [0.8075, 0.8125]
+
+
+def test_balanced_accuracy_has_the_interval_of_its_classes(tmp_path):
+    generator = np.random.default_rng(5)
+    right = generator.random((2, 8, 100)) < np.where(np.arange(100) < 90, 0.9, 0.3)
+    right[1, :, 90:] |= generator.random((8, 10)) < 0.5
+    lines = [
+        f"{arm},{seed},accuracy,{int(right[side, seed, image])},{image},{'rare' if image >= 90 else 'common'}"
+        for side, arm in enumerate(("old", "new"))
+        for seed, image in itertools.product(range(8), range(100))
+    ]
+    by_class = (right[..., :90].mean(axis=-1) + right[..., 90:].mean(axis=-1)) / 2
+    lines += [
+        f"{arm},{seed},balanced_accuracy,{by_class[side, seed]:.3f},,"
+        for side, arm in enumerate(("old", "new"))
+        for seed in range(8)
+    ]
+    path = write(tmp_path / "t.csv", lines, IMAGES)
+    study = read_table([path], Asked(metrics=["balanced_accuracy"], against="old"))
+    found = judge_table(study).findings.verdicts["balanced_accuracy"].found
+    assert found is not None
+    assert found.images is not None
+    assert found.differences == pytest.approx(by_class[1] - by_class[0])
+    interval = found.bounds(0.95).interval
+    assert interval is not None
+    # plain accuracy gained a tenth of it
+    assert interval[0] < found.estimate < interval[1]
+    assert found.images.groups is not None
+    assert np.bincount(found.images.groups).tolist() == [90, 10]
+
+
 def test_a_plan_has_another_hash_where_anything_that_decides_is_other(tmp_path):
     path = write(tmp_path / "t.csv", totals([-0.5] * 8))
     other = write(tmp_path / "u.csv", totals([-0.6] * 8))
@@ -224,6 +265,31 @@ FAULTS = {
     "other total": (
         IMAGES, ["old,0,loss,1,x,a", "old,0,loss,2,y,a", "old,0,loss,9,,"],
         "seed 0, metric `loss` is 9, and the mean of its single",
+    ),
+    "contradicting total": (
+        IMAGES, [*(f"old,0,accuracy,{int(image < 800)},{image},a" for image in range(1000)), "old,0,accuracy,0.8075,,"],
+        "row 1002: arm `old`, seed 0, metric `accuracy` is 0.8075, and the mean of its single images 0.8. Take out",
+    ),
+    "balanced total without classes": (
+        IMAGES, ["old,0,accuracy,1,x,", "old,0,accuracy,0,y,", "old,0,balanced_accuracy,0.5,,"],
+        "row 4: arm `old`, seed 0, metric `balanced_accuracy` counts all classes alike, and the image `x` has none",
+    ),
+    "balanced total of other images": (
+        IMAGES,
+        [*(f"old,0,accuracy,{right},{image},{'aab'[image]}" for image, right in enumerate((1, 1, 0))),
+         "old,0,balanced_accuracy,0.667,,"],
+        "row 5: arm `old`, seed 0, metric `balanced_accuracy` is 0.667, and the mean of its single images 0.5",
+    ),
+    "mean over seeds": (
+        HEAD, [*(f"{arm},{seed},loss,1" for arm in ("old", "new") for seed in range(2)), "new,,loss,0.9"],
+        "row 6: arm `new`, without a seed, metric `loss`, and other rows of this arm have one. Take out means",
+    ),
+    "baseline of a class": (
+        IMAGES, ["old,0,loss,1,,", "constant,,loss,3,,cat"], "row 3: a row without a seed is a trivial baseline, which",
+    ),
+    "baseline twice": (
+        HEAD, ["old,0,loss,1", "constant,,loss,3", "constant,,loss,2"],
+        "row 4: a second row of arm `constant`, without a seed, metric `loss`. The first is",
     ),
     "balanced image": (IMAGES, ["old,0,balanced_accuracy,1,x,a"], "Call its row `accuracy`, and give its class"),
 }  # fmt: skip

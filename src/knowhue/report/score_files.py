@@ -22,6 +22,8 @@ _ABOUT = ("image", "class", "state", "better", "sesoi", "against", "unit")
 _ARM_NAMES = ("arm", "group", "name", "run_name", "runname", "run name")
 """Columns that may name the arm, the first that is there; names of runs hold their seed, which is taken off."""
 _STATES = ("state", "status")
+NO_SCORE = "no score"
+"""State of a run whose cell is empty in a metric that its arm has."""
 FINISHED = ("finished", "success", "completed")
 """States of a run whose scores count; no state is one of them."""
 _PREFIX = re.compile(r"(params|config|tags\.mlflow|tags|metrics|summary|data|info)[./](?=.)")
@@ -154,6 +156,8 @@ def _wide_rows(
     columns: _Columns, metrics: dict[str, int], rows: Iterable[tuple[int, RowCells]]
 ) -> Iterator[FileRow]:
     state_at = next((columns.places[name] for name in _STATES if name in columns.places), None)
+    scored: set[tuple[str, ...]] = set()
+    empty: list[FileRow] = []
     for number, cells in rows:
         arm, seed = cells[columns.arm], cells[columns.seed]
         if columns.names_of_runs:
@@ -162,11 +166,19 @@ def _wide_rows(
         shared = {name: value for name, value in shared.items() if not _is_empty(value)}
         ended = str(shared.get("state", "")).lower() in ("", *FINISHED)
         for metric, at in metrics.items():
-            # an arm may lack a metric, and a run that did not finish all of them
+            # a run that did not finish may lack all metrics
             if not _is_empty(cells[at]):
+                scored |= {(str(arm), metric), (str(arm), str(seed), metric)}
                 yield FileRow(number, {**shared, "metric": metric, "value": cells[at]})
             elif not ended:
                 yield FileRow(number, {**shared, "metric": metric})
+            elif "seed" in shared:
+                empty.append(FileRow(number, {**shared, "metric": metric, "state": NO_SCORE}))
+    # an arm may lack a metric; a run may not, where its arm has it (pandas writes NaN as an empty cell)
+    for row in empty:
+        arm, seed, metric = (str(row.values.get(name, "")) for name in ("arm", "seed", "metric"))
+        if (arm, metric) in scored and (arm, seed, metric) not in scored:
+            yield row
 
 
 def without_seed(name: str, seed: str) -> str:

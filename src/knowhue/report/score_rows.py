@@ -5,6 +5,7 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -129,6 +130,7 @@ def read_rows_of(
         found.files.append(SourceFile(path.name, file_digest(path), reader.count - before, file.unused))
     if not found.totals and not found.images:
         raise TableError(f"{', '.join(map(str, paths))}: {reader.why_nothing()}")
+    reader.check_baselines()
     reader.check_images()
     return found
 
@@ -138,6 +140,9 @@ class _Reader:
         self.found, self.paths = found, paths
         self.left_out: Counter[str] = Counter()
         self.count = 0
+        # what stood in the file tells to how many digits a total is rounded
+        self.printed: dict[tuple[str, int, str, str], str] = {}
+        self.seedless: dict[tuple[str, None, str], tuple[float, int]] = {}
 
     def place(self, code: int) -> str:
         return f"{self.paths[code >> _ROW_BITS]}, row {code & (1 << _ROW_BITS) - 1}"
@@ -153,7 +158,7 @@ class _Reader:
         self._about(code, values, arm, metric)
         state = str(values.get("state", "finished")).strip().lower()
         if "seed" not in values and "image" not in values and state in FINISHED:
-            found.baselines[arm][metric] = self._value(code, values, metric)
+            self._take_baseline(code, values, arm, metric)
             return
         seed = self._seed(code, values)
         if state not in (*FINISHED, DIVERGED):
@@ -171,6 +176,19 @@ class _Reader:
             key = (arm, seed, metric, str(values.get("class", "")).strip())
             self._once(found.totals, key, code)
             found.totals[key] = value, code
+            given = values["value"]
+            self.printed[key] = given if isinstance(given, str) else repr(value)
+
+    def _take_baseline(self, code: int, values: Mapping[str, Any], arm: str, metric: str) -> None:
+        if "class" in values:
+            raise self.fail(
+                code, "a row without a seed is a trivial baseline, which counts over all classes. Take out the row, or "
+                "give its seed.",
+            )  # fmt: skip
+        self._once(self.seedless, (arm, None, metric), code)
+        value = self._value(code, values, metric)
+        self.seedless[arm, None, metric] = value, code
+        self.found.baselines[arm][metric] = value
 
     def _take_image(
         self, code: int, values: Mapping[str, Any], key: tuple[str, int, str], value: float
@@ -286,6 +304,16 @@ class _Reader:
             return "no row has a seed. Give each run the seed that it was trained with: runs of one seed are a pair."
         return "no row of a score. Give one row a number: arm, seed, metric, value."
 
+    def check_baselines(self) -> None:
+        """Make sure that no arm is its own baseline, by a row of its mean over seeds."""
+        trained = {arm for arm, *_ in (*self.found.totals, *self.found.images, *self.found.states)}
+        for (arm, _, metric), (_, code) in self.seedless.items():
+            if arm in trained:
+                raise self.fail(
+                    code, f"{_named(arm, None, metric)}, and other rows of this arm have one. Take out means over "
+                    "seeds, give the seed, or call a trivial baseline by a name of its own.",
+                )  # fmt: skip
+
     def check_images(self) -> None:
         """Make sure that runs are scored on the same images, once each, and totals are of these."""
         found = self.found
@@ -327,24 +355,77 @@ class _Reader:
                 column.places[0], f"{_named(*has, metric)} has the image `{image}`, and {_named(*lacks)} has not "
                 f"({count}). Score all runs on the same images, or leave out those that some lack.",
             )  # fmt: skip
-        self._check_total(arm, seed, metric, column)
-
-    def _check_total(self, arm: str, seed: int, metric: str, column: ImageColumn) -> None:
-        """A total that is not given is the mean over images; one that is given must be it."""
         values = np.frombuffer(column.values)
-        key, mean = (arm, seed, metric, ""), float(values.mean())
+        self._check_total((arm, seed, metric, ""), float(values.mean()), column, len(values))
+        for by_class, source in BY_CLASS.items():
+            if source == metric:
+                self._check_by_class((arm, seed, by_class, ""), column)
+
+    def _check_total(
+        self, key: tuple[str, int, str, str], mean: float, column: ImageColumn, count: int
+    ) -> None:
+        """A total that is not given is the mean over images; one that is given must be it, but for its digits."""
         total, code = self.found.totals.setdefault(key, (mean, column.places[0]))
-        # totals may be of rounded scores
-        if abs(total - mean) > 0.02 * float(values.std()) + 1e-6 * abs(mean):
+        off = abs(total - mean) - rounding_of_mean(np.frombuffer(column.values), count)
+        if off <= 1e-12 * abs(mean):
+            return
+        if off > half_digit(self.printed[key]) + 1e-6 * abs(mean):  # means may be of single precision
             raise self.fail(
-                code, f"{_named(arm, seed, metric)} is {total:g}, and the mean of its single images {mean:g}. Take out "
+                code, f"{_named(*key)} is {self.printed[key]}, and the mean of its single images {mean:.6g}. Take out "
                 "the row, or give it the mean.",
             )  # fmt: skip
+        # estimate and interval are of the same numbers
+        self.found.totals[key] = mean, code
+
+    def _check_by_class(self, key: tuple[str, int, str, str], column: ImageColumn) -> None:
+        """The same of a metric whose classes count alike: the mean of their means."""
+        labels = [self.found.labels[image] for image in column.images]
+        if "" in labels:
+            if key in self.found.totals:
+                raise self.fail(
+                    self.found.totals[key][1], f"{_named(*key)} counts all classes alike, and the image "
+                    f"`{self._image(column.images[labels.index('')])}` has none. Give the rows of single images their "
+                    f"`class`, or take out the rows of `{key[2]}`.",
+                )  # fmt: skip
+            return
+        numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+        groups = np.array([numbers[label] for label in labels])
+        counts = np.bincount(groups)
+        means = np.bincount(groups, np.frombuffer(column.values)) / counts
+        self._check_total(key, float(means.mean()), column, len(counts) * int(counts.min()))
 
     def _image(self, number: int) -> str:
         return shown(next(name for name, each in self.found.image_names.items() if each == number))
 
 
-def _named(arm: str, seed: int, metric: str = "", label: str = "") -> str:
+def half_digit(printed: str) -> float:
+    """By how much rounding to the digits that are printed may change a number.
+
+    >>> half_digit("0.81"), half_digit("1e-3"), half_digit("12")
+    (0.005, 0.0005, 0.5)
+    """
+    exponent = Decimal(printed.strip()).as_tuple().exponent
+    return 0.5 * 10.0 ** min(int(exponent), 300)
+
+
+def rounding_of_mean(values: np.ndarray, count: int) -> float:
+    """By how much the mean of values may be off by their own rounding; whole numbers have none.
+
+    Args:
+        values: (n,), of which the last decimal place that any has tells how they were rounded.
+        count: of how many the mean is, for some may weigh more than others.
+
+    >>> rounding_of_mean(np.array([1.0, 0.0]), 2), rounding_of_mean(np.array([0.25, 0.5]), 2)
+    (0.0, 0.005)
+    """
+    if (values == np.rint(values)).all():
+        return 0.0
+    places = next((n for n in range(1, 12) if np.allclose(values, np.round(values, n), 1e-15, 1e-15)), 15)
+    # errors of many values cancel: six standard deviations of a uniform one
+    return float(10.0**-places * min(0.5, 6 / np.sqrt(12 * count)))
+
+
+def _named(arm: str, seed: int | None, metric: str = "", label: str = "") -> str:
     of_class = f", class `{shown(label)}`" if label else ""
-    return f"arm `{shown(arm)}`, seed {seed}" + (f", metric `{shown(metric)}`" if metric else "") + of_class
+    of_seed = "without a seed" if seed is None else f"seed {seed}"
+    return f"arm `{shown(arm)}`, {of_seed}" + (f", metric `{shown(metric)}`" if metric else "") + of_class
