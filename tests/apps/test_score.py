@@ -8,7 +8,7 @@ from score_folders import colourings, picture, true_images, write_images
 
 @pytest.fixture
 def at(tmp_path, monkeypatch):
-    true = true_images(12, 6)
+    true = true_images(24, 6)
     write_images(tmp_path / "truth", true)
     write_images(tmp_path / "ours", colourings(true, 0.8))
     write_images(tmp_path / "theirs", colourings(true, 0.4, seed=50))
@@ -33,7 +33,7 @@ def test_a_page_and_three_files_are_written_and_the_main_numbers_said(knowhue, a
     assert lines[8].startswith("ours is nearer than theirs on images like these")
     assert lines[-1] == "Page: score.html"
     assert "note: ours: L* is not the true image's" in err
-    assert "12 images, 7 rows" in err
+    assert "24 images, 7 rows" in err
 
 
 def test_the_same_bytes_again_from_the_cache_and_without_it(knowhue, at):
@@ -89,6 +89,10 @@ def test_earlier_scores_stand_beside_in_every_table(knowhue, at):
         (
             ("ours", "--truth", "truth", "--networks", "vgg"),
             "`--networks` should be one of lite0, inception, lpips",
+        ),
+        (
+            ("gray=ours", "--truth", "truth"),
+            "as the rows that are always there. Found `gray`: give NAME=ours",
         ),
         (("ours", "--truth", "truth", "--reference", "our"), "Did you mean `ours`?"),
         (("ours", "--truth", "truth", "--check", "none.json"), "none.json"),

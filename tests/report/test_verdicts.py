@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from knowhue.report.contrasts import FEWEST_IMAGES, contrast, primary
+from knowhue.report.contrasts import contrast, primary
 from knowhue.report.findings import verdicts
 from knowhue.report.study import Run, Study
+from knowhue.statistics import FEWEST_IMAGES
 from knowhue.statistics.crossed import crossed
 from knowhue.statistics.paired import sign_flip_p, t_interval
 from knowhue.statistics.verdicts import Word

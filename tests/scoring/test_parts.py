@@ -11,8 +11,8 @@ from score_folders import colourings, picture, true_images, write_images
 
 from knowhue.scoring import parts
 from knowhue.scoring.measures import OVER_SET, measure_image, see
-from knowhue.scoring.pairing import pair
-from knowhue.scoring.parts import ALWAYS, GRAY, MEAN, TRUTH, best_of, measure_rows
+from knowhue.scoring.pairing import ALWAYS, GRAY, MEAN, TRUTH, pair
+from knowhue.scoring.parts import best_of, measure_rows
 from knowhue.scoring.protocols import PROTOCOLS, Protocol
 
 SMALL = Protocol.model_validate(PROTOCOLS["stretch-256"].model_dump() | {"size_px": 32})

@@ -22,8 +22,8 @@ from knowhue.scoring.networks import (
     with_columns,
 )
 from knowhue.scoring.page import render
-from knowhue.scoring.pairing import Pairs, Stored, pair
-from knowhue.scoring.parts import ALWAYS, GRAY, TRUTH, measure_rows
+from knowhue.scoring.pairing import ALWAYS, GRAY, TRUTH, Pairs, Stored, pair
+from knowhue.scoring.parts import measure_rows
 from knowhue.scoring.protocols import PROTOCOLS
 from knowhue.scoring.table import make_scores
 

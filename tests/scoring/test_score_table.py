@@ -13,8 +13,8 @@ from knowhue.errors import ConfigError, DamagedError
 from knowhue.scoring.files import compare_json, image_rows, read_score_file, rows_beside, to_json, to_latex
 from knowhue.scoring.measures import MEASURES
 from knowhue.scoring.page import render, sentence
-from knowhue.scoring.pairing import Pairs, Stored, System, pair
-from knowhue.scoring.parts import ALWAYS, TRUTH, measure_rows
+from knowhue.scoring.pairing import ALWAYS, TRUTH, Pairs, Stored, System, pair
+from knowhue.scoring.parts import measure_rows
 from knowhue.scoring.protocols import MARGINS, PROTOCOLS, Protocol
 from knowhue.scoring.table import make_scores, paired_differences
 from knowhue.statistics.clustered import Nearness
@@ -33,8 +33,17 @@ def scores(folders, tmp_path):
     return scored(folders.truth, [folders.ours, folders.theirs], tmp_path / "cache")
 
 
-def test_swapping_systems_flips_signs_exactly(folders, tmp_path, scores):
-    swapped = scored(folders.truth, [folders.theirs, folders.ours], tmp_path / "cache")
+def enough(folder, images=20, classes=2):
+    """A truth, ours and theirs of as many images as intervals need."""
+    true = true_images(images, classes)
+    made = {"truth": true, "ours": colourings(true, 0.8), "theirs": colourings(true, 0.4, seed=50)}
+    return [write_images(folder / name, each) for name, each in made.items()]
+
+
+def test_swapping_systems_flips_signs_exactly(tmp_path):
+    truth, ours, theirs = enough(tmp_path)
+    scores = scored(truth, [ours, theirs], tmp_path / "cache")
+    swapped = scored(truth, [theirs, ours], tmp_path / "cache")
     other = {each.measure: each for each in swapped.differences}
     assert len(other) == len(scores.differences) == 7
     flipped = {
@@ -46,7 +55,11 @@ def test_swapping_systems_flips_signs_exactly(folders, tmp_path, scores):
         assert (each.system, back.system) == ("theirs", "ours")
         assert back.estimate == -each.estimate
         assert back.interval == tuple(-end for end in reversed(each.interval))
-        assert (back.p, back.p_holm, back.word) == (each.p, each.p_holm, flipped.get(each.word, each.word))
+        assert (back.p, back.p_adjusted, back.word) == (
+            each.p,
+            each.p_adjusted,
+            flipped.get(each.word, each.word),
+        )
 
 
 def made_up(images: int, columns: dict[str, dict[str, np.ndarray]], clusters: tuple[str, ...] = ()):
@@ -89,9 +102,34 @@ def test_a_difference_at_the_margin_is_called_as_near_at_most_at_the_nominal_rat
     assert said / 1000 < 0.05 + 4 * (0.05 * 0.95 / 1000) ** 0.5
 
 
-def test_a_system_is_as_near_as_its_own_copy(folders, tmp_path):
-    copy = write_images(tmp_path / "copy", colourings(true_images(), 0.8))
-    found = scored(folders.truth, [folders.ours, copy], tmp_path / "cache")
+def test_a_table_of_differences_at_the_margin_and_none_holds_a_false_claim_at_most_at_the_nominal_rate():
+    random, wrong, margin = np.random.default_rng(2), 0, 0.25
+    protocol = Protocol.model_validate(SMALL.model_dump() | {"margins": {"ciede2000": margin}})
+    names = ["a", "none", *(f"at{number}" for number in range(9))]
+    # each system's differences are its own: a is where all others start
+    for _ in range(1000):
+        own = {name: {"ciede2000": random.normal(margin * ("at" in name), 1, 400)} for name in names[1:]}
+        pairs, columns = made_up(400, {"a": {"ciede2000": np.zeros(400)}, **own})
+        found = paired_differences(pairs, protocol, columns, "a", {"ciede2000": MEASURES["ciede2000"]})
+        words = {each.system: each.word for each in found}
+        none = words.pop("none")
+        wrong += Nearness.AS_NEAR in words.values() or none not in (Nearness.AS_NEAR, Nearness.CANNOT_TELL)
+    assert wrong / 1000 < 0.05 + 4 * (0.05 * 0.95 / 1000) ** 0.5
+
+
+def test_nothing_is_said_of_few_images(tmp_path):
+    few = made_up(
+        19, {name: {"ciede2000": np.arange(19) / 1e5 + level} for name, level in (("a", 9), ("b", 1))}
+    )
+    (found,) = paired_differences(few[0], SMALL, few[1], "a", {"ciede2000": MEASURES["ciede2000"]})
+    assert (found.word, found.interval, found.p_adjusted) == (Nearness.UNKNOWN, None, 1.0)
+    assert found.estimate == pytest.approx(-8)
+
+
+def test_a_system_is_as_near_as_its_own_copy(tmp_path):
+    truth, ours, _ = enough(tmp_path)
+    copy = write_images(tmp_path / "copy", colourings(true_images(20), 0.8))
+    found = scored(truth, [ours, copy], tmp_path / "cache")
     assert {each.word for each in found.differences} == {Nearness.AS_NEAR}
     assert sentence(found, found.differences[0]).startswith("copy is as near as ours on images like these")
 
@@ -109,12 +147,7 @@ def test_values_are_means_over_images_and_differences_of_means(scores):
 
 
 def test_sentences_never_speak_of_help(tmp_path):
-    true = true_images(12, 6)
-    truth = write_images(tmp_path / "truth", true)
-    ours, theirs = (
-        write_images(tmp_path / name, colourings(true, share))
-        for name, share in (("ours", 0.8), ("theirs", 0.4))
-    )
+    truth, ours, theirs = enough(tmp_path, 24, 6)
     scores = scored(truth, [ours, theirs], tmp_path / "cache")
     for each in scores.differences:
         said = sentence(scores, each)
@@ -130,14 +163,14 @@ def test_notes_tell_of_lightness_gray_and_few_images(tmp_path):
     true = {"a": picture(0), "b": np.full((24, 24, 3), 90, np.uint8)}
     truth = write_images(tmp_path / "truth", true)
     lighter = write_images(tmp_path / "lighter", {name: each // 2 for name, each in true.items()})
-    gray = write_images(tmp_path / "gray", {name: paler(each, 0.0) * 0 + 90 for name, each in true.items()})
-    notes = " ".join(scored(truth, [lighter, gray], tmp_path / "cache").notes)
+    pale = write_images(tmp_path / "pale", {name: paler(each, 0.0) * 0 + 90 for name, each in true.items()})
+    notes = " ".join(scored(truth, [lighter, pale], tmp_path / "cache").notes)
     assert "1 of 2 true images are near-gray, colourfulness below 4 (b)" in notes
     assert re.search(
         r"lighter: L\* is not the true image's: it changed by \d+\.\d\d on average, by more than 1 in", notes
     )
-    assert "gray: 1 colouring near-gray where the true image is not" in notes
-    assert "2 images are few" in notes
+    assert "pale: 1 colouring near-gray where the true image is not" in notes
+    assert "2 images are too few for intervals (20 are needed)" in notes
 
 
 def test_json_is_whole_sealed_and_computed_again_alike(scores, folders, tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 
 from knowhue.plan import SHARES
 from knowhue.report.study import ScoreTable, Study
-from knowhue.statistics import LEVEL
+from knowhue.statistics import FEWEST_IMAGES, LEVEL
 from knowhue.statistics.crossed import Crossed, Part, crossed, image_interval
 from knowhue.statistics.paired import (
     Interval,
@@ -28,8 +28,6 @@ from knowhue.statistics.verdicts import is_clear
 
 BOTH = "seeds and images"
 """What an interval is over that speaks for the method."""
-FEWEST_IMAGES = 20
-"""Fewer say too little about other images for any interval over them."""
 BCA_SEEDS = 20
 """Fewest seeds for which a bootstrap interval is shown: below, it covers too little."""
 BY_CLASS = {"balanced_accuracy": "accuracy"}

@@ -24,8 +24,8 @@ from knowhue.evaluation.recognition import fit_probe
 from knowhue.images.image import Pixels
 from knowhue.runs import Report
 from knowhue.scoring.measures import MEASURES, Quantity
-from knowhue.scoring.pairing import Pairs
-from knowhue.scoring.parts import ALWAYS, GRAY, TRUTH, Measured, Portion, best_of, portions, row_pixels
+from knowhue.scoring.pairing import ALWAYS, GRAY, TRUTH, Pairs
+from knowhue.scoring.parts import Measured, Portion, best_of, portions, row_pixels
 from knowhue.scoring.protocols import Protocol
 from knowhue.storage import read_arrays, replacing
 

@@ -15,7 +15,8 @@ from knowhue.report.page import fill
 from knowhue.report.text import TableCell, p_text, p_words, signed
 from knowhue.scoring.files import short, shown_value
 from knowhue.scoring.measures import Quantity
-from knowhue.scoring.parts import ALWAYS, open_pixels
+from knowhue.scoring.pairing import ALWAYS
+from knowhue.scoring.parts import open_pixels
 from knowhue.scoring.table import Difference, Scores
 from knowhue.statistics.clustered import Nearness
 
@@ -80,7 +81,7 @@ def sentence(scores: Scores, found: Difference) -> str:
     measure = scores.measures[found.measure]
     ends = f" [{_ends(measure, found)}]" if found.interval else ""
     shown = f"{measure.short} {_signed(measure, [found.estimate])[0]}{ends}"
-    return f"{said}: {shown}, {found.system} minus {scores.reference}; p {p_words(found.p_holm)} by Holm."
+    return f"{said}: {shown}, {found.system} minus {scores.reference}; p {p_words(found.p_adjusted)} by Bonferroni."
 
 
 def _groups(scores: Scores, rows: Mapping[str, Mapping[str, float]]) -> list[Group]:
@@ -149,7 +150,7 @@ def _difference_cell(scores: Scores, found: Difference | None) -> Any:
     measure = scores.measures[found.measure]
     ends = f"{_ends(measure, found)}; " if found.interval else ""
     is_clear = found.word not in (Nearness.CANNOT_TELL, Nearness.UNKNOWN)
-    below = f"{ends}p {p_text(found.p_holm)}: {found.word.value}"
+    below = f"{ends}p {p_text(found.p_adjusted)}: {found.word.value}"
     return TableCell(_signed(measure, [found.estimate])[0], below, is_clear)
 
 

@@ -12,6 +12,10 @@ from knowhue.images.files import SUFFIXES, UNREADABLE, counted, recognise, walk
 from knowhue.images.reading import HEAD_BYTES
 from knowhue.report.text import plural
 
+TRUTH, GRAY, MEAN = "truth against truth", "gray", "mean colour"
+JPEG_QUALITIES = {"truth as JPEG 75": 75, "truth as JPEG 95": 95}
+ALWAYS = (GRAY, MEAN, *JPEG_QUALITIES, TRUTH)
+"""Rows that every table has."""
 _SAMPLE_FOLDER = re.compile(r"sample[-_ ]?\d+", re.IGNORECASE)
 _SAMPLE_FILE = re.compile(r"(.+)-\d+")
 
@@ -75,7 +79,7 @@ def pair(truth: Path, systems: Sequence[str], common: bool = False) -> Pairs:
         common: leave out images that some system lacks, and files that belong to no image, instead of refusing them.
 
     Raises:
-        ConfigError: two systems of one name, or one that is the truth's own folder.
+        ConfigError: two systems of one name, one called as a row of `ALWAYS`, or one that is the truth's own folder.
         ImageError: no folder, no image in it, or files that are missing, too many or double; each its own line.
     """
     true, left_alone = _list(truth, "--truth")
@@ -117,6 +121,10 @@ def _named(systems: Sequence[str]) -> list[tuple[str, Path]]:
             name, path = Path(given).resolve().name, given
         pairs.append((name.strip(), Path(path)))
     for name, path in pairs:
+        if name in ALWAYS:
+            raise ConfigError(
+                f"A system should not be called as the rows that are always there. Found `{name}`: give NAME={path}."
+            )
         if not name or [other for other, _ in pairs].count(name) > 1:
             raise ConfigError(
                 f"Systems should have names of their own. Found `{name}` more than once: give NAME={path}."

@@ -32,7 +32,7 @@ from knowhue.scoring.measures import (
     measure_image,
     see,
 )
-from knowhue.scoring.pairing import Pairs, Stored, System
+from knowhue.scoring.pairing import ALWAYS, JPEG_QUALITIES, MEAN, TRUTH, Pairs, Stored, System
 from knowhue.scoring.protocols import Protocol, to_protocol
 from knowhue.storage import read_arrays, replacing
 
@@ -41,10 +41,6 @@ VERSION = 1
 TOGETHER = 64
 """Images a part."""
 _MOST_PROBLEMS = 10
-TRUTH, GRAY, MEAN = "truth against truth", "gray", "mean colour"
-JPEG_QUALITIES = {"truth as JPEG 75": 75, "truth as JPEG 95": 95}
-ALWAYS = (GRAY, MEAN, *JPEG_QUALITIES, TRUTH)
-"""Rows that every table has."""
 
 
 _SHAPE = (len(chroma_bins()), FARTHEST_AB + 2)
@@ -97,7 +93,7 @@ class Portion(NamedTuple):
 def measure_rows(
     pairs: Pairs, protocol: Protocol, cache: Path, workers: int, report: Report = lambda _: None
 ) -> dict[str, Measured]:
-    """Quantity all systems and the rows that are always there.
+    """Measure all systems and the rows that are always there.
 
     Args:
         pairs: what to measure.

@@ -55,7 +55,7 @@ class Protocol(Section):
     primary: str = "ciede2000"
     """metric that the first sentence speaks of"""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = ALPHA
-    """rate of false claims over all differences of a table, by Holm"""
+    """rate of false claims over all differences of a table, by Bonferroni"""
     margins: Mapping[str, Annotated[float, Field(gt=0)]] = MARGINS
     """smallest differences of interest by metric"""
 

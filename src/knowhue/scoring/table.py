@@ -8,11 +8,12 @@ import numpy as np
 from knowhue.errors import ConfigError, few, one_of
 from knowhue.report.text import plural
 from knowhue.scoring.measures import BEST_OF, MEASURES, OVER_SET, Columns, Quantity
-from knowhue.scoring.pairing import Pairs
-from knowhue.scoring.parts import ALWAYS, TRUTH, Measured
+from knowhue.scoring.pairing import ALWAYS, TRUTH, Pairs
+from knowhue.scoring.parts import Measured
 from knowhue.scoring.protocols import Protocol
+from knowhue.statistics import FEWEST_IMAGES
 from knowhue.statistics.clustered import Nearness, clustered_mean, judge_nearness
-from knowhue.statistics.paired import Interval, holm
+from knowhue.statistics.paired import Interval
 
 
 class Difference(NamedTuple):
@@ -22,7 +23,7 @@ class Difference(NamedTuple):
         system: its name.
         measure: a key of `MEASURES`.
         estimate: mean paired difference over images, `interval` at 1 - alpha; None with too few images.
-        p: two-sided, `p_holm` adjusted for all differences of the table.
+        p: two-sided, `p_adjusted` for all differences of the table (Bonferroni).
         word: what is said.
     """
 
@@ -31,7 +32,7 @@ class Difference(NamedTuple):
     estimate: float
     interval: Interval | None
     p: float
-    p_holm: float
+    p_adjusted: float
     word: Nearness
 
 
@@ -136,16 +137,16 @@ def paired_differences(
         and measure.column in columns[system.name]
         and measure.column in columns[reference]
     }
-    adjusted = holm({key: mean.p for key, mean in means.items()})
+    # not Holm: what it spares the last differences, two one-sided tests of the others have spent
     return [
         Difference(
             *key,
             mean.estimate,
             mean.interval(1 - protocol.alpha),
             mean.p,
-            adjusted[key],
+            min(1.0, mean.p * len(means)),
             judge_nearness(
-                mean, adjusted[key], protocol.margins[key[1]], protocol.alpha, len(means),
+                mean, protocol.margins[key[1]], protocol.alpha, len(means),
                 lower_is_better=measures[key[1]].better == "lower",
             ),
         )
@@ -163,7 +164,9 @@ def _image_notes(pairs: Pairs, protocol: Protocol, columns: Mapping[str, Columns
             f"{len(gray)} of {len(names)} true images are near-gray, colourfulness below {protocol.near_gray_below:g} "
             f"({few(gray, 3)}); they count all the same"
         )
-    if len(names) < 30:
+    if len(names) < FEWEST_IMAGES:
+        notes.append(f"{len(names)} images are too few for intervals ({FEWEST_IMAGES} are needed)")
+    elif len(names) < 30:
         notes.append(f"{len(names)} images are few: intervals stand on a normal mean")
     if 0 < len(groups := set(pairs.clusters)) < 10:
         notes.append(

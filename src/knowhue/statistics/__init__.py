@@ -6,3 +6,5 @@ LEVEL = 1 - ALPHA
 """Of every interval on which no verdict rests."""
 MIN_SEEDS = 8
 """No claim below, whatever alpha: with 7 one pattern of signs alone rejects at .025."""
+FEWEST_IMAGES = 20
+"""Fewer say too little about other images for any interval over them."""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
+from knowhue.statistics import FEWEST_IMAGES
 from knowhue.statistics.paired import Interval
 
 
@@ -46,19 +47,20 @@ def clustered_mean(values: ArrayLike, clusters: Sequence[Hashable] = ()) -> Clus
 
     The variance is that of Liang and Zeger (1986) with G / (G - 1) for G clusters, and G - 1 degrees of freedom
     (Cameron and Miller 2015); it allows for fewer clusters than about ten badly. Without clusters each value is one:
-    Student's t interval.
+    Student's t interval. Of fewer than `FEWEST_IMAGES` values, or of one cluster, the error is infinite.
 
     Args:
-        values: (N,), finite.
+        values: (N,), finite, one an image.
         clusters: (N,), whom each belongs to; none if they are all strangers.
 
     Raises:
         ValueError: nothing, or of another shape, or not finite.
 
-    >>> [round(end, 3) for end in clustered_mean([1.0, 2.0, 3.0]).interval(0.95)]
-    [-0.484, 4.484]
-    >>> clustered_mean([1.0, 1.0, 3.0, 3.0], ["a", "a", "b", "b"]).freedom
+    >>> [round(end, 3) for end in clustered_mean([1.0, 3.0] * 10).interval(0.95)]
+    [1.52, 2.48]
+    >>> clustered_mean([1.0, 3.0] * 10, ["a", "b"] * 10).freedom
     1
+    >>> clustered_mean([-1.0, -1.0001]).interval(0.95)
     """
     x = np.asarray(values, float)
     if x.ndim != 1 or not len(x) or not np.isfinite(x).all() or len(clusters) not in (0, len(x)):
@@ -72,7 +74,7 @@ def clustered_mean(values: ArrayLike, clusters: Sequence[Hashable] = ()) -> Clus
         numbers = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
         off = np.bincount([numbers[name] for name in clusters], weights=off)
     count = len(off)
-    if count < 2:
+    if count < 2 or len(x) < FEWEST_IMAGES:
         return ClusteredMean(centre, float("inf"), 0)
     if np.ptp(x) == 0:  # what rounding leaves of the mean is no spread
         return ClusteredMean(float(x[0]), 0.0, count - 1)
@@ -93,27 +95,27 @@ class Nearness(StrEnum):
 
 
 def judge_nearness(
-    mean: ClusteredMean, p: float, margin: float, alpha: float, questions: int, lower_is_better: bool
+    mean: ClusteredMean, margin: float, alpha: float, questions: int, lower_is_better: bool
 ) -> Nearness:
     """Return the word for a system's mean difference to another one's.
 
     Args:
         mean: of the differences, this system minus the other.
-        p: of it, adjusted for all questions asked together (`holm`).
         margin: the smallest difference that matters, above 0.
-        alpha: rate of false claims over all questions.
-        questions: how many there are. Two systems are as near where the interval at 1 - 2 alpha / questions lies
-            within the margin (two one-sided tests).
+        alpha: rate of false claims, of any kind, over all questions.
+        questions: how many there are; each has alpha / questions for both kinds of claims. One is nearer where p is at
+            most that, both are as near where the interval at 1 - 2 alpha / questions lies within the margin (two
+            one-sided tests).
         lower_is_better: whether a negative difference is nearer.
 
-    >>> judge_nearness(ClusteredMean(-0.5, 0.1, 99), 1e-5, 0.25, 0.05, 1, lower_is_better=True).value
+    >>> judge_nearness(ClusteredMean(-0.5, 0.1, 99), 0.25, 0.05, 1, lower_is_better=True).value
     'nearer'
     """
     inner = mean.interval(1 - 2 * alpha / questions)
     if inner is None:
         return Nearness.UNKNOWN
     is_small = -margin < inner[0] and inner[1] < margin
-    if p <= alpha:
+    if mean.p <= alpha / questions:
         is_nearer = (mean.estimate < 0) == lower_is_better
         words = (
             (Nearness.NEARER, Nearness.NEARER_LITTLE)

@@ -226,25 +226,6 @@ def benjamini_hochberg(p: Mapping[Name, float]) -> dict[Name, float]:
     return dict(zip(p, map(float, adjusted), strict=True))
 
 
-def holm(p: Mapping[Name, float]) -> dict[Name, float]:
-    """Adjust so that no true null hypothesis of all is rejected more often than at the level (Holm 1979).
-
-    Args:
-        p: p value by name, each in 0..1.
-
-    Returns:
-        Adjusted p by name, in the same order.
-
-    >>> {name: round(each, 3) for name, each in holm({"psnr": 0.01, "ssim": 0.04, "lpips": 0.03}).items()}
-    {'psnr': 0.03, 'ssim': 0.06, 'lpips': 0.06}
-    """
-    adjusted, greatest = {}, 0.0
-    for place, name in enumerate(sorted(p, key=lambda each: p[each])):
-        greatest = max(greatest, min(1.0, (len(p) - place) * p[name]))
-        adjusted[name] = greatest
-    return {name: adjusted[name] for name in p}
-
-
 def _checked(differences: Differences) -> NDArray[np.float64]:
     d = np.asarray(differences, float)
     if d.ndim != 1 or not np.isfinite(d).all():
