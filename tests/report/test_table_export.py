@@ -132,3 +132,17 @@ def test_images_without_a_score_leave_their_metric_without_rows_of_images(tmp_pa
     own, back = there_and_back(folder, tmp_path)
     assert own["tests"]["colour"]["quoted"]["over"] == "seeds"
     assert back["tests"]["ab_l1"] == own["tests"]["colour"]
+
+
+@pytest.mark.parametrize("kept", [0, 1, -5])
+def test_runs_whose_file_of_images_is_gone_or_cut_leave_no_table_that_is_refused(tmp_path, kept):
+    folder = write_study(tmp_path / "study", seeds=tuple(range(8)), gain=0.4)
+    path = run_of(folder, "multi", 2) / "per_image.csv"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    if kept:
+        path.write_text("".join(lines[:kept]), encoding="utf-8")
+    else:
+        path.unlink()
+    own, back = there_and_back(folder, tmp_path)
+    assert own["tests"]["colour"]["quoted"]["over"] == "seeds"
+    assert_alike(own, back)

@@ -61,7 +61,12 @@ def readings(findings: Findings) -> dict[str, Reading]:
 
 
 def relative_gains(findings: Findings) -> list[RelativeGain]:
-    """Return the mean relative gain of each arm that two or more questions are about, over the seeds that all have."""
+    """Return the mean relative gain of each arm that two or more questions are about, over the seeds that all have.
+
+    None of a tuning study, see `readings`.
+    """
+    if findings.study.is_tuning:
+        return []
     by_arm: dict[str, list[str]] = {}
     for name, asked in findings.study.questions.items():
         if findings.verdicts[name].found is not None:

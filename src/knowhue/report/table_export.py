@@ -1,6 +1,7 @@
 """A study as a tidy table that anybody's tools read, and what its columns and metrics mean."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from knowhue.csv_text import to_csv
 from knowhue.errors import ExtraError, install_command
 from knowhue.report.score_rows import DIVERGED
-from knowhue.report.study import Score, Study, flat_scores, tidy_scores
+from knowhue.report.study import IMAGE_METRICS, LABELLED_METRICS, Score, Study, flat_scores, tidy_scores
 from knowhue.report.text import measure, spaced
 from knowhue.statistics import ALPHA
 from knowhue.storage import replacing
@@ -90,9 +91,19 @@ def _rows_without_a_score(study: Study) -> Iterator[list[Any]]:
 
 
 def metrics_without_images(study: Study) -> set[str]:
-    """Metrics of which some image of some run has no score: of single images they have no rows then."""
-    runs = (run for arm in study.runs for run in study.finished(arm))
-    return {score.metric for run in runs for score in run.image_scores() if not math.isfinite(score.value)}
+    """Metrics of which some run lacks a score of some image: of single images they have no rows then."""
+    lacking: set[str] = set()
+    seen: dict[str, set[int | None]] = {}
+    for run in (run for arm in study.runs for run in study.finished(arm)):
+        own: dict[str, set[int | None]] = defaultdict(set)
+        for score in run.image_scores():
+            own[score.metric].add(score.image)
+            if not math.isfinite(score.value):
+                lacking.add(score.metric)
+        # the file of a run may be gone or cut, and its total still be known
+        totals = {name for name in (*IMAGE_METRICS, *LABELLED_METRICS) if run.metric(name) is not None}
+        lacking |= {name for name in {*own, *totals} if seen.setdefault(name, own[name]) != own[name]}
+    return lacking
 
 
 def dictionary_rows(study: Study) -> list[list[Any]]:

@@ -61,6 +61,7 @@ def write_verdict(verdict: TableVerdict, page: Path, numbers: Path, command: str
         "verdict.html",
         study=study,
         command=command,
+        numbers=numbers.name,
         results_link=data_link("application/json", json.dumps(verdict.results, indent=1, allow_nan=False)),
         left_out=verdict.left_out,
         sections=filled_sections(verdict.findings, _SECTIONS),
