@@ -2,6 +2,7 @@
 
 import json
 import sys
+from decimal import Decimal
 
 import pytest
 
@@ -110,6 +111,10 @@ def test_parquet_gives_the_same_scores(tmp_path):
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pyarrow.Table.from_pylist(TIDY), tmp_path / "t.parquet")
     assert found(tmp_path / "t.parquet") == SCORES
+    whole = (tmp_path / "t.parquet").read_bytes()
+    (tmp_path / "t.parquet").write_bytes(whole[:4] + bytes(20) + whole[24:])
+    with pytest.raises(TableError, match="no parquet file"):
+        found(tmp_path / "t.parquet")
     (tmp_path / "t.parquet").write_bytes(b"PAR1")
     with pytest.raises(TableError, match="no parquet file"):
         found(tmp_path / "t.parquet")
@@ -161,6 +166,7 @@ def test_what_is_no_table_is_told_in_one_line(tmp_path, text, message):
         ("t.json", b"[" * 100_000, "no JSON"),
         ("t.json", b"[1, 2]", "should hold a list of records"),
         ("t.jsonl", b'{"arm": "a"}\n[]\n', "should hold a list of records"),
+        ("t.jsonl", b'{"arm": "a"}\n\n{\n', "t.jsonl, row 3: no JSON"),
         ("t.csv", b"arm,seed,metric,value\na,0,m," + b"1" * 200_000, "row 2: no CSV (field larger than"),
     ],
 )
@@ -222,3 +228,38 @@ def test_an_arm_may_lack_a_metric_and_a_run_stand_in_two_rows(tmp_path):
     rows = read_rows_of([tmp_path / "w.csv"], ["loss", "accuracy"])
     assert rows.states == {}
     assert len(rows.totals) == 3
+
+
+def test_decimals_are_numbers_and_what_no_float_holds_is_told(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = [row | {"value": Decimal(str(row["value"]))} for row in TIDY]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "t.parquet")
+    assert found(tmp_path / "t.parquet") == SCORES
+
+
+@pytest.mark.parametrize("column", ["seed", "value", "sesoi"])
+def test_a_number_beyond_all_floats_is_told_in_one_line(tmp_path, column):
+    (tmp_path / "t.json").write_text(json.dumps([TIDY[0] | {column: 10**400}]))
+    with pytest.raises(TableError, match=rf"t.json, row 1: .*{'accuracy' if column == 'value' else column}"):
+        found(tmp_path / "t.json")
+
+
+@pytest.mark.parametrize("options", [{}, {"arm_column": "name"}])
+def test_names_that_several_seeds_have_are_of_arms_and_stay_whole(tmp_path, options):
+    pairs = [(f"model-{arm}", seed) for arm in (1, 2) for seed in range(4)]
+    lines = ["name,seed,accuracy", *(f"{arm},{seed},0.5" for arm, seed in pairs)]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    assert list(found(tmp_path / "t.csv", **options)) == pairs
+
+
+def test_a_column_that_is_said_to_name_the_arm_keeps_its_names(tmp_path):
+    (tmp_path / "t.csv").write_text("name,seed,accuracy\nmodel-1,1,0.5\nmodel-2,2,0.5\n")
+    assert list(found(tmp_path / "t.csv", arm_column="name")) == [("model-1", 1), ("model-2", 2)]
+    assert list(found(tmp_path / "t.csv")) == [("model", 1), ("model", 2)]
+
+
+def test_lines_of_json_end_at_line_feeds_alone(tmp_path):
+    records = [row | {"arm": f"{row['arm']}\u2028\u0085x"} for row in TIDY]
+    text = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in records)
+    (tmp_path / "t.jsonl").write_text(text, encoding="utf-8", newline="")
+    assert len(found(tmp_path / "t.jsonl")) == len(TIDY)

@@ -190,6 +190,18 @@ def test_balanced_accuracy_has_the_interval_of_its_classes(tmp_path):
     assert np.bincount(found.images.groups).tolist() == [90, 10]
 
 
+def test_what_the_message_on_a_balanced_image_says_leads_to_a_verdict(tmp_path):
+    lines = [
+        f"{arm},{seed},accuracy,{int(image != 2)},{image},{'aab'[image]}"
+        for arm, seed, image in itertools.product(("old", "new"), range(2), range(3))
+    ]
+    study = read_table(
+        [write(tmp_path / "t.csv", lines, IMAGES)], Asked(metrics=["balanced_accuracy"], against="old")
+    )
+    assert list(study.questions) == ["balanced_accuracy"]
+    assert study.table.scores("old", "balanced_accuracy") == {0: 0.5, 1: 0.5}
+
+
 def test_a_plan_has_another_hash_where_anything_that_decides_is_other(tmp_path):
     path = write(tmp_path / "t.csv", totals([-0.5] * 8))
     other = write(tmp_path / "u.csv", totals([-0.6] * 8))
@@ -280,6 +292,9 @@ FAULTS = {
          "old,0,balanced_accuracy,0.667,,"],
         "row 5: arm `old`, seed 0, metric `balanced_accuracy` is 0.667, and the mean of its single images 0.5",
     ),
+    "classes alone": (
+        IMAGES, ["old,0,loss,1,,a", "new,0,loss,1,,a"], "every row has a `class`, so that no run has a score of all",
+    ),
     "mean over seeds": (
         HEAD, [*(f"{arm},{seed},loss,1" for arm in ("old", "new") for seed in range(2)), "new,,loss,0.9"],
         "row 6: arm `new`, without a seed, metric `loss`, and other rows of this arm have one. Take out means",
@@ -346,6 +361,8 @@ def test_the_page_escapes_names_and_holds_all_numbers(tmp_path):
     found = judge_table(read_table([path], asked))
     write_verdict(found, tmp_path / "v.html", tmp_path / "v.json", "knowhue verdict t.csv")
     page = (tmp_path / "v.html").read_text(encoding="utf-8")
+    assert 'download="v.json"' in page
+    assert "results.json" not in page
     assert "<i>" not in page
     assert "&lt;i&gt;o$x$" in page
     assert "knowhue verdict t.csv" in page
@@ -357,9 +374,11 @@ def test_the_page_escapes_names_and_holds_all_numbers(tmp_path):
     assert page.count("on these test images") >= 2
 
 
-def test_a_log_likelihood_below_0_has_an_interval_like_any_other(tmp_path):
-    path = write(tmp_path / "t.csv", totals(np.linspace(-0.1, 0.4, 8), level=-30.0))
-    found = judge_table(read_table([path], LOSS)).findings.verdicts["loss"]
+@pytest.mark.parametrize("metric", ["loss", "mean_b", "adversarial"])
+def test_a_log_likelihood_below_0_has_an_interval_like_any_other(tmp_path, metric):
+    path = write(tmp_path / "t.csv", totals(np.linspace(-0.1, 0.4, 8), metric, level=-30.0))
+    asked = Asked(sesoi={metric: 0.25}, better={metric: "lower"}, against="old")
+    found = judge_table(read_table([path], asked)).findings.verdicts[metric]
     assert found.outer is not None
     assert found.outer.interval is not None
 

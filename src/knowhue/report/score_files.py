@@ -86,7 +86,7 @@ class _Columns:
     """Where in a row what stands."""
 
     def __init__(self, path: Path, header: Sequence[str], arm: str | None, seed: str | None) -> None:
-        self.path, self.header = path, list(header)
+        self.path, self.header, self.is_arm_named = path, list(header), arm is not None
         plain = [_plain(name) for name in header]
         twice = {name for name in plain if plain.count(name) > 1 and name in (*TIDY, *_ABOUT)}
         if twice:
@@ -128,8 +128,8 @@ class _Columns:
 
     @property
     def names_of_runs(self) -> bool:
-        """Whether what names the arm is the name of a single run, which holds its seed."""
-        return _plain(self.header[self.arm]) in _ARM_NAMES[2:]
+        """Whether what names the arm is the name of a single run, which holds its seed; not where a user names it."""
+        return not self.is_arm_named and _plain(self.header[self.arm]) in _ARM_NAMES[2:]
 
     def unused(self, metrics: Collection[str]) -> tuple[str, ...]:
         used = {self.arm, self.seed}
@@ -156,11 +156,17 @@ def _wide_rows(
     columns: _Columns, metrics: dict[str, int], rows: Iterable[tuple[int, RowCells]]
 ) -> Iterator[FileRow]:
     state_at = next((columns.places[name] for name in _STATES if name in columns.places), None)
+    holds_seed = columns.names_of_runs
+    if holds_seed:
+        rows = list(rows)
+        # a name that several seeds have is that of an arm, such as `model-1`
+        named = {(str(cells[columns.arm]), str(cells[columns.seed])) for _, cells in rows}
+        holds_seed = len({name for name, _ in named}) == len(named)
     scored: set[tuple[str, ...]] = set()
     empty: list[FileRow] = []
     for number, cells in rows:
         arm, seed = cells[columns.arm], cells[columns.seed]
-        if columns.names_of_runs:
+        if holds_seed:
             arm = without_seed(str(arm), str(seed))
         shared = {"arm": arm, "seed": seed, "state": None if state_at is None else cells[state_at]}
         shared = {name: value for name, value in shared.items() if not _is_empty(value)}
@@ -259,10 +265,7 @@ def _json(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
         raise TableError(f"{path}: more than {MOST_JSON_BYTES >> 20} MB of JSON. Give it as CSV or parquet.")
     try:
         text = path.read_text(encoding="utf-8-sig")
-        is_lines = path.suffix.lower() != ".json"
-        found = (
-            [json.loads(line) for line in text.splitlines() if line.strip()] if is_lines else json.loads(text)
-        )
+        found = json.loads(text) if path.suffix.lower() == ".json" else _json_lines(path, text)
     except (ValueError, RecursionError) as error:
         raise TableError(f"{path}: no JSON ({str(error)[:80]}).") from None
     if isinstance(found, dict) and isinstance(found.get("runs"), list):
@@ -280,6 +283,17 @@ def _json(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
     records = [_flat(each) for each in found]
     names = list(dict.fromkeys(name for each in records for name in each))
     return names, enumerate(([each.get(name) for name in names] for each in records), 1)
+
+
+def _json_lines(path: Path, text: str) -> list[Any]:
+    found = []
+    # `splitlines` would cut at separators that JSON allows within a string, too
+    for number, line in enumerate(text.split("\n"), 1):
+        try:
+            found += [json.loads(line)] if line.strip() else []
+        except (ValueError, RecursionError) as error:
+            raise TableError(f"{path}, row {number}: no JSON ({str(error)[:80]}).") from None
+    return found
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
@@ -320,15 +334,17 @@ def _parquet(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
         raise ExtraError(
             f"{path}: parquet needs `pyarrow`, which is not installed: {install_command('parquet')}"
         ) from None
+    problems = (ArrowException, OSError)
+
+    def rows() -> Iterator[RowCells]:
+        try:
+            for batch in file.iter_batches():
+                yield from zip(*(each.to_pylist() for each in batch.columns), strict=True)
+        except problems as error:  # pages are read, and found damaged, as they are asked for
+            raise TableError(f"{path}: no parquet file ({str(error)[:80]}).") from None
+
     try:
         file = parquet.ParquetFile(path)
     except ArrowException as error:
         raise TableError(f"{path}: no parquet file ({str(error)[:80]}).") from None
-    return file.schema_arrow.names, enumerate(
-        (
-            cells
-            for batch in file.iter_batches()
-            for cells in zip(*(each.to_pylist() for each in batch.columns), strict=True)
-        ),
-        1,
-    )
+    return file.schema_arrow.names, enumerate(rows(), 1)

@@ -132,6 +132,11 @@ def read_rows_of(
         raise TableError(f"{', '.join(map(str, paths))}: {reader.why_nothing()}")
     reader.check_baselines()
     reader.check_images()
+    if not found.metrics:
+        raise TableError(
+            f"{', '.join(map(str, paths))}: every row has a `class`, so that no run has a score of all classes. Give "
+            "these without a class, or the `image` that each row is of."
+        )
     return found
 
 
@@ -223,12 +228,9 @@ class _Reader:
 
     def _seed(self, code: int, values: Mapping[str, Any]) -> int:
         given = values.get("seed")
-        try:
-            number = float(given) if isinstance(given, str | int | float) else math.nan
-            if number.is_integer() and 0 <= number < _MOST_SEED:
-                return int(number)
-        except ValueError:
-            pass
+        number = _number(given)
+        if number.is_integer() and 0 <= number < _MOST_SEED:
+            return int(number)
         found = "nothing" if given is None else f"`{shown(str(given))}`"
         raise self.fail(
             code,
@@ -237,10 +239,7 @@ class _Reader:
 
     def _value(self, code: int, values: Mapping[str, Any], metric: str) -> float:
         given = values.get("value")
-        try:
-            value = float(given) if isinstance(given, str | int | float) else math.nan
-        except ValueError:
-            value = math.nan
+        value = _number(given)
         if not math.isfinite(value):
             found = "nothing" if given is None else f"`{shown(str(given))}`"
             raise self.fail(
@@ -270,10 +269,7 @@ class _Reader:
             self._agree(found.against, (metric, arm), str(values["against"]).strip(), code, "against")
 
     def _sesoi(self, code: int, given: Any) -> float:
-        try:
-            value = float(given)
-        except (TypeError, ValueError):
-            value = math.nan
+        value = _number(given)
         if not (math.isfinite(value) and value > 0):
             raise self.fail(
                 code,
@@ -396,6 +392,14 @@ class _Reader:
 
     def _image(self, number: int) -> str:
         return shown(next(name for name, each in self.found.image_names.items() if each == number))
+
+
+def _number(given: Any) -> float:
+    """A cell as a number; NaN if it is none."""
+    try:
+        return float(given) if isinstance(given, str | int | float | Decimal) else math.nan
+    except (ValueError, OverflowError):
+        return math.nan
 
 
 def half_digit(printed: str) -> float:

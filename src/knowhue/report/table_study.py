@@ -9,7 +9,7 @@ from knowhue.config import Task, digest
 from knowhue.errors import ConfigError, TableError, did_you_mean, few, shown
 from knowhue.plan import LOWER_IS_BETTER, METRIC_NAMES, QUESTIONS, SHARES, Question
 from knowhue.report.score_rows import DIVERGED, ScoreRows, read_rows_of
-from knowhue.report.study import IMAGE_METRICS, Row, Run, ScoreTable, Study
+from knowhue.report.study import Row, Run, ScoreTable, Study
 from knowhue.report.text import PRIMARY_TITLES, PRIMARY_UNITS, spaced
 from knowhue.statistics import ALPHA
 
@@ -104,7 +104,6 @@ def _seeds_of(rows: ScoreRows, arms: Mapping[str, Any]) -> list[int]:
 def _about(rows: ScoreRows, asked: Asked, metric: str) -> Row:
     """What is known of a metric: `title`, `unit`, which side is `better`, and the `least` value that it can have."""
     is_own = any(metric in names for names in METRIC_NAMES.values())
-    is_known = is_own or metric in IMAGE_METRICS
     usual = ("lower" if metric in LOWER_IS_BETTER else "higher") if is_own else None
     said = {
         f"--better {metric}={asked.better.get(metric)}": asked.better.get(metric),
@@ -117,7 +116,8 @@ def _about(rows: ScoreRows, asked: Asked, metric: str) -> Row:
     unit = rows.unit.get(metric) or ("share" if metric in SHARES else PRIMARY_UNITS.get(metric, ""))
     found = {"title": PRIMARY_TITLES.get(metric, spaced(metric)), "unit": unit}
     found |= {"better": next(iter(known.values()))} if known else {}
-    return found if is_known or unit == "share" else found | {"least": None}
+    # of another's metric nobody knows whether it may be below 0
+    return found if is_own or unit == "share" else found | {"least": None}
 
 
 def _questions(rows: ScoreRows, asked: Asked, about: Mapping[str, Row]) -> dict[str, Question]:
