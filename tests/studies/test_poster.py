@@ -4,6 +4,7 @@ import csv
 import hashlib
 import importlib.util
 import sys
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from knowhue.plan import Plan
 from knowhue.presets import checked
 from knowhue.report.contrasts import contrast
 from knowhue.report.reading import read_study
+from knowhue.sealing import check
 
 POSTER = Path(__file__).parents[2] / "studies" / "poster"
 SPLITS = {"train": 1000, "validation": 250, "test": 1500}
@@ -86,6 +88,20 @@ def test_the_rule_takes_both_metrics_in_smallest_effects_of_interest():
     # without a score, or with that of one seed alone
     diverged = {"colour-r3": mean(), "class-r3": mean(right=0.99, finished=1), "multi-w30-r1": mean(1.0)}
     assert choose(arms | diverged, 2) == expected
+
+
+def test_the_sealed_tuning_is_whole_and_chose_what_the_plan_has(tmp_path, monkeypatch, capsys):
+    sealed = check(POSTER / "tuning.zip")
+    assert (sealed.problems, sealed.numbers > 4000) == ([], True)
+    with zipfile.ZipFile(POSTER / "tuning.zip") as archive:
+        archive.extractall(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["choose.py", str(tmp_path), "--plan", str(POSTER / "plan.yaml")])
+    script("choose").main()
+    chosen = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("*")]
+    assert chosen == ["colour-r1", "class-r18", "multi-w10-r10"]
+    monkeypatch.setattr(sys, "argv", ["choose.py", str(tmp_path), "--plan", str(POSTER / "tuning.yaml")])
+    with pytest.raises(KeyError, match="colour"):  # a plan without these arms
+        script("choose").main()
 
 
 def test_a_plan_with_other_settings_than_the_tuning_chose_is_found_out():
