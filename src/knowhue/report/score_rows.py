@@ -362,8 +362,8 @@ class _Reader:
     ) -> None:
         """A total that is not given is the mean over images; one that is given must be it, but for its digits."""
         total, code = self.found.totals.setdefault(key, (mean, column.places[0]))
-        off = abs(total - mean) - rounding_of_mean(np.frombuffer(column.values), count)
-        if off <= 1e-12 * abs(mean):
+        off, least = abs(total - mean), 1e-12 * abs(mean)
+        if off <= least or (off := off - rounding_of_mean(np.frombuffer(column.values), count)) <= least:
             return
         if off > half_digit(self.printed[key]) + 1e-6 * abs(mean):  # means may be of single precision
             raise self.fail(
