@@ -96,16 +96,29 @@ def test_earlier_scores_stand_beside_in_every_table(knowhue, at):
         ),
         (("ours", "--truth", "truth", "--reference", "our"), "Did you mean `ours`?"),
         (("ours", "--truth", "truth", "--check", "none.json"), "none.json"),
+        (("ours", "--truth", "truth", "--check", "x.json", "-o", "x.html"), "Found `--out`: leave it out"),
+        (("ours", "--truth", "truth", "--check", "x.json", "--networks", "lpips"), "Found `--networks`"),
         (("ours", "--truth", "truth", "--beside", "none.json"), "none.json"),
+        (("ours", "--truth", "truth", "--protocol", "lpips.yaml"), "give --networks lpips"),
     ],
 )
 def test_wrong_input_is_one_line_and_nothing_is_written(knowhue, at, arguments, said):
+    settings = "name: own\ngeometry: original\nsize_px: null\ninterpolation: none\ncodes: 8-bit\n"
+    (at / "lpips.yaml").write_text(f"{settings}primary: lpips_alex\n")
     code, out, err = knowhue("score", *arguments, "--workers", 1)
     assert (code, out) == (2, "")
     lines = [line for line in err.splitlines() if line.startswith("knowhue: ")]
     assert len(lines) == 1
     assert said in lines[0]
     assert written(at) == {}
+
+
+def test_an_earlier_score_is_never_replaced_by_one_that_it_stands_beside(knowhue, at):
+    (at / "kept.json").write_text("precious")
+    code, _, err = knowhue(*BOTH, "--beside", "kept.json", "-o", "kept.html", "--overwrite")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "kept.json is an input, which is never replaced" in err
+    assert (at / "kept.json").read_text() == "precious"
 
 
 def test_what_exists_is_replaced_only_if_asked(knowhue, at):

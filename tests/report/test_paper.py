@@ -113,6 +113,9 @@ def test_no_sign_of_a_text_is_a_command():
     assert tex(r"\input{x} 5 % $y_1^2$ & #~") == (
         r"\textbackslash{}input\{x\} 5~\% \$y\_1\textasciicircum{}2\$ \& \#\textasciitilde{}"
     )
+    table = tex_table([["Class", "n"], ["糸", 1], ["*", 2]], "All", "all")
+    assert all(line not in table for line in ("\n[U", "\n*"))
+    assert "\n{}[U+7CF8] & 1" in table
     assert tex("糸\n\x1b") == "[U+7CF8] [U+001B]"
 
 

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import time
 import tracemalloc
 
 import numpy as np
@@ -155,6 +156,36 @@ def test_several_samples_are_averaged_and_the_best_is_kept(tmp_path):
             assert found[f"best_{column}"][place] == best_of(column, values)
     assert (found["diversity"] > 1).all()
     assert (best_of("psnr_rgb", [1, 2]), best_of("ciede2000", [1, 2])) == (2, 1)
+
+
+def test_threads_have_only_so_many_pixels_together(folders, tmp_path, monkeypatch):
+    measure, together, most = parts.measure_image, [], []
+
+    def counted(*given):
+        together.append(1)
+        most.append(len(together))
+        time.sleep(0.002)
+        found = measure(*given)
+        together.pop()
+        return found
+
+    monkeypatch.setattr(parts, "measure_image", counted)
+    monkeypatch.setattr(parts, "TOGETHER", 1)
+    monkeypatch.setattr(parts, "MOST_PIXELS", 32 * 32)
+    run(folders, tmp_path / "one", workers=4)
+    assert max(most) == 1
+    most.clear()
+    monkeypatch.setattr(parts, "MOST_PIXELS", 10 * 32 * 32)
+    run(folders, tmp_path / "four", workers=4)
+    assert max(most) > 1
+
+
+def test_what_another_decoder_gave_is_not_used(folders, tmp_path, monkeypatch):
+    run(folders, tmp_path / "cache")
+    kept = len(list((tmp_path / "cache").rglob("*.npz")))
+    monkeypatch.setattr(parts, "DECODERS", {"pillow": "0"})
+    run(folders, tmp_path / "cache")
+    assert len(list((tmp_path / "cache").rglob("*.npz"))) == 2 * kept
 
 
 def test_memory_does_not_grow_with_what_was_measured(tmp_path):

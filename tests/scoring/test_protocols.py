@@ -99,7 +99,11 @@ def test_a_protocol_of_ones_own_is_read_from_yaml(tmp_path):
         ("name: own\ngeometry: crop\nsize_px: null\ninterpolation: area\ncodes: 8-bit\n", "`size_px`"),
         (
             "name: own\ngeometry: crop\nsize_px: 64\ninterpolation: area\ncodes: 8-bit\nprimary: psnr\n",
-            "psnr_rgb",
+            "`primary` should be one of .* Did you mean `psnr_rgb`",
+        ),
+        (
+            "name: own\ngeometry: original\nsize_px: null\ninterpolation: none\ncodes: 8-bit\nmargins: {ab_l1: 1}\n",
+            "`primary` should be one of ab_l1",
         ),
         ("name: own\ngeometri: crop\n", "`geometri` is not a setting"),
         ("[1]", "own.yaml"),

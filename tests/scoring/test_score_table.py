@@ -198,6 +198,37 @@ def test_what_is_no_score_is_damaged(tmp_path):
         read_score_file(path)
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda found: found.pop("protocol"),
+        lambda found: found["protocol"]["settings"].update(geometry="round"),
+        lambda found: found["rows"].pop("theirs"),
+        lambda found: found["rows"]["ours"].update(values={"psnr_rgb": "high"}),
+        lambda found: found.update(networks=[]),
+        lambda found: found.update(reference=None),
+    ],
+)
+def test_a_score_of_another_content_is_damaged(scores, tmp_path, spoil):
+    found, path = to_json(scores), tmp_path / "score.json"
+    spoil(found)
+    write_json(path, found)
+    with pytest.raises(DamagedError):
+        read_score_file(path)
+
+
+def test_a_number_of_another_processor_is_no_difference_and_a_count_is():
+    stored = {"values": {"ssim_rgb": 0.9, "ciede2000": 12.0}, "images": 10_000_000}
+    assert (
+        compare_json(
+            stored, {"values": {"ssim_rgb": 0.9 + 2e-7, "ciede2000": 12.000001}, "images": 10_000_000}
+        )
+        == []
+    )
+    made = {"values": {"ssim_rgb": 0.90001, "ciede2000": 12.0}, "images": 10_000_001}
+    assert [line.split(":")[0] for line in compare_json(stored, made)] == ["values.ssim_rgb", "images"]
+
+
 def test_other_protocols_and_truths_do_not_share_a_table(scores, folders, tmp_path):
     path = tmp_path / "theirs.json"
     alone = scored(folders.truth, [folders.theirs], tmp_path / "cache")
@@ -228,13 +259,22 @@ def test_the_table_of_images_has_a_line_for_each_and_the_hash_beside_it(scores):
 def test_latex_is_balanced_and_escapes_names(folders, tmp_path):
     found = scored(folders.truth, [f"a_b & 50 %={folders.ours}"], tmp_path / "cache")
     text = to_latex(found, found.values)
-    assert r"a\_b \& 50 \%" in text
+    assert r"a\_b \& 50~\%" in text
     assert text.count(r"\begin{") == text.count(r"\end{") == 2
     (columns,) = re.findall(r"\\begin\{tabular\}\{(\w+)\}", text)
     lines = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert len(lines) == 1 + 6
     assert all(len(re.findall(r"(?<!\\)&", line)) == len(columns) - 1 for line in lines)
     assert text.count(SMALL.digest[:12]) == 6 + 1
+
+
+def test_latex_has_no_names_that_are_arguments(folders, tmp_path):
+    systems = [f"[糸]={folders.ours}", f"*={folders.theirs}"]
+    pairs = pair(folders.truth, systems)
+    found = make_scores(pairs, SMALL, measure_rows(pairs, SMALL, tmp_path / "cache", 1))
+    text = to_latex(found, found.values)
+    assert "\n{}[[U+7CF8]] & " in text
+    assert "\n{}* & " in text
 
 
 def test_the_page_shows_hashes_words_and_the_images_that_differ_most(scores, folders):

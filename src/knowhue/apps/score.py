@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -34,15 +34,21 @@ def score(
         Path, typer.Option(help="Folder of the true images; paired by relative path, extension aside.")
     ],
     protocol: Annotated[
-        str,
-        typer.Option(help="`stretch-256`, `crop-256`, `original`, or a YAML file with the fields of one."),
-    ] = "stretch-256",
-    out: Annotated[
-        Path,
+        str | None,
         typer.Option(
-            "--out", "-o", help="Page to write, `.html`; `.json`, `.tex` and `.per_image.csv` go beside it."
+            help="`stretch-256`, `crop-256`, `original`, or a YAML file with the fields of one.",
+            show_default="stretch-256",
         ),
-    ] = Path("score.html"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Page to write, `.html`; `.json`, `.tex` and `.per_image.csv` go beside it.",
+            show_default="score.html",
+        ),
+    ] = None,
     reference: Annotated[
         str | None, typer.Option(help="System that the others are compared with; the first unless named.")
     ] = None,
@@ -86,21 +92,21 @@ def score(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
 ) -> None:
     """Score colourings of several systems against the true images, pair by pair, with intervals and a page."""
-    from knowhue.scoring.files import read_score_file
-    from knowhue.scoring.protocols import Protocol, read_protocol
+    from knowhue.scoring.protocols import read_protocol
 
     asked = _Asked(systems, truth, common, workers or os.cpu_count() or 1, inception_weights, lpips_weights)
     if check is not None:
-        earlier = read_score_file(check)
-        chosen = Protocol.model_validate(earlier["protocol"]["settings"])
-        names = earlier["networks"].get("asked")
-        with tempfile.TemporaryDirectory() as empty:  # nothing is believed that was measured before
-            found = _scored(asked, chosen, earlier["reference"], names, Path(empty))
-        _say_check(earlier, found, check)
+        given = {"--protocol": protocol, "--out": out, "--reference": reference, "--networks": networks}
+        given |= {"--beside": beside, "--cache": cache, "--overwrite": overwrite}
+        if unused := [name for name, value in given.items() if value]:
+            raise ConfigError(
+                f"`--check` takes all from {check} and writes nothing. Found `{unused[0]}`: leave it out."
+            )
+        _check(asked, check)
         return
-    chosen = read_protocol(protocol)
+    chosen, out = read_protocol(protocol or "stretch-256"), out or Path("score.html")
     outputs = _outputs(out)
-    require_outputs({"--out": list(outputs.values())}, overwrite=overwrite)
+    require_outputs({"--out": list(outputs.values())}, beside or [], overwrite=overwrite)
     found = _scored(asked, chosen, reference, networks, cache or out.parent / CACHE)
     _write(found, outputs, beside or [])
 
@@ -131,8 +137,10 @@ def _scored(
     from knowhue.apps.progress import showing_progress
     from knowhue.scoring.pairing import pair
     from knowhue.scoring.parts import measure_rows
+    from knowhue.scoring.protocols import require_primary
     from knowhue.scoring.table import make_scores, require_system
 
+    require_primary(protocol, networks)
     pairs = pair(asked.truth, asked.systems, asked.common)
     require_system(pairs, reference)
     opened = None
@@ -202,9 +210,15 @@ def _lines(scores: "Scores", rows: Mapping[str, Mapping[str, float]]) -> list[st
     ]
 
 
-def _say_check(earlier: dict[str, Any], scores: "Scores", path: Path) -> None:
-    from knowhue.scoring.files import compare_json, count_numbers, to_json
+def _check(asked: _Asked, path: Path) -> None:
+    from knowhue.scoring.files import compare_json, count_numbers, read_score_file, to_json
+    from knowhue.scoring.protocols import Protocol
 
+    earlier = read_score_file(path)
+    chosen = Protocol.model_validate(earlier["protocol"]["settings"])
+    names = earlier["networks"].get("asked")
+    with tempfile.TemporaryDirectory() as empty:  # nothing is believed that was measured before
+        scores = _scored(asked, chosen, earlier["reference"], names, Path(empty))
     problems = compare_json(earlier, to_json(scores))
     say(*problems, err=True)
     found = f"{len(problems)} differ" if problems else "all as stored"

@@ -45,6 +45,17 @@ def breakable(digest: str) -> str:
     return r"\texttt{" + r"\allowbreak{}".join(map(tex, parts)) + "}"
 
 
+def tex_row(cells: Sequence[str]) -> str:
+    r"""A row of a table, of cells that are LaTeX already.
+
+    >>> print(tex_row(["[a]", "1"]))
+    {}[a] & 1 \\
+    """
+    # to the end of the row before, or to \midrule, a bracket or a star would be an argument
+    guard = "{}" if cells[0].startswith(("[", "*")) else ""
+    return guard + " & ".join(cells) + r" \\"
+
+
 def tex_table(rows: Sequence[Sequence[Any]], caption: str, label: str) -> str:
     """A table with its caption: `tabular` between the rules of booktabs, as wide as the column at most.
 
@@ -53,7 +64,7 @@ def tex_table(rows: Sequence[Sequence[Any]], caption: str, label: str) -> str:
         caption: plain text.
         label: a plain word; the table is `tab:<label>`.
     """
-    lines = [" & ".join(map(_cell, row)) + r" \\" for row in rows]
+    lines = [tex_row([_cell(cell) for cell in row]) for row in rows]
     kinds = "".join(_column([row[place] for row in rows], place == 0) for place in range(len(rows[0])))
     head = rf"\caption{{{tex(caption)}}}\label{{tab:{label}}}"
     body = "\n".join(lines[1:])

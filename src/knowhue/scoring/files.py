@@ -1,27 +1,59 @@
 """`score.json`, which `--check` computes again; the table of single images; the table for a paper."""
 
-import re
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from knowhue import __version__
 from knowhue.config import digest
 from knowhue.errors import ConfigError, DamagedError, few
+from knowhue.report.latex import tex, tex_row
 from knowhue.scoring.measures import Quantity
-from knowhue.scoring.pairing import Pairs, Stored
+from knowhue.scoring.pairing import ALWAYS, Pairs, Stored
+from knowhue.scoring.protocols import Protocol
 from knowhue.scoring.table import Scores, order_of_rows
+from knowhue.settings_text import describe_problem
 from knowhue.storage import read_json
 
 SCORE_SCHEMA = {"name": "knowhue-score", "version": 1}
-_ARROWS = {"lower": r"$\downarrow$", "higher": r"$\uparrow$", "neither": ""}
-_TEX = {c: rf"\{c}" for c in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-}
+ROUNDING = 1e-6
+"""Absolute and relative, of a number that is computed again: another processor adds up in another order."""
 _FIRST = 12  # hex digits of a hash that stand beside numbers
+
+
+class _Named(BaseModel):
+    name: str
+
+
+class _OfFiles(BaseModel):
+    sha256: str
+
+
+class _OfProtocol(_OfFiles):
+    settings: Protocol
+
+
+class _Row(BaseModel):
+    values: dict[str, float]
+
+
+class _Asked(BaseModel):
+    asked: str | None = None
+
+
+class _Content(BaseModel):
+    """What is read of an earlier `score.json`; all else is compared only."""
+
+    protocol: _OfProtocol
+    truth: _OfFiles
+    systems: list[_Named]
+    rows: dict[str, _Row]
+    reference: str
+    networks: _Asked
 
 
 def short(hash_: str) -> str:
@@ -87,6 +119,12 @@ def read_score_file(path: Path) -> dict[str, Any]:
         raise DamagedError(
             path, f"it should carry the schema {SCORE_SCHEMA}, and carries {found.get('schema')}"
         )
+    try:
+        content = _Content.model_validate(found)
+    except ValidationError as error:
+        raise DamagedError(path, describe_problem(error.errors()[0], _Content).rstrip(".")) from None
+    if lacks := [each.name for each in content.systems if each.name not in content.rows]:
+        raise DamagedError(path, f"it lacks the row of `{lacks[0]}`")
     return found
 
 
@@ -120,7 +158,7 @@ def rows_beside(paths: Iterable[Path], scores: Scores) -> dict[str, dict[str, fl
 
 
 def compare_json(stored: Any, made: Any, place: str = "") -> list[str]:
-    """Where two contents of `score.json` differ, a line each; versions of packages are no difference."""
+    """Where two contents of `score.json` differ, a line each; versions of packages and `ROUNDING` are none."""
     if place == "made_with":
         return []
     if isinstance(stored, dict) and isinstance(made, dict):
@@ -133,7 +171,11 @@ def compare_json(stored: Any, made: Any, place: str = "") -> list[str]:
     if isinstance(stored, list) and isinstance(made, list) and len(stored) == len(made):
         pairs = enumerate(zip(stored, made, strict=True))
         return [line for number, two in pairs for line in compare_json(*two, f"{place}[{number}]")]
-    return [] if stored == made else [f"{place}: stored {_brief(stored)}, computed {_brief(made)}"]
+    if isinstance(stored, float) and isinstance(made, float):
+        is_same = math.isclose(stored, made, rel_tol=ROUNDING, abs_tol=ROUNDING)
+    else:
+        is_same = stored == made
+    return [] if is_same else [f"{place}: stored {_brief(stored)}, computed {_brief(made)}"]
 
 
 def _brief(value: Any) -> str:
@@ -164,21 +206,22 @@ def image_rows(scores: Scores) -> Iterator[Sequence[Any]]:
 def to_latex(scores: Scores, rows: Mapping[str, Mapping[str, float]]) -> str:
     """A table for a paper, by booktabs: a line a system or row, the protocol's hash beside it."""
     shown = {name: each for name, each in scores.measures.items() if not name.startswith("lightness")}
-    heads = [f"{_tex(each.short)} {_ARROWS[each.better]}".strip() for each in shown.values()]
+    arrows = {"lower": " ↓", "higher": " ↑", "neither": ""}
+    heads = [tex(each.short + arrows[each.better]) for each in shown.values()]
     lines = [
         r"\begin{table}",
-        rf"\caption{{{_tex(_caption(scores))}}}",
+        rf"\caption{{{tex(_caption(scores))}}}",
         rf"\begin{{tabular}}{{l{'r' * len(shown)}l}}",
         r"\toprule",
-        rf"{' & '.join(['system', *heads, 'protocol'])} \\",
+        tex_row(["system", *heads, "protocol"]),
         r"\midrule",
     ]
     for number, (row, values) in enumerate(rows.items()):
-        if number == len(rows) - 5:
+        if number == len(rows) - len(ALWAYS):
             lines.append(r"\midrule")
-        cells = [shown_value(each, values.get(name)).replace("−", "$-$") for name, each in shown.items()]
+        cells = [tex(shown_value(each, values.get(name))) for name, each in shown.items()]
         hash_ = rf"\texttt{{{short(scores.protocol.digest)}}}"
-        lines.append(rf"{' & '.join([_tex(row), *cells, hash_])} \\")
+        lines.append(tex_row([tex(row), *cells, hash_]))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
@@ -187,10 +230,6 @@ def _caption(scores: Scores) -> str:
         f"{len(scores.pairs.truth)} images, protocol {scores.protocol.name} (SHA-256 {scores.protocol.digest}); means "
         "over images. L* is given to every system."
     )
-
-
-def _tex(text: str) -> str:
-    return re.sub(r"[\\&%$#_{}~^]", lambda found: _TEX[found[0]], text)
 
 
 def shown_value(measure: Quantity, value: float | None) -> str:

@@ -1,5 +1,6 @@
 """What networks say of colourings: LPIPS, distances between sets, whether an image is recognised; needs torch."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -227,7 +228,10 @@ def recognise_rows(pairs: Pairs, features: Mapping[str, Features]) -> dict[str, 
     names = list(dict.fromkeys(pairs.clusters))
     numbers = {name: number for number, name in enumerate(names)}
     labels = np.array([numbers[name] for name in pairs.clusters])
-    place = np.array([pairs.clusters[:number].count(name) for number, name in enumerate(pairs.clusters)])
+    place, seen = np.empty(len(labels), int), Counter[str]()
+    for number, name in enumerate(pairs.clusters):
+        place[number] = seen[name]
+        seen[name] += 1
     found = {row: np.zeros(len(labels)) for row in features}
     for fold in range(FOLDS):
         asked = place % FOLDS == fold

@@ -1,9 +1,11 @@
 """Images measured, some at a time: each part is kept by what it was made from, so that a killed command goes on."""
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
+from importlib.metadata import version
 from io import BytesIO
 from itertools import combinations, islice
 from pathlib import Path
@@ -17,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from knowhue.color import chroma_bins
 from knowhue.config import digest
 from knowhue.errors import DamagedError, ImageError, KnowhueError
-from knowhue.images.image import Image, Pixels, over_white
+from knowhue.images.image import Image, Pixels, flattened
 from knowhue.images.reading import read_image
 from knowhue.runs import Report
 from knowhue.scoring.measures import (
@@ -38,8 +40,12 @@ from knowhue.storage import read_arrays, replacing
 
 VERSION = 1
 """Of the formulas: what was kept by another is not used."""
+DECODERS = {name: version(name) for name in ("pillow", "pyvips")}
+"""Others may give other pixels of the same file."""
 TOGETHER = 64
 """Images a part."""
+MOST_PIXELS = 1 << 24
+"""Compared at the same time by all threads, about 200 bytes each; a larger image is alone."""
 _MOST_PROBLEMS = 10
 
 
@@ -62,6 +68,30 @@ class Measured(NamedTuple):
         counts = np.zeros(_SHAPE, np.int64)
         counts.ravel()[self.places] = self.counts
         return balanced_area(counts)
+
+
+class Room:
+    """Lets threads have only so many pixels at the same time."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def of(self, pixels: int) -> Iterator[None]:
+        """Wait until there is room; more than `MOST_PIXELS` wait until they are alone."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= MOST_PIXELS)
+            self._taken += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= pixels
+                self._changed.notify_all()
+
+
+_ROOM = Room()
 
 
 class Portion(NamedTuple):
@@ -87,7 +117,7 @@ class Portion(NamedTuple):
         """What names the values of a row: everything that they follow from."""
         files = [[file.digest for file in each] for each in self.colourings.get(row, ())]
         source = files or [row, *self.made[row]]
-        return digest([VERSION, protocol.digest, [file.digest for file in self.truth], source])
+        return digest([VERSION, DECODERS, protocol.digest, [file.digest for file in self.truth], source])
 
 
 def measure_rows(
@@ -239,25 +269,33 @@ def _measure(part: Portion, rows: Sequence[str], protocol: Protocol) -> Made:
     for number, (name, file) in enumerate(zip(part.names, part.truth, strict=True)):
         try:
             image = _opaque(file)
-            truth = see(to_protocol(image, protocol))
         except KnowhueError as error:
             problems.append(str(error))
             continue
-        for row in rows:
-            try:
-                if row in part.colourings:
-                    files = part.colourings[row][number]
-                    values, found = _measure_samples(files, truth, image.pixels.shape[:2], protocol)
+        height, width = image.pixels.shape[:2]
+        with _ROOM.of((protocol.size_px or 0) ** 2 or height * width):
+            truth = see(to_protocol(image, protocol))
+            for row in rows:
+                try:
+                    values, found = _measure_row(row, number, part, truth, (height, width), protocol)
+                except KnowhueError as error:
+                    problems.append(
+                        f"{row}, {name}: {error}" if row in part.colourings else f"{name}: {error}"
+                    )
                 else:
-                    values, found = measure_image(_made(row, part, truth), truth, protocol)
-            except KnowhueError as error:
-                problems.append(f"{row}, {name}: {error}" if row in part.colourings else f"{name}: {error}")
-            else:
-                columns[row].append(values)
-                counts[row] += found
+                    columns[row].append(values)
+                    counts[row] += found
     if problems:
         return list(dict.fromkeys(problems))
     return {row: _compact(columns[row], counts[row]) for row in rows}
+
+
+def _measure_row(
+    row: str, number: int, part: Portion, truth: Seen, stored: tuple[int, ...], protocol: Protocol
+) -> tuple[dict[str, float], NDArray[np.int64]]:
+    if row in part.colourings:
+        return _measure_samples(part.colourings[row][number], truth, stored, protocol)
+    return measure_image(_made(row, part, truth), truth, protocol)
 
 
 def _compact(rows: Sequence[Mapping[str, float]], counts: NDArray[np.int64]) -> Measured:
@@ -306,8 +344,7 @@ def best_of(name: str, values: Sequence[float]) -> float:
 
 
 def _opaque(file: Stored) -> Image:
-    image = read_image(file.path)
-    return image if image.alpha is None else Image.of(over_white(image.pixels, image.alpha))
+    return Image.of(flattened(read_image(file.path)))
 
 
 def _colouring(file: Stored, truth: Seen, stored: tuple[int, ...], protocol: Protocol) -> Pixels:

@@ -72,9 +72,11 @@ class Protocol(Section):
 
     @model_validator(mode="after")
     def _margins_are_of_metrics(self) -> "Protocol":
-        for name in (self.primary, *self.margins):
+        for name in self.margins:
             if name not in MARGINS:
                 raise ValueError(one_of("margins", name, MARGINS))
+        if self.primary not in self.margins:
+            raise ValueError(one_of("primary", self.primary, self.margins))
         return self
 
     @property
@@ -94,6 +96,28 @@ PROTOCOLS: Mapping[str, Protocol] = {
     )
 }
 """stretch-256 is the geometry of DDColor and MultiColor, crop-256 of L-CAD and ColTran, original of ColorMF."""
+
+
+OF_NETWORKS = {"lpips_alex": "lpips", "recognised": "recognised"}
+"""Metrics that take a network, and its name in `--networks`."""
+
+
+def require_primary(protocol: Protocol, networks: str | None) -> None:
+    """Make sure, before work, that the metric of the first sentence will be measured.
+
+    Args:
+        protocol: that names it.
+        networks: as they are asked, separated by commas.
+
+    Raises:
+        ConfigError: it takes a network that is not asked.
+    """
+    needed = OF_NETWORKS.get(protocol.primary)
+    if needed and needed not in [name.strip() for name in (networks or "").split(",")]:
+        raise ConfigError(
+            f"`primary` of the protocol should be measured. Found `primary = {protocol.primary}`: give --networks "
+            f"{needed}."
+        )
 
 
 def read_protocol(name: str) -> Protocol:
