@@ -49,13 +49,13 @@ def test_too_few_seeds_are_said_to_give_no_verdict():
 
 def test_variances_of_an_earlier_study_are_read(tmp_path: Path):
     tests = {
-        "colour": {"variances": {"seed": 0.1, "image": 1.2, "residual": 0.5, "images": 300}},
+        "colour": {"standard_deviations": {"seed": 0.1, "image": 1.2, "residual": 0.5, "images": 300}},
         "class": {},
     }
     (tmp_path / "results.json").write_text(json.dumps({"schema": SCHEMA, "tests": tests}))
     assert read_variances(tmp_path) == ({"colour": Variances(0.1, 1.2, 0.5)}, 300)
     (tmp_path / "results.json").write_text(
-        json.dumps({"schema": SCHEMA, "tests": {"colour": {"variances": None}}})
+        json.dumps({"schema": SCHEMA, "tests": {"colour": {"standard_deviations": None}}})
     )
     with pytest.raises(ConfigError, match="has no variances"):
         read_variances(tmp_path)
@@ -107,7 +107,7 @@ def test_stated_variances_are_of_the_questions_that_both_name():
 def test_the_number_of_images_may_be_another_than_the_earlier_studys(tmp_path: Path):
     variances = {"seed": 0.1, "image": 1.2, "residual": 0.5, "images": 300}
     (tmp_path / "results.json").write_text(
-        json.dumps({"schema": SCHEMA, "tests": {"colour": {"variances": variances}}})
+        json.dumps({"schema": SCHEMA, "tests": {"colour": {"standard_deviations": variances}}})
     )
     assert known_variances(tmp_path, None, None, None)[1] == 300
     assert known_variances(tmp_path, None, None, 1000)[1] == 1000

@@ -348,7 +348,10 @@ def test_levels_images_effect_and_ties_are_explained_where_they_stand(tmp_path: 
         "(97.5 % decides whether there is a difference, 95 % whether it is less than what matters)"
         in found.evidence
     )
-    assert "Effect size d_z (mean difference over its standard deviation between seeds) −0." in found.evidence
+    assert (
+        "Effect size d_z (mean difference over its standard deviation between seeds, corrected after Hedges) −0."
+        in found.evidence
+    )
     assert ", on the 150 validation images, the multi-task model" in found.detail
     worst, best = table_text(study, "seeds")[1][6:]
     assert (worst, best) == ("0.00 (seed 0, tied with 6 more)", "−0.10 (seed 3)")

@@ -41,7 +41,7 @@ def test_answers_and_tests_are_the_same(usual: Path, renamed: Path):
     assert second["verdicts"] == first["verdicts"]
     assert second["secondary"] == first["secondary"]
     assert second["tests"]["colour"]["single"] == "paint"
-    for name in ("differences", "quoted", "variances", "headroom", "needed_seeds"):
+    for name in ("differences", "quoted", "standard_deviations", "headroom", "needed_seeds"):
         assert second["tests"]["colour"][name] == first["tests"]["colour"][name]
 
 

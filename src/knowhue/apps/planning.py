@@ -96,7 +96,9 @@ def read_variances(study: Path) -> tuple[dict[str, Variances], int]:
         ConfigError: it has none: fewer than two seeds, or no scores of single images.
     """
     tests: Mapping[str, Any] = read_results(study / "results.json")["tests"]
-    found = {name: each["variances"] for name, each in tests.items() if each.get("variances")}
+    found = {
+        name: each["standard_deviations"] for name, each in tests.items() if each.get("standard_deviations")
+    }
     if not found:
         raise ConfigError(
             f"`--variances` should be a study of two or more finished seeds with scores of single images. Found "

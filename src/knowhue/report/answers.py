@@ -181,7 +181,9 @@ def _evidence(
     assert inner is not None
     other = inner if verdict.quoted == outer else outer
     effect = "no spread" if found.effect is None else f"{found.effect:.2f}".replace("-", "−")
-    size = "Effect size d_z (mean difference over its standard deviation between seeds)"
+    size = (
+        "Effect size d_z (mean difference over its standard deviation between seeds, corrected after Hedges)"
+    )
     low, high = found.wins.interval
     shared = f"alpha shared out among {count} questions" if count > 1 else "alpha of the one question"
     return " ".join((

@@ -82,7 +82,7 @@ def _tests(findings: Findings, question: str) -> dict[str, Any]:
         "intervals": [_bounds(judged.outer), _bounds(judged.inner)], "interval_seeds": t_interval(found.differences),
         "interval_bca": found.bca, "p": found.p, "d_z": found.effect, "wins": found.wins.count,
         "hurt_beyond_sesoi": found.hurt(asked.sesoi).count, "worst_seed": found.seeds[int(found.gains.argmin())],
-        "variances": None if parts is None else dict(deviations) | {"images": parts.images},
+        "standard_deviations": None if parts is None else dict(deviations) | {"images": parts.images},
         "needed_seeds": None if judged.needed is None else judged.needed._asdict(),
         "more_images": judged.more_images,
         "headroom": [row._asdict() | {"bounds": _bounds(row.bounds)} for row in findings.headroom[question]],
