@@ -1,4 +1,4 @@
-"""Jobs as tasks of Ray, on this machine or a cluster: the only importer of Ray."""
+"""Jobs as tasks of Ray, on this machine or a cluster: the only importer of Ray, and not before it is needed."""
 
 import logging
 import os
@@ -6,9 +6,6 @@ import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
-
-import ray  # pyright: ignore[reportMissingImports]
-from ray.exceptions import RayError, RayTaskError  # pyright: ignore[reportMissingImports]
 
 from knowhue.engines.choice import RaySettings
 from knowhue.engines.executor import Job, keep_busy
@@ -31,6 +28,8 @@ class RayTasks:
     is_elsewhere = True
 
     def __init__(self, workers: int | None, settings: RaySettings) -> None:
+        import ray  # pyright: ignore[reportMissingImports]  # noqa: F401  if it is missing, that is said now
+
         self.threads = settings.cpus
         self.workers = workers
         self._settings = settings
@@ -46,6 +45,8 @@ class RayTasks:
             ConfigError: no cluster is at the address, or no machine of a local one has what a task needs.
             RunError: Ray gave a task up.
         """
+        import ray  # pyright: ignore[reportMissingImports]
+
         if not jobs:
             return
         self._connect()
@@ -72,6 +73,9 @@ class RayTasks:
 
     def _connect(self) -> None:
         """Join the cluster, or start one of this machine, unless this process has done so before."""
+        import ray  # pyright: ignore[reportMissingImports]
+        from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
+
         if ray.is_initialized():
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -105,11 +109,15 @@ def _require_answer(address: str) -> None:
 
 def _run(run: Callable[[], object]) -> None:
     """What a task does; what a job returns stays where it is."""
+    import ray  # pyright: ignore[reportMissingImports]
+
     job_of_engine.set(f"ray {(ray.get_runtime_context().get_task_id() or '')[:16]}")
     run()
 
 
 def _result(future: "Future[object]") -> None:
+    from ray.exceptions import RayError, RayTaskError  # pyright: ignore[reportMissingImports]
+
     try:
         future.result()
     except RayError as error:
