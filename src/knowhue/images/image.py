@@ -77,8 +77,9 @@ def over_white(pixels: Pixels, alpha: NDArray[Any]) -> Pixels:
 def flattened(image: Image) -> Pixels:
     """Pixels as a network is shown them, in their own depth: over white, so that nothing hidden counts."""
     alpha = image.alpha
-    is_opaque = alpha is None or alpha.min() == np.iinfo(alpha.dtype).max
-    return image.pixels if is_opaque else over_white(image.pixels, alpha)
+    if alpha is None or alpha.min() == np.iinfo(alpha.dtype).max:
+        return image.pixels
+    return over_white(image.pixels, alpha)
 
 
 def to_rgb8(image: Image) -> NDArray[np.uint8]:
