@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError, pickle_load
@@ -56,7 +57,7 @@ class SlurmJobs:
         self._settings = settings
         self._root = root.resolve()
         # of this driver alone: a cluster that was set up anew gives ids that results of an earlier one bear
-        self._folder = self._root / FOLDER / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
+        self._folder = self._root / FOLDER / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:8]}"
         self._title = f"knowhue-{fingerprint(str(self._root))}"
 
     def left(self) -> list[str]:
