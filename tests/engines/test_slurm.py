@@ -48,6 +48,22 @@ def test_jobs_ask_for_what_the_settings_say(slurm):
     assert first["job-name"] == second["job-name"]
 
 
+def test_an_option_that_is_off_is_left_out(slurm):
+    settings = ["slurm.options.requeue=false", "slurm.options.exclusive=true"]
+    open_engine("slurm", slurm, settings=settings).execute([Job("a", print)])
+    asked = options_of(slurm, 1)
+    assert "requeue" not in asked
+    assert asked["exclusive"] == ""
+
+
+def test_jobs_that_slurm_says_nothing_of_are_not_taken_for_ended(slurm, monkeypatch):
+    answers = iter([None, {"7": "knowhue-x"}, {}])
+    monkeypatch.setattr(engine, "living_jobs", lambda: next(answers))
+    monkeypatch.setattr(engine.time, "sleep", lambda _: None)
+    open_engine("slurm", slurm)._cancel(["7"])
+    assert next(answers, "asked until they were gone") == "asked until they were gone"
+
+
 def test_so_many_run_at_a_time_as_there_are_names(slurm):
     open_engine("slurm", slurm, 2).execute([Job(name, print) for name in "abc"])
     names = [options_of(slurm, number)["job-name"] for number in (1, 2, 3)]

@@ -100,6 +100,8 @@ class SlurmJobs:
         if self.workers is not None:
             # jobs of one name run one after another, so that as many run as there are names
             lane, waits_for = f"-{number % self.workers}", [*waits_for, "singleton"]
+        # what needs a job that failed would wait for ever; what loses its node is queued again
+        options = {"kill-on-invalid-dep": "yes", "requeue": True, **given.options}
         return {
             "job_name": self._title + lane,
             "dependency": ",".join(waits_for) or None,
@@ -110,8 +112,8 @@ class SlurmJobs:
             "time": given.minutes,
             "signal_delay_s": given.warning_s,
             "setup": list(given.setup) or None,
-            # what needs a job that failed would wait for ever; what loses its node is queued again
-            "additional_parameters": {"kill-on-invalid-dep": "yes", "requeue": True, **given.options},
+            # submitit would write `--requeue=False`, which is no option of sbatch
+            "additional_parameters": {name: value for name, value in options.items() if value is not False},
         }
 
     def _wait(self, jobs: Sequence[submitit.Job[Any]], watch: Callable[[], None]) -> None:
@@ -140,7 +142,12 @@ class SlurmJobs:
             return
         subprocess.run(["scancel", *ids], capture_output=True, check=False)
         deadline = time.monotonic() + _CANCEL_S
-        while time.monotonic() < deadline and not (living_jobs() or {}).keys().isdisjoint(ids):
+        while time.monotonic() < deadline:
+            living = living_jobs()
+            if living is not None and living.keys().isdisjoint(
+                ids
+            ):  # Slurm that does not answer says nothing
+                return
             time.sleep(1)
 
 
@@ -157,9 +164,9 @@ class _Step(Checkpointable):
 
 
 def living_jobs() -> Mapping[str, str] | None:
-    """The names of all jobs that wait or run, by their ids; None where Slurm does not answer just now."""
+    """The names of this user's jobs that wait or run, by their ids; None where Slurm does not answer just now."""
     asked = subprocess.run(
-        ["squeue", "--noheader", "--format=%i %j"], capture_output=True, text=True, check=False
+        ["squeue", "--me", "--noheader", "--format=%i %j"], capture_output=True, text=True, check=False
     )
     if asked.returncode:
         return None

@@ -495,7 +495,6 @@ TABLES: dict[str, Shown] = {
         {
             "Arm (exploratory)": _text("arm"), "Seed": _text("seed"), "Folder": _text("folder"),
             "State": _text("state"), "Primary metrics": _primary_scores,
-        },
-        names=0,
+        }, names=0,
     ),
 }  # fmt: skip
