@@ -14,7 +14,8 @@ import pytest
 
 from knowhue.errors import RunError
 from knowhue.locks import LOCK, Left, locked, note_jobs, read_signs, working_on
-from knowhue.runs import remove_if_empty
+from knowhue.runs import remove_if_empty, write_config, write_status
+from knowhue.training.run import evaluate_run, train
 
 DRIVER = """
 import sys, time
@@ -244,6 +245,25 @@ def test_a_driver_that_was_killed_has_left_its_engine_and_jobs(begin, tmp_path):
         note_jobs(folder, "local", [])
     with locked(folder, "study", engine="local") as left:
         assert left is None
+
+
+def test_training_and_scoring_do_not_work_beside_jobs_that_a_killed_driver_left(begin, tmp_path, tiny):
+    driver, folder = begin(DRIVER), tmp_path / "out"
+    driver.kill()
+    driver.wait()
+    run = folder / "multi" / "seed-0-1"
+    run.mkdir(parents=True)
+    write_config(run, tiny())
+    write_status(run, {"state": "finished"})
+    for work in (lambda: train(tiny(), folder), lambda: evaluate_run(run)):
+        with pytest.raises(RunError, match=r"may still run: a command with `--engine slurm` was killed"):
+            work()
+        assert Left("slurm", ("12", "13")) == left_in(folder)  # the next driver still learns of them
+
+
+def left_in(folder: Path) -> Left | None:
+    with locked(folder, "study", engine="local") as left:
+        return left
 
 
 def test_a_driver_that_ended_has_left_nothing(tmp_path):

@@ -180,6 +180,19 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") in ("", "1")
 
 
+def require_no_jobs(left: Left | None, folder: Path) -> None:
+    """For who does not wait for the jobs that a killed driver has left with a cluster: they may write to its folder.
+
+    Raises:
+        RunError: there may be some. Those of this machine end with their driver.
+    """
+    if left is not None and left.engine != "local":
+        raise RunError(
+            f"Jobs of `{folder}` may still run: a command with `--engine {left.engine}` was killed. The same `knowhue "
+            f"study` waits for them and goes on; or, if none runs, remove `{folder / LOCK}`."
+        )
+
+
 def note_jobs(folder: Path, engine: str, jobs: Sequence[str]) -> None:
     """Write into the lock of a study, which this process holds, which jobs it has with an engine, and no others."""
     holder = _holder(folder / LOCK)

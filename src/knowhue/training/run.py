@@ -20,7 +20,7 @@ from knowhue.data.prepare import Prepared, load_prepared, prepare
 from knowhue.data.sources import list_items, require_apart
 from knowhue.errors import ConfigError, DamagedError, RunError, WeightsError
 from knowhue.evaluation.evaluate import Scored
-from knowhue.locks import locked
+from knowhue.locks import locked, require_no_jobs
 from knowhue.models.colour_classes import ColourClasses, centres, count_bins
 from knowhue.models.discriminators import PatchGAN
 from knowhue.models.encoder import weights_digest
@@ -80,7 +80,8 @@ def train(config: Config, root: Path, arm: str = "multi", report: Report = lambd
         KnowhueError: settings, images, weights or folder do not serve; the message says how to mend it.
     """
     config = arm_config(config, arm)
-    with locked(root, "train"):
+    with locked(root, "train") as left:
+        require_no_jobs(left, root)
         engine = Engine(config.training)
         # before the folder is named: `auto` would give runs of two precisions one name
         config = edit(config, {"training": {"precision": engine.precision}})
@@ -186,7 +187,8 @@ def evaluate_run(folder: Path, report: Report = lambda _: None) -> Scored:
             "Found no finished one there. Train it with `knowhue study` or `knowhue train`."
         )
     config, root = read_config(folder), folder.parent.parent
-    with locked(root, "evaluate"):
+    with locked(root, "evaluate") as left:
+        require_no_jobs(left, root)
         prepared = load_prepared(root / "images", config.evaluation.split)
         work = Workspace(root, Engine(config.training), prepared, report)
         _require_same_images(work, folder)
