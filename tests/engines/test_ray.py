@@ -23,3 +23,14 @@ def test_an_address_without_a_cluster_is_said_at_once(address, reason):
 
 def test_without_jobs_no_cluster_is_begun():
     open_engine("ray", settings=["ray.address=nonsense"]).execute([])
+
+
+@pytest.mark.usefixtures("ray")
+@pytest.mark.parametrize("setting", ["gpus=64", "memory_gb=40000"])
+def test_what_this_machine_has_not_is_said_at_once(setting):
+    name, _, value = setting.partition("=")
+    engine = open_engine("ray", settings=[f"ray.{setting}"])
+    with pytest.raises(
+        ConfigError, match=rf"`ray.{name}` should be at most .*Found `ray.{name} = {float(value):g}`"
+    ):
+        engine.execute([Job("a", print)])

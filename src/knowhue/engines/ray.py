@@ -49,8 +49,15 @@ class RayTasks:
 
         if not jobs:
             return
-        self._connect()
         given = self._settings
+        self._connect()
+        # a cluster may grow; this machine does not, and Ray would wait without a word
+        if given.address == "local":
+            has = ray.cluster_resources()
+            _require("gpus", given.gpus, has.get("GPU", 0.0), "GPUs")
+            _require(
+                "memory_gb", given.memory_gb or 0.0, has.get("memory", 0.0) / 2**30, "GB that Ray gives out"
+            )
         needs = {
             "num_cpus": given.cpus,
             "num_gpus": given.gpus,
@@ -93,11 +100,13 @@ class RayTasks:
                 f"`ray.address` should be that of a running cluster, or `local`. Found `ray.address = "
                 f"{given.address}`: {reason}"
             ) from None
-        gpus = ray.cluster_resources().get("GPU", 0.0)
-        if own and given.gpus > gpus:
-            raise ConfigError(
-                f"`ray.gpus` should be at most the {gpus:g} GPUs of this machine. Found `ray.gpus = {given.gpus:g}`."
-            )
+
+
+def _require(name: str, asked: float, has: float, what: str) -> None:
+    if asked > has:
+        raise ConfigError(
+            f"`ray.{name}` should be at most the {has:.4g} {what} of this machine. Found `ray.{name} = {asked:g}`."
+        )
 
 
 def _require_answer(address: str) -> None:
