@@ -58,6 +58,12 @@ def test_an_earlier_score_is_checked_against_the_files(knowhue, at):
     code, said, _ = knowhue("score", "ours", "theirs", "--truth", "truth", "--check", "score.json")
     assert code == 0
     assert said.endswith("numbers computed again: all as stored\n")
+    # what `knowhue colorize` leaves beside its images is no number, and the order of systems is none either
+    (at / "ours" / "colorized.jsonl").write_text("{}")
+    code, said, err = knowhue("score", "theirs", "ours", "--truth", "truth", "--check", "score.json")
+    assert (code, said.endswith(": all as stored\n")) == (0, True), err
+    code, _, err = knowhue("score", "mine=ours", "theirs", "--truth", "truth", "--check", "score.json")
+    assert (code, err.count("should be those of `score.json`: ours, theirs. Found mine, theirs")) == (2, 1)
     write_images(at / "ours", {"class0/image0": picture(30)})
     code, said, err = knowhue("score", "ours", "theirs", "--truth", "truth", "--check", "score.json")
     assert code == 1

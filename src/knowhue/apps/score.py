@@ -11,7 +11,7 @@ import typer
 
 from knowhue.apps.program import command_line, say
 from knowhue.apps.use import rare_option
-from knowhue.errors import ConfigError
+from knowhue.errors import ConfigError, few
 from knowhue.storage import require_outputs
 
 if TYPE_CHECKING:
@@ -212,13 +212,20 @@ def _lines(scores: "Scores", rows: Mapping[str, Mapping[str, float]]) -> list[st
 
 def _check(asked: _Asked, path: Path) -> None:
     from knowhue.scoring.files import compare_json, count_numbers, read_score_file, to_json
+    from knowhue.scoring.pairing import named_folders
     from knowhue.scoring.protocols import Protocol
 
     earlier = read_score_file(path)
+    folders, names = dict(named_folders(asked.systems)), [each["name"] for each in earlier["systems"]]
+    if set(folders) != set(names):
+        raise ConfigError(
+            f"The systems should be those of `{path}`: {few(names)}. Found {few(list(folders))}."
+        )
+    asked = asked._replace(systems=[f"{name}={folders[name]}" for name in names])  # in the order of the file
     chosen = Protocol.model_validate(earlier["protocol"]["settings"])
-    names = earlier["networks"].get("asked")
+    networks = earlier["networks"].get("asked")
     with tempfile.TemporaryDirectory() as empty:  # nothing is believed that was measured before
-        scores = _scored(asked, chosen, earlier["reference"], names, Path(empty))
+        scores = _scored(asked, chosen, earlier["reference"], networks, Path(empty))
     problems = compare_json(earlier, to_json(scores))
     say(*problems, err=True)
     found = f"{len(problems)} differ" if problems else "all as stored"

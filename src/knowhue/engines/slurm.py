@@ -65,7 +65,8 @@ class SlurmJobs:
         living = living_jobs()
         if living is None:
             raise RunError(
-                "Slurm does not answer, so jobs of this study may still run. Try again when `squeue` works."
+                "Slurm does not answer (`squeue` fails here), so jobs that this study may have queued may still run. "
+                "Try again on a machine of the cluster where `squeue` works, or use another engine."
             )
         return [job for job, name in living.items() if name.startswith(self._title)]
 

@@ -13,7 +13,7 @@ from knowhue.config import digest
 from knowhue.errors import ConfigError, DamagedError, few
 from knowhue.report.latex import tex, tex_row
 from knowhue.scoring.measures import Quantity
-from knowhue.scoring.pairing import ALWAYS, Pairs, Stored
+from knowhue.scoring.pairing import ALWAYS, LEFT_ALONE, Pairs, Stored
 from knowhue.scoring.protocols import Protocol
 from knowhue.scoring.table import Scores, order_of_rows
 from knowhue.settings_text import describe_problem
@@ -163,6 +163,8 @@ def compare_json(stored: Any, made: Any, place: str = "") -> list[str]:
     """Where two contents of `score.json` differ, a line each; versions of packages and `ROUNDING` are none."""
     if place == "made_with":
         return []
+    if place == "notes" and isinstance(stored, list):
+        stored, made = ([note for note in notes if LEFT_ALONE not in note] for notes in (stored, made))
     if isinstance(stored, dict) and isinstance(made, dict):
         keys = list(dict.fromkeys((*stored, *made)))
         return [

@@ -14,6 +14,8 @@ from knowhue.report.text import plural
 
 TRUTH, GRAY, MEAN = "truth against truth", "gray", "mean colour"
 JPEG_QUALITIES = {"truth as JPEG 75": 75, "truth as JPEG 95": 95}
+LEFT_ALONE = "left alone"
+"""In notes on files that are no images: they come and go, and no number rests on them."""
 ALWAYS = (GRAY, MEAN, *JPEG_QUALITIES, TRUTH)
 """Rows that every table has."""
 _SAMPLE_FOLDER = re.compile(r"sample[-_ ]?\d+", re.IGNORECASE)
@@ -86,7 +88,7 @@ def pair(truth: Path, systems: Sequence[str], common: bool = False) -> Pairs:
     notes = [f"true images: {each}" for each in left_alone]
     originals = {key: files[0] for key, files in true.items()}
     problems = _doubled("--truth", true)
-    made = [_system(name, folder, originals, truth) for name, folder in _named(systems)]
+    made = [_system(name, folder, originals, truth) for name, folder in named_folders(systems)]
     shared = set(originals)
     for system in made:
         shared &= set(system.samples)
@@ -113,7 +115,12 @@ def pair(truth: Path, systems: Sequence[str], common: bool = False) -> Pairs:
     return Pairs({key: originals[key] for key in keys}, tuple(kept), clusters, tuple(notes))
 
 
-def _named(systems: Sequence[str]) -> list[tuple[str, Path]]:
+def named_folders(systems: Sequence[str]) -> list[tuple[str, Path]]:
+    """Name and folder of each system, given as a folder or as `NAME=FOLDER`.
+
+    Raises:
+        ConfigError: a name that is empty, is there twice or is that of a row of `ALWAYS`.
+    """
     pairs = []
     for given in systems:
         name, equals, path = given.partition("=")
@@ -152,7 +159,7 @@ def _list(folder: Path, what: str) -> tuple[dict[str, list[Stored]], list[str]]:
         raise ImageError(
             f"`{folder}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none there or below."
         )
-    others = f"{plural(len(skipped), 'other file')} left alone: {counted(skipped)}"
+    others = f"{plural(len(skipped), 'other file')} {LEFT_ALONE}: {counted(skipped)}"
     return files, [others] if skipped else []
 
 
