@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from functools import partial
+from types import SimpleNamespace
 
 import fake_slurm
 import pytest
@@ -59,7 +60,7 @@ def test_an_option_that_is_off_is_left_out(slurm):
 def test_jobs_that_slurm_says_nothing_of_are_not_taken_for_ended(slurm, monkeypatch):
     answers = iter([None, {"7": "knowhue-x"}, {}])
     monkeypatch.setattr(engine, "living_jobs", lambda: next(answers))
-    monkeypatch.setattr(engine.time, "sleep", lambda _: None)
+    monkeypatch.setattr(engine, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: None))
     open_engine("slurm", slurm)._cancel(["7"])
     assert next(answers, "asked until they were gone") == "asked until they were gone"
 
@@ -129,6 +130,7 @@ def test_a_job_that_was_cancelled_by_others_is_said(slurm, tmp_path, monkeypatch
 DRIVER = """
 import sys
 from functools import partial
+from types import SimpleNamespace
 from pathlib import Path
 from knowhue.engines.choice import open_engine
 from knowhue.engines.executor import Job

@@ -2,6 +2,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -361,7 +362,7 @@ def test_errors_name_no_server_as_folders_and_videos_have_none():
     ("here", "total", "before", "left"), [(0, 10, 0, None), (4, 10, 0, 12), (4, 10, 2, 8), (4, 0, 0, None)]
 )
 def test_progress_counts_what_earlier_runs_did_but_not_as_speed(monkeypatch, here, total, before, left):
-    monkeypatch.setattr("knowhue.inference.pipeline.time.monotonic", lambda: 108.0)
+    monkeypatch.setattr("knowhue.inference.pipeline.time", SimpleNamespace(monotonic=lambda: 108.0))
     event = progress(100.0, here, total, before)
     assert event["done"] == before + here
     assert event["total"] == total
