@@ -7,6 +7,7 @@ install: .venv/installed  ## make .venv/ with knowhue in it
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 'knowhue needs Python 3.11 or newer; name one: make PYTHON=python3.12')"
+	@echo 'Installing into .venv/: a download of some hundred megabytes, one to ten minutes'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
@@ -15,7 +16,8 @@ study: install  ## the main job on the built-in images, report in runs/demo/repo
 	$(BIN)/knowhue study --preset demo --out runs/demo
 
 poster:  ## the poster's study, hours: make poster PICTURES=FOLDER WEIGHTS=FILE, see docs/poster.md
-	@test -d "$(PICTURES)" -a -f "$(WEIGHTS)" || { echo 'make poster PICTURES=FOLDER WEIGHTS=FILE: a folder with train/ and val/, weights of a ResNet-18'; exit 2; }
+	@test -d "$(PICTURES)/train" -a -d "$(PICTURES)/val" || { echo 'make poster PICTURES=FOLDER WEIGHTS=FILE: PICTURES should be a folder with train/ and val/. Found "$(PICTURES)".'; exit 2; }
+	@test -f "$(WEIGHTS)" || { echo 'make poster PICTURES=FOLDER WEIGHTS=FILE: WEIGHTS should be a file, weights of a ResNet-18. Found "$(WEIGHTS)".'; exit 2; }
 	$(MAKE) install
 	$(BIN)/python studies/poster/lay_out.py "$(PICTURES)" runs/poster/images
 	cp "$(WEIGHTS)" runs/poster/weights.safetensors

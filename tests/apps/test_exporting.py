@@ -1,7 +1,7 @@
 """`knowhue export`: what is written loads again, and contradictions are refused before work."""
 
 import pytest
-from synthetic_study import write_study
+from synthetic_study import change, run_of, write_study
 
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.quantize import QuantizationCost
@@ -106,6 +106,13 @@ def test_a_study_becomes_a_table_that_the_verdict_reads(knowhue, tmp_path):
     assert said.count("No verdict yet") == 2
     assert knowhue("export", folder, "--to", "table", "-o", out)[0] == 2
     assert knowhue("export", folder, "--to", "table", "-o", out, "--overwrite")[0] == 0
+
+
+def test_runs_that_have_not_finished_are_named(knowhue, tmp_path):
+    folder = write_study(tmp_path / "study", seeds=(0, 1))
+    change(run_of(folder, "multi", 1) / "status.json", lambda status: status.update(state="running"))
+    code, _, err = knowhue("export", folder, "--to", "table", "-o", tmp_path / "runs.csv")
+    assert (code, err) == (0, "without a score, for they have not finished: multi seed 1\n")
 
 
 @pytest.mark.parametrize(

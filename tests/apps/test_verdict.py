@@ -26,6 +26,16 @@ def test_the_sentence_is_printed_and_nothing_written_unless_asked(knowhue, table
     assert list(table.parent.iterdir()) == [table]
 
 
+def test_metrics_without_a_question_are_printed_below(knowhue, table):
+    with table.open("a") as file:
+        file.writelines(
+            f"{arm},{seed},loss,{seed}.{gap}\n" for seed in range(8) for arm, gap in (("a", 5), ("b", 2))
+        )
+    options = ("--against", "a", "--sesoi", "accuracy=0.01", "--better", "loss=lower")
+    _, said, _ = knowhue("verdict", table, *options)
+    assert "  b against a, loss: before 4.00 ± 2.45, after 3.70 ± 2.45, difference −0.30" in said
+
+
 def test_page_and_numbers_are_written_and_never_over_another(knowhue, table):
     command = [
         "verdict",

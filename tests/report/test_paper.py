@@ -8,10 +8,12 @@ import pytest
 from synthetic_study import answer_of, change, table_text, write_study
 
 from knowhue.errors import ConfigError
-from knowhue.report.latex import tex, tex_table
+from knowhue.report.figures import FIGURES
+from knowhue.report.latex import tex, tex_citing, tex_table
 from knowhue.report.paper import write_paper
 from knowhue.report.reading import read_study
-from knowhue.report.references import WORKS, bibliography
+from knowhue.report.references import IN_TEXTS, WORKS, bibliography
+from knowhue.report.tables import TABLES
 from knowhue.report.text import TableCell
 
 SIGNS = {r"\textbackslash{}": "\\", "$-$": "−", r"$\pm$": "±", r"\textdagger{}": "†", "``": "“", "''": "”", "--": "–",
@@ -67,12 +69,22 @@ def test_methods_and_results_say_what_the_page_says(kit):
 
 
 def test_every_work_that_is_cited_is_in_the_bibliography_and_none_else(kit):
-    methods, bib = (
-        (kit / "kit" / name).read_text(encoding="utf-8") for name in ("methods.tex", "references.bib")
-    )
-    cited = {key for group in re.findall(r"\\cite\{([^}]*)\}", methods) for key in group.split(",")}
-    assert set(re.findall(r"^@\w+\{(\w+),", bib, re.MULTILINE)) == cited == set(WORKS)
+    bib = (kit / "kit" / "references.bib").read_text(encoding="utf-8")
+    texts = "".join(path.read_text(encoding="utf-8") for path in (kit / "kit").rglob("*.tex"))
+    cited = {key for group in re.findall(r"\\cite\{([^}]*)\}", texts) for key in group.split(",")}
+    assert set(re.findall(r"^@\w+\{(\w+),", bib, re.MULTILINE)) == cited
     assert bibliography(WORKS).count("year = {") == len(WORKS)
+
+
+def test_every_work_that_a_caption_names_is_cited(kit):
+    texts = "".join(path.read_text(encoding="utf-8") for path in (kit / "kit").rglob("*.tex"))
+    assert not re.search(r"et al\. \d{4}", texts)
+    captions = " ".join(
+        [*(each.caption for each in FIGURES.values()), *(each.note for each in TABLES.values())]
+    )
+    assert set(re.findall(r"[A-Z]\w+ (?:et al\. )?(?:19|20)\d\d", captions)) <= set(IN_TEXTS)
+    assert set(IN_TEXTS.values()) <= set(WORKS)
+    assert tex_citing("a_b (Guo et al. 2017)") == r"a\_b (Guo et al.~\cite{guo2017})"
 
 
 def test_figures_are_five_inches_wide_and_the_same_bytes_again(kit):

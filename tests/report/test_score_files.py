@@ -219,7 +219,7 @@ def test_an_empty_cell_of_a_wide_table_takes_its_seed_out_of_no_plan(tmp_path, m
     assert study.seeds == list(range(10))
     found = judge_table(study)
     assert found.results["verdicts"] == {"loss": "no verdict"}
-    said = found.answers["loss"].caveat + " ".join(found.left_out)
+    said = found.answers["loss"].caveat + " ".join(found.notices)
     assert "seed 8 (has no score)" in said or "seed 8 (no score)" in said
 
 
@@ -263,3 +263,10 @@ def test_lines_of_json_end_at_line_feeds_alone(tmp_path):
     text = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in records)
     (tmp_path / "t.jsonl").write_text(text, encoding="utf-8", newline="")
     assert len(found(tmp_path / "t.jsonl")) == len(TIDY)
+
+
+def test_a_metric_may_be_named_with_its_prefix(tmp_path):
+    path = tmp_path / "runs.csv"
+    path.write_text("name,seed,metrics.acc\na,0,.5\nb,0,.6\n")
+    rows = [row.values["metric"] for row in read_scores(path, ["metrics.acc"]).rows]
+    assert rows == ["metrics.acc"] * 2

@@ -108,9 +108,8 @@ def test_every_number_of_the_runs_stands_in_the_table_once(one_seed, tmp_path):
     assert [float(row["value"]) for row in own if row["image"]] == images
     (total,) = [row for row in own if not row["image"] and not row["class"]]
     assert float(total["value"]) == pytest.approx(np.mean(images))
-    assert (total["unit"], total["better"], total["sesoi"], total["against"]) == (
-        *("CIELAB units", "lower", "0.25", "colour"),
-    )
+    asked = tuple(total[name] for name in ("unit", "better", "sesoi", "against", "split"))
+    assert asked == ("CIELAB units", "lower", "0.25", "colour", "validation")
 
 
 def test_the_dictionary_explains_every_column_metric_and_question(one_seed, tmp_path):

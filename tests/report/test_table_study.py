@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from knowhue.errors import ConfigError, KnowhueError, TableError
-from knowhue.report.table_study import MOST_QUESTIONS, Asked, left_out, read_table
+from knowhue.report.table_study import MOST_QUESTIONS, Asked, notices, read_table
 from knowhue.report.verdict_page import judge_table, write_verdict
 from knowhue.storage import read_json
 
@@ -115,7 +115,7 @@ def test_what_was_not_asked_is_a_further_metric_once_and_alpha_is_shared_by_what
     found = judge_table(read_table([write(tmp_path / "t.csv", lines)], asked))
     assert {test["alpha"] for test in found.results["tests"].values()} == {0.025}
     assert [row["metric"] for row in found.results["secondary"]] == ["auc"]
-    assert found.left_out == [
+    assert found.notices == [
         "Not compared, for it is not known whether more or less is better (--better): speed."
     ]
 
@@ -383,5 +383,55 @@ def test_a_log_likelihood_below_0_has_an_interval_like_any_other(tmp_path, metri
     assert found.outer.interval is not None
 
 
+def test_the_split_is_named_and_two_are_not_judged_together(tmp_path):
+    lines = [
+        f"{line},{split}" for line, split in zip(totals([0.1] * 8), ["val", "validation"] * 8, strict=True)
+    ]
+    path = write(tmp_path / "t.csv", lines, HEAD.replace("\n", ",split\n"))
+    answer = judge_table(read_table([path], LOSS)).answers["loss"]
+    assert "on these validation images" in answer.sentence
+    assert "test images" not in answer.sentence
+    mixed = write(tmp_path / "m.csv", [*lines, "old,9,loss,1,test"], HEAD.replace("\n", ",split\n"))
+    with pytest.raises(
+        TableError, match=r"row 18: a score of the test images, and rows above are of the validation"
+    ):
+        read_table([mixed], LOSS)
+    other = write(tmp_path / "o.csv", ["old,9,loss,1,fold-3"], HEAD.replace("\n", ",split\n"))
+    with pytest.raises(TableError, match=r"`split` should be test or validation\. Found `fold-3`"):
+        read_table([other], LOSS)
+
+
+def test_arms_whose_scores_are_all_alike_look_like_copies(tmp_path):
+    path = write(tmp_path / "t.csv", totals([0.0] * 8))
+    assert notices(read_table([path], LOSS)) == [
+        "“old” and “new” have the same scores to the last digit: is one a copy of the other?"
+    ]
+    assert notices(read_table([write(tmp_path / "u.csv", totals([0.0] * 7 + [0.1]))], LOSS)) == []
+
+
+def test_arms_without_a_common_seed_are_told_which_they_have(tmp_path):
+    lines = [
+        f"{arm},{seed},loss,{seed}"
+        for arm, first in (("old", 0), ("new", 10))
+        for seed in range(first, first + 9)
+    ]
+    found = judge_table(read_table([write(tmp_path / "t.csv", lines)], LOSS)).answers["loss"]
+    assert found.detail.endswith("Runs of one seed are a pair; now old seeds 0 to 8 and new seeds 10 to 18.")
+    assert "and 12 more" in found.caveat
+
+
+def test_where_no_interval_can_be_given_the_reason_is_given_once(tmp_path):
+    table = 0.5 + np.random.default_rng(5).normal(0, 0.1, (9, 12))
+    path = write(tmp_path / "t.csv", of_images(table), "arm,seed,metric,value,image,class\n")
+    answer = judge_table(read_table([path], LOSS)).answers["loss"]
+    assert answer.sentence.count("too few images") == 1
+    assert "(no interval can be given)" in answer.headline
+
+
+def test_a_seed_that_floats_do_not_hold_is_told_the_most(tmp_path):
+    with pytest.raises(TableError, match=r"whole number from 0 on below 2\^53"):
+        read_table([write(tmp_path / "t.csv", [f"old,{2**53 + 1},loss,1"])], LOSS)
+
+
 def test_nothing_is_left_out_of_a_plain_table(tmp_path):
-    assert left_out(read_table([write(tmp_path / "t.csv", TWO)], LOSS)) == []
+    assert notices(read_table([write(tmp_path / "t.csv", TWO)], LOSS)) == []

@@ -402,14 +402,15 @@ def report_command(
     from knowhue.report.figures import write_figures
     from knowhue.report.page import write_report
 
-    say(f"Report: {write_report(study)}")
-    for path in write_figures(study, figures, overwrite) if figures else ():
-        say(f"Figure: {path}")
+    # what may be refused first; the report itself is always made anew
     if paper:
         from knowhue.report.paper import write_paper
 
         files = write_paper(study, paper, overwrite)
         say(f"Paper: {files[0]}, {len(files)} files")
+    for path in write_figures(study, figures, overwrite) if figures else ():
+        say(f"Figure: {path}")
+    say(f"Report: {write_report(study)}")
 
 
 @app.command("pack", epilog="Example: `knowhue pack runs/photos -o photos.zip`")

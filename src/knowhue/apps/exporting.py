@@ -10,7 +10,7 @@ import typer
 
 from knowhue.apps.program import say
 from knowhue.apps.use import announce, deploy_once, rare_option
-from knowhue.errors import ConfigError
+from knowhue.errors import ConfigError, few
 from knowhue.runs import require_no_run
 from knowhue.statistics import ALPHA
 from knowhue.storage import require_outputs
@@ -100,6 +100,11 @@ def _export_table(study: Path, out: Path | None, overwrite: bool) -> None:
     require_outputs({"--out": target, "the dictionary beside it": dictionary}, overwrite=overwrite)
     found = read_study(study)
     say(f"{target}: {write_table(found, target)} rows; what they mean: {dictionary}")
+    without = [
+        f"{run.arm} seed {run.seed}" for arm in found.runs for run in found.of(arm) if not run.finished
+    ]
+    if without:
+        say(f"without a score, for they have not finished: {few(without)}", err=True)
     if lacking := sorted(metrics_without_images(found)):
         say(f"without rows of single images, for some have no score: {', '.join(lacking)}", err=True)
     alpha = found.settings.get("alpha", ALPHA)

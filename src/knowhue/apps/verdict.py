@@ -54,7 +54,7 @@ def verdict_command(
 ) -> None:
     """Judge anybody's runs: does the difference hold for the method, or on these test images alone?"""
     from knowhue.report.table_study import Asked, read_table
-    from knowhue.report.verdict_page import judge_table, write_verdict
+    from knowhue.report.verdict_page import further_lines, judge_table, write_verdict
 
     if not 0 < alpha < 0.5:
         raise ConfigError(f"`--alpha` should be above 0 and below 0.5. Found `--alpha {alpha:g}`.")
@@ -76,8 +76,11 @@ def verdict_command(
     found = judge_table(read_table(tables, asked))
     for each in found.answers.values():
         say(each.question, f"  {each.sentence}", "")
-    if found.left_out:
-        say(*found.left_out, err=True)
+    if further := further_lines(found.findings):
+        say("Further metrics, of which no question is asked († on these test images alone):")
+        say(*(f"  {line}" for line in further), "")
+    if found.notices:
+        say(*found.notices, err=True)
     if out is not None and numbers is not None:
         write_verdict(found, out, numbers, command_line())
         say(f"Verdict: {out}, numbers: {numbers}")

@@ -3,10 +3,11 @@
 import re
 from dataclasses import dataclass
 
+from knowhue.errors import few
 from knowhue.report.contrasts import Bounds, Contrast
 from knowhue.report.findings import ORACLE, Findings, Headroom, Judged, beaten, levels
 from knowhue.report.study import Study
-from knowhue.report.text import Measure, measure, p_words, plural, spaced
+from knowhue.report.text import Measure, measure, p_words, plural, seeds_text, spaced
 from knowhue.report.wording import Wording, wording
 from knowhue.statistics.paired import Interval
 from knowhue.statistics.verdicts import Word, fewest_seeds
@@ -108,6 +109,8 @@ def _headline(study: Study, words: Wording, verdict: Judged, found: Contrast) ->
 def _needed_for_a_verdict(verdict: Judged, found: Contrast) -> str:
     """Say what a new study would need: seeds, with the range that the spread leaves open, or images."""
     need = verdict.needed
+    if verdict.quoted is not None and verdict.quoted.interval is None:
+        return "no interval can be given"
     if verdict.more_images:
         return "more images, not more seeds, would tell"
     if need is None or need.seeds is None:
@@ -179,6 +182,7 @@ def _evidence(
     outer, inner = verdict.outer, verdict.inner
     assert outer is not None
     assert inner is not None
+    assert verdict.quoted is not None
     other = inner if verdict.quoted == outer else outer
     effect = "no spread" if found.effect is None else f"{found.effect:.2f}".replace("-", "−")
     size = (
@@ -186,10 +190,19 @@ def _evidence(
     )
     low, high = found.wins.interval
     shared = f"alpha shared out among {count} questions" if count > 1 else "alpha of the one question"
+    # where neither can be given for the same reason, the detail has said it
+    is_said = other.interval is None and other.why_not == verdict.quoted.why_not
+    decides = (
+        f"{100 * outer.level:g} % decides whether there is a difference, {100 * inner.level:g} % whether it is less "
+        "than what matters"
+    )
+    interval = (
+        f"Of intervals, {decides}"
+        if is_said
+        else f"At {100 * other.level:g} % it is {_ends(measured, other)} ({decides})"
+    )
     return " ".join((
-        f"At {100 * other.level:g} % it is {_ends(measured, other)} ({100 * outer.level:g} % decides whether there is "
-        f"a difference, {100 * inner.level:g} % whether it is less than what matters); smallest effect of interest "
-        f"{measured.amount(sesoi)}.",
+        f"{interval}; smallest effect of interest {measured.amount(sesoi)}.",
         f"Exact sign-flip p {p_words(found.p)}, against {verdict.alpha:g} ({shared}).",
         f"{size}{': ' if found.effect is None else ' '}{effect}; better in {found.wins.count} of {found.wins.of} seeds"
         f"{f', tied in {found.ties}' if found.ties else ''} ({100 * low:.0f} to {100 * high:.0f} %, Wilson).",
@@ -274,10 +287,12 @@ def _lost(study: Study, question: str) -> str:
     arms = ((words.single, asked.single), (words.multi, asked.multi))
     runs = [(f"{label} seed {run.seed}", run) for label, arm in arms for run in study.of(arm)]
     states = _STATES | ({"missing": "has no row"} if study.is_table else {})
-    lost = ", ".join(
-        f"{name} ({'has no score' if run.finished else states.get(run.state, run.state)})"
-        for name, run in runs
-        if run.seed not in study.table.scores(run.arm, asked.metric)
+    lost = few(
+        [
+            f"{name} ({'has no score' if run.finished else states.get(run.state, run.state)})"
+            for name, run in runs
+            if run.seed not in study.table.scores(run.arm, asked.metric)
+        ]
     )
     given = ", ".join(name for name, run in runs if run.state == "diverged")
     declared = f"the score of “{spaced(asked.if_diverged)}” as declared"
@@ -296,7 +311,11 @@ def _what_is_missing(study: Study, question: str) -> str:
     ]
     missing = " and ".join(absent) or "no seed of which both arms finished with a number"
     if study.is_table:
-        return f"there is {missing}. Add its rows to the table."
+        seeds = " and ".join(
+            f"{label} {seeds_text([run.seed for run in study.finished(arm)])}" for label, arm in arms
+        )
+        have = "" if absent else f" Runs of one seed are a pair; now {seeds}."
+        return f"there is {missing}. Add its rows to the table.{have}"
     # Whoever trained some arms alone must train the others, too.
     command = re.sub(r"\s--arms?[ =]\S+", "", str(study.settings.get("command") or "knowhue study"))
     return f"there is {missing}. Make it with: {command}"

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from knowhue.report.references import IN_TEXTS
 from knowhue.report.text import MISSING, TableCell
 
 _SPECIAL = {
@@ -26,17 +27,29 @@ _LATIN = 0x17F
 def tex(text: str) -> str:
     r"""A text as LaTeX prints it; a letter that no font of pdflatex has is spelt as its code point.
 
-    >>> tex("50 % of a_b: −0.5 ± 0.1"), tex("\u7cf8")
-    ('50~\\% of a\\_b: $-$0.5 $\\pm$ 0.1', '[U+7CF8]')
+    >>> tex("50 % of a_b: −0.5 ± 0.1"), tex("\u7cf8"), tex("--arm")
+    ('50~\\% of a\\_b: $-$0.5 $\\pm$ 0.1', '[U+7CF8]', '-{}-arm')
     """
-    # no line breaks between a number and its per cent
-    return "".join(_SPECIAL.get(sign) or _letter(sign) for sign in text.replace(" %", "\N{NO-BREAK SPACE}%"))
+    # no line breaks between a number and its per cent; two hyphens, as of options, would be printed as a dash
+    signs = text.replace(" %", "\N{NO-BREAK SPACE}%")
+    return "".join(
+        ("{}" if sign == before == "-" else "") + (_SPECIAL.get(sign) or _letter(sign))
+        for before, sign in zip(" " + signs, signs, strict=False)
+    )
 
 
 def _letter(sign: str) -> str:
     if sign.isspace():
         return " "
     return sign if sign.isprintable() and ord(sign) <= _LATIN else f"[U+{ord(sign):04X}]"
+
+
+def tex_citing(text: str) -> str:
+    """A text as LaTeX, with a citation where it names a work by author and year."""
+    found = tex(text)
+    for named, key in IN_TEXTS.items():
+        found = found.replace(named, rf"{named.rpartition(' ')[0]}~\cite{{{key}}}")
+    return found
 
 
 def breakable(digest: str) -> str:
@@ -61,12 +74,12 @@ def tex_table(rows: Sequence[Sequence[Any]], caption: str, label: str) -> str:
 
     Args:
         rows: the header first; text, numbers, `TableCell` or None.
-        caption: plain text.
+        caption: plain text; works that it names are cited.
         label: a plain word; the table is `tab:<label>`.
     """
     lines = [tex_row([_cell(cell) for cell in row]) for row in rows]
     kinds = "".join(_column([row[place] for row in rows], place == 0) for place in range(len(rows[0])))
-    head = rf"\caption{{{tex(caption)}}}\label{{tab:{label}}}"
+    head = rf"\caption{{{tex_citing(caption)}}}\label{{tab:{label}}}"
     body = "\n".join(lines[1:])
     if len(rows) - 1 > _MOST_ROWS:
         return (

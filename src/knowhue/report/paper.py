@@ -9,7 +9,7 @@ from knowhue.report.answers import Answer, answers
 from knowhue.report.figures import FIGURES, facts
 from knowhue.report.findings import Findings, find
 from knowhue.report.integrity import cells_sentence, image_sentences, machine_sentence, plan_sentence
-from knowhue.report.latex import PREAMBLE, breakable, plain_label, tex, tex_table
+from knowhue.report.latex import PREAMBLE, breakable, plain_label, tex, tex_citing, tex_table
 from knowhue.report.page import SECTIONS
 from knowhue.report.reading import read_study
 from knowhue.report.references import WORKS, bibliography
@@ -89,13 +89,14 @@ def _texts(findings: Findings, drawn: "Mapping[str, Mapping[str, Drawing]]") -> 
         f"figures/{plain_label(name)}.tex": _figure(findings.study, name, own) for name, own in drawn.items()
     }
     methods = methods_paragraph(findings)
+    cited = "".join((methods, *figures.values(), *tables.values()))
     floats = [name.removesuffix(".tex") for name in (*figures, *tables)]
     return {
         "paper.tex": _paper(findings.study, floats),
         "preamble.tex": PREAMBLE,
         "methods.tex": methods,
         "results.tex": results_paragraphs(findings, answers(findings)),
-        "references.bib": bibliography(name for name in WORKS if name in methods),
+        "references.bib": bibliography(name for name in WORKS if name in cited),
         **figures,
         **tables,
     }
@@ -128,7 +129,7 @@ def _paper(study: Study, floats: list[str]) -> str:
 
 def _figure(study: Study, name: str, drawings: "Mapping[str, Drawing]") -> str:
     figure = FIGURES[name]
-    texts = [rf"\textbf{{{tex(figure.title)}}} {tex(figure.caption.format(**facts(study)))}"]
+    texts = [rf"\textbf{{{tex(figure.title)}}} {tex_citing(figure.caption.format(**facts(study)))}"]
     labels = [rf"\label{{fig:{plain_label(name)}}}"]
     pages = _pages(drawings)
     for _ in pages[1:]:

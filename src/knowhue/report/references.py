@@ -64,6 +64,25 @@ WORKS: dict[str, tuple[str, dict[str, str]]] = {
             "year": "2017",
         },
     ),
+    "guo2017": (
+        "inproceedings",
+        {
+            "author": "Guo, Chuan and Pleiss, Geoff and Sun, Yu and Weinberger, Kilian Q.",
+            "title": "On Calibration of Modern Neural Networks",
+            "booktitle": "Proceedings of the 34th International Conference on Machine Learning",
+            "pages": "1321--1330", "year": "2017",
+        },
+    ),
+    "fifty2021": (
+        "inproceedings",
+        {
+            "author": "Fifty, Christopher and Amid, Ehsan and Zhao, Zhe and Yu, Tianhe and Anil, Rohan and "
+            "Finn, Chelsea",
+            "title": "Efficiently Identifying Task Groupings for Multi-Task Learning",
+            "booktitle": "Advances in Neural Information Processing Systems", "volume": "34", "pages": "27503--27516",
+            "year": "2021",
+        },
+    ),
     "maninis2019": (
         "inproceedings",
         {
@@ -75,6 +94,13 @@ WORKS: dict[str, tuple[str, dict[str, str]]] = {
     ),
 }  # fmt: skip
 """By key: the kind of entry, and its fields."""
+IN_TEXTS = {
+    "Benavoli et al. 2017": "benavoli2017",
+    "Fifty et al. 2021": "fifty2021",
+    "Guo et al. 2017": "guo2017",
+    "Maninis et al. 2019": "maninis2019",
+}
+"""How captions name a work, and its key."""
 
 
 def bibliography(names: Iterable[str]) -> str:

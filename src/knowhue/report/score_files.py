@@ -1,7 +1,7 @@
 """Files with anybody's scores, as one stream of rows: tidy or one row a run, from CSV, JSON, JSON lines or parquet.
 
-Tidy: `arm, seed, metric, value`, and if there are any `image, class, state, better, sesoi, against, unit`. Wide: a row
-a run, a column a metric, as Weights & Biases and MLflow export their tables of runs.
+Tidy: `arm, seed, metric, value`, and if there are any `image, class, state, better, sesoi, against, unit, split`. Wide:
+a row a run, a column a metric, as Weights & Biases and MLflow export their tables of runs.
 """
 
 import json
@@ -18,7 +18,7 @@ MOST_ROWS = 20_000_000
 MOST_JSON_BYTES = 256 * 2**20
 """JSON is read whole, and takes some ten times its size."""
 TIDY = ("arm", "seed", "metric", "value")
-_ABOUT = ("image", "class", "state", "better", "sesoi", "against", "unit")
+_ABOUT = ("image", "class", "state", "better", "sesoi", "against", "unit", "split")
 _ARM_NAMES = ("arm", "group", "name", "run_name", "runname", "run name")
 """Columns that may name the arm, the first that is there; names of runs hold their seed, which is taken off."""
 _STATES = ("state", "status")
@@ -122,7 +122,11 @@ class _Columns:
         for place, name in enumerate(self.header):
             plain = _PREFIX.sub("", name.strip(), count=1)
             is_other = name.startswith(("params.", "config.", "tags.")) or place in (self.arm, self.seed)
-            if plain in wanted and not is_other and (plain not in found or name.startswith(_METRIC_PREFIXES)):
+            if name in wanted and not is_other:  # named with its prefix, it keeps it
+                found[name] = place
+            elif (
+                plain in wanted and not is_other and (plain not in found or name.startswith(_METRIC_PREFIXES))
+            ):
                 found[plain] = place
         return found
 

@@ -23,6 +23,7 @@ _ROW_BITS = 40
 """Of a place, the number of the row; the number of the file stands above."""
 _LONGEST_NAME = 200
 _MOST_SEED = 2**53  # whole numbers that a float holds exactly
+_SPLITS = {"test": "test"} | dict.fromkeys(("validation", "val", "valid", "dev"), "validation")
 
 
 class ImageColumn(NamedTuple):
@@ -56,6 +57,7 @@ class ScoreRows:
         states: of runs that did not finish, by arm and seed.
         better, sesoi, unit: by metric, where a column says.
         against: by metric and arm, the arm that it is compared with.
+        split: of all rows, `test` or `validation`; empty where no column says.
     """
 
     totals: dict[tuple[str, int, str, str], tuple[float, int]] = field(default_factory=dict)
@@ -71,6 +73,7 @@ class ScoreRows:
     sesoi: dict[str, float] = field(default_factory=dict)
     unit: dict[str, str] = field(default_factory=dict)
     against: dict[tuple[str, str], str] = field(default_factory=dict)
+    split: str = ""
     files: list[SourceFile] = field(default_factory=list)
 
     @property
@@ -232,9 +235,11 @@ class _Reader:
         if number.is_integer() and 0 <= number < _MOST_SEED:
             return int(number)
         found = "nothing" if given is None else f"`{shown(str(given))}`"
+        # larger ones are not all told apart once a table has held them as floats
+        most = " below 2^53" if number >= _MOST_SEED else ""
         raise self.fail(
             code,
-            f"`seed` should be a whole number from 0 on, the same for runs that are a pair. Found {found}.",
+            f"`seed` should be a whole number from 0 on{most}, the same for runs that are a pair. Found {found}.",
         )
 
     def _value(self, code: int, values: Mapping[str, Any], metric: str) -> float:
@@ -265,8 +270,21 @@ class _Reader:
             self._agree(found.sesoi, metric, self._sesoi(code, values["sesoi"]), code, "sesoi")
         if "unit" in values:
             self._agree(found.unit, metric, str(values["unit"]).strip(), code, "unit")
+        if "split" in values:
+            self._take_split(code, str(values["split"]))
         if "against" in values:
             self._agree(found.against, (metric, arm), str(values["against"]).strip(), code, "against")
+
+    def _take_split(self, code: int, given: str) -> None:
+        split = _SPLITS.get(given.strip().lower())
+        if split is None:
+            raise self.fail(code, f"`split` should be test or validation. Found `{shown(given)}`.")
+        if self.found.split not in ("", split):
+            raise self.fail(
+                code, f"a score of the {split} images, and rows above are of the {self.found.split} images. Keep those "
+                "of one split: settings are chosen on the one, and judged on the other.",
+            )  # fmt: skip
+        self.found.split = split
 
     def _sesoi(self, code: int, given: Any) -> float:
         value = _number(given)

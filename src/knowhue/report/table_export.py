@@ -27,6 +27,7 @@ COLUMNS = {
     "better": "lower or higher; empty where neither is",
     "sesoi": "smallest effect of interest, in the unit; a metric that has one is asked about",
     "against": "the arm that this one is compared with in this metric",
+    "split": "of the images that the value is of: test or validation",
 }
 _TUNING = "tuning"
 """State of all rows of a study by which settings were chosen: nobody may judge by them."""
@@ -74,6 +75,7 @@ def _row(study: Study, score: Score, state: str, seed: Any = None) -> list[Any]:
         better if better in ("lower", "higher") and score.image is None else "",
         asked[0].sesoi if asked else "",
         "" if study.is_comparison else against,
+        study.split,
     ]
 
 
@@ -87,7 +89,7 @@ def _rows_without_a_score(study: Study) -> Iterator[list[Any]]:
             if not run.finished and (arm, run.seed) not in declared:
                 state = run.state if run.state != "finished" else "other settings"
                 state = "no score" if state == DIVERGED else state
-                yield [arm, run.seed, metric, "", "", "", state, "", "", "", ""]
+                yield [arm, run.seed, metric, "", "", "", state, "", "", "", "", study.split]
 
 
 def metrics_without_images(study: Study) -> set[str]:

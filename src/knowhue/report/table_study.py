@@ -1,6 +1,6 @@
 """Anybody's table as a study: which arms are compared, in which metric, by what smallest effect, at which alpha."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -233,12 +233,20 @@ def _runs(rows: ScoreRows, seeds: Sequence[int]) -> dict[str, dict[int, Run]]:
             own = scores.get((arm, seed))
             state = rows.states.get((arm, seed), "missing") if own is None else "finished"
             found = {} if own is None else {"metrics": own}
-            runs[arm][seed] = Run(arm, seed, state, scores=found | {"split": "test"})
+            runs[arm][seed] = Run(arm, seed, state, scores=found | {"split": rows.split or "test"})
     return runs
 
 
-def left_out(study: Study) -> list[str]:
-    """Say what of a table went into no number: unfinished runs, columns, metrics without a direction."""
+def _copies(study: Study) -> Iterator[tuple[str, str]]:
+    """Arms that are compared and whose runs are all alike, a pair each."""
+    for each in dict.fromkeys((each.single, each.multi) for each in study.questions.values()):
+        before, after = ({run.seed: run.scores["metrics"] for run in study.finished(arm)} for arm in each)
+        if before == after and before:
+            yield each
+
+
+def notices(study: Study) -> list[str]:
+    """Say of a table which arms look like copies, and what went into no number: runs, columns, metrics."""
     lost = [
         f"{run.arm} seed {run.seed} ({run.state})"
         for own in study.runs.values()
@@ -247,6 +255,10 @@ def left_out(study: Study) -> list[str]:
     ]
     aimless = [metric for metric, about in study.metrics.items() if "better" not in about]
     return [
+        *(
+            f"“{one}” and “{other}” have the same scores to the last digit: is one a copy of the other?"
+            for one, other in _copies(study)
+        ),
         *([f"Left out, not finished: {few(lost, 8)}."] if lost else []),
         *(
             [

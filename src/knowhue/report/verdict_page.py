@@ -9,7 +9,9 @@ from knowhue.report.findings import Findings, find
 from knowhue.report.page import PageSection, answer_parts, data_link, fill, filled_sections
 from knowhue.report.results import results_table
 from knowhue.report.study import Study
-from knowhue.report.table_study import left_out
+from knowhue.report.table_study import notices
+from knowhue.report.tables import TABLES
+from knowhue.report.text import TableCell
 from knowhue.storage import replacing, write_json
 
 _SECTIONS = (
@@ -27,13 +29,13 @@ class TableVerdict(NamedTuple):
         findings: as of a study.
         answers: by question, in words.
         results: the content of `results.json`.
-        left_out: what went into no number, a sentence each.
+        notices: what a reader should know first, a sentence each.
     """
 
     findings: Findings
     answers: dict[str, Answer]
     results: dict[str, Any]
-    left_out: list[str]
+    notices: list[str]
 
 
 def judge_table(study: Study) -> TableVerdict:
@@ -41,7 +43,18 @@ def judge_table(study: Study) -> TableVerdict:
     findings = find(study)
     answered = answers(findings)
     results = results_table(findings, answered) | {"tables": study.settings["tables"]}
-    return TableVerdict(findings, answered, results, left_out(study))
+    return TableVerdict(findings, answered, results, notices(study))
+
+
+def further_lines(findings: Findings) -> list[str]:
+    """The metrics that no question asks about, a line each, with what the page's table says of them."""
+    header, *rows = TABLES["further"].text(findings)
+    lines = []
+    for row in rows:
+        cells = [str(cell.value if isinstance(cell, TableCell) else cell) for cell in row]
+        named = (f"{name.lower()} {cell}" for name, cell in zip(header[2:], cells[2:], strict=True))
+        lines.append(f"{cells[0]}, {cells[1]}: {', '.join(named)}")
+    return lines
 
 
 def write_verdict(verdict: TableVerdict, page: Path, numbers: Path, command: str = "") -> None:
@@ -63,7 +76,7 @@ def write_verdict(verdict: TableVerdict, page: Path, numbers: Path, command: str
         command=command,
         numbers=numbers.name,
         results_link=data_link("application/json", json.dumps(verdict.results, indent=1, allow_nan=False)),
-        left_out=verdict.left_out,
+        notices=verdict.notices,
         sections=filled_sections(verdict.findings, _SECTIONS),
         **answer_parts(study, verdict.answers),
     )
