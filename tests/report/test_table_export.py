@@ -69,6 +69,14 @@ def test_so_they_are_of_one_seed_of_other_arms_and_of_a_study_with_runs_that_did
     assert_alike(own, back)
 
 
+def test_a_baseline_that_was_shown_to_a_classifier_comes_back_with_its_share(tmp_path):
+    folder = write_study(tmp_path / "study", seeds=(0, 1))
+    shown_to = {"lite0": {"accuracy": 0.25}}
+    change(folder / "baselines.json", lambda found: found["gray"].update(recognition=shown_to))
+    _, back = there_and_back(folder, tmp_path)
+    assert back["baselines"]["gray"]["recognition"] == 0.25
+
+
 def test_a_seed_that_no_arm_has_finished_is_missing_from_the_verdict_too(tmp_path):
     folder = write_study(tmp_path / "study", seeds=tuple(range(9)), gain=0.4)
     for arm in ("class", "colour", "multi"):

@@ -314,7 +314,9 @@ def flat_scores(found: Row) -> dict[str, float | None]:
         name: value for name, value in rows.items() if value is None or isinstance(value, int | float)
     }
     flat |= {name: entry.get("value") for name, entry in found.get("distribution", {}).items()}
-    shown_to = list(found.get("recognition", {}).values())
+    # a table has the number itself, among the others
+    recognition = found.get("recognition", {})
+    shown_to = list(recognition.values()) if isinstance(recognition, Mapping) else ()
     return flat | ({"recognition": shown_to[0]["accuracy"]} if shown_to else {})
 
 
