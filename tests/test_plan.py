@@ -11,13 +11,10 @@ from knowhue import plan as plan_module
 from knowhue.apps.planning import commented_yaml
 from knowhue.config import Config
 from knowhue.errors import ConfigError, RunError
-from knowhue.evaluation.metrics import METRICS
+from knowhue.metric_table import LOWER_IS_BETTER, METRIC_NAMES, METRICS, SHARES
 from knowhue.plan import (
     CLOCK,
-    LOWER_IS_BETTER,
-    METRIC_NAMES,
     QUESTIONS,
-    SHARES,
     Plan,
     make_comparison,
     make_plan,

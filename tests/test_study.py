@@ -12,7 +12,7 @@ from PIL import Image
 
 from knowhue.engines.choice import open_engine
 from knowhue.errors import ConfigError, KnowhueError, RunError
-from knowhue.evaluation.metrics import METRICS
+from knowhue.metric_table import METRICS
 from knowhue.plan import BASELINE_NAMES, make_plan, read_plan
 from knowhue.report.figures import FIGURES
 from knowhue.runs import read_config, read_log

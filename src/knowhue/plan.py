@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from knowhue.config import Config, Positive, Section, Task, digest
 from knowhue.errors import ConfigError, did_you_mean, one_of, shown
+from knowhue.metric_table import METRIC_NAMES, SHARES
 from knowhue.presets import ALL_METHODS, ARMS, METHODS, THREE_ARMS, checked, edit, merge
 from knowhue.runs import read_frozen, read_log, read_status, run_folder, settled
 from knowhue.statistics import ALPHA
@@ -27,22 +28,6 @@ _ARM_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 Epochs = tuple[int, int]
 """On the frozen encoder, and of fine-tuning; a network from scratch has all in the second."""
 
-# by name alone: METRICS needs torch, and a plan is read without it; a test keeps the two alike
-METRIC_NAMES: dict[Task, tuple[str, ...]] = {
-    "colour": (
-        "ab_l1", "ab_l1_vivid", "ciede2000", "psnr_rgb", "ssim_rgb", "lpips_alex",
-        "colourfulness_difference_of_means", "mean_colourfulness_difference", "recognition",
-    ),
-    "class": ("accuracy", "balanced_accuracy", "cross_entropy", "ece"),
-}  # fmt: skip
-"""What a question may ask about: the metrics of each task that have a better direction."""
-LOWER_IS_BETTER = (
-    "ab_l1", "ab_l1_vivid", "ciede2000", "lpips_alex", "colourfulness_difference_of_means",
-    "mean_colourfulness_difference", "cross_entropy", "ece",
-)  # fmt: skip
-"""Those of them of which less is better."""
-SHARES = ("accuracy", "balanced_accuracy", "ece", "recognition")
-"""Those that go from 0 to 1."""
 BASELINE_NAMES: dict[Task, tuple[str, ...]] = {
     "colour": ("gray", "mean_colour", "median_colour"),
     "class": ("majority_class",),

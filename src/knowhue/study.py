@@ -21,8 +21,8 @@ from knowhue.engines.choice import open_engine
 from knowhue.engines.executor import POLL_SECONDS, Executor, InProcess, Job
 from knowhue.errors import ConfigError, KnowhueError, RunError, few
 from knowhue.evaluation.evaluate import predict_class, predict_colour, predict_gray
-from knowhue.evaluation.metrics import METRICS
 from knowhue.locks import LOCK, Left, locked, note_jobs
+from knowhue.metric_table import METRICS
 from knowhue.plan import Plan, read_plan, read_tuning
 from knowhue.report.page import write_report
 from knowhue.runs import FROZEN, STUDY_SCHEMA, Report, read_frozen

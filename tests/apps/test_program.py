@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from knowhue.apps import program, progress, use
-from knowhue.evaluation.metrics import METRICS
 from knowhue.inference.colorizer import Colorizer
+from knowhue.metric_table import METRICS
 
 HOSTILE = {
     "escape": "red\x1b[31m",

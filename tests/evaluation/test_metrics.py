@@ -10,7 +10,6 @@ from skimage.metrics import structural_similarity
 
 from knowhue.color import lab_to_rgb
 from knowhue.evaluation.metrics import (
-    METRICS,
     ab_l1,
     ab_l1_vivid,
     confusion_matrix,
@@ -20,6 +19,7 @@ from knowhue.evaluation.metrics import (
     to_rows,
 )
 from knowhue.evaluation.perceptual import LPIPS
+from knowhue.metric_table import METRICS
 from knowhue.tensors import Batch, Prediction
 
 COUNT, CLASSES = 12, 3

@@ -15,8 +15,8 @@ from knowhue.data.loaders import ProcessShare, split_batches, to_rgb
 from knowhue.evaluation import perceptual as module
 from knowhue.evaluation.evaluate import evaluate, predict_class, predict_gray
 from knowhue.evaluation.features import Unavailable, open_once
-from knowhue.evaluation.metrics import METRICS
 from knowhue.evaluation.perceptual import LPIPS, TITLE, Perceptual, open_perceptual
+from knowhue.metric_table import METRICS
 from knowhue.training.scores import FROM_ROW
 
 CPU = torch.device("cpu")

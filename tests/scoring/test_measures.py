@@ -10,7 +10,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from knowhue.color import chroma_bins
 from knowhue.errors import ImageError
 from knowhue.evaluation import metrics, similarity
-from knowhue.evaluation.metrics import METRICS
+from knowhue.metric_table import METRICS
 from knowhue.scoring import measures
 from knowhue.scoring.measures import AREA, MEASURES, balanced_area, gray_of, measure_image, nearest_bins, see
 from knowhue.scoring.protocols import PROTOCOLS

@@ -12,7 +12,8 @@ from PIL import Image
 from stand import colorizer
 
 from knowhue.config import Config
-from knowhue.plan import BASELINE_NAMES, METRIC_NAMES, SHARES, Plan, make_plan
+from knowhue.metric_table import METRIC_NAMES, SHARES
+from knowhue.plan import BASELINE_NAMES, Plan, make_plan
 from knowhue.runs import STUDY_SCHEMA, run_folder, write_log
 from knowhue.serving.api import make_app
 from knowhue.serving.settings import ServerSettings

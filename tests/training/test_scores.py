@@ -8,9 +8,9 @@ import torch
 
 from knowhue.data.loaders import ProcessShare
 from knowhue.errors import RunError
-from knowhue.evaluation.metrics import METRICS, balanced, column_mean
+from knowhue.evaluation.metrics import OF_SETS
+from knowhue.metric_table import IMAGE_COLUMNS, METRICS
 from knowhue.report.contrasts import BY_CLASS
-from knowhue.report.study import IMAGE_METRICS, LABELLED_METRICS
 from knowhue.runs import write_status
 from knowhue.storage import read_json
 from knowhue.study import write_baselines
@@ -102,15 +102,10 @@ def test_each_metric_has_its_images_in_the_run_and_in_the_report(name):
     """Where a mean over the images were not known to be one, its interval would be over seeds alone."""
     metric = METRICS[name]
     assert metric.column in (*FROM_ROW, "correct")
-    by_class = metric.over_set is balanced
-    source = BY_CLASS.get(name, name)
-    known = {each: each for each in IMAGE_METRICS} | LABELLED_METRICS
-    assert (name in BY_CLASS) == by_class
-    if by_class or metric.over_set is column_mean:
-        assert known[source] == metric.column
-        assert (source in LABELLED_METRICS) == (metric.task == "class")
-    else:
-        assert source not in known
+    assert (name in BY_CLASS) == (metric.over == "classes")
+    assert (name in OF_SETS) == (metric.over == "set")
+    if metric.over != "set":
+        assert IMAGE_COLUMNS[BY_CLASS.get(name, name)] == metric.column
 
 
 def test_an_ended_run_whose_weights_the_disk_does_not_give_is_not_to_be_trained_again(tmp_path):

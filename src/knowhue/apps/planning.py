@@ -8,7 +8,8 @@ import yaml
 from pydantic import BaseModel
 
 from knowhue.errors import ConfigError, one_of, shown
-from knowhue.plan import QUESTIONS, SHARES, Plan, Question
+from knowhue.metric_table import SHARES
+from knowhue.plan import QUESTIONS, Plan, Question
 from knowhue.report.results import read_results
 from knowhue.settings_text import meaning_of
 from knowhue.statistics.power import (

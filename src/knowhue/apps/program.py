@@ -15,6 +15,7 @@ import typer
 
 from knowhue import __version__
 from knowhue.errors import KnowhueError
+from knowhue.metric_table import METRICS
 
 # what shells give for a program ended by Ctrl-C: 128 + SIGINT
 INTERRUPTED = 130
@@ -100,8 +101,6 @@ def score_line(name: str, value: float | None, interval: tuple[float, float] | N
     >>> score_line("accuracy", 0.9, (0.85, 0.935))
     'Accuracy: 90.0 % [85.0 % to 93.5 %] (higher is better)'
     """
-    from knowhue.evaluation.metrics import METRICS  # torch, which most commands do without
-
     metric = METRICS[name]
     texts = [_number(each, metric.unit) for each in (value, *(interval or ()))]
     ends = f" [{texts[1]} to {texts[2]}]" if interval else ""

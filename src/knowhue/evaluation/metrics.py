@@ -1,16 +1,16 @@
-"""METRICS: what is measured, each from columns that hold one value an image."""
+"""What is measured of each image, and how the scores of METRICS are made of it."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from knowhue.color import colourfulness
-from knowhue.config import Task
 from knowhue.evaluation.calibration import calibration_error
 from knowhue.evaluation.similarity import ciede2000, psnr, require_same_shape, ssim
+from knowhue.metric_table import METRICS
 from knowhue.tensors import RGB, Batch, Chroma, Prediction
 
 ImageRow = dict[str, Any]
@@ -20,21 +20,6 @@ def column_mean(rows: Sequence[ImageRow], column: str) -> float:
     """The plain mean of a column over the images that have it; NaN where none has."""
     values = [row[column] for row in rows if row.get(column) is not None]
     return float(np.mean(values)) if values else float("nan")
-
-
-class Metric(NamedTuple):
-    """A score over a set of images.
-
-    `over_set` makes it of the images' rows; `column` is what it reads of them, and where it compares
-    with the true images, `<column>_true` too.
-    """
-
-    title: str
-    unit: str
-    better: Literal["lower", "higher", "neither"]
-    task: Task
-    column: str
-    over_set: Callable[[Sequence[ImageRow], str], float] = column_mean
 
 
 def balanced(rows: Sequence[ImageRow], column: str) -> float:
@@ -63,50 +48,23 @@ def mean_difference(rows: Sequence[ImageRow], column: str) -> float:
     return float(np.mean([abs(row[column] - row[f"{column}_true"]) for row in rows]))
 
 
-METRICS: dict[str, Metric] = {
-    "ab_l1": Metric("Mean absolute error of a*b*", "CIELAB units", "lower", "colour", "ab_l1"),
-    "ab_l1_vivid": Metric(
-        "Error of a*b*, pixels weighed by their true chroma", "CIELAB units", "lower", "colour", "ab_l1_vivid"
-    ),
-    "ciede2000": Metric("CIEDE2000", "CIEDE2000 units", "lower", "colour", "ciede2000"),
-    "psnr_rgb": Metric("PSNR of RGB (L* is given)", "dB", "higher", "colour", "psnr_rgb"),
-    "ssim_rgb": Metric("SSIM of RGB (L* is given)", "-1 to 1", "higher", "colour", "ssim_rgb"),
-    "lpips_alex": Metric("LPIPS, AlexNet", "0 is equal", "lower", "colour", "lpips_alex"),
-    "adversarial": Metric(
-        "Generator's adversarial loss, own discriminator", "loss", "neither", "colour", "adversarial"
-    ),
-    "chroma_ratio": Metric(
-        "Mean chroma, predicted over true", "ratio, 1 is as vivid", "neither", "colour", "chroma", ratio
-    ),
-    "mean_a": Metric("Mean a*, green to red", "CIELAB units", "neither", "colour", "mean_a"),
-    "mean_b": Metric("Mean b*, blue to yellow", "CIELAB units", "neither", "colour", "mean_b"),
-    "colourfulness": Metric(
-        "Colourfulness (signed, as Hasler and Süsstrunk)", "M3", "neither", "colour", "colourfulness"
-    ),
-    "colourfulness_absolute": Metric(
-        "Colourfulness (absolute convention)", "M3", "neither", "colour", "colourfulness_absolute"
-    ),
-    "colourfulness_difference_of_means": Metric(
-        "Difference of the mean colourfulness", "M3", "lower", "colour", "colourfulness", difference_of_means
-    ),
-    "mean_colourfulness_difference": Metric(
-        "Mean difference of colourfulness", "M3", "lower", "colour", "colourfulness", mean_difference
-    ),
-    "accuracy": Metric("Accuracy", "share", "higher", "class", "correct"),
-    "balanced_accuracy": Metric("Balanced accuracy", "share", "higher", "class", "correct", balanced),
-    "cross_entropy": Metric("Cross-entropy", "nats", "lower", "class", "cross_entropy"),
-    "ece": Metric(
-        "Expected calibration error, 15 bins", "share", "lower", "class", "probability",
-        lambda rows, _: calibration_error(rows),
-    ),
-}  # fmt: skip
+OF_SETS: dict[str, Callable[[Sequence[ImageRow], str], float]] = {
+    "chroma_ratio": ratio,
+    "colourfulness_difference_of_means": difference_of_means,
+    "mean_colourfulness_difference": mean_difference,
+    "ece": lambda rows, _: calibration_error(rows),
+}
+"""The metrics of `METRICS` that are no mean over images or classes: made of the images' rows and their column."""
 
 
 def score_rows(rows: Sequence[ImageRow]) -> dict[str, float]:
     """Every metric whose columns the rows have."""
     columns = rows[0] if rows else {}
+    means = {"images": column_mean, "classes": balanced}
     return {
-        name: each.over_set(rows, each.column) for name, each in METRICS.items() if each.column in columns
+        name: (means.get(each.over) or OF_SETS[name])(rows, each.column)
+        for name, each in METRICS.items()
+        if each.column in columns
     }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowhue.config import TRAIN_LOSSES, Task
-from knowhue.plan import SHARES
+from knowhue.metric_table import SHARES
 from knowhue.report.contrasts import Contrast, contrast, family_tests, primary
 from knowhue.report.study import Row, Run, Study
 from knowhue.statistics.paired import bounded_interval, flips, mean, t_interval

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from knowhue.plan import SHARES
+from knowhue.metric_table import SHARES
 from knowhue.report.study import ScoreTable, Study
 from knowhue.statistics import FEWEST_IMAGES, LEVEL
 from knowhue.statistics.crossed import Crossed, Part, crossed, image_interval

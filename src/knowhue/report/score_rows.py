@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from knowhue.errors import TableError, shown
-from knowhue.plan import SHARES
+from knowhue.metric_table import SHARES
 from knowhue.report.contrasts import BY_CLASS
 from knowhue.report.score_files import FINISHED, FileRow, read_scores
 from knowhue.report.study import Score

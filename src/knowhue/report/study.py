@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from knowhue.plan import LOWER_IS_BETTER, QUESTIONS, Question
+from knowhue.metric_table import IMAGE_COLUMNS, LOWER_IS_BETTER, METRICS
+from knowhue.plan import QUESTIONS, Question
 from knowhue.presets import checked
 from knowhue.report.text import spaced, titled
 from knowhue.statistics import ALPHA
@@ -24,13 +25,6 @@ NO_SKILL = ("ece",)
 """Metrics at which a constant guess is perfect, so that not to beat one says nothing against a model."""
 UNPAIRED = "unpaired"
 """State of an ended run whose block is not compared."""
-IMAGE_METRICS = (
-    "ab_l1", "ab_l1_vivid", "ciede2000", "psnr_rgb", "ssim_rgb", "lpips_alex", "adversarial", "mean_a", "mean_b",
-    "colourfulness", "colourfulness_absolute",
-)  # fmt: skip
-"""Metrics that are means over all images of a column of `per_image.csv`, of the same name."""
-LABELLED_METRICS = {"cross_entropy": "cross_entropy", "accuracy": "correct"}
-"""Those of the labelled images alone, and their columns."""
 TASK_TITLES = {"colour": "Colouring", "class": "Classification"}
 _ARM_NAMES = {
     "multi": "multi-task",
@@ -164,11 +158,10 @@ class Run:
 
     def image_scores(self) -> Iterator[Score]:
         """Return the rows of the tidy table of single images; those without a label count in no metric of classes."""
-        columns = {name: name for name in IMAGE_METRICS} | LABELLED_METRICS
         for row in self.images:
             label = row.get("label", "")
-            for metric, column in columns.items():
-                if column in row and (label or metric not in LABELLED_METRICS):
+            for metric, column in IMAGE_COLUMNS.items():
+                if column in row and (label or METRICS[metric].task != "class"):
                     value = row[column]
                     yield Score(
                         self.arm, self.seed, metric, math.nan if value is None else value, label, row["index"]

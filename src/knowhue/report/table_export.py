@@ -9,8 +9,9 @@ from typing import Any
 
 from knowhue.csv_text import to_csv
 from knowhue.errors import ExtraError, install_command
+from knowhue.metric_table import IMAGE_COLUMNS
 from knowhue.report.score_rows import DIVERGED
-from knowhue.report.study import IMAGE_METRICS, LABELLED_METRICS, Score, Study, flat_scores, tidy_scores
+from knowhue.report.study import Score, Study, flat_scores, tidy_scores
 from knowhue.report.text import measure, spaced
 from knowhue.statistics import ALPHA
 from knowhue.storage import replacing
@@ -103,7 +104,7 @@ def metrics_without_images(study: Study) -> set[str]:
             if not math.isfinite(score.value):
                 lacking.add(score.metric)
         # the file of a run may be gone or cut, and its total still be known
-        totals = {name for name in (*IMAGE_METRICS, *LABELLED_METRICS) if run.metric(name) is not None}
+        totals = {name for name in IMAGE_COLUMNS if run.metric(name) is not None}
         lacking |= {name for name in {*own, *totals} if seen.setdefault(name, own[name]) != own[name]}
     return lacking
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from knowhue.config import Task, digest
 from knowhue.errors import ConfigError, TableError, did_you_mean, few, shown
-from knowhue.plan import LOWER_IS_BETTER, METRIC_NAMES, QUESTIONS, SHARES, Question
+from knowhue.metric_table import LOWER_IS_BETTER, METRIC_NAMES, METRICS, SHARES
+from knowhue.plan import QUESTIONS, Question
 from knowhue.report.score_rows import DIVERGED, ScoreRows, read_rows_of
 from knowhue.report.study import Row, Run, ScoreTable, Study
-from knowhue.report.text import PRIMARY_TITLES, PRIMARY_UNITS, spaced
+from knowhue.report.text import spaced
 from knowhue.statistics import ALPHA
 
 MOST_QUESTIONS = 60
@@ -113,8 +114,9 @@ def _about(rows: ScoreRows, asked: Asked, metric: str) -> Row:
     known = {what: value for what, value in said.items() if value}
     if len(set(known.values())) > 1:
         raise ConfigError(f"Two directions of `{shown(metric)}`: {' and '.join(known)}. Say it once.")
-    unit = rows.unit.get(metric) or ("share" if metric in SHARES else PRIMARY_UNITS.get(metric, ""))
-    found = {"title": PRIMARY_TITLES.get(metric, spaced(metric)), "unit": unit}
+    own = METRICS.get(metric) if is_own else None
+    unit = rows.unit.get(metric) or ("share" if metric in SHARES else own.unit if own else "")
+    found = {"title": own.title if own else spaced(metric), "unit": unit}
     found |= {"better": next(iter(known.values()))} if known else {}
     # of another's metric nobody knows whether it may be below 0
     return found if is_own or unit == "share" else found | {"least": None}

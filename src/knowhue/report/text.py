@@ -6,15 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from knowhue.metric_table import METRICS
 from knowhue.plan import Question
 from knowhue.statistics.paired import Interval, mean
 
 MISSING = "–"
 _NOTHING = 1e-9
 """A rounding error, not a difference; in the unit that is shown."""
-# how a primary metric is named, and its unit, where a study's `metrics.json` is not there.
-PRIMARY_TITLES = {"ab_l1": "Mean absolute error of a*b*"}
-PRIMARY_UNITS = {"ab_l1": "CIELAB units", "balanced_accuracy": "share"}
 
 
 class TableCell(NamedTuple):
@@ -225,8 +223,9 @@ class Measure(NamedTuple):
 def measure(metrics: Mapping[str, Mapping[str, Any]], asked: Question) -> Measure:
     """Return how the metric of a question is written, to two digits of its smallest effect of interest."""
     about = metrics.get(asked.metric, {})
-    title = str(about.get("title", PRIMARY_TITLES.get(asked.metric, spaced(asked.metric).capitalize())))
-    unit = about.get("unit", PRIMARY_UNITS.get(asked.metric, ""))
+    own = METRICS.get(asked.metric)  # where a study's `metrics.json` is not there
+    title = str(about.get("title", own.title if own else spaced(asked.metric).capitalize()))
+    unit = about.get("unit", own.unit if own else "")
     scale, shown, between = (100, "%", "points") if unit == "share" else (1, unit, unit)
     return Measure(title, shown, between, scale, max(1 - math.floor(math.log10(scale * asked.sesoi)), 0))
 

@@ -26,9 +26,10 @@ from knowhue.evaluation.features import (
     measure_distances,
     open_networks,
 )
-from knowhue.evaluation.metrics import METRICS, ImageRow, column_mean, confusion_matrix
+from knowhue.evaluation.metrics import ImageRow, column_mean, confusion_matrix
 from knowhue.evaluation.perceptual import open_perceptual
 from knowhue.evaluation.recognition import Probe, fit_probe, recognised
+from knowhue.metric_table import METRICS
 from knowhue.models.multitask import MultiTask
 from knowhue.models.palette import diversity
 from knowhue.randomness import stream
