@@ -288,8 +288,7 @@ def class_transfer(study: Study) -> list[dict[str, Any]]:
         found = each.found
         word = ("helped" if found.better else "hurt") if each.is_clear else ""
         rows.append({
-            "question": name, "label": label, "metric": found.metric, "seeds": found.seeds,
-            "single": found.levels[0], "multi": found.levels[1], "difference": found.estimate,
+            "question": name, "label": label, "unit": "share" if found.metric in SHARES else "", **found.row(),
             "bounds": each.bounds, "p": each.p, "p_adjusted": each.p_adjusted, "word": word,
         })  # fmt: skip
     return rows

@@ -128,6 +128,14 @@ class Contrast:
         before, after = self.scores.mean(axis=0).tolist()
         return before, after
 
+    def row(self) -> dict[str, Any]:
+        """What tables show of it: `metric`, `seeds`, both levels as `single` and `multi`, and their `difference`."""
+        single, multi = self.levels
+        return {
+            "metric": self.metric, "seeds": self.seeds, "single": single, "multi": multi,
+            "difference": self.estimate,
+        }  # fmt: skip
+
     @property
     def estimate(self) -> float:
         return float(self.differences.mean())

@@ -8,9 +8,10 @@ from knowhue.report.answers import Answer
 from knowhue.report.contrasts import Bounds
 from knowhue.report.diagnostics import gradient_table
 from knowhue.report.findings import Findings
-from knowhue.report.secondary import secondary_results
+from knowhue.report.secondary import readings, relative_gains
 from knowhue.report.study import Study
 from knowhue.statistics.paired import mean, t_interval
+from knowhue.statistics.readings import Beliefs
 from knowhue.storage import read_json
 
 SCHEMA = {"name": "knowhue-results", "version": 1}
@@ -41,7 +42,11 @@ def results_table(findings: Findings, answers: dict[str, Answer]) -> dict[str, A
         "verdicts": {question: each.verdict for question, each in answers.items()},
         "tests": {question: _tests(findings, question) for question in study.questions},
         "secondary": _secondary(findings),
-        **secondary_results(findings),
+        "probabilities": {
+            row["question"]: {name: row[name] for name in (*Beliefs._fields, "over")}
+            for row in readings(findings)
+        },
+        "delta_m": relative_gains(findings),
         "arms": {arm: _arm_table(study, arm) for arm in study.runs},
         "baselines": {name: dict(values) for name, values in study.baselines.items()},
         "metrics": {name: dict(text) for name, text in study.metrics.items()},

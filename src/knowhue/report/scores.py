@@ -54,8 +54,7 @@ def _difference(findings: Findings, task: str, name: str) -> dict[str, Any]:
     found, test = contrast(study.table, name, *sides(study, task)), findings.secondary.get((task, name))
     if found is None:
         return {}
-    single, multi = found.levels
-    row = {"single": single, "multi": multi, "bounds": None, "role": ""}
+    row = {**found.row(), "bounds": None, "role": ""}
     if asked is not None and asked.metric == name:
         # of one seed p is 1 whatever was found
         p = found.p if len(found.seeds) > 1 else None

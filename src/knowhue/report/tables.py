@@ -16,7 +16,7 @@ from knowhue.report.conditions import (
     seed_transfer,
     train_loss,
 )
-from knowhue.report.contrasts import BOTH, Bounds, Contrast
+from knowhue.report.contrasts import BOTH, Bounds
 from knowhue.report.diagnostics import LOSSES, MOMENTS, diagnostic_means, gradient_table, predictions
 from knowhue.report.findings import Findings
 from knowhue.report.methods import verdict_cell
@@ -140,11 +140,9 @@ def _baseline(name: str) -> Callable[[Study, Row], str]:
 
 
 def _of_seeds(side: int) -> Callable[[Study, Row], str]:
-    return lambda study, row: with_spread(row["scores"][side], _unit(study, row))
-
-
-def _scores_of(study: Study, row: Row, side: int) -> str:
-    return _of_seeds(side)(study, row) if "scores" in row else MISSING
+    return lambda study, row: (
+        with_spread(row["scores"][side], _unit(study, row)) if "scores" in row else MISSING
+    )
 
 
 def _scored(study: Study, row: Row) -> TableCell:
@@ -181,13 +179,6 @@ def _reported(findings: Findings) -> list[dict[str, Any]]:
     """Equal images, with the interval that the verdict quotes."""
     rows = paired_table(findings.study, equal_images)
     return [row | {"bounds": findings.verdicts[row["question"]].quoted} for row in rows]
-
-
-def _classes(findings: Findings) -> list[dict[str, Any]]:
-    return [
-        row | {"unit": "share" if row["metric"] == "accuracy" else ""}
-        for row in class_transfer(findings.study)
-    ]
 
 
 _DEPLOYED = {"encoders": "Encoders run on an image", "heads": "Heads run on an image", "seconds": "Training"}
@@ -259,10 +250,9 @@ def _questions(findings: Findings) -> list[dict[str, Any]]:
     for name, asked in findings.study.questions.items():
         judged = findings.verdicts[name]
         row = {"question": name, "metric": asked.metric, "sesoi": asked.sesoi, "judged": judged}
-        found = judged.found
-        if found is not None:
+        if (found := judged.found) is not None:
             p = found.p if len(found.seeds) > 1 else None
-            row |= {"bounds": judged.quoted, "p": p, "seeds": found.seeds, **_sides(found)}
+            row |= {"bounds": judged.quoted, "p": p, "scores": found.scores.T.tolist(), **found.row()}
         rows.append(row)
     return rows
 
@@ -271,16 +261,11 @@ def _further(findings: Findings) -> list[dict[str, Any]]:
     """The metrics that no question asks about, of the arms of each question."""
     return [
         {
-            "metric": metric, "arms": f"{test.found.arms[1]} against {test.found.arms[0]}", "bounds": test.bounds,
-            "p": test.p_adjusted, "seeds": test.found.seeds, "clear": test.is_clear, **_sides(test.found),
+            **test.found.row(), "arms": f"{test.found.arms[1]} against {test.found.arms[0]}", "bounds": test.bounds,
+            "p": test.p_adjusted, "scores": test.found.scores.T.tolist(), "clear": test.is_clear,
         }
-        for (_, metric), test in findings.secondary.items()
+        for test in findings.secondary.values()
     ]  # fmt: skip
-
-
-def _sides(found: Contrast) -> dict[str, Any]:
-    single, multi = found.levels
-    return {"single": single, "multi": multi, "scores": found.scores.T.tolist()}
 
 
 def _marked_gap(study: Study, row: Row) -> TableCell:
@@ -288,28 +273,14 @@ def _marked_gap(study: Study, row: Row) -> TableCell:
     return TableCell(text, "clear" if row["clear"] else "", row["clear"])
 
 
-def _reading_rows(findings: Findings) -> list[dict[str, Any]]:
-    rows = []
-    for name, reading in readings(findings).items():
-        sesoi, metric = findings.study.questions[name].sesoi, findings.study.questions[name].metric
-        over = reading.over if reading.beliefs else f"no interval: {reading.why_not}"
-        row = {"question": name, "metric": metric, "sesoi": sesoi, "over": over}
-        rows.append(row | (reading.beliefs._asdict() if reading.beliefs else {}))
-    return rows
-
-
-def _probability(key: str) -> Callable[[Study, Row], str]:
-    return lambda _, row: probability_text(row.get(key))
-
-
-def _gain_rows(findings: Findings) -> list[dict[str, Any]]:
-    return [row._asdict() | {"mean": row.mean} for row in relative_gains(findings)]
-
-
 def _asked_about(study: Study, row: Row) -> str:
     return ", ".join(study.label(study.questions[name].metric) for name in row["questions"])
 
 
+_TITLE: Cells = {"Question": lambda study, row: wording(study, row["question"]).title}
+_SMALLEST: Cells = {
+    "Smallest effect": lambda study, row: difference(0.0, row["sesoi"], _unit(study, row)).lstrip("+")
+}
 _TWO_ARMS: Cells = {"Before": _of_seeds(0), "After": _of_seeds(1)}
 _TESTED: Cells = {"Interval": _quoted, "p": _text("p", p_text), **_SEEDS}
 
@@ -320,11 +291,8 @@ TABLES: dict[str, Shown] = {
         "† is not over seeds and images, so it speaks of these test images alone. p: exact sign-flip over seeds.",
         _questions,
         {
-            "Question": lambda study, row: wording(study, row["question"]).title,
-            "Smallest effect": lambda study, row: difference(0.0, row["sesoi"], _unit(study, row)).lstrip("+"),
-            "Before": lambda study, row: _scores_of(study, row, 0),
-            "After": lambda study, row: _scores_of(study, row, 1),
-            "Difference": _gap("single", "multi"), **_TESTED, "Verdict": _text("judged", verdict_cell),
+            **_TITLE, **_SMALLEST, **_TWO_ARMS, "Difference": _gap("single", "multi"), **_TESTED,
+            "Verdict": _text("judged", verdict_cell),
         },
         names=1,
     ),
@@ -346,12 +314,11 @@ TABLES: dict[str, Shown] = {
         "The Bayesian reading of the same difference, with a flat prior and the smallest effect of interest as region "
         "of practical equivalence (Benavoli et al. 2017): standard error and degrees of freedom are those of the "
         "interval that the verdict rests on. No second verdict: it controls no rate of false claims.",
-        _reading_rows,
+        readings,
         {
-            "Question": lambda study, row: wording(study, row["question"]).title, **_METRIC,
-            "Smallest effect": lambda study, row: difference(0.0, row["sesoi"], _unit(study, row)).lstrip("+"),
-            "P(worse)": _probability("worse"), "P(equal)": _probability("equal"),
-            "P(better)": _probability("better"), "Over": _text("over"),
+            **_TITLE, **_METRIC, **_SMALLEST, "P(worse)": _text("worse", probability_text),
+            "P(equal)": _text("equal", probability_text), "P(better)": _text("better", probability_text),
+            "Over": lambda _, row: f"no interval: {row['why_not']}" if row["why_not"] else row["over"],
         },
     ),
     "delta_m": Shown(
@@ -359,7 +326,7 @@ TABLES: dict[str, Shown] = {
         "Δm as multi-task papers report it (Maninis et al. 2019): the relative change of each task's primary metric, "
         "signed so that positive is better, averaged over tasks; mean over seeds. It weighs a per cent of one metric "
         "like a per cent of another, so no verdict rests on it.",
-        _gain_rows,
+        relative_gains,
         {
             **_ARM, "Over the metrics": _asked_about,
             "Δm, %": _text("mean", lambda mean: difference(0.0, mean, "share")),
@@ -387,7 +354,7 @@ TABLES: dict[str, Shown] = {
         "adjusted over all rows (Benjamini-Hochberg), is at most 0.05, the interval over seeds and images of the "
         f"class excludes 0, and there are at least {MIN_SEEDS} seeds. p, and intervals with †, are over seeds "
         "alone, on these test images.",
-        _classes,
+        lambda findings: class_transfer(findings.study),
         {
             **_CLASS,
             "Score": lambda study, row: "Recall, %" if row["unit"] else study.label(row["metric"]),
