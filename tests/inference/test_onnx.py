@@ -17,11 +17,12 @@ from PIL import Image
 from tiny_models import CLASSES, colours_network, describe, lite0_network, noise, two_stage_network
 
 from knowhue.errors import ConfigError, ExtraError, ImageError, WeightsError
-from knowhue.inference import onnx_network
+from knowhue.inference import onnx_session
 from knowhue.inference import quantize as quantize_module
 from knowhue.inference.export import PARITY_TOLERANCE, export_onnx, largest_differences
 from knowhue.inference.networks import Predictions, find_model, open_network, open_torch
-from knowhue.inference.onnx_network import INT8_KEY, open_onnx, reads_elsewhere
+from knowhue.inference.onnx_network import INT8_KEY, open_onnx
+from knowhue.inference.onnx_session import reads_elsewhere
 from knowhue.inference.quantize import Example, judge_cost, quantize
 from knowhue.models.heads import unscale_chroma
 from knowhue.models.multitask import Deployed
@@ -443,9 +444,9 @@ def test_a_real_encoder_passes_too(tmp_path):
 
 def test_a_system_that_does_not_tell_its_memory_gets_the_bound(monkeypatch):
     """Windows has no `os.sysconf`."""
-    assert onnx_network._memory_bytes() > 0
+    assert onnx_session._memory_bytes() > 0
     monkeypatch.delattr("os.sysconf", raising=False)
-    assert onnx_network._memory_bytes() // 2 == onnx_network._MOST_BYTES
+    assert onnx_session._memory_bytes() // 2 == onnx_session._MOST_BYTES
 
 
 def test_the_built_in_graph_answers_as_torch_does_with_the_same_weights():
