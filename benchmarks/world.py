@@ -29,7 +29,8 @@ from knowhue.evaluation.similarity import ciede2000
 from knowhue.images.files import SUFFIXES
 from knowhue.images.image import Image
 from knowhue.images.reading import read_image
-from knowhue.inference.colorizer import UNKNOWN, ColorizeOptions, Colorizer
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer
+from knowhue.inference.judgement import UNKNOWN
 from knowhue.tensors import RGB, Chroma, Lightness
 
 DRAWS = 2000

@@ -277,7 +277,9 @@ def test_serve_opens_models_by_name_and_says_where_it_listens(
         calls.append((models, settings, page))
         announce("http://127.0.0.1:1234")
 
-    named = lambda path: SimpleNamespace(network=SimpleNamespace(description=SimpleNamespace(name=path)))  # noqa: E731
+    def named(choice):
+        return SimpleNamespace(network=SimpleNamespace(description=SimpleNamespace(name=choice.model)))
+
     monkeypatch.setattr("knowhue.apps.serve.open_model", named)
     monkeypatch.setattr("knowhue.serving.run.serve", run)
     code, said, err = knowhue("serve", *arguments, "--port", "0", "--no-page", "--queue-length", "3")
@@ -295,6 +297,8 @@ def test_serve_opens_models_by_name_and_says_where_it_listens(
         (["--model", "=x.onnx"], "should be NAME=PATH or a path"),
         (["--model", "x="], "should be NAME=PATH or a path"),
         (["--model", "a/x.onnx", "--model", "b/x.onnx"], "Found `x` twice"),
+        (["--recipe", "ddcolor"], "should be NAME=RECIPE, with the name of a --model"),
+        (["--model", "a=x.onnx", "--recipe", "a=dcolor"], "Did you mean `ddcolor`?"),
         (["--study", "nowhere"], "nowhere: no such study folder"),
         (["--token", "short"], "16"),
     ],

@@ -1,6 +1,7 @@
 """`knowhue colorize` and `models`: what a stranger does first, and what goes wrong."""
 
 import builtins
+import hashlib
 import io
 import json
 import re
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage.color import rgb2lab
+from tiny_others import painted
 
 from knowhue.apps.serve import serve_command
 from knowhue.errors import ExtraError
@@ -447,7 +449,7 @@ def test_serving_says_a_line_before_the_work(knowhue, monkeypatch, tmp_path):
     (tmp_path / "there.onnx").touch()
     _, _, err = knowhue("serve", "--model", "built-in", "--model", f"old={tmp_path / 'there.onnx'}")
     assert err.splitlines()[0] == f"Opening built-in, {tmp_path / 'there.onnx'} ..."
-    assert opened == ["built-in"]
+    assert [each.model for each in opened] == ["built-in"]
 
 
 @pytest.mark.parametrize(
@@ -521,3 +523,41 @@ def test_a_reference_among_the_outputs_of_a_folder_is_not_replaced(knowhue, tmp_
     code, _, err = knowhue(*asked, "--overwrite")
     assert (code, "a.png would be replaced by a colouring" in err) == (2, True)
     assert (tmp_path / "out" / "a.png").read_bytes() == before
+
+
+def test_anothers_model_is_named_with_its_checksum_and_does_no_more_than_it_can(knowhue, photo, tmp_path):
+    model = painted(tmp_path / "other.onnx", "siggraph17", (20, 15))
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    other = ("--model", model, "--recipe", "siggraph17")
+    code, said, _ = knowhue("colorize", photo(), "-o", tmp_path / "c.png", *other, "--sha256", digest)
+    assert (code, said.splitlines()[-1]) == (0, f"  model: siggraph17 (SHA-256 {digest})")
+    assert "class:" not in said
+    assert f"model siggraph17 (SHA-256 {digest})".encode() in (tmp_path / "c.png").read_bytes()
+    assert np.abs(lightness(tmp_path / "c.png") - lightness(photo())).max() <= 0.5
+    _, said, _ = knowhue("colorize", photo(), "-o", tmp_path / "d.png", *other, "--json")
+    assert json.loads(said)["model"] == f"siggraph17 (SHA-256 {digest})"
+    made = sorted(tmp_path.iterdir())
+    refused = {
+        ("--hint", "1,1=red"): "`--hint` is more than the recipe `siggraph17` can do",
+        ("--samples", "2"): "`--samples` is more than",
+        ("--uncertainty", tmp_path / "map.png"): "`--uncertainty` is more than",
+        ("--unknown-below", "0"): "it has no class",
+        ("--reference", photo()): "`--reference` is more than",
+        ("--sha256", "0" * 64): f"should have the SHA-256 {'0' * 64}. Found {digest}",
+        ("--sha256", "12"): "`sha256` should be 64 hex digits",
+        ("--recipe", "sigraph17"): "Did you mean `siggraph17`?",
+        ("--recipe", "ddcolor"): "as the recipe `ddcolor` does. Found input: float (1, 1, 256, 256)",
+        ("--model", "built-in"): "another's .onnx file for the recipe `siggraph17`",
+    }
+    for options, words in refused.items():
+        code, said, err = knowhue("colorize", photo(), "-o", tmp_path / "e.png", *other, *options)
+        assert (code, said) == (2, "")
+        assert words in err.splitlines()[-1]
+    assert sorted(tmp_path.iterdir()) == made
+
+
+def test_anothers_model_without_a_recipe_is_told_of_it(knowhue, photo, tmp_path):
+    model = painted(tmp_path / "other.onnx", "siggraph17", (20, 15))
+    code, _, err = knowhue("colorize", photo(), "--model", model)
+    assert code == 2
+    assert "another's .onnx goes with its `recipe`" in err.splitlines()[-1]

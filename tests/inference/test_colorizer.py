@@ -11,14 +11,8 @@ from tiny_models import CLASSES, describe, noise, two_stage_network
 from knowhue.errors import ConfigError
 from knowhue.images.image import Image, to_rgb8
 from knowhue.images.writing import encode_image, write_image
-from knowhue.inference.colorizer import (
-    UNKNOWN,
-    ColorizeOptions,
-    Colorizer,
-    caveats_of_many,
-    judge_image,
-    spread_over_views,
-)
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer, spread_over_views
+from knowhue.inference.judgement import UNKNOWN, caveats_of_many, judge_image
 from knowhue.inference.pixels import PaintStats, enlarge, lightness
 
 

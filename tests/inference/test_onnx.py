@@ -299,7 +299,7 @@ def test_a_damaged_hiding_place_is_seen_or_refused_wherever_protobuf_reads_it(pl
         model = onnx.ModelProto.FromString(bytes(data))
     except DecodeError:
         return
-    hidden = any(tensor.external_data or tensor.HasField("data_location") for tensor in _tensors(model))
+    hidden = any(tensor.external_data or tensor.data_location for tensor in _tensors(model))
     assert _reads(bytes(data)) in ({True, None} if hidden else {True, False, None})
 
 

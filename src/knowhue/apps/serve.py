@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from knowhue.apps.program import say
-from knowhue.apps.use import announce, open_model, rare_option
+from knowhue.apps.use import ModelChoice, announce, open_model, rare_option
 from knowhue.errors import ConfigError, missing_extra
 
 if TYPE_CHECKING:
@@ -19,6 +19,12 @@ def serve_command(
         list[str] | None,
         typer.Option(
             help="`NAME=PATH`, or a path as for `knowhue colorize`; may be repeated. The first is the default."
+        ),
+    ] = None,
+    recipe: Annotated[
+        list[str] | None,
+        rare_option(
+            help="`NAME=RECIPE` of a model that is another's .onnx file, see `knowhue colorize`; may be repeated."
         ),
     ] = None,
     study: Annotated[
@@ -61,22 +67,39 @@ def serve_command(
     for folder in settings.studies:
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such study folder; --study names one")
-    _serve(_named(model or ["built-in"]), settings, page)
+    _serve(_choices(_named(model or ["built-in"]), recipe or []), settings, page)
 
 
-def _serve(paths: Mapping[str, str], settings: "ServerSettings", page: bool) -> None:
+def _serve(choices: Mapping[str, ModelChoice], settings: "ServerSettings", page: bool) -> None:
     """Open models by their names, and serve them until the process is ended."""
-    announce(paths.values())
+    announce([each.model for each in choices.values()])
     try:
         from knowhue.serving.run import serve as run
     except ImportError as error:
         raise (missing_extra(error, "serve", "serve") or error) from None
 
-    models = {name: open_model(path) for name, path in paths.items()}
+    models = {name: open_model(choice) for name, choice in choices.items()}
     for name, colorizer in models.items():
         if name != colorizer.network.description.name:
             say(f"{name}: {colorizer.network.description.name}", err=True)
     run(models, settings, lambda address: say(f"Knowhue is at {address}"), page)
+
+
+def _choices(paths: Mapping[str, str], recipes: list[str]) -> dict[str, ModelChoice]:
+    """The models with their recipes, by name."""
+    from knowhue.inference.recipes import require_recipe
+
+    choices = {name: ModelChoice(path) for name, path in paths.items()}
+    for text in recipes:
+        name, _, recipe = text.partition("=")
+        if name not in choices:
+            raise ConfigError(
+                f"`--recipe` should be NAME=RECIPE, with the name of a --model. Found `--recipe {text}` beside "
+                f"{', '.join(choices)}."
+            )
+        require_recipe(recipe)
+        choices[name] = choices[name]._replace(recipe=recipe)
+    return choices
 
 
 def _named(models: list[str]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -24,6 +24,21 @@ ModelOption = Annotated[
     str,
     typer.Option(help="`built-in`, a run or study folder, or a file or folder that `knowhue export` made."),
 ]
+RecipeOption = Annotated[
+    str | None,
+    rare_option(
+        help="--model is another's .onnx file: siggraph17, eccv16, ddcolor or deoldify; see docs/colorize.md."
+    ),
+]
+Sha256Option = Annotated[str | None, rare_option(help="SHA-256 that another's file must have.")]
+
+
+class ModelChoice(NamedTuple):
+    """A model as the command line names it, see `open_network`."""
+
+    model: str
+    recipe: str | None = None
+    sha256: str | None = None
 
 
 class OnError(StrEnum):
@@ -113,11 +128,19 @@ def colorize(
     json_: JsonOption = False,
     overwrite: OverwriteOption = False,
     on_error: OnErrorOption = OnError.skip,
+    recipe: RecipeOption = None,
+    sha256: Sha256Option = None,
 ) -> None:
     """Colour and classify a photo, a folder or a video; size, depth, lightness and metadata stay."""
-    source, kind = Path(file), _kind_of(file)
+    source, kind, choice = Path(file), _kind_of(file), ModelChoice(model, recipe, sha256)
     given = (hint, strokes, samples > 1, uncertainty, hints, reference, layers, album)
     _require_kind(source, kind, [name for name, value in zip(GOES_WITH, given, strict=True) if value])
+    asked = {
+        "hints": ("--hint", hint or hints), "strokes": ("--strokes", strokes), "reference": ("--reference", reference),
+        "sample": ("--samples", samples > 1), "uncertainty": ("--uncertainty", uncertainty),
+        "unknown_below": ("--unknown-below", unknown_below is not None),
+    }  # fmt: skip
+    _require_choice(choice, {name: option for name, (option, value) in asked.items() if value})
     inputs = [source, *(each for each in (hints, strokes, reference) if each)]
     outputs = _settle(kind, inputs, out, uncertainty, overwrite, layers, samples)
     from knowhue.images.openraster import OPENRASTER
@@ -129,7 +152,9 @@ def colorize(
     if kind == "image":
         texts = [*(hint or ()), *_hints_of(source, hints, listed)]
         said: set[str] = set()
-        for record, headline in _image(model, inputs, outputs, options, texts, strokes, reference, overwrite):
+        for record, headline in _image(
+            choice, inputs, outputs, options, texts, strokes, reference, overwrite
+        ):
             lines = [line for line in _sentences(record, headline) if line not in said]
             said.update(lines)  # what holds of all samples is said once
             _say_what_was_made(record, lines, json_)
@@ -140,7 +165,7 @@ def colorize(
         how = {"on_error": on_error.value, "suffix": suffix, "hints": listed, "album": album}
     target = outputs["--out"]
     assert isinstance(target, Path)  # several are an image's samples
-    summary = _many(model, kind, source, target, options, reference, overwrite=overwrite, **how)
+    summary = _many(choice, kind, source, target, options, reference, overwrite=overwrite, **how)
     _say_what_was_made(summary.as_record(), summary.lines(), json_)
     # a script should notice; what could be read is written
     if summary.failed:
@@ -162,6 +187,15 @@ def _require_kind(source: Path, kind: str, given: Iterable[str]) -> None:
             )
 
 
+def _require_choice(choice: ModelChoice, asked: Mapping[str, str]) -> None:
+    """Make sure, before anything is opened, that a recipe is there and can do what is asked, see `refuse_beyond`."""
+    if choice.recipe is not None:
+        from knowhue.inference.recipes import refuse_beyond, require_recipe
+
+        require_recipe(choice.recipe, choice.sha256)
+        refuse_beyond(choice.recipe, asked)
+
+
 def models(
     model: Annotated[
         list[str] | None, typer.Argument(help="Files or folders; the built-in model if none.")
@@ -171,7 +205,7 @@ def models(
     from knowhue.runs import BUILT_IN
 
     for name in model or [BUILT_IN]:
-        say(*_describe(open_model(name)))
+        say(*_describe(open_model(ModelChoice(name))))
 
 
 def announce(models: Collection[str]) -> None:
@@ -188,12 +222,13 @@ def announce(models: Collection[str]) -> None:
     say(f"Opening {', '.join(models)} ...", err=True)
 
 
-def open_model(model: str, task: "Task | None" = None) -> "Colorizer":
+def open_model(choice: ModelChoice, task: "Task | None" = None) -> "Colorizer":
     """Open a model that can do a task, if one is named; a run is fitted for use the first time."""
     from knowhue.inference.colorizer import Colorizer
 
-    deploy_once(model, task)
-    colorizer = Colorizer.load(model)
+    if choice.recipe is None:
+        deploy_once(choice.model, task)
+    colorizer = Colorizer.load(*choice)
     if task is not None:
         colorizer.require(task)
     return colorizer
@@ -312,7 +347,7 @@ def _hints_of(source: Path, file: Path | None, listed: Mapping[str, list[str]]) 
 
 
 def _image(
-    model: str,
+    choice: ModelChoice,
     inputs: list[Path],
     outputs: Mapping[str, Path | list[Path]],
     options: "ColorizeOptions",
@@ -343,7 +378,7 @@ def _image(
     )
     for path in (*files, *([map_file] if isinstance(map_file, Path) else ())):
         check_output_suffix(path.suffix, image)  # raises where the format cannot hold this image
-    colorizer, options = _open_with_reference(model, options, reference)
+    colorizer, options = _open_with_reference(choice, options, reference)
     require_sample(len(files), colorizer.network)
     require_outputs(outputs, inputs, overwrite=overwrite)  # one may have appeared while the model was opened
     for number, out in enumerate(files, 1):
@@ -371,19 +406,19 @@ def _write_uncertainty(made: "Colorized", target: Path) -> dict[str, Any]:
 
 
 def _open_with_reference(
-    model: str, options: "ColorizeOptions", reference: Path | None
+    choice: ModelChoice, options: "ColorizeOptions", reference: Path | None
 ) -> "tuple[Colorizer, ColorizeOptions]":
     """A model that colours, and the options with the reference as it sees that, which is read before it is opened."""
     from knowhue.images.reading import read_image
 
     photo = None if reference is None else read_image(reference)
-    announce([model])
-    colorizer = open_model(model, "colour")
+    announce([choice.model])
+    colorizer = open_model(choice, "colour")
     return colorizer, options if photo is None else options._replace(reference=colorizer.reference(photo))
 
 
 def _many(
-    model: str,
+    choice: ModelChoice,
     kind: str,
     source: Path,
     out: Path,
@@ -403,7 +438,7 @@ def _many(
         _say_if_renamed(source.suffix, writable_video_suffix(source.suffix), out)
     else:
         from knowhue.inference.folder import colorize_folder as run
-    colorizer, options = _open_with_reference(model, options, reference)
+    colorizer, options = _open_with_reference(choice, options, reference)
     with showing_progress() as report:
         return run(colorizer, source, out, options=options, **how, report=report)
 
@@ -432,9 +467,11 @@ def _say_what_was_made(record: dict[str, Any], lines: Iterable[str], as_json: bo
 
 def _describe(colorizer: "Colorizer") -> list[str]:
     from knowhue.apps.program import score_line
-    from knowhue.inference.colorizer import caveats_of_many
+    from knowhue.inference.description import Description
+    from knowhue.inference.judgement import caveats_of_many
 
     described = colorizer.network.description
+    assert isinstance(described, Description)  # of no recipe
     measured_on = str(described.images.get("measured_on", "validation"))
     lines = [
         described.name,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,8 +12,8 @@ from knowhue.images.reading import read_image
 from knowhue.images.writing import encode_with_notes
 from knowhue.inference.album import AlbumColour, drawn_to
 from knowhue.inference.colour_distribution import ColourDistribution, require_sample
-from knowhue.inference.description import Description
 from knowhue.inference.hints import SIDE_PX, Hint, Strokes, corrections
+from knowhue.inference.judgement import Judgement, judge_image
 from knowhue.inference.network_input import network_input
 from knowhue.inference.networks import (
     COLOUR_LOGITS,
@@ -24,6 +24,7 @@ from knowhue.inference.networks import (
     require_task,
 )
 from knowhue.inference.pixels import PaintStats, chroma_lines, enlarge, paint
+from knowhue.inference.recipes import RecipeDescription, refuse_beyond
 from knowhue.inference.reference import Reference, make_reference, take_colours
 from knowhue.runs import BUILT_IN
 from knowhue.storage import replacing
@@ -32,14 +33,6 @@ MAP_CODES = 5
 """Of the map of uncertainty, gray levels a CIELAB unit."""
 SCALES = (1.0, 1.5, 2.0)
 """Of the network's size, at which `spread_over_views` predicts."""
-UNKNOWN = "unknown"
-STILL_GRAY = 4.0
-"""Mean chroma, CIELAB units, below which an image looks gray."""
-OFTEN_REDUCED = 0.25
-HARDLY_FOUND = 0.05
-"""Share of an image that was found in its reference, below which that is said."""
-FEWEST_TO_TELL = 100
-"""Validation images from which the distance that one in a hundred exceeds can be estimated."""
 
 
 class ColorizeOptions(NamedTuple):
@@ -65,66 +58,6 @@ class ColorizeOptions(NamedTuple):
     reference: Reference | None = None
     sample: int = 1
     album: AlbumColour | None = None
-
-
-class Judgement(NamedTuple):
-    """What the model predicts for an image, and what a user should know of that.
-
-    Attributes:
-        label: the most probable class; `unknown` if none is probable enough or the image is unlike the training
-            images; None without a class head.
-        probability: of the most probable class.
-        probabilities: of all classes, most probable first.
-        novelty: distance from the training images; above 1 the image is unlike them.
-        chroma: mean of C*, CIELAB units.
-        colourfulness: Hasler and Suesstrunk 2003, as published.
-        reduced: share of pixels whose chroma was reduced to fit sRGB at their lightness.
-        warnings: in words; first whether the image is unlike the training images, then the notes of reading it.
-        found_in_reference: share of the image that was found in the reference; None without one.
-    """
-
-    label: str | None
-    probability: float | None
-    probabilities: dict[str, float]
-    novelty: float
-    chroma: float | None
-    colourfulness: float | None
-    reduced: float | None
-    warnings: tuple[str, ...]
-    found_in_reference: float | None = None
-
-    @property
-    def is_novel(self) -> bool:
-        """Whether the image is unlike the training images, so that colours and class are guesses."""
-        return is_novel(self.novelty)
-
-    def headline(self) -> str | None:
-        """The class and the three most probable ones, `unknown` alone for a novel image, None without a class head.
-
-        >>> Judgement("cat", 0.75, {"cat": 0.75, "dog": 0.25}, 0.5, None, None, None, ()).headline()
-        'cat (cat 75 %, dog 25 %)'
-        >>> Judgement("unknown", 0.75, {"cat": 0.75, "dog": 0.25}, 1.5, None, None, None, ()).headline()
-        'unknown'
-        """
-        if self.label is None or self.is_novel:
-            return self.label
-        shares = ", ".join(
-            f"{name} {100 * share:.0f} %" for name, share in list(self.probabilities.items())[:3]
-        )
-        return f"{self.label} ({shares})"
-
-    def with_reference(self, found: float) -> "Judgement":
-        """The same of an image of which so large a share was found in a reference."""
-        doubts = [
-            f"hardly anything of it was found in the reference ({100 * found:.0f} %): it lent a tint at most"
-        ]
-        warnings = (*self.warnings, *doubts * is_hardly_found(found))
-        return self._replace(found_in_reference=found, warnings=warnings)
-
-    def as_record(self) -> dict[str, Any]:
-        """Plain values with few digits, for JSON."""
-        values = self._asdict() | {"warnings": list(self.warnings)}
-        return {key: _rounded(value) for key, value in values.items()}
 
 
 class Colorized(NamedTuple):
@@ -165,13 +98,21 @@ class Colorizer:
         self._computed_by = ComputedBy(description.name.partition(", of ")[0], description.fingerprint())
 
     @classmethod
-    def load(cls, source: str | Path = BUILT_IN) -> "Colorizer":
+    def load(
+        cls, source: str | Path = BUILT_IN, recipe: str | None = None, sha256: str | None = None
+    ) -> "Colorizer":
         """Open a model: `built-in`, an exported file, a folder for the hub, or a run folder exported once.
 
+        Args:
+            source: of the model.
+            recipe: how another's `.onnx` file is used, such as `ddcolor`, see `recipes.RECIPES`.
+            sha256: that another's file must have; None for any.
+
         Raises:
-            WeightsError: there is none, or it cannot be read.
+            WeightsError: there is none, or it cannot be read, or another's is none of that recipe or checksum.
+            ConfigError: there is no such recipe.
         """
-        return cls(open_network(source))
+        return cls(open_network(source, recipe, sha256))
 
     def colorize(
         self,
@@ -186,10 +127,9 @@ class Colorizer:
 
         Raises:
             ImageError: the file cannot be read as an image.
-            ConfigError: the model has no colour head, or gives one answer alone where another is asked for.
+            ConfigError: the model has no colour head, or cannot do what the options ask for.
         """
-        self.require("colour")
-        require_sample(options.sample, self.network)
+        self.require_options(options)
         image = source if isinstance(source, Image) else read_image(source)
         coarse = self.network_input(image)
         return self.finish(image, coarse, self.predict([coarse])[0], options)
@@ -214,9 +154,35 @@ class Colorizer:
         """
         require_task(task, self.network.description.tasks, self.network.description.name)
 
+    def require_options(self, options: ColorizeOptions) -> None:
+        """Make sure, before work, that the model can colour as is asked.
+
+        Raises:
+            ConfigError: it has no colour head, or cannot do something.
+        """
+        self.require("colour")
+        description = self.network.description
+        if isinstance(description, RecipeDescription):
+            asked = {
+                name: getattr(options, name) is not None for name in ("strokes", "reference", "unknown_below")
+            }
+            asked |= {
+                "hints": bool(options.hints),
+                "uncertainty": options.uncertainty,
+                "sample": options.sample != 1,
+            }
+            refuse_beyond(description.recipe, {name: name for name, is_asked in asked.items() if is_asked})
+        require_sample(options.sample, self.network)
+
     def network_input(self, image: Image, scale: float = 1.0) -> FloatArray:
         """L* (h, w) of an image at the network's size, or at `scale` times it; over white, as in training."""
-        return network_input(flattened(image), round(scale * self.network.description.size_px))
+        return self._seen(flattened(image), scale)
+
+    def _seen(self, pixels: Pixels, scale: float = 1.0) -> FloatArray:
+        description = self.network.description
+        if isinstance(description, RecipeDescription):  # it sees one shape, into which images are stretched
+            return network_input(pixels, description.shape)
+        return network_input(pixels, round(scale * description.size_px))
 
     def reference(self, source: Image | Path | bytes) -> Reference:
         """A colour photo, made ready once for this model to take colours from.
@@ -263,9 +229,7 @@ class Colorizer:
         if options.reference is not None:
             chroma, found = take_colours(flattened(image), coarse, chroma, options.reference, self.network)
         # colours follow the edges of the pixels that are painted, whatever shines through them
-        guide = (
-            coarse if image.alpha is None else network_input(image.pixels, self.network.description.size_px)
-        )
+        guide = coarse if image.alpha is None else self._seen(image.pixels)
         if options.hints or options.strokes is not None:
             # hints correct what is painted without them, so they are met at any saturation
             lines = chroma_lines(chroma, guide, options.saturation)
@@ -286,7 +250,7 @@ class Colorizer:
         return judge_image(
             self.network.description,
             None if answers.probabilities is None else answers.probabilities[0],
-            float(answers.novelty[0]),
+            None if answers.novelty is None else float(answers.novelty[0]),
             painted,
             image.origin.notes,
             options.unknown_below,
@@ -364,126 +328,3 @@ def spread_over_views(
         upright, mirrored = predict(np.stack([lightness, lightness[:, ::-1]]))  # one shape: one batch
         views += [enlarge(view, *shape) for view in (upright, mirrored[:, ::-1])]
     return np.sqrt(np.var(np.stack(views), axis=0).sum(-1)).astype(np.float32)
-
-
-def is_hardly_found(found: float | None) -> bool:
-    """Whether hardly anything of an image was found in its reference; not where it had none."""
-    return found is not None and found < HARDLY_FOUND
-
-
-def is_novel(novelty: float) -> bool:
-    """Whether a distance from the training images is beyond the usual; one that is no number is.
-
-    >>> is_novel(1.0), is_novel(1.2), is_novel(float("nan"))
-    (False, True, True)
-    """
-    return not novelty <= 1  # and not `> 1`, which NaN is not
-
-
-def can_tell_novelty(description: Description) -> bool:
-    """Whether the limit of the usual distance was fitted on enough validation images to mean what it says."""
-    return _fitted_on(description) >= FEWEST_TO_TELL
-
-
-def judge_image(
-    description: Description,
-    probabilities: FloatArray | None,
-    novelty: float,
-    painted: PaintStats | None,
-    notes: Sequence[str] = (),
-    unknown_below: float | None = None,
-    saturation: float = 1.0,
-) -> Judgement:
-    """Put what a network and the painting found into words.
-
-    Args:
-        description: of the network.
-        probabilities: (classes,), or None without a class head.
-        novelty: distance from the training images.
-        painted: what painting found; None where nothing was painted.
-        notes: what reading the image found.
-        unknown_below: probability below which the class is `unknown`; the description's if None.
-        saturation: what the chroma was multiplied by, so that a user who asked for less is not warned of it.
-    """
-    label = probability = None
-    ranked: dict[str, float] = {}
-    if probabilities is not None:
-        # of equals the first class is named, on every machine
-        order = np.argsort(-probabilities, kind="stable")
-        ranked = {description.classes[k]: float(probabilities[k]) for k in order}
-        probability = float(probabilities[order[0]])
-        limit = description.unknown_below if unknown_below is None else unknown_below
-        is_known = probability >= limit and not is_novel(novelty)
-        label = description.classes[order[0]] if is_known else UNKNOWN
-    return Judgement(
-        label,
-        probability,
-        ranked,
-        novelty,
-        None if painted is None else painted.chroma,
-        None if painted is None else painted.colourfulness,
-        None if painted is None else painted.reduced,
-        (*_caveats(description, novelty), *notes, *_doubts(painted, saturation)),
-    )
-
-
-def caveats_of_many(description: Description, novel: int, of: int, what: str) -> list[str]:
-    """What a user should know before trusting many answers.
-
-    Args:
-        description: of the network.
-        novel: how many are unlike the training images.
-        of: how many there are.
-        what: they are, in the plural.
-    """
-    unlike = [
-        f"{novel} of {of} {what} are unlike the images that this model was trained on: "
-        f"{_are_guesses(description)}"
-    ]
-    return unlike * (novel > 0) + _cannot_tell(description) * (of > 0)
-
-
-def _caveats(description: Description, novelty: float) -> list[str]:
-    unlike = [
-        f"unlike the images that the model was trained on (distance {novelty:.1f}, usual up to 1): "
-        f"{_are_guesses(description)}"
-    ]
-    return unlike * is_novel(novelty) + _cannot_tell(description)
-
-
-def _are_guesses(description: Description) -> str:
-    what = " and ".join({"colour": "colours", "class": "class"}[task] for task in description.tasks)
-    return f"{what} are guesses" if "colour" in description.tasks else f"{what} is a guess"
-
-
-def _cannot_tell(description: Description) -> list[str]:
-    if can_tell_novelty(description):
-        return []
-    return [
-        f"too few validation images ({_fitted_on(description)}; {FEWEST_TO_TELL} are needed) to tell reliably what "
-        "is unlike the images that the model was trained on"
-    ]
-
-
-def _fitted_on(description: Description) -> int:
-    return int(description.images.get("validation", 0))
-
-
-def _doubts(painted: PaintStats | None, saturation: float) -> list[str]:
-    doubts = []
-    if painted is not None and painted.chroma < STILL_GRAY * min(saturation, 1):
-        doubts.append(
-            f"still nearly gray (mean chroma {painted.chroma:.1f}): the model found little to colour"
-        )
-    if painted is not None and painted.reduced > OFTEN_REDUCED:
-        doubts.append(
-            f"{100 * painted.reduced:.0f} % of the pixels were given colours that sRGB cannot show at their lightness; "
-            "their chroma was reduced"
-        )
-    return doubts
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return round(value, 4)
-    return {key: _rounded(each) for key, each in value.items()} if isinstance(value, dict) else value

@@ -10,6 +10,7 @@ import numpy as np
 
 from knowhue.color import COLOUR_STRIDE, FloatArray, chroma_bins
 from knowhue.errors import ConfigError
+from knowhue.inference.description import Description
 from knowhue.inference.networks import COLOUR_LOGITS, Network
 from knowhue.inference.pixels import enlarge
 from knowhue.randomness import stream
@@ -48,6 +49,7 @@ class ColourDistribution(NamedTuple):
             WeightsError: it answers what no model should.
         """
         logits = network.activations(lightness[None], [COLOUR_LOGITS])[COLOUR_LOGITS][0]
+        assert isinstance(network.description, Description)  # no other gives logits
         colour = network.description.config.colour
         return cls(logits, lightness, colour.temperature, colour.saturation)
 

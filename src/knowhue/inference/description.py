@@ -131,7 +131,7 @@ def read_description(text: str | None, path: Path) -> Description:
     if text is None:
         raise WeightsError(
             f"`{path}` should be a model that `knowhue export` made. Found weights without a description: a run's "
-            "model.safetensors is not one; export its run folder."
+            "model.safetensors is not one, export its run folder; another's .onnx goes with its `recipe`."
         )
     try:
         description = Description.model_validate_json(text)

@@ -15,8 +15,8 @@ from knowhue.images.openraster import check_output_suffix
 from knowhue.images.reading import weigh_image
 from knowhue.images.writing import writable_suffix
 from knowhue.inference.album import AlbumColour, colour_of_album, photo_colour, survey
-from knowhue.inference.colorizer import ColorizeOptions, Colorizer, caveats_of_many, is_hardly_found, is_novel
-from knowhue.inference.colour_distribution import require_sample
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer
+from knowhue.inference.judgement import caveats_of_many, is_hardly_found, is_novel
 from knowhue.inference.ledger import LEDGER, Ledger, Stamp
 from knowhue.inference.listing import Item, Listing, list_folder
 from knowhue.inference.networks import Predictions
@@ -127,8 +127,7 @@ def colorize_folder(
             written (any more).
     """
     started = time.monotonic()
-    colorizer.require("colour")
-    require_sample(options.sample, colorizer.network)
+    colorizer.require_options(options)
     _check(options, suffix, on_error)
     listing = list_folder(source, out, lambda given: suffix or writable_suffix(given))
     _check_names(hints, [item.path for item in listing.items], source)

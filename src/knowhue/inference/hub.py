@@ -9,9 +9,9 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 
 from knowhue.config import Config
 from knowhue.errors import ConfigError, RunError
-from knowhue.inference.colorizer import can_tell_novelty
 from knowhue.inference.description import Description, ScoreInterval
 from knowhue.inference.export import export_safetensors
+from knowhue.inference.judgement import can_tell_novelty
 from knowhue.inference.networks import TorchNetwork
 from knowhue.models.encoder import hub_resolves
 from knowhue.presets import edit

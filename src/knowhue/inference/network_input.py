@@ -21,14 +21,17 @@ SHORTEST_PX = 32
 _LOBES = 3  # of Lanczos' window
 
 
-def network_input(pixels: Pixels, size_px: int, oversampling: int = OVERSAMPLING) -> FloatArray:
-    """L* (h, w) of an image whose short side becomes `size_px`; small images are enlarged.
+def network_input(
+    pixels: Pixels, size_px: int | tuple[int, int], oversampling: int = OVERSAMPLING
+) -> FloatArray:
+    """L* (h, w) of an image whose short side becomes `size_px`, or height and width do; small images are enlarged.
 
     It is resized in sRGB codes and converted afterwards, as the training images were. Those keep 8 bits, and lie within
     half an L* of this.
     Who needs edges and not a network's input passes a smaller `oversampling` to `shrink`.
     """
-    height, width = working_size(pixels.shape[0], pixels.shape[1], size_px)
+    is_side = isinstance(size_px, int)
+    height, width = working_size(pixels.shape[0], pixels.shape[1], size_px) if is_side else size_px
     compiled = compiled_for(pixels.shape[0] * pixels.shape[1])
     if compiled is not None:
         return _by_compiled_code(compiled, to_read(pixels), height, width, oversampling)

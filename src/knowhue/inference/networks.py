@@ -27,6 +27,7 @@ from knowhue.storage import replacing
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from knowhue.inference.recipes import RecipeDescription
     from knowhue.models.multitask import Deployed, DeployedOutput
 
 _CHECKSUM = "knowhue-sha256"
@@ -44,12 +45,13 @@ class Predictions(NamedTuple):
     Attributes:
         chroma: a*b* (B, h, w, 2), CIELAB units.
         probabilities: (B, classes), calibrated, of `description.classes`.
-        novelty: (B,), distance from the training images; 1 is the limit of the usual.
+        novelty: (B,), distance from the training images; 1 is the limit of the usual. None of a model of others, which
+            does not tell.
     """
 
     chroma: FloatArray | None
     probabilities: FloatArray | None
-    novelty: FloatArray
+    novelty: FloatArray | None
 
 
 class Network(Protocol):
@@ -59,9 +61,13 @@ class Network(Protocol):
         activation_names: what `activations` may be asked for.
     """
 
-    description: Description
     runtime: str
     activation_names: tuple[str, ...]
+
+    @property
+    def description(self) -> "Description | RecipeDescription":
+        """What it says of itself."""
+        ...
 
     def predict(self, lightness: FloatArray) -> Predictions:
         """Predict for L* (B, h, w), 0 to 100; any h and w.
@@ -176,18 +182,27 @@ def check_predictions(answers: Predictions, description: Description, lightness:
     return answers
 
 
-def open_network(source: str | Path = BUILT_IN) -> Network:
+def open_network(
+    source: str | Path = BUILT_IN, recipe: str | None = None, sha256: str | None = None
+) -> Network:
     """Open a model by what it is stored as, and let it answer once.
 
     Args:
         source: `built-in`; a file that `knowhue export` made, `.safetensors` or `.onnx`; a folder for the hub; a
-            run folder, or a study's, that has been exported once.
+            run folder, or a study's, that has been exported once; with a recipe another's `.onnx` file.
+        recipe: how another's model is used, one of `recipes.RECIPES`.
+        sha256: that another's file must have; None for any.
 
     Raises:
-        WeightsError: there is none, it cannot be read, or it answers what no model should.
+        WeightsError: there is none, it cannot be read, is another's, or answers what no model should.
+        ConfigError: there is no such recipe, or a checksum without one.
         ExtraError: it needs a package that is not installed.
     """
+    if sha256 is not None and recipe is None:
+        raise ConfigError("`sha256` is of another's file: name its `recipe`, too. Found none.")
     path = find_model(source)
+    if recipe is not None:
+        return _open_recipe(path, recipe, sha256)
     if path.suffix not in OPENERS:
         raise WeightsError(
             f"`model` should be `{BUILT_IN}`, the folder of a run or a study, or a {' or '.join(OPENERS)} file. Found "
@@ -398,6 +413,17 @@ def _shape(tensor: "Tensor | None") -> str:
 
 def _to_numpy(tensor: "Tensor") -> FloatArray:
     return tensor.float().contiguous().cpu().numpy()
+
+
+def _open_recipe(path: Path, recipe: str, sha256: str | None) -> Network:
+    from knowhue.inference.recipes import open_recipe, require_recipe
+
+    require_recipe(recipe, sha256)
+    if path.suffix != ".onnx":
+        raise WeightsError(
+            f"`model` should be another's .onnx file for the recipe `{recipe}`. Found `{path}`."
+        )
+    return open_recipe(path, recipe, sha256)
 
 
 def _open_onnx(path: Path) -> Network:

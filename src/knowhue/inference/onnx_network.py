@@ -174,7 +174,7 @@ def _refuse_foreign(data: bytes, path: Path) -> None:
     if operator is not None:
         raise WeightsError(
             f"`{path}` should be made of operators that `knowhue export` writes. Found {operator}. "
-            "Export the run again."
+            "Export the run again; another's model goes with its `recipe`."
         )
 
 

@@ -47,7 +47,7 @@ _PARTS: dict[str, dict[int, str]] = {
     "node": {4: "operator", 5: "attribute", 7: "domain"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
-    "tensor": {13: "elsewhere", 14: "elsewhere"},
+    "tensor": {13: "elsewhere", 14: "location"},
 }
 """By kind of message, which fields lead to an operator, or to a tensor's `external_data` or `data_location`."""
 
@@ -249,7 +249,15 @@ def reads_elsewhere(data: bytes) -> bool:
     Raises:
         ValueError: the bytes are not the encoding of a message.
     """
-    return any(part == "elsewhere" for part, _, _, _ in _parts(data))
+    return any(
+        part == "elsewhere" or (part == "location" and not _is_here(data, encoding, first, last))
+        for part, encoding, first, last in _parts(data)
+    )
+
+
+def _is_here(data: bytes, encoding: int, first: int, last: int) -> bool:
+    """Whether a `data_location` is 0, which files say whose weights were joined."""
+    return encoding == _VARINT and _varint(data, first, last)[0] == 0
 
 
 def foreign_operator(data: bytes, known: Collection[str]) -> str | None:

@@ -15,7 +15,8 @@ from knowhue.images.image import Image, Pixels
 from knowhue.images.reading import MAX_PIXELS, read_image, weigh_image
 from knowhue.images.vips import shrink
 from knowhue.images.writing import writable_suffix
-from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer, Judgement, encode_colorized
+from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer, encode_colorized
+from knowhue.inference.judgement import Judgement
 from knowhue.inference.networks import FloatArray, Predictions
 from knowhue.inference.pipeline import Limits, Observe, Pipeline, Stages
 from knowhue.inference.written_hints import parse_hint
@@ -136,7 +137,7 @@ def decode_request(
     Raises:
         NoImageError: bytes begin as no known kind of image.
         ImageError: it is damaged or too large.
-        ConfigError: a hint cannot be read, or the reference has no colours.
+        ConfigError: a hint cannot be read, the reference has no colours, or the model cannot do what is asked.
     """
     source, options = request.source, request.options
     if isinstance(source, bytes):
@@ -147,9 +148,13 @@ def decode_request(
         reference = _read_upload(request.reference, max_pixels, REFERENCE_FIELD)
         options = options._replace(reference=colorizer.reference(reference))
     height, width = image.pixels.shape[:2]
-    hints = (*options.hints, *(parse_hint(text, width, height) for text in request.hints))
+    options = options._replace(
+        hints=(*options.hints, *(parse_hint(text, width, height) for text in request.hints))
+    )
+    if request.colour:
+        colorizer.require_options(options)
     suffix = request.suffix or writable_suffix(image.origin.suffix)
-    return DecodedRequest(image, colorizer.network_input(image), options._replace(hints=hints), suffix)
+    return DecodedRequest(image, colorizer.network_input(image), options, suffix)
 
 
 def _read_upload(data: bytes, max_pixels: int, name: str) -> Image:

@@ -11,17 +11,12 @@ import numpy as np
 
 from knowhue.errors import ConfigError, ExtraError, few, install_command
 from knowhue.images.image import Image, Pixels
-from knowhue.inference.colorizer import (
-    ColorizeOptions,
-    Colorizer,
-    Judgement,
-    caveats_of_many,
-    is_novel,
-    judge_image,
-)
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer
+from knowhue.inference.judgement import Judgement, caveats_of_many, is_novel, judge_image
 from knowhue.inference.networks import FloatArray, Predictions
 from knowhue.inference.pipeline import Limits, Stages, progress, run
 from knowhue.inference.pixels import PaintStats, paint, paint_compiled
+from knowhue.inference.recipes import RecipeDescription
 from knowhue.inference.steady import STRENGTH, Steadier
 from knowhue.inference.video_formats import codec_of
 from knowhue.locks import locked
@@ -120,7 +115,7 @@ def colorize_video(
         RunError: the disk is full.
     """
     started = time.monotonic()
-    colorizer.require("colour")
+    colorizer.require_options(options)
     reading, writing = _by_pyav()
     usual = ColorizeOptions(saturation=options.saturation, unknown_below=options.unknown_below)
     others = [
@@ -199,7 +194,7 @@ class _Work:
         judgement = judge_image(
             description,
             (self._probabilities / count).astype(np.float32) if "class" in description.tasks else None,
-            self._novelty / count,
+            None if isinstance(description, RecipeDescription) else self._novelty / count,
             PaintStats(*(float(each) for each in self._stats / count)),
             video.notes,
             self._options.unknown_below,
@@ -260,8 +255,9 @@ class _Work:
         frame, _, stats, answer = painted
         self._done += 1
         self._damaged += frame.damaged
-        self._novelty += float(answer.novelty[0])
-        self._novel += is_novel(float(answer.novelty[0]))
+        if answer.novelty is not None:
+            self._novelty += float(answer.novelty[0])
+            self._novel += is_novel(float(answer.novelty[0]))
         self._stats += np.array(stats)
         if answer.probabilities is not None:
             self._probabilities += answer.probabilities[0].astype(np.float64)

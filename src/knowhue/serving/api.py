@@ -25,7 +25,6 @@ from knowhue.config import Task
 from knowhue.errors import ConfigError, ExtraError, ImageError, KnowhueError, RunError, WeightsError, shown
 from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.colour_distribution import require_sample
 from knowhue.inference.pipeline import Busy, Late, Stopping
 from knowhue.inference.requests import Batcher, ImageReply, ImageRequest, NoImageError
 from knowhue.serving.limits import Refusal, Shield, prefers_json
@@ -167,11 +166,13 @@ _router = APIRouter()
 async def colorize_upload(request: Request) -> Response:
     """Send the file as the body or in a form. Options are query parameters or form fields; a form field overrides."""
     files, options, name, batcher = await _received(request, ColourOptions, "colour")
-    require_sample(options.sample, batcher.colorizer.network)
-    asked = options.model_dump(include={"saturation", "uncertainty", "unknown_below", "sample"})
+    asked = ColorizeOptions(
+        **options.model_dump(include={"saturation", "uncertainty", "unknown_below", "sample"})
+    )
+    batcher.colorizer.require_options(asked)
     wanted = ImageRequest(
         files[IMAGE_FIELD],
-        ColorizeOptions(**asked),
+        asked,
         options.hints,
         suffix=None if options.format is None else f".{options.format}",
         max_px=options.max_px,

@@ -90,8 +90,8 @@ class JudgementAnswer(_Answer):
     """0 to 1, of the most probable class"""
     probabilities: dict[str, float]
     """of all classes, most probable first"""
-    novelty: float
-    """above 1 the image is unlike those that the model was trained on"""
+    novelty: float | None
+    """above 1 the image is unlike those that the model was trained on; none of a model that does not tell"""
     chroma: float | None
     """mean C*, CIELAB units"""
     colourfulness: float | None

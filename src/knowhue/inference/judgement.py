@@ -1,0 +1,206 @@
+"""What a user should know of a colouring or a class, in numbers and words: how sure, how unlike, how gray."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from knowhue.color import FloatArray
+from knowhue.inference.description import Description
+from knowhue.inference.pixels import PaintStats
+from knowhue.inference.recipes import RecipeDescription
+
+UNKNOWN = "unknown"
+STILL_GRAY = 4.0
+"""Mean chroma, CIELAB units, below which an image looks gray."""
+OFTEN_REDUCED = 0.25
+HARDLY_FOUND = 0.05
+"""Share of an image that was found in its reference, below which that is said."""
+FEWEST_TO_TELL = 100
+"""Validation images from which the distance that one in a hundred exceeds can be estimated."""
+
+
+class Judgement(NamedTuple):
+    """What the model predicts for an image, and what a user should know of that.
+
+    Attributes:
+        label: the most probable class; `unknown` if none is probable enough or the image is unlike the training
+            images; None without a class head.
+        probability: of the most probable class.
+        probabilities: of all classes, most probable first.
+        novelty: distance from the training images; above 1 the image is unlike them. None of a model that does not
+            tell, as those of others.
+        chroma: mean of C*, CIELAB units.
+        colourfulness: Hasler and Suesstrunk 2003, as published.
+        reduced: share of pixels whose chroma was reduced to fit sRGB at their lightness.
+        warnings: in words; first whether the image is unlike the training images, then the notes of reading it.
+        found_in_reference: share of the image that was found in the reference; None without one.
+    """
+
+    label: str | None
+    probability: float | None
+    probabilities: dict[str, float]
+    novelty: float | None
+    chroma: float | None
+    colourfulness: float | None
+    reduced: float | None
+    warnings: tuple[str, ...]
+    found_in_reference: float | None = None
+
+    @property
+    def is_novel(self) -> bool:
+        """Whether the image is unlike the training images, so that colours and class are guesses."""
+        return is_novel(self.novelty)
+
+    def headline(self) -> str | None:
+        """The class and the three most probable ones, `unknown` alone for a novel image, None without a class head.
+
+        >>> Judgement("cat", 0.75, {"cat": 0.75, "dog": 0.25}, 0.5, None, None, None, ()).headline()
+        'cat (cat 75 %, dog 25 %)'
+        >>> Judgement("unknown", 0.75, {"cat": 0.75, "dog": 0.25}, 1.5, None, None, None, ()).headline()
+        'unknown'
+        """
+        if self.label is None or self.is_novel:
+            return self.label
+        shares = ", ".join(
+            f"{name} {100 * share:.0f} %" for name, share in list(self.probabilities.items())[:3]
+        )
+        return f"{self.label} ({shares})"
+
+    def with_reference(self, found: float) -> "Judgement":
+        """The same of an image of which so large a share was found in a reference."""
+        doubts = [
+            f"hardly anything of it was found in the reference ({100 * found:.0f} %): it lent a tint at most"
+        ]
+        warnings = (*self.warnings, *doubts * is_hardly_found(found))
+        return self._replace(found_in_reference=found, warnings=warnings)
+
+    def as_record(self) -> dict[str, Any]:
+        """Plain values with few digits, for JSON."""
+        values = self._asdict() | {"warnings": list(self.warnings)}
+        return {key: _rounded(value) for key, value in values.items()}
+
+
+def is_hardly_found(found: float | None) -> bool:
+    """Whether hardly anything of an image was found in its reference; not where it had none."""
+    return found is not None and found < HARDLY_FOUND
+
+
+def is_novel(novelty: float | None) -> bool:
+    """Whether a distance from the training images is beyond the usual; one that is no number is, none at all is not.
+
+    >>> is_novel(1.0), is_novel(1.2), is_novel(float("nan")), is_novel(None)
+    (False, True, True, False)
+    """
+    return novelty is not None and not novelty <= 1  # and not `> 1`, which NaN is not
+
+
+def can_tell_novelty(description: Description) -> bool:
+    """Whether the limit of the usual distance was fitted on enough validation images to mean what it says."""
+    return _fitted_on(description) >= FEWEST_TO_TELL
+
+
+def judge_image(
+    description: Description | RecipeDescription,
+    probabilities: FloatArray | None,
+    novelty: float | None,
+    painted: PaintStats | None,
+    notes: Sequence[str] = (),
+    unknown_below: float | None = None,
+    saturation: float = 1.0,
+) -> Judgement:
+    """Put what a network and the painting found into words.
+
+    Args:
+        description: of the network.
+        probabilities: (classes,), or None without a class head.
+        novelty: distance from the training images; None where the model does not tell.
+        painted: what painting found; None where nothing was painted.
+        notes: what reading the image found.
+        unknown_below: probability below which the class is `unknown`; the description's if None.
+        saturation: what the chroma was multiplied by, so that a user who asked for less is not warned of it.
+    """
+    label = probability = None
+    ranked: dict[str, float] = {}
+    if probabilities is not None:
+        # of equals the first class is named, on every machine
+        order = np.argsort(-probabilities, kind="stable")
+        ranked = {description.classes[k]: float(probabilities[k]) for k in order}
+        probability = float(probabilities[order[0]])
+        limit = description.unknown_below if unknown_below is None else unknown_below
+        is_known = probability >= limit and not is_novel(novelty)
+        label = description.classes[order[0]] if is_known else UNKNOWN
+    return Judgement(
+        label,
+        probability,
+        ranked,
+        novelty,
+        None if painted is None else painted.chroma,
+        None if painted is None else painted.colourfulness,
+        None if painted is None else painted.reduced,
+        (*_caveats(description, novelty), *notes, *_doubts(painted, saturation)),
+    )
+
+
+def caveats_of_many(
+    description: Description | RecipeDescription, novel: int, of: int, what: str
+) -> list[str]:
+    """What a user should know before trusting many answers.
+
+    Args:
+        description: of the network.
+        novel: how many are unlike the training images.
+        of: how many there are.
+        what: they are, in the plural.
+    """
+    unlike = [
+        f"{novel} of {of} {what} are unlike the images that this model was trained on: "
+        f"{_are_guesses(description)}"
+    ]
+    return unlike * (novel > 0) + _cannot_tell(description) * (of > 0)
+
+
+def _caveats(description: Description | RecipeDescription, novelty: float | None) -> list[str]:
+    unlike = [
+        f"unlike the images that the model was trained on (distance {novelty or 0:.1f}, usual up to 1): "
+        f"{_are_guesses(description)}"
+    ]
+    return unlike * is_novel(novelty) + _cannot_tell(description)
+
+
+def _are_guesses(description: Description | RecipeDescription) -> str:
+    what = " and ".join({"colour": "colours", "class": "class"}[task] for task in description.tasks)
+    return f"{what} are guesses" if "colour" in description.tasks else f"{what} is a guess"
+
+
+def _cannot_tell(description: Description | RecipeDescription) -> list[str]:
+    if isinstance(description, RecipeDescription) or can_tell_novelty(description):
+        return []
+    return [
+        f"too few validation images ({_fitted_on(description)}; {FEWEST_TO_TELL} are needed) to tell reliably what "
+        "is unlike the images that the model was trained on"
+    ]
+
+
+def _fitted_on(description: Description) -> int:
+    return int(description.images.get("validation", 0))
+
+
+def _doubts(painted: PaintStats | None, saturation: float) -> list[str]:
+    doubts = []
+    if painted is not None and painted.chroma < STILL_GRAY * min(saturation, 1):
+        doubts.append(
+            f"still nearly gray (mean chroma {painted.chroma:.1f}): the model found little to colour"
+        )
+    if painted is not None and painted.reduced > OFTEN_REDUCED:
+        doubts.append(
+            f"{100 * painted.reduced:.0f} % of the pixels were given colours that sRGB cannot show at their lightness; "
+            "their chroma was reduced"
+        )
+    return doubts
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 4)
+    return {key: _rounded(each) for key, each in value.items()} if isinstance(value, dict) else value

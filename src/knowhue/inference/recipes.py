@@ -1,0 +1,345 @@
+"""Published colorizers of others, from ONNX files of the user's own: what each is given, and what it answers.
+
+The table holds facts of the authors' code, none of its weights:
+
+- `siggraph17`, `eccv16`: https://github.com/richzhang/colorization: `colorizers/base_color.py` scales L* and a*b*
+  within the network, `util.py` stretches images to 256 x 256. https://github.com/clibdev/colorization exports them with
+  these inputs and outputs (`export.py`).
+- `ddcolor`: https://github.com/piddnad/DDColor: `ddcolor/pipeline.py` stretches to 512 x 512 and shows the gray of each
+  L* as RGB, 0 to 1; `ddcolor/model.py` normalises it within; `scripts/export_onnx.py` exports that.
+- `deoldify`: https://github.com/jantic/DeOldify: `deoldify/filters.py` and `dataset.py` stretch to a square and scale
+  input and output as for ImageNet. https://github.com/instant-high/deoldify-onnx (`convert_to_onnx.py`) puts that into
+  the file, which so takes and gives RGB, 0 to 255, at 256 x 256. Of its answer we take a*b*; its authors, the chroma of
+  YUV.
+
+All see a square, however long the image is, as their authors show it to them; a file made for one size sees that size.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+from knowhue.color import FloatArray, lab_to_linear, linear_to_srgb, srgb_to_lab
+from knowhue.config import Task
+from knowhue.errors import ConfigError, WeightsError, one_of
+from knowhue.inference.description import DEFAULT_UNKNOWN_BELOW
+from knowhue.inference.networks import LARGEST_CHROMA, Predictions
+from knowhue.inference.pixels import enlarge
+
+if TYPE_CHECKING:
+    from knowhue.inference.onnx_session import Session
+
+
+class Recipe(NamedTuple):
+    """How a kind of model is used.
+
+    Attributes:
+        given: `lightness`, L* in one channel; or `gray`, the sRGB gray of each L* in three.
+        given_top: what white is given as.
+        answer: `chroma`, a*b* in CIELAB units; or `rgb`, sRGB.
+        answer_top: of `rgb`, what white is answered as.
+        side_px: of the square that a file for any size is shown.
+        paper: to cite.
+    """
+
+    given: Literal["lightness", "gray"]
+    given_top: float
+    answer: Literal["chroma", "rgb"]
+    answer_top: float
+    side_px: int
+    paper: str
+
+
+RECIPES = {
+    "siggraph17": Recipe(
+        "lightness", 100, "chroma", 1, 256,
+        "Zhang et al., Real-Time User-Guided Image Colorization with Learned Deep Priors, SIGGRAPH 2017",
+    ),
+    "eccv16": Recipe(
+        "lightness", 100, "chroma", 1, 256, "Zhang, Isola and Efros, Colorful Image Colorization, ECCV 2016"
+    ),
+    "ddcolor": Recipe(
+        "gray", 1, "chroma", 1, 512,
+        "Kang et al., DDColor: Towards Photo-Realistic Image Colorization via Dual Decoders, ICCV 2023",
+    ),
+    "deoldify": Recipe("gray", 255, "rgb", 255, 256, "Antic, DeOldify, 2018"),
+}  # fmt: skip
+CHANNELS = {"lightness": 1, "gray": 3, "chroma": 2, "rgb": 3}
+"""Of what a model is given and answers."""
+CANNOT = {
+    "hints": "its colours are the model's alone",
+    "strokes": "its colours are the model's alone",
+    "reference": "it gives no feature maps to match a photo by",
+    "uncertainty": "it gives one answer, at one size",
+    "sample": "it gives one answer",
+    "unknown_below": "it has no class",
+}
+"""Options of a colouring that no recipe can do, and why."""
+FURTHER_OPERATORS = frozenset({
+    "Abs", "And", "ArgMax", "ArgMin", "Ceil", "ConstantOfShape", "Cos", "CumSum", "DepthToSpace", "Elu", "Floor",
+    "GatherElements", "Greater", "GreaterOrEqual", "GroupNormalization", "InstanceNormalization", "Less", "LessOrEqual",
+    "LogSoftmax", "LpNormalization", "Mean", "Mish", "Mod", "NonZero", "Not", "OneHot", "Or", "PRelu", "ReduceL1",
+    "ReduceMin", "ReduceProd", "ReduceSumSquare", "Round", "ScatterElements", "ScatterND", "Selu", "Sign", "Sin",
+    "Size", "Softplus", "Softsign", "SpaceToDepth", "Sum", "Tile", "Trilu", "Upsample",
+})  # fmt: skip
+"""What others' exporters write beside ours: none repeats a graph, none is random."""
+_SECONDS_A_PIXEL = 1e-3  # networks of a hundred times the weights of ours
+_LEAST_SPAN = 0.1  # of an RGB answer's range, that black to white should span
+
+
+@dataclass(frozen=True)
+class RecipeDescription:
+    """What is known of a model that a recipe puts to work: it colours, and says nothing of itself.
+
+    Attributes:
+        recipe: one of `RECIPES`.
+        sha256: of its file, 64 hex digits.
+        shape: height and width of what it sees, pixels.
+    """
+
+    recipe: str
+    sha256: str
+    shape: tuple[int, int]
+    tasks: ClassVar[tuple[Task, ...]] = ("colour",)
+    classes: ClassVar[tuple[str, ...]] = ()
+    images: ClassVar[Mapping[str, int | str]] = {}
+    metrics: ClassVar[Mapping[str, Any]] = {}
+    unknown_below: ClassVar[float] = DEFAULT_UNKNOWN_BELOW
+    licence: ClassVar[str] = ""
+
+    @property
+    def name(self) -> str:
+        """Recipe and file, as they are printed and written."""
+        return f"{self.recipe} (SHA-256 {self.sha256})"
+
+    @property
+    def size_px(self) -> int:
+        """Short side of what it sees."""
+        return min(self.shape)
+
+    def fingerprint(self) -> str:
+        """What tells the colours of one file and recipe from others."""
+        return f"{self.recipe}-{self.sha256}"
+
+
+class RecipeNetwork:
+    """Another's model at work, by ONNX Runtime; threads may share it."""
+
+    runtime = "onnx"
+    activation_names = ()
+
+    def __init__(self, session: "Session", description: RecipeDescription, batch: int | None) -> None:
+        """Use a session whose input holds so many images; any number if None."""
+        self.description = description
+        self._recipe = RECIPES[description.recipe]
+        self._session = session
+        self._batch = batch
+
+    def predict(self, lightness: FloatArray) -> Predictions:
+        """Predict for L* (B, h, w), 0 to 100; of another size than the model's it is resized.
+
+        Raises:
+            WeightsError: the file takes too long or too much memory, or answers what no such model should.
+        """
+        count, *shape = lightness.shape
+        seen = lightness
+        if tuple(shape) != self.description.shape:
+            seen = np.stack([enlarge(each, *self.description.shape) for each in lightness])
+        step = self._batch or count
+        answers = [self._chroma(seen[start : start + step]) for start in range(0, count, step)]
+        chroma = np.concatenate(answers)
+        if list(chroma.shape[1:3]) != shape:
+            chroma = np.stack([enlarge(each, *shape) for each in chroma])
+        return Predictions(chroma, None, None)
+
+    def activations(self, lightness: FloatArray, names: Iterable[str]) -> dict[str, FloatArray]:
+        """None."""
+        raise ConfigError(
+            f"`model` should give {', '.join(names)}. Found `{self.description.name}`, which gives none."
+        )
+
+    def _chroma(self, lightness: FloatArray) -> FloatArray:
+        """a*b* (B, h', w', 2) of L* (B, h, w)."""
+        answer = self.answer(lightness)
+        if self._recipe.answer == "chroma":
+            return np.ascontiguousarray(np.moveaxis(answer, 1, -1))
+        codes = np.moveaxis(answer / np.float32(self._recipe.answer_top), 1, -1).clip(0, 1)
+        return srgb_to_lab(codes)[..., 1:].astype(np.float32)
+
+    def answer(self, lightness: FloatArray) -> FloatArray:
+        """What the model itself gives, (B, 2 or 3, h', w'), for L* (B, h, w), 0 to 100, of its own size."""
+        (output,) = (each.name for each in self._session.outputs)
+        (name,) = (each.name for each in self._session.inputs)
+        (found,) = self._session.run([output], {name: given(self._recipe, lightness)})
+        expected = len(lightness), CHANNELS[self._recipe.answer]
+        if found.ndim != 4 or found.shape[:2] != expected or not found.size:
+            raise self._unfit(f"of shape {(*expected, 'h', 'w')}", f"shape {found.shape}")
+        # NaN is within no limits
+        if not (np.abs(found) <= LARGEST_CHROMA).all():
+            raise self._unfit("in finite numbers that are colours", f"{found.flat[np.abs(found).argmax()]:g}")
+        return found
+
+    def _unfit(self, expected: str, found: str) -> WeightsError:
+        return WeightsError(
+            f"A model of the recipe `{self.description.recipe}` should answer {expected}. Found {found}. Use another "
+            "file, or its own recipe."
+        )
+
+
+def given(recipe: Recipe, lightness: FloatArray) -> FloatArray:
+    """What a model is shown, (B, 1 or 3, h, w), of L* (B, h, w), 0 to 100.
+
+    >>> given(RECIPES["deoldify"], np.full((1, 1, 1), 100, np.float32)).round().tolist()
+    [[[[255.0]], [[255.0]], [[255.0]]]]
+    """
+    if recipe.given == "lightness":
+        shown = lightness / 100
+    else:
+        flat = lightness.ravel()
+        # all three channels of gray are one
+        light = lab_to_linear(flat, np.zeros((2, flat.size), flat.dtype))[1]
+        shown = linear_to_srgb(light.clip(0, 1)).reshape(lightness.shape)
+    shown = (shown * recipe.given_top).astype(np.float32)
+    return np.repeat(shown[:, None], CHANNELS[recipe.given], axis=1)
+
+
+def refuse_beyond(recipe: str, options: Mapping[str, str]) -> None:
+    """Refuse what no recipe can do.
+
+    Args:
+        recipe: name of one, for the message.
+        options: what is asked for: names as in `ColorizeOptions`, and as the user knows them.
+
+    Raises:
+        ConfigError: one of them is in `CANNOT`.
+    """
+    for name, shown in options.items():
+        if name in CANNOT:
+            raise ConfigError(
+                f"`{shown}` is more than the recipe `{recipe}` can do: {CANNOT[name]}. Leave it out, or use a model of "
+                "Knowhue's own."
+            )
+
+
+def require_recipe(recipe: str, sha256: str | None = None) -> None:
+    """Make sure, before a file is opened, that there is a recipe, and that a checksum is one.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if recipe not in RECIPES:
+        raise ConfigError(one_of("recipe", recipe, RECIPES))
+    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise ConfigError(f"`sha256` should be 64 hex digits. Found `sha256 = {sha256[:80]}`.")
+
+
+def open_recipe(path: Path, recipe: str, sha256: str | None = None, threads: int = 0) -> RecipeNetwork:
+    """Open another's model; runs no code from it, reads no other file, never waits for ever.
+
+    Args:
+        path: .onnx file.
+        recipe: one of `RECIPES`.
+        sha256: that the file must have; None for any.
+        threads: for the work within an image; 0 takes one a core.
+
+    Raises:
+        ConfigError: there is no such recipe, or the checksum is none.
+        WeightsError: the file is missing, damaged or another one, or its inputs, outputs or answers are not those of
+            the recipe.
+    """
+    from knowhue.inference.onnx_session import open_session
+
+    require_recipe(recipe, sha256)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"`{path}` should be a readable .onnx file. Found: {error.strerror}.") from None
+    found = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and found != sha256.lower():
+        raise WeightsError(
+            f"`{path}` should have the SHA-256 {sha256.lower()}. Found {found}: another file, or a damaged one."
+        )
+    _refuse_unsafe(data, path)
+    session = open_session(data, path, threads, _SECONDS_A_PIXEL)
+    shape, batch = _signature(session, recipe, path)
+    network = RecipeNetwork(session, RecipeDescription(recipe, found, shape), batch)
+    _try_out(network, path)
+    return network
+
+
+def _refuse_unsafe(data: bytes, path: Path) -> None:
+    from knowhue.inference.onnx_session import OPERATORS, foreign_operator, reads_elsewhere
+
+    try:
+        elsewhere, operator = reads_elsewhere(data), foreign_operator(data, OPERATORS | FURTHER_OPERATORS)
+    except ValueError as error:
+        raise WeightsError(f"`{path}` should be a readable .onnx file. Found {error}.") from None
+    if elsewhere:
+        raise WeightsError(
+            f"`{path}` should hold all of its weights. Found weights in another file. Join them: "
+            '`onnx.save(onnx.load("model.onnx"), "joined.onnx")`.'
+        )
+    if operator is not None:
+        raise WeightsError(
+            f"`{path}` should be made of ONNX's own operators, without loops, branches and chance. Found {operator}. "
+            "Export the model anew, traced at one size."
+        )
+
+
+def _signature(session: "Session", recipe: str, path: Path) -> tuple[tuple[int, int], int | None]:
+    """Height and width that a graph sees, and how many images at once; None for any number.
+
+    Raises:
+        WeightsError: it takes or gives something else than the recipe.
+    """
+    wanted = RECIPES[recipe]
+    fits = len(session.inputs) == len(session.outputs) == 1 and all(
+        each.type == "tensor(float)"
+        and len(each.shape) == 4
+        and (each.shape[1] == channels or not isinstance(each.shape[1], int))
+        for each, channels in (
+            (session.inputs[0], CHANNELS[wanted.given]),
+            (session.outputs[0], CHANNELS[wanted.answer]),
+        )
+    )
+    batch, _, *sides = session.inputs[0].shape if fits else (0, 0, 0, 0)
+    fixed = [side for side in (batch, *sides) if isinstance(side, int)]
+    if not fits or (isinstance(batch, int) and batch != 1) or any(side < 1 for side in fixed):
+        raise WeightsError(
+            f"`{path}` should take one float tensor (1, {CHANNELS[wanted.given]}, h, w) and give one "
+            f"(1, {CHANNELS[wanted.answer]}, h, w), as the recipe `{recipe}` does. Found {_shapes(session.inputs)} and "
+            f"{_shapes(session.outputs)}. Use its own recipe, or export it as docs/colorize.md says."
+        )
+    height, width = (side if isinstance(side, int) else wanted.side_px for side in sides)
+    return (height, width), batch if isinstance(batch, int) else None
+
+
+def _shapes(tensors: Iterable[Any]) -> str:
+    shown = [f"{each.name}: {each.type[7:-1]} {tuple(each.shape)}" for each in tensors]
+    return "; ".join(shown)[:200] or "none"
+
+
+def _try_out(network: RecipeNetwork, path: Path) -> None:
+    """Let a model answer once, for black to white.
+
+    Raises:
+        WeightsError: it answers what no model of its recipe does.
+    """
+    recipe, (height, width) = RECIPES[network.description.recipe], network.description.shape
+    ramp = np.broadcast_to(np.linspace(0, 100, width, dtype=np.float32), (1, height, width))
+    try:
+        answer = network.answer(ramp)
+    except WeightsError as error:
+        raise WeightsError(f"`{path}` cannot be used. {error}") from None
+    low, high = float(answer.min()), float(answer.max())
+    if recipe.answer == "rgb" and high - low < _LEAST_SPAN * recipe.answer_top:
+        raise WeightsError(
+            f"`{path}` should answer RGB of 0 to {recipe.answer_top:g}, as the recipe `{network.description.recipe}` "
+            f"does. Found {low:.3g} to {high:.3g} for black to white: it was exported without its scaling. Export it "
+            "as docs/colorize.md says."
+        )
