@@ -12,8 +12,8 @@ from score_folders import colourings, picture, true_images, write_images
 
 from knowhue.scoring import parts
 from knowhue.scoring.measures import OVER_SET, measure_image, see
-from knowhue.scoring.pairing import ALWAYS, GRAY, MEAN, TRUTH, pair
-from knowhue.scoring.parts import best_of, measure_rows
+from knowhue.scoring.pairing import ALWAYS, GRAY, MEAN, TRUTH, Pairs, Stored, System, pair
+from knowhue.scoring.parts import TOGETHER, Measured, best_of, measure_rows
 from knowhue.scoring.protocols import PROTOCOLS, Protocol
 
 SMALL = Protocol.model_validate(PROTOCOLS["stretch-256"].model_dump() | {"size_px": 32})
@@ -188,16 +188,23 @@ def test_what_another_decoder_gave_is_not_used(folders, tmp_path, monkeypatch):
     assert len(list((tmp_path / "cache").rglob("*.npz"))) == 2 * kept
 
 
-def test_memory_does_not_grow_with_what_was_measured(tmp_path):
-    peaks = []
-    for count in (64, 192):
-        true = {f"{number:04}": picture(number, 16) for number in range(count)}
-        truth = write_images(tmp_path / f"truth{count}", true)
-        made = write_images(tmp_path / f"made{count}", {k: v[::-1] for k, v in true.items()})
-        pairs = pair(truth, [str(made)])
+def test_memory_does_not_grow_with_the_colours_that_images_have(tmp_path, monkeypatch):
+    """Of an image its numbers are held, not which of 313 x 152 colours and distances its pixels have."""
+    random, peaks = np.random.default_rng(0), []
+
+    def kept(part, protocol, cache):
+        places = np.sort(random.choice(313 * 152, 10_000, replace=False))
+        columns = {name: np.zeros(len(part.names)) for name in ("a_mean", "b_mean", "psnr_rgb")}
+        return {row: Measured(dict(columns), places, np.ones(10_000, np.int64)) for row in part.rows}
+
+    monkeypatch.setattr(parts, "_kept", kept)
+    for count in (10 * TOGETHER, 30 * TOGETHER):
+        stored = {f"{number:05}": Stored(tmp_path, f"{number}", "PNG") for number in range(count)}
+        pairs = Pairs(stored, (System("made", {name: (file,) for name, file in stored.items()}),), (), ())
         tracemalloc.start()
-        measure_rows(pairs, SMALL, tmp_path / "cache", 1)
+        found = measure_rows(pairs, SMALL, tmp_path, 1)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    # 128 more images: their numbers and which colours they have, not their pixels
-    assert peaks[1] - peaks[0] < 128 * 6 * 2000
+        assert all(each.counts.sum() == 10_000 * count / TOGETHER for each in found.values())
+    # kept apart, the colours of a part would be 160 kB a row
+    assert peaks[1] - peaks[0] < 20 * len(found) * 15_000

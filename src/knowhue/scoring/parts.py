@@ -142,13 +142,16 @@ def measure_rows(
 
     def run(parts: Iterator[Portion]) -> dict[str, Measured]:
         nonlocal done
-        made: dict[str, list[Measured]] = {}
+        columns: dict[str, list[dict[str, Column]]] = {}
+        counts: dict[str, NDArray[np.int64]] = {}
         for part, measured in _in_order(pool, work, parts, workers):
             for row, each in measured.items():
-                made.setdefault(row, []).append(each)
+                columns.setdefault(row, []).append(each.columns)
+                # added up at once: kept apart, those of 50,000 images would take gigabytes
+                counts.setdefault(row, np.zeros(_SHAPE, np.int64)).ravel()[each.places] += each.counts
             done += len(part.names) * len(part.rows)
             report({"stage": "score", "done": done, "total": total})
-        return {row: _joined(each) for row, each in made.items()}
+        return {row: _joined(each, counts[row]) for row, each in columns.items()}
 
     # products of matrices in several threads add up in another order
     with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
@@ -217,12 +220,9 @@ def _in_order(
         raise ImageError(*problems[:_MOST_PROBLEMS], *[left] * (len(problems) >= _MOST_PROBLEMS))
 
 
-def _joined(parts: Sequence[Measured]) -> Measured:
-    counts = np.zeros(_SHAPE, np.int64)
-    for each in parts:
-        counts.ravel()[each.places] += each.counts
+def _joined(parts: Sequence[dict[str, Column]], counts: NDArray[np.int64]) -> Measured:
     places = np.flatnonzero(counts)
-    columns = {name: np.concatenate([each.columns[name] for each in parts]) for name in parts[0].columns}
+    columns = {name: np.concatenate([each[name] for each in parts]) for name in parts[0]}
     return Measured(columns, places, counts.ravel()[places])
 
 
