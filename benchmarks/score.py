@@ -1,10 +1,12 @@
 """CPU time and memory of `knowhue score`: of an image, apart by what it is spent on, and of many.
 
-    python benchmarks/score.py [--images 200] [--side 256]
+    python benchmarks/score.py [--images 200] [--side 256] [--many 50000]
 
 Made on the spot: smooth images with noise as PNG, and paler colourings of them. CPU seconds are of this process in one
-thread, as a ratio to decoding the two files of an image; the goal is 5,000 images of one system in 5 minutes on two
-cores, that is 120 ms of CPU an image, with the rows that are always there measured before (`cached`).
+thread, as a ratio to decoding the two files of an image. The goal is 5,000 images of one system and all rows that are
+always there in 5 minutes on two cores with nothing cached, that is 120 ms of CPU an image; "each row alone" is the
+baseline: every row by the formulas of `similarity` over whole images, nothing shared between rows. `--many` holds the
+numbers of so many images that are made up (no files are there), writes every file but the page, and tells the peak.
 """
 
 import argparse
@@ -17,12 +19,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from knowhue.color import chroma_bins, colourfulness, srgb_to_lab
+from knowhue.evaluation.similarity import ciede2000, psnr, ssim
+from knowhue.images.image import Pixels
 from knowhue.images.reading import read_image
-from knowhue.scoring import measures
-from knowhue.scoring.measures import measure_image, see
-from knowhue.scoring.pairing import pair
-from knowhue.scoring.parts import measure_rows
+from knowhue.scoring import parts
+from knowhue.scoring.files import image_rows, to_json, to_latex
+from knowhue.scoring.measures import distance, gray_of, measure_image, nearest_bins, see
+from knowhue.scoring.pairing import Pairs, Stored, System, pair
+from knowhue.scoring.parts import Measured, Portion, measure_rows
 from knowhue.scoring.protocols import PROTOCOLS, Protocol
+from knowhue.scoring.table import make_scores
+from knowhue.scoring.windows import ssim_beside
+from knowhue.storage import write_csv, write_json
 
 
 def write(folder: Path, count: int, side: int, share: float) -> Path:
@@ -52,24 +61,61 @@ def cpu_ms(run: Callable[[], object], repeats: int = 20) -> float:
     return min(rounds)
 
 
+def alone(colouring: Pixels, truth: Pixels) -> list[object]:
+    """What is measured of two images, by the formulas over whole images: the baseline."""
+    rgb = [np.moveaxis(each, -1, 0)[None] / 255 for each in (colouring, truth)]
+    (l1, c1), (l2, c2) = ((lab[:, :1], lab[:, 1:]) for lab in (np.moveaxis(srgb_to_lab(each / 255), -1, 0)[None]
+                          for each in (colouring, truth)))  # fmt: skip
+    off = np.hypot(*(c1 - c2)[0])
+    bins = nearest_bins()[tuple(np.rint(c2[0]).astype(int) + 128)]
+    counts = np.bincount(
+        (bins * 152 + np.minimum(np.ceil(off), 151).astype(int)).ravel(), minlength=313 * 152
+    )
+    vivid = [colourfulness(255 * each, absolute) for each in rgb for absolute in (False, True)]
+    return [
+        psnr(*rgb),
+        ssim(*rgb),
+        ciede2000(l2, c1, c2, l1),
+        abs(c1 - c2).mean(),
+        abs(l1 - l2).mean(),
+        counts,
+        vivid,
+    ]
+
+
 def of_an_image(truth: Path, made: Path) -> None:
-    """What one image of one system costs."""
+    """What one image of one system costs, and all rows of an image."""
     paths = truth / "00000.png", made / "00000.png"
     pixels = [read_image(path).pixels for path in paths]
     true, colouring = (see(each) for each in pixels)
     protocol = PROTOCOLS["original"]
+    rows = [
+        pixels[1],
+        gray_of(true),
+        gray_of(true, (3.0, 9.0)),
+        *(parts._as_jpeg(pixels[0], q) for q in (75, 95)),
+    ]
+
+    def together() -> None:
+        beside = see(pixels[0])
+        for each in rows:
+            measure_image(see(each), beside, protocol)
+        measure_image(beside, beside, protocol)
+
     steps = {
         "decode both files": lambda: [read_image(path) for path in paths],
         "L*a*b* of both": lambda: [see(each) for each in pixels],
-        "SSIM": lambda: measures._tiled_ssim(colouring.rgb, true.rgb),
-        "CIEDE2000": lambda: measures.distance(colouring, true),
+        "SSIM": lambda: ssim_beside(colouring.rgb[0], true.windows),
+        "CIEDE2000": lambda: distance(colouring, true),
         "all that is measured": lambda: measure_image(colouring, true, protocol),
+        "six rows": together,
+        "six rows, each alone": lambda: [alone(each, pixels[0]) for each in (*rows, pixels[0])],
     }
     found = {name: cpu_ms(run) for name, run in steps.items()}
     for name, milliseconds in found.items():
-        print(
-            f"  {name:<22}{milliseconds:7.1f} ms  {milliseconds / found['decode both files']:5.1f} x decoding"
-        )
+        ratio = milliseconds / found["decode both files"]
+        print(f"  {name:<22}{milliseconds:7.1f} ms  {ratio:5.1f} x decoding")
+    print(f"  together / alone: {found['six rows'] / found['six rows, each alone']:.2f}")
 
 
 def of_many(truth: Path, systems: list[Path], protocol: Protocol, cache: Path) -> None:
@@ -85,6 +131,34 @@ def of_many(truth: Path, systems: list[Path], protocol: Protocol, cache: Path) -
         print(f"  {title:<16}{cost}; {peak:.0f} MiB")
 
 
+def of_very_many(count: int, folder: Path) -> None:
+    """The peak of what is held of so many images, whose numbers are made up, until all but the page is written."""
+    random, black = np.random.default_rng(0), see(np.zeros((16, 16, 3), np.uint8))
+    columns, _ = measure_image(black, black, PROTOCOLS["original"])
+
+    def made_up(part: Portion, **_: object) -> dict[str, Measured]:
+        places = np.sort(random.choice(len(chroma_bins()) * 152, 20_000, replace=False))
+        own = {row: {name: random.uniform(size=len(part.names)) for name in columns} for row in part.rows}
+        return {row: Measured(each, places, np.full(20_000, 200)) for row, each in own.items()}
+
+    parts._kept = made_up
+    stored = {
+        f"class{n % 1000:03}/{n:08}": Stored(folder / f"{n:08}.png", f"{n:064}", "PNG") for n in range(count)
+    }
+    systems = tuple(
+        System(name, {name: (file,) for name, file in stored.items()}) for name in ("ours", "theirs")
+    )
+    pairs = Pairs(stored, systems, tuple(name.partition("/")[0] for name in stored), ())
+    scores = make_scores(
+        pairs, PROTOCOLS["stretch-256"], measure_rows(pairs, PROTOCOLS["stretch-256"], folder, 1)
+    )
+    write_csv(folder / "score.per_image.csv", image_rows(scores))
+    write_json(folder / "score.json", to_json(scores))
+    to_latex(scores, scores.values)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"numbers of {count} images, two systems, made up: {peak:.0f} MiB")
+
+
 def main() -> None:
     """Print both."""
     parser = argparse.ArgumentParser(
@@ -92,6 +166,7 @@ def main() -> None:
     )
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--many", type=int, default=0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
@@ -101,6 +176,8 @@ def main() -> None:
         of_an_image(truth, systems[0])
         print(f"{given.images} images of {given.side} px, protocol stretch-256:")
         of_many(truth, systems, PROTOCOLS["stretch-256"], base / "cache")
+        if given.many:
+            of_very_many(given.many, base)
 
 
 if __name__ == "__main__":

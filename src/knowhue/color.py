@@ -65,8 +65,14 @@ def linear_to_lab(light: Floats) -> Floats:
     >>> linear_to_lab(np.array([0.0, 1.0, 0.0])).round(2).tolist()
     [87.74, -86.18, 83.18]
     """
-    x, y, z = np.moveaxis(cube_root(light @ SRGB_TO_XYZ.T / WHITE), -1, 0)
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
+    planes = np.moveaxis(light, -1, 0)
+    return np.moveaxis(planes_to_lab(planes.reshape(3, -1)).reshape(planes.shape), 0, -1)
+
+
+def planes_to_lab(light: Floats) -> Floats:
+    """`linear_to_lab` of planes, both (3, N)."""
+    x, y, z = cube_root(SRGB_TO_XYZ @ light / WHITE[:, None])
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
 def lab_to_linear(lightness: Floats, chroma: Floats) -> Floats:

@@ -11,7 +11,7 @@ from knowhue.color import chroma_bins
 from knowhue.errors import ImageError
 from knowhue.evaluation import metrics, similarity
 from knowhue.metric_table import METRICS
-from knowhue.scoring import measures
+from knowhue.scoring import measures, windows
 from knowhue.scoring.measures import AREA, MEASURES, balanced_area, gray_of, measure_image, nearest_bins, see
 from knowhue.scoring.protocols import PROTOCOLS
 
@@ -79,16 +79,31 @@ def test_arrays_and_tensors_have_one_ciede2000_and_one_psnr():
     args = true.lightness, made.chroma, true.chroma, made.lightness
     tensors = [torch.from_numpy(each) for each in args]
     assert similarity.ciede2000(*args)[0] == pytest.approx(float(similarity.ciede2000(*tensors)[0]), abs=1e-5)
-    rgb = [torch.from_numpy(each) for each in (made.rgb, true.rgb)]
-    assert similarity.psnr(made.rgb, true.rgb)[0] == pytest.approx(float(similarity.psnr(*rgb)[0]), abs=1e-9)
+    arrays = [each.rgb.astype(np.float64) for each in (made, true)]
+    rgb = [torch.from_numpy(each) for each in arrays]
+    assert similarity.psnr(*arrays)[0] == pytest.approx(float(similarity.psnr(*rgb)[0]), abs=1e-9)
 
 
-def test_tiles_change_nothing(monkeypatch):
-    whole, counts = measured()
-    monkeypatch.setattr(measures, "_TILE", 13)
-    tiled, same = measured()
+@pytest.mark.parametrize("size", [(11, 11), (42, 43), (74, 53), (53, 107)])
+def test_strips_change_nothing(monkeypatch, size):
+    true, made = (np.resize(each, (*size, 3)) for each in (TRUE, MADE))
+    whole, counts = measured(made, true)
+    monkeypatch.setattr(measures, "_TOGETHER", 97)
+    monkeypatch.setattr(windows, "_SIDE", 13)
+    tiled, same = measured(made, true)
     np.testing.assert_array_equal(counts, same)
-    assert tiled == pytest.approx(whole, rel=1e-5)
+    assert tiled == pytest.approx(whole, rel=1e-6, abs=1e-9)
+    rgb = [np.moveaxis(each, -1, 0)[None].astype(np.float32) / 255 for each in (made, true)]
+    assert whole["ssim_rgb"] == pytest.approx(float(similarity.ssim(*rgb)[0]), abs=5e-7)
+
+
+def test_the_truth_beside_itself_is_known_as_it_would_be_measured():
+    measured_anew, counts = measure_image(see(TRUE), see(TRUE), ORIGINAL)
+    truth = see(TRUE)
+    known, same = measure_image(truth, truth, ORIGINAL)
+    assert known == pytest.approx(measured_anew, abs=1e-7)
+    assert known.keys() == measured_anew.keys()
+    np.testing.assert_array_equal(counts, same)
 
 
 def curve_of(errors):

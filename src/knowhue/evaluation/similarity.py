@@ -48,9 +48,11 @@ def ciede2000(
             )
     library = _library(true)
     (a1, b1), (a2, b2) = ((each[:, 0], each[:, 1]) for each in (_single(predicted), _single(true)))
-    stretch = 1.5 - 0.5 * _saturation((library.hypot(a1, b1) + library.hypot(a2, b2)) / 2)
+    of_b1, of_b2 = b1 * b1, b2 * b2
+    middle = (library.sqrt(a1 * a1 + of_b1) + library.sqrt(a2 * a2 + of_b2)) / 2
+    stretch = 1.5 - 0.5 * _saturation(middle)
     a1, a2 = a1 * stretch, a2 * stretch
-    chroma1, chroma2 = library.hypot(a1, b1), library.hypot(a2, b2)
+    chroma1, chroma2 = library.sqrt(a1 * a1 + of_b1), library.sqrt(a2 * a2 + of_b2)
     middle = (chroma1 + chroma2) / 2
     across = a1 * b2 - b1 * a2
     # from -pi to pi; of opposite hues, whose turn is as long either way, the one that does not pass 0
@@ -67,8 +69,9 @@ def ciede2000(
     )
     chroma_term = (chroma2 - chroma1) / (1 + 0.045 * middle)
     hue_term = 2 * library.sqrt(chroma1 * chroma2) * library.sin(turn / 2) / (1 + 0.015 * middle * hue_weight)
-    # hues near 275 degrees, blue
-    blueness = library.exp(-(((library.rad2deg(hue) % 360 - 275) / 25) ** 2))
+    # hues near 275 degrees, blue, that is -85
+    degrees = library.rad2deg(hue)
+    blueness = library.exp(-(((library.where(degrees < 0, degrees + 360, degrees) - 275) / 25) ** 2))
     rotation = -2 * _saturation(middle) * library.sin(2 * math.radians(30) * blueness)
     squared = chroma_term**2 + hue_term**2 + rotation * chroma_term * hue_term
     if predicted_lightness is not None:
@@ -84,7 +87,8 @@ def _lightness_term(predicted: Any, true: Any) -> Any:
 
 def _saturation(chroma: Any) -> Any:
     """0 for gray to 1 for colours far beyond a chroma of 25."""
-    seventh = chroma**7
+    squared = chroma * chroma
+    seventh = squared * squared * squared * chroma  # a power takes several times as long
     return (seventh / (seventh + 25.0**7)) ** 0.5
 
 
@@ -129,22 +133,27 @@ def ssim(predicted: "Values", true: "Values") -> Any:
     # about 0, float32 keeps the small variances of flat windows; they are the same wherever the zero is
     x, y = _single(predicted) - 0.5, _single(true) - 0.5
     down, across = (_window_means(side, x) for side in x.shape[2:])
-    mean_x, mean_y, mean_squares, mean_xy = (down @ each @ across.T for each in (x, y, x * x + y * y, x * y))
-    product, squares, total = mean_x * mean_y, mean_x**2 + mean_y**2, mean_x + mean_y
-    covariance, variances = mean_xy - product, mean_squares - squares
+    means = (down @ each @ across.T for each in (x, y, x * x + y * y, x * y))
+    return ssim_map(*means).mean((1, 2, 3))
+
+
+def ssim_map(mean_x: Any, mean_y: Any, mean_squares: Any, mean_xy: Any) -> Any:
+    """Structural similarity of each window, from its means of x, y, x^2 + y^2 and xy; x and y are RGB less .5."""
+    product, squares, total = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y, mean_x + mean_y
     # (x + .5)(y + .5) = xy + (x + y) / 2 + .25
-    luminance = (2 * product + total + 0.5 + _K1**2) / (squares + total + 0.5 + _K1**2)
-    structure = (2 * covariance + _K2**2) / (variances + _K2**2)
-    return (luminance * structure).mean((1, 2, 3))
+    total = total + (0.5 + _K1**2)
+    luminance = (2 * product + total) / (squares + total)
+    structure = (2 * (mean_xy - product) + _K2**2) / (mean_squares - squares + _K2**2)
+    return luminance * structure
 
 
 def _window_means(side: int, like: Any) -> Any:
+    return _as(window_weights(side), like)
+
+
+@lru_cache(64)
+def window_weights(side: int) -> "NDArray[np.float64]":
     """(side - 10, side): the Gaussian mean of every window that lies inside, as a product of matrices."""
-    return _as(_weights(side), like)
-
-
-@lru_cache(16)
-def _weights(side: int) -> "NDArray[np.float64]":
     # at these sizes a product, zeros and all, is several times as fast as a convolution
     steps = np.arange(side)[None] - np.arange(side - SSIM_WINDOW + 1)[:, None] - SSIM_WINDOW // 2
     weights = np.where(abs(steps) <= SSIM_WINDOW // 2, np.exp(-(steps**2) / (2 * _SIGMA**2)), 0.0)

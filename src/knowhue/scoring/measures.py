@@ -1,25 +1,27 @@
 """MEASURES: what is measured of a colouring beside its true image, one value an image, and of a whole set."""
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from knowhue.color import (
+    FloatArray,
     Floats,
     chroma_bins,
-    colourfulness,
     lab_to_linear,
-    linear_to_lab,
     linear_to_srgb,
+    planes_to_lab,
     srgb_to_linear,
 )
 from knowhue.errors import ImageError
-from knowhue.evaluation.similarity import SSIM_WINDOW, ciede2000, psnr, ssim
+from knowhue.evaluation.similarity import SSIM_WINDOW, ciede2000, psnr
 from knowhue.images.image import Pixels
 from knowhue.scoring.protocols import Protocol
+from knowhue.scoring.windows import Windows, ssim_beside, windows_of
 
 Column = NDArray[np.float64]
 """(N,): one value an image, in the order of their names."""
@@ -27,7 +29,7 @@ Columns = Mapping[str, Column]
 
 FARTHEST_AB = 150
 """Distance in the a*b* plane up to which the area under the curve is taken (Zhang, Isola and Efros, ECCV 2016)."""
-_TILE = 256  # pixels a side that are looked at together; what a small image has is looked at in one
+_TOGETHER = 1 << 14  # pixels whose arrays the processor's cache holds
 _REACH = 128  # of a*b*, whose sRGB colours lie within -108 to 99
 
 
@@ -90,30 +92,65 @@ BEST_OF = ("ciede2000", "ab_l1", "psnr_rgb", "ssim_rgb", "lpips_alex")
 """Of several samples, the best by each of these is a column `best_<name>`."""
 
 
-class Seen(NamedTuple):
+@dataclass(frozen=True)
+class Seen:
     """An image as it is measured.
 
     Attributes:
         pixels: (H, W, 3) codes.
-        rgb: (1, 3, H, W), 0 to 1.
+        rgb: (1, 3, H, W), 0 to 1, float32.
         lightness: L* (1, 1, H, W).
-        chroma: a*b* (1, 2, H, W).
+        chroma: a*b* (1, 2, H, W), float32.
         colourfulness: M3, signed and absolute.
     """
 
     pixels: Pixels
-    rgb: Floats
+    rgb: FloatArray
     lightness: Floats
-    chroma: Floats
+    chroma: FloatArray
     colourfulness: tuple[float, float]
+
+    @cached_property
+    def windows(self) -> Windows:
+        """What SSIM asks of a true image."""
+        return windows_of(self.rgb[0])
+
+    @cached_property
+    def colours(self) -> NDArray[np.int64]:
+        """The number of the nearest of `chroma_bins` to each pixel's colour, (H, W)."""
+        whole = np.rint(self.chroma[0]).astype(np.int16) + _REACH
+        return nearest_bins()[whole[0], whole[1]]
 
 
 def see(pixels: Pixels) -> Seen:
     """What is measured of codes (H, W, 3), 8 or 16 bits."""
-    lab = np.moveaxis(linear_to_lab(_light(pixels.dtype)[pixels]), -1, 0)[None]
-    rgb = np.moveaxis(pixels, -1, 0)[None] / np.float64(np.iinfo(pixels.dtype).max)
-    vivid = [float(colourfulness(255 * rgb, absolute)[0]) for absolute in (False, True)]
-    return Seen(pixels, rgb, lab[:, :1], np.ascontiguousarray(lab[:, 1:]), (vivid[0], vivid[1]))
+    planes = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+    codes, lab = planes.reshape(3, -1), np.empty((3, pixels.shape[0] * pixels.shape[1]))
+    for cut in _cuts(lab.shape[1]):
+        lab[:, cut] = planes_to_lab(_light(pixels.dtype)[codes[:, cut]])
+    lab = lab.reshape(1, *planes.shape)
+    rgb: FloatArray = planes[None].astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+    chroma = lab[:, 1:].astype(np.float32)
+    return Seen(pixels, rgb, lab[:, :1], chroma, _colourfulness(planes))
+
+
+def _colourfulness(planes: Pixels) -> tuple[float, float]:
+    """`color.colourfulness` in both conventions, of codes (3, H, W): the squares are the same, and sums are exact."""
+    red, green, blue = planes.astype(np.int32)
+    # twice the opponents, which are whole numbers
+    opponents = [each.ravel().astype(np.float64) for each in (2 * (red - green), red + green - 2 * blue)]
+    squares = [each @ each / each.size for each in opponents]
+    scale = 255 / np.iinfo(planes.dtype).max / 2
+    found = []
+    for means in ([each.mean() for each in opponents], [np.abs(each).mean() for each in opponents]):
+        spread = sum(square - mean**2 for square, mean in zip(squares, means, strict=True))
+        found.append(scale * (max(spread, 0.0) ** 0.5 + 0.3 * sum(mean**2 for mean in means) ** 0.5))
+    return float(found[0]), float(found[1])
+
+
+def _cuts(pixels: int) -> Iterator[slice]:
+    for start in range(0, pixels, _TOGETHER):
+        yield slice(start, start + _TOGETHER)
 
 
 @cache
@@ -140,23 +177,38 @@ def measure_image(
     Raises:
         ImageError: a side is below 11 pixels.
     """
-    noise = float(psnr(colouring.rgb, truth.rgb)[0])
+    height, width = truth.pixels.shape[:2]
+    if min(height, width) < SSIM_WINDOW:
+        raise ImageError(f"it has {width} x {height} pixels, and SSIM needs {SSIM_WINDOW} a side")
+    if colouring is truth:
+        return _of_itself(truth, protocol)
+    noise = float(psnr(colouring.rgb, truth.rgb.astype(np.float64))[0])  # float32 would add up less exactly
     off = colouring.chroma - truth.chroma
-    steps = np.minimum(np.ceil(np.hypot(off[0, 0], off[0, 1])), FARTHEST_AB + 1).astype(np.int64)
+    apart = np.sqrt(off[0, 0] * off[0, 0] + off[0, 1] * off[0, 1])
+    steps = np.minimum(np.ceil(apart), FARTHEST_AB + 1).astype(np.int64)
+    counts = _by_colour(truth.colours, steps)
     change = np.abs(colouring.lightness - truth.lightness)
     columns = {
         "psnr_rgb": protocol.equal_psnr_db if np.isinf(noise) else noise,
-        "ssim_rgb": _tiled_ssim(colouring.rgb, truth.rgb),
+        "ssim_rgb": ssim_beside(colouring.rgb[0], truth.windows),
         "ciede2000": distance(colouring, truth),
-        "ab_l1": float(np.abs(off).mean()),
-        "ab_auc": float((np.bincount(steps.ravel(), minlength=FARTHEST_AB + 2) @ AREA) / steps.size),
+        "ab_l1": float(np.abs(off).mean(dtype=np.float64)),
+        "ab_auc": float((counts.sum(0) @ AREA) / steps.size),
         **_own_columns(colouring),
         "colourfulness_error": abs(colouring.colourfulness[0] - truth.colourfulness[0]),
         "colourfulness_error_absolute": abs(colouring.colourfulness[1] - truth.colourfulness[1]),
         "lightness_change": float(change.mean()),
         "lightness_changed": float((change > protocol.lightness_tolerance).mean()),
     }
-    return columns, _by_colour(truth.chroma, steps)
+    return columns, counts
+
+
+def _of_itself(truth: Seen, protocol: Protocol) -> tuple[dict[str, float], NDArray[np.int64]]:
+    """What the true image has beside itself, which is known."""
+    none = dict.fromkeys(("ciede2000", "ab_l1", "lightness_change", "lightness_changed"), 0.0)
+    none |= dict.fromkeys(("colourfulness_error", "colourfulness_error_absolute"), 0.0)
+    full = {"psnr_rgb": protocol.equal_psnr_db, "ssim_rgb": 1.0, "ab_auc": 1.0}
+    return full | none | _own_columns(truth), _by_colour(truth.colours, np.zeros_like(truth.colours))
 
 
 def _own_columns(image: Seen) -> dict[str, float]:
@@ -164,41 +216,20 @@ def _own_columns(image: Seen) -> dict[str, float]:
     return {
         "colourfulness": image.colourfulness[0],
         "colourfulness_absolute": image.colourfulness[1],
-        "a_mean": float(image.chroma[0, 0].mean()),
-        "b_mean": float(image.chroma[0, 1].mean()),
+        "a_mean": float(image.chroma[0, 0].mean(dtype=np.float64)),
+        "b_mean": float(image.chroma[0, 1].mean(dtype=np.float64)),
     }
 
 
 def distance(first: Seen, second: Seen) -> float:
     """Mean CIEDE2000 over the pixels of two images of one size, L* included."""
-    total = 0.0
-    for rows, columns in _tiles(first.lightness.shape[2:], 0):
-        cut = (slice(None), slice(None), rows, columns)
-        of = first.chroma[cut], second.chroma[cut], first.lightness[cut]
-        total += float(ciede2000(second.lightness[cut], *of)[0]) * of[2].size
+    total, height = 0.0, first.lightness.shape[2]
+    step = max(1, _TOGETHER // first.lightness.shape[3])
+    for top in range(0, height, step):
+        rows = (slice(None), slice(None), slice(top, top + step))
+        of = first.chroma[rows], second.chroma[rows], first.lightness[rows]
+        total += float(ciede2000(second.lightness[rows], *of)[0]) * of[2].size
     return total / first.lightness.size
-
-
-def _tiled_ssim(first: Floats, second: Floats) -> float:
-    # `ssim` is a product of matrices, whose cost grows with the cube of a side
-    total, windows, edge = 0.0, 0, SSIM_WINDOW - 1
-    for rows, columns in _tiles(first.shape[2:], edge):
-        cut = (slice(None), slice(None), rows, columns)
-        here = (rows.stop - rows.start - edge) * (columns.stop - columns.start - edge)
-        total, windows = total + float(ssim(first[cut], second[cut])[0]) * here, windows + here
-    return total / windows
-
-
-def _tiles(size: tuple[int, ...], overlap: int) -> Iterator[tuple[slice, slice]]:
-    height, width = size
-    if min(size) <= overlap:
-        raise ImageError(f"it has {width} x {height} pixels, and SSIM needs {SSIM_WINDOW} a side")
-    for top in range(0, height - overlap, _TILE):
-        for left in range(0, width - overlap, _TILE):
-            yield (
-                slice(top, min(top + _TILE + overlap, height)),
-                slice(left, min(left + _TILE + overlap, width)),
-            )
 
 
 AREA = np.concatenate(([FARTHEST_AB], FARTHEST_AB + 0.5 - np.arange(1, FARTHEST_AB + 1), [0.0])) / FARTHEST_AB
@@ -219,11 +250,11 @@ def balanced_area(counts: NDArray[np.int64]) -> float:
     return float(((counts[found] @ AREA) / pixels[found]).mean())
 
 
-def _by_colour(chroma: Floats, steps: NDArray[np.int64]) -> NDArray[np.int64]:
-    whole = np.rint(chroma[0]).astype(np.int64) + _REACH
-    bins = nearest_bins()[whole[0], whole[1]]
+def _by_colour(colours: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.int64]:
     size = (len(chroma_bins()), FARTHEST_AB + 2)
-    return np.bincount((bins * size[1] + steps).ravel(), minlength=size[0] * size[1]).reshape(size)
+    places = colours * size[1]
+    places += steps
+    return np.bincount(places.ravel(), minlength=size[0] * size[1]).reshape(size)
 
 
 @cache
@@ -248,10 +279,12 @@ OVER_SET: Mapping[str, Callable[[Columns, Columns], float]] = {
 
 def gray_of(truth: Seen, colour: tuple[float, ...] = (0.0, 0.0)) -> Pixels:
     """The image in its own L* and one a*b* everywhere: left gray, or in the mean colour; codes of the truth's depth."""
-    height, width, _ = truth.pixels.shape
-    chroma = np.repeat(np.array(colour)[:, None], height * width, axis=1)
-    light = lab_to_linear(truth.lightness.reshape(-1), chroma).clip(0, 1)
-    if not any(colour):  # one code, whatever is left of rounding
-        light = np.repeat(light[1:2], 3, axis=0)
-    codes = linear_to_srgb(light).T.reshape(height, width, 3) * np.iinfo(truth.pixels.dtype).max
-    return np.floor(codes + 0.5).astype(truth.pixels.dtype)
+    lightness, codes = truth.lightness.reshape(-1), truth.pixels.dtype
+    planes = np.empty((3, lightness.size), codes)
+    for cut in _cuts(lightness.size):
+        chroma = np.repeat(np.array(colour)[:, None], len(lightness[cut]), axis=1)
+        light = lab_to_linear(lightness[cut], chroma).clip(0, 1)
+        if not any(colour):  # one code, whatever is left of rounding
+            light = light[1:2]
+        planes[:, cut] = np.floor(linear_to_srgb(light) * np.iinfo(codes).max + 0.5)
+    return np.ascontiguousarray(np.moveaxis(planes.reshape(3, *truth.pixels.shape[:2]), 0, -1))

@@ -38,7 +38,7 @@ from knowhue.scoring.pairing import ALWAYS, JPEG_QUALITIES, MEAN, TRUTH, Pairs, 
 from knowhue.scoring.protocols import Protocol, to_protocol
 from knowhue.storage import read_arrays, replacing
 
-VERSION = 1
+VERSION = 2
 """Of the formulas: what was kept by another is not used."""
 DECODERS = {name: version(name) for name in ("pillow", "pyvips")}
 """Others may give other pixels of the same file."""
