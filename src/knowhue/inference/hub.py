@@ -1,15 +1,15 @@
 """A model for the hub of Hugging Face: a folder with its weights and its card, and its upload."""
 
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, ModelCardData
 from huggingface_hub.errors import OfflineModeIsEnabled
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from knowhue.config import Config
 from knowhue.errors import ConfigError, RunError
-from knowhue.inference.description import Description, ScoreInterval
+from knowhue.inference.description import Description
 from knowhue.inference.export import export_safetensors
 from knowhue.inference.judgement import can_tell_novelty
 from knowhue.inference.networks import TorchNetwork
@@ -129,29 +129,29 @@ def _last(path: str | None) -> str | None:
 
 
 def model_card(description: Description) -> str:
-    """Markdown with the hub's front matter.
+    """Markdown with the hub's front matter, by the template `card.md`.
 
     Args:
         description: of the model; what it does not know is called unknown.
     """
-    parts = [
-        f"---\n{_front_matter(description).to_yaml()}\n---",
-        f"# {description.name}: a model that {_does(description)} grayscale photographs",
-        _what(description),
-        "## Use\n\n" + _use(description),
-        "## Data\n\n" + _data(description),
-        "## Measured\n\n" + _measured(description),
-        "## Limits\n\n" + _limits(description),
-        f"## Licence\n\n{_licence(description)}",
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _licence(description: Description) -> str:
-    text, start = description.licence or "Not stated.", description.start
-    if start is None:
-        return text
-    return f"{text}\n\nThe model that it started from, `{start.model}`, states: {start.licence or 'nothing'}."
+    environment = Environment(
+        loader=PackageLoader("knowhue.inference", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    unknown = dict.fromkeys(("source", "train", "validation", "fingerprint"), "unknown")
+    fields = {name: getattr(description, name) for name in Description.model_fields}
+    return environment.get_template("card.md").render(
+        fields,
+        images=unknown | {"measured_on": "validation"} | description.images,
+        front_matter=_front_matter(description).to_yaml(),
+        does=" and ".join(VERBS[task] for task in description.tasks),
+        tasks=description.tasks,
+        scores=[(*SCORE_TITLES.get(name, (name, "")), score) for name, score in description.metrics.items()],
+        can_tell_novelty=can_tell_novelty(description),
+    )
 
 
 def _front_matter(description: Description) -> ModelCardData:
@@ -165,99 +165,3 @@ def _front_matter(description: Description) -> ModelCardData:
         pipeline_tag="image-to-image" if "colour" in tasks else "image-classification",
         tags=["knowhue", *(tag_of[task] for task in tasks)],
     )
-
-
-def _does(description: Description) -> str:
-    return " and ".join(VERBS[task] for task in description.tasks)
-
-
-def _what(description: Description) -> str:
-    text = (
-        f"A model that {_does(description)} grayscale photographs, made by knowhue {description.version}. Encoder: "
-        f"`{description.config.encoder.name}`; weights stored in {description.precision}; its input has a "
-        f"short side of {description.size_px} pixels."
-    )
-    if "class" in description.tasks:
-        text += f"\n\nClasses: {', '.join(description.classes)}."
-    if description.start is not None:
-        text += f"\n\n{description.start.sentence()}"
-    return text
-
-
-def _use(description: Description) -> str:
-    commands = [
-        "pip install -e .  # in a clone of knowhue",
-        "hf download OWNER/NAME --local-dir FOLDER",
-        "knowhue models FOLDER",
-    ]
-    if "colour" in description.tasks:
-        commands.append("knowhue colorize photo.jpg --model FOLDER -o photo-colour.jpg")
-    verb = "colorize" if "colour" in description.tasks else "classify"
-    shell = "\n".join(commands)
-    return (
-        f"```sh\n{shell}\n```\n\n```python\nfrom pathlib import Path\n\nfrom knowhue.inference.colorizer import "
-        f'Colorizer\n\nanswer = Colorizer.load("FOLDER").{verb}(Path("photo.jpg"))\n```\n\n'
-        "`model.safetensors` holds the weights and everything else that loading needs; loading runs no code from it. "
-        "`config.json` is the same description, for reading."
-    )
-
-
-def _data(description: Description) -> str:
-    images = defaultdict(lambda: "unknown", description.images)
-    kinds = {"drawn": "drawn by knowhue itself, no photographs", "folder": "a folder of images"}
-    source = str(images["source"])
-    where = description.config.images.path
-    return (
-        f"{images['train']} training and {images['validation']} validation images; source: "
-        f"{kinds.get(source, source)}{f' (`{where}`)' if where else ''}. Fingerprint of the prepared images: "
-        f"`{images['fingerprint']}`."
-    )
-
-
-def _measured(description: Description) -> str:
-    lines = [
-        f"On the {description.images.get('measured_on', 'validation')} images, with 95 % intervals over images "
-        "(one training run).",
-        "",
-        "| score | value | 95 % interval | better |",
-        "|---|---|---|---|",
-        *(_row(name, score) for name, score in description.metrics.items()),
-    ]
-    if description.calibration is not None:
-        lines += ["", f"Class probabilities are {description.calibration.sentence()}."]
-    return "\n".join(lines)
-
-
-def _row(name: str, score: ScoreInterval) -> str:
-    title, better = SCORE_TITLES.get(name, (name, ""))
-    return f"| {title} | {score.value:.3f} | {score.low:.3f} to {score.high:.3f} | {better} |"
-
-
-def _limits(description: Description) -> str:
-    limits = []
-    if "colour" in description.tasks:
-        limits += [
-            "Colours are plausible guesses from lightness, not a record of what was there: no evidence of the colour "
-            "of a flag, a uniform or a skin.",
-            f"Colours are found at {description.size_px} pixels and brought to full size along the image's edges; "
-            "small objects may stay gray or take their surroundings' colour.",
-        ]
-    if "class" in description.tasks:
-        calibrated = description.calibration is not None and description.calibration.helps
-        limits.append(
-            "It knows no classes but those above. An image of something else is given one of them, or `unknown` "
-            f"where none is {100 * description.unknown_below:.0f} % probable or the image is unlike the training "
-            "images; "
-            + (
-                "the probabilities are calibrated for images like those alone."
-                if calibrated
-                else "the probabilities are not calibrated."
-            )
-        )
-    limits.append(
-        "An image unlike the training images is flagged by its distance (novelty above 1, which one validation "
-        "image in a hundred exceeds); for such images the scores above promise nothing."
-        if can_tell_novelty(description)
-        else "Its validation images are too few to tell whether an image is like the training images."
-    )
-    return "\n".join(f"- {limit}" for limit in limits)
