@@ -12,11 +12,10 @@ from markupsafe import Markup
 
 from knowhue.csv_text import to_csv
 from knowhue.locks import REPORT_LOCK, REPORT_S, locked
-from knowhue.report import scores
+from knowhue.report import integrity, scores
 from knowhue.report.answers import Answer, answers
 from knowhue.report.figures import FIGURES
 from knowhue.report.findings import Findings, find
-from knowhue.report.integrity import frozen_sentences, image_sentences, warnings
 from knowhue.report.method_figures import page_content
 from knowhue.report.methods import comparison_results
 from knowhue.report.reading import read_study
@@ -132,7 +131,6 @@ def render_page(
     if study.is_comparison:
         return fill("methods.html", results_link=link, note=note, **page_content(study))
     first = next((run for arm in study.runs for run in study.finished(arm)), None)
-    left_out = study.prepared.get("left_out", ())
     return fill(
         "page.html",
         note=note,
@@ -140,25 +138,13 @@ def render_page(
         results=results,
         results_link=link,
         scores_link=_csv_link(_score_rows(study)),
-        warnings=warnings(study),
+        warnings=integrity.warnings(study),
         **answer_parts(study, answered),
         sections=filled_sections(findings),
         fewest_seeds=fewest_seeds(study.alpha),
-        distances={
-            "warnings": scores.distance_warnings(study),
-            "provenance": scores.provenance(study, "distribution"),
-        },
-        perceptual=scores.provenance(study, "perceptual"),
-        not_computed=scores.not_computed(study),
-        has_fid=scores.has_fid(study),
-        counts=scores.count_table(study),
-        times=scores.time_table(study),
-        settings=scores.setting_rows(study.settings.get("config", {})),
-        image_sentences=image_sentences(study),
-        frozen_sentences=frozen_sentences(study),
-        left_out_counts=scores.left_out_counts(study),
-        left_out=left_out[:_LONGEST_LIST],
-        left_out_more=max(len(left_out) - _LONGEST_LIST, 0),
+        scores=scores,
+        integrity=integrity,
+        longest_list=_LONGEST_LIST,
         environment=first.environment if first else {},
         images=first.scores.get("images") if first else None,
     )

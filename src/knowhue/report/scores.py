@@ -1,6 +1,6 @@
 """Scores beside trivial baselines, distances, and what both must be quoted with; images, settings and time."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,6 @@ from knowhue.report.text import duration, spaced
 _BASELINES = {"real": "other real images"}
 _PHASES = {"heads": "Heads", "finetune": "Fine-tuning", "evaluate": "Evaluation"}
 
-Entries = Mapping[str, Mapping[str, Any]]
-"""Distances or perceptual scores by name, each with its value, or with the reason why there is none."""
-
 
 def task_scores(findings: Findings, task: str) -> list[dict[str, Any]]:
     """Return each metric of a task: `scores` of the seeds of both arms, and what `baselines` have.
@@ -25,20 +22,25 @@ def task_scores(findings: Findings, task: str) -> list[dict[str, Any]]:
     Where both have a seed, `single` and `multi`, their means over the seeds of both, the `bounds` of the difference, as
     the verdict quotes them in the primary metric, its `p`, None of one seed, and its `role` in the plan.
     """
-    study = findings.study
-    trivial = {name: flat_scores(row) for name, row in study.baselines.items()}
-    rows = []
-    for name in _metric_names(study)[task]:
-        known = {_title(each): values.get(name) for each, values in trivial.items()}
-        scores = tuple([run.metric(name) for run in study.finished(arm)] for arm in sides(study, task))
-        rows.append(
-            {"metric": name, "scores": scores, "baselines": known} | _difference(findings, task, name)
-        )
+    rows = _beside_baselines(findings.study, task, _metric_names(findings.study)[task])
+    return [row | _difference(findings, task, row["metric"]) for row in rows]
+
+
+def _beside_baselines(study: Study, task: str, names: Iterable[str]) -> list[dict[str, Any]]:
+    """Return what the finished runs of both arms score in some metrics, and what the baselines do."""
+    trivial = {_BASELINES.get(name, spaced(name)): flat_scores(row) for name, row in study.baselines.items()}
+    runs = [[run.all_scores for run in study.finished(arm)] for arm in sides(study, task)]
+    rows = [
+        {
+            "metric": name,
+            "scores": tuple([scores.get(name) for scores in own] for own in runs),
+            "baselines": {each: values.get(name) for each, values in trivial.items()},
+        }
+        for name in names
+    ]
     # a baseline without any of these metrics has no column
     found = {name for row in rows for name, value in row["baselines"].items() if value is not None}
-    for row in rows:
-        row["baselines"] = {name: value for name, value in row["baselines"].items() if name in found}
-    return rows
+    return [row | {"baselines": {n: v for n, v in row["baselines"].items() if n in found}} for row in rows]
 
 
 def _metric_names(study: Study) -> dict[str, list[str]]:
@@ -67,43 +69,27 @@ def _difference(findings: Findings, task: str, name: str) -> dict[str, Any]:
 
 def distance_rows(study: Study) -> list[dict[str, Any]]:
     """Return the distances by pretrained networks of both arms beside the baselines."""
-    baselines = _baseline_distances(study)
-    titles = {
-        name: entry["title"]
-        for each in _distances(study)
-        for name, entry in each.items()
-        if _has_value(entry)
-    }
-    return [
-        {
-            "title": title,
-            "unit": "",
-            "scores": tuple(
-                [_value(run.scores.get("distribution", {}), name) for run in study.finished(arm)]
-                for arm in sides(study, "colour")
-            ),
-            "baselines": {_title(each): _value(entries, name) for each, entries in baselines.items()},
-        }
-        for name, title in titles.items()
-    ]
+    titles = {name: entry["title"] for name, entry in _entries(study, "distribution") if _has_value(entry)}
+    rows = _beside_baselines(study, "colour", titles)
+    return [row | {"title": titles[row["metric"]], "unit": ""} for row in rows]
 
 
 def distance_warnings(study: Study) -> list[str]:
     """Return what a reader of the distances must know first, such as that a sample is small."""
-    return _texts(_distances(study), lambda entry: _sentence(entry.get("warning", "")))
+    texts = [entry.get("warning", "") for _, entry in _entries(study, "distribution") if _has_value(entry)]
+    return [f"{text[:1].upper()}{text[1:]}." for text in dict.fromkeys(texts) if text]
 
 
 def provenance(study: Study, kind: str) -> list[str]:
     """Return what scores must be quoted with, a sentence a network; `kind` is `distribution` or `perceptual`."""
-    return _texts(_distances(study) if kind == "distribution" else _perceptual(study), _provenance)
+    return list(dict.fromkeys(_provenance(entry) for _, entry in _entries(study, kind) if _has_value(entry)))
 
 
 def not_computed(study: Study) -> list[tuple[str, str]]:
     """Return (title, reason) of distances, perceptual and secondary scores that are in no run and no baseline."""
     found = {
         entry["title"]: str(entry.get("reason", "")).removeprefix("not computed: ")
-        for each in [*_distances(study), *_perceptual(study)]
-        for entry in each.values()
+        for _, entry in _entries(study, "distribution", "perceptual")
         if not _has_value(entry)
     }
     asked = any("recognition" in question.secondary for question in study.questions.values())
@@ -115,43 +101,23 @@ def not_computed(study: Study) -> list[tuple[str, str]]:
 
 def has_fid(study: Study) -> bool:
     """Whether an Inception distance is among the scores."""
-    return "fid" in study.metrics or any(_has_value(each.get("fid", {})) for each in _distances(study))
+    return "fid" in study.metrics or any(
+        name == "fid" and _has_value(entry) for name, entry in _entries(study, "distribution")
+    )
 
 
-def _distances(study: Study) -> list[Entries]:
-    """Return the distances of every finished run and of every baseline."""
-    runs = [run.scores.get("distribution") for arm in study.runs for run in study.finished(arm)]
-    return [each for each in (*runs, *_baseline_distances(study).values()) if each]
+def _entries(study: Study, *kinds: str) -> list[tuple[str, Row]]:
+    """Return what pretrained networks said of every finished run and every baseline: a value, or why there is none."""
+    rows: list[Any] = [run.scores for arm in study.runs for run in study.finished(arm)]
+    rows += study.baselines.values()
+    return [pair for kind in kinds for row in rows for pair in (row.get(kind) or {}).items()]
 
 
-def _baseline_distances(study: Study) -> dict[str, Entries]:
-    found: dict[str, Any] = {name: values.get("distribution") for name, values in study.baselines.items()}
-    return {name: entries for name, entries in found.items() if entries}
-
-
-def _perceptual(study: Study) -> list[Entries]:
-    return [run.scores.get("perceptual", {}) for arm in study.runs for run in study.finished(arm)]
-
-
-def _has_value(entry: Mapping[str, Any]) -> bool:
+def _has_value(entry: Row) -> bool:
     return entry.get("value") is not None
 
 
-def _value(entries: Entries, name: str) -> float | None:
-    return entries.get(name, {}).get("value")
-
-
-def _title(baseline: str) -> str:
-    return _BASELINES.get(baseline, spaced(baseline))
-
-
-def _texts(entries: list[Entries], say: Callable[[Mapping[str, Any]], str]) -> list[str]:
-    """Return what an entry says, each text once, the entries without a value left out."""
-    texts = [say(entry) for each in entries for entry in each.values() if _has_value(entry)]
-    return [text for text in dict.fromkeys(texts) if text]
-
-
-def _provenance(entry: Mapping[str, Any]) -> str:
+def _provenance(entry: Row) -> str:
     file = f", from {entry['file']}" if entry.get("file") else ""
     side = f" of {entry['size_px']} pixels a side" if entry.get("size_px") else ""
     against = f" against {entry['reference_images']}" if entry.get("reference_images") else ""
@@ -159,10 +125,6 @@ def _provenance(entry: Mapping[str, Any]) -> str:
         f"{entry['network']}: weights {entry['weights']}{file}; {entry['resize']}; {entry['tool']}; "
         f"{entry['images']} images{side}{against}."
     )
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def class_scores(study: Study, arm: str, name: str) -> np.ndarray:
