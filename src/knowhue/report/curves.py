@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-_QUESTION = "class"
 _ARM_SIDES = (("single", "Single-task", SINGLE, 1 / 1.05), ("multi", "Multi-task", MULTI, 1.05))
 """Side, its name and colour, and how far it is moved along the log axis, so that error bars do not overlap."""
 
@@ -210,16 +209,15 @@ def label_points(study: Study) -> list[Point]:
     for arm in study.arms:
         edited = study.arms.get(arm) or {}
         changed = {*edited, *edited.get("supervision", {}), *edited.get("tasks", {})}
-        side = {frozenset(("class",)): "single", frozenset(("colour", "class")): "multi"}.get(
-            frozenset(tasks(study, arm))
-        )
         if (
-            side
+            "class" in tasks(study, arm)
             and not placebo(study, arm)
             and changed <= {"tasks", "names", "supervision", "labelled_share", "placebo"}
         ):
-            share = labelled_share(study, arm)
-            found.setdefault((side, share), _point(study, side, share, arm))
+            side, share = "multi" if "colour" in tasks(study, arm) else "single", labelled_share(study, arm)
+            scores = study.table.scores(arm, "balanced_accuracy")
+            diverged = frozenset(study.table.declared(arm, "balanced_accuracy"))
+            found.setdefault((side, share), Point(side, share, arm, scores, diverged))
     return [found[key] for key in sorted(found, key=lambda key: (key[0] != "single", key[1]))]
 
 
@@ -241,7 +239,7 @@ def label_fraction(study: Study) -> "dict[str, Figure]":
     name_ends(ax, [end for end in ends if end])
     lost = [f"{point.arm} seed {seed}" for point in points for seed in sorted(point.diverged)]
     if lost:
-        given = spaced(study.questions[_QUESTION].if_diverged)
+        given = spaced(study.questions["class"].if_diverged)
         note_diverged(figure, [f"{run} (“{given}”)" for run in lost])
     return {"label_fraction": figure}
 
@@ -259,11 +257,6 @@ def label_fraction_rows(study: Study) -> list[Row]:
         mean = {"seed": "mean", "balanced_accuracy": point.mean, "diverged": bool(point.diverged)}
         rows.append({**arm, **mean, "low": low, "high": high})
     return rows
-
-
-def _point(study: Study, side: str, share: float, arm: str) -> Point:
-    scores = study.table.scores(arm, "balanced_accuracy")
-    return Point(side, share, arm, scores, frozenset(study.table.declared(arm, "balanced_accuracy")))
 
 
 def _draw_side(

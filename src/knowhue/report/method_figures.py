@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from knowhue.report.methods import Comparison, MethodScore, Regime, cost_table, quality_table, run_costs
+from knowhue.report.methods import (
+    QUALITY,
+    Comparison,
+    MethodScore,
+    Regime,
+    cost_table,
+    quality_table,
+    run_costs,
+)
 from knowhue.report.study import Arrays, Study, flat_scores
 from knowhue.report.style import (
     INK,
@@ -27,14 +35,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_PANELS = {
-    "ab_l1": "a*b* error, CIELAB units",
-    "ciede2000": "CIEDE2000",
-    "colourfulness_difference_of_means": "Difference of colourfulness",
-    "fd_lite0": "Fréchet distance, lite0",
-    "fid": "FID",
-    "recognition": "Recognised, % ↑",
-}
 # a hue a family, on light and dark
 _FORWARD, _GAN, _PIX2PIX, _PALETTE = "#3b8fd4", "#e0692a", "#a66bbf", "#2f9e6e"
 HOLLOW, FILLED = "hollow: equal images", "filled: equal wall-clock"
@@ -114,7 +114,7 @@ def _drawing(figure: "Figure", name: str, description: str) -> Markup:
 
 def trade_off(compared: Comparison) -> "Figure":
     """Draw every metric over the seconds of training."""
-    shown = [name for name in _PANELS if name in compared.metrics]
+    shown = [name for name in compared.metrics if QUALITY[name][1]]
     # one panel more than metrics, for the legend
     rows = (len(shown) + 3) // 3
     figure, axes = panels(10.5, 3.1 * rows, rows, 3)
@@ -170,7 +170,7 @@ def _panel(ax: "Axes", compared: Comparison, metric: str) -> None:
         if len(known) == 2:
             ax.plot(*zip(*known, strict=True), color=MARKS[method].colour, linewidth=1, alpha=0.6, zorder=3)
     _seconds_axis(ax)
-    entitle(ax, _PANELS[metric])
+    entitle(ax, QUALITY[metric][1])
     _reference_lines(ax, compared, metric, scale)
 
 

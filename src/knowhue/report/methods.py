@@ -18,15 +18,15 @@ from knowhue.statistics.verdicts import Word, question_alpha
 ERROR = QUESTIONS["colour"]
 """What a method is judged by: the metric, the smallest effect of interest and what a diverged run is given."""
 QUALITY = {
-    "ab_l1": "a*b* error ↓",
-    "ciede2000": "CIEDE2000 ↓",
-    "colourfulness_difference_of_means": "Δ colourfulness ↓",
-    "chroma_ratio": "chroma, of true",
-    "fd_lite0": "FD lite0 ↓",
-    "fid": "FID ↓",
-    "recognition": "recognised, % ↑",
+    "ab_l1": ("a*b* error ↓", "a*b* error, CIELAB units"),
+    "ciede2000": ("CIEDE2000 ↓", "CIEDE2000"),
+    "colourfulness_difference_of_means": ("Δ colourfulness ↓", "Difference of colourfulness"),
+    "chroma_ratio": ("chroma, of true", ""),
+    "fd_lite0": ("FD lite0 ↓", "Fréchet distance, lite0"),
+    "fid": ("FID ↓", "FID"),
+    "recognition": ("recognised, % ↑", "Recognised, % ↑"),
 }
-"""Metrics of the tables with their heads, in this order; each only where some run has it."""
+"""Metrics with their heads in the tables, and over the panels where they are drawn; only where some run has them."""
 COST_NAMES = ("train_s", "train_s_per_image", "predict_s_per_image", "images_seen", "parameters")
 _COST_HEADS = (
     "", "epochs", "images seen", "seconds trained", "ms an image trained", "ms an image predicted",
@@ -219,7 +219,7 @@ def quality_table(compared: Comparison, regime: Regime) -> list[list[TableCell]]
     found = compared.scores[regime.name]
     names = list(compared.metrics)
     names += ["diversity"] * any(found[method, "diversity"].by_seed for method in compared.methods)
-    heads = QUALITY | {"diversity": "spread of samples"}
+    heads = {name: head for name, (head, _) in QUALITY.items()} | {"diversity": "spread of samples"}
     rows = [[TableCell(head) for head in ("", "error: verdict", *(heads[name] for name in names))]]
     for name, method in compared.methods.items():
         title = TableCell(method.title, "reference" if name == compared.reference else "")

@@ -33,36 +33,23 @@ def _row(study: Study, place: int) -> list[Tile]:
     index, truth = int(study.samples["index"][place]), _truth(study, place)
     tiles = [Tile(study.samples["gray"][place])]
     for colour_arm, class_arm in zip(sides(study, "colour"), sides(study, "class"), strict=True):
-        predicted, probability = _prediction(study, study.shown(class_arm), index)
-        mark = "" if predicted in (None, truth) else "✗ "
-        sure = "" if probability is None else f" {100 * probability:.0f} %"
-        below = "" if predicted is None else f"{mark}{spaced(predicted)}{sure}"
-        image = _coloured(study.shown(colour_arm), index)
+        named, mark, below = _sample(study.shown(class_arm), index), "", ""
+        if "predicted" in named:
+            predicted = study.classes[int(named["predicted"])]
+            mark = "" if predicted == truth else "✗ "
+            sure = round(float(named.get("probability", np.nan)), 4)
+            below = f"{mark}{spaced(predicted)}" + (f" {100 * sure:.0f} %" if np.isfinite(sure) else "")
+        image = _sample(study.shown(colour_arm), index).get("rgb")
         tiles.append(Tile(image, below, INK if mark else MUTED, "not\ntrained"))
     return [*tiles, Tile(study.samples["truth"][place], spaced(truth), INK)]
 
 
-def _coloured(run: Run | None, index: int) -> np.ndarray | None:
-    place = _place(run, index)
-    return None if place is None or run is None or "rgb" not in run.samples else run.samples["rgb"][place]
-
-
-def _prediction(study: Study, run: Run | None, index: int) -> tuple[str | None, float | None]:
-    place = _place(run, index)
-    if place is None or run is None or "predicted" not in run.samples:
-        return None, None
-    probability = run.samples.get("probability")
-    known = probability is not None and np.isfinite(probability[place])
-    return (
-        study.classes[int(run.samples["predicted"][place])],
-        round(float(probability[place]), 4) if known else None,  # type: ignore[index]
-    )
-
-
-def _place(run: Run | None, index: int) -> int | None:
-    """Return where a run's samples hold the image; samples are matched by image, not by place."""
-    found = np.flatnonzero(run.samples.get("index", np.empty(0)) == index) if run is not None else np.empty(0)
-    return int(found[0]) if len(found) else None
+def _sample(run: Run | None, index: int) -> dict[str, np.ndarray]:
+    """Return what a run's samples hold of an image; they are matched by image, not by place."""
+    samples = {} if run is None else run.samples
+    found = np.flatnonzero(samples.get("index", np.empty(0)) == index)
+    known = [name for name in ("rgb", "predicted", "probability") if name in samples and len(found)]
+    return {name: samples[name][found[0]] for name in known}
 
 
 def _truth(study: Study, place: int) -> str:

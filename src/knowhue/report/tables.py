@@ -210,19 +210,10 @@ def _gradients(findings: Findings) -> list[dict[str, Any]]:
     ]
 
 
-def _diagnostic(key: str) -> Callable[[Study, Row], str]:
-    return lambda _, row: _unsigned_zero(number(row[key], row["unit"]))
-
-
-def _unsigned_zero(text: str) -> str:
-    # what is rounded to 0 has no sign
-    return text if text.strip("−0.") else text.removeprefix("−")
-
-
 def _diagnostic_ends(_: Study, row: Row) -> str:
     if row["interval"] is None:
         return "none: too few seeds"
-    return " to ".join(_unsigned_zero(number(end, row["unit"])) for end in row["interval"])
+    return " to ".join(number(end, row["unit"]) for end in row["interval"])
 
 
 def _primary_scores(study: Study, row: Row) -> str:
@@ -428,9 +419,9 @@ TABLES: dict[str, Shown] = {
         "lowers the other's loss; Fifty et al. 2021). They describe and are no verdict.",
         lambda findings: diagnostic_means(findings.study),
         {
-            "Diagnostic": _text("title"), "Mean over seeds": _diagnostic("mean"),
-            "95 % interval over seeds": _diagnostic_ends, "Lowest": _diagnostic("lowest"),
-            "Highest": _diagnostic("highest"), **_SEEDS,
+            "Diagnostic": _text("title"), "Mean over seeds": _value("mean"),
+            "95 % interval over seeds": _diagnostic_ends, "Lowest": _value("lowest"),
+            "Highest": _value("highest"), **_SEEDS,
         },
     ),
     "predictions": Shown(

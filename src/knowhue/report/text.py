@@ -240,4 +240,5 @@ def _places(unit: str, like: float) -> int:
 
 
 def _fixed(value: float, unit: str, like: float) -> str:
-    return f"{100 * value if unit == 'share' else value:.{_places(unit, like)}f}".replace("-", "−")
+    text = f"{100 * value if unit == 'share' else value:.{_places(unit, like)}f}"
+    return text.replace("-", "−" if float(text) else "")  # what is rounded to 0 has no sign
