@@ -1,5 +1,6 @@
 """What networks say: features and LPIPS by row, distances, recognition; kept by content, refused where not there."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,14 @@ from knowhue.errors import ConfigError
 from knowhue.evaluation.features import FeatureNetwork, Unavailable, frechet, kernel_distance
 from knowhue.evaluation.perceptual import LPIPS, Perceptual
 from knowhue.scoring import networks as module
+from knowhue.scoring.files import to_json
 from knowhue.scoring.networks import (
     NETWORK_MEASURES,
+    Recognition,
     ScoreNetworks,
     ask_networks,
     mcnemar,
     open_scorers,
-    recognise_rows,
     with_columns,
 )
 from knowhue.scoring.page import render
@@ -64,15 +66,13 @@ def test_distances_and_lpips_are_those_of_the_images_themselves(asked):
     made = colourings(true, 0.8)
     both = tensors(made), tensors(true)
     features = [means(each).numpy() for each in both]
-    assert list(found.sets) == ["ours", "theirs", *ALWAYS]
-    assert found.sets["ours"]["fd_lite0"] == pytest.approx(frechet(*features), rel=1e-4)
-    assert found.sets["ours"]["kd_lite0"] == pytest.approx(kernel_distance(*features), abs=1e-6)
-    assert found.sets[TRUTH]["fd_lite0"] == pytest.approx(0, abs=1e-6)
+    assert set(found.sets.values) == {"ours", "theirs", *ALWAYS}
+    assert found.sets.values["ours"]["fd_lite0"] == pytest.approx(frechet(*features), rel=1e-4)
+    assert found.sets.values["ours"]["kd_lite0"] == pytest.approx(kernel_distance(*features), abs=1e-6)
+    assert found.sets.values[TRUTH]["fd_lite0"] == pytest.approx(0, abs=1e-6)
     expected = (both[0] - both[1]).abs().mean((1, 2, 3))
     np.testing.assert_allclose(found.columns["ours"][LPIPS], expected, rtol=1e-5)
-    scores = make_scores(
-        pairs, DEEP, with_columns(measured, found), None, NETWORK_MEASURES, found.sets, found.about
-    )
+    scores = make_scores(pairs, DEEP, with_columns(measured, found), None, NETWORK_MEASURES, found.sets)
     assert scores.values["ours"][LPIPS] == pytest.approx(float(expected.mean()), rel=1e-5)
     assert scores.values[GRAY]["fd_lite0"] > scores.values["ours"]["fd_lite0"]
     assert "fid" not in scores.measures
@@ -80,7 +80,7 @@ def test_distances_and_lpips_are_those_of_the_images_themselves(asked):
 
 
 def test_numbers_are_quoted_with_their_weights(asked):
-    about = asked[2].about
+    about = asked[2].sets.about
     assert (about["asked"], about[LPIPS]["weights"], about["fd_lite0"]["weights"]) == (
         "lite0,lpips",
         "4567",
@@ -120,13 +120,44 @@ def test_of_several_samples_lpips_is_the_mean_and_the_best_is_kept(tmp_path):
     np.testing.assert_allclose(found[f"best_{LPIPS}"], each.min(0), rtol=1e-5)
 
 
+def test_distances_of_enough_images_have_intervals_on_the_page_and_in_the_file(tmp_path):
+    true = true_images(24, 1)
+    made = {"truth": true, "ours": colourings(true, 0.8), "theirs": colourings(true, 0.4, seed=50)}
+    truth, *systems = [write_images(tmp_path / name, each) for name, each in made.items()]
+    pairs = pair(truth, [str(each) for each in systems])
+    measured = measure_rows(pairs, DEEP, tmp_path / "cache", 1)
+    found = ask_networks(pairs, DEEP, measured, fake(), "theirs", tmp_path / "cache")
+    scores = make_scores(pairs, DEEP, with_columns(measured, found), "theirs", NETWORK_MEASURES, found.sets)
+    keys = [(each.system, each.minus, each.measure) for each in scores.distances]
+    names = ("fd_lite0", "kd_lite0")
+    assert sorted(keys[:4], key=lambda key: key[2]) == [
+        (*key, name) for name in names for key in (("ours", None), ("ours", "theirs"))
+    ]
+    assert keys[4:] == [("theirs", None, name) for name in names]
+    for each in scores.distances:
+        low, high = each.interval
+        assert low < each.estimate < high
+        assert (each.p is None) == (each.minus is None)
+    gap = next(each for each in scores.distances if each.minus)
+    values = [found.sets.values[name]["fd_lite0"] for name in ("ours", "theirs")]
+    assert gap.estimate == pytest.approx(values[0] - values[1], rel=0.5)
+    assert gap.interval[1] < 0  # the paler ones are farther, whatever images are left out
+    page = render(scores, scores.values, "")
+    assert "ours − theirs" in page.partition("<h2>Distances of sets")[2]
+    assert json.loads(json.dumps(to_json(scores)))["distances"][0]["interval"] == list(
+        scores.distances[0].interval
+    )
+    assert [note for note in scores.notes if "mostly bias" in note] == [
+        "FD, Lite0: 24 images are fewer than 2048: mostly bias; compare only with rows of the same sample sizes"
+    ]
+
+
 def test_the_page_quotes_networks_and_tests(asked):
     pairs, measured, found = asked
     test = {"only_first": 6, "only_second": 1, "p": 0.125}
-    about = found.about | {"recognised": {"network": "a probe", "mcnemar": {"theirs and ours": test}}}
-    scores = make_scores(
-        pairs, DEEP, with_columns(measured, found), None, NETWORK_MEASURES, found.sets, about
-    )
+    about = found.sets.about | {"recognised": {"network": "a probe", "mcnemar": {"theirs and ours": test}}}
+    sets = found.sets._replace(about=about)
+    scores = make_scores(pairs, DEEP, with_columns(measured, found), None, NETWORK_MEASURES, sets)
     page = render(scores, scores.values, "")
     assert "the first alone recognised in 6 images, the second alone in 1; p = .125, exact" in page
     assert "weights: 0123" in page
@@ -144,11 +175,11 @@ def test_a_probe_recognises_what_it_was_not_fitted_to_and_nothing_in_noise():
     labels = np.arange(200) % 4
     true = np.eye(4)[labels] * 6 + random.normal(size=(200, 4))
     noise = random.normal(size=(200, 30))
-    seen = recognise_rows(pairs, {TRUTH: true, GRAY: true.mean() + random.normal(size=(200, 4))})
-    assert seen[TRUTH].mean() > 0.95
-    assert seen[GRAY].mean() < 0.5
+    probe = Recognition(pairs)
+    assert probe.ask(true).mean() > 0.95
+    assert probe.ask(true.mean() + random.normal(size=(200, 4))).mean() < 0.5
     # a probe that had seen these images would know many of them
-    assert recognise_rows(pairs, {TRUTH: noise})[TRUTH].mean() < 0.4
+    assert Recognition(pairs).ask(noise).mean() < 0.4
 
 
 def test_mcnemar_is_the_exact_binomial_of_the_images_that_changed():

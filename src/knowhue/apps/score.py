@@ -161,7 +161,7 @@ def _scored(
         found = ask_networks(pairs, protocol, measured, opened, reference, cache, report)
     say(f"networks: {time.monotonic() - began:.1f} s", err=True)
     return make_scores(
-        pairs, protocol, with_columns(measured, found), reference, NETWORK_MEASURES, found.sets, found.about
+        pairs, protocol, with_columns(measured, found), reference, NETWORK_MEASURES, found.sets
     )
 
 

@@ -2,7 +2,7 @@
 
 import errno
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -194,12 +194,46 @@ def frechet(first: Features, second: Features) -> float:
     >>> round(frechet(np.array([[0.0], [2.0]]), np.array([[3.0], [5.0]])), 6)
     9.0
     """
-    x, y = _checked(first, second)
-    roots = [np.linalg.qr(each - each.mean(0), mode="r") / np.sqrt(len(each) - 1) for each in (x, y)]
-    shift = x.mean(0) - y.mean(0)
+    _check(first, second)
+    return frechet_between(gaussian_of([triangle(first)]), gaussian_of([triangle(second)]))
+
+
+class Gaussian(NamedTuple):
+    """Of a set of features: its mean (D,), and R of its covariance R^T R, float64."""
+
+    mean: NDArray[np.float64]
+    root: NDArray[np.float64]
+
+
+def triangle(features: Features) -> NDArray[np.float64]:
+    """R of the QR decomposition of features with a column of ones before them, some rows at a time.
+
+    Those of the parts of a set make that of the whole: `gaussian_of`.
+    """
+    found = np.empty((0, features.shape[1] + 1))
+    for start in range(0, len(features), _ROWS):
+        part = np.asarray(features[start : start + _ROWS], np.float64)
+        with_ones = np.concatenate((np.ones((len(part), 1)), part), 1)
+        found = np.asarray(np.linalg.qr(np.concatenate((found, with_ones)), mode="r"))
+    return found
+
+
+def gaussian_of(triangles: Sequence[NDArray[np.float64]]) -> Gaussian:
+    """The mean and covariance of the features of some `triangle`s."""
+    found = triangles[0]
+    if len(triangles) > 1:
+        found = np.asarray(np.linalg.qr(np.concatenate(triangles), mode="r"))
+    # the column of ones takes the mean out of all others
+    count = found[0, 0] ** 2
+    return Gaussian(found[0, 1:] / found[0, 0], found[1:, 1:] / np.sqrt(count - 1))
+
+
+def frechet_between(first: Gaussian, second: Gaussian) -> float:
+    """See `frechet`."""
+    shift = first.mean - second.mean
     # no root of an ill-conditioned product is taken, and no imaginary part dropped
-    overlap = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
-    return float(shift @ shift + sum((root**2).sum() for root in roots) - 2 * overlap)
+    overlap = np.linalg.svd(first.root @ second.root.T, compute_uv=False).sum()
+    return float(shift @ shift + sum((each.root**2).sum() for each in (first, second)) - 2 * overlap)
 
 
 def kernel_distance(first: Features, second: Features) -> float:
@@ -217,8 +251,9 @@ def kernel_distance(first: Features, second: Features) -> float:
     Raises:
         ValueError: D differs, or a set has fewer than two rows.
     """
-    x, y = _checked(first, second)
-    return _within(x) + _within(y) - 2 * _kernel_sum(x, y) / (len(x) * len(y))
+    _check(first, second)
+    across = kernel_sum(first, second) / (len(first) * len(second))
+    return _within(first) + _within(second) - 2 * across
 
 
 DISTANCES: dict[str, Distance] = {
@@ -230,6 +265,7 @@ DISTANCES: dict[str, Distance] = {
 ENOUGH = 2048
 """Images below which a Frechet distance in thousands of dimensions is mostly bias."""
 _BLOCK = 1024
+_ROWS = 4096
 
 
 def measure_distances(
@@ -272,20 +308,28 @@ def _measure(
     return {"value": between(features, truth), **about}
 
 
-def _within(x: NDArray[np.float64]) -> float:
+def _within(x: Features) -> float:
     """Mean kernel of different images of one set."""
-    own = (((x * x).sum(1) / x.shape[1] + 1) ** 3).sum()
-    return (_kernel_sum(x, x) - own) / (len(x) * (len(x) - 1))
+    return (kernel_sum(x, x) - kernel_diagonal(x, x).sum()) / (len(x) * (len(x) - 1))
 
 
-def _kernel_sum(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+def kernel_diagonal(x: Features, y: Features) -> NDArray[np.float64]:
+    """The kernel of each row of one set and the same row of another, (N,)."""
+    return (np.einsum("nd,nd->n", x, y, dtype=np.float64) / x.shape[1] + 1) ** 3
+
+
+def kernel_sum(x: Features, y: Features) -> float:
     """Sum over all pairs, block by block so that memory stays small."""
-    starts = range(0, len(x), _BLOCK)
-    return float(sum(((x[start : start + _BLOCK] @ y.T / x.shape[1] + 1) ** 3).sum() for start in starts))
+    total = 0.0
+    for start in range(0, len(x), _BLOCK):
+        some = np.asarray(x[start : start + _BLOCK], np.float64)
+        for other in range(0, len(y), _BLOCK):
+            kernel = some @ np.asarray(y[other : other + _BLOCK], np.float64).T / x.shape[1] + 1
+            total += float((kernel * kernel * kernel).sum())
+    return total
 
 
-def _checked(first: Features, second: Features) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Both in float64."""
+def _check(first: Features, second: Features) -> None:
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
         raise ValueError(
             f"`first` and `second` should be (N, D) and (M, D). Found {first.shape} and {second.shape}."
@@ -294,4 +338,3 @@ def _checked(first: Features, second: Features) -> tuple[NDArray[np.float64], ND
         raise ValueError(
             f"`first` and `second` should have 2 rows or more. Found {len(first)} and {len(second)}."
         )
-    return np.asarray(first, np.float64), np.asarray(second, np.float64)

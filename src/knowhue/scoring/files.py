@@ -88,6 +88,10 @@ def to_json(scores: Scores) -> dict[str, Any]:
             | {"interval": list(each.interval) if each.interval else None, "word": each.word.value}
             for each in scores.differences
         ],
+        "distances": [
+            each._asdict() | {"interval": list(each.interval) if each.interval else None}
+            for each in scores.distances
+        ],
         "notes": list(scores.notes),
         "networks": dict(scores.about),
         "made_with": {

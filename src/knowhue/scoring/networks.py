@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from knowhue.config import Evaluation, digest
 from knowhue.errors import ConfigError, DamagedError, one_of
 from knowhue.evaluation.features import (
+    DISTANCES,
     FeatureNetwork,
     Features,
     Unavailable,
@@ -21,13 +22,16 @@ from knowhue.evaluation.features import (
     open_networks,
 )
 from knowhue.evaluation.perceptual import LPIPS, Perceptual, open_perceptual
-from knowhue.evaluation.recognition import fit_probe
+from knowhue.evaluation.recognition import Probe, fit_probe
 from knowhue.images.image import Pixels
 from knowhue.runs import Report
+from knowhue.scoring.distances import MEASURED, LeftOut, Truth, judge
 from knowhue.scoring.measures import MEASURES, Quantity
 from knowhue.scoring.pairing import ALWAYS, GRAY, TRUTH, Pairs
 from knowhue.scoring.parts import Measured, Portion, best_of, portions, row_pixels
 from knowhue.scoring.protocols import Protocol
+from knowhue.scoring.table import OfSets, SetDistance
+from knowhue.statistics.jackknife import deal_groups
 from knowhue.storage import read_arrays, replacing
 
 CHOICES = ("lite0", "inception", "lpips", "recognised")
@@ -67,11 +71,10 @@ class ScoreNetworks(NamedTuple):
 
 
 class NetworkAnswers(NamedTuple):
-    """What networks say: further columns by row, numbers of sets by row, and what they must be quoted with."""
+    """What networks say: further columns by row, and numbers of sets."""
 
     columns: Mapping[str, Mapping[str, NDArray[np.float64]]]
-    sets: Mapping[str, Mapping[str, float]]
-    about: Mapping[str, Any]
+    sets: OfSets
 
 
 def open_scorers(
@@ -132,33 +135,89 @@ def ask_networks(
         cache: folder where parts are kept.
         report: told how far it is.
     """
-    rows = [*(each.name for each in pairs.systems), *ALWAYS]
-    arrays: dict[str, dict[str, list[NDArray[Any]]]] = {row: {} for row in rows}
+    systems = [each.name for each in pairs.systems]
+    rows = (TRUTH, *systems, *(row for row in ALWAYS if row != TRUTH))
     done, total = 0, len(pairs.truth) * len(rows)
+    columns: dict[str, dict[str, NDArray[np.float64]]] = {}
+    values: dict[str, dict[str, float]] = {}
+    about: dict[str, Any] = {"asked": networks.asked}
+    truth: dict[str, Features] = {}
+    left_out = _LeavingOut(pairs)
+    recognised = Recognition(pairs) if networks.is_recognised else None
+    # a row after the other: the features of all, of many images, would not fit
     with threadpool_limits(1), torch.no_grad():
-        for portion in portions(pairs, measured):
-            for row in rows:
+        for row in rows:
+            parts: dict[str, list[NDArray[Any]]] = {}
+            for portion in portions(pairs, measured):
                 for name, each in _kept(portion, row, protocol, networks, cache).items():
-                    arrays[row].setdefault(name, []).append(each)
+                    parts.setdefault(name, []).append(each)
                 done += len(portion.names)
                 report({"stage": "score", "done": done, "total": total})
-    joined = {row: {name: np.concatenate(each) for name, each in own.items()} for row, own in arrays.items()}
-    opened = networks.opened
-    features = {row: {name: own[name] for name in opened} for row, own in joined.items()}
-    columns = {
-        row: {name: each.astype(np.float64) for name, each in own.items() if name not in opened}
-        for row, own in joined.items()
-    }
-    sets, quoted = _distances(features, networks)
-    about: dict[str, Any] = {"asked": networks.asked, **quoted}
+            found = {name: np.concatenate(each) for name, each in parts.items()}
+            own = {name: found.pop(name) for name in networks.opened}
+            columns[row] = {name: each.astype(np.float64) for name, each in found.items()}
+            truth = truth or own
+            values[row], quoted = _distances(own, truth, networks)
+            about |= quoted
+            if row in systems:
+                left_out.add(row, own, truth)
+            if recognised is not None:
+                columns[row]["recognised"] = recognised.ask(own["lite0"])
     if isinstance(networks.perceptual, Perceptual):
         about[LPIPS] = _quoted(networks.perceptual.provenance)
+    chosen = reference or systems[0]
     if networks.is_recognised:
-        recognised = recognise_rows(pairs, {row: each["lite0"] for row, each in features.items()})
-        for row, each in recognised.items():
-            columns[row]["recognised"] = each
-        about["recognised"] = _about_recognition(pairs, recognised, reference or pairs.systems[0].name)
-    return NetworkAnswers(columns, sets, about)
+        right = {row: each["recognised"] for row, each in columns.items()}
+        about["recognised"] = _about_recognition(pairs, right, chosen)
+    distances = left_out.judged(chosen, 1 - protocol.alpha)
+    return NetworkAnswers(columns, OfSets(values, distances, about, _notes(about, distances)))
+
+
+class _LeavingOut:
+    """Distances of systems without some of the images."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        self._groups = deal_groups(len(pairs.truth), pairs.clusters)
+        self._truths: dict[str, Truth] = {}
+        self._found: dict[str, dict[str, LeftOut]] = {}
+
+    def add(self, system: str, features: Mapping[str, Features], truth: Mapping[str, Features]) -> None:
+        """Measure a system; nothing where there are too few images to leave some out."""
+        if self._groups.max() < 1:
+            return
+        for name, each in truth.items():
+            self._truths.setdefault(name, Truth(each, self._groups))
+        asked = {name: DISTANCES[name].network for name in MEASURED}
+        found = {
+            name: MEASURED[name](self._truths[network], features[network])
+            for name, network in asked.items()
+            if network in features
+        }
+        self._found[system] = {name: each for name, each in found.items() if each is not None}
+
+    def judged(self, reference: str, level: float) -> list[SetDistance]:
+        """Every distance of every system, and its difference from the reference's."""
+        sizes, base = np.bincount(self._groups), self._found.get(reference, {})
+        judged = []
+        for system, own in self._found.items():
+            for name, each in own.items():
+                mean = judge(each, sizes)
+                judged.append(SetDistance(system, None, name, mean.estimate, mean.interval(level), None))
+                if system != reference:
+                    mean = judge(each, sizes, base[name])
+                    ends = mean.interval(level)
+                    judged.append(SetDistance(system, reference, name, mean.estimate, ends, mean.p))
+        return judged
+
+
+def _notes(about: Mapping[str, Any], distances: Sequence[SetDistance]) -> list[str]:
+    """What Frechet distances of few images are worth; kernel distances have no such bias."""
+    known = {each.measure for each in distances}
+    return [
+        f"{NETWORK_MEASURES[name].short}: {each['warning']}{'' if name in known else '; no interval'}"
+        for name, each in about.items()
+        if MEASURED.get(name) is Truth.frechet and "warning" in each
+    ]
 
 
 def _kept(
@@ -203,16 +262,12 @@ def _tensor(pixels: Pixels) -> torch.Tensor:
 
 
 def _distances(
-    features: Mapping[str, Mapping[str, Features]], networks: ScoreNetworks
-) -> tuple[dict[str, dict[str, float]], dict[str, Any]]:
-    sets: dict[str, dict[str, float]] = {}
-    about: dict[str, Any] = {}
-    for row, own in features.items():
-        found = measure_distances(own, features[TRUTH], networks.features)
-        known = {name: each for name, each in found.items() if each["value"] is not None}
-        sets[row] = {name: float(each["value"]) for name, each in known.items()}
-        about |= {name: _quoted(each) for name, each in known.items()}
-    return sets, about
+    features: Mapping[str, Features], truth: Mapping[str, Features], networks: ScoreNetworks
+) -> tuple[dict[str, float], dict[str, Any]]:
+    found = measure_distances(features, truth, networks.features)
+    known = {name: each for name, each in found.items() if each["value"] is not None}
+    values = {name: float(each["value"]) for name, each in known.items()}
+    return values, {name: _quoted(each) for name, each in known.items()}
 
 
 def _quoted(about: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,25 +275,34 @@ def _quoted(about: Mapping[str, Any]) -> dict[str, Any]:
     return {name: each for name, each in about.items() if name not in ("value", "file")}
 
 
-def recognise_rows(pairs: Pairs, features: Mapping[str, Features]) -> dict[str, NDArray[np.float64]]:
-    """Whether a probe gives each image the class of its folder: 1 or 0 by row, (N,).
+class Recognition:
+    """Whether a probe gives an image the class of its folder.
 
-    The probe is fitted to true images, `FOLDS` times, each time without the images that it is asked about.
+    The probe is fitted to true images, `FOLDS` times, each time without the images that it is asked about; the row
+    that is asked first is that of the true images.
     """
-    names = list(dict.fromkeys(pairs.clusters))
-    numbers = {name: number for number, name in enumerate(names)}
-    labels = np.array([numbers[name] for name in pairs.clusters])
-    place, seen = np.empty(len(labels), int), Counter[str]()
-    for number, name in enumerate(pairs.clusters):
-        place[number] = seen[name]
-        seen[name] += 1
-    found = {row: np.zeros(len(labels)) for row in features}
-    for fold in range(FOLDS):
-        asked = place % FOLDS == fold
-        probe = fit_probe(features[TRUTH][~asked], labels[~asked], len(names))
-        for row, own in features.items():
-            found[row][asked] = probe.predict(own[asked]) == labels[asked]
-    return found
+
+    def __init__(self, pairs: Pairs) -> None:
+        names = list(dict.fromkeys(pairs.clusters))
+        self._classes = len(names)
+        self._labels = np.array([names.index(name) for name in pairs.clusters])
+        place, seen = [], Counter[str]()
+        for name in pairs.clusters:
+            place.append(seen[name] % FOLDS)
+            seen[name] += 1
+        self._folds = [np.array(place) == fold for fold in range(FOLDS)]
+        self._probes: list[Probe] = []
+
+    def ask(self, features: Features) -> NDArray[np.float64]:
+        """1 or 0 of each image, (N,)."""
+        labels, found = self._labels, np.zeros(len(self._labels))
+        if not self._probes:
+            self._probes = [
+                fit_probe(features[~asked], labels[~asked], self._classes) for asked in self._folds
+            ]
+        for asked, probe in zip(self._folds, self._probes, strict=True):
+            found[asked] = probe.predict(features[asked]) == labels[asked]
+        return found
 
 
 def _require_classes(pairs: Pairs) -> None:

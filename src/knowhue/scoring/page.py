@@ -17,7 +17,7 @@ from knowhue.scoring.files import short, shown_value
 from knowhue.scoring.measures import Quantity
 from knowhue.scoring.pairing import ALWAYS
 from knowhue.scoring.parts import open_pixels
-from knowhue.scoring.table import Difference, Scores
+from knowhue.scoring.table import Difference, Scores, SetDistance
 from knowhue.statistics.clustered import Nearness
 
 _SIDE = 176
@@ -55,6 +55,7 @@ def render(scores: Scores, rows: Mapping[str, Mapping[str, float]], command: str
         tables=[(each, _table(scores, rows, each)) for each in _groups(scores, rows)],
         differences=_difference_table(scores),
         questions=len(scores.differences),
+        distances=_distance_table(scores),
         most=[found for each in scores.pairs.systems if (found := _differ_most(scores, each.name))],
         primary=scores.measures[scores.protocol.primary],
         quotes=_quotes(scores.about),
@@ -142,6 +143,33 @@ def _difference_table(scores: Scores) -> list[list[Any]]:
         ]
         for name in names
     ]
+
+
+def _distance_table(scores: Scores) -> list[list[Any]]:
+    """A row a distance of sets, a column a system, and its difference from the reference's."""
+    columns = list(dict.fromkeys((each.system, each.minus) for each in scores.distances))
+    columns.sort(key=lambda column: column[1] is not None)
+    by_key = {(each.system, each.minus, each.measure): each for each in scores.distances}
+    head = ["", *(f"{one} − {other}" if other else one for one, other in columns), "protocol"]
+    rows = [
+        [
+            f"{scores.measures[name].title}, corrected",
+            *(_distance_cell(scores, by_key.get((*column, name))) for column in columns),
+            short(scores.protocol.digest),
+        ]
+        for name in dict.fromkeys(each.measure for each in scores.distances)
+    ]
+    return [head, *rows] if rows else []
+
+
+def _distance_cell(scores: Scores, found: SetDistance | None) -> Any:
+    if found is None:
+        return "–"
+    measure = scores.measures[found.measure]
+    values = [found.estimate, *(found.interval or ())]
+    shown = _signed(measure, values) if found.minus else [shown_value(measure, each) for each in values]
+    below = " to ".join(shown[1:]) + ("" if found.p is None else f"; p {p_text(found.p)}")
+    return TableCell(shown[0], below, False)
 
 
 def _difference_cell(scores: Scores, found: Difference | None) -> Any:

@@ -1,6 +1,7 @@
 """What is said of systems: means of each measure, paired differences with intervals and words, warnings."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +37,35 @@ class Difference(NamedTuple):
     word: Nearness
 
 
+class SetDistance(NamedTuple):
+    """A distance of a system's set of colourings to the true images, or how much larger it is than the reference's.
+
+    Attributes:
+        system: its name.
+        minus: the reference, of a difference; else None.
+        measure: a key of `networks.NETWORK_MEASURES`.
+        estimate: freed of the bias that few images bring, see `statistics.jackknife`.
+        interval: at 1 - alpha; None with too few images.
+        p: two-sided, of no difference, not adjusted; None of a distance, which is never 0.
+    """
+
+    system: str
+    minus: str | None
+    measure: str
+    estimate: float
+    interval: Interval | None
+    p: float | None
+
+
+class OfSets(NamedTuple):
+    """What networks say of whole sets: numbers by row and measure, intervals, what they must be quoted with, notes."""
+
+    values: Mapping[str, Mapping[str, float]] = MappingProxyType({})
+    distances: Sequence[SetDistance] = ()
+    about: Mapping[str, Any] = MappingProxyType({})
+    notes: Sequence[str] = ()
+
+
 class Scores(NamedTuple):
     """All that is known.
 
@@ -49,6 +79,7 @@ class Scores(NamedTuple):
         notes: what a reader must know.
         measures: that the rows have, in the order of tables.
         about: what numbers of networks must be quoted with.
+        distances: of sets, with their intervals.
     """
 
     protocol: Protocol
@@ -60,6 +91,7 @@ class Scores(NamedTuple):
     notes: Sequence[str]
     measures: Mapping[str, Quantity]
     about: Mapping[str, Any]
+    distances: Sequence[SetDistance] = ()
 
 
 def make_scores(
@@ -68,8 +100,7 @@ def make_scores(
     measured: Mapping[str, Measured],
     reference: str | None = None,
     measures: Mapping[str, Quantity] = MEASURES,
-    sets: Mapping[str, Mapping[str, float]] | None = None,
-    about: Mapping[str, Any] | None = None,
+    sets: OfSets | None = None,
 ) -> Scores:
     """Put numbers together.
 
@@ -79,10 +110,9 @@ def make_scores(
         measured: by row.
         reference: the system that others are compared with; the first if None.
         measures: all that there may be.
-        sets: further numbers of whole sets, by row and measure.
-        about: what they must be quoted with.
-
+        sets: further numbers of whole sets.
     """
+    sets = sets or OfSets()
     columns = {row: each.columns for row, each in measured.items()}
     values = {}
     for row, each in measured.items():
@@ -98,13 +128,13 @@ def make_scores(
             for name in BEST_OF
             if f"best_{name}" in each.columns
         }
-        own |= dict((sets or {}).get(row, {}))
+        own |= sets.values.get(row, {})
         values[row] = own
     shown = {name: m for name, m in measures.items() if any(name in own for own in values.values())}
     chosen = reference or pairs.systems[0].name
     found = paired_differences(pairs, protocol, columns, chosen, shown)
-    notes = [*pairs.notes, *_image_notes(pairs, protocol, columns)]
-    return Scores(protocol, pairs, columns, values, chosen, found, notes, shown, about or {})
+    notes = [*pairs.notes, *_image_notes(pairs, protocol, columns), *sets.notes]
+    return Scores(protocol, pairs, columns, values, chosen, found, notes, shown, sets.about, sets.distances)
 
 
 def require_system(pairs: Pairs, reference: str | None) -> None:

@@ -44,7 +44,7 @@ def ssim_beside(rgb: FloatArray, true: Windows) -> float:
     for rows, means in zip(_strips(rgb.shape[1]), true.means, strict=True):
         strip, like = values[:, rows], true.values[:, rows]
         # squares of both together: a mean of each alone is less exact, and as dear
-        squares: FloatArray = strip * strip + like * like
+        squares = np.asarray(strip * strip + like * like, np.float32)
         asked: FloatArray = np.concatenate((strip, squares, strip * like), dtype=np.float32)
         found = _gaussian_means(asked)
         found = ssim_map(found[:, :3], means, found[:, 3:6], found[:, 6:])

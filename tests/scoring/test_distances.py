@@ -1,0 +1,90 @@
+"""Intervals of distances of sets: what is left out, formulas written out, and how often they hold the truth."""
+
+import numpy as np
+import pytest
+
+from knowhue.evaluation.features import frechet
+from knowhue.scoring.distances import PER_FEATURE, Truth, judge
+from knowhue.statistics.jackknife import deal_groups
+
+MIXING = np.random.default_rng(0).normal(size=(6, 6)) / 6**0.5 * np.linspace(1.5, 0.2, 6)
+
+
+def features(count, seed):
+    """Of true images, and of two systems' colourings of them: pairs that go together."""
+    random = np.random.default_rng(seed)
+    true = random.normal(size=(count, 6)) @ MIXING
+    near, far = (random.normal(size=true.shape) for _ in range(2))
+    return true, 0.8 * true + 0.25 * near + 0.1, 0.7 * true + 0.45 * far
+
+
+def kernel_of_different_images(x, y):
+    """Gretton et al. 2012, equation 4, written out."""
+    total, count = 0.0, len(x)
+    for i in range(count):
+        for j in range(count):
+            if i != j:
+                of = ((x[i], x[j], 1), (y[i], y[j], 1), (x[i], y[j], -1), (x[j], y[i], -1))
+                total += sum(sign * (one @ other / x.shape[1] + 1) ** 3 for one, other, sign in of)
+    return total / (count * (count - 1))
+
+
+def test_what_is_left_out_is_what_the_others_have():
+    true, made, _ = features(40, 1)
+    groups = deal_groups(40, [f"class{number % 7}" for number in range(40)])
+    truth = Truth(true, groups)
+    for found, distance in ((truth.frechet(made), frechet), (truth.kernel(made), kernel_of_different_images)):
+        assert found.whole == pytest.approx(distance(made, true), rel=1e-9)
+        expected = [distance(made[groups != number], true[groups != number]) for number in range(7)]
+        np.testing.assert_allclose(found.without, expected, rtol=1e-9)
+
+
+def test_a_frechet_distance_needs_images_for_its_features():
+    true, made, _ = features(PER_FEATURE * 6 + 20, 1)
+    wide = np.tile(true, 10)
+    assert Truth(true, deal_groups(len(true))).frechet(made) is not None
+    assert Truth(wide, deal_groups(len(true))).frechet(wide) is None
+
+
+def test_swapping_systems_flips_signs_exactly():
+    true, one, other = features(60, 1)
+    truth = Truth(true, deal_groups(60))
+    found = truth.frechet(one), truth.frechet(other)
+    ahead, back = judge(found[0], truth.sizes, found[1]), judge(found[1], truth.sizes, found[0])
+    assert (ahead.estimate, ahead.error) == (-back.estimate, back.error)
+    same = judge(found[0], truth.sizes, found[0])
+    assert (same.estimate, same.error, same.p) == (0, 0, 1)
+
+
+def test_intervals_hold_the_truth_at_about_the_nominal_rate():
+    """Normal features, whose distance over all images is known; the plain one is biased, the corrected one is not."""
+    covariance = MIXING.T @ MIXING
+    noise, repeats = np.eye(6), 200
+
+    def expected(share, spread, shift):
+        first, second = covariance, share**2 * covariance + spread**2 * noise
+        values = np.linalg.eigvals(first @ second).real.clip(0)
+        return 6 * shift**2 + np.trace(first + second) - 2 * np.sqrt(values).sum()
+
+    ours, theirs = expected(0.8, 0.25, 0.1), expected(0.7, 0.45, 0.0)
+    held, plain, corrected, kernels = [], [], [], []
+    for seed in range(repeats):
+        true, one, other = features(120, 100 + seed)
+        truth = Truth(true, deal_groups(120))
+        found = truth.frechet(one), truth.frechet(other)
+        judged = judge(found[1], truth.sizes), judge(found[1], truth.sizes, found[0])
+        plain.append(found[1].whole)
+        corrected.append(judged[0].estimate)
+        ends = [each.interval(0.95) for each in judged]
+        held.append(
+            [low < value < high for (low, high), value in zip(ends, (theirs, theirs - ours), strict=True)]
+        )
+        kernels.append(judge(truth.kernel(other), truth.sizes, truth.kernel(one)))
+    error = np.std(corrected) / repeats**0.5
+    assert abs(np.mean(corrected) - theirs) < 4 * error < abs(np.mean(plain) - theirs)
+    least = 0.95 - 4 * (0.95 * 0.05 / repeats) ** 0.5
+    assert (np.mean(held, 0) > least).all()
+    # unbiased, so its mean over all is what each interval should hold
+    middle = np.mean([each.estimate for each in kernels])
+    ends = [each.interval(0.95) for each in kernels]
+    assert np.mean([low < middle < high for low, high in ends]) > least
