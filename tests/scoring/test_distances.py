@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from knowhue.evaluation.features import frechet
-from knowhue.scoring.distances import PER_FEATURE, Truth, judge
+from knowhue.scoring.distances import PER_FEATURE, Truth, corrected
 from knowhue.statistics.jackknife import deal_groups
 
 MIXING = np.random.default_rng(0).normal(size=(6, 6)) / 6**0.5 * np.linspace(1.5, 0.2, 6)
@@ -50,9 +50,9 @@ def test_swapping_systems_flips_signs_exactly():
     true, one, other = features(60, 1)
     truth = Truth(true, deal_groups(60))
     found = truth.frechet(one), truth.frechet(other)
-    ahead, back = judge(found[0], truth.sizes, found[1]), judge(found[1], truth.sizes, found[0])
+    ahead, back = corrected(found[0], truth.sizes, found[1]), corrected(found[1], truth.sizes, found[0])
     assert (ahead.estimate, ahead.error) == (-back.estimate, back.error)
-    same = judge(found[0], truth.sizes, found[0])
+    same = corrected(found[0], truth.sizes, found[0])
     assert (same.estimate, same.error, same.p) == (0, 0, 1)
 
 
@@ -67,21 +67,21 @@ def test_intervals_hold_the_truth_at_about_the_nominal_rate():
         return 6 * shift**2 + np.trace(first + second) - 2 * np.sqrt(values).sum()
 
     ours, theirs = expected(0.8, 0.25, 0.1), expected(0.7, 0.45, 0.0)
-    held, plain, corrected, kernels = [], [], [], []
+    held, plain, freed, kernels = [], [], [], []
     for seed in range(repeats):
         true, one, other = features(120, 100 + seed)
         truth = Truth(true, deal_groups(120))
         found = truth.frechet(one), truth.frechet(other)
-        judged = judge(found[1], truth.sizes), judge(found[1], truth.sizes, found[0])
+        judged = corrected(found[1], truth.sizes), corrected(found[1], truth.sizes, found[0])
         plain.append(found[1].whole)
-        corrected.append(judged[0].estimate)
+        freed.append(judged[0].estimate)
         ends = [each.interval(0.95) for each in judged]
         held.append(
             [low < value < high for (low, high), value in zip(ends, (theirs, theirs - ours), strict=True)]
         )
-        kernels.append(judge(truth.kernel(other), truth.sizes, truth.kernel(one)))
-    error = np.std(corrected) / repeats**0.5
-    assert abs(np.mean(corrected) - theirs) < 4 * error < abs(np.mean(plain) - theirs)
+        kernels.append(corrected(truth.kernel(other), truth.sizes, truth.kernel(one)))
+    error = np.std(freed) / repeats**0.5
+    assert abs(np.mean(freed) - theirs) < 4 * error < abs(np.mean(plain) - theirs)
     least = 0.95 - 4 * (0.95 * 0.05 / repeats) ** 0.5
     assert (np.mean(held, 0) > least).all()
     # unbiased, so its mean over all is what each interval should hold

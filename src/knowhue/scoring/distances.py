@@ -70,7 +70,7 @@ class Truth:
         return LeftOut(float(total / (count * (count - 1))), kept / (counts * (counts - 1)))
 
 
-MEASURED: Mapping[str, Callable[[Truth, Features], LeftOut | None]] = {
+LEAVE_OUT: Mapping[str, Callable[[Truth, Features], LeftOut | None]] = {
     "fd_lite0": Truth.frechet,
     "kd_lite0": Truth.kernel,
     "fid": Truth.frechet,
@@ -91,7 +91,7 @@ def _group_sums(x: Features, y: Features, rows: Sequence[NDArray[np.int64]]) -> 
     return found - np.diag([diagonal[each].sum() for each in rows])
 
 
-def judge(own: LeftOut, sizes: NDArray[np.int64], reference: LeftOut | None = None) -> ClusteredMean:
+def corrected(own: LeftOut, sizes: NDArray[np.int64], reference: LeftOut | None = None) -> ClusteredMean:
     """The corrected distance, or that of a system minus the reference's, and its error."""
     if reference is None:
         return jackknifed(own.whole, own.without, sizes)

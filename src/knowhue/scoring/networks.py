@@ -25,7 +25,7 @@ from knowhue.evaluation.perceptual import LPIPS, Perceptual, open_perceptual
 from knowhue.evaluation.recognition import Probe, fit_probe
 from knowhue.images.image import Pixels
 from knowhue.runs import Report
-from knowhue.scoring.distances import MEASURED, LeftOut, Truth, judge
+from knowhue.scoring.distances import LEAVE_OUT, LeftOut, Truth, corrected
 from knowhue.scoring.measures import MEASURES, Quantity
 from knowhue.scoring.pairing import ALWAYS, GRAY, TRUTH, Pairs
 from knowhue.scoring.parts import Measured, Portion, best_of, portions, row_pixels
@@ -187,9 +187,9 @@ class _LeavingOut:
             return
         for name, each in truth.items():
             self._truths.setdefault(name, Truth(each, self._groups))
-        asked = {name: DISTANCES[name].network for name in MEASURED}
+        asked = {name: DISTANCES[name].network for name in LEAVE_OUT}
         found = {
-            name: MEASURED[name](self._truths[network], features[network])
+            name: LEAVE_OUT[name](self._truths[network], features[network])
             for name, network in asked.items()
             if network in features
         }
@@ -201,10 +201,10 @@ class _LeavingOut:
         judged = []
         for system, own in self._found.items():
             for name, each in own.items():
-                mean = judge(each, sizes)
+                mean = corrected(each, sizes)
                 judged.append(SetDistance(system, None, name, mean.estimate, mean.interval(level), None))
                 if system != reference:
-                    mean = judge(each, sizes, base[name])
+                    mean = corrected(each, sizes, base[name])
                     ends = mean.interval(level)
                     judged.append(SetDistance(system, reference, name, mean.estimate, ends, mean.p))
         return judged
@@ -216,7 +216,7 @@ def _notes(about: Mapping[str, Any], distances: Sequence[SetDistance]) -> list[s
     return [
         f"{NETWORK_MEASURES[name].short}: {each['warning']}{'' if name in known else '; no interval'}"
         for name, each in about.items()
-        if MEASURED.get(name) is Truth.frechet and "warning" in each
+        if LEAVE_OUT.get(name) is Truth.frechet and "warning" in each
     ]
 
 
