@@ -244,34 +244,25 @@ def compared_arms(study: Study) -> list[Compared]:
         for arm in study.arms
         if arm != asked.single and _compares(study, question, arm)
     }
-    # a primary question has an alpha of its own; with other targets a difference is certain
-    family = {
-        key: each
-        for key, each in contrasts.items()
-        if not _is_primary(study, *key) and _is_alike(study, *key)
-    }
-    tests = family_tests(contrasts, 1 - study.alpha)
-    adjusted = family_tests(family)
-    rows = []
-    for key, test in tests.items():
-        p = adjusted[key].p_adjusted if key in adjusted else None
-        rows.append(
-            Compared(*key, _is_primary(study, *key), _is_alike(study, *key), test._replace(p_adjusted=p))
+    rows = [
+        Compared(
+            question,
+            arm,
+            arm == study.questions[question].multi,
+            _targets(study, question, arm) == _targets(study, question, study.questions[question].single),
+            test,
         )
-    return rows
+        for (question, arm), test in family_tests(contrasts, 1 - study.alpha).items()
+    ]
+    # a primary question has an alpha of its own; with other targets a difference is certain
+    family = {row[:2]: row.found for row in rows if row.same_targets and not row.primary}
+    adjusted = {key: test.p_adjusted for key, test in family_tests(family).items()}
+    return [row._replace(test=row.test._replace(p_adjusted=adjusted.get(row[:2]))) for row in rows]
 
 
 def _compares(study: Study, question: str, arm: str) -> bool:
     """Whether an arm has another task beside the question's, or knows what that would teach it."""
     return len(tasks(study, arm)) > 1 or (question == "colour" and is_oracle(study, arm))
-
-
-def _is_primary(study: Study, question: str, arm: str) -> bool:
-    return arm == study.questions[question].multi
-
-
-def _is_alike(study: Study, question: str, arm: str) -> bool:
-    return _targets(study, question, arm) == _targets(study, question, study.questions[question].single)
 
 
 def forest_rows(study: Study) -> list[Row]:
