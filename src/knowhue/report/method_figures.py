@@ -37,6 +37,11 @@ if TYPE_CHECKING:
 
 # a hue a family, on light and dark
 _FORWARD, _GAN, _PIX2PIX, _PALETTE = "#3b8fd4", "#e0692a", "#a66bbf", "#2f9e6e"
+_DESCRIPTIONS = {
+    "trade": "Quality of each method over its training time",
+    "samples": "Colourings at {}",
+    "drawn": "Samples at {}",
+}
 HOLLOW, FILLED = "hollow: equal images", "filled: equal wall-clock"
 
 
@@ -74,42 +79,25 @@ def comparison_figures(study: Study) -> "dict[str, Figure]":
 
 
 def page_content(study: Study) -> dict[str, Any]:
-    """All that the page of a comparison shows, ready as text."""
-    compared = Comparison(study)
+    """All that the page of a comparison shows: its drawings as SVG, and what its template asks for the rest."""
+    compared, drawings = Comparison(study), {}
+    for name, figure in comparison_figures(study).items():
+        kind, _, regime = name.rpartition("_")
+        title = compared.regimes[regime].title if regime in compared.regimes else ""
+        description = _DESCRIPTIONS[kind].format(title)
+        drawings[name] = Markup(to_svg(figure, name.replace("_", "-"), description))
     first = next((run for arm in study.runs for run in study.finished(arm)), None)
-    counts = study.prepared.get("counts", {})
     return {
         "study": study,
-        "methods": compared.methods,
-        "reference": compared.methods[compared.reference].title,
+        "compared": compared,
+        "drawings": drawings,
+        "quality_table": quality_table,
+        "cost_table": cost_table,
+        "drawing_methods": drawing_methods,
         "fewest": fewest_seeds(compared.alpha),
-        "train_images": sum(counts.get("train", {}).values()),
         "judged_images": first.scores.get("images") if first else None,
         "environment": first.environment if first else {},
-        "trade_off": _drawing(
-            trade_off(compared), "trade-off", "Quality of each method over its training time"
-        ),
-        "regimes": [_regime_content(compared, regime) for regime in compared.regimes.values()],
     }
-
-
-def _regime_content(compared: Comparison, regime: Regime) -> dict[str, Any]:
-    name, title, several = regime.name, regime.title, drawing_methods(compared, regime)
-    drawn = drawn_grid(compared, regime) if several else None
-    return {
-        "title": title,
-        "budget_s": regime.budget_s,
-        "quality": quality_table(compared, regime),
-        "cost": cost_table(compared, regime),
-        "unfinished": compared.unfinished(regime),
-        "samples": _drawing(sample_grid(compared, regime), f"samples-{name}", f"Colourings at {title}"),
-        "drawn": drawn and _drawing(drawn, f"drawn-{name}", f"Samples at {title}"),
-        "drawing_methods": several,
-    }
-
-
-def _drawing(figure: "Figure", name: str, description: str) -> Markup:
-    return Markup(to_svg(figure, name, description))
 
 
 def trade_off(compared: Comparison) -> "Figure":

@@ -41,7 +41,11 @@ def read_study(folder: Path) -> Study:
     return Study(
         settings=settings,
         runs={
-            arm: {seed: _unpaired(run) if seed in faulty else run for seed, run in own.items()}
+            # no number of such a run is used
+            arm: {
+                seed: replace(run, state=UNPAIRED) if seed in faulty and run.state in ENDED else run
+                for seed, run in own.items()
+            }
             for arm, own in runs.items()
         },
         prepared=_optional_json(folder / "images" / "prepared.json"),
@@ -197,8 +201,3 @@ def faults(runs: Runs, gates: Mapping[int, Row], seeds: Iterable[int]) -> dict[i
         elif gate_failures(gates.get(seed, {})):
             found[seed] = "its A/A gate failed"
     return found
-
-
-def _unpaired(run: Run) -> Run:
-    """Mark a run so that no number of it is used."""
-    return replace(run, state=UNPAIRED) if run.state in ENDED else run

@@ -121,9 +121,8 @@ def image_interval(
     if min(map(len, classes), default=0) < 2 or not np.isfinite(d).all():
         return None
     by_class = [d[:, columns] for columns in classes]
-    part = _over_images(by_class, binary)
+    half = _half_width(_over_images(by_class, binary), level)
     centre = float(np.mean([block.mean() for block in by_class]))
-    half = float(special.stdtrit(part.freedom, (1 + level) / 2) * part.variance**0.5)
     return centre - half, centre + half
 
 
