@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from knowhue.apps.cli import app
+from knowhue.apps.log import TrackerName
 from knowhue.errors import install_command
 
 ROOT = Path(__file__).parents[2]
@@ -48,8 +49,9 @@ def test_messages_name_extras_that_exist():
     ]
     named = [(source, extra.value) for source, extra in given if isinstance(extra, ast.Constant)]
     passed_on = [source for source, extra in given if not isinstance(extra, ast.Constant)]
-    # of `open_engine`, of `missing_extra`, of an `Opener`
-    assert sorted(passed_on) == ["choice.py", "errors.py", "features.py"]
+    # of `open_engine`, of `missing_extra`, of an `Opener`, of a tracker
+    assert sorted(passed_on) == ["choice.py", "errors.py", "features.py", "log.py"]
+    assert set(TrackerName) <= set(EXTRAS)
     assert {extra for _, extra in named} == {
         *("aggregators", "fid", "huggingface", "onnx", "parquet", "perceptual", "serve", "video"),
     }

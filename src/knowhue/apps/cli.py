@@ -4,19 +4,19 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from knowhue.apps import serve, use
+from knowhue.apps import log, serve, use
 from knowhue.apps.exporting import export
 from knowhue.apps.program import app, command_line, say
 from knowhue.apps.score import score
 from knowhue.apps.verdict import verdict_command
 from knowhue.errors import ConfigError, shown
 from knowhue.statistics import MIN_SEEDS
+from knowhue.storage import read_json
 
 if TYPE_CHECKING:
     from knowhue.config import Config
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 MOST_SEEDS, MOST_WORKERS = 10_000, 1024
 """More would be a typing error, and take all memory."""
 
-settings_option = partial(typer.Option, rich_help_panel="Settings")
-design_option = partial(typer.Option, rich_help_panel="Design of the study")
-engine_option = partial(typer.Option, rich_help_panel="Where runs are trained")
-power_option = partial(typer.Option, rich_help_panel="Power: how much seeds and images vary")
+settings_option = functools.partial(typer.Option, rich_help_panel="Settings")
+design_option = functools.partial(typer.Option, rich_help_panel="Design of the study")
+engine_option = functools.partial(typer.Option, rich_help_panel="Where runs are trained")
+power_option = functools.partial(typer.Option, rich_help_panel="Power: how much seeds and images vary")
 """What is needed less often has panels of its own in `--help`."""
 
 OutOption = Annotated[Path, typer.Option(help="Study folder. The same command goes on where it stopped.")]
@@ -61,7 +61,7 @@ def with_options(read: Callable[..., Any]) -> Callable[[Callable[..., Any]], Cal
         @functools.wraps(command)
         def run(**options: Any) -> Any:
             given = {each.name: options.pop(each.name) for each in shared if each.name in options}
-            return command(partial(read, **given), **options)
+            return command(functools.partial(read, **given), **options)
 
         # typer reads the options of a command from these two
         run.__signature__ = inspect.Signature([*shared, *own])  # pyright: ignore[reportAttributeAccessIssue]
@@ -178,7 +178,7 @@ def read_plan_options(
 @app.command("study", epilog="Example: `knowhue study photos/ --seeds 10 --out runs/photos`")
 @with_options(read_plan_options)
 def study_command(
-    options: "partial[Plan]",
+    options: "functools.partial[Plan]",
     plan: Annotated[
         Path | None,
         design_option(
@@ -202,7 +202,6 @@ def study_command(
     from knowhue.locks import is_first_process
     from knowhue.presets import DEFAULT_PRESET
     from knowhue.report.wording import WORDINGS
-    from knowhue.storage import read_json
     from knowhue.study import run_study
 
     description = {"name": out.resolve().name, "command": command_line()}
@@ -327,7 +326,6 @@ def prepare_command(settings: Callable[[], "Config"], out: OutOption = Path("run
     from knowhue.apps.progress import showing_progress
     from knowhue.data.prepare import prepare as run
     from knowhue.locks import locked
-    from knowhue.storage import read_json
 
     with locked(out, "prepare"), showing_progress() as report:
         run(config.images, out / "images", report)
@@ -461,6 +459,7 @@ app.command("verdict", epilog="Example: `knowhue verdict runs.csv --against base
     verdict_command
 )
 app.command(epilog="Example: `knowhue score ours/ theirs/ --truth photos/ -o score.html`")(score)
+app.command("log", epilog="Example: `knowhue log runs/photos --to tensorboard`")(log.log_command)
 app.command("serve", epilog="Example: `knowhue serve --model photos=runs/photos`")(serve.serve_command)
 
 
@@ -496,6 +495,5 @@ def _weights(grid: str | None) -> list[float]:
 
 def _print_scores(folder: Path) -> None:
     from knowhue.apps.program import score_lines
-    from knowhue.storage import read_json
 
     say(*score_lines(read_json(folder / "scores.json")["metrics"]), f"Run: {folder}")
