@@ -222,7 +222,7 @@ class _Work:
             lambda read: read.decoded.network_input.shape,
         )
         try:
-            with _one_core_each(self._colorizer.network.runtime):
+            with one_core_each(self._colorizer.network.runtime):
                 if album:
                     self._set_album_colour(limits)
                 self._report_progress()
@@ -344,7 +344,7 @@ class _Work:
 
 
 @contextmanager
-def _one_core_each(runtime: str) -> Iterator[None]:
+def one_core_each(runtime: str) -> Iterator[None]:
     """Threads of torch that begin in this context predict with one core each: the others have images of their own.
 
     Where several cores share one prediction, each spins while it waits for the others: on two cores a batch of 8 took

@@ -132,7 +132,7 @@ def decode_request(
         colorizer: the model.
         request: what is wanted.
         max_pixels: of the image, by its header.
-        name: what messages call its file.
+        name: what messages call its file; nothing if empty.
 
     Raises:
         NoImageError: bytes begin as no known kind of image.
@@ -141,7 +141,7 @@ def decode_request(
     """
     source, options = request.source, request.options
     if isinstance(source, bytes):
-        image = _read_upload(source, max_pixels, IMAGE_FIELD)
+        image = _read_upload(source, max_pixels, IMAGE_FIELD if name is None else name)
     else:
         image = read_image(source, max_pixels=max_pixels, name=name)
     if request.reference is not None:
@@ -159,7 +159,8 @@ def decode_request(
 
 def _read_upload(data: bytes, max_pixels: int, name: str) -> Image:
     if recognise(data[:4096]) is None:
-        raise NoImageError(f"`{name}` is not an image that can be read ({', '.join(FORMATS)}).")
+        what = f"`{name}` is" if name else "it is"
+        raise NoImageError(f"{what} not an image that can be read ({', '.join(FORMATS)}).")
     return read_image(data, max_pixels=max_pixels, name=name)
 
 

@@ -1,0 +1,325 @@
+"""An archive of photos, too many for one folder's job, coloured shard by shard on any engine.
+
+The driver lists the source once, as a stream, deals the photos out by the hash of their path, and hands a job a shard
+to the engine. What is known of the archive lies in the output, below `STATE`; any driver goes on from there.
+"""
+
+import json
+import sqlite3
+import tempfile
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from knowhue.config import digest
+from knowhue.engines.executor import Executor, InProcess, Job
+from knowhue.errors import ConfigError, ImageError, RunError
+from knowhue.images.files import SUFFIXES, counted
+from knowhue.images.openraster import check_output_suffix
+from knowhue.images.writing import MARK, writable_suffix
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer, caveats_of_many
+from knowhue.inference.description import Description
+from knowhue.inference.pipeline import progress
+from knowhue.inference.shard import MOST_FAILURES, ShardTask, colour_shard, end_path, manifest_path
+from knowhue.inference.store import PARTS, STATE, Store, is_url, open_store
+from knowhue.runs import Report
+
+SHARD_PHOTOS = 2000
+"""Of a shard, where their number is not given: some minutes of work."""
+_PLAN = f"{STATE}/archive.json"
+_SCHEMA = {"name": "knowhue-archive", "version": 1}
+_ENDED = f"{STATE}/ended"
+_TABLES = """
+CREATE TABLE photos (path TEXT PRIMARY KEY, stamp TEXT, output TEXT UNIQUE, twin TEXT, hash INTEGER) WITHOUT ROWID;
+CREATE TABLE taken (path TEXT PRIMARY KEY, stamp TEXT) WITHOUT ROWID;
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+"""
+_DEALT = """
+SELECT hash % ?, photos.path, photos.stamp, output, taken.stamp
+FROM photos LEFT JOIN taken ON taken.path = output ORDER BY hash % ?, photos.path
+"""
+
+
+class ArchiveSummary(NamedTuple):
+    """What came of an archive.
+
+    Attributes:
+        made: photos coloured by this run, and `already` by earlier ones.
+        failed: photos that could not be; `failures` names the first of each shard, and why.
+        notes: what a user should know first, in words.
+    """
+
+    source: str
+    out: str
+    shards: int
+    made: int
+    already: int
+    failed: int
+    failures: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    seconds: float
+    model: str
+
+    def as_record(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        failures = [{"path": path, "error": error} for path, error in self.failures]
+        return self._asdict() | {
+            "failures": failures,
+            "notes": list(self.notes),
+            "seconds": round(self.seconds, 3),
+        }
+
+    def lines(self) -> list[str]:
+        """What the command prints."""
+        per_second = self.made / self.seconds if self.seconds else 0.0
+        lines = [
+            f"{self.made} images coloured in {self.seconds:.0f} s ({per_second:.1f} a second), "
+            f"{self.shards} shard{'s' * (self.shards != 1)} -> {self.out}"
+        ]
+        lines += [f"  note: {note}" for note in self.notes]
+        lines += [f"  already done: {self.already}"] * (self.already > 0)
+        lines += [f"  {self.failed} failed; the same command tries them again:"] * (self.failed > 0)
+        lines += [f"    {path}: {error}" for path, error in self.failures]
+        more = self.failed - len(self.failures)
+        lines += [f"    and {more} more, in {self.out}/{STATE}/ledgers"] * (more > 0)
+        return [*lines, f"  model: {self.model}"]
+
+
+def colorize_archive(
+    source: str,
+    out: str,
+    *,
+    model: str,
+    options: ColorizeOptions = ColorizeOptions(),  # noqa: B008
+    suffix: str | None = None,
+    shards: int | None = None,
+    executor: Executor | None = None,
+    overwrite: bool = False,
+    report: Report = lambda _: None,
+) -> ArchiveSummary:
+    """Colour all photos below a folder or a prefix of an object store; the same call goes on after any kill.
+
+    A photo is done again when it has changed since, or its output is gone or was changed. Its output appears whole;
+    after a kill at most `shard.FLUSH_SECONDS` of a worker's work are done again, with the same result. A file that this
+    job did not make is not replaced, and fails its photo. What is known lies in `out/.knowhue`: the plan, of each shard
+    its manifest, its ledger with a line a photo as `colorize_folder` writes them, and its end.
+
+    Args:
+        source: a folder, or a URL such as `s3://bucket/photos`; credentials come from the environment.
+        out: the same, elsewhere. Folders must lead to the same place on every machine of the engine.
+        model: as `Colorizer.load` takes it, on every machine.
+        options: saturation and `unknown_below`; what is of one photo, or of an album, is refused.
+        suffix: that all outputs get; None keeps the formats.
+        shards: jobs that the photos are dealt out to; None for those of the last run, or `SHARD_PHOTOS` photos each.
+        executor: that runs them; this process if None.
+        overwrite: whether files that this job did not make may be replaced, and colours of another job.
+        report: called with `done`, `total`, `failed` and `per_second`, of photos, whenever a shard has ended.
+
+    Raises:
+        ConfigError: an option does not go with an archive, two photos would become one file, or the output lies in
+            the source.
+        ImageError: there is no photo.
+        RunError: a store does not answer, another driver works there, or the output is another job's.
+    """
+    _check(options, suffix, shards)
+    executor = executor or InProcess()
+    inside = _inside(source, out)
+    colorizer = Colorizer.load(model)
+    colorizer.require("colour")
+    description = colorizer.network.description
+    started = time.monotonic()
+    stores = open_store(source), open_store(out)
+    with stores[1].held() as note, tempfile.TemporaryDirectory() as scratch:
+        notes = [note] if note else []
+        with closing(sqlite3.connect(Path(scratch) / "listing.db")) as listing:
+            notes += _list(listing, *stores, inside, lambda found: suffix or writable_suffix(found))
+            count = listing.execute("SELECT count(*) FROM photos").fetchone()[0]
+            plan = _plan(stores[1], _job(description, source, options, suffix), shards, count, overwrite)
+            dealt = list(_deal(listing, stores[1], plan["shards"]))
+        task = ShardTask(
+            source, out, model, 0, options, overwrite, digest(plan["job"]), uuid4().hex, executor.threads or 0
+        )
+        ends = _execute(executor, [task._replace(shard=number) for number in dealt], stores[1], count, report)
+    novel = sum(end["novel"] for end in ends)
+    failures = [(path, error) for end in ends for path, error in end["failures"]]
+    made, already, failed = (sum(end[name] for end in ends) for name in ("made", "already", "failed"))
+    return ArchiveSummary(
+        source,
+        out,
+        len(dealt),
+        made,
+        already,
+        failed,
+        tuple(failures[:MOST_FAILURES]),
+        (*caveats_of_many(description, novel, made + already, "images"), *notes),
+        time.monotonic() - started,
+        description.name,
+    )
+
+
+def _check(options: ColorizeOptions, suffix: str | None, shards: int | None) -> None:
+    plain = ColorizeOptions(saturation=options.saturation, unknown_below=options.unknown_below)
+    if options != plain:
+        raise ConfigError(
+            "An archive is coloured by saturation and `unknown_below` alone. Found hints, a reference, samples or an "
+            "uncertainty. Colour those photos as a folder, or one by one."
+        )
+    if suffix is not None:
+        check_output_suffix(suffix)
+    if shards is not None and not 1 <= shards <= 10**6:
+        raise ConfigError(f"`shards` should be 1 to 1000000. Found `shards = {shards}`.")
+
+
+def _inside(source: str, out: str) -> str:
+    """Where the output lies below the source, to be passed over; nothing if it does not.
+
+    Raises:
+        ConfigError: they are the same.
+    """
+    there, here = (name.rstrip("/") if is_url(name) else str(Path(name).resolve()) for name in (source, out))
+    if there == here:
+        raise ConfigError(
+            f"`out` should be another place than that of the photos. Found `{out}`. Name another one."
+        )
+    return here.removeprefix(f"{there}/") if here.startswith(f"{there}/") else ""
+
+
+def _job(
+    description: Description, source: str, options: ColorizeOptions, suffix: str | None
+) -> dict[str, Any]:
+    """What makes colours comparable."""
+    return {
+        "source": source.rstrip("/") if is_url(source) else str(Path(source).resolve()),
+        "model": description.fingerprint(),
+        "suffix": suffix,
+        "saturation": options.saturation,
+        "unknown_below": options.unknown_below,
+    }
+
+
+def _plan(out: Store, job: dict[str, Any], shards: int | None, count: int, overwrite: bool) -> dict[str, Any]:
+    """Agree with what the output holds, or begin it."""
+    try:
+        found = json.loads(out.read(_PLAN))
+    except ImageError:
+        found = None
+    if found is not None and found["job"] == job and shards in (None, found["shards"]):
+        return found
+    if found is not None and not overwrite:
+        differing = [name for name in job if found["job"].get(name) != job[name]]
+        if differing:
+            raise RunError(
+                f"`{out.url}` should be empty, or hold the colours of this job. Found colours with another "
+                f"{' and another '.join(differing)}. Name another place, or have them replaced with --overwrite."
+            )
+        raise RunError(
+            f"`{out.url}` was dealt out to {found['shards']} shards, whose ledgers say what is done. Found "
+            f"`--shards {shards}`. Leave it out, or begin anew with --overwrite."
+        )
+    plan = {"schema": _SCHEMA, "job": job, "shards": shards or -(-count // SHARD_PHOTOS)}
+    for path, *_ in list(out.files(f"{STATE}/ledgers")):
+        out.remove(path)  # of another job, or of other shards
+    out.write(_PLAN, json.dumps(plan, indent=1).encode())
+    return plan
+
+
+def _list(
+    listing: sqlite3.Connection, source: Store, out: Store, inside: str, rename: Callable[[str], str]
+) -> list[str]:
+    """Put every photo into the listing, and every file that the output has already; in words what was left out.
+
+    On disk, for ten million names would fill the memory.
+    """
+    listing.executescript(_TABLES)
+    others: Counter[str] = Counter()
+    for path, stamp, skipped in source.photos(inside):
+        if skipped:
+            others[skipped] += 1
+            continue
+        name = PurePosixPath(path)
+        output = str(name.with_suffix(rename(name.suffix)))
+        twin = str(name.with_name(f"{name.stem}{MARK}{writable_suffix(name.suffix)}"))
+        row = (path, stamp, output, twin, zlib.crc32(path.encode(errors="surrogateescape")))
+        try:
+            listing.execute("INSERT INTO photos VALUES (?, ?, ?, ?, ?)", row)
+        except sqlite3.IntegrityError:
+            (other,) = listing.execute("SELECT path FROM photos WHERE output = ?", (output,)).fetchone()
+            raise ConfigError(
+                f"Photos should become files of different names. Found `{other}` and `{path}`, which would both become "
+                f"`{output}`. Rename one of them."
+            ) from None
+    notes = []
+    # else `reef-colour.jpg`, made of `reef.jpg`, would be coloured again
+    twins = listing.execute("DELETE FROM photos WHERE path IN (SELECT twin FROM photos)").rowcount
+    if twins:
+        notes.append(f"{twins} left alone, made by knowhue from photos beside them")
+    if others:
+        notes.append(f"{others.total()} others left out: {counted(others.elements())}")
+    if not listing.execute("SELECT 1 FROM photos LIMIT 1").fetchone():
+        raise ImageError(
+            f"`{source.url}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none there or "
+            f"below{''.join(f'; {note}' for note in notes)}."
+        )
+    for path, stamp, _ in out.files():
+        if path.startswith(f"{PARTS}/"):
+            out.remove(path)  # of a worker that was killed
+        elif not path.startswith(f"{STATE}/"):
+            listing.execute("INSERT INTO taken VALUES (?, ?)", (path, stamp))
+    return notes
+
+
+def _deal(listing: sqlite3.Connection, out: Store, shards: int) -> Iterator[int]:
+    """Write the manifest of every shard that has photos; its number."""
+    rows = listing.execute(_DEALT, (shards, shards))
+    for shard, own in groupby(rows, key=lambda row: row[0]):
+        text = "".join(json.dumps(row[1:]) + "\n" for row in own)
+        out.write(manifest_path(shard), text.encode())
+        yield shard
+
+
+def _execute(
+    executor: Executor, tasks: list[ShardTask], out: Store, total: int, report: Report
+) -> list[dict[str, Any]]:
+    """Run a job a shard, and say how far they are; how each ended."""
+    ends: dict[str, dict[str, Any]] = {}
+    seen: dict[str, str] = {}
+    started = time.monotonic()
+
+    def watch() -> None:
+        for path, stamp, _ in out.files(_ENDED):
+            if seen.get(path) != stamp:
+                seen[path] = stamp
+                end = json.loads(out.read(path))
+                if end["run"] == tasks[0].run:
+                    ends[path] = end
+        here, failed, already = (
+            sum(end[name] for end in ends.values()) for name in ("made", "failed", "already")
+        )
+        event = {"stage": "folder", "failed": failed}
+        report(event | progress(started, here + failed, total, already))
+
+    for path, stamp, _ in out.files(_ENDED):  # of earlier runs
+        seen[path] = stamp
+    watch()
+    jobs = [Job(f"shard-{task.shard}", partial(colour_shard, task)) for task in tasks]
+    if isinstance(executor, InProcess):  # which has nobody else to say how far it is
+        jobs = [job._replace(run=partial(_then, job.run, watch)) for job in jobs]
+    executor.execute(jobs, watch)
+    watch()
+    lost = [task.shard for task in tasks if end_path(task.shard) not in ends]
+    if lost:
+        raise RunError(f"{len(lost)} shards have not ended, such as {lost[0]}. Run the same command again.")
+    return [ends[end_path(task.shard)] for task in tasks]
+
+
+def _then(run: Callable[[], object], after: Callable[[], None]) -> None:
+    run()
+    after()

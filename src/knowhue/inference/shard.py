@@ -1,0 +1,240 @@
+"""One shard of an archive, coloured by one worker: its photos, what was done of them, and what came of it.
+
+An output appears whole. What a shard has done stands in its ledger, a file that is written anew every `FLUSH_SECONDS`:
+before the first output it names all that will be made, so that after a kill what is there is known to be the shard's
+own, and is made again where its line had not come.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from functools import lru_cache
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+from knowhue.errors import ImageError, KnowhueError, RunError
+from knowhue.images.reading import weigh_image
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer, is_novel
+from knowhue.inference.folder import one_core_each
+from knowhue.inference.networks import Predictions
+from knowhue.inference.pipeline import Limits, Stages, run, usable_cores
+from knowhue.inference.requests import DecodedRequest, ImageRequest, decode_request, paint_request
+from knowhue.inference.store import STATE, is_url, open_store
+
+FLUSH_SECONDS = 30.0
+"""Of work that a kill may cost."""
+WAITING_THREADS = 4
+"""Threads a core where photos come from afar: most of them wait for the store."""
+MOST_FAILURES = 20
+"""That a shard's end names; its ledger has all."""
+
+
+class Photo(NamedTuple):
+    """A line of a shard's manifest.
+
+    Attributes:
+        path: of the photo in the source.
+        stamp: of it, when it was listed.
+        output: path of the coloured one in the output.
+        taken: stamp of what was there under that name when it was listed; None if nothing was.
+    """
+
+    path: str
+    stamp: str
+    output: str
+    taken: str | None
+
+
+class ShardTask(NamedTuple):
+    """What a worker is told, which may be another machine: names and numbers alone.
+
+    Attributes:
+        run: of the command that hands it out.
+        job: digest of all that makes colours comparable; ledgers of another job do not count.
+        threads: that the engine gives it; 0 for all cores.
+    """
+
+    source: str
+    out: str
+    model: str
+    shard: int
+    options: ColorizeOptions
+    overwrite: bool
+    job: str
+    run: str
+    threads: int = 0
+
+
+def manifest_path(shard: int) -> str:
+    """Of the photos of a shard, one line of JSON each."""
+    return f"{STATE}/manifests/{shard:06d}.jsonl"
+
+
+def ledger_path(shard: int) -> str:
+    """Of what was done of them, one line of JSON each."""
+    return f"{STATE}/ledgers/{shard:06d}.jsonl"
+
+
+def end_path(shard: int) -> str:
+    """Of what came of a shard."""
+    return f"{STATE}/ended/{shard:06d}.json"
+
+
+def colour_shard(task: ShardTask) -> None:
+    """Colour the photos of a shard that are not coloured yet; run again after a kill, it goes on.
+
+    Raises:
+        RunError: the store or the model fails, which every other photo would meet, too.
+    """
+    _Shard(task).colour()
+
+
+class _Coming:
+    """A photo on its way, with its bytes from the moment they are there until it is decoded."""
+
+    def __init__(self, photo: Photo) -> None:
+        self.photo = photo
+        self.data = b""
+        self.started = time.perf_counter()
+
+
+class _ModelFault(Exception):
+    """The model failed; its cause says how."""
+
+
+class _Shard:
+    def __init__(self, task: ShardTask) -> None:
+        self.task = task
+        self.source, self.out = open_store(task.source), open_store(task.out)
+        self.began = self._flushed = time.monotonic()
+        lines = self.out.read(manifest_path(task.shard)).decode().splitlines()
+        self.photos = [Photo(*json.loads(line)) for line in lines]
+        self.records = self._read_ledger()
+        self.made = 0
+        self.failures: list[tuple[str, str]] = []
+
+    def _read_ledger(self) -> dict[str, dict[str, Any]]:
+        try:
+            head, *lines = self.out.read(ledger_path(self.task.shard)).decode().splitlines()
+        except ImageError:  # none yet
+            return {}
+        if json.loads(head)["job"] != self.task.job:
+            return {}
+        return {record["path"]: record for record in map(json.loads, lines)}
+
+    def colour(self) -> None:
+        """Colour what waits, and say what came of it."""
+        waiting = list(self._waiting())
+        if waiting:
+            self._flush()
+            self._colour(waiting)
+        self._flush()
+        end = {
+            "run": self.task.run,
+            "made": self.made,
+            "already": len(self.photos) - len(waiting) - len(self._in_the_way),
+            "failed": len(self.failures),
+            "failures": self.failures[:MOST_FAILURES],
+            "novel": sum(is_novel(record["novelty"]) for record in self.records.values() if "made" in record),
+            "seconds": round(time.monotonic() - self.began, 3),
+        }
+        self.out.write(end_path(self.task.shard), json.dumps(end).encode())
+
+    def _waiting(self) -> Iterator[Photo]:
+        """What is to be coloured; what somebody else has put in its way fails at once."""
+        self._in_the_way: list[str] = []
+        for photo in self.photos:
+            record = self.records.get(photo.path, {})
+            is_own = photo.taken is not None and record.get("made") == photo.taken
+            if is_own and record.get("stamp") == photo.stamp:
+                continue
+            if photo.taken is None or is_own or record.get("planned") or self.task.overwrite:
+                self.records[photo.path] = {"path": photo.path, "output": photo.output, "planned": True}
+                yield photo
+                continue
+            self._in_the_way.append(photo.path)
+            self._fail(
+                photo, f"`{photo.output}` is there already, and not made by this job; see --overwrite.", False
+            )
+
+    def _colour(self, waiting: Sequence[Photo]) -> None:
+        cores = self.task.threads or usable_cores()
+        afar = is_url(self.task.source) or is_url(self.task.out)
+        limits = Limits(
+            cores * (WAITING_THREADS if afar else 1), predictors=max(1, cores // 4), batch_wait_seconds=0.2
+        )
+        colorizer = _open(self.task.model)
+        stages = Stages(
+            self._fetch, self._decode, self._predict, self._paint, lambda it: it.network_input.shape
+        )
+        with (
+            one_core_each(colorizer.network.runtime),
+            closing(run(stages, map(_Coming, waiting), limits)) as outcomes,
+        ):
+            for coming, future in outcomes:
+                error = future.exception()
+                if isinstance(error, RunError):
+                    raise error
+                if isinstance(error, _ModelFault):
+                    raise error.__cause__ or error
+                if error is None:
+                    self.records[coming.photo.path] = future.result()
+                    self.made += 1
+                else:
+                    text = " ".join(str(error).split())
+                    known = isinstance(error, KnowhueError)
+                    self._fail(coming.photo, text if known else f"{type(error).__name__}: {text}")
+                if time.monotonic() - self._flushed > FLUSH_SECONDS:
+                    self._flush()
+
+    def _fail(self, photo: Photo, reason: str, planned: bool = True) -> None:
+        self.failures.append((photo.path, reason))
+        self.records[photo.path] = {"path": photo.path, "error": reason} | (
+            {"planned": True} if planned else {}
+        )
+
+    def _flush(self) -> None:
+        """Write the ledger anew: a store can add nothing to a file."""
+        lines = [{"job": self.task.job, "shard": self.task.shard}, *self.records.values()]
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+        self.out.write(ledger_path(self.task.shard), text.encode())
+        self._flushed = time.monotonic()
+
+    def _fetch(self, coming: _Coming) -> int:
+        coming.data = self.source.read(coming.photo.path)
+        return weigh_image(coming.data)
+
+    def _decode(self, coming: _Coming) -> DecodedRequest:
+        suffix = PurePosixPath(coming.photo.output).suffix
+        request = ImageRequest(coming.data, self.task.options, suffix=suffix)
+        coming.data = b""
+        return decode_request(_open(self.task.model), request, name="")  # the summary names it
+
+    def _predict(self, batch: Sequence[DecodedRequest]) -> Sequence[Predictions]:
+        try:
+            return _open(self.task.model).predict([each.network_input for each in batch])
+        except Exception as error:
+            raise _ModelFault from error
+
+    def _paint(self, coming: _Coming, decoded: DecodedRequest, answer: Predictions) -> dict[str, Any]:
+        """Paint, encode and write; the line of the ledger."""
+        request = ImageRequest(b"", decoded.options, suffix=decoded.suffix)
+        try:
+            reply = paint_request(_open(self.task.model), request, decoded, answer)
+        except RunError as error:  # of this image's format; one of the store ends the shard
+            raise ImageError(str(error)) from None
+        photo = coming.photo
+        made = self.out.write(photo.output, reply.data)
+        height, width = decoded.image.pixels.shape[:2]
+        record = {"path": photo.path, "output": photo.output, "width": width, "height": height}
+        record |= reply.judgement.as_record()
+        seconds = round(time.perf_counter() - coming.started, 4)
+        name = _open(self.task.model).network.description.name
+        return record | {"model": name, "seconds": seconds, "stamp": photo.stamp, "made": made}
+
+
+@lru_cache(maxsize=1)
+def _open(model: str) -> Colorizer:
+    """The model, once a process however many shards that is given."""
+    return Colorizer.load(model)

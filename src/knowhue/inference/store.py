@@ -1,0 +1,299 @@
+"""Where an archive lies: a folder, or a prefix of an object store such as `s3://bucket/photos`. Obstore's only file.
+
+Files are whole or not there. What changes when a file does is its stamp: the store's ETag, or size and time.
+"""
+
+import json
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+from uuid import uuid4
+
+from knowhue.errors import ExtraError, ImageError, RunError, install_command
+from knowhue.images.files import SUFFIXES, walk, why_hidden
+from knowhue.locks import locked
+from knowhue.storage import write_through, writing
+
+STATE = ".knowhue"
+"""Folder of an archive's output with what is known of it: hidden, so that nobody takes it for photos."""
+PARTS = f"{STATE}/parts"
+"""What a folder's files are written to before they are put in their place."""
+_DRIVER = f"{STATE}/driver.json"
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_RETRIES = {"max_retries": 12, "retry_timeout": timedelta(minutes=5)}
+"""Of requests that a store answers with 429 or 5xx, or not at all, each after a longer wait."""
+
+
+class Stored(NamedTuple):
+    """A file of a store.
+
+    Attributes:
+        path: below the store's root, with `/`.
+        stamp: changes when the file does.
+        skipped: why it is no image to be coloured; nothing for an image.
+    """
+
+    path: str
+    stamp: str
+    skipped: str = ""
+
+
+class Store(Protocol):
+    """Files below a root. Every method may be called from any thread, and raises `RunError` if the store fails."""
+
+    @property
+    def url(self) -> str:
+        """As a user names it."""
+        ...
+
+    def photos(self, avoid: str = "") -> Iterator[Stored]:
+        """Every file, images and others, as they come; what lies below the path `avoid` is passed over."""
+        ...
+
+    def files(self, below: str = "") -> Iterator[Stored]:
+        """Every file below a path, as they come."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """The bytes of a file.
+
+        Raises:
+            ImageError: there is none.
+        """
+        ...
+
+    def write(self, path: str, data: bytes) -> str:
+        """Write a file, over one of that name if there is any; its stamp."""
+        ...
+
+    def remove(self, path: str) -> None:
+        """Remove a file, if it is there."""
+        ...
+
+    def held(self) -> AbstractContextManager[str]:
+        """Hold the root against other drivers; gives a note where the store cannot keep two of them apart.
+
+        Raises:
+            RunError: another one holds it.
+        """
+        ...
+
+
+def is_url(name: str) -> bool:
+    r"""Whether a name is that of an object store, not of a folder.
+
+    >>> is_url("s3://bucket/photos"), is_url("photos/1920"), is_url("C:\\photos")
+    (True, False, False)
+    """
+    return _URL.match(name) is not None
+
+
+def open_store(name: str) -> Store:
+    """Open a folder or an object store by its name; credentials come from the environment, as obstore reads them.
+
+    Raises:
+        ExtraError: it is an object store, and obstore is not installed.
+        RunError: no such kind of store.
+    """
+    return ObjectStore(name.rstrip("/")) if is_url(name) else FolderStore(Path(name))
+
+
+class FolderStore:
+    """A folder of this machine, or of a drive that all machines share."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.url = str(root)
+
+    def photos(self, avoid: str = "") -> Iterator[Stored]:
+        """See `Store`; which files count is decided by `images.files.walk`."""
+        for path, skipped in walk(self.root, avoid=self.root / avoid if avoid else None):
+            # who reads a link to nothing will say so
+            yield Stored(path.relative_to(self.root).as_posix(), _stamp(path) or "", skipped)
+
+    def files(self, below: str = "") -> Iterator[Stored]:
+        """See `Store`."""
+        for folder, _, names in os.walk(self.root / below):
+            for name in names:
+                path = Path(folder, name)
+                stamp = _stamp(path)
+                # a link to nothing is in the way of what would be written through it
+                yield Stored(
+                    path.relative_to(self.root).as_posix(), "link to nothing" if stamp is None else stamp
+                )
+
+    def read(self, path: str) -> bytes:
+        """See `Store`."""
+        try:
+            return (self.root / path).read_bytes()
+        except FileNotFoundError:
+            raise ImageError("it is gone") from None
+        except OSError as error:
+            raise ImageError((error.strerror or str(error)).lower()) from None
+
+    def write(self, path: str, data: bytes) -> str:
+        """See `Store`."""
+        target, written = self.root / path, self.root / PARTS / uuid4().hex
+        with writing(target):
+            for folder in (target.parent, written.parent):
+                folder.mkdir(parents=True, exist_ok=True)
+            write_through(written, data)
+            stamp = _stamp(written)  # moved, it keeps its time
+            os.replace(written, target)
+        return stamp or ""
+
+    def remove(self, path: str) -> None:
+        """See `Store`."""
+        with writing(self.root / path):
+            (self.root / path).unlink(missing_ok=True)
+
+    @contextmanager
+    def held(self) -> Iterator[str]:
+        """See `Store`; the system lets go of the lock when its process ends."""
+        with locked(self.root, "colorize"):
+            yield ""
+
+
+def _stamp(path: Path) -> str | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+class ObjectStore:
+    """A prefix of an object store: of Amazon S3 and what speaks its language, Google's or Azure's."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._obstore, self._store = _open(url)
+
+    def photos(self, avoid: str = "") -> Iterator[Stored]:
+        """See `Store`; a name with a slash at its end is a folder that a browser of the store has made."""
+        for path, stamp, _ in self.files():
+            if not (avoid and path.startswith(f"{avoid}/")):
+                yield Stored(path, stamp, _why_skipped(path))
+
+    def files(self, below: str = "") -> Iterator[Stored]:
+        """See `Store`."""
+        with self._telling():
+            for chunk in self._obstore.list(self._store, prefix=below or None):
+                for each in chunk:
+                    yield Stored(each["path"], each["e_tag"] or f"{each['size']}-{each['last_modified']}")
+
+    def read(self, path: str) -> bytes:
+        """See `Store`."""
+        try:
+            with self._telling():
+                return self._obstore.get(self._store, path).bytes().to_bytes()
+        except FileNotFoundError:
+            raise ImageError("it is gone") from None
+
+    def write(self, path: str, data: bytes) -> str:
+        """See `Store`."""
+        with self._telling():
+            return self._obstore.put(self._store, path, data)["e_tag"] or ""
+
+    def remove(self, path: str) -> None:
+        """See `Store`."""
+        with self._telling(), suppress(FileNotFoundError):
+            self._obstore.delete(self._store, path)
+
+    @contextmanager
+    def held(self) -> Iterator[str]:
+        """See `Store`; by conditional puts, which a store may lack: that is tried out first."""
+        probe = f"{STATE}/probe-{uuid4().hex}"
+        try:
+            can_hold = self._create(probe, b"") and not self._create(probe, b"")
+        finally:
+            self.remove(probe)
+        if not can_hold:
+            yield f"`{self.url}` has no conditional put: see to it yourself that one command at a time works on it."
+            return
+        me = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "since": datetime.now(UTC).isoformat(" ", "seconds"),
+        }
+        if not self._create(_DRIVER, json.dumps(me).encode()):
+            holder = json.loads(self.read(_DRIVER))
+            if holder["host"] != me["host"] or _is_alive(holder["pid"]):
+                raise RunError(
+                    f"`{self.url}` is being worked on by process {holder['pid']} of {holder['host']}, since "
+                    f"{holder['since']}. If that has ended, remove `{_DRIVER}` there."
+                )
+            self.write(_DRIVER, json.dumps(me).encode())  # it was killed
+        try:
+            yield ""
+        finally:
+            self.remove(_DRIVER)
+
+    def _create(self, path: str, data: bytes) -> bool:
+        """Write a file unless there is one of that name; whether it was written."""
+        from obstore.exceptions import AlreadyExistsError, NotSupportedError
+
+        try:
+            with self._telling():
+                self._obstore.put(self._store, path, data, mode="create", use_multipart=False)
+        except AlreadyExistsError:
+            return False
+        except NotSupportedError:
+            return False
+        return True
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """One line for what a store answers; of its causes the innermost, which says what to mend."""
+        from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError
+
+        try:
+            yield
+        except (AlreadyExistsError, NotSupportedError, FileNotFoundError):
+            raise
+        except BaseError as error:
+            raise RunError(f"`{self.url}` does not answer as it should: {_in_a_line(error)}") from None
+
+
+def _is_alive(pid: int) -> bool:
+    if os.name != "posix":  # elsewhere asking would end it
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+def _why_skipped(path: str) -> str:
+    *folders, name = path.split("/")
+    hidden = next(filter(None, map(why_hidden, (*folders, name))), "")
+    suffix = Path(name).suffix
+    return hidden or ("" if suffix.lower() in SUFFIXES else f"of no image format ({suffix or 'no suffix'})")
+
+
+def _open(url: str) -> tuple[Any, Any]:
+    try:
+        import obstore
+        from obstore.exceptions import BaseError
+    except ImportError:
+        raise ExtraError(
+            f"`{url}` needs `obstore`, which is not installed: {install_command('archive')}"
+        ) from None
+    try:
+        return obstore, obstore.store.from_url(url, retry_config=_RETRIES)
+    except (BaseError, ValueError) as error:
+        raise RunError(
+            f"`{url}` should name a store such as s3://bucket/photos. Found: {_in_a_line(error)}"
+        ) from None
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).partition("\n\nDebug source")[0].split())[:400]
