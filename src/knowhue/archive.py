@@ -20,14 +20,22 @@ from uuid import uuid4
 
 from knowhue.config import digest
 from knowhue.engines.executor import Executor, InProcess, Job
-from knowhue.errors import ConfigError, ImageError, RunError
+from knowhue.errors import ConfigError, ImageError, RunError, few
 from knowhue.images.files import SUFFIXES, counted
 from knowhue.images.openraster import check_output_suffix
 from knowhue.images.writing import MARK, writable_suffix
-from knowhue.inference.colorizer import ColorizeOptions, Colorizer, caveats_of_many
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.description import Description
+from knowhue.inference.judgement import caveats_of_many
 from knowhue.inference.pipeline import progress
-from knowhue.inference.shard import MOST_FAILURES, ShardTask, colour_shard, end_path, manifest_path
+from knowhue.inference.shard import (
+    MOST_FAILURES,
+    ModelArguments,
+    ShardTask,
+    colour_shard,
+    end_path,
+    manifest_path,
+)
 from knowhue.inference.store import PARTS, STATE, Store, is_url, open_store
 from knowhue.runs import Report
 
@@ -97,7 +105,7 @@ def colorize_archive(
     source: str,
     out: str,
     *,
-    model: str,
+    model: ModelArguments,
     options: ColorizeOptions = ColorizeOptions(),  # noqa: B008
     suffix: str | None = None,
     shards: int | None = None,
@@ -115,7 +123,7 @@ def colorize_archive(
     Args:
         source: a folder, or a URL such as `s3://bucket/photos`; credentials come from the environment.
         out: the same, elsewhere. Folders must lead to the same place on every machine of the engine.
-        model: as `Colorizer.load` takes it, on every machine.
+        model: arguments of `Colorizer.load`: name, recipe, checksum; they mean the same on every machine.
         options: saturation and `unknown_below`; what is of one photo, or of an album, is refused.
         suffix: that all outputs get; None keeps the formats.
         shards: jobs that the photos are dealt out to; None for those of the last run, or `SHARD_PHOTOS` photos each.
@@ -132,12 +140,17 @@ def colorize_archive(
     _check(options, suffix, shards)
     executor = executor or InProcess()
     inside = _inside(source, out)
-    colorizer = Colorizer.load(model)
+    colorizer = Colorizer.load(*model)
     colorizer.require("colour")
     description = colorizer.network.description
     started = time.monotonic()
     stores = open_store(source), open_store(out)
     with stores[1].held() as note, tempfile.TemporaryDirectory() as scratch:
+        if left := executor.left():
+            raise RunError(
+                f"Jobs of a command that was killed still wait or run: {few(left)}. Wait until they have ended, or "
+                "cancel them."
+            )
         notes = [note] if note else []
         with closing(sqlite3.connect(Path(scratch) / "listing.db")) as listing:
             notes += _list(listing, *stores, inside, lambda found: suffix or writable_suffix(found))
@@ -145,7 +158,15 @@ def colorize_archive(
             plan = _plan(stores[1], _job(description, source, options, suffix), shards, count, overwrite)
             dealt = list(_deal(listing, stores[1], plan["shards"]))
         task = ShardTask(
-            source, out, model, 0, options, overwrite, digest(plan["job"]), uuid4().hex, executor.threads or 0
+            source,
+            out,
+            (model[0], model[1], model[2]),  # whatever kind of tuple
+            0,
+            options,
+            overwrite,
+            digest(plan["job"]),
+            uuid4().hex,
+            executor.threads or 0,
         )
         ends = _execute(executor, [task._replace(shard=number) for number in dealt], stores[1], count, report)
     novel = sum(end["novel"] for end in ends)
@@ -154,7 +175,7 @@ def colorize_archive(
     return ArchiveSummary(
         source,
         out,
-        len(dealt),
+        plan["shards"],
         made,
         already,
         failed,

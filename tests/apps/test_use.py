@@ -255,7 +255,7 @@ def test_layers_are_written_as_openraster_alone_and_not_of_videos(knowhue, photo
     assert (code, "--out should end in .ora" in err) == (2, True)
     (tmp_path / "video.mp4").touch()
     code, _, err = knowhue("colorize", tmp_path / "video.mp4", "--layers")
-    assert (code, "--layers goes with an image or a folder;" in err) == (2, True)
+    assert (code, "--layers goes with an image or a folder or an archive" in err) == (2, True)
 
 
 def test_nothing_is_replaced_unless_asked(knowhue, photo, tmp_path):

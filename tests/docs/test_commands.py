@@ -53,7 +53,7 @@ def test_messages_name_extras_that_exist():
     assert sorted(passed_on) == ["choice.py", "errors.py", "features.py", "log.py"]
     assert set(TrackerName) <= set(EXTRAS)
     assert {extra for _, extra in named} == {
-        *("aggregators", "fid", "huggingface", "onnx", "parquet", "perceptual", "serve", "video"),
+        *("aggregators", "archive", "fid", "huggingface", "onnx", "parquet", "perceptual", "serve", "video"),
     }
     assert [each for each in named if each[1] not in EXTRAS] == []
     assert install_command("video") == "pip install -e '.[video]'"

@@ -1,15 +1,15 @@
 """`knowhue`: one command a public verb. Heavy imports wait until a command needs them."""
 
-import functools
 import inspect
 import math
 from collections.abc import Callable
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from knowhue.apps import log, serve, use
+from knowhue.apps import log, models, serve, use
 from knowhue.apps.exporting import export
 from knowhue.apps.program import app, command_line, say
 from knowhue.apps.score import score
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 MOST_SEEDS, MOST_WORKERS = 10_000, 1024
 """More would be a typing error, and take all memory."""
 
-settings_option = functools.partial(typer.Option, rich_help_panel="Settings")
-design_option = functools.partial(typer.Option, rich_help_panel="Design of the study")
-engine_option = functools.partial(typer.Option, rich_help_panel="Where runs are trained")
-power_option = functools.partial(typer.Option, rich_help_panel="Power: how much seeds and images vary")
+settings_option = partial(typer.Option, rich_help_panel="Settings")
+design_option = partial(typer.Option, rich_help_panel="Design of the study")
+engine_option = partial(typer.Option, rich_help_panel="Where runs are trained")
+power_option = partial(typer.Option, rich_help_panel="Power: how much seeds and images vary")
 """What is needed less often has panels of its own in `--help`."""
 
 OutOption = Annotated[Path, typer.Option(help="Study folder. The same command goes on where it stopped.")]
@@ -58,10 +58,10 @@ def with_options(read: Callable[..., Any]) -> Callable[[Callable[..., Any]], Cal
         # the first is `read`, which is no option
         own = list(inspect.signature(command).parameters.values())[1:]
 
-        @functools.wraps(command)
+        @wraps(command)
         def run(**options: Any) -> Any:
             given = {each.name: options.pop(each.name) for each in shared if each.name in options}
-            return command(functools.partial(read, **given), **options)
+            return command(partial(read, **given), **options)
 
         # typer reads the options of a command from these two
         run.__signature__ = inspect.Signature([*shared, *own])  # pyright: ignore[reportAttributeAccessIssue]
@@ -178,7 +178,7 @@ def read_plan_options(
 @app.command("study", epilog="Example: `knowhue study photos/ --seeds 10 --out runs/photos`")
 @with_options(read_plan_options)
 def study_command(
-    options: "functools.partial[Plan]",
+    options: "partial[Plan]",
     plan: Annotated[
         Path | None,
         design_option(
@@ -453,7 +453,7 @@ def config_command(settings: Callable[[], "Config"]) -> None:
 
 
 app.command(epilog="Example: `knowhue colorize photo.jpg -o colour.jpg`")(use.colorize)
-app.command(epilog="Example: `knowhue models runs/photos`")(use.models)
+app.command(epilog="Example: `knowhue models runs/photos`")(models.models)
 app.command(epilog="Example: `knowhue export runs/photos --to onnx -o photos.onnx`")(export)
 app.command("verdict", epilog="Example: `knowhue verdict runs.csv --against baseline --sesoi accuracy=0.01`")(
     verdict_command

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from knowhue.apps.models import announce, deploy_once, rare_option
 from knowhue.apps.program import say
-from knowhue.apps.use import announce, deploy_once, rare_option
 from knowhue.errors import ConfigError, few
 from knowhue.runs import require_no_run
 from knowhue.statistics import ALPHA

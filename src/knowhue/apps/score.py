@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from knowhue.apps.models import rare_option
 from knowhue.apps.program import command_line, say
-from knowhue.apps.use import rare_option
 from knowhue.errors import ConfigError, few
 from knowhue.storage import require_outputs
 

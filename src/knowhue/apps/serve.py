@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from knowhue.apps.models import ModelChoice, announce, open_model, rare_option
 from knowhue.apps.program import say
-from knowhue.apps.use import ModelChoice, announce, open_model, rare_option
 from knowhue.errors import ConfigError, missing_extra
 
 if TYPE_CHECKING:

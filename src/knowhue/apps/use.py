@@ -1,44 +1,39 @@
-"""`knowhue colorize` and `models`: a trained model put to work, and what it is."""
+"""`knowhue colorize`: a trained model put to work."""
 
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from knowhue.apps.archive import (
+    ArchiveEngineOption,
+    ArchiveEngineSetOption,
+    ShardsOption,
+    SideBySideOption,
+    colorize_shards,
+    is_archive,
+)
+from knowhue.apps.models import (
+    ModelChoice,
+    ModelOption,
+    RecipeOption,
+    Sha256Option,
+    announce,
+    open_model,
+    rare_option,
+    require_choice,
+)
 from knowhue.apps.program import say, say_json
 from knowhue.errors import ConfigError, ImageError, few
 from knowhue.images.files import dangling
 
 if TYPE_CHECKING:
-    from knowhue.config import Task
     from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer
     from knowhue.inference.folder import FolderSummary
     from knowhue.inference.video import VideoSummary
-
-rare_option = partial(typer.Option, rich_help_panel="Rarely needed")
-ModelOption = Annotated[
-    str,
-    typer.Option(help="`built-in`, a run or study folder, or a file or folder that `knowhue export` made."),
-]
-RecipeOption = Annotated[
-    str | None,
-    rare_option(
-        help="--model is another's .onnx file: siggraph17, eccv16, ddcolor or deoldify; see docs/colorize.md."
-    ),
-]
-Sha256Option = Annotated[str | None, rare_option(help="SHA-256 that another's file must have.")]
-
-
-class ModelChoice(NamedTuple):
-    """A model as the command line names it, see `open_network`."""
-
-    model: str
-    recipe: str | None = None
-    sha256: str | None = None
 
 
 class OnError(StrEnum):
@@ -49,7 +44,7 @@ class OnError(StrEnum):
 
 
 OutputOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option("--out", "-o", help="Where to write; INPUT's name with `-colour` if not given."),
 ]
 HintOption = Annotated[
@@ -105,10 +100,17 @@ OnErrorOption = Annotated[
 ]
 GOES_WITH = {
     "--hint": ("image",), "--strokes": ("image",), "--samples": ("image",), "--uncertainty": ("image",),
-    "--hints": ("image", "folder"), "--reference": ("image", "folder"), "--layers": ("image", "folder"),
-    "--album": ("folder",),
+    "--hints": ("image", "folder"), "--reference": ("image", "folder"), "--layers": ("image", "folder", "archive"),
+    "--album": ("folder",), "--on-error stop": ("folder",), "--workers": ("archive",), "--engine": ("archive",),
+    "--engine-set": ("archive",),
 }  # fmt: skip
 """What options that do not go with every input go with."""
+_ARTICLES = {
+    "image": "an image",
+    "folder": "a folder",
+    "video": "a video",
+    "archive": "an archive (--shards, or a URL)",
+}
 
 
 def colorize(
@@ -130,19 +132,48 @@ def colorize(
     on_error: OnErrorOption = OnError.skip,
     recipe: RecipeOption = None,
     sha256: Sha256Option = None,
+    shards: ShardsOption = None,
+    workers: SideBySideOption = None,
+    engine: ArchiveEngineOption = "local",
+    engine_set: ArchiveEngineSetOption = None,
 ) -> None:
     """Colour and classify a photo, a folder or a video; size, depth, lightness and metadata stay."""
-    source, kind, choice = Path(file), _kind_of(file), ModelChoice(model, recipe, sha256)
-    given = (hint, strokes, samples > 1, uncertainty, hints, reference, layers, album)
-    _require_kind(source, kind, [name for name, value in zip(GOES_WITH, given, strict=True) if value])
+    kind = "archive" if is_archive(file, out, shards) else _kind_of(file)
+    choice = ModelChoice(model, recipe, sha256)
+    given = (
+        *(hint, strokes, samples > 1, uncertainty, hints, reference, layers, album),
+        *(on_error is OnError.stop, workers, engine != "local", engine_set),
+    )
+    _require_kind(file, kind, [name for name, value in zip(GOES_WITH, given, strict=True) if value])
     asked = {
         "hints": ("--hint", hint or hints), "strokes": ("--strokes", strokes), "reference": ("--reference", reference),
         "sample": ("--samples", samples > 1), "uncertainty": ("--uncertainty", uncertainty),
         "unknown_below": ("--unknown-below", unknown_below is not None),
     }  # fmt: skip
-    _require_choice(choice, {name: option for name, (option, value) in asked.items() if value})
+    require_choice(choice, {name: option for name, (option, value) in asked.items() if value})
+    if kind == "archive":
+        from knowhue.images.openraster import OPENRASTER
+        from knowhue.inference.colorizer import ColorizeOptions
+
+        colorize_shards(
+            file,
+            out,
+            choice,
+            ColorizeOptions((), saturation, unknown_below=unknown_below),
+            suffix=OPENRASTER if layers else None,
+            overwrite=overwrite,
+            as_json=json_,
+            shards=shards,
+            workers=workers,
+            engine=engine,
+            engine_set=engine_set or (),
+        )
+        return
+    source = Path(file)
     inputs = [source, *(each for each in (hints, strokes, reference) if each)]
-    outputs = _settle(kind, inputs, out, uncertainty, overwrite, layers, samples)
+    outputs = _settle(
+        kind, inputs, None if out is None else Path(out), uncertainty, overwrite, layers, samples
+    )
     from knowhue.images.openraster import OPENRASTER
     from knowhue.inference.colorizer import ColorizeOptions
     from knowhue.inference.written_hints import read_hints
@@ -172,7 +203,7 @@ def colorize(
         raise typer.Exit(1)
 
 
-def _require_kind(source: Path, kind: str, given: Iterable[str]) -> None:
+def _require_kind(source: str, kind: str, given: Iterable[str]) -> None:
     """Make sure that the options that were given go with the input.
 
     Raises:
@@ -180,71 +211,11 @@ def _require_kind(source: Path, kind: str, given: Iterable[str]) -> None:
     """
     for name in given:
         if kind not in GOES_WITH[name]:
-            kinds, article = GOES_WITH[name], {"image": "an image", "folder": "a folder", "video": "a video"}
+            kinds, article = GOES_WITH[name], _ARTICLES
             table = "; name its images in a table, --hints" if (name, kind) == ("--hint", "folder") else ""
             raise ConfigError(
                 f"{name} goes with {' or '.join(map(article.__getitem__, kinds))}; {source} is {article[kind]}{table}"
             )
-
-
-def _require_choice(choice: ModelChoice, asked: Mapping[str, str]) -> None:
-    """Make sure, before anything is opened, that a recipe is there and can do what is asked, see `refuse_beyond`."""
-    if choice.recipe is not None:
-        from knowhue.inference.recipes import refuse_beyond, require_recipe
-
-        require_recipe(choice.recipe, choice.sha256)
-        refuse_beyond(choice.recipe, asked)
-
-
-def models(
-    model: Annotated[
-        list[str] | None, typer.Argument(help="Files or folders; the built-in model if none.")
-    ] = None,
-) -> None:
-    """Describe a model: tasks, classes, data, scores with intervals, calibration."""
-    from knowhue.runs import BUILT_IN
-
-    for name in model or [BUILT_IN]:
-        say(*_describe(open_model(ModelChoice(name))))
-
-
-def announce(models: Collection[str]) -> None:
-    """Make sure that models are there, and say that they are being opened, which takes seconds.
-
-    Raises:
-        WeightsError: there is none of such a name.
-    """
-    from knowhue.inference.networks import find_model, needs_deployment
-
-    for model in models:
-        if needs_deployment(model) is None:
-            find_model(model)
-    say(f"Opening {', '.join(models)} ...", err=True)
-
-
-def open_model(choice: ModelChoice, task: "Task | None" = None) -> "Colorizer":
-    """Open a model that can do a task, if one is named; a run is fitted for use the first time."""
-    from knowhue.inference.colorizer import Colorizer
-
-    if choice.recipe is None:
-        deploy_once(choice.model, task)
-    colorizer = Colorizer.load(*choice)
-    if task is not None:
-        colorizer.require(task)
-    return colorizer
-
-
-def deploy_once(model: str, task: "Task | None" = None) -> None:
-    """Fit a run for use if it was not yet; other models are ready."""
-    from knowhue.inference.networks import needs_deployment
-
-    run = needs_deployment(model)
-    if run is not None:
-        from knowhue.training.deploy import deploy, require_deployable
-
-        require_deployable(run, task)
-        say(f"Making {run} ready for use, once.", err=True)
-        deploy(run)
 
 
 def _say_if_renamed(suffix: str, writable: str, out: Path) -> None:
@@ -463,31 +434,3 @@ def _say_what_was_made(record: dict[str, Any], lines: Iterable[str], as_json: bo
         say_json(record)
     else:
         say(*lines)
-
-
-def _describe(colorizer: "Colorizer") -> list[str]:
-    from knowhue.apps.program import score_line
-    from knowhue.inference.description import Description
-    from knowhue.inference.judgement import caveats_of_many
-
-    described = colorizer.network.description
-    assert isinstance(described, Description)  # of no recipe
-    measured_on = str(described.images.get("measured_on", "validation"))
-    lines = [
-        described.name,
-        f"  does: {' and '.join(described.tasks)}, at {described.size_px} px; {described.precision}",
-        f"  encoder: {described.config.encoder.name}; trained on {described.images.get('train')} images "
-        f"({described.images.get('source')}), measured on {described.images.get(measured_on)} ({measured_on})",
-    ]
-    if described.start is not None:
-        lines.append(f"  {described.start.sentence()}")
-    if "class" in described.tasks:
-        lines.append(f"  classes: {', '.join(described.classes)}")
-    lines += [
-        f"  {score_line(name, score.value, (score.low, score.high))}"
-        for name, score in described.metrics.items()
-    ]
-    lines += [f"  {caveat}" for caveat in caveats_of_many(described, 0, 1, "images")]
-    if described.calibration is not None:
-        lines.append(f"  class probabilities: {described.calibration.sentence()}")
-    return [*lines, f"  licence: {described.licence or 'not stated'}"]

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from knowhue.errors import ImageError, KnowhueError, RunError
 from knowhue.images.reading import weigh_image
-from knowhue.inference.colorizer import ColorizeOptions, Colorizer, is_novel
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.folder import one_core_each
+from knowhue.inference.judgement import is_novel
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits, Stages, run, usable_cores
 from knowhue.inference.requests import DecodedRequest, ImageRequest, decode_request, paint_request
@@ -28,6 +29,10 @@ WAITING_THREADS = 4
 """Threads a core where photos come from afar: most of them wait for the store."""
 MOST_FAILURES = 20
 """That a shard's end names; its ledger has all."""
+
+
+ModelArguments = tuple[str, str | None, str | None]
+"""Of `Colorizer.load`: the model's name, the recipe of another's file, and its checksum."""
 
 
 class Photo(NamedTuple):
@@ -51,13 +56,14 @@ class ShardTask(NamedTuple):
 
     Attributes:
         run: of the command that hands it out.
+        model: of the network that colours.
         job: digest of all that makes colours comparable; ledgers of another job do not count.
         threads: that the engine gives it; 0 for all cores.
     """
 
     source: str
     out: str
-    model: str
+    model: ModelArguments
     shard: int
     options: ColorizeOptions
     overwrite: bool
@@ -235,6 +241,6 @@ class _Shard:
 
 
 @lru_cache(maxsize=1)
-def _open(model: str) -> Colorizer:
+def _open(model: ModelArguments) -> Colorizer:
     """The model, once a process however many shards that is given."""
-    return Colorizer.load(model)
+    return Colorizer.load(*model)

@@ -25,11 +25,11 @@ PARTS = f"{STATE}/parts"
 """What a folder's files are written to before they are put in their place."""
 _DRIVER = f"{STATE}/driver.json"
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-_RETRIES = {"max_retries": 12, "retry_timeout": timedelta(minutes=5)}
+_RETRIES: Any = {"max_retries": 12, "retry_timeout": timedelta(minutes=5)}
 """Of requests that a store answers with 429 or 5xx, or not at all, each after a longer wait."""
 
 
-class Stored(NamedTuple):
+class StoredFile(NamedTuple):
     """A file of a store.
 
     Attributes:
@@ -51,11 +51,11 @@ class Store(Protocol):
         """As a user names it."""
         ...
 
-    def photos(self, avoid: str = "") -> Iterator[Stored]:
+    def photos(self, avoid: str = "") -> Iterator[StoredFile]:
         """Every file, images and others, as they come; what lies below the path `avoid` is passed over."""
         ...
 
-    def files(self, below: str = "") -> Iterator[Stored]:
+    def files(self, below: str = "") -> Iterator[StoredFile]:
         """Every file below a path, as they come."""
         ...
 
@@ -110,20 +110,20 @@ class FolderStore:
         self.root = root
         self.url = str(root)
 
-    def photos(self, avoid: str = "") -> Iterator[Stored]:
+    def photos(self, avoid: str = "") -> Iterator[StoredFile]:
         """See `Store`; which files count is decided by `images.files.walk`."""
         for path, skipped in walk(self.root, avoid=self.root / avoid if avoid else None):
             # who reads a link to nothing will say so
-            yield Stored(path.relative_to(self.root).as_posix(), _stamp(path) or "", skipped)
+            yield StoredFile(path.relative_to(self.root).as_posix(), _stamp(path) or "", skipped)
 
-    def files(self, below: str = "") -> Iterator[Stored]:
+    def files(self, below: str = "") -> Iterator[StoredFile]:
         """See `Store`."""
         for folder, _, names in os.walk(self.root / below):
             for name in names:
                 path = Path(folder, name)
                 stamp = _stamp(path)
                 # a link to nothing is in the way of what would be written through it
-                yield Stored(
+                yield StoredFile(
                     path.relative_to(self.root).as_posix(), "link to nothing" if stamp is None else stamp
                 )
 
@@ -174,18 +174,18 @@ class ObjectStore:
         self.url = url
         self._obstore, self._store = _open(url)
 
-    def photos(self, avoid: str = "") -> Iterator[Stored]:
+    def photos(self, avoid: str = "") -> Iterator[StoredFile]:
         """See `Store`; a name with a slash at its end is a folder that a browser of the store has made."""
         for path, stamp, _ in self.files():
             if not (avoid and path.startswith(f"{avoid}/")):
-                yield Stored(path, stamp, _why_skipped(path))
+                yield StoredFile(path, stamp, _why_skipped(path))
 
-    def files(self, below: str = "") -> Iterator[Stored]:
+    def files(self, below: str = "") -> Iterator[StoredFile]:
         """See `Store`."""
         with self._telling():
             for chunk in self._obstore.list(self._store, prefix=below or None):
                 for each in chunk:
-                    yield Stored(each["path"], each["e_tag"] or f"{each['size']}-{each['last_modified']}")
+                    yield StoredFile(each["path"], each["e_tag"] or f"{each['size']}-{each['last_modified']}")
 
     def read(self, path: str) -> bytes:
         """See `Store`."""
@@ -296,4 +296,7 @@ def _open(url: str) -> tuple[Any, Any]:
 
 
 def _in_a_line(error: Exception) -> str:
-    return " ".join(str(error).partition("\n\nDebug source")[0].split())[:400]
+    """What an error says, without what is meant for debugging; of an answer in XML its message."""
+    text = " ".join(str(error).partition("\n\nDebug source")[0].split())
+    message = re.search("<Message>(.*?)</Message>", text)
+    return message[1] if message else text[:400]

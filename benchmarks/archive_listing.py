@@ -1,0 +1,56 @@
+"""What listing an archive costs: names of photos put into the listing, and dealt out to shards.
+
+python benchmarks/archive_listing.py --photos 1000000 --shards 500
+"""
+
+import argparse
+import resource
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from knowhue.archive import _deal, _list
+from knowhue.inference.store import FolderStore, StoredFile
+
+
+class Named(FolderStore):
+    """A store of names alone, as long as those of a large archive."""
+
+    count = 0
+
+    def photos(self, avoid: str = "") -> Iterator[StoredFile]:
+        """Photos of a thousand folders."""
+        for number in range(self.count):
+            yield StoredFile(f"collection-{number % 1000:04d}/scan-{number:09d}.jpg", f'"{number:032x}-1"')
+
+
+def main() -> None:
+    """List, deal out, and print processor time and the most memory that was held."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--photos", type=int, default=1_000_000)
+    parser.add_argument("--shards", type=int, default=500)
+    options = parser.parse_args()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = Named(Path("nowhere")), FolderStore(Path(folder) / "out")
+        source.count = options.photos
+        started = time.process_time()
+        with closing(sqlite3.connect(Path(folder) / "listing.db")) as listing:
+            _list(listing, source, out, "", lambda suffix: suffix)
+            listed = time.process_time()
+            shards = list(_deal(listing, out, options.shards))
+            size = (Path(folder) / "listing.db").stat().st_size / 2**20
+    ended = time.process_time()
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"{options.photos} photos, {len(shards)} shards: listed in {listed - started:.1f} s of processor time, "
+        f"dealt out in {ended - listed:.1f} s; {size:.0f} MiB on disk; {before:.0f} MiB of memory before, "
+        f"{most:.0f} at most"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Models as the command line names them, opens and describes them: `knowhue models`, and what other commands share."""
+
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from knowhue.apps.program import say
+
+if TYPE_CHECKING:
+    from knowhue.config import Task
+    from knowhue.inference.colorizer import Colorizer
+
+rare_option = partial(typer.Option, rich_help_panel="Rarely needed")
+ModelOption = Annotated[
+    str,
+    typer.Option(help="`built-in`, a run or study folder, or a file or folder that `knowhue export` made."),
+]
+RecipeOption = Annotated[
+    str | None,
+    rare_option(
+        help="--model is another's .onnx file: siggraph17, eccv16, ddcolor or deoldify; see docs/colorize.md."
+    ),
+]
+Sha256Option = Annotated[str | None, rare_option(help="SHA-256 that another's file must have.")]
+
+
+class ModelChoice(NamedTuple):
+    """A model as the command line names it, see `open_network`."""
+
+    model: str
+    recipe: str | None = None
+    sha256: str | None = None
+
+
+def models(
+    model: Annotated[
+        list[str] | None, typer.Argument(help="Files or folders; the built-in model if none.")
+    ] = None,
+) -> None:
+    """Describe a model: tasks, classes, data, scores with intervals, calibration."""
+    from knowhue.runs import BUILT_IN
+
+    for name in model or [BUILT_IN]:
+        say(*_describe(open_model(ModelChoice(name))))
+
+
+def announce(models: Collection[str]) -> None:
+    """Make sure that models are there, and say that they are being opened, which takes seconds.
+
+    Raises:
+        WeightsError: there is none of such a name.
+    """
+    from knowhue.inference.networks import find_model, needs_deployment
+
+    for model in models:
+        if needs_deployment(model) is None:
+            find_model(model)
+    say(f"Opening {', '.join(models)} ...", err=True)
+
+
+def open_model(choice: ModelChoice, task: "Task | None" = None) -> "Colorizer":
+    """Open a model that can do a task, if one is named; a run is fitted for use the first time."""
+    from knowhue.inference.colorizer import Colorizer
+
+    if choice.recipe is None:
+        deploy_once(choice.model, task)
+    colorizer = Colorizer.load(*choice)
+    if task is not None:
+        colorizer.require(task)
+    return colorizer
+
+
+def deploy_once(model: str, task: "Task | None" = None) -> None:
+    """Fit a run for use if it was not yet; other models are ready."""
+    from knowhue.inference.networks import needs_deployment
+
+    run = needs_deployment(model)
+    if run is not None:
+        from knowhue.training.deploy import deploy, require_deployable
+
+        require_deployable(run, task)
+        say(f"Making {run} ready for use, once.", err=True)
+        deploy(run)
+
+
+def require_choice(choice: ModelChoice, asked: Mapping[str, str]) -> None:
+    """Make sure, before anything is opened, that a recipe is there and can do what is asked, see `refuse_beyond`."""
+    if choice.recipe is not None:
+        from knowhue.inference.recipes import refuse_beyond, require_recipe
+
+        require_recipe(choice.recipe, choice.sha256)
+        refuse_beyond(choice.recipe, asked)
+
+
+def _describe(colorizer: "Colorizer") -> list[str]:
+    from knowhue.apps.program import score_line
+    from knowhue.inference.description import Description
+    from knowhue.inference.judgement import caveats_of_many
+
+    described = colorizer.network.description
+    assert isinstance(described, Description)  # of no recipe
+    measured_on = str(described.images.get("measured_on", "validation"))
+    lines = [
+        described.name,
+        f"  does: {' and '.join(described.tasks)}, at {described.size_px} px; {described.precision}",
+        f"  encoder: {described.config.encoder.name}; trained on {described.images.get('train')} images "
+        f"({described.images.get('source')}), measured on {described.images.get(measured_on)} ({measured_on})",
+    ]
+    if described.start is not None:
+        lines.append(f"  {described.start.sentence()}")
+    if "class" in described.tasks:
+        lines.append(f"  classes: {', '.join(described.classes)}")
+    lines += [
+        f"  {score_line(name, score.value, (score.low, score.high))}"
+        for name, score in described.metrics.items()
+    ]
+    lines += [f"  {caveat}" for caveat in caveats_of_many(described, 0, 1, "images")]
+    if described.calibration is not None:
+        lines.append(f"  class probabilities: {described.calibration.sentence()}")
+    return [*lines, f"  licence: {described.licence or 'not stated'}"]

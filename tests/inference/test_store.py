@@ -1,0 +1,102 @@
+"""Object stores, against one that speaks S3: names, stamps, one driver at a time, refused requests, one-line errors."""
+
+import json
+import socket
+import sys
+
+import pytest
+
+from knowhue.errors import ExtraError, ImageError, RunError
+from knowhue.inference.store import STATE, open_store
+from s3_server import running_s3
+
+NAMES = ("a.jpg", "b c#d%e ü.png", "糸/ä.tif", "q?z*.webp")
+
+
+def test_names_come_back_as_they_were_given_and_stamps_change_with_bytes(monkeypatch):
+    with running_s3(monkeypatch):
+        store = open_store("s3://bucket/names")
+        stamps = {name: store.write(name, name.encode()) for name in NAMES}
+        assert {each.path: each.stamp for each in store.photos()} == stamps
+        assert [store.read(name) for name in NAMES] == [name.encode() for name in NAMES]
+        assert store.write("a.jpg", b"other") != stamps["a.jpg"]
+        store.remove("a.jpg")
+        store.remove("a.jpg")
+        with pytest.raises(ImageError, match="it is gone"):
+            store.read("a.jpg")
+
+
+def test_which_files_are_photos(monkeypatch):
+    with running_s3(monkeypatch):
+        store = open_store("s3://bucket/kinds/")
+        for name in ("a.JPG", ".hidden/b.png", "@eaDir/c.png", "d.txt", "out/e.png"):
+            store.write(name, b"")
+        found = {each.path: each.skipped for each in store.photos(avoid="out")}
+        assert found == {
+            "a.JPG": "", ".hidden/b.png": "hidden", "@eaDir/c.png": "of the system",
+            "d.txt": "of no image format (.txt)",
+        }  # fmt: skip
+        assert len(list(store.files())) == 5
+
+
+def test_one_driver_at_a_time_and_a_killed_one_is_taken_over(monkeypatch):
+    with running_s3(monkeypatch):
+        store = open_store("s3://bucket/held")
+        with store.held() as note:
+            assert note == ""
+            with pytest.raises(RunError, match=rf"worked on by process .* remove `{STATE}/driver.json`"):
+                open_store("s3://bucket/held").held().__enter__()
+        assert list(store.files()) == []
+        here = {"host": socket.gethostname(), "pid": 2**22 + 1, "since": "then"}
+        store.write(f"{STATE}/driver.json", json.dumps(here).encode())
+        with store.held() as note:
+            assert note == ""
+        store.write(f"{STATE}/driver.json", json.dumps(here | {"host": "elsewhere"}).encode())
+        with pytest.raises(RunError, match="of elsewhere, since then"):
+            store.held().__enter__()
+
+
+def test_a_store_without_conditional_puts_says_so(monkeypatch):
+    import obstore
+
+    put = obstore.put
+    with running_s3(monkeypatch):
+        monkeypatch.setattr(obstore, "put", lambda store, path, data, **_: put(store, path, data))
+        store = open_store("s3://bucket/plain")
+        with store.held() as note:
+            assert "has no conditional put" in note
+        assert list(store.files()) == []
+
+
+def test_every_twentieth_request_may_be_refused(monkeypatch):
+    with running_s3(monkeypatch, every=20) as server:
+        store = open_store("s3://bucket/refused")
+        for number in range(60):
+            store.write(f"{number}.png", b"%d" % number)
+        assert {store.read(each.path) for each in store.photos()} == {b"%d" % number for number in range(60)}
+        assert server.refused >= 5
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        (
+            "s3://none/photos",
+            "`s3://none/photos` does not answer as it should: The specified bucket does not exist",
+        ),
+        ("foo://bucket", "`foo://bucket` should name a store such as s3://bucket/photos"),
+    ],
+)
+def test_what_is_wrong_is_one_line(monkeypatch, url, message):
+    with running_s3(monkeypatch), pytest.raises(RunError) as caught:
+        list(open_store(url).photos())
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_obstore_the_message_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(
+        ExtraError, match=r"needs `obstore`, which is not installed: pip install .*\[archive\]"
+    ):
+        open_store("s3://bucket/photos")

@@ -1,0 +1,58 @@
+"""An object store that speaks S3, in this process, which may refuse some requests as the real ones do."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+moto_server = pytest.importorskip("moto.server", reason="moto is not installed")
+serving = pytest.importorskip("werkzeug.serving")
+pytest.importorskip("obstore", reason="obstore is not installed")
+
+
+class Sometimes:
+    """A WSGI app that answers every so manieth request 503; counts what was asked."""
+
+    def __init__(self, app: Callable[..., Any], every: int) -> None:
+        self.app, self.every = app, every
+        self.asked: list[tuple[str, str]] = []
+        self.refused = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Any:
+        with self._lock:
+            self.asked.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
+            refuses = bool(self.every) and len(self.asked) % self.every == 0
+            self.refused += refuses
+        if refuses:
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            start("503 Slow Down", [("content-length", "0")])
+            return [b""]
+        return self.app(environ, start)
+
+
+@contextmanager
+def running_s3(monkeypatch: pytest.MonkeyPatch, every: int = 0) -> Iterator[Sometimes]:
+    """A server with the bucket `bucket`, which the environment names until the block ends."""
+    app = Sometimes(moto_server.DomainDispatcherApplication(moto_server.create_backend_app), 0)
+    server = serving.make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    values = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}", "AWS_ALLOW_HTTP": "true"}
+    values |= {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    import urllib.request
+
+    urllib.request.urlopen(
+        urllib.request.Request(f"{values['AWS_ENDPOINT_URL']}/bucket", method="PUT")
+    ).close()
+    app.every = every
+    try:
+        yield app
+    finally:
+        server.shutdown()
+        thread.join(10)
+        server.server_close()

@@ -1,0 +1,303 @@
+"""An archive dealt out to shards is coloured as its folder would be; nothing is lost, and nothing replaced."""
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from stand import FakeNetwork
+
+from knowhue.archive import _list, colorize_archive
+from knowhue.engines.executor import InProcess
+from knowhue.errors import ConfigError, ImageError, RunError
+from knowhue.inference import shard
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer
+from knowhue.inference.folder import colorize_folder
+from knowhue.inference.store import STATE, FolderStore, StoredFile, is_url, open_store
+
+NAMES = [f"{number % 3}/p{number}.{kind}" for number, kind in enumerate(["png", "jpg", "tif"] * 6)]
+
+
+@pytest.fixture(autouse=True)
+def model(monkeypatch) -> Iterator[None]:
+    """A network of some lines in place of every model."""
+    shard._open.cache_clear()
+    monkeypatch.setattr(Colorizer, "load", classmethod(lambda cls, *names: cls(FakeNetwork())))
+    yield
+    shard._open.cache_clear()
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    rng = np.random.default_rng(0)
+    for name in NAMES:
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (20, 28), dtype=np.uint8)).save(path)
+    (tmp_path / "in" / "notes.txt").write_text("no photo")
+    return tmp_path / "in"
+
+
+def archive(source: Any, out: Any, **changes: Any):
+    return colorize_archive(str(source), str(out), model=("fake", None, None), **{"shards": 7, **changes})
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and STATE not in path.parts and path.name not in ("colorized.jsonl", ".lock")
+    }
+
+
+def test_all_shards_together_are_the_folder_file_for_file(photos, tmp_path):
+    options = ColorizeOptions(saturation=0.5)
+    colorize_folder(Colorizer.load("fake"), photos, tmp_path / "whole", options=options)
+    events: list[dict[str, Any]] = []
+    summary = archive(photos, tmp_path / "out", options=options, report=events.append)
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+    assert (summary.made, summary.already, summary.failed, summary.shards) == (18, 0, 0, 7)
+    assert "1 others left out: 1 of no image format (.txt)" in summary.notes
+    assert [event["done"] for event in events] == sorted(event["done"] for event in events)
+    assert (events[-1]["done"], events[-1]["total"]) == (18, 18)
+    again = archive(photos, tmp_path / "out", options=options)
+    assert (again.made, again.already) == (0, 18)
+
+
+def test_every_photo_has_its_line_in_one_ledger(photos, tmp_path):
+    archive(photos, tmp_path / "out")
+    lines = [
+        json.loads(line)
+        for path in (tmp_path / "out" / STATE / "ledgers").iterdir()
+        for line in path.read_text().splitlines()[1:]
+    ]
+    assert sorted(line["path"] for line in lines) == sorted(NAMES)
+    assert {(line["width"], line["height"]) for line in lines} == {(28, 20)}
+
+
+@pytest.mark.parametrize("after", [0, 1, 5, 17])
+def test_what_ended_early_goes_on_and_is_as_if_it_never_had(photos, tmp_path, monkeypatch, after):
+    archive(photos, tmp_path / "whole")
+    write, written = FolderStore.write, []
+
+    def dying(store: FolderStore, path: str, data: bytes) -> str:
+        if not path.startswith(STATE):
+            if len(written) == after:
+                raise RunError("The disk is full.")
+            written.append(path)
+        return write(store, path, data)
+
+    monkeypatch.setattr(FolderStore, "write", dying)
+    with pytest.raises(RunError, match="disk is full"):
+        archive(photos, tmp_path / "out")
+    monkeypatch.setattr(FolderStore, "write", write)
+    summary = archive(photos, tmp_path / "out")
+    assert (summary.made + summary.already, summary.failed) == (18, 0)
+    assert summary.already <= after
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+    assert archive(photos, tmp_path / "out").already == 18
+
+
+def test_what_is_changed_is_done_again_and_what_is_not_the_jobs_stays(photos, tmp_path):
+    out = tmp_path / "out"
+    archive(photos, out)
+    shutil.copy(photos / NAMES[3], photos / NAMES[0])
+    (out / NAMES[6]).unlink()
+    (out / NAMES[9]).write_bytes(b"by hand")
+    summary = archive(photos, out)
+    assert (summary.made, summary.already, summary.failed) == (2, 15, 1)
+    assert summary.failures[0][0] == NAMES[9]
+    assert "not made by this job; see --overwrite" in summary.failures[0][1]
+    assert (out / NAMES[9]).read_bytes() == b"by hand"
+    assert (out / NAMES[0]).read_bytes() == (out / NAMES[3]).read_bytes()
+    assert archive(photos, out, overwrite=True).made == 1
+    assert (out / NAMES[9]).read_bytes() != b"by hand"
+
+
+def test_a_stranger_is_in_the_way_from_the_first_run_on(photos, tmp_path):
+    stranger = tmp_path / "out" / NAMES[4]
+    stranger.parent.mkdir(parents=True)
+    stranger.write_bytes(b"precious")
+    for already in (0, 17):
+        summary = archive(photos, tmp_path / "out")
+        assert (summary.already, summary.failed) == (already, 1)
+        assert stranger.read_bytes() == b"precious"
+
+
+def test_what_cannot_be_read_fails_alone_and_is_tried_again(photos, tmp_path):
+    (photos / "bad.png").write_bytes(b"no image")
+    summary = archive(photos, tmp_path / "out")
+    assert (summary.made, summary.failed) == (18, 1)
+    assert summary.failures[0] == ("bad.png", summary.failures[0][1])
+    assert "not an image that can be read" in summary.failures[0][1]
+    shutil.copy(photos / NAMES[0], photos / "bad.png")
+    assert archive(photos, tmp_path / "out").made == 1
+
+
+def test_another_job_and_other_shards_are_refused_unless_all_is_to_be_replaced(photos, tmp_path):
+    archive(photos, tmp_path / "out")
+    with pytest.raises(RunError, match="colours with another saturation"):
+        archive(photos, tmp_path / "out", options=ColorizeOptions(saturation=2))
+    with pytest.raises(RunError, match="dealt out to 7 shards"):
+        archive(photos, tmp_path / "out", shards=3)
+    assert archive(photos, tmp_path / "out", shards=None).already == 18
+    assert archive(photos, tmp_path / "out", shards=3, overwrite=True).made == 18
+    assert archive(photos, tmp_path / "out", shards=None).shards == 3
+
+
+def test_what_an_archive_cannot_be(photos, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(ConfigError, match="another place than that of the photos"):
+        archive(photos, photos)
+    with pytest.raises(ConfigError, match="saturation and `unknown_below` alone"):
+        archive(photos, out, options=ColorizeOptions(sample=2))
+    with pytest.raises(ConfigError, match="`shards` should be 1 to"):
+        archive(photos, out, shards=0)
+    with pytest.raises(ImageError, match="Found none there"):
+        archive(tmp_path / "nothing", out)
+    shutil.copy(photos / NAMES[0], photos / "0" / "p0.jpg")
+    with pytest.raises(ConfigError, match=r"both become\s`0/p0.ora`"):
+        archive(photos, out, suffix=".ora")
+    assert not list(out.rglob("*.ora"))
+
+
+def test_an_output_within_the_source_and_what_was_made_beside_it_are_no_photos(photos):
+    shutil.copy(photos / NAMES[0], photos / "0" / "p0-colour.png")
+    for made, already in ((18, 0), (0, 18)):
+        summary = archive(photos, photos / "colours")
+        assert (summary.made, summary.already) == (made, already)
+    assert "1 left alone, made by knowhue from photos beside them" in summary.notes
+
+
+def test_a_model_that_fails_ends_the_shard_with_its_own_words(photos, tmp_path, monkeypatch):
+    def fail(seen: np.ndarray) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(Colorizer, "load", classmethod(lambda cls, *names: cls(FakeNetwork(fail))))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        archive(photos, tmp_path / "out")
+    assert not files_of(tmp_path / "out")
+
+
+def test_jobs_of_a_killed_command_are_waited_for(photos, tmp_path):
+    class Busy(InProcess):
+        def left(self) -> list[str]:
+            return ["17", "18"]
+
+    with pytest.raises(RunError, match="still wait or run: 17, 18"):
+        archive(photos, tmp_path / "out", executor=Busy())
+
+
+def test_from_and_to_an_object_store_that_refuses_every_twentieth_request(photos, tmp_path, monkeypatch):
+    s3_server = pytest.importorskip("s3_server")
+    archive(photos, tmp_path / "whole")
+    with s3_server.running_s3(monkeypatch, every=20) as server:
+        source, out = open_store("s3://bucket/in"), open_store("s3://bucket/out")
+        for name in NAMES:
+            source.write(name, (photos / name).read_bytes())
+        summary = archive(source.url, out.url)
+        assert (summary.made, summary.failed) == (18, 0)
+        found = {each.path: out.read(each.path) for each in out.files() if not each.path.startswith(STATE)}
+        assert found == files_of(tmp_path / "whole")
+        assert archive(source.url, out.url).already == 18
+        assert server.refused >= 5
+
+
+KILLED = """
+import sys; sys.path[:0] = {path!r}
+import test_archive as t
+from knowhue.inference.colorizer import Colorizer
+from knowhue.inference.store import FolderStore, STATE
+import os
+Colorizer.load = classmethod(lambda cls, *names: cls(t.FakeNetwork()))
+write, count = FolderStore.write, []
+def dying(store, path, data):
+    made = write(store, path, data)
+    count.append(path)
+    if len([each for each in count if not each.startswith(STATE)]) == 5:
+        os.kill(os.getpid(), 9)
+    return made
+FolderStore.write = dying
+t.archive({source!r}, {out!r})
+"""
+
+
+def test_a_process_that_is_killed_leaves_nothing_half_and_nothing_in_the_way(photos, tmp_path):
+    archive(photos, tmp_path / "whole")
+    out, here = tmp_path / "out", Path(__file__).parent
+    script = KILLED.format(path=[str(here), str(here / "serving")], source=str(photos), out=str(out))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    there, whole = files_of(out), files_of(tmp_path / "whole")
+    assert 5 <= len(there) < 18
+    assert there.items() <= whole.items()
+    summary = archive(photos, out)
+    assert (summary.made + summary.already, summary.failed) == (18, 0)
+    assert files_of(out) == whole
+    assert not list((out / STATE / "parts").iterdir())
+
+
+def test_a_listing_does_not_fill_the_memory():
+    """Each name takes some hundred bytes where a list holds it."""
+
+    class Many(FolderStore):
+        def photos(self, avoid: str = "") -> Iterator[StoredFile]:
+            return (
+                StoredFile(f"{number % 1000}/{number:09d}-a-name-of-some-length.jpg", "1")
+                for number in range(self.count)
+            )
+
+        count = 0
+
+    peaks = []
+    for count in (1_000, 12_000):
+        Many.count = count
+        listing = sqlite3.connect("")  # a file that the system forgets
+        tracemalloc.start()
+        _list(listing, Many(Path("nowhere")), FolderStore(Path("nothing")), "", lambda suffix: suffix)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert listing.execute("SELECT count(*) FROM photos").fetchone() == (count,)
+    assert peaks[1] < peaks[0] + 100_000
+
+
+def test_folders_are_told_from_urls_and_a_folders_files_come_whole(tmp_path):
+    assert not is_url(str(tmp_path))
+    store = open_store(str(tmp_path))
+    stamp = store.write("a/b.txt", b"12")
+    assert [(each.path, each.stamp) for each in store.files()] == [("a/b.txt", stamp)]
+    os.utime(tmp_path / "a" / "b.txt", ns=(0, 0))
+    assert [each.stamp for each in store.files()] != [stamp]
+    store.remove("a/b.txt")
+    store.remove("a/b.txt")
+    with pytest.raises(ImageError, match="it is gone"):
+        store.read("a/b.txt")
+    with store.held(), pytest.raises(RunError, match="is in use by"):
+        _held_elsewhere(tmp_path)
+
+
+def _held_elsewhere(root: Path) -> None:
+    caught: list[BaseException] = []
+
+    def hold() -> None:
+        try:
+            with open_store(str(root)).held():
+                pass
+        except RunError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    thread.join()
+    raise caught[0]
