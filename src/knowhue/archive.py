@@ -28,6 +28,7 @@ from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.description import Description
 from knowhue.inference.judgement import caveats_of_many
 from knowhue.inference.pipeline import progress
+from knowhue.inference.recipes import RecipeDescription
 from knowhue.inference.shard import (
     MOST_FAILURES,
     ModelArguments,
@@ -49,6 +50,7 @@ CREATE TABLE photos (path TEXT PRIMARY KEY, stamp TEXT, output TEXT UNIQUE, twin
 CREATE TABLE taken (path TEXT PRIMARY KEY, stamp TEXT) WITHOUT ROWID;
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
+PRAGMA cache_size = -100000;
 """
 _DEALT = """
 SELECT hash % ?, photos.path, photos.stamp, output, taken.stamp
@@ -214,7 +216,7 @@ def _inside(source: str, out: str) -> str:
 
 
 def _job(
-    description: Description, source: str, options: ColorizeOptions, suffix: str | None
+    description: Description | RecipeDescription, source: str, options: ColorizeOptions, suffix: str | None
 ) -> dict[str, Any]:
     """What makes colours comparable."""
     return {
