@@ -22,6 +22,7 @@ from stand import (
     running,
     wait_until,
 )
+from tiny_others import painted
 
 from knowhue.errors import WeightsError
 from knowhue.images.image import Image as KnowhueImage
@@ -511,3 +512,30 @@ def test_the_client_of_the_documentation(tmp_path):
         image, said = colorize(tmp_path / "photo.jpg", f"http://{host}:{port}", "a-token-of-some-length")
     assert image == encode_image(colorizer().colorize(JPEG).image, ".jpg")
     assert said["label"] in CLASSES
+
+
+def test_anothers_model_colours_and_refuses_what_it_cannot_do(tmp_path):
+    model = painted(tmp_path / "m.onnx", "siggraph17", (20, 15))
+    models = {"ours": colorizer(), "other": Colorizer.load(model, "siggraph17")}
+    with client_of(models) as client:
+        sent = {"url": "/v1/colorize?model=other", "content": JPEG}
+        said = client.post(headers=AS_JSON, **sent).json()
+        assert (said["model"], said["label"], said["novelty"], said["probabilities"]) == (
+            "other",
+            None,
+            None,
+            {},
+        )
+        plain = client.post(headers=AS_JPEG, **sent)
+        assert (plain.status_code, plain.headers["content-type"]) == (200, "image/jpeg")
+        described = {each["name"]: each for each in client.get("/v1/models").json()}["other"]
+        assert (described["tasks"], described["size_px"], described["samples"]) == (["colour"], 256, 1)
+        for asked, name in (
+            ("uncertainty=true", "uncertainty"),
+            ("sample=2", "sample"),
+            ("hints=1,1%3Dred", "hints"),
+        ):
+            refused = client.post(f"/v1/colorize?model=other&{asked}", content=JPEG, headers=AS_JPEG)
+            assert refused.status_code == 422
+            assert f"`{name}` is more than the recipe `siggraph17` can do" in refused.json()["error"]
+        assert client.post("/v1/classify?model=other", content=JPEG, headers=AS_JPEG).status_code == 422
