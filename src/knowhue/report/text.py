@@ -26,8 +26,8 @@ class TableCell(NamedTuple):
 def number(value: float | None, unit: str = "") -> str:
     """Return a number as text, shares in per cent.
 
-    >>> number(0.8412, "share"), number(13.2071), number(0.5123), number(None)
-    ('84.1', '13.21', '0.512', '–')
+    >>> number(0.8412, "share"), number(13.2071), number(0.5123), number(-0.0002), number(None)
+    ('84.1', '13.21', '0.512', '0.000', '–')
     """
     return MISSING if value is None else _fixed(value, unit, value)
 
