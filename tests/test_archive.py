@@ -248,6 +248,17 @@ def test_a_process_that_is_killed_leaves_nothing_half_and_nothing_in_the_way(pho
     assert not list((out / STATE / "parts").iterdir())
 
 
+def test_workers_with_another_current_folder_find_everything(photos, tmp_path, monkeypatch):
+    class Elsewhere(InProcess):
+        def execute(self, jobs, watch=lambda: None):
+            monkeypatch.chdir("/")
+            super().execute(jobs, watch)
+
+    monkeypatch.chdir(tmp_path)
+    assert archive("in", "out", executor=Elsewhere()).made == 18
+    assert len(files_of(tmp_path / "out")) == 18
+
+
 def test_a_listing_does_not_fill_the_memory():
     """Each name takes some hundred bytes where a list holds it."""
 

@@ -146,7 +146,8 @@ def colorize_archive(
     colorizer.require("colour")
     description = colorizer.network.description
     started = time.monotonic()
-    stores = open_store(source), open_store(out)
+    places = _from_anywhere(source), _from_anywhere(out)
+    stores = open_store(places[0]), open_store(places[1])
     with stores[1].held() as note, tempfile.TemporaryDirectory() as scratch:
         if left := executor.left():
             raise RunError(
@@ -160,15 +161,14 @@ def colorize_archive(
             plan = _plan(stores[1], _job(description, source, options, suffix), shards, count, overwrite)
             dealt = list(_deal(listing, stores[1], plan["shards"]))
         task = ShardTask(
-            source,
-            out,
-            (model[0], model[1], model[2]),  # whatever kind of tuple
-            0,
-            options,
-            overwrite,
-            digest(plan["job"]),
-            uuid4().hex,
-            executor.threads or 0,
+            *places,
+            model=(_from_anywhere(model[0]) if Path(model[0]).exists() else model[0], *model[1:]),
+            shard=0,
+            options=options,
+            overwrite=overwrite,
+            job=digest(plan["job"]),
+            run=uuid4().hex,
+            threads=executor.threads or 0,
         )
         ends = _execute(executor, [task._replace(shard=number) for number in dealt], stores[1], count, report)
     novel = sum(end["novel"] for end in ends)
@@ -213,6 +213,11 @@ def _inside(source: str, out: str) -> str:
             f"`out` should be another place than that of the photos. Found `{out}`. Name another one."
         )
     return here.removeprefix(f"{there}/") if here.startswith(f"{there}/") else ""
+
+
+def _from_anywhere(name: str) -> str:
+    """A name of a store or a file as workers with another current folder find it."""
+    return name if is_url(name) else str(Path(name).absolute())
 
 
 def _job(
