@@ -125,6 +125,12 @@ def test_copies_jpegs_and_the_truths_own_files_are_said(tmp_path):
     assert "made: 1 colouring with the very bytes of the true image (b)" in notes
 
 
+def test_two_systems_of_the_same_bytes_are_said(folders, tmp_path):
+    shutil.copytree(folders.ours, tmp_path / "copy")
+    notes = pair(folders.truth, [str(folders.ours), str(tmp_path / "copy"), str(folders.theirs)]).notes
+    assert notes == ("ours and copy are the same files, byte for byte: nothing is compared by them",)
+
+
 UNREADABLE = [name for name, odd in ODD_FILES.items() if odd.error]
 READABLE = [name for name, odd in ODD_FILES.items() if not odd.error]
 

@@ -118,6 +118,8 @@ def test_of_several_samples_lpips_is_the_mean_and_the_best_is_kept(tmp_path):
     each = np.stack([(tensors(images) - tensors(true)).abs().mean((1, 2, 3)).numpy() for images in made])
     np.testing.assert_allclose(found[LPIPS], each.mean(0), rtol=1e-5)
     np.testing.assert_allclose(found[f"best_{LPIPS}"], each.min(0), rtol=1e-5)
+    between = (tensors(made[0]) - tensors(made[1])).abs().mean((1, 2, 3)).numpy()
+    np.testing.assert_allclose(found["diversity_lpips"], between, rtol=1e-5)
 
 
 def test_distances_of_enough_images_have_intervals_on_the_page_and_in_the_file(tmp_path):

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from score_folders import colourings, paler, picture, true_images, write_images
 
 from knowhue.csv_text import from_csv, to_csv
 from knowhue.errors import ConfigError, DamagedError
+from knowhue.report.latex import tex
 from knowhue.scoring.files import compare_json, image_rows, read_score_file, rows_beside, to_json, to_latex
 from knowhue.scoring.measures import MEASURES
 from knowhue.scoring.page import render, sentence
@@ -232,17 +235,16 @@ def test_other_protocols_and_truths_do_not_share_a_table(scores, folders, tmp_pa
     alone = scored(folders.truth, [folders.theirs], tmp_path / "cache")
     write_json(path, to_json(alone))
     ours = scored(folders.truth, [folders.ours], tmp_path / "cache")
-    assert rows_beside([path], ours) == {"theirs": alone.values["theirs"]}
+    assert rows_beside([path], SMALL, ours.pairs) == {"theirs": alone.values["theirs"]}
     with pytest.raises(ConfigError, match=r"should have systems of other names\. Found `theirs` again"):
-        rows_beside([path], scores)
-    deep = scored(folders.truth, [folders.ours], tmp_path / "cache", protocol=PROTOCOLS["original"])
+        rows_beside([path], SMALL, scores.pairs)
     with pytest.raises(
         ConfigError, match="of the same protocol: numbers of different ones do not belong into one"
     ):
-        rows_beside([path], deep)
+        rows_beside([path], PROTOCOLS["original"], ours.pairs)
     write_images(folders.truth, {"class0/image0": picture(30)})
     with pytest.raises(ConfigError, match="of the same true images"):
-        rows_beside([path], scored(folders.truth, [folders.ours], tmp_path / "cache"))
+        rows_beside([path], SMALL, pair(folders.truth, [str(folders.ours)]))
 
 
 def test_the_table_of_images_has_a_line_for_each_and_the_hash_beside_it(scores):
@@ -258,12 +260,30 @@ def test_latex_is_balanced_and_escapes_names(folders, tmp_path):
     found = scored(folders.truth, [f"a_b & 50 %={folders.ours}"], tmp_path / "cache")
     text = to_latex(found, found.values)
     assert r"a\_b \& 50~\%" in text
-    assert text.count(r"\begin{") == text.count(r"\end{") == 2
-    (columns,) = re.findall(r"\\begin\{tabular\}\{(\w+)\}", text)
-    lines = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert len(lines) == 1 + 6
-    assert all(len(re.findall(r"(?<!\\)&", line)) == len(columns) - 1 for line in lines)
-    assert text.count(SMALL.digest[:12]) == 6 + 1
+    tables = text.split(r"\begin{table}")[1:]
+    assert text.count(r"\begin{") == text.count(r"\end{") == 2 * len(tables)
+    for table in tables:
+        (columns,) = re.findall(r"\\begin\{tabular\}\{(\w+)\}", table)
+        lines = [line for line in table.splitlines() if line.endswith(r"\\")]
+        assert len(lines) == 1 + 6
+        assert all(len(re.findall(r"(?<!\\)&", line)) == len(columns) - 1 for line in lines)
+        assert SMALL.digest[:12] in table
+    heads = " ".join(tables)
+    shown = [each.short for name, each in found.measures.items() if not name.startswith("lightness")]
+    assert [heads.count(f"& {tex(each)}") > 0 for each in shown] == [True] * len(shown)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_fits_the_width_of_a_page(scores, tmp_path):
+    document = (
+        r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{textcomp,booktabs}\begin{document}"
+        f"{to_latex(scores, scores.values)}\\end{{document}}"
+    )
+    (tmp_path / "paper.tex").write_text(document)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stdout[-2000:]
+    assert "Overfull" not in made.stdout
 
 
 def test_latex_has_no_names_that_are_arguments(folders, tmp_path):

@@ -15,6 +15,7 @@ from knowhue.errors import ConfigError, few
 from knowhue.storage import require_outputs
 
 if TYPE_CHECKING:
+    from knowhue.scoring.pairing import Pairs
     from knowhue.scoring.protocols import Protocol
     from knowhue.scoring.table import Scores
 
@@ -92,6 +93,7 @@ def score(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
 ) -> None:
     """Score colourings of several systems against the true images, pair by pair, with intervals and a page."""
+    from knowhue.scoring.files import rows_beside
     from knowhue.scoring.protocols import read_protocol
 
     asked = _Asked(systems, truth, common, workers or os.cpu_count() or 1, inception_weights, lpips_weights)
@@ -107,8 +109,10 @@ def score(
     chosen, out = read_protocol(protocol or "stretch-256"), out or Path("score.html")
     outputs = _outputs(out)
     require_outputs({"--out": list(outputs.values())}, beside or [], overwrite=overwrite)
-    found = _scored(asked, chosen, reference, networks, cache or out.parent / CACHE)
-    _write(found, outputs, beside or [])
+    pairs = _paired(asked, chosen, reference, networks)
+    earlier = rows_beside(beside or [], chosen, pairs)
+    found = _scored(asked, pairs, chosen, reference, networks, cache or out.parent / CACHE)
+    _write(found, outputs, earlier)
 
 
 class _Asked(NamedTuple):
@@ -131,18 +135,30 @@ def _outputs(page: Path) -> dict[str, Path]:
     }
 
 
-def _scored(
-    asked: _Asked, protocol: "Protocol", reference: str | None, networks: str | None, cache: Path
-) -> "Scores":
-    from knowhue.apps.progress import showing_progress
+def _paired(asked: _Asked, protocol: "Protocol", reference: str | None, networks: str | None) -> "Pairs":
+    """Which files belong together; what cannot be scored is refused before work."""
     from knowhue.scoring.pairing import pair
-    from knowhue.scoring.parts import measure_rows
     from knowhue.scoring.protocols import require_primary
-    from knowhue.scoring.table import make_scores, require_system
+    from knowhue.scoring.table import require_system
 
     require_primary(protocol, networks)
     pairs = pair(asked.truth, asked.systems, asked.common)
     require_system(pairs, reference)
+    return pairs
+
+
+def _scored(
+    asked: _Asked,
+    pairs: "Pairs",
+    protocol: "Protocol",
+    reference: str | None,
+    networks: str | None,
+    cache: Path,
+) -> "Scores":
+    from knowhue.apps.progress import showing_progress
+    from knowhue.scoring.parts import measure_rows
+    from knowhue.scoring.table import make_scores
+
     opened = None
     if networks is not None:
         from knowhue.scoring.networks import open_scorers
@@ -165,12 +181,11 @@ def _scored(
     )
 
 
-def _write(scores: "Scores", outputs: Mapping[str, Path], beside: list[Path]) -> None:
-    from knowhue.scoring.files import image_rows, rows_beside, to_json, to_latex
+def _write(scores: "Scores", outputs: Mapping[str, Path], earlier: Mapping[str, Mapping[str, float]]) -> None:
+    from knowhue.scoring.files import image_rows, to_json, to_latex
     from knowhue.scoring.page import render, sentence
     from knowhue.storage import replacing, write_csv, write_json
 
-    earlier = rows_beside(beside, scores)
     systems = [each.name for each in scores.pairs.systems]
     rows = {
         **{name: scores.values[name] for name in systems},
@@ -225,7 +240,8 @@ def _check(asked: _Asked, path: Path) -> None:
     chosen = Protocol.model_validate(earlier["protocol"]["settings"])
     networks = earlier["networks"].get("asked")
     with tempfile.TemporaryDirectory() as empty:  # nothing is believed that was measured before
-        scores = _scored(asked, chosen, earlier["reference"], networks, Path(empty))
+        pairs = _paired(asked, chosen, earlier["reference"], networks)
+        scores = _scored(asked, pairs, chosen, earlier["reference"], networks, Path(empty))
     problems = compare_json(earlier, to_json(scores))
     say(*problems, err=True)
     found = f"{len(problems)} differ" if problems else "all as stored"

@@ -15,7 +15,7 @@ from knowhue.report.latex import tex, tex_row
 from knowhue.scoring.measures import Quantity
 from knowhue.scoring.pairing import ALWAYS, LEFT_ALONE, Pairs, Stored
 from knowhue.scoring.protocols import Protocol
-from knowhue.scoring.table import Scores, order_of_rows
+from knowhue.scoring.table import Scores, SetDistance, order_of_rows
 from knowhue.settings_text import describe_problem
 from knowhue.storage import read_json
 
@@ -24,6 +24,7 @@ ROUNDING = 1e-6
 """Absolute and relative, of a number that is computed again: another processor adds up in another order."""
 _ROUNDING_OF_P = 1e-4
 """Absolute: near-equal systems divide a small difference by a small error."""
+_MOST_SIGNS = 64  # of a line of a table in footnotesize that a page of 345 points takes
 _FIRST = 12  # hex digits of a hash that stand beside numbers
 
 
@@ -134,19 +135,19 @@ def read_score_file(path: Path) -> dict[str, Any]:
     return found
 
 
-def rows_beside(paths: Iterable[Path], scores: Scores) -> dict[str, dict[str, float]]:
-    """The systems of earlier `score.json` files, to stand in the same table.
+def rows_beside(paths: Iterable[Path], protocol: Protocol, pairs: Pairs) -> dict[str, dict[str, float]]:
+    """The systems of earlier `score.json` files, to stand in the same table as what is measured of pairs.
 
     Raises:
         ConfigError: one was made by another protocol or of other true images, or has a system of the same name.
     """
     rows: dict[str, dict[str, float]] = {}
-    own = {each.name for each in scores.pairs.systems}
+    own = {each.name for each in pairs.systems}
     for path in paths:
         earlier = read_score_file(path)
         wanted = (
-            ("protocol", scores.protocol.digest, earlier["protocol"]["sha256"]),
-            ("true images", truth_of(scores.pairs)["sha256"], earlier["truth"]["sha256"]),
+            ("protocol", protocol.digest, earlier["protocol"]["sha256"]),
+            ("true images", truth_of(pairs)["sha256"], earlier["truth"]["sha256"]),
         )
         for what, here, there in wanted:
             if here != there:
@@ -213,31 +214,65 @@ def image_rows(scores: Scores) -> Iterator[Sequence[Any]]:
 
 
 def to_latex(scores: Scores, rows: Mapping[str, Mapping[str, float]]) -> str:
-    """A table for a paper, by booktabs: a line a system or row, the protocol's hash beside it."""
+    """Tables for a paper, by booktabs: a line a system or row, each as wide as a page takes it."""
     shown = {name: each for name, each in scores.measures.items() if not name.startswith("lightness")}
     arrows = {"lower": " ↓", "higher": " ↑", "neither": ""}
-    heads = [tex(each.short + arrows[each.better]) for each in shown.values()]
-    lines = [
+    tables, breadth = [], _MOST_SIGNS
+    for name, each in shown.items():
+        head = each.short + arrows[each.better]
+        cells = [head, *(shown_value(each, values.get(name)) for values in rows.values())]
+        width = max(map(len, cells)) + 2
+        if breadth + width > _MOST_SIGNS:
+            tables.append([["system", *rows]])
+            breadth = max(map(len, rows))
+        tables[-1].append(cells)
+        breadth += width
+    return "".join(_latex_table(scores, each, len(ALWAYS)) for each in tables) + _distances_as_latex(scores)
+
+
+def _latex_table(scores: Scores, columns: Sequence[Sequence[str]], last: int = 0) -> str:
+    """Columns of cells, their heads first; the last rows apart."""
+    head, *lines = zip(*columns, strict=True)
+    rows = [tex_row([tex(cell) for cell in line]) for line in lines]
+    if last:
+        rows.insert(len(rows) - last, r"\midrule")
+    return "\n".join([
         r"\begin{table}",
+        r"\footnotesize",
         rf"\caption{{{tex(_caption(scores))}}}",
-        rf"\begin{{tabular}}{{l{'r' * len(shown)}l}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
         r"\toprule",
-        tex_row(["system", *heads, "protocol"]),
+        tex_row([tex(cell) for cell in head]),
         r"\midrule",
-    ]
-    for number, (row, values) in enumerate(rows.items()):
-        if number == len(rows) - len(ALWAYS):
-            lines.append(r"\midrule")
-        cells = [tex(shown_value(each, values.get(name))) for name, each in shown.items()]
-        hash_ = rf"\texttt{{{short(scores.protocol.digest)}}}"
-        lines.append(tex_row([tex(row), *cells, hash_]))
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+        *rows,
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+        "",
+    ])  # fmt: skip
+
+
+def _distances_as_latex(scores: Scores) -> str:
+    columns = dict.fromkeys((each.system, each.minus) for each in scores.distances)
+    cells: list[list[str]] = [["corrected", *(f"{a} − {b}" if b else a for a, b in columns)]]
+    for name in dict.fromkeys(each.measure for each in scores.distances):
+        measure = scores.measures[name]
+        found = {(each.system, each.minus): each for each in scores.distances if each.measure == name}
+        cells.append([measure.short, *(_with_ends(measure, found.get(key)) for key in columns)])
+    return _latex_table(scores, cells) if columns else ""
+
+
+def _with_ends(measure: Quantity, found: SetDistance | None) -> str:
+    if found is None:
+        return "–"
+    ends = [shown_value(measure, each) for each in found.interval or ()]
+    return shown_value(measure, found.estimate) + (f" [{', '.join(ends)}]" if ends else "")
 
 
 def _caption(scores: Scores) -> str:
     return (
-        f"{len(scores.pairs.truth)} images, protocol {scores.protocol.name} (SHA-256 {scores.protocol.digest}); means "
-        "over images. L* is given to every system."
+        f"{len(scores.pairs.truth)} images, protocol {scores.protocol.name} (SHA-256 {short(scores.protocol.digest)}); "
+        "means over images. L* is given to every system."
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ from knowhue.scoring.table import OfSets, SetDistance
 from knowhue.statistics.jackknife import deal_groups
 from knowhue.storage import read_arrays, replacing
 
+_ASKED = 2  # what is asked of an image, counted up where that changes: what was kept before is not used
 CHOICES = ("lite0", "inception", "lpips", "recognised")
 FOLDS = 5
 """Of the probe: an image is recognised by one that never saw it."""
@@ -43,6 +45,9 @@ NETWORK_MEASURES: Mapping[str, Quantity] = {
     "kd_lite0": Quantity("Kernel distance, EfficientNet-Lite0", "KD, Lite0", "distance", "lower", "", 4),
     "fid": Quantity("Fréchet Inception Distance", "FID", "distance", "lower", ""),
     "kid": Quantity("Kernel Inception Distance", "KID", "distance", "lower", "", 4),
+    "diversity_lpips": Quantity(
+        "LPIPS between samples", "diversity, LPIPS", "0 is equal", "neither", "diversity_lpips", 4
+    ),
     "recognised": Quantity(
         "Recognised by a probe of true colours", "recognised", "share", "higher", "recognised", 3
     ),
@@ -226,7 +231,7 @@ def _kept(
     asked = {name: each.provenance["weights"] for name, each in networks.opened.items()}
     if isinstance(networks.perceptual, Perceptual):
         asked[LPIPS] = networks.perceptual.provenance["weights"]
-    key = digest([portion.key(row, protocol), asked])
+    key = digest([_ASKED, portion.key(row, protocol), asked])
     path = cache / key[:2] / f"{key}.npz"
     if path.exists():
         try:
@@ -241,7 +246,7 @@ def _kept(
 
 
 def _ask(truth: Pixels, colourings: Sequence[Pixels], networks: ScoreNetworks) -> dict[str, NDArray[Any]]:
-    """Features of the first sample; LPIPS as the mean over samples, and of the best one."""
+    """Features of the first sample; LPIPS as the mean over samples, of the best one, and between samples."""
     shown = [_tensor(each) for each in colourings]
     found: dict[str, NDArray[Any]] = {
         name: each.features(shown[0])[0].numpy() for name, each in networks.opened.items()
@@ -252,6 +257,8 @@ def _ask(truth: Pixels, colourings: Sequence[Pixels], networks: ScoreNetworks) -
         found[LPIPS] = np.float64(np.mean(values))  # type: ignore[assignment]
         if len(values) > 1:
             found[f"best_{LPIPS}"] = np.float64(best_of(LPIPS, values))  # type: ignore[assignment]
+            apart = [float(networks.perceptual.between(*two)) for two in combinations(shown, 2)]
+            found["diversity_lpips"] = np.float64(np.mean(apart))  # type: ignore[assignment]
     return found
 
 

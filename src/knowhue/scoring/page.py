@@ -90,7 +90,8 @@ def _groups(scores: Scores, rows: Mapping[str, Mapping[str, float]]) -> list[Gro
     own = [name for name in scores.measures if name not in _NEAR]
     colour = tuple(name for name in own if name.startswith("colourfulness"))
     light = tuple(name for name in own if name.startswith("lightness"))
-    sets = tuple(name for name in own if name not in (*colour, *light, "diversity"))
+    diversity = tuple(name for name in own if name.startswith("diversity"))
+    sets = tuple(name for name in own if name not in (*colour, *light, *diversity))
     groups = [
         Group("Nearness to the true image", "", tuple(name for name in _NEAR if name in scores.measures)),
         Group("As sets of images", "Of all images together, by a network; see below which.", sets),
@@ -104,8 +105,8 @@ def _groups(scores: Scores, rows: Mapping[str, Mapping[str, float]]) -> list[Gro
         Group(
             "The best of several samples",
             "Of each image the best sample by that measure, which its true image chose; diversity is the mean "
-            "CIEDE2000 between samples. All other tables hold means over samples.",
-            (*dict.fromkeys(best), "diversity") if best else (),
+            "CIEDE2000, or LPIPS, between samples. All other tables hold means over samples.",
+            (*dict.fromkeys(best), *diversity) if best else (),
         ),
     ]
     return [each for each in groups if any(name in own for own in rows.values() for name in each.names)]

@@ -4,6 +4,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -110,6 +111,7 @@ def pair(truth: Path, systems: Sequence[str], common: bool = False) -> Pairs:
         )
     notes += _copies(originals, keys)
     notes += [f"{each.name}: {note}" for each in kept for note in (*each.notes, *_formats(each, originals))]
+    notes += _twins(kept)
     folders = tuple(str(PurePosixPath(key).parent) for key in keys)
     clusters = folders if len(set(folders)) > 1 else ()
     return Pairs({key: originals[key] for key in keys}, tuple(kept), clusters, tuple(notes))
@@ -242,6 +244,17 @@ def _copies(truth: Mapping[str, Stored], keys: Iterable[str]) -> list[str]:
     seen: dict[str, str] = {}
     twice = [key for key in keys if seen.setdefault(truth[key].digest, key) != key]
     return [f"repeated true images: {len(twice)} ({few(twice, 3)})"] if twice else []
+
+
+def _twins(systems: Sequence[System]) -> list[str]:
+    digests = {
+        each.name: [[file.digest for file in files] for files in each.samples.values()] for each in systems
+    }
+    return [
+        f"{one} and {other} are the same files, byte for byte: nothing is compared by them"
+        for one, other in combinations(digests, 2)
+        if digests[one] == digests[other]
+    ]
 
 
 def _formats(system: System, truth: Mapping[str, Stored]) -> list[str]:
