@@ -80,6 +80,7 @@ def test_earlier_scores_stand_beside_in_every_table(knowhue, at):
     assert "theirs" in (at / "score.tex").read_text()
     code, _, err = knowhue("score", "ours", "--truth", "truth", "--beside", "theirs.json", "-o", "other.html")
     assert (code, err.count("do not belong into one table")) == (2, 1)
+    assert "rows:" not in err  # nothing was measured for it
     assert not (at / "other.html").exists()
 
 
