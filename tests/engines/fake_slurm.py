@@ -1,7 +1,7 @@
 """Slurm's commands as far as knowhue calls them, on one machine and without a controller: jobs are processes.
 
-`install(folder)` puts them into a folder, which is then put on the PATH. Each job is followed by a process of its own,
-which waits for what the job needs.
+`install(folder)` puts them into a folder, which is then put on the PATH. A file `limit` there is the most jobs that may
+be queued. Each job is followed by a process of its own, which waits for what the job needs.
 """
 
 import os
@@ -47,6 +47,12 @@ def sbatch(home: Path) -> None:
     options = dict(re.findall(r"^#SBATCH --([\w-]+)=?(.*)$", script, re.M))
     if options.get("partition") == "nowhere":
         sys.exit("sbatch: error: invalid partition specified: nowhere")
+    limit = home / "limit"
+    if limit.exists() and len([job for job in jobs(home) if state(job) in LIVING]) >= int(limit.read_text()):
+        sys.exit(
+            "sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: Job violates "
+            "accounting/QOS policy (job submit limit, user's size and/or time limits)"
+        )
     job = home / f"job-{len(jobs(home)) + 1}"
     job.mkdir()
     (job / "script").write_text(script)

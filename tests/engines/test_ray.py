@@ -4,8 +4,9 @@ import pytest
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[ray]'")
 
-from knowhue.engines.choice import open_engine
+from knowhue.engines.choice import RaySettings, open_engine
 from knowhue.engines.executor import Job
+from knowhue.engines.ray import _require_room
 from knowhue.errors import ConfigError
 
 
@@ -34,3 +35,23 @@ def test_what_this_machine_has_not_is_said_at_once(setting):
         ConfigError, match=rf"`ray.{name}` should be at most .*Found `ray.{name} = {float(value):g}`"
     ):
         engine.execute([Job("a", print)])
+
+
+@pytest.mark.usefixtures("ray")
+def test_what_no_machine_of_a_cluster_has_is_said_at_once():
+    open_engine("ray").execute([Job("a", print)])
+    joined = open_engine("ray", settings=["ray.address=auto", "ray.gpus=64"])
+    with pytest.raises(
+        ConfigError, match=r"at most the 0 GPUs of any machine of the cluster.*ray.autoscaling=true"
+    ):
+        joined.execute([Job("a", print)])
+
+
+def test_a_task_is_run_on_one_machine():
+    """Not on two that have together what it needs."""
+    machines = [{"CPU": 64.0, "memory": 2.0**33}, {"CPU": 2.0, "GPU": 1.0, "memory": 2.0**33}]
+    _require_room(RaySettings(address="auto", cpus=2, gpus=0.5, memory_gb=8), machines)
+    with pytest.raises(ConfigError, match=r"all of `ray.cpus = 4`, `ray.gpus = 1`. Found none. Start one"):
+        _require_room(RaySettings(address="auto", cpus=4, gpus=1), machines)
+    with pytest.raises(ConfigError, match=r"`ray.cpus` should be at most the 64 cores of any machine"):
+        _require_room(RaySettings(address="auto", cpus=65), machines)

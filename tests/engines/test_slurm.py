@@ -196,6 +196,30 @@ def test_a_job_that_slurm_refuses_is_said_and_what_was_queued_is_stopped(slurm):
         open_engine("slurm", slurm, settings=["slurm.partition=nowhere"]).execute([Job("a", print)])
 
 
+def test_a_limit_on_queued_jobs_is_said_with_the_remedy(slurm):
+    (slurm.parent / "slurm" / "limit").write_text("2")
+    with pytest.raises(RunError) as refused:
+        open_engine("slurm", slurm).execute([Job(name, partial(time.sleep, 60)) for name in "abc"])
+    assert str(refused.value) == (
+        "Slurm refused a job: error: QOSMaxSubmitJobPerUserLimit. That is the cluster's limit on jobs queued at once; "
+        "of this study it took 2. Set `--engine-set slurm.queued=2`, or another `slurm.options.qos`."
+    )
+    assert engine.living_jobs() == {}
+
+
+def test_no_more_are_queued_at_once_than_is_said(slurm, tmp_path):
+    """What needs a job that has ended waits for it no more: Slurm soon knows nothing of it."""
+    (slurm.parent / "slurm" / "limit").write_text("2")
+    jobs = [
+        Job(name, (tmp_path / name).touch, needs)
+        for name, needs in zip("abcd", [(), "a", "ab", "c"], strict=True)
+    ]
+    open_engine("slurm", slurm, settings=["slurm.queued=2"]).execute(jobs)
+    assert all((tmp_path / name).exists() for name in "abcd")
+    assert options_of(slurm, 2)["dependency"] == "afterok:1"
+    assert options_of(slurm, 4).get("dependency") in (None, "afterok:3")
+
+
 def test_whoever_stops_the_driver_stops_its_jobs(slurm, tmp_path):
     sign = tmp_path / "started"
 

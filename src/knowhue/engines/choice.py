@@ -29,6 +29,8 @@ class SlurmSettings(Section):
     """seconds before the time limit in which it is queued again"""
     time_limits: CountOrNone = 1000
     """how often a job may come to its time limit"""
+    queued: Count | None = None
+    """jobs that are queued at once, where the cluster limits them (`MaxSubmitJobs`); all of them unless given"""
     setup: tuple[str, ...] = ()
     """lines of shell before a job begins, such as `module load cuda`"""
     options: dict[str, str | int | bool] = Field(default_factory=dict)
@@ -46,6 +48,8 @@ class RaySettings(Section):
     """GPUs of a task; of a part, such as 0.5, several tasks share one"""
     memory_gb: Positive | None = None
     """memory that is set apart for a task, GB; none unless given"""
+    autoscaling: bool = False
+    """whether machines may come that the cluster has not yet"""
 
 
 class EngineSettings(Section):

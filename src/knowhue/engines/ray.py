@@ -3,7 +3,7 @@
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -42,7 +42,7 @@ class RayTasks:
         """See `Executor`.
 
         Raises:
-            ConfigError: no cluster is at the address, or no machine of a local one has what a task needs.
+            ConfigError: no cluster is at the address, or no machine of it has what a task needs.
             RunError: Ray gave a task up.
         """
         import ray  # pyright: ignore[reportMissingImports]
@@ -51,13 +51,9 @@ class RayTasks:
             return
         given = self._settings
         self._connect()
-        # a cluster may grow; this machine does not, and Ray would wait without a word
-        if given.address == "local":
-            has = ray.cluster_resources()
-            _require("gpus", given.gpus, has.get("GPU", 0.0), "GPUs")
-            _require(
-                "memory_gb", given.memory_gb or 0.0, has.get("memory", 0.0) / 2**30, "GB that Ray gives out"
-            )
+        # Ray would wait without a word
+        if given.address == "local" or not given.autoscaling:
+            _require_room(given, [node["Resources"] for node in ray.nodes() if node["Alive"]])
         needs = {
             "num_cpus": given.cpus,
             "num_gpus": given.gpus,
@@ -102,11 +98,30 @@ class RayTasks:
             ) from None
 
 
-def _require(name: str, asked: float, has: float, what: str) -> None:
-    if asked > has:
-        raise ConfigError(
-            f"`ray.{name}` should be at most the {has:.4g} {what} of this machine. Found `ray.{name} = {asked:g}`."
-        )
+def _require_room(given: RaySettings, machines: Sequence[Mapping[str, float]]) -> None:
+    """One machine at least should have what a task needs."""
+    asked = {
+        "cpus": (given.cpus, "CPU", 1, "cores"),
+        "gpus": (given.gpus, "GPU", 1, "GPUs"),
+        "memory_gb": (given.memory_gb or 0.0, "memory", 2**30, "GB that Ray gives out"),
+    }
+    if given.address == "local":
+        place, remedy = "this machine", ""
+    else:
+        place = "any machine of the cluster"
+        remedy = " Start one that has it; or, if the cluster will, set `ray.autoscaling=true`."
+    for name, (wanted, key, unit, what) in asked.items():
+        most = max((machine.get(key, 0.0) / unit for machine in machines), default=0.0)
+        if wanted > most:
+            raise ConfigError(
+                f"`ray.{name}` should be at most the {most:.4g} {what} of {place}. Found `ray.{name} = {wanted:g}`."
+                f"{remedy}"
+            )
+    if not any(
+        all(each.get(key, 0.0) / unit >= want for want, key, unit, _ in asked.values()) for each in machines
+    ):
+        together = ", ".join(f"`ray.{name} = {wanted:g}`" for name, (wanted, *_) in asked.items() if wanted)
+        raise ConfigError(f"One machine of the cluster should have all of {together}. Found none.{remedy}")
 
 
 def _require_answer(address: str) -> None:

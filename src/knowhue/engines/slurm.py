@@ -2,8 +2,10 @@
 
 import os
 import pickle
+import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -28,11 +30,12 @@ LOST_S = 60.0
 """Seconds in which the result of a job that has left the queue may come to be seen here: network drives are slow."""
 _CANCEL_S = 60.0
 """Seconds to wait for jobs that were cancelled to end."""
+_SUBMIT_LIMIT = re.compile(r"(Max|Grp)Submit")  # QOSMaxSubmitJobPerUserLimit, AssocGrpSubmitJobsLimit, ...
 _COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "srun")
 
 
 class SlurmJobs:
-    """One Slurm job for each of ours, all queued at once: what needs another is held until that has ended well.
+    """One Slurm job for each of ours, queued at once: what needs another is held until that has ended well.
 
     A job that is preempted, comes to its time limit or loses its node is queued again by Slurm, and goes on from its
     last epoch. What has been queued goes on without this process.
@@ -61,14 +64,14 @@ class SlurmJobs:
         self._title = f"knowhue-{fingerprint(str(self._root))}"
 
     def left(self) -> list[str]:
-        """Jobs are known by their name, which is that of the study folder."""
+        """See `Executor`."""
         living = living_jobs()
         if living is None:
             raise RunError(
                 "Slurm does not answer (`squeue` fails here), so jobs that this study may have queued may still run. "
                 "Try again on a machine of the cluster where `squeue` works, or use another engine."
             )
-        return [job for job, name in living.items() if name.startswith(self._title)]
+        return self._own(living)
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
         """See `Executor`.
@@ -76,24 +79,53 @@ class SlurmJobs:
         Raises:
             RunError: Slurm refused a job, or it ended without a result.
         """
-        queued: dict[str, submitit.Job[Any]] = {}
+        waiting, queued = list(enumerate(each_once(jobs))), dict[str, submitit.Job[Any]]()
+        gone_since: dict[str, float] = {}
         try:
-            for number, job in enumerate(each_once(jobs)):
-                queued[job.id] = self._submit(number, job, [queued[need].job_id for need in job.needs])
-            note_jobs(self._root, self.name, [job.job_id for job in queued.values()])
-            self._wait(list(queued.values()), watch)
+            while waiting or queued:
+                room = self._room(queued) if waiting else 0
+                begun, waiting = waiting[:room], waiting[room:]
+                for number, job in begun:
+                    # of what has ended well Slurm soon knows nothing, and would wait for it no more
+                    needs = [queued[need].job_id for need in job.needs if need in queued]
+                    queued[job.id] = self._submit(number, job, needs, len(queued))
+                if begun:
+                    note_jobs(self._root, self.name, [job.job_id for job in queued.values()])
+                for name in self._ended(queued, gone_since):
+                    del queued[name]
+                watch()
+                if queued:
+                    time.sleep(executor.POLL_SECONDS)
         except BaseException:
             self._cancel([job.job_id for job in queued.values()])
             raise
 
-    def _submit(self, number: int, job: Job, needs: Sequence[str]) -> submitit.Job[Any]:
+    def _room(self, queued: Mapping[str, submitit.Job[Any]]) -> int:
+        """How many jobs more may be queued; one whose result is there may still be in the queue for a moment."""
+        if self._settings.queued is None:
+            return sys.maxsize
+        busy = {job.job_id for job in queued.values()} | {*self._own(living_jobs() or {})}
+        return max(0, self._settings.queued - len(busy))
+
+    def _own(self, living: Mapping[str, str]) -> list[str]:
+        """Of jobs, those of this study folder: they bear its name."""
+        return [job for job, name in living.items() if name.startswith(self._title)]
+
+    def _submit(self, number: int, job: Job, needs: Sequence[str], before: int) -> submitit.Job[Any]:
         slurm = submitit.SlurmExecutor(self._folder, max_num_timeout=self._settings.time_limits)
         try:
             slurm.update_parameters(**self._parameters(number, needs))
             return slurm.submit(_Step(job.run))
         except (FailedJobError, FailedSubmissionError) as error:
             said = [line for line in str(error).splitlines() if line.startswith("sbatch: ")] or [str(error)]
-            raise RunError(f"Slurm refused a job: {said[0].removeprefix('sbatch: ')}.") from None
+            remedy = ""
+            if _SUBMIT_LIMIT.search(str(error)):
+                fewer = f"={before}" if before else ""
+                remedy = (
+                    f" That is the cluster's limit on jobs queued at once; of this study it took {before}. Set "
+                    f"`--engine-set slurm.queued{fewer}`, or another `slurm.options.qos`."
+                )
+            raise RunError(f"Slurm refused a job: {said[0].removeprefix('sbatch: ')}.{remedy}") from None
 
     def _parameters(self, number: int, needs: Sequence[str]) -> dict[str, Any]:
         """The options of sbatch, as submitit names them."""
@@ -117,25 +149,22 @@ class SlurmJobs:
             "additional_parameters": {name: value for name, value in options.items() if value is not False},
         }
 
-    def _wait(self, jobs: Sequence[submitit.Job[Any]], watch: Callable[[], None]) -> None:
-        waiting, gone_since = list(jobs), dict[str, float]()
-        while waiting:
-            living, now = living_jobs(), time.monotonic()
-            for job in list(waiting):  # in the order of their needs: what failed first is said
-                if job.paths.result_pickle.exists():
-                    _require_success(job)
-                    waiting.remove(job)
-                elif living is None or job.job_id in living:
-                    gone_since.pop(job.job_id, None)
-                elif now - gone_since.setdefault(job.job_id, now) > LOST_S:
-                    raise RunError(
-                        f"Slurm's job {job.job_id} ended without a result: it was cancelled, or killed, most likely "
-                        f"for lack of memory (--engine-set slurm.memory_gb=...). It printed `{job.paths.stderr}`. "
-                        "What has ended is kept: run the same command again."
-                    )
-            watch()
-            if waiting:
-                time.sleep(executor.POLL_SECONDS)
+    def _ended(self, queued: Mapping[str, submitit.Job[Any]], gone_since: dict[str, float]) -> list[str]:
+        """Ids of jobs that have ended well since the last call."""
+        living, now, ended = living_jobs(), time.monotonic(), list[str]()
+        for name, job in queued.items():  # in the order of their needs: what failed first is said
+            if job.paths.result_pickle.exists():
+                _require_success(job)
+                ended.append(name)
+            elif living is None or job.job_id in living:
+                gone_since.pop(job.job_id, None)
+            elif now - gone_since.setdefault(job.job_id, now) > LOST_S:
+                raise RunError(
+                    f"Slurm's job {job.job_id} ended without a result: it was cancelled, or killed, most likely "
+                    f"for lack of memory (--engine-set slurm.memory_gb=...). It printed `{job.paths.stderr}`. "
+                    "What has ended is kept: run the same command again."
+                )
+        return ended
 
     def _cancel(self, ids: Sequence[str]) -> None:
         """Stop jobs, and wait until none of them can write any more."""
