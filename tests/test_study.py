@@ -153,6 +153,34 @@ def test_other_weights_or_images_under_the_same_name_are_refused(study, config, 
         freeze(make_plan(config), study, {}, parts | {part: "other"})
 
 
+class Cluster:
+    """One that is given no job."""
+
+    name, threads, is_elsewhere = "slurm", 1, True
+
+    def left(self):
+        return []
+
+    def execute(self, jobs, watch=lambda: None):
+        pytest.fail(f"{jobs[0].id} was queued")
+
+
+def test_what_will_be_refused_is_refused_before_a_cluster_is_given_a_job(study, tiny, config):
+    with pytest.raises(RunError, match=r"now config\.training\.batch_size would differ"):
+        run_study(
+            make_plan(tiny(**SHORT, training__batch_size=2, training__precision="auto")), study, Cluster()
+        )
+    frozen = read_json(study / "study.json")
+    write_json(study / "study.json", frozen | {"parts": frozen["parts"] | {"images": "other"}})
+    with pytest.raises(RunError, match=r"with other images than are there now"):
+        run_study(make_plan(config), study, Cluster())
+
+
+def test_a_precision_that_is_not_known_yet_is_no_other_plan(study, tiny):
+    with pytest.raises(pytest.fail.Exception, match="arithmetic was queued"):
+        run_study(make_plan(tiny(**SHORT, training__precision="auto")), study, Cluster())
+
+
 def test_the_hash_is_a_whole_sha256_of_what_stands_beside_it(study):
     frozen = read_json(study / "study.json")
     assert frozen["hash"] == read_plan(study).hash(frozen["parts"])

@@ -67,11 +67,18 @@ def run_study(
         await_jobs(executor, left, root, report)
         engine = Engine(plan.config.training)
         _require_one_way(executor, engine)
+        _refuse_another_plan(plan, root)
+        open_study = partial(_open_study, plan, root, report, tuned_on, engine)
+        # images or weights of a study that has begun are refused before a job waits in a cluster's queue; for a new
+        # one the cluster is asked before images are prepared, which may take as long
+        opened = open_study() if _has_begun(root) else None
         elsewhere = (
             arithmetic_elsewhere(executor, plan.config.training, root) if executor.is_elsewhere else None
         )
         plan = plan.computed_in(elsewhere.precision if elsewhere else engine.precision)
-        work = _open_study(plan, root, description or {}, report, tuned_on, engine)
+        _refuse_another_plan(plan, root)
+        work, checked = opened or open_study()
+        _freeze_and_score(work, plan, description or {}, checked)
         # the main process has written it by now, and all read the same
         plan = read_plan(root)  # a comparison that was interrupted may have arms at equal wall-clock already
         is_comparison = plan.reference is not None
@@ -119,24 +126,26 @@ def _require_one_way(executor: Executor, engine: Engine) -> None:
 
 
 def _open_study(
-    plan: Plan,
-    root: Path,
-    description: dict[str, Any],
-    report: Report,
-    tuned_on: Path | None,
-    engine: Engine,
-) -> Workspace:
-    """What the cells share, once the plan is frozen and what needs no training is scored."""
-    _refuse_another_plan(plan, root)
+    plan: Plan, root: Path, report: Report, tuned_on: Path | None, engine: Engine
+) -> tuple[Workspace, dict[str, Any] | None]:
+    """What the cells share, and what was found of the tuning study, for `study.json`."""
     runs = [plan.run_config(arm, plan.seeds[0]) for arm in plan.arms]
     work = open_workspace(plan.config, root, report, runs, engine)
     checked = _require_unseen_test_images(plan, work, tuned_on)
     if engine.is_main:
-        freeze(plan, root, description, hashed_parts(work), checked)
+        _refuse_other_parts(root, hashed_parts(work))
+    return work, checked
+
+
+def _freeze_and_score(
+    work: Workspace, plan: Plan, description: dict[str, Any], checked: dict[str, Any] | None
+) -> None:
+    """Freeze the plan, and score what needs no training."""
+    if work.engine.is_main:
+        freeze(plan, work.root, description, hashed_parts(work), checked)
         write_baselines(work, plan.config.evaluation)
         write_truth(work)
-    engine.wait()
-    return work
+    work.engine.wait()
 
 
 def _run_at_equal_wall_clock(work: Workspace, plan: Plan, executor: Executor, now: str) -> None:
@@ -283,15 +292,7 @@ def freeze(
     """
     earlier = read_frozen(root) if (root / FROZEN).exists() else {}
     has_begun = _has_begun(root)
-    if earlier and has_begun:
-        titles = {"images": "images", "encoder_weights": "weights of the encoder"}
-        changed = [title for key, title in titles.items() if earlier["parts"][key] != parts[key]]
-        if changed:
-            raise RunError(
-                f"{root} was frozen on {earlier['created']}, before its first run, with other "
-                f"{' and '.join(changed)} than are there now. Bring the old ones back, or name another folder with "
-                "--out."
-            )
+    _refuse_other_parts(root, parts)
     # another plan of the same folder, which no run has followed, was never the frozen one
     same = earlier if earlier.get("hash") == plan.hash(parts) else {}
     described = {
@@ -311,6 +312,21 @@ def freeze(
     write_json(root / FROZEN, described)
 
 
+def _refuse_other_parts(root: Path, parts: dict[str, Any]) -> None:
+    """Once a run has started, the images and the weights stay."""
+    if not (root / FROZEN).exists() or not _has_begun(root):
+        return
+    earlier = read_frozen(root)
+    titles = {"images": "images", "encoder_weights": "weights of the encoder"}
+    changed = [title for key, title in titles.items() if earlier["parts"][key] != parts[key]]
+    if changed:
+        raise RunError(
+            f"{root} was frozen on {earlier['created']}, before its first run, with other "
+            f"{' and '.join(changed)} than are there now. Bring the old ones back, or name another folder with "
+            "--out."
+        )
+
+
 def _has_begun(root: Path) -> bool:
     """Whether any run below a folder has started; from then on plan, images and weights stay what they are."""
     return any(root.rglob("environment.json"))
@@ -321,6 +337,8 @@ def _refuse_another_plan(plan: Plan, root: Path) -> None:
     if not (root / FROZEN).exists() or not _has_begun(root):
         return
     before = read_plan(root)
+    if plan.config.training.precision == "auto":  # until it is known what that is where the cells run
+        plan = plan.computed_in(before.config.training.precision)
     changed = sorted(_differences(before.frozen, plan.frozen))
     remedy = (
         " This machine computes in another precision unless it is set: "
