@@ -1,0 +1,359 @@
+"""What an archive costs in shards on a cluster: a worker is measured here, a thousand of them are simulated.
+
+A shard is a folder that one `knowhue colorize` does, which goes on after a kill. The simulation hands shards to workers
+as an engine does, and loses workers at a stated rate; each number that was not measured here is an assumption, and an
+option.
+
+    python benchmarks/archive_simulation.py measure                   # one worker: start-up, an image
+    python benchmarks/archive_simulation.py check --workers 1 2       # a real run against the simulated one
+    python benchmarks/archive_simulation.py tables
+
+`check` and `tables` take what `measure` printed: --start-s 1.92 --image-s 0.0428.
+"""
+
+import argparse
+import heapq
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import NamedTuple
+
+import numpy as np
+from colorize_folder import make_images
+
+HOUR = 3600.0
+
+
+class Engine(NamedTuple):
+    """What an engine does for shards.
+
+    Attributes:
+        starts_per_s: shards that it can begin a second.
+        starts_anew: whether each shard is begun by a process of its own.
+        noticed_s: from the loss of a worker until its shard may be begun again.
+        most: shards that may be queued at once by its own default.
+    """
+
+    starts_per_s: float
+    starts_anew: bool
+    noticed_s: float
+    most: int
+
+
+ENGINES = {
+    # its guide for high throughput: 500 jobs a second, on a controller that was tuned for that; a tenth is assumed.
+    # A lost node: 27 s until it was noticed, and two minutes in which Slurm holds the job (docs/scale.md).
+    # `MaxJobCount` of slurm.conf; an array has `MaxArraySize` - 1 = 1,000 of them
+    "slurm": Engine(50, True, 147, 10_000),
+    # starts are assumed; the rest is of docs/scale.md and of Ray's own table of what was tried with it
+    "ray": Engine(1000, False, 20, 1_000_000),
+}
+
+
+class Archive(NamedTuple):
+    """What is coloured, by whom, and what that takes.
+
+    Attributes:
+        image_s: of one core for a mean image.
+        start_s: of one core until a worker's first image: imports, the model, compiled code.
+        shard_spread: standard deviation of a shard's mean image, as a share: folders of large and of small photos.
+        slow_share: of the workers those that are slow, to `slow_speed` of the others.
+        losses_an_hour: of each worker; 0.01 is one in four days.
+        replaced_s: until there is another worker.
+        listing_s: before the first shard is known.
+        request_s: of a store for one image to come or to go; 0 for a file system.
+        refused: share of requests that the store answers 503, tried again after `retry_s`.
+        in_flight: requests that a worker has under way while it computes.
+        store_images_per_s: that the store takes of all workers together.
+    """
+
+    images: int
+    shards: int
+    workers: int
+    image_s: float
+    start_s: float
+    shard_spread: float = 0.2
+    slow_share: float = 0.02
+    slow_speed: float = 0.5
+    losses_an_hour: float = 0.01
+    replaced_s: float = 300.0
+    listing_s: float = 0.0
+    request_s: float = 0.0
+    refused: float = 0.0
+    retry_s: float = 1.0
+    in_flight: int = 8
+    store_images_per_s: float = float("inf")
+
+    @property
+    def work_s(self) -> float:
+        """Of one core for the images alone."""
+        return self.images * self.image_s
+
+    @property
+    def waits_s(self) -> float:
+        """The least time between two images of a worker that the store allows, seconds."""
+        request = self.request_s + self.retry_s * self.refused / (1 - self.refused)
+        return max(request / self.in_flight, self.workers / self.store_images_per_s)
+
+
+class Outcome(NamedTuple):
+    """How it went.
+
+    Attributes:
+        wall_s: until the last image.
+        losses: workers that were lost.
+        again: images that were begun twice.
+    """
+
+    wall_s: float
+    losses: int
+    again: int
+
+    def efficiency(self, archive: Archive) -> float:
+        """Share of the workers' time in which images were coloured that stayed."""
+        return archive.work_s / (self.wall_s * archive.workers)
+
+
+def simulate(
+    archive: Archive,
+    engine: Engine,
+    seed: int = 0,
+    done: Callable[[int, int, int], None] = lambda shard, first, end: None,
+) -> Outcome:
+    """Hand shards to workers, the longest waiting to the one that has been free longest, until all images are done.
+
+    Args:
+        archive: see `Archive`.
+        engine: see `Engine`.
+        seed: of what is random: shards, slow workers, losses.
+        done: called with a shard and which of its images one worker has done, from the first to before the end.
+    """
+    generator = np.random.default_rng(seed)
+    sizes = np.full(archive.shards, archive.images // archive.shards)
+    sizes[: archive.images % archive.shards] += 1
+    variance = np.log1p(archive.shard_spread**2)  # of the logarithm
+    spread = generator.lognormal(0.0, variance**0.5, archive.shards)
+    cost = (
+        archive.image_s * spread / spread.mean()
+    )  # few shards would else have more or less work than was asked for
+    speed = np.where(generator.random(archive.workers) < archive.slow_share, archive.slow_speed, 1.0)
+    at = np.zeros(archive.shards, int)
+    waiting = [(archive.listing_s, shard) for shard in range(archive.shards)]
+    free = [(0.0, worker) for worker in range(archive.workers)]
+    has_process = np.zeros(archive.workers, bool)
+    begun_s, wall_s, losses, again = 0.0, 0.0, 0, 0
+    while waiting:
+        (ready, shard), (idle, worker) = heapq.heappop(waiting), heapq.heappop(free)
+        begun_s = max(ready, idle, begun_s) + 1 / engine.starts_per_s  # the engine begins one after another
+        start_s = 0.0 if has_process[worker] else archive.start_s / speed[worker]
+        image_s = max(cost[shard] / speed[worker], archive.waits_s)
+        end = begun_s + start_s + image_s * (sizes[shard] - at[shard])
+        lost = begun_s + (
+            generator.exponential(HOUR / archive.losses_an_hour) if archive.losses_an_hour else np.inf
+        )
+        first = at[shard]
+        if lost < end:
+            at[shard] += max(0, int((lost - begun_s - start_s) / image_s))
+            losses, again = losses + 1, again + (lost > begun_s + start_s)
+            heapq.heappush(waiting, (lost + engine.noticed_s, shard))
+            heapq.heappush(free, (lost + archive.replaced_s, worker))
+            has_process[worker] = False
+        else:
+            at[shard] = sizes[shard]
+            wall_s = max(wall_s, end)
+            heapq.heappush(free, (end, worker))
+            has_process[worker] = not engine.starts_anew
+        done(shard, int(first), int(at[shard]))
+    return Outcome(float(wall_s), losses, int(again))
+
+
+class Cost(NamedTuple):
+    """Of one core, seconds."""
+
+    start_s: float
+    image_s: float
+
+
+def measure(asked: argparse.Namespace, root: Path) -> Cost:
+    """From two folders: what they differ in is images, the rest is starting. Each on one core, CPU time."""
+    found = []
+    for count in asked.counts:
+        make_images(root / f"{count}", count, asked.width, asked.height)
+        found.append(min(_colour(root / f"{count}", root / f"out-{count}-{turn}", 0) for turn in range(2)))
+    (one, other), (small, large) = found, asked.counts
+    image_s = (other - one) / (large - small)
+    return Cost(one - small * image_s, image_s)
+
+
+def _colour(source: Path, out: Path, core: int) -> float:
+    """A shard: seconds of CPU."""
+    command = [
+        "taskset",
+        "-c",
+        str(core),
+        sys.executable,
+        "-m",
+        "knowhue",
+        "colorize",
+        str(source),
+        "--out",
+        str(out),
+    ]
+    process = subprocess.Popen(
+        command,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, command
+    return used.ru_utime + used.ru_stime
+
+
+def check(asked: argparse.Namespace, root: Path) -> None:
+    """The same shards for real, by processes that are handed the next one as they become free."""
+    for shard in range(asked.shards):
+        make_images(root / "in" / f"{shard}", asked.images, asked.width, asked.height)
+    cores = sorted(os.sched_getaffinity(0))
+    for workers in asked.workers:
+        free: SimpleQueue[int] = SimpleQueue()
+        for worker in range(workers):
+            free.put(cores[worker % len(cores)])
+
+        def shard(number: int, free: SimpleQueue[int] = free, out: Path = root / f"out-{workers}") -> float:
+            core = free.get()
+            used = _colour(root / "in" / f"{number}", out / f"{number}", core)
+            free.put(core)
+            return used
+
+        begun = time.perf_counter()
+        with ThreadPoolExecutor(workers) as pool:
+            used = list(pool.map(shard, range(asked.shards)))
+        wall = time.perf_counter() - begun
+        even = Archive(asked.shards * asked.images, asked.shards, workers, asked.image_s, asked.start_s)
+        even = even._replace(shard_spread=0, slow_share=0, losses_an_hour=0)
+        foreseen = simulate(even, ENGINES["slurm"]).wall_s
+        spent = asked.shards * asked.start_s + even.work_s
+        # a busy machine gives a process a part of its core: by the clock only what the cores gave can be foreseen
+        given = sum(used) / (wall * workers)
+        print(
+            f"{workers} workers, {asked.shards} shards of {asked.images}: CPU {sum(used):.1f} s, foreseen {spent:.1f} "
+            f"({spent / sum(used) - 1:+.0%}); by the clock {wall:.1f} s, each had {given:.0%} of a core; foreseen "
+            f"{foreseen:.1f} s on whole cores, {foreseen / given:.1f} on these ({foreseen / given / wall - 1:+.0%})"
+        )
+
+
+def tables(asked: argparse.Namespace) -> None:
+    """What docs/scale.md shows."""
+    base = Archive(asked.total, 20_000, 1000, asked.image_s, asked.start_s, losses_an_hour=asked.losses)
+    print(
+        f"{base.images:,} images of {1000 * base.image_s:g} ms, {base.work_s / HOUR:.0f} hours of one core\n"
+    )
+    print("shards at 1,000 workers: minutes, efficiency, lost workers, images begun twice")
+    for shards in (1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000):
+        _print_row(f"{shards:>9,}", base._replace(shards=shards))
+    print(
+        "\nworkers, each engine with the best of 1, 3, 10 or 30 shards a worker: minutes, efficiency, shards"
+    )
+    for workers in (1, 10, 100, 1000, 3000, 10_000, 30_000):
+        cells = []
+        for name, engine in ENGINES.items():
+            tried = [base._replace(workers=workers, shards=workers * share) for share in (1, 3, 10, 30)]
+            found = [(simulate(each, engine), each) for each in tried]
+            best, archive = min(found, key=lambda pair: pair[0].wall_s)
+            cells.append(
+                f"{name} {best.wall_s / 60:8.1f} min {best.efficiency(archive):4.0%} {archive.shards:9,}"
+            )
+        print(f"{workers:>9,}", *cells, sep="  ", flush=True)
+    print("\n1,000 workers, 20,000 shards, but")
+    flat = base.images / 1000 * asked.list_s  # a thousand names a request, one request after another
+    for name, changes in {
+        "as above": {},
+        "no losses": {"losses_an_hour": 0},
+        "a loss an hour of each worker": {"losses_an_hour": 1},
+        "no slow workers": {"slow_share": 0},
+        "a tenth of the workers slow": {"slow_share": 0.1},
+        "a store: 30 ms, 5 % answered 503, 8 requests in flight": {"request_s": 0.03, "refused": 0.05},
+        "the same, one request in flight": {"request_s": 0.03, "refused": 0.05, "in_flight": 1},
+        "a store of one prefix: 3,500 a second": {"store_images_per_s": 3500},
+        f"one flat folder, listed first: {flat:.0f} s": {"listing_s": flat},
+    }.items():
+        _print_row(f"{name:55}", base._replace(**changes))
+    print("\na million images")
+    cpu_h = 1e6 * base.image_s / HOUR
+    own_s = base.image_s - asked.network_s  # decoding, painting, encoding: a GPU does not do it
+    gpu_rate = min(asked.gpu_images_per_s, asked.gpu_cores / own_s)
+    gpu_h = 1e6 / gpu_rate / HOUR
+    print(f"  CPU: {cpu_h:.1f} core hours at {asked.core_hour:g} = {cpu_h * asked.core_hour:.2f}")
+    print(
+        f"  GPU: {gpu_rate:.0f} images/s = the lesser of {asked.gpu_images_per_s:g} (assumed) and "
+        f"{asked.gpu_cores} cores / {1000 * own_s:.1f} ms; {gpu_h:.2f} hours at "
+        f"{asked.gpu_hour:g} = {gpu_h * asked.gpu_hour:.2f}"
+    )
+
+
+def _print_row(name: str, archive: Archive) -> None:
+    parts = [name]
+    for engine, costs in ENGINES.items():
+        found = [simulate(archive, costs, seed) for seed in range(3)]
+        wall, share = np.mean([(each.wall_s, each.efficiency(archive)) for each in found], 0)
+        losses, again = np.mean([(each.losses, each.again) for each in found], 0)
+        most = f", more than {costs.most:,} queued" * (archive.shards > costs.most)
+        parts.append(f"{engine} {wall / 60:8.1f} min {share:4.0%} {losses:5.0f} {again:5.0f}{most}")
+    print("  ".join(parts), flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, check, or show the tables."""
+    asked = _read_arguments(arguments)
+    if asked.what == "tables":
+        tables(asked)
+        return
+    with tempfile.TemporaryDirectory(dir=asked.scratch) as folder:
+        if asked.what == "check":
+            check(asked, Path(folder))
+        else:
+            cost = measure(asked, Path(folder))
+            print(f"--start-s {cost.start_s:.2f} --image-s {cost.image_s:.4f}")
+
+
+def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("what", choices=["measure", "check", "tables"])
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="of the check")
+    parser.add_argument("--shards", type=int, default=6, help="of the check")
+    parser.add_argument("--images", type=int, default=24, help="of each shard of the check")
+    parser.add_argument(
+        "--counts", type=int, nargs=2, default=[24, 96], help="images of the two folders measured"
+    )
+    parser.add_argument("--width", type=int, default=800)
+    parser.add_argument("--height", type=int, default=600)
+    parser.add_argument("--scratch", help="folder for images; the system's if not given")
+    parser.add_argument("--total", type=int, default=10_000_000, help="images of the archive")
+    parser.add_argument("--image-s", type=float, default=0.0428, help="of one core an image, as measured")
+    parser.add_argument("--network-s", type=float, default=0.0155, help="of that the network")
+    parser.add_argument(
+        "--start-s", type=float, default=1.92, help="of one core until the first image, as measured"
+    )
+    parser.add_argument("--losses", type=float, default=0.01, help="of a worker, an hour; assumed")
+    parser.add_argument(
+        "--list-s", type=float, default=0.1, help="of a request that lists 1,000 names; assumed"
+    )
+    parser.add_argument("--core-hour", type=float, default=0.04, help="price; assumed")
+    parser.add_argument("--gpu-hour", type=float, default=2.5, help="price of a GPU and its cores; assumed")
+    parser.add_argument("--gpu-cores", type=int, default=16, help="that come with a GPU; assumed")
+    parser.add_argument(
+        "--gpu-images-per-s", type=float, default=1000, help="of the network; assumed, not measured"
+    )
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()
