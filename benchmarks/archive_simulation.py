@@ -1,7 +1,7 @@
 """What an archive costs in shards on a cluster: a worker is measured here, a thousand of them are simulated.
 
-A shard is a folder that one `knowhue colorize` does, which goes on after a kill. The simulation hands shards to workers
-as an engine does, and loses workers at a stated rate; each number that was not measured here is an assumption, and an
+A shard is a job of `knowhue colorize --shards`, which goes on after a kill. The simulation hands shards to workers as
+an engine does, and loses workers at a stated rate; each number that was not measured here is an assumption, and an
 option.
 
     python benchmarks/archive_simulation.py measure                   # one worker: start-up, an image

@@ -66,7 +66,7 @@ def test_version(knowhue):
         ("study", ["Settings", "Design of the study", "Where runs are trained"]),
         ("plan", ["Settings", "Design of the study", "Power"]),
         ("compare", ["Settings", "Design of the study", "Where runs are trained"]),
-        ("colorize", ["Rarely needed"]),
+        ("colorize", ["Rarely needed", "Archives"]),
         ("export", ["Rarely needed"]),
         ("serve", ["Rarely needed"]),
     ],
