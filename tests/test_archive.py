@@ -22,6 +22,7 @@ from knowhue.archive import _list, colorize_archive
 from knowhue.engines.executor import InProcess
 from knowhue.errors import ConfigError, ImageError, RunError
 from knowhue.inference import shard
+from knowhue.inference import store as store_file
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.folder import colorize_folder
 from knowhue.inference.store import STATE, FolderStore, StoredFile, is_url, open_store
@@ -68,7 +69,7 @@ def test_all_shards_together_are_the_folder_file_for_file(photos, tmp_path):
     summary = archive(photos, tmp_path / "out", options=options, report=events.append)
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
     assert (summary.made, summary.already, summary.failed, summary.shards) == (18, 0, 0, 7)
-    assert "1 others left out: 1 of no image format (.txt)" in summary.notes
+    assert "1 other file left out: 1 of no image format (.txt)" in summary.notes
     assert [event["done"] for event in events] == sorted(event["done"] for event in events)
     assert (events[-1]["done"], events[-1]["total"]) == (18, 18)
     again = archive(photos, tmp_path / "out", options=options)
@@ -91,12 +92,12 @@ def test_what_ended_early_goes_on_and_is_as_if_it_never_had(photos, tmp_path, mo
     archive(photos, tmp_path / "whole")
     write, written = FolderStore.write, []
 
-    def dying(store: FolderStore, path: str, data: bytes) -> str:
+    def dying(store: FolderStore, path: str, data: bytes, replace: bool = True) -> str:
         if not path.startswith(STATE):
             if len(written) == after:
                 raise RunError("The disk is full.")
             written.append(path)
-        return write(store, path, data)
+        return write(store, path, data, replace)
 
     monkeypatch.setattr(FolderStore, "write", dying)
     with pytest.raises(RunError, match="disk is full"):
@@ -164,7 +165,7 @@ def test_what_an_archive_cannot_be(photos, tmp_path):
         archive(photos, out, options=ColorizeOptions(sample=2))
     with pytest.raises(ConfigError, match="`shards` should be 1 to"):
         archive(photos, out, shards=0)
-    with pytest.raises(ImageError, match="Found none there"):
+    with pytest.raises(ImageError, match="should be a folder of images"):
         archive(tmp_path / "nothing", out)
     shutil.copy(photos / NAMES[0], photos / "0" / "p0.jpg")
     with pytest.raises(ConfigError, match=r"both become\s`0/p0.ora`"):
@@ -222,8 +223,8 @@ from knowhue.inference.store import FolderStore, STATE
 import os
 Colorizer.load = classmethod(lambda cls, *names: cls(t.FakeNetwork()))
 write, count = FolderStore.write, []
-def dying(store, path, data):
-    made = write(store, path, data)
+def dying(store, path, data, replace=True):
+    made = write(store, path, data, replace)
     count.append(path)
     if len([each for each in count if not each.startswith(STATE)]) == 5:
         os.kill(os.getpid(), 9)
@@ -312,3 +313,107 @@ def _held_elsewhere(root: Path) -> None:
     thread.start()
     thread.join()
     raise caught[0]
+
+
+def test_a_file_that_comes_after_the_listing_is_not_replaced(photos, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    predict = FakeNetwork.predict
+
+    def meanwhile(network: FakeNetwork, *seen: Any) -> Any:
+        for name in (NAMES[2], NAMES[5]):
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            if not (out / name).exists():
+                (out / name).write_bytes(b"precious")
+        return predict(network, *seen)
+
+    monkeypatch.setattr(FakeNetwork, "predict", meanwhile)
+    for _ in range(2):
+        summary = archive(photos, out)
+        assert {path for path, _ in summary.failures} == {NAMES[2], NAMES[5]}
+        assert (out / NAMES[2]).read_bytes() == (out / NAMES[5]).read_bytes() == b"precious"
+
+
+def test_what_failed_gives_no_right_to_replace(photos, tmp_path):
+    (photos / "bad.png").write_bytes(b"no image")
+    archive(photos, tmp_path / "out")
+    (tmp_path / "out" / "bad.png").write_bytes(b"by hand")
+    shutil.copy(photos / NAMES[0], photos / "bad.png")
+    assert archive(photos, tmp_path / "out").failed == 1
+    assert (tmp_path / "out" / "bad.png").read_bytes() == b"by hand"
+
+
+def test_what_lies_behind_a_linked_folder_of_the_output_is_seen(photos, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / Path(NAMES[0]).name).write_bytes(b"precious")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "0").symlink_to(elsewhere)
+    summary = archive(photos, tmp_path / "out")
+    assert [path for path, _ in summary.failures] == [NAMES[0]]
+    assert (elsewhere / Path(NAMES[0]).name).read_bytes() == b"precious"
+    assert archive(photos, tmp_path / "out").already == 17
+
+
+def test_one_photo_with_an_impossible_place_fails_alone(photos, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "0").write_text("a file where a folder should be")
+    (out / NAMES[1]).mkdir(parents=True)
+    os.mkfifo(photos / "2" / "pipe.png")
+    for made, already in ((11, 0), (0, 11)):
+        summary = archive(photos, out)
+        assert (summary.made, summary.already, summary.failed) == (made, already, 8)
+    assert any("device or a pipe" in why for _, why in summary.failures)
+
+
+def test_names_that_are_no_text_and_folders_that_cannot_be_read_fail_and_are_named(
+    photos, tmp_path, monkeypatch
+):
+    shutil.copy(photos / NAMES[0], os.fsencode(photos) + b"/caf\xe9.png")
+    (tmp_path / "out").mkdir()
+    with open(os.fsencode(tmp_path / "out") + b"/\xe9.txt", "w") as file:
+        file.write("a stranger's")
+    walk = store_file.walk
+
+    def closed(root: Path, avoid: Path | None = None) -> Iterator[Any]:
+        yield from walk(root, avoid=avoid)
+        yield root / "secret", "unreadable folder: Permission denied"
+
+    monkeypatch.setattr(store_file, "walk", closed)
+    summary = archive(photos, tmp_path / "out")
+    assert (summary.made, summary.failed) == (18, 2)
+    assert {why.partition(":")[0] for _, why in summary.failures} == {
+        "unreadable folder", "its name is no text in UTF-8",
+    }  # fmt: skip
+
+
+def test_an_output_around_the_photos_is_refused(photos, tmp_path):
+    with pytest.raises(ConfigError, match="should not lie around the photos"):
+        archive(photos, tmp_path, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"), [("archive.json", "should hold a plan"), ("ledgers", "is damaged")]
+)
+def test_damage_is_one_line(photos, tmp_path, file, message):
+    archive(photos, tmp_path / "out")
+    path = tmp_path / "out" / STATE / file
+    path = next(path.iterdir()) if path.is_dir() else path
+    path.write_bytes(b"")
+    with pytest.raises(RunError, match=message) as caught:
+        archive(photos, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_called_as_the_built_in_model_is_not_it(photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "built-in").mkdir()
+    asked: list[str] = []
+
+    def load(cls: type[Colorizer], name: str, *more: Any) -> Colorizer:
+        asked.append(name)
+        return Colorizer(FakeNetwork())
+
+    monkeypatch.setattr(Colorizer, "load", classmethod(load))
+    colorize_archive(str(photos), str(tmp_path / "out"), model=("built-in", None, None), shards=2)
+    assert set(asked) == {"built-in"}

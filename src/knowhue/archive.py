@@ -21,7 +21,7 @@ from uuid import uuid4
 from knowhue.config import digest
 from knowhue.engines.executor import Executor, InProcess, Job
 from knowhue.errors import ConfigError, ImageError, RunError, few
-from knowhue.images.files import SUFFIXES, counted
+from knowhue.images.files import SUFFIXES, UNREADABLE, counted
 from knowhue.images.openraster import check_output_suffix
 from knowhue.images.writing import MARK, writable_suffix
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
@@ -38,7 +38,7 @@ from knowhue.inference.shard import (
     manifest_path,
 )
 from knowhue.inference.store import PARTS, STATE, Store, is_url, open_store
-from knowhue.runs import Report
+from knowhue.runs import BUILT_IN, Report
 
 SHARD_PHOTOS = 2000
 """Of a shard, where their number is not given: some minutes of work."""
@@ -91,7 +91,7 @@ class ArchiveSummary(NamedTuple):
         """What the command prints."""
         per_second = self.made / self.seconds if self.seconds else 0.0
         lines = [
-            f"{self.made} images coloured in {self.seconds:.0f} s ({per_second:.1f} a second), "
+            f"{self.made} image{'s' * (self.made != 1)} coloured in {self.seconds:.0f} s ({per_second:.1f} a second), "
             f"{self.shards} shard{'s' * (self.shards != 1)} -> {self.out}"
         ]
         lines += [f"  note: {note}" for note in self.notes]
@@ -117,7 +117,7 @@ def colorize_archive(
 ) -> ArchiveSummary:
     """Colour all photos below a folder or a prefix of an object store; the same call goes on after any kill.
 
-    A photo is done again when it has changed since, or its output is gone or was changed. Its output appears whole;
+    A photo is done again when it has changed since, or its output is gone. Its output appears whole;
     after a kill at most `shard.FLUSH_SECONDS` of a worker's work are done again, with the same result. A file that this
     job did not make is not replaced, and fails its photo. What is known lies in `out/.knowhue`: the plan, of each shard
     its manifest, its ledger with a line a photo as `colorize_folder` writes them, and its end.
@@ -141,6 +141,10 @@ def colorize_archive(
     """
     _check(options, suffix, shards)
     executor = executor or InProcess()
+    if not is_url(source) and not Path(source).is_dir():
+        raise ImageError(
+            f"`source` should be a folder of images, or a URL. Found `{source}`. Is the path right?"
+        )
     inside = _inside(source, out)
     colorizer = Colorizer.load(*model)
     colorizer.require("colour")
@@ -156,23 +160,26 @@ def colorize_archive(
             )
         notes = [note] if note else []
         with closing(sqlite3.connect(Path(scratch) / "listing.db")) as listing:
-            notes += _list(listing, *stores, inside, lambda found: suffix or writable_suffix(found))
+            others, unreadable = _list(
+                listing, *stores, inside, lambda found: suffix or writable_suffix(found)
+            )
+            notes += others
             count = listing.execute("SELECT count(*) FROM photos").fetchone()[0]
             plan = _plan(stores[1], _job(description, source, options, suffix), shards, count, overwrite)
             dealt = list(_deal(listing, stores[1], plan["shards"]))
         task = ShardTask(
             *places,
-            model=(_from_anywhere(model[0]) if Path(model[0]).exists() else model[0], *model[1:]),
+            model=(_model_from_anywhere(model[0]), *model[1:]),
             shard=0,
             options=options,
             overwrite=overwrite,
-            job=digest(plan["job"]),
+            job=digest({"job": plan["job"], "shards": plan["shards"]}),
             run=uuid4().hex,
             threads=executor.threads or 0,
         )
         ends = _execute(executor, [task._replace(shard=number) for number in dealt], stores[1], count, report)
     novel = sum(end["novel"] for end in ends)
-    failures = [(path, error) for end in ends for path, error in end["failures"]]
+    failures = [*unreadable, *((path, error) for end in ends for path, error in end["failures"])]
     made, already, failed = (sum(end[name] for end in ends) for name in ("made", "already", "failed"))
     return ArchiveSummary(
         source,
@@ -180,7 +187,7 @@ def colorize_archive(
         plan["shards"],
         made,
         already,
-        failed,
+        failed + len(unreadable),
         tuple(failures[:MOST_FAILURES]),
         (*caveats_of_many(description, novel, made + already, "images"), *notes),
         time.monotonic() - started,
@@ -212,12 +219,18 @@ def _inside(source: str, out: str) -> str:
         raise ConfigError(
             f"`out` should be another place than that of the photos. Found `{out}`. Name another one."
         )
+    if there.startswith(f"{here}/"):  # what is made of `photos/a.jpg` could be an original of the same name
+        raise ConfigError(f"`out` should not lie around the photos. Found `{out}`. Name another one.")
     return here.removeprefix(f"{there}/") if here.startswith(f"{there}/") else ""
 
 
 def _from_anywhere(name: str) -> str:
     """A name of a store or a file as workers with another current folder find it."""
     return name if is_url(name) else str(Path(name).absolute())
+
+
+def _model_from_anywhere(name: str) -> str:
+    return _from_anywhere(name) if name != BUILT_IN and Path(name).exists() else name
 
 
 def _job(
@@ -235,10 +248,7 @@ def _job(
 
 def _plan(out: Store, job: dict[str, Any], shards: int | None, count: int, overwrite: bool) -> dict[str, Any]:
     """Agree with what the output holds, or begin it."""
-    try:
-        found = json.loads(out.read(_PLAN))
-    except ImageError:
-        found = None
+    found = _read_plan(out)
     if found is not None and found["job"] == job and shards in (None, found["shards"]):
         return found
     if found is not None and not overwrite:
@@ -253,29 +263,56 @@ def _plan(out: Store, job: dict[str, Any], shards: int | None, count: int, overw
             f"`--shards {shards}`. Leave it out, or begin anew with --overwrite."
         )
     plan = {"schema": _SCHEMA, "job": job, "shards": shards or -(-count // SHARD_PHOTOS)}
+    out.write(_PLAN, json.dumps(plan, indent=1).encode())
     for path, *_ in list(out.files(f"{STATE}/ledgers")):
         out.remove(path)  # of another job, or of other shards
-    out.write(_PLAN, json.dumps(plan, indent=1).encode())
     return plan
+
+
+def _read_plan(out: Store) -> dict[str, Any] | None:
+    """The plan that the output holds.
+
+    Raises:
+        RunError: it cannot be read, or is another version's.
+    """
+    try:
+        found = json.loads(out.read(_PLAN))
+        if found["schema"] == _SCHEMA:
+            return found
+    except ImageError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise RunError(
+        f"`{_PLAN}` of `{out.url}` should hold a plan of version {_SCHEMA['version']}. It is damaged, or another "
+        f"version's. Name another place, or remove `{STATE}` there."
+    )
 
 
 def _list(
     listing: sqlite3.Connection, source: Store, out: Store, inside: str, rename: Callable[[str], str]
-) -> list[str]:
-    """Put every photo into the listing, and every file that the output has already; in words what was left out.
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Put every photo into the listing, and every file that the output has already.
 
     On disk, for ten million names would fill the memory.
+
+    Returns:
+        In words what was left out; what cannot be read, and why.
     """
+    unreadable: list[tuple[str, str]] = []
     listing.executescript(_TABLES)
     others: Counter[str] = Counter()
     for path, stamp, skipped in source.photos(inside):
+        if skipped.startswith(UNREADABLE) or not _is_text(path):
+            unreadable.append((path, skipped or "its name is no text in UTF-8: rename it"))
+            continue
         if skipped:
             others[skipped] += 1
             continue
         name = PurePosixPath(path)
         output = str(name.with_suffix(rename(name.suffix)))
         twin = str(name.with_name(f"{name.stem}{MARK}{writable_suffix(name.suffix)}"))
-        row = (path, stamp, output, twin, zlib.crc32(path.encode(errors="surrogateescape")))
+        row = (path, stamp, output, twin, zlib.crc32(path.encode()))
         try:
             listing.execute("INSERT INTO photos VALUES (?, ?, ?, ?, ?)", row)
         except sqlite3.IntegrityError:
@@ -290,8 +327,10 @@ def _list(
     if twins:
         notes.append(f"{twins} left alone, made by knowhue from photos beside them")
     if others:
-        notes.append(f"{others.total()} others left out: {counted(others.elements())}")
-    if not listing.execute("SELECT 1 FROM photos LIMIT 1").fetchone():
+        notes.append(
+            f"{others.total()} other file{'s' * (others.total() != 1)} left out: {counted(others.elements())}"
+        )
+    if not unreadable and not listing.execute("SELECT 1 FROM photos LIMIT 1").fetchone():
         raise ImageError(
             f"`{source.url}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none there or "
             f"below{''.join(f'; {note}' for note in notes)}."
@@ -299,9 +338,18 @@ def _list(
     for path, stamp, _ in out.files():
         if path.startswith(f"{PARTS}/"):
             out.remove(path)  # of a worker that was killed
-        elif not path.startswith(f"{STATE}/"):
+        elif not path.startswith(f"{STATE}/") and _is_text(path):
             listing.execute("INSERT INTO taken VALUES (?, ?)", (path, stamp))
-    return notes
+    return notes, unreadable
+
+
+def _is_text(path: str) -> bool:
+    """Whether a name is UTF-8, as databases and stores have it."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _deal(listing: sqlite3.Connection, out: Store, shards: int) -> Iterator[int]:
@@ -317,6 +365,8 @@ def _execute(
     executor: Executor, tasks: list[ShardTask], out: Store, total: int, report: Report
 ) -> list[dict[str, Any]]:
     """Run a job a shard, and say how far they are; how each ended."""
+    if not tasks:
+        return []
     ends: dict[str, dict[str, Any]] = {}
     seen: dict[str, str] = {}
     started = time.monotonic()

@@ -56,6 +56,32 @@ def test_one_driver_at_a_time_and_a_killed_one_is_taken_over(monkeypatch):
             store.held().__enter__()
 
 
+def test_of_two_that_take_over_a_killed_driver_one_comes_second(monkeypatch):
+    with running_s3(monkeypatch):
+        store = open_store("s3://bucket/taken")
+        here = {"host": socket.gethostname(), "pid": 2**22 + 1, "since": "then"}
+        store.write(f"{STATE}/driver.json", json.dumps(here).encode())
+        other, take_over = open_store("s3://bucket/taken"), type(store)._take_over
+
+        def late(self, e_tag: str, data: bytes) -> None:
+            take_over(other, e_tag, data)  # just before
+            take_over(self, e_tag, data)
+
+        monkeypatch.setattr(type(store), "_take_over", late)
+        with pytest.raises(RunError, match="another command that has just begun"):
+            store.held().__enter__()
+
+
+def test_a_file_is_replaced_only_where_that_is_allowed(monkeypatch):
+    with running_s3(monkeypatch):
+        store = open_store("s3://bucket/once")
+        stamp = store.write("a.png", b"mine", replace=False)
+        assert store.write("a.png", b"mine", replace=False) == stamp  # a request whose answer was lost
+        with pytest.raises(ImageError, match="is there already"):
+            store.write("a.png", b"other", replace=False)
+        assert store.read("a.png") == b"mine"
+
+
 def test_a_store_without_conditional_puts_says_so(monkeypatch):
     import obstore
 

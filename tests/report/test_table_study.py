@@ -396,6 +396,13 @@ def test_the_split_is_named_and_two_are_not_judged_together(tmp_path):
         TableError, match=r"row 18: a score of the test images, and rows above are of the validation"
     ):
         read_table([mixed], LOSS)
+    half = write(tmp_path / "h.csv", [*lines, "old,9,loss,1,"], HEAD.replace("\n", ",split\n"))
+    with pytest.raises(
+        TableError, match=r"row 18: a score of no split, and rows above are of the validation images"
+    ):
+        read_table([half], LOSS)
+    with pytest.raises(TableError, match=r"a score of the validation images, and rows above are of no split"):
+        read_table([write(tmp_path / "n.csv", totals([0.1] * 2)), path], LOSS)
     other = write(tmp_path / "o.csv", ["old,9,loss,1,fold-3"], HEAD.replace("\n", ",split\n"))
     with pytest.raises(TableError, match=r"`split` should be test or validation\. Found `fold-3`"):
         read_table([other], LOSS)
@@ -407,6 +414,8 @@ def test_arms_whose_scores_are_all_alike_look_like_copies(tmp_path):
         "“old” and “new” have the same scores to the last digit: is one a copy of the other?"
     ]
     assert notices(read_table([write(tmp_path / "u.csv", totals([0.0] * 7 + [0.1]))], LOSS)) == []
+    more = write(tmp_path / "m.csv", [*totals([0.0] * 8), *(f"old,{seed},f1,{seed}" for seed in range(8))])
+    assert "is one a copy of the other?" in notices(read_table([more], LOSS))[0]
 
 
 def test_arms_without_a_common_seed_are_told_which_they_have(tmp_path):

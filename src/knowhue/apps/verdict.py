@@ -77,7 +77,9 @@ def verdict_command(
     for each in found.answers.values():
         say(each.question, f"  {each.sentence}", "")
     if further := further_lines(found.findings):
-        say("Further metrics, of which no question is asked († on these test images alone):")
+        say(
+            f"Further metrics, of which no question is asked († on these {found.findings.study.split} images alone):"
+        )
         say(*(f"  {line}" for line in further), "")
     if found.notices:
         say(*found.notices, err=True)

@@ -51,6 +51,9 @@ class Photo(NamedTuple):
     taken: str | None
 
 
+_IN_THE_WAY = "`{}` is there already, and not made by this job; see --overwrite."
+
+
 class ShardTask(NamedTuple):
     """What a worker is told, which may be another machine: names and numbers alone.
 
@@ -118,16 +121,24 @@ class _Shard:
         self.photos = [Photo(*json.loads(line)) for line in lines]
         self.records = self._read_ledger()
         self.made = 0
+        self._in_the_way = 0
+        self._own: set[str] = set()
         self.failures: list[tuple[str, str]] = []
 
     def _read_ledger(self) -> dict[str, dict[str, Any]]:
+        path = ledger_path(self.task.shard)
         try:
-            head, *lines = self.out.read(ledger_path(self.task.shard)).decode().splitlines()
+            data = self.out.read(path)
         except ImageError:  # none yet
             return {}
-        if json.loads(head)["job"] != self.task.job:
-            return {}
-        return {record["path"]: record for record in map(json.loads, lines)}
+        try:
+            head, *records = map(json.loads, data.decode().splitlines())
+            return {record["path"]: record for record in records} if head["job"] == self.task.job else {}
+        except (ValueError, KeyError, TypeError):
+            raise RunError(
+                f"`{path}` of `{self.out.url}` is damaged: it said what is done. Remove it, and have its photos "
+                "coloured anew with --overwrite."
+            ) from None
 
     def colour(self) -> None:
         """Colour what waits, and say what came of it."""
@@ -139,7 +150,7 @@ class _Shard:
         end = {
             "run": self.task.run,
             "made": self.made,
-            "already": len(self.photos) - len(waiting) - len(self._in_the_way),
+            "already": len(self.photos) - len(waiting) - self._in_the_way,
             "failed": len(self.failures),
             "failures": self.failures[:MOST_FAILURES],
             "novel": sum(is_novel(record["novelty"]) for record in self.records.values() if "made" in record),
@@ -149,20 +160,19 @@ class _Shard:
 
     def _waiting(self) -> Iterator[Photo]:
         """What is to be coloured; what somebody else has put in its way fails at once."""
-        self._in_the_way: list[str] = []
         for photo in self.photos:
             record = self.records.get(photo.path, {})
             is_own = photo.taken is not None and record.get("made") == photo.taken
             if is_own and record.get("stamp") == photo.stamp:
                 continue
-            if photo.taken is None or is_own or record.get("planned") or self.task.overwrite:
+            if photo.taken is not None and (is_own or record.get("planned")):
+                self._own.add(photo.path)
+            if photo.taken is None or photo.path in self._own or self.task.overwrite:
                 self.records[photo.path] = {"path": photo.path, "output": photo.output, "planned": True}
                 yield photo
                 continue
-            self._in_the_way.append(photo.path)
-            self._fail(
-                photo, f"`{photo.output}` is there already, and not made by this job; see --overwrite.", False
-            )
+            self._in_the_way += 1
+            self._fail(photo, _IN_THE_WAY.format(photo.output))
 
     def _colour(self, waiting: Sequence[Photo]) -> None:
         cores = self.task.threads or usable_cores()
@@ -194,11 +204,11 @@ class _Shard:
                 if time.monotonic() - self._flushed > FLUSH_SECONDS:
                     self._flush()
 
-    def _fail(self, photo: Photo, reason: str, planned: bool = True) -> None:
+    def _fail(self, photo: Photo, reason: str) -> None:
         self.failures.append((photo.path, reason))
-        self.records[photo.path] = {"path": photo.path, "error": reason} | (
-            {"planned": True} if planned else {}
-        )
+        # nothing was written now: what is there is the job's own only if it was so before
+        still = {"planned": True} if photo.path in self._own else {}
+        self.records[photo.path] = {"path": photo.path, "error": reason} | still
 
     def _flush(self) -> None:
         """Write the ledger anew: a store can add nothing to a file."""
@@ -208,7 +218,12 @@ class _Shard:
         self._flushed = time.monotonic()
 
     def _fetch(self, coming: _Coming) -> int:
-        coming.data = self.source.read(coming.photo.path)
+        try:
+            coming.data = self.source.read(coming.photo.path)
+        except (
+            RunError
+        ) as error:  # of this photo; where the store is down, the ledger is what cannot be written
+            raise ImageError(str(error)) from None
         return weigh_image(coming.data)
 
     def _decode(self, coming: _Coming) -> DecodedRequest:
@@ -231,7 +246,8 @@ class _Shard:
         except RunError as error:  # of this image's format; one of the store ends the shard
             raise ImageError(str(error)) from None
         photo = coming.photo
-        made = self.out.write(photo.output, reply.data)
+        replace = self.task.overwrite or photo.path in self._own
+        made = self.out.write(photo.output, reply.data, replace)
         height, width = decoded.image.pixels.shape[:2]
         record = {"path": photo.path, "output": photo.output, "width": width, "height": height}
         record |= reply.judgement.as_record()

@@ -1,8 +1,9 @@
-"""Where an archive lies: a folder, or a prefix of an object store such as `s3://bucket/photos`. Obstore's only file.
+"""Where an archive lies: a folder, or a prefix of an object store, `s3://bucket/photos`. The only importer of obstore.
 
 Files are whole or not there. What changes when a file does is its stamp: the store's ETag, or size and time.
 """
 
+import errno
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from uuid import uuid4
 
 from knowhue.errors import ExtraError, ImageError, RunError, install_command
-from knowhue.images.files import SUFFIXES, walk, why_hidden
+from knowhue.images.files import SUFFIXES, identity, walk, why_hidden
 from knowhue.locks import locked
 from knowhue.storage import write_through, writing
 
@@ -24,6 +25,9 @@ STATE = ".knowhue"
 PARTS = f"{STATE}/parts"
 """What a folder's files are written to before they are put in their place."""
 _DRIVER = f"{STATE}/driver.json"
+_OF_THE_NAME = {errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP}
+"""What one name suffers, and others need not."""
+_WITHOUT_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _RETRIES: Any = {"max_retries": 12, "retry_timeout": timedelta(minutes=5)}
 """Of requests that a store answers with 429 or 5xx, or not at all, each after a longer wait."""
@@ -67,8 +71,17 @@ class Store(Protocol):
         """
         ...
 
-    def write(self, path: str, data: bytes) -> str:
-        """Write a file, over one of that name if there is any; its stamp."""
+    def write(self, path: str, data: bytes, replace: bool = True) -> str:
+        """Write a file; its stamp.
+
+        Args:
+            path: of the file.
+            data: all of it.
+            replace: whether one of that name may be replaced; otherwise the store itself sees to it that none is.
+
+        Raises:
+            ImageError: there is one that may not be replaced, or no file can have that name here.
+        """
         ...
 
     def remove(self, path: str) -> None:
@@ -118,7 +131,12 @@ class FolderStore:
 
     def files(self, below: str = "") -> Iterator[StoredFile]:
         """See `Store`."""
-        for folder, _, names in os.walk(self.root / below):
+        entered: set[tuple[int, int]] = set()
+        for folder, folders, names in os.walk(self.root / below, followlinks=True):
+            if (here := identity(Path(folder))) in entered:  # a link to a folder around it
+                folders.clear()
+                continue
+            entered.add(here)
             for name in names:
                 path = Path(folder, name)
                 stamp = _stamp(path)
@@ -130,21 +148,34 @@ class FolderStore:
     def read(self, path: str) -> bytes:
         """See `Store`."""
         try:
+            if (self.root / path).exists() and not (
+                self.root / path
+            ).is_file():  # opening a pipe would wait for ever
+                raise ImageError("it is a device or a pipe; save it as a file first")
             return (self.root / path).read_bytes()
         except FileNotFoundError:
             raise ImageError("it is gone") from None
         except OSError as error:
             raise ImageError((error.strerror or str(error)).lower()) from None
 
-    def write(self, path: str, data: bytes) -> str:
+    def write(self, path: str, data: bytes, replace: bool = True) -> str:
         """See `Store`."""
         target, written = self.root / path, self.root / PARTS / uuid4().hex
         with writing(target):
-            for folder in (target.parent, written.parent):
-                folder.mkdir(parents=True, exist_ok=True)
+            written.parent.mkdir(parents=True, exist_ok=True)
             write_through(written, data)
             stamp = _stamp(written)  # moved, it keeps its time
-            os.replace(written, target)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _put(written, target, replace)
+            except OSError as error:
+                if error.errno not in _OF_THE_NAME:
+                    raise
+                raise ImageError(
+                    f"`{path}` cannot be written: {(error.strerror or str(error)).lower()}"
+                ) from None
+            finally:
+                written.unlink(missing_ok=True)
         return stamp or ""
 
     def remove(self, path: str) -> None:
@@ -157,6 +188,25 @@ class FolderStore:
         """See `Store`; the system lets go of the lock when its process ends."""
         with locked(self.root, "colorize"):
             yield ""
+
+
+def _put(written: Path, target: Path, replace: bool) -> None:
+    """Move a file to its place; over another only if that may be replaced.
+
+    Raises:
+        FileExistsError: it may not.
+    """
+    if replace:
+        os.replace(written, target)
+        return
+    try:
+        os.link(written, target)  # which fails where there is one
+    except OSError as error:
+        if error.errno not in _WITHOUT_LINKS:
+            raise
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        os.replace(written, target)
 
 
 def _stamp(path: Path) -> str | None:
@@ -195,10 +245,21 @@ class ObjectStore:
         except FileNotFoundError:
             raise ImageError("it is gone") from None
 
-    def write(self, path: str, data: bytes) -> str:
-        """See `Store`."""
+    def write(self, path: str, data: bytes, replace: bool = True) -> str:
+        """See `Store`; a store without conditional puts replaces what came since it was listed."""
+        from obstore.exceptions import AlreadyExistsError, NotSupportedError
+
+        how: dict[str, Any] = {} if replace else {"mode": "create", "use_multipart": False}
         with self._telling():
-            return self._obstore.put(self._store, path, data)["e_tag"] or ""
+            try:
+                return self._obstore.put(self._store, path, data, **how)["e_tag"] or ""
+            except NotSupportedError:
+                return self._obstore.put(self._store, path, data)["e_tag"] or ""
+            except AlreadyExistsError:
+                found = self._obstore.get(self._store, path)
+                if found.bytes().to_bytes() == data:  # by a request whose answer was lost
+                    return found.meta["e_tag"] or ""
+        raise ImageError(f"`{path}` is there already")
 
     def remove(self, path: str) -> None:
         """See `Store`."""
@@ -222,17 +283,31 @@ class ObjectStore:
             "since": datetime.now(UTC).isoformat(" ", "seconds"),
         }
         if not self._create(_DRIVER, json.dumps(me).encode()):
-            holder = json.loads(self.read(_DRIVER))
+            found = self._obstore.get(self._store, _DRIVER)
+            holder = json.loads(found.bytes().to_bytes())
             if holder["host"] != me["host"] or _is_alive(holder["pid"]):
                 raise RunError(
                     f"`{self.url}` is being worked on by process {holder['pid']} of {holder['host']}, since "
                     f"{holder['since']}. If that has ended, remove `{_DRIVER}` there."
                 )
-            self.write(_DRIVER, json.dumps(me).encode())  # it was killed
+            self._take_over(found.meta["e_tag"], json.dumps(me).encode())
         try:
             yield ""
         finally:
             self.remove(_DRIVER)
+
+    def _take_over(self, e_tag: str, data: bytes) -> None:
+        """Replace the file of a driver that was killed, unless another one has just done that."""
+        from obstore.exceptions import BaseError, PreconditionError
+
+        try:
+            self._obstore.put(self._store, _DRIVER, data, mode={"e_tag": e_tag}, use_multipart=False)
+        except PreconditionError:
+            raise RunError(
+                f"`{self.url}` is being worked on by another command that has just begun."
+            ) from None
+        except BaseError as error:
+            raise RunError(f"`{self.url}` does not answer as it should: {_in_a_line(error)}") from None
 
     def _create(self, path: str, data: bytes) -> bool:
         """Write a file unless there is one of that name; whether it was written."""
@@ -241,9 +316,7 @@ class ObjectStore:
         try:
             with self._telling():
                 self._obstore.put(self._store, path, data, mode="create", use_multipart=False)
-        except AlreadyExistsError:
-            return False
-        except NotSupportedError:
+        except (AlreadyExistsError, NotSupportedError):
             return False
         return True
 

@@ -270,19 +270,21 @@ class _Reader:
             self._agree(found.sesoi, metric, self._sesoi(code, values["sesoi"]), code, "sesoi")
         if "unit" in values:
             self._agree(found.unit, metric, str(values["unit"]).strip(), code, "unit")
-        if "split" in values:
-            self._take_split(code, str(values["split"]))
+        self._take_split(code, str(values.get("split", "")))
         if "against" in values:
             self._agree(found.against, (metric, arm), str(values["against"]).strip(), code, "against")
 
     def _take_split(self, code: int, given: str) -> None:
-        split = _SPLITS.get(given.strip().lower())
+        split = _SPLITS.get(given.strip().lower(), "" if not given.strip() else None)
         if split is None:
             raise self.fail(code, f"`split` should be test or validation. Found `{shown(given)}`.")
-        if self.found.split not in ("", split):
+        if self.count > 1 and self.found.split != split:
+            here, above = (
+                f"of the {each} images" if each else "of no split" for each in (split, self.found.split)
+            )
             raise self.fail(
-                code, f"a score of the {split} images, and rows above are of the {self.found.split} images. Keep those "
-                "of one split: settings are chosen on the one, and judged on the other.",
+                code, f"a score {here}, and rows above are {above}. Keep those of one split, named in all rows or in "
+                "none: settings are chosen on the one, and judged on the other.",
             )  # fmt: skip
         self.found.split = split
 
