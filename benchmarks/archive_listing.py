@@ -5,14 +5,13 @@ python benchmarks/archive_listing.py --photos 1000000 --shards 500
 
 import argparse
 import resource
-import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from knowhue.archive import _deal, _list
+from knowhue.inference.archive_listing import ArchiveListing
 from knowhue.inference.store import FolderStore, StoredFile
 
 
@@ -38,10 +37,11 @@ def main() -> None:
         source, out = Named(Path("nowhere")), FolderStore(Path(folder) / "out")
         source.count = options.photos
         started = time.process_time()
-        with closing(sqlite3.connect(Path(folder) / "listing.db")) as listing:
-            _list(listing, source, out, "", lambda suffix: suffix)
+        with closing(ArchiveListing(Path(folder) / "listing.db", lambda suffix: suffix)) as listing:
+            listing.add_photos(source)
+            listing.add_taken(source, out)
             listed = time.process_time()
-            shards = list(_deal(listing, out, options.shards))
+            shards = list(listing.deal(out, options.shards))
             size = (Path(folder) / "listing.db").stat().st_size / 2**20
     ended = time.process_time()
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

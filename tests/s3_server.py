@@ -13,7 +13,7 @@ pytest.importorskip("obstore", reason="obstore is not installed")
 
 
 class Sometimes:
-    """A WSGI app that answers every so manieth request 503; counts what was asked."""
+    """A WSGI app that answers 503 to one request of every so many; counts what was asked."""
 
     def __init__(self, app: Callable[..., Any], every: int) -> None:
         self.app, self.every = app, every

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -18,11 +17,12 @@ import pytest
 from PIL import Image
 from stand import FakeNetwork
 
-from knowhue.archive import _list, colorize_archive
+from knowhue.archive import colorize_archive
 from knowhue.engines.executor import InProcess
 from knowhue.errors import ConfigError, ImageError, RunError
 from knowhue.inference import shard
 from knowhue.inference import store as store_file
+from knowhue.inference.archive_listing import ArchiveListing
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.folder import colorize_folder
 from knowhue.inference.store import STATE, FolderStore, StoredFile, is_url, open_store
@@ -178,7 +178,7 @@ def test_an_output_within_the_source_and_what_was_made_beside_it_are_no_photos(p
     for made, already in ((18, 0), (0, 18)):
         summary = archive(photos, photos / "colours")
         assert (summary.made, summary.already) == (made, already)
-    assert "1 left alone, made by knowhue from photos beside them" in summary.notes
+    assert "1 image was left alone, made by knowhue from images beside them: 0/p0-colour.png" in summary.notes
 
 
 def test_a_model_that_fails_ends_the_shard_with_its_own_words(photos, tmp_path, monkeypatch):
@@ -260,28 +260,50 @@ def test_workers_with_another_current_folder_find_everything(photos, tmp_path, m
     assert len(files_of(tmp_path / "out")) == 18
 
 
-def test_a_listing_does_not_fill_the_memory():
+def test_a_listing_does_not_fill_the_memory(tmp_path):
     """Each name takes some hundred bytes where a list holds it."""
 
     class Many(FolderStore):
-        def photos(self, avoid: str = "") -> Iterator[StoredFile]:
-            return (
-                StoredFile(f"{number % 1000}/{number:09d}-a-name-of-some-length.jpg", "1")
-                for number in range(self.count)
-            )
-
         count = 0
+
+        def photos(self, avoid: str = "") -> Iterator[StoredFile]:
+            for number in range(self.count):
+                yield StoredFile(f"{number % 1000}/{number:09d}-a-name-of-some-length.jpg", "1")
 
     peaks = []
     for count in (1_000, 12_000):
-        Many.count = count
-        listing = sqlite3.connect("")  # a file that the system forgets
+        source = Many(Path("nowhere"))
+        source.count = count
+        listing = ArchiveListing(tmp_path / f"{count}.db", lambda suffix: suffix)
         tracemalloc.start()
-        _list(listing, Many(Path("nowhere")), FolderStore(Path("nothing")), "", lambda suffix: suffix)
+        listing.add_photos(source)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        assert listing.execute("SELECT count(*) FROM photos").fetchone() == (count,)
+        assert len(listing) == count
+        listing.close()
     assert peaks[1] < peaks[0] + 100_000
+
+
+def test_a_linked_folder_of_the_output_that_leads_among_the_photos_is_refused(photos, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "0").symlink_to(photos / "0")
+    before = files_of(photos)
+    with pytest.raises(ConfigError, match="leads among the photos"):
+        archive(photos, tmp_path / "out", overwrite=True)
+    assert files_of(photos) == before
+
+
+def test_where_nothing_could_be_read_at_first_photos_are_dealt_out_later(tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    with open(os.fsencode(source) + b"/caf\xe9.png", "wb") as file:
+        file.write(b"")
+    assert (
+        archive(source, tmp_path / "out", shards=None).failed,
+        archive(source, tmp_path / "out", shards=None).made,
+    ) == (1, 0)
+    Image.fromarray(np.zeros((20, 28), np.uint8)).save(source / "a.png")
+    assert archive(source, tmp_path / "out", shards=None).made == 1
 
 
 def test_folders_are_told_from_urls_and_a_folders_files_come_whole(tmp_path):

@@ -5,25 +5,21 @@ to the engine. What is known of the archive lies in the output, below `STATE`; a
 """
 
 import json
-import sqlite3
 import tempfile
 import time
-import zlib
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
-from itertools import groupby
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 from knowhue.config import digest
 from knowhue.engines.executor import Executor, InProcess, Job
 from knowhue.errors import ConfigError, ImageError, RunError, few
-from knowhue.images.files import SUFFIXES, UNREADABLE, counted
 from knowhue.images.openraster import check_output_suffix
-from knowhue.images.writing import MARK, writable_suffix
+from knowhue.images.writing import writable_suffix
+from knowhue.inference.archive_listing import ArchiveListing
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.description import Description
 from knowhue.inference.judgement import caveats_of_many
@@ -35,9 +31,8 @@ from knowhue.inference.shard import (
     ShardTask,
     colour_shard,
     end_path,
-    manifest_path,
 )
-from knowhue.inference.store import PARTS, STATE, Store, is_url, open_store
+from knowhue.inference.store import STATE, Store, is_url, open_store
 from knowhue.runs import BUILT_IN, Report
 
 SHARD_PHOTOS = 2000
@@ -45,17 +40,6 @@ SHARD_PHOTOS = 2000
 _PLAN = f"{STATE}/archive.json"
 _SCHEMA = {"name": "knowhue-archive", "version": 1}
 _ENDED = f"{STATE}/ended"
-_TABLES = """
-CREATE TABLE photos (path TEXT PRIMARY KEY, stamp TEXT, output TEXT UNIQUE, twin TEXT, hash INTEGER) WITHOUT ROWID;
-CREATE TABLE taken (path TEXT PRIMARY KEY, stamp TEXT) WITHOUT ROWID;
-PRAGMA journal_mode = OFF;
-PRAGMA synchronous = OFF;
-PRAGMA cache_size = -100000;
-"""
-_DEALT = """
-SELECT hash % ?, photos.path, photos.stamp, output, taken.stamp
-FROM photos LEFT JOIN taken ON taken.path = output ORDER BY hash % ?, photos.path
-"""
 
 
 class ArchiveSummary(NamedTuple):
@@ -117,10 +101,10 @@ def colorize_archive(
 ) -> ArchiveSummary:
     """Colour all photos below a folder or a prefix of an object store; the same call goes on after any kill.
 
-    A photo is done again when it has changed since, or its output is gone. Its output appears whole;
-    after a kill at most `shard.FLUSH_SECONDS` of a worker's work are done again, with the same result. A file that this
-    job did not make is not replaced, and fails its photo. What is known lies in `out/.knowhue`: the plan, of each shard
-    its manifest, its ledger with a line a photo as `colorize_folder` writes them, and its end.
+    A photo is done again when it has changed since, or its output is gone. Its output appears whole; after a kill at
+    most `shard.FLUSH_SECONDS` of a worker's work are done again, with the same result. A file that this job did not
+    make is not replaced, and fails its photo. What is known lies in `out/.knowhue`: the plan, of each shard its
+    manifest, its ledger with a line a photo as `colorize_folder` writes them, and its end.
 
     Args:
         source: a folder, or a URL such as `s3://bucket/photos`; credentials come from the environment.
@@ -134,8 +118,8 @@ def colorize_archive(
         report: called with `done`, `total`, `failed` and `per_second`, of photos, whenever a shard has ended.
 
     Raises:
-        ConfigError: an option does not go with an archive, two photos would become one file, or the output lies in
-            the source.
+        ConfigError: an option does not go with an archive, two photos would become one file, or the output is the
+            source, lies around it, or leads into it.
         ImageError: there is no photo.
         RunError: a store does not answer, another driver works there, or the output is another job's.
     """
@@ -151,22 +135,16 @@ def colorize_archive(
     description = colorizer.network.description
     started = time.monotonic()
     places = _from_anywhere(source), _from_anywhere(out)
-    stores = open_store(places[0]), open_store(places[1])
-    with stores[1].held() as note, tempfile.TemporaryDirectory() as scratch:
-        if left := executor.left():
-            raise RunError(
-                f"Jobs of a command that was killed still wait or run: {few(left)}. Wait until they have ended, or "
-                "cancel them."
-            )
-        notes = [note] if note else []
-        with closing(sqlite3.connect(Path(scratch) / "listing.db")) as listing:
-            others, unreadable = _list(
-                listing, *stores, inside, lambda found: suffix or writable_suffix(found)
-            )
-            notes += others
-            count = listing.execute("SELECT count(*) FROM photos").fetchone()[0]
-            plan = _plan(stores[1], _job(description, source, options, suffix), shards, count, overwrite)
-            dealt = list(_deal(listing, stores[1], plan["shards"]))
+    photos, colours = map(open_store, places)
+    with colours.held() as note, tempfile.TemporaryDirectory() as scratch:
+        _require_no_left(executor)
+        rename = partial(_rename, suffix)
+        with closing(ArchiveListing(Path(scratch) / "listing.db", rename)) as listing:
+            listing.add_photos(photos, inside)
+            listing.add_taken(photos, colours)
+            plan = _plan(colours, _job(description, source, options, suffix), shards, len(listing), overwrite)
+            dealt = list(listing.deal(colours, plan["shards"]))
+            total, notes, unreadable = len(listing), listing.notes, listing.unreadable
         task = ShardTask(
             *places,
             model=(_model_from_anywhere(model[0]), *model[1:]),
@@ -177,22 +155,37 @@ def colorize_archive(
             run=uuid4().hex,
             threads=executor.threads or 0,
         )
-        ends = _execute(executor, [task._replace(shard=number) for number in dealt], stores[1], count, report)
-    novel = sum(end["novel"] for end in ends)
+        ends = _execute(executor, [task._replace(shard=number) for number in dealt], colours, total, report)
+    made, already, failed, novel = (
+        sum(end[name] for end in ends) for name in ("made", "already", "failed", "novel")
+    )
     failures = [*unreadable, *((path, error) for end in ends for path, error in end["failures"])]
-    made, already, failed = (sum(end[name] for end in ends) for name in ("made", "already", "failed"))
+    caveats = caveats_of_many(description, novel, made + already, "images")
     return ArchiveSummary(
         source,
         out,
-        plan["shards"],
-        made,
-        already,
-        failed + len(unreadable),
-        tuple(failures[:MOST_FAILURES]),
-        (*caveats_of_many(description, novel, made + already, "images"), *notes),
-        time.monotonic() - started,
-        description.name,
+        shards=plan["shards"],
+        made=made,
+        already=already,
+        failed=failed + len(unreadable),
+        failures=tuple(failures[:MOST_FAILURES]),
+        notes=(*caveats, *filter(None, [note]), *notes),
+        seconds=time.monotonic() - started,
+        model=description.name,
     )
+
+
+def _rename(suffix: str | None, found: str) -> str:
+    """The suffix of a coloured photo, by that of the photo."""
+    return suffix or writable_suffix(found)
+
+
+def _require_no_left(executor: Executor) -> None:
+    if left := executor.left():
+        raise RunError(
+            f"Jobs of a command that was killed still wait or run: {few(left)}. Wait until they have ended, or cancel "
+            "them."
+        )
 
 
 def _check(options: ColorizeOptions, suffix: str | None, shards: int | None) -> None:
@@ -262,7 +255,7 @@ def _plan(out: Store, job: dict[str, Any], shards: int | None, count: int, overw
             f"`{out.url}` was dealt out to {found['shards']} shards, whose ledgers say what is done. Found "
             f"`--shards {shards}`. Leave it out, or begin anew with --overwrite."
         )
-    plan = {"schema": _SCHEMA, "job": job, "shards": shards or -(-count // SHARD_PHOTOS)}
+    plan = {"schema": _SCHEMA, "job": job, "shards": shards or max(1, -(-count // SHARD_PHOTOS))}
     out.write(_PLAN, json.dumps(plan, indent=1).encode())
     for path, *_ in list(out.files(f"{STATE}/ledgers")):
         out.remove(path)  # of another job, or of other shards
@@ -287,78 +280,6 @@ def _read_plan(out: Store) -> dict[str, Any] | None:
         f"`{_PLAN}` of `{out.url}` should hold a plan of version {_SCHEMA['version']}. It is damaged, or another "
         f"version's. Name another place, or remove `{STATE}` there."
     )
-
-
-def _list(
-    listing: sqlite3.Connection, source: Store, out: Store, inside: str, rename: Callable[[str], str]
-) -> tuple[list[str], list[tuple[str, str]]]:
-    """Put every photo into the listing, and every file that the output has already.
-
-    On disk, for ten million names would fill the memory.
-
-    Returns:
-        In words what was left out; what cannot be read, and why.
-    """
-    unreadable: list[tuple[str, str]] = []
-    listing.executescript(_TABLES)
-    others: Counter[str] = Counter()
-    for path, stamp, skipped in source.photos(inside):
-        if skipped.startswith(UNREADABLE) or not _is_text(path):
-            unreadable.append((path, skipped or "its name is no text in UTF-8: rename it"))
-            continue
-        if skipped:
-            others[skipped] += 1
-            continue
-        name = PurePosixPath(path)
-        output = str(name.with_suffix(rename(name.suffix)))
-        twin = str(name.with_name(f"{name.stem}{MARK}{writable_suffix(name.suffix)}"))
-        row = (path, stamp, output, twin, zlib.crc32(path.encode()))
-        try:
-            listing.execute("INSERT INTO photos VALUES (?, ?, ?, ?, ?)", row)
-        except sqlite3.IntegrityError:
-            (other,) = listing.execute("SELECT path FROM photos WHERE output = ?", (output,)).fetchone()
-            raise ConfigError(
-                f"Photos should become files of different names. Found `{other}` and `{path}`, which would both become "
-                f"`{output}`. Rename one of them."
-            ) from None
-    notes = []
-    # else `reef-colour.jpg`, made of `reef.jpg`, would be coloured again
-    twins = listing.execute("DELETE FROM photos WHERE path IN (SELECT twin FROM photos)").rowcount
-    if twins:
-        notes.append(f"{twins} left alone, made by knowhue from photos beside them")
-    if others:
-        notes.append(
-            f"{others.total()} other file{'s' * (others.total() != 1)} left out: {counted(others.elements())}"
-        )
-    if not unreadable and not listing.execute("SELECT 1 FROM photos LIMIT 1").fetchone():
-        raise ImageError(
-            f"`{source.url}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none there or "
-            f"below{''.join(f'; {note}' for note in notes)}."
-        )
-    for path, stamp, _ in out.files():
-        if path.startswith(f"{PARTS}/"):
-            out.remove(path)  # of a worker that was killed
-        elif not path.startswith(f"{STATE}/") and _is_text(path):
-            listing.execute("INSERT INTO taken VALUES (?, ?)", (path, stamp))
-    return notes, unreadable
-
-
-def _is_text(path: str) -> bool:
-    """Whether a name is UTF-8, as databases and stores have it."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _deal(listing: sqlite3.Connection, out: Store, shards: int) -> Iterator[int]:
-    """Write the manifest of every shard that has photos; its number."""
-    rows = listing.execute(_DEALT, (shards, shards))
-    for shard, own in groupby(rows, key=lambda row: row[0]):
-        text = "".join(json.dumps(row[1:]) + "\n" for row in own)
-        out.write(manifest_path(shard), text.encode())
-        yield shard
 
 
 def _execute(

@@ -1,14 +1,16 @@
 """Which images of a folder are coloured into which files of another."""
 
 import os
-from collections.abc import Callable, Collection
-from pathlib import Path
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path, PurePath
+from typing import NamedTuple, TypeVar
 
 from knowhue.errors import ConfigError, ImageError
 from knowhue.images.files import SUFFIXES, UNREADABLE, counted, identity, walk
 from knowhue.images.writing import MARK, writable_suffix
 
+_Name = TypeVar("_Name", bound=PurePath)
 _ANOTHER = (
     "`out` should be another folder than that of the images. Found `{}`, where {}. Name another folder."
 )
@@ -56,21 +58,19 @@ def list_folder(source: Path, out: Path, rename: Callable[[str], str]) -> Listin
             found.append(file)
     notes = []
     if others:
-        notes.append(f"{len(others)} other file{'s' * (len(others) != 1)} left out: {counted(others)}")
+        notes.append(left_out(Counter(others)))
     own = _made_of(found)  # else `reef-colour.jpg`, made of `reef.jpg`, would be coloured again
     items = []
     for file in found:
         name = file.relative_to(source)
         if file not in own:
-            items.append(Item(file, name.as_posix(), name.with_suffix(rename(name.suffix)).as_posix()))
+            items.append(Item(file, name.as_posix(), output_of(name, rename).as_posix()))
     if not items and not unreadable:
-        raise ImageError(
-            f"`{source}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none there or "
-            f"below{''.join(f'; {note}' for note in notes)}."
-        )
+        raise nothing_there(source, notes)
     _refuse_clashes(items, out)
     if own:
-        notes.insert(0, _left_alone(sorted(file.relative_to(source).as_posix() for file in own)))
+        named = sorted(file.relative_to(source).as_posix() for file in own)
+        notes.insert(0, left_alone(named, len(named)))
     return Listing(sorted(items, key=lambda item: item.path), unreadable, notes)
 
 
@@ -88,14 +88,46 @@ def default_folder(source: Path) -> Path:
 
 def _made_of(files: Collection[Path]) -> set[Path]:
     """The files that are named as another one of them would be, coloured."""
-    named = {file.with_name(f"{file.stem}{MARK}{writable_suffix(file.suffix)}") for file in files}
-    return named.intersection(files)
+    return {twin_of(file) for file in files}.intersection(files)
 
 
-def _left_alone(names: list[str]) -> str:
-    what = "1 image was" if len(names) == 1 else f"{len(names)} images were"
-    named = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+def output_of(name: _Name, rename: Callable[[str], str]) -> _Name:
+    """What an image becomes: its name with the suffix that `rename` makes of its own."""
+    return name.with_suffix(rename(name.suffix))
+
+
+def twin_of(name: _Name) -> _Name:
+    """What `knowhue colorize` calls the coloured image where it is put beside the original."""
+    return name.with_name(f"{name.stem}{MARK}{writable_suffix(name.suffix)}")
+
+
+def left_alone(names: Sequence[str], count: int) -> str:
+    """Say of `count` images, the first three of them by name, why they are not coloured again."""
+    what = "1 image was" if count == 1 else f"{count} images were"
+    named = ", ".join(names[:3]) + ", ..." * (count > 3)
     return f"{what} left alone, made by knowhue from images beside them: {named}"
+
+
+def left_out(others: Counter[str]) -> str:
+    """Say how many files are no images, by the reason."""
+    count = others.total()
+    return f"{count} other file{'s' * (count != 1)} left out: {counted(others.elements())}"
+
+
+def nothing_there(source: Path | str, notes: Sequence[str]) -> ImageError:
+    """What is wrong with a place without images."""
+    return ImageError(
+        f"`{source}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none there or "
+        f"below{''.join(f'; {note}' for note in notes)}."
+    )
+
+
+def clash(one: str, other: str, output: str) -> ConfigError:
+    """What is wrong with two images that would become one file."""
+    return ConfigError(
+        f"Images should become files of different names. Found `{one}` and `{other}`, which would both become "
+        f"`{output}`. Rename one of them."
+    )
 
 
 def _refuse_clashes(items: list[Item], out: Path) -> None:
@@ -104,10 +136,7 @@ def _refuse_clashes(items: list[Item], out: Path) -> None:
     for item in items:
         other = makers.setdefault(item.output, item.path)
         if other != item.path:
-            raise ConfigError(
-                f"Images should become files of different names. Found `{other}` and `{item.path}`, which would both "
-                f"become `{item.output}`. Rename one of them."
-            )
+            raise clash(other, item.path, item.output)
         target = out / item.output
         if os.path.exists(target) and identity(target) in originals:  # by any link or spelling of its name
             raise ConfigError(_ANOTHER.format(out, f"`{item.output}` would replace an original"))

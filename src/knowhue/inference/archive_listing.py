@@ -1,0 +1,134 @@
+"""Which photos of an archive are coloured into which files of the output, on disk: millions of names fill the memory.
+
+By the rules of `inference.listing`, asked of a database instead of lists.
+"""
+
+import json
+import sqlite3
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+
+from knowhue.errors import ConfigError
+from knowhue.images.files import UNREADABLE
+from knowhue.inference.listing import clash, left_alone, left_out, nothing_there, output_of, twin_of
+from knowhue.inference.shard import manifest_path
+from knowhue.inference.store import PARTS, STATE, FolderStore, Store
+
+_TABLES = """
+CREATE TABLE photos (path TEXT PRIMARY KEY, stamp TEXT, output TEXT UNIQUE, twin TEXT, hash INTEGER) WITHOUT ROWID;
+CREATE TABLE taken (path TEXT PRIMARY KEY, stamp TEXT) WITHOUT ROWID;
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+PRAGMA cache_size = -100000;
+"""
+_TWINS = "FROM photos WHERE path IN (SELECT twin FROM photos)"
+_DEALT = """
+SELECT hash % ?, photos.path, photos.stamp, output, taken.stamp
+FROM photos LEFT JOIN taken ON taken.path = output ORDER BY hash % ?, photos.path
+"""
+
+
+class ArchiveListing:
+    """Photos, their outputs, and what lies there already; to be closed.
+
+    Attributes:
+        notes: what was left alone, in words.
+        unreadable: files and folders that cannot be read, and why.
+    """
+
+    def __init__(self, path: Path, rename: Callable[[str], str]) -> None:
+        """Begin a listing.
+
+        Args:
+            path: of the file that it is kept in.
+            rename: turns the suffix of a photo into that of the coloured one.
+        """
+        self.notes: list[str] = []
+        self.unreadable: list[tuple[str, str]] = []
+        self._rename = rename
+        self._listing = sqlite3.connect(path)
+        self._listing.executescript(_TABLES)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._listing.close()
+
+    def __len__(self) -> int:
+        """Photos to be coloured."""
+        return self._listing.execute("SELECT count(*) FROM photos").fetchone()[0]
+
+    def add_photos(self, source: Store, avoid: str = "") -> None:
+        """Put every photo of a source into the listing; what lies below `avoid` is passed over.
+
+        Raises:
+            ConfigError: two photos would become one file.
+            ImageError: there is none.
+        """
+        others: Counter[str] = Counter()
+        for path, stamp, skipped in source.photos(avoid):
+            if skipped.startswith(UNREADABLE) or not _is_text(path):
+                self.unreadable.append((path, skipped or "its name is no text in UTF-8: rename it"))
+            elif skipped:
+                others[skipped] += 1
+            else:
+                self._add(path, stamp)
+        self.notes += [left_out(others)] if others else []
+        # else `reef-colour.jpg`, made of `reef.jpg`, would be coloured again
+        named = [path for (path,) in self._listing.execute(f"SELECT path {_TWINS} ORDER BY path LIMIT 3")]
+        count = self._listing.execute(f"DELETE {_TWINS}").rowcount
+        self.notes[:0] = [left_alone(named, count)] if count else []
+        if not len(self) and not self.unreadable:
+            raise nothing_there(source.url, self.notes)
+
+    def _add(self, path: str, stamp: str) -> None:
+        name = PurePosixPath(path)
+        output, twin = output_of(name, self._rename), twin_of(name)
+        row = (path, stamp, str(output), str(twin), zlib.crc32(path.encode()))
+        try:
+            self._listing.execute("INSERT INTO photos VALUES (?, ?, ?, ?, ?)", row)
+        except sqlite3.IntegrityError:
+            same = self._listing.execute("SELECT path FROM photos WHERE output = ?", (str(output),))
+            raise clash(same.fetchone()[0], path, str(output)) from None
+
+    def add_taken(self, source: Store, out: Store) -> None:
+        """Put every file of the output into the listing, and take away what a killed worker was writing.
+
+        Raises:
+            ConfigError: a linked folder of the output leads among the photos.
+        """
+        folders: set[Path] = set()
+        for path, stamp, _ in out.files():
+            if path.startswith(f"{PARTS}/"):
+                out.remove(path)
+            elif not path.startswith(f"{STATE}/") and _is_text(path):
+                if isinstance(source, FolderStore) and isinstance(out, FolderStore):
+                    folders.add((out.root / path).parent)
+                self._listing.execute("INSERT INTO taken VALUES (?, ?)", (path, stamp))
+        for folder in folders:
+            assert isinstance(source, FolderStore)
+            assert isinstance(out, FolderStore)
+            real, photos = folder.resolve(), source.root.resolve()
+            if real.is_relative_to(photos) and not real.is_relative_to(out.root.resolve()):
+                raise ConfigError(
+                    f"`{folder}` leads among the photos, which are never replaced. Name another output."
+                )
+
+    def deal(self, out: Store, shards: int) -> Iterator[int]:
+        """Write the manifest of every shard that has photos; its number."""
+        rows = self._listing.execute(_DEALT, (shards, shards))
+        for shard, own in groupby(rows, key=lambda row: row[0]):
+            text = "".join(json.dumps(row[1:]) + "\n" for row in own)
+            out.write(manifest_path(shard), text.encode())
+            yield shard
+
+
+def _is_text(path: str) -> bool:
+    """Whether a name is UTF-8, as databases and stores have it."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
