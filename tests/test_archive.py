@@ -1,5 +1,6 @@
 """An archive dealt out to shards is coloured as its folder would be; nothing is lost, and nothing replaced."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -353,6 +354,46 @@ def test_a_file_that_comes_after_the_listing_is_not_replaced(photos, tmp_path, m
         summary = archive(photos, out)
         assert {path for path, _ in summary.failures} == {NAMES[2], NAMES[5]}
         assert (out / NAMES[2]).read_bytes() == (out / NAMES[5]).read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("after", [0, 5, 18])
+def test_a_shard_that_the_engine_begins_again_goes_on(photos, tmp_path, monkeypatch, after):
+    archive(photos, tmp_path / "whole", shards=1)
+    out, there = tmp_path / "out", []
+    write = FolderStore.write
+
+    def lost(store: FolderStore, path: str, data: bytes, replace: bool = True) -> str:
+        """One that writes no more after some images, and no ledger after its first."""
+        if len(files_of(out)) >= after and not path.endswith("manifests/000000.jsonl"):
+            raise RunError("lost")
+        return write(store, path, data, replace)
+
+    class Twice(InProcess):
+        """An engine that takes its first try for lost."""
+
+        def execute(self, jobs, watch=lambda: None):
+            with monkeypatch.context() as patched:
+                if after:
+                    patched.setattr(FolderStore, "write", lost)
+                with contextlib.suppress(RunError):
+                    jobs[0].run()
+            there.append(len(files_of(out)))
+            super().execute(jobs, watch)
+
+    summary = archive(photos, out, shards=1, executor=Twice())
+    assert (after or 18) <= there[0] <= min(after or 18, 16) + 2  # several threads write
+    assert (summary.made + summary.already, summary.failed) == (18, 0)
+    assert files_of(out) == files_of(tmp_path / "whole")
+    assert archive(photos, out, shards=1).already == 18
+
+
+def test_what_is_gone_from_the_source_is_not_counted(photos, tmp_path):
+    archive(photos, tmp_path / "out", shards=1)
+    for name in NAMES[:4]:
+        (photos / name).unlink()
+    archive(photos, tmp_path / "out", shards=1)
+    lines = (tmp_path / "out" / STATE / "ledgers" / "000000.jsonl").read_text().splitlines()
+    assert len(lines) == 1 + 14
 
 
 def test_what_failed_gives_no_right_to_replace(photos, tmp_path):

@@ -60,7 +60,7 @@ def test_what_is_wrong_is_said_before_anything_is_opened(options, message, monke
 def test_an_engine_whose_library_is_not_installed_says_how_to_install_it(name, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, f"knowhue.engines.{name}", raising=False)
-    with pytest.raises(ExtraError, match=rf"`knowhue study --engine {name}` needs `{package}`.*\.\[{name}\]"):
+    with pytest.raises(ExtraError, match=rf"`knowhue ... --engine {name}` needs `{package}`.*\.\[{name}\]"):
         open_engine(name)
 
 

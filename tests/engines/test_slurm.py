@@ -202,7 +202,7 @@ def test_a_limit_on_queued_jobs_is_said_with_the_remedy(slurm):
         open_engine("slurm", slurm).execute([Job(name, partial(time.sleep, 60)) for name in "abc"])
     assert str(refused.value) == (
         "Slurm refused a job: error: QOSMaxSubmitJobPerUserLimit. That is the cluster's limit on jobs queued at once; "
-        "of this study it took 2. Set `--engine-set slurm.queued=2`, or another `slurm.options.qos`."
+        "of this command it took 2. Set `--engine-set slurm.queued=2`, or another `slurm.options.qos`."
     )
     assert engine.living_jobs() == {}
 

@@ -57,18 +57,23 @@ def test_one_driver_at_a_time_and_a_killed_one_is_taken_over(monkeypatch):
 
 
 def test_of_two_that_take_over_a_killed_driver_one_comes_second(monkeypatch):
+    import obstore
+
+    put = obstore.put
     with running_s3(monkeypatch):
         store = open_store("s3://bucket/taken")
         here = {"host": socket.gethostname(), "pid": 2**22 + 1, "since": "then"}
         store.write(f"{STATE}/driver.json", json.dumps(here).encode())
-        other, take_over = open_store("s3://bucket/taken"), type(store)._take_over
 
-        def late(self, e_tag: str, data: bytes) -> None:
-            take_over(other, e_tag, data)  # just before
-            take_over(self, e_tag, data)
+        def late(there, path, data, **how):
+            if isinstance(how.get("mode"), dict):
+                put(there, path, b"another's")  # just before
+            return put(there, path, data, **how)
 
-        monkeypatch.setattr(type(store), "_take_over", late)
-        with pytest.raises(RunError, match="another command that has just begun"):
+        monkeypatch.setattr(obstore, "put", late)
+        with pytest.raises(RunError, match="another command, which has just begun or ended"):
+            store.held().__enter__()
+        with pytest.raises(RunError, match=r"driver.json` of .* is damaged. Remove it"):
             store.held().__enter__()
 
 

@@ -46,6 +46,16 @@ def test_a_frechet_distance_needs_images_for_its_features():
     assert Truth(wide, deal_groups(len(true))).frechet(wide) is None
 
 
+def test_groups_that_leave_too_few_images_give_no_interval():
+    true, made, _ = features(PER_FEATURE * 6 + 1, 1)
+    alone = Truth(true, np.array([0] * (len(true) - 1) + [1]))
+    assert alone.frechet(made) is None
+    assert alone.kernel(made) is None
+    most = Truth(true, np.array([0] * (len(true) - 2) + [1, 1])).kernel(made)
+    assert most is not None
+    assert np.isfinite(most.without).all()
+
+
 def test_swapping_systems_flips_signs_exactly():
     true, one, other = features(60, 1)
     truth = Truth(true, deal_groups(60))

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from knowhue.apps.models import rare_option
 from knowhue.apps.program import say
-from knowhue.apps.use import rare_option
 from knowhue.errors import missing_extra
 
 

@@ -45,7 +45,9 @@ class OnError(StrEnum):
 
 OutputOption = Annotated[
     str | None,
-    typer.Option("--out", "-o", help="Where to write; INPUT's name with `-colour` if not given."),
+    typer.Option(
+        "--out", "-o", help="Where to write; INPUT's name with `-colour` if not given; of a URL it must be."
+    ),
 ]
 HintOption = Annotated[
     list[str] | None,
@@ -114,7 +116,10 @@ _ARTICLES = {
 
 
 def colorize(
-    file: Annotated[str, typer.Argument(metavar="INPUT", help="An image, a folder of images, or a video.")],
+    file: Annotated[
+        str,
+        typer.Argument(metavar="INPUT", help="An image, a folder of images or a store's URL, a video."),
+    ],
     out: OutputOption = None,
     model: ModelOption = "built-in",
     hint: HintOption = None,
@@ -137,7 +142,7 @@ def colorize(
     engine: ArchiveEngineOption = "local",
     engine_set: ArchiveEngineSetOption = None,
 ) -> None:
-    """Colour and classify a photo, a folder or a video; size, depth, lightness and metadata stay."""
+    """Colour and classify a photo, a folder, a video or an archive; size, depth, lightness and metadata stay."""
     kind = "archive" if is_archive(file, out, shards) else _kind_of(file)
     choice = ModelChoice(model, recipe, sha256)
     given = (

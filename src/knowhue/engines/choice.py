@@ -116,7 +116,7 @@ def open_engine(
     try:
         return ENGINES[name](root, workers, checked(EngineSettings, values))
     except ImportError as error:
-        raise missing_extra(error, f"study --engine {name}", name) or error from None
+        raise missing_extra(error, f"... --engine {name}", name) or error from None
 
 
 def _require_known(engine: str, key: str) -> None:

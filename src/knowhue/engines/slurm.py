@@ -68,7 +68,7 @@ class SlurmJobs:
         living = living_jobs()
         if living is None:
             raise RunError(
-                "Slurm does not answer (`squeue` fails here), so jobs that this study may have queued may still run. "
+                "Slurm does not answer (`squeue` fails here), so jobs of an earlier command may still run. "
                 "Try again on a machine of the cluster where `squeue` works, or use another engine."
             )
         return self._own(living)
@@ -122,7 +122,7 @@ class SlurmJobs:
             if _SUBMIT_LIMIT.search(str(error)):
                 fewer = f"={before}" if before else ""
                 remedy = (
-                    f" That is the cluster's limit on jobs queued at once; of this study it took {before}. Set "
+                    f" That is the cluster's limit on jobs queued at once; of this command it took {before}. Set "
                     f"`--engine-set slurm.queued{fewer}`, or another `slurm.options.qos`."
                 )
             raise RunError(f"Slurm refused a job: {said[0].removeprefix('sbatch: ')}.{remedy}") from None

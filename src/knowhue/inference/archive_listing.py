@@ -99,22 +99,18 @@ class ArchiveListing:
         Raises:
             ConfigError: a linked folder of the output leads among the photos.
         """
-        folders: set[Path] = set()
+        are_folders = isinstance(source, FolderStore) and isinstance(out, FolderStore)
+        roots = (source.root.resolve(), out.root.resolve()) if are_folders else None
+        last = ""
         for path, stamp, _ in out.files():
             if path.startswith(f"{PARTS}/"):
                 out.remove(path)
             elif not path.startswith(f"{STATE}/") and _is_text(path):
-                if isinstance(source, FolderStore) and isinstance(out, FolderStore):
-                    folders.add((out.root / path).parent)
+                folder = path.rpartition("/")[0]
+                if roots and folder != last:  # files come folder by folder
+                    _require_apart(Path(out.url, folder), *roots)
+                last = folder
                 self._listing.execute("INSERT INTO taken VALUES (?, ?)", (path, stamp))
-        for folder in folders:
-            assert isinstance(source, FolderStore)
-            assert isinstance(out, FolderStore)
-            real, photos = folder.resolve(), source.root.resolve()
-            if real.is_relative_to(photos) and not real.is_relative_to(out.root.resolve()):
-                raise ConfigError(
-                    f"`{folder}` leads among the photos, which are never replaced. Name another output."
-                )
 
     def deal(self, out: Store, shards: int) -> Iterator[int]:
         """Write the manifest of every shard that has photos; its number."""
@@ -123,6 +119,14 @@ class ArchiveListing:
             text = "".join(json.dumps(row[1:]) + "\n" for row in own)
             out.write(manifest_path(shard), text.encode())
             yield shard
+
+
+def _require_apart(folder: Path, photos: Path, out: Path) -> None:
+    real = folder.resolve()
+    if real.is_relative_to(photos) and not real.is_relative_to(out):
+        raise ConfigError(
+            f"`{folder}` leads among the photos, which are never replaced. Name another output."
+        )
 
 
 def _is_text(path: str) -> bool:

@@ -99,7 +99,7 @@ def colour_shard(task: ShardTask) -> None:
     _Shard(task).colour()
 
 
-class _Coming:
+class _InFlight:
     """A photo on its way, with its bytes from the moment they are there until it is decoded."""
 
     def __init__(self, photo: Photo) -> None:
@@ -122,6 +122,7 @@ class _Shard:
         self.records = self._read_ledger()
         self.made = 0
         self._in_the_way = 0
+        self._is_again = False  # begun by this very command: the engine took it for lost
         self._own: set[str] = set()
         self.failures: list[tuple[str, str]] = []
 
@@ -133,7 +134,11 @@ class _Shard:
             return {}
         try:
             head, *records = map(json.loads, data.decode().splitlines())
-            return {record["path"]: record for record in records} if head["job"] == self.task.job else {}
+            if head["job"] != self.task.job:
+                return {}
+            self._is_again = head["run"] == self.task.run
+            listed = {photo.path for photo in self.photos}
+            return {record["path"]: record for record in records if record["path"] in listed}
         except (ValueError, KeyError, TypeError):
             raise RunError(
                 f"`{path}` of `{self.out.url}` is damaged: it said what is done. Remove it, and have its photos "
@@ -163,7 +168,8 @@ class _Shard:
         for photo in self.photos:
             record = self.records.get(photo.path, {})
             is_own = photo.taken is not None and record.get("made") == photo.taken
-            if is_own and record.get("stamp") == photo.stamp:
+            # what the command has listed is older than what its own first try has made
+            if (is_own or (self._is_again and "made" in record)) and record["stamp"] == photo.stamp:
                 continue
             if photo.taken is not None and (is_own or record.get("planned")):
                 self._own.add(photo.path)
@@ -186,7 +192,7 @@ class _Shard:
         )
         with (
             one_core_each(colorizer.network.runtime),
-            closing(run(stages, map(_Coming, waiting), limits)) as outcomes,
+            closing(run(stages, map(_InFlight, waiting), limits)) as outcomes,
         ):
             for coming, future in outcomes:
                 error = future.exception()
@@ -212,12 +218,13 @@ class _Shard:
 
     def _flush(self) -> None:
         """Write the ledger anew: a store can add nothing to a file."""
-        lines = [{"job": self.task.job, "shard": self.task.shard}, *self.records.values()]
+        head = {"job": self.task.job, "run": self.task.run, "shard": self.task.shard}
+        lines = [head, *self.records.values()]
         text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
         self.out.write(ledger_path(self.task.shard), text.encode())
         self._flushed = time.monotonic()
 
-    def _fetch(self, coming: _Coming) -> int:
+    def _fetch(self, coming: _InFlight) -> int:
         try:
             coming.data = self.source.read(coming.photo.path)
         except (
@@ -226,7 +233,7 @@ class _Shard:
             raise ImageError(str(error)) from None
         return weigh_image(coming.data)
 
-    def _decode(self, coming: _Coming) -> DecodedRequest:
+    def _decode(self, coming: _InFlight) -> DecodedRequest:
         suffix = PurePosixPath(coming.photo.output).suffix
         request = ImageRequest(coming.data, self.task.options, suffix=suffix)
         coming.data = b""
@@ -238,7 +245,7 @@ class _Shard:
         except Exception as error:
             raise _ModelFault from error
 
-    def _paint(self, coming: _Coming, decoded: DecodedRequest, answer: Predictions) -> dict[str, Any]:
+    def _paint(self, coming: _InFlight, decoded: DecodedRequest, answer: Predictions) -> dict[str, Any]:
         """Paint, encode and write; the line of the ledger."""
         request = ImageRequest(b"", decoded.options, suffix=decoded.suffix)
         try:

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -169,6 +169,8 @@ class FolderStore:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _put(written, target, replace)
             except OSError as error:
+                if error.errno == errno.EEXIST and target.is_file() and target.read_bytes() == data:
+                    return _stamp(target) or ""  # by another try, which was taken for lost
                 if error.errno not in _OF_THE_NAME:
                     raise
                 raise ImageError(
@@ -283,31 +285,38 @@ class ObjectStore:
             "since": datetime.now(UTC).isoformat(" ", "seconds"),
         }
         if not self._create(_DRIVER, json.dumps(me).encode()):
-            found = self._obstore.get(self._store, _DRIVER)
-            holder = json.loads(found.bytes().to_bytes())
-            if holder["host"] != me["host"] or _is_alive(holder["pid"]):
-                raise RunError(
-                    f"`{self.url}` is being worked on by process {holder['pid']} of {holder['host']}, since "
-                    f"{holder['since']}. If that has ended, remove `{_DRIVER}` there."
-                )
-            self._take_over(found.meta["e_tag"], json.dumps(me).encode())
+            self._take_over(me)
         try:
             yield ""
         finally:
             self.remove(_DRIVER)
 
-    def _take_over(self, e_tag: str, data: bytes) -> None:
-        """Replace the file of a driver that was killed, unless another one has just done that."""
-        from obstore.exceptions import BaseError, PreconditionError
+    def _take_over(self, me: Mapping[str, Any]) -> None:
+        """Replace the file of a driver that was killed on this machine, unless another one has just done that.
 
+        Raises:
+            RunError: it works, or may work, still.
+        """
+        from obstore.exceptions import PreconditionError
+
+        busy = f"`{self.url}` is being worked on by"
         try:
-            self._obstore.put(self._store, _DRIVER, data, mode={"e_tag": e_tag}, use_multipart=False)
-        except PreconditionError:
+            with self._telling():
+                found = self._obstore.get(self._store, _DRIVER)
+                holder = json.loads(found.bytes().to_bytes())
+                who = f"process {holder['pid']} of {holder['host']}, since {holder['since']}"
+                if holder["host"] != me["host"] or _is_alive(holder["pid"]):
+                    raise RunError(f"{busy} {who}. If that has ended, remove `{_DRIVER}` there.")
+                mode = {"e_tag": found.meta["e_tag"]}
+                self._obstore.put(
+                    self._store, _DRIVER, json.dumps(me).encode(), mode=mode, use_multipart=False
+                )
+        except (PreconditionError, FileNotFoundError):
+            raise RunError(f"{busy} another command, which has just begun or ended. Try again.") from None
+        except (ValueError, KeyError, TypeError):
             raise RunError(
-                f"`{self.url}` is being worked on by another command that has just begun."
+                f"`{_DRIVER}` of `{self.url}` is damaged. Remove it there if nobody works on it."
             ) from None
-        except BaseError as error:
-            raise RunError(f"`{self.url}` does not answer as it should: {_in_a_line(error)}") from None
 
     def _create(self, path: str, data: bytes) -> bool:
         """Write a file unless there is one of that name; whether it was written."""
@@ -323,11 +332,11 @@ class ObjectStore:
     @contextmanager
     def _telling(self) -> Iterator[None]:
         """One line for what a store answers; of its causes the innermost, which says what to mend."""
-        from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError
+        from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError, PreconditionError
 
         try:
             yield
-        except (AlreadyExistsError, NotSupportedError, FileNotFoundError):
+        except (AlreadyExistsError, NotSupportedError, PreconditionError, FileNotFoundError):
             raise
         except BaseError as error:
             raise RunError(f"`{self.url}` does not answer as it should: {_in_a_line(error)}") from None

@@ -34,7 +34,7 @@ class LoggedRun(NamedTuple):
     Attributes:
         name: its arm and folder, such as `multi/seed-0-1a2b3c4d`.
         study: name of the study, or of the folder that it lies in.
-        tags: what it is: arm, seed, state, study, its plan's hash.
+        tags: what it is: arm, seed, state, split, its plan's hash.
         parameters: every setting, `colour.width` and the like.
         points: the log, in its order.
         scores: final ones by metric; empty before the end.

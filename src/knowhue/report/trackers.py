@@ -200,10 +200,11 @@ class Wandb:
         import wandb  # pyright: ignore[reportMissingImports]
 
         self._wandb: Any = wandb
-        self._out, self._project = out, project
+        # of another project they are other runs, in the folder, too
+        self._out, self._project = (out / project if project else out), project
         self._mode = os.environ.get("WANDB_MODE", "offline")
         self._is_local = self._mode == "offline"
-        self.see = f"wandb sync {out / 'wandb'}/offline-run-*" if self._is_local else "where wandb says"
+        self.see = f"wandb sync {self._out / 'wandb'}/offline-run-*" if self._is_local else "where wandb says"
 
     def has(self, run: LoggedRun) -> bool:
         """As of a tracker; online it is W&B that knows."""

@@ -49,19 +49,21 @@ class Truth:
         return [triangle(features[each]) for each in self.rows]
 
     def frechet(self, features: Features) -> LeftOut | None:
-        """The Frechet distance; None of fewer than `PER_FEATURE` images a feature, which tell nothing of it."""
-        if len(features) < PER_FEATURE * features.shape[1]:
+        """The Frechet distance; None where a group leaves fewer than `PER_FEATURE` images a feature, too few."""
+        if len(features) - self.sizes.max() < PER_FEATURE * features.shape[1]:
             return None
         own = map(gaussian_of, _subsets(self.triangles(features)))
         values = [frechet_between(*two) for two in zip(own, self.gaussians, strict=True)]
         return LeftOut(values[0], np.array(values[1:]))
 
-    def kernel(self, features: Features) -> LeftOut:
-        """The kernel distance over pairs of different images.
+    def kernel(self, features: Features) -> LeftOut | None:
+        """The kernel distance over pairs of different images; None where no pair would be left.
 
         Lemma 6 of Gretton et al. (JMLR 2012), equation 4, for x and y that come in pairs: an image and its own
         colouring are no two draws, and with them the distance is too small by about 1 / N.
         """
+        if self.sizes.sum() - self.sizes.max() < 2:
+            return None
         across = _group_sums(features, self.features, self.rows)
         sums = _group_sums(features, features, self.rows) + self.sums - across - across.T
         total, counts = sums.sum(), self.sizes.sum() - self.sizes
