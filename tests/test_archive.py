@@ -52,7 +52,7 @@ def photos(tmp_path) -> Path:
 
 
 def archive(source: Any, out: Any, **changes: Any):
-    return colorize_archive(str(source), str(out), model=("fake", None, None), **{"shards": 7, **changes})
+    return colorize_archive(str(source), str(out), **{"shards": 7, "model": ("fake", None, None), **changes})
 
 
 def files_of(root: Path) -> dict[str, bytes]:
@@ -127,14 +127,35 @@ def test_what_is_changed_is_done_again_and_what_is_not_the_jobs_stays(photos, tm
     assert (out / NAMES[9]).read_bytes() != b"by hand"
 
 
-def test_a_stranger_is_in_the_way_from_the_first_run_on(photos, tmp_path):
+def test_other_files_in_the_way_are_refused_at_first_and_fail_later(photos, tmp_path):
     stranger = tmp_path / "out" / NAMES[4]
     stranger.parent.mkdir(parents=True)
     stranger.write_bytes(b"precious")
-    for already in (0, 17):
+    with pytest.raises(RunError, match=f"1 other file in the way, such as `{NAMES[4]}`"):
+        archive(photos, tmp_path / "out")
+    assert list(files_of(tmp_path / "out")) == [NAMES[4]]
+    stranger.rename(tmp_path / "away")
+    archive(photos, tmp_path / "out")
+    (tmp_path / "away").rename(stranger)
+    for _ in range(2):
         summary = archive(photos, tmp_path / "out")
-        assert (summary.already, summary.failed) == (already, 1)
+        assert (summary.already, summary.failed) == (17, 1)
         assert stranger.read_bytes() == b"precious"
+
+
+def test_the_built_in_model_colours_a_photo_alike_in_every_shard(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    shard._open.cache_clear()
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for number in range(20):
+        smooth = Image.fromarray(rng.integers(0, 256, (6, 9), dtype=np.uint8)).resize((150, 100))
+        smooth.save(tmp_path / "in" / f"{number}.jpg")
+    model = ("built-in", None, None)
+    colorize_folder(Colorizer.load(), tmp_path / "in", tmp_path / "whole")
+    for shards in (1, 6):
+        archive(tmp_path / "in", tmp_path / f"{shards}", shards=shards, model=model)
+        assert files_of(tmp_path / f"{shards}") == files_of(tmp_path / "whole")
 
 
 def test_what_cannot_be_read_fails_alone_and_is_tried_again(photos, tmp_path):
@@ -166,6 +187,9 @@ def test_what_an_archive_cannot_be(photos, tmp_path):
         archive(photos, out, options=ColorizeOptions(sample=2))
     with pytest.raises(ConfigError, match="`shards` should be 1 to"):
         archive(photos, out, shards=0)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="Found the file"):
+        archive(photos, tmp_path / "file")
     with pytest.raises(ImageError, match="should be a folder of images"):
         archive(tmp_path / "nothing", out)
     shutil.copy(photos / NAMES[0], photos / "0" / "p0.jpg")
@@ -411,10 +435,12 @@ def test_what_lies_behind_a_linked_folder_of_the_output_is_seen(photos, tmp_path
     (elsewhere / Path(NAMES[0]).name).write_bytes(b"precious")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "0").symlink_to(elsewhere)
-    summary = archive(photos, tmp_path / "out")
-    assert [path for path, _ in summary.failures] == [NAMES[0]]
-    assert (elsewhere / Path(NAMES[0]).name).read_bytes() == b"precious"
-    assert archive(photos, tmp_path / "out").already == 17
+    with pytest.raises(RunError, match="1 other file in the way"):
+        archive(photos, tmp_path / "out")
+    (elsewhere / Path(NAMES[0]).name).rename(tmp_path / "mine")
+    assert archive(photos, tmp_path / "out").made == 18
+    assert archive(photos, tmp_path / "out").already == 18
+    assert (tmp_path / "mine").read_bytes() == b"precious"
 
 
 def test_one_photo_with_an_impossible_place_fails_alone(photos, tmp_path):

@@ -48,6 +48,7 @@ class ArchiveSummary(NamedTuple):
     Attributes:
         made: photos coloured by this run, and `already` by earlier ones.
         failed: photos that could not be; `failures` names the first of each shard, and why.
+        novel: of those that are there now, unlike the training images.
         notes: what a user should know first, in words.
     """
 
@@ -58,6 +59,7 @@ class ArchiveSummary(NamedTuple):
     already: int
     failed: int
     failures: tuple[tuple[str, str], ...]
+    novel: int
     notes: tuple[str, ...]
     seconds: float
     model: str
@@ -129,6 +131,8 @@ def colorize_archive(
         raise ImageError(
             f"`source` should be a folder of images, or a URL. Found `{source}`. Is the path right?"
         )
+    if not is_url(out) and Path(out).exists() and not Path(out).is_dir():
+        raise ConfigError(f"`out` should be a folder, or a URL. Found the file `{out}`. Name another one.")
     inside = _inside(source, out)
     colorizer = Colorizer.load(*model)
     colorizer.require("colour")
@@ -142,6 +146,8 @@ def colorize_archive(
         with closing(ArchiveListing(Path(scratch) / "listing.db", rename)) as listing:
             listing.add_photos(photos, inside)
             listing.add_taken(photos, colours)
+            if _read_plan(colours) is None and not overwrite:
+                listing.require_room(out)
             plan = _plan(colours, _job(description, source, options, suffix), shards, len(listing), overwrite)
             dealt = list(listing.deal(colours, plan["shards"]))
             total, notes, unreadable = len(listing), listing.notes, listing.unreadable
@@ -169,6 +175,7 @@ def colorize_archive(
         already=already,
         failed=failed + len(unreadable),
         failures=tuple(failures[:MOST_FAILURES]),
+        novel=novel,
         notes=(*caveats, *filter(None, [note]), *notes),
         seconds=time.monotonic() - started,
         model=description.name,
@@ -290,6 +297,7 @@ def _execute(
         return []
     ends: dict[str, dict[str, Any]] = {}
     seen: dict[str, str] = {}
+    told: list[int] = []
     started = time.monotonic()
 
     def watch() -> None:
@@ -302,8 +310,9 @@ def _execute(
         here, failed, already = (
             sum(end[name] for end in ends.values()) for name in ("made", "failed", "already")
         )
-        event = {"stage": "folder", "failed": failed}
-        report(event | progress(started, here + failed, total, already))
+        if told != [here + failed, already]:
+            told[:] = here + failed, already
+            report({"stage": "folder", "failed": failed} | progress(started, here + failed, total, already))
 
     for path, stamp, _ in out.files(_ENDED):  # of earlier runs
         seen[path] = stamp

@@ -545,3 +545,6 @@ def test_many_images_are_painted_by_compiled_code_from_the_first(tmp_path: Path,
     assert len(called) == calls
     assert colour(tmp_path / "in", tmp_path / "out").already == count
     assert len(called) == calls  # nothing is left to paint
+    (tmp_path / "out" / "0.png").unlink()
+    assert colour(tmp_path / "in", tmp_path / "out").made == 1
+    assert len(called) == 2 * calls  # the last one is painted as the others were

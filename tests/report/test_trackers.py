@@ -117,6 +117,8 @@ def test_mlflow_goes_where_its_own_variable_says(runs, tmp_path, monkeypatch):
 class FakeWandb:
     """The parts of wandb that are used: `init`, and a run's `log`, `summary`, `define_metric`, `finish`."""
 
+    Error = ConnectionError
+
     def __init__(self, there: int = 0) -> None:
         self.runs: list[SimpleNamespace] = []
         self.there = there
@@ -142,6 +144,24 @@ def wandb(monkeypatch):
     fake = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", fake)
     return fake
+
+
+def test_of_another_project_wandb_has_a_run_of_its_own(runs, tmp_path, wandb):
+    for project in ("one", "two"):
+        assert len(log_runs("wandb", runs, tmp_path, project).written) == 2
+        assert len(log_runs("wandb", runs, tmp_path, project).already) == 2
+    assert len(wandb.runs) == 4
+
+
+def test_a_server_that_does_not_answer_is_one_line_within_seconds(runs, tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(
+        RunError, match=r"mlflow does not take .*`MLFLOW_TRACKING_URI` says where it is"
+    ) as caught:
+        log_runs("mlflow", runs, tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_wandb_stays_on_this_machine_and_has_each_run_once(runs, tmp_path, wandb):

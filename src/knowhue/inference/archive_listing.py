@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
-from knowhue.errors import ConfigError
+from knowhue.errors import ConfigError, RunError
 from knowhue.images.files import UNREADABLE
 from knowhue.inference.listing import clash, left_alone, left_out, nothing_there, output_of, twin_of
 from knowhue.inference.shard import manifest_path
@@ -99,8 +99,9 @@ class ArchiveListing:
         Raises:
             ConfigError: a linked folder of the output leads among the photos.
         """
-        are_folders = isinstance(source, FolderStore) and isinstance(out, FolderStore)
-        roots = (source.root.resolve(), out.root.resolve()) if are_folders else None
+        roots = None
+        if isinstance(source, FolderStore) and isinstance(out, FolderStore):
+            roots = source.root.resolve(), out.root.resolve()
         last = ""
         for path, stamp, _ in out.files():
             if path.startswith(f"{PARTS}/"):
@@ -111,6 +112,21 @@ class ArchiveListing:
                     _require_apart(Path(out.url, folder), *roots)
                 last = folder
                 self._listing.execute("INSERT INTO taken VALUES (?, ?)", (path, stamp))
+
+    def require_room(self, out: str) -> None:
+        """Make sure, before the first run, that nothing lies where a photo is to go, as a folder's job does.
+
+        Raises:
+            RunError: something does.
+        """
+        taken = "FROM photos JOIN taken ON taken.path = output"
+        count = self._listing.execute(f"SELECT count(*) {taken}").fetchone()[0]
+        if count:
+            first = self._listing.execute(f"SELECT output {taken} ORDER BY output LIMIT 1").fetchone()[0]
+            raise RunError(
+                f"`{out}` should have room for what is made. Found {count} other file{'s' * (count != 1)} in the way, "
+                f"such as `{first}`. Name another place, or have them replaced with --overwrite."
+            )
 
     def deal(self, out: Store, shards: int) -> Iterator[int]:
         """Write the manifest of every shard that has photos; its number."""

@@ -226,7 +226,7 @@ class _Work:
                 if album:
                     self._set_album_colour(limits)
                 self._report_progress()
-                if len(self.waiting) >= _MANY:
+                if self.waiting and len(self._items) >= _MANY:  # of all, so that a kill changes no rounding
                     paint_compiled()
                 items = takewhile(lambda _: not (self.failures and self._stops), self.waiting)
                 with closing(run(stages, items, limits)) as outcomes:

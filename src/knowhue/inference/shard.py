@@ -20,6 +20,7 @@ from knowhue.inference.folder import one_core_each
 from knowhue.inference.judgement import is_novel
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits, Stages, run, usable_cores
+from knowhue.inference.pixels import paint_compiled
 from knowhue.inference.requests import DecodedRequest, ImageRequest, decode_request, paint_request
 from knowhue.inference.store import STATE, is_url, open_store
 
@@ -183,10 +184,9 @@ class _Shard:
     def _colour(self, waiting: Sequence[Photo]) -> None:
         cores = self.task.threads or usable_cores()
         afar = is_url(self.task.source) or is_url(self.task.out)
-        limits = Limits(
-            cores * (WAITING_THREADS if afar else 1), predictors=max(1, cores // 4), batch_wait_seconds=0.2
-        )
+        limits = Limits(cores * (WAITING_THREADS if afar else 1), predictors=max(1, cores // 4), batch=1)
         colorizer = _open(self.task.model)
+        paint_compiled()  # from the first image on, or the same photo would be rounded otherwise in another shard
         stages = Stages(
             self._fetch, self._decode, self._predict, self._paint, lambda it: it.network_input.shape
         )

@@ -272,10 +272,8 @@ class ObjectStore:
     def held(self) -> Iterator[str]:
         """See `Store`; by conditional puts, which a store may lack: that is tried out first."""
         probe = f"{STATE}/probe-{uuid4().hex}"
-        try:
-            can_hold = self._create(probe, b"") and not self._create(probe, b"")
-        finally:
-            self.remove(probe)
+        can_hold = self._create(probe, b"") and not self._create(probe, b"")
+        self.remove(probe)
         if not can_hold:
             yield f"`{self.url}` has no conditional put: see to it yourself that one command at a time works on it."
             return
@@ -339,7 +337,10 @@ class ObjectStore:
         except (AlreadyExistsError, NotSupportedError, PreconditionError, FileNotFoundError):
             raise
         except BaseError as error:
-            raise RunError(f"`{self.url}` does not answer as it should: {_in_a_line(error)}") from None
+            raise RunError(
+                f"`{self.url}` does not answer as it should: {_in_a_line(error)}. Credentials and endpoint come from "
+                "the environment, such as AWS_ACCESS_KEY_ID, AWS_REGION and AWS_ENDPOINT_URL."
+            ) from None
 
 
 def _is_alive(pid: int) -> bool:
@@ -381,4 +382,4 @@ def _in_a_line(error: Exception) -> str:
     """What an error says, without what is meant for debugging; of an answer in XML its message."""
     text = " ".join(str(error).partition("\n\nDebug source")[0].split())
     message = re.search("<Message>(.*?)</Message>", text)
-    return message[1] if message else text[:400]
+    return (message[1] if message else text[:400]).rstrip(".")

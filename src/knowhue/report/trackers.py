@@ -44,9 +44,15 @@ class Tracker(Protocol):
 
     Attributes:
         see: how to look at them.
+        errors: that its library raises where it cannot be reached, or refuses a run.
+        remedy: what to look at then.
     """
 
     see: str
+    remedy: str
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]: ...
 
     def has(self, run: LoggedRun) -> bool:
         """Whether a run is there as it is now."""
@@ -68,21 +74,26 @@ def log_runs(tracker: str, runs: Sequence[LoggedRun], out: Path, project: str | 
 
     Raises:
         ImportError: the tracker's package is not installed.
-        RunError: other files are in the way.
+        RunError: other files are in the way, or the tracker does not answer.
     """
     opened = TRACKERS[tracker](out, project)
     result = Logged([], [], opened.see)
     for run in runs:
-        if opened.has(run):
-            result.already.append(run.name)
-        else:
-            opened.write(run)
-            result.written.append(run.name)
+        try:
+            is_there = opened.has(run)
+            if not is_there:
+                opened.write(run)
+        except opened.errors as error:
+            text = " ".join(str(error).split())[:300]
+            raise RunError(f"{tracker} does not take `{run.name}`: {text}. {opened.remedy}") from None
+        (result.already if is_there else result.written).append(run.name)
     return result
 
 
 class TensorBoard:
     """A folder of events a run, `out/tensorboard/PROJECT/ARM/RUN`, with its settings for the page of parameters."""
+
+    errors, remedy = (), ""
 
     def __init__(self, out: Path, project: str | None) -> None:
         import tensorboard.summary.writer.event_file_writer  # noqa: F401 - at once, for what is missing
@@ -139,7 +150,11 @@ class MLflow:
 
     def __init__(self, out: Path, project: str | None) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # of seven, minutes pass without a word
+        from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
+
+        self.errors, self.remedy = (MlflowException,), "`MLFLOW_TRACKING_URI` says where it is."
 
         for chatty in ("mlflow", "alembic"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -200,6 +215,7 @@ class Wandb:
         import wandb  # pyright: ignore[reportMissingImports]
 
         self._wandb: Any = wandb
+        self.errors, self.remedy = (wandb.Error,), "`WANDB_MODE=offline` keeps runs here."
         # of another project they are other runs, in the folder, too
         self._out, self._project = (out / project if project else out), project
         self._mode = os.environ.get("WANDB_MODE", "offline")
