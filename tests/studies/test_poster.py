@@ -61,6 +61,22 @@ def test_studies_that_choose_never_see_the_test_part_and_have_other_seeds():
     assert set(plan("tuning").seeds) <= set(report.tuned_on_seeds)
 
 
+def test_the_study_of_fewer_images_is_the_main_one_in_all_else_and_takes_as_many_steps():
+    fewer, report = plan("images-125"), plan("plan")
+    assert not set(fewer.seeds) & {*report.seeds, *report.tuned_on_seeds}
+    assert (fewer.questions, fewer.purpose) == (report.questions, report.purpose)
+    for arm in fewer.arms:
+        one, other = (each.run_config(arm, 0).model_dump() for each in (fewer, report))
+        for phase in ("heads", "finetune"):
+            epochs = one["training"][phase].pop("epochs"), other["training"][phase].pop("epochs")
+            assert epochs[0] * (125 // 32) == epochs[1] * (995 // 32)  # whole batches alone are trained on
+        apart = {"supervision": ("image_share", "resample"), "evaluation": ("every_epochs",)}
+        for section, names in apart.items():
+            for name in names:
+                assert one[section].pop(name) != other[section].pop(name)
+        assert one == other
+
+
 def _part(config, path):
     for name in path.split("."):
         config = getattr(config, name)
