@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import uuid4
 
 from knowhue.config import digest
@@ -33,6 +33,7 @@ from knowhue.inference.shard import (
     end_path,
 )
 from knowhue.inference.store import STATE, Store, is_url, open_store
+from knowhue.inference.summary import Summary
 from knowhue.runs import BUILT_IN, Report
 
 SHARD_PHOTOS = 2000
@@ -40,53 +41,6 @@ SHARD_PHOTOS = 2000
 _PLAN = f"{STATE}/archive.json"
 _SCHEMA = {"name": "knowhue-archive", "version": 1}
 _ENDED = f"{STATE}/ended"
-
-
-class ArchiveSummary(NamedTuple):
-    """What came of an archive.
-
-    Attributes:
-        made: photos coloured by this run, and `already` by earlier ones.
-        failed: photos that could not be; `failures` names the first of each shard, and why.
-        novel: of those that are there now, unlike the training images.
-        notes: what a user should know first, in words.
-    """
-
-    source: str
-    out: str
-    shards: int
-    made: int
-    already: int
-    failed: int
-    failures: tuple[tuple[str, str], ...]
-    novel: int
-    notes: tuple[str, ...]
-    seconds: float
-    model: str
-
-    def as_record(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        failures = [{"path": path, "error": error} for path, error in self.failures]
-        return self._asdict() | {
-            "failures": failures,
-            "notes": list(self.notes),
-            "seconds": round(self.seconds, 3),
-        }
-
-    def lines(self) -> list[str]:
-        """What the command prints."""
-        per_second = self.made / self.seconds if self.seconds else 0.0
-        lines = [
-            f"{self.made} image{'s' * (self.made != 1)} coloured in {self.seconds:.0f} s ({per_second:.1f} a second), "
-            f"{self.shards} shard{'s' * (self.shards != 1)} -> {self.out}"
-        ]
-        lines += [f"  note: {note}" for note in self.notes]
-        lines += [f"  already done: {self.already}"] * (self.already > 0)
-        lines += [f"  {self.failed} failed; the same command tries them again:"] * (self.failed > 0)
-        lines += [f"    {path}: {error}" for path, error in self.failures]
-        more = self.failed - len(self.failures)
-        lines += [f"    and {more} more, in {self.out}/{STATE}/ledgers"] * (more > 0)
-        return [*lines, f"  model: {self.model}"]
 
 
 def colorize_archive(
@@ -100,7 +54,7 @@ def colorize_archive(
     executor: Executor | None = None,
     overwrite: bool = False,
     report: Report = lambda _: None,
-) -> ArchiveSummary:
+) -> Summary:
     """Colour all photos below a folder or a prefix of an object store; the same call goes on after any kill.
 
     A photo is done again when it has changed since, or its output is gone. Its output appears whole; after a kill at
@@ -126,14 +80,8 @@ def colorize_archive(
         RunError: a store does not answer, another driver works there, or the output is another job's.
     """
     _check(options, suffix, shards)
-    executor = executor or InProcess()
-    if not is_url(source) and not Path(source).is_dir():
-        raise ImageError(
-            f"`source` should be a folder of images, or a URL. Found `{source}`. Is the path right?"
-        )
-    if not is_url(out) and Path(out).exists() and not Path(out).is_dir():
-        raise ConfigError(f"`out` should be a folder, or a URL. Found the file `{out}`. Name another one.")
     inside = _inside(source, out)
+    executor = executor or InProcess()
     colorizer = Colorizer.load(*model)
     colorizer.require("colour")
     description = colorizer.network.description
@@ -149,8 +97,7 @@ def colorize_archive(
             if _read_plan(colours) is None and not overwrite:
                 listing.require_room(out)
             plan = _plan(colours, _job(description, source, options, suffix), shards, len(listing), overwrite)
-            dealt = list(listing.deal(colours, plan["shards"]))
-            total, notes, unreadable = len(listing), listing.notes, listing.unreadable
+            dealt, total = list(listing.deal(colours, plan["shards"])), len(listing)
         task = ShardTask(
             *places,
             model=(_model_from_anywhere(model[0]), *model[1:]),
@@ -162,28 +109,23 @@ def colorize_archive(
             threads=executor.threads or 0,
         )
         ends = _execute(executor, [task._replace(shard=number) for number in dealt], colours, total, report)
-    made, already, failed, novel = (
-        sum(end[name] for end in ends) for name in ("made", "already", "failed", "novel")
-    )
-    failures = [*unreadable, *((path, error) for end in ends for path, error in end["failures"])]
-    caveats = caveats_of_many(description, novel, made + already, "images")
-    return ArchiveSummary(
+    sums = {name: sum(end[name] for end in ends) for name in ("made", "already", "failed", "novel")}
+    sums["failed"] += len(listing.unreadable)
+    failures = [*listing.unreadable, *((path, error) for end in ends for path, error in end["failures"])]
+    caveats = caveats_of_many(description, sums["novel"], sums["made"] + sums["already"], "images")
+    return Summary(
         source,
         out,
-        shards=plan["shards"],
-        made=made,
-        already=already,
-        failed=failed + len(unreadable),
+        **sums,
         failures=tuple(failures[:MOST_FAILURES]),
-        novel=novel,
-        notes=(*caveats, *filter(None, [note]), *notes),
+        notes=(*caveats, *filter(None, [note]), *listing.notes),
         seconds=time.monotonic() - started,
         model=description.name,
+        shards=plan["shards"],
     )
 
 
 def _rename(suffix: str | None, found: str) -> str:
-    """The suffix of a coloured photo, by that of the photo."""
     return suffix or writable_suffix(found)
 
 
@@ -209,11 +151,13 @@ def _check(options: ColorizeOptions, suffix: str | None, shards: int | None) -> 
 
 
 def _inside(source: str, out: str) -> str:
-    """Where the output lies below the source, to be passed over; nothing if it does not.
-
-    Raises:
-        ConfigError: they are the same.
-    """
+    """Where the output lies below the source, to be passed over; nothing if it does not."""
+    if not is_url(source) and not Path(source).is_dir():
+        raise ImageError(
+            f"`source` should be a folder of images, or a URL. Found `{source}`. Is the path right?"
+        )
+    if not is_url(out) and Path(out).exists() and not Path(out).is_dir():
+        raise ConfigError(f"`out` should be a folder, or a URL. Found the file `{out}`. Name another one.")
     there, here = (name.rstrip("/") if is_url(name) else str(Path(name).resolve()) for name in (source, out))
     if there == here:
         raise ConfigError(

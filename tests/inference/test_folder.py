@@ -22,11 +22,12 @@ from knowhue.images.image import Image as KnowhueImage
 from knowhue.inference import folder, requests
 from knowhue.inference.album import AlbumColour
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.folder import STAGING, FolderSummary, colorize_folder
+from knowhue.inference.folder import STAGING, colorize_folder
 from knowhue.inference.hints import Hint
 from knowhue.inference.ledger import JOB, LEDGER
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits
+from knowhue.inference.summary import Summary
 from knowhue.locks import LOCK
 
 EARLIER: set[threading.Thread] = set()
@@ -57,7 +58,7 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(image)
 
 
-def colour(source: Path, out: Path, network: FakeNetwork | None = None, **changes: Any) -> FolderSummary:
+def colour(source: Path, out: Path, network: FakeNetwork | None = None, **changes: Any) -> Summary:
     return colorize_folder(Colorizer(network or FakeNetwork()), source, out, **changes)
 
 
@@ -230,9 +231,9 @@ def test_an_album_gets_one_look_and_is_done_again_when_its_colour_changes(tmp_pa
     alone = colour(source, tmp_path / "alone", Coloured())
     summary = colour(source, out, Coloured(), album=True)
     assert alone.made == summary.made == 3
-    kept, drawn = (np.array([line["chroma"] for line in lines(folder)]) for folder in (alone.out, out))
+    kept, drawn = (np.array([line["chroma"] for line in lines(folder)]) for folder in (Path(alone.out), out))
     assert np.ptp(drawn) < 0.7 * np.ptp(kept)
-    assert np.array_equal(pixels(out / "130.png"), pixels(alone.out / "130.png"))  # the median itself
+    assert np.array_equal(pixels(out / "130.png"), pixels(Path(alone.out) / "130.png"))  # the median itself
     album = AlbumColour(*lines(out)[0]["album"]["colour"])
     made = Colorizer(Coloured()).colorize(source / "160.png", ColorizeOptions(album=album))
     assert np.array_equal(pixels(out / "160.png"), made.image.pixels)
@@ -244,7 +245,7 @@ def test_an_album_gets_one_look_and_is_done_again_when_its_colour_changes(tmp_pa
         path.rename(source / path.name)
     assert colour(source, out, Coloured(), album=True).made == 5  # the median is another
     whole = colour(source, tmp_path / "at once", Coloured(), album=True)
-    assert contents(out) == contents(whole.out)
+    assert contents(out) == contents(Path(whole.out))
 
 
 def test_an_album_that_was_stopped_ends_as_if_it_had_not_been(tmp_path: Path):
@@ -263,7 +264,7 @@ def test_an_album_that_was_stopped_ends_as_if_it_had_not_been(tmp_path: Path):
     assert summary.failed == 1
     assert summary.made <= 20 - before + 1
     whole = colour(source, tmp_path / "whole", Coloured(), album=True)
-    assert contents(tmp_path / "out") == contents(whole.out)
+    assert contents(tmp_path / "out") == contents(Path(whole.out))
 
 
 def test_the_name_of_a_model_does_not_count(source: Path, tmp_path: Path):
@@ -490,14 +491,14 @@ def test_what_is_left_out_is_said(source: Path, tmp_path: Path):
 def test_what_a_format_does_not_hold_is_that_images_failure(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    real = folder.paint_request
+    real = requests.paint_request
 
     def paint(colorizer: Any, request: Any, decoded: Any, answer: Any) -> Any:
-        if request.source.name == "c.jpg":
+        if decoded.suffix == ".jpg":
             raise RunError("too wide for it")
         return real(colorizer, request, decoded, answer)
 
-    monkeypatch.setattr(folder, "paint_request", paint)
+    monkeypatch.setattr(requests, "paint_request", paint)
     summary = colour(source, tmp_path / "out")
     assert summary.failures == (("deep/er/c.jpg", "too wide for it"),)
     assert summary.made == 3

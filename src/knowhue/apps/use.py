@@ -32,7 +32,7 @@ from knowhue.images.files import dangling
 
 if TYPE_CHECKING:
     from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer
-    from knowhue.inference.folder import FolderSummary
+    from knowhue.inference.summary import Summary
     from knowhue.inference.video import VideoSummary
 
 
@@ -401,7 +401,7 @@ def _many(
     options: "ColorizeOptions",
     reference: Path | None,
     **how: Any,
-) -> "FolderSummary | VideoSummary":
+) -> "Summary | VideoSummary":
     """Colour a folder or a video, see `colorize_folder` and `colorize_video` for how."""
     from knowhue.apps.progress import showing_progress
 

@@ -2,15 +2,15 @@
 
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import closing, contextmanager
+from contextlib import closing
 from itertools import count, takewhile
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from knowhue.errors import ConfigError, ImageError, KnowhueError, RunError, did_you_mean
+from knowhue.errors import ConfigError, RunError, did_you_mean
 from knowhue.images.openraster import check_output_suffix
 from knowhue.images.reading import weigh_image
 from knowhue.images.writing import writable_suffix
@@ -22,7 +22,16 @@ from knowhue.inference.listing import Item, Listing, list_folder
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits, Stages, progress, run, usable_cores
 from knowhue.inference.pixels import paint_compiled
-from knowhue.inference.requests import DecodedRequest, ImageRequest, decode_request, paint_request
+from knowhue.inference.requests import (
+    DecodedRequest,
+    ImageRequest,
+    decode_request,
+    one_core_each,
+    paint_one_of_many,
+    predict_many,
+    reason_of,
+)
+from knowhue.inference.summary import Summary
 from knowhue.locks import locked
 from knowhue.runs import Report
 from knowhue.storage import write_through, writing
@@ -33,55 +42,6 @@ _BATCH_WAIT_SECONDS = (
 )
 STAGING = ".colorizing"
 """Folder in the output folder where images are written before they are put in their place."""
-
-
-class FolderSummary(NamedTuple):
-    """What came of a folder.
-
-    Attributes:
-        out: folder of the coloured images, with `colorized.jsonl`.
-        made: images coloured by this run.
-        already: that earlier runs had done.
-        failures: paths, and why.
-        left: not begun, because the run was to stop at the first failure.
-        novel: of those that are there now, unlike the training images.
-        notes: what a user should know before trusting them, in words.
-    """
-
-    source: Path
-    out: Path
-    made: int
-    already: int
-    failures: tuple[tuple[str, str], ...]
-    left: int
-    novel: int
-    notes: tuple[str, ...]
-    seconds: float
-    model: str
-
-    @property
-    def failed(self) -> int:
-        return len(self.failures)
-
-    def as_record(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        record = self._asdict() | {"source": str(self.source), "out": str(self.out), "failed": self.failed}
-        record["notes"] = list(self.notes)
-        record["failures"] = [{"path": path, "error": error} for path, error in self.failures]
-        return record | {"seconds": round(self.seconds, 3)}
-
-    def lines(self) -> list[str]:
-        """What the command prints."""
-        per_second = self.made / self.seconds if self.seconds else 0.0
-        what = "1 image" if self.made == 1 else f"{self.made} images"
-        time = f"{self.seconds:.1f} s" if self.seconds < 10 else f"{self.seconds:.0f} s"
-        lines = [f"{what} coloured in {time} ({per_second:.1f} a second) -> {self.out}"]
-        lines += [f"  note: {note}" for note in self.notes]
-        lines += [f"  already done: {self.already}"] * (self.already > 0)
-        lines += [f"  {self.failed} failed; the same command tries them again:"] * (self.failed > 0)
-        lines += [f"    {path}: {error}" for path, error in self.failures]
-        lines += [f"  stopped: {self.left} not begun; the same command goes on"] * (self.left > 0)
-        return [*lines, f"  model: {self.model}"]
 
 
 def colorize_folder(
@@ -97,7 +57,7 @@ def colorize_folder(
     on_error: Literal["skip", "stop"] = "skip",
     limits: Limits = Limits(),  # noqa: B008
     report: Report = lambda _: None,
-) -> FolderSummary:
+) -> Summary:
     """Colour all images of a folder and the folders in it; the same call goes on after a kill.
 
     `out/colorized.jsonl` gets one line of JSON an image when that is in its place: `path`, `output`, `width`,
@@ -144,13 +104,8 @@ class _Read(NamedTuple):
     """An image between decoding and painting."""
 
     stamp: Stamp
-    request: ImageRequest
     decoded: DecodedRequest
     seconds: float
-
-
-class _ModelFault(Exception):
-    """The model failed, which it would for every other image, too; its cause says how."""
 
 
 class _Work:
@@ -235,7 +190,7 @@ class _Work:
         finally:
             shutil.rmtree(self._staging, ignore_errors=True)
 
-    def summary(self, source: Path, listing: Listing, seconds: float) -> FolderSummary:
+    def summary(self, source: Path, listing: Listing, seconds: float) -> Summary:
         description = self._colorizer.network.description
         count = self.made + self.already
         caveats = caveats_of_many(description, self.novel, count, "images")
@@ -243,17 +198,19 @@ class _Work:
             caveats.append(
                 f"hardly anything of {self.hardly_found} of {count} images was found in the reference"
             )
-        return FolderSummary(
-            source,
-            self._ledger.out,
+        failures = (*listing.unreadable, *self.failures)
+        return Summary(
+            str(source),
+            str(self._ledger.out),
             self.made,
             self.already,
-            (*listing.unreadable, *self.failures),
-            len(self.waiting) - self.made - len(self.failures),
+            len(failures),
+            failures,
             self.novel,
             (*(f"{caveat}; see {LEDGER}" for caveat in caveats), *listing.notes),
             seconds,
             description.name,
+            left=len(self.waiting) - self.made - len(self.failures),
         )
 
     def _refuse_strangers(self) -> None:
@@ -271,15 +228,12 @@ class _Work:
         request = ImageRequest(item.source, self._options, hints, suffix=Path(item.output).suffix)
         decoded = decode_request(self._colorizer, request, name="")  # the summary names it
         assert stamp is not None
-        return _Read(stamp, request, decoded, time.perf_counter() - started)
+        return _Read(stamp, decoded, time.perf_counter() - started)
 
     def _predict(self, batch: Sequence[_Read]) -> list[tuple[Predictions, float]]:
         """Predictions, each with its share of the seconds."""
         started = time.perf_counter()
-        try:
-            answers = self._colorizer.predict([each.decoded.network_input for each in batch])
-        except Exception as error:
-            raise _ModelFault from error
+        answers = predict_many(self._colorizer, [each.decoded for each in batch])
         share = (time.perf_counter() - started) / len(batch)
         return [(answer, share) for answer in answers]
 
@@ -288,17 +242,12 @@ class _Work:
     ) -> tuple[dict[str, Any], Stamp, Path]:
         """Paint, encode, and write beside its place: what `Ledger.commit` takes."""
         started = time.perf_counter()
-        try:
-            reply = paint_request(self._colorizer, read.request, read.decoded, answer[0])
-        except RunError as error:  # of this image's format; one of the disk ends the folder
-            raise ImageError(str(error)) from None
+        reply, said = paint_one_of_many(self._colorizer, read.decoded, answer[0])
         # Numbered, as two images of different folders may have one name.
         written = self._staging / f"{next(self._numbers)}{reply.suffix}"
         write_through(written, reply.data)
         assert reply.colorized is not None
-        height, width = reply.colorized.image.pixels.shape[:2]
-        record = {"path": item.path, "output": item.output, "width": width, "height": height}
-        record |= reply.judgement.as_record()
+        record = {"path": item.path, "output": item.output, **said}
         if item.path in self._hints:
             record["hints"] = self._hints[item.path]
         if self._options.album is not None:
@@ -317,22 +266,17 @@ class _Work:
             Exception: of the disk or the model, which every other image would meet, too.
         """
         error = future.exception()
-        if isinstance(error, RunError):
-            raise error
-        if isinstance(error, _ModelFault):
-            raise error.__cause__ or error
+        reason = "" if error is None else reason_of(error)
         # asked again: hours may lie between the listing and this image
-        if error is None and self._ledger.in_the_way(item.path, item.output):
-            error = ImageError(f"`{item.output}` was put in its place by somebody else meanwhile.")
-        if error is None:
+        if not reason and self._ledger.in_the_way(item.path, item.output):
+            reason = f"`{item.output}` was put in its place by somebody else meanwhile."
+        if not reason:
             record, stamp, written = future.result()
             self._ledger.commit(record, stamp, written)
             self.made += 1
             self.novel += is_novel(record["novelty"])
             self.hardly_found += is_hardly_found(record["found_in_reference"])
         else:
-            text = " ".join(str(error).split())
-            reason = text if isinstance(error, KnowhueError) else f"{type(error).__name__}: {text}"
             self._ledger.fail(item.path, reason)
             self.failures.append((item.path, reason))
         self._report_progress()
@@ -341,26 +285,6 @@ class _Work:
         here, total = self.made + len(self.failures), self.already + len(self.waiting)
         event = {"stage": "folder", "failed": len(self.failures)}
         self._report(event | progress(self._started, here, total, self.already))
-
-
-@contextmanager
-def one_core_each(runtime: str) -> Iterator[None]:
-    """Threads of torch that begin in this context predict with one core each: the others have images of their own.
-
-    Where several cores share one prediction, each spins while it waits for the others: on two cores a batch of 8 took
-    nine times as long of them as with one.
-    """
-    if runtime != "torch":
-        yield
-        return
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _check(options: ColorizeOptions, suffix: str | None, on_error: str) -> None:

@@ -1,15 +1,16 @@
 """An image and what is wanted of it, from its bytes to the bytes of the coloured one, in the stages of the pipeline."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from knowhue.errors import ImageError, KnowhueError, WeightsError
+from knowhue.errors import ImageError, KnowhueError, RunError, WeightsError
 from knowhue.images.files import FORMATS, recognise
 from knowhue.images.image import Image, Pixels
 from knowhue.images.reading import MAX_PIXELS, read_image, weigh_image
@@ -202,6 +203,68 @@ def reduced(image: Image, max_px: int) -> Image:
 
     alpha = None if image.alpha is None else resized(image.alpha[..., None])[..., 0].copy()
     return image._replace(pixels=resized(image.pixels), alpha=alpha)
+
+
+@contextmanager
+def one_core_each(runtime: str) -> Iterator[None]:
+    """Threads of torch that begin in this context predict with one core each: the others have images of their own.
+
+    Where several cores share one prediction, each spins while it waits for the others: on two cores a batch of 8 took
+    nine times as long of them as with one.
+    """
+    if runtime != "torch":
+        yield
+        return
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _ModelFault(Exception):
+    """The model failed; its cause says how."""
+
+
+def predict_many(colorizer: Colorizer, batch: Sequence[DecodedRequest]) -> list[Predictions]:
+    """Predict for some of many images; `reason_of` tells a failure of the model from one of an image."""
+    try:
+        return colorizer.predict([each.network_input for each in batch])
+    except Exception as error:
+        raise _ModelFault from error
+
+
+def paint_one_of_many(
+    colorizer: Colorizer, decoded: DecodedRequest, answer: Predictions
+) -> tuple[ImageReply, dict[str, Any]]:
+    """As `paint_request`; and what a ledger says of the image, in plain values.
+
+    Raises:
+        ImageError: the format does not hold such an image.
+    """
+    try:
+        reply = paint_request(colorizer, ImageRequest(b""), decoded, answer)
+    except RunError as error:  # one of the disk or the store would end the whole job
+        raise ImageError(str(error)) from None
+    height, width = decoded.image.pixels.shape[:2]
+    return reply, {"width": width, "height": height, **reply.judgement.as_record()}
+
+
+def reason_of(error: BaseException) -> str:
+    """Why one of many images failed, in a line.
+
+    Raises:
+        Exception: of the disk, the store or the model, which every other image would meet, too.
+    """
+    if isinstance(error, _ModelFault):
+        raise error.__cause__ or error
+    if isinstance(error, RunError):
+        raise error
+    text = " ".join(str(error).split())
+    return text if isinstance(error, KnowhueError) else f"{type(error).__name__}: {text}"
 
 
 def _log_fault(future: Future[ImageReply]) -> None:

@@ -13,15 +13,22 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from knowhue.errors import ImageError, KnowhueError, RunError
+from knowhue.errors import ImageError, RunError
 from knowhue.images.reading import weigh_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.folder import one_core_each
 from knowhue.inference.judgement import is_novel
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits, Stages, run, usable_cores
 from knowhue.inference.pixels import paint_compiled
-from knowhue.inference.requests import DecodedRequest, ImageRequest, decode_request, paint_request
+from knowhue.inference.requests import (
+    DecodedRequest,
+    ImageRequest,
+    decode_request,
+    one_core_each,
+    paint_one_of_many,
+    predict_many,
+    reason_of,
+)
 from knowhue.inference.store import STATE, is_url, open_store
 
 FLUSH_SECONDS = 30.0
@@ -109,10 +116,6 @@ class _InFlight:
         self.started = time.perf_counter()
 
 
-class _ModelFault(Exception):
-    """The model failed; its cause says how."""
-
-
 class _Shard:
     def __init__(self, task: ShardTask) -> None:
         self.task = task
@@ -195,18 +198,11 @@ class _Shard:
             closing(run(stages, map(_InFlight, waiting), limits)) as outcomes,
         ):
             for coming, future in outcomes:
-                error = future.exception()
-                if isinstance(error, RunError):
-                    raise error
-                if isinstance(error, _ModelFault):
-                    raise error.__cause__ or error
-                if error is None:
+                if (error := future.exception()) is None:
                     self.records[coming.photo.path] = future.result()
                     self.made += 1
                 else:
-                    text = " ".join(str(error).split())
-                    known = isinstance(error, KnowhueError)
-                    self._fail(coming.photo, text if known else f"{type(error).__name__}: {text}")
+                    self._fail(coming.photo, reason_of(error))
                 if time.monotonic() - self._flushed > FLUSH_SECONDS:
                     self._flush()
 
@@ -240,27 +236,17 @@ class _Shard:
         return decode_request(_open(self.task.model), request, name="")  # the summary names it
 
     def _predict(self, batch: Sequence[DecodedRequest]) -> Sequence[Predictions]:
-        try:
-            return _open(self.task.model).predict([each.network_input for each in batch])
-        except Exception as error:
-            raise _ModelFault from error
+        return predict_many(_open(self.task.model), batch)
 
     def _paint(self, coming: _InFlight, decoded: DecodedRequest, answer: Predictions) -> dict[str, Any]:
         """Paint, encode and write; the line of the ledger."""
-        request = ImageRequest(b"", decoded.options, suffix=decoded.suffix)
-        try:
-            reply = paint_request(_open(self.task.model), request, decoded, answer)
-        except RunError as error:  # of this image's format; one of the store ends the shard
-            raise ImageError(str(error)) from None
-        photo = coming.photo
+        photo, model = coming.photo, _open(self.task.model)
+        reply, said = paint_one_of_many(model, decoded, answer)
         replace = self.task.overwrite or photo.path in self._own
         made = self.out.write(photo.output, reply.data, replace)
-        height, width = decoded.image.pixels.shape[:2]
-        record = {"path": photo.path, "output": photo.output, "width": width, "height": height}
-        record |= reply.judgement.as_record()
         seconds = round(time.perf_counter() - coming.started, 4)
-        name = _open(self.task.model).network.description.name
-        return record | {"model": name, "seconds": seconds, "stamp": photo.stamp, "made": made}
+        record = {"path": photo.path, "output": photo.output, **said, "model": model.network.description.name}
+        return record | {"seconds": seconds, "stamp": photo.stamp, "made": made}
 
 
 @lru_cache(maxsize=1)
