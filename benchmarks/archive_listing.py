@@ -20,7 +20,7 @@ class Named(FolderStore):
 
     count = 0
 
-    def photos(self, avoid: str = "") -> Iterator[StoredFile]:
+    def images(self, avoid: str = "") -> Iterator[StoredFile]:
         """Photos of a thousand folders."""
         for number in range(self.count):
             yield StoredFile(f"collection-{number % 1000:04d}/scan-{number:09d}.jpg", f'"{number:032x}-1"')
@@ -38,7 +38,7 @@ def main() -> None:
         source.count = options.photos
         started = time.process_time()
         with closing(ArchiveListing(Path(folder) / "listing.db", lambda suffix: suffix)) as listing:
-            listing.add_photos(source)
+            listing.add_images(source)
             listing.add_taken(source, out)
             listed = time.process_time()
             shards = list(listing.deal(out, options.shards))

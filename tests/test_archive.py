@@ -181,7 +181,7 @@ def test_another_job_and_other_shards_are_refused_unless_all_is_to_be_replaced(p
 
 def test_what_an_archive_cannot_be(photos, tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(ConfigError, match="another place than that of the photos"):
+    with pytest.raises(ConfigError, match="another place than that of the images"):
         archive(photos, photos)
     with pytest.raises(ConfigError, match="saturation and `unknown_below` alone"):
         archive(photos, out, options=ColorizeOptions(sample=2))
@@ -291,7 +291,7 @@ def test_a_listing_does_not_fill_the_memory(tmp_path):
     class Many(FolderStore):
         count = 0
 
-        def photos(self, avoid: str = "") -> Iterator[StoredFile]:
+        def images(self, avoid: str = "") -> Iterator[StoredFile]:
             for number in range(self.count):
                 yield StoredFile(f"{number % 1000}/{number:09d}-a-name-of-some-length.jpg", "1")
 
@@ -301,7 +301,7 @@ def test_a_listing_does_not_fill_the_memory(tmp_path):
         source.count = count
         listing = ArchiveListing(tmp_path / f"{count}.db", lambda suffix: suffix)
         tracemalloc.start()
-        listing.add_photos(source)
+        listing.add_images(source)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert len(listing) == count
@@ -313,7 +313,7 @@ def test_a_linked_folder_of_the_output_that_leads_among_the_photos_is_refused(ph
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "0").symlink_to(photos / "0")
     before = files_of(photos)
-    with pytest.raises(ConfigError, match="leads among the photos"):
+    with pytest.raises(ConfigError, match="leads among the images"):
         archive(photos, tmp_path / "out", overwrite=True)
     assert files_of(photos) == before
 
@@ -477,7 +477,7 @@ def test_names_that_are_no_text_and_folders_that_cannot_be_read_fail_and_are_nam
 
 
 def test_an_output_around_the_photos_is_refused(photos, tmp_path):
-    with pytest.raises(ConfigError, match="should not lie around the photos"):
+    with pytest.raises(ConfigError, match="should not lie around the images"):
         archive(photos, tmp_path, overwrite=True)
 
 

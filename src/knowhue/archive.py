@@ -1,6 +1,6 @@
-"""An archive of photos, too many for one folder's job, coloured shard by shard on any engine.
+"""An archive of images, too many for one folder's job, coloured shard by shard on any engine.
 
-The driver lists the source once, as a stream, deals the photos out by the hash of their path, and hands a job a shard
+The driver lists the source once, as a stream, deals the images out by the hash of their path, and hands a job a shard
 to the engine. What is known of the archive lies in the output, below `STATE`; any driver goes on from there.
 """
 
@@ -36,7 +36,7 @@ from knowhue.inference.store import STATE, Store, is_url, open_store
 from knowhue.inference.summary import Summary
 from knowhue.runs import BUILT_IN, Report
 
-SHARD_PHOTOS = 2000
+SHARD_IMAGES = 2000
 """Of a shard, where their number is not given: some minutes of work."""
 _PLAN = f"{STATE}/archive.json"
 _SCHEMA = {"name": "knowhue-archive", "version": 1}
@@ -55,28 +55,28 @@ def colorize_archive(
     overwrite: bool = False,
     report: Report = lambda _: None,
 ) -> Summary:
-    """Colour all photos below a folder or a prefix of an object store; the same call goes on after any kill.
+    """Colour all images below a folder or a prefix of an object store; the same call goes on after any kill.
 
-    A photo is done again when it has changed since, or its output is gone. Its output appears whole; after a kill at
+    An image is done again when it has changed since, or its output is gone. Its output appears whole; after a kill at
     most `shard.FLUSH_SECONDS` of a worker's work are done again, with the same result. A file that this job did not
-    make is not replaced, and fails its photo. What is known lies in `out/.knowhue`: the plan, of each shard its
-    manifest, its ledger with a line a photo as `colorize_folder` writes them, and its end.
+    make is not replaced, and fails its image. What is known lies in `out/.knowhue`: the plan, of each shard its
+    manifest, its ledger with a line an image as `colorize_folder` writes them, and its end.
 
     Args:
         source: a folder, or a URL such as `s3://bucket/photos`; credentials come from the environment.
         out: the same, elsewhere. Folders must lead to the same place on every machine of the engine.
         model: arguments of `Colorizer.load`: name, recipe, checksum; they mean the same on every machine.
-        options: saturation and `unknown_below`; what is of one photo, or of an album, is refused.
+        options: saturation and `unknown_below`; what is of one image, or of an album, is refused.
         suffix: that all outputs get; None keeps the formats.
-        shards: jobs that the photos are dealt out to; None for those of the last run, or `SHARD_PHOTOS` photos each.
+        shards: jobs that the images are dealt out to; None for those of the last run, or `SHARD_IMAGES` images each.
         executor: that runs them; this process if None.
         overwrite: whether files that this job did not make may be replaced, and colours of another job.
-        report: called with `done`, `total`, `failed` and `per_second`, of photos, whenever a shard has ended.
+        report: called with `done`, `total`, `failed` and `per_second`, of images, whenever a shard has ended.
 
     Raises:
-        ConfigError: an option does not go with an archive, two photos would become one file, or the output is the
+        ConfigError: an option does not go with an archive, two images would become one file, or the output is the
             source, lies around it, or leads into it.
-        ImageError: there is no photo.
+        ImageError: there is no image.
         RunError: a store does not answer, another driver works there, or the output is another job's.
     """
     _check(options, suffix, shards)
@@ -87,13 +87,13 @@ def colorize_archive(
     description = colorizer.network.description
     started = time.monotonic()
     places = _from_anywhere(source), _from_anywhere(out)
-    photos, colours = map(open_store, places)
+    images, colours = map(open_store, places)
     with colours.held() as note, tempfile.TemporaryDirectory() as scratch:
         _require_no_left(executor)
         rename = partial(_rename, suffix)
         with closing(ArchiveListing(Path(scratch) / "listing.db", rename)) as listing:
-            listing.add_photos(photos, inside)
-            listing.add_taken(photos, colours)
+            listing.add_images(images, inside)
+            listing.add_taken(images, colours)
             if _read_plan(colours) is None and not overwrite:
                 listing.require_room(out)
             plan = _plan(colours, _job(description, source, options, suffix), shards, len(listing), overwrite)
@@ -142,7 +142,7 @@ def _check(options: ColorizeOptions, suffix: str | None, shards: int | None) -> 
     if options != plain:
         raise ConfigError(
             "An archive is coloured by saturation and `unknown_below` alone. Found hints, a reference, samples or an "
-            "uncertainty. Colour those photos as a folder, or one by one."
+            "uncertainty. Colour those images as a folder, or one by one."
         )
     if suffix is not None:
         check_output_suffix(suffix)
@@ -161,10 +161,10 @@ def _inside(source: str, out: str) -> str:
     there, here = (name.rstrip("/") if is_url(name) else str(Path(name).resolve()) for name in (source, out))
     if there == here:
         raise ConfigError(
-            f"`out` should be another place than that of the photos. Found `{out}`. Name another one."
+            f"`out` should be another place than that of the images. Found `{out}`. Name another one."
         )
     if there.startswith(f"{here}/"):  # what is made of `photos/a.jpg` could be an original of the same name
-        raise ConfigError(f"`out` should not lie around the photos. Found `{out}`. Name another one.")
+        raise ConfigError(f"`out` should not lie around the images. Found `{out}`. Name another one.")
     return here.removeprefix(f"{there}/") if here.startswith(f"{there}/") else ""
 
 
@@ -206,7 +206,7 @@ def _plan(out: Store, job: dict[str, Any], shards: int | None, count: int, overw
             f"`{out.url}` was dealt out to {found['shards']} shards, whose ledgers say what is done. Found "
             f"`--shards {shards}`. Leave it out, or begin anew with --overwrite."
         )
-    plan = {"schema": _SCHEMA, "job": job, "shards": shards or max(1, -(-count // SHARD_PHOTOS))}
+    plan = {"schema": _SCHEMA, "job": job, "shards": shards or max(1, -(-count // SHARD_IMAGES))}
     out.write(_PLAN, json.dumps(plan, indent=1).encode())
     for path, *_ in list(out.files(f"{STATE}/ledgers")):
         out.remove(path)  # of another job, or of other shards

@@ -17,7 +17,7 @@ def test_names_come_back_as_they_were_given_and_stamps_change_with_bytes(monkeyp
     with running_s3(monkeypatch):
         store = open_store("s3://bucket/names")
         stamps = {name: store.write(name, name.encode()) for name in NAMES}
-        assert {each.path: each.stamp for each in store.photos()} == stamps
+        assert {each.path: each.stamp for each in store.images()} == stamps
         assert [store.read(name) for name in NAMES] == [name.encode() for name in NAMES]
         assert store.write("a.jpg", b"other") != stamps["a.jpg"]
         store.remove("a.jpg")
@@ -31,7 +31,7 @@ def test_which_files_are_photos(monkeypatch):
         store = open_store("s3://bucket/kinds/")
         for name in ("a.JPG", ".hidden/b.png", "@eaDir/c.png", "d.txt", "out/e.png"):
             store.write(name, b"")
-        found = {each.path: each.skipped for each in store.photos(avoid="out")}
+        found = {each.path: each.skipped for each in store.images(avoid="out")}
         assert found == {
             "a.JPG": "", ".hidden/b.png": "hidden", "@eaDir/c.png": "of the system",
             "d.txt": "of no image format (.txt)",
@@ -104,7 +104,7 @@ def test_every_twentieth_request_may_be_refused(monkeypatch):
         store = open_store("s3://bucket/refused")
         for number in range(60):
             store.write(f"{number}.png", b"%d" % number)
-        assert {store.read(each.path) for each in store.photos()} == {b"%d" % number for number in range(60)}
+        assert {store.read(each.path) for each in store.images()} == {b"%d" % number for number in range(60)}
         assert server.refused >= 5
 
 
@@ -120,7 +120,7 @@ def test_every_twentieth_request_may_be_refused(monkeypatch):
 )
 def test_what_is_wrong_is_one_line(monkeypatch, url, message):
     with running_s3(monkeypatch), pytest.raises(RunError) as caught:
-        list(open_store(url).photos())
+        list(open_store(url).images())
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 

@@ -15,11 +15,11 @@ from knowhue.errors import ConfigError
 if TYPE_CHECKING:
     from knowhue.inference.colorizer import ColorizeOptions
 
-_archive_option = partial(typer.Option, rich_help_panel="Archives: many photos, an object store, a cluster")
+_archive_option = partial(typer.Option, rich_help_panel="Archives: many images, an object store, a cluster")
 ShardsOption = Annotated[
     int | None,
     _archive_option(
-        min=1, help="Jobs that the photos of a folder or an object store are dealt out to (docs/scale.md)."
+        min=1, help="Jobs that the images of a folder or an object store are dealt out to (docs/scale.md)."
     ),
 ]
 SideBySideOption = Annotated[int | None, _archive_option(min=1, max=1024, help="Jobs side by side.")]
@@ -51,7 +51,7 @@ def colorize_shards(
     engine: str,
     engine_set: Sequence[str],
 ) -> None:
-    """Colour an archive, and say what came of it; exit code 1 where photos failed."""
+    """Colour an archive, and say what came of it; exit code 1 where images failed."""
     from knowhue.apps.progress import showing_progress
     from knowhue.archive import colorize_archive
     from knowhue.engines.choice import open_engine

@@ -1,4 +1,4 @@
-"""Which photos of an archive are coloured into which files of the output, on disk: millions of names fill the memory.
+"""Which images of an archive are coloured into which files of the output, on disk: millions of names fill the memory.
 
 By the rules of `inference.listing`, asked of a database instead of lists.
 """
@@ -18,16 +18,16 @@ from knowhue.inference.shard import manifest_path
 from knowhue.inference.store import PARTS, STATE, FolderStore, Store
 
 _TABLES = """
-CREATE TABLE photos (path TEXT PRIMARY KEY, stamp TEXT, output TEXT UNIQUE, twin TEXT, hash INTEGER) WITHOUT ROWID;
+CREATE TABLE images (path TEXT PRIMARY KEY, stamp TEXT, output TEXT UNIQUE, twin TEXT, hash INTEGER) WITHOUT ROWID;
 CREATE TABLE taken (path TEXT PRIMARY KEY, stamp TEXT) WITHOUT ROWID;
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 PRAGMA cache_size = -100000;
 """
-_TWINS = "FROM photos WHERE path IN (SELECT twin FROM photos)"
+_TWINS = "FROM images WHERE path IN (SELECT twin FROM images)"
 _DEALT = """
-SELECT hash % ?, photos.path, photos.stamp, output, taken.stamp
-FROM photos LEFT JOIN taken ON taken.path = output ORDER BY hash % ?, photos.path
+SELECT hash % ?, images.path, images.stamp, output, taken.stamp
+FROM images LEFT JOIN taken ON taken.path = output ORDER BY hash % ?, images.path
 """
 
 
@@ -44,7 +44,7 @@ class ArchiveListing:
 
         Args:
             path: of the file that it is kept in.
-            rename: turns the suffix of a photo into that of the coloured one.
+            rename: turns the suffix of an image into that of the coloured one.
         """
         self.notes: list[str] = []
         self.unreadable: list[tuple[str, str]] = []
@@ -58,17 +58,17 @@ class ArchiveListing:
 
     def __len__(self) -> int:
         """Photos to be coloured."""
-        return self._listing.execute("SELECT count(*) FROM photos").fetchone()[0]
+        return self._listing.execute("SELECT count(*) FROM images").fetchone()[0]
 
-    def add_photos(self, source: Store, avoid: str = "") -> None:
-        """Put every photo of a source into the listing; what lies below `avoid` is passed over.
+    def add_images(self, source: Store, avoid: str = "") -> None:
+        """Put every image of a source into the listing; what lies below `avoid` is passed over.
 
         Raises:
-            ConfigError: two photos would become one file.
+            ConfigError: two images would become one file.
             ImageError: there is none.
         """
         others: Counter[str] = Counter()
-        for path, stamp, skipped in source.photos(avoid):
+        for path, stamp, skipped in source.images(avoid):
             if skipped.startswith(UNREADABLE) or not _is_text(path):
                 self.unreadable.append((path, skipped or "its name is no text in UTF-8: rename it"))
             elif skipped:
@@ -88,16 +88,16 @@ class ArchiveListing:
         output, twin = output_of(name, self._rename), twin_of(name)
         row = (path, stamp, str(output), str(twin), zlib.crc32(path.encode()))
         try:
-            self._listing.execute("INSERT INTO photos VALUES (?, ?, ?, ?, ?)", row)
+            self._listing.execute("INSERT INTO images VALUES (?, ?, ?, ?, ?)", row)
         except sqlite3.IntegrityError:
-            same = self._listing.execute("SELECT path FROM photos WHERE output = ?", (str(output),))
+            same = self._listing.execute("SELECT path FROM images WHERE output = ?", (str(output),))
             raise clash(same.fetchone()[0], path, str(output)) from None
 
     def add_taken(self, source: Store, out: Store) -> None:
         """Put every file of the output into the listing, and take away what a killed worker was writing.
 
         Raises:
-            ConfigError: a linked folder of the output leads among the photos.
+            ConfigError: a linked folder of the output leads among the images.
         """
         roots = None
         if isinstance(source, FolderStore) and isinstance(out, FolderStore):
@@ -114,12 +114,12 @@ class ArchiveListing:
                 self._listing.execute("INSERT INTO taken VALUES (?, ?)", (path, stamp))
 
     def require_room(self, out: str) -> None:
-        """Make sure, before the first run, that nothing lies where a photo is to go, as a folder's job does.
+        """Make sure, before the first run, that nothing lies where an image is to go, as a folder's job does.
 
         Raises:
             RunError: something does.
         """
-        taken = "FROM photos JOIN taken ON taken.path = output"
+        taken = "FROM images JOIN taken ON taken.path = output"
         count = self._listing.execute(f"SELECT count(*) {taken}").fetchone()[0]
         if count:
             first = self._listing.execute(f"SELECT output {taken} ORDER BY output LIMIT 1").fetchone()[0]
@@ -129,7 +129,7 @@ class ArchiveListing:
             )
 
     def deal(self, out: Store, shards: int) -> Iterator[int]:
-        """Write the manifest of every shard that has photos; its number."""
+        """Write the manifest of every shard that has images; its number."""
         rows = self._listing.execute(_DEALT, (shards, shards))
         for shard, own in groupby(rows, key=lambda row: row[0]):
             text = "".join(json.dumps(row[1:]) + "\n" for row in own)
@@ -137,11 +137,11 @@ class ArchiveListing:
             yield shard
 
 
-def _require_apart(folder: Path, photos: Path, out: Path) -> None:
+def _require_apart(folder: Path, images: Path, out: Path) -> None:
     real = folder.resolve()
-    if real.is_relative_to(photos) and not real.is_relative_to(out):
+    if real.is_relative_to(images) and not real.is_relative_to(out):
         raise ConfigError(
-            f"`{folder}` leads among the photos, which are never replaced. Name another output."
+            f"`{folder}` leads among the images, which are never replaced. Name another output."
         )
 
 

@@ -1,4 +1,4 @@
-"""One shard of an archive, coloured by one worker: its photos, what was done of them, and what came of it.
+"""One shard of an archive, coloured by one worker: its images, what was done of them, and what came of it.
 
 An output appears whole. What a shard has done stands in its ledger, a file that is written anew every `FLUSH_SECONDS`:
 before the first output it names all that will be made, so that after a kill what is there is known to be the shard's
@@ -34,7 +34,7 @@ from knowhue.inference.store import STATE, is_url, open_store
 FLUSH_SECONDS = 30.0
 """Of work that a kill may cost."""
 WAITING_THREADS = 4
-"""Threads a core where photos come from afar: most of them wait for the store."""
+"""Threads a core where images come from afar: most of them wait for the store."""
 MOST_FAILURES = 20
 """That a shard's end names; its ledger has all."""
 
@@ -43,11 +43,11 @@ ModelArguments = tuple[str, str | None, str | None]
 """Of `Colorizer.load`: the model's name, the recipe of another's file, and its checksum."""
 
 
-class Photo(NamedTuple):
+class ListedImage(NamedTuple):
     """A line of a shard's manifest.
 
     Attributes:
-        path: of the photo in the source.
+        path: of the image in the source.
         stamp: of it, when it was listed.
         output: path of the coloured one in the output.
         taken: stamp of what was there under that name when it was listed; None if nothing was.
@@ -84,7 +84,7 @@ class ShardTask(NamedTuple):
 
 
 def manifest_path(shard: int) -> str:
-    """Of the photos of a shard, one line of JSON each."""
+    """Of the images of a shard, one line of JSON each."""
     return f"{STATE}/manifests/{shard:06d}.jsonl"
 
 
@@ -99,19 +99,19 @@ def end_path(shard: int) -> str:
 
 
 def colour_shard(task: ShardTask) -> None:
-    """Colour the photos of a shard that are not coloured yet; run again after a kill, it goes on.
+    """Colour the images of a shard that are not coloured yet; run again after a kill, it goes on.
 
     Raises:
-        RunError: the store or the model fails, which every other photo would meet, too.
+        RunError: the store or the model fails, which every other image would meet, too.
     """
     _Shard(task).colour()
 
 
 class _InFlight:
-    """A photo on its way, with its bytes from the moment they are there until it is decoded."""
+    """An image on its way, with its bytes from the moment they are there until it is decoded."""
 
-    def __init__(self, photo: Photo) -> None:
-        self.photo = photo
+    def __init__(self, image: ListedImage) -> None:
+        self.image = image
         self.data = b""
         self.started = time.perf_counter()
 
@@ -122,7 +122,7 @@ class _Shard:
         self.source, self.out = open_store(task.source), open_store(task.out)
         self.began = self._flushed = time.monotonic()
         lines = self.out.read(manifest_path(task.shard)).decode().splitlines()
-        self.photos = [Photo(*json.loads(line)) for line in lines]
+        self.images = [ListedImage(*json.loads(line)) for line in lines]
         self.records = self._read_ledger()
         self.made = 0
         self._in_the_way = 0
@@ -141,11 +141,11 @@ class _Shard:
             if head["job"] != self.task.job:
                 return {}
             self._is_again = head["run"] == self.task.run
-            listed = {photo.path for photo in self.photos}
+            listed = {image.path for image in self.images}
             return {record["path"]: record for record in records if record["path"] in listed}
         except (ValueError, KeyError, TypeError):
             raise RunError(
-                f"`{path}` of `{self.out.url}` is damaged: it said what is done. Remove it, and have its photos "
+                f"`{path}` of `{self.out.url}` is damaged: it said what is done. Remove it, and have its images "
                 "coloured anew with --overwrite."
             ) from None
 
@@ -159,7 +159,7 @@ class _Shard:
         end = {
             "run": self.task.run,
             "made": self.made,
-            "already": len(self.photos) - len(waiting) - self._in_the_way,
+            "already": len(self.images) - len(waiting) - self._in_the_way,
             "failed": len(self.failures),
             "failures": self.failures[:MOST_FAILURES],
             "novel": sum(is_novel(record["novelty"]) for record in self.records.values() if "made" in record),
@@ -167,29 +167,29 @@ class _Shard:
         }
         self.out.write(end_path(self.task.shard), json.dumps(end).encode())
 
-    def _waiting(self) -> Iterator[Photo]:
+    def _waiting(self) -> Iterator[ListedImage]:
         """What is to be coloured; what somebody else has put in its way fails at once."""
-        for photo in self.photos:
-            record = self.records.get(photo.path, {})
-            is_own = photo.taken is not None and record.get("made") == photo.taken
+        for image in self.images:
+            record = self.records.get(image.path, {})
+            is_own = image.taken is not None and record.get("made") == image.taken
             # what the command has listed is older than what its own first try has made
-            if (is_own or (self._is_again and "made" in record)) and record["stamp"] == photo.stamp:
+            if (is_own or (self._is_again and "made" in record)) and record["stamp"] == image.stamp:
                 continue
-            if photo.taken is not None and (is_own or record.get("planned")):
-                self._own.add(photo.path)
-            if photo.taken is None or photo.path in self._own or self.task.overwrite:
-                self.records[photo.path] = {"path": photo.path, "output": photo.output, "planned": True}
-                yield photo
+            if image.taken is not None and (is_own or record.get("planned")):
+                self._own.add(image.path)
+            if image.taken is None or image.path in self._own or self.task.overwrite:
+                self.records[image.path] = {"path": image.path, "output": image.output, "planned": True}
+                yield image
                 continue
             self._in_the_way += 1
-            self._fail(photo, _IN_THE_WAY.format(photo.output))
+            self._fail(image, _IN_THE_WAY.format(image.output))
 
-    def _colour(self, waiting: Sequence[Photo]) -> None:
+    def _colour(self, waiting: Sequence[ListedImage]) -> None:
         cores = self.task.threads or usable_cores()
         afar = is_url(self.task.source) or is_url(self.task.out)
         limits = Limits(cores * (WAITING_THREADS if afar else 1), predictors=max(1, cores // 4), batch=1)
         colorizer = _open(self.task.model)
-        paint_compiled()  # from the first image on, or the same photo would be rounded otherwise in another shard
+        paint_compiled()  # from the first image on, or the same image would be rounded otherwise in another shard
         stages = Stages(
             self._fetch, self._decode, self._predict, self._paint, lambda it: it.network_input.shape
         )
@@ -199,18 +199,18 @@ class _Shard:
         ):
             for coming, future in outcomes:
                 if (error := future.exception()) is None:
-                    self.records[coming.photo.path] = future.result()
+                    self.records[coming.image.path] = future.result()
                     self.made += 1
                 else:
-                    self._fail(coming.photo, reason_of(error))
+                    self._fail(coming.image, reason_of(error))
                 if time.monotonic() - self._flushed > FLUSH_SECONDS:
                     self._flush()
 
-    def _fail(self, photo: Photo, reason: str) -> None:
-        self.failures.append((photo.path, reason))
+    def _fail(self, image: ListedImage, reason: str) -> None:
+        self.failures.append((image.path, reason))
         # nothing was written now: what is there is the job's own only if it was so before
-        still = {"planned": True} if photo.path in self._own else {}
-        self.records[photo.path] = {"path": photo.path, "error": reason} | still
+        still = {"planned": True} if image.path in self._own else {}
+        self.records[image.path] = {"path": image.path, "error": reason} | still
 
     def _flush(self) -> None:
         """Write the ledger anew: a store can add nothing to a file."""
@@ -222,15 +222,15 @@ class _Shard:
 
     def _fetch(self, coming: _InFlight) -> int:
         try:
-            coming.data = self.source.read(coming.photo.path)
+            coming.data = self.source.read(coming.image.path)
         except (
             RunError
-        ) as error:  # of this photo; where the store is down, the ledger is what cannot be written
+        ) as error:  # of this image; where the store is down, the ledger is what cannot be written
             raise ImageError(str(error)) from None
         return weigh_image(coming.data)
 
     def _decode(self, coming: _InFlight) -> DecodedRequest:
-        suffix = PurePosixPath(coming.photo.output).suffix
+        suffix = PurePosixPath(coming.image.output).suffix
         request = ImageRequest(coming.data, self.task.options, suffix=suffix)
         coming.data = b""
         return decode_request(_open(self.task.model), request, name="")  # the summary names it
@@ -240,13 +240,13 @@ class _Shard:
 
     def _paint(self, coming: _InFlight, decoded: DecodedRequest, answer: Predictions) -> dict[str, Any]:
         """Paint, encode and write; the line of the ledger."""
-        photo, model = coming.photo, _open(self.task.model)
+        image, model = coming.image, _open(self.task.model)
         reply, said = paint_one_of_many(model, decoded, answer)
-        replace = self.task.overwrite or photo.path in self._own
-        made = self.out.write(photo.output, reply.data, replace)
+        replace = self.task.overwrite or image.path in self._own
+        made = self.out.write(image.output, reply.data, replace)
         seconds = round(time.perf_counter() - coming.started, 4)
-        record = {"path": photo.path, "output": photo.output, **said, "model": model.network.description.name}
-        return record | {"seconds": seconds, "stamp": photo.stamp, "made": made}
+        record = {"path": image.path, "output": image.output, **said, "model": model.network.description.name}
+        return record | {"seconds": seconds, "stamp": image.stamp, "made": made}
 
 
 @lru_cache(maxsize=1)
