@@ -121,7 +121,7 @@ def _read_arguments() -> argparse.Namespace:
     parser.add_argument("--named", type=int, default=20, help="photos of each class that are named")
     parser.add_argument("--count", type=int, default=400, help="photos in all")
     parser.add_argument("--photos", type=int, default=5000, help="photos of the archive")
-    parser.add_argument("--every", type=int, default=1, help="only every so many-th of the archive's")
+    parser.add_argument("--every", type=int, default=1, help="take every n-th of the archive's")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--set", action="append", default=[], help="settings of the study, as of knowhue")
     return parser.parse_args()

@@ -20,7 +20,7 @@ from knowhue.inference.folder import colorize_folder
 from knowhue.inference.hints import Hint
 from knowhue.inference.networks import open_network
 from knowhue.inference.onnx_session import OPERATORS, Session
-from knowhue.inference.recipes import CANNOT, FURTHER_OPERATORS, RECIPES, open_recipe
+from knowhue.inference.recipes import FURTHER_OPERATORS, RECIPES, UNSUPPORTED, open_recipe
 from knowhue.inference.video import colorize_video
 
 FREE = ["batch", None, "height", "width"]
@@ -187,7 +187,7 @@ WANTED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CANNOT)
+@pytest.mark.parametrize("name", UNSUPPORTED)
 def test_what_no_recipe_can_do_is_refused_by_name_before_work(model, name, monkeypatch):
     colorizer = Colorizer.load(model, "siggraph17")
     monkeypatch.setattr(colorizer.network, "predict", lambda _: pytest.fail("it was asked"))
@@ -310,7 +310,9 @@ def test_what_repeats_branches_or_is_random_is_refused_before_the_runtime_sees_i
 def test_weights_in_another_file_are_refused_with_the_remedy(tmp_path):
     path = linear(tmp_path / "m.onnx", "eccv16", [[1], [1]], (0, 0))
     onnx.save(onnx.load(path), path, save_as_external_data=True, size_threshold=0, location="m.data")
-    with pytest.raises(WeightsError, match=r"weights in another file\. Join them: `onnx\.save"):
+    with pytest.raises(
+        WeightsError, match=r"weights that are to be read from elsewhere\. Join them: `onnx\.save"
+    ):
         open_recipe(path, "eccv16")
     onnx.save(onnx.load(path), tmp_path / "joined.onnx")
     assert open_recipe(tmp_path / "joined.onnx", "eccv16").runtime == "onnx"

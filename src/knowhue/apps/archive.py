@@ -70,9 +70,8 @@ def colorize_shards(
     # what an engine writes down for its jobs needs a folder that all machines see
     root = Path(STATE) / digest(target)[:12] if is_url(target) else Path(target) / STATE
     executor = open_engine(engine, root, workers, engine_set)
-    announce([choice.model])
-    if choice.recipe is None:
-        deploy_once(choice.model, "colour")
+    announce([choice])
+    deploy_once(choice, "colour")
     with showing_progress() as report:
         summary = colorize_archive(
             source,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from knowhue.apps.models import announce, deploy_once, rare_option
+from knowhue.apps.models import ModelChoice, announce, deploy_once, rare_option
 from knowhue.apps.program import say
 from knowhue.errors import ConfigError, few
 from knowhue.runs import require_no_run
@@ -72,8 +72,8 @@ def export(
     # resolved, since `.` has no name of its own
     target = out or Path(f"{Path(source).resolve().name}{'' if kind == 'hub-folder' else '.' + kind}")
     _require_target(kind, target, source, overwrite)
-    announce([source])
-    deploy_once(source)
+    announce([ModelChoice(source)])
+    deploy_once(ModelChoice(source))
     network = _open(source, licence)
     from knowhue.locks import locked
 

@@ -46,7 +46,7 @@ def models(
         say(*_describe(open_model(ModelChoice(name))))
 
 
-def announce(models: Collection[str]) -> None:
+def announce(choices: Collection[ModelChoice]) -> None:
     """Make sure that models are there, and say that they are being opened, which takes seconds.
 
     Raises:
@@ -54,29 +54,32 @@ def announce(models: Collection[str]) -> None:
     """
     from knowhue.inference.networks import find_model, needs_deployment
 
-    for model in models:
-        if needs_deployment(model) is None:
+    for model, recipe, _ in choices:
+        if recipe is not None:
+            from knowhue.inference.recipes import find_recipe_file
+
+            find_recipe_file(model, recipe)
+        elif needs_deployment(model) is None:
             find_model(model)
-    say(f"Opening {', '.join(models)} ...", err=True)
+    say(f"Opening {', '.join(each.model for each in choices)} ...", err=True)
 
 
 def open_model(choice: ModelChoice, task: "Task | None" = None) -> "Colorizer":
     """Open a model that can do a task, if one is named; a run is fitted for use the first time."""
     from knowhue.inference.colorizer import Colorizer
 
-    if choice.recipe is None:
-        deploy_once(choice.model, task)
+    deploy_once(choice, task)
     colorizer = Colorizer.load(*choice)
     if task is not None:
         colorizer.require(task)
     return colorizer
 
 
-def deploy_once(model: str, task: "Task | None" = None) -> None:
+def deploy_once(choice: ModelChoice, task: "Task | None" = None) -> None:
     """Fit a run for use if it was not yet; other models are ready."""
     from knowhue.inference.networks import needs_deployment
 
-    run = needs_deployment(model)
+    run = needs_deployment(choice.model) if choice.recipe is None else None
     if run is not None:
         from knowhue.training.deploy import deploy, require_deployable
 
@@ -86,12 +89,12 @@ def deploy_once(model: str, task: "Task | None" = None) -> None:
 
 
 def require_choice(choice: ModelChoice, asked: Mapping[str, str]) -> None:
-    """Make sure, before anything is opened, that a recipe is there and can do what is asked, see `refuse_beyond`."""
+    """Make sure, before anything is opened, that a recipe can do what is asked, see `require_supported`."""
     if choice.recipe is not None:
-        from knowhue.inference.recipes import refuse_beyond, require_recipe
+        from knowhue.inference.recipes import require_recipe, require_supported
 
         require_recipe(choice.recipe, choice.sha256)
-        refuse_beyond(choice.recipe, asked)
+        require_supported(choice.recipe, asked)
 
 
 def _describe(colorizer: "Colorizer") -> list[str]:

@@ -72,7 +72,7 @@ def serve_command(
 
 def _serve(choices: Mapping[str, ModelChoice], settings: "ServerSettings", page: bool) -> None:
     """Open models by their names, and serve them until the process is ended."""
-    announce([each.model for each in choices.values()])
+    announce(choices.values())
     try:
         from knowhue.serving.run import serve as run
     except ImportError as error:

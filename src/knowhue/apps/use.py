@@ -388,7 +388,7 @@ def _open_with_reference(
     from knowhue.images.reading import read_image
 
     photo = None if reference is None else read_image(reference)
-    announce([choice.model])
+    announce([choice])
     colorizer = open_model(choice, "colour")
     return colorizer, options if photo is None else options._replace(reference=colorizer.reference(photo))
 

@@ -24,7 +24,7 @@ from knowhue.inference.networks import (
     require_task,
 )
 from knowhue.inference.pixels import PaintStats, chroma_lines, enlarge, paint
-from knowhue.inference.recipes import RecipeDescription, refuse_beyond
+from knowhue.inference.recipes import RecipeDescription, require_supported
 from knowhue.inference.reference import Reference, make_reference, take_colours
 from knowhue.runs import BUILT_IN
 from knowhue.storage import replacing
@@ -171,7 +171,9 @@ class Colorizer:
                 "uncertainty": options.uncertainty,
                 "sample": options.sample != 1,
             }
-            refuse_beyond(description.recipe, {name: name for name, is_asked in asked.items() if is_asked})
+            require_supported(
+                description.recipe, {name: name for name, is_asked in asked.items() if is_asked}
+            )
         require_sample(options.sample, self.network)
 
     def network_input(self, image: Image, scale: float = 1.0) -> FloatArray:

@@ -200,9 +200,11 @@ def open_network(
     """
     if sha256 is not None and recipe is None:
         raise ConfigError("`sha256` is of another's file: name its `recipe`, too. Found none.")
-    path = find_model(source)
     if recipe is not None:
-        return _open_recipe(path, recipe, sha256)
+        from knowhue.inference.recipes import find_recipe_file, open_recipe
+
+        return open_recipe(find_recipe_file(source, recipe), recipe, sha256)
+    path = find_model(source)
     if path.suffix not in OPENERS:
         raise WeightsError(
             f"`model` should be `{BUILT_IN}`, the folder of a run or a study, or a {' or '.join(OPENERS)} file. Found "
@@ -413,17 +415,6 @@ def _shape(tensor: "Tensor | None") -> str:
 
 def _to_numpy(tensor: "Tensor") -> FloatArray:
     return tensor.float().contiguous().cpu().numpy()
-
-
-def _open_recipe(path: Path, recipe: str, sha256: str | None) -> Network:
-    from knowhue.inference.recipes import open_recipe, require_recipe
-
-    require_recipe(recipe, sha256)
-    if path.suffix != ".onnx":
-        raise WeightsError(
-            f"`model` should be another's .onnx file for the recipe `{recipe}`. Found `{path}`."
-        )
-    return open_recipe(path, recipe, sha256)
 
 
 def _open_onnx(path: Path) -> Network:

@@ -1,4 +1,4 @@
-"""Where an archive lies: an object store, Amazon's S3 and its like, Google's or Azure's. The only importer of obstore."""
+"""Where an archive lies: in an object store, S3 and its like, Google's or Azure's. The only importer of obstore."""
 
 import json
 import os

@@ -27,10 +27,10 @@ from knowhue.inference.networks import (
 from knowhue.inference.onnx_session import (
     OPERATORS,
     Session,
-    foreign_operator,
     open_own,
     open_session,
-    reads_elsewhere,
+    read_bytes,
+    refuse_unsafe,
     session_options,
 )
 
@@ -92,11 +92,7 @@ def open_onnx(path: Path, threads: int = 0) -> OnnxNetwork:
     Raises:
         WeightsError: it is missing, damaged, or not such a file.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"`{path}` should be a readable .onnx file. Found: {error.strerror}.") from None
-    return network_of(data, path, threads)
+    return network_of(read_bytes(path), path, threads)
 
 
 def network_of(data: bytes, path: Path, threads: int = 0) -> OnnxNetwork:
@@ -105,7 +101,10 @@ def network_of(data: bytes, path: Path, threads: int = 0) -> OnnxNetwork:
     Raises:
         WeightsError: damaged, or not a file that `knowhue export` made.
     """
-    _refuse_foreign(data, path)
+    operators, again = "operators that `knowhue export` writes", "Export the run again"
+    refuse_unsafe(
+        data, path, OPERATORS, operators, f"{again}.", f"{again}; another's model goes with its `recipe`."
+    )
     session = open_session(data, path, threads)
     metadata = session.metadata
     description = read_description(metadata.get(KEY), path)
@@ -159,23 +158,6 @@ def _activations_of(session: Session) -> tuple[str, ...]:
         if (each.name == COLOUR_LOGITS or re.fullmatch(rf"{FEATURES}[1-9]\d*", each.name))
         and (each.type, len(each.shape)) == ("tensor(float)", 4)
     )
-
-
-def _refuse_foreign(data: bytes, path: Path) -> None:
-    try:
-        refused, operator = reads_elsewhere(data), foreign_operator(data, OPERATORS)
-    except ValueError as error:
-        raise WeightsError(f"`{path}` should be a readable .onnx file. Found {error}.") from None
-    if refused:
-        raise WeightsError(
-            f"`{path}` should hold all of its weights, as `knowhue export` writes it. Found weights that are to be "
-            "read from elsewhere. Export the run again."
-        )
-    if operator is not None:
-        raise WeightsError(
-            f"`{path}` should be made of operators that `knowhue export` writes. Found {operator}. "
-            "Export the run again; another's model goes with its `recipe`."
-        )
 
 
 def _check_signature(session: Session, description: Description, path: Path) -> None:

@@ -243,6 +243,46 @@ def _first_line(error: Exception) -> str:
     return text[0].rpartition(" : ")[2].rstrip(".")
 
 
+def refuse_unsafe(
+    data: bytes, path: Path, known: Collection[str], operators: str, joining: str, mending: str
+) -> None:
+    """Make sure that a stranger's file reads no other one, and does nothing but what is known.
+
+    Args:
+        data: of the file.
+        path: for the messages.
+        known: names of operators.
+        operators: what messages call those.
+        joining: how to mend a file that reads another one.
+        mending: how to mend one of other operators.
+
+    Raises:
+        WeightsError: it does not keep to that, or is no ONNX model.
+    """
+    try:
+        elsewhere, operator = reads_elsewhere(data), foreign_operator(data, known)
+    except ValueError as error:
+        raise WeightsError(f"`{path}` should be a readable .onnx file. Found {error}.") from None
+    if elsewhere:
+        raise WeightsError(
+            f"`{path}` should hold all of its weights. Found weights that are to be read from elsewhere. {joining}"
+        )
+    if operator is not None:
+        raise WeightsError(f"`{path}` should be made of {operators}. Found {operator}. {mending}")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a stranger's file.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"`{path}` should be a readable .onnx file. Found: {error.strerror}.") from None
+
+
 def reads_elsewhere(data: bytes) -> bool:
     """Whether any tensor of an ONNX model, however deep, says that its values lie outside the file.
 

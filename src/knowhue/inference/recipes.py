@@ -39,18 +39,18 @@ class Recipe(NamedTuple):
     """How a kind of model is used.
 
     Attributes:
-        given: `lightness`, L* in one channel; or `gray`, the sRGB gray of each L* in three.
-        given_top: what white is given as.
-        answer: `chroma`, a*b* in CIELAB units; or `rgb`, sRGB.
-        answer_top: of `rgb`, what white is answered as.
+        input: `lightness`, L* in one channel; or `gray`, the sRGB gray of each L* in three.
+        input_white: what white is in it.
+        output: `chroma`, a*b* in CIELAB units; or `rgb`, sRGB.
+        output_white: of `rgb`, what white is in it.
         side_px: of the square that a file for any size is shown.
         paper: to cite.
     """
 
-    given: Literal["lightness", "gray"]
-    given_top: float
-    answer: Literal["chroma", "rgb"]
-    answer_top: float
+    input: Literal["lightness", "gray"]
+    input_white: float
+    output: Literal["chroma", "rgb"]
+    output_white: float
     side_px: int
     paper: str
 
@@ -70,8 +70,8 @@ RECIPES = {
     "deoldify": Recipe("gray", 255, "rgb", 255, 256, "Antic, DeOldify, 2018"),
 }  # fmt: skip
 CHANNELS = {"lightness": 1, "gray": 3, "chroma": 2, "rgb": 3}
-"""Of what a model is given and answers."""
-CANNOT = {
+"""Of a model's input and output."""
+UNSUPPORTED = {
     "hints": "its colours are the model's alone",
     "strokes": "its colours are the model's alone",
     "reference": "it gives no feature maps to match a photo by",
@@ -166,17 +166,17 @@ class RecipeNetwork:
     def _chroma(self, lightness: FloatArray) -> FloatArray:
         """a*b* (B, h', w', 2) of L* (B, h, w)."""
         answer = self.answer(lightness)
-        if self._recipe.answer == "chroma":
+        if self._recipe.output == "chroma":
             return np.ascontiguousarray(np.moveaxis(answer, 1, -1))
-        codes = np.moveaxis(answer / np.float32(self._recipe.answer_top), 1, -1).clip(0, 1)
+        codes = np.moveaxis(answer / np.float32(self._recipe.output_white), 1, -1).clip(0, 1)
         return srgb_to_lab(codes)[..., 1:].astype(np.float32)
 
     def answer(self, lightness: FloatArray) -> FloatArray:
         """What the model itself gives, (B, 2 or 3, h', w'), for L* (B, h, w), 0 to 100, of its own size."""
         (output,) = (each.name for each in self._session.outputs)
         (name,) = (each.name for each in self._session.inputs)
-        (found,) = self._session.run([output], {name: given(self._recipe, lightness)})
-        expected = len(lightness), CHANNELS[self._recipe.answer]
+        (found,) = self._session.run([output], {name: model_input(self._recipe, lightness)})
+        expected = len(lightness), CHANNELS[self._recipe.output]
         if found.ndim != 4 or found.shape[:2] != expected or not found.size:
             raise self._unfit(f"of shape {(*expected, 'h', 'w')}", f"shape {found.shape}")
         # NaN is within no limits
@@ -191,38 +191,38 @@ class RecipeNetwork:
         )
 
 
-def given(recipe: Recipe, lightness: FloatArray) -> FloatArray:
+def model_input(recipe: Recipe, lightness: FloatArray) -> FloatArray:
     """What a model is shown, (B, 1 or 3, h, w), of L* (B, h, w), 0 to 100.
 
-    >>> given(RECIPES["deoldify"], np.full((1, 1, 1), 100, np.float32)).round().tolist()
+    >>> model_input(RECIPES["deoldify"], np.full((1, 1, 1), 100, np.float32)).round().tolist()
     [[[[255.0]], [[255.0]], [[255.0]]]]
     """
-    if recipe.given == "lightness":
+    if recipe.input == "lightness":
         shown = lightness / 100
     else:
         flat = lightness.ravel()
         # all three channels of gray are one
         light = lab_to_linear(flat, np.zeros((2, flat.size), flat.dtype))[1]
         shown = linear_to_srgb(light.clip(0, 1)).reshape(lightness.shape)
-    shown = (shown * recipe.given_top).astype(np.float32)
-    return np.repeat(shown[:, None], CHANNELS[recipe.given], axis=1)
+    shown = (shown * recipe.input_white).astype(np.float32)
+    return np.repeat(shown[:, None], CHANNELS[recipe.input], axis=1)
 
 
-def refuse_beyond(recipe: str, options: Mapping[str, str]) -> None:
-    """Refuse what no recipe can do.
+def require_supported(recipe: str, options: Mapping[str, str]) -> None:
+    """Make sure, before work, that a recipe can do what is asked.
 
     Args:
         recipe: name of one, for the message.
         options: what is asked for: names as in `ColorizeOptions`, and as the user knows them.
 
     Raises:
-        ConfigError: one of them is in `CANNOT`.
+        ConfigError: one of them is in `UNSUPPORTED`.
     """
     for name, shown in options.items():
-        if name in CANNOT:
+        if name in UNSUPPORTED:
             raise ConfigError(
-                f"`{shown}` is more than the recipe `{recipe}` can do: {CANNOT[name]}. Leave it out, or use a model of "
-                "Knowhue's own."
+                f"`{shown}` is more than the recipe `{recipe}` can do: {UNSUPPORTED[name]}. Leave it out, or use a "
+                "model of Knowhue's own."
             )
 
 
@@ -236,6 +236,23 @@ def require_recipe(recipe: str, sha256: str | None = None) -> None:
         raise ConfigError(one_of("recipe", recipe, RECIPES))
     if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise ConfigError(f"`sha256` should be 64 hex digits. Found `sha256 = {sha256[:80]}`.")
+
+
+def find_recipe_file(source: str | Path, recipe: str) -> Path:
+    """The file that a recipe is to be used on.
+
+    Raises:
+        ConfigError: there is no such recipe.
+        WeightsError: there is no such file, or it is none of ONNX.
+    """
+    require_recipe(recipe)
+    path = Path(source)
+    if path.suffix != ".onnx" or not path.is_file():
+        missing = "no file " if path.suffix == ".onnx" else ""
+        raise WeightsError(
+            f"`model` should be another's .onnx file for the recipe `{recipe}`. Found {missing}`{source}`."
+        )
+    return path
 
 
 def open_recipe(path: Path, recipe: str, sha256: str | None = None, threads: int = 0) -> RecipeNetwork:
@@ -252,43 +269,28 @@ def open_recipe(path: Path, recipe: str, sha256: str | None = None, threads: int
         WeightsError: the file is missing, damaged or another one, or its inputs, outputs or answers are not those of
             the recipe.
     """
-    from knowhue.inference.onnx_session import open_session
+    from knowhue.inference.onnx_session import OPERATORS, open_session, read_bytes, refuse_unsafe
 
     require_recipe(recipe, sha256)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"`{path}` should be a readable .onnx file. Found: {error.strerror}.") from None
+    data = read_bytes(path)
     found = hashlib.sha256(data).hexdigest()
     if sha256 is not None and found != sha256.lower():
         raise WeightsError(
             f"`{path}` should have the SHA-256 {sha256.lower()}. Found {found}: another file, or a damaged one."
         )
-    _refuse_unsafe(data, path)
+    refuse_unsafe(
+        data,
+        path,
+        OPERATORS | FURTHER_OPERATORS,
+        "ONNX's own operators, without loops, branches and chance",
+        'Join them: `onnx.save(onnx.load("model.onnx"), "joined.onnx")`.',
+        "Export the model anew, traced at one size.",
+    )
     session = open_session(data, path, threads, _SECONDS_A_PIXEL)
     shape, batch = _signature(session, recipe, path)
     network = RecipeNetwork(session, RecipeDescription(recipe, found, shape), batch)
     _try_out(network, path)
     return network
-
-
-def _refuse_unsafe(data: bytes, path: Path) -> None:
-    from knowhue.inference.onnx_session import OPERATORS, foreign_operator, reads_elsewhere
-
-    try:
-        elsewhere, operator = reads_elsewhere(data), foreign_operator(data, OPERATORS | FURTHER_OPERATORS)
-    except ValueError as error:
-        raise WeightsError(f"`{path}` should be a readable .onnx file. Found {error}.") from None
-    if elsewhere:
-        raise WeightsError(
-            f"`{path}` should hold all of its weights. Found weights in another file. Join them: "
-            '`onnx.save(onnx.load("model.onnx"), "joined.onnx")`.'
-        )
-    if operator is not None:
-        raise WeightsError(
-            f"`{path}` should be made of ONNX's own operators, without loops, branches and chance. Found {operator}. "
-            "Export the model anew, traced at one size."
-        )
 
 
 def _signature(session: "Session", recipe: str, path: Path) -> tuple[tuple[int, int], int | None]:
@@ -303,16 +305,16 @@ def _signature(session: "Session", recipe: str, path: Path) -> tuple[tuple[int, 
         and len(each.shape) == 4
         and (each.shape[1] == channels or not isinstance(each.shape[1], int))
         for each, channels in (
-            (session.inputs[0], CHANNELS[wanted.given]),
-            (session.outputs[0], CHANNELS[wanted.answer]),
+            (session.inputs[0], CHANNELS[wanted.input]),
+            (session.outputs[0], CHANNELS[wanted.output]),
         )
     )
     batch, _, *sides = session.inputs[0].shape if fits else (0, 0, 0, 0)
     fixed = [side for side in (batch, *sides) if isinstance(side, int)]
     if not fits or (isinstance(batch, int) and batch != 1) or any(side < 1 for side in fixed):
         raise WeightsError(
-            f"`{path}` should take one float tensor (1, {CHANNELS[wanted.given]}, h, w) and give one "
-            f"(1, {CHANNELS[wanted.answer]}, h, w), as the recipe `{recipe}` does. Found {_shapes(session.inputs)} and "
+            f"`{path}` should take one float tensor (1, {CHANNELS[wanted.input]}, h, w) and give one "
+            f"(1, {CHANNELS[wanted.output]}, h, w), as the recipe `{recipe}` does. Found {_shapes(session.inputs)} and "
             f"{_shapes(session.outputs)}. Use its own recipe, or export it as docs/colorize.md says."
         )
     height, width = (side if isinstance(side, int) else wanted.side_px for side in sides)
@@ -337,9 +339,9 @@ def _try_out(network: RecipeNetwork, path: Path) -> None:
     except WeightsError as error:
         raise WeightsError(f"`{path}` cannot be used. {error}") from None
     low, high = float(answer.min()), float(answer.max())
-    if recipe.answer == "rgb" and high - low < _LEAST_SPAN * recipe.answer_top:
+    if recipe.output == "rgb" and high - low < _LEAST_SPAN * recipe.output_white:
         raise WeightsError(
-            f"`{path}` should answer RGB of 0 to {recipe.answer_top:g}, as the recipe `{network.description.recipe}` "
+            f"`{path}` should answer RGB of 0 to {recipe.output_white:g}, as the recipe `{network.description.recipe}` "
             f"does. Found {low:.3g} to {high:.3g} for black to white: it was exported without its scaling. Export it "
             "as docs/colorize.md says."
         )
