@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from knowhue.apps.models import ModelChoice, announce, deploy_once
-from knowhue.apps.program import say, say_json
 from knowhue.config import digest
 from knowhue.errors import ConfigError
 
 if TYPE_CHECKING:
     from knowhue.inference.colorizer import ColorizeOptions
+    from knowhue.inference.summary import Summary
 
 _archive_option = partial(typer.Option, rich_help_panel="Archives: many images, an object store, a cluster")
 ShardsOption = Annotated[
@@ -43,15 +43,13 @@ def colorize_shards(
     choice: ModelChoice,
     options: "ColorizeOptions",
     *,
-    suffix: str | None,
-    overwrite: bool,
-    as_json: bool,
     shards: int | None,
     workers: int | None,
     engine: str,
     engine_set: Sequence[str],
-) -> None:
-    """Colour an archive, and say what came of it; exit code 1 where images failed."""
+    **how: Any,
+) -> "Summary":
+    """Colour an archive on an engine, see `colorize_archive` for how."""
     from knowhue.apps.progress import showing_progress
     from knowhue.archive import colorize_archive
     from knowhue.engines.choice import open_engine
@@ -72,22 +70,6 @@ def colorize_shards(
     executor = open_engine(engine, root, workers, engine_set)
     announce([choice])
     deploy_once(choice, "colour")
+    given: dict[str, Any] = {"options": options, "shards": shards, "executor": executor, **how}
     with showing_progress() as report:
-        summary = colorize_archive(
-            source,
-            target,
-            model=choice,
-            options=options,
-            suffix=suffix,
-            shards=shards,
-            executor=executor,
-            overwrite=overwrite,
-            report=report,
-        )
-    if as_json:
-        say_json(summary.as_record())
-    else:
-        say(*summary.lines())
-    # a script should notice; what could be read is written
-    if summary.failed:
-        raise typer.Exit(1)
+        return colorize_archive(source, target, model=choice, report=report, **given)

@@ -107,6 +107,11 @@ GOES_WITH = {
     "--engine-set": ("archive",),
 }  # fmt: skip
 """What options that do not go with every input go with."""
+_OPTIONS = {
+    "--hint": "hints", "--hints": "hints", "--strokes": "strokes", "--reference": "reference", "--samples": "sample",
+    "--uncertainty": "uncertainty", "--unknown-below": "unknown_below",
+}  # fmt: skip
+"""Which of `ColorizeOptions` options of the command line set; not every model can do them."""
 _ARTICLES = {
     "image": "an image",
     "folder": "a folder",
@@ -145,67 +150,61 @@ def colorize(
     """Colour and classify a photo, a folder, a video or an archive; size, depth, lightness and metadata stay."""
     kind = "archive" if is_archive(file, out, shards) else _kind_of(file)
     choice = ModelChoice(model, recipe, sha256)
-    given = (
-        *(hint, strokes, samples > 1, uncertainty, hints, reference, layers, album),
-        *(on_error is OnError.stop, workers, engine != "local", engine_set),
-    )
-    _require_kind(file, kind, [name for name, value in zip(GOES_WITH, given, strict=True) if value])
-    asked = {
-        "hints": ("--hint", hint or hints), "strokes": ("--strokes", strokes), "reference": ("--reference", reference),
-        "sample": ("--samples", samples > 1), "uncertainty": ("--uncertainty", uncertainty),
-        "unknown_below": ("--unknown-below", unknown_below is not None),
+    given = {
+        "--hint": hint, "--hints": hints, "--strokes": strokes, "--samples": samples > 1, "--uncertainty": uncertainty,
+        "--reference": reference, "--unknown-below": unknown_below is not None, "--layers": layers, "--album": album,
+        "--on-error stop": on_error is OnError.stop, "--workers": workers, "--engine": engine != "local",
+        "--engine-set": engine_set,
     }  # fmt: skip
-    require_choice(choice, {name: option for name, (option, value) in asked.items() if value})
-    if kind == "archive":
+    asked = [name for name, value in given.items() if value]
+    _require_kind(file, kind, asked)
+    require_choice(choice, {_OPTIONS[name]: name for name in asked if name in _OPTIONS})
+    how: dict[str, Any] = {"overwrite": overwrite}
+    if kind in ("folder", "archive"):
         from knowhue.images.openraster import OPENRASTER
-        from knowhue.inference.colorizer import ColorizeOptions
 
-        colorize_shards(
-            file,
-            out,
-            choice,
-            ColorizeOptions((), saturation, unknown_below=unknown_below),
-            suffix=OPENRASTER if layers else None,
-            overwrite=overwrite,
-            as_json=json_,
-            shards=shards,
-            workers=workers,
-            engine=engine,
-            engine_set=engine_set or (),
+        how["suffix"] = OPENRASTER if layers else None
+    if kind == "archive":
+        how |= {"shards": shards, "workers": workers, "engine": engine, "engine_set": engine_set or ()}
+        summary = colorize_shards(file, out, choice, _plain(saturation, unknown_below), **how)
+    else:
+        from knowhue.inference.written_hints import read_hints
+
+        inputs = [Path(file), *(each for each in (hints, strokes, reference) if each)]
+        outputs = _settle(
+            kind, inputs, None if out is None else Path(out), uncertainty, overwrite, layers, samples
         )
-        return
-    source = Path(file)
-    inputs = [source, *(each for each in (hints, strokes, reference) if each)]
-    outputs = _settle(
-        kind, inputs, None if out is None else Path(out), uncertainty, overwrite, layers, samples
-    )
-    from knowhue.images.openraster import OPENRASTER
-    from knowhue.inference.colorizer import ColorizeOptions
-    from knowhue.inference.written_hints import read_hints
-
-    options = ColorizeOptions((), saturation, uncertainty is not None, unknown_below)
-    listed = {} if hints is None else read_hints(hints)
-    if kind == "image":
-        texts = [*(hint or ()), *_hints_of(source, hints, listed)]
-        said: set[str] = set()
-        for record, headline in _image(
-            choice, inputs, outputs, options, texts, strokes, reference, overwrite
-        ):
-            lines = [line for line in _sentences(record, headline) if line not in said]
-            said.update(lines)  # what holds of all samples is said once
-            _say_what_was_made(record, lines, json_)
-        return
-    how: dict[str, Any] = {}
-    if kind == "folder":
-        suffix = OPENRASTER if layers else None
-        how = {"on_error": on_error.value, "suffix": suffix, "hints": listed, "album": album}
-    target = outputs["--out"]
-    assert isinstance(target, Path)  # several are an image's samples
-    summary = _many(choice, kind, source, target, options, reference, overwrite=overwrite, **how)
+        listed = {} if hints is None else read_hints(hints)
+        options = _plain(saturation, unknown_below, uncertainty is not None)
+        if kind == "image":
+            texts = [*(hint or ()), *_hints_of(inputs[0], hints, listed)]
+            made = _image(choice, inputs, outputs, options, texts, strokes, reference, overwrite)
+            _say_each(made, json_)
+            return
+        if kind == "folder":
+            how |= {"on_error": on_error.value, "hints": listed, "album": album}
+        target = outputs["--out"]
+        assert isinstance(target, Path)  # several are an image's samples
+        summary = _many(choice, kind, inputs[0], target, options, reference, **how)
     _say_what_was_made(summary.as_record(), summary.lines(), json_)
     # a script should notice; what could be read is written
     if summary.failed:
         raise typer.Exit(1)
+
+
+def _plain(saturation: float, unknown_below: float | None, uncertainty: bool = False) -> "ColorizeOptions":
+    from knowhue.inference.colorizer import ColorizeOptions
+
+    return ColorizeOptions((), saturation, uncertainty, unknown_below)
+
+
+def _say_each(made: Iterable[tuple[dict[str, Any], str | None]], as_json: bool) -> None:
+    """Say of each sample what became of it; what holds of all is said once."""
+    said: set[str] = set()
+    for record, headline in made:
+        lines = [line for line in _sentences(record, headline) if line not in said]
+        said.update(lines)
+        _say_what_was_made(record, lines, as_json)
 
 
 def _require_kind(source: str, kind: str, given: Iterable[str]) -> None:
@@ -215,8 +214,8 @@ def _require_kind(source: str, kind: str, given: Iterable[str]) -> None:
         ConfigError: one does not.
     """
     for name in given:
-        if kind not in GOES_WITH[name]:
-            kinds, article = GOES_WITH[name], _ARTICLES
+        kinds, article = GOES_WITH.get(name, _ARTICLES), _ARTICLES
+        if kind not in kinds:
             table = "; name its images in a table, --hints" if (name, kind) == ("--hint", "folder") else ""
             raise ConfigError(
                 f"{name} goes with {' or '.join(map(article.__getitem__, kinds))}; {source} is {article[kind]}{table}"
