@@ -214,11 +214,7 @@ def _plan(out: Store, job: dict[str, Any], shards: int | None, count: int, overw
 
 
 def _read_plan(out: Store) -> dict[str, Any] | None:
-    """The plan that the output holds.
-
-    Raises:
-        RunError: it cannot be read, or is another version's.
-    """
+    """The plan that the output holds."""
     try:
         found = json.loads(out.read(_PLAN))
         if found["schema"] == _SCHEMA:

@@ -1,5 +1,6 @@
 """Commands are run in this process."""
 
+import signal
 import sys
 
 import pytest
@@ -15,6 +16,7 @@ def knowhue(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["knowhue", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             program.main()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         written = capsys.readouterr()
         return ended.value.code, written.out, written.err
 

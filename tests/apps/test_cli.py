@@ -1,6 +1,7 @@
 """The command line: what it imports, what it says, and its exit codes."""
 
 import io
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -232,12 +233,12 @@ def test_settings_go_over_the_named_folder():
     assert (settings.images.source, Path(settings.images.path)) == ("imagenet", Path("photos"))
 
 
-@pytest.fixture
-def interrupted(knowhue, monkeypatch, make_folder, tmp_path):
-    """A command that is stopped with Ctrl-C."""
+@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])
+def interrupted(request, knowhue, monkeypatch, make_folder, tmp_path):
+    """A command that is stopped with Ctrl-C, or told to end."""
 
     def interrupt(*_):
-        raise KeyboardInterrupt
+        signal.raise_signal(request.param)
 
     monkeypatch.setattr("knowhue.data.prepare.prepare", interrupt)
     return knowhue("prepare", make_folder({"cat": 5, "dog": 5}), "--out", tmp_path / "out")

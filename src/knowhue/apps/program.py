@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shlex
+import signal
 import sys
 import unicodedata
 import warnings
@@ -160,6 +161,9 @@ def main() -> NoReturn:
     import knowhue.apps.cli  # noqa: F401  whose commands join the app
 
     settle_streams()
+    # told to end, a command tidies up and says so as at Ctrl-C; torch.distributed.run ends its processes in its own way
+    if "LOCAL_RANK" not in os.environ:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     # what Pillow says of damaged metadata; what matters of a file is reported by its name
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
     try:

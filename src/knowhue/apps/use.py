@@ -208,11 +208,7 @@ def _say_each(made: Iterable[tuple[dict[str, Any], str | None]], as_json: bool) 
 
 
 def _require_kind(source: str, kind: str, given: Iterable[str]) -> None:
-    """Make sure that the options that were given go with the input.
-
-    Raises:
-        ConfigError: one does not.
-    """
+    """Make sure that the options that were given go with the input."""
     for name in given:
         kinds, article = GOES_WITH.get(name, _ARTICLES), _ARTICLES
         if kind not in kinds:
@@ -229,12 +225,7 @@ def _say_if_renamed(suffix: str, writable: str, out: Path) -> None:
 
 
 def _kind_of(file: str) -> str:
-    """`image`, `folder` or `video`.
-
-    Raises:
-        ConfigError: its name is empty.
-        ImageError: nothing is there, or nothing that can be read.
-    """
+    """`image`, `folder` or `video`."""
     from knowhue.inference.video_formats import VIDEO_SUFFIXES
 
     if not file:  # a path of no letters is the current folder
@@ -265,9 +256,6 @@ def _settle(
     """Where the results go, by their options, made sure of before a model is opened; the first input is coloured.
 
     Of several samples each is `--out` with its number in its name.
-
-    Raises:
-        ConfigError: one is an input, exists, cannot be written there, or not in that format.
     """
     from knowhue.images.openraster import OPENRASTER, check_output_suffix
     from knowhue.images.writing import MARK, OUTPUT_SUFFIXES, kind_of, writable_suffix

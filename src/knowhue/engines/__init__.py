@@ -1,1 +1,1 @@
-"""Where the jobs of a study run: in this process, in several of this machine, or on a Slurm or Ray cluster."""
+"""Where the jobs of a study or an archive run: here, in several processes of this machine, on a Slurm or Ray cluster."""

@@ -1,4 +1,4 @@
-"""Which engine runs the cells of a study, and its settings: `--engine slurm --engine-set slurm.partition=gpu`."""
+"""Which engine runs jobs, and its settings: `--engine slurm --engine-set slurm.partition=gpu`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -86,18 +86,18 @@ ENGINES: Mapping[str, Callable[[Path, int | None, EngineSettings], Executor]] = 
     "slurm": _open_slurm,
     "ray": _open_ray,
 }
-"""What opens an engine for a study folder. The library of an engine is imported when that is opened."""
+"""What opens an engine for a folder. The library of an engine is imported when that is opened."""
 
 
 def open_engine(
     name: str = "local", root: Path = Path(), workers: int | None = None, settings: Sequence[str] = ()
 ) -> Executor:
-    """The engine that is to run the cells of a study.
+    """The engine that is to run the jobs of a study or an archive.
 
     Args:
         name: a key of `ENGINES`.
-        root: the study folder, which all machines of the engine see by the same path.
-        workers: cells side by side; None is one on this machine, and as many as there is room for elsewhere.
+        root: the folder that they work for, which all machines of the engine see by the same path.
+        workers: jobs side by side; None is one on this machine, and as many as there is room for elsewhere.
         settings: like `slurm.partition=gpu`.
 
     Raises:

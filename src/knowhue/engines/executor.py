@@ -1,4 +1,4 @@
-"""What an engine does for a study: runs jobs, each once its needs are met. The simplest engine is this process."""
+"""What an engine does: runs jobs, each once its needs are met. The simplest engine is this process."""
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -43,7 +43,7 @@ class Executor(Protocol):
     def is_elsewhere(self) -> bool: ...
 
     def left(self) -> list[str]:
-        """Ids of jobs of the study folder that still wait or run, of a driver that was killed.
+        """Ids of jobs of the folder that still wait or run, of a driver that was killed.
 
         Raises:
             RunError: the engine does not answer.

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from knowhue.engines.executor import Job, keep_busy
 from knowhue.errors import RunError
 
-# what the work of a cell imports, torch among it
+# what the cell of a study imports, torch among it
 _PRELOADED = ("knowhue.training.gate", "knowhue.training.run")
 _Result = TypeVar("_Result")
 

@@ -25,7 +25,7 @@ from knowhue.errors import ConfigError, RunError
 from knowhue.locks import job_of_engine, note_jobs
 
 FOLDER = ".slurm"
-"""Of a study: what jobs are made of, and what they print."""
+"""In the folder that they work for: what jobs are made of, and what they print."""
 LOST_S = 60.0
 """Seconds in which the result of a job that has left the queue may come to be seen here: network drives are slow."""
 _CANCEL_S = 60.0
@@ -108,7 +108,7 @@ class SlurmJobs:
         return max(0, self._settings.queued - len(busy))
 
     def _own(self, living: Mapping[str, str]) -> list[str]:
-        """Of jobs, those of this study folder: they bear its name."""
+        """Of jobs, those of this folder: they bear its name."""
         return [job for job, name in living.items() if name.startswith(self._title)]
 
     def _submit(self, number: int, job: Job, needs: Sequence[str], before: int) -> submitit.Job[Any]:

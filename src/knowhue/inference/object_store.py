@@ -88,11 +88,7 @@ class ObjectStore:
             self.remove(_DRIVER)
 
     def _take_over(self, me: Mapping[str, Any]) -> None:
-        """Replace the file of a driver that was killed on this machine, unless another one has just done that.
-
-        Raises:
-            RunError: it works, or may work, still.
-        """
+        """Replace the file of a driver that was killed on this machine, unless another one has just done that."""
         from obstore.exceptions import PreconditionError
 
         busy = f"`{self.url}` is being worked on by"

@@ -294,11 +294,7 @@ def open_recipe(path: Path, recipe: str, sha256: str | None = None, threads: int
 
 
 def _signature(session: "Session", recipe: str, path: Path) -> tuple[tuple[int, int], int | None]:
-    """Height and width that a graph sees, and how many images at once; None for any number.
-
-    Raises:
-        WeightsError: it takes or gives something else than the recipe.
-    """
+    """Height and width that a graph sees, and how many images at once; None for any number."""
     wanted = RECIPES[recipe]
     fits = len(session.inputs) == len(session.outputs) == 1 and all(
         each.type == "tensor(float)"
@@ -327,11 +323,7 @@ def _shapes(tensors: Iterable[Any]) -> str:
 
 
 def _try_out(network: RecipeNetwork, path: Path) -> None:
-    """Let a model answer once, for black to white.
-
-    Raises:
-        WeightsError: it answers what no model of its recipe does.
-    """
+    """Let a model answer once, for black to white."""
     recipe, (height, width) = RECIPES[network.description.recipe], network.description.shape
     ramp = np.broadcast_to(np.linspace(0, 100, width, dtype=np.float32), (1, height, width))
     try:

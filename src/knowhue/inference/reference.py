@@ -226,11 +226,7 @@ def _standardised(first: FloatArray, second: FloatArray) -> tuple[FloatArray, Fl
 
 
 def _strides(network: Network) -> list[int]:
-    """Of the feature maps that are compared.
-
-    Raises:
-        ConfigError: the model gives none.
-    """
+    """Of the feature maps that are compared."""
     given = [
         int(name.removeprefix(FEATURES)) for name in network.activation_names if name.startswith(FEATURES)
     ]

@@ -352,11 +352,7 @@ def _refusal(request: Request, error: Exception) -> Refusal:
 
 
 async def _upload(request: Request, names: Sequence[str]) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
-    """Read a request whole: the bytes of its files, and names and values of the form around them, if any.
-
-    Raises:
-        Refusal: it is of another type, damaged, or has no image.
-    """
+    """Read a request whole: the bytes of its files, and names and values of the form around them, if any."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     form: list[tuple[str, str]] = []
     if kind == "multipart/form-data":

@@ -230,9 +230,6 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
 
     What is damaged of an ended run is made again: by scoring its weights, or where these or its log are damaged, by
     training it anew to the same weights.
-
-    Raises:
-        RunError: another version trained it.
     """
     _require_same_images(work, folder)
     # the main process's answer for all, so that they take the same branch
