@@ -11,8 +11,9 @@ from tiny_models import describe, lite0_network, noise
 
 from knowhue.errors import ConfigError, RunError
 from knowhue.inference.description import ScoreInterval
-from knowhue.inference.hub import SCORE_TITLES, export_hub_folder, model_card, upload
+from knowhue.inference.hub import export_hub_folder, model_card, upload
 from knowhue.inference.networks import open_network
+from knowhue.metric_table import METRICS
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +61,15 @@ def test_a_run_is_not_overwritten(network, tmp_path):
 
 
 def test_the_card_has_front_matter_data_scores_and_limits():
-    metrics = {name: ScoreInterval(value=0.5, low=0.25, high=0.75) for name in SCORE_TITLES}
+    metrics = {name: ScoreInterval(value=0.5, low=0.25, high=0.75) for name in METRICS}
     card = model_card(describe(metrics=metrics, licence="MIT"))
     front = yaml.safe_load(card.split("---\n")[1])
     assert front["license"] == "mit"
     assert front["library_name"] == "knowhue"
     assert {"image-colorization", "image-classification"} <= set(front["tags"])
-    assert all(
-        f"| {title} | 0.500 | 0.250 to 0.750 | {better} |" in card for title, better in SCORE_TITLES.values()
-    )
+    assert "| Mean absolute error of a\\*b\\*, CIELAB units | 0.500 | 0.250 to 0.750 | lower |" in card
+    assert "| Accuracy | 0.500 | 0.250 to 0.750 | higher |" in card
+    assert card.count("| 0.500 | 0.250 to 0.750 |") == len(METRICS)
     for words in ("90 training and 30 validation", "temperature of 1.50", "0.050 before, 0.020 after"):
         assert words in card
     assert "knowhue colorize photo.jpg --model FOLDER" in card

@@ -1,1 +1,1 @@
-"""Where the jobs of a study or an archive run: here, in several processes of this machine, on a Slurm or Ray cluster."""
+"""Where the jobs of a study or an archive run: in this process, several of this machine, or a Slurm or Ray cluster."""

@@ -33,22 +33,17 @@ class Executor(Protocol):
         is_elsewhere: whether jobs may run on other machines, which may compute otherwise than this one.
     """
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def threads(self) -> int | None: ...
-
-    @property
-    def is_elsewhere(self) -> bool: ...
+    name: str
+    threads: int | None
+    is_elsewhere: bool
 
     def left(self) -> list[str]:
-        """Ids of jobs of the folder that still wait or run, of a driver that was killed.
+        """Ids of jobs of the folder that still wait or run, of a driver that was killed; none where they end with it.
 
         Raises:
             RunError: the engine does not answer.
         """
-        ...
+        return []
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
         """Run jobs, and return when all have ended.
@@ -64,16 +59,12 @@ class Executor(Protocol):
         ...
 
 
-class InProcess:
+class InProcess(Executor):
     """Runs jobs one after another, here, where each reports its own progress."""
 
     name = "local"
     threads = None
     is_elsewhere = False
-
-    def left(self) -> list[str]:
-        """None: jobs end with this process."""
-        return []
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
         """See `Executor`; `watch` is not called."""

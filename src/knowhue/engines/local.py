@@ -10,7 +10,7 @@ from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import wait as wait_for
 from typing import Any, TypeVar
 
-from knowhue.engines.executor import Job, keep_busy
+from knowhue.engines.executor import Executor, Job, keep_busy
 from knowhue.errors import RunError
 
 # what the cell of a study imports, torch among it
@@ -18,7 +18,7 @@ _PRELOADED = ("knowhue.training.gate", "knowhue.training.run")
 _Result = TypeVar("_Result")
 
 
-class LocalProcesses:
+class LocalProcesses(Executor):
     """Keeps several processes busy with the first job whose needs are met."""
 
     name = "local"
@@ -27,10 +27,6 @@ class LocalProcesses:
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self.threads = max(1, (os.cpu_count() or 1) // workers)
-
-    def left(self) -> list[str]:
-        """None: workers end with the process that started them."""
-        return []
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
         """See `Executor`.

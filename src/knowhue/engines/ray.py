@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from knowhue.engines.choice import RaySettings
-from knowhue.engines.executor import Job, keep_busy
+from knowhue.engines.executor import Executor, Job, keep_busy
 from knowhue.errors import ConfigError, RunError
 from knowhue.locks import job_of_engine
 
@@ -18,7 +18,7 @@ _OBJECTS_BYTES = 80 * 2**20  # the least that Ray takes: jobs share files, not o
 _NO_LIMIT = 1_000_000
 
 
-class RayTasks:
+class RayTasks(Executor):
     """One task of Ray for each job, at most so many at a time.
 
     Ray places them by what they need, and runs those of a lost node or process again, as often as it takes.
@@ -33,10 +33,6 @@ class RayTasks:
         self.threads = settings.cpus
         self.workers = workers
         self._settings = settings
-
-    def left(self) -> list[str]:
-        """None: Ray ends the tasks of a driver that is gone."""
-        return []
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
         """See `Executor`.

@@ -20,7 +20,7 @@ from submitit.helpers import Checkpointable
 from knowhue.config import fingerprint
 from knowhue.engines import executor
 from knowhue.engines.choice import SlurmSettings
-from knowhue.engines.executor import Job, each_once
+from knowhue.engines.executor import Executor, Job, each_once
 from knowhue.errors import ConfigError, RunError
 from knowhue.locks import job_of_engine, note_jobs
 
@@ -34,7 +34,7 @@ _SUBMIT_LIMIT = re.compile(r"(Max|Grp)Submit")  # QOSMaxSubmitJobPerUserLimit, A
 _COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "srun")
 
 
-class SlurmJobs:
+class SlurmJobs(Executor):
     """One Slurm job for each of ours, queued at once: what needs another is held until that has ended well.
 
     A job that is preempted, comes to its time limit or loses its node is queued again by Slurm, and goes on from its

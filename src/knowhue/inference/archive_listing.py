@@ -53,11 +53,9 @@ class ArchiveListing:
         self._listing.executescript(_TABLES)
 
     def close(self) -> None:
-        """Close the file."""
         self._listing.close()
 
     def __len__(self) -> int:
-        """Photos to be coloured."""
         return self._listing.execute("SELECT count(*) FROM images").fetchone()[0]
 
     def add_images(self, source: Store, avoid: str = "") -> None:

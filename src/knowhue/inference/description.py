@@ -109,7 +109,6 @@ class Description(Section):
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """What it can do."""
         return self.config.tasks.names
 
     def fingerprint(self) -> str:

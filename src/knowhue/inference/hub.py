@@ -13,6 +13,7 @@ from knowhue.inference.description import Description
 from knowhue.inference.export import export_safetensors
 from knowhue.inference.judgement import can_tell_novelty
 from knowhue.inference.networks import TorchNetwork
+from knowhue.metric_table import METRICS
 from knowhue.models.encoder import hub_resolves
 from knowhue.presets import edit
 from knowhue.runs import WEIGHTS, require_no_run
@@ -20,13 +21,6 @@ from knowhue.storage import replacing
 
 CONFIG_FILE, CARD_FILE = "config.json", "README.md"
 HUB_FILES = (CARD_FILE, CONFIG_FILE, WEIGHTS)
-SCORE_TITLES: dict[str, tuple[str, str]] = {
-    "ab_l1": ("Mean absolute error of a\\*b\\*, CIELAB units", "lower"),
-    "ciede2000": ("CIEDE2000 colour difference", "lower"),
-    "psnr_rgb": ("PSNR of the RGB image, dB", "higher"),
-    "ssim_rgb": ("SSIM of the RGB image", "higher"),
-    "accuracy": ("Share of images given their class", "higher"),
-}
 VERBS = {"colour": "colours", "class": "classifies"}
 LICENCES = frozenset(
     {"mit", "apache-2.0", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0"}
@@ -149,9 +143,17 @@ def model_card(description: Description) -> str:
         front_matter=_front_matter(description).to_yaml(),
         does=" and ".join(VERBS[task] for task in description.tasks),
         tasks=description.tasks,
-        scores=[(*SCORE_TITLES.get(name, (name, "")), score) for name, score in description.metrics.items()],
+        scores=[(*_title(name), score) for name, score in description.metrics.items()],
         can_tell_novelty=can_tell_novelty(description),
     )
+
+
+def _title(name: str) -> tuple[str, str]:
+    """What a score is called in Markdown, and its better direction; a description may hold any name."""
+    if name not in METRICS:
+        return name, ""
+    title, unit, better, *_ = METRICS[name]
+    return (title if unit == "share" else f"{title}, {unit}").replace("*", "\\*"), better
 
 
 def _front_matter(description: Description) -> ModelCardData:

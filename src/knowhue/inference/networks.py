@@ -65,9 +65,7 @@ class Network(Protocol):
     activation_names: tuple[str, ...]
 
     @property
-    def description(self) -> "Description | RecipeDescription":
-        """What it says of itself."""
-        ...
+    def description(self) -> "Description | RecipeDescription": ...
 
     def predict(self, lightness: FloatArray) -> Predictions:
         """Predict for L* (B, h, w), 0 to 100; any h and w.

@@ -40,6 +40,7 @@ class ObjectStore:
                     yield StoredFile(each["path"], each["e_tag"] or f"{each['size']}-{each['last_modified']}")
 
     def read(self, path: str) -> bytes:
+        """See `Store`."""
         try:
             with self._telling():
                 return self._obstore.get(self._store, path).bytes().to_bytes()
@@ -47,6 +48,7 @@ class ObjectStore:
             raise ImageError("it is gone") from None
 
     def write(self, path: str, data: bytes, replace: bool = True) -> str:
+        """See `Store`."""
         # a store without conditional puts replaces what came since it was listed
         from obstore.exceptions import AlreadyExistsError, NotSupportedError
 
@@ -68,6 +70,7 @@ class ObjectStore:
 
     @contextmanager
     def held(self) -> Iterator[str]:
+        """See `Store`."""
         # by conditional puts, which a store may lack: that is tried out first
         probe = f"{STATE}/probe-{uuid4().hex}"
         can_hold = self._create(probe, b"") and not self._create(probe, b"")

@@ -107,7 +107,6 @@ class _Worker:
         threading.Thread(target=self._run, name="knowhue-onnx", daemon=True).start()
 
     def do(self, work: Callable[[], _T]) -> "Future[_T]":
-        """Begin."""
         done: Future[_T] = Future()
         self._todo.put((work, done))
         return done

@@ -114,12 +114,10 @@ class RecipeDescription:
 
     @property
     def name(self) -> str:
-        """Recipe and file, as they are printed and written."""
         return f"{self.recipe} (SHA-256 {self.sha256})"
 
     @property
     def size_px(self) -> int:
-        """Short side of what it sees."""
         return min(self.shape)
 
     def fingerprint(self) -> str:

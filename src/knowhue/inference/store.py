@@ -46,17 +46,13 @@ class Store(Protocol):
     """Files below a root. Every method may be called from any thread, and raises `RunError` if the store fails."""
 
     @property
-    def url(self) -> str:
-        """As a user names it."""
-        ...
+    def url(self) -> str: ...
 
     def images(self, avoid: str = "") -> Iterator[StoredFile]:
         """Every file, images and others, as they come; what lies below the path `avoid` is passed over."""
         ...
 
-    def files(self, below: str = "") -> Iterator[StoredFile]:
-        """Every file below a path, as they come."""
-        ...
+    def files(self, below: str = "") -> Iterator[StoredFile]: ...
 
     def read(self, path: str) -> bytes:
         """The bytes of a file.
@@ -79,9 +75,7 @@ class Store(Protocol):
         """
         ...
 
-    def remove(self, path: str) -> None:
-        """Remove a file, if it is there."""
-        ...
+    def remove(self, path: str) -> None: ...
 
     def held(self) -> AbstractContextManager[str]:
         """Hold the root against other drivers; gives a note where the store cannot keep two of them apart.
@@ -129,6 +123,7 @@ class FolderStore:
             yield StoredFile(path.relative_to(self.root).as_posix(), _stamp(path) or "", skipped)
 
     def files(self, below: str = "") -> Iterator[StoredFile]:
+        """See `Store`."""
         entered: set[tuple[int, int]] = set()
         for folder, folders, names in os.walk(self.root / below, followlinks=True):
             if (here := identity(Path(folder))) in entered:  # a link to a folder around it
@@ -144,6 +139,7 @@ class FolderStore:
                 )
 
     def read(self, path: str) -> bytes:
+        """See `Store`."""
         try:
             if (self.root / path).exists() and not (
                 self.root / path
@@ -156,6 +152,7 @@ class FolderStore:
             raise ImageError((error.strerror or str(error)).lower()) from None
 
     def write(self, path: str, data: bytes, replace: bool = True) -> str:
+        """See `Store`."""
         target, written = self.root / path, self.root / PARTS / uuid4().hex
         with writing(target):
             written.parent.mkdir(parents=True, exist_ok=True)

@@ -81,7 +81,6 @@ class Monitor:
             self._stages.labels(model, stage).observe(value)
 
     def text(self) -> bytes:
-        """All metrics, as Prometheus reads them."""
         return generate_latest(self._registry)
 
 
@@ -109,5 +108,4 @@ class Trimmer:
 
 
 def resident_bytes() -> int:
-    """Memory of this process, as Linux counts it."""
     return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -214,7 +214,6 @@ def _digits(value: float) -> float:
 
 
 def header(description: str) -> dict[str, Any]:
-    """How OpenAPI describes a header of an answer."""
     return {"schema": {"type": "string"}, "description": description}
 
 
