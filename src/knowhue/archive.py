@@ -20,7 +20,7 @@ from knowhue.errors import ConfigError, ImageError, RunError, few
 from knowhue.images.openraster import check_output_suffix
 from knowhue.images.writing import writable_suffix
 from knowhue.inference.archive_listing import ArchiveListing
-from knowhue.inference.colorizer import ColorizeOptions, Colorizer
+from knowhue.inference.colorizer import EVERYWHERE, ColorizeOptions, Colorizer
 from knowhue.inference.description import Description
 from knowhue.inference.judgement import caveats_of_many
 from knowhue.inference.pipeline import progress
@@ -138,8 +138,7 @@ def _require_no_left(executor: Executor) -> None:
 
 
 def _check(options: ColorizeOptions, suffix: str | None, shards: int | None) -> None:
-    plain = ColorizeOptions(saturation=options.saturation, unknown_below=options.unknown_below)
-    if options != plain:
+    if options.changed(but=EVERYWHERE):
         raise ConfigError(
             "An archive is coloured by saturation and `unknown_below` alone. Found hints, a reference, samples or an "
             "uncertainty. Colour those images as a folder, or one by one."
@@ -236,26 +235,26 @@ def _execute(
     if not tasks:
         return []
     ends: dict[str, dict[str, Any]] = {}
-    seen: dict[str, str] = {}
-    told: list[int] = []
+    stamps: dict[str, str] = {}
+    reported: list[int] = []
     started = time.monotonic()
 
     def watch() -> None:
         for path, stamp, _ in out.files(_ENDED):
-            if seen.get(path) != stamp:
-                seen[path] = stamp
+            if stamps.get(path) != stamp:
+                stamps[path] = stamp
                 end = json.loads(out.read(path))
                 if end["run"] == tasks[0].run:
                     ends[path] = end
         here, failed, already = (
             sum(end[name] for end in ends.values()) for name in ("made", "failed", "already")
         )
-        if told != [here + failed, already]:
-            told[:] = here + failed, already
+        if reported != [here + failed, already]:
+            reported[:] = here + failed, already
             report({"stage": "folder", "failed": failed} | progress(started, here + failed, total, already))
 
     for path, stamp, _ in out.files(_ENDED):  # of earlier runs
-        seen[path] = stamp
+        stamps[path] = stamp
     watch()
     jobs = [Job(f"shard-{task.shard}", partial(colour_shard, task)) for task in tasks]
     if isinstance(executor, InProcess):  # which has nobody else to say how far it is

@@ -199,11 +199,11 @@ def _plain(saturation: float, unknown_below: float | None, uncertainty: bool = F
 
 
 def _say_each(made: Iterable[tuple[dict[str, Any], str | None]], as_json: bool) -> None:
-    """Say of each sample what became of it; what holds of all is said once."""
-    said: set[str] = set()
+    """Say of each sample what became of it; what holds of all is printed once."""
+    printed: set[str] = set()
     for record, headline in made:
-        lines = [line for line in _sentences(record, headline) if line not in said]
-        said.update(lines)
+        lines = [line for line in _sentences(record, headline) if line not in printed]
+        printed.update(lines)
         _say_what_was_made(record, lines, as_json)
 
 

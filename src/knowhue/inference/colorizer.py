@@ -1,6 +1,6 @@
 """Colours and a calibrated class for an image of any size, in one call."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +35,10 @@ SCALES = (1.0, 1.5, 2.0)
 """Of the network's size, at which `spread_over_views` predicts."""
 
 
+EVERYWHERE = ("saturation", "unknown_below")
+"""Options that go with whatever is coloured, videos and archives too."""
+
+
 class ColorizeOptions(NamedTuple):
     """What a user may ask of a colouring.
 
@@ -58,6 +62,12 @@ class ColorizeOptions(NamedTuple):
     reference: Reference | None = None
     sample: int = 1
     album: AlbumColour | None = None
+
+    def changed(self, but: Collection[str] = ()) -> list[str]:
+        """Names of the options, `but` some, that are not as they are by default."""
+        given = self._replace(hints=tuple(self.hints))
+        usual = ColorizeOptions()._asdict().items()
+        return [name for name, value in usual if name not in but and getattr(given, name) != value]
 
 
 class Colorized(NamedTuple):
@@ -163,24 +173,14 @@ class Colorizer:
         self.require("colour")
         description = self.network.description
         if isinstance(description, RecipeDescription):
-            asked = {
-                name: getattr(options, name) is not None for name in ("strokes", "reference", "unknown_below")
-            }
-            asked |= {
-                "hints": bool(options.hints),
-                "uncertainty": options.uncertainty,
-                "sample": options.sample != 1,
-            }
-            require_supported(
-                description.recipe, {name: name for name, is_asked in asked.items() if is_asked}
-            )
+            require_supported(description.recipe, {name: name for name in options.changed()})
         require_sample(options.sample, self.network)
 
     def network_input(self, image: Image, scale: float = 1.0) -> FloatArray:
         """L* (h, w) of an image at the network's size, or at `scale` times it; over white, as in training."""
-        return self._seen(flattened(image), scale)
+        return self._input_of(flattened(image), scale)
 
-    def _seen(self, pixels: Pixels, scale: float = 1.0) -> FloatArray:
+    def _input_of(self, pixels: Pixels, scale: float = 1.0) -> FloatArray:
         description = self.network.description
         if isinstance(description, RecipeDescription):  # it sees one shape, into which images are stretched
             return network_input(pixels, description.shape)
@@ -231,7 +231,7 @@ class Colorizer:
         if options.reference is not None:
             chroma, found = take_colours(flattened(image), coarse, chroma, options.reference, self.network)
         # colours follow the edges of the pixels that are painted, whatever shines through them
-        guide = coarse if image.alpha is None else self._seen(image.pixels)
+        guide = coarse if image.alpha is None else self._input_of(image.pixels)
         if options.hints or options.strokes is not None:
             # hints correct what is painted without them, so they are met at any saturation
             lines = chroma_lines(chroma, guide, options.saturation)

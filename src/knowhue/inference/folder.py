@@ -145,14 +145,14 @@ class _Work:
         """Look at all images, and have those coloured that were not, or by another album's colour."""
         # one that came while the others were looked at was coloured without
         self._divide({item for item in self._done if "album" in self._ledger.records[item.path]})
-        told = {item: self._ledger.records[item.path]["album"] for item in self._done}
-        seen = survey(self._colorizer, self.waiting, limits, self._report)
-        own = [*seen.values(), *(AlbumColour(*each["own"]) for each in told.values())]
+        kept = {item: self._ledger.records[item.path]["album"] for item in self._done}
+        surveyed = survey(self._colorizer, self.waiting, limits, self._report)
+        own = [*surveyed.values(), *(AlbumColour(*each["own"]) for each in kept.values())]
         if not own:
             return  # none can be read, which is told of each
         colour = colour_of_album(own)
         self._options = self._options._replace(album=colour)
-        self._divide({item for item, each in told.items() if each["colour"] == list(colour)})
+        self._divide({item for item, each in kept.items() if each["colour"] == list(colour)})
 
     def _is_done(self, item: Item) -> bool:
         """Whether an image was coloured as it is now, and by the same hints."""
@@ -242,12 +242,12 @@ class _Work:
     ) -> tuple[dict[str, Any], Stamp, Path]:
         """Paint, encode, and write beside its place: what `Ledger.commit` takes."""
         started = time.perf_counter()
-        reply, said = paint_one_of_many(self._colorizer, read.decoded, answer[0])
+        reply, judged = paint_one_of_many(self._colorizer, read.decoded, answer[0])
         # Numbered, as two images of different folders may have one name.
         written = self._staging / f"{next(self._numbers)}{reply.suffix}"
         write_through(written, reply.data)
         assert reply.colorized is not None
-        record = {"path": item.path, "output": item.output, **said}
+        record = {"path": item.path, "output": item.output, **judged}
         if item.path in self._hints:
             record["hints"] = self._hints[item.path]
         if self._options.album is not None:

@@ -130,9 +130,9 @@ def check_activations(found: dict[str, FloatArray], lightness: FloatArray) -> di
         channels = len(chroma_bins()) if name == COLOUR_LOGITS else "channels"
         is_map = values.ndim == 4 and len(values) == len(lightness) and values.size
         if is_map and name == COLOUR_LOGITS:
-            seen = (COLOUR_STRIDE * cells for cells in values.shape[2:])
+            covered = (COLOUR_STRIDE * cells for cells in values.shape[2:])
             is_map = values.shape[1] == channels and all(
-                a >= b for a, b in zip(seen, lightness.shape[1:], strict=True)
+                a >= b for a, b in zip(covered, lightness.shape[1:], strict=True)
             )
         if not is_map:
             raise WeightsError(

@@ -145,11 +145,11 @@ class RecipeNetwork:
             WeightsError: the file takes too long or too much memory, or answers what no such model should.
         """
         count, *shape = lightness.shape
-        seen = lightness
+        resized = lightness
         if tuple(shape) != self.description.shape:
-            seen = np.stack([enlarge(each, *self.description.shape) for each in lightness])
+            resized = np.stack([enlarge(each, *self.description.shape) for each in lightness])
         step = self._batch or count
-        answers = [self._chroma(seen[start : start + step]) for start in range(0, count, step)]
+        answers = [self._chroma(resized[start : start + step]) for start in range(0, count, step)]
         chroma = np.concatenate(answers)
         if list(chroma.shape[1:3]) != shape:
             chroma = np.stack([enlarge(each, *shape) for each in chroma])

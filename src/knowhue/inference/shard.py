@@ -241,12 +241,13 @@ class _Shard:
     def _paint(self, coming: _InFlight, decoded: DecodedRequest, answer: Predictions) -> dict[str, Any]:
         """Paint, encode and write; the line of the ledger."""
         image, model = coming.image, _open(self.task.model)
-        reply, said = paint_one_of_many(model, decoded, answer)
+        reply, judged = paint_one_of_many(model, decoded, answer)
         replace = self.task.overwrite or image.path in self._own
         made = self.out.write(image.output, reply.data, replace)
         seconds = round(time.perf_counter() - coming.started, 4)
-        record = {"path": image.path, "output": image.output, **said, "model": model.network.description.name}
-        return record | {"seconds": seconds, "stamp": image.stamp, "made": made}
+        record = {"path": image.path, "output": image.output, **judged}
+        record |= {"model": model.network.description.name, "seconds": seconds}
+        return record | {"stamp": image.stamp, "made": made}
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,7 @@ import numpy as np
 
 from knowhue.errors import ConfigError, ExtraError, few, install_command
 from knowhue.images.image import Image, Pixels
-from knowhue.inference.colorizer import ColorizeOptions, Colorizer
+from knowhue.inference.colorizer import EVERYWHERE, ColorizeOptions, Colorizer
 from knowhue.inference.judgement import Judgement, caveats_of_many, is_novel, judge_image
 from knowhue.inference.networks import FloatArray, Predictions
 from knowhue.inference.pipeline import Limits, Stages, progress, run
@@ -117,11 +117,7 @@ def colorize_video(
     started = time.monotonic()
     colorizer.require_options(options)
     reading, writing = _by_pyav()
-    usual = ColorizeOptions(saturation=options.saturation, unknown_below=options.unknown_below)
-    others = [
-        name for name, value in options._asdict().items() if (value or None) != (getattr(usual, name) or None)
-    ]
-    if others:
+    if others := options.changed(but=EVERYWHERE):
         raise ConfigError(
             f"`options` should hold `saturation` and `unknown_below` alone for a video. Found {few(others)}. Colour a "
             "single image."
