@@ -354,8 +354,11 @@ def test_wrong_words_are_refused(model, case):
 
 
 def test_models_of_ours_take_no_recipe(tmp_path):
-    with pytest.raises(WeightsError, match=r"another's \.onnx file for the recipe `ddcolor`. Found"):
-        open_network("built-in", "ddcolor")
+    for name, found in (("built-in", "`built-in`"), ("none.onnx", "no file `none.onnx`")):
+        with pytest.raises(
+            WeightsError, match=rf"another's \.onnx file for the recipe `ddcolor`. Found {found}\."
+        ):
+            open_network(name, "ddcolor")
     (tmp_path / "ours.safetensors").write_bytes(describe().model_dump_json().encode())
     with pytest.raises(WeightsError, match="another's"):
         open_network(tmp_path / "ours.safetensors", "ddcolor")
