@@ -238,7 +238,7 @@ def _runs(root: Path) -> list[Path]:
 def _check_scores(folder: Path, root: Path) -> tuple[int, list[str]]:
     """A run's scores against the mean over its images, and each class's."""
     from knowhue.evaluation.metrics import score_rows  # needs torch
-    from knowhue.metric_table import METRICS
+    from knowhue.metric_table import RUN_METRICS
 
     sealed, rows = _read(folder / "scores.json"), [_typed(row) for row in read_csv(folder / "per_image.csv")]
     classes = {name: number for number, name in enumerate(sealed["per_class"])}
@@ -248,11 +248,11 @@ def _check_scores(folder: Path, root: Path) -> tuple[int, list[str]]:
             of_class[row["label"]].append(row)
         row["label"] = classes.get(row["label"], -1)
     found = {"metrics": finite_or_none(score_rows(rows))}
-    said = {"metrics": {name: value for name, value in sealed["metrics"].items() if name in METRICS}}
+    said = {"metrics": {name: value for name, value in sealed["metrics"].items() if name in RUN_METRICS}}
     for name, own in of_class.items():
         found[name] = finite_or_none(score_rows(own))
         found[name].pop("balanced_accuracy", None)  # of one class it is accuracy
-        said[name] = {key: value for key, value in sealed["per_class"][name].items() if key in METRICS}
+        said[name] = {key: value for key, value in sealed["per_class"][name].items() if key in RUN_METRICS}
     return compare(said, found, f"{_name(folder / 'scores.json', root)}: ", _ROUNDED)
 
 

@@ -22,7 +22,7 @@ from knowhue.engines.executor import POLL_SECONDS, Executor, InProcess, Job
 from knowhue.errors import ConfigError, KnowhueError, RunError, few
 from knowhue.evaluation.evaluate import predict_class, predict_colour, predict_gray
 from knowhue.locks import LOCK, Left, locked, note_jobs
-from knowhue.metric_table import METRICS
+from knowhue.metric_table import RUN_METRICS
 from knowhue.plan import Plan, read_plan, read_tuning
 from knowhue.report.page import write_report
 from knowhue.runs import FROZEN, STUDY_SCHEMA, Report, read_frozen
@@ -173,7 +173,7 @@ def write_baselines(work: Workspace, settings: Evaluation | None = None) -> None
     settings = settings or Evaluation()
     described = {
         name: {"title": m.title, "unit": m.unit, "better": m.better, "task": m.task}
-        for name, m in METRICS.items()
+        for name, m in RUN_METRICS.items()
     }
     # the version, too: another one may score otherwise
     key = fingerprint([work.prepared.fingerprint, settings.model_dump(mode="json"), described, __version__])

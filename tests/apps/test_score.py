@@ -1,9 +1,13 @@
 """`knowhue score` as a user types it: files, checks, what is refused; the same bytes whatever the way."""
 
+import csv
+import json
 import shutil
 
 import pytest
+from scipy.stats import binomtest
 from score_folders import colourings, picture, true_images, write_images
+from tiny_classifier import NAME, write_network
 
 
 @pytest.fixture
@@ -71,6 +75,34 @@ def test_an_earlier_score_is_checked_against_the_files(knowhue, at):
     assert written(at) == kept
 
 
+def test_a_classifier_tests_systems_image_by_image_and_is_checked_with_its_weights(knowhue, at):
+    write_network(at / "net.safetensors", 12)
+    write_network(at / "other.safetensors", 12, seed=1)
+    (at / "classes.txt").write_text("\n".join(f"class{number % 6}" for number in range(12)))
+    classifier = ("--classifier", f"timm:{NAME}=net.safetensors", "--classes", "classes.txt")
+    code, _, err = knowhue(*BOTH, *classifier)
+    assert code == 0, err
+    with (at / "score.per_image.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    found = json.loads((at / "score.json").read_text())
+    for test in found["mcnemar"]:
+        one, other = ([float(row[test["measure"]]) for row in rows if row["row"] == test[side]]
+                      for side in ("first", "second"))  # fmt: skip
+        gaps = [a - b for a, b in zip(one, other, strict=True)]
+        only = [gaps.count(1), gaps.count(-1)]
+        assert only == [test["only_first"], test["only_second"]]
+        p = binomtest(only[0], sum(only)).pvalue if any(only) else 1
+        assert (test["p"], test["p_adjusted"]) == pytest.approx((p, min(1, p * len(found["mcnemar"]))))
+    assert len(found["mcnemar"]) == 9
+    again = ("score", "ours", "theirs", "--truth", "truth", "--check", "score.json")
+    code, _, err = knowhue(*again)
+    assert (code, err.count("was made with a classifier. Give it again")) == (2, 1)
+    code, said, err = knowhue(*again, *classifier)
+    assert (code, said.endswith(": all as stored\n")) == (0, True), err
+    code, _, err = knowhue(*again, "--classifier", f"timm:{NAME}=other.safetensors", *classifier[2:])
+    assert (code, "networks.classifier.weights: stored" in err) == (1, True)
+
+
 def test_earlier_scores_stand_beside_in_every_table(knowhue, at):
     one = ("score", "--truth", "truth", "--protocol", "original")
     assert knowhue(*one, "theirs", "-o", "theirs.html")[0] == 0
@@ -107,11 +139,15 @@ def test_earlier_scores_stand_beside_in_every_table(knowhue, at):
         (("ours", "--truth", "truth", "--check", "x.json", "--networks", "lpips"), "Found `--networks`"),
         (("ours", "--truth", "truth", "--beside", "none.json"), "none.json"),
         (("ours", "--truth", "truth", "--protocol", "lpips.yaml"), "give --networks lpips"),
+        (("ours", "--truth", "truth", "--protocol", "top1.yaml"), "give --classifier"),
+        (("ours", "--truth", "truth", "--classes", "x.txt"), "what the outputs of `--classifier` stand for"),
+        (("ours", "--truth", "truth", "--classifier", "resnet18"), "`--classifier` should be timm:NAME"),
     ],
 )
 def test_wrong_input_is_one_line_and_nothing_is_written(knowhue, at, arguments, said):
     settings = "name: own\ngeometry: original\nsize_px: null\ninterpolation: none\ncodes: 8-bit\n"
     (at / "lpips.yaml").write_text(f"{settings}primary: lpips_alex\n")
+    (at / "top1.yaml").write_text(f"{settings}primary: top1_accuracy\n")
     code, out, err = knowhue("score", *arguments, "--workers", 1)
     assert (code, out) == (2, "")
     lines = [line for line in err.splitlines() if line.startswith("knowhue: ")]

@@ -19,7 +19,7 @@ from knowhue.evaluation.metrics import (
     to_rows,
 )
 from knowhue.evaluation.perceptual import LPIPS
-from knowhue.metric_table import METRICS
+from knowhue.metric_table import RUN_METRICS
 from knowhue.tensors import Batch, Prediction
 
 COUNT, CLASSES = 12, 3
@@ -106,7 +106,7 @@ def rows_of(case):
 
 def test_every_metric_is_its_reference(case):
     scores = score_rows(rows_of(case))
-    assert scores.keys() == METRICS.keys() - {LPIPS} == reference(case).keys()  # see test_perceptual
+    assert scores.keys() == RUN_METRICS.keys() - {LPIPS} == reference(case).keys()  # see test_perceptual
     assert scores == pytest.approx(reference(case), rel=1e-4)
 
 
@@ -155,7 +155,7 @@ def test_a_head_that_is_not_there_is_not_scored(case, head):
     batch, (chroma, logits, *_) = case
     prediction = Prediction(chroma, None) if head == "colour" else Prediction(None, logits)
     scores = score_rows(to_rows(image_columns(batch, prediction)))
-    assert {METRICS[name].task for name in scores} == {head}
+    assert {RUN_METRICS[name].task for name in scores} == {head}
 
 
 @pytest.mark.parametrize("shape", [(12, 2, 6, 1), (1, 2, 6, 5), (12, 1, 6, 5), (12, 2, 5, 6)])

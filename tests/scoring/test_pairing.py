@@ -79,7 +79,7 @@ def test_only_what_is_common_is_scored_if_asked_and_that_is_said(folders):
     pairs = pair(folders.truth, [str(folders.ours), str(folders.theirs)], common=True)
     assert len(pairs.truth) == 5
     assert all(set(each.samples) == set(pairs.truth) for each in pairs.systems)
-    notes = " ".join(pairs.notes)
+    notes = " ".join(pairs.remarks)
     assert "5 of 6 true images are scored" in notes
     assert "theirs: files that belong to no true image: other (1 in all)" in notes
 
@@ -87,7 +87,7 @@ def test_only_what_is_common_is_scored_if_asked_and_that_is_said(folders):
 def test_other_files_are_counted_once_by_whose_they_are(folders):
     for folder in (folders.truth, folders.ours):
         (folder / "notes.txt").write_text("x")
-    notes = pair(folders.truth, [str(folders.ours)]).notes
+    notes = pair(folders.truth, [str(folders.ours)]).remarks
     other = "1 other file left alone: 1 of no image format (.txt)"
     assert notes == (f"true images: {other}", f"ours: {other}")
 
@@ -119,9 +119,10 @@ def test_copies_jpegs_and_the_truths_own_files_are_said(tmp_path):
     made = write_images(tmp_path / "made", {"a": picture(5)}, ".jpg")
     shutil.copy(truth / "b.png", made / "b.png")
     Image.fromarray(picture(2)).save(made / "c.png", "JPEG")  # whatever its name says
-    notes = " ".join(pair(truth, [str(made)]).notes)
+    pairs = pair(truth, [str(made)])
+    notes = " ".join(pairs.notes)
     assert "repeated true images: 1 (b)" in notes
-    assert "made: 2 colourings in JPEG" in notes
+    assert "made: 2 colourings in JPEG" in " ".join(pairs.remarks)
     assert "made: 1 colouring with the very bytes of the true image (b)" in notes
 
 

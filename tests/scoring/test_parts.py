@@ -154,7 +154,7 @@ def test_several_samples_are_averaged_and_the_best_is_kept(tmp_path):
             values = [row[column] for row in each]
             assert found[column][place] == pytest.approx(np.mean(values), rel=1e-12)
             assert found[f"best_{column}"][place] == best_of(column, values)
-    assert (found["diversity"] > 1).all()
+    assert (found["diversity_ciede2000"] > 1).all()
     assert (best_of("psnr_rgb", [1, 2]), best_of("ciede2000", [1, 2])) == (2, 1)
 
 

@@ -1,12 +1,10 @@
 """What networks say: features and LPIPS by row, distances, recognition; kept by content, refused where not there."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binom
 from score_folders import colourings, true_images, write_images
 
 from knowhue.errors import ConfigError
@@ -15,18 +13,15 @@ from knowhue.evaluation.perceptual import LPIPS, Perceptual
 from knowhue.scoring import networks as module
 from knowhue.scoring.files import to_json
 from knowhue.scoring.networks import (
-    NETWORK_MEASURES,
-    Recognition,
     ScoreNetworks,
     ask_networks,
-    mcnemar,
     open_scorers,
     with_columns,
 )
 from knowhue.scoring.page import render
-from knowhue.scoring.pairing import ALWAYS, GRAY, TRUTH, Pairs, Stored, pair
+from knowhue.scoring.pairing import ALWAYS, GRAY, TRUTH, pair
 from knowhue.scoring.parts import measure_rows
-from knowhue.scoring.protocols import PROTOCOLS
+from knowhue.scoring.protocols import PROTOCOLS, Wanted
 from knowhue.scoring.table import make_scores
 
 DEEP = PROTOCOLS["original"]
@@ -72,7 +67,7 @@ def test_distances_and_lpips_are_those_of_the_images_themselves(asked):
     assert found.sets.values[TRUTH]["fd_lite0"] == pytest.approx(0, abs=1e-6)
     expected = (both[0] - both[1]).abs().mean((1, 2, 3))
     np.testing.assert_allclose(found.columns["ours"][LPIPS], expected, rtol=1e-5)
-    scores = make_scores(pairs, DEEP, with_columns(measured, found), None, NETWORK_MEASURES, found.sets)
+    scores = make_scores(pairs, DEEP, with_columns(measured, found), None, found.sets)
     assert scores.values["ours"][LPIPS] == pytest.approx(float(expected.mean()), rel=1e-5)
     assert scores.values[GRAY]["fd_lite0"] > scores.values["ours"]["fd_lite0"]
     assert "fid" not in scores.measures
@@ -129,7 +124,7 @@ def test_distances_of_enough_images_have_intervals_on_the_page_and_in_the_file(t
     pairs = pair(truth, [str(each) for each in systems])
     measured = measure_rows(pairs, DEEP, tmp_path / "cache", 1)
     found = ask_networks(pairs, DEEP, measured, fake(), "theirs", tmp_path / "cache")
-    scores = make_scores(pairs, DEEP, with_columns(measured, found), "theirs", NETWORK_MEASURES, found.sets)
+    scores = make_scores(pairs, DEEP, with_columns(measured, found), "theirs", found.sets)
     keys = [(each.system, each.minus, each.measure) for each in scores.distances]
     names = ("fd_lite0", "kd_lite0")
     assert sorted(keys[:4], key=lambda key: key[2]) == [
@@ -154,51 +149,19 @@ def test_distances_of_enough_images_have_intervals_on_the_page_and_in_the_file(t
     ]
 
 
-def test_the_page_quotes_networks_and_tests(asked):
+def test_the_page_quotes_networks(asked):
     pairs, measured, found = asked
-    test = {"only_first": 6, "only_second": 1, "p": 0.125}
-    about = found.sets.about | {"recognised": {"network": "a probe", "mcnemar": {"theirs and ours": test}}}
-    sets = found.sets._replace(about=about)
-    scores = make_scores(pairs, DEEP, with_columns(measured, found), None, NETWORK_MEASURES, sets)
+    scores = make_scores(pairs, DEEP, with_columns(measured, found), None, found.sets)
     page = render(scores, scores.values, "")
-    assert "the first alone recognised in 6 images, the second alone in 1; p = .125, exact" in page
     assert "weights: 0123" in page
     assert "As sets of images" in page
-
-
-def in_folders(images: int, classes: int) -> Pairs:
-    stored = Stored(Path("x"), "0", "PNG")
-    clusters = tuple(f"class{number % classes}" for number in range(images))
-    return Pairs({f"{c}/{n}": stored for n, c in enumerate(clusters)}, (), clusters, ())
-
-
-def test_a_probe_recognises_what_it_was_not_fitted_to_and_nothing_in_noise():
-    pairs, random = in_folders(200, 4), np.random.default_rng(0)
-    labels = np.arange(200) % 4
-    true = np.eye(4)[labels] * 6 + random.normal(size=(200, 4))
-    noise = random.normal(size=(200, 30))
-    probe = Recognition(pairs)
-    assert probe.ask(true).mean() > 0.95
-    assert probe.ask(true.mean() + random.normal(size=(200, 4))).mean() < 0.5
-    # a probe that had seen these images would know many of them
-    assert Recognition(pairs).ask(noise).mean() < 0.4
-
-
-def test_mcnemar_is_the_exact_binomial_of_the_images_that_changed():
-    random = np.random.default_rng(1)
-    first, second = (random.integers(0, 2, 60).astype(float) for _ in range(2))
-    one, other = int(((first == 1) & (second == 0)).sum()), int(((first == 0) & (second == 1)).sum())
-    tail = binom.cdf(min(one, other), one + other, 0.5)
-    found = mcnemar(first, second)
-    assert found == {"only_first": one, "only_second": other, "p": pytest.approx(min(1.0, 2 * tail))}
-    assert mcnemar(first, first)["p"] == 1
 
 
 @pytest.mark.parametrize(
     ("names", "said"),
     [
         ("lite", "Did you mean `lite0`?"),
-        ("recognised", "`class0` with 3"),
+        ("recognition", "`class0` with 3"),
         ("lpips", "`--networks lpips` should be of networks that can be opened. lpips: not computed"),
     ],
 )
@@ -206,7 +169,7 @@ def test_what_cannot_be_said_is_refused_before_work(folders, tmp_path, names, sa
     pairs = pair(folders.truth, [str(folders.ours)])
     (tmp_path / "none.pth").write_bytes(b"")
     with pytest.raises(ConfigError) as refused:
-        open_scorers(names, pairs, lpips_weights=tmp_path / "none.pth")
+        open_scorers(Wanted(names, lpips_weights=tmp_path / "none.pth"), pairs, "ciede2000")
     assert said in str(refused.value)
     assert len(refused.value.args) == 1
 
@@ -214,6 +177,6 @@ def test_what_cannot_be_said_is_refused_before_work(folders, tmp_path, names, sa
 def test_recognition_opens_the_network_whose_features_it_needs(tmp_path):
     truth = write_images(tmp_path / "truth", true_images(10, 2))
     made = write_images(tmp_path / "made", colourings(true_images(10, 2), 0.5))
-    found = open_scorers("recognised", pair(truth, [str(made)]))
-    assert (list(found.opened), found.is_recognised) == (["lite0"], True)
+    found = open_scorers(Wanted("recognition"), pair(truth, [str(made)]), "ciede2000")
+    assert (list(found.opened), found.has_probe) == (["lite0"], True)
     assert isinstance(found.perceptual, Unavailable)

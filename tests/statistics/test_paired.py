@@ -277,6 +277,30 @@ def test_flips_of_other_shapes_or_values_are_refused(call, message: str):
         call()
 
 
+@given(
+    st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=12).map(
+        lambda answers: tuple(np.array(answers, float).T)
+    )
+)
+def test_mcnemar_is_the_share_of_patterns_counted(pair: tuple[np.ndarray, np.ndarray]):
+    """Each image that differs is the first's or the second's by the throw of a coin."""
+    first, second = pair
+    found = paired.mcnemar(first, second)
+    assert found.only_first - found.only_second == first.sum() - second.sum()
+    differing = int((first != second).sum())
+    split = abs(2 * found.only_first - differing)
+    as_far = [abs(2 * sum(each) - differing) >= split for each in itertools.product((0, 1), repeat=differing)]
+    assert found.p == pytest.approx(np.mean(as_far))
+
+
+def test_mcnemar_is_scipy_s_binomial_and_symmetric():
+    first, second = np.random.default_rng(1).integers(0, 2, (2, 400))
+    one, other = int((first > second).sum()), int((first < second).sum())
+    found = paired.mcnemar(first, second)
+    assert found == (one, other, pytest.approx(2 * stats.binom.cdf(min(one, other), one + other, 0.5)))
+    assert paired.mcnemar(second, first) == (other, one, pytest.approx(found.p))
+
+
 @given(p_values, st.randoms())
 @settings(deadline=None, max_examples=25)
 def test_names_and_order_are_kept_and_no_p_is_lowered(p: dict[str, float], random):

@@ -9,7 +9,7 @@ import torch
 from knowhue.data.loaders import ProcessShare
 from knowhue.errors import RunError
 from knowhue.evaluation.metrics import OF_SETS
-from knowhue.metric_table import IMAGE_COLUMNS, METRICS
+from knowhue.metric_table import IMAGE_COLUMNS, RUN_METRICS
 from knowhue.report.contrasts import BY_CLASS
 from knowhue.runs import write_status
 from knowhue.storage import read_json
@@ -97,10 +97,10 @@ def test_baselines_of_two_processes_are_those_of_one(tiny, make_work, monkeypatc
     assert read_json(work.root / "baselines.json") == whole
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", RUN_METRICS)
 def test_each_metric_has_its_images_in_the_run_and_in_the_report(name):
     """Where a mean over the images were not known to be one, its interval would be over seeds alone."""
-    metric = METRICS[name]
+    metric = RUN_METRICS[name]
     assert metric.column in (*FROM_ROW, "correct")
     assert (name in BY_CLASS) == (metric.over == "classes")
     assert (name in OF_SETS) == (metric.over == "set")

@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -16,7 +16,7 @@ from knowhue.storage import require_outputs
 
 if TYPE_CHECKING:
     from knowhue.scoring.pairing import Pairs
-    from knowhue.scoring.protocols import Protocol
+    from knowhue.scoring.protocols import Protocol, Wanted
     from knowhue.scoring.table import Scores
 
 CACHE = ".knowhue-score"
@@ -63,7 +63,21 @@ def score(
         str | None,
         typer.Option(
             help="Networks to ask, separated by commas: `lite0` (Fréchet and kernel distance), `inception` (FID, KID), "
-            "`lpips`, `recognised` (by a probe of true colours; folders are classes). They need torch, and take longer."
+            "`lpips`, `recognition` (by a probe of true colours; folders are classes). They need torch and time."
+        ),
+    ] = None,
+    classifier: Annotated[
+        str | None,
+        typer.Option(
+            help="A classifier of timm that names what colourings show: `timm:resnet50` (downloaded), "
+            "`timm:resnet50=FILE` (.safetensors, .pth), `timm:tf_efficientnet_lite0=package`."
+        ),
+    ] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text file with a line for each output of the classifier: the folder that it stands for, or empty.",
+            show_default="folders are called by WordNet ids",
         ),
     ] = None,
     inception_weights: Annotated[
@@ -94,9 +108,12 @@ def score(
 ) -> None:
     """Score colourings of several systems against the true images, pair by pair, with intervals and a page."""
     from knowhue.scoring.files import rows_beside
-    from knowhue.scoring.protocols import read_protocol
+    from knowhue.scoring.protocols import Wanted, read_protocol
 
-    asked = _Asked(systems, truth, common, workers or os.cpu_count() or 1, inception_weights, lpips_weights)
+    wanted = Wanted(networks, classifier, classes, inception_weights, lpips_weights)
+    if classes is not None and classifier is None:
+        raise ConfigError("`--classes` says what the outputs of `--classifier` stand for. Give that, too.")
+    asked = _Asked(systems, truth, common, workers or os.cpu_count() or 1, wanted)
     if check is not None:
         given = {"--protocol": protocol, "--out": out, "--reference": reference, "--networks": networks}
         given |= {"--beside": beside, "--cache": cache, "--overwrite": overwrite}
@@ -109,9 +126,9 @@ def score(
     chosen, out = read_protocol(protocol or "stretch-256"), out or Path("score.html")
     outputs = _outputs(out)
     require_outputs({"--out": list(outputs.values())}, beside or [], overwrite=overwrite)
-    pairs = _paired(asked, chosen, reference, networks)
+    pairs = _paired(asked, chosen, reference)
     earlier = rows_beside(beside or [], chosen, pairs)
-    found = _scored(asked, pairs, chosen, reference, networks, cache or out.parent / CACHE)
+    found = _scored(asked, pairs, chosen, reference, cache or out.parent / CACHE)
     _write(found, outputs, earlier)
 
 
@@ -122,8 +139,7 @@ class _Asked(NamedTuple):
     truth: Path
     common: bool
     threads: int
-    inception_weights: Path | None
-    lpips_weights: Path | None
+    wanted: "Wanted"
 
 
 def _outputs(page: Path) -> dict[str, Path]:
@@ -135,50 +151,43 @@ def _outputs(page: Path) -> dict[str, Path]:
     }
 
 
-def _paired(asked: _Asked, protocol: "Protocol", reference: str | None, networks: str | None) -> "Pairs":
+def _paired(asked: _Asked, protocol: "Protocol", reference: str | None) -> "Pairs":
     """Which files belong together; what cannot be scored is refused before work."""
     from knowhue.scoring.pairing import pair
     from knowhue.scoring.protocols import require_primary
     from knowhue.scoring.table import require_system
 
-    require_primary(protocol, networks)
+    require_primary(protocol, asked.wanted)
     pairs = pair(asked.truth, asked.systems, asked.common)
     require_system(pairs, reference)
     return pairs
 
 
 def _scored(
-    asked: _Asked,
-    pairs: "Pairs",
-    protocol: "Protocol",
-    reference: str | None,
-    networks: str | None,
-    cache: Path,
+    asked: _Asked, pairs: "Pairs", protocol: "Protocol", reference: str | None, cache: Path
 ) -> "Scores":
     from knowhue.apps.progress import showing_progress
     from knowhue.scoring.parts import measure_rows
     from knowhue.scoring.table import make_scores
 
     opened = None
-    if networks is not None:
+    if asked.wanted.networks is not None or asked.wanted.classifier is not None:
         from knowhue.scoring.networks import open_scorers
 
-        opened = open_scorers(networks, pairs, asked.inception_weights, asked.lpips_weights)
+        opened = open_scorers(asked.wanted, pairs, protocol.primary)
     began = time.monotonic()
     with showing_progress() as report:
         measured = measure_rows(pairs, protocol, cache, asked.threads, report)
     say(f"{len(pairs.truth)} images, {len(measured)} rows: {time.monotonic() - began:.1f} s", err=True)
     if opened is None:
         return make_scores(pairs, protocol, measured, reference)
-    from knowhue.scoring.networks import NETWORK_MEASURES, ask_networks, with_columns
+    from knowhue.scoring.networks import ask_networks, with_columns
 
     began = time.monotonic()
     with showing_progress() as report:
         found = ask_networks(pairs, protocol, measured, opened, reference, cache, report)
     say(f"networks: {time.monotonic() - began:.1f} s", err=True)
-    return make_scores(
-        pairs, protocol, with_columns(measured, found), reference, NETWORK_MEASURES, found.sets
-    )
+    return make_scores(pairs, protocol, with_columns(measured, found), reference, found.sets)
 
 
 def _write(scores: "Scores", outputs: Mapping[str, Path], earlier: Mapping[str, Mapping[str, float]]) -> None:
@@ -197,7 +206,7 @@ def _write(scores: "Scores", outputs: Mapping[str, Path], earlier: Mapping[str, 
         with replacing(outputs[name]) as file:
             file.write(text)
     write_json(outputs["json"], to_json(scores))
-    say(*(f"note: {each}" for each in scores.notes), err=True)
+    say(*(f"note: {each}" for each in (*scores.notes, *scores.pairs.remarks)), err=True)
     said = [sentence(scores, each) for each in scores.differences if each.measure == scores.protocol.primary]
     say(*_lines(scores, rows), *said, f"Protocol: {scores.protocol.name}, SHA-256 {scores.protocol.digest}")
     say(f"Page: {outputs['page']}")
@@ -238,13 +247,26 @@ def _check(asked: _Asked, path: Path) -> None:
         )
     asked = asked._replace(systems=[f"{name}={folders[name]}" for name in names])  # in the order of the file
     chosen = Protocol.model_validate(earlier["protocol"]["settings"])
-    networks = earlier["networks"].get("asked")
+    asked = asked._replace(wanted=_as_earlier(asked.wanted, earlier, path))
     with tempfile.TemporaryDirectory() as empty:  # nothing is believed that was measured before
-        pairs = _paired(asked, chosen, earlier["reference"], networks)
-        scores = _scored(asked, pairs, chosen, earlier["reference"], networks, Path(empty))
+        pairs = _paired(asked, chosen, earlier["reference"])
+        scores = _scored(asked, pairs, chosen, earlier["reference"], Path(empty))
     problems = compare_json(earlier, to_json(scores))
     say(*problems, err=True)
     found = f"{len(problems)} differ" if problems else "all as stored"
     say(f"{path}: {count_numbers(earlier)} numbers computed again: {found}")
     if problems:
         raise typer.Exit(1)
+
+
+def _as_earlier(wanted: "Wanted", earlier: Mapping[str, Any], path: Path) -> "Wanted":
+    """The networks of an earlier score; where a classifier's weights lie it does not say."""
+    about = earlier["networks"].get("classifier")
+    if about is not None and wanted.classifier is None:
+        raise ConfigError(
+            f"`{path}` was made with a classifier. Give it again, with its weights: --classifier "
+            f"timm:{about['network']}."
+        )
+    if about is None and wanted.classifier is not None:
+        raise ConfigError(f"`{path}` was made without a classifier. Found `--classifier`: leave it out.")
+    return wanted._replace(networks=earlier["networks"].get("asked") or None)

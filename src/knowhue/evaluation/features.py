@@ -16,6 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from knowhue.config import Evaluation
 from knowhue.errors import WeightsError, install_command
+from knowhue.metric_table import METRICS
 from knowhue.models.encoder import pretrained_features, weights_digest
 from knowhue.tensors import RGB
 
@@ -168,9 +169,8 @@ def available_networks(settings: Evaluation, device: torch.device) -> dict[str, 
 
 
 class Distance(NamedTuple):
-    """A number for two sets of features; lower is closer."""
+    """A number for two sets of features, and whose they are; what it is called is in `METRICS`."""
 
-    title: str
     network: str
     between: Callable[[Features, Features], float]
 
@@ -257,10 +257,10 @@ def kernel_distance(first: Features, second: Features) -> float:
 
 
 DISTANCES: dict[str, Distance] = {
-    "fd_lite0": Distance("Fréchet distance, EfficientNet-Lite0", "lite0", frechet),
-    "kd_lite0": Distance("Kernel distance, EfficientNet-Lite0", "lite0", kernel_distance),
-    "fid": Distance("Fréchet Inception Distance (FID)", "inception", frechet),
-    "kid": Distance("Kernel Inception Distance (KID)", "inception", kernel_distance),
+    "fd_lite0": Distance("lite0", frechet),
+    "kd_lite0": Distance("lite0", kernel_distance),
+    "fid": Distance("inception", frechet),
+    "kid": Distance("inception", kernel_distance),
 }
 ENOUGH = 2048
 """Images below which a Frechet distance in thousands of dimensions is mostly bias."""
@@ -281,7 +281,7 @@ def measure_distances(
         networks: see `open_networks`.
     """
     return {
-        name: {"title": distance.title, "better": "lower"}
+        name: {"title": METRICS[name].title, "better": METRICS[name].better}
         | _measure(distance.between, features.get(key), truth.get(key), networks[key])
         for name, distance in DISTANCES.items()
         for key in [distance.network]

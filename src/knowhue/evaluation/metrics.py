@@ -1,4 +1,4 @@
-"""What is measured of each image, and how the scores of METRICS are made of it."""
+"""What is measured of each image, and how the scores of RUN_METRICS are made of it."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from torch import Tensor
 from knowhue.color import colourfulness
 from knowhue.evaluation.calibration import calibration_error
 from knowhue.evaluation.similarity import ciede2000, psnr, require_same_shape, ssim
-from knowhue.metric_table import METRICS
+from knowhue.metric_table import RUN_METRICS
 from knowhue.tensors import RGB, Batch, Chroma, Prediction
 
 ImageRow = dict[str, Any]
@@ -54,7 +54,7 @@ OF_SETS: dict[str, Callable[[Sequence[ImageRow], str], float]] = {
     "mean_colourfulness_difference": mean_difference,
     "ece": lambda rows, _: calibration_error(rows),
 }
-"""The metrics of `METRICS` that are no mean over images or classes: made of the images' rows and their column."""
+"""The metrics of `RUN_METRICS` that are no mean over images or classes: made of the images' rows and their column."""
 
 
 def score_rows(rows: Sequence[ImageRow]) -> dict[str, float]:
@@ -63,7 +63,7 @@ def score_rows(rows: Sequence[ImageRow]) -> dict[str, float]:
     means = {"images": column_mean, "classes": balanced}
     return {
         name: (means.get(each.over) or OF_SETS[name])(rows, each.column)
-        for name, each in METRICS.items()
+        for name, each in RUN_METRICS.items()
         if each.column in columns
     }
 

@@ -228,14 +228,9 @@ def tensors_digest(tensors: Weights) -> str:
 def _find_weights(config: EncoderSettings) -> Weights:
     if config.weights == "pretrained":
         try:
-            with asking_hub():
-                return timm.create_model(config.name, pretrained=True).state_dict()
-        except Exception as error:  # the hub client raises its own, requests', httpx' and OS errors
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise WeightsError(
-                f"The pretrained weights of `{config.name}` could not be downloaded ({reason}). "
-                f"{_other_weights(config.name)}"
-            ) from None
+            return downloaded(config.name)
+        except WeightsError as error:
+            raise WeightsError(f"{error} {_other_weights(config.name)}") from None
     if config.weights == "package":
         package = ENCODERS[config.name].package
         if package is None:
@@ -245,6 +240,22 @@ def _find_weights(config: EncoderSettings) -> Weights:
             )
         return package()
     return read_encoder(config.weights)
+
+
+def downloaded(name: str) -> Weights:
+    """The pretrained weights of a network of timm, from its hub.
+
+    Raises:
+        WeightsError: they cannot be downloaded, or there are none.
+    """
+    try:
+        with asking_hub():
+            return timm.create_model(name, pretrained=True).state_dict()
+    except Exception as error:  # the hub client raises its own, requests', httpx' and OS errors
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise WeightsError(
+            f"The pretrained weights of `{name}` could not be downloaded ({reason})."
+        ) from None
 
 
 def _other_weights(name: str) -> str:

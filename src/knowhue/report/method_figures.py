@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
+from knowhue.metric_table import METRICS
 from knowhue.report.methods import (
-    QUALITY,
     Comparison,
     MethodScore,
     Regime,
+    column_head,
     cost_table,
     quality_table,
     run_costs,
@@ -102,7 +103,7 @@ def page_content(study: Study) -> dict[str, Any]:
 
 def trade_off(compared: Comparison) -> "Figure":
     """Draw every metric over the seconds of training."""
-    shown = [name for name in compared.metrics if QUALITY[name][1]]
+    shown = [name for name in compared.metrics if METRICS[name].better != "neither"]
     # one panel more than metrics, for the legend
     rows = (len(shown) + 3) // 3
     figure, axes = panels(10.5, 3.1 * rows, rows, 3)
@@ -148,7 +149,7 @@ def sample_images(study: Study, arm: str) -> Arrays:
 
 
 def _panel(ax: "Axes", compared: Comparison, metric: str) -> None:
-    scale = 100 if metric == "recognition" else 1
+    scale = 100 if METRICS[metric].unit == "share" else 1
     for method in compared.methods:
         ends = [
             _marks(ax, compared, regime, method, compared.scores[name][method, metric], scale)
@@ -158,7 +159,9 @@ def _panel(ax: "Axes", compared: Comparison, metric: str) -> None:
         if len(known) == 2:
             ax.plot(*zip(*known, strict=True), color=MARKS[method].colour, linewidth=1, alpha=0.6, zorder=3)
     _seconds_axis(ax)
-    entitle(ax, QUALITY[metric][1])
+    entitle(ax, column_head(metric))
+    if METRICS[metric].unit != "share":
+        ax.set_ylabel(METRICS[metric].unit, color=MUTED)
     _reference_lines(ax, compared, metric, scale)
 
 

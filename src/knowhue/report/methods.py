@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from knowhue.metric_table import METRICS
 from knowhue.plan import CLOCK, QUESTIONS, Epochs, plan_of
 from knowhue.presets import ALL_METHODS, Method
 from knowhue.report.contrasts import BOTH, FamilyTest, contrast, family_tests
@@ -17,16 +18,10 @@ from knowhue.statistics.verdicts import Word, question_alpha
 
 ERROR = QUESTIONS["colour"]
 """What a method is judged by: the metric, the smallest effect of interest and what a diverged run is given."""
-QUALITY = {
-    "ab_l1": ("a*b* error ↓", "a*b* error, CIELAB units"),
-    "ciede2000": ("CIEDE2000 ↓", "CIEDE2000"),
-    "colourfulness_difference_of_means": ("Δ colourfulness ↓", "Difference of colourfulness"),
-    "chroma_ratio": ("chroma, of true", ""),
-    "fd_lite0": ("FD lite0 ↓", "Fréchet distance, lite0"),
-    "fid": ("FID ↓", "FID"),
-    "recognition": ("recognised, % ↑", "Recognised, % ↑"),
-}
-"""Metrics with their heads in the tables, and over the panels where they are drawn; only where some run has them."""
+QUALITY = (
+    "ab_l1", "ciede2000", "colourfulness_difference_of_means", "chroma_ratio", "fd_lite0", "fid", "recognition",
+)  # fmt: skip
+"""Metrics of the tables; those with a better side are drawn. Only where some run has them."""
 COST_NAMES = ("train_s", "train_s_per_image", "predict_s_per_image", "images_seen", "parameters")
 _COST_HEADS = (
     "", "epochs", "images seen", "seconds trained", "ms an image trained", "ms an image predicted",
@@ -219,8 +214,7 @@ def quality_table(compared: Comparison, regime: Regime) -> list[list[TableCell]]
     found = compared.scores[regime.name]
     names = list(compared.metrics)
     names += ["diversity"] * any(found[method, "diversity"].by_seed for method in compared.methods)
-    heads = {name: head for name, (head, _) in QUALITY.items()} | {"diversity": "spread of samples"}
-    rows = [[TableCell(head) for head in ("", "error: verdict", *(heads[name] for name in names))]]
+    rows = [[TableCell(head) for head in ("", "error: verdict", *(column_head(name) for name in names))]]
     for name, method in compared.methods.items():
         title = TableCell(method.title, "reference" if name == compared.reference else "")
         cells = [_quality_cell(found[name, metric], metric) for metric in names]
@@ -275,6 +269,12 @@ def _quality_cell(score: MethodScore, metric: str) -> TableCell:
     return TableCell(number(score.mean, unit), below, score.test.is_clear)
 
 
+def column_head(metric: str) -> str:
+    """What stands over a metric's column or panel, where shares are shown in per cent."""
+    own = METRICS[metric]
+    return own.head.replace(own.short, f"{own.short}, %") if own.unit == "share" else own.head
+
+
 def verdict_cell(found: Judged | None) -> TableCell:
     """A verdict; by the seeds alone it speaks of these test images and not of the method."""
     if found is None:
@@ -284,7 +284,7 @@ def verdict_cell(found: Judged | None) -> TableCell:
 
 
 def _unit(metric: str) -> str:
-    return "share" if metric == "recognition" else ""
+    return "share" if METRICS[metric].unit == "share" else ""
 
 
 def _timed(own: float | None, reference: float | None) -> TableCell:

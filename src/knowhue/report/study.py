@@ -19,8 +19,6 @@ from knowhue.report.text import spaced, titled
 from knowhue.statistics import ALPHA
 from knowhue.statistics.verdicts import question_alpha
 
-_LOWER = (*LOWER_IS_BETTER, "fd_lite0", "kd_lite0", "fid")
-"""Lower is better: of distances, which are not in `metrics.json`, and of all before that is there."""
 NO_SKILL = ("ece",)
 """Metrics at which a constant guess is perfect, so that not to beat one says nothing against a model."""
 UNPAIRED = "unpaired"
@@ -107,7 +105,7 @@ class ScoreTable:
 
     def lower_is_better(self, metric: str) -> bool:
         """Whether a smaller value is the better one."""
-        usual = "lower" if metric in _LOWER else "higher"
+        usual = "lower" if metric in LOWER_IS_BETTER else "higher"
         return self.about.get(metric, {}).get("better", usual) == "lower"
 
 

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ValidationError
 from knowhue import __version__
 from knowhue.config import digest
 from knowhue.errors import ConfigError, DamagedError, few
+from knowhue.metric_table import Metric
 from knowhue.report.latex import tex, tex_row
-from knowhue.scoring.measures import Quantity
+from knowhue.report.text import p_text
 from knowhue.scoring.pairing import ALWAYS, LEFT_ALONE, Pairs, Stored
 from knowhue.scoring.protocols import Protocol
 from knowhue.scoring.table import Scores, SetDistance, order_of_rows
@@ -93,7 +94,9 @@ def to_json(scores: Scores) -> dict[str, Any]:
             each._asdict() | {"interval": list(each.interval) if each.interval else None}
             for each in scores.distances
         ],
+        "mcnemar": [each._asdict() for each in scores.tests],
         "notes": list(scores.notes),
+        "files": list(scores.pairs.remarks),
         "networks": dict(scores.about),
         "made_with": {
             "knowhue": __version__,
@@ -168,7 +171,7 @@ def compare_json(stored: Any, made: Any, place: str = "") -> list[str]:
     """Where two contents of `score.json` differ, a line each; versions of packages and `ROUNDING` are none."""
     if place == "made_with":
         return []
-    if place == "notes" and isinstance(stored, list):
+    if place == "files" and isinstance(stored, list):
         stored, made = ([note for note in notes if LEFT_ALONE not in note] for notes in (stored, made))
     if isinstance(stored, dict) and isinstance(made, dict):
         keys = list(dict.fromkeys((*stored, *made)))
@@ -216,18 +219,17 @@ def image_rows(scores: Scores) -> Iterator[Sequence[Any]]:
 def to_latex(scores: Scores, rows: Mapping[str, Mapping[str, float]]) -> str:
     """Tables for a paper, by booktabs: a line a system or row, each as wide as a page takes it."""
     shown = {name: each for name, each in scores.measures.items() if not name.startswith("lightness")}
-    arrows = {"lower": " ↓", "higher": " ↑", "neither": ""}
     tables, breadth = [], _MOST_SIGNS
     for name, each in shown.items():
-        head = each.short + arrows[each.better]
-        cells = [head, *(shown_value(each, values.get(name)) for values in rows.values())]
+        cells = [each.head, *(shown_value(each, values.get(name)) for values in rows.values())]
         width = max(map(len, cells)) + 2
         if breadth + width > _MOST_SIGNS:
             tables.append([["system", *rows]])
             breadth = max(map(len, rows))
         tables[-1].append(cells)
         breadth += width
-    return "".join(_latex_table(scores, each, len(ALWAYS)) for each in tables) + _distances_as_latex(scores)
+    main = "".join(_latex_table(scores, each, len(ALWAYS)) for each in tables)
+    return main + _distances_as_latex(scores) + _tests_as_latex(scores)
 
 
 def _latex_table(scores: Scores, columns: Sequence[Sequence[str]], last: int = 0) -> str:
@@ -262,7 +264,18 @@ def _distances_as_latex(scores: Scores) -> str:
     return _latex_table(scores, cells) if columns else ""
 
 
-def _with_ends(measure: Quantity, found: SetDistance | None) -> str:
+def _tests_as_latex(scores: Scores) -> str:
+    """McNemar's tests: a line a pair of rows and measure."""
+    lines = [
+        (f"{each.first}, {each.second}", scores.measures[each.measure].short, str(each.only_first),
+         str(each.only_second), p_text(each.p_adjusted))
+        for each in scores.tests
+    ]  # fmt: skip
+    head = ("McNemar", "share", "only first", "only second", "p, Bonferroni")
+    return _latex_table(scores, list(zip(head, *lines, strict=True))) if lines else ""
+
+
+def _with_ends(measure: Metric, found: SetDistance | None) -> str:
     if found is None:
         return "–"
     ends = [shown_value(measure, each) for each in found.interval or ()]
@@ -276,6 +289,6 @@ def _caption(scores: Scores) -> str:
     )
 
 
-def shown_value(measure: Quantity, value: float | None) -> str:
+def shown_value(measure: Metric, value: float | None) -> str:
     """A number as tables show it."""
     return "–" if value is None else f"{value:.{measure.places}f}".replace("-", "−")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from knowhue.color import (
 from knowhue.errors import ImageError
 from knowhue.evaluation.similarity import SSIM_WINDOW, ciede2000, psnr
 from knowhue.images.image import Pixels
+from knowhue.metric_table import METRICS, RECOGNITION, Metric
 from knowhue.scoring.protocols import Protocol
 from knowhue.scoring.windows import Windows, ssim_beside, windows_of
 
@@ -33,60 +34,18 @@ _TOGETHER = 1 << 14  # pixels whose arrays the processor's cache holds
 _REACH = 128  # of a*b*, whose sRGB colours lie within -108 to 99
 
 
-class Quantity(NamedTuple):
-    """A number for a set of colourings.
-
-    Attributes:
-        title: in words.
-        short: the head of a column.
-        unit: of its values.
-        better: which way.
-        column: the values an image that it is a mean of; empty of one of `OVER_SET`.
-        places: digits after the point.
-    """
-
-    title: str
-    short: str
-    unit: str
-    better: Literal["lower", "higher", "neither"]
-    column: str
-    places: int = 2
-
-
-MEASURES: Mapping[str, Quantity] = {
-    "ciede2000": Quantity("CIEDE2000", "CIEDE2000", "CIEDE2000 units", "lower", "ciede2000"),
-    "ab_l1": Quantity("Mean absolute error of a*b*", "a*b* error", "CIELAB units", "lower", "ab_l1"),
-    "ab_auc": Quantity("Area under the curve of a*b* errors", "AUC", "share", "higher", "ab_auc", 4),
-    "ab_auc_balanced": Quantity(
-        "Area under the curve of a*b* errors, each colour alike", "AUC, balanced", "share", "higher", "", 4
-    ),
-    "psnr_rgb": Quantity("PSNR of RGB", "PSNR", "dB", "higher", "psnr_rgb"),
-    "ssim_rgb": Quantity("SSIM of RGB", "SSIM", "-1 to 1", "higher", "ssim_rgb", 4),
-    "lpips_alex": Quantity("LPIPS, AlexNet", "LPIPS", "0 is equal", "lower", "lpips_alex", 4),
-    "colourfulness": Quantity("Colourfulness (signed)", "CF, signed", "M3", "neither", "colourfulness"),
-    "colourfulness_absolute": Quantity(
-        "Colourfulness (absolute convention)", "CF, absolute", "M3", "neither", "colourfulness_absolute"
-    ),
-    "colourfulness_error": Quantity(
-        "Mean difference of colourfulness (signed)", "dCF of images, signed", "M3", "lower", "colourfulness_error"
-    ),
-    "colourfulness_error_absolute": Quantity(
-        "Mean difference of colourfulness (absolute convention)", "dCF of images, absolute", "M3", "lower",
-        "colourfulness_error_absolute",
-    ),
-    "colourfulness_shift": Quantity(
-        "Difference of the mean colourfulness (signed)", "dCF of means, signed", "M3", "lower", ""
-    ),
-    "colourfulness_shift_absolute": Quantity(
-        "Difference of the mean colourfulness (absolute convention)", "dCF of means, absolute", "M3", "lower", ""
-    ),
-    "lightness_change": Quantity("Mean change of L*", "|dL*|", "CIELAB units", "lower", "lightness_change", 3),
-    "lightness_changed": Quantity(
-        "Pixels whose L* changed visibly", "L* changed", "share", "lower", "lightness_changed", 4
-    ),
-    "diversity": Quantity("CIEDE2000 between samples", "diversity", "CIEDE2000 units", "neither", "diversity"),
+MEASURES: Mapping[str, Metric] = {
+    name: METRICS[name]
+    for name in (
+        "ciede2000", "ab_l1", "ab_auc", "ab_auc_balanced", "psnr_rgb", "ssim_rgb", "lpips_alex",
+        "colourfulness", "colourfulness_absolute",
+        "mean_colourfulness_difference", "mean_colourfulness_difference_absolute",
+        "colourfulness_difference_of_means", "colourfulness_difference_of_means_absolute",
+        "lightness_change", "lightness_changed", "diversity_ciede2000", "diversity_lpips",
+        "fd_lite0", "kd_lite0", "fid", "kid", *RECOGNITION,
+    )
 }  # fmt: skip
-"""Those of networks are added where one is asked for, see `scoring.networks`."""
+"""In the order of tables. What has values of single images is the mean of a column of its name."""
 
 BEST_OF = ("ciede2000", "ab_l1", "psnr_rgb", "ssim_rgb", "lpips_alex")
 """Of several samples, the best by each of these is a column `best_<name>`."""
@@ -195,8 +154,8 @@ def measure_image(
         "ab_l1": float(np.abs(off).mean(dtype=np.float64)),
         "ab_auc": float((counts.sum(0) @ AREA) / steps.size),
         **_own_columns(colouring),
-        "colourfulness_error": abs(colouring.colourfulness[0] - truth.colourfulness[0]),
-        "colourfulness_error_absolute": abs(colouring.colourfulness[1] - truth.colourfulness[1]),
+        "mean_colourfulness_difference": abs(colouring.colourfulness[0] - truth.colourfulness[0]),
+        "mean_colourfulness_difference_absolute": abs(colouring.colourfulness[1] - truth.colourfulness[1]),
         "lightness_change": float(change.mean()),
         "lightness_changed": float((change > protocol.lightness_tolerance).mean()),
     }
@@ -206,7 +165,7 @@ def measure_image(
 def _of_itself(truth: Seen, protocol: Protocol) -> tuple[dict[str, float], NDArray[np.int64]]:
     """What the true image has beside itself, which is known."""
     none = dict.fromkeys(("ciede2000", "ab_l1", "lightness_change", "lightness_changed"), 0.0)
-    none |= dict.fromkeys(("colourfulness_error", "colourfulness_error_absolute"), 0.0)
+    none |= dict.fromkeys(("mean_colourfulness_difference", "mean_colourfulness_difference_absolute"), 0.0)
     full = {"psnr_rgb": protocol.equal_psnr_db, "ssim_rgb": 1.0, "ab_auc": 1.0}
     return full | none | _own_columns(truth), _by_colour(truth.colours, np.zeros_like(truth.colours))
 
@@ -271,8 +230,8 @@ def _set_difference(column: str) -> Callable[[Columns, Columns], float]:
 
 
 OVER_SET: Mapping[str, Callable[[Columns, Columns], float]] = {
-    "colourfulness_shift": _set_difference("colourfulness"),
-    "colourfulness_shift_absolute": _set_difference("colourfulness_absolute"),
+    "colourfulness_difference_of_means": _set_difference("colourfulness"),
+    "colourfulness_difference_of_means_absolute": _set_difference("colourfulness_absolute"),
 }
 """Measures of a set that are no mean, from the columns of the colourings and of the true images."""
 

@@ -1,6 +1,5 @@
 """What networks say of colourings: LPIPS, distances between sets, whether an image is recognised; needs torch."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from threadpoolctl import threadpool_limits
 
 from knowhue.config import Evaluation, digest
@@ -23,36 +21,21 @@ from knowhue.evaluation.features import (
     open_networks,
 )
 from knowhue.evaluation.perceptual import LPIPS, Perceptual, open_perceptual
-from knowhue.evaluation.recognition import Probe, fit_probe
 from knowhue.images.image import Pixels
 from knowhue.runs import Report
 from knowhue.scoring.distances import LEAVE_OUT, LeftOut, Truth, corrected
-from knowhue.scoring.measures import MEASURES, Quantity
-from knowhue.scoring.pairing import ALWAYS, GRAY, TRUTH, Pairs
+from knowhue.scoring.measures import MEASURES
+from knowhue.scoring.pairing import ALWAYS, TRUTH, Pairs
 from knowhue.scoring.parts import Measured, Portion, best_of, portions, row_pixels
-from knowhue.scoring.protocols import Protocol
+from knowhue.scoring.protocols import Protocol, Wanted
+from knowhue.scoring.recognition import FoldedProbe, Judge, open_judge, require_classes
 from knowhue.scoring.table import OfSets, SetDistance
 from knowhue.statistics.jackknife import deal_groups
 from knowhue.storage import read_arrays, replacing
 
-_ASKED = 2  # what is asked of an image, counted up where that changes: what was kept before is not used
-CHOICES = ("lite0", "inception", "lpips", "recognised")
-FOLDS = 5
-"""Of the probe: an image is recognised by one that never saw it."""
-NETWORK_MEASURES: Mapping[str, Quantity] = {
-    **MEASURES,
-    "fd_lite0": Quantity("Fréchet distance, EfficientNet-Lite0", "FD, Lite0", "distance", "lower", ""),
-    "kd_lite0": Quantity("Kernel distance, EfficientNet-Lite0", "KD, Lite0", "distance", "lower", "", 4),
-    "fid": Quantity("Fréchet Inception Distance", "FID", "distance", "lower", ""),
-    "kid": Quantity("Kernel Inception Distance", "KID", "distance", "lower", "", 4),
-    "diversity_lpips": Quantity(
-        "LPIPS between samples", "diversity, LPIPS", "0 is equal", "neither", "diversity_lpips", 4
-    ),
-    "recognised": Quantity(
-        "Recognised by a probe of true colours", "recognised", "share", "higher", "recognised", 3
-    ),
-}
-"""All of `measures.MEASURES`, and these."""
+_ANSWERS = "answers"
+_ASKED = 3  # what is asked of an image, counted up where that changes: what was kept before is not used
+CHOICES = ("lite0", "inception", "lpips", "recognition")
 
 
 class ScoreNetworks(NamedTuple):
@@ -62,13 +45,15 @@ class ScoreNetworks(NamedTuple):
         asked: as they were named.
         features: networks that give features, or why there is none, by name.
         perceptual: LPIPS, or why there is none.
-        is_recognised: whether a probe is asked.
+        has_probe: whether a probe is asked.
+        judge: a classifier of the user's, if one is asked.
     """
 
     asked: str
     features: Mapping[str, FeatureNetwork | Unavailable]
     perceptual: Perceptual | Unavailable
-    is_recognised: bool
+    has_probe: bool
+    judge: Judge | None = None
 
     @property
     def opened(self) -> dict[str, FeatureNetwork]:
@@ -82,42 +67,50 @@ class NetworkAnswers(NamedTuple):
     sets: OfSets
 
 
-def open_scorers(
-    names: str, pairs: Pairs, inception_weights: Path | None = None, lpips_weights: Path | None = None
-) -> ScoreNetworks:
-    """Open the networks of a list such as `lite0,lpips`, before work.
+def open_scorers(wanted: Wanted, pairs: Pairs, primary: str) -> ScoreNetworks:
+    """Open what is wanted, before work.
+
+    Args:
+        wanted: which networks.
+        pairs: the images that they will be shown.
+        primary: the protocol's measure, which has to be among theirs if it takes a classifier.
 
     Raises:
         ConfigError: an unknown name, or a network that cannot be opened: who asks for a number should not get a page
             without it. Or folders of too few images to recognise classes by.
     """
-    wanted = list(dict.fromkeys(name.strip() for name in names.split(",")))
-    for name in wanted:
+    names = list(
+        dict.fromkeys(name.strip() for name in (wanted.networks or "").split(",") if wanted.networks)
+    )
+    for name in names:
         if name not in CHOICES:
             raise ConfigError(one_of("--networks", name, CHOICES))
-    is_recognised = "recognised" in wanted
-    if is_recognised:
-        _require_classes(pairs)
-    chosen = {name for name in wanted if name in ("lite0", "inception")} | (
-        {"lite0"} if is_recognised else set()
-    )
+    has_probe = "recognition" in names
+    if has_probe:
+        require_classes(pairs)
+    chosen = {name for name in names if name in ("lite0", "inception")} | ({"lite0"} if has_probe else set())
     settings = Evaluation.model_validate({
         "networks": sorted(chosen),
-        "perceptual": ["lpips"] if "lpips" in wanted else [],
-        "inception_weights": inception_weights and str(inception_weights),
-        "lpips_weights": lpips_weights and str(lpips_weights),
+        "perceptual": ["lpips"] if "lpips" in names else [],
+        "inception_weights": wanted.inception_weights and str(wanted.inception_weights),
+        "lpips_weights": wanted.lpips_weights and str(wanted.lpips_weights),
     })  # fmt: skip
     device = torch.device("cpu")
     found, perceptual = open_networks(settings, device), open_perceptual(settings, device)
     asked: dict[str, object] = {name: found[name] for name in sorted(chosen)}
-    if "lpips" in wanted:
+    if "lpips" in names:
         asked["lpips"] = perceptual
     for name, each in asked.items():
         if isinstance(each, Unavailable):
             raise ConfigError(
-                f"`--networks {names}` should be of networks that can be opened. {name}: {each.reason}"
+                f"`--networks {wanted.networks}` should be of networks that can be opened. {name}: {each.reason}"
             )
-    return ScoreNetworks(",".join(wanted), found, perceptual, is_recognised)
+    judge = open_judge(wanted.classifier, wanted.classes, pairs) if wanted.classifier else None
+    if judge is not None and not judge.stands_for and primary == "top1_accuracy":
+        raise ConfigError(
+            f"`primary = {primary}` of the protocol cannot be measured: {judge.about['classes']}."
+        )
+    return ScoreNetworks(",".join(names), found, perceptual, has_probe, judge)
 
 
 def ask_networks(
@@ -136,7 +129,7 @@ def ask_networks(
         protocol: how.
         measured: by row, for the mean colour.
         networks: which to ask.
-        reference: the system that McNemar's test compares others with; the first if None.
+        reference: the system whose distances others' are compared with; the first if None.
         cache: folder where parts are kept.
         report: told how far it is.
     """
@@ -148,7 +141,8 @@ def ask_networks(
     about: dict[str, Any] = {"asked": networks.asked}
     truth: dict[str, Features] = {}
     left_out = _LeavingOut(pairs)
-    recognised = Recognition(pairs) if networks.is_recognised else None
+    probe = FoldedProbe(pairs) if networks.has_probe else None
+    true_answers: NDArray[np.int64] | None = None
     # a row after the other: the features of all, of many images, would not fit
     with threadpool_limits(1), torch.no_grad():
         for row in rows:
@@ -160,22 +154,28 @@ def ask_networks(
                 report({"stage": "score", "done": done, "total": total})
             found = {name: np.concatenate(each) for name, each in parts.items()}
             own = {name: found.pop(name) for name in networks.opened}
+            answers = found.pop(_ANSWERS, None)
             columns[row] = {name: each.astype(np.float64) for name, each in found.items()}
             truth = truth or own
             values[row], quoted = _distances(own, truth, networks)
             about |= quoted
             if row in systems:
                 left_out.add(row, own, truth)
-            if recognised is not None:
-                columns[row]["recognised"] = recognised.ask(own["lite0"])
+            if probe is not None:
+                columns[row]["recognition"] = probe.ask(own["lite0"])
+            if networks.judge is not None and answers is not None:
+                true_answers = answers if true_answers is None else true_answers
+                columns[row] |= networks.judge.columns(answers, true_answers)
     if isinstance(networks.perceptual, Perceptual):
         about[LPIPS] = _quoted(networks.perceptual.provenance)
-    chosen = reference or systems[0]
-    if networks.is_recognised:
-        right = {row: each["recognised"] for row, each in columns.items()}
-        about["recognised"] = _about_recognition(pairs, right, chosen)
-    distances = left_out.judged(chosen, 1 - protocol.alpha)
-    return NetworkAnswers(columns, OfSets(values, distances, about, _notes(about, distances)))
+    if probe is not None:
+        about["recognition"] = {"network": FoldedProbe.NETWORK}
+    notes = []
+    if networks.judge is not None:
+        about["classifier"] = networks.judge.about
+        notes = networks.judge.notes
+    distances = left_out.judged(reference or systems[0], 1 - protocol.alpha)
+    return NetworkAnswers(columns, OfSets(values, distances, about, [*_notes(about, distances), *notes]))
 
 
 class _LeavingOut:
@@ -219,7 +219,7 @@ def _notes(about: Mapping[str, Any], distances: Sequence[SetDistance]) -> list[s
     """What Frechet distances of few images are worth; kernel distances have no such bias."""
     known = {each.measure for each in distances}
     return [
-        f"{NETWORK_MEASURES[name].short}: {each['warning']}{'' if name in known else '; no interval'}"
+        f"{MEASURES[name].short}: {each['warning']}{'' if name in known else '; no interval'}"
         for name, each in about.items()
         if LEAVE_OUT.get(name) is Truth.frechet and "warning" in each
     ]
@@ -231,6 +231,9 @@ def _kept(
     asked = {name: each.provenance["weights"] for name, each in networks.opened.items()}
     if isinstance(networks.perceptual, Perceptual):
         asked[LPIPS] = networks.perceptual.provenance["weights"]
+    if networks.judge is not None:
+        provenance = networks.judge.classifier.provenance
+        asked[_ANSWERS] = [provenance["weights"], provenance["input"]]
     key = digest([_ASKED, portion.key(row, protocol), asked])
     path = cache / key[:2] / f"{key}.npz"
     if path.exists():
@@ -246,11 +249,13 @@ def _kept(
 
 
 def _ask(truth: Pixels, colourings: Sequence[Pixels], networks: ScoreNetworks) -> dict[str, NDArray[Any]]:
-    """Features of the first sample; LPIPS as the mean over samples, of the best one, and between samples."""
+    """Features and classes of the first sample; LPIPS: the mean over samples, of the best one, and between samples."""
     shown = [_tensor(each) for each in colourings]
     found: dict[str, NDArray[Any]] = {
         name: each.features(shown[0])[0].numpy() for name, each in networks.opened.items()
     }
+    if networks.judge is not None:
+        found[_ANSWERS] = networks.judge.classifier.answer(colourings[0])
     if isinstance(networks.perceptual, Perceptual):
         true = _tensor(truth)
         values = [float(networks.perceptual.between(each, true)) for each in shown]
@@ -282,73 +287,8 @@ def _quoted(about: Mapping[str, Any]) -> dict[str, Any]:
     return {name: each for name, each in about.items() if name not in ("value", "file")}
 
 
-class Recognition:
-    """Whether a probe gives an image the class of its folder.
-
-    The probe is fitted to true images, `FOLDS` times, each time without the images that it is asked about; the row
-    that is asked first is that of the true images.
-    """
-
-    def __init__(self, pairs: Pairs) -> None:
-        names = list(dict.fromkeys(pairs.clusters))
-        self._classes = len(names)
-        self._labels = np.array([names.index(name) for name in pairs.clusters])
-        place, seen = [], Counter[str]()
-        for name in pairs.clusters:
-            place.append(seen[name] % FOLDS)
-            seen[name] += 1
-        self._folds = [np.array(place) == fold for fold in range(FOLDS)]
-        self._probes: list[Probe] = []
-
-    def ask(self, features: Features) -> NDArray[np.float64]:
-        """1 or 0 of each image, (N,)."""
-        labels, found = self._labels, np.zeros(len(self._labels))
-        if not self._probes:
-            self._probes = [
-                fit_probe(features[~asked], labels[~asked], self._classes) for asked in self._folds
-            ]
-        for asked, probe in zip(self._folds, self._probes, strict=True):
-            found[asked] = probe.predict(features[asked]) == labels[asked]
-        return found
-
-
-def _require_classes(pairs: Pairs) -> None:
-    counts = {name: pairs.clusters.count(name) for name in dict.fromkeys(pairs.clusters)}
-    small = [name for name, count in counts.items() if count < FOLDS]
-    if len(counts) < 2 or small:
-        found = f"`{small[0]}` with {counts[small[0]]}" if small else f"{len(counts)} such folders"
-        raise ConfigError(
-            f"`--networks recognised` should have true images in two or more folders, a class each, of {FOLDS} or more "
-            f"images. Found {found}."
-        )
-
-
 def with_columns(measured: Mapping[str, Measured], found: NetworkAnswers) -> dict[str, Measured]:
     """The rows with what networks say of each image."""
     return {
         row: each._replace(columns={**each.columns, **found.columns[row]}) for row, each in measured.items()
-    }
-
-
-def mcnemar(first: NDArray[np.float64], second: NDArray[np.float64]) -> dict[str, Any]:
-    """The exact test of McNemar (1947) of two rows of 0 and 1 over the same images.
-
-    >>> mcnemar(np.array([1.0] * 6 + [0.0]), np.array([0.0] * 6 + [0.0]))
-    {'only_first': 6, 'only_second': 0, 'p': 0.03125}
-    """
-    one, other = int((first > second).sum()), int((first < second).sum())
-    p = float(binomtest(one, one + other).pvalue) if one + other else 1.0
-    return {"only_first": one, "only_second": other, "p": p}
-
-
-def _about_recognition(
-    pairs: Pairs, recognised: Mapping[str, NDArray[np.float64]], reference: str
-) -> dict[str, Any]:
-    others = [each.name for each in pairs.systems if each.name != reference]
-    tests = {f"{name} and {other}": mcnemar(recognised[name], recognised[other])
-             for name, other in [*((each, reference) for each in others), (reference, GRAY)]}  # fmt: skip
-    return {
-        "network": "EfficientNet-Lite0 (ImageNet), 1280 pooled features; a linear probe of the folders as classes, "
-        f"fitted to the true images in {FOLDS} folds, asked about images that it was not fitted to",
-        "mcnemar": tests,
     }

@@ -11,13 +11,14 @@ from markupsafe import Markup
 from PIL import Image as Pillow
 
 from knowhue.images.image import Pixels
+from knowhue.metric_table import RECOGNITION, Metric
 from knowhue.report.page import fill
 from knowhue.report.text import TableCell, p_text, p_words, signed
 from knowhue.scoring.files import short, shown_value
-from knowhue.scoring.measures import Quantity
 from knowhue.scoring.pairing import ALWAYS
 from knowhue.scoring.parts import open_pixels
-from knowhue.scoring.table import Difference, Scores, SetDistance
+from knowhue.scoring.table import Difference, PairedShares, Scores, SetDistance
+from knowhue.statistics import FEWEST_IMAGES
 from knowhue.statistics.clustered import Nearness
 
 _SIDE = 176
@@ -25,6 +26,13 @@ _SIDE = 176
 _MOST = 3
 """Images on either side in which two systems differ most."""
 _NEAR = ("ciede2000", "ab_l1", "ab_auc", "ab_auc_balanced", "psnr_rgb", "ssim_rgb", "lpips_alex")
+
+_RECOGNISED = {
+    "recognition": "recognised, by a probe that learnt the folders from other true images",
+    "top1_accuracy": "top-1, the likeliest class is the folder's",
+    "top5_accuracy": "top-5, one of the five likeliest is",
+    "top1_agreement": "as the truth, the likeliest class is that of the true image, right or wrong",
+}
 
 
 class Group(NamedTuple):
@@ -55,7 +63,10 @@ def render(scores: Scores, rows: Mapping[str, Mapping[str, float]], command: str
         tables=[(each, _table(scores, rows, each)) for each in _groups(scores, rows)],
         differences=_difference_table(scores),
         questions=len(scores.differences),
+        fewest=FEWEST_IMAGES,
+        has_intervals=any(each.interval for each in scores.differences),
         distances=_distance_table(scores),
+        tests=_test_table(scores),
         most=[found for each in scores.pairs.systems if (found := _differ_most(scores, each.name))],
         primary=scores.measures[scores.protocol.primary],
         quotes=_quotes(scores.about),
@@ -82,18 +93,27 @@ def sentence(scores: Scores, found: Difference) -> str:
     measure = scores.measures[found.measure]
     ends = f" [{_ends(measure, found)}]" if found.interval else ""
     shown = f"{measure.short} {_signed(measure, [found.estimate])[0]}{ends}"
-    return f"{said}: {shown}, {found.system} minus {scores.reference}; p {p_words(found.p_adjusted)} by Bonferroni."
+    p = f"; p {p_words(found.p_adjusted)} by Bonferroni" if found.interval else ""
+    return f"{said}: {shown}, {found.system} minus {scores.reference}{p}."
 
 
 def _groups(scores: Scores, rows: Mapping[str, Mapping[str, float]]) -> list[Group]:
     best = tuple(name for own in rows.values() for name in own if name.startswith("best_"))
     own = [name for name in scores.measures if name not in _NEAR]
-    colour = tuple(name for name in own if name.startswith("colourfulness"))
+    colour = tuple(name for name in own if "colourfulness" in name)
     light = tuple(name for name in own if name.startswith("lightness"))
     diversity = tuple(name for name in own if name.startswith("diversity"))
-    sets = tuple(name for name in own if name not in (*colour, *light, *diversity))
+    recognition = tuple(name for name in own if name in RECOGNITION)
+    sets = tuple(name for name in own if name not in (*colour, *light, *diversity, *recognition))
     groups = [
         Group("Nearness to the true image", "", tuple(name for name in _NEAR if name in scores.measures)),
+        Group(
+            "Recognised",
+            "The share of images that a network names right, of the first sample where there are several: "
+            + "; ".join(_RECOGNISED[name] for name in recognition)
+            + ". See below which network.",
+            recognition,
+        ),
         Group("As sets of images", "Of all images together, by a network; see below which.", sets),
         Group(
             "Colourfulness and lightness",
@@ -114,9 +134,8 @@ def _groups(scores: Scores, rows: Mapping[str, Mapping[str, float]]) -> list[Gro
 
 def _table(scores: Scores, rows: Mapping[str, Mapping[str, float]], group: Group) -> list[list[Any]]:
     measures = {name: scores.measures[name.removeprefix("best_")] for name in group.names}
-    arrow = {"lower": " ↓", "higher": " ↑", "neither": ""}
     found = {name: m for name, m in measures.items() if any(name in own for own in rows.values())}
-    head = ["", *(m.short + arrow[m.better] for m in found.values()), "protocol"]
+    head = ["", *(m.head for m in found.values()), "protocol"]
     # what is always there has neither samples nor a best one
     kept = {
         row: own
@@ -163,6 +182,26 @@ def _distance_table(scores: Scores) -> list[list[Any]]:
     return [head, *rows] if rows else []
 
 
+def _test_table(scores: Scores) -> list[list[Any]]:
+    """McNemar's tests: a line two rows of the tables, a column a share."""
+    by_key = {(each.first, each.second, each.measure): each for each in scores.tests}
+    names = list(dict.fromkeys(each.measure for each in scores.tests))
+    rows = [
+        [
+            f"{first}, {second}",
+            *(_test_cell(by_key[first, second, name], scores.protocol.alpha) for name in names),
+            short(scores.protocol.digest),
+        ]
+        for first, second in dict.fromkeys((each.first, each.second) for each in scores.tests)
+    ]
+    return [["", *(scores.measures[name].short for name in names), "protocol"], *rows] if rows else []
+
+
+def _test_cell(found: PairedShares, alpha: float) -> TableCell:
+    below = f"p {p_text(found.p_adjusted)}"
+    return TableCell(f"{found.only_first} : {found.only_second}", below, found.p_adjusted <= alpha)
+
+
 def _distance_cell(scores: Scores, found: SetDistance | None) -> Any:
     if found is None:
         return "–"
@@ -179,35 +218,25 @@ def _difference_cell(scores: Scores, found: Difference | None) -> Any:
     measure = scores.measures[found.measure]
     ends = f"{_ends(measure, found)}; " if found.interval else ""
     is_clear = found.word not in (Nearness.CANNOT_TELL, Nearness.UNKNOWN)
-    below = f"{ends}p {p_text(found.p_adjusted)}: {found.word.value}"
+    p = f"p {p_text(found.p_adjusted)}: " if found.interval else ""
+    below = f"{ends}{p}{found.word.value}"
     return TableCell(_signed(measure, [found.estimate])[0], below, is_clear)
 
 
 def _quotes(about: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What numbers of networks must be quoted with, and McNemar's tests, in words."""
-    quotes = []
-    for name, each in about.items():
-        if isinstance(each, Mapping):
-            tests = each.get("mcnemar", {})
-            quotes.append(
-                (name, "; ".join(f"{key}: {value}" for key, value in each.items() if key != "mcnemar"))
-            )
-            quotes += [
-                (
-                    f"{two}, McNemar",
-                    f"the first alone recognised in {test['only_first']} images, the second alone in "
-                    f"{test['only_second']}; p {p_words(test['p'])}, exact, not adjusted",
-                )
-                for two, test in tests.items()
-            ]
-    return quotes
+    """What numbers of networks must be quoted with."""
+    return [
+        (name, "; ".join(f"{key}: {value}" for key, value in each.items()))
+        for name, each in about.items()
+        if isinstance(each, Mapping)
+    ]
 
 
-def _ends(measure: Quantity, found: Difference) -> str:
+def _ends(measure: Metric, found: Difference) -> str:
     return " to ".join(_signed(measure, found.interval or ()))
 
 
-def _signed(measure: Quantity, values: Sequence[float]) -> list[str]:
+def _signed(measure: Metric, values: Sequence[float]) -> list[str]:
     return signed(values, measure.places)
 
 

@@ -43,12 +43,12 @@ class System(NamedTuple):
     Attributes:
         name: as tables call it.
         samples: by image, one file or several.
-        notes: what a reader should know of them.
+        remarks: on its files.
     """
 
     name: str
     samples: Mapping[str, tuple[Stored, ...]]
-    notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def samples_each(self) -> int:
@@ -63,13 +63,15 @@ class Pairs(NamedTuple):
         truth: file by image, by name.
         systems: of the same images.
         clusters: the folder of each image where they lie in two or more; else empty.
-        notes: what a reader should know, of the truth too.
+        notes: what a reader must know, of the truth too.
+        remarks: what is only said: kinds of files, images that were left out.
     """
 
     truth: Mapping[str, Stored]
     systems: tuple[System, ...]
     clusters: tuple[str, ...]
     notes: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
 
 def pair(truth: Path, systems: Sequence[str], common: bool = False) -> Pairs:
@@ -86,7 +88,7 @@ def pair(truth: Path, systems: Sequence[str], common: bool = False) -> Pairs:
         ImageError: no folder, no image in it, or files that are missing, too many or double; each its own line.
     """
     true, left_alone = _list(truth, "--truth")
-    notes = [f"true images: {each}" for each in left_alone]
+    remarks = [f"true images: {each}" for each in left_alone]
     originals = {key: files[0] for key, files in true.items()}
     problems = _doubled("--truth", true)
     made = [_system(name, folder, originals, truth) for name, folder in named_folders(systems)]
@@ -96,7 +98,7 @@ def pair(truth: Path, systems: Sequence[str], common: bool = False) -> Pairs:
     for system in made:
         found, more = _odd_ones(system, originals, common)
         problems += found
-        notes += more
+        remarks += more
     if problems:
         raise ImageError(*problems)
     if not shared:
@@ -106,15 +108,16 @@ def pair(truth: Path, systems: Sequence[str], common: bool = False) -> Pairs:
     keys = sorted(shared)
     kept = [each._replace(samples={key: each.samples[key] for key in keys}) for each in made]
     if len(keys) < len(originals):
-        notes.append(
+        remarks.append(
             f"{len(keys)} of {len(originals)} true images are scored: only those that all systems have"
         )
-    notes += _copies(originals, keys)
-    notes += [f"{each.name}: {note}" for each in kept for note in (*each.notes, *_formats(each, originals))]
-    notes += _twins(kept)
+    notes = [*_copies(originals, keys), *_twins(kept)]
+    for system in kept:
+        notes += [f"{system.name}: {each}" for each in _originals(system, originals)]
+        remarks += [f"{system.name}: {each}" for each in (*system.remarks, *_lossy(system))]
     folders = tuple(str(PurePosixPath(key).parent) for key in keys)
     clusters = folders if len(set(folders)) > 1 else ()
-    return Pairs({key: originals[key] for key in keys}, tuple(kept), clusters, tuple(notes))
+    return Pairs({key: originals[key] for key in keys}, tuple(kept), clusters, tuple(notes), tuple(remarks))
 
 
 def named_folders(systems: Sequence[str]) -> list[tuple[str, Path]]:
@@ -257,15 +260,14 @@ def _twins(systems: Sequence[System]) -> list[str]:
     ]
 
 
-def _formats(system: System, truth: Mapping[str, Stored]) -> list[str]:
-    notes = []
+def _lossy(system: System) -> list[str]:
+    files = [file for each in system.samples.values() for file in each if file.kind == "JPEG"]
+    said = f"{plural(len(files), 'colouring')} in JPEG: what the codec costs is in every number (see the rows of JPEG)"
+    return [said] if files else []
+
+
+def _originals(system: System, truth: Mapping[str, Stored]) -> list[str]:
     files = [(key, file) for key, each in system.samples.items() for file in each]
-    if lossy := [key for key, file in files if file.kind == "JPEG"]:
-        notes.append(
-            f"{plural(len(lossy), 'colouring')} in JPEG: what the codec costs is in every number (see the rows of JPEG)"
-        )
-    if same := [key for key, file in files if file.digest == truth[key].digest]:
-        notes.append(
-            f"{plural(len(same), 'colouring')} with the very bytes of the true image ({few(same, 3)})"
-        )
-    return notes
+    same = [key for key, file in files if file.digest == truth[key].digest]
+    said = f"{plural(len(same), 'colouring')} with the very bytes of the true image ({few(same, 3)})"
+    return [said] if same else []

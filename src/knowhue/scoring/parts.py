@@ -38,7 +38,7 @@ from knowhue.scoring.pairing import ALWAYS, JPEG_QUALITIES, MEAN, TRUTH, Pairs, 
 from knowhue.scoring.protocols import Protocol, to_protocol
 from knowhue.storage import read_arrays, replacing
 
-VERSION = 2
+VERSION = 3
 """Of the formulas: what was kept by another is not used."""
 DECODERS = {name: version(name) for name in ("pillow", "pyvips")}
 """Others may give other pixels of the same file."""
@@ -331,7 +331,7 @@ def _measure_samples(
     rows, counts = [row for row, _ in found], np.sum([each for _, each in found], axis=0)
     row = {name: float(np.mean([each[name] for each in rows])) for name in rows[0]}
     if len(files) > 1:
-        row["diversity"] = float(np.mean([distance(*two) for two in combinations(seen, 2)]))
+        row["diversity_ciede2000"] = float(np.mean([distance(*two) for two in combinations(seen, 2)]))
         row |= {
             f"best_{name}": best_of(name, [each[name] for each in rows]) for name in BEST_OF if name in row
         }

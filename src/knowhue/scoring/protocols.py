@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -22,10 +22,12 @@ MARGINS = {
     "ab_auc": 0.0025,
     "psnr_rgb": 0.25,
     "ssim_rgb": 0.0025,
-    "colourfulness_error": 1.0,
-    "colourfulness_error_absolute": 1.0,
+    "mean_colourfulness_difference": 1.0,
+    "mean_colourfulness_difference_absolute": 1.0,
     "lpips_alex": 0.005,
-    "recognised": 0.01,
+    "recognition": 0.01,
+    "top1_accuracy": 0.01,
+    "top1_agreement": 0.01,
 }
 """Smallest differences of interest, in each metric's unit; ours, for no paper that we know of names any."""
 
@@ -98,25 +100,45 @@ PROTOCOLS: Mapping[str, Protocol] = {
 """stretch-256 is the geometry of DDColor and MultiColor, crop-256 of L-CAD and ColTran, original of ColorMF."""
 
 
-OF_NETWORKS = {"lpips_alex": "lpips", "recognised": "recognised"}
+class Wanted(NamedTuple):
+    """Which networks to ask.
+
+    Attributes:
+        networks: some of `networks.CHOICES`, separated by commas; or none.
+        classifier: see `classifier.open_classifier`.
+        classes: a file that says which folder each of its outputs stands for, see `recognition.open_judge`.
+        inception_weights: a file; downloaded if None, as `lpips_weights`.
+    """
+
+    networks: str | None = None
+    classifier: str | None = None
+    classes: Path | None = None
+    inception_weights: Path | None = None
+    lpips_weights: Path | None = None
+
+
+_OF_CLASSIFIER = ("top1_accuracy", "top1_agreement")
+_OF_NETWORKS = {"lpips_alex": "lpips", "recognition": "recognition"}
 """Metrics that take a network, and its name in `--networks`."""
 
 
-def require_primary(protocol: Protocol, networks: str | None) -> None:
+def require_primary(protocol: Protocol, wanted: Wanted) -> None:
     """Make sure, before work, that the metric of the first sentence will be measured.
 
     Args:
         protocol: that names it.
-        networks: as they are asked, separated by commas.
+        wanted: the networks that are asked.
 
     Raises:
         ConfigError: it takes a network that is not asked.
     """
-    needed = OF_NETWORKS.get(protocol.primary)
-    if needed and needed not in [name.strip() for name in (networks or "").split(",")]:
+    needed, asked = _OF_NETWORKS.get(protocol.primary), (wanted.networks or "").split(",")
+    missing = f"--networks {needed}" if needed and needed not in map(str.strip, asked) else ""
+    if protocol.primary in _OF_CLASSIFIER and not wanted.classifier:
+        missing = "--classifier"
+    if missing:
         raise ConfigError(
-            f"`primary` of the protocol should be measured. Found `primary = {protocol.primary}`: give --networks "
-            f"{needed}."
+            f"`primary` of the protocol should be measured. Found `primary = {protocol.primary}`: give {missing}."
         )
 
 

@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from knowhue.errors import ConfigError, few, one_of
+from knowhue.metric_table import RECOGNITION, Metric
 from knowhue.report.text import plural
-from knowhue.scoring.measures import BEST_OF, MEASURES, OVER_SET, Columns, Quantity
-from knowhue.scoring.pairing import ALWAYS, TRUTH, Pairs
+from knowhue.scoring.measures import BEST_OF, MEASURES, OVER_SET, Columns
+from knowhue.scoring.pairing import ALWAYS, GRAY, TRUTH, Pairs
 from knowhue.scoring.parts import Measured
 from knowhue.scoring.protocols import Protocol
 from knowhue.statistics import FEWEST_IMAGES
 from knowhue.statistics.clustered import Nearness, clustered_mean, judge_nearness
-from knowhue.statistics.paired import Interval
+from knowhue.statistics.paired import Interval, mcnemar
 
 
 class Difference(NamedTuple):
@@ -43,7 +44,7 @@ class SetDistance(NamedTuple):
     Attributes:
         system: its name.
         minus: the reference, of a difference; else None.
-        measure: a key of `networks.NETWORK_MEASURES`.
+        measure: a key of `MEASURES`.
         estimate: freed of the bias that few images bring, see `statistics.jackknife`.
         interval: at 1 - alpha; None with too few images.
         p: two-sided, of no difference, not adjusted; None of a distance, which is never 0.
@@ -55,6 +56,25 @@ class SetDistance(NamedTuple):
     estimate: float
     interval: Interval | None
     p: float | None
+
+
+class PairedShares(NamedTuple):
+    """Whether one row has more images recognised than another: McNemar's exact test over the same images.
+
+    Attributes:
+        first: a row, `second` another.
+        measure: one of `RECOGNITION`.
+        only_first: images recognised of the first alone, `only_second` of the second alone.
+        p: two-sided; `p_adjusted` for all these tests (Bonferroni).
+    """
+
+    first: str
+    second: str
+    measure: str
+    only_first: int
+    only_second: int
+    p: float
+    p_adjusted: float
 
 
 class OfSets(NamedTuple):
@@ -80,6 +100,7 @@ class Scores(NamedTuple):
         measures: that the rows have, in the order of tables.
         about: what numbers of networks must be quoted with.
         distances: of sets, with their intervals.
+        tests: of recognised images.
     """
 
     protocol: Protocol
@@ -89,9 +110,10 @@ class Scores(NamedTuple):
     reference: str
     differences: Sequence[Difference]
     notes: Sequence[str]
-    measures: Mapping[str, Quantity]
+    measures: Mapping[str, Metric]
     about: Mapping[str, Any]
     distances: Sequence[SetDistance] = ()
+    tests: Sequence[PairedShares] = ()
 
 
 def make_scores(
@@ -99,7 +121,6 @@ def make_scores(
     protocol: Protocol,
     measured: Mapping[str, Measured],
     reference: str | None = None,
-    measures: Mapping[str, Quantity] = MEASURES,
     sets: OfSets | None = None,
 ) -> Scores:
     """Put numbers together.
@@ -109,18 +130,13 @@ def make_scores(
         protocol: how.
         measured: by row.
         reference: the system that others are compared with; the first if None.
-        measures: all that there may be.
         sets: further numbers of whole sets.
     """
     sets = sets or OfSets()
     columns = {row: each.columns for row, each in measured.items()}
     values = {}
     for row, each in measured.items():
-        own = {
-            name: float(each.columns[m.column].mean())
-            for name, m in measures.items()
-            if m.column in each.columns
-        }
+        own = {name: float(each.columns[name].mean()) for name in MEASURES if name in each.columns}
         own |= {name: make(each.columns, columns[TRUTH]) for name, make in OVER_SET.items()}
         own |= {"ab_auc_balanced": each.balanced_area}
         own |= {
@@ -130,11 +146,14 @@ def make_scores(
         }
         own |= sets.values.get(row, {})
         values[row] = own
-    shown = {name: m for name, m in measures.items() if any(name in own for own in values.values())}
+    shown = {name: m for name, m in MEASURES.items() if any(name in own for own in values.values())}
     chosen = reference or pairs.systems[0].name
     found = paired_differences(pairs, protocol, columns, chosen, shown)
     notes = [*pairs.notes, *_image_notes(pairs, protocol, columns), *sets.notes]
-    return Scores(protocol, pairs, columns, values, chosen, found, notes, shown, sets.about, sets.distances)
+    tests = paired_shares(pairs, columns, chosen)
+    return Scores(
+        protocol, pairs, columns, values, chosen, found, notes, shown, sets.about, sets.distances, tests
+    )
 
 
 def require_system(pairs: Pairs, reference: str | None) -> None:
@@ -153,19 +172,19 @@ def paired_differences(
     protocol: Protocol,
     columns: Mapping[str, Columns],
     reference: str,
-    measures: Mapping[str, Quantity],
+    measures: Mapping[str, Metric],
 ) -> list[Difference]:
     """Every system but the reference minus it, by every measure that has values an image and a margin."""
     means = {
         (system.name, name): clustered_mean(
-            columns[system.name][measure.column] - columns[reference][measure.column], pairs.clusters
+            columns[system.name][name] - columns[reference][name], pairs.clusters
         )
         for system in pairs.systems
-        for name, measure in measures.items()
+        for name in measures
         if system.name != reference
         and name in protocol.margins
-        and measure.column in columns[system.name]
-        and measure.column in columns[reference]
+        and name in columns[system.name]
+        and name in columns[reference]
     }
     # not Holm: what it spares the last differences, two one-sided tests of the others have spent
     return [
@@ -182,6 +201,19 @@ def paired_differences(
         )
         for key, mean in means.items()
     ]  # fmt: skip
+
+
+def paired_shares(pairs: Pairs, columns: Mapping[str, Columns], reference: str) -> list[PairedShares]:
+    """Every system but the reference beside it, and every system beside gray, by every share of recognised images."""
+    names = [each.name for each in pairs.systems]
+    rows = [(name, reference) for name in names if name != reference] + [(name, GRAY) for name in names]
+    found = {
+        (*two, name): mcnemar(*(columns[row][name] for row in two))
+        for name in RECOGNITION
+        if name in columns[reference]
+        for two in rows
+    }
+    return [PairedShares(*key, *test, min(1.0, test.p * len(found))) for key, test in found.items()]
 
 
 def _image_notes(pairs: Pairs, protocol: Protocol, columns: Mapping[str, Columns]) -> list[str]:

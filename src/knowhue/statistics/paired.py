@@ -208,6 +208,32 @@ def flips(before: ArrayLike, after: ArrayLike) -> tuple[NDArray[np.float64], NDA
     return (first > second).mean(axis=1), (first < second).mean(axis=1)
 
 
+class McNemar(NamedTuple):
+    """How many images are right for the first alone and for the second alone; two-sided p of no difference."""
+
+    only_first: int
+    only_second: int
+    p: float
+
+
+def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
+    """Return the exact test of McNemar (1947) of two answers to the same images: the binomial one of those that differ.
+
+    Images count as independent; those that go together have an interval over clusters beside it.
+
+    Args:
+        first: (images,), 1 where right, else 0.
+        second: the same of the other.
+
+    >>> mcnemar([1, 1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0, 0])
+    McNemar(only_first=6, only_second=0, p=0.03125)
+    """
+    before, after = np.asarray(first, float), np.asarray(second, float)
+    one, other = int((before > after).sum()), int((before < after).sum())
+    p = float(stats.binomtest(one, one + other).pvalue) if one + other else 1.0
+    return McNemar(one, other, p)
+
+
 def benjamini_hochberg(p: Mapping[Name, float]) -> dict[Name, float]:
     """Adjust for the expected share of false positives among the positives (Benjamini and Hochberg 1995).
 

@@ -1,0 +1,151 @@
+"""Is a colouring recognised: by a probe of the true images' folders, or by a classifier of the user's; needs torch."""
+
+from collections import Counter
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knowhue.config import digest
+from knowhue.errors import ConfigError, few, shown
+from knowhue.evaluation.classifier import LIKELIEST, ImageClassifier, open_classifier
+from knowhue.evaluation.features import Features
+from knowhue.evaluation.recognition import Probe, fit_probe
+from knowhue.scoring.pairing import Pairs
+
+FOLDS = 5
+"""Of the probe: an image is recognised by one that never saw it."""
+
+
+class FoldedProbe:
+    """Whether a probe gives an image the class of its folder.
+
+    The probe is fitted to true images, `FOLDS` times, each time without the images that it is asked about; the row
+    that is asked first is that of the true images.
+    """
+
+    NETWORK = (
+        "EfficientNet-Lite0 (ImageNet), 1280 pooled features; a linear probe of the folders as classes, "
+        f"fitted to the true images in {FOLDS} folds, asked about images that it was not fitted to"
+    )
+
+    def __init__(self, pairs: Pairs) -> None:
+        names = list(dict.fromkeys(pairs.clusters))
+        self._classes = len(names)
+        self._labels = np.array([names.index(name) for name in pairs.clusters])
+        place, seen = [], Counter[str]()
+        for name in pairs.clusters:
+            place.append(seen[name] % FOLDS)
+            seen[name] += 1
+        self._folds = [np.array(place) == fold for fold in range(FOLDS)]
+        self._probes: list[Probe] = []
+
+    def ask(self, features: Features) -> NDArray[np.float64]:
+        """1 or 0 of each image, (N,)."""
+        labels, found = self._labels, np.zeros(len(self._labels))
+        if not self._probes:
+            self._probes = [
+                fit_probe(features[~asked], labels[~asked], self._classes) for asked in self._folds
+            ]
+        for asked, probe in zip(self._folds, self._probes, strict=True):
+            found[asked] = probe.predict(features[asked]) == labels[asked]
+        return found
+
+
+def require_classes(pairs: Pairs) -> None:
+    """Make sure that a probe has folders to learn.
+
+    Raises:
+        ConfigError: fewer than two folders, or one of too few images.
+    """
+    counts = {name: pairs.clusters.count(name) for name in dict.fromkeys(pairs.clusters)}
+    small = [name for name, count in counts.items() if count < FOLDS]
+    if len(counts) < 2 or small:
+        found = f"`{small[0]}` with {counts[small[0]]}" if small else f"{len(counts)} such folders"
+        raise ConfigError(
+            f"`--networks recognition` should have true images in two or more folders, a class each, of {FOLDS} or "
+            f"more images. Found {found}."
+        )
+
+
+class Judge(NamedTuple):
+    """A classifier that was trained on true colours, and what its outputs mean here.
+
+    Attributes:
+        classifier: it.
+        stands_for: by output, the folder that it stands for, if any; empty where no folder of images is a class of it.
+        folders: of each image.
+        about: what its numbers must be quoted with.
+    """
+
+    classifier: ImageClassifier
+    stands_for: tuple[str, ...]
+    folders: tuple[str, ...]
+    about: dict[str, Any]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know."""
+        return [] if self.stands_for else [f"no accuracy of {self.classifier.name}: {self.about['classes']}"]
+
+    def columns(
+        self, answers: NDArray[np.int64], true_answers: NDArray[np.int64]
+    ) -> dict[str, NDArray[np.float64]]:
+        """1 or 0 of each image, (N,), by measure.
+
+        Args:
+            answers: (N, `LIKELIEST`) outputs for the colourings, the likeliest first.
+            true_answers: for the true images.
+        """
+        found = {"top1_agreement": (answers[:, 0] == true_answers[:, 0]).astype(float)}
+        if self.stands_for:
+            right = np.array(self.stands_for)[answers] == np.array(self.folders)[:, None]
+            found["top1_accuracy"] = right[:, 0].astype(float)
+            if self.classifier.outputs > LIKELIEST:  # else all are among them
+                found["top5_accuracy"] = right.any(1).astype(float)
+        return found
+
+
+def open_judge(given: str, classes: Path | None, pairs: Pairs) -> Judge:
+    """Open a classifier and find out which folder each of its outputs stands for.
+
+    Args:
+        given: see `classifier.open_classifier`.
+        classes: a text file with a line an output, in their order: the folder that it stands for, empty for none;
+            several outputs may stand for one. Without it folders are called by WordNet ids, as ImageNet's are.
+        pairs: the images; of their path the last folder is the class.
+
+    Raises:
+        ConfigError: the classifier cannot be opened, the file has another number of lines than it has outputs, or
+            there is a folder that no output stands for (without a file: where others are WordNet ids of its outputs).
+    """
+    classifier = open_classifier(given)
+    folders = tuple(PurePosixPath(name).parent.name for name in pairs.truth)
+    stands_for = classifier.synsets if classes is None else _read_classes(classes, classifier)
+    unknown = [folder for folder in dict.fromkeys(folders) if not folder or folder not in stands_for]
+    source = "WordNet ids" if classes is None else f"a file ({digest(stands_for)[:12]})"
+    about = {**classifier.provenance, "classes": f"folders, by {source}"}
+    if classes is None and len(unknown) == len(set(folders)):
+        why = "no folder of images is called by the WordNet id of one of its classes (n02123045), and no --classes"
+        return Judge(classifier, (), folders, about | {"classes": why})
+    if unknown:
+        names = few([shown(folder) or "(no folder)" for folder in unknown], 3)
+        raise ConfigError(
+            f"`--classifier {classifier.name}` should have a class for every folder of images. Found none for {names} "
+            f"({len(unknown)} in all): give --classes FILE with a line an output, the folder that it stands for."
+        )
+    return Judge(classifier, stands_for, folders, about)
+
+
+def _read_classes(path: Path, classifier: ImageClassifier) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"`--classes` should be a text file in UTF-8. Found `{path}`: {error}.") from None
+    if len(lines) != classifier.outputs:
+        raise ConfigError(
+            f"`--classes` should have a line for each of the {classifier.outputs} outputs of {classifier.name}, empty "
+            f"where it stands for no folder. Found {len(lines)} in `{path}`."
+        )
+    return tuple(line.strip() for line in lines)
