@@ -88,3 +88,20 @@ def test_a_page_is_never_written_over_its_table(knowhue, tmp_path, table):
     code, _, err = knowhue("verdict", odd, "-o", tmp_path / "t.html", "--overwrite")
     assert (code, odd.read_text()) == (2, "[]")
     assert "t.json" in err
+
+
+@pytest.mark.parametrize("cell", ["81.2 ± 0.3", "81.2 +/- 0.3", "81.2 (0.3)", r"$81.2 \pm 0.3$", "81.2±.3"])
+def test_a_published_mean_and_deviation_is_refused_with_what_is_needed(knowhue, table, cell):
+    table.write_text(f"arm,seed,metric,value\nstl,,accuracy,{cell}\nmtl,,accuracy,{cell}\n")
+    code, said, err = knowhue("verdict", table, "--against", "stl", "--sesoi", "accuracy=0.01")
+    assert (code, said, err.count("\n")) == (2, "", 1)
+    assert "row 2: Found `" in err
+    assert "Give a row a run (arm, seed, metric, value)" in err
+
+
+def test_a_typed_table_with_a_number_a_seed_is_judged(knowhue, table):
+    head, *rows = ROWS.splitlines()
+    table.write_text("\n".join([f"{head},better,sesoi", *(f"{row},higher,0.01" for row in rows)]))
+    code, said, _ = knowhue("verdict", table, "--against", "a")
+    assert code == 0
+    assert "On these test images the models of “b” are better" in said

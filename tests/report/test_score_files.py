@@ -142,6 +142,11 @@ def test_columns_may_have_other_names_and_what_is_not_used_is_said(tmp_path):
         ("arm,seed,accuracy\na,0,1\n", "no column `metric` and `value`, and none of a metric that is known"),
         ("seed,accuracy\n0,1\n", "no column `arm`. Found seed, accuracy. Name it with --arm-column"),
         ("arm,accuracy\n0,1\n", "no column `seed`. Found arm, accuracy. Name it with --seed-column"),
+        ("arm,accuracy,accuracy_std\nstl,0.81,0.01\n", "A mean over seeds and its deviation give no verdict"),
+        (
+            "arm,metric,value,SD\nstl,m,0.81,0.01\n",
+            "Give a row a run (arm, seed, metric, value): from the logs",
+        ),
         ("arm,arm,seed,metric,value\na,b,0,m,1\n", "more than one column is named arm"),
         ("", "no table; the first row should name the columns"),
         ("arm,seed,metric,value\na,0,m\n", "t.csv, row 2: 3 cells, where the first row has 4"),

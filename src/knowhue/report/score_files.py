@@ -26,6 +26,14 @@ NO_SCORE = "no score"
 """State of a run whose cell is empty in a metric that its arm has."""
 FINISHED = ("finished", "success", "completed")
 """States of a run whose scores count; no state is one of them."""
+_DEVIATIONS = ("std", "sd", "stdev", "std_dev", "stddev", "standard deviation", "sem", "stderr", "std_err")
+ONLY_MEANS = (
+    "A mean over seeds and its deviation give no verdict: runs are compared seed by seed, and a mean does not tell how "
+    "the seeds of two arms go together. Give a row a run (arm, seed, metric, value): from the logs, the tracker's "
+    "export, or whoever published the table"
+)
+"""What is said of tables of means."""
+_MEAN_AND_DEVIATION = re.compile(r"\d\s*(±|\+/?-|\\pm|\()\s*\.?\d")
 _PREFIX = re.compile(r"(params|config|tags\.mlflow|tags|metrics|summary|data|info)[./](?=.)")
 _METRIC_PREFIXES = ("metrics.", "metrics/", "summary.", "summary/")
 
@@ -111,6 +119,8 @@ class _Columns:
         for name in usual:
             if name in self.places:
                 return self.places[name]
+        if usual[0] == "seed" and any(is_deviation(name) for name in self.places):
+            raise TableError(f"{self.path}: no column `seed`. Found {few(self.header, 12)}. {ONLY_MEANS}.")
         raise TableError(
             f"{self.path}: no column `{usual[0]}`. Found {few(self.header, 12)}. Name it with {option}, or give a "
             "table with the columns arm, seed, metric, value."
@@ -147,6 +157,25 @@ class _Columns:
 
 def _plain(name: str) -> str:
     return _PREFIX.sub("", name.strip().lower(), count=1)
+
+
+def is_deviation(name: str) -> bool:
+    """Whether a column holds how far seeds lie apart.
+
+    >>> is_deviation("std"), is_deviation("accuracy_std"), is_deviation("Accuracy SD"), is_deviation("seed")
+    (True, True, True, False)
+    """
+    words = name.lower()
+    return any(words == each or words.endswith((f"_{each}", f" {each}", f".{each}")) for each in _DEVIATIONS)
+
+
+def is_mean_with_deviation(text: str) -> bool:
+    """Whether a cell holds a mean and how far its seeds lie apart, as tables of papers print it.
+
+    >>> is_mean_with_deviation("81.2 ± 0.3"), is_mean_with_deviation("81.2 (0.3)"), is_mean_with_deviation("8e-3")
+    (True, True, False)
+    """
+    return _MEAN_AND_DEVIATION.search(text) is not None
 
 
 def _tidy_rows(columns: _Columns, rows: Iterable[tuple[int, RowCells]]) -> Iterator[FileRow]:

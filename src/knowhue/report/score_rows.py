@@ -14,7 +14,13 @@ import numpy as np
 from knowhue.errors import TableError, shown
 from knowhue.metric_table import SHARES
 from knowhue.report.contrasts import BY_CLASS
-from knowhue.report.score_files import FINISHED, FileRow, read_scores
+from knowhue.report.score_files import (
+    FINISHED,
+    ONLY_MEANS,
+    FileRow,
+    is_mean_with_deviation,
+    read_scores,
+)
 from knowhue.report.study import Score
 from knowhue.storage import file_digest
 
@@ -245,6 +251,8 @@ class _Reader:
     def _value(self, code: int, values: Mapping[str, Any], metric: str) -> float:
         given = values.get("value")
         value = _number(given)
+        if is_mean_with_deviation(str(given)):
+            raise self.fail(code, f"Found `{shown(str(given))}` of `{shown(metric)}`. {ONLY_MEANS}.")
         if not math.isfinite(value):
             found = "nothing" if given is None else f"`{shown(str(given))}`"
             raise self.fail(
