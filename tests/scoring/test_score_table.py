@@ -177,6 +177,17 @@ def test_notes_tell_of_lightness_gray_and_few_images(tmp_path):
     assert "2 images are too few for intervals (20 are needed)" in notes
 
 
+def test_a_page_of_few_images_speaks_of_no_interval(scores):
+    assert scores.notes[0] == "6 images are too few for intervals (20 are needed)"
+    page = render(scores, scores.values, "")
+    assert page.count("too few images to tell") == len(scores.differences) + 1  # and the sentence
+    head, _, rest = page.partition("</header>")
+    assert "over folders" not in head
+    assert "The interval, at" not in rest
+    assert "Bonferroni" not in rest
+    assert "Fewer than 20 images say too little" in rest
+
+
 def test_json_is_whole_sealed_and_computed_again_alike(scores, folders, tmp_path):
     path = tmp_path / "score.json"
     write_json(path, to_json(scores))

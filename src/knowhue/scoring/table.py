@@ -230,7 +230,7 @@ def _image_notes(pairs: Pairs, protocol: Protocol, columns: Mapping[str, Columns
         notes.append(f"{len(names)} images are too few for intervals ({FEWEST_IMAGES} are needed)")
     elif len(names) < 30:
         notes.append(f"{len(names)} images are few: intervals stand on a normal mean")
-    if 0 < len(groups := set(pairs.clusters)) < 10:
+    if len(names) >= FEWEST_IMAGES and 0 < len(groups := set(pairs.clusters)) < 10:
         notes.append(
             f"{len(groups)} folders of images are few: intervals over folders are too narrow below about 10"
         )
