@@ -1,26 +1,32 @@
 """What a study costs as its images grow: CPU time and memory of each stage, and the power that they grow by.
 
     python benchmarks/growth.py [--counts 1000 10000 100000] [--stages prepare,heads,finetune,report] [--folder FOLDER]
+    python benchmarks/growth.py --tars --size 64 --counts 1000000 --stages prepare
     python benchmarks/growth.py --cores [--counts 5000] [--side 640]
 
 Images are made up, so that none resembles another: each is a colour gradient of its own with waves over it. A fifth
 validates. Stages are commands of their own: `prepare`; `heads`, which are EfficientNet-Lite0's frozen features and one
 epoch of a colour and a class head on them; `finetune`, one epoch of both tasks; `report`. Both that train evaluate at
-their end. `--cores` prepares photos of `--side` pixels on one core and on all, in turns, and prints the ratio.
+their end. `--tars` puts 10,000 images into a file, as WebDataset does. Memory is the most that was resident, with pages
+of files, which the system may take back, and in brackets without them, by which its growth is counted. `--cores`
+prepares photos of `--side` pixels on one core and on all, in turns, and prints the ratio.
 """
 
 import argparse
+import io
 import math
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from multiprocessing import Pool
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple
 
 import numpy as np
@@ -29,14 +35,16 @@ from PIL import Image
 CLASSES = 5
 A_FOLDER = 2000
 """Files of one directory; more of them slow some file systems down."""
+A_TAR = 10_000
 
 
 class Cost(NamedTuple):
-    """Of one command: seconds of CPU and by the clock, megabytes at its peak, with those of its workers."""
+    """Of one command: seconds of CPU and by the clock, megabytes at its peak, with and without pages of files."""
 
     cpu_s: float
     wall_s: float
     peak_mb: float
+    own_mb: float
 
 
 Stage = Callable[[Path, Path, int], Cost]
@@ -53,6 +61,7 @@ def main() -> None:
         "--folder", type=Path, help="where images and studies go; deleted at the end otherwise"
     )
     parser.add_argument("--stages", default=",".join(STAGES))
+    parser.add_argument("--tars", action="store_true", help="images in tars instead of files")
     parser.add_argument("--cores", action="store_true", help="prepare on one core against all")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -67,16 +76,18 @@ def grow(folder: Path, asked: argparse.Namespace) -> None:
     """Every stage at every number of images."""
     counts, costs = asked.counts or [1000, 10_000, 100_000], defaultdict(list)
     for count in counts:
-        images = make_images(folder / f"images-{count}", count, asked.side or asked.size)
+        make, kind = (make_tars, "tars") if asked.tars else (make_images, "images")
+        images = make(folder / f"{kind}-{count}", count, asked.side or asked.size)
         for stage in asked.stages.split(","):
             cost = STAGES[stage](images, folder / f"study-{count}", asked.size)
             costs[stage].append(cost)
-            print(f"{count:>9,} {stage:10}{cost.cpu_s:10.1f} s CPU {cost.peak_mb:10.0f} MB", flush=True)
+            memory = f"{cost.peak_mb:10.0f} MB ({cost.own_mb:.0f})"
+            print(f"{count:>9,} {stage:10}{cost.cpu_s:10.1f} s CPU {memory}", flush=True)
     if len(counts) > 1:
         print("grow by the power of the number of images, between the last two:")
         for stage, (*_, one, other) in costs.items():
             cpu, memory = (
-                _power(counts, getattr(one, what), getattr(other, what)) for what in ("cpu_s", "peak_mb")
+                _power(counts, getattr(one, what), getattr(other, what)) for what in ("cpu_s", "own_mb")
             )
             print(f"{stage:10} CPU {cpu:5.2f}   memory {memory:5.2f}")
 
@@ -87,14 +98,15 @@ def _power(counts: Sequence[int], one: float, other: float) -> float:
 
 def _prepare(images: Path, out: Path, size: int) -> Cost:
     shutil.rmtree(out, ignore_errors=True)
-    return run("prepare", str(images), *_settings(size), "--out", str(out / "heads"))
+    return run("prepare", str(images), *_source(images), *_settings(size), "--out", str(out / "heads"))
 
 
 def _study(name: str, heads: int, finetune: int) -> Stage:
     def measure(images: Path, out: Path, size: int) -> Cost:
         epochs = (f"training.heads.epochs={heads}", f"training.finetune.epochs={finetune}")
         arms = ("--arms", "multi", "--seeds", "1")
-        return run("study", str(images), *arms, *_settings(size, *epochs), "--out", str(out / name))
+        settings = (*_source(images), *_settings(size, *epochs))
+        return run("study", str(images), *arms, *settings, "--out", str(out / name))
 
     return measure
 
@@ -105,6 +117,10 @@ STAGES: dict[str, Stage] = {
     "finetune": _study("finetune", 0, 1),
     "report": lambda _, out, size: run("report", str(out / "heads")),
 }
+
+
+def _source(images: Path) -> list[str]:
+    return ["--set", "images.source=webdataset"] if images.name.startswith("tars") else []
 
 
 def _settings(size: int, *more: str) -> list[str]:
@@ -128,11 +144,32 @@ def run(*arguments: str, cores: int | None = None) -> Cost:
     if cores is not None:
         os.sched_setaffinity(process.pid, set(range(cores)))
     assert process.stdout is not None
+    sampler = Sampler(process.pid)
     output = process.stdout.read()
     _, status, used = os.wait4(process.pid, 0)
     if status:
         sys.exit(output)
-    return Cost(used.ru_utime + used.ru_stime, time.monotonic() - started, used.ru_maxrss / 1024)
+    wall_s = time.monotonic() - started
+    return Cost(used.ru_utime + used.ru_stime, wall_s, used.ru_maxrss / 1024, sampler.most_kb / 1024)
+
+
+class Sampler(Thread):
+    """Watches how much memory of its own a process has, five times a second."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.most_kb, self._status = 0, Path(f"/proc/{pid}/status")
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            try:
+                lines = self._status.read_text().splitlines()
+            except OSError:
+                return
+            sizes = [int(line.split()[1]) for line in lines if line.startswith("RssAnon")]
+            self.most_kb = max([self.most_kb, *sizes])
+            time.sleep(0.2)
 
 
 def compare_cores(folder: Path, count: int, side: int) -> None:
@@ -163,21 +200,39 @@ def make_images(folder: Path, count: int, side: int) -> Path:
     return folder
 
 
+def make_tars(folder: Path, count: int, side: int) -> Path:
+    """`folder/*.tar`, `A_TAR` images in each, unless they are there."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        for first in range(0, count, A_TAR):
+            with tarfile.open(folder / f"{first // A_TAR:05d}.tar", "w") as tar:
+                for index in range(first, min(first + A_TAR, count)):
+                    for suffix, content in (("jpg", _jpeg(index, side)), ("cls", b"%d" % (index % CLASSES))):
+                        member = tarfile.TarInfo(f"{index:07d}.{suffix}")
+                        member.size = len(content)
+                        tar.addfile(member, io.BytesIO(content))
+    return folder
+
+
 def _make_part(folder: Path, first: int, count: int, side: int) -> None:
-    y, x = np.mgrid[:side, :side] / side
     for index in range(first, first + count):
-        draw = np.random.default_rng(index)
-        light, pixels = 0, np.empty((side, side, 3))
-        for _ in range(6):
-            across, down, phase = draw.uniform(-4, 4), draw.uniform(-4, 4), draw.uniform(0, 2 * np.pi)
-            light = light + np.cos(2 * np.pi * (across * x + down * y) + phase)
-        for channel in range(3):
-            pixels[..., channel] = (
-                128 + draw.uniform(-60, 60) + 60 * (x - y) * draw.uniform(-1, 1) + 12 * light
-            )
         target = folder / f"class-{index % CLASSES}" / f"{first:07d}"
         target.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(target / f"{index:07d}.jpg", quality=92)
+        (target / f"{index:07d}.jpg").write_bytes(_jpeg(index, side))
+
+
+def _jpeg(index: int, side: int) -> bytes:
+    y, x = np.mgrid[:side, :side] / side
+    draw = np.random.default_rng(index)
+    light, pixels = 0, np.empty((side, side, 3))
+    for _ in range(6):
+        across, down, phase = draw.uniform(-4, 4), draw.uniform(-4, 4), draw.uniform(0, 2 * np.pi)
+        light = light + np.cos(2 * np.pi * (across * x + down * y) + phase)
+    for channel in range(3):
+        pixels[..., channel] = 128 + draw.uniform(-60, 60) + 60 * (x - y) * draw.uniform(-1, 1) + 12 * light
+    file = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=92)
+    return file.getvalue()
 
 
 if __name__ == "__main__":

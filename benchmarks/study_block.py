@@ -15,20 +15,23 @@ networks that only measure are left out of all.
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from knowhue.config import Config
+from knowhue.data.listing import list_items
 from knowhue.data.loaders import TrainingBatches, augment, split_batches, to_batch
 from knowhue.data.prepare import Prepared
-from knowhue.data.sources import SourceItem, list_items
+from knowhue.data.sources import SOURCES
 from knowhue.evaluation.evaluate import evaluate
 from knowhue.models.heads import scale_chroma
 from knowhue.models.multitask import MultiTask, build_discriminator, build_model
@@ -54,6 +57,8 @@ from knowhue.training.step import train_step
 
 MATRIX = 2048
 Opponent = Callable[[Config], Any]
+Loaders = Mapping[str, Callable[[], Image.Image]]
+"""What reads an image, by its name."""
 
 
 def main() -> None:
@@ -70,7 +75,8 @@ def main() -> None:
             update={"training": config.training.model_copy(update={"precision": "float32"})}
         )
         engine = Engine(plain.training)
-        items = {item.name: item for item in list_items(config.images)}
+        source = SOURCES[config.images.source](config.images)
+        items = {item.name: partial(source.load, item) for item in list_items(config.images)}
         plainly = {
             name: time_plainly(plain, opponent, work.prepared, items, engine)
             for name, opponent in DISCRIMINATORS.items()
@@ -114,7 +120,7 @@ DISCRIMINATORS = {"pix2pix's PatchGAN": build_stock, "the fitted one": build_dis
 
 
 def time_plainly(
-    config: Config, opponent: Opponent, prepared: Prepared, items: dict[str, SourceItem], engine: Engine
+    config: Config, opponent: Opponent, prepared: Prepared, items: Loaders, engine: Engine
 ) -> tuple[float, dict[str, dict[str, float]]]:
     """Seconds for all arms, and their scores."""
     started = time.perf_counter()
@@ -125,7 +131,7 @@ def time_plainly(
 
 
 def train_plainly(
-    config: Config, opponent: Opponent, prepared: Prepared, items: dict[str, SourceItem], engine: Engine
+    config: Config, opponent: Opponent, prepared: Prepared, items: Loaders, engine: Engine
 ) -> dict[str, float]:
     """One arm, the way one would write it first; its scores on the validation images."""
     model = engine.place(build_model(config, len(prepared.classes)))
@@ -160,14 +166,12 @@ def score_plainly(
     return scores
 
 
-def decode_batch(batches: TrainingBatches, step: int, prepared: Prepared, items: dict[str, SourceItem]):
+def decode_batch(batches: TrainingBatches, step: int, prepared: Prepared, items: Loaders):
     """The images of a step, from their files."""
-    from PIL import Image, ImageOps
-
     chosen = slice(step * batches.batch_size, (step + 1) * batches.batch_size)
     positions, side = batches.order[chosen], prepared.rgb.shape[1]
     decoded = [
-        np.asarray(ImageOps.fit(items[prepared.paths[i]].load(), (side, side), Image.Resampling.LANCZOS))
+        np.asarray(ImageOps.fit(items[prepared.paths[i]](), (side, side), Image.Resampling.LANCZOS))
         for i in positions
     ]
     rgb = augment(np.stack(decoded), batches.mirrored[chosen], batches.shift[chosen])

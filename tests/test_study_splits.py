@@ -74,7 +74,7 @@ def test_epochs_are_watched_on_validation_whatever_is_reported(studies):
 
 def test_samples_and_baselines_are_of_the_reporting_split(studies):
     _, report = studies
-    rows = kept_rows(report / "images")
+    rows = list(kept_rows(report / "images"))
     with np.load(report / "images" / "samples.npz") as truth:
         assert {rows[i]["split"] for i in truth["index"]} == {"test"}
     with np.load(next((report / "multi").glob("*/extremes.npz"))) as extremes:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -43,16 +44,16 @@ class Section(BaseModel):
 class Images(Section):
     """Where images come from and how they are made ready."""
 
-    source: Literal["folder", "imagenet", "huggingface", "drawn"] = "folder"
+    source: Literal["folder", "imagenet", "huggingface", "webdataset", "parquet", "drawn"] = "folder"
     """kind of source; `knowhue study PATH` implies a folder"""
     path: str | None = None
-    """folder, root of a local ImageNet tree, or name of a Hugging Face dataset"""
+    """folder (of .tar or .parquet files for these), root of a local ImageNet tree, or name of a Hugging Face dataset"""
     wordnet_ids: dict[str, str] = Field(default_factory=dict)
     """class name to WordNet id, for `source: imagenet`"""
     image_column: str = "image"
-    """Hugging Face: column of the images"""
+    """Hugging Face, parquet: column of the images"""
     label_column: str = "label"
-    """Hugging Face: column of the labels"""
+    """Hugging Face, parquet: column of the labels; WebDataset: key in a sample's JSON"""
     size_px: Annotated[int, Field(ge=16, le=1024)] = 96
     """side of the square images, pixels"""
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -411,8 +412,25 @@ def digest(value: Any) -> str:
     """
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_canonical(value).encode()).hexdigest()
+
+
+def digest_each(values: Iterable[Any]) -> str:
+    """The `digest` of a list of values that need not fit into memory.
+
+    >>> digest_each(iter([("a", 1), None])) == digest([["a", 1], None])
+    True
+    """
+    found, start = hashlib.sha256(), "["
+    for value in values:
+        found.update(f"{start}{_canonical(value)}".encode())
+        start = ","
+    found.update(b"]" if start == "," else b"[]")
+    return found.hexdigest()
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def fingerprint(value: Any) -> str:

@@ -23,7 +23,12 @@ def to_csv(rows: Iterable[Sequence[Any]]) -> str:
     >>> to_csv([["class", "error"], ["=cmd|calc", -0.5]])
     "class,error\n'=cmd|calc,-0.5\n"
     """
-    return "".join(f"{','.join(map(_cell, row)) or _QUOTED_NOTHING}\n" for row in rows)
+    return "".join(csv_lines(rows))
+
+
+def csv_lines(rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """The same, line by line."""
+    return (f"{','.join(map(_cell, row)) or _QUOTED_NOTHING}\n" for row in rows)
 
 
 def from_csv(text: str) -> list[dict[str, str]]:

@@ -7,7 +7,6 @@ things into one file, nothing that exists without --overwrite.
 """
 
 import errno
-import glob
 import hashlib
 import json
 import math
@@ -26,7 +25,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import DTypeLike, NDArray
 
-from knowhue.csv_text import from_csv, to_csv
+from knowhue.csv_text import csv_lines, read_rows
 from knowhue.errors import ConfigError, DamagedError, KnowhueError, RunError
 
 JsonKind = TypeVar("JsonKind", dict, list)
@@ -100,13 +99,12 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             raise
 
 
-def clear_leftovers(path: Path) -> None:
-    """Remove what a killed process left beside `path`, which it was about to write; for who holds the lock."""
-    for left in path.parent.glob(f".{glob.escape(path.name[:40])}.*"):
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)
+def remove_all(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _without_descriptor(file: IO[bytes]) -> Any:
@@ -259,9 +257,7 @@ def allocate(path: Path, shape: Sequence[int], dtype: DTypeLike) -> np.memmap[An
     size = math.prod(shape) * np.dtype(dtype).itemsize
     try:
         with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if shutil.disk_usage(path.parent).free < size:
-                raise OSError(errno.ENOSPC, f"{size / 2**20:.0f} MiB: {os.strerror(errno.ENOSPC)}")
+            require_disk(path, size)
             array = open_memmap(path, mode="w+", dtype=dtype, shape=tuple(shape))
             # a mapped file is sparse: on a full disk its writer would see no error, but be killed by a bus error
             if hasattr(os, "posix_fallocate"):
@@ -274,10 +270,22 @@ def allocate(path: Path, shape: Sequence[int], dtype: DTypeLike) -> np.memmap[An
     return array
 
 
+def require_disk(path: Path, size: int) -> None:
+    """Make sure, before work, that so many bytes fit where `path` is to be, in a folder that is made.
+
+    Raises:
+        RunError: the folder cannot be written, or the disk has no room.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(path.parent).free < size:
+            raise OSError(errno.ENOSPC, f"{size / 2**20:.0f} MiB: {os.strerror(errno.ENOSPC)}")
+
+
 def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     """Write a table as CSV, the header first, whole or not at all; see `csv_text`."""
     with replacing(path) as file:
-        file.write(to_csv(rows))
+        file.writelines(csv_lines(rows))
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -287,8 +295,21 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         DamagedError: it is no table, or cut.
         RunError: it is missing or cannot be read.
     """
+    return list(iterate_csv(path))
+
+
+def iterate_csv(path: Path) -> Iterator[dict[str, str]]:
+    """The same, row by row: of a table that may not fit into memory.
+
+    Raises:
+        DamagedError: it is no table, or cut.
+        RunError: it is missing or cannot be read.
+    """
     with _reading(path, "table", (ValueError,)), path.open(encoding="utf-8", newline="") as file:
-        return from_csv(file.read())
+        rows = read_rows(file)
+        header = next(rows, [])
+        for row in rows:
+            yield dict(zip(header, row, strict=True))
 
 
 def cached(path: Path, read: Callable[[Path], Value], write: Callable[[Path], None]) -> Value:

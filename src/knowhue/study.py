@@ -14,9 +14,9 @@ from knowhue.cells import arithmetic_elsewhere, do_in_worker, run_cells, worker_
 from knowhue.color import rgb_to_lab
 from knowhue.comparison import equal_wall_clock, write_costs
 from knowhue.config import Evaluation, fingerprint
+from knowhue.data.listing import list_items
 from knowhue.data.loaders import to_rgb
 from knowhue.data.prepare import Prepared, count_seen
-from knowhue.data.sources import list_items
 from knowhue.engines.choice import open_engine
 from knowhue.engines.executor import POLL_SECONDS, Executor, InProcess, Job
 from knowhue.errors import ConfigError, KnowhueError, RunError, few

@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 
 from knowhue.data.checks import (
     checksum,
-    find_duplicates,
-    order_of_choice,
     refuse_odd_names,
     stratified_split,
 )
@@ -20,26 +18,6 @@ labels = st.lists(st.sampled_from(["a", "b", "c", None]), min_size=1, max_size=6
 def test_checksum_is_of_the_pixels():
     noise = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     assert checksum(noise) == checksum(np.asfortranarray(noise)) != checksum(noise[::-1])
-
-
-def test_copy_to_keep_is_reported_on_then_labelled_then_has_the_shorter_name():
-    names = ["b.jpg", "a (1).jpg", "a.jpg", "unlabelled/a.jpg", "val.jpg", "test.jpg"]
-    labels = ["x", "x", "x", None, "x", "x"]
-    splits = ["train"] * 4 + ["validation", "test"]
-    order = order_of_choice(names, labels, splits)
-    assert [names[i] for i in order] == [
-        "test.jpg",
-        "val.jpg",
-        "a.jpg",
-        "b.jpg",
-        "a (1).jpg",
-        "unlabelled/a.jpg",
-    ]
-
-
-def test_first_of_equal_images_is_the_original():
-    assert find_duplicates(["x", "x", "y", "x"]) == {1: 0, 3: 0}
-    assert find_duplicates(["x", "y"]) == {}
 
 
 def names_of(labels):

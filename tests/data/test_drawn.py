@@ -7,7 +7,7 @@ from skimage.color import rgb2lab
 from knowhue.config import Images
 from knowhue.data import drawn
 from knowhue.data.drawn import CLASSES, PALETTES, compose, draw, lab_to_srgb
-from knowhue.data.sources import list_items
+from knowhue.data.listing import list_items
 
 LABELS = range(len(CLASSES))
 

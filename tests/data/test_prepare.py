@@ -178,7 +178,7 @@ def test_labelled_copy_of_an_unlabelled_image_stays(make_folder, tmp_path):
 
 def test_second_call_reads_no_image(photos, tmp_path, monkeypatch):
     first = prepare(rules(photos), tmp_path / "out")
-    monkeypatch.setattr(module, "_read_all", None)
+    monkeypatch.setattr(module, "read_all", None)
     second = prepare(rules(photos), tmp_path / "out")
     assert second.fingerprint == first.fingerprint
     assert np.array_equal(second.rgb, first.rgb)
@@ -227,7 +227,7 @@ def test_a_file_that_is_no_image_changes_nothing(photos, tmp_path, monkeypatch):
     first = prepare(rules(photos), tmp_path / "out")
     (photos / "cat" / ".DS_Store").touch()
     (photos / "dog" / "Thumbs.db").touch()
-    monkeypatch.setattr(module, "_read_all", None)  # nothing is read again
+    monkeypatch.setattr(module, "read_all", None)  # nothing is read again
     assert prepare(rules(photos), tmp_path / "out").fingerprint == first.fingerprint
 
 
@@ -381,7 +381,7 @@ def test_array_that_somebody_reads_is_not_changed_under_him(photos, tmp_path):
 
 def test_two_at_once_are_not_mixed(photos, tmp_path, monkeypatch):
     """A second process that came in between (F1) is refused, and leaves the first one's files alone."""
-    read_all = module._read_all
+    read_all = module.read_all
     refused = []
 
     def interleaved(*args):
@@ -397,7 +397,7 @@ def test_two_at_once_are_not_mixed(photos, tmp_path, monkeypatch):
         except RunError as error:
             refused.append(str(error))
 
-    monkeypatch.setattr(module, "_read_all", interleaved)
+    monkeypatch.setattr(module, "read_all", interleaved)
     assert prepare(rules(photos), tmp_path / "out").rgb.shape == (15, 16, 16, 3)
     assert len(refused) == 1
     assert load_prepared(tmp_path / "out").rgb.shape == (15, 16, 16, 3)

@@ -50,29 +50,6 @@ def source_checksum(image: Image.Image, origin: str = "") -> str:
     return found.hexdigest()
 
 
-def order_of_choice(names: Sequence[str], labels: Sequence[str | None], splits: Sequence[str]) -> list[int]:
-    """Positions in an order in which, of several copies, the first is the one to keep.
-
-    What is reported on is never trained on, so test images come first, then validation images; an image with a label
-    comes before one without, and `reef.jpg` before `reef (1).jpg`.
-    """
-    rank = {"test": 0, "validation": 1, "train": 2}
-    return sorted(
-        range(len(names)), key=lambda i: (rank[splits[i]], labels[i] is None, len(names[i]), names[i])
-    )
-
-
-def find_duplicates(checksums: Sequence[str]) -> dict[int, int]:
-    """Positions of images that stand before, too, and where they first do.
-
-    >>> find_duplicates(["x", "y", "x"])
-    {2: 0}
-    """
-    first: dict[str, int] = {}
-    firsts = [first.setdefault(checksum, position) for position, checksum in enumerate(checksums)]
-    return {position: original for position, original in enumerate(firsts) if original != position}
-
-
 def stratified_split(
     labels: Sequence[str | None], names: Sequence[str], shares: Mapping[str, float], seed: int
 ) -> list[str]:
@@ -151,7 +128,7 @@ def find_near_duplicates(found: Signatures, limit_bits: int) -> dict[int, int]:
     An image is only compared with those that stay: what resembles a copy alone stays too.
 
     Args:
-        found: signatures, in the order of `checks.order_of_choice`.
+        found: signatures, those first that are kept of several copies.
         limit_bits: bits of `BITS` that the hashes of copies may differ in, 0 to 16.
     """
     copies: dict[int, int] = {}

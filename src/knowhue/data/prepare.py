@@ -1,48 +1,47 @@
-"""Decode, check, split and resize every image once; what training reads is one array and its manifest."""
+"""Decode, check, split and resize every image once; what training reads is an array in files, and its manifest.
 
-import os
-import tempfile
+Images are read shard by shard into a folder beside, each with a table of what was found; what a killed process has
+finished of that is not read again. Then copies are found and splits drawn, and what is kept is written in order.
+"""
+
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
-from knowhue.color import colourfulness
-from knowhue.config import Images, digest, fingerprint
+from knowhue.config import Images, digest_each, fingerprint
 from knowhue.data import checks
-from knowhue.data.sources import SourceItem, list_items, require_apart
-from knowhue.errors import ImageError, RunError
+from knowhue.data.decode import read_all, shards_to_read
+from knowhue.data.items import SPLITS
+from knowhue.data.listing import Listing, open_listing
+from knowhue.data.shards import Pixels, blocks_of, images_a_shard, open_shards, shard_names, writing_shard
+from knowhue.data.sources import SOURCES, require_apart
+from knowhue.errors import ImageError, KnowhueError, RunError
 from knowhue.images.files import counted, kinds_of
 from knowhue.locks import locked
 from knowhue.runs import Report, images_in_use, remove_if_empty, require_writable
 from knowhue.storage import (
-    allocate,
-    clear_leftovers,
     file_digest,
-    read_array,
-    read_csv,
+    iterate_csv,
     read_json,
-    replacing,
+    remove_all,
     write_csv,
     write_json,
 )
 
 PREPARED_VERSION = 5
 """Of how images are read and prepared; arrays of another one are made anew, or refused under runs."""
-SPLITS = ("train", "validation", "test")
 MANIFEST_COLUMNS = (
     "index", "path", "split", "label", "status", "reason",
     "colourfulness", "width", "height", "sha256", "source_sha256",
 )  # fmt: skip
-ARRAY, MANIFEST, SUMMARY = "images.npy", "manifest.csv", "prepared.json"
+MANIFEST, SUMMARY = "manifest.csv", "prepared.json"
 _DIGESTS = ("source_sha256", "sha256")
 """An image is the same by either: at full size, or as it was prepared."""
 
@@ -56,7 +55,7 @@ class Prepared:
 
     Attributes:
         classes: names, in the order of the label indices.
-        rgb: (N, size, size, 3) uint8 sRGB, memory-mapped.
+        rgb: (N, size, size, 3) uint8 sRGB, memory-mapped, in one file or several.
         label: (N,) class index, -1 where unknown.
         split: (N,) which of `SPLITS` each image belongs to.
         paths: where each image came from.
@@ -65,7 +64,7 @@ class Prepared:
     """
 
     classes: tuple[str, ...]
-    rgb: NDArray[np.uint8]
+    rgb: Pixels
     label: NDArray[np.int64]
     split: NDArray[np.str_]
     paths: tuple[str, ...]
@@ -103,15 +102,15 @@ def prepare(
         RunError: the folder cannot be written, or runs beside it were trained on other images.
     """
     require_apart(images, folder.parent)
-    items = list_items(images)
-    checks.refuse_odd_names({item.label for item in items if item.label is not None})
-    stamps = [(item.name, item.split, item.label, item.stamp) for item in items if not item.skipped]
-    # whatever would give another array: how it is prepared, the settings, the files as they are now
-    key = fingerprint([PREPARED_VERSION, images.model_dump(mode="json"), stamps])
-    with locked(folder.parent, "prepare"):
-        # under the lock: another process may just be preparing the same images
-        if not _is_there(folder, key, report):
-            _prepare(items, images, folder, key, report)
+    with open_listing(images) as listing:
+        checks.refuse_odd_names(listing.classes())
+        # whatever would give another array: how it is prepared, the settings, the files as they are now
+        stamps = digest_each((item.name, item.split, item.label, item.stamp) for item in listing.items())
+        key = fingerprint([PREPARED_VERSION, images.model_dump(mode="json"), stamps])
+        with locked(folder.parent, "prepare"):
+            # under the lock: another process may just be preparing the same images
+            if not _is_there(folder, key, report):
+                _prepare(listing, images, folder, key, report)
     if sentence := left_out_sentence(read_summary(folder)):
         report({"stage": "note", "text": f"{sentence}; see {folder.name}/{MANIFEST}"})
     # the checksum of the array was just compared, or just made
@@ -137,14 +136,19 @@ def load_prepared(
             f"{damage} since the images were prepared. Delete `{folder}` and run the study again, which prepares them "
             "anew. To leave an image out, take it from where the images come from, and name another folder with --out."
         )
-    kept = kept_rows(folder)
     number = {name: i for i, name in enumerate(summary["classes"])}
+    split_number = {name: i for i, name in enumerate(SPLITS)}
+    label, split, paths = [], bytearray(), []
+    for row in kept_rows(folder):
+        label.append(number.get(row["label"], -1))
+        split.append(split_number[row["split"]])
+        paths.append(row["path"])
     return Prepared(
         classes=tuple(summary["classes"]),
-        rgb=read_array(folder / ARRAY, memory_map=True),
-        label=np.array([number.get(row["label"], -1) for row in kept], dtype=np.int64),
-        split=np.array([row["split"] for row in kept]),
-        paths=tuple(row["path"] for row in kept),
+        rgb=open_shards([folder / name for name in _arrays(summary)]),
+        label=np.array(label, dtype=np.int64),
+        split=np.array(SPLITS)[np.frombuffer(split, np.uint8)],
+        paths=tuple(paths),
         fingerprint=summary["fingerprint"],
         evaluated_on=evaluated_on,
     )
@@ -167,9 +171,14 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return summary
 
 
-def kept_rows(folder: Path) -> list[ManifestRow]:
+def _arrays(summary: Mapping[str, Any]) -> list[str]:
+    """The files of the array, in order."""
+    return sorted(name for name in summary["checksums"] if name != MANIFEST)
+
+
+def kept_rows(folder: Path) -> Iterator[ManifestRow]:
     """The manifest's lines of the images that are used, in the order of the array."""
-    return [row for row in read_csv(folder / MANIFEST) if row["status"] == "kept"]
+    return (row for row in iterate_csv(folder / MANIFEST) if row["status"] == "kept")
 
 
 def find_damage(folder: Path, summary: dict[str, Any], thorough: bool = True) -> str:
@@ -177,25 +186,27 @@ def find_damage(folder: Path, summary: dict[str, Any], thorough: bool = True) ->
 
     Rows and images must agree: a row taken out of the manifest would shift every label after it.
     """
-    # the manifest is small, and is checked every time
-    for name in (MANIFEST, ARRAY) if thorough else (MANIFEST,):
+    arrays = _arrays(summary)
+    for name in (MANIFEST, *arrays):
         path = folder / name
         if not path.is_file():
             return f"`{path}` was removed"
-        if file_digest(path) != summary["checksums"].get(name):
+        # the manifest is small, and is checked every time
+        if (thorough or name == MANIFEST) and file_digest(path) != summary["checksums"].get(name):
             return f"`{path}` was changed or damaged"
     try:
-        kept, count = kept_rows(folder), len(read_array(folder / ARRAY, memory_map=True))
+        count = len(open_shards([folder / name for name in arrays]))
+        numbers = (row["index"] for row in kept_rows(folder))
+        is_in_order = all(one == str(i) for one, i in zip_longest(numbers, range(count)))
+        is_whole = is_in_order and _identify(kept_rows(folder)) == summary["fingerprint"]
     except (RunError, KeyError):
-        return f"`{folder / MANIFEST}` or `{folder / ARRAY}` was changed or damaged"
-    in_order = [row["index"] for row in kept] == [str(i) for i in range(count)]
-    is_whole = in_order and _identify(kept) == summary["fingerprint"]
+        return f"`{folder / MANIFEST}` or `{folder / arrays[0]}` was changed or damaged"
     return "" if is_whole else f"`{folder / MANIFEST}` was changed"
 
 
-def _identify(kept: Sequence[ManifestRow]) -> str:
+def _identify(kept: Iterator[ManifestRow]) -> str:
     """The SHA-256 of prepared images: of their pixels, labels and splits, in order."""
-    return digest([(row["sha256"], row["label"], row["split"]) for row in kept])
+    return digest_each((row["sha256"], row["label"], row["split"]) for row in kept)
 
 
 def count_seen(folder: Path, tuned: Path, limit_bits: int) -> int:
@@ -211,22 +222,17 @@ def count_seen(folder: Path, tuned: Path, limit_bits: int) -> int:
     """
     ours, theirs = (load_prepared(each, thorough=False) for each in (folder, tuned))
     test, seen = ours.positions("test"), np.flatnonzero(theirs.split != "test")
-    our_rows, their_rows = kept_rows(folder), kept_rows(tuned)
-    known = {their_rows[i][name] for i in seen for name in _DIGESTS}
-    again = np.array([any(our_rows[i][name] in known for name in _DIGESTS) for i in test], dtype=bool)
+    known = {row[name] for row in kept_rows(tuned) if row["split"] != "test" for name in _DIGESTS}
+    rows = (row for row in kept_rows(folder) if row["split"] == "test")
+    again = np.array([any(row[name] in known for name in _DIGESTS) for row in rows], dtype=bool)
     if limit_bits:
-        both = checks.signatures(chain(_blocks(ours.rgb, test), _blocks(theirs.rgb, seen)))
+        both = checks.signatures(
+            chain(blocks_of(lambda: ours.rgb, test), blocks_of(lambda: theirs.rgb, seen))
+        )
         first, second = checks.near_pairs(both, limit_bits).T
         # pairs within one of the two studies say nothing of the other
         again[first[(first < len(test)) & (second >= len(test))]] = True
     return int(again.sum())
-
-
-def _blocks(
-    rgb: NDArray[np.uint8], positions: Sequence[int] | NDArray[np.int64]
-) -> Iterator[NDArray[np.uint8]]:
-    """Some images, a few megabytes at a time."""
-    return (rgb[positions[at : at + 256]] for at in range(0, len(positions), 256))
 
 
 def left_out_sentence(summary: dict[str, Any]) -> str:
@@ -256,131 +262,80 @@ def _is_there(folder: Path, key: str, report: Report) -> bool:
     return not damage
 
 
-def _prepare(items: list[SourceItem], images: Images, folder: Path, key: str, report: Report) -> None:
+def _prepare(listing: Listing, images: Images, folder: Path, key: str, report: Report) -> None:
     require_writable(folder)
-    side, listed = images.size_px, [item for item in items if not item.skipped]
-    folder.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(folder / ARRAY)  # they may be as large as all images
+    # named by all that its shards depend on: what is finished in it is worth keeping
+    scratch = folder / f".reading-{key}-{images_a_shard(images.size_px)}"
+    for left in folder.glob(".*"):  # of processes that were killed; it may be as large as all images
+        if left != scratch:
+            remove_all(left)
     try:
-        # how many are kept is known at the end alone, so all are read into an array that nobody else has
-        with tempfile.TemporaryDirectory(dir=folder, prefix=f".{ARRAY}.") as scratch:
-            array = allocate(Path(scratch) / ARRAY, (len(listed), side, side, 3), np.uint8)
-            rows = list(_read_all(listed, images, array, report))
-            _choose(rows, listed, array, images)
-            # of all images, so that a class that lost all of its own is reported, not forgotten
-            classes = sorted({item.label for item in listed if item.label is not None})
-            _require_enough(rows, classes, images)
-            kept = [i for i, row in enumerate(rows) if not row["reason"]]
-            for index, i in enumerate(kept):
-                rows[i] |= {"index": str(index), "status": "kept"}
-            identity = _identify([rows[i] for i in kept])
+        read_all(listing, SOURCES[images.source](images), images, scratch, report)
+        try:
+            paths = [path for _, _, path in shards_to_read(scratch, len(listing), images.size_px)]
+            raw = partial(open_shards, paths)
+            _choose(listing, raw, images)
+            _require_enough(listing, images)
+            identity = _identify(row for row in listing.rows() if not row["reason"])
             _refuse_change_under_runs(folder, identity)
-            skipped = [item for item in items if item.skipped]
-            rows += [_row(path=item.name, status="skipped", reason=item.skipped) for item in skipped]
-            _write(rows, array, kept, folder)
+        except KnowhueError:
+            remove_all(scratch)  # other images or settings are needed
+            raise
+        checksums = _write(listing, raw, folder, images.size_px)
     finally:
         # a refusal leaves no folder behind
+        remove_if_empty(scratch)
         remove_if_empty(folder)
-    checksums = {name: file_digest(folder / name) for name in (MANIFEST, ARRAY)}
     described = {"key": key, "fingerprint": identity, "checksums": checksums}
-    write_json(
-        folder / SUMMARY, {"version": PREPARED_VERSION, **_summary(rows, classes, images), **described}
-    )
+    write_json(folder / SUMMARY, {"version": PREPARED_VERSION, **_summary(listing, images), **described})
+    remove_all(scratch)
 
 
-def _row(**values: str) -> ManifestRow:
-    return dict.fromkeys(MANIFEST_COLUMNS, "") | values
-
-
-def _read_all(
-    items: Sequence[SourceItem], images: Images, array: NDArray[np.uint8], report: Report
-) -> Iterator[ManifestRow]:
-    """Read every image, several at a time, into its row of `array`."""
-    # threads are enough, since decoding and resizing release Python's lock
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(lambda i: _read(items[i], images, array[i]), range(len(items)))
-        for done, row in enumerate(found, start=1):
-            yield row
-            report({"stage": "prepare", "done": done, "total": len(items)})
-
-
-def _read(item: SourceItem, images: Images, out: NDArray[np.uint8]) -> ManifestRow:
-    """Put an image into `out`; its line of the manifest, with a reason if it cannot be used."""
-    row = _row(
-        path=item.name, label=item.label or "", status="left out", colourfulness="0.00", width="0", height="0"
-    )
-    try:
-        image = item.load()
-    except ImageError as error:
-        return row | {"reason": str(error)}
-    # crops the middle to a square, so that nothing is stretched
-    out[:] = np.asarray(ImageOps.fit(image, out.shape[:2], Image.Resampling.LANCZOS))
-    (colour,) = colourfulness(np.moveaxis(out[None], -1, 1).astype(np.float64)).tolist()
-    gray = f"near-gray: colourfulness {colour:.1f} is below {images.min_colourfulness:g}"
-    return row | {
-        "reason": gray if colour < images.min_colourfulness else "",
-        "colourfulness": f"{colour:.2f}",
-        "width": str(image.width),
-        "height": str(image.height),
-        "sha256": checks.checksum(out),
-        "source_sha256": checks.source_checksum(image, item.origin),
-    }
-
-
-def _choose(
-    rows: list[ManifestRow], items: list[SourceItem], array: NDArray[np.uint8], images: Images
-) -> None:
-    """Write into the rows the split of each image, and why a copy is left out.
+def _choose(listing: Listing, raw: Callable[[], Pixels], images: Images) -> None:
+    """Write into the listing the split of each image, and why a copy is left out.
 
     What is damaged, near-gray or a copy goes first, the rest is split: it never moves the split.
     """
-    names, labels = [item.name for item in items], [item.label for item in items]
-    order = checks.order_of_choice(names, labels, [item.split for item in items])
-    order = [i for i in order if not rows[i]["reason"]]
-    equal = checks.find_duplicates([rows[i]["sha256"] for i in order])
-    copies = {order[a]: (order[b], "duplicate") for a, b in equal.items()}
-    order = [i for i in order if i not in copies]
+    copies = {"duplicate": listing.equal_images(), "near-duplicate": {}}
+    listing.leave_out(copies["duplicate"], "duplicate")
     if images.duplicate_distance_bits:
-        found = checks.signatures(_blocks(array, order))
+        order = listing.usable()
+        found = checks.signatures(blocks_of(raw, order))
         near = checks.find_near_duplicates(found, images.duplicate_distance_bits)
-        copies |= {order[a]: (order[b], "near-duplicate") for a, b in near.items()}
-    splits = [item.split for item in items]
+        copies["near-duplicate"] = {int(order[a]): int(order[b]) for a, b in near.items()}
+        listing.leave_out(copies["near-duplicate"], "near-duplicate")
     # splits that the source does not give are split off from its training images
     shares = {"test": images.test_share, "validation": images.validation_share}
-    missing = {split: share for split, share in shares.items() if share and split not in splits}
-    pool = [i for i in sorted(order) if i not in copies and splits[i] == "train"]
-    chosen = checks.stratified_split(
-        [labels[i] for i in pool], [names[i] for i in pool], missing, images.split_seed
-    )
-    for i, split in zip(pool, chosen, strict=True):
-        splits[i] = split
-    for row, split in zip(rows, splits, strict=True):
-        row["split"] = split
-    for copy, (original, kind) in copies.items():
-        rows[copy]["reason"] = f"{kind} of {names[original]} ({splits[original]})"
+    given = listing.splits()
+    missing = {split: share for split, share in shares.items() if share and split not in given}
+    for label in listing.classes() if missing else []:
+        names = listing.training_names(label)
+        chosen = checks.stratified_split(
+            [label] * len(names), list(names.values()), missing, images.split_seed
+        )
+        listing.set_splits(dict(zip(names, chosen, strict=True)))
+    for kind, found in copies.items():  # again: the original may be of another split now
+        listing.leave_out(found, kind)
 
 
-def _require_enough(rows: list[ManifestRow], classes: list[str], images: Images) -> None:
-    left_out = [row["reason"] for row in rows if row["reason"]]
-    why = f" Left out: {counted(left_out)}." if left_out else ""
+def _require_enough(listing: Listing, images: Images) -> None:
+    classes, became_all = listing.classes(), listing.counts()
+    left_out = kinds_of(listing.reasons())
+    why = f" Left out: {counted(listing.reasons())}." if left_out else ""
     if len(classes) < 2:
         raise ImageError(
             f"The images should be of at least 2 classes, one folder each. Found {len(classes)}: "
             f"{', '.join(classes) or 'none'}.{why} Put them into <class>/ folders."
         )
-    if kinds_of(left_out)["near-gray"] == len(rows):
+    if left_out["near-gray"] == len(listing):
         raise ImageError(
-            f"The images should be in colour: colours are learnt from them. Found {len(rows)} images, all of them "
+            f"The images should be in colour: colours are learnt from them. Found {len(listing)} images, all of them "
             "near-gray. Train on colour images, and colour these with the model; or lower "
             "`images.min_colourfulness` if they are in faint colours."
         )
-    needed = {
-        "train": images.min_per_class,
-        "validation": 1,
-        "test": int("test" in {row["split"] for row in rows}),
-    }
+    needed = {"train": images.min_per_class, "validation": 1, "test": int("test" in listing.splits())}
     became = {
-        name: Counter("left out" if row["reason"] else row["split"] for row in rows if row["label"] == name)
+        name: Counter({what: count for (what, label), count in became_all.items() if label == name})
         for name in classes
     }
     for split, need in needed.items():
@@ -406,35 +361,54 @@ def _refuse_change_under_runs(folder: Path, identity: str) -> None:
         )
 
 
-def _write(rows: list[ManifestRow], array: NDArray[np.uint8], kept: list[int], folder: Path) -> None:
-    """Both files whole: a process that has the old array open keeps it, and a reader never meets half of one."""
+def _write(listing: Listing, raw: Callable[[], Pixels], folder: Path, side: int) -> dict[str, str]:
+    """All files whole: a process that has an old array open keeps it, and a reader never meets half of one.
+
+    Returns:
+        Their checksums by name.
+    """
     (folder / SUMMARY).unlink(missing_ok=True)  # it vouches for the others; written last
-    with replacing(folder / ARRAY, "wb") as file:
-        shape = (len(kept), *array.shape[1:])
-        write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        for block in _blocks(array, kept):
-            file.write(block.tobytes())
-    write_csv(
-        folder / MANIFEST, [MANIFEST_COLUMNS, *([row[name] for name in MANIFEST_COLUMNS] for row in rows)]
-    )
+    kept, size = listing.kept(), images_a_shard(side)
+    names = shard_names(len(kept), side)
+    for number, name in enumerate(names):
+        own = kept[number * size : (number + 1) * size]
+        with writing_shard(folder / name, (len(own), side)) as write:
+            for block in blocks_of(raw, own):
+                write(block)
+    for old in set(folder.glob("images*.npy")) - {folder / name for name in names}:
+        old.unlink()
+    rows = ([row[name] for name in MANIFEST_COLUMNS] for row in _manifest(listing))
+    write_csv(folder / MANIFEST, chain([MANIFEST_COLUMNS], rows))
+    return {name: file_digest(folder / name) for name in (MANIFEST, *names)}
 
 
-def _summary(rows: list[ManifestRow], classes: list[str], images: Images) -> dict[str, Any]:
-    by_status = {
-        status: [row for row in rows if row["status"] == status] for status in ("kept", "left out", "skipped")
-    }
-    counts = Counter((row["split"], row["label"] or "unlabelled") for row in by_status["kept"])
+def _manifest(listing: Listing) -> Iterator[ManifestRow]:
+    index = 0
+    for row in listing.rows():
+        is_kept = not row["reason"]
+        yield row | {"index": str(index) if is_kept else "", "status": "kept" if is_kept else "left out"}
+        index += is_kept
+    for item in listing.skipped_items():
+        described = {"path": item.name, "status": "skipped", "reason": item.skipped}
+        yield dict.fromkeys(MANIFEST_COLUMNS, "") | described
+
+
+def _summary(listing: Listing, images: Images) -> dict[str, Any]:
+    classes, counts = listing.classes(), listing.counts()
     return {
         "classes": classes,
         "size_px": images.size_px,
         "source": images.source,
         "path": images.path,
         "counts": {
-            split: {name: counts[split, name] for name in [*classes, "unlabelled"]} for split in SPLITS
+            split: {name or "unlabelled": counts[split, name] for name in (*classes, None)}
+            for split in SPLITS
         },
-        "images": len(by_status["kept"]) + len(by_status["left out"]),
+        "images": len(listing),
         "left_out": [
-            {name: row[name] for name in ("path", "split", "reason")} for row in by_status["left out"]
+            {name: row[name] for name in ("path", "split", "reason")}
+            for row in listing.rows()
+            if row["reason"]
         ],
-        "skipped": Counter(row["reason"] for row in by_status["skipped"]),
+        "skipped": listing.skipped(),
     }

@@ -15,9 +15,10 @@ from torch.nn.functional import avg_pool2d
 
 from knowhue.color import rgb_to_lab
 from knowhue.config import Config, Task, fingerprint
+from knowhue.data.listing import list_items
 from knowhue.data.loaders import find_targets, to_rgb
 from knowhue.data.prepare import Prepared, load_prepared, prepare
-from knowhue.data.sources import list_items, require_apart
+from knowhue.data.sources import require_apart
 from knowhue.errors import ConfigError, DamagedError, RunError, WeightsError
 from knowhue.evaluation.evaluate import Scored
 from knowhue.locks import locked, require_no_jobs

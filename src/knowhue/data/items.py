@@ -1,0 +1,156 @@
+"""What a source of images is: it lists items, each with its name, split and label, and reads them later."""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import ClassVar, NamedTuple, Protocol
+
+from PIL import Image
+
+from knowhue.config import Images
+from knowhue.errors import ConfigError, ExtraError, ImageError
+from knowhue.images.files import walk, why_hidden
+from knowhue.images.image import to_rgb8
+from knowhue.images.reading import read_image
+
+UNLABELLED = "unlabelled"
+SPLITS = ("train", "validation", "test")
+SPLIT_NAMES = {
+    "train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test",
+    "testing": "test",
+}  # fmt: skip
+"""Names of folders, and of a dataset's splits, and the split that they hold."""
+
+
+class SourceItem(NamedTuple):
+    """One image before it is read, or a file that is skipped.
+
+    Attributes:
+        name: unique among the items of a source.
+        split: of `SPLITS`; what the source does not give is split off from `train`.
+        label: class name, or None where unknown.
+        stamp: changes when the image does.
+        skipped: why a file is not read; empty for images.
+        origin: distinguishes an image that is made at the size asked for; empty where it has a size of its own.
+        place: where the source finds it, if its name does not say so.
+    """
+
+    name: str
+    split: str
+    label: str | None
+    stamp: str
+    skipped: str = ""
+    origin: str = ""
+    place: str = ""
+
+
+class Source(Protocol):
+    """Where images come from. One of millions holds none of its items: they are listed on the way."""
+
+    is_sorted: ClassVar[bool]
+    """Whether the order in which items are listed is that of the prepared images; else they are sorted."""
+
+    def items(self) -> Iterator[SourceItem]:
+        """Every image, and what lies among them and is skipped; the same each time.
+
+        Raises:
+            ImageError: a class without images, or what is there cannot be read.
+        """
+        ...
+
+    def load(self, item: SourceItem) -> Image.Image:
+        """Read an image, in any thread.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        ...
+
+
+def root_of(images: Images, may_be_file: bool = False) -> Path:
+    """The folder, or where that may be the file, that `images.path` names.
+
+    Raises:
+        ConfigError: it names none.
+        ImageError: there is none.
+    """
+    if not images.path:
+        raise ConfigError(
+            "`images.path` should name a folder of images. Found none. "
+            "Name it on the command line, or use the built-in set: --preset demo"
+        )
+    # no shell expands `~` in a file of settings
+    root = Path(images.path).expanduser()
+    if not (root.is_dir() or (may_be_file and root.is_file())):
+        raise ImageError(f"{root}: {'a file, not a folder of images' if root.exists() else 'no such folder'}")
+    return root
+
+
+def require_columns(columns: Iterable[str], images: Images) -> None:
+    """Make sure that a table has the columns of images and labels.
+
+    Raises:
+        ConfigError: it has not; those that it has are named.
+    """
+    for column in (images.image_column, images.label_column):
+        if column not in columns:
+            raise ConfigError(
+                "`images.image_column` and `label_column` should be columns of the dataset: "
+                f"{', '.join(columns)}. Found `{column}`."
+            )
+
+
+class Archive(NamedTuple):
+    """A file that holds many images, or a file among them that is skipped."""
+
+    path: Path
+    name: str
+    split: str
+    stamp: str
+    skipped: str = ""
+
+
+def archives(root: Path, suffix: str) -> Iterator[Archive]:
+    """The files of many images below a folder, or the one that it is.
+
+    The split of one is told by a folder that it lies in (`train/`, `val/`, `test/`), or else by the first word of its
+    name (`val-000012.tar`, `test_3.parquet`); where neither names one, it is `train`.
+    """
+    for path, reason in [(root, "")] if root.is_file() else walk(root, {suffix}):
+        name = path.name if path == root else path.relative_to(root).as_posix()
+        *folders, file = name.lower().split("/")
+        words = [*folders, re.split(r"[-_.]", file)[0]]
+        split = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), "train")
+        if reason:
+            skipped = (
+                f"no {suffix} file" if path.suffix.lower() != suffix and not why_hidden(path.name) else reason
+            )
+            yield Archive(path, name, split, "", skipped)
+        else:
+            status = path.stat()
+            yield Archive(path, name, split, f"{status.st_size}-{status.st_mtime_ns}")
+
+
+def known_label(value: object) -> str | None:
+    """A label as text; None for those that mean that there is none: empty, null, -1.
+
+    >>> known_label(3), known_label("reef"), known_label(-1), known_label(" ")
+    ('3', 'reef', None, None)
+    """
+    text = "" if value is None else str(value).strip()
+    return None if text in ("", "-1") else text
+
+
+def read_training_image(source: Path | bytes) -> Image.Image:
+    """An image as `colorize` would read it, in 8 bits over white: a network learns from what it will be shown.
+
+    Returns:
+        At full size, upright, mode `RGB`, sRGB.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    try:
+        return Image.fromarray(to_rgb8(read_image(source, name="")))
+    except (ImageError, ExtraError) as error:
+        raise ImageError(f"unreadable: {error}") from None

@@ -1,0 +1,235 @@
+"""Every image of a source and what becomes of it, in a table on disk: millions of rows would fill the memory."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knowhue.config import Images
+from knowhue.data.items import SPLITS, Source, SourceItem
+from knowhue.data.sources import SOURCES
+from knowhue.errors import ImageError
+from knowhue.images.files import counted
+
+RESULTS = ("reason", "colourfulness", "width", "height", "sha256", "source_sha256")
+"""What reading an image says of it; `reason` is why it cannot be used, or empty."""
+_TABLES = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+PRAGMA cache_size = -50000;
+CREATE TABLE listed (name, split, label, stamp, skipped, origin, place, characters INTEGER);
+CREATE TABLE images (
+    position INTEGER PRIMARY KEY, name, split, label, stamp, origin, place, characters,
+    reason, colourfulness, width, height, sha256, source_sha256
+);
+"""
+_SORTED = "label IS NULL, split, name"
+_FILL = """
+INSERT INTO images (position, name, split, label, stamp, origin, place, characters, reason)
+SELECT row_number() OVER (ORDER BY {order}) - 1, name, split, label, stamp, origin, place, characters, x''
+FROM listed WHERE skipped = x''
+"""
+_CHOICE = "split DESC, label IS NULL, characters, name"
+"""Of several copies the first by this order is kept.
+
+What is reported on is never trained on, so test images come first, then validation images; an image with a label comes
+before one without, and `reef.jpg` before `reef (1).jpg`.
+"""
+_EQUAL = f"""
+SELECT position, original FROM (
+    SELECT position, first_value(position) OVER (PARTITION BY sha256 ORDER BY {_CHOICE}) AS original
+    FROM images WHERE reason = x''
+) WHERE position != original
+"""
+_LOOKED_IN = {"webdataset": "its .tar files", "parquet": "its .parquet files"}
+
+
+class Listing:
+    """The images of a source in the order of the prepared array, and what was skipped; to be closed.
+
+    Positions are those of the images that are to be read, whatever becomes of them. The table lies in a file without a
+    name, which the system removes; what is worth keeping is kept by `prepare`.
+    """
+
+    def __init__(self, source: Source) -> None:
+        """List everything that a source has."""
+        self._table = sqlite3.connect("")
+        self._table.executescript(_TABLES)
+        insert = f"INSERT INTO listed VALUES ({', '.join('?' * 8)})"
+        self._table.executemany(insert, map(_listed, source.items()))
+        self._table.execute(_FILL.format(order="rowid" if source.is_sorted else _SORTED))
+
+    def __enter__(self) -> "Listing":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._table.close()
+
+    def __len__(self) -> int:
+        """Images to be read."""
+        return self._one("SELECT count(*) FROM images")
+
+    def _one(self, query: str, *values: object) -> int:
+        return self._table.execute(query, values).fetchone()[0]
+
+    def items(self, start: int = 0, stop: int | None = None) -> Iterator[SourceItem]:
+        """Images to be read, from one position to before another."""
+        found = self._table.execute(
+            "SELECT name, split, label, stamp, x'', origin, place FROM images WHERE position >= ? AND position < ? "
+            "ORDER BY position",
+            (start, len(self) if stop is None else stop),
+        )
+        return map(_item, found)
+
+    def skipped_items(self) -> Iterator[SourceItem]:
+        """What is not read, and why."""
+        found = self._table.execute(
+            "SELECT name, split, label, stamp, skipped, origin, place FROM listed WHERE skipped != x'' "
+            f"ORDER BY {_SORTED}, rowid"
+        )
+        return map(_item, found)
+
+    def classes(self) -> list[str]:
+        """Names of classes, sorted: of all images, so that a class that loses all of its own is not forgotten."""
+        found = self._table.execute("SELECT DISTINCT label FROM images WHERE label IS NOT NULL")
+        return sorted(_text(label) for (label,) in found)
+
+    def splits(self) -> set[str]:
+        """The splits that there are."""
+        return {SPLITS[split] for (split,) in self._table.execute("SELECT DISTINCT split FROM images")}
+
+    def record(self, start: int, results: Iterable[Mapping[str, str]]) -> None:
+        """Keep what was found of the images from a position on."""
+        columns = ", ".join(f"{name} = ?" for name in RESULTS)
+        self._table.executemany(
+            f"UPDATE images SET {columns} WHERE position = ?",
+            (
+                (*(_bytes(row[name]) for name in RESULTS), position)
+                for position, row in enumerate(results, start)
+            ),
+        )
+
+    def usable(self) -> NDArray[np.int64]:
+        """Positions of images without a reason against them, those first that are kept of several copies."""
+        return self._positions(f"SELECT position FROM images WHERE reason = x'' ORDER BY {_CHOICE}")
+
+    def kept(self) -> NDArray[np.int64]:
+        """Positions of images without a reason against them, ascending."""
+        return self._positions("SELECT position FROM images WHERE reason = x'' ORDER BY position")
+
+    def _positions(self, query: str) -> NDArray[np.int64]:
+        return np.fromiter((position for (position,) in self._table.execute(query)), np.int64)
+
+    def equal_images(self) -> dict[int, int]:
+        """Positions of images whose prepared pixels another one has, and of that which is kept."""
+        return dict(self._table.execute(_EQUAL))
+
+    def training_names(self, label: str) -> dict[int, str]:
+        """Usable training images of a class: names by position."""
+        found = self._table.execute(
+            "SELECT position, name FROM images WHERE label = ? AND split = 0 AND reason = x'' ORDER BY position",
+            (_bytes(label),),
+        )
+        return {position: _text(name) for position, name in found}
+
+    def set_splits(self, splits: Mapping[int, str]) -> None:
+        """Put images into other splits, by position."""
+        rows = ((SPLITS.index(split), position) for position, split in splits.items())
+        self._table.executemany("UPDATE images SET split = ? WHERE position = ?", rows)
+
+    def leave_out(self, copies: Mapping[int, int], kind: str) -> None:
+        """Say of images that they are copies of a kind, and of which image in which split.
+
+        Called again when splits are drawn, it says the split that the image is in then.
+        """
+        for copy, original in copies.items():
+            found = self._table.execute("SELECT name, split FROM images WHERE position = ?", (original,))
+            name, split = found.fetchone()
+            reason = _bytes(f"{kind} of {_text(name)} ({SPLITS[split]})")
+            self._table.execute("UPDATE images SET reason = ? WHERE position = ?", (reason, copy))
+
+    def reasons(self) -> Iterator[str]:
+        """Why each image that is left out is."""
+        found = self._table.execute("SELECT reason FROM images WHERE reason != x'' ORDER BY position")
+        return (_text(reason) for (reason,) in found)
+
+    def counts(self) -> Counter[tuple[str, str | None]]:
+        """Images by what became of them (a split, or `left out`) and class (None: unlabelled)."""
+        found = self._table.execute(
+            "SELECT split, reason != x'' AS out, label, count(*) FROM images GROUP BY split, out, label"
+        )
+        counts: Counter[tuple[str, str | None]] = Counter()
+        for split, out, label, count in found:
+            counts["left out" if out else SPLITS[split], None if label is None else _text(label)] += count
+        return counts
+
+    def skipped(self) -> dict[str, int]:
+        """How many files were skipped for each reason."""
+        found = self._table.execute(
+            "SELECT skipped, count(*) FROM listed WHERE skipped != x'' GROUP BY skipped"
+        )
+        return {_text(reason): count for reason, count in found}
+
+    def rows(self) -> Iterator[dict[str, str]]:
+        """What became of each image that was to be read, in the words of the manifest."""
+        names = ("path", "split", "label", *RESULTS)
+        found = self._table.execute(
+            f"SELECT name, split, label, {', '.join(RESULTS)} FROM images ORDER BY position"
+        )
+        for name, split, label, *results in found:
+            values = (_text(name), SPLITS[split], _text(label or b""), *map(_text, results))
+            yield dict(zip(names, values, strict=True))
+
+
+def open_listing(images: Images) -> Listing:
+    """List the configured images.
+
+    Raises:
+        ImageError: nothing there; the message says what was looked for.
+        ConfigError: the source needs a setting, or a package, that is missing.
+    """
+    listing = Listing(SOURCES[images.source](images))
+    if not len(listing):
+        skipped = Counter(listing.skipped())
+        others = f", but {counted(skipped.elements())}" if skipped else ""
+        where = _LOOKED_IN.get(images.source, "<class>/, or in train/<class>/ and val/<class>/")
+        raise ImageError(
+            f"{images.path}: no images in {where}{others}; check the path, or "
+            "try the built-in set: knowhue study --preset demo"
+        )
+    return listing
+
+
+def list_items(images: Images) -> list[SourceItem]:
+    """All images of the configured source in a fixed order, then what lies among them and is skipped.
+
+    Raises:
+        ImageError: nothing there; the message says what was looked for.
+        ConfigError: the source needs a setting, or a package, that is missing.
+    """
+    with open_listing(images) as listing:
+        return [*listing.items(), *listing.skipped_items()]
+
+
+def _listed(item: SourceItem) -> tuple[object, ...]:
+    label = None if item.label is None else _bytes(item.label)
+    others = map(_bytes, (item.stamp, item.skipped, item.origin, item.place))
+    return _bytes(item.name), SPLITS.index(item.split), label, *others, len(item.name)
+
+
+def _item(row: tuple[bytes, int, bytes | None, bytes, bytes, bytes, bytes]) -> SourceItem:
+    name, split, label, *others = row
+    return SourceItem(
+        _text(name), SPLITS[split], None if label is None else _text(label), *map(_text, others)
+    )
+
+
+def _bytes(text: str) -> bytes:
+    # a name may hold bytes that are no UTF-8, which a database would not take as text; the order stays Python's
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogatepass")

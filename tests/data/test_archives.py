@@ -1,0 +1,243 @@
+"""Tars and parquet files give what folders give: the same images, labels, splits, order and refusals."""
+
+import io
+import json
+import shutil
+import sys
+import tarfile
+
+import numpy as np
+import pyarrow
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+from knowhue.config import Images
+from knowhue.data.drawn import draw
+from knowhue.data.items import archives
+from knowhue.data.listing import list_items
+from knowhue.data.prepare import MANIFEST, kept_rows, prepare
+from knowhue.errors import ConfigError, ExtraError, ImageError
+from knowhue.storage import read_csv
+
+CLASSES = ("cat", "dog")
+SPLITS = {"train": "train", "val": "validation", "test": "test"}
+
+
+def files_of(root, split):
+    """The images of a split in the order of their names, and their classes."""
+    paths = sorted((root / split).rglob("*.*"))
+    return [(path, None if path.parent.name == "unlabelled" else path.parent.name) for path in paths]
+
+
+def as_tars(root, out, label="cls", a_tar=5):
+    """WebDataset's layout, `a_tar` samples a file."""
+    for split in SPLITS:
+        samples = files_of(root, split)
+        for first in range(0, len(samples), a_tar):
+            (out / split).mkdir(parents=True, exist_ok=True)
+            with tarfile.open(out / split / f"{first:05d}.tar", "w") as tar:
+                for number, (path, name) in enumerate(samples[first : first + a_tar], first):
+                    if label == "path":
+                        put(tar, f"{number:05d}/{name or 'unlabelled'}/0{path.suffix}", path.read_bytes())
+                        continue
+                    put(tar, f"{number:05d}{path.suffix}", path.read_bytes())
+                    text = (name or "-1") if label == "cls" else json.dumps({"label": name, "caption": "x"})
+                    put(tar, f"{number:05d}.{label}", text.encode())
+    return out
+
+
+def put(tar, name, content):
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+
+
+def as_parquet(root, out, kind="number", group=4):
+    """Hugging Face's layout: an image column of structs, labels as numbers with names in the metadata, or as text."""
+    out.mkdir()
+    for split in SPLITS:
+        samples = files_of(root, split)
+        images = [{"bytes": path.read_bytes(), "path": path.name} for path, _ in samples]
+        labels = [name for _, name in samples]
+        feature = {"_type": "ClassLabel", "names": list(CLASSES)}
+        metadata = {"huggingface": json.dumps({"info": {"features": {"label": feature}}})}
+        if kind == "number":
+            labels = [-1 if name is None else CLASSES.index(name) for name in labels]
+        table = pyarrow.table({"image": images, "label": labels})
+        table = table.replace_schema_metadata(metadata if kind == "number" else None)
+        parquet.write_table(table, out / f"{split}-00000-of-00001.parquet", row_group_size=group)
+    return out
+
+
+@pytest.fixture
+def photos(make_folder):
+    """With what is refused in folders: a damaged file, a near-gray image, a copy, a near copy."""
+    root = make_folder(
+        {f"{split}/{name}": 4 for split in SPLITS for name in CLASSES} | {"train/unlabelled": 3}
+    )
+    (root / "train/cat/02.png").write_bytes(b"no image")
+    Image.new("RGB", (20, 20), (90, 91, 90)).save(root / "train/dog/gray.png")
+    shutil.copy(root / "test/dog/00.png", root / "train/cat/copy.png")
+    scene = Image.fromarray(draw(0, 0, 90, class_colour=1.0, seed=0))
+    scene.save(root / "val/dog/scene.png")
+    scene.resize((60, 60)).save(root / "train/cat/scene.jpg", quality=60)
+    return root
+
+
+def settings(path, source):
+    return Images(source=source, path=str(path), size_px=32, min_per_class=1)
+
+
+WRITERS = {
+    "tars, class in .cls": ("webdataset", as_tars, {}),
+    "tars, class in .json": ("webdataset", as_tars, {"label": "json"}),
+    "tars, class as folder": ("webdataset", as_tars, {"label": "path"}),
+    "tars of one sample": ("webdataset", as_tars, {"a_tar": 1}),
+    "parquet, classes by number": ("parquet", as_parquet, {}),
+    "parquet, classes by name": ("parquet", as_parquet, {"kind": "text"}),
+    "parquet, one group of rows": ("parquet", as_parquet, {"group": 1000}),
+}
+
+
+@pytest.mark.parametrize(("source", "write", "options"), WRITERS.values(), ids=WRITERS)
+def test_the_same_images_give_the_same_arrays(photos, tmp_path, source, write, options):
+    expected = prepare(settings(photos, "folder"), tmp_path / "a")
+    found = prepare(settings(write(photos, tmp_path / "packed", **options), source), tmp_path / "b")
+    assert np.array_equal(found.rgb, expected.rgb)
+    assert np.array_equal(found.label, expected.label)
+    assert np.array_equal(found.split, expected.split)
+    assert found.classes == expected.classes == CLASSES
+    assert found.fingerprint == expected.fingerprint
+    kinds = [
+        sorted(
+            row["reason"].partition(" of ")[0]
+            for row in read_csv(tmp_path / name / MANIFEST)
+            if row["reason"]
+        )
+        for name in "ab"
+    ]
+    assert kinds[0] == kinds[1]
+    assert len(kinds[0]) == 4
+    assert [row["source_sha256"] for row in kept_rows(tmp_path / "a")] == [
+        row["source_sha256"] for row in kept_rows(tmp_path / "b")
+    ]
+
+
+@pytest.mark.parametrize("source", ["webdataset", "parquet"])
+def test_one_file_is_a_source_and_its_splits_are_drawn(photos, tmp_path, source):
+    packed = (
+        as_tars(photos, tmp_path / "p", a_tar=99)
+        if source == "webdataset"
+        else as_parquet(photos, tmp_path / "p")
+    )
+    (path,) = [
+        path for path in packed.rglob("*.*") if path.relative_to(packed).as_posix().startswith("train")
+    ]
+    prepared = prepare(settings(path, source), tmp_path / "out")
+    assert set(prepared.split) == {"train", "validation"}
+
+
+def test_splits_by_folder_or_first_word(tmp_path):
+    expected = {
+        "a-0.tar": "train", "train-0.tar": "train", "val-000001.tar": "validation", "Test_3.tar": "test",
+        "data/validation.0.tar": "validation", "test/val-0.tar": "test", "set/trainers.tar": "train",
+    }  # fmt: skip
+    for name in expected:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "readme.md").touch()
+    (tmp_path / ".hidden.tar").touch()
+    found = list(archives(tmp_path, ".tar"))
+    assert {each.name: each.split for each in found if not each.skipped} == expected
+    assert {each.name: each.skipped for each in found if each.skipped} == {
+        "readme.md": "no .tar file", ".hidden.tar": "hidden",
+    }  # fmt: skip
+
+
+def test_samples_of_a_tar(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, content in {
+            "sea/1.jpg": b"x", "sea/1.mask.png": b"x", "sea/1.txt": b"a caption",
+            "sea/2.txt": b"no image", "._3.jpg": b"x",
+            "land/1.JPG": b"x", "land/1.json": b'{"caption": "no label"}',
+            "land/2.webp": b"x", "land/2.cls": b" \n",
+        }.items():  # fmt: skip
+            put(tar, name, content)
+    found = list_items(settings(tmp_path, "webdataset"))
+    assert [(item.name, item.label, item.skipped) for item in found] == [
+        ("a.tar/land/1.JPG", "land", ""),
+        ("a.tar/sea/1.jpg", "sea", ""),
+        ("a.tar/land/2.webp", None, ""),
+        ("a.tar/._3.jpg", None, "hidden"),
+        ("a.tar/sea/2.txt", None, "a sample without an image"),
+    ]
+
+
+@pytest.mark.parametrize("spoil", ["cut", "compressed", "no tar"])
+def test_a_damaged_tar_is_one_line_that_names_it(photos, tmp_path, spoil):
+    path = next(as_tars(photos, tmp_path / "packed").rglob("*.tar"))
+    content = path.read_bytes()
+    path.write_bytes(
+        {"cut": content[: len(content) // 2], "no tar": b"x" * 2048}.get(spoil, b"\x1f\x8b" + content)
+    )
+    with pytest.raises(ImageError, match=rf"{path.name}: it is damaged, cut short or compressed") as raised:
+        list_items(settings(tmp_path / "packed", "webdataset"))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_label_that_is_no_json_is_named(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        put(tar, "1.jpg", b"x")
+        put(tar, "1.json", b"{")
+    with pytest.raises(ImageError, match=r"a\.tar: 1\.json is no JSON"):
+        list_items(settings(tmp_path, "webdataset"))
+
+
+def test_damaged_parquet_is_one_line_that_names_it(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(ImageError, match=r"a\.parquet: it is damaged or no parquet") as raised:
+        list_items(settings(tmp_path, "parquet"))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_row_without_an_image_and_pages_that_are_damaged_are_left_out(photos, tmp_path):
+    path = as_parquet(photos, tmp_path / "packed") / "train-00000-of-00001.parquet"
+    table = parquet.read_table(path)
+    images = table["image"].to_pylist()
+    images[0] = None
+    images[1] = {"bytes": None, "path": "elsewhere.png"}
+    parquet.write_table(table.set_column(0, "image", [images]), path, row_group_size=4, compression="gzip")
+    with parquet.ParquetFile(path) as file:
+        column = file.metadata.row_group(1).column(0)
+    content = bytearray(path.read_bytes())
+    middle = column.data_page_offset + column.total_compressed_size // 2
+    content[middle : middle + 64] = bytes(64)
+    path.write_bytes(content)
+    prepare(settings(tmp_path / "packed", "parquet"), tmp_path / "out")
+    rows = {row["path"]: row["reason"] for row in read_csv(tmp_path / "out" / MANIFEST)}
+    reasons = [rows[f"{path.name}/{row:07d}"] for row in range(8)]
+    assert reasons[:2] == ["unreadable: no image in this row"] * 2
+    assert all(reason.startswith("unreadable: ") for reason in reasons[4:])
+    assert not rows[f"{path.name}/0000009"]
+
+
+def test_a_column_that_is_not_there_and_a_package_that_is_missing(photos, tmp_path, monkeypatch):
+    as_parquet(photos, tmp_path / "packed")
+    images = settings(tmp_path / "packed", "parquet")
+    with pytest.raises(ConfigError, match=r"columns of the dataset: image, label\. Found `photo`"):
+        list_items(images.model_copy(update={"image_column": "photo"}))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(
+        ExtraError, match=r"`images\.source: parquet` needs `pyarrow`.*pip install -e '\.\[parquet\]'"
+    ):
+        list_items(images)
+
+
+@pytest.mark.parametrize("source", ["webdataset", "parquet"])
+def test_a_folder_without_such_files_says_what_was_looked_for(make_folder, source):
+    suffix = {"webdataset": ".tar", "parquet": ".parquet"}[source]
+    with pytest.raises(
+        ImageError, match=rf"no images in its {suffix} files, but 2 no {suffix} file; check the path"
+    ):
+        list_items(settings(make_folder({"a": 1, "b": 1}), source))
