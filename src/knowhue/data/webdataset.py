@@ -99,7 +99,7 @@ def _members(path: Path) -> Iterator[Member]:
     try:
         with tarfile.open(path, "r:") as tar:
             for each in tar:
-                tar.members = []  # the library would hold all of them
+                tar.members = []  # pyright: ignore[reportAttributeAccessIssue]: the library would hold all of them
                 if each.isreg() and not each.issparse():
                     name = PurePosixPath(each.name)
                     stem, _, kind = name.name.partition(".")
