@@ -25,7 +25,7 @@ from pathlib import Path
 
 from start_from import key_of
 
-from knowhue.data.sources import UNLABELLED
+from knowhue.data.items import UNLABELLED
 from knowhue.randomness import stream
 from knowhue.storage import read_csv
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 import pytest
 
 from knowhue.data.items import SourceItem
-from knowhue.data.listing import RESULTS, Listing
+from knowhue.data.listing import READ_COLUMNS, ImageListing
 
 NAMES = ["b.jpg", "a (1).jpg", "a.jpg", "unlabelled/a.jpg", "val.jpg", "test.jpg", "ä\udcff.jpg"]
 LABELS = ["x", "x", "x", None, "y", "x", "y"]
@@ -31,12 +31,12 @@ class InOrder(Given):
 
 @pytest.fixture
 def listing():
-    with Listing(Given()) as listing:
+    with ImageListing(Given()) as listing:
         yield listing
 
 
 def record(listing, **columns):
-    rows = [dict.fromkeys(RESULTS, "") | {"sha256": str(i)} for i in range(len(listing))]
+    rows = [dict.fromkeys(READ_COLUMNS, "") | {"sha256": str(i)} for i in range(len(listing))]
     for name, values in columns.items():
         for row, value in zip(rows, values, strict=True):
             row[name] = value
@@ -58,7 +58,7 @@ def test_labelled_images_come_first_by_split_and_by_name(listing):
 
 
 def test_a_source_may_have_an_order_of_its_own():
-    with Listing(InOrder()) as listing:
+    with ImageListing(InOrder()) as listing:
         assert [item.name for item in listing.items()] == NAMES
         given = zip(NAMES, SPLITS, LABELS, strict=True)
         assert list(listing.items()) == [SourceItem(*each, stamp="s") for each in given]

@@ -10,7 +10,7 @@ from odd_files import CMYK, GRAY, GRAY16, ODD_FILES, RGB, RGB16, RGBA, pillow, p
 from PIL import Image
 from test_png_colour import ADOBE, chrm, gama, said
 
-from knowhue.data.sources import read_training_image
+from knowhue.data.items import read_training_image
 from knowhue.errors import KnowhueError
 from knowhue.images.reading import read_image
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from knowhue.data.sources import read_training_image
+from knowhue.data.items import read_training_image
 from knowhue.errors import ImageError
 from knowhue.images.reading import MAX_PIXELS
 

@@ -14,15 +14,17 @@ from knowhue.color import colourfulness
 from knowhue.config import Images
 from knowhue.csv_text import to_csv
 from knowhue.data import checks
-from knowhue.data.items import Source, SourceItem
-from knowhue.data.listing import RESULTS, Listing
-from knowhue.data.shards import block_size, images_a_shard, shard_names, writing_shard
+from knowhue.data.items import ImageSource, SourceItem
+from knowhue.data.listing import READ_COLUMNS, ImageListing
+from knowhue.data.shards import images_a_block, images_a_shard, shard_names, writing_shard
 from knowhue.errors import ImageError, RunError
 from knowhue.runs import Report
 from knowhue.storage import file_digest, iterate_csv, read_json, replacing, require_disk, write_json
 
 
-def read_all(listing: Listing, source: Source, images: Images, scratch: Path, report: Report) -> None:
+def read_all(
+    listing: ImageListing, source: ImageSource, images: Images, scratch: Path, report: Report
+) -> None:
     """Read every image into a shard of `scratch`, but for shards that an earlier process has finished."""
     side, total = images.size_px, len(listing)
     shards = shards_to_read(scratch, total, side)
@@ -61,8 +63,8 @@ def _digests(path: Path) -> dict[str, str]:
 
 
 def _read_shard(
-    listing: Listing,
-    source: Source,
+    listing: ImageListing,
+    source: ImageSource,
     images: Images,
     span: tuple[int, int, Path],
     pool: ThreadPoolExecutor,
@@ -72,19 +74,19 @@ def _read_shard(
     start, stop, path = span
     side, read = images.size_px, partial(_read, source, images)
     with replacing(path.with_suffix(".csv")) as table, writing_shard(path, (stop - start, side)) as write:
-        table.write(to_csv([RESULTS]))
+        table.write(to_csv([READ_COLUMNS]))
         items, done, total = listing.items(start, stop), start, len(listing)
-        while block := list(islice(items, block_size(side))):
+        while block := list(islice(items, images_a_block(side))):
             for image, row in pool.map(read, block):
                 write(image)
-                table.write(to_csv([[row[name] for name in RESULTS]]))
+                table.write(to_csv([[row[name] for name in READ_COLUMNS]]))
                 done += 1
                 report({"stage": "prepare", "done": done, "total": total})
     write_json(path.with_suffix(".json"), _digests(path))
 
 
-def _read(source: Source, images: Images, item: SourceItem) -> tuple[NDArray[np.uint8], dict[str, str]]:
-    """The prepared pixels of an image, and by `RESULTS` what was found, with a reason if it cannot be used."""
+def _read(source: ImageSource, images: Images, item: SourceItem) -> tuple[NDArray[np.uint8], dict[str, str]]:
+    """The prepared pixels of an image, and by `READ_COLUMNS` what was found, with a reason if it cannot be used."""
     side = images.size_px
     try:
         image = source.load(item)

@@ -44,7 +44,7 @@ class SourceItem(NamedTuple):
     place: str = ""
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """Where images come from. One of millions holds none of its items: they are listed on the way."""
 
     is_sorted: ClassVar[bool]
@@ -67,7 +67,7 @@ class Source(Protocol):
         ...
 
 
-def root_of(images: Images, may_be_file: bool = False) -> Path:
+def source_root(images: Images, may_be_file: bool = False) -> Path:
     """The folder, or where that may be the file, that `images.path` names.
 
     Raises:

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowhue.config import Images
-from knowhue.data.items import SPLITS, Source, SourceItem
+from knowhue.data.items import SPLITS, ImageSource, SourceItem
 from knowhue.data.sources import SOURCES
 from knowhue.errors import ImageError
 from knowhue.images.files import counted
 
-RESULTS = ("reason", "colourfulness", "width", "height", "sha256", "source_sha256")
+READ_COLUMNS = ("reason", "colourfulness", "width", "height", "sha256", "source_sha256")
 """What reading an image says of it; `reason` is why it cannot be used, or empty."""
 _TABLES = """
 PRAGMA journal_mode = OFF;
@@ -46,14 +46,14 @@ SELECT position, original FROM (
 _LOOKED_IN = {"webdataset": "its .tar files", "parquet": "its .parquet files"}
 
 
-class Listing:
+class ImageListing:
     """The images of a source in the order of the prepared array, and what was skipped; to be closed.
 
     Positions are those of the images that are to be read, whatever becomes of them. The table lies in a file without a
     name, which the system removes; what is worth keeping is kept by `prepare`.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ImageSource) -> None:
         """List everything that a source has."""
         self._table = sqlite3.connect("")
         self._table.executescript(_TABLES)
@@ -61,7 +61,7 @@ class Listing:
         self._table.executemany(insert, map(_listed, source.items()))
         self._table.execute(_FILL.format(order="rowid" if source.is_sorted else _SORTED))
 
-    def __enter__(self) -> "Listing":
+    def __enter__(self) -> "ImageListing":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -102,11 +102,11 @@ class Listing:
 
     def record(self, start: int, results: Iterable[Mapping[str, str]]) -> None:
         """Keep what was found of the images from a position on."""
-        columns = ", ".join(f"{name} = ?" for name in RESULTS)
+        columns = ", ".join(f"{name} = ?" for name in READ_COLUMNS)
         self._table.executemany(
             f"UPDATE images SET {columns} WHERE position = ?",
             (
-                (*(_bytes(row[name]) for name in RESULTS), position)
+                (*(_bytes(row[name]) for name in READ_COLUMNS), position)
                 for position, row in enumerate(results, start)
             ),
         )
@@ -174,23 +174,23 @@ class Listing:
 
     def rows(self) -> Iterator[dict[str, str]]:
         """What became of each image that was to be read, in the words of the manifest."""
-        names = ("path", "split", "label", *RESULTS)
+        names = ("path", "split", "label", *READ_COLUMNS)
         found = self._table.execute(
-            f"SELECT name, split, label, {', '.join(RESULTS)} FROM images ORDER BY position"
+            f"SELECT name, split, label, {', '.join(READ_COLUMNS)} FROM images ORDER BY position"
         )
         for name, split, label, *results in found:
             values = (_text(name), SPLITS[split], _text(label or b""), *map(_text, results))
             yield dict(zip(names, values, strict=True))
 
 
-def open_listing(images: Images) -> Listing:
+def open_listing(images: Images) -> ImageListing:
     """List the configured images.
 
     Raises:
         ImageError: nothing there; the message says what was looked for.
         ConfigError: the source needs a setting, or a package, that is missing.
     """
-    listing = Listing(SOURCES[images.source](images))
+    listing = ImageListing(SOURCES[images.source](images))
     if not len(listing):
         skipped = Counter(listing.skipped())
         others = f", but {counted(skipped.elements())}" if skipped else ""

@@ -16,7 +16,7 @@ from knowhue.data.items import (
     known_label,
     read_training_image,
     require_columns,
-    root_of,
+    source_root,
 )
 from knowhue.errors import ExtraError, ImageError, install_command
 
@@ -45,12 +45,13 @@ class Parquet:
             raise ExtraError(
                 f"`images.source: parquet` needs `pyarrow`, which is not installed: {command}"
             ) from None
-        self.root, self.images = root_of(images, may_be_file=True), images
+        self.root, self.images = source_root(images, may_be_file=True), images
         self._open, self._errors = parquet.ParquetFile, (ArrowException, OSError)
         # images are asked for in order, by several threads: one reads their group of rows, the others find it
         self._group, self._lock = lru_cache(maxsize=2)(self._read_group), Lock()
 
     def items(self) -> Iterator[SourceItem]:
+        """The rows of each file."""
         for archive in archives(self.root, ".parquet"):
             if archive.skipped:
                 yield SourceItem(archive.name, "train", None, "", archive.skipped)
@@ -79,6 +80,7 @@ class Parquet:
                 yield group, at, names[int(value)] if names and label is not None else label
 
     def load(self, item: SourceItem) -> Image.Image:
+        """Read the image of a row, from its group of rows."""
         group, at, name = item.place.split(" ", 2)
         path = self.root if self.root.is_file() else self.root / name
         try:

@@ -19,8 +19,15 @@ from knowhue.config import Images, digest_each, fingerprint
 from knowhue.data import checks
 from knowhue.data.decode import read_all, shards_to_read
 from knowhue.data.items import SPLITS
-from knowhue.data.listing import Listing, open_listing
-from knowhue.data.shards import Pixels, blocks_of, images_a_shard, open_shards, shard_names, writing_shard
+from knowhue.data.listing import ImageListing, open_listing
+from knowhue.data.shards import (
+    PreparedPixels,
+    images_a_shard,
+    open_shards,
+    pixel_blocks,
+    shard_names,
+    writing_shard,
+)
 from knowhue.data.sources import SOURCES, require_apart
 from knowhue.errors import ImageError, KnowhueError, RunError
 from knowhue.images.files import counted, kinds_of
@@ -64,7 +71,7 @@ class Prepared:
     """
 
     classes: tuple[str, ...]
-    rgb: Pixels
+    rgb: PreparedPixels
     label: NDArray[np.int64]
     split: NDArray[np.str_]
     paths: tuple[str, ...]
@@ -227,7 +234,7 @@ def count_seen(folder: Path, tuned: Path, limit_bits: int) -> int:
     again = np.array([any(row[name] in known for name in _DIGESTS) for row in rows], dtype=bool)
     if limit_bits:
         both = checks.signatures(
-            chain(blocks_of(lambda: ours.rgb, test), blocks_of(lambda: theirs.rgb, seen))
+            chain(pixel_blocks(lambda: ours.rgb, test), pixel_blocks(lambda: theirs.rgb, seen))
         )
         first, second = checks.near_pairs(both, limit_bits).T
         # pairs within one of the two studies say nothing of the other
@@ -262,7 +269,7 @@ def _is_there(folder: Path, key: str, report: Report) -> bool:
     return not damage
 
 
-def _prepare(listing: Listing, images: Images, folder: Path, key: str, report: Report) -> None:
+def _prepare(listing: ImageListing, images: Images, folder: Path, key: str, report: Report) -> None:
     require_writable(folder)
     # named by all that its shards depend on: what is finished in it is worth keeping
     scratch = folder / f".reading-{key}-{images_a_shard(images.size_px)}"
@@ -291,7 +298,7 @@ def _prepare(listing: Listing, images: Images, folder: Path, key: str, report: R
     remove_all(scratch)
 
 
-def _choose(listing: Listing, raw: Callable[[], Pixels], images: Images) -> None:
+def _choose(listing: ImageListing, raw: Callable[[], PreparedPixels], images: Images) -> None:
     """Write into the listing the split of each image, and why a copy is left out.
 
     What is damaged, near-gray or a copy goes first, the rest is split: it never moves the split.
@@ -300,7 +307,7 @@ def _choose(listing: Listing, raw: Callable[[], Pixels], images: Images) -> None
     listing.leave_out(copies["duplicate"], "duplicate")
     if images.duplicate_distance_bits:
         order = listing.usable()
-        found = checks.signatures(blocks_of(raw, order))
+        found = checks.signatures(pixel_blocks(raw, order))
         near = checks.find_near_duplicates(found, images.duplicate_distance_bits)
         copies["near-duplicate"] = {int(order[a]): int(order[b]) for a, b in near.items()}
         listing.leave_out(copies["near-duplicate"], "near-duplicate")
@@ -318,7 +325,7 @@ def _choose(listing: Listing, raw: Callable[[], Pixels], images: Images) -> None
         listing.leave_out(found, kind)
 
 
-def _require_enough(listing: Listing, images: Images) -> None:
+def _require_enough(listing: ImageListing, images: Images) -> None:
     classes, became_all = listing.classes(), listing.counts()
     left_out = kinds_of(listing.reasons())
     why = f" Left out: {counted(listing.reasons())}." if left_out else ""
@@ -361,7 +368,9 @@ def _refuse_change_under_runs(folder: Path, identity: str) -> None:
         )
 
 
-def _write(listing: Listing, raw: Callable[[], Pixels], folder: Path, side: int) -> dict[str, str]:
+def _write(
+    listing: ImageListing, raw: Callable[[], PreparedPixels], folder: Path, side: int
+) -> dict[str, str]:
     """All files whole: a process that has an old array open keeps it, and a reader never meets half of one.
 
     Returns:
@@ -373,7 +382,7 @@ def _write(listing: Listing, raw: Callable[[], Pixels], folder: Path, side: int)
     for number, name in enumerate(names):
         own = kept[number * size : (number + 1) * size]
         with writing_shard(folder / name, (len(own), side)) as write:
-            for block in blocks_of(raw, own):
+            for block in pixel_blocks(raw, own):
                 write(block)
     for old in set(folder.glob("images*.npy")) - {folder / name for name in names}:
         old.unlink()
@@ -382,7 +391,7 @@ def _write(listing: Listing, raw: Callable[[], Pixels], folder: Path, side: int)
     return {name: file_digest(folder / name) for name in (MANIFEST, *names)}
 
 
-def _manifest(listing: Listing) -> Iterator[ManifestRow]:
+def _manifest(listing: ImageListing) -> Iterator[ManifestRow]:
     index = 0
     for row in listing.rows():
         is_kept = not row["reason"]
@@ -393,7 +402,7 @@ def _manifest(listing: Listing) -> Iterator[ManifestRow]:
         yield dict.fromkeys(MANIFEST_COLUMNS, "") | described
 
 
-def _summary(listing: Listing, images: Images) -> dict[str, Any]:
+def _summary(listing: ImageListing, images: Images) -> dict[str, Any]:
     classes, counts = listing.classes(), listing.counts()
     return {
         "classes": classes,

@@ -46,7 +46,7 @@ class Shards:
         return found.reshape(*positions.shape, *self.shape[1:])
 
 
-Pixels = NDArray[np.uint8] | Shards
+PreparedPixels = NDArray[np.uint8] | Shards
 """(N, side, side, 3) uint8 sRGB."""
 
 
@@ -63,7 +63,7 @@ def shard_names(count: int, side: int) -> list[str]:
     return [f"images-{number:05d}-of-{shards:05d}.npy" for number in range(1, shards + 1)]
 
 
-def open_shards(paths: Sequence[Path]) -> Pixels:
+def open_shards(paths: Sequence[Path]) -> PreparedPixels:
     """The images of some files, memory-mapped.
 
     Raises:
@@ -95,12 +95,14 @@ def writing_shard(path: Path, shape: tuple[int, int]) -> Iterator[Callable[[NDAr
         yield lambda images: file.write(images.tobytes())
 
 
-def blocks_of(open_pixels: Callable[[], Pixels], positions: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+def pixel_blocks(
+    open_pixels: Callable[[], PreparedPixels], positions: NDArray[np.int64]
+) -> Iterator[NDArray[np.uint8]]:
     """Some images, a few megabytes at a time, opened anew each time: pages that were read are not held."""
-    size = block_size(open_pixels().shape[1])
+    size = images_a_block(open_pixels().shape[1])
     return (open_pixels()[positions[at : at + size]] for at in range(0, len(positions), size))
 
 
-def block_size(side: int) -> int:
+def images_a_block(side: int) -> int:
     """How many images of a side are held at a time."""
     return max(64, _BLOCK_BYTES // (3 * side * side))

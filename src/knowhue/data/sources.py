@@ -12,11 +12,11 @@ from knowhue.data import drawn
 from knowhue.data.items import (
     SPLIT_NAMES,
     UNLABELLED,
-    Source,
+    ImageSource,
     SourceItem,
     read_training_image,
     require_columns,
-    root_of,
+    source_root,
 )
 from knowhue.data.parquet import Parquet
 from knowhue.data.webdataset import WebDataset
@@ -33,7 +33,7 @@ def require_source(images: Images) -> None:
         ImageError, ConfigError: as `list_items` would.
     """
     if images.source not in ("huggingface", "drawn"):
-        root_of(images, may_be_file=images.source in ("webdataset", "parquet"))
+        source_root(images, may_be_file=images.source in ("webdataset", "parquet"))
 
 
 def require_apart(images: Images, root: Path) -> None:
@@ -65,9 +65,10 @@ class Folder:
     is_sorted: ClassVar[bool] = False
 
     def __init__(self, images: Images) -> None:
-        self.root = root_of(images)
+        self.root = source_root(images)
 
     def items(self) -> Iterator[SourceItem]:
+        """Every file below the root."""
         splits, root = _splits_of(self.root), self.root
         # why files are skipped, by the folder of their class; images have no reason
         skipped: dict[str, Counter[str]] = defaultdict(Counter)
@@ -146,7 +147,7 @@ class ImageNet:
     is_sorted: ClassVar[bool] = True
 
     def __init__(self, images: Images) -> None:
-        self.root, self.wordnet_ids = root_of(images), images.wordnet_ids
+        self.root, self.wordnet_ids = source_root(images), images.wordnet_ids
         if not self.wordnet_ids:
             raise ConfigError(
                 "`images.wordnet_ids` should map class names to WordNet ids. Found none. "
@@ -154,6 +155,7 @@ class ImageNet:
             )
 
     def items(self) -> Iterator[SourceItem]:
+        """The files of each class and split."""
         root = self.root
         below = (root / place for place in (".", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC"))
         data = next((place for place in below if (place / "train").is_dir()), root)
@@ -213,6 +215,7 @@ class HuggingFace:
             self.encoded[name] = dataset.cast_column(images.image_column, as_file)
 
     def items(self) -> Iterator[SourceItem]:
+        """The rows of each split."""
         for name, dataset in self.splits.items():
             feature = dataset.features[self.label_column]
             stamp = dataset._fingerprint  # private, but the library's own name for what a dataset holds
@@ -225,6 +228,7 @@ class HuggingFace:
                 )
 
     def load(self, item: SourceItem) -> Image.Image:
+        """Read the image of a row."""
         name, _, row = item.name.rpartition("/")
         try:
             # not decoded, an image is the bytes of its file, or the path where it lies on disk; a row may be empty
@@ -246,6 +250,7 @@ class Drawing:
         self.images = images
 
     def items(self) -> Iterator[SourceItem]:
+        """The scenes, by number."""
         drawing = f"drawn {drawn.DRAWING}"
         for index in range(self.images.drawn_count):
             label = drawn.CLASSES[index % len(drawn.CLASSES)]
@@ -254,6 +259,7 @@ class Drawing:
             yield SourceItem(f"drawn/{index:05d}", "train", label, drawing, origin=origin)
 
     def load(self, item: SourceItem) -> Image.Image:
+        """Draw a scene."""
         index, images = int(item.name.rpartition("/")[2]), self.images
         label = index % len(drawn.CLASSES)
         return Image.fromarray(
@@ -261,7 +267,7 @@ class Drawing:
         )
 
 
-SOURCES: dict[str, Callable[[Images], Source]] = {
+SOURCES: dict[str, Callable[[Images], ImageSource]] = {
     "folder": Folder,
     "imagenet": ImageNet,
     "huggingface": HuggingFace,

@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 from PIL import Image
 
 from knowhue.config import Images
-from knowhue.data.items import UNLABELLED, SourceItem, archives, known_label, read_training_image, root_of
+from knowhue.data.items import UNLABELLED, SourceItem, archives, known_label, read_training_image, source_root
 from knowhue.errors import ImageError
 from knowhue.images.files import SUFFIXES, why_hidden
 
@@ -44,9 +44,10 @@ class WebDataset:
     is_sorted: ClassVar[bool] = False
 
     def __init__(self, images: Images) -> None:
-        self.root, self.label_column = root_of(images, may_be_file=True), images.label_column
+        self.root, self.label_column = source_root(images, may_be_file=True), images.label_column
 
     def items(self) -> Iterator[SourceItem]:
+        """The samples of each tar, and what is no sample."""
         for archive in archives(self.root, ".tar"):
             if archive.skipped:
                 yield SourceItem(archive.name, "train", None, "", archive.skipped)
@@ -85,6 +86,7 @@ class WebDataset:
         return None if label == UNLABELLED else known_label(label)
 
     def load(self, item: SourceItem) -> Image.Image:
+        """Read the bytes of a member, wherever in its tar they lie."""
         start, size, name = item.place.split(" ", 2)
         path = self.root if self.root.is_file() else self.root / name
         try:
