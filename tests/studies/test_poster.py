@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import importlib.util
+import json
 import sys
 import zipfile
 from collections import Counter
@@ -118,6 +119,15 @@ def test_the_sealed_tuning_is_whole_and_chose_what_the_plan_has(tmp_path, monkey
     monkeypatch.setattr(sys, "argv", ["choose.py", str(tmp_path), "--plan", str(POSTER / "tuning.yaml")])
     with pytest.raises(KeyError, match="colour"):  # a plan without these arms
         script("choose").main()
+
+
+def test_the_sealed_study_is_whole_and_is_the_plans():
+    sealed = check(POSTER / "main.zip")
+    assert (sealed.problems, sealed.numbers > 10_000) == ([], True)
+    with zipfile.ZipFile(POSTER / "main.zip") as archive:
+        frozen = json.loads(archive.read("study.json"))
+    asked = plan("plan")
+    assert (frozen["seeds"], set(frozen["arms"])) == (list(asked.seeds), set(asked.arms))
 
 
 def test_a_plan_with_other_settings_than_the_tuning_chose_is_found_out():
