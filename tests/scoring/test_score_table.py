@@ -13,7 +13,15 @@ from score_folders import colourings, paler, picture, true_images, write_images
 from knowhue.csv_text import from_csv, to_csv
 from knowhue.errors import ConfigError, DamagedError
 from knowhue.report.latex import tex
-from knowhue.scoring.files import compare_json, image_rows, read_score_file, rows_beside, to_json, to_latex
+from knowhue.scoring.files import (
+    compare_json,
+    image_rows,
+    read_score_file,
+    rows_beside,
+    shown_value,
+    to_json,
+    to_latex,
+)
 from knowhue.scoring.measures import MEASURES
 from knowhue.scoring.page import render, sentence
 from knowhue.scoring.pairing import ALWAYS, TRUTH, Pairs, Stored, System, pair
@@ -148,6 +156,18 @@ def test_values_are_means_over_images_and_differences_of_means(scores):
     assert values["colourfulness_difference_of_means"] == gap
     assert scores.values[TRUTH]["colourfulness_difference_of_means_absolute"] == 0
     assert 0 < values["ab_auc_balanced"] < 1 == scores.values[TRUTH]["ab_auc_balanced"]
+
+
+@pytest.mark.parametrize("primary", ["ab_auc", "mean_colourfulness_difference", "psnr_rgb"])
+def test_images_that_differ_most_do_so_by_the_primary_measure_whichever_it_is(folders, tmp_path, primary):
+    protocol = SMALL.model_copy(update={"primary": primary})
+    scores = scored(folders.truth, [folders.ours, folders.theirs], tmp_path / "cache", protocol=protocol)
+    ours, theirs = (scores.columns[name][primary] for name in ("ours", "theirs"))
+    measure = scores.measures[primary]
+    gain = ours - theirs if measure.better == "lower" else theirs - ours
+    most = int(np.argmax(np.abs(gain)))
+    page = render(scores, scores.values, "")
+    assert all(shown_value(measure, float(column[most])) in page for column in (ours, theirs))
 
 
 def test_sentences_never_speak_of_help(tmp_path):

@@ -104,9 +104,9 @@ GOES_WITH = {
     "--hint": ("image",), "--strokes": ("image",), "--samples": ("image",), "--uncertainty": ("image",),
     "--hints": ("image", "folder"), "--reference": ("image", "folder"), "--layers": ("image", "folder", "archive"),
     "--album": ("folder",), "--on-error stop": ("folder",), "--workers": ("archive",), "--engine": ("archive",),
-    "--engine-set": ("archive",),
+    "--engine-set": ("archive",), "--unknown-below": ("image", "folder", "video", "archive"),
 }  # fmt: skip
-"""What options that do not go with every input go with."""
+"""What options go with; others go with every input."""
 _OPTIONS = {
     "--hint": "hints", "--hints": "hints", "--strokes": "strokes", "--reference": "reference", "--samples": "sample",
     "--uncertainty": "uncertainty", "--unknown-below": "unknown_below",
@@ -210,7 +210,7 @@ def _say_each(made: Iterable[tuple[dict[str, Any], str | None]], as_json: bool) 
 def _require_kind(source: str, kind: str, given: Iterable[str]) -> None:
     """Make sure that the options that were given go with the input."""
     for name in given:
-        kinds, article = GOES_WITH.get(name, _ARTICLES), _ARTICLES
+        kinds, article = GOES_WITH[name], _ARTICLES
         if kind not in kinds:
             table = "; name its images in a table, --hints" if (name, kind) == ("--hint", "folder") else ""
             raise ConfigError(

@@ -62,7 +62,7 @@ def open_classifier(given: str) -> ImageClassifier:
     except WeightsError as error:
         raise ConfigError(f"`--classifier {shown(given)}`: {error} It may be {_FORMS}.") from None
     network.requires_grad_(False).eval()
-    config = resolve_data_config(model=network)
+    config = resolve_data_config(model=network, use_test_size=True)
     show = cast(Callable[[Pillow.Image], torch.Tensor], create_transform(**config))
 
     def answer(pixels: Pixels) -> NDArray[np.int64]:

@@ -189,7 +189,7 @@ def _test_table(scores: Scores) -> list[list[Any]]:
     rows = [
         [
             f"{first}, {second}",
-            *(_test_cell(by_key[first, second, name], scores.protocol.alpha) for name in names),
+            *(_test_cell(by_key[first, second, name]) for name in names),
             short(scores.protocol.digest),
         ]
         for first, second in dict.fromkeys((each.first, each.second) for each in scores.tests)
@@ -197,9 +197,9 @@ def _test_table(scores: Scores) -> list[list[Any]]:
     return [["", *(scores.measures[name].short for name in names), "protocol"], *rows] if rows else []
 
 
-def _test_cell(found: PairedShares, alpha: float) -> TableCell:
-    below = f"p {p_text(found.p_adjusted)}"
-    return TableCell(f"{found.only_first} : {found.only_second}", below, found.p_adjusted <= alpha)
+def _test_cell(found: PairedShares) -> TableCell:
+    # never bold: images of a folder go together, and the test takes them as independent
+    return TableCell(f"{found.only_first} : {found.only_second}", f"p {p_text(found.p_adjusted)}", False)
 
 
 def _distance_cell(scores: Scores, found: SetDistance | None) -> Any:
@@ -244,8 +244,9 @@ def _differ_most(scores: Scores, name: str) -> dict[str, Any]:
     """The images in which a system and the reference differ most by the primary measure; nothing of the reference."""
     if name == scores.reference:
         return {}
-    measure = scores.measures[scores.protocol.primary]
-    own, other = (scores.columns[each][measure.column] for each in (name, scores.reference))
+    primary = scores.protocol.primary
+    measure = scores.measures[primary]
+    own, other = (scores.columns[each][primary] for each in (name, scores.reference))
     gain = (other - own) if measure.better == "lower" else (own - other)
     order = np.argsort(-gain, kind="stable")
     sides = (
@@ -261,13 +262,13 @@ def _differ_most(scores: Scores, name: str) -> dict[str, Any]:
 def _shown(scores: Scores, name: str, place: int) -> dict[str, Any]:
     """One image: the truth and both colourings, as they were compared."""
     image = list(scores.pairs.truth)[place]
-    measure = scores.measures[scores.protocol.primary]
+    primary = scores.protocol.primary
     truth = open_pixels(scores.pairs.truth[image], scores.protocol)
     tiles = [("true image", "", _link(truth))]
     systems = {each.name: each for each in scores.pairs.systems}
     for each in (scores.reference, name):
         pixels = open_pixels(systems[each].samples[image][0], scores.protocol, truth)
-        value = shown_value(measure, float(scores.columns[each][measure.column][place]))
+        value = shown_value(scores.measures[primary], float(scores.columns[each][primary][place]))
         tiles.append((each, value, _link(pixels)))
     return {"image": image, "tiles": tiles}
 
