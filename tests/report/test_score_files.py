@@ -147,6 +147,14 @@ def test_columns_may_have_other_names_and_what_is_not_used_is_said(tmp_path):
             "arm,metric,value,SD\nstl,m,0.81,0.01\n",
             "Give a row a run (arm, seed, metric, value): from the logs",
         ),
+        (  # the deviation of something else, as trackers log them, is none of a mean over seeds
+            "arm,random_state,accuracy,grad_norm_std\nstl,0,0.81,0.01\n",
+            "no column `seed`. Found arm, random_state, accuracy, grad_norm_std. Name it with --seed-column",
+        ),
+        (
+            "arm,run,accuracy,accuracy_std\nstl,0,0.81,0.01\n",
+            "If there is a row a seed, name its column with --seed",
+        ),
         ("arm,arm,seed,metric,value\na,b,0,m,1\n", "more than one column is named arm"),
         ("", "no table; the first row should name the columns"),
         ("arm,seed,metric,value\na,0,m\n", "t.csv, row 2: 3 cells, where the first row has 4"),

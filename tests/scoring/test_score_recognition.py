@@ -9,7 +9,7 @@ from tiny_classifier import NAME, as_shown, network, write_network
 from knowhue.errors import ConfigError
 from knowhue.evaluation.classifier import open_classifier
 from knowhue.images.image import Pixels
-from knowhue.scoring.files import to_json, to_latex
+from knowhue.scoring.files import require_same_networks, to_json, to_latex
 from knowhue.scoring.networks import ask_networks, open_scorers, with_columns
 from knowhue.scoring.page import render
 from knowhue.scoring.pairing import GRAY, TRUTH, Pairs, Stored, pair
@@ -17,6 +17,7 @@ from knowhue.scoring.parts import measure_rows
 from knowhue.scoring.protocols import PROTOCOLS, Wanted
 from knowhue.scoring.recognition import FoldedProbe, open_judge
 from knowhue.scoring.table import make_scores
+from knowhue.storage import write_json
 
 DEEP = PROTOCOLS["original"]
 
@@ -205,6 +206,29 @@ def test_page_file_and_latex_hold_the_tests(judged):
     assert "top-1 ↑" in page
     assert to_json(scores)["mcnemar"][0] == scores.tests[0]._asdict()
     assert r"McNemar & share & only first & only second" in to_latex(scores, scores.values)
+
+
+@pytest.mark.parametrize("part", ["weights", "classes"])
+def test_no_table_mixes_the_answers_of_two_classifiers(judged, tmp_path, part):
+    path, about = tmp_path / "b.json", judged[2].about
+    content = to_json(judged[2])
+    write_json(path, content)
+    require_same_networks([path, path], about)
+    require_same_networks([path], {})
+    content["networks"]["classifier"] = {**about["classifier"], part: "another"}
+    write_json(path, content)
+    with pytest.raises(ConfigError, match="should have asked `classifier` of the same weights"):
+        require_same_networks([path], about)
+
+
+def test_a_folder_of_decomposed_letters_is_found_in_a_file_of_classes(tmp_path):
+    true = {f"caf\u00e9/{number}": image for number, image in enumerate(true_images(2, 1).values())}
+    truth = write_images(tmp_path / "truth", true)
+    made = write_images(tmp_path / "made", true)
+    (tmp_path / "classes.txt").write_text("\n".join(["cafe\u0301"] * 12), encoding="utf-8")
+    net = f"timm:{NAME}={write_network(tmp_path / 'net.safetensors', 12)}"
+    judge = open_judge(net, tmp_path / "classes.txt", pair(truth, [str(made)]))
+    assert set(judge.stands_for) == {"caf\u00e9"}
 
 
 def test_a_measure_that_cannot_be_had_is_no_primary_one(tmp_path):

@@ -97,3 +97,21 @@ def test_every_word_is_said(estimate, error, lower, word):
 
 def test_no_spread_is_known_of_few_images():
     assert judge_nearness(clustered_mean([0.5] * 19), 0.25, 0.05, 1, True) is Nearness.UNKNOWN
+
+
+def test_answers_that_agree_on_all_images_are_not_shown_to_be_as_near():
+    """With 20 images the share of those that would differ may still be .14, by the rule of three."""
+    same = clustered_mean([0.0] * 20, binary=True)
+    assert same.interval(0.95)[1] > 0.14
+    assert judge_nearness(same, 0.01, 0.05, 1, lower_is_better=False) is Nearness.CANNOT_TELL
+    many = clustered_mean([0.0] * 2000, binary=True)
+    assert judge_nearness(many, 0.01, 0.05, 1, lower_is_better=False) is Nearness.AS_NEAR
+
+
+def test_two_more_images_are_counted_by_clusters_where_these_change_together():
+    values, clusters = [1.0] * 10 + [0.0] * 90, [f"{number // 10}" for number in range(100)]
+    plain, more = (clustered_mean(values, clusters, binary=each) for each in (False, True))
+    assert more.error**2 - plain.error**2 == pytest.approx(2 * (10 / 100) ** 2)
+    assert more.estimate == plain.estimate
+    alone = clustered_mean(values, binary=True).error ** 2 - clustered_mean(values).error ** 2
+    assert alone == pytest.approx(2 / 100**2)

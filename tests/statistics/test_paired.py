@@ -293,6 +293,20 @@ def test_mcnemar_is_the_share_of_patterns_counted(pair: tuple[np.ndarray, np.nda
     assert found.p == pytest.approx(np.mean(as_far))
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ([1] * 6, [0], r"of one shape \(images\), not empty"),
+        ([0.9], [0.1], "`first` should be 0 or 1"),
+        ([1.0], [np.nan], "`second` should be 0 or 1"),
+        ([], [], "not empty"),
+    ],
+)
+def test_mcnemar_of_other_shapes_or_values_is_refused(first, second, message):
+    with pytest.raises(ValueError, match=message):
+        paired.mcnemar(first, second)
+
+
 def test_mcnemar_is_scipy_s_binomial_and_symmetric():
     first, second = np.random.default_rng(1).integers(0, 2, (2, 400))
     one, other = int((first > second).sum()), int((first < second).sum())

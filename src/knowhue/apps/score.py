@@ -107,7 +107,7 @@ def score(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
 ) -> None:
     """Score colourings of several systems against the true images, pair by pair, with intervals and a page."""
-    from knowhue.scoring.files import rows_beside
+    from knowhue.scoring.files import require_same_networks, rows_beside
     from knowhue.scoring.protocols import Wanted, read_protocol
 
     wanted = Wanted(networks, classifier, classes, inception_weights, lpips_weights)
@@ -129,6 +129,7 @@ def score(
     pairs = _paired(asked, chosen, reference)
     earlier = rows_beside(beside or [], chosen, pairs)
     found = _scored(asked, pairs, chosen, reference, cache or out.parent / CACHE)
+    require_same_networks(beside or [], found.about)
     _write(found, outputs, earlier)
 
 

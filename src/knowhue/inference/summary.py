@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from knowhue.inference.store import STATE
+
 
 class Summary(NamedTuple):
     """What came of many images.
@@ -50,6 +52,6 @@ class Summary(NamedTuple):
         lines += [f"  {self.failed} failed; the same command tries them again:"] * (self.failed > 0)
         lines += [f"    {path}: {error}" for path, error in self.failures]
         more = self.failed - len(self.failures)
-        lines += [f"    and {more} more, in {self.out}/.knowhue/ledgers"] * (more > 0)
+        lines += [f"    and {more} more, in {self.out}/{STATE}/ledgers"] * (more > 0)
         lines += [f"  stopped: {self.left} not begun; the same command goes on"] * bool(self.left)
         return [*lines, f"  model: {self.model}"]

@@ -119,8 +119,11 @@ class _Columns:
         for name in usual:
             if name in self.places:
                 return self.places[name]
-        if usual[0] == "seed" and any(is_deviation(name) for name in self.places):
-            raise TableError(f"{self.path}: no column `seed`. Found {few(self.header, 12)}. {ONLY_MEANS}.")
+        if usual[0] == "seed" and any(deviates_from(name, self.places) for name in self.places):
+            raise TableError(
+                f"{self.path}: no column `seed`. Found {few(self.header, 12)}. {ONLY_MEANS}. If there is a row a seed, "
+                f"name its column with {option}."
+            )
         raise TableError(
             f"{self.path}: no column `{usual[0]}`. Found {few(self.header, 12)}. Name it with {option}, or give a "
             "table with the columns arm, seed, metric, value."
@@ -159,14 +162,21 @@ def _plain(name: str) -> str:
     return _PREFIX.sub("", name.strip().lower(), count=1)
 
 
-def is_deviation(name: str) -> bool:
-    """Whether a column holds how far seeds lie apart.
+def deviates_from(name: str, names: Collection[str]) -> bool:
+    """Whether a column holds how far the seeds of another column's mean lie apart.
 
-    >>> is_deviation("std"), is_deviation("accuracy_std"), is_deviation("Accuracy SD"), is_deviation("seed")
-    (True, True, True, False)
+    >>> deviates_from("accuracy_std", ["accuracy"]), deviates_from("std", ["value"]), deviates_from("x sd", ["x"])
+    (True, True, True)
+    >>> deviates_from("grad_norm_std", ["accuracy"]), deviates_from("seed", ["seed"])
+    (False, False)
     """
-    words = name.lower()
-    return any(words == each or words.endswith((f"_{each}", f" {each}", f".{each}")) for each in _DEVIATIONS)
+    if name in _DEVIATIONS:
+        return any(each in names for each in ("value", "mean"))
+    return any(
+        name.endswith(f"{mark}{each}") and name.removesuffix(f"{mark}{each}") in names
+        for each in _DEVIATIONS
+        for mark in "_ ."
+    )
 
 
 def is_mean_with_deviation(text: str) -> bool:

@@ -251,9 +251,9 @@ class _Reader:
     def _value(self, code: int, values: Mapping[str, Any], metric: str) -> float:
         given = values.get("value")
         value = _number(given)
-        if is_mean_with_deviation(str(given)):
-            raise self.fail(code, f"Found `{shown(str(given))}` of `{shown(metric)}`. {ONLY_MEANS}.")
         if not math.isfinite(value):
+            if is_mean_with_deviation(str(given)):
+                raise self.fail(code, f"Found `{shown(str(given))}` of `{shown(metric)}`. {ONLY_MEANS}.")
             found = "nothing" if given is None else f"`{shown(str(given))}`"
             raise self.fail(
                 code, f"the value of `{shown(metric)}` should be a finite number, with a decimal point. Found {found}. "

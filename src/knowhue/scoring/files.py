@@ -1,5 +1,6 @@
 """`score.json`, which `--check` computes again; the table of single images; the table for a paper."""
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -165,6 +166,26 @@ def rows_beside(paths: Iterable[Path], protocol: Protocol, pairs: Pairs) -> dict
             )
         rows |= {name: earlier["rows"][name]["values"] for name in names}
     return rows
+
+
+def require_same_networks(paths: Iterable[Path], about: Mapping[str, Any]) -> None:
+    """Make sure that the numbers of a network which stand in one table are those of one network.
+
+    Args:
+        paths: earlier `score.json` files, to stand beside what was measured.
+        about: what was asked here, see `Scores`.
+
+    Raises:
+        ConfigError: of a network that two of them asked, the weights, the input or the classes differ.
+    """
+    asked = json.loads(json.dumps(dict(about)))  # as a file holds it
+    for path in paths:
+        for name, there in read_score_file(path)["networks"].items():
+            if name != "asked" and asked.setdefault(name, there) != there:
+                raise ConfigError(
+                    f"`--beside {path}` should have asked `{name}` of the same weights, input and classes: numbers of "
+                    "different ones do not belong into one table."
+                )
 
 
 def compare_json(stored: Any, made: Any, place: str = "") -> list[str]:

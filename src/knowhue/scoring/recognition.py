@@ -1,5 +1,6 @@
 """Is a colouring recognised: by a probe of the true images' folders, or by a classifier of the user's; needs torch."""
 
+import unicodedata
 from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -133,7 +134,12 @@ def open_judge(given: str, classes: Path | None, pairs: Pairs) -> Judge:
         names = few([shown(folder) or "(no folder)" for folder in unknown], 3)
         raise ConfigError(
             f"`--classifier {classifier.name}` should have a class for every folder of images. Found none for {names} "
-            f"({len(unknown)} in all): give --classes FILE with a line an output, the folder that it stands for."
+            f"({len(unknown)} in all): "
+            + (
+                "give --classes FILE with a line an output, the folder that it stands for."
+                if classes is None
+                else f"name them in `{classes}`, each in the line of an output."
+            )
         )
     return Judge(classifier, stands_for, folders, about)
 
@@ -148,4 +154,5 @@ def _read_classes(path: Path, classifier: ImageClassifier) -> tuple[str, ...]:
             f"`--classes` should have a line for each of the {classifier.outputs} outputs of {classifier.name}, empty "
             f"where it stands for no folder. Found {len(lines)} in `{path}`."
         )
-    return tuple(line.strip() for line in lines)
+    # as folders are named in a table, see `pairing`
+    return tuple(unicodedata.normalize("NFC", line.strip()) for line in lines)

@@ -177,7 +177,9 @@ def paired_differences(
     """Every system but the reference minus it, by every measure that has values an image and a margin."""
     means = {
         (system.name, name): clustered_mean(
-            columns[system.name][name] - columns[reference][name], pairs.clusters
+            columns[system.name][name] - columns[reference][name],
+            pairs.clusters,
+            binary=name in RECOGNITION,
         )
         for system in pairs.systems
         for name in measures

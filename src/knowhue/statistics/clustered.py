@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from knowhue.statistics import FEWEST_IMAGES
+from knowhue.statistics.crossed import variance_of_two_more
 from knowhue.statistics.paired import Interval
 
 
@@ -42,7 +43,9 @@ class ClusteredMean(NamedTuple):
         return float(2 * special.stdtr(self.freedom, -abs(self.estimate) / self.error))
 
 
-def clustered_mean(values: ArrayLike, clusters: Sequence[Hashable] = ()) -> ClusteredMean:
+def clustered_mean(
+    values: ArrayLike, clusters: Sequence[Hashable] = (), binary: bool = False
+) -> ClusteredMean:
     """Return the mean of values whose errors may go together within clusters, not between them.
 
     The variance is that of Liang and Zeger (1986) with G / (G - 1) for G clusters, and G - 1 degrees of freedom
@@ -52,6 +55,8 @@ def clustered_mean(values: ArrayLike, clusters: Sequence[Hashable] = ()) -> Clus
     Args:
         values: (N,), finite, one an image.
         clusters: (N,), whom each belongs to; none if they are all strangers.
+        binary: they are differences of answers that are right or wrong: two more changing images are counted, see
+            `crossed.variance_of_two_more`.
 
     Raises:
         ValueError: nothing, or of another shape, or not finite.
@@ -61,6 +66,8 @@ def clustered_mean(values: ArrayLike, clusters: Sequence[Hashable] = ()) -> Clus
     >>> clustered_mean([1.0, 3.0] * 10, ["a", "b"] * 10).freedom
     1
     >>> clustered_mean([-1.0, -1.0001]).interval(0.95)
+    >>> [round(end, 3) for end in clustered_mean([0.0] * 20, binary=True).interval(0.95)]
+    [-0.148, 0.148]
     """
     x = np.asarray(values, float)
     if x.ndim != 1 or not len(x) or not np.isfinite(x).all() or len(clusters) not in (0, len(x)):
@@ -69,16 +76,19 @@ def clustered_mean(values: ArrayLike, clusters: Sequence[Hashable] = ()) -> Clus
             f"{x.shape}, len(clusters) = {len(clusters)}`."
         )
     centre = float(x.mean())
-    off = x - centre
+    off, change = x - centre, x
     if len(clusters):
         numbers = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
-        off = np.bincount([numbers[name] for name in clusters], weights=off)
+        members = [numbers[name] for name in clusters]
+        off, change = (np.bincount(members, weights=each) for each in (off, change))
     count = len(off)
     if count < 2 or len(x) < FEWEST_IMAGES:
         return ClusteredMean(centre, float("inf"), 0)
     if np.ptp(x) == 0:  # what rounding leaves of the mean is no spread
-        return ClusteredMean(float(x[0]), 0.0, count - 1)
+        centre, off = float(x[0]), np.zeros(count)
     variance = float((off**2).sum()) * count / (count - 1) / len(x) ** 2
+    if binary:
+        variance += variance_of_two_more(float(np.abs(change).max()), len(x))
     return ClusteredMean(centre, variance**0.5, count - 1)
 
 

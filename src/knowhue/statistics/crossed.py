@@ -150,9 +150,24 @@ def _over_images(by_class: Sequence[NDArray[np.float64]], binary: bool) -> Part:
 def _two_more(by_class: Sequence[NDArray[np.float64]]) -> float:
     """Return the variance of the estimate that two more changing images, shared out over the classes, would add."""
     # where no image changes, one that would is taken to change with every seed
-    most = max(float(np.abs(block.mean(axis=0)).max()) for block in by_class) or 1.0
+    most = max(float(np.abs(block.mean(axis=0)).max()) for block in by_class)
     # 1 / k from sharing the two out over k classes, 1 / k^2 from the mean over classes
-    return 2 * most**2 * sum(1 / block.shape[1] ** 2 for block in by_class) / len(by_class) ** 3
+    return sum(variance_of_two_more(most, block.shape[1]) for block in by_class) / len(by_class) ** 3
+
+
+def variance_of_two_more(most: float, count: int) -> float:
+    """Return the variance that two more changing images would add to the mean of a binary score.
+
+    After Bonett and Price (2012), so that a few images that happen to agree leave no interval without width.
+
+    Args:
+        most: the largest change, of an image or a cluster of them; where there is none, 1.
+        count: images that the mean is over.
+
+    >>> round(variance_of_two_more(0.0, 20), 6)
+    0.005
+    """
+    return 2 * ((most or 1.0) / count) ** 2
 
 
 def _residual(block: NDArray[np.float64], share: float) -> Part:

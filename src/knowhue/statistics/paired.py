@@ -195,17 +195,23 @@ def flips(before: ArrayLike, after: ArrayLike) -> tuple[NDArray[np.float64], NDA
     >>> [share.tolist() for share in flips([[1, 1, 0, 0]], [[0, 1, 1, 1]])]
     [[0.25], [0.5]]
     """
-    first, second = np.asarray(before, float), np.asarray(after, float)
-    if first.ndim != 2 or first.shape != second.shape or not first.size:
+    first, second = _right_or_wrong({"before": before, "after": after}, ("seeds", "images"))
+    return (first > second).mean(axis=1), (first < second).mean(axis=1)
+
+
+def _right_or_wrong(answers: Mapping[str, ArrayLike], axes: Sequence[str]) -> list[NDArray[np.float64]]:
+    """Two arrays of one shape, 0 or 1 everywhere."""
+    (one, first), (other, second) = ((name, np.asarray(each, float)) for name, each in answers.items())
+    if first.ndim != len(axes) or first.shape != second.shape or not first.size:
         raise ValueError(
-            "`before` and `after` should be of one shape (seeds, images), not empty. "
-            f"Found `before.shape = {first.shape}, after.shape = {second.shape}`."
+            f"`{one}` and `{other}` should be of one shape ({', '.join(axes)}), not empty. "
+            f"Found `{one}.shape = {first.shape}, {other}.shape = {second.shape}`."
         )
-    for name, values in (("before", first), ("after", second)):
+    for name, values in ((one, first), (other, second)):
         odd = values[(values != 0) & (values != 1)]
         if odd.size:
             raise ValueError(f"`{name}` should be 0 or 1 everywhere. Found `{odd[0]}`.")
-    return (first > second).mean(axis=1), (first < second).mean(axis=1)
+    return [first, second]
 
 
 class McNemar(NamedTuple):
@@ -225,10 +231,13 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
         first: (images,), 1 where right, else 0.
         second: the same of the other.
 
+    Raises:
+        ValueError: the shapes differ or are empty, or a value is neither 0 nor 1.
+
     >>> mcnemar([1, 1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0, 0])
     McNemar(only_first=6, only_second=0, p=0.03125)
     """
-    before, after = np.asarray(first, float), np.asarray(second, float)
+    before, after = _right_or_wrong({"first": first, "second": second}, ("images",))
     one, other = int((before > after).sum()), int((before < after).sum())
     p = float(stats.binomtest(one, one + other).pvalue) if one + other else 1.0
     return McNemar(one, other, p)
