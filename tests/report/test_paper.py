@@ -103,6 +103,11 @@ def test_figures_are_five_inches_wide_and_the_same_bytes_again(kit):
         assert (kit / "again" / path.relative_to(kit / "kit")).read_bytes() == path.read_bytes(), path.name
 
 
+def test_figures_have_a_white_ground_on_a_dark_page_too(kit):
+    for path in (kit / "kit" / "figures").glob("*.svg"):
+        assert re.search(r'<g id="patch_1">\s*<path d="[^"]*"\s*style="fill: #ffffff', path.read_text()), path
+
+
 def test_nothing_is_written_over_and_nothing_before_all_is_known_to_be_free(kit, tmp_path):
     taken = tmp_path / "figures" / "setup.svg"
     taken.parent.mkdir()

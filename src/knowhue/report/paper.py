@@ -78,8 +78,9 @@ def _write_drawing(drawing: "Drawing", path: Path) -> None:
     # fonts as outlines of TrueType, which publishers ask for; no date, so that the same study gives the same bytes
     settings: dict[Any, Any] = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": path.stem}
     date = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}[path.suffix[1:]]
+    drawing.patch.set_visible(True)  # paper is white, also where a dark page shows it
     with matplotlib.rc_context(settings), replacing(path, "wb") as file:
-        drawing.savefig(file, format=path.suffix[1:], metadata=date)
+        drawing.savefig(file, format=path.suffix[1:], metadata=date, facecolor="white")
 
 
 def _texts(findings: Findings, drawn: "Mapping[str, Mapping[str, Drawing]]") -> dict[str, str]:
