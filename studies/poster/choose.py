@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from knowhue.errors import KnowhueError
 from knowhue.plan import Plan, read_plan
 from knowhue.presets import checked
 from knowhue.report.results import read_results
@@ -83,4 +84,7 @@ def settings(plan: Plan, arm: str) -> tuple[float, float | None]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KnowhueError as error:
+        sys.exit(str(error))

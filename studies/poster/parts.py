@@ -7,12 +7,14 @@ there; those of the validation part it has not. Differences are over seeds and i
 """
 
 import argparse
+import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from knowhue.errors import KnowhueError
 from knowhue.evaluation.metrics import score_rows
 from knowhue.report.contrasts import FamilyTest, contrast, family_tests
 from knowhue.report.reading import read_study
@@ -103,4 +105,7 @@ def _row(study: Study, before: str, after: str, metric: str, test: FamilyTest) -
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KnowhueError as error:
+        sys.exit(str(error))

@@ -215,12 +215,11 @@ def _write(scores: "Scores", outputs: Mapping[str, Path], earlier: Mapping[str, 
 
 def _lines(scores: "Scores", rows: Mapping[str, Mapping[str, float]]) -> list[str]:
     """The main numbers as a table of text."""
+    from knowhue.metric_table import RECOGNITION
     from knowhue.scoring.files import shown_value
 
-    shown = {
-        name: scores.measures[name]
-        for name in ("ciede2000", "ab_l1", "psnr_rgb", "ssim_rgb", "colourfulness")
-    }
+    main = ("ciede2000", "ab_l1", "psnr_rgb", "ssim_rgb", "colourfulness", *RECOGNITION)
+    shown = {name: scores.measures[name] for name in main if name in scores.measures}
     cells = [["", *(each.short for each in shown.values())]]
     cells += [
         [row, *(shown_value(each, own.get(name)) for name, each in shown.items())]
@@ -265,8 +264,8 @@ def _as_earlier(wanted: "Wanted", earlier: Mapping[str, Any], path: Path) -> "Wa
     about = earlier["networks"].get("classifier")
     if about is not None and wanted.classifier is None:
         raise ConfigError(
-            f"`{path}` was made with a classifier. Give it again, with its weights: --classifier "
-            f"timm:{about['network']}."
+            f"`{path}` was made with a classifier. Give it again, with the =FILE or =package that it had, and its "
+            f"--classes: --classifier timm:{about['network']}"
         )
     if about is None and wanted.classifier is not None:
         raise ConfigError(f"`{path}` was made without a classifier. Found `--classifier`: leave it out.")

@@ -60,7 +60,9 @@ def open_classifier(given: str) -> ImageClassifier:
     try:
         network = _with_weights(name, _weights(name, source))
     except WeightsError as error:
-        raise ConfigError(f"`--classifier {shown(given)}`: {error} It may be {_FORMS}.") from None
+        raise ConfigError(
+            f"`--classifier {shown(given)}`: {str(error).rstrip('.')}. It may be {_FORMS}."
+        ) from None
     network.requires_grad_(False).eval()
     config = resolve_data_config(model=network, use_test_size=True)
     show = cast(Callable[[Pillow.Image], torch.Tensor], create_transform(**config))

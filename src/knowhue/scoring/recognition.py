@@ -148,7 +148,10 @@ def _read_classes(path: Path, classifier: ImageClassifier) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"`--classes` should be a text file in UTF-8. Found `{path}`: {error}.") from None
+        found = (
+            (error.strerror or str(error)).lower() if isinstance(error, OSError) else "bytes that are none"
+        )
+        raise ConfigError(f"`--classes` should be a text file in UTF-8. Found `{path}`: {found}.") from None
     if len(lines) != classifier.outputs:
         raise ConfigError(
             f"`--classes` should have a line for each of the {classifier.outputs} outputs of {classifier.name}, empty "
