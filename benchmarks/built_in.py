@@ -32,7 +32,7 @@ from knowhue.storage import file_digest
 from knowhue.training.deploy import deploy
 from knowhue.training.run import evaluate_run
 
-CHOSEN_AFTERWARDS = ("temperature", "saturation")
+CHOSEN_AFTERWARDS = ("temperature", "logit_adjustment", "saturation")
 """Settings of `colour` that training does not touch."""
 
 
@@ -47,7 +47,9 @@ def main() -> None:
     )
     parser.add_argument("--licence", default="")
     for name in CHOSEN_AFTERWARDS:
-        parser.add_argument(f"--{name}", type=float, help=f"colour.{name}, where the run has another one")
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=float, help=f"colour.{name}, where the run has another one"
+        )
     asked = parser.parse_args()
     weights = find_model(BUILT_IN)
     if asked.run is not None:

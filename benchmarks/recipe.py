@@ -1,14 +1,16 @@
 """Which recipe makes colours that people like: the error of trained runs against how vivid they are.
 
 Of each run, on the validation images of its study: what each saturation costs, on the photos as they are and on copies
-degraded like old photos (`data.degradation`, all of them). Heads of 313 colours are asked at several temperatures, too.
+degraded like old photos (`data.degradation`, all of them). Heads of 313 colours are asked at several temperatures and
+logit adjustments, too.
 Better: the share of photos that come nearer to the truth than if they had been left gray. Vivid: mean error of the
 pixels whose true chroma exceeds 20.
 
-    python benchmarks/recipe.py RUN [RUN ...] [--saturations .6,.8,1] [--temperatures .38,.7,1] [--mirror]
+    python benchmarks/recipe.py RUN [RUN ...] [--saturations .6,1] [--temperatures .38,1] [--adjustments 0,1] [--mirror]
 """
 
 import argparse
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -54,25 +56,24 @@ def main() -> None:
         print(f"{'':34}" + "".join(f"{each:>15}" for each in COLUMNS))
         is_classes = isinstance(model.colour, ColourClasses)
         for degraded in (False, True):
-            for temperature in asked.temperatures if is_classes else (None,):
-                seen = list(answers(work, model, temperature, degraded, asked.mirror))
+            ways = itertools.product(asked.temperatures, asked.adjustments)
+            for temperature, adjustment in ways if is_classes else ((None, 0.0),):
+                if isinstance(model.colour, ColourClasses) and temperature is not None:
+                    model.colour.temperature, model.colour.logit_adjustment = temperature, adjustment
+                seen = list(answers(work, model, degraded, asked.mirror))
                 if not degraded:
                     show("gray", seen, 0.0)
                 for saturation in asked.saturations:
                     name = f"saturation {saturation:g}" + (
-                        f", temperature {temperature:g}" if temperature else ""
+                        f", T {temperature:g}, adjusted {adjustment:g}" if temperature else ""
                     )
                     show(name + (", old" if degraded else ""), seen, saturation)
 
 
-def answers(
-    work: Workspace, model: MultiTask, temperature: float | None, degraded: bool, mirror: bool
-) -> Iterator[Seen]:
+def answers(work: Workspace, model: MultiTask, degraded: bool, mirror: bool) -> Iterator[Seen]:
     """The validation images and what a model makes of them."""
     positions = work.prepared.positions("validation")
     damage = draw_damage(0, 0, len(positions), 1.0)
-    if isinstance(model.colour, ColourClasses) and temperature is not None:
-        model.colour.temperature = temperature
     with torch.no_grad():
         for number, batch in enumerate(plain_batches(work.prepared, positions, 50, work.engine.device)):
             rows = slice(50 * number, 50 * number + len(batch.position))
@@ -133,6 +134,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--saturations", type=numbers, default=[0.6, 0.8, 1.0, 1.2, 1.4])
     parser.add_argument("--temperatures", type=numbers, default=[0.38])
+    parser.add_argument("--adjustments", type=numbers, default=[0.0])
     parser.add_argument(
         "--mirror", action="store_true", help="ask about the mirror image, too, and take the mean"
     )

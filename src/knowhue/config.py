@@ -177,6 +177,8 @@ class Colour(Section):
     temperature: Positive = 0.38
     """classification: of the answer; 1 is the mean colour, timid, towards 0 the most probable one, patchy; paper:
     0.38"""
+    logit_adjustment: Fraction = 0.0
+    """classification: how far predictions take back that rare colours count more in training; 1 is wholly, paper: 0"""
     saturation: Annotated[float, Field(ge=0, le=4)] = 1.0
     """what the chroma of predictions is multiplied by; training does not depend on it"""
     decoder: Literal["auto", "transposed"] = "auto"

@@ -74,9 +74,10 @@ def colours_network() -> TorchNetwork:
     """A small one whose colour head gives the logits of 313 colours."""
     torch.manual_seed(0)
     encoder = TwoStageBase()
-    colour = ColourClasses(encoder.channels, encoder.strides, 4, skips=True)
+    colour = ColourClasses(encoder.channels, encoder.strides, 4, skips=True, logit_adjustment=0.5)
+    colour.learn_prior(torch.arange(1, 314))
     model = MultiTask(encoder, colour, Classifier(encoder.channels[-1], len(CLASSES)))  # pyright: ignore[reportArgumentType]
-    changes = {"colour": {"method": "feedforward", "loss": "classification"}}
+    changes = {"colour": {"method": "feedforward", "loss": "classification", "logit_adjustment": 0.5}}
     described = describe(config=edit(describe().config, changes))
     return TorchNetwork(_awakened(Deployed(model, 1.5, 12, 0.3)), described)
 

@@ -243,10 +243,10 @@ def colour_classes_noise(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def make_head(encoder="convnext", skips=True, width=4, temperature=0.38):
+def make_head(encoder="convnext", skips=True, width=4, temperature=0.38, logit_adjustment=0.0):
     torch.manual_seed(0)
     channels, strides = ENCODERS[encoder]
-    return ColourClasses(channels, strides, width, skips, temperature).eval()
+    return ColourClasses(channels, strides, width, skips, temperature, logit_adjustment).eval()
 
 
 def make_pyramid(head, encoder="convnext", batch=2, size=32):
@@ -412,3 +412,39 @@ def test_what_colours_count_is_kept_with_the_weights():
 def test_counts_of_nothing_are_refused():
     with pytest.raises(ValueError, match="not all 0"):
         make_head().learn_prior(torch.zeros(313))
+
+
+def test_adjusted_wholly_it_answers_the_mean_of_what_it_has_seen_though_rare_colours_counted_more():
+    """One gray input, four of five times blue and once red: nothing tells which, and red counts more in training."""
+    blue, red = (0.0, -40.0), (60.0, 40.0)
+    counts = count_bins(flat(blue, blue, blue, blue, red))
+    answers = {}
+    for adjustment in (0.0, 0.5, 1.0):
+        head = make_head(width=16, temperature=1.0, logit_adjustment=adjustment).train()
+        head.learn_prior(counts)
+        pyramid = tuple(each[:1].expand(5, -1, -1, -1) for each in make_pyramid(head, size=32))
+        optimizer = torch.optim.Adam(head.parameters(), lr=0.01)
+        for _ in range(150):
+            optimizer.zero_grad()
+            head.loss(pyramid, torch.zeros(5, 1, 32, 32), flat(blue, blue, blue, blue, red)).backward()
+            optimizer.step()
+        with torch.no_grad():
+            answers[adjustment] = 110 * head(pyramid)[0].mean((1, 2))
+    expected = torch.tensor([12.0, -24.0])
+    off = {each: (answer - expected).norm().item() for each, answer in answers.items()}
+    assert off[1.0] < 3 < off[0.5] < off[0.0]
+    assert off[0.0] > 15  # red, that counts more, is where the answer leans
+
+
+def test_adjusting_changes_predictions_and_the_logits_given_with_them_and_nothing_that_is_trained():
+    plain, adjusted = make_head(), make_head(logit_adjustment=0.5)
+    pyramid, chroma = make_pyramid(plain), 30 * colour_classes_noise(2, 2, 32, 32)
+    counts = torch.arange(1, 314)
+    for head in (plain, adjusted):
+        head.learn_prior(counts)
+    losses = [head.loss(pyramid, torch.zeros(2, 1, 32, 32), chroma) for head in (plain, adjusted)]
+    assert losses[0] == losses[1]
+    given = plain.logits(pyramid) - 0.5 * rebalancing(counts).log()[:, None, None]
+    torch.testing.assert_close(adjusted.adjusted_logits(pyramid), given)
+    torch.testing.assert_close(adjusted(pyramid), adjusted.decode(given))
+    assert plain.adjusted_logits(pyramid).equal(plain.logits(pyramid))

@@ -155,7 +155,10 @@ class ColourClasses(Ladder):
     Where we differ: the paper trains its own VGG-like network from scratch; here a ladder of `Stage` climbs from a
     given encoder, so that only what the head predicts and learns by differs from our other heads. One whose coarsest
     map is finer than a quarter gets its logits at that map's size. An untrained head does not answer gray, as `Decoder`
-    does, but about the mean of all bins.
+    does, but about the mean of all bins. Where rare colours count more in training, their probabilities come out too
+    large by what they count, above all where nothing tells the colour: `logit_adjustment` divides them by it again
+    (Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, section 3.1, with the loss's weights in place
+    of the inverse prior). The paper leaves them.
 
     For `resnet18` and width 32, a 64-pixel image passes as 512 channels of 2 x 2 pixels, then 256 of 4, 128 of 8,
     64 of 16, becomes 313 logits of 16 x 16, and leaves as 2 channels of 64 x 64.
@@ -168,9 +171,10 @@ class ColourClasses(Ladder):
         width: int,
         skips: bool,
         temperature: float = TEMPERATURE,
+        logit_adjustment: float = 0.0,
     ) -> None:
         super().__init__(channels, strides, width, skips, finest=COLOUR_STRIDE)
-        self.temperature = temperature
+        self.temperature, self.logit_adjustment = temperature, logit_adjustment
         self.scale = min(COLOUR_STRIDE, strides[-1])
         self.out = nn.Conv2d(self.out_channels, len(centres()), 1)
         # about even over the bins: a start at gray would bury the far ones
@@ -193,9 +197,16 @@ class ColourClasses(Ladder):
         """Maps of `taps`, fine to coarse, to (B, 313, h, w) float32, h and w a quarter of the padded image's."""
         return self.out(self.climb(pyramid)).float()
 
+    def adjusted_logits(self, pyramid: Pyramid) -> Tensor:
+        """The logits that predictions are made of: those trained, less what rare colours counted too much."""
+        logits = self.logits(pyramid)
+        if not self.logit_adjustment:
+            return logits
+        return logits - self.logit_adjustment * self.rebalance.float().log()[:, None, None]
+
     def forward(self, pyramid: Pyramid) -> Tensor:
         """Maps of `taps` to scaled a*b* (B, 2, H, W) at the image's (padded) size."""
-        return self.decode(self.logits(pyramid))
+        return self.decode(self.adjusted_logits(pyramid))
 
     def decode(self, logits: Tensor) -> Tensor:
         """The answer of logits: scaled a*b* (B, 2, H, W) at the image's (padded) size, bilinearly upsampled."""

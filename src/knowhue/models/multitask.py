@@ -101,7 +101,7 @@ class MultiTask(nn.Module):
             own_loss = loss(informed, lightness, truth)
         elif self.colour is not None:
             if isinstance(self.colour, ColourClasses):
-                colour_logits = self.colour.logits(informed)
+                colour_logits = self.colour.adjusted_logits(informed)
                 scaled = self.colour.decode(colour_logits)
             else:
                 scaled = self.colour(informed)
@@ -179,9 +179,11 @@ def _build_colour_head(encoder: Encoder | NoEncoder, config: Config) -> ColourHe
         return Pix2PixUNet(colour.pix2pix.width, depth_for(config.images.size_px))
     if colour.method == "palette":
         return Palette(colour.palette)
-    build = (
-        partial(ColourClasses, temperature=colour.temperature) if colour.loss == "classification" else Decoder
-    )
+    build = Decoder
+    if colour.loss == "classification":
+        build = partial(
+            ColourClasses, temperature=colour.temperature, logit_adjustment=colour.logit_adjustment
+        )
     return build(encoder.channels, encoder.strides, colour.width, skips=colour.has_skips)
 
 
