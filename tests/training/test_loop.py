@@ -192,3 +192,12 @@ def test_a_finished_run_of_another_version_is_refused_and_stays(tiny, make_work)
     with pytest.raises(RunError, match="written by another version"):
         run_head(work, config, "class")
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_features_are_cached_only_for_epochs_that_read_them(tiny, make_work, epochs):
+    config = tiny(tasks__names=("class",), training__heads__epochs=epochs)
+    work = make_work(config)
+    folder = run_arm(work, config, "class")
+    assert len(read_log(folder)) == epochs + config.training.finetune.epochs
+    assert (work.root / "features").exists() == bool(epochs)

@@ -216,7 +216,9 @@ def warm_features(work: Workspace, configs: Iterable[Config]) -> None:
 
 
 def _with_cached_features(work: Workspace, config: Config, networks: Networks) -> Networks:
-    """The same with cached features, or as it was, with a note, if they would take too much disk."""
+    """The same with cached features; as it was where no epoch reads them, and, noted, where they are too large."""
+    if not config.training.heads.epochs:
+        return networks
     needed = cache_bytes(networks.model, work.prepared, work.engine) / 2**30
     if needed > config.training.cache_gib:
         text = f"features would take {needed:.1f} GiB, over training.cache_gib: recomputed"
