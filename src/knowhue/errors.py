@@ -98,6 +98,33 @@ def shown(value: Any, longest: int = 80) -> str:
     return _short.repr(value)
 
 
+def plural(count: int | None, noun: str) -> str:
+    """A count with its noun.
+
+    >>> plural(1, "seed"), plural(3, "arm"), plural(None, "epoch")
+    ('1 seed', '3 arms', '– epochs')
+    """
+    return f"{'–' if count is None else count} {noun}{'s' * (count != 1)}"
+
+
+def first_line(error: BaseException) -> str:
+    r"""What another's error says, in a line.
+
+    >>> first_line(ValueError("no zip\nat byte 0")), first_line(ValueError())
+    ('no zip', 'ValueError')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def system_reason(error: OSError) -> str:
+    """Why the system did not do something, as it stands behind a file's name.
+
+    >>> system_reason(FileNotFoundError(2, "No such file or directory"))
+    'no such file or directory'
+    """
+    return (error.strerror or str(error)).lower()
+
+
 def install_command(extra: str) -> str:
     """The command that adds an extra to a clone of the project, typed in its folder.
 
@@ -105,6 +132,15 @@ def install_command(extra: str) -> str:
     "pip install -e '.[serve]'"
     """
     return f"pip install -e '.[{extra}]'"
+
+
+def missing_package(what: str, package: str, extra: str) -> ExtraError:
+    """How it is mended that the package of an extra is not there.
+
+    >>> str(missing_package("`--engine ray`", "ray", "ray"))
+    "`--engine ray` needs `ray`, which is not installed: pip install -e '.[ray]'"
+    """
+    return ExtraError(f"{what} needs `{package}`, which is not installed: {install_command(extra)}")
 
 
 def missing_extra(error: ImportError, command: str, extra: str) -> ExtraError | None:

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from knowhue.errors import ConfigError, DamagedError, KnowhueError, RunError, few
+from knowhue.errors import ConfigError, DamagedError, KnowhueError, RunError, few, system_reason
 from knowhue.plan import read_cells, read_plan
 from knowhue.report.page import RESULTS, compute_results, write_report
 from knowhue.runs import ENDED, damaged_files, read_frozen, run_folder
@@ -197,7 +197,7 @@ def _unpack(path: Path, root: Path) -> dict[str, str]:
         if isinstance(error, FileNotFoundError) and path.exists():
             raise RunError(f"{path}: no sealed study, it has no {CRATE}; `knowhue pack` makes one") from None
         more = "; name what `knowhue pack` makes of it" if path.is_dir() else ""
-        raise RunError(f"{path}: {(error.strerror or str(error)).lower()}{more}") from None
+        raise RunError(f"{path}: {system_reason(error)}{more}") from None
     except (
         zipfile.BadZipFile,
         zlib.error,

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from knowhue.errors import ConfigError, did_you_mean, shown
+from knowhue.errors import ConfigError, did_you_mean, shown, system_reason
 
 MAX_YAML_BYTES = 1 << 20
 MAX_VALUES, MAX_DEPTH, MAX_BITS = 10_000, 20, 64
@@ -39,7 +39,7 @@ def read_yaml(path: Path, option: str = "--config") -> Mapping[str, Any]:
             data = file.read(MAX_YAML_BYTES + 1)
         text = data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = (error.strerror or str(error)).lower() if isinstance(error, OSError) else "no text in UTF-8"
+        reason = system_reason(error) if isinstance(error, OSError) else "no text in UTF-8"
         raise ConfigError(f"{path}: {reason}; {option} takes a YAML file") from None
     if len(data) > MAX_YAML_BYTES:
         raise ConfigError(f"{path}: larger than 1 MiB; {option} takes a YAML file of settings")

@@ -26,7 +26,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import DTypeLike, NDArray
 
 from knowhue.csv_text import csv_lines, read_rows
-from knowhue.errors import ConfigError, DamagedError, KnowhueError, RunError
+from knowhue.errors import ConfigError, DamagedError, KnowhueError, RunError, first_line, system_reason
 
 JsonKind = TypeVar("JsonKind", dict, list)
 Value = TypeVar("Value")
@@ -221,6 +221,12 @@ def _refuse(constant: str) -> float:
     raise ValueError(f"{constant} is no number")
 
 
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays by name as .npz, whole or not at all."""
+    with replacing(path, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of an .npz file by name.
 
@@ -358,8 +364,7 @@ def _reading(path: Path, kind: str = "", damage: Sequence[type[Exception]] = ())
         # a damaged directory of zip sends the reader to before the file's beginning, which the system calls invalid
         if isinstance(error, OSError) and not (damage and error.errno == errno.EINVAL):
             raise RunError(f"Cannot read `{path}`: {error.strerror or error}.") from None
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DamagedError(path, f"no {kind}: {reason}") from None
+        raise DamagedError(path, f"no {kind}: {first_line(error)}") from None
 
 
 def require_outputs(
@@ -433,6 +438,4 @@ def _require_room(path: Path, option: str) -> None:
 
 
 def _unwritable(path: Path, error: OSError, option: str) -> RunError:
-    return RunError(
-        f"{path} cannot be written: {(error.strerror or str(error)).lower()}; name another with {option}"
-    )
+    return RunError(f"{path} cannot be written: {system_reason(error)}; name another with {option}")

@@ -12,7 +12,7 @@ from knowhue.config import Images
 from knowhue.data.listing import list_items
 from knowhue.data.prepare import prepare
 from knowhue.data.sources import SOURCES, HuggingFace, require_apart
-from knowhue.errors import ConfigError, ImageError
+from knowhue.errors import ConfigError, ExtraError, ImageError
 from knowhue.images.files import SUFFIXES
 from knowhue.inference.listing import list_folder
 from knowhue.plan import make_plan
@@ -263,7 +263,7 @@ def test_huggingface_row_without_an_image_is_left_out(hub, tmp_path, empty):
 
 def test_huggingface_extra_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ConfigError, match=r"pip install -e '\.\[huggingface\]'"):
+    with pytest.raises(ExtraError, match=r"pip install -e '\.\[huggingface\]'"):
         listed(source="huggingface", path="some/set")
 
 

@@ -11,7 +11,7 @@ from scipy.optimize import nnls
 
 from knowhue.config import Tasks
 from knowhue.data.loaders import ProcessShare, TrainingBatches
-from knowhue.errors import ConfigError
+from knowhue.errors import ExtraError
 from knowhue.models.multitask import build_discriminator, build_model
 from knowhue.objectives.gradient_weighting import (
     GRADIENT_WEIGHTINGS,
@@ -130,7 +130,7 @@ def test_pcgrad_of_two_tasks_is_twice_upgrad(rows):
 
 def test_a_missing_package_is_said_with_the_remedy(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torchjd", None)
-    with pytest.raises(ConfigError, match=r"pip install -e '\.\[aggregators\]'"):
+    with pytest.raises(ExtraError, match=r"pip install -e '\.\[aggregators\]'"):
         make("mgda")
 
 

@@ -18,7 +18,7 @@ from knowhue.data.items import (
     require_columns,
     source_root,
 )
-from knowhue.errors import ExtraError, ImageError, install_command
+from knowhue.errors import ImageError, missing_package
 
 
 class Parquet:
@@ -41,10 +41,7 @@ class Parquet:
         try:
             from pyarrow import ArrowException, parquet
         except ImportError:
-            command = install_command("parquet")
-            raise ExtraError(
-                f"`images.source: parquet` needs `pyarrow`, which is not installed: {command}"
-            ) from None
+            raise missing_package("`images.source: parquet`", "pyarrow", "parquet") from None
         self.root, self.images = source_root(images, may_be_file=True), images
         self._open, self._errors = parquet.ParquetFile, (ArrowException, OSError)
         # images are asked for in order, by several threads: one reads their group of rows, the others find it

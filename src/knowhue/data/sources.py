@@ -20,7 +20,7 @@ from knowhue.data.items import (
 )
 from knowhue.data.parquet import Parquet
 from knowhue.data.webdataset import WebDataset
-from knowhue.errors import ConfigError, ImageError, install_command
+from knowhue.errors import ConfigError, ImageError, missing_package
 from knowhue.images.files import CIRCLE, counted, walk, why_hidden
 from knowhue.plan import RESERVED
 from knowhue.presets import ARMS
@@ -188,14 +188,14 @@ class HuggingFace:
         """Open the dataset.
 
         Raises:
-            ConfigError: the extra is missing, or `images.path`, or the dataset has no such column.
+            ExtraError: `datasets` is not installed.
+            ConfigError: `images.path` is missing, or the dataset has no such column.
             ImageError: no dataset is there, or it cannot be reached.
         """
         try:
             import datasets  # pyright: ignore[reportMissingImports]
         except ModuleNotFoundError:
-            command = install_command("huggingface")
-            raise ConfigError(f"`images.source: huggingface` needs an extra: {command}") from None
+            raise missing_package("`images.source: huggingface`", "datasets", "huggingface") from None
         if not images.path:
             raise ConfigError("`images.path` should name the Hugging Face dataset. Found none.")
         try:

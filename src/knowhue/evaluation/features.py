@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from knowhue.config import Evaluation
-from knowhue.errors import WeightsError, install_command
+from knowhue.errors import WeightsError, first_line, install_command
 from knowhue.metric_table import METRICS
 from knowhue.models.encoder import pretrained_features, weights_digest
 from knowhue.tensors import RGB
@@ -65,8 +65,9 @@ def open_once(opener: Opener[Opened], file: str | None, device: torch.device) ->
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, WeightsError) as error:
         if of_the_machine(error):
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return Unavailable(f"not computed: the weights of {opener.name} could not be loaded ({reason})")
+        return Unavailable(
+            f"not computed: the weights of {opener.name} could not be loaded ({first_line(error)})"
+        )
 
 
 def of_the_machine(error: Exception) -> bool:

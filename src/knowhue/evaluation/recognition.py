@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowhue.evaluation.features import Features
-from knowhue.storage import read_arrays, replacing
+from knowhue.storage import read_arrays, write_arrays
 
 Labels = NDArray[np.int64]
 PENALTY = 100.0
@@ -32,8 +32,7 @@ class Probe(NamedTuple):
 
     def save(self, path: Path) -> None:
         # scikit-learn's own object would be pickled, and a pickle may run code
-        with replacing(path, "wb") as file:
-            np.savez(file, **self._asdict())
+        write_arrays(path, self._asdict())
 
     @classmethod
     def load(cls, path: Path) -> "Probe":

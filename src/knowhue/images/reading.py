@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from knowhue.errors import ExtraError, ImageError
+from knowhue.errors import ExtraError, ImageError, first_line
 from knowhue.images.files import FORMATS, dangling, recognise
 from knowhue.images.image import Image, Origin
 from knowhue.images.profiles import to_srgb
@@ -270,8 +270,7 @@ def _decode_by_pillow(file: File, kind: str, check: Check) -> Decoded:
     except (ImageError, ExtraError):
         raise
     except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, ...
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise _damaged(kind, first) from None
+        raise _damaged(kind, first_line(error)) from None
 
 
 def _open_by_pillow(file: File, kind: str, check: Check) -> Pillow.Image:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
-from knowhue.errors import ConfigError, RunError
+from knowhue.errors import ConfigError, RunError, plural
 from knowhue.images.files import UNREADABLE
 from knowhue.inference.listing import clash, left_alone, left_out, nothing_there, output_of, twin_of
 from knowhue.inference.shard import manifest_path
@@ -122,7 +122,7 @@ class ArchiveListing:
         if count:
             first = self._listing.execute(f"SELECT output {taken} ORDER BY output LIMIT 1").fetchone()[0]
             raise RunError(
-                f"`{out}` should have room for what is made. Found {count} other file{'s' * (count != 1)} in the way, "
+                f"`{out}` should have room for what is made. Found {plural(count, 'other file')} in the way, "
                 f"such as `{first}`. Name another place, or have them replaced with --overwrite."
             )
 

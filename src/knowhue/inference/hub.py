@@ -8,7 +8,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from knowhue.config import Config
-from knowhue.errors import ConfigError, RunError
+from knowhue.errors import ConfigError, RunError, first_line
 from knowhue.inference.description import Description
 from knowhue.inference.export import export_safetensors
 from knowhue.inference.judgement import can_tell_novelty
@@ -87,7 +87,7 @@ def upload(folder: Path, repository: str, hub: Any = None) -> str:
             commit_message="Upload a knowhue model",
         )
     except Exception as error:  # the hub client raises its own, httpx' and OS errors
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         # its own text blames a variable that the user has not set
         if isinstance(error, OfflineModeIsEnabled):
             reason = "the hub cannot be reached, or HF_HUB_OFFLINE is set"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple, TypeVar
 
-from knowhue.errors import ConfigError, ImageError
+from knowhue.errors import ConfigError, ImageError, plural
 from knowhue.images.files import SUFFIXES, UNREADABLE, counted, identity, walk
 from knowhue.images.writing import MARK, writable_suffix
 
@@ -111,7 +111,7 @@ def left_alone(names: Sequence[str], count: int) -> str:
 def left_out(others: Counter[str]) -> str:
     """Say how many files are no images, by the reason."""
     count = others.total()
-    return f"{count} other file{'s' * (count != 1)} left out: {counted(others.elements())}"
+    return f"{plural(count, 'other file')} left out: {counted(others.elements())}"
 
 
 def nothing_there(source: Path | str, notes: Sequence[str]) -> ImageError:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from knowhue.color import COLOUR_STRIDE, FloatArray, chroma_bins
-from knowhue.errors import ConfigError, RunError, WeightsError, did_you_mean
+from knowhue.errors import ConfigError, RunError, WeightsError, did_you_mean, first_line
 from knowhue.inference.description import KEY, Description, read_description
 from knowhue.runs import (
     BUILT_IN,
@@ -389,7 +389,7 @@ def build_deployed(description: Description, weights: "Mapping[str, Tensor]", na
                 model, description.temperature, description.references, description.novelty_limit
             )
     except (RuntimeError, OverflowError, TypeError) as error:
-        raise _unfit(name, (str(error).strip().splitlines() or [type(error).__name__])[0]) from None
+        raise _unfit(name, first_line(error)) from None
     expected = module.state_dict()
     for each in sorted(expected.keys() | weights.keys()):
         found, described = (_shape(state.get(each)) for state in (weights, expected))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from knowhue.errors import ExtraError, ImageError, RunError, install_command
+from knowhue.errors import ImageError, RunError, missing_package
 from knowhue.images.files import SUFFIXES, why_hidden
 from knowhue.inference.store import STATE, StoredFile
 
@@ -164,9 +164,7 @@ def _open(url: str) -> tuple[Any, Any]:
         import obstore
         from obstore.exceptions import BaseError
     except ImportError:
-        raise ExtraError(
-            f"`{url}` needs `obstore`, which is not installed: {install_command('archive')}"
-        ) from None
+        raise missing_package(f"`{url}`", "obstore", "archive") from None
     try:
         return obstore, obstore.store.from_url(url, retry_config=_RETRIES)
     except (BaseError, ValueError) as error:

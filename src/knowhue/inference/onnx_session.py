@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import onnxruntime
 
 from knowhue.color import FloatArray
-from knowhue.errors import WeightsError
+from knowhue.errors import WeightsError, first_line
 
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 SECONDS, SECONDS_A_PIXEL = 10.0, 1e-4
@@ -94,9 +94,7 @@ class Session:
             self._is_stuck = True
             raise WeightsError(f"The model {_LATE}. Use another.") from None
         except Exception as error:  # the runtime's errors have no common root but this
-            raise WeightsError(
-                f"The model failed in ONNX Runtime: {_first_line(error)}. Use another."
-            ) from None
+            raise WeightsError(f"The model failed in ONNX Runtime: {_reason(error)}. Use another.") from None
 
 
 class _Worker:
@@ -183,9 +181,7 @@ def open_session(
             f"`{path}` should be a readable .onnx file. Found one that takes too long to open."
         ) from None
     except Exception as error:  # the runtime's errors have no common root but this
-        raise WeightsError(
-            f"`{path}` should be a readable .onnx file. Found: {_first_line(error)}."
-        ) from None
+        raise WeightsError(f"`{path}` should be a readable .onnx file. Found: {_reason(error)}.") from None
     return Session(session, seconds_a_pixel)
 
 
@@ -236,10 +232,9 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     return options
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines() or [type(error).__name__]
+def _reason(error: Exception) -> str:
     # before it stand the names of the runtime and of its error, parted by colons
-    return text[0].rpartition(" : ")[2].rstrip(".")
+    return first_line(error).rpartition(" : ")[2].rstrip(".")
 
 
 def refuse_unsafe(

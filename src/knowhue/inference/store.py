@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 from uuid import uuid4
 
-from knowhue.errors import ImageError
+from knowhue.errors import ImageError, system_reason
 from knowhue.images.files import identity, walk
 from knowhue.inference.ledger import Stamp
 from knowhue.locks import locked
@@ -149,7 +149,7 @@ class FolderStore:
         except FileNotFoundError:
             raise ImageError("it is gone") from None
         except OSError as error:
-            raise ImageError((error.strerror or str(error)).lower()) from None
+            raise ImageError(system_reason(error)) from None
 
     def write(self, path: str, data: bytes, replace: bool = True) -> str:
         """See `Store`."""
@@ -166,9 +166,7 @@ class FolderStore:
                     return _stamp(target) or ""  # by another try, which was taken for lost
                 if error.errno not in _OF_THE_NAME:
                     raise
-                raise ImageError(
-                    f"`{path}` cannot be written: {(error.strerror or str(error)).lower()}"
-                ) from None
+                raise ImageError(f"`{path}` cannot be written: {system_reason(error)}") from None
             finally:
                 written.unlink(missing_ok=True)
         return stamp or ""

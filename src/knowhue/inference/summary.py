@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from knowhue.errors import plural
 from knowhue.inference.store import STATE
 
 
@@ -43,9 +44,9 @@ class Summary(NamedTuple):
     def lines(self) -> list[str]:
         """What the command prints."""
         time = f"{self.seconds:.1f} s" if self.seconds < 10 else f"{self.seconds:.0f} s"
-        what = f"{self.made} image{'s' * (self.made != 1)} coloured in {time} "
+        what = f"{plural(self.made, 'image')} coloured in {time} "
         what += f"({self.made / max(self.seconds, 1e-9):.1f} a second)"
-        shards = f", {self.shards} shard{'s' * (self.shards != 1)}" if self.shards else ""
+        shards = f", {plural(self.shards, 'shard')}" if self.shards else ""
         lines = [f"{what if self.made else 'no image coloured'}{shards} -> {self.out}"]
         lines += [f"  note: {note}" for note in self.notes]
         lines += [f"  already done: {self.already}"] * (self.already > 0)

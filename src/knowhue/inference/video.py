@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from knowhue.errors import ConfigError, ExtraError, few, install_command
+from knowhue.errors import ConfigError, few, missing_package
 from knowhue.images.image import Image, Pixels
 from knowhue.inference.colorizer import EVERYWHERE, ColorizeOptions, Colorizer
 from knowhue.inference.judgement import Judgement, caveats_of_many, is_novel, judge_image
@@ -268,5 +268,5 @@ def _by_pyav() -> tuple[Any, Any]:
     except ModuleNotFoundError as error:
         if error.name != "av":
             raise
-        raise ExtraError(f"Videos need PyAV. Found it not installed: {install_command('video')}") from None
+        raise missing_package("A video", "av", "video") from None
     return video_reading, video_writing

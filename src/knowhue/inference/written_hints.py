@@ -10,7 +10,7 @@ from PIL import ImageColor
 
 from knowhue.color import srgb_to_lab
 from knowhue.csv_text import from_csv
-from knowhue.errors import ConfigError, did_you_mean, few
+from knowhue.errors import ConfigError, did_you_mean, few, system_reason
 from knowhue.images.reading import read_image
 from knowhue.inference.hints import Hint, Strokes
 
@@ -116,7 +116,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
         text = file.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark of the encoding
         rows = json.loads(text) if is_json else from_csv(text.strip())
     except OSError as error:
-        raise ConfigError(f"{file}: {(error.strerror or str(error)).lower()}") from None
+        raise ConfigError(f"{file}: {system_reason(error)}") from None
     except (ValueError, RecursionError):  # JSON of many brackets
         raise ConfigError(
             f"{file}: no table of hints; write .csv with a header and as many cells in each line, or .json"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from knowhue.config import Tasks
-from knowhue.errors import ConfigError, install_command
+from knowhue.errors import missing_package
 from knowhue.objectives.loss_weighting import LOSS_WEIGHTINGS, LossWeighting
 
 GradientWeighting = Callable[[Tensor], Tensor]
@@ -109,7 +109,7 @@ def make_weighting(tasks: Tasks) -> LossWeighting | GradientWeighting | None:
         None where the weights are static, or there is one task.
 
     Raises:
-        ConfigError: the weighting needs a package that is not installed.
+        ExtraError: the weighting needs a package that is not installed.
 
     >>> make_weighting(Tasks(weighting="dwa")).weights()
     {'colour': 1.0, 'class': 1.0}
@@ -121,6 +121,4 @@ def make_weighting(tasks: Tasks) -> LossWeighting | GradientWeighting | None:
     try:
         return GRADIENT_WEIGHTINGS[tasks.weighting]()
     except ImportError:
-        raise ConfigError(
-            f"`tasks.weighting = {tasks.weighting}` needs torchjd: {install_command('aggregators')}"
-        ) from None
+        raise missing_package(f"`tasks.weighting = {tasks.weighting}`", "torchjd", "aggregators") from None

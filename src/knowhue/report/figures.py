@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from knowhue.errors import plural
 from knowhue.report.classes import (
     confusion_rows,
     draw_confusion,
@@ -20,7 +21,7 @@ from knowhue.report.reading import read_study
 from knowhue.report.samples import draw_extremes, draw_samples
 from knowhue.report.study import Row, Study, is_oracle, sides
 from knowhue.report.style import INK, MULTI, MUTED, RULE, SHADE, SINGLE, SMALL, bare, panels
-from knowhue.report.text import plain, plural
+from knowhue.report.text import plain
 from knowhue.storage import replacing, require_outputs
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knowhue.errors import ConfigError
+from knowhue.errors import ConfigError, plural
 from knowhue.report.answers import Answer, answers
 from knowhue.report.figures import FIGURES, facts
 from knowhue.report.findings import Findings, find
@@ -15,7 +15,7 @@ from knowhue.report.reading import read_study
 from knowhue.report.references import WORKS, bibliography
 from knowhue.report.study import Study
 from knowhue.report.tables import TABLES
-from knowhue.report.text import measure, plural
+from knowhue.report.text import measure
 from knowhue.statistics import ALPHA
 from knowhue.storage import replacing, require_outputs
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from knowhue.csv_text import read_rows
-from knowhue.errors import ExtraError, TableError, few, install_command, shown
+from knowhue.errors import TableError, few, missing_package, shown, system_reason
 
 RowCells = Sequence[Any]
 MOST_ROWS = 20_000_000
@@ -255,7 +255,7 @@ def _open(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
             )
         header, rows = readers.get(path.suffix.lower(), _csv)(path)
     except OSError as error:
-        raise TableError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        raise TableError(f"{path}: {system_reason(error)}") from None
     if not any(name.strip() for name in header):
         raise TableError(f"{path}: no table; the first row should name the columns arm, seed, metric, value.")
     return header, _whole(path, header, rows)
@@ -374,9 +374,7 @@ def _parquet(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
-        raise ExtraError(
-            f"{path}: parquet needs `pyarrow`, which is not installed: {install_command('parquet')}"
-        ) from None
+        raise missing_package(f"{path}: parquet", "pyarrow", "parquet") from None
     problems = (ArrowException, OSError)
 
     def rows() -> Iterator[RowCells]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from knowhue.errors import TableError, shown
+from knowhue.errors import TableError, plural, shown
 from knowhue.metric_table import SHARES
 from knowhue.report.contrasts import BY_CLASS
 from knowhue.report.score_files import (
@@ -374,7 +374,7 @@ class _Reader:
         if len(ascending) != len(first) or (ascending != first).any():
             other = np.setxor1d(ascending, first)
             has, lacks = ((arm, seed), first_run) if other[0] in ascending else (first_run, (arm, seed))
-            image, count = self._image(int(other[0])), f"{len(other)} such image{'s' * (len(other) > 1)}"
+            image, count = self._image(int(other[0])), plural(len(other), "such image")
             raise self.fail(
                 column.places[0], f"{_named(*has, metric)} has the image `{image}`, and {_named(*lacks)} has not "
                 f"({count}). Score all runs on the same images, or leave out those that some lack.",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from knowhue.csv_text import to_csv
-from knowhue.errors import ExtraError, install_command
+from knowhue.errors import missing_package
 from knowhue.metric_table import IMAGE_COLUMNS
 from knowhue.report.score_rows import DIVERGED
 from knowhue.report.study import Score, Study, flat_scores, tidy_scores
@@ -175,9 +175,7 @@ def _write_parquet(path: Path, rows: Iterator[list[Any]]) -> int:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise ExtraError(
-            f"{path}: parquet needs `pyarrow`, which is not installed: {install_command('parquet')}"
-        ) from None
+        raise missing_package(f"{path}: parquet", "pyarrow", "parquet") from None
     whole, real = pyarrow.int64(), pyarrow.float64()
     kinds = {"seed": whole, "value": real, "image": whole, "sesoi": real}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])

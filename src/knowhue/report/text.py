@@ -147,15 +147,6 @@ def plain(value: object) -> str:
     return f"{value:g}" if isinstance(value, int | float) else MISSING
 
 
-def plural(count: int | None, noun: str) -> str:
-    """Return a count with its noun.
-
-    >>> plural(1, "seed"), plural(3, "arm"), plural(None, "epoch")
-    ('1 seed', '3 arms', '– epochs')
-    """
-    return f"{MISSING if count is None else count} {noun}{'s' * (count != 1)}"
-
-
 def spaced(name: str) -> str:
     """Return a name from a file as words.
 

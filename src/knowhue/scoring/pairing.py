@@ -8,10 +8,9 @@ from itertools import combinations
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from knowhue.errors import ConfigError, ImageError, RunError, few
+from knowhue.errors import ConfigError, ImageError, RunError, few, plural
 from knowhue.images.files import SUFFIXES, UNREADABLE, counted, recognise, walk
 from knowhue.images.reading import HEAD_BYTES
-from knowhue.report.text import plural
 
 TRUTH, GRAY, MEAN = "truth against truth", "gray", "mean colour"
 JPEG_QUALITIES = {"truth as JPEG 75": 75, "truth as JPEG 95": 95}

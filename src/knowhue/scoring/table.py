@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from knowhue.errors import ConfigError, few, one_of
+from knowhue.errors import ConfigError, few, one_of, plural
 from knowhue.metric_table import RECOGNITION, Metric
-from knowhue.report.text import plural
 from knowhue.scoring.measures import BEST_OF, MEASURES, OVER_SET, Columns
 from knowhue.scoring.pairing import ALWAYS, GRAY, TRUTH, Pairs
 from knowhue.scoring.parts import Measured

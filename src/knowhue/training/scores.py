@@ -34,7 +34,7 @@ from knowhue.models.multitask import MultiTask
 from knowhue.models.palette import diversity
 from knowhue.randomness import stream
 from knowhue.runs import damaged_files, has_ended
-from knowhue.storage import cached, finite_or_none, read_arrays, replacing, write_csv, write_json
+from knowhue.storage import cached, finite_or_none, read_arrays, write_arrays, write_csv, write_json
 from knowhue.tensors import RGB, Batch, Prediction
 from knowhue.training.engine import Workspace
 from knowhue.training.phases import predict
@@ -131,7 +131,7 @@ def write_samples(work: Workspace, folder: Path, model: MultiTask) -> None:
     if prediction.logits is not None:
         probability, predicted = prediction.logits.softmax(1).max(1)
         arrays |= {"predicted": predicted.cpu().numpy(), "probability": probability.cpu().numpy()}
-    _write_arrays(folder / "samples.npz", arrays)
+    write_arrays(folder / "samples.npz", arrays)
 
 
 def write_extremes(work: Workspace, folder: Path, model: MultiTask, rows: Sequence[ImageRow]) -> None:
@@ -149,7 +149,7 @@ def write_extremes(work: Workspace, folder: Path, model: MultiTask, rows: Sequen
     assert chroma is not None  # rows with an error come from a colour head
     arrays = {"index": positions, "ab_l1": np.array([row["ab_l1"] for row in chosen])}
     arrays["truth"] = work.prepared.rgb[positions]
-    _write_arrays(folder / "extremes.npz", arrays | {"rgb": to_bytes(lab_to_rgb(batch.lightness, chroma))})
+    write_arrays(folder / "extremes.npz", arrays | {"rgb": to_bytes(lab_to_rgb(batch.lightness, chroma))})
 
 
 def write_truth(work: Workspace) -> None:
@@ -158,7 +158,7 @@ def write_truth(work: Workspace) -> None:
     batch = _batch_of(work, positions)
     gray = to_bytes(lab_to_rgb(batch.lightness, torch.zeros_like(batch.chroma)))
     arrays = {"index": positions, "label": work.prepared.label[positions], "gray": gray}
-    _write_arrays(work.root / "images" / "samples.npz", arrays | {"truth": work.prepared.rgb[positions]})
+    write_arrays(work.root / "images" / "samples.npz", arrays | {"truth": work.prepared.rgb[positions]})
 
 
 def _batch_of(work: Workspace, positions: NDArray[np.int64]) -> Batch:
@@ -171,11 +171,6 @@ def to_bytes(rgb: RGB) -> NDArray[np.uint8]:
     # a diverged run is drawn as well
     scaled = rgb.nan_to_num(0.0).clamp(0, 1) * 255
     return scaled.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-
-
-def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    with replacing(path, "wb") as file:
-        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
 
 
 def measure_set(
@@ -263,7 +258,7 @@ def _true_features_of(work: Workspace, name: str, network: FeatureNetwork) -> Fe
     split = work.prepared.reporting_split
 
     def write(path: Path) -> None:
-        _write_arrays(path, {"features": _features(work, work.prepared.positions(split), name, network)})
+        write_arrays(path, {"features": _features(work, work.prepared.positions(split), name, network)})
 
     key = fingerprint({"images": work.prepared.fingerprint, "split": split, **network.provenance})
     return cached(work.root / "features" / f"truth-{name}-{key}.npz", read_arrays, write)["features"]
