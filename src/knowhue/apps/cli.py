@@ -1,9 +1,8 @@
 """`knowhue`: one command a public verb. Heavy imports wait until a command needs them."""
 
-import inspect
 import math
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,10 +10,10 @@ import typer
 
 from knowhue.apps import log, models, serve, use
 from knowhue.apps.exporting import export
-from knowhue.apps.program import app, command_line, say
+from knowhue.apps.program import OverwriteOption, app, command_line, say, with_options
 from knowhue.apps.score import score
 from knowhue.apps.verdict import verdict_command
-from knowhue.errors import ConfigError, shown
+from knowhue.errors import ConfigError, plural, shown
 from knowhue.statistics import MIN_SEEDS
 from knowhue.storage import read_json
 
@@ -48,27 +47,6 @@ EngineSetOption = Annotated[
     list[str] | None,
     engine_option("--engine-set", help="Its settings, such as `slurm.partition=gpu`; may be repeated."),
 ]
-
-
-def with_options(read: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command the options of `read` as well: its first argument is `read` with their values, to be called."""
-    shared = list(inspect.signature(read).parameters.values())
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        # the first is `read`, which is no option
-        own = list(inspect.signature(command).parameters.values())[1:]
-
-        @wraps(command)
-        def run(**options: Any) -> Any:
-            given = {each.name: options.pop(each.name) for each in shared if each.name in options}
-            return command(partial(read, **given), **options)
-
-        # typer reads the options of a command from these two
-        run.__signature__ = inspect.Signature([*shared, *own])  # pyright: ignore[reportAttributeAccessIssue]
-        run.__annotations__ = {each.name: each.annotation for each in (*shared, *own)}
-        return run
-
-    return decorate
 
 
 def read_settings(
@@ -311,8 +289,7 @@ def status_command(study: StudyArgument) -> None:
     from knowhue.runs import read_frozen
 
     plan, digest = read_plan(study), read_frozen(study)["hash"]
-    arms, seeds = len(plan.arms), len(plan.seeds)
-    say(f"plan {digest[:12]}, {arms} arm{'s' * (arms != 1)} x {seeds} seed{'s' * (seeds != 1)}")
+    say(f"plan {digest[:12]}, {plural(len(plan.arms), 'arm')} x {plural(len(plan.seeds), 'seed')}")
     say(*cell_lines(read_cells(study, plan)), *(sign.sentence() for sign in read_signs(study)))
 
 
@@ -418,7 +395,7 @@ def pack_command(
         Path | None,
         typer.Option("--out", "-o", help="File to write, `.zip`; named as the study if not given."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Seal a finished study: plan, results, scores of every image and report in one file, without images or weights."""
     from knowhue.sealing import pack
@@ -437,7 +414,7 @@ def check_command(sealed: Annotated[Path, typer.Argument(help="What `knowhue pac
 
     files, numbers, problems = check(sealed)
     say(*problems, err=True)
-    found = f"{len(problems)} problem{'s' * (len(problems) > 1)}" if problems else "all as sealed"
+    found = plural(len(problems), "problem") if problems else "all as sealed"
     say(f"{files} files, {numbers} numbers computed again: {found}")
     if problems:
         raise typer.Exit(1)

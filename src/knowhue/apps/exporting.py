@@ -1,15 +1,16 @@
 """`knowhue export`: a trained model as one file or folder that needs nothing else, or a study's scores as a table."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from knowhue.apps.models import ModelChoice, announce, deploy_once, rare_option
-from knowhue.apps.program import say
+from knowhue.apps.models import ModelChoice, announce, deploy_once
+from knowhue.apps.program import OverwriteOption, rare_option, say, with_options
 from knowhue.errors import ConfigError, few
 from knowhue.runs import require_no_run
 from knowhue.statistics import ALPHA
@@ -35,58 +36,58 @@ class ExportFormat(StrEnum):
     table = "table"
 
 
-def export(
+@dataclass(frozen=True, kw_only=True)
+class ExportArguments:
+    """What the command is given."""
+
     source: Annotated[
         str,
         typer.Argument(
             help="Run or study folder, exported file, or `built-in`; for a table, a study folder."
         ),
-    ],
-    to: Annotated[ExportFormat, typer.Option(help="What to write.")] = ExportFormat.safetensors,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File or folder to write.")] = None,
+    ]
+    to: Annotated[ExportFormat, typer.Option(help="What to write.")] = ExportFormat.safetensors
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File or folder to write.")] = None
     precision: Annotated[
-        str,
-        rare_option(help="`float32`; `float16` for safetensors; `int8` for onnx, with --calibrate."),
-    ] = "float32",
+        str, rare_option(help="`float32`; `float16` for safetensors; `int8` for onnx, with --calibrate.")
+    ] = "float32"
     calibrate: Annotated[
-        Path | None,
-        rare_option(help="Folder of colour images that int8 is calibrated and measured on."),
-    ] = None,
-    licence: Annotated[str, rare_option(help="Licence of the weights, for the model card.")] = "",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+        Path | None, rare_option(help="Folder of colour images that int8 is calibrated and measured on.")
+    ] = None
+    licence: Annotated[str, rare_option(help="Licence of the weights, for the model card.")] = ""
+    overwrite: OverwriteOption = False
     upload: Annotated[
-        str | None,
-        rare_option(help="Hub repository, `owner/name`, to upload the folder to."),
-    ] = None,
-) -> None:
+        str | None, rare_option(help="Hub repository, `owner/name`, to upload the folder to.")
+    ] = None
+
+
+@with_options(ExportArguments)
+def export(arguments: Callable[[], ExportArguments]) -> None:
     """Write a trained model as one file or folder that needs nothing else, or a study's scores as a table."""
-    kind = to.value
-    if to is ExportFormat.table:
-        if (precision, calibrate, licence, upload) != ("float32", None, "", None):
-            raise ConfigError(
-                "`--to table` should go without --precision, --calibrate, --licence and --upload, which are of models."
-            )
-        _export_table(Path(source), out, overwrite)
+    asked = arguments()
+    _check(asked)
+    if asked.to is ExportFormat.table:
+        _export_table(Path(asked.source), asked.out, asked.overwrite)
         return
-    _check(kind, precision, calibrate, upload)
+    kind, source = asked.to.value, asked.source
     # resolved, since `.` has no name of its own
-    target = out or Path(f"{Path(source).resolve().name}{'' if kind == 'hub-folder' else '.' + kind}")
-    _require_target(kind, target, source, overwrite)
+    target = asked.out or Path(f"{Path(source).resolve().name}{'' if kind == 'hub-folder' else '.' + kind}")
+    _require_target(kind, target, source, asked.overwrite)
     announce([ModelChoice(source)])
     deploy_once(ModelChoice(source))
-    network = _open(source, licence)
+    network = _open(source, asked.licence)
     from knowhue.locks import locked
 
     with locked(target.parent, "export", name=f".{target.name}.lock"):
-        _require_target(kind, target, source, overwrite)  # it may have appeared meanwhile
+        _require_target(kind, target, source, asked.overwrite)  # it may have appeared meanwhile
         if kind == "onnx":
-            _export_onnx(network, target, calibrate)
+            _export_onnx(network, target, asked.calibrate)
         else:
-            _export_weights(network, target, precision, kind)
-        if upload is not None:
-            from knowhue.inference.hub import upload as send
+            _export_weights(network, target, asked.precision, kind)
+        if asked.upload is not None:
+            from knowhue.inference.hub import upload
 
-            say(f"uploaded: {send(target, upload)}")
+            say(f"uploaded: {upload(target, asked.upload)}")
 
 
 def _export_table(study: Path, out: Path | None, overwrite: bool) -> None:
@@ -112,7 +113,14 @@ def _export_table(study: Path, out: Path | None, overwrite: bool) -> None:
         say(f"alpha was planned as {alpha:g}: knowhue verdict {target} --alpha {alpha:g}")
 
 
-def _check(kind: str, precision: str, calibrate: Path | None, upload: str | None) -> None:
+def _check(asked: ExportArguments) -> None:
+    kind, precision, calibrate, upload = asked.to.value, asked.precision, asked.calibrate, asked.upload
+    if asked.to is ExportFormat.table:
+        if (precision, calibrate, asked.licence, upload) != ("float32", None, "", None):
+            raise ConfigError(
+                "`--to table` should go without --precision, --calibrate, --licence and --upload, which are of models."
+            )
+        return
     if precision not in PRECISIONS_OF[kind]:
         raise ConfigError(
             f"`--precision` should be {' or '.join(PRECISIONS_OF[kind])} for --to {kind}. Found `{precision}`."

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from knowhue.apps.models import rare_option
-from knowhue.apps.program import say
+from knowhue.apps.program import rare_option, say
 from knowhue.errors import missing_extra
 
 

@@ -1,29 +1,16 @@
 """Models as the command line names them, opens and describes them: `knowhue models`, and what other commands share."""
 
 from collections.abc import Collection, Mapping
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from knowhue.apps.program import say
+from knowhue.apps.program import rare_option, say
 
 if TYPE_CHECKING:
     from knowhue.config import Task
     from knowhue.inference.colorizer import Colorizer
-
-rare_option = partial(typer.Option, rich_help_panel="Rarely needed")
-ModelOption = Annotated[
-    str,
-    typer.Option(help="`built-in`, a run or study folder, or a file or folder that `knowhue export` made."),
-]
-RecipeOption = Annotated[
-    str | None,
-    rare_option(
-        help="--model is another's .onnx file: siggraph17, eccv16, ddcolor or deoldify; see docs/colorize.md."
-    ),
-]
-Sha256Option = Annotated[str | None, rare_option(help="SHA-256 that another's file must have.")]
 
 
 class ModelChoice(NamedTuple):
@@ -32,6 +19,29 @@ class ModelChoice(NamedTuple):
     model: str
     recipe: str | None = None
     sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """The options that name a model."""
+
+    model: Annotated[
+        str,
+        typer.Option(
+            help="`built-in`, a run or study folder, or a file or folder that `knowhue export` made."
+        ),
+    ] = "built-in"
+    recipe: Annotated[
+        str | None,
+        rare_option(
+            help="--model is another's .onnx file: siggraph17, eccv16, ddcolor or deoldify; see docs/colorize.md."
+        ),
+    ] = None
+    sha256: Annotated[str | None, rare_option(help="SHA-256 that another's file must have.")] = None
+
+    @property
+    def choice(self) -> ModelChoice:
+        return ModelChoice(self.model, self.recipe, self.sha256)
 
 
 def models(

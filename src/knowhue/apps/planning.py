@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from knowhue.errors import ConfigError, one_of, shown
+from knowhue.errors import ConfigError, one_of, plural, shown
 from knowhue.metric_table import SHARES
 from knowhue.plan import QUESTIONS, Plan, Question
 from knowhue.report.results import read_results
@@ -186,7 +186,7 @@ def _by_both(name: str, question: Question, design: Design, variances: Variances
 def _by_seeds_alone(name: str, seeds: int, alpha: float) -> list[str]:
     effect = sign_flip_effect(seeds, alpha) if seeds >= fewest_seeds(alpha) else None
     if effect is None:
-        return [f"{name}: {seeds} seed{'s' * (seeds != 1)}: no verdict below {fewest_seeds(alpha)}."]
+        return [f"{name}: {plural(seeds, 'seed')}: no verdict below {fewest_seeds(alpha)}."]
     return [
         f"{name}: {seeds} seeds detect a difference of {effect:.2f} paired standard deviations 80 % of the time, were "
         "there no variation over images.",

@@ -1,6 +1,7 @@
 """The program `knowhue`: what it prints steers no terminal, whatever files are called; how it begins and ends."""
 
 import codecs
+import inspect
 import io
 import json
 import os
@@ -9,13 +10,14 @@ import signal
 import sys
 import unicodedata
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from knowhue import __version__
-from knowhue.errors import KnowhueError
+from knowhue.errors import KnowhueError, system_reason
 from knowhue.metric_table import METRICS
 
 # what shells give for a program ended by Ctrl-C: 128 + SIGINT
@@ -48,6 +50,31 @@ PLAIN = {
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # of scripts and emoji
 ERRORS = "knowhue"  # the name that `codecs` knows `_replaced` by
+
+
+rare_option = partial(typer.Option, rich_help_panel="Rarely needed")
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+
+
+def with_options(read: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the options of `read` as well: its first argument is `read` with their values, to be called."""
+    shared = list(inspect.signature(read).parameters.values())
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        # the first is `read`, which is no option
+        own = list(inspect.signature(command).parameters.values())[1:]
+
+        @wraps(command)
+        def run(**options: Any) -> Any:
+            given = {each.name: options.pop(each.name) for each in shared if each.name in options}
+            return command(partial(read, **given), **options)
+
+        # typer reads the options of a command from these two
+        run.__signature__ = inspect.Signature([*shared, *own])  # pyright: ignore[reportAttributeAccessIssue]
+        run.__annotations__ = {each.name: each.annotation for each in (*shared, *own)}
+        return run
+
+    return decorate
 
 
 def say(*lines: str, err: bool = False) -> None:
@@ -178,6 +205,6 @@ def main() -> NoReturn:
     except OSError as error:
         # printing to a full disk raises an error without a file's name
         where = "standard output" if error.filename is None else error.filename
-        say(f"knowhue: {where}: {(error.strerror or str(error)).lower()}", err=True)
+        say(f"knowhue: {where}: {system_reason(error)}", err=True)
         sys.exit(2)
     sys.exit(0)

@@ -1,73 +1,79 @@
 """`knowhue serve`: a page and an HTTP API over trained models."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from knowhue.apps.models import ModelChoice, announce, open_model, rare_option
-from knowhue.apps.program import say
+from knowhue.apps.models import ModelChoice, announce, open_model
+from knowhue.apps.program import rare_option, say, with_options
 from knowhue.errors import ConfigError, missing_extra
 
 if TYPE_CHECKING:
     from knowhue.serving.settings import ServerSettings
 
 
-def serve_command(
+@dataclass(frozen=True, kw_only=True)
+class ServeArguments:
+    """What the command is given."""
+
     model: Annotated[
         list[str] | None,
         typer.Option(
             help="`NAME=PATH`, or a path as for `knowhue colorize`; may be repeated. The first is the default."
         ),
-    ] = None,
+    ] = None
     recipe: Annotated[
         list[str] | None,
         rare_option(
             help="`NAME=RECIPE` of a model that is another's .onnx file, see `knowhue colorize`; may be repeated."
         ),
-    ] = None,
+    ] = None
     study: Annotated[
         list[Path] | None, typer.Option(help="Study folder that the page shows, live; may be repeated.")
-    ] = None,
-    host: Annotated[
-        str, typer.Option(help="Address; others than this machine's need --token.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 is any free one.")] = 7860,
+    ] = None
+    host: Annotated[str, typer.Option(help="Address; others than this machine's need --token.")] = "127.0.0.1"
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 is any free one.")] = 7860
     token: Annotated[
         str | None,
         typer.Option(envvar="KNOWHUE_TOKEN", help="Token that clients must send, 16 characters or more."),
-    ] = None,
+    ] = None
     no_auth: Annotated[
         bool, rare_option("--no-auth", help="Let everybody in who can reach it, without a token.")
-    ] = False,
+    ] = False
     allowed_host: Annotated[
         list[str] | None, rare_option(help="Further name by which browsers may call it; may be repeated.")
-    ] = None,
-    page: Annotated[bool, rare_option("--page/--no-page", help="The page, or the API alone.")] = True,
-    batch_size: Annotated[int, rare_option(min=1, help="Images that the network predicts together.")] = 8,
+    ] = None
+    page: Annotated[bool, rare_option("--page/--no-page", help="The page, or the API alone.")] = True
+    batch_size: Annotated[int, rare_option(min=1, help="Images that the network predicts together.")] = 8
     queue_length: Annotated[
         int, rare_option(min=1, help="Requests accepted at once; more are answered 429.")
-    ] = 64,
-) -> None:
+    ] = 64
+
+
+@with_options(ServeArguments)
+def serve_command(arguments: Callable[[], ServeArguments]) -> None:
     """Open a page and an HTTP API over trained models, for one photo or a program."""
     from knowhue.serving.settings import ServerSettings
 
+    asked = arguments()
     # checked before any model is opened, which takes seconds
     settings = ServerSettings(
-        host=host,
-        port=port,
-        token=token,
-        no_auth=no_auth,
-        hosts=tuple(allowed_host or ()),
-        batch_size=batch_size,
-        queue_length=queue_length,
-        studies=tuple(study or ()),
+        host=asked.host,
+        port=asked.port,
+        token=asked.token,
+        no_auth=asked.no_auth,
+        hosts=tuple(asked.allowed_host or ()),
+        batch_size=asked.batch_size,
+        queue_length=asked.queue_length,
+        studies=tuple(asked.study or ()),
     ).check()
     for folder in settings.studies:
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such study folder; --study names one")
-    _serve(_choices(_named(model or ["built-in"]), recipe or []), settings, page)
+    _serve(_choices(_named(asked.model or ["built-in"]), asked.recipe or []), settings, asked.page)
 
 
 def _serve(choices: Mapping[str, ModelChoice], settings: "ServerSettings", page: bool) -> None:

@@ -1,33 +1,19 @@
 """`knowhue colorize`: a trained model put to work."""
 
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from knowhue.apps.archive import (
-    ArchiveEngineOption,
-    ArchiveEngineSetOption,
-    ShardsOption,
-    SideBySideOption,
-    colorize_shards,
-    is_archive,
-)
-from knowhue.apps.models import (
-    ModelChoice,
-    ModelOption,
-    RecipeOption,
-    Sha256Option,
-    announce,
-    open_model,
-    rare_option,
-    require_choice,
-)
-from knowhue.apps.program import say, say_json
-from knowhue.errors import ConfigError, ImageError, few
+from knowhue.apps.models import ModelOptions, announce, deploy_once, open_model, require_choice
+from knowhue.apps.program import OverwriteOption, rare_option, say, say_json, with_options
+from knowhue.config import digest
+from knowhue.errors import ConfigError, ImageError, few, system_reason
 from knowhue.images.files import dangling
 
 if TYPE_CHECKING:
@@ -43,63 +29,6 @@ class OnError(StrEnum):
     stop = "stop"
 
 
-OutputOption = Annotated[
-    str | None,
-    typer.Option(
-        "--out", "-o", help="Where to write; INPUT's name with `-colour` if not given; of a URL it must be."
-    ),
-]
-HintOption = Annotated[
-    list[str] | None,
-    typer.Option(help="A point and its colour, `120,80=#c83232` or `30%,40%=orange`; may be repeated."),
-]
-HintsOption = Annotated[
-    Path | None,
-    rare_option(
-        help="Table of hints, .csv or .json: `x`, `y`, `colour`, and `file` for the images of a folder."
-    ),
-]
-StrokesOption = Annotated[
-    Path | None,
-    rare_option(help="Transparent PNG as large as the photo; what is painted on it is met there."),
-]
-ReferenceOption = Annotated[
-    Path | None,
-    typer.Option(help="Colour photo of the same scene or of like things, whose colours are taken."),
-]
-AlbumOption = Annotated[
-    bool, rare_option("--album", help="Folders: one look, not warm here and cool there, for all photos.")
-]
-SaturationOption = Annotated[float, typer.Option(min=0, max=4, help="Factor on the predicted chroma.")]
-LayersOption = Annotated[
-    bool,
-    rare_option(
-        "--layers", help="Write OpenRaster (.ora): the gray photo, and above it its colours as a layer."
-    ),
-]
-SamplesOption = Annotated[
-    int,
-    typer.Option(
-        min=1,
-        max=16,
-        help="How many different answers for a photo, to choose from; the first is the usual one.",
-    ),
-]
-UncertaintyOption = Annotated[
-    Path | None,
-    rare_option(help="Image file for a map of how uncertain the colours are; 5 gray levels a CIELAB unit."),
-]
-UnknownOption = Annotated[
-    float | None, rare_option(min=0, max=1, help="Answer `unknown` for a class less probable than this.")
-]
-JsonOption = Annotated[bool, rare_option("--json", help="Print one line of JSON an image instead of words.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
-OnErrorOption = Annotated[
-    OnError,
-    rare_option(
-        help="Folders: skip images that cannot be read, or stop at the first one; those on their way are finished."
-    ),
-]
 GOES_WITH = {
     "--hint": ("image",), "--strokes": ("image",), "--samples": ("image",), "--uncertainty": ("image",),
     "--hints": ("image", "folder"), "--reference": ("image", "folder"), "--layers": ("image", "folder", "archive"),
@@ -118,84 +47,146 @@ _ARTICLES = {
     "video": "a video",
     "archive": "an archive (--shards, or a URL)",
 }
+_archive_option = partial(typer.Option, rich_help_panel="Archives: many images, an object store, a cluster")
 
 
-def colorize(
+@dataclass(frozen=True, kw_only=True)
+class ColorizeArguments(ModelOptions):
+    """What the command is given."""
+
     file: Annotated[
-        str,
-        typer.Argument(metavar="INPUT", help="An image, a folder of images or a store's URL, a video."),
-    ],
-    out: OutputOption = None,
-    model: ModelOption = "built-in",
-    hint: HintOption = None,
-    hints: HintsOption = None,
-    strokes: StrokesOption = None,
-    reference: ReferenceOption = None,
-    album: AlbumOption = False,
-    saturation: SaturationOption = 1.0,
-    layers: LayersOption = False,
-    samples: SamplesOption = 1,
-    uncertainty: UncertaintyOption = None,
-    unknown_below: UnknownOption = None,
-    json_: JsonOption = False,
-    overwrite: OverwriteOption = False,
-    on_error: OnErrorOption = OnError.skip,
-    recipe: RecipeOption = None,
-    sha256: Sha256Option = None,
-    shards: ShardsOption = None,
-    workers: SideBySideOption = None,
-    engine: ArchiveEngineOption = "local",
-    engine_set: ArchiveEngineSetOption = None,
-) -> None:
-    """Colour and classify a photo, a folder, a video or an archive; size, depth, lightness and metadata stay."""
-    kind = "archive" if is_archive(file, out, shards) else _kind_of(file)
-    choice = ModelChoice(model, recipe, sha256)
-    given = {
-        "--hint": hint, "--hints": hints, "--strokes": strokes, "--samples": samples > 1, "--uncertainty": uncertainty,
-        "--reference": reference, "--unknown-below": unknown_below is not None, "--layers": layers, "--album": album,
-        "--on-error stop": on_error is OnError.stop, "--workers": workers, "--engine": engine != "local",
-        "--engine-set": engine_set,
-    }  # fmt: skip
-    asked = [name for name, value in given.items() if value]
-    _require_kind(file, kind, asked)
-    require_choice(choice, {_OPTIONS[name]: name for name in asked if name in _OPTIONS})
-    how: dict[str, Any] = {"overwrite": overwrite}
-    if kind in ("folder", "archive"):
+        str, typer.Argument(metavar="INPUT", help="An image, a folder of images or a store's URL, a video.")
+    ]
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Where to write; INPUT's name with `-colour` if not given; of a URL it must be.",
+        ),
+    ] = None
+    hint: Annotated[
+        list[str] | None,
+        typer.Option(help="A point and its colour, `120,80=#c83232` or `30%,40%=orange`; may be repeated."),
+    ] = None
+    hints: Annotated[
+        Path | None,
+        rare_option(
+            help="Table of hints, .csv or .json: `x`, `y`, `colour`, and `file` for the images of a folder."
+        ),
+    ] = None
+    strokes: Annotated[
+        Path | None,
+        rare_option(help="Transparent PNG as large as the photo; what is painted on it is met there."),
+    ] = None
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Colour photo of the same scene or of like things, whose colours are taken."),
+    ] = None
+    album: Annotated[
+        bool,
+        rare_option("--album", help="Folders: one look, not warm here and cool there, for all photos."),
+    ] = False
+    saturation: Annotated[float, typer.Option(min=0, max=4, help="Factor on the predicted chroma.")] = 1.0
+    layers: Annotated[
+        bool,
+        rare_option(
+            "--layers", help="Write OpenRaster (.ora): the gray photo, and above it its colours as a layer."
+        ),
+    ] = False
+    samples: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=16,
+            help="How many different answers for a photo, to choose from; the first is the usual one.",
+        ),
+    ] = 1
+    uncertainty: Annotated[
+        Path | None,
+        rare_option(
+            help="Image file for a map of how uncertain the colours are; 5 gray levels a CIELAB unit."
+        ),
+    ] = None
+    unknown_below: Annotated[
+        float | None, rare_option(min=0, max=1, help="Answer `unknown` for a class less probable than this.")
+    ] = None
+    json_: Annotated[
+        bool, rare_option("--json", help="Print one line of JSON an image instead of words.")
+    ] = False
+    overwrite: OverwriteOption = False
+    on_error: Annotated[
+        OnError,
+        rare_option(
+            help="Folders: skip images that cannot be read, or stop at the first one; those on their way are finished."
+        ),
+    ] = OnError.skip
+    shards: Annotated[
+        int | None,
+        _archive_option(
+            min=1,
+            help="Jobs that the images of a folder or an object store are dealt out to (docs/scale.md).",
+        ),
+    ] = None
+    workers: Annotated[int | None, _archive_option(min=1, max=1024, help="Jobs side by side.")] = None
+    engine: Annotated[str, _archive_option(help="Where they run: `local`, `slurm` or `ray`.")] = "local"
+    engine_set: Annotated[
+        list[str] | None,
+        _archive_option("--engine-set", help="Its settings, such as `slurm.partition=gpu`; may be repeated."),
+    ] = None
+
+    @property
+    def inputs(self) -> list[Path]:
+        """All files that are read, first what is coloured."""
+        return [Path(self.file), *(each for each in (self.hints, self.strokes, self.reference) if each)]
+
+    @property
+    def suffix(self) -> str | None:
+        """That all outputs get; None keeps the formats."""
         from knowhue.images.openraster import OPENRASTER
 
-        how["suffix"] = OPENRASTER if layers else None
-    if kind == "archive":
-        how |= {"shards": shards, "workers": workers, "engine": engine, "engine_set": engine_set or ()}
-        summary = colorize_shards(file, out, choice, _plain(saturation, unknown_below), **how)
-    else:
-        from knowhue.inference.written_hints import read_hints
+        return OPENRASTER if self.layers else None
 
-        inputs = [Path(file), *(each for each in (hints, strokes, reference) if each)]
-        outputs = _settle(
-            kind, inputs, None if out is None else Path(out), uncertainty, overwrite, layers, samples
-        )
-        listed = {} if hints is None else read_hints(hints)
-        options = _plain(saturation, unknown_below, uncertainty is not None)
+    def restricted(self) -> list[str]:
+        """Those of `GOES_WITH` that are given."""
+        given = {
+            "--hint": self.hint, "--hints": self.hints, "--strokes": self.strokes, "--samples": self.samples > 1,
+            "--uncertainty": self.uncertainty, "--reference": self.reference, "--layers": self.layers,
+            "--unknown-below": self.unknown_below is not None, "--album": self.album,
+            "--on-error stop": self.on_error is OnError.stop, "--workers": self.workers,
+            "--engine": self.engine != "local", "--engine-set": self.engine_set,
+        }  # fmt: skip
+        return [name for name, value in given.items() if value]
+
+    def options(self) -> "ColorizeOptions":
+        """What holds of every image; hints, strokes and the reference are read later."""
+        from knowhue.inference.colorizer import ColorizeOptions
+
+        return ColorizeOptions((), self.saturation, self.uncertainty is not None, self.unknown_below)
+
+
+@with_options(ColorizeArguments)
+def colorize(arguments: Callable[[], ColorizeArguments]) -> None:
+    """Colour and classify a photo, a folder, a video or an archive; size, depth, lightness and metadata stay."""
+    asked = arguments()
+    kind = _kind_of(asked)
+    restricted = asked.restricted()
+    _require_kind(asked.file, kind, restricted)
+    require_choice(asked.choice, {_OPTIONS[name]: name for name in restricted if name in _OPTIONS})
+    if kind == "archive":
+        summary = _archive(asked)
+    else:
+        outputs = _settle(kind, asked)
         if kind == "image":
-            texts = [*(hint or ()), *_hints_of(inputs[0], hints, listed)]
-            made = _image(choice, inputs, outputs, options, texts, strokes, reference, overwrite)
-            _say_each(made, json_)
+            _say_each(_image(asked, outputs), asked.json_)
             return
-        if kind == "folder":
-            how |= {"on_error": on_error.value, "hints": listed, "album": album}
         target = outputs["--out"]
         assert isinstance(target, Path)  # several are an image's samples
-        summary = _many(choice, kind, inputs[0], target, options, reference, **how)
-    _say_what_was_made(summary.as_record(), summary.lines(), json_)
+        summary = (_video if kind == "video" else _folder)(asked, target)
+    _say_what_was_made(summary.as_record(), summary.lines(), asked.json_)
     # a script should notice; what could be read is written
     if summary.failed:
         raise typer.Exit(1)
-
-
-def _plain(saturation: float, unknown_below: float | None, uncertainty: bool = False) -> "ColorizeOptions":
-    from knowhue.inference.colorizer import ColorizeOptions
-
-    return ColorizeOptions((), saturation, uncertainty, unknown_below)
 
 
 def _say_each(made: Iterable[tuple[dict[str, Any], str | None]], as_json: bool) -> None:
@@ -224,19 +215,22 @@ def _say_if_renamed(suffix: str, writable: str, out: Path) -> None:
         say(f"{suffix or 'This'} can be read but not written: {out.name} is made", err=True)
 
 
-def _kind_of(file: str) -> str:
-    """`image`, `folder` or `video`."""
+def _kind_of(asked: ColorizeArguments) -> str:
+    """`image`, `folder`, `video` or `archive`."""
+    from knowhue.inference.store import is_url
     from knowhue.inference.video_formats import VIDEO_SUFFIXES
 
-    if not file:  # a path of no letters is the current folder
+    if asked.shards is not None or is_url(asked.file) or is_url(asked.out or ""):
+        return "archive"
+    if not asked.file:  # a path of no letters is the current folder
         raise ConfigError("INPUT is empty; name an image, a folder or a video")
-    source = Path(file)
+    source = Path(asked.file)
     try:
         mode = source.stat().st_mode
     except OSError as error:
         if isinstance(error, FileNotFoundError) and source.is_symlink():
             raise ImageError(f"{source}: {dangling(source)}") from None
-        raise ImageError(f"{source}: {(error.strerror or str(error)).lower()}") from None
+        raise ImageError(f"{source}: {system_reason(error)}") from None
     if stat.S_ISDIR(mode):
         return "folder"
     if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
@@ -244,41 +238,22 @@ def _kind_of(file: str) -> str:
     return "video" if source.suffix.lower() in VIDEO_SUFFIXES else "image"
 
 
-def _settle(
-    kind: str,
-    inputs: list[Path],
-    out: Path | None,
-    uncertainty: Path | None,
-    overwrite: bool,
-    layers: bool,
-    samples: int,
-) -> dict[str, Path | list[Path]]:
-    """Where the results go, by their options, made sure of before a model is opened; the first input is coloured.
+def _settle(kind: str, asked: ColorizeArguments) -> dict[str, Path | list[Path]]:
+    """Where the results go, by their options, made sure of before a model is opened.
 
     Of several samples each is `--out` with its number in its name.
     """
     from knowhue.images.openraster import OPENRASTER, check_output_suffix
-    from knowhue.images.writing import MARK, OUTPUT_SUFFIXES, kind_of, writable_suffix
-    from knowhue.inference.listing import default_folder, list_folder
-    from knowhue.inference.video_formats import VIDEO_SUFFIXES, codec_of, writable_video_suffix
+    from knowhue.images.writing import MARK, kind_of, writable_suffix
+    from knowhue.inference.video_formats import codec_of, writable_video_suffix
     from knowhue.storage import require_outputs
 
-    source = inputs[0]
+    source, layers = Path(asked.file), asked.layers
+    out = None if asked.out is None else Path(asked.out)
     if kind == "folder":
-        out = out or default_folder(source)
-        files = {*OUTPUT_SUFFIXES, OPENRASTER, *VIDEO_SUFFIXES}
-        if not out.is_dir() and (out.exists() or out.suffix.lower() in files):
-            raise ConfigError(f"{source} is a folder, so --out should be one; {out} names a file")
-        require_outputs({"--out": out / "colorized.jsonl"}, overwrite=True)
-        # whose clashes are refused at once
-        listing = list_folder(source, out, lambda suffix: OPENRASTER if layers else writable_suffix(suffix))
-        lost = {(out / item.output).resolve() for item in listing.items}
-        for each in inputs[1:]:
-            if each.resolve() in lost:
-                raise ConfigError(f"{each} would be replaced by a colouring; name another folder with --out")
-        return {"--out": out}
+        return {"--out": _settle_folder(asked, out)}
     suffix = (writable_video_suffix if kind == "video" else writable_suffix)(source.suffix)
-    suffix = OPENRASTER if layers else suffix
+    suffix = asked.suffix or suffix
     target = out or source.with_name(f"{source.stem}{MARK}{suffix}")
     if out is not None and out.is_dir():
         target = out / source.with_suffix(suffix).name
@@ -289,35 +264,56 @@ def _settle(
     # raise for what cannot be written
     (codec_of(target) if kind == "video" else check_output_suffix(target.suffix))
     outputs: dict[str, Path | list[Path]] = {"--out": target}
-    if samples > 1:
-        outputs["--out"] = [target.with_stem(f"{target.stem}-{number}") for number in range(1, samples + 1)]
-    if uncertainty is not None:
-        kind_of(uncertainty.suffix)
-        outputs["--uncertainty"] = uncertainty
-    require_outputs(outputs, inputs, overwrite=overwrite)
+    if asked.samples > 1:
+        numbers = range(1, asked.samples + 1)
+        outputs["--out"] = [target.with_stem(f"{target.stem}-{number}") for number in numbers]
+    if asked.uncertainty is not None:
+        kind_of(asked.uncertainty.suffix)
+        outputs["--uncertainty"] = asked.uncertainty
+    require_outputs(outputs, asked.inputs, overwrite=asked.overwrite)
     return outputs
 
 
-def _hints_of(source: Path, file: Path | None, listed: Mapping[str, list[str]]) -> list[str]:
+def _settle_folder(asked: ColorizeArguments, out: Path | None) -> Path:
+    from knowhue.images.openraster import OPENRASTER
+    from knowhue.images.writing import OUTPUT_SUFFIXES, writable_suffix
+    from knowhue.inference.listing import default_folder, list_folder
+    from knowhue.inference.video_formats import VIDEO_SUFFIXES
+    from knowhue.storage import require_outputs
+
+    source, *others = asked.inputs
+    out = out or default_folder(source)
+    files = {*OUTPUT_SUFFIXES, OPENRASTER, *VIDEO_SUFFIXES}
+    if not out.is_dir() and (out.exists() or out.suffix.lower() in files):
+        raise ConfigError(f"{source} is a folder, so --out should be one; {out} names a file")
+    require_outputs({"--out": out / "colorized.jsonl"}, overwrite=True)
+    # whose clashes are refused at once
+    listing = list_folder(source, out, lambda suffix: asked.suffix or writable_suffix(suffix))
+    lost = {(out / item.output).resolve() for item in listing.items}
+    for each in others:
+        if each.resolve() in lost:
+            raise ConfigError(f"{each} would be replaced by a colouring; name another folder with --out")
+    return out
+
+
+def _hints_of(source: Path, file: Path | None) -> list[str]:
     """What a table says of a single image: all that names none, and what names this one, by any end of its path."""
+    from knowhue.inference.written_hints import read_hints
+
+    if file is None:
+        return []
+    listed = read_hints(file)
     path = f"/{source.absolute().as_posix()}"
     found = [
         text for name, texts in listed.items() if not name or path.endswith(f"/{name}") for text in texts
     ]
-    if file is not None and not found:
+    if not found:
         raise ConfigError(f"{file} has no hint for {source.name}; its column `file` names {few([*listed])}")
     return found
 
 
 def _image(
-    choice: ModelChoice,
-    inputs: list[Path],
-    outputs: Mapping[str, Path | list[Path]],
-    options: "ColorizeOptions",
-    hints: list[str],
-    strokes: Path | None,
-    reference: Path | None,
-    overwrite: bool,
+    asked: ColorizeArguments, outputs: Mapping[str, Path | list[Path]]
 ) -> Iterator[tuple[dict[str, Any], str | None]]:
     """Colour one image once, or several times: the record of each for --json, and its class in words, if it has one."""
     from knowhue.images.openraster import check_output_suffix
@@ -328,33 +324,35 @@ def _image(
     from knowhue.inference.written_hints import parse_hint, read_strokes
     from knowhue.storage import require_outputs
 
-    source = inputs[0]
+    source, strokes = Path(asked.file), asked.strokes
+    hints = [*(asked.hint or ()), *_hints_of(source, asked.hints)]
     # hints are placed by the image's size, and refused before a model is opened
     image = read_image(source)
     map_file, out = outputs.get("--uncertainty"), outputs["--out"]
     files = [out] if isinstance(out, Path) else out
     _say_if_renamed(source.suffix, writable_suffix(source.suffix), files[0])
     height, width = image.pixels.shape[:2]
-    options = options._replace(
+    options = asked.options()._replace(
         hints=tuple(parse_hint(text, width, height) for text in hints),
         strokes=None if strokes is None else read_strokes(strokes, width, height),
     )
     for path in (*files, *([map_file] if isinstance(map_file, Path) else ())):
         check_output_suffix(path.suffix, image)  # raises where the format cannot hold this image
-    colorizer, options = _open_with_reference(choice, options, reference)
+    colorizer, options = _open_with_reference(asked, options)
     require_sample(len(files), colorizer.network)
-    require_outputs(outputs, inputs, overwrite=overwrite)  # one may have appeared while the model was opened
+    free = partial(require_outputs, inputs=asked.inputs, overwrite=asked.overwrite)
+    free(outputs)  # one may have appeared while the model was opened
     for number, out in enumerate(files, 1):
         # the uncertainty is the model's, whichever answer is asked for
         wanted = options._replace(sample=number, uncertainty=options.uncertainty and number == 1)
         made = colorizer.colorize(image, wanted)
         # No lock: files appear whole by replacing, so of two commands with one output the later one's image stands.
-        require_outputs({"--out": out}, inputs, overwrite=overwrite)  # it may have appeared meanwhile
+        free({"--out": out})  # it may have appeared meanwhile
         notes = write_colorized(image, made.image, out)
         record = {"path": str(source), "output": str(out), **made.judgement.as_record()}
         record["warnings"] += notes
         if made.uncertainty is not None and isinstance(map_file, Path):
-            require_outputs({"--uncertainty": map_file}, inputs, overwrite=overwrite)
+            free({"--uncertainty": map_file})
             record["uncertainty"] = _write_uncertainty(made, map_file)
         record["model"] = colorizer.network.description.name
         yield record, made.judgement.headline()
@@ -369,41 +367,74 @@ def _write_uncertainty(made: "Colorized", target: Path) -> dict[str, Any]:
 
 
 def _open_with_reference(
-    choice: ModelChoice, options: "ColorizeOptions", reference: Path | None
+    asked: ColorizeArguments, options: "ColorizeOptions"
 ) -> "tuple[Colorizer, ColorizeOptions]":
     """A model that colours, and the options with the reference as it sees that, which is read before it is opened."""
     from knowhue.images.reading import read_image
 
-    photo = None if reference is None else read_image(reference)
-    announce([choice])
-    colorizer = open_model(choice, "colour")
+    photo = None if asked.reference is None else read_image(asked.reference)
+    announce([asked.choice])
+    colorizer = open_model(asked.choice, "colour")
     return colorizer, options if photo is None else options._replace(reference=colorizer.reference(photo))
 
 
-def _many(
-    choice: ModelChoice,
-    kind: str,
-    source: Path,
-    out: Path,
-    options: "ColorizeOptions",
-    reference: Path | None,
-    **how: Any,
-) -> "Summary | VideoSummary":
-    """Colour a folder or a video, see `colorize_folder` and `colorize_video` for how."""
+def _video(asked: ColorizeArguments, out: Path) -> "VideoSummary":
     from knowhue.apps.progress import showing_progress
+    from knowhue.inference.video import colorize_video, require_video
+    from knowhue.inference.video_formats import writable_video_suffix
 
-    if kind == "video":
-        from knowhue.inference.video import colorize_video as run
-        from knowhue.inference.video import require_video
-        from knowhue.inference.video_formats import writable_video_suffix
-
-        require_video(source)
-        _say_if_renamed(source.suffix, writable_video_suffix(source.suffix), out)
-    else:
-        from knowhue.inference.folder import colorize_folder as run
-    colorizer, options = _open_with_reference(choice, options, reference)
+    source = Path(asked.file)
+    require_video(source)
+    _say_if_renamed(source.suffix, writable_video_suffix(source.suffix), out)
+    colorizer, options = _open_with_reference(asked, asked.options())
     with showing_progress() as report:
-        return run(colorizer, source, out, options=options, **how, report=report)
+        return colorize_video(
+            colorizer, source, out, options=options, overwrite=asked.overwrite, report=report
+        )
+
+
+def _folder(asked: ColorizeArguments, out: Path) -> "Summary":
+    from knowhue.apps.progress import showing_progress
+    from knowhue.inference.folder import colorize_folder
+    from knowhue.inference.written_hints import read_hints
+
+    hints = {} if asked.hints is None else read_hints(asked.hints)
+    colorizer, options = _open_with_reference(asked, asked.options())
+    with showing_progress() as report:
+        return colorize_folder(
+            colorizer, Path(asked.file), out, options=options, hints=hints, suffix=asked.suffix, album=asked.album,
+            overwrite=asked.overwrite, on_error=asked.on_error.value, report=report,
+        )  # fmt: skip
+
+
+def _archive(asked: ColorizeArguments) -> "Summary":
+    """Colour a folder or an object store shard by shard, on an engine."""
+    from knowhue.apps.progress import showing_progress
+    from knowhue.archive import colorize_archive
+    from knowhue.engines.choice import open_engine
+    from knowhue.inference.listing import default_folder
+    from knowhue.inference.store import STATE, is_url
+
+    source = asked.file
+    if not is_url(source) and not Path(source).is_dir():
+        raise ConfigError(
+            f"`--shards` and an object store go with a folder. Found `{source}`, which is none."
+        )
+    if asked.out is None and is_url(source):
+        raise ConfigError(
+            f"Where the colours of {source} go should be said: --out s3://bucket/colours, or a folder."
+        )
+    out = asked.out if asked.out is not None else str(default_folder(Path(source)))
+    # what an engine writes down for its jobs needs a folder that all machines see
+    root = Path(STATE) / digest(out)[:12] if is_url(out) else Path(out) / STATE
+    executor = open_engine(asked.engine, root, asked.workers, asked.engine_set or ())
+    announce([asked.choice])
+    deploy_once(asked.choice, "colour")
+    with showing_progress() as report:
+        return colorize_archive(
+            source, out, model=asked.choice, options=asked.options(), suffix=asked.suffix, shards=asked.shards,
+            executor=executor, overwrite=asked.overwrite, report=report,
+        )  # fmt: skip
 
 
 def _sentences(record: dict, headline: str | None) -> list[str]:
