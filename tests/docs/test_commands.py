@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from knowhue.apps.cli import app
-from knowhue.apps.log import TrackerName
+from knowhue.apps.exporting import TrackerName
 from knowhue.errors import install_command
 
 ROOT = Path(__file__).parents[2]

@@ -9,10 +9,9 @@ from synthetic_study import answer_of, change, table_text, write_study
 
 from knowhue.errors import ConfigError
 from knowhue.report.figures import FIGURES
-from knowhue.report.latex import tex, tex_citing, tex_table
+from knowhue.report.latex import IN_TEXTS, WORKS, bibliography, tex, tex_citing, tex_table
 from knowhue.report.paper import write_paper
 from knowhue.report.reading import read_study
-from knowhue.report.references import IN_TEXTS, WORKS, bibliography
 from knowhue.report.tables import TABLES
 from knowhue.report.text import TableCell
 

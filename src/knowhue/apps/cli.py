@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from knowhue.apps import log, models, serve, use
-from knowhue.apps.exporting import export
+from knowhue.apps import models, serve, use
+from knowhue.apps.exporting import export, log_command
 from knowhue.apps.program import OverwriteOption, app, command_line, say, with_options
 from knowhue.apps.score import score
 from knowhue.apps.verdict import verdict_command
@@ -436,7 +436,7 @@ app.command("verdict", epilog="Example: `knowhue verdict runs.csv --against base
     verdict_command
 )
 app.command(epilog="Example: `knowhue score ours/ theirs/ --truth photos/ -o score.html`")(score)
-app.command("log", epilog="Example: `knowhue log runs/photos --to tensorboard`")(log.log_command)
+app.command("log", epilog="Example: `knowhue log runs/photos --to tensorboard`")(log_command)
 app.command("serve", epilog="Example: `knowhue serve --model photos=runs/photos`")(serve.serve_command)
 
 

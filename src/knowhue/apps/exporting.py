@@ -1,4 +1,4 @@
-"""`knowhue export`: a trained model as one file or folder that needs nothing else, or a study's scores as a table."""
+"""`knowhue export` and `log`: models as files that need nothing else, scores as a table, runs as trackers show them."""
 
 import tempfile
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ import typer
 
 from knowhue.apps.models import ModelChoice, announce, deploy_once
 from knowhue.apps.program import OverwriteOption, rare_option, say, with_options
-from knowhue.errors import ConfigError, few
+from knowhue.errors import ConfigError, few, missing_extra
 from knowhue.runs import require_no_run
 from knowhue.statistics import ALPHA
 from knowhue.storage import require_outputs
@@ -221,3 +221,41 @@ def _size(target: Path) -> str:
 def _differences(differences: Mapping[str, float], other: str) -> str:
     parts = [f"{name} {value:.2g} {UNITS.get(name, '')}".strip() for name, value in differences.items()]
     return f"largest difference to {other}: {', '.join(parts)}"
+
+
+class TrackerName(StrEnum):
+    """What `knowhue log` can write for."""
+
+    tensorboard = "tensorboard"
+    mlflow = "mlflow"
+    wandb = "wandb"
+
+
+def log_command(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, or of a study: all of its runs.")],
+    to: Annotated[TrackerName, typer.Option(help="What to write for; each is an extra of that name.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder to write to; the tracker's own folder is made in it.")
+    ] = Path("logs"),
+    project: Annotated[
+        str | None,
+        rare_option(help="Project or experiment.", show_default="the study's name"),
+    ] = None,
+) -> None:
+    """Write finished or running runs for TensorBoard, MLflow or W&B: settings, curves, scores; each run once."""
+    from knowhue.locks import locked
+    from knowhue.report.logged_runs import read_logged
+    from knowhue.report.trackers import log_runs
+    from knowhue.runs import require_no_run
+
+    runs = read_logged(run)
+    require_no_run(out)
+    with locked(out, "log"):
+        try:
+            found = log_runs(to.value, runs, out, project)
+        except ImportError as error:
+            raise (missing_extra(error, f"log --to {to.value}", to.value) or error) from None
+    say(
+        *(f"{name}: written" for name in found.written), *(f"{name}: there already" for name in found.already)
+    )
+    say(f"To see them: {found.see}")

@@ -9,10 +9,18 @@ from knowhue.report.answers import Answer, answers
 from knowhue.report.figures import FIGURES, facts
 from knowhue.report.findings import Findings, find
 from knowhue.report.integrity import cells_sentence, image_sentences, machine_sentence, plan_sentence
-from knowhue.report.latex import PREAMBLE, breakable, plain_label, tex, tex_citing, tex_table
+from knowhue.report.latex import (
+    PREAMBLE,
+    WORKS,
+    bibliography,
+    breakable,
+    plain_label,
+    tex,
+    tex_citing,
+    tex_table,
+)
 from knowhue.report.page import SECTIONS
 from knowhue.report.reading import read_study
-from knowhue.report.references import WORKS, bibliography
 from knowhue.report.study import Study
 from knowhue.report.tables import TABLES
 from knowhue.report.text import measure
