@@ -1,79 +1,86 @@
 """`knowhue verdict`: anybody's table of scores judged as a study is."""
 
 import math
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from knowhue.apps.program import command_line, say
+from knowhue.apps.program import OverwriteOption, command_line, rare_option, say, with_options
 from knowhue.errors import ConfigError, shown
 from knowhue.statistics import ALPHA
 from knowhue.storage import require_outputs
 
-_rare_option = partial(typer.Option, rich_help_panel="Rarely needed")
 
+@dataclass(frozen=True, kw_only=True)
+class VerdictArguments:
+    """What the command is given."""
 
-def verdict_command(
     tables: Annotated[
         list[Path],
         typer.Argument(
             help="CSV, JSON or parquet: a row a score (`arm, seed, metric, value`, perhaps `image, class`), or a row a "
             "run, as W&B and MLflow export their runs."
         ),
-    ],
-    against: Annotated[str | None, typer.Option(help="The arm that the others are compared with.")] = None,
+    ]
+    against: Annotated[str | None, typer.Option(help="The arm that the others are compared with.")] = None
     arm: Annotated[
         list[str] | None, typer.Option(help="An arm to compare with it, if not all; may be repeated.")
-    ] = None,
+    ] = None
     metric: Annotated[
         list[str] | None,
         typer.Option(help="A metric to ask about, if not all with a --sesoi; may be repeated."),
-    ] = None,
+    ] = None
     sesoi: Annotated[
         list[str] | None,
         typer.Option(
             help="Smallest effect of interest, such as `accuracy=0.01`; may be repeated. Known of Knowhue's own "
             "`ab_l1` and `balanced_accuracy`."
         ),
-    ] = None,
+    ] = None
     better: Annotated[
         list[str] | None,
         typer.Option(help="Which side of a metric is better, such as `loss=lower`; may be repeated."),
-    ] = None,
+    ] = None
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Page to write, `.html`; all numbers go beside it as `.json`."),
-    ] = None,
-    alpha: Annotated[float, _rare_option(help="Rate of false claims over all questions together.")] = ALPHA,
-    arm_column: Annotated[str | None, _rare_option(help="Column that names the arm.")] = None,
-    seed_column: Annotated[str | None, _rare_option(help="Column with the seed.")] = None,
-    overwrite: Annotated[bool, _rare_option("--overwrite", help="Replace files that exist.")] = False,
-) -> None:
+    ] = None
+    alpha: Annotated[float, rare_option(help="Rate of false claims over all questions together.")] = ALPHA
+    arm_column: Annotated[str | None, rare_option(help="Column that names the arm.")] = None
+    seed_column: Annotated[str | None, rare_option(help="Column with the seed.")] = None
+    overwrite: OverwriteOption = False
+
+
+@with_options(VerdictArguments)
+def verdict_command(arguments: Callable[[], VerdictArguments]) -> None:
     """Judge anybody's runs: does the difference hold for the method, or on these test images alone?"""
     from knowhue.report.table_study import Asked, read_table
     from knowhue.report.verdict_page import further_lines, judge_table, write_verdict
 
-    if not 0 < alpha < 0.5:
-        raise ConfigError(f"`--alpha` should be above 0 and below 0.5. Found `--alpha {alpha:g}`.")
+    given = arguments()
+    if not 0 < given.alpha < 0.5:
+        raise ConfigError(f"`--alpha` should be above 0 and below 0.5. Found `--alpha {given.alpha:g}`.")
     asked = Asked(
-        metrics=metric or (),
-        better=_directions(better or ()),
-        sesoi=_effects(sesoi or ()),
-        against=against,
-        arms=arm or (),
-        alpha=alpha,
-        arm_column=arm_column,
-        seed_column=seed_column,
+        metrics=given.metric or (),
+        better=_directions(given.better or ()),
+        sesoi=_effects(given.sesoi or ()),
+        against=given.against,
+        arms=given.arm or (),
+        alpha=given.alpha,
+        arm_column=given.arm_column,
+        seed_column=given.seed_column,
     )
+    out = given.out
     numbers = None if out is None else out.with_suffix(".json")
     if out is not None and numbers is not None:
         if out.suffix != ".html":
             raise ConfigError(f"`--out` should end in .html. Found `{out}`.")
-        require_outputs({"--out": out, "the numbers beside it": numbers}, tables, overwrite=overwrite)
-    found = judge_table(read_table(tables, asked))
+        outputs = {"--out": out, "the numbers beside it": numbers}
+        require_outputs(outputs, given.tables, overwrite=given.overwrite)
+    found = judge_table(read_table(given.tables, asked))
     for each in found.answers.values():
         say(each.question, f"  {each.sentence}", "")
     if further := further_lines(found.findings):
