@@ -567,13 +567,18 @@ def test_what_models_are_called_and_have_seen_is_said_of_each_where_they_differ(
 
 def test_a_refused_point_is_said_and_not_placed(visit):
     page = visit(refused=422).page
-    upload(page, ("a.png", scene()))
+    upload(page, ("a.png", scene(64, 48)))
     page.get_by_role("button", name="sea", exact=True).click()
     frame = page.locator(".aim").nth(1)
-    for count in range(64):
-        frame.click(position={"x": 20 + count, "y": 20})
-        expect(page.locator("#status")).to_have_text(f"Point {count + 1} placed.")
-    frame.click(position={"x": 120, "y": 100})
+    frame.evaluate("""surface => {
+        const { left, top, width } = surface.getBoundingClientRect();
+        for (let place = 0; place < 64; place += 1) {
+            const clientX = left + (place / 64) * width;
+            surface.dispatchEvent(new MouseEvent("click", { clientX, clientY: top + 5 }));
+        }
+    }""")
+    expect(page.locator("#status")).to_have_text("Point 64 placed.", timeout=60_000)
+    frame.click()
     expect(page.get_by_role("alert")).to_contain_text("`hints`")
     expect(page.locator("#points li")).to_have_count(64)
     expect(page.locator("#status")).not_to_contain_text("placed")

@@ -4,24 +4,12 @@ import sys
 from functools import partial
 
 import pytest
+from cluster_jobs import fail, write
 
 from knowhue.engines.choice import open_engine
 from knowhue.engines.executor import InProcess, Job, each_once
 from knowhue.engines.local import LocalProcesses
 from knowhue.errors import RunError
-
-
-def write(path, needs=()):
-    """A job's work: says in a file that it was done, and fails without what it needs."""
-    missing = [each for each in needs if not (path.parent / each).exists()]
-    if missing:
-        raise RunError(f"{path.name} began before {missing}")
-    with path.open("a") as file:
-        file.write("done\n")
-
-
-def fail(path):
-    raise RunError(f"{path.name} failed")
 
 
 def job(folder, name, needs=()):

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import fake_slurm
 import pytest
+from cluster_jobs import divide, wait_for_a_second_start
 
 pytest.importorskip("submitit", reason="submitit is not installed")
 
@@ -87,14 +88,6 @@ def test_two_studies_never_share_a_name(slurm):
     assert one != two
 
 
-def wait_for_a_second_start(path):
-    """Ends when it is begun again; says each time who runs it."""
-    with path.open("a") as file:
-        file.write(f"{os.getpid()}\n")
-    while len(path.read_text().split()) < 2:
-        time.sleep(0.05)
-
-
 def test_a_job_at_its_time_limit_is_queued_again_and_goes_on(slurm, tmp_path):
     sign = tmp_path / "started"
 
@@ -135,15 +128,16 @@ from pathlib import Path
 from knowhue.engines.choice import open_engine
 from knowhue.engines.executor import Job
 from knowhue.locks import locked
-from test_slurm import wait_for_a_second_start
+from cluster_jobs import wait_for_a_second_start
 root = Path(sys.argv[1])
 with locked(root, "study", engine="slurm"):
     open_engine("slurm", root).execute([Job("a", partial(wait_for_a_second_start, Path(sys.argv[2])))])
 """
 
 
-def test_jobs_of_a_driver_that_was_killed_are_waited_for_by_the_next(slurm, tmp_path):
+def test_jobs_of_a_driver_that_was_killed_are_waited_for_by_the_next(slurm, tmp_path, monkeypatch):
     """Whatever engine it uses itself: they write to the folder."""
+    monkeypatch.setattr("knowhue.study.POLL_SECONDS", 0.1)
     sign, told = tmp_path / "started", []
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, slurm, sign])
     deadline = time.monotonic() + 120
@@ -180,15 +174,11 @@ def test_a_queue_that_does_not_answer_is_no_empty_one(slurm):
         found.left()
 
 
-def fail():
-    raise ZeroDivisionError("no such luck")
-
-
 def test_a_fault_of_a_job_is_said_with_where_it_stands(slurm):
     with pytest.raises(
         RunError, match=r"job 1 failed: ZeroDivisionError: no such luck. It printed `.*1_0_log"
     ):
-        open_engine("slurm", slurm).execute([Job("a", fail)])
+        open_engine("slurm", slurm).execute([Job("a", divide)])
 
 
 def test_a_job_that_slurm_refuses_is_said_and_what_was_queued_is_stopped(slurm):
