@@ -107,7 +107,8 @@ def test_figures_have_a_white_ground_on_a_dark_page_too(kit):
         assert re.search(r'<g id="patch_1">\s*<path d="[^"]*"\s*style="fill: #ffffff', path.read_text()), path
 
 
-def test_nothing_is_written_over_and_nothing_before_all_is_known_to_be_free(kit, tmp_path):
+def test_nothing_is_written_over_and_nothing_before_all_is_known_to_be_free(kit, tmp_path, monkeypatch):
+    monkeypatch.setattr("knowhue.report.paper.FIGURES", {"setup": FIGURES["setup"]})
     taken = tmp_path / "figures" / "setup.svg"
     taken.parent.mkdir()
     taken.write_text("mine")

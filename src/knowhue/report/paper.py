@@ -22,6 +22,7 @@ from knowhue.report.latex import (
 from knowhue.report.page import SECTIONS
 from knowhue.report.reading import read_study
 from knowhue.report.study import Study
+from knowhue.report.style import lay_out
 from knowhue.report.tables import TABLES
 from knowhue.report.text import measure
 from knowhue.statistics import ALPHA
@@ -75,6 +76,7 @@ def write_paper(folder: Path, out: Path, overwrite: bool = False) -> list[Path]:
         with replacing(out / name) as file:
             file.write(text)
     for name, drawing in drawings.items():
+        lay_out(drawing)
         for kind in ("pdf", "svg"):
             _write_drawing(drawing, out / "figures" / f"{plain_label(name)}.{kind}")
     return [out / name for name in (*texts, *images)]

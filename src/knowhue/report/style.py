@@ -265,6 +265,13 @@ def note_diverged(figure: "Figure", runs: Sequence[str]) -> None:
         figure.supxlabel(fill(text, width), x=0.01, **style)
 
 
+def lay_out(figure: "Figure") -> None:
+    """Place what a figure shows, once: `savefig` would draw everything once more, to nowhere, for this alone."""
+    if layout := figure.get_layout_engine():
+        layout.execute(figure)
+        figure.set_layout_engine("none")
+
+
 def to_svg(figure: "Figure", name: str, description: str) -> str:
     """Return an `<svg>` element to be put into an HTML page.
 
@@ -281,10 +288,7 @@ def to_svg(figure: "Figure", name: str, description: str) -> str:
     # text stays text; without a salt identifiers are random, and a date would change, too:
     # the same study should give the same page
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        # `savefig` would draw everything once more, to nowhere, for the layout alone
-        if layout := figure.get_layout_engine():
-            layout.execute(figure)
-            figure.set_layout_engine("none")
+        lay_out(figure)
         canvas.print_svg(file, metadata=nothing)
     text = file.getvalue()
     # an XML declaration has no place within HTML

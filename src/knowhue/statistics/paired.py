@@ -90,7 +90,7 @@ def sign_flip_p(differences: Differences) -> float:
     if len(d) > EXACT_SEEDS:
         return (_random_patterns_beyond(d, threshold) + 1) / (RANDOM_PATTERNS + 1)
     # matching the sums of two halves takes 2^(n/2) sums of each, not 2^n
-    left, right = (np.sort(_signed_sums(half)) for half in np.array_split(d, 2))
+    left, right = map(_signed_sums, np.array_split(d, 2))
     above = len(right) * len(left) - int(np.searchsorted(right, threshold - left).sum())
     return 2 * above / 2 ** len(d)  # a pattern and its mirror image
 
@@ -276,10 +276,13 @@ def _constant(d: NDArray[np.float64]) -> bool:
 
 
 def _signed_sums(d: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the 2^n sums of ±d."""
+    """Return the 2^n sums of ±d, in order."""
     sums = np.zeros(1)
-    for value in d:
-        sums = np.concatenate((sums + value, sums - value))
+    for value in np.abs(d):
+        sums = np.concatenate((sums - value, sums + value))
+        sums.sort(
+            kind="stable"
+        )  # which merges the two, each in order: half the time of sorting once at the end
     return sums
 
 

@@ -1,6 +1,7 @@
 """What a number of seeds and images can show, decided before any run: the verdict's own rule on imagined studies."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from knowhue.statistics.crossed import Crossed, Part
-from knowhue.statistics.paired import sign_flip_p
+from knowhue.statistics.paired import Interval, sign_flip_p
 from knowhue.statistics.verdicts import POWER, Word, judge
 
 STUDIES = 4000
@@ -62,12 +63,9 @@ def chances(
     1.0
     """
     words = [
-        judge(
-            design.seeds, _p(means, table, design.alpha), table.interval, design.sesoi, design.alpha,
-            lower_is_better=True,
-        ).word
-        for means, table in _imagined(design, effect, variances, studies, seed)
-    ]  # fmt: skip
+        _word(design, means + effect, half_widths)
+        for means, half_widths in _imagined(design, variances, studies, seed)
+    ]
     return {word: words.count(word) / studies for word in Word if word in words}
 
 
@@ -127,10 +125,17 @@ def _smallest(enough: Callable[[float], bool], unit: float = 1.0) -> float | Non
     return high * unit
 
 
-def _p(means: NDArray[np.float64], table: Crossed, alpha: float) -> float:
-    """Return the sign-flip p; 1 where the interval over seeds and images holds 0, as p then decides nothing."""
-    low, high = table.interval(1 - alpha)
-    return 1.0 if low <= 0 <= high else _near_p(means, alpha)
+def _word(design: Design, means: NDArray[np.float64], half_widths: Mapping[float, float]) -> Word:
+    """Return the verdict of one study, from its seeds' means and half its interval's width at each level."""
+    centre = float(means.mean())
+
+    def interval(level: float) -> Interval:
+        return centre - half_widths[level], centre + half_widths[level]
+
+    low, high = interval(1 - design.alpha)
+    # where the interval over seeds and images holds 0, p decides nothing
+    p = 1.0 if low <= 0 <= high else _near_p(means, design.alpha)
+    return judge(design.seeds, p, interval, design.sesoi, design.alpha, lower_is_better=True).word
 
 
 def _near_p(means: NDArray[np.float64], alpha: float) -> float:
@@ -144,23 +149,29 @@ def _near_p(means: NDArray[np.float64], alpha: float) -> float:
     return sign_flip_p(means) if alpha / _FAR < near < alpha * _FAR else near
 
 
+@lru_cache(maxsize=2)  # the same studies serve every effect that is tried
 def _imagined(
-    design: Design, effect: float, variances: Variances, studies: int, seed: int
-) -> list[tuple[NDArray[np.float64], Crossed]]:
-    """Return the seeds' means of each study, and its table taken apart."""
+    design: Design, variances: Variances, studies: int, seed: int
+) -> list[tuple[NDArray[np.float64], Mapping[float, float]]]:
+    """Return the seeds' means of each study where there is no effect, and half its interval's width at each level."""
     generator = np.random.default_rng(seed)
     n, m = design.seeds, design.images
     image, rest = variances.image**2, variances.residual**2
     means = generator.normal(size=(studies, n)) * np.sqrt(variances.seed**2 + rest / m)
     # all seeds share the test images: their part is drawn once a study
-    means += effect + generator.normal(size=(studies, 1)) * np.sqrt(image / m)
+    means += generator.normal(size=(studies, 1)) * np.sqrt(image / m)
     freedom = (n - 1) * (m - 1)
     # variances of normal samples are chi-square over their degrees of freedom
     columns = (image + rest / n) * generator.chisquare(m - 1, studies) / (m - 1) / m
     cells = rest * generator.chisquare(freedom, studies) / freedom / (n * m)
     # of the very means that the sign-flip test sees, as in a real study
     rows = means.var(axis=1, ddof=1) / n
+    tables = [
+        Crossed(0.0, n, m, Part(r, n - 1), Part(c, m - 1), Part(e, freedom))
+        for r, c, e in zip(rows.tolist(), columns.tolist(), cells.tolist(), strict=True)
+    ]
+    levels = (1 - design.alpha, 1 - 2 * design.alpha)
     return [
-        (each, Crossed(float(each.mean()), n, m, Part(r, n - 1), Part(c, m - 1), Part(e, freedom)))
-        for each, r, c, e in zip(means, rows.tolist(), columns.tolist(), cells.tolist(), strict=True)
+        (each, {level: table.interval(level)[1] for level in levels})
+        for each, table in zip(means, tables, strict=True)
     ]
