@@ -14,7 +14,7 @@ class Metric(NamedTuple):
         better: its direction.
         task: whose it is.
         column: what it reads of each image's row in a run's `per_image.csv`, and where it compares with the true
-            images, `<column>_true` too; empty of what is not made of these rows.
+            images, `<column>_true` too; None of what is not made of these rows.
         over: `images`: the mean of the column; `classes`: the mean over classes of their means; `set`: a number that
             the images have together alone, see `evaluation.metrics.OF_SETS`.
         short: over a column of a table.
@@ -25,7 +25,7 @@ class Metric(NamedTuple):
     unit: str
     better: Literal["lower", "higher", "neither"]
     task: Task
-    column: str = ""
+    column: str | None = None
     over: Literal["images", "classes", "set"] = "images"
     short: str = ""
     places: int = 2
@@ -136,11 +136,13 @@ METRICS: dict[str, Metric] = {
         "Pixels whose L* changed visibly", "share", "lower", "colour", short="L* changed", places=4
     ),
 }  # fmt: skip
-RECOGNITION = ("recognition", "top1_accuracy", "top5_accuracy", "top1_agreement")
+OF_CLASSIFIER = ("top1_accuracy", "top5_accuracy", "top1_agreement")
+RECOGNITION = ("recognition", *OF_CLASSIFIER)
 """Shares of images: of each it is known whether it counts."""
-RUN_METRICS = {name: each for name, each in METRICS.items() if each.column}
-"""Those that every run is scored by: made of its images' rows."""
-IMAGE_COLUMNS = {name: each.column for name, each in RUN_METRICS.items() if each.over == "images"}
+RUN_COLUMNS = {name: each.column for name, each in METRICS.items() if each.column is not None}
+"""By metric that every run is scored by, the column of its images' rows that it is made of."""
+RUN_METRICS = {name: METRICS[name] for name in RUN_COLUMNS}
+IMAGE_COLUMNS = {name: column for name, column in RUN_COLUMNS.items() if METRICS[name].over == "images"}
 """By metric the column of single images that it is the mean of; those of the task `class` need a label."""
 
 

@@ -12,11 +12,12 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from knowhue.errors import ConfigError, DamagedError, KnowhueError, RunError, few, system_reason
+from knowhue.errors import ConfigError, DamagedError, KnowhueError, RunError, few, shown, system_reason
 from knowhue.plan import read_cells, read_plan
 from knowhue.report.page import RESULTS, compute_results, write_report
 from knowhue.runs import ENDED, damaged_files, read_frozen, run_folder
@@ -44,6 +45,9 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest of ZIP
 _TRUTH = {"true": 1, "false": 0}
 _ROUNDED = 2e-5  # values of `per_image.csv` have five decimals
 _EXACT = 1e-9  # other libraries sum in another order
+_MOST_PROBLEMS = 5  # named of a file
+_LONGEST_TEXT = 60
+_COMPUTED = ("metrics", "per_class", "split", "images")  # of `scores.json`
 
 
 class Checked(NamedTuple):
@@ -53,11 +57,13 @@ class Checked(NamedTuple):
         files: that it consists of.
         numbers: of its results and scores that were computed again.
         problems: what is not as it was sealed, a sentence each.
+        unchecked: what was not computed again, and why.
     """
 
     files: int
     numbers: int
     problems: Sequence[str]
+    unchecked: Sequence[str]
 
 
 def pack(folder: Path, out: Path) -> int:
@@ -115,7 +121,7 @@ def check(path: Path) -> Checked:
         root = Path(temporary)
         listed = _unpack(path, root)
         problems = list(_changed_files(root, listed))
-        numbers = 0
+        numbers, skipped = 0, list[str]()
         scores = {_name(each / "scores.json", root): partial(_check_scores, each) for each in _runs(root)}
         is_changed = bool(problems)
         for name, part in {"study.json": _check_hash, **scores, RESULTS: _check_results}.items():
@@ -133,9 +139,33 @@ def check(path: Path) -> Checked:
                 # of a file that is gone or was changed that was said
                 text = str(error).replace(f"{root}/", "").replace(str(root), path.name).partition(". ")[0]
                 count, found = 0, [] if is_changed else [f"{name}: cannot be computed again: {text}"]
+                skipped.append(name)
             numbers += count
-            problems += found
-    return Checked(len(listed) + 1, numbers, problems)
+            problems += (
+                found
+                if len(found) <= _MOST_PROBLEMS
+                else [
+                    *found[:_MOST_PROBLEMS],
+                    f"{name}: {len(found) - _MOST_PROBLEMS} more numbers or texts differ",
+                ]
+            )
+        unchecked = [f"{few(skipped, 3)}: what was changed does not allow it"] if skipped else []
+        return Checked(len(listed) + 1, numbers, problems, [*unchecked, *_left_alone(root)])
+
+
+def _left_alone(root: Path) -> list[str]:
+    """What nobody computes again without images and weights."""
+    from knowhue.metric_table import RUN_METRICS
+
+    files = [name for name in ("baselines.json", "costs.json") if (root / name).exists()]
+    parts: dict[str, None] = {}
+    for folder in _runs(root):
+        with suppress(KnowhueError):
+            found = _read(folder / "scores.json")
+            parts |= dict.fromkeys(name for name in found if name not in _COMPUTED)
+            parts |= dict.fromkeys(name for name in found.get("metrics", {}) if name not in RUN_METRICS)
+    files += [f"of scores.json {', '.join(parts)}"] if parts else []
+    return [f"{'; '.join(files)}: they take images or weights"] if files else []
 
 
 def _describe(root: Path, names: Sequence[str], frozen: Mapping[str, Any]) -> dict[str, Any]:
@@ -292,7 +322,18 @@ def compare(sealed: Any, found: Any, place: str, tolerance: float) -> tuple[int,
     same = (
         math.isclose(sealed, found, rel_tol=tolerance, abs_tol=tolerance) if are_numbers else sealed == found
     )
-    return int(are_numbers), [] if same else [f"{place} is sealed as {sealed}, and comes out as {found}"]
+    if same:
+        return int(are_numbers), []
+    texts = _where_they_part(str(sealed), str(found))
+    return int(are_numbers), [f"{place} is sealed as {texts[0]}, and comes out as {texts[1]}"]
+
+
+def _where_they_part(*texts: str) -> list[str]:
+    """Two texts as a message shows them: long ones from a little before the first sign that differs."""
+    differs = (place for place, signs in enumerate(zip(*texts, strict=False)) if len(set(signs)) > 1)
+    begin = next(differs, min(map(len, texts)))
+    begin = 0 if max(map(len, texts)) <= _LONGEST_TEXT else max(0, begin - _LONGEST_TEXT // 3)
+    return [("..." if begin else "") + shown(each[begin:], _LONGEST_TEXT) for each in texts]
 
 
 def _members(value: Any) -> dict[Any, Any] | None:

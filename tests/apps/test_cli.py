@@ -243,17 +243,18 @@ def interrupted(request, knowhue, monkeypatch, make_folder, tmp_path):
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr("knowhue.data.prepare.prepare", interrupt)
-    return knowhue("prepare", make_folder({"cat": 5, "dog": 5}), "--out", tmp_path / "out")
+    ended = knowhue("prepare", make_folder({"cat": 5, "dog": 5}), "--out", tmp_path / "out")
+    return {"Ctrl-C": 130, "SIGTERM": 143}[request.param], *ended
 
 
 def test_interrupted_command_has_the_shells_code(interrupted):
-    code, _, err = interrupted
-    assert code == 130
+    expected, code, _, err = interrupted
+    assert code == expected
     assert "Traceback" not in err
 
 
 def test_interrupted_command_says_how_to_go_on(interrupted):
-    assert "The same command goes on" in interrupted[2]
+    assert "The same command goes on" in interrupted[3]
 
 
 WRONG = [

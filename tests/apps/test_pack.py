@@ -14,12 +14,15 @@ def test_a_study_is_packed_and_checked(knowhue, tmp_path):
     assert sha256(sealed.read_bytes()).hexdigest() in out
     code, _, err = knowhue("pack", study, "-o", sealed)
     assert (code, "exists" in err) == (2, True)
-    code, out, _ = knowhue("check", sealed)
+    code, out, err = knowhue("check", sealed)
     assert (code, "computed again: all as sealed" in out) == (0, True)
+    assert (err.count("\n"), err.startswith("not computed again: baselines.json")) == (1, True)
+    assert err.endswith(": they take images or weights\n")
     with zipfile.ZipFile(sealed) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(sealed, "w") as archive:
         for name, content in (files | {"report.html": b"<p>better"}).items():
             archive.writestr(name, content)
     code, _, err = knowhue("check", sealed)
-    assert (code, err.strip()) == (1, "report.html: not as it was sealed")
+    assert (code, err.splitlines()[0]) == (1, "report.html: not as it was sealed")
+    assert [line.partition(":")[0] for line in err.splitlines()[1:]] == ["not computed again"]

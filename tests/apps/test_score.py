@@ -28,8 +28,10 @@ def written(folder):
 
 
 def test_a_page_and_three_files_are_written_and_the_main_numbers_said(knowhue, at):
+    (at / "ours" / "colorized.jsonl").write_text("{}")  # which `knowhue colorize` leaves there
     code, said, err = knowhue(*BOTH, "--workers", 1)
     assert code == 0
+    assert "left alone" not in err
     assert set(written(at)) == {"score.html", "score.json", "score.tex", "score.per_image.csv"}
     lines = said.splitlines()
     assert lines[0].split() == ["CIEDE2000", "a*b*", "error", "PSNR", "SSIM", "CF,", "signed"]
@@ -99,17 +101,27 @@ def test_a_classifier_tests_systems_image_by_image_and_is_checked_with_its_weigh
     assert (code, err.count("was made with a classifier. Give it again")) == (2, 1)
     code, said, err = knowhue(*again, *classifier)
     assert (code, said.endswith(": all as stored\n")) == (0, True), err
-    code, _, err = knowhue(*again, "--classifier", f"timm:{NAME}=other.safetensors", *classifier[2:])
-    assert (code, "networks.classifier.weights: stored" in err) == (1, True)
+    # numbers of another network or of other classes would look like false ones: refused before anything is measured
+    (at / "others.txt").write_text("\n".join(f"class{(number + 1) % 6}" for number in range(12)))
+    others = {
+        ("--classifier", f"timm:{NAME}=other.safetensors", *classifier[2:]): "weights",
+        classifier[:2]: "classes",
+        (*classifier[:3], "others.txt"): "classes",
+    }
+    for given, what in others.items():
+        code, said, err = knowhue(*again, *given)
+        assert (code, said, err.count("\n")) == (2, "", 1)
+        assert f"`--check score.json` should have asked `classifier` of the same {what}: numbers of" in err
 
 
 def test_earlier_scores_stand_beside_in_every_table(knowhue, at):
     one = ("score", "--truth", "truth", "--protocol", "original")
     assert knowhue(*one, "theirs", "-o", "theirs.html")[0] == 0
-    code, said, _ = knowhue(*one, "ours", "--beside", "theirs.json")
+    code, said, err = knowhue(*one, "ours", "--beside", "theirs.json")
     assert code == 0
     assert [line.split("  ")[0] for line in said.splitlines()[1:4]] == ["ours", "theirs", "gray"]
     assert "theirs" in (at / "score.tex").read_text()
+    assert "note: from earlier scores, and compared with no other system: theirs." in err
     code, _, err = knowhue("score", "ours", "--truth", "truth", "--beside", "theirs.json", "-o", "other.html")
     assert (code, err.count("do not belong into one table")) == (2, 1)
     assert "rows:" not in err  # nothing was measured for it
@@ -162,6 +174,21 @@ def test_an_earlier_score_is_never_replaced_by_one_that_it_stands_beside(knowhue
     assert (code, err.count("\n")) == (2, 1)
     assert "kept.json is an input, which is never replaced" in err
     assert (at / "kept.json").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nowhere", "--truth", "truth"), "`nowhere` should be a folder"),
+        (("ours", "--truth", "nowhere"), "`--truth` should be a folder"),
+        (("ours", "--truth", "truth", "--reference", "our"), "Did you mean `ours`?"),
+        (("ours", "--truth", "truth", "--networks", "vgg"), "`--networks` should be one of"),
+    ],
+)
+def test_what_is_asked_is_looked_at_before_what_is_in_the_way(knowhue, at, arguments, said):
+    (at / "score.html").write_text("precious")
+    code, _, err = knowhue("score", *arguments)
+    assert (code, said in err, "already exists" in err) == (2, True, False)
 
 
 def test_what_exists_is_replaced_only_if_asked(knowhue, at):

@@ -489,12 +489,23 @@ def test_all_gray_folder_is_told_what_helps(make_folder, tmp_path):
     [
         (None, ConfigError, r"`images\.path` should name a folder.*--preset demo"),
         ("/nowhere/at/all", ImageError, "/nowhere/at/all: no such folder"),
-        (__file__, ImageError, "a file, not a folder of images"),
+        (__file__, ImageError, "a file, not a folder of images$"),
     ],
 )
 def test_root_that_is_no_folder(tmp_path, path, error, message):
     with pytest.raises(error, match=message):
         prepare(rules(path), tmp_path / "out")
+
+
+@pytest.mark.parametrize(("suffix", "source"), [("tar", "webdataset"), ("parquet", "parquet")])
+@pytest.mark.parametrize("place", ["part.{}", "train/part.{}", "cats/part.{}", "alone.{}"])
+def test_files_of_many_images_are_told_how_they_are_read(tmp_path, suffix, source, place):
+    path = tmp_path / "in" / place.format(suffix)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    named = path if path.stem == "alone" else tmp_path / "in"
+    with pytest.raises(ImageError, match=rf"\.{suffix} files are read with --set images\.source={source}"):
+        prepare(rules(named), tmp_path / "out")
 
 
 def test_folder_that_cannot_be_written(photos, tmp_path):

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from knowhue.images.files import FORMATS, SUFFIXES, counted, recognise, walk, why_hidden
+from knowhue.images.files import FORMATS, LEDGER, SUFFIXES, counted, recognise, walk, why_hidden
 
 
 def put(root, *names):
@@ -118,3 +118,10 @@ def test_folder_that_cannot_be_opened_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(type(tmp_path), "iterdir", refuse)
     assert images(tmp_path) == {"b/2.jpg"}
     assert skipped(tmp_path) == {"a": "unreadable folder: Permission denied"}
+
+
+def test_what_knowhue_writes_beside_images_is_passed_over_in_silence(tmp_path):
+    for name in ("a.png", LEDGER, "other.jsonl"):
+        (tmp_path / name).write_bytes(b"")
+    found = {each.path.name: each.skipped for each in walk(tmp_path)}
+    assert found == {"a.png": "", "other.jsonl": "of no image format (.jsonl)"}

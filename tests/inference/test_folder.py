@@ -18,13 +18,14 @@ from stand import MatchingNetwork
 
 from knowhue.color import srgb_to_lab
 from knowhue.errors import ConfigError, ImageError, RunError
+from knowhue.images.files import LEDGER
 from knowhue.images.image import Image as KnowhueImage
 from knowhue.inference import folder, requests
 from knowhue.inference.album import AlbumColour
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.folder import STAGING, colorize_folder
 from knowhue.inference.hints import Hint
-from knowhue.inference.ledger import JOB, LEDGER
+from knowhue.inference.ledger import JOB
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits
 from knowhue.inference.summary import Summary

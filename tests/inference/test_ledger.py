@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from knowhue.errors import RunError
-from knowhue.inference.ledger import JOB, LEDGER, Ledger, Stamp
+from knowhue.images.files import LEDGER
+from knowhue.inference.ledger import JOB, Ledger, Stamp
 
 THIS = dict.fromkeys(JOB, "this")
 

@@ -7,7 +7,12 @@ from decimal import Decimal
 import pytest
 
 from knowhue.errors import ExtraError, TableError
-from knowhue.report.score_files import MOST_JSON_BYTES, read_scores, without_seed
+from knowhue.report.score_files import (
+    MOST_JSON_BYTES,
+    is_mean_with_deviation,
+    read_scores,
+    without_seed,
+)
 from knowhue.report.score_rows import read_rows_of
 from knowhue.report.table_study import Asked, read_table
 from knowhue.report.verdict_page import judge_table
@@ -155,6 +160,17 @@ def test_columns_may_have_other_names_and_what_is_not_used_is_said(tmp_path):
             "arm,run,accuracy,accuracy_std\nstl,0,0.81,0.01\n",
             "If there is a row a seed, name its column with --seed",
         ),
+        (
+            "method,mIoU\nFCN,71.2\nHRNet,81.2 ± 0.3\n",
+            "t.csv, row 3: `81.2 ± 0.3` of `mIoU`, and no column `seed`. A",
+        ),
+        (
+            "arm,accuracy,accuracy (std)\nstl,0.81,0.01\n",
+            "t.csv, column `accuracy (std)`, and no column `seed`. A",
+        ),
+        ("method,metric,mean,std\nstl,m,0.81,0.01\n", "t.csv, column `std`, and no column `seed`. A mean"),
+        ("arm,accuracy\nstl (2),1\n", "no column `seed`. Found arm, accuracy. Name it with --seed-column"),
+        ("method,size\na,12-3\nb,1_2\n", "no column `arm`. Found method, size."),
         ("arm,arm,seed,metric,value\na,b,0,m,1\n", "more than one column is named arm"),
         ("", "no table; the first row should name the columns"),
         ("arm,seed,metric,value\na,0,m\n", "t.csv, row 2: 3 cells, where the first row has 4"),
@@ -276,6 +292,34 @@ def test_lines_of_json_end_at_line_feeds_alone(tmp_path):
     text = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in records)
     (tmp_path / "t.jsonl").write_text(text, encoding="utf-8", newline="")
     assert len(found(tmp_path / "t.jsonl")) == len(TIDY)
+
+
+def test_a_column_of_runs_names_them(tmp_path):
+    (tmp_path / "t.csv").write_text("run,seed,accuracy\nmulti-seed-1,1,0.5\nmulti-seed-2,2,0.6\n")
+    assert list(found(tmp_path / "t.csv")) == [("multi", 1), ("multi", 2)]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "81.2 ± 0.3", "81.2±.3", "81.2_{0.3}", "$81.2_{\\pm 0.3}$", "81.2 +- 0.3", "81.2 +/- 0.3", "81.2 (0.3)",
+        "81.2(±0.3)", r"\textbf{81.2} $\pm$ 0.3", "**81.2 ± 0.3**", "81.2 ± 0.3 %", "−1.5e-3 ± 2e-4",
+        r"81.2 {\scriptsize $\pm$ 0.3}",
+    ],
+)  # fmt: skip
+def test_means_with_deviations_are_known_however_they_are_typeset(tmp_path, cell):
+    (tmp_path / "t.csv").write_text(f"arm,accuracy\nstl,{cell}\n", encoding="utf-8")
+    with pytest.raises(TableError) as error:
+        read_scores(tmp_path / "t.csv", [])
+    assert f"row 2: `{cell}` of `accuracy`, and no column `seed`. A mean over seeds" in str(error.value)
+    assert "Give a row a run (arm, seed, metric, value)" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "cell", ["81.2", "-3", "8e-3", "1-2", "3_1", "12 x 3", "a ± b", "2026-11-27", "(0.3)", "1+2"]
+)
+def test_other_cells_are_no_means_with_deviations(cell):
+    assert not is_mean_with_deviation(cell)
 
 
 def test_a_metric_may_be_named_with_its_prefix(tmp_path):

@@ -125,6 +125,27 @@ def test_a_change_is_named(sealed, tmp_path, pattern, old, new, named, reseal):
     assert (f"{name}: not as it was sealed" in problems) == (not reseal)
 
 
+def test_a_long_text_is_quoted_where_it_parts():
+    long = "Colouring: helps. " * 40
+    (said,) = sealing.compare(long + "12.73 units", long + "12.83 units", "x", 0)[1]
+    assert said == (
+        "x is sealed as ...olouring: helps. 12.73 units, and comes out as ...olouring: helps. 12.83 units"
+    )
+
+
+def test_many_changes_are_counted_and_what_cannot_be_computed_is_named(sealed, tmp_path):
+    files = contents(sealed)
+    name = next(each for each in files if re.fullmatch(RUN + "per_image.csv", each))
+    files[name] = re.sub(r",1(\d\.\d+)", r",9\g<1>", files[name].decode()).encode()
+    found = check(rewrite(tmp_path / "a.zip", files))
+    scores = name.replace("per_image.csv", "scores.json")
+    of_scores = [each for each in found.problems if each.startswith(f"{scores}: ")]
+    assert len(of_scores) == 6
+    assert re.fullmatch(r"\d+ more numbers or texts differ", of_scores[-1].removeprefix(f"{scores}: "))
+    assert found.unchecked[0] == "results.json: what was changed does not allow it"
+    assert found.unchecked[-1].endswith(": they take images or weights")
+
+
 def test_what_is_gone_or_new_is_named(sealed, tmp_path):
     files = contents(sealed)
     name = next(each for each in files if re.fullmatch(RUN + "log.jsonl", each))

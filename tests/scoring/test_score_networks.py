@@ -95,7 +95,18 @@ def test_what_was_asked_is_not_asked_again_but_of_another_network(asked, folders
     other = fake()
     other.features["lite0"].provenance["weights"] = "89ab"
     ask_networks(pairs, DEEP, measured, other, None, tmp_path / "cache")
-    assert len(calls) == 6 * 7
+    assert len(calls) == 6 * 7  # the other network's answers alone
+    calls.clear()
+    ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "cache")
+    ask_networks(
+        pairs,
+        DEEP,
+        measured,
+        fake("lite0")._replace(perceptual=Unavailable("not asked")),
+        None,
+        tmp_path / "cache",
+    )
+    assert calls == []
     for kept in (tmp_path / "cache").rglob("*.npz"):
         kept.write_bytes(b"")
     assert ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "cache").sets == first.sets

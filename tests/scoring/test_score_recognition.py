@@ -2,14 +2,17 @@
 
 import numpy as np
 import pytest
+import timm
 import torch
+from scipy import stats
 from score_folders import colourings, true_images, write_images
-from tiny_classifier import NAME, as_shown, network, write_network
+from tiny_classifier import NAME, SHOWN, as_shown, network, write_network
 
 from knowhue.errors import ConfigError
 from knowhue.evaluation.classifier import open_classifier
 from knowhue.images.image import Pixels
-from knowhue.scoring.files import require_same_networks, to_json, to_latex
+from knowhue.report.text import p_text
+from knowhue.scoring.files import require_same_networks, to_json, to_latex, with_ends
 from knowhue.scoring.networks import ask_networks, open_scorers, with_columns
 from knowhue.scoring.page import render
 from knowhue.scoring.pairing import GRAY, TRUTH, Pairs, Stored, pair
@@ -17,6 +20,7 @@ from knowhue.scoring.parts import measure_rows
 from knowhue.scoring.protocols import PROTOCOLS, Wanted
 from knowhue.scoring.recognition import FoldedProbe, open_judge
 from knowhue.scoring.table import make_scores
+from knowhue.statistics.crossed import variance_of_two_more
 from knowhue.storage import write_json
 
 DEEP = PROTOCOLS["original"]
@@ -47,17 +51,23 @@ def noise(side: tuple[int, int], seed: int) -> Pixels:
 
 
 @pytest.mark.parametrize("side", [(160, 160), (37, 52), (300, 171)])
-def test_a_classifier_sees_images_as_timm_shows_them(tmp_path, side):
-    found = open_classifier(f"timm:{NAME}={write_network(tmp_path / 'net.safetensors', 9)}")
-    own, seen = network(9), set()
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_classifier_sees_images_as_timm_shows_them(tmp_path, side, name):
+    """At the size at which it is tested, which may be another than it was trained at."""
+    found = open_classifier(f"timm:{name}={write_network(tmp_path / 'net.safetensors', 9, name=name)}")
+    own, seen = network(9, name=name), set()
     for seed in range(4):
         pixels = noise(side, seed)
-        scores = own(as_shown(pixels))[0]
+        scores = own(as_shown(pixels, name))[0]
         expected = scores.topk(5).indices.tolist()
         assert found.answer(pixels).tolist() == expected
         assert found.answer(pixels.astype(np.uint16) * 257).tolist() == expected
         seen.add(expected[0])
-    assert (found.name, found.outputs, found.synsets) == (f"timm:{NAME}", 9, ())
+    assert (found.name, found.outputs, found.synsets) == (f"timm:{name}", 9, ())
+    sides = f"{SHOWN[name].side} x {SHOWN[name].side}"
+    assert found.provenance["input"].startswith(
+        f"the pixels that the protocol compares, in 8 bits: {sides} of a"
+    )
 
 
 def test_imagenets_classes_are_known_by_their_number(tmp_path):
@@ -137,6 +147,8 @@ def test_folders_of_no_class_leave_agreement_alone_and_some_are_refused(tmp_path
     [
         ("cat\ndog\n", "a line for each of the 4 outputs of timm:test_resnet, empty where"),
         ("cat\ncat\ncat\n\n", "Found none for dog (1 in all)"),
+        ("cat\ndgo\ndog\n\n", "Found `dgo` in line 2 of"),
+        ("cat\ndgo\ndog\n\n", "Did you mean `dog`? Leave the line of an output empty that stands for none."),
         (None, "`--classes` should be a text file in UTF-8"),
     ],
 )
@@ -204,8 +216,47 @@ def test_page_file_and_latex_hold_the_tests(judged):
     assert f"{found.only_first} : {found.only_second}" in table
     assert "p adjusted for all 9 tests" in table
     assert "top-1 ↑" in page
-    assert to_json(scores)["mcnemar"][0] == scores.tests[0]._asdict()
-    assert r"McNemar & share & only first & only second" in to_latex(scores, scores.values)
+    assert f"{with_ends(found.difference, found.interval)}, p {p_text(found.p_clustered_adjusted)}" in table
+    stored = to_json(scores)["mcnemar"][0]
+    assert stored == scores.tests[0]._asdict() | {"interval": list(scores.tests[0].interval)}
+    tables = to_latex(scores, scores.values).split(r"\begin{table}")
+    (own,) = [each for each in tables if "McNemar" in each and "top-1 by" in each]
+    assert r"first, second & only in & p, exact & difference & p, folders" in own
+    assert "over 4 folders" in own
+
+
+def test_the_interval_of_two_shares_is_over_folders_and_written_out(judged):
+    """Liang and Zeger's variance by hand, and two more images that change (Bonett and Price)."""
+    _, pairs, scores = judged
+    folders = np.array([int(name[5]) for name in pairs.truth])
+    for each in scores.tests:
+        one, other = (scores.columns[row][each.measure] for row in (each.first, each.second))
+        gap, count = one - other, len(pairs.truth)
+        sums = np.array([(gap - gap.mean())[folders == folder].sum() for folder in range(4)])
+        change = max(abs(gap[folders == folder].sum()) for folder in range(4))
+        variance = (sums**2).sum() * 4 / 3 / count**2 + variance_of_two_more(change, count)
+        half = stats.t.ppf(1 - 0.05 / 9 / 2, 3) * variance**0.5
+        assert each.difference == pytest.approx(gap.mean(), abs=1e-12)
+        assert each.interval == pytest.approx((gap.mean() - half, gap.mean() + half))
+        p = 2 * stats.t.sf(abs(gap.mean()) / variance**0.5, 3)
+        assert (each.p_clustered, each.p_clustered_adjusted) == pytest.approx((p, min(1, 9 * p)))
+
+
+def test_captions_name_the_network_of_their_columns(judged):
+    scores = judged[2]
+    said = f"by {NAME}, weights {scores.about['classifier']['weights'][:12]}."
+    tables = to_latex(scores, scores.values).split(r"\begin{table}")[1:]
+    for table in tables:
+        head = table.partition(r"\midrule")[0]
+        has_column = any(f"& {name}" in head for name in ("top-1", "top-5", "as the truth"))
+        assert (said in table.replace(r"\_", "_")) == (has_column or "McNemar" in table)
+    assert len([table for table in tables if "McNemar" in table]) == 3
+
+
+def test_versions_of_what_was_asked_stand_in_the_file(judged):
+    made = to_json(judged[2])["made_with"]
+    assert (made["timm"], made["torch"]) == (timm.__version__, str(torch.__version__).partition("+")[0])
+    assert not {"timm", "torch"} & to_json(judged[2]._replace(about={}))["made_with"].keys()
 
 
 @pytest.mark.parametrize("part", ["weights", "classes"])
@@ -213,12 +264,14 @@ def test_no_table_mixes_the_answers_of_two_classifiers(judged, tmp_path, part):
     path, about = tmp_path / "b.json", judged[2].about
     content = to_json(judged[2])
     write_json(path, content)
-    require_same_networks([path, path], about)
-    require_same_networks([path], {})
+    require_same_networks("--beside", [path, path], about)
+    require_same_networks("--beside", [path], {})
     content["networks"]["classifier"] = {**about["classifier"], part: "another"}
     write_json(path, content)
-    with pytest.raises(ConfigError, match="should have asked `classifier` of the same weights"):
-        require_same_networks([path], about)
+    with pytest.raises(
+        ConfigError, match=f"should have asked `classifier` of the same {part}.* Found another, and"
+    ):
+        require_same_networks("--beside", [path], about)
 
 
 def test_a_folder_of_decomposed_letters_is_found_in_a_file_of_classes(tmp_path):

@@ -266,7 +266,11 @@ def test_other_protocols_and_truths_do_not_share_a_table(scores, folders, tmp_pa
     alone = scored(folders.truth, [folders.theirs], tmp_path / "cache")
     write_json(path, to_json(alone))
     ours = scored(folders.truth, [folders.ours], tmp_path / "cache")
-    assert rows_beside([path], SMALL, ours.pairs) == {"theirs": alone.values["theirs"]}
+    found = rows_beside([path], SMALL, ours.pairs)
+    assert (found.rows, found.notes) == ({"theirs": alone.values["theirs"]}, [])
+    assert found.remarks[0].startswith(
+        "from earlier scores, and compared with no other system: theirs. Give their"
+    )
     with pytest.raises(ConfigError, match=r"should have systems of other names\. Found `theirs` again"):
         rows_beside([path], SMALL, scores.pairs)
     with pytest.raises(
@@ -276,6 +280,33 @@ def test_other_protocols_and_truths_do_not_share_a_table(scores, folders, tmp_pa
     write_images(folders.truth, {"class0/image0": picture(30)})
     with pytest.raises(ConfigError, match="of the same true images"):
         rows_beside([path], SMALL, pair(folders.truth, [str(folders.ours)]))
+
+
+def test_an_earlier_system_of_the_same_files_is_named(folders, tmp_path):
+    path = tmp_path / "earlier.json"
+    write_json(path, to_json(scored(folders.truth, [folders.ours], tmp_path / "cache")))
+    again = scored(folders.truth, [f"again={folders.ours}", folders.theirs], tmp_path / "cache")
+    found = rows_beside([path], SMALL, again.pairs)
+    assert found.notes == ["ours and again are the same files, byte for byte: nothing is compared by them"]
+    page = render(again, again.values | found.rows, "", found)
+    assert found.notes[0] in page
+    assert found.remarks[0] in page
+
+
+def test_what_cannot_be_told_quotes_an_interval_that_holds_0():
+    """As it decides: an interval of one difference alone would leave out 0 here."""
+    random = np.random.default_rng(3)
+    noise = random.normal(0, 1, 60)
+    gap = (noise - noise.mean()) / noise.std(ddof=1) + 0.3  # t is about 2.3
+    measures = ("ciede2000", "ab_l1", "psnr_rgb", "ssim_rgb")
+    pairs, columns = made_up(
+        60, {"a": dict.fromkeys(measures, np.zeros(60)), "b": dict.fromkeys(measures, gap)}
+    )
+    found = paired_differences(pairs, SMALL, columns, "a", {name: MEASURES[name] for name in measures})
+    assert {each.word for each in found} == {Nearness.CANNOT_TELL}
+    for each in found:
+        assert each.p < 0.05 < each.p_adjusted
+        assert each.interval[0] < 0 < each.interval[1]
 
 
 def test_the_table_of_images_has_a_line_for_each_and_the_hash_beside_it(scores):

@@ -412,8 +412,8 @@ def check_command(sealed: Annotated[Path, typer.Argument(help="What `knowhue pac
     """Compute the scores and results of a sealed study again; ends with 1 where one comes out otherwise."""
     from knowhue.sealing import check
 
-    files, numbers, problems = check(sealed)
-    say(*problems, err=True)
+    files, numbers, problems, unchecked = check(sealed)
+    say(*problems, *(f"not computed again: {each}" for each in unchecked), err=True)
     found = plural(len(problems), "problem") if problems else "all as sealed"
     say(f"{files} files, {numbers} numbers computed again: {found}")
     if problems:

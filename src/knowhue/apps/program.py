@@ -20,8 +20,8 @@ from knowhue import __version__
 from knowhue.errors import KnowhueError, system_reason
 from knowhue.metric_table import METRICS
 
-# what shells give for a program ended by Ctrl-C: 128 + SIGINT
-INTERRUPTED = 130
+# what shells give for a program that a signal ended: 128 + its number
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -188,9 +188,15 @@ def main() -> NoReturn:
     import knowhue.apps.cli  # noqa: F401  whose commands join the app
 
     settle_streams()
+    told_to_end = []
+
+    def end_as_interrupted(*_: object) -> NoReturn:
+        told_to_end.append(True)
+        raise KeyboardInterrupt
+
     # told to end, a command tidies up and says so as at Ctrl-C; torch.distributed.run ends its processes in its own way
     if "LOCAL_RANK" not in os.environ:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, end_as_interrupted)
     # what Pillow says of damaged metadata; what matters of a file is reported by its name
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
     try:
@@ -201,6 +207,7 @@ def main() -> NoReturn:
     except SystemExit as end:  # typer turns Ctrl-C into this one
         if end.code == INTERRUPTED:
             say("", "knowhue: stopped. The same command goes on where it stopped.", err=True)
+            sys.exit(TERMINATED if told_to_end else INTERRUPTED)
         raise
     except OSError as error:
         # printing to a full disk raises an error without a file's name

@@ -15,6 +15,8 @@ from knowhue.errors import ConfigError, few
 from knowhue.storage import require_outputs
 
 if TYPE_CHECKING:
+    from knowhue.scoring.files import Beside
+    from knowhue.scoring.networks import ScoreNetworks
     from knowhue.scoring.pairing import Pairs
     from knowhue.scoring.protocols import Protocol, Wanted
     from knowhue.scoring.table import Scores
@@ -108,6 +110,7 @@ def score(
 ) -> None:
     """Score colourings of several systems against the true images, pair by pair, with intervals and a page."""
     from knowhue.scoring.files import require_same_networks, rows_beside
+    from knowhue.scoring.pairing import pair
     from knowhue.scoring.protocols import Wanted, read_protocol
 
     wanted = Wanted(networks, classifier, classes, inception_weights, lpips_weights)
@@ -125,12 +128,13 @@ def score(
         return
     chosen, out = read_protocol(protocol or "stretch-256"), out or Path("score.html")
     outputs = _outputs(out)
+    _require_arguments(asked, chosen, reference)
     require_outputs({"--out": list(outputs.values())}, beside or [], overwrite=overwrite)
-    pairs = _paired(asked, chosen, reference)
+    pairs = pair(truth, systems, common)
     earlier = rows_beside(beside or [], chosen, pairs)
-    found = _scored(asked, pairs, chosen, reference, cache or out.parent / CACHE)
-    require_same_networks(beside or [], found.about)
-    _write(found, outputs, earlier)
+    opened = _opened(asked, pairs, chosen)
+    require_same_networks("--beside", beside or [], opened.about if opened else {})
+    _write(_scored(asked, pairs, chosen, reference, cache or out.parent / CACHE, opened), outputs, earlier)
 
 
 class _Asked(NamedTuple):
@@ -152,30 +156,36 @@ def _outputs(page: Path) -> dict[str, Path]:
     }
 
 
-def _paired(asked: _Asked, protocol: "Protocol", reference: str | None) -> "Pairs":
-    """Which files belong together; what cannot be scored is refused before work."""
-    from knowhue.scoring.pairing import pair
-    from knowhue.scoring.protocols import require_primary
+def _require_arguments(asked: _Asked, protocol: "Protocol", reference: str | None) -> None:
+    """What cannot be scored is refused before what is in the way, and before work."""
+    from knowhue.scoring.pairing import require_folders
+    from knowhue.scoring.protocols import require_networks
     from knowhue.scoring.table import require_system
 
-    require_primary(protocol, asked.wanted)
-    pairs = pair(asked.truth, asked.systems, asked.common)
-    require_system(pairs, reference)
-    return pairs
+    require_networks(protocol, asked.wanted)
+    require_system(list(require_folders(asked.truth, asked.systems)), reference)
+
+
+def _opened(asked: _Asked, pairs: "Pairs", protocol: "Protocol") -> "ScoreNetworks | None":
+    if asked.wanted.networks is None and asked.wanted.classifier is None:
+        return None
+    from knowhue.scoring.networks import open_scorers
+
+    return open_scorers(asked.wanted, pairs, protocol.primary)
 
 
 def _scored(
-    asked: _Asked, pairs: "Pairs", protocol: "Protocol", reference: str | None, cache: Path
+    asked: _Asked,
+    pairs: "Pairs",
+    protocol: "Protocol",
+    reference: str | None,
+    cache: Path,
+    opened: "ScoreNetworks | None",
 ) -> "Scores":
     from knowhue.apps.progress import showing_progress
     from knowhue.scoring.parts import measure_rows
     from knowhue.scoring.table import make_scores
 
-    opened = None
-    if asked.wanted.networks is not None or asked.wanted.classifier is not None:
-        from knowhue.scoring.networks import open_scorers
-
-        opened = open_scorers(asked.wanted, pairs, protocol.primary)
     began = time.monotonic()
     with showing_progress() as report:
         measured = measure_rows(pairs, protocol, cache, asked.threads, report)
@@ -191,7 +201,7 @@ def _scored(
     return make_scores(pairs, protocol, with_columns(measured, found), reference, found.sets)
 
 
-def _write(scores: "Scores", outputs: Mapping[str, Path], earlier: Mapping[str, Mapping[str, float]]) -> None:
+def _write(scores: "Scores", outputs: Mapping[str, Path], earlier: "Beside") -> None:
     from knowhue.scoring.files import image_rows, to_json, to_latex
     from knowhue.scoring.page import render, sentence
     from knowhue.storage import replacing, write_csv, write_json
@@ -199,15 +209,19 @@ def _write(scores: "Scores", outputs: Mapping[str, Path], earlier: Mapping[str, 
     systems = [each.name for each in scores.pairs.systems]
     rows = {
         **{name: scores.values[name] for name in systems},
-        **earlier,
+        **earlier.rows,
         **{name: own for name, own in scores.values.items() if name not in systems},
     }
     write_csv(outputs["csv"], image_rows(scores))
-    for name, text in (("tex", to_latex(scores, rows)), ("page", render(scores, rows, command_line()))):
+    for name, text in (
+        ("tex", to_latex(scores, rows)),
+        ("page", render(scores, rows, command_line(), earlier)),
+    ):
         with replacing(outputs[name]) as file:
             file.write(text)
     write_json(outputs["json"], to_json(scores))
-    say(*(f"note: {each}" for each in (*scores.notes, *scores.pairs.remarks)), err=True)
+    notes = (*scores.notes, *earlier.notes, *scores.pairs.remarks, *earlier.remarks)
+    say(*(f"note: {each}" for each in notes), err=True)
     said = [sentence(scores, each) for each in scores.differences if each.measure == scores.protocol.primary]
     say(*_lines(scores, rows), *said, f"Protocol: {scores.protocol.name}, SHA-256 {scores.protocol.digest}")
     say(f"Page: {outputs['page']}")
@@ -235,8 +249,14 @@ def _lines(scores: "Scores", rows: Mapping[str, Mapping[str, float]]) -> list[st
 
 
 def _check(asked: _Asked, path: Path) -> None:
-    from knowhue.scoring.files import compare_json, count_numbers, read_score_file, to_json
-    from knowhue.scoring.pairing import named_folders
+    from knowhue.scoring.files import (
+        compare_json,
+        count_numbers,
+        read_score_file,
+        require_same_networks,
+        to_json,
+    )
+    from knowhue.scoring.pairing import named_folders, pair
     from knowhue.scoring.protocols import Protocol
 
     earlier = read_score_file(path)
@@ -249,8 +269,11 @@ def _check(asked: _Asked, path: Path) -> None:
     chosen = Protocol.model_validate(earlier["protocol"]["settings"])
     asked = asked._replace(wanted=_as_earlier(asked.wanted, earlier, path))
     with tempfile.TemporaryDirectory() as empty:  # nothing is believed that was measured before
-        pairs = _paired(asked, chosen, earlier["reference"])
-        scores = _scored(asked, pairs, chosen, earlier["reference"], Path(empty))
+        _require_arguments(asked, chosen, earlier["reference"])
+        pairs = pair(asked.truth, asked.systems, asked.common)
+        opened = _opened(asked, pairs, chosen)
+        require_same_networks("--check", [path], opened.about if opened else {})
+        scores = _scored(asked, pairs, chosen, earlier["reference"], Path(empty), opened)
     problems = compare_json(earlier, to_json(scores))
     say(*problems, err=True)
     found = f"{len(problems)} differ" if problems else "all as stored"

@@ -82,8 +82,28 @@ def source_root(images: Images, may_be_file: bool = False) -> Path:
     # no shell expands `~` in a file of settings
     root = Path(images.path).expanduser()
     if not (root.is_dir() or (may_be_file and root.is_file())):
-        raise ImageError(f"{root}: {'a file, not a folder of images' if root.exists() else 'no such folder'}")
+        found = (
+            f"a file, not a folder of images{as_archives([root.name])}" if root.exists() else "no such folder"
+        )
+        raise ImageError(f"{root}: {found}")
     return root
+
+
+ARCHIVES = {".tar": "webdataset", ".parquet": "parquet"}
+"""Which source reads files of many images, by suffix."""
+
+
+def as_archives(texts: Iterable[str]) -> str:
+    """How files of many images are read, to be put behind what was found instead of images; nothing if it was others.
+
+    Args:
+        texts: names of files, or why they were skipped, which names their suffix.
+
+    >>> as_archives(["of no image format (.tar)", "hidden"]), as_archives(["hidden"])
+    ('; .tar files are read with --set images.source=webdataset', '')
+    """
+    named = {suffix: None for text in texts for suffix in ARCHIVES if text.rstrip(")").endswith(suffix)}
+    return "".join(f"; {each} files are read with --set images.source={ARCHIVES[each]}" for each in named)
 
 
 def require_columns(columns: Iterable[str], images: Images) -> None:

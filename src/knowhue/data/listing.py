@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowhue.config import Images
-from knowhue.data.items import SPLITS, ImageSource, SourceItem
+from knowhue.data.items import SPLITS, ImageSource, SourceItem, as_archives
 from knowhue.data.sources import SOURCES
 from knowhue.errors import ImageError
 from knowhue.images.files import counted
@@ -193,7 +193,7 @@ def open_listing(images: Images) -> ImageListing:
     listing = ImageListing(SOURCES[images.source](images))
     if not len(listing):
         skipped = Counter(listing.skipped())
-        others = f", but {counted(skipped.elements())}" if skipped else ""
+        others = f", but {counted(skipped.elements())}{as_archives(skipped)}" if skipped else ""
         where = _LOOKED_IN.get(images.source, "<class>/, or in train/<class>/ and val/<class>/")
         raise ImageError(
             f"{images.path}: no images in {where}{others}; check the path, or "

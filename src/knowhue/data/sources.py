@@ -14,6 +14,7 @@ from knowhue.data.items import (
     UNLABELLED,
     ImageSource,
     SourceItem,
+    as_archives,
     read_training_image,
     require_columns,
     source_root,
@@ -137,8 +138,8 @@ def _require_images(root: Path, home: str, skipped: Mapping[str, Mapping[str, in
 
 
 def _others(skipped: Iterable[str]) -> str:
-    kinds = counted(skipped)
-    return f", but {kinds}" if kinds else ""
+    reasons = list(skipped)
+    return f", but {counted(reasons)}{as_archives(reasons)}" if reasons else ""
 
 
 class ImageNet:

@@ -82,8 +82,9 @@ def open_classifier(given: str) -> ImageClassifier:
         "network": name,
         "weights": weights_digest(network)[:16],
         "outputs": outputs,
-        "input": f"{shape} pixels of a {config['crop_mode']} crop of {config['crop_pct']:g}, "
-        f"{config['interpolation']}; mean {_listed(config['mean'])}, deviation {_listed(config['std'])}",
+        "input": f"the pixels that the protocol compares, in 8 bits: {shape} of a {config['crop_mode']} crop of "
+        f"{config['crop_pct']:g}, {config['interpolation']}; mean {_listed(config['mean'])}, "
+        f"deviation {_listed(config['std'])}",
         "tool": "timm",
     }
     return ImageClassifier(_PREFIX + name, answer, tuple(synsets), outputs, provenance)

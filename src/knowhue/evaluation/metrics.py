@@ -10,7 +10,7 @@ from torch import Tensor
 from knowhue.color import colourfulness
 from knowhue.evaluation.calibration import calibration_error
 from knowhue.evaluation.similarity import ciede2000, psnr, require_same_shape, ssim
-from knowhue.metric_table import RUN_METRICS
+from knowhue.metric_table import METRICS, RUN_COLUMNS
 from knowhue.tensors import RGB, Batch, Chroma, Prediction
 
 ImageRow = dict[str, Any]
@@ -62,9 +62,9 @@ def score_rows(rows: Sequence[ImageRow]) -> dict[str, float]:
     columns = rows[0] if rows else {}
     means = {"images": column_mean, "classes": balanced}
     return {
-        name: (means.get(each.over) or OF_SETS[name])(rows, each.column)
-        for name, each in RUN_METRICS.items()
-        if each.column in columns
+        name: (means.get(METRICS[name].over) or OF_SETS[name])(rows, column)
+        for name, column in RUN_COLUMNS.items()
+        if column in columns
     }
 
 

@@ -43,6 +43,8 @@ FORMATS: Mapping[str, ImageFormat] = {
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 SUFFIXES = frozenset(suffix for known in FORMATS.values() for suffix in known.suffixes)
 
+LEDGER = "colorized.jsonl"
+"""What `inference.ledger` writes beside the images of a folder."""
 _SYSTEM_NAMES = frozenset({
     "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",  # zip archives of macOS, Windows
     "@eadir", "#recycle", "#snapshot", "@tmp", "@sharebin", "@recycle", "@recently-snapshot", "@__thumb",  # NAS
@@ -100,7 +102,7 @@ def why_hidden(name: str) -> str:
 
 
 def walk(root: Path, suffixes: Collection[str] = SUFFIXES, avoid: Path | None = None) -> Iterator[Found]:
-    """Everything below a folder, by name; links to folders last.
+    """Everything below a folder, by name, but for what knowhue itself writes beside images; links to folders last.
 
     Links to files and folders are followed, each real folder is entered once, under its own name if it has one here.
     A link that leads nowhere, a device and a pipe count as files: whoever reads them will say so.
@@ -116,7 +118,7 @@ def walk(root: Path, suffixes: Collection[str] = SUFFIXES, avoid: Path | None = 
     while folders or links:
         folder = folders.pop() if folders else links.pop(0)
         try:
-            here, entries = identity(folder), sorted(folder.iterdir())
+            here, entries = identity(folder), sorted(each for each in folder.iterdir() if each.name != LEDGER)
         except OSError as error:
             yield Found(folder, f"{UNREADABLE}: {error.strerror}")
             continue

@@ -11,13 +11,14 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from knowhue.errors import ConfigError, RunError, did_you_mean
+from knowhue.images.files import LEDGER
 from knowhue.images.openraster import check_output_suffix
 from knowhue.images.reading import weigh_image
 from knowhue.images.writing import writable_suffix
 from knowhue.inference.album import AlbumColour, colour_of_album, photo_colour, survey
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.judgement import caveats_of_many, is_hardly_found, is_novel
-from knowhue.inference.ledger import LEDGER, Ledger, Stamp
+from knowhue.inference.ledger import Ledger, Stamp
 from knowhue.inference.listing import Item, Listing, list_folder
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits, Stages, progress, run, usable_cores

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from knowhue.errors import RunError
+from knowhue.images.files import LEDGER
 from knowhue.storage import replacing
 
-LEDGER = "colorized.jsonl"
 JOB = {
     "source": "of another folder",
     "model": "made by another model",

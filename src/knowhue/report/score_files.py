@@ -7,6 +7,7 @@ a row a run, a column a metric, as Weights & Biases and MLflow export their tabl
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,12 @@ MOST_JSON_BYTES = 256 * 2**20
 """JSON is read whole, and takes some ten times its size."""
 TIDY = ("arm", "seed", "metric", "value")
 _ABOUT = ("image", "class", "state", "better", "sesoi", "against", "unit", "split")
-_ARM_NAMES = ("arm", "group", "name", "run_name", "runname", "run name")
+_ARM_NAMES = ("arm", "group", "name", "run_name", "runname", "run name", "run")
+_SEED_NAMES = ("seed", "random_seed", "random seed")
+_METHOD_NAMES = (*_ARM_NAMES, "method", "model")
+"""Columns whose cells are names, in tables of papers too."""
+_PEEKED = 20
+"""Rows that tell what a table without seeds holds."""
 """Columns that may name the arm, the first that is there; names of runs hold their seed, which is taken off."""
 _STATES = ("state", "status")
 NO_SCORE = "no score"
@@ -33,7 +39,10 @@ ONLY_MEANS = (
     "export, or whoever published the table"
 )
 """What is said of tables of means."""
-_MEAN_AND_DEVIATION = re.compile(r"\d\s*(±|\+/?-|\\pm|\()\s*\.?\d")
+_NUMBER = r"[-−+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
+_MEAN_AND_DEVIATION = re.compile(rf"{_NUMBER}(±{_NUMBER}|\(±?{_NUMBER}\))", re.IGNORECASE)
+_PLUS_MINUS = re.compile(r"_\{?\s*\\pm|_\{(\s*±)?|\\pm|\+/?[-−]")
+_OF_TYPESETTING = re.compile(r"\\[a-zA-Z]+|[\s$%*{}]")
 _PREFIX = re.compile(r"(params|config|tags\.mlflow|tags|metrics|summary|data|info)[./](?=.)")
 _METRIC_PREFIXES = ("metrics.", "metrics/", "summary.", "summary/")
 
@@ -77,6 +86,10 @@ def read_scores(
         TableError: it is not there, no table, or of neither form.
     """
     header, rows = _open(path)
+    if seed_column is None and not {_plain(name) for name in header} & {*_SEED_NAMES}:
+        first = list(islice(rows, _PEEKED))
+        _require_runs(path, header, first)
+        rows = chain(first, rows)
     columns = _Columns(path, header, arm_column, seed_column)
     if columns.is_tidy:
         return ReadFile(_tidy_rows(columns, rows), columns.unused(()))
@@ -88,6 +101,31 @@ def read_scores(
             f"{few(header, 12)}. Name metrics with --better NAME=higher or --better NAME=lower."
         )
     return ReadFile(_wide_rows(columns, metrics, rows), columns.unused(metrics))
+
+
+def _require_runs(path: Path, header: Sequence[str], rows: Iterable[tuple[int, RowCells]]) -> None:
+    """Make sure that a table without seeds is none of means over seeds, which nobody can judge by.
+
+    Raises:
+        TableError: it has a column of deviations, or cells of a mean and its deviation.
+    """
+    names = [_plain(name) for name in header]
+    found = [
+        f"column `{shown(name)}`"
+        for name, plain in zip(header, names, strict=True)
+        if deviates_from(plain, names)
+    ]
+    found += [
+        f"row {number}: `{shown(cell)}` of `{shown(name)}`"
+        for number, cells in rows
+        for name, plain, cell in zip(header, names, cells, strict=True)
+        if plain not in _METHOD_NAMES and isinstance(cell, str) and is_mean_with_deviation(cell)
+    ]
+    if found:
+        raise TableError(
+            f"{path}, {found[0]}, and no column `seed`. {ONLY_MEANS}. If there is a row a seed, name its column with "
+            "--seed-column."
+        )
 
 
 class _Columns:
@@ -105,7 +143,7 @@ class _Columns:
         self.places = {name: place for place, name in reversed(list(enumerate(plain)))}
         self.is_tidy = {"metric", "value"} <= self.places.keys()
         self.arm = self._named("--arm-column", arm, ("arm",) if self.is_tidy else _ARM_NAMES)
-        self.seed = self._named("--seed-column", seed, ("seed", "random_seed", "random seed"))
+        self.seed = self._named("--seed-column", seed, _SEED_NAMES)
 
     def _named(self, option: str, given: str | None, usual: Sequence[str]) -> int:
         if given is not None:
@@ -119,11 +157,6 @@ class _Columns:
         for name in usual:
             if name in self.places:
                 return self.places[name]
-        if usual[0] == "seed" and any(deviates_from(name, self.places) for name in self.places):
-            raise TableError(
-                f"{self.path}: no column `seed`. Found {few(self.header, 12)}. {ONLY_MEANS}. If there is a row a seed, "
-                f"name its column with {option}."
-            )
         raise TableError(
             f"{self.path}: no column `{usual[0]}`. Found {few(self.header, 12)}. Name it with {option}, or give a "
             "table with the columns arm, seed, metric, value."
@@ -163,29 +196,28 @@ def _plain(name: str) -> str:
 
 
 def deviates_from(name: str, names: Collection[str]) -> bool:
-    """Whether a column holds how far the seeds of another column's mean lie apart.
+    """Whether a column of a table without seeds holds how far the seeds of a mean lie apart.
 
-    >>> deviates_from("accuracy_std", ["accuracy"]), deviates_from("std", ["value"]), deviates_from("x sd", ["x"])
+    >>> deviates_from("accuracy_std", ["accuracy"]), deviates_from("std", ["value"]), deviates_from("x (sd)", ["x"])
     (True, True, True)
     >>> deviates_from("grad_norm_std", ["accuracy"]), deviates_from("seed", ["seed"])
     (False, False)
     """
     if name in _DEVIATIONS:
-        return any(each in names for each in ("value", "mean"))
-    return any(
-        name.endswith(f"{mark}{each}") and name.removesuffix(f"{mark}{each}") in names
-        for each in _DEVIATIONS
-        for mark in "_ ."
-    )
+        return True
+    ends = [f"{mark}{each}" for each in _DEVIATIONS for mark in "_ ."] + [
+        f" ({each})" for each in _DEVIATIONS
+    ]
+    return any(name.endswith(end) and name.removesuffix(end) in names for end in ends)
 
 
 def is_mean_with_deviation(text: str) -> bool:
-    """Whether a cell holds a mean and how far its seeds lie apart, as tables of papers print it.
+    r"""Whether a cell is a mean and how far its seeds lie apart, as tables of papers print it.
 
-    >>> is_mean_with_deviation("81.2 ± 0.3"), is_mean_with_deviation("81.2 (0.3)"), is_mean_with_deviation("8e-3")
-    (True, True, False)
+    >>> [is_mean_with_deviation(each) for each in ("81.2 ± 0.3", "81.2_{0.3}", r"$81.2 \pm .3$", "81.2 (0.3)", "8e-3")]
+    [True, True, True, True, False]
     """
-    return _MEAN_AND_DEVIATION.search(text) is not None
+    return _MEAN_AND_DEVIATION.fullmatch(_OF_TYPESETTING.sub("", _PLUS_MINUS.sub("±", text))) is not None
 
 
 def _tidy_rows(columns: _Columns, rows: Iterable[tuple[int, RowCells]]) -> Iterator[FileRow]:

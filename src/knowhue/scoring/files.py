@@ -5,20 +5,21 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
 from knowhue import __version__
 from knowhue.config import digest
 from knowhue.errors import ConfigError, DamagedError, few
-from knowhue.metric_table import Metric
+from knowhue.metric_table import OF_CLASSIFIER, Metric
 from knowhue.report.latex import tex, tex_row
-from knowhue.report.text import p_text
-from knowhue.scoring.pairing import ALWAYS, LEFT_ALONE, Pairs, Stored
+from knowhue.report.text import p_text, plural, signed
+from knowhue.scoring.pairing import ALWAYS, LEFT_ALONE, Pairs, Stored, are_twins
 from knowhue.scoring.protocols import Protocol
 from knowhue.scoring.table import Scores, SetDistance, order_of_rows
 from knowhue.settings_text import describe_problem
+from knowhue.statistics.paired import Interval
 from knowhue.storage import read_json
 
 SCORE_SCHEMA = {"name": "knowhue-score", "version": 1}
@@ -28,14 +29,16 @@ _ROUNDING_OF_P = 1e-4
 """Absolute: near-equal systems divide a small difference by a small error."""
 _MOST_SIGNS = 64  # of a line of a table in footnotesize that a page of 345 points takes
 _FIRST = 12  # hex digits of a hash that stand beside numbers
-
-
-class _Named(BaseModel):
-    name: str
+_PACKAGES = ("numpy", "pillow", "pyvips")
+_OF_NETWORKS = ("torch", "timm")
 
 
 class _OfFiles(BaseModel):
     sha256: str
+
+
+class _System(_OfFiles):
+    name: str
 
 
 class _OfProtocol(_OfFiles):
@@ -55,7 +58,7 @@ class _Content(BaseModel):
 
     protocol: _OfProtocol
     truth: _OfFiles
-    systems: list[_Named]
+    systems: list[_System]
     rows: dict[str, _Row]
     reference: str
     networks: _Asked
@@ -95,13 +98,16 @@ def to_json(scores: Scores) -> dict[str, Any]:
             each._asdict() | {"interval": list(each.interval) if each.interval else None}
             for each in scores.distances
         ],
-        "mcnemar": [each._asdict() for each in scores.tests],
+        "mcnemar": [
+            each._asdict() | {"interval": list(each.interval) if each.interval else None}
+            for each in scores.tests
+        ],
         "notes": list(scores.notes),
         "files": list(scores.pairs.remarks),
         "networks": dict(scores.about),
         "made_with": {
             "knowhue": __version__,
-            **{name: version(name) for name in ("numpy", "pillow", "pyvips")},
+            **{name: version(name) for name in (*_PACKAGES, *(_OF_NETWORKS if scores.about else ()))},
         },
     }
 
@@ -139,14 +145,28 @@ def read_score_file(path: Path) -> dict[str, Any]:
     return found
 
 
-def rows_beside(paths: Iterable[Path], protocol: Protocol, pairs: Pairs) -> dict[str, dict[str, float]]:
+class Beside(NamedTuple):
+    """Systems of earlier files.
+
+    Attributes:
+        rows: their numbers.
+        notes: which of them are the same files as another system.
+        remarks: that no difference of them is known.
+    """
+
+    rows: dict[str, dict[str, float]]
+    notes: list[str]
+    remarks: list[str]
+
+
+def rows_beside(paths: Iterable[Path], protocol: Protocol, pairs: Pairs) -> Beside:
     """The systems of earlier `score.json` files, to stand in the same table as what is measured of pairs.
 
     Raises:
         ConfigError: one was made by another protocol or of other true images, or has a system of the same name.
     """
-    rows: dict[str, dict[str, float]] = {}
-    own = {each.name for each in pairs.systems}
+    found = Beside({}, [], [])
+    hashes = {each.name: _files_hash(each.samples) for each in pairs.systems}
     for path in paths:
         earlier = read_score_file(path)
         wanted = (
@@ -159,32 +179,45 @@ def rows_beside(paths: Iterable[Path], protocol: Protocol, pairs: Pairs) -> dict
                     f"`--beside {path}` should be of the same {what}: numbers of different ones do not belong into one "
                     f"table. Found {short(there)}, and here {short(here)}."
                 )
-        names = [each["name"] for each in earlier["systems"]]
-        if same := [name for name in names if name in own | set(rows)]:
-            raise ConfigError(
-                f"`--beside {path}` should have systems of other names. Found `{same[0]}` again."
-            )
-        rows |= {name: earlier["rows"][name]["values"] for name in names}
-    return rows
+        for each in earlier["systems"]:
+            name, hash_ = each["name"], each["sha256"]
+            if name in hashes:
+                raise ConfigError(
+                    f"`--beside {path}` should have systems of other names. Found `{name}` again."
+                )
+            found.notes.extend(are_twins(name, other) for other, own in hashes.items() if own == hash_)
+            hashes[name] = hash_
+            found.rows[name] = earlier["rows"][name]["values"]
+    if found.rows:
+        found.remarks.append(
+            f"from earlier scores, and compared with no other system: {', '.join(found.rows)}. Give their folders for "
+            "differences and tests"
+        )
+    return found
 
 
-def require_same_networks(paths: Iterable[Path], about: Mapping[str, Any]) -> None:
-    """Make sure that the numbers of a network which stand in one table are those of one network.
+def require_same_networks(option: str, paths: Iterable[Path], about: Mapping[str, Any]) -> None:
+    """Make sure, before work, that the numbers of a network which are put together are those of one network.
 
     Args:
-        paths: earlier `score.json` files, to stand beside what was measured.
-        about: what was asked here, see `Scores`.
+        option: that named the files.
+        paths: earlier `score.json` files.
+        about: what is asked here, see `ScoreNetworks.about`.
 
     Raises:
         ConfigError: of a network that two of them asked, the weights, the input or the classes differ.
     """
-    asked = json.loads(json.dumps(dict(about)))  # as a file holds it
+    asked = json.loads(json.dumps({name: each for name, each in about.items() if name != "asked"}))
     for path in paths:
         for name, there in read_score_file(path)["networks"].items():
-            if name != "asked" and asked.setdefault(name, there) != there:
+            if name == "asked":
+                continue
+            here = asked.setdefault(name, there)
+            other = [key for key in there if key in here and key != "tool" and here[key] != there[key]]
+            if other:
                 raise ConfigError(
-                    f"`--beside {path}` should have asked `{name}` of the same weights, input and classes: numbers of "
-                    "different ones do not belong into one table."
+                    f"`{option} {path}` should have asked `{name}` of the same {other[0]}: numbers of different ones "
+                    f"are not put together. Found {there[other[0]]}, and here {here[other[0]]}."
                 )
 
 
@@ -240,20 +273,29 @@ def image_rows(scores: Scores) -> Iterator[Sequence[Any]]:
 def to_latex(scores: Scores, rows: Mapping[str, Mapping[str, float]]) -> str:
     """Tables for a paper, by booktabs: a line a system or row, each as wide as a page takes it."""
     shown = {name: each for name, each in scores.measures.items() if not name.startswith("lightness")}
-    tables, breadth = [], _MOST_SIGNS
+    tables: list[list[list[str]]] = []
+    names: list[list[str]] = []
+    breadth = _MOST_SIGNS
     for name, each in shown.items():
         cells = [each.head, *(shown_value(each, values.get(name)) for values in rows.values())]
         width = max(map(len, cells)) + 2
         if breadth + width > _MOST_SIGNS:
             tables.append([["system", *rows]])
+            names.append([])
             breadth = max(map(len, rows))
         tables[-1].append(cells)
+        names[-1].append(name)
         breadth += width
-    main = "".join(_latex_table(scores, each, len(ALWAYS)) for each in tables)
+    main = "".join(
+        _latex_table(
+            _caption(scores, own, "means over images. L* is given to every system."), each, len(ALWAYS)
+        )
+        for own, each in zip(names, tables, strict=True)
+    )
     return main + _distances_as_latex(scores) + _tests_as_latex(scores)
 
 
-def _latex_table(scores: Scores, columns: Sequence[Sequence[str]], last: int = 0) -> str:
+def _latex_table(caption: str, columns: Sequence[Sequence[str]], last: int = 0) -> str:
     """Columns of cells, their heads first; the last rows apart."""
     head, *lines = zip(*columns, strict=True)
     rows = [tex_row([tex(cell) for cell in line]) for line in lines]
@@ -262,7 +304,7 @@ def _latex_table(scores: Scores, columns: Sequence[Sequence[str]], last: int = 0
     return "\n".join([
         r"\begin{table}",
         r"\footnotesize",
-        rf"\caption{{{tex(_caption(scores))}}}",
+        rf"\caption{{{tex(caption)}}}",
         rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
         r"\toprule",
         tex_row([tex(cell) for cell in head]),
@@ -278,22 +320,53 @@ def _latex_table(scores: Scores, columns: Sequence[Sequence[str]], last: int = 0
 def _distances_as_latex(scores: Scores) -> str:
     columns = dict.fromkeys((each.system, each.minus) for each in scores.distances)
     cells: list[list[str]] = [["corrected", *(f"{a} − {b}" if b else a for a, b in columns)]]
-    for name in dict.fromkeys(each.measure for each in scores.distances):
+    names = list(dict.fromkeys(each.measure for each in scores.distances))
+    for name in names:
         measure = scores.measures[name]
         found = {(each.system, each.minus): each for each in scores.distances if each.measure == name}
         cells.append([measure.short, *(_with_ends(measure, found.get(key)) for key in columns)])
-    return _latex_table(scores, cells) if columns else ""
+    said = (
+        f"distances of sets, freed of the bias that few images bring, with intervals at "
+        f"{100 * (1 - scores.protocol.alpha):g} % by a jackknife."
+    )
+    return _latex_table(_caption(scores, names, said), cells) if columns else ""
 
 
 def _tests_as_latex(scores: Scores) -> str:
-    """McNemar's tests: a line a pair of rows and measure."""
+    """Tests of recognised images: a table a measure, a line two rows of the others."""
+    return "".join(
+        _measure_as_latex(scores, name) for name in dict.fromkeys(each.measure for each in scores.tests)
+    )
+
+
+def _measure_as_latex(scores: Scores, name: str) -> str:
+    title, tests = scores.measures[name].title, [each for each in scores.tests if each.measure == name]
     lines = [
-        (f"{each.first}, {each.second}", scores.measures[each.measure].short, str(each.only_first),
-         str(each.only_second), p_text(each.p_adjusted))
-        for each in scores.tests
-    ]  # fmt: skip
-    head = ("McNemar", "share", "only first", "only second", "p, Bonferroni")
-    return _latex_table(scores, list(zip(head, *lines, strict=True))) if lines else ""
+        (f"{each.first}, {each.second}", f"{each.only_first} : {each.only_second}", p_text(each.p_adjusted))
+        for each in tests
+    ]
+    head: tuple[str, ...] = ("first, second", "only in", "p, exact")
+    said = (
+        f"{title}: images that count of the first row alone : of the second alone, and McNemar's exact test of them, "
+        f"p by Bonferroni for {plural(len(scores.tests), 'test')}"
+    )
+    if scores.pairs.clusters:
+        head = (*head, "difference", "p, folders")
+        lines = [
+            (*line, with_ends(each.difference, each.interval), p_text(each.p_clustered_adjusted))
+            for line, each in zip(lines, tests, strict=True)
+        ]
+        said += (
+            "; it takes images as independent. The difference of the shares, with its interval (all together at "
+            f"{100 * (1 - scores.protocol.alpha):g} %) and its p, is over {len(set(scores.pairs.clusters))} folders"
+        )
+    return _latex_table(_caption(scores, [name], f"{said}."), list(zip(head, *lines, strict=True)))
+
+
+def with_ends(share: float, interval: Interval | None) -> str:
+    """A difference of shares and its interval."""
+    shown = signed([share, *(interval or ())], 3)
+    return shown[0] + (f" [{', '.join(shown[1:])}]" if interval else "")
 
 
 def _with_ends(measure: Metric, found: SetDistance | None) -> str:
@@ -303,11 +376,22 @@ def _with_ends(measure: Metric, found: SetDistance | None) -> str:
     return shown_value(measure, found.estimate) + (f" [{', '.join(ends)}]" if ends else "")
 
 
-def _caption(scores: Scores) -> str:
-    return (
-        f"{len(scores.pairs.truth)} images, protocol {scores.protocol.name} (SHA-256 {short(scores.protocol.digest)}); "
-        "means over images. L* is given to every system."
+def _caption(scores: Scores, names: Sequence[str], said: str) -> str:
+    """What a table shows, of how many images, and by which networks its measures are."""
+    networks = [
+        f"{', '.join(scores.measures[name].short for name in own)} by {_named(about)}"
+        for key, about in scores.about.items()
+        if (own := [name for name in names if name == key or (key == "classifier" and name in OF_CLASSIFIER)])
+    ]
+    protocol = f"protocol {scores.protocol.name} (SHA-256 {short(scores.protocol.digest)})"
+    return " ".join(
+        [f"{len(scores.pairs.truth)} images, {protocol}; {said}", *(f"{each}." for each in networks)]
     )
+
+
+def _named(about: Mapping[str, Any]) -> str:
+    weights = f", weights {short(about['weights'])}" if "weights" in about else ""
+    return f"{about['network']}{weights}"
 
 
 def shown_value(measure: Metric, value: float | None) -> str:

@@ -1,6 +1,7 @@
 """What networks say of colourings: LPIPS, distances between sets, whether an image is recognised; needs torch."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from knowhue.config import Evaluation, digest
-from knowhue.errors import ConfigError, DamagedError, one_of
+from knowhue.errors import ConfigError, DamagedError
 from knowhue.evaluation.features import (
     DISTANCES,
     FeatureNetwork,
@@ -26,7 +27,7 @@ from knowhue.runs import Report
 from knowhue.scoring.distances import LEAVE_OUT, LeftOut, Truth, corrected
 from knowhue.scoring.measures import MEASURES
 from knowhue.scoring.pairing import ALWAYS, TRUTH, Pairs
-from knowhue.scoring.parts import Measured, Portion, best_of, portions, row_pixels
+from knowhue.scoring.parts import Measured, Portion, best_of, part_path, portions, row_pixels
 from knowhue.scoring.protocols import Protocol, Wanted
 from knowhue.scoring.recognition import FoldedProbe, Judge, open_judge, require_classes
 from knowhue.scoring.table import OfSets, SetDistance
@@ -35,7 +36,6 @@ from knowhue.storage import read_arrays, replacing
 
 _ANSWERS = "answers"
 _ASKED = 3  # what is asked of an image, counted up where that changes: what was kept before is not used
-CHOICES = ("lite0", "inception", "lpips", "recognition")
 
 
 class ScoreNetworks(NamedTuple):
@@ -59,6 +59,34 @@ class ScoreNetworks(NamedTuple):
     def opened(self) -> dict[str, FeatureNetwork]:
         return {name: each for name, each in self.features.items() if isinstance(each, FeatureNetwork)}
 
+    @property
+    def provenance(self) -> dict[str, dict[str, Any]]:
+        """What the answers of each network that is shown images follow from."""
+        found = {name: _quoted(each.provenance) for name, each in self.opened.items()}
+        if isinstance(self.perceptual, Perceptual):
+            found[LPIPS] = _quoted(self.perceptual.provenance)
+        if self.judge is not None:
+            found[_ANSWERS] = self.judge.classifier.provenance
+        return found
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What numbers must be quoted with, as far as it is known before work."""
+        of_networks = self.provenance
+        found: dict[str, Any] = {"asked": self.asked}
+        found |= {
+            name: of_networks[distance.network]
+            for name, distance in DISTANCES.items()
+            if distance.network in of_networks
+        }
+        if LPIPS in of_networks:
+            found[LPIPS] = of_networks[LPIPS]
+        if self.has_probe:
+            found["recognition"] = {"network": FoldedProbe.NETWORK}
+        if self.judge is not None:
+            found["classifier"] = self.judge.about
+        return found
+
 
 class NetworkAnswers(NamedTuple):
     """What networks say: further columns by row, and numbers of sets."""
@@ -76,15 +104,10 @@ def open_scorers(wanted: Wanted, pairs: Pairs, primary: str) -> ScoreNetworks:
         primary: the protocol's measure, which has to be among theirs if it takes a classifier.
 
     Raises:
-        ConfigError: an unknown name, or a network that cannot be opened: who asks for a number should not get a page
-            without it. Or folders of too few images to recognise classes by.
+        ConfigError: a network that cannot be opened: who asks for a number should not get a page without it. Or
+            folders of too few images to recognise classes by.
     """
-    names = list(
-        dict.fromkeys(name.strip() for name in (wanted.networks or "").split(",") if wanted.networks)
-    )
-    for name in names:
-        if name not in CHOICES:
-            raise ConfigError(one_of("--networks", name, CHOICES))
+    names = wanted.names
     has_probe = "recognition" in names
     if has_probe:
         require_classes(pairs)
@@ -138,7 +161,7 @@ def ask_networks(
     done, total = 0, len(pairs.truth) * len(rows)
     columns: dict[str, dict[str, NDArray[np.float64]]] = {}
     values: dict[str, dict[str, float]] = {}
-    about: dict[str, Any] = {"asked": networks.asked}
+    about = networks.about
     truth: dict[str, Features] = {}
     left_out = _LeavingOut(pairs)
     probe = FoldedProbe(pairs) if networks.has_probe else None
@@ -166,14 +189,7 @@ def ask_networks(
             if networks.judge is not None and answers is not None:
                 true_answers = answers if true_answers is None else true_answers
                 columns[row] |= networks.judge.columns(answers, true_answers)
-    if isinstance(networks.perceptual, Perceptual):
-        about[LPIPS] = _quoted(networks.perceptual.provenance)
-    if probe is not None:
-        about["recognition"] = {"network": FoldedProbe.NETWORK}
-    notes = []
-    if networks.judge is not None:
-        about["classifier"] = networks.judge.about
-        notes = networks.judge.notes
+    notes = [] if networks.judge is None else networks.judge.notes
     distances = left_out.judged(reference or systems[0], 1 - protocol.alpha)
     return NetworkAnswers(columns, OfSets(values, distances, about, [*_notes(about, distances), *notes]))
 
@@ -228,43 +244,50 @@ def _notes(about: Mapping[str, Any], distances: Sequence[SetDistance]) -> list[s
 def _kept(
     portion: Portion, row: str, protocol: Protocol, networks: ScoreNetworks, cache: Path
 ) -> dict[str, NDArray[Any]]:
-    asked = {name: each.provenance["weights"] for name, each in networks.opened.items()}
-    if isinstance(networks.perceptual, Perceptual):
-        asked[LPIPS] = networks.perceptual.provenance["weights"]
-    if networks.judge is not None:
-        provenance = networks.judge.classifier.provenance
-        asked[_ANSWERS] = [provenance["weights"], provenance["input"]]
-    key = digest([_ASKED, portion.key(row, protocol), asked])
-    path = cache / key[:2] / f"{key}.npz"
-    if path.exists():
-        try:
-            return read_arrays(path)
-        except DamagedError:
-            path.unlink()
-    values = [_ask(*pixels, networks) for pixels in row_pixels(portion, row, protocol)]
-    made = {name: np.stack([each[name] for each in values]) for name in values[0]}
-    with replacing(path, "wb") as file:
-        np.savez(file, allow_pickle=False, **made)
-    return made
-
-
-def _ask(truth: Pixels, colourings: Sequence[Pixels], networks: ScoreNetworks) -> dict[str, NDArray[Any]]:
-    """Features and classes of the first sample; LPIPS: the mean over samples, of the best one, and between samples."""
-    shown = [_tensor(each) for each in colourings]
-    found: dict[str, NDArray[Any]] = {
-        name: each.features(shown[0])[0].numpy() for name, each in networks.opened.items()
+    """What all networks say of a row, from the cache or asked and put there, each network apart."""
+    key = portion.key(row, protocol)
+    paths = {
+        name: part_path(cache, digest([_ASKED, key, name, each]))
+        for name, each in networks.provenance.items()
     }
-    if networks.judge is not None:
-        found[_ANSWERS] = networks.judge.classifier.answer(colourings[0])
-    if isinstance(networks.perceptual, Perceptual):
-        true = _tensor(truth)
-        values = [float(networks.perceptual.between(each, true)) for each in shown]
-        found[LPIPS] = np.float64(np.mean(values))  # type: ignore[assignment]
-        if len(values) > 1:
-            found[f"best_{LPIPS}"] = np.float64(best_of(LPIPS, values))  # type: ignore[assignment]
-            apart = [float(networks.perceptual.between(*two)) for two in combinations(shown, 2)]
-            found["diversity_lpips"] = np.float64(np.mean(apart))  # type: ignore[assignment]
-    return found
+    found: dict[str, dict[str, NDArray[Any]]] = {}
+    for name, path in paths.items():
+        if path.exists():
+            with suppress(DamagedError):  # it is asked anew, and replaced
+                found[name] = read_arrays(path)
+    missing = [name for name in paths if name not in found]
+    if missing:
+        shown = list(row_pixels(portion, row, protocol))
+        for name in missing:
+            values = [_ask(name, *pixels, networks) for pixels in shown]
+            found[name] = {each: np.stack([one[each] for one in values]) for each in values[0]}
+            with replacing(paths[name], "wb") as file:
+                np.savez(file, allow_pickle=False, **found[name])
+    return {name: each for own in found.values() for name, each in own.items()}
+
+
+def _ask(
+    name: str, truth: Pixels, colourings: Sequence[Pixels], networks: ScoreNetworks
+) -> dict[str, NDArray[Any]]:
+    """Features and classes of the first sample; LPIPS: the mean over samples, of the best one, and between samples."""
+    if name == _ANSWERS and networks.judge is not None:
+        return {name: networks.judge.classifier.answer(colourings[0])}
+    if name == LPIPS and isinstance(networks.perceptual, Perceptual):
+        return _ask_perceptual(networks.perceptual, truth, colourings)
+    return {name: networks.opened[name].features(_tensor(colourings[0]))[0].numpy()}
+
+
+def _ask_perceptual(
+    network: Perceptual, truth: Pixels, colourings: Sequence[Pixels]
+) -> dict[str, NDArray[Any]]:
+    shown, true = [_tensor(each) for each in colourings], _tensor(truth)
+    values = [float(network.between(each, true)) for each in shown]
+    found = {LPIPS: float(np.mean(values))}
+    if len(values) > 1:
+        found[f"best_{LPIPS}"] = best_of(LPIPS, values)
+        apart = [float(network.between(*two)) for two in combinations(shown, 2)]
+        found["diversity_lpips"] = float(np.mean(apart))
+    return {name: np.asarray(each, np.float64) for name, each in found.items()}
 
 
 def _tensor(pixels: Pixels) -> torch.Tensor:

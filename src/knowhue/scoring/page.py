@@ -14,7 +14,7 @@ from knowhue.images.image import Pixels
 from knowhue.metric_table import RECOGNITION, Metric
 from knowhue.report.page import fill
 from knowhue.report.text import TableCell, p_text, p_words, signed
-from knowhue.scoring.files import short, shown_value
+from knowhue.scoring.files import Beside, short, shown_value, with_ends
 from knowhue.scoring.pairing import ALWAYS
 from knowhue.scoring.parts import open_pixels
 from knowhue.scoring.table import Difference, PairedShares, Scores, SetDistance
@@ -43,17 +43,22 @@ class Group(NamedTuple):
     names: tuple[str, ...]
 
 
-def render(scores: Scores, rows: Mapping[str, Mapping[str, float]], command: str) -> str:
+def render(
+    scores: Scores, rows: Mapping[str, Mapping[str, float]], command: str, beside: Beside | None = None
+) -> str:
     """The page as HTML: one file without links to anything outside of it.
 
     Args:
         scores: what to show.
         rows: values by row, those of earlier files among them.
         command: as a reader would type it again.
+        beside: what is said of the systems of earlier files.
     """
     return fill(
         "score.html",
         scores=scores,
+        notes=[*scores.notes, *(beside.notes if beside else ())],
+        remarks=[*scores.pairs.remarks, *(beside.remarks if beside else ())],
         hash=scores.protocol.digest,
         short_hash=short(scores.protocol.digest),
         folders=len(set(scores.pairs.clusters)),
@@ -189,7 +194,7 @@ def _test_table(scores: Scores) -> list[list[Any]]:
     rows = [
         [
             f"{first}, {second}",
-            *(_test_cell(by_key[first, second, name]) for name in names),
+            *(_test_cell(by_key[first, second, name], bool(scores.pairs.clusters)) for name in names),
             short(scores.protocol.digest),
         ]
         for first, second in dict.fromkeys((each.first, each.second) for each in scores.tests)
@@ -197,9 +202,12 @@ def _test_table(scores: Scores) -> list[list[Any]]:
     return [["", *(scores.measures[name].short for name in names), "protocol"], *rows] if rows else []
 
 
-def _test_cell(found: PairedShares) -> TableCell:
-    # never bold: images of a folder go together, and the test takes them as independent
-    return TableCell(f"{found.only_first} : {found.only_second}", f"p {p_text(found.p_adjusted)}", False)
+def _test_cell(found: PairedShares, clustered: bool) -> TableCell:
+    # never bold: the exact test takes images as independent
+    below = f"p {p_text(found.p_adjusted)}"
+    if clustered:
+        below += f"; {with_ends(found.difference, found.interval)}, p {p_text(found.p_clustered_adjusted)}"
+    return TableCell(f"{found.only_first} : {found.only_second}", below, False)
 
 
 def _distance_cell(scores: Scores, found: SetDistance | None) -> Any:

@@ -83,14 +83,15 @@ def pair(truth: Path, systems: Sequence[str], common: bool = False) -> Pairs:
         common: leave out images that some system lacks, and files that belong to no image, instead of refusing them.
 
     Raises:
-        ConfigError: two systems of one name, one called as a row of `ALWAYS`, or one that is the truth's own folder.
+        ConfigError: as `require_folders`.
         ImageError: no folder, no image in it, or files that are missing, too many or double; each its own line.
     """
-    true, left_alone = _list(truth, "--truth")
+    folders = require_folders(truth, systems)
+    true, left_alone = _list(truth)
     remarks = [f"true images: {each}" for each in left_alone]
     originals = {key: files[0] for key, files in true.items()}
     problems = _doubled("--truth", true)
-    made = [_system(name, folder, originals, truth) for name, folder in named_folders(systems)]
+    made = [_system(name, folder, originals) for name, folder in folders.items()]
     shared = set(originals)
     for system in made:
         shared &= set(system.samples)
@@ -145,10 +146,28 @@ def named_folders(systems: Sequence[str]) -> list[tuple[str, Path]]:
     return pairs
 
 
-def _list(folder: Path, what: str) -> tuple[dict[str, list[Stored]], list[str]]:
+def require_folders(truth: Path, systems: Sequence[str]) -> dict[str, Path]:
+    """Make sure, before work, that there are folders to pair; those of the systems by name.
+
+    Raises:
+        ConfigError: two systems of one name, one called as a row of `ALWAYS`, or one that is the truth's own folder.
+        ImageError: no folder.
+    """
+    named = dict(named_folders(systems))
+    for what, folder in {"--truth": truth, **named}.items():
+        if not folder.is_dir():
+            raise ImageError(f"`{what}` should be a folder of images. Found `{folder}`. Is the path right?")
+    for folder in named.values():
+        if folder.samefile(truth):
+            raise ConfigError(
+                f"A system should be another folder than --truth. Found `{folder}` for both; the true images have rows "
+                "of their own in every table."
+            )
+    return named
+
+
+def _list(folder: Path) -> tuple[dict[str, list[Stored]], list[str]]:
     """Files by image, and notes."""
-    if not folder.is_dir():
-        raise ImageError(f"`{what}` should be a folder of images. Found `{folder}`. Is the path right?")
     files: dict[str, list[Stored]] = {}
     skipped = []
     for path, why in walk(folder):
@@ -184,13 +203,8 @@ def _stored(path: Path) -> Stored:
         raise RunError(f"Cannot read `{path}`: {error.strerror or error}.") from None
 
 
-def _system(name: str, folder: Path, truth: Mapping[str, Stored], truth_folder: Path) -> System:
-    if folder.is_dir() and truth_folder.is_dir() and folder.samefile(truth_folder):
-        raise ConfigError(
-            f"A system should be another folder than --truth. Found `{folder}` for both; the true images have rows of "
-            "their own in every table."
-        )
-    files, notes = _list(folder, name)
+def _system(name: str, folder: Path, truth: Mapping[str, Stored]) -> System:
+    files, notes = _list(folder)
     if problems := _doubled(name, files):
         raise ImageError(*problems)
     samples: dict[str, list[Stored]] = {}
@@ -252,11 +266,12 @@ def _twins(systems: Sequence[System]) -> list[str]:
     digests = {
         each.name: [[file.digest for file in files] for files in each.samples.values()] for each in systems
     }
-    return [
-        f"{one} and {other} are the same files, byte for byte: nothing is compared by them"
-        for one, other in combinations(digests, 2)
-        if digests[one] == digests[other]
-    ]
+    return [are_twins(*two) for two in combinations(digests, 2) if digests[two[0]] == digests[two[1]]]
+
+
+def are_twins(one: str, other: str) -> str:
+    """What is said of two systems whose files are equal."""
+    return f"{one} and {other} are the same files, byte for byte: nothing is compared by them"
 
 
 def _lossy(system: System) -> list[str]:

@@ -228,7 +228,7 @@ def _joined(parts: Sequence[dict[str, Column]], counts: NDArray[np.int64]) -> Me
 
 def _kept(part: Portion, protocol: Protocol, cache: Path) -> Made:
     """The rows of a part from the cache, or made and put there; or what is wrong with its images."""
-    paths = {row: _path(cache, part.key(row, protocol)) for row in part.rows}
+    paths = {row: part_path(cache, part.key(row, protocol)) for row in part.rows}
     found: dict[str, Measured] = {}
     for row, path in paths.items():
         if path.exists():
@@ -247,7 +247,8 @@ def _kept(part: Portion, protocol: Protocol, cache: Path) -> Made:
     return found
 
 
-def _path(cache: Path, key: str) -> Path:
+def part_path(cache: Path, key: str) -> Path:
+    """Where something is kept, by what it was made from."""
     return cache / key[:2] / f"{key}.npz"
 
 

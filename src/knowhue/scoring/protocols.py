@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 from knowhue.config import Images, Section, digest
 from knowhue.errors import ConfigError, one_of
 from knowhue.images.image import Image, Pixels
+from knowhue.metric_table import OF_CLASSIFIER
 from knowhue.presets import checked
 from knowhue.settings_text import read_yaml
 from knowhue.statistics import ALPHA
@@ -100,11 +101,14 @@ PROTOCOLS: Mapping[str, Protocol] = {
 """stretch-256 is the geometry of DDColor and MultiColor, crop-256 of L-CAD and ColTran, original of ColorMF."""
 
 
+NETWORK_CHOICES = ("lite0", "inception", "lpips", "recognition")
+
+
 class Wanted(NamedTuple):
     """Which networks to ask.
 
     Attributes:
-        networks: some of `networks.CHOICES`, separated by commas; or none.
+        networks: some of `NETWORK_CHOICES`, separated by commas; or none.
         classifier: see `classifier.open_classifier`.
         classes: a file that says which folder each of its outputs stands for, see `recognition.open_judge`.
         inception_weights: a file; downloaded if None, as `lpips_weights`.
@@ -116,25 +120,39 @@ class Wanted(NamedTuple):
     inception_weights: Path | None = None
     lpips_weights: Path | None = None
 
+    @property
+    def names(self) -> list[str]:
+        """The networks, each once.
 
-_OF_CLASSIFIER = ("top1_accuracy", "top1_agreement")
+        Raises:
+            ConfigError: one is unknown.
+        """
+        names = (
+            list(dict.fromkeys(name.strip() for name in self.networks.split(","))) if self.networks else []
+        )
+        for name in names:
+            if name not in NETWORK_CHOICES:
+                raise ConfigError(one_of("--networks", name, NETWORK_CHOICES))
+        return names
+
+
 _OF_NETWORKS = {"lpips_alex": "lpips", "recognition": "recognition"}
 """Metrics that take a network, and its name in `--networks`."""
 
 
-def require_primary(protocol: Protocol, wanted: Wanted) -> None:
-    """Make sure, before work, that the metric of the first sentence will be measured.
+def require_networks(protocol: Protocol, wanted: Wanted) -> None:
+    """Make sure, before work, that networks are known, and that the metric of the first sentence will be measured.
 
     Args:
         protocol: that names it.
         wanted: the networks that are asked.
 
     Raises:
-        ConfigError: it takes a network that is not asked.
+        ConfigError: a network is unknown, or the metric takes one that is not asked.
     """
-    needed, asked = _OF_NETWORKS.get(protocol.primary), (wanted.networks or "").split(",")
-    missing = f"--networks {needed}" if needed and needed not in map(str.strip, asked) else ""
-    if protocol.primary in _OF_CLASSIFIER and not wanted.classifier:
+    needed, asked = _OF_NETWORKS.get(protocol.primary), wanted.names
+    missing = f"--networks {needed}" if needed and needed not in asked else ""
+    if protocol.primary in OF_CLASSIFIER and not wanted.classifier:
         missing = "--classifier"
     if missing:
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowhue.config import digest
-from knowhue.errors import ConfigError, few, shown
+from knowhue.errors import ConfigError, did_you_mean, few, shown
 from knowhue.evaluation.classifier import LIKELIEST, ImageClassifier, open_classifier
 from knowhue.evaluation.features import Features
 from knowhue.evaluation.recognition import Probe, fit_probe
@@ -114,17 +115,21 @@ def open_judge(given: str, classes: Path | None, pairs: Pairs) -> Judge:
     Args:
         given: see `classifier.open_classifier`.
         classes: a text file with a line an output, in their order: the folder that it stands for, empty for none;
-            several outputs may stand for one. Without it folders are called by WordNet ids, as ImageNet's are.
+            several outputs may stand for one, and each name is that of a folder. Without it folders are called by
+            WordNet ids, as ImageNet's are.
         pairs: the images; of their path the last folder is the class.
 
     Raises:
-        ConfigError: the classifier cannot be opened, the file has another number of lines than it has outputs, or
-            there is a folder that no output stands for (without a file: where others are WordNet ids of its outputs).
+        ConfigError: the classifier cannot be opened, the file has another number of lines than it has outputs or a
+            name that no folder has, or there is a folder that no output stands for (without a file: where others are
+            WordNet ids of its outputs).
     """
     classifier = open_classifier(given)
     folders = tuple(PurePosixPath(name).parent.name for name in pairs.truth)
     stands_for = classifier.synsets if classes is None else _read_classes(classes, classifier)
     unknown = [folder for folder in dict.fromkeys(folders) if not folder or folder not in stands_for]
+    if classes is not None:
+        _require_folders(classes, stands_for, set(folders))
     source = "WordNet ids" if classes is None else f"a file ({digest(stands_for)[:12]})"
     about = {**classifier.provenance, "classes": f"folders, by {source}"}
     if classes is None and len(unknown) == len(set(folders)):
@@ -159,3 +164,14 @@ def _read_classes(path: Path, classifier: ImageClassifier) -> tuple[str, ...]:
         )
     # as folders are named in a table, see `pairing`
     return tuple(unicodedata.normalize("NFC", line.strip()) for line in lines)
+
+
+def _require_folders(path: Path, stands_for: Sequence[str], folders: Collection[str]) -> None:
+    """Make sure that no line is misspelt: an output that stands for no folder would always be wrong."""
+    odd = {name: number for number, name in enumerate(stands_for, 1) if name and name not in folders}
+    if odd:
+        named = few([f"`{shown(name)}` in line {number}" for name, number in odd.items()], 3)
+        raise ConfigError(
+            f"`--classes` should name folders of true images. Found {named} of `{path}`, which none is called."
+            f"{did_you_mean(next(iter(odd)), folders)} Leave the line of an output empty that stands for none."
+        )

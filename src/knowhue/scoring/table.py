@@ -23,7 +23,9 @@ class Difference(NamedTuple):
     Attributes:
         system: its name.
         measure: a key of `MEASURES`.
-        estimate: mean paired difference over images, `interval` at 1 - alpha; None with too few images.
+        estimate: mean paired difference over images.
+        interval: of all differences of the table together at 1 - alpha, so that it leaves out 0 where `p_adjusted` is
+            below alpha; None with too few images.
         p: two-sided, `p_adjusted` for all differences of the table (Bonferroni).
         word: what is said.
     """
@@ -58,13 +60,18 @@ class SetDistance(NamedTuple):
 
 
 class PairedShares(NamedTuple):
-    """Whether one row has more images recognised than another: McNemar's exact test over the same images.
+    """Whether one row has more images recognised than another, of the same images.
 
     Attributes:
         first: a row, `second` another.
         measure: one of `RECOGNITION`.
         only_first: images recognised of the first alone, `only_second` of the second alone.
-        p: two-sided; `p_adjusted` for all these tests (Bonferroni).
+        p: of McNemar's exact test, two-sided, which takes images as independent; `p_adjusted` for all these tests
+            (Bonferroni).
+        difference: share of the first minus share of the second.
+        interval: of all these differences together at 1 - alpha, over folders where images lie in some; None with too
+            few images.
+        p_clustered: of no difference, over folders where images lie in some; `p_clustered_adjusted` for all of them.
     """
 
     first: str
@@ -74,6 +81,10 @@ class PairedShares(NamedTuple):
     only_second: int
     p: float
     p_adjusted: float
+    difference: float
+    interval: Interval | None
+    p_clustered: float
+    p_clustered_adjusted: float
 
 
 class OfSets(NamedTuple):
@@ -149,19 +160,18 @@ def make_scores(
     chosen = reference or pairs.systems[0].name
     found = paired_differences(pairs, protocol, columns, chosen, shown)
     notes = [*pairs.notes, *_image_notes(pairs, protocol, columns), *sets.notes]
-    tests = paired_shares(pairs, columns, chosen)
+    tests = paired_shares(pairs, protocol, columns, chosen)
     return Scores(
         protocol, pairs, columns, values, chosen, found, notes, shown, sets.about, sets.distances, tests
     )
 
 
-def require_system(pairs: Pairs, reference: str | None) -> None:
+def require_system(names: Sequence[str], reference: str | None) -> None:
     """Make sure, before work, that the reference is one of the systems.
 
     Raises:
         ConfigError: it is none.
     """
-    names = [each.name for each in pairs.systems]
     if reference is not None and reference not in names:
         raise ConfigError(one_of("--reference", reference, names))
 
@@ -192,7 +202,7 @@ def paired_differences(
         Difference(
             *key,
             mean.estimate,
-            mean.interval(1 - protocol.alpha),
+            mean.interval(1 - protocol.alpha / len(means)),
             mean.p,
             min(1.0, mean.p * len(means)),
             judge_nearness(
@@ -204,17 +214,24 @@ def paired_differences(
     ]  # fmt: skip
 
 
-def paired_shares(pairs: Pairs, columns: Mapping[str, Columns], reference: str) -> list[PairedShares]:
+def paired_shares(
+    pairs: Pairs, protocol: Protocol, columns: Mapping[str, Columns], reference: str
+) -> list[PairedShares]:
     """Every system but the reference beside it, and every system beside gray, by every share of recognised images."""
     names = [each.name for each in pairs.systems]
     rows = [(name, reference) for name in names if name != reference] + [(name, GRAY) for name in names]
-    found = {
-        (*two, name): mcnemar(*(columns[row][name] for row in two))
-        for name in RECOGNITION
-        if name in columns[reference]
-        for two in rows
-    }
-    return [PairedShares(*key, *test, min(1.0, test.p * len(found))) for key, test in found.items()]
+    asked = [(*two, name) for name in RECOGNITION if name in columns[reference] for two in rows]
+    tests = []
+    for first, second, name in asked:
+        one, other = (columns[row][name] for row in (first, second))
+        exact, mean = mcnemar(one, other), clustered_mean(one - other, pairs.clusters, binary=True)
+        tests.append(
+            PairedShares(
+                first, second, name, *exact, min(1.0, exact.p * len(asked)), mean.estimate,
+                mean.interval(1 - protocol.alpha / len(asked)), mean.p, min(1.0, mean.p * len(asked)),
+            )
+        )  # fmt: skip
+    return tests
 
 
 def _image_notes(pairs: Pairs, protocol: Protocol, columns: Mapping[str, Columns]) -> list[str]:

@@ -29,7 +29,7 @@ from knowhue.evaluation.features import (
 from knowhue.evaluation.metrics import ImageRow, column_mean, confusion_matrix
 from knowhue.evaluation.perceptual import open_perceptual
 from knowhue.evaluation.recognition import Probe, fit_probe, recognised
-from knowhue.metric_table import RUN_METRICS
+from knowhue.metric_table import RUN_COLUMNS
 from knowhue.models.multitask import MultiTask
 from knowhue.models.palette import diversity
 from knowhue.randomness import stream
@@ -50,7 +50,7 @@ _ORDER = (
     "adversarial", "cross_entropy",
 )  # fmt: skip
 # what a class answer gets right is written beside its name
-_OTHERS = (metric.column for metric in RUN_METRICS.values() if metric.column != "correct")
+_OTHERS = (column for column in RUN_COLUMNS.values() if column != "correct")
 FROM_ROW = tuple(dict.fromkeys((*_ORDER, *_OTHERS)))
 """The columns of `per_image.csv` that are numbers: any that a metric reads is among them."""
 
