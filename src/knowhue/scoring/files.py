@@ -11,10 +11,10 @@ from pydantic import BaseModel, ValidationError
 
 from knowhue import __version__
 from knowhue.config import digest
-from knowhue.errors import ConfigError, DamagedError, few
+from knowhue.errors import ConfigError, DamagedError, few, plural
 from knowhue.metric_table import OF_CLASSIFIER, Metric
 from knowhue.report.latex import tex, tex_row
-from knowhue.report.text import p_text, plural, signed
+from knowhue.report.text import p_text, signed
 from knowhue.scoring.pairing import ALWAYS, LEFT_ALONE, Pairs, Stored, are_twins
 from knowhue.scoring.protocols import Protocol
 from knowhue.scoring.table import Scores, SetDistance, order_of_rows
