@@ -33,7 +33,8 @@ class Metric(NamedTuple):
     @property
     def head(self) -> str:
         """`short`, and an arrow to the better side."""
-        return self.short + {"lower": " ↓", "higher": " ↑", "neither": ""}[self.better]
+        arrow = {"lower": "\N{NO-BREAK SPACE}↓", "higher": "\N{NO-BREAK SPACE}↑", "neither": ""}
+        return self.short + arrow[self.better]
 
 
 METRICS: dict[str, Metric] = {

@@ -123,6 +123,9 @@ def test_copies_jpegs_and_the_truths_own_files_are_said(tmp_path):
     notes = " ".join(pairs.notes)
     assert "repeated true images: 1 (b)" in notes
     assert "made: 2 colourings in JPEG" in " ".join(pairs.remarks)
+    shutil.copytree(made, tmp_path / "other")
+    remarks = pair(truth, [str(made), str(tmp_path / "other")]).remarks
+    assert [each.partition(":")[0] for each in remarks] == ["made, other"]  # said once
     assert "made: 1 colouring with the very bytes of the true image (b)" in notes
 
 

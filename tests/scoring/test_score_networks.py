@@ -11,6 +11,7 @@ from knowhue.errors import ConfigError
 from knowhue.evaluation.features import FeatureNetwork, Unavailable, frechet, kernel_distance
 from knowhue.evaluation.perceptual import LPIPS, Perceptual
 from knowhue.scoring import networks as module
+from knowhue.scoring import parts
 from knowhue.scoring.files import to_json
 from knowhue.scoring.networks import (
     ScoreNetworks,
@@ -110,6 +111,39 @@ def test_what_was_asked_is_not_asked_again_but_of_another_network(asked, folders
     for kept in (tmp_path / "cache").rglob("*.npz"):
         kept.write_bytes(b"")
     assert ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "cache").sets == first.sets
+
+
+def same_answers(found, expected):
+    for row, columns in expected.columns.items():
+        assert {name: each.tobytes() for name, each in found.columns[row].items()} == {
+            name: each.tobytes() for name, each in columns.items()
+        }
+    assert found.sets == expected.sets
+
+
+def test_parts_change_no_bit_of_an_answer(asked, tmp_path, monkeypatch):
+    pairs, measured, expected = asked
+    monkeypatch.setattr(parts, "TOGETHER", 1)
+    same_answers(ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "parts"), expected)
+
+
+def test_ended_and_resumed_is_uninterrupted(asked, tmp_path, monkeypatch):
+    pairs, measured, expected = asked
+    monkeypatch.setattr(parts, "TOGETHER", 2)
+    kept, done = module.replacing, []
+
+    def replacing(*given):
+        if len(done) == 9:
+            raise KeyboardInterrupt
+        done.append(1)
+        return kept(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "replacing", replacing)
+        with pytest.raises(KeyboardInterrupt):
+            ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "ended")
+    assert len(list((tmp_path / "ended").rglob("*.npz"))) == 9
+    same_answers(ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "ended"), expected)
 
 
 def test_of_several_samples_lpips_is_the_mean_and_the_best_is_kept(tmp_path):

@@ -1,5 +1,7 @@
 """Whether colourings are recognised: by a probe, by a classifier of timm and its classes; McNemar between systems."""
 
+import re
+
 import numpy as np
 import pytest
 import timm
@@ -215,8 +217,11 @@ def test_page_file_and_latex_hold_the_tests(judged):
     assert f"{found.first}, gray" in table
     assert f"{found.only_first} : {found.only_second}" in table
     assert "p adjusted for all 9 tests" in table
-    assert "top-1 ↑" in page
-    assert f"{with_ends(found.difference, found.interval)}, p {p_text(found.p_clustered_adjusted)}" in table
+    assert "top-1\N{NO-BREAK SPACE}↑" in page
+    row = table.partition(f"as the truth: {found.first}, gray")[2].partition("</tr>")[0]
+    expected = [f"{found.only_first} : {found.only_second}", p_text(found.p_adjusted)]
+    expected += [with_ends(found.difference, found.interval), p_text(found.p_clustered_adjusted)]
+    assert re.findall(r"<td[^>]*>\s*(.*?)\s*</td>", row, re.DOTALL)[:4] == expected
     stored = to_json(scores)["mcnemar"][0]
     assert stored == scores.tests[0]._asdict() | {"interval": list(scores.tests[0].interval)}
     tables = to_latex(scores, scores.values).split(r"\begin{table}")

@@ -24,10 +24,10 @@ from knowhue.scoring.files import (
 )
 from knowhue.scoring.measures import MEASURES
 from knowhue.scoring.page import render, sentence
-from knowhue.scoring.pairing import ALWAYS, TRUTH, Pairs, Stored, System, pair
+from knowhue.scoring.pairing import ALWAYS, GRAY, TRUTH, Pairs, Stored, System, pair
 from knowhue.scoring.parts import measure_rows
 from knowhue.scoring.protocols import MARGINS, PROTOCOLS, Protocol
-from knowhue.scoring.table import make_scores, paired_differences
+from knowhue.scoring.table import make_scores, paired_differences, paired_shares
 from knowhue.statistics.clustered import Nearness
 from knowhue.storage import write_json
 
@@ -71,6 +71,24 @@ def test_swapping_systems_flips_signs_exactly(tmp_path):
             each.p_adjusted,
             flipped.get(each.word, each.word),
         )
+
+
+def test_swapping_systems_flips_tests_of_shares_exactly():
+    random = np.random.default_rng(5)
+    names = ("a", "b", GRAY)
+    columns = {name: {"top1_accuracy": random.integers(0, 2, 40).astype(float)} for name in names}
+    pairs, columns = made_up(40, columns, tuple(f"folder{number % 7}" for number in range(40)))
+    pairs = pairs._replace(systems=pairs.systems[:2])
+    ahead = paired_shares(pairs, SMALL, columns, "a")[0]
+    back = paired_shares(pairs, SMALL, columns, "b")[0]
+    assert (ahead.first, ahead.second, back.first, back.second) == ("b", "a", "a", "b")
+    assert (ahead.only_first, ahead.only_second) == (back.only_second, back.only_first)
+    assert ahead.only_first != ahead.only_second
+    assert (ahead.difference, ahead.interval) == (
+        -back.difference,
+        tuple(-end for end in reversed(back.interval)),
+    )
+    assert (ahead.p, ahead.p_clustered) == (back.p, back.p_clustered)
 
 
 def made_up(images: int, columns: dict[str, dict[str, np.ndarray]], clusters: tuple[str, ...] = ()):

@@ -27,6 +27,7 @@ ROUNDING = 1e-6
 """Absolute and relative, of a number that is computed again: another processor adds up in another order."""
 _ROUNDING_OF_P = 1e-4
 """Absolute: near-equal systems divide a small difference by a small error."""
+_PROBABILITIES = ("p", "p_adjusted", "p_clustered", "p_clustered_adjusted")
 _MOST_SIGNS = 64  # of a line of a table in footnotesize that a page of 345 points takes
 _FIRST = 12  # hex digits of a hash that stand beside numbers
 _PACKAGES = ("numpy", "pillow", "pyvips")
@@ -238,7 +239,7 @@ def compare_json(stored: Any, made: Any, place: str = "") -> list[str]:
         pairs = enumerate(zip(stored, made, strict=True))
         return [line for number, two in pairs for line in compare_json(*two, f"{place}[{number}]")]
     if isinstance(stored, float) and isinstance(made, float):
-        least = _ROUNDING_OF_P if place.endswith((".p", ".p_adjusted")) else ROUNDING
+        least = _ROUNDING_OF_P if place.rpartition(".")[2] in _PROBABILITIES else ROUNDING
         is_same = math.isclose(stored, made, rel_tol=ROUNDING, abs_tol=least)
     else:
         is_same = stored == made
@@ -347,8 +348,8 @@ def _measure_as_latex(scores: Scores, name: str) -> str:
     ]
     head: tuple[str, ...] = ("first, second", "only in", "p, exact")
     said = (
-        f"{title}: images that count of the first row alone : of the second alone, and McNemar's exact test of them, "
-        f"p by Bonferroni for {plural(len(scores.tests), 'test')}"
+        f"{title[0].lower()}{title[1:]}: images that count of the first row alone : of the second alone, and McNemar's "
+        f"exact test of them, p by Bonferroni for {plural(len(scores.tests), 'test')}"
     )
     if scores.pairs.clusters:
         head = (*head, "difference", "p, folders")
@@ -384,9 +385,8 @@ def _caption(scores: Scores, names: Sequence[str], said: str) -> str:
         if (own := [name for name in names if name == key or (key == "classifier" and name in OF_CLASSIFIER)])
     ]
     protocol = f"protocol {scores.protocol.name} (SHA-256 {short(scores.protocol.digest)})"
-    return " ".join(
-        [f"{len(scores.pairs.truth)} images, {protocol}; {said}", *(f"{each}." for each in networks)]
-    )
+    asked = f" Networks: {'; '.join(networks)}." if networks else ""
+    return f"{len(scores.pairs.truth)} images, {protocol}; {said}{asked}"
 
 
 def _named(about: Mapping[str, Any]) -> str:

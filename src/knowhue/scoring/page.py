@@ -17,7 +17,7 @@ from knowhue.report.text import TableCell, p_text, p_words, signed
 from knowhue.scoring.files import Beside, short, shown_value, with_ends
 from knowhue.scoring.pairing import ALWAYS
 from knowhue.scoring.parts import open_pixels
-from knowhue.scoring.table import Difference, PairedShares, Scores, SetDistance
+from knowhue.scoring.table import Difference, Scores, SetDistance
 from knowhue.statistics import FEWEST_IMAGES
 from knowhue.statistics.clustered import Nearness
 
@@ -162,7 +162,7 @@ def _difference_table(scores: Scores) -> list[list[Any]]:
     names = dict.fromkeys(each.measure for each in scores.differences)
     return [head] + [
         [
-            f"{scores.measures[name].title}, {scores.measures[name].better} is nearer",
+            scores.measures[name].head,
             *(_difference_cell(scores, by_key.get((other, name))) for other in others),
             short(scores.protocol.digest),
         ]
@@ -178,7 +178,7 @@ def _distance_table(scores: Scores) -> list[list[Any]]:
     head = ["", *(f"{one} − {other}" if other else one for one, other in columns), "protocol"]
     rows = [
         [
-            f"{scores.measures[name].title}, corrected",
+            scores.measures[name].head,
             *(_distance_cell(scores, by_key.get((*column, name))) for column in columns),
             short(scores.protocol.digest),
         ]
@@ -188,26 +188,23 @@ def _distance_table(scores: Scores) -> list[list[Any]]:
 
 
 def _test_table(scores: Scores) -> list[list[Any]]:
-    """McNemar's tests: a line two rows of the tables, a column a share."""
-    by_key = {(each.first, each.second, each.measure): each for each in scores.tests}
-    names = list(dict.fromkeys(each.measure for each in scores.tests))
-    rows = [
-        [
-            f"{first}, {second}",
-            *(_test_cell(by_key[first, second, name], bool(scores.pairs.clusters)) for name in names),
-            short(scores.protocol.digest),
-        ]
-        for first, second in dict.fromkeys((each.first, each.second) for each in scores.tests)
+    """Tests of recognised images: a line a share and two rows of the other tables."""
+    is_clustered = bool(scores.pairs.clusters)
+    head = [
+        "",
+        "first : second",
+        "p, exact",
+        *(["difference", "p, folders"] if is_clustered else []),
+        "protocol",
     ]
-    return [["", *(scores.measures[name].short for name in names), "protocol"], *rows] if rows else []
-
-
-def _test_cell(found: PairedShares, clustered: bool) -> TableCell:
-    # never bold: the exact test takes images as independent
-    below = f"p {p_text(found.p_adjusted)}"
-    if clustered:
-        below += f"; {with_ends(found.difference, found.interval)}, p {p_text(found.p_clustered_adjusted)}"
-    return TableCell(f"{found.only_first} : {found.only_second}", below, False)
+    rows = []
+    for each in scores.tests:
+        cells = [f"{scores.measures[each.measure].short}: {each.first}, {each.second}"]
+        cells += [f"{each.only_first} : {each.only_second}", p_text(each.p_adjusted)]
+        if is_clustered:
+            cells += [with_ends(each.difference, each.interval), p_text(each.p_clustered_adjusted)]
+        rows.append([*cells, short(scores.protocol.digest)])
+    return [head, *rows] if rows else []
 
 
 def _distance_cell(scores: Scores, found: SetDistance | None) -> Any:

@@ -112,9 +112,12 @@ def pair(truth: Path, systems: Sequence[str], common: bool = False) -> Pairs:
             f"{len(keys)} of {len(originals)} true images are scored: only those that all systems have"
         )
     notes = [*_copies(originals, keys), *_twins(kept)]
+    said: dict[str, list[str]] = {}
     for system in kept:
         notes += [f"{system.name}: {each}" for each in _originals(system, originals)]
-        remarks += [f"{system.name}: {each}" for each in (*system.remarks, *_lossy(system))]
+        for each in (*system.remarks, *_lossy(system)):
+            said.setdefault(each, []).append(system.name)
+    remarks += [f"{', '.join(names)}: {each}" for each, names in said.items()]
     folders = tuple(str(PurePosixPath(key).parent) for key in keys)
     clusters = folders if len(set(folders)) > 1 else ()
     return Pairs({key: originals[key] for key in keys}, tuple(kept), clusters, tuple(notes), tuple(remarks))
