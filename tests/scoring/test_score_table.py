@@ -75,8 +75,10 @@ def test_swapping_systems_flips_signs_exactly(tmp_path):
 
 def test_swapping_systems_flips_tests_of_shares_exactly():
     random = np.random.default_rng(5)
-    names = ("a", "b", GRAY)
-    columns = {name: {"top1_accuracy": random.integers(0, 2, 40).astype(float)} for name in names}
+    shares = {"a": 0.4, "b": 0.8, GRAY: 0.5}
+    columns = {
+        name: {"top1_accuracy": (random.random(40) < share).astype(float)} for name, share in shares.items()
+    }
     pairs, columns = made_up(40, columns, tuple(f"folder{number % 7}" for number in range(40)))
     pairs = pairs._replace(systems=pairs.systems[:2])
     ahead = paired_shares(pairs, SMALL, columns, "a")[0]
