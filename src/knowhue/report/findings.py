@@ -1,11 +1,15 @@
-"""What is found of a study's questions, worked out once: verdicts, further metrics, and what could have been gained."""
+"""What is found of a study's questions: verdicts, further metrics, what could have been gained, further readings."""
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from knowhue.report.contrasts import Bounds, Contrast, FamilyTest, contrast, family_tests, primary
 from knowhue.report.study import Study, floors, sides
-from knowhue.statistics.paired import mean
+from knowhue.statistics import LEVEL
+from knowhue.statistics.paired import mean, t_interval
+from knowhue.statistics.readings import Beliefs, beliefs, delta_m
 from knowhue.statistics.verdicts import (
     Needed,
     Word,
@@ -198,3 +202,54 @@ def headrooms(study: Study, question: str) -> list[Headroom]:
 
 def _headroom(name: str, gain: float, sesoi: float, bounds: Bounds | None = None) -> Headroom:
     return Headroom(name, gain, sesoi / gain if gain > 0 else None, bounds)
+
+
+def readings(findings: Findings) -> list[dict[str, Any]]:
+    """Return the probabilities beside each verdict; none for a tuning study, and none for a question without runs.
+
+    Rows have `question`, `metric`, `sesoi`; `worse`, `equal`, `better`, None where there is no interval that is
+    possible, and `why_not` says why; and `over`, what chance they speak of, as `Bounds.over`.
+    """
+    rows = []
+    for name, verdict in findings.verdicts.items():
+        found, outer, asked = verdict.found, verdict.outer, findings.study.questions[name]
+        if found is None or outer is None or findings.study.is_tuning:
+            continue
+        known, why_not = None, ""
+        if outer.interval is None or found.parts is None:
+            why_not = outer.why_not or "one seed says nothing of others"
+        else:
+            known = beliefs(found.parts, asked.sesoi, found.lower_is_better, outer.level)
+        probabilities = known._asdict() if known else dict.fromkeys(Beliefs._fields)
+        row = {"question": name, "metric": asked.metric, "sesoi": asked.sesoi, "over": outer.over}
+        rows.append(row | probabilities | {"why_not": why_not})
+    return rows
+
+
+def relative_gains(findings: Findings) -> list[dict[str, Any]]:
+    """Return the mean relative gain of each arm that two or more questions are about, over the seeds that all have.
+
+    Rows have `arm`; `questions`, whose primary metrics are averaged; `seeds`; `by_seed`, where 0.01 is one per cent and
+    positive is better; their `mean`; and `interval`, Student's t, over seeds, on these test images; None of one seed.
+    None of a tuning study, see `readings`.
+    """
+    if findings.study.is_tuning:
+        return []
+    by_arm: dict[str, dict[str, Any]] = {}
+    for name, asked in findings.study.questions.items():
+        if (found := findings.verdicts[name].found) is not None:
+            by_arm.setdefault(asked.multi, {})[name] = found
+    rows = []
+    for arm, contrasts in by_arm.items():
+        seeds = sorted(set.intersection(*(set(each.seeds) for each in contrasts.values())))
+        if len(contrasts) < 2 or not seeds:
+            continue
+        scores = [each.scores[np.isin(each.seeds, seeds)] for each in contrasts.values()]
+        gains = delta_m(scores, [each.lower_is_better for each in contrasts.values()])
+        if gains is not None:
+            by_seed = gains.tolist()
+            rows.append({
+                "arm": arm, "questions": list(contrasts), "seeds": seeds, "mean": sum(by_seed) / len(by_seed),
+                "by_seed": by_seed, "interval": t_interval(gains), "level": LEVEL, "over": "seeds",
+            })  # fmt: skip
+    return rows

@@ -7,8 +7,7 @@ from knowhue.errors import RunError
 from knowhue.report.answers import Answer
 from knowhue.report.contrasts import Bounds
 from knowhue.report.diagnostics import gradient_table
-from knowhue.report.findings import Findings
-from knowhue.report.secondary import readings, relative_gains
+from knowhue.report.findings import Findings, readings, relative_gains
 from knowhue.report.study import Study
 from knowhue.statistics.paired import mean, t_interval
 from knowhue.statistics.readings import Beliefs

@@ -18,10 +18,9 @@ from knowhue.report.conditions import (
 )
 from knowhue.report.contrasts import BOTH, Bounds
 from knowhue.report.diagnostics import LOSSES, MOMENTS, diagnostic_means, gradient_table, predictions
-from knowhue.report.findings import Findings
+from knowhue.report.findings import Findings, readings, relative_gains
 from knowhue.report.methods import verdict_cell
 from knowhue.report.scores import distance_rows, task_scores
-from knowhue.report.secondary import readings, relative_gains
 from knowhue.report.study import TASK_TITLES, Row, Study, Table, arm_label
 from knowhue.report.text import (
     MISSING,
