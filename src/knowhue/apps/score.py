@@ -3,14 +3,14 @@
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from knowhue.apps.models import rare_option
-from knowhue.apps.program import command_line, say
+from knowhue.apps.program import OverwriteOption, command_line, rare_option, say, with_options
 from knowhue.errors import ConfigError, few
 from knowhue.storage import require_outputs
 
@@ -25,24 +25,27 @@ CACHE = ".knowhue-score"
 MOST_THREADS = 256
 
 
-def score(
+@dataclass(frozen=True, kw_only=True)
+class ScoreArguments:
+    """What the command is given."""
+
     systems: Annotated[
         list[str],
         typer.Argument(
             help="Folders of colourings, or NAME=FOLDER. Several samples an image lie in `sample-1/`, `sample-2/` ... "
             "or are called `photo-1.png`, `photo-2.png` ..."
         ),
-    ],
+    ]
     truth: Annotated[
         Path, typer.Option(help="Folder of the true images; paired by relative path, extension aside.")
-    ],
+    ]
     protocol: Annotated[
         str | None,
         typer.Option(
             help="`stretch-256`, `crop-256`, `original`, or a YAML file with the fields of one.",
             show_default="stretch-256",
         ),
-    ] = None,
+    ] = None
     out: Annotated[
         Path | None,
         typer.Option(
@@ -51,100 +54,116 @@ def score(
             help="Page to write, `.html`; `.json`, `.tex` and `.per_image.csv` go beside it.",
             show_default="score.html",
         ),
-    ] = None,
+    ] = None
     reference: Annotated[
         str | None, typer.Option(help="System that the others are compared with; the first unless named.")
-    ] = None,
+    ] = None
     check: Annotated[
         Path | None,
         typer.Option(
             help="Compute an earlier `.json` again from the files, write nothing; ends with 1 if it differs."
         ),
-    ] = None,
+    ] = None
     networks: Annotated[
         str | None,
         typer.Option(
             help="Networks to ask, separated by commas: `lite0` (Fréchet and kernel distance), `inception` (FID, KID), "
             "`lpips`, `recognition` (by a probe of true colours; folders are classes). They need torch and time."
         ),
-    ] = None,
+    ] = None
     classifier: Annotated[
         str | None,
         typer.Option(
             help="A classifier of timm that names what colourings show: `timm:resnet50` (downloaded), "
             "`timm:resnet50=FILE` (.safetensors, .pth), `timm:tf_efficientnet_lite0=package`."
         ),
-    ] = None,
+    ] = None
     classes: Annotated[
         Path | None,
         typer.Option(
             help="Text file with a line for each output of the classifier: the folder that it stands for, or empty.",
             show_default="folders are called by WordNet ids",
         ),
-    ] = None,
+    ] = None
     inception_weights: Annotated[
         Path | None, rare_option(help="File of torch-fidelity's Inception-v3; downloaded if not given.")
-    ] = None,
+    ] = None
     lpips_weights: Annotated[
         Path | None, rare_option(help="File of torchvision's AlexNet; downloaded if not given.")
-    ] = None,
+    ] = None
     common: Annotated[
         bool,
         rare_option("--common", help="Score the images that all systems have, instead of refusing the rest."),
-    ] = False,
+    ] = False
     beside: Annotated[
         list[Path] | None,
         rare_option(help="An earlier `.json` whose systems stand in the same tables; may be repeated."),
-    ] = None,
+    ] = None
     workers: Annotated[
         int | None,
         rare_option(
             min=1, max=MOST_THREADS, help="Threads; no number depends on them.", show_default="all cores"
         ),
-    ] = None,
+    ] = None
     cache: Annotated[
         Path | None,
         rare_option(help="Folder of what was measured already.", show_default=f"{CACHE} beside the page"),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
-) -> None:
+    ] = None
+    overwrite: OverwriteOption = False
+
+    @property
+    def page(self) -> Path:
+        return self.out or Path("score.html")
+
+    @property
+    def kept(self) -> Path:
+        """Where what was measured is kept."""
+        return self.cache or self.page.parent / CACHE
+
+    @property
+    def wanted(self) -> "Wanted":
+        """The networks."""
+        from knowhue.scoring.protocols import Wanted
+
+        return Wanted(
+            self.networks, self.classifier, self.classes, self.inception_weights, self.lpips_weights
+        )
+
+
+@with_options(ScoreArguments)
+def score(arguments: Callable[[], ScoreArguments]) -> None:
     """Score colourings of several systems against the true images, pair by pair, with intervals and a page."""
     from knowhue.scoring.files import require_same_networks, rows_beside
     from knowhue.scoring.pairing import pair
-    from knowhue.scoring.protocols import Wanted, read_protocol
+    from knowhue.scoring.protocols import read_protocol
 
-    wanted = Wanted(networks, classifier, classes, inception_weights, lpips_weights)
-    if classes is not None and classifier is None:
+    asked = arguments()
+    if asked.classes is not None and asked.classifier is None:
         raise ConfigError("`--classes` says what the outputs of `--classifier` stand for. Give that, too.")
-    asked = _Asked(systems, truth, common, workers or os.cpu_count() or 1, wanted)
-    if check is not None:
-        given = {"--protocol": protocol, "--out": out, "--reference": reference, "--networks": networks}
-        given |= {"--beside": beside, "--cache": cache, "--overwrite": overwrite}
-        if unused := [name for name, value in given.items() if value]:
-            raise ConfigError(
-                f"`--check` takes all from {check} and writes nothing. Found `{unused[0]}`: leave it out."
-            )
-        _check(asked, check)
+    if asked.check is not None:
+        _require_check_alone(asked)
+        _check(asked, asked.check)
         return
-    chosen, out = read_protocol(protocol or "stretch-256"), out or Path("score.html")
-    outputs = _outputs(out)
-    _require_arguments(asked, chosen, reference)
-    require_outputs({"--out": list(outputs.values())}, beside or [], overwrite=overwrite)
-    pairs = pair(truth, systems, common)
-    earlier = rows_beside(beside or [], chosen, pairs)
+    chosen, beside = read_protocol(asked.protocol or "stretch-256"), asked.beside or []
+    outputs = _outputs(asked.page)
+    _require_arguments(asked, chosen)
+    require_outputs({"--out": list(outputs.values())}, beside, overwrite=asked.overwrite)
+    pairs = pair(asked.truth, asked.systems, asked.common)
+    earlier = rows_beside(beside, chosen, pairs)
     opened = _opened(asked, pairs, chosen)
-    require_same_networks("--beside", beside or [], opened.about if opened else {})
-    _write(_scored(asked, pairs, chosen, reference, cache or out.parent / CACHE, opened), outputs, earlier)
+    require_same_networks("--beside", beside, opened.about if opened else {})
+    _write(_scored(asked, pairs, chosen, opened), outputs, earlier)
 
 
-class _Asked(NamedTuple):
-    """What is the same for a new score and for a check."""
-
-    systems: list[str]
-    truth: Path
-    common: bool
-    threads: int
-    wanted: "Wanted"
+def _require_check_alone(asked: ScoreArguments) -> None:
+    given = {
+        "--protocol": asked.protocol, "--out": asked.out, "--reference": asked.reference, "--networks": asked.networks,
+        "--beside": asked.beside, "--cache": asked.cache, "--overwrite": asked.overwrite,
+    }  # fmt: skip
+    if unused := [name for name, value in given.items() if value]:
+        raise ConfigError(
+            f"`--check` takes all from {asked.check} and writes nothing. Found `{unused[0]}`: leave it out."
+        )
 
 
 def _outputs(page: Path) -> dict[str, Path]:
@@ -156,18 +175,18 @@ def _outputs(page: Path) -> dict[str, Path]:
     }
 
 
-def _require_arguments(asked: _Asked, protocol: "Protocol", reference: str | None) -> None:
+def _require_arguments(asked: ScoreArguments, protocol: "Protocol") -> None:
     """What cannot be scored is refused before what is in the way, and before work."""
     from knowhue.scoring.pairing import require_folders
     from knowhue.scoring.protocols import require_networks
     from knowhue.scoring.table import require_system
 
     require_networks(protocol, asked.wanted)
-    require_system(list(require_folders(asked.truth, asked.systems)), reference)
+    require_system(list(require_folders(asked.truth, asked.systems)), asked.reference)
 
 
-def _opened(asked: _Asked, pairs: "Pairs", protocol: "Protocol") -> "ScoreNetworks | None":
-    if asked.wanted.networks is None and asked.wanted.classifier is None:
+def _opened(asked: ScoreArguments, pairs: "Pairs", protocol: "Protocol") -> "ScoreNetworks | None":
+    if asked.networks is None and asked.classifier is None:
         return None
     from knowhue.scoring.networks import open_scorers
 
@@ -175,30 +194,25 @@ def _opened(asked: _Asked, pairs: "Pairs", protocol: "Protocol") -> "ScoreNetwor
 
 
 def _scored(
-    asked: _Asked,
-    pairs: "Pairs",
-    protocol: "Protocol",
-    reference: str | None,
-    cache: Path,
-    opened: "ScoreNetworks | None",
+    asked: ScoreArguments, pairs: "Pairs", protocol: "Protocol", opened: "ScoreNetworks | None"
 ) -> "Scores":
     from knowhue.apps.progress import showing_progress
     from knowhue.scoring.parts import measure_rows
     from knowhue.scoring.table import make_scores
 
-    began = time.monotonic()
+    began, threads = time.monotonic(), asked.workers or os.cpu_count() or 1
     with showing_progress() as report:
-        measured = measure_rows(pairs, protocol, cache, asked.threads, report)
+        measured = measure_rows(pairs, protocol, asked.kept, threads, report)
     say(f"{len(pairs.truth)} images, {len(measured)} rows: {time.monotonic() - began:.1f} s", err=True)
     if opened is None:
-        return make_scores(pairs, protocol, measured, reference)
+        return make_scores(pairs, protocol, measured, asked.reference)
     from knowhue.scoring.networks import ask_networks, with_columns
 
     began = time.monotonic()
     with showing_progress() as report:
-        found = ask_networks(pairs, protocol, measured, opened, reference, cache, report)
+        found = ask_networks(pairs, protocol, measured, opened, asked.reference, asked.kept, report)
     say(f"networks: {time.monotonic() - began:.1f} s", err=True)
-    return make_scores(pairs, protocol, with_columns(measured, found), reference, found.sets)
+    return make_scores(pairs, protocol, with_columns(measured, found), asked.reference, found.sets)
 
 
 def _write(scores: "Scores", outputs: Mapping[str, Path], earlier: "Beside") -> None:
@@ -248,7 +262,7 @@ def _lines(scores: "Scores", rows: Mapping[str, Mapping[str, float]]) -> list[st
     ]
 
 
-def _check(asked: _Asked, path: Path) -> None:
+def _check(asked: ScoreArguments, path: Path) -> None:
     from knowhue.scoring.files import (
         compare_json,
         count_numbers,
@@ -265,15 +279,21 @@ def _check(asked: _Asked, path: Path) -> None:
         raise ConfigError(
             f"The systems should be those of `{path}`: {few(names)}. Found {few(list(folders))}."
         )
-    asked = asked._replace(systems=[f"{name}={folders[name]}" for name in names])  # in the order of the file
     chosen = Protocol.model_validate(earlier["protocol"]["settings"])
-    asked = asked._replace(wanted=_as_earlier(asked.wanted, earlier, path))
-    with tempfile.TemporaryDirectory() as empty:  # nothing is believed that was measured before
-        _require_arguments(asked, chosen, earlier["reference"])
+    _require_classifier(asked, earlier, path)
+    with tempfile.TemporaryDirectory() as empty:
+        asked = replace(
+            asked,
+            systems=[f"{name}={folders[name]}" for name in names],  # in the order of the file
+            networks=earlier["networks"].get("asked") or None,
+            reference=earlier["reference"],
+            cache=Path(empty),  # nothing is believed that was measured before
+        )
+        _require_arguments(asked, chosen)
         pairs = pair(asked.truth, asked.systems, asked.common)
         opened = _opened(asked, pairs, chosen)
         require_same_networks("--check", [path], opened.about if opened else {})
-        scores = _scored(asked, pairs, chosen, earlier["reference"], Path(empty), opened)
+        scores = _scored(asked, pairs, chosen, opened)
     problems = compare_json(earlier, to_json(scores))
     say(*problems, err=True)
     found = f"{len(problems)} differ" if problems else "all as stored"
@@ -282,14 +302,13 @@ def _check(asked: _Asked, path: Path) -> None:
         raise typer.Exit(1)
 
 
-def _as_earlier(wanted: "Wanted", earlier: Mapping[str, Any], path: Path) -> "Wanted":
-    """The networks of an earlier score; where a classifier's weights lie it does not say."""
+def _require_classifier(asked: ScoreArguments, earlier: Mapping[str, Any], path: Path) -> None:
+    """Make sure that a classifier is given where an earlier score had one: it does not say where its weights lie."""
     about = earlier["networks"].get("classifier")
-    if about is not None and wanted.classifier is None:
+    if about is not None and asked.classifier is None:
         raise ConfigError(
             f"`{path}` was made with a classifier. Give it again, with the =FILE or =package that it had, and its "
             f"--classes: --classifier timm:{about['network']}"
         )
-    if about is None and wanted.classifier is not None:
+    if about is None and asked.classifier is not None:
         raise ConfigError(f"`{path}` was made without a classifier. Found `--classifier`: leave it out.")
-    return wanted._replace(networks=earlier["networks"].get("asked") or None)
