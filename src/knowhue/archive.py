@@ -17,8 +17,7 @@ from uuid import uuid4
 from knowhue.config import digest
 from knowhue.engines.executor import Executor, InProcess, Job
 from knowhue.errors import ConfigError, ImageError, RunError, few
-from knowhue.images.openraster import check_output_suffix
-from knowhue.images.writing import writable_suffix
+from knowhue.images.writing import check_output_suffix, writable_suffix
 from knowhue.inference.archive_listing import ArchiveListing
 from knowhue.inference.colorizer import EVERYWHERE, ColorizeOptions, Colorizer
 from knowhue.inference.description import Description

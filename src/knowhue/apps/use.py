@@ -143,7 +143,7 @@ class ColorizeArguments(ModelOptions):
     @property
     def suffix(self) -> str | None:
         """That all outputs get; None keeps the formats."""
-        from knowhue.images.openraster import OPENRASTER
+        from knowhue.images.writing import OPENRASTER
 
         return OPENRASTER if self.layers else None
 
@@ -243,8 +243,7 @@ def _settle(kind: str, asked: ColorizeArguments) -> dict[str, Path | list[Path]]
 
     Of several samples each is `--out` with its number in its name.
     """
-    from knowhue.images.openraster import OPENRASTER, check_output_suffix
-    from knowhue.images.writing import MARK, kind_of, writable_suffix
+    from knowhue.images.writing import MARK, OPENRASTER, check_output_suffix, kind_of, writable_suffix
     from knowhue.inference.video_formats import codec_of, writable_video_suffix
     from knowhue.storage import require_outputs
 
@@ -275,8 +274,7 @@ def _settle(kind: str, asked: ColorizeArguments) -> dict[str, Path | list[Path]]
 
 
 def _settle_folder(asked: ColorizeArguments, out: Path | None) -> Path:
-    from knowhue.images.openraster import OPENRASTER
-    from knowhue.images.writing import OUTPUT_SUFFIXES, writable_suffix
+    from knowhue.images.writing import OPENRASTER, OUTPUT_SUFFIXES, writable_suffix
     from knowhue.inference.listing import default_folder, list_folder
     from knowhue.inference.video_formats import VIDEO_SUFFIXES
     from knowhue.storage import require_outputs
@@ -316,9 +314,8 @@ def _image(
     asked: ColorizeArguments, outputs: Mapping[str, Path | list[Path]]
 ) -> Iterator[tuple[dict[str, Any], str | None]]:
     """Colour one image once, or several times: the record of each for --json, and its class in words, if it has one."""
-    from knowhue.images.openraster import check_output_suffix
     from knowhue.images.reading import read_image
-    from knowhue.images.writing import writable_suffix
+    from knowhue.images.writing import check_output_suffix, writable_suffix
     from knowhue.inference.colorizer import write_colorized
     from knowhue.inference.colour_distribution import require_sample
     from knowhue.inference.written_hints import parse_hint, read_strokes

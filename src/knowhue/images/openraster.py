@@ -6,33 +6,14 @@ import zipfile
 import numpy as np
 from PIL import Image as Pillow
 
-from knowhue.errors import ConfigError
 from knowhue.images.image import Image, Pixels, to_rgb8
 from knowhue.images.profiles import srgb_profile
-from knowhue.images.writing import OUTPUT_SUFFIXES, OutputKind, encode_with_notes, kind_of
+from knowhue.images.writing import encode_with_notes
 
-OPENRASTER = ".ora"
-"""The suffix of OpenRaster files, which hold a gray photo and its colours, where other files hold one image."""
 OPENRASTER_VERSION = "0.0.6"
 THUMBNAIL_PX = 256
 _MEDIA_TYPE = b"image/openraster"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest of zip: equal layers are equal files
-
-
-def check_output_suffix(suffix: str, image: Image | None = None) -> OutputKind | None:
-    """What a coloured image is written as by a suffix; None for layers.
-
-    Raises:
-        ConfigError: nothing is written by that suffix, or the image is too long for it.
-    """
-    if suffix.lower() == OPENRASTER:
-        return None
-    if suffix.lower() not in OUTPUT_SUFFIXES:
-        raise ConfigError(
-            f"The name of the output should end in one of {', '.join((*OUTPUT_SUFFIXES, OPENRASTER))}. Found "
-            f"`{suffix or 'no suffix'}`. End it in one of these."
-        )
-    return kind_of(suffix, image)
 
 
 def encode_layers(gray: Image, coloured: Image) -> tuple[bytes, list[str]]:

@@ -59,7 +59,8 @@ OUTPUT_SUFFIXES: dict[str, OutputKind] = {
 The longest sides are those of libjpeg (its format would take 65,535), of WebP (14 bits) and of libvips for AVIF.
 """
 
-
+OPENRASTER = ".ora"
+"""The suffix of OpenRaster files, which hold a gray photo and its colours, where other files hold one image."""
 MARK = "-colour"
 """What names of coloured files have more than their originals', where nobody names them."""
 
@@ -71,6 +72,22 @@ def writable_suffix(suffix: str) -> str:
     ('.JPG', '.png', '.png')
     """
     return suffix if suffix.lower() in OUTPUT_SUFFIXES else ".png"
+
+
+def check_output_suffix(suffix: str, image: Image | None = None) -> OutputKind | None:
+    """What a coloured image is written as by a suffix; None for layers.
+
+    Raises:
+        ConfigError: nothing is written by that suffix, or the image is too long for it.
+    """
+    if suffix.lower() == OPENRASTER:
+        return None
+    if suffix.lower() not in OUTPUT_SUFFIXES:
+        raise ConfigError(
+            f"The name of the output should end in one of {', '.join((*OUTPUT_SUFFIXES, OPENRASTER))}. Found "
+            f"`{suffix or 'no suffix'}`. End it in one of these."
+        )
+    return kind_of(suffix, image)
 
 
 def write_image(image: Image, target: Path, *, quality: int | None = None) -> list[str]:

@@ -12,9 +12,8 @@ from typing import Any, Literal, NamedTuple
 
 from knowhue.errors import ConfigError, RunError, did_you_mean
 from knowhue.images.files import LEDGER
-from knowhue.images.openraster import check_output_suffix
 from knowhue.images.reading import weigh_image
-from knowhue.images.writing import writable_suffix
+from knowhue.images.writing import check_output_suffix, writable_suffix
 from knowhue.inference.album import AlbumColour, colour_of_album, photo_colour, survey
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.judgement import caveats_of_many, is_hardly_found, is_novel

@@ -32,7 +32,7 @@ from knowhue.scoring.protocols import Protocol, Wanted
 from knowhue.scoring.recognition import FoldedProbe, Judge, open_judge, require_classes
 from knowhue.scoring.table import OfSets, SetDistance
 from knowhue.statistics.jackknife import deal_groups
-from knowhue.storage import read_arrays, replacing
+from knowhue.storage import read_arrays, write_arrays
 
 _ANSWERS = "answers"
 _ASKED = 3  # what is asked of an image, counted up where that changes: what was kept before is not used
@@ -261,8 +261,7 @@ def _kept(
         for name in missing:
             values = [_ask(name, *pixels, networks) for pixels in shown]
             found[name] = {each: np.stack([one[each] for one in values]) for each in values[0]}
-            with replacing(paths[name], "wb") as file:
-                np.savez(file, allow_pickle=False, **found[name])
+            write_arrays(paths[name], found[name])
     return {name: each for own in found.values() for name, each in own.items()}
 
 

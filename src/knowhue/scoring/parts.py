@@ -9,7 +9,7 @@ from importlib.metadata import version
 from io import BytesIO
 from itertools import combinations, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ from knowhue.scoring.measures import (
 )
 from knowhue.scoring.pairing import ALWAYS, JPEG_QUALITIES, MEAN, TRUTH, Pairs, Stored, System
 from knowhue.scoring.protocols import Protocol, to_protocol
-from knowhue.storage import read_arrays, replacing
+from knowhue.storage import read_arrays, write_arrays
 
 VERSION = 3
 """Of the formulas: what was kept by another is not used."""
@@ -240,9 +240,9 @@ def _kept(part: Portion, protocol: Protocol, cache: Path) -> Made:
         if isinstance(made, list):
             return made
         for row, measured in made.items():
-            with replacing(paths[row], "wb") as file:
-                arrays: dict[str, Any] = dict(measured.columns)
-                np.savez(file, **arrays, _places=measured.places, _counts=measured.counts)
+            write_arrays(
+                paths[row], {**measured.columns, "_places": measured.places, "_counts": measured.counts}
+            )
         found |= made
     return found
 
