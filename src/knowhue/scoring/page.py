@@ -202,7 +202,8 @@ def _test_table(scores: Scores) -> list[list[Any]]:
         cells = [f"{scores.measures[each.measure].short}: {each.first}, {each.second}"]
         cells += [f"{each.only_first} : {each.only_second}", p_text(each.p_adjusted)]
         if is_clustered:
-            cells += [with_ends(each.difference, each.interval), p_text(each.p_clustered_adjusted)]
+            difference = TableCell(with_ends(each.difference, each.interval), "", False)
+            cells += [difference, p_text(each.p_clustered_adjusted)]
         rows.append([*cells, short(scores.protocol.digest)])
     return [head, *rows] if rows else []
 
@@ -213,7 +214,9 @@ def _distance_cell(scores: Scores, found: SetDistance | None) -> Any:
     measure = scores.measures[found.measure]
     values = [found.estimate, *(found.interval or ())]
     shown = _signed(measure, values) if found.minus else [shown_value(measure, each) for each in values]
-    below = " to ".join(shown[1:]) + ("" if found.p is None else f"; p {p_text(found.p)}")
+    below = _whole(" to ".join(shown[1:])) + (
+        "" if found.p is None else f"; {_whole(f'p {p_text(found.p)}')}"
+    )
     return TableCell(shown[0], below, False)
 
 
@@ -221,11 +224,16 @@ def _difference_cell(scores: Scores, found: Difference | None) -> Any:
     if found is None:
         return "–"
     measure = scores.measures[found.measure]
-    ends = f"{_ends(measure, found)}; " if found.interval else ""
+    ends = f"{_whole(_ends(measure, found))}; " if found.interval else ""
     is_clear = found.word not in (Nearness.CANNOT_TELL, Nearness.UNKNOWN)
-    p = f"p {p_text(found.p_adjusted)}: " if found.interval else ""
+    p = f"{_whole(f'p {p_text(found.p_adjusted)}')}: " if found.interval else ""
     below = f"{ends}{p}{found.word.value}"
     return TableCell(_signed(measure, [found.estimate])[0], below, is_clear)
+
+
+def _whole(text: str) -> str:
+    """A text that a narrow screen does not break."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _quotes(about: Mapping[str, Any]) -> list[tuple[str, str]]:
