@@ -304,7 +304,7 @@ def _latex_table(caption: str, columns: Sequence[Sequence[str]], last: int = 0) 
         rows.insert(len(rows) - last, r"\midrule")
     return "\n".join([
         r"\begin{table}",
-        r"\footnotesize",
+        r"\centering\footnotesize\setlength{\belowcaptionskip}{5pt}",
         rf"\caption{{{tex(caption)}}}",
         rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
         r"\toprule",
