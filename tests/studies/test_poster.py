@@ -121,12 +121,15 @@ def test_the_sealed_tuning_is_whole_and_chose_what_the_plan_has(tmp_path, monkey
         script("choose").main()
 
 
-def test_the_sealed_study_is_whole_and_is_the_plans():
-    sealed = check(POSTER / "main.zip")
-    assert (sealed.problems, sealed.numbers > 10_000) == ([], True)
-    with zipfile.ZipFile(POSTER / "main.zip") as archive:
+@pytest.mark.parametrize(
+    ("name", "study", "numbers"), [("plan", "main", 10_000), ("images-125", "images-125", 3000)]
+)
+def test_a_sealed_study_is_whole_and_is_the_plans(name, study, numbers):
+    sealed = check(POSTER / f"{study}.zip")
+    assert (sealed.problems, sealed.numbers > numbers) == ([], True)
+    with zipfile.ZipFile(POSTER / f"{study}.zip") as archive:
         frozen = json.loads(archive.read("study.json"))
-    asked = plan("plan")
+    asked = plan(name)
     assert (frozen["seeds"], set(frozen["arms"])) == (list(asked.seeds), set(asked.arms))
 
 
