@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +70,31 @@ def _small_encoder():
     add_small_encoder()
 
 
+@contextmanager
+def _without_figures() -> Iterator[None]:
+    from knowhue.report.figures import FIGURES
+
+    none = {name: dataclasses.replace(figure, draw=lambda _: {}) for name, figure in FIGURES.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("knowhue.report.page.FIGURES", none)
+        yield
+
+
 @pytest.fixture
-def without_figures(monkeypatch: pytest.MonkeyPatch):
+def without_figures() -> Iterator[None]:
     """Reports are written without figures, whose drawing takes most of a small study: for tests of anything else.
 
     Not those that fixtures of modules write, which are made before.
     """
-    from knowhue.report.figures import FIGURES
+    with _without_figures():
+        yield
 
-    none = {name: dataclasses.replace(figure, draw=lambda _: {}) for name, figure in FIGURES.items()}
-    monkeypatch.setattr("knowhue.report.page.FIGURES", none)
+
+@pytest.fixture(scope="module")
+def module_without_figures() -> Iterator[None]:
+    """The same for all of a module, also for what its fixtures write."""
+    with _without_figures():
+        yield
 
 
 @pytest.fixture(scope="session")

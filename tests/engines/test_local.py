@@ -28,7 +28,7 @@ QUICK = {
 ARMS = ["colour", "class", "multi", "placebo-labels"]
 
 
-pytestmark = pytest.mark.usefixtures("without_figures")
+pytestmark = pytest.mark.usefixtures("module_without_figures")
 
 
 @pytest.fixture(scope="module", autouse=True)

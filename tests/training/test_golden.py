@@ -20,7 +20,7 @@ from knowhue.training.engine import Engine
 from knowhue.training.golden import golden_step
 from knowhue.training.run import evaluate_run, train
 
-pytestmark = pytest.mark.usefixtures("without_figures")
+pytestmark = pytest.mark.usefixtures("module_without_figures")
 
 
 @pytest.fixture

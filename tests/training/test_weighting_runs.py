@@ -2,6 +2,8 @@
 
 import copy
 import math
+import os
+import shutil
 
 import pytest
 import torch
@@ -24,7 +26,7 @@ from knowhue.storage import read_json
 from knowhue.training import checkpoint, step
 from knowhue.training.gate import check_gate
 from knowhue.training.phases import TrainState
-from knowhue.training.run import run_arm
+from knowhue.training.run import run_arm, run_head
 
 ALL = (*LOSS_WEIGHTINGS, *GRADIENT_WEIGHTINGS)
 UNSCORED = {"evaluation__networks": (), "evaluation__perceptual": ()}
@@ -40,21 +42,38 @@ def weighed(tiny, weighting, **changes):
     )
 
 
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory):
+    """Where the heads are kept once they are trained: no weighting changes them."""
+    return tmp_path_factory.mktemp("weighting") / "heads"
+
+
 @pytest.fixture
-def entries(make_work):
-    """The log of a run of both tasks, fine-tuning alone."""
+def run(tiny, make_work, heads):
+    """The folder of a run of both tasks, from heads that are trained once."""
 
     def run(config, name="work"):
-        folder = run_arm(make_work(config, name, count=24), config, "multi")
-        return read_log(folder, "finetune")
+        if not heads.exists():
+            work, static = make_work(config, "static", count=24), weighed(tiny, "static")
+            for task in TASKS:
+                run_head(work, static, task)
+            work.root.rename(heads)
+        work = make_work(config, name, count=24)
+        shutil.copytree(heads, work.root, copy_function=os.link)
+        return run_arm(work, config, "multi")
 
     return run
 
 
+@pytest.fixture
+def entries(run):
+    """The log of a run of both tasks, fine-tuning alone."""
+    return lambda config, name="work": read_log(run(config, name), "finetune")
+
+
 @pytest.mark.parametrize("weighting", ALL)
-def test_every_weighting_says_what_each_task_counts(tiny, make_work, weighting):
-    config = weighed(tiny, weighting)
-    folder = run_arm(make_work(config), config, "multi")
+def test_every_weighting_says_what_each_task_counts(tiny, run, weighting):
+    folder = run(weighed(tiny, weighting))
     for entry in read_log(folder):
         named = {"weight_colour", "weight_class"} & set(entry["train"])
         assert len(named) == (2 if entry["phase"] == "finetune" else 0)
@@ -86,9 +105,7 @@ def test_no_weighting_reaches_the_heads_while_the_encoder_is_frozen(tiny, make_w
 
 
 @pytest.mark.parametrize(("main", "stopped"), [("colour", "class"), ("class", "colour")])
-def test_a_stopped_task_counts_nothing_any_more_and_its_head_rests(
-    tiny, make_work, monkeypatch, main, stopped
-):
+def test_a_stopped_task_counts_nothing_any_more_and_its_head_rests(tiny, run, monkeypatch, main, stopped):
     """The criterion says stop after the second epoch, when its strip is full; encoder and main head go on."""
     kept = []
 
@@ -100,8 +117,7 @@ def test_a_stopped_task_counts_nothing_any_more_and_its_head_rests(
     monkeypatch.setattr(loss_weighting, "criterion", lambda *_: math.inf)
     config = weighed(tiny, "task_constrained", tasks__main=main, tasks__stop_strip_epochs=1)
     config = edit(config, {"training": {"finetune": {"epochs": 4, "learning_rate": 1e-3}}})
-    folder = run_arm(make_work(config, count=24), config, "multi")
-    log = read_log(folder, "finetune")
+    log = read_log(run(config), "finetune")
     assert [entry["train"][f"weight_{stopped}"] for entry in log] == [1.0, 1.0, 0.0, 0.0]
     assert [entry["train"][f"weight_{main}"] for entry in log] == [1.0] * 4
     assert moved(kept[0], kept[1]) >= {"encoder", "colour", "class"}
