@@ -1,4 +1,7 @@
-"""Tiny images, settings and work that many tests share; everything here takes milliseconds."""
+"""Tiny images, settings and work that many tests share; everything here takes milliseconds.
+
+What imports torch does so when it is used: pytest's own process, which hands tests out, and tests of much else do not.
+"""
 
 import dataclasses
 import gc
@@ -6,20 +9,23 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import settings
 from PIL import Image
 
 from knowhue.config import Config
-from knowhue.data.prepare import Prepared
 from knowhue.presets import edit
-from knowhue.training.engine import Engine, Workspace
 from small_encoder import SMALL_ENCODER, add_small_encoder
 
+if TYPE_CHECKING:
+    from knowhue.data.prepare import Prepared
+    from knowhue.training.engine import Workspace
+
+# before torch is imported: sums in one order on every machine
+os.environ["OMP_NUM_THREADS"] = "1"
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("explore", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
@@ -59,17 +65,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     )
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Sums in one order on every machine."""
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _small_encoder():
-    add_small_encoder()
-
-
 @contextmanager
 def _without_figures() -> Iterator[None]:
     from knowhue.report.figures import FIGURES
@@ -100,6 +95,7 @@ def module_without_figures() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny() -> Callable[..., Config]:
     """The tiny configuration with changes by dotted name: `tiny(training__batch_size=2, seed=1)`."""
+    add_small_encoder()
 
     def make(**changes: Any) -> Config:
         config = edit(Config(), TINY)
@@ -131,8 +127,9 @@ def make_folder(tmp_path: Path) -> MakeFolder:
 
 
 @pytest.fixture
-def make_prepared() -> Callable[..., Prepared]:
+def make_prepared() -> "Callable[..., Prepared]":
     """Prepared images of noise that were never on disk; every fourth is for validation (or test)."""
+    from knowhue.data.prepare import Prepared
 
     def make(
         count: int = 16,
@@ -161,8 +158,9 @@ def make_prepared() -> Callable[..., Prepared]:
 
 
 @pytest.fixture
-def make_work(tmp_path: Path, make_prepared: Callable[..., Prepared]) -> Callable[..., Workspace]:
+def make_work(tmp_path: Path, make_prepared: "Callable[..., Prepared]") -> "Callable[..., Workspace]":
     """Workspace on prepared noise below a folder of its own: `make_work(config, "first")`."""
+    from knowhue.training.engine import Engine, Workspace
 
     def make(config: Config, name: str = "study", report: Any = lambda _: None, **prepared: Any) -> Workspace:
         return Workspace(tmp_path / name, Engine(config.training), make_prepared(**prepared), report)

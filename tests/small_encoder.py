@@ -1,7 +1,6 @@
 """A small encoder for tests, and how other processes come to know it."""
 
 from knowhue.engines import local
-from knowhue.models.encoder import ENCODERS, Backbone
 
 SMALL_ENCODER = "test_efficientnet"
 """A fortieth of EfficientNet-Lite0 with the same kinds of layers, which timm has for tests. Tests that train in
@@ -10,6 +9,8 @@ other processes than this and its workers, or are about how the real encoder lea
 
 def add_small_encoder() -> None:
     """Let this process know it; not before tests are collected, for some run over all encoders."""
+    from knowhue.models.encoder import ENCODERS, Backbone
+
     ENCODERS[SMALL_ENCODER] = Backbone()
 
 

@@ -52,7 +52,7 @@ def t_interval(differences: Differences, confidence: float = LEVEL) -> Interval 
         return None
     if _constant(d):
         return float(d[0]), float(d[0])
-    half = stats.t.ppf((1 + confidence) / 2, len(d) - 1) * stats.sem(d)
+    half = special.stdtrit(len(d) - 1, (1 + confidence) / 2) * d.std(ddof=1) / math.sqrt(len(d))
     return float(d.mean() - half), float(d.mean() + half)
 
 
