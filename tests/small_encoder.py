@@ -4,7 +4,7 @@ from knowhue.engines import local
 
 SMALL_ENCODER = "test_efficientnet"
 """A fortieth of EfficientNet-Lite0 with the same kinds of layers, which timm has for tests. Tests that train in
-other processes than this and its workers, or are about how the real encoder learns and rounds, name that one."""
+processes which do not call `add_small_encoder`, or are about how the real one learns and rounds, name that."""
 
 
 def add_small_encoder() -> None:

@@ -12,13 +12,20 @@ from safetensors.torch import load_file
 from knowhue.plan import make_plan
 from knowhue.study import run_study
 
+KNOWHUE = """
+from knowhue.apps.program import main
+from small_encoder import add_small_encoder
+
+add_small_encoder()
+main()
+"""
+
 
 @pytest.fixture
 def config(tiny):
     return tiny(
         training__heads={"epochs": 1},
         training__finetune={"epochs": 2},
-        encoder={"name": "tf_efficientnet_lite0", "weights": "none"},
         evaluation={"networks": (), "perceptual": ()},
     )
 
@@ -32,8 +39,8 @@ def test_the_second_is_refused_and_the_first_is_undisturbed(config, tmp_path, of
     settings.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     command = [
         sys.executable,
-        "-m",
-        "knowhue",
+        "-c",
+        KNOWHUE,
         "study",
         "--arms",
         "multi",
@@ -42,7 +49,7 @@ def test_the_second_is_refused_and_the_first_is_undisturbed(config, tmp_path, of
         "--out",
         str(tmp_path / "out"),
     ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""}
     both = []
     for _ in range(2):
         both.append(

@@ -285,6 +285,9 @@ def test_scoring_again_says_by_what(of_old, tiny, tmp_path, machine):
 
 def test_networks_without_heads_do_not_train_into_the_block_of_another_machine(tiny, tmp_path, machine):
     plan = make_comparison(tiny(**QUICK), ["unet", "pix2pix"], seeds=[0])
+    colour = {**plan.arms["pix2pix"]["colour"], "pix2pix": {"width": 4}}
+    narrow = {**plan.arms["pix2pix"], "colour": colour}
+    plan = plan.model_copy(update={"arms": {**plan.arms, "pix2pix": narrow}})
     machine("old")
     run_study(plan, tmp_path)
     before = set(steps(tmp_path).values())
