@@ -8,11 +8,11 @@ import resource
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 from knowhue.inference.archive_listing import ArchiveListing
 from knowhue.inference.store import FolderStore, StoredFile
+from knowhue.storage import tables_on_disk
 
 
 class Named(FolderStore):
@@ -37,18 +37,21 @@ def main() -> None:
         source, out = Named(Path("nowhere")), FolderStore(Path(folder) / "out")
         source.count = options.photos
         started = time.process_time()
-        with closing(ArchiveListing(Path(folder) / "listing.db", lambda suffix: suffix)) as listing:
+        with tables_on_disk() as tables:
+            listing = ArchiveListing(tables, lambda suffix: suffix)
             listing.add_images(source)
             listing.add_taken(source, out)
             listed = time.process_time()
             shards = list(listing.deal(out, options.shards))
-            size = (Path(folder) / "listing.db").stat().st_size / 2**20
+            (pages,), (page,) = (
+                tables.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size")
+            )
     ended = time.process_time()
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"{options.photos} photos, {len(shards)} shards: listed in {listed - started:.1f} s of processor time, "
-        f"dealt out in {ended - listed:.1f} s; {size:.0f} MiB on disk; {before:.0f} MiB of memory before, "
-        f"{most:.0f} at most"
+        f"dealt out in {ended - listed:.1f} s; {pages * page / 2**20:.0f} MiB on disk; "
+        f"{before:.0f} MiB of memory before, {most:.0f} at most"
     )
 
 

@@ -27,6 +27,7 @@ from knowhue.inference.archive_listing import ArchiveListing
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.folder import colorize_folder
 from knowhue.inference.store import STATE, FolderStore, StoredFile, is_url, open_store
+from knowhue.storage import tables_on_disk
 
 NAMES = [f"{number % 3}/p{number}.{kind}" for number, kind in enumerate(["png", "jpg", "tif"] * 6)]
 
@@ -285,7 +286,7 @@ def test_workers_with_another_current_folder_find_everything(photos, tmp_path, m
     assert len(files_of(tmp_path / "out")) == 18
 
 
-def test_a_listing_does_not_fill_the_memory(tmp_path):
+def test_a_listing_does_not_fill_the_memory():
     """Each name takes some hundred bytes where a list holds it."""
 
     class Many(FolderStore):
@@ -299,13 +300,13 @@ def test_a_listing_does_not_fill_the_memory(tmp_path):
     for count in (1_000, 12_000):
         source = Many(Path("nowhere"))
         source.count = count
-        listing = ArchiveListing(tmp_path / f"{count}.db", lambda suffix: suffix)
-        tracemalloc.start()
-        listing.add_images(source)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-        assert len(listing) == count
-        listing.close()
+        with tables_on_disk() as tables:
+            listing = ArchiveListing(tables, lambda suffix: suffix)
+            tracemalloc.start()
+            listing.add_images(source)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+            assert len(listing) == count
     assert peaks[1] < peaks[0] + 100_000
 
 

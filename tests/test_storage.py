@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +26,7 @@ from knowhue.storage import (
     replacing,
     replacing_folder,
     require_outputs,
+    tables_on_disk,
     write_csv,
     write_json,
     write_through,
@@ -124,6 +126,17 @@ def test_full_disk_in_a_folder_leaves_the_old_folder(tmp_path, small_disk, write
     ):
         WRITERS[writer](file)
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["home", "home/old"]
+
+
+def test_full_disk_under_a_table_is_said(small_disk):
+    script = "PRAGMA cache_size = 1; CREATE TABLE a (b); INSERT INTO a VALUES (zeroblob(100000));"
+    with pytest.raises(RunError, match=r"Found no room.*TMPDIR=/large"), tables_on_disk() as tables:
+        tables.executescript(script)
+
+
+def test_a_table_that_is_not_there_is_no_full_disk():
+    with pytest.raises(sqlite3.OperationalError, match="no such table"), tables_on_disk() as tables:
+        tables.execute("SELECT * FROM names")
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,8 @@ to the engine. What is known of the archive lies in the output, below `STATE`; a
 """
 
 import json
-import tempfile
 import time
 from collections.abc import Callable
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +32,7 @@ from knowhue.inference.shard import (
 from knowhue.inference.store import STATE, Store, is_url, open_store
 from knowhue.inference.summary import Summary
 from knowhue.runs import BUILT_IN, Report
+from knowhue.storage import tables_on_disk
 
 SHARD_IMAGES = 2000
 """Of a shard, where their number is not given: some minutes of work."""
@@ -87,10 +86,11 @@ def colorize_archive(
     started = time.monotonic()
     places = _from_anywhere(source), _from_anywhere(out)
     images, colours = map(open_store, places)
-    with colours.held() as note, tempfile.TemporaryDirectory() as scratch:
+    with colours.held() as note:
         _require_no_left(executor)
         rename = partial(_rename, suffix)
-        with closing(ArchiveListing(Path(scratch) / "listing.db", rename)) as listing:
+        with tables_on_disk() as tables:
+            listing = ArchiveListing(tables, rename)
             listing.add_images(images, inside)
             listing.add_taken(images, colours)
             if _read_plan(colours) is None and not overwrite:

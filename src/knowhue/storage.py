@@ -12,11 +12,12 @@ import json
 import math
 import os
 import shutil
+import sqlite3
 import stat
 import tempfile
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, TypeVar
@@ -35,6 +36,7 @@ SEAL = "sha256"
 """The key of a JSON file's own checksum; readers do not see it."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _OF_THE_DISK = _FULL | {errno.EIO, errno.EROFS}
+_OF_TABLES = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 _OF_ARRAYS = (Exception,)
 """Damaged bytes make zip, zlib and numpy raise all kinds."""
 
@@ -316,6 +318,28 @@ def iterate_csv(path: Path) -> Iterator[dict[str, str]]:
         header = next(rows, [])
         for row in rows:
             yield dict(zip(header, row, strict=True))
+
+
+@contextmanager
+def tables_on_disk() -> Iterator[sqlite3.Connection]:
+    """A database for tables that may not fit into memory, in a temporary file without a name; gone afterwards.
+
+    Raises:
+        RunError: there is no room for it.
+    """
+    with closing(sqlite3.connect("")) as tables:
+        tables.executescript(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -100000;"
+        )
+        try:
+            yield tables
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _OF_TABLES:
+                raise
+            raise RunError(
+                "The table of all images should fit into the folder for temporary files. Found no room: "
+                f"{error}. Free some space there, or name another folder before the command: TMPDIR=/large/folder"
+            ) from None
 
 
 def cached(path: Path, read: Callable[[Path], Value], write: Callable[[Path], None]) -> Value:

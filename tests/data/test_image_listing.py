@@ -6,6 +6,7 @@ import pytest
 
 from knowhue.data.items import SourceItem
 from knowhue.data.listing import READ_COLUMNS, ImageListing
+from knowhue.storage import tables_on_disk
 
 NAMES = ["b.jpg", "a (1).jpg", "a.jpg", "unlabelled/a.jpg", "val.jpg", "test.jpg", "ä\udcff.jpg"]
 LABELS = ["x", "x", "x", None, "y", "x", "y"]
@@ -31,8 +32,8 @@ class InOrder(Given):
 
 @pytest.fixture
 def listing():
-    with ImageListing(Given()) as listing:
-        yield listing
+    with tables_on_disk() as tables:
+        yield ImageListing(Given(), tables)
 
 
 def record(listing, **columns):
@@ -58,7 +59,8 @@ def test_labelled_images_come_first_by_split_and_by_name(listing):
 
 
 def test_a_source_may_have_an_order_of_its_own():
-    with ImageListing(InOrder()) as listing:
+    with tables_on_disk() as tables:
+        listing = ImageListing(InOrder(), tables)
         assert [item.name for item in listing.items()] == NAMES
         given = zip(NAMES, SPLITS, LABELS, strict=True)
         assert list(listing.items()) == [SourceItem(*each, stamp="s") for each in given]

@@ -3,6 +3,7 @@
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +13,11 @@ from knowhue.data.items import SPLITS, ImageSource, SourceItem, as_archives
 from knowhue.data.sources import SOURCES
 from knowhue.errors import ImageError
 from knowhue.images.files import counted
+from knowhue.storage import tables_on_disk
 
 READ_COLUMNS = ("reason", "colourfulness", "width", "height", "sha256", "source_sha256")
 """What reading an image says of it; `reason` is why it cannot be used, or empty."""
 _TABLES = """
-PRAGMA journal_mode = OFF;
-PRAGMA synchronous = OFF;
-PRAGMA cache_size = -50000;
 CREATE TABLE listed (name, split, label, stamp, skipped, origin, place, characters INTEGER);
 CREATE TABLE images (
     position INTEGER PRIMARY KEY, name, split, label, stamp, origin, place, characters,
@@ -47,25 +46,19 @@ _LOOKED_IN = {"webdataset": "its .tar files", "parquet": "its .parquet files"}
 
 
 class ImageListing:
-    """The images of a source in the order of the prepared array, and what was skipped; to be closed.
+    """The images of a source in the order of the prepared array, and what was skipped.
 
-    Positions are those of the images that are to be read, whatever becomes of them. The table lies in a file without a
-    name, which the system removes; what is worth keeping is kept by `prepare`.
+    Positions are those of the images that are to be read, whatever becomes of them. What is worth keeping is kept by
+    `prepare`.
     """
 
-    def __init__(self, source: ImageSource) -> None:
-        """List everything that a source has."""
-        self._table = sqlite3.connect("")
+    def __init__(self, source: ImageSource, tables: sqlite3.Connection) -> None:
+        """List everything that a source has in `storage.tables_on_disk`."""
+        self._table = tables
         self._table.executescript(_TABLES)
         insert = f"INSERT INTO listed VALUES ({', '.join('?' * 8)})"
         self._table.executemany(insert, map(_listed, source.items()))
         self._table.execute(_FILL.format(order="rowid" if source.is_sorted else _SORTED))
-
-    def __enter__(self) -> "ImageListing":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._table.close()
 
     def __len__(self) -> int:
         """Images to be read."""
@@ -183,23 +176,26 @@ class ImageListing:
             yield dict(zip(names, values, strict=True))
 
 
-def open_listing(images: Images) -> ImageListing:
-    """List the configured images.
+@contextmanager
+def open_listing(images: Images) -> Iterator[ImageListing]:
+    """List the configured images, for as long as the block runs.
 
     Raises:
+        RunError: the list does not fit onto the disk.
         ImageError: nothing there; the message says what was looked for.
         ConfigError: the source needs a setting, or a package, that is missing.
     """
-    listing = ImageListing(SOURCES[images.source](images))
-    if not len(listing):
-        skipped = Counter(listing.skipped())
-        others = f", but {counted(skipped.elements())}{as_archives(skipped)}" if skipped else ""
-        where = _LOOKED_IN.get(images.source, "<class>/, or in train/<class>/ and val/<class>/")
-        raise ImageError(
-            f"{images.path}: no images in {where}{others}; check the path, or "
-            "try the built-in set: knowhue study --preset demo"
-        )
-    return listing
+    with tables_on_disk() as tables:
+        listing = ImageListing(SOURCES[images.source](images), tables)
+        if not len(listing):
+            skipped = Counter(listing.skipped())
+            others = f", but {counted(skipped.elements())}{as_archives(skipped)}" if skipped else ""
+            where = _LOOKED_IN.get(images.source, "<class>/, or in train/<class>/ and val/<class>/")
+            raise ImageError(
+                f"{images.path}: no images in {where}{others}; check the path, or "
+                "try the built-in set: knowhue study --preset demo"
+            )
+        yield listing
 
 
 def list_items(images: Images) -> list[SourceItem]:

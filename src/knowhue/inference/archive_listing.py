@@ -20,9 +20,6 @@ from knowhue.inference.store import PARTS, STATE, FolderStore, Store
 _TABLES = """
 CREATE TABLE images (path TEXT PRIMARY KEY, stamp TEXT, output TEXT UNIQUE, twin TEXT, hash INTEGER) WITHOUT ROWID;
 CREATE TABLE taken (path TEXT PRIMARY KEY, stamp TEXT) WITHOUT ROWID;
-PRAGMA journal_mode = OFF;
-PRAGMA synchronous = OFF;
-PRAGMA cache_size = -100000;
 """
 _TWINS = "FROM images WHERE path IN (SELECT twin FROM images)"
 _DEALT = """
@@ -32,28 +29,25 @@ FROM images LEFT JOIN taken ON taken.path = output ORDER BY hash % ?, images.pat
 
 
 class ArchiveListing:
-    """Photos, their outputs, and what lies there already; to be closed.
+    """Photos, their outputs, and what lies there already.
 
     Attributes:
         notes: what was left alone, in words.
         unreadable: files and folders that cannot be read, and why.
     """
 
-    def __init__(self, path: Path, rename: Callable[[str], str]) -> None:
+    def __init__(self, tables: sqlite3.Connection, rename: Callable[[str], str]) -> None:
         """Begin a listing.
 
         Args:
-            path: of the file that it is kept in.
+            tables: see `storage.tables_on_disk`.
             rename: turns the suffix of an image into that of the coloured one.
         """
         self.notes: list[str] = []
         self.unreadable: list[tuple[str, str]] = []
         self._rename = rename
-        self._listing = sqlite3.connect(path)
+        self._listing = tables
         self._listing.executescript(_TABLES)
-
-    def close(self) -> None:
-        self._listing.close()
 
     def __len__(self) -> int:
         return self._listing.execute("SELECT count(*) FROM images").fetchone()[0]
