@@ -20,7 +20,7 @@ DIR/.slurm/                          what Slurm's jobs are made of, and what the
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,9 @@ RUN_FILES = ("status.json", FROZEN)
 
 Report = Callable[[dict[str, Any]], None]
 """Reports progress: called with one small dict at a time; apps draw it."""
+ShareOut = Callable[[Sequence[Callable[[int | None], object]], Callable[[], None]], None]
+"""Has pieces of work done that do not need each other, perhaps elsewhere: each is called with the threads that it may
+use, or None. What comes second is called every few seconds meanwhile."""
 
 
 class Start(Section):

@@ -1,6 +1,5 @@
 """Arms by seeds on one set of images, from shared heads: freeze the plan, run its cells, write the report."""
 
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -17,11 +16,11 @@ from knowhue.config import Evaluation, fingerprint
 from knowhue.data.listing import list_items
 from knowhue.data.loaders import to_rgb
 from knowhue.data.prepare import Prepared, count_seen
-from knowhue.engines.choice import open_engine
-from knowhue.engines.executor import POLL_SECONDS, Executor, InProcess, Job
-from knowhue.errors import ConfigError, KnowhueError, RunError, few
+from knowhue.engines.choice import await_jobs
+from knowhue.engines.executor import Executor, InProcess, Job, share_out
+from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.evaluate import predict_class, predict_colour, predict_gray
-from knowhue.locks import LOCK, Left, locked, note_jobs
+from knowhue.locks import locked
 from knowhue.metric_table import RUN_METRICS
 from knowhue.plan import Plan, read_plan, read_tuning
 from knowhue.report.page import write_report
@@ -68,7 +67,7 @@ def run_study(
         engine = Engine(plan.config.training)
         _require_one_way(executor, engine)
         _refuse_another_plan(plan, root)
-        open_study = partial(_open_study, plan, root, report, tuned_on, engine)
+        open_study = partial(_open_study, plan, root, report, tuned_on, engine, executor)
         # images or weights of a study that has begun are refused before a job waits in a cluster's queue; for a new
         # one the cluster is asked before images are prepared, which may take as long
         opened = open_study() if _has_begun(root) else None
@@ -95,28 +94,6 @@ def run_study(
     return root / "report.html"
 
 
-def await_jobs(executor: Executor, left: Left | None, root: Path, report: Report) -> None:
-    """Wait for the jobs that a driver which was killed has left with an engine: they write to the folder."""
-    engines = {executor.name: executor}
-    if left is not None and left.engine not in engines:
-        try:
-            engines[left.engine] = open_engine(left.engine, root)
-        except KnowhueError as error:
-            raise RunError(
-                f"Jobs of `{root}` may still run: a command with `--engine {left.engine}` was killed. {error} Or, if "
-                f"none runs, remove `{root / LOCK}`."
-            ) from None
-    told: list[str] = []
-    while jobs := [f"{name} {job}" for name, engine in engines.items() for job in engine.left()]:
-        if jobs != told:
-            text = f"waiting for jobs that an earlier command has left: {few(jobs)}; cancel them to stop them"
-            report({"stage": "note", "text": text})
-        told = jobs
-        time.sleep(POLL_SECONDS)
-    if left is not None:
-        note_jobs(root, executor.name, [])
-
-
 def _require_one_way(executor: Executor, engine: Engine) -> None:
     if not isinstance(executor, InProcess) and engine.share.world > 1:
         raise ConfigError(
@@ -126,11 +103,11 @@ def _require_one_way(executor: Executor, engine: Engine) -> None:
 
 
 def _open_study(
-    plan: Plan, root: Path, report: Report, tuned_on: Path | None, engine: Engine
+    plan: Plan, root: Path, report: Report, tuned_on: Path | None, engine: Engine, executor: Executor
 ) -> tuple[Workspace, dict[str, Any] | None]:
     """What the cells share, and what was found of the tuning study, for `study.json`."""
     runs = [plan.run_config(arm, plan.seeds[0]) for arm in plan.arms]
-    work = open_workspace(plan.config, root, report, runs, engine)
+    work = open_workspace(plan.config, root, report, runs, engine, share_out(executor, "prepare"))
     checked = _require_unseen_test_images(plan, work, tuned_on)
     if engine.is_main:
         _refuse_other_parts(root, hashed_parts(work))

@@ -17,11 +17,10 @@ from cluster_jobs import divide, wait_for_a_second_start
 pytest.importorskip("submitit", reason="submitit is not installed")
 
 from knowhue.engines import slurm as engine
-from knowhue.engines.choice import open_engine
+from knowhue.engines.choice import await_jobs, open_engine
 from knowhue.engines.executor import InProcess, Job
 from knowhue.errors import RunError
 from knowhue.locks import LOCK, Left, locked
-from knowhue.study import await_jobs
 
 
 def options_of(root, number):

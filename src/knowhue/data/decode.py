@@ -1,10 +1,13 @@
-"""Decode and resize every image once, shard by shard; what a killed process has finished is not read again."""
+"""Decode and resize every image once, part by part, here or elsewhere; what a killed process has finished stays."""
 
+import json
 import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,73 +19,147 @@ from knowhue.csv_text import to_csv
 from knowhue.data import checks
 from knowhue.data.items import ImageSource, SourceItem
 from knowhue.data.listing import READ_COLUMNS, ImageListing
-from knowhue.data.shards import images_a_block, images_a_shard, shard_names, writing_shard
+from knowhue.data.shards import images_a_block, images_a_part, shard_names, writing_shard
+from knowhue.data.sources import SOURCES
 from knowhue.errors import ImageError, RunError
-from knowhue.runs import Report
+from knowhue.runs import Report, ShareOut
 from knowhue.storage import file_digest, iterate_csv, read_json, replacing, require_disk, write_json
 
 
+class Part(NamedTuple):
+    """Some images that are read by one process, from one position to before another.
+
+    Attributes:
+        start: position of the first.
+        stop: position after the last.
+        pixels: the file of their pixels; what else is kept of them lies beside.
+    """
+
+    start: int
+    stop: int
+    pixels: Path
+
+    @property
+    def items(self) -> Path:
+        """What is to be read, an item a line."""
+        return self.pixels.with_suffix(".jsonl")
+
+    @property
+    def table(self) -> Path:
+        """What was found of each, by `READ_COLUMNS`."""
+        return self.pixels.with_suffix(".csv")
+
+    @property
+    def mark(self) -> Path:
+        """Written last; it vouches for pixels and table."""
+        return self.pixels.with_suffix(".json")
+
+
+def parts_to_read(scratch: Path, total: int, side: int) -> list[Part]:
+    """All of them, in order."""
+    size = images_a_part(total, side)
+    starts = range(0, total, size)
+    return [Part(at, min(at + size, total), scratch / f"{at // size:05d}.npy") for at in starts]
+
+
 def read_all(
-    listing: ImageListing, source: ImageSource, images: Images, scratch: Path, report: Report
+    listing: ImageListing,
+    images: Images,
+    scratch: Path,
+    report: Report,
+    share_out: ShareOut | None = None,
 ) -> None:
-    """Read every image into a shard of `scratch`, but for shards that an earlier process has finished."""
+    """Read every image into a part of `scratch`, but for parts that an earlier process has finished."""
     side, total = images.size_px, len(listing)
-    shards = shards_to_read(scratch, total, side)
-    missing = sum(stop - start for start, stop, path in shards if not path.exists())
+    parts = parts_to_read(scratch, total, side)
+    missing = [part for part in parts if not _is_read(part)]
+    to_read = sum(part.stop - part.start for part in missing)
     # all once more where they are kept
-    require_disk(scratch.parent / shard_names(1, side)[0], 3 * side * side * (missing + total))
-    # threads are enough, since decoding and resizing release Python's lock
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start, stop, path in shards:
-            if _is_read(path):
-                report({"stage": "prepare", "done": stop, "total": total})
-            else:
-                _read_shard(listing, source, images, (start, stop, path), pool, report)
-            listing.record(start, iterate_csv(path.with_suffix(".csv")))
+    require_disk(scratch.parent / shard_names(1, side)[0], 3 * side * side * (to_read + total))
+
+    done = 0
+
+    def tell(more: int) -> None:
+        nonlocal done
+        done += more
+        report({"stage": "prepare", "done": done, "total": total})
+
+    if to_read < total:
+        tell(total - to_read)
+    for part in missing:
+        with replacing(part.items) as file:
+            file.writelines(json.dumps(item) + "\n" for item in listing.items(part.start, part.stop))
+    if share_out is None or len(missing) < 2:
+        source = SOURCES[images.source](images)
+        for part in missing:
+            _read_part(part, side, partial(_read, source, images), os.cpu_count(), tell)
+    else:
+        _read_elsewhere(missing, images, share_out, tell)
+    for part in parts:
+        listing.record(part.start, iterate_csv(part.table))
 
 
-def shards_to_read(scratch: Path, total: int, side: int) -> list[tuple[int, int, Path]]:
-    """From which image to before which, and the file of their pixels."""
-    size = images_a_shard(side)
-    return [
-        (start, min(start + size, total), scratch / f"{start // size:05d}.npy")
-        for start in range(0, total, size)
-    ]
+def _read_elsewhere(
+    missing: Sequence[Part], images: Images, share_out: ShareOut, tell: Callable[[int], None]
+) -> None:
+    """Have parts read by whoever takes part in the work, perhaps on other machines."""
+    path = Path(images.path or "").expanduser()
+    if images.path and path.exists():  # else it names a dataset
+        images = images.model_copy(update={"path": str(path.absolute())})
+    waiting = list(missing)
+
+    def watch() -> None:
+        ended = [part for part in waiting if part.mark.exists()]
+        if ended:
+            waiting[:] = [part for part in waiting if part not in ended]
+            tell(sum(part.stop - part.start for part in ended))
+
+    there = [part._replace(pixels=part.pixels.absolute()) for part in missing]
+    share_out([partial(_read_here, part, images) for part in there], watch)
+    watch()
 
 
-def _is_read(path: Path) -> bool:
-    """Whether the pixels and the table of a shard are there, as they were written."""
+def _read_here(part: Part, images: Images, threads: int | None) -> None:
+    """Read a part in another process."""
+    source = SOURCES[images.source](images)
+    _read_part(part, images.size_px, partial(_read, source, images), threads)
+
+
+def _is_read(part: Part) -> bool:
+    """Whether the pixels and the table of a part are there, as they were written."""
     try:
-        return read_json(path.with_suffix(".json")) == _digests(path)
+        return read_json(part.mark) == _digests(part)
     except RunError:
         return False
 
 
-def _digests(path: Path) -> dict[str, str]:
-    return {each.name: file_digest(each) for each in (path, path.with_suffix(".csv"))}
+def _digests(part: Part) -> dict[str, str]:
+    return {each.name: file_digest(each) for each in (part.pixels, part.table)}
 
 
-def _read_shard(
-    listing: ImageListing,
-    source: ImageSource,
-    images: Images,
-    span: tuple[int, int, Path],
-    pool: ThreadPoolExecutor,
-    report: Report,
+def _read_part(
+    part: Part,
+    side: int,
+    read: Callable[[SourceItem], tuple[NDArray[np.uint8], dict[str, str]]],
+    threads: int | None,
+    report: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Write the pixels of some images, and the table of what was found, then the mark that both are whole."""
-    start, stop, path = span
-    side, read = images.size_px, partial(_read, source, images)
-    with replacing(path.with_suffix(".csv")) as table, writing_shard(path, (stop - start, side)) as write:
+    with (
+        part.items.open(encoding="utf-8") as lines,
+        replacing(part.table) as table,
+        writing_shard(part.pixels, (part.stop - part.start, side)) as write,
+        # threads are enough for photos, since decoding and resizing release Python's lock
+        ThreadPoolExecutor(threads) as pool,
+    ):
         table.write(to_csv([READ_COLUMNS]))
-        items, done, total = listing.items(start, stop), start, len(listing)
+        items = (SourceItem(*json.loads(line)) for line in lines)
         while block := list(islice(items, images_a_block(side))):
             for image, row in pool.map(read, block):
                 write(image)
                 table.write(to_csv([[row[name] for name in READ_COLUMNS]]))
-                done += 1
-                report({"stage": "prepare", "done": done, "total": total})
-    write_json(path.with_suffix(".json"), _digests(path))
+                report(1)
+    write_json(part.mark, _digests(part))
 
 
 def _read(source: ImageSource, images: Images, item: SourceItem) -> tuple[NDArray[np.uint8], dict[str, str]]:

@@ -1,13 +1,12 @@
 """Decode, check, split and resize every image once; what training reads is an array in files, and its manifest.
 
-Images are read shard by shard into a folder beside, each with a table of what was found; what a killed process has
+Images are read part by part into a folder beside, each with a table of what was found; what a killed process has
 finished of that is not read again. Then copies are found and splits drawn, and what is kept is written in order.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, Literal
@@ -17,22 +16,25 @@ from numpy.typing import NDArray
 
 from knowhue.config import Images, digest_each, fingerprint
 from knowhue.data import checks
-from knowhue.data.decode import read_all, shards_to_read
+from knowhue.data.decode import parts_to_read, read_all
 from knowhue.data.items import SPLITS
 from knowhue.data.listing import ImageListing, open_listing
 from knowhue.data.shards import (
+    MappedFiles,
     PreparedPixels,
+    Shards,
+    images_a_part,
     images_a_shard,
     open_shards,
     pixel_blocks,
     shard_names,
     writing_shard,
 )
-from knowhue.data.sources import SOURCES, require_apart
+from knowhue.data.sources import require_apart
 from knowhue.errors import ImageError, KnowhueError, RunError
 from knowhue.images.files import counted, kinds_of
 from knowhue.locks import locked
-from knowhue.runs import Report, images_in_use, remove_if_empty, require_writable
+from knowhue.runs import Report, ShareOut, images_in_use, remove_if_empty, require_writable
 from knowhue.storage import (
     file_digest,
     iterate_csv,
@@ -94,6 +96,7 @@ def prepare(
     folder: Path,
     report: Report = lambda _: None,
     evaluated_on: Literal["auto", "validation"] = "auto",
+    share_out: ShareOut | None = None,
 ) -> Prepared:
     """Make `folder` hold the configured images; work already done is not repeated, damage heals.
 
@@ -102,6 +105,7 @@ def prepare(
         folder: where the array, the manifest and the summary go; below the study folder.
         report: called with `{"stage": "prepare", "done": n, "total": n}`, and in one note what was left out.
         evaluated_on: `Evaluation.split`.
+        share_out: who reads the images; None is this process, with all cores.
 
     Raises:
         ImageError: no images, one class, or too few of one; what was left out is in the message.
@@ -117,7 +121,7 @@ def prepare(
         with locked(folder.parent, "prepare"):
             # under the lock: another process may just be preparing the same images
             if not _is_there(folder, key, report):
-                _prepare(listing, images, folder, key, report)
+                _prepare(listing, images, folder, key, report, share_out)
     if sentence := left_out_sentence(read_summary(folder)):
         report({"stage": "note", "text": f"{sentence}; see {folder.name}/{MANIFEST}"})
     # the checksum of the array was just compared, or just made
@@ -233,9 +237,7 @@ def count_seen(folder: Path, tuned: Path, limit_bits: int) -> int:
     rows = (row for row in kept_rows(folder) if row["split"] == "test")
     again = np.array([any(row[name] in known for name in _DIGESTS) for row in rows], dtype=bool)
     if limit_bits:
-        both = checks.signatures(
-            chain(pixel_blocks(lambda: ours.rgb, test), pixel_blocks(lambda: theirs.rgb, seen))
-        )
+        both = checks.signatures(chain(pixel_blocks(ours.rgb, test), pixel_blocks(theirs.rgb, seen)))
         first, second = checks.near_pairs(both, limit_bits).T
         # pairs within one of the two studies say nothing of the other
         again[first[(first < len(test)) & (second >= len(test))]] = True
@@ -269,18 +271,25 @@ def _is_there(folder: Path, key: str, report: Report) -> bool:
     return not damage
 
 
-def _prepare(listing: ImageListing, images: Images, folder: Path, key: str, report: Report) -> None:
+def _prepare(
+    listing: ImageListing,
+    images: Images,
+    folder: Path,
+    key: str,
+    report: Report,
+    share_out: ShareOut | None,
+) -> None:
     require_writable(folder)
-    # named by all that its shards depend on: what is finished in it is worth keeping
-    scratch = folder / f".reading-{key}-{images_a_shard(images.size_px)}"
+    # named by all that its parts depend on: what is finished in it is worth keeping
+    scratch = folder / f".reading-{key}-{images_a_part(len(listing), images.size_px)}"
     for left in folder.glob(".*"):  # of processes that were killed; it may be as large as all images
         if left != scratch:
             remove_all(left)
     try:
-        read_all(listing, SOURCES[images.source](images), images, scratch, report)
+        read_all(listing, images, scratch, report, share_out)
         try:
-            paths = [path for _, _, path in shards_to_read(scratch, len(listing), images.size_px)]
-            raw = partial(open_shards, paths)
+            parts = parts_to_read(scratch, len(listing), images.size_px)
+            raw = Shards(MappedFiles([part.pixels for part in parts]))
             _choose(listing, raw, images)
             _require_enough(listing, images)
             identity = _identify(row for row in listing.rows() if not row["reason"])
@@ -298,7 +307,7 @@ def _prepare(listing: ImageListing, images: Images, folder: Path, key: str, repo
     remove_all(scratch)
 
 
-def _choose(listing: ImageListing, raw: Callable[[], PreparedPixels], images: Images) -> None:
+def _choose(listing: ImageListing, raw: PreparedPixels, images: Images) -> None:
     """Write into the listing the split of each image, and why a copy is left out.
 
     What is damaged, near-gray or a copy goes first, the rest is split: it never moves the split.
@@ -368,9 +377,7 @@ def _refuse_change_under_runs(folder: Path, identity: str) -> None:
         )
 
 
-def _write(
-    listing: ImageListing, raw: Callable[[], PreparedPixels], folder: Path, side: int
-) -> dict[str, str]:
+def _write(listing: ImageListing, raw: PreparedPixels, folder: Path, side: int) -> dict[str, str]:
     """All files whole: a process that has an old array open keeps it, and a reader never meets half of one.
 
     Returns:

@@ -12,9 +12,24 @@ from numpy.typing import NDArray
 from knowhue.storage import read_array, replacing
 
 SHARD_BYTES = 2 * 10**9
-"""Pixels of one file: few enough to be read again after a kill, many enough that a million images are a few files."""
+"""Pixels of one file: many enough that a million images are a few files."""
+_PART_IMAGES, _PARTS = 500, 256
+"""Images that one process reads at least, so that its start is worth it, and parts of any number of images."""
 _BLOCK_BYTES = 2**23
 """Pixels that are held at a time."""
+
+
+class MappedFiles(Sequence[NDArray[np.uint8]]):
+    """Arrays in files, each open for as long as it is used: no pages are held that were read once."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, key: Any) -> Any:
+        return read_array(self._paths[key], memory_map=True)
 
 
 class Shards:
@@ -53,6 +68,11 @@ PreparedPixels = NDArray[np.uint8] | Shards
 def images_a_shard(side: int) -> int:
     """How many images of a side one file holds."""
     return max(1, SHARD_BYTES // (3 * side * side))
+
+
+def images_a_part(total: int, side: int) -> int:
+    """How many images of all are read by one process: few enough to be read again after a kill."""
+    return min(images_a_shard(side), max(_PART_IMAGES, -(-total // _PARTS)))
 
 
 def shard_names(count: int, side: int) -> list[str]:
@@ -95,12 +115,10 @@ def writing_shard(path: Path, shape: tuple[int, int]) -> Iterator[Callable[[NDAr
         yield lambda images: file.write(images.tobytes())
 
 
-def pixel_blocks(
-    open_pixels: Callable[[], PreparedPixels], positions: NDArray[np.int64]
-) -> Iterator[NDArray[np.uint8]]:
-    """Some images, a few megabytes at a time, opened anew each time: pages that were read are not held."""
-    size = images_a_block(open_pixels().shape[1])
-    return (open_pixels()[positions[at : at + size]] for at in range(0, len(positions), size))
+def pixel_blocks(pixels: PreparedPixels, positions: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+    """Some images, a few megabytes at a time."""
+    size = images_a_block(pixels.shape[1])
+    return (pixels[positions[at : at + size]] for at in range(0, len(positions), size))
 
 
 def images_a_block(side: int) -> int:

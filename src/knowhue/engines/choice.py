@@ -1,5 +1,6 @@
 """Which engine runs jobs, and its settings: `--engine slurm --engine-set slurm.partition=gpu`."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 from pydantic import Field
 
 from knowhue.config import Count, CountOrNone, NotNegative, Positive, Section
-from knowhue.engines.executor import Executor, InProcess
-from knowhue.errors import ConfigError, missing_extra, one_of
+from knowhue.engines.executor import POLL_SECONDS, Executor, InProcess
+from knowhue.errors import ConfigError, KnowhueError, RunError, few, missing_extra, one_of
+from knowhue.locks import LOCK, Left, note_jobs
 from knowhue.presets import checked, merge, read_setting
+from knowhue.runs import Report
 
 
 class SlurmSettings(Section):
@@ -127,3 +130,25 @@ def _require_known(engine: str, key: str) -> None:
     # `options` holds what sbatch knows, and we do not
     if key not in own and not key.startswith(f"{engine}.options."):
         raise ConfigError(one_of("--engine-set", key, own))
+
+
+def await_jobs(executor: Executor, left: Left | None, root: Path, report: Report) -> None:
+    """Wait for the jobs that a driver which was killed has left with an engine: they write to the folder."""
+    engines = {executor.name: executor}
+    if left is not None and left.engine not in engines:
+        try:
+            engines[left.engine] = open_engine(left.engine, root)
+        except KnowhueError as error:
+            raise RunError(
+                f"Jobs of `{root}` may still run: a command with `--engine {left.engine}` was killed. {error} Or, if "
+                f"none runs, remove `{root / LOCK}`."
+            ) from None
+    told: list[str] = []
+    while jobs := [f"{name} {job}" for name, engine in engines.items() for job in engine.left()]:
+        if jobs != told:
+            text = f"waiting for jobs that an earlier command has left: {few(jobs)}; cancel them to stop them"
+            report({"stage": "note", "text": text})
+        told = jobs
+        time.sleep(POLL_SECONDS)
+    if left is not None:
+        note_jobs(root, executor.name, [])

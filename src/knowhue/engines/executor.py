@@ -2,7 +2,10 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from functools import partial
 from typing import NamedTuple, Protocol
+
+from knowhue.runs import ShareOut
 
 POLL_SECONDS = 5.0
 
@@ -71,6 +74,25 @@ class InProcess(Executor):
         del watch
         for job in each_once(jobs):
             job.run()
+
+
+def share_out(executor: Executor, name: str) -> ShareOut | None:
+    """What has pieces of work done that do not need each other, as jobs; None where this process does all work.
+
+    Args:
+        executor: that runs them.
+        name: of what they are pieces of.
+    """
+    if isinstance(executor, InProcess):
+        return None
+
+    def share(pieces: Sequence[Callable[[int | None], object]], watch: Callable[[], None]) -> None:
+        jobs = [
+            Job(f"{name}-{number}", partial(piece, executor.threads)) for number, piece in enumerate(pieces)
+        ]
+        executor.execute(jobs, watch)
+
+    return share
 
 
 def each_once(jobs: Iterable[Job]) -> list[Job]:

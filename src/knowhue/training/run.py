@@ -31,6 +31,7 @@ from knowhue.presets import arm_config, edit
 from knowhue.runs import (
     WEIGHTS,
     Report,
+    ShareOut,
     damaged_files,
     has_ended,
     read_config,
@@ -92,7 +93,12 @@ def train(config: Config, root: Path, arm: str = "multi", report: Report = lambd
 
 
 def open_workspace(
-    config: Config, root: Path, report: Report, runs: Sequence[Config] = (), engine: Engine | None = None
+    config: Config,
+    root: Path,
+    report: Report,
+    runs: Sequence[Config] = (),
+    engine: Engine | None = None,
+    share_out: ShareOut | None = None,
 ) -> Workspace:
     """Start the engine and prepare the images, on one process for all.
 
@@ -102,6 +108,7 @@ def open_workspace(
         report: called with progress.
         runs: the settings of the different runs to come, if they are not `config`'s.
         engine: the one to work on, if it was started before.
+        share_out: who reads images that are not prepared yet; None is this process.
 
     Raises:
         KnowhueError: settings, images, weights or folder do not serve; the message says how to mend it.
@@ -123,7 +130,8 @@ def open_workspace(
             encoders |= _digest_of_start(each, model)
     if engine.is_main:
         require_writable(root)
-        prepare(config.images, root / "images", report)  # reads the array once through
+        # reads the array once through
+        prepare(config.images, root / "images", report, share_out=share_out)
     engine.wait()
     prepared = load_prepared(root / "images", config.evaluation.split, thorough=False)
     work = Workspace(root, engine, prepared, report, encoders)
