@@ -2,14 +2,16 @@
 
     python benchmarks/growth.py [--counts 1000 10000 100000] [--stages prepare,heads,finetune,report] [--folder FOLDER]
     python benchmarks/growth.py --tars --size 64 --counts 1000000 --stages prepare
+    python benchmarks/growth.py --near --counts 10000 100000 1000000
     python benchmarks/growth.py --cores [--counts 5000] [--side 640]
 
 Images are made up, so that none resembles another: each is a colour gradient of its own with waves over it. A fifth
 validates. Stages are commands of their own: `prepare`; `heads`, which are EfficientNet-Lite0's frozen features and one
 epoch of a colour and a class head on them; `finetune`, one epoch of both tasks; `report`. Both that train evaluate at
 their end. `--tars` puts 10,000 images into a file, as WebDataset does. Memory is the most that was resident, with pages
-of files, which the system may take back, and in brackets without them, by which its growth is counted. `--cores`
-prepares photos of `--side` pixels on one core and on all, in turns, and prints the ratio.
+of files, which the system may take back, and in brackets without them, by which its growth is counted. `--near`
+measures the search for near-duplicates alone, among hashes drawn at random. `--cores` prepares photos of `--side`
+pixels on one core and on all, by threads and by processes (`--workers`), in turns, and prints the ratios.
 """
 
 import argparse
@@ -31,6 +33,9 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+
+from knowhue.config import Images
+from knowhue.data.checks import close_pairs
 
 CLASSES = 5
 A_FOLDER = 2000
@@ -62,11 +67,14 @@ def main() -> None:
     )
     parser.add_argument("--stages", default=",".join(STAGES))
     parser.add_argument("--tars", action="store_true", help="images in tars instead of files")
+    parser.add_argument("--near", action="store_true", help="the search for near-duplicates alone")
     parser.add_argument("--cores", action="store_true", help="prepare on one core against all")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = asked.folder or Path(temporary)
-        if asked.cores:
+        if asked.near:
+            search(asked.counts or [10_000, 100_000])
+        elif asked.cores:
             compare_cores(folder, (asked.counts or [5000])[0], asked.side or 640)
         else:
             grow(folder, asked)
@@ -90,6 +98,16 @@ def grow(folder: Path, asked: argparse.Namespace) -> None:
                 _power(counts, getattr(one, what), getattr(other, what)) for what in ("cpu_s", "own_mb")
             )
             print(f"{stage:10} CPU {cpu:5.2f}   memory {memory:5.2f}")
+
+
+def search(counts: Sequence[int]) -> None:
+    """CPU time of finding close hashes, upright and mirrored, as `images.duplicate_distance_bits` has it."""
+    bits = Images().duplicate_distance_bits
+    for count in counts:
+        drawn = np.random.default_rng(0).integers(0, 2**64, (2, count), dtype=np.uint64)
+        started = time.process_time()
+        close_pairs(*drawn, bits)
+        print(f"{count:>9,} hashes: {time.process_time() - started:.2f} s CPU", flush=True)
 
 
 def _power(counts: Sequence[int], one: float, other: float) -> float:
@@ -174,19 +192,23 @@ class Sampler(Thread):
 
 def compare_cores(folder: Path, count: int, side: int) -> None:
     """Seconds of `prepare` on one core and on all, three times in turns; the least of each counts."""
-    images, found = make_images(folder / f"images-{count}-{side}", count, side), {}
+    images, out = make_images(folder / f"images-{count}-{side}", count, side), folder / "prepared"
     available = len(os.sched_getaffinity(0))
+    ways = {
+        "on one core": (1, []),
+        f"on {available}, by threads": (available, []),
+        f"on {available}, by processes": (available, ["--workers", str(available)]),
+    }
+    found = defaultdict(list)
     for _ in range(3):
-        for cores in (1, available):
-            out = folder / "prepared"
+        for way, (cores, options) in ways.items():
             shutil.rmtree(out, ignore_errors=True)
-            found.setdefault(cores, []).append(
-                run("prepare", str(images), "--out", str(out), cores=cores).wall_s
-            )
-    one, all_ = min(found[1]), min(found[available])
-    print(
-        f"prepare {count:,} images of {side} px: {one:.1f} s on one core, {all_:.1f} s on {available}: {one / all_:.2f}"
-    )
+            cost = run("prepare", str(images), *options, "--out", str(out), cores=cores)
+            found[way].append(cost.wall_s)
+    least = {way: min(seconds) for way, seconds in found.items()}
+    print(f"prepare {count:,} images of {side} px")
+    for way, seconds in least.items():
+        print(f"{way}: {seconds:.1f} s, {least['on one core'] / seconds:.2f} times as fast as on one core")
 
 
 def make_images(folder: Path, count: int, side: int) -> Path:

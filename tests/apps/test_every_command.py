@@ -63,9 +63,10 @@ def test_version(knowhue):
 @pytest.mark.parametrize(
     ("command", "panels"),
     [
-        ("study", ["Settings", "Design of the study", "Where runs are trained"]),
+        ("study", ["Settings", "Design of the study", "Where the work is done"]),
         ("plan", ["Settings", "Design of the study", "Power"]),
-        ("compare", ["Settings", "Design of the study", "Where runs are trained"]),
+        ("prepare", ["Settings", "Where the work is done"]),
+        ("compare", ["Settings", "Design of the study", "Where the work is done"]),
         ("colorize", ["Rarely needed", "Archives"]),
         ("export", ["Rarely needed"]),
         ("serve", ["Rarely needed"]),

@@ -158,6 +158,34 @@ def test_a_killed_preparation_goes_on_and_reads_no_finished_shard_again(
     assert not list((tmp_path / "out").glob(".*"))
 
 
+def test_parts_that_others_have_read_are_not_read_again(photos, tmp_path, monkeypatch):
+    whole = prepare(rules(photos), tmp_path / "whole")
+    lower(monkeypatch, 5)
+    told: list[int] = []
+
+    def report(event):
+        told.append(event["done"])
+
+    def stopped(pieces, watch):
+        for piece in pieces[:1:-1]:
+            piece(1)
+            watch()
+        raise KeyboardInterrupt
+
+    def others(pieces, watch):
+        for piece in pieces:
+            piece(2)
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(rules(photos), tmp_path / "out", report, share_out=stopped)
+    assert told == [1, 6, 11, 16]
+    told.clear()
+    prepared = prepare(rules(photos), tmp_path / "out", report, share_out=others)
+    assert told == [16, 26]
+    assert prepared.fingerprint == whole.fingerprint
+    assert np.array_equal(prepared.rgb[:], whole.rgb)
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".csv"])
 def test_a_finished_shard_that_was_damaged_is_read_again(photos, tmp_path, monkeypatch, suffix):
     whole = prepare(rules(photos), tmp_path / "whole")

@@ -6,8 +6,11 @@ from functools import partial
 import pytest
 from cluster_jobs import fail, write
 
+from knowhue.config import Images
+from knowhue.data import shards
+from knowhue.data.prepare import prepare
 from knowhue.engines.choice import open_engine
-from knowhue.engines.executor import InProcess, Job, each_once
+from knowhue.engines.executor import InProcess, Job, each_once, share_out
 from knowhue.engines.local import LocalProcesses
 from knowhue.errors import RunError
 
@@ -46,6 +49,22 @@ def test_each_job_runs_once_and_after_what_it_needs(engine, tmp_path):
     engine.execute([*jobs, job(tmp_path, "last", ["arm", "other"])])
     written = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert written == dict.fromkeys(("head", "arm", "other", "last"), "done\n")
+
+
+def test_images_are_prepared_to_the_same_bytes_by_every_engine(engine, make_folder, tmp_path, monkeypatch):
+    photos = make_folder({"train/cat": 6, "train/dog": 5, "test/cat": 2, "test/dog": 2})
+    images = Images(path=str(photos), size_px=16, min_per_class=1)
+    prepare(images, tmp_path / "here" / "images")
+    monkeypatch.setattr(shards, "_PART_IMAGES", 4)
+    told = []
+    prepare(images, tmp_path / "there" / "images", told.append, share_out=share_out(engine, "prepare"))
+    here, there = (
+        {path.name: path.read_bytes() for path in (tmp_path / name / "images").iterdir()}
+        for name in ("here", "there")
+    )
+    assert {"images.npy", "manifest.csv", "prepared.json"} <= set(here)
+    assert here == there
+    assert told[-1] == {"stage": "prepare", "done": 15, "total": 15}
 
 
 def test_a_job_that_fails_ends_it_and_what_needs_it_never_begins(engine, tmp_path):

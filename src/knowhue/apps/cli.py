@@ -26,7 +26,7 @@ MOST_SEEDS, MOST_WORKERS = 10_000, 1024
 
 settings_option = partial(typer.Option, rich_help_panel="Settings")
 design_option = partial(typer.Option, rich_help_panel="Design of the study")
-engine_option = partial(typer.Option, rich_help_panel="Where runs are trained")
+engine_option = partial(typer.Option, rich_help_panel="Where the work is done")
 power_option = partial(typer.Option, rich_help_panel="Power: how much seeds and images vary")
 """What is needed less often has panels of its own in `--help`."""
 
@@ -37,7 +37,7 @@ WorkersOption = Annotated[
     typer.Option(
         min=1,
         max=MOST_WORKERS,
-        help="Runs that are trained side by side: 1, or as many as an engine has room for, unless given.",
+        help="Jobs side by side: 1, or as many as an engine has room for, unless given.",
     ),
 ]
 EngineOption = Annotated[
@@ -297,15 +297,25 @@ def status_command(study: StudyArgument) -> None:
     "prepare", epilog="Example: `knowhue prepare photos/ --out runs/photos --set images.size_px=128`"
 )
 @with_options(read_settings_with_images)
-def prepare_command(settings: Callable[[], "Config"], out: OutOption = Path("runs/study")) -> None:
+def prepare_command(
+    settings: Callable[[], "Config"],
+    workers: WorkersOption = None,
+    engine: EngineOption = "local",
+    engine_set: EngineSetOption = None,
+    out: OutOption = Path("runs/study"),
+) -> None:
     """Check, split and resize the images; `images/manifest.csv` lists which were left out, and why."""
     config = settings()
     from knowhue.apps.progress import showing_progress
     from knowhue.data.prepare import prepare as run
+    from knowhue.engines.choice import await_jobs, open_engine
+    from knowhue.engines.executor import share_out
     from knowhue.locks import locked
 
-    with locked(out, "prepare"), showing_progress() as report:
-        run(config.images, out / "images", report)
+    executor = open_engine(engine, out, workers, engine_set or [])
+    with showing_progress() as report, locked(out, "prepare", engine=executor.name) as left:
+        await_jobs(executor, left, out, report)
+        run(config.images, out / "images", report, share_out=share_out(executor, "prepare"))
     summary = read_json(out / "images" / "prepared.json")
     for split, counts in summary["counts"].items():
         if any(counts.values()):
