@@ -1,9 +1,14 @@
 """A study killed with SIGKILL at random moments must end with an uninterrupted one's numbers, bit for bit.
 
 python benchmarks/survive_kills.py [--kills 20] [--seed 0] [STUDY ARGUMENTS, such as --set training.heads.epochs=2]
+python benchmarks/survive_kills.py --whom worker --workers 4
+
+The command is killed, or a worker of it that is at work on a part; then the command has to end, and with it the others
+that were at work: whoever goes on would write beside the workers of the next.
 """
 
 import argparse
+import os
 import random
 import signal
 import subprocess
@@ -12,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from knowhue.locks import read_signs
 from knowhue.storage import read_json
 
 COMPARED = ("model.safetensors", "scores.json", "per_image.csv", "samples.npz")
@@ -22,6 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--whom", choices=("command", "worker"), default="command")
     asked, study = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
         peaceful, hunted = Path(folder) / "peaceful", Path(folder) / "hunted"
@@ -29,7 +36,7 @@ def main() -> None:
         subprocess.run(command(study, peaceful), check=True, capture_output=True)
         seconds = time.perf_counter() - started
         print(f"uninterrupted: {seconds:.0f} s", flush=True)
-        kills = hunt(study, hunted, asked.kills, random.Random(asked.seed), seconds)
+        kills = hunt(study, hunted, asked.kills, random.Random(asked.seed), seconds, asked.whom)
         different = compare(peaceful, hunted)
     print(f"{kills} kills; files that differ: {', '.join(different) or 'none'}")
     sys.exit(1 if different or kills < asked.kills else 0)
@@ -40,23 +47,43 @@ def command(study: list[str], out: Path) -> list[str]:
     return [sys.executable, "-m", "knowhue", "study", "--preset", "demo", *study, "--out", str(out)]
 
 
-def hunt(study: list[str], out: Path, kills: int, generator: random.Random, seconds: float) -> int:
+def hunt(study: list[str], out: Path, kills: int, generator: random.Random, seconds: float, whom: str) -> int:
     """Start the study again and again, killing it after random times, then let it end; how often it was killed."""
     done = 0
     while done < kills:
         process = subprocess.Popen(command(study, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while whom == "worker" and process.poll() is None and not at_work(out):
+            time.sleep(0.1)
         try:
             # a start takes seconds; later kills hit later work, because finished epochs are not repeated
             if process.wait(timeout=generator.uniform(1, 5 + 2 * seconds / kills)) == 0:
                 break
             raise SystemExit(f"the study failed after {done} kills")
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
+            workers = at_work(out) if whom == "worker" else []
+            # between two parts nobody is at work
+            os.kill(generator.choice(workers or [process.pid]), signal.SIGKILL)
             process.wait()
+            if left := [pid for pid in workers if is_alive(pid)]:
+                raise SystemExit(f"processes of a command that has ended: {left}") from None
             done += 1
             print(f"killed {done}; epochs kept: {len(list(out.rglob('epoch-*')))} states", flush=True)
     subprocess.run(command(study, out), check=True, capture_output=True)
     return done
+
+
+def at_work(out: Path) -> list[int]:
+    """Processes that work on a part of the study now."""
+    signs = [sign for sign in read_signs(out) if sign.place != "study" and sign.lost_since is None]
+    return [int(sign.holder["pid"]) for sign in signs]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended may still wait for its parent to ask."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def compare(peaceful: Path, hunted: Path) -> list[str]:

@@ -237,7 +237,7 @@ def test_settings_go_over_the_named_folder():
 def interrupted(request, knowhue, monkeypatch, make_folder, tmp_path):
     """A command that is stopped with Ctrl-C, or told to end."""
 
-    def interrupt(*_):
+    def interrupt(*_, **__):
         if request.param == "Ctrl-C":  # whose signal a shell lets processes in the background ignore
             raise KeyboardInterrupt
         signal.raise_signal(signal.SIGTERM)

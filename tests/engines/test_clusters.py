@@ -1,4 +1,4 @@
-"""A tiny study on real clusters of two nodes, one of which is lost on the way: byte for byte as by one process."""
+"""Work on real clusters of two nodes, byte for byte as by one process; a study loses one of them on the way."""
 
 import os
 import subprocess
@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import slurm_cluster
+from PIL import Image
 
+from knowhue.data.drawn import draw
 from knowhue.storage import read_json
 
 pytestmark = pytest.mark.slow
@@ -108,6 +110,39 @@ def test_a_study_on_slurm_outlives_a_node_and_a_time_limit(nodes, alone, tmp_pat
     assert "due to failure of node n2" in (nodes.home / "slurmctld.log").read_text()
     results, jobs = ((out / ".slurm").rglob(name) for name in ("*_result.pkl", "*_submission.sh"))
     assert len(list(results)) == len(list(jobs))
+
+
+def run(*arguments: str) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-m", "knowhue", *arguments], env=environment, check=True, timeout=3600)
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    """What commands have made, without what they and the engine keep for themselves."""
+    files = {path.relative_to(root): path for path in root.rglob("*") if path.is_file()}
+    return {
+        place.as_posix(): path.read_bytes()
+        for place, path in files.items()
+        if not any(part.startswith(".") for part in place.parts)
+    }
+
+
+def test_images_are_prepared_and_an_archive_is_coloured_by_jobs_of_slurm(nodes, tmp_path):
+    """600 images are two parts."""
+    drawn = ("prepare", "--preset=demo", "--set=images.drawn_count=600", "--set=images.size_px=32")
+    (tmp_path / "photos" / "sub").mkdir(parents=True)
+    for number in range(6):
+        scene = Image.fromarray(draw(number, 0, 64, class_colour=1.0, seed=0)).convert("L")
+        scene.save(tmp_path / "photos" / "sub" / f"{number}.png")
+    archive = ("colorize", str(tmp_path / "photos"), "--shards=3")
+    for place, options in (("here", []), ("there", ["--engine=slurm"])):
+        run(*drawn, f"--out={tmp_path / place / 'study'}", *options)
+        run(*archive, f"--out={tmp_path / place / 'colours'}", *options)
+    here, there = (files_of(tmp_path / name) for name in ("here", "there"))
+    assert {"study/images/images.npy", "colours/sub/5.png"} <= set(here)
+    assert here == there
+    jobs = [len(list((tmp_path / "there" / name).rglob("*_result.pkl"))) for name in ("study", "colours")]
+    assert jobs == [2, 3]
 
 
 def test_a_study_on_ray_outlives_a_node(alone, tmp_path, monkeypatch):

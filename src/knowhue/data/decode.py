@@ -26,7 +26,7 @@ from knowhue.runs import Report, ShareOut
 from knowhue.storage import file_digest, iterate_csv, read_json, replacing, require_disk, write_json
 
 
-class Part(NamedTuple):
+class ImagePart(NamedTuple):
     """Some images that are read by one process, from one position to before another.
 
     Attributes:
@@ -55,11 +55,11 @@ class Part(NamedTuple):
         return self.pixels.with_suffix(".json")
 
 
-def parts_to_read(scratch: Path, total: int, side: int) -> list[Part]:
+def parts_to_read(scratch: Path, total: int, side: int) -> list[ImagePart]:
     """All of them, in order."""
     size = images_a_part(total, side)
     starts = range(0, total, size)
-    return [Part(at, min(at + size, total), scratch / f"{at // size:05d}.npy") for at in starts]
+    return [ImagePart(at, min(at + size, total), scratch / f"{at // size:05d}.npy") for at in starts]
 
 
 def read_all(
@@ -100,7 +100,7 @@ def read_all(
 
 
 def _read_elsewhere(
-    missing: Sequence[Part], images: Images, share_out: ShareOut, tell: Callable[[int], None]
+    missing: Sequence[ImagePart], images: Images, share_out: ShareOut, tell: Callable[[int], None]
 ) -> None:
     """Have parts read by whoever takes part in the work, perhaps on other machines."""
     path = Path(images.path or "").expanduser()
@@ -119,13 +119,13 @@ def _read_elsewhere(
     watch()
 
 
-def _read_here(part: Part, images: Images, threads: int | None) -> None:
+def _read_here(part: ImagePart, images: Images, threads: int | None) -> None:
     """Read a part in another process."""
     source = SOURCES[images.source](images)
     _read_part(part, images.size_px, partial(_read, source, images), threads)
 
 
-def _is_read(part: Part) -> bool:
+def _is_read(part: ImagePart) -> bool:
     """Whether the pixels and the table of a part are there, as they were written."""
     try:
         return read_json(part.mark) == _digests(part)
@@ -133,12 +133,12 @@ def _is_read(part: Part) -> bool:
         return False
 
 
-def _digests(part: Part) -> dict[str, str]:
+def _digests(part: ImagePart) -> dict[str, str]:
     return {each.name: file_digest(each) for each in (part.pixels, part.table)}
 
 
 def _read_part(
-    part: Part,
+    part: ImagePart,
     side: int,
     read: Callable[[SourceItem], tuple[NDArray[np.uint8], dict[str, str]]],
     threads: int | None,
