@@ -22,6 +22,7 @@ from knowhue.runs import (
     require_no_run,
     require_writable,
     run_folder,
+    settled,
     trained_by,
     write_config,
     write_log,
@@ -93,7 +94,18 @@ def test_the_disk_to_use_and_what_is_measured_are_no_part_of_a_run(tmp_path, cha
 def test_what_trains_is_part_of_a_run_defaults_too(tmp_path, change):
     first, second = load_config("demo"), load_config("demo", settings=[change])
     assert run_folder(tmp_path, "multi", first) != run_folder(tmp_path, "multi", second)
-    assert trained_by(first)["colour"] == first.colour.model_dump(mode="json")
+    assert trained_by(first)["colour"] == first.colour.model_dump(mode="json", exclude={"logit_adjustment"})
+
+
+def test_a_setting_that_came_after_studies_were_sealed_counts_only_where_it_is_not_as_there(tmp_path):
+    first, same, other = (
+        load_config("demo", settings=settings)
+        for settings in ([], ["colour.logit_adjustment=0"], ["colour.logit_adjustment=0.5"])
+    )
+    assert "logit_adjustment" not in settled(first)["colour"]
+    assert settled(other)["colour"]["logit_adjustment"] == 0.5
+    assert run_folder(tmp_path, "multi", first) == run_folder(tmp_path, "multi", same)
+    assert run_folder(tmp_path, "multi", first) != run_folder(tmp_path, "multi", other)
 
 
 def test_runs_of_other_settings_have_other_folders(tmp_path):
