@@ -14,6 +14,8 @@ def test_a_study_is_packed_and_checked(knowhue, tmp_path):
     assert sha256(sealed.read_bytes()).hexdigest() in out
     code, _, err = knowhue("pack", study, "-o", sealed)
     assert (code, "exists" in err) == (2, True)
+    code, _, err = knowhue("pack", tmp_path / "none", "-o", sealed)
+    assert (code, "none" in err, "exists" in err) == (2, True, False)
     code, out, err = knowhue("check", sealed)
     assert (code, "computed again: all as sealed" in out) == (0, True)
     assert (err.count("\n"), err.startswith("not computed again: baselines.json")) == (1, True)

@@ -1,5 +1,7 @@
 """`knowhue verdict` as it is typed."""
 
+import json
+
 import pytest
 
 ROWS = "arm,seed,metric,value\n" + "".join(
@@ -84,10 +86,18 @@ def test_wrong_options_are_one_line(knowhue, table, options, message):
 
 def test_a_page_is_never_written_over_its_table(knowhue, tmp_path, table):
     odd = tmp_path / "t.json"
-    odd.write_text("[]")
-    code, _, err = knowhue("verdict", odd, "-o", tmp_path / "t.html", "--overwrite")
-    assert (code, odd.read_text()) == (2, "[]")
-    assert "t.json" in err
+    head, *rows = (line.split(",") for line in ROWS.splitlines())
+    odd.write_text(json.dumps([dict(zip(head, row, strict=True)) for row in rows]))
+    kept, judged = odd.read_text(), ("--against", "a", "--sesoi", "accuracy=0.01")
+    code, _, err = knowhue("verdict", odd, *judged, "-o", tmp_path / "t.html", "--overwrite")
+    assert (code, odd.read_text()) == (2, kept)
+    assert "t.json is an input, which is never replaced" in err
+
+
+def test_a_table_that_is_not_there_is_said_before_a_page_that_is(knowhue, tmp_path):
+    (tmp_path / "v.html").write_text("precious")
+    code, _, err = knowhue("verdict", tmp_path / "none.csv", "-o", tmp_path / "v.html")
+    assert (code, "none.csv: no such file" in err, "already exists" in err) == (2, True, False)
 
 
 @pytest.mark.parametrize("cell", ["81.2 ± 0.3", "81.2 +/- 0.3", "81.2 (0.3)", r"$81.2 \pm 0.3$", "81.2±.3"])

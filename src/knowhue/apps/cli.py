@@ -408,10 +408,12 @@ def pack_command(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Seal a finished study: plan, results, scores of every image and report in one file, without images or weights."""
+    from knowhue.runs import read_frozen
     from knowhue.sealing import pack
     from knowhue.storage import file_digest, require_outputs
 
     out = out or Path(f"{study.resolve().name}.zip")
+    read_frozen(study)  # whether it is a study comes before what is in the way
     require_outputs({"--out": out}, overwrite=overwrite)
     files = pack(study, out)
     say(f"Sealed: {out}, {files} files, SHA-256 {file_digest(out)}")

@@ -98,8 +98,8 @@ def _export_table(study: Path, out: Path | None, overwrite: bool) -> None:
     if target.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"`--out` should end in .csv or .parquet for --to table. Found `{target}`.")
     dictionary = dictionary_path(target)
-    require_outputs({"--out": target, "the dictionary beside it": dictionary}, overwrite=overwrite)
     found = read_study(study)
+    require_outputs({"--out": target, "the dictionary beside it": dictionary}, overwrite=overwrite)
     say(f"{target}: {write_table(found, target)} rows; what they mean: {dictionary}")
     without = [
         f"{run.arm} seed {run.seed}" for arm in found.runs for run in found.of(arm) if not run.finished

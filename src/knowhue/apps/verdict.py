@@ -75,12 +75,13 @@ def verdict_command(arguments: Callable[[], VerdictArguments]) -> None:
     )
     out = given.out
     numbers = None if out is None else out.with_suffix(".json")
+    if out is not None and out.suffix != ".html":
+        raise ConfigError(f"`--out` should end in .html. Found `{out}`.")
+    table = read_table(given.tables, asked)
     if out is not None and numbers is not None:
-        if out.suffix != ".html":
-            raise ConfigError(f"`--out` should end in .html. Found `{out}`.")
         outputs = {"--out": out, "the numbers beside it": numbers}
         require_outputs(outputs, given.tables, overwrite=given.overwrite)
-    found = judge_table(read_table(given.tables, asked))
+    found = judge_table(table)
     for each in found.answers.values():
         say(each.question, f"  {each.sentence}", "")
     if further := further_lines(found.findings):
