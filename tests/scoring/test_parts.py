@@ -104,13 +104,13 @@ from knowhue.scoring import parts
 from knowhue.scoring.pairing import pair
 from knowhue.scoring.protocols import Protocol
 parts.TOGETHER = 2
-done, kept = [], parts.replacing
-def replacing(*given):
+done, kept = [], parts.write_arrays
+def write_arrays(*given):
     if len(done) == 5:
         os._exit(9)
     done.append(1)
     return kept(*given)
-parts.replacing = replacing
+parts.write_arrays = write_arrays
 truth, ours, theirs, cache, protocol = sys.argv[1:]
 parts.measure_rows(pair(Path(truth), [ours, theirs]), Protocol.model_validate_json(protocol), Path(cache), 1)
 """
