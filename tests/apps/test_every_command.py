@@ -18,6 +18,7 @@ from knowhue.apps import cli, program
 from knowhue.config import Config
 from knowhue.plan import make_plan
 from knowhue.presets import load_config
+from knowhue.report.figures import FIGURES
 from knowhue.runs import STUDY_SCHEMA
 from knowhue.storage import write_json
 
@@ -171,7 +172,10 @@ def test_a_trained_run_is_described_and_refused_where_it_does_not_colour(knowhue
     assert knowhue("colorize", tmp_path / "photo.png", "--model", run_folder(trained))[0] == 2
 
 
-def test_report_is_made_from_the_folders_and_its_figures_are_replaced_only_if_asked(knowhue, tmp_path):
+@pytest.mark.usefixtures("without_figures")
+def test_report_is_made_from_the_folders_and_its_figures_are_replaced_only_if_asked(
+    knowhue, tmp_path, monkeypatch
+):
     study = write_study(tmp_path / "study")
     code, said, _ = knowhue("report", study, "--figures", tmp_path / "talk")
     assert code == 0
@@ -179,12 +183,15 @@ def test_report_is_made_from_the_folders_and_its_figures_are_replaced_only_if_as
     assert report.startswith(f"Report: {study}")
     drawn = sorted((tmp_path / "talk").glob("*.png"))
     assert [f"Figure: {path}" for path in drawn] == sorted(figures)
-    drawn[0].write_bytes(b"precious")
+    assert len(drawn) > 5
+    monkeypatch.setattr("knowhue.report.figures.FIGURES", {"setup": FIGURES["setup"]})
+    setup = tmp_path / "talk" / "setup.png"
+    setup.write_bytes(b"precious")
     code, said, err = knowhue("report", study, "--figures", tmp_path / "talk")
     assert (code, said, "already exists" in err) == (2, "", True)
-    assert drawn[0].read_bytes() == b"precious"
+    assert setup.read_bytes() == b"precious"
     assert knowhue("report", study, "--figures", tmp_path / "talk", "--overwrite")[0] == 0
-    assert drawn[0].read_bytes() != b"precious"
+    assert setup.read_bytes() != b"precious"
 
 
 def test_status_shows_every_cell(knowhue, tmp_path):
