@@ -59,6 +59,8 @@ def main() -> None:
         described = network.description
         config = edit(described.config, {"images": {"path": asked.name_of_images or None}})
         named = {"name": BUILT_IN, "config": config, "licence": asked.licence}
+        if described.start is not None and described.start.model == BUILT_IN:
+            named["start"] = described.start.model_copy(update={"model": "the former built-in model"})
         differences = export_safetensors(network, weights, "float16", described.model_copy(update=named))
         print(f"{weights}: {weights.stat().st_size} bytes; largest differences to float32: {differences}")
     write_graph(weights)
