@@ -1,6 +1,7 @@
 """What networks say: features and LPIPS by row, distances, recognition; kept by content, refused where not there."""
 
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -111,6 +112,27 @@ def test_what_was_asked_is_not_asked_again_but_of_another_network(asked, folders
     for kept in (tmp_path / "cache").rglob("*.npz"):
         kept.write_bytes(b"")
     assert ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "cache").sets == first.sets
+
+
+def test_the_pixels_of_one_image_are_held_at_a_time(asked, tmp_path, monkeypatch):
+    pairs, measured, _ = asked
+    shown, held = [], []
+    row_pixels, ask = module.row_pixels, module._ask
+
+    def watched(*given):
+        for truth, samples in row_pixels(*given):
+            shown.extend(map(weakref.ref, (truth, *samples)))
+            yield truth, samples
+
+    def counting(*given):
+        held.append(sum(each() is not None for each in shown))
+        return ask(*given)
+
+    monkeypatch.setattr(module, "row_pixels", watched)
+    monkeypatch.setattr(module, "_ask", counting)
+    ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "anew")
+    assert len(held) == 6 * 7 * 2
+    assert max(held) == 2  # a true image and its colouring
 
 
 def same_answers(found, expected):

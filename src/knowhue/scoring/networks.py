@@ -257,10 +257,12 @@ def _kept(
                 found[name] = read_arrays(path)
     missing = [name for name in paths if name not in found]
     if missing:
-        shown = list(row_pixels(portion, row, protocol))
-        for name in missing:
-            values = [_ask(name, *pixels, networks) for pixels in shown]
-            found[name] = {each: np.stack([one[each] for one in values]) for each in values[0]}
+        values: dict[str, list[dict[str, NDArray[Any]]]] = {name: [] for name in missing}
+        for pixels in row_pixels(portion, row, protocol):  # an image at a time, whatever the size of a part
+            for name, answers in values.items():
+                answers.append(_ask(name, *pixels, networks))
+        for name, answers in values.items():
+            found[name] = {each: np.stack([one[each] for one in answers]) for each in answers[0]}
             write_arrays(paths[name], found[name])
     return {name: each for own in found.values() for name, each in own.items()}
 
