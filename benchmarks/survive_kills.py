@@ -63,11 +63,15 @@ def hunt(study: list[str], out: Path, kills: int, generator: random.Random, seco
             workers = at_work(out) if whom == "worker" else []
             # between two parts nobody is at work
             os.kill(generator.choice(workers or [process.pid]), signal.SIGKILL)
-            process.wait()
+            process.wait(timeout=600)  # the command of a worker that was killed ends by itself, too
             if left := [pid for pid in workers if is_alive(pid)]:
                 raise SystemExit(f"processes of a command that has ended: {left}") from None
             done += 1
-            print(f"killed {done}; epochs kept: {len(list(out.rglob('epoch-*')))} states", flush=True)
+            whom_killed = "a worker" if workers else "the command"
+            print(
+                f"killed {done}, {whom_killed}; epochs kept: {len(list(out.rglob('epoch-*')))} states",
+                flush=True,
+            )
     subprocess.run(command(study, out), check=True, capture_output=True)
     return done
 

@@ -87,13 +87,18 @@ _CAME_LATER = {("colour", "logit_adjustment"): 0.0}
 """Settings that sealed studies (`studies/`) do not name, and what they did in their place."""
 
 
-def settled(config: Config) -> dict[str, Any]:
-    """Every setting, without where and with how much disk a run is computed.
+def settings_of(config: Config) -> dict[str, Any]:
+    """Every setting, without where and with how much disk a run is computed."""
+    return config.model_dump(mode="json", exclude={"training": {"cache_gib"}})
 
-    One that came after a study was sealed is left out where it is as it was there: names and hashes of studies are made
-    of these values, and a seal must not break because the house has grown.
+
+def settled(config: Config) -> dict[str, Any]:
+    """The settings that runs and plans are named and hashed by.
+
+    One that came after a study was sealed is left out where it is as it was there: a seal must not break because the
+    house has grown.
     """
-    values = config.model_dump(mode="json", exclude={"training": {"cache_gib"}})
+    values = settings_of(config)
     for (section, name), before in _CAME_LATER.items():
         if values[section][name] == before:
             del values[section][name]

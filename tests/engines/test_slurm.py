@@ -134,9 +134,8 @@ with locked(root, "study", engine="slurm"):
 """
 
 
-def test_jobs_of_a_driver_that_was_killed_are_waited_for_by_the_next(slurm, tmp_path, monkeypatch):
+def test_jobs_of_a_driver_that_was_killed_are_waited_for_by_the_next(slurm, tmp_path):
     """Whatever engine it uses itself: they write to the folder."""
-    monkeypatch.setattr("knowhue.study.POLL_SECONDS", 0.1)
     sign, told = tmp_path / "started", []
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, slurm, sign])
     deadline = time.monotonic() + 120

@@ -31,7 +31,7 @@ from knowhue.data.shards import (
     writing_shard,
 )
 from knowhue.data.sources import require_apart
-from knowhue.errors import ImageError, KnowhueError, RunError
+from knowhue.errors import ImageError, KnowhueError, RunError, plural
 from knowhue.images.files import counted, kinds_of
 from knowhue.locks import locked
 from knowhue.runs import Report, ShareOut, images_in_use, remove_if_empty, require_writable
@@ -254,7 +254,7 @@ def left_out_sentence(summary: dict[str, Any]) -> str:
     if reasons := [row["reason"] for row in summary["left_out"]]:
         parts.append(f"{len(reasons)} of {summary['images']} images left out ({counted(reasons)})")
     if skipped := list(Counter(summary["skipped"]).elements()):
-        parts.append(f"{len(skipped)} other file{'s' * (len(skipped) != 1)} skipped ({counted(skipped)})")
+        parts.append(f"{plural(len(skipped), 'other file')} skipped ({counted(skipped)})")
     return "; ".join(parts)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import Field
 
 from knowhue.config import Count, CountOrNone, NotNegative, Positive, Section
-from knowhue.engines.executor import POLL_SECONDS, Executor, InProcess
+from knowhue.engines import executor
+from knowhue.engines.executor import Executor, InProcess
 from knowhue.errors import ConfigError, KnowhueError, RunError, few, missing_extra, one_of
 from knowhue.locks import LOCK, Left, note_jobs
 from knowhue.presets import checked, merge, read_setting
@@ -132,9 +133,9 @@ def _require_known(engine: str, key: str) -> None:
         raise ConfigError(one_of("--engine-set", key, own))
 
 
-def await_jobs(executor: Executor, left: Left | None, root: Path, report: Report) -> None:
+def await_jobs(own: Executor, left: Left | None, root: Path, report: Report) -> None:
     """Wait for the jobs that a driver which was killed has left with an engine: they write to the folder."""
-    engines = {executor.name: executor}
+    engines = {own.name: own}
     if left is not None and left.engine not in engines:
         try:
             engines[left.engine] = open_engine(left.engine, root)
@@ -149,6 +150,6 @@ def await_jobs(executor: Executor, left: Left | None, root: Path, report: Report
             text = f"waiting for jobs that an earlier command has left: {few(jobs)}; cancel them to stop them"
             report({"stage": "note", "text": text})
         told = jobs
-        time.sleep(POLL_SECONDS)
+        time.sleep(executor.POLL_SECONDS)
     if left is not None:
-        note_jobs(root, executor.name, [])
+        note_jobs(root, own.name, [])

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from knowhue.config import digest
 from knowhue.errors import DamagedError, RunError
 from knowhue.plan import RESERVED
-from knowhue.runs import FROZEN, damaged_files, read_config, read_frozen, read_log, read_status, settled
+from knowhue.runs import FROZEN, damaged_files, read_config, read_frozen, read_log, read_status, settings_of
 from knowhue.storage import read_json
 
 Scalar = str | int | float | bool
@@ -121,7 +121,7 @@ def _read(folder: Path) -> LoggedRun:
         f"{folder.parent.name}/{folder.name}",
         frozen.get("name", root.name),
         tags,
-        dict(_flat(settled(config))),
+        dict(_flat(settings_of(config))),
         points,
         {name: float(value) for name, value in scored.get("metrics", {}).items() if value is not None},
         until - (points[-1].seconds if points else 0.0),

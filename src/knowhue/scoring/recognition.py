@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowhue.config import digest
-from knowhue.errors import ConfigError, did_you_mean, few, shown
+from knowhue.errors import ConfigError, did_you_mean, few, shown, system_reason
 from knowhue.evaluation.classifier import LIKELIEST, ImageClassifier, open_classifier
 from knowhue.evaluation.features import Features
 from knowhue.evaluation.recognition import Probe, fit_probe
@@ -153,9 +153,7 @@ def _read_classes(path: Path, classifier: ImageClassifier) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        found = (
-            (error.strerror or str(error)).lower() if isinstance(error, OSError) else "bytes that are none"
-        )
+        found = system_reason(error) if isinstance(error, OSError) else "bytes that are none"
         raise ConfigError(f"`--classes` should be a text file in UTF-8. Found `{path}`: {found}.") from None
     if len(lines) != classifier.outputs:
         raise ConfigError(
