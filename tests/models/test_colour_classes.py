@@ -420,11 +420,11 @@ def test_adjusted_wholly_it_answers_the_mean_of_what_it_has_seen_though_rare_col
     counts = count_bins(flat(blue, blue, blue, blue, red))
     answers = {}
     for adjustment in (0.0, 0.5, 1.0):
-        head = make_head(width=16, temperature=1.0, logit_adjustment=adjustment).train()
+        head = make_head(width=8, temperature=1.0, logit_adjustment=adjustment).train()
         head.learn_prior(counts)
-        pyramid = tuple(each[:1].expand(5, -1, -1, -1) for each in make_pyramid(head, size=32))
-        optimizer = torch.optim.Adam(head.parameters(), lr=0.01)
-        for _ in range(150):
+        pyramid = tuple(each[:1].expand(5, -1, -1, -1) for each in make_pyramid(head))
+        optimizer = torch.optim.Adam(head.parameters(), lr=0.03)
+        for _ in range(60):
             optimizer.zero_grad()
             head.loss(pyramid, torch.zeros(5, 1, 32, 32), flat(blue, blue, blue, blue, red)).backward()
             optimizer.step()
