@@ -14,10 +14,20 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from knowhue.errors import ConfigError, DamagedError, KnowhueError, RunError, few, shown, system_reason
+from knowhue.errors import (
+    ConfigError,
+    DamagedError,
+    KnowhueError,
+    RunError,
+    few,
+    plural,
+    shown,
+    system_reason,
+)
 from knowhue.plan import read_cells, read_plan
 from knowhue.report.page import RESULTS, compute_results, write_report
 from knowhue.runs import ENDED, damaged_files, read_frozen, run_folder
@@ -45,7 +55,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest of ZIP
 _TRUTH = {"true": 1, "false": 0}
 _ROUNDED = 2e-5  # values of `per_image.csv` have five decimals
 _EXACT = 1e-9  # other libraries sum in another order
-_MOST_PROBLEMS = 5  # named of a file
+_MOST_PROBLEMS = 5  # shown of a file
 _LONGEST_TEXT = 60
 _COMPUTED = ("metrics", "per_class", "split", "images")  # of `scores.json`
 
@@ -141,16 +151,22 @@ def check(path: Path) -> Checked:
                 count, found = 0, [] if is_changed else [f"{name}: cannot be computed again: {text}"]
                 skipped.append(name)
             numbers += count
-            problems += (
-                found
-                if len(found) <= _MOST_PROBLEMS
-                else [
-                    *found[:_MOST_PROBLEMS],
-                    f"{name}: {len(found) - _MOST_PROBLEMS} more numbers or texts differ",
-                ]
-            )
+            problems += found
         unchecked = [f"{few(skipped, 3)}: what was changed does not allow it"] if skipped else []
         return Checked(len(listed) + 1, numbers, problems, [*unchecked, *_left_alone(root)])
+
+
+def shown_problems(problems: Sequence[str]) -> Iterator[str]:
+    """The first problems of each file, and how many more it has.
+
+    >>> list(shown_problems([*(f"a.json: {number}" for number in range(8)), "b.json: gone"]))[-3:]
+    ['a.json: 4', 'a.json: 3 more problems', 'b.json: gone']
+    """
+    for name, found in groupby(problems, lambda each: each.partition(": ")[0]):
+        of_file = list(found)
+        yield from of_file[:_MOST_PROBLEMS]
+        if more := len(of_file[_MOST_PROBLEMS:]):
+            yield f"{name}: {plural(more, 'more problem')}"
 
 
 def _left_alone(root: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """`knowhue pack` and `knowhue check` as a user meets them."""
 
+import re
 import zipfile
 from hashlib import sha256
 
@@ -28,3 +29,21 @@ def test_a_study_is_packed_and_checked(knowhue, tmp_path):
     code, _, err = knowhue("check", sealed)
     assert (code, err.splitlines()[0]) == (1, "report.html: not as it was sealed")
     assert [line.partition(":")[0] for line in err.splitlines()[1:]] == ["not computed again"]
+
+
+def test_every_problem_is_counted_and_the_first_of_a_file_are_shown(knowhue, tmp_path):
+    sealed = tmp_path / "a.zip"
+    study = write_study(tmp_path / "demo")
+    write_own_scores(study)
+    knowhue("pack", study, "-o", sealed)
+    with zipfile.ZipFile(sealed) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    files["results.json"] = re.sub(rb": 1(\d*\.\d)", rb": 9\1", files["results.json"])
+    with zipfile.ZipFile(sealed, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    code, out, err = knowhue("check", sealed)
+    shown = [line for line in err.splitlines() if not line.startswith("not computed")]
+    (more,) = re.findall(r"^results.json: (\d+) more problems$", err, re.MULTILINE)
+    assert (code, len(shown)) == (1, 6)
+    assert out.endswith(f": {5 + int(more)} problems\n")

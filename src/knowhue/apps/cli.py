@@ -422,10 +422,10 @@ def pack_command(
 @app.command("check", epilog="Example: `knowhue check photos.zip`")
 def check_command(sealed: Annotated[Path, typer.Argument(help="What `knowhue pack` made.")]) -> None:
     """Compute the scores and results of a sealed study again; ends with 1 where one comes out otherwise."""
-    from knowhue.sealing import check
+    from knowhue.sealing import check, shown_problems
 
     files, numbers, problems, unchecked = check(sealed)
-    say(*problems, *(f"not computed again: {each}" for each in unchecked), err=True)
+    say(*shown_problems(problems), *(f"not computed again: {each}" for each in unchecked), err=True)
     found = plural(len(problems), "problem") if problems else "all as sealed"
     say(f"{files} files, {numbers} numbers computed again: {found}")
     if problems:
