@@ -294,6 +294,19 @@ def test_lines_of_json_end_at_line_feeds_alone(tmp_path):
     assert len(found(tmp_path / "t.jsonl")) == len(TIDY)
 
 
+@pytest.mark.parametrize("column", ["method", "model", "params.model"])
+def test_a_column_of_runs_beside_one_of_methods_names_no_arms(tmp_path, column):
+    path = tmp_path / "t.csv"
+    path.write_text(f"{column},run,seed,accuracy\nold,1,0,0.5\nnew,2,0,0.6\n")
+    with pytest.raises(
+        TableError, match=rf"no column `arm`\. Found {column}, run, .* Name it with --arm-column"
+    ):
+        found(path)
+    assert found(path, arm_column=column) == {("old", 0): 0.5, ("new", 0): 0.6}
+    path.write_text(f"{column},name,seed,accuracy\nr,old-0,0,0.5\nr,new-0,0,0.6\n")
+    assert found(path) == {("old", 0): 0.5, ("new", 0): 0.6}
+
+
 def test_a_column_of_runs_names_them(tmp_path):
     (tmp_path / "t.csv").write_text("run,seed,accuracy\nmulti-seed-1,1,0.5\nmulti-seed-2,2,0.6\n")
     assert list(found(tmp_path / "t.csv")) == [("multi", 1), ("multi", 2)]

@@ -21,12 +21,14 @@ MOST_JSON_BYTES = 256 * 2**20
 TIDY = ("arm", "seed", "metric", "value")
 _ABOUT = ("image", "class", "state", "better", "sesoi", "against", "unit", "split")
 _ARM_NAMES = ("arm", "group", "name", "run_name", "runname", "run name", "run")
+"""Columns that may name the arm, the first that is there; names of runs hold their seed, which is taken off."""
+_UNSURE_NAMES = ("method", "model")
+"""Columns that may name the arm, or what all arms share; beside one of them `run` may be a mere number."""
 _SEED_NAMES = ("seed", "random_seed", "random seed")
-_METHOD_NAMES = (*_ARM_NAMES, "method", "model")
+_METHOD_NAMES = (*_ARM_NAMES, *_UNSURE_NAMES)
 """Columns whose cells are names, in tables of papers too."""
 _PEEKED = 20
 """Rows that tell what a table without seeds holds."""
-"""Columns that may name the arm, the first that is there; names of runs hold their seed, which is taken off."""
 _STATES = ("state", "status")
 NO_SCORE = "no score"
 """State of a run whose cell is empty in a metric that its arm has."""
@@ -142,7 +144,8 @@ class _Columns:
         # the first of two columns of one name, such as a parameter and a summary of it
         self.places = {name: place for place, name in reversed(list(enumerate(plain)))}
         self.is_tidy = {"metric", "value"} <= self.places.keys()
-        self.arm = self._named("--arm-column", arm, ("arm",) if self.is_tidy else _ARM_NAMES)
+        usual = [name for name in _ARM_NAMES if name != "run" or self.places.keys().isdisjoint(_UNSURE_NAMES)]
+        self.arm = self._named("--arm-column", arm, ["arm"] if self.is_tidy else usual)
         self.seed = self._named("--seed-column", seed, _SEED_NAMES)
 
     def _named(self, option: str, given: str | None, usual: Sequence[str]) -> int:
