@@ -21,7 +21,7 @@ from knowhue.scoring.pairing import GRAY, TRUTH, Pairs, Stored, pair
 from knowhue.scoring.parts import measure_rows
 from knowhue.scoring.protocols import PROTOCOLS, Wanted
 from knowhue.scoring.recognition import FoldedProbe, open_judge
-from knowhue.scoring.table import make_scores
+from knowhue.scoring.table import make_scores, paired_differences
 from knowhue.statistics.crossed import variance_of_two_more
 from knowhue.storage import write_json
 
@@ -245,6 +245,24 @@ def test_the_interval_of_two_shares_is_over_folders_and_written_out(judged):
         assert each.interval == pytest.approx((gap.mean() - half, gap.mean() + half))
         p = 2 * stats.t.sf(abs(gap.mean()) / variance**0.5, 3)
         assert (each.p_clustered, each.p_clustered_adjusted) == pytest.approx((p, min(1, 9 * p)))
+
+
+def test_the_page_says_which_table_an_interval_holds_with(judged):
+    """A share that stands in both tables is adjusted for the size of each."""
+    _, pairs, scores = judged
+    margins = {name: DEEP.margins[name] for name in ("ciede2000", "top1_agreement")}
+    protocol = DEEP.model_copy(update={"margins": margins})
+    found = paired_differences(pairs, protocol, scores.columns, scores.reference, scores.measures)
+    page = " ".join(render(scores._replace(protocol=protocol, differences=found), scores.values, "").split())
+    assert "holds together with all 2 of the table of differences at 95 %" in page
+    assert "p adjusted for all 9 tests of this table" in page
+    assert "adjusted among themselves, and the table of differences for its own 2." in page
+    (one,) = [each for each in found if each.measure == "top1_agreement"]
+    (other,) = [
+        each for each in scores.tests if (each.measure, each.second) == ("top1_agreement", scores.reference)
+    ]
+    assert (one.system, one.estimate) == (other.first, other.difference)
+    assert one.interval[1] - one.interval[0] < other.interval[1] - other.interval[0]
 
 
 def test_captions_name_the_network_of_their_columns(judged):

@@ -358,8 +358,9 @@ def _measure_as_latex(scores: Scores, name: str) -> str:
             for line, each in zip(lines, tests, strict=True)
         ]
         said += (
-            "; it takes images as independent. The difference of the shares, with its interval (all together at "
-            f"{100 * (1 - scores.protocol.alpha):g} %) and its p, is over {len(set(scores.pairs.clusters))} folders"
+            "; it takes images as independent. The difference of the shares, with its interval (of these tests "
+            f"together at {100 * (1 - scores.protocol.alpha):g} %) and its p, is over "
+            f"{len(set(scores.pairs.clusters))} folders"
         )
     return _latex_table(_caption(scores, [name], f"{said}."), list(zip(head, *lines, strict=True)))
 

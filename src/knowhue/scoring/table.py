@@ -66,8 +66,8 @@ class PairedShares(NamedTuple):
         first: a row, `second` another.
         measure: one of `RECOGNITION`.
         only_first: images recognised of the first alone, `only_second` of the second alone.
-        p: of McNemar's exact test, two-sided, which takes images as independent; `p_adjusted` for all these tests
-            (Bonferroni).
+        p: of McNemar's exact test, two-sided, which takes images as independent; `p_adjusted` for all these tests, not
+            for those that `Difference` counts (Bonferroni).
         difference: share of the first minus share of the second.
         interval: of all these differences together at 1 - alpha, over folders where images lie in some; None with too
             few images.
