@@ -257,6 +257,9 @@ def test_the_page_says_which_table_an_interval_holds_with(judged):
     assert "holds together with all 2 of the table of differences at 95 %" in page
     assert "p adjusted for all 9 tests of this table" in page
     assert "adjusted among themselves, and the table of differences for its own 2." in page
+    assert not re.findall(
+        r"[a-z]\.[A-Z][a-z]+", re.sub(r"<pre.*?</pre>|<[^>]+>", "", page)
+    )  # sentences stand apart
     (one,) = [each for each in found if each.measure == "top1_agreement"]
     (other,) = [
         each for each in scores.tests if (each.measure, each.second) == ("top1_agreement", scores.reference)
