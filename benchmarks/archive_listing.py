@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from knowhue.inference.archive_listing import ArchiveListing
+from knowhue.archive import ArchiveListing
 from knowhue.inference.store import FolderStore, StoredFile
 from knowhue.storage import tables_on_disk
 

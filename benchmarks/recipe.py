@@ -22,7 +22,7 @@ from knowhue.color import colourfulness, lab_to_rgb
 from knowhue.data.degradation import degrade, draw_damage, grain
 from knowhue.data.loaders import plain_batches, to_rgb
 from knowhue.data.prepare import load_prepared
-from knowhue.evaluation.metrics import ab_l1, mean_chroma
+from knowhue.evaluation.evaluate import ab_l1, mean_chroma
 from knowhue.evaluation.similarity import ciede2000
 from knowhue.models.colour_classes import ColourClasses
 from knowhue.models.multitask import MultiTask

@@ -22,7 +22,7 @@ from world import CPU, Photo, interval, read_photo
 
 from knowhue.color import FloatArray, rgb_to_lab
 from knowhue.data.loaders import to_rgb
-from knowhue.evaluation.metrics import ab_l1, mean_chroma
+from knowhue.evaluation.evaluate import ab_l1, mean_chroma
 from knowhue.evaluation.similarity import ciede2000
 from knowhue.images.files import SUFFIXES
 from knowhue.images.image import Pixels

@@ -24,7 +24,7 @@ from knowhue.color import colourfulness, lab_to_rgb, rgb_to_lab
 from knowhue.data.degradation import degrade, draw_damage, grain
 from knowhue.data.loaders import to_rgb
 from knowhue.evaluation.calibration import calibration_error
-from knowhue.evaluation.metrics import ab_l1, mean_chroma
+from knowhue.evaluation.evaluate import ab_l1, mean_chroma
 from knowhue.evaluation.similarity import ciede2000
 from knowhue.images.files import SUFFIXES
 from knowhue.images.image import Image

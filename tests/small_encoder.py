@@ -1,6 +1,6 @@
 """A small encoder for tests, and how other processes come to know it."""
 
-from knowhue.engines import local
+from knowhue.engines import executor
 
 SMALL_ENCODER = "test_efficientnet"
 """A fortieth of EfficientNet-Lite0 with the same kinds of layers, which timm has for tests. Tests that train in
@@ -17,4 +17,4 @@ def add_small_encoder() -> None:
 def begin_worker(*arguments: object) -> None:
     """Begin a worker of `LocalProcesses` that knows it, too."""
     add_small_encoder()
-    local._begin_worker(*arguments)
+    executor._begin_worker(*arguments)

@@ -18,12 +18,11 @@ import pytest
 from PIL import Image
 from stand import FakeNetwork
 
-from knowhue.archive import colorize_archive
+from knowhue.archive import ArchiveListing, colorize_archive
 from knowhue.engines.executor import InProcess
 from knowhue.errors import ConfigError, ImageError, RunError
 from knowhue.inference import shard
 from knowhue.inference import store as store_file
-from knowhue.inference.archive_listing import ArchiveListing
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.folder import colorize_folder
 from knowhue.inference.store import STATE, FolderStore, StoredFile, is_url, open_store

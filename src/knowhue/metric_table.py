@@ -16,7 +16,7 @@ class Metric(NamedTuple):
         column: what it reads of each image's row in a run's `per_image.csv`, and where it compares with the true
             images, `<column>_true` too; None of what is not made of these rows.
         over: `images`: the mean of the column; `classes`: the mean over classes of their means; `set`: a number that
-            the images have together alone, see `evaluation.metrics.OF_SETS`.
+            the images have together alone, see `evaluation.evaluate.OF_SETS`.
         short: over a column of a table.
         places: digits after the point, in tables of `knowhue score`.
     """

@@ -283,7 +283,7 @@ def _runs(root: Path) -> list[Path]:
 
 def _check_scores(folder: Path, root: Path) -> tuple[int, list[str]]:
     """A run's scores against the mean over its images, and each class's."""
-    from knowhue.evaluation.metrics import score_rows  # needs torch
+    from knowhue.evaluation.evaluate import score_rows  # needs torch
     from knowhue.metric_table import RUN_METRICS
 
     sealed, rows = _read(folder / "scores.json"), [_typed(row) for row in read_csv(folder / "per_image.csv")]

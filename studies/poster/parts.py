@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from knowhue.errors import KnowhueError
-from knowhue.evaluation.metrics import score_rows
+from knowhue.evaluation.evaluate import score_rows
 from knowhue.report.contrasts import FamilyTest, contrast, family_tests
 from knowhue.report.reading import read_study
 from knowhue.report.study import Run, Study

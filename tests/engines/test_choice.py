@@ -6,8 +6,7 @@ import sys
 import pytest
 
 from knowhue.engines.choice import ENGINES, open_engine
-from knowhue.engines.executor import InProcess
-from knowhue.engines.local import LocalProcesses
+from knowhue.engines.executor import InProcess, LocalProcesses
 from knowhue.errors import ConfigError, ExtraError
 
 

@@ -10,8 +10,7 @@ from knowhue.config import Images
 from knowhue.data import shards
 from knowhue.data.prepare import prepare
 from knowhue.engines.choice import open_engine
-from knowhue.engines.executor import InProcess, Job, each_once, share_out
-from knowhue.engines.local import LocalProcesses
+from knowhue.engines.executor import InProcess, Job, LocalProcesses, each_once, share_out
 from knowhue.errors import RunError
 
 

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from knowhue.engines.executor import Job
-from knowhue.engines.local import LocalProcesses
+from knowhue.engines.executor import Job, LocalProcesses
 from knowhue.errors import KnowhueError, RunError
 from knowhue.plan import make_plan, read_cells, read_plan
 from knowhue.storage import read_json
@@ -34,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("module_without_figures")
 @pytest.fixture(scope="module", autouse=True)
 def _workers_know_the_small_encoder():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("knowhue.engines.local._begin_worker", begin_worker)
+        patch.setattr("knowhue.engines.executor._begin_worker", begin_worker)
         yield
 
 
@@ -118,15 +117,15 @@ PARENT = """
 import os, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from knowhue.engines import local
+from knowhue.engines import executor
 
 def stay(path):
     Path(path).write_text(str(os.getpid()))
     time.sleep(60)
 
 if __name__ == "__main__":
-    local._PRELOADED = ()  # torch is not needed to sleep
-    with ProcessPoolExecutor(2, local._context(), local.end_with_parent) as pool:
+    executor._PRELOADED = ()  # torch is not needed to sleep
+    with ProcessPoolExecutor(2, executor._context(), executor.end_with_parent) as pool:
         list(pool.map(stay, sys.argv[1:]))
 """
 
@@ -166,7 +165,9 @@ def test_features_are_there_before_any_worker_asks_for_them(tiny, tmp_path, monk
     plan = make_plan(tiny(**QUICK), ["class", "colour"], [0])
     reads_more = {"colour": {**plan.arms["colour"], "colour": {"method": "unet"}}}
     plan = plan.model_copy(update={"arms": {**plan.arms, **reads_more}})
-    monkeypatch.setattr("knowhue.engines.local.ProcessPoolExecutor", lambda *_: pytest.fail("workers began"))
+    monkeypatch.setattr(
+        "knowhue.engines.executor.ProcessPoolExecutor", lambda *_: pytest.fail("workers began")
+    )
     with pytest.raises(pytest.fail.Exception, match="workers began"):
         run_study(plan, tmp_path, LocalProcesses(2))
     assert {path.name for path in (tmp_path / "features").glob("*/tap-*.npy")} == {

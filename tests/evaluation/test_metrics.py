@@ -9,7 +9,7 @@ from skimage.color import deltaE_ciede2000, lab2rgb
 from skimage.metrics import structural_similarity
 
 from knowhue.color import lab_to_rgb
-from knowhue.evaluation.metrics import (
+from knowhue.evaluation.evaluate import (
     ab_l1,
     ab_l1_vivid,
     confusion_matrix,
@@ -18,7 +18,7 @@ from knowhue.evaluation.metrics import (
     score_rows,
     to_rows,
 )
-from knowhue.evaluation.perceptual import LPIPS
+from knowhue.evaluation.features import LPIPS
 from knowhue.metric_table import RUN_METRICS
 from knowhue.tensors import Batch, Prediction
 

@@ -17,7 +17,7 @@ from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
 
 from knowhue.color import colourfulness
-from knowhue.evaluation import metrics, similarity
+from knowhue.evaluation import similarity
 from knowhue.evaluation.calibration import calibration_bins, calibration_error
 from knowhue.evaluation.features import frechet, kernel_distance
 
@@ -246,7 +246,7 @@ def test_probability_one_is_in_the_last_bin_and_edges_in_the_lower():
     assert np.isnan(calibration_error([{"probability": 1.0, "correct": None}]))
 
 
-@pytest.mark.parametrize("score", [metrics.psnr, metrics.ssim])
+@pytest.mark.parametrize("score", [similarity.psnr, similarity.ssim])
 def test_rgb_scores_do_not_broadcast(score):
     with pytest.raises(ValueError, match=r"`predicted` should be of the shape of `true`, \(2, 3, 16, 16\)"):
         score(torch.zeros(1, 3, 16, 16), torch.zeros(2, 3, 16, 16))

@@ -12,10 +12,9 @@ from knowhue.color import lab_to_rgb, rgb_to_lab
 from knowhue.config import Evaluation
 from knowhue.data.drawn import draw
 from knowhue.data.loaders import ProcessShare, split_batches, to_rgb
-from knowhue.evaluation import perceptual as module
+from knowhue.evaluation import features as module
 from knowhue.evaluation.evaluate import evaluate, predict_class, predict_gray
-from knowhue.evaluation.features import Unavailable, open_once
-from knowhue.evaluation.perceptual import LPIPS, TITLE, Perceptual, open_perceptual
+from knowhue.evaluation.features import LPIPS, TITLE, Perceptual, Unavailable, open_once, open_perceptual
 from knowhue.metric_table import METRICS
 from knowhue.training.scores import FROM_ROW
 

@@ -13,9 +13,8 @@ from skimage.color import rgb2lab
 
 from knowhue.errors import ConfigError
 from knowhue.images.image import Image, Origin
-from knowhue.images.openraster import encode_layers
 from knowhue.images.reading import read_image
-from knowhue.images.writing import check_output_suffix
+from knowhue.images.writing import check_output_suffix, encode_layers
 from knowhue.inference.colorizer import encode_colorized, write_colorized
 from knowhue.inference.pixels import lightness, paint
 

@@ -26,9 +26,9 @@ from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.folder import STAGING, colorize_folder
 from knowhue.inference.hints import Hint
 from knowhue.inference.ledger import JOB
+from knowhue.inference.listing import Summary
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits
-from knowhue.inference.summary import Summary
 from knowhue.locks import LOCK
 
 EARLIER: set[threading.Thread] = set()

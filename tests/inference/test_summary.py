@@ -1,6 +1,6 @@
 """What is told of many images: as words, and as plain values."""
 
-from knowhue.inference.summary import Summary
+from knowhue.inference.listing import Summary
 
 DONE = Summary("in", "out", 0, 3, 0, (), 0, ("a note",), 12.3456, "built-in", left=0)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knowhue.errors import ConfigError
-from knowhue.models.diffusion import (
+from knowhue.models.palette import (
     SAMPLERS,
     SCHEDULES,
     ancestral,

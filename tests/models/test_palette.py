@@ -10,9 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from knowhue.color import lab_to_rgb, rgb_to_lab
 from knowhue.config import PaletteSettings
 from knowhue.errors import ConfigError
-from knowhue.models.diffusion import SAMPLERS, signal_levels
 from knowhue.models.heads import scale_chroma, unscale_chroma
-from knowhue.models.palette import Attention, Denoiser, Palette, diversity
+from knowhue.models.palette import SAMPLERS, Attention, Denoiser, Palette, diversity, signal_levels
 
 SPACES = ("rgb", "ab")
 

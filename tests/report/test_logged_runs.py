@@ -4,7 +4,7 @@ import pytest
 from logged_study import HASH, entry, write_logged_study, write_run
 
 from knowhue.errors import DamagedError, RunError
-from knowhue.report.logged_runs import LoggedNumber, read_logged
+from knowhue.report.trackers import LoggedNumber, read_logged
 from knowhue.runs import read_config, read_log, write_log
 
 

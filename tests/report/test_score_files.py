@@ -14,8 +14,7 @@ from knowhue.report.score_files import (
     without_seed,
 )
 from knowhue.report.score_rows import read_rows_of
-from knowhue.report.table_study import Asked, read_table
-from knowhue.report.verdict_page import judge_table
+from knowhue.report.table_study import Asked, judge_table, read_table
 
 SCORES = {("base", 0): 0.81, ("base", 1): 0.82, ("new", 0): 0.85, ("new", 1): 0.84}
 TIDY = [

@@ -9,8 +9,7 @@ from synthetic_study import change, results_of, run_of, write_study
 from knowhue.errors import TableError
 from knowhue.report.reading import read_study
 from knowhue.report.table_export import COLUMNS, dictionary_path, study_rows, write_table
-from knowhue.report.table_study import Asked, read_table
-from knowhue.report.verdict_page import judge_table
+from knowhue.report.table_study import Asked, judge_table, read_table
 
 QUESTIONS = {"colour": "ab_l1", "class": "balanced_accuracy"}
 SECONDARY = (

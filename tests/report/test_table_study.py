@@ -8,8 +8,7 @@ import pytest
 from scipy import stats
 
 from knowhue.errors import ConfigError, KnowhueError, TableError
-from knowhue.report.table_study import MOST_QUESTIONS, Asked, notices, read_table
-from knowhue.report.verdict_page import judge_table, write_verdict
+from knowhue.report.table_study import MOST_QUESTIONS, Asked, judge_table, notices, read_table, write_verdict
 from knowhue.storage import read_json
 
 HEAD = "arm,seed,metric,value\n"

@@ -10,8 +10,7 @@ import pytest
 from logged_study import DIAGNOSED, HASH, entry, write_logged_study, write_run
 
 from knowhue.errors import RunError
-from knowhue.report.logged_runs import LoggedRun, read_logged
-from knowhue.report.trackers import log_runs
+from knowhue.report.trackers import LoggedRun, log_runs, read_logged
 from knowhue.runs import write_log, write_status
 
 NAMES = ["colour/seed-0-0011aabb", "multi/seed-0-0011aabb"]

@@ -9,8 +9,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from knowhue.color import chroma_bins
 from knowhue.errors import ImageError
-from knowhue.evaluation import metrics, similarity
-from knowhue.scoring import measures, windows
+from knowhue.evaluation import evaluate, similarity
+from knowhue.scoring import measures
 from knowhue.scoring.measures import AREA, MEASURES, balanced_area, gray_of, measure_image, nearest_bins, see
 from knowhue.scoring.protocols import PROTOCOLS
 
@@ -67,7 +67,7 @@ def test_one_ssim_in_the_house(made, true, within):
     tensors = [
         torch.from_numpy(np.moveaxis(each, -1, 0)[None].astype(np.float32) / 255) for each in (made, true)
     ]
-    assert metrics.ssim is similarity.ssim
+    assert evaluate.ssim is similarity.ssim
     assert measured(made, true)[0]["ssim_rgb"] == pytest.approx(
         float(similarity.ssim(*tensors)[0]), abs=within
     )
@@ -88,7 +88,7 @@ def test_strips_change_nothing(monkeypatch, size):
     true, made = (np.resize(each, (*size, 3)) for each in (TRUE, MADE))
     whole, counts = measured(made, true)
     monkeypatch.setattr(measures, "_TOGETHER", 97)
-    monkeypatch.setattr(windows, "_SIDE", 13)
+    monkeypatch.setattr(measures, "_SIDE", 13)
     tiled, same = measured(made, true)
     np.testing.assert_array_equal(counts, same)
     assert tiled == pytest.approx(whole, rel=1e-6, abs=1e-9)

@@ -9,8 +9,14 @@ import torch
 from score_folders import colourings, true_images, write_images
 
 from knowhue.errors import ConfigError
-from knowhue.evaluation.features import FeatureNetwork, Unavailable, frechet, kernel_distance
-from knowhue.evaluation.perceptual import LPIPS, Perceptual
+from knowhue.evaluation.features import (
+    LPIPS,
+    FeatureNetwork,
+    Perceptual,
+    Unavailable,
+    frechet,
+    kernel_distance,
+)
 from knowhue.scoring import networks as module
 from knowhue.scoring import parts
 from knowhue.scoring.files import to_json

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from knowhue.evaluation.features import frechet
-from knowhue.scoring.distances import PER_FEATURE, Truth, corrected
-from knowhue.statistics.jackknife import deal_groups
+from knowhue.scoring.networks import PER_FEATURE, Truth, corrected
+from knowhue.statistics.clustered import deal_groups
 
 MIXING = np.random.default_rng(0).normal(size=(6, 6)) / 6**0.5 * np.linspace(1.5, 0.2, 6)
 

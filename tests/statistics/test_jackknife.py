@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from knowhue.statistics import FEWEST_IMAGES
-from knowhue.statistics.clustered import clustered_mean
-from knowhue.statistics.jackknife import GROUPS, deal_groups, jackknifed
+from knowhue.statistics.clustered import GROUPS, clustered_mean, deal_groups, jackknifed
 
 VALUES = np.random.default_rng(0).exponential(size=400)
 

@@ -244,8 +244,7 @@ def log_command(
 ) -> None:
     """Write finished or running runs for TensorBoard, MLflow or W&B: settings, curves, scores; each run once."""
     from knowhue.locks import locked
-    from knowhue.report.logged_runs import read_logged
-    from knowhue.report.trackers import log_runs
+    from knowhue.report.trackers import log_runs, read_logged
     from knowhue.runs import require_no_run
 
     runs = read_logged(run)

@@ -18,7 +18,7 @@ from knowhue.images.files import dangling
 
 if TYPE_CHECKING:
     from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer
-    from knowhue.inference.summary import Summary
+    from knowhue.inference.listing import Summary
     from knowhue.inference.video import VideoSummary
 
 

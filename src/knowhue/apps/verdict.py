@@ -57,8 +57,7 @@ class VerdictArguments:
 @with_options(VerdictArguments)
 def verdict_command(arguments: Callable[[], VerdictArguments]) -> None:
     """Judge anybody's runs: does the difference hold for the method, or on these test images alone?"""
-    from knowhue.report.table_study import Asked, read_table
-    from knowhue.report.verdict_page import further_lines, judge_table, write_verdict
+    from knowhue.report.table_study import Asked, further_lines, judge_table, read_table, write_verdict
 
     given = arguments()
     if not 0 < given.alpha < 0.5:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from knowhue.config import Images
 from knowhue.data import drawn
+from knowhue.data.archives import Parquet, WebDataset
 from knowhue.data.items import (
     SPLIT_NAMES,
     UNLABELLED,
@@ -19,8 +20,6 @@ from knowhue.data.items import (
     require_columns,
     source_root,
 )
-from knowhue.data.parquet import Parquet
-from knowhue.data.webdataset import WebDataset
 from knowhue.errors import ConfigError, ImageError, missing_package
 from knowhue.images.files import CIRCLE, counted, walk, why_hidden
 from knowhue.plan import RESERVED

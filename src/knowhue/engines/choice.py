@@ -67,7 +67,7 @@ def _open_local(root: Path, workers: int | None, settings: EngineSettings) -> Ex
     del root, settings
     if workers is None or workers == 1:
         return InProcess()
-    from knowhue.engines.local import LocalProcesses
+    from knowhue.engines.executor import LocalProcesses
 
     return LocalProcesses(workers)
 

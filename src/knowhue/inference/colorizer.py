@@ -7,9 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from knowhue.images.image import ComputedBy, Image, Pixels, flattened
-from knowhue.images.openraster import encode_layers
 from knowhue.images.reading import read_image
-from knowhue.images.writing import OPENRASTER, encode_with_notes
+from knowhue.images.writing import OPENRASTER, encode_layers, encode_with_notes
 from knowhue.inference.album import AlbumColour, drawn_to
 from knowhue.inference.colour_distribution import ColourDistribution, require_sample
 from knowhue.inference.hints import SIDE_PX, Hint, Strokes, corrections

@@ -18,7 +18,7 @@ from knowhue.inference.album import AlbumColour, colour_of_album, photo_colour, 
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.judgement import caveats_of_many, is_hardly_found, is_novel
 from knowhue.inference.ledger import Ledger, Stamp
-from knowhue.inference.listing import Item, Listing, list_folder
+from knowhue.inference.listing import Item, Listing, Summary, list_folder
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits, Stages, progress, run, usable_cores
 from knowhue.inference.pixels import paint_compiled
@@ -31,7 +31,6 @@ from knowhue.inference.requests import (
     predict_many,
     reason_of,
 )
-from knowhue.inference.summary import Summary
 from knowhue.locks import locked
 from knowhue.runs import Report
 from knowhue.storage import write_through, writing

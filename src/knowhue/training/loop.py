@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from knowhue.config import Config
 from knowhue.data.loaders import TrainingBatches, find_targets, split_batches
 from knowhue.evaluation.evaluate import Scored, evaluate
-from knowhue.evaluation.features import available_networks
-from knowhue.evaluation.perceptual import open_perceptual
+from knowhue.evaluation.features import available_networks, open_perceptual
 from knowhue.objectives.losses import GAN_LOSSES
 from knowhue.randomness import drawing_from
 from knowhue.runs import write_log

@@ -18,16 +18,23 @@ from knowhue.data.loaders import plain_batches, to_batch
 from knowhue.data.prepare import Prepared
 from knowhue.errors import DamagedError
 from knowhue.evaluation.calibration import calibration_bins
-from knowhue.evaluation.evaluate import Predict, Scored, class_metrics, evaluate
+from knowhue.evaluation.evaluate import (
+    ImageRow,
+    Predict,
+    Scored,
+    class_metrics,
+    column_mean,
+    confusion_matrix,
+    evaluate,
+)
 from knowhue.evaluation.features import (
     FeatureNetwork,
     Features,
     available_networks,
     measure_distances,
     open_networks,
+    open_perceptual,
 )
-from knowhue.evaluation.metrics import ImageRow, column_mean, confusion_matrix
-from knowhue.evaluation.perceptual import open_perceptual
 from knowhue.evaluation.recognition import Probe, fit_probe, recognised
 from knowhue.metric_table import RUN_COLUMNS
 from knowhue.models.multitask import MultiTask
