@@ -78,11 +78,6 @@ class Arithmetic(NamedTuple):
 def arithmetic_elsewhere(executor: Executor, training: Training, root: Path) -> Arithmetic:
     """Ask, by a job of its own, how an engine's machines compute.
 
-    Args:
-        executor: the engine.
-        training: the settings of the cells; `precision` may be `auto`.
-        root: the study folder.
-
     Raises:
         KnowhueError: the job failed.
     """
@@ -101,12 +96,6 @@ def _tell_arithmetic(training: Training, threads: int | None, answer: Path) -> N
 
 def run_cells(work: Workspace, plan: Plan, executor: Executor, now: str) -> None:
     """Run every cell, block by block: on an engine, or on this process and those that torch.distributed.run started.
-
-    Args:
-        work: what the cells share.
-        plan: the cells; those that have ended are not repeated.
-        executor: runs them.
-        now: the golden step of those who compute.
 
     Raises:
         KnowhueError: as raised by a cell, or the engine lost one; the same command goes on.

@@ -137,12 +137,6 @@ def working_on(
     Whoever comes second waits until the first has ended, and then finds its work. The file is touched every `BEAT_S`
     seconds, and stays where it is afterwards, emptied: on NFS a lock of a removed file is nobody's.
 
-    Args:
-        folder: the part, such as a run folder.
-        what: for the message to others, and for `knowhue status`.
-        name: of the lock file.
-        report: gets a note with who is waited for.
-
     Raises:
         RunError: the folder cannot be written.
     """

@@ -269,10 +269,6 @@ def has_finished(folder: Path) -> bool:
 def damaged_files(folder: Path, names: Collection[str] = ()) -> list[Path]:
     """The files of an ended run that are gone, or are not as they were when it ended.
 
-    Args:
-        folder: of the run.
-        names: of the files to look at; all of them if none are named.
-
     Raises:
         DamagedError: `status.json`, which holds the checksums, is not as it was written.
     """

@@ -79,10 +79,6 @@ class Checked(NamedTuple):
 def pack(folder: Path, out: Path) -> int:
     """Seal a finished study.
 
-    Args:
-        folder: what `knowhue study --out` named.
-        out: the file to be written, `.zip`.
-
     Returns:
         How many files it holds.
 

@@ -85,12 +85,7 @@ def _walk(value: Any, depth: int = 0) -> Iterator[tuple[Any, int]]:
 
 
 def describe_problem(problem: Any, model: type[BaseModel]) -> str:
-    """One sentence, or two, about what pydantic found.
-
-    Args:
-        problem: of `ValidationError.errors()`.
-        model: that was to be made.
-    """
+    """One sentence, or two, about what pydantic found."""
     place = tuple(str(part) for part in problem["loc"])
     key = shown(".".join(place))
     if problem["type"] == "extra_forbidden":

@@ -195,10 +195,6 @@ def finite_or_none(values: Mapping[str, float | None]) -> dict[str, float | None
 def read_json(path: Path, kind: type[JsonKind] = dict) -> JsonKind:
     """Read JSON.
 
-    Args:
-        path: of the file.
-        kind: `dict` or `list`, whichever was written.
-
     Raises:
         DamagedError: it is not JSON, of another kind, or not as it was written.
         RunError: the file is missing or cannot be read.
@@ -366,11 +362,6 @@ def _reading(path: Path, kind: str = "", damage: Sequence[type[Exception]] = ())
     """Say in one line that a file is missing, cannot be read, or holds something else than its kind.
 
     A file that cannot be read is no damage: what is damaged is made anew, which may take hours and replaces it.
-
-    Args:
-        path: of the file.
-        kind: what it should hold.
-        damage: what reading it raises where it holds something else.
 
     Raises:
         DamagedError: it is no such file, or cut.

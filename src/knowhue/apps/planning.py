@@ -72,13 +72,7 @@ def _inline(value: Any) -> str:
 
 
 def power_lines(plan: Plan, variances: Mapping[str, Variances], images: int | None) -> list[str]:
-    """Return what each question of a plan finds with its seeds and the images that it reports on.
-
-    Args:
-        plan: the questions, their smallest effects, and the seeds.
-        variances: by question, of an earlier study or stated; of a question without them only the seeds count.
-        images: that are reported on; None where they are not known.
-    """
+    """Return what each question of a plan finds with its seeds and the images that it reports on."""
     lines = []
     for name, question in plan.questions.items():
         alpha = question_alpha(plan.alpha, len(plan.questions))

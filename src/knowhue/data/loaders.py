@@ -187,14 +187,7 @@ def split_batches(
 def plain_batches(
     prepared: Prepared, positions: NDArray[np.int64], batch_size: int, device: torch.device
 ) -> Iterator[Batch]:
-    """Some images as they are, in order.
-
-    Args:
-        prepared: the images.
-        positions: (N,) which of them.
-        batch_size: of every batch but the last, which may be smaller.
-        device: where batches go.
-    """
+    """Some images as they are, in order."""
     for start in range(0, len(positions), batch_size):
         chosen = positions[start : start + batch_size]
         yield to_batch(chosen, prepared.rgb[chosen], prepared.label[chosen], device)

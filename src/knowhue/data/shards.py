@@ -98,10 +98,6 @@ def open_shards(paths: Sequence[Path]) -> PreparedPixels:
 def writing_shard(path: Path, shape: tuple[int, int]) -> Iterator[Callable[[NDArray[np.uint8]], object]]:
     """Write a file of images one after another, whole or not at all.
 
-    Args:
-        path: of the file.
-        shape: how many images, and their side.
-
     Yields:
         What writes an image, or several.
 

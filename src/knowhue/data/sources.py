@@ -39,10 +39,6 @@ def require_source(images: Images) -> None:
 def require_apart(images: Images, root: Path) -> None:
     """Say at once if a study would write among the images that it is made of: they would be taken for a class.
 
-    Args:
-        images: where the images come from.
-        root: the study folder.
-
     Raises:
         ConfigError: `root` is the images' folder or lies in it, or that is one of the study's own folders.
     """

@@ -83,12 +83,7 @@ class InProcess(Executor):
 
 
 def share_out(executor: Executor, name: str) -> ShareOut | None:
-    """What has pieces of work done that do not need each other, as jobs; None where this process does all work.
-
-    Args:
-        executor: that runs them.
-        name: of what they are pieces of.
-    """
+    """What has pieces of work done that do not need each other, as jobs; None where this process does all work."""
     if isinstance(executor, InProcess):
         return None
 
@@ -116,15 +111,7 @@ def keep_busy(
     result: Callable[[Future[object]], object],
     watch: Callable[[], None],
 ) -> None:
-    """Keep an engine's places filled with the first job whose needs are met, until all have ended.
-
-    Args:
-        jobs: as `Executor.execute` takes them.
-        places: jobs that may run at a time.
-        submit: begins a job.
-        result: raises what the job raised.
-        watch: see `Executor.execute`.
-    """
+    """Keep an engine's places filled with the first job whose needs are met, until all have ended."""
     waiting = {job.id: job for job in each_once(jobs)}
     running: dict[Future[object], str] = {}
     ended: set[str] = set()

@@ -277,13 +277,7 @@ def measure_distances(
     truth: Mapping[str, Features],
     networks: Mapping[str, FeatureNetwork | Unavailable],
 ) -> dict[str, dict[str, Any]]:
-    """Every distance of `DISTANCES` with all that it must be quoted with, or why there is none.
-
-    Args:
-        features: of the colourings, by network.
-        truth: of the true images, by network.
-        networks: see `open_networks`.
-    """
+    """Every distance of `DISTANCES` with all that it must be quoted with, or why there is none."""
     return {
         name: {"title": METRICS[name].title, "better": METRICS[name].better}
         | _measure(distance.between, features.get(key), truth.get(key), networks[key])
@@ -373,12 +367,7 @@ def open_perceptual(settings: Evaluation, device: torch.device) -> Perceptual | 
 def describe(
     network: Perceptual | Unavailable, rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """What the column's numbers must be quoted with, or why there are none; nothing without colours.
-
-    Args:
-        network: see `open_perceptual`.
-        rows: one an image.
-    """
+    """What the column's numbers must be quoted with, or why there are none; nothing without colours."""
     if not rows or "ab_l1" not in rows[0]:
         return {}
     about = {"title": TITLE, "better": "lower"}

@@ -70,12 +70,6 @@ def survey(
     """The mean predicted colour of each image, by path, without those that cannot be read.
 
     They are read and predicted as for colouring, and nothing is kept of them but two numbers each.
-
-    Args:
-        colorizer: a model with a colour head.
-        items: images.
-        limits: threads and memory.
-        report: called as by `colorize_folder`, for the stage `album`.
     """
     stages = Stages(
         lambda item: weigh_image(item.source),

@@ -213,14 +213,7 @@ class Colorizer:
         answers: Predictions,
         options: ColorizeOptions = ColorizeOptions(),  # noqa: B008
     ) -> Colorized:
-        """Bring predicted chroma to an image: full size, hints, exact lightness; then judge it.
-
-        Args:
-            image: whole.
-            coarse: its network input.
-            answers: what was predicted for that, with chroma.
-            options: what the user asks of it.
-        """
+        """Bring predicted chroma to an image: full size, hints, exact lightness; then judge it."""
         assert answers.chroma is not None  # `require` is called first
         chroma, added, found = answers.chroma[0], None, None
         if options.sample != 1:

@@ -81,10 +81,6 @@ def export_onnx(network: TorchNetwork, target: Path) -> dict[str, float]:
     The file appears whole, after ONNX Runtime has answered as torch does, or not at all. Its largest differences to
     torch are stored in it.
 
-    Args:
-        network: as `open_torch` opens it.
-        target: .onnx file to write; replaced if it is there.
-
     Returns:
         The largest differences by output, in the units of `PARITY_TOLERANCE`.
 

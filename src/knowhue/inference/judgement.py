@@ -145,14 +145,7 @@ def judge_image(
 def caveats_of_many(
     description: Description | RecipeDescription, novel: int, of: int, what: str
 ) -> list[str]:
-    """What a user should know before trusting many answers.
-
-    Args:
-        description: of the network.
-        novel: how many are unlike the training images.
-        of: how many there are.
-        what: they are, in the plural.
-    """
+    """What a user should know before trusting many answers."""
     unlike = [
         f"{novel} of {of} {what} are unlike the images that this model was trained on: "
         f"{_are_guesses(description)}"

@@ -366,11 +366,6 @@ def _bytes(tensor: "Tensor") -> memoryview:
 def build_deployed(description: Description, weights: "Mapping[str, Tensor]", name: str) -> "Deployed":
     """The described model with these weights, in float32; nothing is downloaded, and no other weights are drawn.
 
-    Args:
-        description: of the model.
-        weights: its state.
-        name: what messages call their file.
-
     Raises:
         WeightsError: they are not those of the described model.
     """

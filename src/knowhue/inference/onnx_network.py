@@ -118,13 +118,7 @@ def network_of(data: bytes, path: Path, threads: int = 0) -> OnnxNetwork:
 
 
 def open_graph(path: Path, description: Description, weights: Mapping[str, NDArray[Any]]) -> OnnxNetwork:
-    """Run a graph of our own, whose weights lie in another file, in one thread of the CPU, however long it takes.
-
-    Args:
-        path: .onnx file that names its weights as a model's state does.
-        description: of the model.
-        weights: by those names.
-    """
+    """Run a graph of our own, whose weights lie in another file, in one thread of the CPU, however long it takes."""
     data = path.read_bytes()
     options = session_options(threads=1)
     used = {

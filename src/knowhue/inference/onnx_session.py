@@ -242,14 +242,6 @@ def refuse_unsafe(
 ) -> None:
     """Make sure that a stranger's file reads no other one, and does nothing but what is known.
 
-    Args:
-        data: of the file.
-        path: for the messages.
-        known: names of operators.
-        operators: what messages call those.
-        joining: how to mend a file that reads another one.
-        mending: how to mend one of other operators.
-
     Raises:
         WeightsError: it does not keep to that, or is no ONNX model.
     """

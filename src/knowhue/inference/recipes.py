@@ -209,10 +209,6 @@ def model_input(recipe: Recipe, lightness: FloatArray) -> FloatArray:
 def require_supported(recipe: str, options: Mapping[str, str]) -> None:
     """Make sure, before work, that a recipe can do what is asked.
 
-    Args:
-        recipe: name of one, for the message.
-        options: what is asked for: names as in `ColorizeOptions`, and as the user knows them.
-
     Raises:
         ConfigError: one of them is in `UNSUPPORTED`.
     """
@@ -255,12 +251,6 @@ def find_recipe_file(source: str | Path, recipe: str) -> Path:
 
 def open_recipe(path: Path, recipe: str, sha256: str | None = None, threads: int = 0) -> RecipeNetwork:
     """Open another's model; runs no code from it, reads no other file, never waits for ever.
-
-    Args:
-        path: .onnx file.
-        recipe: one of `RECIPES`.
-        sha256: that the file must have; None for any.
-        threads: for the work within an image; 0 takes one a core.
 
     Raises:
         ConfigError: there is no such recipe, or the checksum is none.

@@ -89,15 +89,7 @@ class DecodedRequest(NamedTuple):
 
 
 class Batcher(Pipeline[ImageRequest, ImageReply]):
-    """One model's requests, several of them side by side.
-
-    Args:
-        colorizer: the model.
-        limits: how much is taken on at once.
-        max_pixels: of one image, by its header; a larger one is refused.
-        observe: called after every stage with its seconds.
-        after_batch: called after every batch.
-    """
+    """One model's requests, several of them side by side."""
 
     def __init__(
         self,
@@ -128,12 +120,6 @@ def decode_request(
     colorizer: Colorizer, request: ImageRequest, max_pixels: int = MAX_PIXELS, name: str | None = None
 ) -> DecodedRequest:
     """Read a request's image, and make the network's input of it.
-
-    Args:
-        colorizer: the model.
-        request: what is wanted.
-        max_pixels: of the image, by its header.
-        name: what messages call its file; nothing if empty.
 
     Raises:
         NoImageError: bytes begin as no known kind of image.

@@ -197,10 +197,6 @@ class PooledFeatures(_Pretrained):
 def pretrained_features(name: str, weights: str) -> nn.Module:
     """A frozen pretrained network that sees colour and gives pooled features, for the evaluation.
 
-    Args:
-        name: a key of `ENCODERS`.
-        weights: as `encoder.weights`.
-
     Raises:
         ConfigError: unknown name.
         WeightsError: the weights cannot be loaded or do not fit.

@@ -137,11 +137,6 @@ def branch(features: Tensor) -> Tensor:
 def build_model(config: Config, classes: int, *, seeded: bool = True) -> MultiTask:
     """The model of an arm; each head starts from its own stream, whatever else the arm has.
 
-    Args:
-        config: of the arm.
-        classes: how many.
-        seeded: whether initial weights are drawn from their streams; else others will be loaded.
-
     Raises:
         ConfigError: an unknown encoder, or a colour method that cannot share one is to share it.
         WeightsError: the encoder's weights cannot be loaded.

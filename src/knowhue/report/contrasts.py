@@ -254,15 +254,7 @@ def primary(study: Study, question: str) -> Contrast | None:
 def image_differences(
     table: ScoreTable, metric: str, arms: tuple[str, str], seeds: Sequence[int], label: str = ""
 ) -> ImageDifferences | None:
-    """Return the differences of single images in a metric; None where a score is missing or the metric has none.
-
-    Args:
-        table: the scores.
-        metric: what is compared.
-        arms: before and after.
-        seeds: at least one, which both have.
-        label: the class whose images alone count; empty for all.
-    """
+    """Return the differences of single images in a metric; None where a score is missing or the metric has none."""
     source = BY_CLASS.get(metric, metric)
     rows = [table.of_images(arm, seed, source) for seed in seeds for arm in arms]
     if label:

@@ -336,11 +336,6 @@ def facts(study: Study) -> dict[str, object]:
 def write_figures(folder: Path, out: Path, overwrite: bool = False) -> list[Path]:
     """Write every figure of a study that shows something as PNG on white, and `figures.md`, which says what.
 
-    Args:
-        folder: the study folder.
-        out: where `<drawing>.png` go.
-        overwrite: whether files that exist may be replaced.
-
     Raises:
         ConfigError: a figure exists.
         RunError: `folder` is no study, or `out` cannot be written.

@@ -107,15 +107,7 @@ def verdicts(study: Study) -> dict[str, Judged]:
 def judged(
     found: Contrast | None, sesoi: float, alpha: float, trivial: Iterable[float], complete: bool
 ) -> Judged:
-    """Judge one contrast: of a study's question, or of a comparison's method.
-
-    Args:
-        found: the contrast; None without a pair of runs.
-        sesoi: the smallest effect of interest.
-        alpha: of this question.
-        trivial: scores of the trivial baselines.
-        complete: whether all that is compared has all its seeds.
-    """
+    """Judge one contrast: of a study's question, or of a comparison's method."""
     if found is None:
         return Judged(Word.NO_VERDICT, alpha)
     best = found.limits[0 if found.lower_is_better else 1]

@@ -78,12 +78,7 @@ def cells_sentence(study: Study) -> str:
 
 
 def gate_sentence(gates: Mapping[int, Row], seeds: Sequence[int]) -> str:
-    """Say whether what arms share came out equal in every block, in both phases.
-
-    Args:
-        gates: as a study has them.
-        seeds: of the plan; the gates of others are left out.
-    """
+    """Say whether what arms share came out equal in every block, in both phases."""
     known = {seed: gates[seed] for seed in seeds if seed in gates}
     absent = [seed for seed in seeds if seed not in gates]
     if not known:

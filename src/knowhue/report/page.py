@@ -84,10 +84,6 @@ SECTIONS = (
 def write_report(folder: Path, note: str = "") -> Path:
     """Write `results.json` and `report.html` of a study, in whatever state it is.
 
-    Args:
-        folder: the study folder.
-        note: said at the top of the page.
-
     Returns:
         The path of the page: one file without links to anything outside of it.
 
@@ -117,14 +113,7 @@ def compute_results(folder: Path) -> tuple[Findings, dict[str, Answer], dict[str
 def render_page(
     findings: Findings, answered: dict[str, Answer], results: dict[str, Any], note: str = ""
 ) -> str:
-    """Return the page as HTML.
-
-    Args:
-        findings: what to show.
-        answered: its `answers`.
-        results: its `results_table`.
-        note: said at the top.
-    """
+    """Return the page as HTML."""
     study = findings.study
     # NaN is no JSON, and browsers refuse it
     link = data_link("application/json", json.dumps(results, indent=1, allow_nan=False))

@@ -46,11 +46,6 @@ def write_paper(folder: Path, out: Path, overwrite: bool = False) -> list[Path]:
 
     Figures are five inches wide and have type of 8 and 9 points: they are to be included at their own size.
 
-    Args:
-        folder: the study folder.
-        out: where the files go.
-        overwrite: whether files that exist may be replaced.
-
     Returns:
         The files, `paper.tex` first.
 

@@ -120,12 +120,6 @@ def read_rows_of(
 ) -> ScoreRows:
     """Read tables together, and check what they say.
 
-    Args:
-        paths: at least one.
-        wanted: metrics that a wide table is looked through for.
-        arm_column: the column that names the arm, where it is none of the usual ones.
-        seed_column: the same of the seed.
-
     Raises:
         TableError: a row is not what it should be, stands twice, or scores of single images are not all there.
     """

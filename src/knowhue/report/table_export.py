@@ -138,10 +138,6 @@ def dictionary_path(table: Path) -> Path:
 def write_table(study: Study, path: Path) -> int:
     """Write the tidy table of a study, and beside it `<name>.dictionary.csv`.
 
-    Args:
-        study: read from its folder.
-        path: `.csv`, or `.parquet`, which needs the extra `parquet`.
-
     Returns:
         How many rows.
 

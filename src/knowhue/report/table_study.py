@@ -334,12 +334,6 @@ def further_lines(findings: Findings) -> list[str]:
 def write_verdict(verdict: TableVerdict, page: Path, numbers: Path, command: str = "") -> None:
     """Write the page, one file that needs nothing else, and the numbers.
 
-    Args:
-        verdict: what to show.
-        page: an `.html` file.
-        numbers: a `.json` file.
-        command: that makes them again.
-
     Raises:
         RunError: the folder cannot be written.
     """

@@ -200,11 +200,6 @@ def rows_beside(paths: Iterable[Path], protocol: Protocol, pairs: Pairs) -> Besi
 def require_same_networks(option: str, paths: Iterable[Path], about: Mapping[str, Any]) -> None:
     """Make sure, before work, that the numbers of a network which are put together are those of one network.
 
-    Args:
-        option: that named the files.
-        paths: earlier `score.json` files.
-        about: what is asked here, see `ScoreNetworks.about`.
-
     Raises:
         ConfigError: of a network that two of them asked, the weights, the input or the classes differ.
     """

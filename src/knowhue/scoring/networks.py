@@ -187,11 +187,6 @@ class NetworkAnswers(NamedTuple):
 def open_scorers(wanted: Wanted, pairs: Pairs, primary: str) -> ScoreNetworks:
     """Open what is wanted, before work.
 
-    Args:
-        wanted: which networks.
-        pairs: the images that they will be shown.
-        primary: the protocol's measure, which has to be among theirs if it takes a classifier.
-
     Raises:
         ConfigError: a network that cannot be opened: who asks for a number should not get a page without it. Or
             folders of too few images to recognise classes by.
@@ -234,17 +229,7 @@ def ask_networks(
     cache: Path,
     report: Report = lambda _: None,
 ) -> NetworkAnswers:
-    """Show every row to the networks, image by image, so that no number depends on what else is shown.
-
-    Args:
-        pairs: what was measured.
-        protocol: how.
-        measured: by row, for the mean colour.
-        networks: which to ask.
-        reference: the system whose distances others' are compared with; the first if None.
-        cache: folder where parts are kept.
-        report: told how far it is.
-    """
+    """Show every row to the networks, image by image, so that no number depends on what else is shown."""
     systems = [each.name for each in pairs.systems]
     rows = (TRUTH, *systems, *(row for row in ALWAYS if row != TRUTH))
     done, total = 0, len(pairs.truth) * len(rows)

@@ -46,14 +46,7 @@ class Group(NamedTuple):
 def render(
     scores: Scores, rows: Mapping[str, Mapping[str, float]], command: str, beside: Beside | None = None
 ) -> str:
-    """The page as HTML: one file without links to anything outside of it.
-
-    Args:
-        scores: what to show.
-        rows: values by row, those of earlier files among them.
-        command: as a reader would type it again.
-        beside: what is said of the systems of earlier files.
-    """
+    """The page as HTML: one file without links to anything outside of it."""
     return fill(
         "score.html",
         scores=scores,

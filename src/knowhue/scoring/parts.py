@@ -125,13 +125,6 @@ def measure_rows(
 ) -> dict[str, Measured]:
     """Measure all systems and the rows that are always there.
 
-    Args:
-        pairs: what to measure.
-        protocol: how.
-        cache: folder where parts are kept; those that are there are not made again.
-        workers: threads. No number depends on them.
-        report: told how far it is.
-
     Raises:
         ImageError: images that cannot be read, or have another size than their true ones; each its own line.
         RunError: the cache cannot be written.
@@ -365,11 +358,5 @@ def _colouring(file: Stored, truth: Seen, stored: tuple[int, ...], protocol: Pro
 
 
 def open_pixels(file: Stored, protocol: Protocol, like: Pixels | None = None) -> Pixels:
-    """The pixels (H, W, 3) of a file as they are compared.
-
-    Args:
-        file: an image that was measured.
-        protocol: how.
-        like: the true image, for a colouring.
-    """
+    """The pixels (H, W, 3) of a file as they are compared."""
     return to_protocol(_opaque(file), protocol, None if like is None else like.shape[:2])

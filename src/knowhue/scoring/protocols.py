@@ -143,10 +143,6 @@ _OF_NETWORKS = {"lpips_alex": "lpips", "recognition": "recognition"}
 def require_networks(protocol: Protocol, wanted: Wanted) -> None:
     """Make sure, before work, that networks are known, and that the metric of the first sentence will be measured.
 
-    Args:
-        protocol: that names it.
-        wanted: the networks that are asked.
-
     Raises:
         ConfigError: a network is unknown, or the metric takes one that is not asked.
     """

@@ -133,15 +133,7 @@ def make_scores(
     reference: str | None = None,
     sets: OfSets | None = None,
 ) -> Scores:
-    """Put numbers together.
-
-    Args:
-        pairs: what was measured.
-        protocol: how.
-        measured: by row.
-        reference: the system that others are compared with; the first if None.
-        sets: further numbers of whole sets.
-    """
+    """Put numbers together."""
     sets = sets or OfSets()
     columns = {row: each.columns for row, each in measured.items()}
     values = {}

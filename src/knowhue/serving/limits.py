@@ -92,11 +92,7 @@ class Refusal(Exception):
 
 
 class Access:
-    """Who is let in; nothing here reads a body.
-
-    Args:
-        settings: host, names and token.
-    """
+    """Who is let in; nothing here reads a body."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self._token = settings.token
@@ -160,13 +156,7 @@ class Access:
 
 
 class Shield:
-    """ASGI middleware around everything: lets a request through within the limits, or answers it by itself.
-
-    Args:
-        app: what it wraps.
-        settings: limits and token.
-        monitor: counts requests and refusals.
-    """
+    """ASGI middleware around everything: lets a request through within the limits, or answers it by itself."""
 
     def __init__(self, app: App, settings: ServerSettings, monitor: Monitor) -> None:
         self.app, self.settings, self.monitor = app, settings, monitor

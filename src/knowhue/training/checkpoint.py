@@ -34,14 +34,6 @@ def save_checkpoint(
 ) -> None:
     """Keep the state after `epoch` and drop older ones; a crash leaves the older one whole.
 
-    Args:
-        folder: of the states.
-        epoch: from 1.
-        modules: whose weights are kept, by name.
-        optimizers: whose moments are kept, by name.
-        golden_step: of what computed it, see `training.golden`.
-        log: the entries of the epochs until then.
-
     Raises:
         RunError: the folder cannot be written.
     """

@@ -33,10 +33,6 @@ def check_gate(work: Workspace, config: Config) -> dict[str, Any]:
     head and discriminator, for either task: this licenses taking the difference of the arms for that of the task. The
     gradients are summed as they are (`tasks.weighting = static`), whatever joins them in the arm.
 
-    Args:
-        work: what the study shares.
-        config: of the multi-task arm of this block.
-
     Returns:
         What `gate/seed-<n>.json` keeps: `proved`, the digests of all that it was tried with; and of `heads`,
         `finetune_colour` and `finetune_class` the `steps`, the `tensors` compared, and the names of those that

@@ -53,10 +53,6 @@ def golden_step(engine: Engine, threads: int | None = None) -> str:
     Runs differ by their settings alone only where this is equal: another processor, another number of threads or
     another version of a library may sum in another order. The number of processes counts, too. It is computed once a
     process and is the same on all processes of a run.
-
-    Args:
-        engine: of the run.
-        threads: that sums are shared out among, if not as many as this process has.
     """
     before = torch.get_num_threads()
     if threads not in (None, before):
@@ -129,12 +125,6 @@ def begin_anew(
 
 def begin_run_anew(work: Workspace, arm: str, config: Config, now: str) -> None:
     """The same before a single run, whose block is that of the folder's study; never under arms that have finished.
-
-    Args:
-        work: what the runs share.
-        arm: of the run.
-        config: of the run.
-        now: the golden step of those who will compute.
 
     Raises:
         RunError: finished arms of the block, or that stand on the same heads, were computed otherwise.

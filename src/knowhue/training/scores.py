@@ -77,14 +77,7 @@ def inspect_run(folder: Path) -> tuple[bool, list[str]]:
 def write_scores(
     folder: Path, prepared: Prepared, scored: Scored, of_set: Mapping[str, Any] | None = None
 ) -> None:
-    """`scores.json` and `per_image.csv`.
-
-    Args:
-        folder: of the run.
-        prepared: the images.
-        scored: the model's evaluation.
-        of_set: what is measured of its colourings as a set, see `measure_set`.
-    """
+    """`scores.json` and `per_image.csv`."""
     rows, classes = scored.rows, prepared.classes
     per_class = class_metrics(rows, classes)
     found = {

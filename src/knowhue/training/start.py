@@ -217,11 +217,6 @@ def initial_heads(config: Config, classes: Sequence[str], drawn: "Weights") -> "
     A colour head is taken whole. Of a class head the rows of those classes are taken that bear the same name in both,
     with all that it has of no class; where there are none, the whole head is new.
 
-    Args:
-        config: of the run, with `encoder.with_heads`.
-        classes: of the run, by label.
-        drawn: tensors of its new heads, named as `training.phases.Networks.weights` names them.
-
     Raises:
         WeightsError: the model's tensors are not those that it describes.
     """
