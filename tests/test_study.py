@@ -28,6 +28,8 @@ SHORT = {
     "training__finetune__epochs": 1,
     "encoder": {"name": "tf_efficientnet_lite0", "weights": "package"},
 }
+NO_TUNING = {"training__finetune__epochs": 0, "training__shift_px": 6}
+"""No epoch, and the shift of images, which is then of no effect, as it is by default."""
 
 
 def runs(root):
@@ -197,7 +199,7 @@ def test_the_disk_to_use_may_change_as_the_error_says(study, tiny):
 
 
 def test_a_machine_that_resolves_another_precision_is_refused_with_the_remedy(tiny, tmp_path, monkeypatch):
-    auto = make_plan(tiny(**SHORT | {"training__finetune__epochs": 0}, training__precision="auto"), ["class"])
+    auto = make_plan(tiny(**SHORT | NO_TUNING, training__precision="auto"), ["class"])
     monkeypatch.setattr(
         engine, "resolve_precision", lambda wanted, _: wanted if wanted != "auto" else "float32"
     )
@@ -286,7 +288,8 @@ def test_mean_colour_is_of_the_training_images(make_prepared):
 
 @pytest.mark.parametrize("phase", ["heads", "finetune"])
 def test_a_phase_may_have_no_epochs(tiny, tmp_path, phase):
-    config = tiny(**{f"training__{phase}__epochs": 0}, encoder__weights="none")
+    none = NO_TUNING if phase == "finetune" else {"training__heads__epochs": 0}
+    config = tiny(**none, encoder__weights="none")
     run_study(make_plan(config, ["class"]), tmp_path)
     (folder,) = (tmp_path / "class").iterdir()
     other = "heads" if phase == "finetune" else "finetune"
@@ -301,7 +304,7 @@ def test_a_phase_may_have_no_epochs(tiny, tmp_path, phase):
     ],
 )
 def test_mended_settings_are_taken_where_nothing_was_trained(tiny, tmp_path, wrong, right):
-    short = {"training__heads__epochs": 1, "training__finetune__epochs": 0}
+    short = {"training__heads__epochs": 1, **NO_TUNING}
     with pytest.raises(KnowhueError, match=r"should be|needs at least"):
         run_study(make_plan(tiny(**short, **wrong), ["class"]), tmp_path)
     run_study(make_plan(tiny(**short, **right), ["class"]), tmp_path)

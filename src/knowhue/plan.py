@@ -13,8 +13,18 @@ from pydantic import Field, field_validator, model_validator
 from knowhue.config import Config, Positive, Section, Task, digest
 from knowhue.errors import ConfigError, did_you_mean, one_of, shown
 from knowhue.metric_table import METRIC_NAMES, SHARES
-from knowhue.presets import ALL_METHODS, ARMS, METHODS, THREE_ARMS, checked, edit, merge
+from knowhue.presets import (
+    ALL_METHODS,
+    ARMS,
+    METHODS,
+    THREE_ARMS,
+    checked,
+    edit,
+    merge,
+    require_arms_choose_tasks,
+)
 from knowhue.runs import read_frozen, read_log, read_status, run_folder, settled
+from knowhue.setting_effects import changed, dotted, require_effect
 from knowhue.statistics import ALPHA
 
 SET_ASIDE = "set-aside"
@@ -275,10 +285,7 @@ def make_plan(
     for weight in task_weight_grid:
         weights = {"tasks": {"weights": {"class": float(weight)}}}
         chosen[f"multi-class{weight:g}"] = merge(ARMS["multi"], weights)
-    changes = {
-        "tasks": {"names": Config().tasks.names},
-        "evaluation": {"split": "validation"} if is_tuning else {},
-    }
+    changes = {"evaluation": {"split": "validation"}} if is_tuning else {}
     values = {
         "arms": chosen,
         "seeds": list(seeds),
@@ -286,7 +293,7 @@ def make_plan(
         "tuned_on_seeds": list(tuned_on_seeds),
         "config": _shared(config, changes),
     }
-    return checked(Plan, values)
+    return with_effect(checked(Plan, values))
 
 
 def make_comparison(
@@ -325,7 +332,23 @@ def make_comparison(
         "budget_s": budget_s,
         "config": _shared(config, changes),
     }
-    return checked(Plan, values)
+    return with_effect(checked(Plan, values))
+
+
+def with_effect(plan: Plan) -> Plan:
+    """A plan that somebody wrote, each of whose settings does something.
+
+    Not a part of reading one: a study that is sealed or running stays as it is.
+
+    Raises:
+        ConfigError: a shared setting has an effect in no arm, or one of an arm has none in it.
+    """
+    configs = {arm: plan.arm_settings(arm) for arm in plan.arms}
+    # shared settings may serve arms that another study of the same settings has
+    require_effect(changed(plan.config), [plan.config, *configs.values()])
+    for arm, config in configs.items() if plan.reference is None else ():
+        require_effect(dict(dotted(plan.arms[arm])), [config], f"arm `{arm}`: ")
+    return plan
 
 
 def _require_known(option: str, names: Sequence[str], known: Collection[str], fewest: int = 1) -> None:
@@ -340,6 +363,7 @@ def _require_known(option: str, names: Sequence[str], known: Collection[str], fe
 
 def _shared(config: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
     """What all arms share; what the plan says itself stands at its default there."""
+    require_arms_choose_tasks(config)
     return edit(config, {"seed": 0, "arms": Config().arms, **changes}).model_dump(mode="json")
 
 

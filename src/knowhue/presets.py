@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from knowhue.config import Config
 from knowhue.errors import ConfigError, one_of, shown
+from knowhue.setting_effects import DEFAULTS, USER_TABLES, changed, dotted, without_effect
 from knowhue.settings_text import MAX_DEPTH, describe_problem, parse_yaml, read_yaml
 
 MOST_PROBLEMS = 8
@@ -26,8 +28,7 @@ def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     merged = dict(values)
     for key, value in changes.items():
         nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        replace = key == "wordnet_ids"  # a table of the user's, not a section
-        merged[key] = merge(merged[key], value) if nested and not replace else value
+        merged[key] = merge(merged[key], value) if nested and key not in USER_TABLES else value
     return merged
 
 
@@ -137,6 +138,11 @@ PAPER_METHODS: dict[str, Method] = {
 """The same in the sizes and at the learning rates of their papers, for GPUs and images of 256 pixels."""
 ALL_METHODS = METHODS | PAPER_METHODS
 
+
+def _without_tasks(method: Method) -> dict[str, Any]:
+    return {section: values for section, values in method.edits.items() if section != "tasks"}
+
+
 # not the poster's own: a*b* errors of 13.8 against 15.1 CIELAB units, see docs/decisions.md
 DEFAULT_PRESET = "unet"
 """What `Config()` says, with both tasks: the poster's schedule on a ResNet-18, its head with skips."""
@@ -151,8 +157,11 @@ PRESETS: dict[str, Mapping[str, Any]] = {
         "encoder": {"name": "tf_efficientnet_lite0", "weights": "package"},
         "training": {"shift_px": 4, "heads": {"epochs": 8}, "finetune": {"epochs": 6}},
     },
-    **{name: method.edits for name, method in METHODS.items() if name != DEFAULT_PRESET},
-    **{name: {**method.edits, "images": {"size_px": 256}} for name, method in PAPER_METHODS.items()},
+    # which tasks they are trained on, arms say
+    **{name: _without_tasks(method) for name, method in METHODS.items() if name != DEFAULT_PRESET},
+    **{
+        name: {**_without_tasks(method), "images": {"size_px": 256}} for name, method in PAPER_METHODS.items()
+    },
 }
 
 
@@ -180,10 +189,12 @@ def load_config(
     """
     if preset not in PRESETS:
         raise ConfigError(one_of("preset", preset, PRESETS))
-    values = Config().model_dump(by_alias=True)
-    for layer in (under, PRESETS[preset], over, *map(read_yaml, files), *map(read_setting, settings)):
-        values = merge(values, layer)
-    return checked(Config, values)
+    base = reduce(merge, (under, PRESETS[preset], over), Config().model_dump(by_alias=True))
+    own: dict[str, Any] = reduce(merge, (*map(read_yaml, files), *map(read_setting, settings)), {})
+    config = checked(Config, merge(base, own))
+    # what a preset says and these settings leave without effect nobody asked for
+    idle = without_effect(changed(config).keys() - dict(dotted(own)).keys(), [config])
+    return reduce(edit, (_nested(name, DEFAULTS[name]) for name in idle), config)
 
 
 def edit(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -200,11 +211,26 @@ def arm_config(config: Config, arm: str, seed: int | None = None) -> Config:
     """The settings of one arm, and one seed, of a study.
 
     Raises:
-        ConfigError: unknown arm.
+        ConfigError: unknown arm, or settings that name tasks.
     """
     if arm not in ARMS:
         raise ConfigError(one_of("arm", arm, ARMS))
+    require_arms_choose_tasks(config)
     return edit(config, ARMS[arm] if seed is None else {**ARMS[arm], "seed": seed})
+
+
+def require_arms_choose_tasks(config: Config) -> None:
+    """Make sure that shared settings leave the tasks to the arms.
+
+    Raises:
+        ConfigError: they name some.
+    """
+    if config.tasks.names != Config().tasks.names:
+        raise ConfigError(
+            "`tasks.names` should be left to the arms, each of which says what it is trained to do. Found "
+            f"`tasks.names = [{', '.join(config.tasks.names)}]`. Choose arms instead: --arms of a study, --arm of "
+            "`knowhue train`."
+        )
 
 
 def checked(model: type[AnyModel], values: Mapping[str, Any]) -> AnyModel:
@@ -233,10 +259,11 @@ def read_setting(
     parts = key.strip().split(".")
     if not equals or not all(parts) or len(parts) > MAX_DEPTH:
         raise ConfigError(f"`{option}` should look like `{example}`. Found `{option} {shown(text)}`.")
-    nested: Any = _setting_value(key, value)
-    for part in reversed(parts):
-        nested = {part: nested}
-    return nested
+    return _nested(key.strip(), _setting_value(key, value))
+
+
+def _nested(name: str, value: Any) -> dict[str, Any]:
+    return reduce(lambda nested, part: {part: nested}, reversed(name.split(".")), value)
 
 
 def _setting_value(key: str, text: str) -> Any:

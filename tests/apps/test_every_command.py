@@ -57,6 +57,15 @@ def test_a_stray_run_does_not_join_a_study(knowhue, tmp_path, changed):
     assert [each.name for each in out.iterdir()] == ["study.json"]
 
 
+@pytest.mark.parametrize("command", ["study", "compare", "plan", "train", "prepare"])
+def test_a_setting_without_effect_is_refused_before_work(knowhue, make_folder, tmp_path, command):
+    photos, out = make_folder({"a": 2, "b": 2}), tmp_path / "out"
+    folder = [] if command == "plan" else ["--out", out]
+    code, _, err = knowhue(command, photos, "--set", "images.drawn_count=30", *folder)
+    assert (code, err.count("\n"), out.exists()) == (2, 1, False)
+    assert "`images.drawn_count` should be left at 1500, or `images.source` be drawn" in err
+
+
 def test_version(knowhue):
     assert knowhue("--version") == (0, f"knowhue {__version__}\n", "")
 

@@ -311,7 +311,9 @@ def prepare_command(
     from knowhue.engines.choice import await_jobs, open_engine
     from knowhue.engines.executor import share_out
     from knowhue.locks import locked
+    from knowhue.setting_effects import changed, require_effect
 
+    require_effect((name for name in changed(config) if name.startswith("images.")), [config])
     executor = open_engine(engine, out, workers, engine_set or [])
     with showing_progress() as report, locked(out, "prepare", engine=executor.name) as left:
         await_jobs(executor, left, out, report)
@@ -350,11 +352,14 @@ def _require_planned(out: Path, arm: str, config: "Config") -> None:
     from knowhue.plan import read_plan
     from knowhue.presets import arm_config, edit
     from knowhue.runs import trained_by
+    from knowhue.setting_effects import changed, require_effect
 
+    own = arm_config(config, arm)
     if not (out / "study.json").exists():
+        require_effect(changed(config), [config, own])
         return
     plan = read_plan(out)
-    wanted = edit(arm_config(config, arm), {"training": {"precision": plan.config.training.precision}})
+    wanted = edit(own, {"training": {"precision": plan.config.training.precision}})
     if arm not in plan.arms or trained_by(wanted) != trained_by(plan.run_config(arm, config.seed)):
         raise ConfigError(
             f"`--out {out}` holds a study, and `{arm}` with these settings is not of it. Name another folder, or "
@@ -454,7 +459,7 @@ app.command("serve", epilog="Example: `knowhue serve --model photos=runs/photos`
 
 def _read_plan_file(path: Path, others: dict[str, Any]) -> "Plan":
     from knowhue.data.sources import require_source
-    from knowhue.plan import Plan
+    from knowhue.plan import Plan, with_effect
     from knowhue.presets import checked
     from knowhue.settings_text import read_yaml
 
@@ -465,7 +470,7 @@ def _read_plan_file(path: Path, others: dict[str, Any]) -> "Plan":
             "give no IMAGES, --preset, --config, --set, --start-from, --arms, --seeds, --grid or --tuning, or leave "
             "--plan out."
         )
-    plan = checked(Plan, read_yaml(path, "--plan"))
+    plan = with_effect(checked(Plan, read_yaml(path, "--plan")))
     require_source(plan.config.images)
     return plan
 

@@ -1,0 +1,170 @@
+"""Settings that have an effect only beside another one: what they need, and those that were set in vain."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from knowhue.config import Config
+from knowhue.errors import ConfigError, shown
+
+USER_TABLES = ("wordnet_ids",)
+"""Settings that are tables of the user's, not sections."""
+
+
+class Need(NamedTuple):
+    """What some settings need.
+
+    Attributes:
+        settings: by their dotted names; a section stands for all that is in it.
+        other: the setting that decides whether they have an effect.
+        wanted: what that should be, in words.
+        is_met: whether it is.
+    """
+
+    settings: tuple[str, ...]
+    other: str
+    wanted: str
+    is_met: Callable[[Config], bool]
+
+
+def _either(values: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(values[:-1]), values[-1])))
+
+
+def _where(settings: str, other: str, *values: str) -> Need:
+    return Need(
+        tuple(settings.split()),
+        other,
+        _either(values),
+        lambda config: attrgetter(other)(config) in values,
+    )
+
+
+def _with(settings: str, other: str, value: str) -> Need:
+    return Need(
+        tuple(settings.split()),
+        other,
+        f"a list with {value}",
+        lambda config: value in attrgetter(other)(config),
+    )
+
+
+def _above_0(settings: str, other: str) -> Need:
+    return Need(tuple(settings.split()), other, "above 0", lambda config: attrgetter(other)(config) > 0)
+
+
+def _on_encoder(settings: str) -> Need:
+    # a class head stands on the encoder whatever the colour method
+    return Need(
+        tuple(settings.split()), "colour.method", _either(_SHARING), lambda config: config.has_encoder
+    )
+
+
+_SHARING = ("unet", "gan", "feedforward")
+_DISCRIMINATOR = "colour.discriminator_width colour.discriminator_layers"
+_PEAKS = "training.heads.discriminator_learning_rate training.finetune.discriminator_learning_rate"
+_ADVERSARIAL = f"colour.gan_loss {_DISCRIMINATOR} {_PEAKS}"
+
+NEEDS: tuple[Need, ...] = (
+    _where("images.path", "images.source", "folder", "imagenet", "huggingface", "webdataset", "parquet"),
+    _where("images.wordnet_ids", "images.source", "imagenet"),
+    _where("images.image_column", "images.source", "huggingface", "parquet"),
+    _where("images.label_column", "images.source", "huggingface", "parquet", "webdataset"),
+    _where("images.drawn_count images.drawn_seed images.class_colour", "images.source", "drawn"),
+    _with("colour tasks.weights.colour", "tasks.names", "colour"),
+    _with("class tasks.weights.class", "tasks.names", "class"),
+    Need(("tasks.weighting",), "tasks.names", "colour and class", lambda config: len(config.tasks.names) > 1),
+    _where("tasks.main tasks.stop_strip_epochs tasks.stop_threshold", "tasks.weighting", "task_constrained"),
+    _where("tasks.dwa_temperature", "tasks.weighting", "dwa"),
+    _where("tasks.gradnorm_alpha", "tasks.weighting", "gradnorm"),
+    _where("tasks.weighting_learning_rate", "tasks.weighting", "uncertainty", "gradnorm"),
+    _on_encoder("encoder training.finetune.encoder_learning_rate"),
+    _on_encoder("training.heads.learning_rate training.heads.discriminator_learning_rate"),
+    _where("colour.width colour.decoder", "colour.method", *_SHARING),
+    _where("colour.temperature colour.logit_adjustment", "colour.loss", "classification"),
+    _where("colour.l1_weight", "colour.loss", "l1", "l2"),
+    _where("colour.l1_weight", "colour.method", *_SHARING, "pix2pix"),
+    _where(f"colour.adversarial_weight {_ADVERSARIAL}", "colour.method", "unet", "gan", "pix2pix"),
+    _above_0(_ADVERSARIAL, "colour.adversarial_weight"),
+    _where(_DISCRIMINATOR, "colour.method", *_SHARING),
+    _where("colour.pix2pix", "colour.method", "pix2pix"),
+    _where("colour.palette", "colour.method", "palette"),
+    _above_0("training.heads", "training.heads.epochs"),
+    Need(
+        ("training.finetune", "training.shift_px", "training.degraded_share"),
+        "training.finetune.epochs",
+        "above 0",
+        # a network from scratch is fine-tuned for the epochs of both phases
+        lambda config: config.training.finetune.epochs > 0 or not config.has_encoder,
+    ),
+    _with("evaluation.inception_weights", "evaluation.networks", "inception"),
+    _with("evaluation.lpips_weights", "evaluation.perceptual", "lpips"),
+)
+"""What settings need; how much is measured, and how much disk is used, needs nothing."""
+
+
+def changed(config: Config) -> dict[str, Any]:
+    """The settings that are not at their defaults, by dotted name."""
+    return {name: value for name, value in dotted(_dump(config)) if value != DEFAULTS[name]}
+
+
+def dotted(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings by their dotted names.
+
+    >>> dict(dotted({"seed": 1, "training": {"heads": {"epochs": 3}}}))
+    {'seed': 1, 'training.heads.epochs': 3}
+    """
+    for name, value in values.items():
+        if isinstance(value, Mapping) and name not in USER_TABLES:
+            yield from dotted(value, f"{above}{name}.")
+        else:
+            yield above + name, value
+
+
+def without_effect(names: Iterable[str], configs: Sequence[Config]) -> dict[str, Need]:
+    """Which settings have no effect in any of some configurations, and what they need in the first.
+
+    >>> found = without_effect(["colour.temperature", "colour.width"], [Config()])
+    >>> {name: need.other for name, need in found.items()}
+    {'colour.temperature': 'colour.loss'}
+    """
+    unmet = {name: [_unmet(name, config) for config in configs] for name in names}
+    return {name: needs[0] for name, needs in unmet.items() if needs[0] is not None and all(needs)}
+
+
+def require_effect(names: Iterable[str], configs: Sequence[Config], where: str = "") -> None:
+    """Make sure that settings have an effect in at least one of some configurations.
+
+    Args:
+        names: dotted names of settings that somebody set.
+        configs: the first is shown in messages.
+        where: what a message begins with.
+
+    Raises:
+        ConfigError: some have none; each is a problem of its own, with the setting that it needs.
+    """
+    found = {name: f"`{name} = {shown(value)}`" for name, value in dotted(_dump(configs[0]))}
+    problems = [
+        f"{where}`{name}` should be left at {shown(DEFAULTS[name])}, or `{need.other}` be {need.wanted}, without "
+        f"which it has no effect. Found {found[name]} and {found[need.other]}."
+        for name, need in without_effect(names, configs).items()
+    ]
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _unmet(name: str, config: Config) -> Need | None:
+    needs = (need for need in NEEDS if name != need.other and _is_among(name, need.settings))
+    return next((need for need in needs if not need.is_met(config)), None)
+
+
+def _is_among(name: str, settings: Iterable[str]) -> bool:
+    return any(name == each or name.startswith(f"{each}.") for each in settings)
+
+
+def _dump(config: Config) -> dict[str, Any]:
+    return config.model_dump(mode="json", by_alias=True)
+
+
+DEFAULTS = dict(dotted(_dump(Config())))
+"""Of every setting, by its dotted name."""

@@ -1,0 +1,112 @@
+"""Settings that have no effect are refused where somebody wrote them, with the setting that they need."""
+
+from pathlib import Path
+
+import pytest
+
+from knowhue.config import Config
+from knowhue.errors import ConfigError
+from knowhue.plan import Plan, make_comparison, make_plan, with_effect
+from knowhue.presets import ALL_METHODS, ARMS, PRESETS, checked, load_config
+from knowhue.setting_effects import DEFAULTS, NEEDS, changed, require_effect, without_effect
+from knowhue.settings_text import read_yaml
+
+STUDIES = sorted(Path(__file__).parents[1].glob("studies/*/*.yaml"))
+
+
+@pytest.mark.parametrize("need", NEEDS, ids=lambda need: f"{need.settings[0]} needs {need.other}")
+def test_every_need_names_settings_and_is_met_by_some_method_or_setting(need):
+    known = list(DEFAULTS)
+    assert need.other in known
+    assert [
+        name for name in need.settings if not any(f"{each}.".startswith(f"{name}.") for each in known)
+    ] == []
+    first, last = need.wanted.split()[0].rstrip(","), need.wanted.split()[-1]
+    own = {
+        "images.source": f"images.source={first}",
+        "tasks.weighting": f"tasks.weighting={first}",
+        "evaluation.networks": f"evaluation.networks=[{last}]",
+        "evaluation.perceptual": f"evaluation.perceptual=[{last}]",
+    }
+    settings = [own[need.other]] if need.other in own else []
+    found = [load_config(preset) for preset in PRESETS] + [load_config(settings=settings)]
+    assert any(need.is_met(config) for config in found)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_everything_that_a_preset_says_has_an_effect(preset):
+    config = load_config(preset)
+    require_effect(changed(config), [config])
+
+
+def test_everything_that_arms_methods_and_kept_plans_say_has_an_effect():
+    with_effect(make_plan(Config(), tuple(ARMS)))
+    with_effect(make_comparison(Config(), tuple(ALL_METHODS)))
+    assert STUDIES
+    for path in STUDIES:
+        with_effect(checked(Plan, read_yaml(path)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "needed"),
+    [
+        (["colour.temperature=0.5"], "`colour.loss` be classification"),
+        (["colour.logit_adjustment=1", "colour.method=gan"], "`colour.loss` be classification"),
+        (
+            ["colour.adversarial_weight=9", "colour.method=feedforward"],
+            "`colour.method` be unet, gan or pix2pix",
+        ),
+        (["colour.gan_loss=bce", "colour.adversarial_weight=0"], "`colour.adversarial_weight` be above 0"),
+        (
+            ["colour.l1_weight=9", "colour.method=feedforward", "colour.loss=classification"],
+            "`colour.loss` be l1 or l2",
+        ),
+        (["training.shift_px=3", "training.finetune.epochs=0"], "`training.finetune.epochs` be above 0"),
+        (["training.heads.learning_rate=1", "training.heads.epochs=0"], "`training.heads.epochs` be above 0"),
+        (["colour.palette.width=8"], "`colour.method` be palette"),
+        (["encoder.name=resnet34", "colour.method=pix2pix"], "`colour.method` be unet, gan or feedforward"),
+        (["images.class_colour=1"], "`images.source` be drawn"),
+        (["tasks.dwa_temperature=1", "tasks.weighting=gradnorm"], "`tasks.weighting` be dwa"),
+        (["evaluation.lpips_weights=alex.pth"], "`evaluation.perceptual` be a list with lpips"),
+    ],
+)
+def test_a_setting_without_effect_is_refused_with_what_it_needs(settings, needed):
+    config, name = load_config(settings=settings), settings[0].partition("=")[0]
+    with pytest.raises(ConfigError) as caught:
+        make_plan(config, ["colour", "multi"])
+    (problem,) = caught.value.args
+    assert problem.startswith(f"`{name}` should be left at ")
+    assert f"or {needed}, without which it has no effect. Found `{name} = " in problem
+    assert without_effect(changed(Config()), [config]) == {}
+
+
+def test_a_shared_setting_may_serve_one_arm_alone_or_the_arms_of_another_study():
+    config = load_config(settings=["colour.temperature=0.5", "colour.pix2pix.width=8"])
+    assert make_comparison(config, ("unet", "classification", "pix2pix")).config.colour.temperature == 0.5
+    with pytest.raises(ConfigError, match=r"`colour\.temperature` should be left at"):
+        make_comparison(config, ("l1", "pix2pix"))
+    assert make_plan(load_config("poster", settings=["colour.width=8"]), ["class"]).config.colour.width == 8
+
+
+def test_what_an_arm_says_has_to_have_an_effect_in_that_arm():
+    tasks = {"names": ["colour"]}
+    l2 = {"method": "feedforward", "loss": "l2", "adversarial_weight": 30}
+    arms = {"colour": {"tasks": tasks}, "l2": {"tasks": tasks, "colour": l2}}
+    with pytest.raises(
+        ConfigError, match=r"^arm `l2`: `colour\.adversarial_weight` should be left at 1\.0, or "
+    ):
+        with_effect(checked(Plan, {"arms": arms}))
+
+
+def test_what_only_a_preset_says_gives_way_where_it_has_no_effect():
+    assert PRESETS["demo"]["training"]["shift_px"] != Config().training.shift_px
+    config = load_config("demo", settings=["training.finetune.epochs=0"])
+    assert config.training.shift_px == Config().training.shift_px
+    assert make_plan(config).config.training.finetune.epochs == 0
+    assert load_config("demo", settings=["training.heads.epochs=0"]).training.shift_px == 4
+
+
+@pytest.mark.parametrize("make", [make_plan, make_comparison])
+def test_tasks_are_left_to_the_arms(make):
+    with pytest.raises(ConfigError, match=r"Found `tasks.names = \[class\]`. Choose arms instead: --arms"):
+        make(load_config(settings=["tasks.names=[class]"]))
