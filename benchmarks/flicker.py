@@ -26,7 +26,7 @@ from knowhue.images.reading import read_image
 from knowhue.images.vips import shrink
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.pixels import lightness
-from knowhue.inference.steady import Past, Steadier, agreement, carry
+from knowhue.inference.video import Past, Steadier, agreement, carry
 
 FloatArray = NDArray[np.float32]
 HEIGHT, WIDTH = 192, 256

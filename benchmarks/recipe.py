@@ -19,8 +19,7 @@ import numpy as np
 import torch
 
 from knowhue.color import colourfulness, lab_to_rgb
-from knowhue.data.degradation import degrade, draw_damage, grain
-from knowhue.data.loaders import plain_batches, to_rgb
+from knowhue.data.loaders import degrade, draw_damage, grain, plain_batches, to_rgb
 from knowhue.data.prepare import load_prepared
 from knowhue.evaluation.evaluate import ab_l1, mean_chroma
 from knowhue.evaluation.similarity import ciede2000

@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from knowhue.color import colourfulness, lab_to_rgb, rgb_to_lab
-from knowhue.data.degradation import degrade, draw_damage, grain
-from knowhue.data.loaders import to_rgb
+from knowhue.data.loaders import degrade, draw_damage, grain, to_rgb
 from knowhue.evaluation.calibration import calibration_error
 from knowhue.evaluation.evaluate import ab_l1, mean_chroma
 from knowhue.evaluation.similarity import ciede2000

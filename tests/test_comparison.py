@@ -7,14 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knowhue.apps.program import main
-from knowhue.comparison import epochs_within, equal_wall_clock
 from knowhue.config import Config
 from knowhue.errors import ConfigError, RunError
 from knowhue.plan import make_comparison, read_plan
 from knowhue.presets import ALL_METHODS, METHODS, PAPER_METHODS, edit
 from knowhue.runs import run_folder
 from knowhue.storage import read_json
-from knowhue.study import run_study
+from knowhue.study import epochs_within, equal_wall_clock, run_study
 
 COMPARED = ("l1", "gan", "palette-ab")
 SECONDS = st.floats(0.1, 100.0)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from knowhue.engines.choice import open_engine
+from knowhue.engines.executor import open_engine
 from knowhue.errors import ConfigError, KnowhueError, RunError
 from knowhue.metric_table import RUN_METRICS
 from knowhue.plan import BASELINE_NAMES, make_plan, read_plan

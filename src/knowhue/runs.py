@@ -3,7 +3,7 @@
 DIR/study.json                       the frozen plan, its hash, and the command
 DIR/images/                          prepared images and their manifest, see `data.prepare`
 DIR/features/                        cached features of the frozen encoder
-DIR/gate/seed-<n>.json               the A/A gate of a block, see `training.gate`
+DIR/gate/seed-<n>.json               the A/A gate of a block, see `cells.check_gate`
 DIR/<arm>/seed-<n>-<fingerprint>/    one run
     config.json environment.json     its settings; machine and versions
     log.jsonl                        one line an epoch

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from knowhue.data.loaders import plain_batches
-from knowhue.models.discriminators import Discriminator
 from knowhue.models.multitask import MultiTask
+from knowhue.models.pix2pix import Discriminator
 from knowhue.objectives.losses import GAN_LOSSES, share_judged_right
 from knowhue.plan import Plan, read_plan
 from knowhue.presets import edit

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from knowhue.color import rgb_to_lab
-from knowhue.data.degradation import (
+from knowhue.data.loaders import (
     FADED_BLACK,
     FADED_WHITE,
     GRAIN,

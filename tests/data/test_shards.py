@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from knowhue.config import Images
-from knowhue.data import decode, shards
+from knowhue.data import decode
 from knowhue.data import prepare as module
+from knowhue.data.decode import Shards, open_shards, shard_names, writing_shard
 from knowhue.data.loaders import ProcessShare, TrainingBatches
 from knowhue.data.prepare import load_prepared, prepare
-from knowhue.data.shards import Shards, open_shards, shard_names, writing_shard
 from knowhue.errors import RunError
 from knowhue.plan import make_plan
 from knowhue.study import run_study
@@ -33,7 +33,7 @@ def rules(photos):
 
 
 def lower(monkeypatch, images, side=SIDE):
-    monkeypatch.setattr(shards, "SHARD_BYTES", images * 3 * side * side)
+    monkeypatch.setattr(decode, "SHARD_BYTES", images * 3 * side * side)
 
 
 ARRAY = np.random.default_rng(0).integers(0, 256, (11, 2, 2, 3), dtype=np.uint8)

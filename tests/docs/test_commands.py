@@ -50,7 +50,7 @@ def test_messages_name_extras_that_exist():
     named = [(source, extra.value) for source, extra in given if isinstance(extra, ast.Constant)]
     passed_on = [source for source, extra in given if not isinstance(extra, ast.Constant)]
     # of `open_engine`, of `missing_package` and `missing_extra`, of a tracker, of an `Opener`
-    assert sorted(passed_on) == ["choice.py", "errors.py", "errors.py", "exporting.py", "features.py"]
+    assert sorted(passed_on) == ["errors.py", "errors.py", "executor.py", "exporting.py", "features.py"]
     assert set(TrackerName) <= set(EXTRAS)
     assert {extra for _, extra in named} == {
         *("aggregators", "archive", "fid", "huggingface", "onnx", "parquet", "perceptual", "serve", "video"),

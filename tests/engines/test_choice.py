@@ -5,8 +5,7 @@ import sys
 
 import pytest
 
-from knowhue.engines.choice import ENGINES, open_engine
-from knowhue.engines.executor import InProcess, LocalProcesses
+from knowhue.engines.executor import ENGINES, InProcess, LocalProcesses, open_engine
 from knowhue.errors import ConfigError, ExtraError
 
 
@@ -48,7 +47,7 @@ def test_the_local_engine_is_this_process_or_several():
 )
 def test_what_is_wrong_is_said_before_anything_is_opened(options, message, monkeypatch):
     monkeypatch.setattr(
-        "knowhue.engines.choice.ENGINES", dict.fromkeys(ENGINES, lambda *_: pytest.fail("opened"))
+        "knowhue.engines.executor.ENGINES", dict.fromkeys(ENGINES, lambda *_: pytest.fail("opened"))
     )
     with pytest.raises(ConfigError) as refused:
         open_engine(**options)
@@ -65,7 +64,7 @@ def test_an_engine_whose_library_is_not_installed_says_how_to_install_it(name, p
 
 def test_no_library_of_an_engine_is_imported_for_another():
     script = (
-        "import sys; from knowhue.engines.choice import open_engine; open_engine(); open_engine(workers=2);"
+        "import sys; from knowhue.engines.executor import open_engine; open_engine(); open_engine(workers=2);"
         "print({'submitit', 'ray', 'torch'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -7,10 +7,9 @@ import pytest
 from cluster_jobs import fail, write
 
 from knowhue.config import Images
-from knowhue.data import shards
+from knowhue.data import decode
 from knowhue.data.prepare import prepare
-from knowhue.engines.choice import open_engine
-from knowhue.engines.executor import InProcess, Job, LocalProcesses, each_once, share_out
+from knowhue.engines.executor import InProcess, Job, LocalProcesses, each_once, open_engine, share_out
 from knowhue.errors import RunError
 
 
@@ -54,7 +53,7 @@ def test_images_are_prepared_to_the_same_bytes_by_every_engine(engine, make_fold
     photos = make_folder({"train/cat": 6, "train/dog": 5, "test/cat": 2, "test/dog": 2})
     images = Images(path=str(photos), size_px=16, min_per_class=1)
     prepare(images, tmp_path / "here" / "images")
-    monkeypatch.setattr(shards, "_PART_IMAGES", 4)
+    monkeypatch.setattr(decode, "_PART_IMAGES", 4)
     told = []
     prepare(images, tmp_path / "there" / "images", told.append, share_out=share_out(engine, "prepare"))
     here, there = (
@@ -83,9 +82,7 @@ def write_imported(path):
 def test_workers_begin_with_what_cells_import(tmp_path):
     """This job needs none of it: each worker would import torch and training for itself, for seconds."""
     LocalProcesses(2).execute([Job("a", partial(write_imported, tmp_path / "imported"))])
-    assert {"knowhue.training.gate", "knowhue.training.run"} <= set(
-        (tmp_path / "imported").read_text().split("\n")
-    )
+    assert {"knowhue.cells", "knowhue.training.run"} <= set((tmp_path / "imported").read_text().split("\n"))
 
 
 def test_the_first_of_several_jobs_with_one_id_keeps_its_place():

@@ -4,8 +4,7 @@ import pytest
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[ray]'")
 
-from knowhue.engines.choice import RaySettings, open_engine
-from knowhue.engines.executor import Job
+from knowhue.engines.executor import Job, RaySettings, open_engine
 from knowhue.engines.ray import _require_room
 from knowhue.errors import ConfigError
 

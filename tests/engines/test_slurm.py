@@ -17,8 +17,7 @@ from cluster_jobs import divide, wait_for_a_second_start
 pytest.importorskip("submitit", reason="submitit is not installed")
 
 from knowhue.engines import slurm as engine
-from knowhue.engines.choice import await_jobs, open_engine
-from knowhue.engines.executor import InProcess, Job
+from knowhue.engines.executor import InProcess, Job, await_jobs, open_engine
 from knowhue.errors import RunError
 from knowhue.locks import LOCK, Left, locked
 
@@ -124,7 +123,7 @@ import sys
 from functools import partial
 from types import SimpleNamespace
 from pathlib import Path
-from knowhue.engines.choice import open_engine
+from knowhue.engines.executor import open_engine
 from knowhue.engines.executor import Job
 from knowhue.locks import locked
 from cluster_jobs import wait_for_a_second_start

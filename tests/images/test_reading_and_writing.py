@@ -18,9 +18,8 @@ from PIL import Image, ImageCms
 from knowhue.errors import ConfigError, ImageError, KnowhueError, RunError
 from knowhue.images.image import Image as OurImage
 from knowhue.images.image import Origin, to_rgb8
-from knowhue.images.profiles import srgb_profile
+from knowhue.images.profiles import profile_space, profile_tags, srgb_profile
 from knowhue.images.reading import read_image
-from knowhue.images.rgb_spaces import profile_space, profile_tags
 from knowhue.images.vips import shrink
 from knowhue.images.writing import OUTPUT_SUFFIXES, encode_image, write_image
 

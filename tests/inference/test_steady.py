@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, shift
 from skimage.registration import phase_cross_correlation
 
-from knowhue.inference.steady import Steadier, agreement, carry, is_cut, motion
+from knowhue.inference.video import Steadier, agreement, carry, is_cut, motion
 from knowhue.inference.video_frames import Orientation
 
 SHAPE = (48, 64)

@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from knowhue.color import LIGHTNESS_SCALE
 from knowhue.errors import ConfigError
-from knowhue.models.discriminators import Discriminator, PatchGAN
 from knowhue.models.heads import scale_chroma
+from knowhue.models.pix2pix import Discriminator, PatchGAN
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3, 4])

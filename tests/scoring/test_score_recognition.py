@@ -11,7 +11,7 @@ from score_folders import colourings, true_images, write_images
 from tiny_classifier import NAME, SHOWN, as_shown, network, write_network
 
 from knowhue.errors import ConfigError
-from knowhue.evaluation.classifier import open_classifier
+from knowhue.evaluation.recognition import open_classifier
 from knowhue.images.image import Pixels
 from knowhue.report.text import p_text
 from knowhue.scoring.files import require_same_networks, to_json, to_latex, with_ends

@@ -7,7 +7,7 @@ import pytest
 from scipy import integrate, stats
 
 from knowhue.statistics.crossed import Crossed, Part, crossed
-from knowhue.statistics.readings import beliefs, delta_m
+from knowhue.statistics.verdicts import beliefs, delta_m
 
 
 def over_seeds(d):

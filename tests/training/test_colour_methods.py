@@ -11,9 +11,9 @@ from knowhue.apps.progress import SHORT
 from knowhue.config import ColourLoss
 from knowhue.data.loaders import plain_batches
 from knowhue.errors import ConfigError, RunError
-from knowhue.models.discriminators import PatchGAN
 from knowhue.models.heads import AttentionClassifier
 from knowhue.models.multitask import Deployed, build_discriminator, build_model
+from knowhue.models.pix2pix import PatchGAN
 from knowhue.objectives.losses import PIXEL_LOSSES
 from knowhue.presets import load_config
 from knowhue.runs import read_log

@@ -7,11 +7,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from knowhue import cells
+from knowhue.cells import check_gate
 from knowhue.errors import RunError
 from knowhue.models.heads import Classifier, Decoder
 from knowhue.storage import read_json
-from knowhue.training import gate, golden
-from knowhue.training.gate import check_gate
+from knowhue.training import golden
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_the_default_encoder_rounds_alike_beside_a_class_head(tiny, make_work):
 def test_a_gate_is_tried_once_for_what_it_proved(tiny, make_work, monkeypatch):
     work = make_work(tiny())
     first = check_gate(work, tiny())
-    monkeypatch.setattr(gate, "_train", lambda *_: pytest.fail("tried again"))
+    monkeypatch.setattr(cells, "_train", lambda *_: pytest.fail("tried again"))
     assert check_gate(work, tiny()) == first
 
 
@@ -67,7 +68,7 @@ def test_a_gate_that_is_damaged_is_tried_again_and_one_that_cannot_be_read_stays
 ):
     work = make_work(tiny())
     path, tried = work.root / "gate" / "seed-0.json", []
-    monkeypatch.setattr(gate, "_try", lambda *_: tried.append(_) or {})
+    monkeypatch.setattr(cells, "_try", lambda *_: tried.append(_) or {})
     check_gate(work, tiny())
     path.write_text("{")
     check_gate(work, tiny())
@@ -80,7 +81,7 @@ def test_a_gate_that_is_damaged_is_tried_again_and_one_that_cannot_be_read_stays
 
 @pytest.mark.parametrize("change", ["settings", "images", "machine"])
 def test_a_gate_is_not_taken_for_what_it_did_not_prove(tiny, make_work, monkeypatch, change):
-    monkeypatch.setattr(gate, "_try", lambda *_: {})
+    monkeypatch.setattr(cells, "_try", lambda *_: {})
     first = check_gate(make_work(tiny()), tiny())
     config = tiny(class__label_smoothing=0.1) if change == "settings" else tiny()
     work = make_work(tiny(), seed=1 if change == "images" else 0)
@@ -94,7 +95,7 @@ def test_a_gate_is_not_taken_for_what_it_did_not_prove(tiny, make_work, monkeypa
 
 def test_gate_notices_what_couples_the_heads(tiny, make_work, monkeypatch):
     """Clipping by the norm over both heads is what breaks the equality in practice."""
-    step = gate.train_step
+    step = cells.train_step
 
     def clipped(state, batch):
         losses = step(state, batch)
@@ -105,7 +106,7 @@ def test_gate_notices_what_couples_the_heads(tiny, make_work, monkeypatch):
                 p.sub_(1e-3 * p.grad / norm)
         return losses
 
-    monkeypatch.setattr(gate, "train_step", clipped)
+    monkeypatch.setattr(cells, "train_step", clipped)
     found = check_gate(make_work(tiny()), tiny())
     assert "class.linear.weight" in found["heads"]["differ"]
 
@@ -143,7 +144,7 @@ def test_gate_notices_an_encoder_that_moves_with_its_batch_statistics_in_one_arm
     tiny, make_work, monkeypatch
 ):
     """What only fine-tuning shows: the frozen phase alone would pass."""
-    make = gate.make_train_state
+    make = cells.make_train_state
 
     def moving(engine, networks, config, phase):
         if phase == "finetune" and len(config.tasks.names) > 1:
@@ -151,6 +152,6 @@ def test_gate_notices_an_encoder_that_moves_with_its_batch_statistics_in_one_arm
             norm.running_mean.add_(0.01)
         return make(engine, networks, config, phase)
 
-    monkeypatch.setattr(gate, "make_train_state", moving)
+    monkeypatch.setattr(cells, "make_train_state", moving)
     found = check_gate(make_work(tiny()), tiny())
     assert differ(found) == {"finetune_colour", "finetune_class"}

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from knowhue.cells import check_gate
 from knowhue.errors import ConfigError, DamagedError, KnowhueError, RunError, WeightsError
 from knowhue.inference.export import export_safetensors
 from knowhue.inference.hub import export_hub_folder, model_card
@@ -17,7 +18,6 @@ from knowhue.presets import arm_config, edit
 from knowhue.runs import BUILT_IN, BUILT_IN_FILE, read_start, read_status, write_status
 from knowhue.training.deploy import deploy
 from knowhue.training.engine import Engine
-from knowhue.training.gate import check_gate
 from knowhue.training.phases import build_networks
 from knowhue.training.run import evaluate_run, make_networks, open_workspace, run_arm, run_head, train
 from knowhue.training.start import find_source, initial_heads, require_fit, start_from, start_of

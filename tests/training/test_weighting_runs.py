@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 
+from knowhue.cells import check_gate
 from knowhue.config import Config, Tasks
 from knowhue.errors import ConfigError
 from knowhue.objectives import loss_weighting
@@ -24,7 +25,6 @@ from knowhue.presets import edit, load_config
 from knowhue.runs import read_log, trained_by
 from knowhue.storage import read_json
 from knowhue.training import checkpoint, step
-from knowhue.training.gate import check_gate
 from knowhue.training.phases import TrainState
 from knowhue.training.run import run_arm, run_head
 

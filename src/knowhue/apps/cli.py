@@ -172,14 +172,14 @@ def study_command(
     """Train the models with every seed, compare them, answer the two questions in a report."""
     given = options.keywords
     # before the imports that load torch: mistakes are reported at once
-    from knowhue.engines.choice import open_engine
+    from knowhue.engines.executor import open_engine
 
     wanted = options() if plan is None else _read_plan_file(plan, given)
     executor = open_engine(engine, out, workers, engine_set or [])
     from knowhue.apps.progress import showing_progress
     from knowhue.locks import is_first_process
     from knowhue.presets import DEFAULT_PRESET
-    from knowhue.report.wording import WORDINGS
+    from knowhue.report.contrasts import WORDINGS
     from knowhue.study import run_study
 
     description = {"name": out.resolve().name, "command": command_line()}
@@ -229,7 +229,7 @@ def compare_command(
     """Train ways to colour for equal epochs, then for equal seconds, and compare quality and cost."""
     config = settings()
     from knowhue.apps.progress import showing_progress
-    from knowhue.engines.choice import open_engine
+    from knowhue.engines.executor import open_engine
     from knowhue.locks import is_first_process
     from knowhue.plan import make_comparison
     from knowhue.presets import METHODS
@@ -308,8 +308,7 @@ def prepare_command(
     config = settings()
     from knowhue.apps.progress import showing_progress
     from knowhue.data.prepare import prepare as run
-    from knowhue.engines.choice import await_jobs, open_engine
-    from knowhue.engines.executor import share_out
+    from knowhue.engines.executor import await_jobs, open_engine, share_out
     from knowhue.locks import locked
     from knowhue.setting_effects import changed, require_effect
 

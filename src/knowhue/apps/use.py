@@ -408,7 +408,7 @@ def _archive(asked: ColorizeArguments) -> "Summary":
     """Colour a folder or an object store shard by shard, on an engine."""
     from knowhue.apps.progress import showing_progress
     from knowhue.archive import colorize_archive
-    from knowhue.engines.choice import open_engine
+    from knowhue.engines.executor import open_engine
     from knowhue.inference.listing import default_folder
     from knowhue.inference.store import STATE, is_url
 

@@ -16,20 +16,21 @@ from numpy.typing import NDArray
 
 from knowhue.config import Images, digest_each, fingerprint
 from knowhue.data import checks
-from knowhue.data.decode import parts_to_read, read_all
-from knowhue.data.items import SPLITS
-from knowhue.data.listing import ImageListing, open_listing
-from knowhue.data.shards import (
+from knowhue.data.decode import (
     MappedFiles,
     PreparedPixels,
     Shards,
     images_a_part,
     images_a_shard,
     open_shards,
+    parts_to_read,
     pixel_blocks,
+    read_all,
     shard_names,
     writing_shard,
 )
+from knowhue.data.items import SPLITS
+from knowhue.data.listing import ImageListing, open_listing
 from knowhue.data.sources import require_apart
 from knowhue.errors import ImageError, KnowhueError, RunError, plural
 from knowhue.images.files import counted, kinds_of

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from knowhue.engines.choice import RaySettings
-from knowhue.engines.executor import Executor, Job, keep_busy
+from knowhue.engines.executor import Executor, Job, RaySettings, keep_busy
 from knowhue.errors import ConfigError, RunError
 from knowhue.locks import job_of_engine
 

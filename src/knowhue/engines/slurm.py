@@ -19,8 +19,7 @@ from submitit.helpers import Checkpointable
 
 from knowhue.config import fingerprint
 from knowhue.engines import executor
-from knowhue.engines.choice import SlurmSettings
-from knowhue.engines.executor import Executor, Job, each_once
+from knowhue.engines.executor import Executor, Job, SlurmSettings, each_once
 from knowhue.errors import ConfigError, RunError
 from knowhue.locks import job_of_engine, note_jobs
 

@@ -11,11 +11,10 @@ from torch.nn import functional as F
 from knowhue.config import Config
 from knowhue.errors import ConfigError
 from knowhue.models.colour_classes import ColourClasses
-from knowhue.models.discriminators import Discriminator, PatchGAN
 from knowhue.models.encoder import Encoder, NoEncoder, build_encoder
 from knowhue.models.heads import CLASSIFIERS, Decoder, Oracle, unscale_chroma
 from knowhue.models.palette import Palette
-from knowhue.models.pix2pix import Pix2PixUNet, depth_for
+from knowhue.models.pix2pix import Discriminator, PatchGAN, Pix2PixUNet, depth_for
 from knowhue.randomness import initialised_by
 from knowhue.tensors import Chroma, Label, Lightness, Prediction, Pyramid
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from knowhue.report.contrasts import Bounds, Contrast, FamilyTest, contrast, family_tests, primary
+from knowhue.report.contrasts import Bounds, Contrast, FamilyTest, contrast, family_tests, primary, wording
 from knowhue.report.study import Row, Study, arm_name, is_oracle, labelled_share, placebo, tasks
 from knowhue.report.style import (
     INK,
@@ -26,7 +26,6 @@ from knowhue.report.style import (
     shade_margin,
 )
 from knowhue.report.text import Measure, measure, spaced
-from knowhue.report.wording import wording
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,11 +9,13 @@ from knowhue.report.contrasts import Bounds, Contrast, FamilyTest, contrast, fam
 from knowhue.report.study import Study, floors, sides
 from knowhue.statistics import LEVEL
 from knowhue.statistics.paired import mean, t_interval
-from knowhue.statistics.readings import Beliefs, beliefs, delta_m
 from knowhue.statistics.verdicts import (
+    Beliefs,
     Needed,
     Word,
     at_limit,
+    beliefs,
+    delta_m,
     judge,
     more_images_needed,
     needed,

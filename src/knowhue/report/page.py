@@ -14,6 +14,7 @@ from knowhue.csv_text import to_csv
 from knowhue.locks import REPORT_LOCK, REPORT_S, locked
 from knowhue.report import integrity, scores
 from knowhue.report.answers import Answer, answers
+from knowhue.report.contrasts import wording
 from knowhue.report.figures import FIGURES
 from knowhue.report.findings import Findings, find
 from knowhue.report.method_figures import page_content
@@ -24,7 +25,6 @@ from knowhue.report.study import Row, Study, tidy_scores
 from knowhue.report.style import to_svg
 from knowhue.report.tables import TABLES
 from knowhue.report.text import measure
-from knowhue.report.wording import wording
 from knowhue.runs import read_frozen
 from knowhue.statistics.verdicts import fewest_seeds
 from knowhue.storage import replacing, write_json

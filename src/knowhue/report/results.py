@@ -10,7 +10,7 @@ from knowhue.report.diagnostics import gradient_table
 from knowhue.report.findings import Findings, readings, relative_gains
 from knowhue.report.study import Study
 from knowhue.statistics.paired import mean, t_interval
-from knowhue.statistics.readings import Beliefs
+from knowhue.statistics.verdicts import Beliefs
 from knowhue.storage import read_json
 
 SCHEMA = {"name": "knowhue-results", "version": 1}

@@ -16,7 +16,7 @@ from knowhue.report.conditions import (
     seed_transfer,
     train_loss,
 )
-from knowhue.report.contrasts import BOTH, Bounds
+from knowhue.report.contrasts import BOTH, Bounds, wording
 from knowhue.report.diagnostics import LOSSES, MOMENTS, diagnostic_means, gradient_table, predictions
 from knowhue.report.findings import Findings, readings, relative_gains
 from knowhue.report.methods import verdict_cell
@@ -35,7 +35,6 @@ from knowhue.report.text import (
     spaced,
     with_spread,
 )
-from knowhue.report.wording import wording
 from knowhue.statistics import MIN_SEEDS
 
 _ARROWS = {"lower": "↓", "higher": "↑"}

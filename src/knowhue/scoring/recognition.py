@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from knowhue.config import digest
 from knowhue.errors import ConfigError, did_you_mean, few, shown, system_reason
-from knowhue.evaluation.classifier import LIKELIEST, ImageClassifier, open_classifier
 from knowhue.evaluation.features import Features
-from knowhue.evaluation.recognition import Probe, fit_probe
+from knowhue.evaluation.recognition import LIKELIEST, ImageClassifier, Probe, fit_probe, open_classifier
 from knowhue.scoring.pairing import Pairs
 
 FOLDS = 5

@@ -23,9 +23,9 @@ from knowhue.errors import ConfigError, DamagedError, RunError, WeightsError
 from knowhue.evaluation.evaluate import Scored
 from knowhue.locks import locked, require_no_jobs
 from knowhue.models.colour_classes import ColourClasses, centres, count_bins
-from knowhue.models.discriminators import PatchGAN
 from knowhue.models.encoder import weights_digest
 from knowhue.models.multitask import MultiTask, build_model
+from knowhue.models.pix2pix import PatchGAN
 from knowhue.objectives.gradient_weighting import make_weighting
 from knowhue.presets import arm_config, edit
 from knowhue.runs import (
