@@ -2,8 +2,8 @@
 
 import json
 import os
-import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,42 +11,47 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from knowhue.apps.program import main
+from knowhue.engines import executor
+from knowhue.objectives.loss_weighting import GradNorm
 from knowhue.plan import make_plan, read_plan
+from knowhue.report import page
 from knowhue.runs import read_log
 from knowhue.storage import read_json
 from knowhue.study import run_study
 from knowhue.training.run import train
+from small_encoder import add_small_encoder
 
 TOLERANCE = 1e-4
 pytestmark = pytest.mark.usefixtures("without_figures")
 
 
-JOBS = """
-import json, os, sys
-from dataclasses import replace
-from pathlib import Path
-from knowhue.apps.program import main
-from knowhue.objectives.loss_weighting import GradNorm
-from knowhue.report import page
+def launch(root: Path, commands: list[list[str]]) -> None:
+    """Run commands one after another in two processes of torch's launcher, as `torchrun --standalone` begins it."""
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-page.FIGURES = {name: replace(figure, draw=lambda _: {}) for name, figure in page.FIGURES.items()}
-observe, seen = GradNorm.observe_step, []
+    add_small_encoder()
+    settings = LaunchConfig(1, 1, 2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork")
+    elastic_launch(settings, run_commands)(root, commands)
 
-def spy(self, losses, norms):
-    observe(self, losses, norms)
-    seen.append(self.weights())
-    Path(__file__).with_name("rank-" + os.environ["RANK"]).write_text(json.dumps(seen))
 
-GradNorm.observe_step = spy
-for command in json.loads(sys.argv[1]):
-    sys.argv = ["knowhue", *command]
-    try:
-        main()
-    except SystemExit as ended:
-        if ended.code:
-            raise
-"""
-"""Commands one after another in the same processes: each launch costs three times the import of torch."""
+def run_commands(root: Path, commands: list[list[str]]) -> None:
+    """Of one of them, which leaves beside the folders what GradNorm weighed."""
+    os.environ |= {"ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
+    page.FIGURES = {name: replace(figure, draw=lambda _: {}) for name, figure in page.FIGURES.items()}
+    observe, seen = GradNorm.observe_step, []
+
+    def spy(self, losses, norms):
+        observe(self, losses, norms)
+        seen.append(self.weights())
+        (root / f"rank-{os.environ['RANK']}").write_text(json.dumps(seen))
+
+    GradNorm.observe_step = spy
+    for command in commands:
+        sys.argv = ["knowhue", *command]
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +71,6 @@ def gradnorm(tiny):
     return tiny(
         tasks={"weighting": "gradnorm", "weighting_learning_rate": 0.05},
         colour__width=16,
-        encoder__name="tf_efficientnet_lite0",
         training={"heads": {"epochs": 1}, "finetune": {"epochs": 1}},
     )
 
@@ -75,7 +79,6 @@ def gradnorm(tiny):
 def together(config, gradnorm, tmp_path_factory):
     """Folders `train`, `study` and `gradnorm`, and a file of each process, of commands under torch's launcher."""
     root = tmp_path_factory.mktemp("two")
-    (root / "jobs.py").write_text(JOBS)
     jobs = {
         "train": (config, "--arm", "multi"),
         "study": (config, "--arms", "multi-pcgrad"),
@@ -88,16 +91,10 @@ def together(config, gradnorm, tmp_path_factory):
         commands.append(
             [command, *options, "--config", str(root / f"{name}.yaml"), "--out", str(root / name)]
         )
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(root / "jobs.py")]
-    done = subprocess.run(
-        [sys.executable, *launcher, json.dumps(commands)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    launcher = executor._context().Process(target=launch, args=(root, commands))
+    launcher.start()
+    launcher.join(600)
+    assert launcher.exitcode == 0
     return root
 
 

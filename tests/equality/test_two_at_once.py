@@ -1,7 +1,5 @@
 """Two identical commands on one folder: one does the work as if alone, the other is refused in one line."""
 
-import os
-import subprocess
 import sys
 import time
 
@@ -9,16 +7,19 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from knowhue.apps.program import main
+from knowhue.engines import executor
 from knowhue.plan import make_plan
 from knowhue.study import run_study
-
-KNOWHUE = """
-from knowhue.apps.program import main
 from small_encoder import add_small_encoder
 
-add_small_encoder()
-main()
-"""
+
+def study(arguments, errors):
+    """The command in a process of its own, whose errors are written to a file."""
+    add_small_encoder()
+    sys.argv = ["knowhue", "study", *arguments]
+    with errors.open("w") as sys.stderr, errors.with_name("printed").open("a") as sys.stdout:
+        main()
 
 
 @pytest.fixture
@@ -37,31 +38,17 @@ def config(tiny):
 def test_the_second_is_refused_and_the_first_is_undisturbed(config, tmp_path, offset_s):
     settings = tmp_path / "settings.yaml"
     settings.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    command = [
-        sys.executable,
-        "-c",
-        KNOWHUE,
-        "study",
-        "--arms",
-        "multi",
-        "--config",
-        str(settings),
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""}
-    both = []
-    for _ in range(2):
-        both.append(
-            subprocess.Popen(
-                command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-            )
-        )
+    arguments = ["--arms", "multi", "--config", str(settings), "--out", str(tmp_path / "out")]
+    both, errors = [], [tmp_path / "errors-0", tmp_path / "errors-1"]
+    for path in errors:
+        both.append(executor._context().Process(target=study, args=(arguments, path)))
+        both[-1].start()
         time.sleep(offset_s)
-    errors = [process.communicate(timeout=300)[1] for process in both]
-    codes = [process.returncode for process in both]
-    assert sorted(codes) == [0, 2], errors
-    refused = errors[codes.index(2)].strip().splitlines()[-1]
+    for process in both:
+        process.join(300)
+    codes, said = [process.exitcode for process in both], [path.read_text() for path in errors]
+    assert sorted(codes) == [0, 2], said
+    refused = said[codes.index(2)].strip().splitlines()[-1]
     assert "is in use by" in refused
     assert f"process {both[codes.index(0)].pid}" in refused
     run_study(make_plan(config, ["multi"]), tmp_path / "alone")
