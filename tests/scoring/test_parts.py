@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from score_folders import colourings, picture, true_images, write_images
 
+from knowhue.inference.pipeline import ByteBudget
 from knowhue.scoring import parts
 from knowhue.scoring.measures import OVER_SET, measure_image, see
 from knowhue.scoring.pairing import ALWAYS, GRAY, MEAN, TRUTH, Pairs, Stored, System, pair
@@ -100,6 +101,7 @@ def test_other_pixels_protocols_and_truths_are_measured_anew(folders, tmp_path):
 KILLED = """
 import os, sys
 from pathlib import Path
+from knowhue.inference.pipeline import ByteBudget
 from knowhue.scoring import parts
 from knowhue.scoring.pairing import pair
 from knowhue.scoring.protocols import Protocol
@@ -171,11 +173,11 @@ def test_threads_have_only_so_many_pixels_together(folders, tmp_path, monkeypatc
 
     monkeypatch.setattr(parts, "measure_image", counted)
     monkeypatch.setattr(parts, "TOGETHER", 1)
-    monkeypatch.setattr(parts, "MOST_PIXELS", 32 * 32)
+    monkeypatch.setattr(parts, "_BUDGET", ByteBudget(32 * 32 * parts._PIXEL_BYTES))
     run(folders, tmp_path / "one", workers=4)
     assert max(most) == 1
     most.clear()
-    monkeypatch.setattr(parts, "MOST_PIXELS", 10 * 32 * 32)
+    monkeypatch.setattr(parts, "_BUDGET", ByteBudget(10 * 32 * 32 * parts._PIXEL_BYTES))
     run(folders, tmp_path / "four", workers=4)
     assert max(most) > 1
 

@@ -1,9 +1,8 @@
 """Images measured, some at a time: each part is kept by what it was made from, so that a killed command goes on."""
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from io import BytesIO
@@ -21,6 +20,7 @@ from knowhue.config import digest
 from knowhue.errors import DamagedError, ImageError, KnowhueError
 from knowhue.images.image import Image, Pixels, flattened
 from knowhue.images.reading import read_image
+from knowhue.inference.pipeline import ByteBudget
 from knowhue.runs import Report
 from knowhue.scoring.measures import (
     BEST_OF,
@@ -44,8 +44,9 @@ DECODERS = {name: version(name) for name in ("pillow", "pyvips")}
 """Others may give other pixels of the same file."""
 TOGETHER = 64
 """Images a part."""
-MOST_PIXELS = 1 << 24
-"""Compared at the same time by all threads, about 200 bytes each; a larger image is alone."""
+_PIXEL_BYTES = 200  # while it is compared, about
+_BUDGET = ByteBudget(_PIXEL_BYTES << 24)
+"""Of all threads together; a larger image is alone."""
 _MOST_PROBLEMS = 10
 
 
@@ -68,30 +69,6 @@ class Measured(NamedTuple):
         counts = np.zeros(_SHAPE, np.int64)
         counts.ravel()[self.places] = self.counts
         return balanced_area(counts)
-
-
-class Room:
-    """Lets threads have only so many pixels at the same time."""
-
-    def __init__(self) -> None:
-        self._taken = 0
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def of(self, pixels: int) -> Iterator[None]:
-        """Wait until there is room; more than `MOST_PIXELS` wait until they are alone."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= MOST_PIXELS)
-            self._taken += pixels
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._taken -= pixels
-                self._changed.notify_all()
-
-
-_ROOM = Room()
 
 
 class Portion(NamedTuple):
@@ -267,7 +244,9 @@ def _measure(part: Portion, rows: Sequence[str], protocol: Protocol) -> Made:
             problems.append(str(error))
             continue
         height, width = image.pixels.shape[:2]
-        with _ROOM.of((protocol.size_px or 0) ** 2 or height * width):
+        weight = _PIXEL_BYTES * ((protocol.size_px or 0) ** 2 or height * width)
+        _BUDGET.acquire(weight)
+        try:
             truth = see(to_protocol(image, protocol))
             for row in rows:
                 try:
@@ -279,6 +258,8 @@ def _measure(part: Portion, rows: Sequence[str], protocol: Protocol) -> Made:
                 else:
                     columns[row].append(values)
                     counts[row] += found
+        finally:
+            _BUDGET.release(weight)
     if problems:
         return list(dict.fromkeys(problems))
     return {row: _compact(columns[row], counts[row]) for row in rows}
