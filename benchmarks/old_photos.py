@@ -15,7 +15,7 @@ from scipy.ndimage import convolve, uniform_filter
 from knowhue.color import FloatArray
 from knowhue.images.files import SUFFIXES
 from knowhue.images.reading import read_image
-from knowhue.inference.network_input import network_input
+from knowhue.inference.pixels import network_input
 
 COLUMNS = ("black", "white", "mean", "deviation", "grain")
 LAPLACIANS = np.array([[1.0, -2, 1], [-2, 4, -2], [1, -2, 1]])

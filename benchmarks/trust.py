@@ -17,7 +17,7 @@ from knowhue.images.files import SUFFIXES
 from knowhue.images.reading import read_image
 from knowhue.images.vips import shrink
 from knowhue.inference.colorizer import Colorizer, spread_over_views
-from knowhue.inference.network_input import working_size
+from knowhue.inference.pixels import working_size
 
 FIFTHS = np.linspace(0, 1, 6)
 EVERY = 37  # pixels of an image are alike; so many are left out between two

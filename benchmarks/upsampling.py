@@ -19,8 +19,7 @@ from scipy.ndimage import maximum_filter
 from knowhue.color import rgb_to_lab
 from knowhue.images.reading import read_image
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.network_input import network_input, working_size
-from knowhue.inference.pixels import chroma_lines, enlarge
+from knowhue.inference.pixels import chroma_lines, enlarge, network_input, working_size
 
 EDGE = 20.0
 NEAR = 7

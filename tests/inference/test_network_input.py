@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from knowhue.inference import pixels as module
-from knowhue.inference.network_input import LONGEST, network_input, taps, working_size
+from knowhue.inference.pixels import LONGEST, network_input, taps, working_size
 
 COMPILED = module.kernels.compiled()
 ONE_CODE = 0.004  # L* between neighbours of 16 bits, at the steepest

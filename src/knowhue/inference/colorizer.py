@@ -13,7 +13,6 @@ from knowhue.inference.album import AlbumColour, drawn_to
 from knowhue.inference.colour_distribution import ColourDistribution, require_sample
 from knowhue.inference.hints import SIDE_PX, Hint, Strokes, corrections
 from knowhue.inference.judgement import Judgement, judge_image
-from knowhue.inference.network_input import network_input
 from knowhue.inference.networks import (
     COLOUR_LOGITS,
     FloatArray,
@@ -22,7 +21,7 @@ from knowhue.inference.networks import (
     open_network,
     require_task,
 )
-from knowhue.inference.pixels import PaintStats, chroma_lines, enlarge, paint
+from knowhue.inference.pixels import PaintStats, chroma_lines, enlarge, network_input, paint
 from knowhue.inference.recipes import RecipeDescription, require_supported
 from knowhue.inference.reference import Reference, make_reference, take_colours
 from knowhue.runs import BUILT_IN

@@ -303,7 +303,7 @@ def _block_means(pixels, first, down, across, out):
 
 
 def _small_lightness(values, rows, row_weights, columns, column_weights, top, tables, out):
-    """L* of an image resampled: sums of rows, then of columns, by the `taps` of `network_input`, in 16 bits."""
+    """L* of an image resampled: sums of rows, then of columns, by the `taps` of `pixels`, in 16 bits."""
     height, channels = len(out), values.shape[2]
     line = np.empty(values.shape[1] * channels)
     narrow = np.empty((values.shape[1], channels * height), np.float32)

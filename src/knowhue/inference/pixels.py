@@ -1,14 +1,16 @@
-"""The work on every pixel of a full-size image: its lightness, and chroma painted on without changing it.
+"""The work on every pixel of a full-size image: what a network sees of it, its lightness, and chroma painted on.
 
 Rows are shared out among threads in bands, whatever the number of threads, and no array but the result is as large
 as the image. A process that paints a photo or a few paints by arrays, which begins at once. Compiled code, ten times as
 fast, paints from the image on with which more than `COMPILED_FROM` pixels are reached, which may be the first, and
-where `paint_compiled` was called. Both give the same pixels to the last digit, and statistics within 1e-12.
+where `paint_compiled` was called. Both give the same pixels to the last digit, and statistics within 1e-12. Of what a
+network sees, one code of 16 bits in a hundred is the next one, as compiled code adds up rows before columns.
 """
 
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from knowhue import color
 from knowhue.color import FloatArray
 from knowhue.images.image import Pixels
+from knowhue.images.vips import OVERSAMPLING, block_size, shrink
 from knowhue.inference import kernels
 from knowhue.inference.pipeline import usable_cores
 
@@ -56,13 +59,13 @@ def lightness(pixels: Pixels) -> FloatArray:
     >>> lightness(np.full((1, 1, 3), 255, np.uint8)).item()
     100.0
     """
-    pixels = to_read(pixels)
+    pixels = _to_read(pixels)
     out = np.empty(pixels.shape[:2], np.float32)
 
     def work(rows: slice) -> None:
         out[rows] = (np.float32(116) * _roots(pixels[rows], _tables(pixels)) - np.float32(16)).clip(0, 100)
 
-    in_bands(work, pixels.shape)
+    _in_bands(work, pixels.shape)
     return out
 
 
@@ -96,9 +99,9 @@ def paint(
     >>> paint(gray, np.full((1, 1, 2), 40, np.float32), np.full((1, 1), 50, np.float32))[0].tolist()
     [[[193, 87, 52]]]
     """
-    pixels = to_read(pixels)
+    pixels = _to_read(pixels)
     height, width = pixels.shape[:2]
-    compiled = compiled_for(height * width)
+    compiled = _work.compiled(height * width)
     lines = chroma_lines(chroma, guide, saturation, compiled=compiled)
     more = _to_add(added)
     out = np.empty((height, width, 3), pixels.dtype)
@@ -108,7 +111,7 @@ def paint(
     def work(rows: slice) -> NDArray[np.float64]:
         return paint_band(pixels[rows], _tables(pixels), lines, more, rows.start, height, out[rows])
 
-    sums = np.sum(in_bands(work, pixels.shape), axis=0)
+    sums = np.sum(_in_bands(work, pixels.shape), axis=0)
     return out, _paint_stats(sums / (height * width), np.iinfo(pixels.dtype).max)
 
 
@@ -218,7 +221,7 @@ def _check_small(chroma: FloatArray, guide: FloatArray, saturation: float) -> No
         raise ValueError(f"`saturation` should be 0 or more, finite. Found `saturation = {saturation}`.")
 
 
-def to_read(pixels: Pixels) -> Pixels:
+def _to_read(pixels: Pixels) -> Pixels:
     """Checked pixels, never writable: numba would compile once more for those that are."""
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or not pixels.size:
         raise ValueError(
@@ -248,7 +251,7 @@ def _to_add(added: FloatArray | None) -> FloatArray:
     return np.array(added, np.float32, order="C")
 
 
-def in_bands(work: Callable[[slice], Any], shape: tuple[int, ...]) -> list[Any]:
+def _in_bands(work: Callable[[slice], Any], shape: tuple[int, ...]) -> list[Any]:
     """Do work on bands of rows, side by side where there is more than one; answers in order."""
     height, width = shape[:2]
     step = max(1, BAND_PIXELS // width)
@@ -281,13 +284,8 @@ def _build_tables(codes: int) -> dict[int, FloatArray]:
 _TABLES = {dtype: _build_tables(np.iinfo(dtype).max + 1) for dtype in (np.uint8, np.uint16)}
 
 
-def tables_of(dtype: np.dtype[Any], channels: int) -> FloatArray:
-    """What makes CIELAB's cube root of codes; see `_build_tables`."""
-    return _TABLES[dtype.type][channels]
-
-
 def _tables(pixels: Pixels) -> FloatArray:
-    return tables_of(pixels.dtype, pixels.shape[2])
+    return _TABLES[pixels.dtype.type][pixels.shape[2]]
 
 
 class _Work:
@@ -311,11 +309,6 @@ class _Work:
 
 
 _work = _Work()
-
-
-def compiled_for(count: int) -> kernels.Compiled | None:
-    """Compiled code, if it pays for an image of so many pixels after those that were painted; else None."""
-    return _work.compiled(count)
 
 
 def paint_compiled() -> None:
@@ -405,3 +398,92 @@ def _places(first: int, count: int, length: int, small: int) -> Neighbours:
     """Where the centres of pixels, `count` from `first`, lie in a smaller row; shares in float32."""
     low, high, share = neighbours((np.arange(first, first + count) + 0.5) * small / length - 0.5, small)
     return low, high, share.astype(np.float32)
+
+
+LONGEST = 4
+"""Up to so many times as long as wide an image keeps its aspect at the network's size; longer ones are squeezed."""
+SHORTEST_PX = 32
+_LOBES = 3  # of Lanczos' window
+
+
+def network_input(
+    pixels: Pixels, size_px: int | tuple[int, int], oversampling: int = OVERSAMPLING
+) -> FloatArray:
+    """L* (h, w) of an image whose short side becomes `size_px`, or height and width do; small images are enlarged.
+
+    It is resized in sRGB codes and converted afterwards, as the training images were. Those keep 8 bits, and lie within
+    half an L* of this.
+    Who needs edges and not a network's input passes a smaller `oversampling` to `shrink`.
+    """
+    is_side = isinstance(size_px, int)
+    height, width = working_size(pixels.shape[0], pixels.shape[1], size_px) if is_side else size_px
+    compiled = _work.compiled(pixels.shape[0] * pixels.shape[1])
+    if compiled is not None:
+        return _by_compiled_code(compiled, _to_read(pixels), height, width, oversampling)
+    small = shrink(pixels, height, width, oversampling)
+    # 16 bits, not floats: the rounding of 8 would show as steps in flat, dark regions
+    return lightness((small.clip(0, 1) * 65535).round().astype(np.uint16))
+
+
+def working_size(height: int, width: int, size_px: int) -> tuple[int, int]:
+    """Height and width of a network's input.
+
+    >>> working_size(3000, 4000, 96)
+    (96, 128)
+    >>> working_size(1, 5000, 96)
+    (96, 384)
+    """
+    side = max(size_px, SHORTEST_PX)
+    scale = side / min(height, width)
+    longest = LONGEST * side  # a panorama of one row would otherwise fill the memory
+    return min(round(height * scale), longest), min(round(width * scale), longest)
+
+
+def _by_compiled_code(
+    compiled: kernels.Compiled, pixels: Pixels, height: int, width: int, oversampling: int
+) -> FloatArray:
+    down, across = (
+        block_size(old, new, oversampling) for old, new in zip(pixels.shape, (height, width), strict=False)
+    )
+    values = pixels if max(down, across) == 1 else _block_means(compiled, pixels, down, across)
+    rows, row_weights = taps(pixels.shape[0] / down, len(values), height)
+    columns, column_weights = taps(pixels.shape[1] / across, values.shape[1], width)
+    top, tables = np.float32(np.iinfo(pixels.dtype).max), _TABLES[np.uint16][pixels.shape[2]]
+    out = np.empty((height, width), np.float32)
+    compiled.small_lightness(values, rows, row_weights, columns, column_weights, top, tables, out)
+    return out
+
+
+def _block_means(compiled: kernels.Compiled, pixels: Pixels, down: int, across: int) -> FloatArray:
+    height, width, channels = pixels.shape
+    means = np.empty((-(-height // down), -(-width // across), channels), np.float32)
+
+    def work(rows: slice) -> None:
+        compiled.block_means(pixels, rows.start, down, across, means[rows])
+
+    _in_bands(work, means.shape)
+    return means
+
+
+@lru_cache(64)
+def taps(length: float, count: int, small: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Which values of a row make each of a smaller one, and by what shares, both (small, taps); as Pillow takes them.
+
+    Args:
+        length: of the row, in values; the last of them may stick out.
+        count: of values.
+        small: of the values to be made.
+
+    >>> taps(2, 2, 2)[1].round(6).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    step = length / small
+    stretch = max(step, 1.0)  # of the window, which is that of the coarser grid
+    centres = (np.arange(small) + 0.5) * step
+    first = (centres - _LOBES * stretch + 0.5).astype(int).clip(0)
+    last = (centres + _LOBES * stretch + 0.5).astype(int).clip(max=count)
+    places = first[:, None] + np.arange((last - first).max())
+    beside = (places - centres[:, None] + 0.5) / stretch
+    window = (places < last[:, None]) & (np.abs(beside) < _LOBES)
+    weights = np.where(window, np.sinc(beside) * np.sinc(beside / _LOBES), 0)
+    return places.clip(max=count - 1).astype(np.int32), weights / weights.sum(1, keepdims=True)

@@ -23,9 +23,9 @@ from knowhue.images.reading import read_image
 from knowhue.images.vips import shrink
 from knowhue.inference.description import KEY
 from knowhue.inference.export import require_packages, set_metadata
-from knowhue.inference.network_input import working_size
 from knowhue.inference.networks import FloatArray, Network, Predictions
 from knowhue.inference.onnx_network import INPUT, INT8_KEY, network_of, open_onnx
+from knowhue.inference.pixels import working_size
 from knowhue.storage import replacing
 
 CALIBRATED_ON = 128

@@ -18,9 +18,8 @@ from knowhue.errors import ConfigError
 from knowhue.images.image import Image, Pixels, flattened
 from knowhue.images.vips import shrink
 from knowhue.inference.hints import chroma_at
-from knowhue.inference.network_input import working_size
 from knowhue.inference.networks import FEATURES, FloatArray, Network
-from knowhue.inference.pixels import chroma_lines, interpolated, lightness
+from knowhue.inference.pixels import chroma_lines, interpolated, lightness, working_size
 
 MATCHED_AT_PX = 256
 """Short side at which photos are matched, before its sides become whole multiples of the encoder's coarsest stride."""
