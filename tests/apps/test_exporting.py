@@ -6,7 +6,7 @@ from synthetic_study import change, run_of, write_study
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.quantize import QuantizationCost
 
-UPLOAD = "knowhue.inference.hub.upload"
+UPLOAD = "knowhue.inference.export.upload"
 REFUSED = {
     "int8 without images": (["--to", "onnx", "--precision", "int8"], "--calibrate"),
     "float16 in onnx": (["--to", "onnx", "--precision", "float16"], "float32 or int8"),

@@ -11,7 +11,7 @@ from tiny_models import describe, lite0_network, noise
 
 from knowhue.errors import ConfigError, RunError
 from knowhue.inference.description import ScoreInterval
-from knowhue.inference.hub import export_hub_folder, model_card, upload
+from knowhue.inference.export import export_hub_folder, model_card, upload
 from knowhue.inference.networks import open_network
 from knowhue.metric_table import METRICS
 
@@ -131,7 +131,7 @@ def test_a_hub_that_refuses_is_quoted_and_the_way_on_named(folder):
 
 
 def test_without_network_the_hub_is_not_waited_for(folder, monkeypatch):
-    monkeypatch.setattr("knowhue.inference.hub.hub_resolves", lambda: False)
+    monkeypatch.setattr("knowhue.inference.export.hub_resolves", lambda: False)
     with pytest.raises(RunError, match="the hub cannot be reached"):
         upload(folder, "me/reef")
 

@@ -10,7 +10,7 @@ from knowhue.report.classes import reliability_bins, reliability_rows
 from knowhue.report.figures import draw_extremes
 from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
-from knowhue.report.scores import (
+from knowhue.report.results import (
     distance_warnings,
     has_fid,
     left_out_counts,

@@ -11,7 +11,7 @@ from knowhue.report.figures import FIGURES
 from knowhue.report.integrity import warnings
 from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
-from knowhue.report.scores import time_table
+from knowhue.report.results import time_table
 
 NAMES = {"colour": "paint", "class": "name", "multi": "together"}
 

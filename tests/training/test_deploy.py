@@ -6,7 +6,7 @@ import torch
 
 from knowhue.errors import RunError
 from knowhue.inference.description import Calibration
-from knowhue.inference.hub import model_card
+from knowhue.inference.export import model_card
 from knowhue.inference.networks import build_deployed, open_torch
 from knowhue.storage import read_json
 from knowhue.training.deploy import _intervals, deploy

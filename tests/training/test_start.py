@@ -10,8 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from knowhue.cells import check_gate
 from knowhue.errors import ConfigError, DamagedError, KnowhueError, RunError, WeightsError
-from knowhue.inference.export import export_safetensors
-from knowhue.inference.hub import export_hub_folder, model_card
+from knowhue.inference.export import export_hub_folder, export_safetensors, model_card
 from knowhue.inference.networks import open_torch, save_model
 from knowhue.models.encoder import weights_digest
 from knowhue.presets import arm_config, edit

@@ -85,7 +85,7 @@ def export(arguments: Callable[[], ExportArguments]) -> None:
         else:
             _export_weights(network, target, asked.precision, kind)
         if asked.upload is not None:
-            from knowhue.inference.hub import upload
+            from knowhue.inference.export import upload
 
             say(f"uploaded: {upload(target, asked.upload)}")
 
@@ -153,7 +153,7 @@ def _require_target(kind: str, target: Path, source: str, overwrite: bool) -> No
     from knowhue.inference.networks import find_model, needs_deployment
 
     if kind == "hub-folder":
-        from knowhue.inference.hub import HUB_FILES
+        from knowhue.inference.export import HUB_FILES
 
         require_no_run(target)
         if target.exists() and not target.is_dir():
@@ -171,8 +171,7 @@ def _require_target(kind: str, target: Path, source: str, overwrite: bool) -> No
 
 
 def _export_weights(network: "TorchNetwork", target: Path, precision: str, kind: str) -> None:
-    from knowhue.inference.export import export_safetensors
-    from knowhue.inference.hub import HUB_FILES, export_hub_folder
+    from knowhue.inference.export import HUB_FILES, export_hub_folder, export_safetensors
 
     if kind == "hub-folder":
         differences = export_hub_folder(network, target, precision)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from knowhue.report.scores import class_scores
+from knowhue.report.results import class_scores
 from knowhue.report.study import Row, Study, sides
 from knowhue.report.style import (
     INK,

@@ -12,7 +12,8 @@ from markupsafe import Markup
 
 from knowhue.csv_text import to_csv
 from knowhue.locks import REPORT_LOCK, REPORT_S, locked
-from knowhue.report import integrity, scores
+from knowhue.report import integrity
+from knowhue.report import results as numbers
 from knowhue.report.answers import Answer, answers
 from knowhue.report.contrasts import wording
 from knowhue.report.figures import FIGURES
@@ -131,7 +132,7 @@ def render_page(
         **answer_parts(study, answered),
         sections=filled_sections(findings),
         fewest_seeds=fewest_seeds(study.alpha),
-        scores=scores,
+        numbers=numbers,
         integrity=integrity,
         longest_list=_LONGEST_LIST,
         environment=first.environment if first else {},
@@ -180,7 +181,9 @@ def filled_sections(findings: Findings, wanted: Sequence[PageSection] = SECTIONS
         tables = _tables(findings, section.tables)
         # of distances there may be none, and nothing to say of them either
         part = (
-            "" if section.part == "distances" and not (tables or scores.not_computed(study)) else section.part
+            ""
+            if section.part == "distances" and not (tables or numbers.not_computed(study))
+            else section.part
         )
         if figures or tables or part:
             shown.append({

@@ -1,14 +1,19 @@
-"""`results.json`: every number of a study by name, under a schema with a version."""
+"""Every number of a study: `results.json`, by name; and scores beside trivial baselines, images, settings and time."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from knowhue.errors import RunError
+from knowhue.images.files import kinds_of
 from knowhue.report.answers import Answer
-from knowhue.report.contrasts import Bounds
+from knowhue.report.contrasts import Bounds, contrast
 from knowhue.report.diagnostics import gradient_table
 from knowhue.report.findings import Findings, readings, relative_gains
-from knowhue.report.study import Study
+from knowhue.report.study import Row, Study, Table, arm_label, flat_scores, sides
+from knowhue.report.text import duration, spaced
 from knowhue.statistics.paired import mean, t_interval
 from knowhue.statistics.verdicts import Beliefs
 from knowhue.storage import read_json
@@ -137,3 +142,166 @@ def _arm_table(study: Study, arm: str) -> dict[str, Any]:
         "mean": {name: mean([run.metric(name) for run in finished]) for name in study.metric_names(arm)},
         "finished": len(finished),
     }  # fmt: skip
+
+
+_BASELINES = {"real": "other real images"}
+_PHASES = {"heads": "Heads", "finetune": "Fine-tuning", "evaluate": "Evaluation"}
+
+
+def task_scores(findings: Findings, task: str) -> list[dict[str, Any]]:
+    """Return each metric of a task: `scores` of the seeds of both arms, and what `baselines` have.
+
+    Where both have a seed, `single` and `multi`, their means over the seeds of both, the `bounds` of the difference, as
+    the verdict quotes them in the primary metric, its `p`, None of one seed, and its `role` in the plan.
+    """
+    rows = _beside_baselines(findings.study, task, _metric_names(findings.study)[task])
+    return [row | _difference(findings, task, row["metric"]) for row in rows]
+
+
+def _beside_baselines(study: Study, task: str, names: Iterable[str]) -> list[dict[str, Any]]:
+    """Return what the finished runs of both arms score in some metrics, and what the baselines do."""
+    trivial = {_BASELINES.get(name, spaced(name)): flat_scores(row) for name, row in study.baselines.items()}
+    runs = [[run.all_scores for run in study.finished(arm)] for arm in sides(study, task)]
+    rows = [
+        {
+            "metric": name,
+            "scores": tuple([scores.get(name) for scores in own] for own in runs),
+            "baselines": {each: values.get(name) for each, values in trivial.items()},
+        }
+        for name in names
+    ]
+    # a baseline without any of these metrics has no column
+    found = {name for row in rows for name, value in row["baselines"].items() if value is not None}
+    return [row | {"baselines": {n: v for n, v in row["baselines"].items() if n in found}} for row in rows]
+
+
+def _metric_names(study: Study) -> dict[str, list[str]]:
+    names = {task: study.metric_names(sides(study, task).single) for task in ("colour", "class")}
+    for name in study.metric_names(sides(study, "colour").multi or sides(study, "class").multi):
+        if name not in (*names["colour"], *names["class"]):  # a metric of an arm that was not trained
+            names["class" if study.metrics.get(name, {}).get("task") == "class" else "colour"].append(name)
+    return names
+
+
+def _difference(findings: Findings, task: str, name: str) -> dict[str, Any]:
+    study, asked = findings.study, findings.study.questions.get(task)
+    found, test = contrast(study.table, name, *sides(study, task)), findings.secondary.get((task, name))
+    if found is None:
+        return {}
+    row = {**found.row(), "bounds": None, "role": ""}
+    if asked is not None and asked.metric == name:
+        # of one seed p is 1 whatever was found
+        p = found.p if len(found.seeds) > 1 else None
+        return row | {"bounds": findings.verdicts[task].quoted, "p": p, "role": "primary"}
+    if test is not None:
+        role = "secondary" if asked and name in asked.secondary else "exploratory"
+        row |= {"bounds": test.bounds, "p": test.p_adjusted, "role": role}
+    return row
+
+
+def distance_rows(study: Study) -> list[dict[str, Any]]:
+    """Return the distances by pretrained networks of both arms beside the baselines."""
+    titles = {name: entry["title"] for name, entry in _entries(study, "distribution") if _has_value(entry)}
+    rows = _beside_baselines(study, "colour", titles)
+    return [row | {"title": titles[row["metric"]], "unit": ""} for row in rows]
+
+
+def distance_warnings(study: Study) -> list[str]:
+    """Return what a reader of the distances must know first, such as that a sample is small."""
+    texts = [entry.get("warning", "") for _, entry in _entries(study, "distribution") if _has_value(entry)]
+    return [f"{text[:1].upper()}{text[1:]}." for text in dict.fromkeys(texts) if text]
+
+
+def provenance(study: Study, kind: str) -> list[str]:
+    """Return what scores must be quoted with, a sentence a network; `kind` is `distribution` or `perceptual`."""
+    return list(dict.fromkeys(_provenance(entry) for _, entry in _entries(study, kind) if _has_value(entry)))
+
+
+def not_computed(study: Study) -> list[tuple[str, str]]:
+    """Return (title, reason) of distances, perceptual and secondary scores that are in no run and no baseline."""
+    found = {
+        entry["title"]: str(entry.get("reason", "")).removeprefix("not computed: ")
+        for _, entry in _entries(study, "distribution", "perceptual")
+        if not _has_value(entry)
+    }
+    asked = any("recognition" in question.secondary for question in study.questions.values())
+    is_off = study.settings.get("config", {}).get("evaluation", {}).get("recognition") is False
+    if asked and is_off:
+        found["recognition"] = "the plan names it, but the setting `evaluation.recognition` is off"
+    return list(found.items())
+
+
+def has_fid(study: Study) -> bool:
+    """Whether an Inception distance is among the scores."""
+    return "fid" in study.metrics or any(
+        name == "fid" and _has_value(entry) for name, entry in _entries(study, "distribution")
+    )
+
+
+def _entries(study: Study, *kinds: str) -> list[tuple[str, Row]]:
+    """Return what pretrained networks said of every finished run and every baseline: a value, or why there is none."""
+    rows: list[Any] = [run.scores for arm in study.runs for run in study.finished(arm)]
+    rows += study.baselines.values()
+    return [pair for kind in kinds for row in rows for pair in (row.get(kind) or {}).items()]
+
+
+def _has_value(entry: Row) -> bool:
+    return entry.get("value") is not None
+
+
+def _provenance(entry: Row) -> str:
+    file = f", from {entry['file']}" if entry.get("file") else ""
+    side = f" of {entry['size_px']} pixels a side" if entry.get("size_px") else ""
+    against = f" against {entry['reference_images']}" if entry.get("reference_images") else ""
+    return (
+        f"{entry['network']}: weights {entry['weights']}{file}; {entry['resize']}; {entry['tool']}; "
+        f"{entry['images']} images{side}{against}."
+    )
+
+
+def class_scores(study: Study, arm: str, name: str) -> np.ndarray:
+    """Return one score of each class, (seeds, classes); NaN where there is none."""
+    runs = study.finished(arm)
+    values = [
+        [run.scores.get("per_class", {}).get(label, {}).get(name) for label in study.classes] for run in runs
+    ]
+    # two axes, also without runs
+    return np.array(values, float).reshape(len(runs), len(study.classes))
+
+
+def count_table(study: Study) -> Table:
+    """Return how many images of each class each split has, and the sums."""
+    counted: Mapping[str, Row] = study.prepared.get("counts", {})
+    splits = {name: split for name, split in counted.items() if any(split.values())}
+    rows: Table = [["Class", *map(str.capitalize, splits)]]
+    for name in dict.fromkeys(name for split in splits.values() for name in split):
+        counts = [split.get(name, 0) for split in splits.values()]
+        if any(counts) or name in study.classes:
+            rows.append([spaced(name), *counts])
+    return [*rows, ["All", *(sum(split.values()) for split in splits.values())]]
+
+
+def left_out_counts(study: Study) -> Table:
+    """Return how many images were left out for which kind of reason."""
+    reasons = (str(row.get("reason", "")) for row in study.prepared.get("left_out", ()))
+    return [[kind, count] for kind, count in kinds_of(reasons).items()]
+
+
+def setting_rows(config: Mapping[str, Any], prefix: str = "") -> Table:
+    """Return a nested configuration as rows of dotted name and value."""
+    rows: Table = []
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        rows += setting_rows(value, f"{name}.") if isinstance(value, Mapping) and value else [[name, value]]
+    return rows
+
+
+def time_table(study: Study) -> Table:
+    """Return the time of each arm's phases, all seeds together; header first."""
+    table = timing(study)
+    phases = list(dict.fromkeys(phase for arm in study.runs for phase in table[arm]))
+    rows: Table = [["", *(_PHASES.get(phase, spaced(phase)) for phase in phases), "Together"]]
+    for arm in study.runs:
+        seconds = [table[arm].get(phase) for phase in phases]
+        rows.append([arm_label(study, arm), *map(duration, seconds), duration(sum(table[arm].values()))])
+    return [*rows, ["All", *([""] * len(phases)), duration(table["total"])]]

@@ -20,7 +20,7 @@ from knowhue.report.contrasts import BOTH, Bounds, wording
 from knowhue.report.diagnostics import LOSSES, MOMENTS, diagnostic_means, gradient_table, predictions
 from knowhue.report.findings import Findings, readings, relative_gains
 from knowhue.report.methods import verdict_cell
-from knowhue.report.scores import distance_rows, task_scores
+from knowhue.report.results import distance_rows, task_scores
 from knowhue.report.study import TASK_TITLES, Row, Study, Table, arm_label
 from knowhue.report.text import (
     MISSING,
