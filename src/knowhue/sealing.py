@@ -6,7 +6,6 @@ holds the SHA-256 of each file. Equal studies give equal files, by one version o
 """
 
 import json
-import math
 import shutil
 import tempfile
 import zipfile
@@ -25,11 +24,11 @@ from knowhue.errors import (
     RunError,
     few,
     plural,
-    shown,
     system_reason,
 )
 from knowhue.plan import read_cells, read_plan
 from knowhue.report.page import RESULTS, compute_results, write_report
+from knowhue.report.results import compare
 from knowhue.runs import ENDED, damaged_files, read_frozen, run_folder
 from knowhue.storage import SEAL, file_digest, finite_or_none, read_csv, replacing
 
@@ -56,7 +55,6 @@ _TRUTH = {"true": 1, "false": 0}
 _ROUNDED = 2e-5  # values of `per_image.csv` have five decimals
 _EXACT = 1e-9  # other libraries sum in another order
 _MOST_PROBLEMS = 5  # shown of a file
-_LONGEST_TEXT = 60
 _COMPUTED = ("metrics", "per_class", "split", "images")  # of `scores.json`
 
 
@@ -312,46 +310,6 @@ def _check_results(root: Path) -> tuple[int, list[str]]:
     sealed = _read(root / RESULTS)
     _, _, found = compute_results(root)
     return compare(sealed, json.loads(json.dumps(found)), f"{RESULTS}: ", _EXACT)
-
-
-def compare(sealed: Any, found: Any, place: str, tolerance: float) -> tuple[int, list[str]]:
-    """How many numbers two nested values have, and a sentence for each that differs.
-
-    >>> compare({"a": [1.0, 2.0]}, {"a": [1.0, 2.5]}, "x: ", 1e-9)
-    (2, ['x: a.1 is sealed as 2.0, and comes out as 2.5'])
-    """
-    mine, theirs = _members(sealed), _members(found)
-    if mine is not None and theirs is not None:
-        dot = "" if place.endswith(" ") else "."
-        parts = [
-            compare(mine.get(key), theirs.get(key), f"{place}{dot}{key}", tolerance)
-            for key in dict.fromkeys((*mine, *theirs))
-        ]
-        return sum(count for count, _ in parts), [each for _, differ in parts for each in differ]
-    are_numbers = not any(
-        isinstance(each, bool) or not isinstance(each, (int, float)) for each in (sealed, found)
-    )
-    same = (
-        math.isclose(sealed, found, rel_tol=tolerance, abs_tol=tolerance) if are_numbers else sealed == found
-    )
-    if same:
-        return int(are_numbers), []
-    texts = _where_they_part(str(sealed), str(found))
-    return int(are_numbers), [f"{place} is sealed as {texts[0]}, and comes out as {texts[1]}"]
-
-
-def _where_they_part(*texts: str) -> list[str]:
-    """Two texts as a message shows them: long ones from a little before the first sign that differs."""
-    differs = (place for place, signs in enumerate(zip(*texts, strict=False)) if len(set(signs)) > 1)
-    begin = next(differs, min(map(len, texts)))
-    begin = 0 if max(map(len, texts)) <= _LONGEST_TEXT else max(0, begin - _LONGEST_TEXT // 3)
-    return [("..." if begin else "") + shown(each[begin:], _LONGEST_TEXT) for each in texts]
-
-
-def _members(value: Any) -> dict[Any, Any] | None:
-    if isinstance(value, list):
-        return dict(enumerate(value))
-    return value if isinstance(value, dict) else None
 
 
 def _name(path: Path, root: Path) -> str:

@@ -265,7 +265,6 @@ def _lines(scores: "Scores", rows: Mapping[str, Mapping[str, float]]) -> list[st
 def _check(asked: ScoreArguments, path: Path) -> None:
     from knowhue.scoring.files import (
         compare_json,
-        count_numbers,
         read_score_file,
         require_same_networks,
         to_json,
@@ -294,10 +293,10 @@ def _check(asked: ScoreArguments, path: Path) -> None:
         opened = _opened(asked, pairs, chosen)
         require_same_networks("--check", [path], opened.about if opened else {})
         scores = _scored(asked, pairs, chosen, opened)
-    problems = compare_json(earlier, to_json(scores))
+    count, problems = compare_json(earlier, to_json(scores))
     say(*problems, err=True)
     found = f"{len(problems)} differ" if problems else "all as stored"
-    say(f"{path}: {count_numbers(earlier)} numbers computed again: {found}")
+    say(f"{path}: {count} numbers computed again: {found}")
     if problems:
         raise typer.Exit(1)
 

@@ -1,12 +1,14 @@
 """Every number of a study: `results.json`, by name; and scores beside trivial baselines, images, settings and time."""
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from knowhue.errors import RunError
+from knowhue.errors import RunError, shown
 from knowhue.images.files import kinds_of
 from knowhue.report.answers import Answer
 from knowhue.report.contrasts import Bounds, contrast
@@ -145,6 +147,7 @@ def _arm_table(study: Study, arm: str) -> dict[str, Any]:
 
 
 _BASELINES = {"real": "other real images"}
+_LONGEST_TEXT = 60
 _PHASES = {"heads": "Heads", "finetune": "Fine-tuning", "evaluate": "Evaluation"}
 
 
@@ -305,3 +308,55 @@ def time_table(study: Study) -> Table:
         seconds = [table[arm].get(phase) for phase in phases]
         rows.append([arm_label(study, arm), *map(duration, seconds), duration(sum(table[arm].values()))])
     return [*rows, ["All", *([""] * len(phases)), duration(table["total"])]]
+
+
+def compare(
+    kept: Any,
+    found: Any,
+    place: str,
+    tolerance: float,
+    absolute: Mapping[str, float] = MappingProxyType({}),
+) -> tuple[int, list[str]]:
+    """How many numbers two nested values have, and a sentence for each that differs.
+
+    Args:
+        kept: as it was written.
+        found: as it comes out now.
+        place: what the sentences begin with.
+        tolerance: relative and absolute, but of whole numbers: other processors and libraries sum in another order.
+        absolute: another one of numbers of these names.
+
+    >>> compare({"a": [1.0, 2.0]}, {"a": [1.0, 2.5]}, "x: ", 1e-9)
+    (2, ['x: a.1 is kept as 2.0, and comes out as 2.5'])
+    """
+    mine, theirs = _members(kept), _members(found)
+    if mine is not None and theirs is not None:
+        dot = "." if place and not place.endswith(" ") else ""
+        keys = dict.fromkeys((*mine, *theirs))
+        parts = [
+            compare(mine.get(key), theirs.get(key), f"{place}{dot}{key}", tolerance, absolute) for key in keys
+        ]
+        return sum(count for count, _ in parts), [each for _, differ in parts for each in differ]
+    are_numbers = not any(
+        isinstance(each, bool) or not isinstance(each, int | float) for each in (kept, found)
+    )
+    same = kept == found
+    if are_numbers and not same and isinstance(kept, float):
+        least = absolute.get(place.rpartition(".")[2], tolerance)
+        same = math.isclose(kept, found, rel_tol=tolerance, abs_tol=least)
+    texts = _where_they_part(str(kept), str(found))
+    return int(are_numbers), [] if same else [f"{place} is kept as {texts[0]}, and comes out as {texts[1]}"]
+
+
+def _where_they_part(*texts: str) -> list[str]:
+    """Two texts as a message shows them: long ones from a little before the first sign that differs."""
+    differs = (place for place, signs in enumerate(zip(*texts, strict=False)) if len(set(signs)) > 1)
+    begin = next(differs, min(map(len, texts)))
+    begin = 0 if max(map(len, texts)) <= _LONGEST_TEXT else max(0, begin - _LONGEST_TEXT // 3)
+    return [("..." if begin else "") + shown(each[begin:], _LONGEST_TEXT) for each in texts]
+
+
+def _members(value: Any) -> dict[Any, Any] | None:
+    if isinstance(value, list | tuple):
+        return dict(enumerate(value))
+    return value if isinstance(value, dict) else None

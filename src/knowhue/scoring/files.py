@@ -1,7 +1,6 @@
 """`score.json`, which `--check` computes again; the table of single images; the table for a paper."""
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -11,9 +10,10 @@ from pydantic import BaseModel, ValidationError
 
 from knowhue import __version__
 from knowhue.config import digest
-from knowhue.errors import ConfigError, DamagedError, few, plural
+from knowhue.errors import ConfigError, DamagedError, plural
 from knowhue.metric_table import OF_CLASSIFIER, Metric
 from knowhue.report.latex import tex, tex_row
+from knowhue.report.results import compare
 from knowhue.report.text import p_text, signed
 from knowhue.scoring.pairing import ALWAYS, LEFT_ALONE, Pairs, Stored, are_twins
 from knowhue.scoring.protocols import Protocol
@@ -90,19 +90,9 @@ def to_json(scores: Scores) -> dict[str, Any]:
             row: {"protocol": protocol, "values": dict(scores.values[row])} for row in order_of_rows(scores)
         },
         "reference": scores.reference,
-        "differences": [
-            each._asdict()
-            | {"interval": list(each.interval) if each.interval else None, "word": each.word.value}
-            for each in scores.differences
-        ],
-        "distances": [
-            each._asdict() | {"interval": list(each.interval) if each.interval else None}
-            for each in scores.distances
-        ],
-        "mcnemar": [
-            each._asdict() | {"interval": list(each.interval) if each.interval else None}
-            for each in scores.tests
-        ],
+        "differences": [each._asdict() for each in scores.differences],
+        "distances": [each._asdict() for each in scores.distances],
+        "mcnemar": [each._asdict() for each in scores.tests],
         "notes": list(scores.notes),
         "files": list(scores.pairs.remarks),
         "networks": dict(scores.about),
@@ -217,39 +207,14 @@ def require_same_networks(option: str, paths: Iterable[Path], about: Mapping[str
                 )
 
 
-def compare_json(stored: Any, made: Any, place: str = "") -> list[str]:
-    """Where two contents of `score.json` differ, a line each; versions of packages and `ROUNDING` are none."""
-    if place == "made_with":
-        return []
-    if place == "files" and isinstance(stored, list):
-        stored, made = ([note for note in notes if LEFT_ALONE not in note] for notes in (stored, made))
-    if isinstance(stored, dict) and isinstance(made, dict):
-        keys = list(dict.fromkeys((*stored, *made)))
-        return [
-            line
-            for key in keys
-            for line in compare_json(stored.get(key), made.get(key), f"{place}.{key}" if place else str(key))
-        ]
-    if isinstance(stored, list) and isinstance(made, list) and len(stored) == len(made):
-        pairs = enumerate(zip(stored, made, strict=True))
-        return [line for number, two in pairs for line in compare_json(*two, f"{place}[{number}]")]
-    if isinstance(stored, float) and isinstance(made, float):
-        least = _ROUNDING_OF_P if place.rpartition(".")[2] in _PROBABILITIES else ROUNDING
-        is_same = math.isclose(stored, made, rel_tol=ROUNDING, abs_tol=least)
-    else:
-        is_same = stored == made
-    return [] if is_same else [f"{place}: stored {_brief(stored)}, computed {_brief(made)}"]
-
-
-def _brief(value: Any) -> str:
-    return few(value, 2) if isinstance(value, list) else str(value)[:60]
-
-
-def count_numbers(value: Any) -> int:
-    """How many numbers a content holds."""
-    if isinstance(value, dict | list):
-        return sum(map(count_numbers, value.values() if isinstance(value, dict) else value))
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def compare_json(kept: Mapping[str, Any], made: Mapping[str, Any]) -> tuple[int, list[str]]:
+    """How many numbers a `score.json` has, and where another one differs; packages and `ROUNDING` are no difference."""
+    mine, theirs = (
+        dict(each)
+        | {"made_with": None, "files": [note for note in each.get("files", ()) if LEFT_ALONE not in note]}
+        for each in (kept, made)
+    )
+    return compare(mine, theirs, "", ROUNDING, dict.fromkeys(_PROBABILITIES, _ROUNDING_OF_P))
 
 
 def image_rows(scores: Scores) -> Iterator[Sequence[Any]]:
