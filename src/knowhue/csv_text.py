@@ -40,11 +40,7 @@ def from_csv(text: str) -> list[dict[str, str]]:
     >>> from_csv("class,error\n'=cmd|calc,-0.5\n")
     [{'class': '=cmd|calc', 'error': '-0.5'}]
     """
-    try:
-        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
-    except csv.Error as error:
-        raise ValueError(str(error)) from None
-    header, *rows = [[_original(cell) for cell in row] for row in rows] or [[]]
+    header, *rows = list(read_rows(io.StringIO(text, newline=""))) or [[]]
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 
