@@ -216,8 +216,8 @@ def _scored(
 
 
 def _write(scores: "Scores", outputs: Mapping[str, Path], earlier: "Beside") -> None:
-    from knowhue.scoring.files import image_rows, to_json, to_latex
-    from knowhue.scoring.page import render, sentence
+    from knowhue.scoring.files import image_rows, to_json
+    from knowhue.scoring.page import render, sentence, to_latex
     from knowhue.storage import replacing, write_csv, write_json
 
     systems = [each.name for each in scores.pairs.systems]

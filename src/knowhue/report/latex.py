@@ -96,7 +96,8 @@ def _column(cells: Sequence[Any], is_first: bool) -> str:
     texts = [f"{cell.value} {cell.below}" if isinstance(cell, TableCell) else str(cell) for cell in cells]
     longest = max(map(len, texts[1:]), default=0)
     # what `tex` holds together is one word
-    word = max(len(each) for text in texts for each in text.replace(" %", "_%").split() or [""])
+    held = (text.replace(" %", "_%").replace("\N{NO-BREAK SPACE}", "_") for text in texts)
+    word = max(len(each) for text in held for each in text.split() or [""])
     side = "raggedright" if is_first else "raggedleft"
     return rf">{{\{side}\arraybackslash}}p{{{0.56 * max(word, min(longest, _BROAD)) + 0.5:.1f}em}}"
 

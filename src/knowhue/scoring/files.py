@@ -1,4 +1,4 @@
-"""`score.json`, which `--check` computes again; the table of single images; the table for a paper."""
+"""`score.json`, which `--check` computes again, and the table of single images."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,16 +10,13 @@ from pydantic import BaseModel, ValidationError
 
 from knowhue import __version__
 from knowhue.config import digest
-from knowhue.errors import ConfigError, DamagedError, plural
-from knowhue.metric_table import OF_CLASSIFIER, Metric
-from knowhue.report.latex import tex, tex_row
+from knowhue.errors import ConfigError, DamagedError
+from knowhue.metric_table import Metric
 from knowhue.report.results import compare
-from knowhue.report.text import p_text, signed
-from knowhue.scoring.pairing import ALWAYS, LEFT_ALONE, Pairs, Stored, are_twins
+from knowhue.scoring.pairing import LEFT_ALONE, Pairs, Stored, are_twins
 from knowhue.scoring.protocols import Protocol
-from knowhue.scoring.table import Scores, SetDistance, order_of_rows
+from knowhue.scoring.table import Scores, order_of_rows
 from knowhue.settings_text import describe_problem
-from knowhue.statistics.paired import Interval
 from knowhue.storage import read_json
 
 SCORE_SCHEMA = {"name": "knowhue-score", "version": 1}
@@ -28,7 +25,6 @@ ROUNDING = 1e-6
 _ROUNDING_OF_P = 1e-4
 """Absolute: near-equal systems divide a small difference by a small error."""
 _PROBABILITIES = ("p", "p_adjusted", "p_clustered", "p_clustered_adjusted")
-_MOST_SIGNS = 64  # of a line of a table in footnotesize that a page of 345 points takes
 _FIRST = 12  # hex digits of a hash that stand beside numbers
 _PACKAGES = ("numpy", "pillow", "pyvips")
 _OF_NETWORKS = ("torch", "timm")
@@ -229,130 +225,6 @@ def image_rows(scores: Scores) -> Iterator[Sequence[Any]]:
         ]
         for number, (image, folder) in enumerate(zip(scores.pairs.truth, folders, strict=True)):
             yield (image, folder, row, hash_, *(None if each is None else each[number] for each in values))
-
-
-def to_latex(scores: Scores, rows: Mapping[str, Mapping[str, float]]) -> str:
-    """Tables for a paper, by booktabs: a line a system or row, each as wide as a page takes it."""
-    shown = {name: each for name, each in scores.measures.items() if not name.startswith("lightness")}
-    tables: list[list[list[str]]] = []
-    names: list[list[str]] = []
-    breadth = _MOST_SIGNS
-    for name, each in shown.items():
-        cells = [each.head, *(shown_value(each, values.get(name)) for values in rows.values())]
-        width = max(map(len, cells)) + 2
-        if breadth + width > _MOST_SIGNS:
-            tables.append([["system", *rows]])
-            names.append([])
-            breadth = max(map(len, rows))
-        tables[-1].append(cells)
-        names[-1].append(name)
-        breadth += width
-    main = "".join(
-        _latex_table(
-            _caption(scores, own, "means over images. L* is given to every system."), each, len(ALWAYS)
-        )
-        for own, each in zip(names, tables, strict=True)
-    )
-    return main + _distances_as_latex(scores) + _tests_as_latex(scores)
-
-
-def _latex_table(caption: str, columns: Sequence[Sequence[str]], last: int = 0) -> str:
-    """Columns of cells, their heads first; the last rows apart."""
-    head, *lines = zip(*columns, strict=True)
-    rows = [tex_row([tex(cell) for cell in line]) for line in lines]
-    if last:
-        rows.insert(len(rows) - last, r"\midrule")
-    return "\n".join([
-        r"\begin{table}",
-        r"\centering\footnotesize\setlength{\belowcaptionskip}{5pt}",
-        rf"\caption{{{tex(caption)}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
-        r"\toprule",
-        tex_row([tex(cell) for cell in head]),
-        r"\midrule",
-        *rows,
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-        "",
-    ])  # fmt: skip
-
-
-def _distances_as_latex(scores: Scores) -> str:
-    columns = dict.fromkeys((each.system, each.minus) for each in scores.distances)
-    cells: list[list[str]] = [["corrected", *(f"{a} − {b}" if b else a for a, b in columns)]]
-    names = list(dict.fromkeys(each.measure for each in scores.distances))
-    for name in names:
-        measure = scores.measures[name]
-        found = {(each.system, each.minus): each for each in scores.distances if each.measure == name}
-        cells.append([measure.short, *(_with_ends(measure, found.get(key)) for key in columns)])
-    said = (
-        f"distances of sets, freed of the bias that few images bring, with intervals at "
-        f"{100 * (1 - scores.protocol.alpha):g} % by a jackknife."
-    )
-    return _latex_table(_caption(scores, names, said), cells) if columns else ""
-
-
-def _tests_as_latex(scores: Scores) -> str:
-    """Tests of recognised images: a table a measure, a line two rows of the others."""
-    return "".join(
-        _measure_as_latex(scores, name) for name in dict.fromkeys(each.measure for each in scores.tests)
-    )
-
-
-def _measure_as_latex(scores: Scores, name: str) -> str:
-    title, tests = scores.measures[name].title, [each for each in scores.tests if each.measure == name]
-    lines = [
-        (f"{each.first}, {each.second}", f"{each.only_first} : {each.only_second}", p_text(each.p_adjusted))
-        for each in tests
-    ]
-    head: tuple[str, ...] = ("first, second", "only in", "p, exact")
-    said = (
-        f"{title[0].lower()}{title[1:]}: images that count of the first row alone : of the second alone, and McNemar's "
-        f"exact test of them, p by Bonferroni for {plural(len(scores.tests), 'test')}"
-    )
-    if scores.pairs.clusters:
-        head = (*head, "difference", "p, folders")
-        lines = [
-            (*line, with_ends(each.difference, each.interval), p_text(each.p_clustered_adjusted))
-            for line, each in zip(lines, tests, strict=True)
-        ]
-        said += (
-            "; it takes images as independent. The difference of the shares, with its interval (of these tests "
-            f"together at {100 * (1 - scores.protocol.alpha):g} %) and its p, is over "
-            f"{len(set(scores.pairs.clusters))} folders"
-        )
-    return _latex_table(_caption(scores, [name], f"{said}."), list(zip(head, *lines, strict=True)))
-
-
-def with_ends(share: float, interval: Interval | None) -> str:
-    """A difference of shares and its interval."""
-    shown = signed([share, *(interval or ())], 3)
-    return shown[0] + (f" [{', '.join(shown[1:])}]" if interval else "")
-
-
-def _with_ends(measure: Metric, found: SetDistance | None) -> str:
-    if found is None:
-        return "–"
-    ends = [shown_value(measure, each) for each in found.interval or ()]
-    return shown_value(measure, found.estimate) + (f" [{', '.join(ends)}]" if ends else "")
-
-
-def _caption(scores: Scores, names: Sequence[str], said: str) -> str:
-    """What a table shows, of how many images, and by which networks its measures are."""
-    networks = [
-        f"{', '.join(scores.measures[name].short for name in own)} by {_named(about)}"
-        for key, about in scores.about.items()
-        if (own := [name for name in names if name == key or (key == "classifier" and name in OF_CLASSIFIER)])
-    ]
-    protocol = f"protocol {scores.protocol.name} (SHA-256 {short(scores.protocol.digest)})"
-    asked = f" Networks: {'; '.join(networks)}." if networks else ""
-    return f"{len(scores.pairs.truth)} images, {protocol}; {said}{asked}"
-
-
-def _named(about: Mapping[str, Any]) -> str:
-    weights = f", weights {short(about['weights'])}" if "weights" in about else ""
-    return f"{about['network']}{weights}"
 
 
 def shown_value(measure: Metric, value: float | None) -> str:

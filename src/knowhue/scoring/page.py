@@ -1,4 +1,4 @@
-"""The page of `knowhue score`: what it says of systems, their tables, and the images in which they differ most."""
+"""The page of `knowhue score`: what it says of systems, their tables, for papers too, and where they differ most."""
 
 import base64
 import json
@@ -10,16 +10,19 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image as Pillow
 
+from knowhue.errors import plural
 from knowhue.images.image import Pixels
-from knowhue.metric_table import RECOGNITION, Metric
+from knowhue.metric_table import OF_CLASSIFIER, RECOGNITION, Metric
+from knowhue.report.latex import PREAMBLE, tex_table
 from knowhue.report.page import fill
 from knowhue.report.text import TableCell, p_text, p_words, signed
-from knowhue.scoring.files import Beside, short, shown_value, with_ends
+from knowhue.scoring.files import Beside, short, shown_value
 from knowhue.scoring.pairing import ALWAYS
 from knowhue.scoring.parts import open_pixels
 from knowhue.scoring.table import Difference, Scores, SetDistance
 from knowhue.statistics import FEWEST_IMAGES
 from knowhue.statistics.clustered import Nearness
+from knowhue.statistics.paired import Interval
 
 _SIDE = 176
 """Pixels of an image on the page, its longer side."""
@@ -71,6 +74,68 @@ def render(
         settings=json.dumps(scores.protocol.model_dump(mode="json"), indent=1),
         command=command,
     )
+
+
+def to_latex(scores: Scores, rows: Mapping[str, Mapping[str, float]]) -> str:
+    """The page's tables for a paper; what they need of its preamble stands above them as comments."""
+    level = f"{100 * (1 - scores.protocol.alpha):g} %"
+    over = f", over {len(set(scores.pairs.clusters))} folders" if scores.pairs.clusters else ""
+    tables = [
+        (
+            _table(scores, rows, each),
+            each.names,
+            f"{each.title}: means over images. L* is given to every system.",
+        )
+        for each in _groups(scores, rows)
+    ]
+    tables += [
+        (
+            _difference_table(scores), [each.measure for each in scores.differences],
+            f"mean paired differences, with intervals (together at {level}) and p by Bonferroni for all "
+            f"{len(scores.differences)}{over}.",
+        ),
+        (
+            _distance_table(scores), [each.measure for each in scores.distances],
+            f"distances of sets, freed of the bias that few images bring, with intervals at {level} by a jackknife.",
+        ),
+        (
+            _test_table(scores), [each.measure for each in scores.tests],
+            "images that count of the first row alone : of the second alone, and McNemar's exact test of them, p by "
+            f"Bonferroni for {plural(len(scores.tests), 'test')}"
+            + f"; it takes images as independent. The difference of the shares, its interval (together at {level}) and "
+            f"its p are{over.removeprefix(',')}" * bool(over)
+            + ".",
+        ),
+    ]  # fmt: skip
+    preamble = "".join(f"% {line}\n" for line in ("In the preamble:", *PREAMBLE.splitlines()))
+    return preamble + "".join(
+        # the caption has the protocol of all
+        tex_table([row[:-1] for row in cells], _caption(scores, names, said), f"score-{number}")
+        for number, (cells, names, said) in enumerate(tables, 1)
+        if cells
+    )
+
+
+def _caption(scores: Scores, names: Sequence[str], said: str) -> str:
+    """What a table shows, of how many images, and by which networks its measures are."""
+    measures = dict.fromkeys(name.removeprefix("best_") for name in names)
+    networks = [
+        f"{', '.join(scores.measures[name].short for name in own)} by {_named(about)}"
+        for key, about in scores.about.items()
+        if (
+            own := [
+                name for name in measures if name == key or (key == "classifier" and name in OF_CLASSIFIER)
+            ]
+        )
+    ]
+    protocol = f"protocol {scores.protocol.name} (SHA-256 {short(scores.protocol.digest)})"
+    asked = f" Networks: {'; '.join(networks)}." if networks else ""
+    return f"{len(scores.pairs.truth)} images, {protocol}; {said}{asked}"
+
+
+def _named(about: Mapping[str, Any]) -> str:
+    weights = f", weights {short(about['weights'])}" if "weights" in about else ""
+    return f"{about['network']}{weights}"
 
 
 def sentence(scores: Scores, found: Difference) -> str:
@@ -199,6 +264,12 @@ def _test_table(scores: Scores) -> list[list[Any]]:
             cells += [difference, p_text(each.p_clustered_adjusted)]
         rows.append([*cells, short(scores.protocol.digest)])
     return [head, *rows] if rows else []
+
+
+def with_ends(share: float, interval: Interval | None) -> str:
+    """A difference of shares and its interval."""
+    shown = signed([share, *(interval or ())], 3)
+    return shown[0] + (f" [{', '.join(shown[1:])}]" if interval else "")
 
 
 def _distance_cell(scores: Scores, found: SetDistance | None) -> Any:
