@@ -201,6 +201,23 @@ def test_one_sample_is_named_as_any_output(knowhue, photo, tmp_path):
     assert (tmp_path / "c.png").exists()
 
 
+def test_samples_that_are_all_the_same_are_said_to_be(knowhue, photo, tmp_path):
+    source, out = photo(), tmp_path / "c.png"
+    same = "the same as sample 1: reference, hints, strokes or saturation leave no colour to choose"
+    code, said, _ = knowhue("colorize", source, "-o", out, "--samples", 3, "--saturation", 0)
+    assert (code, said.count(f"  note: {same}")) == (0, 1)
+    code, said, _ = knowhue(
+        "colorize", source, "-o", out, "--samples", 3, "--reference", source, "--json", "--overwrite"
+    )
+    files = [Image.open(tmp_path / f"c-{number}.png").tobytes() for number in (1, 2, 3)]
+    records = [json.loads(line) for line in said.splitlines()]
+    assert [same in each["warnings"] for each in records] == [
+        False,
+        files[1] == files[0],
+        files[2] == files[0],
+    ]
+
+
 def test_nothing_is_written_where_one_of_the_samples_is_in_the_way(knowhue, photo, tmp_path):
     (tmp_path / "c-2.png").write_bytes(b"mine")
     code, _, err = knowhue("colorize", photo(), "-o", tmp_path / "c.png", "--samples", 2)

@@ -166,9 +166,20 @@ def test_where_slurm_cannot_be_asked_a_study_does_not_begin(tmp_path, monkeypatc
 
 def test_a_queue_that_does_not_answer_is_no_empty_one(slurm):
     found = open_engine("slurm", slurm)
-    (slurm.parent / "slurm" / "squeue").write_text("#!/bin/sh\nexit 1\n")
-    with pytest.raises(RunError, match=r"Slurm does not answer .* may still run.*another engine"):
-        found.left()
+    (slurm.parent / "slurm" / "squeue").write_text(
+        "#!/bin/sh\necho 'slurm_load_jobs error: refused' >&2\nexit 1\n"
+    )
+    with pytest.raises(RunError) as caught:
+        await_jobs(found, None, slurm, print)
+    assert str(caught.value) == (
+        "No Slurm cluster answers here: `squeue` says `slurm_load_jobs error: refused`. Run this on a machine of the "
+        "cluster where `squeue` lists jobs, or leave `--engine slurm` out."
+    )
+    # of an earlier command only where there was one
+    with pytest.raises(
+        RunError, match=r"^Jobs of .* may still run: .* was killed\. No Slurm cluster answers here"
+    ):
+        await_jobs(found, Left("slurm", ("12",)), slurm, print)
 
 
 def test_a_fault_of_a_job_is_said_with_where_it_stands(slurm):

@@ -1,5 +1,6 @@
 """`knowhue colorize`: a trained model put to work."""
 
+import hashlib
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -339,6 +340,7 @@ def _image(
     require_sample(len(files), colorizer.network)
     free = partial(require_outputs, inputs=asked.inputs, overwrite=asked.overwrite)
     free(outputs)  # one may have appeared while the model was opened
+    first_of: dict[str, int] = {}
     for number, out in enumerate(files, 1):
         # the uncertainty is the model's, whichever answer is asked for
         wanted = options._replace(sample=number, uncertainty=options.uncertainty and number == 1)
@@ -348,6 +350,11 @@ def _image(
         notes = write_colorized(image, made.image, out)
         record = {"path": str(source), "output": str(out), **made.judgement.as_record()}
         record["warnings"] += notes
+        first = first_of.setdefault(hashlib.sha256(made.image.pixels.tobytes()).hexdigest(), number)
+        if first < number:
+            record["warnings"].append(
+                f"the same as sample {first}: reference, hints, strokes or saturation leave no colour to choose"
+            )
         if made.uncertainty is not None and isinstance(map_file, Path):
             free({"--uncertainty": map_file})
             record["uncertainty"] = _write_uncertainty(made, map_file)

@@ -350,21 +350,22 @@ def _require_known(engine: str, key: str) -> None:
 
 def await_jobs(own: Executor, left: Left | None, root: Path, report: Report) -> None:
     """Wait for the jobs that a driver which was killed has left with an engine: they write to the folder."""
-    engines = {own.name: own}
-    if left is not None and left.engine not in engines:
-        try:
+    engines, told = {own.name: own}, list[str]()
+    try:
+        if left is not None and left.engine not in engines:
             engines[left.engine] = open_engine(left.engine, root)
-        except KnowhueError as error:
-            raise RunError(
-                f"Jobs of `{root}` may still run: a command with `--engine {left.engine}` was killed. {error} Or, if "
-                f"none runs, remove `{root / LOCK}`."
-            ) from None
-    told: list[str] = []
-    while jobs := [f"{name} {job}" for name, engine in engines.items() for job in engine.left()]:
-        if jobs != told:
-            text = f"waiting for jobs that an earlier command has left: {few(jobs)}; cancel them to stop them"
-            report({"stage": "note", "text": text})
-        told = jobs
-        time.sleep(POLL_SECONDS)
+        while jobs := [f"{name} {job}" for name, engine in engines.items() for job in engine.left()]:
+            if jobs != told:
+                text = f"waiting for jobs that an earlier command has left: {few(jobs)}; cancel them to stop them"
+                report({"stage": "note", "text": text})
+            told = jobs
+            time.sleep(POLL_SECONDS)
+    except KnowhueError as error:
+        if left is None:
+            raise
+        raise RunError(
+            f"Jobs of `{root}` may still run: a command with `--engine {left.engine}` was killed. {error} Or, if "
+            f"none runs, remove `{root / LOCK}`."
+        ) from None
     if left is not None:
         note_jobs(root, own.name, [])

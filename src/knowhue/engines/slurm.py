@@ -20,7 +20,7 @@ from submitit.helpers import Checkpointable
 from knowhue.config import fingerprint
 from knowhue.engines import executor
 from knowhue.engines.executor import Executor, Job, SlurmSettings, each_once
-from knowhue.errors import ConfigError, RunError
+from knowhue.errors import ConfigError, RunError, shown
 from knowhue.locks import job_of_engine, note_jobs
 
 FOLDER = ".slurm"
@@ -64,13 +64,13 @@ class SlurmJobs(Executor):
 
     def left(self) -> list[str]:
         """See `Executor`."""
-        living = living_jobs()
-        if living is None:
+        living = _squeue()
+        if living.returncode:
             raise RunError(
-                "Slurm does not answer (`squeue` fails here), so jobs of an earlier command may still run. "
-                "Try again on a machine of the cluster where `squeue` works, or use another engine."
+                f"No Slurm cluster answers here: `squeue` says `{shown(living.stderr.strip() or 'nothing')}`. Run "
+                "this on a machine of the cluster where `squeue` lists jobs, or leave `--engine slurm` out."
             )
-        return self._own(living)
+        return self._own(_names(living))
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
         """See `Executor`.
@@ -194,12 +194,18 @@ class _Step(Checkpointable):
 
 def living_jobs() -> Mapping[str, str] | None:
     """The names of this user's jobs that wait or run, by their ids; None where Slurm does not answer just now."""
-    asked = subprocess.run(
+    found = _squeue()
+    return None if found.returncode else _names(found)
+
+
+def _squeue() -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         ["squeue", "--me", "--noheader", "--format=%i %j"], capture_output=True, text=True, check=False
     )
-    if asked.returncode:
-        return None
-    return dict(line.split(" ", 1) for line in asked.stdout.splitlines() if " " in line)
+
+
+def _names(listed: subprocess.CompletedProcess[str]) -> Mapping[str, str]:
+    return dict(line.split(" ", 1) for line in listed.stdout.splitlines() if " " in line)
 
 
 def _require_success(job: submitit.Job[Any]) -> None:
