@@ -206,9 +206,12 @@ def test_samples_that_are_all_the_same_are_said_to_be(knowhue, photo, tmp_path):
     same = "the same as sample 1: reference, hints, strokes or saturation leave no colour to choose"
     code, said, _ = knowhue("colorize", source, "-o", out, "--samples", 3, "--saturation", 0)
     assert (code, said.count(f"  note: {same}")) == (0, 1)
-    code, said, _ = knowhue(
-        "colorize", source, "-o", out, "--samples", 3, "--reference", source, "--json", "--overwrite"
+    gray = np.asarray(Image.open(source))
+    Image.fromarray(np.stack([gray // 2 + 100, gray // 2, gray // 2], -1).astype(np.uint8)).save(
+        tmp_path / "red.png"
     )
+    again = ("--reference", tmp_path / "red.png", "--json", "--overwrite")
+    code, said, _ = knowhue("colorize", source, "-o", out, "--samples", 3, *again)
     files = [Image.open(tmp_path / f"c-{number}.png").tobytes() for number in (1, 2, 3)]
     records = [json.loads(line) for line in said.splitlines()]
     assert [same in each["warnings"] for each in records] == [

@@ -2,6 +2,7 @@
 
 import io
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from knowhue.data.checks import (
     Signatures,
     close_pairs,
     find_near_duplicates,
-    near_pairs,
     signatures,
 )
 from knowhue.data.drawn import draw
@@ -56,14 +56,14 @@ COPIES = {
 def test_copies_are_found(kind):
     originals = scenes()
     found = signatures([prepared(originals), prepared(map(COPIES[kind], originals))])
-    pairs = {tuple(pair) for pair in near_pairs(found, LIMIT).tolist()}
+    pairs = {(first, copy) for copy, first in find_near_duplicates(found, LIMIT).items()}
     assert pairs <= {(n, n + 20) for n in range(20)}
     assert len(pairs) >= (19 if kind == "cropped 3 %" else 20)
 
 
 def test_drawn_images_are_no_copies_of_each_other():
     images = np.stack([draw(n, n % 5, 64, class_colour=0.8, seed=0) for n in range(1500)])
-    assert len(near_pairs(signatures([images]), LIMIT)) == 0
+    assert find_near_duplicates(signatures([images]), LIMIT) == {}
 
 
 def test_one_layout_in_two_colours_is_two_images():
@@ -72,13 +72,13 @@ def test_one_layout_in_two_colours_is_two_images():
     found = signatures([images, recoloured])
     same_layout = found._replace(upright=np.tile(found.upright[:4], 2))
     assert len(close_pairs(same_layout.upright, same_layout.upright, LIMIT)[0]) >= 4
-    assert len(near_pairs(same_layout, LIMIT)) == 0
+    assert find_near_duplicates(same_layout, LIMIT) == {}
 
 
 def test_flat_images_are_told_apart_by_colour():
     colours = [(200, 30, 30), (30, 30, 200), (201, 30, 30)]
     flat = np.stack([np.full((SIDE, SIDE, 3), colour, np.uint8) for colour in colours])
-    assert near_pairs(signatures([flat]), LIMIT).tolist() == [[0, 2]]
+    assert find_near_duplicates(signatures([flat]), LIMIT) == {2: 0}
 
 
 def test_mirror_hash_is_the_hash_of_the_mirror_image():
@@ -119,9 +119,9 @@ def test_banded_search_is_the_exhaustive_one(way, seed):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_work", lambda *given: abs(given[-1] - few))
         found = close_pairs(upright, mirrored, limit)
-    for pairs, other in zip(found, (upright, mirrored), strict=True):
-        distance = np.bitwise_count(upright[:, None] ^ other)
-        assert pairs.tolist() == np.argwhere(np.triu(distance <= limit, 1)).tolist()
+    close = [np.bitwise_count(upright[:, None] ^ other) <= limit for other in (upright, mirrored)]
+    assert found[0].tolist() == np.argwhere(np.triu(close[0], 1)).tolist()
+    assert found[1].tolist() == np.argwhere(close[1] & ~np.eye(30, dtype=bool)).tolist()
 
 
 def flipped(rng, hashes: np.ndarray, most: int) -> np.ndarray:
@@ -153,9 +153,9 @@ def test_work_grows_little_faster_than_the_number_of_images(monkeypatch):
 
 def test_memory_is_bounded_and_blocks_of_the_search_do_not_matter(monkeypatch):
     found = signatures([prepared(scenes(10)), prepared(scenes(10))])
-    whole = near_pairs(found, 16).tolist()
+    whole = find_near_duplicates(found, 16)
     monkeypatch.setattr(module, "_CELLS", 3)
-    assert near_pairs(found, 16).tolist() == whole
+    assert find_near_duplicates(found, 16) == whole
 
 
 def alike(count: int) -> Signatures:
@@ -167,10 +167,52 @@ def test_first_of_like_images_is_the_original():
     assert find_near_duplicates(alike(3), LIMIT) == {1: 0, 2: 0}
 
 
-def test_only_images_that_stay_make_others_go(monkeypatch):
-    chain = np.array([[0, 1], [1, 2]])  # 2 is like 1, which goes, but not like 0
-    monkeypatch.setattr(module, "near_pairs", lambda *_: chain)
-    assert find_near_duplicates(alike(3), LIMIT) == {1: 0}
+def test_only_images_that_stay_make_others_go():
+    # each as near to the next as copies are, the first and the last are not
+    colours = np.array([(120, 100, 100), (110, 110, 100), (100, 120, 100)], np.uint8)
+    flat = signatures([np.broadcast_to(colours[:, None, None], (3, SIDE, SIDE, 3))])
+    assert find_near_duplicates(flat, LIMIT) == {1: 0}
+
+
+@given(st.integers(0, 1000))
+def test_grouped_search_is_the_one_that_compares_every_pair(seed):
+    rng = np.random.default_rng(seed)
+    few = rng.integers(0, 2**64, 4, dtype=np.uint64)
+    upright = np.concatenate([few[rng.integers(0, 4, 15)], flipped(rng, few[rng.integers(0, 4, 15)], 6)])
+    mirrored = np.where(rng.random(30) < 0.5, rng.permutation(upright), flipped(rng, upright, 5))
+    found = Signatures(
+        upright, mirrored, rng.integers(0, 2, (30, 1, 1, 3)).repeat(8, 1).repeat(8, 2).astype(np.uint8) * 90
+    )
+
+    def is_copy(copy: int, first: int) -> bool:
+        one, other = (found.thumbs[place].astype(float) for place in (first, copy))
+        gain = np.clip((one.mean() + 1) / (other.mean() + 1), 1 / 1.2, 1.2)
+        near = (int(upright[first] ^ hashes[copy]).bit_count() <= LIMIT for hashes in (upright, mirrored))
+        return any(near) and np.abs(one - gain * other).mean() < module.MAX_COLOUR_DIFFERENCE
+
+    copies: dict[int, int] = {}
+    for copy in range(30):
+        originals = [first for first in range(copy) if first not in copies and is_copy(copy, first)]
+        copies |= {copy: originals[0]} if originals else {}
+    assert find_near_duplicates(found, LIMIT) == copies
+    known = [
+        first for first in (next((n for n in range(9) if is_copy(copy, n)), None) for copy in range(9, 30))
+    ]
+    assert find_near_duplicates(found, LIMIT, known=9) == {
+        copy: first for copy, first in enumerate(known, 9) if first is not None
+    }
+
+
+def test_memory_grows_with_images_of_one_layout_not_with_their_pairs():
+    found = alike(4000)
+    tracemalloc.start()
+    try:
+        copies = find_near_duplicates(found, LIMIT)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert copies == dict.fromkeys(range(1, 4000), 0)
+    assert peak < 4000 * 2000  # bytes an image; all pairs are 32,000
 
 
 def test_nothing_has_no_duplicates():

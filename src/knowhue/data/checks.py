@@ -3,6 +3,7 @@
 import hashlib
 import math
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import combinations, pairwise
@@ -26,6 +27,8 @@ _MAX_GAIN = 1.2
 """Brightness that copies may differ in before their colours are compared."""
 _CELLS = 2**16
 """Comparisons at a time: their 0.5 MB stay in the processor's cache."""
+_THUMBS = 1024
+"""Thumbnails that are compared at once."""
 _MOST_AGREEING = 4
 """Bands of a hash that are to agree; more of them are chosen in thousands of ways."""
 _SORTING = 12
@@ -34,7 +37,7 @@ _MULTIPLIER, _UPPER = np.uint64(0x9E3779B97F4A7C15), np.uint64(2**64 - 2**32)
 """Of Fibonacci hashing (Knuth 1973), and the bits of its value that are used."""
 
 PositionPairs = NDArray[np.int64]
-"""(K, 2): positions of two images, the smaller first."""
+"""(K, 2): positions of two images."""
 _NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
 """Unicode categories: control, surrogate (how Python holds bytes that are no UTF-8), line and paragraph separators."""
 
@@ -130,35 +133,54 @@ def signatures(blocks: Iterable[NDArray[np.uint8]]) -> Signatures:
     return Signatures(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def find_near_duplicates(found: Signatures, limit_bits: int) -> dict[int, int]:
-    """Positions of images that resemble one before them that stays, and which that is.
+def find_near_duplicates(found: Signatures, limit_bits: int, known: int | None = None) -> dict[int, int]:
+    """Positions of images that resemble one before them that stays, and the first such.
 
     An image is only compared with those that stay: what resembles a copy alone stays too.
 
     Args:
         found: signatures, those first that are kept of several copies.
         limit_bits: bits of `BITS` that the hashes of copies may differ in, 0 to 16.
+        known: None, or how many stay, at the beginning; the others are compared with these alone.
     """
+    # equal hashes are one in the search: of a million images of one layout all pairs would not fit into memory
+    layouts, layout = np.unique(np.stack(found[:2], 1), axis=0, return_inverse=True)
+    near, sizes = _near_layouts(layouts, limit_bits), np.bincount(layout, minlength=len(layouts))
+    stay: defaultdict[int, list[int]] = defaultdict(list)
+    for place, own in enumerate(layout[:known].tolist() if known else ()):
+        stay[own].append(place)
     copies: dict[int, int] = {}
-    for original, copy in near_pairs(found, limit_bits).tolist():
-        if original not in copies and copy not in copies:
-            copies[copy] = original
+    has_company = np.array([sizes[own] > 1 or own in near for own in range(len(layouts))], dtype=bool)[layout]
+    for place in np.flatnonzero(has_company).tolist():
+        own = int(layout[place])
+        if known is not None and place < known:
+            continue
+        options = [(stay[other], is_mirrored) for other, is_mirrored in (*near.get(own, ()), (own, False))]
+        firsts = [_first_alike(found.thumbs, places, place, is_mirrored) for places, is_mirrored in options]
+        if originals := [first for first in firsts if first is not None]:
+            copies[place] = min(originals)
+        elif known is None:
+            stay[own].append(place)
     return copies
 
 
-def near_pairs(found: Signatures, limit_bits: int) -> PositionPairs:
-    """Every pair alike in layout and colour, upright or mirrored, in the order of the second, then the first."""
-    thumbs = (found.thumbs, found.thumbs[:, :, ::-1])
-    close = close_pairs(found.upright, found.mirrored, limit_bits)
-    both = [_alike(pairs, found.thumbs, other) for pairs, other in zip(close, thumbs, strict=True)]
-    pairs = np.unique(np.concatenate(both), axis=0)
-    return pairs[np.lexsort(pairs.T)]
+def _near_layouts(layouts: NDArray[np.uint64], limit_bits: int) -> Mapping[int, list[tuple[int, bool]]]:
+    """Of each pair of hashes, upright and mirrored, those that are close to it, and whether they are by mirroring."""
+    near: defaultdict[int, list[tuple[int, bool]]] = defaultdict(list)
+    upright, mirrored = close_pairs(layouts[:, 0], layouts[:, 1], limit_bits)
+    for first, second in upright.tolist():
+        near[first].append((second, False))
+        near[second].append((first, False))
+    itself = np.flatnonzero(np.bitwise_count(layouts[:, 0] ^ layouts[:, 1]) <= limit_bits)
+    for first, second in (*mirrored.tolist(), *zip(itself.tolist(), itself.tolist(), strict=True)):
+        near[second].append((first, True))
+    return near
 
 
 def close_pairs(
     upright: NDArray[np.uint64], mirrored: NDArray[np.uint64], limit_bits: int
 ) -> tuple[PositionPairs, PositionPairs]:
-    """Every i < j for which `upright[i]` differs in at most so many bits from `upright[j]`, and from `mirrored[j]`.
+    """Every i < j whose `upright` differ in at most so many bits, and other i, j whose `upright[i]`, `mirrored[j]` do.
 
     The bits are cut into `limit_bits` bands and a few more, so that close hashes agree in those few at least. For every
     choice of a few bands, hashes are compared that agree in them (Manku, Jain and Das Sarma 2007). It is exact whatever
@@ -178,7 +200,8 @@ def close_pairs(
             differing = hashes[i] ^ hashes[j]
             # who agrees in more bands is found in the first few of them
             agreeing = ((differing[:, None] & bands[: chosen[-1] + 1]) == 0).sum(1)
-            is_first = ((differing & mask) == 0) & (agreeing == few) & (i < j % count)
+            is_pair = np.where(j < count, i < j, i != j - count)
+            is_first = ((differing & mask) == 0) & (agreeing == few) & is_pair
             hits.append(np.stack((i, j), 1)[is_first])
     pairs = np.concatenate(hits)
     pairs = pairs[np.lexsort(pairs.T[::-1])]
@@ -232,18 +255,20 @@ def _compared(
         yield order[start + np.searchsorted(ends, close, side="right")], order[other[close]]
 
 
-def _alike(pairs: PositionPairs, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> PositionPairs:
-    """The pairs whose thumbnails have the same colours but for brightness."""
-    # concatenate refuses an empty list
-    kept = [np.zeros((0, 2), np.int64)]
-    for start in range(0, len(pairs), 4096):
-        part = pairs[start : start + 4096]
-        one, other = first[part[:, 0]].astype(np.float32), second[part[:, 1]].astype(np.float32)
+def _first_alike(
+    thumbs: NDArray[np.uint8], places: Sequence[int], place: int, is_mirrored: bool
+) -> int | None:
+    """The first of some images whose thumbnail is another's, or its mirror image's, in all but brightness."""
+    other = (thumbs[place, :, ::-1] if is_mirrored else thumbs[place]).astype(np.float32)
+    for start in range(0, len(places), _THUMBS):
+        part = places[start : start + _THUMBS]
+        one = thumbs[part].astype(np.float32)
         # + 1: a thumbnail may be black
-        gain = (one.mean((1, 2, 3)) + 1) / (other.mean((1, 2, 3)) + 1)
-        gain = gain.clip(1 / _MAX_GAIN, _MAX_GAIN)[:, None, None, None]
-        kept.append(part[np.abs(one - gain * other).mean((1, 2, 3)) < MAX_COLOUR_DIFFERENCE])
-    return np.concatenate(kept)
+        gain = ((one.mean((1, 2, 3)) + 1) / (other.mean() + 1)).clip(1 / _MAX_GAIN, _MAX_GAIN)
+        difference = np.abs(one - gain[:, None, None, None] * other).mean((1, 2, 3))
+        if len(alike := np.flatnonzero(difference < MAX_COLOUR_DIFFERENCE)):
+            return part[int(alike[0])]
+    return None
 
 
 def _signatures(images: NDArray[np.uint8]) -> Signatures:

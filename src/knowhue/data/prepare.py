@@ -238,10 +238,9 @@ def count_seen(folder: Path, tuned: Path, limit_bits: int) -> int:
     rows = (row for row in kept_rows(folder) if row["split"] == "test")
     again = np.array([any(row[name] in known for name in _DIGESTS) for row in rows], dtype=bool)
     if limit_bits:
-        both = checks.signatures(chain(pixel_blocks(ours.rgb, test), pixel_blocks(theirs.rgb, seen)))
-        first, second = checks.near_pairs(both, limit_bits).T
-        # pairs within one of the two studies say nothing of the other
-        again[first[(first < len(test)) & (second >= len(test))]] = True
+        both = checks.signatures(chain(pixel_blocks(theirs.rgb, seen), pixel_blocks(ours.rgb, test)))
+        copies = checks.find_near_duplicates(both, limit_bits, known=len(seen))
+        again[[place - len(seen) for place in copies]] = True
     return int(again.sum())
 
 
