@@ -12,6 +12,7 @@ from knowhue.models.colour_classes import ColourClasses
 from knowhue.models.heads import Classifier, Decoder
 from knowhue.models.multitask import Deployed, MultiTask, build_model
 from knowhue.presets import edit
+from small_encoder import SMALL_ENCODER, add_small_encoder
 
 CLASSES = ("coral", "penguin", "shark")
 SIZE_PX = 32
@@ -84,10 +85,19 @@ def colours_network() -> TorchNetwork:
 
 def lite0_network() -> TorchNetwork:
     """An untrained model on a real encoder, as files can hold it."""
+    return _untrained(describe())
+
+
+def small_network() -> TorchNetwork:
+    """The same on an encoder of a fortieth, whose layers are of the same kinds."""
+    add_small_encoder()
+    return _untrained(describe(config=edit(describe().config, {"encoder": {"name": SMALL_ENCODER}})))
+
+
+def _untrained(described: Description) -> TorchNetwork:
     torch.manual_seed(0)
-    return TorchNetwork(
-        _awakened(Deployed(build_model(describe().config, len(CLASSES)), 1.5, 12, 0.3)), describe()
-    )
+    model = build_model(described.config, len(CLASSES))
+    return TorchNetwork(_awakened(Deployed(model, 1.5, 12, 0.3)), described)
 
 
 def noise(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:

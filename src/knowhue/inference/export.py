@@ -21,7 +21,7 @@ from knowhue.inference.judgement import can_tell_novelty
 from knowhue.inference.networks import FloatArray, Predictions, TorchNetwork, build_deployed, save_model
 from knowhue.inference.onnx_network import INPUT, OUTPUTS, PARITY_KEY, TASK_OF, network_of
 from knowhue.metric_table import METRICS
-from knowhue.models.encoder import hub_resolves
+from knowhue.models.encoder import Conv2dSame, hub_resolves
 from knowhue.models.multitask import Deployed, DeployedOutput
 from knowhue.presets import edit
 from knowhue.runs import WEIGHTS, require_no_run
@@ -175,10 +175,13 @@ def _exportable(module: Deployed) -> Deployed:
     formulas of an unknown size they would take the exporter half an hour.
     """
     for name, layer in list(module.named_modules()):
-        if isinstance(layer, nn.Conv2d) and type(layer) is not nn.Conv2d:  # timm's `Conv2dSame`
-            height, width = (max(k - s, 0) for k, s in zip(layer.kernel_size, layer.stride, strict=True))
-            edges = (width // 2, width - width // 2, height // 2, height - height // 2)
-            module.set_submodule(name, nn.Sequential(nn.ZeroPad2d(edges), _plain(layer)))
+        if isinstance(layer, nn.Conv2d) and type(layer) is not nn.Conv2d:
+            plain: nn.Module = _plain(layer)
+            if isinstance(layer, Conv2dSame):
+                height, width = (max(k - s, 0) for k, s in zip(layer.kernel_size, layer.stride, strict=True))
+                edges = (width // 2, width - width // 2, height // 2, height - height // 2)
+                plain = nn.Sequential(nn.ZeroPad2d(edges), plain)
+            module.set_submodule(name, plain)
         elif getattr(layer, "inplace", False):
             cast(Any, layer).inplace = False  # to undo it takes a fourth of the export
     return module.eval()
@@ -190,6 +193,7 @@ def _plain(layer: nn.Conv2d) -> nn.Conv2d:
         layer.out_channels,
         kernel_size=(layer.kernel_size[0], layer.kernel_size[1]),
         stride=(layer.stride[0], layer.stride[1]),
+        padding=cast(tuple[int, int], layer.padding),
         dilation=(layer.dilation[0], layer.dilation[1]),
         groups=layer.groups,
         bias=layer.bias is not None,
