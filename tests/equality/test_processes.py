@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from knowhue.apps.program import main
 from knowhue.engines import executor
-from knowhue.objectives.loss_weighting import GradNorm
+from knowhue.objectives.weighting import GradNorm
 from knowhue.plan import make_plan, read_plan
 from knowhue.report import page
 from knowhue.runs import read_log

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from knowhue.objectives import loss_weighting
+from knowhue.objectives import weighting
 from knowhue.presets import edit
 from knowhue.runs import read_log
 from knowhue.training import checkpoint
@@ -24,7 +24,7 @@ def without_times(folder):
 def test_a_task_that_was_stopped_before_the_cut_stays_stopped(tiny, make_work, monkeypatch, cut):
     """Stopped after the second epoch of four; the criterion would let it go on ever after."""
     verdicts = iter(())
-    monkeypatch.setattr(loss_weighting, "criterion", lambda *_: next(verdicts, None))
+    monkeypatch.setattr(weighting, "criterion", lambda *_: next(verdicts, None))
     unscored = {"evaluation__networks": (), "evaluation__perceptual": ()}
     config = tiny(tasks__weighting="task_constrained", tasks__stop_strip_epochs=1, **unscored)
     config = edit(config, {"training": {"heads": {"epochs": 1}, "finetune": {"epochs": 4}}})

@@ -13,7 +13,7 @@ from knowhue.config import Tasks
 from knowhue.data.loaders import ProcessShare, TrainingBatches
 from knowhue.errors import ExtraError
 from knowhue.models.multitask import build_discriminator, build_model
-from knowhue.objectives.gradient_weighting import (
+from knowhue.objectives.weighting import (
     GRADIENT_WEIGHTINGS,
     conflict_averse,
     gramian,

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from knowhue.config import Tasks
 from knowhue.errors import ConfigError
-from knowhue.objectives.loss_weighting import (
+from knowhue.objectives.weighting import (
     LOSS_WEIGHTINGS,
     TASKS,
     DynamicWeightAverage,

@@ -11,15 +11,16 @@ import torch
 from knowhue.cells import check_gate
 from knowhue.config import Config, Tasks
 from knowhue.errors import ConfigError
-from knowhue.objectives import loss_weighting
-from knowhue.objectives.gradient_weighting import GRADIENT_WEIGHTINGS, make_weighting
-from knowhue.objectives.loss_weighting import (
+from knowhue.objectives import weighting
+from knowhue.objectives.weighting import (
+    GRADIENT_WEIGHTINGS,
     LOSS_WEIGHTINGS,
     TASKS,
     GradNorm,
     LossWeighting,
     TaskConstrained,
     Uncertainty,
+    make_weighting,
 )
 from knowhue.presets import edit, load_config
 from knowhue.runs import read_log, trained_by
@@ -114,7 +115,7 @@ def test_a_stopped_task_counts_nothing_any_more_and_its_head_rests(tiny, run, mo
             kept.append({name: copy.deepcopy(module.state_dict()) for name, module in modules.items()})
 
     monkeypatch.setattr(checkpoint, "save_checkpoint", keep)
-    monkeypatch.setattr(loss_weighting, "criterion", lambda *_: math.inf)
+    monkeypatch.setattr(weighting, "criterion", lambda *_: math.inf)
     config = weighed(tiny, "task_constrained", tasks__main=main, tasks__stop_strip_epochs=1)
     config = edit(config, {"training": {"finetune": {"epochs": 4, "learning_rate": 1e-3}}})
     log = read_log(run(config), "finetune")

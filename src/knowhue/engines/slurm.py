@@ -44,7 +44,7 @@ class SlurmJobs(Executor):
     is_elsewhere = True
 
     def __init__(self, root: Path, workers: int | None, settings: SlurmSettings) -> None:
-        """See `choice.open_engine`.
+        """See `executor.open_engine`.
 
         Raises:
             ConfigError: Slurm's commands are not here.

@@ -15,8 +15,7 @@ from knowhue.config import Config, Phase, Task
 from knowhue.models.encoder import NoEncoder, Weights
 from knowhue.models.multitask import MultiTask, build_discriminator, build_model
 from knowhue.models.palette import Palette
-from knowhue.objectives.gradient_weighting import GradientWeighting, make_weighting
-from knowhue.objectives.loss_weighting import LossWeighting
+from knowhue.objectives.weighting import GradientWeighting, LossWeighting, make_weighting
 from knowhue.presets import edit
 from knowhue.tensors import Batch, Prediction
 from knowhue.training.engine import Engine

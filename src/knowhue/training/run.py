@@ -26,7 +26,7 @@ from knowhue.models.colour_classes import ColourClasses, centres, count_bins
 from knowhue.models.encoder import weights_digest
 from knowhue.models.multitask import MultiTask, build_model
 from knowhue.models.pix2pix import PatchGAN
-from knowhue.objectives.gradient_weighting import make_weighting
+from knowhue.objectives.weighting import make_weighting
 from knowhue.presets import arm_config, edit
 from knowhue.runs import (
     WEIGHTS,

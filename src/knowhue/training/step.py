@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from knowhue.config import Config
-from knowhue.objectives.gradient_weighting import GradientWeighting, gramian
-from knowhue.objectives.loss_weighting import LossWeighting
 from knowhue.objectives.losses import GAN_LOSSES, PIXEL_LOSSES, cross_entropy, follow, share_judged_right
+from knowhue.objectives.weighting import GradientWeighting, LossWeighting, gramian
 from knowhue.tensors import Batch, Chroma, Prediction, Pyramid
 from knowhue.training.engine import Engine
 from knowhue.training.phases import TrainState
