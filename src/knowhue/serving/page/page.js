@@ -305,17 +305,17 @@ function place(x, y) {
   return placement;
 }
 
+// Ask for a photo as it is set now; what is refused is taken back.
+function attemptOrUndo(photo, undo, done) {
+  return attempt(() => updateChosen(photo).catch((error) => { undo(); throw error; }), done);
+}
+
 async function addPoint(photo, point) {
   photo.points.push(point);
   showPoints();
-  await attempt(async () => {
-    try {
-      await updateChosen(photo);
-    } catch (error) {
-      photo.points = photo.points.filter((each) => each !== point);
-      showPoints();
-      throw error;
-    }
+  await attemptOrUndo(photo, () => {
+    photo.points = photo.points.filter((each) => each !== point);
+    showPoints();
   }, `Point ${photo.points.length} placed.`);
 }
 
@@ -325,14 +325,9 @@ let references = 0;
 async function setReference(file) {
   const photo = chosen, before = [photo.reference, photo.referenceNumber];
   [photo.reference, photo.referenceNumber] = [file, file ? references += 1 : 0];
-  await attempt(async () => {
-    try {
-      await updateChosen(photo);
-    } catch (error) {
-      [photo.reference, photo.referenceNumber] = before;
-      show();
-      throw error;
-    }
+  await attemptOrUndo(photo, () => {
+    [photo.reference, photo.referenceNumber] = before;
+    show();
   }, file ? "Reference taken." : "Reference removed.");
 }
 
