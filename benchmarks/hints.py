@@ -32,8 +32,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from knowhue.color import lab_to_rgb, rgb_to_lab
-from knowhue.images.files import SUFFIXES
-from knowhue.images.image import Image
+from knowhue.images.image import SUFFIXES, Image
 from knowhue.images.reading import read_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.hints import Hint, Strokes

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from knowhue.color import lab_to_linear, linear_to_srgb, srgb_to_lab
-from knowhue.images.files import walk
+from knowhue.images.image import walk
 from knowhue.images.reading import read_image
 from knowhue.inference.colorizer import Colorizer, encode_colorized
 

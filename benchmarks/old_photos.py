@@ -13,7 +13,7 @@ import numpy as np
 from scipy.ndimage import convolve, uniform_filter
 
 from knowhue.color import FloatArray
-from knowhue.images.files import SUFFIXES
+from knowhue.images.image import SUFFIXES
 from knowhue.images.reading import read_image
 from knowhue.inference.pixels import network_input
 

@@ -24,8 +24,7 @@ from knowhue.color import FloatArray, rgb_to_lab
 from knowhue.data.loaders import to_rgb
 from knowhue.evaluation.evaluate import ab_l1, mean_chroma
 from knowhue.evaluation.similarity import ciede2000
-from knowhue.images.files import SUFFIXES
-from knowhue.images.image import Pixels
+from knowhue.images.image import SUFFIXES, Pixels
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.colour_distribution import FIELD_STRENGTH, ColourDistribution, field
 from knowhue.tensors import Chroma

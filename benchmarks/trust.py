@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import rankdata, spearmanr
 
 from knowhue.color import rgb_to_lab
-from knowhue.images.files import SUFFIXES
+from knowhue.images.image import SUFFIXES
 from knowhue.images.reading import read_image
 from knowhue.images.vips import shrink
 from knowhue.inference.colorizer import Colorizer, spread_over_views

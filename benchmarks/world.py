@@ -25,8 +25,7 @@ from knowhue.data.loaders import degrade, draw_damage, grain, to_rgb
 from knowhue.evaluation.calibration import calibration_error
 from knowhue.evaluation.evaluate import ab_l1, mean_chroma
 from knowhue.evaluation.similarity import ciede2000
-from knowhue.images.files import SUFFIXES
-from knowhue.images.image import Image
+from knowhue.images.image import SUFFIXES, Image
 from knowhue.images.reading import read_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.judgement import UNKNOWN

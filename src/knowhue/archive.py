@@ -19,7 +19,7 @@ from uuid import uuid4
 from knowhue.config import digest
 from knowhue.engines.executor import Executor, InProcess, Job
 from knowhue.errors import ConfigError, ImageError, RunError, few, plural
-from knowhue.images.files import UNREADABLE
+from knowhue.images.image import UNREADABLE
 from knowhue.images.writing import check_output_suffix, writable_suffix
 from knowhue.inference.colorizer import EVERYWHERE, ColorizeOptions, Colorizer
 from knowhue.inference.description import Description

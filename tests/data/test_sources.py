@@ -13,7 +13,7 @@ from knowhue.data.listing import list_items
 from knowhue.data.prepare import prepare
 from knowhue.data.sources import SOURCES, HuggingFace, require_apart
 from knowhue.errors import ConfigError, ExtraError, ImageError
-from knowhue.images.files import SUFFIXES
+from knowhue.images.image import SUFFIXES
 from knowhue.inference.listing import list_folder
 from knowhue.plan import make_plan
 from knowhue.study import run_study

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from knowhue.images.files import FORMATS, LEDGER, SUFFIXES, counted, recognise, walk, why_hidden
+from knowhue.images.image import FORMATS, LEDGER, SUFFIXES, counted, recognise, walk, why_hidden
 
 
 def put(root, *names):

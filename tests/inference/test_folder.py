@@ -18,7 +18,7 @@ from stand import MatchingNetwork
 
 from knowhue.color import srgb_to_lab
 from knowhue.errors import ConfigError, ImageError, RunError
-from knowhue.images.files import LEDGER
+from knowhue.images.image import LEDGER
 from knowhue.images.image import Image as KnowhueImage
 from knowhue.inference import folder, requests
 from knowhue.inference.album import AlbumColour

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from knowhue.errors import RunError
-from knowhue.images.files import LEDGER
+from knowhue.images.image import LEDGER
 from knowhue.inference.ledger import JOB, Ledger, Stamp
 
 THIS = dict.fromkeys(JOB, "this")

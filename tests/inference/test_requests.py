@@ -10,7 +10,7 @@ from PIL import Image
 from stand import FakeNetwork, colorizer, photo, wait_until
 
 from knowhue.errors import ConfigError, ImageError
-from knowhue.images.files import FORMATS
+from knowhue.images.image import FORMATS
 from knowhue.images.reading import MAX_PIXELS, weigh_image
 from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer

@@ -15,7 +15,7 @@ from knowhue.apps.models import ModelOptions, announce, deploy_once, open_model,
 from knowhue.apps.program import OverwriteOption, rare_option, say, say_json, with_options
 from knowhue.config import digest
 from knowhue.errors import ConfigError, ImageError, few, system_reason
-from knowhue.images.files import dangling
+from knowhue.images.image import dangling
 
 if TYPE_CHECKING:
     from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer

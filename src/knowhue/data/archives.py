@@ -22,7 +22,7 @@ from knowhue.data.items import (
     source_root,
 )
 from knowhue.errors import ImageError, missing_package
-from knowhue.images.files import SUFFIXES, why_hidden
+from knowhue.images.image import SUFFIXES, why_hidden
 
 
 class Member(NamedTuple):

@@ -9,8 +9,7 @@ from PIL import Image
 
 from knowhue.config import Images
 from knowhue.errors import ConfigError, ExtraError, ImageError
-from knowhue.images.files import walk, why_hidden
-from knowhue.images.image import to_rgb8
+from knowhue.images.image import to_rgb8, walk, why_hidden
 from knowhue.images.reading import read_image
 
 UNLABELLED = "unlabelled"

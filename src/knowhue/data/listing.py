@@ -12,7 +12,7 @@ from knowhue.config import Images
 from knowhue.data.items import SPLITS, ImageSource, SourceItem, as_archives
 from knowhue.data.sources import SOURCES
 from knowhue.errors import ImageError
-from knowhue.images.files import counted
+from knowhue.images.image import counted
 from knowhue.storage import tables_on_disk
 
 READ_COLUMNS = ("reason", "colourfulness", "width", "height", "sha256", "source_sha256")

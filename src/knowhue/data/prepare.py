@@ -33,7 +33,7 @@ from knowhue.data.items import SPLITS
 from knowhue.data.listing import ImageListing, open_listing
 from knowhue.data.sources import require_apart
 from knowhue.errors import ImageError, KnowhueError, RunError, plural
-from knowhue.images.files import counted, kinds_of
+from knowhue.images.image import counted, kinds_of
 from knowhue.locks import locked
 from knowhue.runs import Report, ShareOut, images_in_use, remove_if_empty, require_writable
 from knowhue.storage import (

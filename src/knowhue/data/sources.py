@@ -21,7 +21,7 @@ from knowhue.data.items import (
     source_root,
 )
 from knowhue.errors import ConfigError, ImageError, missing_package
-from knowhue.images.files import CIRCLE, counted, walk, why_hidden
+from knowhue.images.image import CIRCLE, counted, walk, why_hidden
 from knowhue.plan import RESERVED
 from knowhue.presets import ARMS
 

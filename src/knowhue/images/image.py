@@ -1,9 +1,188 @@
-"""A decoded image: pixels in their own depth, transparency, and all that is needed to write it as it came."""
+"""Which files are images, by one rule for training and for colouring, and what a decoded one is.
 
+Pixels in their own depth, transparency, and all that is needed to write it as it came.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class ImageFormat(NamedTuple):
+    """A format that can be read.
+
+    Attributes:
+        suffixes: lower case; the first is the usual one.
+        starts: how its files begin; see `recognise` for the others.
+        loader: in libvips, or else `plugin` in Pillow; neither where the decoder is a package of its own.
+        frames: what its pages are called.
+        packed: bytes of pixels in a byte of file, where libvips does not read the header.
+    """
+
+    suffixes: tuple[str, ...]
+    starts: tuple[bytes, ...] = ()
+    loader: str = ""
+    plugin: str = ""
+    frames: str = "frames"
+    packed: int = 32  # few are packed more tightly
+
+
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+FORMATS: Mapping[str, ImageFormat] = {
+    "JPEG": ImageFormat((".jpg", ".jpeg", ".jpe", ".jfif"), (b"\xff\xd8\xff",), "jpegload"),
+    "PNG": ImageFormat((".png", ".apng"), (b"\x89PNG\r\n\x1a\n",), "pngload"),
+    "TIFF": ImageFormat((".tif", ".tiff"), _TIFF_STARTS, "tiffload", "TIFF", "pages"),
+    "WebP": ImageFormat((".webp",), (), "webpload"),
+    "GIF": ImageFormat((".gif",), (b"GIF8",), "gifload"),
+    "AVIF": ImageFormat((".avif",), (), "heifload", frames="images"),
+    "HEIC": ImageFormat((".heic", ".heif")),
+    "BMP": ImageFormat((".bmp", ".dib"), (b"BM",), plugin="BMP", packed=1),
+    "JPEG 2000": ImageFormat((".jp2", ".j2k"), (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), plugin="JPEG2000"),
+    "PNM": ImageFormat(
+        (".ppm", ".pgm", ".pbm", ".pnm"), tuple(b"P%d" % kind for kind in range(1, 7)), plugin="PPM", packed=1
+    ),
+}
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+SUFFIXES = frozenset(suffix for known in FORMATS.values() for suffix in known.suffixes)
+
+LEDGER = "colorized.jsonl"
+"""What `inference.ledger` writes beside the images of a folder."""
+_SYSTEM_NAMES = frozenset({
+    "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",  # zip archives of macOS, Windows
+    "@eadir", "#recycle", "#snapshot", "@tmp", "@sharebin", "@recycle", "@recently-snapshot", "@__thumb",  # NAS
+    "$recycle.bin", "recycler", "system volume information", "lost+found", "network trash folder", "temporary items",
+})  # fmt: skip
+
+
+UNREADABLE = "unreadable folder"
+CIRCLE = "linking to a folder around it"
+MOST_KINDS = 6
+"""Kinds of reasons that a sentence names: files may end in as many ways as there are files."""
+
+
+class Found(NamedTuple):
+    """A file below a folder, or a folder that was not entered.
+
+    Attributes:
+        path: below the folder that was walked.
+        skipped: why it is left out; nothing for an image.
+    """
+
+    path: Path
+    skipped: str = ""
+
+
+def recognise(head: bytes) -> str | None:
+    r"""The key of `FORMATS` that data begin as, None if they begin as none.
+
+    >>> recognise(b"GIF89a...")
+    'GIF'
+    >>> recognise(b"<svg>") is None
+    True
+    """
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WebP"
+    if head[4:8] == b"ftyp":
+        brands = head[8 : max(12, int.from_bytes(head[:4], "big"))]
+        if b"avif" in brands or b"avis" in brands:
+            return "AVIF"
+        return "HEIC" if any(brand in brands for brand in _HEIF_BRANDS) else None
+    return next((name for name, known in FORMATS.items() if head.startswith(known.starts)), None)
+
+
+def why_hidden(name: str) -> str:
+    """Why a file or folder of this name is left alone, or nothing.
+
+    Names that begin with a dot (among them `._NAME`, macOS' resource forks), and what systems put beside images.
+
+    >>> why_hidden("._reef.jpg"), why_hidden("@eaDir"), why_hidden("@home")
+    ('hidden', 'of the system', '')
+    """
+    if name.startswith("."):
+        return "hidden"
+    return "of the system" if name.casefold() in _SYSTEM_NAMES else ""
+
+
+def walk(root: Path, suffixes: Collection[str] = SUFFIXES, avoid: Path | None = None) -> Iterator[Found]:
+    """Everything below a folder, by name, but for what knowhue itself writes beside images; links to folders last.
+
+    Links to files and folders are followed, each real folder is entered once, under its own name if it has one here.
+    A link that leads nowhere, a device and a pipe count as files: whoever reads them will say so.
+
+    Args:
+        root: where to look.
+        suffixes: of images, lower case.
+        avoid: a folder that is passed over in silence, such as that of the output.
+    """
+    entered = {identity(avoid)} if avoid and avoid.exists() and not avoid.samefile(root) else set()
+    silent = set(entered)
+    folders, links = [root], []
+    while folders or links:
+        folder = folders.pop() if folders else links.pop(0)
+        try:
+            here, entries = identity(folder), sorted(each for each in folder.iterdir() if each.name != LEDGER)
+        except OSError as error:
+            yield Found(folder, f"{UNREADABLE}: {error.strerror}")
+            continue
+        if here in entered:
+            if here not in silent:
+                yield Found(folder, "linking to a folder that is here already")
+            continue
+        entered.add(here)
+        inner = []
+        for entry in entries:
+            if reason := why_hidden(entry.name):
+                yield Found(entry, reason)
+            elif entry.is_dir() and entry.is_symlink():
+                if any(entry.samefile(above) for above in entry.absolute().parents):
+                    yield Found(entry, CIRCLE)
+                else:
+                    links.append(entry)
+            elif entry.is_dir():
+                inner.append(entry)
+            elif entry.suffix.lower() not in suffixes:
+                yield Found(entry, f"of no image format ({entry.suffix or 'no suffix'})")
+            else:
+                yield Found(entry)
+        folders += reversed(inner)  # a stack: the first by name is taken next
+
+
+def dangling(link: Path) -> str:
+    """What a link whose file is not there is called."""
+    return f"a link to nothing ({link.readlink()} is not there)"
+
+
+def kinds_of(reasons: Iterable[str]) -> Counter[str]:
+    """How many there are for each kind of reason, most first; what a reason says of a single file does not count.
+
+    >>> kinds_of(["near-gray: 3", "near-gray: 4", "duplicate of a.jpg", "hidden"])
+    Counter({'near-gray': 2, 'duplicate': 1, 'hidden': 1})
+    """
+    counts = Counter(reason.partition(":")[0].partition(" of ")[0] or reason for reason in reasons)
+    return Counter(dict(counts.most_common()))
+
+
+def counted(reasons: Iterable[str]) -> str:
+    """The kinds of reasons in words; beyond the `MOST_KINDS` most frequent, what is left is counted together.
+
+    >>> counted(["hidden", "of no image format (.txt)", "hidden"])
+    '2 hidden, 1 of no image format (.txt)'
+    """
+    kinds = list(kinds_of(reasons).items())
+    rest = sum(count for _, count in kinds[MOST_KINDS:])
+    named = [f"{count} {kind}" for kind, count in kinds[:MOST_KINDS]]
+    return ", ".join([*named, f"{rest} of other kinds"] if rest else named)
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """What all links to a file or folder, and all spellings of its name, have in common."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
 
 Pixels = NDArray[Any]
 """(H, W, 1 or 3) uint8 or uint16, C-contiguous, upright, sRGB-encoded."""

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from knowhue.errors import ExtraError, ImageError, first_line
-from knowhue.images.files import FORMATS, dangling, recognise
-from knowhue.images.image import Image, Origin
+from knowhue.images.image import FORMATS, Image, Origin, dangling, recognise
 from knowhue.images.profiles import RGBSpace, png_space, to_srgb
 from knowhue.images.tiff import FIRST_PAGE, RAW, Choice, File, choose_page, exif_of_tiff
 from knowhue.images.vips import VipsError, VipsImage, array_of, attached, load, reason

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from knowhue.errors import ConfigError, RunError, did_you_mean
-from knowhue.images.files import LEDGER
+from knowhue.images.image import LEDGER
 from knowhue.images.reading import weigh_image
 from knowhue.images.writing import check_output_suffix, writable_suffix
 from knowhue.inference.album import AlbumColour, colour_of_album, photo_colour, survey

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from knowhue.errors import RunError
-from knowhue.images.files import LEDGER
+from knowhue.images.image import LEDGER
 from knowhue.storage import replacing
 
 JOB = {

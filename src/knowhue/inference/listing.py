@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TypeVar
 
 from knowhue.errors import ConfigError, ImageError, plural
-from knowhue.images.files import SUFFIXES, UNREADABLE, counted, identity, walk
+from knowhue.images.image import SUFFIXES, UNREADABLE, counted, identity, walk
 from knowhue.images.writing import MARK, writable_suffix
 from knowhue.inference.store import STATE
 
@@ -36,7 +36,7 @@ class Listing(NamedTuple):
 def list_folder(source: Path, out: Path, rename: Callable[[str], str]) -> Listing:
     """All images of a folder and the folders in it, by name; the output keeps the names.
 
-    Which files count is decided by `images.files.walk`; the output folder, if it lies inside, is left out, and so is
+    Which files count is decided by `images.image.walk`; the output folder, if it lies inside, is left out, and so is
     what `knowhue colorize` names after another image beside it.
 
     `rename` turns the suffix of an image into that of the coloured one.

@@ -18,7 +18,7 @@ import torch
 
 from knowhue.color import rgb_to_lab
 from knowhue.errors import ConfigError, ImageError
-from knowhue.images.files import walk
+from knowhue.images.image import walk
 from knowhue.images.reading import read_image
 from knowhue.images.vips import shrink
 from knowhue.inference.description import KEY

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from knowhue.errors import ImageError, KnowhueError, RunError, WeightsError
-from knowhue.images.files import FORMATS, recognise
-from knowhue.images.image import Image, Pixels
+from knowhue.images.image import FORMATS, Image, Pixels, recognise
 from knowhue.images.reading import MAX_PIXELS, read_image, weigh_image
 from knowhue.images.vips import shrink
 from knowhue.images.writing import writable_suffix

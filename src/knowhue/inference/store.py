@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from uuid import uuid4
 
 from knowhue.errors import ImageError, RunError, missing_package, system_reason
-from knowhue.images.files import SUFFIXES, identity, walk, why_hidden
+from knowhue.images.image import SUFFIXES, identity, walk, why_hidden
 from knowhue.inference.ledger import Stamp
 from knowhue.locks import locked
 from knowhue.storage import write_through, writing
@@ -118,7 +118,7 @@ class FolderStore:
         self.url = str(root)
 
     def images(self, avoid: str = "") -> Iterator[StoredFile]:
-        # which files count is decided by `images.files.walk`
+        # which files count is decided by `images.image.walk`
         for path, skipped in walk(self.root, avoid=self.root / avoid if avoid else None):
             # who reads a link to nothing will say so
             yield StoredFile(path.relative_to(self.root).as_posix(), _stamp(path) or "", skipped)

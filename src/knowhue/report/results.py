@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from knowhue.errors import RunError, shown
-from knowhue.images.files import kinds_of
+from knowhue.images.image import kinds_of
 from knowhue.report.answers import Answer
 from knowhue.report.contrasts import Bounds, contrast
 from knowhue.report.diagnostics import gradient_table

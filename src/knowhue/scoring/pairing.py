@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from knowhue.errors import ConfigError, ImageError, RunError, few, plural
-from knowhue.images.files import SUFFIXES, UNREADABLE, counted, recognise, walk
+from knowhue.images.image import SUFFIXES, UNREADABLE, counted, recognise, walk
 from knowhue.images.reading import HEAD_BYTES
 
 TRUTH, GRAY, MEAN = "truth against truth", "gray", "mean colour"
@@ -28,7 +28,7 @@ class Stored(NamedTuple):
     Attributes:
         path: where it is.
         digest: SHA-256 of its bytes.
-        kind: of `images.files.FORMATS`, by its first bytes; None if it is none.
+        kind: of `images.image.FORMATS`, by its first bytes; None if it is none.
     """
 
     path: Path
