@@ -1,4 +1,4 @@
-"""How faded, grainy and flat photos are: what the strengths of `data.degradation` were taken from.
+"""How faded, grainy and flat photos are: what the strengths of `data.loaders.degrade` were taken from.
 
 At the size that a network sees: black and white point (1 and 99 % of the pixels), mean, deviation, and grain in the
 smoothest quarter of the photo (Immerkaer 1996, "Fast noise variance estimation"), all in L*.

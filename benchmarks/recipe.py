@@ -1,7 +1,7 @@
 """Which recipe makes colours that people like: the error of trained runs against how vivid they are.
 
 Of each run, on the validation images of its study: what each saturation costs, on the photos as they are and on copies
-degraded like old photos (`data.degradation`, all of them). Heads of 313 colours are asked at several temperatures and
+degraded like old photos (`loaders.degrade`, all of them). Heads of 313 colours are asked at several temperatures and
 logit adjustments, too.
 Better: the share of photos that come nearer to the truth than if they had been left gray. Vivid: mean error of the
 pixels whose true chroma exceeds 20.

@@ -24,8 +24,9 @@ from knowhue.evaluation.similarity import ciede2000, psnr, ssim
 from knowhue.images.image import Pixels
 from knowhue.images.reading import read_image
 from knowhue.scoring import parts
-from knowhue.scoring.files import image_rows, to_json, to_latex
+from knowhue.scoring.files import image_rows, to_json
 from knowhue.scoring.measures import distance, gray_of, measure_image, nearest_bins, see, ssim_beside
+from knowhue.scoring.page import to_latex
 from knowhue.scoring.pairing import Pairs, Stored, System, pair
 from knowhue.scoring.parts import Measured, Portion, measure_rows
 from knowhue.scoring.protocols import PROTOCOLS, Protocol

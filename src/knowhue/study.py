@@ -166,7 +166,7 @@ def run_study(
     Args:
         plan: see `plan.make_plan`.
         root: the study folder.
-        executor: what runs the cells, see `engines.choice.open_engine`; None is this process.
+        executor: what runs the cells, see `engines.executor.open_engine`; None is this process.
         description: `name`, `preset` and `command`, for the reader of the report.
         report: gets progress.
         tuned_on: folder of the tuning study that chose the settings; its images must not be test images here.

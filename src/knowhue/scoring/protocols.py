@@ -109,7 +109,7 @@ class Wanted(NamedTuple):
 
     Attributes:
         networks: some of `NETWORK_CHOICES`, separated by commas; or none.
-        classifier: see `classifier.open_classifier`.
+        classifier: see `evaluation.recognition.open_classifier`.
         classes: a file that says which folder each of its outputs stands for, see `recognition.open_judge`.
         inception_weights: a file; downloaded if None, as `lpips_weights`.
     """

@@ -112,7 +112,7 @@ def open_judge(given: str, classes: Path | None, pairs: Pairs) -> Judge:
     """Open a classifier and find out which folder each of its outputs stands for.
 
     Args:
-        given: see `classifier.open_classifier`.
+        given: see `evaluation.recognition.open_classifier`.
         classes: a text file with a line an output, in their order: the folder that it stands for, empty for none;
             several outputs may stand for one, and each name is that of a folder. Without it folders are called by
             WordNet ids, as ImageNet's are.

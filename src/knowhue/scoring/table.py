@@ -46,7 +46,7 @@ class SetDistance(NamedTuple):
         system: its name.
         minus: the reference, of a difference; else None.
         measure: a key of `MEASURES`.
-        estimate: freed of the bias that few images bring, see `statistics.jackknife`.
+        estimate: freed of the bias that few images bring, see `statistics.clustered.jackknifed`.
         interval: at 1 - alpha; None with too few images.
         p: two-sided, of no difference, not adjusted; None of a distance, which is never 0.
     """
